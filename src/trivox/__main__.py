@@ -1,0 +1,5 @@
+"""`python -m trivox`."""
+
+from trivox.cli import main
+
+main()

@@ -1,0 +1,161 @@
+"""The recipe: how to train. Typed, frozen settings; presets are values of it, never subclasses.
+
+A plan is about the data, a recipe about learning. Every field can be set from the command line:
+`--set learning_rate=0.001 --set augmentation.rotation=0.5`.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trivox.errors import RecipeError
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[float, float]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Augmentation(BaseModel):
+    """Probabilities (a sample) and ranges of each random change; the defaults are nnU-Net's, geometry in mm.
+
+    Fields named like the change hold its probability. `per_channel` is the chance that a channel takes part in blur and
+    low resolution once the sample was chosen.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rotation: Probability = 0.2
+    rotation_degrees: float = Field(30.0, ge=0, le=180)
+    scaling: Probability = 0.2
+    scaling_range: Range = (0.7, 1.4)
+    elastic: Probability = 0.0
+    elastic_mm: float = Field(4.0, ge=0, description="standard deviation of the control points' displacement")
+    noise: Probability = 0.1
+    noise_sigma: Range = (0.0, 0.1)
+    blur: Probability = 0.2
+    blur_sigma: Range = (0.5, 1.0)
+    brightness: Probability = 0.15
+    brightness_range: Range = (0.75, 1.25)
+    contrast: Probability = 0.15
+    contrast_range: Range = (0.75, 1.25)
+    low_resolution: Probability = 0.25
+    low_resolution_zoom: Range = (0.5, 1.0)
+    gamma_inverted: Probability = 0.1
+    gamma: Probability = 0.3
+    gamma_range: Range = (0.7, 1.5)
+    mirror: Probability = 0.5
+    mirror_axes: tuple[Literal["z", "y", "x"], ...] = ("z", "y", "x")
+    per_channel: Probability = 0.5
+
+
+class Recipe(BaseModel):
+    """How to train. The defaults are nnU-Net's recipe (Isensee et al. 2021) unless a preset changes them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = "production"
+    network: str = "resenc-m"
+    memory_gb: Positive | None = Field(None, description="memory to plan for; None: the network family's own target")
+    patch_size: tuple[int, ...] | None = Field(None, description="voxels (z, y, x); None: planned")
+    batch_size: Count | None = Field(None, description="samples a step over all ranks; None: planned")
+    micro_batch: Count | None = Field(None, description="samples a forward pass; None: the whole batch at once")
+
+    epochs: Count = 1000
+    minutes: Positive | None = Field(None, description="training time; the schedule follows it instead of the epochs")
+    iterations_per_epoch: Count = 250
+    validation_iterations: Count = 50
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: Positive = 1e-2
+    weight_decay: float = Field(3e-5, ge=0)
+    momentum: float = Field(0.99, ge=0, lt=1)
+    betas: tuple[float, float] = (0.9, 0.98)
+    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the schedule spent on a linear warm-up")
+    gradient_clip: Positive = 12.0
+
+    dice_weight: float = Field(1.0, ge=0)
+    cross_entropy_weight: float = Field(1.0, ge=0)
+    batch_dice: bool | None = Field(None, description="Dice over the whole batch; None: planned")
+    deep_supervision: bool = True
+    foreground_fraction: Probability = Field(0.33, description="share of each batch centred on a labelled voxel")
+    augmentation: Augmentation = Augmentation()
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    validation_smoothing: float = Field(0.9, ge=0, lt=1, description="weight of the past in the smoothed validation Dice")
+    early_stopping: Count | None = Field(None, description="epochs without a better smoothed Dice; None: never")
+    checkpoint_minutes: Positive = 10.0
+    overlap: float = Field(0.5, ge=0, lt=1, description="of neighbouring windows at inference")
+    mirrored_inference: bool = Field(False, description="average over all mirrored copies in the final validation")
+    tensorboard: bool = False
+    deterministic: bool = False
+    workers: int = Field(2, ge=0, description="threads that read patches ahead of the training step")
+    seed: int = Field(12345, ge=0)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> "Recipe":
+        if self.dice_weight + self.cross_entropy_weight == 0:
+            raise ValueError("dice_weight and cross_entropy_weight cannot both be 0")
+        if self.patch_size is not None and (len(self.patch_size) not in (2, 3) or min(self.patch_size) < 1):
+            raise ValueError(f"patch_size needs two or three positive sizes, got {self.patch_size}")
+        return self
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Minutes on a CPU: a lean network, few iterations an epoch, AdamW (SGD with momentum 0.99 needs ten times the steps).
+    "quick_test": {
+        "network": "unet-small", "memory_gb": 1.0, "epochs": 20, "iterations_per_epoch": 40, "validation_iterations": 8,
+        "optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-2, "warmup": 0.05, "schedule": "cosine",
+        "gradient_clip": 2.0, "batch_size": 4, "checkpoint_minutes": 2.0, "mirrored_inference": False,
+        "augmentation": {"blur": 0.1, "low_resolution": 0.1, "gamma": 0.15},
+    },
+    "production": {},
+    # Start from --pretrained weights: a tenth of the learning rate, a tenth of the time.
+    "fine_tuning": {"learning_rate": 1e-3, "epochs": 100, "warmup": 0.05},
+}  # fmt: skip
+
+
+def make_recipe(preset: str = "production", overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The preset with `overrides` (nested dicts allowed) on top; raises `RecipeError` naming the wrong setting."""
+    if preset not in PRESETS:
+        raise RecipeError(f"preset '{preset}' does not exist; choose one of {', '.join(PRESETS)}")
+    return read_recipe(_merge({"preset": preset, **PRESETS[preset]}, overrides or {}))
+
+
+def read_recipe(content: Mapping[str, Any]) -> Recipe:
+    """Validate settings read from JSON; raises `RecipeError` with one line for the first wrong one."""
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "recipe"
+        hint = "see 'trivox train --help' or docs/reference/recipe.md"
+        raise RecipeError(f"recipe setting '{name}': {first['msg']} (got {first['input']!r:.60}); {hint}") from error
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """`["a.b=1", "c=x"]` to `{"a": {"b": 1}, "c": "x"}`; values are JSON where they parse, otherwise text."""
+    result: dict[str, Any] = {}
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator or not key:
+            raise RecipeError(f"--set {setting}: write it as key=value, for example --set learning_rate=0.001")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        for part in reversed(key.split(".")[1:]):
+            value = {part: value}
+        result = _merge(result, {key.split(".")[0]: value})
+    return result
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if nested else value
+    return merged

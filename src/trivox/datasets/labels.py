@@ -1,0 +1,104 @@
+"""What the values in a label map mean, and the consecutive indices that the network works with."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from trivox.errors import LabelError
+from trivox.volumes import Array
+
+IGNORED = -1
+"""Index of voxels that neither loss nor metrics look at."""
+
+
+class LabelScheme(BaseModel):
+    """Names and values of the labels of a dataset; any integers will do (`{0, 7, 300}` included).
+
+    labels: name -> value in the files, background left out. With `regions`, the network predicts overlapping regions
+    (each a set of values) instead of exclusive labels; `region_order[i]` is the value painted where region `i` is
+    found, later regions over earlier ones (nnU-Net's `regions_class_order`).
+    Inside trivox a voxel holds an index: 0 background, 1..n the labels in ascending order of value, -1 ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: dict[str, int]
+    regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    region_order: tuple[int, ...] = ()
+    background: int = 0
+    ignore: int | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LabelScheme":
+        values = list(self.labels.values())
+        if not values:
+            raise ValueError("a dataset needs at least one label besides the background")
+        if len(set(values)) != len(values) or self.background in values or self.ignore in [*values, self.background]:
+            raise ValueError(f"label values must differ from each other, the background and 'ignore': {self.labels}")
+        unknown = {v for region in self.regions.values() for v in region} - set(values)
+        if unknown:
+            raise ValueError(f"regions use values {sorted(unknown)} that no label has")
+        if self.regions and (len(self.region_order) != len(self.regions) or not set(self.region_order) <= set(values)):
+            raise ValueError("region_order needs one known label value for each region")
+        return self
+
+    @cached_property
+    def values(self) -> tuple[int, ...]:
+        """Value of each index, background first."""
+        return (self.background, *sorted(self.labels.values()))
+
+    @cached_property
+    def targets(self) -> dict[str, tuple[int, ...]]:
+        """What is learnt and measured: name -> the indices that belong to it."""
+        index = {value: i for i, value in enumerate(self.values)}
+        if self.regions:
+            return {name: tuple(index[v] for v in values) for name, values in self.regions.items()}
+        return {name: (index[value],) for name, value in sorted(self.labels.items(), key=lambda item: item[1])}
+
+    @property
+    def output_channels(self) -> int:
+        """Channels of the network's output: one a region (sigmoid), or background and labels (softmax)."""
+        return len(self.regions) or len(self.values)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether a voxel has exactly one label (softmax) rather than overlapping regions (sigmoid)."""
+        return not self.regions
+
+    def encode(self, array: Array, *, where: str = "label map") -> np.ndarray[Any, np.dtype[np.int16]]:
+        """File values to indices (int16, same shape); raises `LabelError` naming `where` for undeclared values."""
+        known = [*self.values] + ([] if self.ignore is None else [self.ignore])
+        indices = [*range(len(self.values))] + ([] if self.ignore is None else [IGNORED])
+        order = np.argsort(known)
+        sorted_known, sorted_indices = np.array(known)[order], np.array(indices, dtype=np.int16)[order]
+        position = np.searchsorted(sorted_known, array).clip(max=len(known) - 1)
+        wrong = sorted_known[position] != array
+        if wrong.any():
+            unknown = np.unique(array[wrong])[:5].tolist()
+            raise LabelError(f"{where}: label values {unknown} are not declared (known: {sorted(known)}); correct the "
+                             "label map or declare them in the dataset file")
+        return np.asarray(sorted_indices[position])
+
+    def decode(self, indices: Array) -> Array:
+        """Indices back to file values, in the smallest integer type that holds them all; ignored becomes background."""
+        values = np.array(self.values)
+        kind = np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max()))
+        table = np.append(values, self.background).astype(kind)  # index -1 reads the last entry
+        return np.asarray(table[indices])
+
+    def region_table(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Membership `(target, index)`: row t is true at the indices that target t contains."""
+        table = np.zeros((len(self.targets), len(self.values)), dtype=bool)
+        for row, indices in zip(table, self.targets.values(), strict=True):
+            row[list(indices)] = True
+        return table
+
+    def paint_regions(self, present: Array) -> Array:
+        """Region masks `(region, ...)` to indices: `region_order` painted one after the other."""
+        index = {value: i for i, value in enumerate(self.values)}
+        result = np.zeros(present.shape[1:], dtype=np.int16)
+        for mask, value in zip(present, self.region_order, strict=True):
+            result[mask] = index[value]
+        return result

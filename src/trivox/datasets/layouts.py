@@ -1,0 +1,154 @@
+"""Finding out how a dataset is laid out, and the cases to predict on."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from trivox.datasets import folders, manifest, msd, nnunet_raw
+from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.listing import (
+    CHANNEL_SUFFIX,
+    image_stem,
+    is_dicom_folder,
+    is_image_file,
+    json_object,
+    list_images,
+    unique_cases,
+    validated,
+)
+from trivox.errors import DataError, FormatError
+from trivox.files import read_json, write_json
+
+
+class Layout(NamedTuple):
+    """One way to arrange a dataset: what it looks like, whether a path is so arranged, and how to read it."""
+
+    description: str
+    matches: Callable[[Path], bool]
+    load: Callable[[Path], Dataset]
+
+
+LAYOUTS: dict[str, Layout] = {
+    "manifest": Layout(
+        "a CSV or JSON manifest (manifest.csv with columns case,image,label)", manifest.matches, manifest.load
+    ),
+    "nnunet": Layout(
+        "nnU-Net raw (dataset.json with channel_names, imagesTr, labelsTr)", nnunet_raw.matches, nnunet_raw.load
+    ),
+    "msd": Layout("Medical Segmentation Decathlon (dataset.json with training)", msd.matches, msd.load),
+    "folders": Layout("folders images/ and labels/ with files of the same names", folders.matches, folders.load),
+}
+"""Asked in this order; the first that matches reads the dataset."""
+
+
+def load_dataset(path: Path) -> Dataset:
+    """Read the dataset at `path` (a folder, a manifest or a saved dataset), whatever its layout.
+
+    Image files are not opened; label maps are, where the layout does not name their values. Raises `FormatError` if
+    no layout fits, `LabelError` for contradictory labels.
+    """
+    dataset = _try_layouts(path)
+    if dataset is None:
+        supported = "; ".join(layout.description for layout in LAYOUTS.values())
+        raise FormatError(f"{path}: no dataset found here; supported: {supported}")
+    return dataset
+
+
+def _try_layouts(path: Path) -> Dataset | None:
+    if not path.exists():
+        raise FormatError(f"{path}: not found; check the path")
+    if path.suffix == ".json" and {"root", "layout"} <= set(json_object(path)):
+        return read_saved_dataset(path)
+    if path.is_file() and path.suffix.lower() not in (".json", ".csv"):
+        return None
+    return next((layout.load(path) for layout in LAYOUTS.values() if layout.matches(path)), None)
+
+
+def save_dataset(dataset: Dataset, path: Path) -> None:
+    """Write `dataset` as JSON, atomically."""
+    write_json(path, dataset.model_dump(mode="json"))
+
+
+def read_saved_dataset(path: Path) -> Dataset:
+    """Read what `save_dataset` wrote; raises `FormatError` naming the file if it is not that."""
+    return validated(Dataset, read_json(path), where=str(path))
+
+
+class Unpaired(NamedTuple):
+    """Files without counterpart."""
+
+    images: tuple[Path, ...]
+    labels: tuple[Path, ...]
+
+
+def unpaired_files(dataset: Dataset) -> Unpaired:
+    """Training images without label and label files without image, for layouts that pair by name; else none."""
+    if dataset.layout not in ("folders", "nnunet"):
+        return Unpaired((), ())
+    images = tuple(case.images[0] for case in dataset.cases if case.split == "train" and case.label is None)
+    paired = {case.label for case in dataset.cases if case.label}
+    listed = [file for folder in sorted({file.parent for file in paired}) for file in list_images(folder).values()]
+    return Unpaired(images, tuple(file for file in listed if file not in paired))
+
+
+def load_inputs(path: Path, *, channels: Sequence[str]) -> tuple[Case, ...]:
+    """Cases to predict on, for a model with these `channels`.
+
+    path: an image, a DICOM folder, a folder of either (one file a case, or nnU-Net's `_0000` files), or a dataset in
+    any layout. Raises `FormatError` if there is nothing to read, `DataError` if a case has a wrong number of files.
+    """
+    if not path.exists():
+        raise FormatError(f"{path}: not found; check the path")
+    path = path.absolute()
+    if is_image_file(path) or is_dicom_folder(path):
+        cases: tuple[Case, ...] = (_single_case(path, len(channels)),)
+    else:
+        cases = _cases_in_folder(path, len(channels))
+    for case in cases:
+        if len(case.images) not in (1, len(channels)):
+            raise DataError(
+                f"{case.name}: {len(case.images)} image files, the model reads {[*channels]}; give one for each"
+            )
+    return cases
+
+
+def _single_case(path: Path, channels: int) -> Case:
+    """The image with its sibling channels if it is the first of a complete nnU-Net set, else alone."""
+    parts = CHANNEL_SUFFIX.fullmatch(image_stem(path))
+    if parts and parts["channel"] == "0000":
+        suffix = path.name.removeprefix(image_stem(path))
+        files = tuple(path.with_name(f"{parts['case']}_{i:04d}{suffix}") for i in range(channels))
+        if all(file.exists() for file in files):
+            return Case(name=parts["case"], images=files)
+    return Case(name=image_stem(path), images=(path,))
+
+
+def _cases_in_folder(path: Path, channels: int) -> tuple[Case, ...]:
+    dataset = _try_layouts(path)
+    if dataset:
+        return dataset.cases
+    inner = folders.find_folder(path, [*folders.IMAGE_FOLDERS, "imagests"])
+    images = list_images(path) if path.is_dir() else {}
+    images = images or (list_images(inner) if inner else {})
+    if not images:
+        raise FormatError(
+            f"{path}: no image, DICOM series or dataset here; give a file, a folder of images or a dataset"
+        )
+    return unique_cases(_group_inputs(images, channels, path), where=path)
+
+
+def _group_inputs(images: dict[str, Path], channels: int, where: Path) -> list[Case]:
+    """One case a file, unless all names end in channel numbers and each case has exactly the numbers 0..channels-1."""
+    groups: dict[str, dict[int, Path]] = {}
+    for stem, file in images.items():
+        parts = CHANNEL_SUFFIX.fullmatch(stem)
+        if not parts:
+            return [Case(name=name, images=(image,)) for name, image in images.items()]
+        groups.setdefault(parts["case"], {})[int(parts["channel"])] = file
+    broken = [name for name, files in groups.items() if sorted(files) != list(range(channels))]
+    if not broken:
+        return [Case(name=name, images=tuple(files[i] for i in range(channels))) for name, files in groups.items()]
+    if channels > 1 and all(0 in files for files in groups.values()):
+        raise DataError(f"{where}: case '{broken[0]}' has channel files {sorted(groups[broken[0]])}, the model reads "
+                        f"{channels} channels; add the missing files or remove the superfluous ones")  # fmt: skip
+    return [Case(name=name, images=(image,)) for name, image in images.items()]

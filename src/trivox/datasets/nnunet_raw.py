@@ -1,0 +1,74 @@
+"""nnU-Net 2 raw data: `dataset.json` with `channel_names` and `file_ending`, `imagesTr`, `labelsTr`, `imagesTs`."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.listing import CHANNEL_SUFFIX, json_object, parse_labels, unique_cases
+from trivox.datasets.msd import description_file, numbered_names
+
+FOLDERS: tuple[tuple[str, str, Literal["train", "test"]], ...] = (
+    ("imagesTr", "labelsTr", "train"),
+    ("imagesTs", "labelsTs", "test"),
+)
+
+
+def matches(path: Path) -> bool:
+    """Whether `path` is (or holds) a `dataset.json` with channel names."""
+    return "channel_names" in json_object(description_file(path))
+
+
+def load(path: Path) -> Dataset:
+    """Read the dataset; an image without label map becomes a case without label, which is not trained on."""
+    file = description_file(path).absolute()
+    content, root = json_object(file), file.parent
+    channels = numbered_names(content["channel_names"], where=file, key="channel_names")
+    listed = content.get("dataset")
+    if isinstance(listed, dict):
+        cases = [_listed_case(name, entry, root) for name, entry in sorted(listed.items())]
+    else:
+        ending = str(content.get("file_ending", ".nii.gz"))
+        cases = [case for names in FOLDERS for case in _cases_in(root, names, ending, len(channels))]
+    return Dataset(
+        name=str(content.get("name") or root.name),
+        root=root,
+        layout="nnunet_listed" if isinstance(listed, dict) else "nnunet",
+        channels=channels,
+        labels=parse_labels(content.get("labels") or {}, where=file, order=content.get("regions_class_order") or ()),
+        cases=unique_cases(cases, where=file),
+    )
+
+
+def _listed_case(name: str, entry: dict[str, Any], root: Path) -> Case:
+    label = entry.get("label")
+    return Case(name=name, images=tuple(root / p for p in entry["images"]), label=root / label if label else None)
+
+
+def _cases_in(root: Path, names: tuple[str, str, Literal["train", "test"]], ending: str, channels: int) -> list[Case]:
+    images, labels, split = root / names[0], root / names[1], names[2]
+    found = _channels_found(images, ending)
+    cases = []
+    for name in sorted(found):
+        label = labels / f"{name}{ending}"
+        files = _case_files(images, name, ending, channels, found[name])
+        cases.append(Case(name=name, images=files, label=label if label.exists() else None, split=split))
+    return cases
+
+
+def _channels_found(folder: Path, ending: str) -> dict[str, set[int]]:
+    """Case names in `folder` and the channel numbers each has; none for a file without number (it holds them all)."""
+    found: dict[str, set[int]] = {}
+    for path in folder.glob(f"*{ending}"):
+        if path.name.startswith("."):
+            continue
+        stem = path.name.removesuffix(ending)
+        parts = CHANNEL_SUFFIX.fullmatch(stem)
+        found.setdefault(parts["case"] if parts else stem, set()).update({int(parts["channel"])} if parts else ())
+    return found
+
+
+def _case_files(folder: Path, name: str, ending: str, channels: int, found: set[int]) -> tuple[Path, ...]:
+    """The files that the case should have (missing ones included, for the check to name) and superfluous ones."""
+    if not found:
+        return (folder / f"{name}{ending}",)
+    return tuple(folder / f"{name}_{i:04d}{ending}" for i in sorted(found | set(range(channels))))

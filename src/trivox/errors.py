@@ -1,0 +1,50 @@
+"""The exception tree.
+
+Every message says what is wrong, where, and what to do. The command line prints it on one line and exits with 1.
+
+    TrivoxError
+    ├── DataError            something about the user's data
+    │   ├── FormatError      a file that cannot be read (missing, corrupt, unknown format, too large)
+    │   ├── GeometryError    images and labels that do not lie on one grid
+    │   └── LabelError       label values that are not what the dataset declares
+    ├── PlanError            a plan that cannot be made or does not fit the data
+    ├── RecipeError          settings that do not exist or contradict each other
+    ├── BundleError          a run or bundle that is incomplete or was altered
+    └── ResourceError        memory, disk or an optional package is missing
+"""
+
+
+class TrivoxError(Exception):
+    """Base of every error that trivox raises on purpose."""
+
+
+class DataError(TrivoxError):
+    """The user's data cannot be used as they are."""
+
+
+class FormatError(DataError):
+    """A file is missing, corrupt, of an unknown format, or larger than the limit."""
+
+
+class GeometryError(DataError):
+    """Two volumes that must share a grid do not, or a grid is impossible."""
+
+
+class LabelError(DataError):
+    """A label map holds values that the dataset does not declare, or no whole numbers."""
+
+
+class PlanError(TrivoxError):
+    """A plan cannot be made, or does not fit the data that it is used on."""
+
+
+class RecipeError(TrivoxError):
+    """A setting does not exist, has a wrong type, or contradicts another one."""
+
+
+class BundleError(TrivoxError):
+    """A run or bundle is incomplete, was altered, or has an unknown format version."""
+
+
+class ResourceError(TrivoxError):
+    """Memory, disk space or an optional package is missing."""

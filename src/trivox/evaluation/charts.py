@@ -1,0 +1,119 @@
+"""Charts of numbers: learning curves and the distribution of metrics over cases. PNG bytes, no pyplot."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trivox.evaluation.figures import png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#6b7280", "#1f2937"
+MAXIMUM_BOXES = 40
+
+Records = Sequence[Mapping[str, Any]]
+
+
+def training_curves(records: Records) -> bytes | None:
+    """Loss, validation Dice and learning rate by epoch, from the lines of metrics.jsonl; None without any epoch."""
+    from matplotlib.figure import Figure
+
+    epochs = [record for record in records if record.get("kind") == "epoch"]
+    if not epochs:
+        return None
+    figure = Figure(figsize=(10, 6.4), dpi=110, layout="constrained", facecolor="white")
+    loss, dice, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.4])
+    _line(loss, epochs, "train_loss", "training", BLUE)
+    _line(loss, epochs, "validation_loss", "validation", ORANGE)
+    loss.set_ylabel("loss")
+    _line(dice, epochs, "validation_dice", "each epoch", GREEN, alpha=0.45)
+    _line(dice, epochs, "validation_dice_ema", "smoothed", GREEN, linewidth=2.2)
+    dice.set_ylabel("validation Dice")
+    dice.set_ylim(0, 1)
+    _line(rate, epochs, "lr", "learning rate", GREY)
+    rate.set_ylabel("learning rate")
+    rate.set_xlabel("epoch")
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    rate.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (loss, dice, rate):
+        _plain(axes)
+        if len(axes.lines) > 1:
+            axes.legend(frameon=False, fontsize=9)
+    return png(figure)
+
+
+def box_plots(metrics: Mapping[str, Any]) -> bytes | None:
+    """Dice, HD95 and NSD of all cases, a box and a dot a case for each label; None if there are no cases.
+
+    With more than 40 labels, those with the lowest mean Dice are shown.
+    """
+    from matplotlib.figure import Figure
+
+    cases = metrics.get("cases") or {}
+    names = list(dict.fromkeys(name for case in cases.values() for name in case))
+    if not names:
+        return None
+    names = _worst(names, metrics) if len(names) > MAXIMUM_BOXES else names
+    figure = Figure(figsize=(10, 1.3 + 0.42 * len(names)), dpi=110, layout="constrained", facecolor="white")
+    panels = figure.subplots(1, 3, sharey=True)
+    titles = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "nsd": _nsd_title(metrics)}
+    for axes, (metric, title) in zip(panels, titles.items(), strict=True):
+        values = [_known(case.get(name, {}).get(metric) for case in cases.values()) for name in names]
+        _boxes(axes, values)
+        axes.set_xlabel(title)
+        axes.set_xlim(*((-0.03, 1.03) if metric != "hd95_mm" else (0, None)))
+        _plain(axes)
+    panels[0].set_yticks(range(len(names)), [_escaped(name) for name in names])
+    panels[0].set_ylim(len(names) - 0.4, -0.6)
+    return png(figure)
+
+
+def _nsd_title(metrics: Mapping[str, Any]) -> str:
+    tolerance = (metrics.get("convention") or {}).get("tolerance_mm")
+    return f"NSD at {tolerance:g} mm" if isinstance(tolerance, int | float) else "NSD"
+
+
+def _worst(names: Sequence[str], metrics: Mapping[str, Any]) -> list[str]:
+    def mean(name: str) -> float:
+        value = (metrics.get("summary", {}).get(name, {}).get("dice") or {}).get("mean")
+        return 2.0 if value is None else float(value)
+
+    return sorted(names, key=mean)[:MAXIMUM_BOXES]
+
+
+def _boxes(axes: "Axes", values: Sequence[Sequence[float]]) -> None:
+    """Box: quartiles; thick line: median; whiskers: the furthest values within 1.5 box lengths (Tukey)."""
+    for row, numbers in enumerate(values):
+        if not numbers:
+            continue
+        spread = np.random.default_rng(row).uniform(-0.14, 0.14, len(numbers))  # fixed: the same figure each time
+        axes.plot(numbers, row + spread, "o", color=BLUE, markersize=3.5, alpha=0.5, markeredgewidth=0)
+        low, median, high = np.percentile(numbers, [25, 50, 75])
+        inside = [n for n in numbers if low - 1.5 * (high - low) <= n <= high + 1.5 * (high - low)]
+        axes.barh(row, high - low, left=low, height=0.5, facecolor="none", edgecolor=INK, linewidth=1.1)
+        axes.hlines([row, row], [min(inside), high], [low, max(inside)], color=INK, linewidth=1.1)
+        axes.vlines(median, row - 0.25, row + 0.25, color=ORANGE, linewidth=2.2)
+
+
+def _line(axes: "Axes", epochs: Records, key: str, label: str, colour: str, **style: Any) -> None:
+    points = [(i if e.get("epoch") is None else e["epoch"], e[key]) for i, e in enumerate(epochs)
+              if isinstance(e.get(key), int | float)]  # fmt: skip
+    if points:
+        marker = "o" if len(points) < 3 else ""
+        axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, **{"linewidth": 1.5, **style})
+
+
+def _plain(axes: "Axes") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+
+
+def _known(values: Any) -> list[float]:
+    return [value for value in values if isinstance(value, int | float) and np.isfinite(value)]
+
+
+def _escaped(name: str) -> str:
+    return name.replace("$", r"\$")  # matplotlib reads text between dollars as mathematics

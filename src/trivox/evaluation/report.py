@@ -1,0 +1,141 @@
+"""The report: one HTML file that needs nothing else, to read, print, mail and archive."""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trivox.evaluation.charts import box_plots, training_curves
+from trivox.evaluation.evaluate import mean_row
+from trivox.files import write_text
+
+COLUMNS: tuple[tuple[str, str, str, int], ...] = (  # metric, heading, unit, digits
+    ("dice", "Dice", "", 3),
+    ("hd95_mm", "HD95", "mm", 2),
+    ("nsd", "NSD", "", 3),
+    ("assd_mm", "ASSD", "mm", 2),
+    ("sensitivity", "Sensitivity", "", 3),
+    ("precision", "Precision", "", 3),
+    ("volume_error_percent", "Volume error", "%", 1),
+)
+HEADLINES = COLUMNS[:3]
+MISSING = "–"
+
+
+def write_report(
+    out: Path,
+    *,
+    title: str,
+    metrics: Mapping[str, Any],
+    plan: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    records: Sequence[Mapping[str, Any]] = (),
+    overlays: Sequence[tuple[str, bytes]] = (),
+    warnings: Sequence[str] = (),
+    facts: Mapping[str, str] | None = None,
+) -> None:
+    """Write the report to `out` atomically.
+
+    metrics: content of metrics.json, or empty. plan, recipe: content of their JSON files. records: lines of
+    metrics.jsonl. overlays: (caption, PNG), in the order shown. facts: name -> value, shown at the top (device,
+    training time...). All text is escaped; the page loads nothing from anywhere.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(number=_number, data_uri=_data_uri, compact=_compact)
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        headlines=_headlines(metrics),
+        case_count=len(metrics.get("cases", {})),
+        facts=facts or {},
+        columns=COLUMNS,
+        summary=_summary_rows(metrics),
+        rows=_case_rows(metrics),
+        boxes=box_plots(metrics),
+        curves=training_curves(records),
+        overlays=overlays,
+        plan=_plan_rows(plan or {}),
+        recipe=dict(recipe or {}),
+        warnings=list(dict.fromkeys([*warnings, *metrics.get("warnings", [])])),
+        convention=metrics.get("convention", {}),
+    )
+    write_text(out, page)
+
+
+def _headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Mean and interval of the main metrics over all labels."""
+    row = _mean_of_labels(metrics)
+    return [
+        {"heading": heading, "unit": unit, "digits": digits, **row[metric]}
+        for metric, heading, unit, digits in HEADLINES
+        if (row.get(metric) or {}).get("mean") is not None
+    ]
+
+
+def _mean_of_labels(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    row: Mapping[str, Any] = metrics.get("summary", {}).get(mean_row(_labels(metrics)), {})
+    return row
+
+
+def _labels(metrics: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(name for case in metrics.get("cases", {}).values() for name in case))
+
+
+def _summary_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a label, then the mean of labels, each with the statistics of all columns."""
+    summary, labels = metrics.get("summary", {}), _labels(metrics)
+    rows = [{"name": name, "overall": False, "statistics": summary[name]} for name in labels if name in summary]
+    if len(rows) > 1:
+        rows.append({"name": "mean of labels", "overall": True, "statistics": _mean_of_labels(metrics)})
+    return rows
+
+
+def _case_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a case and label, the worst Dice first, those without Dice last."""
+    notes = {"both": "empty in both", "prediction": "missed", "reference": "not in the reference"}
+    rows = [
+        {"case": case, "label": label, "values": values, "note": notes.get(values.get("empty") or "", "")}
+        for case, targets in metrics.get("cases", {}).items()
+        for label, values in targets.items()
+    ]
+    return sorted(rows, key=lambda row: 2.0 if row["values"].get("dice") is None else row["values"]["dice"])
+
+
+def _plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
+    """Name, value and reason of each decision: those with a reason first; reasons for no single field at the end."""
+    reasons = dict(plan.get("reasons") or {})
+    fields = [(name, value, str(reasons.pop(name, ""))) for name, value in plan.items() if name != "reasons"]
+    fields.sort(key=lambda field: not field[2])
+    return [*fields, *((name, None, str(reason)) for name, reason in reasons.items())]
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    """A number with a proper minus sign; a dash for what is not known."""
+    if not isinstance(value, int | float) or value != value:
+        return MISSING
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "\u2212") if float(text) else text.removeprefix("-")
+
+
+def _compact(value: Any) -> str:
+    """A setting on one line: text as it is, anything else as JSON; floats with six digits."""
+    if value is None or isinstance(value, str):
+        return value or MISSING
+    return json.dumps(_rounded(value), ensure_ascii=False, default=str)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, Iterable) and not isinstance(value, str) else value
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -1,0 +1,93 @@
+"""Writing files so that a killed process never leaves half of one, and reading JSON with errors that instruct."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trivox.errors import FormatError, ResourceError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success sync it to disk and rename it to `path`.
+
+    The temporary name keeps all suffixes of `path` (`.nii.gz` stays `.nii.gz`) and starts with a dot, so that neither a
+    format detection nor a folder listing is misled. On any exception the temporary file is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written ({error.strerror or error}); check the disk and its rights") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically; NaN becomes null, since JSON knows no NaN."""
+    write_text(path, json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises `FormatError` naming the file if it is missing or malformed."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FormatError(f"{path}: file not found; check the path") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FormatError(f"{path}: not readable as JSON ({error}); repair or regenerate the file") from error
+
+
+def replace_folder(new: Path, final: Path) -> None:
+    """Move folder `new` to `final`, replacing what is there.
+
+    Folders cannot be swapped in one step; between the two renames the old one stands at `<final>.old`, where
+    `surviving_folder` finds it after a crash.
+    """
+    for file in new.iterdir():
+        if file.is_file():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+    old = final.with_name(final.name + ".old")
+    if final.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+    new.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def surviving_folder(final: Path) -> Path | None:
+    """The folder that `replace_folder` left at `final`, or its predecessor if the process died in between."""
+    old = final.with_name(final.name + ".old")
+    return final if final.is_dir() else old if old.is_dir() else None
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    if hasattr(content, "tolist"):  # numpy scalars and arrays
+        return _without_nan(content.tolist())
+    if isinstance(content, float) and (content != content or content in (float("inf"), float("-inf"))):
+        return None
+    return content

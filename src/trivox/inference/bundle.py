@@ -1,0 +1,124 @@
+"""A bundle: the folder that inference needs. JSON and safetensors, nothing that executes.
+
+bundle.json            format version, plan, settings of inference, training summary, sha256 of each weights file
+weights-fold0.safetensors ...
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trivox.errors import BundleError
+from trivox.files import atomic_path, read_json, write_json
+from trivox.inference.postprocess import Postprocessing
+from trivox.planning.plan import Plan
+from trivox.version import __version__
+
+FORMAT_VERSION = 1
+
+
+class Weights(BaseModel):
+    """One trained network of the bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str = Field(pattern=r"^[A-Za-z0-9._-]+\.safetensors$")
+    fold: str
+    sha256: str
+
+
+class BundleDescription(BaseModel):
+    """Content of `bundle.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    trivox_version: str = __version__
+    notice: str = "Research use only, not a medical device."
+    task: str
+    plan: Plan
+    overlap: float = Field(0.5, ge=0, lt=1)
+    mirror_axes: tuple[Literal["z", "y", "x"], ...] = ()
+    postprocessing: Postprocessing = Postprocessing()
+    training: dict[str, Any] = Field(default_factory=dict)
+    weights: tuple[Weights, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk."""
+
+    folder: Path
+    description: BundleDescription
+
+    @property
+    def identity(self) -> str:
+        """A short hash over the weights: predictions name the model that made them."""
+        joined = "".join(w.sha256 for w in self.description.weights)
+        return hashlib.sha256(joined.encode()).hexdigest()[:12]
+
+    def weight_files(self) -> list[Path]:
+        """Paths of the weights after comparing their checksums; raises `BundleError` for a damaged one."""
+        files = []
+        for weights in self.description.weights:
+            path = self.folder / weights.file
+            if not path.exists():
+                raise BundleError(f"{path}: weights are missing; copy the whole bundle folder")
+            if file_hash(path) != weights.sha256:
+                raise BundleError(f"{path}: checksum differs from bundle.json; the file is damaged or was exchanged")
+            files.append(path)
+        return files
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    plan: Plan,
+    weights: Mapping[str, Path],
+    overlap: float,
+    mirror_axes: Sequence[str],
+    postprocessing: Postprocessing,
+    training: Mapping[str, Any],
+) -> Bundle:
+    """Copy the weights (fold name -> safetensors file) and write `bundle.json` last."""
+    entries = []
+    for fold, source in weights.items():
+        name = f"weights-fold{fold}.safetensors"
+        with atomic_path(folder / name) as temporary:
+            temporary.write_bytes(source.read_bytes())
+        entries.append(Weights(file=name, fold=fold, sha256=file_hash(folder / name)))
+    description = BundleDescription(
+        task=plan.task, plan=plan, overlap=overlap, mirror_axes=tuple(mirror_axes),  # type: ignore[arg-type]
+        postprocessing=postprocessing, training=dict(training), weights=tuple(entries),
+    )  # fmt: skip
+    write_json(folder / "bundle.json", description.model_dump(mode="json"))
+    return Bundle(folder, description)
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read a bundle from its folder, its `bundle.json`, or the run that holds it."""
+    candidates = [path / "bundle.json", path / "bundle" / "bundle.json", path]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None or file.suffix != ".json":
+        state = "training has not finished (continue it with --resume)" if (path / "recipe.json").exists() else "no model"
+        raise BundleError(f"{path}: {state}; give a run or a bundle folder that holds bundle.json")
+    content = read_json(file)
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleError(f"{file}: bundle format {version} is not {FORMAT_VERSION}; use the trivox version that wrote it")
+    try:
+        return Bundle(file.parent, BundleDescription.model_validate(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BundleError(f"{file}: {where}: {first['msg']}; the bundle was altered, export it again") from error
+
+
+def file_hash(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

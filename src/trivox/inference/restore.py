@@ -1,0 +1,144 @@
+"""From logits on the network's grid to labels on the source's voxels, slab by slab.
+
+Where all eight surrounding voxels agree on the winning class, linear interpolation cannot change it, so the label is copied.
+Only the voxels at boundaries interpolate logits, and only of the classes that win at one of their corners. The cost does
+not grow with the number of classes, and no class can appear that wins nowhere around (a sliver between two others).
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from trivox.inference.windows import Slab
+from trivox.volumes import Shape
+from trivox.volumes.resampling import corner_weights, gather, mixed_cells, nearest, neighbours
+
+Corners = tuple[Tensor, Tensor, Tensor]
+VOXELS_A_CHUNK = 2**22
+"""Restored voxels at a time: bounds the extra memory."""
+
+
+def axis_corners(size: int, new_size: int, *, by_nearest: bool) -> Corners:
+    """Lower and upper neighbour and the upper weight; the nearest slice alone along an axis that is not interpolated."""
+    if by_nearest:
+        at = nearest(size, new_size)
+        return at, at, torch.zeros(new_size)
+    return neighbours(size, new_size)
+
+
+def restore_labels(logits: Tensor, shape: Shape, *, nearest_axis: int | None = None) -> Tensor:
+    """Class indices (int16) of `(c, z, y, x)` logits resized linearly to `shape`."""
+    slabs = [Slab(0, logits)]
+    return restore(slabs, tuple(logits.shape[1:]), shape, nearest_axis=nearest_axis, exclusive=True)
+
+
+def restore(
+    slabs: Iterable[Slab], size: Sequence[int], shape: Shape, *, nearest_axis: int | None = None, exclusive: bool = True
+) -> Tensor:
+    """Labels of size `shape` from slabs of a grid of `size`.
+
+    exclusive: int16 `(z, y, x)` class indices; otherwise bool `(region, z, y, x)`, true where the logit is above 0.
+    """
+    corners = [
+        axis_corners(old, new, by_nearest=axis == nearest_axis)
+        for axis, (old, new) in enumerate(zip(size, shape, strict=True))
+    ]
+    parts = [
+        _winning_class(rows, part) if exclusive else _interpolate(rows, part) > 0
+        for rows, part in _row_chunks(slabs, corners, shape)
+    ]
+    return torch.cat([part.cpu() for part in parts], dim=0 if exclusive else 1)
+
+
+def restore_probabilities(
+    slabs: Iterable[Slab], size: Sequence[int], shape: Shape, *, nearest_axis: int | None, exclusive: bool
+) -> Tensor:
+    """Softmax or sigmoid of the interpolated logits, `(c, z, y, x)` float32; holds all classes, so only when asked for."""
+    corners = [
+        axis_corners(old, new, by_nearest=axis == nearest_axis)
+        for axis, (old, new) in enumerate(zip(size, shape, strict=True))
+    ]
+    parts = []
+    for rows, part in _row_chunks(slabs, corners, shape):
+        logits = _interpolate(rows, part)
+        parts.append((logits.softmax(0) if exclusive else logits.sigmoid()).cpu())
+    return torch.cat(parts, dim=1)
+
+
+def _row_chunks(
+    slabs: Iterable[Slab], corners: list[Corners], shape: Shape
+) -> Iterable[tuple[Tensor, list[Corners]]]:
+    """Pair new rows with the old rows that they lie between, as soon as a slab brings them."""
+    low, high, weight = corners[0]
+    held: Tensor | None = None
+    start, done = 0, 0
+    step = max(1, VOXELS_A_CHUNK // (shape[1] * shape[2]))
+    for slab in slabs:
+        held, start = (slab.logits, slab.start) if held is None else (torch.cat([held, slab.logits], 1), start)
+        ready = int((high < start + held.shape[1]).sum())
+        while done < ready:
+            stop = min(done + step, ready)
+            first, last = int(low[done:stop].min()), int(high[done:stop].max()) + 1
+            along = (low[done:stop] - first, high[done:stop] - first, weight[done:stop])
+            yield held[:, first - start : last - start], [along, *corners[1:]]
+            done = stop
+        keep = int(low[done]) if done < len(low) else start + held.shape[1]
+        keep = min(keep, start + held.shape[1])
+        held, start = held[:, keep - start :], keep
+
+
+def _winning_class(logits: Tensor, corners: list[Corners]) -> Tensor:
+    """Class indices of the new voxels that `corners` describe; see the module."""
+    winners = logits.max(0).indices.to(torch.int16)  # torch's argmax is several times slower than max on CPUs
+    lows = [low for low, _, _ in corners]
+    result = gather(winners, lows)
+    boundary = torch.nonzero(gather(mixed_cells(winners), lows))  # (n, 3)
+    flat_logits, flat_winners = logits.reshape(logits.shape[0], -1), winners.reshape(-1)
+    shape = (winners.shape[0], winners.shape[1], winners.shape[2])
+    for voxels in boundary.split(2**18):
+        index, weight = corner_weights(voxels, corners, shape)  # (8, n)
+        result[tuple(voxels.T)] = _best_candidate(flat_logits, flat_winners[index].long(), index, weight)
+    return result
+
+
+def _best_candidate(logits: Tensor, candidates: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """The corner winner with the largest interpolated logit; `(8, n)` candidates, corner indices and weights."""
+    first = candidates[0]
+    other = candidates.max(0).values
+    other = torch.where(other == first, candidates.min(0).values, other)
+    two = ((candidates == first) | (candidates == other)).all(0)
+    value, other_value = (_interpolated(logits, c, index, weight) for c in (first, other))
+    # ties go to the smaller class, as with an argmax over all of them
+    best = torch.where((other_value > value) | ((other_value == value) & (other < first)), other, first)
+    value = torch.maximum(value, other_value)
+    many = torch.nonzero(~two)[:, 0]
+    if len(many):
+        value, chosen = value[many], best[many]
+        corner, share = index[:, many], weight[:, many]
+        for candidate in candidates[1:, many]:
+            found = _interpolated(logits, candidate, corner, share)
+            better = (found > value) | ((found == value) & (candidate < chosen))
+            chosen, value = torch.where(better, candidate, chosen), torch.maximum(found, value)
+        best[many] = chosen
+    return best.to(torch.int16)
+
+
+def _interpolated(logits: Tensor, classes: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Linear interpolation at `(n,)` voxels of one class each."""
+    flat = logits.reshape(-1)
+    offset = classes * logits.shape[1]
+    total = torch.zeros_like(weight[0])
+    for corner, share in zip(index, weight, strict=True):
+        total += flat[offset + corner] * share
+    return total
+
+
+def _interpolate(logits: Tensor, corners: list[Corners]) -> Tensor:
+    """Linear interpolation of all channels."""
+    for axis, (low, high, weight) in enumerate(corners, start=1):
+        low, high, weight = (part.to(logits.device) for part in (low, high, weight))
+        shape = [1] * 4
+        shape[axis] = -1
+        logits = torch.lerp(logits.index_select(axis, low), logits.index_select(axis, high), weight.reshape(shape))
+    return logits

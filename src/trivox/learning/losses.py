@@ -1,0 +1,140 @@
+"""Dice and cross-entropy in one pass: one softmax buffer, gather and scatter instead of one-hot, analytic backward.
+
+Logits are `(b, c, z, y, x)`, label indices `(b, z, y, x)`; a negative index is ignored. Soft Dice as in nnU-Net:
+`(2 sum(p y) + s) / (sum(p) + sum(y) + s)` with s = 1e-5, without background, a sample at a time or over the batch. The loss is
+`ce_weight * CE + dice_weight * (1 - Dice)`; nnU-Net leaves the 1 out, the gradients are equal.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trivox.learning.runtime import sum_over_ranks, world_size
+
+SMOOTH = 1e-5
+
+
+class _DiceCrossEntropy(torch.autograd.Function):
+    """Value and analytic gradient. Only the softmax probabilities and the labels are kept for backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, dice_weight: float, ce_weight: float, batch: bool
+    ) -> Tensor:
+        flat = logits.flatten(2).float() if logits.dtype in (torch.bfloat16, torch.float16) else logits.flatten(2)
+        samples, classes, voxels = flat.shape
+        valid = labels.flatten(1) >= 0  # (b, n)
+        index = labels.flatten(1).clamp(min=0).long()[:, None]  # (b, 1, n)
+        highest = flat.amax(1, keepdim=True)
+        probability = (flat - highest).exp_()
+        total = probability.sum(1, keepdim=True)
+        log_picked = flat.gather(1, index) - highest - total.log()
+        probability.div_(total)
+        picked = probability.gather(1, index)[:, 0] * valid  # probability of the true class
+        count = valid.sum().clamp(min=1)
+        cross_entropy = -(log_picked[:, 0] * valid).sum() / count
+
+        rows = torch.zeros(samples, classes, dtype=flat.dtype, device=flat.device)
+        overlap = rows.scatter_add(1, index[:, 0], picked)
+        size = rows.scatter_add(1, index[:, 0], valid.to(flat.dtype))
+        mass = probability.sum(2) if bool(valid.all()) else torch.einsum("bcn,bn->bc", probability, valid.to(flat.dtype))
+        if batch:
+            overlap, size, mass = (sum_over_ranks(part.sum(0, keepdim=True)) for part in (overlap, size, mass))
+        denominator = (size + mass + SMOOTH).clamp(min=1e-8)
+        dice = (2 * overlap + SMOOTH) / denominator
+        ctx.save_for_backward(probability, index, valid, dice, denominator, count)
+        ctx.settings = logits.shape, logits.dtype, dice_weight, ce_weight, batch
+        return ce_weight * cross_entropy + dice_weight * (1 - dice[:, 1:].mean())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        probability, index, valid, dice, denominator, count = ctx.saved_tensors
+        shape, dtype, dice_weight, ce_weight, batch = ctx.settings
+        (gradient,) = gradients
+        scale = dice_weight * gradient / dice[:, 1:].numel() * (world_size() if batch else 1)
+        # d loss / d p is `inside` at the true class plus `everywhere` at each class; background takes no part in Dice
+        inside, everywhere = -2 * scale / denominator, scale * dice / denominator
+        inside[:, 0], everywhere[:, 0] = 0, 0
+        inside, everywhere = (part.expand(shape[0], -1) for part in (inside, everywhere))
+        picked = probability.gather(1, index)
+        at_true = picked * inside.gather(1, index[:, 0])[:, None]  # (b, 1, n)
+        mean = torch.einsum("bcn,bc->bn", probability, everywhere)[:, None] + at_true
+        ce = ce_weight * gradient / count
+        result = probability * (everywhere[:, :, None] - mean + ce)
+        result.scatter_add_(1, index, at_true - ce)
+        if not bool(valid.all()):
+            result.mul_(valid[:, None])
+        return result.reshape(shape).to(dtype), None, None, None, None
+
+
+def dice_cross_entropy(
+    logits: Tensor, labels: Tensor, *, dice_weight: float = 1.0, ce_weight: float = 1.0, batch: bool = False
+) -> Tensor:
+    """Soft Dice + cross-entropy over softmax classes; `batch` pools the Dice over the batch (and all ranks)."""
+    result: Tensor = _DiceCrossEntropy.apply(logits, labels, dice_weight, ce_weight, batch)  # type: ignore[no-untyped-call]
+    return result
+
+
+def dice_binary_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    regions: Tensor,
+    *,
+    dice_weight: float = 1.0,
+    ce_weight: float = 1.0,
+    batch: bool = False,
+) -> Tensor:
+    """The same for overlapping regions: sigmoid Dice and BCE, averaged over all regions.
+
+    regions: `(region, index)` membership; `(b, z, y, x)` indices become `(b, region, z, y, x)` targets.
+    """
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    valid = (labels >= 0)[:, None].to(logits.dtype)
+    target = region_targets(labels, regions).to(logits.dtype)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * valid
+    cross_entropy = entropy.sum() / (valid.sum() * logits.shape[1]).clamp(min=1)
+    probability = logits.sigmoid() * valid
+    parts = [part.flatten(2).sum(2) for part in (probability * target, target * valid, probability)]
+    if batch:
+        parts = [_DifferentiableSum.apply(part.sum(0, keepdim=True)) for part in parts]  # type: ignore[no-untyped-call]
+    overlap, size, mass = parts
+    dice = (2 * overlap + SMOOTH) / (size + mass + SMOOTH).clamp(min=1e-8)
+    return ce_weight * cross_entropy + dice_weight * (1 - dice.mean())
+
+
+class _DifferentiableSum(torch.autograd.Function):
+    """Sum over ranks; the gradient is scaled by their number, since DDP averages what all ranks compute."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return sum_over_ranks(value.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0] * world_size()
+
+
+def region_targets(labels: Tensor, regions: Tensor) -> Tensor:
+    """Boolean `(b, region, z, y, x)` from indices `(b, z, y, x)`; ignored voxels belong to no region."""
+    inside = regions.to(labels.device).T[labels.clamp(min=0).long()]  # (b, z, y, x, region)
+    return (inside & (labels >= 0)[..., None]).movedim(-1, 1)
+
+
+def shrink_labels(labels: Tensor, size: torch.Size) -> Tensor:
+    """Nearest label (exact centres) at the scale of a deep-supervision output, `(b, z, y, x)` to `(b, *size)`."""
+    for axis, new in enumerate(size, start=1):
+        old = labels.shape[axis]
+        if new != old:
+            at = ((torch.arange(new, device=labels.device) + 0.5) * (old / new)).long()
+            labels = labels.index_select(axis, at)
+    return labels
+
+
+def supervision_weights(scales: int) -> list[float]:
+    """Weights 1, 1/2, 1/4... of the outputs from fine to coarse, the coarsest 0 (nnU-Net), summing to 1."""
+    weights = [0.5**scale for scale in range(scales)]
+    if scales > 1:
+        weights[-1] = 0.0
+    return [weight / sum(weights) for weight in weights]

@@ -1,0 +1,124 @@
+"""Where and how the computation runs: device, precision, ranks, seeds. Plain torch and torchrun, nothing else."""
+
+import os
+import random
+import resource
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from trivox.errors import RecipeError, ResourceError
+
+
+def rank() -> int:
+    """Rank of this process (0 without torchrun)."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """Sum of a tensor over all ranks, in place."""
+    if world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Device and precision. Precision is "fp32", "bf16" or "fp16"; weights are always fp32."""
+
+    device: torch.device
+    precision: str
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of an activation."""
+        return 4 if self.precision == "fp32" else 2
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Mixed precision for a forward pass."""
+        if self.precision == "fp32":
+            return nullcontext()
+        kind = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        return torch.autocast(self.device.type, dtype=kind)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Loss scaling, active for fp16 only: bf16 has the range of fp32."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def memory_peak(self) -> int:
+        """Bytes at the peak: allocated on a GPU, resident in memory on a CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
+    """Choose the device ("auto": a GPU if there is one) and the fastest precision that it has hardware for."""
+    chosen = _device(device)
+    if precision == "auto":
+        precision = _best_precision(chosen)
+    if precision == "fp16" and chosen.type == "cpu":
+        raise RecipeError("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    return Runtime(chosen, precision)
+
+
+def _device(name: str) -> torch.device:
+    local = int(os.environ.get("LOCAL_RANK", 0))  # set by torchrun
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", local)
+    if name == "auto":
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RecipeError(f"device '{name}' does not exist; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ResourceError(f"device '{name}' is not available here; 'trivox doctor' lists what is")
+    return device
+
+
+def _best_precision(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 in hardware (AVX512-BF16 or AMX): 2-3x faster convolutions there, slower elsewhere."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # from torch 2.9 on
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def seed_everything(seed: int, *, deterministic: bool = False) -> None:
+    """Seed Python, numpy and torch; `deterministic` also forbids algorithms that vary from run to run."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - for libraries that use the global generator
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the processes that torchrun started (gloo on CPU, nccl on GPU); without torchrun, do nothing."""
+    if "RANK" not in os.environ or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

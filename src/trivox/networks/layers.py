@@ -1,0 +1,92 @@
+"""Building blocks of the U-Nets; tensors are `(b, c, z, y, x)`.
+
+Kernels are given an axis, so the same layers serve slices (a kernel of 1 along z) and volumes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+SLOPE = 0.01
+"""Negative slope of the leaky ReLU (nnU-Net)."""
+
+
+class InstanceNorm(nn.GroupNorm):
+    """Instance normalisation with scale and shift, as a group norm of one channel a group.
+
+    The same numbers as `nn.InstanceNorm3d(affine=True)` from the same parameters, but several times faster in bf16 on CPUs.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, eps=1e-5)
+
+
+def convolution(inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int] | None = None) -> nn.Conv3d:
+    """A convolution that keeps the size (odd kernels) or divides it by the stride."""
+    size = tuple(kernel)
+    padding = tuple((k - 1) // 2 for k in size)
+    return nn.Conv3d(inputs, outputs, size, stride=tuple(stride or (1, 1, 1)), padding=padding)  # type: ignore[arg-type]
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, instance norm, leaky ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int] | None = None) -> None:
+        super().__init__(
+            convolution(inputs, outputs, kernel, stride), InstanceNorm(outputs), nn.LeakyReLU(SLOPE, inplace=True)
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and a skip (ResNet-D: average pooling where strided, 1x1x1 convolution where widths differ)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int]) -> None:
+        super().__init__()
+        self.first = ConvBlock(inputs, outputs, kernel, stride)
+        self.second = nn.Sequential(convolution(outputs, outputs, kernel), InstanceNorm(outputs))
+        self.activation = nn.LeakyReLU(SLOPE, inplace=True)
+        step = tuple(stride)
+        skip: list[nn.Module] = []
+        if any(s > 1 for s in step):
+            skip.append(nn.AvgPool3d(step, step))  # type: ignore[arg-type]
+        if inputs != outputs:
+            skip += [nn.Conv3d(inputs, outputs, 1, bias=False), InstanceNorm(outputs)]
+        self.skip = nn.Sequential(*skip)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(b, inputs, z, y, x)` to `(b, outputs, z, y, x)` divided by the stride."""
+        out: Tensor = self.activation(self.second(self.first(x)) + self.skip(x))
+        return out
+
+
+class UpSample(nn.ConvTranspose3d):
+    """Transposed convolution whose kernel equals its stride."""
+
+    def __init__(self, inputs: int, outputs: int, stride: Sequence[int]) -> None:
+        super().__init__(inputs, outputs, tuple(stride), stride=tuple(stride))  # type: ignore[arg-type]
+
+
+def initialise(network: nn.Module) -> None:
+    """He-normal weights for the leaky ReLU, zero biases; the last norm of a residual block starts at zero (identity)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+            nn.init.kaiming_normal_(module.weight, a=SLOPE)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            norm = module.second[1]
+            assert isinstance(norm, InstanceNorm)
+            nn.init.zeros_(norm.weight)
+            nn.init.zeros_(norm.bias)
+
+
+def parameters_of(network: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def outputs_dtype(logits: Tensor | Sequence[Tensor]) -> torch.dtype:
+    """Type of the finest output."""
+    return (logits if isinstance(logits, Tensor) else logits[0]).dtype

@@ -1,0 +1,65 @@
+"""The U-Net of a plan's topology: plain (Isensee et al. 2021) or with a residual encoder (Isensee et al. 2024)."""
+
+import torch
+from torch import Tensor, nn
+
+from trivox.networks.layers import ConvBlock, ResidualBlock, UpSample, initialise
+from trivox.planning.topology import Topology
+
+
+class UNet(nn.Module):
+    """Encoder, decoder and a 1x1x1 head at every decoder resolution.
+
+    In training with `deep_supervision` the forward pass returns the logits of all heads at their own scale, finest first;
+    otherwise only the finest, `(b, outputs, z, y, x)`. Each input axis must be a multiple of `topology.divisor`.
+    """
+
+    def __init__(self, topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True) -> None:
+        super().__init__()
+        self.topology, self.deep_supervision = topology, deep_supervision
+        features = topology.features
+        self.stem = ConvBlock(channels, features[0], topology.kernels[0]) if topology.residual else nn.Identity()
+        widths = [features[0] if topology.residual else channels, *features]
+        self.encoder = nn.ModuleList(_encoder_stage(topology, s, widths[s]) for s in range(topology.stages))
+        self.up = nn.ModuleList(
+            UpSample(features[s + 1], features[s], topology.strides[s + 1]) for s in range(topology.stages - 1)
+        )
+        self.decoder = nn.ModuleList(_decoder_stage(topology, s) for s in range(topology.stages - 1))
+        self.heads = nn.ModuleList(nn.Conv3d(features[s], outputs, 1) for s in range(topology.stages - 1))
+        initialise(self)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Feature maps of all stages, finest first."""
+        maps = []
+        x = self.stem(x)
+        for stage in self.encoder:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits; see the class."""
+        maps = self.encode(x)
+        x = maps.pop()
+        outputs: list[Tensor] = []
+        for scale in range(len(maps) - 1, -1, -1):
+            x = self.decoder[scale](torch.cat([self.up[scale](x), maps.pop()], dim=1))
+            if scale == 0 or (self.training and self.deep_supervision):
+                outputs.append(self.heads[scale](x))
+        outputs.reverse()
+        return outputs if self.training and self.deep_supervision else outputs[0]
+
+
+def _encoder_stage(topology: Topology, stage: int, inputs: int) -> nn.Sequential:
+    block = ResidualBlock if topology.residual else ConvBlock
+    kernel, width = topology.kernels[stage], topology.features[stage]
+    blocks = [block(inputs, width, kernel, topology.strides[stage])]
+    blocks += [block(width, width, kernel, (1, 1, 1)) for _ in range(topology.encoder_blocks[stage] - 1)]
+    return nn.Sequential(*blocks)
+
+
+def _decoder_stage(topology: Topology, stage: int) -> nn.Sequential:
+    kernel, width = topology.kernels[stage], topology.features[stage]
+    blocks = [ConvBlock(2 * width, width, kernel)]
+    blocks += [ConvBlock(width, width, kernel) for _ in range(topology.decoder_blocks[stage] - 1)]
+    return nn.Sequential(*blocks)

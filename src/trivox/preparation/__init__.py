@@ -1,0 +1,1 @@
+"""From a source image to stored, augmented patches."""

@@ -1,0 +1,131 @@
+"""Batches of augmented patches: drawn, read ahead by threads, finished on the device of the network."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trivox.config import Augmentation
+from trivox.preparation.intensity import IntensityChange, apply_intensity, draw_intensity, mirror
+from trivox.preparation.sampler import PatchSampler, sample_rng
+from trivox.preparation.spatial import SpatialChange, apply_spatial, common_box, draw_spatial
+from trivox.volumes import Spacing
+
+
+@dataclass(frozen=True, eq=False)
+class RawBatch:
+    """Patches as read: those taken as they are, and larger boxes for those that will be warped."""
+
+    plain: tuple[Tensor, Tensor]
+    boxed: tuple[Tensor, Tensor] | None
+    warped: list[int]
+    """Positions in the batch that the boxes belong to."""
+    spatial: list[SpatialChange]
+    intensity: list[IntensityChange]
+
+
+@dataclass(frozen=True)
+class BatchSource:
+    """Batches as a pure function of the step. `positions` are this rank's places in the global batch.
+
+    augmentation None gives plain patches (validation). `stream` keeps training and validation draws apart.
+    """
+
+    sampler: PatchSampler
+    seed: int
+    spacing: Spacing
+    positions: Sequence[int]
+    augmentation: Augmentation | None = None
+    stream: int = 0
+
+    def read(self, step: int) -> RawBatch:
+        """Draw and read the batch of a step; touches no device and no shared state."""
+        drawn = [self._draw(step, position) for position in self.positions]
+        changes = [change for _, change, _ in drawn if change is not None]
+        patch = self.sampler.patch_size
+        box = common_box(changes, patch) if changes else patch
+        images, labels = zip(
+            *(self.sampler.read(request, patch if change is None else box) for request, change, _ in drawn), strict=True
+        )
+        warped = [index for index, (_, change, _) in enumerate(drawn) if change is not None]
+        kept = [index for index, (_, change, _) in enumerate(drawn) if change is None]
+        return RawBatch(
+            plain=_stack(images, labels, kept, patch),
+            boxed=_stack(images, labels, warped, box) if warped else None,
+            warped=warped,
+            spatial=changes,
+            intensity=[intensity for _, _, intensity in drawn if intensity is not None],
+        )
+
+    def _draw(self, step: int, position: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        rng = sample_rng(self.seed, step, position, stream=self.stream)
+        request = self.sampler.draw(rng, position)
+        if self.augmentation is None:
+            return request, None, None
+        channels = self.sampler.store.channels(request.case)
+        spatial = draw_spatial(rng, self.augmentation, self.sampler.patch_size, self.spacing)
+        return request, spatial, draw_intensity(rng, self.augmentation, channels)
+
+
+def finish(raw: RawBatch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Augment on `device`: images `(b, c, z, y, x)` float32 and label indices `(b, z, y, x)` int16."""
+    images, labels = (part.to(device, non_blocking=True) for part in raw.plain)
+    if raw.boxed is not None:
+        boxes, box_labels = (part.to(device, non_blocking=True) for part in raw.boxed)
+        patch = images.shape[2:]
+        warped, warped_labels = apply_spatial(boxes, box_labels, raw.spatial, (patch[0], patch[1], patch[2]))
+        order = _positions(len(images), raw.warped, device)
+        images = torch.cat([images, warped])[order]
+        labels = torch.cat([labels, warped_labels])[order]
+    if raw.intensity:
+        images = apply_intensity(images.contiguous(), raw.intensity)
+        images, labels = mirror(images, labels, raw.intensity)
+    return images, labels
+
+
+def stream(
+    source: BatchSource, steps: Sequence[int], *, device: torch.device, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The finished batches of `steps` in order, with up to `workers` + 1 of them read ahead."""
+    if workers == 0:
+        for step in steps:
+            yield finish(source.read(step), device)
+        return
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="trivox-reader") as pool:
+        waiting: deque[Future[RawBatch]] = deque()
+        upcoming = iter(steps)
+        try:
+            for step in upcoming:
+                waiting.append(pool.submit(source.read, step))
+                if len(waiting) > workers:
+                    yield finish(waiting.popleft().result(), device)
+            while waiting:
+                yield finish(waiting.popleft().result(), device)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _stack(
+    images: Sequence[np.ndarray], labels: Sequence[np.ndarray], chosen: list[int], size: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    if not chosen:
+        return torch.zeros(0, images[0].shape[0], *size), torch.zeros(0, *size, dtype=torch.int16)
+    return (
+        torch.from_numpy(np.stack([images[index] for index in chosen])),
+        torch.from_numpy(np.stack([labels[index] for index in chosen])),
+    )
+
+
+def _positions(plain: int, warped: list[int], device: torch.device) -> Tensor:
+    """Gather order that puts `plain` kept samples and the warped ones back into their places."""
+    total = plain + len(warped)
+    order = torch.empty(total, dtype=torch.long)
+    kept = [index for index in range(total) if index not in set(warped)]
+    order[kept] = torch.arange(plain)
+    order[warped] = torch.arange(plain, total)
+    return order.to(device)

@@ -1,0 +1,136 @@
+"""Noise, blur, brightness, contrast, low resolution and gamma on a whole batch: drawn a sample at a time, then applied.
+
+Order, probabilities and ranges follow nnU-Net; each change touches only the samples that it was drawn for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trivox.config import Augmentation
+from trivox.volumes import Array
+from trivox.volumes.resampling import apply_each, blur_matrices, low_resolution_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class IntensityChange:
+    """What happens to one sample; arrays have one entry a channel, and neutral values mean "leave it"."""
+
+    noise_sigma: float
+    noise_seed: int
+    blur_sigma: Array
+    """`(c, 3)` voxels; 0 leaves a channel alone."""
+    brightness: Array
+    contrast: Array
+    zoom: Array
+    gamma_inverted: Array
+    gamma: Array
+    mirror: tuple[bool, bool, bool]
+
+
+def draw_intensity(rng: np.random.Generator, settings: Augmentation, channels: int) -> IntensityChange:
+    """Draw all intensity changes and mirrored axes of one sample."""
+    s = settings
+    taking_part = rng.random((2, channels)) < s.per_channel
+    blur = rng.uniform(*s.blur_sigma, (channels, 3)) * (rng.random() < s.blur) * taking_part[0][:, None]
+    zoom = np.where((rng.random() < s.low_resolution) & taking_part[1], rng.uniform(*s.low_resolution_zoom, channels), 1)
+    flips = rng.random(3) < s.mirror
+    return IntensityChange(
+        noise_sigma=rng.uniform(*s.noise_sigma) * (rng.random() < s.noise),
+        noise_seed=int(rng.integers(2**62)),
+        blur_sigma=blur,
+        brightness=_factors(rng, s.brightness, s.brightness_range, channels),
+        contrast=_factors(rng, s.contrast, s.contrast_range, channels),
+        zoom=zoom,
+        gamma_inverted=_factors(rng, s.gamma_inverted, s.gamma_range, channels),
+        gamma=_factors(rng, s.gamma, s.gamma_range, channels),
+        mirror=tuple(bool(flip and axis in s.mirror_axes) for flip, axis in zip(flips, "zyx", strict=True)),  # type: ignore[arg-type]
+    )
+
+
+def _factors(rng: np.random.Generator, probability: float, span: tuple[float, float], channels: int) -> Array:
+    """A factor a channel: below or above 1 with equal chance (nnU-Net's coin), 1 where the change does not happen."""
+    applied = rng.random() < probability
+    below, above = rng.uniform(min(span[0], 1), 1, channels), rng.uniform(1, max(span[1], 1), channels)
+    factor = np.where(rng.random(channels) < 0.5, below, above)
+    return factor if applied else np.ones(channels)
+
+
+def apply_intensity(images: Tensor, changes: Sequence[IntensityChange]) -> Tensor:
+    """Apply the changes to `(b, c, z, y, x)` in place (mirroring excepted) and return it."""
+    _add_noise(images, changes)
+    volumes = images.view(-1, *images.shape[2:])  # (b c, z, y, x): every channel on its own from here
+    _blur(volumes, np.concatenate([c.blur_sigma for c in changes]))
+    _brighten(volumes, np.concatenate([c.brightness for c in changes]))
+    _contrast(volumes, np.concatenate([c.contrast for c in changes]))
+    _coarsen(volumes, np.concatenate([c.zoom for c in changes]))
+    _gamma(volumes, np.concatenate([c.gamma_inverted for c in changes]), sign=-1)
+    _gamma(volumes, np.concatenate([c.gamma for c in changes]), sign=1)
+    return images
+
+
+def mirror(images: Tensor, labels: Tensor, changes: Sequence[IntensityChange]) -> tuple[Tensor, Tensor]:
+    """Flip each sample of `(b, c, z, y, x)` and `(b, z, y, x)` along its drawn axes, in place."""
+    for image, label, change in zip(images, labels, changes, strict=True):
+        axes = [axis for axis, flip in enumerate(change.mirror) if flip]
+        if axes:
+            image.copy_(image.flip([axis + 1 for axis in axes]))
+            label.copy_(label.flip(axes))
+    return images, labels
+
+
+def _add_noise(images: Tensor, changes: Sequence[IntensityChange]) -> None:
+    for image, change in zip(images, changes, strict=True):
+        if change.noise_sigma > 0:
+            generator = torch.Generator(image.device).manual_seed(change.noise_seed)
+            image.add_(torch.randn(image.shape, generator=generator, device=image.device), alpha=change.noise_sigma)
+
+
+def _chosen(drawn: Array, neutral: float) -> list[int]:
+    return [int(index) for index in np.flatnonzero(drawn != neutral)]
+
+
+def _blur(volumes: Tensor, sigmas: Array) -> None:
+    chosen = _chosen(sigmas[:, 0], 0)
+    if chosen:
+        drawn = torch.from_numpy(sigmas[chosen]).float()
+        operators = [blur_matrices(size, drawn[:, axis]) for axis, size in enumerate(volumes.shape[1:])]
+        volumes[chosen] = apply_each(volumes[chosen], operators)
+
+
+def _coarsen(volumes: Tensor, zooms: Array) -> None:
+    chosen = _chosen(zooms, 1)
+    if chosen:
+        sizes = volumes.shape[1:]
+        operators = [
+            torch.stack([low_resolution_matrix(size, max(1, round(size * float(zooms[i])))) for i in chosen]) for size in sizes
+        ]
+        volumes[chosen] = apply_each(volumes[chosen], operators)
+
+
+def _brighten(volumes: Tensor, factors: Array) -> None:
+    for index in _chosen(factors, 1):
+        volumes[index].mul_(float(factors[index]))
+
+
+def _contrast(volumes: Tensor, factors: Array) -> None:
+    for index in _chosen(factors, 1):
+        volume, factor = volumes[index], float(factors[index])
+        low, high = torch.aminmax(volume)
+        mean = volume.mean()
+        volume.mul_(factor).add_(mean * (1 - factor)).clamp_(low, high)
+
+
+def _gamma(volumes: Tensor, exponents: Array, *, sign: int) -> None:
+    """Raise the range-normalised volume (negated if `sign` is -1) to a power, keeping mean and standard deviation."""
+    for index in _chosen(exponents, 1):
+        volume = volumes[index].mul_(sign)
+        std, mean = torch.std_mean(volume)
+        low, high = torch.aminmax(volume)
+        span = (high - low).clamp(min=1e-7)
+        volume.sub_(low).div_(span).pow_(float(exponents[index])).mul_(span).add_(low)
+        new_std, new_mean = torch.std_mean(volume)
+        volume.sub_(new_mean).mul_(std / new_std.clamp(min=1e-8)).add_(mean).mul_(sign)

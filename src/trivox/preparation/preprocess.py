@@ -1,0 +1,72 @@
+"""Preparing all training cases of a dataset into a store: in parallel, resumable, naming the case that fails."""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.reading import read_case
+from trivox.errors import DataError, TrivoxError
+from trivox.files import read_json, write_json
+from trivox.planning.plan import Plan
+from trivox.preparation.grid import prepare
+from trivox.preparation.store import Store
+
+Progress = Callable[[Iterable[str], int], Iterator[str]]
+
+
+def preprocess(
+    dataset: Dataset,
+    plan: Plan,
+    folder: Path,
+    *,
+    workers: int = 2,
+    progress: Callable[[Iterable[str], int], Iterable[str]] = lambda names, total: names,
+) -> Store:
+    """Prepare every labelled training case under `folder`; finished cases of the same plan are kept.
+
+    Threads, not processes: reading, resampling and compression release the interpreter, and a thread cannot die silently.
+    Raises `DataError` naming all cases that failed, after the others are done.
+    """
+    store = open_store(folder, plan)
+    todo = [case for case in dataset.training_cases if not store.has(case.name)]
+    failures: list[str] = []
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        done = pool.map(lambda case: _prepare_one(case, plan, store, failures), todo)
+        for _ in progress(done, len(todo)):
+            pass
+    if failures:
+        more = f" (and {len(failures) - 3} more)" if len(failures) > 3 else ""
+        raise DataError(f"{len(failures)} of {len(todo)} cases failed: {'; '.join(sorted(failures)[:3])}{more}")
+    return store
+
+
+def open_store(folder: Path, plan: Plan) -> Store:
+    """The store in `folder`; one made under another plan is emptied."""
+    store = Store(folder)
+    key = plan.preparation_key
+    if store.key_file.exists() and read_json(store.key_file) != key:
+        shutil.rmtree(folder)
+    if not store.key_file.exists():
+        write_json(store.key_file, key)
+    for leftover in folder.glob(".tmp-*"):
+        leftover.unlink(missing_ok=True)
+    return store
+
+
+def _prepare_one(case: Case, plan: Plan, store: Store, failures: list[str]) -> str:
+    try:
+        read = read_case(case, channels=len(plan.channels), labels=plan.labels)
+        prepared = prepare(read, plan)
+        assert prepared.label is not None
+        facts = {"case": case.name, "patient": case.patient, "source_spacing": list(read.spacing)}
+        store.write(case.name, prepared.image.numpy(), prepared.label.numpy(), facts)
+    except (TrivoxError, MemoryError) as error:
+        failures.append(f"{case.name}: {error}" if case.name not in str(error) else str(error))
+    return case.name
+
+
+def prepared_names(store: Store, cases: Sequence[Case]) -> list[str]:
+    """Names of the cases that are in the store."""
+    return [case.name for case in cases if store.has(case.name)]

@@ -1,0 +1,74 @@
+"""What a model or a network is: parameters, operations and memory, by one stated convention."""
+
+from pathlib import Path
+from typing import Any
+
+from trivox.errors import BundleError
+
+
+def describe(what: str, size: tuple[int, int, int, int]) -> dict[str, Any]:
+    """Facts about a run or bundle (a path), or a network by name at input `size` (channels, z, y, x)."""
+    from trivox.networks import NETWORKS
+
+    path = Path(what)
+    if path.exists():
+        return _describe_bundle(path)
+    if what not in NETWORKS:
+        raise BundleError(f"'{what}' is neither a run, a bundle nor a network; networks: {', '.join(NETWORKS)}")
+    return _describe_network(what, size)
+
+
+def _describe_bundle(path: Path) -> dict[str, Any]:
+    from trivox.inference.bundle import read_bundle
+
+    bundle = read_bundle(path)
+    plan, description = bundle.description.plan, bundle.description
+    channels = len(plan.channels)
+    facts = {
+        "bundle": str(bundle.folder), "identity": bundle.identity, "notice": description.notice, "task": description.task,
+        "dataset": plan.dataset, "channels": list(plan.channels), "labels": plan.labels.labels,
+        "spacing_mm": list(plan.spacing), "patch_size": list(plan.patch_size),
+        "folds": [weights.fold for weights in description.weights], "network": plan.network,
+    }  # fmt: skip
+    counted = count_operations(plan.network, plan.topology, channels, plan.labels.output_channels, plan.patch_size)
+    return {**facts, **counted}
+
+
+def _describe_network(name: str, size: tuple[int, int, int, int]) -> dict[str, Any]:
+    from trivox.planning.families import family_of
+    from trivox.planning.topology import pooling
+
+    channels, patch = size[0], size[1:]
+    kernels, strides, padded = pooling(patch, (1.0, 1.0, 1.0))
+    topology = family_of(name).topology(kernels, strides)
+    shape = (padded[0], padded[1], padded[2])
+    return {"network": name, "input": [channels, *shape], **count_operations(name, topology, channels, 3, shape)}
+
+
+def count_operations(name: str, topology: Any, channels: int, outputs: int, patch: tuple[int, int, int]) -> dict[str, Any]:
+    """Parameters, GFLOP of one forward pass (2 x multiply-accumulates, torch's own counter) and GiB saved for backward."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from trivox.networks import build_network
+    from trivox.networks.layers import parameters_of
+
+    network = build_network(name, topology, channels=channels, outputs=outputs).to("meta")
+    saved: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage._cdata] = storage.nbytes()
+        return tensor
+
+    image = torch.zeros(1, channels, *patch, device="meta")
+    weights = {p.untyped_storage()._cdata for p in network.parameters()}
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        network(image)
+    activations = sum(size for key, size in saved.items() if key not in weights)
+    return {
+        "parameters": parameters_of(network),
+        "gflop": round(counter.get_total_flops() / 1e9, 1),
+        "saved_activation_gib": round(activations / 2**30, 2),
+        "convention": "1 sample with deep supervision heads; GFLOP = 2 x multiply-accumulates; activations in fp32",
+    }

@@ -1,0 +1,123 @@
+"""The stages before training: check, fingerprint, plan, preprocess. Each leaves a file in the run and is reused if there."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from trivox.config import Recipe
+from trivox.datasets import Dataset, check_dataset, load_dataset, make_splits, save_dataset
+from trivox.datasets.splits import Split
+from trivox.errors import DataError, PlanError
+from trivox.files import read_json, write_json
+from trivox.learning.runtime import Runtime
+from trivox.planning.fingerprint import Fingerprint, measure, read_fingerprint, write_fingerprint
+from trivox.planning.plan import Plan, read_plan, write_plan
+from trivox.planning.planner import make_plan
+from trivox.preparation.preprocess import preprocess
+from trivox.preparation.store import Store
+from trivox.tasks.console import Console
+
+FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A dataset ready to train on."""
+
+    dataset: Dataset
+    plan: Plan
+    splits: tuple[Split, ...]
+    store: Store
+
+
+def prepare_run(
+    path: Path,
+    out: Path,
+    recipe: Recipe,
+    *,
+    runtime: Runtime,
+    plan_file: Path | None = None,
+    prepared: Path | None = None,
+    console: Console,
+) -> Prepared:
+    """Run the stages that are missing in `out`; raises `DataError` if training on the dataset would be wrong.
+
+    plan_file: a plan to use instead of making one; prepared: a folder that 'trivox preprocess' wrote.
+    """
+    dataset = load_dataset(path)
+    checked(dataset, out / "check.json", console)
+    save_dataset(dataset, out / "dataset.json")
+    fingerprint = fingerprint_of(dataset, out / "fingerprint.json", console)
+    if (out / "plan.json").exists():
+        plan = read_plan(out / "plan.json")
+    elif plan_file is not None:
+        plan = read_plan(plan_file)
+        _require_fitting(plan, dataset, plan_file)
+    else:
+        plan = plan_for(fingerprint, dataset, recipe, activation_bytes=runtime.activation_bytes)
+    write_plan(plan, out / "plan.json")
+    console.say(
+        f"plan: {plan.network}, patch {_by(plan.patch_size)}, batch {plan.batch_size}, spacing {_by(plan.spacing)} mm, "
+        f"about {plan.memory.total / 1e9:.1f} GB"
+    )
+    store = preprocessed(dataset, plan, prepared or out / "prepared", recipe, console)
+    return Prepared(dataset, plan, _splits(dataset, out / "splits.json"), store)
+
+
+def checked(dataset: Dataset, file: Path, console: Console) -> None:
+    """Check once; a later stage of the same run trusts the file. Raises `DataError` with the first problems."""
+    if file.exists() and read_json(file).get("errors") == 0:
+        return
+    report = check_dataset(dataset)
+    write_json(file, report.to_json())
+    if report.errors:
+        first = "; ".join(str(finding) for finding in report.errors[:2])
+        raise DataError(f"{dataset.root}: {len(report.errors)} problems would make training wrong: {first}; all: {file}")
+    note = f", {len(report.warnings)} warnings (see {file})" if report.warnings else ""
+    console.say(f"checked {report.checked_cases} cases ({dataset.layout} layout){note}")
+
+
+def fingerprint_of(dataset: Dataset, file: Path, console: Console) -> Fingerprint:
+    """Measure the training cases, or read what was measured before on the same cases."""
+    names = {case.name for case in dataset.training_cases}
+    if file.exists():
+        old = read_fingerprint(file)
+        if {case.name for case in old.cases} == names:
+            return old
+    found = measure(dataset, progress=lambda cases: console.track(cases, len(names), "measuring"))
+    write_fingerprint(found, file)
+    return found
+
+
+def plan_for(fingerprint: Fingerprint, dataset: Dataset, recipe: Recipe, *, activation_bytes: int) -> Plan:
+    """The plan that a recipe's dials ask for."""
+    patch = recipe.patch_size
+    return make_plan(
+        fingerprint, dataset, network=recipe.network, dimension=2 if patch is not None and len(patch) == 2 else 3,
+        memory_gb=recipe.memory_gb, patch_size=patch, batch_size=recipe.batch_size, optimizer=recipe.optimizer,
+        activation_bytes=activation_bytes,
+    )  # fmt: skip
+
+
+def preprocessed(dataset: Dataset, plan: Plan, folder: Path, recipe: Recipe, console: Console) -> Store:
+    """The store of all training cases, finished where it was begun."""
+    workers = max(1, recipe.workers)
+    return preprocess(
+        dataset, plan, folder, workers=workers,
+        progress=lambda names, total: console.track(names, total, "preprocessing"),
+    )  # fmt: skip
+
+
+def _splits(dataset: Dataset, file: Path) -> tuple[Split, ...]:
+    splits = make_splits(dataset.training_cases, folds=FOLDS)
+    write_json(file, [asdict(split) for split in splits])
+    return splits
+
+
+def _require_fitting(plan: Plan, dataset: Dataset, file: Path) -> None:
+    if plan.channels != dataset.channels or plan.labels != dataset.labels:
+        raise PlanError(f"{file}: made for other channels or labels than {dataset.root}; run 'trivox plan' on this dataset")
+
+
+def _by(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:.3g}" for value in values)

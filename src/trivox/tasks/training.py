@@ -1,0 +1,213 @@
+"""The run: prepare, train a fold, put the bundle together, validate, report. One call from folder to model."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from trivox.config import Recipe, make_recipe, read_recipe
+from trivox.errors import BundleError, RecipeError
+from trivox.files import read_json, surviving_folder, write_json
+from trivox.inference.bundle import write_bundle
+from trivox.inference.postprocess import Postprocessing
+from trivox.learning.checkpoints import WEIGHTS
+from trivox.learning.runtime import Runtime, make_runtime, process_group, rank, seed_everything, world_size
+from trivox.learning.tracking import RunLog
+from trivox.learning.trainer import Objective, Progress, Trainer
+from trivox.networks import build_network
+from trivox.planning.plan import Plan
+from trivox.preparation.batches import BatchSource
+from trivox.preparation.sampler import PatchSampler
+from trivox.tasks.console import Console, Quiet
+from trivox.tasks.preparing import Prepared, prepare_run
+from trivox.tasks.reporting import report_run
+from trivox.tasks.segmentation import SegmentationObjective
+from trivox.tasks.validating import validate_folds
+
+TRAINING, VALIDATION = 0, 1
+"""Streams of random numbers."""
+
+TASKS: dict[str, Callable[[Plan, Recipe], Objective]] = {"segmentation": SegmentationObjective.of}
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `trivox train` was asked to do. `fold` is a number, or "all" for every fold."""
+
+    dataset: Path
+    out: Path
+    preset: str = "production"
+    overrides: Mapping[str, Any] | None = None
+    fold: str = "0"
+    task: str = "segmentation"
+    device: str = "auto"
+    resume: bool = False
+    plan: Path | None = None
+    prepared: Path | None = None
+
+
+def train(request: RunRequest, *, console: Console | None = None) -> dict[str, Any]:
+    """Everything from the folder to the report; returns the content of `validation/metrics.json`.
+
+    Finished stages are reused. Under torchrun all ranks train, rank 0 does the rest.
+    """
+    if request.task not in TASKS:
+        raise RecipeError(f"task '{request.task}' does not exist; choose one of {', '.join(TASKS)}")
+    recipe = settle_recipe(request)
+    runtime = make_runtime(request.device, recipe.precision)
+    with process_group(runtime.device):
+        console = console if console is not None and rank() == 0 else Quiet()
+        prepared = _prepare(request, recipe, runtime, console)
+        folds = fold_numbers(request.fold, len(prepared.splits))
+        folders = {fold: request.out / f"fold{fold}" if request.fold == "all" else request.out for fold in folds}
+        for fold, folder in folders.items():
+            train_fold(prepared, recipe, folder, fold=fold, runtime=runtime, task=request.task, console=console)
+        if rank() != 0:
+            return {}
+        return _finish(request, recipe, prepared, folders, console)
+
+
+def settle_recipe(request: RunRequest) -> Recipe:
+    """The recipe of a new run, or the saved one when resuming; a run is never continued under other settings."""
+    file = request.out / "recipe.json"
+    recipe = make_recipe(request.preset, request.overrides)
+    if not file.exists():
+        write_json(file, recipe.model_dump(mode="json")) if rank() == 0 else None
+        return recipe
+    saved = read_recipe(read_json(file))
+    started = any(request.out.glob("**/checkpoints/latest*"))
+    if started and not request.resume:
+        raise RecipeError(f"{request.out}: holds a run already; add --resume to continue it, or choose another --out")
+    if request.resume:
+        _require_same(saved, request)
+        return saved
+    write_json(file, recipe.model_dump(mode="json"))
+    if recipe.model_dump(exclude={"epochs", "minutes", "seed"}) != saved.model_dump(exclude={"epochs", "minutes", "seed"}):
+        (request.out / "plan.json").unlink(missing_ok=True)  # nothing was trained yet: plan anew for the new recipe
+    return recipe
+
+
+def _require_same(saved: Recipe, request: RunRequest) -> None:
+    kept = saved.model_dump(mode="json")
+    for key, value in json.loads(json.dumps(dict(request.overrides or {}))).items():
+        same = kept.get(key) == value or (isinstance(value, dict) and value.items() <= kept.get(key, {}).items())
+        if not same:
+            raise RecipeError(f"{request.out}: was started with {key}={kept.get(key)}, not {value}; resume without that option")
+
+
+def fold_numbers(fold: str, count: int) -> list[int]:
+    """The folds to train; raises `RecipeError` for one that does not exist."""
+    if fold == "all":
+        return list(range(count))
+    if not fold.isdigit() or int(fold) >= count:
+        raise RecipeError(f"fold '{fold}' does not exist; choose 0 to {count - 1}, or all")
+    return [int(fold)]
+
+
+def _prepare(request: RunRequest, recipe: Recipe, runtime: Runtime, console: Console) -> Prepared:
+    """Rank 0 works, the others wait and then read what it left."""
+    if rank() != 0:
+        dist.barrier()
+    prepared = prepare_run(
+        request.dataset, request.out, recipe, runtime=runtime, plan_file=request.plan, prepared=request.prepared,
+        console=console,
+    )  # fmt: skip
+    if rank() == 0 and world_size() > 1:
+        dist.barrier()
+    return prepared
+
+
+def train_fold(
+    prepared: Prepared,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    fold: int,
+    runtime: Runtime,
+    task: str = "segmentation",
+    console: Console,
+) -> Progress:
+    """Train one fold in `folder`, from its latest checkpoint if there is one."""
+    seed_everything(recipe.seed, deterministic=recipe.deterministic)
+    folder.mkdir(parents=True, exist_ok=True)
+    plan, split = prepared.plan, prepared.splits[fold]
+    network = build_network(
+        plan.network, plan.topology, channels=len(plan.channels), outputs=plan.labels.output_channels,
+        deep_supervision=recipe.deep_supervision,
+    )  # fmt: skip
+    log = RunLog(folder, say=console.say, tensorboard=recipe.tensorboard, active=rank() == 0)
+    trainer = Trainer(
+        network=network,
+        objective=TASKS[task](plan, recipe),
+        training=batch_source(prepared, recipe, split.train, training=True),
+        validation=batch_source(prepared, recipe, split.validation, training=False),
+        recipe=recipe,
+        folder=folder,
+        runtime=runtime,
+        log=log,
+        show_steps=lambda steps, what: _steps(console, steps, what),
+    )
+    resumed = trainer.resume()
+    budget = f"{recipe.minutes:g} minutes" if recipe.minutes else f"{recipe.epochs} epochs"
+    begun = f"continuing at step {trainer.progress.step}" if resumed else "training"
+    log.line(
+        f"{begun}: fold {fold}, {len(split.train)} cases, {len(split.validation)} held out, {budget}, "
+        f"{runtime.device} {runtime.precision}" + (f", {world_size()} ranks" if world_size() > 1 else "")
+    )
+    return trainer.fit()
+
+
+def _steps(console: Console, steps: Sequence[int], what: str) -> Iterator[int]:
+    return iter(console.track(steps, len(steps), what))
+
+
+def batch_source(prepared: Prepared, recipe: Recipe, names: Sequence[str], *, training: bool) -> BatchSource:
+    """Batches of the named cases; each rank takes every `world_size`-th sample of the global batch."""
+    plan, ranks = prepared.plan, world_size()
+    batch = recipe.batch_size or plan.batch_size
+    batch = -(-batch // ranks) * ranks  # equal shares, so that the mean over ranks is the mean over samples
+    sampler = PatchSampler(prepared.store, names, plan.patch_size, batch, recipe.foreground_fraction)
+    return BatchSource(
+        sampler=sampler,
+        seed=recipe.seed,
+        spacing=plan.spacing,
+        positions=range(rank(), batch, ranks),
+        augmentation=recipe.augmentation if training else None,
+        stream=TRAINING if training else VALIDATION,
+    )
+
+
+def _finish(
+    request: RunRequest, recipe: Recipe, prepared: Prepared, folders: dict[int, Path], console: Console
+) -> dict[str, Any]:
+    """Bundle, validation on the source images, postprocessing chosen there, report."""
+    weights = {str(fold): _final_weights(folder) for fold, folder in folders.items()}
+    summary = {
+        "dataset": prepared.dataset.name,
+        "folds": {str(fold): len(prepared.splits[fold].train) for fold in folders},
+        "recipe": recipe.model_dump(mode="json"),
+    }
+
+    def bundle(postprocessing: Postprocessing, figures: dict[str, Any]) -> None:
+        write_bundle(
+            request.out / "bundle", plan=prepared.plan, weights=weights, overlap=recipe.overlap,
+            mirror_axes=recipe.augmentation.mirror_axes if recipe.mirrored_inference else (),
+            postprocessing=postprocessing, training={**summary, **figures},
+        )  # fmt: skip
+
+    metrics, postprocessing = validate_folds(
+        prepared, recipe, weights, request.out / "validation", device=request.device, console=console
+    )
+    bundle(postprocessing, {"validation": metrics["summary"]})
+    report_run(request.out, console=console, log_folder=next(iter(folders.values())))
+    return metrics
+
+
+def _final_weights(folder: Path) -> Path:
+    found = surviving_folder(folder / "checkpoints" / "latest")
+    if found is None:
+        raise BundleError(f"{folder}: no checkpoint; train it first")
+    return found / WEIGHTS
