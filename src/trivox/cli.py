@@ -17,14 +17,17 @@ T = TypeVar("T")
 
 app = typer.Typer(
     name="trivox",
-    help="From folders of 3D medical scans to trained, measured, deployable models. Research use only, not a medical device.",
+    help="From folders of 3D medical scans to trained, measured, deployable models.\n\n"
+    "Research use only, not a medical device.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-DatasetPath = Annotated[Path, typer.Argument(help="dataset folder (MSD, nnU-Net raw, images/ + labels/) or manifest file")]
+DatasetPath = Annotated[
+    Path, typer.Argument(help="dataset folder (MSD, nnU-Net raw, images/ + labels/) or manifest file")
+]
 Out = Annotated[Path, typer.Option("--out", help="where the result goes")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N")]
 Network = Annotated[str | None, typer.Option("--network", help="network family; 'trivox info --help' lists them")]
@@ -177,12 +180,18 @@ def train(
 
 @app.command()
 def predict(
-    model: Annotated[list[Path], typer.Argument(help="run or bundle folder(s), then the input: image, folder, dataset")],
+    model: Annotated[
+        list[Path], typer.Argument(help="run or bundle folder(s), then the input: image, folder, dataset")
+    ],
     out: Out,
-    tta: Annotated[bool | None, typer.Option("--tta/--no-tta", help="average mirrored copies; default: as trained")] = None,
+    tta: Annotated[
+        bool | None, typer.Option("--tta/--no-tta", help="average mirrored copies; default: as trained")
+    ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="also write class probabilities")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="predict finished cases again")] = False,
-    only: Annotated[Path | None, typer.Option("--cases", help="text file with the names of the cases to predict")] = None,
+    only: Annotated[
+        Path | None, typer.Option("--cases", help="text file with the names of the cases to predict")
+    ] = None,
     device: Device = "auto",
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16")] = "auto",
 ) -> None:
@@ -207,7 +216,9 @@ def predict(
     seconds = sum(record["seconds"] for record in records.values())
     print(f"{len(records) - len(failed)} of {len(records)} cases in {out}, {seconds:.1f} s")
     if failed:
-        raise DataError(f"{len(failed)} cases failed: {', '.join(failed[:5])}; reasons are in {out / 'predictions.json'}")
+        raise DataError(
+            f"{len(failed)} cases failed: {', '.join(failed[:5])}; reasons are in {out / 'predictions.json'}"
+        )
 
 
 @app.command()
@@ -248,9 +259,12 @@ def report(
 def info(
     what: Annotated[str, typer.Argument(help="a run, a bundle, or a network name")],
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-    size: Annotated[
-        tuple[int, int, int, int], typer.Option("--input", help="channels z y x, for a network name")
-    ] = (1, 128, 128, 128),
+    size: Annotated[tuple[int, int, int, int], typer.Option("--input", help="channels z y x, for a network name")] = (
+        1,
+        128,
+        128,
+        128,
+    ),
 ) -> None:
     """Describe a model or a network: parameters, operations, memory.
 

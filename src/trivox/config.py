@@ -85,7 +85,9 @@ class Recipe(BaseModel):
     augmentation: Augmentation = Augmentation()
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    validation_smoothing: float = Field(0.9, ge=0, lt=1, description="weight of the past in the smoothed validation Dice")
+    validation_smoothing: float = Field(
+        0.9, ge=0, lt=1, description="weight of the past in the smoothed validation Dice"
+    )
     early_stopping: Count | None = Field(None, description="epochs without a better smoothed Dice; None: never")
     checkpoint_minutes: Positive = 10.0
     overlap: float = Field(0.5, ge=0, lt=1, description="of neighbouring windows at inference")

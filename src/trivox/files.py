@@ -26,7 +26,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise ResourceError(f"{path}: cannot be written ({error.strerror or error}); check the disk and its rights") from error
+        raise ResourceError(
+            f"{path}: cannot be written ({error.strerror or error}); check the disk and its rights"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

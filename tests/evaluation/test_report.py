@@ -11,8 +11,8 @@ from trivox.evaluation.charts import box_plots, training_curves
 from trivox.evaluation.figures import PLANES
 
 RECORDS = [
-    {"kind": "epoch", "epoch": i, "step": i, "train_loss": -0.1 * i, "validation_loss": None, "validation_dice": 0.1 * i,
-     "validation_dice_ema": 0.1 * i, "lr": 0.01, "seconds": 1.0}
+    {"kind": "epoch", "epoch": i, "step": i, "train_loss": -0.1 * i, "validation_loss": None,
+     "validation_dice": 0.1 * i, "validation_dice_ema": 0.1 * i, "lr": 0.01, "seconds": 1.0}
     for i in range(6)
 ]  # fmt: skip
 

@@ -77,8 +77,10 @@ class LabelScheme(BaseModel):
         wrong = sorted_known[position] != array
         if wrong.any():
             unknown = np.unique(array[wrong])[:5].tolist()
-            raise LabelError(f"{where}: label values {unknown} are not declared (known: {sorted(known)}); correct the "
-                             "label map or declare them in the dataset file")
+            raise LabelError(
+                f"{where}: label values {unknown} are not declared (known: {sorted(known)}); correct the "
+                "label map or declare them in the dataset file"
+            )
         return np.asarray(sorted_indices[position])
 
     def decode(self, indices: Array) -> Array:

@@ -71,7 +71,9 @@ def _naming(name: str, message: str) -> str:
 def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCase:
     """Orient `(c, z, y, x)` to canonical axes and crop to the box outside which all channels are zero."""
     if not np.isfinite(volume.array).all():
-        raise DataError(f"{where}: the image holds NaN or infinite values; repair it, 'trivox check' lists all such files")
+        raise DataError(
+            f"{where}: the image holds NaN or infinite values; repair it, 'trivox check' lists all such files"
+        )
     orientation = canonical_orientation(volume.affine)
     canonical = reorient(volume, orientation)
     box = nonzero_box(canonical.array)

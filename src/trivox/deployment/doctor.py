@@ -47,7 +47,12 @@ def _memory() -> str:
 def _gpus() -> str:
     """Names from NVIDIA's driver files; torch would need seconds to say the same."""
     found = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    names = [line.split(":", 1)[1].strip() for file in found for line in file.read_text().splitlines() if line.startswith("Model")]
+    names = [
+        line.split(":", 1)[1].strip()
+        for file in found
+        for line in file.read_text().splitlines()
+        if line.startswith("Model")
+    ]
     return ", ".join(names) or "none found"
 
 

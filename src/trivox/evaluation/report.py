@@ -91,7 +91,7 @@ def _summary_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     summary, labels = metrics.get("summary", {}), _labels(metrics)
     rows = [{"name": name, "overall": False, "statistics": summary[name]} for name in labels if name in summary]
     if len(rows) > 1:
-        rows.append({"name": "mean of labels", "overall": True, "statistics": _mean_of_labels(metrics)})
+        rows.append({"name": "all labels", "overall": True, "statistics": _mean_of_labels(metrics)})
     return rows
 
 

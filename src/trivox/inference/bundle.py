@@ -92,7 +92,7 @@ def write_bundle(
             temporary.write_bytes(source.read_bytes())
         entries.append(Weights(file=name, fold=fold, sha256=file_hash(folder / name)))
     description = BundleDescription(
-        task=plan.task, plan=plan, overlap=overlap, mirror_axes=tuple(mirror_axes),  # type: ignore[arg-type]
+        task=plan.task, plan=plan, overlap=overlap, mirror_axes=tuple(mirror_axes),
         postprocessing=postprocessing, training=dict(training), weights=tuple(entries),
     )  # fmt: skip
     write_json(folder / "bundle.json", description.model_dump(mode="json"))
@@ -104,12 +104,16 @@ def read_bundle(path: Path) -> Bundle:
     candidates = [path / "bundle.json", path / "bundle" / "bundle.json", path]
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None or file.suffix != ".json":
-        state = "training has not finished (continue it with --resume)" if (path / "recipe.json").exists() else "no model"
+        state = (
+            "training has not finished (continue it with --resume)" if (path / "recipe.json").exists() else "no model"
+        )
         raise BundleError(f"{path}: {state}; give a run or a bundle folder that holds bundle.json")
     content = read_json(file)
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
-        raise BundleError(f"{file}: bundle format {version} is not {FORMAT_VERSION}; use the trivox version that wrote it")
+        raise BundleError(
+            f"{file}: bundle format {version} is not {FORMAT_VERSION}; use the trivox version that wrote it"
+        )
     try:
         return Bundle(file.parent, BundleDescription.model_validate(content))
     except ValidationError as error:

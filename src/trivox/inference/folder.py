@@ -62,7 +62,9 @@ def _predict_one(predictor: Predictor, case: Case, out: Path, probabilities: boo
         raise
     except (TrivoxError, ValueError, MemoryError, torch.OutOfMemoryError) as error:
         (out / f"{case.name}.nii.gz").unlink(missing_ok=True)
-        record["error"] = f"out of memory ({error}); use a smaller case or more memory" if "alloc" in str(error) else str(error)
+        record["error"] = (
+            f"out of memory ({error}); use a smaller case or more memory" if "alloc" in str(error) else str(error)
+        )
     record["seconds"] = round(time.monotonic() - started, 3)
     return record
 

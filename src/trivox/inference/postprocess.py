@@ -64,7 +64,9 @@ def choose_postprocessing(
         gain = float(np.nanmean(found) - np.nanmean(best))
         helps = gain > 1e-5 and (not trial.largest_foreground or not (found < best - 1e-9).any())
         what = "whole foreground" if trial.largest_foreground else f"label {trial.largest_of[0]}"
-        notes.append(f"largest component of {what}: {gain:+.5f} mean Dice on validation, {'kept' if helps else 'left out'}")
+        notes.append(
+            f"largest component of {what}: {gain:+.5f} mean Dice on validation, {'kept' if helps else 'left out'}"
+        )
         if helps:
             chosen, best = combined, found
     return chosen, notes

@@ -74,7 +74,9 @@ class Predictor:
         for bundle in bundles[1:]:
             plan = bundle.description.plan
             if (plan.labels, plan.channels) != (first.labels, first.channels):
-                raise BundleError(f"{bundle.folder}: labels or channels differ from {bundles[0].folder}; they cannot vote together")
+                raise BundleError(
+                    f"{bundle.folder}: labels or channels differ from {bundles[0].folder}; they cannot vote together"
+                )
         runtime = make_runtime(device, precision)
         members = tuple(_member(bundle, runtime, mirror, overlap) for bundle in bundles)
         return cls(bundles, members)
@@ -108,7 +110,9 @@ class Predictor:
         """Predict one image; the result lies on its grid."""
         started = time.monotonic()
         if volume.channels != len(self.channels):
-            raise DataError(f"{where}: {volume.channels} channels found, the model needs {len(self.channels)}: {self.channels}")
+            raise DataError(
+                f"{where}: {volume.channels} channels found, the model needs {len(self.channels)}: {self.channels}"
+            )
         cropped = crop_volume(volume, None, where=where)
         prepared = [prepare(cropped, member.plan) for member in self.members]
         record = prepared[0].record
@@ -150,7 +154,7 @@ class Predictor:
                 chance = chance.transpose(0, *(back[axis] + 1 for axis in first.axis_order))
             total = chance if total is None else total + chance
         assert total is not None
-        return np.asarray(total / np.float32(len(self.members)))
+        return np.divide(total, np.float32(len(self.members)))
 
     def _decide(self, chance: Array) -> Array:
         if self.labels.exclusive:

@@ -66,9 +66,7 @@ def restore_probabilities(
     return torch.cat(parts, dim=1)
 
 
-def _row_chunks(
-    slabs: Iterable[Slab], corners: list[Corners], shape: Shape
-) -> Iterable[tuple[Tensor, list[Corners]]]:
+def _row_chunks(slabs: Iterable[Slab], corners: list[Corners], shape: Shape) -> Iterable[tuple[Tensor, list[Corners]]]:
     """Pair new rows with the old rows that they lie between, as soon as a slab brings them."""
     low, high, weight = corners[0]
     held: Tensor | None = None

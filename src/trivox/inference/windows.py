@@ -48,7 +48,9 @@ def axis_weight(patch: int) -> Tensor:
 
 def mirrored(axes: Sequence[int]) -> list[tuple[int, ...]]:
     """All combinations of flipped axes, the unflipped first."""
-    return [tuple(a for a, flip in zip(axes, flips, strict=True) if flip) for flips in product((0, 1), repeat=len(axes))]
+    return [
+        tuple(a for a, flip in zip(axes, flips, strict=True) if flip) for flips in product((0, 1), repeat=len(axes))
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Checkpoints: weights as safetensors, optimizer state loaded with `weights_only=True`, facts as JSON. Written atomically."""
+"""Checkpoints, written atomically: safetensors weights, optimizer state (loaded with `weights_only=True`), facts as JSON."""
 
 import os
 import shutil

@@ -1,8 +1,8 @@
 """Dice and cross-entropy in one pass: one softmax buffer, gather and scatter instead of one-hot, analytic backward.
 
 Logits are `(b, c, z, y, x)`, label indices `(b, z, y, x)`; a negative index is ignored. Soft Dice as in nnU-Net:
-`(2 sum(p y) + s) / (sum(p) + sum(y) + s)` with s = 1e-5, without background, a sample at a time or over the batch. The loss is
-`ce_weight * CE + dice_weight * (1 - Dice)`; nnU-Net leaves the 1 out, the gradients are equal.
+`(2 sum(p y) + s) / (sum(p) + sum(y) + s)` with s = 1e-5, without background, a sample at a time or over the batch.
+The loss is `ce_weight * CE + dice_weight * (1 - Dice)`; nnU-Net leaves the 1 out, the gradients are equal.
 """
 
 from typing import Any
@@ -20,11 +20,9 @@ class _DiceCrossEntropy(torch.autograd.Function):
     """Value and analytic gradient. Only the softmax probabilities and the labels are kept for backward."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, dice_weight: float, ce_weight: float, batch: bool
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, dice_weight: float, ce_weight: float, batch: bool) -> Tensor:
         flat = logits.flatten(2).float() if logits.dtype in (torch.bfloat16, torch.float16) else logits.flatten(2)
-        samples, classes, voxels = flat.shape
+        samples, classes = flat.shape[:2]
         valid = labels.flatten(1) >= 0  # (b, n)
         index = labels.flatten(1).clamp(min=0).long()[:, None]  # (b, 1, n)
         highest = flat.amax(1, keepdim=True)
@@ -39,7 +37,9 @@ class _DiceCrossEntropy(torch.autograd.Function):
         rows = torch.zeros(samples, classes, dtype=flat.dtype, device=flat.device)
         overlap = rows.scatter_add(1, index[:, 0], picked)
         size = rows.scatter_add(1, index[:, 0], valid.to(flat.dtype))
-        mass = probability.sum(2) if bool(valid.all()) else torch.einsum("bcn,bn->bc", probability, valid.to(flat.dtype))
+        mass = (
+            probability.sum(2) if bool(valid.all()) else torch.einsum("bcn,bn->bc", probability, valid.to(flat.dtype))
+        )
         if batch:
             overlap, size, mass = (sum_over_ranks(part.sum(0, keepdim=True)) for part in (overlap, size, mass))
         denominator = (size + mass + SMOOTH).clamp(min=1e-8)
@@ -73,7 +73,7 @@ def dice_cross_entropy(
     logits: Tensor, labels: Tensor, *, dice_weight: float = 1.0, ce_weight: float = 1.0, batch: bool = False
 ) -> Tensor:
     """Soft Dice + cross-entropy over softmax classes; `batch` pools the Dice over the batch (and all ranks)."""
-    result: Tensor = _DiceCrossEntropy.apply(logits, labels, dice_weight, ce_weight, batch)  # type: ignore[no-untyped-call]
+    result: Tensor = _DiceCrossEntropy.apply(logits, labels, dice_weight, ce_weight, batch)
     return result
 
 
@@ -98,7 +98,7 @@ def dice_binary_cross_entropy(
     probability = logits.sigmoid() * valid
     parts = [part.flatten(2).sum(2) for part in (probability * target, target * valid, probability)]
     if batch:
-        parts = [_DifferentiableSum.apply(part.sum(0, keepdim=True)) for part in parts]  # type: ignore[no-untyped-call]
+        parts = [_DifferentiableSum.apply(part.sum(0, keepdim=True)) for part in parts]
     overlap, size, mass = parts
     dice = (2 * overlap + SMOOTH) / (size + mass + SMOOTH).clamp(min=1e-8)
     return ce_weight * cross_entropy + dice_weight * (1 - dice.mean())

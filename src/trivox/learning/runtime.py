@@ -98,7 +98,7 @@ def _best_precision(device: torch.device) -> str:
 
 def cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bf16 in hardware (AVX512-BF16 or AMX): 2-3x faster convolutions there, slower elsewhere."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # from torch 2.9 on
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # from torch 2.9 on
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

@@ -52,13 +52,13 @@ class Progress:
     finished: bool = False
 
 
-class Interrupted(TrivoxError):
+class InterruptedTrainingError(TrivoxError):
     """Training was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""
 
 
 @dataclass
 class Trainer:
-    """Trains `network` in `folder`. All batches are functions of the step, so a resumed run repeats nothing and skips nothing."""
+    """Trains `network` in `folder`. Batches are functions of the step: a resumed run repeats nothing and skips nothing."""
 
     network: nn.Module
     objective: Objective
@@ -119,7 +119,9 @@ class Trainer:
                 self._epoch()
                 if self._stop:
                     self.save("latest")
-                    raise Interrupted(f"{self.folder}: interrupted after {self.progress.step} steps; continue with --resume")
+                    raise InterruptedTrainingError(
+                        f"{self.folder}: interrupted after {self.progress.step} steps; continue with --resume"
+                    )
         self.progress.finished = True
         self.save("latest")
         return self.progress
@@ -178,7 +180,7 @@ class Trainer:
                 with self.runtime.autocast():
                     outputs = self.forward(part)
                 loss = self.objective.loss(outputs, target) * share
-                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                self.scaler.scale(loss).backward()
             total += float(loss.detach())
         return total
 
@@ -205,7 +207,9 @@ class Trainer:
         if self.runtime.device.type == "cuda":
             torch.cuda.empty_cache()
         self.progress.micro_batch = math.ceil(micro / 2)
-        self.log.line(f"out of memory: micro-batch lowered from {micro} to {self.progress.micro_batch}, same effective batch")
+        self.log.line(
+            f"out of memory: micro-batch lowered from {micro} to {self.progress.micro_batch}, same effective batch"
+        )
 
     def _check_finite(self, loss: float, norm: float) -> None:
         self._skipped = 0 if math.isfinite(loss) and math.isfinite(norm) else self._skipped + 1

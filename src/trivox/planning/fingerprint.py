@@ -7,9 +7,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.reading import read_case
 from trivox.errors import DataError
 from trivox.files import read_json, write_json
-from trivox.datasets.reading import read_case
 from trivox.volumes import Array, Shape, Spacing
 
 SAMPLES = 10_000_000
@@ -57,7 +57,9 @@ class Fingerprint(BaseModel):
         return float(np.median([case.relative_size for case in self.cases]))
 
 
-def measure(dataset: Dataset, *, progress: Callable[[Iterable[Case]], Iterable[Case]] = lambda cases: cases) -> Fingerprint:
+def measure(
+    dataset: Dataset, *, progress: Callable[[Iterable[Case]], Iterable[Case]] = lambda cases: cases
+) -> Fingerprint:
     """Read each training case once and measure it; raises `DataError` naming the first case that cannot be read."""
     if dataset.labels is None or not dataset.training_cases:
         raise DataError(f"{dataset.root}: no labelled training cases; run 'trivox check' to see what was found")

@@ -93,7 +93,9 @@ def read_plan(path: Path) -> Plan:
     content = read_json(path)
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
-        raise PlanError(f"{path}: plan format {version} is not {FORMAT_VERSION}; make the plan again with 'trivox plan'")
+        raise PlanError(
+            f"{path}: plan format {version} is not {FORMAT_VERSION}; make the plan again with 'trivox plan'"
+        )
     try:
         return Plan.model_validate(content)
     except ValidationError as error:

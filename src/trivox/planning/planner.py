@@ -48,7 +48,9 @@ def make_plan(
     search = Search(family, outputs, memory_gb=memory_gb, cases=len(fingerprint.cases))
     low_grid = None if dimension == 2 else low_resolution_spacing(search, grid, median)
     if low_resolution and low_grid is None:
-        raise PlanError("a low-resolution plan is pointless here: the full-resolution patch already covers a quarter of a case")
+        raise PlanError(
+            "a low-resolution plan is pointless here: the full-resolution patch already covers a quarter of a case"
+        )
     if low_resolution and low_grid is not None:
         median, grid = [g / low * m for g, low, m in zip(grid, low_grid, median, strict=True)], low_grid
         reasons["spacing"] += f"; coarsened until a patch covers {LOW_RESOLUTION_SHARE:.0%} of the median case"
@@ -143,9 +145,7 @@ class Search:
             )
         return patch, topology, self._batch(patch, voxels, reference / cost * base_batch)
 
-    def _shrink(
-        self, spacing: Sequence[float], median: Sequence[float], limit: float
-    ) -> tuple[Sizes, Topology, int]:
+    def _shrink(self, spacing: Sequence[float], median: Sequence[float], limit: float) -> tuple[Sizes, Topology, int]:
         patch, topology, cost = self._candidate(spacing, _initial_patch(spacing, median))
         while cost > limit:
             axis = int(np.argsort([p / m for p, m in zip(patch, median, strict=True)])[-1])

@@ -36,7 +36,9 @@ def draw_intensity(rng: np.random.Generator, settings: Augmentation, channels: i
     s = settings
     taking_part = rng.random((2, channels)) < s.per_channel
     blur = rng.uniform(*s.blur_sigma, (channels, 3)) * (rng.random() < s.blur) * taking_part[0][:, None]
-    zoom = np.where((rng.random() < s.low_resolution) & taking_part[1], rng.uniform(*s.low_resolution_zoom, channels), 1)
+    zoom = np.where(
+        (rng.random() < s.low_resolution) & taking_part[1], rng.uniform(*s.low_resolution_zoom, channels), 1
+    )
     flips = rng.random(3) < s.mirror
     return IntensityChange(
         noise_sigma=rng.uniform(*s.noise_sigma) * (rng.random() < s.noise),
@@ -106,7 +108,8 @@ def _coarsen(volumes: Tensor, zooms: Array) -> None:
     if chosen:
         sizes = volumes.shape[1:]
         operators = [
-            torch.stack([low_resolution_matrix(size, max(1, round(size * float(zooms[i])))) for i in chosen]) for size in sizes
+            torch.stack([low_resolution_matrix(size, max(1, round(size * float(zooms[i])))) for i in chosen])
+            for size in sizes
         ]
         volumes[chosen] = apply_each(volumes[chosen], operators)
 

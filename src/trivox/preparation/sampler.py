@@ -54,7 +54,9 @@ class PatchSampler:
             return PatchRequest(case, (z, y, x))
         z, y, x = (
             int(rng.integers(low, high + 1))
-            for low, high in (_centre_range(size, patch) for size, patch in zip(self.store.shape(case), self.patch_size, strict=True))
+            for low, high in (
+                _centre_range(size, patch) for size, patch in zip(self.store.shape(case), self.patch_size, strict=True)
+            )
         )
         return PatchRequest(case, (z, y, x))
 

@@ -94,9 +94,7 @@ def apply_spatial(
     return warped, torch.stack([_warp_labels(label, at) for label, at in zip(labels, grid, strict=True)])
 
 
-def sampling_grid(
-    changes: Sequence[SpatialChange], patch: Shape, box: Sequence[int], device: torch.device
-) -> Tensor:
+def sampling_grid(changes: Sequence[SpatialChange], patch: Shape, box: Sequence[int], device: torch.device) -> Tensor:
     """Normalised coordinates `(b, z, y, x, 3)` in torch's order (x, y, z) for boxes of size `box`."""
     size = torch.tensor(box, dtype=torch.float32)
     scale = 2 / (size - 1).clamp(min=1)
@@ -152,5 +150,7 @@ def _vote_at(label: Tensor, coordinates: Tensor) -> Tensor:
         weights = [torch.where((old < 0) | (amount < 0), -1.0, old * amount) for old in weights for _, amount in pairs]
     index, amounts = torch.stack(flats), torch.stack(weights)
     absolute = torch.where(amounts < 0, 0.0, amounts)
-    candidates = torch.where(amounts < 0, torch.zeros((), dtype=label.dtype, device=label.device), label.reshape(-1)[index])
+    candidates = torch.where(
+        amounts < 0, torch.zeros((), dtype=label.dtype, device=label.device), label.reshape(-1)[index]
+    )
     return vote(candidates, absolute)

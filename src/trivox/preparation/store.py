@@ -58,8 +58,11 @@ class Store:
         self._write_array(self.folder / f"{name}.image.b2nd", image)
         self._write_array(self.folder / f"{name}.label.b2nd", label.astype(np.int16, copy=False))
         with atomic_path(self.folder / f"{name}.foreground.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, **{str(index): at for index, at in positions.items()})
-        write_json(self.folder / f"{name}.json", {**facts, "channels": image.shape[0], "shape": list(label.shape), "present": present})
+            np.savez(file, allow_pickle=False, **{str(index): at for index, at in positions.items()})
+        write_json(
+            self.folder / f"{name}.json",
+            {**facts, "channels": image.shape[0], "shape": list(label.shape), "present": present},
+        )
 
     def read_box(self, name: str, start: Sequence[int], size: Shape) -> tuple[Array, Array]:
         """Image and label in a box that may reach over the border; outside is zero (background)."""
@@ -97,10 +100,14 @@ class Store:
             if len(handles) > 256:
                 handles.clear()
             try:
-                opened = (blosc2.open(str(self.folder / f"{name}.{kind}.b2nd"), mode="r") for kind in ("image", "label"))
-                handles[name] = tuple(opened)  # type: ignore[assignment]
+                opened = (
+                    blosc2.open(str(self.folder / f"{name}.{kind}.b2nd"), mode="r") for kind in ("image", "label")
+                )
+                handles[name] = tuple(opened)
             except (OSError, RuntimeError, ValueError) as error:
-                raise FormatError(f"{self.folder}: prepared case {name} is damaged ({error}); delete the folder") from error
+                raise FormatError(
+                    f"{self.folder}: prepared case {name} is damaged ({error}); delete the folder"
+                ) from error
         return handles[name]
 
     def _write_array(self, path: Path, array: Array) -> None:

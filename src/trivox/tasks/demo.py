@@ -27,7 +27,9 @@ def run_demo(what: str, out: Path, *, minutes: float, data: Path | None, device:
         write_phantoms(source, PHANTOMS)
     run = out / "run"
     resume = any(run.glob("checkpoints/latest*"))
-    request = RunRequest(source, run, "quick_test", {} if resume else {"minutes": minutes}, device=device, resume=resume)
+    request = RunRequest(
+        source, run, "quick_test", {} if resume else {"minutes": minutes}, device=device, resume=resume
+    )
     metrics = train(request, console=console)
     console.say(f"validation {headline(metrics)}")
     _predict_unseen(source, run, out, device, console)
@@ -38,7 +40,9 @@ def _predict_unseen(source: Path, run: Path, out: Path, device: str, console: Co
     """Predict from files, as with any other data: the declared test cases, or the fold's validation cases."""
     dataset = load_dataset(source)
     test = {case.name for case in dataset.cases if case.split == "test" and case.label is not None}
-    held_out = test or {path.name.removesuffix(".nii.gz") for path in (run / "validation" / "predictions").glob("*.nii.gz")}
+    held_out = test or {
+        path.name.removesuffix(".nii.gz") for path in (run / "validation" / "predictions").glob("*.nii.gz")
+    }
     predictor = Predictor.load(run, device=device)
     cases = [case for case in load_inputs(source, channels=predictor.channels) if case.name in held_out]
     predictions = out / "predictions"

@@ -45,7 +45,9 @@ def _describe_network(name: str, size: tuple[int, int, int, int]) -> dict[str, A
     return {"network": name, "input": [channels, *shape], **count_operations(name, topology, channels, 3, shape)}
 
 
-def count_operations(name: str, topology: Any, channels: int, outputs: int, patch: tuple[int, int, int]) -> dict[str, Any]:
+def count_operations(
+    name: str, topology: Any, channels: int, outputs: int, patch: tuple[int, int, int]
+) -> dict[str, Any]:
     """Parameters, GFLOP of one forward pass (2 x multiply-accumulates, torch's own counter) and GiB saved for backward."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode

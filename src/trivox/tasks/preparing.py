@@ -72,7 +72,9 @@ def checked(dataset: Dataset, file: Path, console: Console) -> None:
     write_json(file, report.to_json())
     if report.errors:
         first = "; ".join(str(finding) for finding in report.errors[:2])
-        raise DataError(f"{dataset.root}: {len(report.errors)} problems would make training wrong: {first}; all: {file}")
+        raise DataError(
+            f"{dataset.root}: {len(report.errors)} problems would make training wrong: {first}; all: {file}"
+        )
     note = f", {len(report.warnings)} warnings (see {file})" if report.warnings else ""
     console.say(f"checked {report.checked_cases} cases ({dataset.layout} layout){note}")
 
@@ -116,7 +118,9 @@ def _splits(dataset: Dataset, file: Path) -> tuple[Split, ...]:
 
 def _require_fitting(plan: Plan, dataset: Dataset, file: Path) -> None:
     if plan.channels != dataset.channels or plan.labels != dataset.labels:
-        raise PlanError(f"{file}: made for other channels or labels than {dataset.root}; run 'trivox plan' on this dataset")
+        raise PlanError(
+            f"{file}: made for other channels or labels than {dataset.root}; run 'trivox plan' on this dataset"
+        )
 
 
 def _by(values: Sequence[float]) -> str:

@@ -61,14 +61,18 @@ def _facts(recipe: dict[str, Any], records: list[dict[str, Any]], metrics: dict[
     facts = {"trivox": __version__, "preset": str(recipe["preset"]), "network": str(recipe["network"])}
     if records:
         last = records[-1]
-        facts["training"] = f"{last['seconds'] / 60:.1f} min, {last['step']} steps, {last['seconds_per_step']:.2f} s a step"
+        facts["training"] = (
+            f"{last['seconds'] / 60:.1f} min, {last['step']} steps, {last['seconds_per_step']:.2f} s a step"
+        )
     facts["validation cases"] = str(len(metrics["cases"]))
     return facts
 
 
 def _warnings(run: Path, metrics: dict[str, Any]) -> list[str]:
     found = [str(warning) for warning in metrics.get("warnings", [])]
-    if metrics.get("postprocessing", {}).get("largest_foreground") or metrics.get("postprocessing", {}).get("largest_of"):
+    if metrics.get("postprocessing", {}).get("largest_foreground") or metrics.get("postprocessing", {}).get(
+        "largest_of"
+    ):
         found.append("postprocessing was chosen on these validation cases; its gain here is optimistic")
     check = run / "check.json"
     if check.exists():

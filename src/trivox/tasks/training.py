@@ -85,7 +85,9 @@ def settle_recipe(request: RunRequest) -> Recipe:
         _require_same(saved, request)
         return saved
     write_json(file, recipe.model_dump(mode="json"))
-    if recipe.model_dump(exclude={"epochs", "minutes", "seed"}) != saved.model_dump(exclude={"epochs", "minutes", "seed"}):
+    if recipe.model_dump(exclude={"epochs", "minutes", "seed"}) != saved.model_dump(
+        exclude={"epochs", "minutes", "seed"}
+    ):
         (request.out / "plan.json").unlink(missing_ok=True)  # nothing was trained yet: plan anew for the new recipe
     return recipe
 
@@ -95,7 +97,9 @@ def _require_same(saved: Recipe, request: RunRequest) -> None:
     for key, value in json.loads(json.dumps(dict(request.overrides or {}))).items():
         same = kept.get(key) == value or (isinstance(value, dict) and value.items() <= kept.get(key, {}).items())
         if not same:
-            raise RecipeError(f"{request.out}: was started with {key}={kept.get(key)}, not {value}; resume without that option")
+            raise RecipeError(
+                f"{request.out}: was started with {key}={kept.get(key)}, not {value}; resume without that option"
+            )
 
 
 def fold_numbers(fold: str, count: int) -> list[int]:

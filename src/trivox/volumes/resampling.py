@@ -28,8 +28,8 @@ def spline_matrix(size: int, new_size: int, order: int = 3) -> Tensor:
     if order == 3 and size > 1:
         from scipy import ndimage
 
-        matrix = ndimage.zoom(np.eye(size), (new_size / size, 1), order=3, mode="nearest", grid_mode=True)
-        return torch.from_numpy(matrix.astype(np.float32))
+        spline = ndimage.zoom(np.eye(size), (new_size / size, 1), order=3, mode="nearest", grid_mode=True)
+        return torch.from_numpy(spline.astype(np.float32))
     low, high, weight = neighbours(size, new_size)
     rows = torch.arange(new_size)
     matrix = torch.zeros(new_size, size)
@@ -116,7 +116,7 @@ def resize_labels(labels: Tensor, shape: Shape, *, nearest_axis: int | None = No
     result = gather(labels, [low for low, _, _ in corners])
     undecided = torch.nonzero(gather(mixed_cells(labels), [low for low, _, _ in corners]))  # (n, 3)
     for part in undecided.split(2**20):
-        index, weight = corner_weights(part, corners, tuple(labels.shape))
+        index, weight = corner_weights(part, corners, labels.shape)
         result[tuple(part.T)] = vote(labels.reshape(-1)[index], weight)
     return result
 
@@ -143,7 +143,7 @@ def _upper(array: Tensor, axis: int) -> Tensor:
 
 
 def corner_weights(
-    voxels: Tensor, corners: Sequence[tuple[Tensor, Tensor, Tensor]], shape: Shape
+    voxels: Tensor, corners: Sequence[tuple[Tensor, Tensor, Tensor]], shape: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Flat indices and linear weights `(8, n)` of the corners round new voxels `(n, 3)`; `corners` from `neighbours`."""
     stride = (shape[1] * shape[2], shape[2], 1)
@@ -181,7 +181,9 @@ def blur_matrices(size: int, sigmas: Tensor) -> Tensor:
     weights = weights / weights.sum(1, keepdim=True)  # (k, taps)
     columns = (torch.arange(size)[:, None] + taps.long()).clamp(0, size - 1)
     matrix = torch.zeros(len(sigmas), size, size)
-    return matrix.scatter_add_(2, columns.expand(len(sigmas), -1, -1), weights[:, None].expand(-1, size, -1).contiguous())
+    return matrix.scatter_add_(
+        2, columns.expand(len(sigmas), -1, -1), weights[:, None].expand(-1, size, -1).contiguous()
+    )
 
 
 @lru_cache(maxsize=512)

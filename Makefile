@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= runs/demo
+MINUTES ?= 2
+
+.PHONY: demo test test-slow lint types bench docs clean
+
+demo: $(VENV)/installed  ## generate phantoms, train, predict, evaluate, report
+	$(BIN)/trivox demo --out $(OUT) --minutes $(MINUTES)
+
+test: $(VENV)/installed-dev  ## the default tests with coverage
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+test-slow: $(VENV)/installed-dev  ## what takes minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/installed-dev  ## style and the order of the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/installed-dev  ## mypy --strict
+	$(BIN)/mypy
+
+bench:  ## side-by-side measurements against nnU-Net and MONAI, in a venv of their own
+	benchmarks/setup.sh
+	benchmarks/run.sh
+
+docs: $(VENV)/installed-dev  ## build the documentation into site/
+	$(BIN)/zensical build
+
+clean:  ## remove what make made
+	rm -rf $(VENV) site runs .pytest_cache .ruff_cache .mypy_cache
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	scripts/install
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt
+	scripts/install dev
+	@touch $@ $(VENV)/installed
