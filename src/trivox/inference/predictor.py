@@ -21,7 +21,7 @@ from trivox.learning.runtime import Runtime, make_runtime
 from trivox.networks import build_network
 from trivox.planning.plan import Plan
 from trivox.preparation.grid import GridRecord, PreparedCase, prepare
-from trivox.volumes import Array, Spacing, Volume, affine_from_spacing
+from trivox.volumes import Array, Spacing, Volume, affine_from_spacing, case_stem, write_volume
 
 AXES = {"z": 0, "y": 1, "x": 2}
 
@@ -101,6 +101,15 @@ class Predictor:
         volume = Volume(image if image.ndim == 4 else image[None], affine_from_spacing(spacing))
         return np.asarray(self.predict_volume(volume).labels.array[0])
 
+    def predict_file(self, images: Path | str | Sequence[Path | str], out: Path | str | None = None) -> Prediction:
+        """Predict from one image file or DICOM folder (or one for each channel); writes the label map to `out` if given."""
+        paths = [images] if isinstance(images, str | Path) else list(images)
+        first = Path(paths[0])
+        prediction = self.predict_case(Case(name=case_stem(first), images=tuple(Path(path) for path in paths)))
+        if out is not None:
+            write_volume(Path(out), prediction.labels)
+        return prediction
+
     def predict_case(self, case: Case, *, probabilities: bool = False) -> Prediction:
         """Predict from files; errors name the case."""
         volume = read_channels(case, channels=len(self.channels))
@@ -142,7 +151,8 @@ class Predictor:
 
     def _mean_probabilities(self, prepared: Sequence[PreparedCase]) -> Array:
         """Mean probabilities over the members, on the first one's ordered source grid."""
-        first, total = prepared[0].record, None
+        first = prepared[0].record
+        total: Array | None = None
         for member, case in zip(self.members, prepared, strict=True):
             record = case.record
             chance = restore_probabilities(
@@ -154,11 +164,11 @@ class Predictor:
                 chance = chance.transpose(0, *(back[axis] + 1 for axis in first.axis_order))
             total = chance if total is None else total + chance
         assert total is not None
-        return np.divide(total, np.float32(len(self.members)))
+        return np.asarray(total / np.float32(len(self.members)))
 
     def _decide(self, chance: Array) -> Array:
         if self.labels.exclusive:
-            return chance.argmax(0).astype(np.int16)
+            return np.asarray(chance.argmax(0), dtype=np.int16)
         return self.labels.paint_regions(chance > 0.5)
 
     def _to_source(self, chance: Array, record: GridRecord) -> Volume:
