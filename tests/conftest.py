@@ -23,3 +23,36 @@ def data_root(request):
     if not root.is_dir():
         pytest.skip(f"no real scans at {root} (pass --data)")
     return root
+
+
+TINY = {
+    "network": "unet-tiny", "patch_size": [16, 16, 16], "batch_size": 2, "epochs": 2, "iterations_per_epoch": 3,
+    "validation_iterations": 1, "precision": "fp32", "workers": 0, "deterministic": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_settings():
+    """Recipe overrides of a training that takes a fraction of a second."""
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """Six phantoms of 16 x 24 x 20 voxels with label values 7 and 300, one of them a test case."""
+    from trivox.datasets import PhantomSettings, write_phantoms
+
+    settings = PhantomSettings(
+        cases=6, shape=(16, 24, 20), spacing=(2.0, 1.5, 1.5), label_values=(7, 300), test_cases=1
+    )
+    return write_phantoms(tmp_path_factory.mktemp("tiny") / "phantoms", settings)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_data):
+    """A finished run on `tiny_data`; tests read it and never write into it."""
+    from trivox.tasks.training import RunRequest, train
+
+    run = tmp_path_factory.mktemp("tiny") / "run"
+    train(RunRequest(tiny_data, run, "quick_test", TINY))
+    return run

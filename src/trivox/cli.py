@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from trivox.errors import DataError, TrivoxError
+from trivox.errors import DataError, InterruptedTrainingError, RecipeError, TrivoxError
 from trivox.version import __version__
 
 if TYPE_CHECKING:
@@ -312,7 +312,10 @@ def _overrides(settings: list[str] | None, **options: Any) -> dict[str, Any]:
 
     file = options.pop("recipe", None)
     given = {key: value for key, value in options.items() if value is not None}
-    base = {key: value for key, value in read_json(file).items() if key != "preset"} if file is not None else {}
+    content = read_json(file) if file is not None else {}
+    if not isinstance(content, dict):
+        raise RecipeError(f"{file}: is no recipe; give the recipe.json of a run, or an object of settings")
+    base = {key: value for key, value in content.items() if key != "preset"}
     return {**base, **parse_settings(settings or []), **given}
 
 
@@ -350,8 +353,12 @@ def main() -> None:
         sys.argv.remove("--debug")
     try:
         app()
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues where it can", file=sys.stderr)
+    except SystemExit as stop:
+        if stop.code == 130:  # what typer makes of Ctrl-C
+            print("interrupted; the same command continues where it can", file=sys.stderr)
+        raise
+    except InterruptedTrainingError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
         sys.exit(130)
     except TrivoxError as error:
         if debug:

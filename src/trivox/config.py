@@ -111,7 +111,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick_test": {
         "network": "unet-small", "memory_gb": 1.0, "epochs": 20, "iterations_per_epoch": 40, "validation_iterations": 8,
         "optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-2, "warmup": 0.05, "schedule": "cosine",
-        "gradient_clip": 2.0, "batch_size": 4, "checkpoint_minutes": 2.0, "mirrored_inference": False,
+        "gradient_clip": 2.0, "batch_size": 4, "checkpoint_minutes": 2.0, "validation_smoothing": 0.5,
         "augmentation": {"blur": 0.1, "low_resolution": 0.1, "gamma": 0.15},
     },
     "production": {},

@@ -10,7 +10,8 @@ Every message says what is wrong, where, and what to do. The command line prints
     ├── PlanError            a plan that cannot be made or does not fit the data
     ├── RecipeError          settings that do not exist or contradict each other
     ├── BundleError          a run or bundle that is incomplete or was altered
-    └── ResourceError        memory, disk or an optional package is missing
+    ├── ResourceError        memory, disk or an optional package is missing
+    └── InterruptedTrainingError  work was asked to stop and has saved its state
 """
 
 
@@ -48,3 +49,7 @@ class BundleError(TrivoxError):
 
 class ResourceError(TrivoxError):
     """Memory, disk space or an optional package is missing."""
+
+
+class InterruptedTrainingError(TrivoxError):
+    """Work was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""

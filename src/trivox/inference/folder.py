@@ -28,23 +28,25 @@ def predict_cases(
 ) -> dict[str, Record]:
     """Write `out/CASE.nii.gz` for each case and `out/predictions.json`; returns the records by case.
 
-    A case done before by the same model is kept. A case that fails has `error` in its record and no label map; a full
-    disk or missing memory ends the work, since every later case would fail as well.
+    A case done before by the same model with the same settings from the same files is kept. A case that fails has
+    `error` in its record and no label map; a full disk or missing memory while reading or writing ends the work, since
+    every later case would fail as well.
     """
     out.mkdir(parents=True, exist_ok=True)
     for leftover in out.glob(".tmp-*"):
         leftover.unlink(missing_ok=True)
-    records = {} if overwrite else _earlier(out, predictor.identity)
-    todo = [case for case in cases if not _done(records.get(case.name), out)]
+    about = {"model": predictor.identity, "settings": predictor.settings}
+    records = {} if overwrite else _earlier(out, about)
+    todo = [case for case in cases if not _done(records.get(case.name), case, out, probabilities)]
     if len(todo) < len(cases):
         say(f"{len(cases) - len(todo)} of {len(cases)} cases were predicted before by this model and are kept")
+    # before the first case: a model's name never stands beside another model's label maps
+    write_json(out / "predictions.json", {**about, "cases": records})
     for case in progress(todo, len(todo)):
         records[case.name] = _predict_one(predictor, case, out, probabilities)
         if "error" in records[case.name]:
             say(f"{case.name}: set aside: {records[case.name]['error']}")
-        write_json(out / "predictions.json", {"model": predictor.identity, "cases": records})
-    if not todo:
-        write_json(out / "predictions.json", {"model": predictor.identity, "cases": records})
+        write_json(out / "predictions.json", {**about, "cases": records})
     return {case.name: records[case.name] for case in cases}
 
 
@@ -60,23 +62,28 @@ def _predict_one(predictor: Predictor, case: Case, out: Path, probabilities: boo
         record |= {"output": output.name, "warnings": list(prediction.warnings)}
     except ResourceError:
         raise
-    except (TrivoxError, ValueError, MemoryError, torch.OutOfMemoryError) as error:
+    except (TrivoxError, ValueError, MemoryError, RuntimeError) as error:
+        memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "alloc" in str(error).lower()
+        if isinstance(error, RuntimeError) and not memory:  # a bug, not this case's fault
+            raise
         (out / f"{case.name}.nii.gz").unlink(missing_ok=True)
-        record["error"] = (
-            f"out of memory ({error}); use a smaller case or more memory" if "alloc" in str(error) else str(error)
-        )
+        record["error"] = f"out of memory ({error}); use a smaller case or more memory" if memory else str(error)
     record["seconds"] = round(time.monotonic() - started, 3)
     return record
 
 
-def _earlier(out: Path, identity: str) -> dict[str, Record]:
+def _earlier(out: Path, about: Record) -> dict[str, Record]:
+    """Records that an earlier call with the same model and settings left."""
     file = out / "predictions.json"
     if not file.exists():
         return {}
     content = read_json(file)
-    same = isinstance(content, dict) and content.get("model") == identity
+    same = isinstance(content, dict) and all(content.get(key) == value for key, value in about.items())
     return dict(content["cases"]) if same else {}
 
 
-def _done(record: Record | None, out: Path) -> bool:
-    return record is not None and "error" not in record and (out / record["output"]).exists()
+def _done(record: Record | None, case: Case, out: Path, probabilities: bool) -> bool:
+    if record is None or "error" in record or record["inputs"] != [str(path) for path in case.images]:
+        return False
+    wanted = [record["output"]] + ([f"{case.name}_probabilities.nii.gz"] if probabilities else [])
+    return all((out / name).exists() for name in wanted)

@@ -96,6 +96,17 @@ class Predictor:
         """Hash of all weights."""
         return "+".join(bundle.identity for bundle in self.bundles)
 
+    @property
+    def settings(self) -> dict[str, object]:
+        """What besides the weights decides a prediction, ready for JSON."""
+        windows = [member.windows for member in self.members]
+        return {
+            "overlap": [w.overlap for w in windows],
+            "mirror_axes": [list(w.mirror_axes) for w in windows],
+            "precision": windows[0].runtime.precision,
+            "postprocessing": [b.description.postprocessing.model_dump(mode="json") for b in self.bundles],
+        }
+
     def predict_array(self, image: Array, spacing: Spacing) -> Array:
         """Labels `(z, y, x)` for an image `(c, z, y, x)` or `(z, y, x)` in RAS orientation with `spacing` in mm."""
         volume = Volume(image if image.ndim == 4 else image[None], affine_from_spacing(spacing))

@@ -36,7 +36,8 @@ def window_starts(size: int, patch: int, overlap: float) -> list[int]:
     if size <= patch:
         return [0]
     steps = math.ceil((size - patch) / (patch * (1 - overlap)))
-    return [round(index * (size - patch) / steps) for index in range(steps + 1)]
+    # rounding may give a start twice, with slices (a patch of 1) in particular
+    return sorted({round(index * (size - patch) / steps) for index in range(steps + 1)})
 
 
 def axis_weight(patch: int) -> Tensor:

@@ -6,6 +6,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -85,7 +86,10 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise RecipeError(f"device '{name}' does not exist; use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise RecipeError(f"device '{name}' cannot train or predict; use auto, cpu, cuda or cuda:N")
+    absent = device.type == "mps" and not torch.backends.mps.is_available()
+    if absent or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise ResourceError(f"device '{name}' is not available here; 'trivox doctor' lists what is")
     return device
 
@@ -117,7 +121,8 @@ def process_group(device: torch.device) -> Iterator[None]:
     if "RANK" not in os.environ or dist.is_initialized():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # rank 0 preprocesses while the others wait: hours on a large dataset
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=12))
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trivox.errors import ResourceError
+from trivox.files import write_text
 
 
 class RunLog:
@@ -43,7 +44,7 @@ class RunLog:
         path = self.folder / "metrics.jsonl"
         if self.active and path.exists():
             kept = [line for line in read_records(path) if line.get("step", 0) <= step]
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trivox.config import Recipe
-from trivox.errors import ResourceError, TrivoxError
+from trivox.errors import InterruptedTrainingError, ResourceError, TrivoxError
 from trivox.learning.checkpoints import load_checkpoint, save_checkpoint
 from trivox.learning.runtime import Runtime, rank, sum_over_ranks, world_size
 from trivox.learning.schedules import make_optimizer, rate_factor, set_rate
@@ -52,10 +52,6 @@ class Progress:
     finished: bool = False
 
 
-class InterruptedTrainingError(TrivoxError):
-    """Training was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""
-
-
 @dataclass
 class Trainer:
     """Trains `network` in `folder`. Batches are functions of the step: a resumed run repeats nothing and skips nothing."""
@@ -79,7 +75,7 @@ class Trainer:
         if world_size() > 1:
             ids = [self.runtime.device.index] if self.runtime.device.type == "cuda" else None
             self.forward = nn.parallel.DistributedDataParallel(self.network, device_ids=ids)
-        self._stop = False
+        self._asked = self._stop = False
         self._skipped = 0
 
     # -- state ---------------------------------------------------------------------------------------------------------
@@ -87,6 +83,7 @@ class Trainer:
         """Load `checkpoints/latest`; returns whether there was one."""
         found = load_checkpoint(self.folder / "checkpoints" / "latest")
         if found is None:
+            self.log.forget_after(0)  # an attempt that died before its first checkpoint starts over
             return False
         weights, state, optimizer = found
         self.network.load_state_dict(weights)
@@ -138,16 +135,16 @@ class Trainer:
             losses.append(loss)
             norms.append(norm)
             self.progress.step += 1
-            self.progress.seconds = time.monotonic() - self._started
+            self._agree()
             if self._stop or self._minutes_over():
                 break
         batches.close()  # type: ignore[attr-defined]
-        if self._stop:
+        if self._stop and self.progress.step % per_epoch:  # a whole epoch is validated: resuming begins the next one
             return
         trained = time.monotonic() - began
         figures = self._validate()
         self.progress.epoch += 1
-        self.progress.seconds = time.monotonic() - self._started
+        self._agree()
         self._note(losses, norms, trained, figures)
         self._keep_best(figures)
 
@@ -277,11 +274,19 @@ class Trainer:
             return self.progress.seconds / (60 * self.recipe.minutes)
         return self.progress.step / (self.recipe.epochs * self.recipe.iterations_per_epoch)
 
+    def _agree(self) -> None:
+        """Read the clock; ranks share its mean, and stop together if one was asked to.
+
+        Otherwise their learning rates would drift apart, and one would wait for gradients that never come.
+        """
+        self.progress.seconds, self._stop = time.monotonic() - self._started, self._asked
+        if world_size() > 1:
+            state = torch.tensor([self.progress.seconds, float(self._asked)], device=self.runtime.device)
+            seconds, stops = sum_over_ranks(state).tolist()
+            self.progress.seconds, self._stop = seconds / world_size(), stops > 0
+
     def _minutes_over(self) -> bool:
-        over = self.recipe.minutes is not None and self.progress.seconds >= 60 * self.recipe.minutes
-        if world_size() > 1 and self.recipe.minutes is not None:  # ranks must agree, their clocks need not
-            over = bool(sum_over_ranks(torch.tensor(float(over), device=self.runtime.device)) > 0)
-        return over
+        return self.recipe.minutes is not None and self.progress.seconds >= 60 * self.recipe.minutes
 
     def _spent(self) -> bool:
         patience = self.recipe.early_stopping
@@ -297,7 +302,7 @@ class Trainer:
         """Turn Ctrl-C and SIGTERM into a stop after the current step, so that the state saved is a whole one."""
 
         def stop(number: int, frame: FrameType | None) -> None:
-            self._stop = True
+            self._asked = True
 
         try:
             old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

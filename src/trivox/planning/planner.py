@@ -100,7 +100,8 @@ def axis_order(spacing: Spacing) -> tuple[tuple[int, int, int], str]:
     """The coarsest axis first, the others in their order."""
     coarse = int(np.argmax(spacing))
     rest = [axis for axis in range(3) if axis != coarse]
-    return (coarse, rest[0], rest[1]), f"{'zyx'[coarse]} has the coarsest spacing"
+    why = "all axes are alike" if max(spacing) == min(spacing) else f"{'zyx'[coarse]} has the coarsest spacing"
+    return (coarse, rest[0], rest[1]), why
 
 
 def _grid(fingerprint: Fingerprint, spacing: Spacing, order: Sequence[int]) -> tuple[list[float], list[float]]:

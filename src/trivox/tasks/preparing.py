@@ -50,6 +50,7 @@ def prepare_run(
     fingerprint = fingerprint_of(dataset, out / "fingerprint.json", console)
     if (out / "plan.json").exists():
         plan = read_plan(out / "plan.json")
+        _require_fitting(plan, dataset, out / "plan.json")
     elif plan_file is not None:
         plan = read_plan(plan_file)
         _require_fitting(plan, dataset, plan_file)

@@ -1,0 +1,246 @@
+"""One case from file to file: read, preprocess, predict by sliding windows, restore, write; against nnU-Net's predictor.
+
+The same plan, network and weights on both sides, mirroring off. Theirs: `predict_from_files_sequential` (no child
+processes, so that all its work is counted). Ours: `Predictor.predict_case` and `write_volume`, in the precision that it
+chooses for this CPU and in fp32. The network is nnU-Net's plain U-Net with random weights; its head is fitted to the
+organs of the synthetic scan (a Gaussian classifier on the features), so that the predicted labels are no noise.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from _measure import Race, cells, equal_share, header, timed
+from safetensors.torch import save_file
+from scipy.ndimage import gaussian_filter
+
+from trivox.datasets import Case, LabelScheme
+from trivox.inference.bundle import write_bundle
+from trivox.inference.postprocess import Postprocessing
+from trivox.inference.predictor import Predictor
+from trivox.inference.windows import window_starts
+from trivox.networks import UNet, build_network
+from trivox.planning.memory import forecast_memory
+from trivox.planning.plan import Normalisation, Plan
+from trivox.planning.topology import Topology, pooling
+from trivox.volumes import Volume, affine_from_spacing, read_labels, write_volume
+
+SPACING, TARGET = 1.25, 1.0
+TISSUES = 12
+"""Kinds of tissue with an intensity of their own; with more classes than that, some win nowhere."""
+
+
+def scan_of(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """An image `(z, y, x)` and its tissues: each has its own mean, blurred and with noise."""
+    tissues = cells(shape, TISSUES)
+    means = np.random.default_rng(3).permutation(TISSUES).astype(np.float32)
+    noise = np.random.default_rng(4).normal(size=shape).astype(np.float32)
+    return gaussian_filter(means[tissues], 0.6) + 0.15 * noise + 1, tissues
+
+
+def plan_of(patch: tuple[int, int, int], shape: tuple[int, int, int], classes: int, features: int) -> Plan:
+    kernels, strides, padded = pooling(patch, (TARGET,) * 3)
+    stages = len(strides)
+    topology = Topology(
+        kernels=kernels, strides=strides, features=tuple(min(features * 2**s, 10 * features) for s in range(stages)),
+        encoder_blocks=(2,) * stages, decoder_blocks=(2,) * (stages - 1),
+    )  # fmt: skip
+    return Plan(
+        dataset="benchmark", channels=("MRI",), labels=LabelScheme(labels={f"organ_{i}": i for i in range(1, classes)}),
+        normalisations=(Normalisation(scheme="z-score"),), spacing=(TARGET,) * 3, median_shape=shape, patch_size=padded,
+        batch_size=2, batch_dice=False, network="nnunet-plain", topology=topology,
+        memory=forecast_memory(topology, padded, batch=2, channels=1, outputs=classes),
+    )  # fmt: skip
+
+
+def network_of(plan: Plan, image: np.ndarray, tissues: np.ndarray) -> UNet:
+    """A network with random weights and a fitted head."""
+    torch.manual_seed(0)
+    network = build_network(plan.network, plan.topology, channels=1, outputs=plan.labels.output_channels).eval()
+    assert isinstance(network, UNet)
+    normal = torch.from_numpy((image - image.mean()) / image.std())
+    middle = tuple(slice((n - p) // 2, (n - p) // 2 + p) for n, p in zip(image.shape, plan.patch_size, strict=True))
+    seen: list[torch.Tensor] = []
+    handle = network.heads[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        network(normal[middle][None, None])
+    handle.remove()
+    weight, bias = _classifier(seen[0][0].flatten(1).T.double().numpy(), tissues[middle].ravel(), network.heads[0])
+    with torch.no_grad():
+        network.heads[0].weight.copy_(torch.from_numpy(weight)[:, :, None, None, None])
+        network.heads[0].bias.copy_(torch.from_numpy(bias))
+    return network
+
+
+def _classifier(features: np.ndarray, tissues: np.ndarray, head: torch.nn.Conv3d) -> tuple[np.ndarray, np.ndarray]:
+    """Linear discriminant analysis; tissue t belongs to class t modulo the classes, other classes never win."""
+    outputs = head.out_channels
+    kinds = tissues % outputs
+    present = np.unique(kinds)
+    means = np.stack([features[kinds == kind].mean(0) for kind in present])
+    inner = sum(np.cov(features[kinds == kind].T) * (kinds == kind).mean() for kind in present)
+    inner = inner + 1e-3 * np.trace(inner) / len(inner) * np.eye(len(inner))
+    weight, bias = np.zeros((outputs, features.shape[1])), np.full(outputs, -1e3)
+    weight[present] = np.linalg.solve(inner, means.T).T
+    bias[present] = -0.5 * (weight[present] * means).sum(1) + np.log([(kinds == kind).mean() for kind in present])
+    scale = 10 / np.abs(features @ weight[present].T + bias[present]).std()  # logits of the usual size
+    return weight * scale, np.where(bias == -1e3, -50, bias * scale)
+
+
+def their_state(network: UNet) -> dict[str, torch.Tensor]:
+    """Our parameters under the names of `PlainConvUNet`; its decoder counts from the coarsest stage."""
+    last = network.topology.stages - 2
+    names: dict[str, torch.Tensor] = {}
+    for name, value in network.state_dict().items():
+        room, index, *rest = name.split(".")
+        if room in ("encoder", "decoder"):
+            block, layer, leaf = rest
+            layer = {"0": "conv", "1": "norm"}[layer]
+            stage = f"encoder.stages.{index}.0" if room == "encoder" else f"decoder.stages.{last - int(index)}"
+            names[f"{stage}.convs.{block}.{layer}.{leaf}"] = value
+        else:
+            theirs = {"up": "transpconvs", "heads": "seg_layers"}[room]
+            names[f"decoder.{theirs}.{last - int(index)}.{rest[0]}"] = value
+    return names
+
+
+def their_plans(plan: Plan) -> dict:
+    topology = plan.topology
+    arch = {
+        "n_stages": topology.stages, "features_per_stage": list(topology.features), "conv_op": "torch.nn.Conv3d",
+        "kernel_sizes": [list(k) for k in topology.kernels], "strides": [list(s) for s in topology.strides],
+        "n_conv_per_stage": list(topology.encoder_blocks), "n_conv_per_stage_decoder": list(topology.decoder_blocks),
+        "conv_bias": True, "norm_op": "torch.nn.InstanceNorm3d", "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "dropout_op": None, "dropout_op_kwargs": None, "nonlin": "torch.nn.LeakyReLU", "nonlin_kwargs": {"inplace": True},
+    }  # fmt: skip
+    resampling = {"order_z": 0, "force_separate_z": None}
+    configuration = {
+        "data_identifier": "benchmark", "preprocessor_name": "DefaultPreprocessor", "batch_size": 2,
+        "patch_size": list(plan.patch_size), "median_image_size_in_voxels": list(plan.median_shape),
+        "spacing": list(plan.spacing), "normalization_schemes": ["ZScoreNormalization"], "use_mask_for_norm": [False],
+        "batch_dice": False,
+        **{f"resampling_fn_{kind}": "resample_data_or_seg_to_shape" for kind in ("data", "seg", "probabilities")},
+        "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, **resampling},
+        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, **resampling},
+        "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, **resampling},
+        "architecture": {
+            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+            "arch_kwargs": arch, "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        },
+    }  # fmt: skip
+    return {
+        "dataset_name": "Dataset001_Benchmark", "plans_name": "nnUNetPlans", "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2], "transpose_backward": [0, 1, 2], "label_manager": "LabelManager",
+        "experiment_planner_used": "ExperimentPlanner", "foreground_intensity_properties_per_channel": {},
+        "configurations": {"3d_fullres": configuration},
+    }  # fmt: skip
+
+
+def their_predictor(plan: Plan, network: UNet):
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(their_plans(plan))
+    configuration = manager.get_configuration("3d_fullres")
+    outputs = plan.labels.output_channels
+    other = nnUNetTrainer.build_network_architecture(manager, configuration, 1, outputs, enable_deep_supervision=False)
+    unknown = other.load_state_dict(their_state(network), strict=False).unexpected_keys
+    assert not unknown, unknown
+    other.eval()
+    with torch.inference_mode():
+        probe = torch.randn(1, 1, *plan.patch_size)
+        difference = (network(probe) - other(probe)).abs().max().item()
+    assert difference < 1e-3, f"the networks differ by {difference}"
+    dataset = {
+        "channel_names": {"0": "MRI"}, "labels": {"background": 0, **plan.labels.labels}, "file_ending": ".nii.gz",
+    }  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    weights = [other.state_dict()]
+    predictor.manual_initialization(other, manager, configuration, weights, dataset, "nnUNetTrainer", None)
+    return predictor
+
+
+def compare(
+    shape: tuple[int, int, int], patch: tuple[int, int, int], classes: int, *, features: int, rounds: int, profile: bool
+) -> None:
+    image, tissues = scan_of(shape)
+    plan = plan_of(patch, shape, classes, features)
+    network = network_of(plan, image, tissues)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = folder / "scan_0000.nii.gz"
+        write_volume(source, Volume(image[None].astype(np.float32), affine_from_spacing((SPACING,) * 3)))
+        save_file(network.state_dict(), folder / "weights.safetensors")
+        write_bundle(
+            folder / "bundle", plan=plan, weights={"0": folder / "weights.safetensors"}, overlap=0.5, mirror_axes=(),
+            postprocessing=Postprocessing(), training={},
+        )  # fmt: skip
+        predictors = {kind: Predictor.load(folder / "bundle", device="cpu", precision=kind) for kind in ("auto", "fp32")}
+        peer = their_predictor(plan, network)
+
+        def ours(kind: str) -> np.ndarray:
+            prediction = predictors[kind].predict_case(Case(name="scan", images=(source,)))
+            write_volume(folder / f"{kind}.nii.gz", prediction.labels)
+            return prediction.labels.array
+
+        def theirs() -> None:
+            with contextlib.redirect_stdout(io.StringIO()):
+                peer.predict_from_files_sequential([[str(source)]], [str(folder / "theirs")])
+
+        if profile:
+            _profile(lambda: ours("auto"))
+        costs = {kind: [] for kind in ("auto", "fp32", "theirs")}
+        for _ in range(rounds):
+            for kind, made in costs.items():
+                made.append(timed(theirs if kind == "theirs" else lambda kind=kind: ours(kind))[0])
+        best = {kind: min(made, key=lambda cost: cost.cpu) for kind, made in costs.items()}
+        labels = {kind: read_labels(folder / f"{kind}.nii.gz").array for kind in costs}
+    resampled = [round(n * SPACING / TARGET) for n in shape]
+    windows = np.prod([len(window_starts(n, p, 0.5)) for n, p in zip(resampled, plan.patch_size, strict=True)])
+    for kind in ("auto", "fp32"):
+        precision = predictors[kind].members[0].windows.runtime.precision
+        Race(best[kind], best["theirs"], None, None).show(
+            f"case {'x'.join(map(str, shape))} x1.25, C={classes}, {windows} windows of {'x'.join(map(str, patch))}, "
+            f"{features} features, {precision}; wall {best['theirs'].wall / best[kind].wall:.1f}x",
+            f"{equal_share(labels[kind], labels['theirs']):.5f} equal, {len(np.unique(labels['theirs']))} labels found",
+        )
+
+
+def _profile(call) -> None:
+    import cProfile
+    import pstats
+
+    with cProfile.Profile() as measured:
+        call()
+    pstats.Stats(measured).sort_stats("tottime").print_stats(14)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a small scan and a lean network, under 20 s")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch on both sides")
+    parser.add_argument("--classes", type=int, nargs="+", default=[3, 60])
+    parser.add_argument("--features", type=int, default=32, help="of the first stage; nnU-Net: 32")
+    parser.add_argument("--profile", action="store_true", help="also print where our time goes")
+    given = parser.parse_args()
+    os.environ |= {"nnUNet_def_n_proc": str(given.threads)}  # nnU-Net sets torch's threads to this while it exports
+    os.environ |= dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), tempfile.gettempdir())
+    torch.set_num_threads(given.threads)
+    header()
+    for classes in given.classes:
+        if given.quick:
+            compare((40, 64, 64), (32, 32, 32), classes, features=8, rounds=2, profile=given.profile)
+        else:
+            patch = (64, 64, 64)
+            compare((100, 160, 160), patch, classes, features=given.features, rounds=1, profile=given.profile)
+
+
+if __name__ == "__main__":
+    main()

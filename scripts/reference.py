@@ -1,0 +1,84 @@
+"""Write docs/reference/{commands,recipe}.md from the code: `python scripts/reference.py`; a test holds them current."""
+
+from pathlib import Path
+
+import typer
+from typer.main import get_command
+
+from trivox.cli import app
+from trivox.config import PRESETS, Augmentation, Recipe
+
+DOCS = Path(__file__).parents[1] / "docs" / "reference"
+
+
+def commands_page() -> str:
+    """Every verb with its arguments and options."""
+    root = get_command(app)
+    lines = [
+        "# Commands",
+        "",
+        "Every verb exits with 0 on success, 1 with one line that says what, where and what to do, 2 on wrong usage.",
+    ]
+    lines += ["`trivox --debug VERB ...` shows the traceback.", ""]
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        context = typer.Context(command, info_name=f"trivox {name}")
+        lines += [
+            f"## trivox {name}",
+            "",
+            *(command.help or "").strip().splitlines(),
+            "",
+            "| option | meaning | default |",
+            "|---|---|---|",
+        ]
+        for parameter in command.get_params(context):
+            if parameter.name == "help":
+                continue
+            text = getattr(parameter, "help", "") or ""
+            shown = (
+                ", ".join(parameter.opts + parameter.secondary_opts)
+                if parameter.param_type_name == "option"
+                else parameter.name.upper()
+            )
+            default = "" if parameter.default is None or parameter.required else f"`{_plain(parameter.default)}`"
+            lines.append(f"| `{shown}` | {text} | {'required' if parameter.required else default} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def recipe_page() -> str:
+    """Every setting with its type, default and meaning, and what each preset changes."""
+    lines = [
+        "# Recipe",
+        "",
+        "`trivox train --set key=value`; nested settings with a dot: `--set augmentation.rotation=0.5`.",
+        "",
+    ]
+    for title, model in (("Settings", Recipe), ("Augmentation", Augmentation)):
+        lines += [
+            f"## {title}",
+            "",
+            (model.__doc__ or "").strip(),
+            "",
+            "| setting | default | meaning |",
+            "|---|---|---|",
+        ]
+        for name, field in model.model_fields.items():
+            default = "see below" if name == "augmentation" else f"`{field.default}`"
+            lines.append(f"| `{name}` | {default} | {field.description or ''} |")
+        lines.append("")
+    lines += ["## Presets", "", "| preset | changes |", "|---|---|"]
+    lines += [
+        f"| `{name}` | {', '.join(f'`{k}={v}`' for k, v in changes.items()) or 'the defaults'} |"
+        for name, changes in PRESETS.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(value: object) -> str:
+    return value.as_posix() if isinstance(value, Path) else str(value)
+
+
+if __name__ == "__main__":
+    DOCS.mkdir(parents=True, exist_ok=True)
+    (DOCS / "commands.md").write_text(commands_page(), encoding="utf-8")
+    (DOCS / "recipe.md").write_text(recipe_page(), encoding="utf-8")
