@@ -136,7 +136,7 @@ def their_plans(plan: Plan) -> dict:
     return {
         "dataset_name": "Dataset001_Benchmark", "plans_name": "nnUNetPlans", "image_reader_writer": "SimpleITKIO",
         "transpose_forward": [0, 1, 2], "transpose_backward": [0, 1, 2], "label_manager": "LabelManager",
-        "experiment_planner_used": "ExperimentPlanner", "foreground_intensity_properties_per_channel": {},
+        "experiment_planner_used": "ExperimentPlanner", "foreground_intensity_properties_per_channel": {"0": {}},
         "configurations": {"3d_fullres": configuration},
     }  # fmt: skip
 

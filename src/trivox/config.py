@@ -56,46 +56,48 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    preset: str = "production"
-    network: str = "resenc-m"
+    preset: str = Field("production", description="the preset these settings started from")
+    network: str = Field("resenc-m", description="network family: nnunet-plain, resenc-m/l/xl, unet-small, unet-tiny")
     memory_gb: Positive | None = Field(None, description="memory to plan for; None: the network family's own target")
     patch_size: tuple[int, ...] | None = Field(None, description="voxels (z, y, x); None: planned")
     batch_size: Count | None = Field(None, description="samples a step over all ranks; None: planned")
     micro_batch: Count | None = Field(None, description="samples a forward pass; None: the whole batch at once")
 
-    epochs: Count = 1000
+    epochs: Count = Field(1000, description="length of training, unless minutes is set")
     minutes: Positive | None = Field(None, description="training time; the schedule follows it instead of the epochs")
-    iterations_per_epoch: Count = 250
-    validation_iterations: Count = 50
+    iterations_per_epoch: Count = Field(250, description="steps between two validations")
+    validation_iterations: Count = Field(50, description="batches of validation patches an epoch")
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: Positive = 1e-2
-    weight_decay: float = Field(3e-5, ge=0)
-    momentum: float = Field(0.99, ge=0, lt=1)
-    betas: tuple[float, float] = (0.9, 0.98)
-    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov momentum, or AdamW")
+    learning_rate: Positive = Field(1e-2, description="peak rate")
+    weight_decay: float = Field(3e-5, ge=0, description="under AdamW not on norms and biases")
+    momentum: float = Field(0.99, ge=0, lt=1, description="of SGD")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="of AdamW")
+    schedule: Literal["poly", "cosine", "constant"] = Field(
+        "poly", description="course of the rate; poly has power 0.9"
+    )
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the schedule spent on a linear warm-up")
-    gradient_clip: Positive = 12.0
+    gradient_clip: Positive = Field(12.0, description="largest norm of all gradients together")
 
-    dice_weight: float = Field(1.0, ge=0)
-    cross_entropy_weight: float = Field(1.0, ge=0)
+    dice_weight: float = Field(1.0, ge=0, description="of 1 - soft Dice in the loss")
+    cross_entropy_weight: float = Field(1.0, ge=0, description="of cross-entropy (labels) or BCE (regions)")
     batch_dice: bool | None = Field(None, description="Dice over the whole batch; None: planned")
-    deep_supervision: bool = True
+    deep_supervision: bool = Field(True, description="a loss at every decoder resolution")
     foreground_fraction: Probability = Field(0.33, description="share of each batch centred on a labelled voxel")
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = Field(Augmentation(), description="random changes of the patches")
 
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: the fastest in hardware")
     validation_smoothing: float = Field(
         0.9, ge=0, lt=1, description="weight of the past in the smoothed validation Dice"
     )
     early_stopping: Count | None = Field(None, description="epochs without a better smoothed Dice; None: never")
-    checkpoint_minutes: Positive = 10.0
+    checkpoint_minutes: Positive = Field(10.0, description="between saves of checkpoints/latest, at epoch ends")
     overlap: float = Field(0.5, ge=0, lt=1, description="of neighbouring windows at inference")
     mirrored_inference: bool = Field(False, description="average over all mirrored copies in the final validation")
-    tensorboard: bool = False
-    deterministic: bool = False
+    tensorboard: bool = Field(False, description="also write TensorBoard events; needs trivox[track]")
+    deterministic: bool = Field(False, description="on GPUs: only algorithms that repeat exactly; slower")
     workers: int = Field(2, ge=0, description="threads that read patches ahead of the training step")
-    seed: int = Field(12345, ge=0)
+    seed: int = Field(12345, ge=0, description="of weights, patches and augmentation")
 
     @model_validator(mode="after")
     def _coherent(self) -> "Recipe":

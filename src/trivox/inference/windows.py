@@ -110,7 +110,7 @@ class SlidingWindows:
                 logits = network(copies)
             for part, flip in zip(logits.float().chunk(len(flips)), flips, strict=True):
                 part = part.flip([axis + 2 for axis in flip]) if flip else part
-                total = part.clone() if total is None else total.add_(part)
+                total = part if total is None else total.add_(part)
         assert total is not None
         return total.div_(len(flips) * len(self.networks))
 

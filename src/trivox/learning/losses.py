@@ -62,7 +62,7 @@ class _DiceCrossEntropy(torch.autograd.Function):
         at_true = picked * inside.gather(1, index[:, 0])[:, None]  # (b, 1, n)
         mean = torch.einsum("bcn,bc->bn", probability, everywhere)[:, None] + at_true
         ce = ce_weight * gradient / count
-        result = probability * (everywhere[:, :, None] - mean + ce)
+        result = (everywhere[:, :, None] + (ce - mean)).mul_(probability)
         result.scatter_add_(1, index, at_true - ce)
         if not bool(valid.all()):
             result.mul_(valid[:, None])

@@ -1,0 +1,42 @@
+"""The documentation says what the code does."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def reference_script():
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts" / "reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_reference_pages_are_current():
+    script = reference_script()
+    assert (script.DOCS / "commands.md").read_text() == script.commands_page(), "run: python scripts/reference.py"
+    assert (script.DOCS / "recipe.md").read_text() == script.recipe_page(), "run: python scripts/reference.py"
+
+
+def test_every_setting_is_described():
+    from trivox.config import Recipe
+
+    assert [name for name, field in Recipe.model_fields.items() if not field.description] == []
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_readme_names_every_verb_and_make_target():
+    from trivox.cli import app
+
+    readme = (ROOT / "README.md").read_text()
+    for command in app.registered_commands:
+        assert f"trivox {command.callback.__name__}" in readme
+    assert "make demo" in readme
+    assert "make test" in readme
