@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from _measure import arguments, cells, line
 from scipy.ndimage import gaussian_filter
 
+from _measure import arguments, cells, line
 from trivox.config import Augmentation
 from trivox.preparation.batches import BatchSource, finish
 from trivox.preparation.sampler import PatchSampler
@@ -106,7 +106,7 @@ def compare(size: int, patch: tuple[int, int, int], classes: int, *, samples: in
 def main() -> None:
     quick = arguments(__doc__).quick
     for classes in (4, 16):
-        compare(120 if quick else 256, (64,) * 3 if quick else (128,) * 3, classes, samples=60)
+        compare(120 if quick else 256, (64,) * 3 if quick else (128,) * 3, classes, samples=60 if quick else 120)
 
 
 if __name__ == "__main__":

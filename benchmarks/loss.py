@@ -4,8 +4,8 @@ nnU-Net leaves the 1 out of `1 - Dice`; the values are compared after adding it.
 """
 
 import torch
-from _measure import arguments, cells, extra_memory, line, race
 
+from _measure import arguments, cells, extra_memory, line, race
 from trivox.learning.losses import dice_cross_entropy
 
 

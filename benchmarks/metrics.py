@@ -7,9 +7,9 @@ import warnings
 
 import numpy as np
 import torch
-from _measure import arguments, race
 from scipy.ndimage import gaussian_filter
 
+from _measure import arguments, race
 from trivox.evaluation import surface_distances
 
 SPACING = (1.0, 1.0, 1.5)

@@ -5,8 +5,8 @@ Ours: three banded matrix products an image, a vote of eight corners for labels.
 
 import numpy as np
 import torch
-from _measure import arguments, cells, equal_share, race
 
+from _measure import arguments, cells, equal_share, race
 from trivox.volumes.resampling import resize_image, resize_labels
 
 

@@ -5,9 +5,9 @@ Ours: `restore_labels`. Theirs: linear resampling of every class (`resample_data
 
 import numpy as np
 import torch
-from _measure import arguments, cells, equal_share, extra_memory, line, race
 from scipy.ndimage import gaussian_filter
 
+from _measure import arguments, cells, equal_share, extra_memory, line, race
 from trivox.inference.restore import restore_labels
 
 
@@ -44,7 +44,9 @@ def compare(shape: tuple[int, int, int], classes: int, *, rounds: int) -> None:
         f"{equal_share(found.our_result, found.their_result):.6f} equal",
     )
     memory = [extra_memory(call) / (z * y * x) for call in (ours, theirs)]
-    line(f"  extra memory C={classes}", *(f"{m:.1f} B/voxel" for m in memory), memory[1] / memory[0], "peak, with result")
+    line(
+        f"  extra memory C={classes}", *(f"{m:.1f} B/voxel" for m in memory), memory[1] / memory[0], "peak, with result"
+    )
 
 
 def main() -> None:

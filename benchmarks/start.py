@@ -29,7 +29,7 @@ def main() -> None:
     ours = [*command("trivox", "trivox"), "--help"]
     theirs = [*command("nnUNetv2_predict", "nnunetv2.inference.predict_from_raw_data"), "-h"]
     with tempfile.TemporaryDirectory() as folder:
-        paths = {name: folder for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+        paths = dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), folder)
         costs = [
             [started(call, {**os.environ, **more}) for call, more in ((ours, {}), (theirs, paths))]
             for _ in range(rounds)

@@ -324,7 +324,11 @@ def _named(cases: Iterable[Any], file: Path) -> tuple[Any, ...]:
 
     if not file.exists():
         raise FormatError(f"{file}: file not found; give a text file with one case name a line")
-    wanted = set(file.read_text(encoding="utf-8").split())
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{file}: is not UTF-8 text; give a text file with one case name a line") from error
+    wanted = {line.strip() for line in lines if line.strip()}
     chosen = tuple(case for case in cases if case.name in wanted)
     missing = wanted - {case.name for case in chosen}
     if missing:

@@ -26,6 +26,7 @@ from trivox.tasks.segmentation import SegmentationObjective
 from trivox.tasks.training import RunRequest, train
 
 CPU = Runtime(torch.device("cpu"), "fp32")
+OUT_OF_MEMORY = torch.OutOfMemoryError("Tried to allocate 1 EiB")
 SCHEME = LabelScheme(labels={"ball": 1})
 RECIPE = {
     "epochs": 2, "iterations_per_epoch": 4, "validation_iterations": 2, "workers": 0, "optimizer": "sgd",
@@ -55,7 +56,7 @@ class Toy:
 class Net(nn.Module):
     """Small, and able to fail like a full device."""
 
-    def __init__(self, most=99, error=torch.OutOfMemoryError("Tried to allocate 1 EiB")):
+    def __init__(self, most=99, error=OUT_OF_MEMORY):
         super().__init__()
         torch.manual_seed(0)
         self.body = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.LeakyReLU(), nn.Conv3d(4, 2, 1))

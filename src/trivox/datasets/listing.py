@@ -141,6 +141,8 @@ def parse_labels(
     The entry `background` (or value 0) is the background and `ignore` the ignored value, as in nnU-Net. Raises
     `LabelError` naming `where` for values that are no integers or contradict each other.
     """
+    if not isinstance(raw, Mapping):
+        raise LabelError(f"{where}: labels must map names to whole numbers, found {raw!r:.60}; correct it there")
     try:
         named = {name: _as_ints(value) for name, value in _by_name(raw).items()}
     except (TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ from trivox.volumes import Shape
 from trivox.volumes.resampling import corner_weights, gather, mixed_cells, nearest, neighbours
 
 Corners = tuple[Tensor, Tensor, Tensor]
-VOXELS_A_CHUNK = 2**22
+VOXELS_A_CHUNK = 2**20
 """Restored voxels at a time: bounds the extra memory."""
 
 
@@ -94,7 +94,7 @@ def _winning_class(logits: Tensor, corners: list[Corners]) -> Tensor:
     boundary = torch.nonzero(gather(mixed_cells(winners), lows))  # (n, 3)
     flat_logits, flat_winners = logits.reshape(logits.shape[0], -1), winners.reshape(-1)
     shape = (winners.shape[0], winners.shape[1], winners.shape[2])
-    for voxels in boundary.split(2**18):
+    for voxels in boundary.split(2**14):
         index, weight = corner_weights(voxels, corners, shape)  # (8, n)
         result[tuple(voxels.T)] = _best_candidate(flat_logits, flat_winners[index].long(), index, weight)
     return result
@@ -124,8 +124,9 @@ def _best_candidate(logits: Tensor, candidates: Tensor, index: Tensor, weight: T
 
 def _interpolated(logits: Tensor, classes: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """Linear interpolation at `(n,)` voxels of one class each."""
-    flat = logits.reshape(-1)
-    offset = classes * logits.shape[1]
+    stride = logits.stride(0)  # a slab's rows are not contiguous over classes, and a copy of them would be large
+    flat = logits.as_strided(((logits.shape[0] - 1) * stride + logits.shape[1],), (1,))
+    offset = classes * stride
     total = torch.zeros_like(weight[0])
     for corner, share in zip(index, weight, strict=True):
         total += flat[offset + corner] * share

@@ -71,14 +71,15 @@ class SlidingWindows:
         """Slabs in order of z that together cover `image` `(c, z, y, x)` exactly once."""
         padded, before = pad_to(image, self.patch_size)
         starts = [window_starts(n, p, self.overlap) for n, p in zip(padded.shape[1:], self.patch_size, strict=True)]
-        weights = [axis_weight(p).to(self.runtime.device) for p in self.patch_size]
+        depth, height, width = padded.shape[1:]
+        device = self._accumulator(self.outputs * self.patch_size[0] * height * width * 4)
+        weights = [axis_weight(p).to(device) for p in self.patch_size]
         totals = [_total_weight(s, w, n) for s, w, n in zip(starts, weights, padded.shape[1:], strict=True)]
         window_weight = weights[0][:, None, None] * weights[1][:, None] * weights[2]
-        depth, height, width = padded.shape[1:]
-        rows = torch.zeros(self.outputs, self.patch_size[0], height, width, device=self.runtime.device)
+        rows = torch.zeros(self.outputs, self.patch_size[0], height, width, device=device)
         for index, z in enumerate(starts[0]):
             for part in self._batches(list(product(starts[1], starts[2]))):
-                logits = self._predict(torch.stack([padded[(slice(None), *self._box(z, y, x))] for y, x in part]))
+                logits = self._predict(torch.stack([padded[(slice(None), *self._box(z, y, x))] for y, x in part])).to(device)
                 logits *= window_weight
                 for (y, x), window in zip(part, logits, strict=True):
                     rows[:, :, y : y + self.patch_size[1], x : x + self.patch_size[2]] += window
@@ -88,6 +89,13 @@ class SlidingWindows:
             if slab.logits.shape[1]:
                 yield slab
             rows = torch.cat([rows[:, end - z :], torch.zeros_like(rows[:, : end - z])], dim=1)
+
+    def _accumulator(self, size: int) -> torch.device:
+        """Where a slab of `size` bytes is summed up: on the GPU if three of them fit beside the network, else in memory."""
+        device = self.runtime.device
+        if device.type == "cuda" and 3 * size > torch.cuda.mem_get_info(device)[0]:
+            return torch.device("cpu")
+        return device
 
     def _box(self, *start: int) -> tuple[slice, ...]:
         return tuple(slice(s, s + p) for s, p in zip(start, self.patch_size, strict=True))

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.reading import read_case
-from trivox.errors import DataError
+from trivox.errors import DataError, PlanError
 from trivox.files import read_json, write_json
 from trivox.volumes import Array, Shape, Spacing
 
@@ -112,5 +112,8 @@ def write_fingerprint(fingerprint: Fingerprint, path: Path) -> None:
 
 
 def read_fingerprint(path: Path) -> Fingerprint:
-    """Read what `write_fingerprint` wrote."""
-    return Fingerprint.model_validate(read_json(path))
+    """Read what `write_fingerprint` wrote; raises `PlanError` naming the file if it is not that."""
+    try:
+        return Fingerprint.model_validate(read_json(path))
+    except ValidationError as error:
+        raise PlanError(f"{path}: is no fingerprint; delete it, and it will be measured again") from error

@@ -1,52 +1,53 @@
-"""Forecast of the memory of a training step: weights, optimizer, gradients, saved activations, loss.
+"""Forecast of the memory of a training step, by walking backward through the network on paper.
 
-Counts what autograd keeps for a convolution block (input of the convolution, input of the normalisation, and the
-normalisation's output, which the in-place activation shares) plus the largest transient of the backward pass. Within 15 %
-of torch's measured peak over the topologies in `tests/planning/test_memory.py`.
+Autograd keeps tensors in the forward pass and lets go of them one operation after the other in the backward pass, while
+gradients of skips and parameters pile up. `_operations` lists what each operation keeps and needs, `_walk` finds the
+fullest moment. Where oneDNN copies tensors into its own layout, the copies count. Within 15 % of torch's measured
+allocations on a CPU (`tests/planning/test_memory.py`); pure arithmetic, no network is built.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from trivox.planning.plan import MemoryForecast
 from trivox.planning.topology import Topology, stage_sizes
 
 OPTIMIZER_STATES = {"sgd": 1, "adamw": 2}
+OPTIMIZER_COPIES = 3
+"""Temporaries of the largest parameter while it is updated: decayed gradient, momentum or denominator, update."""
+PER_VOXEL = 16
+"""Bytes a voxel of what a loss computes besides maps of all classes: maxima, sums, picked probabilities."""
 
 
 def parameter_count(topology: Topology, channels: int, outputs: int) -> int:
     """Trainable parameters of the U-Net for this topology, deep-supervision heads included."""
-    total, width = 0, channels
+    return sum(_parameters(topology, channels, outputs))
+
+
+def _parameters(topology: Topology, channels: int, outputs: int) -> Iterator[int]:
+    """Parameters of each layer: a convolution together with its norm."""
+    width = channels
     if topology.residual:
-        total += _conv(width, topology.features[0], topology.kernels[0]) + 2 * topology.features[0]
+        yield _normed(width, topology.features[0], topology.kernels[0])
         width = topology.features[0]
-    for stage, features in enumerate(topology.features):
-        total += _encoder_stage(topology, stage, width)
-        width = features
+    for stage, (features, kernel) in enumerate(zip(topology.features, topology.kernels, strict=True)):
+        for _ in range(topology.encoder_blocks[stage]):
+            yield _normed(width, features, kernel)
+            if topology.residual:
+                yield _normed(features, features, kernel)
+                yield width * features + 2 * features if width != features else 0  # projected skip, without bias
+            width = features
     for stage in range(topology.stages - 1):  # decoder, one for each resolution but the coarsest
         below, features = topology.features[stage + 1], topology.features[stage]
-        total += _conv(below, features, topology.strides[stage + 1])
+        yield below * features * math.prod(topology.strides[stage + 1]) + features
         for block in range(topology.decoder_blocks[stage]):
-            total += _conv(2 * features if block == 0 else features, features, topology.kernels[stage]) + 2 * features
-        total += _conv(features, outputs, (1,))
-    return total
+            yield _normed(2 * features if block == 0 else features, features, topology.kernels[stage])
+        yield features * outputs + outputs
 
 
-def _conv(inputs: int, outputs: int, kernel: Sequence[int]) -> int:
-    return inputs * outputs * math.prod(kernel) + outputs
-
-
-def _encoder_stage(topology: Topology, stage: int, width: int) -> int:
-    features, kernel = topology.features[stage], topology.kernels[stage]
-    total = 0
-    for block in range(topology.encoder_blocks[stage]):
-        inputs = width if block == 0 else features
-        total += _conv(inputs, features, kernel) + 2 * features
-        if topology.residual:
-            total += _conv(features, features, kernel) + 2 * features
-            if inputs != features:
-                total += inputs * features + 2 * features
-    return total
+def _normed(inputs: int, outputs: int, kernel: Sequence[int]) -> int:
+    return inputs * outputs * math.prod(kernel) + 3 * outputs  # bias, and the norm's scale and shift
 
 
 def forecast_memory(
@@ -60,32 +61,165 @@ def forecast_memory(
     deep_supervision: bool = True,
     activation_bytes: int = 4,
 ) -> MemoryForecast:
-    """Bytes of one training step; `activation_bytes` is 4 for fp32 and 2 under bf16 or fp16 autocast."""
-    parameters = parameter_count(topology, channels, outputs)
-    sizes = [math.prod(size) for size in stage_sizes(patch, topology.strides)]
-    saved = sum(_saved_maps(topology, stage, channels) * size for stage, size in enumerate(sizes))
-    # backward at full resolution: gradients of the concatenation, of the normalisation and of the convolution's input
-    transient = 4 * topology.features[0] * sizes[0]
-    heads = sum(sizes[:-1]) if deep_supervision else sizes[0]
-    loss = batch * heads * (outputs * (4 + activation_bytes) + 8) + batch * sizes[0] * outputs * 4
-    copies = 0 if activation_bytes == 4 else parameters * activation_bytes  # autocast keeps cast weights of a pass
-    activations = batch * (saved + transient) * activation_bytes + batch * channels * sizes[0] * 4 + copies
-    weights = parameters * 4
-    states = OPTIMIZER_STATES[optimizer] * weights
-    total = weights * 2 + states + activations + loss
-    return MemoryForecast(
-        weights=weights, gradients=weights, optimizer=states, activations=activations, loss=loss, total=total
-    )
+    """Bytes alive at the fullest moment of one training step, all parts at that moment.
+
+    activation_bytes: 4 for fp32, 2 under bf16 or fp16 autocast. Small patches of large networks are fullest while the
+    optimizer works, all others at full resolution in the backward pass.
+    """
+    walk = _Layers(topology, patch, batch, activation_bytes)
+    operations = list(walk.operations(channels, outputs, deep_supervision=deep_supervision))
+    activations, gradients, loss = _walk(operations)
+    parameters = list(_parameters(topology, channels, outputs))
+    weights = 4 * sum(parameters)
+    given = batch * math.prod(patch) * (4 * channels + 2)  # images and labels
+    logits = walk.logits(outputs, deep_supervision=deep_supervision)  # the caller holds them to the end of the step
+    updating = weights + OPTIMIZER_COPIES * 4 * max(parameters)
+    if updating > activations + gradients + loss:
+        activations, gradients, loss = updating - weights, weights, 0
+    parts = {
+        "weights": weights, "optimizer": OPTIMIZER_STATES[optimizer] * weights, "gradients": gradients,
+        "activations": activations + given, "loss": loss + logits,
+    }  # fmt: skip
+    return MemoryForecast(**parts, total=sum(parts.values()))
 
 
-def _saved_maps(topology: Topology, stage: int, channels: int) -> int:
-    """Feature maps (channels) kept for backward at one resolution, for one sample."""
-    width = topology.features[stage]
-    if topology.residual:  # a block keeps two convolutions, their activations, and the sum
-        maps = topology.encoder_blocks[stage] * 4 * width + (2 * width if stage == 0 else 3 * width)
-    else:
-        maps = topology.encoder_blocks[stage] * 2 * width
-    if stage < topology.stages - 1:
-        # the concatenation (up-sampled half copied next to the skip), then the decoder's blocks
-        maps += 2 * width + topology.decoder_blocks[stage] * 2 * width
-    return maps
+@dataclass(frozen=True)
+class _Operation:
+    """What one operation of the backward pass needs, in bytes.
+
+    saved: kept for it by the forward pass; gradient: what it hands on; workspace: needed only while it runs; held: what
+    waits for another branch from then on (negative: what no longer waits); loss: whether all this belongs to the loss.
+    """
+
+    saved: int = 0
+    gradient: int = 0
+    workspace: int = 0
+    parameters: int = 0
+    held: int = 0
+    loss: bool = False
+
+
+def _walk(operations: Sequence[_Operation]) -> tuple[int, int, int]:
+    """Activations, parameter gradients and loss in bytes at the fullest moment of the backward pass."""
+    saved = {kind: sum(op.saved for op in operations if op.loss == kind) for kind in (False, True)}
+    held = gradients = incoming = 0
+    fullest = (0, 0, 0)
+    for op in reversed(operations):
+        working = held + incoming + op.gradient + op.workspace
+        gradients += 4 * op.parameters
+        moment = (saved[False] + working, gradients, saved[True])
+        fullest = max(fullest, moment, key=sum)
+        saved[op.loss] -= op.saved
+        held += op.held
+        incoming = op.gradient
+    return fullest
+
+
+class _Layers:
+    """The operations of a U-Net in forward order; maps are in bytes of the whole batch."""
+
+    def __init__(self, topology: Topology, patch: Sequence[int], batch: int, activation_bytes: int) -> None:
+        self.topology, self.batch, self.bytes = topology, batch, activation_bytes
+        self.voxels = [batch * math.prod(size) for size in stage_sizes(patch, topology.strides)]
+
+    def map(self, stage: int, channels: int | None = None) -> int:
+        """Bytes of a feature map of a stage, by default of the stage's width."""
+        width = self.topology.features[stage] if channels is None else channels
+        return width * self.voxels[stage] * self.bytes
+
+    def scales(self, *, deep_supervision: bool) -> range:
+        """Stages that have an output; the coarsest of several has no weight in the loss."""
+        return range(self.topology.stages - 1 if deep_supervision else 1)
+
+    def logits(self, outputs: int, *, deep_supervision: bool) -> int:
+        """Bytes of all outputs."""
+        return sum(self.map(stage, outputs) for stage in self.scales(deep_supervision=deep_supervision))
+
+    def operations(self, channels: int, outputs: int, *, deep_supervision: bool) -> Iterator[_Operation]:
+        """From the input to the losses."""
+        t = self.topology
+        if self.bytes < 4:
+            yield _Operation(saved=self.map(0, channels))  # the cast image
+        inputs = 0, channels  # stage and channels of what comes in
+        if t.residual:
+            yield from self.block(inputs, 0, first=True)
+            inputs = 0, t.features[0]
+        for stage in range(t.stages):
+            for number in range(t.encoder_blocks[stage]):
+                if t.residual:
+                    yield from self.residual_block(inputs, stage)
+                else:
+                    yield from self.block(inputs, stage, first=stage == number == 0)
+                inputs = stage, t.features[stage]
+            if stage < t.stages - 1:  # the skip's gradient is added: a new sum, and the concatenation's may go
+                yield _Operation(gradient=self.map(stage), held=-2 * self.map(stage))
+        scales = self.scales(deep_supervision=deep_supervision)
+        for stage in range(t.stages - 2, -1, -1):
+            yield from self.decoder(stage)
+            if stage in scales:
+                yield self.head(stage, outputs)
+        for stage in scales if len(scales) == 1 else scales[:-1]:
+            yield self.loss(stage, outputs)
+
+    def block(self, inputs: tuple[int, int], stage: int, *, first: bool = False, concatenated: bool = False) -> list[_Operation]:
+        """Convolution, norm and activation: the norm keeps its input, the activation its result."""
+        out, into = self.map(stage), self.map(*inputs)
+        weights = inputs[1] * self.topology.features[stage] * math.prod(self.topology.kernels[stage])
+        return [
+            self.convolution(into, out, weights, gradient=0 if first else into, saved=into if concatenated else 0),
+            _Operation(saved=out, gradient=out),
+            _Operation(saved=out, gradient=out),
+        ]
+
+    def convolution(self, into: int, out: int, weights: int, *, gradient: int, saved: int = 0) -> _Operation:
+        """oneDNN copies input and output gradient (or the weights' gradient) into its layout; bf16 also transposes a sample."""
+        if self.bytes == 4:
+            return _Operation(saved, gradient, max(into + out, 4 * weights), weights)
+        workspace = (into + out) * (self.batch + 1) // self.batch + 4 * weights
+        return _Operation(saved + 2 * weights, gradient, workspace, weights)
+
+    def residual_block(self, inputs: tuple[int, int], stage: int) -> Iterator[_Operation]:
+        """Two convolutions and the skip; the sum takes the place of the second norm's output."""
+        before, width = inputs
+        out, into, features = self.map(stage), self.map(*inputs), self.topology.features[stage]
+        identity = before == stage and width == features
+        first, *rest = self.block(inputs, stage)
+        second, norm, activation = self.block((stage, features), stage)
+        waiting = out if identity else into
+        yield _Operation(first.saved, first.gradient, first.workspace + (out if identity else 0), first.parameters, -waiting)
+        yield from (*rest, second, _Operation(norm.saved, norm.gradient, held=waiting if identity else 0))
+        if not identity:
+            yield self.skip(inputs, stage)
+        yield activation
+
+    def skip(self, inputs: tuple[int, int], stage: int) -> _Operation:
+        """Average pooling where strided (CPU autocast does that in fp32) and a projection where widths differ."""
+        before, width = inputs
+        out, into, features = self.map(stage), self.map(*inputs), self.topology.features[stage]
+        pooled = self.map(stage, width) if before != stage else 0
+        projected = features * width if width != features else 0
+        cast = self.voxels[before] * width * 4 if pooled and self.bytes < 4 else 0
+        saved = cast + (pooled + out if projected else 0)
+        return _Operation(saved, out, max(out, into) + pooled + cast, projected, held=into)
+
+    def decoder(self, stage: int) -> Iterator[_Operation]:
+        """Up-sampling, concatenation, blocks. Both halves of the concatenation's gradient live until the skip is reached."""
+        t, out, below = self.topology, self.map(stage), self.map(stage + 1)
+        weights = t.features[stage] * t.features[stage + 1] * math.prod(t.strides[stage + 1])
+        up = self.convolution(below, out, weights, gradient=below)
+        yield _Operation(up.saved, up.gradient, up.workspace + out, up.parameters)
+        yield _Operation(held=2 * out)
+        yield from self.block((stage, 2 * t.features[stage]), stage, concatenated=True)
+        for _ in range(t.decoder_blocks[stage] - 1):
+            yield from self.block((stage, t.features[stage]), stage)
+
+    def head(self, stage: int, outputs: int) -> _Operation:
+        """A 1x1x1 convolution; its output's gradient has waited since the loss."""
+        return _Operation(gradient=self.map(stage), workspace=self.map(stage), held=-self.map(stage, outputs))
+
+    def loss(self, stage: int, outputs: int) -> _Operation:
+        """Keeps probabilities, indices and validity in fp32; its backward pass needs two more maps of all classes."""
+        maps = 4 * outputs * self.voxels[stage]
+        keeps = maps + 9 * self.voxels[stage]
+        working = 2 * maps + PER_VOXEL * self.voxels[stage]
+        return _Operation(saved=keeps, workspace=working, held=self.map(stage, outputs), loss=True)

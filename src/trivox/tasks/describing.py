@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from trivox.errors import BundleError
+from trivox.errors import BundleError, RecipeError
 
 
 def describe(what: str, size: tuple[int, int, int, int]) -> dict[str, Any]:
@@ -15,6 +15,8 @@ def describe(what: str, size: tuple[int, int, int, int]) -> dict[str, Any]:
         return _describe_bundle(path)
     if what not in NETWORKS:
         raise BundleError(f"'{what}' is neither a run, a bundle nor a network; networks: {', '.join(NETWORKS)}")
+    if min(size) < 1:
+        raise RecipeError(f"input {size} (channels z y x) needs positive sizes; try --input 1 128 128 128")
     return _describe_network(what, size)
 
 

@@ -67,7 +67,8 @@ def prepare_run(
 
 def checked(dataset: Dataset, file: Path, console: Console) -> None:
     """Check once; a later stage of the same run trusts the file. Raises `DataError` with the first problems."""
-    if file.exists() and read_json(file).get("errors") == 0:
+    earlier = read_json(file) if file.exists() else None
+    if isinstance(earlier, dict) and earlier.get("errors") == 0:
         return
     report = check_dataset(dataset)
     write_json(file, report.to_json())
@@ -85,7 +86,8 @@ def fingerprint_of(dataset: Dataset, file: Path, console: Console) -> Fingerprin
     names = {case.name for case in dataset.training_cases}
     if file.exists():
         old = read_fingerprint(file)
-        if {case.name for case in old.cases} == names:
+        same = (old.dataset, set(old.intensities)) == (dataset.name, set(dataset.channels))
+        if same and {case.name for case in old.cases} == names:
             return old
     found = measure(dataset, progress=lambda cases: console.track(cases, len(names), "measuring"))
     write_fingerprint(found, file)

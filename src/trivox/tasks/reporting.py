@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from trivox.config import read_recipe
 from trivox.datasets import read_saved_dataset
 from trivox.datasets.dataset import Case
 from trivox.errors import BundleError, TrivoxError
@@ -27,10 +28,10 @@ def report_run(run: Path, *, console: Console, log_folder: Path | None = None, o
     metrics_file = run / "validation" / "metrics.json"
     if not metrics_file.exists():
         raise BundleError(f"{run}: no validation/metrics.json; finish the training (--resume) first")
-    metrics, plan = read_json(metrics_file), read_plan(run / "plan.json")
+    metrics, plan = _read_metrics(metrics_file), read_plan(run / "plan.json")
     folder = log_folder or next((f for f in (run, run / "fold0") if (f / "metrics.jsonl").exists()), run)
     records = [r for r in read_records(folder / "metrics.jsonl") if r.get("kind") == "epoch"]
-    recipe = read_json(run / "recipe.json")
+    recipe = read_recipe(read_json(run / "recipe.json")).model_dump(mode="json")
     target = out or run / "report.html"
     write_report(
         target, title=f"{plan.dataset}: {plan.task}", metrics=metrics, plan=_plan_facts(plan), recipe=recipe,
@@ -43,14 +44,20 @@ def report_run(run: Path, *, console: Console, log_folder: Path | None = None, o
 
 def report_metrics(metrics_file: Path, out: Path) -> Path:
     """A report of a metrics.json alone: tables and box plots."""
-    metrics = read_json(metrics_file)
-    if not isinstance(metrics, dict) or "summary" not in metrics:
-        raise BundleError(f"{metrics_file}: is no metrics.json; give a run or what 'trivox evaluate' wrote")
+    metrics = _read_metrics(metrics_file)
     write_report(
         out, title=metrics_file.stem, metrics=metrics, plan=None, recipe=None, records=[], overlays=[],
         warnings=[str(w) for w in metrics.get("warnings", [])], facts={"trivox": __version__, "source": str(metrics_file)},
     )  # fmt: skip
     return out
+
+
+def _read_metrics(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    parts = [content.get(key) for key in ("summary", "cases", "convention")] if isinstance(content, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts):
+        raise BundleError(f"{file}: is no metrics.json; give a run or what 'trivox evaluate' wrote")
+    return dict(content)
 
 
 def _plan_facts(plan: Plan) -> dict[str, Any]:

@@ -1,0 +1,172 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from trivox.datasets import load_inputs
+from trivox.errors import ResourceError
+from trivox.inference import folder as folder_module
+from trivox.inference.folder import predict_cases
+from trivox.inference.predictor import Predictor
+from trivox.volumes import read_labels
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_run):
+    return Predictor.load(tiny_run, device="cpu", precision="fp32")
+
+
+@pytest.fixture
+def cases(tiny_data, predictor):
+    return load_inputs(tiny_data, channels=predictor.channels)[:3]
+
+
+def done_at(out):
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+
+
+def test_every_case_has_a_label_map_and_a_record(predictor, cases, tmp_path):
+    records = predict_cases(predictor, cases, tmp_path)
+    content = json.loads((tmp_path / "predictions.json").read_text())
+    assert content["model"] == predictor.identity
+    assert content["cases"] == records
+    for case in cases:
+        record = records[case.name]
+        assert set(record) == {"inputs", "output", "seconds", "warnings"}
+        assert record["inputs"] == [str(path) for path in case.images]
+        assert record["output"] == f"{case.name}.nii.gz"
+        assert set(np.unique(read_labels(tmp_path / record["output"]).array)) <= {0, 7, 300}
+    assert {path.name for path in tmp_path.iterdir()} == {f"{c.name}.nii.gz" for c in cases} | {"predictions.json"}
+
+
+def test_finished_cases_are_kept_and_only_missing_ones_are_done(predictor, cases, tmp_path):
+    predict_cases(predictor, cases, tmp_path)
+    before = done_at(tmp_path)
+    (tmp_path / f"{cases[1].name}.nii.gz").unlink()
+    (tmp_path / ".tmp-1-x.nii.gz").write_bytes(b"half")
+    lines = []
+    predict_cases(predictor, cases, tmp_path, say=lines.append)
+    after = done_at(tmp_path)
+    assert [name for name in before if before[name] != after[name]] == [f"{cases[1].name}.nii.gz"]
+    assert not list(tmp_path.glob(".tmp-*"))
+    assert "2 of 3" in lines[0]
+
+
+def test_overwrite_does_everything_again(predictor, cases, tmp_path):
+    predict_cases(predictor, cases, tmp_path)
+    before = done_at(tmp_path)
+    predict_cases(predictor, cases, tmp_path, overwrite=True)
+    assert all(done_at(tmp_path)[name] != before[name] for name in before)
+
+
+@pytest.mark.parametrize("what", ["model", "settings", "inputs"])
+def test_another_model_setting_or_input_is_predicted_anew(predictor, tiny_run, cases, tmp_path, what):
+    out = tmp_path / "out"
+    predict_cases(predictor, cases, out)
+    before = done_at(out)
+    if what == "model":
+        predictor = Predictor.load([tiny_run, tiny_run], device="cpu", precision="fp32")
+    if what == "settings":
+        predictor = Predictor.load(tiny_run, device="cpu", precision="fp32", mirror=True)
+    if what == "inputs":
+        copies = [shutil.copy(case.images[0], tmp_path) for case in cases]
+        cases = [c.model_copy(update={"images": (tmp_path / p,)}) for c, p in zip(cases, copies, strict=True)]
+    predict_cases(predictor, cases, out)
+    assert all(done_at(out)[name] != before[name] for name in before)
+
+
+def test_probabilities_asked_for_later_are_written(predictor, cases, tmp_path):
+    predict_cases(predictor, cases[:1], tmp_path)
+    predict_cases(predictor, cases[:1], tmp_path, probabilities=True)
+    assert (tmp_path / f"{cases[0].name}_probabilities.nii.gz").exists()
+
+
+def test_a_bad_case_is_set_aside_and_the_others_go_on(predictor, cases, tmp_path):
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(b"junk")
+    broken = [cases[0], cases[1].model_copy(update={"images": (bad,)}), cases[2]]
+    out, lines = tmp_path / "out", []
+    records = predict_cases(predictor, broken, out, say=lines.append)
+    assert "bad.nii.gz" in records[cases[1].name]["error"]
+    assert sorted(done_at(out)) == [f"{c.name}.nii.gz" for c in (cases[0], cases[2])]
+    assert any(cases[1].name in line and "set aside" in line for line in lines)
+    records = predict_cases(predictor, cases, out)  # repaired
+    assert all("error" not in record for record in records.values())
+
+
+def test_a_stale_label_map_of_a_failed_case_is_removed(predictor, cases, tmp_path):
+    predict_cases(predictor, cases[:1], tmp_path)
+    missing = cases[0].model_copy(update={"images": (tmp_path / "gone.nii.gz",)})
+    predict_cases(predictor, [missing], tmp_path, overwrite=True)
+    assert not done_at(tmp_path)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: 9 bytes")])
+def test_a_case_too_large_for_the_memory_is_set_aside(predictor, cases, tmp_path, monkeypatch, error):
+    real = Predictor.predict_case
+
+    def predict(self, case, **options):
+        if case.name == cases[0].name:
+            raise error
+        return real(self, case, **options)
+
+    monkeypatch.setattr(Predictor, "predict_case", predict)
+    records = predict_cases(predictor, cases, tmp_path)
+    assert "memory" in records[cases[0].name]["error"]
+    assert len(done_at(tmp_path)) == 2
+
+
+def test_a_full_disk_ends_the_work_and_keeps_what_is_done(predictor, cases, tmp_path, monkeypatch):
+    real = folder_module.write_volume
+
+    def write(path, volume):
+        if cases[1].name in path.name:
+            raise ResourceError(f"{path}: No space left on device")
+        real(path, volume)
+
+    monkeypatch.setattr(folder_module, "write_volume", write)
+    with pytest.raises(ResourceError, match="No space"):
+        predict_cases(predictor, cases, tmp_path)
+    assert list(json.loads((tmp_path / "predictions.json").read_text())["cases"]) == [cases[0].name]
+    assert list(done_at(tmp_path)) == [f"{cases[0].name}.nii.gz"]
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from trivox.datasets import load_inputs
+from trivox.inference.folder import predict_cases
+from trivox.inference.predictor import Predictor
+predictor = Predictor.load(sys.argv[1], device="cpu", precision="fp32")
+real = Predictor.predict_case
+Predictor.predict_case = lambda *a, **k: (time.sleep(0.3), real(*a, **k))[1]
+predict_cases(predictor, load_inputs(Path(sys.argv[2]), channels=predictor.channels), Path(sys.argv[3]))
+"""
+
+
+def test_a_killed_prediction_resumes_with_nothing_half_written(predictor, tiny_run, tiny_data, tmp_path):
+    out = tmp_path / "out"
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tiny_run), str(tiny_data), str(out)])
+    deadline = time.monotonic() + 60
+    while not list(out.glob("*.nii.gz")) and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    early = done_at(out)
+    assert 0 < len(early) < 6
+    for name in early:
+        read_labels(out / name)
+    recorded = json.loads((out / "predictions.json").read_text())["cases"]
+    records = predict_cases(predictor, load_inputs(tiny_data, channels=predictor.channels), out)
+    assert len(records) == 6
+    assert all((out / record["output"]).exists() for record in records.values())
+    kept = {record["output"] for record in recorded.values()}
+    assert all(done_at(out)[name] == early[name] for name in kept)

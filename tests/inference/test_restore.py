@@ -1,0 +1,147 @@
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from trivox.inference.restore import restore, restore_labels, restore_probabilities
+from trivox.inference.windows import Slab
+
+few = settings(max_examples=25, deadline=None, derandomize=True)
+sizes = st.tuples(*[st.integers(1, 14)] * 3)
+
+
+def smooth_logits(classes, size, seed=0, sigma=2.0):
+    noise = np.random.default_rng(seed).standard_normal((classes, *size))
+    return torch.from_numpy(gaussian_filter(noise, (0, sigma, sigma, sigma)).astype(np.float32) * 20)
+
+
+def interpolated(logits, shape):
+    return F.interpolate(logits[None], size=shape, mode="trilinear", align_corners=False)[0]
+
+
+def cut(logits, edges):
+    return [Slab(a, logits[:, a:b]) for a, b in pairwise(edges) if b > a]
+
+
+@pytest.mark.parametrize("shape", [(48, 60, 51), (20, 25, 18), (24, 90, 30), (29, 31, 29)])
+@pytest.mark.parametrize("classes", [2, 5, 30])
+def test_labels_equal_full_interpolation_and_argmax(shape, classes):
+    """Where they differ, a class wins that wins at none of the eight corners: a sliver between two others."""
+    logits = smooth_logits(classes, (24, 30, 27))
+    full = interpolated(logits, shape)
+    expected, found = full.argmax(0), restore_labels(logits, shape).long()
+    differing = torch.nonzero(expected != found)
+    assert 1 - len(differing) / expected.numel() >= {2: 0.9999, 5: 0.9985, 30: 0.99}[classes]
+    winners = logits.argmax(0)
+    for voxel in differing.tolist():
+        corners = []
+        for at, new, old in zip(voxel, shape, winners.shape, strict=True):
+            place = min(max((at + 0.5) * old / new - 0.5, 0), old - 1)
+            corners.append(sorted({int(np.floor(place)), int(np.ceil(place))}))
+        around = winners[np.ix_(*corners)].unique()
+        gap = full[(slice(None), *voxel)].max() - full[(found[tuple(voxel)], *voxel)]
+        assert expected[tuple(voxel)] not in around or gap < 1e-4
+
+
+def test_labels_of_separated_structures_agree_to_four_nines():
+    """Anatomy rather than noise: balls in a background."""
+    grid = torch.stack(torch.meshgrid(*[torch.arange(n).float() for n in (30, 32, 34)], indexing="ij"))
+    centres = [(8, 8, 8), (20, 20, 10), (10, 22, 24), (22, 10, 26)]
+    balls = [6 - (grid - torch.tensor(c).float()[:, None, None, None]).norm(dim=0) for c in centres]
+    logits = torch.stack([torch.zeros(30, 32, 34), *balls])
+    for shape in ((60, 64, 68), (45, 50, 40), (21, 20, 19)):
+        same = (interpolated(logits, shape).argmax(0) == restore_labels(logits, shape)).float().mean()
+        assert same >= 0.9999
+
+
+@few
+@given(size=sizes, shape=sizes, data=st.data())
+def test_slab_by_slab_equals_at_once(size, shape, data):
+    logits = smooth_logits(4, size, sigma=1.0)
+    edges = sorted({0, size[0], *data.draw(st.lists(st.integers(0, size[0]), max_size=3))})
+    axis = data.draw(st.sampled_from([None, 0, 1, 2]))
+    at_once = restore([Slab(0, logits)], size, shape, nearest_axis=axis)
+    assert at_once.shape == shape
+    assert torch.equal(restore(cut(logits, edges), size, shape, nearest_axis=axis), at_once)
+    both = [
+        restore_probabilities(slabs, size, shape, nearest_axis=axis, exclusive=True)
+        for slabs in ([Slab(0, logits)], cut(logits, edges))
+    ]
+    assert torch.allclose(*both, atol=1e-6)
+
+
+@few
+@given(size=sizes)
+def test_the_same_size_is_a_plain_argmax(size):
+    logits = smooth_logits(3, size)
+    assert torch.equal(restore_labels(logits, size).long(), logits.argmax(0))
+
+
+@few
+@given(size=sizes, shape=sizes)
+def test_probabilities_are_those_of_the_interpolated_logits(size, shape):
+    logits = smooth_logits(4, size, sigma=1.0)
+    found = restore_probabilities([Slab(0, logits)], size, shape, nearest_axis=None, exclusive=True)
+    assert torch.allclose(found.sum(0), torch.ones(()), atol=1e-5)
+    assert torch.allclose(found, interpolated(logits, shape).softmax(0), atol=1e-4)
+
+
+@few
+@given(size=sizes, shape=sizes)
+def test_regions_are_where_the_interpolated_logit_is_positive(size, shape):
+    logits = smooth_logits(3, size, sigma=1.0)
+    found = restore([Slab(0, logits)], size, shape, exclusive=False)
+    full = interpolated(logits, shape)
+    assert found.dtype == torch.bool
+    assert torch.equal(found | (full.abs() < 1e-4), (full > 0) | (full.abs() < 1e-4))
+    chance = restore_probabilities([Slab(0, logits)], size, shape, nearest_axis=None, exclusive=False)
+    assert torch.allclose(chance, full.sigmoid(), atol=1e-4)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_coarse_axis_takes_the_nearest_slice(axis):
+    size, shape = (6, 7, 8), (15, 14, 20)
+    logits = smooth_logits(4, size, sigma=1.0)
+    at = ((torch.arange(shape[axis]) + 0.5) * size[axis] / shape[axis]).long()
+    repeated = logits.index_select(axis + 1, at)
+    expected = interpolated(repeated, shape)
+    found = restore_labels(logits, shape, nearest_axis=axis)
+    assert (found == expected.argmax(0)).float().mean() > 0.99
+    chance = restore_probabilities([Slab(0, logits)], size, shape, nearest_axis=axis, exclusive=True)
+    assert torch.allclose(chance, expected.softmax(0), atol=1e-4)
+
+
+def test_ties_go_to_the_smaller_class():
+    assert restore_labels(torch.zeros(5, 4, 4, 4), (9, 9, 9)).max() == 0
+
+
+MEMORY = """
+import resource, torch
+torch.set_num_threads(1)
+from trivox.inference.restore import restore
+from trivox.inference.windows import Slab
+def slabs():  # drawn one by one, as windows deliver them
+    for start in range(0, 30, 3):
+        g = torch.Generator().manual_seed(start // 6)
+        yield Slab(start, torch.randn(100, 1, 3, 5, 5, generator=g)[:, 0].repeat_interleave(11, 2)
+                   .repeat_interleave(11, 3))
+list(zip(range(1), slabs()))
+restore([Slab(0, torch.zeros(100, 2, 8, 8))], (2, 8, 8), (4, 16, 16))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+out = restore(slabs(), (30, 55, 55), (120, 220, 220))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((peak - before) * 1024 / out.numel())
+"""
+
+
+def test_memory_does_not_grow_with_classes_times_voxels():
+    """100 classes: at most 16 bytes an output voxel beyond what is there before; a full logit map would be 400."""
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True, timeout=120)
+    assert float(done.stdout) <= 16

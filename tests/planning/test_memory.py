@@ -1,0 +1,148 @@
+"""The memory forecast against torch's allocations during a real training step, and parameter counts against networks."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.profiler import ProfilerActivity, profile
+
+from trivox.config import make_recipe
+from trivox.datasets import LabelScheme
+from trivox.learning.schedules import make_optimizer
+from trivox.networks import build_network
+from trivox.networks.layers import parameters_of
+from trivox.planning.families import FAMILIES
+from trivox.planning.memory import forecast_memory, parameter_count
+from trivox.planning.topology import pooling
+from trivox.tasks.segmentation import SegmentationObjective
+
+CUBE, FLAT = (1.0, 1.0, 1.0), (5.0, 1.0, 1.0)
+
+
+def topology_of(network, patch, spacing):
+    """The topology that the planner gives for a padded patch; patches of one slice are 2-D."""
+    if patch[0] == 1:
+        kernels, strides, padded = pooling(patch[1:], spacing[1:])
+        flat = FAMILIES[network].topology(kernels, strides)
+        update = {"kernels": tuple((1, *k) for k in kernels), "strides": tuple((1, *s) for s in strides)}
+        return flat.model_copy(update=update), (1, *padded)
+    kernels, strides, padded = pooling(patch, spacing)
+    return FAMILIES[network].topology(kernels, strides), padded
+
+
+def peak_allocation(step):
+    """Largest running sum of torch's CPU allocations (minus releases) while `step` runs, in bytes."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        step()
+    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    running = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        running += event.nbytes()
+        peak = max(peak, running)
+    return peak
+
+
+def measured(topology, network, patch, *, batch, channels, outputs, optimizer, bf16, supervised=True):
+    """Bytes at the peak of one training step as the trainer does it: weights, optimizer, batch and all allocations."""
+    net = build_network(network, topology, channels=channels, outputs=outputs, deep_supervision=supervised).train()
+    rule = make_optimizer(net, make_recipe("production", {"optimizer": optimizer}))
+    scheme = LabelScheme(labels={f"l{i}": i for i in range(1, outputs)})
+    objective = SegmentationObjective(scheme, 1.0, 1.0, False, torch.from_numpy(scheme.region_table()))
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    rule.step()  # so that the optimizer has its state
+    images = torch.randn(batch, channels, *patch)
+    labels = torch.randint(0, outputs, (batch, *patch), dtype=torch.int16)
+    rule.zero_grad(set_to_none=True)
+
+    def step():
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = net(images)
+        objective.loss(logits, labels).backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 12.0)
+        rule.step()
+
+    states = sum(v.nbytes for s in rule.state.values() for v in s.values() if torch.is_tensor(v))
+    static = sum(p.nbytes for p in net.parameters()) + states + images.nbytes + labels.nbytes
+    return static + peak_allocation(step)
+
+
+SETTINGS = {
+    "lean": ("unet-small", (40, 56, 40), CUBE, 2, 1, 3, "adamw", False),
+    "lean, bf16, batch 6": ("unet-small", (40, 48, 40), CUBE, 6, 1, 3, "sgd", True),
+    "tiny, 40 outputs": ("unet-tiny", (32, 32, 32), CUBE, 2, 2, 40, "adamw", True),
+    "plain": ("nnunet-plain", (32, 32, 32), CUBE, 2, 1, 3, "sgd", False),
+    "plain, 40 outputs": ("nnunet-plain", (32, 32, 32), CUBE, 2, 1, 40, "sgd", False),
+    "plain, 40 outputs, bf16": ("nnunet-plain", (32, 32, 32), CUBE, 2, 1, 40, "sgd", True),
+    "plain, anisotropic, 4 channels": ("nnunet-plain", (6, 48, 48), FLAT, 2, 4, 3, "adamw", False),
+    "plain, slices": ("nnunet-plain", (1, 96, 80), CUBE, 6, 1, 3, "sgd", False),
+    "residual, bf16": ("resenc-m", (32, 32, 32), CUBE, 2, 1, 3, "sgd", True),
+    "residual, batch 6": ("resenc-m", (16, 32, 32), CUBE, 6, 1, 3, "adamw", False),
+    "residual, anisotropic, bf16": ("resenc-m", (6, 48, 48), FLAT, 2, 1, 3, "sgd", True),
+    "residual, slices, 40 outputs": ("resenc-m", (1, 64, 64), CUBE, 6, 1, 40, "sgd", False),
+    "weights outweigh activations": ("nnunet-plain", (16, 16, 16), CUBE, 2, 1, 3, "adamw", False),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_forecast_is_within_15_percent_of_the_measured_peak(name):
+    network, patch, spacing, batch, channels, outputs, optimizer, bf16 = SETTINGS[name]
+    topology, padded = topology_of(network, patch, spacing)
+    facts = {"batch": batch, "channels": channels, "outputs": outputs, "optimizer": optimizer}
+    forecast = forecast_memory(topology, padded, activation_bytes=2 if bf16 else 4, **facts)
+    peak = measured(topology, network, padded, bf16=bf16, **facts)
+    assert forecast.total == pytest.approx(peak, rel=0.15)
+
+
+def test_without_deep_supervision_the_forecast_holds_too():
+    topology, patch = topology_of("unet-small", (32, 32, 32), CUBE)
+    facts = {"batch": 2, "channels": 1, "outputs": 20, "optimizer": "sgd"}
+    forecast = forecast_memory(topology, patch, deep_supervision=False, **facts)
+    peak = measured(topology, "unet-small", patch, bf16=False, supervised=False, **facts)
+    assert forecast.total == pytest.approx(peak, rel=0.15)
+
+
+def test_the_parts_sum_to_the_total():
+    topology, patch = topology_of("resenc-l", (128, 128, 128), CUBE)
+    forecast = forecast_memory(topology, patch, batch=2, channels=1, outputs=3, optimizer="adamw")
+    parts = forecast.model_dump()
+    assert sum(value for name, value in parts.items() if name != "total") == forecast.total
+    assert forecast.weights == 4 * 102_350_575
+    assert forecast.optimizer == 2 * forecast.weights
+    assert all(value >= 0 for value in parts.values())
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    network=st.sampled_from(list(FAMILIES)),
+    patch=st.tuples(*(st.sampled_from([16, 32, 64, 128]),) * 3),
+    spacing=st.sampled_from([CUBE, FLAT]),
+)
+def test_more_of_anything_never_needs_less(network, patch, spacing):
+    topology, padded = topology_of(network, patch, spacing)
+    base = {"batch": 2, "channels": 1, "outputs": 3, "optimizer": "sgd", "activation_bytes": 2}
+    least = forecast_memory(topology, padded, **base).total
+    for more in ({"batch": 3}, {"channels": 4}, {"outputs": 30}, {"optimizer": "adamw"}, {"activation_bytes": 4}):
+        assert forecast_memory(topology, padded, **{**base, **more}).total >= least
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    network=st.sampled_from(list(FAMILIES)),
+    patch=st.tuples(*(st.sampled_from([8, 16, 24, 32]),) * 3),
+    spacing=st.sampled_from([CUBE, FLAT]),
+    channels=st.integers(1, 4),
+    outputs=st.integers(1, 9),
+)
+def test_the_parameter_count_is_that_of_the_built_network(network, patch, spacing, channels, outputs):
+    topology, _ = topology_of(network, patch, spacing)
+    with torch.device("meta"):
+        built = build_network(network, topology, channels=channels, outputs=outputs)
+    assert parameter_count(topology, channels, outputs) == parameters_of(built)
+
+
+def test_the_parameter_count_of_slices_is_that_of_the_built_network():
+    topology, _ = topology_of("resenc-m", (1, 128, 96), CUBE)
+    with torch.device("meta"):
+        built = build_network("resenc-m", topology, channels=3, outputs=4)
+    assert parameter_count(topology, 3, 4) == parameters_of(built)

@@ -1,0 +1,83 @@
+"""Plans are data: JSON there and back, and an edited plan that contradicts itself is refused in one line."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from trivox.errors import FormatError, PlanError
+from trivox.planning.families import FAMILIES
+from trivox.planning.plan import read_plan, write_plan
+from trivox.planning.planner import make_plan
+
+
+@pytest.fixture
+def plan(examples):
+    return make_plan(*examples["hippocampus"], network="nnunet-plain")
+
+
+@pytest.mark.parametrize("network", FAMILIES)
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_a_plan_survives_json(examples, tmp_path, network, dimension):
+    plan = make_plan(*examples["acdc"], network=network, dimension=dimension)
+    write_plan(plan, tmp_path / "plan.json")
+    assert read_plan(tmp_path / "plan.json") == plan
+
+
+def edited(plan, tmp_path, **changes):
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({**plan.model_dump(mode="json"), **changes}))
+    return path
+
+
+def test_a_plan_may_be_edited_by_hand(plan, tmp_path):
+    changed = read_plan(edited(plan, tmp_path, batch_size=3, patch_size=[48, 48, 48]))
+    assert (changed.batch_size, changed.patch_size) == (3, (48, 48, 48))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"patch_size": [40, 57, 40]}, r"patch_size \(40, 57, 40\) must be a multiple of \(8, 8, 8\)"),
+        ({"patch_size": [40, 56]}, "patch_size"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"normalisations": []}, "one normalisation"),
+        ({"spacing": "fine"}, "spacing"),
+        ({"format_version": 99}, "plan format 99 is not 1"),
+        ({"colour": "red"}, "colour"),
+        ({"labels": {"labels": {}}}, "labels"),
+    ],
+)
+def test_an_edited_plan_that_is_wrong_is_a_plan_error_in_one_line(plan, tmp_path, changes, named):
+    with pytest.raises(PlanError, match=named) as error:
+        read_plan(edited(plan, tmp_path, **changes))
+    assert "\n" not in str(error.value)
+    assert "plan.json" in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null"])
+def test_json_that_is_no_plan_is_a_plan_error(tmp_path, content):
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(PlanError, match="make the plan again"):
+        read_plan(tmp_path / "plan.json")
+
+
+def test_a_missing_plan_is_a_format_error(tmp_path):
+    with pytest.raises(FormatError, match="file not found"):
+        read_plan(tmp_path / "plan.json")
+
+
+def test_a_plan_is_frozen(plan):
+    with pytest.raises(ValidationError):
+        plan.batch_size = 7
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"batch_size": 3}, True), ({"network": "resenc-m"}, True), ({"reasons": {}}, True),
+        ({"spacing": (2.0, 1.0, 1.0)}, False), ({"axis_order": (1, 0, 2)}, False),
+    ],
+)  # fmt: skip
+def test_only_what_changes_a_stored_case_changes_the_preparation_key(plan, change, same):
+    assert (plan.model_copy(update=change).preparation_key == plan.preparation_key) == same

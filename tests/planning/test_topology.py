@@ -1,0 +1,85 @@
+"""Topologies: what is pooled when, and nnU-Net's cost proxy."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trivox.planning.families import FAMILIES
+from trivox.planning.topology import MIN_FEATURE_MAP, feature_map_elements, pooling, stage_sizes
+
+SIX = ((3, 3, 3),) * 6, ((1, 1, 1),) + ((2, 2, 2),) * 5
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("network", "elements"), [("nnunet-plain", 452_796_416), ("resenc-l", 557_420_544)])
+def test_the_proxy_of_128_cubed_equals_nnunets(network, elements):
+    kernels, strides, patch = pooling((128, 128, 128), (1, 1, 1))
+    assert (kernels, strides, patch) == (*SIX, (128, 128, 128))
+    assert feature_map_elements(FAMILIES[network].topology(kernels, strides), patch, 3) == elements
+
+
+sizes = st.tuples(*(st.integers(1, 300),) * 3)
+spacings = st.tuples(*(st.sampled_from([0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0]),) * 3)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(patch=sizes, spacing=spacings)
+def test_the_padded_patch_is_the_smallest_multiple_and_keeps_four_voxels_where_pooled(patch, spacing):
+    kernels, strides, padded = pooling(patch, spacing)
+    assert len(kernels) == len(strides)
+    assert strides[0] == (1, 1, 1)
+    divisor = [math.prod(along) for along in zip(*strides, strict=True)]
+    bottleneck = stage_sizes(padded, strides)[-1]
+    for axis in range(3):
+        assert padded[axis] % divisor[axis] == 0
+        assert patch[axis] <= padded[axis] < patch[axis] + divisor[axis]
+        if divisor[axis] > 1:
+            assert bottleneck[axis] >= MIN_FEATURE_MAP
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(patch=sizes, spacing=spacings)
+def test_kernels_never_shrink_and_end_at_three(patch, spacing):
+    kernels, _, _ = pooling(patch, spacing)
+    for axis in range(3):
+        along = [kernel[axis] for kernel in kernels]
+        assert along == sorted(along)
+        assert along[-1] == 3
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(patch=sizes, spacing=spacings)
+def test_only_axes_within_a_factor_of_two_of_the_finest_are_halved(patch, spacing):
+    _, strides, _ = pooling(patch, spacing)
+    edge = list(spacing)
+    for stride in strides[1:]:
+        halved = [axis for axis in range(3) if stride[axis] == 2]
+        assert halved
+        assert all(edge[a] / min(edge[b] for b in halved) < 2 for a in halved)
+        edge = [e * s for e, s in zip(edge, stride, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("patch", "poolings"), [((8, 8, 8), 1), ((7, 7, 7), 0), ((11, 4, 4), 0), ((12, 4, 4), 1), ((16, 16, 16), 2)]
+)
+def test_an_axis_is_halved_from_eight_voxels_on_and_alone_from_twelve(patch, poolings):
+    assert len(pooling(patch, (1, 1, 1))[1]) == poolings + 1
+
+
+@pytest.mark.parametrize("network", FAMILIES)
+@pytest.mark.parametrize("stages", [1, 2, 5, 9])
+def test_a_family_fills_any_number_of_stages(network, stages):
+    family = FAMILIES[network]
+    topology = family.topology(((3, 3, 3),) * stages, ((1, 1, 1),) + ((2, 2, 2),) * (stages - 1))
+    assert topology.stages == len(topology.features) == len(topology.encoder_blocks) == stages
+    assert len(topology.decoder_blocks) == stages - 1
+    assert max(topology.features) <= family.max_features_3d
+    assert topology.features == tuple(min(family.base_features * 2**s, family.max_features_3d) for s in range(stages))
+
+
+def test_slices_may_be_wider_than_volumes():
+    family = FAMILIES["nnunet-plain"]
+    assert family.topology(((3, 3),) * 7, ((1, 1),) + ((2, 2),) * 6).features[-1] == 512
+    assert family.topology(((3, 3, 3),) * 7, ((1, 1, 1),) + ((2, 2, 2),) * 6).features[-1] == 320

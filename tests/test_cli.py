@@ -1,0 +1,246 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from trivox.cli import app, main
+from trivox.tasks.console import Quiet
+from trivox.tasks.demo import PHANTOMS
+from trivox.version import __version__
+
+VERBS = ("check", "plan", "preprocess", "train", "predict", "evaluate", "report", "info", "doctor", "demo")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a command in an empty folder; returns what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments, code=0):
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
+        if result.exit_code != code and result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result.output
+
+    return call
+
+
+@pytest.fixture
+def tiny_options(tiny_settings):
+    return ["--preset", "quick_test", *(f"--set={key}={json.dumps(value)}" for key, value in tiny_settings.items())]
+
+
+# -- starting ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("verb", ["--help", "doctor", "--version"])
+def test_starts_at_once_without_torch(verb):
+    code = (
+        "import atexit, sys, time\n"
+        "atexit.register(lambda: print('torch' in sys.modules, time.process_time(), file=sys.stderr))\n"
+        f"sys.argv = ['trivox', {verb!r}]\nfrom trivox.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    torch_loaded, seconds = done.stderr.split()
+    assert torch_loaded == "False"
+    assert float(seconds) < 0.5
+    assert done.stdout
+
+
+def test_help_names_every_verb_and_the_notice(run):
+    text = " ".join(run("--help").split())
+    assert "Research use only" in text
+    assert all(verb in text for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(run, verb):
+    assert "Usage" in run(verb, "--help")
+
+
+def test_version(run):
+    assert run("--version").strip() == __version__
+
+
+def test_doctor_lists_the_machine(run):
+    text = run("doctor")
+    assert all(word in text for word in ("trivox", "python", "torch", "cores", "memory", "gpu", "free disk"))
+
+
+# -- data --------------------------------------------------------------------------------------------------------------
+def test_check_counts_cases_and_writes_findings(run, tiny_data, tmp_path):
+    text = run("check", tiny_data, "--out", "check.json")
+    assert "6 cases, 5 to train on, manifest layout" in text
+    assert json.loads((tmp_path / "check.json").read_text())["errors"] == 0
+
+
+def test_plan_shows_decisions_and_writes_two_files(run, tiny_data, tmp_path):
+    text = run("plan", tiny_data, "--network", "unet-tiny", "--memory-gb", 1, "--out", "p/plan.json")
+    assert "spacing" in text
+    assert json.loads((tmp_path / "p" / "plan.json").read_text())["network"] == "unet-tiny"
+    assert (tmp_path / "p" / "fingerprint.json").exists()
+    again = json.loads((tmp_path / "p" / "plan.json").read_text())
+    run("plan", tiny_data, "--network", "unet-tiny", "--patch-size", 16, 16, 16, "--out", "p/plan.json")
+    assert json.loads((tmp_path / "p" / "plan.json").read_text())["patch_size"] == [16, 16, 16] != again["patch_size"]
+
+
+def test_preprocess_then_train_from_what_it_prepared(run, tiny_data, tiny_options, tmp_path):
+    run("plan", tiny_data, "--network", "unet-tiny", "--patch-size", 16, 16, 16, "--out", "plan.json")
+    assert "5 cases ready" in run("preprocess", tiny_data, "--out", "ready", "--plan", "plan.json")
+    stamp = (tmp_path / "ready" / "phantom_000.image.b2nd").stat().st_mtime_ns
+    run("preprocess", tiny_data, "--out", "ready", "--plan", "plan.json")
+    run("train", tiny_data, "--out", "run", "--plan", "plan.json", "--prepared", "ready", *tiny_options)
+    assert (tmp_path / "ready" / "phantom_000.image.b2nd").stat().st_mtime_ns == stamp
+    assert not (tmp_path / "run" / "prepared").exists()
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+def test_train_leaves_the_run_that_the_contract_names(tiny_run):
+    for name in ("recipe.json", "plan.json", "dataset.json", "metrics.jsonl", "log.txt", "report.html"):
+        assert (tiny_run / name).stat().st_size > 0
+    for name in ("checkpoints/best", "checkpoints/latest", "bundle"):
+        assert (tiny_run / name).is_dir()
+    metrics = json.loads((tiny_run / "validation" / "metrics.json").read_text())
+    assert set(metrics) >= {"convention", "cases", "summary"}
+    assert not list(tiny_run.rglob("*.pkl"))
+    assert not list(tiny_run.rglob(".tmp-*"))
+
+
+def test_train_options_reach_the_recipe(run, tiny_data, tmp_path, tiny_settings):
+    (tmp_path / "recipe.json").write_text(json.dumps({**tiny_settings, "preset": "x", "momentum": 0.5, "seed": 1}))
+    options = [
+        "--recipe",
+        "recipe.json",
+        "--seed",
+        9,
+        "--lr",
+        0.02,
+        "--set",
+        "augmentation.rotation=0.5",
+        "--epochs",
+        1,
+    ]
+    assert "Dice:" in run("train", tiny_data, "--out", "run", "--preset", "quick_test", *options)
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert (recipe["momentum"], recipe["seed"], recipe["learning_rate"], recipe["epochs"]) == (0.5, 9, 0.02, 1)
+    assert recipe["augmentation"]["rotation"] == 0.5
+    assert recipe["preset"] == "quick_test"
+
+
+def test_a_run_is_resumed_only_on_request_and_under_its_own_settings(run, tiny_data, tiny_run, tiny_options, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    with pytest.raises(Exception, match="--resume"):
+        run("train", tiny_data, "--out", "run", *tiny_options)
+    with pytest.raises(Exception, match="was started with seed=12345, not 4"):
+        run("train", tiny_data, "--out", "run", "--resume", "--seed", 4, *tiny_options)
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "already finished" in run("train", tiny_data, "--out", "run", "--resume", *tiny_options)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+
+
+def test_a_run_does_not_continue_on_other_labels(run, tiny_run, tmp_path, tiny_options):
+    from trivox.datasets import PhantomSettings, write_phantoms
+
+    shutil.copytree(tiny_run, tmp_path / "run")
+    write_phantoms(tmp_path / "other", PhantomSettings(cases=4, shape=(12, 12, 12), neighbour=True))
+    with pytest.raises(Exception, match="other channels or labels"):
+        run("train", tmp_path / "other", "--out", "run", "--resume", *tiny_options)
+
+
+def test_fold_all_trains_every_fold_into_one_bundle(run, tiny_data, tiny_options, tmp_path):
+    options = [*tiny_options, "--set=epochs=1", "--set=iterations_per_epoch=1"]
+    run("train", tiny_data, "--out", "run", "--fold", "all", *options)
+    bundle = json.loads((tmp_path / "run" / "bundle" / "bundle.json").read_text())
+    assert [weights["fold"] for weights in bundle["weights"]] == list("01234")
+    cases = json.loads((tmp_path / "run" / "validation" / "metrics.json").read_text())["cases"]
+    assert len(cases) == 5  # every training case was held out once
+    assert "1 of 1" in run("predict", "run", tiny_data / "images" / "phantom_005.nii.gz", "--out", "p")
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+def test_predict_with_run_bundle_and_both(run, tiny_run, tiny_data, tmp_path):
+    run("predict", tiny_run, tiny_data, "--out", "a")
+    run("predict", tiny_run / "bundle", tiny_data / "images", "--out", "b", "--tta", "--probabilities")
+    run("predict", tiny_run, tiny_run / "bundle", tiny_data / "images" / "phantom_001.nii.gz", "--out", "c")
+    assert len(list((tmp_path / "a").glob("*.nii.gz"))) == 6
+    assert len(list((tmp_path / "b").glob("*_probabilities.nii.gz"))) == 6
+    assert [p.name for p in (tmp_path / "c").glob("*.nii.gz")] == ["phantom_001.nii.gz"]
+
+
+def test_predict_only_the_named_cases(run, tiny_run, tiny_data, tmp_path):
+    (tmp_path / "names.txt").write_text("phantom_002\nphantom_004\n")
+    assert "2 of 2" in run("predict", tiny_run, tiny_data, "--out", "a", "--cases", "names.txt")
+
+
+def test_evaluate_from_files_gives_the_figures_of_the_run(run, tiny_run, tiny_data, tmp_path):
+    run("evaluate", tiny_run / "validation" / "predictions", tiny_data, "--out", "m.json")
+    found, expected = json.loads((tmp_path / "m.json").read_text()), json.loads(
+        (tiny_run / "validation" / "metrics.json").read_text()
+    )  # fmt: skip
+    assert found["cases"] == expected["cases"]
+    assert found["summary"] == expected["summary"]
+    assert found["convention"] == expected["convention"]
+
+
+def test_report_of_a_run_and_of_metrics(run, tiny_run, tmp_path):
+    run("report", tiny_run, "--out", "r.html")
+    shutil.copy(tiny_run / "validation" / "metrics.json", tmp_path)
+    run("report", "metrics.json")
+    for name in ("r.html", "metrics.html"):
+        assert "Research use only" in (tmp_path / name).read_text()
+
+
+def test_info_of_networks_and_bundles(run, tiny_run):
+    facts = json.loads(run("info", "unet-tiny", "--json", "--input", 2, 32, 32, 32))
+    assert {"parameters", "gflop", "saved_activation_gib"} <= set(facts)
+    assert facts["input"] == [2, 32, 32, 32]
+    facts = json.loads(run("info", tiny_run / "bundle", "--json"))
+    assert {"parameters", "gflop", "saved_activation_gib"} <= set(facts)
+    assert facts["labels"] == {"organ": 7, "lesion": 300}
+    assert "parameters" in run("info", "unet-small")
+
+
+def test_known_parameter_counts(run):
+    """nnU-Net's plain network and ResEnc at six stages of 128^3."""
+    for name, millions in (("nnunet-plain", 31.2), ("resenc-m", 102.35)):
+        facts = json.loads(run("info", name, "--json"))
+        assert facts["parameters"] / 1e6 == pytest.approx(millions, rel=0.005)
+
+
+def test_demo_goes_all_the_way(run, tmp_path, monkeypatch, tiny_data):
+    text = run("demo", "--out", "demo", "--minutes", 0.01, "--data", tiny_data)
+    assert "test Dice" in text
+    assert (tmp_path / "demo" / "run" / "report.html").exists()
+    assert (tmp_path / "demo" / "predictions" / "phantom_005.nii.gz").exists()
+    assert json.loads((tmp_path / "demo" / "metrics.json").read_text())["cases"].keys() == {"phantom_005"}
+    assert PHANTOMS.test_cases > 0
+    assert list(Quiet().track([1, 2], 2, "x")) == [1, 2]
+
+
+# -- wrong usage -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train"],
+        ["train", "x"],
+        ["nonsense"],
+        ["train", "x", "--out", "y", "--epochs", "many"],
+        ["train", "x", "--out", "y", "--patch-size", "1", "2"],
+        ["predict", "model", "--out", "y"],
+        ["check", "x", "--wrong"],
+    ],
+)
+def test_wrong_usage_exits_with_2(run, arguments):
+    run(*arguments, code=2)
+
+
+def test_debug_shows_the_traceback(monkeypatch, tmp_path):
+    from trivox.errors import TrivoxError
+
+    monkeypatch.setattr(sys, "argv", ["trivox", "check", str(tmp_path / "none"), "--debug"])
+    with pytest.raises(TrivoxError):
+        main()
+    assert os.sep in str(tmp_path)

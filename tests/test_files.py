@@ -1,0 +1,130 @@
+"""Files: nothing half-written under a final name, errors that instruct."""
+
+import errno
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trivox.errors import FormatError, ResourceError
+from trivox.files import atomic_path, read_json, replace_folder, surviving_folder, write_bytes, write_json, write_text
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_written_bytes_are_read_back_and_nothing_else_is_left(tmp_path):
+    write_bytes(tmp_path / "a" / "b.bin", b"\x00\xff")
+    assert (tmp_path / "a" / "b.bin").read_bytes() == b"\x00\xff"
+    assert names(tmp_path / "a") == ["b.bin"]
+
+
+def test_a_temporary_name_is_hidden_and_keeps_all_suffixes(tmp_path):
+    with atomic_path(tmp_path / "case.nii.gz") as temporary:
+        assert temporary.name.startswith(".")
+        assert temporary.name.endswith("case.nii.gz")
+        temporary.write_text("x")
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()])
+def test_an_interrupted_write_leaves_the_old_file_and_no_temporary(tmp_path, error):
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(type(error)), atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise error
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_a_resource_error_that_names_the_file(tmp_path, monkeypatch):
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ResourceError, match=r"a\.bin.*No space left"):
+        write_bytes(tmp_path / "a.bin", b"1")
+    assert names(tmp_path) == []
+
+
+def test_text_is_utf8(tmp_path):
+    write_text(tmp_path / "a.txt", "Größe µ")
+    assert (tmp_path / "a.txt").read_bytes() == "Größe µ".encode()
+
+
+def test_json_turns_what_json_does_not_know_into_null_and_numpy_into_numbers(tmp_path):
+    content = {1: [math.nan, math.inf, -math.inf, 1.5], "a": np.float32(0.5), "b": np.arange(3), "c": (np.nan, None)}
+    write_json(tmp_path / "a.json", content)
+    strict = json.loads((tmp_path / "a.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert strict == {"1": [None, None, None, 1.5], "a": 0.5, "b": [0, 1, 2], "c": [None, None]}
+    assert read_json(tmp_path / "a.json") == strict
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
+def test_malformed_json_is_a_format_error_that_names_the_file(tmp_path, content):
+    (tmp_path / "bad.json").write_bytes(content)
+    with pytest.raises(FormatError, match=r"bad\.json"):
+        read_json(tmp_path / "bad.json")
+
+
+def test_missing_json_is_a_format_error_that_names_the_file(tmp_path):
+    with pytest.raises(FormatError, match=r"none\.json: file not found"):
+        read_json(tmp_path / "none.json")
+
+
+def folder_with(path, text):
+    path.mkdir()
+    (path / "content").write_text(text)
+    return path
+
+
+def content_of(folder):
+    return None if folder is None else (folder / "content").read_text()
+
+
+def test_a_replaced_folder_holds_the_new_content_only(tmp_path):
+    final = tmp_path / "latest"
+    for text in ("one", "two", "three"):
+        replace_folder(folder_with(tmp_path / "new", text), final)
+        assert (content_of(final), names(tmp_path)) == (text, ["latest"])
+
+
+@pytest.mark.parametrize("dies_at", [0, 1])
+def test_a_crash_at_either_rename_leaves_the_old_folder_to_be_found(tmp_path, monkeypatch, dies_at):
+    final = folder_with(tmp_path / "latest", "old")
+    renames, real = [], Path.rename
+
+    def rename(self, target):
+        if len(renames) == dies_at:
+            raise KeyboardInterrupt
+        renames.append(self)
+        return real(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            replace_folder(folder_with(tmp_path / "new", "new"), final)
+    assert content_of(surviving_folder(final)) == "old"
+    shutil.rmtree(tmp_path / "new")
+    replace_folder(folder_with(tmp_path / "new", "newer"), final)  # and the next one heals everything
+    assert (content_of(surviving_folder(final)), names(tmp_path)) == ("newer", ["latest"])
+
+
+def test_a_crash_after_the_renames_leaves_the_new_folder_to_be_found(tmp_path):
+    folder_with(tmp_path / "latest.old", "old")
+    assert content_of(surviving_folder(folder_with(tmp_path / "latest", "new"))) == "new"
+
+
+def test_nothing_survives_where_nothing_was(tmp_path):
+    assert surviving_folder(tmp_path / "latest") is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_a_resource_error(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ResourceError, match="rights"):
+        write_bytes(tmp_path / "a.bin", b"1")
