@@ -90,10 +90,10 @@ def test_plan_shows_decisions_and_writes_two_files(run, tiny_data, tmp_path):
 def test_preprocess_then_train_from_what_it_prepared(run, tiny_data, tiny_options, tmp_path):
     run("plan", tiny_data, "--network", "unet-tiny", "--patch-size", 16, 16, 16, "--out", "plan.json")
     assert "5 cases ready" in run("preprocess", tiny_data, "--out", "ready", "--plan", "plan.json")
-    stamp = (tmp_path / "ready" / "phantom_000.image.b2nd").stat().st_mtime_ns
+    stamp = (tmp_path / "ready" / "prepared" / "phantom_000.image.b2nd").stat().st_mtime_ns
     run("preprocess", tiny_data, "--out", "ready", "--plan", "plan.json")
     run("train", tiny_data, "--out", "run", "--plan", "plan.json", "--prepared", "ready", *tiny_options)
-    assert (tmp_path / "ready" / "phantom_000.image.b2nd").stat().st_mtime_ns == stamp
+    assert (tmp_path / "ready" / "prepared" / "phantom_000.image.b2nd").stat().st_mtime_ns == stamp
     assert not (tmp_path / "run" / "prepared").exists()
 
 
@@ -190,7 +190,7 @@ def test_report_of_a_run_and_of_metrics(run, tiny_run, tmp_path):
     shutil.copy(tiny_run / "validation" / "metrics.json", tmp_path)
     run("report", "metrics.json")
     for name in ("r.html", "metrics.html"):
-        assert "Research use only" in (tmp_path / name).read_text()
+        assert "Research use only" in (tmp_path / name).read_text(encoding="utf-8")
 
 
 def test_info_of_networks_and_bundles(run, tiny_run):

@@ -23,7 +23,7 @@ def loaded_by(code):
 
 def test_imports_point_one_way():
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -35,14 +35,14 @@ def test_the_package_and_its_command_line_load_nothing_heavy():
 
 @each_module
 def test_modules_are_short(path):
-    assert len(path.read_text().splitlines()) <= 400
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
 @each_module
 def test_no_module_executes_data_or_reads_the_environment(path):
     """No eval, no exec, no pickle, weights_only everywhere; only torchrun's variables are read, in `runtime`."""
     imported, found = set(), set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             imported |= {alias.name.split(".")[0] for alias in node.names}
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -67,7 +67,7 @@ def test_no_module_executes_data_or_reads_the_environment(path):
 
 
 def test_runtime_reads_the_variables_of_torchrun_alone():
-    text = (ROOT / "src" / "trivox" / "learning" / "runtime.py").read_text()
+    text = (ROOT / "src" / "trivox" / "learning" / "runtime.py").read_text(encoding="utf-8")
     names = {
         node.args[0].value
         for node in ast.walk(ast.parse(text))
@@ -81,7 +81,7 @@ def test_functions_are_short():
     lengths = sorted(
         node.end_lineno - node.lineno + 1
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef)
     )
     assert lengths[len(lengths) // 2] <= 12

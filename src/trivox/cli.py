@@ -132,7 +132,7 @@ def preprocess(
 
     recipe = make_recipe(preset, _overrides(None, network=network, workers=workers))
     prepared = prepare_run(
-        dataset, out, recipe, runtime=make_runtime("cpu"), plan_file=plan_file, prepared=out, console=Terminal()
+        dataset, out, recipe, runtime=make_runtime("cpu"), plan_file=plan_file, reuse_plan=False, console=Terminal()
     )
     print(f"{len(prepared.dataset.training_cases)} cases ready in {out}")
 

@@ -95,7 +95,7 @@ def test_every_decision_has_a_reason_in_the_table(examples, name, network):
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_any_dataset_gets_a_patch_that_its_strides_divide_and_no_larger_than_needed(describe, data):
-    shape = data.draw(st.tuples(*(st.integers(8, 400),) * 3), label="shape")
+    shape = data.draw(st.tuples(*(st.integers(12, 400),) * 3), label="shape")
     spacing = data.draw(st.tuples(*(st.sampled_from([0.5, 0.8, 1.0, 1.5, 3.0, 6.0]),) * 3), label="spacing")
     network = data.draw(st.sampled_from(["nnunet-plain", "resenc-m", "unet-small"]), label="network")
     plan = make_plan(*describe(shape, spacing, 40, 2), network=network)
@@ -109,7 +109,7 @@ def test_any_dataset_gets_a_patch_that_its_strides_divide_and_no_larger_than_nee
     assert plan.memory.total > 0
 
 
-@pytest.mark.parametrize("asked", [(33, 50, 40), (32, 48, 40), (7, 7, 7)])
+@pytest.mark.parametrize("asked", [(33, 50, 40), (32, 48, 40), (8, 9, 7)])
 def test_a_patch_by_hand_is_padded_to_the_strides_and_says_so(examples, asked):
     plan = make_plan(*examples["hippocampus"], patch_size=asked)
     for size, wanted, step in zip(plan.patch_size, asked, plan.topology.divisor, strict=True):
@@ -122,6 +122,12 @@ def test_a_patch_by_hand_is_padded_to_the_strides_and_says_so(examples, asked):
 @pytest.mark.parametrize("asked", [(32, 32), (0, 8, 8), (8, 8, 8, 8), (-8, 8, 8)])
 def test_an_impossible_patch_is_a_plan_error(examples, asked):
     with pytest.raises(PlanError, match="patch size"):
+        make_plan(*examples["hippocampus"], patch_size=asked)
+
+
+@pytest.mark.parametrize("asked", [(7, 7, 7), (11, 4, 4)])
+def test_a_patch_that_cannot_be_halved_is_a_plan_error(examples, asked):
+    with pytest.raises(PlanError, match="too small"):
         make_plan(*examples["hippocampus"], patch_size=asked)
 
 
@@ -168,9 +174,7 @@ def test_an_unknown_network_lists_the_known_ones(examples):
 
 def with_spacings(describe, spacings, shape):
     fingerprint, _ = describe(shape, (1.0, 1.0, 1.0), 1, 1)
-    cases = tuple(
-        CaseFingerprint(name=str(i), shape=shape, spacing=s, relative_size=1) for i, s in enumerate(spacings)
-    )
+    cases = tuple(CaseFingerprint(name=str(i), shape=shape, spacing=s, relative_size=1) for i, s in enumerate(spacings))
     return fingerprint.model_copy(update={"cases": cases})
 
 

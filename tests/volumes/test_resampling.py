@@ -125,7 +125,9 @@ def test_the_same_shape_changes_nothing():
 
 
 def test_a_constant_stays_constant():
-    torch.testing.assert_close(resize_image(torch.full((1, 5, 6, 7), 3.25), (9, 4, 140)), torch.full((1, 9, 4, 140), 3.25))
+    torch.testing.assert_close(
+        resize_image(torch.full((1, 5, 6, 7), 3.25), (9, 4, 140)), torch.full((1, 9, 4, 140), 3.25)
+    )
 
 
 def test_the_source_is_left_alone():

@@ -17,7 +17,7 @@ from trivox.volumes import Shape
 
 SIGMA = 1 / 8
 """Standard deviation of the window weight as a share of the patch."""
-WEIGHT_FLOOR = 1e-3
+WEIGHT_FLOOR = 1e-4
 """Smallest weight along one axis relative to its peak, so that no voxel divides by almost nothing."""
 VOXELS_A_BATCH = {"cpu": 2**19, "cuda": 2**23}
 """Patch voxels a forward pass; small batches keep a CPU's caches warm, large ones keep a GPU busy."""
@@ -79,7 +79,9 @@ class SlidingWindows:
         rows = torch.zeros(self.outputs, self.patch_size[0], height, width, device=device)
         for index, z in enumerate(starts[0]):
             for part in self._batches(list(product(starts[1], starts[2]))):
-                logits = self._predict(torch.stack([padded[(slice(None), *self._box(z, y, x))] for y, x in part])).to(device)
+                logits = self._predict(torch.stack([padded[(slice(None), *self._box(z, y, x))] for y, x in part])).to(
+                    device
+                )
                 logits *= window_weight
                 for (y, x), window in zip(part, logits, strict=True):
                     rows[:, :, y : y + self.patch_size[1], x : x + self.patch_size[2]] += window

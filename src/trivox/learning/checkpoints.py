@@ -21,7 +21,8 @@ def save_checkpoint(
 ) -> None:
     """Replace `folder` by a new checkpoint; a crash leaves the old or the new one, never a mixture."""
     new = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
-    shutil.rmtree(new, ignore_errors=True)
+    for leftover in folder.parent.glob(f".tmp-*-{folder.name}"):  # of a process killed while saving
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         new.mkdir(parents=True)
         save_weights(network, new / WEIGHTS)

@@ -161,7 +161,9 @@ class _Layers:
         for stage in scales if len(scales) == 1 else scales[:-1]:
             yield self.loss(stage, outputs)
 
-    def block(self, inputs: tuple[int, int], stage: int, *, first: bool = False, concatenated: bool = False) -> list[_Operation]:
+    def block(
+        self, inputs: tuple[int, int], stage: int, *, first: bool = False, concatenated: bool = False
+    ) -> list[_Operation]:
         """Convolution, norm and activation: the norm keeps its input, the activation its result."""
         out, into = self.map(stage), self.map(*inputs)
         weights = inputs[1] * self.topology.features[stage] * math.prod(self.topology.kernels[stage])
@@ -172,7 +174,7 @@ class _Layers:
         ]
 
     def convolution(self, into: int, out: int, weights: int, *, gradient: int, saved: int = 0) -> _Operation:
-        """oneDNN copies input and output gradient (or the weights' gradient) into its layout; bf16 also transposes a sample."""
+        """How oneDNN copies input and gradient (or the weights' gradient) into its layout; bf16 also transposes a sample."""
         if self.bytes == 4:
             return _Operation(saved, gradient, max(into + out, 4 * weights), weights)
         workspace = (into + out) * (self.batch + 1) // self.batch + 4 * weights
@@ -186,7 +188,9 @@ class _Layers:
         first, *rest = self.block(inputs, stage)
         second, norm, activation = self.block((stage, features), stage)
         waiting = out if identity else into
-        yield _Operation(first.saved, first.gradient, first.workspace + (out if identity else 0), first.parameters, -waiting)
+        yield _Operation(
+            first.saved, first.gradient, first.workspace + (out if identity else 0), first.parameters, -waiting
+        )
         yield from (*rest, second, _Operation(norm.saved, norm.gradient, held=waiting if identity else 0))
         if not identity:
             yield self.skip(inputs, stage)

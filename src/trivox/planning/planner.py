@@ -58,6 +58,10 @@ def make_plan(
         grid[3 - dimension :], median[3 - dimension :], patch_size=patch_size,
         voxels=len(fingerprint.cases) * math.prod(median),
     )  # fmt: skip
+    if topology.stages == 1:
+        raise PlanError(
+            f"patch {patch} is too small for a U-Net: no axis can be halved; use at least 8 voxels along two axes"
+        )
     batch = batch_size or batch
     reasons |= search.reasons | _topology_reasons(topology)
     if batch_size:

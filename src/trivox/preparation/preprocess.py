@@ -1,13 +1,12 @@
 """Preparing all training cases of a dataset into a store: in parallel, resumable, naming the case that fails."""
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.reading import read_case
-from trivox.errors import DataError, TrivoxError
+from trivox.errors import DataError, PlanError, TrivoxError
 from trivox.files import read_json, write_json
 from trivox.planning.plan import Plan
 from trivox.preparation.grid import prepare
@@ -22,14 +21,17 @@ def preprocess(
     folder: Path,
     *,
     workers: int = 2,
+    replace: bool = True,
     progress: Callable[[Iterable[str], int], Iterable[str]] = lambda names, total: names,
 ) -> Store:
     """Prepare every labelled training case under `folder`; finished cases of the same plan are kept.
 
+    replace: cases prepared under another plan are removed; otherwise they are a `PlanError`.
+
     Threads, not processes: reading, resampling and compression release the interpreter, and a thread cannot die silently.
     Raises `DataError` naming all cases that failed, after the others are done.
     """
-    store = open_store(folder, plan)
+    store = open_store(folder, plan, replace=replace)
     todo = [case for case in dataset.training_cases if not store.has(case.name)]
     failures: list[str] = []
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
@@ -42,12 +44,16 @@ def preprocess(
     return store
 
 
-def open_store(folder: Path, plan: Plan) -> Store:
-    """The store in `folder`; one made under another plan is emptied."""
+def open_store(folder: Path, plan: Plan, *, replace: bool = True) -> Store:
+    """The store in `folder`; cases prepared under another plan are removed, or refused unless `replace`."""
     store = Store(folder)
     key = plan.preparation_key
     if store.key_file.exists() and read_json(store.key_file) != key:
-        shutil.rmtree(folder)
+        if not replace:
+            raise PlanError(
+                f"{folder}: was prepared under another plan; use --plan with its plan.json, or prepare anew"
+            )
+        store.clear()
     if not store.key_file.exists():
         write_json(store.key_file, key)
     for leftover in folder.glob(".tmp-*"):

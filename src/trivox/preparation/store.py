@@ -33,7 +33,15 @@ class Store:
     @property
     def key_file(self) -> Path:
         """Where the preparation key is kept."""
-        return self.folder / "preparation.json"
+        return self.folder / "preparation-key.json"
+
+    def clear(self) -> None:
+        """Remove all cases and the key, and nothing else that may lie in the folder."""
+        self.key_file.unlink(missing_ok=True)
+        for image in self.folder.glob("*.image.b2nd"):
+            name = image.name.removesuffix(".image.b2nd")
+            for suffix in (".json", ".foreground.npz", ".label.b2nd", ".image.b2nd"):
+                (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 
     def has(self, name: str) -> bool:
         """Whether a case is complete."""

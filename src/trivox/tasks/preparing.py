@@ -38,17 +38,19 @@ def prepare_run(
     runtime: Runtime,
     plan_file: Path | None = None,
     prepared: Path | None = None,
+    reuse_plan: bool = True,
     console: Console,
 ) -> Prepared:
     """Run the stages that are missing in `out`; raises `DataError` if training on the dataset would be wrong.
 
-    plan_file: a plan to use instead of making one; prepared: a folder that 'trivox preprocess' wrote.
+    plan_file: a plan to use instead of making one; prepared: a folder that 'trivox preprocess' wrote; reuse_plan: take
+    the plan that is in `out` already.
     """
     dataset = load_dataset(path)
     checked(dataset, out / "check.json", console)
     save_dataset(dataset, out / "dataset.json")
     fingerprint = fingerprint_of(dataset, out / "fingerprint.json", console)
-    if (out / "plan.json").exists():
+    if reuse_plan and (out / "plan.json").exists():
         plan = read_plan(out / "plan.json")
         _require_fitting(plan, dataset, out / "plan.json")
     elif plan_file is not None:
@@ -61,7 +63,10 @@ def prepare_run(
         f"plan: {plan.network}, patch {_by(plan.patch_size)}, batch {plan.batch_size}, spacing {_by(plan.spacing)} mm, "
         f"about {plan.memory.total / 1e9:.1f} GB"
     )
-    store = preprocessed(dataset, plan, prepared or out / "prepared", recipe, console)
+    store = preprocess(
+        dataset, plan, (prepared or out) / "prepared", workers=max(1, recipe.workers), replace=prepared is None,
+        progress=lambda names, total: console.track(names, total, "preprocessing"),
+    )  # fmt: skip
     return Prepared(dataset, plan, _splits(dataset, out / "splits.json"), store)
 
 
@@ -101,15 +106,6 @@ def plan_for(fingerprint: Fingerprint, dataset: Dataset, recipe: Recipe, *, acti
         fingerprint, dataset, network=recipe.network, dimension=2 if patch is not None and len(patch) == 2 else 3,
         memory_gb=recipe.memory_gb, patch_size=patch, batch_size=recipe.batch_size, optimizer=recipe.optimizer,
         activation_bytes=activation_bytes,
-    )  # fmt: skip
-
-
-def preprocessed(dataset: Dataset, plan: Plan, folder: Path, recipe: Recipe, console: Console) -> Store:
-    """The store of all training cases, finished where it was begun."""
-    workers = max(1, recipe.workers)
-    return preprocess(
-        dataset, plan, folder, workers=workers,
-        progress=lambda names, total: console.track(names, total, "preprocessing"),
     )  # fmt: skip
 
 

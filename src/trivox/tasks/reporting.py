@@ -134,7 +134,7 @@ def headline(metrics: dict[str, Any]) -> str:
     for name, row in summary.items():
         dice = row["dice"]
         if dice["mean"] is not None:
-            low, high = dice["ci95"] if dice["ci95"] else (float("nan"), float("nan"))
+            interval = f" [{dice['ci95'][0]:.3f}, {dice['ci95'][1]:.3f}]" if dice["ci95"] else ""
             shown = "mean over labels" if name == mean_row([n for n in summary if n != name]) else name
-            parts.append(f"{shown} {dice['mean']:.4f} [{low:.3f}, {high:.3f}]")
+            parts.append(f"{shown} {dice['mean']:.4f}{interval}")
     return "Dice: " + ", ".join(parts) + f" (95 % CI over {len(metrics['cases'])} cases)"
