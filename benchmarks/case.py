@@ -235,11 +235,11 @@ def main() -> None:
     kinds = ["auto", "fp32"] if given.fp32 else ["auto"]
     for classes in given.classes:
         if given.quick:
-            compare((40, 64, 64), (32, 32, 32), classes, features=8, steps=60, kinds=kinds, profile=given.profile)
+            compare((32, 48, 48), (32, 32, 32), classes, features=8, steps=20, kinds=kinds, profile=given.profile)
         else:
             patch = (64, 64, 64)
             compare(
-                (100, 160, 160), patch, classes, features=given.features, steps=60, kinds=kinds, profile=given.profile
+                (100, 160, 160), patch, classes, features=given.features, steps=250, kinds=kinds, profile=given.profile
             )
 
 

@@ -5,8 +5,7 @@ set -eu
 cd "$(dirname "$0")"
 "${PYTHON:-python3}" -m venv .venv
 install() { .venv/bin/pip install --quiet --disable-pip-version-check --constraint ../constraints.txt "$@"; }
-# On Linux, PyPI's torch brings CUDA: take the CPU wheel where the index is reachable, PyPI's otherwise.
-install --index-url https://download.pytorch.org/whl/cpu torch==2.13.0 || install torch==2.13.0
+install torch==2.13.0
 install --editable ..
 install "monai>=1.5,<1.7" einops
 install --no-deps nnunetv2==2.8.1 dynamic-network-architectures==0.4.4 batchgenerators==0.25.5 \

@@ -34,9 +34,14 @@ def test_a_temporary_name_is_hidden_and_keeps_all_suffixes(tmp_path):
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()])
 def test_an_interrupted_write_leaves_the_old_file_and_no_temporary(tmp_path, error):
     write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(type(error)), atomic_path(tmp_path / "a.txt") as temporary:
-        temporary.write_text("half")
-        raise error
+
+    def write():
+        with atomic_path(tmp_path / "a.txt") as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
     assert (tmp_path / "a.txt").read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 

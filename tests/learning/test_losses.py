@@ -1,5 +1,7 @@
 """Dice + cross-entropy: value and gradient against plain autograd, ignored voxels, regions, scales."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -212,9 +214,7 @@ def test_supervision_weights_of_five_outputs_are_nnunets():
 def test_supervision_weights_sum_to_one_and_halve(scales):
     weights = supervision_weights(scales)
     assert sum(weights) == pytest.approx(1)
-    assert all(
-        fine == pytest.approx(2 * coarse) or coarse == 0 for fine, coarse in zip(weights, weights[1:], strict=False)
-    )
+    assert all(fine == pytest.approx(2 * coarse) or coarse == 0 for fine, coarse in pairwise(weights))
     assert (weights[-1] == 0) == (scales > 1)
 
 

@@ -1,7 +1,7 @@
 """Forecast of the memory of a training step, by walking backward through the network on paper.
 
 Autograd keeps tensors in the forward pass and lets go of them one operation after the other in the backward pass, while
-gradients of skips and parameters pile up. `_operations` lists what each operation keeps and needs, `_walk` finds the
+gradients of skips and parameters pile up. `_Layers` lists what each operation keeps and needs, `_walk` finds the
 fullest moment. Where oneDNN copies tensors into its own layout, the copies count. Within 15 % of torch's measured
 allocations on a CPU (`tests/planning/test_memory.py`); pure arithmetic, no network is built.
 """

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trivox.datasets.labels import IGNORED
 from trivox.preparation.store import Store
 from trivox.volumes import Array, Shape
 
@@ -43,12 +44,14 @@ class PatchSampler:
     def draw(self, rng: np.random.Generator, position: int) -> PatchRequest:
         """Choose a case and a centre voxel."""
         case = self.cases[int(rng.integers(len(self.cases)))]
-        voxels = {int(index): count for index, count in self.store.facts(case)["present"].items() if int(index) >= 0}
+        counts = {int(index): count for index, count in self.store.facts(case)["present"].items()}
+        voxels = {index: count for index, count in counts.items() if index >= 0}
         present = [index for index in voxels if index > 0]
-        if 0 in voxels and not self.is_forced(position):  # partly unlabelled: keep to labelled voxels
+        partly = IGNORED in counts  # keep to labelled voxels
+        if partly and voxels and not (self.is_forced(position) and present):
             shares = np.array(list(voxels.values())) / sum(voxels.values())
             present = [int(rng.choice(list(voxels), p=shares))]
-        if (self.is_forced(position) or 0 in voxels) and present:
+        if (self.is_forced(position) or partly) and present:
             spots = self.store.foreground(case, present[int(rng.integers(len(present)))])
             z, y, x = (int(v) for v in spots[int(rng.integers(len(spots)))])
             return PatchRequest(case, (z, y, x))
