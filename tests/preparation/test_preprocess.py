@@ -160,3 +160,17 @@ def test_a_killed_process_leaves_nothing_half_written_and_the_rerun_completes(ph
     for case in phantoms.cases:
         for ours, theirs in zip(store.read(case.name), reference.read(case.name), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_store_of_another_plan_is_refused_untouched_where_it_may_not_be_replaced(plan, prepared):
+    before = stamps(prepared.folder)
+    with pytest.raises(PlanError, match="prepared under another plan"):
+        open_store(prepared.folder, plan.model_copy(update={"spacing": (9.0, 9.0, 9.0)}), replace=False)
+    assert stamps(prepared.folder) == before
+    assert open_store(prepared.folder, plan, replace=False).has("phantom_000")
+
+
+def test_emptying_a_store_leaves_files_of_others_alone(plan, prepared):
+    (prepared.folder / "notes.txt").write_text("mine")
+    open_store(prepared.folder, plan.model_copy(update={"spacing": (9.0, 9.0, 9.0)}))
+    assert (prepared.folder / "notes.txt").read_text() == "mine"

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from trivox.inference.windows import Slab
 from trivox.volumes import Shape
-from trivox.volumes.resampling import corner_weights, gather, mixed_cells, nearest, neighbours
+from trivox.volumes.resampling import Corners, corner_weights, gather, mixed_cells, nearest, neighbours
 
-Corners = tuple[Tensor, Tensor, Tensor]
 VOXELS_A_CHUNK = 2**20
 """Restored voxels at a time: bounds the extra memory."""
 

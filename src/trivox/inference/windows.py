@@ -41,8 +41,8 @@ def window_starts(size: int, patch: int, overlap: float) -> list[int]:
 
 
 def axis_weight(patch: int) -> Tensor:
-    """Gaussian weight along one axis, peak 1."""
-    offset = torch.arange(patch, dtype=torch.float32) - (patch - 1) / 2
+    """Gaussian weight along one axis, peak 1 at voxel `patch // 2` as in nnU-Net, so that its models give its labels."""
+    offset = torch.arange(patch, dtype=torch.float32) - patch // 2
     weight = torch.exp(-0.5 * (offset / (patch * SIGMA)) ** 2)
     return (weight / weight.max()).clamp(min=WEIGHT_FLOOR)
 

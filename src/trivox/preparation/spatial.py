@@ -14,7 +14,14 @@ from torch import Tensor
 
 from trivox.config import Augmentation
 from trivox.volumes import Array, Shape, Spacing
-from trivox.volumes.resampling import mixed_cells, vote
+from trivox.volumes.resampling import (
+    apply_along,
+    linear_matrix,
+    mixed_cells,
+    neighbours_of,
+    resample_labels,
+    vote,
+)
 
 CONTROL_POINTS = 8
 """Elastic control points an axis; the displacement in between is interpolated linearly."""
@@ -32,6 +39,11 @@ class SpatialChange:
 
     matrix: Array
     displacement: Array | None = None
+
+    @property
+    def is_scaling(self) -> bool:
+        """Whether nothing but the axes' scale changes."""
+        return self.displacement is None and not (self.matrix - np.diag(self.matrix.diagonal())).any()
 
     def box(self, patch: Shape) -> Shape:
         """Source box that holds everything the patch needs; its size differs from the patch's by even numbers."""
@@ -89,9 +101,30 @@ def apply_spatial(
     images: Tensor, labels: Tensor, changes: Sequence[SpatialChange], patch: Shape
 ) -> tuple[Tensor, Tensor]:
     """Sample `(b, c, *box)` and `(b, *box)` into patches: images linearly, labels by the linear vote of their corners."""
-    grid = sampling_grid(changes, patch, images.shape[2:], images.device)
-    warped = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
-    return warped, torch.stack([_warp_labels(label, at) for label, at in zip(labels, grid, strict=True)])
+    warped = torch.empty(*images.shape[:2], *patch, device=images.device)
+    warped_labels = torch.empty(len(labels), *patch, dtype=labels.dtype, device=labels.device)
+    for index, change in enumerate(changes):
+        if change.is_scaling:
+            warped[index], warped_labels[index] = _scale(images[index], labels[index], change, patch)
+    turned = [index for index, change in enumerate(changes) if not change.is_scaling]
+    if turned:
+        grid = sampling_grid([changes[index] for index in turned], patch, images.shape[2:], images.device)
+        sources = images if len(turned) == len(changes) else images[turned]
+        warped[turned] = F.grid_sample(sources, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+        for index, at in zip(turned, grid, strict=True):
+            warped_labels[index] = _warp_labels(labels[index], at)
+    return warped, warped_labels
+
+
+def _scale(image: Tensor, label: Tensor, change: SpatialChange, patch: Shape) -> tuple[Tensor, Tensor]:
+    """A change along the axes alone is separable: three small matrix products instead of a sampling."""
+    corners = []
+    for axis, (size, new) in enumerate(zip(label.shape, patch, strict=True)):
+        offset = torch.arange(new, dtype=torch.float64) - (new - 1) / 2
+        corners.append(neighbours_of((size - 1) / 2 + float(change.matrix[axis, axis]) * offset, size))
+    for axis in sorted(range(3), key=lambda axis: patch[axis] / label.shape[axis]):  # shrink first
+        image = apply_along(image, linear_matrix(corners[axis], label.shape[axis]), axis)
+    return image, resample_labels(label, corners)
 
 
 def sampling_grid(changes: Sequence[SpatialChange], patch: Shape, box: Sequence[int], device: torch.device) -> Tensor:
@@ -116,20 +149,29 @@ def sampling_grid(changes: Sequence[SpatialChange], patch: Shape, box: Sequence[
 
 
 def _warp_labels(label: Tensor, grid: Tensor) -> Tensor:
-    """Label `(*box)` at `(z, y, x, 3)` coordinates; only voxels near a boundary are voted on."""
+    """Label `(*box)` at `(z, y, x, 3)` coordinates; only voxels whose cell holds several labels are voted on."""
     mixed = mixed_cells(label)
-    for axis in range(3):  # any of the eight cells round a voxel
-        size = mixed.shape[axis]
-        mixed = mixed.clone()
-        mixed.narrow(axis, 1, size - 1).logical_or_(mixed.narrow(axis, 0, size - 1).clone())
-    packed = (label.float() + 0.5 * mixed)[None, None]  # half numbers mark voxels near a boundary
-    sampled = F.grid_sample(packed, grid[None], mode="nearest", padding_mode="zeros", align_corners=True)[0, 0]
-    result = torch.floor(sampled)
-    undecided = torch.nonzero((sampled != result).reshape(-1))[:, 0]
-    result = result.to(label.dtype)
+    for axis in range(3):
+        mixed.select(axis, -1).fill_(True)  # a cell that reaches over the border is voted on as well
+    # the lowest bit says "vote"; a rim of such cells answers for coordinates outside
+    packed = F.pad((label.to(torch.int32) << 1) | mixed, (1, 1, 1, 1, 1, 1), value=1)
+    found = packed.view(-1)[_cell_index(grid, label.shape)]
+    result = (found >> 1).to(label.dtype)
+    undecided = torch.nonzero((found & 1).view(-1))[:, 0]
     if len(undecided):
         result.view(-1)[undecided] = _vote_at(label, grid.reshape(-1, 3)[undecided])
     return result
+
+
+def _cell_index(grid: Tensor, size: Sequence[int]) -> Tensor:
+    """Flat index, in a box with a rim of one voxel, of the cell that each normalised coordinate lies in."""
+    exact = torch.float32 if math.prod(n + 2 for n in size) < 2**24 else torch.float64  # whole numbers stay whole
+    index: Tensor | None = None
+    for axis, voxels in enumerate(size):
+        at = grid[..., 2 - axis].to(exact).add(1).mul_((voxels - 1) / 2).floor_().add_(1).clamp_(0, voxels + 1)
+        index = at if index is None else index.mul_(voxels + 2).add_(at)
+    assert index is not None
+    return index.long()
 
 
 def _vote_at(label: Tensor, coordinates: Tensor) -> Tensor:

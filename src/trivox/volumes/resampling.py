@@ -14,6 +14,8 @@ from torch import Tensor
 
 from trivox.volumes.volume import Shape
 
+Corners = tuple[Tensor, Tensor, Tensor]
+"""Lower neighbour, upper neighbour and the upper one's weight, for each new voxel along an axis."""
 BAND = 64
 NEGLIGIBLE = 1e-7
 """Matrix entries below this are left out of the bands; far below float32 rounding of the sum."""
@@ -30,15 +32,19 @@ def spline_matrix(size: int, new_size: int, order: int = 3) -> Tensor:
 
         spline = ndimage.zoom(np.eye(size), (new_size / size, 1), order=3, mode="nearest", grid_mode=True)
         return torch.from_numpy(spline.astype(np.float32))
-    low, high, weight = neighbours(size, new_size)
-    rows = torch.arange(new_size)
-    matrix = torch.zeros(new_size, size)
     if order == 0:
-        matrix[rows, nearest(size, new_size)] = 1
-    else:
-        matrix[rows, low] += 1 - weight
-        matrix[rows, high] += weight
-    return matrix
+        at = nearest(size, new_size)
+        return linear_matrix((at, at, torch.zeros(new_size)), size)
+    return linear_matrix(neighbours(size, new_size), size)
+
+
+def linear_matrix(corners: Corners, size: int) -> Tensor:
+    """The `(new, size)` operator of linear interpolation between lower and upper neighbours."""
+    low, high, weight = corners
+    rows = torch.arange(len(low))
+    matrix = torch.zeros(len(low), size)
+    matrix.index_put_((rows, low), 1 - weight, accumulate=True)
+    return matrix.index_put_((rows, high), weight, accumulate=True)
 
 
 def positions(size: int, new_size: int) -> Tensor:
@@ -51,9 +57,14 @@ def nearest(size: int, new_size: int) -> Tensor:
     return torch.floor(positions(size, new_size) + 0.5).long().clamp(0, size - 1)
 
 
-def neighbours(size: int, new_size: int) -> tuple[Tensor, Tensor, Tensor]:
+def neighbours(size: int, new_size: int) -> Corners:
     """For linear interpolation: lower index, upper index (both clamped) and the upper one's float32 weight."""
-    centre = positions(size, new_size).clamp(0, size - 1)
+    return neighbours_of(positions(size, new_size), size)
+
+
+def neighbours_of(centre: Tensor, size: int) -> Corners:
+    """The same for any positions in voxels along an axis of `size`."""
+    centre = centre.clamp(0, size - 1)
     low = torch.floor(centre).long()
     return low, (low + 1).clamp(max=size - 1), (centre - low).float()
 
@@ -112,7 +123,11 @@ def resize_labels(labels: Tensor, shape: Shape, *, nearest_axis: int | None = No
         labels = labels.index_select(nearest_axis, nearest(sizes[nearest_axis], shape[nearest_axis]))
     if tuple(labels.shape) == tuple(shape):
         return labels
-    corners = [neighbours(size, new) for size, new in zip(labels.shape, shape, strict=True)]
+    return resample_labels(labels, [neighbours(size, new) for size, new in zip(labels.shape, shape, strict=True)])
+
+
+def resample_labels(labels: Tensor, corners: Sequence[Corners]) -> Tensor:
+    """The linear vote at new voxels that lie between the `corners` of each axis; see `resize_labels`."""
     result = gather(labels, [low for low, _, _ in corners])
     undecided = torch.nonzero(gather(mixed_cells(labels), [low for low, _, _ in corners]))  # (n, 3)
     for part in undecided.split(2**20):
@@ -142,9 +157,7 @@ def _upper(array: Tensor, axis: int) -> Tensor:
     return torch.cat([array.narrow(axis, 1, size - 1), array.narrow(axis, size - 1, 1)], dim=axis)
 
 
-def corner_weights(
-    voxels: Tensor, corners: Sequence[tuple[Tensor, Tensor, Tensor]], shape: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+def corner_weights(voxels: Tensor, corners: Sequence[Corners], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Flat indices and linear weights `(8, n)` of the corners round new voxels `(n, 3)`; `corners` from `neighbours`."""
     stride = (shape[1] * shape[2], shape[2], 1)
     flat = [torch.zeros(1, dtype=torch.long, device=voxels.device)]
