@@ -176,23 +176,13 @@ def _cell_index(grid: Tensor, size: Sequence[int]) -> Tensor:
 
 def _vote_at(label: Tensor, coordinates: Tensor) -> Tensor:
     """The linear vote of the eight corners at normalised coordinates `(n, 3)` (x, y, z); outside counts as background."""
-    flat, weight = torch.zeros(1, dtype=torch.long, device=label.device), torch.ones(1, device=label.device)
-    flats, weights = [flat], [weight]
-    stride = label.numel()
+    framed = F.pad(label, (1, 1, 1, 1, 1, 1))
+    index, weight = [torch.zeros((), dtype=torch.long, device=label.device)], [torch.ones((), device=label.device)]
     for axis, size in enumerate(label.shape):
-        stride //= size
-        centre = (coordinates[:, 2 - axis] + 1) * ((size - 1) / 2)
+        centre = (coordinates[:, 2 - axis] + 1) * ((size - 1) / 2) + 1
         low = torch.floor(centre)
         share = centre - low
-        pairs = []
-        for index, amount in ((low, 1 - share), (low + 1, share)):
-            inside = (index >= 0) & (index < size)
-            pairs.append((index.clamp(0, size - 1).long() * stride, torch.where(inside, amount, -1.0)))
-        flats = [old + along for old in flats for along, _ in pairs]
-        weights = [torch.where((old < 0) | (amount < 0), -1.0, old * amount) for old in weights for _, amount in pairs]
-    index, amounts = torch.stack(flats), torch.stack(weights)
-    absolute = torch.where(amounts < 0, 0.0, amounts)
-    candidates = torch.where(
-        amounts < 0, torch.zeros((), dtype=label.dtype, device=label.device), label.reshape(-1)[index]
-    )
-    return vote(candidates, absolute)
+        pair = [((low + step).clamp_(0, size + 1).long(), w) for step, w in ((0, 1 - share), (1, share))]
+        index = [old * (size + 2) + along for old in index for along, _ in pair]
+        weight = [old * w for old in weight for _, w in pair]
+    return vote(framed.view(-1)[torch.stack(index)], torch.stack(weight))

@@ -173,6 +173,17 @@ def corner_weights(voxels: Tensor, corners: Sequence[Corners], shape: Sequence[i
 
 def vote(labels: Tensor, weight: Tensor) -> Tensor:
     """The label with the largest summed weight among the candidates `(k, n)`; ties go to the smallest label."""
+    low, high = torch.aminmax(labels, dim=0)
+    is_low = labels == low
+    share = (weight * is_low).sum(0)
+    best = torch.where(share >= weight.sum(0) - share, low, high)
+    several = torch.nonzero(~(is_low | (labels == high)).all(0))[:, 0]  # few voxels see more than two labels
+    if len(several):
+        best[several] = _vote_of_many(labels[:, several], weight[:, several])
+    return best
+
+
+def _vote_of_many(labels: Tensor, weight: Tensor) -> Tensor:
     best, best_weight = labels[0].clone(), torch.full_like(weight[0], -1)
     for candidate in labels:
         total = (weight * (labels == candidate)).sum(0)
