@@ -141,6 +141,22 @@ def test_a_run_is_resumed_only_on_request_and_under_its_own_settings(run, tiny_d
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
 
 
+def test_a_run_is_never_continued_under_another_fold(run, tiny_data, tiny_run, tiny_options, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    with pytest.raises(Exception, match="holds fold 0, not 1"):
+        run("train", tiny_data, "--out", "run", "--resume", "--fold", 1, *tiny_options)
+
+
+def test_a_run_is_never_continued_on_other_cases(run, tiny_data, tiny_run, tiny_options, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    shutil.copytree(tiny_data, tmp_path / "fewer")
+    manifest = tmp_path / "fewer" / "manifest.json"
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    manifest.write_text(json.dumps({**content, "cases": content["cases"][1:]}), encoding="utf-8")
+    with pytest.raises(Exception, match="training cases changed"):
+        run("train", tmp_path / "fewer", "--out", "run", "--resume", *tiny_options)
+
+
 def test_a_run_does_not_continue_on_other_labels(run, tiny_run, tmp_path, tiny_options):
     from trivox.datasets import PhantomSettings, write_phantoms
 

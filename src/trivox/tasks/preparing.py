@@ -67,7 +67,7 @@ def prepare_run(
         dataset, plan, (prepared or out) / "prepared", workers=max(1, recipe.workers), replace=prepared is None,
         progress=lambda names, total: console.track(names, total, "preprocessing"),
     )  # fmt: skip
-    return Prepared(dataset, plan, _splits(dataset, out / "splits.json"), store)
+    return Prepared(dataset, plan, _splits(dataset, out), store)
 
 
 def checked(dataset: Dataset, file: Path, console: Console) -> None:
@@ -109,9 +109,18 @@ def plan_for(fingerprint: Fingerprint, dataset: Dataset, recipe: Recipe, *, acti
     )  # fmt: skip
 
 
-def _splits(dataset: Dataset, file: Path) -> tuple[Split, ...]:
-    splits = make_splits(dataset.training_cases, folds=FOLDS)
-    write_json(file, [asdict(split) for split in splits])
+def started(run: Path) -> bool:
+    """Whether training in `run` has left a checkpoint."""
+    return any(run.glob("**/checkpoints/latest*"))
+
+
+def _splits(dataset: Dataset, out: Path) -> tuple[Split, ...]:
+    """The folds; those that a started run was trained with may not change, or it would be validated on its own cases."""
+    splits, file = make_splits(dataset.training_cases, folds=FOLDS), out / "splits.json"
+    content = [{name: list(names) for name, names in asdict(split).items()} for split in splits]
+    if file.exists() and started(out) and read_json(file) != content:
+        raise DataError(f"{out}: the training cases changed since this run began; choose another --out")
+    write_json(file, content)
     return splits
 
 

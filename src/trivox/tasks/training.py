@@ -22,7 +22,7 @@ from trivox.planning.plan import Plan
 from trivox.preparation.batches import BatchSource
 from trivox.preparation.sampler import PatchSampler
 from trivox.tasks.console import Console, Quiet
-from trivox.tasks.preparing import Prepared, prepare_run
+from trivox.tasks.preparing import Prepared, prepare_run, started
 from trivox.tasks.reporting import report_run
 from trivox.tasks.segmentation import SegmentationObjective
 from trivox.tasks.validating import validate_folds
@@ -73,13 +73,13 @@ def train(request: RunRequest, *, console: Console | None = None) -> dict[str, A
 def settle_recipe(request: RunRequest) -> Recipe:
     """The recipe of a new run, or the saved one when resuming; a run is never continued under other settings."""
     file = request.out / "recipe.json"
+    _require_same_part(request)
     recipe = make_recipe(request.preset, request.overrides)
     if not file.exists():
         write_json(file, recipe.model_dump(mode="json")) if rank() == 0 else None
         return recipe
     saved = read_recipe(read_json(file))
-    started = any(request.out.glob("**/checkpoints/latest*"))
-    if started and not request.resume:
+    if started(request.out) and not request.resume:
         raise RecipeError(f"{request.out}: holds a run already; add --resume to continue it, or choose another --out")
     if request.resume:
         _require_same(saved, request)
@@ -90,6 +90,17 @@ def settle_recipe(request: RunRequest) -> Recipe:
     ):
         (request.out / "plan.json").unlink(missing_ok=True)  # nothing was trained yet: plan anew for the new recipe
     return recipe
+
+
+def _require_same_part(request: RunRequest) -> None:
+    """A run keeps its fold and task: under another fold its weights would be validated on what they were trained on."""
+    file, wanted = request.out / "run.json", {"fold": request.fold, "task": request.task}
+    if file.exists() and started(request.out):
+        kept = read_json(file)
+        if kept != wanted:
+            raise RecipeError(f"{request.out}: holds fold {kept.get('fold')}, not {request.fold}; choose another --out")
+    elif rank() == 0:
+        write_json(file, wanted)
 
 
 def _require_same(saved: Recipe, request: RunRequest) -> None:
