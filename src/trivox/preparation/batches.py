@@ -78,9 +78,9 @@ def finish(raw: RawBatch, device: torch.device) -> tuple[Tensor, Tensor]:
         boxes, box_labels = (part.to(device, non_blocking=True) for part in raw.boxed)
         patch = images.shape[2:]
         warped, warped_labels = apply_spatial(boxes, box_labels, raw.spatial, (patch[0], patch[1], patch[2]))
-        order = _positions(len(images), raw.warped, device)
-        images = torch.cat([images, warped])[order]
-        labels = torch.cat([labels, warped_labels])[order]
+        images, labels = (
+            _interleave(plain, other, raw.warped) for plain, other in ((images, warped), (labels, warped_labels))
+        )
     if raw.intensity:
         images = apply_intensity(images.contiguous(), raw.intensity)
         images, labels = mirror(images, labels, raw.intensity)
@@ -121,11 +121,11 @@ def _stack(
     )
 
 
-def _positions(plain: int, warped: list[int], device: torch.device) -> Tensor:
-    """Gather order that puts `plain` kept samples and the warped ones back into their places."""
-    total = plain + len(warped)
-    order = torch.empty(total, dtype=torch.long)
-    kept = [index for index in range(total) if index not in set(warped)]
-    order[kept] = torch.arange(plain)
-    order[warped] = torch.arange(plain, total)
-    return order.to(device)
+def _interleave(plain: Tensor, warped: Tensor, places: list[int]) -> Tensor:
+    """One batch with the warped samples at their places and the plain ones in between."""
+    if not len(plain):
+        return warped
+    result = torch.empty(len(plain) + len(warped), *plain.shape[1:], dtype=plain.dtype, device=plain.device)
+    result[places] = warped
+    result[[index for index in range(len(result)) if index not in places]] = plain
+    return result

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trivox.config import Augmentation
 from trivox.volumes import Array
-from trivox.volumes.resampling import apply_each, blur_matrices, low_resolution_matrix
+from trivox.volumes.resampling import apply_along, blur_matrix, low_resolution_matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,22 +97,23 @@ def _chosen(drawn: Array, neutral: float) -> list[int]:
 
 
 def _blur(volumes: Tensor, sigmas: Array) -> None:
-    chosen = _chosen(sigmas[:, 0], 0)
-    if chosen:
-        drawn = torch.from_numpy(sigmas[chosen]).float()
-        operators = [blur_matrices(size, drawn[:, axis]) for axis, size in enumerate(volumes.shape[1:])]
-        volumes[chosen] = apply_each(volumes[chosen], operators)
+    for index in _chosen(sigmas[:, 0], 0):
+        drawn = torch.from_numpy(sigmas[index]).float()
+        _apply(volumes, index, [blur_matrix(size, sigma) for size, sigma in zip(volumes.shape[1:], drawn, strict=True)])
 
 
 def _coarsen(volumes: Tensor, zooms: Array) -> None:
-    chosen = _chosen(zooms, 1)
-    if chosen:
-        sizes = volumes.shape[1:]
-        operators = [
-            torch.stack([low_resolution_matrix(size, max(1, round(size * float(zooms[i])))) for i in chosen])
-            for size in sizes
-        ]
-        volumes[chosen] = apply_each(volumes[chosen], operators)
+    for index in _chosen(zooms, 1):
+        coarse = [max(1, round(size * float(zooms[index]))) for size in volumes.shape[1:]]
+        _apply(volumes, index, [low_resolution_matrix(n, m) for n, m in zip(volumes.shape[1:], coarse, strict=True)])
+
+
+def _apply(volumes: Tensor, index: int, operators: Sequence[Tensor]) -> None:
+    """One banded product an axis: blur and low resolution are local, most of their matrices is zero."""
+    volume = volumes[index : index + 1]
+    for axis, operator in enumerate(operators):
+        volume = apply_along(volume, operator, axis)
+    volumes[index] = volume[0]
 
 
 def _brighten(volumes: Tensor, factors: Array) -> None:

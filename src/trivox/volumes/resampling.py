@@ -145,16 +145,20 @@ def gather(array: Tensor, index: Sequence[Tensor]) -> Tensor:
 
 def mixed_cells(labels: Tensor) -> Tensor:
     """Whether the cell from voxel (z, y, x) to its upper neighbours (clamped at the border) holds several labels."""
-    mixed = torch.zeros(labels.shape, dtype=torch.bool, device=labels.device)
+    for axis, size in enumerate(labels.shape):
+        labels = torch.cat([labels, labels.narrow(axis, size - 1, 1)], dim=axis)
+    return mixed_inner_cells(labels)
+
+
+def mixed_inner_cells(labels: Tensor) -> Tensor:
+    """The same for the cells between voxels, one fewer than voxels along each axis."""
     low, high = labels, labels
-    for axis in range(labels.ndim):  # running minimum and maximum over the cell's corners
-        low, high = torch.minimum(low, _upper(low, axis)), torch.maximum(high, _upper(high, axis))
-    return torch.ne(low, high, out=mixed)
-
-
-def _upper(array: Tensor, axis: int) -> Tensor:
-    size = array.shape[axis]
-    return torch.cat([array.narrow(axis, 1, size - 1), array.narrow(axis, size - 1, 1)], dim=axis)
+    for axis, size in enumerate(labels.shape):  # running minimum and maximum over the cell's corners
+        low, high = (
+            op(part.narrow(axis, 0, size - 1), part.narrow(axis, 1, size - 1))
+            for op, part in ((torch.minimum, low), (torch.maximum, high))
+        )
+    return low != high
 
 
 def corner_weights(voxels: Tensor, corners: Sequence[Corners], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -192,22 +196,17 @@ def _vote_of_many(labels: Tensor, weight: Tensor) -> Tensor:
     return best
 
 
-def blur_matrices(size: int, sigmas: Tensor) -> Tensor:
-    """Gaussian blur of one axis as `(k, size, size)` operators for `(k,)` sigmas in voxels.
+def blur_matrix(size: int, sigma: Tensor | float) -> Tensor:
+    """Gaussian blur of one axis as a `(size, size)` operator; sigma in voxels.
 
     Equals `scipy.ndimage.gaussian_filter1d` (truncate 4, mode "nearest").
     """
-    radius = torch.floor(4 * sigmas + 0.5)
-    reach = int(radius.max())
-    taps = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    weights = torch.exp(-0.5 * (taps / sigmas[:, None].clamp(min=1e-6)) ** 2)
-    weights = weights * (taps.abs() <= radius[:, None])
-    weights = weights / weights.sum(1, keepdim=True)  # (k, taps)
-    columns = (torch.arange(size)[:, None] + taps.long()).clamp(0, size - 1)
-    matrix = torch.zeros(len(sigmas), size, size)
-    return matrix.scatter_add_(
-        2, columns.expand(len(sigmas), -1, -1), weights[:, None].expand(-1, size, -1).contiguous()
-    )
+    reach = int(4 * float(sigma) + 0.5)
+    taps = torch.arange(-reach, reach + 1)
+    weights = torch.exp(-0.5 * (taps / max(float(sigma), 1e-6)) ** 2)
+    columns = (torch.arange(size)[:, None] + taps).clamp(0, size - 1)
+    matrix = torch.zeros(size, size)
+    return matrix.scatter_add_(1, columns, (weights / weights.sum()).expand(size, -1).contiguous())
 
 
 @lru_cache(maxsize=512)
@@ -219,11 +218,3 @@ def low_resolution_matrix(size: int, coarse: int) -> Tensor:
     matrix = torch.zeros(size, size)
     matrix.index_put_((rows, taken[low]), 1 - weight, accumulate=True)
     return matrix.index_put_((rows, taken[high]), weight, accumulate=True)
-
-
-def apply_each(batch: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Apply to each volume of `(k, z, y, x)` its own operators: three `(k, n, n)` tensors for z, y, x."""
-    count, depth, height, width = batch.shape
-    along_z, along_y, along_x = (matrix.to(batch) for matrix in matrices)
-    batch = torch.bmm(along_z, batch.reshape(count, depth, height * width)).reshape(batch.shape)
-    return along_y[:, None] @ batch @ along_x[:, None].transpose(-1, -2)
