@@ -150,9 +150,9 @@ def sampling_grid(changes: Sequence[SpatialChange], patch: Shape, box: Sequence[
 def _warp_labels(label: Tensor, grid: Tensor) -> Tensor:
     """Label `(*box)` at `(z, y, x, 3)` coordinates; only voxels whose cell holds several labels are voted on."""
     # the lowest bit says "vote"; a rim of such cells answers for coordinates at the border and outside
-    small = (
-        label.to(torch.uint8) if int(label.max()) < 128 else label.to(torch.int32)
-    )  # bytes: a quarter of the traffic
+    low, high = torch.aminmax(label)
+    narrow = int(low) >= -64 and int(high) < 64  # bytes: a quarter of the memory traffic
+    small = label.to(torch.int8 if narrow else torch.int32)
     vote_cells = F.pad(mixed_inner_cells(small), (1, 2, 1, 2, 1, 2), value=True)
     packed = F.pad(small << 1, (1, 1, 1, 1, 1, 1)) | vote_cells
     found = packed.view(-1)[_cell_index(grid, label.shape)]
