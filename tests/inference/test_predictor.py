@@ -150,6 +150,17 @@ def test_array_in_labels_out(trained):
         assert np.array_equal(found, trained.predict_volume(volume).labels.array[0])
 
 
+def test_files_in_label_file_out(trained, tmp_path):
+    channels = [IMAGE.with_array(part[None]) for part in IMAGE.array]
+    paths = [tmp_path / f"channel_{index}.nii.gz" for index in range(len(channels))]
+    for path, channel in zip(paths, channels, strict=True):
+        write_volume(path, channel)
+    prediction = trained.predict_file(paths, out=tmp_path / "labels.nii.gz")
+    written = read_volume(tmp_path / "labels.nii.gz")
+    np.testing.assert_array_equal(written.array, prediction.labels.array)
+    np.testing.assert_array_equal(prediction.labels.array, trained.predict_volume(IMAGE).labels.array)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 18, 15), (3, 2, 40)])
 def test_images_smaller_than_a_patch_are_predicted_and_doubted(trained, shape):
     array = np.random.default_rng(0).integers(1, 900, (1, *shape)).astype(np.int16)

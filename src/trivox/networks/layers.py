@@ -5,7 +5,6 @@ Kernels are given an axis, so the same layers serve slices (a kernel of 1 along 
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 SLOPE = 0.01
@@ -85,8 +84,3 @@ def initialise(network: nn.Module) -> None:
 def parameters_of(network: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
-
-
-def outputs_dtype(logits: Tensor | Sequence[Tensor]) -> torch.dtype:
-    """Type of the finest output."""
-    return (logits if isinstance(logits, Tensor) else logits[0]).dtype

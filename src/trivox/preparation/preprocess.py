@@ -1,6 +1,6 @@
 """Preparing all training cases of a dataset into a store: in parallel, resumable, naming the case that fails."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,8 +11,6 @@ from trivox.files import read_json, write_json
 from trivox.planning.plan import Plan
 from trivox.preparation.grid import prepare
 from trivox.preparation.store import Store
-
-Progress = Callable[[Iterable[str], int], Iterator[str]]
 
 
 def preprocess(
@@ -71,8 +69,3 @@ def _prepare_one(case: Case, plan: Plan, store: Store, failures: list[str]) -> s
     except (TrivoxError, MemoryError) as error:
         failures.append(f"{case.name}: {error}" if case.name not in str(error) else str(error))
     return case.name
-
-
-def prepared_names(store: Store, cases: Sequence[Case]) -> list[str]:
-    """Names of the cases that are in the store."""
-    return [case.name for case in cases if store.has(case.name)]
