@@ -145,6 +145,9 @@ def test_a_run_is_never_continued_under_another_fold(run, tiny_data, tiny_run, t
     shutil.copytree(tiny_run, tmp_path / "run")
     with pytest.raises(Exception, match="holds fold 0, not 1"):
         run("train", tiny_data, "--out", "run", "--resume", "--fold", 1, *tiny_options)
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(Exception, match=r"run\.json: file not found"):
+        run("train", tiny_data, "--out", "run", "--resume", "--fold", 1, *tiny_options)
 
 
 def test_a_run_is_never_continued_on_other_cases(run, tiny_data, tiny_run, tiny_options, tmp_path):

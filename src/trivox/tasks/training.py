@@ -95,8 +95,8 @@ def settle_recipe(request: RunRequest) -> Recipe:
 def _require_same_part(request: RunRequest) -> None:
     """A run keeps its fold and task: under another fold its weights would be validated on what they were trained on."""
     file, wanted = request.out / "run.json", {"fold": request.fold, "task": request.task}
-    if file.exists() and started(request.out):
-        kept = read_json(file)
+    if started(request.out):
+        kept = read_json(file)  # a run whose fold is not known is refused as well
         if kept != wanted:
             raise RecipeError(f"{request.out}: holds fold {kept.get('fold')}, not {request.fold}; choose another --out")
     elif rank() == 0:
