@@ -150,6 +150,12 @@ def test_a_run_is_never_continued_under_another_fold(run, tiny_data, tiny_run, t
         run("train", tiny_data, "--out", "run", "--resume", "--fold", 1, *tiny_options)
 
 
+def test_a_mistyped_dataset_leaves_no_run_behind(run, tiny_options, tmp_path):
+    with pytest.raises(Exception, match="nowhere: not found"):
+        run("train", tmp_path / "nowhere", "--out", "run", *tiny_options)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_is_never_continued_on_other_cases(run, tiny_data, tiny_run, tiny_options, tmp_path):
     shutil.copytree(tiny_run, tmp_path / "run")
     shutil.copytree(tiny_data, tmp_path / "fewer")

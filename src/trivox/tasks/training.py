@@ -9,7 +9,7 @@ from typing import Any
 import torch.distributed as dist
 
 from trivox.config import Recipe, make_recipe, read_recipe
-from trivox.errors import BundleError, RecipeError
+from trivox.errors import BundleError, FormatError, RecipeError
 from trivox.files import read_json, surviving_folder, write_json
 from trivox.inference.bundle import write_bundle
 from trivox.inference.postprocess import Postprocessing
@@ -56,6 +56,8 @@ def train(request: RunRequest, *, console: Console | None = None) -> dict[str, A
     """
     if request.task not in TASKS:
         raise RecipeError(f"task '{request.task}' does not exist; choose one of {', '.join(TASKS)}")
+    if not request.dataset.exists():  # before anything is written
+        raise FormatError(f"{request.dataset}: not found; check the path")
     recipe = settle_recipe(request)
     runtime = make_runtime(request.device, recipe.precision)
     with process_group(runtime.device):
