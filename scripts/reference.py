@@ -6,7 +6,7 @@ import typer
 from typer.main import get_command
 
 from trivox.cli import app
-from trivox.config import PRESETS, Augmentation, Recipe
+from trivox.config import PRESETS, Augmentation, LossOptions, Recipe
 
 DOCS = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -53,7 +53,7 @@ def recipe_page() -> str:
         "`trivox train --set key=value`; nested settings with a dot: `--set augmentation.rotation=0.5`.",
         "",
     ]
-    for title, model in (("Settings", Recipe), ("Augmentation", Augmentation)):
+    for title, model in (("Settings", Recipe), ("Augmentation", Augmentation), ("Loss options", LossOptions)):
         lines += [
             f"## {title}",
             "",
@@ -63,7 +63,7 @@ def recipe_page() -> str:
             "|---|---|---|",
         ]
         for name, field in model.model_fields.items():
-            default = "see below" if name == "augmentation" else f"`{field.default}`"
+            default = "see below" if name in {"augmentation", "loss_options"} else f"`{field.default}`"
             lines.append(f"| `{name}` | {default} | {field.description or ''} |")
         lines.append("")
     lines += ["## Presets", "", "| preset | changes |", "|---|---|"]

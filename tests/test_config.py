@@ -49,7 +49,7 @@ def test_a_recipe_is_frozen():
         ({"epochs": 0}, "epochs"),
         ({"patch_size": [1, 2, 3, 4]}, "patch_size"),
         ({"patch_size": [0, 8, 8]}, "patch_size"),
-        ({"dice_weight": 0, "cross_entropy_weight": 0}, "dice_weight"),
+        ({"loss": {"dice": 0}}, "loss"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(override, named):

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from trivox.errors import RecipeError
 
@@ -51,17 +51,63 @@ class Augmentation(BaseModel):
     per_channel: Probability = 0.5
 
 
+LossName = Literal[
+    "dice", "generalised_dice", "cross_entropy", "top_k_cross_entropy", "focal", "tversky", "focal_tversky", "lovasz",
+    "cl_dice", "boundary", "hausdorff",
+]  # fmt: skip
+
+
+class LossOptions(BaseModel):
+    """Constants of the losses; see `trivox.learning.losses` for formulas and sources."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread evenly over all classes")
+    class_weights: Literal["none", "inverse_frequency", "effective_number"] = Field(
+        "none", description="weights of the classes in cross-entropy and focal loss, from voxel counts"
+    )
+    effective_number_beta: float = Field(0.999, ge=0, lt=1, description="of class weights by effective number")
+    focal_gamma: float = Field(2.0, ge=0, description="how much easy voxels lose weight")
+    tversky_alpha: float = Field(0.3, ge=0, description="weight of false positives")
+    tversky_beta: float = Field(0.7, ge=0, description="weight of false negatives")
+    focal_tversky_gamma: Positive = Field(4 / 3, description="the loss is (1 - Tversky index) to the power 1 / gamma")
+    top_k: float = Field(0.1, gt=0, le=1, description="share of the hardest voxels in top_k_cross_entropy")
+    cl_dice_iterations: Count = Field(
+        10, description="of the soft skeleton: the radius of the thickest tube, in voxels"
+    )
+    hausdorff_power: Positive = Field(2.0, description="of the distances in the Hausdorff loss")
+    adaptive: Literal["none", "uncertainty", "balancing"] = Field(
+        "none", description="learnt weights of the loss terms: by uncertainty, or by balancing their speed"
+    )
+
+
 class Recipe(BaseModel):
     """How to train. The defaults are nnU-Net's recipe (Isensee et al. 2021) unless a preset changes them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str = Field("production", description="the preset these settings started from")
-    network: str = Field("resenc-m", description="network family: nnunet-plain, resenc-m/l/xl, unet-small, unet-tiny")
+    network: str = Field("resenc-m", description="network family, see 'trivox info --help'")
+    network_options: dict[str, bool | int | float | str] = Field(
+        {}, description="options of the network, for example attention=none, drop_path=0.2, dropout=0.1"
+    )
+    pretrained: str | None = Field(
+        None, description="bundle, run or safetensors file whose weights training starts from"
+    )
+    freeze_encoder: Probability = Field(
+        0.0, description="share of training during which the encoder keeps its pretrained weights; 1: throughout"
+    )
+    unfreezing: Literal["at_once", "staged"] = Field(
+        "at_once", description="staged: one encoder stage after the other, deepest first"
+    )
     memory_gb: Positive | None = Field(None, description="memory to plan for; None: the network family's own target")
     patch_size: tuple[int, ...] | None = Field(None, description="voxels (z, y, x); None: planned")
     batch_size: Count | None = Field(None, description="samples a step over all ranks; None: planned")
-    micro_batch: Count | None = Field(None, description="samples a forward pass; None: the whole batch at once")
+    micro_batch: Count | Literal["auto"] | None = Field(
+        None, description="samples a forward pass; auto: what the forecast says fits; None: the whole batch at once"
+    )
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+    compile: bool = Field(False, description="compile the network with torch.compile; pays in long runs")
 
     epochs: Count = Field(1000, description="length of training, unless minutes is set")
     minutes: Positive | None = Field(None, description="training time; the schedule follows it instead of the epochs")
@@ -79,8 +125,14 @@ class Recipe(BaseModel):
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the schedule spent on a linear warm-up")
     gradient_clip: Positive = Field(12.0, description="largest norm of all gradients together")
 
-    dice_weight: float = Field(1.0, ge=0, description="of 1 - soft Dice in the loss")
-    cross_entropy_weight: float = Field(1.0, ge=0, description="of cross-entropy (labels) or BCE (regions)")
+    weights_ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of the moving average of the weights that is validated and kept; 0: none"
+    )
+
+    loss: dict[LossName, Annotated[float, Field(ge=0)]] = Field(
+        {"dice": 1.0, "cross_entropy": 1.0}, description="terms and their weights; also written dice+0.5*focal"
+    )
+    loss_options: LossOptions = Field(LossOptions(), description="constants of the losses")
     batch_dice: bool | None = Field(None, description="Dice over the whole batch; None: planned")
     deep_supervision: bool = Field(True, description="a loss at every decoder resolution")
     foreground_fraction: Probability = Field(0.33, description="share of each batch centred on a labelled voxel")
@@ -94,15 +146,31 @@ class Recipe(BaseModel):
     checkpoint_minutes: Positive = Field(10.0, description="between saves of checkpoints/latest, at epoch ends")
     overlap: float = Field(0.5, ge=0, lt=1, description="of neighbouring windows at inference")
     mirrored_inference: bool = Field(False, description="average over all mirrored copies in the final validation")
-    tensorboard: bool = Field(False, description="also write TensorBoard events; needs trivox[track]")
+    keep_best: Count = Field(1, description="best checkpoints to keep")
+    final_weights: Literal["latest", "best", "average"] = Field(
+        "latest", description="what becomes the model; average: the mean of the best checkpoints"
+    )
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        (), description="also log to these; needs trivox[track]"
+    )
+    project: str = Field("trivox", description="name of the project under which wandb and mlflow file the run")
     deterministic: bool = Field(False, description="on GPUs: only algorithms that repeat exactly; slower")
     workers: int = Field(2, ge=0, description="threads that read patches ahead of the training step")
     seed: int = Field(12345, ge=0, description="of weights, patches and augmentation")
 
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _terms(cls, value: Any) -> Any:
+        """`"dice+0.5*focal"` to `{"dice": 1.0, "focal": 0.5}`."""
+        if not isinstance(value, str):
+            return value
+        terms = [term.rpartition("*") for term in value.replace(" ", "").split("+")]
+        return {name: weight or 1.0 for weight, _, name in terms}
+
     @model_validator(mode="after")
     def _coherent(self) -> "Recipe":
-        if self.dice_weight + self.cross_entropy_weight == 0:
-            raise ValueError("dice_weight and cross_entropy_weight cannot both be 0")
+        if not sum(self.loss.values()):
+            raise ValueError("loss needs at least one term with a weight above 0")
         if self.patch_size is not None and (len(self.patch_size) not in (2, 3) or min(self.patch_size) < 1):
             raise ValueError(f"patch_size needs two or three positive sizes, got {self.patch_size}")
         return self
@@ -119,6 +187,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "production": {},
     # Start from --pretrained weights: a tenth of the learning rate, a tenth of the time.
     "fine_tuning": {"learning_rate": 1e-3, "epochs": 100, "warmup": 0.05},
+    # The largest hybrid; its depth asks for a moving average of the weights.
+    "large": {"network": "hybrid-large", "weights_ema": 0.999},
+}  # fmt: skip
+
+# What a family of networks needs unless the preset or the user says otherwise: transformers do not train with nnU-Net's SGD.
+NETWORK_SETTINGS: dict[str, dict[str, Any]] = {
+    "hybrid": {
+        "optimizer": "adamw", "learning_rate": 3e-4, "weight_decay": 5e-2, "warmup": 0.05, "schedule": "cosine",
+        "gradient_clip": 1.0,
+    },
 }  # fmt: skip
 
 
@@ -126,7 +204,9 @@ def make_recipe(preset: str = "production", overrides: Mapping[str, Any] | None 
     """The preset with `overrides` (nested dicts allowed) on top; raises `RecipeError` naming the wrong setting."""
     if preset not in PRESETS:
         raise RecipeError(f"preset '{preset}' does not exist; choose one of {', '.join(PRESETS)}")
-    return read_recipe(_merge({"preset": preset, **PRESETS[preset]}, overrides or {}))
+    base, given = PRESETS[preset], overrides or {}
+    network = str(given.get("network", base.get("network", Recipe.model_fields["network"].default)))
+    return read_recipe(_merge({"preset": preset, **NETWORK_SETTINGS.get(network.split("-")[0], {}), **base}, given))
 
 
 def read_recipe(content: Mapping[str, Any]) -> Recipe:

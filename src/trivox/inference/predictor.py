@@ -198,8 +198,9 @@ def _member(bundle: Bundle, runtime: Runtime, mirror: bool | None, overlap: floa
     networks: list[nn.Module] = []
     for path in bundle.weight_files():
         network = build_network(
-            plan.network, plan.topology, channels=len(plan.channels), outputs=plan.labels.output_channels
-        )
+            plan.network, plan.topology, channels=len(plan.channels), outputs=plan.labels.output_channels,
+            options=plan.network_options,
+        )  # fmt: skip
         try:
             network.load_state_dict(load_weights(path))
         except RuntimeError as error:

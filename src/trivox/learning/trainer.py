@@ -152,7 +152,8 @@ class Trainer:
         """One optimizer step; out of memory halves the micro-batch and repeats the step with the same effective batch."""
         set_rate(self.optimizer, rate_factor(self._share_spent(), self.recipe))
         while True:
-            micro = self.progress.micro_batch or self.recipe.micro_batch or len(images)
+            wanted = self.recipe.micro_batch if isinstance(self.recipe.micro_batch, int) else None
+            micro = self.progress.micro_batch or wanted or len(images)
             try:
                 loss = self._accumulate(images, labels, micro)
                 break

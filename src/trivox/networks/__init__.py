@@ -4,7 +4,8 @@
 `unet-tiny` are lean ones for CPUs.
 """
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
@@ -15,6 +16,8 @@ from trivox.planning.topology import Topology
 __all__ = ["NETWORKS", "Builder", "UNet", "build_network"]
 
 Builder = Callable[..., nn.Module]
+Option = bool | int | float | str
+COMMON = ("topology", "channels", "outputs", "deep_supervision")
 
 
 def plain_unet(topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True) -> UNet:
@@ -40,9 +43,20 @@ NETWORKS: dict[str, Builder] = {
 
 
 def build_network(
-    name: str, topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True
+    name: str,
+    topology: Topology,
+    *,
+    channels: int,
+    outputs: int,
+    deep_supervision: bool = True,
+    options: Mapping[str, Option] | None = None,
 ) -> nn.Module:
-    """Build a network by name; raises `RecipeError` listing the known ones."""
+    """Build a network by name with options of its own; raises `RecipeError` listing what is known."""
     if name not in NETWORKS:
         raise RecipeError(f"network '{name}' does not exist; choose one of {', '.join(NETWORKS)}")
-    return NETWORKS[name](topology, channels=channels, outputs=outputs, deep_supervision=deep_supervision)
+    builder, given = NETWORKS[name], dict(options or {})
+    known = [key for key in inspect.signature(builder).parameters if key not in COMMON]
+    for option in given:
+        if option not in known:
+            raise RecipeError(f"network '{name}' has no option '{option}'; its options: {', '.join(known) or 'none'}")
+    return builder(topology, channels=channels, outputs=outputs, deep_supervision=deep_supervision, **given)

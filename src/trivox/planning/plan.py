@@ -70,6 +70,7 @@ class Plan(BaseModel):
     batch_dice: bool
     network: str
     topology: Topology
+    network_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     memory: MemoryForecast
     reasons: dict[str, str] = Field(default_factory=dict)
 

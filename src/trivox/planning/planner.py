@@ -1,7 +1,7 @@
 """Fingerprint -> plan: nnU-Net's heuristics (Isensee et al. 2021) as arithmetic, with a reason for each decision."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -33,6 +33,7 @@ def make_plan(
     optimizer: str = "sgd",
     activation_bytes: int = 4,
     low_resolution: bool = False,
+    network_options: Mapping[str, bool | int | float | str] | None = None,
 ) -> Plan:
     """Decide spacing, topology, patch, batch and normalisation; no network is built (< 0.1 s).
 
@@ -81,7 +82,7 @@ def make_plan(
         labels=dataset.labels, normalisations=normalisations, axis_order=order, spacing=_three(grid),
         median_shape=_three([round(size) for size in median]), patch_size=_three(patch), batch_size=batch,
         batch_dice=dimension == 2 or (low_grid is not None and not low_resolution), network=network, topology=topology,
-        memory=memory, reasons=reasons,
+        network_options=dict(network_options or {}), memory=memory, reasons=reasons,
     )  # fmt: skip
 
 

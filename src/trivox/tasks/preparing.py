@@ -105,7 +105,7 @@ def plan_for(fingerprint: Fingerprint, dataset: Dataset, recipe: Recipe, *, acti
     return make_plan(
         fingerprint, dataset, network=recipe.network, dimension=2 if patch is not None and len(patch) == 2 else 3,
         memory_gb=recipe.memory_gb, patch_size=patch, batch_size=recipe.batch_size, optimizer=recipe.optimizer,
-        activation_bytes=activation_bytes,
+        activation_bytes=activation_bytes, network_options=recipe.network_options,
     )  # fmt: skip
 
 

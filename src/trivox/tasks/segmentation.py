@@ -33,7 +33,7 @@ class SegmentationObjective:
         """The objective for a plan under a recipe."""
         batch = plan.batch_dice if recipe.batch_dice is None else recipe.batch_dice
         regions = torch.from_numpy(plan.labels.region_table())
-        return cls(plan.labels, recipe.dice_weight, recipe.cross_entropy_weight, batch, regions)
+        return cls(plan.labels, recipe.loss.get("dice", 0.0), recipe.loss.get("cross_entropy", 0.0), batch, regions)
 
     def loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         """Weighted sum over the scales, finest first; `labels` are indices `(b, z, y, x)` at full resolution."""

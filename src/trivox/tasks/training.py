@@ -153,9 +153,9 @@ def train_fold(
     plan, split = prepared.plan, prepared.splits[fold]
     network = build_network(
         plan.network, plan.topology, channels=len(plan.channels), outputs=plan.labels.output_channels,
-        deep_supervision=recipe.deep_supervision,
+        deep_supervision=recipe.deep_supervision, options=plan.network_options,
     )  # fmt: skip
-    log = RunLog(folder, say=console.say, tensorboard=recipe.tensorboard, active=rank() == 0)
+    log = RunLog(folder, say=console.say, tensorboard="tensorboard" in recipe.track, active=rank() == 0)
     trainer = Trainer(
         network=network,
         objective=TASKS[task](plan, recipe),
