@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trivox.inference.windows import SlidingWindows, axis_weight, mirrored, pad_to, window_starts
+from trivox.inference.windows import Slab, SlidingWindows, axis_weight, mirrored, pad_to, window_starts
 from trivox.learning.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"), "fp32")
@@ -29,7 +29,7 @@ def windows(patch, *, networks=None, outputs=3, **settings):
 
 
 def whole(predictor, image):
-    slabs = list(predictor.slabs(image))
+    slabs = [Slab(s.start, s.logits.clone()) for s in predictor.slabs(image)]
     assert [slab.start for slab in slabs] == list(np.cumsum([0] + [s.logits.shape[1] for s in slabs])[:-1])
     return torch.cat([slab.logits for slab in slabs], dim=1)
 
@@ -143,7 +143,7 @@ def test_several_networks_give_the_mean_of_their_logits():
 
 def test_logits_are_float32_whatever_the_precision():
     predictor = SlidingWindows([network()], (6, 5, 4), 3, Runtime(torch.device("cpu"), "bf16"))
-    slabs = list(predictor.slabs(torch.randn(2, 9, 8, 7)))
+    slabs = [Slab(s.start, s.logits.clone()) for s in predictor.slabs(torch.randn(2, 9, 8, 7))]
     assert {slab.logits.dtype for slab in slabs} == {torch.float32}
 
 

@@ -15,7 +15,7 @@ def sliding_window_inference():
 
 def ours(network, image, patch, overlap):
     windows = SlidingWindows([network], patch, 2, Runtime(torch.device("cpu"), "fp32"), overlap=overlap)
-    return torch.cat([slab.logits for slab in windows.slabs(image)], dim=1)
+    return torch.cat([slab.logits.clone() for slab in windows.slabs(image)], dim=1)
 
 
 @torch.no_grad()

@@ -68,21 +68,27 @@ def restore_probabilities(
 def _row_chunks(slabs: Iterable[Slab], corners: list[Corners], shape: Shape) -> Iterable[tuple[Tensor, list[Corners]]]:
     """Pair new rows with the old rows that they lie between, as soon as a slab brings them."""
     low, high, weight = corners[0]
-    held: Tensor | None = None
-    start, done = 0, 0
-    step = max(1, VOXELS_A_CHUNK // (shape[1] * shape[2]))
+    held = Slab(0, torch.empty(0))  # copied rows in front of the slab that the next new rows need as well
+    done, step = 0, max(1, VOXELS_A_CHUNK // (shape[1] * shape[2]))
     for slab in slabs:
-        held, start = (slab.logits, slab.start) if held is None else (torch.cat([held, slab.logits], 1), start)
-        ready = int((high < start + held.shape[1]).sum())
+        end = slab.start + slab.logits.shape[1]
+        ready = int((high < end).sum())
         while done < ready:
             stop = min(done + step, ready)
             first, last = int(low[done:stop].min()), int(high[done:stop].max()) + 1
             along = (low[done:stop] - first, high[done:stop] - first, weight[done:stop])
-            yield held[:, first - start : last - start], [along, *corners[1:]]
+            yield _rows(held, slab, first, last), [along, *corners[1:]]
             done = stop
-        keep = int(low[done]) if done < len(low) else start + held.shape[1]
-        keep = min(keep, start + held.shape[1])
-        held, start = held[:, keep - start :], keep
+        keep = min(int(low[done]), end) if done < len(low) else end
+        held = Slab(keep, _rows(held, slab, keep, end).clone())
+
+
+def _rows(held: Slab, slab: Slab, first: int, last: int) -> Tensor:
+    """Rows `first .. last` from the slab and, where they begin before it, from what was held."""
+    there = slab.logits[:, max(first - slab.start, 0) : max(last - slab.start, 0)]
+    if first >= slab.start:
+        return there
+    return torch.cat([held.logits[:, first - held.start : last - held.start], there], dim=1)
 
 
 def _winning_class(logits: Tensor, corners: list[Corners]) -> Tensor:

@@ -26,7 +26,7 @@ each (31 M parameters, bf16); a GPU wants to be kept busy."""
 
 @dataclass(frozen=True, eq=False)
 class Slab:
-    """Logits `(c, z, y, x)` float32 of rows `start .. start + z` of the network's grid."""
+    """Logits `(c, z, y, x)` float32 of rows `start .. start + z` of the network's grid, valid until the next slab."""
 
     start: int
     logits: Tensor
@@ -69,7 +69,11 @@ class SlidingWindows:
 
     @torch.inference_mode()
     def slabs(self, image: Tensor) -> Iterator[Slab]:
-        """Slabs in order of z that together cover `image` `(c, z, y, x)` exactly once."""
+        """Slabs in order of z that together cover `image` `(c, z, y, x)` exactly once.
+
+        One buffer serves all of them (fresh memory of this size costs more than the sums): use or copy a slab before
+        asking for the next.
+        """
         padded, before = pad_to(image, self.patch_size)
         starts = [window_starts(n, p, self.overlap) for n, p in zip(padded.shape[1:], self.patch_size, strict=True)]
         depth, height, width = padded.shape[1:]
@@ -77,21 +81,22 @@ class SlidingWindows:
         weights = [axis_weight(p).to(device) for p in self.patch_size]
         totals = [_total_weight(s, w, n) for s, w, n in zip(starts, weights, padded.shape[1:], strict=True)]
         window_weight = weights[0][:, None, None] * weights[1][:, None] * weights[2]
+        window_weight /= len(self.networks) * 2 ** len(self.mirror_axes)  # what was summed up becomes a mean
         rows = torch.zeros(self.outputs, self.patch_size[0], height, width, device=device)
         for index, z in enumerate(starts[0]):
             for part in self._batches(list(product(starts[1], starts[2]))):
                 logits = self._predict(torch.stack([padded[(slice(None), *self._box(z, y, x))] for y, x in part])).to(
                     device
                 )
-                logits *= window_weight
                 for (y, x), window in zip(part, logits, strict=True):
-                    rows[:, :, y : y + self.patch_size[1], x : x + self.patch_size[2]] += window
+                    place = rows[:, :, y : y + self.patch_size[1], x : x + self.patch_size[2]]
+                    place.addcmul_(window, window_weight)
             end = starts[0][index + 1] if index + 1 < len(starts[0]) else depth
-            done = rows[:, : end - z] / (totals[0][z:end, None, None] * totals[1][:, None] * totals[2])
+            done = rows[:, : end - z].div_(totals[0][z:end, None, None] * totals[1][:, None] * totals[2])
             slab = _unpad(Slab(z, done), before, image.shape[1:])
             if slab.logits.shape[1]:
                 yield slab
-            rows = torch.cat([rows[:, end - z :], torch.zeros_like(rows[:, : end - z])], dim=1)
+            _advance(rows, end - z)
 
     def _accumulator(self, size: int) -> torch.device:
         """Where a slab of `size` bytes is summed up: on the GPU if three of them fit beside the network, else in memory."""
@@ -111,7 +116,7 @@ class SlidingWindows:
             yield windows[start : start + size]
 
     def _predict(self, patches: Tensor) -> Tensor:
-        """Mean fp32 logits over networks and mirrored copies for `(n, c, z, y, x)`; all copies go through in one batch."""
+        """Sum of the logits over networks and mirrored copies for `(n, c, z, y, x)`; all copies go through in one batch."""
         patches = patches.to(self.runtime.device)
         flips = mirrored(self.mirror_axes)
         copies = torch.cat([patches.flip([axis + 2 for axis in flip]) if flip else patches for flip in flips])
@@ -119,11 +124,11 @@ class SlidingWindows:
         for network in self.networks:
             with self.runtime.autocast():
                 logits = network(copies)
-            for part, flip in zip(logits.float().chunk(len(flips)), flips, strict=True):
+            for part, flip in zip(logits.chunk(len(flips)), flips, strict=True):
                 part = part.flip([axis + 2 for axis in flip]) if flip else part
-                total = part if total is None else total.add_(part)
+                total = part.float() if total is None else total.add_(part)
         assert total is not None
-        return total.div_(len(flips) * len(self.networks))
+        return total
 
 
 def pad_to(image: Tensor, patch: Sequence[int]) -> tuple[Tensor, Shape]:
@@ -141,6 +146,14 @@ def _total_weight(starts: Sequence[int], weight: Tensor, size: int) -> Tensor:
     for start in starts:
         total[start : start + len(weight)] += weight
     return total
+
+
+def _advance(rows: Tensor, steps: int) -> None:
+    """Move the rows `steps` towards the front, in place; zeros follow."""
+    kept = rows.shape[1] - steps
+    for channel in rows:  # the copy in between stays small
+        channel[:kept] = channel[steps:].clone()
+    rows[:, kept:] = 0
 
 
 def _unpad(slab: Slab, before: Shape, size: Sequence[int]) -> Slab:
