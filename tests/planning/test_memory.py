@@ -7,27 +7,27 @@ from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
 from trivox.config import make_recipe
-from trivox.datasets import LabelScheme
+from trivox.learning.losses import LossSetup, make_loss
 from trivox.learning.schedules import make_optimizer
 from trivox.networks import build_network
 from trivox.networks.layers import parameters_of
 from trivox.planning.families import FAMILIES
 from trivox.planning.memory import forecast_memory, parameter_count
-from trivox.planning.topology import pooling
-from trivox.tasks.segmentation import SegmentationObjective
 
 CUBE, FLAT = (1.0, 1.0, 1.0), (5.0, 1.0, 1.0)
+UNETS = [name for name, family in FAMILIES.items() if family.measured is None]
 
 
 def topology_of(network, patch, spacing):
     """The topology that the planner gives for a padded patch; patches of one slice are 2-D."""
     if patch[0] == 1:
-        kernels, strides, padded = pooling(patch[1:], spacing[1:])
-        flat = FAMILIES[network].topology(kernels, strides)
-        update = {"kernels": tuple((1, *k) for k in kernels), "strides": tuple((1, *s) for s in strides)}
+        flat, padded = FAMILIES[network].shape(patch[1:], spacing[1:])
+        update = {
+            "kernels": tuple((1, *k) for k in flat.kernels),
+            "strides": tuple((1, *s) for s in flat.strides),
+        }
         return flat.model_copy(update=update), (1, *padded)
-    kernels, strides, padded = pooling(patch, spacing)
-    return FAMILIES[network].topology(kernels, strides), padded
+    return FAMILIES[network].shape(patch, spacing)
 
 
 def peak_allocation(step):
@@ -42,12 +42,12 @@ def peak_allocation(step):
     return peak
 
 
-def measured(topology, network, patch, *, batch, channels, outputs, optimizer, bf16, supervised=True):
+def measured(topology, network, patch, *, batch, channels, outputs, optimizer, bf16, supervised=True, recompute=False):
     """Bytes at the peak of one training step as the trainer does it: weights, optimizer, batch and all allocations."""
     net = build_network(network, topology, channels=channels, outputs=outputs, deep_supervision=supervised).train()
+    net.gradient_checkpointing = recompute
     rule = make_optimizer(net, make_recipe("production", {"optimizer": optimizer}))
-    scheme = LabelScheme(labels={f"l{i}": i for i in range(1, outputs)})
-    objective = SegmentationObjective(scheme, 1.0, 1.0, False, torch.from_numpy(scheme.region_table()))
+    loss = make_loss({"dice": 1.0, "cross_entropy": 1.0}, LossSetup())
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)
     rule.step()  # so that the optimizer has its state
@@ -58,7 +58,7 @@ def measured(topology, network, patch, *, batch, channels, outputs, optimizer, b
     def step():
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logits = net(images)
-        objective.loss(logits, labels).backward()
+        loss(logits, labels).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 12.0)
         rule.step()
 
@@ -80,6 +80,9 @@ SETTINGS = {
     "residual, batch 6": ("resenc-m", (16, 32, 32), CUBE, 6, 1, 3, "adamw", False),
     "residual, anisotropic, bf16": ("resenc-m", (6, 48, 48), FLAT, 2, 1, 3, "sgd", True),
     "residual, slices, 40 outputs": ("resenc-m", (1, 64, 64), CUBE, 6, 1, 40, "sgd", False),
+    "hybrid": ("hybrid-lite", (40, 56, 40), CUBE, 2, 1, 3, "adamw", False),
+    "hybrid, bf16": ("hybrid-lite", (64, 64, 64), CUBE, 1, 4, 3, "adamw", True),
+    "larger hybrid, bf16": ("hybrid-base", (40, 48, 48), CUBE, 2, 1, 3, "adamw", True),
     "weights outweigh activations": ("nnunet-plain", (16, 16, 16), CUBE, 2, 1, 3, "adamw", False),
 }
 
@@ -100,6 +103,18 @@ def test_without_deep_supervision_the_forecast_holds_too():
     forecast = forecast_memory(topology, patch, deep_supervision=False, **facts)
     peak = measured(topology, "unet-small", patch, bf16=False, supervised=False, **facts)
     assert forecast.total == pytest.approx(peak, rel=0.15)
+
+
+@pytest.mark.parametrize(("network", "bf16"), [("unet-small", False), ("nnunet-plain", True), ("resenc-m", False)])
+def test_gradient_checkpointing_lowers_the_peak_as_forecast(network, bf16):
+    topology, patch = topology_of(network, (32, 40, 32), CUBE)
+    facts = {"batch": 3, "channels": 1, "outputs": 3, "optimizer": "sgd"}
+    bits = {"activation_bytes": 2 if bf16 else 4}
+    forecast = forecast_memory(topology, patch, gradient_checkpointing=True, **bits, **facts)
+    whole = forecast_memory(topology, patch, **bits, **facts)
+    peak = measured(topology, network, patch, bf16=bf16, recompute=True, **facts)
+    assert forecast.total == pytest.approx(peak, rel=0.15)
+    assert forecast.activations < 0.8 * whole.activations
 
 
 def test_the_parts_sum_to_the_total():
@@ -128,7 +143,7 @@ def test_more_of_anything_never_needs_less(network, patch, spacing):
 
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
-    network=st.sampled_from(list(FAMILIES)),
+    network=st.sampled_from(UNETS),
     patch=st.tuples(*(st.sampled_from([8, 16, 24, 32]),) * 3),
     spacing=st.sampled_from([CUBE, FLAT]),
     channels=st.integers(1, 4),
@@ -139,6 +154,14 @@ def test_the_parameter_count_is_that_of_the_built_network(network, patch, spacin
     with torch.device("meta"):
         built = build_network(network, topology, channels=channels, outputs=outputs)
     assert parameter_count(topology, channels, outputs) == parameters_of(built)
+
+
+@pytest.mark.parametrize("network", ["hybrid-lite", "hybrid-base", "hybrid-large"])
+def test_the_parameter_count_written_down_for_a_hybrid_is_true_for_four_channels(network):
+    topology, _ = topology_of(network, (64, 64, 64), CUBE)
+    with torch.device("meta"):
+        built = build_network(network, topology, channels=4, outputs=3)
+    assert parameter_count(topology, 4, 3) == pytest.approx(parameters_of(built), rel=1e-3)
 
 
 def test_the_parameter_count_of_slices_is_that_of_the_built_network():

@@ -68,7 +68,7 @@ def test_an_axis_is_halved_from_eight_voxels_on_and_alone_from_twelve(patch, poo
     assert len(pooling(patch, (1, 1, 1))[1]) == poolings + 1
 
 
-@pytest.mark.parametrize("network", FAMILIES)
+@pytest.mark.parametrize("network", [name for name, family in FAMILIES.items() if not family.widths])
 @pytest.mark.parametrize("stages", [1, 2, 5, 9])
 def test_a_family_fills_any_number_of_stages(network, stages):
     family = FAMILIES[network]
@@ -83,3 +83,26 @@ def test_slices_may_be_wider_than_volumes():
     family = FAMILIES["nnunet-plain"]
     assert family.topology(((3, 3),) * 7, ((1, 1),) + ((2, 2),) * 6).features[-1] == 512
     assert family.topology(((3, 3, 3),) * 7, ((1, 1, 1),) + ((2, 2, 2),) * 6).features[-1] == 320
+
+
+@pytest.mark.parametrize("network", ["hybrid-lite", "hybrid-base", "hybrid-large"])
+@pytest.mark.parametrize("patch", [(128, 128, 128), (40, 56, 40), (5, 48, 33), (64, 64)])
+def test_a_hybrid_has_five_stages_of_its_own_widths_and_takes_any_patch(network, patch):
+    family = FAMILIES[network]
+    topology, padded = family.shape(patch, (1.0,) * len(patch))
+    assert topology.stages == 5
+    assert topology.features == family.widths
+    assert padded == patch
+    assert topology.divisor == (1,) * len(patch)
+
+
+def test_the_nvidia_unet_has_seven_levels_at_its_patch_and_fewer_where_axes_are_short():
+    assert FAMILIES["nvidia-unet"].shape((128, 128, 128), (1.0,) * 3)[0].features == (64, 96, 128, 192, 256, 384, 512)
+    assert FAMILIES["nvidia-unet"].shape((32, 32, 32), (1.0,) * 3)[0].stages == 5
+
+
+@pytest.mark.parametrize(("network", "divisor"), [("swin-unetr-v2", 32), ("mednext-s", 16)])
+def test_foreign_networks_get_patches_padded_to_their_halvings(network, divisor):
+    topology, padded = FAMILIES[network].shape((9, 40, 250), (5.0, 1.0, 1.0))
+    assert topology.divisor == (divisor,) * 3
+    assert all(size % divisor == 0 for size in padded)

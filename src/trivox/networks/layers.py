@@ -4,7 +4,9 @@ Kernels are given an axis, so the same layers serve slices (a kernel of 1 along 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 SLOPE = 0.01
@@ -19,6 +21,35 @@ class InstanceNorm(nn.GroupNorm):
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(b, c, z, y, x)` to the same, in the same memory format."""
+        if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last_3d):
+            return super().forward(x)
+        result: Tensor = _ChannelsLastNorm.apply(x, self.weight, self.bias, self.eps)
+        return result
+
+
+class _ChannelsLastNorm(torch.autograd.Function):
+    """torch's group norm has a slow backward pass in the channels-last layout: 220 ms in bf16 where the other takes 30."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        b, c = x.shape[:2]
+        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+        out, mean, rstd = torch.native_group_norm(x, weight, bias, b, c, x[0, 0].numel(), c, eps)
+        ctx.save_for_backward(x, mean, rstd, weight)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, rstd, weight = ctx.saved_tensors
+        b, c = x.shape[:2]
+        into, for_weight, for_bias = torch.ops.aten.native_group_norm_backward(
+            gradients[0].contiguous(), x.contiguous(), mean, rstd, weight, b, c, x[0, 0].numel(), c, [True, True, True]
+        )
+        into = into.contiguous(memory_format=torch.channels_last_3d)
+        return into, for_weight.float(), for_bias.float(), None
 
 
 def convolution(inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int] | None = None) -> nn.Conv3d:

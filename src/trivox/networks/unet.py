@@ -1,7 +1,11 @@
 """The U-Net of a plan's topology: plain (Isensee et al. 2021) or with a residual encoder (Isensee et al. 2024)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trivox.networks.layers import ConvBlock, ResidualBlock, UpSample, initialise
 from trivox.planning.topology import Topology
@@ -12,11 +16,18 @@ class UNet(nn.Module):
 
     In training with `deep_supervision` the forward pass returns the logits of all heads at their own scale, finest first;
     otherwise only the finest, `(b, outputs, z, y, x)`. Each input axis must be a multiple of `topology.divisor`.
+    dropout: chance that a channel of the features going up is zeroed, at the bottleneck and every decoder scale but the
+    finest: dropping deep features tells most about what the network does not know and costs least accuracy (Kendall et al.
+    2017, Bayesian SegNet); whole channels, since neighbouring voxels carry the same feature (Tompson et al. 2015).
+    With `gradient_checkpointing` a stage keeps its input alone and computes the rest again in the backward pass.
     """
 
-    def __init__(self, topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True) -> None:
+    def __init__(
+        self, topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.topology, self.deep_supervision = topology, deep_supervision
+        self.dropout = nn.Dropout3d(dropout)
+        self.topology, self.deep_supervision, self.gradient_checkpointing = topology, deep_supervision, False
         features = topology.features
         self.stem = ConvBlock(channels, features[0], topology.kernels[0]) if topology.residual else nn.Identity()
         widths = [features[0] if topology.residual else channels, *features]
@@ -28,12 +39,17 @@ class UNet(nn.Module):
         self.heads = nn.ModuleList(nn.Conv3d(features[s], outputs, 1) for s in range(topology.stages - 1))
         initialise(self)
 
+    def encoder_stages(self) -> list[nn.Module]:
+        """The encoder's stages, finest first; the stem belongs to the first."""
+        first, *rest = self.encoder
+        return [nn.Sequential(self.stem, first), *rest]
+
     def encode(self, x: Tensor) -> list[Tensor]:
         """Feature maps of all stages, finest first."""
         maps = []
-        x = self.stem(x)
+        x = self._run(self.stem, x)
         for stage in self.encoder:
-            x = stage(x)
+            x = self._run(stage, x)
             maps.append(x)
         return maps
 
@@ -43,11 +59,21 @@ class UNet(nn.Module):
         x = maps.pop()
         outputs: list[Tensor] = []
         for scale in range(len(maps) - 1, -1, -1):
-            x = self.decoder[scale](torch.cat([self.up[scale](x), maps.pop()], dim=1))
+            x = self._run(self._decode, x, maps.pop(), scale)
             if scale == 0 or (self.training and self.deep_supervision):
                 outputs.append(self.heads[scale](x))
         outputs.reverse()
         return outputs if self.training and self.deep_supervision else outputs[0]
+
+    def _decode(self, x: Tensor, skip: Tensor, scale: int) -> Tensor:
+        out: Tensor = self.decoder[scale](torch.cat([self.up[scale](self.dropout(x)), skip], dim=1))
+        return out
+
+    def _run(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        if not (self.gradient_checkpointing and self.training):
+            return part(*inputs)
+        out: Tensor = checkpoint(part, *inputs, use_reentrant=False)
+        return out
 
 
 def _encoder_stage(topology: Topology, stage: int, inputs: int) -> nn.Sequential:

@@ -58,10 +58,16 @@ class Fingerprint(BaseModel):
 
 
 def measure(
-    dataset: Dataset, *, progress: Callable[[Iterable[Case]], Iterable[Case]] = lambda cases: cases
+    dataset: Dataset,
+    *,
+    labelled: bool = True,
+    progress: Callable[[Iterable[Case]], Iterable[Case]] = lambda cases: cases,
 ) -> Fingerprint:
-    """Read each training case once and measure it; raises `DataError` naming the first case that cannot be read."""
-    if dataset.labels is None or not dataset.training_cases:
+    """Read each training case once and measure it; raises `DataError` naming the first case that cannot be read.
+
+    labelled: a dataset without labels is an error; otherwise the intensities are those of all voxels that are not zero.
+    """
+    if (labelled and dataset.labels is None) or not dataset.training_cases:
         raise DataError(f"{dataset.root}: no labelled training cases; run 'trivox check' to see what was found")
     wanted = max(1, SAMPLES // len(dataset.training_cases))
     cases: list[CaseFingerprint] = []
@@ -71,7 +77,6 @@ def measure(
         cases.append(
             CaseFingerprint(name=case.name, shape=read.shape, spacing=read.spacing, relative_size=read.relative_size)
         )
-        assert read.label is not None
         samples.append(_foreground(read.image, read.label, wanted))
     return Fingerprint(
         dataset=dataset.name,
@@ -83,9 +88,9 @@ def measure(
     )
 
 
-def _foreground(image: Array, label: Array, wanted: int) -> Array:
+def _foreground(image: Array, label: Array | None, wanted: int) -> Array:
     """`(c, n)` intensities of the foreground voxels, at most `wanted`, drawn with replacement if there are more."""
-    inside = image[:, label > 0]
+    inside = image[:, (image != 0).any(axis=0) if label is None else label > 0]
     if inside.shape[1] > wanted:
         inside = inside[:, np.random.default_rng(SEED).integers(0, inside.shape[1], wanted)]
     return np.asarray(inside)

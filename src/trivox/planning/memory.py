@@ -7,8 +7,8 @@ allocations on a CPU (`tests/planning/test_memory.py`); pure arithmetic, no netw
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from trivox.planning.plan import MemoryForecast
 from trivox.planning.topology import Topology, stage_sizes
@@ -21,7 +21,9 @@ PER_VOXEL = 16
 
 
 def parameter_count(topology: Topology, channels: int, outputs: int) -> int:
-    """Trainable parameters of the U-Net for this topology, deep-supervision heads included."""
+    """Trainable parameters of the network for this topology, deep-supervision heads included."""
+    if topology.measured is not None:
+        return topology.measured.parameters
     return sum(_parameters(topology, channels, outputs))
 
 
@@ -60,16 +62,24 @@ def forecast_memory(
     optimizer: str = "sgd",
     deep_supervision: bool = True,
     activation_bytes: int = 4,
+    gradient_checkpointing: bool = False,
 ) -> MemoryForecast:
     """Bytes alive at the fullest moment of one training step, all parts at that moment.
 
     activation_bytes: 4 for fp32, 2 under bf16 or fp16 autocast. Small patches of large networks are fullest while the
-    optimizer works, all others at full resolution in the backward pass.
+    optimizer works, all others at full resolution in the backward pass. What a network of measured cost saves by
+    gradient checkpointing is not known: its forecast stays the same.
     """
-    walk = _Layers(topology, patch, batch, activation_bytes)
-    operations = list(walk.operations(channels, outputs, deep_supervision=deep_supervision))
-    activations, gradients, loss = _walk(operations)
-    parameters = list(_parameters(topology, channels, outputs))
+    walk = _Layers(topology, patch, batch, activation_bytes, recompute=gradient_checkpointing)
+    if topology.measured is not None:
+        half = activation_bytes < 4
+        activations = round(topology.measured.bytes_per_voxel[half] * batch * math.prod(patch))
+        parameters = [topology.measured.parameters // 20] * 20  # no layer holds more than about a twentieth
+        gradients, loss = round(0.2 * 4 * sum(parameters)), 0  # what is there while activations are fullest
+    else:
+        operations = list(walk.operations(channels, outputs, deep_supervision=deep_supervision))
+        activations, gradients, loss = _walk(operations)
+        parameters = list(_parameters(topology, channels, outputs))
     weights = 4 * sum(parameters)
     given = batch * math.prod(patch) * (4 * channels + 2)  # images and labels
     logits = walk.logits(outputs, deep_supervision=deep_supervision)  # the caller holds them to the end of the step
@@ -89,6 +99,7 @@ class _Operation:
 
     saved: kept for it by the forward pass; gradient: what it hands on; workspace: needed only while it runs; held: what
     waits for another branch from then on (negative: what no longer waits); loss: whether all this belongs to the loss.
+    deferred: what it saves exists only from the recomputation on, which happens before the operation that `recomputes`.
     """
 
     saved: int = 0
@@ -97,14 +108,17 @@ class _Operation:
     parameters: int = 0
     held: int = 0
     loss: bool = False
+    deferred: bool = False
+    recomputes: int = 0
 
 
 def _walk(operations: Sequence[_Operation]) -> tuple[int, int, int]:
     """Activations, parameter gradients and loss in bytes at the fullest moment of the backward pass."""
-    saved = {kind: sum(op.saved for op in operations if op.loss == kind) for kind in (False, True)}
+    saved = {kind: sum(op.saved for op in operations if op.loss == kind and not op.deferred) for kind in (False, True)}
     held = gradients = incoming = 0
     fullest = (0, 0, 0)
     for op in reversed(operations):
+        saved[op.loss] += op.recomputes
         working = held + incoming + op.gradient + op.workspace
         gradients += 4 * op.parameters
         moment = (saved[False] + working, gradients, saved[True])
@@ -118,8 +132,10 @@ def _walk(operations: Sequence[_Operation]) -> tuple[int, int, int]:
 class _Layers:
     """The operations of a U-Net in forward order; maps are in bytes of the whole batch."""
 
-    def __init__(self, topology: Topology, patch: Sequence[int], batch: int, activation_bytes: int) -> None:
-        self.topology, self.batch, self.bytes = topology, batch, activation_bytes
+    def __init__(
+        self, topology: Topology, patch: Sequence[int], batch: int, activation_bytes: int, *, recompute: bool = False
+    ) -> None:
+        self.topology, self.batch, self.bytes, self.recompute = topology, batch, activation_bytes, recompute
         self.voxels = [batch * math.prod(size) for size in stage_sizes(patch, topology.strides)]
 
     def map(self, stage: int, channels: int | None = None) -> int:
@@ -142,24 +158,38 @@ class _Layers:
             yield _Operation(saved=self.map(0, channels))  # the cast image
         inputs = 0, channels  # stage and channels of what comes in
         if t.residual:
-            yield from self.block(inputs, 0, first=True)
+            yield from self.unit(self.block(inputs, 0, first=True))
             inputs = 0, t.features[0]
         for stage in range(t.stages):
-            for number in range(t.encoder_blocks[stage]):
-                if t.residual:
-                    yield from self.residual_block(inputs, stage)
-                else:
-                    yield from self.block(inputs, stage, first=stage == number == 0)
-                inputs = stage, t.features[stage]
+            yield from self.unit(self.encoder(inputs, stage))
+            inputs = stage, t.features[stage]
             if stage < t.stages - 1:  # the skip's gradient is added: a new sum, and the concatenation's may go
                 yield _Operation(gradient=self.map(stage), held=-2 * self.map(stage))
         scales = self.scales(deep_supervision=deep_supervision)
         for stage in range(t.stages - 2, -1, -1):
-            yield from self.decoder(stage)
+            yield from self.unit(self.decoder(stage))
             if stage in scales:
                 yield self.head(stage, outputs)
         for stage in scales if len(scales) == 1 else scales[:-1]:
             yield self.loss(stage, outputs)
+
+    def unit(self, operations: Iterable[_Operation]) -> Iterator[_Operation]:
+        """A stage; under gradient checkpointing only its result outlives the forward pass."""
+        *inner, last = operations
+        if not self.recompute:
+            yield from (*inner, last)
+            return
+        yield from (replace(op, deferred=True) for op in inner)
+        yield replace(last, recomputes=sum(op.saved for op in inner))
+
+    def encoder(self, inputs: tuple[int, int], stage: int) -> Iterator[_Operation]:
+        """The blocks of a stage."""
+        for number in range(self.topology.encoder_blocks[stage]):
+            if self.topology.residual:
+                yield from self.residual_block(inputs, stage)
+            else:
+                yield from self.block(inputs, stage, first=stage == number == 0)
+            inputs = stage, self.topology.features[stage]
 
     def block(
         self, inputs: tuple[int, int], stage: int, *, first: bool = False, concatenated: bool = False

@@ -11,7 +11,7 @@ from trivox.planning.families import Family, family_of
 from trivox.planning.fingerprint import Fingerprint
 from trivox.planning.memory import forecast_memory
 from trivox.planning.plan import Normalisation, Plan
-from trivox.planning.topology import Sizes, Topology, feature_map_elements, pooling
+from trivox.planning.topology import Sizes, Topology, feature_map_elements
 from trivox.volumes import Spacing
 
 ANISOTROPY = 3
@@ -154,21 +154,29 @@ class Search:
     def _shrink(self, spacing: Sequence[float], median: Sequence[float], limit: float) -> tuple[Sizes, Topology, int]:
         patch, topology, cost = self._candidate(spacing, _initial_patch(spacing, median))
         while cost > limit:
-            axis = int(np.argsort([p / m for p, m in zip(patch, median, strict=True)])[-1])
-            trial = list(patch)
-            trial[axis] -= topology.divisor[axis]
-            # the divisor AFTER a trial step counts, so that 256 -> 224 can be reached
-            step = self._candidate(spacing, trial)[1].divisor[axis]
-            if patch[axis] - step < 1:
+            smaller = self._one_step_smaller(spacing, median, patch, topology)
+            if smaller is None:
                 raise PlanError(f"no patch fits {self.memory_gb:g} GB; raise --memory-gb or choose a smaller network")
-            patch, topology, cost = self._candidate(
-                spacing, [size - step if a == axis else size for a, size in enumerate(patch)]
-            )
+            patch, topology, cost = self._candidate(spacing, smaller)
         return patch, topology, cost
 
+    def _one_step_smaller(
+        self, spacing: Sequence[float], median: Sequence[float], patch: Sizes, topology: Topology
+    ) -> list[int] | None:
+        """Shorten the axis that covers most of the median case, or the next one if it is as short as it can be."""
+        shares = np.array([p / m for p, m in zip(patch, median, strict=True)])
+        for axis in np.argsort(shares)[::-1].tolist():
+            trial = list(patch)
+            trial[axis] -= topology.reduction[axis]
+            # the divisor AFTER a trial step counts, so that 256 -> 224 can be reached
+            step = self._candidate(spacing, trial)[1].reduction[axis] if min(trial) > 0 else topology.reduction[axis]
+            trial[axis] = (patch[axis] - 1) // step * step
+            if trial[axis] > 0:
+                return trial
+        return None
+
     def _candidate(self, spacing: Sequence[float], patch: Sequence[int]) -> tuple[Sizes, Topology, int]:
-        kernels, strides, padded = pooling(patch, spacing)
-        topology = self.family.topology(kernels, strides)
+        topology, padded = self.family.shape(patch, spacing)
         return padded, topology, feature_map_elements(topology, padded, self.outputs)
 
     def _fixed(self, spacing: Sequence[float], patch: Sequence[int]) -> tuple[Sizes, Topology, int]:

@@ -14,8 +14,24 @@ MIN_FEATURE_MAP = 4
 Sizes = tuple[int, ...]
 
 
+class Measured(BaseModel):
+    """Cost of a network whose layers a topology does not describe, measured once on a CPU and held by tests.
+
+    bytes_per_voxel: of the fullest moment of a training step, for each voxel of the batch, beside weights, optimizer,
+    gradients and loss: in fp32, and under 16-bit autocast.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parameters: int
+    bytes_per_voxel: tuple[float, float]
+
+
 class Topology(BaseModel):
-    """Stages from full resolution to the bottleneck; each entry of kernels and strides has one number an axis."""
+    """Stages from full resolution to the bottleneck; each entry of kernels and strides has one number an axis.
+
+    exact: each patch axis must be a multiple of `divisor`; otherwise the network rounds odd sizes up by itself.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,6 +41,8 @@ class Topology(BaseModel):
     encoder_blocks: tuple[int, ...]
     decoder_blocks: tuple[int, ...]
     residual: bool = False
+    exact: bool = True
+    measured: Measured | None = None
 
     @property
     def stages(self) -> int:
@@ -34,17 +52,27 @@ class Topology(BaseModel):
     @property
     def divisor(self) -> Sizes:
         """What each patch axis must be a multiple of."""
+        return self.reduction if self.exact else tuple(1 for _ in self.strides[0])
+
+    @property
+    def reduction(self) -> Sizes:
+        """How many voxels along each axis become one at the coarsest stage."""
         return tuple(math.prod(along) for along in zip(*self.strides, strict=True))
 
 
-def pooling(patch: Sequence[int], spacing: Sequence[float]) -> tuple[tuple[Sizes, ...], tuple[Sizes, ...], Sizes]:
-    """Kernels and strides a stage for `patch` voxels at `spacing` mm, and the patch padded to their divisor."""
+def pooling(
+    patch: Sequence[int], spacing: Sequence[float], *, smallest: int = MIN_FEATURE_MAP, most: int | None = None
+) -> tuple[tuple[Sizes, ...], tuple[Sizes, ...], Sizes]:
+    """Kernels and strides a stage for `patch` voxels at `spacing` mm, and the patch padded to their divisor.
+
+    smallest: length that an axis keeps at least; most: largest number of stages.
+    """
     axes = range(len(patch))
     size, edge = list(patch), list(spacing)
     kernel = [1] * len(patch)
     kernels: list[Sizes] = []
     strides: list[Sizes] = [tuple(1 for _ in axes)]
-    while pooled := _axes_to_pool(size, edge):
+    while (most is None or len(strides) < most) and (pooled := _axes_to_pool(size, edge, smallest)):
         kernel = [3 if k == 3 or edge[d] / min(edge) < 2 else 1 for d, k in enumerate(kernel)]
         for axis in pooled:
             size[axis], edge[axis] = math.ceil(size[axis] / 2), edge[axis] * 2
@@ -55,14 +83,14 @@ def pooling(patch: Sequence[int], spacing: Sequence[float]) -> tuple[tuple[Sizes
     return tuple(kernels), tuple(strides), tuple(math.ceil(patch[a] / divisor[a]) * divisor[a] for a in axes)
 
 
-def _axes_to_pool(size: Sequence[int], spacing: Sequence[float]) -> list[int]:
+def _axes_to_pool(size: Sequence[int], spacing: Sequence[float], smallest: int) -> list[int]:
     """Axes long enough to halve whose voxels are less than twice the finest of them."""
-    long_enough = [axis for axis, voxels in enumerate(size) if voxels >= 2 * MIN_FEATURE_MAP]
+    long_enough = [axis for axis, voxels in enumerate(size) if voxels >= 2 * smallest]
     if not long_enough:
         return []
     finest = min(spacing[axis] for axis in long_enough)
     chosen = [axis for axis in long_enough if spacing[axis] / finest < 2]
-    if len(chosen) == 1 and size[chosen[0]] < 3 * MIN_FEATURE_MAP:
+    if len(chosen) == 1 and size[chosen[0]] < 3 * smallest:
         return []
     return chosen
 
@@ -78,7 +106,12 @@ def stage_sizes(patch: Sequence[int], strides: Sequence[Sizes]) -> list[Sizes]:
 
 
 def feature_map_elements(topology: Topology, patch: Sequence[int], outputs: int) -> int:
-    """Elements in all convolution outputs for one sample, without deep-supervision heads: nnU-Net's cost proxy."""
+    """Elements in all convolution outputs for one sample, without deep-supervision heads: nnU-Net's cost proxy.
+
+    For measured networks: half the fp32 numbers alive at the fullest moment, since a norm or activation keeps as much.
+    """
+    if topology.measured is not None:
+        return round(topology.measured.bytes_per_voxel[0] / 8 * math.prod(patch))
     sizes = stage_sizes(patch, topology.strides)
     total = 0
     for stage, (size, width, blocks) in enumerate(zip(sizes, topology.features, topology.encoder_blocks, strict=True)):

@@ -1,13 +1,21 @@
 """What a model or a network is: parameters, operations and memory, by one stated convention."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trivox.errors import BundleError, RecipeError
 
+Option = bool | int | float | str
 
-def describe(what: str, size: tuple[int, int, int, int]) -> dict[str, Any]:
-    """Facts about a run or bundle (a path), or a network by name at input `size` (channels, z, y, x)."""
+
+def describe(
+    what: str, size: tuple[int, int, int, int], options: Mapping[str, Option] | None = None
+) -> dict[str, Any]:
+    """Facts about a run or bundle (a path), or a network by name at input `size` (channels, z, y, x).
+
+    options: of the network, for example `{"attention": "none"}`.
+    """
     from trivox.networks import NETWORKS
 
     path = Path(what)
@@ -17,7 +25,7 @@ def describe(what: str, size: tuple[int, int, int, int]) -> dict[str, Any]:
         raise BundleError(f"'{what}' is neither a run, a bundle nor a network; networks: {', '.join(NETWORKS)}")
     if min(size) < 1:
         raise RecipeError(f"input {size} (channels z y x) needs positive sizes; try --input 1 128 128 128")
-    return _describe_network(what, size)
+    return _describe_network(what, size, options or {})
 
 
 def _describe_bundle(path: Path) -> dict[str, Any]:
@@ -32,23 +40,28 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
         "spacing_mm": list(plan.spacing), "patch_size": list(plan.patch_size),
         "folds": [weights.fold for weights in description.weights], "network": plan.network,
     }  # fmt: skip
-    counted = count_operations(plan.network, plan.topology, channels, plan.labels.output_channels, plan.patch_size)
+    counted = count_operations(
+        plan.network, plan.topology, channels, plan.labels.output_channels, plan.patch_size, plan.network_options
+    )
     return {**facts, **counted}
 
 
-def _describe_network(name: str, size: tuple[int, int, int, int]) -> dict[str, Any]:
+def _describe_network(name: str, size: tuple[int, int, int, int], options: Mapping[str, Option]) -> dict[str, Any]:
     from trivox.planning.families import family_of
-    from trivox.planning.topology import pooling
 
     channels, patch = size[0], size[1:]
-    kernels, strides, padded = pooling(patch, (1.0, 1.0, 1.0))
-    topology = family_of(name).topology(kernels, strides)
+    topology, padded = family_of(name).shape(patch, (1.0, 1.0, 1.0))
     shape = (padded[0], padded[1], padded[2])
-    return {"network": name, "input": [channels, *shape], **count_operations(name, topology, channels, 3, shape)}
+    return {"network": name, "input": [channels, *shape], **count_operations(name, topology, channels, 3, shape, options)}
 
 
 def count_operations(
-    name: str, topology: Any, channels: int, outputs: int, patch: tuple[int, int, int]
+    name: str,
+    topology: Any,
+    channels: int,
+    outputs: int,
+    patch: tuple[int, int, int],
+    options: Mapping[str, Option] | None = None,
 ) -> dict[str, Any]:
     """Parameters, GFLOP of one forward pass (2 x multiply-accumulates, torch's own counter) and GiB saved for backward."""
     import torch
@@ -57,7 +70,7 @@ def count_operations(
     from trivox.networks import build_network
     from trivox.networks.layers import parameters_of
 
-    network = build_network(name, topology, channels=channels, outputs=outputs).to("meta")
+    network = build_network(name, topology, channels=channels, outputs=outputs, options=options).to("meta")
     saved: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:

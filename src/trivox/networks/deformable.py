@@ -1,0 +1,79 @@
+"""Deformable attention (Xia et al. 2022, in 3-D): every token looks at the same places, which the image chooses."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trivox.networks.attention import LAYER_SCALE, Grid, MultiHeadSelfAttention3D, SwiGLU, grid_coordinates
+from trivox.networks.depthwise import DepthwiseConv3d
+from trivox.networks.efficient import DropPath, Pointwise
+from trivox.networks.layers import InstanceNorm
+
+STRIDE = 2
+"""One sampling point for a block of this many tokens along each axis."""
+REACH = 2.0
+"""How far a point can move, in distances between points."""
+
+
+class DeformableAttention3D(nn.Module):
+    """Transformer block whose keys and values are interpolated at points that move away from a regular grid.
+
+    The layer that predicts the offsets starts at zero, so the points start on the grid.
+    """
+
+    def __init__(self, channels: int, *, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.attention_norm, self.feed_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.offsets = nn.Sequential(
+            DepthwiseConv3d(channels, (3, 3, 3), (STRIDE,) * 3),
+            InstanceNorm(channels),
+            nn.GELU(),
+            Pointwise(channels, 3),
+        )
+        self.attention = MultiHeadSelfAttention3D(channels)
+        self.feed = SwiGLU(channels)
+        self.attention_scale = nn.Parameter(torch.full((channels,), LAYER_SCALE))
+        self.feed_scale = nn.Parameter(torch.full((channels,), LAYER_SCALE))
+        self.drop_path = DropPath(drop_path)
+        self.reset_offsets()
+
+    def reset_offsets(self) -> None:
+        """Put the points back on the regular grid."""
+        last = self.offsets[-1]
+        assert isinstance(last, Pointwise)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(b, c, z, y, x)` to the same."""
+        grid = (x.shape[2], x.shape[3], x.shape[4])
+        tokens = x.movedim(1, -1).flatten(1, 3)  # (b, n, c)
+        tokens = tokens + self.drop_path(self.attention_scale * self._attend(self.attention_norm(tokens), grid))
+        tokens = tokens + self.drop_path(self.feed_scale * self.feed(self.feed_norm(tokens)))
+        out: Tensor = tokens.reshape(len(x), *grid, -1).movedim(-1, 1).to(x.dtype)
+        return out
+
+    def points(self, features: Tensor) -> Tensor:
+        """Where the keys are taken from, `(b, k, 3)` in tokens, for features `(b, c, z, y, x)`."""
+        size = features.shape[2:]
+        offsets = torch.tanh(self.offsets(features).float()) * REACH * STRIDE  # (b, 3, z/2, y/2, x/2)
+        coarse = (offsets.shape[2], offsets.shape[3], offsets.shape[4])
+        scale = torch.tensor([n / k for n, k in zip(size, coarse, strict=True)], device=features.device)
+        regular = (grid_coordinates(coarse, features.device) + 0.5) * scale - 0.5
+        limit = torch.tensor([n - 1.0 for n in size], device=features.device)
+        return (regular + offsets.flatten(2).transpose(1, 2)).clamp(min=torch.zeros_like(limit), max=limit)
+
+    def keys(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Normalised tokens `(b, n, c)` interpolated at the points, `(b, k, c)`, and the points, `(b, k, 3)`."""
+        features = tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)
+        points = self.points(features)
+        half = torch.tensor([(n - 1) / 2 or 1.0 for n in grid], device=points.device)
+        place = (points / half - 1).flip(-1)[:, :, None, None]  # (b, k, 1, 1, xyz) in -1..1
+        sampled = F.grid_sample(features.float(), place, align_corners=True)[..., 0, 0].transpose(1, 2)  # (b, k, c)
+        return sampled.to(tokens.dtype), points
+
+    def _attend(self, tokens: Tensor, grid: Grid) -> Tensor:
+        keys, points = self.keys(tokens, grid)
+        places = grid_coordinates(grid, tokens.device)[None]
+        out: Tensor = self.attention(tokens, places, keys=keys, key_coordinates=points)
+        return out

@@ -1,0 +1,68 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trivox.networks.depthwise import DepthwiseConv3d
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last_3d]
+
+
+def reference(x, weight, stride):
+    padding = [(k - 1) // 2 for k in weight.shape[2:]]
+    return F.conv3d(x, weight, stride=stride, padding=padding, groups=len(weight))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    size=st.tuples(*(st.integers(1, 7),) * 3),
+    kernel=st.tuples(*(st.sampled_from([1, 3, 5]),) * 3),
+    stride=st.tuples(*(st.sampled_from([1, 2, 3]),) * 3),
+    channels=st.sampled_from([1, 3, 16, 24, 48]),
+    layout=st.sampled_from(LAYOUTS),
+)
+def test_output_and_gradients_equal_torchs_own_depthwise_convolution(size, kernel, stride, channels, layout):
+    generator = torch.Generator().manual_seed(channels + sum(size))
+    layer = DepthwiseConv3d(channels, kernel, stride).double()
+    x = torch.randn(2, channels, *size, generator=generator, dtype=torch.float64).contiguous(memory_format=layout)
+    ours, theirs = x.clone().requires_grad_(True), x.clone().requires_grad_(True)
+    weight = layer.weight.detach().clone().requires_grad_(True)
+    out, expected = layer(ours), reference(theirs, weight, stride)
+    torch.testing.assert_close(out, expected)
+    seed = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+    out.backward(seed)
+    expected.backward(seed)
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    torch.testing.assert_close(layer.weight.grad, weight.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_the_layout_of_the_input_is_kept_through_both_passes():
+    layer = DepthwiseConv3d(16, (3, 3, 3), (2, 2, 2))
+    x = torch.randn(1, 16, 6, 8, 10).contiguous(memory_format=torch.channels_last_3d).requires_grad_(True)
+    out = layer(x)
+    assert out.is_contiguous(memory_format=torch.channels_last_3d)
+    out.sum().backward()
+    assert x.grad.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_under_autocast_the_result_is_in_bf16_and_the_weights_gradient_in_fp32():
+    layer = DepthwiseConv3d(16, (3, 3, 3))
+    x = torch.randn(1, 16, 6, 6, 6, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    assert out.dtype == torch.bfloat16
+    out.float().square().sum().backward()
+    exact = reference(x.detach(), layer.weight.detach(), (1, 1, 1))
+    torch.testing.assert_close(out.float(), exact, rtol=2e-2, atol=2e-2)
+    assert layer.weight.grad.dtype == x.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("needed", ["input", "weight"])
+def test_only_what_is_asked_for_is_computed(needed):
+    layer = DepthwiseConv3d(16, (3, 3, 3))
+    layer.weight.requires_grad_(needed == "weight")
+    x = torch.randn(1, 16, 4, 4, 4, requires_grad=needed == "input")
+    layer(x).sum().backward()
+    assert (x.grad is not None) == (needed == "input")
+    assert (layer.weight.grad is not None) == (needed == "weight")

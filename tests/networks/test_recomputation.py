@@ -1,0 +1,69 @@
+"""Gradient checkpointing: the same gradients from fewer saved bytes, in every network that offers it."""
+
+import pytest
+import torch
+
+from trivox.networks import build_network
+from trivox.planning.families import FAMILIES
+
+PATCH = (32, 32, 32)
+
+
+def build(name, *, recompute):
+    torch.manual_seed(0)
+    topology, _ = FAMILIES[name].shape(PATCH, (1.0, 1.0, 1.0))
+    network = build_network(name, topology, channels=1, outputs=3).train()
+    network.gradient_checkpointing = recompute
+    return network
+
+
+def step(network, images):
+    """Outputs, gradients, and the bytes of different memory that autograd kept."""
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    torch.manual_seed(1)  # dropped paths
+    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = network(images)
+    saved = sum(size for place, size in kept.items() if place not in own)
+    sum(logits.square().mean() for logits in outputs).backward()
+    return outputs, [p.grad for p in network.parameters()], saved
+
+
+@pytest.mark.parametrize(("name", "most"), [("unet-small", 0.5), ("resenc-m", 0.35)])
+def test_recomputation_gives_the_same_gradients_from_fewer_saved_bytes(name, most):
+    images = torch.randn(1, 1, *PATCH)
+    outputs, gradients, saved = step(build(name, recompute=False), images)
+    again, recomputed, fewer = step(build(name, recompute=True), images)
+    for one, other in zip([*outputs, *gradients], [*again, *recomputed], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    assert fewer < most * saved
+
+
+def test_nothing_is_recomputed_in_evaluation():
+    network = build("unet-small", recompute=True).eval()
+    calls = []
+    network.encoder[0].register_forward_pre_hook(lambda *args: calls.append(1))
+    images = torch.randn(1, 1, *PATCH, requires_grad=True)
+    network(images).sum().backward()
+    assert len(calls) == 1
+    network.train()
+    sum(logits.sum() for logits in network(images)).backward()
+    assert len(calls) == 3
+
+
+def test_the_stages_of_the_encoder_are_all_that_comes_before_the_decoder():
+    network = build("resenc-m", recompute=False)
+    named = {id(p) for stage in network.encoder_stages() for p in stage.parameters()}
+    expected = {
+        id(p) for name, p in network.named_parameters() if not name.startswith(("up.", "decoder.", "heads."))
+    }  # fmt: skip
+    assert named == expected
+    assert len(network.encoder_stages()) == network.topology.stages
+    assert network.stem[0].weight in set(network.encoder_stages()[0].parameters())
+    assert "stem.0.weight" in network.state_dict()  # asking leaves no second name
+    assert len(network.state_dict()) == len(list(network.parameters()))
