@@ -85,6 +85,16 @@ def test_a_case_without_foreground_is_stored_all_the_same(tmp_path):
     assert store.has("empty")
 
 
+def test_mean_voxels_are_those_of_the_named_cases(tmp_path):
+    """Background is not stored where all is labelled, yet counted; ignored voxels never are."""
+    store, rng = Store(tmp_path), np.random.default_rng(1)
+    labels = {name: rng.integers(low, 3, (5, 6, 7)).astype(np.int16) for name, low in (("a", 0), ("b", -1), ("c", 0))}
+    for name, label in labels.items():
+        store.write(name, np.zeros((1, 5, 6, 7), np.float32), label, {})
+    expected = np.mean([[(labels[name] == index).sum() for index in range(4)] for name in "ab"], axis=0)
+    np.testing.assert_allclose(store.mean_voxels(["a", "b"], 4), expected)
+
+
 def test_a_case_whose_writing_was_cut_short_is_not_there(tmp_path, monkeypatch):
     store = Store(tmp_path)
 

@@ -1,13 +1,20 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivox.config import make_recipe
+from trivox.config import LossOptions, make_recipe
 from trivox.datasets.labels import LabelScheme
-from trivox.planning.plan import read_plan
+from trivox.errors import RecipeError
+from trivox.learning.losses import LOSSES, LossSetup, make_loss
+from trivox.learning.schedules import make_optimizer
+from trivox.networks import build_network
+from trivox.planning.memory import forecast_memory
+from trivox.planning.plan import Normalisation, Plan
+from trivox.planning.topology import Topology
 from trivox.tasks.segmentation import SegmentationObjective
 
 few = settings(max_examples=15, deadline=None, derandomize=True)
@@ -15,8 +22,10 @@ EXCLUSIVE = LabelScheme(labels={"a": 7, "b": 300}, ignore=9)
 REGIONS = LabelScheme(labels={"a": 1, "b": 2}, regions={"whole": (1, 2), "core": (2,)}, region_order=(1, 2))
 
 
-def objective(scheme):
-    return SegmentationObjective(scheme, 1.0, 1.0, False, torch.from_numpy(scheme.region_table()))
+def objective(scheme, loss=None, **options):
+    table = torch.from_numpy(scheme.region_table())
+    setup = LossSetup(LossOptions(**options), None if scheme.exclusive else table)
+    return SegmentationObjective(scheme, make_loss(loss or {"dice": 1.0, "cross_entropy": 1.0}, setup), table)
 
 
 def perfect(labels, scheme):
@@ -91,7 +100,81 @@ def test_deep_supervision_weighs_scales_by_half_and_drops_the_coarsest():
     assert not scales[2].grad.any()
 
 
-def test_the_recipe_overrules_the_plan(tiny_run):
-    plan = read_plan(tiny_run / "plan.json")
-    assert SegmentationObjective.of(plan, make_recipe()).batch_dice is plan.batch_dice
-    assert SegmentationObjective.of(plan, make_recipe(overrides={"batch_dice": True})).batch_dice is True
+def loss_of(plan, overrides, logits, labels, **named):
+    return float(SegmentationObjective.of(plan, make_recipe(overrides=overrides), **named).loss(logits, labels))
+
+
+@pytest.fixture(scope="module")
+def plan():
+    topology = Topology(
+        kernels=((3, 3, 3),) * 2, strides=((1, 1, 1), (2, 2, 2)), features=(8, 16), encoder_blocks=(1, 1),
+        decoder_blocks=(1,),
+    )  # fmt: skip
+    return Plan(
+        dataset="drawn", channels=("MRI",), labels=EXCLUSIVE, normalisations=(Normalisation(scheme="z-score"),),
+        spacing=(1.0, 1.0, 1.0), median_shape=(16, 16, 16), patch_size=(16, 16, 16), batch_size=2, batch_dice=True,
+        network="unet-tiny", topology=topology,
+        memory=forecast_memory(topology, (16, 16, 16), batch=2, channels=1, outputs=3),
+    )  # fmt: skip
+
+
+def test_the_recipe_overrules_the_plan(plan):
+    logits, labels = torch.randn(2, 3, 4, 6, 8), drawn(5)
+    planned, pooled, alone = (loss_of(plan, {"batch_dice": b}, logits, labels) for b in (None, True, False))
+    assert pooled != alone
+    assert planned == (pooled if plan.batch_dice else alone)
+
+
+def test_terms_weights_and_constants_of_the_recipe_reach_the_loss(plan):
+    logits, labels = torch.randn(2, 3, 4, 6, 8), drawn(5)
+    one, two, both = (loss_of(plan, {"loss": text}, logits, labels) for text in ("dice", "focal", "dice+0.5*focal"))
+    assert both == pytest.approx(one + 0.5 * two)
+    assert loss_of(plan, {"loss": "focal", "loss_options": {"focal_gamma": 1.0}}, logits, labels) != two
+
+
+@pytest.mark.parametrize("scheme", [EXCLUSIVE, REGIONS])
+def test_class_weights_come_from_the_voxels_of_labels_or_regions(plan, scheme):
+    plan = plan.model_copy(update={"labels": scheme})
+    voxels = np.array([900.0, 90.0, 10.0])
+    logits, labels = torch.randn(1, 3 if scheme.exclusive else 2, 4, 6, 8), drawn(6, (1, 4, 6, 8))
+    overrides = {"loss": "cross_entropy", "loss_options": {"class_weights": "inverse_frequency"}}
+    weights = 1 / torch.tensor([900.0, 90.0, 10.0] if scheme.exclusive else [100.0, 10.0])
+    regions = None if scheme.exclusive else torch.from_numpy(scheme.region_table())
+    expected = LOSSES["cross_entropy"](LossSetup(regions=regions, class_weights=weights))(logits, labels)
+    assert loss_of(plan, overrides, logits, labels, voxels=voxels) == pytest.approx(float(expected), rel=1e-5)
+    with pytest.raises(RecipeError, match="class_weights"):
+        loss_of(plan, overrides, logits, labels)
+
+
+@pytest.mark.parametrize("rule", ["uncertainty", "balancing"])
+def test_learnt_weights_are_shown_and_handed_to_the_trainer(rule):
+    task = objective(EXCLUSIVE, {"dice": 1.0, "focal": 0.5}, adaptive=rule)
+    assert task.figures() == pytest.approx({"loss_weight/dice": 1.0, "loss_weight/focal": 0.5})
+    assert task.module is not None
+    assert bool(task.module.state_dict())
+    assert bool(list(task.module.parameters())) == (rule == "uncertainty")
+    fixed = objective(EXCLUSIVE)
+    assert (fixed.module, fixed.figures()) == (None, {})
+
+
+@pytest.mark.parametrize("name", [name if name != "boundary" else "dice+0.1*boundary" for name in LOSSES])
+def test_every_loss_trains_a_small_network(plan, name):
+    """A few steps on one patch bring each loss well towards its infimum."""
+    torch.manual_seed(0)
+    overrides = {"loss": name, "network": "unet-tiny", "loss_options": {"cl_dice_iterations": 3, "top_k": 0.5}}
+    recipe = make_recipe("quick_test", overrides)
+    task = SegmentationObjective.of(plan, recipe)
+    network = build_network(plan.network, plan.topology, channels=1, outputs=3)
+    optimizer = make_optimizer(network, recipe)
+    labels = torch.zeros(1, 16, 16, 16, dtype=torch.int16)
+    labels[:, 3:12, 4:12, 4:13] = 1
+    labels[:, 6:9, 6:9, 6:10] = 2
+    image = labels[:, None] + 0.1 * torch.randn(1, 1, 16, 16, 16)
+    losses = []
+    for _ in range(20):
+        loss = task.loss(network(image), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert min(losses[-3:]) < 0.9 * losses[0]

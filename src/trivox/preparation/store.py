@@ -118,6 +118,18 @@ class Store:
                 ) from error
         return handles[name]
 
+    def mean_voxels(self, names: Sequence[str], indices: int) -> Array:
+        """Voxels of each label index `(indices,)` in a case, averaged over the named cases; from what `write` counted."""
+        total = np.zeros(indices)
+        for name in names:
+            facts = self._facts(name)
+            counts = {int(index): count for index, count in facts["present"].items()}
+            if 0 not in counts:  # background is counted only in partly labelled cases
+                counts[0] = int(np.prod(facts["shape"])) - sum(counts.values())
+            for index, count in counts.items():
+                total[index] += count if index >= 0 else 0
+        return total / max(1, len(names))
+
     def _write_array(self, path: Path, array: Array) -> None:
         array = np.ascontiguousarray(array)
         spatial = [min(CHUNK, size) for size in array.shape[-3:]]

@@ -3,59 +3,57 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trivox.config import Recipe
 from trivox.datasets.labels import LabelScheme
-from trivox.learning.losses import (
-    dice_binary_cross_entropy,
-    dice_cross_entropy,
-    region_targets,
-    shrink_labels,
-    supervision_weights,
-)
+from trivox.learning.losses import AdaptiveLoss, LossSetup, class_weights, make_loss, region_targets
 from trivox.planning.plan import Plan
+from trivox.volumes import Array
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentationObjective:
-    """Dice + cross-entropy at every supervised scale; validation Dice from predictions pooled over patches."""
+    """The recipe's loss at every supervised scale; validation Dice from predictions pooled over patches."""
 
     labels: LabelScheme
-    dice_weight: float
-    ce_weight: float
-    batch_dice: bool
+    criterion: nn.Module
     regions: Tensor
     """Membership `(target, index)`."""
 
     @classmethod
-    def of(cls, plan: Plan, recipe: Recipe) -> "SegmentationObjective":
-        """The objective for a plan under a recipe."""
-        batch = plan.batch_dice if recipe.batch_dice is None else recipe.batch_dice
+    def of(cls, plan: Plan, recipe: Recipe, *, voxels: Array | None = None) -> "SegmentationObjective":
+        """The objective for a plan under a recipe.
+
+        voxels: of each label index in a training case, on average, `(index,)`; class weights are made from them.
+        """
         regions = torch.from_numpy(plan.labels.region_table())
-        return cls(plan.labels, recipe.loss.get("dice", 0.0), recipe.loss.get("cross_entropy", 0.0), batch, regions)
+        counts = None if voxels is None else torch.from_numpy(voxels)
+        if counts is not None and not plan.labels.exclusive:
+            counts = regions.to(counts.dtype) @ counts
+        setup = LossSetup(
+            options=recipe.loss_options,
+            regions=None if plan.labels.exclusive else regions,
+            batch=plan.batch_dice if recipe.batch_dice is None else recipe.batch_dice,
+            class_weights=class_weights(counts, recipe.loss_options),
+        )
+        return cls(plan.labels, make_loss(recipe.loss, setup), regions)
+
+    @property
+    def module(self) -> nn.Module | None:
+        """What is learnt beside the network, to be trained without weight decay, moved, saved and loaded with it."""
+        return self.criterion if isinstance(self.criterion, AdaptiveLoss) else None
+
+    def figures(self) -> dict[str, float]:
+        """Numbers for the record of an epoch: the weights of the loss terms where they are learnt."""
+        if not isinstance(self.criterion, AdaptiveLoss):
+            return {}
+        return {f"loss_weight/{name}": weight for name, weight in self.criterion.term_weights().items()}
 
     def loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
-        """Weighted sum over the scales, finest first; `labels` are indices `(b, z, y, x)` at full resolution."""
-        scales = [outputs] if isinstance(outputs, Tensor) else outputs
-        weights = supervision_weights(len(scales))
-        parts = [
-            weight * self._one_scale(logits, shrink_labels(labels, logits.shape[2:]))
-            for weight, logits in zip(weights, scales, strict=True)
-            if weight > 0
-        ]
-        # a head without weight still takes part, with gradient zero: DDP waits for every parameter
-        idle = sum(logits.sum() * 0 for weight, logits in zip(weights, scales, strict=True) if weight == 0)
-        return torch.stack(parts).sum() + idle
-
-    def _one_scale(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.labels.exclusive:
-            return dice_cross_entropy(
-                logits, labels, dice_weight=self.dice_weight, ce_weight=self.ce_weight, batch=self.batch_dice
-            )
-        return dice_binary_cross_entropy(
-            logits, labels, self.regions, dice_weight=self.dice_weight, ce_weight=self.ce_weight, batch=self.batch_dice
-        )
+        """The loss of all outputs, finest first; `labels` are indices `(b, z, y, x)` at full resolution."""
+        value: Tensor = self.criterion(outputs, labels)
+        return value
 
     def count(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """True positives, predicted and reference voxels, `(target, 3)`, from hard predictions."""

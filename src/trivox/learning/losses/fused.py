@@ -1,8 +1,7 @@
 """Dice and cross-entropy in one pass: one softmax buffer, gather and scatter instead of one-hot, analytic backward.
 
-Logits are `(b, c, z, y, x)`, label indices `(b, z, y, x)`; a negative index is ignored. Soft Dice as in nnU-Net:
-`(2 sum(p y) + s) / (sum(p) + sum(y) + s)` with s = 1e-5, without background, a sample at a time or over the batch.
-The loss is `ce_weight * CE + dice_weight * (1 - Dice)`; nnU-Net leaves the 1 out, the gradients are equal.
+Soft Dice as in nnU-Net: `(2 sum(p y) + s) / (sum(p) + sum(y) + s)` with s = 1e-5, without background, a sample at a time or
+over the batch. The loss is `ce_weight * CE + dice_weight * (1 - Dice)`; nnU-Net leaves the 1 out, the gradients are equal.
 """
 
 from typing import Any
@@ -11,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trivox.learning.losses.targets import SMOOTH, differentiable_sum, full_precision, region_targets
 from trivox.learning.runtime import sum_over_ranks, world_size
-
-SMOOTH = 1e-5
 
 
 class _DiceCrossEntropy(torch.autograd.Function):
@@ -21,7 +19,7 @@ class _DiceCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, dice_weight: float, ce_weight: float, batch: bool) -> Tensor:
-        flat = logits.flatten(2).float() if logits.dtype in (torch.bfloat16, torch.float16) else logits.flatten(2)
+        flat = full_precision(logits.flatten(2))
         samples, classes = flat.shape[:2]
         valid = labels.flatten(1) >= 0  # (b, n)
         index = labels.flatten(1).clamp(min=0).long()[:, None]  # (b, 1, n)
@@ -90,7 +88,7 @@ def dice_binary_cross_entropy(
 
     regions: `(region, index)` membership; `(b, z, y, x)` indices become `(b, region, z, y, x)` targets.
     """
-    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    logits = full_precision(logits)
     valid = (labels >= 0)[:, None].to(logits.dtype)
     target = region_targets(labels, regions).to(logits.dtype)
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * valid
@@ -98,43 +96,7 @@ def dice_binary_cross_entropy(
     probability = logits.sigmoid() * valid
     parts = [part.flatten(2).sum(2) for part in (probability * target, target * valid, probability)]
     if batch:
-        parts = [_DifferentiableSum.apply(part.sum(0, keepdim=True)) for part in parts]
+        parts = [differentiable_sum(part.sum(0, keepdim=True)) for part in parts]
     overlap, size, mass = parts
     dice = (2 * overlap + SMOOTH) / (size + mass + SMOOTH).clamp(min=1e-8)
     return ce_weight * cross_entropy + dice_weight * (1 - dice.mean())
-
-
-class _DifferentiableSum(torch.autograd.Function):
-    """Sum over ranks; the gradient is scaled by their number, since DDP averages what all ranks compute."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        return sum_over_ranks(value.clone())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0] * world_size()
-
-
-def region_targets(labels: Tensor, regions: Tensor) -> Tensor:
-    """Boolean `(b, region, z, y, x)` from indices `(b, z, y, x)`; ignored voxels belong to no region."""
-    inside = regions.to(labels.device).T[labels.clamp(min=0).long()]  # (b, z, y, x, region)
-    return (inside & (labels >= 0)[..., None]).movedim(-1, 1)
-
-
-def shrink_labels(labels: Tensor, size: torch.Size) -> Tensor:
-    """Nearest label (exact centres) at the scale of a deep-supervision output, `(b, z, y, x)` to `(b, *size)`."""
-    for axis, new in enumerate(size, start=1):
-        old = labels.shape[axis]
-        if new != old:
-            at = ((torch.arange(new, device=labels.device) + 0.5) * (old / new)).long()
-            labels = labels.index_select(axis, at)
-    return labels
-
-
-def supervision_weights(scales: int) -> list[float]:
-    """Weights 1, 1/2, 1/4... of the outputs from fine to coarse, the coarsest 0 (nnU-Net), summing to 1."""
-    weights = [0.5**scale for scale in range(scales)]
-    if scales > 1:
-        weights[-1] = 0.0
-    return [weight / sum(weights) for weight in weights]

@@ -1,0 +1,99 @@
+"""What the losses share: precision, targets, and the soft sums that overlap losses are made of.
+
+Logits are `(b, c, z, y, x)`, label indices `(b, z, y, x)`; a negative index is ignored. Without `regions` the classes are
+exclusive (softmax, class 0 is background, which overlap losses leave out as nnU-Net does); with a membership table
+`(region, index)` each channel is a region of its own (sigmoid).
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trivox.learning.runtime import sum_over_ranks, world_size
+
+SMOOTH = 1e-5
+"""Added to both sides of an overlap ratio: an empty target that is predicted empty costs nothing."""
+
+
+def full_precision(logits: Tensor) -> Tensor:
+    """Logits of half precision as fp32; sums over a million voxels need it."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+class _DifferentiableSum(torch.autograd.Function):
+    """Sum over ranks; the gradient is scaled by their number, since DDP averages what all ranks compute."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return sum_over_ranks(value.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0] * world_size()
+
+
+def differentiable_sum(value: Tensor) -> Tensor:
+    """Sum over ranks that gradients pass through."""
+    total: Tensor = _DifferentiableSum.apply(value)
+    return total
+
+
+def region_targets(labels: Tensor, regions: Tensor) -> Tensor:
+    """Boolean `(b, region, z, y, x)` from indices `(b, z, y, x)`; ignored voxels belong to no region."""
+    inside = regions.to(labels.device).T[labels.clamp(min=0).long()]  # (b, z, y, x, region)
+    return (inside & (labels >= 0)[..., None]).movedim(-1, 1)
+
+
+def class_targets(labels: Tensor, classes: int) -> Tensor:
+    """Boolean `(b, classes - 1, z, y, x)`: one mask for each class but the background."""
+    return labels[:, None] == torch.arange(1, classes, device=labels.device).view(-1, 1, 1, 1)
+
+
+def masks(logits: Tensor, labels: Tensor, regions: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Probabilities and boolean targets of what is segmented, both `(b, target, z, y, x)` and zero where ignored."""
+    valid = (labels >= 0)[:, None]
+    logits = full_precision(logits)
+    if regions is not None:
+        return logits.sigmoid() * valid, region_targets(labels, regions)
+    return logits.softmax(1)[:, 1:] * valid, class_targets(labels, logits.shape[1])
+
+
+class SoftCounts(NamedTuple):
+    """Sums over voxels, `(b, target)`, or `(1, target)` over the batch of all ranks."""
+
+    overlap: Tensor
+    """sum(p y): true positives."""
+    mass: Tensor
+    """sum(p)."""
+    size: Tensor
+    """sum(y)."""
+
+
+def soft_counts(logits: Tensor, labels: Tensor, *, regions: Tensor | None, batch: bool) -> SoftCounts:
+    """True positives, predicted and labelled mass of each target; `batch` pools them over the batch and all ranks."""
+    parts = _class_counts(logits, labels) if regions is None else _region_counts(logits, labels, regions)
+    if batch:
+        parts = tuple(differentiable_sum(part.sum(0, keepdim=True)) for part in parts)
+    return SoftCounts(*parts)
+
+
+def _class_counts(logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """By gather and scatter: no one-hot copy of the labels."""
+    probability = full_precision(logits).softmax(1).flatten(2)  # (b, c, n)
+    valid = (labels.flatten(1) >= 0).to(probability.dtype)  # (b, n)
+    index = labels.flatten(1).clamp(min=0).long()
+    picked = probability.gather(1, index[:, None])[:, 0] * valid
+    rows = probability.new_zeros(probability.shape[:2])
+    overlap, size = rows.scatter_add(1, index, picked), rows.scatter_add(1, index, valid)
+    mass = torch.einsum("bcn,bn->bc", probability, valid)
+    return overlap[:, 1:], mass[:, 1:], size[:, 1:]
+
+
+def _region_counts(logits: Tensor, labels: Tensor, regions: Tensor) -> tuple[Tensor, ...]:
+    probability, target = masks(logits, labels, regions)
+    return (
+        (probability * target).flatten(2).sum(2),
+        probability.flatten(2).sum(2),
+        target.flatten(2).sum(2).to(probability),
+    )
