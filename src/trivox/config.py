@@ -66,7 +66,9 @@ class LossOptions(BaseModel):
     class_weights: Literal["none", "inverse_frequency", "effective_number"] = Field(
         "none", description="weights of the classes in cross-entropy and focal loss, from voxel counts"
     )
-    effective_number_beta: float = Field(0.999, ge=0, lt=1, description="of class weights by effective number")
+    effective_number_beta: float = Field(
+        0.99999, ge=0, lt=1, description="of class weights: above 1 / (1 - beta) voxels a case, sizes count the same"
+    )
     focal_gamma: float = Field(2.0, ge=0, description="how much easy voxels lose weight")
     tversky_alpha: float = Field(0.3, ge=0, description="weight of false positives")
     tversky_beta: float = Field(0.7, ge=0, description="weight of false negatives")
@@ -171,6 +173,13 @@ class Recipe(BaseModel):
     def _coherent(self) -> "Recipe":
         if not sum(self.loss.values()):
             raise ValueError("loss needs at least one term with a weight above 0")
+        used = {name for name, weight in self.loss.items() if weight}
+        if used == {"boundary"}:
+            raise ValueError("boundary is a term beside others, write dice+0.01*boundary")
+        if "boundary" in used and self.loss_options.adaptive != "none":
+            raise ValueError("boundary falls below 0, so its weight cannot be learnt; set loss_options.adaptive=none")
+        if self.final_weights == "average" and self.keep_best < 2:
+            raise ValueError("an average needs several checkpoints; set keep_best to 2 or more")
         if self.patch_size is not None and (len(self.patch_size) not in (2, 3) or min(self.patch_size) < 1):
             raise ValueError(f"patch_size needs two or three positive sizes, got {self.patch_size}")
         return self

@@ -10,6 +10,7 @@ Every message says what is wrong, where, and what to do. The command line prints
     ├── PlanError            a plan that cannot be made or does not fit the data
     ├── RecipeError          settings that do not exist or contradict each other
     ├── BundleError          a run or bundle that is incomplete or was altered
+    ├── TrustError           a file of a kind that can carry code, not declared trusted
     ├── ResourceError        memory, disk or an optional package is missing
     └── InterruptedTrainingError  work was asked to stop and has saved its state
 """
@@ -45,6 +46,10 @@ class RecipeError(TrivoxError):
 
 class BundleError(TrivoxError):
     """A run or bundle is incomplete, was altered, or has an unknown format version."""
+
+
+class TrustError(TrivoxError):
+    """A file of a kind that can carry code was not declared trusted."""
 
 
 class ResourceError(TrivoxError):

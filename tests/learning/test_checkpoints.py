@@ -33,18 +33,18 @@ def names(folder):
 def test_weights_state_and_optimizer_come_back_exactly(tmp_path):
     network, optimizer = trained(0)
     save_checkpoint(tmp_path / "latest", network, {"step": 7, "best": None}, optimizer.state_dict())
-    weights, state, restored = load_checkpoint(tmp_path / "latest")
-    assert same(weights, network.state_dict())
-    assert state == {"step": 7, "best": None}
+    found = load_checkpoint(tmp_path / "latest")
+    assert same(found.weights, network.state_dict())
+    assert found.state == {"step": 7, "best": None}
     for index, entry in optimizer.state_dict()["state"].items():
-        assert same(restored["state"][index], entry)
+        assert same(found.optimizer["state"][index], entry)
     assert names(tmp_path) == ["latest"]
     assert names(tmp_path / "latest") == sorted([WEIGHTS, OPTIMIZER, STATE])
 
 
 def test_a_checkpoint_may_go_without_an_optimizer(tmp_path):
     save_checkpoint(tmp_path / "best", trained(0)[0], {})
-    assert load_checkpoint(tmp_path / "best")[2] is None
+    assert load_checkpoint(tmp_path / "best").optimizer is None
     assert names(tmp_path / "best") == sorted([WEIGHTS, STATE])
 
 
@@ -55,7 +55,7 @@ def test_where_no_checkpoint_is_there_is_none(tmp_path):
 def test_weights_that_are_not_contiguous_are_saved_as_they_are(tmp_path):
     network = nn.Conv3d(2, 4, 3).to(memory_format=torch.channels_last_3d)
     save_checkpoint(tmp_path / "c", network, {})
-    assert same(load_checkpoint(tmp_path / "c")[0], network.state_dict())
+    assert same(load_checkpoint(tmp_path / "c").weights, network.state_dict())
 
 
 @pytest.mark.parametrize("dies_at", [0, 1])
@@ -75,11 +75,11 @@ def test_a_crash_at_either_rename_leaves_the_old_checkpoint_and_the_next_save_he
         patched.setattr(Path, "rename", rename)
         with pytest.raises(KeyboardInterrupt):
             save_checkpoint(tmp_path / "latest", second, {"step": 2})
-    weights, state, _ = load_checkpoint(tmp_path / "latest")
-    assert state == {"step": 1}
-    assert same(weights, first.state_dict())
+    found = load_checkpoint(tmp_path / "latest")
+    assert found.state == {"step": 1}
+    assert same(found.weights, first.state_dict())
     save_checkpoint(tmp_path / "latest", second, {"step": 3})
-    assert load_checkpoint(tmp_path / "latest")[1] == {"step": 3}
+    assert load_checkpoint(tmp_path / "latest").state == {"step": 3}
     assert names(tmp_path) == ["latest"]
 
 
@@ -92,7 +92,7 @@ def test_a_full_disk_is_a_resource_error_and_keeps_the_old_checkpoint(tmp_path, 
     monkeypatch.setattr("trivox.learning.checkpoints.save_file", full)
     with pytest.raises(ResourceError, match=r"latest.*No space left"):
         save_checkpoint(tmp_path / "latest", trained(1)[0], {"step": 2})
-    assert load_checkpoint(tmp_path / "latest")[1] == {"step": 1}
+    assert load_checkpoint(tmp_path / "latest").state == {"step": 1}
     assert names(tmp_path) == ["latest"]
 
 
@@ -153,5 +153,5 @@ def test_a_leftover_of_a_killed_save_is_overwritten(tmp_path):
     save_checkpoint(tmp_path / "latest", trained(0)[0], {"step": 1})
     shutil.copytree(tmp_path / "latest", tmp_path / "latest.old")
     save_checkpoint(tmp_path / "latest", trained(1)[0], {"step": 2})
-    assert load_checkpoint(tmp_path / "latest")[1] == {"step": 2}
+    assert load_checkpoint(tmp_path / "latest").state == {"step": 2}
     assert names(tmp_path) == ["latest"]

@@ -15,6 +15,16 @@ pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="to
 # Plain SGD: AdamW turns rounding noise in vanishing gradients into whole steps, so no two summation orders would agree.
 SETTINGS = {"optimizer": "sgd", "learning_rate": 0.01, "momentum": 0.9, "batch_size": 4, "weight_decay": 0.0}
 
+RUNS = {
+    "sample": {"batch_dice": False},
+    "pooled": {"batch_dice": True},
+    "features": {
+        "pretrained": "sample", "freeze_encoder": 0.7, "unfreezing": "staged", "weights_ema": 0.8, "micro_batch": 1,
+        "keep_best": 2, "final_weights": "average", "loss_options": {"adaptive": "uncertainty"},
+    },
+}  # fmt: skip
+"""Dice a sample, Dice over the batch, and all that has to be the same on every rank."""
+
 WORKER = """
 import hashlib, json, sys
 from pathlib import Path
@@ -23,16 +33,17 @@ import torch.distributed as dist
 import trivox.tasks.training as training
 
 torch.set_num_threads(1)
-dist.init_process_group("gloo")  # once for both runs
+dist.init_process_group("gloo")  # once for all runs
 networks, build = [], training.build_network
 training.build_network = lambda *args, **kwargs: networks.append(build(*args, **kwargs)) or networks[-1]
 data, folder, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-for pooled in (0, 1):
-    settings["batch_dice"] = bool(pooled)
-    training.train(training.RunRequest(data, folder / f"run{pooled}", "quick_test", settings))
+for run, extras in json.loads(sys.argv[4]).items():
+    if "pretrained" in extras:
+        extras["pretrained"] = str(folder / extras["pretrained"])
+    training.train(training.RunRequest(data, folder / run, "quick_test", {**settings, **extras}))
     network = networks[0]  # the first that a run builds is the one it trains
     joined = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
-    (folder / f"{pooled}-{dist.get_rank()}.txt").write_text(hashlib.sha256(joined).hexdigest())
+    (folder / f"{run}-{dist.get_rank()}.txt").write_text(hashlib.sha256(joined).hexdigest())
     networks.clear()
 dist.barrier()
 dist.destroy_process_group()
@@ -41,33 +52,35 @@ dist.destroy_process_group()
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory, tiny_data, tiny_settings):
-    """`run0` (Dice a sample) and `run1` (Dice over the batch), trained by two processes under torchrun."""
+    """`RUNS`, trained by two processes under torchrun."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "worker.py").write_text(WORKER)
     settings = json.dumps({**tiny_settings, **SETTINGS})
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
-        str(folder / "worker.py"), str(tiny_data), str(folder), settings,
+        str(folder / "worker.py"), str(tiny_data), str(folder), settings, json.dumps(RUNS),
     ]  # fmt: skip
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False,
+        command, capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
-@pytest.mark.parametrize("batch_dice", [False, True])
-def test_two_ranks_equal_each_other_and_one_process(ranks, tmp_path, tiny_data, tiny_settings, batch_dice):
-    run = ranks / f"run{int(batch_dice)}"
-    first, second = ((ranks / f"{int(batch_dice)}-{rank}.txt").read_text() for rank in (0, 1))
+@pytest.mark.parametrize("name", RUNS)
+def test_two_ranks_equal_each_other_and_one_process(ranks, tmp_path, tiny_data, tiny_settings, name):
+    first, second = ((ranks / f"{name}-{rank}.txt").read_text() for rank in (0, 1))
     assert first == second
-    settings = {**tiny_settings, **SETTINGS, "batch_dice": batch_dice}
+    settings = {**tiny_settings, **SETTINGS, **RUNS[name]}
+    if "pretrained" in settings:
+        settings["pretrained"] = str(ranks / settings["pretrained"])
+    run = ranks / name
     train(RunRequest(tiny_data, tmp_path / "one", "quick_test", settings))
     files = (x / "checkpoints" / "latest" / "weights.safetensors" for x in (tmp_path / "one", run))
     expected, found = (load_weights(file) for file in files)
-    for name, value in expected.items():
-        assert torch.allclose(value, found[name], rtol=0, atol=1e-5), name
+    for key, value in expected.items():
+        assert torch.allclose(value, found[key], rtol=0, atol=1e-5), key
     one, two = (read_records(x / "metrics.jsonl") for x in (tmp_path / "one", run))
     assert [r["step"] for r in two] == [r["step"] for r in one]  # rank 0 alone writes
     for a, b in zip(one, two, strict=True):
@@ -76,5 +89,5 @@ def test_two_ranks_equal_each_other_and_one_process(ranks, tmp_path, tiny_data, 
 
 
 def test_ranks_leave_one_whole_run(ranks, tiny_run):
-    names = {path.name for path in (ranks / "run0").iterdir()}
+    names = {path.name for path in (ranks / "sample").iterdir()}
     assert names == {path.name for path in tiny_run.iterdir()}

@@ -1,127 +1,27 @@
 import hashlib
 import json
 import math
-import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
 
 import pytest
 import torch
 from torch import nn
 
-from trivox.config import make_recipe
-from trivox.datasets.labels import LabelScheme
+from training_toys import Fixed, Net, Scripted, Toy, assert_same, epochs_of, interrupt, make, weights_of
 from trivox.errors import BundleError, InterruptedTrainingError, RecipeError, ResourceError, TrivoxError
 from trivox.learning import trainer as trainer_module
 from trivox.learning.checkpoints import load_checkpoint, load_weights, save_checkpoint
-from trivox.learning.runtime import Runtime, make_runtime, seed_everything
-from trivox.learning.tracking import RunLog, read_records
-from trivox.learning.trainer import MAX_SKIPPED, Trainer
+from trivox.learning.progress import duration
+from trivox.learning.runtime import make_runtime, seed_everything
+from trivox.learning.tracking import RunLog
+from trivox.learning.trainer import MAX_SKIPPED
 from trivox.preparation.batches import RawBatch
-from trivox.tasks.segmentation import SegmentationObjective
 from trivox.tasks.training import RunRequest, train
-
-CPU = Runtime(torch.device("cpu"), "fp32")
-OUT_OF_MEMORY = torch.OutOfMemoryError("Tried to allocate 1 EiB")
-SCHEME = LabelScheme(labels={"ball": 1})
-RECIPE = {
-    "epochs": 2, "iterations_per_epoch": 4, "validation_iterations": 2, "workers": 0, "optimizer": "sgd",
-    "learning_rate": 0.05, "momentum": 0.9, "deep_supervision": False, "batch_size": 4,
-}  # fmt: skip
-
-
-@dataclass
-class Toy:
-    """Batches as a function of the step: the label is where the image is bright."""
-
-    seed: int = 0
-    batch: int = 4
-    on_read: dict = field(default_factory=dict)
-    reads: list = field(default_factory=list)
-
-    def read(self, step):
-        self.reads.append(step)
-        if step in self.on_read:
-            self.on_read[step]()
-        generator = torch.Generator().manual_seed(1000 * self.seed + step)
-        labels = (torch.rand(self.batch, 4, 5, 6, generator=generator) < 0.3).to(torch.int16)
-        images = labels[:, None] + 0.3 * torch.randn(self.batch, 1, 4, 5, 6, generator=generator)
-        return RawBatch(plain=(images, labels), boxed=None, warped=[], spatial=[], intensity=[])
-
-
-class Net(nn.Module):
-    """Small, and able to fail like a full device."""
-
-    def __init__(self, most=99, error=OUT_OF_MEMORY):
-        super().__init__()
-        torch.manual_seed(0)
-        self.body = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.LeakyReLU(), nn.Conv3d(4, 2, 1))
-        self.most, self.error, self.sizes = most, error, []
-
-    def forward(self, images):
-        if self.training:
-            self.sizes.append(len(images))
-            if len(images) > self.most:
-                raise self.error
-        return self.body(images)
-
-
-class Fixed(nn.Module):
-    """Logits that follow the image's brightness times `sign`; the parameter only keeps the optimizer content."""
-
-    def __init__(self, sign):
-        super().__init__()
-        self.sign, self.unused = sign, nn.Parameter(torch.zeros(1))
-
-    def forward(self, images):
-        return torch.cat([torch.zeros_like(images), self.sign * (images - 0.5)], 1) + 0 * self.unused
-
-
-class Scripted:
-    """An objective whose validation Dice is given for each epoch."""
-
-    def __init__(self, dices):
-        self.dices = iter(dices)
-
-    def loss(self, outputs, labels):
-        return outputs.square().mean()
-
-    def count(self, outputs, labels):
-        return torch.zeros(1)
-
-    def score(self, counts):
-        return {"validation_dice": next(self.dices)}
-
-
-def segmentation(batch_dice=False):
-    return SegmentationObjective(SCHEME, 1.0, 1.0, batch_dice, torch.from_numpy(SCHEME.region_table()))
-
-
-def make(folder, *, network=None, objective=None, source=None, validation=True, lines=None, **settings):
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [] if lines is None else lines
-    return Trainer(
-        network=network or Net(), objective=objective or segmentation(), training=source or Toy(),
-        validation=Toy(seed=7) if validation else None, recipe=make_recipe("production", {**RECIPE, **settings}),
-        folder=folder, runtime=CPU, log=RunLog(folder, say=lines.append),
-    )  # fmt: skip
-
-
-def weights_of(network):
-    return {name: value.clone() for name, value in network.state_dict().items()}
-
-
-def assert_same(first, second, *, tolerance=0.0):
-    for name, value in first.items():
-        assert torch.allclose(value, second[name], rtol=0, atol=tolerance), name
-
-
-def epochs_of(folder):
-    return [r for r in read_records(folder / "metrics.jsonl") if r["kind"] == "epoch"]
 
 
 # -- learning ----------------------------------------------------------------------------------------------------------
@@ -297,7 +197,7 @@ def test_best_checkpoint_follows_the_smoothed_dice(tmp_path):
     progress = trainer.fit()
     assert progress.best_epoch == 2
     assert progress.best == pytest.approx(0.55)
-    assert_same(kept[2], load_checkpoint(tmp_path / "checkpoints" / "best")[0])
+    assert_same(kept[2], load_checkpoint(tmp_path / "checkpoints" / "best").weights)
     shown = [r["validation_dice_ema"] for r in epochs_of(tmp_path)]
     assert shown == pytest.approx([0.2, 0.55, 0.375, 0.4975, 0.29875])
 
@@ -314,10 +214,6 @@ def test_training_without_validation_cases_works(tmp_path):
 
 
 # -- interruption ------------------------------------------------------------------------------------------------------
-def interrupt():
-    os.kill(os.getpid(), signal.SIGINT)
-
-
 @pytest.mark.parametrize("step", [0, 2, 3, 4, 7])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, step):
     """Steps 3 and 7 are the last of their epochs: validation must be neither lost nor repeated."""
@@ -333,7 +229,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, step):
     second.fit()
     assert_same(whole.network.state_dict(), second.network.state_dict())
     whole_best, best = (load_checkpoint(tmp_path / x / "checkpoints" / "best") for x in "ab")
-    assert_same(whole_best[0], best[0])
+    assert_same(whole_best.weights, best.weights)
     for one, other in zip(epochs_of(tmp_path / "a"), epochs_of(tmp_path / "b"), strict=True):
         for key in ("epoch", "step", "validation_dice", "validation_dice_ema", "validation_loss"):
             assert one[key] == other[key]
@@ -392,7 +288,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(ResourceError, match=r"latest.*No space left.*disk"):
         save_checkpoint(folder, Net(), {"step": 2}, {"a": 2})
-    assert load_checkpoint(folder)[1:] == ({"step": 1}, {"a": 1})
+    assert (load_checkpoint(folder).state, load_checkpoint(folder).optimizer) == ({"step": 1}, {"a": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["latest"]
 
 
@@ -430,17 +326,6 @@ def test_lines_go_to_console_and_file(tmp_path):
     assert (tmp_path / "log.txt").read_text().endswith("hello\n")
 
 
-def test_tensorboard_receives_the_numbers(tmp_path):
-    pytest.importorskip("tensorboard")
-    log = RunLog(tmp_path, say=lambda line: None, tensorboard=True)
-    log.record({"step": 3, "train_loss": 0.5})
-    log._board.close()
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [(e.step, e.value) for e in events.Scalars("train_loss")] == [(3, 0.5)]
-
-
 # -- runtime -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("device", "precision", "error"),
@@ -476,14 +361,154 @@ def test_same_seed_same_numbers():
     assert torch.equal(*drawn)
 
 
+# -- what is learnt beside the network ---------------------------------------------------------------------------------
+class Weighing(nn.Module):
+    """Two terms weighed by a learnt number, and a buffer that counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_variance = nn.Parameter(torch.tensor([0.5]))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, outputs):
+        if torch.is_grad_enabled():
+            self.calls += 1
+        return (-self.log_variance.exp() * outputs.square().mean() + self.log_variance).sum()
+
+
+class Learning(Scripted):
+    """An objective with a part that learns."""
+
+    def __init__(self, dices):
+        super().__init__(dices)
+        self.module = Weighing()
+
+    def loss(self, outputs, labels):
+        return self.module(outputs)
+
+    def figures(self):
+        return {"loss_weight/a": float(self.module.log_variance.detach())}
+
+
+def test_the_objective_learns_in_a_group_of_its_own_without_decay(tmp_path):
+    trainer = make(tmp_path, objective=Learning([0.1, 0.2]), optimizer="adamw", weight_decay=0.1)
+    assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.1, 0.0, 0.0]
+    assert trainer.optimizer.param_groups[-1]["params"] == [trainer.objective.module.log_variance]
+    trainer.fit()
+    assert trainer.objective.module.log_variance.item() != 0.5
+    shown = [record["loss_weight/a"] for record in epochs_of(tmp_path)]
+    assert shown[-1] == trainer.objective.module.log_variance.item() != shown[0]
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_what_the_objective_learnt_survives_an_interruption(tmp_path, step):
+    settings = {"optimizer": "adamw", "weights_ema": 0.5}
+    whole = make(tmp_path / "a", objective=Learning([0.1, 0.2]), **settings)
+    whole.fit()
+    first = make(tmp_path / "b", objective=Learning([0.1, 0.2]), source=Toy(on_read={step: interrupt}), **settings)
+    with pytest.raises(InterruptedTrainingError):
+        first.fit()
+    second = make(tmp_path / "b", objective=Learning([0.2] if step >= 3 else [0.1, 0.2]), **settings)
+    assert second.resume()
+    second.fit()
+    assert_same(whole.objective.module.state_dict(), second.objective.module.state_dict())
+    assert int(second.objective.module.calls) == 8
+    assert_same(whole.network.state_dict(), second.network.state_dict())
+
+
+def test_a_checkpoint_of_a_loss_that_does_not_learn_is_refused(tmp_path):
+    make(tmp_path, objective=Scripted([0.1, 0.2])).fit()
+    with pytest.raises(BundleError, match="objective weights"):
+        make(tmp_path, objective=Learning([])).resume()
+
+
+# -- repeatability -----------------------------------------------------------------------------------------------------
+class Dropping(Net):
+    """Random in training."""
+
+    def forward(self, images):
+        return super().forward(nn.functional.dropout(images, 0.3, self.training))
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_dropout_after_an_interruption_is_that_of_the_undisturbed_run(tmp_path, step):
+    whole = make(tmp_path / "a", network=Dropping())
+    whole.fit()
+    first = make(tmp_path / "b", network=Dropping(), source=Toy(on_read={step: interrupt}))
+    with pytest.raises(InterruptedTrainingError):
+        first.fit()
+    second = make(tmp_path / "b", network=Dropping())
+    torch.rand(17)  # the generator stands elsewhere
+    second.resume()
+    second.fit()
+    assert_same(whole.network.state_dict(), second.network.state_dict())
+    other = make(tmp_path / "c", network=Dropping(), seed=99)
+    other.fit()
+    assert not torch.equal(other.network.body[0].weight, whole.network.body[0].weight)
+
+
+def test_two_deterministic_runs_give_the_same_bits(tmp_path, tiny_data, tiny_settings):
+    """With threads that read ahead, random augmentation and a network that drops; torch is told to repeat exactly."""
+    settings = {**tiny_settings, "workers": 2, "deterministic": True}
+    for name in "ab":
+        train(RunRequest(tiny_data, tmp_path / name, "quick_test", settings))
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+        torch.rand(5)
+    assert sha256(tmp_path / "a") == sha256(tmp_path / "b")
+    seed_everything(1)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+# -- what is said ------------------------------------------------------------------------------------------------------
+def test_the_time_left_is_said_once_after_the_first_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "time", Clock())  # an epoch of 4 steps takes 6 looks, of which 5 are measured
+    lines = []
+    make(tmp_path, epochs=100, lines=lines, early_stopping=3, objective=Scripted([0.1] * 9)).fit()
+    told = [number for number, line in enumerate(lines) if "left at this speed" in line]
+    assert len(told) == 1
+    assert lines[told[0] - 1].startswith("epoch    1")
+    seconds = re.fullmatch(r"about (\d+) min left at this speed", lines[told[0]])
+    assert 99 * 5 / 60 <= int(seconds[1]) <= 99 * 10 / 60
+
+
+def test_the_time_left_is_not_said_where_it_is_known(tmp_path):
+    lines = []
+    make(tmp_path / "a", minutes=0.005, lines=lines).fit()
+    make(tmp_path / "b", epochs=1, lines=lines).fit()
+    assert not any("left" in line for line in lines)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (720, "12 min"), (12_000, "3 h 20 min"), (89.6, "90 s")])
+def test_durations_read_as_people_say_them(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_a_network_that_cannot_recompute_is_named(tmp_path):
+    with pytest.raises(RecipeError, match="'resenc-m' cannot recompute"):
+        make(tmp_path, gradient_checkpointing=True)
+
+
+def test_gradient_checkpointing_reaches_the_network(tmp_path):
+    network = Net()
+    network.gradient_checkpointing = False
+    make(tmp_path, network=network, gradient_checkpointing=True)
+    assert network.gradient_checkpointing is True
+
+
 # -- the whole command -------------------------------------------------------------------------------------------------
 def sha256(run, name="latest"):
     return hashlib.sha256((run / "checkpoints" / name / "weights.safetensors").read_bytes()).hexdigest()
 
 
+EVERYTHING = {"weights_ema": 0.9, "keep_best": 2, "micro_batch": 1, "loss_options": {"adaptive": "uncertainty"}}
+
+
 def test_killed_training_resumes_to_the_same_bits(tmp_path, tiny_data, tiny_settings):
     """`kill -9` of `trivox train` in mid-epoch, then --resume: the weights of a run that was never disturbed."""
-    settings = {**tiny_settings, "iterations_per_epoch": 8, "epochs": 5, "checkpoint_minutes": 1e-6, "seed": 3}
+    settings = {
+        **tiny_settings, **EVERYTHING, "iterations_per_epoch": 8, "epochs": 5, "checkpoint_minutes": 1e-6, "seed": 3
+    }  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(RunRequest(tiny_data, whole, "quick_test", settings))
     code = "import torch; torch.set_num_threads(1); from trivox.cli import main; main()"
@@ -502,7 +527,8 @@ def test_killed_training_resumes_to_the_same_bits(tmp_path, tiny_data, tiny_sett
     assert child.wait() == -signal.SIGKILL
     assert 0 < len(epochs_of(killed)) < 5
     train(RunRequest(tiny_data, killed, "quick_test", settings, resume=True))
-    assert sha256(killed) == sha256(whole)
+    for file in (whole / "checkpoints").rglob("*.safetensors"):
+        assert file.read_bytes() == (killed / file.relative_to(whole)).read_bytes(), file
     assert sha256(killed, "best") == sha256(whole, "best")
     assert [r["step"] for r in epochs_of(killed)] == [8, 16, 24, 32, 40]
     assert [r["validation_dice"] for r in epochs_of(killed)] == [r["validation_dice"] for r in epochs_of(whole)]

@@ -31,7 +31,7 @@ class Case(BaseModel):
 
 
 class Dataset(BaseModel):
-    """Cases and what they mean. Paths are absolute; `labels` is None for a folder to predict on."""
+    """Cases and what they mean. Paths are absolute; `labels` is None for images to predict or to pretrain on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,5 +45,6 @@ class Dataset(BaseModel):
 
     @property
     def training_cases(self) -> tuple[Case, ...]:
-        """Cases with a label map that do not belong to a declared test set."""
-        return tuple(case for case in self.cases if case.split == "train" and case.label is not None)
+        """Cases that do not belong to a declared test set, and have a label map where the dataset has labels."""
+        unlabelled = self.labels is None
+        return tuple(case for case in self.cases if case.split == "train" and (unlabelled or case.label is not None))

@@ -33,6 +33,15 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     return value
 
 
+def least_over_ranks(number: int, device: torch.device) -> int:
+    """The smallest of the ranks' numbers."""
+    if world_size() == 1:
+        return number
+    value = torch.tensor(number, device=device)
+    dist.all_reduce(value, op=dist.ReduceOp.MIN)
+    return int(value)
+
+
 @dataclass(frozen=True)
 class Runtime:
     """Device and precision. Precision is "fp32", "bf16" or "fp16"; weights are always fp32."""
@@ -107,12 +116,22 @@ def cpu_has_bf16() -> bool:
 
 
 def seed_everything(seed: int, *, deterministic: bool = False) -> None:
-    """Seed Python, numpy and torch; `deterministic` also forbids algorithms that vary from run to run."""
+    """Seed Python, numpy and torch; `deterministic` also asks for algorithms that repeat exactly.
+
+    An operation that has none only warns: average pooling without overlap, say, which repeats all the same.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - for libraries that use the global generator
     torch.manual_seed(seed)
+    if deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # the only way to ask cuBLAS; read when it starts
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed torch for one training step, so that dropout is a function of the step: a resumed run drops the same."""
+    torch.manual_seed((seed * 1_000_003 + step) * world_size() + rank())
 
 
 @contextmanager

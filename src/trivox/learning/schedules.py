@@ -8,23 +8,29 @@ from torch import nn
 from trivox.config import Recipe
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, recipe: Recipe, objective: nn.Module | None = None) -> torch.optim.Optimizer:
     """SGD (Nesterov) or AdamW; one-dimensional parameters (norms and biases) are not decayed under AdamW.
 
-    Each group keeps its own rate in `base_lr`; `set_rate` scales it, so different groups may learn at different rates.
+    Those of `objective`, a loss that learns, have a group of their own without decay. Each group keeps its own rate in
+    `base_lr`; `set_rate` scales it, so different groups may learn at different rates.
     """
     trained = [p for p in network.parameters() if p.requires_grad]
     if recipe.optimizer == "sgd":
         groups = [{"params": trained, "weight_decay": recipe.weight_decay}]
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(
-            groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0
-        )
     else:
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas)
+    learnt = [] if objective is None else list(objective.parameters())
+    if learnt:
+        groups.append({"params": learnt, "weight_decay": 0.0})
+    rate = recipe.learning_rate
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=rate, betas=recipe.betas)
     for group in optimizer.param_groups:
         group.setdefault("base_lr", group["lr"])
     return optimizer

@@ -1,60 +1,39 @@
 """The training loop, readable from top to bottom. It knows no task: an `Objective` gives loss and score."""
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trivox.config import Recipe
-from trivox.errors import InterruptedTrainingError, ResourceError, TrivoxError
-from trivox.learning.checkpoints import load_checkpoint, save_checkpoint
-from trivox.learning.runtime import Runtime, rank, sum_over_ranks, world_size
+from trivox.errors import BundleError, InterruptedTrainingError, RecipeError, TrivoxError
+from trivox.learning.averaging import MovingAverage
+from trivox.learning.checkpoints import keep_best, load_checkpoint, save_checkpoint
+from trivox.learning.compiling import compiled
+from trivox.learning.freezing import Freezing
+from trivox.learning.interruption import stop_signals
+from trivox.learning.microbatch import lowered
+from trivox.learning.objective import Objective
+from trivox.learning.progress import Progress, duration, finite
+from trivox.learning.runtime import Runtime, rank, seed_step, sum_over_ranks, world_size
 from trivox.learning.schedules import make_optimizer, rate_factor, set_rate
-from trivox.learning.tracking import RunLog
+from trivox.learning.tracking import RunLog, epoch_line
+from trivox.learning.validation import validate
 from trivox.preparation.batches import BatchSource, stream
 
 MAX_SKIPPED = 20
 """Steps in a row whose gradients are not finite before training is given up."""
 
 
-class Objective(Protocol):
-    """What a task adds to the loop."""
-
-    def loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
-        """A scalar that is the mean over the samples given."""
-
-    def count(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Numbers that add up over batches and ranks, from which `score` is computed."""
-
-    def score(self, counts: Tensor) -> dict[str, float]:
-        """Validation figures; `validation_dice` is the one that checkpoints are chosen by."""
-
-
-@dataclass
-class Progress:
-    """Where training stands; saved with each checkpoint."""
-
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    smoothed: float | None = None
-    best: float = -math.inf
-    best_epoch: int = 0
-    micro_batch: int | None = None
-    finished: bool = False
-
-
 @dataclass
 class Trainer:
-    """Trains `network` in `folder`. Batches are functions of the step: a resumed run repeats nothing and skips nothing."""
+    """Trains `network` in `folder`. Each step is a function of its number: a resumed run repeats nothing, skips nothing."""
 
     network: nn.Module
     objective: Objective
@@ -68,15 +47,32 @@ class Trainer:
     show_steps: Callable[[Sequence[int], str], Iterator[int]] | None = None
 
     def __post_init__(self) -> None:
-        self.network.to(self.runtime.device)
-        self.optimizer = make_optimizer(self.network, self.recipe)
+        recipe = self.recipe
+        for module in self._modules():
+            module.to(self.runtime.device)
+        if recipe.gradient_checkpointing:
+            _recompute_activations(self.network, recipe.network)
+        self.optimizer = make_optimizer(self.network, recipe, self.objective.module)
         self.scaler = self.runtime.scaler()
-        self.forward: nn.Module = self.network
-        if world_size() > 1:
-            ids = [self.runtime.device.index] if self.runtime.device.type == "cuda" else None
-            self.forward = nn.parallel.DistributedDataParallel(self.network, device_ids=ids)
+        self.freezing = Freezing(self.network, recipe)
+        self.average = MovingAverage(self.network, recipe.weights_ema) if recipe.weights_ema else None
+        self._wrap()
         self._asked = self._stop = False
         self._skipped = 0
+
+    def _modules(self) -> list[nn.Module]:
+        """What learns."""
+        return [self.network] if self.objective.module is None else [self.network, self.objective.module]
+
+    def _wrap(self) -> None:
+        """Put DDP and the compiler around the network; anew when frozen parameters change, which DDP must know."""
+        self.distributed: nn.parallel.DistributedDataParallel | None = None
+        if world_size() > 1:
+            ids = [self.runtime.device.index] if self.runtime.device.type == "cuda" else None
+            self.distributed = nn.parallel.DistributedDataParallel(self.network, device_ids=ids)
+        wrapped = self.network if self.distributed is None else self.distributed
+        compile_it = self.recipe.compile
+        self.forward: Callable[[Tensor], Any] = compiled(wrapped, self.runtime.device) if compile_it else wrapped
 
     # -- state ---------------------------------------------------------------------------------------------------------
     def resume(self) -> bool:
@@ -85,22 +81,40 @@ class Trainer:
         if found is None:
             self.log.forget_after(0)  # an attempt that died before its first checkpoint starts over
             return False
-        weights, state, optimizer = found
-        self.network.load_state_dict(weights)
-        self.progress = Progress(**state["progress"])
-        if optimizer is not None:
-            self.optimizer.load_state_dict(optimizer["optimizer"])
-            self.scaler.load_state_dict(optimizer["scaler"])
+        for what, needed, there in (
+            ("raw", self.average, found.raw), ("objective", self.objective.module, found.objective)
+        ):  # fmt: skip
+            if (needed is None) != (there is None):
+                raise BundleError(f"{self.folder}: checkpoints/latest and the recipe disagree about {what} weights")
+        self.network.load_state_dict(found.raw or found.weights)
+        if self.average is not None:
+            self.average.network.load_state_dict(found.weights)
+        if self.objective.module is not None and found.objective is not None:
+            self.objective.module.load_state_dict(found.objective)
+        self.progress = Progress(**found.state["progress"])
+        if found.optimizer is not None:
+            self.optimizer.load_state_dict(found.optimizer["optimizer"])
+            self.scaler.load_state_dict(found.optimizer["scaler"])
         self.log.forget_after(self.progress.step)
         return True
 
-    def save(self, name: str) -> None:
-        """Write `checkpoints/<name>`; only `latest` carries the optimizer."""
+    def save(self) -> None:
+        """Write `checkpoints/latest`: the model, and all that resuming needs."""
+        self._last_save = time.monotonic()
         if rank() == 0:
-            state = {"progress": {**asdict(self.progress), "best": _finite(self.progress.best)}}
             optimizer = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
-            folder = self.folder / "checkpoints" / name
-            save_checkpoint(folder, self.network, state, optimizer if name == "latest" else None)
+            save_checkpoint(
+                self.folder / "checkpoints" / "latest", self.model, self._state(), optimizer,
+                raw=self.network if self.average else None, objective=self.objective.module,
+            )  # fmt: skip
+
+    def _state(self) -> dict[str, Any]:
+        return {"progress": {**asdict(self.progress), "best": finite(self.progress.best)}}
+
+    @property
+    def model(self) -> nn.Module:
+        """What is validated and saved as the model: the network, or the moving average of its weights."""
+        return self.average.network if self.average is not None else self.network
 
     # -- the loop ------------------------------------------------------------------------------------------------------
     def fit(self) -> Progress:
@@ -110,18 +124,21 @@ class Trainer:
             return self.progress
         self.progress.best = self.progress.best if self.progress.best is not None else -math.inf
         self._started = time.monotonic() - self.progress.seconds
-        self._last_save = time.monotonic()
-        with self._signals():
+        self._last_save, self._first_epoch = time.monotonic(), self.progress.epoch
+        with stop_signals(self._ask):
             while not self._spent():
                 self._epoch()
                 if self._stop:
-                    self.save("latest")
+                    self.save()
                     raise InterruptedTrainingError(
                         f"{self.folder}: interrupted after {self.progress.step} steps; continue with --resume"
                     )
         self.progress.finished = True
-        self.save("latest")
+        self.save()
         return self.progress
+
+    def _ask(self) -> None:
+        self._asked = True
 
     def _epoch(self) -> None:
         per_epoch = self.recipe.iterations_per_epoch
@@ -136,38 +153,51 @@ class Trainer:
             norms.append(norm)
             self.progress.step += 1
             self._agree()
-            if self._stop or self._minutes_over():
+            if self._stop or self.progress.minutes_over(self.recipe):
                 break
         batches.close()  # type: ignore[attr-defined]
         if self._stop and self.progress.step % per_epoch:  # a whole epoch is validated: resuming begins the next one
             return
         trained = time.monotonic() - began
-        figures = self._validate()
+        figures = self.objective.figures()
+        if self.validation is not None:
+            figures |= validate(self.model, self.objective, self.validation, self.recipe, self.runtime)
         self.progress.epoch += 1
         self._agree()
         self._note(losses, norms, trained, figures)
-        self._keep_best(figures)
+        self._keep(figures)
+        self._foretell(time.monotonic() - began, len(losses))
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
         """One optimizer step; out of memory halves the micro-batch and repeats the step with the same effective batch."""
-        set_rate(self.optimizer, rate_factor(self._share_spent(), self.recipe))
+        spent = self.progress.share_spent(self.recipe)
+        set_rate(self.optimizer, rate_factor(spent, self.recipe))
+        if self.freezing.apply(spent):
+            self.log.line(f"encoder: {self.freezing.frozen} of {len(self.freezing.stages)} stages are frozen")
+            self._wrap()
         while True:
             wanted = self.recipe.micro_batch if isinstance(self.recipe.micro_batch, int) else None
-            micro = self.progress.micro_batch or wanted or len(images)
+            micro = min(self.progress.micro_batch or wanted or len(images), len(images))
             try:
                 loss = self._accumulate(images, labels, micro)
                 break
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                self._shrink_micro_batch(error, min(micro, len(images)))
+                self.optimizer.zero_grad(set_to_none=True)
+                self.progress.micro_batch = less = lowered(error, micro, self.runtime.device)
+                self.log.line(f"out of memory: micro-batch lowered from {micro} to {less}, same effective batch")
         self.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip))
+        learnt = [parameter for module in self._modules() for parameter in module.parameters()]
+        norm = float(nn.utils.clip_grad_norm_(learnt, self.recipe.gradient_clip))
         self._check_finite(loss, norm)
         if math.isfinite(norm) or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)  # fp16: skips by itself and lowers its scale
         self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.network, self.progress.step)
         return loss, norm
 
     def _accumulate(self, images: Tensor, labels: Tensor, micro: int) -> float:
+        seed_step(self.recipe.seed, self.progress.step)
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         starts = range(0, len(images), micro)
@@ -182,32 +212,9 @@ class Trainer:
             total += float(loss.detach())
         return total
 
-    @contextmanager
-    def _gradients_synchronised(self, last: bool) -> Iterator[None]:
+    def _gradients_synchronised(self, last: bool) -> AbstractContextManager[None]:
         """Ranks exchange gradients only with the last micro-batch."""
-        if isinstance(self.forward, nn.parallel.DistributedDataParallel) and not last:
-            with self.forward.no_sync():
-                yield
-        else:
-            yield
-
-    def _shrink_micro_batch(self, error: Exception, micro: int) -> None:
-        memory = isinstance(error, torch.OutOfMemoryError) or "alloc" in str(error).lower()
-        if not memory:
-            raise error
-        if micro <= 1 or world_size() > 1:
-            raise ResourceError(
-                "a single patch does not fit into memory; use a smaller --patch-size or --network, or fewer other programs"
-                if micro <= 1
-                else "out of memory on one of several ranks; set micro_batch to a smaller number"
-            ) from error
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.runtime.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self.progress.micro_batch = math.ceil(micro / 2)
-        self.log.line(
-            f"out of memory: micro-batch lowered from {micro} to {self.progress.micro_batch}, same effective batch"
-        )
+        return nullcontext() if self.distributed is None or last else self.distributed.no_sync()
 
     def _check_finite(self, loss: float, norm: float) -> None:
         self._skipped = 0 if math.isfinite(loss) and math.isfinite(norm) else self._skipped + 1
@@ -217,40 +224,22 @@ class Trainer:
                 "learning rate, or set precision=fp32"
             )
 
-    # -- validation ----------------------------------------------------------------------------------------------------
-    @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
-        """Loss and scores on the same random patches of the validation cases every epoch, by the objective's counts."""
-        if self.validation is None:
-            return {}
-        self.network.eval()
-        counts: Tensor | None = None
-        losses = torch.zeros(2, dtype=torch.float64)
-        steps = range(self.recipe.validation_iterations)
-        for images, labels in stream(self.validation, steps, device=self.runtime.device, workers=self.recipe.workers):
-            with self.runtime.autocast():
-                logits = self.network(images)
-            losses += torch.tensor([float(self.objective.loss(logits, labels)), 1.0])
-            found = self.objective.count(logits, labels)
-            counts = found if counts is None else counts + found
-        self.network.train()
-        assert counts is not None
-        losses = sum_over_ranks(losses.to(self.runtime.device, torch.float32))
-        return {"validation_loss": float(losses[0] / losses[1]), **self.objective.score(sum_over_ranks(counts))}
-
-    def _keep_best(self, figures: dict[str, float]) -> None:
+    # -- after an epoch --------------------------------------------------------------------------------------------------
+    def _keep(self, figures: dict[str, float]) -> None:
+        """Save the best and, from time to time, the latest."""
         p, dice = self.progress, figures.get("validation_dice")
         if dice is not None and math.isfinite(dice):
-            old = self.recipe.validation_smoothing
-            p.smoothed = dice if p.smoothed is None else old * p.smoothed + (1 - old) * dice
-            if p.smoothed > p.best:
+            p.follow(dice, self.recipe.validation_smoothing)
+            if p.smoothed is not None and p.smoothed > p.best:
                 p.best, p.best_epoch = p.smoothed, p.epoch
-                self.save("best")
+            if rank() == 0 and p.smoothed is not None:
+                keep_best(
+                    self.folder / "checkpoints", lambda folder: save_checkpoint(folder, self.model, self._state()),
+                    score=p.smoothed, epoch=p.epoch, count=self.recipe.keep_best,
+                )  # fmt: skip
         if time.monotonic() - self._last_save > 60 * self.recipe.checkpoint_minutes:
-            self.save("latest")
-            self._last_save = time.monotonic()
+            self.save()
 
-    # -- bookkeeping ---------------------------------------------------------------------------------------------------
     def _note(self, losses: list[float], norms: list[float], trained: float, figures: dict[str, float]) -> None:
         p, count = self.progress, max(1, len(losses))
         record: dict[str, Any] = {
@@ -258,22 +247,18 @@ class Trainer:
             "lr": float(self.optimizer.param_groups[0]["lr"]), "gradient_norm": sum(norms) / count,
             "seconds": p.seconds, "seconds_per_step": trained / count, "memory_bytes": self.runtime.memory_peak(), **figures,
         }  # fmt: skip
-        old = self.recipe.validation_smoothing
         if "validation_dice" in figures:
-            dice = figures["validation_dice"]
-            record["validation_dice_ema"] = dice if p.smoothed is None else old * p.smoothed + (1 - old) * dice
-        self.log.record({key: _finite(value) if isinstance(value, float) else value for key, value in record.items()})
-        dice_text = f" dice {figures['validation_dice']:.3f}" if "validation_dice" in figures else ""
-        self.log.line(
-            f"epoch {p.epoch:4d}  step {p.step:6d}  loss {record['train_loss']:.3f}"
-            f"  validation{dice_text} loss {figures.get('validation_loss', math.nan):.3f}"
-            f"  lr {record['lr']:.2e}  {record['seconds_per_step']:.2f} s/step  {p.seconds / 60:.1f} min"
-        )
+            ahead = Progress(smoothed=p.smoothed)
+            ahead.follow(figures["validation_dice"], self.recipe.validation_smoothing)
+            record["validation_dice_ema"] = ahead.smoothed
+        self.log.record({key: finite(value) if isinstance(value, float) else value for key, value in record.items()})
+        self.log.line(epoch_line(record))
 
-    def _share_spent(self) -> float:
-        if self.recipe.minutes is not None:
-            return self.progress.seconds / (60 * self.recipe.minutes)
-        return self.progress.step / (self.recipe.epochs * self.recipe.iterations_per_epoch)
+    def _foretell(self, seconds: float, steps: int) -> None:
+        """After the first epoch of a session: how long the epochs that are left will take."""
+        left = self.recipe.epochs * self.recipe.iterations_per_epoch - self.progress.step
+        if self.progress.epoch == self._first_epoch + 1 and self.recipe.minutes is None and left > 0 and steps:
+            self.log.line(f"about {duration(seconds / steps * left)} left at this speed")
 
     def _agree(self) -> None:
         """Read the clock; ranks share its mean, and stop together if one was asked to.
@@ -286,36 +271,16 @@ class Trainer:
             seconds, stops = sum_over_ranks(state).tolist()
             self.progress.seconds, self._stop = seconds / world_size(), stops > 0
 
-    def _minutes_over(self) -> bool:
-        return self.recipe.minutes is not None and self.progress.seconds >= 60 * self.recipe.minutes
-
     def _spent(self) -> bool:
         patience = self.recipe.early_stopping
         if patience is not None and self.progress.epoch - self.progress.best_epoch >= patience:
             self.log.line(f"early stopping: no better smoothed Dice for {patience} epochs")
             return True
-        if self.recipe.minutes is not None:
-            return self._minutes_over()
-        return self.progress.step >= self.recipe.epochs * self.recipe.iterations_per_epoch
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn Ctrl-C and SIGTERM into a stop after the current step, so that the state saved is a whole one."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self._asked = True
-
-        try:
-            old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread: the caller handles its own signals
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+        return self.progress.share_spent(self.recipe) >= 1
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _recompute_activations(network: nn.Module, name: str) -> None:
+    """Ask a network to keep fewer activations; it must know how."""
+    if not hasattr(network, "gradient_checkpointing"):
+        raise RecipeError(f"network '{name}' cannot recompute activations; leave gradient_checkpointing off")
+    network.gradient_checkpointing = True  # type: ignore[assignment]

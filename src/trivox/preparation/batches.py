@@ -11,9 +11,13 @@ from torch import Tensor
 
 from trivox.config import Augmentation
 from trivox.preparation.intensity import IntensityChange, apply_intensity, draw_intensity, mirror
+from trivox.preparation.masking import Masking, hide
 from trivox.preparation.sampler import PatchSampler, sample_rng
 from trivox.preparation.spatial import SpatialChange, apply_spatial, common_box, draw_spatial
 from trivox.volumes import Spacing
+
+MASKS = 16
+"""First of the streams of random numbers that masks are drawn from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +30,16 @@ class RawBatch:
     """Positions in the batch that the boxes belong to."""
     spatial: list[SpatialChange]
     intensity: list[IntensityChange]
+    hidden: Tensor | None = None
+    """Voxels `(b, z, y, x)` to hide, if any."""
 
 
 @dataclass(frozen=True)
 class BatchSource:
     """Batches as a pure function of the step. `positions` are this rank's places in the global batch.
 
-    augmentation None gives plain patches (validation). `stream` keeps training and validation draws apart.
+    augmentation None gives plain patches (validation). `stream` keeps training and validation draws apart. With `masking`
+    parts of the images are hidden, and in place of the labels comes what was there.
     """
 
     sampler: PatchSampler
@@ -41,6 +48,7 @@ class BatchSource:
     positions: Sequence[int]
     augmentation: Augmentation | None = None
     stream: int = 0
+    masking: Masking | None = None
 
     def read(self, step: int) -> RawBatch:
         """Draw and read the batch of a step; touches no device and no shared state."""
@@ -59,7 +67,14 @@ class BatchSource:
             warped=warped,
             spatial=changes,
             intensity=[intensity for _, _, intensity in drawn if intensity is not None],
+            hidden=None if self.masking is None else self._hidden(self.masking, step),
         )
+
+    def _hidden(self, masking: Masking, step: int) -> Tensor:
+        """Drawn from a stream of its own: the patches are those that a source without masking gives."""
+        patch, kind = self.sampler.patch_size, MASKS + self.stream
+        rngs = (sample_rng(self.seed, step, position, stream=kind) for position in self.positions)
+        return torch.from_numpy(np.stack([masking.draw(rng, patch) for rng in rngs]))
 
     def _draw(self, step: int, position: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
         rng = sample_rng(self.seed, step, position, stream=self.stream)
@@ -72,7 +87,10 @@ class BatchSource:
 
 
 def finish(raw: RawBatch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Augment on `device`: images `(b, c, z, y, x)` float32 and label indices `(b, z, y, x)` int16."""
+    """Augment on `device`: images `(b, c, z, y, x)` float32 and label indices `(b, z, y, x)` int16.
+
+    Where blocks are hidden, targets `(b, c, z, y, x)` as `trivox.preparation.masking.hide` gives them instead of labels.
+    """
     images, labels = (part.to(device, non_blocking=True) for part in raw.plain)
     if raw.boxed is not None:
         boxes, box_labels = (part.to(device, non_blocking=True) for part in raw.boxed)
@@ -84,6 +102,8 @@ def finish(raw: RawBatch, device: torch.device) -> tuple[Tensor, Tensor]:
     if raw.intensity:
         images = apply_intensity(images.contiguous(), raw.intensity)
         images, labels = mirror(images, labels, raw.intensity)
+    if raw.hidden is not None:
+        return hide(images, raw.hidden.to(device, non_blocking=True))
     return images, labels
 
 

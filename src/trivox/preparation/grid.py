@@ -38,6 +38,11 @@ class GridRecord:
         whole[(slice(None), *(slice(*edge) for edge in self.box))] = array
         return Volume(self.orientation.undo(whole), self.source.affine)
 
+    def from_source(self, array: Array) -> Array:
+        """The inverse of `to_source`, for `(z, y, x)` on the source grid: ordered axes, cropped, not resampled."""
+        canonical = self.orientation.apply(array[None])[0]
+        return np.asarray(canonical[tuple(slice(*edge) for edge in self.box)].transpose(self.axis_order))
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedCase:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.reading import read_case
 from trivox.errors import DataError, PlanError, TrivoxError
@@ -22,7 +24,7 @@ def preprocess(
     replace: bool = True,
     progress: Callable[[Iterable[str], int], Iterable[str]] = lambda names, total: names,
 ) -> Store:
-    """Prepare every labelled training case under `folder`; finished cases of the same plan are kept.
+    """Prepare every training case under `folder`; finished cases of the same plan are kept.
 
     replace: cases prepared under another plan are removed; otherwise they are a `PlanError`.
 
@@ -63,9 +65,10 @@ def _prepare_one(case: Case, plan: Plan, store: Store, failures: list[str]) -> s
     try:
         read = read_case(case, channels=len(plan.channels), labels=plan.labels)
         prepared = prepare(read, plan)
-        assert prepared.label is not None
         facts = {"case": case.name, "patient": case.patient, "source_spacing": list(read.spacing)}
-        store.write(case.name, prepared.image.numpy(), prepared.label.numpy(), facts)
+        image = prepared.image.numpy()
+        label = np.zeros(image.shape[1:], np.int16) if prepared.label is None else prepared.label.numpy()
+        store.write(case.name, image, label, facts)
     except (TrivoxError, MemoryError) as error:
         failures.append(f"{case.name}: {error}" if case.name not in str(error) else str(error))
     return case.name

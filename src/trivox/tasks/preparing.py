@@ -52,10 +52,10 @@ def prepare_run(
     fingerprint = fingerprint_of(dataset, out / "fingerprint.json", console)
     if reuse_plan and (out / "plan.json").exists():
         plan = read_plan(out / "plan.json")
-        _require_fitting(plan, dataset, out / "plan.json")
+        require_fitting(plan, dataset, out / "plan.json")
     elif plan_file is not None:
         plan = read_plan(plan_file)
-        _require_fitting(plan, dataset, plan_file)
+        require_fitting(plan, dataset, plan_file)
     else:
         plan = plan_for(fingerprint, dataset, recipe, activation_bytes=runtime.activation_bytes)
     write_plan(plan, out / "plan.json")
@@ -67,7 +67,7 @@ def prepare_run(
         dataset, plan, (prepared or out) / "prepared", workers=max(1, recipe.workers), replace=prepared is None,
         progress=lambda names, total: console.track(names, total, "preprocessing"),
     )  # fmt: skip
-    return Prepared(dataset, plan, _splits(dataset, out), store)
+    return Prepared(dataset, plan, splits_of(dataset, out), store)
 
 
 def checked(dataset: Dataset, file: Path, console: Console) -> None:
@@ -86,7 +86,7 @@ def checked(dataset: Dataset, file: Path, console: Console) -> None:
     console.say(f"checked {report.checked_cases} cases ({dataset.layout} layout){note}")
 
 
-def fingerprint_of(dataset: Dataset, file: Path, console: Console) -> Fingerprint:
+def fingerprint_of(dataset: Dataset, file: Path, console: Console, *, labelled: bool = True) -> Fingerprint:
     """Measure the training cases, or read what was measured before on the same cases."""
     names = {case.name for case in dataset.training_cases}
     if file.exists():
@@ -94,7 +94,7 @@ def fingerprint_of(dataset: Dataset, file: Path, console: Console) -> Fingerprin
         same = (old.dataset, set(old.intensities)) == (dataset.name, set(dataset.channels))
         if same and {case.name for case in old.cases} == names:
             return old
-    found = measure(dataset, progress=lambda cases: console.track(cases, len(names), "measuring"))
+    found = measure(dataset, labelled=labelled, progress=lambda cases: console.track(cases, len(names), "measuring"))
     write_fingerprint(found, file)
     return found
 
@@ -114,7 +114,7 @@ def started(run: Path) -> bool:
     return any(run.glob("**/checkpoints/latest*"))
 
 
-def _splits(dataset: Dataset, out: Path) -> tuple[Split, ...]:
+def splits_of(dataset: Dataset, out: Path) -> tuple[Split, ...]:
     """The folds; those that a started run was trained with may not change, or it would be validated on its own cases."""
     splits, file = make_splits(dataset.training_cases, folds=FOLDS), out / "splits.json"
     content = [{name: list(names) for name, names in asdict(split).items()} for split in splits]
@@ -124,7 +124,8 @@ def _splits(dataset: Dataset, out: Path) -> tuple[Split, ...]:
     return splits
 
 
-def _require_fitting(plan: Plan, dataset: Dataset, file: Path) -> None:
+def require_fitting(plan: Plan, dataset: Dataset, file: Path) -> None:
+    """Raise `PlanError` if a plan read from `file` was made for other channels or labels."""
     if plan.channels != dataset.channels or plan.labels != dataset.labels:
         raise PlanError(
             f"{file}: made for other channels or labels than {dataset.root}; run 'trivox plan' on this dataset"

@@ -9,28 +9,31 @@ from typing import Any
 import torch.distributed as dist
 
 from trivox.config import Recipe, make_recipe, read_recipe
-from trivox.errors import BundleError, FormatError, RecipeError
+from trivox.datasets.splits import Split
+from trivox.errors import FormatError, RecipeError
 from trivox.files import read_json, surviving_folder, write_json
 from trivox.inference.bundle import write_bundle
-from trivox.inference.postprocess import Postprocessing
-from trivox.learning.checkpoints import WEIGHTS
+from trivox.learning.checkpoints import final_weights
+from trivox.learning.objective import Objective
+from trivox.learning.progress import Progress
 from trivox.learning.runtime import Runtime, make_runtime, process_group, rank, seed_everything, world_size
-from trivox.learning.tracking import RunLog
-from trivox.learning.trainer import Objective, Progress, Trainer
+from trivox.learning.tracking import run_log
+from trivox.learning.trainer import Trainer
 from trivox.networks import build_network
-from trivox.planning.plan import Plan
 from trivox.preparation.batches import BatchSource
 from trivox.preparation.sampler import PatchSampler
 from trivox.tasks.console import Console, Quiet
+from trivox.tasks.forecasting import forecast_training
 from trivox.tasks.preparing import Prepared, prepare_run, started
 from trivox.tasks.reporting import report_run
 from trivox.tasks.segmentation import SegmentationObjective
+from trivox.tasks.starting import require_start, start_from
 from trivox.tasks.validating import validate_folds
 
 TRAINING, VALIDATION = 0, 1
 """Streams of random numbers."""
 
-TASKS: dict[str, Callable[[Plan, Recipe], Objective]] = {"segmentation": SegmentationObjective.of}
+TASKS: dict[str, Callable[..., Objective]] = {"segmentation": SegmentationObjective.of}
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ def train(request: RunRequest, *, console: Console | None = None) -> dict[str, A
         raise RecipeError(f"task '{request.task}' does not exist; choose one of {', '.join(TASKS)}")
     if not request.dataset.exists():  # before anything is written
         raise FormatError(f"{request.dataset}: not found; check the path")
+    if not started(request.out):
+        require_start(make_recipe(request.preset, request.overrides))
     recipe = settle_recipe(request)
     runtime = make_runtime(request.device, recipe.precision)
     with process_group(runtime.device):
@@ -84,7 +89,7 @@ def settle_recipe(request: RunRequest) -> Recipe:
     if started(request.out) and not request.resume:
         raise RecipeError(f"{request.out}: holds a run already; add --resume to continue it, or choose another --out")
     if request.resume:
-        _require_same(saved, request)
+        _require_same(saved, recipe, request)
         return saved
     write_json(file, recipe.model_dump(mode="json"))
     if recipe.model_dump(exclude={"epochs", "minutes", "seed"}) != saved.model_dump(
@@ -105,10 +110,11 @@ def _require_same_part(request: RunRequest) -> None:
         write_json(file, wanted)
 
 
-def _require_same(saved: Recipe, request: RunRequest) -> None:
-    kept = saved.model_dump(mode="json")
+def _require_same(saved: Recipe, asked: Recipe, request: RunRequest) -> None:
+    """Compared as the recipe reads them: `dice+focal` is `{"dice": 1, "focal": 1}`."""
+    kept, meant = saved.model_dump(mode="json"), asked.model_dump(mode="json")
     for key, value in json.loads(json.dumps(dict(request.overrides or {}))).items():
-        same = kept.get(key) == value or (isinstance(value, dict) and value.items() <= kept.get(key, {}).items())
+        same = kept[key] == meant[key] or (isinstance(value, dict) and value.items() <= kept[key].items())
         if not same:
             raise RecipeError(
                 f"{request.out}: was started with {key}={kept.get(key)}, not {value}; resume without that option"
@@ -155,26 +161,34 @@ def train_fold(
         plan.network, plan.topology, channels=len(plan.channels), outputs=plan.labels.output_channels,
         deep_supervision=recipe.deep_supervision, options=plan.network_options,
     )  # fmt: skip
-    log = RunLog(folder, say=console.say, tensorboard="tensorboard" in recipe.track, active=rank() == 0)
-    trainer = Trainer(
-        network=network,
-        objective=TASKS[task](plan, recipe),
-        training=batch_source(prepared, recipe, split.train, training=True),
-        validation=batch_source(prepared, recipe, split.validation, training=False),
-        recipe=recipe,
-        folder=folder,
-        runtime=runtime,
-        log=log,
-        show_steps=lambda steps, what: _steps(console, steps, what),
-    )
-    resumed = trainer.resume()
+    with run_log(folder, recipe, say=console.say) as log:
+        if recipe.pretrained is not None and surviving_folder(folder / "checkpoints" / "latest") is None:
+            start_from(network, Path(recipe.pretrained), folder, channels=len(plan.channels), say=log.line)
+        training = batch_source(prepared, recipe, split.train, training=True)
+        micro_batch = forecast_training(plan, recipe, runtime, batch=len(training.positions), log=log)
+        voxels = prepared.store.mean_voxels(split.train, len(plan.labels.values))
+        trainer = Trainer(
+            network=network,
+            objective=TASKS[task](plan, recipe, voxels=voxels),
+            training=training,
+            validation=batch_source(prepared, recipe, split.validation, training=False),
+            recipe=recipe,
+            folder=folder,
+            runtime=runtime,
+            log=log,
+            progress=Progress(micro_batch=micro_batch),
+            show_steps=lambda steps, what: _steps(console, steps, what),
+        )
+        begun = "continuing" if trainer.resume() else "training"
+        log.line(f"{begun} at step {trainer.progress.step}: fold {fold}, {_circumstances(recipe, split, runtime)}")
+        return trainer.fit()
+
+
+def _circumstances(recipe: Recipe, split: Split, runtime: Runtime) -> str:
+    """Cases, length and machine of a training, for the log."""
     budget = f"{recipe.minutes:g} minutes" if recipe.minutes else f"{recipe.epochs} epochs"
-    begun = f"continuing at step {trainer.progress.step}" if resumed else "training"
-    log.line(
-        f"{begun}: fold {fold}, {len(split.train)} cases, {len(split.validation)} held out, {budget}, "
-        f"{runtime.device} {runtime.precision}" + (f", {world_size()} ranks" if world_size() > 1 else "")
-    )
-    return trainer.fit()
+    machine = f"{runtime.device} {runtime.precision}" + (f", {world_size()} ranks" if world_size() > 1 else "")
+    return f"{len(split.train)} cases, {len(split.validation)} held out, {budget}, {machine}"
 
 
 def _steps(console: Console, steps: Sequence[int], what: str) -> Iterator[int]:
@@ -201,30 +215,23 @@ def _finish(
     request: RunRequest, recipe: Recipe, prepared: Prepared, folders: dict[int, Path], console: Console
 ) -> dict[str, Any]:
     """Bundle, validation on the source images, postprocessing chosen there, report."""
-    weights = {str(fold): _final_weights(folder) for fold, folder in folders.items()}
+    weights = {
+        str(fold): final_weights(folder / "checkpoints", recipe.final_weights) for fold, folder in folders.items()
+    }
     summary = {
         "dataset": prepared.dataset.name,
         "folds": {str(fold): len(prepared.splits[fold].train) for fold in folders},
         "recipe": recipe.model_dump(mode="json"),
     }
 
-    def bundle(postprocessing: Postprocessing, figures: dict[str, Any]) -> None:
-        write_bundle(
-            request.out / "bundle", plan=prepared.plan, weights=weights, overlap=recipe.overlap,
-            mirror_axes=recipe.augmentation.mirror_axes if recipe.mirrored_inference else (),
-            postprocessing=postprocessing, training={**summary, **figures},
-        )  # fmt: skip
-
-    metrics, postprocessing = validate_folds(
+    validation = validate_folds(
         prepared, recipe, weights, request.out / "validation", device=request.device, console=console
     )
-    bundle(postprocessing, {"validation": metrics["summary"]})
+    write_bundle(
+        request.out / "bundle", plan=prepared.plan, weights=weights, overlap=recipe.overlap,
+        mirror_axes=recipe.augmentation.mirror_axes if recipe.mirrored_inference else (),
+        postprocessing=validation.postprocessing, temperature=validation.trust.temperature,
+        abstention=validation.trust.abstention, training={**summary, "validation": validation.metrics["summary"]},
+    )  # fmt: skip
     report_run(request.out, console=console, log_folder=next(iter(folders.values())))
-    return metrics
-
-
-def _final_weights(folder: Path) -> Path:
-    found = surviving_folder(folder / "checkpoints" / "latest")
-    if found is None:
-        raise BundleError(f"{folder}: no checkpoint; train it first")
-    return found / WEIGHTS
+    return validation.metrics

@@ -1,0 +1,56 @@
+"""The demo: every preset goes its whole way on a CPU within a minute, scaled down."""
+
+import json
+
+import pytest
+
+from trivox.config import PRESETS, make_recipe
+from trivox.errors import RecipeError
+from trivox.learning.tracking import read_records
+from trivox.networks import NETWORKS
+from trivox.tasks.console import Quiet
+from trivox.tasks.demo import SCALED_DOWN, run_demo
+
+
+def network_of(preset):
+    return make_recipe(preset, SCALED_DOWN[preset]).network
+
+
+def test_every_preset_has_a_demo():
+    assert set(SCALED_DOWN) == set(PRESETS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_trains_and_reports(preset, tmp_path, tiny_data):
+    if network_of(preset) not in NETWORKS:
+        pytest.skip(f"{network_of(preset)} is not there yet")
+    run_demo("segmentation", tmp_path, minutes=0.02, data=tiny_data, device="cpu", console=Quiet(), preset=preset)
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert (recipe["preset"], recipe["network"]) == (preset, network_of(preset))
+    for name, value in PRESETS[preset].items():  # scaled down in size, true to the preset in everything else
+        if name not in SCALED_DOWN[preset] and name not in ("epochs", "augmentation"):
+            assert recipe[name] == value, name
+    records = read_records(tmp_path / "run" / "metrics.jsonl")
+    assert records[-1]["step"] >= 1
+    assert all(record["train_loss"] is not None for record in records)
+    assert "phantom_005" in json.loads((tmp_path / "metrics.json").read_text())["cases"]
+    assert (tmp_path / "run" / "report.html").exists()
+    if preset == "fine_tuning":
+        transfer = json.loads((tmp_path / "run" / "transfer.json").read_text())
+        assert transfer["source"].startswith(str(tmp_path / "first"))
+        assert transfer["share"] == 1.0
+
+
+def test_a_demo_does_not_go_on_under_another_preset(tmp_path, tiny_data):
+    run_demo("segmentation", tmp_path, minutes=0.005, data=tiny_data, device="cpu", console=Quiet())
+    run_demo("segmentation", tmp_path, minutes=0.005, data=tiny_data, device="cpu", console=Quiet())  # finished: again
+    with pytest.raises(RecipeError, match="demo of preset quick_test, not production"):
+        run_demo(
+            "segmentation", tmp_path, minutes=1, data=tiny_data, device="cpu", console=Quiet(), preset="production"
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "preset"), [("nonsense", "quick_test"), ("segmentation", "huge")])
+def test_what_does_not_exist_is_named(tmp_path, what, preset):
+    with pytest.raises(RecipeError, match="does not exist; choose one of"):
+        run_demo(what, tmp_path, minutes=1, data=None, device="cpu", console=Quiet(), preset=preset)
