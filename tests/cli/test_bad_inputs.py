@@ -365,6 +365,48 @@ def test_an_output_path_that_is_a_file(fails, tiny_run, tiny_data, tmp_path, opt
     assert (tmp_path / "o").read_text() == "mine"
 
 
+# -- weights from elsewhere --------------------------------------------------------------------------------------------
+def test_weights_to_start_from_that_cannot_be_used(fails, data, options, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "bad.safetensors").write_bytes(b"no weights")
+    (tmp_path / "model.pth").write_bytes(b"x")
+    save_file({"other.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    messages = {
+        "none": "give a run or a bundle folder", "none.safetensors": "check the path", "model.pth": "trivox import nnunet",
+        "bad.safetensors": "not readable as safetensors", "other.safetensors": "choose the --network", "data": "no model",
+    }  # fmt: skip
+    for number, (name, message) in enumerate(messages.items()):
+        text = fails("train", "data", "--out", f"run{number}", "--pretrained", name, *options)
+        assert message in text
+        assert name in text
+    assert "add --pretrained" in fails("train", "data", "--out", "frozen", "--freeze-encoder", *options)
+
+
+def test_images_that_cannot_be_pretrained_on(fails, data, options, tmp_path):
+    assert "not found" in fails("pretrain", "nowhere", "--out", "pre", *options)
+    assert not (tmp_path / "pre").exists()
+    assert "network 'vgg' does not exist" in fails("pretrain", "data", "--out", "p", "--network", "vgg")
+    corrupt_image(data)
+    assert "phantom_001" in fails("pretrain", "data", "--out", "pre", *options)
+    (tmp_path / "empty").mkdir()
+    assert "no image" in fails("pretrain", "empty", "--out", "pre2", *options)
+
+
+def test_nnunet_folders_that_cannot_be_imported(fails, tmp_path):
+    from nnunet_folder import model_folder
+
+    assert "plans.json: not found" in fails("import", "nnunet", "nowhere", "--out", "b", "--trust")
+    model = model_folder(tmp_path / "model", channels=1)
+    assert "add --trust" in fails("import", "nnunet", "model", "--out", "b")
+    (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"damaged")
+    assert "checkpoint_final.pth" in fails("import", "nnunet", "model", "--out", "b", "--trust")
+    (model / "plans.json").write_text("[]")
+    assert "is not what nnU-Net writes" in fails("import", "nnunet", "model", "--out", "b", "--trust")
+    assert not (tmp_path / "b").exists()
+
+
 # -- interruption ------------------------------------------------------------------------------------------------------
 SLOW = """
 import sys, time, torch

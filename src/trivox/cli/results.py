@@ -1,0 +1,157 @@
+"""Verbs that use models and look at results: predict, evaluate, report, explain, info, doctor."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trivox.cli.options import Device, Out, Terminal, named, numbers
+from trivox.errors import DataError
+
+
+def predict(
+    model: Annotated[
+        list[Path], typer.Argument(help="run or bundle folder(s), then the input: image, folder, dataset")
+    ],
+    out: Out,
+    tta: Annotated[
+        bool | None, typer.Option("--tta/--no-tta", help="average mirrored copies; default: as trained")
+    ] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="also write class probabilities")] = False,
+    uncertainty: Annotated[
+        list[str] | None,
+        typer.Option("--uncertainty", help="also write entropy, mutual_information or variance; repeatable"),
+    ] = None,
+    mc_samples: Annotated[
+        int, typer.Option("--mc-samples", min=0, help="passes with random dropout, if the network was trained with it")
+    ] = 0,
+    scales: Annotated[str, typer.Option("--scales", help="average over these sizes, for example 0.9,1,1.1")] = "1",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="of the random dropout")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="predict finished cases again")] = False,
+    only: Annotated[
+        Path | None, typer.Option("--cases", help="text file with the names of the cases to predict")
+    ] = None,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16")] = "auto",
+) -> None:
+    """Predict label maps for an image, a folder of images or a dataset; several models vote as an ensemble."""
+    from trivox.datasets import load_inputs
+    from trivox.inference.folder import predict_cases
+    from trivox.inference.predictor import Predictor
+
+    if len(model) < 2:
+        raise typer.BadParameter("give at least one model and one input: trivox predict MODEL INPUT --out DIR")
+    *models, source = model
+    predictor = Predictor.load(
+        models, device=device, precision=precision, mirror=tta, mc_samples=mc_samples, scales=numbers(scales), seed=seed,
+    )  # fmt: skip
+    cases = load_inputs(source, channels=predictor.channels)
+    if only is not None:
+        cases = named(cases, only)
+    terminal = Terminal()
+    records = predict_cases(
+        predictor, cases, out, probabilities=probabilities, uncertainty=uncertainty or (), overwrite=overwrite,
+        say=terminal.say, progress=lambda items, total: terminal.track(items, total, "predicting"),
+    )  # fmt: skip
+    failed = [name for name, record in records.items() if "error" in record]
+    seconds = sum(record["seconds"] for record in records.values())
+    for name, record in records.items():
+        if record.get("abstain"):
+            print(f"look at {name}: {record['reason']}")
+    print(f"{len(records) - len(failed)} of {len(records)} cases in {out}, {seconds:.1f} s")
+    if failed:
+        raise DataError(
+            f"{len(failed)} cases failed: {', '.join(failed[:5])}; reasons are in {out / 'predictions.json'}"
+        )
+
+
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="folder of predicted label maps")],
+    references: Annotated[Path, typer.Argument(help="folder of reference label maps, or a dataset")],
+    out: Out = Path("metrics.json"),
+    tolerance_mm: Annotated[float, typer.Option("--tolerance-mm", help="of the surface Dice (NSD)")] = 2.0,
+) -> None:
+    """Measure predictions against references: Dice, IoU, HD95, NSD and volumes, with confidence intervals."""
+    from trivox.evaluation import evaluate_folders
+    from trivox.files import write_json
+    from trivox.tasks.reporting import headline
+
+    metrics = evaluate_folders(predictions, references, tolerance_mm=tolerance_mm)
+    write_json(out, metrics)
+    for warning in metrics["warnings"]:
+        print(f"warning: {warning}")
+    print(headline(metrics))
+    print(f"written to {out}")
+
+
+def report(
+    source: Annotated[Path, typer.Argument(help="a run, or a metrics.json")],
+    out: Annotated[Path | None, typer.Option("--out", help="default: report.html beside the source")] = None,
+) -> None:
+    """Write the HTML report of a run or of a metrics.json."""
+    from trivox.tasks.reporting import report_metrics, report_run
+
+    if source.is_dir():
+        report_run(source, console=Terminal(), out=out)
+    else:
+        print(f"report: {report_metrics(source, out or source.with_suffix('.html'))}")
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(help="run or bundle folder")],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="image, folder or dataset")],
+    out: Out,
+    case: Annotated[str | None, typer.Option("--case", help="name of the case, if the input holds several")] = None,
+    point: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option("--point", help="voxel of the image file, z y x from 0; default: middle of the prediction"),
+    ] = None,
+    layers: Annotated[
+        list[int] | None, typer.Option("--layers", help="encoder stage to draw, 0 the finest; repeatable; default: all")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Look inside a model at one case: feature maps, where attention looks, which voxels matter; figures and numbers."""
+    from trivox.tasks.explaining import explain as run
+
+    found = run(model, source, out, case=case, point=point, layers=layers, device=device, console=Terminal())
+    print(f"written to {out}: {', '.join(found['files'])}")
+
+
+def info(
+    what: Annotated[str, typer.Argument(help="a run, a bundle, or a network name")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    size: Annotated[tuple[int, int, int, int], typer.Option("--input", help="channels z y x, for a network name")] = (
+        1,
+        128,
+        128,
+        128,
+    ),
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="option of a network as key=value, for example attention=none")
+    ] = None,
+) -> None:
+    """Describe a model or a network: parameters, operations, memory.
+
+    Networks: hybrid-lite, hybrid-base, hybrid-large, nnunet-plain, resenc-m, resenc-l, resenc-xl, nvidia-unet,
+    unet-small, unet-tiny; with MONAI installed also segresnet-ds, swin-unetr-v2, mednext-s, mednext-b, mednext-l.
+    """
+    import json
+
+    from trivox.config import parse_settings
+    from trivox.tasks.describing import describe
+
+    facts = describe(what, size, parse_settings(settings or []))
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        for key, value in facts.items():
+            print(f"{key:24} {value}")
+
+
+def doctor() -> None:
+    """Say what this machine offers: versions, cores, memory, GPUs, optional packages."""
+    from trivox.deployment.doctor import examine_machine
+
+    for name, value in examine_machine().items():
+        print(f"{name:18} {value}")
