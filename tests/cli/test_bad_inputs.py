@@ -205,6 +205,7 @@ def test_one_empty_mask_is_a_warning_not_an_error(data, options, tmp_path, monke
         ["preprocess", "none", "--out", "o"],
         ["train", "none", "--out", "o"],
         ["predict", "none", "none", "--out", "o"],
+        ["explain", "none", "none", "--out", "o"],
         ["evaluate", "none", "none"],
         ["report", "none"],
         ["report", "none.json"],
@@ -326,6 +327,15 @@ def test_no_case_in_common(fails, tiny_data, tmp_path):
     assert "stranger" in fails("evaluate", "p", tiny_data)
 
 
+def test_what_cannot_be_explained(fails, tiny_run, tiny_data, tmp_path):
+    about = ["explain", tiny_run, tiny_data, "--out", "o"]
+    assert "6 cases; choose one with --case" in fails(*about)
+    assert "no case 'nobody'; its cases: phantom_000" in fails(*about, "--case", "nobody")
+    assert "point (16, 0, 0) (z y x) is not in the image" in fails(*about, "--case", "phantom_001", "--point", 16, 0, 0)
+    assert "layer 9 does not exist" in fails(*about, "--case", "phantom_001", "--layers", 9)
+    assert not (tmp_path / "o").exists()
+
+
 # -- disks -------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def full_disk(monkeypatch):
@@ -341,13 +351,14 @@ def full_disk(monkeypatch):
     return fill
 
 
-@pytest.mark.parametrize("verb", ["plan", "preprocess", "train", "predict", "evaluate", "report"])
+@pytest.mark.parametrize("verb", ["plan", "preprocess", "train", "predict", "explain", "evaluate", "report"])
 def test_a_full_disk(fails, full_disk, tiny_run, tiny_data, tmp_path, options, verb):
     arguments = {
         "plan": [tiny_data, "--network", "unet-tiny"],
         "preprocess": [tiny_data, "--out", "o", "--network", "unet-tiny"],
         "train": [tiny_data, "--out", "o", *options],
         "predict": [tiny_run, tiny_data, "--out", "o"],
+        "explain": [tiny_run, tiny_data / IMAGE, "--out", "o"],
         "evaluate": [tiny_run / "validation" / "predictions", tiny_data],
         "report": [tiny_run, "--out", "r.html"],
     }[verb]
@@ -356,10 +367,10 @@ def test_a_full_disk(fails, full_disk, tiny_run, tiny_data, tmp_path, options, v
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("verb", ["preprocess", "train", "predict"])
+@pytest.mark.parametrize("verb", ["preprocess", "train", "predict", "explain"])
 def test_an_output_path_that_is_a_file(fails, tiny_run, tiny_data, tmp_path, options, verb):
     (tmp_path / "o").write_text("mine")
-    first = [tiny_run, tiny_data] if verb == "predict" else [tiny_data]
+    first = {"predict": [tiny_run, tiny_data], "explain": [tiny_run, tiny_data / IMAGE]}.get(verb, [tiny_data])
     line = fails(verb, *first, "--out", "o", *(options if verb == "train" else []))
     assert "o" in line.split()[1:][0] or "'o'" in line
     assert (tmp_path / "o").read_text() == "mine"

@@ -13,7 +13,8 @@ from trivox.tasks.demo import PHANTOMS
 from trivox.version import __version__
 
 VERBS = (
-    "check", "plan", "preprocess", "train", "pretrain", "import", "predict", "evaluate", "report", "info", "doctor", "demo",
+    "check", "plan", "preprocess", "train", "pretrain", "import", "predict", "evaluate", "report", "explain", "info",
+    "doctor", "demo",
 )  # fmt: skip
 
 
@@ -218,6 +219,14 @@ def test_report_of_a_run_and_of_metrics(run, tiny_run, tmp_path):
     run("report", "metrics.json")
     for name in ("r.html", "metrics.html"):
         assert "Research use only" in (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_explain_a_case_of_a_dataset(run, tiny_run, tiny_data, tmp_path):
+    options = ["--case", "phantom_002", "--point", 9, 12, 10, "--layers", 0, "--layers", 2]
+    text = run("explain", tiny_run, tiny_data, "--out", "x", *options)
+    assert "phantom_002: voxel (9, 12, 10) (z y x), as given" in text
+    assert "written to x: feature_maps.png, saliency.png, explain.json" in text
+    assert json.loads((tmp_path / "x" / "explain.json").read_text())["point"]["source_voxel"] == [9, 12, 10]
 
 
 def test_info_of_networks_and_bundles(run, tiny_run):

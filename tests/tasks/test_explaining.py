@@ -14,9 +14,11 @@ from trivox.inference.postprocess import Postprocessing
 from trivox.networks import build_network
 from trivox.planning.families import family_of
 from trivox.planning.plan import Normalisation, read_plan
+from trivox.preparation.grid import resampled_shape
+from trivox.tasks import explaining
 from trivox.tasks.explaining import explain
 from trivox.tasks.training import RunRequest, train
-from trivox.volumes import Volume, affine_from_spacing, write_volume
+from trivox.volumes import Volume, affine_from_spacing, read_volume, write_volume
 
 ALL = ["feature_maps.png", "attention_rollout.png", "saliency.png", "explain.json"]
 
@@ -146,7 +148,25 @@ def test_two_dimensional_plans_and_thin_images(tiny_data, tiny_settings, tmp_pat
         check_folder(tmp_path / str(number), ["feature_maps.png", "saliency.png", "explain.json"])
 
 
-def test_a_point_is_explained_alone_and_shown_where_it_is(plan, tmp_path):
+@pytest.fixture
+def scenes(monkeypatch):
+    """The scenes that heat figures were asked for; none is drawn."""
+    seen = []
+    monkeypatch.setattr(explaining, "heat_figure", lambda scene, *_, **__: seen.append(scene) or b"")
+    return seen
+
+
+def test_padding_is_not_shown_as_image(tiny_run, plan, image, tmp_path, scenes):
+    explain(tiny_run, image, tmp_path)
+    source = read_volume(image)
+    depth = resampled_shape(source.shape, source.spacing, plan.spacing)[0]
+    assert depth < plan.patch_size[0]
+    missing = np.isnan(scenes[0].image)
+    assert missing.all(axis=(1, 2)).sum() == plan.patch_size[0] - depth
+    assert missing.any(axis=(1, 2)).sum() == plan.patch_size[0] - depth
+
+
+def test_a_point_is_explained_alone_and_shown_where_it_is(plan, tmp_path, scenes):
     """In a file of any orientation, for a network of any axis order: the window's voxel has the value of the file's."""
     rng = np.random.default_rng(0)
     affine = np.array([[0, 0, 1.5, 5], [-1.5, 0, 0, 9], [0, -2.0, 0, -3], [0, 0, 0, 1.0]])
@@ -158,19 +178,9 @@ def test_a_point_is_explained_alone_and_shown_where_it_is(plan, tmp_path):
             "patch_size": (16, 16, 16),
         }
     )  # fmt: skip
-    from trivox.tasks import explaining
-
-    seen = {}
-
-    def spy(scene, *arguments, **names):
-        seen["scene"] = scene
-        return b""
-
     model = bundle(tmp_path / "model", turned)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(explaining, "heat_figure", spy)
-        found = explain(model, tmp_path / "scan.nii.gz", tmp_path / "out", point=(3, 21, 4))
-    scene = seen["scene"]
+    found = explain(model, tmp_path / "scan.nii.gz", tmp_path / "out", point=(3, 21, 4))
+    (scene,) = scenes
     assert found["point"]["source_voxel"] == (3, 21, 4)
     assert (found["saliency"]["over"], found["saliency"]["voxels"]) == ("voxel", 1)
     assert scene.image[scene.point] == pytest.approx(scan.array[0, 3, 21, 4], rel=1e-5)

@@ -26,7 +26,7 @@ MAXIMUM_NAMES, LEGEND_COLUMNS = 12, 5
 
 
 @dataclass(frozen=True)
-class _Plane:
+class Plane:
     """One of the three planes of a canonical (RAS) array: its axis, the axes shown down and across, and the marks.
 
     Rows run upwards and columns from right to left on the page, so that the patient's right (axial, coronal) and front
@@ -40,13 +40,14 @@ class _Plane:
     marks: tuple[str, str, str, str]  # left, right, top, bottom
 
     def cut(self, array: Array, index: int) -> Array:
+        """A slice of `(z, y, x)` as it is drawn, first row at the bottom."""
         return np.asarray(np.take(array, index, axis=self.axis)[:, ::-1])
 
 
 PLANES = (
-    _Plane("axial", 0, 1, 2, ("R", "L", "A", "P")),
-    _Plane("coronal", 1, 0, 2, ("R", "L", "S", "I")),
-    _Plane("sagittal", 2, 0, 1, ("A", "P", "S", "I")),
+    Plane("axial", 0, 1, 2, ("R", "L", "A", "P")),
+    Plane("coronal", 1, 0, 2, ("R", "L", "S", "I")),
+    Plane("sagittal", 2, 0, 1, ("A", "P", "S", "I")),
 )
 
 
@@ -78,15 +79,15 @@ def overlay_figure(
     rows = -(-(min(len(colours), MAXIMUM_NAMES + 1) + 2) // LEGEND_COLUMNS)
     height = tallest * scale + HEADER + FOOTER + rows * LEGEND_ROW
     figure = Figure(figsize=(WIDTH, height), dpi=110, facecolor=BACKGROUND)
-    limits = _window([plane.cut(image, index) for plane, index in zip(PLANES, slices, strict=True)])
+    limits = grey_range([plane.cut(image, index) for plane, index in zip(PLANES, slices, strict=True)])
     left = (WIDTH - across * scale - 4 * MARGIN) / 2
     for plane, index, (w, h) in zip(PLANES, slices, extents, strict=True):
         bottom = FOOTER + rows * LEGEND_ROW + (tallest - h) * scale / 2
-        axes = _axes(figure, (left, bottom, w * scale, h * scale))
+        axes = panel(figure, (left, bottom, w * scale, h * scale))
         _draw_plane(axes, plane, index, (image, prediction, reference), spacing, limits, colours)
         left += w * scale + 2 * MARGIN
         if plane is PLANES[0]:
-            _scale_bar(axes, w, scale)
+            scale_bar(axes, w, scale)
     figure.text(0.5, 1 - 0.12 / height, title, color=INK, fontsize=12, ha="center", va="top", parse_math=False)
     _legend(figure, names, colours, has_reference=reference is not None)
     return png(figure)
@@ -104,7 +105,7 @@ def _largest_slice(labels: Array, axis: int) -> int:
     return int(areas.argmax()) if areas.any() else areas.size // 2
 
 
-def _window(planes: Sequence[Array]) -> tuple[float, float]:
+def grey_range(planes: Sequence[Array]) -> tuple[float, float]:
     """Grey values shown as black and white: the 1st and 99.5th percentile of what is seen."""
     values = np.concatenate([plane.ravel() for plane in planes])
     values = values[np.isfinite(values)]
@@ -114,7 +115,8 @@ def _window(planes: Sequence[Array]) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
-def _axes(figure: "Figure", inches: tuple[float, float, float, float]) -> "Axes":
+def panel(figure: "Figure", inches: tuple[float, float, float, float]) -> "Axes":
+    """A black panel without ticks at `inches` (left, bottom, width, height) of the figure."""
     width, height = figure.get_size_inches()
     left, bottom, across, up = inches
     axes = figure.add_axes((left / width, bottom / height, across / width, up / height))
@@ -125,7 +127,7 @@ def _axes(figure: "Figure", inches: tuple[float, float, float, float]) -> "Axes"
 
 def _draw_plane(
     axes: "Axes",
-    plane: _Plane,
+    plane: Plane,
     index: int,
     arrays: tuple[Array, Array, Array | None],
     spacing: Spacing,
@@ -140,14 +142,19 @@ def _draw_plane(
     axes.imshow(cut, cmap="gray", vmin=limits[0], vmax=limits[1], **frame)
     axes.imshow(_filled(plane.cut(prediction, index), colours), **frame)
     if reference is not None:
-        _outline(axes, plane.cut(reference, index), row_mm, column_mm, colours)
-    axes.set_xlim(extent[0], extent[1])
-    axes.set_ylim(extent[2], extent[3])
+        outline(axes, plane.cut(reference, index), row_mm, column_mm, colours)
+    frame_plane(axes, plane, f"{plane.title} · slice {index + 1}", extent[1], extent[3])
+
+
+def frame_plane(axes: "Axes", plane: Plane, name: str, width_mm: float, height_mm: float) -> None:
+    """Limits, orientation marks around the panel and a name above it."""
+    axes.set_xlim(0, width_mm)
+    axes.set_ylim(0, height_mm)
     where = ((0, 0.5, -9, 0), (1, 0.5, 9, 0), (0.5, 1, 0, 9), (0.5, 0, 0, -9))
     for mark, (x, y, right, up) in zip(plane.marks, where, strict=True):
         axes.annotate(mark, (x, y), xycoords="axes fraction", xytext=(right, up), textcoords="offset points",
                       color=INK, fontsize=10, ha="center", va="center", annotation_clip=False)  # fmt: skip
-    axes.annotate(f"{plane.title} · slice {index + 1}", (0.5, 1), xycoords="axes fraction", xytext=(0, 18),
+    axes.annotate(name, (0.5, 1), xycoords="axes fraction", xytext=(0, 18),
                   textcoords="offset points", color=INK, fontsize=9, ha="center", alpha=0.8)  # fmt: skip
 
 
@@ -168,7 +175,7 @@ def _filled(labels: Array, colours: Mapping[int, str]) -> Array:
     return np.asarray(table[labels.clip(min=0)])
 
 
-def _outline(axes: "Axes", labels: Array, row_mm: float, column_mm: float, colours: Mapping[int, str]) -> None:
+def outline(axes: "Axes", labels: Array, row_mm: float, column_mm: float, colours: Mapping[int, str]) -> None:
     """The outline of each label; a rim of background closes outlines at the image's border."""
     padded = np.pad(labels, 1)
     rows = (np.arange(padded.shape[0]) - 0.5) * row_mm
@@ -179,7 +186,7 @@ def _outline(axes: "Axes", labels: Array, row_mm: float, column_mm: float, colou
             axes.contour(columns, rows, mask, levels=[0.5], colors=[colour], linewidths=width)
 
 
-def _scale_bar(axes: "Axes", width_mm: float, scale: float) -> None:
+def scale_bar(axes: "Axes", width_mm: float, scale: float) -> None:
     """A bar of a round length below the panel, about a quarter as wide; all planes share the scale."""
     steps = [step * 10**power for power in range(-1, 4) for step in (1, 2, 5)]
     length = max([step for step in steps if step <= width_mm / 3], default=steps[0])
