@@ -3,7 +3,7 @@
 The same plan, network and weights on both sides, mirroring off. Theirs: `predict_from_files_sequential` (no child
 processes, so that all its work is counted). Ours: `Predictor.predict_case` and `write_volume`, in the precision that it
 chooses for this CPU (and in fp32 with --fp32). The network is nnU-Net's plain U-Net, trained for some steps on the synthetic
-scan itself, so that the predicted labels are no noise.
+scan itself at the plan's spacing, so that the predicted labels are no noise.
 """
 
 import argparse
@@ -31,8 +31,16 @@ from trivox.planning.memory import forecast_memory
 from trivox.planning.plan import Normalisation, Plan
 from trivox.planning.topology import Topology, pooling
 from trivox.volumes import Volume, affine_from_spacing, read_labels, write_volume
+from trivox.volumes.resampling import resize_image, resize_labels
 
-SPACING, TARGET = 1.25, 1.0
+TARGET = 1.5
+"""Spacing of the plan in mm."""
+SCENES = {
+    "3": (3, (100, 160, 160), 1.875),
+    "60": (60, (100, 160, 160), 1.875),
+    "60-fine": (60, (200, 320, 320), 0.75),
+}
+"""Classes, voxels and spacing of the source in mm. The last is TotalSegmentator's kind: CT at 0.75, network at 1.5 mm."""
 TISSUES = 12
 """Kinds of tissue with an intensity of their own; with more classes than that, some win nowhere."""
 
@@ -83,6 +91,13 @@ def network_of(plan: Plan, image: np.ndarray, tissues: np.ndarray, steps: int) -
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
         optimizer.step()
     return network.eval()
+
+
+def at_the_plans_spacing(image: np.ndarray, tissues: np.ndarray, shape: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """What the network sees in a prediction, and its tissues: training data."""
+    small = resize_image(torch.from_numpy(image)[None], (shape[0], shape[1], shape[2]))[0]
+    labels = resize_labels(torch.from_numpy(tissues), (shape[0], shape[1], shape[2]))
+    return small.numpy(), labels.numpy()
 
 
 def their_state(network: UNet) -> dict[str, torch.Tensor]:
@@ -164,6 +179,7 @@ def compare(
     shape: tuple[int, int, int],
     patch: tuple[int, int, int],
     classes: int,
+    spacing: float,
     *,
     features: int,
     steps: int,
@@ -172,11 +188,12 @@ def compare(
 ) -> None:
     image, tissues = scan_of(shape, min(classes, TISSUES))
     plan = plan_of(patch, shape, classes, features)
-    network = network_of(plan, image, tissues, steps)
+    resampled = [round(n * spacing / TARGET) for n in shape]
+    network = network_of(plan, *at_the_plans_spacing(image, tissues, resampled), steps)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = folder / "scan_0000.nii.gz"
-        write_volume(source, Volume(image[None].astype(np.float32), affine_from_spacing((SPACING,) * 3)))
+        write_volume(source, Volume(image[None].astype(np.float32), affine_from_spacing((spacing,) * 3)))
         save_file(network.state_dict(), folder / "weights.safetensors")
         write_bundle(
             folder / "bundle", plan=plan, weights={"0": folder / "weights.safetensors"}, overlap=0.5, mirror_axes=(),
@@ -199,12 +216,12 @@ def compare(
         calls = {**{kind: partial(ours, kind) for kind in kinds}, "theirs": theirs}
         best = {kind: timed(call)[0] for kind, call in calls.items()}
         labels = {kind: read_labels(folder / f"{kind}.nii.gz").array for kind in calls}
-    resampled = [round(n * SPACING / TARGET) for n in shape]
     windows = np.prod([len(window_starts(n, p, 0.5)) for n, p in zip(resampled, plan.patch_size, strict=True)])
     for kind in kinds:
         precision = predictors[kind].members[0].windows.runtime.precision
         Race(best[kind], best["theirs"], None, None).show(
-            f"case {'x'.join(map(str, shape))} x1.25, C={classes}, {windows} windows of {'x'.join(map(str, patch))}, "
+            f"case {'x'.join(map(str, shape))} at {spacing} mm, plan at {TARGET} mm, C={classes}, "
+            f"{windows} windows of {'x'.join(map(str, patch))}, "
             f"{features} features, {precision}; wall {best['theirs'].wall / best[kind].wall:.1f}x",
             f"{equal_share(labels[kind], labels['theirs']):.5f} equal, {len(np.unique(labels['theirs']))} labels found",
         )
@@ -223,7 +240,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small scan and a lean network, under 20 s")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch on both sides")
-    parser.add_argument("--classes", type=int, nargs="+", default=[3, 60])
+    parser.add_argument("--scenes", nargs="+", default=list(SCENES), choices=list(SCENES))
+    parser.add_argument("--steps", type=int, default=400, help="of the training on the scan")
     parser.add_argument("--features", type=int, default=32, help="of the first stage; nnU-Net: 32")
     parser.add_argument("--fp32", action="store_true", help="also ours in fp32")
     parser.add_argument("--profile", action="store_true", help="also print where our time goes")
@@ -233,14 +251,18 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     header()
     kinds = ["auto", "fp32"] if given.fp32 else ["auto"]
-    for classes in given.classes:
+    for scene in given.scenes:
+        classes, shape, spacing = SCENES[scene]
         if given.quick:
-            compare((32, 48, 48), (32, 32, 32), classes, features=8, steps=20, kinds=kinds, profile=given.profile)
-        else:
-            patch = (64, 64, 64)
+            shape = tuple(round(n * TARGET / spacing) for n in (40, 60, 60))
             compare(
-                (100, 160, 160), patch, classes, features=given.features, steps=250, kinds=kinds, profile=given.profile
-            )
+                shape, (32, 32, 32), classes, spacing, features=8, steps=20, kinds=kinds, profile=given.profile
+            )  # fmt: skip
+        else:
+            compare(
+                shape, (64, 64, 64), classes, spacing, features=given.features, steps=given.steps, kinds=kinds,
+                profile=given.profile,
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

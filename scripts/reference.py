@@ -8,7 +8,7 @@ import typer
 from typer.main import get_command
 
 from trivox.cli import app
-from trivox.config import PRESETS, Augmentation, LossOptions, Recipe
+from trivox.config import NETWORK_SETTINGS, PRESETS, Augmentation, LossOptions, Recipe
 
 DOCS = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -81,6 +81,18 @@ def recipe_page() -> str:
     lines += [
         f"| `{name}` | {', '.join(f'`{k}={v}`' for k, v in changes.items()) or 'the defaults'} |"
         for name, changes in PRESETS.items()
+    ]
+    lines += [
+        "",
+        "Some networks change more, unless the setting is given:",
+        "",
+        "| network | preset | changes |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| `{family}-*` | `{preset}` | {', '.join(f'`{k}={v}`' for k, v in changes.items())} |"
+        for family, presets in NETWORK_SETTINGS.items()
+        for preset, changes in presets.items()
     ]
     return "\n".join(lines) + "\n"
 

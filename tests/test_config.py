@@ -90,3 +90,15 @@ NUMBERS = [name for name, field in Recipe.model_fields.items() if field.annotati
 def test_no_number_accepts_text(name, value):
     with pytest.raises(RecipeError, match=name):
         make_recipe("production", {name: value})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_transformers_are_trained_with_adamw_and_gentle_steps_in_every_preset(preset):
+    hybrid = make_recipe(preset, {"network": "hybrid-base"})
+    assert (hybrid.optimizer, hybrid.gradient_clip) == ("adamw", 1.0)
+    assert hybrid.learning_rate <= 1e-3
+
+
+def test_what_is_given_outweighs_what_the_network_asks_for():
+    assert make_recipe("production", {"network": "hybrid-lite", "optimizer": "sgd"}).optimizer == "sgd"
+    assert make_recipe("production", {"network": "resenc-m"}).optimizer == "sgd"

@@ -200,13 +200,20 @@ PRESETS: dict[str, dict[str, Any]] = {
     "large": {"network": "hybrid-large", "weights_ema": 0.999},
 }  # fmt: skip
 
-# What a family of networks needs unless the preset or the user says otherwise: transformers do not train with nnU-Net's SGD.
-NETWORK_SETTINGS: dict[str, dict[str, Any]] = {
-    "hybrid": {
-        "optimizer": "adamw", "learning_rate": 3e-4, "weight_decay": 5e-2, "warmup": 0.05, "schedule": "cosine",
-        "gradient_clip": 1.0,
-    },
+_ADAMW: dict[str, Any] = {
+    "optimizer": "adamw", "learning_rate": 3e-4, "weight_decay": 5e-2, "warmup": 0.05, "schedule": "cosine",
+    "gradient_clip": 1.0,
 }  # fmt: skip
+_TRANSFORMER: dict[str, dict[str, Any]] = {
+    "quick_test": {"learning_rate": 1e-3, "gradient_clip": 1.0},
+    "production": _ADAMW,
+    "fine_tuning": {**_ADAMW, "learning_rate": 3e-5},
+    "large": _ADAMW,
+}
+NETWORK_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "hybrid": _TRANSFORMER, "swin": _TRANSFORMER, "mednext": _TRANSFORMER, "segresnet": _TRANSFORMER,
+}  # fmt: skip
+"""What networks whose names begin so change in each preset: nnU-Net's SGD does not train transformers."""
 
 
 def make_recipe(preset: str = "production", overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -215,7 +222,8 @@ def make_recipe(preset: str = "production", overrides: Mapping[str, Any] | None 
         raise RecipeError(f"preset '{preset}' does not exist; choose one of {', '.join(PRESETS)}")
     base, given = PRESETS[preset], overrides or {}
     network = str(given.get("network", base.get("network", Recipe.model_fields["network"].default)))
-    return read_recipe(_merge({"preset": preset, **NETWORK_SETTINGS.get(network.split("-")[0], {}), **base}, given))
+    changes = NETWORK_SETTINGS.get(network.split("-")[0], {}).get(preset, {})
+    return read_recipe(_merge(_merge({"preset": preset, **base}, changes), given))
 
 
 def read_recipe(content: Mapping[str, Any]) -> Recipe:

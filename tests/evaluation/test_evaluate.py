@@ -10,6 +10,7 @@ from trivox.errors import DataError, GeometryError, LabelError
 from trivox.evaluation import collect_metrics, evaluate_case, evaluate_folders, overlap, surface_distances
 from trivox.evaluation.evaluate import AVERAGED, summarise_cases
 from trivox.files import write_json
+from trivox.inference.kinds import EXTRAS
 from trivox.volumes import Volume, affine_from_spacing, write_volume
 
 SPACING = (2.0, 1.0, 0.5)
@@ -155,6 +156,16 @@ def test_files_without_counterpart_are_named(folders):
         ["prediction without reference, not measured", "x"],
         ["reference without prediction, not measured", "b"],
     ]
+
+
+def test_what_predict_writes_beside_a_label_map_is_not_taken_for_one(folders):
+    predictions, references = folders
+    name = sorted(path.name.removesuffix(".nii.gz") for path in predictions.glob("*.nii.gz"))[0]
+    before = evaluate_folders(predictions, references)
+    for extra in EXTRAS:
+        doubt = Volume(np.full((1, 4, 5, 6), 0.3, np.float32), affine_from_spacing((1.0, 1.0, 1.0)))
+        write_volume(predictions / f"{name}_{extra}.nii.gz", doubt)
+    assert evaluate_folders(predictions, references) == before
 
 
 def test_dataset_as_reference_names_the_labels_and_does_not_ask_for_all_cases(tmp_path, folders):

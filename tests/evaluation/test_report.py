@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from trivox.evaluation import collect_metrics, evaluate_case, overlay_figure, write_report
-from trivox.evaluation.charts import box_plots, training_curves
+from trivox.evaluation.calibration import reliability_curve
+from trivox.evaluation.charts import box_plots, reliability_chart, training_curves
 from trivox.evaluation.figures import PLANES
 
 RECORDS = [
@@ -166,3 +167,50 @@ def test_worst_case_comes_first_and_unknown_last(tmp_path):
 def test_report_of_nothing_yet(tmp_path):
     write_report(tmp_path / "report.html", title="Empty", metrics={})
     assert "Research use only" in (tmp_path / "report.html").read_text()
+
+
+def trusted(after=True):
+    """A calibration section as a run writes it."""
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.4, 1, 500)
+    curve = reliability_curve(confidence, rng.random(500) < confidence**2)
+    stages = ("before", "after") if after else ("before",)
+    measures = {"ece": 0.1234, "adaptive_ece": 0.1, "classwise_ece": 0.1, "mce": 0.2, "brier": 0.3, "nll": 0.4}
+    rule = {"threshold": 0.345, "flagged": 2, "cases": 41, "flagged_poor": 1, "poor": 3, "poor_dice": 0.712}
+    return {
+        "temperature": 1.75, "before": measures, "after": {**measures, "ece": 0.0567} if after else None,
+        "reliability": dict.fromkeys(stages, curve), "error_ranking_auroc": 0.901, "abstention": rule if after else None,
+        "doubt": {"cases": 41, "spearman_with_dice": -0.61}, "convention": {"ece": "bins of equal width"},
+    }  # fmt: skip
+
+
+def test_report_shows_how_far_probabilities_can_be_trusted(tmp_path):
+    text, page = report(tmp_path / "report.html", metrics={**metrics(), "calibration": trusted()})
+    for expected in (
+        "0.1234",
+        "0.0567",
+        "1.750",
+        "0.901",
+        "\u22120.61",
+        "0.345",
+        "2 of 41",
+        "1 of the 3",
+        "bins of equal",
+    ):
+        assert expected in text
+    assert len(page.sources) == 4
+    early, _ = report(tmp_path / "report.html", metrics={**metrics(), "calibration": trusted(after=False)})
+    assert "Too few validation cases" in early
+    without, page = report(tmp_path / "report.html")
+    assert "<h2>Trust</h2>" not in without
+    assert len(page.sources) == 3
+
+
+def test_reliability_is_drawn_for_every_stage_that_was_measured():
+    both, one = (picture(reliability_chart(trusted(after))) for after in (True, False))
+    assert both.shape[1] == one.shape[1]
+    blue = np.abs(both.astype(int) - (0xA6, 0xCD, 0xE3)).max(axis=2) < 8  # BLUE at 35 %
+    assert blue[:, : both.shape[1] // 2].any()
+    assert blue[:, both.shape[1] // 2 :].any()
+    assert reliability_chart({}) is None
+    assert reliability_chart({"reliability": {}}) is None

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from trivox.datasets import load_inputs
-from trivox.errors import ResourceError
+from trivox.errors import RecipeError, ResourceError
 from trivox.inference import folder as folder_module
 from trivox.inference.folder import predict_cases
+from trivox.inference.kinds import KINDS
 from trivox.inference.predictor import Predictor
-from trivox.volumes import read_labels
+from trivox.volumes import read_labels, read_volume
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_every_case_has_a_label_map_and_a_record(predictor, cases, tmp_path):
     assert content["cases"] == records
     for case in cases:
         record = records[case.name]
-        assert set(record) == {"inputs", "output", "seconds", "warnings"}
+        assert set(record) == {"inputs", "output", "seconds", "warnings", "volumes"}
         assert record["inputs"] == [str(path) for path in case.images]
         assert record["output"] == f"{case.name}.nii.gz"
         assert set(np.unique(read_labels(tmp_path / record["output"]).array)) <= {0, 7, 300}
@@ -85,6 +86,56 @@ def test_probabilities_asked_for_later_are_written(predictor, cases, tmp_path):
     predict_cases(predictor, cases[:1], tmp_path)
     predict_cases(predictor, cases[:1], tmp_path, probabilities=True)
     assert (tmp_path / f"{cases[0].name}_probabilities.nii.gz").exists()
+
+
+@pytest.fixture(scope="module")
+def mirrored(tiny_run):
+    return Predictor.load(tiny_run, device="cpu", precision="fp32", mirror=True)
+
+
+def test_kinds_of_doubt_are_written_beside_the_labels(mirrored, cases, tmp_path):
+    records = predict_cases(mirrored, cases[:1], tmp_path, uncertainty=KINDS, probabilities=True)
+    labels = read_volume(tmp_path / f"{cases[0].name}.nii.gz")
+    for kind in KINDS:
+        volume = read_volume(tmp_path / f"{cases[0].name}_{kind}.nii.gz")
+        assert volume.shape == labels.shape
+        assert volume.array.dtype == np.float32
+        assert np.array_equal(volume.affine, labels.affine)
+        assert volume.array.max() > 0
+    assert records[cases[0].name]["votes"] == 8
+    assert set(records[cases[0].name]["volumes"]["organ"]) == {"volume_ml", "ci95_ml", "expected_ml", "method"}
+    assert json.loads((tmp_path / "predictions.json").read_text())["cases"] == records
+
+
+def test_a_kind_asked_for_later_is_predicted_and_one_asked_for_before_is_kept(mirrored, cases, tmp_path):
+    predict_cases(mirrored, cases[:2], tmp_path, uncertainty=["entropy"])
+    early = done_at(tmp_path)
+    predict_cases(mirrored, cases[:2], tmp_path, uncertainty=["entropy"])
+    predict_cases(mirrored, cases[:2], tmp_path)
+    assert done_at(tmp_path) == early
+    predict_cases(mirrored, cases[:2], tmp_path, uncertainty=["entropy", "variance"])
+    late = done_at(tmp_path)
+    assert len(late) == 6
+    assert all(late[name] != early[name] for name in early)
+    (tmp_path / f"{cases[1].name}_variance.nii.gz").unlink()
+    predict_cases(mirrored, cases[:2], tmp_path, uncertainty=["variance"])
+    again = done_at(tmp_path)
+    assert all((again[name] == late[name]) is (cases[0].name in name) for name in again)
+
+
+def test_maps_of_another_prediction_do_not_stand_beside_new_labels(predictor, mirrored, cases, tmp_path):
+    predict_cases(mirrored, cases[:1], tmp_path, uncertainty=KINDS, probabilities=True)
+    predict_cases(predictor, cases[:1], tmp_path, uncertainty=["entropy"])
+    assert set(done_at(tmp_path)) == {f"{cases[0].name}_entropy.nii.gz", f"{cases[0].name}.nii.gz"}
+    missing = cases[0].model_copy(update={"images": (tmp_path / "gone.nii.gz",)})
+    predict_cases(predictor, [missing], tmp_path)
+    assert not done_at(tmp_path)
+
+
+def test_kinds_that_cannot_be_given_stop_the_work_before_it_begins(predictor, cases, tmp_path):
+    with pytest.raises(RecipeError, match="single vote"):
+        predict_cases(predictor, cases, tmp_path / "out", uncertainty=["entropy", "mutual_information"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_bad_case_is_set_aside_and_the_others_go_on(predictor, cases, tmp_path):

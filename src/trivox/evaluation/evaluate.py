@@ -9,6 +9,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, GeometryError
 from trivox.evaluation.cases import DEFAULT_TOLERANCE_MM, IfMissed, Metrics, Tolerance, convention, evaluate_case
 from trivox.evaluation.statistics import summarise
+from trivox.inference.kinds import EXTRAS
 from trivox.volumes import describe_mismatch, read_header, read_labels
 
 AVERAGED = ("dice", "iou", "sensitivity", "precision", "hd95_mm", "assd_mm", "nsd", "nsd_voxel")
@@ -137,7 +138,9 @@ def _label_maps(path: Path) -> dict[str, Path]:
         raise DataError(f"{path}: not found; check the path")
     if is_image_file(path):
         return {image_stem(path): path}
-    return {stem: file for stem, file in list_images(path).items() if file.is_file()} if path.is_dir() else {}
+    found = {stem: file for stem, file in list_images(path).items() if file.is_file()} if path.is_dir() else {}
+    beside = {f"{stem}_{extra}" for stem in found for extra in EXTRAS}
+    return {stem: file for stem, file in found.items() if stem not in beside}
 
 
 def _references(path: Path, predicted: Mapping[str, Path]) -> tuple[dict[str, Path], LabelScheme | None, bool]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trivox.evaluation.charts import box_plots, training_curves
+from trivox.evaluation.charts import box_plots, reliability_chart, training_curves
 from trivox.evaluation.evaluate import mean_row
 from trivox.files import write_text
 
@@ -57,12 +57,15 @@ def write_report(
         summary=_summary_rows(metrics),
         rows=_case_rows(metrics),
         boxes=box_plots(metrics),
+        calibration=_calibration_rows(metrics.get("calibration") or {}),
+        reliability=reliability_chart(metrics.get("calibration") or {}),
+        trust=_trust_lines(metrics.get("calibration") or {}),
         curves=training_curves(records),
         overlays=overlays,
         plan=_plan_rows(plan or {}),
         recipe=dict(recipe or {}),
         warnings=list(dict.fromkeys([*warnings, *metrics.get("warnings", [])])),
-        convention=metrics.get("convention", {}),
+        convention={**metrics.get("convention", {}), **_calibration_convention(metrics.get("calibration") or {})},
     )
     write_text(out, page)
 
@@ -104,6 +107,43 @@ def _case_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         for label, values in targets.items()
     ]
     return sorted(rows, key=lambda row: 2.0 if row["values"].get("dice") is None else row["values"]["dice"])
+
+
+def _calibration_rows(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a measure, with its value before and after temperature scaling."""
+    names = {"ece": "ECE", "adaptive_ece": "Adaptive ECE", "classwise_ece": "Class-wise ECE", "mce": "Largest gap (MCE)",
+             "brier": "Brier score", "nll": "Negative log-likelihood"}  # fmt: skip
+    before, after = (calibration.get(stage) or {} for stage in ("before", "after"))
+    return [
+        {"name": name, "before": before.get(key), "after": after.get(key)}
+        for key, name in names.items()
+        if before.get(key) is not None
+    ]
+
+
+def _trust_lines(calibration: Mapping[str, Any]) -> list[str]:
+    """What else was learnt about trust, a sentence each."""
+    if not calibration:
+        return []
+    doubt, rule = calibration.get("doubt") or {}, calibration.get("abstention")
+    lines = [f"Temperature {_number(calibration.get('temperature'), 3)}: logits are divided by it."]
+    if calibration.get("error_ranking_auroc") is not None:
+        lines.append(f"Entropy ranks wrong voxels above right ones with an AUROC of "
+                     f"{_number(calibration['error_ranking_auroc'], 3)}.")  # fmt: skip
+    if doubt.get("spearman_with_dice") is not None:
+        lines.append(f"Mean entropy in the predicted foreground and Dice of a case: Spearman "
+                     f"{_number(doubt['spearman_with_dice'], 2)} over {doubt['cases']} cases.")  # fmt: skip
+    if rule is None:
+        lines.append("Too few validation cases to choose when a case is flagged.")
+    else:
+        lines.append(f"A case is flagged above {_number(rule['threshold'], 3)} nats: {rule['flagged']} of "
+                     f"{rule['cases']} validation cases, {rule['flagged_poor']} of the {rule['poor']} with a Dice below "
+                     f"{_number(rule['poor_dice'], 3)}.")  # fmt: skip
+    return lines
+
+
+def _calibration_convention(calibration: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"calibration: {name}": text for name, text in (calibration.get("convention") or {}).items()}
 
 
 def _plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, Any, str]]:

@@ -14,11 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trivox.errors import BundleError
 from trivox.files import atomic_path, read_json, write_json
+from trivox.inference.calibration import Abstention
 from trivox.inference.postprocess import Postprocessing
 from trivox.planning.plan import Plan
 from trivox.version import __version__
 
 FORMAT_VERSION = 1
+PRETRAINED = "pretrained.safetensors"
+"""What `trivox pretrain` leaves: weights to start from, no bundle."""
 
 
 class Weights(BaseModel):
@@ -32,7 +35,7 @@ class Weights(BaseModel):
 
 
 class BundleDescription(BaseModel):
-    """Content of `bundle.json`."""
+    """Content of `bundle.json`. temperature: probabilities are those of logits divided by it; abstention: when to flag."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,6 +47,8 @@ class BundleDescription(BaseModel):
     overlap: float = Field(0.5, ge=0, lt=1)
     mirror_axes: tuple[Literal["z", "y", "x"], ...] = ()
     postprocessing: Postprocessing = Postprocessing()
+    temperature: float = Field(1.0, gt=0)
+    abstention: Abstention | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     weights: tuple[Weights, ...] = Field(min_length=1)
 
@@ -83,6 +88,8 @@ def write_bundle(
     mirror_axes: Sequence[str],
     postprocessing: Postprocessing,
     training: Mapping[str, Any],
+    temperature: float = 1.0,
+    abstention: Abstention | None = None,
 ) -> Bundle:
     """Copy the weights (fold name -> safetensors file) and write `bundle.json` last."""
     entries = []
@@ -93,7 +100,8 @@ def write_bundle(
         entries.append(Weights(file=name, fold=fold, sha256=file_hash(folder / name)))
     description = BundleDescription(
         task=plan.task, plan=plan, overlap=overlap, mirror_axes=tuple(mirror_axes),
-        postprocessing=postprocessing, training=dict(training), weights=tuple(entries),
+        postprocessing=postprocessing, temperature=temperature, abstention=abstention, training=dict(training),
+        weights=tuple(entries),
     )  # fmt: skip
     write_json(folder / "bundle.json", description.model_dump(mode="json"))
     return Bundle(folder, description)
@@ -104,9 +112,11 @@ def read_bundle(path: Path) -> Bundle:
     candidates = [path / "bundle.json", path / "bundle" / "bundle.json", path]
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None or file.suffix != ".json":
-        state = (
-            "training has not finished (continue it with --resume)" if (path / "recipe.json").exists() else "no model"
-        )
+        state = "no model"
+        if (path / PRETRAINED).exists():
+            state = "holds pretrained weights and no model (train with --pretrained first)"
+        elif (path / "recipe.json").exists():
+            state = "training has not finished (continue it with --resume)"
         raise BundleError(f"{path}: {state}; give a run or a bundle folder that holds bundle.json")
     content = read_json(file)
     version = content.get("format_version") if isinstance(content, dict) else None

@@ -10,8 +10,10 @@ import torch
 from trivox.datasets.dataset import Case
 from trivox.errors import ResourceError, TrivoxError
 from trivox.files import read_json, write_json
-from trivox.inference.predictor import Predictor
-from trivox.volumes import write_volume
+from trivox.inference.kinds import EXTRAS, KINDS
+from trivox.inference.predictor import Prediction, Predictor
+from trivox.inference.uncertainty import require_kinds
+from trivox.volumes import Volume, write_volume
 
 Record = dict[str, Any]
 
@@ -22,54 +24,77 @@ def predict_cases(
     out: Path,
     *,
     probabilities: bool = False,
+    uncertainty: Sequence[str] = (),
     overwrite: bool = False,
     progress: Callable[[Iterable[Case], int], Iterable[Case]] = lambda cases, total: cases,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Record]:
     """Write `out/CASE.nii.gz` for each case and `out/predictions.json`; returns the records by case.
 
+    Probabilities and kinds of uncertainty asked for stand beside it as `CASE_<what>.nii.gz`; those of an earlier
+    prediction that were not asked for again are removed with it. Raises `RecipeError` for kinds that the predictor cannot
+    give.
     A case done before by the same model with the same settings from the same files is kept. A case that fails has
     `error` in its record and no label map; a full disk or missing memory while reading or writing ends the work, since
     every later case would fail as well.
     """
+    require_kinds(uncertainty, votes=predictor.votes)
+    extras = (*(("probabilities",) if probabilities else ()), *dict.fromkeys(uncertainty))
     out.mkdir(parents=True, exist_ok=True)
     for leftover in out.glob(".tmp-*"):
         leftover.unlink(missing_ok=True)
     about = {"model": predictor.identity, "settings": predictor.settings}
     records = {} if overwrite else _earlier(out, about)
-    todo = [case for case in cases if not _done(records.get(case.name), case, out, probabilities)]
+    todo = [case for case in cases if not _done(records.get(case.name), case, out, extras)]
     if len(todo) < len(cases):
         say(f"{len(cases) - len(todo)} of {len(cases)} cases were predicted before by this model and are kept")
     # before the first case: a model's name never stands beside another model's label maps
     write_json(out / "predictions.json", {**about, "cases": records})
     for case in progress(todo, len(todo)):
-        records[case.name] = _predict_one(predictor, case, out, probabilities)
+        records[case.name] = _predict_one(predictor, case, out, extras)
         if "error" in records[case.name]:
             say(f"{case.name}: set aside: {records[case.name]['error']}")
         write_json(out / "predictions.json", {**about, "cases": records})
     return {case.name: records[case.name] for case in cases}
 
 
-def _predict_one(predictor: Predictor, case: Case, out: Path, probabilities: bool) -> Record:
+def _predict_one(predictor: Predictor, case: Case, out: Path, extras: Sequence[str]) -> Record:
     started = time.monotonic()
     record: Record = {"inputs": [str(path) for path in case.images]}
     try:
-        prediction = predictor.predict_case(case, probabilities=probabilities)
+        prediction = predictor.predict_case(
+            case, probabilities="probabilities" in extras, uncertainty=[extra for extra in extras if extra in KINDS]
+        )
+        _remove(case, out)  # no map of an earlier prediction beside this one's labels
         output = out / f"{case.name}.nii.gz"
+        for extra, volume in _extras_of(prediction).items():
+            write_volume(_beside(out, case, extra), volume)
         write_volume(output, prediction.labels)
-        if prediction.probabilities is not None:
-            write_volume(out / f"{case.name}_probabilities.nii.gz", prediction.probabilities)
-        record |= {"output": output.name, "warnings": list(prediction.warnings)}
+        record |= {"output": output.name, "warnings": list(prediction.warnings), **prediction.trust}
     except ResourceError:
         raise
     except (TrivoxError, ValueError, MemoryError, RuntimeError) as error:
         memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "alloc" in str(error).lower()
         if isinstance(error, RuntimeError) and not memory:  # a bug, not this case's fault
             raise
-        (out / f"{case.name}.nii.gz").unlink(missing_ok=True)
+        _remove(case, out)
         record["error"] = f"out of memory ({error}); use a smaller case or more memory" if memory else str(error)
     record["seconds"] = round(time.monotonic() - started, 3)
     return record
+
+
+def _extras_of(prediction: Prediction) -> dict[str, Volume]:
+    chance = {} if prediction.probabilities is None else {"probabilities": prediction.probabilities}
+    return {**chance, **prediction.uncertainty}
+
+
+def _beside(out: Path, case: Case, extra: str) -> Path:
+    return out / f"{case.name}_{extra}.nii.gz"
+
+
+def _remove(case: Case, out: Path) -> None:
+    for path in (out / f"{case.name}.nii.gz", *(_beside(out, case, extra) for extra in EXTRAS)):
+        path.unlink(missing_ok=True)
 
 
 def _earlier(out: Path, about: Record) -> dict[str, Record]:
@@ -82,8 +107,7 @@ def _earlier(out: Path, about: Record) -> dict[str, Record]:
     return dict(content["cases"]) if same else {}
 
 
-def _done(record: Record | None, case: Case, out: Path, probabilities: bool) -> bool:
+def _done(record: Record | None, case: Case, out: Path, extras: Sequence[str]) -> bool:
     if record is None or "error" in record or record["inputs"] != [str(path) for path in case.images]:
         return False
-    wanted = [record["output"]] + ([f"{case.name}_probabilities.nii.gz"] if probabilities else [])
-    return all((out / name).exists() for name in wanted)
+    return all(path.exists() for path in (out / record["output"], *(_beside(out, case, extra) for extra in extras)))

@@ -1,9 +1,10 @@
 """A bundle made ready: images in, label maps on the image's own grid out. In-process, no files in between."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,13 @@ from torch import nn
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.reading import crop_volume, read_channels
-from trivox.errors import BundleError, DataError
+from trivox.errors import BundleError, DataError, RecipeError
 from trivox.inference.bundle import Bundle, read_bundle
-from trivox.inference.restore import restore, restore_probabilities
+from trivox.inference.calibration import Abstention
+from trivox.inference.sampling import BandSampler, VoxelSample
+from trivox.inference.trust import doubt_in_foreground, verdict, volumes_of, votes_of
+from trivox.inference.uncertainty import require_kinds, wake_dropout
+from trivox.inference.voting import Member, Poll, Pollster, label_case, scaled_spacing
 from trivox.inference.windows import SlidingWindows
 from trivox.learning.checkpoints import load_weights
 from trivox.learning.runtime import Runtime, make_runtime
@@ -28,20 +33,21 @@ AXES = {"z": 0, "y": 1, "x": 2}
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """labels: file values `(1, z, y, x)` on the source grid; probabilities: `(c, z, y, x)` float32 if asked for."""
+    """One case, everything on its source grid.
+
+    labels: file values `(1, z, y, x)`; probabilities: `(c, z, y, x)` float32 if asked for; uncertainty: the kinds asked
+    for, `(1, z, y, x)` float32; trust: ready for JSON: `volumes` of each target (ml, and an interval where probabilities
+    were at hand), `votes` and their `agreement`, and, if the model has a rule for it, `abstain` with score and reason;
+    sample: voxels with logits, if a reference was given.
+    """
 
     labels: Volume
     probabilities: Volume | None
     seconds: float
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class _Member:
-    """Networks of one plan, run together."""
-
-    plan: Plan
-    windows: SlidingWindows
+    uncertainty: Mapping[str, Volume] = field(default_factory=dict)
+    trust: Mapping[str, Any] = field(default_factory=dict)
+    sample: VoxelSample | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +55,9 @@ class Predictor:
     """Ready to predict; build it with `Predictor.load`."""
 
     bundles: tuple[Bundle, ...]
-    members: tuple[_Member, ...] = field(repr=False)
+    members: tuple[Member, ...] = field(repr=False)
+    scales: tuple[float, ...] = (1.0,)
+    seed: int = 0
 
     @classmethod
     def load(
@@ -60,12 +68,18 @@ class Predictor:
         precision: str = "auto",
         mirror: bool | None = None,
         overlap: float | None = None,
+        mc_samples: int = 0,
+        scales: Sequence[float] = (1.0,),
+        seed: int = 0,
     ) -> "Predictor":
         """Load a run or bundle, or several for an ensemble.
 
-        mirror: average over mirrored copies (None: as the bundle says); overlap: of windows, likewise.
-        Raises `BundleError` for a damaged model or models that do not fit together.
+        mirror: average over mirrored copies (None: as the bundle says); overlap: of windows, likewise; mc_samples: passes
+        with random dropout, drawn from `seed`; scales: predict with structures that many times as large, and average.
+        Raises `BundleError` for a damaged model, models that do not fit together, or `mc_samples` without any dropout.
         """
+        if not scales or min(scales) <= 0 or mc_samples < 0:
+            raise RecipeError(f"scales {list(scales)} must be above 0 and mc_samples {mc_samples} not below 0")
         paths = [models] if isinstance(models, str | Path) else list(models)
         if not paths:
             raise BundleError("no model given; name a run or bundle folder")
@@ -78,8 +92,9 @@ class Predictor:
                     f"{bundle.folder}: labels or channels differ from {bundles[0].folder}; they cannot vote together"
                 )
         runtime = make_runtime(device, precision)
-        members = tuple(_member(bundle, runtime, mirror, overlap) for bundle in bundles)
-        return cls(bundles, members)
+        members = [_member(bundle, runtime, mirror, overlap, mc_samples) for bundle in bundles]
+        scaled = tuple(_scaled(member, scale) for member in members for scale in scales)
+        return cls(bundles, scaled, tuple(scales), seed)
 
     @property
     def labels(self) -> LabelScheme:
@@ -105,7 +120,25 @@ class Predictor:
             "mirror_axes": [list(w.mirror_axes) for w in windows],
             "precision": windows[0].runtime.precision,
             "postprocessing": [b.description.postprocessing.model_dump(mode="json") for b in self.bundles],
+            "temperature": [member.temperature for member in self.members],
+            "scales": list(self.scales),
+            "mc_samples": self.members[0].passes,
+            "seed": self.seed,
         }
+
+    @property
+    def votes(self) -> int:
+        """How many votes there are: models x folds x mirrored copies x Monte Carlo passes x scales."""
+        return sum(len(member.votes()) for member in self.members)
+
+    @property
+    def abstention(self) -> Abstention | None:
+        """When a case is flagged; several models need a rule each, and the mean of their thresholds holds."""
+        rules = [bundle.description.abstention for bundle in self.bundles]
+        known = [rule for rule in rules if rule is not None]
+        if len(known) < len(rules):
+            return None
+        return known[0].model_copy(update={"threshold": float(np.mean([rule.threshold for rule in known]))})
 
     def predict_array(self, image: Array, spacing: Spacing) -> Array:
         """Labels `(z, y, x)` for an image `(c, z, y, x)` or `(z, y, x)` in RAS orientation with `spacing` in mm."""
@@ -121,14 +154,37 @@ class Predictor:
             write_volume(Path(out), prediction.labels)
         return prediction
 
-    def predict_case(self, case: Case, *, probabilities: bool = False) -> Prediction:
+    def predict_case(
+        self,
+        case: Case,
+        *,
+        probabilities: bool = False,
+        uncertainty: Sequence[str] = (),
+        reference: Array | None = None,
+    ) -> Prediction:
         """Predict from files; errors name the case."""
         volume = read_channels(case, channels=len(self.channels))
-        return self.predict_volume(volume, probabilities=probabilities, where=case.name)
+        return self.predict_volume(
+            volume, probabilities=probabilities, uncertainty=uncertainty, reference=reference, where=case.name
+        )
 
-    def predict_volume(self, volume: Volume, *, probabilities: bool = False, where: str = "image") -> Prediction:
-        """Predict one image; the result lies on its grid."""
+    def predict_volume(
+        self,
+        volume: Volume,
+        *,
+        probabilities: bool = False,
+        uncertainty: Sequence[str] = (),
+        reference: Array | None = None,
+        where: str = "image",
+    ) -> Prediction:
+        """Predict one image; the result lies on its grid.
+
+        uncertainty: kinds of doubt (`trivox.inference.uncertainty.KINDS`); raises `RecipeError` for kinds that a single
+        vote cannot give. reference: label indices `(z, y, x)` on the source grid; voxels near them are sampled.
+        Neither changes the label map.
+        """
         started = time.monotonic()
+        require_kinds(uncertainty, votes=self.votes)
         if volume.channels != len(self.channels):
             raise DataError(
                 f"{where}: {volume.channels} channels found, the model needs {len(self.channels)}: {self.channels}"
@@ -136,51 +192,53 @@ class Predictor:
         cropped = crop_volume(volume, None, where=where)
         prepared = [prepare(cropped, member.plan) for member in self.members]
         record = prepared[0].record
-        if len(self.members) > 1 or probabilities:
-            chance = self._mean_probabilities(prepared)
-            indices = self._decide(chance)
-        else:
-            chance, indices = None, self._labels(self.members[0], prepared[0])
-        for bundle in self.bundles:
-            indices = bundle.description.postprocessing.apply(indices)
-        values = record.to_source(self.labels.decode(indices), fill=self.labels.background)
+        sampler = self._sampler(record, reference)
+        raw, poll = self._label(prepared, probabilities or bool(uncertainty), uncertainty, sampler)
+        indices = self._clean(raw)
+        sample = sampler.sample() if sampler is not None else None
         return Prediction(
-            labels=values,
-            probabilities=None if chance is None or not probabilities else self._to_source(chance, record),
+            labels=record.to_source(self.labels.decode(indices), fill=self.labels.background),
+            probabilities=self._to_source(poll.probabilities.numpy(), record) if poll and probabilities else None,
             seconds=time.monotonic() - started,
             warnings=tuple(_warnings(prepared[0], self.members[0].plan)),
-        )
+            uncertainty={kind: record.to_source(array) for kind, array in poll.maps.items()} if poll else {},
+            trust=self._trust(raw, indices, poll, sample, record.source.voxel_ml),
+            sample=sample if reference is not None else None,
+        )  # fmt: skip
 
-    def _labels(self, member: _Member, case: PreparedCase) -> Array:
-        """Indices at source resolution, the memory-lean way: slabs in, labels out."""
-        record = case.record
-        restored = restore(
-            member.windows.slabs(case.image), record.shape, record.cropped_shape, nearest_axis=record.nearest_axis,
-            exclusive=self.labels.exclusive,
-        ).numpy()  # fmt: skip
-        return restored if self.labels.exclusive else self.labels.paint_regions(restored)
+    def _label(
+        self, prepared: Sequence[PreparedCase], detailed: bool, kinds: Sequence[str], sampler: BandSampler | None
+    ) -> tuple[Array, Poll | None]:
+        """Label indices before cleaning, and what a poll found if one was needed."""
+        passes = self.members[0].passes
+        if len(self.members) == 1 and not (detailed or passes):
+            slabs = self.members[0].windows.slabs(prepared[0].image)
+            return label_case(slabs, prepared[0].record, self.labels, sampler), None
+        spread = bool(kinds or passes)
+        pollster = Pollster(self.members, self.labels, kinds, spread=spread, seed=self.seed, clean=self._clean)
+        poll = pollster.poll(prepared, sampler)
+        return poll.labels, poll
 
-    def _mean_probabilities(self, prepared: Sequence[PreparedCase]) -> Array:
-        """Mean probabilities over the members, on the first one's ordered source grid."""
-        first = prepared[0].record
-        total: Array | None = None
-        for member, case in zip(self.members, prepared, strict=True):
-            record = case.record
-            chance = restore_probabilities(
-                member.windows.slabs(case.image), record.shape, record.cropped_shape,
-                nearest_axis=record.nearest_axis, exclusive=self.labels.exclusive,
-            ).numpy()  # fmt: skip
-            if record.axis_order != first.axis_order:
-                back = np.argsort(record.axis_order)
-                chance = chance.transpose(0, *(back[axis] + 1 for axis in first.axis_order))
-            total = chance if total is None else total + chance
-        assert total is not None
-        return np.asarray(total / np.float32(len(self.members)))
+    def _clean(self, indices: Array) -> Array:
+        for bundle in self.bundles:
+            indices = bundle.description.postprocessing.apply(indices)
+        return indices
 
-    def _decide(self, chance: Array) -> Array:
-        if self.labels.exclusive:
-            return np.asarray(chance.argmax(0), dtype=np.int16)
-        return self.labels.paint_regions(chance > 0.5)
+    def _sampler(self, record: GridRecord, reference: Array | None) -> BandSampler | None:
+        """Where a single member decides, voxels are sampled for calibration or to know whether to flag the case."""
+        if len(self.members) > 1 or (reference is None and self.abstention is None):
+            return None
+        return BandSampler(None if reference is None else record.from_source(reference))
+
+    def _trust(
+        self, raw: Array, indices: Array, poll: Poll | None, sample: VoxelSample | None, voxel_ml: float
+    ) -> dict[str, Any]:
+        volumes, rule, score = volumes_of(raw, indices, poll, self.labels, voxel_ml=voxel_ml), self.abstention, None
+        if rule is not None:
+            score = doubt_in_foreground(
+                raw, poll, sample, exclusive=self.labels.exclusive, temperature=self.members[0].temperature
+            )
+        return {"volumes": volumes, **votes_of(poll), **verdict(rule, score)}
 
     def _to_source(self, chance: Array, record: GridRecord) -> Volume:
         """Probabilities on the source grid; outside the cropped box the background is certain."""
@@ -191,7 +249,7 @@ class Predictor:
         return whole
 
 
-def _member(bundle: Bundle, runtime: Runtime, mirror: bool | None, overlap: float | None) -> _Member:
+def _member(bundle: Bundle, runtime: Runtime, mirror: bool | None, overlap: float | None, mc_samples: int) -> Member:
     description = bundle.description
     plan = description.plan
     axes = description.mirror_axes if mirror is None else ("z", "y", "x") if mirror else ()
@@ -206,12 +264,19 @@ def _member(bundle: Bundle, runtime: Runtime, mirror: bool | None, overlap: floa
         except RuntimeError as error:
             raise BundleError(f"{path}: weights do not fit the plan of the bundle; export it again") from error
         networks.append(network.to(runtime.device).eval())
+        if mc_samples:
+            wake_dropout(network)
     windows = SlidingWindows(
         networks, plan.patch_size, plan.labels.output_channels, runtime,
         overlap=description.overlap if overlap is None else overlap,
         mirror_axes=tuple(AXES[a] for a in axes if plan.patch_size[AXES[a]] > 1),
     )  # fmt: skip
-    return _Member(plan, windows)
+    return Member(plan, windows, description.temperature, mc_samples)
+
+
+def _scaled(member: Member, scale: float) -> Member:
+    """The same networks looking at another spacing."""
+    return replace(member, plan=member.plan.model_copy(update={"spacing": scaled_spacing(member.plan, scale)}))
 
 
 def _warnings(case: PreparedCase, plan: Plan) -> list[str]:

@@ -5,7 +5,8 @@ Only the voxels at boundaries interpolate logits, and only of the classes that w
 not grow with the number of classes, and no class can appear that wins nowhere around (a sliver between two others).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,18 @@ from trivox.volumes.resampling import Corners, corner_weights, gather, mixed_cel
 
 VOXELS_A_CHUNK = 2**20
 """Restored voxels at a time: bounds the extra memory."""
+
+
+class Sampler(Protocol):
+    """Looks at labels as they are restored and asks for the logits of some voxels."""
+
+    def choose(self, start: int, labels: Tensor) -> Tensor:
+        """Voxels `(n, 3)`, counted from row `start`, of restored rows: labels `(z, y, x)` or regions `(c, z, y, x)`."""
+        ...
+
+    def keep(self, logits: Tensor) -> None:
+        """Logits `(c, n)` of the voxels that were chosen last."""
+        ...
 
 
 def axis_corners(size: int, new_size: int, *, by_nearest: bool) -> Corners:
@@ -33,36 +46,56 @@ def restore_labels(logits: Tensor, shape: Shape, *, nearest_axis: int | None = N
 
 
 def restore(
-    slabs: Iterable[Slab], size: Sequence[int], shape: Shape, *, nearest_axis: int | None = None, exclusive: bool = True
+    slabs: Iterable[Slab],
+    size: Sequence[int],
+    shape: Shape,
+    *,
+    nearest_axis: int | None = None,
+    exclusive: bool = True,
+    sampler: Sampler | None = None,
 ) -> Tensor:
     """Labels of size `shape` from slabs of a grid of `size`.
 
     exclusive: int16 `(z, y, x)` class indices; otherwise bool `(region, z, y, x)`, true where the logit is above 0.
+    sampler: is shown the labels of each chunk of rows, and given the logits of the voxels that it chooses.
     """
-    corners = [
-        axis_corners(old, new, by_nearest=axis == nearest_axis)
-        for axis, (old, new) in enumerate(zip(size, shape, strict=True))
-    ]
-    parts = [
-        _winning_class(rows, part) if exclusive else _interpolate(rows, part) > 0
-        for rows, part in _row_chunks(slabs, corners, shape)
-    ]
-    return torch.cat([part.cpu() for part in parts], dim=0 if exclusive else 1)
-
-
-def restore_probabilities(
-    slabs: Iterable[Slab], size: Sequence[int], shape: Shape, *, nearest_axis: int | None, exclusive: bool
-) -> Tensor:
-    """Softmax or sigmoid of the interpolated logits, `(c, z, y, x)` float32; holds all classes, so only when asked for."""
-    corners = [
-        axis_corners(old, new, by_nearest=axis == nearest_axis)
-        for axis, (old, new) in enumerate(zip(size, shape, strict=True))
-    ]
-    parts = []
+    corners = _corners(size, shape, nearest_axis)
+    parts, start = [], 0
     for rows, part in _row_chunks(slabs, corners, shape):
-        logits = _interpolate(rows, part)
-        parts.append((logits.softmax(0) if exclusive else logits.sigmoid()).cpu())
-    return torch.cat(parts, dim=1)
+        labels = _winning_class(rows, part) if exclusive else _interpolate(rows, part) > 0
+        if sampler is not None:
+            voxels = sampler.choose(start, labels).to(rows.device)
+            sampler.keep(_at_voxels(rows, part, voxels))
+        start += len(part[0][0])
+        parts.append(labels.cpu())
+    return torch.cat(parts, dim=0 if exclusive else 1)
+
+
+def restored_logits(
+    slabs: Iterable[Slab], size: Sequence[int], shape: Shape, *, nearest_axis: int | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """First row and logits `(c, rows, y, x)` of all channels, interpolated to size `shape`, a few rows at a time."""
+    start = 0
+    for rows, part in _row_chunks(slabs, _corners(size, shape, nearest_axis), shape):
+        yield start, _interpolate(rows, part)
+        start += len(part[0][0])
+
+
+def _corners(size: Sequence[int], shape: Shape, nearest_axis: int | None) -> list[Corners]:
+    return [
+        axis_corners(old, new, by_nearest=axis == nearest_axis)
+        for axis, (old, new) in enumerate(zip(size, shape, strict=True))
+    ]
+
+
+def _at_voxels(logits: Tensor, corners: list[Corners], voxels: Tensor) -> Tensor:
+    """Linear interpolation of all channels at new voxels `(n, 3)`: `(c, n)` float32."""
+    index, weight = corner_weights(voxels, corners, logits.shape[1:])
+    flat = logits.reshape(logits.shape[0], -1)
+    total = torch.zeros(logits.shape[0], len(voxels), device=logits.device)
+    for corner, share in zip(index, weight, strict=True):
+        total += flat[:, corner] * share
+    return total
 
 
 def _row_chunks(slabs: Iterable[Slab], corners: list[Corners], shape: Shape) -> Iterable[tuple[Tensor, list[Corners]]]:

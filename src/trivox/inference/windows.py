@@ -6,7 +6,7 @@ windows form a product grid, so the sum of weights is an outer product of three 
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -66,6 +66,17 @@ class SlidingWindows:
     overlap: float = 0.5
     mirror_axes: tuple[int, ...] = ()
     voxels_a_batch: int | None = None
+    only_flip: tuple[int, ...] | None = None
+    """The one mirrored copy to predict from; None: all that `mirror_axes` allows."""
+
+    @property
+    def flips(self) -> list[tuple[int, ...]]:
+        """Axes that each copy is mirrored along."""
+        return mirrored(self.mirror_axes) if self.only_flip is None else [self.only_flip]
+
+    def votes(self) -> list["SlidingWindows"]:
+        """Each network with each mirrored copy alone; the mean of their logits is what all of them together give."""
+        return [replace(self, networks=[network], only_flip=flip) for network in self.networks for flip in self.flips]
 
     @torch.inference_mode()
     def slabs(self, image: Tensor) -> Iterator[Slab]:
@@ -81,7 +92,7 @@ class SlidingWindows:
         weights = [axis_weight(p).to(device) for p in self.patch_size]
         totals = [_total_weight(s, w, n) for s, w, n in zip(starts, weights, padded.shape[1:], strict=True)]
         window_weight = weights[0][:, None, None] * weights[1][:, None] * weights[2]
-        window_weight /= len(self.networks) * 2 ** len(self.mirror_axes)  # what was summed up becomes a mean
+        window_weight /= len(self.networks) * len(self.flips)  # what was summed up becomes a mean
         rows = torch.zeros(self.outputs, self.patch_size[0], height, width, device=device)
         for index, z in enumerate(starts[0]):
             for part in self._batches(list(product(starts[1], starts[2]))):
@@ -110,15 +121,14 @@ class SlidingWindows:
 
     def _batches(self, windows: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
         budget = self.voxels_a_batch or VOXELS_A_BATCH.get(self.runtime.device.type, 2**21)
-        copies = 2 ** len(self.mirror_axes)
-        size = max(1, budget // (math.prod(self.patch_size) * copies))
+        size = max(1, budget // (math.prod(self.patch_size) * len(self.flips)))
         for start in range(0, len(windows), size):
             yield windows[start : start + size]
 
     def _predict(self, patches: Tensor) -> Tensor:
         """Sum of the logits over networks and mirrored copies for `(n, c, z, y, x)`; all copies go through in one batch."""
         patches = patches.to(self.runtime.device)
-        flips = mirrored(self.mirror_axes)
+        flips = self.flips
         copies = torch.cat([patches.flip([axis + 2 for axis in flip]) if flip else patches for flip in flips])
         total: Tensor | None = None
         for network in self.networks:

@@ -1,6 +1,7 @@
 """Validation of the finished networks: held-out cases predicted from their source files, as a user would predict them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,29 +16,43 @@ from trivox.files import write_json
 from trivox.inference.bundle import write_bundle
 from trivox.inference.postprocess import Postprocessing, candidate_dice, choose_postprocessing
 from trivox.inference.predictor import Predictor
+from trivox.tasks.calibrating import HeldOut, Trust, calibrate, held_out
 from trivox.tasks.console import Console
 from trivox.tasks.preparing import Prepared
 from trivox.volumes import Array, Volume, read_labels, write_volume
 
 
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """Content of metrics.json, and what was learnt on the held-out cases for the bundle."""
+
+    metrics: dict[str, Any]
+    postprocessing: Postprocessing
+    trust: Trust
+
+
 def validate_folds(
     prepared: Prepared, recipe: Recipe, weights: Mapping[str, Path], out: Path, *, device: str, console: Console
-) -> tuple[dict[str, Any], Postprocessing]:
-    """Predict each fold's held-out cases with that fold's network; returns metrics and the chosen postprocessing.
+) -> Validation:
+    """Predict each fold's held-out cases with that fold's network, measure them and learn what the bundle needs.
 
     Writes `out/predictions/CASE.nii.gz` and `out/metrics.json`, both after postprocessing. One case at a time is in memory.
     """
     scheme = prepared.plan.labels
     cases = {case.name: case for case in prepared.dataset.training_cases}
     dice: dict[str, Array] = {}
+    trusted: dict[str, HeldOut] = {}
+    count = sum(len(prepared.splits[int(fold)].validation) for fold in weights)
     for fold, file in weights.items():
         names = prepared.splits[int(fold)].validation
         predictor = _predictor(prepared, recipe, fold, file, device)
         for name in console.track(names, len(names), f"validating fold {fold}"):
-            labels = predictor.predict_case(cases[name]).labels
-            write_volume(_file(out, name), labels)
-            reference = _indices(cases[name], scheme)
-            dice[name] = candidate_dice(scheme.encode(labels.array[0]), reference.array[0], len(scheme.values) - 1)
+            reference = _indices(cases[name], scheme).array[0]
+            found = predictor.predict_case(cases[name], reference=reference)
+            write_volume(_file(out, name), found.labels)
+            dice[name] = candidate_dice(scheme.encode(found.labels.array[0]), reference, len(scheme.values) - 1)
+            assert found.sample is not None
+            trusted[name] = held_out(fold, found.sample, dice[name][0], reference, cases=count)
     chosen, notes = choose_postprocessing(np.stack(list(dice.values())))
     results = {}
     for name in console.track(list(dice), len(dice), "measuring"):
@@ -50,8 +65,10 @@ def validate_folds(
         results[name] = evaluate_case(cleaned, reference.array[0], spacing=reference.spacing, targets=scheme.targets)
     metrics = collect_metrics(results)
     metrics["postprocessing"] = {**chosen.model_dump(mode="json"), "trials": notes}
+    trust = calibrate(trusted, scheme, seed=recipe.seed)
+    metrics["calibration"] = trust.section
     write_json(out / "metrics.json", metrics)
-    return metrics, chosen
+    return Validation(metrics, chosen, trust)
 
 
 def _file(out: Path, name: str) -> Path:
