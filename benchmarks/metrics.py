@@ -1,6 +1,7 @@
-"""Metrics: the 95th-percentile Hausdorff distance of two masks in a 200^3 volume, against MONAI.
+"""Metrics: the 95th-percentile Hausdorff distance of two masks in a 200^3 volume, alone and with ASSD and NSD, against MONAI.
 
-Ours: `surface_distances(...).hausdorff_mm()` (cropped, KD-tree). Theirs: `compute_hausdorff_distance(percentile=95)`.
+Ours: `surface_distances(...)` (cropped, KD-tree), of which all three follow. Theirs: `compute_hausdorff_distance(
+percentile=95)`, and for all three also `compute_average_surface_distance(symmetric=True)` and `compute_surface_dice`.
 """
 
 import warnings
@@ -13,6 +14,7 @@ from _measure import arguments, race
 from trivox.evaluation import surface_distances
 
 SPACING = (1.0, 1.0, 1.5)
+TOLERANCE = 2.0
 
 
 def masks(size: int, radius: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +30,7 @@ def masks(size: int, radius: float, *, seed: int) -> tuple[np.ndarray, np.ndarra
 
 
 def compare(name: str, size: int, radius: float, *, rounds: int) -> None:
-    from monai.metrics import compute_hausdorff_distance
+    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
 
     prediction, reference = masks(size, radius, seed=0)
     tensors = [torch.from_numpy(mask)[None, None] for mask in (prediction, reference)]
@@ -41,6 +43,22 @@ def compare(name: str, size: int, radius: float, *, rounds: int) -> None:
         f"HD95 {name}, {prediction.sum() / 1e3:.0f} k voxels in {size}^3",
         f"{found.our_result:.4f} and {found.their_result:.4f} mm",
     )
+
+    def ours() -> tuple[float, ...]:
+        distances = surface_distances(prediction, reference, spacing=SPACING)
+        return distances.hausdorff_mm(), distances.average_mm(), distances.surface_dice(TOLERANCE)
+
+    def theirs() -> tuple[float, ...]:
+        common = {"include_background": True, "spacing": SPACING}
+        return (
+            float(compute_hausdorff_distance(*tensors, percentile=95, **common)),
+            float(compute_average_surface_distance(*tensors, symmetric=True, **common)),
+            float(compute_surface_dice(*tensors, class_thresholds=[TOLERANCE], **common)),
+        )
+
+    found = race(ours, theirs, rounds=rounds)
+    values = [" ".join(f"{value:.4f}" for value in result) for result in (found.our_result, found.their_result)]
+    found.show(f"HD95, ASSD and NSD {name}", " and ".join(values))
 
 
 def main() -> None:

@@ -205,7 +205,7 @@ _ADAMW: dict[str, Any] = {
     "gradient_clip": 1.0,
 }  # fmt: skip
 _TRANSFORMER: dict[str, dict[str, Any]] = {
-    "quick_test": {"learning_rate": 1e-3, "gradient_clip": 1.0},
+    "quick_test": {"learning_rate": 3e-3, "gradient_clip": 1.0},
     "production": _ADAMW,
     "fine_tuning": {**_ADAMW, "learning_rate": 3e-5},
     "large": _ADAMW,

@@ -9,9 +9,7 @@ from trivox.errors import BundleError, RecipeError
 Option = bool | int | float | str
 
 
-def describe(
-    what: str, size: tuple[int, int, int, int], options: Mapping[str, Option] | None = None
-) -> dict[str, Any]:
+def describe(what: str, size: tuple[int, int, int, int], options: Mapping[str, Option] | None = None) -> dict[str, Any]:
     """Facts about a run or bundle (a path), or a network by name at input `size` (channels, z, y, x).
 
     options: of the network, for example `{"attention": "none"}`.
@@ -52,7 +50,11 @@ def _describe_network(name: str, size: tuple[int, int, int, int], options: Mappi
     channels, patch = size[0], size[1:]
     topology, padded = family_of(name).shape(patch, (1.0, 1.0, 1.0))
     shape = (padded[0], padded[1], padded[2])
-    return {"network": name, "input": [channels, *shape], **count_operations(name, topology, channels, 3, shape, options)}
+    return {
+        "network": name,
+        "input": [channels, *shape],
+        **count_operations(name, topology, channels, 3, shape, options),
+    }
 
 
 def count_operations(
