@@ -1,4 +1,4 @@
-"""Metrics: the 95th-percentile Hausdorff distance of two masks in a 200^3 volume, alone and with ASSD and NSD, against MONAI.
+"""Metrics: the 95th-percentile Hausdorff distance of two masks in 200^3, alone and with ASSD and NSD, against MONAI.
 
 Ours: `surface_distances(...)` (cropped, KD-tree), of which all three follow. Theirs: `compute_hausdorff_distance(
 percentile=95)`, and for all three also `compute_average_surface_distance(symmetric=True)` and `compute_surface_dice`.
