@@ -81,7 +81,7 @@ def test_planning_is_fast_and_builds_no_network(examples, monkeypatch):
             began = time.process_time()
             make_plan(*examples["lits"], network=network)
             spent.append(time.process_time() - began)
-        assert min(spent) < 0.5  # 0.05 s alone; three times that under coverage beside another test
+        assert min(spent) < 0.1
 
 
 @pytest.mark.parametrize("network", FAMILIES)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trivox.errors import BundleError, RecipeError
+from trivox.errors import BundleError, PlanError, RecipeError
 from trivox.networks import NETWORKS, build_network
 from trivox.planning.families import family_of
 from trivox.tasks.describing import count_operations, describe
@@ -15,6 +15,12 @@ def test_parameters_are_those_of_the_network(name):
     network = build_network(name, topology, channels=2, outputs=3).to("meta")
     facts = count_operations(name, topology, 2, 3, patch)
     assert facts["parameters"] == sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["hybrid-lite", "unet-tiny"])
+def test_an_input_too_small_for_the_network_is_named(name):
+    with pytest.raises(PlanError, match="too small: no axis can be halved"):
+        describe(name, (4, 1, 1, 1))
 
 
 def test_operations_grow_with_the_volume():

@@ -7,6 +7,7 @@ the planner gives them, `nvidia-unet` is the same at seven levels; `unet-small` 
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from torch import nn
 
@@ -20,7 +21,7 @@ __all__ = ["NETWORKS", "Builder", "HybridUNet", "UNet", "build_network"]
 
 Builder = Callable[..., nn.Module]
 Option = bool | int | float | str
-COMMON = ("topology", "channels", "outputs", "deep_supervision")
+COMMON = ("topology", "channels", "outputs", "deep_supervision", "size")
 
 
 def plain_unet(
@@ -39,43 +40,25 @@ def residual_encoder_unet(
     return UNet(residual, channels=channels, outputs=outputs, deep_supervision=deep_supervision, dropout=dropout)
 
 
-def hybrid_lite(
-    topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True, attention: str = "default",
-    drop_path: float = 0.05, dropout: float = 0.0,
+def hybrid_unet(
+    topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True, size: str,
+    attention: str = "default", drop_path: float | None = None, dropout: float = 0.0,
 ) -> HybridUNet:  # fmt: skip
-    """Convolutions and attention, 16.1 M parameters and 49 GFLOP at 4 x 128^3; `attention` is one of `AttentionKind`."""
+    """Convolutions and attention in one of `HYBRID_SIZES`; `attention` is one of `AttentionKind`.
+
+    16.1, 20.0 and 44.2 M parameters, 49, 138 and 335 GFLOP at 4 x 128^3. drop_path: None is what the size sets.
+    """
+    chosen = HYBRID_SIZES[size]
     return HybridUNet(
-        topology, HYBRID_SIZES["lite"], channels=channels, outputs=outputs, deep_supervision=deep_supervision,
-        attention=attention, drop_path=drop_path, dropout=dropout,
-    )  # fmt: skip
-
-
-def hybrid_base(
-    topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True, attention: str = "default",
-    drop_path: float = 0.1, dropout: float = 0.0,
-) -> HybridUNet:  # fmt: skip
-    """The same with 20.0 M parameters and 137 GFLOP."""
-    return HybridUNet(
-        topology, HYBRID_SIZES["base"], channels=channels, outputs=outputs, deep_supervision=deep_supervision,
-        attention=attention, drop_path=drop_path, dropout=dropout,
-    )  # fmt: skip
-
-
-def hybrid_large(
-    topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True, attention: str = "default",
-    drop_path: float = 0.2, dropout: float = 0.0,
-) -> HybridUNet:  # fmt: skip
-    """The same with 44.2 M parameters and 335 GFLOP."""
-    return HybridUNet(
-        topology, HYBRID_SIZES["large"], channels=channels, outputs=outputs, deep_supervision=deep_supervision,
-        attention=attention, drop_path=drop_path, dropout=dropout,
+        topology, chosen, channels=channels, outputs=outputs, deep_supervision=deep_supervision, attention=attention,
+        drop_path=chosen.drop_path if drop_path is None else drop_path, dropout=dropout,
     )  # fmt: skip
 
 
 NETWORKS: dict[str, Builder] = {
-    "hybrid-lite": hybrid_lite,
-    "hybrid-base": hybrid_base,
-    "hybrid-large": hybrid_large,
+    "hybrid-lite": partial(hybrid_unet, size="lite"),
+    "hybrid-base": partial(hybrid_unet, size="base"),
+    "hybrid-large": partial(hybrid_unet, size="large"),
     "nnunet-plain": plain_unet,
     "resenc-m": residual_encoder_unet,
     "resenc-l": residual_encoder_unet,

@@ -11,14 +11,13 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from trivox.errors import RecipeError
 from trivox.networks.attention import MultiHeadSelfAttention3D, SwinTransformerBlock3D, TransformerBlock3D
 from trivox.networks.deformable import DeformableAttention3D
 from trivox.networks.depthwise import DepthwiseConv3d
 from trivox.networks.efficient import DepthwiseSeparableConv3D, DropPath, MBConvBlock, Pointwise, ShuffleAttention3D
-from trivox.networks.layers import InstanceNorm, convolution
+from trivox.networks.layers import InstanceNorm, Recomputing, convolution
 from trivox.planning.topology import Topology
 
 AttentionKind = Literal["default", "none", "swin", "deformable", "global"]
@@ -37,12 +36,18 @@ class HybridSize:
     """Transformer blocks at 1/8, windows and grids in turn."""
     sixteenth: int
     """Transformer blocks over all tokens at 1/16."""
+    drop_path: float
+    """Rate of stochastic depth at the deepest block, unless given otherwise."""
 
 
 HYBRID_SIZES = {
-    "lite": HybridSize(expansion=(1, 2, 3, 4, 4), decoder_expansion=(1, 2, 2, 2), eighth=2, sixteenth=6),
-    "base": HybridSize(expansion=(1, 2, 4, 4, 4), decoder_expansion=(1, 2, 2, 4), eighth=4, sixteenth=5),
-    "large": HybridSize(expansion=(1, 2, 4, 4, 4), decoder_expansion=(1, 2, 4, 4), eighth=4, sixteenth=5),
+    "lite": HybridSize(
+        expansion=(1, 2, 3, 4, 4), decoder_expansion=(1, 2, 2, 2), eighth=2, sixteenth=6, drop_path=0.05
+    ),
+    "base": HybridSize(expansion=(1, 2, 4, 4, 4), decoder_expansion=(1, 2, 2, 4), eighth=4, sixteenth=5, drop_path=0.1),
+    "large": HybridSize(
+        expansion=(1, 2, 4, 4, 4), decoder_expansion=(1, 2, 4, 4), eighth=4, sixteenth=5, drop_path=0.2
+    ),
 }
 
 
@@ -59,7 +64,7 @@ class HybridEncoderBlock(nn.Module):
         return out
 
 
-class HybridUNet(nn.Module):
+class HybridUNet(Recomputing):
     """Encoder, lean decoder and a 1x1x1 head at every decoder resolution.
 
     In training with `deep_supervision` the forward pass returns the logits of all heads at their own scale, finest first;
@@ -76,7 +81,7 @@ class HybridUNet(nn.Module):
         outputs: int,
         deep_supervision: bool = True,
         attention: str = "default",
-        drop_path: float = 0.1,
+        drop_path: float,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -84,7 +89,7 @@ class HybridUNet(nn.Module):
             raise RecipeError(
                 f"attention '{attention}' does not exist; choose one of {', '.join(get_args(AttentionKind))}"
             )
-        self.topology, self.deep_supervision, self.gradient_checkpointing = topology, deep_supervision, False
+        self.topology, self.deep_supervision = topology, deep_supervision
         features = topology.features
         self.stem = nn.Sequential(
             convolution(channels, features[0], topology.kernels[0]), InstanceNorm(features[0]), nn.SiLU(inplace=True)
@@ -130,14 +135,6 @@ class HybridUNet(nn.Module):
                 outputs.append(self.heads[scale](self.dropout(x)))
         outputs.reverse()
         return outputs if self.training and self.deep_supervision else outputs[0]
-
-    def _run(self, module: nn.Module, x: Tensor) -> Tensor:
-        """A stage, recomputed in the backward pass if memory is to be saved."""
-        if self.gradient_checkpointing and self.training:
-            kept: Tensor = checkpoint(module, x, use_reentrant=False)
-            return kept
-        out: Tensor = module(x)
-        return out
 
 
 class _Fuse(nn.Module):

@@ -3,11 +3,12 @@
 Kernels are given an axis, so the same layers serve slices (a kernel of 1 along z) and volumes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 SLOPE = 0.01
 """Negative slope of the leaky ReLU (nnU-Net)."""
@@ -57,6 +58,18 @@ def convolution(inputs: int, outputs: int, kernel: Sequence[int], stride: Sequen
     size = tuple(kernel)
     padding = tuple((k - 1) // 2 for k in size)
     return nn.Conv3d(inputs, outputs, size, stride=tuple(stride or (1, 1, 1)), padding=padding)  # type: ignore[arg-type]
+
+
+class Recomputing(nn.Module):
+    """A network that, with `gradient_checkpointing`, keeps a part's input alone and computes the rest again for backward."""
+
+    gradient_checkpointing = False
+
+    def _run(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        if not (self.gradient_checkpointing and self.training):
+            return part(*inputs)
+        out: Tensor = checkpoint(part, *inputs, use_reentrant=False)
+        return out
 
 
 class ConvBlock(nn.Sequential):

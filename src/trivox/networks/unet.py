@@ -1,17 +1,13 @@
 """The U-Net of a plan's topology: plain (Isensee et al. 2021) or with a residual encoder (Isensee et al. 2024)."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from trivox.networks.layers import ConvBlock, ResidualBlock, UpSample, initialise
+from trivox.networks.layers import ConvBlock, Recomputing, ResidualBlock, UpSample, initialise
 from trivox.planning.topology import Topology
 
 
-class UNet(nn.Module):
+class UNet(Recomputing):
     """Encoder, decoder and a 1x1x1 head at every decoder resolution.
 
     In training with `deep_supervision` the forward pass returns the logits of all heads at their own scale, finest first;
@@ -27,7 +23,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = nn.Dropout3d(dropout)
-        self.topology, self.deep_supervision, self.gradient_checkpointing = topology, deep_supervision, False
+        self.topology, self.deep_supervision = topology, deep_supervision
         features = topology.features
         self.stem = ConvBlock(channels, features[0], topology.kernels[0]) if topology.residual else nn.Identity()
         widths = [features[0] if topology.residual else channels, *features]
@@ -67,12 +63,6 @@ class UNet(nn.Module):
 
     def _decode(self, x: Tensor, skip: Tensor, scale: int) -> Tensor:
         out: Tensor = self.decoder[scale](torch.cat([self.up[scale](self.dropout(x)), skip], dim=1))
-        return out
-
-    def _run(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
-        if not (self.gradient_checkpointing and self.training):
-            return part(*inputs)
-        out: Tensor = checkpoint(part, *inputs, use_reentrant=False)
         return out
 
 

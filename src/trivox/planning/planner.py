@@ -11,7 +11,7 @@ from trivox.planning.families import Family, family_of
 from trivox.planning.fingerprint import Fingerprint
 from trivox.planning.memory import forecast_memory
 from trivox.planning.plan import Normalisation, Plan
-from trivox.planning.topology import Sizes, Topology, feature_map_elements
+from trivox.planning.topology import Sizes, Topology, feature_map_elements, require_halving
 from trivox.volumes import Spacing
 
 ANISOTROPY = 3
@@ -59,10 +59,7 @@ def make_plan(
         grid[3 - dimension :], median[3 - dimension :], patch_size=patch_size,
         voxels=len(fingerprint.cases) * math.prod(median),
     )  # fmt: skip
-    if topology.stages == 1:
-        raise PlanError(
-            f"patch {patch} is too small for a U-Net: no axis can be halved; use at least 8 voxels along two axes"
-        )
+    require_halving(topology, patch)
     batch = batch_size or batch
     reasons |= search.reasons | _topology_reasons(topology)
     if batch_size:
@@ -127,6 +124,7 @@ class Search:
         self.scale = (memory_gb or family.target_gb) / family.target_gb
         self.memory_gb = memory_gb or family.target_gb
         self.reasons: dict[str, str] = {}
+        self._known: dict[tuple[float, ...], tuple[Sizes, Topology, int]] = {}  # a step is tried before it is taken
 
     def run(
         self,
@@ -176,8 +174,11 @@ class Search:
         return None
 
     def _candidate(self, spacing: Sequence[float], patch: Sequence[int]) -> tuple[Sizes, Topology, int]:
-        topology, padded = self.family.shape(patch, spacing)
-        return padded, topology, feature_map_elements(topology, padded, self.outputs)
+        key = (*spacing, *patch)
+        if key not in self._known:
+            topology, padded = self.family.shape(patch, spacing)
+            self._known[key] = padded, topology, feature_map_elements(topology, padded, self.outputs)
+        return self._known[key]
 
     def _fixed(self, spacing: Sequence[float], patch: Sequence[int]) -> tuple[Sizes, Topology, int]:
         if len(patch) == 3 and len(spacing) == 2:

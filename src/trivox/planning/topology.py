@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from trivox.errors import PlanError
+
 MIN_FEATURE_MAP = 4
 """An axis is halved only while it stays at least this many voxels long."""
 
@@ -93,6 +95,14 @@ def _axes_to_pool(size: Sequence[int], spacing: Sequence[float], smallest: int) 
     if len(chosen) == 1 and size[chosen[0]] < 3 * smallest:
         return []
     return chosen
+
+
+def require_halving(topology: Topology, patch: Sequence[int]) -> None:
+    """Raise `PlanError` if a patch is so small that the network would work at one resolution only."""
+    if max(topology.reduction) == 1:
+        raise PlanError(
+            f"patch {tuple(patch)} is too small: no axis can be halved; use at least 8 voxels along two axes"
+        )
 
 
 def stage_sizes(patch: Sequence[int], strides: Sequence[Sizes]) -> list[Sizes]:

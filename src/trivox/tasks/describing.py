@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trivox.errors import BundleError, RecipeError
 
-Option = bool | int | float | str
+if TYPE_CHECKING:
+    from trivox.networks import Option
 
 
-def describe(what: str, size: tuple[int, int, int, int], options: Mapping[str, Option] | None = None) -> dict[str, Any]:
+def describe(
+    what: str, size: tuple[int, int, int, int], options: "Mapping[str, Option] | None" = None
+) -> dict[str, Any]:
     """Facts about a run or bundle (a path), or a network by name at input `size` (channels, z, y, x).
 
     options: of the network, for example `{"attention": "none"}`.
@@ -44,11 +47,13 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
     return {**facts, **counted}
 
 
-def _describe_network(name: str, size: tuple[int, int, int, int], options: Mapping[str, Option]) -> dict[str, Any]:
+def _describe_network(name: str, size: tuple[int, int, int, int], options: "Mapping[str, Option]") -> dict[str, Any]:
     from trivox.planning.families import family_of
+    from trivox.planning.topology import require_halving
 
     channels, patch = size[0], size[1:]
     topology, padded = family_of(name).shape(patch, (1.0, 1.0, 1.0))
+    require_halving(topology, padded)
     shape = (padded[0], padded[1], padded[2])
     return {
         "network": name,
@@ -63,7 +68,7 @@ def count_operations(
     channels: int,
     outputs: int,
     patch: tuple[int, int, int],
-    options: Mapping[str, Option] | None = None,
+    options: "Mapping[str, Option] | None" = None,
 ) -> dict[str, Any]:
     """Parameters, GFLOP of one forward pass (2 x multiply-accumulates, torch's own counter) and GiB saved for backward."""
     import torch
