@@ -82,10 +82,10 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="recipe setting for all networks")
     given = parser.parse_args()
     for dataset in given.datasets:
-        found = {
-            network: [run(dataset, given.out, network, seed, given) for seed in range(given.seeds)]
-            for network in given.networks
-        }
+        found: dict[str, list[dict]] = {network: [] for network in given.networks}
+        for seed in range(given.seeds):  # all networks of a seed follow each other: what disturbs the machine disturbs all
+            for network in given.networks:
+                found[network].append(run(dataset, given.out, network, seed, given))
         budget = f"{given.minutes:g} minutes, preset {given.preset}, {given.seeds} seeds"
         show(f"{dataset.name}, fold {given.fold}, {budget}", found, given.against)
 
