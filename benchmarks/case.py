@@ -11,8 +11,10 @@ import contextlib
 import io
 import os
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -175,6 +177,17 @@ def their_predictor(plan: Plan, network: UNet):
     return predictor
 
 
+@contextlib.contextmanager
+def in_full_precision() -> Iterator[None]:
+    """nnU-Net weighs windows and sums them in fp16; for once in fp32."""
+    from nnunetv2.inference import predict_from_raw_data as module
+
+    weights = partial(module.compute_gaussian, dtype=torch.float32)
+    weights.cache_clear = module.compute_gaussian.cache_clear
+    with mock.patch.object(module, "compute_gaussian", weights), mock.patch.object(torch, "half", torch.float32):
+        yield
+
+
 def compare(
     shape: tuple[int, int, int],
     patch: tuple[int, int, int],
@@ -207,15 +220,17 @@ def compare(
             write_volume(folder / f"{kind}.nii.gz", prediction.labels)
             return prediction.labels.array
 
-        def theirs() -> None:
+        def theirs(name: str = "theirs") -> None:
             with contextlib.redirect_stdout(io.StringIO()):
-                peer.predict_from_files_sequential([[str(source)]], [str(folder / "theirs")])
+                peer.predict_from_files_sequential([[str(source)]], [str(folder / name)])
 
         if profile:
             _profile(lambda: ours("auto"))
         calls = {**{kind: partial(ours, kind) for kind in kinds}, "theirs": theirs}
         best = {kind: timed(call)[0] for kind, call in calls.items()}
-        labels = {kind: read_labels(folder / f"{kind}.nii.gz").array for kind in calls}
+        with in_full_precision():
+            theirs("theirs-fp32")
+        labels = {kind: read_labels(folder / f"{kind}.nii.gz").array for kind in (*calls, "theirs-fp32")}
     windows = np.prod([len(window_starts(n, p, 0.5)) for n, p in zip(resampled, plan.patch_size, strict=True)])
     for kind in kinds:
         precision = predictors[kind].members[0].windows.runtime.precision
@@ -223,7 +238,9 @@ def compare(
             f"case {'x'.join(map(str, shape))} at {spacing} mm, plan at {TARGET} mm, C={classes}, "
             f"{windows} windows of {'x'.join(map(str, patch))}, "
             f"{features} features, {precision}; wall {best['theirs'].wall / best[kind].wall:.1f}x",
-            f"{equal_share(labels[kind], labels['theirs']):.5f} equal, {len(np.unique(labels['theirs']))} labels found",
+            f"{equal_share(labels[kind], labels['theirs']):.5f} equal, {len(np.unique(labels['theirs']))} labels found; "
+            f"{equal_share(labels[kind], labels['theirs-fp32']):.5f} to nnU-Net with fp32 sums, which equals nnU-Net as it "
+            f"is by {equal_share(labels['theirs'], labels['theirs-fp32']):.5f}",
         )
 
 

@@ -48,6 +48,7 @@ class Augmentation(BaseModel):
     gamma_range: Range = (0.7, 1.5)
     mirror: Probability = 0.5
     mirror_axes: tuple[Literal["z", "y", "x"], ...] = ("z", "y", "x")
+    drop_channel: Probability = Field(0.0, description="zero one random channel, so that a model copes without it")
     per_channel: Probability = 0.5
 
 
@@ -55,6 +56,10 @@ LossName = Literal[
     "dice", "generalised_dice", "cross_entropy", "top_k_cross_entropy", "focal", "tversky", "focal_tversky", "lovasz",
     "cl_dice", "boundary", "hausdorff",
 ]  # fmt: skip
+
+
+WEIGHTED_LOSSES = {"dice", "tversky", "focal_tversky", "cross_entropy", "top_k_cross_entropy", "focal"}
+"""Losses that heed `target_weights`."""
 
 
 class LossOptions(BaseModel):
@@ -76,6 +81,10 @@ class LossOptions(BaseModel):
     top_k: float = Field(0.1, gt=0, le=1, description="share of the hardest voxels in top_k_cross_entropy")
     cl_dice_iterations: Count = Field(
         10, description="of the soft skeleton: the radius of the thickest tube, in voxels"
+    )
+    target_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {},
+        description="weight of labels or regions by name in Dice, Tversky, cross-entropy and focal losses; others: 1",
     )
     hausdorff_power: Positive = Field(2.0, description="of the distances in the Hausdorff loss")
     adaptive: Literal["none", "uncertainty", "balancing"] = Field(
@@ -110,6 +119,13 @@ class Recipe(BaseModel):
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     compile: bool = Field(False, description="compile the network with torch.compile; pays in long runs")
+
+    mask_channel: bool = Field(
+        False, description="one more input: where any channel of the image is not zero, with holes filled"
+    )
+    masked_normalisation: bool | None = Field(
+        None, description="z-score over the voxels of that mask only; None: planned"
+    )
 
     epochs: Count = Field(1000, description="length of training, unless minutes is set")
     minutes: Positive | None = Field(None, description="training time; the schedule follows it instead of the epochs")
@@ -178,6 +194,9 @@ class Recipe(BaseModel):
             raise ValueError("boundary is a term beside others, write dice+0.01*boundary")
         if "boundary" in used and self.loss_options.adaptive != "none":
             raise ValueError("boundary falls below 0, so its weight cannot be learnt; set loss_options.adaptive=none")
+        unweighted = used - WEIGHTED_LOSSES
+        if self.loss_options.target_weights and unweighted:
+            raise ValueError(f"target_weights do not reach {', '.join(sorted(unweighted))}; take these terms out")
         if self.final_weights == "average" and self.keep_best < 2:
             raise ValueError("an average needs several checkpoints; set keep_best to 2 or more")
         if self.patch_size is not None and (len(self.patch_size) not in (2, 3) or min(self.patch_size) < 1):
@@ -216,11 +235,44 @@ NETWORK_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 """What networks whose names begin so change in each preset: nnU-Net's SGD does not train transformers."""
 
 
-def make_recipe(preset: str = "production", overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The preset with `overrides` (nested dicts allowed) on top; raises `RecipeError` naming the wrong setting."""
+NAMED_RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    # Four MRI sequences, nested tumour regions: NVIDIA's recipe (Futrega et al. 2021, arXiv:2110.03352) and what is known to
+    # be better since. The mask channel is made before normalisation; small presets keep their own network and rate.
+    "brats": {
+        "": {
+            "mask_channel": True, "masked_normalisation": True, "batch_dice": True, "foreground_fraction": 0.4,
+            "loss": {"dice": 1.0, "cross_entropy": 1.0}, "mirrored_inference": True, "overlap": 0.5,
+            "augmentation": {
+                "rotation": 0.3, "scaling": 0.3, "elastic": 0.1, "noise": 0.15, "blur": 0.15, "brightness": 0.15,
+                "contrast": 0.15,
+            },
+        },
+        "production": {
+            "network": "nvidia-unet", "batch_size": 2, "optimizer": "adamw", "learning_rate": 3e-4, "weight_decay": 1e-4,
+            "schedule": "cosine", "warmup": 0.02, "gradient_clip": 1.0, "epochs": 300,
+        },
+        "fine_tuning": {"network": "nvidia-unet", "batch_size": 2, "optimizer": "adamw", "learning_rate": 3e-5,
+                        "weight_decay": 1e-4, "schedule": "cosine", "gradient_clip": 1.0},
+        "large": {},
+        "quick_test": {},
+    },
+}  # fmt: skip
+"""Recipes for a kind of data: what holds under every preset (""), and what a preset changes."""
+
+
+def make_recipe(
+    preset: str = "production", overrides: Mapping[str, Any] | None = None, *, named: str | None = None
+) -> Recipe:
+    """The preset, the `named` recipe on top, then `overrides` (nested dicts allowed).
+
+    Raises `RecipeError` naming the wrong preset, recipe or setting.
+    """
     if preset not in PRESETS:
         raise RecipeError(f"preset '{preset}' does not exist; choose one of {', '.join(PRESETS)}")
-    base, given = PRESETS[preset], overrides or {}
+    if named is not None and named not in NAMED_RECIPES:
+        raise RecipeError(f"recipe '{named}' does not exist; give a recipe.json or one of {', '.join(NAMED_RECIPES)}")
+    special, given = NAMED_RECIPES[named] if named else {}, overrides or {}
+    base = _merge(_merge(PRESETS[preset], special.get("", {})), special.get(preset, {}))
     network = str(given.get("network", base.get("network", Recipe.model_fields["network"].default)))
     changes = NETWORK_SETTINGS.get(network.split("-")[0], {}).get(preset, {})
     return read_recipe(_merge(_merge({"preset": preset, **base}, changes), given))

@@ -269,6 +269,22 @@ def test_pretrain_then_train_from_it_with_a_frozen_encoder(run, tiny_data, tiny_
     run("train", tiny_data, "--out", "run", "--pretrained", "pre", "--freeze-encoder", "--resume", *tiny_options)
 
 
+def test_import_brats_then_check(run, tmp_path):
+    from trivox.datasets.brain_phantoms import BrainPhantomSettings, write_brain_phantoms
+
+    brains = BrainPhantomSettings(cases=6, test_cases=1, shape=(16, 16, 16), family="2023", missing=((5, "T2"),))
+    write_brain_phantoms(tmp_path / "source", brains)
+    shutil.make_archive(tmp_path / "download", "zip", tmp_path / "source")
+    text = run("import", "brats", "download.zip", "--out", "data")
+    assert "6 cases of BraTS 2023 glioma" in text
+    assert "1 cases held out" in text
+    assert "1 cases without a sequence" in text
+    assert "6 cases, 5 to train on, brats layout" in run("check", "data")
+    shutil.rmtree(tmp_path / "source" / "test")
+    run("import", "brats", "source", "--out", "raw", "--format", "nnunet")
+    assert "5 to train on, nnunet layout" in run("check", "raw")
+
+
 def test_import_nnunet_then_predict(run, tiny_data, tmp_path):
     from nnunet_folder import model_folder
 

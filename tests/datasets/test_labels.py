@@ -133,3 +133,41 @@ def test_contradictory_schemes_are_refused(content):
 @pytest.mark.parametrize("scheme", [ODD, BRATS])
 def test_a_scheme_survives_json(scheme):
     assert LabelScheme.model_validate_json(scheme.model_dump_json()) == scheme
+
+
+def nested(values, **changes):
+    return LabelScheme(
+        labels={"NCR": 1, "ED": 2, "ET": values}, regions={"WT": (1, 2, values), "TC": (1, values), "ET": (values,)},
+        region_order=(2, 1, values), **{"nested": True, **changes},
+    )  # fmt: skip
+
+
+@given(seed=st.integers(0, 999), value=st.sampled_from([3, 4]))
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_nested_regions_stay_inside_each_other_and_come_back(seed, value):
+    scheme = nested(value)
+    masks = np.random.default_rng(seed).random((3, 4, 5, 6)) < 0.5
+    indices = scheme.paint_regions(masks)
+    painted = scheme.region_table()[:, indices]
+    whole, core, enhancing = painted
+    assert not (core & ~whole).any()
+    assert not (enhancing & ~core).any()
+    assert np.array_equal(whole, masks[0])
+    assert np.array_equal(core, masks[0] & masks[1])
+    assert np.array_equal(enhancing, masks.all(0))
+    assert np.array_equal(scheme.paint_regions(painted), indices)
+
+
+def test_without_nesting_a_region_is_painted_wherever_it_is_found():
+    masks = np.array([False, False, True])[:, None, None, None]
+    assert nested(4, nested=False).paint_regions(masks)[0, 0, 0] == 3
+    assert nested(4).paint_regions(masks)[0, 0, 0] == 0
+
+
+def test_translation_goes_by_name():
+    table, lost = nested(4).translation(nested(3))
+    assert table.tolist() == [0, 1, 2, 3]
+    assert lost == ()
+    cavity = LabelScheme(labels={"NCR": 1, "ED": 2, "ET": 3, "RC": 4})
+    assert cavity.translation(nested(4))[0].tolist() == [0, 1, 2, 4, 0]
+    assert cavity.translation(nested(4))[1] == ("RC",)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trivox.datasets import PhantomSettings, check_dataset, load_dataset, phantom_case, write_phantoms
-from trivox.datasets.phantoms import _Grid
+from trivox.datasets.phantoms import Grid
 from trivox.volumes import read_volume
 
 
@@ -46,7 +46,7 @@ def test_channels_differ_in_contrast():
 
 
 def test_smooth_noise_has_unit_variance_everywhere():
-    grid, rng = _Grid.of((8, 12, 16), (2.5, 1.0, 1.0)), np.random.default_rng(0)
+    grid, rng = Grid.of((8, 12, 16), (2.5, 1.0, 1.0)), np.random.default_rng(0)
     fields = np.stack([grid.smooth_noise(rng, 6.0) for _ in range(1000)])
     assert np.abs(fields.std(axis=0) - 1).max() < 0.15
     steps = [np.abs(np.diff(fields, axis=axis)).mean() for axis in (1, 2, 3)]

@@ -5,15 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import IGNORED, LabelScheme
-from trivox.errors import DataError, GeometryError, LabelError
-from trivox.evaluation import collect_metrics, evaluate_case, evaluate_folders, overlap, surface_distances
-from trivox.evaluation.evaluate import AVERAGED, summarise_cases
+from trivox.errors import DataError, GeometryError, LabelError, RecipeError
+from trivox.evaluation import CONVENTIONS, collect_metrics, evaluate_case, evaluate_folders, overlap, surface_distances
+from trivox.evaluation.evaluate import summarise_cases
 from trivox.files import write_json
 from trivox.inference.kinds import EXTRAS
 from trivox.volumes import Volume, affine_from_spacing, write_volume
 
 SPACING = (2.0, 1.0, 0.5)
+AVERAGED = ("dice", "iou", "sensitivity", "precision", "hd95_mm", "assd_mm", "nsd", "nsd_voxel")
 TARGETS = {"organ": (1,), "tumour": (2,), "whole": (1, 2)}
 
 
@@ -213,3 +215,57 @@ def test_nothing_in_common_is_an_error(tmp_path, folders):
 def test_undeclared_values_name_the_case(folders):
     with pytest.raises(LabelError, match="a: prediction"):
         evaluate_folders(*folders, labels=LabelScheme(labels={"organ": 7}))
+
+
+def test_conventions_of_challenges_warn_where_their_terms_are_not_met(folders):
+    told = evaluate_folders(*folders, convention="brats-instance")["warnings"]
+    assert len(told) == 2
+    assert "declares no regions" in told[0]
+    assert "not 1 mm wide in a, b, c" in told[1]
+    scheme = LabelScheme(labels={"o": 7, "t": 14}, regions={"whole": (7, 14)}, region_order=(7,))
+    assert evaluate_folders(*folders, labels=scheme, convention="brats-legacy")["warnings"] == []
+
+
+def test_unknown_convention_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(RecipeError, match="does not exist"):
+        evaluate_folders(tmp_path / "a", tmp_path / "b", convention="brats-2030")
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_brats_cases_of_every_family(tmp_path, convention):
+    """The reference of each family is written in its own values, and so is the prediction that is compared with it."""
+    values = {"BraTS20_Training_001": 4, "BraTS2021_00000": 4, "BraTS-GLI-00000-000": 3, "BraTS-GLI-00001-100": 3}
+    grown = label_map(1)
+    results = []
+    for case, et in values.items():
+        sep, sequences = ("-", ("t1n", "t1c", "t2w", "t2f")) if "-" in case else ("_", ("t1", "t1ce", "t2", "flair"))
+        root = tmp_path / case
+        for sequence in sequences:
+            save(
+                root / "data" / case / f"{case}{sep}{sequence}.nii.gz", label_map().astype(np.float32), (1.0, 1.0, 1.0)
+            )
+        for name, labels in ((root / "data" / case / f"{case}{sep}seg", label_map()), (root / "out" / case, grown)):
+            save(name.with_name(name.name + ".nii.gz"), np.select([labels == 1, labels == 2], [2, et]), (1.0, 1.0, 1.0))
+        metrics = evaluate_folders(root / "out", root / "data", convention=convention)
+        assert metrics["warnings"] == []
+        regions = metrics["cases"][case]
+        assert set(regions) == {"WT", "TC", "ET", *(["RC"] if case.endswith("-100") else [])}
+        results.append({name: regions[name] for name in ("WT", "TC", "ET")})
+    assert all(result == results[0] for result in results)
+    assert 0 < results[0]["WT"]["dice"] < 1
+
+
+def test_a_case_with_values_of_its_own_is_read_by_them(tmp_path, monkeypatch):
+    own = LabelScheme(labels={"o": 1, "t": 9}, regions={"whole": (1, 9), "core": (9,)}, region_order=(1, 9))
+    common = LabelScheme(labels={"o": 1, "t": 2}, regions={"whole": (1, 2), "core": (2,)}, region_order=(1, 2))
+    cases = []
+    for case, value, scheme in (("a", 2, None), ("b", 9, own)):
+        for folder, labels in (("out", label_map(1)), ("labels", label_map())):
+            save(tmp_path / folder / f"{case}.nii.gz", np.where(labels == 2, value, labels))
+        label = tmp_path / "labels" / f"{case}.nii.gz"
+        cases.append(Case(name=case, images=(tmp_path / "none",), label=label, labels=scheme))
+    dataset = Dataset(name="d", root=tmp_path, layout="x", channels=("T1",), labels=common, cases=tuple(cases))
+    monkeypatch.setattr("trivox.datasets.layouts.load_dataset", lambda path: dataset)
+    (tmp_path / "data").mkdir()
+    found = evaluate_folders(tmp_path / "out", tmp_path / "data")["cases"]
+    assert found["a"] == found["b"]

@@ -10,6 +10,7 @@ from trivox.evaluation import collect_metrics, evaluate_case, overlay_figure, wr
 from trivox.evaluation.calibration import reliability_curve
 from trivox.evaluation.charts import box_plots, reliability_chart, training_curves
 from trivox.evaluation.figures import PLANES
+from trivox.evaluation.report import CasePictures
 
 RECORDS = [
     {"kind": "epoch", "epoch": i, "step": i, "train_loss": -0.1 * i, "validation_loss": None,
@@ -114,7 +115,8 @@ def report(path, **changes):
     plan = {"spacing": [3.0, 1.0, 1.0], "network": "unet-small", "reasons": {"spacing": "median", "memory": "it fits"}}
     content = {
         "title": "A run", "metrics": metrics(), "plan": plan, "recipe": {"epochs": 20, "learning_rate": 0.002},
-        "records": RECORDS, "overlays": [("worst case", png)], "warnings": ["look here"], "facts": {"Device": "CPU"},
+        "records": RECORDS, "pictures": [CasePictures("worst case", [("a caption", png)])],
+        "warnings": ["look here"], "facts": {"Device": "CPU"},
     }  # fmt: skip
     write_report(path, **{**content, **changes})
     text = path.read_text(encoding="utf-8")

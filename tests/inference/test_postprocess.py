@@ -5,16 +5,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import label as components
 
-from trivox.inference.postprocess import (
-    Postprocessing,
-    candidate_dice,
-    choose_postprocessing,
-    largest_component,
-    largest_of_each,
-)
+from trivox.datasets.labels import LabelScheme
+from trivox.inference.bundle import BundleDescription
+from trivox.inference.postprocess import Postprocessing, largest_component, largest_of_each
+from trivox.inference.rule_trials import LabelTrials, candidate_dice, choose_rules, evidence_of
 
 few = settings(max_examples=30, deadline=None, derandomize=True)
-maps = arrays(np.int16, (4, 5, 6), elements=st.sampled_from([0, 0, 0, 1, 2]))
+SCHEME = LabelScheme(labels={"organ": 1, "lesion": 2})
+maps = st.builds(
+    lambda seed: np.random.default_rng(seed).choice([0] * 20 + [1, 2, 2], (4, 7, 8)).astype(np.int16),
+    st.integers(0, 10_000),
+)
 
 
 def image(*boxes):
@@ -29,9 +30,14 @@ SPECK = image((1, (0, 2), (10, 12), (10, 12)))
 TWO_PARTS = image((1, (1, 5), (1, 5), (1, 5)), (2, (1, 5), (5, 8), (1, 5)), (2, (1, 5), (8, 11), (9, 12)))
 
 
-def choose(predictions, references, labels=2):
+def choose(predictions, references):
     pairs = zip(predictions, references, strict=True)
-    return choose_postprocessing(np.stack([candidate_dice(p, r, labels) for p, r in pairs]))
+    choice = choose_rules([evidence_of(p, r, SCHEME, voxel_mm3=1.0) for p, r in pairs], SCHEME, seed=0)
+    return choice.rules, choice.section["trials"]
+
+
+def apply(rules, labels):
+    return rules.apply(labels, SCHEME, voxel_mm3=1.0)
 
 
 @few
@@ -60,16 +66,16 @@ def test_largest_of_each_is_each_label_on_its_own(labels):
 def test_applying_twice_is_applying_once(labels):
     before = labels.copy()
     for rules in (Postprocessing(largest_foreground=True), Postprocessing(largest_of=(1, 2))):
-        once = rules.apply(labels)
+        once = apply(rules, labels)
         assert np.array_equal(labels, before)
-        assert np.array_equal(rules.apply(once), once)
-    assert np.array_equal(Postprocessing().apply(labels), labels)
+        assert np.array_equal(apply(rules, once), once)
+    assert apply(Postprocessing(), labels) is labels
 
 
 def test_a_speck_away_from_everything_is_removed_because_dice_rises():
     chosen, notes = choose([REFERENCE + SPECK], [REFERENCE])
     assert chosen.largest_foreground
-    assert np.array_equal(chosen.apply(REFERENCE + SPECK), REFERENCE)
+    assert np.array_equal(apply(chosen, REFERENCE + SPECK), REFERENCE)
     assert any("whole foreground" in note and "kept" in note for note in notes)
 
 
@@ -88,7 +94,7 @@ def test_a_label_is_cleaned_alone_where_only_that_helps():
     prediction = reference + image((1, (5, 6), (9, 11), (9, 11)))
     chosen, _ = choose([prediction], [reference])
     assert chosen == Postprocessing(largest_of=(1,))
-    assert np.array_equal(chosen.apply(prediction), reference)
+    assert np.array_equal(apply(chosen, prediction), reference)
 
 
 def test_ignored_voxels_do_not_count():
@@ -108,3 +114,40 @@ def test_candidate_dice_is_the_dice_of_each_candidate():
     assert dice[0, 0] == pytest.approx(2 * 64 / (64 + 64 + 8))
     assert np.allclose(dice[1:], 1)
     assert np.allclose(dice[:, 1], 1)
+
+
+@few
+@given(predicted=maps, reference=maps, whole=st.booleans(), alone=st.sampled_from([(), (1,), (2,), (1, 2)]))
+def test_tables_give_the_dice_that_voxels_give_under_any_rules(predicted, reference, whole, alone):
+    rules = Postprocessing(largest_foreground=whole, largest_of=alone)
+    table = LabelTrials([evidence_of(predicted, reference, SCHEME, voxel_mm3=1.0)]).dice(rules)[0]
+    cleaned = apply(rules, predicted)
+    for value, found in zip((1, 2), table, strict=True):
+        a, b = cleaned == value, reference == value
+        expected = 2 * (a & b).sum() / (a.sum() + b.sum()) if a.any() or b.any() else np.nan
+        assert found == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_gain_of_labels_is_cross_fitted_as_well():
+    evidence = [evidence_of(REFERENCE + SPECK, REFERENCE, SCHEME, voxel_mm3=1.0)] * 3
+    gain = choose_rules(evidence, SCHEME, seed=0).section["gain"]
+    assert gain["organ"]["cross_fitted"] == pytest.approx(gain["organ"]["on_the_same_cases"])
+    assert gain["organ"]["on_the_same_cases"] == pytest.approx(1 - 128 / 136)
+    speck = image((1, (0, 1), (9, 10), (0, 2)))
+    evidence = [evidence_of(p, TWO_PARTS, SCHEME, voxel_mm3=1.0) for p in (TWO_PARTS, TWO_PARTS + speck)]
+    gain = choose_rules(evidence, SCHEME, seed=0).section["gain"]
+    assert gain["organ"]["on_the_same_cases"] > 0
+    assert gain["organ"]["on_the_same_cases"] > gain["organ"]["cross_fitted"]
+
+
+def test_labels_that_never_occur_have_no_gain():
+    empty = np.zeros_like(REFERENCE)
+    choice = choose_rules([evidence_of(empty, empty, SCHEME, voxel_mm3=1.0)] * 2, SCHEME, seed=0)
+    assert choice.section["gain"]["organ"] == {"on_the_same_cases": None, "cross_fitted": None}
+
+
+def test_rules_of_older_bundles_still_load():
+    older = {"largest_foreground": True, "largest_of": [2]}
+    field = BundleDescription.model_fields["postprocessing"]
+    assert Postprocessing.model_validate(older) == Postprocessing(largest_foreground=True, largest_of=(2,))
+    assert field.annotation is Postprocessing

@@ -15,7 +15,7 @@ from trivox.datasets import PhantomSettings, load_dataset, phantom_case
 from trivox.datasets.dataset import Case
 from trivox.errors import BundleError, DataError
 from trivox.inference.bundle import Bundle, file_hash, read_bundle, write_bundle
-from trivox.inference.postprocess import Postprocessing
+from trivox.inference.postprocess import Postprocessing, largest_component
 from trivox.inference.predictor import Predictor
 from trivox.inference.windows import SlidingWindows
 from trivox.planning.plan import read_plan
@@ -137,7 +137,9 @@ def test_labels_follow_the_probabilities(trained):
     prediction = trained.predict_volume(IMAGE, probabilities=True)
     values = np.array([0, 7, 300])[prediction.probabilities.array.argmax(0)]
     cleaned = trained.labels.decode(
-        trained.bundles[0].description.postprocessing.apply(trained.labels.encode(values))
+        trained.bundles[0].description.postprocessing.apply(
+            trained.labels.encode(values), trained.labels, voxel_mm3=IMAGE.voxel_ml * 1000
+        )
     )  # fmt: skip
     assert (prediction.labels.array[0] == cleaned).mean() > 0.99
     assert np.array_equal(trained.predict_volume(IMAGE).labels.array, prediction.labels.array)
@@ -201,7 +203,9 @@ def test_an_ensemble_of_one_model_twice_is_itself(tiny_run, trained):
     both = twice.predict_volume(IMAGE, probabilities=True)
     assert np.allclose(once.probabilities.array, both.probabilities.array, atol=1e-6)
     assert np.array_equal(both.labels.array[0], trained.labels.decode(
-        trained.bundles[0].description.postprocessing.apply(both.probabilities.array.argmax(0).astype(np.int16))
+        trained.bundles[0].description.postprocessing.apply(
+            both.probabilities.array.argmax(0).astype(np.int16), trained.labels, voxel_mm3=IMAGE.voxel_ml * 1000
+        )
     ))  # fmt: skip
     assert (once.labels.array == both.labels.array).mean() > 0.99  # slivers, see above
 
@@ -238,7 +242,31 @@ def test_postprocessing_of_the_bundle_is_applied(bundle, simple):
     description = simple.bundles[0].description.model_copy(update={"postprocessing": rules})
     cleaned = Predictor((Bundle(bundle, description),), simple.members).predict_volume(IMAGE).labels.array
     plain = simple.predict_volume(IMAGE).labels.array
-    assert np.array_equal(cleaned[0] == 7, rules.apply((plain[0] == 7).astype(np.int16)) == 1)
+    assert np.array_equal(cleaned[0] == 7, largest_component(plain[0] == 7))
+
+
+def test_small_components_are_measured_in_mm3_on_the_source_grid(bundle, simple):
+    voxel_mm3 = IMAGE.voxel_ml * 1000  # 3.8; on the grid of the network it is 3.4
+    array = np.full_like(IMAGE.array, IMAGE.array.min())
+    array[:, 1:9, 1:9, 1:9] = array[:, 10:13, 12:16, 10:14] = IMAGE.array.max()
+    name = next(name for name, value in simple.labels.labels.items() if value == 7)
+
+    def predicted(least, **options):
+        rules = Postprocessing(remove_small={name: least})
+        description = simple.bundles[0].description.model_copy(update={"postprocessing": rules})
+        predictor = Predictor((Bundle(bundle, description),), simple.members)
+        found = predictor.predict_volume(IMAGE.with_array(array), **options)
+        mask = found.labels.array[0] == 7
+        assert found.trust["volumes"][name]["volume_ml"] == pytest.approx(mask.sum() * IMAGE.voxel_ml)
+        return mask
+
+    plain = predicted(0)
+    larger = largest_component(plain)
+    smaller = (plain & ~larger).sum()
+    assert 20 < smaller < larger.sum()
+    for options in ({}, {"probabilities": True}):  # the lean way, and votes
+        assert np.array_equal(predicted((smaller - 0.5) * voxel_mm3, **options), plain)
+        assert np.array_equal(predicted((smaller + 0.5) * voxel_mm3, **options), larger)
 
 
 def test_prediction_starts_no_process_and_reads_no_pickle(tiny_run, monkeypatch):

@@ -38,34 +38,23 @@ def cut(logits, edges):
 
 
 @pytest.mark.parametrize("shape", [(48, 60, 51), (20, 25, 18), (24, 90, 30), (29, 31, 29)])
-@pytest.mark.parametrize("classes", [2, 5, 30])
-def test_labels_equal_full_interpolation_and_argmax(shape, classes):
-    """Where they differ, a class wins that wins at none of the eight corners: a sliver between two others."""
-    logits = smooth_logits(classes, (24, 30, 27))
+@pytest.mark.parametrize("classes", [2, 3, 5, 30])
+@pytest.mark.parametrize("sigma", [2.0, 0.7])
+def test_labels_are_the_argmax_of_all_interpolated_logits(shape, classes, sigma):
+    """Slivers of a third class between two others included; only what rounding decides may differ."""
+    logits = smooth_logits(classes, (24, 30, 27), sigma=sigma)
+    kept = logits.clone()
     full = interpolated(logits, shape)
-    expected, found = full.argmax(0), restore_labels(logits, shape).long()
-    differing = torch.nonzero(expected != found)
-    assert 1 - len(differing) / expected.numel() >= {2: 0.9999, 5: 0.9985, 30: 0.99}[classes]
-    winners = logits.argmax(0)
-    for voxel in differing.tolist():
-        corners = []
-        for at, new, old in zip(voxel, shape, winners.shape, strict=True):
-            place = min(max((at + 0.5) * old / new - 0.5, 0), old - 1)
-            corners.append(sorted({int(np.floor(place)), int(np.ceil(place))}))
-        around = winners[np.ix_(*corners)].unique()
-        gap = full[(slice(None), *voxel)].max() - full[(found[tuple(voxel)], *voxel)]
-        assert expected[tuple(voxel)] not in around or gap < 1e-4
+    found = restore_labels(logits, shape).long()
+    assert torch.equal(logits, kept)
+    gap = full.amax(0) - full.gather(0, found[None])[0]
+    assert gap.max() < 1e-4
+    assert (found != full.argmax(0)).float().mean() < 1e-4
 
 
-def test_labels_of_separated_structures_agree_to_four_nines():
-    """Anatomy rather than noise: balls in a background."""
-    grid = torch.stack(torch.meshgrid(*[torch.arange(n).float() for n in (30, 32, 34)], indexing="ij"))
-    centres = [(8, 8, 8), (20, 20, 10), (10, 22, 24), (22, 10, 26)]
-    balls = [6 - (grid - torch.tensor(c).float()[:, None, None, None]).norm(dim=0) for c in centres]
-    logits = torch.stack([torch.zeros(30, 32, 34), *balls])
-    for shape in ((60, 64, 68), (45, 50, 40), (21, 20, 19)):
-        same = (interpolated(logits, shape).argmax(0) == restore_labels(logits, shape)).float().mean()
-        assert same >= 0.9999
+def test_a_class_that_wins_nowhere_around_can_win_in_between():
+    logits = torch.tensor([[[[9.0, 0.0]]], [[[0.0, 9.0]]], [[[7.0, 7.0]]]])
+    assert restore_labels(logits, (1, 1, 6)).flatten().tolist() == [0, 0, 2, 2, 1, 1]
 
 
 @few
@@ -141,7 +130,7 @@ def test_the_coarse_axis_takes_the_nearest_slice(axis):
     repeated = logits.index_select(axis + 1, at)
     expected = interpolated(repeated, shape)
     found = restore_labels(logits, shape, nearest_axis=axis)
-    assert (found == expected.argmax(0)).float().mean() > 0.99
+    assert (found == expected.argmax(0)).float().mean() > 0.9999
     assert torch.allclose(all_logits([Slab(0, logits)], size, shape, axis), expected, atol=1e-4)
 
 

@@ -1,15 +1,19 @@
 """The demo: every preset goes its whole way on a CPU within a minute, scaled down."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from trivox.config import PRESETS, make_recipe
+from trivox.datasets.brain_phantoms import BrainPhantomSettings, write_brain_phantoms
 from trivox.errors import RecipeError
+from trivox.files import read_json
 from trivox.learning.tracking import read_records
 from trivox.networks import NETWORKS
 from trivox.tasks.console import Quiet
-from trivox.tasks.demo import SCALED_DOWN, run_demo
+from trivox.tasks.demo import BRAINS, DEMOS, SCALED_DOWN, run_demo
 
 
 def network_of(preset):
@@ -48,6 +52,25 @@ def test_a_demo_does_not_go_on_under_another_preset(tmp_path, tiny_data):
         run_demo(
             "segmentation", tmp_path, minutes=1, data=tiny_data, device="cpu", console=Quiet(), preset="production"
         )  # fmt: skip
+
+
+def test_the_brats_demo_draws_brains_and_trains_regions_by_its_recipe(tmp_path, monkeypatch):
+    brains = BrainPhantomSettings(cases=7, test_cases=1, shape=(24, 26, 28))
+    small = replace(DEMOS["brats"], write=partial(write_brain_phantoms, settings=brains))
+    monkeypatch.setitem(DEMOS, "brats", small)
+    run_demo("brats", tmp_path, minutes=0.01, data=None, device="cpu", console=Quiet())
+    assert read_json(tmp_path / "run" / "recipe.json")["mask_channel"]  # of the recipe brats
+    assert read_json(tmp_path / "run" / "dataset.json")["layout"] == "brats"
+    cases = read_json(tmp_path / "metrics.json")["cases"]
+    assert cases.keys() == {"BraTS20_Training_007"}
+    assert cases["BraTS20_Training_007"].keys() == {"WT", "TC", "ET"}
+    with pytest.raises(RecipeError, match=r"holds a demo on .*brains, not .*phantoms; choose another --out"):
+        run_demo("segmentation", tmp_path, minutes=1, data=None, device="cpu", console=Quiet())
+
+
+def test_generated_brains_are_many_enough_and_small():
+    assert (BRAINS.cases - BRAINS.test_cases, BRAINS.test_cases) == (24, 6)
+    assert max(BRAINS.shape) <= 64
 
 
 @pytest.mark.parametrize(("what", "preset"), [("nonsense", "quick_test"), ("segmentation", "huge")])

@@ -178,3 +178,57 @@ def test_every_loss_trains_a_small_network(plan, name):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert min(losses[-3:]) < 0.9 * losses[0]
+
+
+def plan_like(scheme):
+    """As much of a plan as the objective reads."""
+    return type("P", (), {"labels": scheme, "batch_dice": False})()
+
+
+@pytest.mark.parametrize("scheme", [EXCLUSIVE, REGIONS])
+@pytest.mark.parametrize("loss", ["dice+cross_entropy", "dice+focal", "tversky", "focal_tversky"])
+def test_target_weights_of_one_change_nothing(scheme, loss):
+    labels = drawn(3)
+    logits = torch.randn(perfect(labels, scheme).shape, generator=torch.Generator().manual_seed(1))
+    even = dict.fromkeys(scheme.targets, 1.0)
+    plain, weighted = (
+        SegmentationObjective.of(plan_like(scheme), make_recipe(overrides={"loss": loss, "loss_options": options}))
+        for options in ({}, {"target_weights": even})
+    )
+    assert float(plain.loss(logits, labels)) == pytest.approx(float(weighted.loss(logits, labels)), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["dice", "tversky", "focal_tversky", "focal", "cross_entropy"])
+def test_a_region_of_weight_zero_has_no_gradient_and_the_others_have_the_loss_of_a_model_without_it(loss):
+    labels = drawn(4)
+    logits = torch.randn(2, 2, 4, 6, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    only = LabelScheme(labels={"a": 1, "b": 2}, regions={"whole": (1, 2)}, region_order=(1,))
+    recipe = {"loss": loss, "loss_options": {"target_weights": {"core": 0}}}
+    value = SegmentationObjective.of(plan_like(REGIONS), make_recipe(overrides=recipe)).loss(logits, labels)
+    alone = SegmentationObjective.of(plan_like(only), make_recipe(overrides={"loss": loss})).loss(logits[:, :1], labels)
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert not gradient[:, 1].any()
+    assert float(value.detach()) == pytest.approx(float(alone.detach()), rel=1e-5)
+
+
+def test_the_weighted_dice_is_the_weighted_mean_of_the_regions():
+    labels = drawn(5)
+    logits = torch.randn(2, 2, 4, 6, 8, generator=torch.Generator().manual_seed(2))
+    values = [
+        float(SegmentationObjective.of(
+            plan_like(REGIONS), make_recipe(overrides={"loss": "dice", "loss_options": {"target_weights": weights}})
+        ).loss(logits, labels))
+        for weights in ({"whole": 0}, {"core": 0}, {"whole": 3.0})
+    ]  # fmt: skip
+    assert values[2] == pytest.approx((values[0] + 3 * values[1]) / 4, rel=1e-5)
+
+
+def test_weights_of_unknown_targets_are_refused():
+    recipe = make_recipe(overrides={"loss_options": {"target_weights": {"ET": 2.0}}})
+    with pytest.raises(RecipeError, match=r"ET.*whole, core"):
+        SegmentationObjective.of(plan_like(REGIONS), recipe)
+
+
+def test_losses_that_do_not_heed_target_weights_are_refused():
+    with pytest.raises(RecipeError, match="do not reach lovasz"):
+        make_recipe(overrides={"loss": "dice+lovasz", "loss_options": {"target_weights": {"ET": 2.0}}})

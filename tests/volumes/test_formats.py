@@ -1,4 +1,5 @@
 import gzip
+import resource
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from trivox.errors import DataError, FormatError, GeometryError, LabelError
+from trivox.errors import DataError, FormatError, GeometryError, LabelError, ResourceError
 from trivox.volumes import (
     SUFFIXES,
     Volume,
@@ -475,3 +476,18 @@ def test_real_nrrd_equals_itk(data_root):
     np.testing.assert_array_equal(volume.array[0], sitk.GetArrayFromImage(image))
     corner = np.array(image.TransformIndexToPhysicalPoint((127, 127, 33))) * [-1, -1, 1]
     np.testing.assert_allclose((volume.affine @ [127, 127, 33, 1])[:3], corner, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".nrrd"])
+def test_a_disk_that_fills_up_with_the_last_bytes_is_noticed(tmp_path, suffix):
+    """ITK does not say so where what is left in its buffer does not fit."""
+    volume = Volume(np.random.default_rng(0).integers(0, 4, (1, 14, 14, 14)).astype(np.uint8), np.eye(4))
+    write_volume(tmp_path / f"whole{suffix}", volume)
+    size, limits = (tmp_path / f"whole{suffix}").stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size * 3 // 4, limits[1]))
+    try:
+        with pytest.raises(ResourceError, match="cannot be written"):
+            write_volume(tmp_path / f"full{suffix}", volume)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == [f"whole{suffix}"]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from trivox.cli import data, learning, results
+from trivox.cli import data, deploying, learning, results
 from trivox.errors import InterruptedTrainingError, TrivoxError
 from trivox.version import __version__
 
@@ -19,12 +19,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-importers = typer.Typer(help="Bring in models of other programs.", no_args_is_help=True, rich_markup_mode=None)
+importers = typer.Typer(help="Bring in models and data of others.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(importers, name="import")
 importers.command("nnunet")(learning.import_nnunet)
+importers.command("brats")(data.import_brats)
 for verb in (
     data.check, data.plan, data.preprocess, learning.train, learning.pretrain, results.predict, results.evaluate,
-    results.report, results.explain, results.info, results.doctor, learning.demo,
+    results.rank, results.report, results.explain, results.info, results.doctor, deploying.package, learning.demo,
 ):  # fmt: skip
     app.command()(verb)
 

@@ -1,4 +1,4 @@
-"""Verbs before training: check, plan, preprocess."""
+"""Verbs before training: import of data, check, plan, preprocess."""
 
 import sys
 from pathlib import Path
@@ -14,14 +14,38 @@ from trivox.cli.options import (
     Out,
     PatchSize,
     Preset,
+    RecipeName,
     Settings,
     Terminal,
     overrides,
+    recipe_name,
 )
 from trivox.errors import DataError
 
 if TYPE_CHECKING:
     from trivox.planning.plan import Plan
+
+
+def import_brats(
+    source: Annotated[Path, typer.Argument(help="BraTS as downloaded: a .zip, .tar or .tar.gz, or a folder")],
+    out: Annotated[Path, typer.Option("--out", help="folder of the dataset")],
+    to: Annotated[str, typer.Option("--format", help="brats (a folder a case) or nnunet (raw format 2)")] = "brats",
+) -> None:
+    """Bring BraTS cases from an archive or folder into a tidy dataset; a second call finishes what was interrupted."""
+    from trivox.deployment.brats_archive import import_brats as run
+
+    terminal = Terminal()
+    done = run(source, out, to=to, progress=lambda steps, total: terminal.track(steps, total, "importing"))
+    print(f"{out}: {done.cases} cases of {', '.join(done.families)}")
+    notes = (
+        ("held out", done.held_out),
+        ("without label map", done.unlabelled),
+        ("without a sequence", done.incomplete),
+    )
+    for what, count in notes:
+        if count:
+            print(f"note: {count} cases {what}")
+    print(f"next: trivox check {out}")
 
 
 def check(
@@ -47,7 +71,8 @@ def check(
 def plan(
     dataset: DatasetPath,
     out: Out = Path("plan.json"),
-    preset: Preset = "production",
+    preset: Preset = None,
+    named: RecipeName = None,
     network: Network = None,
     memory_gb: MemoryGb = None,
     patch_size: PatchSize = None,
@@ -55,13 +80,13 @@ def plan(
     settings: Settings = None,
 ) -> None:
     """Measure a dataset and decide spacing, patch, network and batch, with the reason for each."""
-    from trivox.config import make_recipe
     from trivox.datasets import load_dataset
     from trivox.learning.runtime import make_runtime
     from trivox.planning.plan import write_plan
-    from trivox.tasks.preparing import fingerprint_of, plan_for
+    from trivox.tasks.preparing import fingerprint_of, plan_for, recipe_for
 
-    recipe = make_recipe(preset, overrides(settings, network=network, memory_gb=memory_gb, patch_size=patch_size))
+    chosen = overrides(settings, recipe=named, network=network, memory_gb=memory_gb, patch_size=patch_size)
+    recipe = recipe_for(preset, chosen, device=device, named=recipe_name(named))
     found = load_dataset(dataset)
     fingerprint = fingerprint_of(found, out.with_name("fingerprint.json"), Terminal())
     runtime = make_runtime(device, recipe.precision)
@@ -75,16 +100,17 @@ def preprocess(
     dataset: DatasetPath,
     out: Out,
     plan_file: Annotated[Path | None, typer.Option("--plan", help="a plan.json; default: plan now")] = None,
-    preset: Preset = "production",
+    preset: Preset = None,
+    named: RecipeName = None,
     network: Network = None,
     workers: Annotated[int, typer.Option("--workers", help="cases at a time")] = 2,
 ) -> None:
     """Normalise and resample all training cases; a second call finishes what was interrupted."""
-    from trivox.config import make_recipe
     from trivox.learning.runtime import make_runtime
-    from trivox.tasks.preparing import prepare_run
+    from trivox.tasks.preparing import prepare_run, recipe_for
 
-    recipe = make_recipe(preset, overrides(None, network=network, workers=workers))
+    chosen = overrides(None, recipe=named, network=network, workers=workers)
+    recipe = recipe_for(preset, chosen, named=recipe_name(named))
     prepared = prepare_run(
         dataset, out, recipe, runtime=make_runtime("cpu"), plan_file=plan_file, reuse_plan=False, console=Terminal()
     )

@@ -5,14 +5,27 @@ from typing import Annotated
 
 import typer
 
-from trivox.cli.options import DatasetPath, Device, MemoryGb, Network, PatchSize, Preset, Settings, Terminal, overrides
+from trivox.cli.options import (
+    DatasetPath,
+    DemoPreset,
+    Device,
+    MemoryGb,
+    Network,
+    PatchSize,
+    Preset,
+    RecipeName,
+    Settings,
+    Terminal,
+    overrides,
+    recipe_name,
+)
 
 
 def train(
     dataset: DatasetPath,
     out: Annotated[Path, typer.Option("--out", help="folder of the run")],
     task: Annotated[str, typer.Option("--task", help="segmentation")] = "segmentation",
-    preset: Preset = "production",
+    preset: Preset = None,
     network: Network = None,
     fold: Annotated[str, typer.Option("--fold", help="0 to 4, or all")] = "0",
     epochs: Annotated[int | None, typer.Option("--epochs", help="length of training in epochs")] = None,
@@ -26,7 +39,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted run")] = False,
     plan_file: Annotated[Path | None, typer.Option("--plan", help="a plan.json to use")] = None,
     prepared: Annotated[Path | None, typer.Option("--prepared", help="a folder from 'trivox preprocess'")] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", help="a recipe.json to start from")] = None,
+    recipe: RecipeName = None,
     pretrained: Annotated[
         Path | None, typer.Option("--pretrained", help="run, bundle, pretraining or safetensors file to start from")
     ] = None,
@@ -47,7 +60,7 @@ def train(
     )  # fmt: skip
     request = RunRequest(
         dataset=dataset, out=out, preset=preset, overrides=chosen, fold=fold, task=task, device=device, resume=resume,
-        plan=plan_file, prepared=prepared,
+        plan=plan_file, prepared=prepared, named=recipe_name(recipe),
     )  # fmt: skip
     metrics = run(request, console=Terminal())
     if metrics:
@@ -58,7 +71,7 @@ def train(
 def pretrain(
     images: Annotated[Path, typer.Argument(help="folder of images, or a dataset whose labels are left aside")],
     out: Annotated[Path, typer.Option("--out", help="folder of the pretraining, for --pretrained later")],
-    preset: Preset = "production",
+    preset: Preset = None,
     network: Network = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="length in epochs")] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="or in minutes; the schedule follows")] = None,
@@ -103,11 +116,11 @@ def import_nnunet(
 
 
 def demo(
-    what: Annotated[str, typer.Argument(help="segmentation")] = "segmentation",
+    what: Annotated[str, typer.Argument(help="segmentation or brats")] = "segmentation",
     out: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("runs/demo"),
     minutes: Annotated[float, typer.Option("--minutes", help="of training")] = 2.0,
     data: Annotated[Path | None, typer.Option("--data", help="a dataset to use instead of generated phantoms")] = None,
-    preset: Preset = "quick_test",
+    preset: DemoPreset = "quick_test",
     device: Device = "auto",
 ) -> None:
     """Show the whole way in a few minutes: generate phantoms (or take --data), train, predict, evaluate, report.

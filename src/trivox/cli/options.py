@@ -12,7 +12,7 @@ from trivox.errors import DataError, FormatError, RecipeError
 T = TypeVar("T")
 
 DatasetPath = Annotated[
-    Path, typer.Argument(help="dataset folder (MSD, nnU-Net raw, images/ + labels/) or manifest file")
+    Path, typer.Argument(help="dataset folder (BraTS, MSD, nnU-Net raw, images/ + labels/) or manifest file")
 ]
 Out = Annotated[Path, typer.Option("--out", help="where the result goes")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N")]
@@ -20,7 +20,16 @@ Network = Annotated[str | None, typer.Option("--network", help="network family; 
 MemoryGb = Annotated[float | None, typer.Option("--memory-gb", help="memory to plan for")]
 PatchSize = Annotated[tuple[int, int, int] | None, typer.Option("--patch-size", help="voxels, z y x")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="any recipe setting as key=value; repeatable")]
-Preset = Annotated[str, typer.Option("--preset", help="quick_test, production, fine_tuning or large")]
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", help="a recipe.json to start from, or the name of a recipe: brats")
+]
+DemoPreset = Annotated[str, typer.Option("--preset", help="quick_test, production, fine_tuning or large")]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset", help="quick_test, production, fine_tuning or large; default: production, on a CPU quick_test"
+    ),
+]
 
 
 class Terminal:
@@ -43,14 +52,23 @@ class Terminal:
             yield from bar.track(items, total=total, description=what)
 
 
+def recipe_name(recipe: str | None) -> str | None:
+    """What was given as --recipe, if it is the name of a recipe and not a file."""
+    from trivox.config import NAMED_RECIPES
+
+    return recipe if recipe in NAMED_RECIPES else None
+
+
 def overrides(settings: list[str] | None, **options: Any) -> dict[str, Any]:
     """Recipe overrides: a recipe file, then --set, then the options that were given."""
-    from trivox.config import parse_settings
+    from trivox.config import NAMED_RECIPES, parse_settings
     from trivox.files import read_json
 
     file = options.pop("recipe", None)
     given = {key: value for key, value in options.items() if value is not None}
-    content = read_json(file) if file is not None else {}
+    if file is not None and recipe_name(file) is None and not Path(file).exists():
+        raise RecipeError(f"recipe '{file}' does not exist; give a recipe.json or one of {', '.join(NAMED_RECIPES)}")
+    content = read_json(Path(file)) if file is not None and recipe_name(file) is None else {}
     if not isinstance(content, dict):
         raise RecipeError(f"{file}: is no recipe; give the recipe.json of a run, or an object of settings")
     base = {key: value for key, value in content.items() if key != "preset"}

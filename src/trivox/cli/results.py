@@ -1,4 +1,4 @@
-"""Verbs that use models and look at results: predict, evaluate, report, explain, info, doctor."""
+"""Verbs that use models and look at results: predict, evaluate, rank, report, explain, info, doctor."""
 
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +27,9 @@ def predict(
     ] = 0,
     scales: Annotated[str, typer.Option("--scales", help="average over these sizes, for example 0.9,1,1.1")] = "1",
     seed: Annotated[int, typer.Option("--seed", min=0, help="of the random dropout")] = 0,
+    missing: Annotated[
+        str, typer.Option("--missing-channels", help="cases that lack a channel: refuse, or take zeros for it")
+    ] = "refuse",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="predict finished cases again")] = False,
     only: Annotated[
         Path | None, typer.Option("--cases", help="text file with the names of the cases to predict")
@@ -41,9 +44,12 @@ def predict(
 
     if len(model) < 2:
         raise typer.BadParameter("give at least one model and one input: trivox predict MODEL INPUT --out DIR")
+    if missing not in ("refuse", "zeros"):
+        raise typer.BadParameter(f"--missing-channels {missing}: choose refuse or zeros")
     *models, source = model
     predictor = Predictor.load(
         models, device=device, precision=precision, mirror=tta, mc_samples=mc_samples, scales=numbers(scales), seed=seed,
+        missing="zeros" if missing == "zeros" else "refuse",
     )  # fmt: skip
     cases = load_inputs(source, channels=predictor.channels)
     if only is not None:
@@ -69,18 +75,57 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(help="folder of predicted label maps")],
     references: Annotated[Path, typer.Argument(help="folder of reference label maps, or a dataset")],
     out: Out = Path("metrics.json"),
-    tolerance_mm: Annotated[float, typer.Option("--tolerance-mm", help="of the surface Dice (NSD)")] = 2.0,
+    convention: Annotated[
+        str, typer.Option("--convention", help="trivox, brats-legacy, brats-lesion-wise or brats-instance")
+    ] = "trivox",
+    tolerance_mm: Annotated[
+        float | None, typer.Option("--tolerance-mm", help="of the surface Dice (NSD) of convention trivox; default: 2")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="parameter of the convention as key=value, for example dilation=1; repeatable"),
+    ] = None,
 ) -> None:
-    """Measure predictions against references: Dice, IoU, HD95, NSD and volumes, with confidence intervals."""
-    from trivox.evaluation import evaluate_folders
+    """Measure predictions against references: Dice, HD95 and more of each label or region, with confidence intervals."""
+    from trivox.config import parse_settings
+    from trivox.evaluation import choose_convention, evaluate_folders
     from trivox.files import write_json
     from trivox.tasks.reporting import headline
 
-    metrics = evaluate_folders(predictions, references, tolerance_mm=tolerance_mm)
+    given = {} if tolerance_mm is None else {"tolerance_mm": tolerance_mm}
+    rules = choose_convention(convention, {**parse_settings(settings or []), **given})
+    metrics = evaluate_folders(predictions, references, convention=rules)
     write_json(out, metrics)
     for warning in metrics["warnings"]:
         print(f"warning: {warning}")
     print(headline(metrics))
+    print(f"written to {out}")
+
+
+def rank(
+    metrics: Annotated[list[Path], typer.Argument(metavar="METRICS_JSON...", help="what evaluate wrote, a file a model")],
+    out: Out = Path("ranking.json"),
+    names: Annotated[
+        str | None, typer.Option("--names", help="of the models, with commas between; default: from the paths")
+    ] = None,
+    by: Annotated[
+        list[str] | None, typer.Option("--metric", help="what to rank by, repeatable; default: as the convention says")
+    ] = None,
+    permutations: Annotated[int, typer.Option("--permutations", min=100, max=1_000_000, help="of the test")] = 10_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="of the permutations")] = 0,
+) -> None:
+    """Rank models as the BraTS challenge does: by their ranks in each case, region and metric; with permutation tests."""
+    from trivox.evaluation.evaluate import read_metrics
+    from trivox.evaluation.ranking import name_models, rank_models, ranking_lines
+    from trivox.files import write_json
+
+    contents = [read_metrics(file) for file in metrics]
+    models = dict(zip(name_models(metrics, names.split(",") if names else ()), contents, strict=True))
+    ranking = rank_models(models, metrics=by or (), permutations=permutations, seed=seed)
+    write_json(out, ranking)
+    for warning in ranking["warnings"]:
+        print(f"warning: {warning}")
+    print("\n".join(ranking_lines(ranking)))
     print(f"written to {out}")
 
 

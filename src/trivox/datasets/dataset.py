@@ -13,7 +13,9 @@ Task = Literal["segmentation", "multitask", "reconstruction"]
 class Case(BaseModel):
     """One exam: an image file for each channel (or one file that holds all channels) and, if known, its label map.
 
-    patient: cases of one patient never fall on both sides of a split; defaults to the case's own name.
+    patient: cases of one patient never fall on both sides of a split; defaults to the case's own name. absent: indices of
+    channels without a file; `images` holds the others, in order. labels: how label maps of this case are written, where
+    that differs from the dataset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,6 +25,8 @@ class Case(BaseModel):
     label: Path | None = None
     patient: str = ""
     split: Literal["train", "test"] = "train"
+    absent: tuple[int, ...] = ()
+    labels: LabelScheme | None = None
 
     @model_validator(mode="before")
     @classmethod

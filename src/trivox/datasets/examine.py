@@ -102,8 +102,12 @@ def _non_finite(array: Array) -> int:
 
 
 def _channel_findings(case: Case, images: list[Volume], channels: tuple[str, ...]) -> Iterator[Finding]:
+    if case.absent:
+        severity = error if case.split == "train" else warning
+        yield severity("missing-channel", case.name, f"has no {', '.join(channels[i] for i in case.absent)} file", "add it "
+                       "or move the case away; 'trivox predict --missing-channels zeros' does without")  # fmt: skip
     count = sum(image.channels for image in images)
-    if count != len(channels):
+    if count + len(case.absent) != len(channels):
         yield error("channel-count", case.name, f"{count} channels in {len(images)} image files, the dataset declares "
                     f"{len(channels)} {list(channels)}", "add or remove files, or rename the channels")  # fmt: skip
 

@@ -18,7 +18,8 @@ class LabelScheme(BaseModel):
 
     labels: name -> value in the files, background left out. With `regions`, the network predicts overlapping regions
     (each a set of values) instead of exclusive labels; `region_order[i]` is the value painted where region `i` is
-    found, later regions over earlier ones (nnU-Net's `regions_class_order`).
+    found, later regions over earlier ones (nnU-Net's `regions_class_order`). nested: a region whose values all belong to
+    another one is only painted inside that one (BraTS: enhancing tumour in tumour core in whole tumour).
     Inside trivox a voxel holds an index: 0 background, 1..n the labels in ascending order of value, -1 ignored.
     """
 
@@ -29,6 +30,7 @@ class LabelScheme(BaseModel):
     region_order: tuple[int, ...] = ()
     background: int = 0
     ignore: int | None = None
+    nested: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> "LabelScheme":
@@ -97,10 +99,26 @@ class LabelScheme(BaseModel):
             row[list(indices)] = True
         return table
 
+    @cached_property
+    def containing(self) -> tuple[tuple[int, ...], ...]:
+        """For each region the numbers of the regions that hold all its values and more; none unless `nested`."""
+        sets = [set(values) for values in self.regions.values()]
+        return tuple(tuple(i for i, other in enumerate(sets) if self.nested and own < other) for own in sets)
+
     def paint_regions(self, present: Array) -> Array:
         """Region masks `(region, ...)` to indices: `region_order` painted one after the other."""
         index = {value: i for i, value in enumerate(self.values)}
         result = np.zeros(present.shape[1:], dtype=np.int16)
-        for mask, value in zip(present, self.region_order, strict=True):
-            result[mask] = index[value]
+        for mask, value, holders in zip(present, self.region_order, self.containing, strict=True):
+            inside = mask if not holders else np.logical_and.reduce([mask, *(present[i] for i in holders)])
+            result[inside] = index[value]
         return result
+
+    def translation(self, other: "LabelScheme") -> tuple[Array, tuple[str, ...]]:
+        """Values of `other` for each index of this scheme, matched by label name, and the names `other` does not have.
+
+        Those become background.
+        """
+        names = {value: name for name, value in self.labels.items()}
+        values = [other.labels.get(names.get(value, ""), other.background) for value in self.values]
+        return np.array(values), tuple(name for name in self.labels if name not in other.labels)

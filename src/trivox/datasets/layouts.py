@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from trivox.datasets import folders, manifest, msd, nnunet_raw
+from trivox.datasets import brats, folders, manifest, msd, nnunet_raw
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.listing import (
     CHANNEL_SUFFIX,
@@ -21,11 +21,15 @@ from trivox.files import read_json, write_json
 
 
 class Layout(NamedTuple):
-    """One way to arrange a dataset: what it looks like, whether a path is so arranged, and how to read it."""
+    """One way to arrange a dataset: what it looks like, whether a path is so arranged, and how to read it.
+
+    inputs: how to read cases to predict on for a model with given channels, where that is not the same.
+    """
 
     description: str
     matches: Callable[[Path], bool]
     load: Callable[[Path], Dataset]
+    inputs: Callable[[Path, Sequence[str]], tuple[Case, ...]] | None = None
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -36,6 +40,10 @@ LAYOUTS: dict[str, Layout] = {
         "nnU-Net raw (dataset.json with channel_names, imagesTr, labelsTr)", nnunet_raw.matches, nnunet_raw.load
     ),
     "msd": Layout("Medical Segmentation Decathlon (dataset.json with training)", msd.matches, msd.load),
+    "brats": Layout(
+        "BraTS case folders (BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz and the like)",
+        brats.matches, brats.load, brats.find_inputs,
+    ),
     "folders": Layout("folders images/ and labels/ with files of the same names", folders.matches, folders.load),
 }
 """Asked in this order; the first that matches reads the dataset."""
@@ -47,21 +55,27 @@ def load_dataset(path: Path) -> Dataset:
     Image files are not opened; label maps are, where the layout does not name their values. Raises `FormatError` if
     no layout fits, `LabelError` for contradictory labels.
     """
-    dataset = _try_layouts(path)
-    if dataset is None:
+    if is_saved_dataset(path):
+        return read_saved_dataset(path)
+    layout = find_layout(path)
+    if layout is None:
         supported = "; ".join(layout.description for layout in LAYOUTS.values())
         raise FormatError(f"{path}: no dataset found here; supported: {supported}")
-    return dataset
+    return layout.load(path)
 
 
-def _try_layouts(path: Path) -> Dataset | None:
+def is_saved_dataset(path: Path) -> bool:
+    """Whether `path` is a file that `save_dataset` wrote."""
+    return path.suffix == ".json" and {"root", "layout"} <= set(json_object(path))
+
+
+def find_layout(path: Path) -> Layout | None:
+    """How the dataset at `path` is arranged, None if it is none; raises `FormatError` if there is nothing."""
     if not path.exists():
         raise FormatError(f"{path}: not found; check the path")
-    if path.suffix == ".json" and {"root", "layout"} <= set(json_object(path)):
-        return read_saved_dataset(path)
     if path.is_file() and path.suffix.lower() not in (".json", ".csv"):
         return None
-    return next((layout.load(path) for layout in LAYOUTS.values() if layout.matches(path)), None)
+    return next((layout for layout in LAYOUTS.values() if layout.matches(path)), None)
 
 
 def save_dataset(dataset: Dataset, path: Path) -> None:
@@ -83,9 +97,11 @@ class Unpaired(NamedTuple):
 
 def unpaired_files(dataset: Dataset) -> Unpaired:
     """Training images without label and label files without image, for layouts that pair by name; else none."""
-    if dataset.layout not in ("folders", "nnunet"):
+    if dataset.labels is None or dataset.layout not in ("folders", "nnunet", "brats"):
         return Unpaired((), ())
     images = tuple(case.images[0] for case in dataset.cases if case.split == "train" and case.label is None)
+    if dataset.layout == "brats":
+        return Unpaired(images, brats.orphan_labels(dataset.root))
     paired = {case.label for case in dataset.cases if case.label}
     listed = [file for folder in sorted({file.parent for file in paired}) for file in list_images(folder).values()]
     return Unpaired(images, tuple(file for file in listed if file not in paired))
@@ -103,9 +119,9 @@ def load_inputs(path: Path, *, channels: Sequence[str]) -> tuple[Case, ...]:
     if is_image_file(path) or is_dicom_folder(path):
         cases: tuple[Case, ...] = (_single_case(path, len(channels)),)
     else:
-        cases = _cases_in_folder(path, len(channels))
+        cases = _cases_in_folder(path, channels)
     for case in cases:
-        if len(case.images) not in (1, len(channels)):
+        if len(case.images) + len(case.absent) not in (1, len(channels)):
             raise DataError(
                 f"{case.name}: {len(case.images)} image files, the model reads {[*channels]}; give one for each"
             )
@@ -123,10 +139,12 @@ def _single_case(path: Path, channels: int) -> Case:
     return Case(name=image_stem(path), images=(path,))
 
 
-def _cases_in_folder(path: Path, channels: int) -> tuple[Case, ...]:
-    dataset = _try_layouts(path)
-    if dataset:
-        return dataset.cases
+def _cases_in_folder(path: Path, channels: Sequence[str]) -> tuple[Case, ...]:
+    if is_saved_dataset(path):
+        return read_saved_dataset(path).cases
+    layout = find_layout(path)
+    if layout:
+        return layout.inputs(path, channels) if layout.inputs else layout.load(path).cases
     inner = folders.find_folder(path, [*folders.IMAGE_FOLDERS, "imagests"])
     images = list_images(path) if path.is_dir() else {}
     images = images or (list_images(inner) if inner else {})
@@ -134,7 +152,7 @@ def _cases_in_folder(path: Path, channels: int) -> tuple[Case, ...]:
         raise FormatError(
             f"{path}: no image, DICOM series or dataset here; give a file, a folder of images or a dataset"
         )
-    return unique_cases(_group_inputs(images, channels, path), where=path)
+    return unique_cases(_group_inputs(images, len(channels), path), where=path)
 
 
 def _group_inputs(images: dict[str, Path], channels: int, where: Path) -> list[Case]:

@@ -43,6 +43,7 @@ class Manifest(BaseModel):
     labels: dict[str, Any] | None = None
     regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     region_order: tuple[int, ...] = ()
+    nested: bool = False
     ignore: int | None = None
     cases: tuple[ManifestCase, ...] = ()
 
@@ -105,7 +106,8 @@ def _case(entry: ManifestCase, channels: tuple[str, ...], file: Path) -> Case:
 def _labels(manifest: Manifest, cases: tuple[Case, ...], file: Path) -> LabelScheme | None:
     if manifest.labels:
         order, ignore = manifest.region_order, manifest.ignore
-        return parse_labels(manifest.labels, where=file, regions=manifest.regions, order=order, ignore=ignore)
+        scheme = parse_labels(manifest.labels, where=file, regions=manifest.regions, order=order, ignore=ignore)
+        return LabelScheme(**{**scheme.model_dump(), "nested": manifest.nested})
     files = [case.label for case in cases if case.label]
     return discover_labels(files, where=file) if files else None
 

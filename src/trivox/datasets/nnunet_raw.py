@@ -3,14 +3,34 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from trivox.datasets.dataset import Case, Dataset
-from trivox.datasets.listing import CHANNEL_SUFFIX, json_object, parse_labels, unique_cases
+from trivox.datasets.labels import LabelScheme
+from trivox.datasets.listing import CHANNEL_SUFFIX, json_object, parse_labels, unique_cases, validated
 from trivox.datasets.msd import description_file, numbered_names
+from trivox.errors import LabelError
 
 FOLDERS: tuple[tuple[str, str, Literal["train", "test"]], ...] = (
     ("imagesTr", "labelsTr", "train"),
     ("imagesTs", "labelsTs", "test"),
 )
+
+
+class Additions(BaseModel):
+    """What trivox writes into `dataset.json` beside what nnU-Net knows: label values by name, patients by case."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label_names: dict[int, str] = Field(default_factory=dict)
+    nested: bool = False
+    patients: dict[str, str] = Field(default_factory=dict)
+
+    def naming(self, labels: LabelScheme, *, where: str) -> LabelScheme:
+        """`labels` under these names; nnU-Net names regions only."""
+        named = {self.label_names.get(value, name): value for name, value in labels.labels.items()}
+        content = labels.model_dump() | {"labels": named, "nested": self.nested}
+        return validated(LabelScheme, content, where=where, error=LabelError)
 
 
 def matches(path: Path) -> bool:
@@ -29,14 +49,21 @@ def load(path: Path) -> Dataset:
     else:
         ending = str(content.get("file_ending", ".nii.gz"))
         cases = [case for names in FOLDERS for case in _cases_in(root, names, ending, len(channels))]
+    own = f"{file}, 'trivox'"
+    additions = validated(Additions, content.get("trivox") or {}, where=own)
+    labels = parse_labels(content.get("labels") or {}, where=file, order=content.get("regions_class_order") or ())
     return Dataset(
         name=str(content.get("name") or root.name),
         root=root,
         layout="nnunet_listed" if isinstance(listed, dict) else "nnunet",
         channels=channels,
-        labels=parse_labels(content.get("labels") or {}, where=file, order=content.get("regions_class_order") or ()),
-        cases=unique_cases(cases, where=file),
+        labels=additions.naming(labels, where=own),
+        cases=unique_cases((_owned(case, additions.patients) for case in cases), where=file),
     )
+
+
+def _owned(case: Case, patients: dict[str, str]) -> Case:
+    return case.model_copy(update={"patient": patients.get(case.name, case.patient)})
 
 
 def _listed_case(name: str, entry: dict[str, Any], root: Path) -> Case:

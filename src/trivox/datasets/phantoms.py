@@ -81,13 +81,14 @@ class PhantomSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Grid:
+class Grid:
     """Voxel centres in mm from the middle of the volume, one vector an axis."""
 
     axes: tuple[Field3, Field3, Field3]
 
     @classmethod
-    def of(cls, shape: Shape, spacing: Spacing) -> "_Grid":
+    def of(cls, shape: Shape, spacing: Spacing) -> "Grid":
+        """The grid of `shape` voxels `spacing` mm apart."""
         z, y, x = (
             (np.arange(n, dtype=np.float32) - (n - 1) / 2) * np.float32(s) for n, s in zip(shape, spacing, strict=True)
         )
@@ -95,6 +96,7 @@ class _Grid:
 
     @property
     def extent(self) -> NDArray[np.float64]:
+        """Mm from the first to the last voxel centre, `(z, y, x)`."""
         return np.array([axis[-1] - axis[0] for axis in self.axes], dtype=float)
 
     def smooth_noise(self, rng: np.random.Generator, size: float) -> Field3:
@@ -135,7 +137,7 @@ def phantom_case(settings: PhantomSettings, index: int) -> tuple[Volume, Volume]
     spacing: Spacing = tuple(float(s * f) for s, f in zip(settings.spacing, factors, strict=True))  # type: ignore[assignment]
     origin: Spacing = tuple(rng.uniform(-100, 100, 3).tolist())
     affine = affine_from_spacing(spacing, origin)
-    grid = _Grid.of(settings.shape, spacing)
+    grid = Grid.of(settings.shape, spacing)
     tissues = _anatomy(grid, settings, rng)
     textures = {tissue: grid.smooth_noise(rng, size) for tissue, size in TEXTURES.items()}
     bias = np.exp(settings.bias * grid.smooth_noise(rng, float(grid.extent.max())))
@@ -144,7 +146,7 @@ def phantom_case(settings: PhantomSettings, index: int) -> tuple[Volume, Volume]
     return Volume(image, affine), Volume(_label_map(tissues, settings)[None], affine)
 
 
-def _anatomy(grid: _Grid, settings: PhantomSettings, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _anatomy(grid: Grid, settings: PhantomSettings, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Tissue of each voxel `(z, y, x)`; 0 outside the body."""
     extent, side = grid.extent, np.array([0, 0, 1.0])
     tissues = (grid.ellipsoid(rng.normal(0, 0.01, 3) * extent, 0.48 * extent, np.eye(3)) < 1).astype(np.uint8)
@@ -152,16 +154,17 @@ def _anatomy(grid: _Grid, settings: PhantomSettings, rng: np.random.Generator) -
         centre = (0.2 * direction + rng.uniform(-0.05, 0.05, 3)) * extent
         radii = rng.uniform(0.18, 0.26, 3) * extent.mean()
         bumps = 0.15 * grid.smooth_noise(rng, float(radii.mean()))
-        inside = grid.ellipsoid(centre, radii, _rotation(rng)) < 1 + bumps
+        inside = grid.ellipsoid(centre, radii, random_rotation(rng)) < 1 + bumps
         tissues[inside & (tissues > 0)] = tissue
     for _ in range(rng.integers(1, settings.lesions + 1) if settings.lesions else 0):
         size = np.maximum(rng.uniform(0.3, 0.5, 3) * radii.min(), 1.2 * extent.max() / max(settings.shape))
-        where = centre + _rotation(rng)[0] * rng.uniform(0, 0.6) * radii.min()
-        tissues[(grid.ellipsoid(where, size, _rotation(rng)) < 1) & (tissues == ORGAN)] = LESION
+        where = centre + random_rotation(rng)[0] * rng.uniform(0, 0.6) * radii.min()
+        tissues[(grid.ellipsoid(where, size, random_rotation(rng)) < 1) & (tissues == ORGAN)] = LESION
     return tissues
 
 
-def _rotation(rng: np.random.Generator) -> NDArray[np.float64]:
+def random_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
+    """An orthogonal 3x3 matrix, uniformly drawn."""
     return np.asarray(np.linalg.qr(rng.standard_normal((3, 3)))[0])
 
 

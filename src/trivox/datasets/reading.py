@@ -39,16 +39,22 @@ class CroppedCase:
 
 
 def read_channels(case: Case, *, channels: int) -> Volume:
-    """All channels of a case as one float32 volume; raises an error that names the case."""
+    """All channels of a case as one float32 volume, zeros for absent ones; raises an error that names the case."""
+    if not case.images:
+        raise DataError(f"{case.name}: no image file for any of {channels} channels; check the case")
     volumes = [read_volume(path) for path in case.images]
     for path, volume in zip(case.images[1:], volumes[1:], strict=True):
         require_same_grid(volumes[0], volume, where=f"{case.name}: {case.images[0].name} and {path.name}")
     found = sum(volume.channels for volume in volumes)
-    if found != channels:
+    if found + len(case.absent) != channels:
         raise DataError(f"{case.name}: {found} channels found, {channels} expected; check its image files")
-    if len(volumes) == 1:
+    if len(volumes) == 1 and not case.absent:
         return volumes[0].with_array(volumes[0].array.astype(np.float32, copy=False))
-    return volumes[0].with_array(np.concatenate([volume.array.astype(np.float32) for volume in volumes]))
+    array = np.zeros((channels, *volumes[0].shape), np.float32)
+    present = (i for i in range(channels) if i not in case.absent)
+    for index, channel in zip(present, (channel for volume in volumes for channel in volume.array), strict=True):
+        array[index] = channel
+    return volumes[0].with_array(array)
 
 
 def read_case(case: Case, *, channels: int, labels: LabelScheme | None) -> CroppedCase:

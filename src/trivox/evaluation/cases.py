@@ -1,6 +1,7 @@
 """All metrics of one case: a prediction against a reference, target by target."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -8,16 +9,27 @@ from numpy.typing import NDArray
 
 from trivox.datasets.labels import IGNORED
 from trivox.evaluation import overlap
+from trivox.evaluation.components import Box, around
 from trivox.evaluation.overlap import Confusion
 from trivox.evaluation.surfaces import surface_distances
 from trivox.volumes import Array, Spacing
 
 DEFAULT_TOLERANCE_MM = 2.0
 
-Metrics = dict[str, float | str | None]
+Metrics = dict[str, Any]
+"""Name -> number or None; `empty` names the empty mask, `lesions` lists one row a lesion."""
+
 Tolerance = float | Mapping[str, float]
 IfMissed = Literal["null", "diagonal"]
-Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """One target in one case: boolean masks `(z, y, x)`, cropped around both, and counts of the whole volume."""
+
+    prediction: Array
+    reference: Array
+    counts: Confusion
 
 
 def evaluate_case(
@@ -38,48 +50,35 @@ def evaluate_case(
     volume_ml, reference_volume_ml, volume_error_ml, volume_error_percent, and `empty` (which mask holds nothing).
     Raises `GeometryError` if the shapes differ.
     """
+    voxel_ml = float(np.prod(spacing)) / 1000
+    diagonal = float(np.linalg.norm(np.array(prediction.shape) * spacing)) if hd95_if_missed == "diagonal" else None
+    result: dict[str, Metrics] = {}
+    for name, region in regions_of(prediction, reference, targets=targets):
+        masks = region.prediction, region.reference
+        distances = _distance_metrics(masks, spacing, tolerance_of(tolerance_mm, name), diagonal)
+        result[name] = {**overlap_metrics(region.counts), **volume_metrics(region.counts, voxel_ml), **distances}
+    return result
+
+
+def regions_of(
+    prediction: Array, reference: Array, *, targets: Mapping[str, Sequence[int]]
+) -> Iterator[tuple[str, Region]]:
+    """Each target of two maps of label indices; raises `GeometryError` if the shapes differ."""
     overlap.require_same_shape(prediction, reference)
     prediction, reference = _without_ignored(prediction, reference)
     count = max(int(prediction.max(initial=0)), int(reference.max(initial=0)), *(max(t) for t in targets.values())) + 1
     table = _joint_histogram(prediction, reference, count)
     boxes = _boxes(prediction, reference, count)
-    voxel_ml = float(np.prod(spacing)) / 1000
-    diagonal = float(np.linalg.norm(np.array(prediction.shape) * spacing)) if hd95_if_missed == "diagonal" else None
-    result: dict[str, Metrics] = {}
     for name, indices in targets.items():
         member = np.zeros(count + 1, dtype=bool)  # the last entry answers for index -1
         member[list(indices)] = True
-        counts = _target_counts(table, member[:-1])
-        box = _union(boxes[index] for index in indices if index in boxes)
-        masks = (member[prediction[box]], member[reference[box]])
-        distances = _distance_metrics(masks, spacing, tolerance_of(tolerance_mm, name), diagonal)
-        result[name] = {**_count_metrics(counts, voxel_ml), **distances}
-    return result
+        box = around([boxes[index] for index in indices if index in boxes])
+        yield name, Region(member[prediction[box]], member[reference[box]], _target_counts(table, member[:-1]))
 
 
 def tolerance_of(tolerance_mm: Tolerance, target: str) -> float:
     """The NSD tolerance of a target in mm."""
     return float(tolerance_mm.get(target, DEFAULT_TOLERANCE_MM) if isinstance(tolerance_mm, Mapping) else tolerance_mm)
-
-
-def convention(*, tolerance_mm: Tolerance = DEFAULT_TOLERANCE_MM, hd95_if_missed: IfMissed = "null") -> dict[str, Any]:
-    """What the numbers mean, in words; the `convention` block of metrics.json."""
-    missed = "null (not counted)" if hd95_if_missed == "null" else "the image diagonal"
-    return {
-        "dice": "2 TP / (2 TP + FP + FN) of hard masks, per case",
-        "hd95_mm": "voxel surfaces (voxels with a face neighbour outside); larger of the two directed 95th percentiles",
-        "assd_mm": "voxel surfaces; mean distance over the elements of both surfaces",
-        "nsd": "mesh surfaces (marching-cubes elements weighted by area); share of both within the tolerance",
-        "nsd_voxel": "the same on voxel surfaces",
-        "tolerance_mm": dict(tolerance_mm) if isinstance(tolerance_mm, Mapping) else tolerance_mm,
-        "empty_both": "all overlap and distance metrics null (not counted); the case adds to n_empty",
-        "empty_one": f"dice, iou, nsd 0; hd95_mm, assd_mm {missed}; the case adds to n_missed (prediction empty) or "
-        "n_spurious (reference empty)",
-        "ignored": "voxels that the reference marks as ignored are removed from both masks",
-        "volume_error": "prediction minus reference",
-        "summary": "statistics over cases; std with n - 1; 'mean' first averages the labels within each case; "
-        "ci95 is the percentile bootstrap interval of the mean over cases (2000 resamples, fixed seed)",
-    }
 
 
 def _without_ignored(prediction: Array, reference: Array) -> tuple[Array, Array]:
@@ -106,15 +105,7 @@ def _boxes(prediction: Array, reference: Array, count: int) -> dict[int, Box]:
 
     found = [find_objects(array.astype(np.int32, copy=False), max_label=count - 1) for array in (prediction, reference)]
     pairs = {index: [box for box in both if box] for index, both in enumerate(zip(*found, strict=True), start=1)}
-    return {index: _union(boxes) for index, boxes in pairs.items() if boxes}
-
-
-def _union(boxes: Any) -> Box:
-    present = list(boxes)
-    if not present:
-        return slice(0, 0), slice(0, 0), slice(0, 0)
-    edges = zip(*present, strict=True)
-    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in edges)  # type: ignore[return-value]
+    return {index: around(boxes) for index, boxes in pairs.items() if boxes}
 
 
 def _target_counts(table: NDArray[np.int64], member: Array) -> Confusion:
@@ -123,14 +114,21 @@ def _target_counts(table: NDArray[np.int64], member: Array) -> Confusion:
     return Confusion(*(int(cell.sum()) for cell in cells))
 
 
-def _count_metrics(counts: Confusion, voxel_ml: float) -> Metrics:
-    empty = {(0, 0): "both", (0, 1): "prediction", (1, 0): "reference"}
-    state = empty.get((int(counts.predicted > 0), int(counts.expected > 0)))
+def overlap_metrics(counts: Confusion) -> Metrics:
+    """dice, iou, sensitivity and precision; None where they say nothing."""
     return {
         "dice": overlap.dice(counts),
         "iou": overlap.iou(counts),
         "sensitivity": overlap.sensitivity(counts),
         "precision": overlap.precision(counts),
+    }
+
+
+def volume_metrics(counts: Confusion, voxel_ml: float) -> Metrics:
+    """Volumes of both masks, their difference, and `empty` where at least one of them is."""
+    empty = {(0, 0): "both", (0, 1): "prediction", (1, 0): "reference"}
+    state = empty.get((int(counts.predicted > 0), int(counts.expected > 0)))
+    return {
         "volume_ml": counts.predicted * voxel_ml,
         "reference_volume_ml": counts.expected * voxel_ml,
         "volume_error_ml": overlap.volume_error_ml(counts, voxel_ml=voxel_ml),

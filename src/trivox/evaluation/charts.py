@@ -5,19 +5,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trivox.evaluation.figures import png
+from trivox.evaluation.figures import LINES, PALETTE, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#6b7280", "#1f2937"
 MAXIMUM_BOXES = 40
+OF_LABEL = "validation_dice/"
 
 Records = Sequence[Mapping[str, Any]]
 
 
 def training_curves(records: Records) -> bytes | None:
-    """Loss, validation Dice and learning rate by epoch, from the lines of metrics.jsonl; None without any epoch."""
+    """Loss, validation Dice and learning rate by epoch, from the lines of metrics.jsonl; None without any epoch.
+
+    The Dice of each label or region (`validation_dice/NAME`) is drawn where there are 2 to 7, in the colours of the figures.
+    """
     from matplotlib.figure import Figure
 
     epochs = [record for record in records if record.get("kind") == "epoch"]
@@ -28,8 +32,12 @@ def training_curves(records: Records) -> bytes | None:
     _line(loss, epochs, "train_loss", "training", BLUE)
     _line(loss, epochs, "validation_loss", "validation", ORANGE)
     loss.set_ylabel("loss")
-    _line(dice, epochs, "validation_dice", "each epoch", GREEN, alpha=0.45)
-    _line(dice, epochs, "validation_dice_ema", "smoothed", GREEN, linewidth=2.2)
+    names = list(dict.fromkeys(key for epoch in epochs for key in epoch if key.startswith(OF_LABEL)))
+    for i, key in enumerate(names if 1 < len(names) <= len(PALETTE) else []):
+        name = _escaped(key.removeprefix(OF_LABEL))
+        _line(dice, epochs, key, name, PALETTE[i], linestyle=LINES[i % len(LINES)], linewidth=1.4)
+    _line(dice, epochs, "validation_dice", "mean, each epoch", INK, alpha=0.4)
+    _line(dice, epochs, "validation_dice_ema", "mean, smoothed", INK, linewidth=2.2)
     dice.set_ylabel("validation Dice")
     dice.set_ylim(0, 1)
     _line(rate, epochs, "lr", "learning rate", GREY)
@@ -40,7 +48,7 @@ def training_curves(records: Records) -> bytes | None:
     for axes in (loss, dice, rate):
         _plain(axes)
         if len(axes.lines) > 1:
-            axes.legend(frameon=False, fontsize=9)
+            axes.legend(frameon=False, fontsize=9, ncols=2 if len(axes.lines) > 3 else 1, handlelength=2.8)
     return png(figure)
 
 
@@ -57,8 +65,10 @@ def box_plots(metrics: Mapping[str, Any]) -> bytes | None:
         return None
     names = _worst(names, metrics) if len(names) > MAXIMUM_BOXES else names
     figure = Figure(figsize=(10, 1.3 + 0.42 * len(names)), dpi=110, layout="constrained", facecolor="white")
-    panels = figure.subplots(1, 3, sharey=True)
     titles = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "nsd": _nsd_title(metrics)}
+    if not any("nsd" in row for case in cases.values() for row in case.values()):  # some conventions have none
+        del titles["nsd"]
+    panels = figure.subplots(1, len(titles), sharey=True)
     for axes, (metric, title) in zip(panels, titles.items(), strict=True):
         values = [_known(case.get(name, {}).get(metric) for case in cases.values()) for name in names]
         _boxes(axes, values)

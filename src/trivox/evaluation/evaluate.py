@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import DataError, GeometryError
-from trivox.evaluation.cases import DEFAULT_TOLERANCE_MM, IfMissed, Metrics, Tolerance, convention, evaluate_case
+from trivox.errors import BundleError, DataError, GeometryError
+from trivox.evaluation.cases import Metrics
+from trivox.evaluation.conventions import Convention, Trivox, choose_convention
 from trivox.evaluation.statistics import summarise
+from trivox.files import read_json
 from trivox.inference.kinds import EXTRAS
-from trivox.volumes import describe_mismatch, read_header, read_labels
+from trivox.volumes import describe_mismatch, read_header, read_labels, spacing_of
 
-AVERAGED = ("dice", "iou", "sensitivity", "precision", "hd95_mm", "assd_mm", "nsd", "nsd_voxel")
 VOLUMES = ("volume_ml", "reference_volume_ml", "volume_error_ml", "volume_error_percent")
+NO_STATISTICS = ("empty", "lesions")
+LESION_COUNTS = "lesions_"
 EMPTY_COUNTS = {"both": "n_empty", "prediction": "n_missed", "reference": "n_spurious"}
 
 CaseMetrics = Mapping[str, Mapping[str, Metrics]]
@@ -23,6 +26,15 @@ class _Pair(NamedTuple):
     case: str
     prediction: Path
     reference: Path
+    labels: LabelScheme | None
+
+
+class _References(NamedTuple):
+    """Label map and own label scheme of each case, and whether each of them should have a prediction."""
+
+    files: dict[str, tuple[Path, LabelScheme | None]]
+    labels: LabelScheme | None
+    complete: bool
 
 
 def evaluate_folders(
@@ -30,51 +42,68 @@ def evaluate_folders(
     references: Path,
     *,
     labels: LabelScheme | None = None,
-    tolerance_mm: Tolerance = DEFAULT_TOLERANCE_MM,
-    hd95_if_missed: IfMissed = "null",
+    convention: str | Convention = "trivox",
     workers: int = 2,
 ) -> dict[str, Any]:
     """Compare label maps with the same name; returns what metrics.json holds.
 
     predictions: a folder of label maps (or one file). references: the same, or a dataset in any layout. labels: what
-    the values mean; None: as the dataset says, else each value found is a label named `label_<value>`.
+    the values mean; None: as the dataset says, else each value found is a label named `label_<value>`. convention: how
+    a case is measured, by name (`CONVENTIONS`) or with its parameters.
     Files without counterpart are listed under `warnings`. Raises `DataError` if no case is in both, `GeometryError`
     naming every case whose two label maps lie on different grids, `LabelError` for undeclared values.
     """
+    rules = choose_convention(convention) if isinstance(convention, str) else convention
     pairs, declared, warnings = _pair(predictions, references)
     _require_same_grids(pairs)
     scheme = labels or declared or _found_labels(pairs, references)
+    if rules.name != "trivox" and not scheme.regions:
+        warnings.append(
+            f"{references}: declares no regions, so each label is measured by itself; give the dataset folder to measure "
+            "the regions of the challenge"
+        )
 
     def one(pair: _Pair) -> dict[str, Metrics]:
         predicted, expected = read_labels(pair.prediction), read_labels(pair.reference)
-        return evaluate_case(
-            scheme.encode(predicted.array[0], where=f"{pair.case}: prediction"),
-            scheme.encode(expected.array[0], where=f"{pair.case}: reference"),
+        own = scheme if labels else _own_labels(pair, scheme)
+        return rules.evaluate(
+            own.encode(predicted.array[0], where=f"{pair.case}: prediction"),
+            own.encode(expected.array[0], where=f"{pair.case}: reference"),
             spacing=expected.spacing,
-            targets=scheme.targets,
-            tolerance_mm=tolerance_mm,
-            hd95_if_missed=hd95_if_missed,
+            targets=own.targets,
         )
 
+    if rules.needs_1_mm:
+        warnings += _other_spacings(pairs, rules.name)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         cases = dict(zip((pair.case for pair in pairs), pool.map(one, pairs), strict=True))
-    return collect_metrics(cases, tolerance_mm=tolerance_mm, hd95_if_missed=hd95_if_missed, warnings=warnings)
+    return collect_metrics(cases, convention=rules, warnings=warnings)
 
 
 def collect_metrics(
     cases: CaseMetrics,
     *,
-    tolerance_mm: Tolerance = DEFAULT_TOLERANCE_MM,
-    hd95_if_missed: IfMissed = "null",
+    convention: Convention = Trivox(),  # noqa: B008 - frozen
     warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The content of metrics.json from the metrics of each case; for results that never were files."""
     return {
-        "convention": convention(tolerance_mm=tolerance_mm, hd95_if_missed=hd95_if_missed),
+        "convention": convention.describe(),
         "cases": cases,
         "summary": summarise_cases(cases),
         "warnings": list(warnings),
     }
+
+
+def read_metrics(file: Path) -> dict[str, Any]:
+    """The content of a metrics.json; raises `BundleError` for anything else."""
+    content = read_json(file)
+    parts = [content.get(key) for key in ("summary", "cases", "convention")] if isinstance(content, dict) else [None]
+    cases = parts[1].values() if len(parts) == 3 and isinstance(parts[1], dict) else ()
+    rows = [row for case in cases for row in (case.values() if isinstance(case, dict) else [None])]
+    if not all(isinstance(part, dict) for part in (*parts, *rows)):
+        raise BundleError(f"{file}: is no metrics.json; give a run or what 'trivox evaluate' wrote")
+    return dict(content)
 
 
 def summarise_cases(cases: CaseMetrics) -> dict[str, dict[str, Any]]:
@@ -83,13 +112,15 @@ def summarise_cases(cases: CaseMetrics) -> dict[str, dict[str, Any]]:
     `n_empty`, `n_missed`, `n_spurious` count the cases where both masks, the prediction or the reference are empty.
     """
     names = list(dict.fromkeys(name for case in cases.values() for name in case))
+    measured = _measured(row for case in cases.values() for row in case.values())
     summary: dict[str, dict[str, Any]] = {}
     for name in names:
         rows = [case[name] for case in cases.values() if name in case]
-        statistics = {metric: summarise(_column(rows, metric)) for metric in (*AVERAGED, *VOLUMES)}
+        statistics = {metric: summarise(_column(rows, metric)) for metric in measured}
         counts = {key: sum(row.get("empty") == state for row in rows) for state, key in EMPTY_COUNTS.items()}
         summary[name] = {**statistics, **counts}
-    means = {metric: [_mean(_column(case.values(), metric)) for case in cases.values()] for metric in AVERAGED}
+    averaged = [metric for metric in measured if metric not in VOLUMES and not metric.startswith(LESION_COUNTS)]
+    means = {metric: [_mean(_column(case.values(), metric)) for case in cases.values()] for metric in averaged}
     summary[mean_row(names)] = {metric: summarise(values) for metric, values in means.items()}
     return summary
 
@@ -100,8 +131,13 @@ def mean_row(labels: Iterable[str]) -> str:
 
 
 def _column(rows: Iterable[Metrics], metric: str) -> list[float | None]:
-    values = (row.get(metric) for row in rows)
-    return [None if isinstance(value, str) else value for value in values]
+    return [row.get(metric) for row in rows]
+
+
+def _measured(rows: Iterable[Metrics]) -> list[str]:
+    """Names of all metrics that have statistics, in the order of their first appearance."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if name not in NO_STATISTICS]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -113,7 +149,8 @@ def _pair(predictions: Path, references: Path) -> tuple[list[_Pair], LabelScheme
     predicted = _label_maps(predictions)
     if not predicted:
         raise DataError(f"{predictions}: no label maps found; give the folder that 'trivox predict' wrote")
-    expected, declared, complete = _references(references, predicted)
+    found = _references(references, predicted)
+    expected = found.files
     if predictions.is_file() and references.is_file() and len(expected) == 1:
         expected = dict(zip(predicted, expected.values(), strict=True))
     common = sorted(set(predicted) & set(expected))
@@ -125,9 +162,9 @@ def _pair(predictions: Path, references: Path) -> tuple[list[_Pair], LabelScheme
     warnings = [f"prediction without reference, not measured: {_few(missing)}"
                 for missing in [sorted(set(predicted) - set(expected))] if missing]  # fmt: skip
     unpredicted = sorted(set(expected) - set(predicted))
-    if unpredicted and complete:
+    if unpredicted and found.complete:
         warnings.append(f"reference without prediction, not measured: {_few(unpredicted)}")
-    return [_Pair(case, predicted[case], expected[case]) for case in common], declared, warnings
+    return [_Pair(case, predicted[case], *expected[case]) for case in common], found.labels, warnings
 
 
 def _label_maps(path: Path) -> dict[str, Path]:
@@ -143,20 +180,24 @@ def _label_maps(path: Path) -> dict[str, Path]:
     return {stem: file for stem, file in found.items() if stem not in beside}
 
 
-def _references(path: Path, predicted: Mapping[str, Path]) -> tuple[dict[str, Path], LabelScheme | None, bool]:
-    """Reference of each case, the labels they declare, and whether each of them should have a prediction.
-
-    Of a plain folder all should; of a dataset usually only some cases (a fold, the test set) were predicted.
-    """
+def _references(path: Path, predicted: Mapping[str, Path]) -> _References:
+    """What to compare with. Of a plain folder all should be predicted; of a dataset usually only some are (a fold...)."""
     from trivox.datasets.folders import LABEL_SUFFIX
     from trivox.datasets.layouts import load_dataset
 
     files = _label_maps(path)
     if files:
-        named = {name if name in predicted else LABEL_SUFFIX.sub("", name): file for name, file in files.items()}
-        return named, None, True
+        names = {name if name in predicted else LABEL_SUFFIX.sub("", name): file for name, file in files.items()}
+        return _References({name: (file, None) for name, file in names.items()}, None, True)
     dataset = load_dataset(path)
-    return {case.name: case.label for case in dataset.cases if case.label}, dataset.labels, False
+    return _References({c.name: (c.label, c.labels) for c in dataset.cases if c.label}, dataset.labels, False)
+
+
+def _own_labels(pair: _Pair, scheme: LabelScheme) -> LabelScheme:
+    """How the label maps of a case are written: its own way where that contradicts the dataset's."""
+    own = pair.labels
+    agrees = own is None or own.labels.items() <= scheme.labels.items()
+    return scheme if own is None or agrees else own
 
 
 def _require_same_grids(pairs: Sequence[_Pair]) -> None:
@@ -169,6 +210,16 @@ def _require_same_grids(pairs: Sequence[_Pair]) -> None:
             mismatches.append(f"{pair.case}: prediction and reference do not share a grid, {mismatch}")
     if mismatches:
         raise GeometryError(f"{_few(mismatches, separator='; ')}; predict on the grid of the references, or resample")
+
+
+def _other_spacings(pairs: Sequence[_Pair], convention: str) -> list[str]:
+    """A warning if cases do not have the spacing that the convention takes for granted."""
+    other = [
+        pair.case for pair in pairs if any(abs(mm - 1) > 1e-3 for mm in spacing_of(read_header(pair.reference).affine))
+    ]
+    if not other:
+        return []
+    return [f"{convention} counts distances of whole regions in voxels, which are not 1 mm wide in {_few(other)}"]
 
 
 def _found_labels(pairs: Sequence[_Pair], where: Path) -> LabelScheme:

@@ -14,7 +14,6 @@ from trivox.evaluation.figures import (
     INK,
     MARGIN,
     PALETTE,
-    PLANES,
     WIDTH,
     Plane,
     frame_plane,
@@ -23,6 +22,7 @@ from trivox.evaluation.figures import (
     panel,
     png,
     scale_bar,
+    shown_planes,
 )
 from trivox.volumes import Array, Shape, Spacing
 
@@ -78,7 +78,7 @@ def heat_figure(scene: Scene, maps: Sequence[HeatMap], *, title: str, note: str)
     """PNG with a row for the image and one for each map, in the planes through the scene's point."""
     from matplotlib.figure import Figure
 
-    planes = _planes(scene.image.shape)
+    planes = shown_planes(scene.image.shape)
     sizes = [_extent(plane, scene.image.shape, scene.spacing) for plane in planes]
     across, tallest = sum(w for w, _ in sizes), max(h for _, h in sizes)
     scale = min((WIDTH - 2 * MARGIN * len(planes) - BAR) / across, ROW_HEIGHT / tallest)  # inches per mm
@@ -111,7 +111,7 @@ def feature_figure(scene: Scene, stages: Sequence[StageMaps], *, title: str, not
     """PNG with a row a stage: the image's slice through the scene's point, then the stage's maps over it."""
     from matplotlib.figure import Figure
 
-    plane = max(_planes(scene.image.shape), key=lambda p: scene.image.shape[p.rows] * scene.image.shape[p.columns])
+    plane = max(shown_planes(scene.image.shape), key=lambda p: scene.image.shape[p.rows] * scene.image.shape[p.columns])
     w, h = _extent(plane, scene.image.shape, scene.spacing)
     columns = 1 + max((len(stage.maps) for stage in stages), default=0)
     scale = min((WIDTH - 2 * MARGIN * columns) / (columns * w), CELL_HEIGHT / h)
@@ -138,11 +138,6 @@ def feature_figure(scene: Scene, stages: Sequence[StageMaps], *, title: str, not
                 scale_bar(axes, w, scale)
     _signed_bar(figure)
     return png(figure)
-
-
-def _planes(shape: Sequence[int]) -> list[Plane]:
-    """Planes that show more than a line of voxels."""
-    return [p for p in PLANES if shape[p.rows] > 1 and shape[p.columns] > 1] or [PLANES[0]]
 
 
 def _extent(plane: Plane, shape: Sequence[int], voxel_mm: Spacing) -> tuple[float, float]:

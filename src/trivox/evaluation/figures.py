@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trivox.evaluation.case_view import best_slices
 from trivox.volumes import Array, Spacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
-"""Okabe and Ito 2008: told apart with every common colour blindness; black left out."""
+PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
+"""Okabe and Ito 2008: told apart with every common colour blindness; black left out, yellow (faint on white) last."""
+
+LINES: tuple[Any, ...] = ("solid", (0, (4.5, 1.5)), (0, (1.6, 0.9)), (0, (6, 1.3, 1.2, 1.3)))
+"""With 4 kinds of lines and 7 colours, 28 labels look different; the first four also in grey."""
 
 BACKGROUND, INK = "#15181c", "#e8eaed"
 MARGIN, HEADER, FOOTER, LEGEND_ROW = 0.42, 0.85, 0.62, 0.26  # inches around each panel, and of a row of the legend
@@ -51,6 +55,11 @@ PLANES = (
 )
 
 
+def shown_planes(shape: Sequence[int]) -> list[Plane]:
+    """Planes that show more than a line of voxels."""
+    return [p for p in PLANES if shape[p.rows] > 1 and shape[p.columns] > 1] or [PLANES[0]]
+
+
 def overlay_figure(
     image: Array,
     prediction: Array,
@@ -60,7 +69,7 @@ def overlay_figure(
     names: Sequence[str],
     title: str,
 ) -> bytes:
-    """PNG of the axial, coronal and sagittal slices with the largest area of the reference (else of the prediction).
+    """PNG of the axial, coronal and sagittal slices that show the reference (else the prediction) best.
 
     image, prediction, reference: `(z, y, x)` on one canonical grid (x to the right, y to the front, z upwards); spacing
     in mm `(z, y, x)`. names: of the indices 1, 2, ... in the label arrays. The prediction is filled, the reference
@@ -69,7 +78,7 @@ def overlay_figure(
     from matplotlib.figure import Figure
 
     shown = prediction if reference is None or not (reference > 0).any() else reference
-    slices = [_largest_slice(shown, plane.axis) for plane in PLANES]
+    slices = best_slices(shown, [(index,) for index in range(1, max(len(names), int(shown.max())) + 1)])
     cuts = [plane.cut(array, index) for plane, index in zip(PLANES, slices, strict=True) for array in
             ((prediction,) if reference is None else (prediction, reference))]  # fmt: skip
     colours = _colours(cuts, len(names))
@@ -98,11 +107,6 @@ def png(figure: "Figure") -> bytes:
     buffer = BytesIO()
     figure.savefig(buffer, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
     return buffer.getvalue()
-
-
-def _largest_slice(labels: Array, axis: int) -> int:
-    areas = (labels > 0).sum(axis=tuple(other for other in range(3) if other != axis))
-    return int(areas.argmax()) if areas.any() else areas.size // 2
 
 
 def grey_range(planes: Sequence[Array]) -> tuple[float, float]:
@@ -176,21 +180,29 @@ def _filled(labels: Array, colours: Mapping[int, str]) -> Array:
 
 
 def outline(axes: "Axes", labels: Array, row_mm: float, column_mm: float, colours: Mapping[int, str]) -> None:
-    """The outline of each label; a rim of background closes outlines at the image's border."""
-    padded = np.pad(labels, 1)
+    """The outline of each label."""
+    for value in np.unique(labels[labels > 0]).tolist():
+        for width, colour in ((2.6, "black"), (1.3, colours[value])):
+            outline_mask(axes, labels == value, row_mm, column_mm, colour, width=width)
+
+
+def outline_mask(
+    axes: "Axes", mask: Array, row_mm: float, column_mm: float, colour: str, *, width: float, line: Any = "solid"
+) -> None:
+    """The outline of a mask `(rows, columns)`, `width` points wide; nothing if it is empty."""
+    if not mask.any():
+        return
+    padded = np.pad(mask, 1).astype(float)  # background around it closes outlines at the image's border
     rows = (np.arange(padded.shape[0]) - 0.5) * row_mm
     columns = (np.arange(padded.shape[1]) - 0.5) * column_mm
-    for value in np.unique(labels[labels > 0]).tolist():
-        mask = (padded == value).astype(float)
-        for width, colour in ((2.6, "black"), (1.3, colours[value])):
-            axes.contour(columns, rows, mask, levels=[0.5], colors=[colour], linewidths=width)
+    axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=width, linestyles=[line])
 
 
-def scale_bar(axes: "Axes", width_mm: float, scale: float) -> None:
-    """A bar of a round length below the panel, about a quarter as wide; all planes share the scale."""
+def scale_bar(axes: "Axes", width_mm: float, scale: float, *, below_points: float = 24) -> None:
+    """A bar of a round length below the panel, about a quarter as wide; scale: inches per mm, shared by all planes."""
     steps = [step * 10**power for power in range(-1, 4) for step in (1, 2, 5)]
     length = max([step for step in steps if step <= width_mm / 3], default=steps[0])
-    down = -24 / 72 / scale  # mm below the panel: clear of the orientation mark
+    down = -below_points / 72 / scale  # mm below the panel: clear of the orientation mark
     axes.plot([0, length], [down, down], color=INK, linewidth=2.5, solid_capstyle="butt", clip_on=False)
     axes.text(length, down, f"  {length:g} mm", color=INK, fontsize=9, va="center", ha="left")
 

@@ -1,13 +1,14 @@
 """The report: one HTML file that needs nothing else, to read, print, mail and archive."""
 
-import base64
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trivox.evaluation.charts import box_plots, reliability_chart, training_curves
 from trivox.evaluation.evaluate import mean_row
+from trivox.evaluation.pages import number, page_environment
+from trivox.evaluation.viewer import Scene
 from trivox.files import write_text
 
 COLUMNS: tuple[tuple[str, str, str, int], ...] = (  # metric, heading, unit, digits
@@ -17,10 +18,29 @@ COLUMNS: tuple[tuple[str, str, str, int], ...] = (  # metric, heading, unit, dig
     ("assd_mm", "ASSD", "mm", 2),
     ("sensitivity", "Sensitivity", "", 3),
     ("precision", "Precision", "", 3),
+    ("specificity", "Specificity", "", 4),
+    ("instance_dice", "Dice of lesions", "", 3),
+    ("instance_hd95_mm", "HD95 of lesions", "mm", 2),
+    ("instance_nsd", "NSD of lesions", "", 3),
+    ("rq", "F1 of lesions", "", 3),
+    ("pq", "PQ", "", 3),
+    ("lesions_found", "Lesions found", "", 1),
+    ("lesions_missed", "Lesions missed", "", 1),
+    ("lesions_spurious", "Spurious lesions", "", 1),
+    ("whole_dice", "Dice of the region", "", 3),
+    ("whole_hd95_mm", "HD95 of the region", "mm", 2),
     ("volume_error_percent", "Volume error", "%", 1),
 )
 HEADLINES = COLUMNS[:3]
-MISSING = "–"
+
+
+@dataclass(frozen=True, eq=False)
+class CasePictures:
+    """What is shown of a case. figures: (caption, PNG). page: file of its surfaces in 3-D, relative to the report."""
+
+    title: str
+    figures: Sequence[tuple[str, bytes]] = field(default_factory=list)
+    page: str | None = None
 
 
 def write_report(
@@ -31,43 +51,49 @@ def write_report(
     plan: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
     records: Sequence[Mapping[str, Any]] = (),
-    overlays: Sequence[tuple[str, bytes]] = (),
+    pictures: Sequence[CasePictures] = (),
+    surfaces: tuple[str, Scene] | None = None,
     warnings: Sequence[str] = (),
     facts: Mapping[str, str] | None = None,
 ) -> None:
     """Write the report to `out` atomically.
 
     metrics: content of metrics.json, or empty. plan, recipe: content of their JSON files. records: lines of
-    metrics.jsonl. overlays: (caption, PNG), in the order shown. facts: name -> value, shown at the top (device,
-    training time...). All text is escaped; the page loads nothing from anywhere.
+    metrics.jsonl. pictures: cases, in the order shown. surfaces: caption and scene of the one case that can be turned on
+    the page itself. facts: name -> value, shown at the top (device, training time...). All text is escaped; the page
+    loads nothing from anywhere.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(number=_number, data_uri=_data_uri, compact=_compact)
-    page = environment.get_template("report.html.j2").render(
-        title=title,
-        headlines=_headlines(metrics),
-        case_count=len(metrics.get("cases", {})),
-        facts=facts or {},
-        columns=COLUMNS,
-        summary=_summary_rows(metrics),
-        rows=_case_rows(metrics),
-        boxes=box_plots(metrics),
-        calibration=_calibration_rows(metrics.get("calibration") or {}),
-        reliability=reliability_chart(metrics.get("calibration") or {}),
-        trust=_trust_lines(metrics.get("calibration") or {}),
-        curves=training_curves(records),
-        overlays=overlays,
-        plan=_plan_rows(plan or {}),
-        recipe=dict(recipe or {}),
-        warnings=list(dict.fromkeys([*warnings, *metrics.get("warnings", [])])),
-        convention={**metrics.get("convention", {}), **_calibration_convention(metrics.get("calibration") or {})},
+    page = (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            headlines=_headlines(metrics),
+            case_count=len(metrics.get("cases", {})),
+            facts=facts or {},
+            columns=_columns(metrics),
+            summary=_summary_rows(metrics),
+            rows=_case_rows(metrics),
+            boxes=box_plots(metrics),
+            calibration=_calibration_rows(metrics.get("calibration") or {}),
+            reliability=reliability_chart(metrics.get("calibration") or {}),
+            trust=_trust_lines(metrics.get("calibration") or {}),
+            curves=training_curves(records),
+            pictures=pictures,
+            surfaces=surfaces,
+            plan=_plan_rows(plan or {}),
+            recipe=dict(recipe or {}),
+            warnings=list(dict.fromkeys([*warnings, *metrics.get("warnings", [])])),
+            convention={**metrics.get("convention", {}), **_calibration_convention(metrics.get("calibration") or {})},
+        )
     )
     write_text(out, page)
+
+
+def _columns(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, int]]:
+    """What this metrics.json holds; conventions differ in it."""
+    held = {metric for case in metrics.get("cases", {}).values() for row in case.values() for metric in row}
+    return [column for column in COLUMNS if column[0] in held]
 
 
 def _headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -126,19 +152,19 @@ def _trust_lines(calibration: Mapping[str, Any]) -> list[str]:
     if not calibration:
         return []
     doubt, rule = calibration.get("doubt") or {}, calibration.get("abstention")
-    lines = [f"Temperature {_number(calibration.get('temperature'), 3)}: logits are divided by it."]
+    lines = [f"Temperature {number(calibration.get('temperature'), 3)}: logits are divided by it."]
     if calibration.get("error_ranking_auroc") is not None:
         lines.append(f"Entropy ranks wrong voxels above right ones with an AUROC of "
-                     f"{_number(calibration['error_ranking_auroc'], 3)}.")  # fmt: skip
+                     f"{number(calibration['error_ranking_auroc'], 3)}.")  # fmt: skip
     if doubt.get("spearman_with_dice") is not None:
         lines.append(f"Mean entropy in the predicted foreground and Dice of a case: Spearman "
-                     f"{_number(doubt['spearman_with_dice'], 2)} over {doubt['cases']} cases.")  # fmt: skip
+                     f"{number(doubt['spearman_with_dice'], 2)} over {doubt['cases']} cases.")  # fmt: skip
     if rule is None:
         lines.append("Too few validation cases to choose when a case is flagged.")
     else:
-        lines.append(f"A case is flagged above {_number(rule['threshold'], 3)} nats: {rule['flagged']} of "
+        lines.append(f"A case is flagged above {number(rule['threshold'], 3)} nats: {rule['flagged']} of "
                      f"{rule['cases']} validation cases, {rule['flagged_poor']} of the {rule['poor']} with a Dice below "
-                     f"{_number(rule['poor_dice'], 3)}.")  # fmt: skip
+                     f"{number(rule['poor_dice'], 3)}.")  # fmt: skip
     return lines
 
 
@@ -152,30 +178,3 @@ def _plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
     fields = [(name, value, str(reasons.pop(name, ""))) for name, value in plan.items() if name != "reasons"]
     fields.sort(key=lambda field: not field[2])
     return [*fields, *((name, None, str(reason)) for name, reason in reasons.items())]
-
-
-def _number(value: Any, digits: int = 3) -> str:
-    """A number with a proper minus sign; a dash for what is not known."""
-    if not isinstance(value, int | float) or value != value:
-        return MISSING
-    text = f"{value:.{digits}f}"
-    return text.replace("-", "\u2212") if float(text) else text.removeprefix("-")
-
-
-def _compact(value: Any) -> str:
-    """A setting on one line: text as it is, anything else as JSON; floats with six digits."""
-    if value is None or isinstance(value, str):
-        return value or MISSING
-    return json.dumps(_rounded(value), ensure_ascii=False, default=str)
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, Iterable) and not isinstance(value, str) else value
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivox.evaluation.mesh_areas import CORNERS, element_areas
+from trivox.evaluation.nearest import distances_to
 from trivox.evaluation.overlap import require_same_shape
 from trivox.volumes import Array, Spacing
 
@@ -51,6 +52,12 @@ class SurfaceDistances:
             _weighted_percentile(self.to_reference, self.prediction_weights, percentile),
             _weighted_percentile(self.to_prediction, self.reference_weights, percentile),
         )
+
+    def pooled_percentile_mm(self, percentile: float = 95.0) -> float | None:
+        """The percentile over the elements of both surfaces together, unweighted, as in MedPy. None if a mask is empty."""
+        if self.empty:
+            return None
+        return float(np.percentile(np.concatenate([self.to_reference, self.to_prediction]), percentile))
 
     def average_mm(self) -> float | None:
         """Average symmetric surface distance in mm: the mean over all elements of both. None if a mask is empty."""
@@ -149,27 +156,13 @@ def _nearest(edges: Array, other: Array, spacing: Spacing, limit_mm: float, work
 
     Elements that both surfaces share are at distance 0; only the rest is looked up, which good predictions have few of.
     """
-    points, others = (np.argwhere(mask) * np.asarray(spacing) for mask in (edges, other))
-    shared = edges & other
-    return (
-        _query(points, others, alone=~shared[edges], limit_mm=limit_mm, workers=workers),
-        _query(others, points, alone=~shared[other], limit_mm=limit_mm, workers=workers),
-    )
-
-
-def _query(points: Floats, targets: Floats, *, alone: Array, limit_mm: float, workers: int) -> Floats:
-    from scipy.spatial import cKDTree
-
-    distances = np.zeros(len(points))
-    if not len(targets):
-        distances[:] = np.inf
-    elif alone.any():
-        # Surfaces are evenly spread: the cheap midpoint tree is as good as a balanced one and built much faster.
-        tree = cKDTree(targets, leafsize=32, balanced_tree=False, compact_nodes=False)
-        # The bound is exclusive, and rounding must not drop a distance of exactly the limit.
-        found, _ = tree.query(points[alone], workers=workers, distance_upper_bound=limit_mm * (1 + 1e-6) + 1e-6)
-        distances[alone] = found
-    return distances
+    found = []
+    for own, target in ((edges, other), (other, edges)):
+        alone = own & ~target
+        distances = np.zeros(np.count_nonzero(own))
+        distances[alone[own]] = distances_to(alone, target, spacing=spacing, limit_mm=limit_mm, workers=workers)
+        found.append(distances)
+    return found[0], found[1]
 
 
 def _weighted_percentile(distances: Floats, weights: Floats, percentile: float) -> float:

@@ -1,8 +1,11 @@
-"""Rules that clean a predicted label map. Which ones help is decided on validation cases, never on test cases."""
+"""Rules that clean a predicted label map; `trivox.inference.rule_trials` decides on validation cases which ones help."""
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 
+from trivox.datasets.labels import LabelScheme
+from trivox.errors import BundleError
+from trivox.inference.region_rules import RegionRule, clean_regions
 from trivox.volumes import Array
 
 MIN_GAIN = 1e-5
@@ -10,25 +13,48 @@ MIN_GAIN = 1e-5
 
 
 class Postprocessing(BaseModel):
-    """Rules applied in order: keep only the largest component of the whole foreground, then of single labels.
+    """Rules, applied in this order: two for exclusive labels, whose voxels become background, then those of regions.
 
-    largest_foreground: of everything that is not background; largest_of: label indices, each on its own.
+    largest_foreground: keep the largest component of everything that is not background; largest_of: of label indices,
+    each on its own. Then region by region, outer ones first, with what is removed falling back to the enclosing region:
+    largest_of_regions: names of regions that keep their largest component only; remove_small: name -> volume in mm3 below
+    which a component is removed; replace_small: name -> volume in mm3 below which the region is removed as a whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     largest_foreground: bool = False
     largest_of: tuple[int, ...] = ()
+    largest_of_regions: tuple[str, ...] = ()
+    remove_small: dict[str, NonNegativeFloat] = {}
+    replace_small: dict[str, NonNegativeFloat] = {}
 
-    def apply(self, labels: Array) -> Array:
-        """Cleaned copy of label indices `(z, y, x)`."""
-        if not (self.largest_foreground or self.largest_of):
-            return labels
-        result = np.where(largest_component(labels > 0), labels, 0) if self.largest_foreground else labels
+    def apply(self, labels: Array, scheme: LabelScheme, *, voxel_mm3: float) -> Array:
+        """Cleaned label indices `(z, y, x)`; the same array where nothing is to be done. voxel_mm3: volume of a voxel.
+
+        Raises `BundleError` for rules about regions that the scheme does not have.
+        """
+        result = labels
+        if self.largest_foreground:
+            result = np.where(largest_component(labels > 0), labels, 0)
         if self.largest_of:
-            cleaned = largest_of_each(result)
-            result = np.where(np.isin(result, self.largest_of), cleaned, result)
-        return result
+            result = np.where(np.isin(result, self.largest_of), largest_of_each(result), result)
+        rules = self.of_regions()
+        if unknown := sorted(set(rules) - set(scheme.targets)):
+            raise BundleError(
+                f"postprocessing names {unknown}, but the model finds {list(scheme.targets)}; export it again"
+            )
+        return clean_regions(result, scheme, rules, voxel_mm3=voxel_mm3) if rules else result
+
+    def of_regions(self) -> dict[str, RegionRule]:
+        """The rule of each region that has one."""
+        names = {*self.largest_of_regions, *self.remove_small, *self.replace_small}
+        return {
+            name: RegionRule(
+                name in self.largest_of_regions, self.remove_small.get(name, 0), self.replace_small.get(name, 0)
+            )
+            for name in names
+        }  # fmt: skip
 
 
 def largest_component(mask: Array) -> Array:
@@ -50,46 +76,3 @@ def largest_of_each(labels: Array) -> Array:
         own = own[own > 0]
         keep[own[sizes[own].argmax()]] = True
     return np.where(keep[components], labels, 0)
-
-
-def candidate_dice(prediction: Array, reference: Array, labels: int) -> Array:
-    """Dice `(4, labels)` of a case: as predicted, largest foreground, largest of each label, both; NaN where absent.
-
-    Ignored voxels (reference -1) do not count.
-    """
-    foreground = np.where(largest_component(prediction > 0), prediction, 0)
-    candidates = (prediction, foreground, largest_of_each(prediction), largest_of_each(foreground))
-    valid = reference >= 0
-    return np.stack([_dice(candidate[valid], reference[valid], labels + 1) for candidate in candidates])
-
-
-def _dice(prediction: Array, reference: Array, count: int) -> Array:
-    pairs = np.bincount(prediction.astype(np.int32) * count + reference, minlength=count * count)
-    joint = pairs.reshape(count, count)
-    with np.errstate(invalid="ignore"):
-        return np.asarray((2 * joint.diagonal() / (joint.sum(0) + joint.sum(1)))[1:])
-
-
-def choose_postprocessing(dice: Array) -> tuple[Postprocessing, list[str]]:
-    """Choose from `candidate_dice` of all validation cases, `(case, 4, label)`, by nnU-Net's rule.
-
-    The largest foreground component alone is kept if the mean Dice rises and no label falls; the largest component of
-    a label if that label's Dice rises. Returns the rules and a line about each trial.
-    """
-    means = _mean_over_cases(dice)  # (4, label)
-    gain = float(np.nanmean(means[1]) - np.nanmean(means[0])) if np.isfinite(means[0]).any() else 0.0
-    whole = gain > MIN_GAIN and not (means[1] < means[0] - 1e-9).any()
-    notes = [_note("the whole foreground", gain, whole)]
-    base, own = (means[1], means[3]) if whole else (means[0], means[2])
-    chosen = tuple(index + 1 for index, rise in enumerate(own - base) if rise > MIN_GAIN)
-    notes += [_note(f"label {index + 1}", float(rise), index + 1 in chosen) for index, rise in enumerate(own - base)]
-    return Postprocessing(largest_foreground=whole, largest_of=chosen), notes
-
-
-def _mean_over_cases(dice: Array) -> Array:
-    seen = ~np.isnan(dice)
-    return np.asarray(np.where(seen.any(0), np.nansum(dice, axis=0) / np.maximum(seen.sum(0), 1), np.nan))
-
-
-def _note(what: str, gain: float, kept: bool) -> str:
-    return f"largest component of {what}: {gain:+.5f} Dice on validation, {'kept' if kept else 'left out'}"

@@ -3,32 +3,31 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.reading import crop_volume, read_channels
 from trivox.errors import BundleError, DataError, RecipeError
+from trivox.inference.adapting import about_absent, in_values_of
 from trivox.inference.bundle import Bundle, read_bundle
 from trivox.inference.calibration import Abstention
+from trivox.inference.members import load_member, scaled_member
 from trivox.inference.sampling import BandSampler, VoxelSample
 from trivox.inference.trust import doubt_in_foreground, verdict, volumes_of, votes_of
-from trivox.inference.uncertainty import require_kinds, wake_dropout
-from trivox.inference.voting import Member, Poll, Pollster, label_case, scaled_spacing
-from trivox.inference.windows import SlidingWindows
-from trivox.learning.checkpoints import load_weights
-from trivox.learning.runtime import Runtime, make_runtime
-from trivox.networks import build_network
+from trivox.inference.uncertainty import require_kinds
+from trivox.inference.voting import Member, Poll, Pollster, label_case
+from trivox.learning.runtime import make_runtime
 from trivox.planning.plan import Plan
 from trivox.preparation.grid import GridRecord, PreparedCase, prepare
 from trivox.volumes import Array, Spacing, Volume, affine_from_spacing, case_stem, write_volume
 
-AXES = {"z": 0, "y": 1, "x": 2}
+Missing = Literal["refuse", "zeros"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +57,7 @@ class Predictor:
     members: tuple[Member, ...] = field(repr=False)
     scales: tuple[float, ...] = (1.0,)
     seed: int = 0
+    missing: Missing = "refuse"
 
     @classmethod
     def load(
@@ -71,11 +71,13 @@ class Predictor:
         mc_samples: int = 0,
         scales: Sequence[float] = (1.0,),
         seed: int = 0,
+        missing: Missing = "refuse",
     ) -> "Predictor":
         """Load a run or bundle, or several for an ensemble.
 
         mirror: average over mirrored copies (None: as the bundle says); overlap: of windows, likewise; mc_samples: passes
-        with random dropout, drawn from `seed`; scales: predict with structures that many times as large, and average.
+        with random dropout, drawn from `seed`; scales: predict with structures that many times as large, and average;
+        missing: cases that lack a channel are refused, or predicted with zeros in its place and a warning.
         Raises `BundleError` for a damaged model, models that do not fit together, or `mc_samples` without any dropout.
         """
         if not scales or min(scales) <= 0 or mc_samples < 0:
@@ -92,9 +94,9 @@ class Predictor:
                     f"{bundle.folder}: labels or channels differ from {bundles[0].folder}; they cannot vote together"
                 )
         runtime = make_runtime(device, precision)
-        members = [_member(bundle, runtime, mirror, overlap, mc_samples) for bundle in bundles]
-        scaled = tuple(_scaled(member, scale) for member in members for scale in scales)
-        return cls(bundles, scaled, tuple(scales), seed)
+        members = [load_member(bundle, runtime, mirror, overlap, mc_samples) for bundle in bundles]
+        scaled = tuple(scaled_member(member, scale) for member in members for scale in scales)
+        return cls(bundles, scaled, tuple(scales), seed, missing)
 
     @property
     def labels(self) -> LabelScheme:
@@ -124,6 +126,7 @@ class Predictor:
             "scales": list(self.scales),
             "mc_samples": self.members[0].passes,
             "seed": self.seed,
+            "missing": self.missing,
         }
 
     @property
@@ -162,11 +165,19 @@ class Predictor:
         uncertainty: Sequence[str] = (),
         reference: Array | None = None,
     ) -> Prediction:
-        """Predict from files; errors name the case."""
+        """Predict from files; errors name the case. The label map is written with the case's own values, if it has any."""
+        if case.absent and self.missing == "refuse":
+            names = ", ".join(self.channels[index] for index in case.absent)
+            raise DataError(
+                f"{case.name}: has no {names}; add the file, or predict with zeros in its place by --missing-channels zeros"
+            )
         volume = read_channels(case, channels=len(self.channels))
-        return self.predict_volume(
+        found = self.predict_volume(
             volume, probabilities=probabilities, uncertainty=uncertainty, reference=reference, where=case.name
         )
+        labels, lost = in_values_of(case, found.labels, self.labels)
+        warnings = (*found.warnings, *about_absent(case, self.channels, self.bundles), *lost)
+        return replace(found, labels=labels, warnings=warnings)
 
     def predict_volume(
         self,
@@ -194,7 +205,7 @@ class Predictor:
         record = prepared[0].record
         sampler = self._sampler(record, reference)
         raw, poll = self._label(prepared, probabilities or bool(uncertainty), uncertainty, sampler)
-        indices = self._clean(raw)
+        indices = self._clean(raw, record)
         sample = sampler.sample() if sampler is not None else None
         return Prediction(
             labels=record.to_source(self.labels.decode(indices), fill=self.labels.background),
@@ -215,13 +226,15 @@ class Predictor:
             slabs = self.members[0].windows.slabs(prepared[0].image)
             return label_case(slabs, prepared[0].record, self.labels, sampler), None
         spread = bool(kinds or passes)
-        pollster = Pollster(self.members, self.labels, kinds, spread=spread, seed=self.seed, clean=self._clean)
+        clean = partial(self._clean, record=prepared[0].record)
+        pollster = Pollster(self.members, self.labels, kinds, spread=spread, seed=self.seed, clean=clean)
         poll = pollster.poll(prepared, sampler)
         return poll.labels, poll
 
-    def _clean(self, indices: Array) -> Array:
+    def _clean(self, indices: Array, record: GridRecord) -> Array:
+        voxel_mm3 = record.source.voxel_ml * 1000
         for bundle in self.bundles:
-            indices = bundle.description.postprocessing.apply(indices)
+            indices = bundle.description.postprocessing.apply(indices, self.labels, voxel_mm3=voxel_mm3)
         return indices
 
     def _sampler(self, record: GridRecord, reference: Array | None) -> BandSampler | None:
@@ -249,41 +262,11 @@ class Predictor:
         return whole
 
 
-def _member(bundle: Bundle, runtime: Runtime, mirror: bool | None, overlap: float | None, mc_samples: int) -> Member:
-    description = bundle.description
-    plan = description.plan
-    axes = description.mirror_axes if mirror is None else ("z", "y", "x") if mirror else ()
-    networks: list[nn.Module] = []
-    for path in bundle.weight_files():
-        network = build_network(
-            plan.network, plan.topology, channels=len(plan.channels), outputs=plan.labels.output_channels,
-            options=plan.network_options,
-        )  # fmt: skip
-        try:
-            network.load_state_dict(load_weights(path))
-        except RuntimeError as error:
-            raise BundleError(f"{path}: weights do not fit the plan of the bundle; export it again") from error
-        networks.append(network.to(runtime.device).eval())
-        if mc_samples:
-            wake_dropout(network)
-    windows = SlidingWindows(
-        networks, plan.patch_size, plan.labels.output_channels, runtime,
-        overlap=description.overlap if overlap is None else overlap,
-        mirror_axes=tuple(AXES[a] for a in axes if plan.patch_size[AXES[a]] > 1),
-    )  # fmt: skip
-    return Member(plan, windows, description.temperature, mc_samples)
-
-
-def _scaled(member: Member, scale: float) -> Member:
-    """The same networks looking at another spacing."""
-    return replace(member, plan=member.plan.model_copy(update={"spacing": scaled_spacing(member.plan, scale)}))
-
-
 def _warnings(case: PreparedCase, plan: Plan) -> list[str]:
     """What makes a prediction doubtful."""
     found = []
     if min(case.record.shape) < 4:
         found.append(f"only {case.record.shape} voxels (z, y, x) at the plan's spacing of {plan.spacing} mm")
-    if not bool(torch.any(case.image != 0)):
+    if not bool(torch.any(case.image[: len(plan.channels)] != 0)):
         found.append("the image is constant")
     return found

@@ -1,8 +1,9 @@
 """From logits on the network's grid to labels on the source's voxels, slab by slab.
 
 Where all eight surrounding voxels agree on the winning class, linear interpolation cannot change it, so the label is copied.
-Only the voxels at boundaries interpolate logits, and only of the classes that win at one of their corners. The cost does
-not grow with the number of classes, and no class can appear that wins nowhere around (a sliver between two others).
+Only the voxels at boundaries interpolate logits, and only of the classes that win at one of their corners. Another class
+can win there only if the interpolated runner-up values exceed the best of those; these few voxels interpolate all classes.
+So the labels are exactly the argmax of all interpolated logits, at a cost that hardly grows with the number of classes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,8 @@ from trivox.inference.windows import Slab
 from trivox.volumes import Shape
 from trivox.volumes.resampling import Corners, corner_weights, gather, mixed_cells, nearest, neighbours
 
+TIE = 1e-5
+"""Rounding of interpolated logits: what is that close is computed for all classes."""
 VOXELS_A_CHUNK = 2**20
 """Restored voxels at a time: bounds the extra memory."""
 
@@ -124,22 +127,49 @@ def _rows(held: Slab, slab: Slab, first: int, last: int) -> Tensor:
     return torch.cat([held.logits[:, first - held.start : last - held.start], there], dim=1)
 
 
+@torch.inference_mode()
 def _winning_class(logits: Tensor, corners: list[Corners]) -> Tensor:
     """Class indices of the new voxels that `corners` describe; see the module."""
-    winners = logits.max(0).indices.to(torch.int16)  # torch's argmax is several times slower than max on CPUs
+    highest, index = logits.max(0)  # torch's argmax is several times slower than max on CPUs
+    winners = index.to(torch.int16)
     lows = [low for low, _, _ in corners]
     result = gather(winners, lows)
     boundary = torch.nonzero(gather(mixed_cells(winners), lows))  # (n, 3)
     flat_logits, flat_winners = logits.reshape(logits.shape[0], -1), winners.reshape(-1)
     shape = (winners.shape[0], winners.shape[1], winners.shape[2])
+    second = _runners_up(logits, index, highest).reshape(-1) if len(logits) > 2 and len(boundary) else None
     for voxels in boundary.split(2**14):
         index, weight = corner_weights(voxels, corners, shape)  # (8, n)
-        result[tuple(voxels.T)] = _best_candidate(flat_logits, flat_winners[index].long(), index, weight)
+        best, value = _best_candidate(flat_logits, flat_winners[index].long(), index, weight)
+        if second is not None:
+            # a class that wins at no corner has there at most the second largest logit
+            open_ones = torch.nonzero((second[index] * weight).sum(0) >= value - TIE)[:, 0]
+            best[open_ones] = _best_of_all(flat_logits, index[:, open_ones], weight[:, open_ones])
+        result[tuple(voxels.T)] = best.to(torch.int16)
     return result
 
 
-def _best_candidate(logits: Tensor, candidates: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """The corner winner with the largest interpolated logit; `(8, n)` candidates, corner indices and weights."""
+def _runners_up(logits: Tensor, winners: Tensor, highest: Tensor) -> Tensor:
+    """The second largest logit of each voxel; the winners are covered for a moment, not copied around."""
+    logits.scatter_(0, winners[None], float("-inf"))
+    second = logits.amax(0)
+    logits.scatter_(0, winners[None], highest[None])
+    return second
+
+
+def _best_of_all(logits: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """The class with the largest interpolated logit of all, the smaller class where two are equal."""
+    parts = []
+    for corner, share in zip(index.split(2**12, 1), weight.split(2**12, 1), strict=True):
+        total = torch.zeros(len(logits), corner.shape[1], device=logits.device)
+        for at, part in zip(corner, share, strict=True):
+            total += logits[:, at] * part
+        parts.append(total.max(0).indices)
+    return torch.cat(parts) if parts else index.new_zeros(0)
+
+
+def _best_candidate(logits: Tensor, candidates: Tensor, index: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The corner winner with the largest interpolated logit, and that; `(8, n)` candidates, corner indices and weights."""
     first = candidates[0]
     other = candidates.max(0).values
     other = torch.where(other == first, candidates.min(0).values, other)
@@ -150,14 +180,14 @@ def _best_candidate(logits: Tensor, candidates: Tensor, index: Tensor, weight: T
     value = torch.maximum(value, other_value)
     many = torch.nonzero(~two)[:, 0]
     if len(many):
-        value, chosen = value[many], best[many]
+        most, chosen = value[many], best[many]
         corner, share = index[:, many], weight[:, many]
         for candidate in candidates[1:, many]:
             found = _interpolated(logits, candidate, corner, share)
-            better = (found > value) | ((found == value) & (candidate < chosen))
-            chosen, value = torch.where(better, candidate, chosen), torch.maximum(found, value)
-        best[many] = chosen
-    return best.to(torch.int16)
+            better = (found > most) | ((found == most) & (candidate < chosen))
+            chosen, most = torch.where(better, candidate, chosen), torch.maximum(found, most)
+        best[many], value[many] = chosen, most
+    return best, value
 
 
 def _interpolated(logits: Tensor, classes: Tensor, index: Tensor, weight: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ class Plan(BaseModel):
 
     axis_order: which canonical axis comes first, second, third in the network's grid (a coarse axis comes first).
     A 2-D plan has `patch_size[0] == 1` and kernels of 1 along it, so that slices need no code of their own.
+    mask_channel: the network also sees where the image is not zero, as its last input.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +63,7 @@ class Plan(BaseModel):
     channels: tuple[str, ...]
     labels: LabelScheme
     normalisations: tuple[Normalisation, ...]
+    mask_channel: bool = False
     axis_order: tuple[int, int, int] = (0, 1, 2)
     spacing: Spacing
     median_shape: Shape
@@ -83,9 +85,16 @@ class Plan(BaseModel):
         return self
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """What the network sees: the channels, and the mask if it has one."""
+        return (*self.channels, *(["mask"] if self.mask_channel else []))
+
+    @property
     def preparation_key(self) -> dict[str, Any]:
         """The part that decides how a stored case looks; a store made under another key is not reused."""
-        fields = {"channels", "labels", "normalisations", "axis_order", "spacing", "format_version"}
+        fields = {
+            "channels", "labels", "normalisations", "mask_channel", "axis_order", "spacing", "format_version",
+        }  # fmt: skip
         return self.model_dump(mode="json", include=fields)
 
 

@@ -34,10 +34,13 @@ def make_plan(
     activation_bytes: int = 4,
     low_resolution: bool = False,
     network_options: Mapping[str, bool | int | float | str] | None = None,
+    mask_channel: bool = False,
+    masked: bool | None = None,
 ) -> Plan:
     """Decide spacing, topology, patch, batch and normalisation; no network is built (< 0.1 s).
 
-    memory_gb, patch_size and batch_size are the dials. Raises `PlanError` for an impossible patch.
+    memory_gb, patch_size and batch_size are the dials. mask_channel: the network also sees where the image is not zero;
+    masked: z-scores are taken there only (None: decided from the data). Raises `PlanError` for an impossible patch.
     """
     if dataset.labels is None:
         raise PlanError(f"{dataset.root}: a plan needs labels; 'trivox check' shows what was found")
@@ -65,18 +68,20 @@ def make_plan(
     if batch_size:
         reasons["batch_size"] = "set by hand"
     reasons["low_resolution"] = "not needed" if low_grid is None else f"would help: spacing {_mm(low_grid)} mm"
-    normalisations = tuple(normalisation(name, fingerprint) for name in dataset.channels)
+    normalisations = tuple(normalisation(name, fingerprint, masked=masked) for name in dataset.channels)
     reasons["normalisation"] = "by channel name: CT uses the foreground's statistics, anything else z-scores each image"
+    reasons["inputs"] = "the channels" + (" and, as asked, the mask of what is not zero" if mask_channel else "")
     if dimension == 2:
         patch, topology = (1, *patch), _as_slices(topology)
     memory = forecast_memory(
-        topology, patch, batch=batch, channels=len(dataset.channels), outputs=outputs, optimizer=optimizer,
+        topology, patch, batch=batch, channels=len(dataset.channels) + mask_channel, outputs=outputs, optimizer=optimizer,
         activation_bytes=activation_bytes,
     )  # fmt: skip
     reasons["memory"] = f"forecast of one {optimizer} step with {activation_bytes * 8}-bit activations"
     return Plan(
         dataset=dataset.name, task=dataset.task, dimension=2 if dimension == 2 else 3, channels=dataset.channels,
-        labels=dataset.labels, normalisations=normalisations, axis_order=order, spacing=_three(grid),
+        labels=dataset.labels, normalisations=normalisations, mask_channel=mask_channel, axis_order=order,
+        spacing=_three(grid),
         median_shape=_three([round(size) for size in median]), patch_size=_three(patch), batch_size=batch,
         batch_dice=dimension == 2 or (low_grid is not None and not low_resolution), network=network, topology=topology,
         network_options=dict(network_options or {}), memory=memory, reasons=reasons,
@@ -222,8 +227,11 @@ def low_resolution_spacing(search: Search, spacing: list[float], median: list[fl
     return None if math.prod(median) / math.prod(size) < 2 else [float(edge) for edge in low]
 
 
-def normalisation(channel: str, fingerprint: Fingerprint) -> Normalisation:
-    """The scheme for a channel name, as nnU-Net chooses it: 'ct', 'nonorm', 'rescale_0_1', 'rgb_to_0_1', else z-score."""
+def normalisation(channel: str, fingerprint: Fingerprint, *, masked: bool | None = None) -> Normalisation:
+    """The scheme for a channel name, as nnU-Net chooses it: 'ct', 'nonorm', 'rescale_0_1', 'rgb_to_0_1', else z-score.
+
+    masked: z-score inside the non-zero mask; None: where cropping took away more than a quarter.
+    """
     name = channel.casefold().replace("-", "_").replace("_to_", "_")
     if name == "ct":
         values = fingerprint.intensities[channel]
@@ -237,7 +245,7 @@ def normalisation(channel: str, fingerprint: Fingerprint) -> Normalisation:
         return Normalisation(scheme="rescale-0-1")
     if name == "rgb_0_1":
         return Normalisation(scheme="rgb-0-1")
-    return Normalisation(scheme="z-score", masked=fingerprint.relative_size < 3 / 4)
+    return Normalisation(scheme="z-score", masked=fingerprint.relative_size < 3 / 4 if masked is None else masked)
 
 
 def describe_plan(plan: Plan) -> list[tuple[str, str, str]]:
@@ -253,10 +261,15 @@ def describe_plan(plan: Plan) -> list[tuple[str, str, str]]:
         ("network", plan.network, why.get("topology", "")),
         ("features", " ".join(map(str, topology.features)), why.get("features", "")),
         ("strides", " ".join("".join(map(str, stride)) for stride in topology.strides), why.get("strides", "")),
-        ("normalisation", ", ".join(n.scheme for n in plan.normalisations), why.get("normalisation", "")),
+        ("inputs", ", ".join(plan.inputs), why.get("inputs", "")),
+        ("normalisation", ", ".join(_scheme(n) for n in plan.normalisations), why.get("normalisation", "")),
         ("low resolution", why.get("low_resolution", ""), "a second configuration for cases much larger than a patch"),
         ("memory (GB)", f"{gigabytes:.2f}", why.get("memory", "")),
     ]
+
+
+def _scheme(how: Normalisation) -> str:
+    return f"{how.scheme} in the mask" if how.masked else how.scheme
 
 
 def _topology_reasons(topology: Topology) -> dict[str, str]:

@@ -39,7 +39,8 @@ class BatchSource:
     """Batches as a pure function of the step. `positions` are this rank's places in the global batch.
 
     augmentation None gives plain patches (validation). `stream` keeps training and validation draws apart. With `masking`
-    parts of the images are hidden, and in place of the labels comes what was there.
+    parts of the images are hidden, and in place of the labels comes what was there. The last `masks` channels are masks, not
+    pictures: their grey values are left alone.
     """
 
     sampler: PatchSampler
@@ -49,6 +50,7 @@ class BatchSource:
     augmentation: Augmentation | None = None
     stream: int = 0
     masking: Masking | None = None
+    masks: int = 0
 
     def read(self, step: int) -> RawBatch:
         """Draw and read the batch of a step; touches no device and no shared state."""
@@ -81,7 +83,7 @@ class BatchSource:
         request = self.sampler.draw(rng, position)
         if self.augmentation is None:
             return request, None, None
-        channels = self.sampler.store.channels(request.case)
+        channels = self.sampler.store.channels(request.case) - self.masks
         spatial = draw_spatial(rng, self.augmentation, self.sampler.patch_size, self.spacing)
         return request, spatial, draw_intensity(rng, self.augmentation, channels)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from trivox.datasets.reading import Box, CroppedCase
 from trivox.planning.plan import Plan
 from trivox.planning.planner import ANISOTROPY
-from trivox.preparation.normalise import normalise
+from trivox.preparation.normalise import foreground_mask, normalise
 from trivox.volumes import Array, Shape, Spacing, Volume
 from trivox.volumes.geometry import Orientation
 from trivox.volumes.resampling import resize_image, resize_labels
@@ -56,12 +56,15 @@ class PreparedCase:
 def prepare(case: CroppedCase, plan: Plan) -> PreparedCase:
     """Normalise, order the axes and resample a cropped case as the plan says."""
     order = plan.axis_order
-    image = normalise(case.image, plan.normalisations).transpose(0, *(axis + 1 for axis in order))
+    image = _ordered(normalise(case.image, plan.normalisations), order)
     spacing = tuple(case.spacing[axis] for axis in order)
     cropped = tuple(case.shape[axis] for axis in order)
     shape = resampled_shape(cropped, spacing, plan.spacing)  # type: ignore[arg-type]
     coarse = slicewise_axis(spacing, plan.spacing)  # type: ignore[arg-type]
-    resized = resize_image(torch.from_numpy(np.ascontiguousarray(image)), shape, nearest_axis=coarse)
+    resized = resize_image(torch.from_numpy(image), shape, nearest_axis=coarse)
+    if plan.mask_channel:
+        mask = torch.from_numpy(_ordered(foreground_mask(case.image)[None].astype(np.int16), order)[0])
+        resized = torch.cat([resized, resize_labels(mask, shape, nearest_axis=coarse)[None].to(resized.dtype)])
     label = None
     if case.label is not None:
         ordered = np.ascontiguousarray(case.label.transpose(order), dtype=np.int16)
@@ -71,6 +74,11 @@ def prepare(case: CroppedCase, plan: Plan) -> PreparedCase:
         axis_order=order, cropped_shape=cropped, shape=shape, nearest_axis=coarse,  # type: ignore[arg-type]
     )  # fmt: skip
     return PreparedCase(resized, label, record)
+
+
+def _ordered(array: Array, order: tuple[int, int, int]) -> Array:
+    """`(c, z, y, x)` with its axes in the plan's order."""
+    return np.ascontiguousarray(array.transpose(0, *(axis + 1 for axis in order)))
 
 
 def resampled_shape(shape: Shape, spacing: Spacing, target: Spacing) -> Shape:

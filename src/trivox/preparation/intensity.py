@@ -21,6 +21,7 @@ class IntensityChange:
     """What happens to one sample; arrays have one entry a channel, and neutral values mean "leave it"."""
 
     noise_sigma: float
+    """Of every channel but the masks."""
     noise_seed: int
     blur_sigma: Array
     """`(c, 3)` voxels; 0 leaves a channel alone."""
@@ -30,10 +31,12 @@ class IntensityChange:
     gamma_inverted: Array
     gamma: Array
     mirror: tuple[bool, bool, bool]
+    dropped: int | None = None
+    """Channel that is set to zero."""
 
 
 def draw_intensity(rng: np.random.Generator, settings: Augmentation, channels: int) -> IntensityChange:
-    """Draw all intensity changes and mirrored axes of one sample."""
+    """Draw all intensity changes and mirrored axes of one sample with so many channels, masks not counted."""
     s = settings
     taking_part = rng.random((2, channels)) < s.per_channel
     blur = rng.uniform(*s.blur_sigma, (channels, 3)) * (rng.random() < s.blur) * taking_part[0][:, None]
@@ -51,7 +54,15 @@ def draw_intensity(rng: np.random.Generator, settings: Augmentation, channels: i
         gamma_inverted=_factors(rng, s.gamma_inverted, s.gamma_range, channels),
         gamma=_factors(rng, s.gamma, s.gamma_range, channels),
         mirror=tuple(bool(flip and axis in s.mirror_axes) for flip, axis in zip(flips, "zyx", strict=True)),  # type: ignore[arg-type]
+        dropped=_dropped(rng, s, channels),
     )
+
+
+def _dropped(rng: np.random.Generator, settings: Augmentation, channels: int) -> int | None:
+    """Never the only channel."""
+    if channels < 2 or not settings.drop_channel or rng.random() >= settings.drop_channel:
+        return None
+    return int(rng.integers(channels))
 
 
 def _factors(rng: np.random.Generator, probability: float, span: tuple[float, float], channels: int) -> Array:
@@ -63,7 +74,14 @@ def _factors(rng: np.random.Generator, probability: float, span: tuple[float, fl
 
 
 def apply_intensity(images: Tensor, changes: Sequence[IntensityChange]) -> Tensor:
-    """Apply the changes to `(b, c, z, y, x)` in place (mirroring excepted) and return it."""
+    """Apply the changes to `(b, c, z, y, x)` in place (mirroring excepted) and return it.
+
+    Channels beyond those that the changes were drawn for are masks, which only mirroring changes.
+    """
+    masks = images[:, len(changes[0].gamma) :]
+    if masks.shape[1]:
+        pictures = images[:, : len(changes[0].gamma)].contiguous()
+        return torch.cat([apply_intensity(pictures, changes), masks], dim=1)
     _add_noise(images, changes)
     volumes = images.view(-1, *images.shape[2:])  # (b c, z, y, x): every channel on its own from here
     _blur(volumes, np.concatenate([c.blur_sigma for c in changes]))
@@ -72,6 +90,9 @@ def apply_intensity(images: Tensor, changes: Sequence[IntensityChange]) -> Tenso
     _coarsen(volumes, np.concatenate([c.zoom for c in changes]))
     _gamma(volumes, np.concatenate([c.gamma_inverted for c in changes]), sign=-1)
     _gamma(volumes, np.concatenate([c.gamma for c in changes]), sign=1)
+    for image, change in zip(images, changes, strict=True):
+        if change.dropped is not None:
+            image[change.dropped] = 0
     return images
 
 

@@ -14,7 +14,8 @@ def normalise(image: Array, normalisations: Sequence[Normalisation]) -> Array:
     result = np.array(image, dtype=np.float32, order="C")  # a copy: the caller's image stays as it was read
     mask = foreground_mask(image) if any(n.masked for n in normalisations) else None
     for channel, how in zip(result, normalisations, strict=True):
-        _APPLY[how.scheme](channel, how, mask if how.masked else None)
+        if channel.any():  # a channel that the case lacks stays zero under every scheme
+            _APPLY[how.scheme](channel, how, mask if how.masked else None)
     return result
 
 

@@ -1,9 +1,13 @@
 """The demo: the whole way from a folder to a report in a few minutes, on generated phantoms or on the user's own data."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trivox.datasets import PhantomSettings, load_dataset, load_inputs, write_phantoms
+from trivox.datasets.brain_phantoms import BrainPhantomSettings, write_brain_phantoms
 from trivox.errors import RecipeError
 from trivox.evaluation import evaluate_folders
 from trivox.files import read_json, write_json
@@ -13,8 +17,30 @@ from trivox.tasks.console import Console
 from trivox.tasks.reporting import headline
 from trivox.tasks.training import RunRequest, train
 
-DEMOS = ("segmentation",)
 PHANTOMS = PhantomSettings(cases=30, test_cases=6, shape=(32, 64, 64), channels=2)
+BRAINS = BrainPhantomSettings(cases=30, test_cases=6, shape=(48, 60, 52))
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demo shows: the data that it generates in a folder of this name, what they are, and the recipe for them."""
+
+    folder: str
+    write: Callable[[Path], Path]
+    data: str
+    recipe: str | None = None
+
+
+DEMOS = {
+    "segmentation": Demo(
+        "phantoms", partial(write_phantoms, settings=PHANTOMS),
+        f"{PHANTOMS.cases} phantoms (drawn ellipsoids, no patients)",
+    ),
+    "brats": Demo(
+        "brains", partial(write_brain_phantoms, settings=BRAINS),
+        f"{BRAINS.cases} brains with tumours in four sequences (drawn, no patients)", "brats",
+    ),
+}  # fmt: skip
 
 
 SMALL = {
@@ -49,31 +75,33 @@ def run_demo(
         raise RecipeError(f"preset '{preset}' does not exist; choose one of {', '.join(SCALED_DOWN)}")
     source = data
     if source is None:
-        source = out / "phantoms"
-        console.say(f"generating {PHANTOMS.cases} phantoms in {source} (drawn ellipsoids, no patients)")
-        write_phantoms(source, PHANTOMS)
-    settings, run = dict(SCALED_DOWN[preset]), out / "run"
+        source = out / DEMOS[what].folder
+        console.say(f"generating {DEMOS[what].data} in {source}")
+        DEMOS[what].write(source)
+    settings, run, recipe = dict(SCALED_DOWN[preset]), out / "run", DEMOS[what].recipe
     if preset == "fine_tuning":
         minutes /= 2
         settings["pretrained"] = str((out / "first").absolute())
         console.say("first, weights to start from:")
-        _train(source, out / "first", "quick_test", {"minutes": minutes}, device, console)
+        first = RunRequest(source, out / "first", "quick_test", {"minutes": minutes}, device=device, named=recipe)
+        _train(first, console)
         console.say("now, fine-tuning:")
-    metrics = _train(source, run, preset, {"minutes": minutes, **settings}, device, console)
+    request = RunRequest(source, run, preset, {"minutes": minutes, **settings}, device=device, named=recipe)
+    metrics = _train(request, console)
     console.say(f"validation {headline(metrics)}")
     _predict_unseen(source, run, out, device, console)
     console.say(f"open {run / 'report.html'} in a browser; the model is {run / 'bundle'}")
 
 
-def _train(
-    source: Path, run: Path, preset: str, settings: dict[str, Any], device: str, console: Console
-) -> dict[str, Any]:
+def _train(request: RunRequest, console: Console) -> dict[str, Any]:
     """Train, or go on where an earlier demo in the same folder stopped."""
+    run = request.out
     resume = any(run.glob("checkpoints/latest*"))
-    if resume and (kept := read_json(run / "recipe.json").get("preset")) != preset:
-        raise RecipeError(f"{run}: holds a demo of preset {kept}, not {preset}; choose another --out")
-    request = RunRequest(source, run, preset, {} if resume else settings, device=device, resume=resume)
-    return train(request, console=console)
+    if resume and (kept := read_json(run / "recipe.json").get("preset")) != request.preset:
+        raise RecipeError(f"{run}: holds a demo of preset {kept}, not {request.preset}; choose another --out")
+    if resume and (kept := read_json(run / "dataset.json").get("root")) != str(load_dataset(request.dataset).root):
+        raise RecipeError(f"{run}: holds a demo on {kept}, not {request.dataset}; choose another --out")
+    return train(replace(request, overrides={}, resume=True) if resume else request, console=console)
 
 
 def _predict_unseen(source: Path, run: Path, out: Path, device: str, console: Console) -> None:

@@ -34,7 +34,7 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
 
     bundle = read_bundle(path)
     plan, description = bundle.description.plan, bundle.description
-    channels = len(plan.channels)
+    channels = len(plan.inputs)
     facts = {
         "bundle": str(bundle.folder), "identity": bundle.identity, "notice": description.notice, "task": description.task,
         "dataset": plan.dataset, "channels": list(plan.channels), "labels": plan.labels.labels,

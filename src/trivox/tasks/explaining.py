@@ -239,7 +239,7 @@ def _saliency(page: Page) -> tuple[dict[str, Any], bytes]:
         "distance_mm": mean_distance(total, subject.window.point, subject.plan.spacing),
         "share_by_channel": {
             name: float(part.sum()) / everything if everything else None
-            for name, part in zip(subject.plan.channels, gradient, strict=True)
+            for name, part in zip(subject.plan.inputs, gradient, strict=True)
         },
     }  # fmt: skip
     heat = HeatMap(

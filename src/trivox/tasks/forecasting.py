@@ -11,7 +11,7 @@ from trivox.planning.plan import Plan
 def step_memory(plan: Plan, recipe: Recipe, runtime: Runtime, micro: int) -> int:
     """Forecast of the bytes that one training step needs with `micro` samples at a time."""
     forecast = forecast_memory(
-        plan.topology, plan.patch_size, batch=micro, channels=len(plan.channels), outputs=plan.labels.output_channels,
+        plan.topology, plan.patch_size, batch=micro, channels=len(plan.inputs), outputs=plan.labels.output_channels,
         optimizer=recipe.optimizer, deep_supervision=recipe.deep_supervision, activation_bytes=runtime.activation_bytes,
         gradient_checkpointing=recipe.gradient_checkpointing,
     )  # fmt: skip

@@ -1,15 +1,16 @@
 """The stages before training: check, fingerprint, plan, preprocess. Each leaves a file in the run and is reused if there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from trivox.config import Recipe
+from trivox.config import Recipe, make_recipe
 from trivox.datasets import Dataset, check_dataset, load_dataset, make_splits, save_dataset
 from trivox.datasets.splits import Split
 from trivox.errors import DataError, PlanError
 from trivox.files import read_json, write_json
-from trivox.learning.runtime import Runtime
+from trivox.learning.runtime import Runtime, make_runtime
 from trivox.planning.fingerprint import Fingerprint, measure, read_fingerprint, write_fingerprint
 from trivox.planning.plan import Plan, read_plan, write_plan
 from trivox.planning.planner import make_plan
@@ -28,6 +29,15 @@ class Prepared:
     plan: Plan
     splits: tuple[Split, ...]
     store: Store
+
+
+def recipe_for(
+    preset: str | None, overrides: Mapping[str, Any] | None, *, device: str = "auto", named: str | None = None
+) -> Recipe:
+    """The recipe asked for; without a preset, quick_test where there is no GPU (others take weeks), else production."""
+    if preset is None:
+        preset = "quick_test" if make_runtime(device, "auto").device.type == "cpu" else "production"
+    return make_recipe(preset, overrides, named=named)
 
 
 def prepare_run(
@@ -106,6 +116,7 @@ def plan_for(fingerprint: Fingerprint, dataset: Dataset, recipe: Recipe, *, acti
         fingerprint, dataset, network=recipe.network, dimension=2 if patch is not None and len(patch) == 2 else 3,
         memory_gb=recipe.memory_gb, patch_size=patch, batch_size=recipe.batch_size, optimizer=recipe.optimizer,
         activation_bytes=activation_bytes, network_options=recipe.network_options,
+        mask_channel=recipe.mask_channel, masked=recipe.masked_normalisation,
     )  # fmt: skip
 
 

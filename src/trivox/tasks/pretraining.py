@@ -15,7 +15,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trivox.config import Recipe, make_recipe
+from trivox.config import Recipe
 from trivox.datasets import Dataset, LabelScheme, load_dataset, load_inputs, save_dataset
 from trivox.datasets.listing import CHANNEL_SUFFIX, channel_names
 from trivox.errors import FormatError, RecipeError
@@ -33,7 +33,7 @@ from trivox.preparation.preprocess import preprocess
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.forecasting import forecast_training
 from trivox.tasks.preparing import Prepared, checked, fingerprint_of, plan_for, require_fitting, splits_of
-from trivox.tasks.training import RunRequest, batch_source, settle_recipe
+from trivox.tasks.training import RunRequest, asked_recipe, batch_source, settle_recipe
 
 CONVENTION = (
     "validation_r2: 1 - squared error / squared deviation from the channel's mean, over the hidden voxels of all "
@@ -88,7 +88,7 @@ def pretrain(request: RunRequest, *, console: Console | None = None) -> dict[str
     """
     dataset = unlabelled(request.dataset)  # before anything is written
     request = replace(request, task="pretraining", overrides=overrides_of(request.overrides or {}))
-    asked = make_recipe(request.preset, request.overrides)
+    asked = asked_recipe(request)
     if asked.early_stopping is not None or asked.pretrained is not None or asked.freeze_encoder > 0:
         raise RecipeError(
             "pretraining has no Dice and no weights to start from; leave early_stopping, pretrained and freeze_encoder out"
@@ -158,7 +158,7 @@ def _prepare(dataset: Dataset, out: Path, recipe: Recipe, runtime: Runtime, cons
 
 def _network(plan: Plan, outputs: int) -> nn.Module:
     return build_network(
-        plan.network, plan.topology, channels=len(plan.channels), outputs=outputs, options=plan.network_options
+        plan.network, plan.topology, channels=len(plan.inputs), outputs=outputs, options=plan.network_options
     )
 
 
@@ -170,7 +170,7 @@ def _fit(prepared: Prepared, recipe: Recipe, out: Path, runtime: Runtime, consol
     with run_log(out, recipe, say=console.say) as log:
         micro_batch = forecast_training(plan, recipe, runtime, batch=len(training.positions), log=log)
         trainer = Trainer(
-            network=_network(plan, len(plan.channels)),
+            network=_network(plan, len(plan.inputs)),
             objective=MaskedObjective(),
             training=training,
             validation=replace(batch_source(prepared, recipe, split.validation, training=False), masking=masking),
@@ -208,5 +208,5 @@ def _finish(prepared: Prepared, recipe: Recipe, out: Path) -> dict[str, Any]:
 
 def head_names(plan: Plan) -> set[str]:
     """Parameters whose shape follows the number of outputs, whatever the network calls them."""
-    one, other = (_network(plan, outputs).state_dict() for outputs in (len(plan.channels), len(plan.channels) + 1))
+    one, other = (_network(plan, outputs).state_dict() for outputs in (len(plan.inputs), len(plan.inputs) + 1))
     return {name for name, value in one.items() if value.shape != other[name].shape}

@@ -3,39 +3,36 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trivox.config import read_recipe
-from trivox.datasets import read_saved_dataset
-from trivox.datasets.dataset import Case
-from trivox.errors import BundleError, TrivoxError
-from trivox.evaluation import overlay_figure, write_report
-from trivox.evaluation.evaluate import mean_row
+from trivox.errors import BundleError
+from trivox.evaluation import write_report
+from trivox.evaluation.evaluate import mean_row, read_metrics
 from trivox.files import read_json
 from trivox.learning.tracking import read_records
 from trivox.planning.plan import Plan, read_plan
 from trivox.planning.planner import describe_plan
 from trivox.tasks.console import Console
+from trivox.tasks.picturing import picture_cases
 from trivox.version import __version__
-from trivox.volumes import read_labels, read_volume, reorient
-from trivox.volumes.geometry import canonical_orientation
-
-RANKS = ("best", "median", "worst")
 
 
 def report_run(run: Path, *, console: Console, log_folder: Path | None = None, out: Path | None = None) -> Path:
-    """Write `report.html` of a finished run; raises `BundleError` if it has no validation yet."""
+    """Write `report.html` of a finished run and pages of surfaces beside it; raises `BundleError` without validation.
+
+    The report needs no other file: the median case can be turned on it, the pages hold this and others in finer detail.
+    """
     metrics_file = run / "validation" / "metrics.json"
     if not metrics_file.exists():
         raise BundleError(f"{run}: no validation/metrics.json; finish the training (--resume) first")
-    metrics, plan = _read_metrics(metrics_file), read_plan(run / "plan.json")
+    metrics, plan = read_metrics(metrics_file), read_plan(run / "plan.json")
     folder = log_folder or next((f for f in (run, run / "fold0") if (f / "metrics.jsonl").exists()), run)
     records = [r for r in read_records(folder / "metrics.jsonl") if r.get("kind") == "epoch"]
     recipe = read_recipe(read_json(run / "recipe.json")).model_dump(mode="json")
     target = out or run / "report.html"
+    pictures = picture_cases(run, plan, metrics, report=target, console=console)
     write_report(
         target, title=f"{plan.dataset}: {plan.task}", metrics=metrics, plan=_plan_facts(plan), recipe=recipe,
-        records=records, overlays=_overlays(run, plan, metrics, console), warnings=_warnings(run, metrics),
+        records=records, pictures=pictures.cases, surfaces=pictures.surfaces, warnings=_warnings(run, metrics),
         facts=_facts(recipe, records, metrics),
     )  # fmt: skip
     console.say(f"report: {target}")
@@ -44,20 +41,12 @@ def report_run(run: Path, *, console: Console, log_folder: Path | None = None, o
 
 def report_metrics(metrics_file: Path, out: Path) -> Path:
     """A report of a metrics.json alone: tables and box plots."""
-    metrics = _read_metrics(metrics_file)
+    metrics = read_metrics(metrics_file)
     write_report(
-        out, title=metrics_file.stem, metrics=metrics, plan=None, recipe=None, records=[], overlays=[],
+        out, title=metrics_file.stem, metrics=metrics, plan=None, recipe=None, records=[],
         warnings=[str(w) for w in metrics.get("warnings", [])], facts={"trivox": __version__, "source": str(metrics_file)},
     )  # fmt: skip
     return out
-
-
-def _read_metrics(file: Path) -> dict[str, Any]:
-    content = read_json(file)
-    parts = [content.get(key) for key in ("summary", "cases", "convention")] if isinstance(content, dict) else [None]
-    if not all(isinstance(part, dict) for part in parts):
-        raise BundleError(f"{file}: is no metrics.json; give a run or what 'trivox evaluate' wrote")
-    return dict(content)
 
 
 def _plan_facts(plan: Plan) -> dict[str, Any]:
@@ -88,43 +77,6 @@ def _warnings(run: Path, metrics: dict[str, Any]) -> list[str]:
         if len(findings) > 20:
             found.append(f"and {len(findings) - 20} more in check.json")
     return found
-
-
-def _overlays(run: Path, plan: Plan, metrics: dict[str, Any], console: Console) -> list[tuple[str, bytes]]:
-    """Best, median and worst case by mean Dice; a case whose files are gone is left out with a line."""
-    cases = {case.name: case for case in read_saved_dataset(run / "dataset.json").cases}
-    scores = {name: _mean_dice(values) for name, values in metrics["cases"].items()}
-    ordered = sorted((name for name in scores if scores[name] is not None), key=lambda name: -float(scores[name] or 0))
-    if not ordered:
-        return []
-    chosen = dict(zip(RANKS, (ordered[0], ordered[len(ordered) // 2], ordered[-1]), strict=True))
-    figures = []
-    for what, name in chosen.items():
-        try:
-            figure = _overlay(run, plan, cases[name], f"{what}: {name}, mean Dice {scores[name]:.3f}")
-            figures.append((f"{what} case: {name}", figure))
-        except (TrivoxError, KeyError) as error:
-            console.say(f"{name}: no picture ({error})")
-    return figures
-
-
-def _overlay(run: Path, plan: Plan, case: Case, title: str) -> bytes:
-    assert case.label is not None
-    image = read_volume(case.images[0])
-    orientation = canonical_orientation(image.affine)
-    prediction = read_labels(run / "validation" / "predictions" / f"{case.name}.nii.gz")
-    reference = read_labels(case.label)
-    arrays = [orientation.apply(volume.array)[0] for volume in (image, prediction, reference)]
-    indices = [plan.labels.encode(np.ascontiguousarray(array), where=case.name) for array in arrays[1:]]
-    names = sorted(plan.labels.labels, key=lambda name: plan.labels.labels[name])
-    return overlay_figure(
-        arrays[0], indices[0], indices[1], spacing=reorient(image, orientation).spacing, names=names, title=title
-    )
-
-
-def _mean_dice(case: dict[str, dict[str, Any]]) -> float | None:
-    values = [row["dice"] for row in case.values() if row.get("dice") is not None]
-    return sum(values) / len(values) if values else None
 
 
 def headline(metrics: dict[str, Any]) -> str:

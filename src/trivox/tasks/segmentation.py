@@ -1,5 +1,6 @@
 """Segmentation: exclusive labels or overlapping regions, from one or several registered volumes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from trivox.config import Recipe
 from trivox.datasets.labels import LabelScheme
+from trivox.errors import RecipeError
 from trivox.learning.losses import AdaptiveLoss, LossSetup, class_weights, make_loss, region_targets
 from trivox.planning.plan import Plan
 from trivox.volumes import Array
@@ -31,11 +33,13 @@ class SegmentationObjective:
         counts = None if voxels is None else torch.from_numpy(voxels)
         if counts is not None and not plan.labels.exclusive:
             counts = regions.to(counts.dtype) @ counts
+        weights = target_weights(plan.labels, recipe.loss_options.target_weights)
         setup = LossSetup(
             options=recipe.loss_options,
             regions=None if plan.labels.exclusive else regions,
             batch=plan.batch_dice if recipe.batch_dice is None else recipe.batch_dice,
-            class_weights=class_weights(counts, recipe.loss_options),
+            class_weights=_with(class_weights(counts, recipe.loss_options), weights, plan.labels),
+            target_weights=weights,
         )
         return cls(plan.labels, make_loss(recipe.loss, setup), regions)
 
@@ -81,3 +85,24 @@ class SegmentationObjective:
             "validation_iou": sum(overlap) / len(overlap) if overlap else float("nan"),
             **figures,
         }
+
+
+def target_weights(labels: LabelScheme, given: Mapping[str, float]) -> Tensor | None:
+    """Weights `(target,)` by name, 1 where none is given; raises `RecipeError` for names that the labels do not have."""
+    unknown = [name for name in given if name not in labels.targets]
+    if unknown:
+        raise RecipeError(
+            f"recipe setting 'loss_options.target_weights': {unknown} are not among {', '.join(labels.targets)}"
+        )
+    weights = torch.tensor([given.get(name, 1.0) for name in labels.targets])
+    if given and not weights.sum():
+        raise RecipeError("recipe setting 'loss_options.target_weights': at least one weight must be above 0")
+    return weights if given else None
+
+
+def _with(classes: Tensor | None, targets: Tensor | None, labels: LabelScheme) -> Tensor | None:
+    """Class weights times target weights; exclusive classes have the background first."""
+    if targets is None:
+        return classes
+    own = torch.cat([targets.new_ones(1), targets]) if labels.exclusive else targets
+    return own if classes is None else classes * own.to(classes)

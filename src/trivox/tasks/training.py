@@ -8,7 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from trivox.config import Recipe, make_recipe, read_recipe
+from trivox.config import Recipe, read_recipe
 from trivox.datasets.splits import Split
 from trivox.errors import FormatError, RecipeError
 from trivox.files import read_json, surviving_folder, write_json
@@ -24,7 +24,7 @@ from trivox.preparation.batches import BatchSource
 from trivox.preparation.sampler import PatchSampler
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.forecasting import forecast_training
-from trivox.tasks.preparing import Prepared, prepare_run, started
+from trivox.tasks.preparing import Prepared, prepare_run, recipe_for, started
 from trivox.tasks.reporting import report_run
 from trivox.tasks.segmentation import SegmentationObjective
 from trivox.tasks.starting import require_start, start_from
@@ -38,11 +38,14 @@ TASKS: dict[str, Callable[..., Objective]] = {"segmentation": SegmentationObject
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What `trivox train` was asked to do. `fold` is a number, or "all" for every fold."""
+    """What `trivox train` was asked to do. `fold` is a number, or "all" for every fold.
+
+    preset: None: by the machine; named: a recipe for a kind of data.
+    """
 
     dataset: Path
     out: Path
-    preset: str = "production"
+    preset: str | None = None
     overrides: Mapping[str, Any] | None = None
     fold: str = "0"
     task: str = "segmentation"
@@ -50,6 +53,7 @@ class RunRequest:
     resume: bool = False
     plan: Path | None = None
     prepared: Path | None = None
+    named: str | None = None
 
 
 def train(request: RunRequest, *, console: Console | None = None) -> dict[str, Any]:
@@ -62,7 +66,7 @@ def train(request: RunRequest, *, console: Console | None = None) -> dict[str, A
     if not request.dataset.exists():  # before anything is written
         raise FormatError(f"{request.dataset}: not found; check the path")
     if not started(request.out):
-        require_start(make_recipe(request.preset, request.overrides))
+        require_start(asked_recipe(request))
     recipe = settle_recipe(request)
     runtime = make_runtime(request.device, recipe.precision)
     with process_group(runtime.device):
@@ -77,11 +81,16 @@ def train(request: RunRequest, *, console: Console | None = None) -> dict[str, A
         return _finish(request, recipe, prepared, folders, console)
 
 
+def asked_recipe(request: RunRequest) -> Recipe:
+    """The recipe of a request."""
+    return recipe_for(request.preset, request.overrides, device=request.device, named=request.named)
+
+
 def settle_recipe(request: RunRequest) -> Recipe:
     """The recipe of a new run, or the saved one when resuming; a run is never continued under other settings."""
     file = request.out / "recipe.json"
     _require_same_part(request)
-    recipe = make_recipe(request.preset, request.overrides)
+    recipe = asked_recipe(request)
     if not file.exists():
         write_json(file, recipe.model_dump(mode="json")) if rank() == 0 else None
         return recipe
@@ -158,12 +167,12 @@ def train_fold(
     folder.mkdir(parents=True, exist_ok=True)
     plan, split = prepared.plan, prepared.splits[fold]
     network = build_network(
-        plan.network, plan.topology, channels=len(plan.channels), outputs=plan.labels.output_channels,
+        plan.network, plan.topology, channels=len(plan.inputs), outputs=plan.labels.output_channels,
         deep_supervision=recipe.deep_supervision, options=plan.network_options,
     )  # fmt: skip
     with run_log(folder, recipe, say=console.say) as log:
         if recipe.pretrained is not None and surviving_folder(folder / "checkpoints" / "latest") is None:
-            start_from(network, Path(recipe.pretrained), folder, channels=len(plan.channels), say=log.line)
+            start_from(network, Path(recipe.pretrained), folder, channels=len(plan.inputs), say=log.line)
         training = batch_source(prepared, recipe, split.train, training=True)
         micro_batch = forecast_training(plan, recipe, runtime, batch=len(training.positions), log=log)
         voxels = prepared.store.mean_voxels(split.train, len(plan.labels.values))
@@ -208,6 +217,7 @@ def batch_source(prepared: Prepared, recipe: Recipe, names: Sequence[str], *, tr
         positions=range(rank(), batch, ranks),
         augmentation=recipe.augmentation if training else None,
         stream=TRAINING if training else VALIDATION,
+        masks=int(plan.mask_channel),
     )
 
 

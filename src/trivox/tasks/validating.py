@@ -6,20 +6,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from trivox.config import Recipe
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.evaluation import collect_metrics, evaluate_case
 from trivox.files import write_json
 from trivox.inference.bundle import write_bundle
-from trivox.inference.postprocess import Postprocessing, candidate_dice, choose_postprocessing
+from trivox.inference.postprocess import Postprocessing
 from trivox.inference.predictor import Predictor
+from trivox.inference.rule_trials import Evidence, choose_rules, evidence_of
 from trivox.tasks.calibrating import HeldOut, Trust, calibrate, held_out
 from trivox.tasks.console import Console
 from trivox.tasks.preparing import Prepared
-from trivox.volumes import Array, Volume, read_labels, write_volume
+from trivox.volumes import Volume, read_labels, write_volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +39,7 @@ def validate_folds(
     """
     scheme = prepared.plan.labels
     cases = {case.name: case for case in prepared.dataset.training_cases}
-    dice: dict[str, Array] = {}
+    evidence: dict[str, Evidence] = {}
     trusted: dict[str, HeldOut] = {}
     count = sum(len(prepared.splits[int(fold)].validation) for fold in weights)
     for fold, file in weights.items():
@@ -50,25 +49,27 @@ def validate_folds(
             reference = _indices(cases[name], scheme).array[0]
             found = predictor.predict_case(cases[name], reference=reference)
             write_volume(_file(out, name), found.labels)
-            dice[name] = candidate_dice(scheme.encode(found.labels.array[0]), reference, len(scheme.values) - 1)
+            evidence[name] = evidence_of(
+                scheme.encode(found.labels.array[0]), reference, scheme, voxel_mm3=found.labels.voxel_ml * 1000
+            )
             assert found.sample is not None
-            trusted[name] = held_out(fold, found.sample, dice[name][0], reference, cases=count)
-    chosen, notes = choose_postprocessing(np.stack(list(dice.values())))
+            trusted[name] = held_out(fold, found.sample, evidence[name].dice, reference, cases=count)
+    choice = choose_rules(list(evidence.values()), scheme, seed=recipe.seed)
     results = {}
-    for name in console.track(list(dice), len(dice), "measuring"):
+    for name in console.track(list(evidence), len(evidence), "measuring"):
         predicted = read_labels(_file(out, name))
         indices = scheme.encode(predicted.array[0])
-        cleaned = chosen.apply(indices)
+        cleaned = choice.rules.apply(indices, scheme, voxel_mm3=predicted.voxel_ml * 1000)
         if cleaned is not indices:
             write_volume(_file(out, name), predicted.with_array(scheme.decode(cleaned)))
         reference = _indices(cases[name], scheme)
         results[name] = evaluate_case(cleaned, reference.array[0], spacing=reference.spacing, targets=scheme.targets)
     metrics = collect_metrics(results)
-    metrics["postprocessing"] = {**chosen.model_dump(mode="json"), "trials": notes}
+    metrics["postprocessing"] = choice.section
     trust = calibrate(trusted, scheme, seed=recipe.seed)
     metrics["calibration"] = trust.section
     write_json(out / "metrics.json", metrics)
-    return Validation(metrics, chosen, trust)
+    return Validation(metrics, choice.rules, trust)
 
 
 def _file(out: Path, name: str) -> Path:

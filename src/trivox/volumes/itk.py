@@ -51,6 +51,7 @@ def write(path: Path, volume: Volume) -> None:
     image.SetOrigin((volume.affine[:3, 3] * _LPS_TO_RAS).tolist())
     image.SetDirection((directions * _LPS_TO_RAS[:, None]).ravel().tolist())
     sitk.WriteImage(image, str(path), useCompression=True)
+    _informed(path).Execute()  # where the disk is full as ITK closes the file, only reading it says so
 
 
 def _informed(path: Path) -> Any:

@@ -41,13 +41,14 @@ class LossSetup:
     """What the losses of a run share.
 
     regions: membership `(region, index)`, None for exclusive classes; batch: pool overlap over the batch; class_weights:
-    `(c,)` for cross-entropy and focal loss.
+    `(c,)` for cross-entropy and focal loss; target_weights: `(target,)` for Dice and Tversky losses.
     """
 
     options: LossOptions = field(default_factory=LossOptions)
     regions: Tensor | None = None
     batch: bool = False
     class_weights: Tensor | None = None
+    target_weights: Tensor | None = None
 
 
 def _overlap(loss: Callable[..., Tensor], setup: LossSetup, **constants: float) -> Loss:
@@ -62,11 +63,12 @@ def _entropy(loss: Callable[..., Tensor], setup: LossSetup, **constants: float) 
 
 
 def _tversky(loss: Callable[..., Tensor], setup: LossSetup, **constants: float) -> Loss:
-    return _overlap(loss, setup, alpha=setup.options.tversky_alpha, beta=setup.options.tversky_beta, **constants)
+    weighted = partial(loss, weights=setup.target_weights)
+    return _overlap(weighted, setup, alpha=setup.options.tversky_alpha, beta=setup.options.tversky_beta, **constants)
 
 
 LOSSES: dict[LossName, Callable[[LossSetup], Loss]] = {
-    "dice": lambda s: _overlap(dice, s),
+    "dice": lambda s: _overlap(partial(dice, weights=s.target_weights), s),
     "generalised_dice": lambda s: _overlap(generalised_dice, s),
     "cross_entropy": lambda s: _entropy(cross_entropy, s),
     "top_k_cross_entropy": lambda s: _entropy(top_k_cross_entropy, s, share=s.options.top_k),
@@ -86,7 +88,8 @@ def make_loss(weights: Mapping[LossName, float], setup: LossSetup) -> nn.Module:
     combined = CombinedLoss({name: LOSSES[name](setup) for name in weights if name in used}, used)
     if setup.options.adaptive != "none":
         return AdaptiveLoss(DeepSupervisionLoss(combined.terms), used, rule=setup.options.adaptive)
-    plain = setup.class_weights is None and not setup.options.label_smoothing
+    weighted = setup.class_weights is not None or setup.target_weights is not None
+    plain = not weighted and not setup.options.label_smoothing
     if plain and set(used) == {"dice", "cross_entropy"}:
         return DeepSupervisionLoss(_fused(used["dice"], used["cross_entropy"], setup))
     return DeepSupervisionLoss(combined)

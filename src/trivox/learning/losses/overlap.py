@@ -4,6 +4,7 @@
 patches then give a steadier gradient. A target that is absent and predicted absent costs 0.
 """
 
+import torch
 from torch import Tensor
 
 from trivox.learning.losses.targets import SMOOTH, SoftCounts, soft_counts
@@ -12,10 +13,28 @@ FLOOR = 1e-6
 """Least error of focal Tversky: below it the slope of the root would grow without bound."""
 
 
-def dice(logits: Tensor, labels: Tensor, *, regions: Tensor | None = None, batch: bool = False) -> Tensor:
-    """Soft Dice loss, `1 - (2 sum(p y) + s) / (sum(p) + sum(y) + s)`, mean over targets (Milletari et al. 2016; nnU-Net)."""
+def dice(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    regions: Tensor | None = None,
+    batch: bool = False,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Soft Dice loss, `1 - (2 sum(p y) + s) / (sum(p) + sum(y) + s)`, mean over targets (Milletari et al. 2016; nnU-Net).
+
+    weights: of the targets, `(target,)`, for a weighted mean.
+    """
     overlap, mass, size = soft_counts(logits, labels, regions=regions, batch=batch)
-    return 1 - ((2 * overlap + SMOOTH) / (mass + size + SMOOTH)).mean()
+    return 1 - _mean((2 * overlap + SMOOTH) / (mass + size + SMOOTH), weights)
+
+
+def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean of `(b, target)`, weighted by `(target,)`."""
+    if weights is None:
+        return values.mean()
+    share = weights.to(values) / weights.sum().to(values)
+    return torch.einsum("bt,t->", values, share) / len(values)
 
 
 def generalised_dice(logits: Tensor, labels: Tensor, *, regions: Tensor | None = None, batch: bool = False) -> Tensor:
@@ -38,12 +57,14 @@ def tversky(
     beta: float = 0.7,
     regions: Tensor | None = None,
     batch: bool = False,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """`1 - TP / (TP + alpha FP + beta FN)`, mean over targets (Salehi et al. 2017); alpha = beta = 0.5 is Dice.
 
     beta above alpha punishes missed voxels more than false ones.
     """
-    return 1 - _tversky_index(soft_counts(logits, labels, regions=regions, batch=batch), alpha, beta).mean()
+    counts = soft_counts(logits, labels, regions=regions, batch=batch)
+    return 1 - _mean(_tversky_index(counts, alpha, beta), weights)
 
 
 def focal_tversky(
@@ -55,10 +76,11 @@ def focal_tversky(
     gamma: float = 4 / 3,
     regions: Tensor | None = None,
     batch: bool = False,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """`(1 - Tversky index)^(1 / gamma)`, mean over targets (Abraham & Khan 2019, gamma = 4/3)."""
     index = _tversky_index(soft_counts(logits, labels, regions=regions, batch=batch), alpha, beta)
-    return (1 - index).clamp(min=FLOOR).pow(1 / gamma).mean()
+    return _mean((1 - index).clamp(min=FLOOR).pow(1 / gamma), weights)
 
 
 def _tversky_index(counts: SoftCounts, alpha: float, beta: float) -> Tensor:
