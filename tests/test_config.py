@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from trivox.config import PRESETS, Recipe, make_recipe, parse_settings, read_recipe
+from trivox.config import NAMED_RECIPES, PRESETS, Recipe, make_recipe, parse_settings, read_recipe
 from trivox.errors import RecipeError
 
 
@@ -102,3 +102,32 @@ def test_transformers_are_trained_with_adamw_and_gentle_steps_in_every_preset(pr
 def test_what_is_given_outweighs_what_the_network_asks_for():
     assert make_recipe("production", {"network": "hybrid-lite", "optimizer": "sgd"}).optimizer == "sgd"
     assert make_recipe("production", {"network": "resenc-m"}).optimizer == "sgd"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_brats_recipe_is_on_top_of_every_preset(preset):
+    recipe, plain = make_recipe(preset, named="brats"), make_recipe(preset)
+    assert (recipe.mask_channel, recipe.masked_normalisation, recipe.batch_dice) == (True, True, True)
+    assert recipe.preset == preset
+    assert not plain.mask_channel
+    if preset in ("quick_test", "large"):
+        assert (recipe.network, recipe.learning_rate) == (plain.network, plain.learning_rate)
+
+
+def test_the_brats_recipe_in_production_is_nvidias_unless_said_otherwise():
+    recipe = make_recipe("production", named="brats")
+    assert (recipe.network, recipe.learning_rate, recipe.optimizer, recipe.schedule) == (
+        "nvidia-unet", 3e-4, "adamw", "cosine",
+    )  # fmt: skip
+    other = make_recipe("production", {"network": "resenc-m", "mask_channel": False}, named="brats")
+    assert (other.network, other.mask_channel) == ("resenc-m", False)
+
+
+def test_a_recipe_that_does_not_exist_is_refused_with_the_names_that_do():
+    with pytest.raises(RecipeError, match=r"recipe 'lits' does not exist; .* brats"):
+        make_recipe(named="lits")
+
+
+def test_every_named_recipe_knows_every_preset():
+    for recipe in NAMED_RECIPES.values():
+        assert set(recipe) == {"", *PRESETS}

@@ -253,6 +253,12 @@ def test_broken_json_files(fails, tmp_path, data, content):
     fails("predict", "broken.json", data, "--out", "o")
 
 
+def test_a_recipe_that_does_not_exist(fails, data):
+    line = fails("train", data, "--out", "o", "--recipe", "lits")
+    assert "recipe 'lits' does not exist" in line
+    assert "brats" in line
+
+
 @pytest.mark.parametrize("name", ["recipe.json", "plan.json", "validation/metrics.json", "dataset.json"])
 @pytest.mark.parametrize("content", ["{", "[]", '{"cases": 3}'])
 def test_broken_files_of_a_run(fails, tiny_run, tiny_data, tmp_path, name, content):

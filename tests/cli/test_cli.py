@@ -321,3 +321,26 @@ def test_debug_shows_the_traceback(monkeypatch, tmp_path):
     with pytest.raises(TrivoxError):
         main()
     assert os.sep in str(tmp_path)
+
+
+def test_a_recipe_is_asked_for_by_name_and_shown_in_the_plan(run, tiny_data, tmp_path):
+    text = run("plan", tiny_data, "--recipe", "brats", "--network", "unet-tiny")
+    assert "mask" in text
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["mask_channel"] is True
+    assert all(n["masked"] for n in plan["normalisations"])
+
+
+def test_without_a_preset_the_machine_decides(run, tiny_data, tmp_path):
+    import torch
+
+    run("plan", tiny_data, "--out", "by-machine.json")
+    run(
+        "plan",
+        tiny_data,
+        "--out",
+        "chosen.json",
+        "--preset",
+        "production" if torch.cuda.is_available() else "quick_test",
+    )
+    assert (tmp_path / "by-machine.json").read_text() == (tmp_path / "chosen.json").read_text()

@@ -7,7 +7,7 @@ import pytest
 
 from trivox.datasets.labels import LabelScheme
 from trivox.planning.plan import read_plan
-from trivox.tasks.console import Console
+from trivox.tasks.console import Quiet
 from trivox.tasks.picturing import RANKS, case_view, picture_cases
 from trivox.tasks.reporting import report_run
 from trivox.volumes import Volume, write_volume
@@ -15,12 +15,12 @@ from trivox.volumes import Volume, write_volume
 SHAPE = (10, 16, 12)
 
 
-class Lines(Console):
+class Lines(Quiet):
     def __init__(self):
         self.said = []
 
-    def say(self, text):
-        self.said.append(text)
+    def say(self, line):
+        self.said.append(line)
 
 
 def four_channel_run(tiny_run, root):

@@ -1,7 +1,6 @@
 """Surfaces of a case in 3-D, on a page that a person can turn without a network: its data, and the page itself."""
 
 import base64
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def _base64(array: NDArray[Any]) -> str:
     return base64.b64encode(array.tobytes()).decode()
 
 
-def write_viewer(out: Path, scene: Scene, *, title: str, facts: Mapping[str, str] | None = None) -> None:
-    """Write a page with one scene to `out` atomically; it loads nothing from anywhere. facts: name -> value, shown below."""
-    page = page_environment().get_template("viewer.html.j2").render(title=title, scene=scene, facts=facts or {})
+def write_viewer(out: Path, scene: Scene, *, title: str) -> None:
+    """Write a page with one scene to `out` atomically; it loads nothing from anywhere."""
+    page = page_environment().get_template("viewer.html.j2").render(title=title, scene=scene)
     write_text(out, page)
