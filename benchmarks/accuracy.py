@@ -40,6 +40,7 @@ def run(dataset: Path, out: Path, network: str, seed: int, given: argparse.Names
         else:
             command += ["--minutes", str(given.minutes), "--seed", str(seed), "--prepared", str(out / dataset.name)]
             command += ["--set", f"network_options.{option}"] if option else []
+            command += ["--recipe", given.recipe] if given.recipe else []
             command += [part for setting in given.set for part in ("--set", setting)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     metrics = json.loads(done.read_text(encoding="utf-8"))
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--preset", default="quick_test")
+    parser.add_argument("--recipe", help="name of a recipe for all networks, for example brats")
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--set", action="append", default=[], help="recipe setting for all networks")
@@ -86,7 +88,8 @@ def main() -> None:
         for seed in range(given.seeds):  # all networks of a seed follow each other: what disturbs the machine disturbs all
             for network in given.networks:
                 found[network].append(run(dataset, given.out, network, seed, given))
-        budget = f"{given.minutes:g} minutes, preset {given.preset}, {given.seeds} seeds"
+        settings = f"preset {given.preset}" + (f", recipe {given.recipe}" if given.recipe else "")
+        budget = f"{given.minutes:g} minutes, {settings}, {given.seeds} seeds"
         show(f"{dataset.name}, fold {given.fold}, {budget}", found, given.against)
 
 

@@ -36,8 +36,8 @@ def environment(folder: Path, workers: int) -> dict[str, Path]:
 def convert(dataset: Dataset, folder: Path) -> None:
     """Write nnU-Net's raw layout; labels become consecutive numbers."""
     scheme = dataset.labels
-    if scheme is None or not scheme.exclusive or scheme.ignore is not None:
-        raise SystemExit("this comparison needs exclusive labels without an ignore label")
+    if scheme is None or scheme.ignore is not None:
+        raise SystemExit("this comparison needs labels, without an ignore label")
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for case in dataset.training_cases:
@@ -52,9 +52,13 @@ def convert(dataset: Dataset, folder: Path) -> None:
         write_volume(label, truth.with_array(scheme.encode(truth.array, where=case.name)))
     description = {
         "channel_names": {str(index): name for index, name in enumerate(dataset.channels)},
-        "labels": {"background": 0, **{name: indices[0] for name, indices in scheme.targets.items()}},
+        "labels": {"background": 0, **{
+            name: indices[0] if scheme.exclusive else list(indices) for name, indices in scheme.targets.items()
+        }},
         "numTraining": len(dataset.training_cases), "file_ending": ".nii.gz",
     }  # fmt: skip
+    if not scheme.exclusive:
+        description["regions_class_order"] = [scheme.values.index(value) for value in scheme.region_order]
     (folder / "dataset.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
 
 
@@ -142,7 +146,10 @@ def show(predictions: Path, references: Path, dataset: Dataset) -> None:
     from trivox.evaluation import evaluate_folders
 
     assert dataset.labels is not None
-    scheme = LabelScheme(labels={name: indices[0] for name, indices in dataset.labels.targets.items()})
+    values = {name: dataset.labels.values.index(value) for name, value in dataset.labels.labels.items()}
+    regions = {} if dataset.labels.exclusive else dict(dataset.labels.targets)
+    order = [dataset.labels.values.index(value) for value in dataset.labels.region_order]
+    scheme = LabelScheme(labels=values, regions=regions, region_order=tuple(order))
     metrics = evaluate_folders(predictions, references, labels=scheme)
     print("label | mean Dice | 95 % interval | cases")
     for name, row in metrics["summary"].items():
