@@ -135,7 +135,7 @@ def chosen_on(*cases, voxel_mm3=1.0):
 def test_a_region_is_replaced_as_a_whole_where_its_components_are_as_large_as_true_ones():
     pairs = [((z, y, 2), (z, y, 3)) for z in (1, 3, 5) for y in (1, 3, 5)]  # 26-connected in pairs only
     few, many = (tumour(*[voxel for pair in pairs[:count] for voxel in pair]) for count in (2, 9))
-    choice = chosen_on((few, tumour()), (many, many), voxel_mm3=10.0)  # components of 20 mm3, 40 and 180 in all
+    choice = chosen_on(*[(few, tumour()), (many, many)] * 4, voxel_mm3=10.0)  # components of 20 mm3, 40 and 180 in all
     assert choice.rules == Postprocessing(replace_small={"ET": 50.0})
 
 
@@ -173,7 +173,10 @@ def test_a_rule_that_makes_another_region_fall_is_left_out():
 def test_cross_fitting_takes_back_a_gain_that_is_only_chance():
     """Half of the cases want small enhancing tumour removed and half want it kept: any choice is luck."""
     real = (tumour((3, 3, 3), (3, 3, 4)), tumour((3, 3, 3), (3, 3, 4)))
-    gain = chosen_on(*[FALSE_ET] * 5, *[real] * 4).section["gain"]["ET"]
+    choice = chosen_on(*[FALSE_ET] * 5, *[real] * 4)
+    gain = choice.section["gain"]["ET"]
+    assert choice.rules == Postprocessing()
+    assert "rules of ET: left out" in choice.section["trials"][-1]
     assert gain["on_the_same_cases"] == pytest.approx(1 / 9)
     assert gain["cross_fitted"] < 0
     assert chosen_on(FALSE_ET).section["gain"]["ET"] == {"on_the_same_cases": 1.0, "cross_fitted": None}

@@ -1,5 +1,7 @@
 """Rules that clean a predicted label map; `trivox.inference.rule_trials` decides on validation cases which ones help."""
 
+from collections.abc import Collection
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 
@@ -55,6 +57,20 @@ class Postprocessing(BaseModel):
             )
             for name in names
         }  # fmt: skip
+
+    def without(self, regions: Collection[str]) -> "Postprocessing":
+        """The rules without those of some regions."""
+        return Postprocessing(
+            largest_foreground=self.largest_foreground,
+            largest_of=self.largest_of,
+            largest_of_regions=tuple(name for name in self.largest_of_regions if name not in regions),
+            remove_small=_without(self.remove_small, regions),
+            replace_small=_without(self.replace_small, regions),
+        )
+
+
+def _without(sizes: dict[str, float], names: Collection[str]) -> dict[str, float]:
+    return {name: size for name, size in sizes.items() if name not in names}
 
 
 def largest_component(mask: Array) -> Array:

@@ -56,7 +56,10 @@ def evidence_of(prediction: Array, reference: Array, scheme: LabelScheme, *, vox
 
 
 def choose_rules(cases: Sequence[Evidence], scheme: LabelScheme, *, seed: int) -> Choice:
-    """Choose on all cases; measure what choosing is worth on cases that were not chosen on."""
+    """Choose on all cases; measure what choosing is worth on cases that were not chosen on.
+
+    Rules of a region whose choice is worth nothing there are left out (exclusive labels keep nnU-Net's rule as it is).
+    """
     trials: Trials
     if scheme.exclusive:
         trials = LabelTrials([case for case in cases if isinstance(case, LabelEvidence)])
@@ -66,6 +69,13 @@ def choose_rules(cases: Sequence[Evidence], scheme: LabelScheme, *, seed: int) -
     before = _mean_over_cases(trials.dice(Postprocessing()))
     here = _mean_over_cases(trials.dice(rules)) - before
     crossed = cross_fitted(trials, len(cases), seed=seed) - before
+    if not scheme.exclusive:
+        chance = [name for name, worth in zip(scheme.targets, crossed, strict=True) if worth <= 0]
+        left_out = sorted(set(rules.of_regions()) & set(chance), key=list(scheme.targets).index)
+        rules = rules.without(left_out)
+        notes += [
+            f"rules of {name}: left out, they do not help on cases that they were not chosen on" for name in left_out
+        ]
     gain = {
         name: {"on_the_same_cases": _number(own), "cross_fitted": _number(other)}
         for name, own, other in zip(scheme.targets, here, crossed, strict=True)
@@ -75,7 +85,8 @@ def choose_rules(cases: Sequence[Evidence], scheme: LabelScheme, *, seed: int) -
 
 CONVENTION = (
     "gain: of mean Dice by all rules together. on_the_same_cases: on those that the rules were chosen on, optimistic; "
-    f"cross_fitted: chosen on one random half, measured on the other and the reverse, mean of {REPEATS} seeded halvings"
+    f"cross_fitted: of choosing on one random half and measuring on the other and the reverse, mean of {REPEATS} seeded "
+    "halvings; where that is not above 0, the rules of the region are left out"
 )
 
 
