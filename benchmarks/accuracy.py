@@ -85,7 +85,9 @@ def main() -> None:
     given = parser.parse_args()
     for dataset in given.datasets:
         found: dict[str, list[dict]] = {network: [] for network in given.networks}
-        for seed in range(given.seeds):  # all networks of a seed follow each other: what disturbs the machine disturbs all
+        for seed in range(
+            given.seeds
+        ):  # all networks of a seed follow each other: what disturbs the machine disturbs all
             for network in given.networks:
                 found[network].append(run(dataset, given.out, network, seed, given))
         settings = f"preset {given.preset}" + (f", recipe {given.recipe}" if given.recipe else "")

@@ -103,7 +103,9 @@ def evaluate(
 
 
 def rank(
-    metrics: Annotated[list[Path], typer.Argument(metavar="METRICS_JSON...", help="what evaluate wrote, a file a model")],
+    metrics: Annotated[
+        list[Path], typer.Argument(metavar="METRICS_JSON...", help="what evaluate wrote, a file a model")
+    ],
     out: Out = Path("ranking.json"),
     names: Annotated[
         str | None, typer.Option("--names", help="of the models, with commas between; default: from the paths")

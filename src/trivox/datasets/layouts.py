@@ -42,7 +42,9 @@ LAYOUTS: dict[str, Layout] = {
     "msd": Layout("Medical Segmentation Decathlon (dataset.json with training)", msd.matches, msd.load),
     "brats": Layout(
         "BraTS case folders (BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz and the like)",
-        brats.matches, brats.load, brats.find_inputs,
+        brats.matches,
+        brats.load,
+        brats.find_inputs,
     ),
     "folders": Layout("folders images/ and labels/ with files of the same names", folders.matches, folders.load),
 }
