@@ -28,6 +28,7 @@ from trivox.inference.postprocess import Postprocessing
 from trivox.inference.predictor import Predictor
 from trivox.inference.windows import window_starts
 from trivox.learning.losses import dice_cross_entropy
+from trivox.learning.runtime import cpu_has_bf16
 from trivox.networks import UNet, build_network
 from trivox.planning.memory import forecast_memory
 from trivox.planning.plan import Normalisation, Plan
@@ -87,11 +88,13 @@ def network_of(plan: Plan, image: np.ndarray, tissues: np.ndarray, steps: int) -
             group["lr"] = 2e-3 * (1 - step / steps)
         z, y, x = (int(rng.integers(0, n - s + 1)) for n, s in zip(image.shape, size, strict=True))
         box = (slice(z, z + size[0]), slice(y, y + size[1]), slice(x, x + size[2]))
-        loss = dice_cross_entropy(network(normal[(..., *box)]), labels[(..., *box)])
+        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bf16()):
+            logits = network(normal[(..., *box)])
+        loss = dice_cross_entropy(logits, labels[(..., *box)])
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-        optimizer.step()
+        if torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0).isfinite():
+            optimizer.step()
     return network.eval()
 
 
