@@ -261,7 +261,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small scan and a lean network, under 20 s")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch on both sides")
     parser.add_argument("--scenes", nargs="+", default=list(SCENES), choices=list(SCENES))
-    parser.add_argument("--steps", type=int, default=400, help="of the training on the scan")
+    parser.add_argument("--steps", type=int, default=1000, help="of the training on the scan")
     parser.add_argument("--features", type=int, default=32, help="of the first stage; nnU-Net: 32")
     parser.add_argument("--fp32", action="store_true", help="also ours in fp32")
     parser.add_argument("--profile", action="store_true", help="also print where our time goes")
