@@ -15,6 +15,11 @@ def pytest_configure(config):
     torch.set_num_threads(1)  # two test workers share two cores
 
 
+def pytest_collection_modifyitems(items):
+    """The longest tests first, so that no worker is left alone with them at the end."""
+    items.sort(key=lambda item: "test_notebook" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def data_root(request):
     """Real scans; tests that need them are skipped with a visible reason where they are absent."""
