@@ -575,7 +575,7 @@ def test_models_that_do_not_fit_the_target_are_refused(tiny_run, tmp_path, targe
         ("grand-challenge", {}, "x", "names the channels none"),
         ("grand-challenge", {"a": "T1"}, "x", "names the channels T1, the model reads T1, T1ce"),
         ("grand-challenge", {**SLUGS, "e": "T1"}, "x", "once for each"),
-        ("grand-challenge", SLUGS, "", "'' is no slug"),
+        ("grand-challenge", SLUGS, "", "a socket has no name; name them with .* and --output-slug SLUG"),
         ("grand-challenge", SLUGS, "../up", "'../up' is no slug"),
         ("grand-challenge", {**SLUGS, "a/b": "T1"}, "x", "'a/b' is no slug"),
         ("brats", SLUGS, "", "are for --target grand-challenge"),

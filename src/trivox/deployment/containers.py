@@ -131,7 +131,7 @@ def _for_grand_challenge(
     bad = [slug for slug in (*input_slugs, output_slug) if not SLUG.fullmatch(slug)]
     if bad:
         raise RecipeError(
-            (f"'{bad[0]}' is no slug of a socket (letters, digits, - and _)" if bad[0] else "the sockets have no names")
+            (f"'{bad[0]}' is no slug of a socket (letters, digits, - and _)" if bad[0] else "a socket has no name")
             + "; name them with --input-slug SLUG=CHANNEL for each channel, and --output-slug SLUG"
         )
     if sorted(input_slugs.values()) != sorted(channels):
