@@ -92,6 +92,42 @@ class LossOptions(BaseModel):
     )
 
 
+class ClassificationOptions(BaseModel):
+    """How the class of a case is learnt beside its segmentation; without effect where cases have no classes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["joint", "staged", "frozen"] = Field(
+        "joint", description="joint: from the first step; staged: after `start`; frozen: the encoder does not learn from it"
+    )
+    start: Probability = Field(0.3, description="share of training before the class is learnt, in staged mode")
+    lesion: tuple[str, ...] = Field((), description="labels or regions that the class is decided by; none: by their names")
+    loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="of the class")
+    focal_gamma: float = Field(2.0, ge=0, description="how much easy cases lose weight in focal loss")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the class evenly spread over all classes")
+    imbalance: Literal["none", "balanced_sampler", "logit_adjustment"] = Field(
+        "balanced_sampler", description="against answering with the most frequent class; one remedy, not both"
+    )
+    class_weights: Literal["none", "inverse_frequency", "effective_number"] = Field(
+        "none", description="weights of the classes in the loss, from counts of training cases"
+    )
+    effective_number_beta: float = Field(0.99, ge=0, lt=1, description="of class weights, for counts of cases")
+    weight: float = Field(1.0, ge=0, description="of the class loss beside the segmentation loss")
+    boost: float = Field(1.0, ge=0, description="factor on the weight that is reached after boost_epochs")
+    boost_epochs: Count = Field(15, description="epochs in which the weight grows from 1 to boost times its value")
+    weighting: Literal["fixed", "uncertainty"] = Field(
+        "fixed", description="of the two losses: fixed, or learnt by uncertainty (Kendall et al. 2018)"
+    )
+    encoder_gradient: Probability = Field(0.1, description="share of the class loss's gradient that the encoder receives")
+    learning_rate_factor: Positive = Field(4.0, description="rate of the head as a multiple of the network's")
+    lesion_fraction: Probability = Field(0.5, description="share of each batch centred on the lesion, for the class")
+    width: Count = Field(64, description="features of the head")
+    dropout: float = Field(0.2, ge=0, lt=1, description="in the head")
+    classifier: Literal["auto", "head", "lda", "logreg", "mlp"] = Field(
+        "auto", description="what answers: the trained head, or a classifier on pooled features; auto: by cross-validation"
+    )
+
+
 class Recipe(BaseModel):
     """How to train. The defaults are nnU-Net's recipe (Isensee et al. 2021) unless a preset changes them."""
 
@@ -151,6 +187,9 @@ class Recipe(BaseModel):
         {"dice": 1.0, "cross_entropy": 1.0}, description="terms and their weights; also written dice+0.5*focal"
     )
     loss_options: LossOptions = Field(LossOptions(), description="constants of the losses")
+    classification: ClassificationOptions = Field(
+        ClassificationOptions(), description="learning the class of a case (task multitask)"
+    )
     batch_dice: bool | None = Field(None, description="Dice over the whole batch; None: planned")
     deep_supervision: bool = Field(True, description="a loss at every decoder resolution")
     foreground_fraction: Probability = Field(0.33, description="share of each batch centred on a labelled voxel")

@@ -15,7 +15,8 @@ class Case(BaseModel):
 
     patient: cases of one patient never fall on both sides of a split; defaults to the case's own name. absent: indices of
     channels without a file; `images` holds the others, in order. labels: how label maps of this case are written, where
-    that differs from the dataset.
+    that differs from the dataset. class_name: the class of the case, one of the dataset's `classes`, None if not known.
+    split: cases to train on, those of a declared validation split, or of a test set that no training sees.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,9 +25,10 @@ class Case(BaseModel):
     images: tuple[Path, ...]
     label: Path | None = None
     patient: str = ""
-    split: Literal["train", "test"] = "train"
+    split: Literal["train", "validation", "test"] = "train"
     absent: tuple[int, ...] = ()
     labels: LabelScheme | None = None
+    class_name: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -35,7 +37,10 @@ class Case(BaseModel):
 
 
 class Dataset(BaseModel):
-    """Cases and what they mean. Paths are absolute; `labels` is None for images to predict or to pretrain on."""
+    """Cases and what they mean. Paths are absolute; `labels` is None for images to predict or to pretrain on.
+
+    classes: names of the classes that cases may belong to, in the order of the classifier's outputs; none: no classes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,10 +50,25 @@ class Dataset(BaseModel):
     task: Task = "segmentation"
     channels: tuple[str, ...]
     labels: LabelScheme | None = None
+    classes: tuple[str, ...] = ()
     cases: tuple[Case, ...]
+
+    @model_validator(mode="after")
+    def _classes_are_known(self) -> "Dataset":
+        strange = next((case for case in self.cases if case.class_name not in (None, *self.classes)), None)
+        if strange is not None:
+            raise ValueError(f"{strange.name}: class '{strange.class_name}' is none of {', '.join(self.classes) or 'none'}")
+        return self
 
     @property
     def training_cases(self) -> tuple[Case, ...]:
-        """Cases that do not belong to a declared test set, and have a label map where the dataset has labels."""
+        """Cases outside a declared test set that there is something to learn from: a label map, or a class.
+
+        All of them where the dataset has no labels.
+        """
         unlabelled = self.labels is None
-        return tuple(case for case in self.cases if case.split == "train" and (unlabelled or case.label is not None))
+        return tuple(
+            case
+            for case in self.cases
+            if case.split != "test" and (unlabelled or case.label is not None or case.class_name is not None)
+        )
