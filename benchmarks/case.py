@@ -23,6 +23,7 @@ from scipy.ndimage import gaussian_filter
 
 from _measure import Race, cells, equal_share, header, timed
 from trivox.datasets import Case, LabelScheme
+from trivox.deployment.nnunet import nnunet_name
 from trivox.inference.bundle import write_bundle
 from trivox.inference.postprocess import Postprocessing
 from trivox.inference.predictor import Predictor
@@ -106,28 +107,19 @@ def at_the_plans_spacing(image: np.ndarray, tissues: np.ndarray, shape: list[int
 
 
 def their_state(network: UNet) -> dict[str, torch.Tensor]:
-    """Our parameters under the names of `PlainConvUNet`; its decoder counts from the coarsest stage."""
-    last = network.topology.stages - 2
-    names: dict[str, torch.Tensor] = {}
-    for name, value in network.state_dict().items():
-        room, index, *rest = name.split(".")
-        if room in ("encoder", "decoder"):
-            block, layer, leaf = rest
-            layer = {"0": "conv", "1": "norm"}[layer]
-            stage = f"encoder.stages.{index}.0" if room == "encoder" else f"decoder.stages.{last - int(index)}"
-            names[f"{stage}.convs.{block}.{layer}.{leaf}"] = value
-        else:
-            theirs = {"up": "transpconvs", "heads": "seg_layers"}[room]
-            names[f"decoder.{theirs}.{last - int(index)}.{rest[0]}"] = value
-    return names
+    """Our parameters under nnU-Net's names."""
+    return {nnunet_name(name, network.topology): value for name, value in network.state_dict().items()}
 
 
 def their_plans(plan: Plan) -> dict:
     topology = plan.topology
+    kind, blocks = (
+        ("ResidualEncoderUNet", "n_blocks_per_stage") if topology.residual else ("PlainConvUNet", "n_conv_per_stage")
+    )
     arch = {
         "n_stages": topology.stages, "features_per_stage": list(topology.features), "conv_op": "torch.nn.Conv3d",
         "kernel_sizes": [list(k) for k in topology.kernels], "strides": [list(s) for s in topology.strides],
-        "n_conv_per_stage": list(topology.encoder_blocks), "n_conv_per_stage_decoder": list(topology.decoder_blocks),
+        blocks: list(topology.encoder_blocks), "n_conv_per_stage_decoder": list(topology.decoder_blocks),
         "conv_bias": True, "norm_op": "torch.nn.InstanceNorm3d", "norm_op_kwargs": {"eps": 1e-5, "affine": True},
         "dropout_op": None, "dropout_op_kwargs": None, "nonlin": "torch.nn.LeakyReLU", "nonlin_kwargs": {"inplace": True},
     }  # fmt: skip
@@ -142,7 +134,7 @@ def their_plans(plan: Plan) -> dict:
         "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, **resampling},
         "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, **resampling},
         "architecture": {
-            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+            "network_class_name": f"dynamic_network_architectures.architectures.unet.{kind}",
             "arch_kwargs": arch, "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
         },
     }  # fmt: skip
@@ -154,7 +146,7 @@ def their_plans(plan: Plan) -> dict:
     }  # fmt: skip
 
 
-def their_predictor(plan: Plan, network: UNet):
+def their_predictor(plan: Plan, network: UNet, *, mirror: bool = False):
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -167,16 +159,16 @@ def their_predictor(plan: Plan, network: UNet):
     assert not unknown, unknown
     other.eval()
     with torch.inference_mode():
-        probe = torch.randn(1, 1, *plan.patch_size)
+        probe = torch.randn(1, 1, *(2 * size for size in plan.topology.divisor))
         difference = (network(probe) - other(probe)).abs().max().item()
     assert difference < 1e-3, f"the networks differ by {difference}"
     dataset = {
         "channel_names": {"0": "MRI"}, "labels": {"background": 0, **plan.labels.labels}, "file_ending": ".nii.gz",
     }  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
-        predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+        predictor = nnUNetPredictor(use_mirroring=mirror, device=torch.device("cpu"), allow_tqdm=False)
     weights = [other.state_dict()]
-    predictor.manual_initialization(other, manager, configuration, weights, dataset, "nnUNetTrainer", None)
+    predictor.manual_initialization(other, manager, configuration, weights, dataset, "nnUNetTrainer", (0, 1, 2))
     return predictor
 
 

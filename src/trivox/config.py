@@ -98,10 +98,13 @@ class ClassificationOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["joint", "staged", "frozen"] = Field(
-        "joint", description="joint: from the first step; staged: after `start`; frozen: the encoder does not learn from it"
+        "frozen",
+        description="frozen: the encoder does not learn from the class; joint: from the first step; staged: after `start`",
     )
     start: Probability = Field(0.3, description="share of training before the class is learnt, in staged mode")
-    lesion: tuple[str, ...] = Field((), description="labels or regions that the class is decided by; none: by their names")
+    lesion: tuple[str, ...] = Field(
+        (), description="labels or regions that the class is decided by; none: by their names"
+    )
     loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="of the class")
     focal_gamma: float = Field(2.0, ge=0, description="how much easy cases lose weight in focal loss")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the class evenly spread over all classes")
@@ -118,13 +121,16 @@ class ClassificationOptions(BaseModel):
     weighting: Literal["fixed", "uncertainty"] = Field(
         "fixed", description="of the two losses: fixed, or learnt by uncertainty (Kendall et al. 2018)"
     )
-    encoder_gradient: Probability = Field(0.1, description="share of the class loss's gradient that the encoder receives")
+    encoder_gradient: Probability = Field(
+        0.1, description="share of the class loss's gradient that the encoder receives"
+    )
     learning_rate_factor: Positive = Field(4.0, description="rate of the head as a multiple of the network's")
     lesion_fraction: Probability = Field(0.5, description="share of each batch centred on the lesion, for the class")
     width: Count = Field(64, description="features of the head")
     dropout: float = Field(0.2, ge=0, lt=1, description="in the head")
     classifier: Literal["auto", "head", "lda", "logreg", "mlp"] = Field(
-        "auto", description="what answers: the trained head, or a classifier on pooled features; auto: by cross-validation"
+        "auto",
+        description="what answers: the trained head, or a classifier on pooled features; auto: by cross-validation",
     )
 
 

@@ -156,7 +156,7 @@ def test_one_label_map_of_another_name_is_taken_two_are_not(tmp_path):
     (place / "another_seg.nii").touch()
     dataset = load_dataset(tmp_path)
     assert {case.name: case.label for case in dataset.cases}["BraTS20_Training_355"] is None
-    assert check_codes(dataset, "unpaired") == [("unpaired-image", "BraTS20_Training_355_t1")]
+    assert check_codes(dataset, "unpaired") == [("unpaired-image", "BraTS20_Training_355")]
 
 
 def test_a_label_map_without_images_is_reported(tmp_path):

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trivox.datasets import Case, PhantomSettings, Report, check_dataset, load_dataset, write_phantoms
+from trivox.datasets import Case, Dataset, PhantomSettings, Report, check_dataset, load_dataset, write_phantoms
+from trivox.datasets.class_checks import class_findings
 from trivox.files import write_json
 from trivox.volumes import Volume, affine_from_spacing, read_volume, write_volume
 
@@ -232,3 +233,65 @@ def test_examination_survives_any_reader_failure(folder, monkeypatch):
     assert {finding.code for finding in report.errors} == {"unreadable"}
     assert len(report.errors) == 6
     assert isinstance(load_dataset(folder).cases[0], Case)
+
+
+# --- classes
+def say_classes(folder, classes, **changes):
+    """Write `classes` and other fields into the manifest's cases, in their order."""
+
+    def edit(content):
+        for case, name in zip(content["cases"], classes, strict=True):
+            case["class"] = name
+        for index, fields in changes.pop("fields", {}).items():
+            content["cases"][index].update(fields)
+        content.update(changes)
+
+    edit_manifest(folder, edit)
+
+
+CLASS_DEFECTS = {
+    "class-without-cases": ("error", ["a", "a", "b", "b", "a", "c"], {}),  # c is the test case's
+    "class-unknown": ("warning", ["a", None, "b", "b", "a", "a"], {}),
+    "patient-with-classes": ("warning", ["a", "a", "b", "b", "a", "a"], {"fields": {i: {"patient": "p"} for i in (0, 2)}}),
+    "single-class": ("warning", ["a"] * 6, {}),
+    "patient-across-splits": (
+        "error", ["a", "a", "b", "b", "a", "a"],
+        {"fields": {0: {"patient": "p"}, 1: {"patient": "p", "split": "validation"}}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", CLASS_DEFECTS)
+def test_a_planted_defect_of_the_classes_is_found(folder, code):
+    severity, classes, changes = CLASS_DEFECTS[code]
+    say_classes(folder, classes, **changes)
+    findings = {finding.code: finding for finding in check(folder).findings}
+    assert findings.keys() - {"rare-class"} == {code}  # five cases are few for five folds
+    assert findings[code].severity == severity
+    assert "\n" not in str(findings[code])
+
+
+def test_classes_with_fewer_patients_than_folds_are_named_unless_a_split_is_declared(folder):
+    say_classes(folder, ["a", "a", "b", "b", "a", "a"])
+    assert [(f.code, f.severity) for f in check(folder).findings] == [("rare-class", "warning")] * 2
+    assert {("class 'a' has 3 patients" in f.message, "class 'b' has 2" in f.message) for f in check(folder).findings} == {
+        (True, False), (False, True),
+    }  # fmt: skip
+    say_classes(folder, ["a", "a", "b", "b", "a", "a"], fields={0: {"split": "validation"}})
+    assert check(folder).findings == ()
+
+
+@pytest.mark.parametrize(("common", "found"), [(10, False), (11, True)])
+def test_imbalance_worse_than_ten_to_one(tmp_path, common, found):
+    cases = [Case(name=f"c{i}", images=(Path("/x"),), class_name="a" if i else "b") for i in range(common + 1)]
+    dataset = Dataset(name="d", root=tmp_path, layout="x", channels=("CT",), classes=("a", "b"), cases=tuple(cases))
+    codes = {finding.code for finding in class_findings(dataset)}
+    assert ("class-imbalance" in codes) == found
+
+
+def test_a_leak_into_the_validation_split_is_an_error(folder):
+    copy_case(folder, 0, 1)
+    edit_manifest(folder, lambda c: c["cases"][1].update(split="validation"))
+    (finding,) = check(folder).findings
+    assert (finding.code, finding.severity) == ("duplicate-content", "error")
+    assert "a leak between training and validation data" in finding.message

@@ -253,6 +253,7 @@ def test_csv_with_one_image_column_of_several_channels(tmp_path):
     [
         ("name,image\na,b.nii\n", "needs the columns 'case' and 'image'"),
         ("case,image,split\na,b.nii,val\n", "line 2: 'split'"),
+        ("case,image\na,b.nii,c\n", "line 2: 3 cells"),
         ("case,image:A,image:B\na,b.nii,\n", r"line 2: no image for channel \['B'\]"),
         ("case,image\na,b.nii\na,c.nii\n", "2 cases are named 'a'"),
         ("case,image\n", "no cases found"),

@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from trivox.datasets import load_dataset
+from trivox.datasets import load_dataset, with_classes
 from trivox.datasets.brain_phantoms import BrainPhantomSettings, write_brain_phantoms
 from trivox.datasets.brats import FAMILIES, family_of, patient_of
 from trivox.datasets.reading import read_case
@@ -250,3 +250,32 @@ def test_label_values_of_another_family_are_named_when_they_are_translated(tmp_p
     with pytest.raises(LabelError, match=r"BraTS20_Training_001_seg\.nii\.gz: label values \[3\] are not declared"):
         import_brats(given, tmp_path / "raw", to="nnunet")
     assert not (tmp_path / "raw").exists()
+
+
+# --- tables beside the cases
+@pytest.mark.parametrize("to", ["brats", "nnunet"])
+@pytest.mark.parametrize("kind", ["zip", "gztar", "folder"])
+def test_the_table_of_grades_comes_along_as_it_is(tmp_path, source, to, kind):
+    given = shutil.copytree(source, tmp_path / "given" / "release")
+    names = [case.name for case in load_dataset(source).training_cases]
+    text = "Grade,BraTS_2020_subject_ID\n" + "".join(f"{g},{n}\n" for g, n in zip(("HGG", "LGG"), names, strict=True))
+    (given / "name_mapping.csv").write_text(text)
+    (given / "notes.csv").write_text("x\n")
+    if kind != "folder":
+        given = tmp_path / shutil.make_archive(tmp_path / "download", kind, tmp_path / "given")
+    import_brats(given, tmp_path / "out", to=to)
+    assert (tmp_path / "out" / "name_mapping.csv").read_text() == text
+    assert not (tmp_path / "out" / "notes.csv").exists()
+    graded = with_classes(load_dataset(tmp_path / "out"), tmp_path / "out" / "name_mapping.csv")
+    assert [case.class_name for case in graded.training_cases] == ["HGG", "LGG"]
+
+
+def test_tables_of_several_releases_do_not_overwrite_each_other(tmp_path):
+    for family in ("2020", "2021"):
+        folder = brains(tmp_path / "source" / family, family)
+        (folder / "survival_info.csv").write_text(family)
+    import_brats(tmp_path / "source", tmp_path / "out")
+    assert {(tmp_path / "out" / f"{family}_survival_info.csv").read_text() for family in ("2020", "2021")} == {
+        "2020",
+        "2021",
+    }

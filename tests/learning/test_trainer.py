@@ -381,7 +381,11 @@ class Learning(Scripted):
 
     def __init__(self, dices):
         super().__init__(dices)
-        self.module = Weighing()
+        self.weighing = Weighing()
+
+    @property
+    def module(self):
+        return self.weighing
 
     def loss(self, outputs, labels):
         return self.module(outputs)

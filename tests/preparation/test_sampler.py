@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivox.preparation.sampler import PatchRequest, PatchSampler, patch_start, sample_rng
+from trivox.preparation.sampler import LesionSampling, PatchRequest, PatchSampler, patch_start, sample_rng
 from trivox.preparation.store import Store
 
 PATCH = (8, 8, 8)
@@ -141,3 +141,36 @@ def test_a_wholly_ignored_case_is_drawn_anywhere(store):
 def test_a_forced_patch_of_a_case_without_foreground_is_drawn_anywhere(store):
     store.write("empty", np.zeros((1, 20, 20, 20), np.float32), np.zeros((20, 20, 20), np.int16), {})
     assert len({request.centre for request in draws(sampler(store, ("empty",)), 20, 1)}) > 10
+
+
+def lesions(fraction=0.5, groups=(("a",), ("b",)), indices=(2,)):
+    return LesionSampling(indices, fraction, groups)
+
+
+def test_every_patch_that_a_class_is_learnt_from_holds_the_lesion(store):
+    """Defect 4 of research/models.md 1.3: the label of the case was given to patches without its lesion."""
+    made = sampler(store, batch_size=4, lesions=lesions(groups=(("b",),)))
+    assert [made.on_lesion(position) for position in range(4)] == [False, False, True, True]
+    for request in draws(made, 100, 3):
+        assert 2 in made.read(request, PATCH)[1]
+
+
+@pytest.mark.parametrize(
+    ("batch", "fraction", "wanted"), [(2, 0.5, 1), (1, 0.1, 1), (8, 0.25, 2), (4, 0.0, 0), (4, 1.0, 4)]
+)
+def test_at_least_one_position_is_centred_on_a_lesion(store, batch, fraction, wanted):
+    made = sampler(store, batch_size=batch, lesions=lesions(fraction))
+    assert sum(made.on_lesion(position) for position in range(batch)) == wanted
+
+
+def test_a_balanced_sampler_draws_classes_evenly_and_one_group_draws_cases_evenly(store):
+    balanced = sampler(store, lesions=lesions(groups=(("a",) * 9, ("b",)), indices=(1,)))
+    found = Counter(request.case for request in draws(balanced, 300, 1))
+    assert 110 < found["b"] < 190
+    plain = sampler(store, lesions=lesions(groups=(("a",) * 9 + ("b",),), indices=(1,)))
+    assert Counter(request.case for request in draws(plain, 300, 1))["b"] < 60
+
+
+def test_a_case_without_a_known_lesion_is_looked_at_in_the_middle(store):
+    made = sampler(store, lesions=lesions(groups=(("a",),), indices=(9,)))
+    assert made.draw(sample_rng(0, 0, 1), 1).centre == tuple(n // 2 for n in store.shape("a"))

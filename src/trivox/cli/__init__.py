@@ -23,6 +23,7 @@ importers = typer.Typer(help="Bring in models and data of others.", no_args_is_h
 app.add_typer(importers, name="import")
 importers.command("nnunet")(learning.import_nnunet)
 importers.command("brats")(data.import_brats)
+importers.command("class-folders")(data.import_class_folders)
 for verb in (
     data.check, data.plan, data.preprocess, learning.train, learning.pretrain, results.predict, results.evaluate,
     results.rank, results.report, results.explain, results.info, results.doctor, deploying.package, learning.demo,

@@ -1,12 +1,14 @@
 """Verbs before training: import of data, check, plan, preprocess."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trivox.cli.options import (
+    Classes,
     DatasetPath,
     Device,
     MemoryGb,
@@ -17,6 +19,7 @@ from trivox.cli.options import (
     RecipeName,
     Settings,
     Terminal,
+    named_values,
     overrides,
     recipe_name,
 )
@@ -48,17 +51,55 @@ def import_brats(
     print(f"next: trivox check {out}")
 
 
+def import_class_folders(
+    source: Annotated[
+        Path, typer.Argument(help="folder with train/CLASS/case_0000.nii.gz and case.nii.gz; also validation, test")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="folder of the dataset, such as Dataset777_Pancreas")],
+    to: Annotated[str, typer.Option("--format", help="nnunet (raw format 2)")] = "nnunet",
+    labels: Annotated[
+        list[str] | None, typer.Option("--labels", help="name=value of a structure; repeatable: pancreas=1 lesion=2")
+    ] = None,
+    channels: Annotated[
+        list[str] | None, typer.Option("--channels", help="name of a channel; repeatable; CT sets the normalisation")
+    ] = None,
+) -> None:
+    """Write class folders as nnU-Net raw data with splits and classes; a second call finishes what was interrupted."""
+    from trivox.deployment.class_folders_import import import_class_folders as run
+
+    terminal = Terminal()
+    done = run(
+        source, out, to=to, labels=named_values(labels or []), channels=channels or (),
+        progress=lambda steps, total: terminal.track(steps, total, "importing"),
+    )  # fmt: skip
+    split = f"{done.validation} to validate on" if done.folds == 1 else f"{done.folds} folds"
+    print(f"{out}: {done.cases} cases, {done.test} of them test cases, {split}")
+    print("classes: " + ", ".join(f"{count} {name}" for name, count in done.classes.items()))
+    for what, count in (("cases without mask", done.unlabelled), ("masks without image left out", done.masks_alone)):
+        if count:
+            print(f"note: {count} {what}")
+    print(f"next: trivox check {out}; for nnU-Net, copy splits_final.json to its preprocessed folder before training")
+
+
 def check(
     dataset: DatasetPath,
     out: Annotated[Path | None, typer.Option("--out", help="also write the findings as JSON")] = None,
+    classes: Classes = None,
 ) -> None:
     """Look for everything that would make training wrong; exit 1 if there is any."""
-    from trivox.datasets import check_dataset, load_dataset
+    from trivox.datasets import check_dataset, load_dataset, with_classes
     from trivox.files import write_json
 
     found = load_dataset(dataset)
+    found = found if classes is None else with_classes(found, classes)
     report = check_dataset(found)
     print(f"{found.name}: {len(found.cases)} cases, {len(found.training_cases)} to train on, {found.layout} layout")
+    if found.classes:
+        told = Counter(case.class_name for case in found.cases)
+        print(
+            "classes: "
+            + ", ".join(f"{told[name]} {name or 'not known'}" for name in (*found.classes, None) if told[name])
+        )
     for finding in report.findings:
         print(f"{finding.severity}: {finding}")
     if out is not None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from trivox.cli.options import (
+    Classes,
     DatasetPath,
     DemoPreset,
     Device,
@@ -24,7 +25,7 @@ from trivox.cli.options import (
 def train(
     dataset: DatasetPath,
     out: Annotated[Path, typer.Option("--out", help="folder of the run")],
-    task: Annotated[str, typer.Option("--task", help="segmentation")] = "segmentation",
+    task: Annotated[str, typer.Option("--task", help="segmentation or multitask")] = "segmentation",
     preset: Preset = None,
     network: Network = None,
     fold: Annotated[str, typer.Option("--fold", help="0 to 4, or all")] = "0",
@@ -46,6 +47,7 @@ def train(
     freeze_encoder: Annotated[
         bool, typer.Option("--freeze-encoder", help="keep the pretrained encoder; 'freeze_encoder' sets for how long")
     ] = False,
+    classes: Classes = None,
     settings: Settings = None,
 ) -> None:
     """Check, plan, preprocess, train, validate and report: from a folder to a model in one command."""
@@ -60,7 +62,7 @@ def train(
     )  # fmt: skip
     request = RunRequest(
         dataset=dataset, out=out, preset=preset, overrides=chosen, fold=fold, task=task, device=device, resume=resume,
-        plan=plan_file, prepared=prepared, named=recipe_name(recipe),
+        plan=plan_file, prepared=prepared, named=recipe_name(recipe), classes=classes,
     )  # fmt: skip
     metrics = run(request, console=Terminal())
     if metrics:
@@ -116,7 +118,7 @@ def import_nnunet(
 
 
 def demo(
-    what: Annotated[str, typer.Argument(help="segmentation or brats")] = "segmentation",
+    what: Annotated[str, typer.Argument(help="segmentation, brats or multitask")] = "segmentation",
     out: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("runs/demo"),
     minutes: Annotated[float, typer.Option("--minutes", help="of training")] = 2.0,
     data: Annotated[Path | None, typer.Option("--data", help="a dataset to use instead of generated phantoms")] = None,

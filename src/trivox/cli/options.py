@@ -12,7 +12,12 @@ from trivox.errors import DataError, FormatError, RecipeError
 T = TypeVar("T")
 
 DatasetPath = Annotated[
-    Path, typer.Argument(help="dataset folder (BraTS, MSD, nnU-Net raw, images/ + labels/) or manifest file")
+    Path,
+    typer.Argument(help="dataset folder (BraTS, MSD, nnU-Net raw, images/ + labels/, class folders) or manifest file"),
+]
+Classes = Annotated[
+    Path | None,
+    typer.Option("--classes", help="CSV or JSON with the class of each case, for example columns case,class"),
 ]
 Out = Annotated[Path, typer.Option("--out", help="where the result goes")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N")]
@@ -84,6 +89,17 @@ def numbers(text: str) -> list[float]:
     if not numbers or not all(0 < number < float("inf") for number in numbers):
         raise typer.BadParameter(f"--scales {text}: give numbers above 0 with commas between, for example 0.9,1,1.1")
     return numbers
+
+
+def named_values(pairs: Iterable[str]) -> dict[str, int]:
+    """`["pancreas=1", "lesion=2"]` as values by name."""
+    found: dict[str, int] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if not name.strip() or not value.strip().isdecimal() or name.strip() in found:
+            raise typer.BadParameter(f"--labels {pair}: give each name once, with its value, for example pancreas=1")
+        found[name.strip()] = int(value)
+    return found
 
 
 def named(cases: Iterable[Any], file: Path) -> tuple[Any, ...]:

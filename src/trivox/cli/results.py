@@ -31,6 +31,9 @@ def predict(
         str, typer.Option("--missing-channels", help="cases that lack a channel: refuse, or take zeros for it")
     ] = "refuse",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="predict finished cases again")] = False,
+    subtype_results: Annotated[
+        bool, typer.Option("--subtype-results", help="also write the classes as numbers: columns Names,Subtype")
+    ] = False,
     only: Annotated[
         Path | None, typer.Option("--cases", help="text file with the names of the cases to predict")
     ] = None,
@@ -57,7 +60,7 @@ def predict(
     terminal = Terminal()
     records = predict_cases(
         predictor, cases, out, probabilities=probabilities, uncertainty=uncertainty or (), overwrite=overwrite,
-        say=terminal.say, progress=lambda items, total: terminal.track(items, total, "predicting"),
+        numbered_classes=subtype_results, say=terminal.say, progress=lambda items, total: terminal.track(items, total, "predicting"),
     )  # fmt: skip
     failed = [name for name, record in records.items() if "error" in record]
     seconds = sum(record["seconds"] for record in records.values())
@@ -65,6 +68,8 @@ def predict(
         if record.get("abstain"):
             print(f"look at {name}: {record['reason']}")
     print(f"{len(records) - len(failed)} of {len(records)} cases in {out}, {seconds:.1f} s")
+    if predictor.classes:
+        print(f"classes: {out / 'classes.csv'}")
     if failed:
         raise DataError(
             f"{len(failed)} cases failed: {', '.join(failed[:5])}; reasons are in {out / 'predictions.json'}"
@@ -72,8 +77,12 @@ def predict(
 
 
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="folder of predicted label maps")],
-    references: Annotated[Path, typer.Argument(help="folder of reference label maps, or a dataset")],
+    predictions: Annotated[
+        Path, typer.Argument(help="folder of predicted label maps, with classes.csv if there is one")
+    ],
+    references: Annotated[
+        Path, typer.Argument(help="folder of reference label maps, a dataset, or a table of classes")
+    ],
     out: Out = Path("metrics.json"),
     convention: Annotated[
         str, typer.Option("--convention", help="trivox, brats-legacy, brats-lesion-wise or brats-instance")
@@ -85,8 +94,19 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", help="parameter of the convention as key=value, for example dilation=1; repeatable"),
     ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option("--classes", help="table of the cases' classes: CSV with columns case and class, or JSON"),
+    ] = None,
+    whole: Annotated[
+        str | None, typer.Option("--whole", help="also measure all labels together, under this name: --whole pancreas")
+    ] = None,
 ) -> None:
-    """Measure predictions against references: Dice, HD95 and more of each label or region, with confidence intervals."""
+    """Measure predictions against references, with confidence intervals.
+
+    Dice, HD95 and more of each label or region; macro-F1, AUC and more of the classes, if the predictions hold a
+    classes.csv and the classes of the references are known.
+    """
     from trivox.config import parse_settings
     from trivox.evaluation import choose_convention, evaluate_folders
     from trivox.files import write_json
@@ -94,9 +114,9 @@ def evaluate(
 
     given = {} if tolerance_mm is None else {"tolerance_mm": tolerance_mm}
     rules = choose_convention(convention, {**parse_settings(settings or []), **given})
-    metrics = evaluate_folders(predictions, references, convention=rules)
+    metrics = evaluate_folders(predictions, references, convention=rules, classes=classes, whole=whole)
     write_json(out, metrics)
-    for warning in metrics["warnings"]:
+    for warning in [*metrics["warnings"], *metrics.get("classification", {}).get("warnings", [])]:
         print(f"warning: {warning}")
     print(headline(metrics))
     print(f"written to {out}")

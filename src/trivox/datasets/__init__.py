@@ -1,6 +1,7 @@
 """Cases: dataset layouts, checks, splits and phantoms."""
 
 from trivox.datasets.checks import check_dataset
+from trivox.datasets.class_tables import with_classes
 from trivox.datasets.dataset import Case, Dataset, Task
 from trivox.datasets.findings import Finding, Report
 from trivox.datasets.labels import IGNORED, LabelScheme
@@ -26,5 +27,6 @@ __all__ = [
     "phantom_case",
     "read_saved_dataset",
     "save_dataset",
+    "with_classes",
     "write_phantoms",
 ]

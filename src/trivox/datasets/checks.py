@@ -1,12 +1,13 @@
 """Checking a dataset before anything is computed from it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from trivox.datasets.dataset import Dataset
+from trivox.datasets.class_checks import class_findings
+from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.examine import Examination, examine
 from trivox.datasets.findings import Finding, Report, error, warning
 from trivox.datasets.layouts import unpaired_files
@@ -28,7 +29,7 @@ def check_dataset(dataset: Dataset, *, workers: int = 2, progress: Progress | No
             if progress:
                 progress(len(seen), len(dataset.cases))
     findings = [finding for case in seen for finding in case.findings]
-    for look in (_unpaired, _count, _patients):
+    for look in (_unpaired, _count, _patients, class_findings):
         findings += look(dataset)
     findings += _unused_labels(dataset, seen)
     for compare in (_duplicates, _orientations, _spacings):
@@ -38,10 +39,14 @@ def check_dataset(dataset: Dataset, *, workers: int = 2, progress: Progress | No
 
 def _unpaired(dataset: Dataset) -> Iterator[Finding]:
     images, labels = unpaired_files(dataset)
+    cases = {case.images[0]: case for case in dataset.cases if case.images}
     for file in images:
-        yield error(
-            "unpaired-image", image_stem(file), f"{file} has no label map", "add or rename it, or move the image away"
-        )
+        if cases[file].class_name is None:
+            fix = "add or rename it, or move the image away"
+            yield error("unpaired-image", cases[file].name, f"{file} has no label map", fix)
+        else:
+            yield warning("unpaired-image", cases[file].name, f"{file} has no label map, its class alone is learnt",
+                          "fine if there is none; else add or rename it")  # fmt: skip
     for file in labels:
         yield error(
             "unpaired-label", image_stem(file), f"{file} has no image", "add or rename it, or move the label away"
@@ -49,7 +54,7 @@ def _unpaired(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _count(dataset: Dataset) -> Iterator[Finding]:
-    count = len(dataset.training_cases)
+    count = sum(case.label is not None for case in dataset.training_cases)
     if dataset.labels is None or count >= 5:
         return
     severity = error if count < 2 else warning
@@ -64,8 +69,15 @@ def _patients(dataset: Dataset) -> Iterator[Finding]:
     for patient, group in cases.items():
         if len({case.split for case in group}) > 1:
             names = ", ".join(f"{case.name} ({case.split})" for case in group[:6])
-            yield error("patient-across-splits", group[0].name, f"patient '{patient}' is in training and test data: "
-                        f"{names}", "move all cases of a patient to one side")  # fmt: skip
+            yield error("patient-across-splits", group[0].name, f"patient '{patient}' is in "
+                        f"{_sides(group)} data: {names}", "move all cases of a patient to one side")  # fmt: skip
+
+
+def _sides(cases: Iterable[Case]) -> str:
+    """Where they are: `training and test`."""
+    present = {case.split for case in cases}
+    words = {"train": "training", "validation": "validation", "test": "test"}
+    return " and ".join(word for side, word in words.items() if side in present)
 
 
 def _unused_labels(dataset: Dataset, seen: Sequence[Examination]) -> Iterator[Finding]:
@@ -88,7 +100,10 @@ def _duplicates(seen: Sequence[Examination]) -> Iterator[Finding]:
         split = len({one.case.split for one in group}) > 1
         contradiction = len({one.label_digest for one in group if one.label_digest}) > 1
         severity = error if split or contradiction else warning
-        why = " (leak from training to test)" * split + " (with different labels)" * contradiction
+        why = (
+            f" (a leak between {_sides(one.case for one in group)} data)" * split
+            + " (with different labels)" * contradiction
+        )
         yield severity("duplicate-content", group[0].case.name, f"the same image content in {names}{why}",
                        "keep one of them, or give them one patient name if that is meant")  # fmt: skip
 

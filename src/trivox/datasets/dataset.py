@@ -57,7 +57,9 @@ class Dataset(BaseModel):
     def _classes_are_known(self) -> "Dataset":
         strange = next((case for case in self.cases if case.class_name not in (None, *self.classes)), None)
         if strange is not None:
-            raise ValueError(f"{strange.name}: class '{strange.class_name}' is none of {', '.join(self.classes) or 'none'}")
+            raise ValueError(
+                f"{strange.name}: class '{strange.class_name}' is none of {', '.join(self.classes) or 'none'}"
+            )
         return self
 
     @property

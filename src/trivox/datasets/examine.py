@@ -103,7 +103,7 @@ def _non_finite(array: Array) -> int:
 
 def _channel_findings(case: Case, images: list[Volume], channels: tuple[str, ...]) -> Iterator[Finding]:
     if case.absent:
-        severity = error if case.split == "train" else warning
+        severity = warning if case.split == "test" else error
         yield severity("missing-channel", case.name, f"has no {', '.join(channels[i] for i in case.absent)} file", "add it "
                        "or move the case away; 'trivox predict --missing-channels zeros' does without")  # fmt: skip
     count = sum(image.channels for image in images)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from trivox.datasets import brats, folders, manifest, msd, nnunet_raw
+from trivox.datasets import brats, class_folders, folders, manifest, msd, nnunet_raw
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.listing import (
     CHANNEL_SUFFIX,
@@ -47,6 +47,12 @@ LAYOUTS: dict[str, Layout] = {
         brats.find_inputs,
     ),
     "folders": Layout("folders images/ and labels/ with files of the same names", folders.matches, folders.load),
+    "class-folders": Layout(
+        "a folder a class, images and masks together (train/subtype0/case_0000.nii.gz and case.nii.gz; also validation, "
+        "test)",
+        class_folders.matches,
+        class_folders.load,
+    ),
 }
 """Asked in this order; the first that matches reads the dataset."""
 
@@ -90,6 +96,9 @@ def read_saved_dataset(path: Path) -> Dataset:
     return validated(Dataset, read_json(path), where=str(path))
 
 
+ORPHANS = {"brats": brats.orphan_labels, "class-folders": class_folders.orphan_labels}
+
+
 class Unpaired(NamedTuple):
     """Files without counterpart."""
 
@@ -98,12 +107,12 @@ class Unpaired(NamedTuple):
 
 
 def unpaired_files(dataset: Dataset) -> Unpaired:
-    """Training images without label and label files without image, for layouts that pair by name; else none."""
-    if dataset.labels is None or dataset.layout not in ("folders", "nnunet", "brats"):
+    """Images to learn from without label and label files without image, for layouts that pair by name; else none."""
+    if dataset.labels is None or dataset.layout not in ("folders", "nnunet", "brats", "class-folders"):
         return Unpaired((), ())
-    images = tuple(case.images[0] for case in dataset.cases if case.split == "train" and case.label is None)
-    if dataset.layout == "brats":
-        return Unpaired(images, brats.orphan_labels(dataset.root))
+    images = tuple(case.images[0] for case in dataset.cases if case.split != "test" and case.label is None)
+    if dataset.layout in ORPHANS:
+        return Unpaired(images, ORPHANS[dataset.layout](dataset.root))
     paired = {case.label for case in dataset.cases if case.label}
     listed = [file for folder in sorted({file.parent for file in paired}) for file in list_images(folder).values()]
     return Unpaired(images, tuple(file for file in listed if file not in paired))

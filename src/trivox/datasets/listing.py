@@ -92,7 +92,8 @@ def unique_cases(cases: Iterable[Case], *, where: Path) -> tuple[Case, ...]:
         raise DataError(f"{where}: no cases found; check that the dataset is complete")
     name, count = Counter(case.name for case in cases).most_common(1)[0]
     if count > 1:
-        raise DataError(f"{where}: {count} cases are named '{name}'; give every case its own name")
+        files = " and ".join(str(case.images[0]) for case in cases if case.name == name and case.images)
+        raise DataError(f"{where}: {count} cases are named '{name}' ({files}); give every case its own name")
     return cases
 
 

@@ -1,11 +1,11 @@
 """trivox manifests: a CSV or JSON file that lists the cases. Paths in it are relative to its folder, or absolute."""
 
-import csv
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from trivox.datasets.class_tables import class_of, class_order
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.listing import (
@@ -16,6 +16,7 @@ from trivox.datasets.listing import (
     unique_cases,
     validated,
 )
+from trivox.datasets.tables import read_table
 from trivox.errors import FormatError
 
 NAMES = ("trivox.json", "manifest.json", "manifest.csv", "dataset.csv")
@@ -30,11 +31,20 @@ class ManifestCase(BaseModel):
     images: tuple[Path, ...] | dict[str, Path] = Field(min_length=1)
     label: Path | None = None
     patient: str = ""
-    split: Literal["train", "test"] = "train"
+    split: Literal["train", "validation", "test"] = "train"
+    class_name: str | None = Field(None, alias="class")
+
+    @field_validator("class_name", mode="before")
+    @classmethod
+    def _class_may_be_blank(cls, content: object) -> str | None:
+        return class_of(content)
 
 
 class Manifest(BaseModel):
-    """Content of a JSON manifest; without `cases` it gives the names that go with a CSV of the same stem."""
+    """Content of a JSON manifest; without `cases` it gives the names that go with a CSV of the same stem.
+
+    classes: those that cases may have, in the order of the classifier's outputs; left out: those that cases have, sorted.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +55,13 @@ class Manifest(BaseModel):
     region_order: tuple[int, ...] = ()
     nested: bool = False
     ignore: int | None = None
+    classes: tuple[str, ...] = ()
     cases: tuple[ManifestCase, ...] = ()
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _classes_may_be_numbers(cls, content: object) -> object:
+        return [class_of(name) for name in content] if isinstance(content, list) else content
 
 
 def find_file(path: Path) -> Path | None:
@@ -77,6 +93,7 @@ def load(path: Path) -> Dataset:
         layout="manifest",
         channels=channels or channel_names(cases),
         labels=_labels(manifest, cases, file),
+        classes=_classes(manifest, file),
         cases=cases,
     )
 
@@ -100,7 +117,18 @@ def _case(entry: ManifestCase, channels: tuple[str, ...], file: Path) -> Case:
         label=file.parent / entry.label if entry.label else None,
         patient=entry.patient,
         split=entry.split,
+        class_name=entry.class_name,
     )
+
+
+def _classes(manifest: Manifest, file: Path) -> tuple[str, ...]:
+    found = class_order((entry.class_name for entry in manifest.cases), where=file)
+    strange = set(found) - set(manifest.classes) if manifest.classes else set()
+    if strange or len(set(manifest.classes)) < len(manifest.classes):
+        case = next((f"case '{entry.case}' is '{entry.class_name}', " for entry in manifest.cases
+                     if entry.class_name in strange), "")  # fmt: skip
+        raise FormatError(f"{file}: {case}'classes' lists {[*manifest.classes]}; list each class of the cases once")
+    return manifest.classes or found
 
 
 def _labels(manifest: Manifest, cases: tuple[Case, ...], file: Path) -> LabelScheme | None:
@@ -114,18 +142,17 @@ def _labels(manifest: Manifest, cases: tuple[Case, ...], file: Path) -> LabelSch
 
 def _read_csv(file: Path) -> Manifest:
     """Rows of the CSV as a manifest, with the names that a JSON file of the same stem gives."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{file}: is not UTF-8 text; save it as CSV UTF-8") from error
-    header = lines[0] if lines else ""
-    rows = csv.DictReader(lines, delimiter=";" if header.count(";") > header.count(",") else ",")
-    columns = {name: name.strip() for name in rows.fieldnames or ()}
-    images = {name: _channel(column) for name, column in columns.items() if _channel(column)}
-    if "case" not in columns.values() or not images:
-        raise FormatError(f"{file}: needs the columns 'case' and 'image' (or 'image:<channel>'), found {[*columns]}")
+    table = read_table(file)
+    images = {column: _channel(column) for column in table.columns if _channel(column)}
+    if "case" not in table.columns or not images:
+        raise FormatError(
+            f"{file}: needs the columns 'case' and 'image' (or 'image:<channel>'), found {[*table.columns]}"
+        )
     names = {k: v for k, v in json_object(file.with_suffix(".json")).items() if k in Manifest.model_fields}
-    cases = [_row(row, columns, images, f"{file}, line {rows.line_num}") for row in rows]
+    cases = [
+        _row(dict(zip(table.columns, cells, strict=True)), images, f"{file}, line {line}")
+        for line, cells in zip(table.lines, table.rows, strict=True)
+    ]
     return validated(Manifest, {"channels": _csv_channels(images)} | names | {"cases": cases}, where=str(file))
 
 
@@ -141,9 +168,8 @@ def _csv_channels(images: dict[str, str]) -> tuple[str, ...]:
     return () if tuple(images.values()) == ("image",) else tuple(images.values())
 
 
-def _row(row: dict[str, str], columns: dict[str, str], images: dict[str, str], where: str) -> ManifestCase:
-    files = {channel: (row[name] or "").strip() for name, channel in images.items()}
-    values = {column: (row[name] or "").strip() for name, column in columns.items()}
+def _row(values: dict[str, str], images: dict[str, str], where: str) -> ManifestCase:
+    files = {channel: values[column] for column, channel in images.items()}
     missing = [channel for channel, name in files.items() if not name]
     if missing:
         raise FormatError(f"{where}: no image for channel {missing}; fill the cell or remove the row")
@@ -153,5 +179,6 @@ def _row(row: dict[str, str], columns: dict[str, str], images: dict[str, str], w
         "label": values.get("label") or None,
         "patient": values.get("patient", ""),
         "split": values.get("split") or "train",
+        "class": values.get("class"),
     }
     return validated(ManifestCase, content, where=where)

@@ -1,30 +1,45 @@
-"""nnU-Net 2 raw data: `dataset.json` with `channel_names` and `file_ending`, `imagesTr`, `labelsTr`, `imagesTs`."""
+"""nnU-Net 2 raw data: `dataset.json` with `channel_names` and `file_ending`, `imagesTr`, `labelsTr`, `imagesTs`.
 
+Beside it, where there are classes, `classification_labels.csv`; and `splits_final.json`, which declares a validation split
+if it holds one fold. Several folds there are nnU-Net's: trivox makes its own, see `trivox.datasets.splits`.
+"""
+
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from trivox.datasets.class_tables import class_order, read_class_table
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.listing import CHANNEL_SUFFIX, json_object, parse_labels, unique_cases, validated
 from trivox.datasets.msd import description_file, numbered_names
-from trivox.errors import LabelError
+from trivox.errors import DataError, FormatError, LabelError
+from trivox.files import read_json
 
 FOLDERS: tuple[tuple[str, str, Literal["train", "test"]], ...] = (
     ("imagesTr", "labelsTr", "train"),
     ("imagesTs", "labelsTs", "test"),
 )
+CLASS_TABLE = "classification_labels.csv"
+SPLITS = "splits_final.json"
 
 
 class Additions(BaseModel):
-    """What trivox writes into `dataset.json` beside what nnU-Net knows: label values by name, patients by case."""
+    """What trivox writes into `dataset.json` beside what nnU-Net knows.
+
+    label_names: by value; patients, classes: by case; splits: of cases without label map, which nnU-Net wants in
+    `imagesTs` although there is a class to learn from.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     label_names: dict[int, str] = Field(default_factory=dict)
     nested: bool = False
     patients: dict[str, str] = Field(default_factory=dict)
+    classes: dict[str, str] = Field(default_factory=dict)
+    splits: dict[str, Literal["train", "validation", "test"]] = Field(default_factory=dict)
 
     def naming(self, labels: LabelScheme, *, where: str) -> LabelScheme:
         """`labels` under these names; nnU-Net names regions only."""
@@ -52,18 +67,61 @@ def load(path: Path) -> Dataset:
     own = f"{file}, 'trivox'"
     additions = validated(Additions, content.get("trivox") or {}, where=own)
     labels = parse_labels(content.get("labels") or {}, where=file, order=content.get("regions_class_order") or ())
+    cases = list(unique_cases(_with_additions(cases, additions, root), where=file))
     return Dataset(
         name=str(content.get("name") or root.name),
         root=root,
         layout="nnunet_listed" if isinstance(listed, dict) else "nnunet",
         channels=channels,
         labels=additions.naming(labels, where=own),
-        cases=unique_cases((_owned(case, additions.patients) for case in cases), where=file),
+        classes=class_order((case.class_name for case in cases), where=root),
+        cases=tuple(cases),
     )
 
 
-def _owned(case: Case, patients: dict[str, str]) -> Case:
-    return case.model_copy(update={"patient": patients.get(case.name, case.patient)})
+def _with_additions(cases: Sequence[Case], additions: Additions, root: Path) -> Iterator[Case]:
+    """`cases` with their patients, classes and splits."""
+    classes = _classes(cases, additions, root)
+    declared = {**_declared_validation(cases, root / SPLITS), **additions.splits}
+    for case in cases:
+        yield case.model_copy(
+            update={
+                "patient": additions.patients.get(case.name, case.patient),
+                "class_name": classes.get(case.name),
+                "split": declared.get(case.name, case.split),
+            }
+        )
+
+
+def _classes(cases: Sequence[Case], additions: Additions, root: Path) -> dict[str, str]:
+    """Classes by case, from `dataset.json` and the table beside it."""
+    file = root / CLASS_TABLE
+    table = read_class_table(file, cases).classes if file.is_file() and cases else {}
+    told = {name: found for name, found in table.items() if found is not None}
+    wrong = next((name for name in told if additions.classes.get(name, told[name]) != told[name]), None)
+    if wrong is not None:
+        there = additions.classes[wrong]
+        raise DataError(f"{file}: {wrong} is {told[wrong]}, in dataset.json it is {there}; correct one of them")
+    return additions.classes | told
+
+
+def _declared_validation(cases: Sequence[Case], file: Path) -> dict[str, Literal["validation"]]:
+    """The cases that the only fold in `splits_final.json` validates on."""
+    folds = read_json(file) if file.is_file() else []
+    if not isinstance(folds, list) or not all(
+        isinstance(fold, dict) and {"train", "val"} <= set(fold) for fold in folds
+    ):
+        raise FormatError(f'{file}: must list folds such as {{"train": [...], "val": [...]}}; correct or remove it')
+    if len(folds) != 1:
+        return {}
+    train, validation = (list(folds[0][side]) for side in ("train", "val"))
+    known = {case.name for case in cases if case.split != "test"}
+    strange = [name for name in (*train, *validation) if name not in known]
+    both = sorted(set(train) & set(validation))
+    if strange or both:
+        what = f"'{both[0]}' is in train and val" if both else f"'{strange[0]}' is no case of imagesTr"
+        raise FormatError(f"{file}: {what}; correct or remove the file")
+    return dict.fromkeys(validation, "validation")
 
 
 def _listed_case(name: str, entry: dict[str, Any], root: Path) -> Case:

@@ -2,7 +2,8 @@
 
 import gzip
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
@@ -20,11 +21,14 @@ from trivox.datasets.brats import (
 )
 from trivox.datasets.labels import LabelScheme
 from trivox.deployment.archives import Member, members
-from trivox.errors import DataError, RecipeError, ResourceError
-from trivox.files import atomic_path, read_json, write_json
+from trivox.deployment.staging import begin, is_done, require_space
+from trivox.errors import DataError, RecipeError
+from trivox.files import atomic_path, write_json
 from trivox.volumes import read_labels, write_volume
 
-STAMP = "import.json"
+TABLES = ("name_mapping.csv", "survival_info.csv")
+"""Tables of some releases that lie beside the cases: grade, and survival, of each."""
+
 COMPRESSION = 4  # of gzip; 6 takes half as long again for 1 % less
 
 
@@ -68,10 +72,10 @@ def import_brats(
 ) -> Imported:
     """Bring the BraTS cases in an archive or folder to `out`, all files as `.nii.gz`.
 
-    to: a key of `FORMATS`. Nothing but BraTS images is taken out of an archive. The work is done in a folder beside `out`
-    that is renamed at the end; after an interruption the same call goes on. Raises `FormatError` for a damaged
-    archive, `DataError` if there is nothing to import, `out` holds something else or a case does not fit the format,
-    `ResourceError` if the disk is too small.
+    to: a key of `FORMATS`. Nothing but BraTS images and `TABLES` is taken out of an archive. The work is done in a folder
+    beside `out` that is renamed at the end; after an interruption the same call goes on. Raises `FormatError` for a
+    damaged archive, `DataError` if there is nothing to import, `out` holds something else or a case does not fit the
+    format, `ResourceError` if the disk is too small.
     """
     if to not in FORMATS:
         raise RecipeError(f"format '{to}' does not exist; choose one of {', '.join(FORMATS)}")
@@ -81,9 +85,11 @@ def import_brats(
             known = ", ".join(family.example for family in FAMILIES.values())
             raise DataError(f"{source}: no BraTS case inside; known are names like {known}")
         stamp = {"format": to, **_identity(source, found)}
-        if not _is_done(out, stamp, source):
+        if not is_done(out, stamp, source):
             job = FORMATS[to](exams, found, f"{source}", out.name)
-            _write(job, _begin(out, stamp), out, progress)
+            place = {name: i for i, name in enumerate(found)}  # a packed tar is read from front to back
+            steps = sorted((*job.steps, *_tables(found)), key=lambda step: place[step.member.name])
+            _write(Job(tuple(steps), job.descriptions), begin(out, stamp), out, progress)
     return Imported(
         cases=len(exams),
         families=tuple(dict.fromkeys(exam.family.title for exam in exams)),
@@ -95,6 +101,8 @@ def import_brats(
 
 def _is_wanted(name: PurePosixPath) -> bool:
     file = name.name.lower()
+    if file in TABLES:
+        return True
     return file.endswith(SUFFIXES) and not file.startswith(".") and (LABEL in file or parse_name(file) is not None)
 
 
@@ -109,36 +117,9 @@ def _identity(source: Path, found: Found) -> dict[str, Any]:
     }
 
 
-def _is_done(out: Path, stamp: dict[str, Any], source: Path) -> bool:
-    """Whether `out` is the finished import of the same source; raises `DataError` if it is anything else."""
-    if source.is_dir() and out.absolute().is_relative_to(source.absolute()):
-        raise DataError(f"{out}: lies inside {source}, which is imported; choose another --out")
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    if (out / STAMP).is_file() and read_json(out / STAMP) == stamp:
-        return True
-    raise DataError(f"{out}: exists and is no import of {source} as it is now, in this format; choose another --out")
-
-
-def _begin(out: Path, stamp: dict[str, Any]) -> Path:
-    """The folder to work in: that of an interrupted import of the same source, else a new one."""
-    folder = out.absolute().with_name(f".{out.name}.partial")
-    file = folder / STAMP
-    if folder.exists() and not (file.is_file() and read_json(file) == stamp):
-        shutil.rmtree(folder)
-    for leftover in folder.rglob(".tmp-*"):
-        leftover.unlink()
-    write_json(file, stamp)
-    return folder
-
-
 def _write(job: Job, folder: Path, out: Path, progress: Callable[[Iterable[Step], int], Iterable[Step]]) -> None:
     todo = [step for step in job.steps if not (folder / step.target).exists()]  # files are whole or not there
-    needed, free = sum(step.member.size for step in todo), shutil.disk_usage(folder).free
-    if needed > free:
-        raise ResourceError(
-            f"{out}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; make room or choose another --out"
-        )
+    require_space(folder, sum(step.member.size for step in todo), out=out)
     for step in progress(todo, len(todo)):
         _carry_out(step, folder)
     for name, content in job.descriptions.items():
@@ -149,7 +130,7 @@ def _write(job: Job, folder: Path, out: Path, progress: Callable[[Iterable[Step]
 def _carry_out(step: Step, folder: Path) -> None:
     target, packed = folder / step.target, step.member.name.name.lower().endswith(".gz")
     if step.translation is None:
-        _copy(step.member, target, pack=not packed)
+        _copy(step.member, target, pack=target.name.endswith(".gz") and not packed)
         return
     raw = folder / (".tmp-label.nii.gz" if packed else ".tmp-label.nii")
     try:
@@ -176,6 +157,15 @@ def _translate(source: Path, target: Path, old: LabelScheme, new: LabelScheme, *
         raise type(error)(str(error).replace(str(source), where)) from error
     values, _ = old.translation(new)
     write_volume(target, volume.with_array(values.astype("uint8")[old.encode(volume.array, where=where)]))
+
+
+def _tables(found: Found) -> Iterator[Step]:
+    """The tables, beside the cases; where there are several of a name, each after the folder that it lay in."""
+    tables = [name for name in found if name.name.lower() in TABLES]
+    counts = Counter(name.name.lower() for name in tables)
+    for name in tables:
+        target = name.name if counts[name.name.lower()] == 1 else "_".join(name.parts)
+        yield Step(found[name], PurePosixPath(target))
 
 
 def _as_brats(exams: Sequence[Exam], found: Found, _where: str, _name: str) -> Job:

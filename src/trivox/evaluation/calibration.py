@@ -38,7 +38,7 @@ def top_label(probabilities: Floats, labels: Labels) -> tuple[Floats, Truth]:
 
 def reliability_curve(confidence: Floats, correct: Truth, *, bins: int = BINS) -> dict[str, list[float | int | None]]:
     """Count, mean confidence and accuracy of each of `bins` equally wide bins `(lower, upper]`; None for an empty one."""
-    count, mean, accuracy = _binned(confidence, correct, _equal_width(confidence, bins), bins)
+    count, mean, accuracy = _binned(confidence, correct, equal_width_bins(confidence, bins), bins)
     rows = list(zip(count, mean, accuracy, strict=True))
     return {
         "count": [int(n) for n, _, _ in rows],
@@ -49,7 +49,7 @@ def reliability_curve(confidence: Floats, correct: Truth, *, bins: int = BINS) -
 
 def expected_calibration_error(confidence: Floats, correct: Truth, *, bins: int = BINS) -> float:
     """Mean of |accuracy - confidence| over equally wide bins, weighted by their counts."""
-    return _weighted_gap(*_binned(confidence, correct, _equal_width(confidence, bins), bins))
+    return _weighted_gap(*_binned(confidence, correct, equal_width_bins(confidence, bins), bins))
 
 
 def adaptive_calibration_error(confidence: Floats, correct: Truth, *, bins: int = BINS) -> float:
@@ -61,7 +61,7 @@ def adaptive_calibration_error(confidence: Floats, correct: Truth, *, bins: int 
 
 def maximum_calibration_error(confidence: Floats, correct: Truth, *, bins: int = BINS) -> float:
     """Largest |accuracy - confidence| over equally wide bins that hold anything."""
-    count, mean, accuracy = _binned(confidence, correct, _equal_width(confidence, bins), bins)
+    count, mean, accuracy = _binned(confidence, correct, equal_width_bins(confidence, bins), bins)
     return float(np.abs(accuracy - mean)[count > 0].max(initial=0.0))
 
 
@@ -75,14 +75,24 @@ def classwise_calibration_error(probabilities: Floats, labels: Labels, *, bins: 
 
 def brier_score(probabilities: Floats, labels: Labels) -> float:
     """Mean over voxels of the squared distance to the one-hot label, summed over classes: 0..2."""
+    return float(squared_distances(probabilities, labels).mean())
+
+
+def squared_distances(probabilities: Floats, labels: Labels) -> Floats:
+    """Squared distance of each row to the one-hot label, summed over classes; their mean is the Brier score."""
     right = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
-    return float(np.mean((probabilities.astype(np.float64) ** 2).sum(axis=1) - 2 * right + 1))
+    return np.asarray((probabilities.astype(np.float64) ** 2).sum(axis=1) - 2 * right + 1)
 
 
 def negative_log_likelihood(probabilities: Floats, labels: Labels) -> float:
     """Mean of -ln p(label) in nats; probabilities below 1e-12 count as that."""
+    return float(log_losses(probabilities, labels).mean())
+
+
+def log_losses(probabilities: Floats, labels: Labels) -> Floats:
+    """-ln p(label) of each row in nats; probabilities below 1e-12 count as that."""
     right = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
-    return float(-np.log(np.maximum(right, 1e-12)).mean())
+    return np.asarray(-np.log(np.maximum(right, 1e-12)))
 
 
 def area_under_roc(score: Floats, positive: Truth) -> float | None:
@@ -123,7 +133,8 @@ def risk_coverage(doubt: Floats, risk: Floats) -> Mapping[str, float]:
     }
 
 
-def _equal_width(confidence: Floats, bins: int) -> Labels:
+def equal_width_bins(confidence: Floats, bins: int = BINS) -> Labels:
+    """Index of the bin `(lower, upper]` that each confidence falls into; 0 belongs to the first."""
     return np.clip(np.ceil(confidence.astype(np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
 
 

@@ -29,24 +29,24 @@ def training_curves(records: Records) -> bytes | None:
         return None
     figure = Figure(figsize=(10, 6.4), dpi=110, layout="constrained", facecolor="white")
     loss, dice, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.4])
-    _line(loss, epochs, "train_loss", "training", BLUE)
-    _line(loss, epochs, "validation_loss", "validation", ORANGE)
+    line(loss, epochs, "train_loss", "training", BLUE)
+    line(loss, epochs, "validation_loss", "validation", ORANGE)
     loss.set_ylabel("loss")
     names = list(dict.fromkeys(key for epoch in epochs for key in epoch if key.startswith(OF_LABEL)))
     for i, key in enumerate(names if 1 < len(names) <= len(PALETTE) else []):
-        name = _escaped(key.removeprefix(OF_LABEL))
-        _line(dice, epochs, key, name, PALETTE[i], linestyle=LINES[i % len(LINES)], linewidth=1.4)
-    _line(dice, epochs, "validation_dice", "mean, each epoch", INK, alpha=0.4)
-    _line(dice, epochs, "validation_dice_ema", "mean, smoothed", INK, linewidth=2.2)
+        name = escaped(key.removeprefix(OF_LABEL))
+        line(dice, epochs, key, name, PALETTE[i], linestyle=LINES[i % len(LINES)], linewidth=1.4)
+    line(dice, epochs, "validation_dice", "mean, each epoch", INK, alpha=0.4)
+    line(dice, epochs, "validation_dice_ema", "mean, smoothed", INK, linewidth=2.2)
     dice.set_ylabel("validation Dice")
     dice.set_ylim(0, 1)
-    _line(rate, epochs, "lr", "learning rate", GREY)
+    line(rate, epochs, "lr", "learning rate", GREY)
     rate.set_ylabel("learning rate")
     rate.set_xlabel("epoch")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     rate.xaxis.get_major_locator().set_params(integer=True)
     for axes in (loss, dice, rate):
-        _plain(axes)
+        plain(axes)
         if len(axes.lines) > 1:
             axes.legend(frameon=False, fontsize=9, ncols=2 if len(axes.lines) > 3 else 1, handlelength=2.8)
     return png(figure)
@@ -74,8 +74,8 @@ def box_plots(metrics: Mapping[str, Any]) -> bytes | None:
         _boxes(axes, values)
         axes.set_xlabel(title)
         axes.set_xlim(*((-0.03, 1.03) if metric != "hd95_mm" else (0, None)))
-        _plain(axes)
-    panels[0].set_yticks(range(len(names)), [_escaped(name) for name in names])
+        plain(axes)
+    panels[0].set_yticks(range(len(names)), [escaped(name) for name in names])
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     return png(figure)
 
@@ -93,7 +93,7 @@ def reliability_chart(calibration: Mapping[str, Any]) -> bytes | None:
     figure = Figure(figsize=(10, 5.2), dpi=110, layout="constrained", facecolor="white")
     panels = figure.subplots(2, len(curves), sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False)
     for (stage, curve), (upper, lower) in zip(curves.items(), panels.T, strict=True):
-        _reliability(upper, lower, curve)
+        reliability_panels(upper, lower, curve)
         upper.set_title(f"{stage} temperature scaling, ECE {(calibration.get(stage) or {}).get('ece', float('nan')):.3f}",
                         fontsize=10.5, color=INK)  # fmt: skip
         lower.set_xlabel("confidence (largest probability)")
@@ -102,7 +102,7 @@ def reliability_chart(calibration: Mapping[str, Any]) -> bytes | None:
     return png(figure)
 
 
-def _reliability(upper: "Axes", lower: "Axes", curve: Mapping[str, Sequence[Any]]) -> None:
+def reliability_panels(upper: "Axes", lower: "Axes", curve: Mapping[str, Sequence[Any]]) -> None:
     """Bars reach the accuracy; the point on each stands at the mean confidence, on the diagonal where they agree."""
     bins, total = len(curve["count"]), sum(curve["count"])
     centres = (np.arange(bins) + 0.5) / bins
@@ -115,8 +115,8 @@ def _reliability(upper: "Axes", lower: "Axes", curve: Mapping[str, Sequence[Any]
     upper.set_ylim(0, 1)
     upper.legend(frameon=False, fontsize=9, loc="upper left")
     lower.bar(centres, [100 * count / total for count in curve["count"]], width=0.92 / bins, color=GREY)
-    _plain(upper)
-    _plain(lower)
+    plain(upper)
+    plain(lower)
 
 
 def _nsd_title(metrics: Mapping[str, Any]) -> str:
@@ -146,7 +146,8 @@ def _boxes(axes: "Axes", values: Sequence[Sequence[float]]) -> None:
         axes.vlines(median, row - 0.25, row + 0.25, color=ORANGE, linewidth=2.2)
 
 
-def _line(axes: "Axes", epochs: Records, key: str, label: str, colour: str, **style: Any) -> None:
+def line(axes: "Axes", epochs: Records, key: str, label: str, colour: str, **style: Any) -> None:
+    """`key` of the epochs that have it, as a line; nothing if none does."""
     points = [(i if e.get("epoch") is None else e["epoch"], e[key]) for i, e in enumerate(epochs)
               if isinstance(e.get(key), int | float)]  # fmt: skip
     if points:
@@ -154,7 +155,8 @@ def _line(axes: "Axes", epochs: Records, key: str, label: str, colour: str, **st
         axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, **{"linewidth": 1.5, **style})
 
 
-def _plain(axes: "Axes") -> None:
+def plain(axes: "Axes") -> None:
+    """No frame above and to the right, a faint grid below the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
@@ -164,5 +166,6 @@ def _known(values: Any) -> list[float]:
     return [value for value in values if isinstance(value, int | float) and np.isfinite(value)]
 
 
-def _escaped(name: str) -> str:
-    return name.replace("$", r"\$")  # matplotlib reads text between dollars as mathematics
+def escaped(name: str) -> str:
+    """A name as it is, for matplotlib, which reads text between dollars as mathematics."""
+    return name.replace("$", r"\$")

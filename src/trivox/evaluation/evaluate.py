@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trivox.datasets.dataset import Dataset
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import BundleError, DataError, GeometryError
+from trivox.errors import BundleError, DataError, GeometryError, LabelError
 from trivox.evaluation.cases import Metrics
+from trivox.evaluation.class_answers import is_class_table, measure_answers
 from trivox.evaluation.conventions import Convention, Trivox, choose_convention
 from trivox.evaluation.statistics import summarise
 from trivox.files import read_json
@@ -30,11 +32,12 @@ class _Pair(NamedTuple):
 
 
 class _References(NamedTuple):
-    """Label map and own label scheme of each case, and whether each of them should have a prediction."""
+    """Label map and own label scheme of each case, whether each of them should have a prediction, and their dataset."""
 
     files: dict[str, tuple[Path, LabelScheme | None]]
     labels: LabelScheme | None
     complete: bool
+    dataset: Dataset | None
 
 
 def evaluate_folders(
@@ -43,54 +46,72 @@ def evaluate_folders(
     *,
     labels: LabelScheme | None = None,
     convention: str | Convention = "trivox",
+    whole: str | None = None,
+    classes: Path | None = None,
     workers: int = 2,
 ) -> dict[str, Any]:
-    """Compare label maps with the same name; returns what metrics.json holds.
+    """Compare label maps with the same name, and the classes of cases; returns what metrics.json holds.
 
-    predictions: a folder of label maps (or one file). references: the same, or a dataset in any layout. labels: what
-    the values mean; None: as the dataset says, else each value found is a label named `label_<value>`. convention: how
-    a case is measured, by name (`CONVENTIONS`) or with its parameters.
+    predictions: a folder of label maps (or one file), of `classes.csv`, or of both. references: label maps, or a dataset in
+    any layout, or a table of classes. labels: what the values mean; None: as the dataset says, else each value found is a
+    label named `label_<value>`. convention: how a case is measured, by name (`CONVENTIONS`) or with its parameters.
+    whole: also measure all labels together, under this name. classes: table of the classes, in place of the dataset's.
     Files without counterpart are listed under `warnings`. Raises `DataError` if no case is in both, `GeometryError`
     naming every case whose two label maps lie on different grids, `LabelError` for undeclared values.
     """
     rules = choose_convention(convention) if isinstance(convention, str) else convention
-    pairs, declared, warnings = _pair(predictions, references)
+    maps, table = _label_maps(predictions), references if is_class_table(references) else classes
+    found = _references(references, maps)
+    section, warnings = measure_answers(predictions, table=table, dataset=found.dataset)
+    answered = {} if section is None else {"classification": section}
+    if answered and not (maps and found.files):
+        unmeasured = ["label maps are not measured: the references hold none"] if maps else []
+        return {"convention": {}, "cases": {}, "summary": {}, "warnings": unmeasured, **answered}
+    pairs, unpaired = _pair(predictions, references, maps, found)
     _require_same_grids(pairs)
-    scheme = labels or declared or _found_labels(pairs, references)
-    if rules.name != "trivox" and not scheme.regions:
-        warnings.append(
-            f"{references}: declares no regions, so each label is measured by itself; give the dataset folder to measure "
-            "the regions of the challenge"
-        )
-
-    def one(pair: _Pair) -> dict[str, Metrics]:
-        predicted, expected = read_labels(pair.prediction), read_labels(pair.reference)
-        own = scheme if labels else _own_labels(pair, scheme)
-        return rules.evaluate(
-            own.encode(predicted.array[0], where=f"{pair.case}: prediction"),
-            own.encode(expected.array[0], where=f"{pair.case}: reference"),
-            spacing=expected.spacing,
-            targets=own.targets,
-        )
-
-    if rules.needs_1_mm:
-        warnings += _other_spacings(pairs, rules.name)
+    scheme = labels or found.labels or _found_labels(pairs, references)
+    warnings += [*unpaired, *_unmet_terms(pairs, rules, scheme, references)]
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        cases = dict(zip((pair.case for pair in pairs), pool.map(one, pairs), strict=True))
-    return collect_metrics(cases, convention=rules, warnings=warnings)
+        results = pool.map(lambda pair: _evaluate_pair(pair, labels or _own_labels(pair, scheme), rules, whole), pairs)
+        cases = dict(zip((pair.case for pair in pairs), results, strict=True))
+    return {**collect_metrics(cases, convention=rules, whole=whole, warnings=warnings), **answered}
+
+
+def _evaluate_pair(pair: _Pair, labels: LabelScheme, rules: Convention, whole: str | None) -> dict[str, Metrics]:
+    predicted, expected = read_labels(pair.prediction), read_labels(pair.reference)
+    return rules.evaluate(
+        labels.encode(predicted.array[0], where=f"{pair.case}: prediction"),
+        labels.encode(expected.array[0], where=f"{pair.case}: reference"),
+        spacing=expected.spacing,
+        targets=labels.targets if whole is None else with_whole(labels, whole),
+    )
+
+
+def with_whole(labels: LabelScheme, name: str) -> dict[str, tuple[int, ...]]:
+    """The targets of `labels`, and all foreground together under `name`; raises `LabelError` if a target has that name."""
+    if name in labels.targets:
+        raise LabelError(f"'{name}' is a label or region already; choose another name for all of them together")
+    return {**labels.targets, name: tuple(range(1, len(labels.values)))}
 
 
 def collect_metrics(
     cases: CaseMetrics,
     *,
     convention: Convention = Trivox(),  # noqa: B008 - frozen
+    whole: str | None = None,
     warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The content of metrics.json from the metrics of each case; for results that never were files."""
+    """The content of metrics.json from the metrics of each case; for results that never were files.
+
+    whole: the target that is all labels together (`with_whole`); it does not count in the mean over labels.
+    """
+    about = (
+        {} if whole is None else {"whole": f"'{whole}' is all labels together; it does not count in the mean of labels"}
+    )
     return {
-        "convention": convention.describe(),
+        "convention": {**convention.describe(), **about},
         "cases": cases,
-        "summary": summarise_cases(cases),
+        "summary": summarise_cases(cases, apart=() if whole is None else (whole,)),
         "warnings": list(warnings),
     }
 
@@ -106,9 +127,10 @@ def read_metrics(file: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def summarise_cases(cases: CaseMetrics) -> dict[str, dict[str, Any]]:
+def summarise_cases(cases: CaseMetrics, *, apart: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """Statistics over cases for each label, and for `mean`: the average of a case's labels (nulls left out).
 
+    apart: targets that have statistics of their own but do not count in `mean`, since other ones hold the same voxels.
     `n_empty`, `n_missed`, `n_spurious` count the cases where both masks, the prediction or the reference are empty.
     """
     names = list(dict.fromkeys(name for case in cases.values() for name in case))
@@ -120,7 +142,8 @@ def summarise_cases(cases: CaseMetrics) -> dict[str, dict[str, Any]]:
         counts = {key: sum(row.get("empty") == state for row in rows) for state, key in EMPTY_COUNTS.items()}
         summary[name] = {**statistics, **counts}
     averaged = [metric for metric in measured if metric not in VOLUMES and not metric.startswith(LESION_COUNTS)]
-    means = {metric: [_mean(_column(case.values(), metric)) for case in cases.values()] for metric in averaged}
+    counted = [[row for name, row in case.items() if name not in apart] for case in cases.values()]
+    means = {metric: [_mean(_column(rows, metric)) for rows in counted] for metric in averaged}
     summary[mean_row(names)] = {metric: summarise(values) for metric, values in means.items()}
     return summary
 
@@ -145,11 +168,11 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _pair(predictions: Path, references: Path) -> tuple[list[_Pair], LabelScheme | None, list[str]]:
-    predicted = _label_maps(predictions)
+def _pair(
+    predictions: Path, references: Path, predicted: Mapping[str, Path], found: _References
+) -> tuple[list[_Pair], list[str]]:
     if not predicted:
         raise DataError(f"{predictions}: no label maps found; give the folder that 'trivox predict' wrote")
-    found = _references(references, predicted)
     expected = found.files
     if predictions.is_file() and references.is_file() and len(expected) == 1:
         expected = dict(zip(predicted, expected.values(), strict=True))
@@ -164,7 +187,7 @@ def _pair(predictions: Path, references: Path) -> tuple[list[_Pair], LabelScheme
     unpredicted = sorted(set(expected) - set(predicted))
     if unpredicted and found.complete:
         warnings.append(f"reference without prediction, not measured: {_few(unpredicted)}")
-    return [_Pair(case, predicted[case], *expected[case]) for case in common], found.labels, warnings
+    return [_Pair(case, predicted[case], *expected[case]) for case in common], warnings
 
 
 def _label_maps(path: Path) -> dict[str, Path]:
@@ -188,9 +211,12 @@ def _references(path: Path, predicted: Mapping[str, Path]) -> _References:
     files = _label_maps(path)
     if files:
         names = {name if name in predicted else LABEL_SUFFIX.sub("", name): file for name, file in files.items()}
-        return _References({name: (file, None) for name, file in names.items()}, None, True)
+        return _References({name: (file, None) for name, file in names.items()}, None, True, None)
+    if is_class_table(path):
+        return _References({}, None, False, None)
     dataset = load_dataset(path)
-    return _References({c.name: (c.label, c.labels) for c in dataset.cases if c.label}, dataset.labels, False)
+    found = {c.name: (c.label, c.labels) for c in dataset.cases if c.label}
+    return _References(found, dataset.labels, False, dataset)
 
 
 def _own_labels(pair: _Pair, scheme: LabelScheme) -> LabelScheme:
@@ -212,14 +238,21 @@ def _require_same_grids(pairs: Sequence[_Pair]) -> None:
         raise GeometryError(f"{_few(mismatches, separator='; ')}; predict on the grid of the references, or resample")
 
 
-def _other_spacings(pairs: Sequence[_Pair], convention: str) -> list[str]:
-    """A warning if cases do not have the spacing that the convention takes for granted."""
-    other = [
-        pair.case for pair in pairs if any(abs(mm - 1) > 1e-3 for mm in spacing_of(read_header(pair.reference).affine))
-    ]
-    if not other:
-        return []
-    return [f"{convention} counts distances of whole regions in voxels, which are not 1 mm wide in {_few(other)}"]
+def _unmet_terms(pairs: Sequence[_Pair], rules: Convention, scheme: LabelScheme, references: Path) -> list[str]:
+    """A warning for each thing that the convention takes for granted and that is not so here."""
+    found = []
+    if rules.name != "trivox" and not scheme.regions:
+        found.append(
+            f"{references}: declares no regions, so each label is measured by itself; give the dataset folder to measure "
+            "the regions of the challenge"
+        )
+    other = [pair.case for pair in pairs if rules.needs_1_mm
+             and any(abs(mm - 1) > 1e-3 for mm in spacing_of(read_header(pair.reference).affine))]  # fmt: skip
+    if other:
+        found.append(
+            f"{rules.name} counts distances of whole regions in voxels, which are not 1 mm wide in {_few(other)}"
+        )
+    return found
 
 
 def _found_labels(pairs: Sequence[_Pair], where: Path) -> LabelScheme:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from trivox.evaluation.charts import box_plots, reliability_chart, training_curves
+from trivox.evaluation.class_figures import class_curves
+from trivox.evaluation.class_view import class_headlines, class_view
 from trivox.evaluation.evaluate import mean_row
 from trivox.evaluation.pages import number, page_environment
 from trivox.evaluation.viewer import Scene
@@ -68,8 +70,8 @@ def write_report(
         .get_template("report.html.j2")
         .render(
             title=title,
-            headlines=_headlines(metrics),
-            case_count=len(metrics.get("cases", {})),
+            headlines=[*_headlines(metrics), *class_headlines(metrics.get("classification"))],
+            case_count=len(metrics.get("cases") or (metrics.get("classification") or {}).get("cases", {})),
             facts=facts or {},
             columns=_columns(metrics),
             summary=_summary_rows(metrics),
@@ -78,13 +80,19 @@ def write_report(
             calibration=_calibration_rows(metrics.get("calibration") or {}),
             reliability=reliability_chart(metrics.get("calibration") or {}),
             trust=_trust_lines(metrics.get("calibration") or {}),
+            classes=class_view(metrics.get("classification")),
             curves=training_curves(records),
+            class_curves=class_curves(records),
             pictures=pictures,
             surfaces=surfaces,
             plan=_plan_rows(plan or {}),
             recipe=dict(recipe or {}),
-            warnings=list(dict.fromkeys([*warnings, *metrics.get("warnings", [])])),
-            convention={**metrics.get("convention", {}), **_calibration_convention(metrics.get("calibration") or {})},
+            warnings=list(dict.fromkeys([*warnings, *metrics.get("warnings", []), *_class_warnings(metrics)])),
+            convention={
+                **metrics.get("convention", {}),
+                **_titled_convention("calibration", metrics.get("calibration") or {}),
+                **_titled_convention("classes", metrics.get("classification") or {}),
+            },
         )
     )
     write_text(out, page)
@@ -100,7 +108,7 @@ def _headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Mean and interval of the main metrics over all labels."""
     row = _mean_of_labels(metrics)
     return [
-        {"heading": heading, "unit": unit, "digits": digits, **row[metric]}
+        {"heading": f"Mean {heading}", "unit": unit, "digits": digits, **row[metric]}
         for metric, heading, unit, digits in HEADLINES
         if (row.get(metric) or {}).get("mean") is not None
     ]
@@ -168,8 +176,12 @@ def _trust_lines(calibration: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _calibration_convention(calibration: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"calibration: {name}": text for name, text in (calibration.get("convention") or {}).items()}
+def _titled_convention(title: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{title}: {name}": text for name, text in (section.get("convention") or {}).items()}
+
+
+def _class_warnings(metrics: Mapping[str, Any]) -> list[str]:
+    return [f"classes: {warning}" for warning in (metrics.get("classification") or {}).get("warnings", [])]
 
 
 def _plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, Any, str]]:

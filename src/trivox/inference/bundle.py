@@ -34,8 +34,28 @@ class Weights(BaseModel):
     sha256: str
 
 
+class ClassAnswers(BaseModel):
+    """How the class of a case is answered. lesion: label indices that it is decided by; width: features of the head.
+
+    classifiers: one for each weights file, that answers in place of the head; none: the heads answer, with their logits
+    divided by `temperature`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: tuple[str, ...] = Field(min_length=2)
+    lesion: tuple[int, ...] = Field(min_length=1)
+    width: int = Field(ge=1)
+    temperature: float = Field(1.0, gt=0)
+    classifiers: tuple[Weights, ...] = ()
+
+
 class BundleDescription(BaseModel):
-    """Content of `bundle.json`. temperature: probabilities are those of logits divided by it; abstention: when to flag."""
+    """Content of `bundle.json`.
+
+    temperature: probabilities are those of logits divided by it; abstention: when to flag; classification: of models that
+    also give a class.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,6 +69,7 @@ class BundleDescription(BaseModel):
     postprocessing: Postprocessing = Postprocessing()
     temperature: float = Field(1.0, gt=0)
     abstention: Abstention | None = None
+    classification: ClassAnswers | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     weights: tuple[Weights, ...] = Field(min_length=1)
 
@@ -63,13 +84,25 @@ class Bundle:
     @property
     def identity(self) -> str:
         """A short hash over the weights: predictions name the model that made them."""
-        joined = "".join(w.sha256 for w in self.description.weights)
+        joined = "".join(w.sha256 for w in (*self.description.weights, *self._classifiers))
         return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
     def weight_files(self) -> list[Path]:
         """Paths of the weights after comparing their checksums; raises `BundleError` for a damaged one."""
+        return self._checked(self.description.weights)
+
+    def classifier_files(self) -> list[Path]:
+        """Paths of the classifiers, likewise; none where the heads answer."""
+        return self._checked(self._classifiers)
+
+    @property
+    def _classifiers(self) -> tuple[Weights, ...]:
+        answers = self.description.classification
+        return () if answers is None else answers.classifiers
+
+    def _checked(self, listed: Sequence[Weights]) -> list[Path]:
         files = []
-        for weights in self.description.weights:
+        for weights in listed:
             path = self.folder / weights.file
             if not path.exists():
                 raise BundleError(f"{path}: weights are missing; copy the whole bundle folder")
@@ -90,21 +123,31 @@ def write_bundle(
     training: Mapping[str, Any],
     temperature: float = 1.0,
     abstention: Abstention | None = None,
+    classification: ClassAnswers | None = None,
+    classifiers: Mapping[str, Path] | None = None,
 ) -> Bundle:
-    """Copy the weights (fold name -> safetensors file) and write `bundle.json` last."""
-    entries = []
-    for fold, source in weights.items():
-        name = f"weights-fold{fold}.safetensors"
-        with atomic_path(folder / name) as temporary:
-            temporary.write_bytes(source.read_bytes())
-        entries.append(Weights(file=name, fold=fold, sha256=file_hash(folder / name)))
+    """Copy the weights and classifiers (fold name -> safetensors file) and write `bundle.json` last."""
+    entries = _copied(folder, "weights", weights)
+    if classification is not None:
+        own = _copied(folder, "classifier", classifiers or {})
+        classification = classification.model_copy(update={"classifiers": tuple(own)})
     description = BundleDescription(
         task=plan.task, plan=plan, overlap=overlap, mirror_axes=tuple(mirror_axes),
         postprocessing=postprocessing, temperature=temperature, abstention=abstention, training=dict(training),
-        weights=tuple(entries),
+        classification=classification, weights=tuple(entries),
     )  # fmt: skip
     write_json(folder / "bundle.json", description.model_dump(mode="json"))
     return Bundle(folder, description)
+
+
+def _copied(folder: Path, what: str, files: Mapping[str, Path]) -> list[Weights]:
+    entries = []
+    for fold, source in files.items():
+        name = f"{what}-fold{fold}.safetensors"
+        with atomic_path(folder / name) as temporary:
+            temporary.write_bytes(source.read_bytes())
+        entries.append(Weights(file=name, fold=fold, sha256=file_hash(folder / name)))
+    return entries
 
 
 def read_bundle(path: Path) -> Bundle:

@@ -1,7 +1,7 @@
 """Predicting many cases: resumable, nothing skipped silently, a bad case set aside while the others go on."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from trivox.datasets.dataset import Case
 from trivox.errors import ResourceError, TrivoxError
 from trivox.files import read_json, write_json
+from trivox.inference.class_files import ClassAnswer, write_classes, write_subtype_results
 from trivox.inference.kinds import EXTRAS, KINDS
 from trivox.inference.predictor import Prediction, Predictor
 from trivox.inference.uncertainty import require_kinds
@@ -26,14 +27,16 @@ def predict_cases(
     probabilities: bool = False,
     uncertainty: Sequence[str] = (),
     overwrite: bool = False,
+    numbered_classes: bool = False,
     progress: Callable[[Iterable[Case], int], Iterable[Case]] = lambda cases, total: cases,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Record]:
     """Write `out/CASE.nii.gz` for each case and `out/predictions.json`; returns the records by case.
 
     Probabilities and kinds of uncertainty asked for stand beside it as `CASE_<what>.nii.gz`; those of an earlier
-    prediction that were not asked for again are removed with it. Raises `RecipeError` for kinds that the predictor cannot
-    give.
+    prediction that were not asked for again are removed with it. A model that gives classes leaves `out/classes.csv`, and
+    with `numbered_classes` also `out/subtype_results.csv` (columns Names,Subtype). Raises `RecipeError` for kinds that the
+    predictor cannot give.
     A case done before by the same model with the same settings from the same files is kept. A case that fails has
     `error` in its record and no label map; a full disk or missing memory while reading or writing ends the work, since
     every later case would fail as well.
@@ -55,7 +58,22 @@ def predict_cases(
         if "error" in records[case.name]:
             say(f"{case.name}: set aside: {records[case.name]['error']}")
         write_json(out / "predictions.json", {**about, "cases": records})
-    return {case.name: records[case.name] for case in cases}
+    found = {case.name: records[case.name] for case in cases}
+    if predictor.classes:
+        _write_classes(out, found, predictor.classes, numbered=numbered_classes)
+    return found
+
+
+def _write_classes(out: Path, records: Mapping[str, Record], classes: Sequence[str], *, numbered: bool) -> None:
+    """The classes of the cases that did not fail, as tables."""
+    rows = [
+        ClassAnswer(name, record["class"]["probabilities"], tuple(record["class"]["flags"]))
+        for name, record in records.items()
+        if "error" not in record
+    ]
+    write_classes(out / "classes.csv", rows, classes=classes)
+    if numbered:
+        write_subtype_results(out / "subtype_results.csv", rows, classes=classes, ending=".nii.gz")
 
 
 def _predict_one(predictor: Predictor, case: Case, out: Path, extras: Sequence[str]) -> Record:
@@ -71,6 +89,11 @@ def _predict_one(predictor: Predictor, case: Case, out: Path, extras: Sequence[s
             write_volume(_beside(out, case, extra), volume)
         write_volume(output, prediction.labels)
         record |= {"output": output.name, "warnings": list(prediction.warnings), **prediction.trust}
+        if prediction.classification is not None:
+            found = prediction.classification
+            record["class"] = {
+                "answer": found.answer, "probabilities": dict(found.probabilities), "flags": list(found.flags),
+            }  # fmt: skip
     except ResourceError:
         raise
     except (TrivoxError, ValueError, MemoryError, RuntimeError) as error:

@@ -1,17 +1,22 @@
 """One model of an ensemble made ready: its networks with their weights, its windows and mirrored copies."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from torch import nn
 
 from trivox.errors import BundleError
 from trivox.inference.bundle import Bundle
+from trivox.inference.classifying import ClassReader
 from trivox.inference.uncertainty import wake_dropout
 from trivox.inference.voting import Member, scaled_spacing
 from trivox.inference.windows import SlidingWindows
+from trivox.learning.case_classifier import CaseClassifier
 from trivox.learning.checkpoints import load_weights
 from trivox.learning.runtime import Runtime
 from trivox.networks import build_network
+from trivox.networks.class_head import LesionMasks, MultitaskNetwork, add_class_head
 
 AXES = {"z": 0, "y": 1, "x": 2}
 
@@ -23,27 +28,62 @@ def load_member(
     description = bundle.description
     plan = description.plan
     axes = description.mirror_axes if mirror is None else ("z", "y", "x") if mirror else ()
-    networks: list[nn.Module] = []
-    for path in bundle.weight_files():
-        network = build_network(
-            plan.network, plan.topology, channels=len(plan.inputs), outputs=plan.labels.output_channels,
-            options=plan.network_options,
-        )  # fmt: skip
-        try:
-            network.load_state_dict(load_weights(path))
-        except RuntimeError as error:
-            raise BundleError(f"{path}: weights do not fit the plan of the bundle; export it again") from error
-        networks.append(network.to(runtime.device).eval())
-        if mc_samples:
-            wake_dropout(network)
+    flipped = tuple(AXES[a] for a in axes if plan.patch_size[AXES[a]] > 1)
+    networks = [_load_network(bundle, path).to(runtime.device).eval() for path in bundle.weight_files()]
+    segmenters = [network.segmenter if isinstance(network, MultitaskNetwork) else network for network in networks]
+    for segmenter in segmenters if mc_samples else ():
+        wake_dropout(segmenter)
     windows = SlidingWindows(
-        networks, plan.patch_size, plan.labels.output_channels, runtime,
-        overlap=description.overlap if overlap is None else overlap,
-        mirror_axes=tuple(AXES[a] for a in axes if plan.patch_size[AXES[a]] > 1),
+        segmenters, plan.patch_size, plan.labels.output_channels, runtime,
+        overlap=description.overlap if overlap is None else overlap, mirror_axes=flipped,
     )  # fmt: skip
-    return Member(plan, windows, description.temperature, mc_samples)
+    return Member(plan, windows, description.temperature, mc_samples, _readers(bundle, networks, runtime, flipped))
+
+
+def _load_network(bundle: Bundle, path: Path) -> nn.Module:
+    plan, answers = bundle.description.plan, bundle.description.classification
+    network = build_network(
+        plan.network, plan.topology, channels=len(plan.inputs), outputs=plan.labels.output_channels,
+        options=plan.network_options,
+    )  # fmt: skip
+    if answers is not None:
+        network = add_class_head(
+            network, plan.topology, name=plan.network, channels=len(plan.inputs), classes=len(answers.classes),
+            masks=LesionMasks.of(plan.labels, answers.lesion, plan.spacing), width=answers.width,
+        )  # fmt: skip
+    try:
+        network.load_state_dict(load_weights(path))
+    except RuntimeError as error:
+        raise BundleError(f"{path}: weights do not fit the plan of the bundle; export it again") from error
+    return network
+
+
+def _readers(
+    bundle: Bundle, networks: Sequence[nn.Module], runtime: Runtime, mirror_axes: tuple[int, ...]
+) -> tuple[ClassReader, ...]:
+    """What reads the class of a case with each network; none for a model without classes."""
+    answers = bundle.description.classification
+    if answers is None:
+        return ()
+    classifiers: list[CaseClassifier | None] = [CaseClassifier.load(file) for file in bundle.classifier_files()]
+    classifiers = classifiers or [None] * len(networks)
+    if len(classifiers) != len(networks):
+        raise BundleError(
+            f"{bundle.folder}: {len(classifiers)} classifiers for {len(networks)} networks; export it again"
+        )
+    return tuple(
+        ClassReader.of(
+            network, bundle.description.plan, answers.lesion, runtime, mirror_axes=mirror_axes,
+            classifier=classifier, temperature=answers.temperature,
+        )
+        for network, classifier in zip(networks, classifiers, strict=True)
+        if isinstance(network, MultitaskNetwork)
+    )  # fmt: skip
 
 
 def scaled_member(member: Member, scale: float) -> Member:
-    """The same networks looking at another spacing."""
-    return replace(member, plan=member.plan.model_copy(update={"spacing": scaled_spacing(member.plan, scale)}))
+    """The same networks looking at another spacing; what they read about the class holds for their own spacing only."""
+    if scale == 1:
+        return member
+    plan = member.plan.model_copy(update={"spacing": scaled_spacing(member.plan, scale)})
+    return replace(member, plan=plan, readers=())

@@ -17,6 +17,7 @@ from trivox.errors import BundleError, DataError, RecipeError
 from trivox.inference.adapting import about_absent, in_values_of
 from trivox.inference.bundle import Bundle, read_bundle
 from trivox.inference.calibration import Abstention
+from trivox.inference.classifying import Classification, Reading, joined
 from trivox.inference.members import load_member, scaled_member
 from trivox.inference.sampling import BandSampler, VoxelSample
 from trivox.inference.trust import doubt_in_foreground, verdict, volumes_of, votes_of
@@ -37,7 +38,8 @@ class Prediction:
     labels: file values `(1, z, y, x)`; probabilities: `(c, z, y, x)` float32 if asked for; uncertainty: the kinds asked
     for, `(1, z, y, x)` float32; trust: ready for JSON: `volumes` of each target (ml, and an interval where probabilities
     were at hand), `votes` and their `agreement`, and, if the model has a rule for it, `abstain` with score and reason;
-    sample: voxels with logits, if a reference was given.
+    sample: voxels with logits, if a reference was given; classification: the class of the case, if the model gives one;
+    readings: what each network read for it.
     """
 
     labels: Volume
@@ -47,6 +49,8 @@ class Prediction:
     uncertainty: Mapping[str, Volume] = field(default_factory=dict)
     trust: Mapping[str, Any] = field(default_factory=dict)
     sample: VoxelSample | None = None
+    classification: Classification | None = None
+    readings: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +93,14 @@ class Predictor:
         first = bundles[0].description.plan
         for bundle in bundles[1:]:
             plan = bundle.description.plan
-            if (plan.labels, plan.channels) != (first.labels, first.channels):
+            known = [b.description.classification for b in (bundle, bundles[0])]
+            classes = [None if answers is None else answers.classes for answers in known]
+            if (plan.labels, plan.channels) != (first.labels, first.channels) or classes[0] != classes[1]:
                 raise BundleError(
-                    f"{bundle.folder}: labels or channels differ from {bundles[0].folder}; they cannot vote together"
+                    f"{bundle.folder}: labels, channels or classes differ from {bundles[0].folder}: they cannot vote"
                 )
+        if bundles[0].description.classification is not None and 1.0 not in scales:
+            raise RecipeError(f"scales {list(scales)}: the class of a case is read at scale 1; add it to the scales")
         runtime = make_runtime(device, precision)
         members = [load_member(bundle, runtime, mirror, overlap, mc_samples) for bundle in bundles]
         scaled = tuple(scaled_member(member, scale) for member in members for scale in scales)
@@ -102,6 +110,12 @@ class Predictor:
     def labels(self) -> LabelScheme:
         """What the values in the predicted label maps mean."""
         return self.members[0].plan.labels
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes that a case may belong to; none for models that only segment."""
+        answers = self.bundles[0].description.classification
+        return () if answers is None else answers.classes
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -206,15 +220,19 @@ class Predictor:
         sampler = self._sampler(record, reference)
         raw, poll = self._label(prepared, probabilities or bool(uncertainty), uncertainty, sampler)
         indices = self._clean(raw, record)
+        source = record.to_source(self.labels.decode(indices), fill=self.labels.background)
+        classification, readings = self._classify(prepared, record.to_source(raw).array[0])
         sample = sampler.sample() if sampler is not None else None
         return Prediction(
-            labels=record.to_source(self.labels.decode(indices), fill=self.labels.background),
+            labels=source,
             probabilities=self._to_source(poll.probabilities.numpy(), record) if poll and probabilities else None,
             seconds=time.monotonic() - started,
             warnings=tuple(_warnings(prepared[0], self.members[0].plan)),
             uncertainty={kind: record.to_source(array) for kind, array in poll.maps.items()} if poll else {},
             trust=self._trust(raw, indices, poll, sample, record.source.voxel_ml),
             sample=sample if reference is not None else None,
+            classification=classification,
+            readings=readings,
         )  # fmt: skip
 
     def _label(
@@ -230,6 +248,24 @@ class Predictor:
         pollster = Pollster(self.members, self.labels, kinds, spread=spread, seed=self.seed, clean=clean)
         poll = pollster.poll(prepared, sampler)
         return poll.labels, poll
+
+    def _classify(
+        self, prepared: Sequence[PreparedCase], indices: Array
+    ) -> tuple[Classification | None, tuple[Reading, ...]]:
+        """The class of the case; every network votes once.
+
+        indices: labels `(z, y, x)` on the source grid, before cleaning: classifiers were fitted on such.
+        """
+        found, readings = [], []
+        for member, case in zip(self.members, prepared, strict=True):
+            own = case.record.to_grid(indices) if member.readers else indices
+            for reader in member.readers:
+                readings.append(reader.read(case.image, own))
+                found.append(reader.log_probabilities(readings[-1]))
+        if not found:
+            return None, ()
+        flags = [flag for reading in readings for flag in reading.flags]
+        return joined(self.classes, found, flags), tuple(readings)
 
     def _clean(self, indices: Array, record: GridRecord) -> Array:
         voxel_mm3 = record.source.voxel_ml * 1000

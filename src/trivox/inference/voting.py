@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trivox.datasets.labels import LabelScheme
+from trivox.inference.classifying import ClassReader
 from trivox.inference.restore import Sampler, restore, restored_logits
 from trivox.inference.uncertainty import Agreement, Sums, probabilities_of
 from trivox.inference.windows import Slab, SlidingWindows
@@ -24,12 +25,16 @@ from trivox.volumes import Array, Spacing
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """Networks of one plan at one scale, run together. passes: Monte Carlo dropout passes of each; 0: no dropout."""
+    """Networks of one plan at one scale, run together. passes: Monte Carlo dropout passes of each; 0: no dropout.
+
+    readers: of the networks that also know the class of a case.
+    """
 
     plan: Plan
     windows: SlidingWindows
     temperature: float = 1.0
     passes: int = 0
+    readers: tuple[ClassReader, ...] = ()
 
     def votes(self) -> list[SlidingWindows]:
         """What votes alone: a network with a mirrored copy, as often as there are passes."""

@@ -1,25 +1,42 @@
 """What a task adds to the training loop."""
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor, nn
 
 
-class Objective(Protocol):
-    """Loss and score of a task."""
+class Objective(ABC):
+    """Loss and score of a task. `outputs` is what the network returns, `targets` what batches hold beside the images."""
 
     @property
     def module(self) -> nn.Module | None:
         """What is learnt beside the network; it keeps its parameters and their gradients equal on all ranks."""
+        return None
 
-    def loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
+    def inputs(self, images: Tensor, targets: Any) -> tuple[Any, ...]:
+        """What the network is called with in training."""
+        return (images,)
+
+    @abstractmethod
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
         """A scalar that is the mean over the samples given."""
 
-    def count(self, outputs: Tensor, labels: Tensor) -> Tensor:
+    @abstractmethod
+    def count(self, outputs: Any, targets: Any) -> Tensor:
         """Numbers that add up over batches and ranks, from which `score` is computed."""
 
+    @abstractmethod
     def score(self, counts: Tensor) -> dict[str, float]:
-        """Validation figures; `validation_dice` is the one that checkpoints are chosen by."""
+        """Validation figures; checkpoints are chosen by `validation_score`, or `validation_dice` where there is none."""
+
+    def begin(self, spent: float, epoch: int) -> None:  # noqa: B027 - most tasks have nothing that changes
+        """Called before each step with the share of training that is spent, for weights that change on the way."""
 
     def figures(self) -> dict[str, float]:
         """More numbers for the record of an epoch."""
+        return {}
+
+    def remarks(self, figures: dict[str, float]) -> list[str]:
+        """Warnings about the figures of an epoch, for the log."""
+        return []

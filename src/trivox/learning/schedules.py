@@ -1,31 +1,33 @@
 """Optimizers and the course of the learning rate. The schedule is a function of the share of the budget that is spent."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from trivox.config import Recipe
+from trivox.networks.class_head import MultitaskNetwork
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe, objective: nn.Module | None = None) -> torch.optim.Optimizer:
     """SGD (Nesterov) or AdamW; one-dimensional parameters (norms and biases) are not decayed under AdamW.
 
-    Those of `objective`, a loss that learns, have a group of their own without decay. Each group keeps its own rate in
-    `base_lr`; `set_rate` scales it, so different groups may learn at different rates.
+    Those of `objective`, a loss that learns, have a group of their own without decay. A class head learns
+    at `classification.learning_rate_factor` times the rate. Each group keeps its own rate in `base_lr`; `set_rate` scales
+    it, so groups go on learning at different rates.
     """
+    rate, head = recipe.learning_rate, network.head if isinstance(network, MultitaskNetwork) else None
+    apart = set() if head is None else {id(p) for p in head.parameters()}
     trained = [p for p in network.parameters() if p.requires_grad]
-    if recipe.optimizer == "sgd":
-        groups = [{"params": trained, "weight_decay": recipe.weight_decay}]
-    else:
-        groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+    groups = _groups([p for p in trained if id(p) not in apart], recipe, rate)
+    if apart:
+        own = [p for p in trained if id(p) in apart]
+        groups += _groups(own, recipe, rate * recipe.classification.learning_rate_factor)
     learnt = [] if objective is None else list(objective.parameters())
     if learnt:
         groups.append({"params": learnt, "weight_decay": 0.0})
-    rate = recipe.learning_rate
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
@@ -34,6 +36,15 @@ def make_optimizer(network: nn.Module, recipe: Recipe, objective: nn.Module | No
     for group in optimizer.param_groups:
         group.setdefault("base_lr", group["lr"])
     return optimizer
+
+
+def _groups(parameters: Sequence[nn.Parameter], recipe: Recipe, rate: float) -> list[dict[str, Any]]:
+    if recipe.optimizer == "sgd":
+        return [{"params": list(parameters), "weight_decay": recipe.weight_decay, "lr": rate}]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay, "lr": rate},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "lr": rate},
+    ]
 
 
 def rate_factor(spent: float, recipe: Recipe) -> float:

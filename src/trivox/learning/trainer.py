@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from trivox.learning.runtime import Runtime, rank, seed_step, sum_over_ranks, wo
 from trivox.learning.schedules import make_optimizer, rate_factor, set_rate
 from trivox.learning.tracking import RunLog, epoch_line
 from trivox.learning.validation import validate
-from trivox.preparation.batches import BatchSource, stream
+from trivox.preparation.batches import BatchSource, Targets, stream
 
 MAX_SKIPPED = 20
 """Steps in a row whose gradients are not finite before training is given up."""
@@ -72,7 +72,7 @@ class Trainer:
             self.distributed = nn.parallel.DistributedDataParallel(self.network, device_ids=ids)
         wrapped = self.network if self.distributed is None else self.distributed
         compile_it = self.recipe.compile
-        self.forward: Callable[[Tensor], Any] = compiled(wrapped, self.runtime.device) if compile_it else wrapped
+        self.forward: Callable[..., Any] = compiled(wrapped, self.runtime.device) if compile_it else wrapped
 
     # -- state ---------------------------------------------------------------------------------------------------------
     def resume(self) -> bool:
@@ -168,10 +168,11 @@ class Trainer:
         self._keep(figures)
         self._foretell(time.monotonic() - began, len(losses))
 
-    def _step(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    def _step(self, images: Tensor, labels: Targets) -> tuple[float, float]:
         """One optimizer step; out of memory halves the micro-batch and repeats the step with the same effective batch."""
         spent = self.progress.share_spent(self.recipe)
         set_rate(self.optimizer, rate_factor(spent, self.recipe))
+        self.objective.begin(spent, self.progress.epoch)
         if self.freezing.apply(spent):
             self.log.line(f"encoder: {self.freezing.frozen} of {len(self.freezing.stages)} stages are frozen")
             self._wrap()
@@ -196,7 +197,7 @@ class Trainer:
             self.average.update(self.network, self.progress.step)
         return loss, norm
 
-    def _accumulate(self, images: Tensor, labels: Tensor, micro: int) -> float:
+    def _accumulate(self, images: Tensor, labels: Targets, micro: int) -> float:
         seed_step(self.recipe.seed, self.progress.step)
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
@@ -206,7 +207,7 @@ class Trainer:
             share = len(part) / len(images)
             with self._gradients_synchronised(start == starts[-1]):
                 with self.runtime.autocast():
-                    outputs = self.forward(part)
+                    outputs = self.forward(*self.objective.inputs(part, target))
                 loss = self.objective.loss(outputs, target) * share
                 self.scaler.scale(loss).backward()
             total += float(loss.detach())
@@ -227,9 +228,9 @@ class Trainer:
     # -- after an epoch --------------------------------------------------------------------------------------------------
     def _keep(self, figures: dict[str, float]) -> None:
         """Save the best and, from time to time, the latest."""
-        p, dice = self.progress, figures.get("validation_dice")
-        if dice is not None and math.isfinite(dice):
-            p.follow(dice, self.recipe.validation_smoothing)
+        p, score = self.progress, score_of(figures)
+        if score is not None and math.isfinite(score):
+            p.follow(score, self.recipe.validation_smoothing)
             if p.smoothed is not None and p.smoothed > p.best:
                 p.best, p.best_epoch = p.smoothed, p.epoch
             if rank() == 0 and p.smoothed is not None:
@@ -247,12 +248,16 @@ class Trainer:
             "lr": float(self.optimizer.param_groups[0]["lr"]), "gradient_norm": sum(norms) / count,
             "seconds": p.seconds, "seconds_per_step": trained / count, "memory_bytes": self.runtime.memory_peak(), **figures,
         }  # fmt: skip
-        if "validation_dice" in figures:
+        score = score_of(figures)
+        if score is not None:
             ahead = Progress(smoothed=p.smoothed)
-            ahead.follow(figures["validation_dice"], self.recipe.validation_smoothing)
-            record["validation_dice_ema"] = ahead.smoothed
+            ahead.follow(score, self.recipe.validation_smoothing)
+            name = "validation_score_ema" if "validation_score" in figures else "validation_dice_ema"
+            record[name] = ahead.smoothed
         self.log.record({key: finite(value) if isinstance(value, float) else value for key, value in record.items()})
         self.log.line(epoch_line(record))
+        for remark in self.objective.remarks(figures):
+            self.log.line(f"warning: {remark}")
 
     def _foretell(self, seconds: float, steps: int) -> None:
         """After the first epoch of a session: how long the epochs that are left will take."""
@@ -274,9 +279,14 @@ class Trainer:
     def _spent(self) -> bool:
         patience = self.recipe.early_stopping
         if patience is not None and self.progress.epoch - self.progress.best_epoch >= patience:
-            self.log.line(f"early stopping: no better smoothed Dice for {patience} epochs")
+            self.log.line(f"early stopping: no better smoothed score for {patience} epochs")
             return True
         return self.progress.share_spent(self.recipe) >= 1
+
+
+def score_of(figures: Mapping[str, float]) -> float | None:
+    """What checkpoints are chosen and training is stopped by: the joint score of a task that has one, else Dice."""
+    return figures.get("validation_score", figures.get("validation_dice"))
 
 
 def _recompute_activations(network: nn.Module, name: str) -> None:

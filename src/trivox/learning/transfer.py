@@ -86,7 +86,8 @@ def load_pretrained(network: nn.Module, path: Path, *, channels: int) -> Transfe
 
     channels: of the images that the network reads. Raises `BundleError` if the file cannot be read or nothing fits.
     """
-    given, own = load_weights(path), network.state_dict()  # the values of a state dict are the network's own memory
+    own = network.state_dict()  # the values of a state dict are the network's own memory
+    given = _named_like(load_weights(path), own)
     loaded: list[str] = []
     resized: list[str] = []
     for name in own.keys() & given.keys():
@@ -107,6 +108,15 @@ def load_pretrained(network: nn.Module, path: Path, *, channels: int) -> Transfe
             f"{_some(tuple(own))}); choose the --network that it was trained with"
         )
     return report
+
+
+def _named_like(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names with or without the part that a class head beside the segmenter brings, as the network has them."""
+    inner = "segmenter."
+    has, wants = (any(name.startswith(inner) for name in names) for names in (given, own))
+    if has == wants:
+        return dict(given)
+    return {name.removeprefix(inner) if has else inner + name: value for name, value in given.items()}
 
 
 def _owner(network: nn.Module, name: str) -> nn.Module:

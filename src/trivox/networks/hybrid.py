@@ -124,11 +124,14 @@ class HybridUNet(Recomputing):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits; see the class."""
-        maps = self.encode(x)
-        x = maps.pop()
+        return self.decode(self.encode(x))
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor | list[Tensor]:
+        """Logits from the feature maps that `encode` gave."""
+        x = maps[-1]
         outputs: list[Tensor] = []
-        for scale in range(len(maps) - 1, -1, -1):
-            skip = maps.pop()
+        for scale in range(len(maps) - 2, -1, -1):
+            skip = maps[scale]
             x = F.interpolate(self.up[scale](x), size=skip.shape[2:], mode="trilinear")
             x = self._run(self.decoder[scale], self.fuse[scale](x, skip))
             if scale == 0 or (self.training and self.deep_supervision):

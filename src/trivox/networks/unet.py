@@ -1,5 +1,7 @@
 """The U-Net of a plan's topology: plain (Isensee et al. 2021) or with a residual encoder (Isensee et al. 2024)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -51,11 +53,14 @@ class UNet(Recomputing):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits; see the class."""
-        maps = self.encode(x)
-        x = maps.pop()
+        return self.decode(self.encode(x))
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor | list[Tensor]:
+        """Logits from the feature maps that `encode` gave."""
+        x = maps[-1]
         outputs: list[Tensor] = []
-        for scale in range(len(maps) - 1, -1, -1):
-            x = self._run(self._decode, x, maps.pop(), scale)
+        for scale in range(len(maps) - 2, -1, -1):
+            x = self._run(self._decode, x, maps[scale], scale)
             if scale == 0 or (self.training and self.deep_supervision):
                 outputs.append(self.heads[scale](x))
         outputs.reverse()

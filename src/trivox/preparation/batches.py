@@ -1,7 +1,7 @@
 """Batches of augmented patches: drawn, read ahead by threads, finished on the device of the network."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,6 +21,37 @@ MASKS = 16
 
 
 @dataclass(frozen=True, eq=False)
+class ClassedLabels:
+    """Label indices `(b, z, y, x)` with the class of each sample's case, `(b,)`.
+
+    classes: index, -1 where it is not known or not to be learnt from this patch; lesion: voxels of the case's lesion, -1
+    where its mask is not known.
+    """
+
+    labels: Tensor
+    classes: Tensor
+    lesion: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, part: slice) -> "ClassedLabels":
+        return ClassedLabels(self.labels[part], self.classes[part], self.lesion[part])
+
+
+Targets = Tensor | ClassedLabels
+"""What a network is to say about a batch of images."""
+
+
+@dataclass(frozen=True)
+class CaseClasses:
+    """Index of the class and lesion voxels of each case by name; cases left out have no class."""
+
+    index: Mapping[str, int]
+    lesion_voxels: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
 class RawBatch:
     """Patches as read: those taken as they are, and larger boxes for those that will be warped."""
 
@@ -32,6 +63,8 @@ class RawBatch:
     intensity: list[IntensityChange]
     hidden: Tensor | None = None
     """Voxels `(b, z, y, x)` to hide, if any."""
+    classes: Tensor | None = None
+    """Class and lesion voxels of each sample `(b, 2)`, if any."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +73,8 @@ class BatchSource:
 
     augmentation None gives plain patches (validation). `stream` keeps training and validation draws apart. With `masking`
     parts of the images are hidden, and in place of the labels comes what was there. The last `masks` channels are masks, not
-    pictures: their grey values are left alone.
+    pictures: their grey values are left alone. With `classes` the labels come as `ClassedLabels`; a class is given where the
+    sampler centred the patch on the lesion (in validation: everywhere).
     """
 
     sampler: PatchSampler
@@ -51,6 +85,7 @@ class BatchSource:
     stream: int = 0
     masking: Masking | None = None
     masks: int = 0
+    classes: CaseClasses | None = None
 
     def read(self, step: int) -> RawBatch:
         """Draw and read the batch of a step; touches no device and no shared state."""
@@ -70,7 +105,17 @@ class BatchSource:
             spatial=changes,
             intensity=[intensity for _, _, intensity in drawn if intensity is not None],
             hidden=None if self.masking is None else self._hidden(self.masking, step),
+            classes=None
+            if self.classes is None
+            else self._classes([request.case for request, *_ in drawn], self.classes),
         )
+
+    def _classes(self, cases: Sequence[str], known: CaseClasses) -> Tensor:
+        rows = []
+        for case, position in zip(cases, self.positions, strict=True):
+            told = self.augmentation is None or self.sampler.on_lesion(position)
+            rows.append((known.index.get(case, -1) if told else -1, known.lesion_voxels.get(case, -1)))
+        return torch.tensor(rows, dtype=torch.int64)
 
     def _hidden(self, masking: Masking, step: int) -> Tensor:
         """Drawn from a stream of its own: the patches are those that a source without masking gives."""
@@ -88,8 +133,8 @@ class BatchSource:
         return request, spatial, draw_intensity(rng, self.augmentation, channels)
 
 
-def finish(raw: RawBatch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Augment on `device`: images `(b, c, z, y, x)` float32 and label indices `(b, z, y, x)` int16.
+def finish(raw: RawBatch, device: torch.device) -> tuple[Tensor, Targets]:
+    """Augment on `device`: images `(b, c, z, y, x)` float32 and label indices `(b, z, y, x)` int16, with classes if any.
 
     Where blocks are hidden, targets `(b, c, z, y, x)` as `trivox.preparation.masking.hide` gives them instead of labels.
     """
@@ -106,12 +151,15 @@ def finish(raw: RawBatch, device: torch.device) -> tuple[Tensor, Tensor]:
         images, labels = mirror(images, labels, raw.intensity)
     if raw.hidden is not None:
         return hide(images, raw.hidden.to(device, non_blocking=True))
+    if raw.classes is not None:
+        classes, lesion = raw.classes.to(device, non_blocking=True).unbind(1)
+        return images, ClassedLabels(labels, classes, lesion)
     return images, labels
 
 
 def stream(
     source: BatchSource, steps: Sequence[int], *, device: torch.device, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Targets]]:
     """The finished batches of `steps` in order, with up to `workers` + 1 of them read ahead."""
     if workers == 0:
         for step in steps:

@@ -43,6 +43,11 @@ class GridRecord:
         canonical = self.orientation.apply(array[None])[0]
         return np.asarray(canonical[tuple(slice(*edge) for edge in self.box)].transpose(self.axis_order))
 
+    def to_grid(self, indices: Array) -> Array:
+        """Label indices `(z, y, x)` on the source grid, brought to the network's grid as `prepare` does."""
+        ordered = np.ascontiguousarray(self.from_source(indices), dtype=np.int16)
+        return np.asarray(resize_labels(torch.from_numpy(ordered), self.shape, nearest_axis=self.nearest_axis).numpy())
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedCase:

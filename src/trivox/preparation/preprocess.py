@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.labels import IGNORED
 from trivox.datasets.reading import read_case
 from trivox.errors import DataError, PlanError, TrivoxError
 from trivox.files import read_json, write_json
@@ -34,8 +35,9 @@ def preprocess(
     store = open_store(folder, plan, replace=replace)
     todo = [case for case in dataset.training_cases if not store.has(case.name)]
     failures: list[str] = []
+    unlabelled = 0 if dataset.labels is None else IGNORED  # nothing is known where only the class of a case is
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        done = pool.map(lambda case: _prepare_one(case, plan, store, failures), todo)
+        done = pool.map(lambda case: _prepare_one(case, plan, store, failures, unlabelled), todo)
         for _ in progress(done, len(todo)):
             pass
     if failures:
@@ -61,13 +63,13 @@ def open_store(folder: Path, plan: Plan, *, replace: bool = True) -> Store:
     return store
 
 
-def _prepare_one(case: Case, plan: Plan, store: Store, failures: list[str]) -> str:
+def _prepare_one(case: Case, plan: Plan, store: Store, failures: list[str], unlabelled: int) -> str:
     try:
         read = read_case(case, channels=len(plan.channels), labels=plan.labels)
         prepared = prepare(read, plan)
         facts = {"case": case.name, "patient": case.patient, "source_spacing": list(read.spacing)}
         image = prepared.image.numpy()
-        label = np.zeros(image.shape[1:], np.int16) if prepared.label is None else prepared.label.numpy()
+        label = np.full(image.shape[1:], unlabelled, np.int16) if prepared.label is None else prepared.label.numpy()
         store.write(case.name, image, label, facts)
     except (TrivoxError, MemoryError) as error:
         failures.append(f"{case.name}: {error}" if case.name not in str(error) else str(error))

@@ -8,6 +8,7 @@ from typing import Any
 
 from trivox.datasets import PhantomSettings, load_dataset, load_inputs, write_phantoms
 from trivox.datasets.brain_phantoms import BrainPhantomSettings, write_brain_phantoms
+from trivox.datasets.pancreas_phantoms import PancreasPhantomSettings, write_pancreas_phantoms
 from trivox.errors import RecipeError
 from trivox.evaluation import evaluate_folders
 from trivox.files import read_json, write_json
@@ -19,16 +20,18 @@ from trivox.tasks.training import RunRequest, train
 
 PHANTOMS = PhantomSettings(cases=30, test_cases=6, shape=(32, 64, 64), channels=2)
 BRAINS = BrainPhantomSettings(cases=30, test_cases=6, shape=(48, 60, 52))
+ABDOMENS = PancreasPhantomSettings(cases=75, test_cases=15, shape=(24, 48, 48))
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What a demo shows: the data that it generates in a folder of this name, what they are, and the recipe for them."""
+    """What a demo shows: the data that it generates in a folder of this name, what they are, recipe and task for them."""
 
     folder: str
     write: Callable[[Path], Path]
     data: str
     recipe: str | None = None
+    task: str = "segmentation"
 
 
 DEMOS = {
@@ -39,6 +42,10 @@ DEMOS = {
     "brats": Demo(
         "brains", partial(write_brain_phantoms, settings=BRAINS),
         f"{BRAINS.cases} brains with tumours in four sequences (drawn, no patients)", "brats",
+    ),
+    "multitask": Demo(
+        "abdomens", partial(write_pancreas_phantoms, settings=ABDOMENS),
+        f"{ABDOMENS.cases} abdominal CTs whose lesions have one of three textures (drawn, no patients)", None, "multitask",
     ),
 }  # fmt: skip
 
@@ -78,15 +85,17 @@ def run_demo(
         source = out / DEMOS[what].folder
         console.say(f"generating {DEMOS[what].data} in {source}")
         DEMOS[what].write(source)
-    settings, run, recipe = dict(SCALED_DOWN[preset]), out / "run", DEMOS[what].recipe
+    settings, run, recipe, task = dict(SCALED_DOWN[preset]), out / "run", DEMOS[what].recipe, DEMOS[what].task
     if preset == "fine_tuning":
         minutes /= 2
         settings["pretrained"] = str((out / "first").absolute())
         console.say("first, weights to start from:")
-        first = RunRequest(source, out / "first", "quick_test", {"minutes": minutes}, device=device, named=recipe)
+        dials = {"minutes": minutes}
+        first = RunRequest(source, out / "first", "quick_test", dials, task=task, device=device, named=recipe)
         _train(first, console)
         console.say("now, fine-tuning:")
-    request = RunRequest(source, run, preset, {"minutes": minutes, **settings}, device=device, named=recipe)
+    dials = {"minutes": minutes, **settings}
+    request = RunRequest(source, run, preset, dials, task=task, device=device, named=recipe)
     metrics = _train(request, console)
     console.say(f"validation {headline(metrics)}")
     _predict_unseen(source, run, out, device, console)

@@ -1,6 +1,6 @@
 """The stages before training: check, fingerprint, plan, preprocess. Each leaves a file in the run and is reused if there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ def prepare_run(
     recipe: Recipe,
     *,
     runtime: Runtime,
+    fit: Callable[[Dataset], Dataset] = lambda dataset: dataset,
     plan_file: Path | None = None,
     prepared: Path | None = None,
     reuse_plan: bool = True,
@@ -53,10 +54,10 @@ def prepare_run(
 ) -> Prepared:
     """Run the stages that are missing in `out`; raises `DataError` if training on the dataset would be wrong.
 
-    plan_file: a plan to use instead of making one; prepared: a folder that 'trivox preprocess' wrote; reuse_plan: take
-    the plan that is in `out` already.
+    fit: makes of the dataset what the task learns from; plan_file: a plan to use instead of making one; prepared: a folder
+    that 'trivox preprocess' wrote; reuse_plan: take the plan that is in `out` already.
     """
-    dataset = load_dataset(path)
+    dataset = fit(load_dataset(path))
     checked(dataset, out / "check.json", console)
     save_dataset(dataset, out / "dataset.json")
     fingerprint = fingerprint_of(dataset, out / "fingerprint.json", console)

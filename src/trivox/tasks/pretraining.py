@@ -6,7 +6,7 @@ alone (MAE, He et al. 2022; with dense convolutions and residual U-Nets, Wald et
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from trivox.errors import FormatError, RecipeError
 from trivox.files import atomic_path, write_json
 from trivox.inference.bundle import PRETRAINED
 from trivox.learning.checkpoints import final_weights, load_weights
+from trivox.learning.objective import Objective
 from trivox.learning.progress import Progress
 from trivox.learning.runtime import Runtime, make_runtime, process_group, rank, seed_everything, world_size
 from trivox.learning.tracking import read_records, run_log
@@ -45,11 +46,8 @@ UNNAMED = LabelScheme(labels={"unlabelled": 1})
 """What a plan needs to be one; no voxel has the label."""
 
 
-@dataclass(frozen=True)
-class MaskedObjective:
+class MaskedObjective(Objective):
     """Squared error in the hidden voxels; targets `(b, c, z, y, x)` are NaN where nothing was hidden."""
-
-    module: nn.Module | None = None
 
     def loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         """Mean over hidden voxels and channels, of the finest output."""
@@ -74,10 +72,6 @@ class MaskedObjective:
         voxels, total, squares, errors = counts.T
         deviation = (squares - total**2 / voxels.clamp(min=1)).sum()
         return {"validation_r2": float(1 - errors.sum() / deviation) if deviation > 0 else float("nan")}
-
-    def figures(self) -> dict[str, float]:
-        """Nothing besides the score."""
-        return {}
 
 
 def pretrain(request: RunRequest, *, console: Console | None = None) -> dict[str, Any]:

@@ -93,13 +93,23 @@ def _optimism(postprocessing: dict[str, Any]) -> list[str]:
 
 
 def headline(metrics: dict[str, Any]) -> str:
-    """One line with the mean Dice of each label and over all, with 95 % intervals."""
+    """One line with the mean Dice of each label and over all, macro-F1 and AUC of the classes, with 95 % intervals."""
     summary = metrics["summary"]
     parts = []
     for name, row in summary.items():
-        dice = row["dice"]
+        dice = row.get("dice") or {"mean": None}
         if dice["mean"] is not None:
-            interval = f" [{dice['ci95'][0]:.3f}, {dice['ci95'][1]:.3f}]" if dice["ci95"] else ""
             shown = "mean over labels" if name == mean_row([n for n in summary if n != name]) else name
-            parts.append(f"{shown} {dice['mean']:.4f}{interval}")
-    return "Dice: " + ", ".join(parts) + f" (95 % CI over {len(metrics['cases'])} cases)"
+            parts.append(f"{shown} {_with_interval(dice['mean'], dice['ci95'], 4)}")
+    found = ["Dice: " + ", ".join(parts) + f" (95 % CI over {len(metrics['cases'])} cases)"] if metrics["cases"] else []
+    classes = (metrics.get("classification") or {}).get("summary")
+    if classes:
+        titled = [("macro-F1", classes["macro_f1"]), ("AUC", classes["auc"])]
+        scores = [f"{title} {_with_interval(score['value'], score['ci95'], 3)}" for title, score in titled
+                  if score["value"] is not None]  # fmt: skip
+        found.append(f"classes: {', '.join(scores)} (95 % CI over {sum(classes['support'].values())} cases)")
+    return "; ".join(found)
+
+
+def _with_interval(value: float, interval: list[float] | None, digits: int) -> str:
+    return f"{value:.{digits}f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")

@@ -1,21 +1,26 @@
 """Segmentation: exclusive labels or overlapping regions, from one or several registered volumes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from trivox.config import Recipe
+from trivox.datasets.dataset import Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import RecipeError
 from trivox.learning.losses import AdaptiveLoss, LossSetup, class_weights, make_loss, region_targets
+from trivox.learning.objective import Objective
+from trivox.networks import build_network
 from trivox.planning.plan import Plan
+from trivox.preparation.batches import BatchSource
+from trivox.tasks.preparing import Prepared
 from trivox.volumes import Array
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentationObjective:
+class SegmentationObjective(Objective):
     """The recipe's loss at every supervised scale; validation Dice from predictions pooled over patches."""
 
     labels: LabelScheme
@@ -85,6 +90,32 @@ class SegmentationObjective:
             "validation_iou": sum(overlap) / len(overlap) if overlap else float("nan"),
             **figures,
         }
+
+
+class SegmentationTask:
+    """What training needs to know about segmentation."""
+
+    def dataset(self, dataset: Dataset) -> Dataset:
+        """Cases whose label map is not known teach nothing here; classes only keep the folds balanced."""
+        cases = (c if c.label is not None else c.model_copy(update={"class_name": None}) for c in dataset.cases)
+        return dataset.model_copy(update={"task": "segmentation", "cases": tuple(cases)})
+
+    def network(self, prepared: Prepared, recipe: Recipe) -> nn.Module:
+        """A network that gives logits of the plan's labels."""
+        plan = prepared.plan
+        return build_network(
+            plan.network, plan.topology, channels=len(plan.inputs), outputs=plan.labels.output_channels,
+            deep_supervision=recipe.deep_supervision, options=plan.network_options,
+        )  # fmt: skip
+
+    def objective(self, prepared: Prepared, recipe: Recipe, names: Sequence[str]) -> Objective:
+        """Loss and score for training on the cases `names`."""
+        voxels = prepared.store.mean_voxels(names, len(prepared.plan.labels.values))
+        return SegmentationObjective.of(prepared.plan, recipe, voxels=voxels)
+
+    def source(self, source: BatchSource, prepared: Prepared, recipe: Recipe) -> BatchSource:
+        """Batches as they are."""
+        return source
 
 
 def target_weights(labels: LabelScheme, given: Mapping[str, float]) -> Tensor | None:

@@ -1,46 +1,49 @@
 """The run: prepare, train a fold, put the bundle together, validate, report. One call from folder to model."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from trivox.config import Recipe, read_recipe
+from trivox.datasets.class_tables import with_classes
+from trivox.datasets.dataset import Dataset
 from trivox.datasets.splits import Split
 from trivox.errors import FormatError, RecipeError
 from trivox.files import read_json, surviving_folder, write_json
 from trivox.inference.bundle import write_bundle
 from trivox.learning.checkpoints import final_weights
-from trivox.learning.objective import Objective
 from trivox.learning.progress import Progress
 from trivox.learning.runtime import Runtime, make_runtime, process_group, rank, seed_everything, world_size
 from trivox.learning.tracking import run_log
 from trivox.learning.trainer import Trainer
-from trivox.networks import build_network
 from trivox.preparation.batches import BatchSource
 from trivox.preparation.sampler import PatchSampler
+from trivox.tasks.classifying import FoldAnswers, class_answers, fit_fold
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.forecasting import forecast_training
+from trivox.tasks.multitask import MultitaskTask
 from trivox.tasks.preparing import Prepared, prepare_run, recipe_for, started
 from trivox.tasks.reporting import report_run
-from trivox.tasks.segmentation import SegmentationObjective
+from trivox.tasks.segmentation import SegmentationTask
 from trivox.tasks.starting import require_start, start_from
-from trivox.tasks.validating import validate_folds
+from trivox.tasks.validating import fold_predictor, validate_folds
 
 TRAINING, VALIDATION = 0, 1
 """Streams of random numbers."""
 
-TASKS: dict[str, Callable[..., Objective]] = {"segmentation": SegmentationObjective.of}
+TASKS: dict[str, SegmentationTask] = {"segmentation": SegmentationTask(), "multitask": MultitaskTask()}
 
 
 @dataclass(frozen=True)
 class RunRequest:
     """What `trivox train` was asked to do. `fold` is a number, or "all" for every fold.
 
-    preset: None: by the machine; named: a recipe for a kind of data.
+    preset: None: by the machine; named: a recipe for a kind of data; classes: a table with the class of each case.
     """
 
     dataset: Path
@@ -54,6 +57,7 @@ class RunRequest:
     plan: Path | None = None
     prepared: Path | None = None
     named: str | None = None
+    classes: Path | None = None
 
 
 def train(request: RunRequest, *, console: Console | None = None) -> dict[str, Any]:
@@ -144,12 +148,17 @@ def _prepare(request: RunRequest, recipe: Recipe, runtime: Runtime, console: Con
     if rank() != 0:
         dist.barrier()
     prepared = prepare_run(
-        request.dataset, request.out, recipe, runtime=runtime, plan_file=request.plan, prepared=request.prepared,
-        console=console,
+        request.dataset, request.out, recipe, runtime=runtime, fit=partial(_fit_dataset, request=request),
+        plan_file=request.plan, prepared=request.prepared, console=console,
     )  # fmt: skip
     if rank() == 0 and world_size() > 1:
         dist.barrier()
     return prepared
+
+
+def _fit_dataset(dataset: Dataset, *, request: RunRequest) -> Dataset:
+    """The dataset with the classes of a table, as the task learns from it."""
+    return TASKS[request.task].dataset(dataset if request.classes is None else with_classes(dataset, request.classes))
 
 
 def train_fold(
@@ -166,21 +175,19 @@ def train_fold(
     seed_everything(recipe.seed, deterministic=recipe.deterministic)
     folder.mkdir(parents=True, exist_ok=True)
     plan, split = prepared.plan, prepared.splits[fold]
-    network = build_network(
-        plan.network, plan.topology, channels=len(plan.inputs), outputs=plan.labels.output_channels,
-        deep_supervision=recipe.deep_supervision, options=plan.network_options,
-    )  # fmt: skip
+    kind = TASKS[task]
+    network = kind.network(prepared, recipe)
     with run_log(folder, recipe, say=console.say) as log:
         if recipe.pretrained is not None and surviving_folder(folder / "checkpoints" / "latest") is None:
             start_from(network, Path(recipe.pretrained), folder, channels=len(plan.inputs), say=log.line)
-        training = batch_source(prepared, recipe, split.train, training=True)
+        training = kind.source(batch_source(prepared, recipe, split.train, training=True), prepared, recipe)
+        validation = batch_source(prepared, recipe, split.validation, training=False)
         micro_batch = forecast_training(plan, recipe, runtime, batch=len(training.positions), log=log)
-        voxels = prepared.store.mean_voxels(split.train, len(plan.labels.values))
         trainer = Trainer(
             network=network,
-            objective=TASKS[task](plan, recipe, voxels=voxels),
+            objective=kind.objective(prepared, recipe, split.train),
             training=training,
-            validation=batch_source(prepared, recipe, split.validation, training=False),
+            validation=kind.source(validation, prepared, recipe),
             recipe=recipe,
             folder=folder,
             runtime=runtime,
@@ -233,15 +240,36 @@ def _finish(
         "folds": {str(fold): len(prepared.splits[fold].train) for fold in folders},
         "recipe": recipe.model_dump(mode="json"),
     }
-
+    answers = _fit_answers(request, recipe, prepared, folders, weights, console)
     validation = validate_folds(
-        prepared, recipe, weights, request.out / "validation", device=request.device, console=console
+        prepared, recipe, weights, request.out / "validation", answers=answers, device=request.device, console=console
     )
+    classes = class_answers(prepared, recipe, temperature=validation.head_temperature) if answers else None
     write_bundle(
         request.out / "bundle", plan=prepared.plan, weights=weights, overlap=recipe.overlap,
         mirror_axes=recipe.augmentation.mirror_axes if recipe.mirrored_inference else (),
         postprocessing=validation.postprocessing, temperature=validation.trust.temperature,
-        abstention=validation.trust.abstention, training={**summary, "validation": validation.metrics["summary"]},
+        abstention=validation.trust.abstention, classification=classes,
+        classifiers={fold: found.file for fold, found in answers.items() if found.file is not None},
+        training={**summary, "validation": validation.metrics["summary"]},
     )  # fmt: skip
     report_run(request.out, console=console, log_folder=next(iter(folders.values())))
     return validation.metrics
+
+
+def _fit_answers(
+    request: RunRequest,
+    recipe: Recipe,
+    prepared: Prepared,
+    folders: Mapping[int, Path],
+    weights: Mapping[str, Path],
+    console: Console,
+) -> dict[str, FoldAnswers]:
+    """How each fold answers with the class of a case; nothing where there are no classes to learn."""
+    if request.task != "multitask":
+        return {}
+    found = {}
+    for fold, folder in folders.items():
+        predictor = fold_predictor(prepared, recipe, str(fold), weights[str(fold)], request.device)
+        found[str(fold)] = fit_fold(prepared, recipe, predictor, folder, fold=str(fold), console=console)
+    return found

@@ -16,6 +16,7 @@ from trivox.inference.postprocess import Postprocessing
 from trivox.inference.predictor import Predictor
 from trivox.inference.rule_trials import Evidence, choose_rules, evidence_of
 from trivox.tasks.calibrating import HeldOut, Trust, calibrate, held_out
+from trivox.tasks.classifying import FoldAnswers, HeldOutAnswers, class_answers
 from trivox.tasks.console import Console
 from trivox.tasks.preparing import Prepared
 from trivox.volumes import Volume, read_labels, write_volume
@@ -28,27 +29,41 @@ class Validation:
     metrics: dict[str, Any]
     postprocessing: Postprocessing
     trust: Trust
+    head_temperature: float = 1.0
 
 
 def validate_folds(
-    prepared: Prepared, recipe: Recipe, weights: Mapping[str, Path], out: Path, *, device: str, console: Console
+    prepared: Prepared,
+    recipe: Recipe,
+    weights: Mapping[str, Path],
+    out: Path,
+    *,
+    answers: Mapping[str, FoldAnswers] | None = None,
+    device: str,
+    console: Console,
 ) -> Validation:
     """Predict each fold's held-out cases with that fold's network, measure them and learn what the bundle needs.
 
+    answers: how each fold answers with a class; without, none is asked for. Cases without a label map are not segmented
+    into the scores, those without a class not into the classifier's.
     Writes `out/predictions/CASE.nii.gz` and `out/metrics.json`, both after postprocessing. One case at a time is in memory.
     """
     scheme = prepared.plan.labels
     cases = {case.name: case for case in prepared.dataset.training_cases}
     evidence: dict[str, Evidence] = {}
     trusted: dict[str, HeldOut] = {}
+    classes = HeldOutAnswers(prepared, answers or {})
     count = sum(len(prepared.splits[int(fold)].validation) for fold in weights)
     for fold, file in weights.items():
         names = prepared.splits[int(fold)].validation
-        predictor = _predictor(prepared, recipe, fold, file, device)
+        predictor = fold_predictor(prepared, recipe, fold, file, device, answers=(answers or {}).get(fold))
         for name in console.track(names, len(names), f"validating fold {fold}"):
-            reference = _indices(cases[name], scheme).array[0]
+            reference = None if cases[name].label is None else _indices(cases[name], scheme).array[0]
             found = predictor.predict_case(cases[name], reference=reference)
             write_volume(_file(out, name), found.labels)
+            classes.add(fold, cases[name], found)
+            if reference is None:
+                continue
             evidence[name] = evidence_of(
                 scheme.encode(found.labels.array[0]), reference, scheme, voxel_mm3=found.labels.voxel_ml * 1000
             )
@@ -68,21 +83,34 @@ def validate_folds(
     metrics["postprocessing"] = choice.section
     trust = calibrate(trusted, scheme, seed=recipe.seed)
     metrics["calibration"] = trust.section
+    section = classes.section(seed=recipe.seed) if classes.cases else None
+    if section is not None:
+        metrics["classification"] = section
     write_json(out / "metrics.json", metrics)
-    return Validation(metrics, choice.rules, trust)
+    return Validation(metrics, choice.rules, trust, classes.head_temperature() if section is not None else 1.0)
 
 
 def _file(out: Path, name: str) -> Path:
     return out / "predictions" / f"{name}.nii.gz"
 
 
-def _predictor(prepared: Prepared, recipe: Recipe, fold: str, file: Path, device: str) -> Predictor:
-    """A predictor of one fold's weights alone, without postprocessing."""
+def fold_predictor(
+    prepared: Prepared,
+    recipe: Recipe,
+    fold: str,
+    file: Path,
+    device: str,
+    *,
+    answers: FoldAnswers | None = None,
+) -> Predictor:
+    """A predictor of one fold's weights alone, without postprocessing; for classes with that fold's classifier."""
     axes = recipe.augmentation.mirror_axes if recipe.mirrored_inference else ()
+    classes = class_answers(prepared, recipe) if prepared.plan.task == "multitask" else None
     with TemporaryDirectory(prefix="trivox-") as folder:
         write_bundle(
             Path(folder), plan=prepared.plan, weights={fold: file}, overlap=recipe.overlap, mirror_axes=axes,
-            postprocessing=Postprocessing(), training={},
+            postprocessing=Postprocessing(), training={}, classification=classes,
+            classifiers={} if answers is None or answers.file is None else {fold: answers.file},
         )  # fmt: skip
         return Predictor.load(Path(folder), device=device, precision=recipe.precision)
 

@@ -11,6 +11,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from trivox.config import LossName, LossOptions
+from trivox.learning.losses.classes import balanced_weights, class_cross_entropy
 from trivox.learning.losses.combined import (
     AdaptiveLoss,
     CombinedLoss,
@@ -29,10 +30,11 @@ from trivox.learning.losses.targets import SMOOTH, region_targets
 from trivox.learning.losses.weighting import balanced, class_weights
 
 __all__ = [
-    "LOSSES", "SMOOTH", "AdaptiveLoss", "CombinedLoss", "DeepSupervisionLoss", "Loss", "LossSetup", "balanced", "boundary",
-    "cl_dice", "class_weights", "cross_entropy", "dice", "dice_binary_cross_entropy", "dice_cross_entropy", "focal",
-    "focal_tversky", "generalised_dice", "hausdorff", "lovasz", "make_loss", "region_targets", "shrink_labels",
-    "soft_skeleton", "supervision_weights", "top_k_cross_entropy", "tversky",
+    "LOSSES", "SMOOTH", "AdaptiveLoss", "CombinedLoss", "DeepSupervisionLoss", "Loss", "LossSetup", "balanced",
+    "balanced_weights", "boundary", "cl_dice", "class_cross_entropy", "class_weights", "cross_entropy", "dice",
+    "dice_binary_cross_entropy", "dice_cross_entropy", "focal", "focal_tversky", "generalised_dice", "hausdorff",
+    "lovasz", "make_loss", "region_targets", "shrink_labels", "soft_skeleton", "supervision_weights",
+    "top_k_cross_entropy", "tversky",
 ]  # fmt: skip
 
 
