@@ -18,6 +18,9 @@ SMALL = {
         "CASES": 9, "OPTIONS": "--recipe brats --preset quick_test --network unet-tiny --patch-size 32 32 32",
         "LENGTH": SHORT,
     },
+    "multitask.ipynb": {
+        "CASES": 30, "OPTIONS": "--preset quick_test --network unet-tiny --patch-size 24 48 48", "LENGTH": SHORT,
+    },
 }  # fmt: skip
 PRINTED = {
     "quickstart.ipynb": ("ready to train", "Plan for scans", "model: run/bundle", "3 of 3 cases", "written to metrics.json"),
@@ -25,8 +28,12 @@ PRINTED = {
         "ready to train", "'ET': (4,)", "Plan for brats", "FLAIR, mask", "model: run/bundle", "3 of 3 cases",
         "written to brats-instance.json", "HD95", "no T2: predicted with zeros",
     ),
+    "multitask.ipynb": (
+        "ready to train", "train {", "model: run/bundle", "majority answer", "best single hand-made feature", "3 of 3 cases",
+        "case,class,probability_subtype0", "Names,Subtype",
+    ),
 }  # fmt: skip
-PICTURES = {"quickstart.ipynb": 5, "brats.ipynb": 4}
+PICTURES = {"quickstart.ipynb": 5, "brats.ipynb": 4, "multitask.ipynb": 2}
 
 
 def read(name):

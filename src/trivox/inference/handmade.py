@@ -53,7 +53,7 @@ def _places(masks: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _channel_features(channel: str, values: Array, places: Mapping[str, Array], depth: Array) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for name, mask in places.items():
         found |= {f"{channel} {what} in {name}": value for what, value in intensity_features(values[mask]).items()}
     mean, spread = found[f"{channel} mean in lesion"], found[f"{channel} std in lesion"]

@@ -10,6 +10,21 @@ from trivox.volumes import Array, Spacing
 
 AXES = ("z", "y", "x")
 FOUR = ("lesion", "core", "rim", "organ")
+SHAPE = (
+    *(
+        "surface",
+        "sphericity",
+        "length",
+        "width",
+        "thickness",
+        "elongation",
+        "flatness",
+        "compactness",
+        "radius spread",
+    ),
+    *("largest depth", "mean depth", "spread of depth", "relative depth", "components", "largest component share"),
+)
+"""Names of what `mask_shape` finds."""
 
 
 def shape_features(masks: Mapping[str, Array], depth: Array, spacing: Spacing) -> dict[str, float]:
@@ -44,31 +59,42 @@ def depth_of(mask: Array, spacing: Spacing) -> Array:
 
 
 def mask_shape(mask: Array, depth: Array, spacing: Spacing) -> dict[str, float]:
-    """Shape of one mask `(z, y, x)` in mm; depth: of the mask, see `depth_of`.
+    """Shape of one mask `(z, y, x)` in mm; depth: of the mask, see `depth_of`. All NaN if it is empty.
 
-    length, width, thickness: of the ellipsoid with the same second moments, along its principal axes (4 standard deviations);
-    elongation and flatness: ratios of these (width / length, thickness / length; 1 is a ball); sphericity: surface of the
-    ball of equal volume over the surface; compactness: volume over that of the ellipsoid with equal moments; depth: distance
-    to the outside (its largest value is the radius of the largest ball that fits in).
+    length, width, thickness: diameters of the ellipsoid with the same second moments; elongation and flatness: width and
+    thickness over length; compactness: volume over that of this ellipsoid; sphericity, relative depth and radius spread:
+    surface, largest depth and standard deviation of the distance to the centre, against the ball of equal volume. The
+    largest depth is the radius of the largest ball that fits in.
     """
-    names = (
-        *("surface", "sphericity", "length", "width", "thickness", "elongation", "flatness", "compactness"),
-        *("largest depth", "mean depth", "spread of depth", "depth relative to ball", "components", "largest component share"),
-    )  # fmt: skip
     box = box_of(mask)
     if box is None:
-        return dict.fromkeys(names, np.nan)
+        return dict.fromkeys(SHAPE, np.nan)
     mask, depth = mask[box], depth[box][mask[box]]
     volume = int(mask.sum()) * float(np.prod(spacing))
+    radius = (3 * volume / (4 * np.pi)) ** (1 / 3)
     surface = surface_area(mask, spacing)
-    ball = (3 * volume / (4 * np.pi)) ** (1 / 3)
-    axes = principal_lengths(mask, spacing)
-    values = (
-        *(surface, 4 * np.pi * ball**2 / surface, *axes, axes[1] / axes[0], axes[2] / axes[0]),
-        volume / (np.pi / 6 * float(np.prod(axes))),
-        *(depth.max(), depth.mean(), depth.std(), depth.max() / ball, *_components(mask)),
-    )  # fmt: skip
-    return {name: float(value) for name, value in zip(names, values, strict=True)}
+    points = np.argwhere(mask) * np.asarray(spacing)
+    points -= points.mean(0)
+    length, width, thickness = principal_lengths(points, spacing)
+    components, largest = _components(mask)
+    found = {
+        "surface": surface,
+        "sphericity": 4 * np.pi * radius**2 / surface,
+        "length": length,
+        "width": width,
+        "thickness": thickness,
+        "elongation": width / length,
+        "flatness": thickness / length,
+        "compactness": volume / (np.pi / 6 * length * width * thickness),
+        "radius spread": np.linalg.norm(points, axis=1).std() / radius,
+        "largest depth": depth.max(),
+        "mean depth": depth.mean(),
+        "spread of depth": depth.std(),
+        "relative depth": depth.max() / radius,
+        "components": components,
+        "largest component share": largest,
+    }
+    return {name: float(found[name]) for name in SHAPE}
 
 
 def surface_area(mask: Array, spacing: Spacing) -> float:
@@ -81,12 +107,14 @@ def surface_area(mask: Array, spacing: Spacing) -> float:
     return float(np.sqrt(squares).sum(dtype=np.float64) * np.prod(spacing))
 
 
-def principal_lengths(mask: Array, spacing: Spacing) -> tuple[float, float, float]:
-    """Diameters in mm, longest first, of the ellipsoid with the second moments of a mask: 2 sqrt(5 eigenvalue)."""
-    points = np.argwhere(mask) * np.asarray(spacing)
-    moments = np.cov(points.T, bias=True).reshape(3, 3) + np.diag(np.square(spacing)) / 12  # a voxel is a box
-    x, y, z = 2 * np.sqrt(5 * np.clip(np.linalg.eigvalsh(moments), 0, None))
-    return float(z), float(y), float(x)
+def principal_lengths(points: Array, spacing: Spacing) -> tuple[float, float, float]:
+    """Diameters in mm, longest first, of the ellipsoid with the second moments of voxels at `points` `(n, 3)` about 0.
+
+    The second moment along an axis of an ellipsoid is the square of its half-diameter over 5.
+    """
+    moments = points.T @ points / len(points) + np.diag(np.square(spacing)) / 12  # a voxel is a box, no point
+    thickness, width, length = 2 * np.sqrt(5 * np.clip(np.linalg.eigvalsh(moments), 0, None))
+    return float(length), float(width), float(thickness)
 
 
 def _part_shape(mask: Array, spacing: Spacing) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Texture within a mask, from nothing but the values in it: a voxel outside cannot change the result, not by rounding either."""
+"""Texture within a mask from the values in it alone: a voxel outside cannot change the result, not by rounding either."""
 
 import numpy as np
 from scipy import ndimage

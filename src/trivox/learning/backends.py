@@ -23,20 +23,32 @@ HIDDEN, MEMBERS, STEPS = 16, 4, 60
 
 
 def fit_lda(x: Array, answers: Array, weights: Array, setting: float, seed: int) -> tuple[Network, ...]:
-    """Linear discriminant analysis with a pooled covariance shrunk by Ledoit and Wolf (2004); setting, seed: not used.
+    """Linear discriminant analysis with a pooled covariance, shrunk; setting, seed: not used.
 
-    The weight of a class's rows is its prior.
+    The share of a class in the weights is its prior.
     """
-    from sklearn.covariance import ledoit_wolf
-
     member = np.eye(answers.max() + 1)[answers] * weights[:, None]
     prior = member.sum(0) / member.sum()
     means = member.T @ x / member.sum(0)[:, None]
-    spread = (x - means[answers]) * np.sqrt(weights / weights.mean())[:, None]
-    covariance, _ = ledoit_wolf(spread, assume_centered=True)
+    covariance = shrunk_covariance((x - means[answers]) * np.sqrt(weights / weights.mean())[:, None])
     ridge = 1e-8 * max(float(np.trace(covariance)) / len(covariance), 1e-12)
     directions = np.linalg.solve(covariance + ridge * np.eye(len(covariance)), means.T).T
     return (((directions, np.log(prior) - 0.5 * (directions * means).sum(1)),),)
+
+
+def shrunk_covariance(centred: Array) -> Array:
+    """Covariance `(f, f)` of centred rows `(n, f)`, drawn towards a multiple of the identity as far as its error asks for.
+
+    Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices".
+    """
+    n, f = centred.shape
+    sample = centred.T @ centred / n
+    mean = float(np.trace(sample)) / f
+    squares = float((sample**2).sum())
+    distance = squares - f * mean**2
+    error = (float(((centred**2).sum(1) ** 2).mean()) - squares) / n
+    share = min(error, distance) / distance if distance > 0 else 0.0
+    return np.asarray((1 - share) * sample + share * mean * np.eye(f))
 
 
 def fit_logreg(x: Array, answers: Array, weights: Array, setting: float, seed: int) -> tuple[Network, ...]:

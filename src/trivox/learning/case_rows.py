@@ -24,6 +24,7 @@ class CaseRows:
     fold: Array
 
     def take(self, rows: Array) -> "CaseRows":
+        """Only those rows (a mask or indices)."""
         return CaseRows(self.features[rows], self.answers[rows], self.weights[rows], self.fold[rows])
 
 
@@ -89,7 +90,7 @@ def scaling_of(features: Array) -> tuple[Array, Array, Array]:
 def _check(features: Array, classes: Array, names: Sequence[str], class_names: Sequence[str]) -> None:
     if features.ndim != 2 or features.shape != (len(classes), len(names)):
         raise DataError(f"features {features.shape} do not fit {len(classes)} classes and {len(names)} names")
-    if len(classes) and not (0 <= classes.min() and classes.max() < len(class_names)):
+    if len(classes) and (classes.min() < 0 or classes.max() >= len(class_names)):
         raise DataError("a case without a known class cannot train a classifier; leave it out")
     if len(np.unique(classes)) < 2:
         only = class_names[classes[0]] if len(classes) else "none"
