@@ -73,7 +73,7 @@ def plan_of(patch: tuple[int, int, int], shape: tuple[int, int, int], classes: i
 
 
 def network_of(plan: Plan, image: np.ndarray, tissues: np.ndarray, steps: int) -> UNet:
-    """A network trained briefly on random windows of the scan."""
+    """A network trained briefly on random windows of a normalised scan."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     network = build_network(
@@ -81,7 +81,7 @@ def network_of(plan: Plan, image: np.ndarray, tissues: np.ndarray, steps: int) -
     )
     assert isinstance(network, UNet)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    normal = torch.from_numpy((image - image.mean()) / image.std())[None, None]
+    normal = torch.from_numpy(image)[None, None]
     labels = torch.from_numpy(tissues)[None]
     size = [max(32, d) for d in plan.topology.divisor]
     for step in range(steps):
@@ -103,7 +103,7 @@ def at_the_plans_spacing(image: np.ndarray, tissues: np.ndarray, shape: list[int
     """What the network sees in a prediction, and its tissues: training data."""
     small = resize_image(torch.from_numpy(image)[None], (shape[0], shape[1], shape[2]))[0]
     labels = resize_labels(torch.from_numpy(tissues), (shape[0], shape[1], shape[2]))
-    return small.numpy(), labels.numpy()
+    return ((small - small.mean()) / small.std()).numpy(), labels.numpy()
 
 
 def their_state(network: UNet) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,7 +16,6 @@ from trivox.volumes import Array
 
 LIMIT = 4.0
 """Standard deviations beyond which a feature counts as this far: one odd value must not decide a case."""
-FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,6 @@ class CaseClassifier:
             for j, (weight, bias) in enumerate(network):
                 arrays |= {f"network{i}.layer{j}.weight": weight, f"network{i}.layer{j}.bias": bias}
         words = _Words(
-            format=FORMAT,
             names=self.names,
             classes=self.classes,
             kind=self.kind,
@@ -131,6 +130,8 @@ class CaseClassifier:
         arrays = [self.fill, self.mean, self.scale, *(part for net in self.networks for layer in net for part in layer)]
         if not all(np.isfinite(part).all() for part in arrays) or not (self.scale > 0).all():
             raise ValueError("numbers that are not finite")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError("temperature")
 
 
 class _Words(BaseModel):
@@ -138,7 +139,7 @@ class _Words(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int
+    format: Literal[1] = 1
     names: tuple[str, ...]
     classes: tuple[str, ...]
     kind: str

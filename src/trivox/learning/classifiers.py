@@ -1,4 +1,4 @@
-"""Fitting a classifier of cases: its kind, features and setting are chosen by cross-validation within the training cases."""
+"""Fitting a classifier of cases: features and settings are chosen by cross-validation within the training cases."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ import numpy as np
 from trivox.errors import DataError, RecipeError
 from trivox.learning.backends import FITS, SETTINGS, Network, logits_of, scaled
 from trivox.learning.case_classifier import CaseClassifier, standardise
-from trivox.learning.case_rows import CaseRows, Imbalance, case_rows, scaling_of, usable_columns
+from trivox.learning.case_rows import CaseRows, Imbalance, case_rows, scaling_of, telling, usable_columns
 from trivox.volumes import Array
 
 __all__ = ["CaseClassifier", "FittedClassifier", "best_single_feature", "fit_classifier"]
@@ -19,6 +19,8 @@ UNSEEN = -30.0
 """Logit of a class that no training row has."""
 FLOOR = 0.01
 """Share of the uniform answer mixed into probabilities before they are scored: one sure error must not decide."""
+FEW = (1, 4, 16)
+"""Numbers of features that are tried besides all of the first subset: where one tells the classes, others are in its way."""
 TEMPERATURES = np.geomspace(0.1, 20, 40)
 
 
@@ -53,8 +55,10 @@ class _Trial:
     parts: tuple[_Part, ...]
     subset: str
     columns: tuple[int, ...]
+    few: int | None
     logits: Array
     temperature: float
+    losses: Array
     score: float
 
     def row(self) -> dict[str, Any]:
@@ -62,8 +66,8 @@ class _Trial:
         return {
             "kind": " + ".join(part.kind for part in self.parts),
             "settings": {part.kind: part.setting for part in self.parts if len(SETTINGS[part.kind]) > 1},
-            "subset": self.subset,
-            "features": len(self.columns),
+            "subset": self.subset + ("" if self.few is None else f", best {self.few}"),
+            "features": self.few or len(self.columns),
             "log_loss": self.score,
             "temperature": self.temperature,
         }
@@ -85,10 +89,10 @@ def fit_classifier(
 ) -> FittedClassifier:
     """Choose settings and subset by cross-validation, fit on all rows, and calibrate; several kinds answer together.
 
-    Their log-probabilities are averaged, each after its own calibration: on small cohorts that is better than taking
-    the kind that came out best (BraTS grade, 282 cases: nested macro-F1 .887 against .866).
+    Their log-probabilities are averaged, each after its own calibration: on small cohorts the kind that comes out best
+    is mostly the one that had luck.
     features: `(n, f)`, NaN where not known; classes: `(n,)` indices into class_names; names: of the columns; subsets:
-    named lists of columns to try; groups: patient of each row, never on both sides; weights: of rows, above 0; imbalance:
+    named lists of columns to try, the simplest first, which is taken unless another is better beyond chance; groups: patient of each row, never on both sides; weights: of rows, above 0; imbalance:
     balanced gives every class the same say, so that probabilities refer to equally frequent classes. Candidates are
     scored by the log loss of their out-of-fold answers after calibration by one temperature (Guo et al. 2017).
     Deterministic for a seed. Raises `RecipeError` for kinds or subsets that do not exist, `DataError` for rows that
@@ -96,24 +100,48 @@ def fit_classifier(
     """
     _check_choice(kinds, subsets, names)
     rows, present = case_rows(features, classes, names, class_names, groups, weights, imbalance, seed, folds)
-    trials = [_trials(rows, subset, names, wanted, kinds, seed) for subset, wanted in subsets.items()]
+    trials = [
+        _trials(rows, subset, names, wanted, kinds, few, seed)
+        for number, (subset, wanted) in enumerate(subsets.items())
+        for few in (None, *(few for few in FEW if number == 0 and 2 * few < len(wanted)))
+    ]
     if not any(trials):
         raise DataError(
             "no feature differs between the training cases: nothing to tell the classes by; check the masks"
         )
-    trial = min((together for *_, together in filter(None, trials)), key=lambda trial: trial.score)
+    trial = _simplest([together for *_, together in filter(None, trials)])
     others = sorted((other for found in trials for other in found if other is not trial), key=lambda other: other.score)
     classifier = _fitted(rows, trial, names, class_names, present, seed)
+    places = {name: i for i, name in enumerate(names)}
     return FittedClassifier(
         classifier,
         tuple(one.row() for one in (trial, *others)),
         _softmax(trial.logits / trial.temperature) @ np.eye(len(class_names))[present],
-        classifier.probabilities(rows.features[:, trial.columns]),
+        classifier.probabilities(rows.features[:, [places[name] for name in classifier.names]]),
     )
 
 
+def _simplest(trials: Sequence[_Trial]) -> _Trial:
+    """The first of the candidates, given from simple to complex, that is not worse than the best beyond chance.
+
+    One standard error of the paired difference (Breiman et al. 1984): among many candidates the best is partly luck.
+    """
+    best = min(trials, key=lambda trial: trial.score)
+    for trial in trials:
+        worse = trial.losses - best.losses
+        if worse.mean() <= worse.std() / len(worse) ** 0.5:
+            return trial
+    return best
+
+
 def _trials(
-    rows: CaseRows, subset: str, names: Sequence[str], wanted: Sequence[str], kinds: Sequence[str], seed: int
+    rows: CaseRows,
+    subset: str,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    kinds: Sequence[str],
+    few: int | None,
+    seed: int,
 ) -> list[_Trial]:
     """One trial a kind, of its best setting; last, if there are several, all kinds together.
 
@@ -125,17 +153,19 @@ def _trials(
         return []
     found = []
     for kind in kinds:
-        tried = [_trial(rows, _Part(kind, setting), subset, columns, seed) for setting in SETTINGS[kind]]
+        tried = [_trial(rows, _Part(kind, setting), subset, columns, seed, few=few) for setting in SETTINGS[kind]]
         found.append(min(tried, key=lambda trial: trial.score))
     if len(found) == 1:
         return found
     parts = tuple(replace(trial.parts[0], temperature=trial.temperature) for trial in found)
     logits = np.mean([trial.logits / trial.temperature for trial in found], axis=0)
-    return [*found, _scored(rows, parts, subset, columns, logits)]
+    return [*found, _scored(rows, parts, subset, columns, logits, few=few)]
 
 
-def _trial(rows: CaseRows, part: _Part, subset: str, columns: tuple[int, ...], seed: int) -> _Trial:
-    """Out-of-fold logits of one kind with one setting."""
+def _trial(
+    rows: CaseRows, part: _Part, subset: str, columns: tuple[int, ...], seed: int, *, few: int | None = None
+) -> _Trial:
+    """Out-of-fold logits of one kind with one setting; few: on so many columns, chosen anew on the rows of each fit."""
     logits = np.full((len(rows.answers), rows.answers.max() + 1), UNSEEN)
     narrow = replace(rows, features=rows.features[:, columns])
     for fold in np.unique(rows.fold):
@@ -147,23 +177,36 @@ def _trial(rows: CaseRows, part: _Part, subset: str, columns: tuple[int, ...], s
             continue
         scaling = scaling_of(training.features)
         x = standardise(training.features, *scaling)
-        networks = FITS[part.kind](x, answers, training.weights / training.weights.mean(), part.setting, seed)
-        logits[np.ix_(held, seen)] = logits_of(networks, standardise(narrow.features[held], *scaling))
-    return _scored(rows, (part,), subset, columns, logits)
+        kept = telling(x, answers, few)
+        networks = FITS[part.kind](x[:, kept], answers, training.weights / training.weights.mean(), part.setting, seed)
+        logits[np.ix_(held, seen)] = logits_of(networks, standardise(narrow.features[held], *scaling)[:, kept])
+    return _scored(rows, (part,), subset, columns, logits, few=few)
 
 
-def _scored(rows: CaseRows, parts: tuple[_Part, ...], subset: str, columns: tuple[int, ...], logits: Array) -> _Trial:
+def _scored(
+    rows: CaseRows,
+    parts: tuple[_Part, ...],
+    subset: str,
+    columns: tuple[int, ...],
+    logits: Array,
+    *,
+    few: int | None = None,
+) -> _Trial:
     """The candidate with its temperature, and its log loss at that."""
     scores = [float(np.mean(rows.weights * _losses(logits / t, rows.answers))) for t in TEMPERATURES]
     best = int(np.argmin(scores))
-    return _Trial(parts, subset, columns, logits, float(TEMPERATURES[best]), scores[best])
+    losses = rows.weights * _losses(logits / TEMPERATURES[best], rows.answers)
+    return _Trial(parts, subset, columns, few, logits, float(TEMPERATURES[best]), losses, scores[best])
 
 
 def _fitted(
     rows: CaseRows, trial: _Trial, names: Sequence[str], class_names: Sequence[str], present: Array, seed: int
 ) -> CaseClassifier:
     """The chosen candidate on all rows."""
-    chosen = rows.features[:, trial.columns]
+    every = rows.features[:, trial.columns]
+    kept = telling(standardise(every, *scaling_of(every)), rows.answers, trial.few)
+    columns = tuple(trial.columns[i] for i in kept)
+    chosen = rows.features[:, columns]
     scaling = scaling_of(chosen)
     x = standardise(chosen, *scaling)
     fitted = [FITS[part.kind](x, rows.answers, rows.weights, part.setting, seed) for part in trial.parts]
@@ -172,7 +215,7 @@ def _fitted(
     for part, own in zip(trial.parts, fitted, strict=True):  # the mean over all networks gives every part the same say
         networks += scaled(own, total / (len(own) * len(fitted) * part.temperature))
     return CaseClassifier(
-        tuple(names[i] for i in trial.columns),
+        tuple(names[i] for i in columns),
         *scaling,
         tuple(_for_all_classes(network, present, len(class_names), UNSEEN * trial.temperature) for network in networks),
         trial.temperature,

@@ -25,6 +25,8 @@ from trivox.tasks.preparing import Prepared
 from trivox.volumes import Array
 
 HAND_MADE = "hand-made"
+SHALLOW = 2
+"""Encoder stages that are tried together with hand-made features: texture lives there; every candidate adds luck."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,7 @@ def fit_fold(
 def subsets_of(
     recipe: Recipe, hand_made: Sequence[str], deep: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[str, ...]]:
-    """Sets of features to choose from: hand-made, each encoder stage, both.
+    """Sets of features to choose from, simplest first: hand-made, each encoder stage, both for the shallow ones.
 
     Where the class's gradient reaches the encoder, its maps of training cases know their classes by heart: a classifier
     fitted on those would trust them too much, so only hand-made features are left.
@@ -105,9 +107,10 @@ def subsets_of(
     options = recipe.classification
     if options.mode != "frozen" and options.encoder_gradient > 0:
         return subsets
-    for stage, names in deep.items():
+    for number, (stage, names) in enumerate(deep.items()):
         subsets[stage] = tuple(names)
-        subsets[f"{HAND_MADE} + {stage}"] = (*hand_made, *names)
+        if number < SHALLOW:
+            subsets[f"{HAND_MADE} + {stage}"] = (*hand_made, *names)
     return subsets
 
 

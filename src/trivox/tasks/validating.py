@@ -10,6 +10,7 @@ from trivox.config import Recipe
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.evaluation import collect_metrics, evaluate_case
+from trivox.evaluation.evaluate import with_whole
 from trivox.files import write_json
 from trivox.inference.bundle import write_bundle
 from trivox.inference.postprocess import Postprocessing
@@ -20,6 +21,10 @@ from trivox.tasks.classifying import FoldAnswers, HeldOutAnswers, class_answers
 from trivox.tasks.console import Console
 from trivox.tasks.preparing import Prepared
 from trivox.volumes import Volume, read_labels, write_volume
+
+
+WHOLE = "all labels together"
+"""Target of multitask models beside each label: the organ with its lesion."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +74,8 @@ def validate_folds(
             )
             assert found.sample is not None
             trusted[name] = held_out(fold, found.sample, evidence[name].dice, reference, cases=count)
+    whole = WHOLE if prepared.plan.task == "multitask" and scheme.exclusive and len(scheme.labels) > 1 else None
+    targets = scheme.targets if whole is None else with_whole(scheme, whole)
     choice = choose_rules(list(evidence.values()), scheme, seed=recipe.seed)
     results = {}
     for name in console.track(list(evidence), len(evidence), "measuring"):
@@ -78,8 +85,8 @@ def validate_folds(
         if cleaned is not indices:
             write_volume(_file(out, name), predicted.with_array(scheme.decode(cleaned)))
         reference = _indices(cases[name], scheme)
-        results[name] = evaluate_case(cleaned, reference.array[0], spacing=reference.spacing, targets=scheme.targets)
-    metrics = collect_metrics(results)
+        results[name] = evaluate_case(cleaned, reference.array[0], spacing=reference.spacing, targets=targets)
+    metrics = collect_metrics(results, whole=whole)
     metrics["postprocessing"] = choice.section
     trust = calibrate(trusted, scheme, seed=recipe.seed)
     metrics["calibration"] = trust.section
