@@ -8,7 +8,7 @@ import typer
 from typer.main import get_command
 
 from trivox.cli import app
-from trivox.config import NETWORK_SETTINGS, PRESETS, Augmentation, LossOptions, Recipe
+from trivox.config import NETWORK_SETTINGS, PRESETS, Augmentation, ClassificationOptions, LossOptions, Recipe
 
 DOCS = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -56,6 +56,11 @@ def _verbs(commands: dict[str, Any], before: str = "") -> Iterator[tuple[str, An
             yield f"{before}{name}", command
 
 
+PAGES = {
+    "Settings": Recipe, "Augmentation": Augmentation, "Loss options": LossOptions, "Classification": ClassificationOptions,
+}  # fmt: skip
+
+
 def recipe_page() -> str:
     """Every setting with its type, default and meaning, and what each preset changes."""
     lines = [
@@ -64,7 +69,7 @@ def recipe_page() -> str:
         "`trivox train --set key=value`; nested settings with a dot: `--set augmentation.rotation=0.5`.",
         "",
     ]
-    for title, model in (("Settings", Recipe), ("Augmentation", Augmentation), ("Loss options", LossOptions)):
+    for title, model in PAGES.items():
         lines += [
             f"## {title}",
             "",
@@ -74,7 +79,7 @@ def recipe_page() -> str:
             "|---|---|---|",
         ]
         for name, field in model.model_fields.items():
-            default = "see below" if name in {"augmentation", "loss_options"} else f"`{field.default}`"
+            default = "see below" if name in {"augmentation", "loss_options", "classification"} else f"`{field.default}`"
             lines.append(f"| `{name}` | {default} | {field.description or ''} |")
         lines.append("")
     lines += ["## Presets", "", "| preset | changes |", "|---|---|"]
