@@ -319,3 +319,69 @@ def test_a_fold_without_a_class_is_refused(prepared):
 def test_a_dataset_without_classes_is_refused(tiny_data, tmp_path):
     with pytest.raises(DataError, match="0 classes found, a multitask model needs two; name them with --classes"):
         train(RunRequest(tiny_data, tmp_path / "run", "quick_test", SETTINGS, task="multitask"))
+
+
+def test_weights_pass_between_segmentation_and_multitask_networks(classed_run, prepared, tmp_path):
+    from trivox.learning.transfer import load_pretrained
+    from trivox.tasks.segmentation import SegmentationTask
+
+    made, recipe = prepared
+    weights = classed_run / "bundle" / "weights-fold0.safetensors"
+    plain, classed = SegmentationTask().network(made, recipe), MultitaskTask().network(made, recipe)
+    report = load_pretrained(plain, weights, channels=1)
+    assert report.share == 1
+    assert all(name.startswith("head") for name in report.skipped.names)
+    from safetensors.torch import save_file
+
+    save_file(plain.state_dict(), tmp_path / "plain.safetensors")
+    report = load_pretrained(classed, tmp_path / "plain.safetensors", channels=1)
+    assert all(name.startswith("head") for name in report.missing.names)
+    assert report.missing.names
+    for name, value in plain.state_dict().items():
+        assert torch.equal(classed.segmenter.state_dict()[name], value)
+
+
+def test_a_gradient_that_reaches_the_encoder_leaves_only_hand_made_features():
+    from trivox.tasks.classifying import subsets_of
+
+    deep = {"stage 0": ("a", "b"), "stage 1": ("c",), "stage 2": ("d",)}
+    frozen = subsets_of(make_recipe("quick_test"), ("x",), deep)
+    assert list(frozen) == ["hand-made", "stage 0", "hand-made + stage 0", "stage 1", "hand-made + stage 1", "stage 2"]
+    joint = make_recipe("quick_test", {"classification": {"mode": "joint"}})
+    assert list(subsets_of(joint, ("x",), deep)) == ["hand-made"]
+
+
+@pytest.mark.parametrize("classifier", ["head", "lda"])
+def test_what_answers_can_be_chosen(classed_data, tmp_path, classifier):
+    settings = {**SETTINGS, "epochs": 1, "iterations_per_epoch": 4, "classification": {"classifier": classifier}}
+    metrics = train(RunRequest(classed_data, tmp_path / "run", "quick_test", settings, task="multitask"))
+    assert metrics["classification"]["classifier"]["0"]["kind"] == classifier
+    listed = read_json(tmp_path / "run" / "bundle" / "bundle.json")["classification"]["classifiers"]
+    assert bool(listed) == (classifier != "head")
+    names = [row["name"] for row in metrics["classification"]["rows"]]
+    assert ("head of the network" in names) == (classifier != "head")
+    assert Predictor.load(tmp_path / "run", device="cpu").classes == ("a", "b")
+
+
+def test_a_dead_run_goes_on_and_ends_alike(classed_data, classed_run, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(classed_run, tmp_path / "run")
+    for name in ("bundle", "validation"):
+        shutil.rmtree(copy / name)
+    (copy / "classifier.safetensors").unlink()
+    metrics = train(RunRequest(classed_data, copy, "quick_test", SETTINGS, task="multitask", resume=True))
+    before = read_json(classed_run / "validation" / "metrics.json")["classification"]
+    assert metrics["classification"]["cases"] == before["cases"]
+
+
+def test_a_report_on_phantoms_says_so(tmp_path, classed_run):
+    from trivox.datasets.pancreas_phantoms import PancreasPhantomSettings, write_pancreas_phantoms
+    from trivox.tasks.reporting import _warnings
+
+    folder = write_pancreas_phantoms(tmp_path / "drawn", PancreasPhantomSettings(cases=3, shape=(16, 24, 24)))
+    dataset = load_dataset(folder)
+    assert "generated phantoms" in dataset.note
+    assert load_dataset(folder.parent / "drawn" / "manifest.json").note == dataset.note
+    write_json(tmp_path / "dataset.json", dataset.model_dump(mode="json"))
+    assert _warnings(tmp_path, {}) == [dataset.note]

@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import ndimage
 
 from trivox.datasets.brats import FAMILIES, LABEL, SEQUENCES, Family
-from trivox.datasets.phantoms import Grid, random_rotation
+from trivox.datasets.dataset import NOTE
+from trivox.datasets.phantoms import DRAWN, Grid, random_rotation
+from trivox.files import write_text
 from trivox.volumes import Volume, write_volume
 
 Tissues = NDArray[np.uint8]  # (z, y, x)
@@ -189,6 +191,7 @@ def write_brain_phantoms(folder: Path, settings: BrainPhantomSettings) -> Path:
         name = settings.case_name(index)
         held_out = index >= settings.cases - settings.test_cases
         _write_case(folder / "test" / name if held_out else folder / name, settings, index)
+    write_text(folder / NOTE, DRAWN)
     return folder
 
 

@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from trivox.datasets.labels import LabelScheme
 
+NOTE = "NOTE.txt"
+"""A file beside the data with what every report on them has to say: that they are drawn, for example."""
+
 Task = Literal["segmentation", "multitask", "reconstruction"]
 
 
@@ -40,6 +43,7 @@ class Dataset(BaseModel):
     """Cases and what they mean. Paths are absolute; `labels` is None for images to predict or to pretrain on.
 
     classes: names of the classes that cases may belong to, in the order of the classifier's outputs; none: no classes.
+    note: what every report on the data has to say, from `NOTE` in the dataset's folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +55,7 @@ class Dataset(BaseModel):
     channels: tuple[str, ...]
     labels: LabelScheme | None = None
     classes: tuple[str, ...] = ()
+    note: str = ""
     cases: tuple[Case, ...]
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trivox.datasets import brats, class_folders, folders, manifest, msd, nnunet_raw
-from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.dataset import NOTE, Case, Dataset
 from trivox.datasets.listing import (
     CHANNEL_SUFFIX,
     image_stem,
@@ -69,7 +69,10 @@ def load_dataset(path: Path) -> Dataset:
     if layout is None:
         supported = "; ".join(layout.description for layout in LAYOUTS.values())
         raise FormatError(f"{path}: no dataset found here; supported: {supported}")
-    return layout.load(path)
+    dataset = layout.load(path)
+    note = dataset.root / NOTE
+    text = " ".join(note.read_text(encoding="utf-8", errors="replace").split())[:500] if note.is_file() else ""
+    return dataset.model_copy(update={"note": text})
 
 
 def is_saved_dataset(path: Path) -> bool:

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import ndimage
 
-from trivox.datasets.phantoms import Field3, Grid, random_rotation
-from trivox.files import write_json
+from trivox.datasets.dataset import NOTE
+from trivox.datasets.phantoms import DRAWN, Field3, Grid, random_rotation
+from trivox.files import write_json, write_text
 from trivox.volumes import Shape, Spacing, Volume, affine_from_spacing, write_volume
 
 Tissues = NDArray[np.uint8]  # (z, y, x)
@@ -198,6 +199,7 @@ def _texture(
 
 def write_pancreas_phantoms(folder: Path, settings: PancreasPhantomSettings) -> Path:
     """Write the cases in the layout that `settings` name; returns `folder`, which `load_dataset` reads."""
+    write_text(folder / NOTE, DRAWN)
     if settings.layout == "class-folders":
         for index in range(settings.cases):
             _write_in_class_folders(folder, settings, index)

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trivox.datasets.dataset import NOTE
 from trivox.datasets.labels import LabelScheme
-from trivox.files import write_json
+from trivox.files import write_json, write_text
 from trivox.volumes import Shape, Spacing, Volume, affine_from_spacing, write_volume
 
 Field3 = NDArray[np.float32]  # (z, y, x)
@@ -27,6 +28,10 @@ CONTRASTS = {BODY: 0.0, ORGAN: 1.0, LESION: -0.6, LOOKALIKE: 0.8}
 
 TEXTURES = {BODY: 12.0, ORGAN: 4.0, LESION: 6.0, LOOKALIKE: 12.0}
 """Size of each tissue's texture in mm."""
+
+
+DRAWN = "The scans are generated phantoms: figures on them show that a method works, and nothing about patients.\n"
+"""What every report on phantoms says."""
 
 
 class PhantomSettings(BaseModel):
@@ -215,6 +220,7 @@ def write_phantoms(folder: Path, settings: PhantomSettings) -> Path:
         "cases": entries,
     }
     write_json(folder / "manifest.json", content)
+    write_text(folder / NOTE, DRAWN)
     return folder
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from trivox.datasets import Case, Dataset, LabelScheme, class_folders, make_splits
+from trivox.datasets.dataset import NOTE
 from trivox.datasets.listing import parse_labels
 from trivox.datasets.nnunet_raw import CLASS_TABLE, SPLITS
 from trivox.deployment.staging import begin, is_done, require_space
@@ -215,6 +216,8 @@ def _folds(dataset: Dataset) -> Folds:
 def _describe(dataset: Dataset, folds: Folds, folder: Path, *, name: str) -> None:
     write_json(folder / SPLITS, folds)
     write_text(folder / CLASS_TABLE, _class_table(dataset.cases))
+    if dataset.note:
+        write_text(folder / NOTE, dataset.note + "\n")
     write_json(folder / "dataset.json", _description(dataset, name))
 
 

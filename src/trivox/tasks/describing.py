@@ -40,6 +40,7 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
         "dataset": plan.dataset, "channels": list(plan.channels), "labels": plan.labels.labels,
         "spacing_mm": list(plan.spacing), "patch_size": list(plan.patch_size),
         "folds": [weights.fold for weights in description.weights], "network": plan.network,
+        **({} if description.classification is None else {"classes": list(description.classification.classes)}),
     }  # fmt: skip
     counted = count_operations(
         plan.network, plan.topology, channels, plan.labels.output_channels, plan.patch_size, plan.network_options

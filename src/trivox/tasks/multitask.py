@@ -167,8 +167,10 @@ class MultitaskObjective(Objective):
         }  # fmt: skip
 
     def remarks(self, figures: dict[str, float]) -> list[str]:
-        """Warnings of the monitor, once the class is learnt."""
-        return self.monitor.warnings(figures) if self.weight > 0 else []
+        """Warnings of the monitor, once the class is learnt; they are about the head, which may not be what answers."""
+        found = self.monitor.warnings(figures) if self.weight > 0 else []
+        rest = "" if self.options.classifier == "head" else " (the head; a classifier on pooled features will answer)"
+        return [line + rest for line in found]
 
 
 class MultitaskTask(SegmentationTask):

@@ -67,7 +67,8 @@ def _facts(recipe: dict[str, Any], records: list[dict[str, Any]], metrics: dict[
 
 
 def _warnings(run: Path, metrics: dict[str, Any]) -> list[str]:
-    found = [str(warning) for warning in metrics.get("warnings", [])]
+    note = read_json(run / "dataset.json").get("note") if (run / "dataset.json").exists() else None
+    found = [*([str(note)] if note else []), *(str(warning) for warning in metrics.get("warnings", []))]
     found += _optimism(metrics.get("postprocessing") or {})
     check = run / "check.json"
     if check.exists():
