@@ -10,7 +10,7 @@ import torch
 
 from trivox.config import Recipe
 from trivox.datasets.dataset import Case
-from trivox.datasets.lesions import lesion_indices
+from trivox.datasets.lesions import lesion_indices, other_targets
 from trivox.evaluation.class_section import classification_section
 from trivox.evaluation.classification import ClassPredictions
 from trivox.files import atomic_path
@@ -31,13 +31,15 @@ SHALLOW = 2
 
 @dataclass(frozen=True, eq=False)
 class FoldAnswers:
-    """How one fold answers. classifier: None where its head does; single: the best hand-made feature alone.
+    """How one fold answers. file: its classifier, None where its head does; single: the best hand-made feature alone.
 
+    shares: the share of each other target in the lesion alone (of enhancing tumour in the whole tumour, for example);
     fitted: the answers to the training cases themselves; facts: for metrics.json.
     """
 
     file: Path | None
     single: CaseClassifier
+    shares: Mapping[str, CaseClassifier]
     fitted: ClassPredictions
     facts: dict[str, Any]
 
@@ -77,13 +79,17 @@ def fit_fold(
     }  # fmt: skip
     columns = [names.index(name) for name in hand_made]
     single = best_single_feature(features[:, columns], truth, names=hand_made, **common)
+    shares = {
+        name: best_single_feature(features[:, [names.index(name)]], truth, names=[name], **common)
+        for name in shares_in_lesion(prepared, recipe, usable=_varying(names, features))
+    }
     title = tuple(case.name for case in cases)
     facts: dict[str, Any] = {"training_cases": len(cases), "single_feature": single.names[0]}
     kind = recipe.classification.classifier
     if kind == "head":
         logits = np.stack([reading.logits for reading in readings])
         fitted = ClassPredictions(title, truth, _softmax(logits), prepared.dataset.classes)
-        return FoldAnswers(None, single, fitted, {**facts, "kind": "head"})
+        return FoldAnswers(None, single, shares, fitted, {**facts, "kind": "head"})
     found = fit_classifier(
         features, truth, names=names, subsets=subsets_of(recipe, hand_made, deep),
         kinds=("lda", "logreg", "mlp") if kind == "auto" else (kind,), **common,
@@ -92,7 +98,19 @@ def fit_fold(
     fitted = ClassPredictions(title, truth, found.resubstitution, prepared.dataset.classes)
     console.say(f"fold {fold}: class by {found.classifier.kind} on {found.candidates[0].get('subset', 'features')}")
     facts |= {"kind": found.classifier.kind, "candidates": list(found.candidates)}
-    return FoldAnswers(folder / "classifier.safetensors", single, fitted, facts)
+    return FoldAnswers(folder / "classifier.safetensors", single, shares, fitted, facts)
+
+
+def shares_in_lesion(prepared: Prepared, recipe: Recipe, *, usable: Sequence[str]) -> list[str]:
+    """Names of the features that say how much of the lesion each other target fills, as far as they are `usable`."""
+    labels = prepared.plan.labels
+    others = other_targets(labels, lesion_indices(labels, recipe.classification.lesion))
+    return [name for name in (f"volume of {other} / lesion" for other in others) if name in usable]
+
+
+def _varying(names: Sequence[str], features: Array) -> list[str]:
+    known = np.where(np.isfinite(features), features, np.nan)
+    return [name for name, column in zip(names, known.T, strict=True) if np.unique(column[~np.isnan(column)]).size > 1]
 
 
 def subsets_of(
@@ -136,6 +154,7 @@ class HeldOutAnswers:
         self.logits: list[Array] = []
         self._model: list[Array] = []
         self._single: list[Array] = []
+        self._shares: dict[str, list[Array]] = {}
 
     def add(self, fold: str, case: Case, found: Prediction) -> None:
         """Note a case of `fold`, predicted by that fold's network and classifier."""
@@ -145,7 +164,10 @@ class HeldOutAnswers:
         self.folds[case.name], self.flags[case.name] = fold, found.classification.flags
         self.logits.append(found.readings[0].logits)
         self._model.append(np.array(list(found.classification.probabilities.values())))
-        self._single.append(self.answers[fold].single.probabilities(found.readings[0].features)[0])
+        own, features = self.answers[fold], found.readings[0].features
+        self._single.append(own.single.probabilities(features)[0])
+        for name, classifier in own.shares.items():
+            self._shares.setdefault(name, []).append(classifier.probabilities(features)[0])
 
     def section(self, *, seed: int) -> dict[str, Any] | None:
         """The section `classification` of metrics.json; None where no held-out case has a class."""
@@ -154,6 +176,9 @@ class HeldOutAnswers:
             return None
         single = {answers.single.names[0]: None for answers in self.answers.values()}
         rows = {f"best single hand-made feature ({', '.join(single)})": self._predictions(self._single)}
+        for name, answered in self._shares.items():
+            if len(answered) == len(self.cases):  # measured in every fold
+                rows[f"{name} alone"] = self._predictions(answered)
         if any(answers.file is not None for answers in self.answers.values()):
             rows["head of the network"] = self._predictions(list(_softmax(np.stack(self.logits))))
         fitted = [(fold, answers.fitted) for fold, answers in self.answers.items()]
