@@ -43,7 +43,7 @@ SPACING, FINER = (2.0, 0.73, 0.73), (2.0, 0.7, 0.7)
 """Of the plan and of the scan in mm: the scan is resampled, as nearly all are."""
 SCENES = {
     "crop": ((59, 123, 189), (64, 128, 192)),
-    "windows": ((40, 104, 156), (32, 64, 96)),
+    "windows": ((40, 100, 150), (32, 64, 96)),
     "quick": ((36, 56, 56), (16, 32, 32)),
 }
 """Voxels of scan and patch. crop: the median of the seed's set in the patch that nnU-Net plans for it, a single window;

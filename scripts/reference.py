@@ -79,7 +79,9 @@ def recipe_page() -> str:
             "|---|---|---|",
         ]
         for name, field in model.model_fields.items():
-            default = "see below" if name in {"augmentation", "loss_options", "classification"} else f"`{field.default}`"
+            default = (
+                "see below" if name in {"augmentation", "loss_options", "classification"} else f"`{field.default}`"
+            )
             lines.append(f"| `{name}` | {default} | {field.description or ''} |")
         lines.append("")
     lines += ["## Presets", "", "| preset | changes |", "|---|---|"]

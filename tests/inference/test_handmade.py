@@ -193,6 +193,11 @@ def test_a_slanted_plate_has_the_surface_of_a_straight_one():
     assert areas[0] == pytest.approx(areas[1], rel=0.05)
 
 
+def test_a_spacing_of_whole_numbers_is_a_spacing():
+    image, labels = phantom()
+    np.testing.assert_equal(features(image, labels, (2, 1, 1)), features(image, labels, (2.0, 1.0, 1.0)))
+
+
 def test_parts_are_counted_and_the_largest_one_is_weighed():
     mask = np.zeros((8, 9, 10), bool)
     mask[1:4, 1:4, 1:4] = mask[6, 7, 7:9] = True

@@ -77,3 +77,15 @@ def test_generated_brains_are_many_enough_and_small():
 def test_what_does_not_exist_is_named(tmp_path, what, preset):
     with pytest.raises(RecipeError, match="does not exist; choose one of"):
         run_demo(what, tmp_path, minutes=1, data=None, device="cpu", console=Quiet(), preset=preset)
+
+
+def test_the_multitask_demo_draws_textures_and_answers_with_classes(tmp_path, monkeypatch):
+    from trivox.datasets.pancreas_phantoms import PancreasPhantomSettings, write_pancreas_phantoms
+
+    abdomens = PancreasPhantomSettings(cases=24, test_cases=3, shape=(16, 32, 32))
+    small = replace(DEMOS["multitask"], write=partial(write_pancreas_phantoms, settings=abdomens))
+    monkeypatch.setitem(DEMOS, "multitask", small)
+    run_demo("multitask", tmp_path, minutes=0.01, data=None, device="cpu", console=Quiet())
+    assert read_json(tmp_path / "run" / "validation" / "metrics.json")["classification"]["classes"][0] == "subtype0"
+    assert (tmp_path / "predictions" / "classes.csv").exists()
+    assert "generated phantoms" in (tmp_path / "run" / "report.html").read_text()

@@ -60,7 +60,8 @@ def predict(
     terminal = Terminal()
     records = predict_cases(
         predictor, cases, out, probabilities=probabilities, uncertainty=uncertainty or (), overwrite=overwrite,
-        numbered_classes=subtype_results, say=terminal.say, progress=lambda items, total: terminal.track(items, total, "predicting"),
+        numbered_classes=subtype_results, say=terminal.say,
+        progress=lambda items, total: terminal.track(items, total, "predicting"),
     )  # fmt: skip
     failed = [name for name, record in records.items() if "error" in record]
     seconds = sum(record["seconds"] for record in records.values())

@@ -12,7 +12,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.datasets.lesions import mask_table, other_targets
 from trivox.inference.case_masks import case_masks
 from trivox.inference.handmade import handmade_features
-from trivox.inference.windows import SlidingWindows, mirrored, window_starts
+from trivox.inference.windows import SlidingWindows, window_starts
 from trivox.learning.case_classifier import CaseClassifier
 from trivox.learning.losses import region_targets
 from trivox.learning.runtime import Runtime
@@ -41,9 +41,9 @@ class Classification:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What one network reads from a case. logits: of its head `(k,)`, mean over mirrored copies; features: by name."""
+    """What one network reads from a case. logits: of its head `(k,)`, None if it was not run; features: by name."""
 
-    logits: Array
+    logits: Array | None
     features: dict[str, float]
     flags: tuple[str, ...]
 
@@ -52,7 +52,8 @@ class Reading:
 class ClassReader:
     """One network with a class head, made ready to read the class of prepared cases.
 
-    lesion: label indices that make up the lesion; mirror_axes: axes along which copies are mirrored and averaged.
+    lesion: label indices that make up the lesion; mirror_axes: axes along which a copy is mirrored; it and the unmirrored
+    image are averaged. All eight copies of the segmentation would cost as much again as the mask and change next to nothing.
     """
 
     network: MultitaskNetwork
@@ -84,12 +85,23 @@ class ClassReader:
         names = (*MASKS, *others)
         return cls(network, plan, lesion, table, names, runtime, mirror_axes, classifier, temperature)
 
+    @property
+    def needs_network(self) -> bool:
+        """Whether the answer depends on the network's own features, or on hand-made ones alone."""
+        return self.classifier is None or not set(self.classifier.names).isdisjoint(self._pooled_names())
+
     @torch.inference_mode()
-    def read(self, image: Tensor, indices: Array) -> Reading:
-        """Read a prepared image `(c, z, y, x)` where label `indices` `(z, y, x)` on its grid show the lesion."""
+    def read(self, image: Tensor, indices: Array, *, everything: bool = True) -> Reading:
+        """Read a prepared image `(c, z, y, x)` where label `indices` `(z, y, x)` on its grid show the lesion.
+
+        everything: run the network even where the answer does not need it.
+        """
         flags: tuple[str, ...] = ()
         hand_made = self._hand_made(image, indices)
-        if not np.isin(indices, self.lesion).any():
+        found = bool(np.isin(indices, self.lesion).any())
+        if found and not (everything or self.needs_network):
+            return Reading(None, hand_made, flags)
+        if not found:
             indices, flags = self._likeliest(image), (NO_LESION,)
         views = [self._view(image, indices, start) for start in self._starts(indices)]
         mass = torch.tensor([lesion for *_, lesion in views], dtype=torch.float64)
@@ -105,6 +117,7 @@ class ClassReader:
     def log_probabilities(self, reading: Reading) -> Array:
         """What the classifier, or else the head, makes of a reading, `(k,)`."""
         if self.classifier is None:
+            assert reading.logits is not None, "a head that answers is always run"
             return np.asarray(torch.from_numpy(reading.logits / self.temperature).log_softmax(0))
         chance = self.classifier.probabilities(reading.features)[0]
         return np.asarray(np.log(np.clip(chance, 1e-12, 1)))
@@ -151,7 +164,7 @@ class ClassReader:
         window = _window(image, start, self.plan.patch_size).to(device)
         labels = _window(torch.from_numpy(indices[None].astype(np.int16)), start, self.plan.patch_size)[0]
         known = region_targets(labels[None], torch.from_numpy(self.mask_table)).float().to(device)
-        flips = mirrored(self.mirror_axes)
+        flips = [(), self.mirror_axes] if self.mirror_axes else [()]
         copies, masks = (
             torch.cat([whole.flip([axis + 2 for axis in flip]) if flip else whole for flip in flips])
             for whole in (window[None], self.network.masks.around(known))

@@ -73,7 +73,7 @@ def mask_shape(mask: Array, depth: Array, spacing: Spacing) -> dict[str, float]:
     volume = int(mask.sum()) * float(np.prod(spacing))
     radius = (3 * volume / (4 * np.pi)) ** (1 / 3)
     surface = surface_area(mask, spacing)
-    points = np.argwhere(mask) * np.asarray(spacing)
+    points = np.argwhere(mask) * np.asarray(spacing, dtype=np.float64)
     points -= points.mean(0)
     length, width, thickness = principal_lengths(points, spacing)
     components, largest = _components(mask)

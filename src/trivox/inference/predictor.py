@@ -62,6 +62,8 @@ class Predictor:
     scales: tuple[float, ...] = (1.0,)
     seed: int = 0
     missing: Missing = "refuse"
+    read_everything: bool = False
+    """Whether networks are run for the class where the answer does not need it, to compare with."""
 
     @classmethod
     def load(
@@ -260,7 +262,7 @@ class Predictor:
         for member, case in zip(self.members, prepared, strict=True):
             own = case.record.to_grid(indices) if member.readers else indices
             for reader in member.readers:
-                readings.append(reader.read(case.image, own))
+                readings.append(reader.read(case.image, own, everything=self.read_everything))
                 found.append(reader.log_probabilities(readings[-1]))
         if not found:
             return None, ()

@@ -87,7 +87,7 @@ def fit_fold(
     facts: dict[str, Any] = {"training_cases": len(cases), "single_feature": single.names[0]}
     kind = recipe.classification.classifier
     if kind == "head":
-        logits = np.stack([reading.logits for reading in readings])
+        logits = np.stack([reading.logits for reading in readings if reading.logits is not None])
         fitted = ClassPredictions(title, truth, _softmax(logits), prepared.dataset.classes)
         return FoldAnswers(None, single, shares, fitted, {**facts, "kind": "head"})
     found = fit_classifier(
@@ -162,7 +162,9 @@ class HeldOutAnswers:
             return
         self.cases.append(case)
         self.folds[case.name], self.flags[case.name] = fold, found.classification.flags
-        self.logits.append(found.readings[0].logits)
+        logits = found.readings[0].logits
+        assert logits is not None, "validation reads everything"
+        self.logits.append(logits)
         self._model.append(np.array(list(found.classification.probabilities.values())))
         own, features = self.answers[fold], found.readings[0].features
         self._single.append(own.single.probabilities(features)[0])

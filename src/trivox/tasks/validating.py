@@ -1,7 +1,7 @@
 """Validation of the finished networks: held-out cases predicted from their source files, as a user would predict them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +21,6 @@ from trivox.tasks.classifying import FoldAnswers, HeldOutAnswers, class_answers
 from trivox.tasks.console import Console
 from trivox.tasks.preparing import Prepared
 from trivox.volumes import Volume, read_labels, write_volume
-
 
 WHOLE = "all labels together"
 """Target of multitask models beside each label: the organ with its lesion."""
@@ -119,7 +118,7 @@ def fold_predictor(
             postprocessing=Postprocessing(), training={}, classification=classes,
             classifiers={} if answers is None or answers.file is None else {fold: answers.file},
         )  # fmt: skip
-        return Predictor.load(Path(folder), device=device, precision=recipe.precision)
+        return replace(Predictor.load(Path(folder), device=device, precision=recipe.precision), read_everything=True)
 
 
 def _indices(case: Case, scheme: LabelScheme) -> Volume:
