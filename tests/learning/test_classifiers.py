@@ -387,3 +387,13 @@ def test_a_subtype_that_is_texture_alone_is_found():
     without = fit(rows[:60], truth[:60], names, subsets={"no texture": plain}).classifier
     answers = np.array([without.probabilities(case)[0] for case in cases[60:]])
     assert f1_score(truth[60:], answers.argmax(1), average="macro") < 0.75
+
+
+def test_the_simplest_subset_is_taken_unless_another_is_better_beyond_chance():
+    rows, truth, names = toy(counts=(40, 40, 40), features=6, shift=2.0)
+    rows[:, 1] = rows[:, 0] + 0.02 * rows[:, 1]  # tells the classes as well as the first
+    for first, second in ((0, 1), (1, 0)):
+        subsets = {str(first): names[first : first + 1], str(second): names[second : second + 1]}
+        assert fit(rows, truth, names, subsets=subsets).candidates[0]["subset"] == str(first)
+    better = fit(rows, truth, names, subsets={"noise": names[2:4], "one": names[:1]})
+    assert better.candidates[0]["subset"] == "one"
