@@ -391,7 +391,7 @@ def test_a_subtype_that_is_texture_alone_is_found():
 
 def test_the_simplest_subset_is_taken_unless_another_is_better_beyond_chance():
     rows, truth, names = toy(counts=(40, 40, 40), features=6, shift=2.0)
-    rows[:, 1] = rows[:, 0] + 0.02 * rows[:, 1]  # tells the classes as well as the first
+    rows[:, 1] += 2.0 * truth  # tells the classes as well as the first, up to chance
     for first, second in ((0, 1), (1, 0)):
         subsets = {str(first): names[first : first + 1], str(second): names[second : second + 1]}
         assert fit(rows, truth, names, subsets=subsets).candidates[0]["subset"] == str(first)
