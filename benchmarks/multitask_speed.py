@@ -84,7 +84,8 @@ def near_the_organ(image: np.ndarray, tissues: np.ndarray) -> tuple[np.ndarray, 
 @torch.inference_mode()
 def see_a_lesion(network: UNet, image: torch.Tensor, plan: Plan) -> None:
     """Raise the bias of the lesion until a tenth of a window is lesion: so short a training finds none, and a case
-    without lesion takes another way. Both sides have the same weights."""
+    without lesion takes another way. Both sides have the same weights.
+    """
     middle = tuple(
         slice((n - min(n, p)) // 2, (n + min(n, p)) // 2) for n, p in zip(image.shape, plan.patch_size, strict=True)
     )
