@@ -164,15 +164,15 @@ class ClassReader:
         window = _window(image, start, self.plan.patch_size).to(device)
         labels = _window(torch.from_numpy(indices[None].astype(np.int16)), start, self.plan.patch_size)[0]
         known = region_targets(labels[None], torch.from_numpy(self.mask_table)).float().to(device)
-        flips = [(), self.mirror_axes] if self.mirror_axes else [()]
-        copies, masks = (
-            torch.cat([whole.flip([axis + 2 for axis in flip]) if flip else whole for flip in flips])
-            for whole in (window[None], self.network.masks.around(known))
-        )
-        with self.runtime.autocast():
-            logits, pooled = self.network.pool(copies, masks)
-        parts = [part.mean(0).flatten() for mean, std in list(zip(*pooled, strict=True))[1:] for part in (mean, std)]
-        return logits.float().mean(0).cpu(), torch.cat(parts).float().cpu(), float(known[:, 0].sum())
+        masks, found = self.network.masks.around(known), []
+        for flip in [(), self.mirror_axes] if self.mirror_axes else [()]:  # one by one: both would leave the cache
+            axes = [axis + 2 for axis in flip]
+            with self.runtime.autocast():
+                logits, pooled = self.network.pool(window[None].flip(axes), masks.flip(axes))
+            parts = [part.flatten() for mean, std in list(zip(*pooled, strict=True))[1:] for part in (mean, std)]
+            found.append((logits[0].float().cpu(), torch.cat(parts).float().cpu()))
+        logits, features = (torch.stack(parts).mean(0) for parts in zip(*found, strict=True))
+        return logits, features, float(known[:, 0].sum())
 
     def _likeliest(self, image: Tensor) -> Array:
         """Label indices that are lesion at its `LIKELIEST` most probable voxels."""

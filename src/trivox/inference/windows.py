@@ -120,25 +120,30 @@ class SlidingWindows:
         return tuple(slice(s, s + p) for s, p in zip(start, self.patch_size, strict=True))
 
     def _batches(self, windows: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-        budget = self.voxels_a_batch or VOXELS_A_BATCH.get(self.runtime.device.type, 2**21)
-        size = max(1, budget // (math.prod(self.patch_size) * len(self.flips)))
+        size = max(1, self._budget // (math.prod(self.patch_size) * len(self.flips)))
         for start in range(0, len(windows), size):
             yield windows[start : start + size]
 
     def _predict(self, patches: Tensor) -> Tensor:
-        """Sum of the logits over networks and mirrored copies for `(n, c, z, y, x)`; all copies go through in one batch."""
+        """Sum of the logits over networks and mirrored copies for `(n, c, z, y, x)`, as many copies at once as fit."""
         patches = patches.to(self.runtime.device)
-        flips = self.flips
-        copies = torch.cat([patches.flip([axis + 2 for axis in flip]) if flip else patches for flip in flips])
+        together = max(1, self._budget // max(1, patches[:, 0].numel()))
         total: Tensor | None = None
-        for network in self.networks:
-            with self.runtime.autocast():
-                logits = network(copies)
-            for part, flip in zip(logits.chunk(len(flips)), flips, strict=True):
-                part = part.flip([axis + 2 for axis in flip]) if flip else part
-                total = part.float() if total is None else total.add_(part)
+        for start in range(0, len(self.flips), together):
+            flips = self.flips[start : start + together]
+            copies = torch.cat([patches.flip([axis + 2 for axis in flip]) if flip else patches for flip in flips])
+            for network in self.networks:
+                with self.runtime.autocast():
+                    logits = network(copies)
+                for part, flip in zip(logits.chunk(len(flips)), flips, strict=True):
+                    part = part.flip([axis + 2 for axis in flip]) if flip else part
+                    total = part.float() if total is None else total.add_(part)
         assert total is not None
         return total
+
+    @property
+    def _budget(self) -> int:
+        return self.voxels_a_batch or VOXELS_A_BATCH.get(self.runtime.device.type, 2**21)
 
 
 def pad_to(image: Tensor, patch: Sequence[int]) -> tuple[Tensor, Shape]:
