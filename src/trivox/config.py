@@ -125,7 +125,7 @@ class ClassificationOptions(BaseModel):
         0.1, description="share of the class loss's gradient that the encoder receives"
     )
     learning_rate_factor: Positive = Field(4.0, description="rate of the head as a multiple of the network's")
-    lesion_fraction: Probability = Field(0.25, description="share of each batch centred on the lesion, for the class")
+    lesion_fraction: Probability = Field(0.5, description="share of each batch centred on the lesion, for the class")
     width: Count = Field(64, description="features of the head")
     dropout: float = Field(0.2, ge=0, lt=1, description="in the head")
     classifier: Literal["auto", "head", "lda", "logreg", "mlp"] = Field(
