@@ -166,7 +166,7 @@ def test_a_killed_import_leaves_no_dataset_and_is_taken_up_again(tmp_path, sourc
         read_volume(path)  # each file is whole
     steps = []
     import_brats(source, tmp_path / "out", to="nnunet", progress=lambda todo, total: steps.extend(todo) or todo)
-    assert len(steps) == 20 - 7
+    assert len(steps) == 21 - 7  # 20 files of the cases, and the note beside them
     assert not partial.exists()
     assert not [*(tmp_path / "out").rglob(".tmp-*")]
     for path, stamp in kept.items():

@@ -30,12 +30,13 @@ import hashlib, json, sys
 from pathlib import Path
 import torch
 import torch.distributed as dist
+import trivox.tasks.segmentation as segmentation
 import trivox.tasks.training as training
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")  # once for all runs
-networks, build = [], training.build_network
-training.build_network = lambda *args, **kwargs: networks.append(build(*args, **kwargs)) or networks[-1]
+networks, build = [], segmentation.build_network
+segmentation.build_network = lambda *args, **kwargs: networks.append(build(*args, **kwargs)) or networks[-1]
 data, folder, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 for run, extras in json.loads(sys.argv[4]).items():
     if "pretrained" in extras:

@@ -61,10 +61,12 @@ def validation(folder):
     cases = tuple(Case(name=f"case_{n}", images=(), label=folder / f"case_{n}.nii.gz") for n in range(5))
     splits = [SimpleNamespace(validation=names) for names in (["case_0", "case_3"], ["case_1", "case_2"])]
     prepared = SimpleNamespace(
-        plan=SimpleNamespace(labels=SCHEME), dataset=SimpleNamespace(training_cases=cases), splits=splits
+        plan=SimpleNamespace(labels=SCHEME, task="segmentation"),
+        dataset=SimpleNamespace(training_cases=cases),
+        splits=splits,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(validating, "_predictor", lambda *args: Speckled())
+        patch.setattr(validating, "fold_predictor", lambda *args, **options: Speckled())
         weights = {"0": folder / "none", "1": folder / "none"}
         return validating.validate_folds(prepared, make_recipe(), weights, folder, device="cpu", console=Quiet())
 

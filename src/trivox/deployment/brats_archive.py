@@ -19,6 +19,7 @@ from trivox.datasets.brats import (
     parse_name,
     patient_of,
 )
+from trivox.datasets.dataset import NOTE
 from trivox.datasets.labels import LabelScheme
 from trivox.deployment.archives import Member, members
 from trivox.deployment.staging import begin, is_done, require_space
@@ -26,8 +27,8 @@ from trivox.errors import DataError, RecipeError
 from trivox.files import atomic_path, write_json
 from trivox.volumes import read_labels, write_volume
 
-TABLES = ("name_mapping.csv", "survival_info.csv")
-"""Tables of some releases that lie beside the cases: grade, and survival, of each."""
+TABLES = ("name_mapping.csv", "survival_info.csv", NOTE.lower())
+"""Tables of some releases that lie beside the cases: grade, and survival, of each; and what reports have to say."""
 
 COMPRESSION = 4  # of gzip; 6 takes half as long again for 1 % less
 
