@@ -11,7 +11,9 @@ from trivox.errors import RecipeError
 WORDS = ("lesion", "tumour", "tumor", "cancer", "carcinoma", "nodule", "metasta", "cyst", "stroke", "haemorrhage")
 """Parts of names that lesions go by."""
 MOST = 4
-"""Other targets that are looked at one by one."""
+"""Other targets that are looked at one by one: 104 organs of a CT are no description of a lesion."""
+RIM_MM = 3.0
+"""Thickness of the shell round a lesion that is looked at."""
 
 
 def lesion_indices(labels: LabelScheme, wanted: Sequence[str] = ()) -> tuple[int, ...]:

@@ -4,12 +4,8 @@ import numpy as np
 from scipy import ndimage
 
 from trivox.datasets.labels import LabelScheme
+from trivox.datasets.lesions import RIM_MM, other_targets
 from trivox.volumes import Array, Spacing
-
-RIM_MM = 3.0
-"""Thickness of the shell outside the lesion."""
-MOST_TARGETS = 4
-"""With more targets besides the lesion none gets a mask of its own: a CT of 104 organs is no description of a lesion."""
 
 
 def case_masks(
@@ -26,17 +22,10 @@ def case_masks(
     masks = {"lesion": _any_of(indices, lesion, scheme)}
     masks["core"], masks["rim"] = _core_and_rim(masks["lesion"], spacing)
     masks["organ"] = indices > 0
-    foreground = tuple(range(1, len(scheme.values)))
-    others = {
-        name: wanted
-        for name, wanted in scheme.targets.items()
-        if tuple(sorted(wanted)) not in (tuple(lesion), foreground)
+    others = other_targets(scheme, lesion)
+    return masks | {
+        name + " label" * (name in masks): _any_of(indices, wanted, scheme) for name, wanted in others.items()
     }
-    if len(others) <= MOST_TARGETS:
-        masks |= {
-            name + " label" * (name in masks): _any_of(indices, wanted, scheme) for name, wanted in others.items()
-        }
-    return masks
 
 
 def box_of(mask: Array, margin: tuple[int, ...] = (0, 0, 0)) -> tuple[slice, slice, slice] | None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
+from scipy.special import softmax
 
 from trivox.errors import BundleError, DataError
 from trivox.files import atomic_path
@@ -41,9 +42,7 @@ class CaseClassifier:
 
         NaN stands for not known; a mapping may hold more than is used. Raises `DataError` for too few.
         """
-        logits = self.logits(self._rows(features))
-        powers = np.exp(logits - logits.max(1, keepdims=True))
-        return np.asarray(powers / powers.sum(1, keepdims=True))
+        return np.asarray(softmax(self.logits(self._rows(features)), axis=1))
 
     def logits(self, rows: Array) -> Array:
         """Calibrated logits `(n, k)` of rows `(n, f)`."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from trivox.errors import DataError, RecipeError
 from trivox.learning.backends import FITS, SETTINGS, Network, logits_of, scaled
@@ -117,7 +118,7 @@ def fit_classifier(
     return FittedClassifier(
         classifier,
         tuple(one.row() for one in (trial, *others)),
-        _softmax(trial.logits / trial.temperature) @ np.eye(len(class_names))[present],
+        softmax(trial.logits / trial.temperature, axis=1) @ np.eye(len(class_names))[present],
         classifier.probabilities(rows.features[:, [places[name] for name in classifier.names]]),
     )
 
@@ -264,7 +265,7 @@ def _area(trial: _Trial, answers: Array) -> float:
     from scipy.stats import rankdata  # takes a second to import
 
     found = []
-    for index, told in enumerate(_softmax(trial.logits).T):
+    for index, told in enumerate(softmax(trial.logits, axis=1).T):
         own = answers == index
         above = rankdata(told)[own].sum() - own.sum() * (own.sum() + 1) / 2
         found.append(above / (own.sum() * (~own).sum()))
@@ -281,12 +282,7 @@ def _check_choice(kinds: Sequence[str], subsets: Mapping[str, Sequence[str]], na
         raise RecipeError(f"subsets of features: '{(strange or ['none'])[0]}' is not among the {len(names)} features")
 
 
-def _softmax(logits: Array) -> Array:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True))
-
-
 def _losses(logits: Array, answers: Array) -> Array:
     """Log loss of each row, with a little of the uniform answer mixed in."""
-    told = _softmax(logits)[np.arange(len(answers)), answers]
+    told = softmax(logits, axis=1)[np.arange(len(answers)), answers]
     return np.asarray(-np.log((1 - FLOOR) * told + FLOOR / logits.shape[1]))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivox.datasets.labels import LabelScheme
-from trivox.datasets.lesions import other_targets, outputs_within
+from trivox.datasets.lesions import RIM_MM, other_targets, outputs_within
 from trivox.errors import RecipeError
 from trivox.networks.pooling import masked_attention, masked_moments
 from trivox.planning.topology import Topology
@@ -17,8 +17,6 @@ from trivox.volumes import Spacing
 
 MASKS = ("lesion", "core", "rim", "organ")
 """Where features are pooled: the lesion, its inside, a shell round it, and the whole foreground; then other targets."""
-
-RIM_MM = 3.0
 
 
 class Outputs(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from trivox.config import Recipe
 from trivox.datasets.dataset import Case
@@ -88,7 +89,7 @@ def fit_fold(
     kind = recipe.classification.classifier
     if kind == "head":
         logits = np.stack([reading.logits for reading in readings if reading.logits is not None])
-        fitted = ClassPredictions(title, truth, _softmax(logits), prepared.dataset.classes)
+        fitted = ClassPredictions(title, truth, softmax(logits, axis=1), prepared.dataset.classes)
         return FoldAnswers(None, single, shares, fitted, {**facts, "kind": "head"})
     found = fit_classifier(
         features, truth, names=names, subsets=subsets_of(recipe, hand_made, deep),
@@ -182,7 +183,7 @@ class HeldOutAnswers:
             if len(answered) == len(self.cases):  # measured in every fold
                 rows[f"{name} alone"] = self._predictions(answered)
         if any(answers.file is not None for answers in self.answers.values()):
-            rows["head of the network"] = self._predictions(list(_softmax(np.stack(self.logits))))
+            rows["head of the network"] = self._predictions(list(softmax(np.stack(self.logits), axis=1)))
         fitted = [(fold, answers.fitted) for fold, answers in self.answers.items()]
         learnt = ClassPredictions(
             tuple(f"fold {fold}: {name}" for fold, part in fitted for name in part.names),
@@ -217,8 +218,3 @@ def truth_of(prepared: Prepared, cases: Sequence[Case]) -> Array:
 def _cases(prepared: Prepared, names: Sequence[str]) -> list[Case]:
     known = {case.name: case for case in prepared.dataset.training_cases}
     return [known[name] for name in names]
-
-
-def _softmax(logits: Array) -> Array:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True))
