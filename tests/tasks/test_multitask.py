@@ -298,6 +298,18 @@ def test_counts_of_batches_add_up(prepared):
     assert figures["validation_score"] == pytest.approx((figures["validation_dice"] + np.mean(f1)) / 2)
 
 
+def test_patches_of_unknown_class_or_without_lesion_are_not_judged(prepared):
+    target, labels = objective(prepared), with_lesion(3)
+    labels[2] = 0
+    found, targets = outputs(labels, [0, -1, 1])
+    found = Outputs(found.segmentation.detach(), found.classes.detach())
+    whole = target.count(found, replace(targets, lesion=torch.tensor([27, 27, 27])))
+    first = target.count(Outputs(found.segmentation[:1], found.classes[:1]), targets[:1])
+    shared = len(target.segmentation.labels.targets) * 3  # counts of the segmentation, of all three
+    assert torch.allclose(whole[shared:], first[shared:])
+    assert whole[-1] == 1
+
+
 def test_class_weights_are_counted_on_the_training_cases_alone(prepared):
     """Defect 7 of research/models.md 1.3: weights were made of training and validation cases."""
     made, _ = prepared
