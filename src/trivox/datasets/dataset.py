@@ -19,6 +19,7 @@ class Case(BaseModel):
     patient: cases of one patient never fall on both sides of a split; defaults to the case's own name. absent: indices of
     channels without a file; `images` holds the others, in order. labels: how label maps of this case are written, where
     that differs from the dataset. class_name: the class of the case, one of the dataset's `classes`, None if not known.
+    geometry, volume: of X-ray views, whose one image file holds them all: where they were taken, and the CT, if known.
     split: cases to train on, those of a declared validation split, or of a test set that no training sees.
     """
 
@@ -32,6 +33,8 @@ class Case(BaseModel):
     absent: tuple[int, ...] = ()
     labels: LabelScheme | None = None
     class_name: str | None = None
+    geometry: Path | None = None
+    volume: Path | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -69,10 +72,12 @@ class Dataset(BaseModel):
 
     @property
     def training_cases(self) -> tuple[Case, ...]:
-        """Cases outside a declared test set that there is something to learn from: a label map, or a class.
+        """Cases outside a declared test set that there is something to learn from: a label map, a class, or a volume.
 
         All of them where the dataset has no labels.
         """
+        if self.task == "reconstruction":
+            return tuple(case for case in self.cases if case.split != "test" and case.volume is not None)
         unlabelled = self.labels is None
         return tuple(
             case

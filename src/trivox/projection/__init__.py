@@ -1,0 +1,8 @@
+"""X-ray geometry, the projector, and classical reconstruction."""
+
+from trivox.projection.attenuation import WATER_PER_MM, attenuation_of, hounsfield_of
+from trivox.projection.geometry import Geometry, Grid
+from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
+
+__all__ = ["WATER_PER_MM", "Geometry", "Grid", "Projector", "Xrays", "attenuation_of", "hounsfield_of"]
