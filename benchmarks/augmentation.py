@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from _measure import arguments, cells, line
 from trivox.config import Augmentation
-from trivox.preparation.batches import BatchSource, finish
+from trivox.preparation.batches import BatchSource
 from trivox.preparation.sampler import PatchSampler
 
 BATCH = 2
@@ -60,7 +60,7 @@ def ours(case: Scan, patch: tuple[int, int, int], step: int) -> tuple[torch.Tens
     source = BatchSource(
         sampler=sampler, seed=1, spacing=(1.0, 1.0, 1.0), positions=range(BATCH), augmentation=Augmentation()
     )
-    return finish(source.read(step), torch.device("cpu"))
+    return source.read(step).finish(torch.device("cpu"))
 
 
 def their_pipeline(patch: tuple[int, int, int]) -> SimpleNamespace:

@@ -56,7 +56,8 @@ def tiny_data(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, tiny_data):
     """A finished run on `tiny_data`; tests read it and never write into it."""
-    from trivox.tasks.training import RunRequest, train
+    from trivox.tasks.task import RunRequest
+    from trivox.tasks.training import train
 
     run = tmp_path_factory.mktemp("tiny") / "run"
     train(RunRequest(tiny_data, run, "quick_test", TINY))

@@ -11,7 +11,8 @@ import SimpleITK as sitk  # noqa: N813
 from trivox.datasets import PhantomSettings, load_inputs, phantom_case, write_phantoms
 from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
-from trivox.tasks.training import RunRequest, train
+from trivox.tasks.task import RunRequest
+from trivox.tasks.training import train
 from trivox.volumes import read_labels, write_volume
 
 SHAPE = (12, 16, 14)
@@ -22,7 +23,7 @@ STEPS = {"epochs": 1, "iterations_per_epoch": 2, "patch_size": [8, 8, 8]}
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch):
     """Figures take longer than these trainings, and other tests look at them."""
-    monkeypatch.setattr("trivox.tasks.training.report_run", lambda *args, **kwargs: None)
+    monkeypatch.setattr("trivox.tasks.finishing.report_run", lambda *args, **kwargs: None)
 
 
 def settings(**changes):

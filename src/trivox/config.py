@@ -162,6 +162,7 @@ class ReconstructionOptions(BaseModel):
     views: Literal["random", "stored"] = Field(
         "random", description="random: X-rays rendered anew from the CT in each step; stored: those in the dataset"
     )
+    render_factor: Count = Field(2, description="voxels along an edge of the rendered CT for one of the grid")
     view_counts: tuple[Annotated[int, Field(ge=0, le=8)], ...] = Field(
         (1, 2, 4, 8), min_length=1, description="numbers of views that a step draws from"
     )

@@ -189,7 +189,7 @@ def test_one_empty_mask_is_a_warning_not_an_error(data, options, tmp_path, monke
     change(data, LABEL, np.zeros_like)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["trivox", "train", str(data), "--out", "run", *options])
-    monkeypatch.setattr("trivox.tasks.training.report_run", lambda *args, **kwargs: None)
+    monkeypatch.setattr("trivox.tasks.finishing.report_run", lambda *args, **kwargs: None)
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code

@@ -19,7 +19,8 @@ LATER = LabelScheme(labels={"NCR": 1, "ED": 2, "ET": 3})
 @pytest.fixture(scope="module")
 def regional(tmp_path_factory):
     """A run of two channels whose labels are nested regions, with the channel dropped at times or never."""
-    from trivox.tasks.training import RunRequest, train
+    from trivox.tasks.task import RunRequest
+    from trivox.tasks.training import train
 
     root = tmp_path_factory.mktemp("regions")
     rng = np.random.default_rng(0)

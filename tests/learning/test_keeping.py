@@ -154,7 +154,8 @@ def test_an_average_of_one_is_refused():
 
 def test_the_average_becomes_the_bundle(tmp_path, tiny_data, tiny_settings):
     from trivox.inference.bundle import read_bundle
-    from trivox.tasks.training import RunRequest, train
+    from trivox.tasks.task import RunRequest
+    from trivox.tasks.training import train
 
     settings = {**tiny_settings, "epochs": 3, "keep_best": 3, "final_weights": "average", "validation_smoothing": 0.0}
     train(RunRequest(tiny_data, tmp_path / "run", "quick_test", settings))

@@ -104,7 +104,8 @@ def test_the_forecast_knows_the_average_and_checkpointing(plan):
 
 def test_auto_trains_in_parts_and_keeps_the_choice_for_a_resume(tmp_path, tiny_data, tiny_settings, monkeypatch):
     from trivox.learning.checkpoints import load_checkpoint
-    from trivox.tasks.training import RunRequest, train
+    from trivox.tasks.task import RunRequest
+    from trivox.tasks.training import train
 
     monkeypatch.setattr(forecasting, "available_memory", lambda device: 1)
     train(RunRequest(tiny_data, tmp_path / "run", "quick_test", {**tiny_settings, "micro_batch": "auto", "epochs": 1}))

@@ -8,7 +8,8 @@ import torch
 
 from trivox.learning.checkpoints import load_weights
 from trivox.learning.tracking import read_records
-from trivox.tasks.training import RunRequest, train
+from trivox.tasks.task import RunRequest
+from trivox.tasks.training import train
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 

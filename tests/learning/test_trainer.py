@@ -21,7 +21,8 @@ from trivox.learning.runtime import make_runtime, seed_everything
 from trivox.learning.tracking import RunLog
 from trivox.learning.trainer import MAX_SKIPPED
 from trivox.preparation.batches import RawBatch
-from trivox.tasks.training import RunRequest, train
+from trivox.tasks.task import RunRequest
+from trivox.tasks.training import train
 
 
 # -- learning ----------------------------------------------------------------------------------------------------------

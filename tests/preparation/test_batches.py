@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trivox.config import Augmentation
-from trivox.preparation.batches import BatchSource, finish, stream
+from trivox.preparation.batches import BatchSource, stream
 from trivox.preparation.sampler import PatchRequest, PatchSampler
 
 CPU = torch.device("cpu")
@@ -29,12 +29,12 @@ def test_a_stream_equals_reading_one_by_one_in_order(store, workers):
     batches = list(stream(made, steps, device=CPU, workers=workers))
     assert len(batches) == len(steps)
     for step, batch in zip(steps, batches, strict=True):
-        assert equal(batch, finish(made.read(step), CPU))
+        assert equal(batch, made.read(step).finish(CPU))
 
 
 @pytest.mark.parametrize("augmentation", [None, STRONG])
 def test_a_batch_has_the_shapes_and_types_that_the_network_takes(store, augmentation):
-    images, labels = finish(source(store, augmentation=augmentation).read(0), CPU)
+    images, labels = source(store, augmentation=augmentation).read(0).finish(CPU)
     assert (images.shape, images.dtype) == ((4, 2, *PATCH), torch.float32)
     assert (labels.shape, labels.dtype) == ((4, *PATCH), torch.int16)
     assert images.isfinite().all()
@@ -42,7 +42,7 @@ def test_a_batch_has_the_shapes_and_types_that_the_network_takes(store, augmenta
 
 def test_without_augmentation_a_batch_is_what_the_store_holds(store):
     made = source(store, augmentation=None)
-    images, labels = finish(made.read(3), CPU)
+    images, labels = made.read(3).finish(CPU)
     for position in range(4):
         request, change, intensity = made._draw(3, position)
         assert change is intensity is None
@@ -69,7 +69,7 @@ def test_each_sample_sits_at_its_own_position_whether_warped_or_not(store):
     assert mixed
     for step in mixed:
         raw = made.read(step)
-        images, labels = finish(raw, CPU)
+        images, labels = raw.finish(CPU)
         for position in range(4):
             request, change, _ = made._draw(step, position)
             assert (change is not None) == (position in raw.warped)
@@ -82,8 +82,8 @@ def test_each_sample_sits_at_its_own_position_whether_warped_or_not(store):
 
 
 def test_two_ranks_together_draw_the_batch_of_one(store):
-    whole = finish(source(store).read(9), CPU)
-    parts = [finish(source(store, positions=positions).read(9), CPU) for positions in ([0, 1], [2, 3])]
+    whole = source(store).read(9).finish(CPU)
+    parts = [source(store, positions=positions).read(9).finish(CPU) for positions in ([0, 1], [2, 3])]
     torch.testing.assert_close(torch.cat([part[0] for part in parts]), whole[0], atol=1e-3, rtol=1e-3)
     labels = torch.cat([part[1] for part in parts])
     assert (labels != whole[1]).float().mean() < 0.005  # the common box differs, so ties may fall otherwise
@@ -96,16 +96,16 @@ def test_steps_seeds_and_streams_give_different_batches(store):
         source(store, seed=6).read(0),
         source(store, stream=1).read(0),
     ]
-    finished = [finish(raw, CPU)[0] for raw in batches]
+    finished = [raw.finish(CPU)[0] for raw in batches]
     assert not any(torch.equal(finished[0], other) for other in finished[1:])
 
 
 def test_finishing_does_not_change_what_was_read(store):
     raw = source(store).read(0)
     kept = [part.clone() for part in raw.plain]
-    first = finish(raw, CPU)
+    first = raw.finish(CPU)
     assert equal(raw.plain, kept)
-    assert equal(finish(raw, CPU), first)
+    assert equal(raw.finish(CPU), first)
 
 
 @pytest.mark.parametrize("workers", [0, 3])

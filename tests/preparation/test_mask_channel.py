@@ -10,7 +10,7 @@ from trivox.config import Augmentation
 from trivox.datasets.reading import read_case
 from trivox.planning.fingerprint import measure
 from trivox.planning.planner import make_plan
-from trivox.preparation.batches import BatchSource, finish
+from trivox.preparation.batches import BatchSource
 from trivox.preparation.grid import prepare
 from trivox.preparation.intensity import apply_intensity, draw_intensity
 from trivox.preparation.normalise import foreground_mask, normalise
@@ -101,10 +101,10 @@ def test_batches_of_a_store_keep_their_mask_binary_under_grey_value_changes(phan
     store = preprocess(phantoms, masked, tmp_path)
     sampler = PatchSampler(store, [case.name for case in phantoms.training_cases], masked.patch_size, 2)
     source = BatchSource(sampler, seed=1, spacing=masked.spacing, positions=range(2), augmentation=EVERYTHING, masks=1)
-    batch, _ = finish(source.read(0), torch.device("cpu"))
+    batch, _ = source.read(0).finish(torch.device("cpu"))
     assert batch.shape[1] == 3
     assert set(batch[:, 2].unique().tolist()) <= {0.0, 1.0}
-    spoilt, _ = finish(dataclasses.replace(source, masks=0).read(0), torch.device("cpu"))
+    spoilt, _ = dataclasses.replace(source, masks=0).read(0).finish(torch.device("cpu"))
     assert not set(spoilt[:, 2].unique().tolist()) <= {0.0, 1.0}
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivox.config import Augmentation
-from trivox.preparation.batches import BatchSource, finish
+from trivox.preparation.batches import BatchSource
 from trivox.preparation.masking import Masking, block_edges, hide
 from trivox.preparation.sampler import PatchSampler, sample_rng
 from trivox.preparation.store import Store
@@ -78,8 +78,8 @@ def test_the_mask_is_a_function_of_seed_step_and_position_alone(source):
 
 def test_hiding_changes_nothing_else_about_the_batch(source):
     cpu = torch.device("cpu")
-    images, targets = finish(source.read(0), cpu)
-    plain, _ = finish(replace(source, masking=None).read(0), cpu)
+    images, targets = source.read(0).finish(cpu)
+    plain, _ = replace(source, masking=None).read(0).finish(cpu)
     assert torch.equal(torch.where(targets.isnan(), images, targets), plain)
     assert 0.4 < float((~targets.isnan()).float().mean()) < 0.8
 

@@ -9,7 +9,8 @@ from trivox.datasets.brats import FAMILIES
 from trivox.evaluation import evaluate_folders
 from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
-from trivox.tasks.training import RunRequest, train
+from trivox.tasks.task import RunRequest
+from trivox.tasks.training import train
 from trivox.volumes import read_header, read_labels
 
 SETTINGS = BrainPhantomSettings(cases=8, shape=(28, 32, 30), seed=3)

@@ -9,7 +9,8 @@ from trivox.inference.bundle import read_bundle
 from trivox.inference.sampling import VoxelSample
 from trivox.tasks import validating
 from trivox.tasks.calibrating import FIT_VOXELS, VOXELS_A_CASE, HeldOut, calibrate, held_out
-from trivox.tasks.training import RunRequest, train
+from trivox.tasks.task import RunRequest
+from trivox.tasks.training import train
 
 SCHEME = LabelScheme(labels={"a": 7, "b": 300})
 REGIONS = LabelScheme(labels={"a": 1, "b": 2}, regions={"whole": (1, 2), "core": (2,)}, region_order=(1, 2))

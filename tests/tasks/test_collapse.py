@@ -19,7 +19,8 @@ from trivox.planning.plan import read_plan
 from trivox.preparation.grid import prepare
 from trivox.preparation.sampler import PatchSampler, sample_rng
 from trivox.preparation.store import Store
-from trivox.tasks.training import RunRequest, train
+from trivox.tasks.task import RunRequest
+from trivox.tasks.training import train
 
 pytestmark = pytest.mark.slow
 

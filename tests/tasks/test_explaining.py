@@ -17,7 +17,8 @@ from trivox.planning.plan import Normalisation, read_plan
 from trivox.preparation.grid import resampled_shape
 from trivox.tasks import explaining
 from trivox.tasks.explaining import explain
-from trivox.tasks.training import RunRequest, train
+from trivox.tasks.task import RunRequest
+from trivox.tasks.training import train
 from trivox.volumes import Volume, affine_from_spacing, read_volume, write_volume
 
 ALL = ["feature_maps.png", "attention_rollout.png", "saliency.png", "explain.json"]

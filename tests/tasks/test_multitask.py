@@ -19,10 +19,11 @@ from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
 from trivox.learning.tracking import read_records
 from trivox.networks.class_head import Outputs
-from trivox.preparation.batches import ClassedLabels, finish
+from trivox.preparation.batches import ClassedLabels
 from trivox.tasks.multitask import MultitaskObjective, MultitaskTask
 from trivox.tasks.preparing import prepare_run
-from trivox.tasks.training import RunRequest, batch_source, train
+from trivox.tasks.task import RunRequest
+from trivox.tasks.training import train
 from trivox.volumes import write_volume
 
 CASES, UNKNOWN, UNMARKED = 14, 3, 5
@@ -197,10 +198,10 @@ def test_a_damaged_classifier_is_refused(classed_run, tmp_path):
 
 def test_training_batches_hold_the_class_only_where_the_lesion_is_in_view(prepared):
     made, recipe = prepared
-    source = MultitaskTask().source(batch_source(made, recipe, made.splits[0].train, training=True), made, recipe)
+    source = MultitaskTask().source(made, recipe, made.splits[0].train, training=True)
     seen = []
     for step in range(25):
-        _, targets = finish(source.read(step), torch.device("cpu"))
+        _, targets = source.read(step).finish(torch.device("cpu"))
         assert isinstance(targets, ClassedLabels)
         for labels, index, lesion in zip(targets.labels, targets.classes, targets.lesion, strict=True):
             seen.append(int(index))
@@ -339,7 +340,8 @@ def test_weights_pass_between_segmentation_and_multitask_networks(classed_run, p
 
     made, recipe = prepared
     weights = classed_run / "bundle" / "weights-fold0.safetensors"
-    plain, classed = SegmentationTask().network(made, recipe), MultitaskTask().network(made, recipe)
+    names = made.splits[0].train
+    plain, classed = (task.network(made, recipe, names) for task in (SegmentationTask(), MultitaskTask()))
     report = load_pretrained(plain, weights, channels=1)
     assert report.share == 1
     assert all(name.startswith("head") for name in report.skipped.names)

@@ -13,7 +13,8 @@ from trivox.errors import DataError, FormatError, RecipeError
 from trivox.inference.predictor import Predictor
 from trivox.planning.plan import read_plan
 from trivox.tasks.pretraining import MaskedObjective, head_names, overrides_of, pretrain, unlabelled
-from trivox.tasks.training import RunRequest, train
+from trivox.tasks.task import RunRequest
+from trivox.tasks.training import train
 from trivox.volumes import Volume, affine_from_spacing, read_volume, write_volume
 
 

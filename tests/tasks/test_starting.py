@@ -11,7 +11,8 @@ from trivox.config import make_recipe
 from trivox.errors import BundleError, RecipeError
 from trivox.inference.bundle import read_bundle
 from trivox.tasks.starting import find_weights, require_start
-from trivox.tasks.training import RunRequest, train
+from trivox.tasks.task import RunRequest
+from trivox.tasks.training import train
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from trivox.errors import RecipeError
 from trivox.files import read_json
 from trivox.learning.tracking import read_records
 from trivox.preparation.store import Store
-from trivox.tasks.training import RunRequest, train
+from trivox.tasks.task import RunRequest
+from trivox.tasks.training import train
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from trivox.cli.options import (
 def train(
     dataset: DatasetPath,
     out: Annotated[Path, typer.Option("--out", help="folder of the run")],
-    task: Annotated[str, typer.Option("--task", help="segmentation or multitask")] = "segmentation",
+    task: Annotated[str, typer.Option("--task", help="segmentation, multitask or reconstruction")] = "segmentation",
     preset: Preset = None,
     network: Network = None,
     fold: Annotated[str, typer.Option("--fold", help="0 to 4, or all")] = "0",
@@ -52,7 +52,7 @@ def train(
 ) -> None:
     """Check, plan, preprocess, train, validate and report: from a folder to a model in one command."""
     from trivox.tasks.reporting import headline
-    from trivox.tasks.training import RunRequest
+    from trivox.tasks.task import RunRequest
     from trivox.tasks.training import train as run
 
     chosen = overrides(
@@ -86,7 +86,7 @@ def pretrain(
 ) -> None:
     """Learn from images without labels, by restoring hidden blocks; 'train --pretrained' starts from the result."""
     from trivox.tasks.pretraining import pretrain as run
-    from trivox.tasks.training import RunRequest
+    from trivox.tasks.task import RunRequest
 
     chosen = overrides(
         settings, network=network, epochs=epochs, minutes=minutes, patch_size=patch_size, memory_gb=memory_gb, seed=seed,

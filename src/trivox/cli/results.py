@@ -40,8 +40,9 @@ def predict(
     device: Device = "auto",
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16")] = "auto",
 ) -> None:
-    """Predict label maps for an image, a folder of images or a dataset; several models vote as an ensemble."""
+    """Predict label maps for an image, a folder of images or a dataset, or volumes for X-rays; several models vote."""
     from trivox.datasets import load_inputs
+    from trivox.inference.bundle import task_of
     from trivox.inference.folder import predict_cases
     from trivox.inference.predictor import Predictor
 
@@ -50,6 +51,14 @@ def predict(
     if missing not in ("refuse", "zeros"):
         raise typer.BadParameter(f"--missing-channels {missing}: choose refuse or zeros")
     *models, source = model
+    if task_of(models[0]) == "reconstruction":
+        given = {"--tta": tta, "--probabilities": probabilities, "--uncertainty": uncertainty, "--mc-samples": mc_samples,
+                 "--subtype-results": subtype_results, "--scales": scales != "1"}  # fmt: skip
+        strange = next((name for name, value in given.items() if value), None)
+        if strange is not None:
+            raise typer.BadParameter(f"{strange} is of models that give label maps; leave it out for a reconstruction")
+        _reconstruct(models, source, out, only=only, overwrite=overwrite, device=device, precision=precision)
+        return
     predictor = Predictor.load(
         models, device=device, precision=precision, mirror=tta, mc_samples=mc_samples, scales=numbers(scales), seed=seed,
         missing="zeros" if missing == "zeros" else "refuse",
@@ -77,12 +86,29 @@ def predict(
         )
 
 
+def _reconstruct(
+    models: list[Path], source: Path, out: Path, *, only: Path | None, overwrite: bool, device: str, precision: str
+) -> None:
+    from trivox.tasks.reconstruction_predicting import predict_exams
+
+    records = predict_exams(
+        models, source, out, only=only, overwrite=overwrite, device=device, precision=precision, console=Terminal()
+    )
+    failed = [name for name, record in records.items() if "error" in record]
+    seconds = sum(record["seconds"] for record in records.values())
+    print(f"{len(records) - len(failed)} of {len(records)} volumes in {out}, {seconds:.1f} s (synthetic CT, not acquired)")
+    if failed:
+        raise DataError(
+            f"{len(failed)} cases failed: {', '.join(failed[:5])}; reasons are in {out / 'predictions.json'}"
+        )
+
+
 def evaluate(
     predictions: Annotated[
-        Path, typer.Argument(help="folder of predicted label maps, with classes.csv if there is one")
+        Path, typer.Argument(help="folder of predicted label maps or volumes, with classes.csv if there is one")
     ],
     references: Annotated[
-        Path, typer.Argument(help="folder of reference label maps, a dataset, or a table of classes")
+        Path, typer.Argument(help="folder of reference label maps or CTs, a dataset, or a table of classes")
     ],
     out: Out = Path("metrics.json"),
     convention: Annotated[
@@ -106,16 +132,24 @@ def evaluate(
     """Measure predictions against references, with confidence intervals.
 
     Dice, HD95 and more of each label or region; macro-F1, AUC and more of the classes, if the predictions hold a
-    classes.csv and the classes of the references are known.
+    classes.csv and the classes of the references are known. If the references are CTs (volumes with values below 0, or a
+    dataset of X-rays): PSNR, SSIM, MAE and more; --set window=[-1024,1476] says in which HU.
     """
     from trivox.config import parse_settings
     from trivox.evaluation import choose_convention, evaluate_folders
+    from trivox.evaluation.reconstruction_folders import chosen_window, evaluate_reconstructions, is_reconstruction
     from trivox.files import write_json
     from trivox.tasks.reporting import headline
 
-    given = {} if tolerance_mm is None else {"tolerance_mm": tolerance_mm}
-    rules = choose_convention(convention, {**parse_settings(settings or []), **given})
-    metrics = evaluate_folders(predictions, references, convention=rules, classes=classes, whole=whole)
+    chosen = parse_settings(settings or [])
+    if is_reconstruction(references):
+        if convention != "trivox" or tolerance_mm is not None or classes or whole:
+            raise typer.BadParameter(f"{references} holds CTs, not label maps; of the options only --set window=... applies")
+        metrics = evaluate_reconstructions(predictions, references, window=chosen_window(chosen))
+    else:
+        given = {} if tolerance_mm is None else {"tolerance_mm": tolerance_mm}
+        rules = choose_convention(convention, {**chosen, **given})
+        metrics = evaluate_folders(predictions, references, convention=rules, classes=classes, whole=whole)
     write_json(out, metrics)
     for warning in [*metrics["warnings"], *metrics.get("classification", {}).get("warnings", [])]:
         print(f"warning: {warning}")

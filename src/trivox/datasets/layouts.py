@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from trivox.datasets import brats, class_folders, folders, manifest, msd, nnunet_raw
+from trivox.datasets import brats, class_folders, folders, manifest, msd, nnunet_raw, xray_layout
 from trivox.datasets.dataset import NOTE, Case, Dataset
 from trivox.datasets.listing import (
     CHANNEL_SUFFIX,
@@ -40,6 +40,11 @@ LAYOUTS: dict[str, Layout] = {
         "nnU-Net raw (dataset.json with channel_names, imagesTr, labelsTr)", nnunet_raw.matches, nnunet_raw.load
     ),
     "msd": Layout("Medical Segmentation Decathlon (dataset.json with training)", msd.matches, msd.load),
+    "xrays": Layout(
+        "X-ray exams (patients/ID/views.npz and geometry.json, with ct.nii.gz to learn from)",
+        xray_layout.matches,
+        xray_layout.load,
+    ),
     "brats": Layout(
         "BraTS case folders (BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz and the like)",
         brats.matches,

@@ -10,6 +10,8 @@ from trivox.evaluation.class_figures import class_curves
 from trivox.evaluation.class_view import class_headlines, class_view
 from trivox.evaluation.evaluate import mean_row
 from trivox.evaluation.pages import number, page_environment
+from trivox.evaluation.reconstruction_figures import reconstruction_curves
+from trivox.evaluation.reconstruction_view import reconstruction_view
 from trivox.evaluation.viewer import Scene
 from trivox.files import write_text
 
@@ -65,23 +67,30 @@ def write_report(
     the page itself. facts: name -> value, shown at the top (device, training time...). All text is escaped; the page
     loads nothing from anywhere.
     """
+    volumes = reconstruction_view(metrics)
+    labelled: Mapping[str, Any] = {} if volumes else metrics  # figures of labels; volumes have figures of their own
     page = (
         page_environment()
         .get_template("report.html.j2")
         .render(
             title=title,
-            headlines=[*_headlines(metrics), *class_headlines(metrics.get("classification"))],
+            headlines=[
+                *(volumes["headlines"] if volumes else []),
+                *_headlines(labelled),
+                *class_headlines(metrics.get("classification")),
+            ],
             case_count=len(metrics.get("cases") or (metrics.get("classification") or {}).get("cases", {})),
             facts=facts or {},
-            columns=_columns(metrics),
-            summary=_summary_rows(metrics),
-            rows=_case_rows(metrics),
-            boxes=box_plots(metrics),
+            columns=_columns(labelled),
+            summary=_summary_rows(labelled),
+            rows=_case_rows(labelled),
+            boxes=box_plots(labelled),
             calibration=_calibration_rows(metrics.get("calibration") or {}),
             reliability=reliability_chart(metrics.get("calibration") or {}),
             trust=_trust_lines(metrics.get("calibration") or {}),
             classes=class_view(metrics.get("classification")),
-            curves=training_curves(records),
+            volumes=volumes,
+            curves=reconstruction_curves(records) or training_curves(records),
             class_curves=class_curves(records),
             pictures=pictures,
             surfaces=surfaces,

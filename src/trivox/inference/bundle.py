@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -89,27 +89,29 @@ class Bundle:
 
     def weight_files(self) -> list[Path]:
         """Paths of the weights after comparing their checksums; raises `BundleError` for a damaged one."""
-        return self._checked(self.description.weights)
+        return checked_files(self.folder, self.description.weights)
 
     def classifier_files(self) -> list[Path]:
         """Paths of the classifiers, likewise; none where the heads answer."""
-        return self._checked(self._classifiers)
+        return checked_files(self.folder, self._classifiers)
 
     @property
     def _classifiers(self) -> tuple[Weights, ...]:
         answers = self.description.classification
         return () if answers is None else answers.classifiers
 
-    def _checked(self, listed: Sequence[Weights]) -> list[Path]:
-        files = []
-        for weights in listed:
-            path = self.folder / weights.file
-            if not path.exists():
-                raise BundleError(f"{path}: weights are missing; copy the whole bundle folder")
-            if file_hash(path) != weights.sha256:
-                raise BundleError(f"{path}: checksum differs from bundle.json; the file is damaged or was exchanged")
-            files.append(path)
-        return files
+
+def checked_files(folder: Path, listed: Sequence[Weights]) -> list[Path]:
+    """Paths of the listed files of a bundle after comparing their checksums; raises `BundleError` for a damaged one."""
+    files = []
+    for weights in listed:
+        path = folder / weights.file
+        if not path.exists():
+            raise BundleError(f"{path}: weights are missing; copy the whole bundle folder")
+        if file_hash(path) != weights.sha256:
+            raise BundleError(f"{path}: checksum differs from bundle.json; the file is damaged or was exchanged")
+        files.append(path)
+    return files
 
 
 def write_bundle(
@@ -127,9 +129,9 @@ def write_bundle(
     classifiers: Mapping[str, Path] | None = None,
 ) -> Bundle:
     """Copy the weights and classifiers (fold name -> safetensors file) and write `bundle.json` last."""
-    entries = _copied(folder, "weights", weights)
+    entries = copy_weights(folder, "weights", weights)
     if classification is not None:
-        own = _copied(folder, "classifier", classifiers or {})
+        own = copy_weights(folder, "classifier", classifiers or {})
         classification = classification.model_copy(update={"classifiers": tuple(own)})
     description = BundleDescription(
         task=plan.task, plan=plan, overlap=overlap, mirror_axes=tuple(mirror_axes),
@@ -140,7 +142,8 @@ def write_bundle(
     return Bundle(folder, description)
 
 
-def _copied(folder: Path, what: str, files: Mapping[str, Path]) -> list[Weights]:
+def copy_weights(folder: Path, what: str, files: Mapping[str, Path]) -> list[Weights]:
+    """Copy files (fold name -> safetensors file) into a bundle, with their checksums."""
     entries = []
     for fold, source in files.items():
         name = f"{what}-fold{fold}.safetensors"
@@ -151,7 +154,20 @@ def _copied(folder: Path, what: str, files: Mapping[str, Path]) -> list[Weights]
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Read a bundle from its folder, its `bundle.json`, or the run that holds it."""
+    """Read a bundle that gives label maps, from its folder, its `bundle.json`, or the run that holds it."""
+    file, content = bundle_content(path)
+    if "labels" not in content.get("plan", {}):
+        raise BundleError(f"{file}: a model of task {content.get('task')} gives no label maps; choose another model")
+    return Bundle(file.parent, validated_description(BundleDescription, content, file))
+
+
+def task_of(path: Path) -> str:
+    """The task of the bundle or run at `path`."""
+    return str(bundle_content(path)[1].get("task"))
+
+
+def bundle_content(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The `bundle.json` at `path` (a bundle's folder, the file, or a run) and what it says, of a known version."""
     candidates = [path / "bundle.json", path / "bundle" / "bundle.json", path]
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None or file.suffix != ".json":
@@ -167,8 +183,16 @@ def read_bundle(path: Path) -> Bundle:
         raise BundleError(
             f"{file}: bundle format {version} is not {FORMAT_VERSION}; use the trivox version that wrote it"
         )
+    return file, content
+
+
+D = TypeVar("D", bound=BaseModel)
+
+
+def validated_description(kind: type[D], content: Mapping[str, Any], file: Path) -> D:
+    """The description that `file` holds; raises `BundleError` with the first thing that is wrong."""
     try:
-        return Bundle(file.parent, BundleDescription.model_validate(content))
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

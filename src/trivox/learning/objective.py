@@ -14,7 +14,7 @@ class Objective(ABC):
         """What is learnt beside the network; it keeps its parameters and their gradients equal on all ranks."""
         return None
 
-    def inputs(self, images: Tensor, targets: Any) -> tuple[Any, ...]:
+    def inputs(self, images: Any, targets: Any) -> tuple[Any, ...]:
         """What the network is called with in training."""
         return (images,)
 

@@ -72,10 +72,12 @@ def run_log(folder: Path, recipe: Recipe, *, say: Callable[[str], None]) -> Iter
 
 def epoch_line(record: Mapping[str, Any]) -> str:
     """The record of an epoch as a line for people."""
-    dice = f" dice {record['validation_dice']:.3f}" if "validation_dice" in record else ""
+    score = f" dice {record['validation_dice']:.3f}" if "validation_dice" in record else ""
+    if "validation_psnr" in record:
+        score = f" PSNR {record['validation_psnr']:.2f} dB SSIM {record['validation_ssim']:.3f}"
     return (
         f"epoch {record['epoch']:4d}  step {record['step']:6d}  loss {record['train_loss']:.3f}"
-        f"  validation{dice} loss {record.get('validation_loss', math.nan):.3f}"
+        f"  validation{score} loss {record.get('validation_loss', math.nan):.3f}"
         f"  lr {record['lr']:.2e}  {record['seconds_per_step']:.2f} s/step  {record['seconds'] / 60:.1f} min"
     )
 

@@ -17,6 +17,7 @@ from trivox.learning.averaging import MovingAverage
 from trivox.learning.checkpoints import keep_best, load_checkpoint, save_checkpoint
 from trivox.learning.compiling import compiled
 from trivox.learning.freezing import Freezing
+from trivox.learning.growing import Growing
 from trivox.learning.interruption import stop_signals
 from trivox.learning.microbatch import lowered
 from trivox.learning.objective import Objective
@@ -25,7 +26,7 @@ from trivox.learning.runtime import Runtime, rank, seed_step, sum_over_ranks, wo
 from trivox.learning.schedules import make_optimizer, rate_factor, set_rate
 from trivox.learning.tracking import RunLog, epoch_line
 from trivox.learning.validation import validate
-from trivox.preparation.batches import BatchSource, Targets, stream
+from trivox.preparation.batches import Source, stream
 
 MAX_SKIPPED = 20
 """Steps in a row whose gradients are not finite before training is given up."""
@@ -37,8 +38,8 @@ class Trainer:
 
     network: nn.Module
     objective: Objective
-    training: BatchSource
-    validation: BatchSource | None
+    training: Source
+    validation: Source | None
     recipe: Recipe
     folder: Path
     runtime: Runtime
@@ -56,6 +57,7 @@ class Trainer:
         self.scaler = self.runtime.scaler()
         self.freezing = Freezing(self.network, recipe)
         self.average = MovingAverage(self.network, recipe.weights_ema) if recipe.weights_ema else None
+        self.growing = Growing([self.network, *([self.average.network] if self.average else [])], recipe)
         self._wrap()
         self._asked = self._stop = False
         self._skipped = 0
@@ -69,7 +71,9 @@ class Trainer:
         self.distributed: nn.parallel.DistributedDataParallel | None = None
         if world_size() > 1:
             ids = [self.runtime.device.index] if self.runtime.device.type == "cuda" else None
-            self.distributed = nn.parallel.DistributedDataParallel(self.network, device_ids=ids)
+            self.distributed = nn.parallel.DistributedDataParallel(
+                self.network, device_ids=ids, find_unused_parameters=bool(self.growing.sizes)
+            )
         wrapped = self.network if self.distributed is None else self.distributed
         compile_it = self.recipe.compile
         self.forward: Callable[..., Any] = compiled(wrapped, self.runtime.device) if compile_it else wrapped
@@ -168,7 +172,7 @@ class Trainer:
         self._keep(figures)
         self._foretell(time.monotonic() - began, len(losses))
 
-    def _step(self, images: Tensor, labels: Targets) -> tuple[float, float]:
+    def _step(self, images: Any, labels: Any) -> tuple[float, float]:
         """One optimizer step; out of memory halves the micro-batch and repeats the step with the same effective batch."""
         spent = self.progress.share_spent(self.recipe)
         set_rate(self.optimizer, rate_factor(spent, self.recipe))
@@ -176,6 +180,8 @@ class Trainer:
         if self.freezing.apply(spent):
             self.log.line(f"encoder: {self.freezing.frozen} of {len(self.freezing.stages)} stages are frozen")
             self._wrap()
+        if self.growing.apply(spent):
+            self.log.line(f"grid: {self.growing.size or 'full size'}")
         while True:
             wanted = self.recipe.micro_batch if isinstance(self.recipe.micro_batch, int) else None
             micro = min(self.progress.micro_batch or wanted or len(images), len(images))
@@ -197,7 +203,7 @@ class Trainer:
             self.average.update(self.network, self.progress.step)
         return loss, norm
 
-    def _accumulate(self, images: Tensor, labels: Targets, micro: int) -> float:
+    def _accumulate(self, images: Any, labels: Any, micro: int) -> float:
         seed_step(self.recipe.seed, self.progress.step)
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0

@@ -6,12 +6,12 @@ from torch import Tensor, nn
 from trivox.config import Recipe
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime, sum_over_ranks
-from trivox.preparation.batches import BatchSource, stream
+from trivox.preparation.batches import Source, stream
 
 
 @torch.no_grad()
 def validate(
-    network: nn.Module, objective: Objective, source: BatchSource, recipe: Recipe, runtime: Runtime
+    network: nn.Module, objective: Objective, source: Source, recipe: Recipe, runtime: Runtime
 ) -> dict[str, float]:
     """Mean loss over the batches of all ranks, and the objective's scores from counts over all of them."""
     training = network.training

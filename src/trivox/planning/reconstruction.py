@@ -1,7 +1,7 @@
 """The plan of a reconstruction: the grid about the isocentre, the HU window, the X-rays that the network expects."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,7 +16,9 @@ FORMAT_VERSION = 1
 class ReconstructionPlan(BaseModel):
     """Sizes and spacings are `(z, y, x)`; volumes lie along RAS with the isocentre in their middle.
 
-    window: HU seen as 0 to 1; detector: rows and columns that stored X-rays are binned to, and rendered ones have;
+    render_shape: of the finer grid that X-rays are rendered from, a multiple of `shape`: what the network cannot resolve
+    is in them, as in real ones; window: HU seen as 0 to 1; detector: rows and columns that stored X-rays are binned to, and rendered ones have;
+    prior: algebraic reconstruction that the network corrects; consistency_steps: towards the X-rays, at its end;
     pixel_mm: of rendered ones; sod_mm, sdd_mm: distances of rendered ones before jitter.
     """
 
@@ -27,6 +29,7 @@ class ReconstructionPlan(BaseModel):
     task: Literal["reconstruction"] = "reconstruction"
     shape: Shape
     spacing: Spacing
+    render_shape: Shape
     window: tuple[float, float] = (-1024.0, 1476.0)
     water_per_mm: float = Field(WATER_PER_MM, gt=0)
     detector: tuple[int, int]
@@ -35,6 +38,9 @@ class ReconstructionPlan(BaseModel):
     sdd_mm: float = Field(gt=0)
     network: str
     network_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    prior: Literal["sirt", "none"] = "sirt"
+    prior_iterations: int = Field(10, ge=1)
+    consistency_steps: int = Field(1, ge=0)
     batch_size: int = Field(ge=1)
     reasons: dict[str, str] = Field(default_factory=dict)
 
@@ -42,6 +48,10 @@ class ReconstructionPlan(BaseModel):
     def _possible(self) -> "ReconstructionPlan":
         if min(self.shape) < 1 or min(self.spacing) <= 0 or min(self.detector) < 1:
             raise ValueError("shape, spacing and detector must be above 0")
+        if len({fine / coarse for fine, coarse in zip(self.render_shape, self.shape, strict=True)}) > 1 or any(
+            fine % coarse for fine, coarse in zip(self.render_shape, self.shape, strict=True)
+        ):
+            raise ValueError(f"render_shape {self.render_shape} must be a multiple of shape {self.shape}")
         if self.window[0] >= self.window[1]:
             raise ValueError("window needs its lower end first")
         if self.sod_mm >= self.sdd_mm:
@@ -52,6 +62,16 @@ class ReconstructionPlan(BaseModel):
     def grid(self) -> Grid:
         """The voxels that the network fills."""
         return Grid(self.shape, self.spacing)
+
+    @property
+    def render_grid(self) -> Grid:
+        """The voxels that X-rays are rendered from."""
+        return self.grid.resized(self.render_shape)
+
+    @property
+    def preparation_key(self) -> dict[str, Any]:
+        """The part that decides how a stored exam looks."""
+        return self.model_dump(mode="json", include={"shape", "spacing", "render_shape", "detector", "format_version"})
 
 
 def read_reconstruction_plan(path: Path) -> ReconstructionPlan:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -43,6 +44,20 @@ Targets = Tensor | ClassedLabels
 """What a network is to say about a batch of images."""
 
 
+class Unfinished(Protocol):
+    """A batch as read."""
+
+    def finish(self, device: torch.device) -> tuple[Any, Any]:
+        """What the network is given, and what it is to say about it; both have a length and can be sliced."""
+
+
+class Source(Protocol):
+    """Batches as a pure function of the step."""
+
+    def read(self, step: int) -> Unfinished:
+        """Draw and read the batch of a step; touches no device and no shared state."""
+
+
 @dataclass(frozen=True)
 class CaseClasses:
     """Index of the class and lesion voxels of each case by name; cases left out have no class."""
@@ -65,6 +80,29 @@ class RawBatch:
     """Voxels `(b, z, y, x)` to hide, if any."""
     classes: Tensor | None = None
     """Class and lesion voxels of each sample `(b, 2)`, if any."""
+
+    def finish(self, device: torch.device) -> tuple[Tensor, Targets]:
+        """Augment on `device`: images `(b, c, z, y, x)` float32 and label indices `(b, z, y, x)` int16, with classes if any.
+
+        Where blocks are hidden, targets `(b, c, z, y, x)` as `trivox.preparation.masking.hide` gives them instead of labels.
+        """
+        images, labels = (part.to(device, non_blocking=True) for part in self.plain)
+        if self.boxed is not None:
+            boxes, box_labels = (part.to(device, non_blocking=True) for part in self.boxed)
+            patch = images.shape[2:]
+            warped, warped_labels = apply_spatial(boxes, box_labels, self.spatial, (patch[0], patch[1], patch[2]))
+            images, labels = (
+                _interleave(plain, other, self.warped) for plain, other in ((images, warped), (labels, warped_labels))
+            )
+        if self.intensity:
+            images = apply_intensity(images.contiguous(), self.intensity)
+            images, labels = mirror(images, labels, self.intensity)
+        if self.hidden is not None:
+            return hide(images, self.hidden.to(device, non_blocking=True))
+        if self.classes is not None:
+            classes, lesion = self.classes.to(device, non_blocking=True).unbind(1)
+            return images, ClassedLabels(labels, classes, lesion)
+        return images, labels
 
 
 @dataclass(frozen=True)
@@ -133,48 +171,24 @@ class BatchSource:
         return request, spatial, draw_intensity(rng, self.augmentation, channels)
 
 
-def finish(raw: RawBatch, device: torch.device) -> tuple[Tensor, Targets]:
-    """Augment on `device`: images `(b, c, z, y, x)` float32 and label indices `(b, z, y, x)` int16, with classes if any.
-
-    Where blocks are hidden, targets `(b, c, z, y, x)` as `trivox.preparation.masking.hide` gives them instead of labels.
-    """
-    images, labels = (part.to(device, non_blocking=True) for part in raw.plain)
-    if raw.boxed is not None:
-        boxes, box_labels = (part.to(device, non_blocking=True) for part in raw.boxed)
-        patch = images.shape[2:]
-        warped, warped_labels = apply_spatial(boxes, box_labels, raw.spatial, (patch[0], patch[1], patch[2]))
-        images, labels = (
-            _interleave(plain, other, raw.warped) for plain, other in ((images, warped), (labels, warped_labels))
-        )
-    if raw.intensity:
-        images = apply_intensity(images.contiguous(), raw.intensity)
-        images, labels = mirror(images, labels, raw.intensity)
-    if raw.hidden is not None:
-        return hide(images, raw.hidden.to(device, non_blocking=True))
-    if raw.classes is not None:
-        classes, lesion = raw.classes.to(device, non_blocking=True).unbind(1)
-        return images, ClassedLabels(labels, classes, lesion)
-    return images, labels
-
-
 def stream(
-    source: BatchSource, steps: Sequence[int], *, device: torch.device, workers: int
-) -> Iterator[tuple[Tensor, Targets]]:
+    source: Source, steps: Sequence[int], *, device: torch.device, workers: int
+) -> Iterator[tuple[Any, Any]]:
     """The finished batches of `steps` in order, with up to `workers` + 1 of them read ahead."""
     if workers == 0:
         for step in steps:
-            yield finish(source.read(step), device)
+            yield source.read(step).finish(device)
         return
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="trivox-reader") as pool:
-        waiting: deque[Future[RawBatch]] = deque()
+        waiting: deque[Future[Unfinished]] = deque()
         upcoming = iter(steps)
         try:
             for step in upcoming:
                 waiting.append(pool.submit(source.read, step))
                 if len(waiting) > workers:
-                    yield finish(waiting.popleft().result(), device)
+                    yield waiting.popleft().result().finish(device)
             while waiting:
-                yield finish(waiting.popleft().result(), device)
+                yield waiting.popleft().result().finish(device)
         finally:
             for future in waiting:
                 future.cancel()

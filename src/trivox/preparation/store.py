@@ -63,8 +63,8 @@ class Store:
     def write(self, name: str, image: Array, label: Array, facts: dict[str, Any]) -> None:
         """Write a case atomically: arrays first, `NAME.json` last."""
         present, positions = foreground_positions(label)
-        self._write_array(self.folder / f"{name}.image.b2nd", image)
-        self._write_array(self.folder / f"{name}.label.b2nd", label.astype(np.int16, copy=False))
+        write_array(self.folder / f"{name}.image.b2nd", image)
+        write_array(self.folder / f"{name}.label.b2nd", label.astype(np.int16, copy=False))
         with atomic_path(self.folder / f"{name}.foreground.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **{str(index): at for index, at in positions.items()})
         write_json(
@@ -130,19 +130,21 @@ class Store:
                 total[index] += count if index >= 0 else 0
         return total / max(1, len(names))
 
-    def _write_array(self, path: Path, array: Array) -> None:
-        array = np.ascontiguousarray(array)
-        spatial = [min(CHUNK, size) for size in array.shape[-3:]]
-        lead = [1] * (array.ndim - 3)
-        try:
-            with atomic_path(path) as temporary:
-                blosc2.asarray(
-                    array, urlpath=str(temporary), mode="w", chunks=(*lead, *spatial),
-                    blocks=(*lead, *(min(BLOCK, size) for size in spatial)),
-                    cparams={"codec": blosc2.Codec.ZSTD, "clevel": 3, "nthreads": 1},
-                )  # fmt: skip
-        except RuntimeError as error:
-            raise ResourceError(f"{path}: cannot be written ({error}); check the free disk space") from error
+
+def write_array(path: Path, array: Array) -> None:
+    """Write an array `(..., z, y, x)` as one blosc2 file, atomically; raises `ResourceError` if that fails."""
+    array = np.ascontiguousarray(array)
+    spatial = [min(CHUNK, size) for size in array.shape[-3:]]
+    lead = [1] * (array.ndim - 3)
+    try:
+        with atomic_path(path) as temporary:
+            blosc2.asarray(
+                array, urlpath=str(temporary), mode="w", chunks=(*lead, *spatial),
+                blocks=(*lead, *(min(BLOCK, size) for size in spatial)),
+                cparams={"codec": blosc2.Codec.ZSTD, "clevel": 3, "nthreads": 1},
+            )  # fmt: skip
+    except RuntimeError as error:
+        raise ResourceError(f"{path}: cannot be written ({error}); check the free disk space") from error
 
 
 def foreground_positions(label: Array) -> tuple[dict[str, int], dict[int, Array]]:

@@ -1,50 +1,110 @@
 """Line integrals of a volume along X-rays, and the exact adjoint."""
 
+import math
+from typing import Any, Literal, Protocol, get_args
+
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
+from trivox.errors import GeometryError
 from trivox.projection.geometry import Geometry, Grid
+from trivox.projection.joseph import joseph
+from trivox.projection.siddon import siddon
+from trivox.projection.system_matrix import SystemMatrix
+from trivox.projection.tracing import Tracing
+
+Method = Literal["auto", "joseph", "siddon", "matrix"]
+
+MATRIX_ENTRIES = 1 << 23
+"""Entries up to which "auto" builds the matrix: at most 134 MB with its transpose (eight views of 64^2 on 32^3: 67 MB)."""
+
+
+class Operator(Protocol):
+    """A linear map of volumes `(b, z, y, x)` to images `(b, v, rows, columns)`, and its adjoint."""
+
+    def forward(self, volumes: Tensor) -> Tensor: ...
+    def adjoint(self, images: Tensor) -> Tensor: ...
 
 
 class Projector:
-    """Projects volumes on a grid along the rays of a geometry (Joseph 1982), differentiably in both directions.
+    """Projects volumes on a grid along the rays of a geometry; project and backproject are each other's derivative.
 
-    geometry: `(v,)` for all exams, or `(b, v)` for a batch of exactly that many.
+    geometry: `(v,)` for all exams, or `(b, v)` for a batch of exactly that many; any number of views, none included.
+    method: "joseph" (interpolation in every plane), "siddon" (exact lengths in voxels), "matrix" (Joseph's weights as a sparse
+    matrix, made once and kept) or "auto": the matrix on a CPU while it is small, otherwise "joseph".
+    Derivatives of any order keep no more than the result; none is taken with respect to the geometry. Computed in float32,
+    or in float64 if given that; raises `GeometryError` for shapes that do not fit or a grid that reaches behind a source.
     """
 
-    def __init__(self, geometry: Geometry, grid: Grid) -> None:
-        self.geometry, self.grid = geometry, grid
+    def __init__(self, geometry: Geometry, grid: Grid, *, method: Method = "auto") -> None:
+        if method not in get_args(Method):
+            raise ValueError(f"projection method {method!r}: choose one of {', '.join(get_args(Method))}")
+        self.geometry, self.grid, self.method = geometry, grid, method
+        self._made: dict[tuple[torch.dtype, torch.device], list[Operator]] = {}
 
     def project(self, volumes: Tensor) -> Tensor:
         """Line integrals `(b, v, rows, columns)` of attenuation `(b, z, y, x)` in 1/mm; zero outside the grid."""
-        if self.geometry.batched:
-            parts = [self._one(volume[None], self.geometry.exam(i)) for i, volume in enumerate(volumes)]
-            return torch.cat(parts)
-        return self._one(volumes, self.geometry)
+        return self._apply(volumes, self.grid.shape, adjoint=False)
 
     def backproject(self, images: Tensor) -> Tensor:
         """The adjoint of `project`: `(b, v, rows, columns)` to `(b, z, y, x)`."""
-        with torch.enable_grad():
-            blank = torch.zeros(len(images), *self.grid.shape, dtype=images.dtype, device=images.device, requires_grad=True)
-            (found,) = torch.autograd.grad(self.project(blank), blank, images, create_graph=images.requires_grad)
-        return found
+        return self._apply(images, (self.geometry.views, *self.geometry.detector), adjoint=True)
 
-    def _one(self, volumes: Tensor, geometry: Geometry) -> Tensor:
-        return torch.stack([self._view(volumes, geometry.select([v])) for v in range(geometry.views)], dim=1)
+    def _apply(self, given: Tensor, shape: tuple[int, ...], *, adjoint: bool) -> Tensor:
+        exams = len(self.geometry.primary) if self.geometry.batched else len(given)
+        if tuple(given.shape) != (exams, *shape):
+            raise GeometryError(f"a tensor {tuple(given.shape)} cannot be projected here; expected {(exams, *shape)}")
+        given = given.to(torch.promote_types(given.dtype, torch.float32))
+        operators = self._operators(given.dtype, given.device)
+        if not self.geometry.batched:
+            return _apply(given, operators[0], adjoint)
+        each = [_apply(one, operator, adjoint) for one, operator in zip(given.split(1), operators, strict=True)]
+        return torch.cat(each)
 
-    def _view(self, volumes: Tensor, geometry: Geometry) -> Tensor:
-        source, pixels = geometry.source[0], geometry.pixel_points()[0]  # (3,), (h, w, 3)
-        axis = int(geometry.axes()[0][0].abs().argmax())  # x, y or z
-        direction = pixels - source
-        slope = direction[..., axis]
-        step = self.grid.spacing[2 - axis] * direction.norm(dim=-1) / slope.abs()
-        planes = self.grid.coordinates(dtype=volumes.dtype, device=volumes.device)[2 - axis]
-        at = source + ((planes[:, None, None] - source[axis]) / slope)[..., None] * direction  # (k, h, w, 3)
-        others = [other for other in (0, 1, 2) if other != axis]
-        places = [
-            (at[..., other] - self.grid.centre_mm[other]) * (2 / self.grid.extent_mm[2 - other]) for other in others
-        ]
-        slices = volumes.movedim(1 + (2 - axis), 0)  # (k, b, rows, columns): the first of `others` runs along columns
-        sampled = grid_sample(slices, torch.stack(places, dim=-1), align_corners=False)
-        return sampled.sum(dim=0) * step
+    def _operators(self, dtype: torch.dtype, device: torch.device) -> list[Operator]:
+        """One, or one an exam; made at the first use."""
+        if (dtype, device) not in self._made:
+            exams = [self.geometry.exam(i) for i in range(len(self.geometry.primary))]
+            exams = exams if self.geometry.batched else [self.geometry]
+            make = SystemMatrix if self._keeps_matrix(device) else Tracing
+            rule = siddon if self.method == "siddon" else joseph
+            self._made[dtype, device] = [make(exam, self.grid, rule, dtype=dtype, device=device) for exam in exams]
+        return self._made[dtype, device]
+
+    def _keeps_matrix(self, device: torch.device) -> bool:
+        rays = self.geometry.primary.numel() * math.prod(self.geometry.detector)
+        small = 4 * rays * max(self.grid.shape) <= MATRIX_ENTRIES
+        return self.method == "matrix" or (self.method == "auto" and device.type == "cpu" and small)
+
+
+def project(volumes: Tensor, geometry: Geometry, grid: Grid, *, method: Method = "auto") -> Tensor:
+    """Line integrals as `Projector.project`; "auto" is "joseph", since a matrix does not pay for a single product."""
+    return Projector(geometry, grid, method=_for_once(method)).project(volumes)
+
+
+def backproject(images: Tensor, geometry: Geometry, grid: Grid, *, method: Method = "auto") -> Tensor:
+    """The adjoint of `project`."""
+    return Projector(geometry, grid, method=_for_once(method)).backproject(images)
+
+
+def _for_once(method: Method) -> Method:
+    return "joseph" if method == "auto" else method
+
+
+class _Linear(torch.autograd.Function):
+    """A product whose derivative is the product with the adjoint, to any order."""
+
+    @staticmethod
+    def forward(ctx: Any, given: Tensor, operator: Operator, adjoint: bool) -> Tensor:
+        ctx.operator, ctx.adjoint = operator, adjoint
+        with torch.autocast(given.device.type, enabled=False):
+            return operator.adjoint(given) if adjoint else operator.forward(given)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _apply(gradients[0], ctx.operator, not ctx.adjoint), None, None
+
+
+def _apply(given: Tensor, operator: Operator, adjoint: bool) -> Tensor:
+    found: Tensor = _Linear.apply(given, operator, adjoint)  # type: ignore[no-untyped-call]
+    return found

@@ -16,7 +16,8 @@ from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
 from trivox.tasks.console import Console
 from trivox.tasks.reporting import headline
-from trivox.tasks.training import RunRequest, train
+from trivox.tasks.task import RunRequest
+from trivox.tasks.training import train
 
 PHANTOMS = PhantomSettings(cases=30, test_cases=6, shape=(32, 64, 64), channels=2)
 BRAINS = BrainPhantomSettings(cases=30, test_cases=6, shape=(48, 60, 52))

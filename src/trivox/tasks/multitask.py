@@ -80,7 +80,7 @@ class MultitaskObjective(Objective):
         grown = 1 + (options.boost - 1) * min(1.0, epoch / options.boost_epochs)
         self.weight = 0.0 if waiting else options.weight * grown
 
-    def inputs(self, images: Tensor, targets: ClassedLabels) -> tuple[Any, ...]:
+    def inputs(self, images: Any, targets: ClassedLabels) -> tuple[Any, ...]:
         """Half of the samples are pooled inside the reference, grown or shrunk; the others inside the prediction."""
         known = (targets.labels >= 0).flatten(1).all(1)
         use = known & (torch.rand(len(images), device=images.device) < 0.5)
@@ -185,12 +185,12 @@ class MultitaskTask(SegmentationTask):
             )
         return dataset.model_copy(update={"task": "multitask"})
 
-    def network(self, prepared: Prepared, recipe: Recipe) -> MultitaskNetwork:
+    def network(self, prepared: Prepared, recipe: Recipe, names: Sequence[str]) -> MultitaskNetwork:
         """The segmentation network with a class head."""
         plan, options = prepared.plan, recipe.classification
         masks = LesionMasks.of(plan.labels, lesion_indices(plan.labels, options.lesion), plan.spacing)
         return add_class_head(
-            super().network(prepared, recipe), plan.topology, name=plan.network, channels=len(plan.inputs),
+            super().network(prepared, recipe, names), plan.topology, name=plan.network, channels=len(plan.inputs),
             classes=len(prepared.dataset.classes), masks=masks, width=options.width, dropout=options.dropout,
             encoder_gradient=0.0 if options.mode == "frozen" else options.encoder_gradient,
         )  # fmt: skip
@@ -200,9 +200,9 @@ class MultitaskTask(SegmentationTask):
         voxels = prepared.store.mean_voxels(names, len(prepared.plan.labels.values))
         return MultitaskObjective.of(prepared.plan, recipe, dataset=prepared.dataset, names=names, voxels=voxels)
 
-    def source(self, source: BatchSource, prepared: Prepared, recipe: Recipe) -> BatchSource:
+    def source(self, prepared: Prepared, recipe: Recipe, names: Sequence[str], *, training: bool) -> BatchSource:
         """Batches with classes, part of each centred on lesions."""
-        labels, names = prepared.plan.labels, source.sampler.cases
+        source, labels = super().source(prepared, recipe, names, training=training), prepared.plan.labels
         sampling = lesion_sampling(prepared.dataset, names, labels, recipe)
         classes = case_classes(prepared.dataset, prepared.store, names, sampling.indices)
         return replace(source, sampler=replace(source.sampler, lesions=sampling), classes=classes)

@@ -34,7 +34,9 @@ from trivox.preparation.preprocess import preprocess
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.forecasting import forecast_training
 from trivox.tasks.preparing import Prepared, checked, fingerprint_of, plan_for, require_fitting, splits_of
-from trivox.tasks.training import RunRequest, asked_recipe, batch_source, settle_recipe
+from trivox.tasks.segmentation import batch_source
+from trivox.tasks.task import RunRequest
+from trivox.tasks.training import asked_recipe, settle_recipe
 
 CONVENTION = (
     "validation_r2: 1 - squared error / squared deviation from the channel's mean, over the hidden voxels of all "

@@ -8,6 +8,7 @@ from trivox.errors import BundleError
 from trivox.evaluation import write_report
 from trivox.evaluation.evaluate import mean_row, read_metrics
 from trivox.evaluation.pages import number
+from trivox.evaluation.reconstruction_view import is_reconstruction_metrics, reconstruction_headline
 from trivox.files import read_json
 from trivox.inference.postprocess import Postprocessing
 from trivox.learning.tracking import read_records
@@ -94,7 +95,12 @@ def _optimism(postprocessing: dict[str, Any]) -> list[str]:
 
 
 def headline(metrics: dict[str, Any]) -> str:
-    """One line with the mean Dice of each label and over all, macro-F1 and AUC of the classes, with 95 % intervals."""
+    """One line with the mean Dice of each label and over all, macro-F1 and AUC of the classes, with 95 % intervals.
+
+    Of synthetic CTs: PSNR, SSIM and MAE.
+    """
+    if is_reconstruction_metrics(metrics):
+        return reconstruction_headline(metrics)
     summary = metrics["summary"]
     parts = []
     for name, row in summary.items():

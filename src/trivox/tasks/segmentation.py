@@ -2,20 +2,30 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trivox.config import Recipe
+from trivox.datasets.class_tables import with_classes
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import RecipeError
 from trivox.learning.losses import AdaptiveLoss, LossSetup, class_weights, make_loss, region_targets
 from trivox.learning.objective import Objective
+from trivox.learning.runtime import Runtime, rank, world_size
+from trivox.learning.tracking import RunLog
 from trivox.networks import build_network
 from trivox.planning.plan import Plan
 from trivox.preparation.batches import BatchSource
-from trivox.tasks.preparing import Prepared
+from trivox.preparation.sampler import PatchSampler
+from trivox.tasks.console import Console
+from trivox.tasks.finishing import finish_labels
+from trivox.tasks.forecasting import forecast_training
+from trivox.tasks.preparing import Prepared, prepare_run
+from trivox.tasks.task import TRAINING, VALIDATION, RunRequest, Task
 from trivox.volumes import Array
 
 
@@ -92,15 +102,26 @@ class SegmentationObjective(Objective):
         }
 
 
-class SegmentationTask:
+class SegmentationTask(Task[Prepared]):
     """What training needs to know about segmentation."""
+
+    def prepare(self, request: RunRequest, recipe: Recipe, runtime: Runtime, console: Console) -> Prepared:
+        """Check, fingerprint, plan, preprocess."""
+
+        def fit(dataset: Dataset) -> Dataset:
+            return self.dataset(dataset if request.classes is None else with_classes(dataset, request.classes))
+
+        return prepare_run(
+            request.dataset, request.out, recipe, runtime=runtime, fit=fit, plan_file=request.plan,
+            prepared=request.prepared, console=console,
+        )  # fmt: skip
 
     def dataset(self, dataset: Dataset) -> Dataset:
         """Cases whose label map is not known teach nothing here; classes only keep the folds balanced."""
         cases = (c if c.label is not None else c.model_copy(update={"class_name": None}) for c in dataset.cases)
         return dataset.model_copy(update={"task": "segmentation", "cases": tuple(cases)})
 
-    def network(self, prepared: Prepared, recipe: Recipe) -> nn.Module:
+    def network(self, prepared: Prepared, recipe: Recipe, names: Sequence[str]) -> nn.Module:
         """A network that gives logits of the plan's labels."""
         plan = prepared.plan
         return build_network(
@@ -113,9 +134,46 @@ class SegmentationTask:
         voxels = prepared.store.mean_voxels(names, len(prepared.plan.labels.values))
         return SegmentationObjective.of(prepared.plan, recipe, voxels=voxels)
 
-    def source(self, source: BatchSource, prepared: Prepared, recipe: Recipe) -> BatchSource:
-        """Batches as they are."""
-        return source
+    def source(self, prepared: Prepared, recipe: Recipe, names: Sequence[str], *, training: bool) -> BatchSource:
+        """Batches of patches."""
+        return batch_source(prepared, recipe, names, training=training)
+
+    def micro_batch(self, prepared: Prepared, recipe: Recipe, runtime: Runtime, log: RunLog) -> int | None:
+        """By forecast."""
+        batch = len(rank_positions(prepared.plan, recipe))
+        return forecast_training(prepared.plan, recipe, runtime, batch=batch, log=log)
+
+    def channels(self, prepared: Prepared) -> int:
+        """Channels of the plan."""
+        return len(prepared.plan.inputs)
+
+    def finish(
+        self, request: RunRequest, recipe: Recipe, prepared: Prepared, folders: Mapping[int, Path], console: Console
+    ) -> dict[str, Any]:
+        """Bundle, validation on the source images, postprocessing chosen there, report."""
+        return finish_labels(request, recipe, prepared, folders, console)
+
+
+def rank_positions(plan: Plan, recipe: Recipe) -> range:
+    """This rank's places in the global batch: every `world_size`-th."""
+    ranks = world_size()
+    batch = recipe.batch_size or plan.batch_size
+    return range(rank(), -(-batch // ranks) * ranks, ranks)  # equal shares: the mean over ranks is that over samples
+
+
+def batch_source(prepared: Prepared, recipe: Recipe, names: Sequence[str], *, training: bool) -> BatchSource:
+    """Batches of the named cases; each rank takes every `world_size`-th sample of the global batch."""
+    plan, positions = prepared.plan, rank_positions(prepared.plan, recipe)
+    sampler = PatchSampler(prepared.store, names, plan.patch_size, positions.stop, recipe.foreground_fraction)
+    return BatchSource(
+        sampler=sampler,
+        seed=recipe.seed,
+        spacing=plan.spacing,
+        positions=positions,
+        augmentation=recipe.augmentation if training else None,
+        stream=TRAINING if training else VALIDATION,
+        masks=int(plan.mask_channel),
+    )
 
 
 def target_weights(labels: LabelScheme, given: Mapping[str, float]) -> Tensor | None:

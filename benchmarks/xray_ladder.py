@@ -1,0 +1,191 @@
+"""A real chest CT from 1 to 16 X-rays: what classical reconstruction reaches, its ceilings, and a network beside it.
+
+The views are rendered from the CT's own voxels (0.7 x 0.7 x 2.5 mm), reconstruction takes place on 2.8 or 5.6 mm: no method
+inverts the very projection that made its data. DATA holds `lidc.nii.gz`, the case that is reconstructed, and
+`Lung_Dx-A0001.nii.gz`, another patient and scanner: the only training case of the rows that need one, and what the weight of
+TV was chosen on (`--tune` prints that choice). One CT gives no interval: the figures place methods, they do not rank them
+for patients at large. `--model RUN` adds a trained network on the grid that it fills. Research use only.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from trivox.evaluation.reconstruction import NOTICE, WINDOW, convention, measure_arrays
+from trivox.projection import WATER_PER_MM, Geometry, Grid, Projector, Xrays, attenuation_of, hounsfield_of
+from trivox.projection.grids import Point, middle_of, on_grid
+from trivox.projection.iterative import sirt, tv
+from trivox.projection.ladder import Ladder
+from trivox.volumes import Volume, read_volume
+
+FIELD_MM = 360.0
+DETECTOR, PIXEL_MM = (192, 192), 3.0
+"""576 mm wide: everything within 222 mm of the axis is seen from all sides."""
+METRICS = ("psnr_db", "psnr_slice4095_x2ct_db", "ssim", "mae_hu", "mae_body_hu", "lung_dice", "bone_dice")
+HEADS = (
+    "PSNR, whole volume, 2500 HU",
+    "PSNR, slice mean, peak 4095",
+    "SSIM",
+    "MAE, HU",
+    "MAE in body, HU",
+    "lung Dice",
+    "bone Dice",
+)
+OTHER = "another patient's CT (the only training case)"
+
+
+@dataclass(frozen=True, eq=False)
+class Patient:
+    """A CT, and attenuation `(1, z, y, x)` on its own voxels."""
+
+    volume: Volume
+    isocentre: Point
+    attenuation: Tensor
+    grid: Grid
+
+    @classmethod
+    def read(cls, path: Path) -> "Patient":
+        """The CT on its own voxels, at most 512 along an axis."""
+        volume = read_volume(path)
+        isocentre = middle_of(volume)
+        grid = Grid(volume.shape, volume.spacing)
+        hounsfield = torch.from_numpy(on_grid(volume, grid, isocentre=isocentre))
+        return cls(volume, isocentre, attenuation_of(hounsfield)[None], grid)
+
+    def views(self, angles: list[float]) -> Xrays:
+        """Line integrals through the CT's own voxels."""
+        geometry = Geometry.orbit(angles, detector=DETECTOR, pixel_mm=PIXEL_MM)
+        return Xrays.of(Projector(geometry, self.grid).project(self.attenuation), geometry)
+
+    def on(self, grid: Grid) -> Tensor:
+        """HU `(z, y, x)`."""
+        return torch.from_numpy(on_grid(self.volume, grid, isocentre=self.isocentre))
+
+
+def angles_of(views: int) -> list[float]:
+    """Even over half a turn, the first from the front."""
+    return [180 * number / views for number in range(views)]
+
+
+def seen_on(xrays: Xrays, grid: Grid) -> Xrays:
+    """With pixels joined until, at the isocentre, they are as large as the voxels."""
+    factor = 1
+    while PIXEL_MM / 1.2 * factor * 2 <= 1.1 * min(grid.spacing):
+        factor *= 2
+    images = avg_pool2d(xrays.images, factor)
+    return Xrays(images, xrays.geometry.binned(factor), xrays.present)
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------------
+def ceilings(patient: Patient, grid: Grid) -> Iterator[tuple[str, Tensor]]:
+    """Perfect volumes on coarser grids, interpolated: what a network on such a grid cannot exceed here."""
+    for size in (64, 32):
+        if size < grid.shape[0]:
+            coarse = patient.on(grid.resized((size, size, size)))[None, None]
+            yield f"perfect {size}^3, interpolated", interpolate(coarse, size=grid.shape, mode="trilinear")[0, 0]
+
+
+def classical(patient: Patient, other: Patient, views: int, grid: Grid, tv_weight: float) -> dict[str, Tensor]:
+    """Rows of the ladder, without the one that a single training case makes equal to its neighbour."""
+    exams = [seen_on(one.views(angles_of(views)), grid) for one in (other, patient)]
+    ladder = Ladder.fit([other.on(grid)], exams[:1], grid, water_per_mm=WATER_PER_MM, window=WINDOW)
+    rows = replace(ladder, tv_weight=tv_weight).reconstruct(exams[1])
+    rows.pop("nearest training case by X-ray")
+    return {OTHER if name == "mean training volume" else name: volume for name, volume in rows.items()}
+
+
+def learnt(run: Path, patient: Patient, views: int) -> tuple[Grid, dict[str, Tensor]]:
+    """The network's volume on its own grid, and with five steps of SIRT from there."""
+    from trivox.inference.reconstructing import load_reconstructor
+
+    reconstructor = load_reconstructor(run)
+    grid = reconstructor.plan.grid
+    xrays = seen_on(patient.views(angles_of(views)), grid)
+    volume = reconstructor.reconstruct(xrays)
+    start = attenuation_of(volume)[None]
+    closer = sirt(xrays, Projector(xrays.geometry, grid), iterations=5, start=start, momentum=False)
+    return grid, {"network": volume, "network + data consistency": hounsfield_of(closer[0])}
+
+
+# -- tables --------------------------------------------------------------------------------------------------------------
+def row(name: str, volume: Tensor, truth: Tensor) -> str:
+    """A line of a table."""
+    found = measure_arrays(volume.numpy(), truth.numpy(), window=WINDOW)
+    digits = (2, 2, 3, 0, 0, 3, 3)
+    cells = ["-" if found[m] is None else f"{found[m]:.{d}f}" for m, d in zip(METRICS, digits, strict=True)]
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def head(title: str) -> str:
+    """The first lines of a table."""
+    return f"\n### {title}\n\n| | {' | '.join(HEADS)} |\n|---{'|---' * len(HEADS)}|"
+
+
+def tables(given: argparse.Namespace, patient: Patient, other: Patient) -> Iterator[str]:
+    """The text, table by table."""
+    for size in given.sizes:
+        grid = Grid((size,) * 3, (FIELD_MM / size,) * 3)
+        truth = patient.on(grid)
+        yield head(f"{size}^3 voxels of {FIELD_MM / size:.1f} mm: no X-rays, and ceilings")
+        yield row("air", torch.full_like(truth, -1000.0), truth)
+        yield row("best constant (the mean of this CT itself)", torch.full_like(truth, float(truth.mean())), truth)
+        for name, volume in ceilings(patient, grid):
+            yield row(name, volume, truth)
+        for views in given.views:
+            start = time.process_time()
+            rows = classical(patient, other, views, grid, given.tv_weight)
+            yield head(f"{size}^3, {views} view{'s' * (views > 1)}")
+            yield from (row(name, volume, truth) for name, volume in rows.items())
+            print(f"({size}^3, {views} views: {time.process_time() - start:.0f} CPU seconds)", flush=True)
+    for views in given.views if given.model else ():
+        grid, networks = learnt(given.model, patient, views)
+        truth, rows = patient.on(grid), classical(patient, other, views, grid, given.tv_weight)
+        yield head(f"{grid.shape[0]}^3 of {grid.spacing[0]:.1f} mm, {views} views: a phantom-trained network")
+        yield from (row(name, volume, truth) for name, volume in (rows | networks).items())
+
+
+def tune(other: Patient, views: list[int]) -> None:
+    """PSNR of TV on the other patient by weight."""
+    grid = Grid((64,) * 3, (FIELD_MM / 64,) * 3)
+    truth = other.on(grid)
+    for count in views:
+        xrays = seen_on(other.views(angles_of(count)), grid)
+        projector = Projector(xrays.geometry, grid)
+        for weight in (1e-5, 3e-5, 1e-4, 3e-4, 1e-3):
+            volume = hounsfield_of(tv(xrays, projector, weight=weight, iterations=50)[0])
+            found = measure_arrays(volume.numpy(), truth.numpy(), window=WINDOW)
+            print(f"{count} views, weight {weight:g}: {found['psnr_db']:.2f} dB, SSIM {found['ssim']:.3f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "chest-ct")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="voxels along an edge")
+    parser.add_argument("--views", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--model", type=Path, help="a run or bundle of task reconstruction")
+    parser.add_argument("--tv-weight", type=float, default=Ladder.tv_weight)
+    parser.add_argument("--tune", action="store_true", help="TV by weight on the other patient, and nothing else")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "xray_ladder.md")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    other = Patient.read(given.data / "Lung_Dx-A0001.nii.gz")
+    if given.tune:
+        tune(other, given.views)
+        return
+    patient = Patient.read(given.data / "lidc.nii.gz")
+    text = [f"# The X-ray ladder on a real chest CT\n\n{NOTICE}. Printed by `benchmarks/xray_ladder.py`.\n"]
+    text += [f"- {name}: {meaning}" for name, meaning in convention(WINDOW).items() if name in (*METRICS, "window", "grid")]
+    for line in tables(given, patient, other):
+        print(line, flush=True)
+        text.append(line)
+    given.out.write_text("\n".join(text) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Building blocks of the 3-D U-Net; tensors are `(b, c, z, y, x)`."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trivox.networks.attention import HEAD_DIM, SwinTransformerBlock3D
+
+GROUP = 8
+"""Channels that share a norm: one voxel at the bottom of the U-Net still has something to be compared with."""
+
+
+def normed(inputs: int, outputs: int, *, kernel: int = 3) -> nn.Sequential:
+    """Convolution, group norm, GELU."""
+    return nn.Sequential(
+        nn.Conv3d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.GroupNorm(max(1, outputs // GROUP), outputs),
+        nn.GELU(),
+    )
+
+
+class ResidualDenseBlock3D(nn.Module):
+    """Convolutions that each see all earlier results, fused by a 1x1x1 one and added to the input (Zhang et al. 2018).
+
+    growth: channels that each of the `layers` adds. The fusion starts at zero: the block begins as the identity.
+    """
+
+    def __init__(self, channels: int, *, layers: int, growth: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(normed(channels + i * growth, growth) for i in range(layers))
+        self.fuse = nn.Conv3d(channels + layers * growth, channels, 1)
+        nn.init.zeros_(self.fuse.weight)
+        nn.init.zeros_(self.fuse.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        dense = x
+        for layer in self.layers:
+            dense = torch.cat((dense, layer(dense)), dim=1)
+        fused: Tensor = self.fuse(dense)
+        return x + fused
+
+
+class TransformerEnhancedBlock3D(nn.Module):
+    """A convolution for what is near beside shifted-window attention for what is far; both fused and added to the input.
+
+    The attention works at the next multiple of its head's width; window: tokens along an axis.
+    """
+
+    def __init__(self, channels: int, *, window: int) -> None:
+        super().__init__()
+        width = -(-channels // HEAD_DIM) * HEAD_DIM
+        self.convolution = normed(channels, channels)
+        self.widen = nn.Conv3d(channels, width, 1)
+        self.attention = SwinTransformerBlock3D(width, window=window)
+        self.fuse = nn.Conv3d(channels + width, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        both = torch.cat((self.convolution(x), self.attention(self.widen(x))), dim=1)
+        fused: Tensor = self.fuse(both)
+        return x + fused
+
+
+class AttentionGate3D(nn.Module):
+    """Weighs a skip voxel by voxel, 0 to 1, by what the decoder knows (Oktay et al. 2018)."""
+
+    def __init__(self, skip: int, gating: int, *, inner: int) -> None:
+        super().__init__()
+        self.of_skip, self.of_gating = nn.Conv3d(skip, inner, 1), nn.Conv3d(gating, inner, 1)
+        self.weight = nn.Conv3d(inner, 1, 1)
+        nn.init.constant_(self.weight.bias, 2.0)  # type: ignore[arg-type]  # begins nearly open
+
+    def gate(self, skip: Tensor, gating: Tensor) -> Tensor:
+        """The weights `(b, 1, z, y, x)`; both inputs have the same size."""
+        weights: Tensor = torch.sigmoid(self.weight(F.relu(self.of_skip(skip) + self.of_gating(gating))))
+        return weights
+
+    def forward(self, skip: Tensor, gating: Tensor) -> Tensor:
+        """The skip times its weights."""
+        return skip * self.gate(skip, gating)
+
+
+class EncoderBlock3D(nn.Sequential):
+    """Convolution, residual dense block and, with a window, attention; keeps size and width."""
+
+    def __init__(self, channels: int, *, layers: int, growth: int, window: int | None = None) -> None:
+        attention = [] if window is None else [TransformerEnhancedBlock3D(channels, window=window)]
+        dense = ResidualDenseBlock3D(channels, layers=layers, growth=growth)
+        super().__init__(normed(channels, channels), dense, *attention)
+
+
+class DecoderBlock3D(nn.Module):
+    """The coarser map doubled in size, joined with its gated skip; then as the encoder."""
+
+    def __init__(
+        self, coarser: int, channels: int, *, layers: int, growth: int, window: int | None = None
+    ) -> None:
+        super().__init__()
+        self.up = nn.Conv3d(coarser, channels, 1)
+        self.gate = AttentionGate3D(channels, channels, inner=max(4, channels // 2))
+        self.join = normed(2 * channels, channels)
+        attention = [] if window is None else [TransformerEnhancedBlock3D(channels, window=window)]
+        self.refine = nn.Sequential(ResidualDenseBlock3D(channels, layers=layers, growth=growth), *attention)
+
+    def forward(self, coarser: Tensor, skip: Tensor) -> Tensor:
+        """`(b, coarser, z / 2, y / 2, x / 2)` and the skip `(b, channels, z, y, x)` to the latter's shape."""
+        x = F.interpolate(self.up(coarser), size=skip.shape[2:], mode="trilinear")
+        out: Tensor = self.refine(self.join(torch.cat((x, self.gate(skip, x)), dim=1)))
+        return out

@@ -1,0 +1,164 @@
+"""From X-rays to a volume: `HybridCNNViTUNet3D`."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trivox.errors import GeometryError, RecipeError
+from trivox.networks.xray2ct.consistency import DataConsistency, HounsfieldWindow, iterative_prior, joined
+from trivox.networks.xray2ct.lifting import ViewLifting, look
+from trivox.networks.xray2ct.sizes import LIFTED, ReconstructionSize, levels_of
+from trivox.networks.xray2ct.unet3d import VolumeUNet
+from trivox.networks.xray2ct.views2d import MultiScaleFeaturePyramid
+from trivox.projection import Grid, Projector, Xrays
+from trivox.volumes import Shape
+
+Prior = Literal["sirt", "none"]
+KNOWN = 3
+"""Channels beside the lifted ones: prior, mean volume, log(1 + views)."""
+MOST_VIEWS = 8
+"""From here on the prior's weight is that of eight views."""
+HEADS = 4
+"""Finest levels that have an output."""
+
+
+class HybridCNNViTUNet3D(nn.Module):
+    """X-rays of 0 to 8 views (more will do) to a volume on `grid`, normalised HU `(b, 1, z, y, x)`, not clamped.
+
+    A 2-D pyramid with attention between all views; every voxel looks up its places in all scales; a 3-D U-Net of
+    convolutions and shifted-window attention; its output is what to add to mean + w(views) * (prior - mean), where the prior
+    is SIRT computed here from the same X-rays, started from the mean; then steps towards the X-rays (data consistency).
+    In training with `deep_supervision` a list, finest first; the coarser ones are `(b, 1, z / 2, ...)` and so on.
+    """
+
+    mean_volume: Tensor
+
+    def __init__(
+        self,
+        *,
+        grid: Grid,
+        size: ReconstructionSize,
+        window: tuple[float, float],
+        water_per_mm: float,
+        prior: Prior = "sirt",
+        prior_iterations: int = 10,
+        consistency_steps: int = 1,
+        deep_supervision: bool = True,
+        levels: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.grid, self.levels, self.deep_supervision = grid, levels_of(grid.shape, levels), deep_supervision
+        self.prior, self.prior_iterations = prior, prior_iterations
+        self.units = HounsfieldWindow(window, water_per_mm)
+        self.views = MultiScaleFeaturePyramid(size.pyramid, heads=size.heads, attention=size.between_views)
+        self.lifting = nn.ModuleDict(
+            {str(self.levels - 1 - i): ViewLifting(size.pyramid[i], size.lifted[i]) for i in range(LIFTED)}
+        )
+        inputs = [3 * features + KNOWN for features in size.lifted]
+        self.unet = VolumeUNet(size, self.levels, inputs)
+        finest = range(self.levels - HEADS, self.levels)
+        self.heads = nn.ModuleDict({str(level): nn.Conv3d(size.widths[level], 1, 1) for level in finest if level > 0})
+        self.trust = nn.Parameter(torch.tensor([n / (n + 2) for n in range(1, MOST_VIEWS + 1)]))
+        self.consistency = DataConsistency(consistency_steps)
+        self.register_buffer("mean_volume", torch.zeros(grid.shape))
+        self.finest, self.fade = self.levels - 1, 1.0
+        self.consistent = True
+        """Whether the steps towards the X-rays are taken; without them a report can say what they are worth."""
+        for head in self.heads.values():
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def set_mean(self, volume: Tensor) -> None:
+        """What to believe without any view: the mean of the training volumes, `(z, y, x)` in normalised HU."""
+        if tuple(volume.shape) != self.grid.shape:
+            raise GeometryError(f"a mean volume of {tuple(volume.shape)} voxels for a grid of {self.grid.shape}")
+        self.mean_volume.copy_(volume)
+
+    def run_at(self, size: int | None, fade: float = 1.0) -> None:
+        """Work at fewer voxels: `size` along the longest axis, None for all; finer levels are skipped from now on.
+
+        fade: weight of the finest level in use, growing from 0 to 1 while it is new. Coordinates are in mm, so that weights
+        mean the same at every size.
+        """
+        sizes = {max(self.grid.shape) >> (self.levels - 1 - level): level for level in map(int, self.heads)}
+        if size is not None and size not in sizes:
+            raise RecipeError(f"the network does not run at {size} voxels; choose one of {', '.join(map(str, sizes))}")
+        self.finest, self.fade = self.levels - 1 if size is None else sizes[size], fade
+
+    @property
+    def running_grid(self) -> Grid:
+        """The grid of the output at the size that the network runs at."""
+        return self.grid_at(self.finest)
+
+    def grid_at(self, level: int) -> Grid:
+        """The same field of view in the voxels of a level."""
+        z, y, x = (n >> (self.levels - 1 - level) for n in self.grid.shape)
+        return self.grid.resized((z, y, x))
+
+    def forward(self, xrays: Xrays) -> Tensor | list[Tensor]:
+        """See the class; raises `GeometryError` for detectors that cannot be halved three times."""
+        known, xrays_here, projector = self._known(xrays)
+        maps = self._decode(xrays, known)
+        heads = [level for level in range(self.finest, -1, -1) if str(level) in self.heads]
+        residuals = [self.heads[str(level)](maps[level]).float() for level in heads]
+        if self.fade < 1 and len(residuals) > 1:
+            coarser = F.interpolate(residuals[1], size=residuals[0].shape[2:], mode="trilinear")
+            residuals[0] = torch.lerp(coarser, residuals[0], self.fade)
+        base = self._base(known, xrays)
+        outputs = [_pooled(base, residual.shape[2:]) + residual for residual in residuals]
+        outputs[0] = self._consistent(outputs[0], xrays_here, projector)
+        return outputs if self.training and self.deep_supervision else outputs[0]
+
+    # -- without learning ------------------------------------------------------------------------------------------------
+    def _known(self, xrays: Xrays) -> tuple[Tensor, Xrays, Projector]:
+        """Prior and mean as channels `(b, 2, z, y, x)`, the X-rays at the grid's own detail, and their projector."""
+        grid = self.running_grid
+        mean = _pooled(self.mean_volume[None, None], grid.shape)[:, 0].expand(len(xrays), *grid.shape)
+        xrays = joined(xrays, grid)
+        projector = Projector(xrays.geometry, grid)
+        with torch.no_grad(), torch.autocast(xrays.images.device.type, enabled=False):
+            prior = mean
+            if self.prior == "sirt" and xrays.views:
+                start = self.units.attenuation(mean).clamp(min=0)
+                found = iterative_prior(xrays, projector, start, iterations=self.prior_iterations)
+                prior = mean + self.units.normalised(found) - self.units.normalised(start)
+        return torch.stack((prior, mean), dim=1), xrays, projector
+
+    def _base(self, known: Tensor, xrays: Xrays) -> Tensor:
+        """mean + w(views) * (prior - mean), w(0) = 0: `(b, 1, z, y, x)`."""
+        count = xrays.present.sum(dim=1).clamp(max=MOST_VIEWS)
+        weight = torch.cat((self.trust.new_zeros(1), self.trust))[count]
+        return torch.lerp(known[:, 1:], known[:, :1], weight[:, None, None, None, None])
+
+    def _consistent(self, volume: Tensor, xrays: Xrays, projector: Projector) -> Tensor:
+        if not self.consistent:
+            return volume
+        with torch.autocast(xrays.images.device.type, enabled=False):
+            attenuation = self.consistency(self.units.attenuation(volume[:, 0]), xrays, projector)
+            return self.units.normalised(attenuation)[:, None]
+
+    # -- learnt ----------------------------------------------------------------------------------------------------------
+    def _decode(self, xrays: Xrays, known: Tensor) -> dict[int, Tensor]:
+        views = self.views(xrays) if xrays.views else None
+        many = torch.log1p(xrays.present.sum(dim=1).to(known.dtype))[:, None, None, None, None]
+
+        def given(level: int) -> Tensor:
+            lifting, grid = self.lifting[str(level)], self.grid_at(level)
+            assert isinstance(lifting, ViewLifting)
+            here = _pooled(known, grid.shape)
+            channels = [here, many.expand(-1, 1, *grid.shape)]
+            if views is None:
+                return torch.cat((here.new_zeros(len(here), lifting.outputs, *grid.shape), *channels), dim=1)
+            sight = look(xrays, grid, water_per_mm=self.units.water)
+            return torch.cat((lifting(views[self.levels - 1 - level], sight), *channels), dim=1)
+
+        return self.unet(given, self.finest, self.fade)
+
+
+def _pooled(volume: Tensor, shape: Sequence[int] | Shape) -> Tensor:
+    """Averages of blocks: `(b, c, z, y, x)` to `(b, c, *shape)`, whose sizes divide those of the volume."""
+    factor = volume.shape[2] // shape[0]
+    return volume if factor == 1 else F.avg_pool3d(volume, factor)

@@ -1,0 +1,175 @@
+"""Geometry as JSON beside the views, and from DICOM's positioner attributes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trivox.errors import FormatError, GeometryError
+from trivox.files import read_json, write_json
+from trivox.projection.attenuation import WATER_PER_MM
+from trivox.projection.geometry import Geometry
+
+CONVENTION = (
+    "RAS mm about the isocentre; primary 0 = AP (source anterior), 90 = source on the patient's left, 180 = PA; secondary + = "
+    "detector towards the head; images as seen from the source, rows downwards; line integrals of attenuation, no unit"
+)
+Kind = Literal["line integrals", "silhouettes", "uncalibrated"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ViewRecord(BaseModel):
+    """One view of `geometry.json`; lengths in mm, pixel and offset as (rows, columns)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    primary_degrees: Finite
+    secondary_degrees: Finite = 0.0
+    source_isocentre_mm: Length
+    source_detector_mm: Length
+    pixel_mm: tuple[Length, Length]
+    offset_mm: tuple[Finite, Finite] = (0.0, 0.0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "ViewRecord":
+        if self.source_isocentre_mm >= self.source_detector_mm:
+            raise ValueError(
+                f"the isocentre must lie between source and detector: source_isocentre_mm {self.source_isocentre_mm:g} < "
+                f"source_detector_mm {self.source_detector_mm:g}"
+            )
+        if not -90 < self.secondary_degrees < 90:
+            raise ValueError(f"secondary_degrees {self.secondary_degrees:g} must lie between -90 and 90")
+        return self
+
+
+class GeometryRecord(BaseModel):
+    """Content of `geometry.json`.
+
+    kind: what the images hold: line integrals of attenuation; silhouettes (1 inside, or the length of the ray in the
+    shape); or uncalibrated images, whose scale is not known. isocentre_mm: RAS place in the world of the CT.
+    water_per_mm: attenuation of water that turns line integrals into HU.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    convention: str = CONVENTION
+    kind: Kind = "line integrals"
+    detector: tuple[Count, Count]
+    isocentre_mm: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
+    water_per_mm: Length = WATER_PER_MM
+    views: tuple[ViewRecord, ...]
+
+    @property
+    def geometry(self) -> Geometry:
+        """The views as tensors `(v,)`."""
+        views = self.views
+        return Geometry(
+            primary=torch.tensor([v.primary_degrees for v in views], dtype=torch.float32),
+            secondary=torch.tensor([v.secondary_degrees for v in views], dtype=torch.float32),
+            sod=torch.tensor([v.source_isocentre_mm for v in views], dtype=torch.float32),
+            sdd=torch.tensor([v.source_detector_mm for v in views], dtype=torch.float32),
+            pixel_mm=torch.tensor([v.pixel_mm for v in views], dtype=torch.float32).reshape(-1, 2),
+            offset_mm=torch.tensor([v.offset_mm for v in views], dtype=torch.float32).reshape(-1, 2),
+            detector=self.detector,
+        )
+
+
+def record_of(
+    geometry: Geometry, *, isocentre: Sequence[float] = (0.0, 0.0, 0.0), kind: Kind = "line integrals",
+    water_per_mm: float = WATER_PER_MM,
+) -> GeometryRecord:  # fmt: skip
+    """`geometry` `(v,)` with what else `geometry.json` says; raises `GeometryError` for a batch or an impossible view."""
+    if geometry.batched:
+        raise GeometryError("a geometry file describes one exam; give the geometry of one, not of a batch")
+    columns = (geometry.primary, geometry.secondary, geometry.sod, geometry.sdd, geometry.pixel_mm, geometry.offset_mm)
+    names = tuple(ViewRecord.model_fields)
+    views = [dict(zip(names, row, strict=True)) for row in zip(*(_plain(column) for column in columns), strict=True)]
+    content = {"kind": kind, "detector": geometry.detector, "isocentre_mm": tuple(isocentre), "views": views}
+    return _validated(content | {"water_per_mm": water_per_mm}, "the geometry", GeometryError)
+
+
+def _plain(column: torch.Tensor) -> list[Any]:
+    """Numbers as people write them: float32's 0.1 is 0.1, not 0.10000000149."""
+    values: list[Any] = column.tolist()
+    return [_short(value) if isinstance(value, float) else tuple(map(_short, value)) for value in values]
+
+
+def _short(value: float) -> float:
+    """The shortest decimal that is the same float32."""
+    return float(str(np.float32(value)))
+
+
+def read_record(path: Path) -> GeometryRecord:
+    """Read `geometry.json`; raises `FormatError` in one line if it is missing, incomplete or impossible."""
+    return _validated(read_json(path), str(path), FormatError)
+
+
+def _validated(content: object, where: str, error: type[FormatError] | type[GeometryError]) -> GeometryRecord:
+    try:
+        return GeometryRecord.model_validate(content)
+    except ValidationError as failure:
+        first = failure.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise error(f"{where}: {place and f'{place}: '}{first['msg']}; correct it there") from failure
+
+
+def write_record(path: Path, record: GeometryRecord) -> None:
+    """Write `geometry.json` atomically."""
+    write_json(path, record.model_dump(mode="json"))
+
+
+@dataclass(frozen=True)
+class _Needed:
+    name: str
+    why: str
+
+
+_DICOM = (
+    _Needed("PositionerPrimaryAngle", "how far the tube is turned about the patient"),
+    _Needed("DistanceSourceToDetector", "how far the detector is from the tube"),
+    _Needed("DistanceSourceToPatient", "how far the isocentre is from the tube"),
+    _Needed("ImagerPixelSpacing", "the pixel size on the detector; PixelSpacing may be scaled to the patient"),
+    _Needed("Rows", "the detector"),
+    _Needed("Columns", "the detector"),
+)
+
+
+def geometry_from_dicom(images: Sequence[Any]) -> Geometry:
+    """Geometry `(v,)` of X-ray images from their DICOM headers (pydicom datasets), one a view, supine patient.
+
+    DICOM counts the primary angle of the *detector* from the front, + to the patient's left (PS3.3 C.8.7.5): 0 has the
+    source behind the patient. Hence primary = PositionerPrimaryAngle + 180, wrapped to (-180, 180]; the secondary angle
+    (+ cranial) is the same. Raises `GeometryError` naming the attribute that is missing or impossible.
+    """
+    views = [_dicom_view(image, number) for number, image in enumerate(images, start=1)]
+    detectors = {(int(image.Rows), int(image.Columns)) for image in images}
+    if len(detectors) != 1:
+        raise GeometryError(
+            f"{len(images)} X-ray images have {len(detectors)} sizes; resample them to one detector"
+        )
+    content = {"detector": detectors.pop(), "views": views}
+    return _validated(content, "the DICOM geometry", GeometryError).geometry
+
+
+def _dicom_view(image: Any, number: int) -> dict[str, Any]:
+    for needed in _DICOM:
+        if getattr(image, needed.name, None) is None:
+            raise GeometryError(
+                f"X-ray image {number}: no {needed.name} in its DICOM header, which says {needed.why}; write geometry.json "
+                "by hand"
+            )
+    turned = float(image.PositionerPrimaryAngle) + 180
+    return {
+        "primary_degrees": 180 - (180 - turned) % 360 if math.isfinite(turned) else turned,
+        "secondary_degrees": float(getattr(image, "PositionerSecondaryAngle", None) or 0.0),
+        "source_isocentre_mm": float(image.DistanceSourceToPatient),
+        "source_detector_mm": float(image.DistanceSourceToDetector),
+        "pixel_mm": tuple(float(step) for step in image.ImagerPixelSpacing),
+    }

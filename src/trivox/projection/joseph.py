@@ -1,0 +1,21 @@
+"""Joseph's rule: in every plane, bilinear interpolation between the four voxels about the ray.
+
+Joseph, An improved algorithm for reprojecting rays through pixel images, IEEE Trans Med Imaging 1(3), 1982.
+"""
+
+from trivox.projection.rays import Pencil, Taps
+
+
+def joseph(rays: Pencil) -> Taps:
+    """Four voxels a plane; weights sum to 1."""
+    (p, q), (_, stride_p, stride_q) = rays.places(), rays.strides
+    p, q = p.clamp_(0, rays.last[0]), q.clamp_(0, rays.last[1])  # beyond lie empty voxels only
+    corner = p.int().mul_(stride_p).add_(q.int().mul_(stride_q)).add_(rays.plane_voxels())
+    p, q = p.frac_(), q.frac_()
+    both = p * q
+    p_only, q_only = p.sub_(both), q.sub_(both)
+    neither = 1 - p_only - q_only - both
+    return [
+        (corner, neither), (corner + stride_q, q_only), (corner + stride_p, p_only),
+        (corner + (stride_p + stride_q), both),
+    ]  # fmt: skip

@@ -1,0 +1,46 @@
+"""Products with the projection matrix that are computed as rays are followed; nothing of its size is ever held."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from trivox.projection.geometry import Geometry, Grid
+from trivox.projection.rays import PAD, Rule, padded_shape, pencils
+
+
+class Tracing:
+    """A projection of volumes `(b, z, y, x)` to `(b, v, rows, columns)` and its adjoint, by a rule for reading voxels."""
+
+    def __init__(
+        self, geometry: Geometry, grid: Grid, rule: Rule, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.grid, self.rule = grid, rule
+        self.images = (geometry.views, *geometry.detector)
+        self.parts = [part for rays in pencils(geometry, grid, dtype=dtype, device=device) for part in rays.parts()]
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        """Line integrals of `(b, z, y, x)`."""
+        padded = pad(volumes, PAD * 3).flatten(1)
+        images = volumes.new_zeros(len(volumes), math.prod(self.images))
+        for rays in self.parts:
+            taps = self.rule(rays)
+            shape = taps[0][1].shape
+            total = volumes.new_zeros(len(volumes), *shape)
+            for place, weight in taps:
+                total.addcmul_(padded.index_select(1, place.flatten()).view(-1, *shape), weight)
+            images[:, rays.which] = total.sum(dim=-1) * rays.step
+        return images.view(len(volumes), *self.images)
+
+    def adjoint(self, images: Tensor) -> Tensor:
+        """Back-projection of `(b, v, rows, columns)`."""
+        shape = padded_shape(self.grid)
+        volumes = images.new_zeros(len(images), math.prod(shape))
+        for rays in self.parts:
+            taps = self.rule(rays)
+            values = (images.flatten(1)[:, rays.which] * rays.step)[..., None]
+            for place, weight in taps:
+                volumes.index_add_(1, place.flatten(), (weight * values).flatten(1))
+        inner = (slice(PAD[0], -PAD[1]),) * 3
+        return volumes.view(len(images), *shape)[:, *inner].contiguous()

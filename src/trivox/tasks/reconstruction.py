@@ -1,0 +1,142 @@
+"""Reconstruction: the volume that one to eight X-rays show."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from trivox.config import Recipe
+from trivox.datasets import Dataset, load_dataset, save_dataset
+from trivox.datasets.splits import Split
+from trivox.errors import DataError
+from trivox.learning.losses.reconstruction import ReconstructionCriterion
+from trivox.learning.losses.similarity import psnr, ssim3d
+from trivox.learning.objective import Objective
+from trivox.inference.reconstructing import reconstruction_network
+from trivox.learning.runtime import Runtime, rank, world_size
+from trivox.planning.reconstruction import ReconstructionPlan, read_reconstruction_plan, write_reconstruction_plan
+from trivox.preparation.xray_batches import VolumeTargets, XraySource, coarser, to_window
+from trivox.preparation.xray_store import XrayStore, prepare_exams
+from trivox.tasks.console import Console
+from trivox.tasks.preparing import checked, splits_of
+from trivox.tasks.reconstruction_planning import plan_reconstruction
+from trivox.tasks.task import RunRequest, Task
+
+MOST_VIEWS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedExams:
+    """X-ray exams ready to train on."""
+
+    dataset: Dataset
+    plan: ReconstructionPlan
+    splits: tuple[Split, ...]
+    store: XrayStore
+
+    def volume(self, name: str) -> Tensor:
+        """The CT on the network's grid, `(z, y, x)` HU."""
+        return coarser(torch.from_numpy(self.store.volume(name))[None].float(), self.plan)[0, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class ReconstructionObjective(Objective):
+    """The recipe's loss; validation PSNR and SSIM in the HU window, for each number of views and their mean."""
+
+    criterion: ReconstructionCriterion
+
+    def loss(self, outputs: Any, targets: VolumeTargets) -> Tensor:
+        """Sum of the parts, weighted."""
+        value: Tensor = self.criterion(outputs, targets.volume, targets.xrays)
+        return value
+
+    def count(self, outputs: Any, targets: VolumeTargets) -> Tensor:
+        """For each number of views `(9, 3)`: volumes, and their PSNR and SSIM added up."""
+        finest = (outputs[0] if isinstance(outputs, list) else outputs).float()
+        if finest.shape != targets.volume.shape:  # while training grows: judged on the full grid all the same
+            finest = interpolate(finest, targets.volume.shape[2:], mode="trilinear")
+        found = finest.new_zeros(MOST_VIEWS + 1, 3, dtype=torch.float64 if finest.device.type != "mps" else torch.float32)
+        parts = [torch.ones(len(finest)), psnr(finest, targets.volume), ssim3d(finest, targets.volume)]
+        found[targets.xrays.views] = torch.stack([part.to(found).sum() for part in parts])
+        return found
+
+    def score(self, counts: Tensor) -> dict[str, float]:
+        """PSNR in dB over the whole volume and the HU window (clipped to it), 3-D SSIM; means over numbers of views."""
+        figures: dict[str, float] = {}
+        for views, (volumes, decibels, similarity) in enumerate(counts.tolist()):
+            if volumes:
+                figures[f"validation_psnr/{views} views"] = decibels / volumes
+                figures[f"validation_ssim/{views} views"] = similarity / volumes
+        means = {
+            what: [value for name, value in figures.items() if name.startswith(f"validation_{what}/")]
+            for what in ("psnr", "ssim")
+        }
+        figures |= {f"validation_{what}": sum(values) / max(1, len(values)) for what, values in means.items()}
+        return {**figures, "validation_score": figures["validation_psnr"]}
+
+
+class ReconstructionTask(Task[PreparedExams]):
+    """What training needs to know about X-rays and volumes."""
+
+    recipe = "xray2ct"
+
+    def prepare(self, request: RunRequest, recipe: Recipe, runtime: Runtime, console: Console) -> PreparedExams:
+        """Check, plan, bring CTs and views to the plan's grids."""
+        dataset, out = load_dataset(request.dataset), request.out
+        if dataset.task != "reconstruction":
+            raise DataError(
+                f"{dataset.root}: holds no X-rays with volumes; 'trivox drr CT... --out DIR' makes such a dataset from CTs"
+            )
+        if not dataset.training_cases:
+            raise DataError(f"{dataset.root}: no exam to train on has a ct.nii.gz; render from CTs with 'trivox drr'")
+        checked(dataset, out / "check.json", console)
+        save_dataset(dataset, out / "dataset.json")
+        file = request.plan or out / "plan.json"
+        plan = read_reconstruction_plan(file) if file.exists() else plan_reconstruction(dataset, recipe)
+        write_reconstruction_plan(plan, out / "plan.json")
+        z, y, x = plan.shape
+        console.say(
+            f"plan: {plan.network}, grid {z} x {y} x {x} of {plan.spacing[0]:.3g} mm, X-rays {plan.detector[0]} x "
+            f"{plan.detector[1]} of {plan.pixel_mm:.3g} mm, batch {plan.batch_size}"
+        )
+        store = prepare_exams(
+            dataset, plan, (request.prepared or out) / "prepared", workers=max(1, recipe.workers),
+            progress=lambda names, total: console.track(names, total, "preprocessing"),
+        )  # fmt: skip
+        return PreparedExams(dataset, plan, splits_of(dataset, out), store)
+
+    def network(self, prepared: PreparedExams, recipe: Recipe, names: Sequence[str]) -> nn.Module:
+        """A network that knows the mean of the training volumes."""
+        network = reconstruction_network(prepared.plan)
+        means = (to_window(prepared.volume(name), prepared.plan.window).double() for name in names)
+        network.set_mean((sum(means, start=torch.zeros(prepared.plan.shape, dtype=torch.float64)) / len(names)).float())
+        return network
+
+    def objective(self, prepared: PreparedExams, recipe: Recipe, names: Sequence[str]) -> Objective:
+        """Loss and score; nothing in it depends on the cases."""
+        plan = prepared.plan
+        criterion = ReconstructionCriterion(
+            recipe.reconstruction.loss, window=plan.window, water_per_mm=plan.water_per_mm, grid=plan.grid
+        )
+        return ReconstructionObjective(criterion)
+
+    def source(self, prepared: PreparedExams, recipe: Recipe, names: Sequence[str], *, training: bool) -> XraySource:
+        """Batches of exams; each rank takes every `world_size`-th sample of the global batch."""
+        ranks = world_size()
+        batch = -(-(recipe.batch_size or prepared.plan.batch_size) // ranks) * ranks
+        return XraySource(
+            store=prepared.store, names=names, plan=prepared.plan, options=recipe.reconstruction, seed=recipe.seed,
+            positions=range(rank(), batch, ranks), batch_size=batch, training=training,
+        )  # fmt: skip
+
+    def finish(
+        self, request: RunRequest, recipe: Recipe, prepared: PreparedExams, folders: Mapping[int, Path], console: Console
+    ) -> dict[str, Any]:
+        """Bundle, validation beside the classical ladder, report."""
+        from trivox.tasks.reconstruction_validating import finish_volumes
+
+        return finish_volumes(request, recipe, prepared, folders, console)

@@ -1,0 +1,206 @@
+"""Laws of nearest case, back-projection, FDK, visual hull, and of the ladder that joins them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trivox.errors import DataError, GeometryError
+from trivox.projection import Geometry, Grid, Projector, Xrays, attenuation_of
+from trivox.projection.classical import (
+    backprojection,
+    fdk,
+    fit_affine,
+    half_circle_shares,
+    nearest_by_xrays,
+    visual_hull,
+)
+from trivox.projection.iterative import sirt
+from trivox.projection.ladder import ROWS, Ladder
+
+GRID = Grid((20, 20, 20), (8.0, 8.0, 8.0))
+FINE = GRID.resized((40, 40, 40))
+
+
+def sphere(grid, centre=(0.0, 0.0, 0.0), radius=50.0):
+    return ((grid.points() - torch.tensor(centre)).norm(dim=-1) < radius).float()[None] * 0.02
+
+
+def orbit(angles, offset=0.0, pixel_mm=5.0):
+    geometry = Geometry.orbit(angles, detector=(44, 48), pixel_mm=pixel_mm)
+    geometry.offset_mm[:] = offset
+    return geometry
+
+
+def turns(views, span):
+    return [span * i / views for i in range(views)]
+
+
+def xrays_of(volume, geometry, grid=FINE):
+    return Xrays.of(Projector(geometry, grid).project(volume), geometry)
+
+
+def silhouettes_of(volume, geometry, grid=FINE):
+    found = xrays_of(volume, geometry, grid)
+    return Xrays((found.images > 0).float(), geometry, found.present)
+
+
+# -- nearest, affine fit, back-projection --------------------------------------------------------------------------------
+def test_the_nearest_case_is_found_under_noise():
+    generator = torch.Generator().manual_seed(0)
+    library = torch.rand(6, 2, 5, 7, generator=generator)
+    order = torch.tensor([4, 0, 5])
+    noisy = library[order] + 0.05 * torch.randn(3, 2, 5, 7, generator=generator)
+    assert torch.equal(nearest_by_xrays(noisy, library), order)
+    with pytest.raises(GeometryError, match="library"):
+        nearest_by_xrays(noisy, library[:, :1])
+
+
+def test_affine_fit_is_the_regression_line():
+    rng = np.random.default_rng(0)
+    x = rng.normal(-300, 200, (3, 4, 5))
+    y = 1.7 * x + 40 + rng.normal(0, 30, x.shape)
+    found = fit_affine(map(torch.from_numpy, x), map(torch.from_numpy, y))
+    np.testing.assert_allclose(found, np.polyfit(x.ravel(), y.ravel(), 1), rtol=1e-9)
+    assert fit_affine([torch.ones(4)], [torch.full((4,), 5.0)]) == (0.0, 5.0)
+
+
+def test_back_projection_of_a_uniform_volume_is_uniform():
+    geometry = orbit([0, 60], pixel_mm=8.0)
+    full = torch.full((1, *GRID.shape), 0.02)
+    found = backprojection(xrays_of(full, geometry, GRID), Projector(geometry, GRID))
+    assert torch.allclose(found, full, atol=1e-6)
+
+
+# -- FDK -----------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("views", "span", "bound"), [(180, 360, 0.01), (90, 180, 0.04)])
+def test_fdk_of_a_uniform_sphere(views, span, bound):
+    found = fdk(xrays_of(sphere(FINE), orbit(turns(views, span))), GRID)[0]
+    radius = GRID.points().norm(dim=-1)
+    assert abs(float(found[radius < 38].mean()) / 0.02 - 1) < 0.01
+    assert float(found[radius < 38].std()) / 0.02 < bound
+    assert abs(float(found[radius > 62].mean())) / 0.02 < 0.02
+
+
+def test_fdk_finds_the_place_also_with_a_shifted_detector():
+    ball, angles = sphere(FINE, (25.0, -15.0, 10.0), 24.0), turns(60, 360)
+    plain, shifted = (fdk(xrays_of(ball, orbit(angles, offset)), GRID)[0] for offset in (0.0, 12.5))
+    for found in (plain, shifted):
+        middle = (GRID.points() * found[..., None])[found > 0.01].mean(0) / found[found > 0.01].mean()
+        assert torch.allclose(middle, torch.tensor([25.0, -15.0, 10.0]), atol=1.0)
+    assert float((plain - shifted).norm() / plain.norm()) < 0.2
+
+
+def test_fdk_heeds_only_present_views_in_any_order():
+    xrays = xrays_of(sphere(FINE, (20.0, 0.0, 0.0)), orbit([0, 50, 100, 130]))
+    present = torch.tensor([[True, True, False, True]])
+    expected = fdk(xrays.select([0, 1, 3]), GRID)
+    assert torch.allclose(fdk(Xrays(xrays.images, xrays.geometry, present), GRID), expected)
+    assert torch.allclose(fdk(xrays.select([3, 0, 1]), GRID), expected, atol=1e-7)
+    assert fdk(xrays.select([]), GRID).abs().max() == 0
+
+
+def test_with_few_views_fdk_loses_to_sirt():
+    geometry, truth = orbit(turns(4, 180)), sphere(GRID)
+    xrays = xrays_of(sphere(FINE), geometry)
+    errors = [
+        (found - truth).norm() for found in (fdk(xrays, GRID), sirt(xrays, Projector(geometry, GRID), iterations=20))
+    ]
+    assert errors[0] > 1.5 * errors[1]
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.lists(st.floats(-360, 360), min_size=1, max_size=9))
+def test_shares_of_the_half_circle_add_up(angles):
+    shares = half_circle_shares(torch.tensor(angles))
+    assert math.isclose(float(shares.sum()), math.pi, rel_tol=1e-4)
+    assert shares.min() >= 0
+
+
+@pytest.mark.parametrize(("views", "span"), [(1, 180), (4, 180), (8, 360), (5, 360)])
+def test_even_views_count_the_same(views, span):
+    assert torch.allclose(half_circle_shares(torch.tensor(turns(views, span))), torch.full((views,), math.pi / views))
+
+
+# -- visual hull ---------------------------------------------------------------------------------------------------------
+def test_the_hull_holds_the_shape_and_shrinks_with_views():
+    shape = torch.maximum(sphere(FINE, (20.0, 10.0, 0.0), 30.0), sphere(FINE, (-20.0, 0.0, 15.0), 25.0))
+    inside = torch.nn.functional.max_pool3d(shape, 2) > 0
+    volumes = []
+    for views in (1, 2, 4, 8):
+        hull = visual_hull(silhouettes_of(shape, orbit(turns(views, 180))), GRID)
+        assert bool((hull[inside] > 0).all())
+        volumes.append(int((hull > 0.5).sum()))
+    assert volumes[0] > volumes[1] > volumes[2] >= volumes[3] > 0
+    assert volumes[3] < 1.4 * float((shape > 0).sum()) / 8
+
+
+def test_what_a_view_does_not_show_is_not_denied():
+    shape = sphere(FINE, radius=70.0)
+    narrow = orbit([0.0], pixel_mm=2.0)  # shows the middle alone
+    assert bool((visual_hull(silhouettes_of(shape, narrow), GRID) == 1).all())
+    wide = silhouettes_of(shape, orbit([0.0, 90.0]))
+    absent = wide.without(torch.tensor([[False, True]]))
+    assert torch.equal(visual_hull(absent, GRID), visual_hull(wide.select([0]), GRID))
+    assert bool((visual_hull(wide.select([]), GRID) == 1).all())
+
+
+# -- the ladder ----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def patients():
+    """Five bodies of water with a bubble of air, in HU, and two views of each."""
+    places = [(-30.0, 0.0, 0.0), (0.0, 30.0, 10.0), (0.0, -25.0, -20.0), (20.0, 20.0, 20.0), (15.0, 0.0, 25.0)]
+    bodies = [1000 * ((sphere(GRID, radius=70.0) - sphere(GRID, place, 30.0)) / 0.02 - 1)[0] for place in places]
+    geometry = orbit([0.0, 90.0], pixel_mm=6.0)
+    return bodies, [xrays_of(attenuation_of(body)[None], geometry, GRID) for body in bodies]
+
+
+@pytest.fixture(scope="module")
+def ladder(patients):
+    bodies, xrays = patients
+    return Ladder.fit(iter(bodies[:4]), iter(xrays[:4]), GRID, water_per_mm=0.02, window=(-1024.0, 1476.0))
+
+
+def test_the_ladder_has_its_rows_in_order(ladder, patients):
+    bodies, xrays = patients
+    found = ladder.reconstruct(xrays[4])
+    assert tuple(found) == ROWS
+    assert all(volume.shape == GRID.shape and bool(volume.isfinite().all()) for volume in found.values())
+    error = {name: float((volume - bodies[4]).square().mean().sqrt()) for name, volume in found.items()}
+    assert error["TV"] < error["SIRT"] < error["back-projection (affine fit)"] < error["constant"]
+    assert error["mean training volume"] < error["constant"]
+
+
+def test_the_ladder_learns_from_training_cases_alone(ladder, patients):
+    bodies, xrays = patients
+    known = ladder.reconstruct(xrays[2])
+    assert torch.allclose(known["mean training volume"], torch.stack(bodies[:4]).mean(0), atol=0.01)
+    assert float(known["constant"].std()) == 0
+    assert torch.allclose(known["constant"][0, 0, 0], torch.stack(bodies[:4]).mean(), atol=0.1)
+    assert torch.allclose(known["nearest training case by X-ray"], bodies[2], atol=0.5)
+    unknown = ladder.reconstruct(xrays[4])["nearest training case by X-ray"]
+    assert not torch.allclose(unknown, bodies[4], atol=0.5)
+
+
+def test_a_projector_at_hand_changes_nothing(ladder, patients):
+    xrays = patients[1][4]
+    one, other = ladder.reconstruct(xrays), ladder.reconstruct(xrays, Projector(xrays.geometry, GRID))
+    assert all(torch.equal(one[name], other[name]) for name in ROWS)
+    foreign = ladder.reconstruct(xrays, Projector(orbit([10.0, 80.0]), GRID))
+    assert torch.equal(one["SIRT"], foreign["SIRT"])
+
+
+def test_values_beyond_the_window_do_not_count(patients):
+    bodies, xrays = patients
+    metal = [body.clone() for body in bodies[:2]]
+    metal[0][10, 10, 10] = 30_000
+    found = Ladder.fit(metal, xrays[:2], GRID, water_per_mm=0.02, window=(-1024.0, 1476.0))
+    assert float(found.mean.max()) <= 1476
+
+
+def test_no_training_case_is_an_error():
+    with pytest.raises(DataError, match="at least one training case"):
+        Ladder.fit([], [], GRID, water_per_mm=0.02, window=(-1024.0, 1476.0))
