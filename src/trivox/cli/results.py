@@ -92,8 +92,9 @@ def _reconstruct(
     from trivox.tasks.reconstruction_predicting import predict_exams
 
     records = predict_exams(
-        models, source, out, only=only, overwrite=overwrite, device=device, precision=precision, console=Terminal()
-    )
+        models, source, out, cases=lambda cases: cases if only is None else named(cases, only), overwrite=overwrite,
+        device=device, precision=precision, console=Terminal(),
+    )  # fmt: skip
     failed = [name for name, record in records.items() if "error" in record]
     seconds = sum(record["seconds"] for record in records.values())
     print(f"{len(records) - len(failed)} of {len(records)} volumes in {out}, {seconds:.1f} s (synthetic CT, not acquired)")
@@ -132,8 +133,8 @@ def evaluate(
     """Measure predictions against references, with confidence intervals.
 
     Dice, HD95 and more of each label or region; macro-F1, AUC and more of the classes, if the predictions hold a
-    classes.csv and the classes of the references are known. If the references are CTs (volumes with values below 0, or a
-    dataset of X-rays): PSNR, SSIM, MAE and more; --set window=[-1024,1476] says in which HU.
+    classes.csv and the classes of the references are known. If the references are CTs (volumes that reach below -100 HU, or
+    a dataset of X-rays): PSNR, SSIM, MAE and more; --set window=[-1024,1476] says in which HU.
     """
     from trivox.config import parse_settings
     from trivox.evaluation import choose_convention, evaluate_folders

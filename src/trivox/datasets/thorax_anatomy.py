@@ -91,8 +91,8 @@ def draw_thorax(rng: np.random.Generator, grid: Grid) -> Thorax:
 
 
 def _pose(rng: np.random.Generator) -> Pose:
-    """Up to 7 degrees about each axis, and a shift."""
-    a, b, c = np.radians(rng.uniform(-7, 7, 3))
+    """A few degrees about each axis, and a shift."""
+    a, b, c = np.radians(rng.uniform(-1, 1, 3) * (8, 5, 8))
     about_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
     about_y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
     about_z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
@@ -118,7 +118,7 @@ def _paint_trunk(canvas: Canvas, body: _Body, rng: np.random.Generator) -> None:
     u, v = canvas.x / (np.float32(body.width) * girth), canvas.y / (np.float32(body.depth) * girth)
     u *= u
     v *= v
-    radius = np.sqrt(np.maximum(u + v - np.float32(body.squareness) * u * v, 0))
+    radius = np.sqrt(u + v - np.float32(body.squareness) * np.minimum(u, 1) * np.minimum(v, 1))  # Fernandez-Guasti 1992
     outside = (radius - 1) * np.float32(body.depth)
     canvas.paint(EVERYWHERE, canvas.soft(outside.copy()), -100 + 8 * _smooth(rng, canvas), FAT)
     if body.female:
@@ -126,7 +126,7 @@ def _paint_trunk(canvas: Canvas, body: _Body, rng: np.random.Generator) -> None:
     canvas.paint(EVERYWHERE, canvas.soft(outside + np.float32(body.fat)), 50 + 8 * _smooth(rng, canvas), SOFT)
     for side in (-1, 1):  # shoulders of the raised arms, and the long muscles beside the spine
         for place, radii in (
-            ((side * 0.72 * body.width, -8.0, 150.0), (38, 42, 60)),
+            ((side * 0.68 * body.width, -8.0, 150.0), (35, 42, 60)),
             ((side * 26.0, -body.cage[1] - 4, 0.0), (26, 20, 400)),
         ):
             box, share = canvas.ellipsoid(place, radii)
@@ -248,7 +248,7 @@ def _paint_front_bones(canvas: Canvas, body: _Body, rng: np.random.Generator) ->
     canvas.paint(box, share, 280 * bone, BONE)
     for side in (-1, 1):
         inner = np.array([side * 18.0, 0.72 * depth, 98.0])
-        outer = np.array([side * 0.8 * body.width, -4.0, rng.uniform(120, 145)])
+        outer = np.array([side * 0.74 * body.width, -4.0, rng.uniform(120, 145)])
         box, share = canvas.tube(inner, outer, 6.0)
         canvas.paint(box, share, 480 * bone, BONE)
         box, share = canvas.ellipsoid(outer + (side * 6, -2, 22), (20, 20, 22))

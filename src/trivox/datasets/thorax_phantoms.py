@@ -25,7 +25,7 @@ from trivox.projection.noise import add_noise
 
 ANGLES = (0.0, 90.0, 45.0, 135.0, 22.5, 112.5, 67.5, 157.5)
 """Eight views, ordered so that the first 2, 4 and 8 are evenly spaced over 180 degrees."""
-BODY_RADIUS_MM = 168.0
+BODY_RADIUS_MM = 176.0
 """No phantom reaches further from its long axis; posed and with shoulders."""
 Positive = Annotated[float, Field(gt=0)]
 

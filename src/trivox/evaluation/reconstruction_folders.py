@@ -11,6 +11,8 @@ from trivox.evaluation.reconstruction import WINDOW, Row, Window, evaluate_recon
 from trivox.evaluation.reconstruction_summary import collect_reconstructions
 from trivox.volumes import read_volume
 
+SURELY_HU = -100
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -21,13 +23,13 @@ class Reference:
 
 
 def is_reconstruction(references: Path) -> bool:
-    """Whether references are CTs: a dataset of X-rays, or volumes with values below 0, which no label map has."""
+    """Whether references are CTs: a dataset of X-rays, or volumes that reach below -100 HU, as air does and no label."""
     from trivox.datasets import xray_layout
 
     if xray_layout.matches(references):
         return True
     first = next(iter(_volumes(references).values()), None)
-    return first is not None and bool((read_volume(first).array < 0).any())
+    return first is not None and bool((read_volume(first).array < SURELY_HU).any())
 
 
 def chosen_window(settings: Mapping[str, Any]) -> Window:

@@ -39,8 +39,9 @@ class Tracing:
         volumes = images.new_zeros(len(images), math.prod(shape))
         for rays in self.parts:
             taps = self.rule(rays)
-            values = (images.flatten(1)[:, rays.which] * rays.step)[..., None]
-            for place, weight in taps:
-                volumes.index_add_(1, place.flatten(), (weight * values).flatten(1))
+            for image, voxels in zip(images.flatten(1), volumes, strict=True):  # along rows index_add is 20 times slower
+                value = (image[rays.which] * rays.step)[:, None]
+                for place, weight in taps:
+                    voxels.index_add_(0, place.flatten(), (weight * value).flatten())
         inner = (slice(PAD[0], -PAD[1]),) * 3
         return volumes.view(len(images), *shape)[:, *inner].contiguous()

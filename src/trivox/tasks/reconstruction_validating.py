@@ -22,6 +22,7 @@ from trivox.projection.grids import placed
 from trivox.projection.ladder import Ladder
 from trivox.tasks.console import Console
 from trivox.tasks.reconstruction import PreparedExams
+from trivox.tasks.reporting import report_run
 from trivox.tasks.task import RunRequest
 from trivox.volumes import Array, write_volume
 
@@ -64,6 +65,7 @@ def finish_volumes(
     write_reconstruction_bundle(
         request.out / "bundle", plan=prepared.plan, weights=weights, views=recipe.reconstruction.view_counts, training=summary
     )
+    report_run(request.out, console=console, log_folder=next(iter(folders.values())))
     return metrics
 
 

@@ -14,8 +14,10 @@ from trivox.inference.postprocess import Postprocessing
 from trivox.learning.tracking import read_records
 from trivox.planning.plan import Plan, read_plan
 from trivox.planning.planner import describe_plan
+from trivox.planning.reconstruction import read_reconstruction_plan
 from trivox.tasks.console import Console
 from trivox.tasks.picturing import picture_cases
+from trivox.tasks.reconstruction_picturing import picture_exams
 from trivox.version import __version__
 
 
@@ -27,15 +29,33 @@ def report_run(run: Path, *, console: Console, log_folder: Path | None = None, o
     metrics_file = run / "validation" / "metrics.json"
     if not metrics_file.exists():
         raise BundleError(f"{run}: no validation/metrics.json; finish the training (--resume) first")
-    metrics, plan = read_metrics(metrics_file), read_plan(run / "plan.json")
+    metrics = read_metrics(metrics_file)
     folder = log_folder or next((f for f in (run, run / "fold0") if (f / "metrics.jsonl").exists()), run)
     records = [r for r in read_records(folder / "metrics.jsonl") if r.get("kind") == "epoch"]
     recipe = read_recipe(read_json(run / "recipe.json")).model_dump(mode="json")
     target = out or run / "report.html"
+    if is_reconstruction_metrics(metrics):
+        return _report_volumes(run, metrics, recipe, records, target, console)
+    plan = read_plan(run / "plan.json")
     pictures = picture_cases(run, plan, metrics, report=target, console=console)
     write_report(
         target, title=f"{plan.dataset}: {plan.task}", metrics=metrics, plan=_plan_facts(plan), recipe=recipe,
         records=records, pictures=pictures.cases, surfaces=pictures.surfaces, warnings=_warnings(run, metrics),
+        facts=_facts(recipe, records, metrics),
+    )  # fmt: skip
+    console.say(f"report: {target}")
+    return target
+
+
+def _report_volumes(
+    run: Path, metrics: dict[str, Any], recipe: dict[str, Any], records: list[dict[str, Any]], target: Path, console: Console
+) -> Path:
+    """The report of a run whose answers are volumes."""
+    plan = read_reconstruction_plan(run / "plan.json")
+    write_report(
+        target, title=f"{plan.dataset}: {plan.task} (synthetic CT, not acquired)", metrics=metrics,
+        plan=plan.model_dump(mode="json", exclude={"format_version"}), recipe=recipe, records=records,
+        pictures=picture_exams(run, metrics, console=console), warnings=_warnings(run, metrics),
         facts=_facts(recipe, records, metrics),
     )  # fmt: skip
     console.say(f"report: {target}")
