@@ -75,7 +75,7 @@ def train(steps: int, batch: int, seed: int) -> Segmenter:
         optimizer.step()
         schedule.step()
         if step % 100 == 0 or step == steps - 1:
-            print(f"step {step:5d}  loss {float(loss):.4f}  {time.process_time():.0f} CPU-s", flush=True)
+            print(f"step {step:5d}  loss {float(loss.detach()):.4f}  {time.process_time():.0f} CPU-s", flush=True)
     return model
 
 

@@ -298,6 +298,8 @@ class Recipe(BaseModel):
             raise ValueError(f"target_weights do not reach {', '.join(sorted(unweighted))}; take these terms out")
         if self.final_weights == "average" and self.keep_best < 2:
             raise ValueError("an average needs several checkpoints; set keep_best to 2 or more")
+        if self.reconstruction.adversarial > 0 and self.final_weights != "latest":
+            raise ValueError("the best checkpoints by PSNR come before the adversarial part; set final_weights=latest")
         if self.patch_size is not None and (len(self.patch_size) not in (2, 3) or min(self.patch_size) < 1):
             raise ValueError(f"patch_size needs two or three positive sizes, got {self.patch_size}")
         return self

@@ -99,11 +99,11 @@ def test_a_failing_case_is_named_and_the_others_finish(phantoms, plan, tmp_path,
 
 
 def test_a_full_disk_is_reported_and_a_later_run_completes(phantoms, plan, tmp_path, monkeypatch):
-    def full(self, path, array):
+    def full(path, array):
         raise ResourceError(f"{path}: cannot be written (No space left on device); check the free disk space")
 
     with monkeypatch.context() as patched:
-        patched.setattr("trivox.preparation.store.Store._write_array", full)
+        patched.setattr("trivox.preparation.store.write_array", full)
         with pytest.raises(DataError, match=r"4 of 4 cases failed.*No space left.*and 1 more"):
             preprocess(phantoms, plan, tmp_path / "store")
     store = preprocess(phantoms, plan, tmp_path / "store")
@@ -128,15 +128,15 @@ from pathlib import Path
 from trivox.datasets import load_dataset
 from trivox.planning.plan import read_plan
 from trivox.preparation import preprocess as room
-from trivox.preparation.store import Store
+from trivox.preparation import store
 
-real = Store._write_array
-def slow(self, path, array):  # half of the file is there for a while: where the parent kills
+real = store.write_array
+def slow(path, array):  # half of the file is there for a while: where the parent kills
     path.with_name(".tmp-0-" + path.name).write_bytes(b"half")
     os.write(1, b"writing\\n")  # in one piece: two threads write
     time.sleep(0.05)
-    real(self, path, array)
-Store._write_array = slow
+    real(path, array)
+store.write_array = slow
 room.preprocess(load_dataset(Path(sys.argv[1])), read_plan(Path(sys.argv[2])), Path(sys.argv[3]), workers=2)
 """
 

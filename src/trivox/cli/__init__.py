@@ -25,7 +25,7 @@ importers.command("nnunet")(learning.import_nnunet)
 importers.command("brats")(data.import_brats)
 importers.command("class-folders")(data.import_class_folders)
 for verb in (
-    data.check, data.plan, data.preprocess, learning.train, learning.pretrain, results.predict, results.evaluate,
+    data.check, data.plan, data.preprocess, data.drr, learning.train, learning.pretrain, results.predict, results.evaluate,
     results.rank, results.report, results.explain, results.info, results.doctor, deploying.package, learning.demo,
 ):  # fmt: skip
     app.command()(verb)

@@ -19,6 +19,7 @@ from trivox.cli.options import (
     RecipeName,
     Settings,
     Terminal,
+    angles,
     named_values,
     overrides,
     recipe_name,
@@ -79,6 +80,39 @@ def import_class_folders(
         if count:
             print(f"note: {count} {what}")
     print(f"next: trivox check {out}; for nnU-Net, copy splits_final.json to its preprocessed folder before training")
+
+
+def drr(
+    scans: Annotated[
+        list[Path], typer.Argument(help="CTs (NIfTI, NRRD, MetaImage, DICOM folder), or folders of them", metavar="CT...")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="folder of the X-ray dataset")],
+    views: Annotated[str, typer.Option("--views", help="degrees: 0 AP, 90 source on the left, 180 PA")] = "0,90",
+    detector: Annotated[int, typer.Option("--detector", min=1, max=4096, help="pixels along an edge")] = 256,
+    pixel: Annotated[float | None, typer.Option("--pixel", help="mm; default: each patient fits")] = None,
+    sod: Annotated[float, typer.Option("--sod", help="mm from the source to the isocentre")] = 850.0,
+    sdd: Annotated[float, typer.Option("--sdd", help="mm from the source to the detector")] = 1020.0,
+    secondary: Annotated[str, typer.Option("--secondary", help="degrees, + cranial; one, or one a view")] = "0",
+    noise: Annotated[float | None, typer.Option("--noise", help="photons a pixel, such as 1e5; default: none")] = None,
+    isocentre: Annotated[
+        tuple[float, float, float] | None, typer.Option("--isocentre", help="RAS mm, x y z; default: the CT's middle")
+    ] = None,
+    view_format: Annotated[str, typer.Option("--format", help="of the views: npz or nifti")] = "npz",
+    seed: Annotated[int, typer.Option("--seed", help="of the noise")] = 0,
+) -> None:
+    """Render X-rays of CTs: line integrals, their geometry and a preview, as a dataset to train and predict on."""
+    from trivox.tasks.rendering import DrrRequest, render_exams
+
+    if view_format not in ("npz", "nifti"):
+        raise typer.BadParameter(f"--format {view_format}: choose npz or nifti")
+    request = DrrRequest(
+        tuple(scans), out, angles=angles(views, "--views"), secondary=angles(secondary, "--secondary"),
+        detector=detector, pixel_mm=pixel, sod=sod, sdd=sdd, photons=noise, isocentre=isocentre,
+        view_format=view_format, seed=seed,  # type: ignore[arg-type]
+    )  # fmt: skip
+    done = render_exams(request, Terminal())
+    print(f"{len(done)} exams of {len(request.angles)} views in {out}; each has a preview.png")
+    print(f"next: trivox check {out}")
 
 
 def check(

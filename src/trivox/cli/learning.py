@@ -118,7 +118,7 @@ def import_nnunet(
 
 
 def demo(
-    what: Annotated[str, typer.Argument(help="segmentation, brats or multitask")] = "segmentation",
+    what: Annotated[str, typer.Argument(help="segmentation, brats, multitask or reconstruction")] = "segmentation",
     out: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path("runs/demo"),
     minutes: Annotated[float, typer.Option("--minutes", help="of training")] = 2.0,
     data: Annotated[Path | None, typer.Option("--data", help="a dataset to use instead of generated phantoms")] = None,

@@ -91,6 +91,14 @@ def numbers(text: str) -> list[float]:
     return numbers
 
 
+def angles(text: str, option: str) -> tuple[float, ...]:
+    """`"0,90,-30"` as degrees."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} {text}: give degrees with commas between, for example 0,90") from error
+
+
 def named_values(pairs: Iterable[str]) -> dict[str, int]:
     """`["pancreas=1", "lesion=2"]` as values by name."""
     found: dict[str, int] = {}

@@ -24,7 +24,7 @@ def check_dataset(dataset: Dataset, *, workers: int = 2, progress: Progress | No
     """
     seen: list[Examination] = []
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for case in pool.map(lambda case: examine(case, dataset.channels, dataset.labels), dataset.cases):
+        for case in pool.map(_looking_at(dataset), dataset.cases):
             seen.append(case)
             if progress:
                 progress(len(seen), len(dataset.cases))
@@ -35,6 +35,15 @@ def check_dataset(dataset: Dataset, *, workers: int = 2, progress: Progress | No
     for compare in (_duplicates, _orientations, _spacings):
         findings += compare(seen)
     return Report(findings=tuple(sorted(findings, key=lambda f: f.severity != "error")), checked_cases=len(seen))
+
+
+def _looking_at(dataset: Dataset) -> Callable[[Case], Examination]:
+    """How a case of the dataset is examined."""
+    if dataset.task == "reconstruction":
+        from trivox.datasets.xray_checks import examine_exam  # needs torch, which other checks do without
+
+        return examine_exam
+    return lambda case: examine(case, dataset.channels, dataset.labels)
 
 
 def _unpaired(dataset: Dataset) -> Iterator[Finding]:
@@ -54,12 +63,14 @@ def _unpaired(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _count(dataset: Dataset) -> Iterator[Finding]:
-    count = sum(case.label is not None for case in dataset.training_cases)
-    if dataset.labels is None or count >= 5:
+    learnt = dataset.task == "reconstruction"
+    count = len(dataset.training_cases) if learnt else sum(case.label is not None for case in dataset.training_cases)
+    if (dataset.labels is None and not learnt) or count >= 5:
         return
-    severity = error if count < 2 else warning
-    yield severity("too-few-cases", "", f"{count} labelled training cases; cross-validation needs 2, sensible results "
-                   "many more", "add labelled cases")  # fmt: skip
+    severity = warning if count >= 2 or learnt else error  # an exam without CT can be predicted on
+    what = "training cases with a CT" if learnt else "labelled training cases"
+    yield severity("too-few-cases", "", f"{count} {what}; cross-validation needs 2, sensible results many more",
+                   f"add {'cases with a CT' if learnt else 'labelled cases'}")  # fmt: skip
 
 
 def _patients(dataset: Dataset) -> Iterator[Finding]:

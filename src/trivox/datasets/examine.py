@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from trivox.datasets.listing import present_values
 from trivox.errors import LabelError
 from trivox.volumes import Array, Spacing, Volume, read_header, read_labels, read_volume
 from trivox.volumes.geometry import canonical_orientation, describe_mismatch
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -32,22 +35,23 @@ class Examination:
 def examine(case: Case, channels: tuple[str, ...], labels: LabelScheme | None) -> Examination:
     """Read all files of `case` and note what is wrong; never raises, so that one bad case does not stop a check."""
     seen = Examination(case)
-    images = [_read(file, read_volume, seen) for file in case.images]
+    images = [read_noting(file, read_volume, seen) for file in case.images]
     readable = [image for image in images if image is not None]
     if readable:
         seen.spacing, seen.orientation = _canonical_grid(readable[0])
         seen.findings += _image_findings(case, images, readable)
     if len(readable) == len(images):
         seen.findings += _channel_findings(case, readable, channels)
-        seen.digest = _digest(readable)
+        seen.digest = digest_of(readable)
     if case.label is not None:
-        label = _read(case.label, read_labels, seen)
+        label = read_noting(case.label, read_labels, seen)
         if label is not None:
             _examine_label(seen, label, readable, labels)
     return seen
 
 
-def _read(file: Path, reader: Callable[[Path], Volume], seen: Examination) -> Volume | None:
+def read_noting(file: Path, reader: Callable[[Path], T], seen: Examination) -> T | None:
+    """What `reader` makes of a file; None, with a finding in `seen`, where it is missing, empty or damaged."""
     name = seen.case.name
     if not file.exists():
         seen.findings.append(error("missing-file", name, f"{file} does not exist", "restore it or remove the case"))
@@ -112,7 +116,7 @@ def _channel_findings(case: Case, images: list[Volume], channels: tuple[str, ...
                     f"{len(channels)} {list(channels)}", "add or remove files, or rename the channels")  # fmt: skip
 
 
-def _digest(images: list[Volume]) -> str:
+def digest_of(images: list[Volume]) -> str:
     """Hash of shape and decoded voxels, as float32 so that the file format does not matter."""
     content = blake2b(digest_size=16)
     for image in images:
@@ -123,7 +127,7 @@ def _digest(images: list[Volume]) -> str:
 
 def _examine_label(seen: Examination, label: Volume, images: list[Volume], labels: LabelScheme | None) -> None:
     case, counts = seen.case, present_values(label.array)
-    seen.values, seen.label_digest = frozenset(counts), _digest([label])
+    seen.values, seen.label_digest = frozenset(counts), digest_of([label])
     if images:
         mismatch = describe_mismatch(images[0].shape, images[0].affine, label.shape, label.affine)
         if mismatch:

@@ -151,7 +151,9 @@ def on_one_grid(prediction: Volume, reference: Volume, *, window: Window, isocen
     grid = grid_of(prediction, isocentre=isocentre)
     ours = reorient(prediction, canonical_orientation(prediction.affine)).array[0].astype(np.float32, copy=False)
     theirs = on_grid(reference, grid, isocentre=isocentre)
-    ceiling = None if _same_grid(reference, grid, isocentre) else ceiling_db(reference, grid, window, isocentre=isocentre)
+    ceiling = (
+        None if _same_grid(reference, grid, isocentre) else ceiling_db(reference, grid, window, isocentre=isocentre)
+    )
     return Pair(ours, theirs, grid, ceiling)
 
 
@@ -194,4 +196,3 @@ def _same_grid(volume: Volume, grid: Grid, isocentre: Point) -> bool:
         return False
     near = np.allclose([*own.spacing, *own.centre_mm], [*grid.spacing, *grid.centre_mm], atol=1e-2)
     return own.shape == grid.shape and bool(near)
-

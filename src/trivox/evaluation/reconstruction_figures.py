@@ -44,7 +44,9 @@ def reconstruction_figure(
     """
     from matplotlib.figure import Figure
 
-    extents = [(prediction.shape[p.columns] * spacing[p.columns], prediction.shape[p.rows] * spacing[p.rows]) for p in PLANES]
+    extents = [
+        (prediction.shape[p.columns] * spacing[p.columns], prediction.shape[p.rows] * spacing[p.rows]) for p in PLANES
+    ]
     scale = min((WIDTH - LEFT - RIGHT - 2 * GAP) / sum(w for w, _ in extents), TALLEST / max(h for _, h in extents))
     tall = max(h for _, h in extents) * scale
     views = [] if xrays is None else [v for v in range(xrays.views) if bool(xrays.present[0, v])]

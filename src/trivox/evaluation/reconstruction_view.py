@@ -73,7 +73,9 @@ def _table(section: Metrics) -> dict[str, Any]:
         for row in section["rows"]
     ]  # fmt: skip
     columns = [
-        column for column in COLUMNS if any((row["summary"].get(column[0]) or {}).get("mean") is not None for row in rows)
+        column
+        for column in COLUMNS
+        if any((row["summary"].get(column[0]) or {}).get("mean") is not None for row in rows)
     ]
     return {"views": section["views"], "rows": rows, "columns": columns}
 
@@ -86,7 +88,9 @@ def _by_views(sections: list[Metrics]) -> dict[str, Any] | None:
     scores = [{row["name"]: row["summary"][COMPARED] for row in section["rows"]} for section in sections]
     return {
         "views": [section["views"] for section in sections],
-        "rows": [{"name": name, "ours": name in OURS, "scores": [found.get(name, {}) for found in scores]} for name in names],
+        "rows": [
+            {"name": name, "ours": name in OURS, "scores": [found.get(name, {}) for found in scores]} for name in names
+        ],
     }
 
 

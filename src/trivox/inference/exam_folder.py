@@ -79,11 +79,12 @@ def _earlier(out: Path, about: Record) -> dict[str, Record]:
     """Records that an earlier call with the same model left."""
     file = out / "predictions.json"
     content = read_json(file) if file.exists() else None
-    same = isinstance(content, dict) and all(content.get(key) == value for key, value in about.items())
-    return dict(content["cases"]) if same and isinstance(content, dict) else {}
+    if not isinstance(content, dict) or any(content.get(key) != value for key, value in about.items()):
+        return {}
+    return dict(content["cases"])
 
 
 def _done(record: Record | None, case: Case, out: Path) -> bool:
     if record is None or "error" in record or record["inputs"] != _inputs(case):
         return False
-    return (out / record["output"]).exists()
+    return bool((out / record["output"]).exists())

@@ -37,6 +37,13 @@ class Objective(ABC):
         """More numbers for the record of an epoch."""
         return {}
 
+    def state(self) -> dict[str, Any]:
+        """What resuming needs beside `module`: tensors and plain values, for the checkpoint."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Continue from `state`."""
+
     def remarks(self, figures: dict[str, float]) -> list[str]:
         """Warnings about the figures of an epoch, for the log."""
         return []

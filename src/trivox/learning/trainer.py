@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trivox.config import Recipe
 from trivox.errors import BundleError, InterruptedTrainingError, RecipeError, TrivoxError
@@ -99,6 +99,7 @@ class Trainer:
         if found.optimizer is not None:
             self.optimizer.load_state_dict(found.optimizer["optimizer"])
             self.scaler.load_state_dict(found.optimizer["scaler"])
+            self.objective.restore(found.optimizer.get("objective", {}))
         self.log.forget_after(self.progress.step)
         return True
 
@@ -106,7 +107,10 @@ class Trainer:
         """Write `checkpoints/latest`: the model, and all that resuming needs."""
         self._last_save = time.monotonic()
         if rank() == 0:
-            optimizer = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+            optimizer = {
+                "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
+                "objective": self.objective.state(),
+            }  # fmt: skip
             save_checkpoint(
                 self.folder / "checkpoints" / "latest", self.model, self._state(), optimizer,
                 raw=self.network if self.average else None, objective=self.objective.module,

@@ -107,7 +107,7 @@ class Geometry:
         return self.primary.ndim == 2
 
     def _map(self, change: Any) -> "Geometry":
-        tensors = {f.name: change(getattr(self, f.name)) for f in fields(self) if f.name != "detector"}
+        tensors: dict[str, Any] = {f.name: change(getattr(self, f.name)) for f in fields(self) if f.name != "detector"}
         return replace(self, **tensors)
 
     def to(self, target: torch.device | torch.dtype) -> "Geometry":
@@ -130,7 +130,7 @@ class Geometry:
         first = exams[0]
         if any((g.views, g.detector) != (first.views, first.detector) for g in exams):
             raise GeometryError("exams of a batch need equal numbers of views and equal detectors")
-        tensors = {
+        tensors: dict[str, Any] = {
             f.name: torch.stack([getattr(g, f.name) for g in exams]) for f in fields(first) if f.name != "detector"
         }
         return replace(first, **tensors)

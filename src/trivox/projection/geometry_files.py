@@ -117,7 +117,8 @@ def _validated(content: object, where: str, error: type[FormatError] | type[Geom
     except ValidationError as failure:
         first = failure.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise error(f"{where}: {place and f'{place}: '}{first['msg']}; correct it there") from failure
+        what = first["msg"].removeprefix("Value error, ")
+        raise error(f"{where}: {place and f'{place}: '}{what}; correct it there") from failure
 
 
 def write_record(path: Path, record: GeometryRecord) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 from trivox.datasets import PhantomSettings, load_dataset, load_inputs, write_phantoms
 from trivox.datasets.brain_phantoms import BrainPhantomSettings, write_brain_phantoms
 from trivox.datasets.pancreas_phantoms import PancreasPhantomSettings, write_pancreas_phantoms
+from trivox.datasets.thorax_phantoms import ThoraxSettings, write_thoraxes
 from trivox.errors import RecipeError
 from trivox.evaluation import evaluate_folders
+from trivox.evaluation.reconstruction_folders import evaluate_reconstructions
 from trivox.files import read_json, write_json
 from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
 from trivox.tasks.console import Console
+from trivox.tasks.reconstruction_predicting import predict_exams
 from trivox.tasks.reporting import headline
 from trivox.tasks.task import RunRequest
 from trivox.tasks.training import train
@@ -22,6 +25,7 @@ from trivox.tasks.training import train
 PHANTOMS = PhantomSettings(cases=30, test_cases=6, shape=(32, 64, 64), channels=2)
 BRAINS = BrainPhantomSettings(cases=30, test_cases=6, shape=(48, 60, 52))
 ABDOMENS = PancreasPhantomSettings(cases=75, test_cases=15, shape=(24, 48, 48))
+THORAXES = ThoraxSettings(cases=120, test_cases=20, size=64)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ DEMOS = {
     "multitask": Demo(
         "abdomens", partial(write_pancreas_phantoms, settings=ABDOMENS),
         f"{ABDOMENS.cases} abdominal CTs whose lesions have one of three textures (drawn, no patients)", None, "multitask",
+    ),
+    "reconstruction": Demo(
+        "thoraxes", partial(write_thoraxes, settings=THORAXES),
+        f"{THORAXES.cases} chests with eight X-rays each (drawn, no patients)", None, "reconstruction",
     ),
 }  # fmt: skip
 
@@ -99,7 +107,8 @@ def run_demo(
     request = RunRequest(source, run, preset, dials, task=task, device=device, named=recipe)
     metrics = _train(request, console)
     console.say(f"validation {headline(metrics)}")
-    _predict_unseen(source, run, out, device, console)
+    metrics = (_reconstruct_unseen if task == "reconstruction" else _predict_unseen)(source, run, out, device, console)
+    write_json(out / "metrics.json", metrics)
     console.say(f"open {run / 'report.html'} in a browser; the model is {run / 'bundle'}")
 
 
@@ -114,7 +123,23 @@ def _train(request: RunRequest, console: Console) -> dict[str, Any]:
     return train(replace(request, overrides={}, resume=True) if resume else request, console=console)
 
 
-def _predict_unseen(source: Path, run: Path, out: Path, device: str, console: Console) -> None:
+def _reconstruct_unseen(source: Path, run: Path, out: Path, device: str, console: Console) -> dict[str, Any]:
+    """Reconstruct the declared test cases, or the fold's validation cases, from their files."""
+    test = {case.name for case in load_dataset(source).cases if case.split == "test" and case.volume is not None}
+    held_out = test or {
+        path.name.removesuffix(".nii.gz") for path in (run / "validation" / "predictions").glob("*.nii.gz")
+    }
+    predictions = out / "predictions"
+    predict_exams(
+        [run], source, predictions, cases=lambda cases: [case for case in cases if case.name in held_out], device=device,
+        console=console,
+    )  # fmt: skip
+    metrics = evaluate_reconstructions(predictions, source)
+    console.say(f"{'test' if test else 'validation (from files)'} {headline(metrics)}")
+    return metrics
+
+
+def _predict_unseen(source: Path, run: Path, out: Path, device: str, console: Console) -> dict[str, Any]:
     """Predict from files, as with any other data: the declared test cases, or the fold's validation cases."""
     dataset = load_dataset(source)
     test = {case.name for case in dataset.cases if case.split == "test" and case.label is not None}
@@ -129,5 +154,5 @@ def _predict_unseen(source: Path, run: Path, out: Path, device: str, console: Co
         progress=lambda items, total: console.track(items, total, "predicting"),
     )  # fmt: skip
     metrics = evaluate_folders(predictions, source)
-    write_json(out / "metrics.json", metrics)
     console.say(f"{'test' if test else 'validation (from files)'} {headline(metrics)}")
+    return metrics

@@ -1,7 +1,7 @@
 """Reconstruction: the volume that one to eight X-rays show."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from trivox.config import Recipe
+from trivox.config import Recipe, ReconstructionOptions
 from trivox.datasets import Dataset, load_dataset, save_dataset
 from trivox.datasets.splits import Split
 from trivox.errors import DataError
-from trivox.learning.losses.reconstruction import ReconstructionCriterion
+from trivox.learning.losses.adversarial import Critic, PsnrBudget, ramp
+from trivox.learning.losses.reconstruction import ReconstructionCriterion, at_size_of
 from trivox.learning.losses.similarity import psnr, ssim3d
 from trivox.learning.objective import Objective
 from trivox.inference.reconstructing import reconstruction_network
@@ -40,19 +41,68 @@ class PreparedExams:
 
     def volume(self, name: str) -> Tensor:
         """The CT on the network's grid, `(z, y, x)` HU."""
-        return coarser(torch.from_numpy(self.store.volume(name))[None].float(), self.plan)[0, 0]
+        volume: Tensor = coarser(torch.from_numpy(self.store.volume(name))[None].float(), self.plan)[0, 0]
+        return volume
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ReconstructionObjective(Objective):
-    """The recipe's loss; validation PSNR and SSIM in the HU window, for each number of views and their mean."""
+    """The recipe's loss; validation PSNR and SSIM in the HU window, for each number of views and their mean.
+
+    With `options.adversarial` a critic learns beside the network in the last part of training, within a budget of PSNR.
+    """
 
     criterion: ReconstructionCriterion
+    options: ReconstructionOptions
+    critic: Critic | None = field(default=None, init=False)
+    adversarial_weight: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.budget = PsnrBudget(self.options.psnr_budget)
+        self._kept: dict[str, Any] | None = None
+
+    def begin(self, spent: float, epoch: int) -> None:
+        """The weight of the adversarial loss."""
+        wanted = ramp(spent, share=self.options.adversarial_share, weight=self.options.adversarial)
+        self.adversarial_weight = self.budget.allowed(wanted)
 
     def loss(self, outputs: Any, targets: VolumeTargets) -> Tensor:
-        """Sum of the parts, weighted."""
-        value: Tensor = self.criterion(outputs, targets.volume, targets.xrays)
-        return value
+        """Sum of the parts, weighted; in training the critic learns from the same volumes."""
+        value: Tensor = self.criterion.to(targets.volume.device)(outputs, targets.volume, targets.xrays)
+        if not self.adversarial_weight or not torch.is_grad_enabled():
+            return value
+        self.critic = self.critic or self._new_critic(targets.volume.device)
+        fake = outputs[0] if isinstance(outputs, list) else outputs
+        real = at_size_of(fake, targets.volume)
+        self.critic.learn(real, fake)
+        return value + self.adversarial_weight * self.critic.judge(fake, real)
+
+    def figures(self) -> dict[str, float]:
+        """The weight of the adversarial loss, where there is one."""
+        return {"adversarial_weight": self.adversarial_weight} if self.options.adversarial else {}
+
+    def remarks(self, figures: dict[str, float]) -> list[str]:
+        """A line once the adversarial part has cost too much."""
+        if not self.options.adversarial or "validation_psnr" not in figures:
+            return []
+        found = self.budget.check(figures["validation_psnr"], running=self.adversarial_weight > 0)
+        return [] if found is None else [found]
+
+    def state(self) -> dict[str, Any]:
+        """Critic and budget."""
+        return {"budget": self.budget.state(), "critic": self._kept if self.critic is None else self.critic.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `state`."""
+        if "budget" in state:
+            self.budget.restore(state["budget"])
+        self._kept = state.get("critic")  # where it computes is known with the first volumes
+
+    def _new_critic(self, device: torch.device) -> Critic:
+        critic = Critic(device=device)
+        if self._kept is not None:
+            critic.load_state_dict(self._kept)
+        return critic
 
     def count(self, outputs: Any, targets: VolumeTargets) -> Tensor:
         """For each number of views `(9, 3)`: volumes, and their PSNR and SSIM added up."""
@@ -122,7 +172,7 @@ class ReconstructionTask(Task[PreparedExams]):
         criterion = ReconstructionCriterion(
             recipe.reconstruction.loss, window=plan.window, water_per_mm=plan.water_per_mm, grid=plan.grid
         )
-        return ReconstructionObjective(criterion)
+        return ReconstructionObjective(criterion, recipe.reconstruction)
 
     def source(self, prepared: PreparedExams, recipe: Recipe, names: Sequence[str], *, training: bool) -> XraySource:
         """Batches of exams; each rank takes every `world_size`-th sample of the global batch."""

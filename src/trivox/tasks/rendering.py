@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
+from zlib import crc32
 
 import torch
 
@@ -67,7 +69,7 @@ def render_exams(request: DrrRequest, console: Console) -> list[Path]:
     """
     _require_possible(request)
     scans = find_scans(request.inputs)
-    write_text(request.out / NOTE, RENDERED)
+    write_text(request.out / NOTE, _note(request.inputs))
     done, failed = [], []
     for name, path in console.track(scans.items(), len(scans), "rendering"):
         try:
@@ -82,10 +84,16 @@ def render_exams(request: DrrRequest, console: Console) -> list[Path]:
     return done
 
 
+def _note(inputs: Sequence[Path]) -> str:
+    """What reports have to say, with what the CTs' own datasets say of them."""
+    said = [(path / NOTE).read_text(encoding="utf-8", errors="replace").strip() for path in inputs if (path / NOTE).is_file()]
+    return "\n".join(dict.fromkeys([*said, RENDERED.strip()])) + "\n"
+
+
 def _require_possible(request: DrrRequest) -> None:
     numbers = [*request.angles, *request.secondary, request.sod, request.sdd, request.pixel_mm or 1.0,
                request.photons or 1.0, *(request.isocentre or ())]  # fmt: skip
-    if not all(map(lambda number: abs(number) < float("inf"), numbers)):
+    if not all(map(isfinite, numbers)):
         raise RecipeError("angles, distances, pixels, photons and isocentre must be finite numbers; correct them")
     if not request.angles:
         raise RecipeError("no view; give at least one angle, for example --views 0,90")
@@ -132,7 +140,7 @@ def _render_exam(request: DrrRequest, name: str, path: Path, console: Console) -
     _warn_of_truncation(name, geometry, points, console)
     images = torch.from_numpy(render(volume, geometry, isocentre=isocentre))
     if request.photons is not None:
-        generator = torch.Generator().manual_seed(request.seed)
+        generator = torch.Generator().manual_seed(crc32(f"{request.seed}/{name}".encode()))
         images = add_noise(images, request.photons, generator=generator)
     views = images.numpy()
     title = f"{name}: X-rays rendered from CT, {pixel:g} mm pixels"

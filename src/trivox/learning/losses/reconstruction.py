@@ -57,9 +57,7 @@ class ReconstructionCriterion(nn.Module):
         idle = torch.stack([output.float().sum() * 0 for output in scales]).sum()
         return sum((self.weights[name] * value for name, value in parts.items()), start=idle)
 
-    def parts(
-        self, outputs: Tensor | Sequence[Tensor], target: Tensor, xrays: Xrays | None
-    ) -> dict[str, Tensor]:
+    def parts(self, outputs: Tensor | Sequence[Tensor], target: Tensor, xrays: Xrays | None) -> dict[str, Tensor]:
         """Every part without its weight, means over the samples.
 
         outputs: `(b, 1, z, y, x)`, or several, finest first; one that is coarser than the target is compared with the
@@ -86,7 +84,8 @@ class ReconstructionCriterion(nn.Module):
     def _reprojection(self, prediction: Tensor, target: Tensor, xrays: Xrays) -> Tensor:
         low, high = self.window
         ours, theirs = (
-            attenuation_of(volume[:, 0] * (high - low) + low, water=self.water_per_mm) for volume in (prediction, target)
+            attenuation_of(volume[:, 0] * (high - low) + low, water=self.water_per_mm)
+            for volume in (prediction, target)
         )
         projector = Projector(xrays.geometry, self.grid.resized(tuple(prediction.shape[2:])))  # type: ignore[arg-type]
         difference = projector.project(ours - theirs).abs().mean((-2, -1))  # (b, v)
