@@ -1,10 +1,10 @@
-"""Two silhouettes to a shape: a network beside nearest shape, visual hull and SIRT, on real adrenal glands with a true split.
+"""Two silhouettes to a shape: a network beside nearest shape, visual hull and SIRT, on adrenal glands with a true split.
 
 FILE: `adrenalmnist3d_64.npz` of MedMNIST (CC BY 4.0): 1188 shapes to learn from, 98 of the official validation split to be
 measured on, which nothing here is chosen by: a tenth of the training shapes, held out, choose checkpoint and thresholds.
-The set gives no voxel size and no orientation: a voxel counts as 1 mm, array axes as z, y, x. Silhouettes (is the ray's path
-in the shape above 0?) are rendered from 64^3 on 64 x 64 pixels at 0 and 90 degrees; shapes are judged on `--size`^3 voxels, area-averaged and
-cut at one half. `--minutes 0` prints the baselines alone. Research use only.
+The set gives no voxel size and no orientation: a voxel counts as 1 mm, array axes as z, y, x. Silhouettes (is the ray's
+path in the shape above 0?) are rendered from 64^3 on 64 x 64 pixels at 0 and 90 degrees; shapes are judged on `--size`^3
+voxels, area-averaged and cut at one half. `--minutes 0` prints the baselines alone. Research use only.
 """
 
 import argparse
@@ -34,7 +34,8 @@ WINDOW = (-1000.0, 0.0)
 """HU: -1000 is outside, 0 inside."""
 SETTINGS = {
     "reconstruction.views": "stored", "reconstruction.view_counts": "[2]", "reconstruction.window": "[-1000, 0]",
-    "reconstruction.detector": "64", "reconstruction.drop_view": "0", "reconstruction.no_views": "0", "reconstruction.photons": "null",
+    "reconstruction.detector": "64", "reconstruction.drop_view": "0", "reconstruction.no_views": "0",
+    "reconstruction.photons": "null",
     # silhouettes are no line integrals: nothing physical holds that would tie a volume's projections to them
     "reconstruction.prior": "none", "reconstruction.consistency_steps": "0", "reconstruction.loss.reprojection": "0",
     "reconstruction.loss.perceptual": "0",
@@ -162,8 +163,10 @@ def network(
     learning, held_out = write_datasets(root, shapes, views)
     run = root / "run"
     sets = [f"{key}={value}" for key, value in SETTINGS.items()] + [f"reconstruction.spacing_mm={64 / size}", *settings]
-    trivox("train", str(learning), "--task", "reconstruction", "--preset", "quick_test", "--out", str(run),
-           "--patch-size", *[str(size)] * 3, "--minutes", str(minutes), *[w for s in sets for w in ("--set", s)])  # fmt: skip
+    trivox(
+        "train", str(learning), "--task", "reconstruction", "--preset", "quick_test", "--out", str(run), "--minutes",
+        str(minutes), "--patch-size", *[str(size)] * 3, *[word for setting in sets for word in ("--set", setting)],
+    )  # fmt: skip
     estimates, truths = {}, {}
     for split, name, folder in (
         ("choosing", "validation", learning),
@@ -199,7 +202,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, choices=(32, 64))
     parser.add_argument("--minutes", type=float, default=0.0, help="of training; 0: baselines alone")
     parser.add_argument("--out", type=Path, help="folder for data set, run and predictions; needed to train")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="further settings of the recipe")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="further settings of the recipe"
+    )
     given = parser.parse_args()
     if given.minutes and not given.out:
         parser.error("--minutes needs --out")

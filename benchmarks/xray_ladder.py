@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from trivox.evaluation.reconstruction import NOTICE, WINDOW, convention, measure_arrays
+from trivox.inference.reconstructing import Reconstructor
 from trivox.projection import WATER_PER_MM, Geometry, Grid, Projector, Xrays, attenuation_of, hounsfield_of
 from trivox.projection.grids import Point, middle_of, on_grid
-from trivox.projection.iterative import sirt, tv
+from trivox.projection.iterative import data_consistency, tv
 from trivox.projection.ladder import Ladder
 from trivox.volumes import Volume, read_volume
 
@@ -51,10 +52,11 @@ class Patient:
 
     @classmethod
     def read(cls, path: Path) -> "Patient":
-        """The CT on its own voxels, at most 512 along an axis."""
+        """The CT on its own voxels, as far as they lie in the field that is reconstructed; nothing is beyond it."""
         volume = read_volume(path)
         isocentre = middle_of(volume)
-        grid = Grid(volume.shape, volume.spacing)
+        z, y, x = (min(size, int(FIELD_MM / step)) for size, step in zip(volume.shape, volume.spacing, strict=True))
+        grid = Grid((z, y, x), volume.spacing)
         hounsfield = torch.from_numpy(on_grid(volume, grid, isocentre=isocentre))
         return cls(volume, isocentre, attenuation_of(hounsfield)[None], grid)
 
@@ -100,17 +102,16 @@ def classical(patient: Patient, other: Patient, views: int, grid: Grid, tv_weigh
     return {OTHER if name == "mean training volume" else name: volume for name, volume in rows.items()}
 
 
-def learnt(run: Path, patient: Patient, views: int) -> tuple[Grid, dict[str, Tensor]]:
-    """The network's volume on its own grid, and with five steps of SIRT from there."""
-    from trivox.inference.reconstructing import load_reconstructor
-
-    reconstructor = load_reconstructor(run)
-    grid = reconstructor.plan.grid
-    xrays = seen_on(patient.views(angles_of(views)), grid)
-    volume = reconstructor.reconstruct(xrays)
-    start = attenuation_of(volume)[None]
-    closer = sirt(xrays, Projector(xrays.geometry, grid), iterations=5, start=start, momentum=False)
-    return grid, {"network": volume, "network + data consistency": hounsfield_of(closer[0])}
+def learnt(reconstructor: Reconstructor, patient: Patient, views: int) -> dict[str, Tensor]:
+    """The network's volume without and with its last steps, and with five more steps of SIRT, on its own grid."""
+    xrays = seen_on(patient.views(angles_of(views)), reconstructor.plan.grid)
+    plain, volume = (reconstructor.reconstruct(xrays, consistent=last)[0] for last in (False, True))
+    projector = Projector(xrays.geometry, reconstructor.plan.grid)
+    closer = data_consistency(attenuation_of(volume)[None], xrays, projector, steps=5)
+    return {
+        "network without its last steps": plain, "network + data consistency": volume,
+        "the same + 5 steps of SIRT": hounsfield_of(closer[0]),
+    }  # fmt: skip
 
 
 # -- tables --------------------------------------------------------------------------------------------------------------
@@ -143,11 +144,19 @@ def tables(given: argparse.Namespace, patient: Patient, other: Patient) -> Itera
             yield head(f"{size}^3, {views} view{'s' * (views > 1)}")
             yield from (row(name, volume, truth) for name, volume in rows.items())
             print(f"({size}^3, {views} views: {time.process_time() - start:.0f} CPU seconds)", flush=True)
-    for views in given.views if given.model else ():
-        grid, networks = learnt(given.model, patient, views)
-        truth, rows = patient.on(grid), classical(patient, other, views, grid, given.tv_weight)
-        yield head(f"{grid.shape[0]}^3 of {grid.spacing[0]:.1f} mm, {views} views: a phantom-trained network")
-        yield from (row(name, volume, truth) for name, volume in (rows | networks).items())
+    if given.model:
+        yield from network_tables(given, patient, other)
+
+
+def network_tables(given: argparse.Namespace, patient: Patient, other: Patient) -> Iterator[str]:
+    """The ladder on the grid of the network, and the network."""
+    reconstructor = Reconstructor.load(given.model, device="cpu")
+    grid = reconstructor.plan.grid
+    truth, size = patient.on(grid), f"{grid.shape[0]}^3 voxels of {grid.spacing[0]:.1f} mm"
+    for views in (count for count in given.views if count <= max(reconstructor.trained_views)):
+        rows = classical(patient, other, views, grid, given.tv_weight) | learnt(reconstructor, patient, views)
+        yield head(f"{size}, {views} view{'s' * (views > 1)}: a phantom-trained network out of its distribution")
+        yield from (row(name, volume, truth) for name, volume in rows.items())
 
 
 def tune(other: Patient, views: list[int]) -> None:
@@ -180,7 +189,9 @@ def main() -> None:
         return
     patient = Patient.read(given.data / "lidc.nii.gz")
     text = [f"# The X-ray ladder on a real chest CT\n\n{NOTICE}. Printed by `benchmarks/xray_ladder.py`.\n"]
-    text += [f"- {name}: {meaning}" for name, meaning in convention(WINDOW).items() if name in (*METRICS, "window", "grid")]
+    text += [
+        f"- {name}: {meaning}" for name, meaning in convention(WINDOW).items() if name in (*METRICS, "window", "grid")
+    ]
     for line in tables(given, patient, other):
         print(line, flush=True)
         text.append(line)

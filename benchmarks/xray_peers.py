@@ -1,8 +1,8 @@
-"""Other projectors at our geometry: plastimatch, itk-rtk, DiffDRR and nanodrr, each given a volume, a `Geometry` and a `Grid`.
+"""Other projectors at our geometry: plastimatch, itk-rtk, DiffDRR and nanodrr, given a volume, a `Geometry` and a `Grid`.
 
-plastimatch and RTK are told the angles in their own conventions (docs/explanation/xray-geometry.md), so that they judge ours;
-the renderers of DiffDRR and nanodrr are given our rays. Also a command, by which the oracle tests reach a peer that lives in
-another environment: `xray_peers.py PEER CASE.npz OUT.npy`.
+plastimatch and RTK are told the angles in their own conventions (docs/explanation/xray-geometry.md), so that they judge
+ours; the renderers of DiffDRR and nanodrr are given our rays. Also a command, by which the oracle tests reach a peer that
+lives in another environment: `xray_peers.py PEER CASE.npz OUT.npy`.
 """
 
 import subprocess
@@ -43,16 +43,16 @@ def plastimatch(volume: Tensor, geometry: Geometry, grid: Grid, algorithm: str =
     LPS millimetres; the detector is named by the direction to the source. Rays end at the centres of the outer voxels, so
     these must be 0; results are in units of 10 mm.
     """
-    import SimpleITK as sitk
+    import SimpleITK
 
     array = np.ascontiguousarray(volume.numpy()[:, ::-1, ::-1])  # x and y point the other way in LPS
-    image = sitk.GetImageFromArray(array)
+    image = SimpleITK.GetImageFromArray(array)
     image.SetSpacing(grid.spacing[::-1])
     first = [-(size - 1) / 2 * step for size, step in zip(grid.shape, grid.spacing, strict=True)]
     right, front, up = grid.centre_mm
     image.SetOrigin((first[2] - right, first[1] - front, first[0] + up))
     with tempfile.TemporaryDirectory() as folder:
-        sitk.WriteImage(image, f"{folder}/volume.mha")
+        SimpleITK.WriteImage(image, f"{folder}/volume.mha")
         return torch.stack(
             [_plastimatch_view(geometry.select([v]), Path(folder), algorithm) for v in range(geometry.views)]
         )
@@ -89,7 +89,7 @@ def rtk(volume: Tensor, geometry: Geometry, grid: Grid) -> Tensor:
 def rtk_forward(volume: Tensor, geometry: Geometry, grid: Grid) -> Callable[[], Tensor]:
     """A call that projects as RTK does. IEC 61217: x to the patient's left, y to the head, z to the front; rows run up."""
     import itk
-    from itk import RTK as rtk_module
+    from itk import RTK
 
     array = np.ascontiguousarray(volume.numpy().transpose(1, 0, 2)[:, :, ::-1])
     depth, height, width = grid.spacing[1], grid.spacing[0], grid.spacing[2]
@@ -98,7 +98,7 @@ def rtk_forward(volume: Tensor, geometry: Geometry, grid: Grid) -> Callable[[], 
     image.SetSpacing((width, height, depth))
     first = [-(n - 1) / 2 * step for n, step in zip(array.shape[::-1], (width, height, depth), strict=True)]
     image.SetOrigin((first[0] - right, first[1] + up, first[2] + front))
-    views, blank = rtk_module.ThreeDCircularProjectionGeometry.New(), _rtk_detector(itk, geometry)
+    views, blank = RTK.ThreeDCircularProjectionGeometry.New(), _rtk_detector(itk, geometry)
     for v in range(geometry.views):
         down, across = geometry.offset_mm[v].tolist()
         views.AddProjection(
@@ -108,7 +108,7 @@ def rtk_forward(volume: Tensor, geometry: Geometry, grid: Grid) -> Callable[[], 
 
     def run() -> Tensor:
         kind = itk.Image[itk.F, 3]
-        projector = rtk_module.JosephForwardProjectionImageFilter[kind, kind].New()
+        projector = RTK.JosephForwardProjectionImageFilter[kind, kind].New()
         projector.SetGeometry(views)
         projector.SetInput(0, blank)
         projector.SetInput(1, image)

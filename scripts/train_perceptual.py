@@ -1,4 +1,4 @@
-"""Train the encoder of the perceptual loss on drawn chests: `python scripts/train_perceptual.py --out perceptual.safetensors`.
+"""Train the encoder of the perceptual loss on drawn chests: `python scripts/train_perceptual.py --out FILE.safetensors`.
 
 It learns to name the tissue of every voxel, from linear read-outs of its three scales, on phantoms with voxels of 2.5, 5 and
 10 mm; the read-outs are thrown away. Prints how well it does on phantoms that it was not trained on. About 10 CPU minutes.
@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trivox.datasets.thorax_anatomy import TISSUES, draw_thorax
+from trivox.datasets.thorax_anatomy import draw_thorax
+from trivox.datasets.thorax_body import TISSUES
 from trivox.files import atomic_path
 from trivox.learning.losses.perceptual import WIDTHS, WINDOW, TissueEncoder
 from trivox.projection import Grid

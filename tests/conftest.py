@@ -62,3 +62,39 @@ def tiny_run(tmp_path_factory, tiny_data):
     run = tmp_path_factory.mktemp("tiny") / "run"
     train(RunRequest(tiny_data, run, "quick_test", TINY))
     return run
+
+
+@pytest.fixture(scope="session")
+def xray_data(tmp_path_factory):
+    """Six drawn chests of 16^3 voxels with eight X-rays each, one of them a test case."""
+    from trivox.datasets.thorax_phantoms import ThoraxSettings, write_thoraxes
+
+    return write_thoraxes(tmp_path_factory.mktemp("xrays") / "chests", ThoraxSettings(cases=6, test_cases=1, size=16))
+
+
+@pytest.fixture(scope="session")
+def xray_plan(xray_data):
+    """A plan for `xray_data`: 8^3 voxels of 40 mm."""
+    from trivox.config import make_recipe
+    from trivox.datasets import load_dataset
+    from trivox.tasks.reconstruction_planning import plan_reconstruction
+
+    recipe = make_recipe("quick_test", {"patch_size": (8, 8, 8)}, named="xray2ct")
+    return plan_reconstruction(load_dataset(xray_data), recipe)
+
+
+TINY_XRAYS = {
+    "patch_size": (8, 8, 8), "epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 2, "workers": 0,
+    "batch_size": 2, "precision": "fp32", "reconstruction": {"view_counts": (1, 2)},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def xray_run(tmp_path_factory, xray_data):
+    """A finished reconstruction run on `xray_data`; tests read it and never write into it."""
+    from trivox.tasks.task import RunRequest
+    from trivox.tasks.training import train
+
+    run = tmp_path_factory.mktemp("xrays") / "run"
+    train(RunRequest(xray_data, run, "quick_test", TINY_XRAYS, task="reconstruction"))
+    return run

@@ -193,6 +193,13 @@ def test_a_projector_at_hand_changes_nothing(ladder, patients):
     assert torch.equal(one["SIRT"], foreign["SIRT"])
 
 
+def test_x_rays_on_another_detector_still_find_their_case(ladder, patients):
+    bodies = patients[0]
+    geometry = Geometry.orbit([0.0, 90.0], detector=(88, 96), pixel_mm=3.0)
+    found = ladder.reconstruct(xrays_of(attenuation_of(bodies[1])[None], geometry, GRID))
+    assert torch.allclose(found["nearest training case by X-ray"], bodies[1], atol=0.5)
+
+
 def test_values_beyond_the_window_do_not_count(patients):
     bodies, xrays = patients
     metal = [body.clone() for body in bodies[:2]]

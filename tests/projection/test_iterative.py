@@ -73,7 +73,8 @@ def test_ten_iterations_with_momentum_do_the_work_of_twenty_five_without():
 def test_many_views_give_the_volume_back():
     xrays, projector = exam(24)
     found = [relative(sirt(xrays, projector, iterations=n), blocks()) for n in (10, 60)]
-    assert found[1] < 0.09 and found[1] < 0.4 * found[0]
+    assert found[1] < 0.09
+    assert found[1] < 0.4 * found[0]
 
 
 def test_equals_non_negative_weighted_least_squares():

@@ -73,27 +73,32 @@ class Canvas:
         """Box and share of an ellipsoid, turned by the rotation `turn` (its own axes as rows)."""
         box = self.around(centre, radii if turn is None else np.full(3, float(np.max(radii))))
         gaps = [along - np.float32(middle) for along, middle in zip(self.places(box), centre, strict=True)]
-        axes = np.eye(3) if turn is None else turn
-        square = None
-        for row, radius in zip(axes, radii, strict=True):
-            along = gaps[int(np.argmax(row))] / radius if turn is None else _mix(gaps, row / radius)
-            along = along.astype(np.float32, copy=False)
-            square = along * along if square is None else square + along * along
-        assert square is not None
-        return box, self.soft((np.sqrt(square) - 1) * np.float32(np.min(radii)))
+        square, slope = np.float32(1e-9), np.float32(1e-9 / min(radii) ** 2)  # keep their ratio in the very middle
+        for axis, radius in enumerate(radii):
+            along = gaps[axis] if turn is None else _mix(gaps, turn[axis])
+            share = (along * np.float32(1 / radius)) ** 2
+            square = square + share
+            slope = slope + share * np.float32(1 / radius**2)
+        away = np.sqrt(square)
+        return box, self.soft((away - 1) * away / np.sqrt(slope))  # to first order the distance
 
     def tube(self, start: Vector, end: Vector, radius: float, end_radius: float | None = None) -> tuple[Box, Field3]:
         """Box and share of a tube with round ends; one thinner than a voxel is drawn wider and fainter, of equal mass."""
         last = radius if end_radius is None else end_radius
-        drawn, drawn_last = max(radius, 0.6 * self.edge), max(last, 0.6 * self.edge)
+        drawn, drawn_last = self._drawn(radius), self._drawn(last)
         box = self.around((start + end) / 2, np.abs(end - start) / 2 + max(drawn, drawn_last))
         gaps = [along - np.float32(first) for along, first in zip(self.places(box), start, strict=True)]
         run = end - start
         along = np.clip(_mix(gaps, run / max(float(run @ run), 1e-6)), 0, 1)
         square = sum((gap - along * np.float32(step)) ** 2 for gap, step in zip(gaps, run, strict=True))
         share = self.soft(np.sqrt(square) - (drawn + along * np.float32(drawn_last - drawn)))
-        fainter = ((radius + last) / (drawn + drawn_last)) ** 2
-        return box, share * np.float32(fainter) if fainter < 1 else share
+        spread = self.edge**2 / 6
+        fainter = (radius**2 + last**2) / (drawn**2 + drawn_last**2 + spread)
+        return box, share * np.float32(min(fainter, 1.0))
+
+    def _drawn(self, radius: float) -> float:
+        """The radius at which a soft-edged disc has the area of a sharp one; its soft edge adds `pi edge^2 / 12`."""
+        return max(radius**2 - self.edge**2 / 12, self.edge**2 / 4) ** 0.5
 
 
 def _mix(parts: Sequence[Field3], weights: NDArray[np.float64]) -> Field3:

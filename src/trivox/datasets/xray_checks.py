@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from trivox.projection.rendering import body_points, doubt_about, render, share_
 from trivox.volumes import Array, Volume, read_volume
 
 SUSPICIOUS, WRONG = 0.05, 0.30
-"""Relative RMSE of a view against the same view of the CT: rendering and noise stay below, a wrong angle or flip far above."""
+"""Relative RMSE of a view against the CT's: rendering and noise stay below, a wrong angle or flip far above."""
 FITS = 0.10
 """Relative RMSE below which another reading of a view explains it; it must also be half of the error as it stands."""
 FAR_MM = 150.0
@@ -93,7 +92,9 @@ def _grey_findings(case: Case, views: Array, record: GeometryRecord) -> Iterator
 
 
 def _looks_like_transmission(views: Array) -> bool:
-    border = np.concatenate([views[:, 0].ravel(), views[:, -1].ravel(), views[:, :, 0].ravel(), views[:, :, -1].ravel()])
+    border = np.concatenate(
+        [views[:, 0].ravel(), views[:, -1].ravel(), views[:, :, 0].ravel(), views[:, :, -1].ravel()]
+    )
     within = views.min() >= 0 and 0.8 < np.percentile(views, 99.5) < 1.1
     return bool(within and np.median(border) > views.mean())
 
@@ -120,7 +121,7 @@ def _placing_findings(case: Case, views: Array, record: GeometryRecord, volume: 
     cut = [v for v, share in enumerate(outside) if share > TRUNCATED]
     if cut and away <= FAR_MM:
         yield warning("truncated", case.name, f"up to {100 * max(outside):.0f} % of the body lies outside the detector "
-                      f"({_named(record, cut)})", "use larger pixels or detectors; the network cannot see what is cut off")  # fmt: skip
+                      f"({_named(record, cut)})", "use larger pixels or a larger detector")  # fmt: skip
 
 
 def _consistency_findings(case: Case, views: Array, record: GeometryRecord, volume: Volume) -> Iterator[Finding]:
@@ -128,20 +129,15 @@ def _consistency_findings(case: Case, views: Array, record: GeometryRecord, volu
     if record.kind != "line integrals" or not len(views):
         return
     expected = _rendered(record, volume)
-    wrong = [_Mismatch(v, off) for v in range(len(views)) if (off := relative_rmse(views[v], expected[v])) > SUSPICIOUS]
+    off = {v: relative_rmse(view, expected[v]) for v, view in enumerate(views)}
+    wrong = sorted((v for v in off if off[v] > SUSPICIOUS), key=lambda v: -off[v])
     if not wrong:
         return
-    worst = max(wrong, key=lambda mismatch: mismatch.off)
-    reading = explanation(views, expected, worst.view, record, volume)
-    severity = error if worst.off > WRONG else warning
-    yield severity("views-differ-from-ct", case.name, f"{_named(record, [w.view for w in wrong])}: up to "
-                   f"{100 * worst.off:.0f} % off the CT (relative RMSE){f'; {reading}' if reading else ''}",
-                   "correct the views, geometry.json or the CT's header")  # fmt: skip
-
-
-class _Mismatch(NamedTuple):
-    view: int
-    off: float
+    reading = explanation(views, expected, wrong[:3], record, volume)
+    severity = error if off[wrong[0]] > WRONG else warning
+    yield severity("views-differ-from-ct", case.name, f"{_named(record, sorted(wrong))}: up to {100 * off[wrong[0]]:.0f} % "
+                   f"off the CT (relative RMSE){f'; {reading}' if reading else ''}", "correct the views, geometry.json or "
+                   "the CT's header")  # fmt: skip
 
 
 def _rendered(record: GeometryRecord, volume: Volume) -> Array:
@@ -149,34 +145,40 @@ def _rendered(record: GeometryRecord, volume: Volume) -> Array:
 
 
 def relative_rmse(image: Array, expected: Array) -> float:
-    """`||image - expected|| / ||expected||`."""
+    """`||image - expected|| / ||expected||`; infinite for images of different shapes."""
+    if image.shape != expected.shape:
+        return float("inf")
     return float(np.linalg.norm(image - expected) / max(float(np.linalg.norm(expected)), 1e-6))
 
 
-def explanation(views: Array, expected: Array, view: int, record: GeometryRecord, volume: Volume) -> str:
-    """The other reading of a view that fits the CT best, in words; empty if none fits."""
-    image, as_it_is = views[view], relative_rmse(views[view], expected[view])
-    limit = min(FITS, as_it_is / 2)
-    readings = {words: relative_rmse(change(image), expected[view]) for words, change in READINGS.items()
-                if change(image).shape == image.shape}  # fmt: skip
-    for other in range(len(views)):
-        if other != view:
-            readings[f"it shows the view at {_angle(record, other)}"] = relative_rmse(image, expected[other])
-    factor = float((image * expected[view]).sum() / max(float((image * image).sum()), 1e-12))
-    shift = float((expected[view] - image).mean())
-    readings[f"values look scaled by {1 / factor if factor else 0:.3g}"] = relative_rmse(factor * image, expected[view])
-    readings[f"values look shifted by {-shift:.3g}"] = relative_rmse(image + shift, expected[view])
-    readings |= _turned(image, view, record, volume)
-    best = min(readings, key=lambda words: readings[words])
-    return f"{best} ({100 * readings[best]:.0f} % then)" if readings[best] < limit else ""
+def explanation(views: Array, expected: Array, wrong: Sequence[int], record: GeometryRecord, volume: Volume) -> str:
+    """The other reading of the `wrong` views that fits the CT best, in words; empty if none fits them all."""
+    as_they_are = max(relative_rmse(views[v], expected[v]) for v in wrong)
+    readings = [_readings(views, expected, v, record, volume) for v in wrong]
+    worst = {words: max(reading[words] for reading in readings) for words in readings[0]}
+    best = min(worst, key=lambda words: worst[words])
+    return f"{best} ({100 * worst[best]:.0f} % then)" if worst[best] < min(FITS, as_they_are / 2) else ""
+
+
+def _readings(views: Array, expected: Array, view: int, record: GeometryRecord, volume: Volume) -> dict[str, float]:
+    """How far off one view is if it means something else, by what that is."""
+    image, wanted = views[view], expected[view]
+    off = {words: relative_rmse(change(image), wanted) for words, change in READINGS.items()}
+    others = [relative_rmse(image, expected[other]) for other in range(len(views)) if other != view]
+    scale = float((image * wanted).sum() / max(float((image * image).sum()), 1e-12))
+    off["values look scaled"] = relative_rmse(scale * image, wanted)
+    off["values look shifted, air should be 0"] = relative_rmse(image + (wanted - image).mean(), wanted)
+    return (
+        off | {"the views look out of order": min(others, default=float("inf"))} | _turned(image, view, record, volume)
+    )
 
 
 READINGS: dict[str, Callable[[Array], Array]] = {
     "columns look mirrored": lambda image: image[:, ::-1],
     "rows look mirrored": lambda image: image[::-1],
-    "it looks turned by 180 degrees": lambda image: image[::-1, ::-1],
-    "it looks turned by 90 degrees": lambda image: np.rot90(image),
-    "it looks turned by 270 degrees": lambda image: np.rot90(image, -1),
+    "the image looks turned by 180 degrees": lambda image: image[::-1, ::-1],
+    "the image looks turned by 90 degrees": lambda image: np.rot90(image),
+    "the image looks turned by 270 degrees": lambda image: np.rot90(image, -1),
     "rows and columns look swapped": lambda image: image.T,
     "grey looks inverted": lambda image: image.max() - image,
 }

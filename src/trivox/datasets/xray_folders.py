@@ -95,7 +95,9 @@ def write_exam(
     """
     record = record_of(geometry, isocentre=isocentre, kind=kind, water_per_mm=water_per_mm)
     if images.shape != (geometry.views, *geometry.detector):
-        raise GeometryError(f"views of shape {images.shape}, the geometry describes {(geometry.views, *geometry.detector)}")
+        raise GeometryError(
+            f"views of shape {images.shape}, the geometry describes {(geometry.views, *geometry.detector)}"
+        )
     with _whole_folder(folder) as temporary:
         write_record(temporary / GEOMETRY, record)
         if view_format == "npz":

@@ -37,7 +37,7 @@ def convention(window: Window) -> dict[str, str]:
         "notice": NOTICE,
         "window": f"[{low:g}, {high:g}] HU; prediction and reference are clipped to it for every HU figure but Dice",
         "grid": "of the prediction; a reference on another grid is averaged onto it (interpolated linearly if coarser)",
-        "psnr_db": f"10 log10(R^2 / MSE), one MSE over the whole volume, R = {high - low:g} HU, the window's width; at most 100",
+        "psnr_db": f"10 log10(R^2 / MSE), one MSE over the whole volume, R = {high - low:g} HU, the window; at most 100",
         "psnr_ceiling_db": "psnr_db of the reference itself, brought to the prediction's grid and back to its own (at most "
         f"{FINEST} voxels along an edge), against itself: what this grid allows; null if both have one grid",
         "ssim": "3-D structural similarity, Gaussian sigma 1.5 voxels, 11 taps (fewer along shorter axes), K 0.01 and 0.03, "

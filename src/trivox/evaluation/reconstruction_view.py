@@ -20,6 +20,7 @@ COLUMNS: tuple[tuple[str, str, str, int], ...] = (  # metric, heading, unit, dig
     ("psnr_slice4095_x2ct_db", "Literature's PSNR", "dB", 2),
 )
 HEADLINES = COLUMNS[:3]
+IN_LADDER = ("psnr_db", "ssim", "mae_hu", "mae_body_hu", "projection_rmse")
 OURS = (NETWORK, CONSISTENT)
 
 Metrics = Mapping[str, Any]
@@ -72,11 +73,8 @@ def _table(section: Metrics) -> dict[str, Any]:
          "gained": (row.get("paired") or {}).get(COMPARED)}
         for row in section["rows"]
     ]  # fmt: skip
-    columns = [
-        column
-        for column in COLUMNS
-        if any((row["summary"].get(column[0]) or {}).get("mean") is not None for row in rows)
-    ]
+    measured = {metric for row in rows for metric, found in row["summary"].items() if found["mean"] is not None}
+    columns = [column for column in COLUMNS if column[0] in measured and column[0] in IN_LADDER]
     return {"views": section["views"], "rows": rows, "columns": columns}
 
 

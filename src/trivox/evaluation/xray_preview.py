@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS, PANEL = 4, 3.1  # inches a view
-NAMES = {0: "AP", 180: "PA", -180: "PA", 90: "lateral, source left", -90: "lateral, source right"}
+NAMES = {0.0: "AP", 180.0: "PA", -180.0: "PA", 90.0: "lateral, source left", -90.0: "lateral, source right"}
 
 
 def xray_preview(images: Array, geometry: Geometry, *, title: str, unit: str = "line integral") -> bytes:
@@ -26,7 +26,9 @@ def xray_preview(images: Array, geometry: Geometry, *, title: str, unit: str = "
 
     columns = min(COLUMNS, max(geometry.views, 1))
     rows = math.ceil(max(geometry.views, 1) / columns)
-    figure = Figure(figsize=(PANEL * columns + 1.3, PANEL * rows + 0.7), dpi=110, facecolor=BACKGROUND, layout="constrained")
+    figure = Figure(
+        figsize=(PANEL * columns + 1.3, PANEL * rows + 0.7), dpi=110, facecolor=BACKGROUND, layout="constrained"
+    )
     figure.suptitle(title, color=INK, fontsize=12, parse_math=False)
     panels = figure.subplots(rows, columns, squeeze=False)
     high = max(float(np.percentile(images, 99.9)), 1e-6) if images.size else 1.0
@@ -39,7 +41,7 @@ def xray_preview(images: Array, geometry: Geometry, *, title: str, unit: str = "
     bar = figure.colorbar(drawn, ax=panels, shrink=0.8, pad=0.015)
     bar.set_label(unit, color=INK)
     bar.ax.tick_params(colors=INK, labelsize=8)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return png(figure)
 
 

@@ -156,7 +156,8 @@ def copy_weights(folder: Path, what: str, files: Mapping[str, Path]) -> list[Wei
 def read_bundle(path: Path) -> Bundle:
     """Read a bundle that gives label maps, from its folder, its `bundle.json`, or the run that holds it."""
     file, content = bundle_content(path)
-    if "labels" not in content.get("plan", {}):
+    plan = content.get("plan")
+    if isinstance(plan, dict) and not {"labels", "topology"} & set(plan):
         raise BundleError(f"{file}: a model of task {content.get('task')} gives no label maps; choose another model")
     return Bundle(file.parent, validated_description(BundleDescription, content, file))
 

@@ -62,6 +62,8 @@ def write_reconstruction_bundle(
 def read_reconstruction_bundle(path: Path) -> tuple[Path, ReconstructionDescription]:
     """The folder and description of the bundle at `path`, from its folder, its `bundle.json`, or the run that holds it."""
     file, content = bundle_content(path)
+    if content.get("task") != "reconstruction":
+        raise BundleError(f"{file}: a model of task {content.get('task')} makes no volumes; choose another model")
     return file.parent, validated_description(ReconstructionDescription, content, file)
 
 

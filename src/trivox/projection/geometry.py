@@ -170,12 +170,13 @@ class Geometry:
 
     def _pixel_offsets(self) -> tuple[Tensor, Tensor]:
         """Distances from the central ray of the rows `(..., v, rows)` and the columns, mm."""
-        return tuple(  # type: ignore[return-value]
+        rows, columns = (
             (torch.arange(size, dtype=self.sod.dtype, device=self.sod.device) - (size - 1) / 2)
             * self.pixel_mm[..., axis, None]
             + self.offset_mm[..., axis, None]
             for axis, size in enumerate(self.detector)
         )
+        return rows, columns
 
     def project_points(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Where points `(..., n, 3)` mm appear: pixels `(..., v, n, 2)` as (row, column), and depth `(..., v, n)`.

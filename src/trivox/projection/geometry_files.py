@@ -16,8 +16,8 @@ from trivox.projection.attenuation import WATER_PER_MM
 from trivox.projection.geometry import Geometry
 
 CONVENTION = (
-    "RAS mm about the isocentre; primary 0 = AP (source anterior), 90 = source on the patient's left, 180 = PA; secondary + = "
-    "detector towards the head; images as seen from the source, rows downwards; line integrals of attenuation, no unit"
+    "RAS mm about the isocentre; primary 0 = AP (source anterior), 90 = source on the patient's left, 180 = PA; secondary + "
+    "= detector towards the head; images as seen from the source, rows downwards; line integrals of attenuation, no unit"
 )
 Kind = Literal["line integrals", "silhouettes", "uncalibrated"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -152,9 +152,7 @@ def geometry_from_dicom(images: Sequence[Any]) -> Geometry:
     views = [_dicom_view(image, number) for number, image in enumerate(images, start=1)]
     detectors = {(int(image.Rows), int(image.Columns)) for image in images}
     if len(detectors) != 1:
-        raise GeometryError(
-            f"{len(images)} X-ray images have {len(detectors)} sizes; resample them to one detector"
-        )
+        raise GeometryError(f"{len(images)} X-ray images have {len(detectors)} sizes; resample them to one detector")
     content = {"detector": detectors.pop(), "views": views}
     return _validated(content, "the DICOM geometry", GeometryError).geometry
 

@@ -1,10 +1,9 @@
 """From a scan of any orientation to a grid about the isocentre, and back into the world."""
 
-from collections.abc import Sequence
+import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from trivox.errors import GeometryError
@@ -15,8 +14,8 @@ from trivox.volumes.resampling import apply_along
 Point = tuple[float, float, float]
 """`(x, y, z)` in RAS mm."""
 
-AIR = -1024.0
-"""HU; scanners pad with lower values (-2000, -3024), which mean air."""
+AIR, LOWEST = -1000.0, -1024.0
+"""HU. Scanners pad with values below the lowest (-2000, -3024), which mean air."""
 STRAIGHT = 0.1
 """Voxels by which the far corner of a grid may be off for it to count as axis-aligned."""
 
@@ -27,11 +26,11 @@ def middle_of(volume: Volume) -> Point:
     return x, y, z
 
 
-def on_grid(volume: Volume, grid: Grid, *, isocentre: Point, outside: float = -1000.0) -> Array:
+def on_grid(volume: Volume, grid: Grid, *, isocentre: Point, outside: float = AIR) -> Array:
     """A CT on `grid`, `(z, y, x)` float32 HU; anti-aliased where the grid is coarser, linear where it is finer.
 
     volume: one channel, any orientation, also oblique or sheared; isocentre: RAS mm; outside: HU beyond the scan. Values
-    below -1024 are scanner padding and become -1024. Raises `GeometryError` for several channels or values that are not
+    below -1024 are scanner padding and become -1000. Raises `GeometryError` for several channels or values that are not
     finite.
     """
     if volume.channels != 1:
@@ -48,7 +47,7 @@ def on_grid(volume: Volume, grid: Grid, *, isocentre: Point, outside: float = -1
         )
         for axis, centres in enumerate(grid.coordinates(dtype=torch.float64))
     ]
-    result = torch.from_numpy(np.maximum(straight.array, AIR, dtype=np.float32)).sub_(outside)
+    result = torch.from_numpy(_unpadded(straight.array)).sub_(outside)
     for axis in sorted(range(3), key=lambda axis: grid.shape[axis] / straight.shape[axis]):  # the largest cut first
         result = apply_along(result, matrices[axis], axis)
     return np.asarray(result.add_(outside)[0].numpy())
@@ -88,27 +87,25 @@ def _is_straight(volume: Volume) -> bool:
 
 
 def _straightened(volume: Volume, grid: Grid, isocentre: Point, outside: float) -> Volume:
-    """An oblique or sheared volume, interpolated linearly on RAS axes at its own spacing where `grid` needs it."""
+    """An oblique or sheared volume, interpolated linearly on a whole fraction of `grid` no coarser than its own voxels."""
     from scipy.ndimage import affine_transform
 
-    low, high = _box(volume)
-    extent = np.array(grid.extent_mm[::-1]) / 2 + 2 * np.array(volume.spacing[::-1])
-    middle = np.array(isocentre) + np.array(grid.centre_mm)
-    low, high = np.maximum(low, middle - extent), np.minimum(high, middle + extent)
-    step = np.array(volume.spacing[::-1])
-    size = np.maximum(np.ceil((high - low) / step).astype(int), 1)
-    x, y, z = step.tolist()
-    straight = affine_from_spacing((z, y, x), tuple((low + step / 2)[::-1].tolist()))
-    to_old = np.linalg.inv(volume.affine) @ straight  # index (x, y, z) to index (x, y, z)
+    counts = [
+        size * max(1, math.ceil(step / own - 1e-6))
+        for size, step, own in zip(grid.shape, grid.spacing, volume.spacing, strict=True)
+    ]
+    fine = grid.resized((counts[0], counts[1], counts[2]))
+    placing = placed(np.zeros((1, 1, 1)), fine, isocentre=isocentre).affine
+    to_old = np.linalg.inv(volume.affine) @ placing  # index (x, y, z) to index (x, y, z)
     array = affine_transform(
-        np.maximum(volume.array[0], AIR, dtype=np.float32), to_old[2::-1, 2::-1], to_old[2::-1, 3],
-        output_shape=tuple(size[::-1].tolist()), order=1, mode="grid-constant", cval=outside,
+        _unpadded(volume.array[0]), to_old[2::-1, 2::-1], to_old[2::-1, 3], output_shape=fine.shape, order=1,
+        mode="grid-constant", cval=outside,
     )  # fmt: skip
-    return Volume(array[None], straight)
+    return Volume(array[None], placing)
 
 
-def _box(volume: Volume) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lowest and highest world coordinates of the volume's outer corners."""
-    ends: Sequence[tuple[float, float]] = [(-0.5, size - 0.5) for size in volume.shape[::-1]]
-    corners = np.array([[x, y, z, 1] for x in ends[0] for y in ends[1] for z in ends[2]]) @ volume.affine.T
-    return corners[:, :3].min(axis=0), corners[:, :3].max(axis=0)
+def _unpadded(array: Array) -> Array:
+    """HU as float32, a new array, scanner padding replaced by air."""
+    values = array.astype(np.float32, order="C")
+    values[values < LOWEST] = AIR
+    return values

@@ -128,7 +128,8 @@ class _Smoothing:
         dual = volume.new_zeros(3, *volume.shape) if self.dual is None else self.dual
         for _ in range(iterations):
             dual = dual + self.rate * _gradient(self._primal(volume, dual))
-            dual = dual / dual.norm(dim=0).clamp(min=1)
+            z, y, x = dual
+            dual *= (z * z + y * y + x * x).clamp_(min=1).rsqrt_()  # norm(dim=0) takes twenty times as long
         self.dual = dual
         return self._primal(volume, dual)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from trivox.errors import DataError
 from trivox.projection.attenuation import hounsfield_of
@@ -47,7 +48,8 @@ class Ladder:
     ) -> "Ladder":  # fmt: skip
         """From training volumes `(z, y, x)` HU, clipped to the window, and the X-rays (b = 1) of each.
 
-        The X-rays of all cases, and those given to `reconstruct`, show the same views; raises `DataError` without any case.
+        All cases, and those given to `reconstruct`, have the same number of views, best from the same angles; X-rays on
+        unequal detectors are compared on the smallest. Raises `DataError` without any case.
         """
         kept: list[Tensor] = []
         images: list[Tensor] = []
@@ -63,14 +65,15 @@ class Ladder:
         library = torch.stack(kept)
         mean = sum((volume.double() for volume in library), start=torch.zeros(grid.shape, dtype=torch.float64))
         slope, offset = fit_affine(blurred, library)
-        return cls(
-            grid, water_per_mm, (mean / len(library)).float(), library, torch.stack(images), slope, offset
-        )  # fmt: skip
+        smallest = min(image.shape[1] for image in images), min(image.shape[2] for image in images)
+        compared = torch.stack([adaptive_avg_pool2d(image, smallest) for image in images])
+        return cls(grid, water_per_mm, (mean / len(library)).float(), library, compared, slope, offset)
 
     def reconstruct(self, xrays: Xrays, projector: Projector | None = None) -> dict[str, Tensor]:
         """Volumes `(z, y, x)` in HU by name of the row, of one case (b = 1); projector: one made for its geometry."""
         projector = _projector(xrays.geometry, self.grid, projector)
-        nearest = int(nearest_by_xrays(xrays.images, self.library_images))
+        images = adaptive_avg_pool2d(xrays.images, self.library_images.shape[-2:])
+        nearest = int(nearest_by_xrays(images, self.library_images))
         found = {
             "constant": torch.full_like(self.mean, float(self.mean.mean())),
             "mean training volume": self.mean,

@@ -1,12 +1,12 @@
 """Line integrals of a volume along X-rays, and the exact adjoint."""
 
 import math
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from trivox.errors import GeometryError
+from trivox.errors import GeometryError, RecipeError
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.joseph import joseph
 from trivox.projection.siddon import siddon
@@ -19,26 +19,23 @@ MATRIX_ENTRIES = 1 << 23
 """Entries up to which "auto" builds the matrix: at most 134 MB with its transpose (eight views of 64^2 on 32^3: 67 MB)."""
 
 
-class Operator(Protocol):
-    """A linear map of volumes `(b, z, y, x)` to images `(b, v, rows, columns)`, and its adjoint."""
-
-    def forward(self, volumes: Tensor) -> Tensor: ...
-    def adjoint(self, images: Tensor) -> Tensor: ...
+Operator = Tracing | SystemMatrix
+"""A linear map of volumes to images, `forward`, and its `adjoint`."""
 
 
 class Projector:
     """Projects volumes on a grid along the rays of a geometry; project and backproject are each other's derivative.
 
     geometry: `(v,)` for all exams, or `(b, v)` for a batch of exactly that many; any number of views, none included.
-    method: "joseph" (interpolation in every plane), "siddon" (exact lengths in voxels), "matrix" (Joseph's weights as a sparse
-    matrix, made once and kept) or "auto": the matrix on a CPU while it is small, otherwise "joseph".
+    method: "joseph" (interpolation in every plane), "siddon" (exact lengths in voxels), "matrix" (Joseph's weights as a
+    sparse matrix, made at the first use and kept) or "auto": the matrix on a CPU while it is small, otherwise "joseph".
     Derivatives of any order keep no more than the result; none is taken with respect to the geometry. Computed in float32,
     or in float64 if given that; raises `GeometryError` for shapes that do not fit or a grid that reaches behind a source.
     """
 
     def __init__(self, geometry: Geometry, grid: Grid, *, method: Method = "auto") -> None:
         if method not in get_args(Method):
-            raise ValueError(f"projection method {method!r}: choose one of {', '.join(get_args(Method))}")
+            raise RecipeError(f"projection method {method!r}: choose one of {', '.join(get_args(Method))}")
         self.geometry, self.grid, self.method = geometry, grid, method
         self._made: dict[tuple[torch.dtype, torch.device], list[Operator]] = {}
 
@@ -106,5 +103,5 @@ class _Linear(torch.autograd.Function):
 
 
 def _apply(given: Tensor, operator: Operator, adjoint: bool) -> Tensor:
-    found: Tensor = _Linear.apply(given, operator, adjoint)  # type: ignore[no-untyped-call]
+    found: Tensor = _Linear.apply(given, operator, adjoint)
     return found

@@ -1,8 +1,8 @@
 """Rays as straight lines through the voxels of a grid: what every projection method starts from.
 
-A ray is driven along the axis that it crosses most voxels of, as in Joseph 1982 and RTK; this is decided ray by ray, so that an
-image near 45 degrees has no seam and no error. Along the other two axes its place is then linear in the number of the
-plane, with a slope of at most one voxel a plane.
+A ray is driven along the axis that it crosses most voxels of, as in Joseph 1982 and RTK; this is decided ray by ray, so that
+views near 45 degrees are right on both sides. Along the other two axes its place is then linear in the number of the plane,
+with a slope of at most one voxel a plane.
 """
 
 from collections.abc import Callable, Iterator
@@ -84,18 +84,19 @@ def pencils(geometry: Geometry, grid: Grid, *, dtype: torch.dtype, device: torch
     _check_in_front(geometry, grid)
     source = geometry.source[:, None, None]
     direction = geometry.pixel_points() - source  # (v, rows, columns, 3) as x, y, z
-    spacing, centre = (torch.tensor(v, dtype=torch.float64, device=device) for v in (grid.spacing[::-1], grid.centre_mm))
+    spacing, centre = (
+        torch.tensor(v, dtype=torch.float64, device=device) for v in (grid.spacing[::-1], grid.centre_mm)
+    )
     middle = (torch.tensor(grid.shape[::-1], dtype=torch.float64, device=device) - 1) / 2
     origin = ((source - centre) / spacing + middle + PAD[0]).expand_as(direction).reshape(-1, 3)
     direction = direction.reshape(-1, 3)
     run = direction / spacing
     driven = run.abs().argmax(dim=-1)
     made = [
-        _pencil(axis, (driven == axis).nonzero()[:, 0], origin, run, direction, grid) for axis in range(direction.shape[-1])
+        _pencil(axis, (driven == axis).nonzero()[:, 0], origin, run, direction, grid)
+        for axis in range(direction.shape[-1])
     ]
-    return [
-        replace(p, first=p.first.to(dtype), slope=p.slope.to(dtype), step=p.step.to(dtype)) for p in made if len(p)
-    ]
+    return [replace(p, first=p.first.to(dtype), slope=p.slope.to(dtype), step=p.step.to(dtype)) for p in made if len(p)]
 
 
 def _pencil(axis: int, which: Tensor, origin: Tensor, run: Tensor, direction: Tensor, grid: Grid) -> Pencil:
@@ -126,6 +127,6 @@ def _check_in_front(geometry: Geometry, grid: Grid) -> None:
     if bool((depth <= 0).any()):
         behind = int((depth <= 0).any(dim=-1).nonzero()[0])
         raise GeometryError(
-            f"view {behind}: the volume reaches behind the X-ray source, {float(geometry.sod[behind]):g} mm from the isocentre; "
-            "crop the volume or move the source away"
+            f"view {behind}: the volume reaches behind the X-ray source, {float(geometry.sod[behind]):g} mm from the "
+            "isocentre; crop the volume or move the source away"
         )

@@ -82,10 +82,14 @@ def share_outside(geometry: Geometry, points: Tensor) -> Tensor:
 
 def pixel_to_show(points: Tensor, *, detector: tuple[int, int], sod: float, sdd: float) -> float:
     """The pixel size in mm, rounded up to two digits, at which the detector shows all points `(n, 3)` from every side."""
-    radius, height = (float(points[:, :2].norm(dim=-1).max()), float(points[:, 2].abs().max())) if len(points) else (1, 1)
+    radius, height = (
+        (float(points[:, :2].norm(dim=-1).max()), float(points[:, 2].abs().max())) if len(points) else (1, 1)
+    )
     radius, height = radius + COARSE_MM / 2, height + COARSE_MM / 2
     if radius >= sod:
-        raise DataError(f"the patient reaches {radius:.0f} mm from the isocentre, behind the source at {sod:g} mm; move it")
+        raise DataError(
+            f"the patient reaches {radius:.0f} mm from the isocentre, behind the source at {sod:g} mm; move it"
+        )
     around = Geometry.orbit([0.0], detector=detector, pixel_mm=1.0, sod=sod, sdd=sdd)
     width = float(around.width_needed(radius))
     pixel = max(width / detector[1], 2 * height * sdd / (sod - radius) / detector[0])
@@ -103,8 +107,9 @@ def doubt_about(volume: Volume) -> str | None:
         raise DataError("the CT holds NaN or infinite values; replace them, for example by -1000")
     low, high = (float(v) for v in np.percentile(values, (0.1, 99.9)))
     if high - low < 100:
-        raise DataError(f"values from {low:.3g} to {high:.3g} are no Hounsfield units (z-scores? 0 to 1?); give a CT in HU")
+        raise DataError(
+            f"values from {low:.3g} to {high:.3g} are no Hounsfield units (z-scores? 0 to 1?); give a CT in HU"
+        )
     if low > -200:
         return f"no air: values start at {low:.0f}; raw values are HU + 1024, an MR is no CT, a crop inside the body is fine"
     return f"values up to {high:.0f} are no Hounsfield units of a patient" if high > 6000 else None
-

@@ -20,9 +20,7 @@ class SystemMatrix:
     2^31 entries.
     """
 
-    def __init__(
-        self, geometry: Geometry, grid: Grid, rule: Rule, *, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, geometry: Geometry, grid: Grid, rule: Rule, *, dtype: torch.dtype, device: torch.device) -> None:
         self.grid = grid
         self.images = (geometry.views, *geometry.detector)
         whole = pencils(geometry, grid, dtype=dtype, device=device)
@@ -79,6 +77,7 @@ def _transpose(matrix: Tensor) -> Tensor:
     if matrix.device.type != "cpu":
         return matrix.t().to_sparse_csr()
     parts = (matrix.values(), matrix.col_indices(), matrix.crow_indices())
-    turned = csr_array(tuple(part.numpy() for part in parts), shape=tuple(matrix.shape)).tocsc()
-    rows, columns = (torch.from_numpy(found.astype(np.int32, copy=False)) for found in (turned.indptr, turned.indices))
-    return _compressed(rows, columns, torch.from_numpy(turned.data), (matrix.shape[1], matrix.shape[0]))
+    rows, columns = matrix.shape
+    turned = csr_array(tuple(part.numpy() for part in parts), shape=(rows, columns)).tocsc()
+    starts, places = (torch.from_numpy(found.astype(np.int32, copy=False)) for found in (turned.indptr, turned.indices))
+    return _compressed(starts, places, torch.from_numpy(turned.data), (columns, rows))

@@ -13,9 +13,7 @@ from trivox.projection.rays import PAD, Rule, padded_shape, pencils
 class Tracing:
     """A projection of volumes `(b, z, y, x)` to `(b, v, rows, columns)` and its adjoint, by a rule for reading voxels."""
 
-    def __init__(
-        self, geometry: Geometry, grid: Grid, rule: Rule, *, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, geometry: Geometry, grid: Grid, rule: Rule, *, dtype: torch.dtype, device: torch.device) -> None:
         self.grid, self.rule = grid, rule
         self.images = (geometry.views, *geometry.detector)
         self.parts = [part for rays in pencils(geometry, grid, dtype=dtype, device=device) for part in rays.parts()]
@@ -39,7 +37,9 @@ class Tracing:
         volumes = images.new_zeros(len(images), math.prod(shape))
         for rays in self.parts:
             taps = self.rule(rays)
-            for image, voxels in zip(images.flatten(1), volumes, strict=True):  # along rows index_add is 20 times slower
+            for image, voxels in zip(
+                images.flatten(1), volumes, strict=True
+            ):  # along rows index_add is 20 times slower
                 value = (image[rays.which] * rays.step)[:, None]
                 for place, weight in taps:
                     voxels.index_add_(0, place.flatten(), (weight * value).flatten())

@@ -86,7 +86,8 @@ def render_exams(request: DrrRequest, console: Console) -> list[Path]:
 
 def _note(inputs: Sequence[Path]) -> str:
     """What reports have to say, with what the CTs' own datasets say of them."""
-    said = [(path / NOTE).read_text(encoding="utf-8", errors="replace").strip() for path in inputs if (path / NOTE).is_file()]
+    notes = [path / NOTE for path in inputs if (path / NOTE).is_file()]
+    said = [note.read_text(encoding="utf-8", errors="replace").strip() for note in notes]
     return "\n".join(dict.fromkeys([*said, RENDERED.strip()])) + "\n"
 
 
@@ -100,7 +101,9 @@ def _require_possible(request: DrrRequest) -> None:
     if max(map(abs, request.secondary)) >= 90:
         raise RecipeError("a secondary angle lies between -90 and 90 degrees; correct it")
     if request.photons is not None and request.photons < 1:
-        raise RecipeError(f"{request.photons:g} photons a pixel show nothing; give 1000 or more, a chest film has about 1e5")
+        raise RecipeError(
+            f"{request.photons:g} photons a pixel show nothing; give 1000 or more, a chest film has about 1e5"
+        )
     request.geometry(request.pixel_mm or 1.0)
 
 
@@ -123,7 +126,9 @@ def _scans_at(path: Path) -> dict[str, Path]:
     exams = {folder.name: folder / VOLUME for folder in exam_folders(path) if (folder / VOLUME).is_file()}
     scans = exams or list_images(path)
     if not scans:
-        raise FormatError(f"{path}: no CT here; give NIfTI, NRRD or MetaImage files, a DICOM folder, or a folder of these")
+        raise FormatError(
+            f"{path}: no CT here; give NIfTI, NRRD or MetaImage files, a DICOM folder, or a folder of these"
+        )
     return scans
 
 
@@ -166,7 +171,8 @@ def _warn_of_truncation(name: str, geometry: Geometry, points: torch.Tensor, con
         console.say(f"warning: {name}: nothing above -300 HU; is it a CT of a patient?")
     elif float(outside.max()) > NOTICEABLE:
         view = int(outside.argmax())
-        needed = pixel_to_show(points, detector=geometry.detector, sod=float(geometry.sod[view]), sdd=float(geometry.sdd[view]))
+        sod, sdd = float(geometry.sod[view]), float(geometry.sdd[view])
+        needed = pixel_to_show(points, detector=geometry.detector, sod=sod, sdd=sdd)
         console.say(
             f"warning: {name}: {100 * float(outside[view]):.1f} % of the body lies outside the detector at "
             f"{float(geometry.primary[view]):g} degrees; --pixel {needed:g} shows it whole"

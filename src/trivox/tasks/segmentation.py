@@ -12,7 +12,7 @@ from trivox.config import Recipe
 from trivox.datasets.class_tables import with_classes
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import RecipeError
+from trivox.errors import DataError, RecipeError
 from trivox.learning.losses import AdaptiveLoss, LossSetup, class_weights, make_loss, region_targets
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime, rank, world_size
@@ -118,6 +118,8 @@ class SegmentationTask(Task[Prepared]):
 
     def dataset(self, dataset: Dataset) -> Dataset:
         """Cases whose label map is not known teach nothing here; classes only keep the folds balanced."""
+        if dataset.task == "reconstruction":
+            raise DataError(f"{dataset.root}: holds X-rays and volumes, no label maps; add --task reconstruction")
         cases = (c if c.label is not None else c.model_copy(update={"class_name": None}) for c in dataset.cases)
         return dataset.model_copy(update={"task": "segmentation", "cases": tuple(cases)})
 

@@ -38,7 +38,7 @@ def ssim3d(prediction: Tensor, target: Tensor) -> Tensor:
         between = mean_p * mean_t
         squares = mean_p.square() + mean_t.square()
         contrast = (2 * (product - between) + K2**2) / (square_p + square_t - squares + K2**2)
-        similar = (2 * between + K1**2) / (squares + K1**2) * contrast
+        similar: Tensor = (2 * between + K1**2) / (squares + K1**2) * contrast
         return similar.reshape(len(prediction), -1).mean(1)
 
 

@@ -44,12 +44,12 @@ class ResidualDenseBlock3D(nn.Module):
 class TransformerEnhancedBlock3D(nn.Module):
     """A convolution for what is near beside shifted-window attention for what is far; both fused and added to the input.
 
-    The attention works at the next multiple of its head's width; window: tokens along an axis.
+    The attention works at the multiple of its heads' width below; window: tokens along an axis.
     """
 
     def __init__(self, channels: int, *, window: int) -> None:
         super().__init__()
-        width = -(-channels // HEAD_DIM) * HEAD_DIM
+        width = max(1, channels // HEAD_DIM) * HEAD_DIM
         self.convolution = normed(channels, channels)
         self.widen = nn.Conv3d(channels, width, 1)
         self.attention = SwinTransformerBlock3D(width, window=window)
@@ -82,16 +82,15 @@ class AttentionGate3D(nn.Module):
 
 
 class EncoderBlock3D(nn.Sequential):
-    """Convolution, residual dense block and, with a window, attention; keeps size and width."""
+    """Residual dense block and, with a window, attention; keeps size and width."""
 
     def __init__(self, channels: int, *, layers: int, growth: int, window: int | None = None) -> None:
         attention = [] if window is None else [TransformerEnhancedBlock3D(channels, window=window)]
-        dense = ResidualDenseBlock3D(channels, layers=layers, growth=growth)
-        super().__init__(normed(channels, channels), dense, *attention)
+        super().__init__(ResidualDenseBlock3D(channels, layers=layers, growth=growth), *attention)
 
 
 class DecoderBlock3D(nn.Module):
-    """The coarser map doubled in size, joined with its gated skip; then as the encoder."""
+    """The coarser map doubled in size, joined with its gated skip; then as the encoder does."""
 
     def __init__(
         self, coarser: int, channels: int, *, layers: int, growth: int, window: int | None = None
@@ -100,8 +99,7 @@ class DecoderBlock3D(nn.Module):
         self.up = nn.Conv3d(coarser, channels, 1)
         self.gate = AttentionGate3D(channels, channels, inner=max(4, channels // 2))
         self.join = normed(2 * channels, channels)
-        attention = [] if window is None else [TransformerEnhancedBlock3D(channels, window=window)]
-        self.refine = nn.Sequential(ResidualDenseBlock3D(channels, layers=layers, growth=growth), *attention)
+        self.refine = EncoderBlock3D(channels, layers=layers, growth=growth, window=window)
 
     def forward(self, coarser: Tensor, skip: Tensor) -> Tensor:
         """`(b, coarser, z / 2, y / 2, x / 2)` and the skip `(b, channels, z, y, x)` to the latter's shape."""

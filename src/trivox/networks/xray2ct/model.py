@@ -61,7 +61,7 @@ class HybridCNNViTUNet3D(nn.Module):
         self.unet = VolumeUNet(size, self.levels, inputs)
         finest = range(self.levels - HEADS, self.levels)
         self.heads = nn.ModuleDict({str(level): nn.Conv3d(size.widths[level], 1, 1) for level in finest if level > 0})
-        self.trust = nn.Parameter(torch.tensor([n / (n + 2) for n in range(1, MOST_VIEWS + 1)]))
+        self.trust = nn.Parameter(torch.tensor([n / (n + 0.25) for n in range(1, MOST_VIEWS + 1)]))
         self.consistency = DataConsistency(consistency_steps)
         self.register_buffer("mean_volume", torch.zeros(grid.shape))
         self.finest, self.fade = self.levels - 1, 1.0
@@ -153,7 +153,9 @@ class HybridCNNViTUNet3D(nn.Module):
             if views is None:
                 return torch.cat((here.new_zeros(len(here), lifting.outputs, *grid.shape), *channels), dim=1)
             sight = look(xrays, grid, water_per_mm=self.units.water)
-            return torch.cat((lifting(views[self.levels - 1 - level], sight), *channels), dim=1)
+            together = torch.cat((lifting(views[self.levels - 1 - level], sight), *channels), dim=1)
+            # Convolutions of few channels take half the time in this layout on CPUs, and less in bf16 on GPUs.
+            return together.contiguous(memory_format=torch.channels_last_3d)
 
         return self.unet(given, self.finest, self.fade)
 

@@ -14,38 +14,38 @@ LIFTED = 4
 
 @dataclass(frozen=True)
 class ReconstructionSize:
-    """widths: features of the levels, coarsest first; pyramid: of the X-rays' scales, finest first; lifted: of the views at
-    the finest levels, finest first; layers, share: of the residual dense blocks, whose growth is width / share; attention:
-    levels with transformers, counted from the coarsest; window: tokens along an axis; between_views: attention blocks.
+    """What holds for levels is listed coarsest first, what holds for scales of the X-rays finest first.
+
+    widths: features of the levels; layers, growth: of their residual dense blocks; attention: levels with transformers;
+    window: tokens along an axis; pyramid: features of the X-rays' scales; lifted: features of the views at the finest levels,
+    finest first; heads, between_views: attention heads and blocks between the views.
     """
 
     widths: tuple[int, ...]
-    pyramid: tuple[int, ...]
-    lifted: tuple[int, ...]
-    layers: int
-    share: int
+    layers: tuple[int, ...]
+    growth: tuple[int, ...]
     attention: tuple[int, ...]
     window: int
+    pyramid: tuple[int, ...]
+    lifted: tuple[int, ...]
     heads: int
     between_views: int
-
-    def growth(self, level: int) -> int:
-        """Channels that a layer of the residual dense blocks adds."""
-        return max(4, self.widths[level] // self.share)
 
 
 RECONSTRUCTION_SIZES = {
     "tiny": ReconstructionSize(
-        widths=(64, 64, 48, 32, 16, 8, 8, 8), pyramid=(8, 16, 32, 48), lifted=(8, 16, 16, 16), layers=3, share=4,
-        attention=(0, 2, 3), window=4, heads=4, between_views=1,
+        widths=(48, 48, 48, 48, 32, 16, 16, 16), layers=(2, 2, 2, 2, 2, 1, 1, 1), growth=(32, 32, 32, 32, 16, 16, 16, 16),
+        attention=(0, 2, 3), window=4, pyramid=(8, 16, 32, 48), lifted=(8, 16, 16, 16), heads=4, between_views=1,
     ),
     "small": ReconstructionSize(
-        widths=(256, 256, 192, 128, 64, 32, 16, 16), pyramid=(16, 32, 64, 128), lifted=(8, 16, 32, 32), layers=3, share=4,
-        attention=(0, 2, 3, 4), window=4, heads=4, between_views=2,
+        widths=(256, 256, 192, 128, 64, 32, 16, 16), layers=(3, 3, 3, 3, 3, 2, 1, 1),
+        growth=(64, 64, 48, 32, 32, 16, 16, 16), attention=(0, 2, 3, 4), window=4, pyramid=(16, 32, 64, 128),
+        lifted=(8, 16, 32, 32), heads=4, between_views=2,
     ),
     "base": ReconstructionSize(
-        widths=(320, 320, 320, 256, 192, 96, 48, 24), pyramid=(32, 64, 128, 256), lifted=(8, 16, 32, 32), layers=4, share=4,
-        attention=(0, 2, 3, 4), window=4, heads=8, between_views=2,
+        widths=(320, 320, 320, 256, 192, 96, 48, 24), layers=(4, 4, 4, 4, 4, 3, 2, 1),
+        growth=(80, 80, 80, 64, 48, 32, 16, 16), attention=(0, 2, 3, 4), window=4, pyramid=(32, 64, 128, 256),
+        lifted=(8, 16, 32, 32), heads=8, between_views=2,
     ),
 }  # fmt: skip
 NATIVE = {"tiny": 32, "small": 64, "base": 128}

@@ -19,9 +19,9 @@ class VolumeUNet(Recomputing):
     def __init__(self, size: ReconstructionSize, levels: int, inputs: Sequence[int]) -> None:
         super().__init__()
         widths, self.levels = size.widths, levels
-        window = [size.window if level in size.attention else None for level in range(levels)]
         block = [
-            {"layers": size.layers, "growth": size.growth(level), "window": window[level]} for level in range(levels)
+            {"layers": size.layers[k], "growth": size.growth[k], "window": size.window if k in size.attention else None}
+            for k in range(levels)
         ]
         entries = {levels - 1 - i: channels for i, channels in enumerate(inputs)}
         self.entry = nn.ModuleDict({str(k): nn.Conv3d(c, widths[k], 1) for k, c in entries.items()})
@@ -41,7 +41,7 @@ class VolumeUNet(Recomputing):
             parts = [self.entry[str(level)](given(level))] if str(level) in self.entry else []
             if level < finest:
                 parts.append(self.down[level](skips[level + 1]) * (fade if level == finest - 1 else 1.0))
-            skips[level] = self._run(self.encoder[level], sum(parts))
+            skips[level] = self._run(self.encoder[level], sum(parts[1:], start=parts[0]))
         x = skips[0]
         maps = {0: x}
         for level in range(1, finest + 1):
