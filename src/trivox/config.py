@@ -157,7 +157,9 @@ class ReconstructionOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spacing_mm: Positive | None = Field(None, description="of the grid; None: the largest field of view fits")
-    window: Range = Field((-1024.0, 1476.0), description="HU that the network sees as 0 to 1; errors are measured in it")
+    window: Range = Field(
+        (-1024.0, 1476.0), description="HU that the network sees as 0 to 1; errors are measured in it"
+    )
     detector: Count | None = Field(None, description="pixels along an edge of an X-ray; None: twice the grid")
     views: Literal["random", "stored"] = Field(
         "random", description="random: X-rays rendered anew from the CT in each step; stored: those in the dataset"

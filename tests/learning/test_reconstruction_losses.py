@@ -138,6 +138,16 @@ def test_half_precision_outputs_are_compared_in_fp32_under_autocast():
         torch.testing.assert_close(under[name], value)
 
 
+def test_no_part_is_computed_under_autocast(monkeypatch):
+    seen = []
+    monkeypatch.setitem(
+        reconstruction.PARTS, "l1", lambda ours, _: seen.append(torch.is_autocast_enabled("cpu")) or ours.mean()
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        criterion("l1")(bodies(), bodies(), None)
+    assert seen == [False]
+
+
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(shape=st.tuples(*[st.integers(3, 9)] * 3), seed=st.integers(0, 99))
 def test_edges_are_those_of_the_three_dimensional_sobel_operator(shape, seed):

@@ -70,7 +70,9 @@ def test_cases_that_fail_are_named_after_the_others_are_done(xray_data, xray_pla
 def exam(rows, columns, *, water=0.02):
     geometry = Geometry.orbit([0.0, 90.0], detector=(rows, columns), pixel_mm=2.0)
     generator = torch.Generator().manual_seed(0)
-    return Exam(Xrays.of(torch.rand(1, 2, rows, columns, generator=generator), geometry), (0, 0, 0), "line integrals", water)
+    return Exam(
+        Xrays.of(torch.rand(1, 2, rows, columns, generator=generator), geometry), (0, 0, 0), "line integrals", water
+    )
 
 
 def test_pixels_are_joined_down_to_the_planned_detector(xray_plan):

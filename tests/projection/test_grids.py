@@ -15,7 +15,9 @@ from trivox.volumes.geometry import Orientation, reorient
 
 HERE = (3.0, -7.5, 40.0)
 GRID = Grid((6, 8, 10), (4.0, 3.0, 2.0), centre_mm=(5.0, -2.0, 1.0))
-ORIENTATIONS = [Orientation(axes, flips) for axes in permutations(range(3)) for flips in product((False, True), repeat=3)]
+ORIENTATIONS = [
+    Orientation(axes, flips) for axes in permutations(range(3)) for flips in product((False, True), repeat=3)
+]
 
 
 def noise(shape=GRID.shape, seed=0):

@@ -19,7 +19,7 @@ from trivox.preparation.xray_batches import VolumeTargets, to_window
 from trivox.preparation.xray_store import XrayStore
 from trivox.projection import Geometry, Xrays
 from trivox.tasks.console import Quiet
-from trivox.tasks.reconstruction import PreparedExams, ReconstructionObjective, ReconstructionTask
+from trivox.tasks.reconstruction import PreparedExams, ReconstructionObjective
 from trivox.tasks.reconstruction_planning import plan_reconstruction
 from trivox.tasks.reconstruction_predicting import predict_exams
 from trivox.tasks.task import RunRequest
@@ -38,7 +38,16 @@ def changed(**options):
 
 # -- a run ---------------------------------------------------------------------------------------------------------------
 def test_a_run_leaves_what_the_contract_names(xray_run):
-    names = {"plan.json", "recipe.json", "dataset.json", "splits.json", "check.json", "metrics.jsonl", "log.txt", "report.html"}
+    names = {
+        "plan.json",
+        "recipe.json",
+        "dataset.json",
+        "splits.json",
+        "check.json",
+        "metrics.jsonl",
+        "log.txt",
+        "report.html",
+    }
     assert names <= {path.name for path in xray_run.iterdir()}
     assert (xray_run / "bundle" / "bundle.json").exists()
     assert (xray_run / "checkpoints" / "best").is_dir()
@@ -130,7 +139,10 @@ def objective(xray_plan):
     def made(**options):
         recipe = make_recipe("quick_test", {**changed(**options), "final_weights": "latest"}, named="xray2ct")
         criterion = ReconstructionCriterion(
-            recipe.reconstruction.loss, window=xray_plan.window, water_per_mm=xray_plan.water_per_mm, grid=xray_plan.grid
+            recipe.reconstruction.loss,
+            window=xray_plan.window,
+            water_per_mm=xray_plan.water_per_mm,
+            grid=xray_plan.grid,
         )
         return ReconstructionObjective(criterion, recipe.reconstruction)
 
@@ -263,7 +275,9 @@ def test_finished_volumes_are_kept_and_a_bad_exam_is_set_aside(xray_run, xray_da
 
 def test_models_are_averaged_and_steps_at_the_end_change_the_answer(xray_run, xray_data):
     xrays = read_exam(load_dataset(xray_data).cases[0]).xrays.select([0, 1])
-    one, two = (Reconstructor.load(models, device="cpu", precision="fp32") for models in (xray_run, [xray_run, xray_run]))
+    one, two = (
+        Reconstructor.load(models, device="cpu", precision="fp32") for models in (xray_run, [xray_run, xray_run])
+    )
     torch.testing.assert_close(one.reconstruct(xrays), two.reconstruct(xrays))
     assert not torch.equal(one.reconstruct(xrays), one.reconstruct(xrays, consistent=False))
 

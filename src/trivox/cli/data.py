@@ -2,8 +2,9 @@
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -25,9 +26,6 @@ from trivox.cli.options import (
     recipe_name,
 )
 from trivox.errors import DataError
-
-if TYPE_CHECKING:
-    from trivox.planning.plan import Plan
 
 
 def import_brats(
@@ -84,7 +82,8 @@ def import_class_folders(
 
 def drr(
     scans: Annotated[
-        list[Path], typer.Argument(help="CTs (NIfTI, NRRD, MetaImage, DICOM folder), or folders of them", metavar="CT...")
+        list[Path],
+        typer.Argument(help="CTs (NIfTI, NRRD, MetaImage, DICOM folder), or folders of them", metavar="CT..."),
     ],
     out: Annotated[Path, typer.Option("--out", help="folder of the X-ray dataset")],
     views: Annotated[str, typer.Option("--views", help="degrees: 0 AP, 90 source on the left, 180 PA")] = "0,90",
@@ -155,19 +154,13 @@ def plan(
     settings: Settings = None,
 ) -> None:
     """Measure a dataset and decide spacing, patch, network and batch, with the reason for each."""
-    from trivox.datasets import load_dataset
-    from trivox.learning.runtime import make_runtime
-    from trivox.planning.plan import write_plan
-    from trivox.tasks.preparing import fingerprint_of, plan_for, recipe_for
+    from trivox.tasks.deciding import plan_dataset
 
     chosen = overrides(settings, recipe=named, network=network, memory_gb=memory_gb, patch_size=patch_size)
-    recipe = recipe_for(preset, chosen, device=device, named=recipe_name(named))
-    found = load_dataset(dataset)
-    fingerprint = fingerprint_of(found, out.with_name("fingerprint.json"), Terminal())
-    runtime = make_runtime(device, recipe.precision)
-    decided = plan_for(fingerprint, found, recipe, activation_bytes=runtime.activation_bytes)
-    write_plan(decided, out)
-    _print_plan(decided)
+    name, decisions = plan_dataset(
+        dataset, out, preset=preset, overrides=chosen, named=recipe_name(named), device=device, console=Terminal()
+    )
+    _print_plan(name, decisions)
     print(f"written to {out}")
 
 
@@ -181,26 +174,22 @@ def preprocess(
     workers: Annotated[int, typer.Option("--workers", help="cases at a time")] = 2,
 ) -> None:
     """Normalise and resample all training cases; a second call finishes what was interrupted."""
-    from trivox.learning.runtime import make_runtime
-    from trivox.tasks.preparing import prepare_run, recipe_for
+    from trivox.tasks.deciding import preprocess_dataset
 
-    chosen = overrides(None, recipe=named, network=network, workers=workers)
-    recipe = recipe_for(preset, chosen, named=recipe_name(named))
-    prepared = prepare_run(
-        dataset, out, recipe, runtime=make_runtime("cpu"), plan_file=plan_file, reuse_plan=False, console=Terminal()
-    )
-    print(f"{len(prepared.dataset.training_cases)} cases ready in {out}")
+    count = preprocess_dataset(
+        dataset, out, preset=preset, overrides=overrides(None, recipe=named, network=network, workers=workers),
+        named=recipe_name(named), plan_file=plan_file, console=Terminal(),
+    )  # fmt: skip
+    print(f"{count} cases ready in {out}")
 
 
-def _print_plan(decided: "Plan") -> None:
+def _print_plan(name: str, decisions: Sequence[tuple[str, str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from trivox.planning.planner import describe_plan
-
-    table = Table(title=f"Plan for {decided.dataset}")
+    table = Table(title=f"Plan for {name}")
     for heading in ("what", "decision", "why"):
         table.add_column(heading, overflow="fold")
-    for row in describe_plan(decided):
+    for row in decisions:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 140).print(table)

@@ -97,7 +97,9 @@ def _reconstruct(
     )  # fmt: skip
     failed = [name for name, record in records.items() if "error" in record]
     seconds = sum(record["seconds"] for record in records.values())
-    print(f"{len(records) - len(failed)} of {len(records)} volumes in {out}, {seconds:.1f} s (synthetic CT, not acquired)")
+    print(
+        f"{len(records) - len(failed)} of {len(records)} volumes in {out}, {seconds:.1f} s (synthetic CT, not acquired)"
+    )
     if failed:
         raise DataError(
             f"{len(failed)} cases failed: {', '.join(failed[:5])}; reasons are in {out / 'predictions.json'}"
@@ -145,7 +147,9 @@ def evaluate(
     chosen = parse_settings(settings or [])
     if is_reconstruction(references):
         if convention != "trivox" or tolerance_mm is not None or classes or whole:
-            raise typer.BadParameter(f"{references} holds CTs, not label maps; of the options only --set window=... applies")
+            raise typer.BadParameter(
+                f"{references} holds CTs, not label maps; of the options only --set window=... applies"
+            )
         metrics = evaluate_reconstructions(predictions, references, window=chosen_window(chosen))
     else:
         given = {} if tolerance_mm is None else {"tolerance_mm": tolerance_mm}

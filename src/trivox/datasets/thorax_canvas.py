@@ -73,14 +73,16 @@ class Canvas:
         """Box and share of an ellipsoid, turned by the rotation `turn` (its own axes as rows)."""
         box = self.around(centre, radii if turn is None else np.full(3, float(np.max(radii))))
         gaps = [along - np.float32(middle) for along, middle in zip(self.places(box), centre, strict=True)]
-        square, slope = np.float32(1e-9), np.float32(1e-9 / min(radii) ** 2)  # keep their ratio in the very middle
+        square = np.full_like(gaps[0], 1e-9)
+        slope = square * np.float32(1 / min(radii) ** 2)  # so that their ratio is right in the very middle too
         for axis, radius in enumerate(radii):
             along = gaps[axis] if turn is None else _mix(gaps, turn[axis])
             share = (along * np.float32(1 / radius)) ** 2
-            square = square + share
-            slope = slope + share * np.float32(1 / radius**2)
+            square += share
+            slope += share * np.float32(1 / radius**2)
         away = np.sqrt(square)
-        return box, self.soft((away - 1) * away / np.sqrt(slope))  # to first order the distance
+        distance: Field3 = (away - 1) * away / np.sqrt(slope)  # to first order
+        return box, self.soft(distance)
 
     def tube(self, start: Vector, end: Vector, radius: float, end_radius: float | None = None) -> tuple[Box, Field3]:
         """Box and share of a tube with round ends; one thinner than a voxel is drawn wider and fainter, of equal mass."""
@@ -98,7 +100,7 @@ class Canvas:
 
     def _drawn(self, radius: float) -> float:
         """The radius at which a soft-edged disc has the area of a sharp one; its soft edge adds `pi edge^2 / 12`."""
-        return max(radius**2 - self.edge**2 / 12, self.edge**2 / 4) ** 0.5
+        return float(np.sqrt(max(radius**2 - self.edge**2 / 12, self.edge**2 / 4)))
 
 
 def _mix(parts: Sequence[Field3], weights: NDArray[np.float64]) -> Field3:

@@ -20,6 +20,8 @@ SUSPICIOUS, WRONG = 0.05, 0.30
 """Relative RMSE of a view against the CT's: rendering and noise stay below, a wrong angle or flip far above."""
 FITS = 0.10
 """Relative RMSE below which another reading of a view explains it; it must also be half of the error as it stands."""
+VALUES = "values look"
+"""How readings begin that are about grey values and not about places; those alone may be as intended."""
 FAR_MM = 150.0
 TRUNCATED = 0.01
 FULL_SCALES = (1.0, 255.0, 4095.0, 65535.0)
@@ -134,7 +136,8 @@ def _consistency_findings(case: Case, views: Array, record: GeometryRecord, volu
     if not wrong:
         return
     reading = explanation(views, expected, wrong[:3], record, volume)
-    severity = error if off[wrong[0]] > WRONG else warning
+    misplaced = bool(reading) and not reading.startswith(VALUES)
+    severity = error if misplaced or off[wrong[0]] > WRONG else warning
     yield severity("views-differ-from-ct", case.name, f"{_named(record, sorted(wrong))}: up to {100 * off[wrong[0]]:.0f} % "
                    f"off the CT (relative RMSE){f'; {reading}' if reading else ''}", "correct the views, geometry.json or "
                    "the CT's header")  # fmt: skip
@@ -166,8 +169,8 @@ def _readings(views: Array, expected: Array, view: int, record: GeometryRecord, 
     off = {words: relative_rmse(change(image), wanted) for words, change in READINGS.items()}
     others = [relative_rmse(image, expected[other]) for other in range(len(views)) if other != view]
     scale = float((image * wanted).sum() / max(float((image * image).sum()), 1e-12))
-    off["values look scaled"] = relative_rmse(scale * image, wanted)
-    off["values look shifted, air should be 0"] = relative_rmse(image + (wanted - image).mean(), wanted)
+    off[f"{VALUES} scaled"] = relative_rmse(scale * image, wanted)
+    off[f"{VALUES} shifted, air should be 0"] = relative_rmse(image + (wanted - image).mean(), wanted)
     return (
         off | {"the views look out of order": min(others, default=float("inf"))} | _turned(image, view, record, volume)
     )
@@ -196,7 +199,7 @@ def _turned(image: Array, view: int, record: GeometryRecord, volume: Volume) -> 
         geometry = replace(one.geometry, primary=torch.tensor([float(turn)]), secondary=torch.tensor([float(tilt)]))
         found = render(volume, geometry, isocentre=record.isocentre_mm, water_per_mm=record.water_per_mm)[0]
         readings[words] = relative_rmse(image, found)
-        readings[f"{words}, and columns mirrored"] = relative_rmse(image[:, ::-1], found)
+        readings[f"{words}, and columns (or the CT left to right) mirrored"] = relative_rmse(image[:, ::-1], found)
     return readings
 
 

@@ -72,7 +72,7 @@ def read_views(path: Path) -> Array:
     if path.suffix != ".npz":
         return np.ascontiguousarray(read_volume(path).array[0], dtype=np.float32)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:  # a bad archive is closed too
             views = archive["views"] if "views" in archive.files else None
     except FileNotFoundError as error:
         raise FormatError(f"{path}: file not found; render or export the views again") from error

@@ -5,6 +5,8 @@ from trivox.evaluation.conventions import CONVENTIONS, choose_convention
 from trivox.evaluation.evaluate import collect_metrics, evaluate_folders
 from trivox.evaluation.figures import overlay_figure
 from trivox.evaluation.ranking import rank_models
+from trivox.evaluation.reconstruction import evaluate_reconstruction
+from trivox.evaluation.reconstruction_summary import collect_reconstructions
 from trivox.evaluation.report import write_report
 from trivox.evaluation.statistics import bootstrap_interval, paired_difference
 from trivox.evaluation.surfaces import surface_distances
@@ -14,8 +16,10 @@ __all__ = [
     "bootstrap_interval",
     "choose_convention",
     "collect_metrics",
+    "collect_reconstructions",
     "evaluate_case",
     "evaluate_folders",
+    "evaluate_reconstruction",
     "overlay_figure",
     "paired_difference",
     "rank_models",

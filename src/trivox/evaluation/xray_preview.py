@@ -18,20 +18,20 @@ NAMES = {0.0: "AP", 180.0: "PA", -180.0: "PA", 90.0: "lateral, source left", -90
 
 
 def xray_preview(images: Array, geometry: Geometry, *, title: str, unit: str = "line integral") -> bytes:
-    """PNG of the views `(v, rows, columns)` as seen from the source, with the patient's sides at the borders.
+    """PNG of one or more views `(v, rows, columns)` as seen from the source, with the patient's sides at the borders.
 
     Grey runs from 0 to the largest value of all views (its 99.9th percentile), never of one view alone.
     """
     from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, max(geometry.views, 1))
-    rows = math.ceil(max(geometry.views, 1) / columns)
+    columns = min(COLUMNS, geometry.views)
+    rows = math.ceil(geometry.views / columns)
     figure = Figure(
         figsize=(PANEL * columns + 1.3, PANEL * rows + 0.7), dpi=110, facecolor=BACKGROUND, layout="constrained"
     )
     figure.suptitle(title, color=INK, fontsize=12, parse_math=False)
     panels = figure.subplots(rows, columns, squeeze=False)
-    high = max(float(np.percentile(images, 99.9)), 1e-6) if images.size else 1.0
+    high = max(float(np.percentile(images, 99.9)), 1e-6)
     for place in panels.flat[geometry.views :]:
         place.set_axis_off()
     for view, axes in enumerate(panels.flat[: geometry.views]):

@@ -49,7 +49,12 @@ class ReconstructionDescription(BaseModel):
 
 
 def write_reconstruction_bundle(
-    folder: Path, *, plan: ReconstructionPlan, weights: Mapping[str, Path], views: Sequence[int], training: Mapping[str, Any]
+    folder: Path,
+    *,
+    plan: ReconstructionPlan,
+    weights: Mapping[str, Path],
+    views: Sequence[int],
+    training: Mapping[str, Any],
 ) -> None:
     """Copy the weights (fold name -> safetensors file) and write `bundle.json` last."""
     entries = copy_weights(folder, "weights", weights)
@@ -107,7 +112,9 @@ class Reconstructor:
         plan = read[0][1].plan
         for folder, description in read[1:]:
             if (description.plan.grid, description.plan.window) != (plan.grid, plan.window):
-                raise BundleError(f"{folder}: grid or window differ from {read[0][0]}: their volumes cannot be averaged")
+                raise BundleError(
+                    f"{folder}: grid or window differ from {read[0][0]}: their volumes cannot be averaged"
+                )
         runtime = make_runtime(device, precision)
         networks = [
             _loaded(description.plan, file, runtime)
@@ -144,7 +151,9 @@ class Reconstructor:
         exam = read_exam(case)
         xrays = fitted_views(exam, self.plan, where=case.name)
         if not xrays.views:
-            raise DataError(f"{case.name}: has no views; a volume without X-rays would be the mean of the training cases")
+            raise DataError(
+                f"{case.name}: has no views; a volume without X-rays would be the mean of the training cases"
+            )
         found = self.reconstruct(xrays)[0].cpu().numpy()
         volume = placed(np.rint(found).astype(np.int16), self.plan.grid, isocentre=exam.isocentre)
         return Reconstruction(volume, xrays.views, time.monotonic() - started, self._warnings(xrays, exam.kind))

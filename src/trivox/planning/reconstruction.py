@@ -87,3 +87,26 @@ def read_reconstruction_plan(path: Path) -> ReconstructionPlan:
 def write_reconstruction_plan(plan: ReconstructionPlan, path: Path) -> None:
     """Write `plan.json` atomically."""
     write_json(path, plan.model_dump(mode="json"))
+
+
+def describe_reconstruction(plan: ReconstructionPlan) -> list[tuple[str, str, str]]:
+    """What was decided, as (what, decision, reason) for people."""
+
+    def by(values: tuple[float, ...]) -> str:
+        return " x ".join(f"{value:.4g}" for value in values)
+
+    reasons = plan.reasons
+    rows = [
+        ("network", plan.network, ""),
+        ("grid", f"{by(plan.shape)} voxels about the isocentre", ""),
+        ("spacing", f"{by(plan.spacing)} mm", reasons.get("spacing", "")),
+        ("HU window", f"{plan.window[0]:g} to {plan.window[1]:g}", reasons.get("window", "")),
+        ("X-rays", f"{by(plan.detector)} pixels of {plan.pixel_mm:.4g} mm", reasons.get("detector", "")),
+        ("distances", f"source to isocentre {plan.sod_mm:g} mm, to detector {plan.sdd_mm:g} mm", ""),
+        ("rendered from", f"{by(plan.render_shape)} voxels", reasons.get("render_shape", "")),
+        ("water", f"{plan.water_per_mm:g} / mm", ""),
+        ("prior", f"{plan.prior}, {plan.prior_iterations} iterations" if plan.prior != "none" else "none", ""),
+        ("steps towards the X-rays", str(plan.consistency_steps), ""),
+        ("batch size", str(plan.batch_size), ""),
+    ]
+    return [(what, decision, reason) for what, decision, reason in rows]

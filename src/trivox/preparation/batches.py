@@ -171,9 +171,7 @@ class BatchSource:
         return request, spatial, draw_intensity(rng, self.augmentation, channels)
 
 
-def stream(
-    source: Source, steps: Sequence[int], *, device: torch.device, workers: int
-) -> Iterator[tuple[Any, Any]]:
+def stream(source: Source, steps: Sequence[int], *, device: torch.device, workers: int) -> Iterator[tuple[Any, Any]]:
     """The finished batches of `steps` in order, with up to `workers` + 1 of them read ahead."""
     if workers == 0:
         for step in steps:

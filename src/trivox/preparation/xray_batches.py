@@ -175,7 +175,11 @@ def even_views(
     plan: ReconstructionPlan, count: int, *, turned: Sequence[float] | np.ndarray | None = None, stretched: float = 1.0
 ) -> Geometry:
     """`count` views evenly spaced over 180 degrees, from AP on; turned: degrees added; stretched: factor on distances."""
-    even = [180 * place for place in HALVINGS[:count]] if count in (1, 2, 4, 8) else [180 * i / count for i in range(count)]
+    even = (
+        [180 * place for place in HALVINGS[:count]]
+        if count in (1, 2, 4, 8)
+        else [180 * i / count for i in range(count)]
+    )
     angles = even if turned is None else [angle + float(more) for angle, more in zip(even, turned, strict=True)]
     return Geometry.orbit(
         angles, detector=plan.detector, pixel_mm=plan.pixel_mm, sod=plan.sod_mm * stretched, sdd=plan.sdd_mm * stretched

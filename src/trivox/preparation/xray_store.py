@@ -63,9 +63,7 @@ class XrayStore:
         try:
             found: Array = blosc2.open(str(self.folder / f"{name}.{what}.b2nd"), mode="r")[:]
         except (OSError, RuntimeError, ValueError) as error:
-            raise FormatError(
-                f"{self.folder}: prepared case {name} is damaged ({error}); delete the folder"
-            ) from error
+            raise FormatError(f"{self.folder}: prepared case {name} is damaged ({error}); delete the folder") from error
         return found
 
 

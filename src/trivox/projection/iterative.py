@@ -86,7 +86,7 @@ def data_consistency(
 # -- total variation -----------------------------------------------------------------------------------------------------
 @torch.no_grad()
 def tv(
-    xrays: Xrays, projector: Projector, *, weight: float = 1e-4, iterations: int = 50, smoothing: int = 10
+    xrays: Xrays, projector: Projector, *, weight: float = 3e-5, iterations: int = 50, smoothing: int = 10
 ) -> Tensor:
     """Attenuation `(b, z, y, x)` in 1/mm, not negative, of small total variation that explains the X-rays.
 

@@ -39,7 +39,7 @@ class Ladder:
     offset: float
     sirt_iterations: int = 30
     tv_iterations: int = 50
-    tv_weight: float = 1e-4
+    tv_weight: float = 3e-5
 
     @classmethod
     def fit(

@@ -18,14 +18,18 @@ def describe(
     options: of the network, for example `{"attention": "none"}`.
     """
     from trivox.networks import NETWORKS
+    from trivox.networks.xray2ct import RECONSTRUCTION_NETWORKS
 
     path = Path(what)
     if path.exists():
         return _describe_bundle(path)
-    if what not in NETWORKS:
-        raise BundleError(f"'{what}' is neither a run, a bundle nor a network; networks: {', '.join(NETWORKS)}")
+    if what not in (*NETWORKS, *RECONSTRUCTION_NETWORKS):
+        names = ", ".join((*NETWORKS, *RECONSTRUCTION_NETWORKS))
+        raise BundleError(f"'{what}' is neither a run, a bundle nor a network; networks: {names}")
     if min(size) < 1:
         raise RecipeError(f"input {size} (channels z y x) needs positive sizes; try --input 1 128 128 128")
+    if what in RECONSTRUCTION_NETWORKS:
+        return describe_reconstruction(what, views=size[0], shape=size[1:], options=options or {})
     return _describe_network(what, size, options or {})
 
 
@@ -73,12 +77,47 @@ def count_operations(
 ) -> dict[str, Any]:
     """Parameters, GFLOP of one forward pass (2 x multiply-accumulates, torch's own counter) and GiB saved for backward."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from trivox.networks import build_network
-    from trivox.networks.layers import parameters_of
 
     network = build_network(name, topology, channels=channels, outputs=outputs, options=options).to("meta")
+    counted = _count(network, torch.zeros(1, channels, *patch, device="meta"))
+    convention = "1 sample with deep supervision heads; GFLOP = 2 x multiply-accumulates; activations in fp32"
+    return {**counted, "convention": convention}
+
+
+def describe_reconstruction(
+    name: str, *, views: int, shape: tuple[int, int, int], options: "Mapping[str, Option] | None" = None
+) -> dict[str, Any]:
+    """Facts about a network of X-ray to CT for that many views of twice the grid's pixels; what it learns, not SIRT."""
+    import torch
+
+    from trivox.networks.xray2ct import build_reconstruction_network
+    from trivox.projection import WATER_PER_MM, Geometry, Grid, Xrays
+
+    grid, detector = Grid(shape, (1.0, 1.0, 1.0)), (2 * shape[0], 2 * max(shape[1:]))
+    with torch.device("meta"):
+        network = build_reconstruction_network(
+            name, grid=grid, window=(-1024.0, 1476.0), water_per_mm=WATER_PER_MM, options=options, prior="none",
+            consistency_steps=0,
+        )  # fmt: skip
+        geometry = Geometry.orbit([180 * view / views for view in range(views)], detector=detector, pixel_mm=1.0)
+        xrays = Xrays.of(torch.zeros(1, views, *detector), geometry)
+    convention = (
+        "1 sample with deep supervision heads, without SIRT and data consistency; GFLOP = 2 x multiply-accumulates; "
+        "activations in fp32"
+    )
+    facts = {"network": name, "grid": list(shape), "views": views, "detector": list(detector)}
+    return {**facts, **_count(network, xrays), "convention": convention}
+
+
+def _count(network: Any, given: Any) -> dict[str, Any]:
+    """Runs a network once on the meta device."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from trivox.networks.layers import parameters_of
+
     saved: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -86,14 +125,12 @@ def count_operations(
         saved[storage._cdata] = storage.nbytes()
         return tensor
 
-    image = torch.zeros(1, channels, *patch, device="meta")
     weights = {p.untyped_storage()._cdata for p in network.parameters()}
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        network(image)
+        network(given)
     activations = sum(size for key, size in saved.items() if key not in weights)
     return {
         "parameters": parameters_of(network),
         "gflop": round(counter.get_total_flops() / 1e9, 1),
         "saved_activation_gib": round(activations / 2**30, 2),
-        "convention": "1 sample with deep supervision heads; GFLOP = 2 x multiply-accumulates; activations in fp32",
     }

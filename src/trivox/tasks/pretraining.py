@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trivox.config import Recipe
 from trivox.datasets import Dataset, LabelScheme, load_dataset, load_inputs, save_dataset
 from trivox.datasets.listing import CHANNEL_SUFFIX, channel_names
-from trivox.errors import FormatError, RecipeError
+from trivox.errors import DataError, FormatError, RecipeError
 from trivox.files import atomic_path, write_json
 from trivox.inference.bundle import PRETRAINED
 from trivox.learning.checkpoints import final_weights, load_weights
@@ -127,6 +127,8 @@ def unlabelled(path: Path) -> Dataset:
         dataset = Dataset(
             name=path.absolute().name, root=path.absolute(), layout="images", channels=channels, cases=cases
         )
+    if dataset.task == "reconstruction":
+        raise DataError(f"{path}: holds X-rays, no images to restore; train on them with --task reconstruction")
     images = tuple(case.model_copy(update={"label": None}) for case in dataset.cases if case.split == "train")
     return dataset.model_copy(update={"labels": None, "layout": "images", "cases": images})
 

@@ -13,11 +13,11 @@ from trivox.config import Recipe, ReconstructionOptions
 from trivox.datasets import Dataset, load_dataset, save_dataset
 from trivox.datasets.splits import Split
 from trivox.errors import DataError
+from trivox.inference.reconstructing import reconstruction_network
 from trivox.learning.losses.adversarial import Critic, PsnrBudget, ramp
 from trivox.learning.losses.reconstruction import ReconstructionCriterion, at_size_of
 from trivox.learning.losses.similarity import psnr, ssim3d
 from trivox.learning.objective import Objective
-from trivox.inference.reconstructing import reconstruction_network
 from trivox.learning.runtime import Runtime, rank, world_size
 from trivox.planning.reconstruction import ReconstructionPlan, read_reconstruction_plan, write_reconstruction_plan
 from trivox.preparation.xray_batches import VolumeTargets, XraySource, coarser, to_window
@@ -90,7 +90,10 @@ class ReconstructionObjective(Objective):
 
     def state(self) -> dict[str, Any]:
         """Critic and budget."""
-        return {"budget": self.budget.state(), "critic": self._kept if self.critic is None else self.critic.state_dict()}
+        return {
+            "budget": self.budget.state(),
+            "critic": self._kept if self.critic is None else self.critic.state_dict(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """See `state`."""
@@ -109,7 +112,9 @@ class ReconstructionObjective(Objective):
         finest = (outputs[0] if isinstance(outputs, list) else outputs).float()
         if finest.shape != targets.volume.shape:  # while training grows: judged on the full grid all the same
             finest = interpolate(finest, targets.volume.shape[2:], mode="trilinear")
-        found = finest.new_zeros(MOST_VIEWS + 1, 3, dtype=torch.float64 if finest.device.type != "mps" else torch.float32)
+        found = finest.new_zeros(
+            MOST_VIEWS + 1, 3, dtype=torch.float64 if finest.device.type != "mps" else torch.float32
+        )
         parts = [torch.ones(len(finest)), psnr(finest, targets.volume), ssim3d(finest, targets.volume)]
         found[targets.xrays.views] = torch.stack([part.to(found).sum() for part in parts])
         return found
@@ -129,6 +134,47 @@ class ReconstructionObjective(Objective):
         return {**figures, "validation_score": figures["validation_psnr"]}
 
 
+def prepare_xrays(
+    path: Path,
+    out: Path,
+    recipe: Recipe,
+    *,
+    plan_file: Path | None = None,
+    prepared: Path | None = None,
+    reuse_plan: bool = True,
+    console: Console,
+) -> PreparedExams:
+    """Run the stages that are missing in `out`; raises `DataError` for data without X-rays and volumes to learn from.
+
+    plan_file: a plan to use instead of making one; prepared: a folder that 'trivox preprocess' wrote; reuse_plan: take the
+    plan that is in `out` already.
+    """
+    dataset = load_dataset(path)
+    if dataset.task != "reconstruction":
+        raise DataError(
+            f"{dataset.root}: holds no X-rays with volumes; 'trivox drr CT... --out DIR' makes such a dataset from CTs"
+        )
+    if not dataset.training_cases:
+        raise DataError(f"{dataset.root}: no exam to train on has a ct.nii.gz; render from CTs with 'trivox drr'")
+    checked(dataset, out / "check.json", console)
+    save_dataset(dataset, out / "dataset.json")
+    there = [
+        file for file in (out / "plan.json" if reuse_plan else None, plan_file) if file is not None and file.exists()
+    ]
+    plan = read_reconstruction_plan(there[0]) if there else plan_reconstruction(dataset, recipe)
+    write_reconstruction_plan(plan, out / "plan.json")
+    z, y, x = plan.shape
+    console.say(
+        f"plan: {plan.network}, grid {z} x {y} x {x} of {plan.spacing[0]:.3g} mm, X-rays {plan.detector[0]} x "
+        f"{plan.detector[1]} of {plan.pixel_mm:.3g} mm, batch {plan.batch_size}"
+    )
+    store = prepare_exams(
+        dataset, plan, (prepared or out) / "prepared", workers=max(1, recipe.workers),
+        progress=lambda names, total: console.track(names, total, "preprocessing"),
+    )  # fmt: skip
+    return PreparedExams(dataset, plan, splits_of(dataset, out), store)
+
+
 class ReconstructionTask(Task[PreparedExams]):
     """What training needs to know about X-rays and volumes."""
 
@@ -136,28 +182,9 @@ class ReconstructionTask(Task[PreparedExams]):
 
     def prepare(self, request: RunRequest, recipe: Recipe, runtime: Runtime, console: Console) -> PreparedExams:
         """Check, plan, bring CTs and views to the plan's grids."""
-        dataset, out = load_dataset(request.dataset), request.out
-        if dataset.task != "reconstruction":
-            raise DataError(
-                f"{dataset.root}: holds no X-rays with volumes; 'trivox drr CT... --out DIR' makes such a dataset from CTs"
-            )
-        if not dataset.training_cases:
-            raise DataError(f"{dataset.root}: no exam to train on has a ct.nii.gz; render from CTs with 'trivox drr'")
-        checked(dataset, out / "check.json", console)
-        save_dataset(dataset, out / "dataset.json")
-        file = request.plan or out / "plan.json"
-        plan = read_reconstruction_plan(file) if file.exists() else plan_reconstruction(dataset, recipe)
-        write_reconstruction_plan(plan, out / "plan.json")
-        z, y, x = plan.shape
-        console.say(
-            f"plan: {plan.network}, grid {z} x {y} x {x} of {plan.spacing[0]:.3g} mm, X-rays {plan.detector[0]} x "
-            f"{plan.detector[1]} of {plan.pixel_mm:.3g} mm, batch {plan.batch_size}"
+        return prepare_xrays(
+            request.dataset, request.out, recipe, plan_file=request.plan, prepared=request.prepared, console=console
         )
-        store = prepare_exams(
-            dataset, plan, (request.prepared or out) / "prepared", workers=max(1, recipe.workers),
-            progress=lambda names, total: console.track(names, total, "preprocessing"),
-        )  # fmt: skip
-        return PreparedExams(dataset, plan, splits_of(dataset, out), store)
 
     def network(self, prepared: PreparedExams, recipe: Recipe, names: Sequence[str]) -> nn.Module:
         """A network that knows the mean of the training volumes."""
@@ -184,7 +211,12 @@ class ReconstructionTask(Task[PreparedExams]):
         )  # fmt: skip
 
     def finish(
-        self, request: RunRequest, recipe: Recipe, prepared: PreparedExams, folders: Mapping[int, Path], console: Console
+        self,
+        request: RunRequest,
+        recipe: Recipe,
+        prepared: PreparedExams,
+        folders: Mapping[int, Path],
+        console: Console,
     ) -> dict[str, Any]:
         """Bundle, validation beside the classical ladder, report."""
         from trivox.tasks.reconstruction_validating import finish_volumes

@@ -33,7 +33,11 @@ def picture_exams(run: Path, metrics: dict[str, Any], *, console: Console) -> li
     """Best, median and worst validation case by PSNR; one whose files are gone or damaged is left out with a line."""
     cases = {case.name: case for case in read_saved_dataset(run / "dataset.json").cases}
     scored = sorted(
-        ((row["volume"]["psnr_db"], name) for name, row in metrics["cases"].items() if row["volume"]["psnr_db"] is not None),
+        (
+            (row["volume"]["psnr_db"], name)
+            for name, row in metrics["cases"].items()
+            if row["volume"]["psnr_db"] is not None
+        ),
         reverse=True,
     )
     ranked: dict[str, list[str]] = {}
@@ -50,5 +54,7 @@ def picture_exams(run: Path, metrics: dict[str, Any], *, console: Console) -> li
             console.say(f"{name}: no picture ({error})")
             continue
         decibels = metrics["cases"][name]["volume"]["psnr_db"]
-        pictures.append(CasePictures(heading, [(f"{heading}, PSNR {decibels:.2f} dB; synthetic CT, not acquired", figure)]))
+        pictures.append(
+            CasePictures(heading, [(f"{heading}, PSNR {decibels:.2f} dB; synthetic CT, not acquired", figure)])
+        )
     return pictures

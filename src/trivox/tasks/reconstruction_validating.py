@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-
 from trivox.config import Recipe
 from trivox.datasets.dataset import Case
 from trivox.datasets.xray_folders import Exam, read_exam
@@ -63,7 +62,11 @@ def finish_volumes(
         "validation": metrics["summary"],
     }
     write_reconstruction_bundle(
-        request.out / "bundle", plan=prepared.plan, weights=weights, views=recipe.reconstruction.view_counts, training=summary
+        request.out / "bundle",
+        plan=prepared.plan,
+        weights=weights,
+        views=recipe.reconstruction.view_counts,
+        training=summary,
     )
     report_run(request.out, console=console, log_folder=next(iter(folders.values())))
     return metrics
@@ -118,7 +121,9 @@ def _warnings(prepared: PreparedExams, recipe: Recipe, folders: Mapping[int, Pat
     if max(held_out) > MOST_CASES:
         found.append(f"measured on {MOST_CASES} of the {max(held_out)} held-out cases of a fold, evenly chosen")
     if recipe.final_weights == "best":
-        found.append("the checkpoint was chosen on these validation cases; declared test cases show what it is worth elsewhere")
+        found.append(
+            "the checkpoint was chosen on these validation cases; declared test cases show what it is worth elsewhere"
+        )
     return found
 
 
@@ -126,7 +131,8 @@ def _measure(volume: Array, truth: Array, prepared: PreparedExams, exam: Exam, x
     plan = prepared.plan
     seen = Exam(xrays, exam.isocentre, exam.kind, plan.water_per_mm)
     return {
-        **measure_arrays(volume, truth, window=plan.window), "projection_rmse": projection_rmse(volume, plan.grid, seen)
+        **measure_arrays(volume, truth, window=plan.window),
+        "projection_rmse": projection_rmse(volume, plan.grid, seen),
     }
 
 
@@ -141,5 +147,3 @@ def evenly(names: Sequence[str], most: int) -> list[str]:
     if len(names) <= most:
         return list(names)
     return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]
-
-

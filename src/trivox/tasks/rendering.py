@@ -69,11 +69,12 @@ def render_exams(request: DrrRequest, console: Console) -> list[Path]:
     """
     _require_possible(request)
     scans = find_scans(request.inputs)
-    write_text(request.out / NOTE, _note(request.inputs))
+    note = _note(request.inputs)
     done, failed = [], []
     for name, path in console.track(scans.items(), len(scans), "rendering"):
         try:
             done.append(_render_exam(request, name, path, console))
+            write_text(request.out / NOTE, note)
         except TrivoxError as error:
             failed.append(str(error) if str(path) in str(error) else f"{path}: {error}")
     for line in failed[1:]:

@@ -12,9 +12,9 @@ from trivox.evaluation.reconstruction_view import is_reconstruction_metrics, rec
 from trivox.files import read_json
 from trivox.inference.postprocess import Postprocessing
 from trivox.learning.tracking import read_records
-from trivox.planning.plan import Plan, read_plan
+from trivox.planning.plan import read_plan
 from trivox.planning.planner import describe_plan
-from trivox.planning.reconstruction import read_reconstruction_plan
+from trivox.planning.reconstruction import describe_reconstruction, read_reconstruction_plan
 from trivox.tasks.console import Console
 from trivox.tasks.picturing import picture_cases
 from trivox.tasks.reconstruction_picturing import picture_exams
@@ -39,7 +39,7 @@ def report_run(run: Path, *, console: Console, log_folder: Path | None = None, o
     plan = read_plan(run / "plan.json")
     pictures = picture_cases(run, plan, metrics, report=target, console=console)
     write_report(
-        target, title=f"{plan.dataset}: {plan.task}", metrics=metrics, plan=_plan_facts(plan), recipe=recipe,
+        target, title=f"{plan.dataset}: {plan.task}", metrics=metrics, plan=_facts_of(describe_plan(plan)), recipe=recipe,
         records=records, pictures=pictures.cases, surfaces=pictures.surfaces, warnings=_warnings(run, metrics),
         facts=_facts(recipe, records, metrics),
     )  # fmt: skip
@@ -48,13 +48,18 @@ def report_run(run: Path, *, console: Console, log_folder: Path | None = None, o
 
 
 def _report_volumes(
-    run: Path, metrics: dict[str, Any], recipe: dict[str, Any], records: list[dict[str, Any]], target: Path, console: Console
+    run: Path,
+    metrics: dict[str, Any],
+    recipe: dict[str, Any],
+    records: list[dict[str, Any]],
+    target: Path,
+    console: Console,
 ) -> Path:
     """The report of a run whose answers are volumes."""
     plan = read_reconstruction_plan(run / "plan.json")
     write_report(
         target, title=f"{plan.dataset}: {plan.task} (synthetic CT, not acquired)", metrics=metrics,
-        plan=plan.model_dump(mode="json", exclude={"format_version"}), recipe=recipe, records=records,
+        plan=_facts_of(describe_reconstruction(plan)), recipe=recipe, records=records,
         pictures=picture_exams(run, metrics, console=console), warnings=_warnings(run, metrics),
         facts=_facts(recipe, records, metrics),
     )  # fmt: skip
@@ -72,8 +77,8 @@ def report_metrics(metrics_file: Path, out: Path) -> Path:
     return out
 
 
-def _plan_facts(plan: Plan) -> dict[str, Any]:
-    return {what: f"{decision} ({reason})" if reason else decision for what, decision, reason in describe_plan(plan)}
+def _facts_of(decisions: list[tuple[str, str, str]]) -> dict[str, Any]:
+    return {what: f"{decision} ({reason})" if reason else decision for what, decision, reason in decisions}
 
 
 def _facts(recipe: dict[str, Any], records: list[dict[str, Any]], metrics: dict[str, Any]) -> dict[str, str]:

@@ -31,7 +31,7 @@ SCALES = {
     "l1": 0.05, "ssim": 0.5, "perceptual": 0.3, "edge": 0.03, "deep_supervision": 0.05, "frequency": 0.015,
     "reprojection": 0.2,
 }  # fmt: skip
-"""What answering with the mean of 80 thorax phantoms costs on others, rounded; 32^3 and 64^3 voxels differ by up to a third."""
+"""What the mean of 80 thorax phantoms costs on others, rounded; grids of 32^3 and 64^3 differ by up to a third."""
 LOW_FREQUENCIES = 0.1
 
 

@@ -5,18 +5,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivox.networks.attention import HEAD_DIM, SwinTransformerBlock3D
+from trivox.networks.efficient import Pointwise
 
 GROUP = 8
 """Channels that share a norm: one voxel at the bottom of the U-Net still has something to be compared with."""
 
 
-def normed(inputs: int, outputs: int, *, kernel: int = 3) -> nn.Sequential:
+def normed(inputs: int, outputs: int) -> nn.Sequential:
     """Convolution, group norm, GELU."""
-    return nn.Sequential(
-        nn.Conv3d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
-        nn.GroupNorm(max(1, outputs // GROUP), outputs),
-        nn.GELU(),
-    )
+    convolution = nn.Conv3d(inputs, outputs, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.GroupNorm(max(1, outputs // GROUP), outputs), nn.GELU())
 
 
 class ResidualDenseBlock3D(nn.Module):
@@ -28,9 +26,9 @@ class ResidualDenseBlock3D(nn.Module):
     def __init__(self, channels: int, *, layers: int, growth: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(normed(channels + i * growth, growth) for i in range(layers))
-        self.fuse = nn.Conv3d(channels + layers * growth, channels, 1)
+        self.fuse = Pointwise(channels + layers * growth, channels)
         nn.init.zeros_(self.fuse.weight)
-        nn.init.zeros_(self.fuse.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.fuse.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
@@ -51,9 +49,9 @@ class TransformerEnhancedBlock3D(nn.Module):
         super().__init__()
         width = max(1, channels // HEAD_DIM) * HEAD_DIM
         self.convolution = normed(channels, channels)
-        self.widen = nn.Conv3d(channels, width, 1)
+        self.widen = Pointwise(channels, width)
         self.attention = SwinTransformerBlock3D(width, window=window)
-        self.fuse = nn.Conv3d(channels + width, channels, 1)
+        self.fuse = Pointwise(channels + width, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
@@ -67,9 +65,9 @@ class AttentionGate3D(nn.Module):
 
     def __init__(self, skip: int, gating: int, *, inner: int) -> None:
         super().__init__()
-        self.of_skip, self.of_gating = nn.Conv3d(skip, inner, 1), nn.Conv3d(gating, inner, 1)
-        self.weight = nn.Conv3d(inner, 1, 1)
-        nn.init.constant_(self.weight.bias, 2.0)  # type: ignore[arg-type]  # begins nearly open
+        self.of_skip, self.of_gating = Pointwise(skip, inner), Pointwise(gating, inner)
+        self.weight = Pointwise(inner, 1)
+        nn.init.constant_(self.weight.bias, 2.0)  # begins nearly open
 
     def gate(self, skip: Tensor, gating: Tensor) -> Tensor:
         """The weights `(b, 1, z, y, x)`; both inputs have the same size."""
@@ -96,7 +94,7 @@ class DecoderBlock3D(nn.Module):
         self, coarser: int, channels: int, *, layers: int, growth: int, window: int | None = None
     ) -> None:
         super().__init__()
-        self.up = nn.Conv3d(coarser, channels, 1)
+        self.up = Pointwise(coarser, channels)
         self.gate = AttentionGate3D(channels, channels, inner=max(4, channels // 2))
         self.join = normed(2 * channels, channels)
         self.refine = EncoderBlock3D(channels, layers=layers, growth=growth, window=window)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivox.errors import GeometryError, RecipeError
+from trivox.networks.efficient import Pointwise
 from trivox.networks.xray2ct.consistency import DataConsistency, HounsfieldWindow, iterative_prior, joined
 from trivox.networks.xray2ct.lifting import ViewLifting, look
 from trivox.networks.xray2ct.sizes import LIFTED, ReconstructionSize, levels_of
@@ -60,7 +61,7 @@ class HybridCNNViTUNet3D(nn.Module):
         inputs = [3 * features + KNOWN for features in size.lifted]
         self.unet = VolumeUNet(size, self.levels, inputs)
         finest = range(self.levels - HEADS, self.levels)
-        self.heads = nn.ModuleDict({str(level): nn.Conv3d(size.widths[level], 1, 1) for level in finest if level > 0})
+        self.heads = nn.ModuleDict({str(level): Pointwise(size.widths[level], 1) for level in finest if level > 0})
         self.trust = nn.Parameter(torch.tensor([n / (n + 0.25) for n in range(1, MOST_VIEWS + 1)]))
         self.consistency = DataConsistency(consistency_steps)
         self.register_buffer("mean_volume", torch.zeros(grid.shape))

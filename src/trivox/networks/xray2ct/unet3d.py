@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from trivox.networks.efficient import Pointwise
 from trivox.networks.layers import Recomputing
 from trivox.networks.xray2ct.blocks3d import DecoderBlock3D, EncoderBlock3D
 from trivox.networks.xray2ct.sizes import ReconstructionSize
@@ -24,7 +25,7 @@ class VolumeUNet(Recomputing):
             for k in range(levels)
         ]
         entries = {levels - 1 - i: channels for i, channels in enumerate(inputs)}
-        self.entry = nn.ModuleDict({str(k): nn.Conv3d(c, widths[k], 1) for k, c in entries.items()})
+        self.entry = nn.ModuleDict({str(k): Pointwise(c, widths[k]) for k, c in entries.items()})
         self.down = nn.ModuleList(nn.Conv3d(widths[k + 1], widths[k], 2, stride=2) for k in range(levels - 1))
         self.encoder = nn.ModuleList(EncoderBlock3D(widths[k], **block[k]) for k in range(levels))
         self.decoder = nn.ModuleList(
