@@ -9,7 +9,7 @@ Needs the environment of setup_xray_peers.sh; peers that are missing there are l
 
 import argparse
 import importlib
-import os
+import resource
 import shutil
 import sys
 import time
@@ -43,7 +43,8 @@ class Contender:
 
 def cpu() -> float:
     """CPU seconds of this process and of those that it waited for."""
-    return sum(os.times()[:4])
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def seconds(call: Callable[[], object]) -> tuple[float, object]:

@@ -188,7 +188,7 @@ def nanodrr_calls(grid: Grid, geometry: Geometry, samples: int) -> Callable[[Ten
     return forward
 
 
-RAYS = 1 << 15
+RAYS = 1 << 14
 """Rays that DiffDRR and nanodrr are given at once: at 512^2 with 500 samples all of them would take several GB."""
 PEERS = {"plastimatch": plastimatch, "rtk": rtk}
 

@@ -21,6 +21,7 @@ SMALL = {
     "multitask.ipynb": {
         "CASES": 30, "OPTIONS": "--preset quick_test --network unet-tiny --patch-size 24 48 48", "LENGTH": SHORT,
     },
+    "reconstruction.ipynb": {"CASES": 9, "OPTIONS": "--preset quick_test --patch-size 16 16 16", "LENGTH": SHORT},
 }  # fmt: skip
 PRINTED = {
     "quickstart.ipynb": ("ready to train", "Plan for scans", "model: run/bundle", "3 of 3 cases", "written to metrics.json"),
@@ -32,8 +33,12 @@ PRINTED = {
         "ready to train", "train {", "model: run/bundle", "majority answer", "best single hand-made feature", "3 of 3 cases",
         "case,class,probability_subtype0", "Names,Subtype",
     ),
+    "reconstruction.ipynb": (
+        "ready to train", "plan: xray2ct-tiny", "model: run/bundle", "mean training volume", "9 of 9 volumes",
+        "written to metrics.json", "images swapped",
+    ),
 }  # fmt: skip
-PICTURES = {"quickstart.ipynb": 5, "brats.ipynb": 4, "multitask.ipynb": 2}
+PICTURES = {"quickstart.ipynb": 5, "brats.ipynb": 4, "multitask.ipynb": 2, "reconstruction.ipynb": 3}
 
 
 def read(name):

@@ -13,7 +13,7 @@ from trivox.tasks.demo import PHANTOMS
 from trivox.version import __version__
 
 VERBS = (
-    "check", "plan", "preprocess", "train", "pretrain", "import", "predict", "evaluate", "report", "explain", "info",
+    "check", "plan", "preprocess", "drr", "train", "pretrain", "import", "predict", "evaluate", "report", "explain", "info",
     "doctor", "demo",
 )  # fmt: skip
 

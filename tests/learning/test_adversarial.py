@@ -95,8 +95,11 @@ def test_a_restored_critic_takes_the_same_next_step(taught):
 
 def test_the_critic_computes_in_fp32_under_autocast():
     real, fake = pairs()
+    plain, other = Critic(), Critic()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cost = Critic().judge(fake.bfloat16(), real)
+        loss, cost = other.learn(real, fake), other.judge(fake, real)
+    assert loss == plain.learn(real, fake)
+    assert cost == plain.judge(fake, real)
     assert cost.dtype == torch.float32
 
 

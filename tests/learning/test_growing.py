@@ -47,5 +47,5 @@ def test_without_growth_networks_are_left_alone():
 
 
 def test_a_network_of_one_grid_is_refused():
-    with pytest.raises(RecipeError, match="has one grid; leave reconstruction.growth out"):
+    with pytest.raises(RecipeError, match="has one grid; leave reconstruction"):
         growing([nn.Linear(1, 1)], growth=(16,))

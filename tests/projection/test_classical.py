@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import map_coordinates
 
 from trivox.errors import DataError, GeometryError
 from trivox.projection import Geometry, Grid, Projector, Xrays, attenuation_of
@@ -85,6 +86,23 @@ def test_fdk_of_a_uniform_sphere(views, span, bound):
     assert abs(float(found[radius > 62].mean())) / 0.02 < 0.02
 
 
+def test_fdk_is_its_formula():
+    sod, sdd, pixel, image = 260.0, 420.0, 7.0, np.random.default_rng(0).uniform(0, 3, (30, 40))
+    geometry = Geometry.orbit([0.0], detector=(30, 40), pixel_mm=pixel, sod=sod, sdd=sdd)
+    found = fdk(Xrays.of(torch.from_numpy(image).float()[None, None], geometry), GRID)[0].numpy()
+    down, right = ((np.arange(size) - (size - 1) / 2) * pixel for size in image.shape)
+    weighted = image * sdd / np.sqrt(sdd**2 + down[:, None] ** 2 + right**2)
+    step, lag = pixel * sod / sdd, np.arange(-39, 40)
+    kernel = np.where(lag % 2 == 1, -1 / (np.pi * np.where(lag == 0, 1, lag) * step) ** 2, 0.0)
+    kernel[39] = 1 / (4 * step**2)
+    filtered = np.stack([np.convolve(line, kernel)[39:79] for line in weighted]) * step
+    x, y, z = GRID.points().double().numpy().transpose(3, 0, 1, 2)
+    depth = sod - y  # the source is in front of the patient; columns run to the left (-x), rows to the feet (-z)
+    places = [-z * sdd / depth / pixel + 14.5, -x * sdd / depth / pixel + 19.5]
+    expected = np.pi * (sod / depth) ** 2 * map_coordinates(filtered, places, order=1, mode="grid-constant")
+    np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
+
+
 def test_fdk_finds_the_place_also_with_a_shifted_detector():
     ball, angles = sphere(FINE, (25.0, -15.0, 10.0), 24.0), turns(60, 360)
     plain, shifted = (fdk(xrays_of(ball, orbit(angles, offset)), GRID)[0] for offset in (0.0, 12.5))
@@ -123,6 +141,11 @@ def test_shares_of_the_half_circle_add_up(angles):
 @pytest.mark.parametrize(("views", "span"), [(1, 180), (4, 180), (8, 360), (5, 360)])
 def test_even_views_count_the_same(views, span):
     assert torch.allclose(half_circle_shares(torch.tensor(turns(views, span))), torch.full((views,), math.pi / views))
+
+
+def test_lonely_views_count_for_more():
+    shares = half_circle_shares(torch.tensor([210.0, 0.0, 90.0]))  # 30, 0 and 90 modulo 180
+    assert torch.allclose(shares * 180 / math.pi, torch.tensor([45.0, 60.0, 75.0]), atol=1e-4)
 
 
 # -- visual hull ---------------------------------------------------------------------------------------------------------

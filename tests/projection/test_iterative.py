@@ -144,11 +144,18 @@ def test_a_batch_equals_each_exam_alone(method, batched):
     present = torch.tensor([[True, True, True], [True, False, True], [False, False, False]])
     together = Xrays(projector.project(volumes), geometry, present)
     found = method(together, projector, iterations=5)
+    assert len(SirtStep(together, projector).columns) == 3
     for i in range(3):
         alone = together[i : i + 1]
         expected = method(alone, Projector(alone.geometry, GRID), iterations=5)
         assert torch.allclose(found[i : i + 1], expected, atol=1e-6)
     assert found[2].abs().max() == 0
+
+
+def test_exams_that_agree_share_their_weights():
+    _, projector = exam(2)
+    together = Xrays.of(projector.project(blocks().repeat(4, 1, 1, 1)), projector.geometry)
+    assert len(SirtStep(together, projector).columns) == 1
 
 
 def test_without_views_the_start_is_the_answer():
@@ -227,6 +234,12 @@ def test_tv_finds_the_minimum_of_its_objective():
     rounded = minimize(objective, found + 1e-3, args=(1e-5,), method="L-BFGS-B", bounds=[(0, None)] * 48)
     assert objective(found) < 1.001 * objective(rounded.x)
     assert objective(found) < 0.9 * objective(sirt(xrays, projector, iterations=150).flatten().numpy())
+
+
+def test_tv_works_beyond_the_edge_of_a_detector_too():
+    geometry = orbit(8, detector=(8, 24))  # some voxels are grazed by single rays
+    projector = Projector(geometry, GRID)
+    assert relative(tv(Xrays.of(projector.project(blocks()), geometry), projector), blocks()) < 0.105
 
 
 def test_a_heavier_weight_gives_less_variation():

@@ -73,15 +73,15 @@ class Canvas:
         """Box and share of an ellipsoid, turned by the rotation `turn` (its own axes as rows)."""
         box = self.around(centre, radii if turn is None else np.full(3, float(np.max(radii))))
         gaps = [along - np.float32(middle) for along, middle in zip(self.places(box), centre, strict=True)]
-        square = np.full_like(gaps[0], 1e-9)
-        slope = square * np.float32(1 / min(radii) ** 2)  # so that their ratio is right in the very middle too
+        square: Field3 = np.full_like(gaps[0], 1e-9)
+        slope: Field3 = square * np.float32(1 / min(radii) ** 2)  # so that their ratio is right in the very middle too
         for axis, radius in enumerate(radii):
             along = gaps[axis] if turn is None else _mix(gaps, turn[axis])
             share = (along * np.float32(1 / radius)) ** 2
             square += share
             slope += share * np.float32(1 / radius**2)
         away = np.sqrt(square)
-        distance: Field3 = (away - 1) * away / np.sqrt(slope)  # to first order
+        distance = np.asarray((away - 1) * away / np.sqrt(slope), np.float32)  # to first order
         return box, self.soft(distance)
 
     def tube(self, start: Vector, end: Vector, radius: float, end_radius: float | None = None) -> tuple[Box, Field3]:

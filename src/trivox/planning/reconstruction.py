@@ -17,7 +17,8 @@ class ReconstructionPlan(BaseModel):
     """Sizes and spacings are `(z, y, x)`; volumes lie along RAS with the isocentre in their middle.
 
     render_shape: of the finer grid that X-rays are rendered from, a multiple of `shape`: what the network cannot resolve
-    is in them, as in real ones; window: HU seen as 0 to 1; detector: rows and columns that stored X-rays are binned to, and rendered ones have;
+    is in them, as in real ones; window: HU seen as 0 to 1; detector: rows and columns that stored X-rays are binned to, and
+    rendered ones have;
     prior: algebraic reconstruction that the network corrects; consistency_steps: towards the X-rays, at its end;
     pixel_mm: of rendered ones; sod_mm, sdd_mm: distances of rendered ones before jitter.
     """

@@ -108,7 +108,8 @@ def _seen(image: Tensor, geometry: Geometry, grid: Grid) -> tuple[Tensor, Tensor
 def _cone_weights(geometry: Geometry) -> Tensor:
     """Cosine of the angle between each ray and the central one, `(v, rows, columns)`."""
     rays = geometry.pixel_points() - geometry.source[:, None, None, :]
-    return geometry.sdd[:, None, None] / torch.linalg.vector_norm(rays, dim=-1)
+    lengths: Tensor = torch.linalg.vector_norm(rays, dim=-1)
+    return geometry.sdd[:, None, None] / lengths
 
 
 def _ramp_filtered(images: Tensor, geometry: Geometry) -> Tensor:

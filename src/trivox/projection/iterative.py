@@ -75,8 +75,6 @@ def data_consistency(
 
     Few steps: beyond the noise and the coarseness of the grid, more of them fit the error of the projections.
     """
-    if not xrays.views or not steps:
-        return volume
     step = SirtStep(xrays, projector)
     for _ in range(steps):
         volume = step(volume, strength)
@@ -99,7 +97,7 @@ def tv(
         return volume
     step = SirtStep(xrays, projector)
     usual = _median_of_positive(step.columns)
-    step.columns = torch.minimum(step.columns, 2 * usual)  # smaller is a valid step too, and keeps the smoothing stable
+    step.columns = torch.minimum(step.columns, 2 * usual)  # valid too; the smoothing is slow beside large ones
     smooth = _Smoothing(weight / usual, step.columns)
     ahead, speed = volume, 1.0
     for _ in range(iterations):

@@ -72,7 +72,8 @@ class Ladder:
     def reconstruct(self, xrays: Xrays, projector: Projector | None = None) -> dict[str, Tensor]:
         """Volumes `(z, y, x)` in HU by name of the row, of one case (b = 1); projector: one made for its geometry."""
         projector = _projector(xrays.geometry, self.grid, projector)
-        images = adaptive_avg_pool2d(xrays.images, self.library_images.shape[-2:])
+        rows, columns = self.library_images.shape[-2:]
+        images = adaptive_avg_pool2d(xrays.images, (rows, columns))
         nearest = int(nearest_by_xrays(images, self.library_images))
         found = {
             "constant": torch.full_like(self.mean, float(self.mean.mean())),

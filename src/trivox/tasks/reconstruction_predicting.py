@@ -23,7 +23,7 @@ def predict_exams(
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Reconstruct the exams at `source` (a dataset of X-rays or one exam) into `out`; returns the records by case.
 
-    `CASE.nii.gz` in HU, `CASE.png`, and `CASE.json` with the metrics where the exam has a CT. cases: chooses among the exams.
+    `CASE.nii.gz` in HU, `CASE.png`, and `CASE.json` with the metrics where the exam has a CT. cases: chooses exams.
     """
     dataset = load_dataset(source)
     if dataset.task != "reconstruction":

@@ -157,7 +157,7 @@ class SegmentationTask(Task[Prepared]):
 
 
 def rank_positions(plan: Plan, recipe: Recipe) -> range:
-    """This rank's places in the global batch: every `world_size`-th."""
+    """Places of this rank in the global batch: every `world_size`-th."""
     ranks = world_size()
     batch = recipe.batch_size or plan.batch_size
     return range(rank(), -(-batch // ranks) * ranks, ranks)  # equal shares: the mean over ranks is that over samples

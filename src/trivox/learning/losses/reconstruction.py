@@ -76,11 +76,6 @@ class ReconstructionCriterion(nn.Module):
                 found["reprojection"] = self._reprojection(finest, target, xrays)
         return {name: found[name] / SCALES[name] for name in self.weights if name in found}
 
-    @staticmethod
-    def at_size_of(output: Tensor, target: Tensor) -> Tensor:
-        """See the function of that name."""
-        return at_size_of(output, target)
-
     def _reprojection(self, prediction: Tensor, target: Tensor, xrays: Xrays) -> Tensor:
         low, high = self.window
         ours, theirs = (

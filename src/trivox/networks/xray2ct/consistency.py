@@ -32,8 +32,6 @@ class HounsfieldWindow(nn.Module):
 def joined(xrays: Xrays, grid: Grid) -> Xrays:
     """The X-rays with pixels joined as long as they show no less than the voxels of `grid` can."""
     geometry = xrays.geometry
-    if not geometry.views:
-        return xrays
     at_isocentre = float((geometry.pixel_mm.amax(-1) * geometry.sod / geometry.sdd).max())
     factor = 1
     while at_isocentre * factor * 2 <= COARSER * min(grid.spacing) and not any(n % (factor * 2) for n in geometry.detector):
@@ -68,7 +66,7 @@ class DataConsistency(nn.Module):
 
     def forward(self, volume: Tensor, xrays: Xrays, projector: Projector) -> Tensor:
         """Attenuation `(b, z, y, x)` in 1/mm to the same, with gradient to volume and strengths."""
-        if not xrays.views or not len(self.strength):
+        if not len(self.strength):
             return volume
         step = SirtStep(xrays, projector)
         for strength in self.strength:

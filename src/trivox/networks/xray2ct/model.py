@@ -101,7 +101,8 @@ class HybridCNNViTUNet3D(nn.Module):
 
     def forward(self, xrays: Xrays) -> Tensor | list[Tensor]:
         """See the class; raises `GeometryError` for detectors that cannot be halved three times."""
-        known, xrays_here, projector = self._known(xrays)
+        physics = self._physics(xrays)
+        known = self._known(xrays, physics)
         maps = self._decode(xrays, known)
         heads = [level for level in range(self.finest, -1, -1) if str(level) in self.heads]
         residuals = [self.heads[str(level)](maps[level]).float() for level in heads]
@@ -110,23 +111,29 @@ class HybridCNNViTUNet3D(nn.Module):
             residuals[0] = torch.lerp(coarser, residuals[0], self.fade)
         base = self._base(known, xrays)
         outputs = [_pooled(base, residual.shape[2:]) + residual for residual in residuals]
-        outputs[0] = self._consistent(outputs[0], xrays_here, projector)
+        if physics is not None:
+            outputs[0] = self._consistent(outputs[0], physics)
         return outputs if self.training and self.deep_supervision else outputs[0]
 
     # -- without learning ------------------------------------------------------------------------------------------------
-    def _known(self, xrays: Xrays) -> tuple[Tensor, Xrays, Projector]:
-        """Prior and mean as channels `(b, 2, z, y, x)`, the X-rays at the grid's own detail, and their projector."""
-        grid = self.running_grid
-        mean = _pooled(self.mean_volume[None, None], grid.shape)[:, 0].expand(len(xrays), *grid.shape)
-        xrays = joined(xrays, grid)
-        projector = Projector(xrays.geometry, grid)
-        with torch.no_grad(), torch.autocast(xrays.images.device.type, enabled=False):
-            prior = mean
-            if self.prior == "sirt" and xrays.views:
-                start = self.units.attenuation(mean).clamp(min=0)
-                found = iterative_prior(xrays, projector, start, iterations=self.prior_iterations)
-                prior = mean + self.units.normalised(found) - self.units.normalised(start)
-        return torch.stack((prior, mean), dim=1), xrays, projector
+    def _physics(self, xrays: Xrays) -> tuple[Xrays, Projector] | None:
+        """The X-rays at the detail that the grid can show, and their projector; None where nothing is computed with them."""
+        if not xrays.views or (self.prior == "none" and not len(self.consistency.strength)):
+            return None
+        xrays = joined(xrays, self.running_grid)
+        return xrays, Projector(xrays.geometry, self.running_grid)
+
+    def _known(self, xrays: Xrays, physics: tuple[Xrays, Projector] | None) -> Tensor:
+        """Prior and mean volume `(b, 2, z, y, x)` in normalised HU, without gradient."""
+        mean = _pooled(self.mean_volume[None, None], self.running_grid.shape)[:, 0]
+        mean = mean.expand(len(xrays), *mean.shape[1:])
+        if physics is None or self.prior == "none":
+            return torch.stack((mean, mean), dim=1)
+        with torch.no_grad(), torch.autocast(mean.device.type, enabled=False):
+            start = self.units.attenuation(mean).clamp(min=0)
+            found = iterative_prior(*physics, start, iterations=self.prior_iterations)
+            prior = mean + self.units.normalised(found) - self.units.normalised(start)
+            return torch.stack((prior, mean), dim=1)
 
     def _base(self, known: Tensor, xrays: Xrays) -> Tensor:
         """mean + w(views) * (prior - mean), w(0) = 0: `(b, 1, z, y, x)`."""
@@ -134,11 +141,11 @@ class HybridCNNViTUNet3D(nn.Module):
         weight = torch.cat((self.trust.new_zeros(1), self.trust))[count]
         return torch.lerp(known[:, 1:], known[:, :1], weight[:, None, None, None, None])
 
-    def _consistent(self, volume: Tensor, xrays: Xrays, projector: Projector) -> Tensor:
+    def _consistent(self, volume: Tensor, physics: tuple[Xrays, Projector]) -> Tensor:
         if not self.consistent:
             return volume
-        with torch.autocast(xrays.images.device.type, enabled=False):
-            attenuation = self.consistency(self.units.attenuation(volume[:, 0]), xrays, projector)
+        with torch.autocast(volume.device.type, enabled=False):
+            attenuation = self.consistency(self.units.attenuation(volume[:, 0]), *physics)
             return self.units.normalised(attenuation)[:, None]
 
     # -- learnt ----------------------------------------------------------------------------------------------------------

@@ -43,8 +43,8 @@ RECONSTRUCTION_SIZES = {
         lifted=(8, 16, 32, 32), heads=4, between_views=2,
     ),
     "base": ReconstructionSize(
-        widths=(320, 320, 320, 256, 192, 96, 48, 24), layers=(4, 4, 4, 4, 4, 3, 2, 1),
-        growth=(80, 80, 80, 64, 48, 32, 16, 16), attention=(0, 2, 3, 4), window=4, pyramid=(32, 64, 128, 256),
+        widths=(288, 288, 320, 256, 192, 96, 48, 24), layers=(2, 2, 4, 4, 4, 3, 2, 1),
+        growth=(72, 72, 80, 64, 48, 32, 16, 16), attention=(0, 2, 3, 4), window=4, pyramid=(32, 64, 128, 256),
         lifted=(8, 16, 32, 32), heads=8, between_views=2,
     ),
 }  # fmt: skip
