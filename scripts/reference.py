@@ -8,7 +8,16 @@ import typer
 from typer.main import get_command
 
 from trivox.cli import app
-from trivox.config import NETWORK_SETTINGS, PRESETS, Augmentation, ClassificationOptions, LossOptions, Recipe
+from trivox.config import (
+    NETWORK_SETTINGS,
+    PRESETS,
+    Augmentation,
+    ClassificationOptions,
+    LossOptions,
+    Recipe,
+    ReconstructionLoss,
+    ReconstructionOptions,
+)
 
 DOCS = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -58,6 +67,7 @@ def _verbs(commands: dict[str, Any], before: str = "") -> Iterator[tuple[str, An
 
 PAGES = {
     "Settings": Recipe, "Augmentation": Augmentation, "Loss options": LossOptions, "Classification": ClassificationOptions,
+    "Reconstruction": ReconstructionOptions, "Reconstruction loss": ReconstructionLoss,
 }  # fmt: skip
 
 

@@ -151,7 +151,7 @@ def test_views_are_those_of_the_stored_ct_and_show_all_of_it(written):
 def test_the_stored_ct_is_the_phantom_about_the_isocentre(written):
     case = load_dataset(written).cases[2]
     found = on_grid(read_volume(case.volume), SMALL.grid, isocentre=read_exam(case).isocentre)
-    assert np.abs(found - thorax_phantom(SMALL, 2).hounsfield).max() <= 1
+    assert np.abs(found - thorax_phantom(SMALL, 2).hounsfield).max() < 0.51
     assert np.linalg.norm(read_exam(case).isocentre) > 1, "somewhere in the world"
 
 

@@ -102,6 +102,15 @@ def test_the_body_is_the_patient_with_the_lungs_and_without_air_or_table():
     assert not body_mask(np.full((5, 6, 7), -1000.0)).any()
 
 
+def test_gas_in_the_body_belongs_to_it():
+    reference = np.full((9, 20, 20), -1000.0)
+    reference[:, 3:17, 3:17] = 40
+    reference[2:7, 7:13, 7:13] = -1000
+    body = body_mask(reference)
+    assert body[:, 4:16, 4:16].all()
+    assert body.sum() == 9 * 14 * 14
+
+
 def test_lungs_are_what_holds_air_inside_the_body():
     reference = chest(GRID)
     lungless = np.where(body_mask(reference) & (reference < -400), 0, reference)
@@ -172,6 +181,12 @@ def test_the_ceiling_is_the_score_of_a_perfect_volume_and_rises_with_the_grid():
     assert ceilings[2] == 100
     same = evaluate_reconstruction(reference, reference, window=WINDOW)
     assert same["psnr_ceiling_db"] is None
+
+
+def test_the_ceiling_of_what_every_grid_can_show_is_perfect_up_to_the_border():
+    fine = GRID.resized((48, 48, 48))
+    reference = placed(np.zeros(fine.shape, np.float32), fine, isocentre=(0, 0, 0))
+    assert ceiling_db(reference, GRID, WINDOW, isocentre=(0.0, 0.0, 0.0)) == 100
 
 
 def test_an_oblique_prediction_is_refused():

@@ -1,3 +1,4 @@
+import base64
 import json
 from functools import cache
 
@@ -131,6 +132,7 @@ def test_the_report_has_every_row_of_the_ladder_and_says_synthetic(tmp_path):
     assert "4 views</th>" in text
     assert "R = 2500 HU" in text
     assert text.count("<img") == 2  # the ladder as a chart, and the curves
+    assert base64.b64encode(reconstruction_curves(records)).decode() in text
     assert "Results</h2>" not in text  # tables of labels
     worst = min(metrics["cases"], key=lambda name: metrics["cases"][name]["volume"]["psnr_db"])
     assert text.index(f">{worst}<") < min(text.index(f">{name}<") for name in NAMES if name != worst)

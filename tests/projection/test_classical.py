@@ -208,6 +208,14 @@ def test_the_ladder_learns_from_training_cases_alone(ladder, patients):
     assert not torch.allclose(unknown, bodies[4], atol=0.5)
 
 
+def test_back_projection_has_the_best_scale_on_training_cases(ladder, patients):
+    bodies, exams = patients[0][:4], patients[1][:4]
+    row = torch.stack([ladder.reconstruct(exam)["back-projection (affine fit)"] for exam in exams])
+    best = (row - torch.stack(bodies)).square().mean()
+    for slope, offset in ((1.05, 0.0), (0.95, 0.0), (1.0, 20.0), (1.0, -20.0), (1 / ladder.slope, 0.0)):
+        assert (row * slope + offset - torch.stack(bodies)).square().mean() > best
+
+
 def test_a_projector_at_hand_changes_nothing(ladder, patients):
     xrays = patients[1][4]
     one, other = ladder.reconstruct(xrays), ladder.reconstruct(xrays, Projector(xrays.geometry, GRID))

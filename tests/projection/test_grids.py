@@ -86,6 +86,16 @@ def test_linear_fields_are_kept_on_oblique_and_sheared_grids(angle, shear, facto
     np.testing.assert_allclose(found, 2 * x - 3 * y + z, atol=0.02)
 
 
+@pytest.mark.parametrize("angle", [0.0, 0.4])
+def test_fine_patterns_are_averaged_and_not_picked_on_oblique_grids_too(angle):
+    shape, affine = (8, 60, 60), np.eye(4)
+    affine[:3, :3] = turned(angle) @ np.diag([1.0, 1.0, 4.0])
+    affine[:3, 3] = HERE - affine[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
+    checkers = np.where(np.indices(shape).sum(axis=0) % 2, 800, -800).astype(np.float32)
+    found = on_grid(Volume(checkers[None], affine), Grid((2, 4, 4), (4.0, 8.0, 8.0)), isocentre=HERE)
+    assert np.abs(found).max() < 60
+
+
 def test_beyond_the_scan_is_air_and_borders_mix_by_volume():
     wide = Grid((1, 1, 4), (4.0, 3.0, 6.0))
     scan = placed(np.full((1, 1, 3), 200, np.int16), Grid((1, 1, 3), (4.0, 3.0, 4.0)), isocentre=HERE)

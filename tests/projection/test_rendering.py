@@ -60,7 +60,8 @@ def test_padding_absorbs_nothing():
 def test_voxels_finer_than_half_a_pixel_are_averaged_and_not_picked():
     stripes = np.where(np.arange(28) % 2, 0, -1000).astype(np.int16)
     striped = scan(np.broadcast_to(stripes, GRID.shape).copy())
-    image = render(striped, Geometry.orbit([0], detector=(4, 6), pixel_mm=14.4))
+    onto_stripes = (HERE[0] + 1.5, *HERE[1:])
+    image = render(striped, Geometry.orbit([0], detector=(4, 6), pixel_mm=14.4), isocentre=onto_stripes)
     inside = image[0, 1:3, 1:5]
     assert inside == pytest.approx(np.full((2, 4), 0.5 * 24 * 4 * 0.02), rel=0.02), "half of the depth is water"
 

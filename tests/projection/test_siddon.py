@@ -7,7 +7,7 @@ from trivox.projection import Geometry, Grid, project
 from xray_phantoms import MU, box, chord_of_box, relative, sorted_crossings
 
 
-@pytest.mark.parametrize("primary", [3, 45, 47, 133.5, -80])
+@pytest.mark.parametrize("primary", [3, 41, 45, 138.5, -80])
 def test_every_ray_equals_siddons_sorted_crossings(primary):
     grid = Grid((7, 9, 8), (9.0, 8.0, 7.0), (3.0, -2.0, 4.0))
     geometry = Geometry.orbit([primary, primary], detector=(6, 9), pixel_mm=(14.0, 12.0), secondary=(0.5, -25.0))

@@ -178,15 +178,8 @@ def ceiling_db(reference: Volume, grid: Grid, window: Window, *, isocentre: Poin
     )
     own = grid.resized((z, y, x))
     perfect = placed(on_grid(reference, grid, isocentre=isocentre), grid, isocentre=isocentre)
-    # beyond the outermost voxel centres there is nothing to interpolate between: repeat the border
-    back = on_grid(_bordered(perfect), own, isocentre=isocentre)
+    back = on_grid(perfect, own, isocentre=isocentre)
     return float(psnr(normalised(back, window), normalised(on_grid(reference, own, isocentre=isocentre), window)))
-
-
-def _bordered(volume: Volume) -> Volume:
-    affine = volume.affine.copy()
-    affine[:3, 3] -= affine[:3, :3].sum(axis=1)
-    return Volume(np.pad(volume.array, ((0, 0), (1, 1), (1, 1), (1, 1)), mode="edge"), affine)
 
 
 def _same_grid(volume: Volume, grid: Grid, isocentre: Point) -> bool:

@@ -98,9 +98,9 @@ def describe_reconstruction(
     grid, detector = Grid(shape, (1.0, 1.0, 1.0)), (2 * shape[0], 2 * max(shape[1:]))
     with torch.device("meta"):
         network = build_reconstruction_network(
-            name, grid=grid, window=(-1024.0, 1476.0), water_per_mm=WATER_PER_MM, options=options, prior="none",
-            consistency_steps=0,
-        )  # fmt: skip
+            name, grid=grid, window=(-1024.0, 1476.0), water_per_mm=WATER_PER_MM, options=options, prior="none"
+        )
+        network.consistent = False
         geometry = Geometry.orbit([180 * view / views for view in range(views)], detector=detector, pixel_mm=1.0)
         xrays = Xrays.of(torch.zeros(1, views, *detector), geometry)
     convention = (

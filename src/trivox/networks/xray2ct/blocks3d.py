@@ -90,9 +90,7 @@ class EncoderBlock3D(nn.Sequential):
 class DecoderBlock3D(nn.Module):
     """The coarser map doubled in size, joined with its gated skip; then as the encoder does."""
 
-    def __init__(
-        self, coarser: int, channels: int, *, layers: int, growth: int, window: int | None = None
-    ) -> None:
+    def __init__(self, coarser: int, channels: int, *, layers: int, growth: int, window: int | None = None) -> None:
         super().__init__()
         self.up = Pointwise(coarser, channels)
         self.gate = AttentionGate3D(channels, channels, inner=max(4, channels // 2))

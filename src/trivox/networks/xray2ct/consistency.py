@@ -34,7 +34,9 @@ def joined(xrays: Xrays, grid: Grid) -> Xrays:
     geometry = xrays.geometry
     at_isocentre = float((geometry.pixel_mm.amax(-1) * geometry.sod / geometry.sdd).max())
     factor = 1
-    while at_isocentre * factor * 2 <= COARSER * min(grid.spacing) and not any(n % (factor * 2) for n in geometry.detector):
+    while at_isocentre * factor * 2 <= COARSER * min(grid.spacing) and not any(
+        n % (factor * 2) for n in geometry.detector
+    ):
         factor *= 2
     if factor == 1:
         return xrays

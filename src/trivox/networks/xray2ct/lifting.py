@@ -44,7 +44,7 @@ def look(xrays: Xrays, grid: Grid, *, water_per_mm: float) -> Sight:
     raw = F.grid_sample(
         xrays.images.flatten(0, 1)[:, None], places.flatten(0, 1)[:, None], padding_mode="border", align_corners=False
     )
-    mean = raw.reshape(b, v, -1) / (chord * water_per_mm).clamp(min=1.0)
+    mean = raw.reshape(b, v, len(points)) / (chord * water_per_mm).clamp(min=1.0)
     facts = torch.stack((depth * 4, cosine, mean, torch.ones_like(mean)), dim=2) * seen[:, :, None]
     return Sight(places, seen, facts, grid.shape)
 

@@ -60,17 +60,14 @@ class HybridCNNViTUNet3D(nn.Module):
         )
         inputs = [3 * features + KNOWN for features in size.lifted]
         self.unet = VolumeUNet(size, self.levels, inputs)
-        finest = range(self.levels - HEADS, self.levels)
-        self.heads = nn.ModuleDict({str(level): Pointwise(size.widths[level], 1) for level in finest if level > 0})
+        finest = range(max(1, self.levels - HEADS), self.levels)
+        self.heads = nn.ModuleDict({str(level): _head(size.widths[level]) for level in finest})
         self.trust = nn.Parameter(torch.tensor([n / (n + 0.25) for n in range(1, MOST_VIEWS + 1)]))
         self.consistency = DataConsistency(consistency_steps)
         self.register_buffer("mean_volume", torch.zeros(grid.shape))
         self.finest, self.fade = self.levels - 1, 1.0
         self.consistent = True
         """Whether the steps towards the X-rays are taken; without them a report can say what they are worth."""
-        for head in self.heads.values():
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
 
     def set_mean(self, volume: Tensor) -> None:
         """What to believe without any view: the mean of the training volumes, `(z, y, x)` in normalised HU."""
@@ -111,14 +108,24 @@ class HybridCNNViTUNet3D(nn.Module):
             residuals[0] = torch.lerp(coarser, residuals[0], self.fade)
         base = self._base(known, xrays)
         outputs = [_pooled(base, residual.shape[2:]) + residual for residual in residuals]
-        if physics is not None:
+        if physics is not None and self.consistent:
             outputs[0] = self._consistent(outputs[0], physics)
         return outputs if self.training and self.deep_supervision else outputs[0]
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether the 3-D U-Net keeps a block's input alone and computes the rest again in the backward pass."""
+        return self.unet.gradient_checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, wanted: bool) -> None:
+        self.unet.gradient_checkpointing = wanted
 
     # -- without learning ------------------------------------------------------------------------------------------------
     def _physics(self, xrays: Xrays) -> tuple[Xrays, Projector] | None:
         """The X-rays at the detail that the grid can show, and their projector; None where nothing is computed with them."""
-        if not xrays.views or (self.prior == "none" and not len(self.consistency.strength)):
+        wanted = self.prior != "none" or (self.consistent and len(self.consistency.strength))
+        if not xrays.views or not wanted:
             return None
         xrays = joined(xrays, self.running_grid)
         return xrays, Projector(xrays.geometry, self.running_grid)
@@ -136,14 +143,12 @@ class HybridCNNViTUNet3D(nn.Module):
             return torch.stack((prior, mean), dim=1)
 
     def _base(self, known: Tensor, xrays: Xrays) -> Tensor:
-        """mean + w(views) * (prior - mean), w(0) = 0: `(b, 1, z, y, x)`."""
+        """Mean + w(views) * (prior - mean), w(0) = 0: `(b, 1, z, y, x)`."""
         count = xrays.present.sum(dim=1).clamp(max=MOST_VIEWS)
         weight = torch.cat((self.trust.new_zeros(1), self.trust))[count]
         return torch.lerp(known[:, 1:], known[:, :1], weight[:, None, None, None, None])
 
     def _consistent(self, volume: Tensor, physics: tuple[Xrays, Projector]) -> Tensor:
-        if not self.consistent:
-            return volume
         with torch.autocast(volume.device.type, enabled=False):
             attenuation = self.consistency(self.units.attenuation(volume[:, 0]), *physics)
             return self.units.normalised(attenuation)[:, None]
@@ -165,7 +170,16 @@ class HybridCNNViTUNet3D(nn.Module):
             # Convolutions of few channels take half the time in this layout on CPUs, and less in bf16 on GPUs.
             return together.contiguous(memory_format=torch.channels_last_3d)
 
-        return self.unet(given, self.finest, self.fade)
+        maps: dict[int, Tensor] = self.unet(given, self.finest, self.fade)
+        return maps
+
+
+def _head(width: int) -> Pointwise:
+    """Begins at zero: what is known without learning is the first answer."""
+    head = Pointwise(width, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def _pooled(volume: Tensor, shape: Sequence[int] | Shape) -> Tensor:

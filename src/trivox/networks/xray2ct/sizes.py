@@ -17,8 +17,8 @@ class ReconstructionSize:
     """What holds for levels is listed coarsest first, what holds for scales of the X-rays finest first.
 
     widths: features of the levels; layers, growth: of their residual dense blocks; attention: levels with transformers;
-    window: tokens along an axis; pyramid: features of the X-rays' scales; lifted: features of the views at the finest levels,
-    finest first; heads, between_views: attention heads and blocks between the views.
+    window: tokens along an axis; pyramid: features of the X-rays' scales; lifted: features of the views at the finest
+    levels, finest first; heads, between_views: attention heads and blocks between the views.
     """
 
     widths: tuple[int, ...]

@@ -20,17 +20,11 @@ class VolumeUNet(Recomputing):
     def __init__(self, size: ReconstructionSize, levels: int, inputs: Sequence[int]) -> None:
         super().__init__()
         widths, self.levels = size.widths, levels
-        block = [
-            {"layers": size.layers[k], "growth": size.growth[k], "window": size.window if k in size.attention else None}
-            for k in range(levels)
-        ]
         entries = {levels - 1 - i: channels for i, channels in enumerate(inputs)}
         self.entry = nn.ModuleDict({str(k): Pointwise(c, widths[k]) for k, c in entries.items()})
         self.down = nn.ModuleList(nn.Conv3d(widths[k + 1], widths[k], 2, stride=2) for k in range(levels - 1))
-        self.encoder = nn.ModuleList(EncoderBlock3D(widths[k], **block[k]) for k in range(levels))
-        self.decoder = nn.ModuleList(
-            DecoderBlock3D(widths[k - 1], widths[k], **block[k]) for k in range(1, levels)
-        )
+        self.encoder = nn.ModuleList(_encoder(size, k) for k in range(levels))
+        self.decoder = nn.ModuleList(_decoder(size, k) for k in range(1, levels))
 
     def forward(self, given: Callable[[int], Tensor], finest: int, fade: float = 1.0) -> dict[int, Tensor]:
         """Maps of all levels from `finest` on, by level; `given(level)` makes what a level is given.
@@ -41,10 +35,23 @@ class VolumeUNet(Recomputing):
         for level in range(finest, -1, -1):
             parts = [self.entry[str(level)](given(level))] if str(level) in self.entry else []
             if level < finest:
-                parts.append(self.down[level](skips[level + 1]) * (fade if level == finest - 1 else 1.0))
+                finer = self.down[level](skips[level + 1])
+                parts.append(finer * fade if fade < 1 and level == finest - 1 else finer)
             skips[level] = self._run(self.encoder[level], sum(parts[1:], start=parts[0]))
         x = skips[0]
         maps = {0: x}
         for level in range(1, finest + 1):
             maps[level] = x = self._run(self.decoder[level - 1], x, skips[level])
         return maps
+
+
+def _encoder(size: ReconstructionSize, level: int) -> EncoderBlock3D:
+    window = size.window if level in size.attention else None
+    return EncoderBlock3D(size.widths[level], layers=size.layers[level], growth=size.growth[level], window=window)
+
+
+def _decoder(size: ReconstructionSize, level: int) -> DecoderBlock3D:
+    window = size.window if level in size.attention else None
+    return DecoderBlock3D(
+        size.widths[level - 1], size.widths[level], layers=size.layers[level], growth=size.growth[level], window=window
+    )

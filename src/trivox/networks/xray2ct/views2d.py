@@ -56,13 +56,16 @@ class CrossViewTransformerAttention(nn.Module):
         mask = visible[:, :, None].expand(b, v, h * w).reshape(b, 1, 1, v * h * w)
         normed = self.norm(tokens)
         query, key = self.to_query_key(normed + places).chunk(2, dim=-1)
-        seen = F.scaled_dot_product_attention(*map(self._split, (query, key, self.to_value(normed))), attn_mask=mask)
+        value = self._split(self.to_value(normed))
+        seen = F.scaled_dot_product_attention(self._split(query), self._split(key), value, attn_mask=mask)
         tokens = tokens + self.project(seen.transpose(1, 2).flatten(2))
         tokens = tokens + self.feed(self.feed_norm(tokens))
-        return tokens.reshape(b, v, h, w, c).movedim(-1, 2).to(maps.dtype)
+        out: Tensor = tokens.reshape(b, v, h, w, c).movedim(-1, 2).to(maps.dtype)
+        return out
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, heads, n, c / heads)
+        out: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, heads, n, c / heads)
+        return out
 
 
 def waves(rays: Tensor) -> Tensor:
@@ -86,9 +89,7 @@ class MultiScaleFeaturePyramid(nn.Module):
             nn.Sequential(normed2d(inputs + RAY, width, stride=1 if scale == 0 else 2), normed2d(width, width))
             for scale, (inputs, width) in enumerate(zip(before, widths, strict=True))
         )
-        self.attention = nn.ModuleList(
-            CrossViewTransformerAttention(widths[-1], heads=heads) for _ in range(attention)
-        )
+        self.attention = nn.ModuleList(CrossViewTransformerAttention(widths[-1], heads=heads) for _ in range(attention))
         self.up = nn.ModuleList(nn.Conv2d(widths[s + 1], widths[s], 1) for s in range(SCALES - 1))
         self.merge = nn.ModuleList(normed2d(width, width) for width in widths[:-1])
 
@@ -96,7 +97,9 @@ class MultiScaleFeaturePyramid(nn.Module):
         """Maps `(b, v, c, rows, columns)`, finest first; raises `GeometryError` if a detector cannot be halved thrice."""
         rows, columns = xrays.geometry.detector
         if rows % 8 or columns % 8:
-            raise GeometryError(f"X-rays of {rows} x {columns} pixels: the network needs multiples of 8, pad or resample")
+            raise GeometryError(
+                f"X-rays of {rows} x {columns} pixels: the network needs multiples of 8, pad or resample"
+            )
         b, v = xrays.images.shape[:2]
         fold = lambda x: x.flatten(0, 1)  # noqa: E731
         x = fold(xrays.images[:, :, None] / LINE_INTEGRALS)
