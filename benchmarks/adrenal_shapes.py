@@ -38,7 +38,10 @@ SETTINGS = {
     "reconstruction.photons": "null",
     # silhouettes are no line integrals: nothing physical holds that would tie a volume's projections to them
     "reconstruction.prior": "none", "reconstruction.consistency_steps": "0", "reconstruction.loss.reprojection": "0",
-    "reconstruction.loss.perceptual": "0",
+    # shapes fill 2 % of the voxels: what L1 likes best is their median, which is nothing
+    "reconstruction.loss.l2": "1", "reconstruction.loss.l1": "0", "reconstruction.loss.ssim": "0",
+    "reconstruction.loss.edge": "0", "reconstruction.loss.frequency": "0", "reconstruction.loss.perceptual": "0",
+    "reconstruction.loss.deep_supervision": "0",
 }  # fmt: skip
 
 

@@ -99,7 +99,8 @@ def classical(patient: Patient, other: Patient, views: int, grid: Grid, tv_weigh
     ladder = Ladder.fit([other.on(grid)], exams[:1], grid, water_per_mm=WATER_PER_MM, window=WINDOW)
     rows = replace(ladder, tv_weight=tv_weight).reconstruct(exams[1])
     rows.pop("nearest training case by X-ray")
-    return {OTHER if name == "mean training volume" else name: volume for name, volume in rows.items()}
+    names = {"mean training volume": OTHER, "SIRT from the mean volume": "SIRT from that CT"}
+    return {names.get(name, name): volume for name, volume in rows.items()}
 
 
 def learnt(reconstructor: Reconstructor, patient: Patient, views: int) -> dict[str, Tensor]:
@@ -175,7 +176,9 @@ def tune(other: Patient, views: list[int]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "chest-ct")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="voxels along an edge")
+    parser.add_argument(
+        "--sizes", type=int, nargs="*", default=[64, 128], help="voxels along an edge; none: the network alone"
+    )
     parser.add_argument("--views", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--model", type=Path, help="a run or bundle of task reconstruction")
     parser.add_argument("--tv-weight", type=float, default=Ladder.tv_weight)

@@ -62,8 +62,8 @@ def train(steps: int, batch: int, seed: int) -> Segmenter:
     """Cross-entropy in which rare tissues count more (by the root of their rarity), AdamW with one cycle."""
     torch.manual_seed(seed)
     model = Segmenter()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
     _, tissues = phantoms(TRAINING, 0, 64)
     share = torch.bincount(tissues.flatten(), minlength=len(TISSUES)) / tissues.numel()
     weights = share.clamp(min=1e-4) ** -0.5
@@ -73,6 +73,7 @@ def train(steps: int, batch: int, seed: int) -> Segmenter:
         loss = F.cross_entropy(model(volumes), tissues, weight=weights)
         optimizer.zero_grad()
         loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # without it a rare batch can undo hundreds of steps
         optimizer.step()
         schedule.step()
         if step % 100 == 0 or step == steps - 1:

@@ -153,7 +153,7 @@ def test_metrics_of_labels_have_no_section_of_volumes():
 
 def test_the_headline_states_the_window():
     told = reconstruction_headline(content())
-    assert "PSNR 23.90 dB [23.56, 24.28], SSIM 0.500" in told
+    assert "PSNR 24.64 dB [23.99, 25.23], SSIM 0.500" in told
     assert "over 12 cases; window [-1024, 1476] HU" in told
 
 

@@ -15,9 +15,11 @@ class ReconstructionLoss(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    l1: float = Field(1.0, ge=0, description="absolute difference in the HU window")
+    l1: float = Field(0.3, ge=0, description="absolute difference in the HU window")
     l2: float = Field(
-        0.0, ge=0, description="squared difference, for PSNR and for small shapes; instead of l1 or beside it"
+        1.0,
+        ge=0,
+        description="squared difference: the mean of what is possible rather than the median, which PSNR rewards",
     )
     ssim: float = Field(0.3, ge=0, description="1 - 3-D structural similarity")
     perceptual: float = Field(0.1, ge=0, description="features of a small encoder trained on phantoms, shipped")

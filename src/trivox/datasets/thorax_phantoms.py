@@ -19,11 +19,11 @@ from trivox.datasets.xray_folders import write_exam, write_patients
 from trivox.datasets.xray_layout import PATIENTS
 from trivox.files import write_text
 from trivox.projection import Geometry, Grid, Projector, attenuation_of
-from trivox.projection.geometry import SDD_MM, SOD_MM
+from trivox.projection.geometry import SDD_MM, SOD_MM, even_angles
 from trivox.projection.grids import placed
 from trivox.projection.noise import add_noise
 
-ANGLES = (0.0, 90.0, 45.0, 135.0, 22.5, 112.5, 67.5, 157.5)
+ANGLES = even_angles(8)
 """Eight views, ordered so that the first 2, 4 and 8 are evenly spaced over 180 degrees."""
 BODY_RADIUS_MM = 176.0
 """No phantom reaches further from its long axis; posed and with shoulders."""

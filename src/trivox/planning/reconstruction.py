@@ -90,7 +90,7 @@ def write_reconstruction_plan(plan: ReconstructionPlan, path: Path) -> None:
     write_json(path, plan.model_dump(mode="json"))
 
 
-def describe_reconstruction(plan: ReconstructionPlan) -> list[tuple[str, str, str]]:
+def describe_reconstruction_plan(plan: ReconstructionPlan) -> list[tuple[str, str, str]]:
     """What was decided, as (what, decision, reason) for people."""
 
     def by(values: tuple[float, ...]) -> str:

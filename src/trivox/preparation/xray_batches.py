@@ -15,12 +15,11 @@ from trivox.planning.reconstruction import ReconstructionPlan
 from trivox.preparation.sampler import sample_rng
 from trivox.preparation.xray_store import XrayStore
 from trivox.projection import Geometry, Projector, Xrays, attenuation_of
+from trivox.projection.geometry import even_angles
 from trivox.projection.noise import add_noise
 
 WHOLE_STEP = 1 << 20
 """Position of draws that all samples of a step share."""
-HALVINGS = (0.0, 0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875)
-"""Places on the half circle; the first 1, 2, 4 and 8 of them are evenly spaced."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,11 +174,7 @@ def even_views(
     plan: ReconstructionPlan, count: int, *, turned: Sequence[float] | np.ndarray | None = None, stretched: float = 1.0
 ) -> Geometry:
     """`count` views evenly spaced over 180 degrees, from AP on; turned: degrees added; stretched: factor on distances."""
-    even = (
-        [180 * place for place in HALVINGS[:count]]
-        if count in (1, 2, 4, 8)
-        else [180 * i / count for i in range(count)]
-    )
+    even = even_angles(count)
     angles = even if turned is None else [angle + float(more) for angle, more in zip(even, turned, strict=True)]
     return Geometry.orbit(
         angles, detector=plan.detector, pixel_mm=plan.pixel_mm, sod=plan.sod_mm * stretched, sdd=plan.sdd_mm * stretched

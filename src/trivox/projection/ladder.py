@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from trivox.errors import DataError
-from trivox.projection.attenuation import hounsfield_of
+from trivox.projection.attenuation import attenuation_of, hounsfield_of
 from trivox.projection.classical import backprojection, fdk, fit_affine, nearest_by_xrays
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.iterative import sirt, tv
@@ -17,9 +17,9 @@ from trivox.projection.xrays import Xrays
 
 ROWS = (
     "constant", "mean training volume", "nearest training case by X-ray", "back-projection (affine fit)",
-    "FDK", "SIRT", "TV",
+    "FDK", "SIRT", "SIRT from the mean volume", "TV",
 )  # fmt: skip
-"""Names of the rows, in order."""
+"""Names of the rows, in order. SIRT from the mean is what a network with that prior starts from."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Ladder:
         rows, columns = self.library_images.shape[-2:]
         images = adaptive_avg_pool2d(xrays.images, (rows, columns))
         nearest = int(nearest_by_xrays(images, self.library_images))
+        start = attenuation_of(self.mean, water=self.water_per_mm)[None]
         found = {
             "constant": torch.full_like(self.mean, float(self.mean.mean())),
             "mean training volume": self.mean,
@@ -82,6 +83,7 @@ class Ladder:
             "back-projection (affine fit)": self.slope * self._hu(backprojection(xrays, projector)) + self.offset,
             "FDK": self._hu(fdk(xrays, self.grid)),
             "SIRT": self._hu(sirt(xrays, projector, iterations=self.sirt_iterations)),
+            "SIRT from the mean volume": self._hu(sirt(xrays, projector, iterations=self.sirt_iterations, start=start)),
             "TV": self._hu(tv(xrays, projector, weight=self.tv_weight, iterations=self.tv_iterations)),
         }
         return {name: found[name] for name in ROWS}

@@ -5,8 +5,9 @@ views near 45 degrees are right on both sides. Along the other two axes its plac
 with a slope of at most one voxel a plane.
 """
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import torch
@@ -20,20 +21,24 @@ PAD = (1, 2)
 """Empty voxels before and after each axis: whatever lies outside the grid is read there, so that no ray needs a test."""
 CPU_SAMPLES, GPU_SAMPLES = 1 << 16, 1 << 23
 """Samples of all rays together in one go: on a CPU what a core's cache holds, on a GPU enough to keep it busy."""
+TILE = 16
+"""Rows and columns of pixels that are worked on together: their rays meet the same voxels in the same planes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pencil:
     """Rays `(n,)` that share the axis that they are driven along; voxels are counted in the padded grid.
 
-    which: their places in the images `(v, rows, columns)`, flattened; planes: number along the driven axis; first, slope
-    `(2, n)`: voxel along the other two axes in the first plane, and its change a plane; last: highest voxel of those axes
-    that may be read; step `(n,)`: mm between planes along the ray; start, strides: flat voxel of the first plane, and
-    distances of neighbours along the driven axis and the other two.
+    which: their places in the images `(v, rows, columns)`, flattened; planes: number along the driven axis; within `(2, n)`:
+    first plane in which a ray is inside the grid, and the one after the last; first, slope `(2, n)`: voxel along the other
+    two axes in plane 0, and its change a plane; last: highest voxel of those axes that may be read; step `(n,)`: mm between
+    planes along the ray; start, strides: flat voxel of plane 0, and distances of neighbours along the driven axis and the
+    other two.
     """
 
     which: Tensor
     planes: int
+    within: Tensor
     first: Tensor
     slope: Tensor
     last: tuple[int, int]
@@ -45,12 +50,17 @@ class Pencil:
         return len(self.which)
 
     def parts(self) -> Iterator["Pencil"]:
-        """The rays in groups to work on at once."""
+        """The rays in groups to work on at once, each with the planes in which one of them is inside the grid."""
         many = max(1, (CPU_SAMPLES if self.which.device.type == "cpu" else GPU_SAMPLES) // self.planes)
         for at in range(0, len(self), many):
-            some = slice(at, at + many)
-            first, slope = self.first[:, some], self.slope[:, some]
-            yield replace(self, which=self.which[some], first=first, slope=slope, step=self.step[some])
+            rays = slice(at, at + many)
+            start, stop = int(self.within[0, rays].min()), int(self.within[1, rays].max())
+            slope = self.slope[:, rays]
+            yield Pencil(
+                which=self.which[rays], planes=stop - start, within=self.within[:, rays] - start,
+                first=self.first[:, rays] + slope * start, slope=slope, last=self.last, step=self.step[rays],
+                start=self.start + start * self.strides[0], strides=self.strides,
+            )  # fmt: skip
 
     def places(self) -> Tensor:
         """Voxel along the other two axes in every plane, `(2, n, planes)`."""
@@ -82,41 +92,57 @@ def pencils(geometry: Geometry, grid: Grid, *, dtype: torch.dtype, device: torch
     """
     geometry = geometry.to(device).to(torch.float64)
     _check_in_front(geometry, grid)
+    order = _tiles((geometry.views, *geometry.detector), device)
     source = geometry.source[:, None, None]
-    direction = geometry.pixel_points() - source  # (v, rows, columns, 3) as x, y, z
-    spacing, centre = (
-        torch.tensor(v, dtype=torch.float64, device=device) for v in (grid.spacing[::-1], grid.centre_mm)
+    direction = (geometry.pixel_points() - source).flatten(0, 2)[order]  # (n, 3) as x, y, z
+    origin = source.expand(-1, *geometry.detector, -1).flatten(0, 2)[order]
+    spacing, centre, size = (
+        torch.tensor(of_grid, dtype=torch.float64, device=device)
+        for of_grid in (grid.spacing[::-1], grid.centre_mm, grid.shape[::-1])
     )
-    middle = (torch.tensor(grid.shape[::-1], dtype=torch.float64, device=device) - 1) / 2
-    origin = ((source - centre) / spacing + middle + PAD[0]).expand_as(direction).reshape(-1, 3)
-    direction = direction.reshape(-1, 3)
-    run = direction / spacing
+    length = direction.norm(dim=-1)
+    origin, run = (origin - centre) / spacing + (size - 1) / 2 + PAD[0], direction / spacing
     driven = run.abs().argmax(dim=-1)
-    made = [
-        _pencil(axis, (driven == axis).nonzero()[:, 0], origin, run, direction, grid)
-        for axis in range(direction.shape[-1])
-    ]
-    return [replace(p, first=p.first.to(dtype), slope=p.slope.to(dtype), step=p.step.to(dtype)) for p in made if len(p)]
+    made = []
+    for axis in range(3):
+        some = driven == axis
+        made.append(_pencil(axis, order[some], origin[some], run[some], length[some], grid, dtype))
+    return [rays for rays in made if len(rays)]
 
 
-def _pencil(axis: int, which: Tensor, origin: Tensor, run: Tensor, direction: Tensor, grid: Grid) -> Pencil:
-    """Rays `which`, driven along `axis` of (x, y, z), that meet the grid."""
+def _pencil(
+    axis: int, which: Tensor, origin: Tensor, run: Tensor, length: Tensor, grid: Grid, dtype: torch.dtype
+) -> Pencil:
+    """Rays driven along `axis` of (x, y, z), without those that miss the grid; `origin`, `run` `(n, 3)` in voxels."""
     others = [other for other in (2, 1, 0) if other != axis]
-    along = run[which, axis]
-    slope = run[which][:, others].T / along  # (2, n)
-    first = origin[which][:, others].T + slope * (PAD[0] - origin[which, axis])
-    planes = grid.shape[2 - axis]
-    last = [grid.shape[2 - other] + PAD[0] for other in others]
-    end = first + slope * (planes - 1)
-    lowest, highest = torch.minimum(first, end), torch.maximum(first, end)
-    meets = ((highest > PAD[0] - 1) & (lowest < torch.tensor(last, device=first.device)[:, None])).all(dim=0)
-    which, slope, first, along = which[meets], slope[:, meets], first[:, meets], along[meets]
+    planes, last = grid.shape[2 - axis], [grid.shape[2 - other] + PAD[0] for other in others]
+    slope = (run[:, others] / run[:, axis, None]).T
+    first = origin[:, others].T + slope * (PAD[0] - origin[:, axis])
+    within = _planes_within(first, slope, last, planes)
+    meets = within[0] < within[1]
     _, rows, columns = padded_shape(grid)
     strides = (1, columns, rows * columns)
     return Pencil(
-        which, planes, first, slope, (last[0], last[1]), direction[which].norm(dim=-1) / along.abs(),
+        which=which[meets], planes=planes, within=within[:, meets], first=first[:, meets].to(dtype),
+        slope=slope[:, meets].to(dtype), last=(last[0], last[1]), step=(length / run[:, axis].abs())[meets].to(dtype),
         start=PAD[0] * strides[axis], strides=(strides[axis], strides[others[0]], strides[others[1]]),
     )  # fmt: skip
+
+
+def _planes_within(first: Tensor, slope: Tensor, last: list[int], planes: int) -> Tensor:
+    """First plane, and the one after the last, in which a ray is less than a voxel from the voxels of the grid, `(2, n)`."""
+    slope = torch.where(slope.abs() < 1e-9, 1e-9, slope)  # parallel to the borders: it crosses them far away
+    low, high = (torch.tensor(border, device=first.device)[:, None] for border in ([PAD[0] - 1] * 2, last))
+    crossings = torch.stack(((low - first) / slope, (high - first) / slope))
+    enters, leaves = crossings.amin(dim=0).amax(dim=0), crossings.amax(dim=0).amin(dim=0)
+    return torch.stack((enters.floor() + 1, leaves.ceil())).clamp(0, planes).long()
+
+
+def _tiles(images: tuple[int, int, int], device: torch.device) -> Tensor:
+    """Flat pixels of images `(v, rows, columns)`, tile by tile."""
+    flat = torch.arange(math.prod(images), device=device).view(images)
+    tiles = [tile.flatten(1) for rows in flat.split(TILE, dim=1) for tile in rows.split(TILE, dim=2)]
+    return torch.cat(tiles, dim=1).flatten()
 
 
 def _check_in_front(geometry: Geometry, grid: Grid) -> None:

@@ -8,7 +8,7 @@ from trivox.datasets import load_dataset
 from trivox.learning.runtime import make_runtime
 from trivox.planning.plan import write_plan
 from trivox.planning.planner import describe_plan
-from trivox.planning.reconstruction import describe_reconstruction, write_reconstruction_plan
+from trivox.planning.reconstruction import describe_reconstruction_plan, write_reconstruction_plan
 from trivox.tasks.console import Console
 from trivox.tasks.preparing import fingerprint_of, plan_for, prepare_run, recipe_for
 from trivox.tasks.reconstruction import ReconstructionTask, prepare_xrays
@@ -33,7 +33,7 @@ def plan_dataset(
         recipe = recipe_for(preset, overrides, device=device, named=named or ReconstructionTask.recipe)
         made = plan_reconstruction(dataset, recipe)
         write_reconstruction_plan(made, out)
-        return dataset.name, describe_reconstruction(made)
+        return dataset.name, describe_reconstruction_plan(made)
     recipe = recipe_for(preset, overrides, device=device, named=named)
     fingerprint = fingerprint_of(dataset, out.with_name("fingerprint.json"), console)
     runtime = make_runtime(device, recipe.precision)

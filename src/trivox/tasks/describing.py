@@ -34,8 +34,10 @@ def describe(
 
 
 def _describe_bundle(path: Path) -> dict[str, Any]:
-    from trivox.inference.bundle import read_bundle
+    from trivox.inference.bundle import read_bundle, task_of
 
+    if task_of(path) == "reconstruction":
+        return _describe_reconstruction_bundle(path)
     bundle = read_bundle(path)
     plan, description = bundle.description.plan, bundle.description
     channels = len(plan.inputs)
@@ -50,6 +52,19 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
         plan.network, plan.topology, channels, plan.labels.output_channels, plan.patch_size, plan.network_options
     )
     return {**facts, **counted}
+
+
+def _describe_reconstruction_bundle(path: Path) -> dict[str, Any]:
+    from trivox.inference.reconstructing import read_reconstruction_bundle
+
+    folder, description = read_reconstruction_bundle(path)
+    plan = description.plan
+    facts = {
+        "bundle": str(folder), "notice": description.notice, "task": description.task, "dataset": plan.dataset,
+        "spacing_mm": list(plan.spacing), "window_hu": list(plan.window), "trained_views": list(description.views),
+        "folds": [weights.fold for weights in description.weights],
+    }  # fmt: skip
+    return {**facts, **describe_reconstruction(plan.network, views=2, shape=plan.shape, options=plan.network_options)}
 
 
 def _describe_network(name: str, size: tuple[int, int, int, int], options: "Mapping[str, Option]") -> dict[str, Any]:

@@ -14,7 +14,7 @@ from trivox.inference.postprocess import Postprocessing
 from trivox.learning.tracking import read_records
 from trivox.planning.plan import read_plan
 from trivox.planning.planner import describe_plan
-from trivox.planning.reconstruction import describe_reconstruction, read_reconstruction_plan
+from trivox.planning.reconstruction import describe_reconstruction_plan, read_reconstruction_plan
 from trivox.tasks.console import Console
 from trivox.tasks.picturing import picture_cases
 from trivox.tasks.reconstruction_picturing import picture_exams
@@ -59,7 +59,7 @@ def _report_volumes(
     plan = read_reconstruction_plan(run / "plan.json")
     write_report(
         target, title=f"{plan.dataset}: {plan.task} (synthetic CT, not acquired)", metrics=metrics,
-        plan=_facts_of(describe_reconstruction(plan)), recipe=recipe, records=records,
+        plan=_facts_of(describe_reconstruction_plan(plan)), recipe=recipe, records=records,
         pictures=picture_exams(run, metrics, console=console), warnings=_warnings(run, metrics),
         facts=_facts(recipe, records, metrics),
     )  # fmt: skip
