@@ -21,7 +21,7 @@ from trivox.evaluation.reconstruction import NOTICE, WINDOW, convention, measure
 from trivox.inference.reconstructing import Reconstructor
 from trivox.projection import WATER_PER_MM, Geometry, Grid, Projector, Xrays, attenuation_of, hounsfield_of
 from trivox.projection.grids import Point, middle_of, on_grid
-from trivox.projection.iterative import data_consistency, tv
+from trivox.projection.iterative import data_consistency, sirt, tv
 from trivox.projection.ladder import Ladder
 from trivox.volumes import Volume, read_volume
 
@@ -115,6 +115,38 @@ def learnt(reconstructor: Reconstructor, patient: Patient, views: int) -> dict[s
     }  # fmt: skip
 
 
+# -- one volume, many numbers --------------------------------------------------------------------------------------------
+def clipped_psnr(volume: Tensor, truth: Tensor, window: tuple[float, float], peak: float) -> float:
+    """PSNR over the whole volume after clipping both to the window, dB."""
+    error = (volume.clamp(*window) - truth.clamp(*window)).double().square().mean()
+    return float(10 * torch.log10(peak**2 / error))
+
+
+def readings(volume: Tensor, truth: Tensor) -> dict[str, float]:
+    """What PSNRs in use make of one volume, dB."""
+    slices = measure_arrays(volume.numpy(), truth.numpy(), window=WINDOW)["psnr_slice4095_x2ct_db"]
+    return {
+        "whole volume, [-1024, 1476], peak 2500 (ours)": clipped_psnr(volume, truth, WINDOW, 2500),
+        "whole volume, [-1000, 1024], peak 2024 (C2RV, SPARC)": clipped_psnr(volume, truth, (-1000, 1024), 2024),
+        "whole volume, [-1024, 1476], peak 4095": clipped_psnr(volume, truth, WINDOW, 4095),
+        "mean over slices, peak 4095 (X2CT-GAN)": slices,
+        "whole volume, [-200, 200] as -1 to 1, peak 1 (the seed)": clipped_psnr(volume, truth, (-200, 200), 200),
+    }
+
+
+def conventions_table(patient: Patient, grid: Grid) -> Iterator[str]:
+    """Three volumes in five conventions."""
+    truth, xrays = patient.on(grid), seen_on(patient.views(angles_of(2)), grid)
+    volumes = {
+        "air": torch.full_like(truth, -1000.0),
+        "SIRT, 2 views": hounsfield_of(sirt(xrays, Projector(xrays.geometry, grid), iterations=30)[0]),
+        "perfect 32^3, interpolated": dict(ceilings(patient, grid))["perfect 32^3, interpolated"],
+    }
+    found = [readings(volume, truth) for volume in volumes.values()]
+    yield f"\n### One volume, many PSNRs ({grid.shape[0]}^3, dB)\n\n| | {' | '.join(volumes)} |\n|---|---|---|---|"
+    yield from (f"| {name} | " + " | ".join(f"{row[name]:.2f}" for row in found) + " |" for name in found[0])
+
+
 # -- tables --------------------------------------------------------------------------------------------------------------
 def row(name: str, volume: Tensor, truth: Tensor) -> str:
     """A line of a table."""
@@ -145,6 +177,8 @@ def tables(given: argparse.Namespace, patient: Patient, other: Patient) -> Itera
             yield head(f"{size}^3, {views} view{'s' * (views > 1)}")
             yield from (row(name, volume, truth) for name, volume in rows.items())
             print(f"({size}^3, {views} views: {time.process_time() - start:.0f} CPU seconds)", flush=True)
+    if given.sizes:
+        yield from conventions_table(patient, Grid((max(given.sizes),) * 3, (FIELD_MM / max(given.sizes),) * 3))
     if given.model:
         yield from network_tables(given, patient, other)
 

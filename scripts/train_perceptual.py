@@ -1,7 +1,7 @@
 """Train the encoder of the perceptual loss on drawn chests: `python scripts/train_perceptual.py --out FILE.safetensors`.
 
 It learns to name the tissue of every voxel, from linear read-outs of its three scales, on phantoms with voxels of 2.5, 5 and
-10 mm; the read-outs are thrown away. Prints how well it does on phantoms that it was not trained on. About 10 CPU minutes.
+10 mm; the read-outs are thrown away. Prints how well it does on phantoms that it was not trained on. About 5 CPU minutes.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from trivox.datasets.thorax_anatomy import draw_thorax
 from trivox.learning.losses.perceptual import ENCODER_FILE, WINDOW, PerceptualDifference, TissueEncoder
 from trivox.projection import Grid
 
-TRAINED = "9e43457c3016219bf3daf74368cceef62d483115150f903199d1402dab45cd20"
+TRAINED = "3ecd78941e599329fe9ce0fe218ea405e9e34f4cacab89e9df470128c62675b4"
 """Of the file that scripts/train_perceptual.py wrote; a change of the encoder changes what losses mean."""
 
 

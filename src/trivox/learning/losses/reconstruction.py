@@ -1,4 +1,4 @@
-"""What a reconstructed volume costs: L1 or L2, five more parts and the re-projection, each O(1) at the mean volume of a training set.
+"""What a reconstructed volume costs: L1 or L2, five more parts and the re-projection, O(1) for the mean training volume.
 
 Volumes are normalised HU `(b, 1, z, y, x)`; all parts are computed in fp32, also under autocast. p: prediction, t: target.
 
