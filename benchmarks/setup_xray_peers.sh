@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes benchmarks/.venv-xray with the projectors that ours is compared with and trivox (editable), 3.3 GB:
 #   benchmarks/.venv-xray/bin/python benchmarks/projector.py
-# The oracle tests find RTK there by themselves: pytest -m oracle tests/oracle/test_projector_peers.py
+# The oracle tests find RTK there by themselves: pytest -m 'slow or oracle' tests/oracle/test_projector_peers.py
 # plastimatch is a Debian package: apt-get install plastimatch.
 # DiffDRR asks for 191 packages and nanodrr for 54, most of them for plots; they are given what their renderers import.
 set -eu

@@ -59,7 +59,9 @@ def test_it_is_stored_without_outputs(name):
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::RuntimeWarning"
 )  # Jupyter's own
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "quickstart.ipynb" else pytest.mark.slow) for name in SMALL]
+)
 def test_every_cell_runs(name, tmp_path, monkeypatch):
     notebook = read(name)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]

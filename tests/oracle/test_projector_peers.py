@@ -1,6 +1,7 @@
 """The projector equals plastimatch (exact rays) and RTK (Joseph) at any angle, told in their own conventions.
 
-plastimatch: `apt-get install plastimatch`; RTK: `benchmarks/setup_xray_peers.sh`, reached as a process of that environment.
+plastimatch: `apt-get install plastimatch`. RTK: `benchmarks/setup_xray_peers.sh`, reached as a process of that environment;
+loading it takes 15 s, hence `pytest -m slow`.
 """
 
 import shutil
@@ -76,6 +77,7 @@ def test_exact_rays_equal_plastimatch(name, by_plastimatch):
     assert worst(name, "siddon", by_plastimatch) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("method", ["joseph", "matrix"])
 def test_interpolated_rays_equal_rtk(name, method, by_rtk):

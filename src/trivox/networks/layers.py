@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -91,7 +92,22 @@ def convolution(inputs: int, outputs: int, kernel: Sequence[int], stride: Sequen
     """A convolution that keeps the size (odd kernels) or divides it by the stride."""
     size = tuple(kernel)
     padding = tuple((k - 1) // 2 for k in size)
-    return nn.Conv3d(inputs, outputs, size, stride=tuple(stride or (1, 1, 1)), padding=padding)  # type: ignore[arg-type]
+    return Conv3d(inputs, outputs, size, stride=tuple(stride or (1, 1, 1)), padding=padding)  # type: ignore[arg-type]
+
+
+class Conv3d(nn.Conv3d):
+    """torch's, of odd kernels that keep the size or have a stride, with the right weight gradient in bf16 on CPUs too.
+
+    torch 2.13's reads past its buffers (oneDNN, avx512_core_bf16) where a map has fewer planes than the kernel, 2 and 3 for
+    example: garbage or NaN. One plane of the padding's zeros more, and one of the result less, change nothing else.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As torch's."""
+        short = self.kernel_size[0] - x.shape[2]
+        if short <= 0 or self.stride[0] > 1 or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        return super().forward(F.pad(x, (0, 0, 0, 0, 0, short)))[:, :, : x.shape[2]]
 
 
 class Recomputing(nn.Module):

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from trivox.networks.attention import HEAD_DIM, SwinTransformerBlock3D
 from trivox.networks.efficient import Pointwise
+from trivox.networks.layers import Conv3d
 
 GROUP = 8
 """Channels that share a norm: one voxel at the bottom of the U-Net still has something to be compared with."""
@@ -13,7 +14,7 @@ GROUP = 8
 
 def normed(inputs: int, outputs: int) -> nn.Sequential:
     """Convolution, group norm, GELU."""
-    convolution = nn.Conv3d(inputs, outputs, 3, padding=1, bias=False)
+    convolution = Conv3d(inputs, outputs, 3, padding=1, bias=False)
     return nn.Sequential(convolution, nn.GroupNorm(max(1, outputs // GROUP), outputs), nn.GELU())
 
 

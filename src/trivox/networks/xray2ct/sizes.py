@@ -35,7 +35,7 @@ class ReconstructionSize:
 RECONSTRUCTION_SIZES = {
     "tiny": ReconstructionSize(
         widths=(48, 48, 48, 48, 32, 16, 16, 16), layers=(2, 2, 2, 2, 2, 1, 1, 1), growth=(32, 32, 32, 32, 16, 16, 16, 16),
-        attention=(0, 2, 3), window=4, pyramid=(8, 16, 32, 48), lifted=(4, 16, 16, 16), heads=4, between_views=1,
+        attention=(0, 2), window=2, pyramid=(8, 16, 32, 48), lifted=(4, 16, 16, 16), heads=4, between_views=1,
     ),
     "small": ReconstructionSize(
         widths=(256, 256, 192, 128, 64, 32, 16, 16), layers=(3, 3, 3, 3, 3, 2, 1, 1),
