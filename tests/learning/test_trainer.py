@@ -98,6 +98,7 @@ def test_single_bad_steps_are_skipped(tmp_path):
     assert all(torch.isfinite(value).all() for value in trainer.network.state_dict().values())
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert all(json.loads(line, parse_constant=pytest.fail) for line in lines)  # no NaN: strict JSON
+    assert "2 of 4 steps had gradients that are not finite" in (tmp_path / "log.txt").read_text()
 
 
 def test_gradient_is_clipped_to_the_recipe(tmp_path):

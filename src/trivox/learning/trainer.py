@@ -253,6 +253,7 @@ class Trainer:
 
     def _note(self, losses: list[float], norms: list[float], trained: float, figures: dict[str, float]) -> None:
         p, count = self.progress, max(1, len(losses))
+        skipped = sum(not math.isfinite(norm) for norm in norms)
         record: dict[str, Any] = {
             "kind": "epoch", "epoch": p.epoch, "step": p.step, "train_loss": sum(losses) / count,
             "lr": float(self.optimizer.param_groups[0]["lr"]), "gradient_norm": sum(norms) / count,
@@ -266,6 +267,11 @@ class Trainer:
             record[name] = ahead.smoothed
         self.log.record({key: finite(value) if isinstance(value, float) else value for key, value in record.items()})
         self.log.line(epoch_line(record))
+        if skipped:
+            self.log.line(
+                f"warning: {skipped} of {len(norms)} steps had gradients that are not finite and were skipped; a few are "
+                "harmless under fp16, otherwise set precision=fp32"
+            )
         for remark in self.objective.remarks(figures):
             self.log.line(f"warning: {remark}")
 
