@@ -72,7 +72,7 @@ class Trainer:
         if world_size() > 1:
             ids = [self.runtime.device.index] if self.runtime.device.type == "cuda" else None
             self.distributed = nn.parallel.DistributedDataParallel(
-                self.network, device_ids=ids, find_unused_parameters=self.growing.size is not None
+                self.network, device_ids=ids, find_unused_parameters=bool(self.growing.sizes)
             )
         wrapped = self.network if self.distributed is None else self.distributed
         compile_it = self.recipe.compile
