@@ -2,8 +2,8 @@
 
     python benchmarks/xray_ablation.py DATASET --minutes 5
 
-All trainings have the same seed, cases and time. The figures are PSNR (window -1024 to 1476 HU, whole volume) and SSIM of the
-held-out cases of fold 0 by number of views, and how sharp the volumes are: their mean Sobel magnitude over that of the CTs.
+All trainings have the same seed, cases and time. The figures are PSNR (window -1024 to 1476 HU, whole volume) and SSIM of
+the held-out cases of fold 0 by number of views, and how sharp the volumes are: their mean Sobel magnitude over that of the CTs.
 """
 
 import argparse
@@ -61,10 +61,9 @@ def main() -> None:
             train(RunRequest(options.dataset, run, "quick_test", settings, task="reconstruction"))
         metrics = read_json(run / "validation" / "metrics.json")
         found = {section["views"]: section["rows"][-1]["summary"] for section in metrics["by_views"]}
-        rows.append(
-            [name, *(f"{found[v]['psnr_db']['mean']:.2f}" for v in found), *(f"{found[v]['ssim']['mean']:.3f}" for v in found),
-             f"{sharpness(run):.2f}"]
-        )  # fmt: skip
+        decibels = [f"{row['psnr_db']['mean']:.2f}" for row in found.values()]
+        similar = [f"{row['ssim']['mean']:.3f}" for row in found.values()]
+        rows.append([name, *decibels, *similar, f"{sharpness(run):.2f}"])
     views = list(found)
     head = ["loss", *(f"PSNR, {v} views" for v in views), *(f"SSIM, {v} views" for v in views), "sharpness"]
     print(f"\nfold 0, {len(metrics['cases'])} held-out cases, {torch.get_num_threads()} threads\n")

@@ -64,4 +64,6 @@ def test_two_ranks_take_the_step_that_one_process_takes(xray_data, tmp_path):
     launch(tmp_path / "two", xray_data, 2, plain)
     one, two = (torch.load(tmp_path / folder / "0.pt", weights_only=True) for folder in ("one", "two"))
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            two[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )

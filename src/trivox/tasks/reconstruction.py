@@ -109,10 +109,10 @@ class ReconstructionObjective(Objective):
 
     def count(self, outputs: Any, targets: VolumeTargets) -> Tensor:
         """For each number of views `(9, 3)`: volumes, and their PSNR and SSIM added up."""
-        finest = (outputs[0] if isinstance(outputs, list) else outputs).float()
+        finest: Tensor = (outputs[0] if isinstance(outputs, list) else outputs).float()
         if finest.shape != targets.volume.shape:  # while training grows: judged on the full grid all the same
             finest = interpolate(finest, targets.volume.shape[2:], mode="trilinear")
-        found = finest.new_zeros(
+        found: Tensor = finest.new_zeros(
             MOST_VIEWS + 1, 3, dtype=torch.float64 if finest.device.type != "mps" else torch.float32
         )
         parts = [torch.ones(len(finest)), psnr(finest, targets.volume), ssim3d(finest, targets.volume)]

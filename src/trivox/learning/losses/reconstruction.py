@@ -152,7 +152,13 @@ def at_size_of(output: Tensor, target: Tensor) -> Tensor:
     return target if target.shape == output.shape else F.adaptive_avg_pool3d(target, (z, y, x))
 
 
-PARTS = {"l1": absolute, "l2": squared, "ssim": dissimilarity, "edge": edge_difference, "frequency": frequency_difference}
+PARTS = {
+    "l1": absolute,
+    "l2": squared,
+    "ssim": dissimilarity,
+    "edge": edge_difference,
+    "frequency": frequency_difference,
+}
 
 
 def _scales(outputs: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
