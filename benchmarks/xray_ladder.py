@@ -21,10 +21,11 @@ from trivox.evaluation.reconstruction import NOTICE, WINDOW, convention, measure
 from trivox.inference.reconstructing import Reconstructor
 from trivox.projection import WATER_PER_MM, Geometry, Grid, Projector, Xrays, attenuation_of, hounsfield_of
 from trivox.projection.grids import Point, middle_of, on_grid
-from trivox.projection.iterative import data_consistency, sirt, tv
+from trivox.projection.iterative import sirt, tv
 from trivox.projection.ladder import Ladder
 from trivox.volumes import Volume, read_volume
 
+FILE, OTHER_FILE = "lidc.nii.gz", "Lung_Dx-A0001.nii.gz"
 FIELD_MM = 360.0
 DETECTOR, PIXEL_MM = (192, 192), 3.0
 """576 mm wide: everything within 222 mm of the axis is seen from all sides."""
@@ -51,11 +52,13 @@ class Patient:
     grid: Grid
 
     @classmethod
-    def read(cls, path: Path) -> "Patient":
+    def read(cls, path: Path, *, field_mm: float = FIELD_MM) -> "Patient":
         """The CT on its own voxels, as far as they lie in the field that is reconstructed; nothing is beyond it."""
         volume = read_volume(path)
         isocentre = middle_of(volume)
-        z, y, x = (min(size, int(FIELD_MM / step)) for size, step in zip(volume.shape, volume.spacing, strict=True))
+        z, y, x = (
+            min(size, int(field_mm / step + 1e-6)) for size, step in zip(volume.shape, volume.spacing, strict=True)
+        )
         grid = Grid((z, y, x), volume.spacing)
         hounsfield = torch.from_numpy(on_grid(volume, grid, isocentre=isocentre))
         return cls(volume, isocentre, attenuation_of(hounsfield)[None], grid)
@@ -104,14 +107,15 @@ def classical(patient: Patient, other: Patient, views: int, grid: Grid, tv_weigh
 
 
 def learnt(reconstructor: Reconstructor, patient: Patient, views: int) -> dict[str, Tensor]:
-    """The network's volume without and with its last steps, and with five more steps of SIRT, on its own grid."""
+    """The network's volume without and with its last steps, and SIRT started from it, on its own grid."""
     xrays = seen_on(patient.views(angles_of(views)), reconstructor.plan.grid)
     plain, volume = (reconstructor.reconstruct(xrays, consistent=last)[0] for last in (False, True))
     projector = Projector(xrays.geometry, reconstructor.plan.grid)
-    closer = data_consistency(attenuation_of(volume)[None], xrays, projector, steps=5)
+    start = attenuation_of(volume)[None]
+    closer = sirt(xrays, projector, iterations=Ladder.sirt_iterations, start=start)
     return {
         "network without its last steps": plain, "network + data consistency": volume,
-        "the same + 5 steps of SIRT": hounsfield_of(closer[0]),
+        "SIRT from the network's volume": hounsfield_of(closer[0]),
     }  # fmt: skip
 
 
@@ -180,13 +184,14 @@ def tables(given: argparse.Namespace, patient: Patient, other: Patient) -> Itera
     if given.sizes:
         yield from conventions_table(patient, Grid((max(given.sizes),) * 3, (FIELD_MM / max(given.sizes),) * 3))
     if given.model:
-        yield from network_tables(given, patient, other)
+        yield from network_tables(given)
 
 
-def network_tables(given: argparse.Namespace, patient: Patient, other: Patient) -> Iterator[str]:
-    """The ladder on the grid of the network, and the network."""
+def network_tables(given: argparse.Namespace) -> Iterator[str]:
+    """The ladder on the grid of the network, and the network; the CTs are cut to the field that it fills."""
     reconstructor = Reconstructor.load(given.model, device="cpu")
     grid = reconstructor.plan.grid
+    other, patient = (Patient.read(given.data / name, field_mm=min(grid.extent_mm)) for name in (OTHER_FILE, FILE))
     truth, size = patient.on(grid), f"{grid.shape[0]}^3 voxels of {grid.spacing[0]:.1f} mm"
     for views in (count for count in given.views if count <= max(reconstructor.trained_views)):
         rows = classical(patient, other, views, grid, given.tv_weight) | learnt(reconstructor, patient, views)
@@ -220,11 +225,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "xray_ladder.md")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    other = Patient.read(given.data / "Lung_Dx-A0001.nii.gz")
+    other = Patient.read(given.data / OTHER_FILE)
     if given.tune:
         tune(other, given.views)
         return
-    patient = Patient.read(given.data / "lidc.nii.gz")
+    patient = Patient.read(given.data / FILE)
     text = [f"# The X-ray ladder on a real chest CT\n\n{NOTICE}. Printed by `benchmarks/xray_ladder.py`.\n"]
     text += [
         f"- {name}: {meaning}" for name, meaning in convention(WINDOW).items() if name in (*METRICS, "window", "grid")

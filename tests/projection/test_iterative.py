@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize, nnls
 
 from trivox.projection import Geometry, Grid, Projector, Xrays
-from trivox.projection.iterative import SirtStep, _gradient, _gradient_adjoint, data_consistency, sirt, tv
+from trivox.projection.iterative import SirtStep, _gradient, _gradient_adjoint, sirt, tv
 
 GRID = Grid((12, 14, 16), (10.0, 10.0, 10.0))
 
@@ -164,7 +164,7 @@ def test_without_views_the_start_is_the_answer():
     for nothing in (xrays.select([]), xrays.without(torch.ones(1, 2, dtype=torch.bool))):
         projector = Projector(nothing.geometry, GRID)
         assert torch.equal(sirt(nothing, projector, iterations=3, start=start), start)
-        assert torch.equal(data_consistency(start, nothing, projector, steps=2), start)
+        assert torch.equal(SirtStep(nothing, projector)(start), start)
         assert sirt(nothing, projector, iterations=3).abs().max() == 0
         assert tv(nothing, projector, iterations=3).abs().max() == 0
 
@@ -184,17 +184,18 @@ def test_never_negative_and_without_gradient():
         assert not found.requires_grad
 
 
-# -- data consistency ----------------------------------------------------------------------------------------------------
-def test_data_consistency_is_sirt_with_gradient():
+# -- the step alone ------------------------------------------------------------------------------------------------------
+def test_steps_one_by_one_are_sirt():
     xrays, projector = exam(3)
     start = torch.full_like(blocks(), 0.03)
     expected = sirt(xrays, projector, iterations=2, start=start, momentum=False)
-    found = data_consistency(start, xrays, projector, steps=2)
+    step = SirtStep(xrays, projector)
+    found = step(step(start))
     assert torch.allclose(found.clamp(min=0), expected, atol=2e-4)  # which clamps after each step
     assert residual(found, xrays, projector) < 0.5 * residual(start, xrays, projector)
 
 
-def test_data_consistency_passes_gradients_to_volume_and_strength():
+def test_a_step_passes_gradients_to_volume_and_strength():
     projector, _ = dense(views=2)
     generator = torch.Generator().manual_seed(0)
     volume, images = (
@@ -202,9 +203,8 @@ def test_data_consistency_passes_gradients_to_volume_and_strength():
     )
     xrays = Xrays(images, projector.geometry, torch.tensor([[True, True], [False, True]]))
     strength = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda v, s: data_consistency(v, xrays, projector, steps=2, strength=s), (volume.requires_grad_(), strength)
-    )
+    step = SirtStep(xrays, projector)
+    assert torch.autograd.gradcheck(lambda v, s: step(step(v, s), s), (volume.requires_grad_(), strength))
 
 
 # -- total variation -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Reconstruction by repeated projection: SIRT, its step alone (data consistency), and total variation."""
+"""Reconstruction by repeated projection: SIRT, its step alone, and total variation."""
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ class SirtStep:
     """One step of SIRT towards given X-rays, `x + strength * C A^T R (b - A x)`, differentiable in volume and strength.
 
     R and C are 1 over the row and the column sums of the system matrix A; rows and columns without sum, and absent views,
-    have weight 0. Other steps are built of this one: `sirt` repeats it, `data_consistency` ends a network with it, and a
-    network may learn the strength, which below 2 never moves away from the X-rays. Gregor and Benson 2008.
+    have weight 0. Other steps are built of this one: `sirt` repeats it, and a network ends with some (data
+    consistency), whose strength it may learn: below 2 none moves away from the X-rays. Gregor and Benson 2008.
     """
 
     def __init__(self, xrays: Xrays, projector: Projector) -> None:
@@ -65,19 +65,6 @@ def sirt(
         following = (1 + (1 + 4 * speed**2) ** 0.5) / 2 if momentum else 1.0
         ahead = volume + (speed - 1) / following * (volume - before)
         speed = following
-    return volume
-
-
-def data_consistency(
-    volume: Tensor, xrays: Xrays, projector: Projector, *, steps: int, strength: Tensor | float = 1.0
-) -> Tensor:
-    """The volume `(b, z, y, x)` in 1/mm after some steps of SIRT, with gradient to volume and strength.
-
-    Few steps: beyond the noise and the coarseness of the grid, more of them fit the error of the projections.
-    """
-    step = SirtStep(xrays, projector)
-    for _ in range(steps):
-        volume = step(volume, strength)
     return volume
 
 
