@@ -3,7 +3,8 @@
     python benchmarks/xray_ablation.py DATASET --minutes 5
 
 All trainings have the same seed, cases and time. The figures are PSNR (window -1024 to 1476 HU, whole volume) and SSIM of
-the held-out cases of fold 0 by number of views, and how sharp the volumes are: their mean Sobel magnitude over that of the CTs.
+the held-out cases of fold 0 by number of views, and how sharp the volumes are: their mean Sobel magnitude over that of
+the CTs.
 """
 
 import argparse

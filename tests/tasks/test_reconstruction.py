@@ -17,7 +17,7 @@ from trivox.learning.tracking import read_records
 from trivox.learning.trainer import Trainer
 from trivox.preparation.xray_batches import VolumeTargets, to_window
 from trivox.preparation.xray_store import XrayStore
-from trivox.projection import Geometry, Xrays
+from trivox.projection import Geometry, Projector, Xrays, attenuation_of
 from trivox.tasks.console import Quiet
 from trivox.tasks.reconstruction import PreparedExams, ReconstructionObjective
 from trivox.tasks.reconstruction_planning import plan_reconstruction
@@ -61,7 +61,7 @@ def test_validation_measures_held_out_exams_beside_the_ladder(xray_run):
     names = [row["name"] for row in metrics["ladder"]["rows"]]
     assert names == [
         "constant", "mean training volume", "nearest training case by X-ray", "back-projection (affine fit)", "FDK", "SIRT",
-        "TV", "network", "network + data consistency",
+        "SIRT from the mean volume", "TV", "network", "network + data consistency",
     ]  # fmt: skip
     assert [section["views"] for section in metrics["by_views"]] == [1, 2, 4, 8]
     assert metrics["ladder"]["views"] == 8
@@ -282,6 +282,21 @@ def test_models_are_averaged_and_steps_at_the_end_change_the_answer(xray_run, xr
     )
     torch.testing.assert_close(one.reconstruct(xrays), two.reconstruct(xrays))
     assert not torch.equal(one.reconstruct(xrays), one.reconstruct(xrays, consistent=False))
+
+
+def test_last_steps_bring_the_volume_nearer_to_the_x_rays(xray_run, xray_data, xray_plan):
+    from dataclasses import replace
+
+    xrays = read_exam(load_dataset(xray_data).cases[0]).xrays.select([0, 1])
+    model = Reconstructor.load(xray_run, device="cpu", precision="fp32")
+
+    def misfit(steps):
+        plan = model.plan.model_copy(update={"final_steps": steps})
+        attenuation = attenuation_of(replace(model, plan=plan).reconstruct(xrays))
+        return float((Projector(xrays.geometry, plan.grid).project(attenuation) - xrays.images).square().mean())
+
+    assert misfit(8) < misfit(2) < misfit(0)
+    assert model.plan.final_steps == xray_plan.final_steps == 4
 
 
 def test_models_of_labels_and_of_volumes_are_not_mixed_up(xray_run, tiny_run):

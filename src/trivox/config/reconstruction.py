@@ -57,6 +57,11 @@ class ReconstructionOptions(BaseModel):
     prior: Literal["sirt", "none"] = Field("sirt", description="algebraic reconstruction that the network corrects")
     prior_iterations: Count = Field(10, description="of the prior")
     consistency_steps: int = Field(1, ge=0, description="steps towards the measured X-rays at the network's end")
+    final_steps: int = Field(
+        4,
+        ge=0,
+        description="more such steps at prediction, where the network has some; 0 for views that do not fit a volume",
+    )
     growth: tuple[Count, ...] = Field((), description="coarser grids to train first, for example 32, 64 before 128")
     growth_share: Probability = Field(0.5, description="share of training spent on the coarser grids")
     loss: ReconstructionLoss = Field(ReconstructionLoss(), description="weights of the parts of the loss")

@@ -22,8 +22,9 @@ from trivox.learning.runtime import Runtime, make_runtime
 from trivox.networks.xray2ct import HybridCNNViTUNet3D, build_reconstruction_network
 from trivox.planning.reconstruction import ReconstructionPlan
 from trivox.preparation.xray_store import fitted_views
-from trivox.projection import Xrays
+from trivox.projection import Projector, Xrays, attenuation_of, hounsfield_of
 from trivox.projection.grids import placed
+from trivox.projection.iterative import SirtStep
 from trivox.version import __version__
 from trivox.volumes import Volume
 
@@ -143,7 +144,19 @@ class Reconstructor:
             with self.runtime.autocast():
                 total = total + network(xrays)[:, 0].float()
         assert isinstance(total, Tensor)
-        return (total / len(self.networks) * (high - low) + low).clamp(low, DENSEST)
+        hounsfield = total / len(self.networks) * (high - low) + low
+        if consistent and self.plan.consistency_steps and xrays.views:
+            hounsfield = self._nearer(hounsfield, xrays)
+        return hounsfield.clamp(low, DENSEST)
+
+    def _nearer(self, hounsfield: Tensor, xrays: Xrays) -> Tensor:
+        """After the plan's last steps towards the X-rays."""
+        water = self.plan.water_per_mm
+        attenuation = attenuation_of(hounsfield, water=water)
+        step = SirtStep(xrays, Projector(xrays.geometry, self.plan.grid))
+        for _ in range(self.plan.final_steps):
+            attenuation = step(attenuation).clamp(min=0)
+        return hounsfield_of(attenuation, water=water)
 
     def predict_case(self, case: Case) -> Reconstruction:
         """The volume of an exam's views, in the world of its CT; raises `DataError` and its kin for views that are wrong."""

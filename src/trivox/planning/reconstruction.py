@@ -18,9 +18,9 @@ class ReconstructionPlan(BaseModel):
 
     render_shape: of the finer grid that X-rays are rendered from, a multiple of `shape`: what the network cannot resolve
     is in them, as in real ones; window: HU seen as 0 to 1; detector: rows and columns that stored X-rays are binned to, and
-    rendered ones have;
-    prior: algebraic reconstruction that the network corrects; consistency_steps: towards the X-rays, at its end;
-    pixel_mm: of rendered ones; sod_mm, sdd_mm: distances of rendered ones before jitter.
+    rendered ones have; prior: algebraic reconstruction that the network corrects; consistency_steps: towards the X-rays, at
+    its end; final_steps: more of them at prediction; pixel_mm: of rendered ones; sod_mm, sdd_mm: distances of rendered ones
+    before jitter.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +42,7 @@ class ReconstructionPlan(BaseModel):
     prior: Literal["sirt", "none"] = "sirt"
     prior_iterations: int = Field(10, ge=1)
     consistency_steps: int = Field(1, ge=0)
+    final_steps: int = Field(4, ge=0)
     batch_size: int = Field(ge=1)
     reasons: dict[str, str] = Field(default_factory=dict)
 
@@ -107,7 +108,7 @@ def describe_reconstruction_plan(plan: ReconstructionPlan) -> list[tuple[str, st
         ("rendered from", f"{by(plan.render_shape)} voxels", reasons.get("render_shape", "")),
         ("water", f"{plan.water_per_mm:g} / mm", ""),
         ("prior", f"{plan.prior}, {plan.prior_iterations} iterations" if plan.prior != "none" else "none", ""),
-        ("steps towards the X-rays", str(plan.consistency_steps), ""),
+        ("steps towards the X-rays", f"{plan.consistency_steps}, and {plan.final_steps} at prediction", ""),
         ("batch size", str(plan.batch_size), ""),
     ]
     return [(what, decision, reason) for what, decision, reason in rows]

@@ -43,6 +43,7 @@ def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> ReconstructionPlan:
         water_per_mm=exam.water_per_mm, detector=detector, pixel_mm=pixel,
         sod_mm=sod, sdd_mm=sdd, network=recipe.network, network_options=recipe.network_options,
         prior=options.prior, prior_iterations=options.prior_iterations, consistency_steps=options.consistency_steps,
+        final_steps=options.final_steps,
         batch_size=recipe.batch_size or 4, reasons=_reasons(recipe, extent, exam),
     )  # fmt: skip
 
