@@ -4,8 +4,8 @@ import pytest
 from thoraxes import exam_of_chest, picture
 from trivox.evaluation import reconstruction_figures
 from trivox.evaluation.reconstruction import NOTICE
-from trivox.evaluation.reconstruction_figures import letters, reconstruction_figure
-from trivox.projection import Geometry, Grid
+from trivox.evaluation.reconstruction_figures import reconstruction_figure
+from trivox.projection import Grid
 
 GRID = Grid((20, 16, 24), (16.0, 16.0, 14.0))
 
@@ -90,11 +90,3 @@ def test_absent_views_are_not_drawn_and_no_more_than_four(drawn):
     reconstruction_figure(reference, None, spacing=GRID.spacing, title="x", xrays=many)
     assert len(images_of(drawn[1])[0]) == 4
     assert "X-rays\n(2 more)" in [text.get_text() for text in drawn[1].texts]
-
-
-@pytest.mark.parametrize(("angle", "left", "right"), [(0, "R", "L"), (90, "A", "P"), (180, "L", "R"), (45, "RA", "LP")])
-def test_letters_name_the_side_of_the_patient(angle, left, right):
-    geometry = Geometry.orbit([angle], detector=(4, 4), pixel_mm=1.0)
-    _, down, across = (axis[0] for axis in geometry.axes())
-    assert (letters((-across).tolist()), letters(across.tolist())) == (left, right)
-    assert letters((-down).tolist()) == "S"

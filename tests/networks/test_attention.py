@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from trivox.networks.attention import (
     HEAD_DIM,
     MultiHeadSelfAttention3D,
+    RelativePositionBias3D,
     SwinTransformerBlock3D,
     TransformerBlock3D,
     grid_coordinates,
@@ -62,6 +63,16 @@ def test_every_token_belongs_to_exactly_one_group_and_returns_to_its_place(grid,
         assert groups.index.shape[1] <= window**3
 
 
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_the_members_of_all_groups_lie_alike(partition):
+    grid = (16, 9, 5)
+    groups, places = token_groups(grid, 4, partition, CPU), grid_coordinates(grid)
+    for number, members in enumerate(groups.index):
+        real = slice(None) if groups.real is None else groups.real[number]
+        between = places[members[real]] - places[members[real]][:1]
+        assert torch.equal(groups.coordinates[real] - groups.coordinates[real][:1], between)
+
+
 def test_a_grid_first_seen_in_inference_can_be_trained_on_later():
     block = TransformerBlock3D(HEAD_DIM, "window", window=2)
     with torch.inference_mode():
@@ -95,6 +106,64 @@ def test_the_whole_map_shifted_by_some_voxels_is_attended_alike():
     attention, x = MultiHeadSelfAttention3D(HEAD_DIM).eval(), tokens(8)
     places = grid_coordinates((2, 2, 2))[None]
     torch.testing.assert_close(attention(x, places), attention(x, places + 11), rtol=1e-3, atol=1e-4)
+
+
+def test_the_position_bias_depends_on_the_offset_alone_and_has_a_number_for_each():
+    bias = RelativePositionBias3D(2, 3)
+    torch.nn.init.normal_(bias.table)
+    places = grid_coordinates((3, 3, 3))
+    found = bias(places, places).detach()  # (2, 27, 27)
+    torch.testing.assert_close(bias(places + 40, places + 40), found, rtol=0, atol=0)
+    offsets = (places[:, None] - places[None]).reshape(-1, 3)
+    for head in found.flatten(1):
+        of = {}
+        for offset, value in zip(offsets.tolist(), head.tolist(), strict=True):
+            assert of.setdefault(tuple(offset), value) == value
+        assert len(of) == 5**3 == len(set(of.values()))
+
+
+def test_the_position_bias_equals_that_of_monai():
+    swin = pytest.importorskip("monai.networks.nets.swin_unetr", reason="MONAI is not installed")
+    theirs = swin.WindowAttention(2 * HEAD_DIM, num_heads=2, window_size=(4, 4, 4))
+    ours = RelativePositionBias3D(2, 4)
+    with torch.no_grad():
+        ours.table.copy_(theirs.relative_position_bias_table.flatten())
+    places = grid_coordinates((4, 4, 4))
+    expected = theirs.relative_position_bias_table[theirs.relative_position_index.flatten()].reshape(64, 64, 2)
+    torch.testing.assert_close(ours(places, places), expected.permute(2, 0, 1), rtol=0, atol=0)
+
+
+def test_attention_with_a_position_bias_equals_the_softmax_formula_with_and_without_a_mask():
+    attention, x = MultiHeadSelfAttention3D(2 * HEAD_DIM, window=3).eval(), tokens(12, 2 * HEAD_DIM, batch=2)
+    torch.nn.init.normal_(attention.position_bias.table)
+    places = grid_coordinates((2, 2, 3))[None]
+    heads = lambda t: t.unflatten(-1, (2, HEAD_DIM)).transpose(1, 2)  # noqa: E731
+    key, value = (heads(part) for part in attention.to_key_value(x).chunk(2, dim=-1))
+    query, key = attention.query_norm(heads(attention.to_query(x))), attention.key_norm(key)
+    logits = query @ key.transpose(-1, -2) / HEAD_DIM**0.5 + attention.position_bias(places, places)
+    torch.testing.assert_close(attention.weights(x, places), logits.softmax(-1).mean(1), rtol=1e-4, atol=1e-5)
+    mask = (torch.arange(12) < 7).repeat(2, 1, 1)
+    for seen, kept in ((None, logits), (mask, logits.masked_fill(~mask[:, None], -torch.inf))):
+        expected = attention.project((kept.softmax(-1) @ value).transpose(1, 2).flatten(2))
+        torch.testing.assert_close(attention(x, places, mask=seen), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("partition", ["window", "shifted"])
+@pytest.mark.parametrize("grid", [(8, 8, 8), (9, 5, 3), (3, 3, 3), (1, 12, 7)])
+def test_blocks_with_a_position_bias_learn_it_on_any_grid_and_in_bf16(partition, grid):
+    torch.manual_seed(0)
+    block = TransformerBlock3D(2 * HEAD_DIM, partition, window=4, position_bias=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = block(torch.randn(2, 2 * HEAD_DIM, *grid))
+    out.float().square().sum().backward()
+    moved = block.attention.position_bias.table.grad
+    assert bool(torch.isfinite(moved).all())
+    assert float(moved.abs().sum()) > 0
+
+
+def test_a_swin_block_has_a_position_bias_that_weight_decay_leaves_alone():
+    tables = [p for name, p in SwinTransformerBlock3D(HEAD_DIM, window=4).named_parameters() if "position_bias" in name]
+    assert [table.shape for table in tables] == [(7**3,), (7**3,)]  # those of one dimension are not decayed
 
 
 def reached(block, grid, source):

@@ -226,11 +226,18 @@ def test_the_grid_holds_the_largest_ct_and_stored_x_rays_set_the_distances(xray_
         ({"network": "unet-small"}, "makes no volume of X-rays; choose one of xray2ct-tiny"),
         ({"patch_size": (8, 8)}, "a grid of three sizes"),
         ({"reconstruction": {"spacing_mm": 100}}, "reaches the source"),
+        ({"patch_size": (30, 30, 30)}, "the network halves every axis"),
+        ({"patch_size": (16, 16, 16), "network_options": {"levels": 6}}, "it has room for 4 to 5"),
+        ({"patch_size": (16, 16, 16), "reconstruction": {"growth": (12,)}}, "does not run at 12 voxels"),
+        (
+            {"reconstruction": {"detector": 60}},
+            "60 x 60 pixels: the network needs multiples of 8; set reconstruction.det",
+        ),
     ],
 )
 def test_plans_that_cannot_be_are_refused(xray_data, settings, message):
     recipe = make_recipe("quick_test", settings, named="xray2ct")
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises((PlanError, RecipeError), match=message):
         plan_reconstruction(load_dataset(xray_data), recipe)
 
 

@@ -12,7 +12,8 @@ from trivox.evaluation.charts import BLUE, GREY, ORANGE, escaped, line, plain
 from trivox.evaluation.charts import INK as DARK
 from trivox.evaluation.figures import BACKGROUND, INK, LINES, PALETTE, PLANES, frame_plane, panel, png, scale_bar
 from trivox.evaluation.reconstruction import NOTICE, Window, body_mask
-from trivox.projection import Geometry, Xrays
+from trivox.evaluation.xray_marks import mark_edges, view_name
+from trivox.projection import Xrays
 from trivox.volumes import Array, Shape, Spacing
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ SHOWN = (-1000.0, 600.0)
 WIDTH, LEFT, RIGHT, GAP, ROW_GAP, TOP, BOTTOM = 10.0, 0.75, 1.15, 0.5, 0.62, 1.0, 0.6  # inches
 TALLEST, XRAY_HEIGHT, XRAY_GAP = 2.6, 2.0, 0.85
 MOST_VIEWS = 4
-OBLIQUE = 0.38
-"""Component (the sine of 22.5 degrees) from which a direction has a second letter."""
 
 
 def reconstruction_figure(
@@ -106,7 +105,9 @@ def _draw_views(figure: "Figure", xrays: Xrays, views: Sequence[int], top: float
     for view, image, (w, h) in zip(chosen, images, sizes, strict=True):
         axes = panel(figure, (left, top - (XRAY_HEIGHT + h * scale) / 2, w * scale, h * scale))
         drawn = axes.imshow(image, extent=(0, w, 0, h), cmap="gray", vmin=0, vmax=high, aspect="auto")
-        _mark(axes, geometry, view)
+        mark_edges(axes, geometry, view)
+        axes.annotate(view_name(geometry, view), (0.5, 1), xycoords="axes fraction", xytext=(0, 18), color=INK,
+                      textcoords="offset points", fontsize=9, ha="center", alpha=0.8)  # fmt: skip
         if view == chosen[0]:
             scale_bar(axes, w, scale)
             axes.set_xlim(0, w)
@@ -116,28 +117,6 @@ def _draw_views(figure: "Figure", xrays: Xrays, views: Sequence[int], top: float
     _row_name(figure, "X-rays" + (f"\n({more} more)" if more else ""), top - XRAY_HEIGHT / 2)
     _colour_bar(figure, drawn, top - XRAY_HEIGHT, XRAY_HEIGHT, "line integral")
     return top - XRAY_HEIGHT
-
-
-def _mark(axes: "Axes", geometry: Geometry, view: int) -> None:
-    """The angle above an X-ray, and which side of the patient lies on which edge."""
-    _, down, right = (axis[view].tolist() for axis in geometry.axes())
-    edges = [([-c for c in right], (0, 0.5, -9, 0)), (right, (1, 0.5, 9, 0)),
-             ([-c for c in down], (0.5, 1, 0, 9)), (down, (0.5, 0, 0, -9))]  # fmt: skip
-    tilt = float(geometry.secondary[view])
-    angle = f"{float(geometry.primary[view]):g}°" + (f" / {tilt:g}°" if tilt else "")
-    for direction, (x, y, dx, dy) in edges:
-        axes.annotate(letters(direction), (x, y), xycoords="axes fraction", xytext=(dx, dy), textcoords="offset points",
-                      color=INK, fontsize=10, ha="center", va="center", annotation_clip=False)  # fmt: skip
-    axes.annotate(angle, (0.5, 1), xycoords="axes fraction", xytext=(0, 18), textcoords="offset points", color=INK,
-                  fontsize=9, ha="center", alpha=0.8)  # fmt: skip
-
-
-def letters(direction: Sequence[float]) -> str:
-    """The side of the patient that a direction `(x, y, z)` points to, largest component first, as DICOM writes it: LA."""
-    names = ("RL", "AP", "SI")
-    order = sorted(range(3), key=lambda axis: -abs(direction[axis]))
-    kept = [axis for i, axis in enumerate(order) if i == 0 or abs(direction[axis]) > OBLIQUE]
-    return "".join(names[axis][direction[axis] < 0] for axis in kept)
 
 
 def _middle(hounsfield: Array) -> Shape:

@@ -1,6 +1,7 @@
 """Self-attention over the voxels of a feature map, in windows, dilated grids, shifted windows or all of them.
 
-Positions enter as axial rotary embeddings computed from the grid at hand, so a network is not tied to a patch size.
+Positions enter as axial rotary embeddings computed from the grid at hand, or, in Swin blocks, as a learnt bias for each
+offset within a window: a network is not tied to a patch size.
 Tokens are `(b, n, c)` with `n = z * y * x`; coordinates are in tokens.
 """
 
@@ -40,19 +41,38 @@ def rotate(x: Tensor, coordinates: Tensor) -> Tensor:
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
 
-def _axis_groups(size: int, window: int, partition: Partition) -> Tensor:
-    """Positions along an axis, `(groups, members)`, padded with -1."""
+class RelativePositionBias3D(nn.Module):
+    """A learnt number for each head and offset within a window, added to the attention logits (Liu et al. 2021, eq. 4)."""
+
+    def __init__(self, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads, self.window = heads, window
+        # one-dimensional as biases are, so weight decay leaves it alone, as Swin's does
+        self.table = nn.Parameter(torch.empty(heads * (2 * window - 1) ** 3))
+        nn.init.trunc_normal_(self.table, std=0.02)
+
+    def forward(self, query_coordinates: Tensor, key_coordinates: Tensor) -> Tensor:
+        """Coordinates `(..., t, 3)` and `(..., k, 3)` less than a window apart on each axis; bias `(..., heads, t, k)`."""
+        offset = (query_coordinates[..., :, None, :] - key_coordinates[..., None, :, :]).long() + self.window - 1
+        z, y, x = offset.unbind(-1)
+        side = 2 * self.window - 1
+        return F.embedding((z * side + y) * side + x, self.table.view(-1, self.heads)).movedim(-1, -3)
+
+
+def _axis_groups(size: int, window: int, partition: Partition) -> tuple[Tensor, Tensor]:
+    """Positions along an axis, `(groups, members)`, padded with -1, and how far the members are from the first one."""
     if size <= window or partition == "global":
-        return torch.arange(size)[None]
+        return torch.arange(size)[None], torch.arange(size)
     count = -(-size // window)
     members = -(-size // count)  # equal windows rather than full ones and a rest
     if partition == "grid":
-        position = torch.arange(members)[None] * count + torch.arange(count)[:, None]
+        away = torch.arange(members) * count
+        position = away + torch.arange(count)[:, None]
     else:
+        away = torch.arange(members)
         shift = members // 2 if partition == "shifted" else 0
-        groups = torch.arange(count + (shift > 0))[:, None]
-        position = groups * members + torch.arange(members) - shift
-    return torch.where((position >= 0) & (position < size), position, -1)
+        position = torch.arange(count + (shift > 0))[:, None] * members + away - shift
+    return torch.where((position >= 0) & (position < size), position, -1), away
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +85,16 @@ class Groups:
     """False where a member is padding, `(groups, t)`; None where none is."""
     place: Tensor
     """Where each token went among all members, `(n,)`."""
+    coordinates: Tensor
+    """Of the members from the first one on, `(t, 3)`: the same in every group."""
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # what is made in inference mode may not be used in training later
 def token_groups(grid: Grid, window: int, partition: Partition, device: torch.device) -> Groups:
     """The groups of a grid of tokens."""
-    z, y, x = (_axis_groups(size, window, partition) for size in grid)
+    (z, y, x), away = zip(*(_axis_groups(size, window, partition) for size in grid), strict=True)
+    coordinates = torch.stack(torch.meshgrid(*away, indexing="ij"), dim=-1).reshape(-1, 3).float()
     z, y, x = z[:, None, None, :, None, None], y[None, :, None, None, :, None], x[None, None, :, None, None, :]
     flat = (z * grid[1] + y) * grid[2] + x
     flat = torch.where((z >= 0) & (y >= 0) & (x >= 0), flat, -1)
@@ -81,7 +104,8 @@ def token_groups(grid: Grid, window: int, partition: Partition, device: torch.de
     place = torch.empty(grid[0] * grid[1] * grid[2], dtype=torch.long)
     place[members[real]] = torch.nonzero(real.flatten())[:, 0]
     padded = not bool(real.all())
-    return Groups(members.clamp(min=0).to(device), real.to(device) if padded else None, place.to(device))
+    masked = real.to(device) if padded else None
+    return Groups(members.clamp(min=0).to(device), masked, place.to(device), coordinates.to(device))
 
 
 def grid_coordinates(grid: Grid, device: torch.device | None = None) -> Tensor:
@@ -91,9 +115,12 @@ def grid_coordinates(grid: Grid, device: torch.device | None = None) -> Tensor:
 
 
 class MultiHeadSelfAttention3D(nn.Module):
-    """Multi-head attention with normalised queries and keys and rotary positions; heads of `HEAD_DIM` channels."""
+    """Multi-head attention with normalised queries and keys; heads of `HEAD_DIM` channels.
 
-    def __init__(self, channels: int) -> None:
+    Positions are rotary, or with a `window` the bias of `RelativePositionBias3D`.
+    """
+
+    def __init__(self, channels: int, *, window: int | None = None) -> None:
         super().__init__()
         if channels % HEAD_DIM:
             raise ValueError(f"attention needs a multiple of {HEAD_DIM} channels, got {channels}")
@@ -102,6 +129,7 @@ class MultiHeadSelfAttention3D(nn.Module):
         self.to_key_value = nn.Linear(channels, 2 * channels, bias=False)
         self.query_norm, self.key_norm = nn.LayerNorm(HEAD_DIM), nn.LayerNorm(HEAD_DIM)
         self.project = nn.Linear(channels, channels)
+        self.position_bias = None if window is None else RelativePositionBias3D(self.heads, window)
 
     def forward(
         self,
@@ -116,29 +144,35 @@ class MultiHeadSelfAttention3D(nn.Module):
 
         coordinates: `(n or 1, t, 3)`; mask: `(n, t or 1, k)`, true where a key may be seen.
         """
-        query, key, value = self._parts(tokens, coordinates, keys, key_coordinates)
+        query, key, value, bias = self._parts(tokens, coordinates, keys, key_coordinates)
         query, key = query.to(value.dtype), key.to(value.dtype)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=None if mask is None else mask[:, None])
+        seen = None if mask is None else mask[:, None]
+        if bias is not None:
+            seen = bias.to(value.dtype) if seen is None else bias.to(value.dtype).masked_fill(~seen, -torch.inf)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         return self._project(out)
 
     def weights(
         self, tokens: Tensor, coordinates: Tensor, *, keys: Tensor | None = None, key_coordinates: Tensor | None = None
     ) -> Tensor:
         """Attention weights of `forward` averaged over the heads, `(n, t, k)`: for pictures, not for training."""
-        query, key, _ = self._parts(tokens, coordinates, keys, key_coordinates)
+        query, key, _, bias = self._parts(tokens, coordinates, keys, key_coordinates)
         logits = query.float() @ key.float().transpose(-1, -2) / HEAD_DIM**0.5
-        averaged: Tensor = logits.softmax(-1).mean(1)
+        averaged: Tensor = (logits if bias is None else logits + bias).softmax(-1).mean(1)
         return averaged
 
     def _parts(
         self, tokens: Tensor, coordinates: Tensor, keys: Tensor | None, key_coordinates: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values `(n, heads, t or k, d)`, the first two normalised and rotated."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Queries, keys (both normalised) and values `(n, heads, t or k, d)`; bias of the logits `(n or 1, heads, t, k)`."""
         keys = tokens if keys is None else keys
         key_coordinates = coordinates if key_coordinates is None else key_coordinates
         query = self.query_norm(self._heads(self.to_query(tokens)))
         key, value = (self._heads(part) for part in self.to_key_value(keys).chunk(2, dim=-1))
-        return rotate(query, coordinates[:, None]), rotate(self.key_norm(key), key_coordinates[:, None]), value
+        key = self.key_norm(key)
+        if self.position_bias is not None:
+            return query, key, value, self.position_bias(coordinates, key_coordinates)
+        return rotate(query, coordinates[:, None]), rotate(key, key_coordinates[:, None]), value, None
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:2], self.heads, HEAD_DIM).transpose(1, 2)  # (n, heads, t, d)
@@ -168,14 +202,22 @@ class TransformerBlock3D(nn.Module):
     """Pre-norm attention and feed-forward layers with layer scale and stochastic depth, on `(b, c, z, y, x)`.
 
     partition: "global" (all tokens), "window", "shifted" (windows moved by half) or "grid" (tokens spread evenly over the
-    whole map, as in MaxViT, Tu et al. 2022).
+    whole map, as in MaxViT, Tu et al. 2022). position_bias: a learnt bias instead of rotary positions; for windows.
     """
 
-    def __init__(self, channels: int, partition: Partition, *, window: int = WINDOW, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        channels: int,
+        partition: Partition,
+        *,
+        window: int = WINDOW,
+        drop_path: float = 0.0,
+        position_bias: bool = False,
+    ) -> None:
         super().__init__()
         self.partition, self.window = partition, window
         self.attention_norm, self.feed_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.attention = MultiHeadSelfAttention3D(channels)
+        self.attention = MultiHeadSelfAttention3D(channels, window=window if position_bias else None)
         self.feed = SwiGLU(channels)
         self.attention_scale = nn.Parameter(torch.full((channels,), LAYER_SCALE))
         self.feed_scale = nn.Parameter(torch.full((channels,), LAYER_SCALE))
@@ -192,26 +234,26 @@ class TransformerBlock3D(nn.Module):
 
     def attend(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Attention within each group of tokens, `(b, n, c)` to the same."""
-        coordinates = grid_coordinates(grid, tokens.device)
         groups = token_groups(grid, self.window, self.partition, tokens.device)
+        coordinates = groups.coordinates[None]
         if len(groups.index) == 1:
-            whole: Tensor = self.attention(tokens, coordinates[None])
+            whole: Tensor = self.attention(tokens, coordinates)
             return whole
         b = len(tokens)
         parts = tokens[:, groups.index].flatten(0, 1)  # (b * groups, t, c)
         mask = None if groups.real is None else groups.real[:, None].repeat(b, 1, 1)
-        out: Tensor = self.attention(parts, coordinates[groups.index].repeat(b, 1, 1), mask=mask)
+        out: Tensor = self.attention(parts, coordinates, mask=mask)
         return out.reshape(b, groups.index.numel(), -1)[:, groups.place]
 
 
 class SwinTransformerBlock3D(nn.Sequential):
-    """Attention in windows, then in windows shifted by half their size (Liu et al. 2021).
+    """Attention in windows, then in windows shifted by half their size, with a bias by relative position (Liu et al. 2021).
 
     Windows that the border cuts are filled up with masked tokens: no token sees the opposite side of the image.
     """
 
     def __init__(self, channels: int, *, window: int = WINDOW, drop_path: float = 0.0) -> None:
         super().__init__(
-            TransformerBlock3D(channels, "window", window=window, drop_path=drop_path),
-            TransformerBlock3D(channels, "shifted", window=window, drop_path=drop_path),
+            TransformerBlock3D(channels, "window", window=window, drop_path=drop_path, position_bias=True),
+            TransformerBlock3D(channels, "shifted", window=window, drop_path=drop_path, position_bias=True),
         )

@@ -8,7 +8,8 @@ from trivox.config import Recipe
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.xray_folders import Exam, read_exam
 from trivox.errors import PlanError
-from trivox.networks.xray2ct import NATIVE, RECONSTRUCTION_NETWORKS
+from trivox.inference.reconstructing import reconstruction_network
+from trivox.networks.xray2ct import NATIVE, PIXEL_STEP, RECONSTRUCTION_NETWORKS
 from trivox.planning.reconstruction import ReconstructionPlan
 from trivox.projection.geometry import SDD_MM, SOD_MM
 from trivox.volumes import Shape, read_header, spacing_of
@@ -20,7 +21,7 @@ LOOKED_AT = 20
 
 
 def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> ReconstructionPlan:
-    """A plan for the training cases of a dataset under a recipe; raises `PlanError` for one that cannot be.
+    """A plan for the training cases of a dataset under a recipe; raises `PlanError` or `RecipeError` for one that cannot be.
 
     The grid is a cube that holds the largest CT looked at; rendered X-rays are taken at the distances of the stored ones.
     """
@@ -38,7 +39,7 @@ def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> ReconstructionPlan:
     width = 2 * sdd * radius / (sod**2 - radius**2) ** 0.5
     pixel = _stored_pixel(exam, detector) if options.views == "stored" else width / max(detector)
     z, y, x = (size * options.render_factor for size in shape)
-    return ReconstructionPlan(
+    plan = ReconstructionPlan(
         dataset=dataset.name, shape=shape, spacing=(step, step, step), render_shape=(z, y, x), window=options.window,
         water_per_mm=exam.water_per_mm, detector=detector, pixel_mm=pixel,
         sod_mm=sod, sdd_mm=sdd, network=recipe.network, network_options=recipe.network_options,
@@ -46,6 +47,14 @@ def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> ReconstructionPlan:
         final_steps=options.final_steps,
         batch_size=recipe.batch_size or 4, reasons=_reasons(recipe, extent, exam),
     )  # fmt: skip
+    with torch.device("meta"):  # refuses grids and growth that its levels do not fit, before hours of preparing
+        network = reconstruction_network(plan)
+    for size in options.growth:
+        network.run_at(size)
+    if any(edge % PIXEL_STEP for edge in detector):
+        raise PlanError(f"X-rays of {detector[0]} x {detector[1]} pixels: the network needs multiples of {PIXEL_STEP}; set "
+                        "reconstruction.detector, or pad or resample stored X-rays")  # fmt: skip
+    return plan
 
 
 def _grid_shape(recipe: Recipe) -> Shape:

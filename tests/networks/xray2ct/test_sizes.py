@@ -9,7 +9,7 @@ from trivox.networks.xray2ct.sizes import levels_of
 from trivox.projection import Geometry, Grid, Xrays
 from trivox.tasks.describing import describe
 
-PARAMETERS = {"xray2ct-tiny": 1_914_994, "xray2ct-small": 26_775_095, "xray2ct-base": 68_310_604}
+PARAMETERS = {"xray2ct-tiny": 2_040_874, "xray2ct-small": 30_136_599, "xray2ct-base": 72_823_960}
 
 
 @pytest.mark.parametrize("name", list(RECONSTRUCTION_NETWORKS))

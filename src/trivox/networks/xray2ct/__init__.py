@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from trivox.errors import RecipeError
 from trivox.networks.xray2ct.model import HybridCNNViTUNet3D, Prior
 from trivox.networks.xray2ct.sizes import NATIVE, RECONSTRUCTION_SIZES, ReconstructionSize
+from trivox.networks.xray2ct.views2d import PIXEL_STEP
 from trivox.projection import Grid
 
 __all__ = [
-    "NATIVE", "RECONSTRUCTION_NETWORKS", "RECONSTRUCTION_SIZES", "HybridCNNViTUNet3D", "ReconstructionSize",
+    "NATIVE", "PIXEL_STEP", "RECONSTRUCTION_NETWORKS", "RECONSTRUCTION_SIZES", "HybridCNNViTUNet3D", "ReconstructionSize",
     "build_reconstruction_network",
 ]  # fmt: skip
 

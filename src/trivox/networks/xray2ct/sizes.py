@@ -16,9 +16,10 @@ LIFTED = 4
 class ReconstructionSize:
     """What holds for levels is listed coarsest first, what holds for scales of the X-rays finest first.
 
-    widths: features of the levels; layers, growth: of their residual dense blocks; attention: levels with transformers;
-    window: tokens along an axis; pyramid: features of the X-rays' scales; lifted: features of the views at the finest
-    levels, finest first; heads, between_views: attention heads and blocks between the views.
+    widths: features of the levels; layers, growth: of their residual dense blocks; attention: levels with transformers
+    (from 1 on, which has eight voxels: the one voxel of level 0 has nothing to attend to); window: tokens along an axis;
+    pyramid: features of the X-rays' scales; lifted: features of the views at the finest levels; heads, between_views:
+    attention heads and blocks between the views.
     """
 
     widths: tuple[int, ...]
@@ -35,16 +36,16 @@ class ReconstructionSize:
 RECONSTRUCTION_SIZES = {
     "tiny": ReconstructionSize(
         widths=(48, 48, 48, 48, 32, 16, 16, 16), layers=(2, 2, 2, 2, 2, 1, 1, 1), growth=(32, 32, 32, 32, 16, 16, 16, 16),
-        attention=(0, 2), window=2, pyramid=(8, 16, 32, 48), lifted=(4, 16, 16, 16), heads=4, between_views=1,
+        attention=(1, 2), window=2, pyramid=(8, 16, 32, 48), lifted=(4, 16, 16, 16), heads=4, between_views=1,
     ),
     "small": ReconstructionSize(
         widths=(256, 256, 192, 128, 64, 32, 16, 16), layers=(3, 3, 3, 3, 3, 2, 1, 1),
-        growth=(64, 64, 48, 32, 32, 16, 16, 16), attention=(0, 2, 3, 4), window=4, pyramid=(16, 32, 64, 128),
+        growth=(64, 64, 48, 32, 32, 16, 16, 16), attention=(1, 2, 3, 4), window=4, pyramid=(16, 32, 64, 128),
         lifted=(8, 16, 32, 32), heads=4, between_views=2,
     ),
     "base": ReconstructionSize(
         widths=(288, 288, 320, 256, 192, 96, 48, 24), layers=(2, 2, 4, 4, 4, 3, 2, 1),
-        growth=(72, 72, 80, 64, 48, 32, 16, 16), attention=(0, 2, 3, 4), window=4, pyramid=(32, 64, 128, 256),
+        growth=(72, 72, 80, 64, 48, 32, 16, 16), attention=(1, 2, 3, 4), window=4, pyramid=(32, 64, 128, 256),
         lifted=(8, 16, 32, 32), heads=8, between_views=2,
     ),
 }  # fmt: skip

@@ -13,6 +13,8 @@ from trivox.projection import Geometry, Xrays
 LINE_INTEGRALS = 4.0
 """What images are divided by: a constant, so that the total mass that a ray met stays known. Chests reach about 6."""
 SCALES = 4
+PIXEL_STEP = 2 ** (SCALES - 1)
+"""Edges of a detector are multiples of this."""
 OCTAVES = 4
 """Frequencies 1, 2, 4, 8 of the ray's coordinates that tell neighbouring tokens apart."""
 RAY = 6
@@ -96,9 +98,9 @@ class MultiScaleFeaturePyramid(nn.Module):
     def forward(self, xrays: Xrays) -> list[Tensor]:
         """Maps `(b, v, c, rows, columns)`, finest first; raises `GeometryError` if a detector cannot be halved thrice."""
         rows, columns = xrays.geometry.detector
-        if rows % 8 or columns % 8:
+        if rows % PIXEL_STEP or columns % PIXEL_STEP:
             raise GeometryError(
-                f"X-rays of {rows} x {columns} pixels: the network needs multiples of 8, pad or resample"
+                f"X-rays of {rows} x {columns} pixels: the network needs multiples of {PIXEL_STEP}, pad or resample"
             )
         b, v = xrays.images.shape[:2]
         fold = lambda x: x.flatten(0, 1)  # noqa: E731
