@@ -147,7 +147,8 @@ def conventions_table(patient: Patient, grid: Grid) -> Iterator[str]:
         **{name: volume for name, volume in ceilings(patient, grid) if "32^3" in name},
     }
     found = [readings(volume, truth) for volume in volumes.values()]
-    yield f"\n### One volume, many PSNRs ({grid.shape[0]}^3, dB)\n\n| | {' | '.join(volumes)} |\n{'|---' * (1 + len(volumes))}|"
+    yield f"\n### One volume, many PSNRs ({grid.shape[0]}^3, dB)\n\n| | {' | '.join(volumes)} |"
+    yield "|---" * (1 + len(volumes)) + "|"
     yield from (f"| {name} | " + " | ".join(f"{row[name]:.2f}" for row in found) + " |" for name in found[0])
 
 

@@ -1,13 +1,22 @@
 """Runtime: device, precision, seeds."""
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from trivox.errors import RecipeError, ResourceError
-from trivox.learning.runtime import Runtime, make_runtime, rank, seed_everything, sum_over_ranks, world_size
+from trivox.learning.runtime import (
+    Runtime,
+    make_runtime,
+    rank,
+    seed_everything,
+    sum_over_ranks,
+    world_size,
+)
 
 CPU = torch.device("cpu")
 
@@ -51,6 +60,29 @@ def test_autocast_gives_activations_of_the_precision_and_their_size(precision, k
 
 def test_the_memory_peak_is_that_of_this_process():
     assert 50e6 < Runtime(CPU, "fp32").memory_peak() < 1e12
+
+
+FAULTS = """
+import resource, torch
+from trivox.learning.runtime import keep_freed_memory, make_runtime
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    [torch.ones(20 * 2**20, dtype=torch.uint8) for _ in range(4)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+{first}
+counts = [faults() for _ in range(6)]
+print(min(counts[2:]), keep_freed_memory())
+"""
+
+
+@pytest.mark.parametrize("device", ["cpu", None])
+def test_on_a_cpu_memory_that_was_freed_is_taken_again_without_asking_the_system(device):
+    code = FAULTS.format(first=f"make_runtime({device!r})" if device else "")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    pages, supported = done.stdout.split()
+    if supported != "True":
+        pytest.skip("malloc is not glibc's")
+    assert (int(pages) < 1000) == (device == "cpu")  # four tensors have 20480 pages
 
 
 def test_the_same_seed_gives_the_same_numbers_everywhere():

@@ -58,6 +58,23 @@ def test_under_autocast_the_result_is_in_bf16_and_the_weights_gradient_in_fp32()
     assert layer.weight.grad.dtype == x.grad.dtype == torch.float32
 
 
+@pytest.mark.parametrize("size", [(1, 4, 5), (2, 3, 2), (2, 2, 2), (3, 7, 5), (8, 8, 8)])
+@pytest.mark.parametrize("channels", [48, 768])
+def test_gradients_are_right_in_bf16_however_flat_the_map(size, channels):
+    """torch 2.13's own weight gradient is garbage where a map has fewer planes than the kernel."""
+    torch.manual_seed(0)
+    layer = DepthwiseConv3d(channels, (3, 3, 3))
+    x = torch.randn(2, channels, *size).bfloat16().contiguous(memory_format=torch.channels_last_3d).requires_grad_(True)
+    exact, weight = (t.detach().bfloat16().double().requires_grad_(True) for t in (x, layer.weight))
+    expected = reference(exact, weight, (1, 1, 1))
+    seed = torch.randn(expected.shape).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x).backward(seed)
+    expected.backward(seed.double())
+    for found, wanted in ((layer.weight.grad, weight.grad), (x.grad, exact.grad)):
+        torch.testing.assert_close(found.double(), wanted, rtol=2e-2, atol=2e-2 * float(wanted.abs().max()))
+
+
 @pytest.mark.parametrize("needed", ["input", "weight"])
 def test_only_what_is_asked_for_is_computed(needed):
     layer = DepthwiseConv3d(16, (3, 3, 3))

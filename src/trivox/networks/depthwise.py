@@ -2,7 +2,8 @@
 
 torch's own backward pass of a depthwise convolution costs several times a dense one of the same width (measured in
 bf16 on a CPU; pytorch #37406 says the same of GPUs). Here the gradient of the input is a forward convolution with the
-mirrored kernel, and that of the weights comes from a convolution in dense blocks.
+mirrored kernel. That of the weights is one too on a CPU, of the input with the gradient as the kernel; on a GPU it comes
+from a convolution in dense blocks.
 """
 
 import math
@@ -31,11 +32,14 @@ class _DepthwiseConvolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         gradient = gradients[0].contiguous(memory_format=_layout(x))
         for_input = for_weight = None
+        spread = _spread(gradient, x.shape[2:], ctx.stride)
         if ctx.needs_input_grad[0]:
-            spread = _spread(gradient, x.shape[2:], ctx.stride)
             for_input = F.conv3d(spread, weight.flip(2, 3, 4), padding=_padding(weight), groups=len(weight))
         if ctx.needs_input_grad[1]:
-            for_weight = _weight_gradient(x, gradient, weight.shape[2:], ctx.stride).to(weight.dtype)
+            if x.device.type == "cpu":
+                for_weight = _correlation(x, spread, _padding(weight)).to(weight.dtype)
+            else:
+                for_weight = _weight_gradient(x, gradient, weight.shape[2:], ctx.stride).to(weight.dtype)
         return for_input, for_weight, None
 
 
@@ -59,10 +63,22 @@ def _spread(gradient: Tensor, size: Sequence[int], stride: Sequence[int]) -> Ten
     return spread
 
 
+def _correlation(x: Tensor, gradient: Tensor, padding: Sequence[int]) -> Tensor:
+    """The weights' gradient as a depthwise convolution of x with the gradient as its kernel, `(c, 1, *kernel)`.
+
+    A third to a tenth of the time of dense blocks in small maps, and none of the false sums that torch 2.13 gives for them
+    in bf16 where a map has fewer planes than the kernel (see `layers.Conv3d`).
+    """
+    samples = zip(x.split(1), gradient, strict=True)
+    found = [F.conv3d(one, kernel[:, None], padding=tuple(padding), groups=x.shape[1])[0] for one, kernel in samples]
+    total = found[0] if len(found) == 1 else torch.stack(found).sum(0, dtype=torch.float32)
+    return total[:, None]
+
+
 def _weight_gradient(x: Tensor, gradient: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
     """The diagonal of the weights' gradient of a convolution in dense blocks of 16 channels, `(c, 1, *kernel)`.
 
-    Sixteen times the arithmetic, but at the speed of dense convolutions: an eighth of the time of summing products.
+    Sixteen times the arithmetic, but at the speed of dense convolutions.
     """
     channels = x.shape[1]
     width = math.gcd(channels, BLOCK)

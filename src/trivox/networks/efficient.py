@@ -65,7 +65,8 @@ class SqueezeExcitation3D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape, each channel times a number in 0..1."""
-        gate = torch.sigmoid(self.excite(F.silu(self.squeeze(x.mean((2, 3, 4))))))
+        mean = x.movedim(1, -1).mean((1, 2, 3))  # so its gradient comes channels-last, as that of the product below
+        gate = torch.sigmoid(self.excite(F.silu(self.squeeze(mean))))
         return x * gate.to(x.dtype)[:, :, None, None, None]
 
 
