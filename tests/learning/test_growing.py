@@ -11,7 +11,9 @@ class Grid(nn.Module):
         super().__init__()
         self.ran = []
 
-    def run_at(self, size, fade):
+    def run_at(self, size, fade=1.0):
+        if size == 12:
+            raise RecipeError("the network does not run at 12 voxels")
         self.ran.append((size, fade))
 
 
@@ -36,6 +38,8 @@ def test_a_new_level_fades_in_and_the_first_is_there_from_the_start():
 def test_every_network_grows_and_only_a_new_grid_is_news():
     networks = [Grid(), Grid()]
     made = growing(networks, growth=(16,), growth_share=0.5)
+    for network in networks:
+        network.ran.clear()
     assert [made.apply(spent) for spent in (0.0, 0.2, 0.55, 0.7)] == [True, False, True, False]
     assert networks[0].ran == networks[1].ran
     assert [size for size, _ in networks[0].ran] == [16, 16, None, None]
@@ -49,3 +53,8 @@ def test_without_growth_networks_are_left_alone():
 def test_a_network_of_one_grid_is_refused():
     with pytest.raises(RecipeError, match="has one grid; leave reconstruction"):
         growing([nn.Linear(1, 1)], growth=(16,))
+
+
+def test_a_grid_that_a_network_cannot_run_at_is_refused_before_the_first_step():
+    with pytest.raises(RecipeError, match="does not run at 12 voxels"):
+        growing([Grid()], growth=(16, 12))

@@ -1,5 +1,6 @@
 """Runtime: device, precision, seeds."""
 
+import os
 import random
 import subprocess
 import sys
@@ -69,20 +70,20 @@ def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     [torch.ones(20 * 2**20, dtype=torch.uint8) for _ in range(4)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-{first}
+make_runtime("cpu")
 counts = [faults() for _ in range(6)]
 print(min(counts[2:]), keep_freed_memory())
 """
 
 
-@pytest.mark.parametrize("device", ["cpu", None])
-def test_on_a_cpu_memory_that_was_freed_is_taken_again_without_asking_the_system(device):
-    code = FAULTS.format(first=f"make_runtime({device!r})" if device else "")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+@pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="another malloc may be preloaded")
+def test_on_a_cpu_memory_that_was_freed_is_taken_again_without_asking_the_system():
+    """Without the options there are 20480 faults a round, where the system gives pages of 4 kB."""
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     pages, supported = done.stdout.split()
     if supported != "True":
-        pytest.skip("malloc is not glibc's")
-    assert (int(pages) < 1000) == (device == "cpu")  # four tensors have 20480 pages
+        pytest.skip("malloc is not glibc's, or has been told otherwise")
+    assert int(pages) < 1000  # four tensors have 20480 pages
 
 
 def test_the_same_seed_gives_the_same_numbers_everywhere():

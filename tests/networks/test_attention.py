@@ -161,6 +161,11 @@ def test_blocks_with_a_position_bias_learn_it_on_any_grid_and_in_bf16(partition,
     assert float(moved.abs().sum()) > 0
 
 
+def test_a_position_bias_is_refused_where_tokens_lie_far_from_each_other():
+    with pytest.raises(ValueError, match="for windows"):
+        TransformerBlock3D(HEAD_DIM, "grid", position_bias=True)
+
+
 def test_a_swin_block_has_a_position_bias_that_weight_decay_leaves_alone():
     tables = [p for name, p in SwinTransformerBlock3D(HEAD_DIM, window=4).named_parameters() if "position_bias" in name]
     assert [table.shape for table in tables] == [(7**3,), (7**3,)]  # those of one dimension are not decayed

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivox.networks.depthwise import DepthwiseConv3d
+from trivox.networks.depthwise import DepthwiseConv3d, _correlation, _spread, _weight_gradient
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last_3d]
 
@@ -73,6 +73,22 @@ def test_gradients_are_right_in_bf16_however_flat_the_map(size, channels):
     expected.backward(seed.double())
     for found, wanted in ((layer.weight.grad, weight.grad), (x.grad, exact.grad)):
         torch.testing.assert_close(found.double(), wanted, rtol=2e-2, atol=2e-2 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [((3, 3, 3), (1, 1, 1)), ((1, 3, 5), (1, 2, 2)), ((3, 3, 3), (2, 2, 2))])
+def test_dense_blocks_give_the_gradient_that_a_gpu_needs(kernel, stride):
+    x = torch.randn(2, 48, 6, 7, 8)
+    gradient = torch.randn(2, 48, *(-(-n // s) for n, s in zip(x.shape[2:], stride, strict=True)))
+    padding = [(k - 1) // 2 for k in kernel]
+    expected = _correlation(x, _spread(gradient, x.shape[2:], stride), padding)
+    torch.testing.assert_close(_weight_gradient(x, gradient, kernel, stride), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_second_derivatives_are_right_too():
+    layer = DepthwiseConv3d(3, (3, 3, 3)).double()
+    x = torch.randn(2, 3, 3, 4, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, x)
+    assert torch.autograd.gradgradcheck(layer, x)
 
 
 @pytest.mark.parametrize("needed", ["input", "weight"])

@@ -231,7 +231,7 @@ def test_the_grid_holds_the_largest_ct_and_stored_x_rays_set_the_distances(xray_
         ({"patch_size": (16, 16, 16), "reconstruction": {"growth": (12,)}}, "does not run at 12 voxels"),
         (
             {"reconstruction": {"detector": 60}},
-            "60 x 60 pixels: the network needs multiples of 8; set reconstruction.det",
+            "60 x 60 pixels: the network needs multiples of 8; pad or resample stored",
         ),
     ],
 )

@@ -54,7 +54,9 @@ def _load_network(bundle: Bundle, path: Path) -> nn.Module:
     try:
         network.load_state_dict(load_weights(path))
     except RuntimeError as error:
-        raise BundleError(f"{path}: weights do not fit the plan of the bundle; export it again") from error
+        raise BundleError(
+            f"{path}: weights do not fit the plan of the bundle (made by another version?); train again"
+        ) from error
     return network
 
 

@@ -185,5 +185,7 @@ def _loaded(plan: ReconstructionPlan, file: Path, runtime: Runtime) -> HybridCNN
     try:
         network.load_state_dict(load_weights(file))
     except RuntimeError as error:
-        raise BundleError(f"{file}: weights do not fit the plan of the bundle; export it again") from error
+        raise BundleError(
+            f"{file}: weights do not fit the plan of the bundle (made by another version?); train again"
+        ) from error
     return network.to(runtime.device).eval()

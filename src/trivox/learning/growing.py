@@ -14,7 +14,7 @@ FADING = 0.1
 class Growing:
     """Which grid a step runs on, as a function of the share of the budget that is spent: a resumed run asks again.
 
-    Raises `RecipeError` for a network that cannot run on coarser grids than its own.
+    Raises `RecipeError` for a network that cannot run on coarser grids than its own, or not on these.
     """
 
     def __init__(self, networks: Sequence[nn.Module], recipe: Recipe) -> None:
@@ -23,6 +23,9 @@ class Growing:
         self.size: int | None = None
         if self.sizes and not all(hasattr(network, "run_at") for network in networks):
             raise RecipeError(f"network '{recipe.network}' has one grid; leave reconstruction.growth out")
+        for network in networks if self.sizes else ():
+            for size in (*self.sizes, None):
+                network.run_at(size)  # type: ignore[operator]
 
     def at(self, spent: float) -> tuple[int | None, float]:
         """Edge of the grid in voxels (None: the full one), and how far its finest level is faded in, 0 to 1.

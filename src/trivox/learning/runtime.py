@@ -19,6 +19,7 @@ from trivox.errors import RecipeError, ResourceError
 MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 2**26, -3: 2**25}
 """Of malloc.h: M_TRIM_THRESHOLD (free bytes at the heap's end that stay), M_TOP_PAD (bytes taken at once), M_MMAP_THRESHOLD
 (bytes from which a block is taken from the system and returned to it; 32 MB is the most)."""
+MALLOC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def rank() -> int:
@@ -96,12 +97,14 @@ def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc's malloc reuse the memory of freed tensors instead of returning it to the system; whether it will.
+    """Have glibc's malloc reuse the memory of freed tensors instead of returning it to the system; whether it agreed.
 
     Each step of a network frees and takes its maps again. Memory that went back to the system comes again page by page,
     which costs a lean block up to 40 % of its time. Blocks above 32 MB are beyond malloc's limit. Without glibc (macOS,
-    musl, another malloc preloaded) nothing changes.
+    musl, another malloc preloaded) nothing changes, nor where the user has set malloc's options (MALLOC_*_, GLIBC_TUNABLES).
     """
+    if any(name in os.environ for name in MALLOC_VARIABLES):
+        return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):

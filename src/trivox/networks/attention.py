@@ -214,6 +214,8 @@ class TransformerBlock3D(nn.Module):
         drop_path: float = 0.0,
         position_bias: bool = False,
     ) -> None:
+        if position_bias and partition not in ("window", "shifted"):
+            raise ValueError(f"a position bias is for windows, whose tokens are near each other, not for '{partition}'")
         super().__init__()
         self.partition, self.window = partition, window
         self.attention_norm, self.feed_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
@@ -249,7 +251,7 @@ class TransformerBlock3D(nn.Module):
 class SwinTransformerBlock3D(nn.Sequential):
     """Attention in windows, then in windows shifted by half their size, with a bias by relative position (Liu et al. 2021).
 
-    Windows that the border cuts are filled up with masked tokens: no token sees the opposite side of the image.
+    Windows that the border cuts are filled up with masked tokens: none wraps round to the opposite side of the image.
     """
 
     def __init__(self, channels: int, *, window: int = WINDOW, drop_path: float = 0.0) -> None:

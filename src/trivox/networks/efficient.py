@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivox.networks.depthwise import DepthwiseConv3d
-from trivox.networks.layers import InstanceNorm
+from trivox.networks.layers import InstanceNorm, instance_norm
 
 
 class Pointwise(nn.Linear):
@@ -141,5 +141,5 @@ class ShuffleAttention3D(nn.Module):
         merged = x.reshape(b, *size, groups * half).movedim(-1, 1)
         norm = self.spatial_norm
         weight, bias = norm.weight.repeat(groups), norm.bias.repeat(groups)
-        out = F.group_norm(merged, groups * half, weight, bias, norm.eps)
+        out = instance_norm(merged, weight, bias, norm.eps)
         return out.movedim(1, -1).reshape(x.shape)

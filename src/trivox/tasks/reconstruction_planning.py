@@ -11,6 +11,7 @@ from trivox.errors import PlanError
 from trivox.inference.reconstructing import reconstruction_network
 from trivox.networks.xray2ct import NATIVE, PIXEL_STEP, RECONSTRUCTION_NETWORKS
 from trivox.planning.reconstruction import ReconstructionPlan
+from trivox.preparation.xray_store import fitted_views
 from trivox.projection.geometry import SDD_MM, SOD_MM
 from trivox.volumes import Shape, read_header, spacing_of
 
@@ -51,9 +52,13 @@ def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> ReconstructionPlan:
         network = reconstruction_network(plan)
     for size in options.growth:
         network.run_at(size)
-    if any(edge % PIXEL_STEP for edge in detector):
-        raise PlanError(f"X-rays of {detector[0]} x {detector[1]} pixels: the network needs multiples of {PIXEL_STEP}; set "
-                        "reconstruction.detector, or pad or resample stored X-rays")  # fmt: skip
+    stored = fitted_views(exam, plan, where=cases[0].name).geometry.detector if exam.xrays.views else detector
+    for rows, columns in (detector, stored):
+        if rows % PIXEL_STEP or columns % PIXEL_STEP:
+            raise PlanError(
+                f"X-rays of {rows} x {columns} pixels: the network needs multiples of {PIXEL_STEP}; pad or resample stored "
+                "X-rays, or set reconstruction.detector to such a size that divides theirs"
+            )
     return plan
 
 

@@ -17,9 +17,9 @@ class ReconstructionSize:
     """What holds for levels is listed coarsest first, what holds for scales of the X-rays finest first.
 
     widths: features of the levels; layers, growth: of their residual dense blocks; attention: levels with transformers
-    (from 1 on, which has eight voxels: the one voxel of level 0 has nothing to attend to); window: tokens along an axis;
-    pyramid: features of the X-rays' scales; lifted: features of the views at the finest levels; heads, between_views:
-    attention heads and blocks between the views.
+    (from 1 on: where level 0 is a single voxel, it has nothing to attend to); window: tokens along an axis; pyramid:
+    features of the X-rays' scales; lifted: features of the views at the finest levels, finest first; heads,
+    between_views: attention heads and blocks between the views.
     """
 
     widths: tuple[int, ...]
