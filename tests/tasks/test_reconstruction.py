@@ -8,6 +8,7 @@ import torch
 
 from trivox.config import make_recipe
 from trivox.datasets import load_dataset
+from trivox.datasets.thorax_phantoms import ThoraxSettings, write_thoraxes
 from trivox.datasets.xray_folders import read_exam
 from trivox.errors import BundleError, DataError, InterruptedTrainingError, PlanError, RecipeError
 from trivox.inference.predictor import Predictor
@@ -239,6 +240,14 @@ def test_plans_that_cannot_be_are_refused(xray_data, settings, message):
     recipe = make_recipe("quick_test", settings, named="xray2ct")
     with pytest.raises((PlanError, RecipeError), match=message):
         plan_reconstruction(load_dataset(xray_data), recipe)
+
+
+def test_stored_x_rays_that_the_network_cannot_take_are_refused_when_it_is_planned(tmp_path):
+    """Rendered ones of 24 x 24 would train, and validation would then fail on the stored 20 x 20."""
+    data = write_thoraxes(tmp_path / "chests", ThoraxSettings(cases=1, size=16, detector=20))
+    recipe = make_recipe("quick_test", {"patch_size": (8, 8, 8), "reconstruction": {"detector": 24}}, named="xray2ct")
+    with pytest.raises(PlanError, match="X-rays of 20 x 20 pixels"):
+        plan_reconstruction(load_dataset(data), recipe)
 
 
 def test_labelled_data_and_exams_without_ct_are_refused(tiny_data, xray_data, tmp_path):
