@@ -1,7 +1,9 @@
-"""Shared by all benchmarks: interleaved timing, peak extra memory, one line a measure, and synthetic anatomy.
+"""Shared by all benchmarks: interleaved timing, peak extra memory, one line a measure,
+and synthetic anatomy.
 
-CPU seconds are `time.process_time`: all threads of this process, no waiting. The smallest of N rounds counts, and ours and
-theirs take turns, so that a busy machine slows both alike.
+CPU seconds are `time.process_time`: all threads of this process, no waiting. The
+smallest of N rounds counts, and ours and theirs take turns, so that a busy machine
+slows both alike.
 """
 
 import argparse
@@ -38,14 +40,26 @@ class Race:
 
     def show(self, name: str, agreement: str) -> None:
         """Print the line of this measure; the ratio is that of CPU seconds."""
-        line(name, str(self.ours), str(self.theirs), self.theirs.cpu / self.ours.cpu, agreement)
+        line(
+            name,
+            str(self.ours),
+            str(self.theirs),
+            self.theirs.cpu / self.ours.cpu,
+            agreement,
+        )
 
 
 def arguments(description: str | None) -> argparse.Namespace:
     """The options that all benchmarks share."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, under 20 s; the ratios are only indicative")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch on both sides")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="small sizes, under 20 s; the ratios are only indicative",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of torch on both sides"
+    )
     given = parser.parse_args()
     import torch
 
@@ -61,7 +75,10 @@ def header() -> None:
 
 def line(name: str, ours: str, theirs: str, ratio: float, agreement: str) -> None:
     """Print one measure."""
-    print(f"{name} | {ours.strip()} | {theirs.strip()} | {ratio:.1f}x | {agreement}", flush=True)
+    print(
+        f"{name} | {ours.strip()} | {theirs.strip()} | {ratio:.1f}x | {agreement}",
+        flush=True,
+    )
 
 
 def timed(call: Callable[[], Any]) -> tuple[Cost, Any]:
@@ -72,8 +89,12 @@ def timed(call: Callable[[], Any]) -> tuple[Cost, Any]:
     return Cost(time.process_time() - cpu, time.perf_counter() - wall), result
 
 
-def race(ours: Callable[[], Any], theirs: Callable[[], Any], *, rounds: int = 3) -> Race:
-    """Run both in turns; the first of the rounds is the warm-up of caches, the minimum leaves it out."""
+def race(
+    ours: Callable[[], Any], theirs: Callable[[], Any], *, rounds: int = 3
+) -> Race:
+    """Run both in turns; the first of the rounds is the warm-up of caches, the minimum
+    leaves it out.
+    """
     costs: tuple[list[Cost], list[Cost]] = ([], [])
     results: list[Any] = [None, None]
     for _ in range(rounds):
@@ -85,9 +106,11 @@ def race(ours: Callable[[], Any], theirs: Callable[[], Any], *, rounds: int = 3)
 
 
 def extra_memory(call: Callable[[], Any]) -> int:
-    """Peak bytes that a call adds to the resident memory of this process (Linux), its result included.
+    """Peak bytes that a call adds to the resident memory of this process (Linux), its
+    result included.
 
-    Freed heap pages are given back first, and the high-water mark is reset by writing 5 to /proc/self/clear_refs.
+    Freed heap pages are given back first, and the high-water mark is reset by writing 5
+    to /proc/self/clear_refs.
     """
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -112,16 +135,22 @@ def equal_share(ours: Any, theirs: Any) -> float:
 
 
 def cells(shape: tuple[int, int, int], classes: int, *, seed: int = 0) -> np.ndarray:
-    """A body (ellipsoid) that falls into `classes - 1` organs with curved borders, background 0; `(z, y, x)` int16."""
+    """A body (ellipsoid) that falls into `classes - 1` organs with curved borders,
+    background 0; `(z, y, x)` int16.
+    """
     from scipy.ndimage import gaussian_filter
     from scipy.spatial import cKDTree
 
     rng = np.random.default_rng(seed)
-    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"), axis=-1).astype(np.float32)
+    grid = np.stack(
+        np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"), axis=-1
+    ).astype(np.float32)
     inside = (grid**2).sum(-1) < 0.9
     bent = grid.copy()
     for axis in range(3):
-        field = gaussian_filter(rng.normal(size=shape).astype(np.float32), min(shape) / 16)
+        field = gaussian_filter(
+            rng.normal(size=shape).astype(np.float32), min(shape) / 16
+        )
         bent[..., axis] += 0.06 * field / field.std()
     centres = rng.uniform(-0.8, 0.8, (4 * classes, 3))
     centres = centres[np.argsort((centres**2).sum(1))][: classes - 1]

@@ -1,9 +1,12 @@
-"""Networks at equal wall-clock budget on equal data: validation Dice over several seeds, and paired differences.
+"""Networks at equal wall-clock budget on equal data: validation Dice over several
+seeds, and paired differences.
 
-Each run is `trivox train DATASET --preset P --network N --minutes M --fold K --seed S`; a finished run is not repeated, so
-an interrupted comparison goes on where it stopped. Differences are paired by case (the mean over seeds of each case), with
-a bootstrap interval over cases; they compare validation Dice of one fold, on which no decision of the training was made but
-the postprocessing. Run it on a quiet machine: other work costs the slower networks more steps.
+Each run is `trivox train DATASET --preset P --network N --minutes M --fold K --seed S`;
+a finished run is not repeated, so an interrupted comparison goes on where it stopped.
+Differences are paired by case (the mean over seeds of each case), with a bootstrap
+interval over cases; they compare validation Dice of one fold, on which no decision of
+the training was made but the postprocessing. Run it on a quiet machine: other work
+costs the slower networks more steps.
 """
 
 import argparse
@@ -14,15 +17,25 @@ from pathlib import Path
 
 import numpy as np
 
-from trivox.evaluation.statistics import paired_difference
+from trivox.evaluation.metrics.statistics import paired_difference
 
-NETWORKS = ("hybrid-lite", "hybrid-lite:attention=none", "nnunet-plain", "resenc-m", "unet-small")
+NETWORKS = (
+    "hybrid-lite",
+    "hybrid-lite:attention=none",
+    "nnunet-plain",
+    "resenc-m",
+    "unet-small",
+)
 
 
-def run(dataset: Path, out: Path, network: str, seed: int, given: argparse.Namespace) -> dict:
+def run(
+    dataset: Path, out: Path, network: str, seed: int, given: argparse.Namespace
+) -> dict:
     """Train one network (`name` or `name:option=value`); returns its metrics and steps."""
     name, _, option = network.partition(":")
-    folder = out / f"{dataset.name}-{network.replace(':', '-').replace('=', '-')}-seed{seed}"
+    folder = (
+        out / f"{dataset.name}-{network.replace(':', '-').replace('=', '-')}-seed{seed}"
+    )
     done = folder / "validation" / "metrics.json"
     if not done.exists():
         command = [
@@ -34,36 +47,68 @@ def run(dataset: Path, out: Path, network: str, seed: int, given: argparse.Names
             "--out",
             str(folder),
         ]
-        command += ["--preset", given.preset, "--network", name, "--fold", str(given.fold), "--device", given.device]
+        command += [
+            "--preset",
+            given.preset,
+            "--network",
+            name,
+            "--fold",
+            str(given.fold),
+            "--device",
+            given.device,
+        ]
         if (folder / "checkpoints").exists():
             command += ["--resume"]
         else:
-            command += ["--minutes", str(given.minutes), "--seed", str(seed), "--prepared", str(out / dataset.name)]
+            command += [
+                "--minutes",
+                str(given.minutes),
+                "--seed",
+                str(seed),
+                "--prepared",
+                str(out / dataset.name),
+            ]
             command += ["--set", f"network_options.{option}"] if option else []
             command += ["--recipe", given.recipe] if given.recipe else []
             command += [part for setting in given.set for part in ("--set", setting)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     metrics = json.loads(done.read_text(encoding="utf-8"))
-    last = [json.loads(row) for row in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()][-1]
+    last = [
+        json.loads(row)
+        for row in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ][-1]
     dice = {
-        case: [v["dice"] for v in labels.values() if v["dice"] is not None] for case, labels in metrics["cases"].items()
+        case: [v["dice"] for v in labels.values() if v["dice"] is not None]
+        for case, labels in metrics["cases"].items()
     }
-    return {"dice": {case: float(np.mean(v)) for case, v in dice.items() if v}, "steps": last["step"]}
+    return {
+        "dice": {case: float(np.mean(v)) for case, v in dice.items() if v},
+        "steps": last["step"],
+    }
 
 
 def show(name: str, found: dict[str, list[dict]], against: str) -> None:
     """The table of one dataset."""
-    print(f"\n{name}\n\n| network | steps | mean Dice of each seed | mean | difference to {against} (95 % interval) |")
+    print(
+        f"\n{name}\n\n| network | steps | mean Dice of each seed | mean | difference to {against} (95 % interval) |"
+    )
     print("|---|---|---|---|---|")
-    cases = sorted(set.intersection(*(set(run["dice"]) for runs in found.values() for run in runs)))
+    cases = sorted(
+        set.intersection(*(set(run["dice"]) for runs in found.values() for run in runs))
+    )
     table = {
-        network: np.array([[run["dice"][case] for case in cases] for run in runs]) for network, runs in found.items()
+        network: np.array([[run["dice"][case] for case in cases] for run in runs])
+        for network, runs in found.items()
     }
     for network, dice in table.items():
         text = "-"
         if against in table and network != against:
-            gap = paired_difference(dice.mean(0).tolist(), table[against].mean(0).tolist())
-            text = f"{gap['mean']:+.4f} ({gap['ci95'][0]:+.4f} to {gap['ci95'][1]:+.4f})"
+            gap = paired_difference(
+                dice.mean(0).tolist(), table[against].mean(0).tolist()
+            )
+            text = (
+                f"{gap['mean']:+.4f} ({gap['ci95'][0]:+.4f} to {gap['ci95'][1]:+.4f})"
+            )
         steps = ", ".join(str(run["steps"]) for run in found[network])
         seeds = ", ".join(f"{d:.4f}" for d in dice.mean(1))
         print(f"| {network} | {steps} | {seeds} | {dice.mean():.4f} | {text} |")
@@ -73,15 +118,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("datasets", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), metavar="NAME[:OPTION=VALUE]")
-    parser.add_argument("--against", default="resenc-m", help="the network that differences refer to")
+    parser.add_argument(
+        "--networks", nargs="+", default=list(NETWORKS), metavar="NAME[:OPTION=VALUE]"
+    )
+    parser.add_argument(
+        "--against", default="resenc-m", help="the network that differences refer to"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--preset", default="quick_test")
-    parser.add_argument("--recipe", help="name of a recipe for all networks, for example brats")
+    parser.add_argument(
+        "--recipe", help="name of a recipe for all networks, for example brats"
+    )
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--set", action="append", default=[], help="recipe setting for all networks")
+    parser.add_argument(
+        "--set", action="append", default=[], help="recipe setting for all networks"
+    )
     given = parser.parse_args()
     for dataset in given.datasets:
         found: dict[str, list[dict]] = {network: [] for network in given.networks}
@@ -90,7 +143,9 @@ def main() -> None:
         ):  # all networks of a seed follow each other: what disturbs the machine disturbs all
             for network in given.networks:
                 found[network].append(run(dataset, given.out, network, seed, given))
-        settings = f"preset {given.preset}" + (f", recipe {given.recipe}" if given.recipe else "")
+        settings = f"preset {given.preset}" + (
+            f", recipe {given.recipe}" if given.recipe else ""
+        )
         budget = f"{given.minutes:g} minutes, {settings}, {given.seeds} seeds"
         show(f"{dataset.name}, fold {given.fold}, {budget}", found, given.against)
 

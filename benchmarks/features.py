@@ -1,4 +1,5 @@
-"""Training features: what gradient checkpointing saves and costs, and whether torch.compile pays, on a CPU.
+"""Training features: what gradient checkpointing saves and costs, and whether
+torch.compile pays, on a CPU.
 
 Ours is the feature, theirs the same network without it. No peer is needed.
 """
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from _measure import arguments, extra_memory, line, race
-from trivox.networks import build_network
+from trivox.networks.registry import build_network
 from trivox.planning.families import FAMILIES
 from trivox.planning.memory import forecast_memory
 
@@ -39,14 +40,26 @@ def recomputation(name: str, size: int, *, batch: int, rounds: int) -> None:
         step()
 
     forecast = [
-        forecast_memory(topology, patch, batch=batch, channels=1, outputs=3, gradient_checkpointing=on).total / 1e6
+        forecast_memory(
+            topology,
+            patch,
+            batch=batch,
+            channels=1,
+            outputs=3,
+            gradient_checkpointing=on,
+        ).total
+        / 1e6
         for on in (True, False)
     ]
     title = f"{name}, gradient checkpointing, {batch} x {size}^3"
-    race(lambda: lean(True), lambda: lean(False), rounds=rounds).show(title, "same gradients: see tests")
+    race(lambda: lean(True), lambda: lean(False), rounds=rounds).show(
+        title, "same gradients: see tests"
+    )
     memory = [extra_memory(lambda on=on: lean(on)) / 1e6 for on in (True, False)]
     note = f"forecast of the step: {forecast[0]:.0f} and {forecast[1]:.0f} MB with the optimizer"
-    line("  extra memory", *(f"{m:.0f} MB" for m in memory), memory[1] / memory[0], note)
+    line(
+        "  extra memory", *(f"{m:.0f} MB" for m in memory), memory[1] / memory[0], note
+    )
 
 
 def compiling(name: str, size: int, *, rounds: int) -> None:
@@ -61,8 +74,12 @@ def compiling(name: str, size: int, *, rounds: int) -> None:
     waited = time.perf_counter() - began
     found = race(fast, plain, rounds=rounds)
     gain = found.theirs.wall - found.ours.wall
-    pays = f"pays after {math.ceil(waited / gain)} steps" if gain > 0 else "does not pay"
-    found.show(f"{name}, torch.compile, 4 x {size}^3", f"first step {waited:.0f} s; {pays}")
+    pays = (
+        f"pays after {math.ceil(waited / gain)} steps" if gain > 0 else "does not pay"
+    )
+    found.show(
+        f"{name}, torch.compile, 4 x {size}^3", f"first step {waited:.0f} s; {pays}"
+    )
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""Loss: Dice + cross-entropy at 60 classes, forward and backward, against nnU-Net's `DC_and_CE_loss`.
+"""Loss: Dice + cross-entropy at 60 classes, forward and backward, against nnU-Net's
+`DC_and_CE_loss`.
 
 nnU-Net leaves the 1 out of `1 - Dice`; the values are compared after adding it.
 """
@@ -6,7 +7,7 @@ nnU-Net leaves the 1 out of `1 - Dice`; the values are compared after adding it.
 import torch
 
 from _measure import arguments, cells, extra_memory, line, race
-from trivox.learning.losses import dice_cross_entropy
+from trivox.learning.losses.fused import dice_cross_entropy
 
 
 def compare(size: int, classes: int, *, rounds: int) -> None:
@@ -30,10 +31,18 @@ def compare(size: int, classes: int, *, rounds: int) -> None:
     found = race(ours, theirs, rounds=rounds)
     values = found.our_result[0].item() - (found.their_result[0].item() + 1)
     gradient = float((found.our_result[1] - found.their_result[1]).abs().max())
-    found.show(f"Dice + CE, {classes} classes, {size}^3", f"value diff {abs(values):.0e}, gradient diff {gradient:.0e}")
+    found.show(
+        f"Dice + CE, {classes} classes, {size}^3",
+        f"value diff {abs(values):.0e}, gradient diff {gradient:.0e}",
+    )
     del found
     memory = [extra_memory(call) / 1e6 for call in (ours, theirs)]
-    line("  extra memory", *(f"{m:.0f} MB" for m in memory), memory[1] / memory[0], "peak, with the gradient")
+    line(
+        "  extra memory",
+        *(f"{m:.0f} MB" for m in memory),
+        memory[1] / memory[0],
+        "peak, with the gradient",
+    )
 
 
 def main() -> None:

@@ -1,9 +1,12 @@
-"""All networks at equal input: parameters, operations, time of a forward pass and of a training step, peak memory.
+"""All networks at equal input: parameters, operations, time of a forward pass and of a
+training step, peak memory.
 
-Prints one Markdown table, the one in docs/explanation/networks.md. One sample, deep supervision in training, precision as
-trivox chooses it for the device (`--precision` for another); GFLOP = 2 x multiply-accumulates by torch's own counter.
-Seconds are wall-clock, the smallest of `--rounds` rounds in turns. Memory on a GPU: torch's peak of the step; on a CPU: the
-peak of torch's allocations during the step, weights and gradients included. MONAI's are left out where it is missing.
+Prints one Markdown table, the one in docs/explanation/networks.md. One sample, deep
+supervision in training, precision as trivox chooses it for the device (`--precision`
+for another); GFLOP = 2 x multiply-accumulates by torch's own counter. Seconds are
+wall-clock, the smallest of `--rounds` rounds in turns. Memory on a GPU: torch's peak of
+the step; on a CPU: the peak of torch's allocations during the step, weights and
+gradients included. MONAI's are left out where it is missing.
 """
 
 import argparse
@@ -16,9 +19,9 @@ from torch import Tensor, nn
 
 from trivox.errors import ResourceError
 from trivox.learning.runtime import Runtime, make_runtime
-from trivox.networks import NETWORKS, build_network
+from trivox.networks.registry import NETWORKS, build_network
 from trivox.planning.families import family_of
-from trivox.tasks.describing import count_operations
+from trivox.verbs.info import count_operations
 
 
 @dataclass
@@ -34,13 +37,21 @@ class Entry:
     memory: int = 0
 
 
-def prepare(name: str, shape: tuple[int, int, int, int], runtime: Runtime, options: dict) -> Entry:
-    """Build a network for an input of `(c, z, y, x)`; sizes are padded to what it needs."""
+def prepare(
+    name: str, shape: tuple[int, int, int, int], runtime: Runtime, options: dict
+) -> Entry:
+    """Build a network for an input of `(c, z, y, x)`; sizes are padded to what it
+    needs.
+    """
     topology, padded = family_of(name).shape(shape[1:], (1.0, 1.0, 1.0))
     facts = count_operations(name, topology, shape[0], 3, padded, options)
     torch.manual_seed(0)
-    network = build_network(name, topology, channels=shape[0], outputs=3, options=options).to(runtime.device)
-    return Entry(name, network, torch.randn(1, shape[0], *padded, device=runtime.device), facts)
+    network = build_network(
+        name, topology, channels=shape[0], outputs=3, options=options
+    ).to(runtime.device)
+    return Entry(
+        name, network, torch.randn(1, shape[0], *padded, device=runtime.device), facts
+    )
 
 
 def forward(entry: Entry, runtime: Runtime) -> None:
@@ -87,7 +98,9 @@ def peak(entry: Entry, runtime: Runtime) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         step(entry, runtime)
     running = highest = 0
-    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    events = [
+        e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"
+    ]
     for event in sorted(events, key=lambda e: e.start_ns()):
         running += event.nbytes()
         highest = max(highest, running)
@@ -97,7 +110,13 @@ def peak(entry: Entry, runtime: Runtime) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), metavar="NAME")
-    parser.add_argument("--input", nargs=4, type=int, default=(4, 64, 64, 64), metavar=("C", "Z", "Y", "X"))
+    parser.add_argument(
+        "--input",
+        nargs=4,
+        type=int,
+        default=(4, 64, 64, 64),
+        metavar=("C", "Z", "Y", "X"),
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--rounds", type=int, default=3)
@@ -119,14 +138,26 @@ def main() -> None:
             entries.append(entry)
     for _ in range(given.rounds + 1):  # the first round warms up
         for entry in entries:
-            entry.forward = min(entry.forward, seconds(lambda e=entry: forward(e, runtime), runtime))
-            entry.step = min(entry.step, seconds(lambda e=entry: step(e, runtime), runtime))
+            entry.forward = min(
+                entry.forward, seconds(lambda e=entry: forward(e, runtime), runtime)
+            )
+            entry.step = min(
+                entry.step, seconds(lambda e=entry: step(e, runtime), runtime)
+            )
     for entry in entries:
         entry.memory = peak(entry, runtime)
         entry.network.zero_grad(set_to_none=True)
-    where = torch.cuda.get_device_name() if runtime.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"input {'x'.join(map(str, given.input))}, {runtime.precision}, {where}, torch {torch.__version__}\n")
-    print("| network | parameters (M) | GFLOP | forward (s) | forward + backward (s) | peak memory (GB) |")
+    where = (
+        torch.cuda.get_device_name()
+        if runtime.device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    print(
+        f"input {'x'.join(map(str, given.input))}, {runtime.precision}, {where}, torch {torch.__version__}\n"
+    )
+    print(
+        "| network | parameters (M) | GFLOP | forward (s) | forward + backward (s) | peak memory (GB) |"
+    )
     print("|---|---|---|---|---|---|")
     for e in entries:
         print(

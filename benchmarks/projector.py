@@ -1,10 +1,13 @@
-"""Projection of one view: ours by every method, nanodrr, DiffDRR, RTK and plastimatch, on one volume in one geometry.
+"""Projection of one view: ours by every method, nanodrr, DiffDRR, RTK and plastimatch,
+on one volume in one geometry.
 
-Prints one Markdown table a size and an angle and writes all to results/projector.md. CPU seconds are those of all threads,
-the smallest of `--rounds` rounds in turns; "and back" is a forward and a backward pass (ours and RTK's: projection and
-back-projection). Ratio: a peer's seconds over those of our "joseph". Error: relative L2 distance to the analytic line
-integrals of a sphere and a box, and to RTK's image. plastimatch is a process that reads and writes files, which counts.
-Needs the environment of setup_xray_peers.sh; peers that are missing there are left out.
+Prints one Markdown table a size and an angle and writes all to results/projector.md.
+CPU seconds are those of all threads, the smallest of `--rounds` rounds in turns; "and
+back" is a forward and a backward pass (ours and RTK's: projection and back-projection).
+Ratio: a peer's seconds over those of our "joseph". Error: relative L2 distance to the
+analytic line integrals of a sphere and a box, and to RTK's image. plastimatch is a
+process that reads and writes files, which counts. Needs the environment of
+setup_xray_peers.sh; peers that are missing there are left out.
 """
 
 import argparse
@@ -20,7 +23,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trivox.projection import Geometry, Grid, Projector
+from trivox.projection.geometry import Geometry, Grid
+from trivox.projection.projector import Projector
 from xray_peers import diffdrr_calls, nanodrr_calls, plastimatch, rtk_calls
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -53,23 +57,45 @@ def seconds(call: Callable[[], object]) -> tuple[float, object]:
     return cpu() - before, found
 
 
-def contenders(volume: Tensor, geometry: Geometry, grid: Grid, only: list[str]) -> list[Contender]:
+def contenders(
+    volume: Tensor, geometry: Geometry, grid: Grid, only: list[str]
+) -> list[Contender]:
     """All that can run here."""
-    made = [ours(volume, geometry, grid, method) for method in ("joseph", "siddon", "matrix")]
+    made = [
+        ours(volume, geometry, grid, method)
+        for method in ("joseph", "siddon", "matrix")
+    ]
     if grid.shape[0] <= 128:
-        made.append(Contender("trivox matrix, building it", lambda: build_and_project(volume, geometry, grid)))
+        made.append(
+            Contender(
+                "trivox matrix, building it",
+                lambda: build_and_project(volume, geometry, grid),
+            )
+        )
     else:
         made.pop()  # 68 M entries a view
     peers = [
         ("itk", "itk-rtk Joseph", lambda: rtk(volume, geometry, grid)),
-        ("nanodrr", "nanodrr, 256 samples", lambda: differentiable(nanodrr_calls(grid, geometry, 256), volume)),
-        ("nanodrr", "nanodrr, 500 samples", lambda: differentiable(nanodrr_calls(grid, geometry, 500), volume)),
+        (
+            "nanodrr",
+            "nanodrr, 256 samples",
+            lambda: differentiable(nanodrr_calls(grid, geometry, 256), volume),
+        ),
+        (
+            "nanodrr",
+            "nanodrr, 500 samples",
+            lambda: differentiable(nanodrr_calls(grid, geometry, 500), volume),
+        ),
         (
             "diffdrr",
             "DiffDRR trilinear, 500",
             lambda: differentiable(diffdrr_calls(grid, geometry, "trilinear"), volume),
         ),
-        ("diffdrr", "DiffDRR siddon", lambda: differentiable(diffdrr_calls(grid, geometry, "siddon"), volume)),
+        (
+            "diffdrr",
+            "DiffDRR siddon",
+            lambda: differentiable(diffdrr_calls(grid, geometry, "siddon"), volume),
+        ),
     ]
     for module, name, calls in peers:
         if importlib.util.find_spec(module):
@@ -77,16 +103,24 @@ def contenders(volume: Tensor, geometry: Geometry, grid: Grid, only: list[str]) 
         else:
             print(f"{name} left out: not installed (setup_xray_peers.sh)")
     if shutil.which("plastimatch"):
-        made.append(Contender("plastimatch exact", lambda: plastimatch(volume, geometry, grid)))
-    return [each for each in made if not only or any(word in each.name for word in [*only, "trivox joseph", "itk-rtk"])]
+        made.append(
+            Contender("plastimatch exact", lambda: plastimatch(volume, geometry, grid))
+        )
+    return [
+        each
+        for each in made
+        if not only
+        or any(word in each.name for word in [*only, "trivox joseph", "itk-rtk"])
+    ]
 
 
 def ours(volume: Tensor, geometry: Geometry, grid: Grid, method: str) -> Contender:
     projector = Projector(geometry, grid, method=method)
     return Contender(
-        f"trivox {method}", lambda: projector.project(volume[None])[0],
+        f"trivox {method}",
+        lambda: projector.project(volume[None])[0],
         lambda: projector.backproject(projector.project(volume[None])),
-    )  # fmt: skip
+    )
 
 
 def build_and_project(volume: Tensor, geometry: Geometry, grid: Grid) -> Tensor:
@@ -98,7 +132,9 @@ def rtk(volume: Tensor, geometry: Geometry, grid: Grid) -> tuple[Callable, Calla
     return forward, lambda: backward(forward())
 
 
-def differentiable(render: Callable[[Tensor], Tensor], volume: Tensor) -> tuple[Callable, Callable]:
+def differentiable(
+    render: Callable[[Tensor], Tensor], volume: Tensor
+) -> tuple[Callable, Callable]:
     def forward() -> Tensor:
         with torch.no_grad():
             return render(volume)
@@ -125,13 +161,19 @@ def measure(given: list[Contender], rounds: int) -> None:
 def table(given: list[Contender], analytic: Tensor) -> str:
     """One row each."""
     base = given[0]
-    reference = next((each.image for each in given if each.name.startswith("itk-rtk")), None)
+    reference = next(
+        (each.image for each in given if each.name.startswith("itk-rtk")), None
+    )
     lines = [
         "| projector | forward (CPU s) | ratio | and back (CPU s) | ratio | error to analytic | error to RTK |",
         "|---|---|---|---|---|---|---|",
     ]
     for each in given:
-        back = (f"{each.seconds_back:.3f}", f"{each.seconds_back / base.seconds_back:.1f}") if each.back else ("", "")
+        back = (
+            (f"{each.seconds_back:.3f}", f"{each.seconds_back / base.seconds_back:.1f}")
+            if each.back
+            else ("", "")
+        )
         to_rtk = "" if reference is None else f"{relative(each.image, reference):.1e}"
         lines.append(
             f"| {each.name} | {each.seconds:.3f} | {each.seconds / base.seconds:.1f} | {back[0]} | {back[1]} | "
@@ -142,9 +184,17 @@ def table(given: list[Contender], analytic: Tensor) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", default=["128:128", "256:512"], metavar="VOXELS:PIXELS")
+    parser.add_argument(
+        "--sizes", nargs="+", default=["128:128", "256:512"], metavar="VOXELS:PIXELS"
+    )
     parser.add_argument("--angles", nargs="+", type=float, default=[0.0, 30.0])
-    parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="peers whose name has one of these words")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=[],
+        metavar="WORD",
+        help="peers whose name has one of these words",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of torch and RTK")
     given = parser.parse_args()
@@ -153,17 +203,25 @@ def main() -> None:
         import itk
 
         itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(given.threads)
-    told = [f"torch {torch.__version__}, {given.threads} thread(s), {time.strftime('%Y-%m-%d')}"]
+    told = [
+        f"torch {torch.__version__}, {given.threads} thread(s), {time.strftime('%Y-%m-%d')}"
+    ]
     for size in given.sizes:
         voxels, pixels = map(int, size.split(":"))
         grid = Grid((voxels,) * 3, (256 / voxels,) * 3)
         body = (box(grid, HALF) + sphere(grid, *BALL)).float()
         for angle in given.angles:
-            geometry = Geometry.orbit([angle], detector=(pixels, pixels), pixel_mm=409.6 / pixels)
+            geometry = Geometry.orbit(
+                [angle], detector=(pixels, pixels), pixel_mm=409.6 / pixels
+            )
             all_of_them = contenders(body, geometry, grid, given.only)
             measure(all_of_them, given.rounds)
-            analytic = (chord_of_box(geometry, HALF) + chord_of_sphere(geometry, *BALL)) * MU
-            told.append(f"{voxels}^3 -> {pixels}^2, one view at {angle:g} degrees:\n\n{table(all_of_them, analytic)}")
+            analytic = (
+                chord_of_box(geometry, HALF) + chord_of_sphere(geometry, *BALL)
+            ) * MU
+            told.append(
+                f"{voxels}^3 -> {pixels}^2, one view at {angle:g} degrees:\n\n{table(all_of_them, analytic)}"
+            )
             print(told[-1], "\n", flush=True)
     out = Path(__file__).parent / "results" / "projector.md"
     out.parent.mkdir(exist_ok=True)

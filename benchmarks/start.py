@@ -1,4 +1,6 @@
-"""Start-up: how long `--help` takes, against `nnUNetv2_predict -h`; CPU seconds of the whole child process."""
+"""Start-up: how long `--help` takes, against `nnUNetv2_predict -h`; CPU seconds of the
+whole child process.
+"""
 
 import os
 import resource
@@ -19,23 +21,44 @@ def command(script: str, module: str) -> list[str]:
 
 def started(call: list[str], environment: dict[str, str]) -> Cost:
     before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(call, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - wall
-    return Cost(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, wall)
+    subprocess.run(
+        call,
+        env=environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    after, wall = (
+        resource.getrusage(resource.RUSAGE_CHILDREN),
+        time.perf_counter() - wall,
+    )
+    return Cost(
+        after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, wall
+    )
 
 
 def main() -> None:
     rounds = 2 if arguments(__doc__).quick else 5
     ours = [*command("trivox", "trivox"), "--help"]
-    theirs = [*command("nnUNetv2_predict", "nnunetv2.inference.predict_from_raw_data"), "-h"]
+    theirs = [
+        *command("nnUNetv2_predict", "nnunetv2.inference.predict_from_raw_data"),
+        "-h",
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        paths = dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), folder)
+        paths = dict.fromkeys(
+            ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), folder
+        )
         costs = [
-            [started(call, {**os.environ, **more}) for call, more in ((ours, {}), (theirs, paths))]
+            [
+                started(call, {**os.environ, **more})
+                for call, more in ((ours, {}), (theirs, paths))
+            ]
             for _ in range(rounds)
         ]
     best = [min(side, key=lambda cost: cost.cpu) for side in zip(*costs, strict=True)]
-    Race(best[0], best[1], None, None).show("start: trivox --help, nnUNetv2_predict -h", "help text only")
+    Race(best[0], best[1], None, None).show(
+        "start: trivox --help, nnUNetv2_predict -h", "help text only"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""What a drawn chest costs, and how hard it is: PSNR of the mean patient and of SIRT from 2, 4 and 8 views.
+"""What a drawn chest costs, and how hard it is: PSNR of the mean patient and of SIRT
+from 2, 4 and 8 views.
 
-The network's grid is 32^3 at 10 mm, phantoms are drawn and rendered at 64^3. PSNR: whole volume, window [-1024, 1476].
-Run: python benchmarks/thorax_phantoms.py [training cases, default 300] [test cases, default 80]
+The network's grid is 32^3 at 10 mm, phantoms are drawn and rendered at 64^3. PSNR:
+whole volume, window [-1024, 1476]. Run: python benchmarks/thorax_phantoms.py [training
+cases, default 300] [test cases, default 80]
 """
 
 import sys
@@ -10,9 +12,11 @@ import time
 import numpy as np
 import torch
 
-from trivox.datasets.thorax_phantoms import ThoraxSettings, thorax_phantom
-from trivox.projection import Projector, Xrays, attenuation_of, hounsfield_of
+from trivox.datasets.phantoms.thoraxes import ThoraxSettings, thorax_phantom
+from trivox.projection.attenuation import attenuation_of, hounsfield_of
 from trivox.projection.iterative import sirt
+from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
 
 SETTINGS = ThoraxSettings(size=64)
 COARSE = SETTINGS.grid.resized((32, 32, 32))
@@ -37,15 +41,26 @@ def print_cost():
         start = time.process_time()
         for index in range(5):
             thorax_phantom(settings, index)
-        print(f"drawn at {size}^3: {(time.process_time() - start) / 5 * 1000:.0f} CPU-ms a patient")
+        print(
+            f"drawn at {size}^3: {(time.process_time() - start) / 5 * 1000:.0f} CPU-ms a patient"
+        )
 
 
 def print_difficulty(training, test):
-    mean = sum(coarse(thorax_phantom(SETTINGS, index).hounsfield) for index in range(training)) / training
+    mean = (
+        sum(
+            coarse(thorax_phantom(SETTINGS, index).hounsfield)
+            for index in range(training)
+        )
+        / training
+    )
     projector = Projector(SETTINGS.geometry, SETTINGS.grid)
     views = {count: SETTINGS.geometry.select(range(count)) for count in (2, 4, 8)}
     solvers = {count: Projector(geometry, COARSE) for count, geometry in views.items()}
-    scores = {"mean patient": [], **{f"SIRT, 30 iterations, {count} views": [] for count in views}}
+    scores = {
+        "mean patient": [],
+        **{f"SIRT, 30 iterations, {count} views": [] for count in views},
+    }
     for index in range(training, training + test):
         hounsfield = thorax_phantom(SETTINGS, index).hounsfield
         truth = coarse(hounsfield)
@@ -53,10 +68,16 @@ def print_difficulty(training, test):
         images = projector.project(attenuation_of(torch.from_numpy(hounsfield))[None])
         for count, geometry in views.items():
             exam = Xrays.of(images[:, :count], geometry)
-            found = hounsfield_of(sirt(exam, solvers[count], iterations=30, momentum=False))[0].numpy()
-            scores[f"SIRT, 30 iterations, {count} views"].append(decibels(normalised(found), truth))
+            found = hounsfield_of(
+                sirt(exam, solvers[count], iterations=30, momentum=False)
+            )[0].numpy()
+            scores[f"SIRT, 30 iterations, {count} views"].append(
+                decibels(normalised(found), truth)
+            )
     for name, values in scores.items():
-        print(f"{name}: {np.mean(values):.2f} dB (standard deviation {np.std(values):.2f}, {test} patients)")
+        print(
+            f"{name}: {np.mean(values):.2f} dB (standard deviation {np.std(values):.2f}, {test} patients)"
+        )
 
 
 if __name__ == "__main__":

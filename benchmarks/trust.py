@@ -1,7 +1,8 @@
-"""How far the probabilities of a run mean what they say, and whether scans that were damaged on purpose are flagged.
+"""How far the probabilities of a run mean what they say, and whether scans that were
+damaged on purpose are flagged.
 
-trust.py RUN: a finished run of one fold. Calibration is what its validation measured; then its held-out cases are predicted
-as they are and damaged.
+trust.py RUN: a finished run of one fold. Calibration is what its validation measured;
+then its held-out cases are predicted as they are and damaged.
 """
 
 import argparse
@@ -12,32 +13,45 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from trivox.datasets import read_saved_dataset
+from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.datasets.reading import read_channels
-from trivox.evaluation.calibration import rank_correlation
+from trivox.evaluation.metrics.calibration import rank_correlation
 from trivox.files import read_json
-from trivox.inference.postprocess import candidate_dice
 from trivox.inference.predictor import Predictor
-from trivox.volumes import read_labels
+from trivox.inference.rules.postprocess import candidate_dice
+from trivox.volumes.formats import read_labels
 
 DAMAGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "as it is": lambda a, rng: a,
     "noise of 1 standard deviation": lambda a, rng: a + rng.normal(0, a.std(), a.shape),
-    "noise of 2 standard deviations": lambda a, rng: a + rng.normal(0, 2 * a.std(), a.shape),
+    "noise of 2 standard deviations": lambda a, rng: (
+        a + rng.normal(0, 2 * a.std(), a.shape)
+    ),
     "blurred by 3 voxels": lambda a, rng: gaussian_filter(a, (0, 3, 3, 3)),
     "inverted": lambda a, rng: a.max() - a,
 }
 
 
-def damaged(run: Path, predictor: Predictor, change: Callable) -> list[tuple[float, float, bool]]:
-    """Score, mean Dice and flag of each held-out case whose image was changed; cases without foreground are left out."""
+def damaged(
+    run: Path, predictor: Predictor, change: Callable
+) -> list[tuple[float, float, bool]]:
+    """Score, mean Dice and flag of each held-out case whose image was changed; cases
+    without foreground are left out.
+    """
     rng, scheme = np.random.default_rng(0), predictor.labels
     cases = {case.name: case for case in read_saved_dataset(run / "dataset.json").cases}
     rows = []
-    for name in read_json(run / "splits.json")[int(read_json(run / "run.json")["fold"])]["validation"]:
+    for name in read_json(run / "splits.json")[
+        int(read_json(run / "run.json")["fold"])
+    ]["validation"]:
         volume = read_channels(cases[name], channels=len(predictor.channels))
-        found = predictor.predict_volume(volume.with_array(change(volume.array, rng).astype(np.float32)))
-        indices = [scheme.encode(labels.array[0]) for labels in (found.labels, read_labels(cases[name].label))]
+        found = predictor.predict_volume(
+            volume.with_array(change(volume.array, rng).astype(np.float32))
+        )
+        indices = [
+            scheme.encode(labels.array[0])
+            for labels in (found.labels, read_labels(cases[name].label))
+        ]
         dice = float(np.nanmean(candidate_dice(*indices, len(scheme.values) - 1)[0]))
         score = found.trust["score"]
         rows.append((np.inf if score is None else score, dice, found.trust["abstain"]))
@@ -52,7 +66,9 @@ def main() -> None:
     trust = read_json(run / "validation" / "metrics.json")["calibration"]
     print(f"{trust['cases']} cases, temperature {trust['temperature']:.2f}")
     for measure in ("ece", "adaptive_ece", "classwise_ece", "mce", "brier", "nll"):
-        print(f"{measure} | before {trust['before'][measure]:.4f} | after {trust['after'][measure]:.4f}")
+        print(
+            f"{measure} | before {trust['before'][measure]:.4f} | after {trust['after'][measure]:.4f}"
+        )
     print(f"AUROC of wrong voxels by entropy | {trust['error_ranking_auroc']:.3f}")
     print(f"Spearman of doubt and Dice | {trust['doubt']['spearman_with_dice']:.2f}")
     predictor, seen = Predictor.load(run, device="cpu"), []
@@ -63,7 +79,9 @@ def main() -> None:
             f"{name} | mean Dice {np.mean([row[1] for row in rows]):.3f} | flagged {sum(r[2] for r in rows)} of {len(rows)}"
         )
     scores, dice = (np.array([row[i] for row in seen]) for i in (0, 1))
-    print(f"Spearman of doubt and Dice, all of them | {rank_correlation(scores, dice):.2f}")
+    print(
+        f"Spearman of doubt and Dice, all of them | {rank_correlation(scores, dice):.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
-"""Write docs/reference/{commands,recipe}.md from the code: `python scripts/reference.py`; a test holds them current."""
+"""Write docs/reference/{commands,recipe}.md from the code: `python
+scripts/reference.py`; a test holds them current.
+"""
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,16 +11,10 @@ import typer
 from typer.main import get_command
 
 from trivox.cli import app
-from trivox.config import (
-    NETWORK_SETTINGS,
-    PRESETS,
-    Augmentation,
-    ClassificationOptions,
-    LossOptions,
-    Recipe,
-    ReconstructionLoss,
-    ReconstructionOptions,
-)
+from trivox.config.options import Augmentation, ClassificationOptions, LossOptions
+from trivox.config.presets import NETWORK_SETTINGS, PRESETS
+from trivox.config.recipe import Recipe
+from trivox.config.volumes import ReconstructionLoss, ReconstructionOptions
 
 DOCS = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -50,8 +47,14 @@ def commands_page() -> str:
                 if parameter.param_type_name == "option"
                 else parameter.name.upper()
             )
-            default = "" if parameter.default is None or parameter.required else f"`{_plain(parameter.default)}`"
-            lines.append(f"| `{shown}` | {text} | {'required' if parameter.required else default} |")
+            default = (
+                ""
+                if parameter.default is None or parameter.required
+                else f"`{_plain(parameter.default)}`"
+            )
+            lines.append(
+                f"| `{shown}` | {text} | {'required' if parameter.required else default} |"
+            )
         lines.append("")
     return "\n".join(lines)
 
@@ -66,9 +69,13 @@ def _verbs(commands: dict[str, Any], before: str = "") -> Iterator[tuple[str, An
 
 
 PAGES = {
-    "Settings": Recipe, "Augmentation": Augmentation, "Loss options": LossOptions, "Classification": ClassificationOptions,
-    "Reconstruction": ReconstructionOptions, "Reconstruction loss": ReconstructionLoss,
-}  # fmt: skip
+    "Settings": Recipe,
+    "Augmentation": Augmentation,
+    "Loss options": LossOptions,
+    "Classification": ClassificationOptions,
+    "Reconstruction": ReconstructionOptions,
+    "Reconstruction loss": ReconstructionLoss,
+}
 
 
 def recipe_page() -> str:
@@ -83,14 +90,16 @@ def recipe_page() -> str:
         lines += [
             f"## {title}",
             "",
-            (model.__doc__ or "").strip(),
+            inspect.cleandoc(model.__doc__ or ""),
             "",
             "| setting | default | meaning |",
             "|---|---|---|",
         ]
         for name, field in model.model_fields.items():
             default = (
-                "see below" if name in {"augmentation", "loss_options", "classification"} else f"`{field.default}`"
+                "see below"
+                if name in {"augmentation", "loss_options", "classification"}
+                else f"`{field.default}`"
             )
             lines.append(f"| `{name}` | {default} | {field.description or ''} |")
         lines.append("")

@@ -1,7 +1,9 @@
-"""Train the encoder of the perceptual loss on drawn chests: `python scripts/train_perceptual.py --out FILE.safetensors`.
+"""Train the encoder of the perceptual loss on drawn chests: `python
+scripts/train_perceptual.py --out FILE.safetensors`.
 
-It learns to name the tissue of every voxel, from linear read-outs of its three scales, on phantoms with voxels of 2.5, 5 and
-10 mm; the read-outs are thrown away. Prints how well it does on phantoms that it was not trained on. About 5 CPU minutes.
+It learns to name the tissue of every voxel, from linear read-outs of its three scales,
+on phantoms with voxels of 2.5, 5 and 10 mm; the read-outs are thrown away. Prints how
+well it does on phantoms that it was not trained on. About 5 CPU minutes.
 """
 
 import argparse
@@ -15,11 +17,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trivox.datasets.thorax_anatomy import draw_thorax
-from trivox.datasets.thorax_body import TISSUES
+from trivox.datasets.phantoms.thorax_anatomy import draw_thorax
+from trivox.datasets.phantoms.thorax_body import TISSUES
 from trivox.files import atomic_path
 from trivox.learning.losses.perceptual import WIDTHS, WINDOW, TissueEncoder
-from trivox.projection import Grid
+from trivox.projection.geometry import Grid
 
 SIZE, FIELD_MM = 32, 320.0
 SPACINGS = (2.5, 5.0, 10.0)
@@ -33,19 +35,31 @@ class Segmenter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = TissueEncoder()
-        self.readouts = nn.ModuleList(nn.Conv3d(width, len(TISSUES), 1) for width in WIDTHS)
+        self.readouts = nn.ModuleList(
+            nn.Conv3d(width, len(TISSUES), 1) for width in WIDTHS
+        )
 
     def forward(self, volumes: Tensor) -> Tensor:
         """Logits `(b, tissue, z, y, x)`."""
         size = volumes.shape[2:]
-        scales = [readout(scale) for readout, scale in zip(self.readouts, self.encoder(volumes), strict=True)]
+        scales = [
+            readout(scale)
+            for readout, scale in zip(self.readouts, self.encoder(volumes), strict=True)
+        ]
         return torch.stack(
-            [F.interpolate(scale, size=size, mode="trilinear", align_corners=False) for scale in scales]
+            [
+                F.interpolate(scale, size=size, mode="trilinear", align_corners=False)
+                for scale in scales
+            ]
         ).sum(0)
 
 
-def phantoms(stream: int, start: int, count: int, *, spacing: float | None = None) -> tuple[Tensor, Tensor]:
-    """`(count, 1, 32, 32, 32)` in 0..1 of the window and tissue indices: part of a chest each, anywhere in it."""
+def phantoms(
+    stream: int, start: int, count: int, *, spacing: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """`(count, 1, 32, 32, 32)` in 0..1 of the window and tissue indices: part of a
+    chest each, anywhere in it.
+    """
     volumes, tissues = [], []
     for index in range(start, start + count):
         rng = np.random.default_rng([stream, index])
@@ -55,15 +69,21 @@ def phantoms(stream: int, start: int, count: int, *, spacing: float | None = Non
         thorax = draw_thorax(rng, Grid((SIZE,) * 3, (step,) * 3, (x, y, z)))
         volumes.append((thorax.hounsfield - WINDOW[0]) / (WINDOW[1] - WINDOW[0]))
         tissues.append(thorax.tissues)
-    return torch.from_numpy(np.stack(volumes)).float()[:, None], torch.from_numpy(np.stack(tissues)).long()
+    return torch.from_numpy(np.stack(volumes)).float()[:, None], torch.from_numpy(
+        np.stack(tissues)
+    ).long()
 
 
 def train(steps: int, batch: int, seed: int) -> Segmenter:
-    """Cross-entropy in which rare tissues count more (by the root of their rarity), AdamW with one cycle."""
+    """Cross-entropy in which rare tissues count more (by the root of their rarity),
+    AdamW with one cycle.
+    """
     torch.manual_seed(seed)
     model = Segmenter()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=2e-3, total_steps=steps
+    )
     _, tissues = phantoms(TRAINING, 0, 64)
     share = torch.bincount(tissues.flatten(), minlength=len(TISSUES)) / tissues.numel()
     weights = share.clamp(min=1e-4) ** -0.5
@@ -73,11 +93,16 @@ def train(steps: int, batch: int, seed: int) -> Segmenter:
         loss = F.cross_entropy(model(volumes), tissues, weight=weights)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # without it a rare batch can undo hundreds of steps
+        nn.utils.clip_grad_norm_(
+            model.parameters(), 1.0
+        )  # without it a rare batch can undo hundreds of steps
         optimizer.step()
         schedule.step()
         if step % 100 == 0 or step == steps - 1:
-            print(f"step {step:5d}  loss {float(loss.detach()):.4f}  {time.process_time():.0f} CPU-s", flush=True)
+            print(
+                f"step {step:5d}  loss {float(loss.detach()):.4f}  {time.process_time():.0f} CPU-s",
+                flush=True,
+            )
     return model
 
 
@@ -86,7 +111,9 @@ def set_spreads(encoder: TissueEncoder) -> None:
     """Standard deviation of every channel over training phantoms; none may be silent."""
     for index, channels in enumerate(encoder(phantoms(TRAINING, 0, 96)[0])):
         spread = channels.transpose(0, 1).flatten(1).std(1)
-        encoder.get_buffer(f"spread{index}").copy_(spread.clamp(min=0.05 * float(spread.median())))
+        encoder.get_buffer(f"spread{index}").copy_(
+            spread.clamp(min=0.05 * float(spread.median()))
+        )
 
 
 @torch.no_grad()
@@ -99,10 +126,17 @@ def report(model: Segmenter, count: int = 60) -> None:
         for index, name in enumerate(TISSUES):
             ours, theirs = found == index, tissues == index
             total = int(ours.sum() + theirs.sum())
-            dice[name] = 2 * int((ours & theirs).sum()) / total if total else float("nan")
+            dice[name] = (
+                2 * int((ours & theirs).sum()) / total if total else float("nan")
+            )
         told = "  ".join(f"{name} {value:.3f}" for name, value in dice.items())
-        accuracy, usual = (found == tissues).float().mean(), (tissues == tissues.flatten().mode().values).float().mean()
-        print(f"held out, {spacing:4.1f} mm: accuracy {accuracy:.4f} (the commonest tissue: {usual:.3f}); Dice {told}")
+        accuracy, usual = (
+            (found == tissues).float().mean(),
+            (tissues == tissues.flatten().mode().values).float().mean(),
+        )
+        print(
+            f"held out, {spacing:4.1f} mm: accuracy {accuracy:.4f} (the commonest tissue: {usual:.3f}); Dice {told}"
+        )
 
 
 def main() -> None:
@@ -117,10 +151,14 @@ def main() -> None:
     model = train(given.steps, given.batch, given.seed)
     report(model)
     set_spreads(model.encoder)
-    weights = {name: tensor.contiguous() for name, tensor in model.encoder.state_dict().items()}
+    weights = {
+        name: tensor.contiguous() for name, tensor in model.encoder.state_dict().items()
+    }
     with atomic_path(given.out) as temporary:
         save_file(weights, temporary)
-    print(f"{given.out}: {given.out.stat().st_size} bytes, sha256 {hashlib.sha256(given.out.read_bytes()).hexdigest()}")
+    print(
+        f"{given.out}: {given.out.stat().st_size} bytes, sha256 {hashlib.sha256(given.out.read_bytes()).hexdigest()}"
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,11 @@ import pytest
 
 
 def pytest_addoption(parser):
-    parser.addoption("--data", default=None, help="folder of real scans; default: ../shared/data beside the repository")
+    parser.addoption(
+        "--data",
+        default=None,
+        help="folder of real scans; default: ../shared/data beside the repository",
+    )
 
 
 def pytest_configure(config):
@@ -22,7 +26,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def data_root(request):
-    """Real scans; tests that need them are skipped with a visible reason where they are absent."""
+    """Real scans; tests that need them are skipped with a visible reason where they are
+    absent.
+    """
     given = request.config.getoption("--data")
     root = Path(given) if given else Path(__file__).parents[2] / "shared" / "data"
     if not root.is_dir():
@@ -31,9 +37,16 @@ def data_root(request):
 
 
 TINY = {
-    "network": "unet-tiny", "patch_size": [16, 16, 16], "batch_size": 2, "epochs": 2, "iterations_per_epoch": 3,
-    "validation_iterations": 1, "precision": "fp32", "workers": 0, "deterministic": True,
-}  # fmt: skip
+    "network": "unet-tiny",
+    "patch_size": [16, 16, 16],
+    "batch_size": 2,
+    "epochs": 2,
+    "iterations_per_epoch": 3,
+    "validation_iterations": 1,
+    "precision": "fp32",
+    "workers": 0,
+    "deterministic": True,
+}
 
 
 @pytest.fixture(scope="session")
@@ -44,11 +57,17 @@ def tiny_settings():
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
-    """Six phantoms of 16 x 24 x 20 voxels with label values 7 and 300, one of them a test case."""
-    from trivox.datasets import PhantomSettings, write_phantoms
+    """Six phantoms of 16 x 24 x 20 voxels with label values 7 and 300, one of them a
+    test case.
+    """
+    from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 
     settings = PhantomSettings(
-        cases=6, shape=(16, 24, 20), spacing=(2.0, 1.5, 1.5), label_values=(7, 300), test_cases=1
+        cases=6,
+        shape=(16, 24, 20),
+        spacing=(2.0, 1.5, 1.5),
+        label_values=(7, 300),
+        test_cases=1,
     )
     return write_phantoms(tmp_path_factory.mktemp("tiny") / "phantoms", settings)
 
@@ -57,7 +76,7 @@ def tiny_data(tmp_path_factory):
 def tiny_run(tmp_path_factory, tiny_data):
     """A finished run on `tiny_data`; tests read it and never write into it."""
     from trivox.tasks.task import RunRequest
-    from trivox.tasks.training import train
+    from trivox.verbs.train import train
 
     run = tmp_path_factory.mktemp("tiny") / "run"
     train(RunRequest(tiny_data, run, "quick_test", TINY))
@@ -67,33 +86,44 @@ def tiny_run(tmp_path_factory, tiny_data):
 @pytest.fixture(scope="session")
 def xray_data(tmp_path_factory):
     """Six drawn chests of 16^3 voxels with eight X-rays each, one of them a test case."""
-    from trivox.datasets.thorax_phantoms import ThoraxSettings, write_thoraxes
+    from trivox.datasets.phantoms.thoraxes import ThoraxSettings, write_thoraxes
 
-    return write_thoraxes(tmp_path_factory.mktemp("xrays") / "chests", ThoraxSettings(cases=6, test_cases=1, size=16))
+    return write_thoraxes(
+        tmp_path_factory.mktemp("xrays") / "chests",
+        ThoraxSettings(cases=6, test_cases=1, size=16),
+    )
 
 
 @pytest.fixture(scope="session")
 def xray_plan(xray_data):
     """A plan for `xray_data`: 8^3 voxels of 40 mm."""
-    from trivox.config import make_recipe
-    from trivox.datasets import load_dataset
-    from trivox.tasks.reconstruction_planning import plan_reconstruction
+    from trivox.config.recipe import make_recipe
+    from trivox.datasets.layouts.choice import load_dataset
+    from trivox.tasks.reconstruction.planning import plan_reconstruction
 
     recipe = make_recipe("quick_test", {"patch_size": (8, 8, 8)}, named="xray2ct")
     return plan_reconstruction(load_dataset(xray_data), recipe)
 
 
 TINY_XRAYS = {
-    "patch_size": (8, 8, 8), "epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 2, "workers": 0,
-    "batch_size": 2, "precision": "fp32", "reconstruction": {"view_counts": (1, 2)},
-}  # fmt: skip
+    "patch_size": (8, 8, 8),
+    "epochs": 2,
+    "iterations_per_epoch": 2,
+    "validation_iterations": 2,
+    "workers": 0,
+    "batch_size": 2,
+    "precision": "fp32",
+    "reconstruction": {"view_counts": (1, 2)},
+}
 
 
 @pytest.fixture(scope="session")
 def xray_run(tmp_path_factory, xray_data):
-    """A finished reconstruction run on `xray_data`; tests read it and never write into it."""
+    """A finished reconstruction run on `xray_data`; tests read it and never write into
+    it.
+    """
     from trivox.tasks.task import RunRequest
-    from trivox.tasks.training import train
+    from trivox.verbs.train import train
 
     run = tmp_path_factory.mktemp("xrays") / "run"
     train(RunRequest(xray_data, run, "quick_test", TINY_XRAYS, task="reconstruction"))

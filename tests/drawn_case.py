@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from trivox.evaluation.case_view import CaseView
+from trivox.evaluation.report.case_view import CaseView
 
 AFFINE = np.array([[1.5, 0, 0, -20], [0, 1, 0, 30], [0, 0, 3, -5], [0, 0, 0, 1.0]])
 
@@ -15,8 +15,13 @@ def view(shape=(12, 20, 16), count=2, **changes):
     reference[3:7, 8:14, 6:10] = 1
     reference[4:6, 9:12, 7:9] = 2
     content = {
-        "image": image, "prediction": np.roll(reference, 1, axis=1), "reference": reference, "affine": AFFINE,
-        "channels": [f"channel {i}" for i in range(count)], "labels": ["rim", "core"],
-        "targets": {"whole": (1, 2), "core": (2,)}, "dice": {"whole": 0.9, "core": None},
-    }  # fmt: skip
+        "image": image,
+        "prediction": np.roll(reference, 1, axis=1),
+        "reference": reference,
+        "affine": AFFINE,
+        "channels": [f"channel {i}" for i in range(count)],
+        "labels": ["rim", "core"],
+        "targets": {"whole": (1, 2), "core": (2,)},
+        "dice": {"whole": 0.9, "core": None},
+    }
     return CaseView(**{**content, **changes})

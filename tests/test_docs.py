@@ -8,7 +8,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def reference_script():
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts" / "reference.py")
+    spec = importlib.util.spec_from_file_location(
+        "reference", ROOT / "scripts" / "reference.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -16,20 +18,32 @@ def reference_script():
 
 def test_reference_pages_are_current():
     script = reference_script()
-    assert (script.DOCS / "commands.md").read_text() == script.commands_page(), "run: python scripts/reference.py"
-    assert (script.DOCS / "recipe.md").read_text() == script.recipe_page(), "run: python scripts/reference.py"
+    assert (script.DOCS / "commands.md").read_text() == script.commands_page(), (
+        "run: python scripts/reference.py"
+    )
+    assert (script.DOCS / "recipe.md").read_text() == script.recipe_page(), (
+        "run: python scripts/reference.py"
+    )
 
 
 def test_every_setting_is_described():
-    from trivox.config import Recipe
+    from trivox.config.recipe import Recipe
 
-    assert [name for name, field in Recipe.model_fields.items() if not field.description] == []
+    assert [
+        name for name, field in Recipe.model_fields.items() if not field.description
+    ] == []
 
 
 def test_links_between_pages_lead_somewhere():
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+    for page in [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").rglob("*.md"),
+    ]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+            assert (page.parent / target).exists(), (
+                f"{page.name} links to {target}, which is not there"
+            )
 
 
 def test_readme_names_every_verb_and_make_target():

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from trivox.errors import FormatError, ResourceError
-from trivox.files import atomic_path, read_json, replace_folder, surviving_folder, write_bytes, write_json, write_text
+from trivox.files import (
+    atomic_path,
+    read_json,
+    replace_folder,
+    surviving_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def names(folder):
@@ -62,10 +70,22 @@ def test_text_is_utf8(tmp_path):
 
 
 def test_json_turns_what_json_does_not_know_into_null_and_numpy_into_numbers(tmp_path):
-    content = {1: [math.nan, math.inf, -math.inf, 1.5], "a": np.float32(0.5), "b": np.arange(3), "c": (np.nan, None)}
+    content = {
+        1: [math.nan, math.inf, -math.inf, 1.5],
+        "a": np.float32(0.5),
+        "b": np.arange(3),
+        "c": (np.nan, None),
+    }
     write_json(tmp_path / "a.json", content)
-    strict = json.loads((tmp_path / "a.json").read_text(), parse_constant=lambda name: pytest.fail(name))
-    assert strict == {"1": [None, None, None, 1.5], "a": 0.5, "b": [0, 1, 2], "c": [None, None]}
+    strict = json.loads(
+        (tmp_path / "a.json").read_text(), parse_constant=lambda name: pytest.fail(name)
+    )
+    assert strict == {
+        "1": [None, None, None, 1.5],
+        "a": 0.5,
+        "b": [0, 1, 2],
+        "c": [None, None],
+    }
     assert read_json(tmp_path / "a.json") == strict
 
 
@@ -99,7 +119,9 @@ def test_a_replaced_folder_holds_the_new_content_only(tmp_path):
 
 
 @pytest.mark.parametrize("dies_at", [0, 1])
-def test_a_crash_at_either_rename_leaves_the_old_folder_to_be_found(tmp_path, monkeypatch, dies_at):
+def test_a_crash_at_either_rename_leaves_the_old_folder_to_be_found(
+    tmp_path, monkeypatch, dies_at
+):
     final = folder_with(tmp_path / "latest", "old")
     renames, real = [], Path.rename
 
@@ -115,13 +137,20 @@ def test_a_crash_at_either_rename_leaves_the_old_folder_to_be_found(tmp_path, mo
             replace_folder(folder_with(tmp_path / "new", "new"), final)
     assert content_of(surviving_folder(final)) == "old"
     shutil.rmtree(tmp_path / "new")
-    replace_folder(folder_with(tmp_path / "new", "newer"), final)  # and the next one heals everything
-    assert (content_of(surviving_folder(final)), names(tmp_path)) == ("newer", ["latest"])
+    replace_folder(
+        folder_with(tmp_path / "new", "newer"), final
+    )  # and the next one heals everything
+    assert (content_of(surviving_folder(final)), names(tmp_path)) == (
+        "newer",
+        ["latest"],
+    )
 
 
 def test_a_crash_after_the_renames_leaves_the_new_folder_to_be_found(tmp_path):
     folder_with(tmp_path / "latest.old", "old")
-    assert content_of(surviving_folder(folder_with(tmp_path / "latest", "new"))) == "new"
+    assert (
+        content_of(surviving_folder(folder_with(tmp_path / "latest", "new"))) == "new"
+    )
 
 
 def test_nothing_survives_where_nothing_was(tmp_path):

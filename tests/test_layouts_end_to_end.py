@@ -1,4 +1,6 @@
-"""Three cases in each layout and file format: a few training steps, a bundle, a prediction."""
+"""Three cases in each layout and file format: a few training steps, a bundle, a
+prediction.
+"""
 
 import csv
 import json
@@ -6,14 +8,19 @@ import shutil
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
-from trivox.datasets import PhantomSettings, load_inputs, phantom_case, write_phantoms
+from trivox.datasets.layouts.choice import load_inputs
+from trivox.datasets.phantoms.ellipsoids import (
+    PhantomSettings,
+    phantom_case,
+    write_phantoms,
+)
 from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
 from trivox.tasks.task import RunRequest
-from trivox.tasks.training import train
-from trivox.volumes import read_labels, write_volume
+from trivox.verbs.train import train
+from trivox.volumes.formats import read_labels, write_volume
 
 SHAPE = (12, 16, 14)
 CASES = [f"case_{i}" for i in range(3)]
@@ -23,11 +30,15 @@ STEPS = {"epochs": 1, "iterations_per_epoch": 2, "patch_size": [8, 8, 8]}
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch):
     """Figures take longer than these trainings, and other tests look at them."""
-    monkeypatch.setattr("trivox.tasks.finishing.report_run", lambda *args, **kwargs: None)
+    monkeypatch.setattr(
+        "trivox.tasks.labels.finish.report_run", lambda *args, **kwargs: None
+    )
 
 
 def settings(**changes):
-    return PhantomSettings(**{"cases": 3, "shape": SHAPE, "spacing": (2.0, 1.5, 1.5), **changes})
+    return PhantomSettings(
+        **{"cases": 3, "shape": SHAPE, "spacing": (2.0, 1.5, 1.5), **changes}
+    )
 
 
 def cases(**changes):
@@ -37,7 +48,9 @@ def cases(**changes):
 
 def end_to_end(dataset, inputs, tmp_path, tiny_settings, *, values=(1, 2), **changes):
     run, out = tmp_path / "run", tmp_path / "out"
-    metrics = train(RunRequest(dataset, run, "quick_test", {**tiny_settings, **STEPS, **changes}))
+    metrics = train(
+        RunRequest(dataset, run, "quick_test", {**tiny_settings, **STEPS, **changes})
+    )
     assert metrics["cases"]
     predictor = Predictor.load(run / "bundle", device="cpu")
     found = load_inputs(inputs, channels=predictor.channels)
@@ -53,7 +66,9 @@ def end_to_end(dataset, inputs, tmp_path, tiny_settings, *, values=(1, 2), **cha
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha", ".npz", ".h5"])
 def test_manifest_json_in_each_format(tmp_path, tiny_settings, suffix):
-    data = write_phantoms(tmp_path / "data", settings(suffix=suffix, channels=2, label_values=(7, 300)))
+    data = write_phantoms(
+        tmp_path / "data", settings(suffix=suffix, channels=2, label_values=(7, 300))
+    )
     predictor = end_to_end(data, data, tmp_path, tiny_settings, values=(7, 300))
     assert predictor.channels == ("contrast_0", "contrast_1")
 
@@ -63,7 +78,9 @@ def test_npy_has_no_grid_and_counts_in_voxels(tmp_path, tiny_settings):
         for folder, volume in (("images", image), ("labels", label)):
             (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
             np.save(tmp_path / "data" / folder / f"{name}.npy", volume.array[0])
-    predictor = end_to_end(tmp_path / "data", tmp_path / "data" / "images", tmp_path, tiny_settings)
+    predictor = end_to_end(
+        tmp_path / "data", tmp_path / "data" / "images", tmp_path, tiny_settings
+    )
     assert predictor.members[0].plan.spacing == (1.0, 1.0, 1.0)
 
 
@@ -75,19 +92,26 @@ def test_manifest_csv(tmp_path, tiny_settings):
     with (data / "manifest.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["case", "image", "label"])
-        rows.writerows([e["case"], f"raw/{e['images'][0]}", f"raw/{e['label']}"] for e in entries)
+        rows.writerows(
+            [e["case"], f"raw/{e['images'][0]}", f"raw/{e['label']}"] for e in entries
+        )
     end_to_end(data / "manifest.csv", data / "raw" / "images", tmp_path, tiny_settings)
 
 
 def test_medical_segmentation_decathlon(tmp_path, tiny_settings):
     data = tmp_path / "data"
     for name, (image, label) in cases(channels=2).items():
-        write_volume(data / "imagesTr" / f"{name}.nii.gz", image)  # one file holds both channels
+        write_volume(
+            data / "imagesTr" / f"{name}.nii.gz", image
+        )  # one file holds both channels
         write_volume(data / "labelsTr" / f"{name}.nii.gz", label)
     content = {
         "modality": {"0": "T1", "1": "T2"},
         "labels": {"0": "background", "1": "organ", "2": "lesion"},
-        "training": [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in CASES],
+        "training": [
+            {"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"}
+            for n in CASES
+        ],
         "test": [],
     }
     (data / "dataset.json").write_text(json.dumps(content))
@@ -100,15 +124,25 @@ def test_nnunet_raw(tmp_path, tiny_settings, kind):
     data = tmp_path / "data"
     for name, (image, label) in cases(channels=2).items():
         for i, channel in enumerate(image.array):
-            write_volume(data / "imagesTr" / f"{name}_{i:04d}.nii.gz", image.with_array(channel))
+            write_volume(
+                data / "imagesTr" / f"{name}_{i:04d}.nii.gz", image.with_array(channel)
+            )
         array = label.array.copy()
         if kind == "ignore":
             array[:, : SHAPE[0] // 2] = 3
         write_volume(data / "labelsTr" / f"{name}.nii.gz", label.with_array(array))
     labels = {"background": 0, "organ": 1, "lesion": 2}
-    content = {"channel_names": {"0": "CT", "1": "PET"}, "file_ending": ".nii.gz", "labels": labels, "numTraining": 3}
+    content = {
+        "channel_names": {"0": "CT", "1": "PET"},
+        "file_ending": ".nii.gz",
+        "labels": labels,
+        "numTraining": 3,
+    }
     if kind == "regions":
-        content |= {"labels": {"background": 0, "whole": [1, 2], "lesion": [2]}, "regions_class_order": [1, 2]}
+        content |= {
+            "labels": {"background": 0, "whole": [1, 2], "lesion": [2]},
+            "regions_class_order": [1, 2],
+        }
     if kind == "ignore":
         content["labels"] = {**labels, "ignore": 3}
     (data / "dataset.json").write_text(json.dumps(content))
@@ -116,7 +150,10 @@ def test_nnunet_raw(tmp_path, tiny_settings, kind):
     assert predictor.members[0].plan.normalisations[0].scheme == "ct"
     assert predictor.labels.exclusive is (kind != "regions")
     metrics = json.loads((tmp_path / "run" / "validation" / "metrics.json").read_text())
-    assert set(metrics["summary"]) - {"mean"} == {"whole" if kind == "regions" else "organ", "lesion"}
+    assert set(metrics["summary"]) - {"mean"} == {
+        "whole" if kind == "regions" else "organ",
+        "lesion",
+    }
 
 
 @pytest.mark.parametrize("label_suffix", ["", "_seg"])
@@ -140,11 +177,19 @@ def write_series(volume, folder):
         image.SetSpacing((x, y, z))
         position = [origin[0, 3], origin[1, 3], origin[2, 3] + index * z]
         tags = {
-            "0008|0060": "CT", "0008|0016": "1.2.840.10008.5.1.4.1.1.2", "0020|000d": uid, "0020|000e": uid + ".1",
-            "0020|0052": uid + ".2", "0020|0013": str(index + 1), "0010|0020": folder.name,
-            "0020|0032": "\\".join(f"{v:.5f}" for v in position), "0020|0037": "-1\\0\\0\\0\\-1\\0",
-            "0018|0050": f"{z:.5f}", "0028|1052": "0", "0028|1053": "1",
-        }  # fmt: skip
+            "0008|0060": "CT",
+            "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
+            "0020|000d": uid,
+            "0020|000e": uid + ".1",
+            "0020|0052": uid + ".2",
+            "0020|0013": str(index + 1),
+            "0010|0020": folder.name,
+            "0020|0032": "\\".join(f"{v:.5f}" for v in position),
+            "0020|0037": "-1\\0\\0\\0\\-1\\0",
+            "0018|0050": f"{z:.5f}",
+            "0028|1052": "0",
+            "0028|1053": "1",
+        }
         for key, value in tags.items():
             image.SetMetaData(key, value)
         writer = sitk.ImageFileWriter()
@@ -158,7 +203,10 @@ def test_dicom_series_as_images(tmp_path, tiny_settings):
     for name, (image, label) in cases().items():
         rounded = [round(s, 4) for s in image.spacing]
         affine = np.diag([rounded[2], rounded[1], rounded[0], 1.0])
-        image, label = type(image)(image.array, affine), type(label)(label.array, affine)
+        image, label = (
+            type(image)(image.array, affine),
+            type(label)(label.array, affine),
+        )
         write_series(image, data / "images" / name)
         write_volume(data / "labels" / f"{name}.nii.gz", label)
     end_to_end(data, data / "images" / CASES[1], tmp_path, tiny_settings)
@@ -177,4 +225,6 @@ def test_a_moved_bundle_needs_nothing_else(tmp_path, tiny_settings):
     moved = shutil.move(tmp_path / "run" / "bundle", tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "run")
     image, _ = phantom_case(settings(), 9)
-    assert Predictor.load(moved, device="cpu").predict_volume(image).labels.shape == SHAPE
+    assert (
+        Predictor.load(moved, device="cpu").predict_volume(image).labels.shape == SHAPE
+    )

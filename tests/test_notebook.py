@@ -4,42 +4,84 @@ from pathlib import Path
 
 import pytest
 
-nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install trivox[dev]")
-nbclient = pytest.importorskip("nbclient", reason="needs nbclient: pip install trivox[dev]")
+nbformat = pytest.importorskip(
+    "nbformat", reason="needs nbformat: pip install trivox[dev]"
+)
+nbclient = pytest.importorskip(
+    "nbclient", reason="needs nbclient: pip install trivox[dev]"
+)
 pytest.importorskip("ipykernel", reason="needs ipykernel: pip install trivox[dev]")
 
 FOLDER = Path(__file__).parents[1] / "examples"
 SHORT = "--epochs 2 --set iterations_per_epoch=4 --set validation_iterations=1 --set workers=0 --device cpu"
 SMALL = {
     "quickstart.ipynb": {
-        "CASES": 8, "OPTIONS": "--preset quick_test --network unet-tiny --patch-size 16 32 32", "LENGTH": SHORT,
+        "CASES": 8,
+        "OPTIONS": "--preset quick_test --network unet-tiny --patch-size 16 32 32",
+        "LENGTH": SHORT,
     },
     "brats.ipynb": {
-        "CASES": 9, "OPTIONS": "--recipe brats --preset quick_test --network unet-tiny --patch-size 32 32 32",
+        "CASES": 9,
+        "OPTIONS": "--recipe brats --preset quick_test --network unet-tiny --patch-size 32 32 32",
         "LENGTH": SHORT,
     },
     "multitask.ipynb": {
-        "CASES": 30, "OPTIONS": "--preset quick_test --network unet-tiny --patch-size 24 48 48", "LENGTH": SHORT,
+        "CASES": 30,
+        "OPTIONS": "--preset quick_test --network unet-tiny --patch-size 24 48 48",
+        "LENGTH": SHORT,
     },
-    "reconstruction.ipynb": {"CASES": 9, "OPTIONS": "--preset quick_test --patch-size 16 16 16", "LENGTH": SHORT},
-}  # fmt: skip
+    "reconstruction.ipynb": {
+        "CASES": 9,
+        "OPTIONS": "--preset quick_test --patch-size 16 16 16",
+        "LENGTH": SHORT,
+    },
+}
 PRINTED = {
-    "quickstart.ipynb": ("ready to train", "Plan for scans", "model: run/bundle", "3 of 3 cases", "written to metrics.json"),
+    "quickstart.ipynb": (
+        "ready to train",
+        "Plan for scans",
+        "model: run/bundle",
+        "3 of 3 cases",
+        "written to metrics.json",
+    ),
     "brats.ipynb": (
-        "ready to train", "'ET': (4,)", "Plan for brats", "FLAIR, mask", "model: run/bundle", "3 of 3 cases",
-        "written to brats-instance.json", "HD95", "no T2: predicted with zeros",
+        "ready to train",
+        "'ET': (4,)",
+        "Plan for brats",
+        "FLAIR, mask",
+        "model: run/bundle",
+        "3 of 3 cases",
+        "written to brats-instance.json",
+        "HD95",
+        "no T2: predicted with zeros",
     ),
     "multitask.ipynb": (
-        "ready to train", "train {", "model: run/bundle", "majority answer", "best single hand-made feature", "3 of 3 cases",
-        "case,class,probability_subtype0", "Names,Subtype",
+        "ready to train",
+        "train {",
+        "model: run/bundle",
+        "majority answer",
+        "best single hand-made feature",
+        "3 of 3 cases",
+        "case,class,probability_subtype0",
+        "Names,Subtype",
     ),
     "reconstruction.ipynb": (
-        "ready to train", "plan: xray2ct-tiny", "model: run/bundle", "mean training volume", "3 of 3 volumes",
-        "written to metrics.json", "images swapped",
+        "ready to train",
+        "plan: xray2ct-tiny",
+        "model: run/bundle",
+        "mean training volume",
+        "3 of 3 volumes",
+        "written to metrics.json",
+        "images swapped",
     ),
-}  # fmt: skip
+}
 FOLDERS = {"reconstruction.ipynb": "volumes"}
-PICTURES = {"quickstart.ipynb": 5, "brats.ipynb": 4, "multitask.ipynb": 2, "reconstruction.ipynb": 3}
+PICTURES = {
+    "quickstart.ipynb": 5,
+    "brats.ipynb": 4,
+    "multitask.ipynb": 2,
+    "reconstruction.ipynb": 3,
+}
 
 
 def read(name):
@@ -54,30 +96,51 @@ def test_all_notebooks_are_tested():
 def test_it_is_stored_without_outputs(name):
     notebook = read(name)
     nbformat.validate(notebook)
-    assert [cell for cell in notebook.cells if cell.get("outputs") or cell.get("execution_count")] == []
+    assert [
+        cell
+        for cell in notebook.cells
+        if cell.get("outputs") or cell.get("execution_count")
+    ] == []
 
 
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::RuntimeWarning"
 )  # Jupyter's own
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "quickstart.ipynb" else pytest.mark.slow) for name in SMALL]
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "quickstart.ipynb" else pytest.mark.slow)
+        for name in SMALL
+    ],
 )
 def test_every_cell_runs(name, tmp_path, monkeypatch):
     notebook = read(name)
-    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    assert {line.split(" = ")[0] for line in parameters.source.splitlines()} == set(SMALL[name])
-    parameters.source = "\n".join(f"{key} = {value!r}" for key, value in SMALL[name].items())
+    (parameters,) = [
+        cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
+    ]
+    assert {line.split(" = ")[0] for line in parameters.source.splitlines()} == set(
+        SMALL[name]
+    )
+    parameters.source = "\n".join(
+        f"{key} = {value!r}" for key, value in SMALL[name].items()
+    )
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder = tmp_path / "work"
     folder.mkdir()
-    nbclient.NotebookClient(notebook, timeout=180, resources={"metadata": {"path": str(folder)}}).execute()
+    nbclient.NotebookClient(
+        notebook, timeout=180, resources={"metadata": {"path": str(folder)}}
+    ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    printed = "".join(output.text for output in outputs if output.output_type == "stream")
+    printed = "".join(
+        output.text for output in outputs if output.output_type == "stream"
+    )
     for expected in PRINTED[name]:
         assert expected in printed
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == PICTURES[name]
+    assert (
+        sum("image/png" in output.get("data", {}) for output in outputs)
+        == PICTURES[name]
+    )
     assert (folder / "run" / "report.html").exists()
     assert len(list((folder / FOLDERS.get(name, "predictions")).glob("*.nii.gz"))) == 3

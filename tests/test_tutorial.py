@@ -17,23 +17,34 @@ SMALLER = {
 }
 """The same commands on less data, in seconds; every one of them must be on the page."""
 MADE_BY = {
-    "trivox check": [], "trivox plan": ["plan.json"], "trivox train": ["runs/first/report.html", "runs/first/bundle"],
-    "trivox predict": ["predictions/phantom_000.nii.gz", "predictions/predictions.json"],
-    "trivox evaluate": ["metrics.json"], "trivox report": ["metrics.html"],
-    "trivox explain": ["explained/saliency.png", "explained/feature_maps.png"], "trivox doctor": [],
+    "trivox check": [],
+    "trivox plan": ["plan.json"],
+    "trivox train": ["runs/first/report.html", "runs/first/bundle"],
+    "trivox predict": [
+        "predictions/phantom_000.nii.gz",
+        "predictions/predictions.json",
+    ],
+    "trivox evaluate": ["metrics.json"],
+    "trivox report": ["metrics.html"],
+    "trivox explain": ["explained/saliency.png", "explained/feature_maps.png"],
+    "trivox doctor": [],
     "python -c": ["scans/images", "new_scans/labels"],
-}  # fmt: skip
+}
 """What each command leaves; the page's other words rely on it."""
 
 
 def commands():
-    """The words of each command in the blocks marked `sh`, in order; a command may go over lines within quotes."""
+    """The words of each command in the blocks marked `sh`, in order; a command may go
+    over lines within quotes.
+    """
     text = PAGE
     for what, smaller in SMALLER.items():
         assert text.count(what) == 1, what
         text = text.replace(what, smaller)
     found, waiting = [], ""
-    for line in "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).splitlines():
+    for line in "\n".join(
+        re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    ).splitlines():
         waiting += line + "\n"
         try:
             words = shlex.split(waiting, comments=True)
@@ -66,5 +77,7 @@ def test_every_command_does_what_the_page_says(tmp_path, monkeypatch):
 
 
 def test_the_page_opens_what_was_written():
-    opened = [words[3] for words in commands() if words[:3] == ["python", "-m", "webbrowser"]]
+    opened = [
+        words[3] for words in commands() if words[:3] == ["python", "-m", "webbrowser"]
+    ]
     assert opened == ["runs/first/report.html", "metrics.html"]

@@ -6,9 +6,12 @@ from io import BytesIO
 import numpy as np
 import torch
 
-from trivox.datasets.thorax_anatomy import draw_thorax
-from trivox.datasets.xray_folders import Exam
-from trivox.projection import Geometry, Grid, Projector, Xrays, attenuation_of
+from trivox.datasets.exams import Exam
+from trivox.datasets.phantoms.thorax_anatomy import draw_thorax
+from trivox.projection.attenuation import attenuation_of
+from trivox.projection.geometry import Geometry, Grid
+from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
 
 
 def chest(grid: Grid, *, seed: int = 0) -> np.ndarray:
@@ -20,19 +23,28 @@ def chest(grid: Grid, *, seed: int = 0) -> np.ndarray:
 class ChestExam(Exam):
     """An exam whose views can be exchanged."""
 
-    def with_views(self, images: torch.Tensor, present: list[bool], *, kind: str = "line integrals") -> "ChestExam":
+    def with_views(
+        self, images: torch.Tensor, present: list[bool], *, kind: str = "line integrals"
+    ) -> "ChestExam":
         xrays = Xrays(images, self.xrays.geometry, torch.tensor([present]))
         return replace(self, xrays=xrays, kind=kind)
 
 
 def exam_of_chest(
-    grid: Grid, *, seed: int = 0, isocentre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    grid: Grid,
+    *,
+    seed: int = 0,
+    isocentre: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> tuple[np.ndarray, ChestExam]:
     """HU of a drawn chest and its two views, rendered from the very same voxels."""
     hounsfield = chest(grid, seed=seed)
     geometry = Geometry.orbit([0, 90], detector=(32, 32), pixel_mm=18.0)
-    images = Projector(geometry, grid).project(attenuation_of(torch.from_numpy(hounsfield))[None])
-    return hounsfield, ChestExam(Xrays.of(images, geometry), isocentre, "line integrals", 0.02)
+    images = Projector(geometry, grid).project(
+        attenuation_of(torch.from_numpy(hounsfield))[None]
+    )
+    return hounsfield, ChestExam(
+        Xrays.of(images, geometry), isocentre, "line integrals", 0.02
+    )
 
 
 def picture(png: bytes) -> np.ndarray:

@@ -1,6 +1,7 @@
 """trivox: from folders of 3D medical scans to trained, measured, deployable models.
 
-Research use only, not a medical device. Names below load on first use, so that `import trivox` stays instant.
+Research use only, not a medical device. Names below load on first use, so that `import
+trivox` stays instant.
 """
 
 from importlib import import_module
@@ -10,21 +11,23 @@ from trivox.errors import TrivoxError
 from trivox.version import __version__
 
 if TYPE_CHECKING:
-    from trivox.config import Recipe, make_recipe
-    from trivox.datasets import Dataset, load_dataset
+    from trivox.config.recipe import Recipe, make_recipe
+    from trivox.datasets.dataset import Dataset
+    from trivox.datasets.layouts.choice import load_dataset
     from trivox.inference.predictor import Predictor
-    from trivox.volumes import Volume, read_labels, read_volume, write_volume
+    from trivox.volumes.formats import read_labels, read_volume, write_volume
+    from trivox.volumes.volume import Volume
 
 _HOMES = {
-    "Dataset": "trivox.datasets",
+    "Dataset": "trivox.datasets.dataset",
     "Predictor": "trivox.inference.predictor",
-    "Recipe": "trivox.config",
-    "Volume": "trivox.volumes",
-    "load_dataset": "trivox.datasets",
-    "make_recipe": "trivox.config",
-    "read_labels": "trivox.volumes",
-    "read_volume": "trivox.volumes",
-    "write_volume": "trivox.volumes",
+    "Recipe": "trivox.config.recipe",
+    "Volume": "trivox.volumes.volume",
+    "load_dataset": "trivox.datasets.layouts.choice",
+    "make_recipe": "trivox.config.recipe",
+    "read_labels": "trivox.volumes.formats",
+    "read_volume": "trivox.volumes.formats",
+    "write_volume": "trivox.volumes.formats",
 }
 
 __all__ = [

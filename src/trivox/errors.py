@@ -1,10 +1,11 @@
 """The exception tree.
 
-Every message says what is wrong, where, and what to do. The command line prints it on one line and exits with 1.
+Every message says what is wrong, where, and what to do. The command line prints it on
+one line and exits with 1.
 
     TrivoxError
     ├── DataError            something about the user's data
-    │   ├── FormatError      a file that cannot be read (missing, corrupt, unknown format, too large)
+    │   ├── FormatError      a file that cannot be read (missing, corrupt, too large)
     │   ├── GeometryError    images and labels that do not lie on one grid
     │   └── LabelError       label values that are not what the dataset declares
     ├── PlanError            a plan that cannot be made or does not fit the data
@@ -14,6 +15,15 @@ Every message says what is wrong, where, and what to do. The command line prints
     ├── ResourceError        memory, disk or an optional package is missing
     └── InterruptedTrainingError  work was asked to stop and has saved its state
 """
+
+from collections.abc import Iterable
+
+
+def few(names: Iterable[str], *, separator: str = ", ", shown: int = 5) -> str:
+    """The first names of a list for a message, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
+    return separator.join(listed[:shown]) + more
 
 
 class TrivoxError(Exception):

@@ -1,4 +1,6 @@
-"""Writing files so that a killed process never leaves half of one, and reading JSON with errors that instruct."""
+"""Writing files so that a killed process never leaves half of one, and reading JSON
+with errors that instruct.
+"""
 
 import json
 import os
@@ -13,10 +15,12 @@ from trivox.errors import FormatError, ResourceError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success sync it to disk and rename it to `path`.
+    """Yield a temporary path beside `path`; on success sync it to disk and rename it to
+    `path`.
 
-    The temporary name keeps all suffixes of `path` (`.nii.gz` stays `.nii.gz`) and starts with a dot, so that neither a
-    format detection nor a folder listing is misled. On any exception the temporary file is removed.
+    The temporary name keeps all suffixes of `path` (`.nii.gz` stays `.nii.gz`) and
+    starts with a dot, so that neither a format detection nor a folder listing is
+    misled. On any exception the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
@@ -45,25 +49,35 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, atomically; NaN becomes null, since JSON knows no NaN."""
-    write_text(path, json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write `content` as indented JSON, atomically; NaN becomes null, since JSON knows
+    no NaN.
+    """
+    write_text(
+        path,
+        json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
+        + "\n",
+    )
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; raises `FormatError` naming the file if it is missing or malformed."""
+    """Read a JSON file; raises `FormatError` naming the file if it is missing or
+    malformed.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FormatError(f"{path}: file not found; check the path") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FormatError(f"{path}: not readable as JSON ({error}); repair or regenerate the file") from error
+        raise FormatError(
+            f"{path}: not readable as JSON ({error}); repair or regenerate the file"
+        ) from error
 
 
 def replace_folder(new: Path, final: Path) -> None:
     """Move folder `new` to `final`, replacing what is there.
 
-    Folders cannot be swapped in one step; between the two renames the old one stands at `<final>.old`, where
-    `surviving_folder` finds it after a crash.
+    Folders cannot be swapped in one step; between the two renames the old one stands at
+    `<final>.old`, where `surviving_folder` finds it after a crash.
     """
     for file in new.iterdir():
         if file.is_file():
@@ -78,9 +92,27 @@ def replace_folder(new: Path, final: Path) -> None:
 
 
 def surviving_folder(final: Path) -> Path | None:
-    """The folder that `replace_folder` left at `final`, or its predecessor if the process died in between."""
+    """The folder that `replace_folder` left at `final`, or its predecessor if the
+    process died in between.
+    """
     old = final.with_name(final.name + ".old")
     return final if final.is_dir() else old if old.is_dir() else None
+
+
+@contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `final` that takes its place on success, and is
+    removed on any exception: `final` holds all or nothing of what was written.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".tmp-{os.getpid()}-{final.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        replace_folder(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _without_nan(content: Any) -> Any:
@@ -90,6 +122,8 @@ def _without_nan(content: Any) -> Any:
         return [_without_nan(value) for value in content]
     if hasattr(content, "tolist"):  # numpy scalars and arrays
         return _without_nan(content.tolist())
-    if isinstance(content, float) and (content != content or content in (float("inf"), float("-inf"))):
+    if isinstance(content, float) and (
+        content != content or content in (float("inf"), float("-inf"))
+    ):
         return None
     return content

@@ -1,3 +1,5 @@
-"""The version, importable without loading anything else."""
+"""The version and the notice, importable without loading anything else."""
 
 __version__ = "0.1.0"
+NOTICE = "Research use only, not a medical device."
+"""Said by every bundle, report and page."""

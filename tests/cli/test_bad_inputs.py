@@ -1,4 +1,6 @@
-"""Whatever is wrong with the input: one line that says what, where and what to do; exit 1; nothing half-written."""
+"""Whatever is wrong with the input: one line that says what, where and what to do; exit
+1; nothing half-written.
+"""
 
 import errno
 import json
@@ -14,8 +16,9 @@ import numpy as np
 import pytest
 
 from trivox.cli import main
-from trivox.datasets import PhantomSettings, write_phantoms
-from trivox.volumes import Volume, read_volume, write_volume
+from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
+from trivox.volumes.formats import read_volume, write_volume
+from trivox.volumes.volume import Volume
 
 
 @pytest.fixture
@@ -42,14 +45,21 @@ def fails(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def data(tmp_path):
     """Three small phantoms to spoil."""
-    return write_phantoms(tmp_path / "data", PhantomSettings(cases=3, shape=(12, 14, 10), label_values=(7, 300)))
+    return write_phantoms(
+        tmp_path / "data",
+        PhantomSettings(cases=3, shape=(12, 14, 10), label_values=(7, 300)),
+    )
 
 
 @pytest.fixture
 def options(tiny_settings):
     changes = {"epochs": 1, "iterations_per_epoch": 1, "patch_size": [8, 8, 8]}
     settings = {**tiny_settings, **changes}
-    return ["--preset", "quick_test", *(f"--set={key}={json.dumps(value)}" for key, value in settings.items())]
+    return [
+        "--preset",
+        "quick_test",
+        *(f"--set={key}={json.dumps(value)}" for key, value in settings.items()),
+    ]
 
 
 IMAGE, LABEL = Path("images/phantom_001.nii.gz"), Path("labels/phantom_001.nii.gz")
@@ -106,7 +116,11 @@ def unknown_label(data):
 
 
 def fractional_label(data):
-    change(data, LABEL, lambda array: np.where(array == 7, np.float32(1.4), array).astype(np.float32))
+    change(
+        data,
+        LABEL,
+        lambda array: np.where(array == 7, np.float32(1.4), array).astype(np.float32),
+    )
 
 
 def two_channels(data):
@@ -114,15 +128,27 @@ def two_channels(data):
 
 
 SPOILT = {
-    missing_image: "does not exist", missing_label: "does not exist", corrupt_image: "cannot be read",
-    empty_file: "is empty", text_as_label: "cannot be read", wrong_shape: "sizes differ", wrong_geometry: "mm apart",
-    with_nan: "NaN", unknown_label: "not declared", fractional_label: "1.4", two_channels: "2 channels",
-}  # fmt: skip
-each_way = pytest.mark.parametrize(("spoil", "message"), SPOILT.items(), ids=[f.__name__ for f in SPOILT])
+    missing_image: "does not exist",
+    missing_label: "does not exist",
+    corrupt_image: "cannot be read",
+    empty_file: "is empty",
+    text_as_label: "cannot be read",
+    wrong_shape: "sizes differ",
+    wrong_geometry: "mm apart",
+    with_nan: "NaN",
+    unknown_label: "not declared",
+    fractional_label: "1.4",
+    two_channels: "2 channels",
+}
+each_way = pytest.mark.parametrize(
+    ("spoil", "message"), SPOILT.items(), ids=[f.__name__ for f in SPOILT]
+)
 
 
 @each_way
-def test_training_refuses_a_spoilt_dataset(fails, data, options, tmp_path, spoil, message):
+def test_training_refuses_a_spoilt_dataset(
+    fails, data, options, tmp_path, spoil, message
+):
     spoil(data)
     line = fails("train", data, "--out", "run", *options)
     assert "phantom_001" in line
@@ -138,11 +164,15 @@ def test_check_lists_what_is_spoilt(fails, data, capsys, spoil, message):
 
 
 @each_way
-def test_planning_and_preprocessing_name_the_case(fails, data, tmp_path, spoil, message):
+def test_planning_and_preprocessing_name_the_case(
+    fails, data, tmp_path, spoil, message
+):
     spoil(data)
     assert "phantom_001" in fails("plan", data, "--network", "unet-tiny")
     assert not (tmp_path / "plan.json").exists()
-    assert "phantom_001" in fails("preprocess", data, "--out", "ready", "--network", "unet-tiny")
+    assert "phantom_001" in fails(
+        "preprocess", data, "--out", "ready", "--network", "unet-tiny"
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,17 +185,24 @@ def test_planning_and_preprocessing_name_the_case(fails, data, tmp_path, spoil, 
         (two_channels, "phantom_001"),
     ],
 )
-def test_prediction_sets_bad_cases_aside(fails, data, tiny_run, tmp_path, spoil, message):
+def test_prediction_sets_bad_cases_aside(
+    fails, data, tiny_run, tmp_path, spoil, message
+):
     spoil(data)
     line = fails("predict", tiny_run, data, "--out", "out")
     assert "1 cases failed" in line
     assert message in line
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "phantom_000.nii.gz", "phantom_002.nii.gz", "predictions.json",
-    ]  # fmt: skip
+        "phantom_000.nii.gz",
+        "phantom_002.nii.gz",
+        "predictions.json",
+    ]
 
 
-@pytest.mark.parametrize("spoil", [wrong_shape, wrong_geometry, fractional_label, text_as_label, unknown_label])
+@pytest.mark.parametrize(
+    "spoil",
+    [wrong_shape, wrong_geometry, fractional_label, text_as_label, unknown_label],
+)
 def test_evaluation_names_the_case(fails, data, tmp_path, spoil):
     shutil.copytree(data / "labels", tmp_path / "predicted")
     spoil(data)
@@ -185,18 +222,24 @@ def test_a_dataset_without_any_foreground_is_refused(fails, data, options):
     assert "no label but background" in fails("train", data, "--out", "run", *options)
 
 
-def test_one_empty_mask_is_a_warning_not_an_error(data, options, tmp_path, monkeypatch, capsys):
+def test_one_empty_mask_is_a_warning_not_an_error(
+    data, options, tmp_path, monkeypatch, capsys
+):
     change(data, LABEL, np.zeros_like)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["trivox", "train", str(data), "--out", "run", *options])
-    monkeypatch.setattr("trivox.tasks.finishing.report_run", lambda *args, **kwargs: None)
+    monkeypatch.setattr(
+        sys, "argv", ["trivox", "train", str(data), "--out", "run", *options]
+    )
+    monkeypatch.setattr(
+        "trivox.tasks.labels.finish.report_run", lambda *args, **kwargs: None
+    )
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code
     assert "2 warnings" in capsys.readouterr().out
 
 
-# -- paths and files ---------------------------------------------------------------------------------------------------
+# -- paths and files -------------------------------------------------------------------
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -240,13 +283,32 @@ def test_broken_dataset_files(fails, tmp_path, verb, content):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "7", '"x"', "null", '{"summary": 3}', '{"summary": {}, "cases": 1}']
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        '"x"',
+        "null",
+        '{"summary": 3}',
+        '{"summary": {}, "cases": 1}',
+    ],
 )
 def test_broken_json_files(fails, tmp_path, data, content):
     (tmp_path / "broken.json").write_text(content)
     assert "broken.json" in fails("report", "broken.json")
     if content != '{"summary": {}, "cases": 1}':
-        assert "broken.json" in fails("train", data, "--out", "o", "--plan", "broken.json", "--network", "unet-tiny")
+        assert "broken.json" in fails(
+            "train",
+            data,
+            "--out",
+            "o",
+            "--plan",
+            "broken.json",
+            "--network",
+            "unet-tiny",
+        )
         line = fails("train", data, "--out", "o2", "--recipe", "broken.json")
         assert "broken.json" in line or "summary" in line
     fails("info", "broken.json")
@@ -259,7 +321,9 @@ def test_a_recipe_that_does_not_exist(fails, data):
     assert "brats" in line
 
 
-@pytest.mark.parametrize("name", ["recipe.json", "plan.json", "validation/metrics.json", "dataset.json"])
+@pytest.mark.parametrize(
+    "name", ["recipe.json", "plan.json", "validation/metrics.json", "dataset.json"]
+)
 @pytest.mark.parametrize("content", ["{", "[]", '{"cases": 3}'])
 def test_broken_files_of_a_run(fails, tiny_run, tiny_data, tmp_path, name, content):
     run = tmp_path / "run"
@@ -272,13 +336,15 @@ def test_broken_files_of_a_run(fails, tiny_run, tiny_data, tmp_path, name, conte
 
 @pytest.mark.parametrize("name", ["plan.json", "fingerprint.json"])
 @pytest.mark.parametrize("content", ["{", "[]", '{"cases": 3}'])
-def test_broken_plan_or_fingerprint_beside_a_new_plan(fails, data, tmp_path, name, content):
+def test_broken_plan_or_fingerprint_beside_a_new_plan(
+    fails, data, tmp_path, name, content
+):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).write_text(content)
     assert name in fails("train", data, "--out", "run", "--network", "unet-tiny")
 
 
-# -- settings ----------------------------------------------------------------------------------------------------------
+# -- settings --------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -310,7 +376,9 @@ def test_impossible_settings(fails, tiny_data, arguments, message):
     assert message in fails("train", tiny_data, "--out", "run", *preset, *arguments)
 
 
-@pytest.mark.parametrize("size", [(0, 8, 8, 8), (1, 0, 8, 8), (1, -8, 8, 8), (-1, 8, 8, 8)])
+@pytest.mark.parametrize(
+    "size", [(0, 8, 8, 8), (1, 0, 8, 8), (1, -8, 8, 8), (-1, 8, 8, 8)]
+)
 def test_impossible_input_sizes(fails, size):
     fails("info", "unet-tiny", "--input", *size)
 
@@ -321,28 +389,43 @@ def test_two_dataset_patients_are_the_least(fails, tmp_path, options):
 
 
 def test_case_lists_are_checked(fails, tiny_run, tiny_data, tmp_path):
-    assert "names.txt" in fails("predict", tiny_run, tiny_data, "--out", "o", "--cases", "names.txt")
+    assert "names.txt" in fails(
+        "predict", tiny_run, tiny_data, "--out", "o", "--cases", "names.txt"
+    )
     (tmp_path / "names.txt").write_text("phantom_000\nnobody\n")
-    assert "nobody" in fails("predict", tiny_run, tiny_data, "--out", "o", "--cases", "names.txt")
+    assert "nobody" in fails(
+        "predict", tiny_run, tiny_data, "--out", "o", "--cases", "names.txt"
+    )
     (tmp_path / "names.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    assert "names.txt" in fails("predict", tiny_run, tiny_data, "--out", "o", "--cases", "names.txt")
+    assert "names.txt" in fails(
+        "predict", tiny_run, tiny_data, "--out", "o", "--cases", "names.txt"
+    )
 
 
 def test_no_case_in_common(fails, tiny_data, tmp_path):
-    write_volume(tmp_path / "p" / "stranger.nii.gz", read_volume(next((tiny_data / "labels").iterdir())))
+    write_volume(
+        tmp_path / "p" / "stranger.nii.gz",
+        read_volume(next((tiny_data / "labels").iterdir())),
+    )
     assert "stranger" in fails("evaluate", "p", tiny_data)
 
 
 def test_what_cannot_be_explained(fails, tiny_run, tiny_data, tmp_path):
     about = ["explain", tiny_run, tiny_data, "--out", "o"]
     assert "6 cases; choose one with --case" in fails(*about)
-    assert "no case 'nobody'; its cases: phantom_000" in fails(*about, "--case", "nobody")
-    assert "point (16, 0, 0) (z y x) is not in the image" in fails(*about, "--case", "phantom_001", "--point", 16, 0, 0)
-    assert "layer 9 does not exist" in fails(*about, "--case", "phantom_001", "--layers", 9)
+    assert "no case 'nobody'; its cases: phantom_000" in fails(
+        *about, "--case", "nobody"
+    )
+    assert "point (16, 0, 0) (z y x) is not in the image" in fails(
+        *about, "--case", "phantom_001", "--point", 16, 0, 0
+    )
+    assert "layer 9 does not exist" in fails(
+        *about, "--case", "phantom_001", "--layers", 9
+    )
     assert not (tmp_path / "o").exists()
 
 
-# -- disks -------------------------------------------------------------------------------------------------------------
+# -- disks -----------------------------------------------------------------------------
 @pytest.fixture
 def full_disk(monkeypatch):
     """From now on no byte fits."""
@@ -357,7 +440,9 @@ def full_disk(monkeypatch):
     return fill
 
 
-@pytest.mark.parametrize("verb", ["plan", "preprocess", "train", "predict", "explain", "evaluate", "report"])
+@pytest.mark.parametrize(
+    "verb", ["plan", "preprocess", "train", "predict", "explain", "evaluate", "report"]
+)
 def test_a_full_disk(fails, full_disk, tiny_run, tiny_data, tmp_path, options, verb):
     arguments = {
         "plan": [tiny_data, "--network", "unet-tiny"],
@@ -374,15 +459,20 @@ def test_a_full_disk(fails, full_disk, tiny_run, tiny_data, tmp_path, options, v
 
 
 @pytest.mark.parametrize("verb", ["preprocess", "train", "predict", "explain"])
-def test_an_output_path_that_is_a_file(fails, tiny_run, tiny_data, tmp_path, options, verb):
+def test_an_output_path_that_is_a_file(
+    fails, tiny_run, tiny_data, tmp_path, options, verb
+):
     (tmp_path / "o").write_text("mine")
-    first = {"predict": [tiny_run, tiny_data], "explain": [tiny_run, tiny_data / IMAGE]}.get(verb, [tiny_data])
+    first = {
+        "predict": [tiny_run, tiny_data],
+        "explain": [tiny_run, tiny_data / IMAGE],
+    }.get(verb, [tiny_data])
     line = fails(verb, *first, "--out", "o", *(options if verb == "train" else []))
     assert "o" in line.split()[1:][0] or "'o'" in line
     assert (tmp_path / "o").read_text() == "mine"
 
 
-# -- weights from elsewhere --------------------------------------------------------------------------------------------
+# -- weights from elsewhere ------------------------------------------------------------
 def test_weights_to_start_from_that_cannot_be_used(fails, data, options, tmp_path):
     import torch
     from safetensors.torch import save_file
@@ -391,20 +481,30 @@ def test_weights_to_start_from_that_cannot_be_used(fails, data, options, tmp_pat
     (tmp_path / "model.pth").write_bytes(b"x")
     save_file({"other.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     messages = {
-        "none": "give a run or a bundle folder", "none.safetensors": "check the path", "model.pth": "trivox import nnunet",
-        "bad.safetensors": "not readable as safetensors", "other.safetensors": "choose the --network", "data": "no model",
-    }  # fmt: skip
+        "none": "give a run or a bundle folder",
+        "none.safetensors": "check the path",
+        "model.pth": "trivox import nnunet",
+        "bad.safetensors": "not readable as safetensors",
+        "other.safetensors": "choose the --network",
+        "data": "no model",
+    }
     for number, (name, message) in enumerate(messages.items()):
-        text = fails("train", "data", "--out", f"run{number}", "--pretrained", name, *options)
+        text = fails(
+            "train", "data", "--out", f"run{number}", "--pretrained", name, *options
+        )
         assert message in text
         assert name in text
-    assert "add --pretrained" in fails("train", "data", "--out", "frozen", "--freeze-encoder", *options)
+    assert "add --pretrained" in fails(
+        "train", "data", "--out", "frozen", "--freeze-encoder", *options
+    )
 
 
 def test_images_that_cannot_be_pretrained_on(fails, data, options, tmp_path):
     assert "not found" in fails("pretrain", "nowhere", "--out", "pre", *options)
     assert not (tmp_path / "pre").exists()
-    assert "network 'vgg' does not exist" in fails("pretrain", "data", "--out", "p", "--network", "vgg")
+    assert "network 'vgg' does not exist" in fails(
+        "pretrain", "data", "--out", "p", "--network", "vgg"
+    )
     corrupt_image(data)
     assert "phantom_001" in fails("pretrain", "data", "--out", "pre", *options)
     (tmp_path / "empty").mkdir()
@@ -414,17 +514,23 @@ def test_images_that_cannot_be_pretrained_on(fails, data, options, tmp_path):
 def test_nnunet_folders_that_cannot_be_imported(fails, tmp_path):
     from nnunet_folder import model_folder
 
-    assert "plans.json: not found" in fails("import", "nnunet", "nowhere", "--out", "b", "--trust")
+    assert "plans.json: not found" in fails(
+        "import", "nnunet", "nowhere", "--out", "b", "--trust"
+    )
     model = model_folder(tmp_path / "model", channels=1)
     assert "add --trust" in fails("import", "nnunet", "model", "--out", "b")
     (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"damaged")
-    assert "checkpoint_final.pth" in fails("import", "nnunet", "model", "--out", "b", "--trust")
+    assert "checkpoint_final.pth" in fails(
+        "import", "nnunet", "model", "--out", "b", "--trust"
+    )
     (model / "plans.json").write_text("[]")
-    assert "is not what nnU-Net writes" in fails("import", "nnunet", "model", "--out", "b", "--trust")
+    assert "is not what nnU-Net writes" in fails(
+        "import", "nnunet", "model", "--out", "b", "--trust"
+    )
     assert not (tmp_path / "b").exists()
 
 
-# -- interruption ------------------------------------------------------------------------------------------------------
+# -- interruption ----------------------------------------------------------------------
 SLOW = """
 import sys, time, torch
 torch.set_num_threads(1)
@@ -438,9 +544,12 @@ main()
 
 def interrupted(command, ready, folder):
     child = subprocess.Popen(
-        [sys.executable, "-c", command[0], *map(str, command[1:])], cwd=folder, stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", command[0], *map(str, command[1:])],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
     deadline = time.monotonic() + 60
     while not ready() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -463,7 +572,7 @@ def test_ctrl_c_elsewhere_is_one_line_and_130(tiny_data, tmp_path, monkeypatch, 
     def press(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("trivox.datasets.load_dataset", press)
+    monkeypatch.setattr("trivox.datasets.layouts.choice.load_dataset", press)
     monkeypatch.setattr(sys, "argv", ["trivox", "check", str(tiny_data)])
     with pytest.raises(SystemExit) as stop:
         main()

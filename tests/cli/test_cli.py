@@ -9,13 +9,25 @@ from typer.testing import CliRunner
 
 from trivox.cli import app, main
 from trivox.tasks.console import Quiet
-from trivox.tasks.demo import PHANTOMS
+from trivox.verbs.demo import PHANTOMS
 from trivox.version import __version__
 
 VERBS = (
-    "check", "plan", "preprocess", "drr", "train", "pretrain", "import", "predict", "evaluate", "report", "explain", "info",
-    "doctor", "demo",
-)  # fmt: skip
+    "check",
+    "plan",
+    "preprocess",
+    "drr",
+    "train",
+    "pretrain",
+    "import",
+    "predict",
+    "evaluate",
+    "report",
+    "explain",
+    "info",
+    "doctor",
+    "demo",
+)
 
 
 @pytest.fixture
@@ -25,7 +37,11 @@ def run(tmp_path, monkeypatch):
 
     def call(*arguments, code=0):
         result = CliRunner().invoke(app, [str(a) for a in arguments])
-        if result.exit_code != code and result.exception and not isinstance(result.exception, SystemExit):
+        if (
+            result.exit_code != code
+            and result.exception
+            and not isinstance(result.exception, SystemExit)
+        ):
             raise result.exception
         assert result.exit_code == code, result.output
         return result.output
@@ -35,10 +51,14 @@ def run(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny_options(tiny_settings):
-    return ["--preset", "quick_test", *(f"--set={key}={json.dumps(value)}" for key, value in tiny_settings.items())]
+    return [
+        "--preset",
+        "quick_test",
+        *(f"--set={key}={json.dumps(value)}" for key, value in tiny_settings.items()),
+    ]
 
 
-# -- starting ----------------------------------------------------------------------------------------------------------
+# -- starting --------------------------------------------------------------------------
 @pytest.mark.parametrize("verb", ["--help", "doctor", "--version"])
 def test_starts_at_once_without_torch(verb):
     code = (
@@ -46,7 +66,9 @@ def test_starts_at_once_without_torch(verb):
         "atexit.register(lambda: print('torch' in sys.modules, time.process_time(), file=sys.stderr))\n"
         f"sys.argv = ['trivox', {verb!r}]\nfrom trivox.cli import main\nmain()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     torch_loaded, seconds = done.stderr.split()
     assert torch_loaded == "False"
     assert float(seconds) < 0.5
@@ -70,10 +92,13 @@ def test_version(run):
 
 def test_doctor_lists_the_machine(run):
     text = run("doctor")
-    assert all(word in text for word in ("trivox", "python", "torch", "cores", "memory", "gpu", "free disk"))
+    assert all(
+        word in text
+        for word in ("trivox", "python", "torch", "cores", "memory", "gpu", "free disk")
+    )
 
 
-# -- data --------------------------------------------------------------------------------------------------------------
+# -- data ------------------------------------------------------------------------------
 def test_check_counts_cases_and_writes_findings(run, tiny_data, tmp_path):
     text = run("check", tiny_data, "--out", "check.json")
     assert "6 cases, 5 to train on, manifest layout" in text
@@ -81,28 +106,90 @@ def test_check_counts_cases_and_writes_findings(run, tiny_data, tmp_path):
 
 
 def test_plan_shows_decisions_and_writes_two_files(run, tiny_data, tmp_path):
-    text = run("plan", tiny_data, "--network", "unet-tiny", "--memory-gb", 1, "--out", "p/plan.json")
+    text = run(
+        "plan",
+        tiny_data,
+        "--network",
+        "unet-tiny",
+        "--memory-gb",
+        1,
+        "--out",
+        "p/plan.json",
+    )
     assert "spacing" in text
-    assert json.loads((tmp_path / "p" / "plan.json").read_text())["network"] == "unet-tiny"
+    assert (
+        json.loads((tmp_path / "p" / "plan.json").read_text())["network"] == "unet-tiny"
+    )
     assert (tmp_path / "p" / "fingerprint.json").exists()
     again = json.loads((tmp_path / "p" / "plan.json").read_text())
-    run("plan", tiny_data, "--network", "unet-tiny", "--patch-size", 16, 16, 16, "--out", "p/plan.json")
-    assert json.loads((tmp_path / "p" / "plan.json").read_text())["patch_size"] == [16, 16, 16] != again["patch_size"]
+    run(
+        "plan",
+        tiny_data,
+        "--network",
+        "unet-tiny",
+        "--patch-size",
+        16,
+        16,
+        16,
+        "--out",
+        "p/plan.json",
+    )
+    assert (
+        json.loads((tmp_path / "p" / "plan.json").read_text())["patch_size"]
+        == [16, 16, 16]
+        != again["patch_size"]
+    )
 
 
-def test_preprocess_then_train_from_what_it_prepared(run, tiny_data, tiny_options, tmp_path):
-    run("plan", tiny_data, "--network", "unet-tiny", "--patch-size", 16, 16, 16, "--out", "plan.json")
-    assert "5 cases ready" in run("preprocess", tiny_data, "--out", "ready", "--plan", "plan.json")
-    stamp = (tmp_path / "ready" / "prepared" / "phantom_000.image.b2nd").stat().st_mtime_ns
+def test_preprocess_then_train_from_what_it_prepared(
+    run, tiny_data, tiny_options, tmp_path
+):
+    run(
+        "plan",
+        tiny_data,
+        "--network",
+        "unet-tiny",
+        "--patch-size",
+        16,
+        16,
+        16,
+        "--out",
+        "plan.json",
+    )
+    assert "5 cases ready" in run(
+        "preprocess", tiny_data, "--out", "ready", "--plan", "plan.json"
+    )
+    stamp = (
+        (tmp_path / "ready" / "prepared" / "phantom_000.image.b2nd").stat().st_mtime_ns
+    )
     run("preprocess", tiny_data, "--out", "ready", "--plan", "plan.json")
-    run("train", tiny_data, "--out", "run", "--plan", "plan.json", "--prepared", "ready", *tiny_options)
-    assert (tmp_path / "ready" / "prepared" / "phantom_000.image.b2nd").stat().st_mtime_ns == stamp
+    run(
+        "train",
+        tiny_data,
+        "--out",
+        "run",
+        "--plan",
+        "plan.json",
+        "--prepared",
+        "ready",
+        *tiny_options,
+    )
+    assert (
+        tmp_path / "ready" / "prepared" / "phantom_000.image.b2nd"
+    ).stat().st_mtime_ns == stamp
     assert not (tmp_path / "run" / "prepared").exists()
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+# -- training --------------------------------------------------------------------------
 def test_train_leaves_the_run_that_the_contract_names(tiny_run):
-    for name in ("recipe.json", "plan.json", "dataset.json", "metrics.jsonl", "log.txt", "report.html"):
+    for name in (
+        "recipe.json",
+        "plan.json",
+        "dataset.json",
+        "metrics.jsonl",
+        "log.txt",
+        "report.html",
+    ):
         assert (tiny_run / name).stat().st_size > 0
     for name in ("checkpoints/best", "checkpoints/latest", "bundle"):
         assert (tiny_run / name).is_dir()
@@ -113,7 +200,9 @@ def test_train_leaves_the_run_that_the_contract_names(tiny_run):
 
 
 def test_train_options_reach_the_recipe(run, tiny_data, tmp_path, tiny_settings):
-    (tmp_path / "recipe.json").write_text(json.dumps({**tiny_settings, "preset": "x", "momentum": 0.5, "seed": 1}))
+    (tmp_path / "recipe.json").write_text(
+        json.dumps({**tiny_settings, "preset": "x", "momentum": 0.5, "seed": 1})
+    )
     options = [
         "--recipe",
         "recipe.json",
@@ -126,25 +215,38 @@ def test_train_options_reach_the_recipe(run, tiny_data, tmp_path, tiny_settings)
         "--epochs",
         1,
     ]
-    assert "Dice:" in run("train", tiny_data, "--out", "run", "--preset", "quick_test", *options)
+    assert "Dice:" in run(
+        "train", tiny_data, "--out", "run", "--preset", "quick_test", *options
+    )
     recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
-    assert (recipe["momentum"], recipe["seed"], recipe["learning_rate"], recipe["epochs"]) == (0.5, 9, 0.02, 1)
+    assert (
+        recipe["momentum"],
+        recipe["seed"],
+        recipe["learning_rate"],
+        recipe["epochs"],
+    ) == (0.5, 9, 0.02, 1)
     assert recipe["augmentation"]["rotation"] == 0.5
     assert recipe["preset"] == "quick_test"
 
 
-def test_a_run_is_resumed_only_on_request_and_under_its_own_settings(run, tiny_data, tiny_run, tiny_options, tmp_path):
+def test_a_run_is_resumed_only_on_request_and_under_its_own_settings(
+    run, tiny_data, tiny_run, tiny_options, tmp_path
+):
     shutil.copytree(tiny_run, tmp_path / "run")
     with pytest.raises(Exception, match="--resume"):
         run("train", tiny_data, "--out", "run", *tiny_options)
     with pytest.raises(Exception, match="was started with seed=12345, not 4"):
         run("train", tiny_data, "--out", "run", "--resume", "--seed", 4, *tiny_options)
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
-    assert "already finished" in run("train", tiny_data, "--out", "run", "--resume", *tiny_options)
+    assert "already finished" in run(
+        "train", tiny_data, "--out", "run", "--resume", *tiny_options
+    )
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
 
 
-def test_a_run_is_never_continued_under_another_fold(run, tiny_data, tiny_run, tiny_options, tmp_path):
+def test_a_run_is_never_continued_under_another_fold(
+    run, tiny_data, tiny_run, tiny_options, tmp_path
+):
     shutil.copytree(tiny_run, tmp_path / "run")
     with pytest.raises(Exception, match="holds fold 0, not 1"):
         run("train", tiny_data, "--out", "run", "--resume", "--fold", 1, *tiny_options)
@@ -159,40 +261,67 @@ def test_a_mistyped_dataset_leaves_no_run_behind(run, tiny_options, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_is_never_continued_on_other_cases(run, tiny_data, tiny_run, tiny_options, tmp_path):
+def test_a_run_is_never_continued_on_other_cases(
+    run, tiny_data, tiny_run, tiny_options, tmp_path
+):
     shutil.copytree(tiny_run, tmp_path / "run")
     shutil.copytree(tiny_data, tmp_path / "fewer")
     manifest = tmp_path / "fewer" / "manifest.json"
     content = json.loads(manifest.read_text(encoding="utf-8"))
-    manifest.write_text(json.dumps({**content, "cases": content["cases"][1:]}), encoding="utf-8")
+    manifest.write_text(
+        json.dumps({**content, "cases": content["cases"][1:]}), encoding="utf-8"
+    )
     with pytest.raises(Exception, match="training cases changed"):
         run("train", tmp_path / "fewer", "--out", "run", "--resume", *tiny_options)
 
 
 def test_a_run_does_not_continue_on_other_labels(run, tiny_run, tmp_path, tiny_options):
-    from trivox.datasets import PhantomSettings, write_phantoms
+    from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 
     shutil.copytree(tiny_run, tmp_path / "run")
-    write_phantoms(tmp_path / "other", PhantomSettings(cases=4, shape=(12, 12, 12), neighbour=True))
+    write_phantoms(
+        tmp_path / "other", PhantomSettings(cases=4, shape=(12, 12, 12), neighbour=True)
+    )
     with pytest.raises(Exception, match="other channels or labels"):
         run("train", tmp_path / "other", "--out", "run", "--resume", *tiny_options)
 
 
-def test_fold_all_trains_every_fold_into_one_bundle(run, tiny_data, tiny_options, tmp_path):
+def test_fold_all_trains_every_fold_into_one_bundle(
+    run, tiny_data, tiny_options, tmp_path
+):
     options = [*tiny_options, "--set=epochs=1", "--set=iterations_per_epoch=1"]
     run("train", tiny_data, "--out", "run", "--fold", "all", *options)
     bundle = json.loads((tmp_path / "run" / "bundle" / "bundle.json").read_text())
     assert [weights["fold"] for weights in bundle["weights"]] == list("01234")
-    cases = json.loads((tmp_path / "run" / "validation" / "metrics.json").read_text())["cases"]
+    cases = json.loads((tmp_path / "run" / "validation" / "metrics.json").read_text())[
+        "cases"
+    ]
     assert len(cases) == 5  # every training case was held out once
-    assert "1 of 1" in run("predict", "run", tiny_data / "images" / "phantom_005.nii.gz", "--out", "p")
+    assert "1 of 1" in run(
+        "predict", "run", tiny_data / "images" / "phantom_005.nii.gz", "--out", "p"
+    )
 
 
-# -- models ------------------------------------------------------------------------------------------------------------
+# -- models ----------------------------------------------------------------------------
 def test_predict_with_run_bundle_and_both(run, tiny_run, tiny_data, tmp_path):
     run("predict", tiny_run, tiny_data, "--out", "a")
-    run("predict", tiny_run / "bundle", tiny_data / "images", "--out", "b", "--tta", "--probabilities")
-    run("predict", tiny_run, tiny_run / "bundle", tiny_data / "images" / "phantom_001.nii.gz", "--out", "c")
+    run(
+        "predict",
+        tiny_run / "bundle",
+        tiny_data / "images",
+        "--out",
+        "b",
+        "--tta",
+        "--probabilities",
+    )
+    run(
+        "predict",
+        tiny_run,
+        tiny_run / "bundle",
+        tiny_data / "images" / "phantom_001.nii.gz",
+        "--out",
+        "c",
+    )
     assert len(list((tmp_path / "a").glob("*.nii.gz"))) == 6
     assert len(list((tmp_path / "b").glob("*_probabilities.nii.gz"))) == 6
     assert [p.name for p in (tmp_path / "c").glob("*.nii.gz")] == ["phantom_001.nii.gz"]
@@ -200,14 +329,25 @@ def test_predict_with_run_bundle_and_both(run, tiny_run, tiny_data, tmp_path):
 
 def test_predict_only_the_named_cases(run, tiny_run, tiny_data, tmp_path):
     (tmp_path / "names.txt").write_text("phantom_002\nphantom_004\n")
-    assert "2 of 2" in run("predict", tiny_run, tiny_data, "--out", "a", "--cases", "names.txt")
+    assert "2 of 2" in run(
+        "predict", tiny_run, tiny_data, "--out", "a", "--cases", "names.txt"
+    )
 
 
-def test_evaluate_from_files_gives_the_figures_of_the_run(run, tiny_run, tiny_data, tmp_path):
-    run("evaluate", tiny_run / "validation" / "predictions", tiny_data, "--out", "m.json")
-    found, expected = json.loads((tmp_path / "m.json").read_text()), json.loads(
-        (tiny_run / "validation" / "metrics.json").read_text()
-    )  # fmt: skip
+def test_evaluate_from_files_gives_the_figures_of_the_run(
+    run, tiny_run, tiny_data, tmp_path
+):
+    run(
+        "evaluate",
+        tiny_run / "validation" / "predictions",
+        tiny_data,
+        "--out",
+        "m.json",
+    )
+    found, expected = (
+        json.loads((tmp_path / "m.json").read_text()),
+        json.loads((tiny_run / "validation" / "metrics.json").read_text()),
+    )
     assert found["cases"] == expected["cases"]
     assert found["summary"] == expected["summary"]
     assert found["convention"] == expected["convention"]
@@ -222,11 +362,24 @@ def test_report_of_a_run_and_of_metrics(run, tiny_run, tmp_path):
 
 
 def test_explain_a_case_of_a_dataset(run, tiny_run, tiny_data, tmp_path):
-    options = ["--case", "phantom_002", "--point", 9, 12, 10, "--layers", 0, "--layers", 2]
+    options = [
+        "--case",
+        "phantom_002",
+        "--point",
+        9,
+        12,
+        10,
+        "--layers",
+        0,
+        "--layers",
+        2,
+    ]
     text = run("explain", tiny_run, tiny_data, "--out", "x", *options)
     assert "phantom_002: voxel (9, 12, 10) (z y x), as given" in text
     assert "written to x: feature_maps.png, saliency.png, explain.json" in text
-    assert json.loads((tmp_path / "x" / "explain.json").read_text())["point"]["source_voxel"] == [9, 12, 10]
+    assert json.loads((tmp_path / "x" / "explain.json").read_text())["point"][
+        "source_voxel"
+    ] == [9, 12, 10]
 
 
 def test_info_of_networks_and_bundles(run, tiny_run):
@@ -251,28 +404,66 @@ def test_demo_goes_all_the_way(run, tmp_path, monkeypatch, tiny_data):
     assert "test Dice" in text
     assert (tmp_path / "demo" / "run" / "report.html").exists()
     assert (tmp_path / "demo" / "predictions" / "phantom_005.nii.gz").exists()
-    assert json.loads((tmp_path / "demo" / "metrics.json").read_text())["cases"].keys() == {"phantom_005"}
+    assert json.loads((tmp_path / "demo" / "metrics.json").read_text())[
+        "cases"
+    ].keys() == {"phantom_005"}
     assert PHANTOMS.test_cases > 0
     assert list(Quiet().track([1, 2], 2, "x")) == [1, 2]
 
 
-# -- transfer ----------------------------------------------------------------------------------------------------------
-def test_pretrain_then_train_from_it_with_a_frozen_encoder(run, tiny_data, tiny_options, tmp_path):
-    text = run("pretrain", tiny_data / "images", "--out", "pre", "--seed", 3, *tiny_options)
+# -- transfer --------------------------------------------------------------------------
+def test_pretrain_then_train_from_it_with_a_frozen_encoder(
+    run, tiny_data, tiny_options, tmp_path
+):
+    text = run(
+        "pretrain", tiny_data / "images", "--out", "pre", "--seed", 3, *tiny_options
+    )
     assert "R2 of hidden voxels in" in text
     assert "--network unet-tiny --pretrained pre" in text
     assert json.loads((tmp_path / "pre" / "recipe.json").read_text())["seed"] == 3
-    run("train", tiny_data, "--out", "run", "--pretrained", "pre", "--freeze-encoder", *tiny_options)
+    run(
+        "train",
+        tiny_data,
+        "--out",
+        "run",
+        "--pretrained",
+        "pre",
+        "--freeze-encoder",
+        *tiny_options,
+    )
     recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
-    assert (recipe["pretrained"], recipe["freeze_encoder"]) == (str(tmp_path / "pre"), 1)
-    assert json.loads((tmp_path / "run" / "transfer.json").read_text())["loaded"]["tensors"] > 10
-    run("train", tiny_data, "--out", "run", "--pretrained", "pre", "--freeze-encoder", "--resume", *tiny_options)
+    assert (recipe["pretrained"], recipe["freeze_encoder"]) == (
+        str(tmp_path / "pre"),
+        1,
+    )
+    assert (
+        json.loads((tmp_path / "run" / "transfer.json").read_text())["loaded"][
+            "tensors"
+        ]
+        > 10
+    )
+    run(
+        "train",
+        tiny_data,
+        "--out",
+        "run",
+        "--pretrained",
+        "pre",
+        "--freeze-encoder",
+        "--resume",
+        *tiny_options,
+    )
 
 
 def test_import_brats_then_check(run, tmp_path):
-    from trivox.datasets.brain_phantoms import BrainPhantomSettings, write_brain_phantoms
+    from trivox.datasets.phantoms.brains import (
+        BrainPhantomSettings,
+        write_brain_phantoms,
+    )
 
-    brains = BrainPhantomSettings(cases=6, test_cases=1, shape=(16, 16, 16), family="2023", missing=((5, "T2"),))
+    brains = BrainPhantomSettings(
+        cases=6, test_cases=1, shape=(16, 16, 16), family="2023", missing=((5, "T2"),)
+    )
     write_brain_phantoms(tmp_path / "source", brains)
     shutil.make_archive(tmp_path / "download", "zip", tmp_path / "source")
     text = run("import", "brats", "download.zip", "--out", "data")
@@ -288,13 +479,27 @@ def test_import_brats_then_check(run, tmp_path):
 def test_import_nnunet_then_predict(run, tiny_data, tmp_path):
     from nnunet_folder import model_folder
 
-    text = run("import", "nnunet", model_folder(tmp_path / "model", channels=1), "--out", "b", "--trust")
+    text = run(
+        "import",
+        "nnunet",
+        model_folder(tmp_path / "model", channels=1),
+        "--out",
+        "b",
+        "--trust",
+    )
     assert "model: b (nnunet-plain; labels organ, lesion)" in text
     assert "note: nnU-Net's postprocessing.pkl is not imported" in text
-    assert "1 of 1" in run("predict", "b", tiny_data / "images" / "phantom_001.nii.gz", "--out", "p", "--no-tta")
+    assert "1 of 1" in run(
+        "predict",
+        "b",
+        tiny_data / "images" / "phantom_001.nii.gz",
+        "--out",
+        "p",
+        "--no-tta",
+    )
 
 
-# -- wrong usage -------------------------------------------------------------------------------------------------------
+# -- wrong usage -----------------------------------------------------------------------
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -317,7 +522,9 @@ def test_wrong_usage_exits_with_2(run, arguments):
 def test_debug_shows_the_traceback(monkeypatch, tmp_path):
     from trivox.errors import TrivoxError
 
-    monkeypatch.setattr(sys, "argv", ["trivox", "check", str(tmp_path / "none"), "--debug"])
+    monkeypatch.setattr(
+        sys, "argv", ["trivox", "check", str(tmp_path / "none"), "--debug"]
+    )
     with pytest.raises(TrivoxError):
         main()
     assert os.sep in str(tmp_path)
@@ -343,4 +550,6 @@ def test_without_a_preset_the_machine_decides(run, tiny_data, tmp_path):
         "--preset",
         "production" if torch.cuda.is_available() else "quick_test",
     )
-    assert (tmp_path / "by-machine.json").read_text() == (tmp_path / "chosen.json").read_text()
+    assert (tmp_path / "by-machine.json").read_text() == (
+        tmp_path / "chosen.json"
+    ).read_text()

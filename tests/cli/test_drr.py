@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from trivox.cli import main
-from trivox.datasets import load_dataset
-from trivox.datasets.thorax_phantoms import ThoraxSettings, write_thoraxes
-from trivox.datasets.xray_folders import read_exam
-from trivox.volumes import Volume, affine_from_spacing, write_volume
+from trivox.datasets.exams import read_exam
+from trivox.datasets.layouts.choice import load_dataset
+from trivox.datasets.phantoms.thoraxes import ThoraxSettings, write_thoraxes
+from trivox.volumes.formats import write_volume
+from trivox.volumes.volume import Volume, affine_from_spacing
 
 
 @pytest.fixture
@@ -30,21 +31,50 @@ def trivox(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
-    return write_thoraxes(tmp_path_factory.mktemp("drr") / "data", ThoraxSettings(cases=2, size=16))
+    return write_thoraxes(
+        tmp_path_factory.mktemp("drr") / "data", ThoraxSettings(cases=2, size=16)
+    )
 
 
 def test_cts_become_a_dataset_that_the_check_takes(trivox, phantoms, tmp_path):
     code, text = trivox(
-        "drr", phantoms / "patients/thorax_0000/ct.nii.gz", "--views=-30,60,90", "--secondary", "0,5,-5", "--detector", 12,
-        "--sod", 700, "--sdd", 1100, "--pixel", 60, "--noise", 1e5, "--isocentre", 1, 2, 3, "--format", "nifti",
-        "--out", "x",
-    )  # fmt: skip
+        "drr",
+        phantoms / "patients/thorax_0000/ct.nii.gz",
+        "--views=-30,60,90",
+        "--secondary",
+        "0,5,-5",
+        "--detector",
+        12,
+        "--sod",
+        700,
+        "--sdd",
+        1100,
+        "--pixel",
+        60,
+        "--noise",
+        1e5,
+        "--isocentre",
+        1,
+        2,
+        3,
+        "--format",
+        "nifti",
+        "--out",
+        "x",
+    )
     assert code == 0, text
     assert "1 exams of 3 views in x" in text
     case = load_dataset(tmp_path / "x").cases[0]
     geometry = read_exam(case).xrays.geometry
-    assert (geometry.primary.tolist(), geometry.secondary.tolist()) == ([-30, 60, 90], [0, 5, -5])
-    assert (geometry.sod[0], geometry.sdd[0], geometry.pixel_mm[0].tolist()) == (700, 1100, [60, 60])
+    assert (geometry.primary.tolist(), geometry.secondary.tolist()) == (
+        [-30, 60, 90],
+        [0, 5, -5],
+    )
+    assert (geometry.sod[0], geometry.sdd[0], geometry.pixel_mm[0].tolist()) == (
+        700,
+        1100,
+        [60, 60],
+    )
     assert read_exam(case).isocentre == (1, 2, 3)
     assert case.images[0].name == "views.nii.gz"
     assert trivox("check", phantoms)[0] == 0
@@ -62,7 +92,9 @@ def test_cts_become_a_dataset_that_the_check_takes(trivox, phantoms, tmp_path):
         (["--noise", "0.1"], 1, "photons"),
     ],
 )
-def test_wrong_options_are_told_in_one_line_and_write_nothing(trivox, phantoms, tmp_path, options, code, message):
+def test_wrong_options_are_told_in_one_line_and_write_nothing(
+    trivox, phantoms, tmp_path, options, code, message
+):
     found, text = trivox("drr", phantoms, "--out", "x", *options)
     assert (found, message in " ".join(text.split())) == (code, True), text
     assert code == 2 or text.count("\n") == 1
@@ -72,7 +104,16 @@ def test_wrong_options_are_told_in_one_line_and_write_nothing(trivox, phantoms, 
 def test_what_is_no_ct_is_told_in_one_line(trivox, tmp_path):
     array = np.random.default_rng(0).standard_normal((1, 8, 8, 8))
     write_volume(tmp_path / "z.nii.gz", Volume(array, affine_from_spacing((1, 1, 1))))
-    for path, message in (("z.nii.gz", "z.nii.gz: values from"), ("absent", "absent: not found"), (".", "")):
+    for path, message in (
+        ("z.nii.gz", "z.nii.gz: values from"),
+        ("absent", "absent: not found"),
+        (".", ""),
+    ):
         code, text = trivox("drr", path, "--out", "x")
-        assert (code, text.startswith("error: "), message in text, text.count("\n")) == (1, True, True, 1), text
+        assert (
+            code,
+            text.startswith("error: "),
+            message in text,
+            text.count("\n"),
+        ) == (1, True, True, 1), text
     assert not (tmp_path / "x").exists()

@@ -1,4 +1,6 @@
-"""`trivox evaluate` with classes and with all labels together, from files to the report."""
+"""`trivox evaluate` with classes and with all labels together, from files to the
+report.
+"""
 
 import json
 import sys
@@ -8,27 +10,41 @@ import pytest
 
 from class_predictions import SUBTYPES, drawn_predictions
 from trivox.cli import main
-from trivox.inference.class_files import ClassAnswer, write_classes
-from trivox.volumes import Volume, affine_from_spacing, write_volume
+from trivox.inference.classes.files import ClassAnswer, write_classes
+from trivox.volumes.formats import write_volume
+from trivox.volumes.volume import Volume, affine_from_spacing
 
 GIVEN = drawn_predictions((9, 15, 12), classes=SUBTYPES)
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Run a command in a folder with predictions and references; returns its exit code and what it printed."""
+    """Run a command in a folder with predictions and references; returns its exit code
+    and what it printed.
+    """
     monkeypatch.chdir(tmp_path)
-    rows = [ClassAnswer(name, dict(zip(SUBTYPES, chance, strict=True)))
-            for name, chance in zip(GIVEN.names, GIVEN.probabilities.tolist(), strict=True)]  # fmt: skip
+    rows = [
+        ClassAnswer(name, dict(zip(SUBTYPES, chance, strict=True)))
+        for name, chance in zip(GIVEN.names, GIVEN.probabilities.tolist(), strict=True)
+    ]
     write_classes(tmp_path / "out" / "classes.csv", rows, classes=SUBTYPES)
-    lines = [f"{name}.nii.gz,{truth}\n" for name, truth in zip(GIVEN.names, GIVEN.truth, strict=True)]
+    lines = [
+        f"{name}.nii.gz,{truth}\n"
+        for name, truth in zip(GIVEN.names, GIVEN.truth, strict=True)
+    ]
     (tmp_path / "truth.csv").write_text("Names,Subtype\n" + "".join(lines))
     labels = np.zeros((1, 8, 9, 10), np.uint8)
     labels[:, 2:6, 2:6, 2:6] = 1
     labels[:, 3:5, 3:5, 3:5] = 2
     for name in GIVEN.names[:2]:
-        write_volume(tmp_path / "labels" / f"{name}.nii.gz", Volume(labels, affine_from_spacing((2, 1, 1))))
-        write_volume(tmp_path / "out" / f"{name}.nii.gz", Volume(labels.clip(max=1), affine_from_spacing((2, 1, 1))))
+        write_volume(
+            tmp_path / "labels" / f"{name}.nii.gz",
+            Volume(labels, affine_from_spacing((2, 1, 1))),
+        )
+        write_volume(
+            tmp_path / "out" / f"{name}.nii.gz",
+            Volume(labels.clip(max=1), affine_from_spacing((2, 1, 1))),
+        )
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["trivox", *arguments])
@@ -44,11 +60,16 @@ def run(tmp_path, monkeypatch, capsys):
 
 
 def test_from_files_to_report(run, tmp_path):
-    code, printed = run("evaluate", "out", "labels", "--classes", "truth.csv", "--whole", "pancreas")
+    code, printed = run(
+        "evaluate", "out", "labels", "--classes", "truth.csv", "--whole", "pancreas"
+    )
     assert code == 0, printed.err
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     f1 = metrics["classification"]["summary"]["macro_f1"]
-    assert f"macro-F1 {f1['value']:.3f} [{f1['ci95'][0]:.3f}, {f1['ci95'][1]:.3f}], AUC" in printed.out
+    assert (
+        f"macro-F1 {f1['value']:.3f} [{f1['ci95'][0]:.3f}, {f1['ci95'][1]:.3f}], AUC"
+        in printed.out
+    )
     assert "over 36 cases" in printed.out
     assert "pancreas 1.0000" in printed.out
     for warning in metrics["classification"]["warnings"]:
@@ -87,7 +108,9 @@ def test_classes_alone(run, tmp_path):
 
 
 def test_malformed_answers_are_one_clear_line(run, tmp_path):
-    (tmp_path / "out" / "classes.csv").write_text("case,class,probability_a,probability_b\nx,a,2,0\n")
+    (tmp_path / "out" / "classes.csv").write_text(
+        "case,class,probability_a,probability_b\nx,a,2,0\n"
+    )
     code, printed = run("evaluate", "out", "truth.csv")
     assert code == 1
     assert "classes.csv, line 2: '2' is no probability" in printed.err

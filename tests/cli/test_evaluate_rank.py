@@ -8,11 +8,16 @@ import pytest
 
 from brats_cases import ISOTROPIC, REGIONS, brats_cases
 from trivox.cli import main
-from trivox.evaluation import CONVENTIONS, choose_convention
+from trivox.evaluation.conventions.choice import CONVENTIONS, choose_convention
 from trivox.files import write_json
-from trivox.volumes import Volume, affine_from_spacing, write_volume
+from trivox.volumes.formats import write_volume
+from trivox.volumes.volume import Volume, affine_from_spacing
 
-CASES = {name: case for name, case in brats_cases().items() if name in ("perfect", "no_overlap", "small_lesions")}
+CASES = {
+    name: case
+    for name, case in brats_cases().items()
+    if name in ("perfect", "no_overlap", "small_lesions")
+}
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +27,28 @@ def folders(tmp_path_factory):
     for name, (prediction, reference, spacing) in CASES.items():
         shifted = np.roll(prediction, 2, axis=0)
         for file, array in (
-            (f"data/imagesTr/{name}_0000", reference), (f"data/labelsTr/{name}", reference),
-            (f"good/{name}", prediction), (f"shifted/{name}", shifted),
-        ):  # fmt: skip
-            write_volume(root / f"{file}.nii.gz", Volume(array[None], affine_from_spacing(spacing)))
-    labels = {"background": 0} | {name: list(values) for name, values in REGIONS.items()}
-    write_json(root / "data" / "dataset.json", {
-        "channel_names": {"0": "T1"}, "labels": labels, "regions_class_order": [2, 1, 3], "numTraining": len(CASES),
-        "file_ending": ".nii.gz",
-    })  # fmt: skip
+            (f"data/imagesTr/{name}_0000", reference),
+            (f"data/labelsTr/{name}", reference),
+            (f"good/{name}", prediction),
+            (f"shifted/{name}", shifted),
+        ):
+            write_volume(
+                root / f"{file}.nii.gz",
+                Volume(array[None], affine_from_spacing(spacing)),
+            )
+    labels = {"background": 0} | {
+        name: list(values) for name, values in REGIONS.items()
+    }
+    write_json(
+        root / "data" / "dataset.json",
+        {
+            "channel_names": {"0": "T1"},
+            "labels": labels,
+            "regions_class_order": [2, 1, 3],
+            "numTraining": len(CASES),
+            "file_ending": ".nii.gz",
+        },
+    )
     return root
 
 
@@ -54,22 +72,31 @@ def run(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", CONVENTIONS)
 def test_every_convention_from_files_to_report(run, folders, tmp_path, name):
-    code, printed = run("evaluate", folders / "good", folders / "data", "--convention", name)
+    code, printed = run(
+        "evaluate", folders / "good", folders / "data", "--convention", name
+    )
     assert code == 0, printed.err
     assert "WT" in printed.out
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["convention"]["name"] == name
     assert metrics["warnings"] == []
     for case, (prediction, reference, _) in CASES.items():
-        expected = choose_convention(name).evaluate(prediction, reference, spacing=ISOTROPIC, targets=REGIONS)
+        expected = choose_convention(name).evaluate(
+            prediction, reference, spacing=ISOTROPIC, targets=REGIONS
+        )
         assert set(metrics["cases"][case]) == set(REGIONS)
         for region in REGIONS:
             for metric in choose_convention(name).ranked:
-                assert metrics["cases"][case][region][metric] == pytest.approx(expected[region][metric], rel=1e-6)
+                assert metrics["cases"][case][region][metric] == pytest.approx(
+                    expected[region][metric], rel=1e-6
+                )
     for row in metrics["summary"].values():
         assert {"mean", "std", "median", "ci95", "n"} == set(row["dice"])
     lesion_wise = name in ("brats-lesion-wise", "brats-instance")
-    assert ("lesions_missed" in metrics["summary"]["WT"], "volume_ml" in metrics["summary"]["WT"]) == (
+    assert (
+        "lesions_missed" in metrics["summary"]["WT"],
+        "volume_ml" in metrics["summary"]["WT"],
+    ) == (
         lesion_wise,
         True,
     )
@@ -80,18 +107,40 @@ def test_every_convention_from_files_to_report(run, folders, tmp_path, name):
     assert code == 0, printed.err
     html = (tmp_path / "metrics.html").read_text()
     for heading, names in {
-        "Lesions missed": ("brats-lesion-wise", "brats-instance"), "PQ": ("brats-instance",), "Dice": tuple(CONVENTIONS),
-        "Specificity": ("brats-legacy", "brats-lesion-wise"), "ASSD (mm)": ("trivox",),
-    }.items():  # fmt: skip
+        "Lesions missed": ("brats-lesion-wise", "brats-instance"),
+        "PQ": ("brats-instance",),
+        "Dice": tuple(CONVENTIONS),
+        "Specificity": ("brats-legacy", "brats-lesion-wise"),
+        "ASSD (mm)": ("trivox",),
+    }.items():
         assert (f">{heading}</button>" in html) == (name in names)
 
 
 def test_parameters_reach_the_metrics(run, folders, tmp_path):
-    arguments = ("evaluate", folders / "good", folders / "data", "--convention", "brats-lesion-wise")
+    arguments = (
+        "evaluate",
+        folders / "good",
+        folders / "data",
+        "--convention",
+        "brats-lesion-wise",
+    )
     run(*arguments, "--out", "gli.json")
-    run(*arguments, "--set", "dilation=1", "--set", "min_lesion_mm3=2", "--out", "met.json")
-    gli, met = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("gli", "met"))
-    assert (met["convention"]["dilation"], met["convention"]["min_lesion_mm3"]) == (1, 2)
+    run(
+        *arguments,
+        "--set",
+        "dilation=1",
+        "--set",
+        "min_lesion_mm3=2",
+        "--out",
+        "met.json",
+    )
+    gli, met = (
+        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("gli", "met")
+    )
+    assert (met["convention"]["dilation"], met["convention"]["min_lesion_mm3"]) == (
+        1,
+        2,
+    )
     assert gli["cases"]["small_lesions"]["WT"]["lesions_missed"] == 0
     assert met["cases"]["small_lesions"]["WT"]["lesions_missed"] == 1
 
@@ -99,25 +148,57 @@ def test_parameters_reach_the_metrics(run, folders, tmp_path):
 def test_rank_from_files(run, folders, tmp_path):
     for model in ("good", "shifted"):
         out = tmp_path / model / "metrics.json"
-        run("evaluate", folders / model, folders / "data", "--convention", "brats-legacy", "--out", out)
-    code, printed = run("rank", "shifted/metrics.json", "good/metrics.json", "--out", "ranking.json")
+        run(
+            "evaluate",
+            folders / model,
+            folders / "data",
+            "--convention",
+            "brats-legacy",
+            "--out",
+            out,
+        )
+    code, printed = run(
+        "rank", "shifted/metrics.json", "good/metrics.json", "--out", "ranking.json"
+    )
     assert code == 0, printed.err
     assert printed.out.index("1  good") < printed.out.index("2  shifted")
     ranking = json.loads((tmp_path / "ranking.json").read_text())
     assert list(ranking["models"]) == ["good", "shifted"]
-    code, printed = run("rank", "shifted/metrics.json", "good/metrics.json", "--names", "B,A", "--metric", "hd95_mm")
+    code, printed = run(
+        "rank",
+        "shifted/metrics.json",
+        "good/metrics.json",
+        "--names",
+        "B,A",
+        "--metric",
+        "hd95_mm",
+    )
     assert "hd95_mm)" in printed.out
     assert "B" in json.loads((tmp_path / "ranking.json").read_text())["models"]
 
 
-@pytest.mark.parametrize(("arguments", "told"), [
-    (["--convention", "brats"], "choose one of trivox, brats-legacy"),
-    (["--convention", "brats-legacy", "--set", "dilation=1"], "no parameter 'dilation'"),
-    (["--convention", "brats-legacy", "--tolerance-mm", "1"], "no parameter 'tolerance_mm'"),
-    (["--convention", "brats-lesion-wise", "--set", "dilation"], "write it as key=value"),
-    (["--tolerance-mm", "-1"], "tolerance_mm"),
-])  # fmt: skip
-def test_wrong_options_of_evaluate_are_one_line(run, folders, tmp_path, arguments, told):
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--convention", "brats"], "choose one of trivox, brats-legacy"),
+        (
+            ["--convention", "brats-legacy", "--set", "dilation=1"],
+            "no parameter 'dilation'",
+        ),
+        (
+            ["--convention", "brats-legacy", "--tolerance-mm", "1"],
+            "no parameter 'tolerance_mm'",
+        ),
+        (
+            ["--convention", "brats-lesion-wise", "--set", "dilation"],
+            "write it as key=value",
+        ),
+        (["--tolerance-mm", "-1"], "tolerance_mm"),
+    ],
+)
+def test_wrong_options_of_evaluate_are_one_line(
+    run, folders, tmp_path, arguments, told
+):
     code, printed = run("evaluate", folders / "good", folders / "data", *arguments)
     assert (code, printed.err.count("\n")) == (1, 1)
     assert told in printed.err
@@ -126,14 +207,24 @@ def test_wrong_options_of_evaluate_are_one_line(run, folders, tmp_path, argument
 
 def test_wrong_files_for_rank_are_one_line(run, folders, tmp_path):
     run("evaluate", folders / "good", folders / "data", "--out", "a.json")
-    run("evaluate", folders / "good", folders / "data", "--convention", "brats-legacy", "--out", "b.json")
+    run(
+        "evaluate",
+        folders / "good",
+        folders / "data",
+        "--convention",
+        "brats-legacy",
+        "--out",
+        "b.json",
+    )
     (tmp_path / "c.json").write_text("{}")
     for files, told in (
-        (["a.json"], "at least two"), (["a.json", "b.json"], "different conventions"),
+        (["a.json"], "at least two"),
+        (["a.json", "b.json"], "different conventions"),
         (["a.json", "c.json"], "is no metrics"),
-        (["a.json", "a.json"], "several models are named a"), (["a.json", "gone.json"], "file not found"),
+        (["a.json", "a.json"], "several models are named a"),
+        (["a.json", "gone.json"], "file not found"),
         (["a.json", "a.json", "--names", "x"], "need 2 names"),
-    ):  # fmt: skip
+    ):
         code, printed = run("rank", *files, "--out", "ranking.json")
         assert (code, printed.err.count("\n")) == (1, 1), printed.err
         assert told in printed.err

@@ -8,11 +8,12 @@ import pytest
 
 from thoraxes import exam_of_chest
 from trivox.cli import main
-from trivox.datasets.xray_folders import write_exam
-from trivox.evaluation.reconstruction import NOTICE
-from trivox.projection import Grid
+from trivox.datasets.exams import write_exam
+from trivox.evaluation.metrics.volumes import NOTICE
+from trivox.projection.geometry import Grid
 from trivox.projection.grids import placed
-from trivox.volumes import Volume, affine_from_spacing, write_volume
+from trivox.volumes.formats import write_volume
+from trivox.volumes.volume import Volume, affine_from_spacing
 
 FINE = Grid((32, 32, 32), (10.0, 10.0, 10.0))
 COARSE = FINE.resized((16, 16, 16))
@@ -27,13 +28,22 @@ def folders(tmp_path_factory):
         hounsfield, exam = exam_of_chest(FINE, seed=index, isocentre=isocentre)
         volume = placed(hounsfield.round().astype(np.int16), FINE, isocentre=isocentre)
         write_exam(
-            root / "exams" / "patients" / name, exam.xrays.images[0].numpy(), exam.xrays.geometry, isocentre=isocentre,
+            root / "exams" / "patients" / name,
+            exam.xrays.images[0].numpy(),
+            exam.xrays.geometry,
+            isocentre=isocentre,
             volume=volume,
-        )  # fmt: skip
+        )
         write_volume(root / "cts" / f"{name}.nii.gz", volume)
-        blocks = hounsfield.reshape(16, 2, 16, 2, 16, 2).mean((1, 3, 5)) + 50 * (index + 1)
-        write_volume(root / "out" / f"{name}.nii.gz", placed(blocks, COARSE, isocentre=isocentre))
-    write_volume(root / "out" / "carl.nii.gz", placed(blocks, COARSE, isocentre=isocentre))
+        blocks = hounsfield.reshape(16, 2, 16, 2, 16, 2).mean((1, 3, 5)) + 50 * (
+            index + 1
+        )
+        write_volume(
+            root / "out" / f"{name}.nii.gz", placed(blocks, COARSE, isocentre=isocentre)
+        )
+    write_volume(
+        root / "out" / "carl.nii.gz", placed(blocks, COARSE, isocentre=isocentre)
+    )
     return root
 
 
@@ -66,7 +76,9 @@ def test_from_exams_to_report(run, folders):
     assert all(row["psnr_ceiling_db"] < 60 for row in rows)
     assert "prediction without a reference CT, not measured: carl" in printed.out
     assert "2 of 2 references were brought to the grid of the prediction" in printed.out
-    assert f"PSNR {metrics['summary']['volume']['psnr_db']['mean']:.2f} dB" in printed.out
+    assert (
+        f"PSNR {metrics['summary']['volume']['psnr_db']['mean']:.2f} dB" in printed.out
+    )
     code, printed = run("report", "m.json")
     assert code == 0, printed.err
     page = (folders / "m.html").read_text()
@@ -77,19 +89,34 @@ def test_from_exams_to_report(run, folders):
 def test_a_folder_of_cts_gives_the_same_without_x_rays(run, folders):
     assert run("evaluate", "out", "exams", "--out", "a.json")[0] == 0
     assert run("evaluate", "out", "cts", "--out", "b.json")[0] == 0
-    exams, cts = (json.loads((folders / file).read_text()) for file in ("a.json", "b.json"))
+    exams, cts = (
+        json.loads((folders / file).read_text()) for file in ("a.json", "b.json")
+    )
     for name, case in cts["cases"].items():
-        assert case["volume"] == {**exams["cases"][name]["volume"], "projection_rmse": None}
+        assert case["volume"] == {
+            **exams["cases"][name]["volume"],
+            "projection_rmse": None,
+        }
 
 
 def test_one_file_against_another_whatever_they_are_called(run, folders):
-    assert run("evaluate", "out/anna.nii.gz", "cts/bert.nii.gz", "--out", "c.json")[0] == 0
+    assert (
+        run("evaluate", "out/anna.nii.gz", "cts/bert.nii.gz", "--out", "c.json")[0] == 0
+    )
     assert list(json.loads((folders / "c.json").read_text())["cases"]) == ["anna"]
 
 
 def test_the_window_is_a_setting(run, folders):
-    assert run("evaluate", "out", "cts", "--out", "d.json", "--set", "window=[-1000,1024]")[0] == 0
-    assert "R = 2024 HU" in json.loads((folders / "d.json").read_text())["convention"]["psnr_db"]
+    assert (
+        run(
+            "evaluate", "out", "cts", "--out", "d.json", "--set", "window=[-1000,1024]"
+        )[0]
+        == 0
+    )
+    assert (
+        "R = 2024 HU"
+        in json.loads((folders / "d.json").read_text())["convention"]["psnr_db"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,11 +129,16 @@ def test_the_window_is_a_setting(run, folders):
 )
 def test_settings_of_label_maps_are_refused(run, arguments, code, message):
     found, printed = run("evaluate", "out", "cts", *arguments)
-    assert (found, message in " ".join(printed.err.split())) == (code, True), printed.err
+    assert (found, message in " ".join(printed.err.split())) == (code, True), (
+        printed.err
+    )
 
 
 def test_cases_of_other_names_are_an_error_in_one_line(run, folders):
-    write_volume(folders / "other" / "dora.nii.gz", Volume(np.zeros((1, 4, 4, 4), np.int16), np.eye(4)))
+    write_volume(
+        folders / "other" / "dora.nii.gz",
+        Volume(np.zeros((1, 4, 4, 4), np.int16), np.eye(4)),
+    )
     code, printed = run("evaluate", "other", "cts")
     assert code == 1
     assert "no case name is in both (dora and anna, bert)" in printed.err
@@ -117,7 +149,10 @@ def test_label_maps_are_still_label_maps(run, folders):
     labels = np.zeros((1, 8, 8, 8), np.int16)
     labels[:, 2:5, 2:5, 2:5] = 1
     for folder in ("maps", "truth"):
-        write_volume(folders / folder / "a.nii.gz", Volume(labels, affine_from_spacing((1, 1, 1))))
+        write_volume(
+            folders / folder / "a.nii.gz",
+            Volume(labels, affine_from_spacing((1, 1, 1))),
+        )
     code, printed = run("evaluate", "maps", "truth", "--out", "e.json")
     assert code == 0, printed.err
     assert "Dice" in printed.out

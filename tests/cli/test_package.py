@@ -1,4 +1,6 @@
-"""`trivox package` on the command line: options reach the container, wrong ones are said in one line."""
+"""`trivox package` on the command line: options reach the container, wrong ones are
+said in one line.
+"""
 
 import json
 import shutil
@@ -30,11 +32,26 @@ def package(tiny_run, tmp_path):
 
 
 def test_options_reach_the_contract(package, tmp_path):
-    text = package("--target", "grand-challenge", "--input-slug", "ct-image=contrast_0", "--output-slug", "organs",
-                   "--mounted-weights", "--missing-channels", "zeros")  # fmt: skip
+    text = package(
+        "--target",
+        "grand-challenge",
+        "--input-slug",
+        "ct-image=contrast_0",
+        "--output-slug",
+        "organs",
+        "--mounted-weights",
+        "--missing-channels",
+        "zeros",
+    )
     contract = json.loads((tmp_path / "out" / "contract.json").read_text())
-    assert (contract["input_slugs"], contract["output_slug"]) == ({"ct-image": "contrast_0"}, "organs")
-    assert (contract["mounted_weights"], contract["missing_channels"]) == (True, "zeros")
+    assert (contract["input_slugs"], contract["output_slug"]) == (
+        {"ct-image": "contrast_0"},
+        "organs",
+    )
+    assert (contract["mounted_weights"], contract["missing_channels"]) == (
+        True,
+        "zeros",
+    )
     assert contract["values"] == [0, 7, 200]
     assert f"python {tmp_path / 'out' / 'smoke_test.py'}" in text
 
@@ -56,4 +73,11 @@ def test_wrong_options_are_wrong_usage(package, tmp_path, options):
 
 def test_channels_that_the_model_does_not_read_are_named(package):
     with pytest.raises(RecipeError, match="the model reads contrast_0"):
-        package("--target", "grand-challenge", "--input-slug", "ct-image=CT", "--output-slug", "organs")
+        package(
+            "--target",
+            "grand-challenge",
+            "--input-slug",
+            "ct-image=CT",
+            "--output-slug",
+            "organs",
+        )

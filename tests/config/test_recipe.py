@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from trivox.config import NAMED_RECIPES, PRESETS, Recipe, make_recipe, parse_settings, read_recipe
+from trivox.config.presets import NAMED_RECIPES, PRESETS
+from trivox.config.recipe import Recipe, make_recipe, parse_settings, read_recipe
 from trivox.errors import RecipeError
 
 
@@ -16,8 +17,17 @@ def test_every_preset_is_a_valid_recipe_that_knows_its_name(preset):
 
 def test_the_production_preset_is_nnunets_recipe():
     recipe = make_recipe()
-    assert (recipe.optimizer, recipe.learning_rate, recipe.momentum, recipe.weight_decay) == ("sgd", 1e-2, 0.99, 3e-5)
-    assert (recipe.epochs, recipe.iterations_per_epoch, recipe.gradient_clip) == (1000, 250, 12.0)
+    assert (
+        recipe.optimizer,
+        recipe.learning_rate,
+        recipe.momentum,
+        recipe.weight_decay,
+    ) == ("sgd", 1e-2, 0.99, 3e-5)
+    assert (recipe.epochs, recipe.iterations_per_epoch, recipe.gradient_clip) == (
+        1000,
+        250,
+        12.0,
+    )
     assert (recipe.schedule, recipe.foreground_fraction) == ("poly", 0.33)
 
 
@@ -64,8 +74,17 @@ def test_an_unknown_preset_lists_the_known_ones():
 
 
 def test_settings_are_json_where_they_parse_and_text_otherwise():
-    parsed = parse_settings(["a.b=1", "a.c=x y", "d=[1, 2]", "e=true", "f=0.5", "g=a=b", "h=null"])
-    assert parsed == {"a": {"b": 1, "c": "x y"}, "d": [1, 2], "e": True, "f": 0.5, "g": "a=b", "h": None}
+    parsed = parse_settings(
+        ["a.b=1", "a.c=x y", "d=[1, 2]", "e=true", "f=0.5", "g=a=b", "h=null"]
+    )
+    assert parsed == {
+        "a": {"b": 1, "c": "x y"},
+        "d": [1, 2],
+        "e": True,
+        "f": 0.5,
+        "g": "a=b",
+        "h": None,
+    }
 
 
 def test_a_later_setting_wins():
@@ -79,10 +98,16 @@ def test_a_setting_without_key_or_value_is_refused(text):
 
 
 def test_code_in_a_setting_stays_text():
-    assert parse_settings(["a=__import__('os').getcwd()"]) == {"a": "__import__('os').getcwd()"}
+    assert parse_settings(["a=__import__('os').getcwd()"]) == {
+        "a": "__import__('os').getcwd()"
+    }
 
 
-NUMBERS = [name for name, field in Recipe.model_fields.items() if field.annotation in (int, float)]
+NUMBERS = [
+    name
+    for name, field in Recipe.model_fields.items()
+    if field.annotation in (int, float)
+]
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -100,26 +125,48 @@ def test_transformers_are_trained_with_adamw_and_gentle_steps_in_every_preset(pr
 
 
 def test_what_is_given_outweighs_what_the_network_asks_for():
-    assert make_recipe("production", {"network": "hybrid-lite", "optimizer": "sgd"}).optimizer == "sgd"
+    assert (
+        make_recipe(
+            "production", {"network": "hybrid-lite", "optimizer": "sgd"}
+        ).optimizer
+        == "sgd"
+    )
     assert make_recipe("production", {"network": "resenc-m"}).optimizer == "sgd"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_brats_recipe_is_on_top_of_every_preset(preset):
     recipe, plain = make_recipe(preset, named="brats"), make_recipe(preset)
-    assert (recipe.mask_channel, recipe.masked_normalisation, recipe.batch_dice) == (True, True, True)
+    assert (recipe.mask_channel, recipe.masked_normalisation, recipe.batch_dice) == (
+        True,
+        True,
+        True,
+    )
     assert recipe.preset == preset
     assert not plain.mask_channel
     if preset in ("quick_test", "large"):
-        assert (recipe.network, recipe.learning_rate) == (plain.network, plain.learning_rate)
+        assert (recipe.network, recipe.learning_rate) == (
+            plain.network,
+            plain.learning_rate,
+        )
 
 
 def test_the_brats_recipe_in_production_is_nvidias_unless_said_otherwise():
     recipe = make_recipe("production", named="brats")
-    assert (recipe.network, recipe.learning_rate, recipe.optimizer, recipe.schedule) == (
-        "nvidia-unet", 3e-4, "adamw", "cosine",
-    )  # fmt: skip
-    other = make_recipe("production", {"network": "resenc-m", "mask_channel": False}, named="brats")
+    assert (
+        recipe.network,
+        recipe.learning_rate,
+        recipe.optimizer,
+        recipe.schedule,
+    ) == (
+        "nvidia-unet",
+        3e-4,
+        "adamw",
+        "cosine",
+    )
+    other = make_recipe(
+        "production", {"network": "resenc-m", "mask_channel": False}, named="brats"
+    )
     assert (other.network, other.mask_channel) == ("resenc-m", False)
 
 

@@ -5,11 +5,17 @@ import json
 import pytest
 
 from class_trees import write_image, write_mask
-from trivox.datasets import load_dataset, make_splits
+from trivox.datasets.layouts.choice import load_dataset
+from trivox.datasets.splits import make_splits
 from trivox.errors import DataError
 from trivox.files import read_json, write_json
 
-CASES = {"a": ("x", "train"), "b": ("y", "validation"), "c": (None, "train"), "d": ("x", "test")}
+CASES = {
+    "a": ("x", "train"),
+    "b": ("y", "validation"),
+    "c": (None, "train"),
+    "d": ("x", "test"),
+}
 
 
 def told(dataset):
@@ -34,7 +40,9 @@ def manifest(tmp_path):
             }
             for name, (class_name, split) in CASES.items()
         ]
-        write_json(tmp_path / "manifest.json", {"channels": ["CT"], "cases": cases, **changes})
+        write_json(
+            tmp_path / "manifest.json", {"channels": ["CT"], "cases": cases, **changes}
+        )
         return tmp_path
 
     return write
@@ -45,7 +53,9 @@ def test_json_and_csv_manifests_say_the_same(manifest, tmp_path):
     assert told(dataset) == CASES
     assert dataset.classes == ("x", "y")
     rows = [f"{n},{n}.nii.gz,{n}_m.nii.gz,{c or ''},{s}" for n, (c, s) in CASES.items()]
-    (tmp_path / "cases.csv").write_text("case,image,label,class,split\n" + "\n".join(rows))
+    (tmp_path / "cases.csv").write_text(
+        "case,image,label,class,split\n" + "\n".join(rows)
+    )
     write_json(tmp_path / "cases.json", {"classes": ["y", "x"]})
     listed = load_dataset(tmp_path / "cases.csv")
     assert told(listed) == CASES
@@ -54,18 +64,27 @@ def test_json_and_csv_manifests_say_the_same(manifest, tmp_path):
 
 def test_declared_classes_keep_their_order_and_may_be_numbers(manifest):
     assert load_dataset(manifest(classes=["y", "z", "x"])).classes == ("y", "z", "x")
-    cases = [{"case": n, "images": [f"{n}.nii.gz"], "class": k} for n, k in (("a", 1), ("b", 0))]
+    cases = [
+        {"case": n, "images": [f"{n}.nii.gz"], "class": k}
+        for n, k in (("a", 1), ("b", 0))
+    ]
     numbers = load_dataset(manifest(classes=[1, 0], cases=cases))
     assert numbers.classes == ("1", "0")
     assert [case.class_name for case in numbers.cases] == ["1", "0"]
 
 
-@pytest.mark.parametrize(("changes", "complaint"), [
-    ({"classes": ["x"]}, "case 'b' is 'y', 'classes' lists"),
-    ({"classes": ["x", "y", "x"]}, "'classes' lists"),
-    ({"cases": [{"case": "a", "images": ["a.nii.gz"], "class": ["x"]}]}, r"cases\.0\.class"),
-    ({"cases": [{"case": "a", "images": ["a.nii.gz"], "klass": "x"}]}, "klass"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"classes": ["x"]}, "case 'b' is 'y', 'classes' lists"),
+        ({"classes": ["x", "y", "x"]}, "'classes' lists"),
+        (
+            {"cases": [{"case": "a", "images": ["a.nii.gz"], "class": ["x"]}]},
+            r"cases\.0\.class",
+        ),
+        ({"cases": [{"case": "a", "images": ["a.nii.gz"], "klass": "x"}]}, "klass"),
+    ],
+)
 def test_manifests_that_contradict_themselves(manifest, changes, complaint):
     with pytest.raises(DataError, match=complaint) as caught:
         load_dataset(manifest(**changes))
@@ -79,7 +98,10 @@ def test_a_case_with_a_class_but_no_mask_is_learnt_from(manifest, tmp_path):
         if case["case"] in "ac":
             del case["label"]
     write_json(folder / "manifest.json", content)
-    assert [case.name for case in load_dataset(folder).training_cases] == ["a", "b"]  # c has neither
+    assert [case.name for case in load_dataset(folder).training_cases] == [
+        "a",
+        "b",
+    ]  # c has neither
 
 
 # --- nnU-Net raw
@@ -90,10 +112,15 @@ def raw(tmp_path):
             part = "Ts" if split == "test" else "Tr"
             write_image(tmp_path / f"images{part}" / f"{name}_0000.nii.gz")
             write_mask(tmp_path / f"labels{part}" / f"{name}.nii.gz")
-        write_json(tmp_path / "dataset.json", {
-            "channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1, "lesion": 2}, "file_ending": ".nii.gz",
-            **({"trivox": trivox} if trivox else {}),
-        })  # fmt: skip
+        write_json(
+            tmp_path / "dataset.json",
+            {
+                "channel_names": {"0": "CT"},
+                "labels": {"background": 0, "organ": 1, "lesion": 2},
+                "file_ending": ".nii.gz",
+                **({"trivox": trivox} if trivox else {}),
+            },
+        )
         if table is not None:
             (tmp_path / "classification_labels.csv").write_text(table)
         if splits is not None:
@@ -108,17 +135,28 @@ BLOCK = {"classes": {"a": "x", "b": "y", "d": "x"}}
 TABLE = "identifier,subtype\na,x\nb,y\nc,\nd,x\n"
 
 
-@pytest.mark.parametrize(("block", "table"), [(BLOCK, None), (None, TABLE), (BLOCK, TABLE),
-                                              ({"classes": {"a": "x"}}, "case,class\nb,y\nd,x\n")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("block", "table"),
+    [
+        (BLOCK, None),
+        (None, TABLE),
+        (BLOCK, TABLE),
+        ({"classes": {"a": "x"}}, "case,class\nb,y\nd,x\n"),
+    ],
+)
 def test_nnunet_classes_from_either_place(raw, block, table):
     dataset = load_dataset(raw(block, table, [FOLD]))
     assert told(dataset) == CASES
     assert dataset.classes == ("x", "y")
-    assert [split.validation for split in make_splits(dataset.training_cases)] == [("b",)]
+    assert [split.validation for split in make_splits(dataset.training_cases)] == [
+        ("b",)
+    ]
 
 
 def test_nnunet_places_that_contradict_each_other(raw):
-    with pytest.raises(DataError, match=r"classification_labels\.csv: b is x, in dataset\.json it is y"):
+    with pytest.raises(
+        DataError, match=r"classification_labels\.csv: b is x, in dataset\.json it is y"
+    ):
         load_dataset(raw(BLOCK, "case,class\nb,x\n"))
 
 
@@ -131,16 +169,21 @@ def test_several_folds_of_nnunet_declare_nothing(raw):
 def test_the_split_of_a_case_without_mask_is_told_by_trivox(raw, tmp_path):
     folder = raw({**BLOCK, "splits": {"d": "train"}})
     (folder / "labelsTs" / "d.nii.gz").unlink()
-    assert {case.name: case.split for case in load_dataset(folder).training_cases}["d"] == "train"
+    assert {case.name: case.split for case in load_dataset(folder).training_cases}[
+        "d"
+    ] == "train"
 
 
-@pytest.mark.parametrize(("splits", "complaint"), [
-    ({"train": []}, "must list folds"),
-    ([{"train": ["a"]}], "must list folds"),
-    ([{"train": ["a", "b"], "val": ["b"]}], "'b' is in train and val"),
-    ([{"train": ["a"], "val": ["ghost"]}], "'ghost' is no case"),
-    ([{"train": ["a"], "val": ["d"]}], "'d' is no case of imagesTr"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("splits", "complaint"),
+    [
+        ({"train": []}, "must list folds"),
+        ([{"train": ["a"]}], "must list folds"),
+        ([{"train": ["a", "b"], "val": ["b"]}], "'b' is in train and val"),
+        ([{"train": ["a"], "val": ["ghost"]}], "'ghost' is no case"),
+        ([{"train": ["a"], "val": ["d"]}], "'d' is no case of imagesTr"),
+    ],
+)
 def test_splits_of_nnunet_that_cannot_be_meant(raw, splits, complaint):
     with pytest.raises(DataError, match=complaint) as caught:
         load_dataset(raw(splits=splits))

@@ -3,8 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from trivox.datasets import Case, Dataset, LabelScheme, load_dataset, with_classes
-from trivox.datasets.class_tables import class_of, class_order, read_class_table
+from trivox.datasets.class_tables import (
+    class_of,
+    class_order,
+    read_class_table,
+    with_classes,
+)
+from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.labels import LabelScheme
+from trivox.datasets.layouts.choice import load_dataset
 from trivox.errors import DataError, FormatError
 
 NAMES = ("quiz_036", "quiz_037", "quiz_038", "quiz_039")
@@ -12,11 +19,22 @@ NAMES = ("quiz_036", "quiz_037", "quiz_038", "quiz_039")
 
 def dataset_of(names=NAMES, patients=None, **fields):
     cases = tuple(
-        Case(name=name, images=(Path(f"/d/{name}_0000.nii.gz"),), patient=(patients or {}).get(name, ""))
+        Case(
+            name=name,
+            images=(Path(f"/d/{name}_0000.nii.gz"),),
+            patient=(patients or {}).get(name, ""),
+        )
         for name in names
     )
-    return Dataset(name="d", root=Path("/d"), layout="x", channels=("CT",), labels=LabelScheme(labels={"a": 1}),
-                   cases=cases, **fields)  # fmt: skip
+    return Dataset(
+        name="d",
+        root=Path("/d"),
+        layout="x",
+        channels=("CT",),
+        labels=LabelScheme(labels={"a": 1}),
+        cases=cases,
+        **fields,
+    )
 
 
 @pytest.fixture
@@ -35,16 +53,19 @@ def classes_of(dataset):
 EXPECTED = dict(zip(NAMES, ("1", "0", None, "10"), strict=True))
 
 
-@pytest.mark.parametrize("text", [
-    "case,class\nquiz_036,1\nquiz_037,0\nquiz_039,10\n",
-    "case;class\nquiz_036;1\nquiz_037;0\nquiz_038;\nquiz_039;10\n",
-    "Names,Subtype\nquiz_036.nii.gz,1\nquiz_037.nii.gz,0\nquiz_038.nii.gz,NaN\nquiz_039.nii.gz,10\n",
-    "label,case\n1.0,quiz_036\n0.0,quiz_037\nNA,quiz_038\n10.0,quiz_039\n",
-    ",path,age,Grade\n0,d/quiz_036_0000.nii.gz,50,1\n1,d/quiz_037_0000.nii.gz,51,0\n2,d/quiz_039_0000.nii.gz,52,10\n",
-    "who,what\nquiz_036,1\nquiz_037,0\nstranger,7\nquiz_039,10\n",
-    "case,class,probability_0,flags\nquiz_036,1,0.1,\nquiz_037,0,0.9,no_lesion\nquiz_039,10,0.2\n",
-    "patient,class\nquiz_036,1\n\nquiz_037,0\nquiz_039, 10 \n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "case,class\nquiz_036,1\nquiz_037,0\nquiz_039,10\n",
+        "case;class\nquiz_036;1\nquiz_037;0\nquiz_038;\nquiz_039;10\n",
+        "Names,Subtype\nquiz_036.nii.gz,1\nquiz_037.nii.gz,0\nquiz_038.nii.gz,NaN\nquiz_039.nii.gz,10\n",
+        "label,case\n1.0,quiz_036\n0.0,quiz_037\nNA,quiz_038\n10.0,quiz_039\n",
+        ",path,age,Grade\n0,d/quiz_036_0000.nii.gz,50,1\n1,d/quiz_037_0000.nii.gz,51,0\n2,d/quiz_039_0000.nii.gz,52,10\n",
+        "who,what\nquiz_036,1\nquiz_037,0\nstranger,7\nquiz_039,10\n",
+        "case,class,probability_0,flags\nquiz_036,1,0.1,\nquiz_037,0,0.9,no_lesion\nquiz_039,10,0.2\n",
+        "patient,class\nquiz_036,1\n\nquiz_037,0\nquiz_039, 10 \n",
+    ],
+)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_every_way_to_write_the_table_says_the_same(table, text, encoding):
     found = with_classes(dataset_of(), table(text, encoding=encoding))
@@ -53,14 +74,19 @@ def test_every_way_to_write_the_table_says_the_same(table, text, encoding):
 
 
 def test_json_says_the_same_as_csv(table):
-    found = with_classes(dataset_of(), table(json.dumps({**EXPECTED, "quiz_036": 1, "stranger": "7"}), "t.json"))
+    found = with_classes(
+        dataset_of(),
+        table(json.dumps({**EXPECTED, "quiz_036": 1, "stranger": "7"}), "t.json"),
+    )
     assert classes_of(found) == EXPECTED
     assert found.classes == ("0", "1", "10")
 
 
 def test_a_case_that_the_table_does_not_know_has_no_class(table):
     """The seed's script gave it the majority class."""
-    found = with_classes(dataset_of(), table("case,class\nquiz_036,1\nquiz_037,1\nquiz_039,0\n"))
+    found = with_classes(
+        dataset_of(), table("case,class\nquiz_036,1\nquiz_037,1\nquiz_039,0\n")
+    )
     assert classes_of(found)["quiz_038"] is None
 
 
@@ -87,22 +113,54 @@ def test_a_class_of_a_patient_is_that_of_all_his_cases(table):
 
 def test_a_blank_row_says_nothing_against_a_filled_one(table):
     for rows in ("quiz_036,\nquiz_036,1\n", "quiz_036,1\nquiz_036,\n"):
-        assert classes_of(with_classes(dataset_of(), table("case,class\n" + rows)))["quiz_036"] == "1"
+        assert (
+            classes_of(with_classes(dataset_of(), table("case,class\n" + rows)))[
+                "quiz_036"
+            ]
+            == "1"
+        )
 
 
-@pytest.mark.parametrize(("text", "kind", "complaint"), [
-    ("case,class\nquiz_036,1\nquiz_036.nii.gz,2\n", DataError, "quiz_036 is both 1 and 2; remove"),
-    ("case,class\nnobody,1\nno_one,2\n", FormatError, r"none of its 2 rows names one of the 4 cases \(such as quiz_036\)"),
-    ("case,age,weight\nquiz_036,1,2\n", FormatError, r"which of the columns \['age', 'weight'\] is the class"),
-    ("case,grade,subtype\nquiz_036,1,2\n", FormatError, r"columns \['grade', 'subtype'\]"),
-    ("case\nquiz_036\n", FormatError, r"found \['case'\]"),
-    ("", FormatError, r"found \[\]"),
-    ("quiz_036,1\nquiz_037,0\n", FormatError, "no titles"),
-    ("case,class\nquiz_036,\n", DataError, "says of none"),
-    ("case,class,class\nquiz_036,1,2\n", FormatError, "two columns are titled 'class'"),
-    ("case,class\nquiz_036,1,2\n", FormatError, "line 2: 3 cells"),
-    ("case,class\nquiz_036,HGG\nquiz_037,hgg\n", DataError, "classes HGG, hgg differ in capitals"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "kind", "complaint"),
+    [
+        (
+            "case,class\nquiz_036,1\nquiz_036.nii.gz,2\n",
+            DataError,
+            "quiz_036 is both 1 and 2; remove",
+        ),
+        (
+            "case,class\nnobody,1\nno_one,2\n",
+            FormatError,
+            r"none of its 2 rows names one of the 4 cases \(such as quiz_036\)",
+        ),
+        (
+            "case,age,weight\nquiz_036,1,2\n",
+            FormatError,
+            r"which of the columns \['age', 'weight'\] is the class",
+        ),
+        (
+            "case,grade,subtype\nquiz_036,1,2\n",
+            FormatError,
+            r"columns \['grade', 'subtype'\]",
+        ),
+        ("case\nquiz_036\n", FormatError, r"found \['case'\]"),
+        ("", FormatError, r"found \[\]"),
+        ("quiz_036,1\nquiz_037,0\n", FormatError, "no titles"),
+        ("case,class\nquiz_036,\n", DataError, "says of none"),
+        (
+            "case,class,class\nquiz_036,1,2\n",
+            FormatError,
+            "two columns are titled 'class'",
+        ),
+        ("case,class\nquiz_036,1,2\n", FormatError, "line 2: 3 cells"),
+        (
+            "case,class\nquiz_036,HGG\nquiz_037,hgg\n",
+            DataError,
+            "classes HGG, hgg differ in capitals",
+        ),
+    ],
+)
 def test_tables_that_cannot_be_used_say_why(table, text, kind, complaint):
     with pytest.raises(kind, match=complaint) as caught:
         with_classes(dataset_of(), table(text))
@@ -113,38 +171,56 @@ def test_tables_that_cannot_be_used_say_why(table, text, kind, complaint):
 def test_numbers_that_are_no_classes_are_refused(table):
     names = [f"case_{i:03d}" for i in range(60)]
     rows = "\n".join(f"{name},{i * 0.37:.2f}" for i, name in enumerate(names))
-    with pytest.raises(DataError, match=r"60 different classes .* a number, not a class"):
+    with pytest.raises(
+        DataError, match=r"60 different classes .* a number, not a class"
+    ):
         with_classes(dataset_of(names), table(f"case,class\n{rows}\n"))
 
 
 def test_files_that_are_no_tables_say_so(table, tmp_path):
     for file, complaint in (
-        (tmp_path / "none.csv", "cannot be read"), (tmp_path / "none.json", "not found"),
-        (table("[1]", "a.json"), "must map cases"), (table('{"quiz_036": ["x"]}', "b.json"), "a name or a number"),
+        (tmp_path / "none.csv", "cannot be read"),
+        (tmp_path / "none.json", "not found"),
+        (table("[1]", "a.json"), "must map cases"),
+        (table('{"quiz_036": ["x"]}', "b.json"), "a name or a number"),
         (table("case,class\nquiz_036,gr\u00fcn\n", "l.csv", "latin-1"), "UTF-8"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(FormatError, match=complaint):
             with_classes(dataset_of(), file)
 
 
-@pytest.mark.parametrize(("names", "expected"), [
-    (["subtype10", "subtype0", "subtype2"], ("subtype0", "subtype2", "subtype10")),
-    (["10", "2", "0", "-1", "1.5"], ("-1", "0", "1.5", "2", "10")),
-    (["LGG", None, "HGG", "LGG"], ("HGG", "LGG")),
-    (["b", "A", "7"], ("7", "A", "b")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["subtype10", "subtype0", "subtype2"], ("subtype0", "subtype2", "subtype10")),
+        (["10", "2", "0", "-1", "1.5"], ("-1", "0", "1.5", "2", "10")),
+        (["LGG", None, "HGG", "LGG"], ("HGG", "LGG")),
+        (["b", "A", "7"], ("7", "A", "b")),
+    ],
+)
 def test_classes_are_in_the_order_that_people_sort_them(names, expected):
     assert class_order(names, where="x") == expected
     assert class_order(reversed(names), where="x") == expected
 
 
 def test_blank_cells_name_no_class():
-    assert [class_of(cell) for cell in ("", " ", "NA", "n/a", "nan", float("nan"), None)] == [None] * 7
-    assert [class_of(cell) for cell in (0, "0", "0.0", 2.0, "None", "1.5")] == ["0", "0", "0", "2", "None", "1.5"]
+    assert [
+        class_of(cell) for cell in ("", " ", "NA", "n/a", "nan", float("nan"), None)
+    ] == [None] * 7
+    assert [class_of(cell) for cell in (0, "0", "0.0", 2.0, "None", "1.5")] == [
+        "0",
+        "0",
+        "0",
+        "2",
+        "None",
+        "1.5",
+    ]
 
 
 def test_the_grades_of_brats(data_root):
     dataset = load_dataset(data_root / "brats-cubes")
     found = with_classes(dataset, data_root / "brats-cubes" / "name_mapping.csv")
     assert found.classes == ("HGG", "LGG")
-    assert [[*classes_of(found).values()].count(name) for name in (*found.classes, None)] == [232, 50, 0]
+    assert [
+        [*classes_of(found).values()].count(name) for name in (*found.classes, None)
+    ] == [232, 50, 0]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from trivox.datasets import IGNORED, LabelScheme
+from trivox.datasets.labels import IGNORED, LabelScheme
 from trivox.errors import LabelError
 
 ODD = LabelScheme(labels={"tumour": 300, "organ": 7})
@@ -19,10 +19,14 @@ BRATS = LabelScheme(
 
 @st.composite
 def schemes(draw):
-    values = draw(st.lists(st.integers(-1000, 40000), min_size=2, max_size=8, unique=True))
+    values = draw(
+        st.lists(st.integers(-1000, 40000), min_size=2, max_size=8, unique=True)
+    )
     background, *labels = values
     ignore = draw(st.sampled_from([None, 50000, -5000]))
-    return LabelScheme(labels={f"l{v}": v for v in labels}, background=background, ignore=ignore)
+    return LabelScheme(
+        labels={f"l{v}": v for v in labels}, background=background, ignore=ignore
+    )
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -41,7 +45,9 @@ def test_decoding_undoes_encoding_for_any_values(scheme, seed):
 def test_index_0_is_background_and_the_others_ascend(scheme):
     assert scheme.values[0] == scheme.background
     assert list(scheme.values[1:]) == sorted(scheme.labels.values())
-    assert scheme.encode(np.array(scheme.values)).tolist() == list(range(len(scheme.values)))
+    assert scheme.encode(np.array(scheme.values)).tolist() == list(
+        range(len(scheme.values))
+    )
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.int32, np.int64, np.float32])
@@ -54,10 +60,14 @@ def test_labels_0_7_300_become_0_1_2_and_back_whatever_the_file_type(kind):
 @pytest.mark.parametrize(
     ("values", "kind"),
     [
-        ((1, 2), np.uint8), ((255,), np.uint8), ((7, 300), np.uint16), ((-1, 5), np.int16), ((-5, 300), np.int32),
+        ((1, 2), np.uint8),
+        ((255,), np.uint8),
+        ((7, 300), np.uint16),
+        ((-1, 5), np.int16),
+        ((-5, 300), np.int32),
         ((70000,), np.uint32),
     ],
-)  # fmt: skip
+)
 def test_decoded_labels_take_a_small_type_that_holds_them(values, kind):
     scheme = LabelScheme(labels={str(v): v for v in values})
     assert scheme.decode(np.arange(len(values) + 1)).dtype == kind
@@ -97,18 +107,28 @@ def test_regions_of_exclusive_labels_are_the_labels():
 def test_regions_are_sets_of_indices_and_each_an_output():
     assert not BRATS.exclusive
     assert BRATS.output_channels == 3
-    assert BRATS.targets == {"whole": (1, 2, 3), "tumour core": (1, 3), "enhancing": (3,)}
+    assert BRATS.targets == {
+        "whole": (1, 2, 3),
+        "tumour core": (1, 3),
+        "enhancing": (3,),
+    }
 
 
 def test_painting_the_regions_of_a_label_map_gives_it_back():
-    indices = BRATS.encode(np.random.default_rng(0).choice([0, 1, 2, 4], size=(4, 5, 6)))
+    indices = BRATS.encode(
+        np.random.default_rng(0).choice([0, 1, 2, 4], size=(4, 5, 6))
+    )
     present = BRATS.region_table()[:, indices]  # (region, z, y, x)
     np.testing.assert_array_equal(BRATS.paint_regions(present), indices)
 
 
 def test_later_regions_are_painted_over_earlier_ones():
     present = np.array([[True, True, False], [True, False, False], [True, False, True]])
-    assert BRATS.paint_regions(present).tolist() == [3, 2, 3]  # indices of the values 4, 2, 4
+    assert BRATS.paint_regions(present).tolist() == [
+        3,
+        2,
+        3,
+    ]  # indices of the values 4, 2, 4
 
 
 @pytest.mark.parametrize(
@@ -137,9 +157,11 @@ def test_a_scheme_survives_json(scheme):
 
 def nested(values, **changes):
     return LabelScheme(
-        labels={"NCR": 1, "ED": 2, "ET": values}, regions={"WT": (1, 2, values), "TC": (1, values), "ET": (values,)},
-        region_order=(2, 1, values), **{"nested": True, **changes},
-    )  # fmt: skip
+        labels={"NCR": 1, "ED": 2, "ET": values},
+        regions={"WT": (1, 2, values), "TC": (1, values), "ET": (values,)},
+        region_order=(2, 1, values),
+        **{"nested": True, **changes},
+    )
 
 
 @given(seed=st.integers(0, 999), value=st.sampled_from([3, 4]))

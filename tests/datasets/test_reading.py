@@ -1,14 +1,18 @@
-"""Reading a case: channels stacked, canonical axes, cropped, and every error names the case."""
+"""Reading a case: channels stacked, canonical axes, cropped, and every error names the
+case.
+"""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivox.datasets import Case, LabelScheme
+from trivox.datasets.dataset import Case
+from trivox.datasets.labels import LabelScheme
 from trivox.datasets.reading import crop_volume, nonzero_box, read_case, read_channels
 from trivox.errors import DataError, GeometryError, LabelError
-from trivox.volumes import Volume, affine_from_spacing, write_volume
+from trivox.volumes.formats import write_volume
+from trivox.volumes.volume import Volume, affine_from_spacing
 
 LABELS = LabelScheme(labels={"a": 7, "b": 300})
 AFFINE = affine_from_spacing((2.0, 1.0, 0.5), (10.0, -20.0, 30.0))
@@ -35,7 +39,11 @@ def write_case(folder, images, label=None, *, label_affine=AFFINE):
 
 
 def labels_like(image):
-    return np.random.default_rng(1).choice([0, 7, 300], size=image.shape[1:]).astype(np.int32)
+    return (
+        np.random.default_rng(1)
+        .choice([0, 7, 300], size=image.shape[1:])
+        .astype(np.int32)
+    )
 
 
 def test_channels_of_several_files_are_stacked_in_order(tmp_path):
@@ -87,7 +95,9 @@ def test_the_orientation_of_the_file_does_not_matter(flips):
     image = image_in_air()
     reference = crop_volume(Volume(image, AFFINE), None, where="c")
     affine, array = AFFINE.copy(), image
-    for axis, flip in enumerate(flips):  # the same voxels at the same places, stored back to front
+    for axis, flip in enumerate(
+        flips
+    ):  # the same voxels at the same places, stored back to front
         if flip < 0:
             column = 2 - axis
             affine[:3, 3] += affine[:3, column] * (image.shape[axis + 1] - 1)
@@ -103,12 +113,19 @@ def test_the_orientation_of_the_file_does_not_matter(flips):
 def test_the_box_is_the_smallest_that_holds_all_that_is_not_zero(data):
     image = np.zeros((2, 5, 6, 7))
     points = data.draw(
-        st.lists(st.tuples(*(st.integers(0, n - 1) for n in image.shape)), min_size=1, max_size=6), label="non-zero"
+        st.lists(
+            st.tuples(*(st.integers(0, n - 1) for n in image.shape)),
+            min_size=1,
+            max_size=6,
+        ),
+        label="non-zero",
     )
     for point in points:
         image[point] = -1
     voxels = np.array(points)[:, 1:]
-    assert nonzero_box(image) == tuple(zip(voxels.min(0).tolist(), (voxels.max(0) + 1).tolist(), strict=True))
+    assert nonzero_box(image) == tuple(
+        zip(voxels.min(0).tolist(), (voxels.max(0) + 1).tolist(), strict=True)
+    )
 
 
 def test_an_empty_image_is_kept_whole():

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivox.datasets import Case, Split, make_splits
+from trivox.datasets.dataset import Case
+from trivox.datasets.splits import Split, make_splits
 from trivox.errors import DataError, RecipeError
 
 patients_strategy = st.lists(st.integers(1, 4), min_size=2, max_size=12)
@@ -26,10 +27,14 @@ def test_folds_partition_the_cases_by_patient(sizes, folds, seed):
     patient = {case.name: case.patient for case in cases}
     splits = make_splits(cases, folds=folds, seed=seed)
     assert len(splits) == min(folds, len(sizes))
-    assert sorted(name for split in splits for name in split.validation) == sorted(patient)
+    assert sorted(name for split in splits for name in split.validation) == sorted(
+        patient
+    )
     for split in splits:
         assert sorted([*split.train, *split.validation]) == sorted(patient)
-        assert not {patient[name] for name in split.train} & {patient[name] for name in split.validation}
+        assert not {patient[name] for name in split.train} & {
+            patient[name] for name in split.validation
+        }
         assert split.train
         assert split.validation
     counts = [len(split.validation) for split in splits]
@@ -45,11 +50,15 @@ def test_order_of_cases_does_not_matter(sizes, random):
 
 
 def test_folds_are_those_of_nnunet():
-    """RandomState(12345).permutation(7) is 6 3 4 | 0 1 | 5 2; the first n % k folds are larger. scikit-learn agrees."""
+    """RandomState(12345).permutation(7) is 6 3 4 | 0 1 | 5 2; the first n % k folds are
+    larger. scikit-learn agrees.
+    """
     cases = make_cases([1] * 7)
     names = sorted(case.name for case in cases)
     chunks = [[3, 4, 6], [0, 1], [2, 5]]
-    assert [split.validation for split in make_splits(cases, folds=3)] == [tuple(names[i] for i in c) for c in chunks]
+    assert [split.validation for split in make_splits(cases, folds=3)] == [
+        tuple(names[i] for i in c) for c in chunks
+    ]
 
 
 def test_folds_equal_the_definition_of_kfold():
@@ -60,7 +69,9 @@ def test_folds_equal_the_definition_of_kfold():
     start = 0
     for split, size in zip(make_splits(cases), [5, 5, 5, 4, 4], strict=True):
         held_out = np.isin(np.arange(23), indices[start : start + size])
-        assert split == Split(tuple(names[~held_out].tolist()), tuple(names[held_out].tolist()))
+        assert split == Split(
+            tuple(names[~held_out].tolist()), tuple(names[held_out].tolist())
+        )
         start += size
 
 
@@ -75,14 +86,23 @@ def test_one_patient_or_one_fold_cannot_be_split():
 def classified(classes, sizes=None):
     """One patient a class name given, with as many cases as `sizes` says."""
     cases = make_cases(sizes or [1] * len(classes))
-    return [case.model_copy(update={"class_name": classes[int(case.patient[1:])]}) for case in cases]
+    return [
+        case.model_copy(update={"class_name": classes[int(case.patient[1:])]})
+        for case in cases
+    ]
 
 
-classes_strategy = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=2, max_size=40).filter(any)
+classes_strategy = st.lists(
+    st.sampled_from(["a", "b", "c", None]), min_size=2, max_size=40
+).filter(any)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(classes=classes_strategy, folds=st.integers(2, 6), random=st.randoms(use_true_random=False))
+@given(
+    classes=classes_strategy,
+    folds=st.integers(2, 6),
+    random=st.randoms(use_true_random=False),
+)
 def test_classes_are_spread_evenly_over_folds(classes, folds, random):
     cases = classified(classes)
     of = {case.name: case.class_name for case in cases}
@@ -92,31 +112,53 @@ def test_classes_are_spread_evenly_over_folds(classes, folds, random):
     sizes = [len(split.validation) for split in splits]
     assert max(sizes) - min(sizes) <= 1
     for name in set(classes):
-        counts = [sum(of[case] == name for case in split.validation) for split in splits]
+        counts = [
+            sum(of[case] == name for case in split.validation) for split in splits
+        ]
         assert max(counts) - min(counts) <= 1
         if classes.count(name) > 1:
-            assert all(any(of[case] == name for case in split.train) for split in splits)
+            assert all(
+                any(of[case] == name for case in split.train) for split in splits
+            )
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(sizes=st.lists(st.integers(1, 4), min_size=4, max_size=14), folds=st.integers(2, 5), data=st.data())
+@given(
+    sizes=st.lists(st.integers(1, 4), min_size=4, max_size=14),
+    folds=st.integers(2, 5),
+    data=st.data(),
+)
 def test_a_class_of_two_patients_is_in_every_training_set(sizes, folds, data):
-    classes = data.draw(st.lists(st.sampled_from("ab"), min_size=len(sizes), max_size=len(sizes)))
+    classes = data.draw(
+        st.lists(st.sampled_from("ab"), min_size=len(sizes), max_size=len(sizes))
+    )
     cases = classified(classes, sizes)
-    of, patient = ({case.name: getattr(case, key) for case in cases} for key in ("class_name", "patient"))
+    of, patient = (
+        {case.name: getattr(case, key) for case in cases}
+        for key in ("class_name", "patient")
+    )
     for split in make_splits(cases, folds=folds):
         assert split.validation
-        assert not {patient[name] for name in split.train} & {patient[name] for name in split.validation}
+        assert not {patient[name] for name in split.train} & {
+            patient[name] for name in split.validation
+        }
         for name in set(classes):
-            assert classes.count(name) == 1 or name in {of[case] for case in split.train}
+            assert classes.count(name) == 1 or name in {
+                of[case] for case in split.train
+            }
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_patient_of_several_classes_counts_with_the_rarest(seed):
-    """Eight common patients, and two whose second case is the only kind of its class: they may not share a fold."""
+    """Eight common patients, and two whose second case is the only kind of its class:
+    they may not share a fold.
+    """
     cases = classified(["common"] * 10, [2] * 10)
     rare = {"case_04_1", "case_09_1"}
-    cases = [case.model_copy(update={"class_name": "rare"}) if case.name in rare else case for case in cases]
+    cases = [
+        case.model_copy(update={"class_name": "rare"}) if case.name in rare else case
+        for case in cases
+    ]
     for split in make_splits(cases, folds=2, seed=seed):
         assert len(rare & set(split.validation)) == 1
 
@@ -124,21 +166,30 @@ def test_a_patient_of_several_classes_counts_with_the_rarest(seed):
 def test_folds_without_classes_stay_as_they_were():
     cases = make_cases([1] * 7)
     assert make_splits(cases) != make_splits(classified([*"aabbabb"]))
-    assert make_splits(cases, folds=3)[0].validation == ("case_03_0", "case_04_0", "case_06_0")
+    assert make_splits(cases, folds=3)[0].validation == (
+        "case_03_0",
+        "case_04_0",
+        "case_06_0",
+    )
 
 
 def test_a_declared_validation_split_is_the_only_fold():
-    cases = [case.model_copy(update={"split": "validation" if i % 3 == 0 else "train"})
-             for i, case in enumerate(classified([*"aabbab"]))]  # fmt: skip
+    cases = [
+        case.model_copy(update={"split": "validation" if i % 3 == 0 else "train"})
+        for i, case in enumerate(classified([*"aabbab"]))
+    ]
     (split,) = make_splits(cases[::-1])
-    assert split == Split(("case_01_0", "case_02_0", "case_04_0", "case_05_0"), ("case_00_0", "case_03_0"))
+    assert split == Split(
+        ("case_01_0", "case_02_0", "case_04_0", "case_05_0"), ("case_00_0", "case_03_0")
+    )
 
 
 def test_a_declared_split_that_no_training_can_follow():
     cases = make_cases([2, 1])
     leak = [cases[0].model_copy(update={"split": "validation"}), *cases[1:]]
     with pytest.raises(
-        DataError, match=r"patient 'p0' is on both sides .* case_00_0 \(validation\), case_00_1 \(train\)"
+        DataError,
+        match=r"patient 'p0' is on both sides .* case_00_0 \(validation\), case_00_1 \(train\)",
     ):
         make_splits(leak)
     with pytest.raises(DataError, match="all 3 cases are declared as validation"):

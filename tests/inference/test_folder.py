@@ -9,13 +9,13 @@ import time
 import numpy as np
 import pytest
 
-from trivox.datasets import load_inputs
+from trivox.datasets.layouts.choice import load_inputs
 from trivox.errors import RecipeError, ResourceError
 from trivox.inference import folder as folder_module
+from trivox.inference.doubt.kinds import KINDS
 from trivox.inference.folder import predict_cases
-from trivox.inference.kinds import KINDS
 from trivox.inference.predictor import Predictor
-from trivox.volumes import read_labels, read_volume
+from trivox.volumes.formats import read_labels, read_volume
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +42,19 @@ def test_every_case_has_a_label_map_and_a_record(predictor, cases, tmp_path):
         assert set(record) == {"inputs", "output", "seconds", "warnings", "volumes"}
         assert record["inputs"] == [str(path) for path in case.images]
         assert record["output"] == f"{case.name}.nii.gz"
-        assert set(np.unique(read_labels(tmp_path / record["output"]).array)) <= {0, 7, 300}
-    assert {path.name for path in tmp_path.iterdir()} == {f"{c.name}.nii.gz" for c in cases} | {"predictions.json"}
+        assert set(np.unique(read_labels(tmp_path / record["output"]).array)) <= {
+            0,
+            7,
+            300,
+        }
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{c.name}.nii.gz" for c in cases
+    } | {"predictions.json"}
 
 
-def test_finished_cases_are_kept_and_only_missing_ones_are_done(predictor, cases, tmp_path):
+def test_finished_cases_are_kept_and_only_missing_ones_are_done(
+    predictor, cases, tmp_path
+):
     predict_cases(predictor, cases, tmp_path)
     before = done_at(tmp_path)
     (tmp_path / f"{cases[1].name}.nii.gz").unlink()
@@ -54,7 +62,9 @@ def test_finished_cases_are_kept_and_only_missing_ones_are_done(predictor, cases
     lines = []
     predict_cases(predictor, cases, tmp_path, say=lines.append)
     after = done_at(tmp_path)
-    assert [name for name in before if before[name] != after[name]] == [f"{cases[1].name}.nii.gz"]
+    assert [name for name in before if before[name] != after[name]] == [
+        f"{cases[1].name}.nii.gz"
+    ]
     assert not list(tmp_path.glob(".tmp-*"))
     assert "2 of 3" in lines[0]
 
@@ -67,17 +77,24 @@ def test_overwrite_does_everything_again(predictor, cases, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["model", "settings", "inputs"])
-def test_another_model_setting_or_input_is_predicted_anew(predictor, tiny_run, cases, tmp_path, what):
+def test_another_model_setting_or_input_is_predicted_anew(
+    predictor, tiny_run, cases, tmp_path, what
+):
     out = tmp_path / "out"
     predict_cases(predictor, cases, out)
     before = done_at(out)
     if what == "model":
         predictor = Predictor.load([tiny_run, tiny_run], device="cpu", precision="fp32")
     if what == "settings":
-        predictor = Predictor.load(tiny_run, device="cpu", precision="fp32", mirror=True)
+        predictor = Predictor.load(
+            tiny_run, device="cpu", precision="fp32", mirror=True
+        )
     if what == "inputs":
         copies = [shutil.copy(case.images[0], tmp_path) for case in cases]
-        cases = [c.model_copy(update={"images": (tmp_path / p,)}) for c, p in zip(cases, copies, strict=True)]
+        cases = [
+            c.model_copy(update={"images": (tmp_path / p,)})
+            for c, p in zip(cases, copies, strict=True)
+        ]
     predict_cases(predictor, cases, out)
     assert all(done_at(out)[name] != before[name] for name in before)
 
@@ -94,7 +111,9 @@ def mirrored(tiny_run):
 
 
 def test_kinds_of_doubt_are_written_beside_the_labels(mirrored, cases, tmp_path):
-    records = predict_cases(mirrored, cases[:1], tmp_path, uncertainty=KINDS, probabilities=True)
+    records = predict_cases(
+        mirrored, cases[:1], tmp_path, uncertainty=KINDS, probabilities=True
+    )
     labels = read_volume(tmp_path / f"{cases[0].name}.nii.gz")
     for kind in KINDS:
         volume = read_volume(tmp_path / f"{cases[0].name}_{kind}.nii.gz")
@@ -103,11 +122,18 @@ def test_kinds_of_doubt_are_written_beside_the_labels(mirrored, cases, tmp_path)
         assert np.array_equal(volume.affine, labels.affine)
         assert volume.array.max() > 0
     assert records[cases[0].name]["votes"] == 8
-    assert set(records[cases[0].name]["volumes"]["organ"]) == {"volume_ml", "ci95_ml", "expected_ml", "method"}
+    assert set(records[cases[0].name]["volumes"]["organ"]) == {
+        "volume_ml",
+        "ci95_ml",
+        "expected_ml",
+        "method",
+    }
     assert json.loads((tmp_path / "predictions.json").read_text())["cases"] == records
 
 
-def test_a_kind_asked_for_later_is_predicted_and_one_asked_for_before_is_kept(mirrored, cases, tmp_path):
+def test_a_kind_asked_for_later_is_predicted_and_one_asked_for_before_is_kept(
+    mirrored, cases, tmp_path
+):
     predict_cases(mirrored, cases[:2], tmp_path, uncertainty=["entropy"])
     early = done_at(tmp_path)
     predict_cases(mirrored, cases[:2], tmp_path, uncertainty=["entropy"])
@@ -123,18 +149,30 @@ def test_a_kind_asked_for_later_is_predicted_and_one_asked_for_before_is_kept(mi
     assert all((again[name] == late[name]) is (cases[0].name in name) for name in again)
 
 
-def test_maps_of_another_prediction_do_not_stand_beside_new_labels(predictor, mirrored, cases, tmp_path):
+def test_maps_of_another_prediction_do_not_stand_beside_new_labels(
+    predictor, mirrored, cases, tmp_path
+):
     predict_cases(mirrored, cases[:1], tmp_path, uncertainty=KINDS, probabilities=True)
     predict_cases(predictor, cases[:1], tmp_path, uncertainty=["entropy"])
-    assert set(done_at(tmp_path)) == {f"{cases[0].name}_entropy.nii.gz", f"{cases[0].name}.nii.gz"}
+    assert set(done_at(tmp_path)) == {
+        f"{cases[0].name}_entropy.nii.gz",
+        f"{cases[0].name}.nii.gz",
+    }
     missing = cases[0].model_copy(update={"images": (tmp_path / "gone.nii.gz",)})
     predict_cases(predictor, [missing], tmp_path)
     assert not done_at(tmp_path)
 
 
-def test_kinds_that_cannot_be_given_stop_the_work_before_it_begins(predictor, cases, tmp_path):
+def test_kinds_that_cannot_be_given_stop_the_work_before_it_begins(
+    predictor, cases, tmp_path
+):
     with pytest.raises(RecipeError, match="single vote"):
-        predict_cases(predictor, cases, tmp_path / "out", uncertainty=["entropy", "mutual_information"])
+        predict_cases(
+            predictor,
+            cases,
+            tmp_path / "out",
+            uncertainty=["entropy", "mutual_information"],
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -158,8 +196,12 @@ def test_a_stale_label_map_of_a_failed_case_is_removed(predictor, cases, tmp_pat
     assert not done_at(tmp_path)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: 9 bytes")])
-def test_a_case_too_large_for_the_memory_is_set_aside(predictor, cases, tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't allocate memory: 9 bytes")]
+)
+def test_a_case_too_large_for_the_memory_is_set_aside(
+    predictor, cases, tmp_path, monkeypatch, error
+):
     real = Predictor.predict_case
 
     def predict(self, case, **options):
@@ -173,7 +215,9 @@ def test_a_case_too_large_for_the_memory_is_set_aside(predictor, cases, tmp_path
     assert len(done_at(tmp_path)) == 2
 
 
-def test_a_full_disk_ends_the_work_and_keeps_what_is_done(predictor, cases, tmp_path, monkeypatch):
+def test_a_full_disk_ends_the_work_and_keeps_what_is_done(
+    predictor, cases, tmp_path, monkeypatch
+):
     real = folder_module.write_volume
 
     def write(path, volume):
@@ -184,7 +228,9 @@ def test_a_full_disk_ends_the_work_and_keeps_what_is_done(predictor, cases, tmp_
     monkeypatch.setattr(folder_module, "write_volume", write)
     with pytest.raises(ResourceError, match="No space"):
         predict_cases(predictor, cases, tmp_path)
-    assert list(json.loads((tmp_path / "predictions.json").read_text())["cases"]) == [cases[0].name]
+    assert list(json.loads((tmp_path / "predictions.json").read_text())["cases"]) == [
+        cases[0].name
+    ]
     assert list(done_at(tmp_path)) == [f"{cases[0].name}.nii.gz"]
 
 
@@ -193,7 +239,7 @@ import sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from trivox.datasets import load_inputs
+from trivox.datasets.layouts.choice import load_inputs
 from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
 predictor = Predictor.load(sys.argv[1], device="cpu", precision="fp32")
@@ -203,11 +249,19 @@ predict_cases(predictor, load_inputs(Path(sys.argv[2]), channels=predictor.chann
 """
 
 
-def test_a_killed_prediction_resumes_with_nothing_half_written(predictor, tiny_run, tiny_data, tmp_path):
+def test_a_killed_prediction_resumes_with_nothing_half_written(
+    predictor, tiny_run, tiny_data, tmp_path
+):
     out = tmp_path / "out"
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tiny_run), str(tiny_data), str(out)])
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tiny_run), str(tiny_data), str(out)]
+    )
     deadline = time.monotonic() + 60
-    while not list(out.glob("*.nii.gz")) and child.poll() is None and time.monotonic() < deadline:
+    while (
+        not list(out.glob("*.nii.gz"))
+        and child.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
@@ -216,7 +270,9 @@ def test_a_killed_prediction_resumes_with_nothing_half_written(predictor, tiny_r
     for name in early:
         read_labels(out / name)
     recorded = json.loads((out / "predictions.json").read_text())["cases"]
-    records = predict_cases(predictor, load_inputs(tiny_data, channels=predictor.channels), out)
+    records = predict_cases(
+        predictor, load_inputs(tiny_data, channels=predictor.channels), out
+    )
     assert len(records) == 6
     assert all((out / record["output"]).exists() for record in records.values())
     kept = {record["output"] for record in recorded.values()}

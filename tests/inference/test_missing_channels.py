@@ -7,20 +7,25 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError
 from trivox.inference.predictor import Predictor
-from trivox.volumes import Volume, affine_from_spacing, write_volume
+from trivox.volumes.formats import write_volume
+from trivox.volumes.volume import Volume, affine_from_spacing
 
 SCHEME = LabelScheme(
-    labels={"NCR": 1, "ED": 2, "ET": 4}, regions={"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}, region_order=(2, 1, 4),
+    labels={"NCR": 1, "ED": 2, "ET": 4},
+    regions={"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)},
+    region_order=(2, 1, 4),
     nested=True,
-)  # fmt: skip
+)
 LATER = LabelScheme(labels={"NCR": 1, "ED": 2, "ET": 3})
 
 
 @pytest.fixture(scope="module")
 def regional(tmp_path_factory):
-    """A run of two channels whose labels are nested regions, with the channel dropped at times or never."""
+    """A run of two channels whose labels are nested regions, with the channel dropped
+    at times or never.
+    """
     from trivox.tasks.task import RunRequest
-    from trivox.tasks.training import train
+    from trivox.verbs.train import train
 
     root = tmp_path_factory.mktemp("regions")
     rng = np.random.default_rng(0)
@@ -29,11 +34,19 @@ def regional(tmp_path_factory):
         (root / folder).mkdir()
     for case in range(4):
         label = np.zeros((1, 16, 16, 16), np.uint8)
-        label[0, 3:13, 3:13, 3:13], label[0, 5:11, 5:11, 5:11], label[0, 6:10, 6:10, 6:10] = 2, 1, 4
-        image = (np.stack([label[0] > 0, label[0] == 4]) * 5 + rng.normal(10, 1, (2, 16, 16, 16))).astype(np.float32)
+        (
+            label[0, 3:13, 3:13, 3:13],
+            label[0, 5:11, 5:11, 5:11],
+            label[0, 6:10, 6:10, 6:10],
+        ) = 2, 1, 4
+        image = (
+            np.stack([label[0] > 0, label[0] == 4]) * 5
+            + rng.normal(10, 1, (2, 16, 16, 16))
+        ).astype(np.float32)
         for channel in range(2):
             write_volume(
-                root / "imagesTr" / f"c{case}_{channel:04d}.nii.gz", Volume(image[channel : channel + 1], affine)
+                root / "imagesTr" / f"c{case}_{channel:04d}.nii.gz",
+                Volume(image[channel : channel + 1], affine),
             )
         write_volume(root / "labelsTr" / f"c{case}.nii.gz", Volume(label, affine))
     (root / "dataset.json").write_text(
@@ -41,38 +54,65 @@ def regional(tmp_path_factory):
         '"file_ending": ".nii.gz", "numTraining": 4}'
     )
     settings = {
-        "network": "unet-tiny", "patch_size": [16, 16, 16], "batch_size": 2, "epochs": 1, "iterations_per_epoch": 30,
-        "validation_iterations": 1, "precision": "fp32", "workers": 0, "mask_channel": True,
-    }  # fmt: skip
+        "network": "unet-tiny",
+        "patch_size": [16, 16, 16],
+        "batch_size": 2,
+        "epochs": 1,
+        "iterations_per_epoch": 30,
+        "validation_iterations": 1,
+        "precision": "fp32",
+        "workers": 0,
+        "mask_channel": True,
+    }
     train(RunRequest(root, root / "run", "quick_test", settings))
-    train(RunRequest(root, root / "dropping", "quick_test", {**settings, "augmentation": {"drop_channel": 0.5}}))
+    train(
+        RunRequest(
+            root,
+            root / "dropping",
+            "quick_test",
+            {**settings, "augmentation": {"drop_channel": 0.5}},
+        )
+    )
     return root
 
 
 def case(root, **changes):
-    files = tuple(root / "imagesTr" / f"c0_{channel:04d}.nii.gz" for channel in range(2))
+    files = tuple(
+        root / "imagesTr" / f"c0_{channel:04d}.nii.gz" for channel in range(2)
+    )
     return Case(name="c0", images=files).model_copy(update=changes)
 
 
 def test_a_case_without_a_channel_is_refused_by_name(regional):
     predictor = Predictor.load(regional / "run", device="cpu")
     with pytest.raises(DataError, match=r"c0: has no T2.*--missing-channels zeros"):
-        predictor.predict_case(case(regional, images=case(regional).images[:1], absent=(1,)))
+        predictor.predict_case(
+            case(regional, images=case(regional).images[:1], absent=(1,))
+        )
 
 
-@pytest.mark.parametrize(("run", "doubt"), [("run", "was not trained for that"), ("dropping", "predicted with zeros")])
-def test_zeros_are_taken_where_asked_with_a_warning_that_says_whether_the_model_knows_them(regional, run, doubt):
+@pytest.mark.parametrize(
+    ("run", "doubt"),
+    [("run", "was not trained for that"), ("dropping", "predicted with zeros")],
+)
+def test_zeros_are_taken_where_asked_with_a_warning_that_says_whether_the_model_knows_them(
+    regional, run, doubt
+):
     predictor = Predictor.load(regional / run, device="cpu", missing="zeros")
-    found = predictor.predict_case(case(regional, images=case(regional).images[:1], absent=(1,)))
+    found = predictor.predict_case(
+        case(regional, images=case(regional).images[:1], absent=(1,))
+    )
     (warning,) = found.warnings
     assert "no T2" in warning
     assert doubt in warning
     assert ("not trained" in warning) == (run == "run")
     image = np.concatenate([np.zeros((1, 16, 16, 16), np.float32)] * 2)
-    from trivox.volumes import read_volume
+    from trivox.volumes.formats import read_volume
 
     image[0] = read_volume(case(regional).images[0]).array[0]
-    zeros = predictor.predict_volume(Volume(image, affine_from_spacing((1.0, 1.0, 1.0))))
+    zeros = predictor.predict_volume(
+        Volume(image, affine_from_spacing((1.0, 1.0, 1.0)))
+    )
     assert np.array_equal(found.labels.array, zeros.labels.array)
 
 
@@ -89,7 +129,9 @@ def test_label_maps_are_written_in_the_values_of_the_case_by_name(regional):
 
 def test_names_that_the_case_lacks_become_background_with_a_warning(regional):
     predictor = Predictor.load(regional / "run", device="cpu")
-    found = predictor.predict_case(case(regional, labels=LabelScheme(labels={"NCR": 1, "ED": 2})))
+    found = predictor.predict_case(
+        case(regional, labels=LabelScheme(labels={"NCR": 1, "ED": 2}))
+    )
     own = predictor.predict_case(case(regional)).labels.array
     assert not found.labels.array[own == 4].any()
     assert any("ET was found" in warning for warning in found.warnings)
@@ -97,6 +139,10 @@ def test_names_that_the_case_lacks_become_background_with_a_warning(regional):
 
 def test_a_model_of_other_things_keeps_its_own_values(regional):
     predictor = Predictor.load(regional / "run", device="cpu")
-    other = predictor.predict_case(case(regional, labels=LabelScheme(labels={"liver": 3})))
+    other = predictor.predict_case(
+        case(regional, labels=LabelScheme(labels={"liver": 3}))
+    )
     assert other.warnings == ()
-    assert np.array_equal(other.labels.array, predictor.predict_case(case(regional)).labels.array)
+    assert np.array_equal(
+        other.labels.array, predictor.predict_case(case(regional)).labels.array
+    )

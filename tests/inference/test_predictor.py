@@ -11,17 +11,21 @@ import pytest
 import torch
 from torch import nn
 
-from trivox.datasets import PhantomSettings, load_dataset, phantom_case
 from trivox.datasets.dataset import Case
+from trivox.datasets.layouts.choice import load_dataset
+from trivox.datasets.phantoms.ellipsoids import PhantomSettings, phantom_case
 from trivox.errors import BundleError, DataError
 from trivox.inference.bundle import Bundle, file_hash, read_bundle, write_bundle
-from trivox.inference.postprocess import Postprocessing, largest_component
 from trivox.inference.predictor import Predictor
+from trivox.inference.rules.postprocess import Postprocessing, largest_component
 from trivox.inference.windows import SlidingWindows
 from trivox.planning.plan import read_plan
-from trivox.volumes import Volume, affine_from_spacing, read_volume, write_volume
+from trivox.volumes.formats import read_volume, write_volume
+from trivox.volumes.volume import Volume, affine_from_spacing
 
-IMAGE, LABEL = phantom_case(PhantomSettings(cases=1, shape=(14, 18, 15), spacing=(2.0, 1.5, 1.5)), 0)
+IMAGE, LABEL = phantom_case(
+    PhantomSettings(cases=1, shape=(14, 18, 15), spacing=(2.0, 1.5, 1.5)), 0
+)
 
 
 def orientations():
@@ -34,9 +38,13 @@ def orientations():
 
 
 def turned(volume, matrix):
-    """The same body in the same place, stored with other axes: index `(x, y, z)` is `matrix` times the new one."""
+    """The same body in the same place, stored with other axes: index `(x, y, z)` is
+    `matrix` times the new one.
+    """
     axes = [int(np.argmax(np.abs(matrix[:, column]))) for column in range(3)]
-    array = volume.array[0].transpose(2, 1, 0).transpose(axes)  # (x, y, z) of the new grid
+    array = (
+        volume.array[0].transpose(2, 1, 0).transpose(axes)
+    )  # (x, y, z) of the new grid
     for new in range(3):
         if matrix[axes[new], new] < 0:
             array = np.flip(array, new)
@@ -44,15 +52,22 @@ def turned(volume, matrix):
     step[:3, :3] = matrix
     size = np.array(volume.shape[::-1])
     step[:3, 3] = [size[axis] - 1 if matrix[axis].sum() < 0 else 0 for axis in range(3)]
-    return Volume(np.ascontiguousarray(array.transpose(2, 1, 0))[None], volume.affine @ step)
+    return Volume(
+        np.ascontiguousarray(array.transpose(2, 1, 0))[None], volume.affine @ step
+    )
 
 
 class Threshold(nn.Module):
-    """A voxel-wise network: brighter than the mean is foreground. It commutes with every flip and permutation."""
+    """A voxel-wise network: brighter than the mean is foreground.
+
+    It commutes with every flip and permutation.
+    """
 
     def forward(self, images):
         other = torch.full_like(images, -9)
-        return torch.cat([torch.zeros_like(images), 20 * (images[:, :1] - 0.5), other], 1)
+        return torch.cat(
+            [torch.zeros_like(images), 20 * (images[:, :1] - 0.5), other], 1
+        )
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +79,9 @@ def trained(tiny_run):
 def simple(trained):
     """The trained predictor with its network replaced by a threshold, on a cubic grid."""
     member = trained.members[0]
-    plan = member.plan.model_copy(update={"spacing": (1.5, 1.5, 1.5), "axis_order": (0, 1, 2)})
+    plan = member.plan.model_copy(
+        update={"spacing": (1.5, 1.5, 1.5), "axis_order": (0, 1, 2)}
+    )
     windows = dataclasses.replace(member.windows, networks=[Threshold()])
     return Predictor(trained.bundles, (type(member)(plan, windows),))
 
@@ -80,7 +97,7 @@ def alter(bundle, **changes):
     return bundle
 
 
-# -- the source's grid -------------------------------------------------------------------------------------------------
+# -- the source's grid -----------------------------------------------------------------
 def test_reorienting_the_input_reorients_the_output(simple, tmp_path):
     expected = simple.predict_volume(IMAGE).labels
     assert set(np.unique(expected.array)) == {0, 7}
@@ -94,11 +111,17 @@ def test_reorienting_the_input_reorients_the_output(simple, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii"])
-def test_the_written_result_has_the_affine_of_the_source_file(trained, tmp_path, suffix):
+def test_the_written_result_has_the_affine_of_the_source_file(
+    trained, tmp_path, suffix
+):
     rotation = np.linalg.qr(np.random.default_rng(3).standard_normal((3, 3)))[0]
     shear = np.eye(3)
     shear[0, 1] = 0.2
-    for name, matrix in {"oblique": rotation, "sheared": shear, "mirrored": np.diag([-1, 1, 1])}.items():
+    for name, matrix in {
+        "oblique": rotation,
+        "sheared": shear,
+        "mirrored": np.diag([-1, 1, 1]),
+    }.items():
         affine = IMAGE.affine.copy()
         affine[:3, :3] = matrix @ affine[:3, :3]
         file = tmp_path / f"{name}{suffix}"
@@ -107,7 +130,9 @@ def test_the_written_result_has_the_affine_of_the_source_file(trained, tmp_path,
         out = tmp_path / f"{name}_out{suffix}"
         write_volume(out, prediction.labels)
         source, result = read_volume(file), read_volume(out)
-        assert np.array_equal(result.affine.astype(np.float32), source.affine.astype(np.float32))
+        assert np.array_equal(
+            result.affine.astype(np.float32), source.affine.astype(np.float32)
+        )
         assert result.shape == source.shape
 
 
@@ -129,20 +154,28 @@ def test_outside_the_crop_box_is_background(simple):
     assert np.allclose(prediction.probabilities.array.sum(0), 1, atol=1e-5)
     assert prediction.probabilities.array.shape == (3, *volume.shape)
     alone = simple.predict_volume(Volume(array[:, 5:19, 6:24, 8:23], IMAGE.affine))
-    assert np.array_equal(prediction.labels.array[:, 5:19, 6:24, 8:23], alone.labels.array)
+    assert np.array_equal(
+        prediction.labels.array[:, 5:19, 6:24, 8:23], alone.labels.array
+    )
 
 
 def test_labels_follow_the_probabilities(trained):
-    """But for slivers of a class that wins nowhere around; asking for probabilities changes no label."""
+    """But for slivers of a class that wins nowhere around; asking for probabilities
+    changes no label.
+    """
     prediction = trained.predict_volume(IMAGE, probabilities=True)
     values = np.array([0, 7, 300])[prediction.probabilities.array.argmax(0)]
     cleaned = trained.labels.decode(
         trained.bundles[0].description.postprocessing.apply(
-            trained.labels.encode(values), trained.labels, voxel_mm3=IMAGE.voxel_ml * 1000
+            trained.labels.encode(values),
+            trained.labels,
+            voxel_mm3=IMAGE.voxel_ml * 1000,
         )
-    )  # fmt: skip
+    )
     assert (prediction.labels.array[0] == cleaned).mean() > 0.99
-    assert np.array_equal(trained.predict_volume(IMAGE).labels.array, prediction.labels.array)
+    assert np.array_equal(
+        trained.predict_volume(IMAGE).labels.array, prediction.labels.array
+    )
 
 
 def test_array_in_labels_out(trained):
@@ -160,7 +193,9 @@ def test_files_in_label_file_out(trained, tmp_path):
     prediction = trained.predict_file(paths, out=tmp_path / "labels.nii.gz")
     written = read_volume(tmp_path / "labels.nii.gz")
     np.testing.assert_array_equal(written.array, prediction.labels.array)
-    np.testing.assert_array_equal(prediction.labels.array, trained.predict_volume(IMAGE).labels.array)
+    np.testing.assert_array_equal(
+        prediction.labels.array, trained.predict_volume(IMAGE).labels.array
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 18, 15), (3, 2, 40)])
@@ -172,7 +207,9 @@ def test_images_smaller_than_a_patch_are_predicted_and_doubted(trained, shape):
 
 
 def test_a_constant_image_is_doubted(trained):
-    prediction = trained.predict_volume(Volume(np.full((1, 12, 12, 12), 5, np.int16), IMAGE.affine))
+    prediction = trained.predict_volume(
+        Volume(np.full((1, 12, 12, 12), 5, np.int16), IMAGE.affine)
+    )
     assert "the image is constant" in prediction.warnings
 
 
@@ -189,24 +226,38 @@ def test_a_wrong_number_of_channels_is_refused(trained):
         trained.predict_volume(Volume(np.concatenate([IMAGE.array] * 2), IMAGE.affine))
 
 
-# -- models ------------------------------------------------------------------------------------------------------------
+# -- models ----------------------------------------------------------------------------
 def test_run_bundle_folder_and_bundle_file_are_the_same_model(tiny_run, trained):
-    for path in (tiny_run / "bundle", str(tiny_run / "bundle"), tiny_run / "bundle" / "bundle.json"):
+    for path in (
+        tiny_run / "bundle",
+        str(tiny_run / "bundle"),
+        tiny_run / "bundle" / "bundle.json",
+    ):
         other = Predictor.load(path, device="cpu", precision="fp32")
         assert other.identity == trained.identity
-        assert np.array_equal(other.predict_volume(IMAGE).labels.array, trained.predict_volume(IMAGE).labels.array)
+        assert np.array_equal(
+            other.predict_volume(IMAGE).labels.array,
+            trained.predict_volume(IMAGE).labels.array,
+        )
 
 
 def test_an_ensemble_of_one_model_twice_is_itself(tiny_run, trained):
-    twice = Predictor.load([tiny_run, tiny_run / "bundle"], device="cpu", precision="fp32")
+    twice = Predictor.load(
+        [tiny_run, tiny_run / "bundle"], device="cpu", precision="fp32"
+    )
     once = trained.predict_volume(IMAGE, probabilities=True)
     both = twice.predict_volume(IMAGE, probabilities=True)
     assert np.allclose(once.probabilities.array, both.probabilities.array, atol=1e-6)
-    assert np.array_equal(both.labels.array[0], trained.labels.decode(
-        trained.bundles[0].description.postprocessing.apply(
-            both.probabilities.array.argmax(0).astype(np.int16), trained.labels, voxel_mm3=IMAGE.voxel_ml * 1000
-        )
-    ))  # fmt: skip
+    assert np.array_equal(
+        both.labels.array[0],
+        trained.labels.decode(
+            trained.bundles[0].description.postprocessing.apply(
+                both.probabilities.array.argmax(0).astype(np.int16),
+                trained.labels,
+                voxel_mm3=IMAGE.voxel_ml * 1000,
+            )
+        ),
+    )
     assert (once.labels.array == both.labels.array).mean() > 0.99  # slivers, see above
 
 
@@ -214,15 +265,22 @@ def test_an_ensemble_averages_probabilities_over_different_grids(trained):
     member = trained.members[0]
     plan = member.plan.model_copy(update={"axis_order": (2, 0, 1)})
     order = dataclasses.replace(member.windows, networks=[Threshold()])
-    ones = [Predictor(trained.bundles, (type(member)(p, order),)) for p in (member.plan, plan)]
+    ones = [
+        Predictor(trained.bundles, (type(member)(p, order),))
+        for p in (member.plan, plan)
+    ]
     both = Predictor(trained.bundles * 2, tuple(p.members[0] for p in ones))
-    each = [p.predict_volume(IMAGE, probabilities=True).probabilities.array for p in ones]
+    each = [
+        p.predict_volume(IMAGE, probabilities=True).probabilities.array for p in ones
+    ]
     found = both.predict_volume(IMAGE, probabilities=True).probabilities.array
     assert np.allclose(found, (each[0] + each[1]) / 2, atol=1e-5)
 
 
 def test_mirroring_and_overlap_can_be_asked_for(tiny_run, trained):
-    mirrored = Predictor.load(tiny_run, device="cpu", precision="fp32", mirror=True, overlap=0.25)
+    mirrored = Predictor.load(
+        tiny_run, device="cpu", precision="fp32", mirror=True, overlap=0.25
+    )
     windows = mirrored.members[0].windows
     assert (windows.mirror_axes, windows.overlap) == ((0, 1, 2), 0.25)
     assert mirrored.settings != trained.settings
@@ -239,8 +297,14 @@ def test_models_of_different_labels_cannot_vote(tiny_run, bundle):
 
 def test_postprocessing_of_the_bundle_is_applied(bundle, simple):
     rules = Postprocessing(largest_of=(1,))
-    description = simple.bundles[0].description.model_copy(update={"postprocessing": rules})
-    cleaned = Predictor((Bundle(bundle, description),), simple.members).predict_volume(IMAGE).labels.array
+    description = simple.bundles[0].description.model_copy(
+        update={"postprocessing": rules}
+    )
+    cleaned = (
+        Predictor((Bundle(bundle, description),), simple.members)
+        .predict_volume(IMAGE)
+        .labels.array
+    )
     plain = simple.predict_volume(IMAGE).labels.array
     assert np.array_equal(cleaned[0] == 7, largest_component(plain[0] == 7))
 
@@ -253,11 +317,15 @@ def test_small_components_are_measured_in_mm3_on_the_source_grid(bundle, simple)
 
     def predicted(least, **options):
         rules = Postprocessing(remove_small={name: least})
-        description = simple.bundles[0].description.model_copy(update={"postprocessing": rules})
+        description = simple.bundles[0].description.model_copy(
+            update={"postprocessing": rules}
+        )
         predictor = Predictor((Bundle(bundle, description),), simple.members)
         found = predictor.predict_volume(IMAGE.with_array(array), **options)
         mask = found.labels.array[0] == 7
-        assert found.trust["volumes"][name]["volume_ml"] == pytest.approx(mask.sum() * IMAGE.voxel_ml)
+        assert found.trust["volumes"][name]["volume_ml"] == pytest.approx(
+            mask.sum() * IMAGE.voxel_ml
+        )
         return mask
 
     plain = predicted(0)
@@ -273,14 +341,24 @@ def test_prediction_starts_no_process_and_reads_no_pickle(tiny_run, monkeypatch)
     def refuse(*args, **kwargs):
         raise AssertionError("not allowed")
 
-    for owner, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+    for owner, name in (
+        (pickle, "load"),
+        (pickle, "loads"),
+        (pickle, "Unpickler"),
+        (torch, "load"),
+    ):
         monkeypatch.setattr(owner, name, refuse)
-    for owner, name in ((subprocess, "Popen"), (os, "fork"), (os, "system"), (os, "posix_spawn")):
+    for owner, name in (
+        (subprocess, "Popen"),
+        (os, "fork"),
+        (os, "system"),
+        (os, "posix_spawn"),
+    ):
         monkeypatch.setattr(owner, name, refuse)
     Predictor.load(tiny_run, device="cpu").predict_volume(IMAGE)
 
 
-# -- damaged models ----------------------------------------------------------------------------------------------------
+# -- damaged models --------------------------------------------------------------------
 def test_altered_weights_are_refused(bundle):
     file = bundle / "weights-fold0.safetensors"
     data = bytearray(file.read_bytes())
@@ -292,7 +370,9 @@ def test_altered_weights_are_refused(bundle):
 
 def test_missing_weights_are_named(bundle):
     (bundle / "weights-fold0.safetensors").unlink()
-    with pytest.raises(BundleError, match=r"weights-fold0\.safetensors: weights are missing"):
+    with pytest.raises(
+        BundleError, match=r"weights-fold0\.safetensors: weights are missing"
+    ):
         Predictor.load(bundle)
 
 
@@ -337,7 +417,9 @@ def test_weights_of_another_network_are_refused(bundle):
 @pytest.mark.parametrize("content", ["{", "[]", "7", ""])
 def test_a_description_that_is_no_object_is_refused(bundle, content):
     (bundle / "bundle.json").write_text(content)
-    with pytest.raises(DataError if content in ("{", "") else BundleError, match=r"bundle\.json"):
+    with pytest.raises(
+        DataError if content in ("{", "") else BundleError, match=r"bundle\.json"
+    ):
         Predictor.load(bundle)
 
 
@@ -354,13 +436,21 @@ def test_folders_without_a_model_say_so(tmp_path):
 def test_written_bundles_read_back(tiny_run, tmp_path):
     weights = tiny_run / "bundle" / "weights-fold0.safetensors"
     written = write_bundle(
-        tmp_path / "b", plan=read_plan(tiny_run / "plan.json"), weights={"0": weights, "3": weights}, overlap=0.25,
-        mirror_axes=("x",), postprocessing=Postprocessing(largest_of=(2,)), training={"epochs": 2},
-    )  # fmt: skip
+        tmp_path / "b",
+        plan=read_plan(tiny_run / "plan.json"),
+        weights={"0": weights, "3": weights},
+        overlap=0.25,
+        mirror_axes=("x",),
+        postprocessing=Postprocessing(largest_of=(2,)),
+        training={"epochs": 2},
+    )
     found = read_bundle(tmp_path / "b")
     assert found.description == written.description
     assert "Research use only" in found.description.notice
-    assert [path.name for path in found.weight_files()] == ["weights-fold0.safetensors", "weights-fold3.safetensors"]
+    assert [path.name for path in found.weight_files()] == [
+        "weights-fold0.safetensors",
+        "weights-fold3.safetensors",
+    ]
     networks = Predictor.load(tmp_path / "b").members[0].windows.networks
     assert len(networks) == 2
 

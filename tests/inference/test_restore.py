@@ -19,11 +19,15 @@ sizes = st.tuples(*[st.integers(1, 14)] * 3)
 
 def smooth_logits(classes, size, seed=0, sigma=2.0):
     noise = np.random.default_rng(seed).standard_normal((classes, *size))
-    return torch.from_numpy(gaussian_filter(noise, (0, sigma, sigma, sigma)).astype(np.float32) * 20)
+    return torch.from_numpy(
+        gaussian_filter(noise, (0, sigma, sigma, sigma)).astype(np.float32) * 20
+    )
 
 
 def interpolated(logits, shape):
-    return F.interpolate(logits[None], size=shape, mode="trilinear", align_corners=False)[0]
+    return F.interpolate(
+        logits[None], size=shape, mode="trilinear", align_corners=False
+    )[0]
 
 
 def all_logits(slabs, size, shape, axis=None):
@@ -37,11 +41,15 @@ def cut(logits, edges):
     return [Slab(a, logits[:, a:b]) for a, b in pairwise(edges) if b > a]
 
 
-@pytest.mark.parametrize("shape", [(48, 60, 51), (20, 25, 18), (24, 90, 30), (29, 31, 29)])
+@pytest.mark.parametrize(
+    "shape", [(48, 60, 51), (20, 25, 18), (24, 90, 30), (29, 31, 29)]
+)
 @pytest.mark.parametrize("classes", [2, 3, 5, 30])
 @pytest.mark.parametrize("sigma", [2.0, 0.7])
 def test_labels_are_the_argmax_of_all_interpolated_logits(shape, classes, sigma):
-    """Slivers of a third class between two others included; only what rounding decides may differ."""
+    """Slivers of a third class between two others included; only what rounding decides
+    may differ.
+    """
     logits = smooth_logits(classes, (24, 30, 27), sigma=sigma)
     kept = logits.clone()
     full = interpolated(logits, shape)
@@ -61,12 +69,19 @@ def test_a_class_that_wins_nowhere_around_can_win_in_between():
 @given(size=sizes, shape=sizes, data=st.data())
 def test_slab_by_slab_equals_at_once(size, shape, data):
     logits = smooth_logits(4, size, sigma=1.0)
-    edges = sorted({0, size[0], *data.draw(st.lists(st.integers(0, size[0]), max_size=3))})
+    edges = sorted(
+        {0, size[0], *data.draw(st.lists(st.integers(0, size[0]), max_size=3))}
+    )
     axis = data.draw(st.sampled_from([None, 0, 1, 2]))
     at_once = restore([Slab(0, logits)], size, shape, nearest_axis=axis)
     assert at_once.shape == shape
-    assert torch.equal(restore(cut(logits, edges), size, shape, nearest_axis=axis), at_once)
-    both = [all_logits(slabs, size, shape, axis) for slabs in ([Slab(0, logits)], cut(logits, edges))]
+    assert torch.equal(
+        restore(cut(logits, edges), size, shape, nearest_axis=axis), at_once
+    )
+    both = [
+        all_logits(slabs, size, shape, axis)
+        for slabs in ([Slab(0, logits)], cut(logits, edges))
+    ]
     assert torch.allclose(*both, atol=1e-4)
 
 
@@ -81,7 +96,11 @@ def test_the_same_size_is_a_plain_argmax(size):
 @given(size=sizes, shape=sizes)
 def test_restored_logits_are_interpolated(size, shape):
     logits = smooth_logits(4, size, sigma=1.0)
-    assert torch.allclose(all_logits([Slab(0, logits)], size, shape), interpolated(logits, shape), atol=1e-4)
+    assert torch.allclose(
+        all_logits([Slab(0, logits)], size, shape),
+        interpolated(logits, shape),
+        atol=1e-4,
+    )
 
 
 class Everywhere:
@@ -91,7 +110,9 @@ class Everywhere:
         self.step, self.voxels, self.logits = step, [], []
 
     def choose(self, start, labels):
-        voxels = torch.nonzero(torch.ones(labels.shape[-3:], dtype=torch.bool))[:: self.step]
+        voxels = torch.nonzero(torch.ones(labels.shape[-3:], dtype=torch.bool))[
+            :: self.step
+        ]
         self.voxels.append(voxels + torch.tensor([start, 0, 0]))
         return voxels
 
@@ -101,12 +122,19 @@ class Everywhere:
 
 @few
 @given(size=sizes, shape=sizes, data=st.data())
-def test_a_sampler_gets_the_interpolated_logits_of_the_voxels_it_chose(size, shape, data):
+def test_a_sampler_gets_the_interpolated_logits_of_the_voxels_it_chose(
+    size, shape, data
+):
     logits = smooth_logits(3, size, sigma=1.0)
-    edges = sorted({0, size[0], *data.draw(st.lists(st.integers(0, size[0]), max_size=3))})
+    edges = sorted(
+        {0, size[0], *data.draw(st.lists(st.integers(0, size[0]), max_size=3))}
+    )
     sampler, axis = Everywhere(3), data.draw(st.sampled_from([None, 0, 1, 2]))
     plain = restore(cut(logits, edges), size, shape, nearest_axis=axis)
-    assert torch.equal(restore(cut(logits, edges), size, shape, nearest_axis=axis, sampler=sampler), plain)
+    assert torch.equal(
+        restore(cut(logits, edges), size, shape, nearest_axis=axis, sampler=sampler),
+        plain,
+    )
     voxels, found = torch.cat(sampler.voxels), torch.cat(sampler.logits, dim=1)
     expected = all_logits([Slab(0, logits)], size, shape, axis)
     assert torch.allclose(found, expected[(slice(None), *voxels.T)], atol=1e-4)
@@ -131,7 +159,9 @@ def test_the_coarse_axis_takes_the_nearest_slice(axis):
     expected = interpolated(repeated, shape)
     found = restore_labels(logits, shape, nearest_axis=axis)
     assert (found == expected.argmax(0)).float().mean() > 0.9999
-    assert torch.allclose(all_logits([Slab(0, logits)], size, shape, axis), expected, atol=1e-4)
+    assert torch.allclose(
+        all_logits([Slab(0, logits)], size, shape, axis), expected, atol=1e-4
+    )
 
 
 def test_ties_go_to_the_smaller_class():
@@ -158,6 +188,14 @@ print((peak - before) * 1024 / out.numel())
 
 
 def test_memory_does_not_grow_with_classes_times_voxels():
-    """100 classes: at most 16 bytes an output voxel beyond what is there before; a full logit map would be 400."""
-    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True, timeout=120)
+    """100 classes: at most 16 bytes an output voxel beyond what is there before; a full
+    logit map would be 400.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     assert float(done.stdout) <= 16

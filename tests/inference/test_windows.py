@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trivox.inference.windows import Slab, SlidingWindows, axis_weight, mirrored, pad_to, window_starts
+from trivox.inference.windows import (
+    Slab,
+    SlidingWindows,
+    axis_weight,
+    mirrored,
+    pad_to,
+    window_starts,
+)
 from trivox.learning.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"), "fp32")
@@ -20,17 +27,23 @@ patches = st.tuples(*[st.integers(2, 9)] * 3)
 def network(outputs=3, channels=2, seed=0):
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv3d(channels, 4, 3, padding=1), nn.Tanh(), nn.Conv3d(4, outputs, 3, padding=1)
-    ).eval()  # fmt: skip
+        nn.Conv3d(channels, 4, 3, padding=1),
+        nn.Tanh(),
+        nn.Conv3d(4, outputs, 3, padding=1),
+    ).eval()
 
 
 def windows(patch, *, networks=None, outputs=3, **settings):
-    return SlidingWindows(networks or [network(outputs)], patch, outputs, CPU, **settings)
+    return SlidingWindows(
+        networks or [network(outputs)], patch, outputs, CPU, **settings
+    )
 
 
 def whole(predictor, image):
     slabs = [Slab(s.start, s.logits.clone()) for s in predictor.slabs(image)]
-    assert [slab.start for slab in slabs] == list(np.cumsum([0] + [s.logits.shape[1] for s in slabs])[:-1])
+    assert [slab.start for slab in slabs] == list(
+        np.cumsum([0] + [s.logits.shape[1] for s in slabs])[:-1]
+    )
     return torch.cat([slab.logits for slab in slabs], dim=1)
 
 
@@ -39,10 +52,15 @@ def brute_force(networks, image, patch, *, overlap, axes=(), outputs=3):
     """Classes x volume accumulators and a map of weights: what the slabs avoid."""
     padded, before = pad_to(image, patch)
     grid = padded.shape[1:]
-    total, norm = torch.zeros(outputs, *grid, dtype=torch.float64), torch.zeros(grid, dtype=torch.float64)
+    total, norm = (
+        torch.zeros(outputs, *grid, dtype=torch.float64),
+        torch.zeros(grid, dtype=torch.float64),
+    )
     z, y, x = (axis_weight(p).double() for p in patch)
     weight = z[:, None, None] * y[:, None] * x
-    for start in itertools.product(*(window_starts(n, p, overlap) for n, p in zip(grid, patch, strict=True))):
+    for start in itertools.product(
+        *(window_starts(n, p, overlap) for n, p in zip(grid, patch, strict=True))
+    ):
         box = tuple(slice(s, s + p) for s, p in zip(start, patch, strict=True))
         crop = padded[(slice(None), *box)][None]
         logits = torch.zeros(outputs, *patch, dtype=torch.float64)
@@ -52,7 +70,9 @@ def brute_force(networks, image, patch, *, overlap, axes=(), outputs=3):
             logits += net(crop.flip(dims)).flip(dims)[0] / (len(networks) * len(copies))
         total[(slice(None), *box)] += logits * weight
         norm[box] += weight
-    inside = tuple(slice(b, b + n) for b, n in zip(before, image.shape[1:], strict=True))
+    inside = tuple(
+        slice(b, b + n) for b, n in zip(before, image.shape[1:], strict=True)
+    )
     return (total / norm)[(slice(None), *inside)]
 
 
@@ -63,7 +83,9 @@ def test_slabs_equal_a_brute_force_accumulation(size, patch, overlap):
     net = network()
     found = whole(windows(patch, networks=[net], overlap=overlap), image)
     assert found.shape == (3, *size)
-    assert torch.allclose(found.double(), brute_force([net], image, patch, overlap=overlap), atol=1e-5)
+    assert torch.allclose(
+        found.double(), brute_force([net], image, patch, overlap=overlap), atol=1e-5
+    )
 
 
 @few
@@ -72,15 +94,20 @@ def test_window_starts_are_nnunets(size, patch, overlap):
     for n, p in zip(size, patch, strict=True):
         starts = window_starts(n, p, overlap)
         n = max(n, p)
-        steps = math.ceil((n - p) / (p * (1 - overlap))) + 1  # compute_steps_for_sliding_window
+        steps = (
+            math.ceil((n - p) / (p * (1 - overlap))) + 1
+        )  # compute_steps_for_sliding_window
         actual = (n - p) / (steps - 1) if steps > 1 else 1e11
-        # the same places, each once; halves may round either way, as 0.5 * 3 / 2 and 0.5 * (3 / 2) need not be equal
+        # the same places, each once; halves may round either way, as 0.5 * 3 / 2 and
+        # 0.5 * (3 / 2) need not be equal
         expected = [actual * i for i in range(steps)]
         assert starts == sorted(set(starts))
         assert all(min(abs(s - e) for e in expected) <= 0.5 + 1e-9 for s in starts)
         assert all(min(abs(s - e) for s in starts) <= 0.5 + 1e-9 for e in expected)
         assert (starts[0], starts[-1]) == (0, n - p)
-        assert all(b - a <= p * (1 - overlap) + 1 for a, b in itertools.pairwise(starts))
+        assert all(
+            b - a <= p * (1 - overlap) + 1 for a, b in itertools.pairwise(starts)
+        )
 
 
 def test_window_starts_of_a_known_case():
@@ -92,7 +119,9 @@ def test_window_starts_of_a_known_case():
 def test_batched_windows_equal_one_by_one(budget):
     image = torch.randn(2, 11, 13, 9)
     one = whole(windows((6, 5, 4), voxels_a_batch=1), image)
-    assert torch.allclose(whole(windows((6, 5, 4), voxels_a_batch=budget), image), one, atol=1e-6)
+    assert torch.allclose(
+        whole(windows((6, 5, 4), voxels_a_batch=budget), image), one, atol=1e-6
+    )
 
 
 def test_batches_hold_as_many_windows_as_the_budget_allows():
@@ -103,10 +132,20 @@ def test_batches_hold_as_many_windows_as_the_budget_allows():
             seen.append(len(x))
             return x[:, :1]
 
-    list(windows((4, 4, 4), networks=[Watch()], outputs=1, voxels_a_batch=64 * 6).slabs(torch.zeros(1, 4, 12, 12)))
+    list(
+        windows((4, 4, 4), networks=[Watch()], outputs=1, voxels_a_batch=64 * 6).slabs(
+            torch.zeros(1, 4, 12, 12)
+        )
+    )
     assert seen == [6, 6, 6, 6, 1]
     seen.clear()
-    predictor = windows((4, 4, 4), networks=[Watch()], outputs=1, voxels_a_batch=64 * 6, mirror_axes=(1,))
+    predictor = windows(
+        (4, 4, 4),
+        networks=[Watch()],
+        outputs=1,
+        voxels_a_batch=64 * 6,
+        mirror_axes=(1,),
+    )
     list(predictor.slabs(torch.zeros(1, 4, 4, 12)))
     assert seen == [6, 4]  # three windows and their mirrored copies, then two
 
@@ -117,15 +156,23 @@ def test_mirrored_copies_are_averaged(axes):
     found = whole(windows((6, 5, 4), networks=[net], mirror_axes=axes), image)
     expected = brute_force([net], image, (6, 5, 4), overlap=0.5, axes=axes)
     assert torch.allclose(found.double(), expected, atol=1e-5)
-    assert not torch.allclose(found, whole(windows((6, 5, 4), networks=[net]), image), atol=1e-3)
+    assert not torch.allclose(
+        found, whole(windows((6, 5, 4), networks=[net]), image), atol=1e-3
+    )
 
 
 def test_mirroring_changes_nothing_for_a_network_that_commutes_with_flips():
     net = network()
     for layer in (net[0], net[2]):
-        layer.weight.data = sum(layer.weight.data.flip([a + 2 for a in f]) for f in mirrored((0, 1, 2))) / 8
+        layer.weight.data = (
+            sum(layer.weight.data.flip([a + 2 for a in f]) for f in mirrored((0, 1, 2)))
+            / 8
+        )
     image = torch.randn(2, 9, 8, 7)
-    plain, both = (whole(windows((6, 5, 4), networks=[net], mirror_axes=a), image) for a in ((), (0, 1, 2)))
+    plain, both = (
+        whole(windows((6, 5, 4), networks=[net], mirror_axes=a), image)
+        for a in ((), (0, 1, 2))
+    )
     assert torch.allclose(plain, both, atol=1e-5)
 
 
@@ -138,12 +185,21 @@ def test_mirrored_lists_every_combination_once():
 def test_several_networks_give_the_mean_of_their_logits():
     image, nets = torch.randn(2, 9, 8, 7), [network(seed=s) for s in range(3)]
     each = [whole(windows((6, 5, 4), networks=[net]), image) for net in nets]
-    assert torch.allclose(whole(windows((6, 5, 4), networks=nets), image), torch.stack(each).mean(0), atol=1e-5)
+    assert torch.allclose(
+        whole(windows((6, 5, 4), networks=nets), image),
+        torch.stack(each).mean(0),
+        atol=1e-5,
+    )
 
 
 def test_logits_are_float32_whatever_the_precision():
-    predictor = SlidingWindows([network()], (6, 5, 4), 3, Runtime(torch.device("cpu"), "bf16"))
-    slabs = [Slab(s.start, s.logits.clone()) for s in predictor.slabs(torch.randn(2, 9, 8, 7))]
+    predictor = SlidingWindows(
+        [network()], (6, 5, 4), 3, Runtime(torch.device("cpu"), "bf16")
+    )
+    slabs = [
+        Slab(s.start, s.logits.clone())
+        for s in predictor.slabs(torch.randn(2, 9, 8, 7))
+    ]
     assert {slab.logits.dtype for slab in slabs} == {torch.float32}
 
 
@@ -154,12 +210,16 @@ def test_constant_logits_stay_constant_everywhere():
         def forward(self, x):
             return torch.ones_like(x)
 
-    found = whole(windows((16, 16, 16), networks=[One()], outputs=1), torch.zeros(1, 40, 17, 33))
+    found = whole(
+        windows((16, 16, 16), networks=[One()], outputs=1), torch.zeros(1, 40, 17, 33)
+    )
     assert torch.allclose(found, torch.ones(()), atol=1e-5)
 
 
 def test_never_holds_classes_times_volume():
     """A slab is one patch deep at most, however deep the volume."""
-    depths = [s.logits.shape[1] for s in windows((4, 8, 8)).slabs(torch.zeros(2, 64, 8, 8))]
+    depths = [
+        s.logits.shape[1] for s in windows((4, 8, 8)).slabs(torch.zeros(2, 64, 8, 8))
+    ]
     assert max(depths) <= 4
     assert sum(depths) == 64

@@ -11,7 +11,9 @@ from trivox.learning.losses.adversarial import Critic, PatchCritic, PsnrBudget, 
 
 def pairs(count: int = 4, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Sharp volumes, and the same ones blurred."""
-    real = torch.rand(count, 1, 16, 16, 16, generator=torch.Generator().manual_seed(seed))
+    real = torch.rand(
+        count, 1, 16, 16, 16, generator=torch.Generator().manual_seed(seed)
+    )
     return real, F.avg_pool3d(real, 3, 1, 1)
 
 
@@ -38,16 +40,29 @@ def test_its_judgement_leads_the_reconstruction_towards_sharpness(taught):
     cost = critic.judge(fake, real)
     assert cost > critic.judge(real, real)
     (gradient,) = torch.autograd.grad(cost, fake)
-    assert critic.judge(fake - 0.2 * cost.detach() / gradient.square().sum() * gradient, real) < cost
+    assert (
+        critic.judge(
+            fake - 0.2 * cost.detach() / gradient.square().sum() * gradient, real
+        )
+        < cost
+    )
 
 
 def test_judging_leaves_the_critic_as_it_is(taught):
     critic, _ = taught
     real, fake = pairs(seed=97)
-    before = {name: value.clone() for name, value in critic.network.state_dict().items()}
+    before = {
+        name: value.clone() for name, value in critic.network.state_dict().items()
+    }
     critic.judge(fake.requires_grad_(True), real).backward()
-    assert all(torch.equal(value, before[name]) for name, value in critic.network.state_dict().items())
-    assert all(parameter.grad is None or not parameter.requires_grad for parameter in critic.network.parameters())
+    assert all(
+        torch.equal(value, before[name])
+        for name, value in critic.network.state_dict().items()
+    )
+    assert all(
+        parameter.grad is None or not parameter.requires_grad
+        for parameter in critic.network.parameters()
+    )
     assert fake.grad.abs().sum() > 0
 
 
@@ -61,7 +76,9 @@ def test_learning_sends_no_gradient_into_the_reconstruction():
 def test_features_are_matched_even_where_the_verdicts_are_equal(monkeypatch):
     critic = Critic()
     real, fake = pairs()
-    monkeypatch.setattr(critic.network.verdict, "forward", lambda channels: channels.new_zeros(1))
+    monkeypatch.setattr(
+        critic.network.verdict, "forward", lambda channels: channels.new_zeros(1)
+    )
     assert critic.judge(real, real) == 0
     assert critic.judge(fake, real) > 0.01
 
@@ -89,7 +106,9 @@ def test_a_restored_critic_takes_the_same_next_step(taught):
     for critic in (twin, other):
         critic.load_state_dict(copy.deepcopy(state))
     assert twin.learn(*pairs(seed=5)) == other.learn(*pairs(seed=5))
-    for one, two in zip(twin.network.parameters(), other.network.parameters(), strict=True):
+    for one, two in zip(
+        twin.network.parameters(), other.network.parameters(), strict=True
+    ):
         assert torch.equal(one, two)
 
 
@@ -104,7 +123,9 @@ def test_the_critic_computes_in_fp32_under_autocast():
 
 
 def test_the_weight_rises_over_the_first_half_of_the_last_share():
-    found = [ramp(spent, share=0.2, weight=0.1) for spent in (0.0, 0.79, 0.8, 0.85, 0.9, 1.0)]
+    found = [
+        ramp(spent, share=0.2, weight=0.1) for spent in (0.0, 0.79, 0.8, 0.85, 0.9, 1.0)
+    ]
     assert found == pytest.approx([0, 0, 0, 0.05, 0.1, 0.1])
     assert ramp(1.0, share=0.0, weight=0.1) == 0
 
@@ -138,5 +159,7 @@ def test_critics_of_all_ranks_begin_alike_and_leave_the_random_numbers_alone():
     torch.manual_seed(1)
     first, second = Critic(), Critic()
     assert torch.equal(torch.rand(1), expected)
-    for one, two in zip(first.network.parameters(), second.network.parameters(), strict=True):
+    for one, two in zip(
+        first.network.parameters(), second.network.parameters(), strict=True
+    ):
         assert torch.equal(one, two)

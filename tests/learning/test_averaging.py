@@ -1,4 +1,6 @@
-"""The moving average of the weights: the numbers of its formula, validated and saved, raw weights kept for resuming."""
+"""The moving average of the weights: the numbers of its formula, validated and saved,
+raw weights kept for resuming.
+"""
 
 import copy
 
@@ -19,14 +21,20 @@ def by_hand(start, history, decay):
     average = {name: value.double() for name, value in start.items()}
     for step, weights in enumerate(history):
         d = min(decay, (1 + step) / (10 + step))
-        average = {name: d * average[name] + (1 - d) * weights[name].double() for name in average}
+        average = {
+            name: d * average[name] + (1 - d) * weights[name].double()
+            for name in average
+        }
     return average
 
 
 def recorded(trainer):
     """The weights after each step of `trainer`, filled while it trains."""
     history, step = [], trainer._step
-    trainer._step = lambda *batch: (step(*batch), history.append(weights_of(trainer.network)))[0]
+    trainer._step = lambda *batch: (
+        step(*batch),
+        history.append(weights_of(trainer.network)),
+    )[0]
     return history
 
 
@@ -38,17 +46,27 @@ def test_what_is_saved_is_the_average_of_all_steps(tmp_path):
     expected = by_hand(start, history, DECAY)
     for name, value in saved.weights.items():
         assert torch.allclose(value.double(), expected[name], rtol=0, atol=1e-6), name
-    assert not torch.allclose(saved.weights["body.0.weight"], history[-1]["body.0.weight"], atol=1e-3)
+    assert not torch.allclose(
+        saved.weights["body.0.weight"], history[-1]["body.0.weight"], atol=1e-3
+    )
     assert_same(saved.raw, history[-1])
 
 
 def test_the_best_checkpoint_holds_the_average_of_its_epoch(tmp_path):
-    trainer = make(tmp_path, weights_ema=DECAY, objective=Scripted([0.2, 0.9, 0.1]), epochs=3, validation_smoothing=0.0)
+    trainer = make(
+        tmp_path,
+        weights_ema=DECAY,
+        objective=Scripted([0.2, 0.9, 0.1]),
+        epochs=3,
+        validation_smoothing=0.0,
+    )
     start, history = weights_of(trainer.network), recorded(trainer)
     trainer.fit()
     best = load_checkpoint(tmp_path / "checkpoints" / "best")
     for name, value in by_hand(start, history[:8], DECAY).items():
-        assert torch.allclose(best.weights[name].double(), value, rtol=0, atol=1e-6), name
+        assert torch.allclose(best.weights[name].double(), value, rtol=0, atol=1e-6), (
+            name
+        )
     assert best.raw is None
 
 
@@ -73,7 +91,9 @@ def test_the_average_is_what_is_validated(tmp_path):
     assert not trainer.average.network.training
 
 
-def test_without_an_average_the_weights_themselves_are_saved_and_nothing_beside_them(tmp_path):
+def test_without_an_average_the_weights_themselves_are_saved_and_nothing_beside_them(
+    tmp_path,
+):
     trainer = make(tmp_path)
     trainer.fit()
     assert trainer.average is None
@@ -81,7 +101,9 @@ def test_without_an_average_the_weights_themselves_are_saved_and_nothing_beside_
 
 
 def test_a_short_run_forgets_its_random_start():
-    """With a constant decay of 0.999 a start of 1 would still weigh 0.9 after 100 steps."""
+    """With a constant decay of 0.999 a start of 1 would still weigh 0.9 after 100
+    steps.
+    """
     network = nn.Linear(1, 1)
     nn.init.ones_(network.weight)
     average = MovingAverage(network, 0.999)
@@ -134,7 +156,9 @@ def test_interrupted_and_resumed_equals_uninterrupted_with_an_average(tmp_path, 
     assert_same(whole.network.state_dict(), second.network.state_dict())
     assert_same(whole.average.network.state_dict(), second.average.network.state_dict())
     for name in ("best", "best-2"):
-        one, other = (load_checkpoint(tmp_path / x / "checkpoints" / name) for x in "ab")
+        one, other = (
+            load_checkpoint(tmp_path / x / "checkpoints" / name) for x in "ab"
+        )
         assert_same(one.weights, other.weights)
         assert one.state["progress"]["epoch"] == other.state["progress"]["epoch"]
 

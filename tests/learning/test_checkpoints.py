@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from trivox.errors import BundleError, FormatError, ResourceError
-from trivox.learning.checkpoints import OPTIMIZER, STATE, WEIGHTS, load_checkpoint, load_weights, save_checkpoint
+from trivox.learning.checkpoints import (
+    OPTIMIZER,
+    STATE,
+    WEIGHTS,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 
 
 def trained(seed):
@@ -32,7 +39,9 @@ def names(folder):
 
 def test_weights_state_and_optimizer_come_back_exactly(tmp_path):
     network, optimizer = trained(0)
-    save_checkpoint(tmp_path / "latest", network, {"step": 7, "best": None}, optimizer.state_dict())
+    save_checkpoint(
+        tmp_path / "latest", network, {"step": 7, "best": None}, optimizer.state_dict()
+    )
     found = load_checkpoint(tmp_path / "latest")
     assert same(found.weights, network.state_dict())
     assert found.state == {"step": 7, "best": None}
@@ -59,7 +68,9 @@ def test_weights_that_are_not_contiguous_are_saved_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("dies_at", [0, 1])
-def test_a_crash_at_either_rename_leaves_the_old_checkpoint_and_the_next_save_heals(tmp_path, monkeypatch, dies_at):
+def test_a_crash_at_either_rename_leaves_the_old_checkpoint_and_the_next_save_heals(
+    tmp_path, monkeypatch, dies_at
+):
     first, _ = trained(0)
     second, _ = trained(1)
     save_checkpoint(tmp_path / "latest", first, {"step": 1})
@@ -83,7 +94,9 @@ def test_a_crash_at_either_rename_leaves_the_old_checkpoint_and_the_next_save_he
     assert names(tmp_path) == ["latest"]
 
 
-def test_a_full_disk_is_a_resource_error_and_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+def test_a_full_disk_is_a_resource_error_and_keeps_the_old_checkpoint(
+    tmp_path, monkeypatch
+):
     save_checkpoint(tmp_path / "latest", trained(0)[0], {"step": 1})
 
     def full(*args, **kwargs):
@@ -96,7 +109,10 @@ def test_a_full_disk_is_a_resource_error_and_keeps_the_old_checkpoint(tmp_path, 
     assert names(tmp_path) == ["latest"]
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:40], lambda data: b"\xff" * len(data), lambda data: b""])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[:40], lambda data: b"\xff" * len(data), lambda data: b""],
+)
 def test_damaged_weights_are_a_bundle_error_that_names_the_file(tmp_path, damage):
     save_checkpoint(tmp_path / "latest", trained(0)[0], {})
     file = tmp_path / "latest" / WEIGHTS

@@ -1,4 +1,6 @@
-"""torch.compile: the same outputs under the same names; without a compiler one clear line."""
+"""torch.compile: the same outputs under the same names; without a compiler one clear
+line.
+"""
 
 import pytest
 import torch
@@ -7,7 +9,9 @@ from training_toys import Net, assert_same, make
 from trivox.errors import ResourceError
 from trivox.learning.compiling import COMPILERS, compiled
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # torch's compiler uses what torch deprecates
 
 
 @pytest.mark.slow  # 10 to 60 s of compiling
@@ -33,7 +37,9 @@ def test_the_training_calls_what_the_compiler_returned(tmp_path, monkeypatch):
         return lambda images: calls.append(len(images)) or network(images)
 
     monkeypatch.setattr(torch, "compile", compiler)
-    monkeypatch.setattr("trivox.learning.compiling.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(
+        "trivox.learning.compiling.shutil.which", lambda name: f"/usr/bin/{name}"
+    )
     trainer = make(tmp_path, compile=True)
     trainer.fit()
     assert calls == [4] * 8  # every training step, no validation
@@ -41,23 +47,35 @@ def test_the_training_calls_what_the_compiler_returned(tmp_path, monkeypatch):
 
 def test_without_a_compiler_it_says_what_is_missing(monkeypatch):
     monkeypatch.setattr("trivox.learning.compiling.shutil.which", lambda name: None)
-    with pytest.raises(ResourceError, match=rf"C\+\+ compiler \({', '.join(COMPILERS).replace('+', '.')}\)"):
+    with pytest.raises(
+        ResourceError,
+        match=rf"C\+\+ compiler \({', '.join(COMPILERS).replace('+', '.')}\)",
+    ):
         compiled(Net(), torch.device("cpu"))
 
 
 def test_a_compiler_that_fails_is_no_out_of_memory(tmp_path, monkeypatch):
-    """Its message may hold the word 'alloc'; halving the micro-batch would be the wrong answer."""
+    """Its message may hold the word 'alloc'; halving the micro-batch would be the wrong
+    answer.
+    """
     from torch._dynamo.exc import TorchDynamoException
 
     def compiler(network):
         def fail(images):
-            raise TorchDynamoException("CppCompileError: allocator.h missing\nlong listing")
+            raise TorchDynamoException(
+                "CppCompileError: allocator.h missing\nlong listing"
+            )
 
         return fail
 
     monkeypatch.setattr(torch, "compile", compiler)
-    monkeypatch.setattr("trivox.learning.compiling.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(
+        "trivox.learning.compiling.shutil.which", lambda name: f"/usr/bin/{name}"
+    )
     trainer = make(tmp_path, compile=True)
-    with pytest.raises(ResourceError, match=r"torch.compile failed \(CppCompileError: allocator.h missing\); leave"):
+    with pytest.raises(
+        ResourceError,
+        match=r"torch.compile failed \(CppCompileError: allocator.h missing\); leave",
+    ):
         trainer.fit()
     assert trainer.progress.micro_batch is None

@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from trivox.config import make_recipe
+from trivox.config.recipe import make_recipe
 from trivox.errors import RecipeError
 from trivox.learning.growing import Growing
 
@@ -24,7 +24,14 @@ def growing(networks, **options):
 
 def test_coarse_grids_share_the_first_part_and_the_full_one_has_the_rest():
     made = growing([Grid()], growth=(32, 64), growth_share=0.5)
-    assert [made.at(spent)[0] for spent in (0, 0.24, 0.26, 0.49, 0.51, 1)] == [32, 32, 64, 64, None, None]
+    assert [made.at(spent)[0] for spent in (0, 0.24, 0.26, 0.49, 0.51, 1)] == [
+        32,
+        32,
+        64,
+        64,
+        None,
+        None,
+    ]
 
 
 def test_a_new_level_fades_in_and_the_first_is_there_from_the_start():
@@ -40,7 +47,12 @@ def test_every_network_grows_and_only_a_new_grid_is_news():
     made = growing(networks, growth=(16,), growth_share=0.5)
     for network in networks:
         network.ran.clear()
-    assert [made.apply(spent) for spent in (0.0, 0.2, 0.55, 0.7)] == [True, False, True, False]
+    assert [made.apply(spent) for spent in (0.0, 0.2, 0.55, 0.7)] == [
+        True,
+        False,
+        True,
+        False,
+    ]
     assert networks[0].ran == networks[1].ran
     assert [size for size, _ in networks[0].ran] == [16, 16, None, None]
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from training_toys import Scripted, make
-from trivox.config import make_recipe
+from trivox.config.recipe import make_recipe
 from trivox.errors import BundleError, RecipeError
 from trivox.learning.checkpoints import (
     WEIGHTS,
@@ -30,21 +30,36 @@ def offer(folder, epoch, score, count):
     network = nn.Linear(1, 1, bias=False)
     nn.init.constant_(network.weight, epoch)
     state = {"progress": {"epoch": epoch, "smoothed": score}}
-    return keep_best(folder, lambda to: save_checkpoint(to, network, state), score=score, epoch=epoch, count=count)
+    return keep_best(
+        folder,
+        lambda to: save_checkpoint(to, network, state),
+        score=score,
+        epoch=epoch,
+        count=count,
+    )
 
 
 def kept(folder):
     """Names in the order of their rank, with the epoch that the weights are of."""
-    return [(path.name, int(load_checkpoint(path).weights["weight"])) for path in best_checkpoints(folder)]
+    return [
+        (path.name, int(load_checkpoint(path).weights["weight"]))
+        for path in best_checkpoints(folder)
+    ]
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
-@given(scores=st.lists(st.integers(0, 5), min_size=1, max_size=8), count=st.integers(1, 4))
-def test_the_best_k_are_kept_in_order_and_of_equals_the_earlier(tmp_path_factory, scores, count):
+@given(
+    scores=st.lists(st.integers(0, 5), min_size=1, max_size=8), count=st.integers(1, 4)
+)
+def test_the_best_k_are_kept_in_order_and_of_equals_the_earlier(
+    tmp_path_factory, scores, count
+):
     folder = tmp_path_factory.mktemp("kept")
     for epoch, score in enumerate(scores, start=1):
         offer(folder, epoch, score / 5, count)
-    ordered = sorted(range(1, len(scores) + 1), key=lambda epoch: (-scores[epoch - 1], epoch))[:count]
+    ordered = sorted(
+        range(1, len(scores) + 1), key=lambda epoch: (-scores[epoch - 1], epoch)
+    )[:count]
     names = ["best", *(f"best-{rank}" for rank in range(2, count + 1))]
     assert kept(folder) == list(zip(names, ordered, strict=False))
     assert {path.name for path in folder.iterdir()} == set(names[: len(ordered)])
@@ -52,11 +67,15 @@ def test_the_best_k_are_kept_in_order_and_of_equals_the_earlier(tmp_path_factory
 
 def test_one_that_is_not_good_enough_is_not_even_written(tmp_path):
     assert offer(tmp_path, 1, 0.5, 1)
-    assert not keep_best(tmp_path, lambda to: pytest.fail("written"), score=0.4, epoch=2, count=1)
+    assert not keep_best(
+        tmp_path, lambda to: pytest.fail("written"), score=0.4, epoch=2, count=1
+    )
 
 
 @pytest.mark.parametrize("dies_at", range(6))
-def test_a_crash_at_any_rename_loses_no_checkpoint_and_the_next_offer_heals(tmp_path, monkeypatch, dies_at):
+def test_a_crash_at_any_rename_loses_no_checkpoint_and_the_next_offer_heals(
+    tmp_path, monkeypatch, dies_at
+):
     for epoch, score in ((1, 0.3), (2, 0.2), (3, 0.1)):
         offer(tmp_path, epoch, score, 3)
     count, real = [0], Path.rename
@@ -86,7 +105,9 @@ def test_a_crash_at_any_rename_loses_no_checkpoint_and_the_next_offer_heals(tmp_
 def test_a_repeated_epoch_replaces_its_older_self(tmp_path):
     for epoch, score in ((1, 0.1), (2, 0.9), (3, 0.5)):
         offer(tmp_path, epoch, score, 3)
-    offer(tmp_path, 2, 0.3, 3)  # killed after epoch 3, resumed after epoch 1, on a machine that rounds otherwise
+    offer(
+        tmp_path, 2, 0.3, 3
+    )  # killed after epoch 3, resumed after epoch 1, on a machine that rounds otherwise
     assert kept(tmp_path) == [("best", 3), ("best-2", 2), ("best-3", 1)]
 
 
@@ -101,14 +122,28 @@ def test_half_a_checkpoint_is_none(tmp_path):
 
 def test_training_keeps_as_many_as_the_recipe_says(tmp_path):
     dices = [0.2, 0.9, 0.5, 0.7]
-    make(tmp_path, objective=Scripted(dices), epochs=4, validation_smoothing=0.0, keep_best=3).fit()
+    make(
+        tmp_path,
+        objective=Scripted(dices),
+        epochs=4,
+        validation_smoothing=0.0,
+        keep_best=3,
+    ).fit()
     folder = tmp_path / "checkpoints"
-    epochs = [load_checkpoint(path).state["progress"]["epoch"] for path in best_checkpoints(folder)]
+    epochs = [
+        load_checkpoint(path).state["progress"]["epoch"]
+        for path in best_checkpoints(folder)
+    ]
     assert epochs == [2, 4, 3]
-    assert {path.name for path in folder.iterdir()} == {"latest", "best", "best-2", "best-3"}
+    assert {path.name for path in folder.iterdir()} == {
+        "latest",
+        "best",
+        "best-2",
+        "best-3",
+    }
 
 
-# -- what becomes the model --------------------------------------------------------------------------------------------
+# -- what becomes the model ------------------------------------------------------------
 def test_the_average_is_the_mean_of_the_kept_weights(tmp_path):
     for epoch, score in ((1, 0.1), (2, 0.9), (6, 0.5)):
         offer(tmp_path, epoch, score, 3)
@@ -118,12 +153,18 @@ def test_the_average_is_the_mean_of_the_kept_weights(tmp_path):
 
 
 def test_averaging_sums_in_double_precision_and_leaves_whole_numbers(tmp_path):
-    values = [torch.tensor([1e8, 1.0]), torch.tensor([1.0, 1.0]), torch.tensor([-1e8, 1.0])]
+    values = [
+        torch.tensor([1e8, 1.0]),
+        torch.tensor([1.0, 1.0]),
+        torch.tensor([-1e8, 1.0]),
+    ]
     for number, value in enumerate(values):
         folder = tmp_path / str(number)
         folder.mkdir()
         save_file({"a": value, "count": torch.tensor(7 + number)}, folder / WEIGHTS)
-    average_checkpoints([tmp_path / str(n) for n in range(3)], tmp_path / "mean.safetensors")
+    average_checkpoints(
+        [tmp_path / str(n) for n in range(3)], tmp_path / "mean.safetensors"
+    )
     mean = load_weights(tmp_path / "mean.safetensors")
     assert mean["a"].tolist() == pytest.approx([1 / 3, 1.0])
     assert int(mean["count"]) == 7
@@ -155,9 +196,15 @@ def test_an_average_of_one_is_refused():
 def test_the_average_becomes_the_bundle(tmp_path, tiny_data, tiny_settings):
     from trivox.inference.bundle import read_bundle
     from trivox.tasks.task import RunRequest
-    from trivox.tasks.training import train
+    from trivox.verbs.train import train
 
-    settings = {**tiny_settings, "epochs": 3, "keep_best": 3, "final_weights": "average", "validation_smoothing": 0.0}
+    settings = {
+        **tiny_settings,
+        "epochs": 3,
+        "keep_best": 3,
+        "final_weights": "average",
+        "validation_smoothing": 0.0,
+    }
     train(RunRequest(tiny_data, tmp_path / "run", "quick_test", settings))
     folder = tmp_path / "run" / "checkpoints"
     parts = [load_weights(path / WEIGHTS) for path in best_checkpoints(folder)]

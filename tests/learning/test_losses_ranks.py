@@ -1,4 +1,6 @@
-"""Losses whose sums span all ranks: two processes with half of the batch each agree with one that has all of it."""
+"""Losses whose sums span all ranks: two processes with half of the batch each agree
+with one that has all of it.
+"""
 
 import os
 import subprocess
@@ -8,9 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trivox.learning.losses import LOSSES, AdaptiveLoss, LossSetup, balanced
+from trivox.learning.losses.choice import LOSSES, LossSetup
+from trivox.learning.losses.combined import AdaptiveLoss
+from trivox.learning.losses.weighting import balanced
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="torch without distributed"
+)
 
 NAMES = ("dice", "generalised_dice", "tversky", "focal_tversky", "cl_dice")
 TERMS = ((1.0, 4.0), (3.0, 1.0))  # of the two ranks; swapped in the second window
@@ -43,13 +49,19 @@ def batch():
 
 def gradient(name, logits, labels):
     logits = logits.clone().requires_grad_()
-    return torch.autograd.grad(LOSSES[name](LossSetup(batch=True))(logits, labels), logits)[0]
+    return torch.autograd.grad(
+        LOSSES[name](LossSetup(batch=True))(logits, labels), logits
+    )[0]
 
 
 def adaptive(rule, terms):
-    """Gradients of outputs and log-variances, or the balance after two windows, of terms that are given."""
+    """Gradients of outputs and log-variances, or the balance after two windows, of
+    terms that are given.
+    """
     now = {"terms": terms}
-    loss = AdaptiveLoss(lambda x, _: now["terms"] * x, {"a": 1.0, "b": 1.0}, rule=rule, window=1)
+    loss = AdaptiveLoss(
+        lambda x, _: now["terms"] * x, {"a": 1.0, "b": 1.0}, rule=rule, window=1
+    )
     x = torch.ones(2, requires_grad=True)
     loss(x, x).backward()
     if rule == "uncertainty":
@@ -63,13 +75,24 @@ def adaptive(rule, terms):
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "worker.py").write_text(WORKER)
-    here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+    here = os.path.dirname(os.path.abspath(__file__))
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
-        str(folder / "worker.py"), str(folder), here,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--standalone",
+        str(folder / "worker.py"),
+        str(folder),
+        here,
+    ]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [load_file(folder / f"{rank}.safetensors") for rank in (0, 1)]
@@ -79,12 +102,16 @@ def ranks(tmp_path_factory):
 def test_pooled_losses_span_the_ranks(ranks, name):
     """DDP takes the mean of what the ranks compute, so each computes twice its part."""
     whole = gradient(name, *batch())
-    torch.testing.assert_close(torch.cat([found[name] for found in ranks]) / 2, whole, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(
+        torch.cat([found[name] for found in ranks]) / 2, whole, atol=1e-6, rtol=1e-4
+    )
 
 
 def test_ranks_learn_the_same_weights_from_the_mean_of_their_terms(ranks):
     mean = torch.tensor(TERMS).mean(0)
     for found, terms in zip(ranks, TERMS, strict=True):
         torch.testing.assert_close(found["log_variance"], 1 - mean)
-        torch.testing.assert_close(found["outputs"], torch.tensor(terms))  # its own, which DDP will average
+        torch.testing.assert_close(
+            found["outputs"], torch.tensor(terms)
+        )  # its own, which DDP will average
         torch.testing.assert_close(found["factor"], balanced(mean.flip(0), mean))

@@ -5,20 +5,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivox.config import make_recipe
+from trivox.config.recipe import make_recipe
 from trivox.learning import microbatch
 from trivox.learning.microbatch import HEADROOM, available_memory, choose_micro_batch
 from trivox.learning.runtime import Runtime
 from trivox.planning.plan import read_plan
-from trivox.tasks import forecasting
-from trivox.tasks.forecasting import forecast_training, step_memory
+from trivox.tasks.labels import forecast as forecasting
+from trivox.tasks.labels.forecast import forecast_training, step_memory
 
 CPU = Runtime(torch.device("cpu"), "fp32")
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
-@given(batch=st.integers(1, 40), available=st.integers(0, 5000), fixed=st.integers(0, 300), each=st.integers(1, 100))
-def test_the_part_chosen_fits_and_the_next_larger_equal_part_does_not(batch, available, fixed, each):
+@given(
+    batch=st.integers(1, 40),
+    available=st.integers(0, 5000),
+    fixed=st.integers(0, 300),
+    each=st.integers(1, 100),
+)
+def test_the_part_chosen_fits_and_the_next_larger_equal_part_does_not(
+    batch, available, fixed, each
+):
     def forecast(part):
         return fixed + each * part
 
@@ -29,7 +36,9 @@ def test_the_part_chosen_fits_and_the_next_larger_equal_part_does_not(batch, ava
 
 
 def test_parts_are_equal():
-    assert choose_micro_batch(6, 100, lambda part: 18 * part) == 3  # 4 would fit, and leave parts of 4 and 2
+    assert (
+        choose_micro_batch(6, 100, lambda part: 18 * part) == 3
+    )  # 4 would fit, and leave parts of 4 and 2
     assert choose_micro_batch(6, 10**6, lambda part: part) == 6
     assert choose_micro_batch(6, 0, lambda part: part) == 1
 
@@ -84,7 +93,9 @@ def test_memory_that_is_too_small_is_a_warning_that_says_what_to_do(plan, monkey
     assert lines[1].startswith("warning: that does not fit; use --set micro_batch=auto")
     micro, lines, _ = forecast(plan, monkeypatch, 1000, micro_batch="auto")
     assert micro == 1
-    assert lines[1].startswith("warning: that does not fit; use --set gradient_checkpointing")
+    assert lines[1].startswith(
+        "warning: that does not fit; use --set gradient_checkpointing"
+    )
 
 
 def test_a_fixed_micro_batch_is_forecast_as_it_is(plan, monkeypatch):
@@ -102,13 +113,22 @@ def test_the_forecast_knows_the_average_and_checkpointing(plan):
     assert lean < whole
 
 
-def test_auto_trains_in_parts_and_keeps_the_choice_for_a_resume(tmp_path, tiny_data, tiny_settings, monkeypatch):
+def test_auto_trains_in_parts_and_keeps_the_choice_for_a_resume(
+    tmp_path, tiny_data, tiny_settings, monkeypatch
+):
     from trivox.learning.checkpoints import load_checkpoint
     from trivox.tasks.task import RunRequest
-    from trivox.tasks.training import train
+    from trivox.verbs.train import train
 
     monkeypatch.setattr(forecasting, "available_memory", lambda device: 1)
-    train(RunRequest(tiny_data, tmp_path / "run", "quick_test", {**tiny_settings, "micro_batch": "auto", "epochs": 1}))
+    train(
+        RunRequest(
+            tiny_data,
+            tmp_path / "run",
+            "quick_test",
+            {**tiny_settings, "micro_batch": "auto", "epochs": 1},
+        )
+    )
     state = load_checkpoint(tmp_path / "run" / "checkpoints" / "latest").state
     assert state["progress"]["micro_batch"] == 1
     assert "micro-batches of 1 of 2" in (tmp_path / "run" / "log.txt").read_text()

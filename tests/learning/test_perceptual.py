@@ -8,17 +8,26 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import recall_score
 
 from thoraxes import chest
-from trivox.datasets.thorax_anatomy import draw_thorax
-from trivox.learning.losses.perceptual import ENCODER_FILE, WINDOW, PerceptualDifference, TissueEncoder
-from trivox.projection import Grid
+from trivox.datasets.phantoms.thorax_anatomy import draw_thorax
+from trivox.learning.losses.perceptual import (
+    ENCODER_FILE,
+    WINDOW,
+    PerceptualDifference,
+    TissueEncoder,
+)
+from trivox.projection.geometry import Grid
 
 TRAINED = "3ecd78941e599329fe9ce0fe218ea405e9e34f4cacab89e9df470128c62675b4"
-"""Of the file that scripts/train_perceptual.py wrote; a change of the encoder changes what losses mean."""
+"""Of the file that scripts/train_perceptual.py wrote; a change of the encoder changes
+what losses mean.
+"""
 
 
 def chests(size: int = 32, *, count: int = 1) -> torch.Tensor:
     grid = Grid((size,) * 3, (320 / size,) * 3)
-    volumes = torch.stack([torch.from_numpy(chest(grid, seed=seed)) for seed in range(count)])[:, None]
+    volumes = torch.stack(
+        [torch.from_numpy(chest(grid, seed=seed)) for seed in range(count)]
+    )[:, None]
     return (volumes - WINDOW[0]) / (WINDOW[1] - WINDOW[0])
 
 
@@ -39,10 +48,14 @@ def test_the_shipped_encoder_is_the_one_that_was_trained(difference):
     assert not any(parameter.requires_grad for parameter in difference.parameters())
 
 
-def test_its_features_tell_tissues_apart_better_than_those_of_an_untrained_encoder(difference):
+def test_its_features_tell_tissues_apart_better_than_those_of_an_untrained_encoder(
+    difference,
+):
     """Linear read-outs fitted on some chests, scored on others."""
     torch.manual_seed(0)
-    trained, untrained = (read_out_accuracy(encoder) for encoder in (difference.encoder, TissueEncoder()))
+    trained, untrained = (
+        read_out_accuracy(encoder) for encoder in (difference.encoder, TissueEncoder())
+    )
     assert trained > 0.7
     assert trained > untrained + 0.05
 
@@ -56,14 +69,24 @@ def read_out_accuracy(encoder: TissueEncoder) -> float:
     with torch.no_grad():
         scales = encoder((volumes - WINDOW[0]) / (WINDOW[1] - WINDOW[0]))
     resized = [F.interpolate(scale, size=32, mode="trilinear") for scale in scales]
-    features = torch.cat(resized, dim=1).movedim(1, -1).double().numpy()  # (b, z, y, x, c)
+    features = (
+        torch.cat(resized, dim=1).movedim(1, -1).double().numpy()
+    )  # (b, z, y, x, c)
     learn, test = (
-        (features[part][:, ::2, ::2, ::2], labels[part][:, ::2, ::2, ::2]) for part in (slice(5), slice(5, 8))
+        (features[part][:, ::2, ::2, ::2], labels[part][:, ::2, ::2, ::2])
+        for part in (slice(5), slice(5, 8))
     )
     priors = np.full(len(np.unique(learn[1])), 1 / len(np.unique(learn[1])))
-    readout = LinearDiscriminantAnalysis(priors=priors).fit(learn[0].reshape(-1, 56), learn[1].ravel())
+    readout = LinearDiscriminantAnalysis(priors=priors).fit(
+        learn[0].reshape(-1, 56), learn[1].ravel()
+    )
     return float(
-        recall_score(test[1].ravel(), readout.predict(test[0].reshape(-1, 56)), average="macro", zero_division=0)
+        recall_score(
+            test[1].ravel(),
+            readout.predict(test[0].reshape(-1, 56)),
+            average="macro",
+            zero_division=0,
+        )
     )
 
 
@@ -93,7 +116,10 @@ def test_it_takes_a_volume_of_128(difference):
 def test_volumes_of_another_window_are_seen_in_the_same_hounsfield_units(difference):
     sharp, soft = chests(), blurred(chests(), 1)
     low, high = -1000.0, 1024.0
-    other = [(volume * (WINDOW[1] - WINDOW[0]) + WINDOW[0] - low) / (high - low) for volume in (soft, sharp)]
+    other = [
+        (volume * (WINDOW[1] - WINDOW[0]) + WINDOW[0] - low) / (high - low)
+        for volume in (soft, sharp)
+    ]
     found = PerceptualDifference(window=(low, high))(*other)
     torch.testing.assert_close(found, difference(soft, sharp), rtol=1e-4, atol=1e-6)
 

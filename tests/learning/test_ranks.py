@@ -9,21 +9,36 @@ import torch
 from trivox.learning.checkpoints import load_weights
 from trivox.learning.tracking import read_records
 from trivox.tasks.task import RunRequest
-from trivox.tasks.training import train
+from trivox.verbs.train import train
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="torch without distributed"
+)
 
-# Plain SGD: AdamW turns rounding noise in vanishing gradients into whole steps, so no two summation orders would agree.
-SETTINGS = {"optimizer": "sgd", "learning_rate": 0.01, "momentum": 0.9, "batch_size": 4, "weight_decay": 0.0}
+# Plain SGD: AdamW turns rounding noise in vanishing gradients into whole steps, so no
+# two summation orders would agree.
+SETTINGS = {
+    "optimizer": "sgd",
+    "learning_rate": 0.01,
+    "momentum": 0.9,
+    "batch_size": 4,
+    "weight_decay": 0.0,
+}
 
 RUNS = {
     "sample": {"batch_dice": False},
     "pooled": {"batch_dice": True},
     "features": {
-        "pretrained": "sample", "freeze_encoder": 0.7, "unfreezing": "staged", "weights_ema": 0.8, "micro_batch": 1,
-        "keep_best": 2, "final_weights": "average", "loss_options": {"adaptive": "uncertainty"},
+        "pretrained": "sample",
+        "freeze_encoder": 0.7,
+        "unfreezing": "staged",
+        "weights_ema": 0.8,
+        "micro_batch": 1,
+        "keep_best": 2,
+        "final_weights": "average",
+        "loss_options": {"adaptive": "uncertainty"},
     },
-}  # fmt: skip
+}
 """Dice a sample, Dice over the batch, and all that has to be the same on every rank."""
 
 WORKER = """
@@ -31,8 +46,8 @@ import hashlib, json, sys
 from pathlib import Path
 import torch
 import torch.distributed as dist
-import trivox.tasks.segmentation as segmentation
-import trivox.tasks.training as training
+import trivox.tasks.labels.segmentation as segmentation
+import trivox.verbs.train as training
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")  # once for all runs
@@ -59,19 +74,33 @@ def ranks(tmp_path_factory, tiny_data, tiny_settings):
     (folder / "worker.py").write_text(WORKER)
     settings = json.dumps({**tiny_settings, **SETTINGS})
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
-        str(folder / "worker.py"), str(tiny_data), str(folder), settings, json.dumps(RUNS),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--standalone",
+        str(folder / "worker.py"),
+        str(tiny_data),
+        str(folder),
+        settings,
+        json.dumps(RUNS),
+    ]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False,
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_two_ranks_equal_each_other_and_one_process(ranks, tmp_path, tiny_data, tiny_settings, name):
+def test_two_ranks_equal_each_other_and_one_process(
+    ranks, tmp_path, tiny_data, tiny_settings, name
+):
     first, second = ((ranks / f"{name}-{rank}.txt").read_text() for rank in (0, 1))
     assert first == second
     settings = {**tiny_settings, **SETTINGS, **RUNS[name]}
@@ -79,7 +108,10 @@ def test_two_ranks_equal_each_other_and_one_process(ranks, tmp_path, tiny_data, 
         settings["pretrained"] = str(ranks / settings["pretrained"])
     run = ranks / name
     train(RunRequest(tiny_data, tmp_path / "one", "quick_test", settings))
-    files = (x / "checkpoints" / "latest" / "weights.safetensors" for x in (tmp_path / "one", run))
+    files = (
+        x / "checkpoints" / "latest" / "weights.safetensors"
+        for x in (tmp_path / "one", run)
+    )
     expected, found = (load_weights(file) for file in files)
     for key, value in expected.items():
         assert torch.allclose(value, found[key], rtol=0, atol=1e-5), key

@@ -50,8 +50,13 @@ def test_auto_precision_on_a_cpu_follows_its_hardware(monkeypatch, fast):
     assert make_runtime("cpu", "auto").precision == ("bf16" if fast else "fp32")
 
 
-@pytest.mark.parametrize(("precision", "kind", "size"), [("fp32", torch.float32, 4), ("bf16", torch.bfloat16, 2)])
-def test_autocast_gives_activations_of_the_precision_and_their_size(precision, kind, size):
+@pytest.mark.parametrize(
+    ("precision", "kind", "size"),
+    [("fp32", torch.float32, 4), ("bf16", torch.bfloat16, 2)],
+)
+def test_autocast_gives_activations_of_the_precision_and_their_size(
+    precision, kind, size
+):
     runtime = Runtime(CPU, precision)
     with runtime.autocast():
         assert torch.nn.Linear(2, 2)(torch.randn(1, 2)).dtype == kind
@@ -76,10 +81,16 @@ print(min(counts[2:]), keep_freed_memory())
 """
 
 
-@pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="another malloc may be preloaded")
+@pytest.mark.skipif(
+    "LD_PRELOAD" in os.environ, reason="another malloc may be preloaded"
+)
 def test_on_a_cpu_memory_that_was_freed_is_taken_again_without_asking_the_system():
-    """Without the options there are 20480 faults a round, where the system gives pages of 4 kB."""
-    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    """Without the options there are 20480 faults a round, where the system gives pages
+    of 4 kB.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
+    )
     pages, supported = done.stdout.split()
     if supported != "True":
         pytest.skip("malloc is not glibc's, or has been told otherwise")
@@ -88,7 +99,7 @@ def test_on_a_cpu_memory_that_was_freed_is_taken_again_without_asking_the_system
 
 def test_the_same_seed_gives_the_same_numbers_everywhere():
     def numbers():
-        return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002
+        return random.random(), float(np.random.rand()), float(torch.rand(1))
 
     seed_everything(5)
     first = numbers()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trivox.config import make_recipe
+from trivox.config.recipe import make_recipe
 from trivox.learning.schedules import make_optimizer, rate_factor, set_rate
 from trivox.networks.layers import ConvBlock
 
@@ -17,10 +17,14 @@ def recipe(**changes):
 
 @pytest.mark.parametrize("schedule", ["poly", "cosine", "constant"])
 @pytest.mark.parametrize("warmup", [0.0, 0.1])
-def test_a_schedule_starts_at_one_after_the_warm_up_and_ends_at_zero_unless_constant(schedule, warmup):
+def test_a_schedule_starts_at_one_after_the_warm_up_and_ends_at_zero_unless_constant(
+    schedule, warmup
+):
     settings = recipe(schedule=schedule, warmup=warmup)
     assert rate_factor(warmup, settings) == pytest.approx(1)
-    assert rate_factor(1.0, settings) == pytest.approx(1.0 if schedule == "constant" else 0.0)
+    assert rate_factor(1.0, settings) == pytest.approx(
+        1.0 if schedule == "constant" else 0.0
+    )
 
 
 def test_poly_is_nnunets():
@@ -30,7 +34,9 @@ def test_poly_is_nnunets():
 
 def test_cosine_is_half_way_down_in_the_middle():
     assert rate_factor(0.5, recipe(schedule="cosine")) == pytest.approx(0.5)
-    assert rate_factor(0.55, recipe(schedule="cosine", warmup=0.1)) == pytest.approx(0.5)
+    assert rate_factor(0.55, recipe(schedule="cosine", warmup=0.1)) == pytest.approx(
+        0.5
+    )
 
 
 def test_the_warm_up_is_linear_and_never_zero():
@@ -43,7 +49,9 @@ def test_the_warm_up_is_linear_and_never_zero():
 @pytest.mark.parametrize("schedule", ["poly", "cosine", "constant"])
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(spent=st.floats(-1, 2), warmup=st.sampled_from([0.0, 0.3]))
-def test_the_factor_stays_within_zero_and_one_even_past_the_end(schedule, spent, warmup):
+def test_the_factor_stays_within_zero_and_one_even_past_the_end(
+    schedule, spent, warmup
+):
     assert 0 <= rate_factor(spent, recipe(schedule=schedule, warmup=warmup)) <= 1
 
 
@@ -59,11 +67,17 @@ def test_every_group_keeps_its_ratio_to_the_others_through_the_schedule(optimize
     network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     settings = recipe(optimizer=optimizer, warmup=0.1)
     rule = make_optimizer(network, settings)
-    rule.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 1e-4, "base_lr": 1e-4})
+    rule.add_param_group(
+        {"params": [nn.Parameter(torch.zeros(1))], "lr": 1e-4, "base_lr": 1e-4}
+    )
     for spent in (0.0, 0.05, 0.1, 0.5, 0.9):
         first = set_rate(rule, rate_factor(spent, settings))
-        assert first == pytest.approx(settings.learning_rate * rate_factor(spent, settings))
-        assert rule.param_groups[-1]["lr"] / first == pytest.approx(1e-4 / settings.learning_rate)
+        assert first == pytest.approx(
+            settings.learning_rate * rate_factor(spent, settings)
+        )
+        assert rule.param_groups[-1]["lr"] / first == pytest.approx(
+            1e-4 / settings.learning_rate
+        )
 
 
 def test_the_base_rates_survive_saving_and_loading():
@@ -81,7 +95,9 @@ def test_norms_and_biases_are_not_decayed_under_adamw():
     for parameter in network.parameters():
         nn.init.ones_(parameter)
         parameter.grad = torch.zeros_like(parameter)
-    rule = make_optimizer(network, recipe(optimizer="adamw", weight_decay=0.5, learning_rate=0.1))
+    rule = make_optimizer(
+        network, recipe(optimizer="adamw", weight_decay=0.5, learning_rate=0.1)
+    )
     rule.step()
     for name, parameter in network.named_parameters():
         decayed = bool((parameter < 1).all())
@@ -91,8 +107,16 @@ def test_norms_and_biases_are_not_decayed_under_adamw():
 def test_sgd_decays_everything_and_uses_nesterov_momentum():
     rule = make_optimizer(nn.Linear(2, 2), recipe())
     (group,) = rule.param_groups
-    assert (group["momentum"], group["nesterov"], group["weight_decay"], group["lr"]) == (0.99, True, 3e-5, 1e-2)
-    assert make_optimizer(nn.Linear(2, 2), recipe(momentum=0)).param_groups[0]["nesterov"] is False
+    assert (
+        group["momentum"],
+        group["nesterov"],
+        group["weight_decay"],
+        group["lr"],
+    ) == (0.99, True, 3e-5, 1e-2)
+    assert (
+        make_optimizer(nn.Linear(2, 2), recipe(momentum=0)).param_groups[0]["nesterov"]
+        is False
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -101,5 +125,7 @@ def test_frozen_parameters_are_left_out_and_all_others_are_in_once(optimizer):
     network[0].weight.requires_grad_(False)
     rule = make_optimizer(network, recipe(optimizer=optimizer))
     trained = [p for group in rule.param_groups for p in group["params"]]
-    assert {id(p) for p in trained} == {id(p) for p in network.parameters() if p.requires_grad}
+    assert {id(p) for p in trained} == {
+        id(p) for p in network.parameters() if p.requires_grad
+    }
     assert len(trained) == 3

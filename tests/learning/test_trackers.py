@@ -1,4 +1,6 @@
-"""Trackers: TensorBoard, Weights & Biases and MLflow get every figure, offline, and go on with their run on a resume."""
+"""Trackers: TensorBoard, Weights & Biases and MLflow get every figure, offline, and go
+on with their run on a resume.
+"""
 
 import json
 import sqlite3
@@ -9,7 +11,7 @@ from typing import ClassVar
 import pytest
 
 from training_toys import epochs_of, make
-from trivox.config import make_recipe
+from trivox.config.recipe import make_recipe
 from trivox.errors import ResourceError
 from trivox.learning.trackers import open_trackers
 from trivox.learning.tracking import RunLog, run_log
@@ -39,12 +41,16 @@ def wandb(monkeypatch):
 
 
 class FakeClient:
-    """As much of mlflow.MlflowClient as is used; one store for all clients of an address."""
+    """As much of mlflow.MlflowClient as is used; one store for all clients of an
+    address.
+    """
 
     stores: ClassVar[dict] = {}
 
     def __init__(self, tracking_uri):
-        self.store = self.stores.setdefault(tracking_uri, SimpleNamespace(experiments={}, runs={}))
+        self.store = self.stores.setdefault(
+            tracking_uri, SimpleNamespace(experiments={}, runs={})
+        )
 
     def get_experiment_by_name(self, name):
         return self.store.experiments.get(name)
@@ -54,9 +60,17 @@ class FakeClient:
         return "7"
 
     def create_run(self, experiment, *, run_name):
-        run = SimpleNamespace(experiment=experiment, name=run_name, params={}, metrics=[], status="RUNNING")
+        run = SimpleNamespace(
+            experiment=experiment,
+            name=run_name,
+            params={},
+            metrics=[],
+            status="RUNNING",
+        )
         self.store.runs[str(len(self.store.runs))] = run
-        return SimpleNamespace(info=SimpleNamespace(run_id=str(len(self.store.runs) - 1)))
+        return SimpleNamespace(
+            info=SimpleNamespace(run_id=str(len(self.store.runs) - 1))
+        )
 
     def update_run(self, run, *, status):
         self.store.runs[run].status = status
@@ -86,7 +100,15 @@ def log_twice(folder, name):
     for step in (3, 6):
         (tracker,) = open_trackers([name], folder, project="livers", settings=SETTINGS)
         log = RunLog(folder, say=lambda line: None, trackers=[tracker])
-        log.record({"kind": "epoch", "step": step, "train_loss": step / 10, "validation_dice": None, "loss/a+b": 0.5})
+        log.record(
+            {
+                "kind": "epoch",
+                "step": step,
+                "train_loss": step / 10,
+                "validation_dice": None,
+                "loss/a+b": 0.5,
+            }
+        )
         log.close()
 
 
@@ -96,7 +118,11 @@ def test_wandb_gets_the_figures_offline_and_one_identity(tmp_path, wandb):
     assert first.options["mode"] == "offline"
     assert first.options["resume"] == "allow"
     assert first.options["id"] == second.options["id"] != ""
-    assert (first.options["project"], first.options["dir"], first.options["config"]) == (
+    assert (
+        first.options["project"],
+        first.options["dir"],
+        first.options["config"],
+    ) == (
         "livers",
         str(tmp_path),
         SETTINGS,
@@ -112,7 +138,12 @@ def test_mlflow_gets_the_figures_in_the_run_folder_and_one_run(tmp_path, mlflow)
     assert address == f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"
     ((_, run),) = store.runs.items()
     assert run.params == SETTINGS
-    assert run.metrics == [("train_loss", 0.3, 3), ("loss/a_b", 0.5, 3), ("train_loss", 0.6, 6), ("loss/a_b", 0.5, 6)]
+    assert run.metrics == [
+        ("train_loss", 0.3, 3),
+        ("loss/a_b", 0.5, 3),
+        ("train_loss", 0.6, 6),
+        ("loss/a_b", 0.5, 6),
+    ]
     assert (run.name, run.status) == (tmp_path.name, "FINISHED")
 
 
@@ -138,7 +169,10 @@ def test_tensorboard_gets_the_figures(tmp_path):
 def test_a_missing_package_says_how_to_get_it(tmp_path, monkeypatch, name):
     for module in (name, "torch.utils.tensorboard"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ResourceError, match=rf"{name} is not installed; run: pip install 'trivox\[track\]'"):
+    with pytest.raises(
+        ResourceError,
+        match=rf"{name} is not installed; run: pip install 'trivox\[track\]'",
+    ):
         open_trackers([name], tmp_path, project="p", settings={})
 
 
@@ -168,7 +202,7 @@ def test_trackers_are_closed_when_training_fails(tmp_path, wandb):
     assert wandb.runs[0].finished
 
 
-# -- the real packages, where they are installed -----------------------------------------------------------------------
+# -- the real packages, where they are installed ---------------------------------------
 @pytest.mark.filterwarnings("ignore")
 def test_real_wandb_writes_a_run_without_a_server(tmp_path):
     pytest.importorskip("wandb")

@@ -12,8 +12,24 @@ import pytest
 import torch
 from torch import nn
 
-from training_toys import Fixed, Net, Scripted, Toy, assert_same, epochs_of, interrupt, make, weights_of
-from trivox.errors import BundleError, InterruptedTrainingError, RecipeError, ResourceError, TrivoxError
+from training_toys import (
+    Fixed,
+    Net,
+    Scripted,
+    Toy,
+    assert_same,
+    epochs_of,
+    interrupt,
+    make,
+    weights_of,
+)
+from trivox.errors import (
+    BundleError,
+    InterruptedTrainingError,
+    RecipeError,
+    ResourceError,
+    TrivoxError,
+)
 from trivox.learning import trainer as trainer_module
 from trivox.learning.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from trivox.learning.progress import duration
@@ -22,10 +38,10 @@ from trivox.learning.tracking import RunLog
 from trivox.learning.trainer import MAX_SKIPPED
 from trivox.preparation.batches import RawBatch
 from trivox.tasks.task import RunRequest
-from trivox.tasks.training import train
+from trivox.verbs.train import train
 
 
-# -- learning ----------------------------------------------------------------------------------------------------------
+# -- learning --------------------------------------------------------------------------
 def test_loss_falls_and_dice_rises(tmp_path):
     make(tmp_path, epochs=10, learning_rate=0.3).fit()
     records = epochs_of(tmp_path)
@@ -43,16 +59,26 @@ def test_accumulated_micro_batches_equal_the_whole_batch(tmp_path, micro):
     assert_same(whole.network.state_dict(), parts.network.state_dict(), tolerance=1e-6)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("x"), RuntimeError("DefaultCPUAllocator: can't allocate")])
-def test_out_of_memory_lowers_the_micro_batch_and_keeps_the_effective_batch(tmp_path, error):
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("x"), RuntimeError("DefaultCPUAllocator: can't allocate")],
+)
+def test_out_of_memory_lowers_the_micro_batch_and_keeps_the_effective_batch(
+    tmp_path, error
+):
     lines = []
-    whole, limited = make(tmp_path / "a"), make(tmp_path / "b", network=Net(most=1, error=error), lines=lines)
+    whole, limited = (
+        make(tmp_path / "a"),
+        make(tmp_path / "b", network=Net(most=1, error=error), lines=lines),
+    )
     whole.fit()
     limited.fit()
     assert limited.progress.micro_batch == 1
     assert limited.network.sizes[:3] == [4, 2, 1]
     assert sum("out of memory" in line for line in lines) == 2
-    assert_same(whole.network.state_dict(), limited.network.state_dict(), tolerance=1e-6)
+    assert_same(
+        whole.network.state_dict(), limited.network.state_dict(), tolerance=1e-6
+    )
     assert [r["step"] for r in epochs_of(tmp_path / "b")] == [4, 8]
 
 
@@ -82,7 +108,9 @@ def test_gradients_that_are_not_finite_end_training_after_the_allowed_skips(tmp_
 
     trainer = make(tmp_path, network=Broken(), epochs=50)
     before = weights_of(trainer.network)
-    with pytest.raises(TrivoxError, match=f"not finite for {MAX_SKIPPED} steps.*learning rate"):
+    with pytest.raises(
+        TrivoxError, match=f"not finite for {MAX_SKIPPED} steps.*learning rate"
+    ):
         trainer.fit()
     assert len(trainer.network.sizes) == MAX_SKIPPED + 1
     assert_same(before, trainer.network.state_dict())
@@ -91,25 +119,46 @@ def test_gradients_that_are_not_finite_end_training_after_the_allowed_skips(tmp_
 def test_single_bad_steps_are_skipped(tmp_path):
     class Flaky(Net):
         def forward(self, images):
-            return super().forward(images) * (math.nan if self.training and len(self.sizes) % 2 else 1)
+            return super().forward(images) * (
+                math.nan if self.training and len(self.sizes) % 2 else 1
+            )
 
     trainer = make(tmp_path, network=Flaky(), epochs=MAX_SKIPPED)
     trainer.fit()
-    assert all(torch.isfinite(value).all() for value in trainer.network.state_dict().values())
+    assert all(
+        torch.isfinite(value).all() for value in trainer.network.state_dict().values()
+    )
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert all(json.loads(line, parse_constant=pytest.fail) for line in lines)  # no NaN: strict JSON
-    assert "2 of 4 steps had gradients that are not finite" in (tmp_path / "log.txt").read_text()
+    assert all(
+        json.loads(line, parse_constant=pytest.fail) for line in lines
+    )  # no NaN: strict JSON
+    assert (
+        "2 of 4 steps had gradients that are not finite"
+        in (tmp_path / "log.txt").read_text()
+    )
 
 
 def test_gradient_is_clipped_to_the_recipe(tmp_path):
-    trainer = make(tmp_path, momentum=0.0, schedule="constant", gradient_clip=1e-3, weight_decay=0.0)
+    trainer = make(
+        tmp_path,
+        momentum=0.0,
+        schedule="constant",
+        gradient_clip=1e-3,
+        weight_decay=0.0,
+    )
     before = weights_of(trainer.network)
     trainer._step(*Toy().read(0).plain)
-    moved = sum(float((v - before[k]).square().sum()) for k, v in trainer.network.state_dict().items()) ** 0.5
+    moved = (
+        sum(
+            float((v - before[k]).square().sum())
+            for k, v in trainer.network.state_dict().items()
+        )
+        ** 0.5
+    )
     assert moved == pytest.approx(0.05 * 1e-3, rel=1e-3)
 
 
-# -- length ------------------------------------------------------------------------------------------------------------
+# -- length ----------------------------------------------------------------------------
 class Clock:
     """A second passes with each look."""
 
@@ -123,10 +172,15 @@ class Clock:
 
 def test_minutes_stop_in_time_and_the_schedule_reaches_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer_module, "time", Clock())
-    trainer = make(tmp_path, minutes=2.0, epochs=1000, schedule="poly", checkpoint_minutes=1e9)
+    trainer = make(
+        tmp_path, minutes=2.0, epochs=1000, schedule="poly", checkpoint_minutes=1e9
+    )
     rates = []
     step = trainer._step
-    trainer._step = lambda *batch: (step(*batch), rates.append(trainer.optimizer.param_groups[0]["lr"]))[0]
+    trainer._step = lambda *batch: (
+        step(*batch),
+        rates.append(trainer.optimizer.param_groups[0]["lr"]),
+    )[0]
     progress = trainer.fit()
     assert progress.finished
     assert 120 <= progress.seconds <= 130
@@ -156,7 +210,13 @@ def test_time_spent_before_an_interruption_counts(tmp_path):
 
 def test_early_stopping_waits_for_its_patience(tmp_path):
     dices = [0.1, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4]
-    trainer = make(tmp_path, objective=Scripted(dices), epochs=7, early_stopping=3, validation_smoothing=0.0)
+    trainer = make(
+        tmp_path,
+        objective=Scripted(dices),
+        epochs=7,
+        early_stopping=3,
+        validation_smoothing=0.0,
+    )
     progress = trainer.fit()
     assert (progress.epoch, progress.best_epoch, progress.finished) == (5, 2, True)
 
@@ -171,13 +231,15 @@ def test_a_finished_run_does_nothing_more(tmp_path):
     assert len(epochs_of(tmp_path)) == 2
 
 
-# -- validation --------------------------------------------------------------------------------------------------------
+# -- validation ------------------------------------------------------------------------
 @pytest.mark.parametrize(("sign", "dice"), [(1, 1.0), (0, 0.0), (-1, 0.0)])
 def test_validation_dice_is_computed_from_predictions(tmp_path, sign, dice):
     class Clean(Toy):
         def read(self, step):
             raw = super().read(step)
-            return RawBatch((raw.plain[1][:, None].float(), raw.plain[1]), None, [], [], [])
+            return RawBatch(
+                (raw.plain[1][:, None].float(), raw.plain[1]), None, [], [], []
+            )
 
     trainer = make(tmp_path, network=Fixed(sign), epochs=1)
     trainer.validation = Clean(seed=3)
@@ -193,9 +255,14 @@ def test_validation_uses_the_same_patches_every_epoch(tmp_path):
 
 def test_best_checkpoint_follows_the_smoothed_dice(tmp_path):
     dices = [0.2, 0.9, 0.2, 0.62, 0.1]  # smoothed by half: .2 .55 .375 .4975 .30
-    trainer = make(tmp_path, objective=Scripted(dices), epochs=5, validation_smoothing=0.5)
+    trainer = make(
+        tmp_path, objective=Scripted(dices), epochs=5, validation_smoothing=0.5
+    )
     kept, note = {}, trainer._note
-    trainer._note = lambda *args: (note(*args), kept.update({trainer.progress.epoch: weights_of(trainer.network)}))
+    trainer._note = lambda *args: (
+        note(*args),
+        kept.update({trainer.progress.epoch: weights_of(trainer.network)}),
+    )
     progress = trainer.fit()
     assert progress.best_epoch == 2
     assert progress.best == pytest.approx(0.55)
@@ -205,7 +272,9 @@ def test_best_checkpoint_follows_the_smoothed_dice(tmp_path):
 
 
 def test_unmeasurable_dice_is_no_best_and_stays_json(tmp_path):
-    progress = make(tmp_path, objective=Scripted([math.nan, 0.3]), validation_smoothing=0.5).fit()
+    progress = make(
+        tmp_path, objective=Scripted([math.nan, 0.3]), validation_smoothing=0.5
+    ).fit()
     assert (progress.best_epoch, progress.smoothed) == (2, 0.3)
     assert epochs_of(tmp_path)[0]["validation_dice"] is None
 
@@ -215,11 +284,16 @@ def test_training_without_validation_cases_works(tmp_path):
     assert "validation_dice" not in epochs_of(tmp_path)[0]
 
 
-# -- interruption ------------------------------------------------------------------------------------------------------
+# -- interruption ----------------------------------------------------------------------
 @pytest.mark.parametrize("step", [0, 2, 3, 4, 7])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, step):
-    """Steps 3 and 7 are the last of their epochs: validation must be neither lost nor repeated."""
-    whole, first = make(tmp_path / "a"), make(tmp_path / "b", source=Toy(on_read={step: interrupt}))
+    """Steps 3 and 7 are the last of their epochs: validation must be neither lost nor
+    repeated.
+    """
+    whole, first = (
+        make(tmp_path / "a"),
+        make(tmp_path / "b", source=Toy(on_read={step: interrupt})),
+    )
     handler = signal.getsignal(signal.SIGINT)
     whole.fit()
     with pytest.raises(InterruptedTrainingError, match="--resume"):
@@ -230,12 +304,25 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, step):
     assert second.progress.step == step + 1
     second.fit()
     assert_same(whole.network.state_dict(), second.network.state_dict())
-    whole_best, best = (load_checkpoint(tmp_path / x / "checkpoints" / "best") for x in "ab")
+    whole_best, best = (
+        load_checkpoint(tmp_path / x / "checkpoints" / "best") for x in "ab"
+    )
     assert_same(whole_best.weights, best.weights)
-    for one, other in zip(epochs_of(tmp_path / "a"), epochs_of(tmp_path / "b"), strict=True):
-        for key in ("epoch", "step", "validation_dice", "validation_dice_ema", "validation_loss"):
+    for one, other in zip(
+        epochs_of(tmp_path / "a"), epochs_of(tmp_path / "b"), strict=True
+    ):
+        for key in (
+            "epoch",
+            "step",
+            "validation_dice",
+            "validation_dice_ema",
+            "validation_loss",
+        ):
             assert one[key] == other[key]
-    assert (whole.progress.best_epoch, whole.progress.best) == (second.progress.best_epoch, second.progress.best)
+    assert (whole.progress.best_epoch, whole.progress.best) == (
+        second.progress.best_epoch,
+        second.progress.best,
+    )
 
 
 def test_records_after_the_checkpoint_are_written_once(tmp_path):
@@ -246,7 +333,9 @@ def test_records_after_the_checkpoint_are_written_once(tmp_path):
     with pytest.raises(InterruptedTrainingError):
         dying.fit()
     with (tmp_path / "b" / "metrics.jsonl").open("a") as file:
-        file.write('{"kind": "epoch", "step": 8}\n{"kind": "epoch", "step": 12}\n{"kind": "epo')
+        file.write(
+            '{"kind": "epoch", "step": 8}\n{"kind": "epoch", "step": 12}\n{"kind": "epo'
+        )
     second = make(tmp_path / "b", epochs=3)
     second.resume()
     second.fit()
@@ -255,7 +344,9 @@ def test_records_after_the_checkpoint_are_written_once(tmp_path):
 
 
 def test_an_attempt_that_died_before_its_first_checkpoint_leaves_no_records(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"kind": "epoch", "step": 4}\n{"kind": "ep')
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"kind": "epoch", "step": 4}\n{"kind": "ep'
+    )
     trainer = make(tmp_path)
     assert not trainer.resume()
     trainer.fit()
@@ -270,7 +361,7 @@ def test_fit_works_outside_the_main_thread(tmp_path):
     assert trainer.progress.finished
 
 
-# -- checkpoints -------------------------------------------------------------------------------------------------------
+# -- checkpoints -----------------------------------------------------------------------
 def test_a_crash_between_the_renames_leaves_the_old_checkpoint(tmp_path):
     make(tmp_path).fit()
     latest = tmp_path / "checkpoints" / "latest"
@@ -290,7 +381,10 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(ResourceError, match=r"latest.*No space left.*disk"):
         save_checkpoint(folder, Net(), {"step": 2}, {"a": 2})
-    assert (load_checkpoint(folder).state, load_checkpoint(folder).optimizer) == ({"step": 1}, {"a": 1})
+    assert (load_checkpoint(folder).state, load_checkpoint(folder).optimizer) == (
+        {"step": 1},
+        {"a": 1},
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["latest"]
 
 
@@ -312,7 +406,7 @@ def test_only_latest_carries_the_optimizer(tmp_path):
     assert not (tmp_path / "checkpoints" / "best" / "optimizer.pt").exists()
 
 
-# -- tracking ----------------------------------------------------------------------------------------------------------
+# -- tracking --------------------------------------------------------------------------
 def test_records_of_a_silent_log_are_not_written(tmp_path):
     log = RunLog(tmp_path, say=pytest.fail, active=False)
     log.line("x")
@@ -328,7 +422,7 @@ def test_lines_go_to_console_and_file(tmp_path):
     assert (tmp_path / "log.txt").read_text().endswith("hello\n")
 
 
-# -- runtime -----------------------------------------------------------------------------------------------------------
+# -- runtime ---------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("device", "precision", "error"),
     [
@@ -363,7 +457,7 @@ def test_same_seed_same_numbers():
     assert torch.equal(*drawn)
 
 
-# -- what is learnt beside the network ---------------------------------------------------------------------------------
+# -- what is learnt beside the network -------------------------------------------------
 class Weighing(nn.Module):
     """Two terms weighed by a learnt number, and a buffer that counts."""
 
@@ -375,7 +469,9 @@ class Weighing(nn.Module):
     def forward(self, outputs):
         if torch.is_grad_enabled():
             self.calls += 1
-        return (-self.log_variance.exp() * outputs.square().mean() + self.log_variance).sum()
+        return (
+            -self.log_variance.exp() * outputs.square().mean() + self.log_variance
+        ).sum()
 
 
 class Learning(Scripted):
@@ -397,9 +493,17 @@ class Learning(Scripted):
 
 
 def test_the_objective_learns_in_a_group_of_its_own_without_decay(tmp_path):
-    trainer = make(tmp_path, objective=Learning([0.1, 0.2]), optimizer="adamw", weight_decay=0.1)
-    assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.1, 0.0, 0.0]
-    assert trainer.optimizer.param_groups[-1]["params"] == [trainer.objective.module.log_variance]
+    trainer = make(
+        tmp_path, objective=Learning([0.1, 0.2]), optimizer="adamw", weight_decay=0.1
+    )
+    assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [
+        0.1,
+        0.0,
+        0.0,
+    ]
+    assert trainer.optimizer.param_groups[-1]["params"] == [
+        trainer.objective.module.log_variance
+    ]
     trainer.fit()
     assert trainer.objective.module.log_variance.item() != 0.5
     shown = [record["loss_weight/a"] for record in epochs_of(tmp_path)]
@@ -411,13 +515,24 @@ def test_what_the_objective_learnt_survives_an_interruption(tmp_path, step):
     settings = {"optimizer": "adamw", "weights_ema": 0.5}
     whole = make(tmp_path / "a", objective=Learning([0.1, 0.2]), **settings)
     whole.fit()
-    first = make(tmp_path / "b", objective=Learning([0.1, 0.2]), source=Toy(on_read={step: interrupt}), **settings)
+    first = make(
+        tmp_path / "b",
+        objective=Learning([0.1, 0.2]),
+        source=Toy(on_read={step: interrupt}),
+        **settings,
+    )
     with pytest.raises(InterruptedTrainingError):
         first.fit()
-    second = make(tmp_path / "b", objective=Learning([0.2] if step >= 3 else [0.1, 0.2]), **settings)
+    second = make(
+        tmp_path / "b",
+        objective=Learning([0.2] if step >= 3 else [0.1, 0.2]),
+        **settings,
+    )
     assert second.resume()
     second.fit()
-    assert_same(whole.objective.module.state_dict(), second.objective.module.state_dict())
+    assert_same(
+        whole.objective.module.state_dict(), second.objective.module.state_dict()
+    )
     assert int(second.objective.module.calls) == 8
     assert_same(whole.network.state_dict(), second.network.state_dict())
 
@@ -428,7 +543,7 @@ def test_a_checkpoint_of_a_loss_that_does_not_learn_is_refused(tmp_path):
         make(tmp_path, objective=Learning([])).resume()
 
 
-# -- repeatability -----------------------------------------------------------------------------------------------------
+# -- repeatability ---------------------------------------------------------------------
 class Dropping(Net):
     """Random in training."""
 
@@ -440,7 +555,9 @@ class Dropping(Net):
 def test_dropout_after_an_interruption_is_that_of_the_undisturbed_run(tmp_path, step):
     whole = make(tmp_path / "a", network=Dropping())
     whole.fit()
-    first = make(tmp_path / "b", network=Dropping(), source=Toy(on_read={step: interrupt}))
+    first = make(
+        tmp_path / "b", network=Dropping(), source=Toy(on_read={step: interrupt})
+    )
     with pytest.raises(InterruptedTrainingError):
         first.fit()
     second = make(tmp_path / "b", network=Dropping())
@@ -454,7 +571,9 @@ def test_dropout_after_an_interruption_is_that_of_the_undisturbed_run(tmp_path, 
 
 
 def test_two_deterministic_runs_give_the_same_bits(tmp_path, tiny_data, tiny_settings):
-    """With threads that read ahead, random augmentation and a network that drops; torch is told to repeat exactly."""
+    """With threads that read ahead, random augmentation and a network that drops; torch
+    is told to repeat exactly.
+    """
     settings = {**tiny_settings, "workers": 2, "deterministic": True}
     for name in "ab":
         train(RunRequest(tiny_data, tmp_path / name, "quick_test", settings))
@@ -466,11 +585,19 @@ def test_two_deterministic_runs_give_the_same_bits(tmp_path, tiny_data, tiny_set
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-# -- what is said ------------------------------------------------------------------------------------------------------
+# -- what is said ----------------------------------------------------------------------
 def test_the_time_left_is_said_once_after_the_first_epoch(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "time", Clock())  # an epoch of 4 steps takes 6 looks, of which 5 are measured
+    monkeypatch.setattr(
+        trainer_module, "time", Clock()
+    )  # an epoch of 4 steps takes 6 looks, of which 5 are measured
     lines = []
-    make(tmp_path, epochs=100, lines=lines, early_stopping=3, objective=Scripted([0.1] * 9)).fit()
+    make(
+        tmp_path,
+        epochs=100,
+        lines=lines,
+        early_stopping=3,
+        objective=Scripted([0.1] * 9),
+    ).fit()
     told = [number for number, line in enumerate(lines) if "left at this speed" in line]
     assert len(told) == 1
     assert lines[told[0] - 1].startswith("epoch    1")
@@ -485,7 +612,10 @@ def test_the_time_left_is_not_said_where_it_is_known(tmp_path):
     assert not any("left" in line for line in lines)
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (720, "12 min"), (12_000, "3 h 20 min"), (89.6, "90 s")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(40, "40 s"), (720, "12 min"), (12_000, "3 h 20 min"), (89.6, "90 s")],
+)
 def test_durations_read_as_people_say_them(seconds, text):
     assert duration(seconds) == text
 
@@ -502,19 +632,33 @@ def test_gradient_checkpointing_reaches_the_network(tmp_path):
     assert network.gradient_checkpointing is True
 
 
-# -- the whole command -------------------------------------------------------------------------------------------------
+# -- the whole command -----------------------------------------------------------------
 def sha256(run, name="latest"):
-    return hashlib.sha256((run / "checkpoints" / name / "weights.safetensors").read_bytes()).hexdigest()
+    return hashlib.sha256(
+        (run / "checkpoints" / name / "weights.safetensors").read_bytes()
+    ).hexdigest()
 
 
-EVERYTHING = {"weights_ema": 0.9, "keep_best": 2, "micro_batch": 1, "loss_options": {"adaptive": "uncertainty"}}
+EVERYTHING = {
+    "weights_ema": 0.9,
+    "keep_best": 2,
+    "micro_batch": 1,
+    "loss_options": {"adaptive": "uncertainty"},
+}
 
 
 def test_killed_training_resumes_to_the_same_bits(tmp_path, tiny_data, tiny_settings):
-    """`kill -9` of `trivox train` in mid-epoch, then --resume: the weights of a run that was never disturbed."""
+    """`kill -9` of `trivox train` in mid-epoch, then --resume: the weights of a run
+    that was never disturbed.
+    """
     settings = {
-        **tiny_settings, **EVERYTHING, "iterations_per_epoch": 8, "epochs": 5, "checkpoint_minutes": 1e-6, "seed": 3
-    }  # fmt: skip
+        **tiny_settings,
+        **EVERYTHING,
+        "iterations_per_epoch": 8,
+        "epochs": 5,
+        "checkpoint_minutes": 1e-6,
+        "seed": 3,
+    }
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(RunRequest(tiny_data, whole, "quick_test", settings))
     code = "import torch; torch.set_num_threads(1); from trivox.cli import main; main()"
@@ -522,10 +666,23 @@ def test_killed_training_resumes_to_the_same_bits(tmp_path, tiny_data, tiny_sett
     slow = "import time, trivox.learning.trainer as t; s = t.Trainer._step; "
     slow += "t.Trainer._step = lambda *a: (time.sleep(0.05), s(*a))[1]; "
     options = [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
-    command = ["train", str(tiny_data), "--out", str(killed), "--preset", "quick_test", *options]
-    child = subprocess.Popen([sys.executable, "-c", slow + code, *command], stdout=subprocess.DEVNULL)
+    command = [
+        "train",
+        str(tiny_data),
+        "--out",
+        str(killed),
+        "--preset",
+        "quick_test",
+        *options,
+    ]
+    child = subprocess.Popen(
+        [sys.executable, "-c", slow + code, *command], stdout=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
-    while not (killed / "checkpoints" / "latest" / "state.json").exists() and child.poll() is None:
+    while (
+        not (killed / "checkpoints" / "latest" / "state.json").exists()
+        and child.poll() is None
+    ):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(0.1)
@@ -534,7 +691,11 @@ def test_killed_training_resumes_to_the_same_bits(tmp_path, tiny_data, tiny_sett
     assert 0 < len(epochs_of(killed)) < 5
     train(RunRequest(tiny_data, killed, "quick_test", settings, resume=True))
     for file in (whole / "checkpoints").rglob("*.safetensors"):
-        assert file.read_bytes() == (killed / file.relative_to(whole)).read_bytes(), file
+        assert file.read_bytes() == (killed / file.relative_to(whole)).read_bytes(), (
+            file
+        )
     assert sha256(killed, "best") == sha256(whole, "best")
     assert [r["step"] for r in epochs_of(killed)] == [8, 16, 24, 32, 40]
-    assert [r["validation_dice"] for r in epochs_of(killed)] == [r["validation_dice"] for r in epochs_of(whole)]
+    assert [r["validation_dice"] for r in epochs_of(killed)] == [
+        r["validation_dice"] for r in epochs_of(whole)
+    ]

@@ -20,16 +20,21 @@ PARTITIONS = ["global", "window", "shifted", "grid"]
 
 
 def tokens(n, channels=HEAD_DIM, batch=1, seed=0):
-    return torch.randn(batch, n, channels, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        batch, n, channels, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(
-    one=st.tuples(*(st.integers(0, 30),) * 3), other=st.tuples(*(st.integers(0, 30),) * 3),
+    one=st.tuples(*(st.integers(0, 30),) * 3),
+    other=st.tuples(*(st.integers(0, 30),) * 3),
     shift=st.tuples(*(st.integers(-20, 20),) * 3),
-)  # fmt: skip
+)
 def test_rotary_positions_are_relative(one, other, shift):
-    """The product of a rotated query and a rotated key depends on the difference of their coordinates alone."""
+    """The product of a rotated query and a rotated key depends on the difference of
+    their coordinates alone.
+    """
     query, key = (tokens(1, seed=seed)[0].double() for seed in (1, 2))
     places = torch.tensor([one, other], dtype=torch.float32)
     here = (rotate(query, places[:1]) * rotate(key, places[1:])).sum()
@@ -50,11 +55,19 @@ def test_rotation_keeps_lengths_and_tells_positions_apart_along_every_axis():
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
-    grid=st.tuples(*(st.integers(1, 26),) * 3), window=st.sampled_from([2, 4, 8]), partition=st.sampled_from(PARTITIONS)
+    grid=st.tuples(*(st.integers(1, 26),) * 3),
+    window=st.sampled_from([2, 4, 8]),
+    partition=st.sampled_from(PARTITIONS),
 )
-def test_every_token_belongs_to_exactly_one_group_and_returns_to_its_place(grid, window, partition):
+def test_every_token_belongs_to_exactly_one_group_and_returns_to_its_place(
+    grid, window, partition
+):
     groups = token_groups(grid, window, partition, CPU)
-    real = torch.ones_like(groups.index, dtype=torch.bool) if groups.real is None else groups.real
+    real = (
+        torch.ones_like(groups.index, dtype=torch.bool)
+        if groups.real is None
+        else groups.real
+    )
     n = grid[0] * grid[1] * grid[2]
     assert sorted(groups.index[real].tolist()) == list(range(n))
     assert torch.equal(groups.index.flatten()[groups.place], torch.arange(n))
@@ -70,7 +83,9 @@ def test_the_members_of_all_groups_lie_alike(partition):
     for number, members in enumerate(groups.index):
         real = slice(None) if groups.real is None else groups.real[number]
         between = places[members[real]] - places[members[real]][:1]
-        assert torch.equal(groups.coordinates[real] - groups.coordinates[real][:1], between)
+        assert torch.equal(
+            groups.coordinates[real] - groups.coordinates[real][:1], between
+        )
 
 
 def test_a_grid_first_seen_in_inference_can_be_trained_on_later():
@@ -90,22 +105,32 @@ def test_windows_are_neighbours_and_grids_are_spread_over_the_whole_map():
 
 
 def test_attention_equals_the_softmax_formula():
-    attention, x = MultiHeadSelfAttention3D(2 * HEAD_DIM).eval(), tokens(12, 2 * HEAD_DIM, batch=2)
+    attention, x = (
+        MultiHeadSelfAttention3D(2 * HEAD_DIM).eval(),
+        tokens(12, 2 * HEAD_DIM, batch=2),
+    )
     places = grid_coordinates((2, 2, 3))[None]
-    heads = lambda t: t.unflatten(-1, (2, HEAD_DIM)).transpose(1, 2)  # noqa: E731
+
+    def heads(t):
+        return t.unflatten(-1, (2, HEAD_DIM)).transpose(1, 2)
+
     query = rotate(attention.query_norm(heads(attention.to_query(x))), places[:, None])
     key, value = (heads(part) for part in attention.to_key_value(x).chunk(2, dim=-1))
     key = rotate(attention.key_norm(key), places[:, None])
     weights = (query @ key.transpose(-1, -2) / HEAD_DIM**0.5).softmax(-1)
     expected = attention.project((weights @ value).transpose(1, 2).flatten(2))
     torch.testing.assert_close(attention(x, places), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(attention.weights(x, places), weights.mean(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        attention.weights(x, places), weights.mean(1), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_the_whole_map_shifted_by_some_voxels_is_attended_alike():
     attention, x = MultiHeadSelfAttention3D(HEAD_DIM).eval(), tokens(8)
     places = grid_coordinates((2, 2, 2))[None]
-    torch.testing.assert_close(attention(x, places), attention(x, places + 11), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        attention(x, places), attention(x, places + 11), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_the_position_bias_depends_on_the_offset_alone_and_has_a_number_for_each():
@@ -123,29 +148,55 @@ def test_the_position_bias_depends_on_the_offset_alone_and_has_a_number_for_each
 
 
 def test_the_position_bias_equals_that_of_monai():
-    swin = pytest.importorskip("monai.networks.nets.swin_unetr", reason="MONAI is not installed")
+    swin = pytest.importorskip(
+        "monai.networks.nets.swin_unetr", reason="MONAI is not installed"
+    )
     theirs = swin.WindowAttention(2 * HEAD_DIM, num_heads=2, window_size=(4, 4, 4))
     ours = RelativePositionBias3D(2, 4)
     with torch.no_grad():
         ours.table.copy_(theirs.relative_position_bias_table.flatten())
     places = grid_coordinates((4, 4, 4))
-    expected = theirs.relative_position_bias_table[theirs.relative_position_index.flatten()].reshape(64, 64, 2)
-    torch.testing.assert_close(ours(places, places), expected.permute(2, 0, 1), rtol=0, atol=0)
+    expected = theirs.relative_position_bias_table[
+        theirs.relative_position_index.flatten()
+    ].reshape(64, 64, 2)
+    torch.testing.assert_close(
+        ours(places, places), expected.permute(2, 0, 1), rtol=0, atol=0
+    )
 
 
 def test_attention_with_a_position_bias_equals_the_softmax_formula_with_and_without_a_mask():
-    attention, x = MultiHeadSelfAttention3D(2 * HEAD_DIM, window=3).eval(), tokens(12, 2 * HEAD_DIM, batch=2)
+    attention, x = (
+        MultiHeadSelfAttention3D(2 * HEAD_DIM, window=3).eval(),
+        tokens(12, 2 * HEAD_DIM, batch=2),
+    )
     torch.nn.init.normal_(attention.position_bias.table)
     places = grid_coordinates((2, 2, 3))[None]
-    heads = lambda t: t.unflatten(-1, (2, HEAD_DIM)).transpose(1, 2)  # noqa: E731
+
+    def heads(t):
+        return t.unflatten(-1, (2, HEAD_DIM)).transpose(1, 2)
+
     key, value = (heads(part) for part in attention.to_key_value(x).chunk(2, dim=-1))
-    query, key = attention.query_norm(heads(attention.to_query(x))), attention.key_norm(key)
-    logits = query @ key.transpose(-1, -2) / HEAD_DIM**0.5 + attention.position_bias(places, places)
-    torch.testing.assert_close(attention.weights(x, places), logits.softmax(-1).mean(1), rtol=1e-4, atol=1e-5)
+    query, key = (
+        attention.query_norm(heads(attention.to_query(x))),
+        attention.key_norm(key),
+    )
+    logits = query @ key.transpose(-1, -2) / HEAD_DIM**0.5 + attention.position_bias(
+        places, places
+    )
+    torch.testing.assert_close(
+        attention.weights(x, places), logits.softmax(-1).mean(1), rtol=1e-4, atol=1e-5
+    )
     mask = (torch.arange(12) < 7).repeat(2, 1, 1)
-    for seen, kept in ((None, logits), (mask, logits.masked_fill(~mask[:, None], -torch.inf))):
-        expected = attention.project((kept.softmax(-1) @ value).transpose(1, 2).flatten(2))
-        torch.testing.assert_close(attention(x, places, mask=seen), expected, rtol=1e-4, atol=1e-5)
+    for seen, kept in (
+        (None, logits),
+        (mask, logits.masked_fill(~mask[:, None], -torch.inf)),
+    ):
+        expected = attention.project(
+            (kept.softmax(-1) @ value).transpose(1, 2).flatten(2)
+        )
+        torch.testing.assert_close(
+            attention(x, places, mask=seen), expected, rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("partition", ["window", "shifted"])
@@ -167,15 +218,24 @@ def test_a_position_bias_is_refused_where_tokens_lie_far_from_each_other():
 
 
 def test_a_swin_block_has_a_position_bias_that_weight_decay_leaves_alone():
-    tables = [p for name, p in SwinTransformerBlock3D(HEAD_DIM, window=4).named_parameters() if "position_bias" in name]
-    assert [table.shape for table in tables] == [(7**3,), (7**3,)]  # those of one dimension are not decayed
+    tables = [
+        p
+        for name, p in SwinTransformerBlock3D(HEAD_DIM, window=4).named_parameters()
+        if "position_bias" in name
+    ]
+    assert [table.shape for table in tables] == [
+        (7**3,),
+        (7**3,),
+    ]  # those of one dimension are not decayed
 
 
 def reached(block, grid, source):
     """Which voxels of the output change with the voxel `source` of the input."""
     x = torch.randn(1, HEAD_DIM, *grid, generator=torch.Generator().manual_seed(3))
     changed = x.clone()
-    changed[(0, slice(None), *source)] *= -1  # a norm would take an offset of all channels away
+    changed[
+        (0, slice(None), *source)
+    ] *= -1  # a norm would take an offset of all channels away
     with torch.no_grad():
         return (block(changed) - block(x)).abs().amax(1)[0] > 1e-6
 
@@ -188,13 +248,19 @@ def box(grid, *sides):
 
 def test_a_window_sees_itself_only():
     block = TransformerBlock3D(HEAD_DIM, "window", window=4).eval()
-    assert torch.equal(reached(block, (8, 8, 8), (1, 5, 6)), box((8, 8, 8), (0, 4), (4, 8), (4, 8)))
+    assert torch.equal(
+        reached(block, (8, 8, 8), (1, 5, 6)), box((8, 8, 8), (0, 4), (4, 8), (4, 8))
+    )
 
 
 def test_a_shifted_window_sees_its_window_only_and_never_the_opposite_side():
     block = TransformerBlock3D(HEAD_DIM, "shifted", window=4).eval()
-    assert torch.equal(reached(block, (8, 8, 8), (3, 3, 3)), box((8, 8, 8), (2, 6), (2, 6), (2, 6)))
-    assert torch.equal(reached(block, (8, 8, 8), (0, 0, 7)), box((8, 8, 8), (0, 2), (0, 2), (6, 8)))
+    assert torch.equal(
+        reached(block, (8, 8, 8), (3, 3, 3)), box((8, 8, 8), (2, 6), (2, 6), (2, 6))
+    )
+    assert torch.equal(
+        reached(block, (8, 8, 8), (0, 0, 7)), box((8, 8, 8), (0, 2), (0, 2), (6, 8))
+    )
 
 
 def test_windows_then_shifted_windows_reach_across_the_border_of_a_window():
@@ -212,11 +278,17 @@ def test_a_grid_sees_every_other_token_of_a_map_of_two_windows():
 
 
 def test_global_attention_sees_everything():
-    assert bool(reached(TransformerBlock3D(HEAD_DIM, "global").eval(), (3, 4, 5), (0, 0, 0)).all())
+    assert bool(
+        reached(
+            TransformerBlock3D(HEAD_DIM, "global").eval(), (3, 4, 5), (0, 0, 0)
+        ).all()
+    )
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
-@pytest.mark.parametrize("grid", [(9, 5, 3), (1, 12, 7), (16, 8, 8), (2, 2, 2), (25, 8, 8)])
+@pytest.mark.parametrize(
+    "grid", [(9, 5, 3), (1, 12, 7), (16, 8, 8), (2, 2, 2), (25, 8, 8)]
+)
 def test_any_grid_will_do_and_padding_leaves_no_trace(partition, grid):
     torch.manual_seed(0)
     block = TransformerBlock3D(HEAD_DIM, partition, window=8)

@@ -1,4 +1,6 @@
-"""A class head that is part of the module, reads inside masks, and shares one encoder pass."""
+"""A class head that is part of the module, reads inside masks, and shares one encoder
+pass.
+"""
 
 import inspect
 
@@ -10,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trivox.config import make_recipe
+from trivox.config.recipe import make_recipe
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import RecipeError
 from trivox.learning.checkpoints import load_weights, save_checkpoint
 from trivox.learning.schedules import make_optimizer, set_rate
-from trivox.networks import NETWORKS, build_network
 from trivox.networks.class_head import LesionMasks, add_class_head, jitter, shrink
 from trivox.networks.class_head import _grow as grow
 from trivox.networks.pooling import masked_attention, masked_moments
+from trivox.networks.registry import NETWORKS, build_network
 from trivox.planning.families import family_of
 
 REGIONS = LesionMasks((0,), False, (1, 2, 2), ((1,), (2,)))
@@ -30,11 +32,27 @@ OWN = [
 ]
 
 
-def network(name="unet-tiny", *, masks=REGIONS, outputs=3, channels=2, size=(16, 16, 16), **options):
+def network(
+    name="unet-tiny",
+    *,
+    masks=REGIONS,
+    outputs=3,
+    channels=2,
+    size=(16, 16, 16),
+    **options,
+):
     topology, patch = family_of(name).shape(size, (1.0, 1.0, 1.0))
     torch.manual_seed(0)
     segmenter = build_network(name, topology, channels=channels, outputs=outputs)
-    made = add_class_head(segmenter, topology, name=name, channels=channels, classes=3, masks=masks, **options)
+    made = add_class_head(
+        segmenter,
+        topology,
+        name=name,
+        channels=channels,
+        classes=3,
+        masks=masks,
+        **options,
+    )
     return made, torch.randn(2, channels, *patch)
 
 
@@ -61,14 +79,23 @@ def test_voxels_outside_a_mask_change_neither_moments_nor_attention():
     features, mask = torch.randn(1, 4, 6, 6, 6), torch.zeros(1, 1, 6, 6, 6)
     mask[..., 2:4, 2:4, 2:4] = 1
     changed = features + 3 * torch.randn_like(features) * (1 - mask)
-    for a, b in zip(masked_moments(features, mask), masked_moments(changed, mask), strict=True):
+    for a, b in zip(
+        masked_moments(features, mask), masked_moments(changed, mask), strict=True
+    ):
         assert torch.allclose(a, b, atol=1e-5)
     query = torch.randn(1, 4)
-    assert torch.allclose(masked_attention(features, mask, query), masked_attention(changed, mask, query), atol=1e-3)
+    assert torch.allclose(
+        masked_attention(features, mask, query),
+        masked_attention(changed, mask, query),
+        atol=1e-3,
+    )
 
 
 def test_masks_of_a_finer_grid_are_averaged_down():
-    features, mask = torch.arange(8.0).reshape(1, 1, 2, 2, 2), torch.zeros(1, 1, 4, 4, 4)
+    features, mask = (
+        torch.arange(8.0).reshape(1, 1, 2, 2, 2),
+        torch.zeros(1, 1, 4, 4, 4),
+    )
     mask[..., :2, :2, :2] = 1
     assert masked_moments(features, mask)[0].item() == 0
     mask[..., :2, :2, 2:] = 1
@@ -76,11 +103,18 @@ def test_masks_of_a_finer_grid_are_averaged_down():
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
-@given(st.tuples(*[st.integers(1, 7)] * 3), st.tuples(*[st.integers(0, 3)] * 3), st.integers(0, 10**6))
+@given(
+    st.tuples(*[st.integers(1, 7)] * 3),
+    st.tuples(*[st.integers(0, 3)] * 3),
+    st.integers(0, 10**6),
+)
 def test_growing_is_the_maximum_over_a_box(size, radii, seed):
     mask = torch.rand(2, 2, *size, generator=torch.Generator().manual_seed(seed))
-    expected = F.max_pool3d(F.pad(mask, [r for radius in radii[::-1] for r in (radius, radius)], value=-1),
-                            [2 * r + 1 for r in radii], stride=1)  # fmt: skip
+    expected = F.max_pool3d(
+        F.pad(mask, [r for radius in radii[::-1] for r in (radius, radius)], value=-1),
+        [2 * r + 1 for r in radii],
+        stride=1,
+    )
     assert torch.equal(grow(mask, radii), expected)
 
 
@@ -134,13 +168,19 @@ def test_every_own_network_takes_a_head_and_runs_its_encoder_once(name):
 def test_a_network_without_a_readable_encoder_is_refused():
     topology, _ = family_of("unet-tiny").shape((16, 16, 16), (1.0, 1.0, 1.0))
     with pytest.raises(RecipeError, match="does not show its encoder's maps"):
-        add_class_head(nn.Conv3d(1, 2, 1), topology, name="x", channels=1, classes=2, masks=REGIONS)
+        add_class_head(
+            nn.Conv3d(1, 2, 1), topology, name="x", channels=1, classes=2, masks=REGIONS
+        )
 
 
 def test_the_head_is_part_of_the_module(tmp_path):
-    """Defects 2, 3 of research/models.md 1.3: validated in train mode, not saved, made anew on resume."""
+    """Defects 2, 3 of research/models.md 1.3: validated in train mode, not saved, made
+    anew on resume.
+    """
     made, x = network()
-    assert not [m for m in made.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert not [
+        m for m in made.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+    ]
     made.eval()
     assert not made.head.training
     assert not any(module.training for module in made.head.modules())
@@ -153,7 +193,9 @@ def test_the_head_is_part_of_the_module(tmp_path):
     other, _ = network()
     for parameter in other.parameters():
         nn.init.normal_(parameter)
-    other.load_state_dict(load_weights(next((tmp_path / "latest").glob("*.safetensors"))))
+    other.load_state_dict(
+        load_weights(next((tmp_path / "latest").glob("*.safetensors")))
+    )
     with torch.no_grad():
         assert torch.equal(other.eval()(x).classes, before)
 
@@ -161,13 +203,19 @@ def test_the_head_is_part_of_the_module(tmp_path):
 def test_the_heads_rate_survives_the_schedule():
     """Defect 1: nnU-Net's scheduler writes one rate into all groups."""
     made, _ = network()
-    recipe = make_recipe("quick_test", {"classification": {"learning_rate_factor": 4.0}})
+    recipe = make_recipe(
+        "quick_test", {"classification": {"learning_rate_factor": 4.0}}
+    )
     optimizer = make_optimizer(made, recipe)
     own = {id(parameter) for parameter in made.head.parameters()}
     for factor in (1.0, 0.3, 0.01):
         set_rate(optimizer, factor)
         for group in optimizer.param_groups:
-            wanted = recipe.learning_rate * factor * (4 if any(id(p) in own for p in group["params"]) else 1)
+            wanted = (
+                recipe.learning_rate
+                * factor
+                * (4 if any(id(p) in own for p in group["params"]) else 1)
+            )
             assert group["lr"] == pytest.approx(wanted)
     listed = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(listed) == sorted(id(p) for p in made.parameters())  # each once
@@ -179,8 +227,12 @@ def test_the_encoder_receives_its_share_of_the_gradient(factor):
     for share in (factor, 1.0):
         made, x = network(encoder_gradient=share, dropout=0.0)
         F.cross_entropy(made(x).classes, torch.tensor([0, 2])).backward()
-        found = [p.grad for p in made.segmenter.encoder.parameters() if p.grad is not None]
-        gradients.append(torch.cat([g.flatten() for g in found]) if found else torch.zeros(1))
+        found = [
+            p.grad for p in made.segmenter.encoder.parameters() if p.grad is not None
+        ]
+        gradients.append(
+            torch.cat([g.flatten() for g in found]) if found else torch.zeros(1)
+        )
         assert all(p.grad is not None for p in made.head.parameters())
     assert torch.allclose(gradients[0], factor * gradients[1], atol=1e-6)
 

@@ -17,14 +17,18 @@ CUBE = (3, 3, 3)
 
 
 def volume(channels=16, size=(4, 5, 6), batch=2, seed=0):
-    return torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        batch, channels, *size, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def test_pointwise_is_a_convolution_of_size_one():
     layer, x = Pointwise(16, 24), volume()
     expected = F.conv3d(x, layer.weight[:, :, None, None, None], layer.bias)
     torch.testing.assert_close(layer(x), expected)
-    assert layer(x.contiguous(memory_format=torch.channels_last_3d)).is_contiguous(memory_format=torch.channels_last_3d)
+    assert layer(x.contiguous(memory_format=torch.channels_last_3d)).is_contiguous(
+        memory_format=torch.channels_last_3d
+    )
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
@@ -36,11 +40,23 @@ def test_the_norm_gives_the_same_values_and_gradients_in_both_layouts(kind):
     found = []
     for layout in (torch.contiguous_format, torch.channels_last_3d):
         norm.zero_grad()
-        x = (volume() * 3 + 1).to(kind).contiguous(memory_format=layout).requires_grad_(True)
+        x = (
+            (volume() * 3 + 1)
+            .to(kind)
+            .contiguous(memory_format=layout)
+            .requires_grad_(True)
+        )
         out = norm(x)
         assert out.is_contiguous(memory_format=layout)
         (out.float() * volume(seed=1)).sum().backward()
-        found.append((out.detach().float(), x.grad.float(), norm.weight.grad.clone(), norm.bias.grad.clone()))
+        found.append(
+            (
+                out.detach().float(),
+                x.grad.float(),
+                norm.weight.grad.clone(),
+                norm.bias.grad.clone(),
+            )
+        )
     tolerance = 1e-4 if kind == torch.float32 else 5e-2
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
@@ -50,17 +66,23 @@ def test_a_separable_convolution_is_depthwise_then_pointwise_with_a_skip_where_t
     layer, x = DepthwiseSeparableConv3D(16, 16, CUBE), volume()
     spread = F.conv3d(x, layer.depthwise.weight, padding=1, groups=16)
     mixed = torch.einsum("bczyx,oc->bozyx", spread, layer.pointwise.weight)
-    torch.testing.assert_close(layer(x), x + F.silu(F.instance_norm(mixed)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        layer(x), x + F.silu(F.instance_norm(mixed)), rtol=1e-4, atol=1e-4
+    )
     assert DepthwiseSeparableConv3D(16, 32, CUBE)(x).shape == (2, 32, 4, 5, 6)
     assert sum(p.numel() for p in layer.parameters()) == 27 * 16 + 16 * 16 + 2 * 16
 
 
-@pytest.mark.parametrize(("order", "where"), [("expand-first", 64), ("depthwise-first", 16)])
+@pytest.mark.parametrize(
+    ("order", "where"), [("expand-first", 64), ("depthwise-first", 16)]
+)
 def test_an_mbconv_block_filters_at_the_width_its_order_says(order, where):
     block = MBConvBlock(16, CUBE, expansion=4, order=order)
     (depthwise,) = (m for m in block.modules() if isinstance(m, nn.Conv3d))
     assert depthwise.groups == depthwise.out_channels == where
-    assert any(isinstance(m, SqueezeExcitation3D) for m in block.modules()) == (order == "expand-first")
+    assert any(isinstance(m, SqueezeExcitation3D) for m in block.modules()) == (
+        order == "expand-first"
+    )
 
 
 def test_an_mbconv_block_whose_last_norm_is_zero_is_the_identity():
@@ -92,14 +114,23 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
 def test_shuffle_attention_starts_as_a_scaled_channel_shuffle():
     layer, x = ShuffleAttention3D(32, groups=4), volume(32)
     grouped = x.reshape(2, 4, 2, 4, 4, 5, 6).reshape(2, 32, 4, 5, 6)
-    shuffled = grouped.reshape(2, 2, 16, 4, 5, 6).transpose(1, 2).reshape(2, 32, 4, 5, 6)
+    shuffled = (
+        grouped.reshape(2, 2, 16, 4, 5, 6).transpose(1, 2).reshape(2, 32, 4, 5, 6)
+    )
     torch.testing.assert_close(layer(x), torch.sigmoid(torch.tensor(1.0)) * shuffled)
 
 
 def test_shuffle_attention_permutes_groups():
-    """After the shuffle, neighbouring channels come from different halves: each channel moves to a known place."""
+    """After the shuffle, neighbouring channels come from different halves: each channel
+    moves to a known place.
+    """
     layer = ShuffleAttention3D(32, groups=4)
-    moved = layer(torch.eye(32).reshape(32, 32, 1, 1, 1).expand(-1, -1, 2, 2, 2))[..., 0, 0, 0] > 0.5
+    moved = (
+        layer(torch.eye(32).reshape(32, 32, 1, 1, 1).expand(-1, -1, 2, 2, 2))[
+            ..., 0, 0, 0
+        ]
+        > 0.5
+    )
     assert torch.equal(moved.sum(0), torch.ones(32, dtype=torch.long))  # a permutation
     source = moved.long().argmax(0)
     assert source.tolist() == [16 * (i % 2) + i // 2 for i in range(32)]
@@ -112,7 +143,9 @@ def test_shuffle_attention_gates_one_half_by_channel_and_the_other_by_place():
         layer.spatial_weight.fill_(1.0)
         layer.spatial_bias.zero_()
     out = layer(x)
-    back = torch.cat([out[:, 0::2], out[:, 1::2]], dim=1)  # undo the shuffle: the two halves of all channels
+    back = torch.cat(
+        [out[:, 0::2], out[:, 1::2]], dim=1
+    )  # undo the shuffle: the two halves of all channels
     gate = back / x
     by_channel = [c for c in range(16) if gate[0, c].std() < 1e-4]
     assert len(by_channel) == 8

@@ -2,8 +2,11 @@ import pytest
 import torch
 
 from trivox.errors import RecipeError
-from trivox.networks import build_network
-from trivox.networks.attention import MultiHeadSelfAttention3D, SwinTransformerBlock3D, TransformerBlock3D
+from trivox.networks.attention import (
+    MultiHeadSelfAttention3D,
+    SwinTransformerBlock3D,
+    TransformerBlock3D,
+)
 from trivox.networks.deformable import DeformableAttention3D
 from trivox.networks.efficient import (
     DepthwiseSeparableConv3D,
@@ -13,13 +16,24 @@ from trivox.networks.efficient import (
     SqueezeExcitation3D,
 )
 from trivox.networks.hybrid import HybridEncoderBlock
+from trivox.networks.registry import build_network
 from trivox.planning.families import family_of
-from trivox.tasks.describing import describe
+from trivox.verbs.info import describe
 
-SIZES = {"hybrid-lite": (16.1, 48.9, 50), "hybrid-base": (20.0, 137.6, 150), "hybrid-large": (44.2, 335.4, 350)}
+SIZES = {
+    "hybrid-lite": (16.1, 48.9, 50),
+    "hybrid-base": (20.0, 137.6, 150),
+    "hybrid-large": (44.2, 335.4, 350),
+}
 
 
-def build(name="hybrid-lite", patch=(16, 24, 16), spacing=(1.0, 1.0, 1.0), channels=1, **options):
+def build(
+    name="hybrid-lite",
+    patch=(16, 24, 16),
+    spacing=(1.0, 1.0, 1.0),
+    channels=1,
+    **options,
+):
     topology, _ = family_of(name).shape(patch, spacing)
     torch.manual_seed(0)
     return build_network(name, topology, channels=channels, outputs=3, options=options)
@@ -35,25 +49,38 @@ def test_parameters_and_operations_are_those_promised(name):
 
 
 def test_saved_activations_are_pinned():
-    assert describe("hybrid-lite", (4, 128, 128, 128))["saved_activation_gib"] == pytest.approx(3.15, rel=0.02)
+    assert describe("hybrid-lite", (4, 128, 128, 128))[
+        "saved_activation_gib"
+    ] == pytest.approx(3.15, rel=0.02)
 
 
 def test_every_named_block_is_used():
     network = build("hybrid-lite")
     used = {type(module) for module in network.modules()}
     assert {
-        DepthwiseSeparableConv3D, MBConvBlock, SqueezeExcitation3D, MultiHeadSelfAttention3D, TransformerBlock3D,
-        ShuffleAttention3D, HybridEncoderBlock, DropPath,
-    } <= used  # fmt: skip
-    partitions = [m.partition for m in network.modules() if isinstance(m, TransformerBlock3D)]
+        DepthwiseSeparableConv3D,
+        MBConvBlock,
+        SqueezeExcitation3D,
+        MultiHeadSelfAttention3D,
+        TransformerBlock3D,
+        ShuffleAttention3D,
+        HybridEncoderBlock,
+        DropPath,
+    } <= used
+    partitions = [
+        m.partition for m in network.modules() if isinstance(m, TransformerBlock3D)
+    ]
     assert partitions == ["window", "grid"] + ["global"] * 6
 
 
 @pytest.mark.parametrize(
-    ("attention", "kind"), [("swin", SwinTransformerBlock3D), ("deformable", DeformableAttention3D)]
+    ("attention", "kind"),
+    [("swin", SwinTransformerBlock3D), ("deformable", DeformableAttention3D)],
 )
 def test_options_bring_their_blocks(attention, kind):
-    assert any(isinstance(module, kind) for module in build(attention=attention).modules())
+    assert any(
+        isinstance(module, kind) for module in build(attention=attention).modules()
+    )
 
 
 def test_without_attention_no_transformer_is_left_and_everything_else_is_the_same():
@@ -64,14 +91,24 @@ def test_without_attention_no_transformer_is_left_and_everything_else_is_the_sam
 
 
 def test_unknown_options_are_refused_with_the_known_ones():
-    with pytest.raises(RecipeError, match="attention 'linear' does not exist; choose one of default, none, swin"):
+    with pytest.raises(
+        RecipeError,
+        match="attention 'linear' does not exist; choose one of default, none, swin",
+    ):
         build(attention="linear")
-    with pytest.raises(RecipeError, match="no option 'width'; its options: attention, drop_path, dropout"):
+    with pytest.raises(
+        RecipeError,
+        match="no option 'width'; its options: attention, drop_path, dropout",
+    ):
         build(width=3)
 
 
-@pytest.mark.parametrize("attention", ["default", "none", "swin", "deformable", "global"])
-@pytest.mark.parametrize("size", [(16, 24, 16), (33, 20, 40), (1, 32, 40), (40, 56, 40)])
+@pytest.mark.parametrize(
+    "attention", ["default", "none", "swin", "deformable", "global"]
+)
+@pytest.mark.parametrize(
+    "size", [(16, 24, 16), (33, 20, 40), (1, 32, 40), (40, 56, 40)]
+)
 def test_any_size_gives_logits_of_its_size_and_every_scale_rounded_up(attention, size):
     network = build(attention=attention, patch=size).train()
     outputs = network(torch.randn(1, 1, *size))
@@ -86,10 +123,21 @@ def test_any_size_gives_logits_of_its_size_and_every_scale_rounded_up(attention,
 @pytest.mark.parametrize("attention", ["default", "swin", "deformable"])
 def test_every_parameter_learns(attention):
     network = build(attention=attention, drop_path=0.0).train()
-    sum(out.square().mean() for out in network(torch.randn(1, 1, 16, 24, 16))).backward()
-    silent = [name for name, p in network.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
-    # offsets and spatial gates begin with zero weights: what lies before them waits for the first step
-    assert [name for name in silent if ".offsets." not in name and ".spatial_norm." not in name] == []
+    sum(
+        out.square().mean() for out in network(torch.randn(1, 1, 16, 24, 16))
+    ).backward()
+    silent = [
+        name
+        for name, p in network.named_parameters()
+        if p.grad is None or not bool(p.grad.abs().sum() > 0)
+    ]
+    # offsets and spatial gates begin with zero weights: what lies before them waits for
+    # the first step
+    assert [
+        name
+        for name in silent
+        if ".offsets." not in name and ".spatial_norm." not in name
+    ] == []
 
 
 def test_gradient_checkpointing_changes_no_gradient():
@@ -107,7 +155,15 @@ def test_gradient_checkpointing_changes_no_gradient():
 def test_gradient_checkpointing_saves_memory():
     def saved(network):
         sizes = {}
-        keep = lambda t: sizes.setdefault(t.untyped_storage()._cdata, t.untyped_storage().nbytes()) and t  # noqa: E731
+
+        def keep(t):
+            return (
+                sizes.setdefault(
+                    t.untyped_storage()._cdata, t.untyped_storage().nbytes()
+                )
+                and t
+            )
+
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             network(torch.zeros(1, 1, 32, 32, 32))
         return sum(sizes.values())
@@ -123,13 +179,21 @@ def test_the_encoder_stages_are_the_encoder():
     stages = network.encoder_stages()
     assert len(stages) == 5
     encoder = {id(p) for stage in stages for p in stage.parameters()}
-    other = {id(p) for part in (network.up, network.fuse, network.decoder, network.heads) for p in part.parameters()}
+    other = {
+        id(p)
+        for part in (network.up, network.fuse, network.decoder, network.heads)
+        for p in part.parameters()
+    }
     assert encoder.isdisjoint(other)
     assert encoder | other == {id(p) for p in network.parameters()}
 
 
 def test_drop_path_grows_along_the_encoder_up_to_the_option():
-    rates = [m.rate for m in build(drop_path=0.3).encoder.modules() if isinstance(m, DropPath)]
+    rates = [
+        m.rate
+        for m in build(drop_path=0.3).encoder.modules()
+        if isinstance(m, DropPath)
+    ]
     assert rates == sorted(rates)
     assert rates[-1] == pytest.approx(0.3)
     assert rates[0] > 0
@@ -154,7 +218,9 @@ def test_bf16_follows_fp32():
 def test_anisotropic_patches_keep_their_thin_axis_until_the_others_have_caught_up():
     topology, _ = family_of("hybrid-lite").shape((8, 64, 64), (5.0, 1.0, 1.0))
     assert [stride[0] for stride in topology.strides] == [1, 1, 1, 2, 2]
-    assert build(patch=(8, 64, 64), spacing=(5.0, 1.0, 1.0)).eval()(torch.randn(1, 1, 8, 64, 64)).shape[2:] == (
+    assert build(patch=(8, 64, 64), spacing=(5.0, 1.0, 1.0)).eval()(
+        torch.randn(1, 1, 8, 64, 64)
+    ).shape[2:] == (
         8,
         64,
         64,

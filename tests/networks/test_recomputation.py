@@ -1,9 +1,11 @@
-"""Gradient checkpointing: the same gradients from fewer saved bytes, in every network that offers it."""
+"""Gradient checkpointing: the same gradients from fewer saved bytes, in every network
+that offers it.
+"""
 
 import pytest
 import torch
 
-from trivox.networks import build_network
+from trivox.networks.registry import build_network
 from trivox.planning.families import FAMILIES
 
 PATCH = (32, 32, 32)
@@ -60,8 +62,10 @@ def test_the_stages_of_the_encoder_are_all_that_comes_before_the_decoder():
     network = build("resenc-m", recompute=False)
     named = {id(p) for stage in network.encoder_stages() for p in stage.parameters()}
     expected = {
-        id(p) for name, p in network.named_parameters() if not name.startswith(("up.", "decoder.", "heads."))
-    }  # fmt: skip
+        id(p)
+        for name, p in network.named_parameters()
+        if not name.startswith(("up.", "decoder.", "heads."))
+    }
     assert named == expected
     assert len(network.encoder_stages()) == network.topology.stages
     assert network.stem[0].weight in set(network.encoder_stages()[0].parameters())

@@ -1,13 +1,20 @@
-"""Parity of the calibration errors with MONAI, whose bins are `(lower, upper]` by class as well."""
+"""Parity of the calibration errors with MONAI, whose bins are `(lower, upper]` by class
+as well.
+"""
 
 import numpy as np
 import pytest
 
-from trivox.evaluation.calibration import classwise_calibration_error, reliability_curve
+from trivox.evaluation.metrics.calibration import (
+    classwise_calibration_error,
+    reliability_curve,
+)
 
 pytestmark = [
     pytest.mark.oracle,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+    ),
 ]
 
 
@@ -38,18 +45,28 @@ def test_classwise_error(calibration, seed, bins):
         num_bins=bins, include_background=True, calibration_reduction="expected"
     )
     metric(*batched(chance, labels))
-    assert classwise_calibration_error(chance, labels, bins=bins) == pytest.approx(metric.aggregate().item(), abs=1e-5)
+    assert classwise_calibration_error(chance, labels, bins=bins) == pytest.approx(
+        metric.aggregate().item(), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("bins", [5, 15])
 def test_bins(calibration, bins):
     chance, labels = drawn(7)
     means, truths, counts = (
-        a.numpy()[0] for a in calibration.calibration_binning(*batched(chance, labels), num_bins=bins)
+        a.numpy()[0]
+        for a in calibration.calibration_binning(
+            *batched(chance, labels), num_bins=bins
+        )
     )
     for k in range(3):
         ours = reliability_curve(chance[:, k], labels == k, bins=bins)
         assert np.array(ours["count"]) == pytest.approx(counts[k])
         filled = counts[k] > 0
-        for mine, theirs in ((ours["confidence"], means[k]), (ours["accuracy"], truths[k])):
-            assert np.array(mine, float)[filled] == pytest.approx(theirs[filled], abs=1e-5)
+        for mine, theirs in (
+            (ours["confidence"], means[k]),
+            (ours["accuracy"], truths[k]),
+        ):
+            assert np.array(mine, float)[filled] == pytest.approx(
+                theirs[filled], abs=1e-5
+            )

@@ -1,7 +1,8 @@
 """Losses against MONAI's, in value and gradient.
 
-MONAI takes the smoothing of each ratio; ours is `SMOOTH`. Exclusive classes: softmax, one-hot labels, background left out of
-overlap. Where the conventions differ, the test says how one becomes the other.
+MONAI takes the smoothing of each ratio; ours is `SMOOTH`. Exclusive classes: softmax,
+one-hot labels, background left out of overlap. Where the conventions differ, the test
+says how one becomes the other.
 """
 
 import pytest
@@ -9,19 +10,12 @@ import torch
 
 monai = pytest.importorskip("monai.losses", reason="MONAI is the oracle")
 
-from trivox.learning.losses import (  # noqa: E402
-    SMOOTH,
-    boundary,
-    cl_dice,
-    cross_entropy,
-    dice,
-    dice_binary_cross_entropy,
-    dice_cross_entropy,
-    focal,
-    generalised_dice,
-    hausdorff,
-    tversky,
-)
+from trivox.learning.losses.distance import boundary, hausdorff  # noqa: E402
+from trivox.learning.losses.entropy import cross_entropy, focal  # noqa: E402
+from trivox.learning.losses.fused import dice_binary_cross_entropy, dice_cross_entropy  # noqa: E402
+from trivox.learning.losses.overlap import dice, generalised_dice, tversky  # noqa: E402
+from trivox.learning.losses.skeleton import cl_dice  # noqa: E402
+from trivox.learning.losses.targets import SMOOTH  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 
@@ -33,7 +27,12 @@ def test_dice_cross_entropy_equals_monais_in_value_and_gradient(batch, classes):
     logits = torch.randn(2, classes, 6, 7, 8, dtype=torch.float64, requires_grad=True)
     labels = torch.randint(0, classes, (2, 6, 7, 8))
     theirs = monai.DiceCELoss(
-        softmax=True, to_onehot_y=True, include_background=False, batch=batch, smooth_nr=SMOOTH, smooth_dr=SMOOTH
+        softmax=True,
+        to_onehot_y=True,
+        include_background=False,
+        batch=batch,
+        smooth_nr=SMOOTH,
+        smooth_dr=SMOOTH,
     )
     expected = theirs(logits, labels[:, None])
     (expected_gradient,) = torch.autograd.grad(expected, logits)
@@ -50,8 +49,12 @@ def test_region_dice_equals_monais_sigmoid_dice(batch):
     labels = torch.randint(0, 3, (2, 5, 6, 7))
     regions = torch.tensor([[False, True, True], [False, False, True]])
     target = torch.stack([labels > 0, labels == 2], dim=1).double()
-    theirs = monai.DiceLoss(sigmoid=True, batch=batch, smooth_nr=SMOOTH, smooth_dr=SMOOTH)
-    expected = theirs(logits, target) + torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+    theirs = monai.DiceLoss(
+        sigmoid=True, batch=batch, smooth_nr=SMOOTH, smooth_dr=SMOOTH
+    )
+    expected = theirs(
+        logits, target
+    ) + torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
     ours = dice_binary_cross_entropy(logits, labels.short(), regions, batch=batch)
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
 
@@ -65,16 +68,31 @@ each_batch = pytest.mark.parametrize("batch", [False, True])
 def drawn(mode, shape=(2, 6, 7, 8)):
     """Logits, indices, and MONAI's target and arguments for the mode."""
     torch.manual_seed(0)
-    logits = torch.randn(shape[0], 3 if mode == "classes" else 2, *shape[1:], dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(
+        shape[0],
+        3 if mode == "classes" else 2,
+        *shape[1:],
+        dtype=torch.float64,
+        requires_grad=True,
+    )
     labels = torch.randint(0, 3, shape)
     if mode == "classes":
         return logits, labels, labels[:, None], SOFTMAX, None
-    return logits, labels, torch.stack([labels > 0, labels == 2], 1).double(), {"sigmoid": True}, NESTED
+    return (
+        logits,
+        labels,
+        torch.stack([labels > 0, labels == 2], 1).double(),
+        {"sigmoid": True},
+        NESTED,
+    )
 
 
 def assert_equal(ours, theirs, logits, tolerance=1e-6):
     torch.testing.assert_close(ours, theirs.to(ours), atol=tolerance, rtol=0)
-    (gradient,), (expected,) = (torch.autograd.grad(value, logits, retain_graph=True) for value in (ours, theirs))
+    (gradient,), (expected,) = (
+        torch.autograd.grad(value, logits, retain_graph=True)
+        for value in (ours, theirs)
+    )
     assert expected.any()
     torch.testing.assert_close(gradient, expected, atol=tolerance, rtol=0)
 
@@ -83,25 +101,45 @@ def assert_equal(ours, theirs, logits, tolerance=1e-6):
 @each_mode
 def test_dice_equals_monais(mode, batch):
     logits, labels, target, how, regions = drawn(mode)
-    theirs = monai.DiceLoss(**how, batch=batch, smooth_nr=SMOOTH, smooth_dr=SMOOTH)(logits, target)
+    theirs = monai.DiceLoss(**how, batch=batch, smooth_nr=SMOOTH, smooth_dr=SMOOTH)(
+        logits, target
+    )
     assert_equal(dice(logits, labels, regions=regions, batch=batch), theirs, logits)
 
 
 @each_batch
 @each_mode
 def test_generalised_dice_equals_monais(mode, batch):
-    """Without smoothing: MONAI adds it to sums weighed by 1 / n^2 (about 1e-4), we to sums whose largest weight is 1."""
+    """Without smoothing: MONAI adds it to sums weighed by 1 / n^2 (about 1e-4), we to
+    sums whose largest weight is 1.
+    """
     logits, labels, target, how, regions = drawn(mode)
-    theirs = monai.GeneralizedDiceLoss(**how, batch=batch, smooth_nr=0, smooth_dr=0)(logits, target)
-    assert_equal(generalised_dice(logits, labels, regions=regions, batch=batch), theirs, logits, 1e-6)
+    theirs = monai.GeneralizedDiceLoss(**how, batch=batch, smooth_nr=0, smooth_dr=0)(
+        logits, target
+    )
+    assert_equal(
+        generalised_dice(logits, labels, regions=regions, batch=batch),
+        theirs,
+        logits,
+        1e-6,
+    )
 
 
 @each_batch
 @each_mode
 def test_tversky_equals_monais(mode, batch):
-    """MONAI's alpha weighs false positives and beta false negatives too; half the smoothing, since TP is not doubled."""
+    """MONAI's alpha weighs false positives and beta false negatives too; half the
+    smoothing, since TP is not doubled.
+    """
     logits, labels, target, how, regions = drawn(mode)
-    theirs = monai.TverskyLoss(**how, alpha=0.3, beta=0.7, batch=batch, smooth_nr=SMOOTH / 2, smooth_dr=SMOOTH / 2)
+    theirs = monai.TverskyLoss(
+        **how,
+        alpha=0.3,
+        beta=0.7,
+        batch=batch,
+        smooth_nr=SMOOTH / 2,
+        smooth_dr=SMOOTH / 2,
+    )
     ours = tversky(logits, labels, alpha=0.3, beta=0.7, regions=regions, batch=batch)
     assert_equal(ours, theirs(logits, target), logits)
 
@@ -109,55 +147,105 @@ def test_tversky_equals_monais(mode, batch):
 @pytest.mark.parametrize("gamma", [0.5, 2.0, 3.0])
 @each_mode
 def test_focal_equals_monais(mode, gamma):
-    """MONAI averages softmax focal loss over one-hot elements, of which all but one a voxel are 0: c times ours."""
+    """MONAI averages softmax focal loss over one-hot elements, of which all but one a
+    voxel are 0: c times ours.
+    """
     logits, labels, target, _, regions = drawn(mode)
     exclusive = regions is None
-    theirs = monai.FocalLoss(gamma=gamma, use_softmax=exclusive, to_onehot_y=exclusive, include_background=True)
+    theirs = monai.FocalLoss(
+        gamma=gamma,
+        use_softmax=exclusive,
+        to_onehot_y=exclusive,
+        include_background=True,
+    )
     ours = focal(logits, labels, gamma=gamma, regions=regions)
     # MONAI rounds the logits to fp32
-    assert_equal(ours, theirs(logits, target) * (logits.shape[1] if exclusive else 1), logits, 1e-6)
+    assert_equal(
+        ours,
+        theirs(logits, target) * (logits.shape[1] if exclusive else 1),
+        logits,
+        1e-6,
+    )
 
 
 def test_weighted_focal_equals_monais():
-    """MONAI divides by the number of elements, we by the sum of the voxels' weights, as cross-entropy does."""
+    """MONAI divides by the number of elements, we by the sum of the voxels' weights, as
+    cross-entropy does.
+    """
     logits, labels, target, _, _ = drawn("classes")
     weights = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
-    theirs = monai.FocalLoss(use_softmax=True, to_onehot_y=True, weight=weights, reduction="none")(logits, target)
-    assert_equal(focal(logits, labels, class_weights=weights), theirs.sum() / weights[labels].sum(), logits)
+    theirs = monai.FocalLoss(
+        use_softmax=True, to_onehot_y=True, weight=weights, reduction="none"
+    )(logits, target)
+    assert_equal(
+        focal(logits, labels, class_weights=weights),
+        theirs.sum() / weights[labels].sum(),
+        logits,
+    )
 
 
 def test_dice_with_focal_equals_monais():
-    """For regions only: MONAI's DiceFocalLoss computes a sigmoid focal loss even where its Dice is softmax."""
+    """For regions only: MONAI's DiceFocalLoss computes a sigmoid focal loss even where
+    its Dice is softmax.
+    """
     logits, labels, target, how, regions = drawn("regions")
-    theirs = monai.DiceFocalLoss(**how, gamma=2.0, smooth_nr=SMOOTH, smooth_dr=SMOOTH)(logits, target)
-    assert_equal(dice(logits, labels, regions=regions) + focal(logits, labels, regions=regions), theirs, logits)
+    theirs = monai.DiceFocalLoss(**how, gamma=2.0, smooth_nr=SMOOTH, smooth_dr=SMOOTH)(
+        logits, target
+    )
+    assert_equal(
+        dice(logits, labels, regions=regions) + focal(logits, labels, regions=regions),
+        theirs,
+        logits,
+    )
 
 
 def test_class_weighted_dice_with_cross_entropy_equals_monais():
-    """MONAI's weight reaches its Dice too, so the cross-entropy alone is compared (`lambda_dice=0`)."""
+    """MONAI's weight reaches its Dice too, so the cross-entropy alone is compared
+    (`lambda_dice=0`).
+    """
     logits, labels, target, _, _ = drawn("classes")
     weights = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
-    theirs = monai.DiceCELoss(softmax=True, to_onehot_y=True, lambda_dice=0.0, weight=weights, label_smoothing=0.1)
+    theirs = monai.DiceCELoss(
+        softmax=True,
+        to_onehot_y=True,
+        lambda_dice=0.0,
+        weight=weights,
+        label_smoothing=0.1,
+    )
     ours = cross_entropy(logits, labels, class_weights=weights, label_smoothing=0.1)
     assert_equal(ours, theirs(logits, target), logits)
 
 
 @each_mode
 def test_cl_dice_equals_monais(mode):
-    """MONAI pools all targets of a sample: equal for one target at a time, of which we take the mean."""
+    """MONAI pools all targets of a sample: equal for one target at a time, of which we
+    take the mean.
+    """
     logits, labels, target, _, regions = drawn(mode, (2, 9, 9, 9))
     masks = [labels == 1, labels == 2] if regions is None else target.bool().unbind(1)
     p = logits.softmax(1)[:, 1:] if regions is None else logits.sigmoid()
-    theirs = monai.SoftclDiceLoss(iter_=3, smooth_nr=SMOOTH, smooth_dr=SMOOTH, smooth=1e-12)
-    each = [theirs(p[:, i : i + 1], mask[:, None].double()) for i, mask in enumerate(masks)]
-    assert_equal(cl_dice(logits, labels, iterations=3, regions=regions), torch.stack(each).mean(), logits)
+    theirs = monai.SoftclDiceLoss(
+        iter_=3, smooth_nr=SMOOTH, smooth_dr=SMOOTH, smooth=1e-12
+    )
+    each = [
+        theirs(p[:, i : i + 1], mask[:, None].double()) for i, mask in enumerate(masks)
+    ]
+    assert_equal(
+        cl_dice(logits, labels, iterations=3, regions=regions),
+        torch.stack(each).mean(),
+        logits,
+    )
 
 
 @each_mode
 def test_hausdorff_equals_monais(mode):
     logits, labels, target, how, regions = drawn(mode)
-    theirs = monai.HausdorffDTLoss(**{"include_background": True, **how}, alpha=2.0)(logits, target)
-    assert_equal(hausdorff(logits, labels, regions=regions), theirs, logits, 1e-5)  # MONAI's distances are fp32
+    theirs = monai.HausdorffDTLoss(**{"include_background": True, **how}, alpha=2.0)(
+        logits, target
+    )
+    assert_equal(
+        hausdorff(logits, labels, regions=regions), theirs, logits, 1e-5
+    )  # MONAI's distances are fp32
 
 
 @each_mode
@@ -165,4 +253,8 @@ def test_boundary_equals_monais(mode):
     if not hasattr(monai, "BoundaryLoss"):
         pytest.skip("MONAI before 1.6 has no boundary loss")
     logits, labels, target, how, regions = drawn(mode)
-    assert_equal(boundary(logits, labels, regions=regions), monai.BoundaryLoss(**how)(logits, target), logits)
+    assert_equal(
+        boundary(logits, labels, regions=regions),
+        monai.BoundaryLoss(**how)(logits, target),
+        logits,
+    )

@@ -1,15 +1,21 @@
-"""Parity of the surface metrics with MONAI. `import monai` takes seconds, hence only in the fixture."""
+"""Parity of the surface metrics with MONAI.
+
+`import monai` takes seconds, hence only in the fixture.
+"""
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from trivox.evaluation import evaluate_case, surface_distances
-from trivox.evaluation.mesh_areas import CORNERS, element_areas
+from trivox.evaluation.conventions.cases import evaluate_case
+from trivox.evaluation.metrics.mesh_areas import CORNERS, element_areas
+from trivox.evaluation.metrics.surfaces import surface_distances
 
 pytestmark = [
     pytest.mark.oracle,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+    ),
 ]
 
 SPACINGS = [(1.0, 1.0, 1.0), (3.0, 0.7, 0.7), (0.5, 2.0, 1.3)]
@@ -26,7 +32,9 @@ def masks(request):
     noise = rng.normal(size=(2, 18, 21, 24))
     if request.param == "noise":  # every one of the 256 neighbourhoods occurs
         return noise > 0
-    smooth = np.stack([gaussian_filter(n, 2) for n in noise]) + 0.5 * gaussian_filter(noise[0], 2)
+    smooth = np.stack([gaussian_filter(n, 2) for n in noise]) + 0.5 * gaussian_filter(
+        noise[0], 2
+    )
     blobs = smooth > np.quantile(smooth, 0.85)
     if request.param == "border":
         blobs[:, 0] = True
@@ -47,17 +55,27 @@ def test_hausdorff_distance(metrics, masks, spacing):
     ours = surface_distances(*masks, spacing=spacing)
     for percentile in (95, None):
         theirs = metrics.compute_hausdorff_distance(
-            *map(one_hot, masks), include_background=True, percentile=percentile, spacing=list(spacing)
+            *map(one_hot, masks),
+            include_background=True,
+            percentile=percentile,
+            spacing=list(spacing),
         )
-        assert ours.hausdorff_mm(percentile or 100) == pytest.approx(theirs.item(), rel=1e-6)
+        assert ours.hausdorff_mm(percentile or 100) == pytest.approx(
+            theirs.item(), rel=1e-6
+        )
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_average_surface_distance(metrics, masks, spacing):
     theirs = metrics.compute_average_surface_distance(
-        *map(one_hot, masks), include_background=True, symmetric=True, spacing=list(spacing)
+        *map(one_hot, masks),
+        include_background=True,
+        symmetric=True,
+        spacing=list(spacing),
     )
-    assert surface_distances(*masks, spacing=spacing).average_mm() == pytest.approx(theirs.item(), rel=1e-5)
+    assert surface_distances(*masks, spacing=spacing).average_mm() == pytest.approx(
+        theirs.item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -66,9 +84,12 @@ def test_surface_dice(metrics, masks, spacing, convention):
     ours = surface_distances(*masks, spacing=spacing, convention=convention)
     for tolerance in (0.0, 0.7, 1.4, 2.0, 3.0):
         theirs = metrics.compute_surface_dice(
-            *map(one_hot, masks), [tolerance], include_background=True, spacing=list(spacing),
+            *map(one_hot, masks),
+            [tolerance],
+            include_background=True,
+            spacing=list(spacing),
             use_subvoxels=convention == "mesh",
-        )  # fmt: skip
+        )
         assert ours.surface_dice(tolerance) == pytest.approx(theirs.item(), abs=1e-6)
 
 
@@ -76,12 +97,19 @@ def test_surface_dice(metrics, masks, spacing, convention):
 def test_areas_of_all_neighbourhoods(metrics, spacing):
     table, kernel = metrics.utils.get_code_to_measure_table(spacing)
     weights = [int(kernel.reshape(2, 2, 2)[corner]) for corner in CORNERS]
-    theirs = [table[sum(w for bit, w in enumerate(weights) if code >> bit & 1)].item() for code in range(256)]
+    theirs = [
+        table[sum(w for bit, w in enumerate(weights) if code >> bit & 1)].item()
+        for code in range(256)
+    ]
     assert element_areas(spacing) == pytest.approx(theirs, rel=1e-6)
 
 
 def test_overlap(metrics, masks):
-    ours = evaluate_case(*masks.astype(np.int16), spacing=(1, 1, 1), targets={"x": (1,)})["x"]
+    ours = evaluate_case(
+        *masks.astype(np.int16), spacing=(1, 1, 1), targets={"x": (1,)}
+    )["x"]
     dice = metrics.compute_dice(*map(one_hot, masks), include_background=True)
     iou = metrics.compute_iou(*map(one_hot, masks), include_background=True)
-    assert (ours["dice"], ours["iou"]) == pytest.approx((dice.item(), iou.item()), rel=1e-6)
+    assert (ours["dice"], ours["iou"]) == pytest.approx(
+        (dice.item(), iou.item()), rel=1e-6
+    )

@@ -1,11 +1,13 @@
-"""Imported networks compute what nnU-Net's own classes compute (needs dynamic-network-architectures)."""
+"""Imported networks compute what nnU-Net's own classes compute (needs
+dynamic-network-architectures).
+"""
 
 import numpy as np
 import pytest
 import torch
 
 from nnunet_folder import KINDS, arch_kwargs, plans_of, write_folder
-from trivox.deployment.nnunet import import_nnunet
+from trivox.importing.nnunet import import_nnunet
 from trivox.inference.predictor import Predictor
 
 pytestmark = pytest.mark.oracle
@@ -13,14 +15,19 @@ unet = pytest.importorskip("dynamic_network_architectures.architectures.unet")
 
 
 def their_network(kind):
-    """nnU-Net's network with weights away from their initial values (norms of 1, biases of 0)."""
+    """nnU-Net's network with weights away from their initial values (norms of 1, biases
+    of 0).
+    """
     torch.manual_seed(3)
     name, dimension = KINDS[kind]
     arguments = arch_kwargs(kind) | {
-        "conv_op": getattr(torch.nn, f"Conv{dimension}d"), "norm_op": getattr(torch.nn, f"InstanceNorm{dimension}d"),
+        "conv_op": getattr(torch.nn, f"Conv{dimension}d"),
+        "norm_op": getattr(torch.nn, f"InstanceNorm{dimension}d"),
         "nonlin": torch.nn.LeakyReLU,
-    }  # fmt: skip
-    network = getattr(unet, name)(input_channels=2, num_classes=3, deep_supervision=False, **arguments)
+    }
+    network = getattr(unet, name)(
+        input_channels=2, num_classes=3, deep_supervision=False, **arguments
+    )
     for parameter in network.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return network.eval()
@@ -29,14 +36,20 @@ def their_network(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_of_an_imported_network_equal_nnunets(kind, tmp_path):
     theirs = their_network(kind)
-    folder = write_folder(tmp_path / "model", {"0": theirs.state_dict()}, plans=plans_of(kind))
+    folder = write_folder(
+        tmp_path / "model", {"0": theirs.state_dict()}, plans=plans_of(kind)
+    )
     bundle = import_nnunet(folder, tmp_path / "bundle", trust=True)
-    predictor = Predictor.load(bundle.folder, device="cpu", precision="fp32", mirror=False)
+    predictor = Predictor.load(
+        bundle.folder, device="cpu", precision="fp32", mirror=False
+    )
     (ours,) = predictor.members[0].windows.networks
     image = torch.randn(2, 2, *bundle.description.plan.patch_size)
     with torch.inference_mode():
         expected = theirs(image if image.shape[2] > 1 else image[:, :, 0])
         found = ours(image)
     assert (found.reshape(expected.shape) - expected).abs().max() < 1e-4
-    labels = predictor.predict_array(np.random.default_rng(0).normal(50, 30, (2, 12, 20, 18)), (1.5, 3.0, 1.0))
+    labels = predictor.predict_array(
+        np.random.default_rng(0).normal(50, 30, (2, 12, 20, 18)), (1.5, 3.0, 1.0)
+    )
     assert labels.shape == (12, 20, 18)

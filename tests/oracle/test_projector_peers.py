@@ -1,7 +1,8 @@
-"""The projector equals plastimatch (exact rays) and RTK (Joseph) at any angle, told in their own conventions.
+"""The projector equals plastimatch (exact rays) and RTK (Joseph) at any angle, told in
+their own conventions.
 
-plastimatch: `apt-get install plastimatch`. RTK: `benchmarks/setup_xray_peers.sh`, reached as a process of that environment;
-loading it takes 15 s, hence `pytest -m slow`.
+plastimatch: `apt-get install plastimatch`. RTK: `benchmarks/setup_xray_peers.sh`,
+reached as a process of that environment; loading it takes 15 s, hence `pytest -m slow`.
 """
 
 import shutil
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from trivox.projection import Geometry, Grid, project
+from trivox.projection.geometry import Geometry, Grid
+from trivox.projection.projector import project
 from xray_phantoms import relative
 
 pytestmark = pytest.mark.oracle
@@ -22,40 +24,69 @@ RTK_PYTHON = BENCHMARKS / ".venv-xray" / "bin" / "python"
 
 CASES = {
     "about the patient": {"primary": (0, 30, 44, 46, 90, 137, 200, -70)},
-    "towards the head and the feet": {"primary": (0, 45, 100), "secondary": (15.0, -25.0, 35.0)},
+    "towards the head and the feet": {
+        "primary": (0, 45, 100),
+        "secondary": (15.0, -25.0, 35.0),
+    },
     "flat voxels": {"primary": (20, 60), "spacing": (4.0, 1.5, 2.0)},
     "moved": {
-        "primary": (20, 75), "secondary": 10.0, "spacing": (3.0, 1.5, 2.0), "offset": (5.0, -8.0),
+        "primary": (20, 75),
+        "secondary": 10.0,
+        "spacing": (3.0, 1.5, 2.0),
+        "offset": (5.0, -8.0),
         "centre": (6.0, -4.0, 9.0),
     },
-}  # fmt: skip
+}
 
 
-def case(primary, secondary=0.0, spacing=(2.0, 2.0, 2.0), offset=(0.0, 0.0), centre=(0.0, 0.0, 0.0)):
-    """A volume of random voxels whose border is empty, and views on a detector that is not square."""
+def case(
+    primary,
+    secondary=0.0,
+    spacing=(2.0, 2.0, 2.0),
+    offset=(0.0, 0.0),
+    centre=(0.0, 0.0, 0.0),
+):
+    """A volume of random voxels whose border is empty, and views on a detector that is
+    not square.
+    """
     volume = torch.zeros(24, 28, 32)
-    volume[3:20, 4:22, 5:25] = torch.rand(17, 18, 20, generator=torch.Generator().manual_seed(0)) * 0.02
-    geometry = Geometry.orbit(primary, secondary=secondary, detector=(48, 40), pixel_mm=(2.0, 2.2))
+    volume[3:20, 4:22, 5:25] = (
+        torch.rand(17, 18, 20, generator=torch.Generator().manual_seed(0)) * 0.02
+    )
+    geometry = Geometry.orbit(
+        primary, secondary=secondary, detector=(48, 40), pixel_mm=(2.0, 2.2)
+    )
     geometry.offset_mm[:] = torch.tensor(offset)
     return volume, geometry, Grid(tuple(volume.shape), spacing, centre)
 
 
 def images_of(peer, python, folder):
-    """Line integrals `(v, rows, columns)` of all cases, computed by the peer in a process of its own."""
+    """Line integrals `(v, rows, columns)` of all cases, computed by the peer in a
+    process of its own.
+    """
     files = [folder / f"{number}.npz" for number in range(len(CASES))]
     for file, name in zip(files, CASES, strict=True):
         volume, geometry, grid = case(**CASES[name])
-        views = {field: getattr(geometry, field) for field in Geometry.__dataclass_fields__}
-        np.savez(file, volume=volume, spacing=grid.spacing, centre_mm=grid.centre_mm, **views)
+        views = {
+            field: getattr(geometry, field) for field in Geometry.__dataclass_fields__
+        }
+        np.savez(
+            file, volume=volume, spacing=grid.spacing, centre_mm=grid.centre_mm, **views
+        )
     subprocess.run([python, BENCHMARKS / "xray_peers.py", peer, *files], check=True)
-    return {name: torch.from_numpy(np.load(file.with_suffix(".npy"))) for name, file in zip(CASES, files, strict=True)}
+    return {
+        name: torch.from_numpy(np.load(file.with_suffix(".npy")))
+        for name, file in zip(CASES, files, strict=True)
+    }
 
 
 @pytest.fixture(scope="module")
 def by_plastimatch(tmp_path_factory):
     if not shutil.which("plastimatch"):
         pytest.skip("plastimatch is not installed (apt-get install plastimatch)")
-    return images_of("plastimatch", sys.executable, tmp_path_factory.mktemp("plastimatch"))
+    return images_of(
+        "plastimatch", sys.executable, tmp_path_factory.mktemp("plastimatch")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +100,9 @@ def worst(name, method, theirs):
     """Largest relative error of a view of the case."""
     volume, geometry, grid = case(**CASES[name])
     ours = project(volume[None], geometry, grid, method=method)[0]
-    return max(relative(our, their) for our, their in zip(ours, theirs[name], strict=True))
+    return max(
+        relative(our, their) for our, their in zip(ours, theirs[name], strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,11 +1,13 @@
-"""MONAI's networks behind our interface: outputs, deep supervision and the sizes written down for them."""
+"""MONAI's networks behind our interface: outputs, deep supervision and the sizes
+written down for them.
+"""
 
 import pytest
 import torch
 
 from trivox.errors import RecipeError
-from trivox.networks import build_network
 from trivox.networks.layers import parameters_of
+from trivox.networks.registry import build_network
 from trivox.planning.families import FAMILIES
 
 pytest.importorskip("monai")
@@ -31,8 +33,12 @@ def test_outputs_are_the_finest_alone_or_all_scales_in_training(name):
         assert network.eval()(image).shape == (1, 3, *padded)
         scales = network.train()(image)
     assert len(scales) == SCALES.get(name, 5)
-    assert [out.shape[2] for out in scales] == [padded[0] // 2**s for s in range(len(scales))]
-    single = build_network(name, topology, channels=2, outputs=3, deep_supervision=False).train()
+    assert [out.shape[2] for out in scales] == [
+        padded[0] // 2**s for s in range(len(scales))
+    ]
+    single = build_network(
+        name, topology, channels=2, outputs=3, deep_supervision=False
+    ).train()
     with torch.no_grad():
         assert isinstance(single(image), torch.Tensor)
 

@@ -1,4 +1,6 @@
-"""3-D SSIM against scikit-image's and MONAI's, over the places where the weights lie inside the volume whole."""
+"""3-D SSIM against scikit-image's and MONAI's, over the places where the weights lie
+inside the volume whole.
+"""
 
 import numpy as np
 import pytest
@@ -18,7 +20,10 @@ pytestmark = pytest.mark.oracle
 def pair(*shape, seed=0):
     rng = np.random.default_rng(seed)
     first = gaussian_filter(rng.random(shape), (0, 0, 1, 1, 1)) * 2 - 0.5
-    return tuple(torch.from_numpy(v).float() for v in (first, first + 0.1 * rng.standard_normal(shape)))
+    return tuple(
+        torch.from_numpy(v).float()
+        for v in (first, first + 0.1 * rng.standard_normal(shape))
+    )
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)
@@ -26,15 +31,28 @@ def pair(*shape, seed=0):
 def test_ssim_is_that_of_scikit_image(shape, seed):
     prediction, target = pair(1, 1, *shape, seed=seed)
     expected = skimage.structural_similarity(
-        prediction[0, 0].double().numpy(), target[0, 0].double().numpy(), gaussian_weights=True, sigma=1.5,
-        use_sample_covariance=False, data_range=1,
-    )  # fmt: skip
+        prediction[0, 0].double().numpy(),
+        target[0, 0].double().numpy(),
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=1,
+    )
     assert ssim3d(prediction, target).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_ssim_is_that_of_monai():
     prediction, target = pair(2, 1, 14, 13, 16)
-    expected = monai.compute_ssim_and_cs(
-        prediction, target, spatial_dims=3, kernel_size=(11,) * 3, kernel_sigma=(1.5,) * 3, data_range=1.0
-    )[0].flatten(1).mean(1)  # fmt: skip
+    expected = (
+        monai.compute_ssim_and_cs(
+            prediction,
+            target,
+            spatial_dims=3,
+            kernel_size=(11,) * 3,
+            kernel_sigma=(1.5,) * 3,
+            data_range=1.0,
+        )[0]
+        .flatten(1)
+        .mean(1)
+    )
     torch.testing.assert_close(ssim3d(prediction, target), expected, atol=1e-5, rtol=0)

@@ -14,18 +14,30 @@ def sliding_window_inference():
 
 
 def ours(network, image, patch, overlap):
-    windows = SlidingWindows([network], patch, 2, Runtime(torch.device("cpu"), "fp32"), overlap=overlap)
+    windows = SlidingWindows(
+        [network], patch, 2, Runtime(torch.device("cpu"), "fp32"), overlap=overlap
+    )
     return torch.cat([slab.logits.clone() for slab in windows.slabs(image)], dim=1)
 
 
 @torch.no_grad()
 def monai(function, network, image, patch, overlap):
-    return function(image[None], patch, 4, network, overlap=overlap, mode="gaussian", sigma_scale=0.125)[0]
+    return function(
+        image[None],
+        patch,
+        4,
+        network,
+        overlap=overlap,
+        mode="gaussian",
+        sigma_scale=0.125,
+    )[0]
 
 
 @pytest.mark.parametrize("size", [(32, 32, 32), (23, 40, 17), (9, 30, 12)])
 def test_voxelwise_networks_give_monais_result(sliding_window_inference, size):
-    """All windows agree on every voxel, so only positions, padding and normalisation matter."""
+    """All windows agree on every voxel, so only positions, padding and normalisation
+    matter.
+    """
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv3d(1, 4, 1), nn.Tanh(), nn.Conv3d(4, 2, 1)).eval()
     image = torch.randn(1, *size)
@@ -34,13 +46,16 @@ def test_voxelwise_networks_give_monais_result(sliding_window_inference, size):
 
 
 def test_convolutions_give_monais_blend_inside(sliding_window_inference):
-    """Where sizes are whole steps the positions are the same, and so is the Gaussian blend.
+    """Where sizes are whole steps the positions are the same, and so is the Gaussian
+    blend.
 
-    MONAI floors the product of the weights, we floor each axis, so voxels near the volume's border, where all weights
-    are small, blend differently and are left out.
+    MONAI floors the product of the weights, we floor each axis, so voxels near the
+    volume's border, where all weights are small, blend differently and are left out.
     """
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv3d(4, 2, 3, padding=1)).eval()
+    network = nn.Sequential(
+        nn.Conv3d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv3d(4, 2, 3, padding=1)
+    ).eval()
     image = torch.randn(1, 32, 40, 24)
     expected = monai(sliding_window_inference, network, image, (16, 16, 16), 0.5)
     inside = (slice(None), *[slice(4, -4)] * 3)

@@ -1,4 +1,6 @@
-"""Plans are data: JSON there and back, and an edited plan that contradicts itself is refused in one line."""
+"""Plans are data: JSON there and back, and an edited plan that contradicts itself is
+refused in one line.
+"""
 
 import json
 
@@ -42,7 +44,10 @@ def test_a_plan_may_be_edited_by_hand(plan, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"patch_size": [40, 57, 40]}, r"patch_size \(40, 57, 40\) must be a multiple of \(8, 8, 8\)"),
+        (
+            {"patch_size": [40, 57, 40]},
+            r"patch_size \(40, 57, 40\) must be a multiple of \(8, 8, 8\)",
+        ),
         ({"patch_size": [40, 56]}, "patch_size"),
         ({"batch_size": 0}, "batch_size"),
         ({"normalisations": []}, "one normalisation"),
@@ -52,7 +57,9 @@ def test_a_plan_may_be_edited_by_hand(plan, tmp_path):
         ({"labels": {"labels": {}}}, "labels"),
     ],
 )
-def test_an_edited_plan_that_is_wrong_is_a_plan_error_in_one_line(plan, tmp_path, changes, named):
+def test_an_edited_plan_that_is_wrong_is_a_plan_error_in_one_line(
+    plan, tmp_path, changes, named
+):
     with pytest.raises(PlanError, match=named) as error:
         read_plan(edited(plan, tmp_path, **changes))
     assert "\n" not in str(error.value)
@@ -79,9 +86,16 @@ def test_a_plan_is_frozen(plan):
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        ({"batch_size": 3}, True), ({"network": "resenc-m"}, True), ({"reasons": {}}, True),
-        ({"spacing": (2.0, 1.0, 1.0)}, False), ({"axis_order": (1, 0, 2)}, False),
+        ({"batch_size": 3}, True),
+        ({"network": "resenc-m"}, True),
+        ({"reasons": {}}, True),
+        ({"spacing": (2.0, 1.0, 1.0)}, False),
+        ({"axis_order": (1, 0, 2)}, False),
     ],
-)  # fmt: skip
-def test_only_what_changes_a_stored_case_changes_the_preparation_key(plan, change, same):
-    assert (plan.model_copy(update=change).preparation_key == plan.preparation_key) == same
+)
+def test_only_what_changes_a_stored_case_changes_the_preparation_key(
+    plan, change, same
+):
+    assert (
+        plan.model_copy(update=change).preparation_key == plan.preparation_key
+    ) == same

@@ -7,17 +7,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivox.planning.families import FAMILIES
-from trivox.planning.topology import MIN_FEATURE_MAP, feature_map_elements, pooling, stage_sizes
+from trivox.planning.topology import (
+    MIN_FEATURE_MAP,
+    feature_map_elements,
+    pooling,
+    stage_sizes,
+)
 
 SIX = ((3, 3, 3),) * 6, ((1, 1, 1),) + ((2, 2, 2),) * 5
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize(("network", "elements"), [("nnunet-plain", 452_796_416), ("resenc-l", 557_420_544)])
+@pytest.mark.parametrize(
+    ("network", "elements"), [("nnunet-plain", 452_796_416), ("resenc-l", 557_420_544)]
+)
 def test_the_proxy_of_128_cubed_equals_nnunets(network, elements):
     kernels, strides, patch = pooling((128, 128, 128), (1, 1, 1))
     assert (kernels, strides, patch) == (*SIX, (128, 128, 128))
-    assert feature_map_elements(FAMILIES[network].topology(kernels, strides), patch, 3) == elements
+    assert (
+        feature_map_elements(FAMILIES[network].topology(kernels, strides), patch, 3)
+        == elements
+    )
 
 
 sizes = st.tuples(*(st.integers(1, 300),) * 3)
@@ -26,7 +36,9 @@ spacings = st.tuples(*(st.sampled_from([0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0]),) * 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(patch=sizes, spacing=spacings)
-def test_the_padded_patch_is_the_smallest_multiple_and_keeps_four_voxels_where_pooled(patch, spacing):
+def test_the_padded_patch_is_the_smallest_multiple_and_keeps_four_voxels_where_pooled(
+    patch, spacing
+):
     kernels, strides, padded = pooling(patch, spacing)
     assert len(kernels) == len(strides)
     assert strides[0] == (1, 1, 1)
@@ -62,31 +74,54 @@ def test_only_axes_within_a_factor_of_two_of_the_finest_are_halved(patch, spacin
 
 
 @pytest.mark.parametrize(
-    ("patch", "poolings"), [((8, 8, 8), 1), ((7, 7, 7), 0), ((11, 4, 4), 0), ((12, 4, 4), 1), ((16, 16, 16), 2)]
+    ("patch", "poolings"),
+    [
+        ((8, 8, 8), 1),
+        ((7, 7, 7), 0),
+        ((11, 4, 4), 0),
+        ((12, 4, 4), 1),
+        ((16, 16, 16), 2),
+    ],
 )
 def test_an_axis_is_halved_from_eight_voxels_on_and_alone_from_twelve(patch, poolings):
     assert len(pooling(patch, (1, 1, 1))[1]) == poolings + 1
 
 
-@pytest.mark.parametrize("network", [name for name, family in FAMILIES.items() if not family.widths])
+@pytest.mark.parametrize(
+    "network", [name for name, family in FAMILIES.items() if not family.widths]
+)
 @pytest.mark.parametrize("stages", [1, 2, 5, 9])
 def test_a_family_fills_any_number_of_stages(network, stages):
     family = FAMILIES[network]
-    topology = family.topology(((3, 3, 3),) * stages, ((1, 1, 1),) + ((2, 2, 2),) * (stages - 1))
-    assert topology.stages == len(topology.features) == len(topology.encoder_blocks) == stages
+    topology = family.topology(
+        ((3, 3, 3),) * stages, ((1, 1, 1),) + ((2, 2, 2),) * (stages - 1)
+    )
+    assert (
+        topology.stages
+        == len(topology.features)
+        == len(topology.encoder_blocks)
+        == stages
+    )
     assert len(topology.decoder_blocks) == stages - 1
     assert max(topology.features) <= family.max_features_3d
-    assert topology.features == tuple(min(family.base_features * 2**s, family.max_features_3d) for s in range(stages))
+    assert topology.features == tuple(
+        min(family.base_features * 2**s, family.max_features_3d) for s in range(stages)
+    )
 
 
 def test_slices_may_be_wider_than_volumes():
     family = FAMILIES["nnunet-plain"]
     assert family.topology(((3, 3),) * 7, ((1, 1),) + ((2, 2),) * 6).features[-1] == 512
-    assert family.topology(((3, 3, 3),) * 7, ((1, 1, 1),) + ((2, 2, 2),) * 6).features[-1] == 320
+    assert (
+        family.topology(((3, 3, 3),) * 7, ((1, 1, 1),) + ((2, 2, 2),) * 6).features[-1]
+        == 320
+    )
 
 
 @pytest.mark.parametrize("network", ["hybrid-lite", "hybrid-base", "hybrid-large"])
-@pytest.mark.parametrize("patch", [(128, 128, 128), (40, 56, 40), (5, 48, 33), (64, 64)])
+@pytest.mark.parametrize(
+    "patch", [(128, 128, 128), (40, 56, 40), (5, 48, 33), (64, 64)]
+)
 def test_a_hybrid_has_five_stages_of_its_own_widths_and_takes_any_patch(network, patch):
     family = FAMILIES[network]
     topology, padded = family.shape(patch, (1.0,) * len(patch))
@@ -97,11 +132,21 @@ def test_a_hybrid_has_five_stages_of_its_own_widths_and_takes_any_patch(network,
 
 
 def test_the_nvidia_unet_has_seven_levels_at_its_patch_and_fewer_where_axes_are_short():
-    assert FAMILIES["nvidia-unet"].shape((128, 128, 128), (1.0,) * 3)[0].features == (64, 96, 128, 192, 256, 384, 512)
+    assert FAMILIES["nvidia-unet"].shape((128, 128, 128), (1.0,) * 3)[0].features == (
+        64,
+        96,
+        128,
+        192,
+        256,
+        384,
+        512,
+    )
     assert FAMILIES["nvidia-unet"].shape((32, 32, 32), (1.0,) * 3)[0].stages == 5
 
 
-@pytest.mark.parametrize(("network", "divisor"), [("swin-unetr-v2", 32), ("mednext-s", 16)])
+@pytest.mark.parametrize(
+    ("network", "divisor"), [("swin-unetr-v2", 32), ("mednext-s", 16)]
+)
 def test_foreign_networks_get_patches_padded_to_their_halvings(network, divisor):
     topology, padded = FAMILIES[network].shape((9, 40, 250), (5.0, 1.0, 1.0))
     assert topology.divisor == (divisor,) * 3

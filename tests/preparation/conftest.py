@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from trivox.datasets import PhantomSettings, load_dataset, write_phantoms
+from trivox.datasets.layouts.choice import load_dataset
+from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 from trivox.planning.fingerprint import measure
 from trivox.planning.planner import make_plan
 from trivox.preparation.store import Store
@@ -12,19 +13,31 @@ from trivox.preparation.store import Store
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory):
     """Four cases of two channels; do not write into it."""
-    settings = PhantomSettings(cases=4, shape=(12, 20, 18), channels=2, label_values=(7, 300))
-    return load_dataset(write_phantoms(tmp_path_factory.mktemp("phantoms") / "d", settings))
+    settings = PhantomSettings(
+        cases=4, shape=(12, 20, 18), channels=2, label_values=(7, 300)
+    )
+    return load_dataset(
+        write_phantoms(tmp_path_factory.mktemp("phantoms") / "d", settings)
+    )
 
 
 @pytest.fixture(scope="session")
 def plan(phantoms):
     """A plan for the phantoms."""
-    return make_plan(measure(phantoms), phantoms, network="unet-tiny", patch_size=(8, 16, 16), batch_size=2)
+    return make_plan(
+        measure(phantoms),
+        phantoms,
+        network="unet-tiny",
+        patch_size=(8, 16, 16),
+        batch_size=2,
+    )
 
 
 @pytest.fixture
 def store(tmp_path):
-    """Three random cases of different sizes; class 2 only in `b`, `c` partly unlabelled."""
+    """Three random cases of different sizes; class 2 only in `b`, `c` partly
+    unlabelled.
+    """
     made = Store(tmp_path / "store")
     rng = np.random.default_rng(0)
     for name, shape in (("a", (12, 20, 24)), ("b", (20, 14, 18)), ("c", (16, 16, 16))):
@@ -34,5 +47,10 @@ def store(tmp_path):
             label[10:13, 9:12, 1:4] = 2
         if name == "c":
             label[:, 9:] = -1
-        made.write(name, rng.normal(size=(2, *shape)).astype(np.float32), label, {"patient": name})
+        made.write(
+            name,
+            rng.normal(size=(2, *shape)).astype(np.float32),
+            label,
+            {"patient": name},
+        )
     return made

@@ -1,20 +1,30 @@
-"""Batches: the stream is what reading one by one gives, for any number of threads and ranks."""
+"""Batches: the stream is what reading one by one gives, for any number of threads and
+ranks.
+"""
 
 import pytest
 import torch
 
-from trivox.config import Augmentation
+from trivox.config.options import Augmentation
 from trivox.preparation.batches import BatchSource, stream
 from trivox.preparation.sampler import PatchRequest, PatchSampler
 
 CPU = torch.device("cpu")
-STRONG = Augmentation(rotation=0.5, scaling=0.5, elastic=0.3, noise=0.5, gamma=0.5, blur=0.5)
+STRONG = Augmentation(
+    rotation=0.5, scaling=0.5, elastic=0.3, noise=0.5, gamma=0.5, blur=0.5
+)
 PATCH = (8, 10, 12)
 
 
 def source(store, *, augmentation=STRONG, positions=range(4), **changes):
     sampler = PatchSampler(store, ("a", "b"), PATCH, batch_size=4)
-    named = {"seed": 5, "spacing": (2.0, 1.0, 1.0), "positions": positions, "augmentation": augmentation, **changes}
+    named = {
+        "seed": 5,
+        "spacing": (2.0, 1.0, 1.0),
+        "positions": positions,
+        "augmentation": augmentation,
+        **changes,
+    }
     return BatchSource(sampler, **named)
 
 
@@ -73,7 +83,9 @@ def test_each_sample_sits_at_its_own_position_whether_warped_or_not(store):
         for position in range(4):
             request, change, _ = made._draw(step, position)
             assert (change is not None) == (position in raw.warped)
-            image, label = made.sampler.read(PatchRequest(request.case, request.centre), PATCH)
+            image, label = made.sampler.read(
+                PatchRequest(request.case, request.centre), PATCH
+            )
             same = torch.allclose(images[position], torch.from_numpy(image))
             assert same == (change is None)
             centre = tuple(n // 2 for n in PATCH)
@@ -83,10 +95,17 @@ def test_each_sample_sits_at_its_own_position_whether_warped_or_not(store):
 
 def test_two_ranks_together_draw_the_batch_of_one(store):
     whole = source(store).read(9).finish(CPU)
-    parts = [source(store, positions=positions).read(9).finish(CPU) for positions in ([0, 1], [2, 3])]
-    torch.testing.assert_close(torch.cat([part[0] for part in parts]), whole[0], atol=1e-3, rtol=1e-3)
+    parts = [
+        source(store, positions=positions).read(9).finish(CPU)
+        for positions in ([0, 1], [2, 3])
+    ]
+    torch.testing.assert_close(
+        torch.cat([part[0] for part in parts]), whole[0], atol=1e-3, rtol=1e-3
+    )
     labels = torch.cat([part[1] for part in parts])
-    assert (labels != whole[1]).float().mean() < 0.005  # the common box differs, so ties may fall otherwise
+    assert (
+        labels != whole[1]
+    ).float().mean() < 0.005  # the common box differs, so ties may fall otherwise
 
 
 def test_steps_seeds_and_streams_give_different_batches(store):

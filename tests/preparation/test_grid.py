@@ -6,7 +6,7 @@ import pytest
 from trivox.datasets.reading import crop_volume
 from trivox.planning.plan import Normalisation
 from trivox.preparation.grid import prepare, resampled_shape, slicewise_axis
-from trivox.volumes import Volume, affine_from_spacing
+from trivox.volumes.volume import Volume, affine_from_spacing
 
 
 def cropped(shape=(6, 20, 18), spacing=(4.0, 1.0, 1.0)):
@@ -14,20 +14,36 @@ def cropped(shape=(6, 20, 18), spacing=(4.0, 1.0, 1.0)):
     image = np.zeros((1, *shape), np.float32)
     image[:, 1:5, 3:17, 2:18] = rng.normal(size=(1, 4, 14, 16))
     label = rng.integers(0, 3, size=shape).astype(np.int16)
-    return crop_volume(Volume(image, affine_from_spacing(spacing)), label[None], where="c"), image, label
+    return (
+        crop_volume(
+            Volume(image, affine_from_spacing(spacing)), label[None], where="c"
+        ),
+        image,
+        label,
+    )
 
 
 def plain(plan, **changes):
     """A plan for one channel that is stored as it is."""
-    return plan.model_copy(update={"normalisations": (Normalisation(scheme="none"),), "channels": ("mr",), **changes})
+    return plan.model_copy(
+        update={
+            "normalisations": (Normalisation(scheme="none"),),
+            "channels": ("mr",),
+            **changes,
+        }
+    )
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
-def test_a_case_already_at_its_spacing_is_only_reordered_and_comes_back_exactly(plan, order):
+def test_a_case_already_at_its_spacing_is_only_reordered_and_comes_back_exactly(
+    plan, order
+):
     case, image, label = cropped()
     spacing = tuple(case.spacing[axis] for axis in order)
     prepared = prepare(case, plain(plan, axis_order=order, spacing=spacing))
-    np.testing.assert_array_equal(prepared.image[0].numpy(), case.image[0].transpose(order))
+    np.testing.assert_array_equal(
+        prepared.image[0].numpy(), case.image[0].transpose(order)
+    )
     np.testing.assert_array_equal(prepared.label.numpy(), case.label.transpose(order))
     back = prepared.record.to_source(prepared.image.numpy())
     np.testing.assert_array_equal(back.array, image)
@@ -40,7 +56,12 @@ def test_a_case_already_at_its_spacing_is_only_reordered_and_comes_back_exactly(
 def test_image_and_label_have_the_plans_spacing(plan):
     case, _, _ = cropped()
     prepared = prepare(case, plain(plan, spacing=(2.0, 2.0, 0.5)))
-    assert prepared.image.shape[1:] == prepared.label.shape == prepared.record.shape == (8, 7, 32)
+    assert (
+        prepared.image.shape[1:]
+        == prepared.label.shape
+        == prepared.record.shape
+        == (8, 7, 32)
+    )
     assert prepared.record.cropped_shape == (4, 14, 16)
 
 
@@ -49,16 +70,23 @@ def test_a_coarse_axis_is_resampled_slice_by_slice(plan):
     prepared = prepare(case, plain(plan, spacing=(2.0, 1.0, 1.0)))
     assert prepared.record.nearest_axis == 0
     for new, old in enumerate([0, 0, 1, 1, 2, 2, 3, 3]):
-        np.testing.assert_allclose(prepared.image[0, new].numpy(), case.image[0, old], atol=1e-6)
+        np.testing.assert_allclose(
+            prepared.image[0, new].numpy(), case.image[0, old], atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(
     ("spacing", "target", "axis"),
     [
-        ((4, 1, 1), (1, 1, 1), 0), ((1, 1, 4), (1, 1, 1), 2), ((1, 1, 1), (1, 5, 1), 1), ((3, 1, 1), (1, 1, 1), None),
-        ((4, 4, 1), (1, 1, 1), None), ((4, 4, 1), (5, 1, 1), None), ((1, 1, 1), (1, 1, 1), None),
+        ((4, 1, 1), (1, 1, 1), 0),
+        ((1, 1, 4), (1, 1, 1), 2),
+        ((1, 1, 1), (1, 5, 1), 1),
+        ((3, 1, 1), (1, 1, 1), None),
+        ((4, 4, 1), (1, 1, 1), None),
+        ((4, 4, 1), (5, 1, 1), None),
+        ((1, 1, 1), (1, 1, 1), None),
     ],
-)  # fmt: skip
+)
 def test_the_coarse_axis_is_nnunets(spacing, target, axis):
     assert slicewise_axis(spacing, target) == axis
 

@@ -1,4 +1,6 @@
-"""Intensity augmentation: each change against plain numpy, and only the chosen samples change."""
+"""Intensity augmentation: each change against plain numpy, and only the chosen samples
+change.
+"""
 
 import dataclasses
 
@@ -8,8 +10,13 @@ import torch
 from scipy import ndimage
 from scipy.stats import kstest
 
-from trivox.config import Augmentation
-from trivox.preparation.intensity import IntensityChange, apply_intensity, draw_intensity, mirror
+from trivox.config.options import Augmentation
+from trivox.preparation.intensity import (
+    IntensityChange,
+    apply_intensity,
+    draw_intensity,
+    mirror,
+)
 from trivox.volumes.resampling import nearest
 
 SHAPE = (2, 6, 9, 8)  # (c, z, y, x)
@@ -18,9 +25,16 @@ SHAPE = (2, 6, 9, 8)  # (c, z, y, x)
 def change(**changes):
     """A neutral change of two channels, with some fields replaced."""
     neutral = IntensityChange(
-        noise_sigma=0.0, noise_seed=1, blur_sigma=np.zeros((2, 3)), brightness=np.ones(2), contrast=np.ones(2),
-        zoom=np.ones(2), gamma_inverted=np.ones(2), gamma=np.ones(2), mirror=(False, False, False),
-    )  # fmt: skip
+        noise_sigma=0.0,
+        noise_seed=1,
+        blur_sigma=np.zeros((2, 3)),
+        brightness=np.ones(2),
+        contrast=np.ones(2),
+        zoom=np.ones(2),
+        gamma_inverted=np.ones(2),
+        gamma=np.ones(2),
+        mirror=(False, False, False),
+    )
     return dataclasses.replace(neutral, **changes)
 
 
@@ -61,7 +75,9 @@ def test_a_batch_equals_each_sample_alone(images, name):
     both = [change(**CHANGES[name]), change(), change(**CHANGES[name], noise_seed=9)]
     together = changed(images, *both)
     for image, one, result in zip(images, both, together, strict=True):
-        torch.testing.assert_close(changed(image[None], one)[0], result, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(
+            changed(image[None], one)[0], result, atol=1e-6, rtol=1e-6
+        )
 
 
 def second_channel(images, name):
@@ -77,23 +93,35 @@ def test_brightness_multiplies(images):
 
 def test_contrast_scales_about_the_mean_and_keeps_the_range(images):
     result, image = second_channel(images, "contrast")
-    np.testing.assert_allclose(result, ((image - image.mean()) * 0.75 + image.mean()), atol=1e-5)
-    stronger = changed(images[:1], change(contrast=np.array([1, 1.25])))[0, 1].double().numpy()
-    expected = ((image - image.mean()) * 1.25 + image.mean()).clip(image.min(), image.max())
+    np.testing.assert_allclose(
+        result, ((image - image.mean()) * 0.75 + image.mean()), atol=1e-5
+    )
+    stronger = (
+        changed(images[:1], change(contrast=np.array([1, 1.25])))[0, 1].double().numpy()
+    )
+    expected = ((image - image.mean()) * 1.25 + image.mean()).clip(
+        image.min(), image.max()
+    )
     np.testing.assert_allclose(stronger, expected, atol=1e-5)
     assert (stronger.min(), stronger.max()) == (image.min(), image.max())
 
 
 def test_blur_is_gaussian_with_a_sigma_an_axis(images):
     result, image = second_channel(images, "blur")
-    np.testing.assert_allclose(result, ndimage.gaussian_filter(image, (0.6, 0.8, 1.0), mode="nearest"), atol=1e-5)
+    np.testing.assert_allclose(
+        result,
+        ndimage.gaussian_filter(image, (0.6, 0.8, 1.0), mode="nearest"),
+        atol=1e-5,
+    )
 
 
 def test_low_resolution_is_nearest_down_and_linear_up(images):
     result, image = second_channel(images, "zoom")
     for axis, size in enumerate(image.shape):
         image = image.take(nearest(size, round(size * 0.5)).numpy(), axis)
-    up = torch.nn.functional.interpolate(torch.from_numpy(image)[None, None], size=SHAPE[1:], mode="trilinear")
+    up = torch.nn.functional.interpolate(
+        torch.from_numpy(image)[None, None], size=SHAPE[1:], mode="trilinear"
+    )
     np.testing.assert_allclose(result, up[0, 0].numpy(), atol=1e-5)
 
 
@@ -138,7 +166,9 @@ def test_noise_does_not_depend_on_the_global_seed(images):
     assert torch.equal(*results)
 
 
-@pytest.mark.parametrize("axes", [(True, False, False), (False, True, True), (True, True, True)])
+@pytest.mark.parametrize(
+    "axes", [(True, False, False), (False, True, True), (True, True, True)]
+)
 def test_mirroring_flips_image_and_label_alike_and_twice_is_the_identity(images, axes):
     labels = torch.randint(-1, 4, (3, *SHAPE[1:]), dtype=torch.int16)
     changes = [change(mirror=axes), change(), change(mirror=axes)]
@@ -153,11 +183,24 @@ def test_mirroring_flips_image_and_label_alike_and_twice_is_the_identity(images,
 
 
 def drawn(count, **settings):
-    return [draw_intensity(np.random.default_rng([3, i]), Augmentation(**settings), 2) for i in range(count)]
+    return [
+        draw_intensity(np.random.default_rng([3, i]), Augmentation(**settings), 2)
+        for i in range(count)
+    ]
 
 
 NEVER = dict.fromkeys(
-    ("noise", "blur", "brightness", "contrast", "low_resolution", "gamma_inverted", "gamma", "mirror"), 0
+    (
+        "noise",
+        "blur",
+        "brightness",
+        "contrast",
+        "low_resolution",
+        "gamma_inverted",
+        "gamma",
+        "mirror",
+    ),
+    0,
 )
 
 
@@ -181,7 +224,9 @@ def test_changes_happen_as_often_as_asked():
     }
     settings = Augmentation()
     for name, share in shares.items():
-        expected = getattr(settings, name) * (settings.per_channel if name in ("blur", "low_resolution") else 1)
+        expected = getattr(settings, name) * (
+            settings.per_channel if name in ("blur", "low_resolution") else 1
+        )
         assert share == pytest.approx(expected, abs=0.03), name
 
 
@@ -193,16 +238,25 @@ def test_blur_zoom_and_noise_are_uniform_over_their_ranges():
     }
     for (low, high), values in drawn_values.items():
         assert kstest(values, "uniform", args=(low, high - low)).pvalue > 0.001
-    assert kstest(np.concatenate([c.zoom for c in made]), "uniform", args=(0.5, 0.5)).pvalue > 0.001
+    assert (
+        kstest(
+            np.concatenate([c.zoom for c in made]), "uniform", args=(0.5, 0.5)
+        ).pvalue
+        > 0.001
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "span"), [("brightness", (0.75, 1.25)), ("contrast", (0.75, 1.25)), ("gamma", (0.7, 1.5))]
+    ("name", "span"),
+    [("brightness", (0.75, 1.25)), ("contrast", (0.75, 1.25)), ("gamma", (0.7, 1.5))],
 )
 def test_factors_fall_below_and_above_one_with_equal_chance_and_uniformly(name, span):
     values = np.concatenate([getattr(c, name) for c in drawn(800, **{name: 1})])
     assert (values < 1).mean() == pytest.approx(0.5, abs=0.05)
-    assert kstest(values[values < 1], "uniform", args=(span[0], 1 - span[0])).pvalue > 0.001
+    assert (
+        kstest(values[values < 1], "uniform", args=(span[0], 1 - span[0])).pvalue
+        > 0.001
+    )
     assert kstest(values[values > 1], "uniform", args=(1, span[1] - 1)).pvalue > 0.001
 
 

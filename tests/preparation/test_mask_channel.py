@@ -1,4 +1,6 @@
-"""The mask channel: made before normalisation, never touched by grey-value changes; and the loss of whole channels."""
+"""The mask channel: made before normalisation, never touched by grey-value changes; and
+the loss of whole channels.
+"""
 
 import dataclasses
 
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from trivox.config import Augmentation
+from trivox.config.options import Augmentation
 from trivox.datasets.reading import read_case
 from trivox.planning.fingerprint import measure
 from trivox.planning.planner import make_plan
@@ -18,17 +20,31 @@ from trivox.preparation.preprocess import preprocess
 from trivox.preparation.sampler import PatchSampler
 
 EVERYTHING = Augmentation(
-    noise=1, noise_sigma=(0.1, 0.1), blur=1, brightness=1, contrast=1, low_resolution=1, gamma=1, gamma_inverted=1,
-    per_channel=1, rotation=0, scaling=0,
-)  # fmt: skip
+    noise=1,
+    noise_sigma=(0.1, 0.1),
+    blur=1,
+    brightness=1,
+    contrast=1,
+    low_resolution=1,
+    gamma=1,
+    gamma_inverted=1,
+    per_channel=1,
+    rotation=0,
+    scaling=0,
+)
 
 
 @pytest.fixture(scope="module")
 def masked(phantoms):
     return make_plan(
-        measure(phantoms), phantoms, network="unet-tiny", patch_size=(8, 16, 16), batch_size=2, mask_channel=True,
+        measure(phantoms),
+        phantoms,
+        network="unet-tiny",
+        patch_size=(8, 16, 16),
+        batch_size=2,
+        mask_channel=True,
         masked=True,
-    )  # fmt: skip
+    )
 
 
 def read(phantoms, plan):
@@ -38,11 +54,16 @@ def read(phantoms, plan):
 def test_the_mask_is_where_any_channel_of_the_source_is_not_zero(phantoms, masked):
     case = read(phantoms, masked)
     case.image[:] += 10
-    case.image[:, :3], case.image[0, :6] = 0, 0  # the upper part is empty, the next slices in one channel only
+    case.image[:, :3], case.image[0, :6] = (
+        0,
+        0,
+    )  # the upper part is empty, the next slices in one channel only
     plan = masked.model_copy(update={"spacing": case.spacing, "axis_order": (0, 1, 2)})
     prepared = prepare(case, plan).image
     assert prepared.shape[0] == 3
-    assert np.array_equal(prepared[2].numpy(), foreground_mask(case.image).astype(np.float32))
+    assert np.array_equal(
+        prepared[2].numpy(), foreground_mask(case.image).astype(np.float32)
+    )
     assert prepared[2, :3].sum() == 0
     assert prepared[2, 3:6].min() == 1
 
@@ -71,7 +92,9 @@ def test_a_channel_that_is_absent_stays_zero_under_every_scheme(masked):
     image = np.random.default_rng(0).normal(5, 2, (2, 4, 5, 6)).astype(np.float32)
     image[1] = 0
     for scheme in ("z-score", "ct", "rescale-0-1", "rgb-0-1"):
-        how = masked.normalisations[0].model_copy(update={"scheme": scheme, "mean": 3.0, "low": -1, "high": 9})
+        how = masked.normalisations[0].model_copy(
+            update={"scheme": scheme, "mean": 3.0, "low": -1, "high": 9}
+        )
         result = normalise(image, (how, how))
         assert not result[1].any()
         assert result[0].any()
@@ -86,21 +109,36 @@ def images(channels=3):
 def test_grey_value_changes_leave_masks_alone():
     rng = np.random.default_rng(0)
     before = images()
-    after = apply_intensity(before.clone(), [draw_intensity(rng, EVERYTHING, 2) for _ in range(2)])
+    after = apply_intensity(
+        before.clone(), [draw_intensity(rng, EVERYTHING, 2) for _ in range(2)]
+    )
     assert torch.equal(after[:, 2], before[:, 2])
     assert not torch.equal(after[:, :2], before[:, :2])
 
 
 def test_channels_beside_a_mask_change_as_they_do_alone():
-    changes = [draw_intensity(np.random.default_rng(i), EVERYTHING, 2) for i in range(2)]
+    changes = [
+        draw_intensity(np.random.default_rng(i), EVERYTHING, 2) for i in range(2)
+    ]
     alone = apply_intensity(images()[:, :2].contiguous(), changes)
     assert torch.equal(apply_intensity(images(), changes)[:, :2], alone)
 
 
-def test_batches_of_a_store_keep_their_mask_binary_under_grey_value_changes(phantoms, masked, tmp_path):
+def test_batches_of_a_store_keep_their_mask_binary_under_grey_value_changes(
+    phantoms, masked, tmp_path
+):
     store = preprocess(phantoms, masked, tmp_path)
-    sampler = PatchSampler(store, [case.name for case in phantoms.training_cases], masked.patch_size, 2)
-    source = BatchSource(sampler, seed=1, spacing=masked.spacing, positions=range(2), augmentation=EVERYTHING, masks=1)
+    sampler = PatchSampler(
+        store, [case.name for case in phantoms.training_cases], masked.patch_size, 2
+    )
+    source = BatchSource(
+        sampler,
+        seed=1,
+        spacing=masked.spacing,
+        positions=range(2),
+        augmentation=EVERYTHING,
+        masks=1,
+    )
     batch, _ = source.read(0).finish(torch.device("cpu"))
     assert batch.shape[1] == 3
     assert set(batch[:, 2].unique().tolist()) <= {0.0, 1.0}
@@ -121,16 +159,24 @@ def test_a_dropped_channel_is_zero_and_the_others_are_as_without():
 
 def test_channels_are_dropped_as_often_as_asked_and_each_as_often_as_the_others():
     rng = np.random.default_rng(0)
-    drawn = [draw_intensity(rng, Augmentation(drop_channel=0.3), 4).dropped for _ in range(4000)]
+    drawn = [
+        draw_intensity(rng, Augmentation(drop_channel=0.3), 4).dropped
+        for _ in range(4000)
+    ]
     share = np.mean([channel is not None for channel in drawn])
-    counts = np.bincount([channel for channel in drawn if channel is not None], minlength=4)
+    counts = np.bincount(
+        [channel for channel in drawn if channel is not None], minlength=4
+    )
     assert abs(share - 0.3) < 0.03
     assert counts.min() > 0.8 * counts.mean()
 
 
 def test_the_only_channel_is_never_dropped():
     rng = np.random.default_rng(0)
-    assert all(draw_intensity(rng, Augmentation(drop_channel=1.0), 1).dropped is None for _ in range(20))
+    assert all(
+        draw_intensity(rng, Augmentation(drop_channel=1.0), 1).dropped is None
+        for _ in range(20)
+    )
 
 
 def test_asking_to_drop_changes_no_other_draw():

@@ -1,4 +1,6 @@
-"""Hiding blocks: a pure function of the sample, in blocks that fit the patch, the rest of the batch untouched."""
+"""Hiding blocks: a pure function of the sample, in blocks that fit the patch, the rest
+of the batch untouched.
+"""
 
 from dataclasses import replace
 
@@ -8,14 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivox.config import Augmentation
+from trivox.config.options import Augmentation
 from trivox.preparation.batches import BatchSource
 from trivox.preparation.masking import Masking, block_edges, hide
 from trivox.preparation.sampler import PatchSampler, sample_rng
 from trivox.preparation.store import Store
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
-patches = st.tuples(st.sampled_from([1, 3, 8, 20, 64]), st.integers(4, 70), st.integers(4, 70))
+patches = st.tuples(
+    st.sampled_from([1, 3, 8, 20, 64]), st.integers(4, 70), st.integers(4, 70)
+)
 
 
 @few
@@ -59,10 +63,17 @@ def test_what_is_hidden_is_zero_and_what_was_there_is_the_target():
 def source(tmp_path):
     store, rng = Store(tmp_path), np.random.default_rng(0)
     for name in ("a", "b"):
-        store.write(name, rng.normal(size=(2, 20, 24, 22)).astype(np.float32), np.zeros((20, 24, 22), np.int16), {})
+        store.write(
+            name,
+            rng.normal(size=(2, 20, 24, 22)).astype(np.float32),
+            np.zeros((20, 24, 22), np.int16),
+            {},
+        )
     sampler = PatchSampler(store, ("a", "b"), (16, 16, 16), 4)
     strong = Augmentation(rotation=1, scaling=1, noise=0, mirror=0.5)
-    return BatchSource(sampler, 7, (1.0, 1.0, 1.0), range(4), augmentation=strong, masking=Masking())
+    return BatchSource(
+        sampler, 7, (1.0, 1.0, 1.0), range(4), augmentation=strong, masking=Masking()
+    )
 
 
 def test_the_mask_is_a_function_of_seed_step_and_position_alone(source):
@@ -72,7 +83,11 @@ def test_the_mask_is_a_function_of_seed_step_and_position_alone(source):
     assert torch.equal(batch, again)
     assert torch.equal(part, batch[[3, 1]])
     assert not torch.equal(batch[0], batch[1])
-    others = [replace(source, seed=8).read(3), source.read(4), replace(source, stream=1).read(3)]
+    others = [
+        replace(source, seed=8).read(3),
+        source.read(4),
+        replace(source, stream=1).read(3),
+    ]
     assert not any(torch.equal(batch, other.hidden) for other in others)
 
 

@@ -56,7 +56,9 @@ def test_rescale_runs_from_0_to_1(image):
 
 
 def test_rgb_divides_by_255(image):
-    np.testing.assert_allclose(normalise(image, only("rgb-0-1"))[0], image[0] / 255, rtol=1e-6)
+    np.testing.assert_allclose(
+        normalise(image, only("rgb-0-1"))[0], image[0] / 255, rtol=1e-6
+    )
 
 
 def test_none_keeps_the_values_and_channels_are_independent(image):

@@ -1,4 +1,6 @@
-"""Preprocessing: resumable, killable, and the case that fails is named while the others finish."""
+"""Preprocessing: resumable, killable, and the case that fails is named while the others
+finish.
+"""
 
 import os
 import signal
@@ -29,7 +31,9 @@ def prepared(phantoms, plan, tmp_path):
     return preprocess(phantoms, plan, tmp_path / "store", workers=2)
 
 
-def test_every_training_case_is_stored_as_the_plan_prepares_it(phantoms, plan, prepared):
+def test_every_training_case_is_stored_as_the_plan_prepares_it(
+    phantoms, plan, prepared
+):
     assert all(prepared.has(case.name) for case in phantoms.cases)
     for case in phantoms.cases:
         expected = prepare(read_case(case, channels=2, labels=plan.labels), plan)
@@ -66,18 +70,29 @@ def test_another_plan_empties_the_store(plan, prepared):
 
 def test_emptying_a_store_leaves_foreign_files_alone(plan, prepared):
     (prepared.folder / "notes.txt").write_text("mine")
-    store = open_store(prepared.folder, plan.model_copy(update={"spacing": (9.0, 9.0, 9.0)}))
-    assert sorted(path.name for path in store.folder.iterdir()) == ["notes.txt", store.key_file.name]
+    store = open_store(
+        prepared.folder, plan.model_copy(update={"spacing": (9.0, 9.0, 9.0)})
+    )
+    assert sorted(path.name for path in store.folder.iterdir()) == [
+        "notes.txt",
+        store.key_file.name,
+    ]
 
 
 def test_a_store_that_belongs_to_someone_else_is_never_emptied(plan, prepared):
     with pytest.raises(PlanError, match="another plan"):
-        open_store(prepared.folder, plan.model_copy(update={"spacing": (9.0, 9.0, 9.0)}), replace=False)
+        open_store(
+            prepared.folder,
+            plan.model_copy(update={"spacing": (9.0, 9.0, 9.0)}),
+            replace=False,
+        )
     assert prepared.has("phantom_000")
 
 
 def test_a_plan_that_differs_in_learning_only_keeps_the_store(plan, prepared):
-    assert open_store(prepared.folder, plan.model_copy(update={"batch_size": 9})).has("phantom_000")
+    assert open_store(prepared.folder, plan.model_copy(update={"batch_size": 9})).has(
+        "phantom_000"
+    )
 
 
 def with_broken_case(phantoms, folder):
@@ -88,23 +103,35 @@ def with_broken_case(phantoms, folder):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_failing_case_is_named_and_the_others_finish(phantoms, plan, tmp_path, workers):
+def test_a_failing_case_is_named_and_the_others_finish(
+    phantoms, plan, tmp_path, workers
+):
     dataset = with_broken_case(phantoms, tmp_path)
-    with pytest.raises(DataError, match=r"1 of 4 cases failed: phantom_000.*broken\.nii\.gz"):
+    with pytest.raises(
+        DataError, match=r"1 of 4 cases failed: phantom_000.*broken\.nii\.gz"
+    ):
         preprocess(dataset, plan, tmp_path / "store", workers=workers)
     store = open_store(tmp_path / "store", plan)
-    assert prepared_names(store, dataset.cases) == [case.name for case in dataset.cases[1:]]
+    assert prepared_names(store, dataset.cases) == [
+        case.name for case in dataset.cases[1:]
+    ]
     healed = preprocess(phantoms, plan, tmp_path / "store", workers=workers)
     assert len(prepared_names(healed, phantoms.cases)) == 4
 
 
-def test_a_full_disk_is_reported_and_a_later_run_completes(phantoms, plan, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_a_later_run_completes(
+    phantoms, plan, tmp_path, monkeypatch
+):
     def full(path, array):
-        raise ResourceError(f"{path}: cannot be written (No space left on device); check the free disk space")
+        raise ResourceError(
+            f"{path}: cannot be written (No space left on device); check the free disk space"
+        )
 
     with monkeypatch.context() as patched:
         patched.setattr("trivox.preparation.store.write_array", full)
-        with pytest.raises(DataError, match=r"4 of 4 cases failed.*No space left.*and 1 more"):
+        with pytest.raises(
+            DataError, match=r"4 of 4 cases failed.*No space left.*and 1 more"
+        ):
             preprocess(phantoms, plan, tmp_path / "store")
     store = preprocess(phantoms, plan, tmp_path / "store")
     assert len(prepared_names(store, phantoms.cases)) == 4
@@ -125,7 +152,7 @@ def test_progress_sees_every_case_once(phantoms, plan, tmp_path):
 CHILD = """
 import os, sys, time
 from pathlib import Path
-from trivox.datasets import load_dataset
+from trivox.datasets.layouts.choice import load_dataset
 from trivox.planning.plan import read_plan
 from trivox.preparation import preprocess as room
 from trivox.preparation import store
@@ -141,10 +168,19 @@ room.preprocess(load_dataset(Path(sys.argv[1])), read_plan(Path(sys.argv[2])), P
 """
 
 
-def test_a_killed_process_leaves_nothing_half_written_and_the_rerun_completes(phantoms, plan, tmp_path):
+def test_a_killed_process_leaves_nothing_half_written_and_the_rerun_completes(
+    phantoms, plan, tmp_path
+):
     (tmp_path / "plan.json").write_text(plan.model_dump_json())
     folder = tmp_path / "store"
-    command = [sys.executable, "-c", CHILD, str(phantoms.root), str(tmp_path / "plan.json"), str(folder)]
+    command = [
+        sys.executable,
+        "-c",
+        CHILD,
+        str(phantoms.root),
+        str(tmp_path / "plan.json"),
+        str(folder),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         for _ in range(5):  # somewhere in the second case
             assert child.stdout.readline().startswith("writing")
@@ -160,16 +196,26 @@ def test_a_killed_process_leaves_nothing_half_written_and_the_rerun_completes(ph
     for name in finished:
         np.testing.assert_array_equal(store.read(name)[0], reference.read(name)[0])
     store = preprocess(phantoms, plan, folder)
-    assert prepared_names(store, phantoms.cases) == [case.name for case in phantoms.cases]
+    assert prepared_names(store, phantoms.cases) == [
+        case.name for case in phantoms.cases
+    ]
     for case in phantoms.cases:
-        for ours, theirs in zip(store.read(case.name), reference.read(case.name), strict=True):
+        for ours, theirs in zip(
+            store.read(case.name), reference.read(case.name), strict=True
+        ):
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_store_of_another_plan_is_refused_untouched_where_it_may_not_be_replaced(plan, prepared):
+def test_a_store_of_another_plan_is_refused_untouched_where_it_may_not_be_replaced(
+    plan, prepared
+):
     before = stamps(prepared.folder)
     with pytest.raises(PlanError, match="prepared under another plan"):
-        open_store(prepared.folder, plan.model_copy(update={"spacing": (9.0, 9.0, 9.0)}), replace=False)
+        open_store(
+            prepared.folder,
+            plan.model_copy(update={"spacing": (9.0, 9.0, 9.0)}),
+            replace=False,
+        )
     assert stamps(prepared.folder) == before
     assert open_store(prepared.folder, plan, replace=False).has("phantom_000")
 

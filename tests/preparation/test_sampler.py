@@ -1,4 +1,6 @@
-"""The sampler: a pure function of (seed, step, position), foreground rule, uniform coverage, labelled voxels."""
+"""The sampler: a pure function of (seed, step, position), foreground rule, uniform
+coverage, labelled voxels.
+"""
 
 from collections import Counter
 
@@ -7,23 +9,39 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivox.preparation.sampler import LesionSampling, PatchRequest, PatchSampler, patch_start, sample_rng
+from trivox.preparation.sampler import (
+    LesionSampling,
+    PatchRequest,
+    PatchSampler,
+    patch_start,
+    sample_rng,
+)
 from trivox.preparation.store import Store
 
 PATCH = (8, 8, 8)
 
 
 def sampler(store, cases=("a", "b"), **changes):
-    return PatchSampler(store, cases, **{"patch_size": PATCH, "batch_size": 2, **changes})
+    return PatchSampler(
+        store, cases, **{"patch_size": PATCH, "batch_size": 2, **changes}
+    )
 
 
 def draws(sampler, count, position, *, seed=0):
-    return [sampler.draw(sample_rng(seed, step, position), position) for step in range(count)]
+    return [
+        sampler.draw(sample_rng(seed, step, position), position)
+        for step in range(count)
+    ]
 
 
 def test_a_sample_depends_on_seed_step_and_position_only(store):
     first, second = sampler(store), sampler(Store(store.folder))
-    wanted = [(seed, step, position) for seed in (0, 1) for step in (3, 900) for position in (0, 1)]
+    wanted = [
+        (seed, step, position)
+        for seed in (0, 1)
+        for step in (3, 900)
+        for position in (0, 1)
+    ]
     one = [first.draw(sample_rng(*key), key[2]) for key in wanted]
     other = [second.draw(sample_rng(*key), key[2]) for key in reversed(wanted)]
     assert one == other[::-1]
@@ -31,17 +49,31 @@ def test_a_sample_depends_on_seed_step_and_position_only(store):
 
 
 def test_streams_are_independent():
-    numbers = {sample_rng(0, 0, 0, stream=stream).integers(2**60) for stream in range(4)}
+    numbers = {
+        sample_rng(0, 0, 0, stream=stream).integers(2**60) for stream in range(4)
+    }
     assert len(numbers) == 4
 
 
 @pytest.mark.parametrize(
     ("batch", "fraction", "forced"),
-    [(2, 0.33, 1), (3, 0.33, 1), (9, 0.33, 3), (12, 0.33, 4), (4, 0, 0), (4, 1, 4), (1, 0.33, 0)],
+    [
+        (2, 0.33, 1),
+        (3, 0.33, 1),
+        (9, 0.33, 3),
+        (12, 0.33, 4),
+        (4, 0, 0),
+        (4, 1, 4),
+        (1, 0.33, 0),
+    ],
 )
-def test_the_last_part_of_a_batch_is_forced_as_in_nnunet(store, batch, fraction, forced):
+def test_the_last_part_of_a_batch_is_forced_as_in_nnunet(
+    store, batch, fraction, forced
+):
     made = sampler(store, batch_size=batch, foreground_fraction=fraction)
-    assert [made.is_forced(p) for p in range(batch)] == [False] * (batch - forced) + [True] * forced
+    assert [made.is_forced(p) for p in range(batch)] == [False] * (batch - forced) + [
+        True
+    ] * forced
 
 
 def test_a_forced_patch_is_centred_on_a_labelled_voxel_and_holds_it(store):
@@ -54,7 +86,10 @@ def test_a_forced_patch_is_centred_on_a_labelled_voxel_and_holds_it(store):
 
 
 def test_forced_classes_are_drawn_evenly_whatever_their_size(store):
-    classes = Counter(int(store.read("b")[1][request.centre]) for request in draws(sampler(store, ("b",)), 300, 1))
+    classes = Counter(
+        int(store.read("b")[1][request.centre])
+        for request in draws(sampler(store, ("b",)), 300, 1)
+    )
     assert set(classes) == {1, 2}
     assert 110 < classes[2] < 190  # half, though it has a seventh of the voxels
 
@@ -66,7 +101,9 @@ def test_cases_are_drawn_evenly(store):
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(limit=st.integers(1, 40), patch=st.integers(1, 40), data=st.data())
-def test_a_patch_lies_inside_the_axis_where_it_fits_and_covers_it_where_not(limit, patch, data):
+def test_a_patch_lies_inside_the_axis_where_it_fits_and_covers_it_where_not(
+    limit, patch, data
+):
     start = patch_start(data.draw(st.integers(0, limit - 1)), patch, limit)
     if patch <= limit:
         assert 0 <= start <= limit - patch
@@ -134,13 +171,26 @@ def test_a_single_labelled_slab_is_found_whatever_its_label(store, labelled, pos
 
 
 def test_a_wholly_ignored_case_is_drawn_anywhere(store):
-    store.write("blank", np.zeros((1, 9, 9, 9), np.float32), np.full((9, 9, 9), -1, np.int16), {})
+    store.write(
+        "blank",
+        np.zeros((1, 9, 9, 9), np.float32),
+        np.full((9, 9, 9), -1, np.int16),
+        {},
+    )
     assert len(draws(sampler(store, ("blank",)), 5, 1)) == 5
 
 
 def test_a_forced_patch_of_a_case_without_foreground_is_drawn_anywhere(store):
-    store.write("empty", np.zeros((1, 20, 20, 20), np.float32), np.zeros((20, 20, 20), np.int16), {})
-    assert len({request.centre for request in draws(sampler(store, ("empty",)), 20, 1)}) > 10
+    store.write(
+        "empty",
+        np.zeros((1, 20, 20, 20), np.float32),
+        np.zeros((20, 20, 20), np.int16),
+        {},
+    )
+    assert (
+        len({request.centre for request in draws(sampler(store, ("empty",)), 20, 1)})
+        > 10
+    )
 
 
 def lesions(fraction=0.5, groups=(("a",), ("b",)), indices=(2,)):
@@ -148,23 +198,35 @@ def lesions(fraction=0.5, groups=(("a",), ("b",)), indices=(2,)):
 
 
 def test_every_patch_that_a_class_is_learnt_from_holds_the_lesion(store):
-    """Defect 4 of research/models.md 1.3: the label of the case was given to patches without its lesion."""
+    """Defect 4 of research/models.md 1.3: the label of the case was given to patches
+    without its lesion.
+    """
     made = sampler(store, batch_size=4, lesions=lesions(groups=(("b",),)))
-    assert [made.on_lesion(position) for position in range(4)] == [False, False, True, True]
+    assert [made.on_lesion(position) for position in range(4)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
     for request in draws(made, 100, 3):
         assert 2 in made.read(request, PATCH)[1]
 
 
 @pytest.mark.parametrize(
-    ("batch", "fraction", "wanted"), [(2, 0.5, 1), (1, 0.1, 1), (8, 0.25, 2), (4, 0.0, 0), (4, 1.0, 4)]
+    ("batch", "fraction", "wanted"),
+    [(2, 0.5, 1), (1, 0.1, 1), (8, 0.25, 2), (4, 0.0, 0), (4, 1.0, 4)],
 )
 def test_at_least_one_position_is_centred_on_a_lesion(store, batch, fraction, wanted):
     made = sampler(store, batch_size=batch, lesions=lesions(fraction))
     assert sum(made.on_lesion(position) for position in range(batch)) == wanted
 
 
-def test_a_balanced_sampler_draws_classes_evenly_and_one_group_draws_cases_evenly(store):
-    balanced = sampler(store, lesions=lesions(groups=(("a",) * 9, ("b",)), indices=(1,)))
+def test_a_balanced_sampler_draws_classes_evenly_and_one_group_draws_cases_evenly(
+    store,
+):
+    balanced = sampler(
+        store, lesions=lesions(groups=(("a",) * 9, ("b",)), indices=(1,))
+    )
     found = Counter(request.case for request in draws(balanced, 300, 1))
     assert 110 < found["b"] < 190
     plain = sampler(store, lesions=lesions(groups=(("a",) * 9 + ("b",),), indices=(1,)))
@@ -173,4 +235,6 @@ def test_a_balanced_sampler_draws_classes_evenly_and_one_group_draws_cases_evenl
 
 def test_a_case_without_a_known_lesion_is_looked_at_in_the_middle(store):
     made = sampler(store, lesions=lesions(groups=(("a",),), indices=(9,)))
-    assert made.draw(sample_rng(0, 0, 1), 1).centre == tuple(n // 2 for n in store.shape("a"))
+    assert made.draw(sample_rng(0, 0, 1), 1).centre == tuple(
+        n // 2 for n in store.shape("a")
+    )

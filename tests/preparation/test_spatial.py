@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.stats import kstest
 
-from trivox.config import Augmentation
+from trivox.config.options import Augmentation
 from trivox.preparation.spatial import (
     CONTROL_POINTS,
     SpatialChange,
@@ -39,17 +39,25 @@ def scene(size, *, seed=0, labels=4):
     rng = np.random.default_rng(seed)
     fields = [ndimage.gaussian_filter(rng.normal(size=size), 2) for _ in range(labels)]
     image = torch.from_numpy(fields[0].astype(np.float32))[None, None]
-    return image, torch.from_numpy((np.argmax(fields, axis=0) - 1).astype(np.int16))[None]
+    return image, torch.from_numpy((np.argmax(fields, axis=0) - 1).astype(np.int16))[
+        None
+    ]
 
 
 def cut(array, size):
     """The middle of the last three axes."""
-    at = [slice((n - s) // 2, (n - s) // 2 + s) for n, s in zip(array.shape[-3:], size, strict=True)]
+    at = [
+        slice((n - s) // 2, (n - s) // 2 + s)
+        for n, s in zip(array.shape[-3:], size, strict=True)
+    ]
     return array[(..., *at)]
 
 
 def drawn(settings, patch, spacing, count, *, seed=0):
-    return [draw_spatial(np.random.default_rng([seed, i]), settings, patch, spacing) for i in range(count)]
+    return [
+        draw_spatial(np.random.default_rng([seed, i]), settings, patch, spacing)
+        for i in range(count)
+    ]
 
 
 def test_the_identity_returns_the_input():
@@ -71,7 +79,9 @@ def test_a_quarter_turn_moves_voxels_to_voxels():
 def test_a_drawn_rotation_turns_millimetres(seed):
     """Between voxel offsets in mm the drawn change is a rotation, whatever the spacing."""
     spacing = np.array((3.0, 1.0, 0.6))
-    (change,) = drawn(Augmentation(rotation=1, scaling=0), (16, 16, 16), tuple(spacing), 1, seed=seed)
+    (change,) = drawn(
+        Augmentation(rotation=1, scaling=0), (16, 16, 16), tuple(spacing), 1, seed=seed
+    )
     physical = change.matrix * spacing[:, None] / spacing[None]
     np.testing.assert_allclose(physical @ physical.T, np.eye(3), atol=1e-5)
     assert not np.allclose(physical, np.eye(3), atol=0.05)
@@ -87,7 +97,9 @@ def test_a_rotated_anisotropic_ball_keeps_its_diameter_in_mm(seed):
     ball = torch.from_numpy((z**2 + y**2 + x**2 <= radius**2).astype(np.int16))[None]
     patch = (15, 41, 41)
     only = Augmentation(rotation=1, scaling=0, rotation_degrees=45)
-    _, warped = apply_spatial(ball[:, None].float(), ball, drawn(only, patch, spacing, 1, seed=seed), patch)
+    _, warped = apply_spatial(
+        ball[:, None].float(), ball, drawn(only, patch, spacing, 1, seed=seed), patch
+    )
     inside = np.argwhere(warped[0].numpy() > 0)
     extent = (inside.max(0) - inside.min(0) + 1) * spacing
     for length, edge in zip(extent, spacing, strict=True):
@@ -99,13 +111,22 @@ def test_scaling_by_a_factor_enlarges():
     image, label = scene((21, 21, 21))
     label = torch.zeros_like(label)
     label[:, 7:14, 7:14, 7:14] = 1  # 7 voxels wide
-    _, warped = apply_spatial(image, label, [turned((0, 0, 0), scale=2.0)], (21, 21, 21))
+    _, warped = apply_spatial(
+        image, label, [turned((0, 0, 0), scale=2.0)], (21, 21, 21)
+    )
     lines = warped[0, :, 10, 10], warped[0, 10, :, 10], warped[0, 10, 10]
-    assert [int(line.sum()) for line in lines] == [13, 13, 13]  # 14 wide; its last voxel is half in, a tie
+    assert [int(line.sum()) for line in lines] == [
+        13,
+        13,
+        13,
+    ]  # 14 wide; its last voxel is half in, a tie
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 999), spacing=st.sampled_from([(1, 1, 1), (3, 1, 1), (1, 2, 0.7)]))
+@given(
+    seed=st.integers(0, 999),
+    spacing=st.sampled_from([(1, 1, 1), (3, 1, 1), (1, 2, 0.7)]),
+)
 def test_labels_are_the_argmax_of_linearly_sampled_one_hots_except_ties(seed, spacing):
     patch = (7, 9, 10)
     (change,) = drawn(ALWAYS, patch, spacing, 1, seed=seed)
@@ -121,16 +142,23 @@ def test_labels_are_the_argmax_of_linearly_sampled_one_hots_except_ties(seed, sp
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 999), spacing=st.sampled_from([(1, 1, 1), (3, 1, 1), (1, 2, 0.7)]))
+@given(
+    seed=st.integers(0, 999),
+    spacing=st.sampled_from([(1, 1, 1), (3, 1, 1), (1, 2, 0.7)]),
+)
 def test_the_box_holds_all_that_is_needed(seed, spacing):
-    """Sampling from a much larger volume gives the same, so nothing came from outside the box."""
+    """Sampling from a much larger volume gives the same, so nothing came from outside
+    the box.
+    """
     patch = (6, 9, 10)
     (change,) = drawn(ALWAYS, patch, spacing, 1, seed=seed)
     box = change.box(patch)
     large = tuple(n + 40 for n in box)
     image, label = scene(large, seed=seed)
     image = image + 50  # zeros from outside would show
-    small, small_label = apply_spatial(cut(image, box), cut(label, box), [change], patch)
+    small, small_label = apply_spatial(
+        cut(image, box), cut(label, box), [change], patch
+    )
     wide, wide_label = apply_spatial(image, label, [change], patch)
     torch.testing.assert_close(small, wide, atol=2e-4, rtol=0)
     assert (small_label != wide_label).float().mean() < 0.005  # ties only
@@ -150,10 +178,14 @@ def test_a_batch_equals_each_sample_alone_in_its_own_box():
     changes = drawn(ALWAYS, patch, (2.0, 1.0, 1.0), 3)
     box = common_box(changes, patch)
     images, labels = zip(*(scene(box, seed=seed) for seed in range(3)), strict=True)
-    together, together_labels = apply_spatial(torch.cat(images), torch.cat(labels), changes, patch)
+    together, together_labels = apply_spatial(
+        torch.cat(images), torch.cat(labels), changes, patch
+    )
     for i, change in enumerate(changes):
         own = change.box(patch)
-        alone, alone_label = apply_spatial(cut(images[i], own), cut(labels[i], own), [change], patch)
+        alone, alone_label = apply_spatial(
+            cut(images[i], own), cut(labels[i], own), [change], patch
+        )
         torch.testing.assert_close(together[i], alone[0], atol=1e-4, rtol=0)
         assert (together_labels[i] != alone_label[0]).float().mean() < 0.005
 
@@ -163,7 +195,9 @@ def test_a_change_with_and_one_without_displacement_share_a_batch():
     changes = [IDENTITY, *drawn(ALWAYS, patch, (1.0, 1.0, 1.0), 1)]
     box = common_box(changes, patch)
     image, label = scene(box)
-    warped, _ = apply_spatial(image.expand(2, -1, -1, -1, -1), label.expand(2, -1, -1, -1), changes, patch)
+    warped, _ = apply_spatial(
+        image.expand(2, -1, -1, -1, -1), label.expand(2, -1, -1, -1), changes, patch
+    )
     torch.testing.assert_close(warped[0], cut(image, patch)[0], atol=1e-4, rtol=0)
     assert not torch.allclose(warped[1], warped[0], atol=0.01)
 
@@ -172,7 +206,10 @@ def test_the_elastic_displacement_has_the_asked_deviation_in_mm():
     spacing = (3.0, 1.0, 0.5)
     bent = Augmentation(rotation=0, scaling=0, elastic=1, elastic_mm=2.5)
     changes = drawn(bent, (16, 16, 16), spacing, 12)
-    millimetres = np.stack([c.displacement for c in changes]) * np.array(spacing)[None, :, None, None, None]
+    millimetres = (
+        np.stack([c.displacement for c in changes])
+        * np.array(spacing)[None, :, None, None, None]
+    )
     assert millimetres.shape == (12, 3, *(CONTROL_POINTS,) * 3)
     for axis in range(3):
         assert millimetres[:, axis].std() == pytest.approx(2.5, rel=0.05)
@@ -211,12 +248,20 @@ def test_flat_patches_turn_and_bend_in_plane_only(patch):
 
 def test_flat_patches_turn_by_any_angle_and_others_by_the_asked():
     only = Augmentation(rotation=1, scaling=0, rotation_degrees=30)
-    flat = [math.atan2(c.matrix[2, 1], c.matrix[1, 1]) for c in drawn(only, (1, 32, 32), (5.0, 1.0, 1.0), 200)]
+    flat = [
+        math.atan2(c.matrix[2, 1], c.matrix[1, 1])
+        for c in drawn(only, (1, 32, 32), (5.0, 1.0, 1.0), 200)
+    ]
     assert max(flat) > 3
     assert min(flat) < -3
     for change in drawn(only, (16, 16, 16), (1.0, 1.0, 1.0), 50):
         # three turns of at most 30 degrees: the trace of the product is bounded below
-        assert np.trace(change.matrix) > 3 * math.cos(math.radians(30)) ** 2 - 2 * math.sin(math.radians(30)) ** 3 - 0.2
+        assert (
+            np.trace(change.matrix)
+            > 3 * math.cos(math.radians(30)) ** 2
+            - 2 * math.sin(math.radians(30)) ** 3
+            - 0.2
+        )
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -238,7 +283,10 @@ def test_changes_happen_as_often_as_asked():
 
 def test_scales_are_uniform_over_their_range():
     only = Augmentation(rotation=0, scaling=1, scaling_range=(0.7, 1.4))
-    factors = [1 / change.matrix[0, 0] for change in drawn(only, (16, 16, 16), (1.0, 1.0, 1.0), 600)]
+    factors = [
+        1 / change.matrix[0, 0]
+        for change in drawn(only, (16, 16, 16), (1.0, 1.0, 1.0), 600)
+    ]
     assert min(factors) >= 0.7 - 1e-6
     assert max(factors) <= 1.4 + 1e-6
     assert kstest(factors, "uniform", args=(0.7, 0.7)).pvalue > 0.001

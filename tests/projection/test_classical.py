@@ -1,4 +1,6 @@
-"""Laws of nearest case, back-projection, FDK, visual hull, and of the ladder that joins them."""
+"""Laws of nearest case, back-projection, FDK, visual hull, and of the ladder that joins
+them.
+"""
 
 import math
 
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 from trivox.errors import DataError, GeometryError
-from trivox.projection import Geometry, Grid, Projector, Xrays, attenuation_of
+from trivox.projection.attenuation import attenuation_of
 from trivox.projection.classical import (
     backprojection,
     fdk,
@@ -19,15 +21,20 @@ from trivox.projection.classical import (
     nearest_by_xrays,
     visual_hull,
 )
+from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.iterative import sirt
 from trivox.projection.ladder import ROWS, Ladder
+from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
 
 GRID = Grid((20, 20, 20), (8.0, 8.0, 8.0))
 FINE = GRID.resized((40, 40, 40))
 
 
 def sphere(grid, centre=(0.0, 0.0, 0.0), radius=50.0):
-    return ((grid.points() - torch.tensor(centre)).norm(dim=-1) < radius).float()[None] * 0.02
+    return ((grid.points() - torch.tensor(centre)).norm(dim=-1) < radius).float()[
+        None
+    ] * 0.02
 
 
 def orbit(angles, offset=0.0, pixel_mm=5.0):
@@ -49,7 +56,7 @@ def silhouettes_of(volume, geometry, grid=FINE):
     return Xrays((found.images > 0).float(), geometry, found.present)
 
 
-# -- nearest, affine fit, back-projection --------------------------------------------------------------------------------
+# -- nearest, affine fit, back-projection ----------------------------------------------
 def test_the_nearest_case_is_found_under_noise():
     generator = torch.Generator().manual_seed(0)
     library = torch.rand(6, 2, 5, 7, generator=generator)
@@ -76,8 +83,10 @@ def test_back_projection_of_a_uniform_volume_is_uniform():
     assert torch.allclose(found, full, atol=1e-6)
 
 
-# -- FDK -----------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("views", "span", "bound"), [(180, 360, 0.01), (90, 180, 0.04)])
+# -- FDK -------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("views", "span", "bound"), [(180, 360, 0.01), (90, 180, 0.04)]
+)
 def test_fdk_of_a_uniform_sphere(views, span, bound):
     found = fdk(xrays_of(sphere(FINE), orbit(turns(views, span))), GRID)[0]
     radius = GRID.points().norm(dim=-1)
@@ -87,27 +96,48 @@ def test_fdk_of_a_uniform_sphere(views, span, bound):
 
 
 def test_fdk_is_its_formula():
-    sod, sdd, pixel, image = 260.0, 420.0, 7.0, np.random.default_rng(0).uniform(0, 3, (30, 40))
-    geometry = Geometry.orbit([0.0], detector=(30, 40), pixel_mm=pixel, sod=sod, sdd=sdd)
-    found = fdk(Xrays.of(torch.from_numpy(image).float()[None, None], geometry), GRID)[0].numpy()
+    sod, sdd, pixel, image = (
+        260.0,
+        420.0,
+        7.0,
+        np.random.default_rng(0).uniform(0, 3, (30, 40)),
+    )
+    geometry = Geometry.orbit(
+        [0.0], detector=(30, 40), pixel_mm=pixel, sod=sod, sdd=sdd
+    )
+    found = fdk(Xrays.of(torch.from_numpy(image).float()[None, None], geometry), GRID)[
+        0
+    ].numpy()
     down, right = ((np.arange(size) - (size - 1) / 2) * pixel for size in image.shape)
     weighted = image * sdd / np.sqrt(sdd**2 + down[:, None] ** 2 + right**2)
     step, lag = pixel * sod / sdd, np.arange(-39, 40)
-    kernel = np.where(lag % 2 == 1, -1 / (np.pi * np.where(lag == 0, 1, lag) * step) ** 2, 0.0)
+    kernel = np.where(
+        lag % 2 == 1, -1 / (np.pi * np.where(lag == 0, 1, lag) * step) ** 2, 0.0
+    )
     kernel[39] = 1 / (4 * step**2)
     filtered = np.stack([np.convolve(line, kernel)[39:79] for line in weighted]) * step
     x, y, z = GRID.points().double().numpy().transpose(3, 0, 1, 2)
-    depth = sod - y  # the source is in front of the patient; columns run to the left (-x), rows to the feet (-z)
+    depth = (
+        sod - y
+    )  # the source is in front of the patient; columns run to the left (-x), rows to the feet (-z)
     places = [-z * sdd / depth / pixel + 14.5, -x * sdd / depth / pixel + 19.5]
-    expected = np.pi * (sod / depth) ** 2 * map_coordinates(filtered, places, order=1, mode="grid-constant")
+    expected = (
+        np.pi
+        * (sod / depth) ** 2
+        * map_coordinates(filtered, places, order=1, mode="grid-constant")
+    )
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
 
 
 def test_fdk_finds_the_place_also_with_a_shifted_detector():
     ball, angles = sphere(FINE, (25.0, -15.0, 10.0), 24.0), turns(60, 360)
-    plain, shifted = (fdk(xrays_of(ball, orbit(angles, offset)), GRID)[0] for offset in (0.0, 12.5))
+    plain, shifted = (
+        fdk(xrays_of(ball, orbit(angles, offset)), GRID)[0] for offset in (0.0, 12.5)
+    )
     for found in (plain, shifted):
-        middle = (GRID.points() * found[..., None])[found > 0.01].mean(0) / found[found > 0.01].mean()
+        middle = (GRID.points() * found[..., None])[found > 0.01].mean(0) / found[
+            found > 0.01
+        ].mean()
         assert torch.allclose(middle, torch.tensor([25.0, -15.0, 10.0]), atol=1.0)
     assert float((plain - shifted).norm() / plain.norm()) < 0.2
 
@@ -116,7 +146,9 @@ def test_fdk_heeds_only_present_views_in_any_order():
     xrays = xrays_of(sphere(FINE, (20.0, 0.0, 0.0)), orbit([0, 50, 100, 130]))
     present = torch.tensor([[True, True, False, True]])
     expected = fdk(xrays.select([0, 1, 3]), GRID)
-    assert torch.allclose(fdk(Xrays(xrays.images, xrays.geometry, present), GRID), expected)
+    assert torch.allclose(
+        fdk(Xrays(xrays.images, xrays.geometry, present), GRID), expected
+    )
     assert torch.allclose(fdk(xrays.select([3, 0, 1]), GRID), expected, atol=1e-7)
     assert fdk(xrays.select([]), GRID).abs().max() == 0
 
@@ -125,7 +157,11 @@ def test_with_few_views_fdk_loses_to_sirt():
     geometry, truth = orbit(turns(4, 180)), sphere(GRID)
     xrays = xrays_of(sphere(FINE), geometry)
     errors = [
-        (found - truth).norm() for found in (fdk(xrays, GRID), sirt(xrays, Projector(geometry, GRID), iterations=20))
+        (found - truth).norm()
+        for found in (
+            fdk(xrays, GRID),
+            sirt(xrays, Projector(geometry, GRID), iterations=20),
+        )
     ]
     assert errors[0] > 1.5 * errors[1]
 
@@ -140,17 +176,26 @@ def test_shares_of_the_half_circle_add_up(angles):
 
 @pytest.mark.parametrize(("views", "span"), [(1, 180), (4, 180), (8, 360), (5, 360)])
 def test_even_views_count_the_same(views, span):
-    assert torch.allclose(half_circle_shares(torch.tensor(turns(views, span))), torch.full((views,), math.pi / views))
+    assert torch.allclose(
+        half_circle_shares(torch.tensor(turns(views, span))),
+        torch.full((views,), math.pi / views),
+    )
 
 
 def test_lonely_views_count_for_more():
-    shares = half_circle_shares(torch.tensor([210.0, 0.0, 90.0]))  # 30, 0 and 90 modulo 180
-    assert torch.allclose(shares * 180 / math.pi, torch.tensor([45.0, 60.0, 75.0]), atol=1e-4)
+    shares = half_circle_shares(
+        torch.tensor([210.0, 0.0, 90.0])
+    )  # 30, 0 and 90 modulo 180
+    assert torch.allclose(
+        shares * 180 / math.pi, torch.tensor([45.0, 60.0, 75.0]), atol=1e-4
+    )
 
 
-# -- visual hull ---------------------------------------------------------------------------------------------------------
+# -- visual hull -----------------------------------------------------------------------
 def test_the_hull_holds_the_shape_and_shrinks_with_views():
-    shape = torch.maximum(sphere(FINE, (20.0, 10.0, 0.0), 30.0), sphere(FINE, (-20.0, 0.0, 15.0), 25.0))
+    shape = torch.maximum(
+        sphere(FINE, (20.0, 10.0, 0.0), 30.0), sphere(FINE, (-20.0, 0.0, 15.0), 25.0)
+    )
     inside = torch.nn.functional.max_pool3d(shape, 2) > 0
     volumes = []
     for views in (1, 2, 4, 8):
@@ -171,38 +216,74 @@ def test_what_a_view_does_not_show_is_not_denied():
     assert bool((visual_hull(wide.select([]), GRID) == 1).all())
 
 
-# -- the ladder ----------------------------------------------------------------------------------------------------------
+# -- the ladder ------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def patients():
     """Five bodies of water with a bubble of air, in HU, and two views of each."""
-    places = [(-30.0, 0.0, 0.0), (0.0, 30.0, 10.0), (0.0, -25.0, -20.0), (20.0, 20.0, 20.0), (15.0, 0.0, 25.0)]
-    bodies = [1000 * ((sphere(GRID, radius=70.0) - sphere(GRID, place, 30.0)) / 0.02 - 1)[0] for place in places]
+    places = [
+        (-30.0, 0.0, 0.0),
+        (0.0, 30.0, 10.0),
+        (0.0, -25.0, -20.0),
+        (20.0, 20.0, 20.0),
+        (15.0, 0.0, 25.0),
+    ]
+    bodies = [
+        1000 * ((sphere(GRID, radius=70.0) - sphere(GRID, place, 30.0)) / 0.02 - 1)[0]
+        for place in places
+    ]
     geometry = orbit([0.0, 90.0], pixel_mm=6.0)
-    return bodies, [xrays_of(attenuation_of(body)[None], geometry, GRID) for body in bodies]
+    return bodies, [
+        xrays_of(attenuation_of(body)[None], geometry, GRID) for body in bodies
+    ]
 
 
 @pytest.fixture(scope="module")
 def ladder(patients):
     bodies, xrays = patients
-    return Ladder.fit(iter(bodies[:4]), iter(xrays[:4]), GRID, water_per_mm=0.02, window=(-1024.0, 1476.0))
+    return Ladder.fit(
+        iter(bodies[:4]),
+        iter(xrays[:4]),
+        GRID,
+        water_per_mm=0.02,
+        window=(-1024.0, 1476.0),
+    )
 
 
 def test_the_ladder_has_its_rows_in_order(ladder, patients):
     bodies, xrays = patients
     found = ladder.reconstruct(xrays[4])
     assert tuple(found) == ROWS
-    assert all(volume.shape == GRID.shape and bool(volume.isfinite().all()) for volume in found.values())
-    error = {name: float((volume - bodies[4]).square().mean().sqrt()) for name, volume in found.items()}
-    assert error["TV"] < error["SIRT"] < error["back-projection (affine fit)"] < error["constant"]
-    assert error["SIRT from the mean volume"] < error["mean training volume"] < error["constant"]
+    assert all(
+        volume.shape == GRID.shape and bool(volume.isfinite().all())
+        for volume in found.values()
+    )
+    error = {
+        name: float((volume - bodies[4]).square().mean().sqrt())
+        for name, volume in found.items()
+    }
+    assert (
+        error["TV"]
+        < error["SIRT"]
+        < error["back-projection (affine fit)"]
+        < error["constant"]
+    )
+    assert (
+        error["SIRT from the mean volume"]
+        < error["mean training volume"]
+        < error["constant"]
+    )
 
 
 def test_the_ladder_learns_from_training_cases_alone(ladder, patients):
     bodies, xrays = patients
     known = ladder.reconstruct(xrays[2])
-    assert torch.allclose(known["mean training volume"], torch.stack(bodies[:4]).mean(0), atol=0.01)
+    assert torch.allclose(
+        known["mean training volume"], torch.stack(bodies[:4]).mean(0), atol=0.01
+    )
     assert float(known["constant"].std()) == 0
-    assert torch.allclose(known["constant"][0, 0, 0], torch.stack(bodies[:4]).mean(), atol=0.1)
+    assert torch.allclose(
+        known["constant"][0, 0, 0], torch.stack(bodies[:4]).mean(), atol=0.1
+    )
     assert torch.allclose(known["nearest training case by X-ray"], bodies[2], atol=0.5)
     unknown = ladder.reconstruct(xrays[4])["nearest training case by X-ray"]
     assert not torch.allclose(unknown, bodies[4], atol=0.5)
@@ -210,15 +291,26 @@ def test_the_ladder_learns_from_training_cases_alone(ladder, patients):
 
 def test_back_projection_has_the_best_scale_on_training_cases(ladder, patients):
     bodies, exams = patients[0][:4], patients[1][:4]
-    row = torch.stack([ladder.reconstruct(exam)["back-projection (affine fit)"] for exam in exams])
+    row = torch.stack(
+        [ladder.reconstruct(exam)["back-projection (affine fit)"] for exam in exams]
+    )
     best = (row - torch.stack(bodies)).square().mean()
-    for slope, offset in ((1.05, 0.0), (0.95, 0.0), (1.0, 20.0), (1.0, -20.0), (1 / ladder.slope, 0.0)):
+    for slope, offset in (
+        (1.05, 0.0),
+        (0.95, 0.0),
+        (1.0, 20.0),
+        (1.0, -20.0),
+        (1 / ladder.slope, 0.0),
+    ):
         assert (row * slope + offset - torch.stack(bodies)).square().mean() > best
 
 
 def test_a_projector_at_hand_changes_nothing(ladder, patients):
     xrays = patients[1][4]
-    one, other = ladder.reconstruct(xrays), ladder.reconstruct(xrays, Projector(xrays.geometry, GRID))
+    one, other = (
+        ladder.reconstruct(xrays),
+        ladder.reconstruct(xrays, Projector(xrays.geometry, GRID)),
+    )
     assert all(torch.equal(one[name], other[name]) for name in ROWS)
     foreign = ladder.reconstruct(xrays, Projector(orbit([10.0, 80.0]), GRID))
     assert torch.equal(one["SIRT"], foreign["SIRT"])
@@ -227,7 +319,9 @@ def test_a_projector_at_hand_changes_nothing(ladder, patients):
 def test_x_rays_on_another_detector_still_find_their_case(ladder, patients):
     bodies = patients[0]
     geometry = Geometry.orbit([0.0, 90.0], detector=(88, 96), pixel_mm=3.0)
-    found = ladder.reconstruct(xrays_of(attenuation_of(bodies[1])[None], geometry, GRID))
+    found = ladder.reconstruct(
+        xrays_of(attenuation_of(bodies[1])[None], geometry, GRID)
+    )
     assert torch.allclose(found["nearest training case by X-ray"], bodies[1], atol=0.5)
 
 
@@ -235,7 +329,9 @@ def test_values_beyond_the_window_do_not_count(patients):
     bodies, xrays = patients
     metal = [body.clone() for body in bodies[:2]]
     metal[0][10, 10, 10] = 30_000
-    found = Ladder.fit(metal, xrays[:2], GRID, water_per_mm=0.02, window=(-1024.0, 1476.0))
+    found = Ladder.fit(
+        metal, xrays[:2], GRID, water_per_mm=0.02, window=(-1024.0, 1476.0)
+    )
     assert float(found.mean.max()) <= 1476
 
 

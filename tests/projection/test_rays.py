@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from trivox.projection import Geometry, Grid, project
+from trivox.projection.geometry import Geometry, Grid
+from trivox.projection.projector import project
 from trivox.projection.rays import pencils
 
 GRID = Grid((20, 24, 28), (8.0, 8.0, 8.0), (10.0, -6.0, 14.0))
@@ -11,17 +12,25 @@ KIND = {"dtype": torch.float64, "device": torch.device("cpu")}
 
 
 def test_rays_that_miss_the_grid_are_left_out_and_the_others_come_once():
-    geometry = Geometry.orbit((0, 40), detector=(60, 70), pixel_mm=10.0, secondary=(0.0, 20.0))
+    geometry = Geometry.orbit(
+        (0, 40), detector=(60, 70), pixel_mm=10.0, secondary=(0.0, 20.0)
+    )
     which = torch.cat([rays.which for rays in pencils(geometry, GRID, **KIND)])
     assert len(which.unique()) == len(which)
-    lit = project(torch.ones(1, *GRID.shape, dtype=torch.float64), geometry, GRID).flatten().nonzero()[:, 0]
+    lit = (
+        project(torch.ones(1, *GRID.shape, dtype=torch.float64), geometry, GRID)
+        .flatten()
+        .nonzero()[:, 0]
+    )
     assert set(lit.tolist()) == set(which.tolist())
     assert len(which) < 0.5 * 2 * 60 * 70
 
 
 @pytest.mark.parametrize("primary", [0, 43, 90])
 def test_a_ray_is_driven_along_the_axis_that_it_crosses_most_of(primary):
-    geometry = Geometry.orbit([primary], detector=(40, 40), pixel_mm=10.0, secondary=10.0)
+    geometry = Geometry.orbit(
+        [primary], detector=(40, 40), pixel_mm=10.0, secondary=10.0
+    )
     found = pencils(geometry, GRID, **KIND)
     assert max(float(rays.slope.abs().max()) for rays in found) <= 1
     assert len({rays.strides[0] for rays in found}) == (2 if primary == 43 else 1)
@@ -34,7 +43,10 @@ def test_parts_hold_every_ray_and_skip_planes_that_none_of_them_meets():
         parts = list(rays.parts())
         assert len(parts) > 3
         assert torch.equal(torch.cat([part.which for part in parts]), rays.which)
-        assert all(part.within[0].min() == 0 and part.within[1].max() == part.planes for part in parts)
+        assert all(
+            part.within[0].min() == 0 and part.within[1].max() == part.planes
+            for part in parts
+        )
         assert sum(part.planes * len(part) for part in parts) < rays.planes * len(rays)
         last = parts[-1]
         start = (last.start - rays.start) // rays.strides[0]

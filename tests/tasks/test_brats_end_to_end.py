@@ -1,17 +1,19 @@
-"""A model of one BraTS release on cases of every other: from folders to label maps in the values of each release."""
+"""A model of one BraTS release on cases of every other: from folders to label maps in
+the values of each release.
+"""
 
 import numpy as np
 import pytest
 
-from trivox.datasets import load_inputs
-from trivox.datasets.brain_phantoms import BrainPhantomSettings, write_brain_phantoms
-from trivox.datasets.brats import FAMILIES
-from trivox.evaluation import evaluate_folders
+from trivox.datasets.layouts.brats import FAMILIES
+from trivox.datasets.layouts.choice import load_inputs
+from trivox.datasets.phantoms.brains import BrainPhantomSettings, write_brain_phantoms
+from trivox.evaluation.folders.labels import evaluate_folders
 from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
 from trivox.tasks.task import RunRequest
-from trivox.tasks.training import train
-from trivox.volumes import read_header, read_labels
+from trivox.verbs.train import train
+from trivox.volumes.formats import read_header, read_labels
 
 SETTINGS = BrainPhantomSettings(cases=8, shape=(28, 32, 30), seed=3)
 
@@ -22,23 +24,38 @@ def run(tmp_path_factory, tiny_settings):
     root = tmp_path_factory.mktemp("brats")
     data = write_brain_phantoms(root / "brains", SETTINGS)
     longer = {**tiny_settings, "epochs": 1, "iterations_per_epoch": 60, "batch_size": 4}
-    train(RunRequest(data, root / "run", "quick_test", longer, device="cpu", named="brats"))
+    train(
+        RunRequest(
+            data, root / "run", "quick_test", longer, device="cpu", named="brats"
+        )
+    )
     return root / "run"
 
 
 def predicted(run, tmp_path, family, **changes):
-    settings = SETTINGS.model_copy(update={"family": family, "cases": 1, "labelled": False, **changes})
+    settings = SETTINGS.model_copy(
+        update={"family": family, "cases": 1, "labelled": False, **changes}
+    )
     data = write_brain_phantoms(tmp_path / family, settings)
     predictor = Predictor.load(run, device="cpu", missing="zeros", mirror=False)
-    records = predict_cases(predictor, load_inputs(data, channels=predictor.channels), tmp_path / "out" / family)
+    records = predict_cases(
+        predictor,
+        load_inputs(data, channels=predictor.channels),
+        tmp_path / "out" / family,
+    )
     return data, records
 
 
 def regions_of(labels, family):
-    return {name: np.isin(labels, values) for name, values in FAMILIES[family].labels.regions.items()}
+    return {
+        name: np.isin(labels, values)
+        for name, values in FAMILIES[family].labels.regions.items()
+    }
 
 
-def test_label_maps_come_back_in_the_values_of_each_release_and_mean_the_same(run, tmp_path):
+def test_label_maps_come_back_in_the_values_of_each_release_and_mean_the_same(
+    run, tmp_path
+):
     maps = {}
     for family in FAMILIES:
         data, records = predicted(run, tmp_path, family)
@@ -46,7 +63,9 @@ def test_label_maps_come_back_in_the_values_of_each_release_and_mean_the_same(ru
         assert "error" not in record
         file = tmp_path / "out" / family / record["output"]
         labels = read_labels(file).array[0]
-        assert set(np.unique(labels)) - {0} <= set(FAMILIES[family].labels.labels.values())
+        assert set(np.unique(labels)) - {0} <= set(
+            FAMILIES[family].labels.labels.values()
+        )
         source = read_header(next(data.rglob(f"*{name}*t1*")))
         assert np.allclose(read_header(file).affine, source.affine)
         maps[family] = regions_of(labels, family)
@@ -66,6 +85,8 @@ def test_a_missing_sequence_is_predicted_with_a_warning_that_names_it(run, tmp_p
 def test_regions_of_the_validation_cases_are_measured_by_every_convention(run):
     dataset = run.parent / "brains"
     for convention in ("trivox", "brats-legacy", "brats-lesion-wise", "brats-instance"):
-        metrics = evaluate_folders(run / "validation" / "predictions", dataset, convention=convention)
+        metrics = evaluate_folders(
+            run / "validation" / "predictions", dataset, convention=convention
+        )
         assert {"WT", "TC", "ET"} <= set(metrics["summary"])
         assert metrics["summary"]["WT"]["dice"]["mean"] > 0.2

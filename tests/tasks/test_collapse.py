@@ -1,4 +1,6 @@
-"""The collapse that the class head is built against: subtypes that are a texture, learnt the naive way and ours. Minutes."""
+"""The collapse that the class head is built against: subtypes that are a texture,
+learnt the naive way and ours. Minutes.
+"""
 
 import numpy as np
 import pytest
@@ -6,21 +8,28 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trivox.config import make_recipe
-from trivox.datasets import load_dataset
-from trivox.datasets.pancreas_phantoms import PancreasPhantomSettings, write_pancreas_phantoms
-from trivox.evaluation.classification import ClassPredictions, majority_answer, measure_classes
+from trivox.config.recipe import make_recipe
+from trivox.datasets.layouts.choice import load_dataset
+from trivox.datasets.phantoms.abdomens import (
+    PancreasPhantomSettings,
+    write_pancreas_phantoms,
+)
+from trivox.evaluation.metrics.classification import (
+    ClassPredictions,
+    majority_answer,
+    measure_classes,
+)
 from trivox.files import read_json
 from trivox.inference.predictor import Predictor
 from trivox.inference.windows import window_starts
-from trivox.learning.losses import LossSetup, make_loss
-from trivox.networks import build_network
+from trivox.learning.losses.choice import LossSetup, make_loss
+from trivox.networks.registry import build_network
 from trivox.planning.plan import read_plan
 from trivox.preparation.grid import prepare
 from trivox.preparation.sampler import PatchSampler, sample_rng
 from trivox.preparation.store import Store
 from trivox.tasks.task import RunRequest
-from trivox.tasks.training import train
+from trivox.verbs.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +41,9 @@ PATCH, STEPS, BATCH = (16, 24, 24), 240, 4
 def data(tmp_path_factory):
     """90 cases to train on and 45 to test, classes as 62 : 106 : 84."""
     folder = tmp_path_factory.mktemp("textures") / "data"
-    return write_pancreas_phantoms(folder, PancreasPhantomSettings(cases=135, test_cases=45, shape=(24, 48, 48)))
+    return write_pancreas_phantoms(
+        folder, PancreasPhantomSettings(cases=135, test_cases=45, shape=(24, 48, 48))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,27 +60,44 @@ def scores(predictions):
 
 def predictions_of(dataset, cases, rows):
     truth = np.array([dataset.classes.index(case.class_name) for case in cases])
-    return ClassPredictions(tuple(case.name for case in cases), truth, np.stack(rows), dataset.classes)
+    return ClassPredictions(
+        tuple(case.name for case in cases), truth, np.stack(rows), dataset.classes
+    )
 
 
-def test_subtypes_that_are_textures_are_told_apart_and_not_by_the_majority_answer(data, run):
+def test_subtypes_that_are_textures_are_told_apart_and_not_by_the_majority_answer(
+    data, run
+):
     dataset = load_dataset(data)
     cases = [case for case in dataset.cases if case.split == "test"]
     predictor = Predictor.load(run, device="cpu")
-    rows = [np.array(list(predictor.predict_case(case).classification.probabilities.values())) for case in cases]
+    rows = [
+        np.array(
+            list(predictor.predict_case(case).classification.probabilities.values())
+        )
+        for case in cases
+    ]
     ours = predictions_of(dataset, cases, rows)
     assert scores(ours)["macro_f1"]["value"] > 0.9
-    assert scores(majority_answer(ours))["macro_f1"]["value"] == pytest.approx(0.196, abs=0.01)
+    assert scores(majority_answer(ours))["macro_f1"]["value"] == pytest.approx(
+        0.196, abs=0.01
+    )
 
 
 class Naive(nn.Module):
-    """What the earlier attempt did: the mean over the deepest map of whole patches, wherever they lie."""
+    """What the earlier attempt did: the mean over the deepest map of whole patches,
+    wherever they lie.
+    """
 
     def __init__(self, plan, classes):
         super().__init__()
         torch.manual_seed(0)
         self.segmenter = build_network(
-            plan.network, plan.topology, channels=1, outputs=plan.labels.output_channels, deep_supervision=False
+            plan.network,
+            plan.topology,
+            channels=1,
+            outputs=plan.labels.output_channels,
+            deep_supervision=False,
         )
         self.out = nn.Linear(plan.topology.features[-1], classes)
 
@@ -79,19 +107,28 @@ class Naive(nn.Module):
 
 
 def test_a_head_over_whole_random_patches_collapses(data, run):
-    dataset, plan, store = load_dataset(data), read_plan(run / "plan.json"), Store(run / "prepared")
-    known = {case.name: dataset.classes.index(case.class_name) for case in dataset.cases}
+    dataset, plan, store = (
+        load_dataset(data),
+        read_plan(run / "plan.json"),
+        Store(run / "prepared"),
+    )
+    known = {
+        case.name: dataset.classes.index(case.class_name) for case in dataset.cases
+    }
     names = [case.name for case in dataset.training_cases]
     counts = np.bincount([known[name] for name in names])
     weights = torch.tensor(len(names) / (3 * counts), dtype=torch.float32)
     network = Naive(plan, 3).train()
     loss = make_loss({"dice": 1.0, "cross_entropy": 1.0}, LossSetup())
-    optimizer = torch.optim.AdamW(network.parameters(), lr=make_recipe("quick_test").learning_rate)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=make_recipe("quick_test").learning_rate
+    )
     sampler = PatchSampler(store, names, PATCH, BATCH)
     for step in range(STEPS):
         wanted = [sampler.draw(sample_rng(0, step, i), i) for i in range(BATCH)]
         images, labels = (
-            torch.from_numpy(np.stack(part)) for part in zip(*(sampler.read(w, PATCH) for w in wanted), strict=True)
+            torch.from_numpy(np.stack(part))
+            for part in zip(*(sampler.read(w, PATCH) for w in wanted), strict=True)
         )
         logits, classes = network(images)
         value = loss(logits, labels) + F.cross_entropy(
@@ -101,7 +138,9 @@ def test_a_head_over_whole_random_patches_collapses(data, run):
         value.backward()
         optimizer.step()
     cases = [case for case in dataset.cases if case.split == "test"]
-    naive = predictions_of(dataset, cases, [tile_votes(network.eval(), plan, case) for case in cases])
+    naive = predictions_of(
+        dataset, cases, [tile_votes(network.eval(), plan, case) for case in cases]
+    )
     assert scores(naive)["macro_f1"]["value"] < 0.5
 
 
@@ -111,7 +150,9 @@ def tile_votes(network, plan, case):
     from trivox.datasets.reading import read_case
 
     image = prepare(read_case(case, channels=1, labels=None), plan).image
-    starts = [window_starts(n, p, 0.5) for n, p in zip(image.shape[1:], PATCH, strict=True)]
+    starts = [
+        window_starts(n, p, 0.5) for n, p in zip(image.shape[1:], PATCH, strict=True)
+    ]
     tiles = [
         image[:, z : z + PATCH[0], y : y + PATCH[1], x : x + PATCH[2]]
         for z in starts[0]
@@ -122,16 +163,31 @@ def tile_votes(network, plan, case):
 
 
 def test_shuffled_classes_cannot_be_told(data, tmp_path):
-    """A control: with subtypes dealt out at random nothing is to be found, and the figures must say so."""
+    """A control: with subtypes dealt out at random nothing is to be found, and the
+    figures must say so.
+    """
     dataset = load_dataset(data)
     names = [case.class_name for case in dataset.cases]
     shuffled = np.random.default_rng(0).permutation(names)
     table = tmp_path / "shuffled.csv"
-    rows = [f"{case.name},{name}" for case, name in zip(dataset.cases, shuffled, strict=True)]
+    rows = [
+        f"{case.name},{name}"
+        for case, name in zip(dataset.cases, shuffled, strict=True)
+    ]
     table.write_text("\n".join(["case,class", *rows]))
     settings = {**SETTINGS, "epochs": 2}
-    request = RunRequest(data, tmp_path / "run", "quick_test", settings, task="multitask", classes=table, device="cpu")
+    request = RunRequest(
+        data,
+        tmp_path / "run",
+        "quick_test",
+        settings,
+        task="multitask",
+        classes=table,
+        device="cpu",
+    )
     train(request)
-    section = read_json(tmp_path / "run" / "validation" / "metrics.json")["classification"]
+    section = read_json(tmp_path / "run" / "validation" / "metrics.json")[
+        "classification"
+    ]
     assert section["summary"]["macro_f1"]["value"] < 0.6
     assert abs(section["summary"]["auc"]["value"] - 0.5) < 0.3

@@ -9,21 +9,37 @@ import torch
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed"),
+    pytest.mark.skipif(
+        not torch.distributed.is_available(), reason="torch without distributed"
+    ),
 ]
 SETTINGS = {
-    "patch_size": (8, 8, 8), "epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 1, "workers": 0,
-    "batch_size": 4, "precision": "fp32", "optimizer": "sgd", "momentum": 0.0, "final_weights": "latest",
-    "reconstruction": {"view_counts": (2,), "growth": (4,), "adversarial": 0.1, "adversarial_share": 0.5, "psnr_budget": 99},
-}  # fmt: skip
+    "patch_size": (8, 8, 8),
+    "epochs": 2,
+    "iterations_per_epoch": 2,
+    "validation_iterations": 1,
+    "workers": 0,
+    "batch_size": 4,
+    "precision": "fp32",
+    "optimizer": "sgd",
+    "momentum": 0.0,
+    "final_weights": "latest",
+    "reconstruction": {
+        "view_counts": (2,),
+        "growth": (4,),
+        "adversarial": 0.1,
+        "adversarial_share": 0.5,
+        "psnr_budget": 99,
+    },
+}
 WORKER = """
 import hashlib, json, sys
 from pathlib import Path
 import torch
 import torch.distributed as dist
-import trivox.tasks.reconstruction as reconstruction
-import trivox.tasks.reconstruction_validating as validating
-import trivox.tasks.training as training
+import trivox.tasks.reconstruction.task as reconstruction
+import trivox.tasks.reconstruction.validation as validating
+import trivox.verbs.train as training
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
@@ -44,11 +60,25 @@ def launch(folder, data, processes, settings):
     folder.mkdir()
     (folder / "worker.py").write_text(WORKER)
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0",
-        "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
-        str(folder / "worker.py"), str(data), str(folder), json.dumps(settings),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        str(processes),
+        "--master-port",
+        "0",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "localhost:0",
+        str(folder / "worker.py"),
+        str(data),
+        str(folder),
+        json.dumps(settings),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr[-6000:]
 
 
@@ -59,11 +89,22 @@ def test_ranks_hold_the_same_weights_with_growth_and_a_critic(xray_data, tmp_pat
 
 
 def test_two_ranks_take_the_step_that_one_process_takes(xray_data, tmp_path):
-    plain = {**SETTINGS, "reconstruction": {"view_counts": (2,), "photons": None}, "epochs": 1}
+    plain = {
+        **SETTINGS,
+        "reconstruction": {"view_counts": (2,), "photons": None},
+        "epochs": 1,
+    }
     launch(tmp_path / "one", xray_data, 1, plain)
     launch(tmp_path / "two", xray_data, 2, plain)
-    one, two = (torch.load(tmp_path / folder / "0.pt", weights_only=True) for folder in ("one", "two"))
+    one, two = (
+        torch.load(tmp_path / folder / "0.pt", weights_only=True)
+        for folder in ("one", "two")
+    )
     for name, value in one.items():
         torch.testing.assert_close(
-            two[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            two[name],
+            value,
+            rtol=1e-4,
+            atol=1e-5,
+            msg=lambda text, name=name: f"{name}: {text}",
         )

@@ -7,15 +7,13 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from scipy.spatial.transform import Rotation
 
 from trivox.errors import GeometryError
-from trivox.volumes import (
-    Volume,
-    affine_from_spacing,
+from trivox.volumes.geometry import (
     canonical_orientation,
     describe_mismatch,
     reorient,
     require_same_grid,
-    spacing_of,
 )
+from trivox.volumes.volume import Volume, affine_from_spacing, spacing_of
 
 SHAPES = st.tuples(*[st.integers(1, 5)] * 3)
 SPACINGS = st.tuples(*[st.floats(0.2, 8)] * 3)
@@ -31,9 +29,13 @@ def volume_of(shape, spacing=(3.0, 2.0, 1.0), angles=(0, 0, 0), signs=(1, 1, 1))
 
 
 def world_of_each_value(volume):
-    """World position of every voxel of channel 0, ordered by the voxel's (unique) value."""
+    """World position of every voxel of channel 0, ordered by the voxel's (unique)
+    value.
+    """
     index = np.indices(volume.shape).reshape(3, -1)[::-1]
-    points = (volume.affine @ np.concatenate([index, np.ones((1, index.shape[1]))]))[:3].T
+    points = (volume.affine @ np.concatenate([index, np.ones((1, index.shape[1]))]))[
+        :3
+    ].T
     return points[np.argsort(volume.array[0].ravel())]
 
 
@@ -43,7 +45,9 @@ def test_reorienting_keeps_every_voxel_where_it_is(shape, spacing, angles, signs
     volume = volume_of(shape, spacing, angles, signs)
     orientation = canonical_orientation(volume.affine)
     turned = reorient(volume, orientation)
-    np.testing.assert_allclose(world_of_each_value(turned), world_of_each_value(volume), atol=1e-9)
+    np.testing.assert_allclose(
+        world_of_each_value(turned), world_of_each_value(volume), atol=1e-9
+    )
     np.testing.assert_array_equal(orientation.undo(turned.array), volume.array)
     assert sorted(turned.spacing) == pytest.approx(sorted(volume.spacing))
 
@@ -52,7 +56,8 @@ def test_reorienting_keeps_every_voxel_where_it_is(shape, spacing, angles, signs
 @given(shape=SHAPES, spacing=SPACINGS, angles=ANGLES, signs=SIGNS)
 def test_canonical_is_a_fixed_point(shape, spacing, angles, signs):
     turned = reorient(
-        volume_of(shape, spacing, angles, signs), canonical_orientation(volume_of(shape, spacing, angles, signs).affine)
+        volume_of(shape, spacing, angles, signs),
+        canonical_orientation(volume_of(shape, spacing, angles, signs).affine),
     )
     again = canonical_orientation(turned.affine)
     assert again.axes == (0, 1, 2)
@@ -61,20 +66,31 @@ def test_canonical_is_a_fixed_point(shape, spacing, angles, signs):
 
 @pytest.mark.oracle
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(axes=st.permutations([0, 1, 2]), signs=SIGNS, tilt=st.tuples(*[st.floats(-20, 20)] * 3))
+@given(
+    axes=st.permutations([0, 1, 2]),
+    signs=SIGNS,
+    tilt=st.tuples(*[st.floats(-20, 20)] * 3),
+)
 def test_canonical_equals_nibabel(axes, signs, tilt):
     affine = np.eye(4)
     affine[:3, :3] = (
-        Rotation.from_euler("xyz", tilt, degrees=True).as_matrix() @ (np.diag([1.0, 2, 3]) * signs)[:, axes]
+        Rotation.from_euler("xyz", tilt, degrees=True).as_matrix()
+        @ (np.diag([1.0, 2, 3]) * signs)[:, axes]
     )
     volume = Volume(np.arange(24).reshape(1, 2, 3, 4), affine)
     turned = reorient(volume, canonical_orientation(affine))
-    expected = nibabel.as_closest_canonical(nibabel.Nifti1Image(volume.array[0].T.astype(np.int32), affine))
+    expected = nibabel.as_closest_canonical(
+        nibabel.Nifti1Image(volume.array[0].T.astype(np.int32), affine)
+    )
     np.testing.assert_array_equal(turned.array[0].T, np.asarray(expected.dataobj))
     np.testing.assert_allclose(turned.affine, expected.affine, atol=1e-12)
     xyz = io_orientation(affine)
-    np.testing.assert_array_equal(apply_orientation(volume.array[0].T, xyz), turned.array[0].T)
-    np.testing.assert_allclose(affine @ inv_ornt_aff(xyz, volume.shape[::-1]), turned.affine, atol=1e-12)
+    np.testing.assert_array_equal(
+        apply_orientation(volume.array[0].T, xyz), turned.array[0].T
+    )
+    np.testing.assert_allclose(
+        affine @ inv_ornt_aff(xyz, volume.shape[::-1]), turned.affine, atol=1e-12
+    )
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -86,7 +102,9 @@ def test_spacing_there_and_back(spacing, origin):
 
 
 def test_voxel_volume():
-    assert volume_of((2, 2, 2), (2.5, 2, 2), (30, 40, 50)).voxel_ml == pytest.approx(0.01)
+    assert volume_of((2, 2, 2), (2.5, 2, 2), (30, 40, 50)).voxel_ml == pytest.approx(
+        0.01
+    )
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -95,9 +113,18 @@ def test_rounding_is_no_mismatch_but_a_tenth_of_a_voxel_is(spacing, angles):
     affine = volume_of((4, 5, 6), spacing, angles).affine
     shifted = affine.copy()
     shifted[0, 3] += 0.11 * min(spacing)
-    assert describe_mismatch((4, 5, 6), affine, (4, 5, 6), affine.astype(np.float32).astype(float)) is None
-    assert "mm apart" in (describe_mismatch((4, 5, 6), affine, (4, 5, 6), shifted) or "")
-    assert "sizes differ" in (describe_mismatch((4, 5, 6), affine, (4, 6, 5), affine) or "")
+    assert (
+        describe_mismatch(
+            (4, 5, 6), affine, (4, 5, 6), affine.astype(np.float32).astype(float)
+        )
+        is None
+    )
+    assert "mm apart" in (
+        describe_mismatch((4, 5, 6), affine, (4, 5, 6), shifted) or ""
+    )
+    assert "sizes differ" in (
+        describe_mismatch((4, 5, 6), affine, (4, 6, 5), affine) or ""
+    )
 
 
 def test_volumes_on_two_grids_are_refused():
@@ -105,7 +132,9 @@ def test_volumes_on_two_grids_are_refused():
     require_same_grid(first, first.with_array(first.array[0]), where="case_1")
     with pytest.raises(GeometryError, match=r"case_1: sizes differ.*trivox check"):
         require_same_grid(first, volume_of((2, 3, 5)), where="case_1")
-    with pytest.raises(GeometryError, match=r"spacings \[3\.0, 2\.0, 1\.0\] and \[2\.5, 2\.0, 1\.0\]"):
+    with pytest.raises(
+        GeometryError, match=r"spacings \[3\.0, 2\.0, 1\.0\] and \[2\.5, 2\.0, 1\.0\]"
+    ):
         require_same_grid(first, volume_of((2, 3, 4), (2.5, 2.0, 1.0)), where="case_1")
 
 

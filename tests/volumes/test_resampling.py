@@ -1,4 +1,6 @@
-"""Resampling: matrices along the axes equal what skimage, scipy and one-hot interpolation compute."""
+"""Resampling: matrices along the axes equal what skimage, scipy and one-hot
+interpolation compute.
+"""
 
 import numpy as np
 import pytest
@@ -39,12 +41,21 @@ def blobs(shape, *, seed=0, smooth=1.0):
 
 def label_map(shape, labels, *, seed=0):
     """Smooth regions of several labels."""
-    fields = [blobs(shape, seed=seed + index, smooth=1.5) for index in range(len(labels))]
+    fields = [
+        blobs(shape, seed=seed + index, smooth=1.5) for index in range(len(labels))
+    ]
     return np.array(labels, dtype=np.int16)[np.argmax(fields, axis=0)]
 
 
 def as_skimage(array, shape):
-    return resize(array.astype(np.float64), shape, order=3, mode="edge", anti_aliasing=False, clip=True)
+    return resize(
+        array.astype(np.float64),
+        shape,
+        order=3,
+        mode="edge",
+        anti_aliasing=False,
+        clip=True,
+    )
 
 
 @pytest.mark.oracle
@@ -61,7 +72,9 @@ def test_cubic_resize_equals_skimage(old, new):
 def test_cubic_resize_equals_skimage_for_any_sizes(old, new):
     image = blobs(old, seed=sum(old))
     np.testing.assert_allclose(
-        resize_image(torch.from_numpy(image[None]), new)[0].numpy(), as_skimage(image, new), atol=1e-5
+        resize_image(torch.from_numpy(image[None]), new)[0].numpy(),
+        as_skimage(image, new),
+        atol=1e-5,
     )
 
 
@@ -70,8 +83,12 @@ def test_cubic_resize_equals_skimage_for_any_sizes(old, new):
 @given(old=axes, new=axes)
 def test_linear_resize_equals_torch(old, new):
     image = torch.from_numpy(blobs(old, seed=3))[None]
-    theirs = F.interpolate(image[None], size=new, mode="trilinear", align_corners=False)[0]
-    torch.testing.assert_close(resize_image(image, new, order=1), theirs, atol=1e-5, rtol=0)
+    theirs = F.interpolate(
+        image[None], size=new, mode="trilinear", align_corners=False
+    )[0]
+    torch.testing.assert_close(
+        resize_image(image, new, order=1), theirs, atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.oracle
@@ -84,14 +101,20 @@ def test_the_nearest_axis_equals_scipy_order_0_along_it(axis, new):
     target[axis] = new
     centres = [np.arange(9.0)] * 3
     centres[axis] = (np.arange(new) + 0.5) * 9 / new - 0.5
-    theirs = ndimage.map_coordinates(image, np.meshgrid(*centres, indexing="ij"), order=0, mode="nearest")
-    ours = resize_image(torch.from_numpy(image[None]), tuple(target), nearest_axis=axis)[0].numpy()
+    theirs = ndimage.map_coordinates(
+        image, np.meshgrid(*centres, indexing="ij"), order=0, mode="nearest"
+    )
+    ours = resize_image(
+        torch.from_numpy(image[None]), tuple(target), nearest_axis=axis
+    )[0].numpy()
     np.testing.assert_array_equal(ours, theirs)
 
 
 def test_the_nearest_axis_makes_no_new_values_along_it_and_stays_cubic_in_plane():
     image = blobs((6, 15, 14), seed=2)
-    ours = resize_image(torch.from_numpy(image[None]), (15, 21, 20), nearest_axis=0)[0].numpy()
+    ours = resize_image(torch.from_numpy(image[None]), (15, 21, 20), nearest_axis=0)[
+        0
+    ].numpy()
     slices = np.stack([as_skimage(image[z], (21, 20)) for z in nearest(6, 15).tolist()])
     # each slice alone is clipped to its own range by skimage, the volume to that of all
     inside = np.abs(ours - slices) < 1e-5
@@ -118,14 +141,18 @@ def test_channels_are_resized_each_alone():
 
 
 def test_the_same_shape_changes_nothing():
-    image, labels = torch.randn(2, 4, 5, 6), torch.randint(0, 4, (4, 5, 6), dtype=torch.int16)
+    image, labels = (
+        torch.randn(2, 4, 5, 6),
+        torch.randint(0, 4, (4, 5, 6), dtype=torch.int16),
+    )
     assert torch.equal(resize_image(image, (4, 5, 6)), image)
     assert torch.equal(resize_labels(labels, (4, 5, 6)), labels)
 
 
 def test_a_constant_stays_constant():
     torch.testing.assert_close(
-        resize_image(torch.full((1, 5, 6, 7), 3.25), (9, 4, 140)), torch.full((1, 9, 4, 140), 3.25)
+        resize_image(torch.full((1, 5, 6, 7), 3.25), (9, 4, 140)),
+        torch.full((1, 9, 4, 140), 3.25),
     )
 
 
@@ -137,9 +164,15 @@ def test_the_source_is_left_alone():
 
 
 def one_hot_argmax(labels, new, values):
-    """Linear interpolation of each label's indicator: winning label, and how far it lies before the second."""
-    indicators = torch.from_numpy(np.stack([labels == value for value in values])).double()
-    share = F.interpolate(indicators[None], size=new, mode="trilinear", align_corners=False)[0]
+    """Linear interpolation of each label's indicator: winning label, and how far it
+    lies before the second.
+    """
+    indicators = torch.from_numpy(
+        np.stack([labels == value for value in values])
+    ).double()
+    share = F.interpolate(
+        indicators[None], size=new, mode="trilinear", align_corners=False
+    )[0]
     two = share.topk(2, dim=0).values
     return np.array(values)[share.argmax(0).numpy()], (two[0] - two[1]).numpy()
 
@@ -170,7 +203,11 @@ def test_ties_go_to_the_smallest_label():
 
 def test_no_new_labels_appear():
     labels = label_map((9, 10, 11), [0, 7, 300])
-    assert set(np.unique(resize_labels(torch.from_numpy(labels), (20, 7, 31)))) <= {0, 7, 300}
+    assert set(np.unique(resize_labels(torch.from_numpy(labels), (20, 7, 31)))) <= {
+        0,
+        7,
+        300,
+    }
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -202,7 +239,9 @@ def test_blur_matrix_equals_scipys_gaussian_filter(size):
     signal = np.random.default_rng(0).normal(size=size)
     for sigma in (0.3, 0.5, 0.75, 1.0, 2.5):
         theirs = ndimage.gaussian_filter1d(signal, sigma, truncate=4, mode="nearest")
-        np.testing.assert_allclose(blur_matrix(size, sigma).double().numpy() @ signal, theirs, atol=1e-5)
+        np.testing.assert_allclose(
+            blur_matrix(size, sigma).double().numpy() @ signal, theirs, atol=1e-5
+        )
 
 
 def test_low_resolution_at_full_size_is_the_identity():
@@ -221,4 +260,6 @@ def test_low_resolution_equals_nearest_down_and_linear_up(size, data):
     signal = torch.randn(1, 1, size, generator=torch.Generator().manual_seed(size))
     down = signal[..., nearest(size, coarse)]
     up = F.interpolate(down, size=size, mode="linear", align_corners=False)[0, 0]
-    torch.testing.assert_close(low_resolution_matrix(size, coarse) @ signal[0, 0], up, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        low_resolution_matrix(size, coarse) @ signal[0, 0], up, atol=1e-5, rtol=0
+    )

@@ -1,4 +1,7 @@
-"""The command line: one thin function a verb. Nothing heavy is imported before a verb runs."""
+"""The command line: one thin function a verb.
+
+Nothing heavy is imported before a verb runs.
+"""
 
 import sys
 from typing import Annotated
@@ -19,21 +22,40 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-importers = typer.Typer(help="Bring in models and data of others.", no_args_is_help=True, rich_markup_mode=None)
+importers = typer.Typer(
+    help="Bring in models and data of others.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(importers, name="import")
 importers.command("nnunet")(learning.import_nnunet)
 importers.command("brats")(data.import_brats)
 importers.command("class-folders")(data.import_class_folders)
 for verb in (
-    data.check, data.plan, data.preprocess, data.drr, learning.train, learning.pretrain, results.predict, results.evaluate,
-    results.rank, results.report, results.explain, results.info, results.doctor, deploying.package, learning.demo,
-):  # fmt: skip
+    data.check,
+    data.plan,
+    data.preprocess,
+    data.drr,
+    learning.train,
+    learning.pretrain,
+    results.predict,
+    results.evaluate,
+    results.rank,
+    results.report,
+    results.explain,
+    results.info,
+    results.doctor,
+    deploying.package,
+    learning.demo,
+):
     app.command()(verb)
 
 
 @app.callback(invoke_without_command=True)
 def _root(
-    version: Annotated[bool, typer.Option("--version", help="print the version", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", is_eager=True)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
     if version:
@@ -42,7 +64,9 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: one clear line and exit 1 for a known problem, 130 for Ctrl-C; tracebacks only with --debug."""
+    """Entry point: one clear line and exit 1 for a known problem, 130 for Ctrl-C;
+    tracebacks only with --debug.
+    """
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -50,7 +74,9 @@ def main() -> None:
         app()
     except SystemExit as stop:
         if stop.code == 130:  # what typer makes of Ctrl-C
-            print("interrupted; the same command continues where it can", file=sys.stderr)
+            print(
+                "interrupted; the same command continues where it can", file=sys.stderr
+            )
         raise
     except InterruptedTrainingError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
@@ -63,5 +89,8 @@ def main() -> None:
     except (OSError, MemoryError) as error:
         if debug:
             raise
-        print(f"error: {error or 'out of memory'}; run again with --debug for details", file=sys.stderr)
+        print(
+            f"error: {error or 'out of memory'}; run again with --debug for details",
+            file=sys.stderr,
+        )
         sys.exit(1)

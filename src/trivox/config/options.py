@@ -11,10 +11,11 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Augmentation(BaseModel):
-    """Probabilities (a sample) and ranges of each random change; the defaults are nnU-Net's, geometry in mm.
+    """Probabilities (a sample) and ranges of each random change; the defaults are
+    nnU-Net's, geometry in mm.
 
-    Fields named like the change hold its probability. `per_channel` is the chance that a channel takes part in blur and
-    low resolution once the sample was chosen.
+    Fields named like the change hold its probability. `per_channel` is the chance that
+    a channel takes part in blur and low resolution once the sample was chosen.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,7 +25,9 @@ class Augmentation(BaseModel):
     scaling: Probability = 0.2
     scaling_range: Range = (0.7, 1.4)
     elastic: Probability = 0.0
-    elastic_mm: float = Field(4.0, ge=0, description="standard deviation of the control points' displacement")
+    elastic_mm: float = Field(
+        4.0, ge=0, description="standard deviation of the control points' displacement"
+    )
     noise: Probability = 0.1
     noise_sigma: Range = (0.0, 0.1)
     blur: Probability = 0.2
@@ -40,52 +43,96 @@ class Augmentation(BaseModel):
     gamma_range: Range = (0.7, 1.5)
     mirror: Probability = 0.5
     mirror_axes: tuple[Literal["z", "y", "x"], ...] = ("z", "y", "x")
-    drop_channel: Probability = Field(0.0, description="zero one random channel, so that a model copes without it")
+    drop_channel: Probability = Field(
+        0.0, description="zero one random channel, so that a model copes without it"
+    )
     per_channel: Probability = 0.5
 
 
 LossName = Literal[
-    "dice", "generalised_dice", "cross_entropy", "top_k_cross_entropy", "focal", "tversky", "focal_tversky", "lovasz",
-    "cl_dice", "boundary", "hausdorff",
-]  # fmt: skip
+    "dice",
+    "generalised_dice",
+    "cross_entropy",
+    "top_k_cross_entropy",
+    "focal",
+    "tversky",
+    "focal_tversky",
+    "lovasz",
+    "cl_dice",
+    "boundary",
+    "hausdorff",
+]
 
 
-WEIGHTED_LOSSES = {"dice", "tversky", "focal_tversky", "cross_entropy", "top_k_cross_entropy", "focal"}
+WEIGHTED_LOSSES = {
+    "dice",
+    "tversky",
+    "focal_tversky",
+    "cross_entropy",
+    "top_k_cross_entropy",
+    "focal",
+}
 """Losses that heed `target_weights`."""
 
 
 class LossOptions(BaseModel):
-    """Constants of the losses; see `trivox.learning.losses` for formulas and sources."""
+    """Constants of the losses; see `trivox.learning.losses.choice` for formulas and
+    sources.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread evenly over all classes")
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the target spread evenly over all classes",
+    )
     class_weights: Literal["none", "inverse_frequency", "effective_number"] = Field(
-        "none", description="weights of the classes in cross-entropy and focal loss, from voxel counts"
+        "none",
+        description="weights of the classes in cross-entropy and focal loss, from voxel counts",
     )
     effective_number_beta: float = Field(
-        0.99999, ge=0, lt=1, description="of class weights: above 1 / (1 - beta) voxels a case, sizes count the same"
+        0.99999,
+        ge=0,
+        lt=1,
+        description="of class weights: above 1 / (1 - beta) voxels a case, sizes count the same",
     )
-    focal_gamma: float = Field(2.0, ge=0, description="how much easy voxels lose weight")
+    focal_gamma: float = Field(
+        2.0, ge=0, description="how much easy voxels lose weight"
+    )
     tversky_alpha: float = Field(0.3, ge=0, description="weight of false positives")
     tversky_beta: float = Field(0.7, ge=0, description="weight of false negatives")
-    focal_tversky_gamma: Positive = Field(4 / 3, description="the loss is (1 - Tversky index) to the power 1 / gamma")
-    top_k: float = Field(0.1, gt=0, le=1, description="share of the hardest voxels in top_k_cross_entropy")
+    focal_tversky_gamma: Positive = Field(
+        4 / 3, description="the loss is (1 - Tversky index) to the power 1 / gamma"
+    )
+    top_k: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="share of the hardest voxels in top_k_cross_entropy",
+    )
     cl_dice_iterations: Count = Field(
-        10, description="of the soft skeleton: the radius of the thickest tube, in voxels"
+        10,
+        description="of the soft skeleton: the radius of the thickest tube, in voxels",
     )
     target_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {},
         description="weight of labels or regions by name in Dice, Tversky, cross-entropy and focal losses; others: 1",
     )
-    hausdorff_power: Positive = Field(2.0, description="of the distances in the Hausdorff loss")
+    hausdorff_power: Positive = Field(
+        2.0, description="of the distances in the Hausdorff loss"
+    )
     adaptive: Literal["none", "uncertainty", "balancing"] = Field(
-        "none", description="learnt weights of the loss terms: by uncertainty, or by balancing their speed"
+        "none",
+        description="learnt weights of the loss terms: by uncertainty, or by balancing their speed",
     )
 
 
 class ClassificationOptions(BaseModel):
-    """How the class of a case is learnt beside its segmentation; without effect where cases have no classes."""
+    """How the class of a case is learnt beside its segmentation; without effect where
+    cases have no classes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -93,31 +140,56 @@ class ClassificationOptions(BaseModel):
         "frozen",
         description="frozen: the encoder does not learn from the class; joint: from the first step; staged: after `start`",
     )
-    start: Probability = Field(0.3, description="share of training before the class is learnt, in staged mode")
-    lesion: tuple[str, ...] = Field(
-        (), description="labels or regions that the class is decided by; none: by their names"
+    start: Probability = Field(
+        0.3, description="share of training before the class is learnt, in staged mode"
     )
-    loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="of the class")
-    focal_gamma: float = Field(2.0, ge=0, description="how much easy cases lose weight in focal loss")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the class evenly spread over all classes")
+    lesion: tuple[str, ...] = Field(
+        (),
+        description="labels or regions that the class is decided by; none: by their names",
+    )
+    loss: Literal["cross_entropy", "focal"] = Field(
+        "cross_entropy", description="of the class"
+    )
+    focal_gamma: float = Field(
+        2.0, ge=0, description="how much easy cases lose weight in focal loss"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of the class evenly spread over all classes"
+    )
     imbalance: Literal["none", "balanced_sampler", "logit_adjustment"] = Field(
-        "balanced_sampler", description="against answering with the most frequent class; one remedy, not both"
+        "balanced_sampler",
+        description="against answering with the most frequent class; one remedy, not both",
     )
     class_weights: Literal["none", "inverse_frequency", "effective_number"] = Field(
-        "none", description="weights of the classes in the loss, from counts of training cases"
+        "none",
+        description="weights of the classes in the loss, from counts of training cases",
     )
-    effective_number_beta: float = Field(0.99, ge=0, lt=1, description="of class weights, for counts of cases")
-    weight: float = Field(1.0, ge=0, description="of the class loss beside the segmentation loss")
-    boost: float = Field(1.0, ge=0, description="factor on the weight that is reached after boost_epochs")
-    boost_epochs: Count = Field(15, description="epochs in which the weight grows from 1 to boost times its value")
+    effective_number_beta: float = Field(
+        0.99, ge=0, lt=1, description="of class weights, for counts of cases"
+    )
+    weight: float = Field(
+        1.0, ge=0, description="of the class loss beside the segmentation loss"
+    )
+    boost: float = Field(
+        1.0, ge=0, description="factor on the weight that is reached after boost_epochs"
+    )
+    boost_epochs: Count = Field(
+        15,
+        description="epochs in which the weight grows from 1 to boost times its value",
+    )
     weighting: Literal["fixed", "uncertainty"] = Field(
-        "fixed", description="of the two losses: fixed, or learnt by uncertainty (Kendall et al. 2018)"
+        "fixed",
+        description="of the two losses: fixed, or learnt by uncertainty (Kendall et al. 2018)",
     )
     encoder_gradient: Probability = Field(
         0.1, description="share of the class loss's gradient that the encoder receives"
     )
-    learning_rate_factor: Positive = Field(4.0, description="rate of the head as a multiple of the network's")
-    lesion_fraction: Probability = Field(0.5, description="share of each batch centred on the lesion, for the class")
+    learning_rate_factor: Positive = Field(
+        4.0, description="rate of the head as a multiple of the network's"
+    )
+    lesion_fraction: Probability = Field(
+        0.5, description="share of each batch centred on the lesion, for the class"
+    )
     width: Count = Field(64, description="features of the head")
     dropout: float = Field(0.2, ge=0, lt=1, description="in the head")
     classifier: Literal["auto", "head", "lda", "logreg", "mlp"] = Field(

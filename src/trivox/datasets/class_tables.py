@@ -1,7 +1,9 @@
-"""Classes of cases from a table: `case,class` and what others call those columns, or `{case: class}` as JSON.
+"""Classes of cases from a table: `case,class` and what others call those columns, or
+`{case: class}` as JSON.
 
-Reads nnU-Net-side `classification_labels.csv`, BraTS' `name_mapping.csv`, result files with `Names,Subtype` and what
-`trivox predict` writes. A class that is not known stays so: nothing is filled in.
+Reads nnU-Net-side `classification_labels.csv`, BraTS' `name_mapping.csv`, result files
+with `Names,Subtype` and what `trivox predict` writes. A class that is not known stays
+so: nothing is filled in.
 """
 
 import re
@@ -15,19 +17,47 @@ from trivox.datasets.listing import CHANNEL_SUFFIX
 from trivox.datasets.tables import Table, read_table
 from trivox.errors import DataError, FormatError
 from trivox.files import read_json
-from trivox.volumes import case_stem
+from trivox.volumes.formats import case_stem
 
-CASE_TITLES = ("case", "name", "names", "id", "caseid", "caseidentifier", "identifier", "file", "filename", "image",
-               "subject", "subjectid", "patient", "patientid")  # fmt: skip
-CLASS_TITLES = ("subtype", "grade", "label", "diagnosis", "classlabel", "classname", "category", "type", "target", "y")
-"""Titles of columns, in small letters and without anything but letters; `class` goes before all others."""
+CASE_TITLES = (
+    "case",
+    "name",
+    "names",
+    "id",
+    "caseid",
+    "caseidentifier",
+    "identifier",
+    "file",
+    "filename",
+    "image",
+    "subject",
+    "subjectid",
+    "patient",
+    "patientid",
+)
+CLASS_TITLES = (
+    "subtype",
+    "grade",
+    "label",
+    "diagnosis",
+    "classlabel",
+    "classname",
+    "category",
+    "type",
+    "target",
+    "y",
+)
+"""Titles of columns, in small letters and without anything but letters; `class` goes
+before all others.
+"""
 
 UNKNOWN = ("", "na", "n/a", "nan", "<na>")
 MOST_CLASSES = 50
 
 
 def class_of(content: object) -> str | None:
-    """The class that a cell or JSON value names, None where it is blank, NA or NaN; `1.0` (a column with gaps) is `1`.
+    """The class that a cell or JSON value names, None where it is blank, NA or NaN;
+    `1.0` (a column with gaps) is `1`.
 
     Raises `ValueError` for anything but text, a number or nothing.
     """
@@ -38,15 +68,19 @@ def class_of(content: object) -> str | None:
 
 
 def class_order(found: Iterable[str | None], *, where: Path | str) -> tuple[str, ...]:
-    """The classes among `found`, each once, as people sort them: `HGG LGG`, `subtype2 subtype10`, `-1 0 1`.
+    """The classes among `found`, each once, as people sort them: `HGG LGG`, `subtype2
+    subtype10`, `-1 0 1`.
 
-    Raises `DataError` naming `where` for names that differ in nothing but capitals, or more than 50 classes.
+    Raises `DataError` naming `where` for names that differ in nothing but capitals, or
+    more than 50 classes.
     """
     names = sorted({name for name in found if name is not None}, key=_natural)
     spelled = Counter(name.casefold() for name in names)
     alike = [name for name in names if spelled[name.casefold()] > 1]
     if alike:
-        raise DataError(f"{where}: classes {', '.join(alike)} differ in capitals alone; write them alike")
+        raise DataError(
+            f"{where}: classes {', '.join(alike)} differ in capitals alone; write them alike"
+        )
     if len(names) > MOST_CLASSES:
         raise DataError(
             f"{where}: {len(names)} different classes ({', '.join(names[:4])}...); a number, not a class? At most "
@@ -60,28 +94,41 @@ def _natural(name: str) -> tuple[object, ...]:
     if re.fullmatch(r"-?\d+(\.\d+)?", name):
         return (0, float(name), name)
     parts = re.split(r"(\d+)", name.casefold())
-    return (1, [(int(part), "") if part.isdigit() else (-1, part) for part in parts], name)
+    return (
+        1,
+        [(int(part), "") if part.isdigit() else (-1, part) for part in parts],
+        name,
+    )
 
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Class of each case that a table names (None: it says that it is not known), and how many rows name no case."""
+    """Class of each case that a table names (None: it says that it is not known), and
+    how many rows name no case.
+    """
 
     classes: Mapping[str, str | None]
     passed_over: int
 
 
 def with_classes(dataset: Dataset, table: Path) -> Dataset:
-    """`dataset` with the classes that `table` gives, in place of any that it had; cases without a row have none.
+    """`dataset` with the classes that `table` gives, in place of any that it had; cases
+    without a row have none.
 
-    table: CSV with a column of cases and one of classes, or JSON `{case: class}`. The order of classes stays that of
-    `dataset` if it has the same, else they are sorted. Raises what `read_class_table` raises.
+    table: CSV with a column of cases and one of classes, or JSON `{case: class}`. The
+    order of classes stays that of `dataset` if it has the same, else they are sorted.
+    Raises what `read_class_table` raises.
     """
     found = read_class_table(table, dataset.cases)
     classes = class_order(found.classes.values(), where=table)
     if not classes:
-        raise DataError(f"{table}: says of none of the {len(dataset.cases)} cases which class it has; fill the column")
-    cases = tuple(case.model_copy(update={"class_name": found.classes.get(case.name)}) for case in dataset.cases)
+        raise DataError(
+            f"{table}: says of none of the {len(dataset.cases)} cases which class it has; fill the column"
+        )
+    cases = tuple(
+        case.model_copy(update={"class_name": found.classes.get(case.name)})
+        for case in dataset.cases
+    )
     order = dataset.classes if set(dataset.classes) == set(classes) else classes
     return dataset.model_copy(update={"classes": order, "cases": cases})
 
@@ -89,11 +136,16 @@ def with_classes(dataset: Dataset, table: Path) -> Dataset:
 def read_class_table(table: Path, cases: Sequence[Case]) -> ClassTable:
     """Find the classes of `cases` in a CSV or JSON file.
 
-    Cases are named with or without file ending and channel number, or by their patient. Raises `FormatError` if columns
-    cannot be told or nothing in it is one of `cases`, `DataError` if rows contradict each other.
+    Cases are named with or without file ending and channel number, or by their patient.
+    Raises `FormatError` if columns cannot be told or nothing in it is one of `cases`,
+    `DataError` if rows contradict each other.
     """
     owners = _owners(cases)
-    pairs = _json_pairs(table) if table.suffix.lower() == ".json" else _csv_pairs(table, owners)
+    pairs = (
+        _json_pairs(table)
+        if table.suffix.lower() == ".json"
+        else _csv_pairs(table, owners)
+    )
     classes: dict[str, str | None] = {}
     passed_over = 0
     for name, class_name in pairs:
@@ -102,7 +154,9 @@ def read_class_table(table: Path, cases: Sequence[Case]) -> ClassTable:
         for case in known:
             earlier = classes.get(case)
             if None not in (earlier, class_name) and earlier != class_name:
-                raise DataError(f"{table}: {case} is both {earlier} and {class_name}; remove the wrong row")
+                raise DataError(
+                    f"{table}: {case} is both {earlier} and {class_name}; remove the wrong row"
+                )
             classes[case] = class_name if earlier is None else earlier
     if not classes:
         raise FormatError(
@@ -116,7 +170,9 @@ Owners = Mapping[str, tuple[str, ...]]
 
 
 def _owners(cases: Sequence[Case]) -> Owners:
-    """Cases that a name stands for: the case of this name, else all of the patient of this name."""
+    """Cases that a name stands for: the case of this name, else all of the patient of
+    this name.
+    """
     patients: dict[str, tuple[str, ...]] = {}
     for case in cases:
         patients[case.patient] = (*patients.get(case.patient, ()), case.name)
@@ -133,7 +189,9 @@ def _find(name: str, owners: Owners) -> tuple[str, ...]:
 def _json_pairs(file: Path) -> list[tuple[str, str | None]]:
     content = read_json(file)
     if not isinstance(content, dict):
-        raise FormatError(f'{file}: must map cases to classes, such as {{"case_01": "HGG"}}; correct it there')
+        raise FormatError(
+            f'{file}: must map cases to classes, such as {{"case_01": "HGG"}}; correct it there'
+        )
     try:
         return [(name, class_of(value)) for name, value in content.items()]
     except ValueError as error:
@@ -143,26 +201,38 @@ def _json_pairs(file: Path) -> list[tuple[str, str | None]]:
 def _csv_pairs(file: Path, owners: Owners) -> list[tuple[str, str | None]]:
     table = read_table(file)
     if len(table.columns) < 2:
-        raise FormatError(f"{file}: needs a column of cases and one of classes, found {[*table.columns]}")
+        raise FormatError(
+            f"{file}: needs a column of cases and one of classes, found {[*table.columns]}"
+        )
     cases = _case_column(table, owners)
     if _find(table.columns[cases], owners):
-        raise FormatError(f"{file}: has no titles over its columns; add a first line such as case,class")
+        raise FormatError(
+            f"{file}: has no titles over its columns; add a first line such as case,class"
+        )
     classes = _class_column(table, cases, file)
     return [(row[cases], class_of(row[classes])) for row in table.rows]
 
 
 def _case_column(table: Table, owners: Owners) -> int:
-    """The column that names the most cases; if several do, the one whose title says so, else the first."""
+    """The column that names the most cases; if several do, the one whose title says so,
+    else the first.
+    """
 
     def fit(column: int) -> tuple[int, bool, int]:
         cells = (table.columns[column], *(row[column] for row in table.rows))
-        return sum(bool(_find(cell, owners)) for cell in cells), _title(table.columns[column]) in CASE_TITLES, -column
+        return (
+            sum(bool(_find(cell, owners)) for cell in cells),
+            _title(table.columns[column]) in CASE_TITLES,
+            -column,
+        )
 
     return max(range(len(table.columns)), key=fit)
 
 
 def _class_column(table: Table, cases: int, file: Path) -> int:
-    """The column titled `class`, else the only one with a known title, else the only other column."""
+    """The column titled `class`, else the only one with a known title, else the only
+    other column.
+    """
     others = [column for column in range(len(table.columns)) if column != cases]
     for titles in (("class",), CLASS_TITLES):
         known = [column for column in others if _title(table.columns[column]) in titles]

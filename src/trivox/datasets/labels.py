@@ -1,4 +1,6 @@
-"""What the values in a label map mean, and the consecutive indices that the network works with."""
+"""What the values in a label map mean, and the consecutive indices that the network
+works with.
+"""
 
 from functools import cached_property
 from typing import Any
@@ -7,20 +9,23 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trivox.errors import LabelError
-from trivox.volumes import Array
+from trivox.volumes.volume import Array
 
 IGNORED = -1
 """Index of voxels that neither loss nor metrics look at."""
 
 
 class LabelScheme(BaseModel):
-    """Names and values of the labels of a dataset; any integers will do (`{0, 7, 300}` included).
+    """Names and values of the labels of a dataset; any integers will do (`{0, 7, 300}`
+    included).
 
-    labels: name -> value in the files, background left out. With `regions`, the network predicts overlapping regions
-    (each a set of values) instead of exclusive labels; `region_order[i]` is the value painted where region `i` is
-    found, later regions over earlier ones (nnU-Net's `regions_class_order`). nested: a region whose values all belong to
-    another one is only painted inside that one (BraTS: enhancing tumour in tumour core in whole tumour).
-    Inside trivox a voxel holds an index: 0 background, 1..n the labels in ascending order of value, -1 ignored.
+    labels: name -> value in the files, background left out. With `regions`, the network
+    predicts overlapping regions (each a set of values) instead of exclusive labels;
+    `region_order[i]` is the value painted where region `i` is found, later regions over
+    earlier ones (nnU-Net's `regions_class_order`). nested: a region whose values all
+    belong to another one is only painted inside that one (BraTS: enhancing tumour in
+    tumour core in whole tumour). Inside trivox a voxel holds an index: 0 background,
+    1..n the labels in ascending order of value, -1 ignored.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,13 +41,24 @@ class LabelScheme(BaseModel):
     def _consistent(self) -> "LabelScheme":
         values = list(self.labels.values())
         if not values:
-            raise ValueError("a dataset needs at least one label besides the background")
-        if len(set(values)) != len(values) or self.background in values or self.ignore in [*values, self.background]:
-            raise ValueError(f"label values must differ from each other, the background and 'ignore': {self.labels}")
+            raise ValueError(
+                "a dataset needs at least one label besides the background"
+            )
+        if (
+            len(set(values)) != len(values)
+            or self.background in values
+            or self.ignore in [*values, self.background]
+        ):
+            raise ValueError(
+                f"label values must differ from each other, the background and 'ignore': {self.labels}"
+            )
         unknown = {v for region in self.regions.values() for v in region} - set(values)
         if unknown:
             raise ValueError(f"regions use values {sorted(unknown)} that no label has")
-        if self.regions and (len(self.region_order) != len(self.regions) or not set(self.region_order) <= set(values)):
+        if self.regions and (
+            len(self.region_order) != len(self.regions)
+            or not set(self.region_order) <= set(values)
+        ):
             raise ValueError("region_order needs one known label value for each region")
         return self
 
@@ -56,25 +72,44 @@ class LabelScheme(BaseModel):
         """What is learnt and measured: name -> the indices that belong to it."""
         index = {value: i for i, value in enumerate(self.values)}
         if self.regions:
-            return {name: tuple(index[v] for v in values) for name, values in self.regions.items()}
-        return {name: (index[value],) for name, value in sorted(self.labels.items(), key=lambda item: item[1])}
+            return {
+                name: tuple(index[v] for v in values)
+                for name, values in self.regions.items()
+            }
+        return {
+            name: (index[value],)
+            for name, value in sorted(self.labels.items(), key=lambda item: item[1])
+        }
 
     @property
     def output_channels(self) -> int:
-        """Channels of the network's output: one a region (sigmoid), or background and labels (softmax)."""
+        """Channels of the network's output: one a region (sigmoid), or background and
+        labels (softmax).
+        """
         return len(self.regions) or len(self.values)
 
     @property
     def exclusive(self) -> bool:
-        """Whether a voxel has exactly one label (softmax) rather than overlapping regions (sigmoid)."""
+        """Whether a voxel has exactly one label (softmax) rather than overlapping
+        regions (sigmoid).
+        """
         return not self.regions
 
-    def encode(self, array: Array, *, where: str = "label map") -> np.ndarray[Any, np.dtype[np.int16]]:
-        """File values to indices (int16, same shape); raises `LabelError` naming `where` for undeclared values."""
+    def encode(
+        self, array: Array, *, where: str = "label map"
+    ) -> np.ndarray[Any, np.dtype[np.int16]]:
+        """File values to indices (int16, same shape); raises `LabelError` naming
+        `where` for undeclared values.
+        """
         known = [*self.values] + ([] if self.ignore is None else [self.ignore])
-        indices = [*range(len(self.values))] + ([] if self.ignore is None else [IGNORED])
+        indices = [*range(len(self.values))] + (
+            [] if self.ignore is None else [IGNORED]
+        )
         order = np.argsort(known)
-        sorted_known, sorted_indices = np.array(known)[order], np.array(indices, dtype=np.int16)[order]
+        sorted_known, sorted_indices = (
+            np.array(known)[order],
+            np.array(indices, dtype=np.int16)[order],
+        )
         position = np.searchsorted(sorted_known, array).clip(max=len(known) - 1)
         wrong = sorted_known[position] != array
         if wrong.any():
@@ -86,14 +121,22 @@ class LabelScheme(BaseModel):
         return np.asarray(sorted_indices[position])
 
     def decode(self, indices: Array) -> Array:
-        """Indices back to file values, in the smallest integer type that holds them all; ignored becomes background."""
+        """Indices back to file values, in the smallest integer type that holds them
+        all; ignored becomes background.
+        """
         values = np.array(self.values)
-        kind = np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max()))
-        table = np.append(values, self.background).astype(kind)  # index -1 reads the last entry
+        kind = np.result_type(
+            np.min_scalar_type(values.min()), np.min_scalar_type(values.max())
+        )
+        table = np.append(values, self.background).astype(
+            kind
+        )  # index -1 reads the last entry
         return np.asarray(table[indices])
 
     def region_table(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Membership `(target, index)`: row t is true at the indices that target t contains."""
+        """Membership `(target, index)`: row t is true at the indices that target t
+        contains.
+        """
         table = np.zeros((len(self.targets), len(self.values)), dtype=bool)
         for row, indices in zip(table, self.targets.values(), strict=True):
             row[list(indices)] = True
@@ -101,24 +144,43 @@ class LabelScheme(BaseModel):
 
     @cached_property
     def containing(self) -> tuple[tuple[int, ...], ...]:
-        """For each region the numbers of the regions that hold all its values and more; none unless `nested`."""
+        """For each region the numbers of the regions that hold all its values and more;
+        none unless `nested`.
+        """
         sets = [set(values) for values in self.regions.values()]
-        return tuple(tuple(i for i, other in enumerate(sets) if self.nested and own < other) for own in sets)
+        return tuple(
+            tuple(i for i, other in enumerate(sets) if self.nested and own < other)
+            for own in sets
+        )
 
     def paint_regions(self, present: Array) -> Array:
-        """Region masks `(region, ...)` to indices: `region_order` painted one after the other."""
+        """Region masks `(region, ...)` to indices: `region_order` painted one after the
+        other.
+        """
         index = {value: i for i, value in enumerate(self.values)}
         result = np.zeros(present.shape[1:], dtype=np.int16)
-        for mask, value, holders in zip(present, self.region_order, self.containing, strict=True):
-            inside = mask if not holders else np.logical_and.reduce([mask, *(present[i] for i in holders)])
+        for mask, value, holders in zip(
+            present, self.region_order, self.containing, strict=True
+        ):
+            inside = (
+                mask
+                if not holders
+                else np.logical_and.reduce([mask, *(present[i] for i in holders)])
+            )
             result[inside] = index[value]
         return result
 
     def translation(self, other: "LabelScheme") -> tuple[Array, tuple[str, ...]]:
-        """Values of `other` for each index of this scheme, matched by label name, and the names `other` does not have.
+        """Values of `other` for each index of this scheme, matched by label name, and
+        the names `other` does not have.
 
         Those become background.
         """
         names = {value: name for name, value in self.labels.items()}
-        values = [other.labels.get(names.get(value, ""), other.background) for value in self.values]
-        return np.array(values), tuple(name for name in self.labels if name not in other.labels)
+        values = [
+            other.labels.get(names.get(value, ""), other.background)
+            for value in self.values
+        ]
+        return np.array(values), tuple(
+            name for name in self.labels if name not in other.labels
+        )

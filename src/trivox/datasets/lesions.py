@@ -8,16 +8,30 @@ import numpy as np
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import RecipeError
 
-WORDS = ("lesion", "tumour", "tumor", "cancer", "carcinoma", "nodule", "metasta", "cyst", "stroke", "haemorrhage")
+WORDS = (
+    "lesion",
+    "tumour",
+    "tumor",
+    "cancer",
+    "carcinoma",
+    "nodule",
+    "metasta",
+    "cyst",
+    "stroke",
+    "haemorrhage",
+)
 """Parts of names that lesions go by."""
 MOST = 4
-"""Other targets that are looked at one by one: 104 organs of a CT are no description of a lesion."""
+"""Other targets that are looked at one by one: 104 organs of a CT are no description of
+a lesion.
+"""
 RIM_MM = 3.0
 """Thickness of the shell round a lesion that is looked at."""
 
 
 def lesion_indices(labels: LabelScheme, wanted: Sequence[str] = ()) -> tuple[int, ...]:
-    """Label indices of the lesion, ascending: those of the targets `wanted`, else found by name, else all foreground.
+    """Label indices of the lesion, ascending: those of the targets `wanted`, else found
+    by name, else all foreground.
 
     Raises `RecipeError` for a name that no target has.
     """
@@ -26,34 +40,60 @@ def lesion_indices(labels: LabelScheme, wanted: Sequence[str] = ()) -> tuple[int
         raise RecipeError(
             f"recipe setting 'classification.lesion': {strange} are not among {', '.join(labels.targets)}"
         )
-    names = wanted or [name for name in labels.targets if any(word in name.lower() for word in WORDS)]
+    names = wanted or [
+        name for name in labels.targets if any(word in name.lower() for word in WORDS)
+    ]
     chosen = {index for name in names for index in labels.targets[name]}
     return tuple(sorted(chosen)) if chosen else tuple(range(1, len(labels.values)))
 
 
-def other_targets(labels: LabelScheme, lesion: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """Targets beside the lesion and the whole foreground that may tell the class too; none if more than `MOST`."""
+def other_targets(
+    labels: LabelScheme, lesion: Sequence[int]
+) -> dict[str, tuple[int, ...]]:
+    """Targets beside the lesion and the whole foreground that may tell the class too;
+    none if more than `MOST`.
+    """
     known = (set(lesion), set(range(1, len(labels.values))))
-    others = {name: indices for name, indices in labels.targets.items() if set(indices) not in known}
+    others = {
+        name: indices
+        for name, indices in labels.targets.items()
+        if set(indices) not in known
+    }
     return others if len(others) <= MOST else {}
 
 
 def outputs_within(labels: LabelScheme, indices: Sequence[int]) -> tuple[int, ...]:
-    """Channels of the network's output that make up label `indices`: the labels themselves, or regions.
+    """Channels of the network's output that make up label `indices`: the labels
+    themselves, or regions.
 
-    Regions: those that lie inside; where none does, the smallest that holds them all, else all regions.
+    Regions: those that lie inside; where none does, the smallest that holds them all,
+    else all regions.
     """
     if labels.exclusive:
         return tuple(indices)
     sets = [set(region) for region in labels.targets.values()]
-    inside = tuple(number for number, region in enumerate(sets) if region <= set(indices))
-    holding = sorted((len(region), number) for number, region in enumerate(sets) if region >= set(indices))
+    inside = tuple(
+        number for number, region in enumerate(sets) if region <= set(indices)
+    )
+    holding = sorted(
+        (len(region), number)
+        for number, region in enumerate(sets)
+        if region >= set(indices)
+    )
     return inside or ((holding[0][1],) if holding else tuple(range(len(sets))))
 
 
-def mask_table(labels: LabelScheme, lesion: Sequence[int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Membership `(mask, index)` of the lesion, the organ (all foreground) and the other targets, in this order."""
-    rows = [tuple(lesion), tuple(range(1, len(labels.values))), *other_targets(labels, lesion).values()]
+def mask_table(
+    labels: LabelScheme, lesion: Sequence[int]
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Membership `(mask, index)` of the lesion, the organ (all foreground) and the
+    other targets, in this order.
+    """
+    rows = [
+        tuple(lesion),
+        tuple(range(1, len(labels.values))),
+        *other_targets(labels, lesion).values(),
+    ]
     table = np.zeros((len(rows), len(labels.values)), dtype=bool)
     for row, indices in zip(table, rows, strict=True):
         row[list(indices)] = True

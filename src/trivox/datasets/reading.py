@@ -1,4 +1,6 @@
-"""Reading a case the way all later rooms see it: channels stacked, canonical orientation, cropped to the non-zero box."""
+"""Reading a case the way all later rooms see it: channels stacked, canonical
+orientation, cropped to the non-zero box.
+"""
 
 from dataclasses import dataclass
 
@@ -7,15 +9,23 @@ import numpy as np
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, GeometryError, TrivoxError
-from trivox.volumes import Array, Shape, Spacing, Volume, read_labels, read_volume
-from trivox.volumes.geometry import Orientation, canonical_orientation, reorient, require_same_grid
+from trivox.volumes.formats import read_labels, read_volume
+from trivox.volumes.geometry import (
+    Orientation,
+    canonical_orientation,
+    reorient,
+    require_same_grid,
+)
+from trivox.volumes.volume import Array, Shape, Spacing, Volume
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
 class CroppedCase:
-    """An image `(c, z, y, x)` float32 and, if known, its label indices `(z, y, x)`, and how to get back to the source."""
+    """An image `(c, z, y, x)` float32 and, if known, its label indices `(z, y, x)`, and
+    how to get back to the source.
+    """
 
     image: Array
     label: Array | None
@@ -39,20 +49,34 @@ class CroppedCase:
 
 
 def read_channels(case: Case, *, channels: int) -> Volume:
-    """All channels of a case as one float32 volume, zeros for absent ones; raises an error that names the case."""
+    """All channels of a case as one float32 volume, zeros for absent ones; raises an
+    error that names the case.
+    """
     if not case.images:
-        raise DataError(f"{case.name}: no image file for any of {channels} channels; check the case")
+        raise DataError(
+            f"{case.name}: no image file for any of {channels} channels; check the case"
+        )
     volumes = [read_volume(path) for path in case.images]
     for path, volume in zip(case.images[1:], volumes[1:], strict=True):
-        require_same_grid(volumes[0], volume, where=f"{case.name}: {case.images[0].name} and {path.name}")
+        require_same_grid(
+            volumes[0],
+            volume,
+            where=f"{case.name}: {case.images[0].name} and {path.name}",
+        )
     found = sum(volume.channels for volume in volumes)
     if found + len(case.absent) != channels:
-        raise DataError(f"{case.name}: {found} channels found, {channels} expected; check its image files")
+        raise DataError(
+            f"{case.name}: {found} channels found, {channels} expected; check its image files"
+        )
     if len(volumes) == 1 and not case.absent:
         return volumes[0].with_array(volumes[0].array.astype(np.float32, copy=False))
     array = np.zeros((channels, *volumes[0].shape), np.float32)
     present = (i for i in range(channels) if i not in case.absent)
-    for index, channel in zip(present, (channel for volume in volumes for channel in volume.array), strict=True):
+    for index, channel in zip(
+        present,
+        (channel for volume in volumes for channel in volume.array),
+        strict=True,
+    ):
         array[index] = channel
     return volumes[0].with_array(array)
 
@@ -65,7 +89,9 @@ def read_case(case: Case, *, channels: int, labels: LabelScheme | None) -> Cropp
             return crop_volume(volume, None, where=case.name)
         label = read_labels(case.label)
         require_same_grid(volume, label, where=f"{case.name}: image and label")
-        return crop_volume(volume, labels.encode(label.array, where=case.name), where=case.name)
+        return crop_volume(
+            volume, labels.encode(label.array, where=case.name), where=case.name
+        )
     except TrivoxError as error:
         raise type(error)(_naming(case.name, str(error))) from error
 
@@ -75,7 +101,9 @@ def _naming(name: str, message: str) -> str:
 
 
 def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCase:
-    """Orient `(c, z, y, x)` to canonical axes and crop to the box outside which all channels are zero."""
+    """Orient `(c, z, y, x)` to canonical axes and crop to the box outside which all
+    channels are zero.
+    """
     if not np.isfinite(volume.array).all():
         raise DataError(
             f"{where}: the image holds NaN or infinite values; repair it, 'trivox check' lists all such files"
@@ -84,7 +112,10 @@ def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCa
     canonical = reorient(volume, orientation)
     box = nonzero_box(canonical.array)
     inside = tuple(slice(*edge) for edge in box)
-    source = Volume(np.broadcast_to(np.zeros((), volume.array.dtype), volume.array.shape), volume.affine)
+    source = Volume(
+        np.broadcast_to(np.zeros((), volume.array.dtype), volume.array.shape),
+        volume.affine,
+    )
     return CroppedCase(
         image=canonical.array[(slice(None), *inside)],
         label=None if label is None else orientation.apply(label)[0][inside],
@@ -97,13 +128,17 @@ def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCa
 
 
 def nonzero_box(image: Array) -> Box:
-    """The smallest box that holds all voxels `(c, z, y, x)` that are not zero in every channel; all of it if none."""
+    """The smallest box that holds all voxels `(c, z, y, x)` that are not zero in every
+    channel; all of it if none.
+    """
     present = (image != 0).any(axis=0)
     edges: list[tuple[int, int]] = []
     for axis in range(3):
         along = present.any(axis=tuple(other for other in range(3) if other != axis))
         hits = np.flatnonzero(along)
-        edges.append((int(hits[0]), int(hits[-1]) + 1) if hits.size else (0, along.size))
+        edges.append(
+            (int(hits[0]), int(hits[-1]) + 1) if hits.size else (0, along.size)
+        )
     if min(present.shape) == 0:
         raise GeometryError("the image has an axis without voxels; repair the file")
     return edges[0], edges[1], edges[2]

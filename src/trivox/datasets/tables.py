@@ -1,4 +1,6 @@
-"""CSV files as people write them: commas or semicolons, with or without a byte order mark."""
+"""CSV files as people write them: commas or semicolons, with or without a byte order
+mark.
+"""
 
 import csv
 from dataclasses import dataclass
@@ -9,7 +11,9 @@ from trivox.errors import FormatError
 
 @dataclass(frozen=True)
 class Table:
-    """Column titles, and for each row its cells (as many as there are columns, stripped) and the line it stands on."""
+    """Column titles, and for each row its cells (as many as there are columns,
+    stripped) and the line it stands on.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -19,24 +23,37 @@ class Table:
 def read_table(file: Path) -> Table:
     """Read a CSV; missing cells at the end of a row are empty, empty rows are left out.
 
-    Raises `FormatError` naming the file if it is missing, no UTF-8 text, has two columns of one title or a row with more
-    cells than columns.
+    Raises `FormatError` naming the file if it is missing, no UTF-8 text, has two
+    columns of one title or a row with more cells than columns.
     """
     try:
         text = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise FormatError(f"{file}: is not UTF-8 text; save it as CSV UTF-8") from error
     except OSError as error:
-        raise FormatError(f"{file}: cannot be read ({error.strerror}); check the path") from error
+        raise FormatError(
+            f"{file}: cannot be read ({error.strerror}); check the path"
+        ) from error
     header = text[0] if text else ""
-    rows = csv.reader(text, delimiter=";" if header.count(";") > header.count(",") else ",")
+    rows = csv.reader(
+        text, delimiter=";" if header.count(";") > header.count(",") else ","
+    )
     columns = tuple(title.strip() for title in next(rows, []))
-    twice = next((title for title in columns if title and columns.count(title) > 1), None)
+    twice = next(
+        (title for title in columns if title and columns.count(title) > 1), None
+    )
     if twice is not None:
-        raise FormatError(f"{file}: two columns are titled '{twice}'; rename or remove one")
-    numbered = [(rows.line_num, _cells(row, len(columns), f"{file}, line {rows.line_num}")) for row in rows]
+        raise FormatError(
+            f"{file}: two columns are titled '{twice}'; rename or remove one"
+        )
+    numbered = [
+        (rows.line_num, _cells(row, len(columns), f"{file}, line {rows.line_num}"))
+        for row in rows
+    ]
     kept = [(line, cells) for line, cells in numbered if any(cells)]
-    return Table(columns, tuple(cells for _, cells in kept), tuple(line for line, _ in kept))
+    return Table(
+        columns, tuple(cells for _, cells in kept), tuple(line for line, _ in kept)
+    )
 
 
 def _cells(row: list[str], count: int, where: str) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""From a bundle and an image to a result on the image's own grid."""
+"""From a bundle to predictions: windows, restoring, predictors."""

@@ -1,7 +1,10 @@
-"""A bundle: the folder that inference needs. JSON and safetensors, nothing that executes.
+"""A bundle: the folder that inference needs.
 
-bundle.json            format version, plan, settings of inference, training summary, sha256 of each weights file
-weights-fold0.safetensors ...
+JSON and safetensors, nothing that executes.
+
+    bundle.json                 format version, plan, settings of inference, training
+                                summary, sha256 of each weights file
+    weights-fold0.safetensors   and so on, one a fold
 """
 
 import hashlib
@@ -14,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trivox.errors import BundleError
 from trivox.files import atomic_path, read_json, write_json
-from trivox.inference.calibration import Abstention
-from trivox.inference.postprocess import Postprocessing
+from trivox.inference.doubt.calibration import Abstention
+from trivox.inference.rules.postprocess import Postprocessing
 from trivox.planning.plan import Plan
 from trivox.version import __version__
 
@@ -35,10 +38,12 @@ class Weights(BaseModel):
 
 
 class ClassAnswers(BaseModel):
-    """How the class of a case is answered. lesion: label indices that it is decided by; width: features of the head.
+    """How the class of a case is answered.
 
-    classifiers: one for each weights file, that answers in place of the head; none: the heads answer, with their logits
-    divided by `temperature`.
+    lesion: label indices that it is decided by; width: features of the head.
+
+    classifiers: one for each weights file, that answers in place of the head; none: the
+    heads answer, with their logits divided by `temperature`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,8 +58,8 @@ class ClassAnswers(BaseModel):
 class BundleDescription(BaseModel):
     """Content of `bundle.json`.
 
-    temperature: probabilities are those of logits divided by it; abstention: when to flag; classification: of models that
-    also give a class.
+    temperature: probabilities are those of logits divided by it; abstention: when to
+    flag; classification: of models that also give a class.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,11 +89,15 @@ class Bundle:
     @property
     def identity(self) -> str:
         """A short hash over the weights: predictions name the model that made them."""
-        joined = "".join(w.sha256 for w in (*self.description.weights, *self._classifiers))
+        joined = "".join(
+            w.sha256 for w in (*self.description.weights, *self._classifiers)
+        )
         return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
     def weight_files(self) -> list[Path]:
-        """Paths of the weights after comparing their checksums; raises `BundleError` for a damaged one."""
+        """Paths of the weights after comparing their checksums; raises `BundleError`
+        for a damaged one.
+        """
         return checked_files(self.folder, self.description.weights)
 
     def classifier_files(self) -> list[Path]:
@@ -102,14 +111,20 @@ class Bundle:
 
 
 def checked_files(folder: Path, listed: Sequence[Weights]) -> list[Path]:
-    """Paths of the listed files of a bundle after comparing their checksums; raises `BundleError` for a damaged one."""
+    """Paths of the listed files of a bundle after comparing their checksums; raises
+    `BundleError` for a damaged one.
+    """
     files = []
     for weights in listed:
         path = folder / weights.file
         if not path.exists():
-            raise BundleError(f"{path}: weights are missing; copy the whole bundle folder")
+            raise BundleError(
+                f"{path}: weights are missing; copy the whole bundle folder"
+            )
         if file_hash(path) != weights.sha256:
-            raise BundleError(f"{path}: checksum differs from bundle.json; the file is damaged or was exchanged")
+            raise BundleError(
+                f"{path}: checksum differs from bundle.json; the file is damaged or was exchanged"
+            )
         files.append(path)
     return files
 
@@ -128,16 +143,25 @@ def write_bundle(
     classification: ClassAnswers | None = None,
     classifiers: Mapping[str, Path] | None = None,
 ) -> Bundle:
-    """Copy the weights and classifiers (fold name -> safetensors file) and write `bundle.json` last."""
+    """Copy the weights and classifiers (fold name -> safetensors file) and write
+    `bundle.json` last.
+    """
     entries = copy_weights(folder, "weights", weights)
     if classification is not None:
         own = copy_weights(folder, "classifier", classifiers or {})
         classification = classification.model_copy(update={"classifiers": tuple(own)})
     description = BundleDescription(
-        task=plan.task, plan=plan, overlap=overlap, mirror_axes=tuple(mirror_axes),
-        postprocessing=postprocessing, temperature=temperature, abstention=abstention, training=dict(training),
-        classification=classification, weights=tuple(entries),
-    )  # fmt: skip
+        task=plan.task,
+        plan=plan,
+        overlap=overlap,
+        mirror_axes=tuple(mirror_axes),
+        postprocessing=postprocessing,
+        temperature=temperature,
+        abstention=abstention,
+        training=dict(training),
+        classification=classification,
+        weights=tuple(entries),
+    )
     write_json(folder / "bundle.json", description.model_dump(mode="json"))
     return Bundle(folder, description)
 
@@ -154,11 +178,15 @@ def copy_weights(folder: Path, what: str, files: Mapping[str, Path]) -> list[Wei
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Read a bundle that gives label maps, from its folder, its `bundle.json`, or the run that holds it."""
+    """Read a bundle that gives label maps, from its folder, its `bundle.json`, or the
+    run that holds it.
+    """
     file, content = bundle_content(path)
     plan = content.get("plan")
     if isinstance(plan, dict) and not {"labels", "topology"} & set(plan):
-        raise BundleError(f"{file}: a model of task {content.get('task')} gives no label maps; choose another model")
+        raise BundleError(
+            f"{file}: a model of task {content.get('task')} gives no label maps; choose another model"
+        )
     return Bundle(file.parent, validated_description(BundleDescription, content, file))
 
 
@@ -168,16 +196,22 @@ def task_of(path: Path) -> str:
 
 
 def bundle_content(path: Path) -> tuple[Path, dict[str, Any]]:
-    """The `bundle.json` at `path` (a bundle's folder, the file, or a run) and what it says, of a known version."""
+    """The `bundle.json` at `path` (a bundle's folder, the file, or a run) and what it
+    says, of a known version.
+    """
     candidates = [path / "bundle.json", path / "bundle" / "bundle.json", path]
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None or file.suffix != ".json":
         state = "no model"
         if (path / PRETRAINED).exists():
-            state = "holds pretrained weights and no model (train with --pretrained first)"
+            state = (
+                "holds pretrained weights and no model (train with --pretrained first)"
+            )
         elif (path / "recipe.json").exists():
             state = "training has not finished (continue it with --resume)"
-        raise BundleError(f"{path}: {state}; give a run or a bundle folder that holds bundle.json")
+        raise BundleError(
+            f"{path}: {state}; give a run or a bundle folder that holds bundle.json"
+        )
     content = read_json(file)
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
@@ -191,13 +225,17 @@ D = TypeVar("D", bound=BaseModel)
 
 
 def validated_description(kind: type[D], content: Mapping[str, Any], file: Path) -> D:
-    """The description that `file` holds; raises `BundleError` with the first thing that is wrong."""
+    """The description that `file` holds; raises `BundleError` with the first thing that
+    is wrong.
+    """
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise BundleError(f"{file}: {where}: {first['msg']}; the bundle was altered, export it again") from error
+        raise BundleError(
+            f"{file}: {where}: {first['msg']}; the bundle was altered, export it again"
+        ) from error
 
 
 def file_hash(path: Path) -> str:

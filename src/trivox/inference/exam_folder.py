@@ -1,4 +1,6 @@
-"""Reconstructing many exams: resumable, nothing skipped silently, a bad exam set aside while the others go on."""
+"""Reconstructing many exams: resumable, nothing skipped silently, a bad exam set aside
+while the others go on.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,8 +12,8 @@ import torch
 from trivox.datasets.dataset import Case
 from trivox.errors import ResourceError, TrivoxError
 from trivox.files import read_json, write_json
-from trivox.inference.reconstructing import SYNTHETIC, Reconstruction, Reconstructor
-from trivox.volumes import write_volume
+from trivox.inference.reconstructor import SYNTHETIC, Reconstruction, Reconstructor
+from trivox.volumes.formats import write_volume
 
 Record = dict[str, Any]
 
@@ -22,24 +24,35 @@ def reconstruct_cases(
     out: Path,
     *,
     overwrite: bool = False,
-    beside: Callable[[Case, Reconstruction], Mapping[str, Any]] = lambda case, found: {},
-    progress: Callable[[Iterable[Case], int], Iterable[Case]] = lambda cases, total: cases,
+    beside: Callable[
+        [Case, Reconstruction], Mapping[str, Any]
+    ] = lambda case, found: {},
+    progress: Callable[[Iterable[Case], int], Iterable[Case]] = lambda cases, total: (
+        cases
+    ),
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Record]:
-    """Write `out/CASE.nii.gz` in HU for each exam and `out/predictions.json`; returns the records by case.
+    """Write `out/CASE.nii.gz` in HU for each exam and `out/predictions.json`; returns
+    the records by case.
 
-    beside: called with each result, for what else is to be written; what it returns joins the record. An exam done before
-    by the same model from the same files is kept. One that fails has `error` in its record and no volume; a full disk ends
-    the work.
+    beside: called with each result, for what else is to be written; what it returns
+    joins the record. An exam done before by the same model from the same files is kept.
+    One that fails has `error` in its record and no volume; a full disk ends the work.
     """
     out.mkdir(parents=True, exist_ok=True)
     for leftover in out.glob(".tmp-*"):
         leftover.unlink(missing_ok=True)
-    about = {"model": reconstructor.identity, "task": "reconstruction", "notice": SYNTHETIC}
+    about = {
+        "model": reconstructor.identity,
+        "task": "reconstruction",
+        "notice": SYNTHETIC,
+    }
     records = {} if overwrite else _earlier(out, about)
     todo = [case for case in cases if not _done(records.get(case.name), case, out)]
     if len(todo) < len(cases):
-        say(f"{len(cases) - len(todo)} of {len(cases)} cases were reconstructed before by this model and are kept")
+        say(
+            f"{len(cases) - len(todo)} of {len(cases)} cases were reconstructed before by this model and are kept"
+        )
     write_json(out / "predictions.json", {**about, "cases": records})
     for case in progress(todo, len(todo)):
         records[case.name] = _one(reconstructor, case, out, beside)
@@ -54,7 +67,10 @@ def _inputs(case: Case) -> list[str]:
 
 
 def _one(
-    reconstructor: Reconstructor, case: Case, out: Path, beside: Callable[[Case, Reconstruction], Mapping[str, Any]]
+    reconstructor: Reconstructor,
+    case: Case,
+    out: Path,
+    beside: Callable[[Case, Reconstruction], Mapping[str, Any]],
 ) -> Record:
     started = time.monotonic()
     record: Record = {"inputs": _inputs(case)}
@@ -62,15 +78,29 @@ def _one(
     try:
         found = reconstructor.predict_case(case)
         write_volume(output, found.volume)
-        record |= {"output": output.name, "views": found.views, "warnings": list(found.warnings), **beside(case, found)}
+        record |= {
+            "output": output.name,
+            "views": found.views,
+            "warnings": list(found.warnings),
+            **beside(case, found),
+        }
     except ResourceError:
         raise
     except (TrivoxError, ValueError, MemoryError, RuntimeError) as error:
-        memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "alloc" in str(error).lower()
-        if isinstance(error, RuntimeError) and not memory:  # a bug, not this exam's fault
+        memory = (
+            isinstance(error, MemoryError | torch.OutOfMemoryError)
+            or "alloc" in str(error).lower()
+        )
+        if (
+            isinstance(error, RuntimeError) and not memory
+        ):  # a bug, not this exam's fault
             raise
         output.unlink(missing_ok=True)
-        record["error"] = f"out of memory ({error}); use a smaller model or more memory" if memory else str(error)
+        record["error"] = (
+            f"out of memory ({error}); use a smaller model or more memory"
+            if memory
+            else str(error)
+        )
     record["seconds"] = round(time.monotonic() - started, 3)
     return record
 
@@ -79,7 +109,9 @@ def _earlier(out: Path, about: Record) -> dict[str, Record]:
     """Records that an earlier call with the same model left."""
     file = out / "predictions.json"
     content = read_json(file) if file.exists() else None
-    if not isinstance(content, dict) or any(content.get(key) != value for key, value in about.items()):
+    if not isinstance(content, dict) or any(
+        content.get(key) != value for key, value in about.items()
+    ):
         return {}
     return dict(content["cases"])
 

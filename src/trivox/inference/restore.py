@@ -1,9 +1,11 @@
 """From logits on the network's grid to labels on the source's voxels, slab by slab.
 
-Where all eight surrounding voxels agree on the winning class, linear interpolation cannot change it, so the label is copied.
-Only the voxels at boundaries interpolate logits, and only of the classes that win at one of their corners. Another class
-can win there only if the interpolated runner-up values exceed the best of those; these few voxels interpolate all classes.
-So the labels are exactly the argmax of all interpolated logits, at a cost that hardly grows with the number of classes.
+Where all eight surrounding voxels agree on the winning class, linear interpolation
+cannot change it, so the label is copied. Only the voxels at boundaries interpolate
+logits, and only of the classes that win at one of their corners. Another class can win
+there only if the interpolated runner-up values exceed the best of those; these few
+voxels interpolate all classes. So the labels are exactly the argmax of all interpolated
+logits, at a cost that hardly grows with the number of classes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,8 +15,15 @@ import torch
 from torch import Tensor
 
 from trivox.inference.windows import Slab
-from trivox.volumes import Shape
-from trivox.volumes.resampling import Corners, corner_weights, gather, mixed_cells, nearest, neighbours
+from trivox.volumes.resampling import (
+    Corners,
+    corner_weights,
+    gather,
+    mixed_cells,
+    nearest,
+    neighbours,
+)
+from trivox.volumes.volume import Shape
 
 TIE = 1e-5
 """Rounding of interpolated logits: what is that close is computed for all classes."""
@@ -26,7 +35,9 @@ class Sampler(Protocol):
     """Looks at labels as they are restored and asks for the logits of some voxels."""
 
     def choose(self, start: int, labels: Tensor) -> Tensor:
-        """Voxels `(n, 3)`, counted from row `start`, of restored rows: labels `(z, y, x)` or regions `(c, z, y, x)`."""
+        """Voxels `(n, 3)`, counted from row `start`, of restored rows: labels `(z, y,
+        x)` or regions `(c, z, y, x)`.
+        """
         ...
 
     def keep(self, logits: Tensor) -> None:
@@ -35,17 +46,23 @@ class Sampler(Protocol):
 
 
 def axis_corners(size: int, new_size: int, *, by_nearest: bool) -> Corners:
-    """Lower and upper neighbour and the upper weight; the nearest slice alone along an axis that is not interpolated."""
+    """Lower and upper neighbour and the upper weight; the nearest slice alone along an
+    axis that is not interpolated.
+    """
     if by_nearest:
         at = nearest(size, new_size)
         return at, at, torch.zeros(new_size)
     return neighbours(size, new_size)
 
 
-def restore_labels(logits: Tensor, shape: Shape, *, nearest_axis: int | None = None) -> Tensor:
+def restore_labels(
+    logits: Tensor, shape: Shape, *, nearest_axis: int | None = None
+) -> Tensor:
     """Class indices (int16) of `(c, z, y, x)` logits resized linearly to `shape`."""
     slabs = [Slab(0, logits)]
-    return restore(slabs, tuple(logits.shape[1:]), shape, nearest_axis=nearest_axis, exclusive=True)
+    return restore(
+        slabs, tuple(logits.shape[1:]), shape, nearest_axis=nearest_axis, exclusive=True
+    )
 
 
 def restore(
@@ -59,13 +76,16 @@ def restore(
 ) -> Tensor:
     """Labels of size `shape` from slabs of a grid of `size`.
 
-    exclusive: int16 `(z, y, x)` class indices; otherwise bool `(region, z, y, x)`, true where the logit is above 0.
-    sampler: is shown the labels of each chunk of rows, and given the logits of the voxels that it chooses.
+    exclusive: int16 `(z, y, x)` class indices; otherwise bool `(region, z, y, x)`, true
+    where the logit is above 0. sampler: is shown the labels of each chunk of rows, and
+    given the logits of the voxels that it chooses.
     """
     corners = _corners(size, shape, nearest_axis)
     parts, start = [], 0
     for rows, part in _row_chunks(slabs, corners, shape):
-        labels = _winning_class(rows, part) if exclusive else _interpolate(rows, part) > 0
+        labels = (
+            _winning_class(rows, part) if exclusive else _interpolate(rows, part) > 0
+        )
         if sampler is not None:
             voxels = sampler.choose(start, labels).to(rows.device)
             sampler.keep(_at_voxels(rows, part, voxels))
@@ -75,16 +95,24 @@ def restore(
 
 
 def restored_logits(
-    slabs: Iterable[Slab], size: Sequence[int], shape: Shape, *, nearest_axis: int | None = None
+    slabs: Iterable[Slab],
+    size: Sequence[int],
+    shape: Shape,
+    *,
+    nearest_axis: int | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """First row and logits `(c, rows, y, x)` of all channels, interpolated to size `shape`, a few rows at a time."""
+    """First row and logits `(c, rows, y, x)` of all channels, interpolated to size
+    `shape`, a few rows at a time.
+    """
     start = 0
     for rows, part in _row_chunks(slabs, _corners(size, shape, nearest_axis), shape):
         yield start, _interpolate(rows, part)
         start += len(part[0][0])
 
 
-def _corners(size: Sequence[int], shape: Shape, nearest_axis: int | None) -> list[Corners]:
+def _corners(
+    size: Sequence[int], shape: Shape, nearest_axis: int | None
+) -> list[Corners]:
     return [
         axis_corners(old, new, by_nearest=axis == nearest_axis)
         for axis, (old, new) in enumerate(zip(size, shape, strict=True))
@@ -101,10 +129,16 @@ def _at_voxels(logits: Tensor, corners: list[Corners], voxels: Tensor) -> Tensor
     return total
 
 
-def _row_chunks(slabs: Iterable[Slab], corners: list[Corners], shape: Shape) -> Iterable[tuple[Tensor, list[Corners]]]:
-    """Pair new rows with the old rows that they lie between, as soon as a slab brings them."""
+def _row_chunks(
+    slabs: Iterable[Slab], corners: list[Corners], shape: Shape
+) -> Iterable[tuple[Tensor, list[Corners]]]:
+    """Pair new rows with the old rows that they lie between, as soon as a slab brings
+    them.
+    """
     low, high, weight = corners[0]
-    held = Slab(0, torch.empty(0))  # copied rows in front of the slab that the next new rows need as well
+    held = Slab(
+        0, torch.empty(0)
+    )  # copied rows in front of the slab that the next new rows need as well
     done, step = 0, max(1, VOXELS_A_CHUNK // (shape[1] * shape[2]))
     for slab in slabs:
         end = slab.start + slab.logits.shape[1]
@@ -120,37 +154,55 @@ def _row_chunks(slabs: Iterable[Slab], corners: list[Corners], shape: Shape) -> 
 
 
 def _rows(held: Slab, slab: Slab, first: int, last: int) -> Tensor:
-    """Rows `first .. last` from the slab and, where they begin before it, from what was held."""
+    """Rows `first` to `last` from the slab and, where they begin before it, from what
+    was held.
+    """
     there = slab.logits[:, max(first - slab.start, 0) : max(last - slab.start, 0)]
     if first >= slab.start:
         return there
-    return torch.cat([held.logits[:, first - held.start : last - held.start], there], dim=1)
+    return torch.cat(
+        [held.logits[:, first - held.start : last - held.start], there], dim=1
+    )
 
 
 @torch.inference_mode()
 def _winning_class(logits: Tensor, corners: list[Corners]) -> Tensor:
     """Class indices of the new voxels that `corners` describe; see the module."""
-    highest, index = logits.max(0)  # torch's argmax is several times slower than max on CPUs
+    highest, index = logits.max(
+        0
+    )  # torch's argmax is several times slower than max on CPUs
     winners = index.to(torch.int16)
     lows = [low for low, _, _ in corners]
     result = gather(winners, lows)
     boundary = torch.nonzero(gather(mixed_cells(winners), lows))  # (n, 3)
     flat_logits, flat_winners = logits.reshape(logits.shape[0], -1), winners.reshape(-1)
     shape = (winners.shape[0], winners.shape[1], winners.shape[2])
-    second = _runners_up(logits, index, highest).reshape(-1) if len(logits) > 2 and len(boundary) else None
+    second = (
+        _runners_up(logits, index, highest).reshape(-1)
+        if len(logits) > 2 and len(boundary)
+        else None
+    )
     for voxels in boundary.split(2**14):
         index, weight = corner_weights(voxels, corners, shape)  # (8, n)
-        best, value = _best_candidate(flat_logits, flat_winners[index].long(), index, weight)
+        best, value = _best_candidate(
+            flat_logits, flat_winners[index].long(), index, weight
+        )
         if second is not None:
             # a class that wins at no corner has there at most the second largest logit
-            open_ones = torch.nonzero((second[index] * weight).sum(0) >= value - TIE)[:, 0]
-            best[open_ones] = _best_of_all(flat_logits, index[:, open_ones], weight[:, open_ones])
+            open_ones = torch.nonzero((second[index] * weight).sum(0) >= value - TIE)[
+                :, 0
+            ]
+            best[open_ones] = _best_of_all(
+                flat_logits, index[:, open_ones], weight[:, open_ones]
+            )
         result[tuple(voxels.T)] = best.to(torch.int16)
     return result
 
 
 def _runners_up(logits: Tensor, winners: Tensor, highest: Tensor) -> Tensor:
-    """The second largest logit of each voxel; the winners are covered for a moment, not copied around."""
+    """The second largest logit of each voxel; the winners are covered for a moment, not
+    copied around.
+    """
     logits.scatter_(0, winners[None], float("-inf"))
     second = logits.amax(0)
     logits.scatter_(0, winners[None], highest[None])
@@ -158,9 +210,13 @@ def _runners_up(logits: Tensor, winners: Tensor, highest: Tensor) -> Tensor:
 
 
 def _best_of_all(logits: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """The class with the largest interpolated logit of all, the smaller class where two are equal."""
+    """The class with the largest interpolated logit of all, the smaller class where two
+    are equal.
+    """
     parts = []
-    for corner, share in zip(index.split(2**12, 1), weight.split(2**12, 1), strict=True):
+    for corner, share in zip(
+        index.split(2**12, 1), weight.split(2**12, 1), strict=True
+    ):
         total = torch.zeros(len(logits), corner.shape[1], device=logits.device)
         for at, part in zip(corner, share, strict=True):
             total += logits[:, at] * part
@@ -168,15 +224,23 @@ def _best_of_all(logits: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     return torch.cat(parts) if parts else index.new_zeros(0)
 
 
-def _best_candidate(logits: Tensor, candidates: Tensor, index: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The corner winner with the largest interpolated logit, and that; `(8, n)` candidates, corner indices and weights."""
+def _best_candidate(
+    logits: Tensor, candidates: Tensor, index: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The corner winner with the largest interpolated logit, and that; `(8, n)`
+    candidates, corner indices and weights.
+    """
     first = candidates[0]
     other = candidates.max(0).values
     other = torch.where(other == first, candidates.min(0).values, other)
     two = ((candidates == first) | (candidates == other)).all(0)
-    value, other_value = (_interpolated(logits, c, index, weight) for c in (first, other))
+    value, other_value = (
+        _interpolated(logits, c, index, weight) for c in (first, other)
+    )
     # ties go to the smaller class, as with an argmax over all of them
-    best = torch.where((other_value > value) | ((other_value == value) & (other < first)), other, first)
+    best = torch.where(
+        (other_value > value) | ((other_value == value) & (other < first)), other, first
+    )
     value = torch.maximum(value, other_value)
     many = torch.nonzero(~two)[:, 0]
     if len(many):
@@ -185,14 +249,21 @@ def _best_candidate(logits: Tensor, candidates: Tensor, index: Tensor, weight: T
         for candidate in candidates[1:, many]:
             found = _interpolated(logits, candidate, corner, share)
             better = (found > most) | ((found == most) & (candidate < chosen))
-            chosen, most = torch.where(better, candidate, chosen), torch.maximum(found, most)
+            chosen, most = (
+                torch.where(better, candidate, chosen),
+                torch.maximum(found, most),
+            )
         best[many], value[many] = chosen, most
     return best, value
 
 
-def _interpolated(logits: Tensor, classes: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+def _interpolated(
+    logits: Tensor, classes: Tensor, index: Tensor, weight: Tensor
+) -> Tensor:
     """Linear interpolation at `(n,)` voxels of one class each."""
-    stride = logits.stride(0)  # a slab's rows are not contiguous over classes, and a copy of them would be large
+    stride = logits.stride(
+        0
+    )  # a slab's rows are not contiguous over classes, and a copy of them would be large
     flat = logits.as_strided(((logits.shape[0] - 1) * stride + logits.shape[1],), (1,))
     offset = classes * stride
     total = torch.zeros_like(weight[0])
@@ -207,5 +278,9 @@ def _interpolate(logits: Tensor, corners: list[Corners]) -> Tensor:
         low, high, weight = (part.to(logits.device) for part in (low, high, weight))
         shape = [1] * 4
         shape[axis] = -1
-        logits = torch.lerp(logits.index_select(axis, low), logits.index_select(axis, high), weight.reshape(shape))
+        logits = torch.lerp(
+            logits.index_select(axis, low),
+            logits.index_select(axis, high),
+            weight.reshape(shape),
+        )
     return logits

@@ -1,4 +1,6 @@
-"""What a prediction says about itself besides the labels: volumes with intervals, agreement, whether to look at the case."""
+"""What a prediction says about itself besides the labels: volumes with intervals,
+agreement, whether to look at the case.
+"""
 
 from typing import Any
 
@@ -6,26 +8,34 @@ import numpy as np
 import torch
 
 from trivox.datasets.labels import LabelScheme
-from trivox.inference.calibration import Abstention, foreground_entropy
-from trivox.inference.sampling import VoxelSample
-from trivox.inference.uncertainty import entropy
+from trivox.inference.doubt.calibration import Abstention, foreground_entropy
+from trivox.inference.doubt.sampling import VoxelSample
+from trivox.inference.doubt.uncertainty import entropy
 from trivox.inference.voting import Poll, target_voxels
-from trivox.volumes import Array
+from trivox.volumes.volume import Array
 
 LEVELS = (0.025, 0.975)
 """Probabilities that bound the volume of a single vote."""
 
 
 def volumes_of(
-    raw: Array, cleaned: Array, poll: Poll | None, scheme: LabelScheme, *, voxel_ml: float
+    raw: Array,
+    cleaned: Array,
+    poll: Poll | None,
+    scheme: LabelScheme,
+    *,
+    voxel_ml: float,
 ) -> dict[str, dict[str, Any]]:
-    """Volume of each target in ml, with a 95 % interval where probabilities were at hand.
+    """Volume of each target in ml, with a 95 % interval where probabilities were at
+    hand.
 
-    raw, cleaned: label indices `(z, y, x)` before and after postprocessing. method: `t_of_votes` or `probability_levels`.
+    raw, cleaned: label indices `(z, y, x)` before and after postprocessing. method:
+    `t_of_votes` or `probability_levels`.
     """
     counts = target_voxels(cleaned, scheme)
     volumes: dict[str, dict[str, Any]] = {
-        name: {"volume_ml": float(count) * voxel_ml} for name, count in zip(scheme.targets, counts, strict=True)
+        name: {"volume_ml": float(count) * voxel_ml}
+        for name, count in zip(scheme.targets, counts, strict=True)
     }
     if poll is None:
         return volumes
@@ -34,7 +44,10 @@ def volumes_of(
         chance = poll.probabilities[first + row].numpy()
         inside = list(scheme.targets[name])
         if len(poll.volumes) > 1:
-            interval, method = interval_of_votes(poll.volumes[:, row] * voxel_ml), "t_of_votes"
+            interval, method = (
+                interval_of_votes(poll.volumes[:, row] * voxel_ml),
+                "t_of_votes",
+            )
         else:
             removed = np.isin(raw, inside) & (raw != cleaned)
             low, high = interval_of_levels(chance, np.isin(cleaned, inside), removed)
@@ -60,14 +73,23 @@ def verdict(rule: Abstention | None, score: float | None) -> dict[str, Any]:
 
 
 def doubt_in_foreground(
-    raw: Array, poll: Poll | None, sample: VoxelSample | None, *, exclusive: bool, temperature: float
+    raw: Array,
+    poll: Poll | None,
+    sample: VoxelSample | None,
+    *,
+    exclusive: bool,
+    temperature: float,
 ) -> float | None:
-    """Mean entropy of the decision in the predicted foreground, before cleaning; None where nothing was found.
+    """Mean entropy of the decision in the predicted foreground, before cleaning; None
+    where nothing was found.
 
-    From a sample of voxels where a single member decided, as in validation, otherwise from the members' probabilities.
+    From a sample of voxels where a single member decided, as in validation, otherwise
+    from the members' probabilities.
     """
     if sample is not None:
-        return foreground_entropy(sample.logits, exclusive=exclusive, temperature=temperature)
+        return foreground_entropy(
+            sample.logits, exclusive=exclusive, temperature=temperature
+        )
     at = torch.from_numpy(raw > 0)
     if poll is None or not at.any():
         return None
@@ -75,7 +97,9 @@ def doubt_in_foreground(
 
 
 def interval_of_votes(volumes: Array) -> tuple[float, float]:
-    """95 % prediction interval of one more vote: mean +- t(0.975, n - 1) s sqrt(1 + 1/n), not below 0; `(n,)`, n above 1."""
+    """95 % prediction interval of one more vote: mean +- t(0.975, n - 1) s sqrt(1 +
+    1/n), not below 0; `(n,)`, n above 1.
+    """
     from scipy.special import stdtrit
 
     count = len(volumes)
@@ -85,11 +109,13 @@ def interval_of_votes(volumes: Array) -> tuple[float, float]:
 
 
 def interval_of_levels(chance: Array, found: Array, removed: Array) -> tuple[int, int]:
-    """Voxels of the target that are nearly certain (p above 0.975), and those that are not excluded (p above 0.025).
+    """Voxels of the target that are nearly certain (p above 0.975), and those that are
+    not excluded (p above 0.025).
 
-    chance: probabilities `(z, y, x)`; found: where the label map has it; removed: where postprocessing took it away.
-    Neighbouring voxels err together, so their variances cannot be added up as if they were independent; this band takes
-    them to err all at once, and is wide rather than narrow.
+    chance: probabilities `(z, y, x)`; found: where the label map has it; removed: where
+    postprocessing took it away. Neighbouring voxels err together, so their variances
+    cannot be added up as if they were independent; this band takes them to err all at
+    once, and is wide rather than narrow.
     """
     low, high = LEVELS
     certain = int(np.count_nonzero((chance > high) & found))

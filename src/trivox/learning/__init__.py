@@ -1,1 +1,3 @@
-"""Losses, schedules, checkpoints and the training loop."""
+"""The training loop and what it needs: losses, schedules, runtime, checkpoints,
+tracking.
+"""

@@ -1,4 +1,6 @@
-"""The moving average of the weights: smoother than the last step's, and usually a little better (Polyak & Juditsky 1992)."""
+"""The moving average of the weights: smoother than the last step's, and usually a
+little better (Polyak & Juditsky 1992).
+"""
 
 import copy
 
@@ -7,10 +9,12 @@ from torch import nn
 
 
 class MovingAverage:
-    """A second network whose parameters follow the trained one: `average += (1 - d_t) * (weights - average)`.
+    """A second network whose parameters follow the trained one: `average += (1 - d_t) *
+    (weights - average)`.
 
-    The decay warms up, `d_t = min(decay, (1 + t) / (10 + t))` after t earlier steps, so that the random weights of the
-    start are forgotten in a short run too: after 100 steps it is 0.92 at most. Buffers are copied.
+    The decay warms up, `d_t = min(decay, (1 + t) / (10 + t))` after t earlier steps, so
+    that the random weights of the start are forgotten in a short run too: after 100
+    steps it is 0.92 at most. Buffers are copied.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -24,7 +28,9 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Follow `network` after its step number `step`, counted from 0."""
-        for average, weight in zip(self.network.parameters(), network.parameters(), strict=True):
+        for average, weight in zip(
+            self.network.parameters(), network.parameters(), strict=True
+        ):
             average.lerp_(weight, 1 - self.decay_at(step))
         for kept, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
             kept.copy_(buffer)

@@ -1,4 +1,7 @@
-"""torch.compile with errors that instruct. The network itself stays as it is, and so do the names of its weights."""
+"""torch.compile with errors that instruct.
+
+The network itself stays as it is, and so do the names of its weights.
+"""
 
 import importlib.util
 import shutil
@@ -14,11 +17,17 @@ COMPILERS = ("g++", "clang++", "c++")
 
 
 def compiled(network: nn.Module, device: torch.device) -> Callable[..., Any]:
-    """The forward pass of `network`, compiled at its first call; raises `ResourceError` where that is impossible."""
+    """The forward pass of `network`, compiled at its first call; raises `ResourceError`
+    where that is impossible.
+    """
     if not any(shutil.which(name) for name in COMPILERS):
-        raise ResourceError(f"compile=true needs a C++ compiler ({', '.join(COMPILERS)}); install g++ or leave it off")
+        raise ResourceError(
+            f"compile=true needs a C++ compiler ({', '.join(COMPILERS)}); install g++ or leave it off"
+        )
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        raise ResourceError("compile=true needs triton on a GPU; run: pip install triton, or leave it off")
+        raise ResourceError(
+            "compile=true needs triton on a GPU; run: pip install triton, or leave it off"
+        )
     from torch._dynamo.exc import TorchDynamoException
 
     optimised = torch.compile(network)
@@ -28,6 +37,8 @@ def compiled(network: nn.Module, device: torch.device) -> Callable[..., Any]:
             return optimised(*inputs)
         except TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
-            raise ResourceError(f"torch.compile failed ({reason}); leave compile off") from error
+            raise ResourceError(
+                f"torch.compile failed ({reason}); leave compile off"
+            ) from error
 
     return forward

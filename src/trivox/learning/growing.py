@@ -1,34 +1,47 @@
-"""Training from coarse to fine: the grid of a network grows with the share of training that is spent."""
+"""Training from coarse to fine: the grid of a network grows with the share of training
+that is spent.
+"""
 
 from collections.abc import Sequence
 
 from torch import nn
 
-from trivox.config import Recipe
+from trivox.config.recipe import Recipe
 from trivox.errors import RecipeError
 
 FADING = 0.1
-"""Share of the time on coarse grids in which a new level is faded in (Karras et al. 2018)."""
+"""Share of the time on coarse grids in which a new level is faded in (Karras et al.
+
+2018).
+"""
 
 
 class Growing:
-    """Which grid a step runs on, as a function of the share of the budget that is spent: a resumed run asks again.
+    """Which grid a step runs on, as a function of the share of the budget that is
+    spent: a resumed run asks again.
 
-    Raises `RecipeError` for a network that cannot run on coarser grids than its own, or not on these.
+    Raises `RecipeError` for a network that cannot run on coarser grids than its own, or
+    not on these.
     """
 
     def __init__(self, networks: Sequence[nn.Module], recipe: Recipe) -> None:
         self.networks = networks
-        self.sizes, self.share = recipe.reconstruction.growth, recipe.reconstruction.growth_share
+        self.sizes, self.share = (
+            recipe.reconstruction.growth,
+            recipe.reconstruction.growth_share,
+        )
         self.size: int | None = None
         if self.sizes and not all(hasattr(network, "run_at") for network in networks):
-            raise RecipeError(f"network '{recipe.network}' has one grid; leave reconstruction.growth out")
+            raise RecipeError(
+                f"network '{recipe.network}' has one grid; leave reconstruction.growth out"
+            )
         for network in networks if self.sizes else ():
             for size in (*self.sizes, None):
                 network.run_at(size)  # type: ignore[operator]
 
     def at(self, spent: float) -> tuple[int | None, float]:
-        """Edge of the grid in voxels (None: the full one), and how far its finest level is faded in, 0 to 1.
+        """Edge of the grid in voxels (None: the full one), and how far its finest level
+        is faded in, 0 to 1.
 
         The coarser grids share the first part of training evenly.
         """
@@ -36,7 +49,11 @@ class Growing:
             return None, 1.0
         each = self.share / len(self.sizes)
         stage = min(int(spent / each), len(self.sizes))
-        fade = 1.0 if stage == 0 else min(1.0, (spent - stage * each) / (FADING * self.share))
+        fade = (
+            1.0
+            if stage == 0
+            else min(1.0, (spent - stage * each) / (FADING * self.share))
+        )
         return (self.sizes[stage] if stage < len(self.sizes) else None), fade
 
     def apply(self, spent: float) -> bool:

@@ -8,13 +8,18 @@ from types import FrameType
 
 @contextmanager
 def stop_signals(ask: Callable[[], None]) -> Iterator[None]:
-    """Call `ask` on SIGINT and SIGTERM instead of dying; the old handlers come back at the end."""
+    """Call `ask` on SIGINT and SIGTERM instead of dying; the old handlers come back at
+    the end.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         ask()
 
     try:
-        old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        old = {
+            number: signal.signal(number, stop)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
     except ValueError:  # not in the main thread: the caller handles its own signals
         yield
         return

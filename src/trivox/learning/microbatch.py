@@ -1,4 +1,6 @@
-"""How many samples go through the network at a time: chosen by forecast before training, lowered when memory runs out."""
+"""How many samples go through the network at a time: chosen by forecast before
+training, lowered when memory runs out.
+"""
 
 import math
 import os
@@ -11,12 +13,16 @@ from trivox.errors import ResourceError
 from trivox.learning.runtime import world_size
 
 HEADROOM = 0.85
-"""Share of the available memory that a step may fill: the forecast is right to about 15 %."""
+"""Share of the available memory that a step may fill: the forecast is right to about 15
+%.
+"""
 CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that a training may still take on `device`; on a CPU its fair share where several ranks train."""
+    """Bytes that a training may still take on `device`; on a CPU its fair share where
+    several ranks train.
+    """
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held
@@ -24,10 +30,16 @@ def available_memory(device: torch.device) -> int:
 
 
 def _free_memory() -> int:
-    """Free memory and what the page cache would give back; where the system does not say, its free pages."""
+    """Free memory and what the page cache would give back; where the system does not
+    say, its free pages.
+    """
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+        return next(
+            1024 * int(line.split()[1])
+            for line in lines
+            if line.startswith("MemAvailable:")
+        )
     except (OSError, StopIteration):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
@@ -43,7 +55,9 @@ def _container_memory() -> int:
     return max(limit - used, 0)
 
 
-def choose_micro_batch(batch: int, available: int, forecast: Callable[[int], int]) -> int:
+def choose_micro_batch(
+    batch: int, available: int, forecast: Callable[[int], int]
+) -> int:
     """The largest equal part of a batch whose forecast in bytes fits; 1 if none does.
 
     Parts of equal size: a batch of 6 goes in parts of 6, 3, 2 or 1, never in 5 and 1.
@@ -53,7 +67,9 @@ def choose_micro_batch(batch: int, available: int, forecast: Callable[[int], int
 
 
 def lowered(error: Exception, micro: int, device: torch.device) -> int:
-    """The micro-batch to go on with after `error`; raises it again if it is not about memory, or if nothing is left."""
+    """The micro-batch to go on with after `error`; raises it again if it is not about
+    memory, or if nothing is left.
+    """
     if not (isinstance(error, torch.OutOfMemoryError) or "alloc" in str(error).lower()):
         raise error
     if micro <= 1 or world_size() > 1:

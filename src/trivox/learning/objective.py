@@ -7,11 +7,17 @@ from torch import Tensor, nn
 
 
 class Objective(ABC):
-    """Loss and score of a task. `outputs` is what the network returns, `targets` what batches hold beside the images."""
+    """Loss and score of a task.
+
+    `outputs` is what the network returns, `targets` what batches hold beside the
+    images.
+    """
 
     @property
     def module(self) -> nn.Module | None:
-        """What is learnt beside the network; it keeps its parameters and their gradients equal on all ranks."""
+        """What is learnt beside the network; it keeps its parameters and their
+        gradients equal on all ranks.
+        """
         return None
 
     def inputs(self, images: Any, targets: Any) -> tuple[Any, ...]:
@@ -28,20 +34,26 @@ class Objective(ABC):
 
     @abstractmethod
     def score(self, counts: Tensor) -> dict[str, float]:
-        """Validation figures; checkpoints are chosen by `validation_score`, or `validation_dice` where there is none."""
+        """Validation figures; checkpoints are chosen by `validation_score`, or
+        `validation_dice` where there is none.
+        """
 
-    def begin(self, spent: float, epoch: int) -> None:  # noqa: B027 - most tasks have nothing that changes
-        """Called before each step with the share of training that is spent, for weights that change on the way."""
+    def begin(self, spent: float, epoch: int) -> None:
+        """Called before each step with the share of training that is spent, for weights
+        that change on the way.
+        """
 
     def figures(self) -> dict[str, float]:
         """More numbers for the record of an epoch."""
         return {}
 
     def state(self) -> dict[str, Any]:
-        """What resuming needs beside `module`: tensors and plain values, for the checkpoint."""
+        """What resuming needs beside `module`: tensors and plain values, for the
+        checkpoint.
+        """
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027
+    def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`."""
 
     def remarks(self, figures: dict[str, float]) -> list[str]:

@@ -1,9 +1,11 @@
-"""Where training stands, how much of its budget is spent, and how long the rest will take."""
+"""Where training stands, how much of its budget is spent, and how long the rest will
+take.
+"""
 
 import math
 from dataclasses import dataclass
 
-from trivox.config import Recipe
+from trivox.config.recipe import Recipe
 
 
 @dataclass
@@ -31,7 +33,11 @@ class Progress:
 
     def follow(self, dice: float, smoothing: float) -> None:
         """Bring the smoothed Dice up to date."""
-        self.smoothed = dice if self.smoothed is None else smoothing * self.smoothed + (1 - smoothing) * dice
+        self.smoothed = (
+            dice
+            if self.smoothed is None
+            else smoothing * self.smoothed + (1 - smoothing) * dice
+        )
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,7 @@
-"""Where and how the computation runs: device, precision, ranks, seeds. Plain torch and torchrun, nothing else."""
+"""Where and how the computation runs: device, precision, ranks, seeds.
+
+Plain torch and torchrun, nothing else.
+"""
 
 import ctypes
 import os
@@ -17,9 +20,16 @@ from torch import Tensor
 from trivox.errors import RecipeError, ResourceError
 
 MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 2**26, -3: 2**25}
-"""Of malloc.h: M_TRIM_THRESHOLD (free bytes at the heap's end that stay), M_TOP_PAD (bytes taken at once), M_MMAP_THRESHOLD
-(bytes from which a block is taken from the system and returned to it; 32 MB is the most)."""
-MALLOC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+"""Of malloc.h: M_TRIM_THRESHOLD (free bytes at the heap's end that stay), M_TOP_PAD
+(bytes taken at once), M_MMAP_THRESHOLD (bytes from which a block is taken from the
+system and returned to it; 32 MB is the most).
+"""
+MALLOC_VARIABLES = (
+    "MALLOC_TRIM_THRESHOLD_",
+    "MALLOC_TOP_PAD_",
+    "MALLOC_MMAP_THRESHOLD_",
+    "GLIBC_TUNABLES",
+)
 
 
 def rank() -> int:
@@ -50,7 +60,10 @@ def least_over_ranks(number: int, device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Device and precision. Precision is "fp32", "bf16" or "fp16"; weights are always fp32."""
+    """Device and precision.
+
+    Precision is "fp32", "bf16" or "fp16"; weights are always fp32.
+    """
 
     device: torch.device
     precision: str
@@ -71,6 +84,11 @@ class Runtime:
         """Loss scaling, active for fp16 only: bf16 has the range of fp32."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
+    @property
+    def wide(self) -> torch.dtype:
+        """The widest type of real numbers that the device has, to add many up in."""
+        return torch.float32 if self.device.type == "mps" else torch.float64
+
     def memory_peak(self) -> int:
         """Bytes at the peak: allocated on a GPU, resident in memory on a CPU."""
         if self.device.type == "cuda":
@@ -79,7 +97,8 @@ class Runtime:
 
 
 def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
-    """Choose the device ("auto": a GPU if there is one) and the fastest precision that it has hardware for.
+    """Choose the device ("auto": a GPU if there is one) and the fastest precision that
+    it has hardware for.
 
     For a CPU, the process keeps memory that is freed, see `keep_freed_memory`.
     """
@@ -96,12 +115,22 @@ def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     return Runtime(chosen, precision)
 
 
-def keep_freed_memory() -> bool:
-    """Have glibc's malloc reuse the memory of freed tensors instead of returning it to the system; whether it agreed.
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a device or in the process."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "alloc" in str(error).lower()
 
-    Each step of a network frees and takes its maps again. Memory that went back to the system comes again page by page,
-    which costs a lean block up to 40 % of its time. Blocks above 32 MB are beyond malloc's limit. Without glibc (macOS,
-    musl, another malloc preloaded) nothing changes, nor where the user has set malloc's options (MALLOC_*_, GLIBC_TUNABLES).
+
+def keep_freed_memory() -> bool:
+    """Have glibc's malloc reuse the memory of freed tensors instead of returning it to
+    the system; whether it agreed.
+
+    Each step of a network frees and takes its maps again. Memory that went back to the
+    system comes again page by page, which costs a lean block up to 40 % of its time.
+    Blocks above 32 MB are beyond malloc's limit. Without glibc (macOS, musl, another
+    malloc preloaded) nothing changes, nor where the user has set malloc's options
+    (MALLOC_*_, GLIBC_TUNABLES).
     """
     if any(name in os.environ for name in MALLOC_VARIABLES):
         return False
@@ -121,54 +150,80 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise RecipeError(f"device '{name}' does not exist; use auto, cpu, cuda or cuda:N") from error
+        raise RecipeError(
+            f"device '{name}' does not exist; use auto, cpu, cuda or cuda:N"
+        ) from error
     if device.type not in ("cpu", "cuda", "mps"):
-        raise RecipeError(f"device '{name}' cannot train or predict; use auto, cpu, cuda or cuda:N")
+        raise RecipeError(
+            f"device '{name}' cannot train or predict; use auto, cpu, cuda or cuda:N"
+        )
     absent = device.type == "mps" and not torch.backends.mps.is_available()
-    if absent or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise ResourceError(f"device '{name}' is not available here; 'trivox doctor' lists what is")
+    if absent or (
+        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise ResourceError(
+            f"device '{name}' is not available here; 'trivox doctor' lists what is"
+        )
     return device
 
 
 def _best_precision(device: torch.device) -> str:
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        return (
+            "bf16"
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else "fp16"
+        )
     return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 in hardware (AVX512-BF16 or AMX): 2-3x faster convolutions there, slower elsewhere."""
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # from torch 2.9 on
+    """Whether the CPU multiplies bf16 in hardware (AVX512-BF16 or AMX): 2-3x faster
+    convolutions there, slower elsewhere.
+    """
+    capabilities: dict[str, object] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # from torch 2.9 on
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def seed_everything(seed: int, *, deterministic: bool = False) -> None:
-    """Seed Python, numpy and torch; `deterministic` also asks for algorithms that repeat exactly.
+    """Seed Python, numpy and torch; `deterministic` also asks for algorithms that
+    repeat exactly.
 
-    An operation that has none only warns: average pooling without overlap, say, which repeats all the same.
+    An operation that has none only warns: average pooling without overlap, say, which
+    repeats all the same.
     """
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - for libraries that use the global generator
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     if deterministic:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # the only way to ask cuBLAS; read when it starts
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = (
+            ":4096:8"  # the only way to ask cuBLAS; read when it starts
+        )
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Seed torch for one training step, so that dropout is a function of the step: a resumed run drops the same."""
+    """Seed torch for one training step, so that dropout is a function of the step: a
+    resumed run drops the same.
+    """
     torch.manual_seed((seed * 1_000_003 + step) * world_size() + rank())
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the processes that torchrun started (gloo on CPU, nccl on GPU); without torchrun, do nothing."""
+    """Join the processes that torchrun started (gloo on CPU, nccl on GPU); without
+    torchrun, do nothing.
+    """
     if "RANK" not in os.environ or dist.is_initialized():
         yield
         return
     # rank 0 preprocesses while the others wait: hours on a large dataset
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=12))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=12)
+    )
     try:
         yield
     finally:

@@ -1,4 +1,7 @@
-"""Optimizers and the course of the learning rate. The schedule is a function of the share of the budget that is spent."""
+"""Optimizers and the course of the learning rate.
+
+The schedule is a function of the share of the budget that is spent.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,30 +10,41 @@ from typing import Any
 import torch
 from torch import nn
 
-from trivox.config import Recipe
+from trivox.config.recipe import Recipe
 from trivox.networks.class_head import MultitaskNetwork
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe, objective: nn.Module | None = None) -> torch.optim.Optimizer:
-    """SGD (Nesterov) or AdamW; one-dimensional parameters (norms and biases) are not decayed under AdamW.
+def make_optimizer(
+    network: nn.Module, recipe: Recipe, objective: nn.Module | None = None
+) -> torch.optim.Optimizer:
+    """SGD (Nesterov) or AdamW; one-dimensional parameters (norms and biases) are not
+    decayed under AdamW.
 
-    Those of `objective`, a loss that learns, have a group of their own without decay. A class head learns
-    at `classification.learning_rate_factor` times the rate. Each group keeps its own rate in `base_lr`; `set_rate` scales
-    it, so groups go on learning at different rates.
+    Those of `objective`, a loss that learns, have a group of their own without decay. A
+    class head learns at `classification.learning_rate_factor` times the rate. Each
+    group keeps its own rate in `base_lr`; `set_rate` scales it, so groups go on
+    learning at different rates.
     """
-    rate, head = recipe.learning_rate, network.head if isinstance(network, MultitaskNetwork) else None
+    rate, head = (
+        recipe.learning_rate,
+        network.head if isinstance(network, MultitaskNetwork) else None,
+    )
     apart = set() if head is None else {id(p) for p in head.parameters()}
     trained = [p for p in network.parameters() if p.requires_grad]
     groups = _groups([p for p in trained if id(p) not in apart], recipe, rate)
     if apart:
         own = [p for p in trained if id(p) in apart]
-        groups += _groups(own, recipe, rate * recipe.classification.learning_rate_factor)
+        groups += _groups(
+            own, recipe, rate * recipe.classification.learning_rate_factor
+        )
     learnt = [] if objective is None else list(objective.parameters())
     if learnt:
         groups.append({"params": learnt, "weight_decay": 0.0})
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+        optimizer = torch.optim.SGD(
+            groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0
+        )
     else:
         optimizer = torch.optim.AdamW(groups, lr=rate, betas=recipe.betas)
     for group in optimizer.param_groups:
@@ -38,17 +52,35 @@ def make_optimizer(network: nn.Module, recipe: Recipe, objective: nn.Module | No
     return optimizer
 
 
-def _groups(parameters: Sequence[nn.Parameter], recipe: Recipe, rate: float) -> list[dict[str, Any]]:
+def _groups(
+    parameters: Sequence[nn.Parameter], recipe: Recipe, rate: float
+) -> list[dict[str, Any]]:
     if recipe.optimizer == "sgd":
-        return [{"params": list(parameters), "weight_decay": recipe.weight_decay, "lr": rate}]
+        return [
+            {
+                "params": list(parameters),
+                "weight_decay": recipe.weight_decay,
+                "lr": rate,
+            }
+        ]
     return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay, "lr": rate},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "lr": rate},
+        {
+            "params": [p for p in parameters if p.ndim > 1],
+            "weight_decay": recipe.weight_decay,
+            "lr": rate,
+        },
+        {
+            "params": [p for p in parameters if p.ndim <= 1],
+            "weight_decay": 0.0,
+            "lr": rate,
+        },
     ]
 
 
 def rate_factor(spent: float, recipe: Recipe) -> float:
-    """Factor on the base rate when the share `spent` (0..1) of the budget is used: linear warm-up, then the schedule."""
+    """Factor on the base rate when the share `spent` (0..1) of the budget is used:
+    linear warm-up, then the schedule.
+    """
     spent = min(max(spent, 0.0), 1.0)
     if spent < recipe.warmup:
         return max(spent / recipe.warmup, 1e-3)
@@ -59,7 +91,9 @@ def rate_factor(spent: float, recipe: Recipe) -> float:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Set every group to `factor` times its own base rate; returns the first group's rate."""
+    """Set every group to `factor` times its own base rate; returns the first group's
+    rate.
+    """
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     return float(optimizer.param_groups[0]["lr"])

@@ -1,7 +1,10 @@
-"""TensorBoard, Weights & Biases and MLflow behind one small protocol. All write into the run's folder; none needs a server.
+"""TensorBoard, Weights & Biases and MLflow behind one small protocol.
 
-Nothing leaves the machine unasked: `wandb sync RUN/wandb/offline-run-*` sends a run, and mlflow talks to a server only if
-the user has set its tracking URI. Each continues its own record of a run that is resumed.
+All write into the run's folder; none needs a server.
+
+Nothing leaves the machine unasked: `wandb sync RUN/wandb/offline-run-*` sends a run,
+and mlflow talks to a server only if the user has set its tracking URI. Each continues
+its own record of a run that is resumed.
 """
 
 import importlib
@@ -26,9 +29,18 @@ class Tracker(Protocol):
         """Finish all files."""
 
 
-def open_trackers(names: Sequence[str], folder: Path, *, project: str, settings: Mapping[str, Any]) -> list[Tracker]:
-    """The trackers of a run in `folder`; `settings` is the recipe. Raises `ResourceError` for a missing package."""
-    kinds: dict[str, Callable[..., Tracker]] = {"tensorboard": TensorBoard, "wandb": Wandb, "mlflow": MLflow}
+def open_trackers(
+    names: Sequence[str], folder: Path, *, project: str, settings: Mapping[str, Any]
+) -> list[Tracker]:
+    """The trackers of a run in `folder`; `settings` is the recipe.
+
+    Raises `ResourceError` for a missing package.
+    """
+    kinds: dict[str, Callable[..., Tracker]] = {
+        "tensorboard": TensorBoard,
+        "wandb": Wandb,
+        "mlflow": MLflow,
+    }
     return [kinds[name](folder, project, settings) for name in names]
 
 
@@ -36,7 +48,9 @@ class TensorBoard:
     """Event files in `tensorboard/`; look at them with `tensorboard --logdir RUN`."""
 
     def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
-        self.writer: Any = _package("torch.utils.tensorboard").SummaryWriter(str(folder / "tensorboard"))
+        self.writer: Any = _package("torch.utils.tensorboard").SummaryWriter(
+            str(folder / "tensorboard")
+        )
 
     def record(self, step: int, figures: Mapping[str, float]) -> None:
         """Keep the figures of a step."""
@@ -55,9 +69,14 @@ class Wandb:
     def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
         wandb: Any = _package("wandb")
         self.run = wandb.init(
-            project=project, name=folder.name, dir=str(folder), mode="offline", config=dict(settings),
-            id=_identity(folder / "wandb" / "id.txt"), resume="allow",
-        )  # fmt: skip
+            project=project,
+            name=folder.name,
+            dir=str(folder),
+            mode="offline",
+            config=dict(settings),
+            id=_identity(folder / "wandb" / "id.txt"),
+            resume="allow",
+        )
 
     def record(self, step: int, figures: Mapping[str, float]) -> None:
         """Keep the figures of a step."""
@@ -69,26 +88,38 @@ class Wandb:
 
 
 class MLflow:
-    """MLflow: a database in `mlflow/`, or the server whose tracking URI the user has set."""
+    """MLflow: a database in `mlflow/`, or the server whose tracking URI the user has
+    set.
+    """
 
     def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
         mlflow: Any = _package("mlflow")
         _package("sqlalchemy")
         home = folder.resolve() / "mlflow"
         home.mkdir(exist_ok=True)
-        local = None if mlflow.is_tracking_uri_set() else f"sqlite:///{home / 'mlflow.db'}"
+        local = (
+            None if mlflow.is_tracking_uri_set() else f"sqlite:///{home / 'mlflow.db'}"
+        )
         self.client = mlflow.MlflowClient(tracking_uri=local)
         self.run = self._run(home, project, folder.name, settings)
 
-    def _run(self, home: Path, project: str, name: str, settings: Mapping[str, Any]) -> str:
-        """The id of this run, kept in a file; a new run takes the recipe as its parameters."""
+    def _run(
+        self, home: Path, project: str, name: str, settings: Mapping[str, Any]
+    ) -> str:
+        """The id of this run, kept in a file; a new run takes the recipe as its
+        parameters.
+        """
         file = home / "id.txt"
         if file.exists():
             run = file.read_text(encoding="ascii")
             self.client.update_run(run, status="RUNNING")
             return run
         experiment = self.client.get_experiment_by_name(project)
-        number = experiment.experiment_id if experiment else self.client.create_experiment(project, str(home))
+        number = (
+            experiment.experiment_id
+            if experiment
+            else self.client.create_experiment(project, str(home))
+        )
         run = str(self.client.create_run(number, run_name=name).info.run_id)
         for key, value in settings.items():
             self.client.log_param(run, key, value)
@@ -98,7 +129,9 @@ class MLflow:
     def record(self, step: int, figures: Mapping[str, float]) -> None:
         """Keep the figures of a step."""
         for name, value in figures.items():
-            self.client.log_metric(self.run, re.sub(r"[^\w\-. :/]", "_", name), value, step=step)
+            self.client.log_metric(
+                self.run, re.sub(r"[^\w\-. :/]", "_", name), value, step=step
+            )
 
     def close(self) -> None:
         """Mark the run as finished."""
@@ -117,4 +150,6 @@ def _package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         missing = name.rpartition(".")[2]
-        raise ResourceError(f"{missing} is not installed; run: pip install 'trivox[track]'") from error
+        raise ResourceError(
+            f"{missing} is not installed; run: pip install 'trivox[track]'"
+        ) from error

@@ -1,4 +1,6 @@
-"""What a run writes about itself: `metrics.jsonl`, `log.txt`, the console, and the trackers that it was given."""
+"""What a run writes about itself: `metrics.jsonl`, `log.txt`, the console, and the
+trackers that it was given.
+"""
 
 import json
 import math
@@ -8,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trivox.config import Recipe
+from trivox.config.recipe import Recipe
 from trivox.files import write_text
 from trivox.learning.runtime import rank
 from trivox.learning.trackers import Tracker, open_trackers
@@ -25,7 +27,12 @@ class RunLog:
         trackers: Sequence[Tracker] = (),
         active: bool = True,
     ) -> None:
-        self.folder, self.say, self.trackers, self.active = folder, say, trackers, active
+        self.folder, self.say, self.trackers, self.active = (
+            folder,
+            say,
+            trackers,
+            active,
+        )
 
     def line(self, text: str) -> None:
         """A line for people: console and `log.txt`."""
@@ -41,7 +48,9 @@ class RunLog:
             return
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(record)) + "\n")
-        figures = {name: value for name, value in record.items() if isinstance(value, float)}
+        figures = {
+            name: value for name, value in record.items() if isinstance(value, float)
+        }
         for tracker in self.trackers:
             tracker.record(int(record.get("step", 0)), figures)
 
@@ -59,10 +68,18 @@ class RunLog:
 
 
 @contextmanager
-def run_log(folder: Path, recipe: Recipe, *, say: Callable[[str], None]) -> Iterator[RunLog]:
-    """The log of a run with the trackers of its recipe, closed at the end; only rank 0 writes."""
+def run_log(
+    folder: Path, recipe: Recipe, *, say: Callable[[str], None]
+) -> Iterator[RunLog]:
+    """The log of a run with the trackers of its recipe, closed at the end; only rank 0
+    writes.
+    """
     active, settings = rank() == 0, recipe.model_dump(mode="json")
-    trackers = open_trackers(recipe.track, folder, project=recipe.project, settings=settings) if active else []
+    trackers = (
+        open_trackers(recipe.track, folder, project=recipe.project, settings=settings)
+        if active
+        else []
+    )
     log = RunLog(folder, say=say, trackers=trackers, active=active)
     try:
         yield log
@@ -72,7 +89,9 @@ def run_log(folder: Path, recipe: Recipe, *, say: Callable[[str], None]) -> Iter
 
 def epoch_line(record: Mapping[str, Any]) -> str:
     """The record of an epoch as a line for people."""
-    score = f" dice {record['validation_dice']:.3f}" if "validation_dice" in record else ""
+    score = (
+        f" dice {record['validation_dice']:.3f}" if "validation_dice" in record else ""
+    )
     if "validation_psnr" in record:
         score = f" PSNR {record['validation_psnr']:.2f} dB SSIM {record['validation_ssim']:.3f}"
     return (

@@ -1,8 +1,9 @@
-"""Self-attention over the voxels of a feature map, in windows, dilated grids, shifted windows or all of them.
+"""Self-attention over the voxels of a feature map, in windows, dilated grids, shifted
+windows or all of them.
 
-Positions enter as axial rotary embeddings computed from the grid at hand, or, in Swin blocks, as a learnt bias for each
-offset within a window: a network is not tied to a patch size.
-Tokens are `(b, n, c)` with `n = z * y * x`; coordinates are in tokens.
+Positions enter as axial rotary embeddings computed from the grid at hand, or, in Swin
+blocks, as a learnt bias for each offset within a window: a network is not tied to a
+patch size. Tokens are `(b, n, c)` with `n = z * y * x`; coordinates are in tokens.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from trivox.networks.efficient import DropPath
 
 HEAD_DIM = 48
-"""Divisible by 6 (two rotated halves of three axes) and by 8 (fused attention kernels)."""
+"""Divisible by 6 (two rotated halves of three axes) and by 8 (fused attention kernels).
+"""
 BASE = 100.0
 """Slowest rotation: about one turn in 350 tokens."""
 WINDOW = 8
@@ -28,21 +30,30 @@ Partition = Literal["global", "window", "shifted", "grid"]
 
 
 def rotate(x: Tensor, coordinates: Tensor) -> Tensor:
-    """Rotary position embedding in three axes (Su et al. 2021, axial as in Heo et al. 2024).
+    """Rotary position embedding in three axes (Su et al. 2021, axial as in Heo et al.
 
-    x `(..., t, d)`, coordinates `(..., t, 3)`; a third of the pairs turns with each axis, so the product of two rotated
-    vectors depends on the difference of their coordinates alone.
+    2024).
+
+    x `(..., t, d)`, coordinates `(..., t, 3)`; a third of the pairs turns with each
+    axis, so the product of two rotated vectors depends on the difference of their
+    coordinates alone.
     """
     pairs = x.shape[-1] // 6
-    frequency = BASE ** (-torch.arange(pairs, device=x.device, dtype=torch.float32) / pairs)
+    frequency = BASE ** (
+        -torch.arange(pairs, device=x.device, dtype=torch.float32) / pairs
+    )
     angle = (coordinates.float()[..., None] * frequency).flatten(-2)  # (..., t, d / 2)
     cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+    return torch.cat(
+        [first * cosine - second * sine, second * cosine + first * sine], dim=-1
+    )
 
 
 class RelativePositionBias3D(nn.Module):
-    """A learnt number for each head and offset within a window, added to the attention logits (Liu et al. 2021, eq. 4)."""
+    """A learnt number for each head and offset within a window, added to the attention
+    logits (Liu et al. 2021, eq. 4).
+    """
 
     def __init__(self, heads: int, window: int) -> None:
         super().__init__()
@@ -52,15 +63,27 @@ class RelativePositionBias3D(nn.Module):
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self, query_coordinates: Tensor, key_coordinates: Tensor) -> Tensor:
-        """Coordinates `(..., t, 3)` and `(..., k, 3)` less than a window apart on each axis; bias `(..., heads, t, k)`."""
-        offset = (query_coordinates[..., :, None, :] - key_coordinates[..., None, :, :]).long() + self.window - 1
+        """Coordinates `(..., t, 3)` and `(..., k, 3)` less than a window apart on each
+        axis; bias `(..., heads, t, k)`.
+        """
+        offset = (
+            (
+                query_coordinates[..., :, None, :] - key_coordinates[..., None, :, :]
+            ).long()
+            + self.window
+            - 1
+        )
         z, y, x = offset.unbind(-1)
         side = 2 * self.window - 1
-        return F.embedding((z * side + y) * side + x, self.table.view(-1, self.heads)).movedim(-1, -3)
+        return F.embedding(
+            (z * side + y) * side + x, self.table.view(-1, self.heads)
+        ).movedim(-1, -3)
 
 
 def _axis_groups(size: int, window: int, partition: Partition) -> tuple[Tensor, Tensor]:
-    """Positions along an axis, `(groups, members)`, padded with -1, and how far the members are from the first one."""
+    """Positions along an axis, `(groups, members)`, padded with -1, and how far the
+    members are from the first one.
+    """
     if size <= window or partition == "global":
         return torch.arange(size)[None], torch.arange(size)
     count = -(-size // window)
@@ -90,22 +113,41 @@ class Groups:
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is made in inference mode may not be used in training later
-def token_groups(grid: Grid, window: int, partition: Partition, device: torch.device) -> Groups:
+@torch.inference_mode(
+    False
+)  # what is made in inference mode may not be used in training later
+def token_groups(
+    grid: Grid, window: int, partition: Partition, device: torch.device
+) -> Groups:
     """The groups of a grid of tokens."""
-    (z, y, x), away = zip(*(_axis_groups(size, window, partition) for size in grid), strict=True)
-    coordinates = torch.stack(torch.meshgrid(*away, indexing="ij"), dim=-1).reshape(-1, 3).float()
-    z, y, x = z[:, None, None, :, None, None], y[None, :, None, None, :, None], x[None, None, :, None, None, :]
+    (z, y, x), away = zip(
+        *(_axis_groups(size, window, partition) for size in grid), strict=True
+    )
+    coordinates = (
+        torch.stack(torch.meshgrid(*away, indexing="ij"), dim=-1).reshape(-1, 3).float()
+    )
+    z, y, x = (
+        z[:, None, None, :, None, None],
+        y[None, :, None, None, :, None],
+        x[None, None, :, None, None, :],
+    )
     flat = (z * grid[1] + y) * grid[2] + x
     flat = torch.where((z >= 0) & (y >= 0) & (x >= 0), flat, -1)
     members = flat.reshape(flat.shape[0] * flat.shape[1] * flat.shape[2], -1)
-    members = members[(members >= 0).any(1)]  # shifting may leave a group without tokens
+    members = members[
+        (members >= 0).any(1)
+    ]  # shifting may leave a group without tokens
     real = members >= 0
     place = torch.empty(grid[0] * grid[1] * grid[2], dtype=torch.long)
     place[members[real]] = torch.nonzero(real.flatten())[:, 0]
     padded = not bool(real.all())
     masked = real.to(device) if padded else None
-    return Groups(members.clamp(min=0).to(device), masked, place.to(device), coordinates.to(device))
+    return Groups(
+        members.clamp(min=0).to(device),
+        masked,
+        place.to(device),
+        coordinates.to(device),
+    )
 
 
 def grid_coordinates(grid: Grid, device: torch.device | None = None) -> Tensor:
@@ -115,7 +157,8 @@ def grid_coordinates(grid: Grid, device: torch.device | None = None) -> Tensor:
 
 
 class MultiHeadSelfAttention3D(nn.Module):
-    """Multi-head attention with normalised queries and keys; heads of `HEAD_DIM` channels.
+    """Multi-head attention with normalised queries and keys; heads of `HEAD_DIM`
+    channels.
 
     Positions are rotary, or with a `window` the bias of `RelativePositionBias3D`.
     """
@@ -123,13 +166,17 @@ class MultiHeadSelfAttention3D(nn.Module):
     def __init__(self, channels: int, *, window: int | None = None) -> None:
         super().__init__()
         if channels % HEAD_DIM:
-            raise ValueError(f"attention needs a multiple of {HEAD_DIM} channels, got {channels}")
+            raise ValueError(
+                f"attention needs a multiple of {HEAD_DIM} channels, got {channels}"
+            )
         self.heads = channels // HEAD_DIM
         self.to_query = nn.Linear(channels, channels, bias=False)
         self.to_key_value = nn.Linear(channels, 2 * channels, bias=False)
         self.query_norm, self.key_norm = nn.LayerNorm(HEAD_DIM), nn.LayerNorm(HEAD_DIM)
         self.project = nn.Linear(channels, channels)
-        self.position_bias = None if window is None else RelativePositionBias3D(self.heads, window)
+        self.position_bias = (
+            None if window is None else RelativePositionBias3D(self.heads, window)
+        )
 
     def forward(
         self,
@@ -140,42 +187,75 @@ class MultiHeadSelfAttention3D(nn.Module):
         key_coordinates: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """`(n, t, c)` to the same. Keys and values come from the tokens, or from `keys` `(n, k, c)`.
+        """`(n, t, c)` to the same.
 
-        coordinates: `(n or 1, t, 3)`; mask: `(n, t or 1, k)`, true where a key may be seen.
+        Keys and values come from the tokens, or from `keys` `(n, k, c)`.
+
+        coordinates: `(n or 1, t, 3)`; mask: `(n, t or 1, k)`, true where a key may be
+        seen.
         """
-        query, key, value, bias = self._parts(tokens, coordinates, keys, key_coordinates)
+        query, key, value, bias = self._parts(
+            tokens, coordinates, keys, key_coordinates
+        )
         query, key = query.to(value.dtype), key.to(value.dtype)
         seen = None if mask is None else mask[:, None]
         if bias is not None:
-            seen = bias.to(value.dtype) if seen is None else bias.to(value.dtype).masked_fill(~seen, -torch.inf)
+            seen = (
+                bias.to(value.dtype)
+                if seen is None
+                else bias.to(value.dtype).masked_fill(~seen, -torch.inf)
+            )
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         return self._project(out)
 
     def weights(
-        self, tokens: Tensor, coordinates: Tensor, *, keys: Tensor | None = None, key_coordinates: Tensor | None = None
+        self,
+        tokens: Tensor,
+        coordinates: Tensor,
+        *,
+        keys: Tensor | None = None,
+        key_coordinates: Tensor | None = None,
     ) -> Tensor:
-        """Attention weights of `forward` averaged over the heads, `(n, t, k)`: for pictures, not for training."""
+        """Attention weights of `forward` averaged over the heads, `(n, t, k)`: for
+        pictures, not for training.
+        """
         query, key, _, bias = self._parts(tokens, coordinates, keys, key_coordinates)
         logits = query.float() @ key.float().transpose(-1, -2) / HEAD_DIM**0.5
-        averaged: Tensor = (logits if bias is None else logits + bias).softmax(-1).mean(1)
+        averaged: Tensor = (
+            (logits if bias is None else logits + bias).softmax(-1).mean(1)
+        )
         return averaged
 
     def _parts(
-        self, tokens: Tensor, coordinates: Tensor, keys: Tensor | None, key_coordinates: Tensor | None
+        self,
+        tokens: Tensor,
+        coordinates: Tensor,
+        keys: Tensor | None,
+        key_coordinates: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Queries, keys (both normalised) and values `(n, heads, t or k, d)`; bias of the logits `(n or 1, heads, t, k)`."""
+        """Queries, keys (both normalised) and values `(n, heads, t or k, d)`; bias of
+        the logits `(n or 1, heads, t, k)`.
+        """
         keys = tokens if keys is None else keys
         key_coordinates = coordinates if key_coordinates is None else key_coordinates
         query = self.query_norm(self._heads(self.to_query(tokens)))
-        key, value = (self._heads(part) for part in self.to_key_value(keys).chunk(2, dim=-1))
+        key, value = (
+            self._heads(part) for part in self.to_key_value(keys).chunk(2, dim=-1)
+        )
         key = self.key_norm(key)
         if self.position_bias is not None:
             return query, key, value, self.position_bias(coordinates, key_coordinates)
-        return rotate(query, coordinates[:, None]), rotate(key, key_coordinates[:, None]), value, None
+        return (
+            rotate(query, coordinates[:, None]),
+            rotate(key, key_coordinates[:, None]),
+            value,
+            None,
+        )
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:2], self.heads, HEAD_DIM).transpose(1, 2)  # (n, heads, t, d)
+        return x.reshape(*x.shape[:2], self.heads, HEAD_DIM).transpose(
+            1, 2
+        )  # (n, heads, t, d)
 
     def _project(self, x: Tensor) -> Tensor:
         out: Tensor = self.project(x.transpose(1, 2).flatten(2))
@@ -199,10 +279,12 @@ class SwiGLU(nn.Module):
 
 
 class TransformerBlock3D(nn.Module):
-    """Pre-norm attention and feed-forward layers with layer scale and stochastic depth, on `(b, c, z, y, x)`.
+    """Pre-norm attention and feed-forward layers with layer scale and stochastic depth,
+    on `(b, c, z, y, x)`.
 
-    partition: "global" (all tokens), "window", "shifted" (windows moved by half) or "grid" (tokens spread evenly over the
-    whole map, as in MaxViT, Tu et al. 2022). position_bias: a learnt bias instead of rotary positions; for windows.
+    partition: "global" (all tokens), "window", "shifted" (windows moved by half) or
+    "grid" (tokens spread evenly over the whole map, as in MaxViT, Tu et al. 2022).
+    position_bias: a learnt bias instead of rotary positions; for windows.
     """
 
     def __init__(
@@ -215,11 +297,18 @@ class TransformerBlock3D(nn.Module):
         position_bias: bool = False,
     ) -> None:
         if position_bias and partition not in ("window", "shifted"):
-            raise ValueError(f"a position bias is for windows, whose tokens are near each other, not for '{partition}'")
+            raise ValueError(
+                f"a position bias is for windows, whose tokens are near each other, not for '{partition}'"
+            )
         super().__init__()
         self.partition, self.window = partition, window
-        self.attention_norm, self.feed_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.attention = MultiHeadSelfAttention3D(channels, window=window if position_bias else None)
+        self.attention_norm, self.feed_norm = (
+            nn.LayerNorm(channels),
+            nn.LayerNorm(channels),
+        )
+        self.attention = MultiHeadSelfAttention3D(
+            channels, window=window if position_bias else None
+        )
         self.feed = SwiGLU(channels)
         self.attention_scale = nn.Parameter(torch.full((channels,), LAYER_SCALE))
         self.feed_scale = nn.Parameter(torch.full((channels,), LAYER_SCALE))
@@ -229,8 +318,12 @@ class TransformerBlock3D(nn.Module):
         """The same shape."""
         grid = (x.shape[2], x.shape[3], x.shape[4])
         tokens: Tensor = x.movedim(1, -1).flatten(1, 3)  # (b, n, c)
-        tokens = tokens + self.drop_path(self.attention_scale * self.attend(self.attention_norm(tokens), grid))
-        tokens = tokens + self.drop_path(self.feed_scale * self.feed(self.feed_norm(tokens)))
+        tokens = tokens + self.drop_path(
+            self.attention_scale * self.attend(self.attention_norm(tokens), grid)
+        )
+        tokens = tokens + self.drop_path(
+            self.feed_scale * self.feed(self.feed_norm(tokens))
+        )
         out: Tensor = tokens.reshape(len(x), *grid, -1).movedim(-1, 1).to(x.dtype)
         return out
 
@@ -249,13 +342,29 @@ class TransformerBlock3D(nn.Module):
 
 
 class SwinTransformerBlock3D(nn.Sequential):
-    """Attention in windows, then in windows shifted by half their size, with a bias by relative position (Liu et al. 2021).
+    """Attention in windows, then in windows shifted by half their size, with a bias by
+    relative position (Liu et al. 2021).
 
-    Windows that the border cuts are filled up with masked tokens: none wraps round to the opposite side of the image.
+    Windows that the border cuts are filled up with masked tokens: none wraps round to
+    the opposite side of the image.
     """
 
-    def __init__(self, channels: int, *, window: int = WINDOW, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, channels: int, *, window: int = WINDOW, drop_path: float = 0.0
+    ) -> None:
         super().__init__(
-            TransformerBlock3D(channels, "window", window=window, drop_path=drop_path, position_bias=True),
-            TransformerBlock3D(channels, "shifted", window=window, drop_path=drop_path, position_bias=True),
+            TransformerBlock3D(
+                channels,
+                "window",
+                window=window,
+                drop_path=drop_path,
+                position_bias=True,
+            ),
+            TransformerBlock3D(
+                channels,
+                "shifted",
+                window=window,
+                drop_path=drop_path,
+                position_bias=True,
+            ),
         )

@@ -1,4 +1,6 @@
-"""A class for the whole case beside its segmentation: one encoder, one decoder, and a head that is part of the module."""
+"""A class for the whole case beside its segmentation: one encoder, one decoder, and a
+head that is part of the module.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +15,18 @@ from trivox.datasets.lesions import RIM_MM, other_targets, outputs_within
 from trivox.errors import RecipeError
 from trivox.networks.pooling import masked_attention, masked_moments
 from trivox.planning.topology import Topology
-from trivox.volumes import Spacing
+from trivox.volumes.volume import Spacing
 
 MASKS = ("lesion", "core", "rim", "organ")
-"""Where features are pooled: the lesion, its inside, a shell round it, and the whole foreground; then other targets."""
+"""Where features are pooled: the lesion, its inside, a shell round it, and the whole
+foreground; then other targets.
+"""
 
 
 class Outputs(NamedTuple):
-    """What one forward pass gives. segmentation: logits `(b, c, z, y, x)`, in training a list, finest first; classes:
+    """What one forward pass gives.
+
+    segmentation: logits `(b, c, z, y, x)`, in training a list, finest first; classes:
     logits `(b, classes)`.
     """
 
@@ -29,7 +35,9 @@ class Outputs(NamedTuple):
 
 
 class Pooled(NamedTuple):
-    """Feature maps pooled inside masks `(b, mask, feature)` for each map: means, standard deviations."""
+    """Feature maps pooled inside masks `(b, mask, feature)` for each map: means,
+    standard deviations.
+    """
 
     means: list[Tensor]
     deviations: list[Tensor]
@@ -37,9 +45,12 @@ class Pooled(NamedTuple):
 
 @dataclass(frozen=True)
 class LesionMasks:
-    """How the masks of `MASKS` and of other targets are made of a segmentation. rim: its radii in voxels `(z, y, x)`.
+    """How the masks of `MASKS` and of other targets are made of a segmentation.
 
-    lesion, others: the network outputs that each is made of; exclusive: outputs are a softmax with the background first.
+    rim: its radii in voxels `(z, y, x)`.
+
+    lesion, others: the network outputs that each is made of; exclusive: outputs are a
+    softmax with the background first.
     """
 
     lesion: tuple[int, ...]
@@ -48,14 +59,21 @@ class LesionMasks:
     others: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
-    def of(cls, labels: LabelScheme, lesion: Sequence[int], spacing: Spacing) -> "LesionMasks":
-        """The masks of a dataset whose lesion has label indices `lesion`, for voxels of `spacing` mm; the rim is 3 mm."""
+    def of(
+        cls, labels: LabelScheme, lesion: Sequence[int], spacing: Spacing
+    ) -> "LesionMasks":
+        """The masks of a dataset whose lesion has label indices `lesion`, for voxels of
+        `spacing` mm; the rim is 3 mm.
+        """
         z, y, x = (min(max(round(RIM_MM / size), 1), 5) for size in spacing)
         return cls(
             lesion=outputs_within(labels, lesion),
             exclusive=labels.exclusive,
             rim=(z, y, x),
-            others=tuple(outputs_within(labels, indices) for indices in other_targets(labels, lesion).values()),
+            others=tuple(
+                outputs_within(labels, indices)
+                for indices in other_targets(labels, lesion).values()
+            ),
         )
 
     @property
@@ -64,25 +82,41 @@ class LesionMasks:
         return len(MASKS) + len(self.others)
 
     def predicted(self, logits: Tensor) -> Tensor:
-        """Soft masks of lesion, organ and other targets `(b, m, z, y, x)` from logits `(b, c, z, y, x)`."""
-        chance = logits.float().softmax(1) if self.exclusive else logits.float().sigmoid()
+        """Soft masks of lesion, organ and other targets `(b, m, z, y, x)` from logits
+        `(b, c, z, y, x)`.
+        """
+        chance = (
+            logits.float().softmax(1) if self.exclusive else logits.float().sigmoid()
+        )
         organ = 1 - chance[:, :1] if self.exclusive else chance.amax(1, keepdim=True)
-        parts = [self._joined(chance, outputs) for outputs in (self.lesion, *self.others)]
+        parts = [
+            self._joined(chance, outputs) for outputs in (self.lesion, *self.others)
+        ]
         return torch.cat([parts[0], organ, *parts[1:]], 1)
 
     def _joined(self, chance: Tensor, outputs: tuple[int, ...]) -> Tensor:
         chosen = chance[:, list(outputs)]
-        return chosen.sum(1, keepdim=True) if self.exclusive else chosen.amax(1, keepdim=True)
+        return (
+            chosen.sum(1, keepdim=True)
+            if self.exclusive
+            else chosen.amax(1, keepdim=True)
+        )
 
     def around(self, known: Tensor) -> Tensor:
-        """All masks `(b, mask, z, y, x)` from those of the lesion, the organ and the other targets, soft or hard."""
+        """All masks `(b, mask, z, y, x)` from those of the lesion, the organ and the
+        other targets, soft or hard.
+        """
         lesion, organ, others = known[:, :1], known[:, 1:2], known[:, 2:]
         rim = (_grow(lesion, self.rim) - lesion).clamp(min=0)
-        return torch.cat([lesion, shrink(lesion), rim, torch.maximum(organ, lesion), others], 1)
+        return torch.cat(
+            [lesion, shrink(lesion), rim, torch.maximum(organ, lesion), others], 1
+        )
 
 
 def _grow(mask: Tensor, radii: Sequence[int]) -> Tensor:
-    """Maximum over a box of `(b, m, z, y, x)`, a voxel and an axis at a time: pooling compares (2 r + 1)^3 voxels each."""
+    """Maximum over a box of `(b, m, z, y, x)`, a voxel and an axis at a time: pooling
+    compares (2 r + 1)^3 voxels each.
+    """
     for axis, radius in enumerate(radii, start=2):
         for _ in range(radius):
             grown, last = mask.clone(), mask.shape[axis] - 1
@@ -94,7 +128,9 @@ def _grow(mask: Tensor, radii: Sequence[int]) -> Tensor:
 
 
 def shrink(mask: Tensor) -> Tensor:
-    """A soft mask eroded by a voxel along each axis that has several; itself where nothing would be left."""
+    """A soft mask eroded by a voxel along each axis that has several; itself where
+    nothing would be left.
+    """
     radii = [int(n > 1) for n in mask.shape[2:]]
     eroded = 1 - _grow(1 - mask, radii)
     left = eroded.flatten(1).amax(1) > 0.5 * mask.flatten(1).amax(1)
@@ -102,45 +138,70 @@ def shrink(mask: Tensor) -> Tensor:
 
 
 def jitter(mask: Tensor) -> Tensor:
-    """Each sample of `(b, m, z, y, x)` grown, shrunk or left alone by chance: predicted masks are never exact."""
+    """Each sample of `(b, m, z, y, x)` grown, shrunk or left alone by chance: predicted
+    masks are never exact.
+    """
     choice = torch.randint(3, (len(mask),), device=mask.device)
     radii = [int(n > 1) for n in mask.shape[2:]]
     result = mask.clone()
-    for change, chosen in ((lambda part: _grow(part, radii), choice == 1), (shrink, choice == 2)):
+    for change, chosen in (
+        (lambda part: _grow(part, radii), choice == 1),
+        (shrink, choice == 2),
+    ):
         if chosen.any():
             result[chosen] = change(mask[chosen])
     return result
 
 
 class ClassHead(nn.Module):
-    """Logits of the classes from the image and the encoder's maps of all stages, the shallow ones included.
+    """Logits of the classes from the image and the encoder's maps of all stages, the
+    shallow ones included.
 
-    In each mask of every map: mean, standard deviation and an attention-weighted mean make a token; a second attention
-    weighs the tokens over scales and masks. The image itself is the first map, since instance norms lose absolute
-    intensities; the sizes of the masks are one more token. Layer norms only: a batch is small.
+    In each mask of every map: mean, standard deviation and an attention-weighted mean
+    make a token; a second attention weighs the tokens over scales and masks. The image
+    itself is the first map, since instance norms lose absolute intensities; the sizes
+    of the masks are one more token. Layer norms only: a batch is small.
     """
 
     def __init__(
-        self, widths: Sequence[int], *, classes: int, masks: int = len(MASKS), width: int = 64, dropout: float = 0.2
+        self,
+        widths: Sequence[int],
+        *,
+        classes: int,
+        masks: int = len(MASKS),
+        width: int = 64,
+        dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        self.queries = nn.ParameterList(nn.Parameter(torch.randn(masks, n) * n**-0.5) for n in widths)
+        self.queries = nn.ParameterList(
+            nn.Parameter(torch.randn(masks, n) * n**-0.5) for n in widths
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(3 * n) for n in widths)
         self.tokens = nn.ModuleList(nn.Linear(3 * n, width) for n in widths)
         self.places = nn.Parameter(torch.randn(len(widths), masks, width) * 0.02)
         self.sizes = nn.Linear(masks, width)
         self.query = nn.Parameter(torch.randn(width) * width**-0.5)
         self.keys = nn.Linear(width, width)
-        self.out = nn.Sequential(nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, classes))
+        self.out = nn.Sequential(
+            nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, classes)
+        )
 
     def forward(self, maps: Sequence[Tensor], masks: Tensor) -> Tensor:
-        """maps: `(b, c, z, y, x)` each, the image first; masks: `(b, mask, z, y, x)`. Returns `(b, classes)`, fp32."""
+        """maps: `(b, c, z, y, x)` each, the image first; masks: `(b, mask, z, y, x)`.
+
+        Returns `(b, classes)`, fp32.
+        """
         with torch.autocast(masks.device.type, enabled=False):
-            tokens = [self._token(index, features, masks) for index, features in enumerate(maps)]
+            tokens = [
+                self._token(index, features, masks)
+                for index, features in enumerate(maps)
+            ]
             share = masks.float().flatten(2).mean(2)
             tokens.append(self.sizes((share + 1e-6).log())[:, None])
             joined = torch.cat(tokens, 1)  # (b, token, width)
-            weights = (self.keys(joined) @ self.query / joined.shape[2] ** 0.5).softmax(1)
+            weights = (self.keys(joined) @ self.query / joined.shape[2] ** 0.5).softmax(
+                1
+            )
             out: Tensor = self.out((weights[:, None] @ joined)[:, 0])
         return out
 
@@ -153,30 +214,50 @@ class ClassHead(nn.Module):
 
 
 class MultitaskNetwork(nn.Module):
-    """Segmentation and class of one encoder. `forward` runs encoder and decoder once and returns both `Outputs`.
+    """Segmentation and class of one encoder.
 
-    encoder_gradient: share of the class loss's gradient that reaches the encoder; 0: it learns from segmentation alone.
+    `forward` runs encoder and decoder once and returns both `Outputs`.
+
+    encoder_gradient: share of the class loss's gradient that reaches the encoder; 0: it
+    learns from segmentation alone.
     """
 
     def __init__(
-        self, segmenter: nn.Module, head: ClassHead, masks: LesionMasks, *, encoder_gradient: float = 0.0
+        self,
+        segmenter: nn.Module,
+        head: ClassHead,
+        masks: LesionMasks,
+        *,
+        encoder_gradient: float = 0.0,
     ) -> None:
         super().__init__()
         self.segmenter, self.head = segmenter, head
         self.masks, self.encoder_gradient = masks, encoder_gradient
 
-    def forward(self, x: Tensor, given: Tensor | None = None, use: Tensor | None = None) -> Outputs:
-        """x: `(b, c, z, y, x)`; given: masks of lesion, organ and others `(b, m, z, y, x)` for the samples `use` `(b,)`.
+    def forward(
+        self, x: Tensor, given: Tensor | None = None, use: Tensor | None = None
+    ) -> Outputs:
+        """x: `(b, c, z, y, x)`; given: masks of lesion, organ and others `(b, m, z, y,
+        x)` for the samples `use` `(b,)`.
 
-        Other samples are pooled inside what is predicted. No gradient flows through the masks.
+        Other samples are pooled inside what is predicted. No gradient flows through the
+        masks.
         """
         maps = self.segmenter.encode(x)  # type: ignore[operator]
         segmentation = self.segmenter.decode(maps)  # type: ignore[operator]
         with torch.no_grad():
-            known = self.masks.predicted((segmentation[0] if isinstance(segmentation, list) else segmentation).detach())
+            known = self.masks.predicted(
+                (
+                    segmentation[0] if isinstance(segmentation, list) else segmentation
+                ).detach()
+            )
             if given is not None:
                 known = (
-                    given.float() if use is None else torch.where(use[:, None, None, None, None], given.float(), known)
+                    given.float()
+                    if use is None
+                    else torch.where(
+                        use[:, None, None, None, None], given.float(), known
+                    )
                 )
             masks = self.masks.around(known)
         return Outputs(segmentation, self.classify(x, maps, masks))
@@ -189,10 +270,14 @@ class MultitaskNetwork(nn.Module):
 
     @torch.no_grad()
     def pool(self, x: Tensor, masks: Tensor) -> tuple[Tensor, Pooled]:
-        """Logits of the classes, and features pooled inside masks `(b, mask, z, y, x)`; the decoder is not run."""
+        """Logits of the classes, and features pooled inside masks `(b, mask, z, y, x)`;
+        the decoder is not run.
+        """
         maps = self.segmenter.encode(x)  # type: ignore[operator]
         moments = [masked_moments(features, masks) for features in [x, *maps]]
-        return self.classify(x, maps, masks), Pooled([mean for mean, _ in moments], [std for _, std in moments])
+        return self.classify(x, maps, masks), Pooled(
+            [mean for mean, _ in moments], [std for _, std in moments]
+        )
 
     def encoder_stages(self) -> list[nn.Module]:
         """The encoder's stages, finest first."""
@@ -211,7 +296,13 @@ class MultitaskNetwork(nn.Module):
 
 def _scaled_gradient(x: Tensor, factor: float) -> Tensor:
     """The same values, with `factor` times the gradient."""
-    return x.detach() if factor == 0 else x * factor + (x * (1 - factor)).detach() if factor != 1 else x
+    return (
+        x.detach()
+        if factor == 0
+        else x * factor + (x * (1 - factor)).detach()
+        if factor != 1
+        else x
+    )
 
 
 def add_class_head(
@@ -226,12 +317,16 @@ def add_class_head(
     dropout: float = 0.2,
     encoder_gradient: float = 0.0,
 ) -> MultitaskNetwork:
-    """A network of `NETWORKS` with a class head; raises `RecipeError` for one whose encoder cannot be read."""
+    """A network of `NETWORKS` with a class head; raises `RecipeError` for one whose
+    encoder cannot be read.
+    """
     if not (hasattr(segmenter, "encode") and hasattr(segmenter, "decode")):
         raise RecipeError(
             f"network '{name}' does not show its encoder's maps, which the class of a case is read from; choose a U-Net or "
             "hybrid, see 'trivox info --help'"
         )
     widths = [channels, *topology.features]
-    head = ClassHead(widths, classes=classes, masks=masks.count, width=width, dropout=dropout)
+    head = ClassHead(
+        widths, classes=classes, masks=masks.count, width=width, dropout=dropout
+    )
     return MultitaskNetwork(segmenter, head, masks, encoder_gradient=encoder_gradient)

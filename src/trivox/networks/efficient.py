@@ -1,7 +1,9 @@
-"""Lean convolutional blocks: depthwise separable convolution, MBConv with squeeze-excitation, shuffle attention.
+"""Lean convolutional blocks: depthwise separable convolution, MBConv with
+squeeze-excitation, shuffle attention.
 
-Tensors are `(b, c, z, y, x)` in torch's channels-last layout, where pointwise layers are plain matrix products on the
-channels and depthwise convolutions are several times faster than in the default layout.
+Tensors are `(b, c, z, y, x)` in torch's channels-last layout, where pointwise layers
+are plain matrix products on the channels and depthwise convolutions are several times
+faster than in the default layout.
 """
 
 from collections.abc import Sequence
@@ -24,14 +26,18 @@ class Pointwise(nn.Linear):
 
 
 class DropPath(nn.Module):
-    """Drops a residual branch for whole samples with probability `rate` in training (Huang et al. 2016)."""
+    """Drops a residual branch for whole samples with probability `rate` in training
+    (Huang et al. 2016).
+    """
 
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """The branch, or zeros for the dropped samples; kept samples are scaled by 1 / (1 - rate)."""
+        """The branch, or zeros for the dropped samples; kept samples are scaled by 1 /
+        (1 - rate).
+        """
         if not self.training or self.rate == 0:
             return x
         keep = torch.rand(len(x), device=x.device) >= self.rate
@@ -39,9 +45,18 @@ class DropPath(nn.Module):
 
 
 class DepthwiseSeparableConv3D(nn.Module):
-    """Depthwise convolution, pointwise convolution, norm, SiLU, and a skip where the width stays (Howard et al. 2017)."""
+    """Depthwise convolution, pointwise convolution, norm, SiLU, and a skip where the
+    width stays (Howard et al. 2017).
+    """
 
-    def __init__(self, inputs: int, outputs: int, kernel: Sequence[int], *, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: Sequence[int],
+        *,
+        drop_path: float = 0.0,
+    ) -> None:
         super().__init__()
         self.depthwise = DepthwiseConv3d(inputs, kernel)
         self.pointwise = Pointwise(inputs, outputs, bias=False)
@@ -56,7 +71,10 @@ class DepthwiseSeparableConv3D(nn.Module):
 
 
 class SqueezeExcitation3D(nn.Module):
-    """Gates each channel by what the whole image holds (Hu et al. 2018); `reduced` is the width in between."""
+    """Gates each channel by what the whole image holds (Hu et al.
+
+    2018); `reduced` is the width in between.
+    """
 
     def __init__(self, channels: int, reduced: int) -> None:
         super().__init__()
@@ -65,7 +83,9 @@ class SqueezeExcitation3D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape, each channel times a number in 0..1."""
-        mean = x.movedim(1, -1).mean((1, 2, 3))  # so its gradient comes channels-last, as that of the product below
+        mean = x.movedim(1, -1).mean(
+            (1, 2, 3)
+        )  # so its gradient comes channels-last, as that of the product below
         gate = torch.sigmoid(self.excite(F.silu(self.squeeze(mean))))
         return x * gate.to(x.dtype)[:, :, None, None, None]
 
@@ -73,8 +93,9 @@ class SqueezeExcitation3D(nn.Module):
 class MBConvBlock(nn.Module):
     """Mobile inverted bottleneck with a skip (Tan & Le 2019).
 
-    order "expand-first" (classic): expand, depthwise, squeeze-excitation, project. order "depthwise-first": the depthwise
-    convolution runs at the block's own width (as in ConvNeXt), which costs a fraction where voxels are many.
+    order "expand-first" (classic): expand, depthwise, squeeze-excitation, project.
+    order "depthwise-first": the depthwise convolution runs at the block's own width (as
+    in ConvNeXt), which costs a fraction where voxels are many.
     """
 
     def __init__(
@@ -89,12 +110,28 @@ class MBConvBlock(nn.Module):
     ) -> None:
         super().__init__()
         width = channels * expansion
-        expand = nn.Sequential(Pointwise(channels, width, bias=False), InstanceNorm(width), nn.GELU())
+        expand = nn.Sequential(
+            Pointwise(channels, width, bias=False), InstanceNorm(width), nn.GELU()
+        )
         if order == "expand-first":
-            layers: list[nn.Module] = [*expand, DepthwiseConv3d(width, kernel), InstanceNorm(width), nn.GELU()]
-            layers += [SqueezeExcitation3D(width, max(8, round(channels * squeeze)))] if squeeze else []
+            layers: list[nn.Module] = [
+                *expand,
+                DepthwiseConv3d(width, kernel),
+                InstanceNorm(width),
+                nn.GELU(),
+            ]
+            layers += (
+                [SqueezeExcitation3D(width, max(8, round(channels * squeeze)))]
+                if squeeze
+                else []
+            )
         else:
-            layers = [DepthwiseConv3d(channels, kernel), InstanceNorm(channels), Pointwise(channels, width), nn.GELU()]
+            layers = [
+                DepthwiseConv3d(channels, kernel),
+                InstanceNorm(channels),
+                Pointwise(channels, width),
+                nn.GELU(),
+            ]
         self.layers = nn.Sequential(*layers)
         self.project = Pointwise(width, channels, bias=False)
         self.norm = InstanceNorm(channels)
@@ -107,7 +144,8 @@ class MBConvBlock(nn.Module):
 
 
 class ShuffleAttention3D(nn.Module):
-    """Channel gates on half of each group, spatial gates on the rest, then a channel shuffle (SA-Net, Zhang & Yang 2021).
+    """Channel gates on half of each group, spatial gates on the rest, then a channel
+    shuffle (SA-Net, Zhang & Yang 2021).
 
     About 3 * channels / groups parameters. Gates begin as sigmoid(1) everywhere.
     """
@@ -117,26 +155,42 @@ class ShuffleAttention3D(nn.Module):
         while channels % (2 * groups):
             groups //= 2
         self.groups, half = groups, channels // (2 * groups)
-        self.channel_weight, self.channel_bias = nn.Parameter(torch.zeros(half)), nn.Parameter(torch.ones(half))
-        self.spatial_weight, self.spatial_bias = nn.Parameter(torch.zeros(half)), nn.Parameter(torch.ones(half))
+        self.channel_weight, self.channel_bias = (
+            nn.Parameter(torch.zeros(half)),
+            nn.Parameter(torch.ones(half)),
+        )
+        self.spatial_weight, self.spatial_bias = (
+            nn.Parameter(torch.zeros(half)),
+            nn.Parameter(torch.ones(half)),
+        )
         self.spatial_norm = InstanceNorm(half)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same shape; channel `2 i + j` of the result comes from half `j` of the input's gated channels."""
+        """The same shape; channel `2 i + j` of the result comes from half `j` of the
+        input's gated channels.
+        """
         b, c, *size = x.shape
-        grouped = x.movedim(1, -1).reshape(b, *size, self.groups, 2, -1)  # (b, z, y, x, group, half, c)
+        grouped = x.movedim(1, -1).reshape(
+            b, *size, self.groups, 2, -1
+        )  # (b, z, y, x, group, half, c)
         by_channel, by_place = grouped[..., 0, :], grouped[..., 1, :]
         mean = by_channel.mean((1, 2, 3), keepdim=True)
-        by_channel = by_channel * torch.sigmoid(mean * self.channel_weight + self.channel_bias).to(x.dtype)
+        by_channel = by_channel * torch.sigmoid(
+            mean * self.channel_weight + self.channel_bias
+        ).to(x.dtype)
         normed = self._norm(by_place)
-        by_place = by_place * torch.sigmoid(normed * self.spatial_weight + self.spatial_bias).to(x.dtype)
+        by_place = by_place * torch.sigmoid(
+            normed * self.spatial_weight + self.spatial_bias
+        ).to(x.dtype)
         gated = torch.stack([by_channel, by_place], dim=-2).reshape(
             b, *size, 2, c // 2
         )  # as two halves of all channels
         return gated.transpose(-1, -2).reshape(b, *size, c).movedim(-1, 1)
 
     def _norm(self, x: Tensor) -> Tensor:
-        """Instance norm of each channel of each group, with parameters that the groups share."""
+        """Instance norm of each channel of each group, with parameters that the groups
+        share.
+        """
         b, *size, groups, half = x.shape
         merged = x.reshape(b, *size, groups * half).movedim(-1, 1)
         norm = self.spatial_norm

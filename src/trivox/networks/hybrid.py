@@ -1,7 +1,9 @@
-"""The hybrid U-Net: a lean convolutional pyramid down to 1/8, attention at 1/8 and 1/16, a decoder no wider than its skips.
+"""The hybrid U-Net: a lean convolutional pyramid down to 1/8, attention at 1/8 and
+1/16, a decoder no wider than its skips.
 
-Per stage: convolution blocks, transformer blocks, shuffle attention. Full resolution has depthwise separable
-convolutions, 1/2 has MBConv blocks at their own width, below are MBConv blocks with squeeze-excitation.
+Per stage: convolution blocks, transformer blocks, shuffle attention. Full resolution
+has depthwise separable convolutions, 1/2 has MBConv blocks at their own width, below
+are MBConv blocks with squeeze-excitation.
 """
 
 from collections.abc import Sequence
@@ -13,10 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivox.errors import RecipeError
-from trivox.networks.attention import MultiHeadSelfAttention3D, SwinTransformerBlock3D, TransformerBlock3D
+from trivox.networks.attention import (
+    MultiHeadSelfAttention3D,
+    SwinTransformerBlock3D,
+    TransformerBlock3D,
+)
 from trivox.networks.deformable import DeformableAttention3D
 from trivox.networks.depthwise import DepthwiseConv3d
-from trivox.networks.efficient import DepthwiseSeparableConv3D, DropPath, MBConvBlock, Pointwise, ShuffleAttention3D
+from trivox.networks.efficient import (
+    DepthwiseSeparableConv3D,
+    DropPath,
+    MBConvBlock,
+    Pointwise,
+    ShuffleAttention3D,
+)
 from trivox.networks.layers import InstanceNorm, Recomputing, convolution
 from trivox.planning.topology import Topology
 
@@ -27,7 +39,9 @@ EIGHTH, SIXTEENTH = 3, 4
 
 @dataclass(frozen=True)
 class HybridSize:
-    """What distinguishes the sizes besides widths and block counts, which stand in the topology."""
+    """What distinguishes the sizes besides widths and block counts, which stand in the
+    topology.
+    """
 
     expansion: tuple[int, ...]
     """Of the MBConv blocks of each stage; the first stage has none."""
@@ -42,21 +56,46 @@ class HybridSize:
 
 HYBRID_SIZES = {
     "lite": HybridSize(
-        expansion=(1, 2, 3, 4, 4), decoder_expansion=(1, 2, 2, 2), eighth=2, sixteenth=6, drop_path=0.05
+        expansion=(1, 2, 3, 4, 4),
+        decoder_expansion=(1, 2, 2, 2),
+        eighth=2,
+        sixteenth=6,
+        drop_path=0.05,
     ),
-    "base": HybridSize(expansion=(1, 2, 4, 4, 4), decoder_expansion=(1, 2, 2, 4), eighth=4, sixteenth=5, drop_path=0.1),
+    "base": HybridSize(
+        expansion=(1, 2, 4, 4, 4),
+        decoder_expansion=(1, 2, 2, 4),
+        eighth=4,
+        sixteenth=5,
+        drop_path=0.1,
+    ),
     "large": HybridSize(
-        expansion=(1, 2, 4, 4, 4), decoder_expansion=(1, 2, 4, 4), eighth=4, sixteenth=5, drop_path=0.2
+        expansion=(1, 2, 4, 4, 4),
+        decoder_expansion=(1, 2, 4, 4),
+        eighth=4,
+        sixteenth=5,
+        drop_path=0.2,
     ),
 }
 
 
 class HybridEncoderBlock(nn.Module):
-    """A stage: convolution blocks, then transformer blocks, then shuffle attention; each may be empty."""
+    """A stage: convolution blocks, then transformer blocks, then shuffle attention;
+    each may be empty.
+    """
 
-    def __init__(self, convolutions: Sequence[nn.Module], attention: Sequence[nn.Module], gate: nn.Module) -> None:
+    def __init__(
+        self,
+        convolutions: Sequence[nn.Module],
+        attention: Sequence[nn.Module],
+        gate: nn.Module,
+    ) -> None:
         super().__init__()
-        self.convolutions, self.attention, self.gate = nn.Sequential(*convolutions), nn.Sequential(*attention), gate
+        self.convolutions, self.attention, self.gate = (
+            nn.Sequential(*convolutions),
+            nn.Sequential(*attention),
+            gate,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
@@ -67,9 +106,11 @@ class HybridEncoderBlock(nn.Module):
 class HybridUNet(Recomputing):
     """Encoder, lean decoder and a 1x1x1 head at every decoder resolution.
 
-    In training with `deep_supervision` the forward pass returns the logits of all heads at their own scale, finest first;
-    otherwise only the finest, `(b, outputs, z, y, x)`. Any input size will do: odd sizes are rounded up on the way down
-    and interpolated to the skip's size on the way up. `attention="none"` leaves out all transformer blocks.
+    In training with `deep_supervision` the forward pass returns the logits of all heads
+    at their own scale, finest first; otherwise only the finest, `(b, outputs, z, y,
+    x)`. Any input size will do: odd sizes are rounded up on the way down and
+    interpolated to the skip's size on the way up. `attention="none"` leaves out all
+    transformer blocks.
     """
 
     def __init__(
@@ -92,30 +133,51 @@ class HybridUNet(Recomputing):
         self.topology, self.deep_supervision = topology, deep_supervision
         features = topology.features
         self.stem = nn.Sequential(
-            convolution(channels, features[0], topology.kernels[0]), InstanceNorm(features[0]), nn.SiLU(inplace=True)
+            convolution(channels, features[0], topology.kernels[0]),
+            InstanceNorm(features[0]),
+            nn.SiLU(inplace=True),
         )
         stages = range(topology.stages)
         self.down = nn.ModuleList(_down(topology, stage) for stage in stages[1:])
-        self.encoder = nn.ModuleList(_encoder_stage(topology, size, stage, attention) for stage in stages)
-        self.up = nn.ModuleList(Pointwise(features[s + 1], features[s]) for s in stages[:-1])
-        self.fuse = nn.ModuleList(_Fuse(features[s], concatenate=s >= 2) for s in stages[:-1])
+        self.encoder = nn.ModuleList(
+            _encoder_stage(topology, size, stage, attention) for stage in stages
+        )
+        self.up = nn.ModuleList(
+            Pointwise(features[s + 1], features[s]) for s in stages[:-1]
+        )
+        self.fuse = nn.ModuleList(
+            _Fuse(features[s], concatenate=s >= 2) for s in stages[:-1]
+        )
         self.decoder = nn.ModuleList(
-            _convolution_block(topology, stage, size.decoder_expansion[stage], squeeze=0) for stage in stages[:-1]
+            _convolution_block(
+                topology, stage, size.decoder_expansion[stage], squeeze=0
+            )
+            for stage in stages[:-1]
         )
         self.dropout = nn.Dropout(dropout)
-        self.heads = nn.ModuleList(nn.Conv3d(features[s], outputs, 1) for s in stages[:-1])
+        self.heads = nn.ModuleList(
+            nn.Conv3d(features[s], outputs, 1) for s in stages[:-1]
+        )
         _spread_drop_path(self.encoder, drop_path)
         _initialise(self)
 
     def encoder_stages(self) -> list[nn.Module]:
         """Modules of each encoder stage, finest first."""
         finest = nn.ModuleList([self.stem, self.encoder[0]])
-        return [finest, *(nn.ModuleList(pair) for pair in zip(self.down, self.encoder[1:], strict=True))]
+        return [
+            finest,
+            *(
+                nn.ModuleList(pair)
+                for pair in zip(self.down, self.encoder[1:], strict=True)
+            ),
+        ]
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Feature maps of all stages, finest first."""
         x = self._run(self.stem, x.contiguous(memory_format=torch.channels_last_3d))
-        x = self._run(self.encoder[0], x.contiguous(memory_format=torch.channels_last_3d))
+        x = self._run(
+            self.encoder[0], x.contiguous(memory_format=torch.channels_last_3d)
+        )
         maps = [x]
         for down, stage in zip(self.down, self.encoder[1:], strict=True):
             x = self._run(stage, down(x))
@@ -141,7 +203,9 @@ class HybridUNet(Recomputing):
 
 
 class _Fuse(nn.Module):
-    """Joins the decoder's map and the skip: a sum where voxels are many, concatenation and a projection below."""
+    """Joins the decoder's map and the skip: a sum where voxels are many, concatenation
+    and a projection below.
+    """
 
     def __init__(self, channels: int, *, concatenate: bool) -> None:
         super().__init__()
@@ -156,11 +220,15 @@ class _Fuse(nn.Module):
 
 def _down(topology: Topology, stage: int) -> nn.Sequential:
     before, after = topology.features[stage - 1], topology.features[stage]
-    depthwise = DepthwiseConv3d(before, topology.kernels[stage - 1], topology.strides[stage])
+    depthwise = DepthwiseConv3d(
+        before, topology.kernels[stage - 1], topology.strides[stage]
+    )
     return nn.Sequential(depthwise, InstanceNorm(before), Pointwise(before, after))
 
 
-def _convolution_block(topology: Topology, stage: int, expansion: int, *, squeeze: float = 0.25) -> nn.Module:
+def _convolution_block(
+    topology: Topology, stage: int, expansion: int, *, squeeze: float = 0.25
+) -> nn.Module:
     width, kernel = topology.features[stage], topology.kernels[stage]
     if stage == 0:
         return DepthwiseSeparableConv3D(width, width, kernel)
@@ -169,14 +237,23 @@ def _convolution_block(topology: Topology, stage: int, expansion: int, *, squeez
     return MBConvBlock(width, kernel, expansion=expansion, squeeze=squeeze)
 
 
-def _encoder_stage(topology: Topology, size: HybridSize, stage: int, attention: str) -> HybridEncoderBlock:
+def _encoder_stage(
+    topology: Topology, size: HybridSize, stage: int, attention: str
+) -> HybridEncoderBlock:
     width = topology.features[stage]
-    blocks = [_convolution_block(topology, stage, size.expansion[stage]) for _ in range(topology.encoder_blocks[stage])]
+    blocks = [
+        _convolution_block(topology, stage, size.expansion[stage])
+        for _ in range(topology.encoder_blocks[stage])
+    ]
     gate = ShuffleAttention3D(width) if stage else nn.Identity()
-    return HybridEncoderBlock(blocks, _attention_blocks(size, stage, width, attention), gate)
+    return HybridEncoderBlock(
+        blocks, _attention_blocks(size, stage, width, attention), gate
+    )
 
 
-def _attention_blocks(size: HybridSize, stage: int, width: int, kind: str) -> list[nn.Module]:
+def _attention_blocks(
+    size: HybridSize, stage: int, width: int, kind: str
+) -> list[nn.Module]:
     if kind == "none" or stage < EIGHTH:
         return []
     if stage == SIXTEENTH:
@@ -187,10 +264,15 @@ def _attention_blocks(size: HybridSize, stage: int, width: int, kind: str) -> li
         return [SwinTransformerBlock3D(width) for _ in range(size.eighth // 2)]
     if kind == "deformable":
         return [
-            TransformerBlock3D(width, "window") if index % 2 == 0 else DeformableAttention3D(width)
+            TransformerBlock3D(width, "window")
+            if index % 2 == 0
+            else DeformableAttention3D(width)
             for index in range(size.eighth)
         ]
-    return [TransformerBlock3D(width, "window" if index % 2 == 0 else "grid") for index in range(size.eighth)]
+    return [
+        TransformerBlock3D(width, "window" if index % 2 == 0 else "grid")
+        for index in range(size.eighth)
+    ]
 
 
 def _spread_drop_path(encoder: nn.Module, highest: float) -> None:
@@ -201,14 +283,18 @@ def _spread_drop_path(encoder: nn.Module, highest: float) -> None:
 
 
 def _initialise(network: HybridUNet) -> None:
-    """He-normal for convolutions and pointwise layers, truncated normal of 0.02 in transformers (Touvron et al. 2021)."""
+    """He-normal for convolutions and pointwise layers, truncated normal of 0.02 in
+    transformers (Touvron et al. 2021).
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv3d | Pointwise):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for block in network.modules():
-        if isinstance(block, TransformerBlock3D | DeformableAttention3D | MultiHeadSelfAttention3D):
+        if isinstance(
+            block, TransformerBlock3D | DeformableAttention3D | MultiHeadSelfAttention3D
+        ):
             for module in block.modules():
                 if isinstance(module, nn.Linear) and not isinstance(module, Pointwise):
                     nn.init.trunc_normal_(module.weight, std=0.02)

@@ -1,6 +1,7 @@
 """Building blocks of the U-Nets; tensors are `(b, c, z, y, x)`.
 
-Kernels are given an axis, so the same layers serve slices (a kernel of 1 along z) and volumes.
+Kernels are given an axis, so the same layers serve slices (a kernel of 1 along z) and
+volumes.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,22 +17,32 @@ SLOPE = 0.01
 
 
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Each channel of each sample of `(b, c, z, y, x)` to mean 0 and variance 1, then scaled and shifted `(c,)`.
+    """Each channel of each sample of `(b, c, z, y, x)` to mean 0 and variance 1, then
+    scaled and shifted `(c,)`.
 
-    A group norm of one channel a group, but for channels-last maps on a CPU, where torch's group norm is slow: there a
-    batch norm of each sample, which is the same and keeps the layout.
+    A group norm of one channel a group, but for channels-last maps on a CPU, where
+    torch's group norm is slow: there a batch norm of each sample, which is the same and
+    keeps the layout.
     """
-    if x.device.type != "cpu" or x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last_3d):
+    if (
+        x.device.type != "cpu"
+        or x.is_contiguous()
+        or not x.is_contiguous(memory_format=torch.channels_last_3d)
+    ):
         return F.group_norm(x, x.shape[1], weight, bias, eps)
     samples = [x] if len(x) == 1 else x.split(1)
-    normed = [torch.batch_norm(one, weight, bias, None, None, True, 0.0, eps, False) for one in samples]
+    normed = [
+        torch.batch_norm(one, weight, bias, None, None, True, 0.0, eps, False)
+        for one in samples
+    ]
     return normed[0] if len(x) == 1 else torch.cat(normed)
 
 
 class InstanceNorm(nn.GroupNorm):
     """Instance normalisation with scale and shift (see `instance_norm`).
 
-    The same numbers as `nn.InstanceNorm3d(affine=True)` from the same parameters, but several times faster in bf16 on CPUs.
+    The same numbers as `nn.InstanceNorm3d(affine=True)` from the same parameters, but
+    several times faster in bf16 on CPUs.
     """
 
     def __init__(self, channels: int) -> None:
@@ -42,30 +53,45 @@ class InstanceNorm(nn.GroupNorm):
         return instance_norm(x, self.weight, self.bias, self.eps)
 
 
-def convolution(inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int] | None = None) -> nn.Conv3d:
+def convolution(
+    inputs: int,
+    outputs: int,
+    kernel: Sequence[int],
+    stride: Sequence[int] | None = None,
+) -> nn.Conv3d:
     """A convolution that keeps the size (odd kernels) or divides it by the stride."""
     size = tuple(kernel)
     padding = tuple((k - 1) // 2 for k in size)
-    return Conv3d(inputs, outputs, size, stride=tuple(stride or (1, 1, 1)), padding=padding)  # type: ignore[arg-type]
+    step = tuple(stride or (1, 1, 1))
+    return Conv3d(inputs, outputs, size, stride=step, padding=padding)  # type: ignore[arg-type]
 
 
 class Conv3d(nn.Conv3d):
-    """torch's, of odd kernels that keep the size or have a stride, with the right weight gradient in bf16 on CPUs too.
+    """torch's, of odd kernels that keep the size or have a stride, with the right
+    weight gradient in bf16 on CPUs too.
 
-    torch 2.13's reads past its buffers (oneDNN, avx512_core_bf16) where a map has fewer planes than the kernel, 2 and 3 for
-    example: garbage or NaN. One plane of the padding's zeros more, and one of the result less, change nothing else.
+    torch 2.13's reads past its buffers (oneDNN, avx512_core_bf16) where a map has fewer
+    planes than the kernel, 2 and 3 for example: garbage or NaN. One plane of the
+    padding's zeros more, and one of the result less, change nothing else.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """As torch's."""
         short = self.kernel_size[0] - x.shape[2]
-        if short <= 0 or self.stride[0] > 1 or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        if (
+            short <= 0
+            or self.stride[0] > 1
+            or x.device.type != "cpu"
+            or not torch.is_autocast_enabled("cpu")
+        ):
             return super().forward(x)
         return super().forward(F.pad(x, (0, 0, 0, 0, 0, short)))[:, :, : x.shape[2]]
 
 
 class Recomputing(nn.Module):
-    """A network that, with `gradient_checkpointing`, keeps a part's input alone and computes the rest again for backward."""
+    """A network that, with `gradient_checkpointing`, keeps a part's input alone and
+    computes the rest again for backward.
+    """
 
     gradient_checkpointing = False
 
@@ -79,19 +105,33 @@ class Recomputing(nn.Module):
 class ConvBlock(nn.Sequential):
     """Convolution, instance norm, leaky ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: Sequence[int],
+        stride: Sequence[int] | None = None,
+    ) -> None:
         super().__init__(
-            convolution(inputs, outputs, kernel, stride), InstanceNorm(outputs), nn.LeakyReLU(SLOPE, inplace=True)
+            convolution(inputs, outputs, kernel, stride),
+            InstanceNorm(outputs),
+            nn.LeakyReLU(SLOPE, inplace=True),
         )
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a skip (ResNet-D: average pooling where strided, 1x1x1 convolution where widths differ)."""
+    """Two convolutions and a skip (ResNet-D: average pooling where strided, 1x1x1
+    convolution where widths differ).
+    """
 
-    def __init__(self, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int]) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int]
+    ) -> None:
         super().__init__()
         self.first = ConvBlock(inputs, outputs, kernel, stride)
-        self.second = nn.Sequential(convolution(outputs, outputs, kernel), InstanceNorm(outputs))
+        self.second = nn.Sequential(
+            convolution(outputs, outputs, kernel), InstanceNorm(outputs)
+        )
         self.activation = nn.LeakyReLU(SLOPE, inplace=True)
         step = tuple(stride)
         skip: list[nn.Module] = []
@@ -115,7 +155,9 @@ class UpSample(nn.ConvTranspose3d):
 
 
 def initialise(network: nn.Module) -> None:
-    """He-normal weights for the leaky ReLU, zero biases; the last norm of a residual block starts at zero (identity)."""
+    """He-normal weights for the leaky ReLU, zero biases; the last norm of a residual
+    block starts at zero (identity).
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
             nn.init.kaiming_normal_(module.weight, a=SLOPE)

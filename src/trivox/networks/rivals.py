@@ -1,4 +1,5 @@
-"""MONAI's networks behind the interface of ours, to compare on one's own data with one flag; needs `pip install monai`.
+"""MONAI's networks behind the interface of ours, to compare on one's own data with one
+flag; needs `pip install monai`.
 
 MONAI is imported when such a network is built (10 s), never before.
 """
@@ -12,7 +13,9 @@ from trivox.planning.topology import Topology
 
 
 class Rival(nn.Module):
-    """In training with `deep_supervision` a list of logits, finest first (only the finest, if that is all there is)."""
+    """In training with `deep_supervision` a list of logits, finest first (only the
+    finest, if that is all there is).
+    """
 
     def __init__(self, network: nn.Module, *, deep_supervision: bool) -> None:
         super().__init__()
@@ -27,7 +30,9 @@ class Rival(nn.Module):
 
 def _monai(topology: Topology) -> Any:
     if any(min(stride) == 1 for stride in topology.strides[1:]):
-        raise RecipeError("MONAI's networks halve every axis at every stage; make the plan for this network")
+        raise RecipeError(
+            "MONAI's networks halve every axis at every stage; make the plan for this network"
+        )
     try:
         from monai.networks import nets  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
@@ -37,39 +42,67 @@ def _monai(topology: Topology) -> Any:
     return nets
 
 
-def segresnet_ds(topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True) -> Rival:
-    """Residual encoder with one decoder block a stage (Myronenko 2018; MONAI's SegResNetDS, 87.2 M parameters)."""
+def segresnet_ds(
+    topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True
+) -> Rival:
+    """Residual encoder with one decoder block a stage (Myronenko 2018; MONAI's
+    SegResNetDS, 87.2 M parameters).
+    """
     network = _monai(topology).SegResNetDS(
-        spatial_dims=3, init_filters=32, in_channels=channels, out_channels=outputs, blocks_down=(1, 2, 2, 4, 4),
-        norm="INSTANCE", dsdepth=4 if deep_supervision else 1,
-    )  # fmt: skip
+        spatial_dims=3,
+        init_filters=32,
+        in_channels=channels,
+        out_channels=outputs,
+        blocks_down=(1, 2, 2, 4, 4),
+        norm="INSTANCE",
+        dsdepth=4 if deep_supervision else 1,
+    )
     return Rival(network, deep_supervision=deep_supervision)
 
 
-def swin_unetr_v2(topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True) -> Rival:
-    """Swin transformer encoder with residual convolutions (He et al. 2023, 72.8 M parameters); it has one output only."""
-    network = _monai(topology).SwinUNETR(in_channels=channels, out_channels=outputs, feature_size=48, use_v2=True)
+def swin_unetr_v2(
+    topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True
+) -> Rival:
+    """Swin transformer encoder with residual convolutions (He et al.
+
+    2023, 72.8 M parameters); it has one output only.
+    """
+    network = _monai(topology).SwinUNETR(
+        in_channels=channels, out_channels=outputs, feature_size=48, use_v2=True
+    )
     return Rival(network, deep_supervision=deep_supervision)
 
 
-def mednext_s(topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True) -> Rival:
+def mednext_s(
+    topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True
+) -> Rival:
     """ConvNeXt-like U-Net (Roy et al. 2023), small: 5.6 M parameters."""
     return _mednext("MedNeXtS", topology, channels, outputs, deep_supervision)
 
 
-def mednext_b(topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True) -> Rival:
+def mednext_b(
+    topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True
+) -> Rival:
     """The same, base: 10.5 M parameters."""
     return _mednext("MedNeXtB", topology, channels, outputs, deep_supervision)
 
 
-def mednext_l(topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True) -> Rival:
+def mednext_l(
+    topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True
+) -> Rival:
     """The same, large: 61.8 M parameters."""
     return _mednext("MedNeXtL", topology, channels, outputs, deep_supervision)
 
 
-def _mednext(name: str, topology: Topology, channels: int, outputs: int, deep_supervision: bool) -> Rival:
+def _mednext(
+    name: str, topology: Topology, channels: int, outputs: int, deep_supervision: bool
+) -> Rival:
     build = getattr(_monai(topology), name)
     network = build(
-        spatial_dims=3, in_channels=channels, out_channels=outputs, kernel_size=3, deep_supervision=deep_supervision
+        spatial_dims=3,
+        in_channels=channels,
+        out_channels=outputs,
+        kernel_size=3,
+        deep_supervision=deep_supervision,
     )
     return Rival(network, deep_supervision=deep_supervision)

@@ -1,40 +1,69 @@
-"""The U-Net of a plan's topology: plain (Isensee et al. 2021) or with a residual encoder (Isensee et al. 2024)."""
+"""The U-Net of a plan's topology: plain (Isensee et al.
+
+2021) or with a residual encoder (Isensee et al. 2024).
+"""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from trivox.networks.layers import ConvBlock, Recomputing, ResidualBlock, UpSample, initialise
+from trivox.networks.layers import (
+    ConvBlock,
+    Recomputing,
+    ResidualBlock,
+    UpSample,
+    initialise,
+)
 from trivox.planning.topology import Topology
 
 
 class UNet(Recomputing):
     """Encoder, decoder and a 1x1x1 head at every decoder resolution.
 
-    In training with `deep_supervision` the forward pass returns the logits of all heads at their own scale, finest first;
-    otherwise only the finest, `(b, outputs, z, y, x)`. Each input axis must be a multiple of `topology.divisor`.
-    dropout: chance that a channel of the features going up is zeroed, at the bottleneck and every decoder scale but the
-    finest: dropping deep features tells most about what the network does not know and costs least accuracy (Kendall et al.
-    2017, Bayesian SegNet); whole channels, since neighbouring voxels carry the same feature (Tompson et al. 2015).
-    With `gradient_checkpointing` a stage keeps its input alone and computes the rest again in the backward pass.
+    In training with `deep_supervision` the forward pass returns the logits of all heads
+    at their own scale, finest first; otherwise only the finest, `(b, outputs, z, y,
+    x)`. Each input axis must be a multiple of `topology.divisor`. dropout: chance that
+    a channel of the features going up is zeroed, at the bottleneck and every decoder
+    scale but the finest: dropping deep features tells most about what the network does
+    not know and costs least accuracy (Kendall et al. 2017, Bayesian SegNet); whole
+    channels, since neighbouring voxels carry the same feature (Tompson et al. 2015).
+    With `gradient_checkpointing` a stage keeps its input alone and computes the rest
+    again in the backward pass.
     """
 
     def __init__(
-        self, topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True, dropout: float = 0.0
+        self,
+        topology: Topology,
+        *,
+        channels: int,
+        outputs: int,
+        deep_supervision: bool = True,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.dropout = nn.Dropout3d(dropout)
         self.topology, self.deep_supervision = topology, deep_supervision
         features = topology.features
-        self.stem = ConvBlock(channels, features[0], topology.kernels[0]) if topology.residual else nn.Identity()
-        widths = [features[0] if topology.residual else channels, *features]
-        self.encoder = nn.ModuleList(_encoder_stage(topology, s, widths[s]) for s in range(topology.stages))
-        self.up = nn.ModuleList(
-            UpSample(features[s + 1], features[s], topology.strides[s + 1]) for s in range(topology.stages - 1)
+        self.stem = (
+            ConvBlock(channels, features[0], topology.kernels[0])
+            if topology.residual
+            else nn.Identity()
         )
-        self.decoder = nn.ModuleList(_decoder_stage(topology, s) for s in range(topology.stages - 1))
-        self.heads = nn.ModuleList(nn.Conv3d(features[s], outputs, 1) for s in range(topology.stages - 1))
+        widths = [features[0] if topology.residual else channels, *features]
+        self.encoder = nn.ModuleList(
+            _encoder_stage(topology, s, widths[s]) for s in range(topology.stages)
+        )
+        self.up = nn.ModuleList(
+            UpSample(features[s + 1], features[s], topology.strides[s + 1])
+            for s in range(topology.stages - 1)
+        )
+        self.decoder = nn.ModuleList(
+            _decoder_stage(topology, s) for s in range(topology.stages - 1)
+        )
+        self.heads = nn.ModuleList(
+            nn.Conv3d(features[s], outputs, 1) for s in range(topology.stages - 1)
+        )
         initialise(self)
 
     def encoder_stages(self) -> list[nn.Module]:
@@ -67,7 +96,9 @@ class UNet(Recomputing):
         return outputs if self.training and self.deep_supervision else outputs[0]
 
     def _decode(self, x: Tensor, skip: Tensor, scale: int) -> Tensor:
-        out: Tensor = self.decoder[scale](torch.cat([self.up[scale](self.dropout(x)), skip], dim=1))
+        out: Tensor = self.decoder[scale](
+            torch.cat([self.up[scale](self.dropout(x)), skip], dim=1)
+        )
         return out
 
 
@@ -75,12 +106,18 @@ def _encoder_stage(topology: Topology, stage: int, inputs: int) -> nn.Sequential
     block = ResidualBlock if topology.residual else ConvBlock
     kernel, width = topology.kernels[stage], topology.features[stage]
     blocks = [block(inputs, width, kernel, topology.strides[stage])]
-    blocks += [block(width, width, kernel, (1, 1, 1)) for _ in range(topology.encoder_blocks[stage] - 1)]
+    blocks += [
+        block(width, width, kernel, (1, 1, 1))
+        for _ in range(topology.encoder_blocks[stage] - 1)
+    ]
     return nn.Sequential(*blocks)
 
 
 def _decoder_stage(topology: Topology, stage: int) -> nn.Sequential:
     kernel, width = topology.kernels[stage], topology.features[stage]
     blocks = [ConvBlock(2 * width, width, kernel)]
-    blocks += [ConvBlock(width, width, kernel) for _ in range(topology.decoder_blocks[stage] - 1)]
+    blocks += [
+        ConvBlock(width, width, kernel)
+        for _ in range(topology.decoder_blocks[stage] - 1)
+    ]
     return nn.Sequential(*blocks)

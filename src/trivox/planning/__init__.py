@@ -1,1 +1,1 @@
-"""Fingerprint and plan: what was measured on a dataset, and what was decided from it."""
+"""From a fingerprint to a plan: pure arithmetic, no network is built."""

@@ -10,15 +10,19 @@ from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.reading import read_case
 from trivox.errors import DataError, PlanError
 from trivox.files import read_json, write_json
-from trivox.volumes import Array, Shape, Spacing
+from trivox.volumes.volume import Array, Shape, Spacing
 
 SAMPLES = 10_000_000
-"""Foreground intensities drawn over all cases; percentiles to 0.5 % need far fewer, nnU-Net draws ten times as many."""
+"""Foreground intensities drawn over all cases; percentiles to 0.5 % need far fewer,
+nnU-Net draws ten times as many.
+"""
 SEED = 1234
 
 
 class Intensities(BaseModel):
-    """Statistics of one channel inside the labelled foreground, pooled over the training cases."""
+    """Statistics of one channel inside the labelled foreground, pooled over the
+    training cases.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,7 +36,9 @@ class Intensities(BaseModel):
 
 
 class CaseFingerprint(BaseModel):
-    """One case in canonical orientation: size after cropping to the non-zero box, spacing, and share of the box."""
+    """One case in canonical orientation: size after cropping to the non-zero box,
+    spacing, and share of the box.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,19 +69,28 @@ def measure(
     labelled: bool = True,
     progress: Callable[[Iterable[Case]], Iterable[Case]] = lambda cases: cases,
 ) -> Fingerprint:
-    """Read each training case once and measure it; raises `DataError` naming the first case that cannot be read.
+    """Read each training case once and measure it; raises `DataError` naming the first
+    case that cannot be read.
 
-    labelled: a dataset without labels is an error; otherwise the intensities are those of all voxels that are not zero.
+    labelled: a dataset without labels is an error; otherwise the intensities are those
+    of all voxels that are not zero.
     """
     if (labelled and dataset.labels is None) or not dataset.training_cases:
-        raise DataError(f"{dataset.root}: no labelled training cases; run 'trivox check' to see what was found")
+        raise DataError(
+            f"{dataset.root}: no labelled training cases; run 'trivox check' to see what was found"
+        )
     wanted = max(1, SAMPLES // len(dataset.training_cases))
     cases: list[CaseFingerprint] = []
     samples: list[Array] = []
     for case in progress(dataset.training_cases):
         read = read_case(case, channels=len(dataset.channels), labels=dataset.labels)
         cases.append(
-            CaseFingerprint(name=case.name, shape=read.shape, spacing=read.spacing, relative_size=read.relative_size)
+            CaseFingerprint(
+                name=case.name,
+                shape=read.shape,
+                spacing=read.spacing,
+                relative_size=read.relative_size,
+            )
         )
         samples.append(_foreground(read.image, read.label, wanted))
     return Fingerprint(
@@ -89,10 +104,14 @@ def measure(
 
 
 def _foreground(image: Array, label: Array | None, wanted: int) -> Array:
-    """`(c, n)` intensities of the foreground voxels, at most `wanted`, drawn with replacement if there are more."""
+    """`(c, n)` intensities of the foreground voxels, at most `wanted`, drawn with
+    replacement if there are more.
+    """
     inside = image[:, (image != 0).any(axis=0) if label is None else label > 0]
     if inside.shape[1] > wanted:
-        inside = inside[:, np.random.default_rng(SEED).integers(0, inside.shape[1], wanted)]
+        inside = inside[
+            :, np.random.default_rng(SEED).integers(0, inside.shape[1], wanted)
+        ]
     return np.asarray(inside)
 
 
@@ -117,8 +136,12 @@ def write_fingerprint(fingerprint: Fingerprint, path: Path) -> None:
 
 
 def read_fingerprint(path: Path) -> Fingerprint:
-    """Read what `write_fingerprint` wrote; raises `PlanError` naming the file if it is not that."""
+    """Read what `write_fingerprint` wrote; raises `PlanError` naming the file if it is
+    not that.
+    """
     try:
         return Fingerprint.model_validate(read_json(path))
     except ValidationError as error:
-        raise PlanError(f"{path}: is no fingerprint; delete it, and it will be measured again") from error
+        raise PlanError(
+            f"{path}: is no fingerprint; delete it, and it will be measured again"
+        ) from error

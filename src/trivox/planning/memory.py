@@ -1,9 +1,12 @@
-"""Forecast of the memory of a training step, by walking backward through the network on paper.
+"""Forecast of the memory of a training step, by walking backward through the network on
+paper.
 
-Autograd keeps tensors in the forward pass and lets go of them one operation after the other in the backward pass, while
-gradients of skips and parameters pile up. `_Layers` lists what each operation keeps and needs, `_walk` finds the
-fullest moment. Where oneDNN copies tensors into its own layout, the copies count. Within 15 % of torch's measured
-allocations on a CPU (`tests/planning/test_memory.py`); pure arithmetic, no network is built.
+Autograd keeps tensors in the forward pass and lets go of them one operation after the
+other in the backward pass, while gradients of skips and parameters pile up. `_Layers`
+lists what each operation keeps and needs, `_walk` finds the fullest moment. Where
+oneDNN copies tensors into its own layout, the copies count. Within 15 % of torch's
+measured allocations on a CPU (`tests/planning/test_memory.py`); pure arithmetic, no
+network is built.
 """
 
 import math
@@ -15,13 +18,19 @@ from trivox.planning.topology import Topology, stage_sizes
 
 OPTIMIZER_STATES = {"sgd": 1, "adamw": 2}
 OPTIMIZER_COPIES = 3
-"""Temporaries of the largest parameter while it is updated: decayed gradient, momentum or denominator, update."""
+"""Temporaries of the largest parameter while it is updated: decayed gradient, momentum
+or denominator, update.
+"""
 PER_VOXEL = 16
-"""Bytes a voxel of what a loss computes besides maps of all classes: maxima, sums, picked probabilities."""
+"""Bytes a voxel of what a loss computes besides maps of all classes: maxima, sums,
+picked probabilities.
+"""
 
 
 def parameter_count(topology: Topology, channels: int, outputs: int) -> int:
-    """Trainable parameters of the network for this topology, deep-supervision heads included."""
+    """Trainable parameters of the network for this topology, deep-supervision heads
+    included.
+    """
     if topology.measured is not None:
         return topology.measured.parameters
     return sum(_parameters(topology, channels, outputs))
@@ -33,23 +42,35 @@ def _parameters(topology: Topology, channels: int, outputs: int) -> Iterator[int
     if topology.residual:
         yield _normed(width, topology.features[0], topology.kernels[0])
         width = topology.features[0]
-    for stage, (features, kernel) in enumerate(zip(topology.features, topology.kernels, strict=True)):
+    for stage, (features, kernel) in enumerate(
+        zip(topology.features, topology.kernels, strict=True)
+    ):
         for _ in range(topology.encoder_blocks[stage]):
             yield _normed(width, features, kernel)
             if topology.residual:
                 yield _normed(features, features, kernel)
-                yield width * features + 2 * features if width != features else 0  # projected skip, without bias
+                yield (
+                    width * features + 2 * features if width != features else 0
+                )  # projected skip, without bias
             width = features
-    for stage in range(topology.stages - 1):  # decoder, one for each resolution but the coarsest
+    for stage in range(
+        topology.stages - 1
+    ):  # decoder, one for each resolution but the coarsest
         below, features = topology.features[stage + 1], topology.features[stage]
         yield below * features * math.prod(topology.strides[stage + 1]) + features
         for block in range(topology.decoder_blocks[stage]):
-            yield _normed(2 * features if block == 0 else features, features, topology.kernels[stage])
+            yield _normed(
+                2 * features if block == 0 else features,
+                features,
+                topology.kernels[stage],
+            )
         yield features * outputs + outputs
 
 
 def _normed(inputs: int, outputs: int, kernel: Sequence[int]) -> int:
-    return inputs * outputs * math.prod(kernel) + 3 * outputs  # bias, and the norm's scale and shift
+    return (
+        inputs * outputs * math.prod(kernel) + 3 * outputs
+    )  # bias, and the norm's scale and shift
 
 
 def forecast_memory(
@@ -66,30 +87,47 @@ def forecast_memory(
 ) -> MemoryForecast:
     """Bytes alive at the fullest moment of one training step, all parts at that moment.
 
-    activation_bytes: 4 for fp32, 2 under bf16 or fp16 autocast. Small patches of large networks are fullest while the
-    optimizer works, all others at full resolution in the backward pass. What a network of measured cost saves by
-    gradient checkpointing is not known: its forecast stays the same.
+    activation_bytes: 4 for fp32, 2 under bf16 or fp16 autocast. Small patches of large
+    networks are fullest while the optimizer works, all others at full resolution in the
+    backward pass. What a network of measured cost saves by gradient checkpointing is
+    not known: its forecast stays the same.
     """
-    walk = _Layers(topology, patch, batch, activation_bytes, recompute=gradient_checkpointing)
+    walk = _Layers(
+        topology, patch, batch, activation_bytes, recompute=gradient_checkpointing
+    )
     if topology.measured is not None:
         half = activation_bytes < 4
-        activations = round(topology.measured.bytes_per_voxel[half] * batch * math.prod(patch))
-        parameters = [topology.measured.parameters // 20] * 20  # no layer holds more than about a twentieth
-        gradients, loss = round(0.2 * 4 * sum(parameters)), 0  # what is there while activations are fullest
+        activations = round(
+            topology.measured.bytes_per_voxel[half] * batch * math.prod(patch)
+        )
+        parameters = [
+            topology.measured.parameters // 20
+        ] * 20  # no layer holds more than about a twentieth
+        gradients, loss = (
+            round(0.2 * 4 * sum(parameters)),
+            0,
+        )  # what is there while activations are fullest
     else:
-        operations = list(walk.operations(channels, outputs, deep_supervision=deep_supervision))
+        operations = list(
+            walk.operations(channels, outputs, deep_supervision=deep_supervision)
+        )
         activations, gradients, loss = _walk(operations)
         parameters = list(_parameters(topology, channels, outputs))
     weights = 4 * sum(parameters)
     given = batch * math.prod(patch) * (4 * channels + 2)  # images and labels
-    logits = walk.logits(outputs, deep_supervision=deep_supervision)  # the caller holds them to the end of the step
+    logits = walk.logits(
+        outputs, deep_supervision=deep_supervision
+    )  # the caller holds them to the end of the step
     updating = weights + OPTIMIZER_COPIES * 4 * max(parameters)
     if updating > activations + gradients + loss:
         activations, gradients, loss = updating - weights, weights, 0
     parts = {
-        "weights": weights, "optimizer": OPTIMIZER_STATES[optimizer] * weights, "gradients": gradients,
-        "activations": activations + given, "loss": loss + logits,
-    }  # fmt: skip
+        "weights": weights,
+        "optimizer": OPTIMIZER_STATES[optimizer] * weights,
+        "gradients": gradients,
+        "activations": activations + given,
+        "loss": loss + logits,
+    }
     return MemoryForecast(**parts, total=sum(parts.values()))
 
 
@@ -97,9 +135,11 @@ def forecast_memory(
 class _Operation:
     """What one operation of the backward pass needs, in bytes.
 
-    saved: kept for it by the forward pass; gradient: what it hands on; workspace: needed only while it runs; held: what
-    waits for another branch from then on (negative: what no longer waits); loss: whether all this belongs to the loss.
-    deferred: what it saves exists only from the recomputation on, which happens before the operation that `recomputes`.
+    saved: kept for it by the forward pass; gradient: what it hands on; workspace:
+    needed only while it runs; held: what waits for another branch from then on
+    (negative: what no longer waits); loss: whether all this belongs to the loss.
+    deferred: what it saves exists only from the recomputation on, which happens before
+    the operation that `recomputes`.
     """
 
     saved: int = 0
@@ -113,8 +153,13 @@ class _Operation:
 
 
 def _walk(operations: Sequence[_Operation]) -> tuple[int, int, int]:
-    """Activations, parameter gradients and loss in bytes at the fullest moment of the backward pass."""
-    saved = {kind: sum(op.saved for op in operations if op.loss == kind and not op.deferred) for kind in (False, True)}
+    """Activations, parameter gradients and loss in bytes at the fullest moment of the
+    backward pass.
+    """
+    saved = {
+        kind: sum(op.saved for op in operations if op.loss == kind and not op.deferred)
+        for kind in (False, True)
+    }
     held = gradients = incoming = 0
     fullest = (0, 0, 0)
     for op in reversed(operations):
@@ -133,10 +178,23 @@ class _Layers:
     """The operations of a U-Net in forward order; maps are in bytes of the whole batch."""
 
     def __init__(
-        self, topology: Topology, patch: Sequence[int], batch: int, activation_bytes: int, *, recompute: bool = False
+        self,
+        topology: Topology,
+        patch: Sequence[int],
+        batch: int,
+        activation_bytes: int,
+        *,
+        recompute: bool = False,
     ) -> None:
-        self.topology, self.batch, self.bytes, self.recompute = topology, batch, activation_bytes, recompute
-        self.voxels = [batch * math.prod(size) for size in stage_sizes(patch, topology.strides)]
+        self.topology, self.batch, self.bytes, self.recompute = (
+            topology,
+            batch,
+            activation_bytes,
+            recompute,
+        )
+        self.voxels = [
+            batch * math.prod(size) for size in stage_sizes(patch, topology.strides)
+        ]
 
     def map(self, stage: int, channels: int | None = None) -> int:
         """Bytes of a feature map of a stage, by default of the stage's width."""
@@ -144,14 +202,21 @@ class _Layers:
         return width * self.voxels[stage] * self.bytes
 
     def scales(self, *, deep_supervision: bool) -> range:
-        """Stages that have an output; the coarsest of several has no weight in the loss."""
+        """Stages that have an output; the coarsest of several has no weight in the
+        loss.
+        """
         return range(self.topology.stages - 1 if deep_supervision else 1)
 
     def logits(self, outputs: int, *, deep_supervision: bool) -> int:
         """Bytes of all outputs."""
-        return sum(self.map(stage, outputs) for stage in self.scales(deep_supervision=deep_supervision))
+        return sum(
+            self.map(stage, outputs)
+            for stage in self.scales(deep_supervision=deep_supervision)
+        )
 
-    def operations(self, channels: int, outputs: int, *, deep_supervision: bool) -> Iterator[_Operation]:
+    def operations(
+        self, channels: int, outputs: int, *, deep_supervision: bool
+    ) -> Iterator[_Operation]:
         """From the input to the losses."""
         t = self.topology
         if self.bytes < 4:
@@ -163,7 +228,9 @@ class _Layers:
         for stage in range(t.stages):
             yield from self.unit(self.encoder(inputs, stage))
             inputs = stage, t.features[stage]
-            if stage < t.stages - 1:  # the skip's gradient is added: a new sum, and the concatenation's may go
+            if (
+                stage < t.stages - 1
+            ):  # the skip's gradient is added: a new sum, and the concatenation's may go
                 yield _Operation(gradient=self.map(stage), held=-2 * self.map(stage))
         scales = self.scales(deep_supervision=deep_supervision)
         for stage in range(t.stages - 2, -1, -1):
@@ -174,7 +241,9 @@ class _Layers:
             yield self.loss(stage, outputs)
 
     def unit(self, operations: Iterable[_Operation]) -> Iterator[_Operation]:
-        """A stage; under gradient checkpointing only its result outlives the forward pass."""
+        """A stage; under gradient checkpointing only its result outlives the forward
+        pass.
+        """
         *inner, last = operations
         if not self.recompute:
             yield from (*inner, last)
@@ -192,54 +261,104 @@ class _Layers:
             inputs = stage, self.topology.features[stage]
 
     def block(
-        self, inputs: tuple[int, int], stage: int, *, first: bool = False, concatenated: bool = False
+        self,
+        inputs: tuple[int, int],
+        stage: int,
+        *,
+        first: bool = False,
+        concatenated: bool = False,
     ) -> list[_Operation]:
-        """Convolution, norm and activation: the norm keeps its input, the activation its result."""
+        """Convolution, norm and activation: the norm keeps its input, the activation
+        its result.
+        """
         out, into = self.map(stage), self.map(*inputs)
-        weights = inputs[1] * self.topology.features[stage] * math.prod(self.topology.kernels[stage])
+        weights = (
+            inputs[1]
+            * self.topology.features[stage]
+            * math.prod(self.topology.kernels[stage])
+        )
         return [
-            self.convolution(into, out, weights, gradient=0 if first else into, saved=into if concatenated else 0),
+            self.convolution(
+                into,
+                out,
+                weights,
+                gradient=0 if first else into,
+                saved=into if concatenated else 0,
+            ),
             _Operation(saved=out, gradient=out),
             _Operation(saved=out, gradient=out),
         ]
 
-    def convolution(self, into: int, out: int, weights: int, *, gradient: int, saved: int = 0) -> _Operation:
-        """How oneDNN copies input and gradient (or the weights' gradient) into its layout; bf16 also transposes a sample."""
+    def convolution(
+        self, into: int, out: int, weights: int, *, gradient: int, saved: int = 0
+    ) -> _Operation:
+        """How oneDNN copies input and gradient (or the weights' gradient) into its
+        layout; bf16 also transposes a sample.
+        """
         if self.bytes == 4:
             return _Operation(saved, gradient, max(into + out, 4 * weights), weights)
         workspace = (into + out) * (self.batch + 1) // self.batch + 4 * weights
         return _Operation(saved + 2 * weights, gradient, workspace, weights)
 
-    def residual_block(self, inputs: tuple[int, int], stage: int) -> Iterator[_Operation]:
-        """Two convolutions and the skip; the sum takes the place of the second norm's output."""
+    def residual_block(
+        self, inputs: tuple[int, int], stage: int
+    ) -> Iterator[_Operation]:
+        """Two convolutions and the skip; the sum takes the place of the second norm's
+        output.
+        """
         before, width = inputs
-        out, into, features = self.map(stage), self.map(*inputs), self.topology.features[stage]
+        out, into, features = (
+            self.map(stage),
+            self.map(*inputs),
+            self.topology.features[stage],
+        )
         identity = before == stage and width == features
         first, *rest = self.block(inputs, stage)
         second, norm, activation = self.block((stage, features), stage)
         waiting = out if identity else into
         yield _Operation(
-            first.saved, first.gradient, first.workspace + (out if identity else 0), first.parameters, -waiting
+            first.saved,
+            first.gradient,
+            first.workspace + (out if identity else 0),
+            first.parameters,
+            -waiting,
         )
-        yield from (*rest, second, _Operation(norm.saved, norm.gradient, held=waiting if identity else 0))
+        yield from (
+            *rest,
+            second,
+            _Operation(norm.saved, norm.gradient, held=waiting if identity else 0),
+        )
         if not identity:
             yield self.skip(inputs, stage)
         yield activation
 
     def skip(self, inputs: tuple[int, int], stage: int) -> _Operation:
-        """Average pooling where strided (CPU autocast does that in fp32) and a projection where widths differ."""
+        """Average pooling where strided (CPU autocast does that in fp32) and a
+        projection where widths differ.
+        """
         before, width = inputs
-        out, into, features = self.map(stage), self.map(*inputs), self.topology.features[stage]
+        out, into, features = (
+            self.map(stage),
+            self.map(*inputs),
+            self.topology.features[stage],
+        )
         pooled = self.map(stage, width) if before != stage else 0
         projected = features * width if width != features else 0
         cast = self.voxels[before] * width * 4 if pooled and self.bytes < 4 else 0
         saved = cast + (pooled + out if projected else 0)
-        return _Operation(saved, out, max(out, into) + pooled + cast, projected, held=into)
+        return _Operation(
+            saved, out, max(out, into) + pooled + cast, projected, held=into
+        )
 
     def decoder(self, stage: int) -> Iterator[_Operation]:
-        """Up-sampling, concatenation, blocks. Both halves of the concatenation's gradient live until the skip is reached."""
+        """Up-sampling, concatenation, blocks.
+
+        Both halves of the concatenation's gradient live until the skip is reached.
+        """
         t, out, below = self.topology, self.map(stage), self.map(stage + 1)
-        weights = t.features[stage] * t.features[stage + 1] * math.prod(t.strides[stage + 1])
+        weights = (
+            t.features[stage] * t.features[stage + 1] * math.prod(t.strides[stage + 1])
+        )
         up = self.convolution(below, out, weights, gradient=below)
         yield _Operation(up.saved, up.gradient, up.workspace + out, up.parameters)
         yield _Operation(held=2 * out)
@@ -249,11 +368,19 @@ class _Layers:
 
     def head(self, stage: int, outputs: int) -> _Operation:
         """A 1x1x1 convolution; its output's gradient has waited since the loss."""
-        return _Operation(gradient=self.map(stage), workspace=self.map(stage), held=-self.map(stage, outputs))
+        return _Operation(
+            gradient=self.map(stage),
+            workspace=self.map(stage),
+            held=-self.map(stage, outputs),
+        )
 
     def loss(self, stage: int, outputs: int) -> _Operation:
-        """Keeps probabilities, indices and validity in fp32; its backward pass needs two more maps of all classes."""
+        """Keeps probabilities, indices and validity in fp32; its backward pass needs
+        two more maps of all classes.
+        """
         maps = 4 * outputs * self.voxels[stage]
         keeps = maps + 9 * self.voxels[stage]
         working = 2 * maps + PER_VOXEL * self.voxels[stage]
-        return _Operation(saved=keeps, workspace=working, held=self.map(stage, outputs), loss=True)
+        return _Operation(
+            saved=keeps, workspace=working, held=self.map(stage, outputs), loss=True
+        )

@@ -1,4 +1,7 @@
-"""The plan: what was decided from a fingerprint. Frozen data, one JSON file, editable by hand."""
+"""The plan: what was decided from a fingerprint.
+
+Frozen data, one JSON file, editable by hand.
+"""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +12,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.errors import PlanError
 from trivox.files import read_json, write_json
 from trivox.planning.topology import Topology
-from trivox.volumes import Shape, Spacing
+from trivox.volumes.volume import Shape, Spacing
 
 FORMAT_VERSION = 1
 
@@ -19,8 +22,9 @@ Scheme = Literal["ct", "z-score", "none", "rescale-0-1", "rgb-0-1"]
 class Normalisation(BaseModel):
     """How one channel is brought to a common scale.
 
-    ct: clip to [low, high], subtract mean, divide by std (of the training foreground); z-score: per image, inside the
-    non-zero mask if `masked`; rescale-0-1: per image; rgb-0-1: divide by 255; none: as stored.
+    ct: clip to [low, high], subtract mean, divide by std (of the training foreground);
+    z-score: per image, inside the non-zero mask if `masked`; rescale-0-1: per image;
+    rgb-0-1: divide by 255; none: as stored.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,7 +38,9 @@ class Normalisation(BaseModel):
 
 
 class MemoryForecast(BaseModel):
-    """Forecast of the memory of one training step in bytes (torch allocations; the process itself comes on top)."""
+    """Forecast of the memory of one training step in bytes (torch allocations; the
+    process itself comes on top).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,11 +53,14 @@ class MemoryForecast(BaseModel):
 
 
 class Plan(BaseModel):
-    """Everything downstream follows from this: preparation, network, windows. Sizes and spacings are `(z, y, x)`.
+    """Everything downstream follows from this: preparation, network, windows.
 
-    axis_order: which canonical axis comes first, second, third in the network's grid (a coarse axis comes first).
-    A 2-D plan has `patch_size[0] == 1` and kernels of 1 along it, so that slices need no code of their own.
-    mask_channel: the network also sees where the image is not zero, as its last input.
+    Sizes and spacings are `(z, y, x)`.
+
+    axis_order: which canonical axis comes first, second, third in the network's grid (a
+    coarse axis comes first). A 2-D plan has `patch_size[0] == 1` and kernels of 1 along
+    it, so that slices need no code of their own. mask_channel: the network also sees
+    where the image is not zero, as its last input.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,8 +89,15 @@ class Plan(BaseModel):
     def _consistent(self) -> "Plan":
         if len(self.normalisations) != len(self.channels):
             raise ValueError("one normalisation is needed for each channel")
-        if any(size % divisor for size, divisor in zip(self.patch_size, self.topology.divisor, strict=True)):
-            raise ValueError(f"patch_size {self.patch_size} must be a multiple of {self.topology.divisor}")
+        if any(
+            size % divisor
+            for size, divisor in zip(
+                self.patch_size, self.topology.divisor, strict=True
+            )
+        ):
+            raise ValueError(
+                f"patch_size {self.patch_size} must be a multiple of {self.topology.divisor}"
+            )
         return self
 
     @property
@@ -91,10 +107,18 @@ class Plan(BaseModel):
 
     @property
     def preparation_key(self) -> dict[str, Any]:
-        """The part that decides how a stored case looks; a store made under another key is not reused."""
+        """The part that decides how a stored case looks; a store made under another key
+        is not reused.
+        """
         fields = {
-            "channels", "labels", "normalisations", "mask_channel", "axis_order", "spacing", "format_version",
-        }  # fmt: skip
+            "channels",
+            "labels",
+            "normalisations",
+            "mask_channel",
+            "axis_order",
+            "spacing",
+            "format_version",
+        }
         return self.model_dump(mode="json", include=fields)
 
 
@@ -111,7 +135,9 @@ def read_plan(path: Path) -> Plan:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "plan"
-        raise PlanError(f"{path}: {where}: {first['msg']}; correct it or run 'trivox plan' again") from error
+        raise PlanError(
+            f"{path}: {where}: {first['msg']}; correct it or run 'trivox plan' again"
+        ) from error
 
 
 def write_plan(plan: Plan, path: Path) -> None:

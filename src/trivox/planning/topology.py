@@ -1,6 +1,8 @@
-"""The shape of a U-Net for a patch: kernels, strides and widths of each stage, and the size of its feature maps.
+"""The shape of a U-Net for a patch: kernels, strides and widths of each stage, and the
+size of its feature maps.
 
-Rules of nnU-Net (Isensee et al. 2021, get_pool_and_conv_props); pure arithmetic, no network is built.
+Rules of nnU-Net (Isensee et al. 2021, get_pool_and_conv_props); pure arithmetic, no
+network is built.
 """
 
 import math
@@ -17,10 +19,12 @@ Sizes = tuple[int, ...]
 
 
 class Measured(BaseModel):
-    """Cost of a network whose layers a topology does not describe, measured once on a CPU and held by tests.
+    """Cost of a network whose layers a topology does not describe, measured once on a
+    CPU and held by tests.
 
-    bytes_per_voxel: of the fullest moment of a training step, for each voxel of the batch, beside weights, optimizer,
-    gradients and loss: in fp32, and under 16-bit autocast.
+    bytes_per_voxel: of the fullest moment of a training step, for each voxel of the
+    batch, beside weights, optimizer, gradients and loss: in fp32, and under 16-bit
+    autocast.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,9 +34,11 @@ class Measured(BaseModel):
 
 
 class Topology(BaseModel):
-    """Stages from full resolution to the bottleneck; each entry of kernels and strides has one number an axis.
+    """Stages from full resolution to the bottleneck; each entry of kernels and strides
+    has one number an axis.
 
-    exact: each patch axis must be a multiple of `divisor`; otherwise the network rounds odd sizes up by itself.
+    exact: each patch axis must be a multiple of `divisor`; otherwise the network rounds
+    odd sizes up by itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,9 +69,14 @@ class Topology(BaseModel):
 
 
 def pooling(
-    patch: Sequence[int], spacing: Sequence[float], *, smallest: int = MIN_FEATURE_MAP, most: int | None = None
+    patch: Sequence[int],
+    spacing: Sequence[float],
+    *,
+    smallest: int = MIN_FEATURE_MAP,
+    most: int | None = None,
 ) -> tuple[tuple[Sizes, ...], tuple[Sizes, ...], Sizes]:
-    """Kernels and strides a stage for `patch` voxels at `spacing` mm, and the patch padded to their divisor.
+    """Kernels and strides a stage for `patch` voxels at `spacing` mm, and the patch
+    padded to their divisor.
 
     smallest: length that an axis keeps at least; most: largest number of stages.
     """
@@ -74,18 +85,28 @@ def pooling(
     kernel = [1] * len(patch)
     kernels: list[Sizes] = []
     strides: list[Sizes] = [tuple(1 for _ in axes)]
-    while (most is None or len(strides) < most) and (pooled := _axes_to_pool(size, edge, smallest)):
-        kernel = [3 if k == 3 or edge[d] / min(edge) < 2 else 1 for d, k in enumerate(kernel)]
+    while (most is None or len(strides) < most) and (
+        pooled := _axes_to_pool(size, edge, smallest)
+    ):
+        kernel = [
+            3 if k == 3 or edge[d] / min(edge) < 2 else 1 for d, k in enumerate(kernel)
+        ]
         for axis in pooled:
             size[axis], edge[axis] = math.ceil(size[axis] / 2), edge[axis] * 2
         kernels.append(tuple(kernel))
         strides.append(tuple(2 if axis in pooled else 1 for axis in axes))
     kernels.append(tuple(3 for _ in axes))  # the bottleneck always sees all directions
     divisor = [math.prod(stride[axis] for stride in strides) for axis in axes]
-    return tuple(kernels), tuple(strides), tuple(math.ceil(patch[a] / divisor[a]) * divisor[a] for a in axes)
+    return (
+        tuple(kernels),
+        tuple(strides),
+        tuple(math.ceil(patch[a] / divisor[a]) * divisor[a] for a in axes),
+    )
 
 
-def _axes_to_pool(size: Sequence[int], spacing: Sequence[float], smallest: int) -> list[int]:
+def _axes_to_pool(
+    size: Sequence[int], spacing: Sequence[float], smallest: int
+) -> list[int]:
     """Axes long enough to halve whose voxels are less than twice the finest of them."""
     long_enough = [axis for axis, voxels in enumerate(size) if voxels >= 2 * smallest]
     if not long_enough:
@@ -98,7 +119,9 @@ def _axes_to_pool(size: Sequence[int], spacing: Sequence[float], smallest: int) 
 
 
 def require_halving(topology: Topology, patch: Sequence[int]) -> None:
-    """Raise `PlanError` if a patch is so small that the network would work at one resolution only."""
+    """Raise `PlanError` if a patch is so small that the network would work at one
+    resolution only.
+    """
     if max(topology.reduction) == 1:
         raise PlanError(
             f"patch {tuple(patch)} is too small: no axis can be halved; use at least 8 voxels along two axes"
@@ -116,19 +139,27 @@ def stage_sizes(patch: Sequence[int], strides: Sequence[Sizes]) -> list[Sizes]:
 
 
 def feature_map_elements(topology: Topology, patch: Sequence[int], outputs: int) -> int:
-    """Elements in all convolution outputs for one sample, without deep-supervision heads: nnU-Net's cost proxy.
+    """Elements in all convolution outputs for one sample, without deep-supervision
+    heads: nnU-Net's cost proxy.
 
-    For measured networks: half the fp32 numbers alive at the fullest moment, since a norm or activation keeps as much.
+    For measured networks: half the fp32 numbers alive at the fullest moment, since a
+    norm or activation keeps as much.
     """
     if topology.measured is not None:
         return round(topology.measured.bytes_per_voxel[0] / 8 * math.prod(patch))
     sizes = stage_sizes(patch, topology.strides)
     total = 0
-    for stage, (size, width, blocks) in enumerate(zip(sizes, topology.features, topology.encoder_blocks, strict=True)):
+    for stage, (size, width, blocks) in enumerate(
+        zip(sizes, topology.features, topology.encoder_blocks, strict=True)
+    ):
         maps = blocks * (2 if topology.residual else 1)
-        if topology.residual:  # the stem at full resolution, a projected skip where width or size change
+        if (
+            topology.residual
+        ):  # the stem at full resolution, a projected skip where width or size change
             maps += 1
         total += maps * width * math.prod(size)
-        if stage < topology.stages - 1:  # decoder: transposed convolution and its blocks
+        if (
+            stage < topology.stages - 1
+        ):  # decoder: transposed convolution and its blocks
             total += (topology.decoder_blocks[stage] + 1) * width * math.prod(size)
     return total + outputs * math.prod(sizes[0])

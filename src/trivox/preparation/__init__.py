@@ -1,1 +1,1 @@
-"""From a source image to stored, augmented patches."""
+"""From source files to batches: normalise, crop, store, sample, augment."""

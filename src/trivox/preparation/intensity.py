@@ -1,6 +1,8 @@
-"""Noise, blur, brightness, contrast, low resolution and gamma on a whole batch: drawn a sample at a time, then applied.
+"""Noise, blur, brightness, contrast, low resolution and gamma on a whole batch: drawn a
+sample at a time, then applied.
 
-Order, probabilities and ranges follow nnU-Net; each change touches only the samples that it was drawn for.
+Order, probabilities and ranges follow nnU-Net; each change touches only the samples
+that it was drawn for.
 """
 
 import math
@@ -11,14 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trivox.config import Augmentation
-from trivox.volumes import Array
+from trivox.config.options import Augmentation
 from trivox.volumes.resampling import apply_along, blur_matrix, low_resolution_matrix
+from trivox.volumes.volume import Array
 
 
 @dataclass(frozen=True, eq=False)
 class IntensityChange:
-    """What happens to one sample; arrays have one entry a channel, and neutral values mean "leave it"."""
+    """What happens to one sample; arrays have one entry a channel, and neutral values
+    mean "leave it".
+    """
 
     noise_sigma: float
     """Of every channel but the masks."""
@@ -35,13 +39,23 @@ class IntensityChange:
     """Channel that is set to zero."""
 
 
-def draw_intensity(rng: np.random.Generator, settings: Augmentation, channels: int) -> IntensityChange:
-    """Draw all intensity changes and mirrored axes of one sample with so many channels, masks not counted."""
+def draw_intensity(
+    rng: np.random.Generator, settings: Augmentation, channels: int
+) -> IntensityChange:
+    """Draw all intensity changes and mirrored axes of one sample with so many channels,
+    masks not counted.
+    """
     s = settings
     taking_part = rng.random((2, channels)) < s.per_channel
-    blur = rng.uniform(*s.blur_sigma, (channels, 3)) * (rng.random() < s.blur) * taking_part[0][:, None]
+    blur = (
+        rng.uniform(*s.blur_sigma, (channels, 3))
+        * (rng.random() < s.blur)
+        * taking_part[0][:, None]
+    )
     zoom = np.where(
-        (rng.random() < s.low_resolution) & taking_part[1], rng.uniform(*s.low_resolution_zoom, channels), 1
+        (rng.random() < s.low_resolution) & taking_part[1],
+        rng.uniform(*s.low_resolution_zoom, channels),
+        1,
     )
     flips = rng.random(3) < s.mirror
     return IntensityChange(
@@ -53,37 +67,60 @@ def draw_intensity(rng: np.random.Generator, settings: Augmentation, channels: i
         zoom=zoom,
         gamma_inverted=_factors(rng, s.gamma_inverted, s.gamma_range, channels),
         gamma=_factors(rng, s.gamma, s.gamma_range, channels),
-        mirror=tuple(bool(flip and axis in s.mirror_axes) for flip, axis in zip(flips, "zyx", strict=True)),  # type: ignore[arg-type]
+        mirror=tuple(
+            bool(flip and axis in s.mirror_axes)
+            for flip, axis in zip(flips, "zyx", strict=True)
+        ),  # type: ignore[arg-type]
         dropped=_dropped(rng, s, channels),
     )
 
 
-def _dropped(rng: np.random.Generator, settings: Augmentation, channels: int) -> int | None:
+def _dropped(
+    rng: np.random.Generator, settings: Augmentation, channels: int
+) -> int | None:
     """Never the only channel."""
-    if channels < 2 or not settings.drop_channel or rng.random() >= settings.drop_channel:
+    if (
+        channels < 2
+        or not settings.drop_channel
+        or rng.random() >= settings.drop_channel
+    ):
         return None
     return int(rng.integers(channels))
 
 
-def _factors(rng: np.random.Generator, probability: float, span: tuple[float, float], channels: int) -> Array:
-    """A factor a channel: below or above 1 with equal chance (nnU-Net's coin), 1 where the change does not happen."""
+def _factors(
+    rng: np.random.Generator,
+    probability: float,
+    span: tuple[float, float],
+    channels: int,
+) -> Array:
+    """A factor a channel: below or above 1 with equal chance (nnU-Net's coin), 1 where
+    the change does not happen.
+    """
     applied = rng.random() < probability
-    below, above = rng.uniform(min(span[0], 1), 1, channels), rng.uniform(1, max(span[1], 1), channels)
+    below, above = (
+        rng.uniform(min(span[0], 1), 1, channels),
+        rng.uniform(1, max(span[1], 1), channels),
+    )
     factor = np.where(rng.random(channels) < 0.5, below, above)
     return factor if applied else np.ones(channels)
 
 
 def apply_intensity(images: Tensor, changes: Sequence[IntensityChange]) -> Tensor:
-    """Apply the changes to `(b, c, z, y, x)` in place (mirroring excepted) and return it.
+    """Apply the changes to `(b, c, z, y, x)` in place (mirroring excepted) and return
+    it.
 
-    Channels beyond those that the changes were drawn for are masks, which only mirroring changes.
+    Channels beyond those that the changes were drawn for are masks, which only
+    mirroring changes.
     """
     masks = images[:, len(changes[0].gamma) :]
     if masks.shape[1]:
         pictures = images[:, : len(changes[0].gamma)].contiguous()
         return torch.cat([apply_intensity(pictures, changes), masks], dim=1)
     _add_noise(images, changes)
-    volumes = images.view(-1, *images.shape[2:])  # (b c, z, y, x): every channel on its own from here
+    volumes = images.view(
+        -1, *images.shape[2:]
+    )  # (b c, z, y, x): every channel on its own from here
     _blur(volumes, np.concatenate([c.blur_sigma for c in changes]))
     _brighten(volumes, np.concatenate([c.brightness for c in changes]))
     _contrast(volumes, np.concatenate([c.contrast for c in changes]))
@@ -96,8 +133,12 @@ def apply_intensity(images: Tensor, changes: Sequence[IntensityChange]) -> Tenso
     return images
 
 
-def mirror(images: Tensor, labels: Tensor, changes: Sequence[IntensityChange]) -> tuple[Tensor, Tensor]:
-    """Flip each sample of `(b, c, z, y, x)` and `(b, z, y, x)` along its drawn axes, in place."""
+def mirror(
+    images: Tensor, labels: Tensor, changes: Sequence[IntensityChange]
+) -> tuple[Tensor, Tensor]:
+    """Flip each sample of `(b, c, z, y, x)` and `(b, z, y, x)` along its drawn axes, in
+    place.
+    """
     for image, label, change in zip(images, labels, changes, strict=True):
         axes = [axis for axis, flip in enumerate(change.mirror) if flip]
         if axes:
@@ -110,7 +151,10 @@ def _add_noise(images: Tensor, changes: Sequence[IntensityChange]) -> None:
     for image, change in zip(images, changes, strict=True):
         if change.noise_sigma > 0:
             generator = torch.Generator(image.device).manual_seed(change.noise_seed)
-            image.add_(torch.randn(image.shape, generator=generator, device=image.device), alpha=change.noise_sigma)
+            image.add_(
+                torch.randn(image.shape, generator=generator, device=image.device),
+                alpha=change.noise_sigma,
+            )
 
 
 def _chosen(drawn: Array, neutral: float) -> list[int]:
@@ -120,17 +164,35 @@ def _chosen(drawn: Array, neutral: float) -> list[int]:
 def _blur(volumes: Tensor, sigmas: Array) -> None:
     for index in _chosen(sigmas[:, 0], 0):
         drawn = torch.from_numpy(sigmas[index]).float()
-        _apply(volumes, index, [blur_matrix(size, sigma) for size, sigma in zip(volumes.shape[1:], drawn, strict=True)])
+        _apply(
+            volumes,
+            index,
+            [
+                blur_matrix(size, sigma)
+                for size, sigma in zip(volumes.shape[1:], drawn, strict=True)
+            ],
+        )
 
 
 def _coarsen(volumes: Tensor, zooms: Array) -> None:
     for index in _chosen(zooms, 1):
-        coarse = [max(1, round(size * float(zooms[index]))) for size in volumes.shape[1:]]
-        _apply(volumes, index, [low_resolution_matrix(n, m) for n, m in zip(volumes.shape[1:], coarse, strict=True)])
+        coarse = [
+            max(1, round(size * float(zooms[index]))) for size in volumes.shape[1:]
+        ]
+        _apply(
+            volumes,
+            index,
+            [
+                low_resolution_matrix(n, m)
+                for n, m in zip(volumes.shape[1:], coarse, strict=True)
+            ],
+        )
 
 
 def _apply(volumes: Tensor, index: int, operators: Sequence[Tensor]) -> None:
-    """One banded product an axis: blur and low resolution are local, most of their matrices is zero."""
+    """One banded product an axis: blur and low resolution are local, most of their
+    matrices is zero.
+    """
     volume = volumes[index : index + 1]
     for axis, operator in enumerate(operators):
         volume = apply_along(volume, operator, axis)
@@ -151,14 +213,18 @@ def _contrast(volumes: Tensor, factors: Array) -> None:
 
 
 def _gamma(volumes: Tensor, exponents: Array, *, sign: int) -> None:
-    """Raise the range-normalised volume (negated if `sign` is -1) to a power, keeping mean and standard deviation."""
+    """Raise the range-normalised volume (negated if `sign` is -1) to a power, keeping
+    mean and standard deviation.
+    """
     for index in _chosen(exponents, 1):
         volume = volumes[index].mul_(sign)
         std, mean = _std_mean(volume)
         low, high = torch.aminmax(volume)
         span = (high - low).clamp(min=1e-7)
         # a power as exp(e log x), which is vectorised on CPUs; 0 stays 0
-        volume.sub_(low).div_(span).log_().mul_(float(exponents[index])).exp_().mul_(span).add_(low)
+        volume.sub_(low).div_(span).log_().mul_(float(exponents[index])).exp_().mul_(
+            span
+        ).add_(low)
         new_std, new_mean = _std_mean(volume)
         volume.sub_(new_mean).mul_(std / new_std.clamp(min=1e-8)).add_(mean).mul_(sign)
 
@@ -166,4 +232,6 @@ def _gamma(volumes: Tensor, exponents: Array, *, sign: int) -> None:
 def _std_mean(volume: Tensor) -> tuple[Tensor, Tensor]:
     """As `torch.std_mean`, which takes twenty times as long on one core."""
     mean = volume.mean()
-    return torch.linalg.vector_norm(volume - mean) / math.sqrt(max(volume.numel() - 1, 1)), mean
+    return torch.linalg.vector_norm(volume - mean) / math.sqrt(
+        max(volume.numel() - 1, 1)
+    ), mean

@@ -6,12 +6,16 @@ import numpy as np
 from scipy import ndimage
 
 from trivox.planning.plan import Normalisation
-from trivox.volumes import Array
+from trivox.volumes.volume import Array
 
 
 def normalise(image: Array, normalisations: Sequence[Normalisation]) -> Array:
-    """Normalise `(c, z, y, x)` by the plan's scheme for each channel; returns new float32."""
-    result = np.array(image, dtype=np.float32, order="C")  # a copy: the caller's image stays as it was read
+    """Normalise `(c, z, y, x)` by the plan's scheme for each channel; returns new
+    float32.
+    """
+    result = np.array(
+        image, dtype=np.float32, order="C"
+    )  # a copy: the caller's image stays as it was read
     mask = foreground_mask(image) if any(n.masked for n in normalisations) else None
     for channel, how in zip(result, normalisations, strict=True):
         if channel.any():  # a channel that the case lacks stays zero under every scheme
@@ -54,4 +58,10 @@ def _keep(channel: Array, how: Normalisation, mask: Array | None) -> None:
     return
 
 
-_APPLY = {"ct": _ct, "z-score": _z_score, "rescale-0-1": _rescale, "rgb-0-1": _rgb, "none": _keep}
+_APPLY = {
+    "ct": _ct,
+    "z-score": _z_score,
+    "rescale-0-1": _rescale,
+    "rgb-0-1": _rgb,
+    "none": _keep,
+}

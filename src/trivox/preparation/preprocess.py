@@ -1,4 +1,6 @@
-"""Preparing all training cases of a dataset into a store: in parallel, resumable, naming the case that fails."""
+"""Preparing all training cases of a dataset into a store: in parallel, resumable,
+naming the case that fails.
+"""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,31 +25,44 @@ def preprocess(
     *,
     workers: int = 2,
     replace: bool = True,
-    progress: Callable[[Iterable[str], int], Iterable[str]] = lambda names, total: names,
+    progress: Callable[[Iterable[str], int], Iterable[str]] = lambda names, total: (
+        names
+    ),
 ) -> Store:
-    """Prepare every training case under `folder`; finished cases of the same plan are kept.
+    """Prepare every training case under `folder`; finished cases of the same plan are
+    kept.
 
-    replace: cases prepared under another plan are removed; otherwise they are a `PlanError`.
+    replace: cases prepared under another plan are removed; otherwise they are a
+    `PlanError`.
 
-    Threads, not processes: reading, resampling and compression release the interpreter, and a thread cannot die silently.
-    Raises `DataError` naming all cases that failed, after the others are done.
+    Threads, not processes: reading, resampling and compression release the interpreter,
+    and a thread cannot die silently. Raises `DataError` naming all cases that failed,
+    after the others are done.
     """
     store = open_store(folder, plan, replace=replace)
     todo = [case for case in dataset.training_cases if not store.has(case.name)]
     failures: list[str] = []
-    unlabelled = 0 if dataset.labels is None else IGNORED  # nothing is known where only the class of a case is
+    unlabelled = (
+        0 if dataset.labels is None else IGNORED
+    )  # nothing is known where only the class of a case is
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        done = pool.map(lambda case: _prepare_one(case, plan, store, failures, unlabelled), todo)
+        done = pool.map(
+            lambda case: _prepare_one(case, plan, store, failures, unlabelled), todo
+        )
         for _ in progress(done, len(todo)):
             pass
     if failures:
         more = f" (and {len(failures) - 3} more)" if len(failures) > 3 else ""
-        raise DataError(f"{len(failures)} of {len(todo)} cases failed: {'; '.join(sorted(failures)[:3])}{more}")
+        raise DataError(
+            f"{len(failures)} of {len(todo)} cases failed: {'; '.join(sorted(failures)[:3])}{more}"
+        )
     return store
 
 
 def open_store(folder: Path, plan: Plan, *, replace: bool = True) -> Store:
-    """The store in `folder`; cases prepared under another plan are removed, or refused unless `replace`."""
+    """The store in `folder`; cases prepared under another plan are removed, or refused
+    unless `replace`.
+    """
     store = Store(folder)
     key = plan.preparation_key
     if store.key_file.exists() and read_json(store.key_file) != key:
@@ -63,14 +78,26 @@ def open_store(folder: Path, plan: Plan, *, replace: bool = True) -> Store:
     return store
 
 
-def _prepare_one(case: Case, plan: Plan, store: Store, failures: list[str], unlabelled: int) -> str:
+def _prepare_one(
+    case: Case, plan: Plan, store: Store, failures: list[str], unlabelled: int
+) -> str:
     try:
         read = read_case(case, channels=len(plan.channels), labels=plan.labels)
         prepared = prepare(read, plan)
-        facts = {"case": case.name, "patient": case.patient, "source_spacing": list(read.spacing)}
+        facts = {
+            "case": case.name,
+            "patient": case.patient,
+            "source_spacing": list(read.spacing),
+        }
         image = prepared.image.numpy()
-        label = np.full(image.shape[1:], unlabelled, np.int16) if prepared.label is None else prepared.label.numpy()
+        label = (
+            np.full(image.shape[1:], unlabelled, np.int16)
+            if prepared.label is None
+            else prepared.label.numpy()
+        )
         store.write(case.name, image, label, facts)
     except (TrivoxError, MemoryError) as error:
-        failures.append(f"{case.name}: {error}" if case.name not in str(error) else str(error))
+        failures.append(
+            f"{case.name}: {error}" if case.name not in str(error) else str(error)
+        )
     return case.name

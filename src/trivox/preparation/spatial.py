@@ -1,6 +1,8 @@
-"""Rotation, scaling and elastic deformation of patches: drawn first, read just large enough, applied in one sampling.
+"""Rotation, scaling and elastic deformation of patches: drawn first, read just large
+enough, applied in one sampling.
 
-Angles and displacements are physical: a rotation turns millimetres, not voxels, so anisotropic anatomy keeps its shape.
+Angles and displacements are physical: a rotation turns millimetres, not voxels, so
+anisotropic anatomy keeps its shape.
 """
 
 import math
@@ -12,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trivox.config import Augmentation
-from trivox.volumes import Array, Shape, Spacing
+from trivox.config.options import Augmentation
 from trivox.volumes.resampling import (
     apply_along,
     linear_matrix,
@@ -22,19 +23,24 @@ from trivox.volumes.resampling import (
     resample_labels,
     vote,
 )
+from trivox.volumes.volume import Array, Shape, Spacing
 
 CONTROL_POINTS = 8
-"""Elastic control points an axis; the displacement in between is interpolated linearly."""
+"""Elastic control points an axis; the displacement in between is interpolated linearly.
+"""
 FLAT = 3
-"""Patches this many times longer in plane than across rotate about the coarse axis only (nnU-Net's "dummy 2-D")."""
+"""Patches this many times longer in plane than across rotate about the coarse axis only
+(nnU-Net's "dummy 2-D").
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class SpatialChange:
     """Where each voxel of the new patch comes from.
 
-    matrix: `(3, 3)` from an offset to the patch centre (voxels, z y x) to the offset in the source; displacement:
-    `(3, k, k, k)` additional source voxels at control points, or None.
+    matrix: `(3, 3)` from an offset to the patch centre (voxels, z y x) to the offset in
+    the source; displacement: `(3, k, k, k)` additional source voxels at control points,
+    or None.
     """
 
     matrix: Array
@@ -43,14 +49,22 @@ class SpatialChange:
     @property
     def is_scaling(self) -> bool:
         """Whether nothing but the axes' scale changes."""
-        return self.displacement is None and not (self.matrix - np.diag(self.matrix.diagonal())).any()
+        return (
+            self.displacement is None
+            and not (self.matrix - np.diag(self.matrix.diagonal())).any()
+        )
 
     def box(self, patch: Shape) -> Shape:
-        """Source box that holds everything the patch needs; its size differs from the patch's by even numbers."""
+        """Source box that holds everything the patch needs; its size differs from the
+        patch's by even numbers.
+        """
         reach = np.abs(self.matrix) @ ((np.array(patch) - 1) / 2) + 1
         if self.displacement is not None:
             reach = reach + np.abs(self.displacement).reshape(3, -1).max(axis=1)
-        half = [max(0, math.ceil(r - (size - 1) / 2)) for r, size in zip(reach, patch, strict=True)]
+        half = [
+            max(0, math.ceil(r - (size - 1) / 2))
+            for r, size in zip(reach, patch, strict=True)
+        ]
         z, y, x = (size + 2 * extra for size, extra in zip(patch, half, strict=True))
         return z, y, x
 
@@ -58,11 +72,22 @@ class SpatialChange:
 def draw_spatial(
     rng: np.random.Generator, settings: Augmentation, patch: Shape, spacing: Spacing
 ) -> SpatialChange | None:
-    """Draw rotation, scaling and elastic deformation for one sample; None where the patch is to be taken as it is."""
-    rotate, scale, bend = (rng.random() < p for p in (settings.rotation, settings.scaling, settings.elastic))
-    angles = np.deg2rad(rng.uniform(-settings.rotation_degrees, settings.rotation_degrees, 3))
+    """Draw rotation, scaling and elastic deformation for one sample; None where the
+    patch is to be taken as it is.
+    """
+    rotate, scale, bend = (
+        rng.random() < p
+        for p in (settings.rotation, settings.scaling, settings.elastic)
+    )
+    angles = np.deg2rad(
+        rng.uniform(-settings.rotation_degrees, settings.rotation_degrees, 3)
+    )
     factor = rng.uniform(*settings.scaling_range)
-    points = rng.normal(0, settings.elastic_mm, (3, *(CONTROL_POINTS,) * 3)) if bend else None
+    points = (
+        rng.normal(0, settings.elastic_mm, (3, *(CONTROL_POINTS,) * 3))
+        if bend
+        else None
+    )
     if not (rotate or scale or bend):
         return None
     flat = max(patch) > FLAT * patch[0]
@@ -71,7 +96,8 @@ def draw_spatial(
         angles[0] = rng.uniform(-math.pi, math.pi)
     turn = rotation_matrix(angles) if rotate else np.eye(3)
     edges = np.array(spacing)
-    # new voxel -> mm, turned and scaled -> source voxel; scaling by f enlarges, so the source offset shrinks
+    # new voxel -> mm, turned and scaled -> source voxel; scaling by f enlarges, so the
+    # source offset shrinks
     matrix = (turn * edges[None, :] / edges[:, None]) / (factor if scale else 1.0)
     if flat:
         matrix[0], matrix[:, 0] = (1, 0, 0), (1, 0, 0)  # slices stay slices
@@ -79,11 +105,16 @@ def draw_spatial(
     if points is not None:
         displacement = points / edges[:, None, None, None]
         displacement[0] *= not flat
-    return SpatialChange(matrix.astype(np.float32), None if displacement is None else displacement.astype(np.float32))
+    return SpatialChange(
+        matrix.astype(np.float32),
+        None if displacement is None else displacement.astype(np.float32),
+    )
 
 
 def rotation_matrix(angles: Array) -> Array:
-    """Rotation `(3, 3)` on `(z, y, x)` vectors: about z, then y, then x, by `angles` in radians."""
+    """Rotation `(3, 3)` on `(z, y, x)` vectors: about z, then y, then x, by `angles` in
+    radians.
+    """
     (sz, sy, sx), (cz, cy, cx) = np.sin(angles), np.cos(angles)
     about_z = np.array([[1, 0, 0], [0, cz, -sz], [0, sz, cz]])
     about_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
@@ -93,65 +124,113 @@ def rotation_matrix(angles: Array) -> Array:
 
 def common_box(changes: Sequence[SpatialChange], patch: Shape) -> Shape:
     """The box that serves all changes of a batch, so that one sampling call does."""
-    z, y, x = (max(sizes) for sizes in zip(*(change.box(patch) for change in changes), strict=True))
+    z, y, x = (
+        max(sizes)
+        for sizes in zip(*(change.box(patch) for change in changes), strict=True)
+    )
     return z, y, x
 
 
 def apply_spatial(
     images: Tensor, labels: Tensor, changes: Sequence[SpatialChange], patch: Shape
 ) -> tuple[Tensor, Tensor]:
-    """Sample `(b, c, *box)` and `(b, *box)` into patches: images linearly, labels by the linear vote of their corners."""
+    """Sample `(b, c, *box)` and `(b, *box)` into patches: images linearly, labels by
+    the linear vote of their corners.
+    """
     warped = torch.empty(*images.shape[:2], *patch, device=images.device)
-    warped_labels = torch.empty(len(labels), *patch, dtype=labels.dtype, device=labels.device)
+    warped_labels = torch.empty(
+        len(labels), *patch, dtype=labels.dtype, device=labels.device
+    )
     for index, change in enumerate(changes):
         if change.is_scaling:
-            warped[index], warped_labels[index] = _scale(images[index], labels[index], change, patch)
+            warped[index], warped_labels[index] = _scale(
+                images[index], labels[index], change, patch
+            )
     turned = [index for index, change in enumerate(changes) if not change.is_scaling]
     if turned:
-        grid = sampling_grid([changes[index] for index in turned], patch, images.shape[2:], images.device)
+        grid = sampling_grid(
+            [changes[index] for index in turned], patch, images.shape[2:], images.device
+        )
         sources = images if len(turned) == len(changes) else images[turned]
-        warped[turned] = F.grid_sample(sources, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+        warped[turned] = F.grid_sample(
+            sources, grid, mode="bilinear", padding_mode="zeros", align_corners=True
+        )
         for index, at in zip(turned, grid, strict=True):
             warped_labels[index] = _warp_labels(labels[index], at)
     return warped, warped_labels
 
 
-def _scale(image: Tensor, label: Tensor, change: SpatialChange, patch: Shape) -> tuple[Tensor, Tensor]:
-    """A change along the axes alone is separable: three small matrix products instead of a sampling."""
+def _scale(
+    image: Tensor, label: Tensor, change: SpatialChange, patch: Shape
+) -> tuple[Tensor, Tensor]:
+    """A change along the axes alone is separable: three small matrix products instead
+    of a sampling.
+    """
     corners = []
     for axis, (size, new) in enumerate(zip(label.shape, patch, strict=True)):
         offset = torch.arange(new, dtype=torch.float64) - (new - 1) / 2
-        corners.append(neighbours_of((size - 1) / 2 + float(change.matrix[axis, axis]) * offset, size))
-    for axis in sorted(range(3), key=lambda axis: patch[axis] / label.shape[axis]):  # shrink first
-        image = apply_along(image, linear_matrix(corners[axis], label.shape[axis]), axis)
+        corners.append(
+            neighbours_of(
+                (size - 1) / 2 + float(change.matrix[axis, axis]) * offset, size
+            )
+        )
+    for axis in sorted(
+        range(3), key=lambda axis: patch[axis] / label.shape[axis]
+    ):  # shrink first
+        image = apply_along(
+            image, linear_matrix(corners[axis], label.shape[axis]), axis
+        )
     return image, resample_labels(label, corners)
 
 
-def sampling_grid(changes: Sequence[SpatialChange], patch: Shape, box: Sequence[int], device: torch.device) -> Tensor:
-    """Normalised coordinates `(b, z, y, x, 3)` in torch's order (x, y, z) for boxes of size `box`."""
+def sampling_grid(
+    changes: Sequence[SpatialChange],
+    patch: Shape,
+    box: Sequence[int],
+    device: torch.device,
+) -> Tensor:
+    """Normalised coordinates `(b, z, y, x, 3)` in torch's order (x, y, z) for boxes of
+    size `box`.
+    """
     size = torch.tensor(box, dtype=torch.float32)
     scale = 2 / (size - 1).clamp(min=1)
-    offsets = [torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2 for n in patch]
+    offsets = [
+        torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2 for n in patch
+    ]
     grid = torch.empty(len(changes), *patch, 3, device=device)
     for target, change in zip(grid, changes, strict=True):
         matrix = torch.from_numpy(change.matrix) * scale[:, None]
         matrix = matrix.flip(0).to(device)  # rows x, y, z
-        z, y, x = (offset[:, None] * matrix[:, axis] for axis, offset in enumerate(offsets))
+        z, y, x = (
+            offset[:, None] * matrix[:, axis] for axis, offset in enumerate(offsets)
+        )
         torch.add(z[:, None, None] + y[:, None], x, out=target)  # (z, y, x, 3)
     if any(change.displacement is not None for change in changes):
         none = torch.zeros(3, *(CONTROL_POINTS,) * 3)
-        bends = [none if c.displacement is None else torch.from_numpy(c.displacement) for c in changes]
-        field = torch.stack(bends).to(device) * scale.to(device)[None, :, None, None, None]
-        field = F.interpolate(field.flip(1), size=tuple(patch), mode="trilinear", align_corners=True)
+        bends = [
+            none if c.displacement is None else torch.from_numpy(c.displacement)
+            for c in changes
+        ]
+        field = (
+            torch.stack(bends).to(device) * scale.to(device)[None, :, None, None, None]
+        )
+        field = F.interpolate(
+            field.flip(1), size=tuple(patch), mode="trilinear", align_corners=True
+        )
         grid += field.movedim(1, -1)
     return grid
 
 
 def _warp_labels(label: Tensor, grid: Tensor) -> Tensor:
-    """Label `(*box)` at `(z, y, x, 3)` coordinates; only voxels whose cell holds several labels are voted on."""
-    # the lowest bit says "vote"; a rim of such cells answers for coordinates at the border and outside
+    """Label `(*box)` at `(z, y, x, 3)` coordinates; only voxels whose cell holds
+    several labels are voted on.
+    """
+    # the lowest bit says "vote"; a rim of such cells answers for coordinates at the
+    # border and outside
     low, high = torch.aminmax(label)
-    narrow = int(low) >= -64 and int(high) < 64  # bytes: a quarter of the memory traffic
+    narrow = (
+        int(low) >= -64 and int(high) < 64
+    )  # bytes: a quarter of the memory traffic
     small = label.to(torch.int8 if narrow else torch.int32)
     vote_cells = F.pad(mixed_inner_cells(small), (1, 2, 1, 2, 1, 2), value=True)
     packed = F.pad(small << 1, (1, 1, 1, 1, 1, 1)) | vote_cells
@@ -164,25 +243,45 @@ def _warp_labels(label: Tensor, grid: Tensor) -> Tensor:
 
 
 def _cell_index(grid: Tensor, size: Sequence[int]) -> Tensor:
-    """Flat index, in a box with a rim of one voxel, of the cell that each normalised coordinate lies in."""
-    exact = torch.float32 if math.prod(n + 2 for n in size) < 2**24 else torch.float64  # whole numbers stay whole
+    """Flat index, in a box with a rim of one voxel, of the cell that each normalised
+    coordinate lies in.
+    """
+    exact = (
+        torch.float32 if math.prod(n + 2 for n in size) < 2**24 else torch.float64
+    )  # whole numbers stay whole
     index: Tensor | None = None
     for axis, voxels in enumerate(size):
-        at = grid[..., 2 - axis].to(exact).add(1).mul_((voxels - 1) / 2).floor_().add_(1).clamp_(0, voxels + 1)
+        at = (
+            grid[..., 2 - axis]
+            .to(exact)
+            .add(1)
+            .mul_((voxels - 1) / 2)
+            .floor_()
+            .add_(1)
+            .clamp_(0, voxels + 1)
+        )
         index = at if index is None else index.mul_(voxels + 2).add_(at)
     assert index is not None
     return index.long()
 
 
 def _vote_at(label: Tensor, coordinates: Tensor) -> Tensor:
-    """The linear vote of the eight corners at normalised coordinates `(n, 3)` (x, y, z); outside counts as background."""
+    """The linear vote of the eight corners at normalised coordinates `(n, 3)` (x, y,
+    z); outside counts as background.
+    """
     framed = F.pad(label, (1, 1, 1, 1, 1, 1))
-    index, weight = [torch.zeros((), dtype=torch.long, device=label.device)], [torch.ones((), device=label.device)]
+    index, weight = (
+        [torch.zeros((), dtype=torch.long, device=label.device)],
+        [torch.ones((), device=label.device)],
+    )
     for axis, size in enumerate(label.shape):
         centre = (coordinates[:, 2 - axis] + 1) * ((size - 1) / 2) + 1
         low = torch.floor(centre)
         share = centre - low
-        pair = [((low + step).clamp_(0, size + 1).long(), w) for step, w in ((0, 1 - share), (1, share))]
+        pair = [
+            ((low + step).clamp_(0, size + 1).long(), w)
+            for step, w in ((0, 1 - share), (1, share))
+        ]
         index = [old * (size + 2) + along for old in index for along, _ in pair]
         weight = [old * w for old in weight for _, w in pair]
     return vote(framed.view(-1)[torch.stack(index)], torch.stack(weight))

@@ -1,7 +1,9 @@
-"""Prepared cases on disk: one blosc2 array for the image and one for the label, read patch by patch.
+"""Prepared cases on disk: one blosc2 array for the image and one for the label, read
+patch by patch.
 
-`NAME.image.b2nd` `(c, z, y, x)` float32, `NAME.label.b2nd` `(z, y, x)` int16, `NAME.foreground.npz` with voxel positions
-for each index, and `NAME.json`, which is written last: a case without it is not there.
+`NAME.image.b2nd` `(c, z, y, x)` float32, `NAME.label.b2nd` `(z, y, x)` int16,
+`NAME.foreground.npz` with voxel positions for each index, and `NAME.json`, which is
+written last: a case without it is not there.
 """
 
 import threading
@@ -15,7 +17,7 @@ import numpy as np
 
 from trivox.errors import FormatError, ResourceError
 from trivox.files import atomic_path, read_json, write_json
-from trivox.volumes import Array, Shape
+from trivox.volumes.volume import Array, Shape
 
 CHUNK, BLOCK = 96, 32
 """Edge of a chunk (read as a whole from disk) and a block (decompressed as a whole)."""
@@ -60,20 +62,40 @@ class Store:
         """Size, voxels a class, and whatever was recorded at preparation."""
         return dict(self._facts(name))
 
-    def write(self, name: str, image: Array, label: Array, facts: dict[str, Any]) -> None:
+    def write(
+        self, name: str, image: Array, label: Array, facts: dict[str, Any]
+    ) -> None:
         """Write a case atomically: arrays first, `NAME.json` last."""
         present, positions = foreground_positions(label)
         write_array(self.folder / f"{name}.image.b2nd", image)
-        write_array(self.folder / f"{name}.label.b2nd", label.astype(np.int16, copy=False))
-        with atomic_path(self.folder / f"{name}.foreground.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{str(index): at for index, at in positions.items()})
+        write_array(
+            self.folder / f"{name}.label.b2nd", label.astype(np.int16, copy=False)
+        )
+        with (
+            atomic_path(self.folder / f"{name}.foreground.npz") as temporary,
+            temporary.open("wb") as file,
+        ):
+            np.savez(
+                file,
+                allow_pickle=False,
+                **{str(index): at for index, at in positions.items()},
+            )
         write_json(
             self.folder / f"{name}.json",
-            {**facts, "channels": image.shape[0], "shape": list(label.shape), "present": present},
+            {
+                **facts,
+                "channels": image.shape[0],
+                "shape": list(label.shape),
+                "present": present,
+            },
         )
 
-    def read_box(self, name: str, start: Sequence[int], size: Shape) -> tuple[Array, Array]:
-        """Image and label in a box that may reach over the border; outside is zero (background)."""
+    def read_box(
+        self, name: str, start: Sequence[int], size: Shape
+    ) -> tuple[Array, Array]:
+        """Image and label in a box that may reach over the border; outside is zero
+        (background).
+        """
         image, label = self._arrays(name)
         inside, paste = _clip(start, size, label.shape)
         whole = np.zeros((image.shape[0], *size), np.float32)
@@ -91,25 +113,32 @@ class Store:
         """Voxel positions `(n, 3)` of a class."""
         return self._positions(name)[index]
 
-    @lru_cache(maxsize=4096)  # noqa: B019 - a store lives as long as the process
+    @lru_cache(maxsize=4096)
     def _facts(self, name: str) -> dict[str, Any]:
         facts: dict[str, Any] = read_json(self.folder / f"{name}.json")
         return facts
 
-    @lru_cache(maxsize=1024)  # noqa: B019
+    @lru_cache(maxsize=1024)
     def _positions(self, name: str) -> dict[int, Array]:
-        with np.load(self.folder / f"{name}.foreground.npz", allow_pickle=False) as archive:
+        with np.load(
+            self.folder / f"{name}.foreground.npz", allow_pickle=False
+        ) as archive:
             return {int(index): archive[index] for index in archive.files}
 
     def _arrays(self, name: str) -> tuple[Any, Any]:
-        """Open arrays, one pair a thread: blosc2 handles are not shared between threads."""
-        handles: dict[str, tuple[Any, Any]] = self._local.__dict__.setdefault("handles", {})
+        """Open arrays, one pair a thread: blosc2 handles are not shared between
+        threads.
+        """
+        handles: dict[str, tuple[Any, Any]] = self._local.__dict__.setdefault(
+            "handles", {}
+        )
         if name not in handles:
             if len(handles) > 256:
                 handles.clear()
             try:
                 opened = (
-                    blosc2.open(str(self.folder / f"{name}.{kind}.b2nd"), mode="r") for kind in ("image", "label")
+                    blosc2.open(str(self.folder / f"{name}.{kind}.b2nd"), mode="r")
+                    for kind in ("image", "label")
                 )
                 handles[name] = tuple(opened)
             except (OSError, RuntimeError, ValueError) as error:
@@ -119,7 +148,9 @@ class Store:
         return handles[name]
 
     def mean_voxels(self, names: Sequence[str], indices: int) -> Array:
-        """Voxels of each label index `(indices,)` in a case, averaged over the named cases; from what `write` counted."""
+        """Voxels of each label index `(indices,)` in a case, averaged over the named
+        cases; from what `write` counted.
+        """
         total = np.zeros(indices)
         for name in names:
             facts = self._facts(name)
@@ -132,25 +163,34 @@ class Store:
 
 
 def write_array(path: Path, array: Array) -> None:
-    """Write an array `(..., z, y, x)` as one blosc2 file, atomically; raises `ResourceError` if that fails."""
+    """Write an array `(..., z, y, x)` as one blosc2 file, atomically; raises
+    `ResourceError` if that fails.
+    """
     array = np.ascontiguousarray(array)
     spatial = [min(CHUNK, size) for size in array.shape[-3:]]
     lead = [1] * (array.ndim - 3)
     try:
         with atomic_path(path) as temporary:
             blosc2.asarray(
-                array, urlpath=str(temporary), mode="w", chunks=(*lead, *spatial),
+                array,
+                urlpath=str(temporary),
+                mode="w",
+                chunks=(*lead, *spatial),
                 blocks=(*lead, *(min(BLOCK, size) for size in spatial)),
                 cparams={"codec": blosc2.Codec.ZSTD, "clevel": 3, "nthreads": 1},
-            )  # fmt: skip
+            )
     except RuntimeError as error:
-        raise ResourceError(f"{path}: cannot be written ({error}); check the free disk space") from error
+        raise ResourceError(
+            f"{path}: cannot be written ({error}); check the free disk space"
+        ) from error
 
 
 def foreground_positions(label: Array) -> tuple[dict[str, int], dict[int, Array]]:
-    """Voxels a class, and for each class max(10 000, 1 %) of its positions `(n, 3)` (all if fewer), seeded as nnU-Net.
+    """Voxels a class, and for each class max(10 000, 1 %) of its positions `(n, 3)`
+    (all if fewer), seeded as nnU-Net.
 
-    Background is listed only where part of the case is unlabelled (index -1), so that patches can keep to labelled voxels.
+    Background is listed only where part of the case is unlabelled (index -1), so that
+    patches can keep to labelled voxels.
     """
     flat = label.reshape(-1)
     order = np.argsort(flat, kind="stable") if flat.size < 2**20 else None
@@ -160,21 +200,36 @@ def foreground_positions(label: Array) -> tuple[dict[str, int], dict[int, Array]
     for index in np.unique(flat):
         if index == 0 and flat.min() >= 0:
             continue
-        at = np.flatnonzero(flat == index) if order is None else order[slice(*_run(flat, order, index))]
+        at = (
+            np.flatnonzero(flat == index)
+            if order is None
+            else order[slice(*_run(flat, order, index))]
+        )
         counts[str(index)] = len(at)
         wanted = max(FOREGROUND_VOXELS, len(at) // 100)
         if len(at) > wanted:
             at = rng.choice(at, wanted, replace=False)
-        chosen[int(index)] = np.stack(np.unravel_index(np.sort(at), label.shape), axis=1).astype(np.int16)
+        chosen[int(index)] = np.stack(
+            np.unravel_index(np.sort(at), label.shape), axis=1
+        ).astype(np.int16)
     return counts, chosen
 
 
 def _run(flat: Array, order: Array, index: int) -> tuple[int, int]:
     ordered = flat[order]
-    return int(np.searchsorted(ordered, index)), int(np.searchsorted(ordered, index, side="right"))
+    return int(np.searchsorted(ordered, index)), int(
+        np.searchsorted(ordered, index, side="right")
+    )
 
 
-def _clip(start: Sequence[int], size: Shape, shape: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    inside = tuple(slice(max(s, 0), max(min(s + n, limit), 0)) for s, n, limit in zip(start, size, shape, strict=True))
-    paste = tuple(slice(i.start - s, i.stop - s) for i, s in zip(inside, start, strict=True))
+def _clip(
+    start: Sequence[int], size: Shape, shape: Sequence[int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    inside = tuple(
+        slice(max(s, 0), max(min(s + n, limit), 0))
+        for s, n, limit in zip(start, size, shape, strict=True)
+    )
+    paste = tuple(
+        slice(i.start - s, i.stop - s) for i, s in zip(inside, start, strict=True)
+    )
     return inside, paste

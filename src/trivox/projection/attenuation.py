@@ -3,7 +3,9 @@
 from torch import Tensor
 
 WATER_PER_MM = 0.02
-"""Attenuation of water for a chest tube's spectrum, rounded (0.0192 / mm at 70 keV, NIST XCOM)."""
+"""Attenuation of water for a chest tube's spectrum, rounded (0.0192 / mm at 70 keV,
+NIST XCOM).
+"""
 
 
 def attenuation_of(hounsfield: Tensor, *, water: float = WATER_PER_MM) -> Tensor:

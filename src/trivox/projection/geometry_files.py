@@ -45,16 +45,19 @@ class ViewRecord(BaseModel):
                 f"source_detector_mm {self.source_detector_mm:g}"
             )
         if not -90 < self.secondary_degrees < 90:
-            raise ValueError(f"secondary_degrees {self.secondary_degrees:g} must lie between -90 and 90")
+            raise ValueError(
+                f"secondary_degrees {self.secondary_degrees:g} must lie between -90 and 90"
+            )
         return self
 
 
 class GeometryRecord(BaseModel):
     """Content of `geometry.json`.
 
-    kind: what the images hold: line integrals of attenuation; silhouettes (1 inside, or the length of the ray in the
-    shape); or uncalibrated images, whose scale is not known. isocentre_mm: RAS place in the world of the CT.
-    water_per_mm: attenuation of water that turns line integrals into HU.
+    kind: what the images hold: line integrals of attenuation; silhouettes (1 inside, or
+    the length of the ray in the shape); or uncalibrated images, whose scale is not
+    known. isocentre_mm: RAS place in the world of the CT. water_per_mm: attenuation of
+    water that turns line integrals into HU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,34 +74,73 @@ class GeometryRecord(BaseModel):
         """The views as tensors `(v,)`."""
         views = self.views
         return Geometry(
-            primary=torch.tensor([v.primary_degrees for v in views], dtype=torch.float32),
-            secondary=torch.tensor([v.secondary_degrees for v in views], dtype=torch.float32),
-            sod=torch.tensor([v.source_isocentre_mm for v in views], dtype=torch.float32),
-            sdd=torch.tensor([v.source_detector_mm for v in views], dtype=torch.float32),
-            pixel_mm=torch.tensor([v.pixel_mm for v in views], dtype=torch.float32).reshape(-1, 2),
-            offset_mm=torch.tensor([v.offset_mm for v in views], dtype=torch.float32).reshape(-1, 2),
+            primary=torch.tensor(
+                [v.primary_degrees for v in views], dtype=torch.float32
+            ),
+            secondary=torch.tensor(
+                [v.secondary_degrees for v in views], dtype=torch.float32
+            ),
+            sod=torch.tensor(
+                [v.source_isocentre_mm for v in views], dtype=torch.float32
+            ),
+            sdd=torch.tensor(
+                [v.source_detector_mm for v in views], dtype=torch.float32
+            ),
+            pixel_mm=torch.tensor(
+                [v.pixel_mm for v in views], dtype=torch.float32
+            ).reshape(-1, 2),
+            offset_mm=torch.tensor(
+                [v.offset_mm for v in views], dtype=torch.float32
+            ).reshape(-1, 2),
             detector=self.detector,
         )
 
 
 def record_of(
-    geometry: Geometry, *, isocentre: Sequence[float] = (0.0, 0.0, 0.0), kind: Kind = "line integrals",
+    geometry: Geometry,
+    *,
+    isocentre: Sequence[float] = (0.0, 0.0, 0.0),
+    kind: Kind = "line integrals",
     water_per_mm: float = WATER_PER_MM,
-) -> GeometryRecord:  # fmt: skip
-    """`geometry` `(v,)` with what else `geometry.json` says; raises `GeometryError` for a batch or an impossible view."""
+) -> GeometryRecord:
+    """`geometry` `(v,)` with what else `geometry.json` says; raises `GeometryError` for
+    a batch or an impossible view.
+    """
     if geometry.batched:
-        raise GeometryError("a geometry file describes one exam; give the geometry of one, not of a batch")
-    columns = (geometry.primary, geometry.secondary, geometry.sod, geometry.sdd, geometry.pixel_mm, geometry.offset_mm)
+        raise GeometryError(
+            "a geometry file describes one exam; give the geometry of one, not of a batch"
+        )
+    columns = (
+        geometry.primary,
+        geometry.secondary,
+        geometry.sod,
+        geometry.sdd,
+        geometry.pixel_mm,
+        geometry.offset_mm,
+    )
     names = tuple(ViewRecord.model_fields)
-    views = [dict(zip(names, row, strict=True)) for row in zip(*(_plain(column) for column in columns), strict=True)]
-    content = {"kind": kind, "detector": geometry.detector, "isocentre_mm": tuple(isocentre), "views": views}
-    return _validated(content | {"water_per_mm": water_per_mm}, "the geometry", GeometryError)
+    views = [
+        dict(zip(names, row, strict=True))
+        for row in zip(*(_plain(column) for column in columns), strict=True)
+    ]
+    content = {
+        "kind": kind,
+        "detector": geometry.detector,
+        "isocentre_mm": tuple(isocentre),
+        "views": views,
+    }
+    return _validated(
+        content | {"water_per_mm": water_per_mm}, "the geometry", GeometryError
+    )
 
 
 def _plain(column: torch.Tensor) -> list[Any]:
     """Numbers as people write them: float32's 0.1 is 0.1, not 0.10000000149."""
     values: list[Any] = column.tolist()
-    return [_short(value) if isinstance(value, float) else tuple(map(_short, value)) for value in values]
+    return [
+        _short(value) if isinstance(value, float) else tuple(map(_short, value))
+        for value in values
+    ]
 
 
 def _short(value: float) -> float:
@@ -107,18 +149,24 @@ def _short(value: float) -> float:
 
 
 def read_record(path: Path) -> GeometryRecord:
-    """Read `geometry.json`; raises `FormatError` in one line if it is missing, incomplete or impossible."""
+    """Read `geometry.json`; raises `FormatError` in one line if it is missing,
+    incomplete or impossible.
+    """
     return _validated(read_json(path), str(path), FormatError)
 
 
-def _validated(content: object, where: str, error: type[FormatError] | type[GeometryError]) -> GeometryRecord:
+def _validated(
+    content: object, where: str, error: type[FormatError] | type[GeometryError]
+) -> GeometryRecord:
     try:
         return GeometryRecord.model_validate(content)
     except ValidationError as failure:
         first = failure.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         what = first["msg"].removeprefix("Value error, ")
-        raise error(f"{where}: {place and f'{place}: '}{what}; correct it there") from failure
+        raise error(
+            f"{where}: {place and f'{place}: '}{what}; correct it there"
+        ) from failure
 
 
 def write_record(path: Path, record: GeometryRecord) -> None:
@@ -136,23 +184,31 @@ _DICOM = (
     _Needed("PositionerPrimaryAngle", "how far the tube is turned about the patient"),
     _Needed("DistanceSourceToDetector", "how far the detector is from the tube"),
     _Needed("DistanceSourceToPatient", "how far the isocentre is from the tube"),
-    _Needed("ImagerPixelSpacing", "the pixel size on the detector; PixelSpacing may be scaled to the patient"),
+    _Needed(
+        "ImagerPixelSpacing",
+        "the pixel size on the detector; PixelSpacing may be scaled to the patient",
+    ),
     _Needed("Rows", "the detector"),
     _Needed("Columns", "the detector"),
 )
 
 
 def geometry_from_dicom(images: Sequence[Any]) -> Geometry:
-    """Geometry `(v,)` of X-ray images from their DICOM headers (pydicom datasets), one a view, supine patient.
+    """Geometry `(v,)` of X-ray images from their DICOM headers (pydicom datasets), one
+    a view, supine patient.
 
-    DICOM counts the primary angle of the *detector* from the front, + to the patient's left (PS3.3 C.8.7.5): 0 has the
-    source behind the patient. Hence primary = PositionerPrimaryAngle + 180, wrapped to (-180, 180]; the secondary angle
-    (+ cranial) is the same. Raises `GeometryError` naming the attribute that is missing or impossible.
+    DICOM counts the primary angle of the *detector* from the front, + to the patient's
+    left (PS3.3 C.8.7.5): 0 has the source behind the patient. Hence primary =
+    PositionerPrimaryAngle + 180, wrapped to (-180, 180]; the secondary angle (+
+    cranial) is the same. Raises `GeometryError` naming the attribute that is missing or
+    impossible.
     """
     views = [_dicom_view(image, number) for number, image in enumerate(images, start=1)]
     detectors = {(int(image.Rows), int(image.Columns)) for image in images}
     if len(detectors) != 1:
-        raise GeometryError(f"{len(images)} X-ray images have {len(detectors)} sizes; resample them to one detector")
+        raise GeometryError(
+            f"{len(images)} X-ray images have {len(detectors)} sizes; resample them to one detector"
+        )
     content = {"detector": detectors.pop(), "views": views}
     return _validated(content, "the DICOM geometry", GeometryError).geometry
 
@@ -166,8 +222,12 @@ def _dicom_view(image: Any, number: int) -> dict[str, Any]:
             )
     turned = float(image.PositionerPrimaryAngle) + 180
     return {
-        "primary_degrees": 180 - (180 - turned) % 360 if math.isfinite(turned) else turned,
-        "secondary_degrees": float(getattr(image, "PositionerSecondaryAngle", None) or 0.0),
+        "primary_degrees": 180 - (180 - turned) % 360
+        if math.isfinite(turned)
+        else turned,
+        "secondary_degrees": float(
+            getattr(image, "PositionerSecondaryAngle", None) or 0.0
+        ),
         "source_isocentre_mm": float(image.DistanceSourceToPatient),
         "source_detector_mm": float(image.DistanceSourceToDetector),
         "pixel_mm": tuple(float(step) for step in image.ImagerPixelSpacing),

@@ -1,4 +1,6 @@
-"""From a scan of any orientation to a grid about the isocentre, and back into the world."""
+"""From a scan of any orientation to a grid about the isocentre, and back into the
+world.
+"""
 
 import math
 
@@ -8,8 +10,9 @@ from torch import Tensor
 
 from trivox.errors import GeometryError
 from trivox.projection.geometry import Grid
-from trivox.volumes import Array, Volume, affine_from_spacing, canonical_orientation, reorient
+from trivox.volumes.geometry import canonical_orientation, reorient
 from trivox.volumes.resampling import apply_along
+from trivox.volumes.volume import Array, Volume, affine_from_spacing
 
 Point = tuple[float, float, float]
 """`(x, y, z)` in RAS mm."""
@@ -17,90 +20,136 @@ Point = tuple[float, float, float]
 AIR, LOWEST = -1000.0, -1024.0
 """HU. Scanners pad with values below the lowest (-2000, -3024), which mean air."""
 STRAIGHT = 0.1
-"""Voxels by which the far corner of a grid may be off for it to count as axis-aligned."""
+"""Voxels by which the far corner of a grid may be off for it to count as axis-aligned.
+"""
 
 
 def middle_of(volume: Volume) -> Point:
     """The middle of a volume's outer box, RAS mm: the isocentre where none is given."""
-    x, y, z = (volume.affine @ np.append((np.array(volume.shape[::-1]) - 1) / 2, 1))[:3].tolist()
+    x, y, z = (volume.affine @ np.append((np.array(volume.shape[::-1]) - 1) / 2, 1))[
+        :3
+    ].tolist()
     return x, y, z
 
 
-def on_grid(volume: Volume, grid: Grid, *, isocentre: Point, outside: float = AIR) -> Array:
-    """A CT on `grid`, `(z, y, x)` float32 HU; anti-aliased where the grid is coarser, linear where it is finer.
+def on_grid(
+    volume: Volume, grid: Grid, *, isocentre: Point, outside: float = AIR
+) -> Array:
+    """A CT on `grid`, `(z, y, x)` float32 HU; anti-aliased where the grid is coarser,
+    linear where it is finer.
 
-    volume: one channel, any orientation, also oblique or sheared; isocentre: RAS mm; outside: HU beyond the scan. Values
-    below -1024 are scanner padding and become -1000. Raises `GeometryError` for several channels or values that are not
-    finite.
+    volume: one channel, any orientation, also oblique or sheared; isocentre: RAS mm;
+    outside: HU beyond the scan. Values below -1024 are scanner padding and become
+    -1000. Raises `GeometryError` for several channels or values that are not finite.
     """
     if volume.channels != 1:
-        raise GeometryError(f"a CT has one channel, this volume has {volume.channels}; give one of them")
+        raise GeometryError(
+            f"a CT has one channel, this volume has {volume.channels}; give one of them"
+        )
     if volume.array.dtype.kind == "f" and not np.isfinite(volume.array).all():
-        raise GeometryError("the CT holds NaN or infinite values; replace them, for example by -1000")
+        raise GeometryError(
+            "the CT holds NaN or infinite values; replace them, for example by -1000"
+        )
     straight = reorient(volume, canonical_orientation(volume.affine))
     if not _is_straight(straight):
         straight = _straightened(straight, grid, isocentre, outside)
     start = straight.affine[:3, 3] - np.array(isocentre)
     matrices = [
         overlap_matrix(
-            straight.shape[axis], straight.spacing[axis], float(start[2 - axis]), centres, grid.spacing[axis]
+            straight.shape[axis],
+            straight.spacing[axis],
+            float(start[2 - axis]),
+            centres,
+            grid.spacing[axis],
         )
         for axis, centres in enumerate(grid.coordinates(dtype=torch.float64))
     ]
     result = torch.from_numpy(_unpadded(straight.array)).sub_(outside)
-    for axis in sorted(range(3), key=lambda axis: grid.shape[axis] / straight.shape[axis]):  # the largest cut first
+    for axis in sorted(
+        range(3), key=lambda axis: grid.shape[axis] / straight.shape[axis]
+    ):  # the largest cut first
         result = apply_along(result, matrices[axis], axis)
     return np.asarray(result.add_(outside)[0].numpy())
 
 
-def overlap_matrix(size: int, spacing: float, start: float, centres: Tensor, step: float) -> Tensor:
-    """The `(new, size)` float32 operator that averages old voxels over new ones along an axis.
+def overlap_matrix(
+    size: int, spacing: float, start: float, centres: Tensor, step: float
+) -> Tensor:
+    """The `(new, size)` float32 operator that averages old voxels over new ones along
+    an axis.
 
-    start: centre of the first old voxel; centres: of the new voxels, `step` apart. An entry is the share of the new voxel
-    (or, if that is smaller, of an old voxel's width about its centre: linear interpolation) that the old one covers. Rows
-    sum to the share of the new voxel that lies within the old ones, so that the rest can be given a value of its own.
+    start: centre of the first old voxel; centres: of the new voxels, `step` apart. An
+    entry is the share of the new voxel (or, if that is smaller, of an old voxel's width
+    about its centre: linear interpolation) that the old one covers. Rows sum to the
+    share of the new voxel that lies within the old ones, so that the rest can be given
+    a value of its own.
     """
     edges = start + (torch.arange(size + 1, dtype=torch.float64) - 0.5) * spacing
     shares = _overlap(centres, max(step, spacing), edges)
     inside = _overlap(centres, step, edges[[0, -1]])
-    return (shares * (inside / shares.sum(dim=1, keepdim=True).clamp(min=1e-12))).float()
+    return (
+        shares * (inside / shares.sum(dim=1, keepdim=True).clamp(min=1e-12))
+    ).float()
 
 
 def _overlap(centres: Tensor, width: float, edges: Tensor) -> Tensor:
-    """Share of each window `width` about the `centres` that lies between neighbouring `edges`: `(centres, edges - 1)`."""
+    """Share of each window `width` about the `centres` that lies between neighbouring
+    `edges`: `(centres, edges - 1)`.
+    """
     low, high = (centres - width / 2)[:, None], (centres + width / 2)[:, None]
-    return (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(min=0) / width
+    return (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(
+        min=0
+    ) / width
 
 
 def placed(array: Array, grid: Grid, *, isocentre: Point) -> Volume:
-    """An array `(z, y, x)` on `grid` as a volume in the world that `isocentre` is given in."""
+    """An array `(z, y, x)` on `grid` as a volume in the world that `isocentre` is given
+    in.
+    """
     z, y, x = (float(centres[0]) for centres in grid.coordinates(dtype=torch.float64))
-    affine = affine_from_spacing(grid.spacing, (z + isocentre[2], y + isocentre[1], x + isocentre[0]))
+    affine = affine_from_spacing(
+        grid.spacing, (z + isocentre[2], y + isocentre[1], x + isocentre[0])
+    )
     return Volume(array[None], affine)
 
 
 def _is_straight(volume: Volume) -> bool:
-    """Whether index axes run along the world's: the far corner is at most `STRAIGHT` voxels from where it would be."""
+    """Whether index axes run along the world's: the far corner is at most `STRAIGHT`
+    voxels from where it would be.
+    """
     linear = volume.affine[:3, :3]
     off = (linear - np.diag(np.diag(linear))) @ (np.array(volume.shape[::-1]) - 1.0)
     return float(np.abs(off).max()) <= STRAIGHT * min(volume.spacing)
 
 
-def _straightened(volume: Volume, grid: Grid, isocentre: Point, outside: float) -> Volume:
-    """An oblique or sheared volume, interpolated linearly on a whole fraction of `grid` no coarser than its own voxels."""
+def _straightened(
+    volume: Volume, grid: Grid, isocentre: Point, outside: float
+) -> Volume:
+    """An oblique or sheared volume, interpolated linearly on a whole fraction of `grid`
+    no coarser than its own voxels.
+    """
     from scipy.ndimage import affine_transform
 
     counts = [
         size * max(1, math.ceil(step / own - 1e-6))
-        for size, step, own in zip(grid.shape, grid.spacing, volume.spacing, strict=True)
+        for size, step, own in zip(
+            grid.shape, grid.spacing, volume.spacing, strict=True
+        )
     ]
     fine = grid.resized((counts[0], counts[1], counts[2]))
     placing = placed(np.zeros((1, 1, 1)), fine, isocentre=isocentre).affine
-    to_old = np.linalg.inv(volume.affine) @ placing  # index (x, y, z) to index (x, y, z)
+    to_old = (
+        np.linalg.inv(volume.affine) @ placing
+    )  # index (x, y, z) to index (x, y, z)
     array = affine_transform(
-        _unpadded(volume.array[0]), to_old[2::-1, 2::-1], to_old[2::-1, 3], output_shape=fine.shape, order=1,
-        mode="grid-constant", cval=outside,
-    )  # fmt: skip
+        _unpadded(volume.array[0]),
+        to_old[2::-1, 2::-1],
+        to_old[2::-1, 3],
+        output_shape=fine.shape,
+        order=1,
+        mode="grid-constant",
+        cval=outside,
+    )
     return Volume(array[None], placing)
 
 

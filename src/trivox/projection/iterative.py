@@ -7,15 +7,20 @@ from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
 
 SHORTEST = 1e-3
-"""Rays and voxels that meet over less than this share of a voxel's edge have no say: their weight would be noise."""
+"""Rays and voxels that meet over less than this share of a voxel's edge have no say:
+their weight would be noise.
+"""
 
 
 class SirtStep:
-    """One step of SIRT towards given X-rays, `x + strength * C A^T R (b - A x)`, differentiable in volume and strength.
+    """One step of SIRT towards given X-rays, `x + strength * C A^T R (b - A x)`,
+    differentiable in volume and strength.
 
-    R and C are 1 over the row and the column sums of the system matrix A; rows and columns without sum, and absent views,
-    have weight 0. Other steps are built of this one: `sirt` repeats it, and a network ends with some (data
-    consistency), whose strength it may learn: below 2 none moves away from the X-rays. Gregor and Benson 2008.
+    R and C are 1 over the row and the column sums of the system matrix A; rows and
+    columns without sum, and absent views, have weight 0. Other steps are built of this
+    one: `sirt` repeats it, and a network ends with some (data consistency), whose
+    strength it may learn: below 2 none moves away from the X-rays. Gregor and Benson
+    2008.
     """
 
     def __init__(self, xrays: Xrays, projector: Projector) -> None:
@@ -24,13 +29,17 @@ class SirtStep:
             self.rows, self.columns = self._weights()
 
     def _weights(self) -> tuple[Tensor, Tensor]:
-        """R `(b | 1, v, rows, columns)` and C `(b | 1, z, y, x)`, 1/mm: one for the batch where its exams agree."""
+        """R `(b | 1, v, rows, columns)` and C `(b | 1, z, y, x)`, 1/mm: one for the
+        batch where its exams agree.
+        """
         images, present = self.xrays.images, self.xrays.present
         batched = self.projector.geometry.batched
         if not batched and bool((present == present[:1]).all()):
             present = present[:1]
         least = SHORTEST * min(self.projector.grid.spacing)
-        ones = images.new_ones(len(present) if batched else 1, *self.projector.grid.shape)
+        ones = images.new_ones(
+            len(present) if batched else 1, *self.projector.grid.shape
+        )
         rows = _inverse(self.projector.project(ones), least) * present[:, :, None, None]
         columns = self.projector.backproject((rows > 0).to(images.dtype))
         return rows, _inverse(columns, least)
@@ -38,7 +47,9 @@ class SirtStep:
     def __call__(self, volume: Tensor, strength: Tensor | float = 1.0) -> Tensor:
         """The volume `(b, z, y, x)` in 1/mm a step closer to the X-rays; not clamped."""
         misfit = self.xrays.images - self.projector.project(volume)
-        return volume + strength * self.columns * self.projector.backproject(self.rows * misfit)
+        return volume + strength * self.columns * self.projector.backproject(
+            self.rows * misfit
+        )
 
 
 def _inverse(sums: Tensor, least: float) -> Tensor:
@@ -47,15 +58,26 @@ def _inverse(sums: Tensor, least: float) -> Tensor:
 
 @torch.no_grad()
 def sirt(
-    xrays: Xrays, projector: Projector, *, iterations: int, start: Tensor | None = None, momentum: bool = True
+    xrays: Xrays,
+    projector: Projector,
+    *,
+    iterations: int,
+    start: Tensor | None = None,
+    momentum: bool = True,
 ) -> Tensor:
-    """Attenuation `(b, z, y, x)` in 1/mm, not negative, whose projections approach the X-rays; without gradient.
+    """Attenuation `(b, z, y, x)` in 1/mm, not negative, whose projections approach the
+    X-rays; without gradient.
 
-    start: attenuation to begin with, zero if None; without any view it is the answer. momentum: Nesterov's, as in FISTA
-    (Beck and Teboulle 2009): ten iterations do the work of about twenty-five.
+    start: attenuation to begin with, zero if None; without any view it is the answer.
+    momentum: Nesterov's, as in FISTA (Beck and Teboulle 2009): ten iterations do the
+    work of about twenty-five.
     """
     shape = (len(xrays), *projector.grid.shape)
-    volume = torch.zeros(shape, dtype=xrays.images.dtype, device=xrays.images.device) if start is None else start
+    volume = (
+        torch.zeros(shape, dtype=xrays.images.dtype, device=xrays.images.device)
+        if start is None
+        else start
+    )
     if not xrays.views or not xrays.present.any():
         return volume
     step = SirtStep(xrays, projector)
@@ -68,23 +90,38 @@ def sirt(
     return volume
 
 
-# -- total variation -----------------------------------------------------------------------------------------------------
+# -- total variation -------------------------------------------------------------------
 @torch.no_grad()
 def tv(
-    xrays: Xrays, projector: Projector, *, weight: float = 3e-5, iterations: int = 50, smoothing: int = 10
+    xrays: Xrays,
+    projector: Projector,
+    *,
+    weight: float = 3e-5,
+    iterations: int = 50,
+    smoothing: int = 10,
 ) -> Tensor:
-    """Attenuation `(b, z, y, x)` in 1/mm, not negative, of small total variation that explains the X-rays.
+    """Attenuation `(b, z, y, x)` in 1/mm, not negative, of small total variation that
+    explains the X-rays.
 
-    Minimises `1/2 |A x - b|^2_R + weight / C' sum |grad x|` by FISTA with SIRT's step, R and C as there, C' the median of C:
-    `weight` is an attenuation in 1/mm, and what it means depends neither on the number of views nor on the detector.
-    smoothing: inner iterations. Beck and Teboulle 2009 (IEEE TIP 18:2419), in the metric of C instead of the plain one.
+    Minimises `1/2 |A x - b|^2_R + weight / C' sum |grad x|` by FISTA with SIRT's step,
+    R and C as there, C' the median of C: `weight` is an attenuation in 1/mm, and what
+    it means depends neither on the number of views nor on the detector. smoothing:
+    inner iterations. Beck and Teboulle 2009 (IEEE TIP 18:2419), in the metric of C
+    instead of the plain one.
     """
-    volume = torch.zeros(len(xrays), *projector.grid.shape, dtype=xrays.images.dtype, device=xrays.images.device)
+    volume = torch.zeros(
+        len(xrays),
+        *projector.grid.shape,
+        dtype=xrays.images.dtype,
+        device=xrays.images.device,
+    )
     if not xrays.views or not xrays.present.any():
         return volume
     step = SirtStep(xrays, projector)
     usual = _median_of_positive(step.columns)
-    step.columns = torch.minimum(step.columns, 2 * usual)  # valid too; the smoothing is slow beside large ones
+    step.columns = torch.minimum(
+        step.columns, 2 * usual
+    )  # valid too; the smoothing is slow beside large ones
     smooth = _Smoothing(weight / usual, step.columns)
     ahead, speed = volume, 1.0
     for _ in range(iterations):
@@ -97,16 +134,24 @@ def tv(
 
 def _median_of_positive(columns: Tensor) -> Tensor:
     """Of each exam, `(b | 1, 1, 1, 1)`; 1 for an exam without views."""
-    found = [exam[exam > 0].median() if bool((exam > 0).any()) else exam.new_ones(()) for exam in columns]
+    found = [
+        exam[exam > 0].median() if bool((exam > 0).any()) else exam.new_ones(())
+        for exam in columns
+    ]
     return torch.stack(found)[:, None, None, None]
 
 
 class _Smoothing:
-    """argmin over x >= 0 of `1/2 |x - z|^2 / C + weight |grad x|`, by projected gradient on the dual, warm-started."""
+    """argmin over x >= 0 of `1/2 |x - z|^2 / C + weight |grad x|`, by projected
+    gradient on the dual, warm-started.
+    """
 
     def __init__(self, weight: Tensor, metric: Tensor) -> None:
         self.change = weight * metric
-        self.rate = _inverse(12 * self.change.amax(dim=(1, 2, 3), keepdim=True), torch.finfo(metric.dtype).tiny)
+        self.rate = _inverse(
+            12 * self.change.amax(dim=(1, 2, 3), keepdim=True),
+            torch.finfo(metric.dtype).tiny,
+        )
         self.dual: Tensor | None = None  # (3, b, z, y, x)
 
     def __call__(self, volume: Tensor, *, iterations: int) -> Tensor:
@@ -114,7 +159,9 @@ class _Smoothing:
         for _ in range(iterations):
             dual = dual + self.rate * _gradient(self._primal(volume, dual))
             z, y, x = dual
-            dual *= (z * z + y * y + x * x).clamp_(min=1).rsqrt_()  # norm(dim=0) takes twenty times as long
+            dual *= (
+                (z * z + y * y + x * x).clamp_(min=1).rsqrt_()
+            )  # norm(dim=0) takes twenty times as long
         self.dual = dual
         return self._primal(volume, dual)
 

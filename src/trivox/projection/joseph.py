@@ -1,6 +1,8 @@
-"""Joseph's rule: in every plane, bilinear interpolation between the four voxels about the ray.
+"""Joseph's rule: in every plane, bilinear interpolation between the four voxels about
+the ray.
 
-Joseph, An improved algorithm for reprojecting rays through pixel images, IEEE Trans Med Imaging 1(3), 1982.
+Joseph, An improved algorithm for reprojecting rays through pixel images, IEEE Trans Med
+Imaging 1(3), 1982.
 """
 
 from trivox.projection.rays import Pencil, Taps
@@ -9,14 +11,21 @@ from trivox.projection.rays import Pencil, Taps
 def joseph(rays: Pencil) -> Taps:
     """Four voxels a plane; weights sum to 1."""
     (p, q), (_, stride_p, stride_q) = rays.places(), rays.strides
-    p, q = p.clamp_(0, rays.last[0]), q.clamp_(0, rays.last[1])  # beyond lie empty voxels only
-    corner = p.int().mul_(stride_p).add_(q.int().mul_(stride_q)).add_(rays.plane_voxels())
+    p, q = (
+        p.clamp_(0, rays.last[0]),
+        q.clamp_(0, rays.last[1]),
+    )  # beyond lie empty voxels only
+    corner = (
+        p.int().mul_(stride_p).add_(q.int().mul_(stride_q)).add_(rays.plane_voxels())
+    )
     p, q = p.frac_(), q.frac_()
     both = p * q
     p_only = p.sub_(both)
     neither = (1 - q).sub_(p_only)
     q_only = q.sub_(both)
     return [
-        (corner, neither), (corner + stride_q, q_only), (corner + stride_p, p_only),
+        (corner, neither),
+        (corner + stride_q, q_only),
+        (corner + stride_p, p_only),
         (corner + (stride_p + stride_q), both),
-    ]  # fmt: skip
+    ]

@@ -4,12 +4,16 @@ import torch
 from torch import Generator, Tensor
 
 
-def add_noise(images: Tensor, photons: float | Tensor, *, generator: Generator | None = None) -> Tensor:
-    """Line integrals, any shape, as counted with so many photons a pixel where nothing is in the way.
+def add_noise(
+    images: Tensor, photons: float | Tensor, *, generator: Generator | None = None
+) -> Tensor:
+    """Line integrals, any shape, as counted with so many photons a pixel where nothing
+    is in the way.
 
-    `-log(max(1, N) / photons)` with `N ~ Poisson(photons * exp(-line integral))`: a pixel that no photon reached counts as
-    one, so that the result is finite and at most `log(photons)`. photons may be a tensor that broadcasts, as `(b, 1, 1, 1)`;
-    1e5 is a chest film, 1e4 a low dose. Without gradient.
+    `-log(max(1, N) / photons)` with `N ~ Poisson(photons * exp(-line integral))`: a
+    pixel that no photon reached counts as one, so that the result is finite and at most
+    `log(photons)`. photons may be a tensor that broadcasts, as `(b, 1, 1, 1)`; 1e5 is a
+    chest film, 1e4 a low dose. Without gradient.
     """
     photons = torch.as_tensor(photons, dtype=images.dtype, device=images.device)
     counts = torch.poisson(photons * torch.exp(-images.detach()), generator=generator)

@@ -16,7 +16,9 @@ from trivox.projection.tracing import Tracing
 Method = Literal["auto", "joseph", "siddon", "matrix"]
 
 MATRIX_ENTRIES = 1 << 23
-"""Entries up to which "auto" builds the matrix: at most 134 MB with its transpose (eight views of 64^2 on 32^3: 67 MB)."""
+"""Entries up to which "auto" builds the matrix: at most 134 MB with its transpose
+(eight views of 64^2 on 32^3: 67 MB).
+"""
 
 
 Operator = Tracing | SystemMatrix
@@ -24,38 +26,55 @@ Operator = Tracing | SystemMatrix
 
 
 class Projector:
-    """Projects volumes on a grid along the rays of a geometry; project and backproject are each other's derivative.
+    """Projects volumes on a grid along the rays of a geometry; project and backproject
+    are each other's derivative.
 
-    geometry: `(v,)` for all exams, or `(b, v)` for a batch of exactly that many; any number of views, none included.
-    method: "joseph" (interpolation in every plane), "siddon" (exact lengths in voxels), "matrix" (Joseph's weights as a
-    sparse matrix, made at the first use and kept) or "auto": the matrix on a CPU while it is small, otherwise "joseph".
-    Derivatives of any order keep no more than the result; none is taken with respect to the geometry. Computed in float32,
-    or in float64 if given that; raises `GeometryError` for shapes that do not fit or a grid that reaches behind a source.
+    geometry: `(v,)` for all exams, or `(b, v)` for a batch of exactly that many; any
+    number of views, none included. method: "joseph" (interpolation in every plane),
+    "siddon" (exact lengths in voxels), "matrix" (Joseph's weights as a sparse matrix,
+    made at the first use and kept) or "auto": the matrix on a CPU while it is small,
+    otherwise "joseph". Derivatives of any order keep no more than the result; none is
+    taken with respect to the geometry. Computed in float32, or in float64 if given
+    that; raises `GeometryError` for shapes that do not fit or a grid that reaches
+    behind a source.
     """
 
-    def __init__(self, geometry: Geometry, grid: Grid, *, method: Method = "auto") -> None:
+    def __init__(
+        self, geometry: Geometry, grid: Grid, *, method: Method = "auto"
+    ) -> None:
         if method not in get_args(Method):
-            raise RecipeError(f"projection method {method!r}: choose one of {', '.join(get_args(Method))}")
+            raise RecipeError(
+                f"projection method {method!r}: choose one of {', '.join(get_args(Method))}"
+            )
         self.geometry, self.grid, self.method = geometry, grid, method
         self._made: dict[tuple[torch.dtype, torch.device], list[Operator]] = {}
 
     def project(self, volumes: Tensor) -> Tensor:
-        """Line integrals `(b, v, rows, columns)` of attenuation `(b, z, y, x)` in 1/mm; zero outside the grid."""
+        """Line integrals `(b, v, rows, columns)` of attenuation `(b, z, y, x)` in 1/mm;
+        zero outside the grid.
+        """
         return self._apply(volumes, self.grid.shape, adjoint=False)
 
     def backproject(self, images: Tensor) -> Tensor:
         """The adjoint of `project`: `(b, v, rows, columns)` to `(b, z, y, x)`."""
-        return self._apply(images, (self.geometry.views, *self.geometry.detector), adjoint=True)
+        return self._apply(
+            images, (self.geometry.views, *self.geometry.detector), adjoint=True
+        )
 
     def _apply(self, given: Tensor, shape: tuple[int, ...], *, adjoint: bool) -> Tensor:
         exams = len(self.geometry.primary) if self.geometry.batched else len(given)
         if tuple(given.shape) != (exams, *shape):
-            raise GeometryError(f"a tensor {tuple(given.shape)} cannot be projected here; expected {(exams, *shape)}")
+            raise GeometryError(
+                f"a tensor {tuple(given.shape)} cannot be projected here; expected {(exams, *shape)}"
+            )
         given = given.to(torch.promote_types(given.dtype, torch.float32))
         operators = self._operators(given.dtype, given.device)
         if not self.geometry.batched:
             return _apply(given, operators[0], adjoint)
-        each = [_apply(one, operator, adjoint) for one, operator in zip(given.split(1), operators, strict=True)]
+        each = [
+            _apply(one, operator, adjoint)
+            for one, operator in zip(given.split(1), operators, strict=True)
+        ]
         return torch.cat(each)
 
     def _operators(self, dtype: torch.dtype, device: torch.device) -> list[Operator]:
@@ -65,21 +84,32 @@ class Projector:
             exams = exams if self.geometry.batched else [self.geometry]
             make = SystemMatrix if self._keeps_matrix(device) else Tracing
             rule = siddon if self.method == "siddon" else joseph
-            self._made[dtype, device] = [make(exam, self.grid, rule, dtype=dtype, device=device) for exam in exams]
+            self._made[dtype, device] = [
+                make(exam, self.grid, rule, dtype=dtype, device=device)
+                for exam in exams
+            ]
         return self._made[dtype, device]
 
     def _keeps_matrix(self, device: torch.device) -> bool:
         rays = self.geometry.primary.numel() * math.prod(self.geometry.detector)
         small = 4 * rays * max(self.grid.shape) <= MATRIX_ENTRIES
-        return self.method == "matrix" or (self.method == "auto" and device.type == "cpu" and small)
+        return self.method == "matrix" or (
+            self.method == "auto" and device.type == "cpu" and small
+        )
 
 
-def project(volumes: Tensor, geometry: Geometry, grid: Grid, *, method: Method = "auto") -> Tensor:
-    """Line integrals as `Projector.project`; "auto" is "joseph", since a matrix does not pay for a single product."""
+def project(
+    volumes: Tensor, geometry: Geometry, grid: Grid, *, method: Method = "auto"
+) -> Tensor:
+    """Line integrals as `Projector.project`; "auto" is "joseph", since a matrix does
+    not pay for a single product.
+    """
     return Projector(geometry, grid, method=_for_once(method)).project(volumes)
 
 
-def backproject(images: Tensor, geometry: Geometry, grid: Grid, *, method: Method = "auto") -> Tensor:
+def backproject(
+    images: Tensor, geometry: Geometry, grid: Grid, *, method: Method = "auto"
+) -> Tensor:
     """The adjoint of `project`."""
     return Projector(geometry, grid, method=_for_once(method)).backproject(images)
 

@@ -1,8 +1,10 @@
-"""Rays as straight lines through the voxels of a grid: what every projection method starts from.
+"""Rays as straight lines through the voxels of a grid: what every projection method
+starts from.
 
-A ray is driven along the axis that it crosses most voxels of, as in Joseph 1982 and RTK; this is decided ray by ray, so that
-views near 45 degrees are right on both sides. Along the other two axes its place is then linear in the number of the plane,
-with a slope of at most one voxel a plane.
+A ray is driven along the axis that it crosses most voxels of, as in Joseph 1982 and
+RTK; this is decided ray by ray, so that views near 45 degrees are right on both sides.
+Along the other two axes its place is then linear in the number of the plane, with a
+slope of at most one voxel a plane.
 """
 
 import math
@@ -15,25 +17,33 @@ from torch import Tensor
 
 from trivox.errors import GeometryError
 from trivox.projection.geometry import Geometry, Grid
-from trivox.volumes import Shape
+from trivox.volumes.volume import Shape
 
 PAD = (1, 2)
-"""Empty voxels before and after each axis: whatever lies outside the grid is read there, so that no ray needs a test."""
+"""Empty voxels before and after each axis: whatever lies outside the grid is read
+there, so that no ray needs a test.
+"""
 CPU_SAMPLES, GPU_SAMPLES = 1 << 16, 1 << 23
-"""Samples of all rays together in one go: on a CPU what a core's cache holds, on a GPU enough to keep it busy."""
+"""Samples of all rays together in one go: on a CPU what a core's cache holds, on a GPU
+enough to keep it busy.
+"""
 TILE = 16
-"""Rows and columns of pixels that are worked on together: their rays meet the same voxels in the same planes."""
+"""Rows and columns of pixels that are worked on together: their rays meet the same
+voxels in the same planes.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Pencil:
-    """Rays `(n,)` that share the axis that they are driven along; voxels are counted in the padded grid.
+    """Rays `(n,)` that share the axis that they are driven along; voxels are counted in
+    the padded grid.
 
-    which: their places in the images `(v, rows, columns)`, flattened; planes: number along the driven axis; within `(2, n)`:
-    first plane in which a ray is inside the grid, and the one after the last; first, slope `(2, n)`: voxel along the other
-    two axes in plane 0, and its change a plane; last: highest voxel of those axes that may be read; step `(n,)`: mm between
-    planes along the ray; start, strides: flat voxel of plane 0, and distances of neighbours along the driven axis and the
-    other two.
+    which: their places in the images `(v, rows, columns)`, flattened; planes: number
+    along the driven axis; within `(2, n)`: first plane in which a ray is inside the
+    grid, and the one after the last; first, slope `(2, n)`: voxel along the other two
+    axes in plane 0, and its change a plane; last: highest voxel of those axes that may
+    be read; step `(n,)`: mm between planes along the ray; start, strides: flat voxel of
+    plane 0, and distances of neighbours along the driven axis and the other two.
     """
 
     which: Tensor
@@ -50,21 +60,38 @@ class Pencil:
         return len(self.which)
 
     def parts(self) -> Iterator["Pencil"]:
-        """The rays in groups to work on at once, each with the planes in which one of them is inside the grid."""
-        many = max(1, (CPU_SAMPLES if self.which.device.type == "cpu" else GPU_SAMPLES) // self.planes)
+        """The rays in groups to work on at once, each with the planes in which one of
+        them is inside the grid.
+        """
+        many = max(
+            1,
+            (CPU_SAMPLES if self.which.device.type == "cpu" else GPU_SAMPLES)
+            // self.planes,
+        )
         for at in range(0, len(self), many):
             rays = slice(at, at + many)
-            start, stop = int(self.within[0, rays].min()), int(self.within[1, rays].max())
+            start, stop = (
+                int(self.within[0, rays].min()),
+                int(self.within[1, rays].max()),
+            )
             slope = self.slope[:, rays]
             yield Pencil(
-                which=self.which[rays], planes=stop - start, within=self.within[:, rays] - start,
-                first=self.first[:, rays] + slope * start, slope=slope, last=self.last, step=self.step[rays],
-                start=self.start + start * self.strides[0], strides=self.strides,
-            )  # fmt: skip
+                which=self.which[rays],
+                planes=stop - start,
+                within=self.within[:, rays] - start,
+                first=self.first[:, rays] + slope * start,
+                slope=slope,
+                last=self.last,
+                step=self.step[rays],
+                start=self.start + start * self.strides[0],
+                strides=self.strides,
+            )
 
     def places(self) -> Tensor:
         """Voxel along the other two axes in every plane, `(2, n, planes)`."""
-        plane = torch.arange(self.planes, dtype=self.first.dtype, device=self.first.device)
+        plane = torch.arange(
+            self.planes, dtype=self.first.dtype, device=self.first.device
+        )
         return torch.addcmul(self.first[..., None], self.slope[..., None], plane)
 
     def plane_voxels(self) -> Tensor:
@@ -74,7 +101,9 @@ class Pencil:
 
 
 Taps = list[tuple[Tensor, Tensor]]
-"""Flat padded voxels `(n, planes)` int32 and their weights: what a ray reads at every plane, in units of its step."""
+"""Flat padded voxels `(n, planes)` int32 and their weights: what a ray reads at every
+plane, in units of its step.
+"""
 Rule = Callable[[Pencil], Taps]
 """How a method reads the voxels about a ray."""
 
@@ -85,8 +114,11 @@ def padded_shape(grid: Grid) -> Shape:
     return z, y, x
 
 
-def pencils(geometry: Geometry, grid: Grid, *, dtype: torch.dtype, device: torch.device) -> list[Pencil]:
-    """The rays of views `(v,)` that meet the grid, by driven axis; places are computed in float64 and kept in `dtype`.
+def pencils(
+    geometry: Geometry, grid: Grid, *, dtype: torch.dtype, device: torch.device
+) -> list[Pencil]:
+    """The rays of views `(v,)` that meet the grid, by driven axis; places are computed
+    in float64 and kept in `dtype`.
 
     Raises `GeometryError` if the grid reaches behind a source.
     """
@@ -94,28 +126,48 @@ def pencils(geometry: Geometry, grid: Grid, *, dtype: torch.dtype, device: torch
     _check_in_front(geometry, grid)
     order = _tiles((geometry.views, *geometry.detector), device)
     source = geometry.source[:, None, None]
-    direction = (geometry.pixel_points() - source).flatten(0, 2)[order]  # (n, 3) as x, y, z
+    direction = (geometry.pixel_points() - source).flatten(0, 2)[
+        order
+    ]  # (n, 3) as x, y, z
     origin = source.expand(-1, *geometry.detector, -1).flatten(0, 2)[order]
     spacing, centre, size = (
         torch.tensor(of_grid, dtype=torch.float64, device=device)
         for of_grid in (grid.spacing[::-1], grid.centre_mm, grid.shape[::-1])
     )
     length = direction.norm(dim=-1)
-    origin, run = (origin - centre) / spacing + (size - 1) / 2 + PAD[0], direction / spacing
+    origin, run = (
+        (origin - centre) / spacing + (size - 1) / 2 + PAD[0],
+        direction / spacing,
+    )
     driven = run.abs().argmax(dim=-1)
     made = []
     for axis in range(3):
         some = driven == axis
-        made.append(_pencil(axis, order[some], origin[some], run[some], length[some], grid, dtype))
+        made.append(
+            _pencil(
+                axis, order[some], origin[some], run[some], length[some], grid, dtype
+            )
+        )
     return [rays for rays in made if len(rays)]
 
 
 def _pencil(
-    axis: int, which: Tensor, origin: Tensor, run: Tensor, length: Tensor, grid: Grid, dtype: torch.dtype
+    axis: int,
+    which: Tensor,
+    origin: Tensor,
+    run: Tensor,
+    length: Tensor,
+    grid: Grid,
+    dtype: torch.dtype,
 ) -> Pencil:
-    """Rays driven along `axis` of (x, y, z), without those that miss the grid; `origin`, `run` `(n, 3)` in voxels."""
+    """Rays driven along `axis` of (x, y, z), without those that miss the grid;
+    `origin`, `run` `(n, 3)` in voxels.
+    """
     others = [other for other in (2, 1, 0) if other != axis]
-    planes, last = grid.shape[2 - axis], [grid.shape[2 - other] + PAD[0] for other in others]
+    planes, last = (
+        grid.shape[2 - axis],
+        [grid.shape[2 - other] + PAD[0] for other in others],
+    )
     slope = (run[:, others] / run[:, axis, None]).T
     first = origin[:, others].T + slope * (PAD[0] - origin[:, axis])
     within = _planes_within(first, slope, last, planes)
@@ -123,32 +175,56 @@ def _pencil(
     _, rows, columns = padded_shape(grid)
     strides = (1, columns, rows * columns)
     return Pencil(
-        which=which[meets], planes=planes, within=within[:, meets], first=first[:, meets].to(dtype),
-        slope=slope[:, meets].to(dtype), last=(last[0], last[1]), step=(length / run[:, axis].abs())[meets].to(dtype),
-        start=PAD[0] * strides[axis], strides=(strides[axis], strides[others[0]], strides[others[1]]),
-    )  # fmt: skip
+        which=which[meets],
+        planes=planes,
+        within=within[:, meets],
+        first=first[:, meets].to(dtype),
+        slope=slope[:, meets].to(dtype),
+        last=(last[0], last[1]),
+        step=(length / run[:, axis].abs())[meets].to(dtype),
+        start=PAD[0] * strides[axis],
+        strides=(strides[axis], strides[others[0]], strides[others[1]]),
+    )
 
 
-def _planes_within(first: Tensor, slope: Tensor, last: list[int], planes: int) -> Tensor:
-    """First plane, and the one after the last, in which a ray is less than a voxel from the voxels of the grid, `(2, n)`."""
-    slope = torch.where(slope.abs() < 1e-9, 1e-9, slope)  # parallel to the borders: it crosses them far away
-    low, high = (torch.tensor(border, device=first.device)[:, None] for border in ([PAD[0] - 1] * 2, last))
+def _planes_within(
+    first: Tensor, slope: Tensor, last: list[int], planes: int
+) -> Tensor:
+    """First plane, and the one after the last, in which a ray is less than a voxel from
+    the voxels of the grid, `(2, n)`.
+    """
+    slope = torch.where(
+        slope.abs() < 1e-9, 1e-9, slope
+    )  # parallel to the borders: it crosses them far away
+    low, high = (
+        torch.tensor(border, device=first.device)[:, None]
+        for border in ([PAD[0] - 1] * 2, last)
+    )
     crossings = torch.stack(((low - first) / slope, (high - first) / slope))
-    enters, leaves = crossings.amin(dim=0).amax(dim=0), crossings.amax(dim=0).amin(dim=0)
+    enters, leaves = (
+        crossings.amin(dim=0).amax(dim=0),
+        crossings.amax(dim=0).amin(dim=0),
+    )
     return torch.stack((enters.floor() + 1, leaves.ceil())).clamp(0, planes).long()
 
 
 def _tiles(images: tuple[int, int, int], device: torch.device) -> Tensor:
     """Flat pixels of images `(v, rows, columns)`, tile by tile."""
     flat = torch.arange(math.prod(images), device=device).view(images)
-    tiles = [tile.flatten(1) for rows in flat.split(TILE, dim=1) for tile in rows.split(TILE, dim=2)]
+    tiles = [
+        tile.flatten(1)
+        for rows in flat.split(TILE, dim=1)
+        for tile in rows.split(TILE, dim=2)
+    ]
     return torch.cat(tiles, dim=1).flatten()
 
 
 def _check_in_front(geometry: Geometry, grid: Grid) -> None:
     half = [extent / 2 for extent in grid.extent_mm[::-1]]
     signs = torch.tensor(list(product((-1.0, 1.0), repeat=3)), dtype=torch.float64)
-    corners = signs * torch.tensor(half, dtype=torch.float64) + torch.tensor(grid.centre_mm, dtype=torch.float64)
+    corners = signs * torch.tensor(half, dtype=torch.float64) + torch.tensor(
+        grid.centre_mm, dtype=torch.float64
+    )
     _, depth = geometry.project_points(corners.to(geometry.sod.device))
     if bool((depth <= 0).any()):
         behind = int((depth <= 0).any(dim=-1).nonzero()[0])

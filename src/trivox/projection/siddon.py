@@ -1,7 +1,8 @@
 """Siddon's rule: the exact length of the ray in every voxel that it crosses.
 
-Siddon, Fast calculation of the exact radiological path for a three-dimensional CT array, Med Phys 12(2), 1985. No crossings
-are sorted: between two planes of the driven axis a ray enters a new voxel at most once along each other axis.
+Siddon, Fast calculation of the exact radiological path for a three-dimensional CT
+array, Med Phys 12(2), 1985. No crossings are sorted: between two planes of the driven
+axis a ray enters a new voxel at most once along each other axis.
 """
 
 import torch
@@ -11,21 +12,34 @@ from trivox.projection.rays import Pencil, Taps
 
 
 def siddon(rays: Pencil) -> Taps:
-    """Three voxels a layer: before the first crossing, between the two, and after the second; weights sum to 1."""
+    """Three voxels a layer: before the first crossing, between the two, and after the
+    second; weights sum to 1.
+    """
     middle, slope = rays.places(), rays.slope[..., None]
     enters = middle.add_(0.5 - slope / 2)  # voxel n reaches from n to n + 1
     from_voxel, to_voxel = enters.floor(), (enters + slope).floor()
     crossing = torch.where(
-        from_voxel == to_voxel, 1.0, ((torch.maximum(from_voxel, to_voxel) - enters) / slope).clamp_(0, 1)
+        from_voxel == to_voxel,
+        1.0,
+        ((torch.maximum(from_voxel, to_voxel) - enters) / slope).clamp_(0, 1),
     )
     first, second = crossing.amin(dim=0), crossing.amax(dim=0)
-    between = torch.where(crossing <= first, to_voxel, from_voxel)  # along the axis crossed first it has moved on
+    between = torch.where(
+        crossing <= first, to_voxel, from_voxel
+    )  # along the axis crossed first it has moved on
     return [
-        (_flat(rays, from_voxel), first), (_flat(rays, between), second - first), (_flat(rays, to_voxel), 1 - second),
-    ]  # fmt: skip
+        (_flat(rays, from_voxel), first),
+        (_flat(rays, between), second - first),
+        (_flat(rays, to_voxel), 1 - second),
+    ]
 
 
 def _flat(rays: Pencil, voxels: Tensor) -> Tensor:
-    """Flat voxel of pairs along the other two axes, `(2, n, planes)`; outside the grid, one of its empty border."""
-    p, q = (voxels[axis].clamp(0, last).int().mul_(rays.strides[1 + axis]) for axis, last in enumerate(rays.last))
+    """Flat voxel of pairs along the other two axes, `(2, n, planes)`; outside the grid,
+    one of its empty border.
+    """
+    p, q = (
+        voxels[axis].clamp(0, last).int().mul_(rays.strides[1 + axis])
+        for axis, last in enumerate(rays.last)
+    )
     return p.add_(q).add_(rays.plane_voxels())

@@ -1,4 +1,6 @@
-"""The projection matrix itself, sparse: what pays where one geometry serves many products, as in iterations and training."""
+"""The projection matrix itself, sparse: what pays where one geometry serves many
+products, as in iterations and training.
+"""
 
 import math
 import warnings
@@ -14,18 +16,29 @@ from trivox.projection.rays import PAD, Pencil, Rule, padded_shape, pencils
 
 
 class SystemMatrix:
-    """A projection of volumes `(b, z, y, x)` to `(b, v, rows, columns)` and its adjoint as sparse products.
+    """A projection of volumes `(b, z, y, x)` to `(b, v, rows, columns)` and its adjoint
+    as sparse products.
 
-    Held are the matrix and its transpose in compressed rows, 8 bytes an entry each in float32; raises `ResourceError` above
-    2^31 entries.
+    Held are the matrix and its transpose in compressed rows, 8 bytes an entry each in
+    float32; raises `ResourceError` above 2^31 entries.
     """
 
-    def __init__(self, geometry: Geometry, grid: Grid, rule: Rule, *, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        geometry: Geometry,
+        grid: Grid,
+        rule: Rule,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
         self.grid = grid
         self.images = (geometry.views, *geometry.detector)
         whole = pencils(geometry, grid, dtype=dtype, device=device)
         if sum(len(rays) * rays.planes * 4 for rays in whole) >= 2**31:
-            raise ResourceError("the system matrix would have more than 2^31 entries; use method 'joseph' or 'siddon'")
+            raise ResourceError(
+                "the system matrix would have more than 2^31 entries; use method 'joseph' or 'siddon'"
+            )
         inner = _inner_voxels(grid, device)
         parts = [_entries(part, rule, inner) for rays in whole for part in rays.parts()]
         empty = torch.zeros(0, dtype=torch.int32, device=device)
@@ -34,7 +47,9 @@ class SystemMatrix:
         rows = torch.cat([empty.new_zeros(1), counts.cumsum(0, dtype=torch.int32)])
         columns = torch.cat([part[1] for part in parts] or [empty])
         values = torch.cat([part[2] for part in parts] or [empty.to(dtype)])
-        self.matrix = _compressed(rows, columns, values, (len(self.which), math.prod(grid.shape)))
+        self.matrix = _compressed(
+            rows, columns, values, (len(self.which), math.prod(grid.shape))
+        )
         self.transpose = _transpose(self.matrix)
 
     def forward(self, volumes: Tensor) -> Tensor:
@@ -50,34 +65,57 @@ class SystemMatrix:
 
 
 def _entries(rays: Pencil, rule: Rule, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Entries of each ray `(n,)`, their columns and their values; what reads the empty border is left out."""
+    """Entries of each ray `(n,)`, their columns and their values; what reads the empty
+    border is left out.
+    """
     taps = rule(rays)
-    values = torch.cat([weight for _, weight in taps], dim=-1).mul_(rays.step[:, None])  # (n, taps * planes)
-    columns = inner.index_select(0, torch.cat([place for place, _ in taps], dim=-1).flatten()).view(values.shape)
+    values = torch.cat([weight for _, weight in taps], dim=-1).mul_(
+        rays.step[:, None]
+    )  # (n, taps * planes)
+    columns = inner.index_select(
+        0, torch.cat([place for place, _ in taps], dim=-1).flatten()
+    ).view(values.shape)
     kept = (columns >= 0) & (values > 0)
     return kept.sum(dim=-1, dtype=torch.int32), columns[kept], values[kept]
 
 
 def _inner_voxels(grid: Grid, device: torch.device) -> Tensor:
-    """Flat voxel of the grid for each flat voxel of the padded one, int32; -1 in the border."""
+    """Flat voxel of the grid for each flat voxel of the padded one, int32; -1 in the
+    border.
+    """
     voxels = torch.full(padded_shape(grid), -1, dtype=torch.int32, device=device)
     inside = (slice(PAD[0], -PAD[1]),) * 3
-    voxels[inside] = torch.arange(math.prod(grid.shape), dtype=torch.int32, device=device).view(grid.shape)
+    voxels[inside] = torch.arange(
+        math.prod(grid.shape), dtype=torch.int32, device=device
+    ).view(grid.shape)
     return voxels.flatten()
 
 
-def _compressed(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    with warnings.catch_warnings():  # torch says once that its sparse tensors are in beta
+def _compressed(
+    rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]
+) -> Tensor:
+    with (
+        warnings.catch_warnings()
+    ):  # torch says once that its sparse tensors are in beta
         warnings.simplefilter("ignore", UserWarning)
-        return torch.sparse_csr_tensor(rows, columns, values, size=shape, check_invariants=False)
+        return torch.sparse_csr_tensor(
+            rows, columns, values, size=shape, check_invariants=False
+        )
 
 
 def _transpose(matrix: Tensor) -> Tensor:
-    """The transpose in compressed rows; on a CPU scipy's counting sort takes a tenth of torch's time."""
+    """The transpose in compressed rows; on a CPU scipy's counting sort takes a tenth of
+    torch's time.
+    """
     if matrix.device.type != "cpu":
         return matrix.t().to_sparse_csr()
     parts = (matrix.values(), matrix.col_indices(), matrix.crow_indices())
     rows, columns = matrix.shape
-    turned = csr_array(tuple(part.numpy() for part in parts), shape=(rows, columns)).tocsc()
-    starts, places = (torch.from_numpy(found.astype(np.int32, copy=False)) for found in (turned.indptr, turned.indices))
+    turned = csr_array(
+        tuple(part.numpy() for part in parts), shape=(rows, columns)
+    ).tocsc()
+    starts, places = (
+        torch.from_numpy(found.astype(np.int32, copy=False))
+        for found in (turned.indptr, turned.indices)
+    )
     return _compressed(starts, places, torch.from_numpy(turned.data), (columns, rows))

@@ -1,4 +1,6 @@
-"""Products with the projection matrix that are computed as rays are followed; nothing of its size is ever held."""
+"""Products with the projection matrix that are computed as rays are followed; nothing
+of its size is ever held.
+"""
 
 import math
 
@@ -11,12 +13,26 @@ from trivox.projection.rays import PAD, Rule, padded_shape, pencils
 
 
 class Tracing:
-    """A projection of volumes `(b, z, y, x)` to `(b, v, rows, columns)` and its adjoint, by a rule for reading voxels."""
+    """A projection of volumes `(b, z, y, x)` to `(b, v, rows, columns)` and its
+    adjoint, by a rule for reading voxels.
+    """
 
-    def __init__(self, geometry: Geometry, grid: Grid, rule: Rule, *, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        geometry: Geometry,
+        grid: Grid,
+        rule: Rule,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
         self.grid, self.rule = grid, rule
         self.images = (geometry.views, *geometry.detector)
-        self.parts = [part for rays in pencils(geometry, grid, dtype=dtype, device=device) for part in rays.parts()]
+        self.parts = [
+            part
+            for rays in pencils(geometry, grid, dtype=dtype, device=device)
+            for part in rays.parts()
+        ]
 
     def forward(self, volumes: Tensor) -> Tensor:
         """Line integrals of `(b, z, y, x)`."""
@@ -27,7 +43,9 @@ class Tracing:
             shape = taps[0][1].shape
             total = volumes.new_zeros(len(volumes), *shape)
             for place, weight in taps:
-                total.addcmul_(padded.index_select(1, place.flatten()).view(-1, *shape), weight)
+                total.addcmul_(
+                    padded.index_select(1, place.flatten()).view(-1, *shape), weight
+                )
             images[:, rays.which] = total.sum(dim=-1) * rays.step
         return images.view(len(volumes), *self.images)
 

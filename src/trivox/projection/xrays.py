@@ -1,4 +1,6 @@
-"""X-ray images of a batch of exams with the geometry that they were taken in: what reconstruction networks are given."""
+"""X-ray images of a batch of exams with the geometry that they were taken in: what
+reconstruction networks are given.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +15,9 @@ from trivox.projection.geometry import Geometry
 class Xrays:
     """Line integrals of attenuation and where they were taken.
 
-    images: `(b, v, rows, columns)` float32, dimensionless (the logarithm of the attenuation; never scaled by an image's own
-    range); geometry: `(v,)` shared by all exams, or `(b, v)`; present: `(b, v)` whether a view is there; the image of an
+    images: `(b, v, rows, columns)` float32, dimensionless (the logarithm of the
+    attenuation; never scaled by an image's own range); geometry: `(v,)` shared by all
+    exams, or `(b, v)`; present: `(b, v)` whether a view is there; the image of an
     absent one is zero and means nothing.
     """
 
@@ -25,7 +28,11 @@ class Xrays:
     @classmethod
     def of(cls, images: Tensor, geometry: Geometry) -> "Xrays":
         """All views are present."""
-        return cls(images, geometry, torch.ones(images.shape[:2], dtype=torch.bool, device=images.device))
+        return cls(
+            images,
+            geometry,
+            torch.ones(images.shape[:2], dtype=torch.bool, device=images.device),
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -41,7 +48,11 @@ class Xrays:
     def select(self, views: Sequence[int] | Tensor) -> "Xrays":
         """Some of the views of every exam, in that order."""
         chosen = torch.as_tensor(views, dtype=torch.long, device=self.images.device)
-        return Xrays(self.images[:, chosen], self.geometry.select(chosen), self.present[:, chosen])
+        return Xrays(
+            self.images[:, chosen],
+            self.geometry.select(chosen),
+            self.present[:, chosen],
+        )
 
     def without(self, dropped: Tensor) -> "Xrays":
         """With the views in the mask `(b, v)` absent."""
@@ -50,4 +61,6 @@ class Xrays:
 
     def to(self, device: torch.device) -> "Xrays":
         """On another device."""
-        return Xrays(self.images.to(device), self.geometry.to(device), self.present.to(device))
+        return Xrays(
+            self.images.to(device), self.geometry.to(device), self.present.to(device)
+        )

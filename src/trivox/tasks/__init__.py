@@ -1,1 +1,4 @@
-"""What is learnt: each task binds the rooms above in one readable file."""
+"""What is learnt.
+
+A task knows its targets, outputs, loss, metrics and results, and answers every verb.
+"""

@@ -1,4 +1,7 @@
-"""What a stage may tell the user: lines and progress. The command line shows them, a library user may not care."""
+"""What a stage may tell the user: lines and progress.
+
+The command line shows them, a library user may not care.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar

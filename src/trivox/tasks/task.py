@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from torch import nn
 
-from trivox.config import Recipe
+from trivox.config.recipe import Recipe
 from trivox.datasets.splits import Split
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime
@@ -24,7 +24,8 @@ TRAINING, VALIDATION = 0, 1
 class RunRequest:
     """What `trivox train` was asked to do. `fold` is a number, or "all" for every fold.
 
-    preset: None: by the machine; named: a recipe for a kind of data; classes: a table with the class of each case.
+    preset: None: by the machine; named: a recipe for a kind of data; classes: a table
+    with the class of each case.
     """
 
     dataset: Path
@@ -59,7 +60,9 @@ class Task(ABC, Generic[P]):
     """Name of the recipe that is taken where none is named."""
 
     @abstractmethod
-    def prepare(self, request: RunRequest, recipe: Recipe, runtime: Runtime, console: Console) -> P:
+    def prepare(
+        self, request: RunRequest, recipe: Recipe, runtime: Runtime, console: Console
+    ) -> P:
         """Everything before training; finished stages in `request.out` are reused."""
 
     @abstractmethod
@@ -68,14 +71,22 @@ class Task(ABC, Generic[P]):
 
     @abstractmethod
     def objective(self, prepared: P, recipe: Recipe, names: Sequence[str]) -> Objective:
-        """Loss and score for training on the cases `names`; nothing is counted on other cases."""
+        """Loss and score for training on the cases `names`; nothing is counted on other
+        cases.
+        """
 
     @abstractmethod
-    def source(self, prepared: P, recipe: Recipe, names: Sequence[str], *, training: bool) -> Source:
+    def source(
+        self, prepared: P, recipe: Recipe, names: Sequence[str], *, training: bool
+    ) -> Source:
         """Batches of the cases `names`, to train or to validate on."""
 
-    def micro_batch(self, prepared: P, recipe: Recipe, runtime: Runtime, log: RunLog) -> int | None:
-        """Samples that go through the network at a time, if the recipe leaves it open and a forecast says."""
+    def micro_batch(
+        self, prepared: P, recipe: Recipe, runtime: Runtime, log: RunLog
+    ) -> int | None:
+        """Samples that go through the network at a time, if the recipe leaves it open
+        and a forecast says.
+        """
         return None
 
     def channels(self, prepared: P) -> int:
@@ -84,6 +95,13 @@ class Task(ABC, Generic[P]):
 
     @abstractmethod
     def finish(
-        self, request: RunRequest, recipe: Recipe, prepared: P, folders: Mapping[int, Path], console: Console
+        self,
+        request: RunRequest,
+        recipe: Recipe,
+        prepared: P,
+        folders: Mapping[int, Path],
+        console: Console,
     ) -> dict[str, Any]:
-        """Bundle, validation and report of the trained folds; returns the content of `validation/metrics.json`."""
+        """Bundle, validation and report of the trained folds; returns the content of
+        `validation/metrics.json`.
+        """

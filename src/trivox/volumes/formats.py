@@ -1,18 +1,22 @@
-"""Reading and writing volumes: the file name's suffix says which format, a folder is a DICOM series."""
+"""Reading and writing volumes: the file name's suffix says which format, a folder is a
+DICOM series.
+"""
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivox.errors import DataError, FormatError, GeometryError, LabelError, ResourceError, TrivoxError
+from trivox.errors import (
+    DataError,
+    FormatError,
+    LabelError,
+    ResourceError,
+)
 from trivox.files import atomic_path
-from trivox.volumes.volume import Array, Shape, Volume
+from trivox.volumes.header import MAX_BYTES, Header, one_line, reading, require_size
+from trivox.volumes.volume import Array, Volume
 
 NIFTI = (".nii.gz", ".nii", ".hdr", ".img")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -21,21 +25,6 @@ SUFFIXES: tuple[str, ...] = (*NIFTI, *ITK, *ARRAYS, ".dcm")
 """Every suffix that can be read, lower case; a folder is read as a DICOM series."""
 
 PAIRED = (".hdr", ".img", ".nhdr", ".mhd")
-MAX_BYTES = 16 * 2**30
-
-
-@dataclass(frozen=True, eq=False)
-class Header:
-    """What a file says about its volume before any voxel is read.
-
-    shape: voxels `(z, y, x)`; affine: 4x4, voxel index `(x, y, z, 1)` to RAS mm; dtype: that of the array that
-    `read_volume` returns.
-    """
-
-    shape: Shape
-    affine: NDArray[np.float64]
-    channels: int
-    dtype: np.dtype[Any]
 
 
 class _Format(Protocol):
@@ -48,7 +37,9 @@ class _WritableFormat(Protocol):
 
 
 def read_header(path: Path) -> Header:
-    """Shape, affine, channels and type of a volume, without loading its voxels; errors as `read_volume`."""
+    """Shape, affine, channels and type of a volume, without loading its voxels; errors
+    as `read_volume`.
+    """
     path = Path(path)
     with reading(path):
         header = _reader(path).header(path)
@@ -58,12 +49,14 @@ def read_header(path: Path) -> Header:
 
 
 def read_volume(path: Path, *, max_bytes: int = MAX_BYTES) -> Volume:
-    """Read NIfTI, NRRD, MetaImage, NPY, NPZ, HDF5 or a DICOM series (a folder or a `.dcm` file).
+    """Read NIfTI, NRRD, MetaImage, NPY, NPZ, HDF5 or a DICOM series (a folder or a
+    `.dcm` file).
 
-    The array `(c, z, y, x)` keeps the type of the file; it becomes float32 where the file scales its values or holds
-    float64. NaN is passed on. Raises `FormatError` for a file that is missing, damaged, of an unknown format, or whose
-    header declares more than `max_bytes` (then nothing has been allocated yet), and `GeometryError` for a grid that is
-    impossible.
+    The array `(c, z, y, x)` keeps the type of the file; it becomes float32 where the
+    file scales its values or holds float64. NaN is passed on. Raises `FormatError` for
+    a file that is missing, damaged, of an unknown format, or whose header declares more
+    than `max_bytes` (then nothing has been allocated yet), and `GeometryError` for a
+    grid that is impossible.
     """
     path = Path(path)
     with reading(path):
@@ -71,7 +64,9 @@ def read_volume(path: Path, *, max_bytes: int = MAX_BYTES) -> Volume:
 
 
 def read_labels(path: Path) -> Volume:
-    """Read a label map: int32, one channel, values within 1e-3 of a whole number; raises `LabelError` for any other."""
+    """Read a label map: int32, one channel, values within 1e-3 of a whole number;
+    raises `LabelError` for any other.
+    """
     volume = read_volume(path)
     if volume.channels != 1:
         raise LabelError(
@@ -80,7 +75,9 @@ def read_labels(path: Path) -> Volume:
         )
     result = np.empty(volume.array.shape, dtype=np.int32)
     offending: set[float] = set()
-    for plane, source in zip(result[0], volume.array[0], strict=True):  # plane by plane: no copy of the whole volume
+    for plane, source in zip(
+        result[0], volume.array[0], strict=True
+    ):  # plane by plane: no copy of the whole volume
         offending.update(_whole_numbers(source, plane))
     if offending:
         shown = ", ".join(f"{value:g}" for value in sorted(offending, key=str)[:5])
@@ -91,11 +88,13 @@ def read_labels(path: Path) -> Volume:
 
 
 def write_volume(path: Path, volume: Volume) -> None:
-    """Write `volume` in the format that the suffix names, atomically and reproducibly (same input, same bytes).
+    """Write `volume` in the format that the suffix names, atomically and reproducibly
+    (same input, same bytes).
 
-    Integers keep their type (64-bit ones the smallest that holds them), bool becomes uint8, float16 and float64 become
-    float32. NRRD and MetaImage cannot hold sheared grids, NPY no grid at all: `GeometryError`. Header-and-data
-    pairs are only read: `FormatError`.
+    Integers keep their type (64-bit ones the smallest that holds them), bool becomes
+    uint8, float16 and float64 become float32. NRRD and MetaImage cannot hold sheared
+    grids, NPY no grid at all: `GeometryError`. Header-and-data pairs are only read:
+    `FormatError`.
     """
     path = Path(path)
     array = volume.with_array(_writable(path, volume.array))
@@ -112,61 +111,12 @@ def write_volume(path: Path, volume: Volume) -> None:
 
 
 def case_stem(path: Path) -> str:
-    """The file's name without its known suffix: `a.b.nii.gz` becomes `a.b`; a folder's name stays whole."""
+    """The file's name without its known suffix: `a.b.nii.gz` becomes `a.b`; a folder's
+    name stays whole.
+    """
     name = Path(path).name
     suffix = _suffix(path)
     return name[: -len(suffix)] if suffix else name
-
-
-def kept_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
-    """The type in which values stored as `stored` are kept: as is, but native order, no float64, no bool."""
-    if stored.kind == "b":
-        return np.dtype(np.uint8)
-    if stored.kind == "f" and stored.itemsize > 4:
-        return np.dtype(np.float32)
-    if stored.kind in "iuf":
-        return stored.newbyteorder("=")
-    raise FormatError(f"voxels of type {stored} are not supported; convert the file to integers or real numbers")
-
-
-def require_size(path: Path, header: Header, *, max_bytes: int, itemsize: int = 0) -> None:
-    """Raise `FormatError` if the header declares no voxels, or more than `max_bytes` in memory or as stored."""
-    size = (header.channels, *header.shape)
-    if min(size) < 1:
-        raise FormatError(f"{path}: the header declares a size of {size} (c, z, y, x); the file is damaged")
-    needed = math.prod(size) * max(header.dtype.itemsize, itemsize)
-    if needed > max_bytes:
-        raise FormatError(
-            f"{path}: the header declares {size} voxels (c, z, y, x), {needed / 2**30:.3g} GiB, more than the limit of "
-            f"{max_bytes / 2**30:.3g} GiB; crop or resample the file, or raise max_bytes"
-        )
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a parser raises into one line that names `path`."""
-    try:
-        yield
-    except (FormatError, GeometryError) as error:
-        if str(path) in str(error):
-            raise
-        raise type(error)(f"{path}: {error}") from error
-    except TrivoxError:
-        raise
-    except FileNotFoundError as error:
-        raise FormatError(f"{path}: file not found; check the path") from error
-    except MemoryError as error:
-        raise ResourceError(f"{path}: not enough memory to read the file; free memory, or crop the file") from error
-    except Exception as error:  # parsers of damaged files raise nearly everything, RecursionError included
-        raise FormatError(
-            f"{path}: damaged, or not what its suffix says ({one_line(error)}); check the file"
-        ) from error
-
-
-def one_line(error: BaseException) -> str:
-    """The last line of an error's message, which for ITK is the one that says something; at most 200 characters."""
-    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:200]
 
 
 def _suffix(path: Path) -> str:
@@ -185,14 +135,17 @@ def _reader(path: Path) -> _Format:
 
 def _writer(path: Path) -> _WritableFormat:
     if _suffix(path) in (*PAIRED, ".dcm"):
-        raise FormatError(f"{path}: {_suffix(path)} files are only read; write .nii.gz, .nrrd, .mha, .npz or .h5")
+        raise FormatError(
+            f"{path}: {_suffix(path)} files are only read; write .nii.gz, .nrrd, .mha, .npz or .h5"
+        )
     writer: _WritableFormat = _module(path)
     return writer
 
 
 def _module(path: Path) -> Any:
     suffix = _suffix(path)
-    # Leaf modules import nibabel, SimpleITK or h5py; only the one that is needed is loaded.
+    # Leaf modules import nibabel, SimpleITK or h5py; only the one that is needed is
+    # loaded.
     if suffix in NIFTI:
         from trivox.volumes import nifti
 
@@ -206,12 +159,16 @@ def _module(path: Path) -> Any:
 
         return arrays
     missing = "" if path.exists() else "file not found, and "
-    raise FormatError(f"{path}: {missing}the name ends in no known suffix; known are {', '.join(SUFFIXES)}")
+    raise FormatError(
+        f"{path}: {missing}the name ends in no known suffix; known are {', '.join(SUFFIXES)}"
+    )
 
 
 def _writable(path: Path, array: Array) -> Array:
     if array.dtype.kind not in "biuf":
-        raise FormatError(f"{path}: voxels of type {array.dtype} cannot be written; convert them to numbers first")
+        raise FormatError(
+            f"{path}: voxels of type {array.dtype} cannot be written; convert them to numbers first"
+        )
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
     if array.dtype.kind == "f":
@@ -225,14 +182,22 @@ def _writable(path: Path, array: Array) -> Array:
 
 
 def _whole_numbers(source: Array, target: NDArray[np.int32]) -> list[float]:
-    """Round `source` into `target`; returns up to 5 values that are no whole numbers of 32 bits."""
+    """Round `source` into `target`; returns up to 5 values that are no whole numbers of
+    32 bits.
+    """
     limits = np.iinfo(np.int32)
     if source.dtype.kind in "iu":
-        wrong = (source < limits.min) | (source > limits.max) if source.dtype.itemsize >= 4 else None
+        wrong = (
+            (source < limits.min) | (source > limits.max)
+            if source.dtype.itemsize >= 4
+            else None
+        )
         rounded = source
     else:
         rounded = np.rint(source)
-        with np.errstate(invalid="ignore"):  # inf - inf; NaN compares false, hence the negation
+        with np.errstate(
+            invalid="ignore"
+        ):  # inf - inf; NaN compares false, hence the negation
             wrong = ~((np.abs(source - rounded) <= 1e-3) & (np.abs(rounded) < 2.0**31))
     if wrong is not None and wrong.any():
         return [float(value) for value in np.unique(source[wrong])[:5]]

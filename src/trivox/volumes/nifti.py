@@ -1,7 +1,9 @@
-"""NIfTI-1 and -2: read straight into the final array, never inflating more than the header declares.
+"""NIfTI-1 and -2: read straight into the final array, never inflating more than the
+header declares.
 
-The header's meaning comes from nibabel; the voxels do not, because it goes through float64 and inflates without limit.
-NIfTI stores x fastest, so the bytes in file order are already a C-contiguous `(c, z, y, x)`.
+The header's meaning comes from nibabel; the voxels do not, because it goes through
+float64 and inflates without limit. NIfTI stores x fastest, so the bytes in file order
+are already a C-contiguous `(c, z, y, x)`.
 """
 
 import zlib
@@ -16,11 +18,13 @@ from nibabel import load as load_pair
 from numpy.typing import NDArray
 
 from trivox.errors import FormatError
-from trivox.volumes.formats import Header, kept_dtype, require_size
+from trivox.volumes.header import Header, kept_dtype, require_size
 from trivox.volumes.volume import Array, Shape, Volume
 
 _CHUNK = 2**20
-_GZIP_LEVEL = 3  # against the default of 6: 2.5 times as fast; a CT grows by 1 %, a (small) label map by 80 %
+# against the default of 6: 2.5 times as fast; a CT grows by 1 %, a (small) label map by
+# 80 %
+_GZIP_LEVEL = 3
 _MAX_DEFLATE_RATIO = 1032  # of the deflate format: more cannot come out of a file
 _UNITS_MM = 2
 _Scaling = tuple[float | None, float | None]
@@ -31,7 +35,9 @@ class _Source(Protocol):
 
 
 class _Inflated:
-    """The content of a gzip file (any number of members), never inflating more than is asked for."""
+    """The content of a gzip file (any number of members), never inflating more than is
+    asked for.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -39,7 +45,9 @@ class _Inflated:
         self._waiting = b""
 
     def read(self, count: int, /) -> bytes:
-        """1 to `count` bytes, or none at the end of the last member (its checksum is then verified)."""
+        """1 to `count` bytes, or none at the end of the last member (its checksum is
+        then verified).
+        """
         while True:
             if self._inflate.eof and not self._next_member():
                 return b""
@@ -49,10 +57,14 @@ class _Inflated:
             if data:
                 return data
             if not source and not self._inflate.eof:
-                raise FormatError("the gzip stream ends too early; the file is truncated, copy or download it again")
+                raise FormatError(
+                    "the gzip stream ends too early; the file is truncated, copy or download it again"
+                )
 
     def _next_member(self) -> bool:
-        self._waiting = (self._inflate.unused_data or self._file.read(_CHUNK)).lstrip(b"\0")  # padding, as gzip does
+        self._waiting = (self._inflate.unused_data or self._file.read(_CHUNK)).lstrip(
+            b"\0"
+        )  # padding, as gzip does
         if self._waiting:
             self._inflate = zlib.decompressobj(wbits=31)
         return bool(self._waiting)
@@ -67,7 +79,9 @@ def header(path: Path) -> Header:
 
 
 def read(path: Path, *, max_bytes: int) -> Volume:
-    """Read `.nii`, `.nii.gz` or a `.hdr`/`.img` pair; `FormatError` if it holds fewer or more bytes than declared."""
+    """Read `.nii`, `.nii.gz` or a `.hdr`/`.img` pair; `FormatError` if it holds fewer
+    or more bytes than declared.
+    """
     if _is_pair(path):
         return _read_pair(path, max_bytes=max_bytes)
     with _opened(path) as source:
@@ -80,17 +94,30 @@ def read(path: Path, *, max_bytes: int) -> Volume:
         _skip(source, offset - consumed)
         array = _voxels(source, stored, described.dtype, count)
         if source.read(1):
-            raise FormatError("the file holds more voxels than its header declares; it is damaged, export it again")
-    return Volume(_scaled(array, raw.get_slope_inter()).reshape(described.channels, *described.shape), described.affine)
+            raise FormatError(
+                "the file holds more voxels than its header declares; it is damaged, export it again"
+            )
+    return Volume(
+        _scaled(array, raw.get_slope_inter()).reshape(
+            described.channels, *described.shape
+        ),
+        described.affine,
+    )
 
 
 def write(path: Path, volume: Volume) -> None:
-    """Write `.nii` or `.nii.gz`: 3-D, or 4-D for channels; the affine as sform and, if not sheared, as qform."""
+    """Write `.nii` or `.nii.gz`: 3-D, or 4-D for channels; the affine as sform and, if
+    not sheared, as qform.
+    """
     packed = path.name.lower().endswith(".gz")
-    squeeze = zlib.compressobj(_GZIP_LEVEL, wbits=31) if packed else None  # its gzip header holds no time and no name
+    squeeze = (
+        zlib.compressobj(_GZIP_LEVEL, wbits=31) if packed else None
+    )  # its gzip header holds no time and no name
     with path.open("wb") as file:
         put: Callable[[Any], object] = (
-            file.write if squeeze is None else lambda data: file.write(squeeze.compress(data))
+            file.write
+            if squeeze is None
+            else lambda data: file.write(squeeze.compress(data))
         )
         put(_new_header(volume).binaryblock + bytes(4))  # four zeros: no extensions
         for channel in volume.array:
@@ -111,9 +138,13 @@ def _opened(path: Path) -> Iterator[_Source]:
         magic = file.read(2)
         file.seek(0)
         if packed and magic != b"\x1f\x8b":
-            raise FormatError("not a gzip file although its name ends in .gz; rename it if it is a plain .nii")
+            raise FormatError(
+                "not a gzip file although its name ends in .gz; rename it if it is a plain .nii"
+            )
         if not packed and magic == b"\x1f\x8b":
-            raise FormatError("gzip-compressed although its name does not end in .gz; rename it to .nii.gz")
+            raise FormatError(
+                "gzip-compressed although its name does not end in .gz; rename it to .nii.gz"
+            )
         yield _Inflated(file) if packed else file
 
 
@@ -122,7 +153,9 @@ def _take(source: _Source, target: memoryview) -> None:
     while filled < len(target):
         data = source.read(min(len(target) - filled, _CHUNK))
         if not data:
-            raise FormatError("holds fewer bytes than its header declares; it is truncated, copy or download it again")
+            raise FormatError(
+                "holds fewer bytes than its header declares; it is truncated, copy or download it again"
+            )
         target[filled : filled + len(data)] = data
         filled += len(data)
 
@@ -135,7 +168,9 @@ def _skip(source: _Source, count: int) -> None:
 
 
 def _raw_header(source: _Source) -> tuple[Any, int]:
-    """The nibabel header, checked to be one of a single-file NIfTI, and the bytes that it took."""
+    """The nibabel header, checked to be one of a single-file NIfTI, and the bytes that
+    it took.
+    """
     block = bytearray(348)
     _take(source, memoryview(block))
     sizes = {int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")}
@@ -148,7 +183,9 @@ def _raw_header(source: _Source) -> tuple[Any, int]:
     else:
         raise FormatError("not a NIfTI file; check which program wrote it")
     if not bytes(raw["magic"].tobytes()).startswith((b"n+1", b"n+2")):
-        raise FormatError("not a single-file NIfTI (its magic is not n+1 or n+2); give Analyze files as .hdr")
+        raise FormatError(
+            "not a single-file NIfTI (its magic is not n+1 or n+2); give Analyze files as .hdr"
+        )
     return raw, len(raw.binaryblock)
 
 
@@ -157,14 +194,19 @@ def _describe_single(raw: Any) -> Header:
 
 
 def _describe_pair(image: Any) -> Header:
-    # Loading removes the scaling from the header and may take the affine from a .mat file (SPM).
-    return _describe(image.header, image.affine, (image.dataobj.slope, image.dataobj.inter))
+    # Loading removes the scaling from the header and may take the affine from a .mat
+    # file (SPM).
+    return _describe(
+        image.header, image.affine, (image.dataobj.slope, image.dataobj.inter)
+    )
 
 
 def _describe(raw: Any, affine: Any, scaling: _Scaling) -> Header:
     stored = raw.get_data_dtype()
     if stored.kind not in "iuf" or stored.itemsize > 8:
-        raise FormatError(f"voxels of type {stored} (colour, complex or extended) are not supported; convert the file")
+        raise FormatError(
+            f"voxels of type {stored} (colour, complex or extended) are not supported; convert the file"
+        )
     shape, channels = _spatial([int(n) for n in raw.get_data_shape()])
     dtype = kept_dtype(stored) if _is_identity(scaling) else np.dtype(np.float32)
     return Header(shape, np.asarray(affine, dtype=np.float64), channels, dtype)
@@ -185,25 +227,35 @@ def _spatial(size: list[int]) -> tuple[Shape, int]:
 
 
 def _is_identity(scaling: _Scaling) -> bool:
-    """Whether values are as stored; nibabel says None for a slope of 0 or NaN, which the standard calls unset."""
+    """Whether values are as stored; nibabel says None for a slope of 0 or NaN, which
+    the standard calls unset.
+    """
     slope, intercept = scaling
     return slope is None or (slope == 1 and not intercept)
 
 
 def _require_length(path: Path, declared: int) -> None:
-    """Refuse a header that promises more than the file can hold before memory is asked for."""
+    """Refuse a header that promises more than the file can hold before memory is asked
+    for.
+    """
     ratio = _MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1
     if declared > path.stat().st_size * ratio:
-        raise FormatError(f"holds fewer bytes than the {declared} its header declares; it is truncated, copy it again")
+        raise FormatError(
+            f"holds fewer bytes than the {declared} its header declares; it is truncated, copy it again"
+        )
 
 
-def _voxels(source: _Source, stored: np.dtype[Any], kept: np.dtype[Any], count: int) -> Array:
+def _voxels(
+    source: _Source, stored: np.dtype[Any], kept: np.dtype[Any], count: int
+) -> Array:
     array = np.empty(count, dtype=kept)
     if stored == kept:
         _take(source, array.data.cast("B"))
         return array
     step = 2**20
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which the dataset check reports
+    with np.errstate(
+        over="ignore"
+    ):  # float64 beyond float32 becomes inf, which the dataset check reports
         for start in range(0, count, step):
             part = np.empty(min(step, count - start), dtype=stored)
             _take(source, part.view(np.uint8).data)
@@ -222,11 +274,19 @@ def _scaled(array: Array, scaling: _Scaling) -> Array:
 def _read_pair(path: Path, *, max_bytes: int) -> Volume:
     image = load_pair(path)
     described = _describe_pair(image)
-    require_size(path, described, max_bytes=max_bytes, itemsize=image.get_data_dtype().itemsize)
-    stored = np.asarray(image.dataobj.get_unscaled()).T  # nibabel maps the file; nothing is copied yet
+    require_size(
+        path, described, max_bytes=max_bytes, itemsize=image.get_data_dtype().itemsize
+    )
+    stored = np.asarray(
+        image.dataobj.get_unscaled()
+    ).T  # nibabel maps the file; nothing is copied yet
     with np.errstate(over="ignore"):
-        array = stored.reshape(described.channels, *described.shape).astype(described.dtype, order="C")
-    return Volume(_scaled(array, (image.dataobj.slope, image.dataobj.inter)), described.affine)
+        array = stored.reshape(described.channels, *described.shape).astype(
+            described.dtype, order="C"
+        )
+    return Volume(
+        _scaled(array, (image.dataobj.slope, image.dataobj.inter)), described.affine
+    )
 
 
 def _new_header(volume: Volume) -> Any:

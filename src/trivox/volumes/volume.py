@@ -18,8 +18,9 @@ Spacing = tuple[float, float, float]
 class Volume:
     """An array `(channel, z, y, x)` and its affine.
 
-    affine: 4x4 float64; maps the homogeneous voxel index `(x, y, z, 1)` to RAS millimetres, as NIfTI does. Index order
-    in the affine is therefore the reverse of the array's.
+    affine: 4x4 float64; maps the homogeneous voxel index `(x, y, z, 1)` to RAS
+    millimetres, as NIfTI does. Index order in the affine is therefore the reverse of
+    the array's.
     """
 
     array: Array
@@ -27,11 +28,17 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4:
-            raise GeometryError(f"a volume has axes (channel, z, y, x); this array has shape {self.array.shape}")
+            raise GeometryError(
+                f"a volume has axes (channel, z, y, x); this array has shape {self.array.shape}"
+            )
         if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all():
-            raise GeometryError("the affine of a volume is a finite 4x4 matrix; the file's header is damaged")
+            raise GeometryError(
+                "the affine of a volume is a finite 4x4 matrix; the file's header is damaged"
+            )
         if abs(np.linalg.det(self.affine[:3, :3])) < 1e-12:
-            raise GeometryError("the affine of a volume is singular (a spacing of 0?); repair the file's header")
+            raise GeometryError(
+                "the affine of a volume is singular (a spacing of 0?); repair the file's header"
+            )
 
     @property
     def channels(self) -> int:
@@ -65,7 +72,9 @@ def spacing_of(affine: NDArray[np.float64]) -> Spacing:
     return float(z), float(y), float(x)
 
 
-def affine_from_spacing(spacing: Spacing, origin: Spacing = (0.0, 0.0, 0.0)) -> NDArray[np.float64]:
+def affine_from_spacing(
+    spacing: Spacing, origin: Spacing = (0.0, 0.0, 0.0)
+) -> NDArray[np.float64]:
     """An axis-aligned RAS affine for `spacing` and `origin`, both `(z, y, x)` in mm."""
     affine = np.diag([spacing[2], spacing[1], spacing[0], 1.0])
     affine[:3, 3] = origin[::-1]

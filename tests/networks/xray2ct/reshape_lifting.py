@@ -1,8 +1,9 @@
-"""The lifting that the network is compared with: views are averaged, and a 1x1 convolution names every depth of a pixel.
+"""The lifting that the network is compared with: views are averaged, and a 1x1
+convolution names every depth of a pixel.
 
-As published code of hybrid networks does it: geometry has no say, so two views may change places without any effect.
-Everything else is the network's own: the pyramid with attention between the views, the U-Net, the output as what to add to
-the mean volume.
+As published code of hybrid networks does it: geometry has no say, so two views may
+change places without any effect. Everything else is the network's own: the pyramid with
+attention between the views, the U-Net, the output as what to add to the mean volume.
 """
 
 import torch
@@ -12,16 +13,21 @@ from torch import nn
 from trivox.networks.xray2ct.sizes import LIFTED, levels_of
 from trivox.networks.xray2ct.unet3d import VolumeUNet
 from trivox.networks.xray2ct.views2d import MultiScaleFeaturePyramid
-from trivox.projection import Geometry, Xrays
+from trivox.projection.geometry import Geometry
+from trivox.projection.xrays import Xrays
 
 
 class ReshapeLiftingNet(nn.Module):
-    """X-rays to a volume `(b, 1, z, y, x)` in normalised HU, of the size and nearly the parameters of the real network."""
+    """X-rays to a volume `(b, 1, z, y, x)` in normalised HU, of the size and nearly the
+    parameters of the real network.
+    """
 
     def __init__(self, *, grid, size):
         super().__init__()
         self.grid, self.levels = grid, levels_of(grid.shape)
-        self.views = MultiScaleFeaturePyramid(size.pyramid, heads=size.heads, attention=size.between_views)
+        self.views = MultiScaleFeaturePyramid(
+            size.pyramid, heads=size.heads, attention=size.between_views
+        )
         channels = [3 * features for features in size.lifted]
         self.depths = nn.ModuleList(
             nn.Conv2d(width, out * (grid.shape[0] >> i), 1)
@@ -33,7 +39,9 @@ class ReshapeLiftingNet(nn.Module):
         self.register_buffer("mean_volume", torch.zeros(grid.shape))
 
     def forward(self, xrays):
-        alike = Geometry.orbit([0.0] * xrays.views, detector=xrays.geometry.detector, pixel_mm=1.0)  # whatever it was
+        alike = Geometry.orbit(
+            [0.0] * xrays.views, detector=xrays.geometry.detector, pixel_mm=1.0
+        )  # whatever it was
         maps = self.views(Xrays(xrays.images, alike, xrays.present))
 
         def given(level):
@@ -43,4 +51,6 @@ class ReshapeLiftingNet(nn.Module):
             return self.depths[i](flat).unflatten(1, (-1, z))
 
         assert len(maps) == LIFTED
-        return self.mean_volume + self.head(self.unet(given, self.levels - 1)[self.levels - 1])
+        return self.mean_volume + self.head(
+            self.unet(given, self.levels - 1)[self.levels - 1]
+        )

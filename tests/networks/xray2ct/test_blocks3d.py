@@ -13,7 +13,9 @@ from trivox.networks.xray2ct.blocks3d import (
 
 
 def features(channels, *, size=4, seed=0):
-    return torch.randn(2, channels, size, size, size, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        2, channels, size, size, size, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def test_a_residual_dense_block_begins_as_the_identity():
@@ -27,7 +29,9 @@ def test_each_layer_of_a_dense_block_sees_the_input_and_all_earlier_layers():
     convolutions = 27 * 8 * (16 + 24 + 32) + 3 * 2 * 8
     assert parameters_of(block) == convolutions + (16 + 3 * 8) * 16 + 16
     torch.nn.init.normal_(block.fuse.weight)
-    used = torch.autograd.grad(block(features(16)).square().sum(), [layer[0].weight for layer in block.layers])
+    used = torch.autograd.grad(
+        block(features(16)).square().sum(), [layer[0].weight for layer in block.layers]
+    )
     assert all(gradient.abs().min() > 0 for gradient in used)
 
 
@@ -71,7 +75,9 @@ def test_gates_lie_between_0_and_1_and_vary_over_the_volume():
     weights = gate.gate(features(16), features(8, seed=1))
     assert weights.shape == (2, 1, 4, 4, 4)
     assert 0 < weights.min() < weights.max() < 1
-    torch.testing.assert_close(gate(features(16), features(8, seed=1)), features(16) * weights)
+    torch.testing.assert_close(
+        gate(features(16), features(8, seed=1)), features(16) * weights
+    )
 
 
 def test_a_closed_gate_is_a_skip_of_zeros():

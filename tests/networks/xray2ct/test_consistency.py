@@ -3,9 +3,17 @@ import torch
 
 from networks.xray2ct.toys import GRID, WATER, WINDOW, blobs, exams, furthest, orbit
 from trivox.networks.xray2ct import consistency
-from trivox.networks.xray2ct.consistency import DataConsistency, HounsfieldWindow, iterative_prior, joined
-from trivox.projection import Geometry, Grid, Projector, Xrays, attenuation_of
+from trivox.networks.xray2ct.consistency import (
+    DataConsistency,
+    HounsfieldWindow,
+    iterative_prior,
+    joined,
+)
+from trivox.projection.attenuation import attenuation_of
+from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.iterative import SirtStep, sirt
+from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
 
 
 def misfit(volume, xrays, projector):
@@ -16,16 +24,28 @@ def test_units_go_there_and_back_and_are_those_of_the_projection():
     units = HounsfieldWindow(WINDOW, WATER)
     hounsfield = torch.linspace(-1000, 2000, 31)
     normalised = (hounsfield - WINDOW[0]) / (WINDOW[1] - WINDOW[0])
-    torch.testing.assert_close(units.attenuation(normalised), attenuation_of(hounsfield, water=WATER))
-    torch.testing.assert_close(units.normalised(units.attenuation(normalised)), normalised)
+    torch.testing.assert_close(
+        units.attenuation(normalised), attenuation_of(hounsfield, water=WATER)
+    )
+    torch.testing.assert_close(
+        units.normalised(units.attenuation(normalised)), normalised
+    )
 
 
 @pytest.mark.parametrize(("spacing", "factor"), [(20.0, 4), (10.0, 2), (6.0, 1)])
 def test_pixels_are_joined_up_to_the_size_of_a_voxel(spacing, factor):
-    """A pixel of 7 mm is 5.8 mm wide at the isocentre, and may become a quarter wider than a voxel."""
+    """A pixel of 7 mm is 5.8 mm wide at the isocentre, and may become a quarter wider
+    than a voxel.
+    """
     geometry = Geometry.orbit([0.0, 70.0], detector=(64, 64), pixel_mm=7.0)
-    xrays = joined(Xrays.of(torch.rand(1, 2, 64, 64), geometry), Grid((16, 16, 16), (spacing,) * 3))
-    assert xrays.geometry.detector == (64 // factor, 64 // factor) == tuple(xrays.images.shape[2:])
+    xrays = joined(
+        Xrays.of(torch.rand(1, 2, 64, 64), geometry), Grid((16, 16, 16), (spacing,) * 3)
+    )
+    assert (
+        xrays.geometry.detector
+        == (64 // factor, 64 // factor)
+        == tuple(xrays.images.shape[2:])
+    )
     assert xrays.geometry.pixel_mm[0, 0] == 7.0 * factor
 
 
@@ -45,7 +65,9 @@ def test_on_small_grids_the_prior_is_sirt():
     torch.testing.assert_close(found, sirt(xrays, projector, iterations=4, start=start))
 
 
-def test_on_large_grids_the_prior_is_sirt_of_half_the_voxels_about_the_start(monkeypatch):
+def test_on_large_grids_the_prior_is_sirt_of_half_the_voxels_about_the_start(
+    monkeypatch,
+):
     monkeypatch.setattr(consistency, "LARGEST", 8)
     xrays, start = exams(orbit(0, 50, 90)), 0.01 * torch.rand(1, *GRID.shape)
     projector = Projector(xrays.geometry, GRID)
@@ -61,8 +83,12 @@ def test_data_consistency_repeats_the_step_of_sirt_with_its_strengths():
     with torch.no_grad():
         steps.strength.copy_(torch.tensor([0.5, 0.8]))
     step = SirtStep(xrays, projector)
-    torch.testing.assert_close(steps(volume, xrays, projector), step(step(volume, 0.5), 0.8))
-    assert misfit(steps(volume, xrays, projector), xrays, projector) < misfit(volume, xrays, projector)
+    torch.testing.assert_close(
+        steps(volume, xrays, projector), step(step(volume, 0.5), 0.8)
+    )
+    assert misfit(steps(volume, xrays, projector), xrays, projector) < misfit(
+        volume, xrays, projector
+    )
 
 
 def test_strength_and_volume_receive_the_gradients_of_the_step():
@@ -73,6 +99,10 @@ def test_strength_and_volume_receive_the_gradients_of_the_step():
     by_strength, by_volume = torch.autograd.grad(
         (weights * steps(volume, xrays, projector)).sum(), [steps.strength, volume]
     )
-    full = SirtStep(xrays, projector)(volume) - volume  # the result is linear in the strength
-    torch.testing.assert_close(by_strength, (weights * full).sum()[None], rtol=1e-3, atol=1e-6)
+    full = (
+        SirtStep(xrays, projector)(volume) - volume
+    )  # the result is linear in the strength
+    torch.testing.assert_close(
+        by_strength, (weights * full).sum()[None], rtol=1e-3, atol=1e-6
+    )
     assert furthest(by_volume, weights) > 0.01  # not the gradient of the identity

@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from networks.xray2ct.toys import GRID, WATER, exams, furthest, orbit
 from trivox.networks.xray2ct.lifting import ViewLifting, crossing, look
-from trivox.projection import Geometry, Grid, Projector, Xrays
+from trivox.projection.geometry import Geometry, Grid
+from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
 
 
 def lifting(inputs=5, features=3):
@@ -14,7 +16,9 @@ def lifting(inputs=5, features=3):
 
 
 def maps(views, channels=5, batch=1, size=16):
-    return torch.randn(batch, views, channels, size, size, generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        batch, views, channels, size, size, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def sight_of(xrays, grid=GRID):
@@ -22,7 +26,9 @@ def sight_of(xrays, grid=GRID):
 
 
 def see_through():
-    """A lifting that hands on a single channel as it is: a voxel's brightness in the views."""
+    """A lifting that hands on a single channel as it is: a voxel's brightness in the
+    views.
+    """
     made = ViewLifting(1, 1)
     for layer in (made.reduce, made.point, made.score):
         torch.nn.init.zeros_(layer.weight)
@@ -34,16 +40,24 @@ def see_through():
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(
-    voxel=st.tuples(*(st.integers(2, 13),) * 3), first=st.floats(-90, 90), apart=st.floats(60, 120),
+    voxel=st.tuples(*(st.integers(2, 13),) * 3),
+    first=st.floats(-90, 90),
+    apart=st.floats(60, 120),
     tilt=st.floats(-20, 20),
-)  # fmt: skip
+)
 def test_a_bright_point_is_lifted_to_where_it_is(voxel, first, apart, tilt):
-    """The lifting's geometry is the renderer's: rays of all views meet at the point again."""
+    """The lifting's geometry is the renderer's: rays of all views meet at the point
+    again.
+    """
     volume = torch.zeros(1, *GRID.shape)
     volume[(0, *voxel)] = 1.0
-    geometry = orbit(first, first + apart, detector=(64, 64), pixel_mm=7.0, secondary=[tilt, -tilt])
+    geometry = orbit(
+        first, first + apart, detector=(64, 64), pixel_mm=7.0, secondary=[tilt, -tilt]
+    )
     images = Projector(geometry, GRID).project(volume)
-    fused = see_through()(images[:, :, None], sight_of(Xrays.of(images, geometry)))[0, 0]
+    fused = see_through()(images[:, :, None], sight_of(Xrays.of(images, geometry)))[
+        0, 0
+    ]
     found = torch.unravel_index(fused.argmax(), fused.shape)
     assert max(abs(int(a) - b) for a, b in zip(found, voxel, strict=True)) <= 1
 
@@ -51,10 +65,14 @@ def test_a_bright_point_is_lifted_to_where_it_is(voxel, first, apart, tilt):
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_turning_the_views_by_90_degrees_turns_the_fused_features(turns):
     xrays, here = exams(orbit(0, 35, 100)), maps(3)
-    turned = Xrays.of(xrays.images, orbit(*(angle + 90 * turns for angle in (0, 35, 100))))
+    turned = Xrays.of(
+        xrays.images, orbit(*(angle + 90 * turns for angle in (0, 35, 100)))
+    )
     block = lifting()
     fused = block(here, sight_of(xrays))
-    expected = torch.rot90(fused, turns, dims=(4, 3))  # of (y, x): the source goes from +y to -x
+    expected = torch.rot90(
+        fused, turns, dims=(4, 3)
+    )  # of (y, x): the source goes from +y to -x
     assert furthest(block(here, sight_of(turned)), expected) < 1e-4
     assert furthest(fused, expected) > 0.1
 
@@ -70,14 +88,26 @@ def test_the_order_of_views_is_without_effect_and_which_image_belongs_to_which_i
 def test_seeing_everything_twice_tells_nothing_new():
     xrays, here, block = exams(orbit(0, 35)), maps(2), lifting()
     twice = [0, 1, 0, 1]
-    assert furthest(block(here[:, twice], sight_of(xrays.select(twice))), block(here, sight_of(xrays))) < 1e-5
+    assert (
+        furthest(
+            block(here[:, twice], sight_of(xrays.select(twice))),
+            block(here, sight_of(xrays)),
+        )
+        < 1e-5
+    )
 
 
 def test_absent_views_are_left_out():
     xrays, here, block = exams(orbit(0, 35, 100)), maps(3), lifting()
     absent = xrays.without(torch.tensor([[False, True, False]]))
     kept = [0, 2]
-    assert furthest(block(here, sight_of(absent)), block(here[:, kept], sight_of(xrays.select(kept)))) < 1e-5
+    assert (
+        furthest(
+            block(here, sight_of(absent)),
+            block(here[:, kept], sight_of(xrays.select(kept))),
+        )
+        < 1e-5
+    )
 
 
 def test_what_no_view_sees_is_zero():
@@ -87,7 +117,10 @@ def test_what_no_view_sees_is_zero():
     assert not block(maps(2), sight_of(none)).any()
     assert not block(maps(0), sight_of(exams(orbit()))).any()
     small = Xrays.of(torch.ones(1, 2, 8, 8), orbit(0, 90, detector=(8, 8)))
-    fused, seen = block(maps(2), sight_of(small)), sight_of(small).seen.any(dim=1).reshape(GRID.shape)
+    fused, seen = (
+        block(maps(2), sight_of(small)),
+        sight_of(small).seen.any(dim=1).reshape(GRID.shape),
+    )
     assert 0 < seen.float().mean() < 0.7
     assert not fused[0, :, ~seen].any()
     assert fused[0, :, seen].any()
@@ -111,7 +144,9 @@ def test_mean_and_maximum_are_those_of_the_views_that_see_a_voxel():
 def test_exams_with_views_of_their_own_are_each_lifted_alone():
     first, second = orbit(0, 80), orbit(20, 130, sod=800.0)
     one, other = exams(first, seed=1), exams(second, seed=2)
-    both = Xrays.of(torch.cat((one.images, other.images)), Geometry.stack([first, second]))
+    both = Xrays.of(
+        torch.cat((one.images, other.images)), Geometry.stack([first, second])
+    )
     here, block = maps(2, batch=2), lifting()
     together = block(here, sight_of(both))
     assert furthest(together[:1], block(here[:1], sight_of(one))) < 1e-5
@@ -121,7 +156,9 @@ def test_exams_with_views_of_their_own_are_each_lifted_alone():
 def test_a_box_of_water_shows_the_attenuation_of_water_along_every_ray():
     geometry = orbit(0, 40, detector=(64, 64), pixel_mm=9.0)
     volume = torch.full((1, *GRID.shape), WATER)
-    facts = sight_of(Xrays.of(Projector(geometry, GRID).project(volume), geometry)).facts
+    facts = sight_of(
+        Xrays.of(Projector(geometry, GRID).project(volume), geometry)
+    ).facts
     mean = facts[0, :, 2].reshape(2, *GRID.shape)[:, 2:-2, 2:-2, 2:-2]
     assert (mean - 1).abs().max() < 0.05
 
@@ -132,21 +169,33 @@ def test_facts_say_how_far_and_how_aslant_a_voxel_is_seen():
     depth, cosine, _, seen = sight.facts[0, 0].reshape(4, 9, 9, 9)
     assert seen.all()
     assert depth[4, 4, 4] == pytest.approx(0, abs=1e-6)
-    assert depth[4, 8, 4] == pytest.approx(-4 * 80 / 850, rel=1e-4)  # the source stands in front (+y)
+    assert depth[4, 8, 4] == pytest.approx(
+        -4 * 80 / 850, rel=1e-4
+    )  # the source stands in front (+y)
     assert cosine[4, 4, 4] == pytest.approx(1, abs=1e-6)
     assert cosine[8, 4, 4] == pytest.approx(850 / (850**2 + 80**2) ** 0.5, rel=1e-5)
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(
-    direction=st.tuples(*(st.floats(-1, 1),) * 3).filter(lambda d: sum(c * c for c in d) > 0.1),
+    direction=st.tuples(*(st.floats(-1, 1),) * 3).filter(
+        lambda d: sum(c * c for c in d) > 0.1
+    ),
     point=st.tuples(*(st.floats(-70, 70),) * 3),
 )
 def test_a_line_through_the_box_is_as_long_as_the_samples_within(direction, point):
     grid = Grid((8, 10, 12), (20.0, 18.0, 14.0), (5.0, -3.0, 2.0))
-    along = torch.nn.functional.normalize(torch.tensor(direction, dtype=torch.float64), dim=0)
+    along = torch.nn.functional.normalize(
+        torch.tensor(direction, dtype=torch.float64), dim=0
+    )
     start = torch.tensor(point, dtype=torch.float64)
-    places = start + torch.linspace(-400, 400, 80001, dtype=torch.float64)[:, None] * along
+    places = (
+        start + torch.linspace(-400, 400, 80001, dtype=torch.float64)[:, None] * along
+    )
     half = torch.tensor(grid.extent_mm[::-1]) / 2
-    within = ((places - torch.tensor(grid.centre_mm)).abs() <= half).all(dim=1).sum() * 0.01
-    assert float(crossing(along[None], start[None], grid)) == pytest.approx(float(within), abs=0.05)
+    within = ((places - torch.tensor(grid.centre_mm)).abs() <= half).all(
+        dim=1
+    ).sum() * 0.01
+    assert float(crossing(along[None], start[None], grid)) == pytest.approx(
+        float(within), abs=0.05
+    )

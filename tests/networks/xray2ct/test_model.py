@@ -5,10 +5,12 @@ from hypothesis import strategies as st
 
 from networks.xray2ct.toys import GRID, WATER, WINDOW, exams, furthest, network, orbit
 from trivox.errors import GeometryError, RecipeError
-from trivox.networks.xray2ct import build_reconstruction_network
 from trivox.networks.xray2ct.consistency import HounsfieldWindow, joined
-from trivox.projection import Geometry, Grid, Projector, Xrays
+from trivox.networks.xray2ct.registry import build_reconstruction_network
+from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.iterative import sirt
+from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
 
 ANGLES = (0.0, 30.0, 75.0, 120.0)
 
@@ -23,12 +25,15 @@ def reconstruct(made, xrays):
         return made(xrays)
 
 
-# -- what makes a view a view --------------------------------------------------------------------------------------------
+# -- what makes a view a view ----------------------------------------------------------
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(order=st.permutations(range(4)))
 def test_permuting_views_with_their_geometry_changes_nothing(awake, order):
     xrays = exams(orbit(*ANGLES))
-    assert furthest(reconstruct(awake, xrays.select(order)), reconstruct(awake, xrays)) < 1e-5
+    assert (
+        furthest(reconstruct(awake, xrays.select(order)), reconstruct(awake, xrays))
+        < 1e-5
+    )
 
 
 def test_swapping_images_alone_changes_the_volume(awake):
@@ -42,7 +47,13 @@ def test_absent_views_are_as_if_they_had_not_been_taken(awake, absent):
     xrays = exams(orbit(*ANGLES))
     dropped = torch.tensor([[view in absent for view in range(4)]])
     kept = [view for view in range(4) if view not in absent]
-    assert furthest(reconstruct(awake, xrays.without(dropped)), reconstruct(awake, xrays.select(kept))) < 1e-5
+    assert (
+        furthest(
+            reconstruct(awake, xrays.without(dropped)),
+            reconstruct(awake, xrays.select(kept)),
+        )
+        < 1e-5
+    )
 
 
 def test_exams_with_all_views_absent_and_exams_without_views_are_alike(awake):
@@ -54,43 +65,62 @@ def test_exams_with_all_views_absent_and_exams_without_views_are_alike(awake):
 
 @pytest.mark.parametrize("views", [1, 2, 3, 5, 8, 11])
 def test_any_number_of_views_will_do(awake, views):
-    found = reconstruct(awake, exams(orbit(*(180 * view / views for view in range(views)))))
+    found = reconstruct(
+        awake, exams(orbit(*(180 * view / views for view in range(views))))
+    )
     assert found.shape == (1, 1, *GRID.shape)
     assert found.isfinite().all()
 
 
 def test_a_batch_equals_each_exam_alone(awake):
     xrays = exams(orbit(0, 60, 90), batch=3)
-    xrays = xrays.without(torch.tensor([[False, False, False], [False, True, False], [True, True, True]]))
+    xrays = xrays.without(
+        torch.tensor([[False, False, False], [False, True, False], [True, True, True]])
+    )
     together = reconstruct(awake, xrays)
     for i in range(3):
-        assert furthest(together[i : i + 1], reconstruct(awake, xrays[i : i + 1])) < 1e-5
+        assert (
+            furthest(together[i : i + 1], reconstruct(awake, xrays[i : i + 1])) < 1e-5
+        )
 
 
 def test_exams_with_views_of_their_own_equal_each_alone(awake):
     first, second = orbit(0, 80), orbit(20, 130, sod=800.0)
     one, other = exams(first, seed=1), exams(second, seed=2)
-    both = Xrays.of(torch.cat((one.images, other.images)), Geometry.stack([first, second]))
+    both = Xrays.of(
+        torch.cat((one.images, other.images)), Geometry.stack([first, second])
+    )
     together = reconstruct(awake, both)
     assert furthest(together[:1], reconstruct(awake, one)) < 1e-4
     assert furthest(together[1:], reconstruct(awake, other)) < 1e-4
 
 
-# -- what is known without learning --------------------------------------------------------------------------------------
+# -- what is known without learning ----------------------------------------------------
 def test_without_views_an_untrained_network_believes_the_mean():
     made = network(awake=False)
-    assert torch.equal(reconstruct(made, exams(orbit(), batch=2))[1, 0], made.mean_volume)
+    assert torch.equal(
+        reconstruct(made, exams(orbit(), batch=2))[1, 0], made.mean_volume
+    )
     absent = exams(orbit(0, 90)).without(torch.ones(1, 2, dtype=torch.bool))
     assert furthest(reconstruct(made, absent)[0, 0], made.mean_volume) < 1e-5
 
 
 def test_an_untrained_network_trusts_sirt_of_its_own_images_by_the_number_of_views():
-    made, units = network(awake=False, consistency_steps=0, prior_iterations=4), HounsfieldWindow(WINDOW, WATER)
-    xrays = exams(orbit(0, 60, 90), batch=2).without(torch.tensor([[False, False, True], [True, True, True]]))
+    made, units = (
+        network(awake=False, consistency_steps=0, prior_iterations=4),
+        HounsfieldWindow(WINDOW, WATER),
+    )
+    xrays = exams(orbit(0, 60, 90), batch=2).without(
+        torch.tensor([[False, False, True], [True, True, True]])
+    )
     near = joined(xrays, GRID)
     start = units.attenuation(made.mean_volume).clamp(min=0).expand(2, *GRID.shape)
-    prior = units.normalised(sirt(near, Projector(near.geometry, GRID), iterations=4, start=start))
-    expected = made.mean_volume + made.trust[1] * (prior[0] - units.normalised(start[0]))
+    prior = units.normalised(
+        sirt(near, Projector(near.geometry, GRID), iterations=4, start=start)
+    )
+    expected = made.mean_volume + made.trust[1] * (
+        prior[0] - units.normalised(start[0])
+    )
     found = reconstruct(made, xrays)
     torch.testing.assert_close(found[0, 0], expected.detach(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[1, 0], made.mean_volume)  # no view, no trust
@@ -103,10 +133,16 @@ def test_learnt_parts_come_on_top_of_what_is_known():
     made.train()
     outputs = made(exams(orbit(0, 40, 90), batch=2))
     sum(output.square().sum() for output in outputs).backward()
-    silent = [name for name, weights in made.named_parameters() if weights.grad is None or not weights.grad.any()]
+    silent = [
+        name
+        for name, weights in made.named_parameters()
+        if weights.grad is None or not weights.grad.any()
+    ]
     assert silent == []
     for level, entry in made.unet.entry.items():
-        assert entry.weight.grad.abs().amax(dim=0).min() > 0, f"a channel that level {level} is given is empty"
+        assert entry.weight.grad.abs().amax(dim=0).min() > 0, (
+            f"a channel that level {level} is given is empty"
+        )
 
 
 def test_each_scale_of_the_pyramid_is_looked_into():
@@ -144,17 +180,25 @@ def test_coarser_outputs_of_an_untrained_network_are_averages_of_what_is_known()
     made.train()
     finest, *coarser = made(exams(orbit(0, 60, 90)))
     for scale, output in enumerate(coarser, start=1):
-        torch.testing.assert_close(output, torch.nn.functional.avg_pool3d(finest, 2**scale))
+        torch.testing.assert_close(
+            output, torch.nn.functional.avg_pool3d(finest, 2**scale)
+        )
     assert furthest(finest[0, 0], made.mean_volume) > 0.05
 
 
-# -- shapes --------------------------------------------------------------------------------------------------------------
+# -- shapes ----------------------------------------------------------------------------
 def test_deep_supervision_gives_the_finest_scales_in_training_alone():
-    made, xrays = network(grid=Grid((32, 16, 16), (10.0, 20.0, 20.0)), prior_iterations=1), exams(orbit(0, 90), batch=2)
+    made, xrays = (
+        network(grid=Grid((32, 16, 16), (10.0, 20.0, 20.0)), prior_iterations=1),
+        exams(orbit(0, 90), batch=2),
+    )
     made.train()
     assert [tuple(x.shape[1:]) for x in made(xrays)] == [
-        (1, 32, 16, 16), (1, 16, 8, 8), (1, 8, 4, 4), (1, 4, 2, 2)
-    ]  # fmt: skip
+        (1, 32, 16, 16),
+        (1, 16, 8, 8),
+        (1, 8, 4, 4),
+        (1, 4, 2, 2),
+    ]
     made.deep_supervision = False
     assert made(xrays).shape == (2, 1, 32, 16, 16)
     made.eval()
@@ -177,11 +221,13 @@ def test_recomputing_activations_gives_the_same_gradients():
         made.gradient_checkpointing = recompute
         made.train()
         sum(x.square().sum() for x in made(xrays)).backward()
-        gradients.append(torch.cat([weights.grad.flatten() for weights in made.parameters()]))
+        gradients.append(
+            torch.cat([weights.grad.flatten() for weights in made.parameters()])
+        )
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
-# -- coarse to fine ------------------------------------------------------------------------------------------------------
+# -- coarse to fine --------------------------------------------------------------------
 def test_at_fewer_voxels_the_same_weights_give_a_coarser_volume():
     made = network(prior_iterations=2)
     made.train()
@@ -190,8 +236,13 @@ def test_at_fewer_voxels_the_same_weights_give_a_coarser_volume():
     assert [tuple(x.shape[2:]) for x in outputs] == [(8, 8, 8), (4, 4, 4), (2, 2, 2)]
     assert made.running_grid == Grid((8, 8, 8), (40.0, 40.0, 40.0))
     sum(x.square().sum() for x in outputs).backward()
-    used = {name for name, weights in made.named_parameters() if weights.grad is not None}
-    assert not any(name.startswith(("unet.encoder.4", "unet.decoder.3", "lifting.4", "heads.4")) for name in used)
+    used = {
+        name for name, weights in made.named_parameters() if weights.grad is not None
+    }
+    assert not any(
+        name.startswith(("unet.encoder.4", "unet.decoder.3", "lifting.4", "heads.4"))
+        for name in used
+    )
     assert any(name.startswith("unet.encoder.3") for name in used)
 
 
@@ -199,8 +250,13 @@ def test_a_new_level_fades_in_from_the_coarser_volume():
     made = network(prior="none", consistency_steps=0)
     xrays, mean = exams(orbit(0, 90)), made.mean_volume
     made.run_at(8)
-    coarse = reconstruct(made, xrays)[0, 0] - torch.nn.functional.avg_pool3d(mean[None], 2)[0]
-    upsampled = torch.nn.functional.interpolate(coarse[None, None], scale_factor=2, mode="trilinear")[0, 0]
+    coarse = (
+        reconstruct(made, xrays)[0, 0]
+        - torch.nn.functional.avg_pool3d(mean[None], 2)[0]
+    )
+    upsampled = torch.nn.functional.interpolate(
+        coarse[None, None], scale_factor=2, mode="trilinear"
+    )[0, 0]
     residuals = []
     for fade in (0.0, 0.5, 1.0):
         made.run_at(16, fade)
@@ -212,28 +268,45 @@ def test_a_new_level_fades_in_from_the_coarser_volume():
 
 
 def test_impossible_sizes_are_refused():
-    with pytest.raises(RecipeError, match="does not run at 12 voxels; choose one of 2, 4, 8, 16"):
+    with pytest.raises(
+        RecipeError, match="does not run at 12 voxels; choose one of 2, 4, 8, 16"
+    ):
         network().run_at(12)
 
 
 def test_levels_keep_their_names_when_the_grid_becomes_finer():
     small = network().state_dict()
     large = network(grid=Grid((32, 32, 32), (10.0, 10.0, 10.0))).state_dict()
-    shared = {name for name in small if name in large and small[name].shape == large[name].shape}
+    shared = {
+        name
+        for name in small
+        if name in large and small[name].shape == large[name].shape
+    }
     lost = {name for name in small if name not in shared}
-    assert all(name.startswith(("lifting.", "unet.entry.", "heads.1.", "mean_volume")) for name in lost), lost
-    assert {name for name in small if name.startswith(("views.", "unet.encoder.", "unet.decoder."))} <= shared
+    assert all(
+        name.startswith(("lifting.", "unet.entry.", "heads.1.", "mean_volume"))
+        for name in lost
+    ), lost
+    assert {
+        name
+        for name in small
+        if name.startswith(("views.", "unet.encoder.", "unet.decoder."))
+    } <= shared
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------
 def test_a_mean_volume_of_another_size_is_refused():
-    with pytest.raises(GeometryError, match=r"\(8, 8, 8\) voxels for a grid of \(16, 16, 16\)"):
+    with pytest.raises(
+        GeometryError, match=r"\(8, 8, 8\) voxels for a grid of \(16, 16, 16\)"
+    ):
         network().set_mean(torch.zeros(8, 8, 8))
 
 
 def test_unknown_names_and_options_are_refused_with_those_that_exist():
     known = {"grid": GRID, "window": WINDOW, "water_per_mm": WATER}
-    with pytest.raises(RecipeError, match=r"xray2ct-huge.*xray2ct-tiny, xray2ct-small, xray2ct-base"):
+    with pytest.raises(
+        RecipeError, match=r"xray2ct-huge.*xray2ct-tiny, xray2ct-small, xray2ct-base"
+    ):
         build_reconstruction_network("xray2ct-huge", **known)
     with pytest.raises(RecipeError, match=r"no option 'wings'.*levels"):
         build_reconstruction_network("xray2ct-tiny", **known, options={"wings": 2})

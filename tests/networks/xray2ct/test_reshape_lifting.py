@@ -6,10 +6,13 @@ import torch.nn.functional as F
 
 from networks.xray2ct.reshape_lifting import ReshapeLiftingNet
 from networks.xray2ct.toys import GRID, WINDOW, exams, furthest, network, orbit
-from trivox.datasets.thorax_phantoms import ThoraxSettings, thorax_phantom
+from trivox.datasets.phantoms.thoraxes import ThoraxSettings, thorax_phantom
 from trivox.networks.layers import parameters_of
-from trivox.networks.xray2ct import RECONSTRUCTION_SIZES
-from trivox.projection import Grid, Projector, Xrays, attenuation_of
+from trivox.networks.xray2ct.sizes import RECONSTRUCTION_SIZES
+from trivox.projection.attenuation import attenuation_of
+from trivox.projection.geometry import Grid
+from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
 
 NEAR = 0.03
 """How much of the parameters the two may differ by."""
@@ -27,9 +30,13 @@ def test_reshaping_is_blind_to_which_view_is_which_and_looking_is_not():
     turned = Xrays.of(xrays.images, orbit(20, 110))
     blind, seeing = reshaping(), network(prior="none", consistency_steps=0)
     torch.nn.init.normal_(blind.head.weight, std=0.05)
-    assert furthest(blind(xrays), blind(swapped)) < 1e-5  # the order of sums between the views
+    assert (
+        furthest(blind(xrays), blind(swapped)) < 1e-5
+    )  # the order of sums between the views
     assert furthest(blind(xrays), blind(turned)) == 0
-    assert furthest(blind(xrays), blind(exams(orbit(0, 90), seed=5))) > 1e-3  # it does see the images
+    assert (
+        furthest(blind(xrays), blind(exams(orbit(0, 90), seed=5))) > 1e-3
+    )  # it does see the images
     assert furthest(seeing(xrays), seeing(swapped)) > 1e-3
     assert furthest(seeing(xrays), seeing(turned)) > 1e-3
 
@@ -38,28 +45,48 @@ def test_both_have_nearly_the_same_parameters():
     assert abs(parameters_of(reshaping()) / parameters_of(network()) - 1) < NEAR
 
 
-# -- trained alike -------------------------------------------------------------------------------------------------------
+# -- trained alike ---------------------------------------------------------------------
 TRAINING, HELD_OUT = 160, 24
 
 
 class Chests:
-    """Drawn chests in normalised HU on a cube of `size` voxels, and X-rays of them rendered from twice as many an axis."""
+    """Drawn chests in normalised HU on a cube of `size` voxels, and X-rays of them
+    rendered from twice as many an axis.
+    """
 
     def __init__(self, size):
-        drawn = [thorax_phantom(ThoraxSettings(size=2 * size), i).hounsfield for i in range(TRAINING + HELD_OUT)]
-        self.hounsfield, self.size = torch.stack([torch.from_numpy(volume) for volume in drawn]), size
+        drawn = [
+            thorax_phantom(ThoraxSettings(size=2 * size), i).hounsfield
+            for i in range(TRAINING + HELD_OUT)
+        ]
+        self.hounsfield, self.size = (
+            torch.stack([torch.from_numpy(volume) for volume in drawn]),
+            size,
+        )
         low, high = WINDOW
         self.volumes = (F.avg_pool3d(self.hounsfield[:, None], 2) - low) / (high - low)
-        self.grid, self.fine = (Grid((n, n, n), (320 / n,) * 3) for n in (size, 2 * size))
+        self.grid, self.fine = (
+            Grid((n, n, n), (320 / n,) * 3) for n in (size, 2 * size)
+        )
         self.mean = self.volumes[:TRAINING, 0].mean(0)
 
     def xrays(self, cases, angles=(0.0, 90.0)):
-        views = orbit(*angles, detector=(2 * self.size, 2 * self.size), pixel_mm=243 / self.size)
-        return Xrays.of(Projector(views, self.fine).project(attenuation_of(self.hounsfield[cases])), views)
+        views = orbit(
+            *angles, detector=(2 * self.size, 2 * self.size), pixel_mm=243 / self.size
+        )
+        return Xrays.of(
+            Projector(views, self.fine).project(attenuation_of(self.hounsfield[cases])),
+            views,
+        )
 
     def psnr(self, found):
         """Of volumes for the cases that no training saw."""
-        misfit = (found.clamp(0, 1) - self.volumes[TRAINING:].clamp(0, 1)).square().flatten(1).mean(1)
+        misfit = (
+            (found.clamp(0, 1) - self.volumes[TRAINING:].clamp(0, 1))
+            .square()
+            .flatten(1)
+            .mean(1)
+        )
         return float(-10 * misfit.log10().mean())
 
     @torch.no_grad()
@@ -70,11 +97,16 @@ class Chests:
 def trained(made, chests, steps):
     generator = torch.Generator().manual_seed(1)
     optimizer = torch.optim.AdamW(made.parameters(), lr=1.5e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.5e-3, total_steps=steps, pct_start=0.1
+    )
     for _ in range(steps):
         cases = torch.randint(TRAINING, (4,), generator=generator)
         jitter = ((torch.rand(2, generator=generator) - 0.5) * 10).tolist()
-        error = made(chests.xrays(cases, (jitter[0], 90 + jitter[1]))) - chests.volumes[cases]
+        error = (
+            made(chests.xrays(cases, (jitter[0], 90 + jitter[1])))
+            - chests.volumes[cases]
+        )
         optimizer.zero_grad()
         (error.abs().mean() + 2 * error.square().mean()).backward()
         torch.nn.utils.clip_grad_norm_(made.parameters(), 1.0)
@@ -89,15 +121,28 @@ def trained(made, chests, steps):
     [(32, 200, {}), (16, 400, {"prior": "none", "consistency_steps": 0})],
     ids=["whole", "lifting-alone"],
 )
-def test_reshaping_stays_3_db_behind_at_equal_parameters_and_steps(size, steps, settings):
-    """The whole network, and without SIRT and data consistency: what is left then is how views are lifted."""
+def test_reshaping_stays_3_db_behind_at_equal_parameters_and_steps(
+    size, steps, settings
+):
+    """The whole network, and without SIRT and data consistency: what is left then is
+    how views are lifted.
+    """
     chests = Chests(size)
-    seeing, blind = network(grid=chests.grid, awake=False, **settings), reshaping(chests.grid)
+    seeing, blind = (
+        network(grid=chests.grid, awake=False, **settings),
+        reshaping(chests.grid),
+    )
     assert abs(parameters_of(blind) / parameters_of(seeing) - 1) < NEAR
     seeing.mean_volume.copy_(chests.mean)
     blind.mean_volume.copy_(chests.mean)
     known = chests.psnr(chests.mean.expand(HELD_OUT, 1, *chests.mean.shape))
-    found, blindly = (chests.held_out(trained(made, chests, steps)) for made in (seeing, blind))
-    print(f"{size}^3, {steps} steps: mean {known:.2f} dB, reshaping {blindly:.2f} dB, looking {found:.2f} dB")
+    found, blindly = (
+        chests.held_out(trained(made, chests, steps)) for made in (seeing, blind)
+    )
+    print(
+        f"{size}^3, {steps} steps: mean {known:.2f} dB, reshaping {blindly:.2f} dB, looking {found:.2f} dB"
+    )
     assert found > blindly + 3
-    assert blindly > known - 0.2  # 200 steps teach it little more than the mean, 400 in fewer voxels a decibel
+    assert (
+        blindly > known - 0.2
+    )  # 200 steps teach it little more than the mean, 400 in fewer voxels a decibel

@@ -3,19 +3,30 @@ import torch
 
 from networks.xray2ct.toys import exams, furthest, orbit
 from trivox.errors import GeometryError
-from trivox.networks.xray2ct.views2d import CrossViewTransformerAttention, MultiScaleFeaturePyramid, rays_at, waves
-from trivox.projection import Xrays
+from trivox.networks.xray2ct.views2d import (
+    CrossViewTransformerAttention,
+    MultiScaleFeaturePyramid,
+    rays_at,
+    waves,
+)
+from trivox.projection.xrays import Xrays
 
 
 def pyramid(attention=1):
     torch.manual_seed(0)
-    return MultiScaleFeaturePyramid((8, 16, 24, 32), heads=4, attention=attention).eval()
+    return MultiScaleFeaturePyramid(
+        (8, 16, 24, 32), heads=4, attention=attention
+    ).eval()
 
 
 def attention_input(views=3, seed=0):
     torch.manual_seed(seed)
     geometry = orbit(*(50.0 * view for view in range(views)))
-    return torch.randn(2, views, 32, 4, 4), rays_at(geometry, 8, 2), torch.ones(2, views, dtype=torch.bool)
+    return (
+        torch.randn(2, views, 32, 4, 4),
+        rays_at(geometry, 8, 2),
+        torch.ones(2, views, dtype=torch.bool),
+    )
 
 
 def between_views():
@@ -26,8 +37,11 @@ def between_views():
 def test_a_pyramid_has_the_features_of_four_scales_of_every_view():
     maps = pyramid()(exams(orbit(0, 40, 90), batch=2))
     assert [tuple(x.shape) for x in maps] == [
-        (2, 3, 8, 32, 32), (2, 3, 16, 16, 16), (2, 3, 24, 8, 8), (2, 3, 32, 4, 4)
-    ]  # fmt: skip
+        (2, 3, 8, 32, 32),
+        (2, 3, 16, 16, 16),
+        (2, 3, 24, 8, 8),
+        (2, 3, 32, 4, 4),
+    ]
 
 
 def test_permuting_views_with_their_rays_permutes_the_result():
@@ -49,7 +63,10 @@ def test_every_view_attends_to_every_other():
 
 def test_rays_tell_tokens_apart():
     block, (maps, rays, present) = between_views(), attention_input()
-    assert furthest(block(maps, rays, present), block(maps, rays[:, [1, 0, 2]], present)) > 1e-3
+    assert (
+        furthest(block(maps, rays, present), block(maps, rays[:, [1, 0, 2]], present))
+        > 1e-3
+    )
     near = torch.tensor([0.0, 0.6, 0.8, 0.0, 0.0, 0.0])
     assert (waves(near) - waves(near + 0.02)).abs().max() > 0.2
 
@@ -73,15 +90,22 @@ def test_an_exam_without_any_view_stays_finite_and_disturbs_no_other():
 
 def test_attention_equals_the_softmax_formula():
     torch.manual_seed(0)
-    block, (maps, rays, present) = CrossViewTransformerAttention(32, heads=1), attention_input()
+    block, (maps, rays, present) = (
+        CrossViewTransformerAttention(32, heads=1),
+        attention_input(),
+    )
     tokens, places = (x.movedim(2, -1).flatten(1, 3) for x in (maps, rays))
     normed = block.norm(tokens)
-    query, key = block.to_query_key(normed + block.place(waves(places))).chunk(2, dim=-1)
+    query, key = block.to_query_key(normed + block.place(waves(places))).chunk(
+        2, dim=-1
+    )
     weights = (query @ key.transpose(-1, -2) / 32**0.5).softmax(dim=-1)
     tokens = tokens + block.project(weights @ block.to_value(normed))
     tokens = tokens + block.feed(block.feed_norm(tokens))
     expected = tokens.reshape(2, 3, 4, 4, 32).movedim(-1, 2)
-    torch.testing.assert_close(block(maps, rays, present), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        block(maps, rays, present), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_images_are_scaled_by_a_constant_and_not_by_their_own_range():
@@ -92,7 +116,11 @@ def test_images_are_scaled_by_a_constant_and_not_by_their_own_range():
 
 def test_without_attention_a_view_is_seen_alone_and_with_it_all_together():
     xrays = exams(orbit(0, 90))
-    other = Xrays(xrays.images * torch.tensor([1.0, 2.0])[:, None, None], xrays.geometry, xrays.present)
+    other = Xrays(
+        xrays.images * torch.tensor([1.0, 2.0])[:, None, None],
+        xrays.geometry,
+        xrays.present,
+    )
     alone, together = pyramid(attention=0), pyramid(attention=1)
     assert furthest(alone(xrays)[0][:, 0], alone(other)[0][:, 0]) == 0
     assert furthest(together(xrays)[0][:, 0], together(other)[0][:, 0]) > 1e-5

@@ -1,18 +1,26 @@
-"""Small networks, drawn X-rays and views about the isocentre for the tests of this folder."""
+"""Small networks, drawn X-rays and views about the isocentre for the tests of this
+folder.
+"""
 
 import torch
 
-from trivox.networks.xray2ct import build_reconstruction_network
-from trivox.projection import Geometry, Grid, Projector, Xrays
+from trivox.networks.xray2ct.registry import build_reconstruction_network
+from trivox.projection.geometry import Geometry, Grid
+from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
 
 GRID = Grid((16, 16, 16), (20.0, 20.0, 20.0))
 WINDOW, WATER = (-1024.0, 1476.0), 0.02
 
 
 def network(*, grid=GRID, awake=True, seed=0, name="xray2ct-tiny", **settings):
-    """A tiny network with a mean volume; awake: what starts at zero is drawn, so that everything reaches the output."""
+    """A tiny network with a mean volume; awake: what starts at zero is drawn, so that
+    everything reaches the output.
+    """
     torch.manual_seed(seed)
-    made = build_reconstruction_network(name, grid=grid, window=WINDOW, water_per_mm=WATER, **settings)
+    made = build_reconstruction_network(
+        name, grid=grid, window=WINDOW, water_per_mm=WATER, **settings
+    )
     made.set_mean(torch.rand(grid.shape) * 0.5)
     if awake:
         for weights in made.parameters():
@@ -35,7 +43,9 @@ def blobs(batch, grid=GRID, seed=0):
 
 def exams(geometry, batch=1, seed=0, grid=GRID):
     """X-rays of random lumps."""
-    return Xrays.of(Projector(geometry, grid).project(blobs(batch, grid, seed)), geometry)
+    return Xrays.of(
+        Projector(geometry, grid).project(blobs(batch, grid, seed)), geometry
+    )
 
 
 def furthest(one, other):

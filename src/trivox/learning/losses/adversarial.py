@@ -1,8 +1,10 @@
-"""A critic that learns to tell reconstructed volumes from acquired ones, and the budget of PSNR that it may cost.
+"""A critic that learns to tell reconstructed volumes from acquired ones, and the budget
+of PSNR that it may cost.
 
-3-D PatchGAN (Isola et al. 2017) with spectral normalisation (Miyato et al. 2018), hinge loss (Lim and Ye 2017) and feature
-matching (Salimans et al. 2016). What it adds looks like texture and is not knowledge about the patient: published GANs score
-lower in PSNR than the same networks without; hence the budget, and the weight of 0 by default.
+3-D PatchGAN (Isola et al. 2017) with spectral normalisation (Miyato et al. 2018), hinge
+loss (Lim and Ye 2017) and feature matching (Salimans et al. 2016). What it adds looks
+like texture and is not knowledge about the patient: published GANs score lower in PSNR
+than the same networks without; hence the budget, and the weight of 0 by default.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,11 +22,13 @@ from trivox.learning.runtime import sum_over_ranks, world_size
 WIDTHS = (16, 32, 64)
 LEARNING_RATE = 2e-4
 MATCHING = 10.0
-"""Weight of feature matching beside the critic's verdict (pix2pixHD, Wang et al. 2018)."""
+"""Weight of feature matching beside the critic's verdict (pix2pixHD, Wang et al. 2018).
+"""
 
 
 class PatchCritic(nn.Module):
-    """A verdict for each patch of a volume, above 0 for acquired; and the channels on the way to it.
+    """A verdict for each patch of a volume, above 0 for acquired; and the channels on
+    the way to it.
 
     A patch is 22 voxels wide with three widths; volumes of any size from 8 voxels on.
     """
@@ -39,7 +43,9 @@ class PatchCritic(nn.Module):
         self.verdict = spectral_norm(nn.Conv3d(widths[-1], 1, 1))
 
     def forward(self, volumes: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Verdicts `(b, 1, z / 8, y / 8, x / 8)` of `(b, 1, z, y, x)`, and the channels of each stage."""
+        """Verdicts `(b, 1, z / 8, y / 8, x / 8)` of `(b, 1, z, y, x)`, and the channels
+        of each stage.
+        """
         channels, features = volumes, []
         for stage in self.stages:
             channels = F.leaky_relu(stage(channels), 0.2)
@@ -48,22 +54,35 @@ class PatchCritic(nn.Module):
 
 
 class Critic:
-    """A critic with an optimiser of its own; computes in fp32. Ranks begin alike and stay so: gradients are averaged."""
+    """A critic with an optimiser of its own; computes in fp32.
 
-    def __init__(self, *, device: torch.device | str = "cpu", learning_rate: float = LEARNING_RATE) -> None:
+    Ranks begin alike and stay so: gradients are averaged.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: torch.device | str = "cpu",
+        learning_rate: float = LEARNING_RATE,
+    ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.network = PatchCritic().to(device)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=learning_rate, betas=(0.5, 0.999))
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=learning_rate, betas=(0.5, 0.999)
+        )
 
     def learn(self, real: Tensor, fake: Tensor) -> float:
-        """One step towards telling `real` from `fake`, both `(b, 1, z, y, x)`; returns its hinge loss (2: knows nothing).
+        """One step towards telling `real` from `fake`, both `(b, 1, z, y, x)`; returns
+        its hinge loss (2: knows nothing).
 
         No gradient reaches the network that made `fake`.
         """
         self.network.train().requires_grad_(True)
         with _plain(real):
-            loss = _hinge(self._seen(real.detach())[0]) + _hinge(-self._seen(fake.detach())[0])
+            loss = _hinge(self._seen(real.detach())[0]) + _hinge(
+                -self._seen(fake.detach())[0]
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._average_gradients()
@@ -71,7 +90,8 @@ class Critic:
         return float(loss.detach())
 
     def judge(self, fake: Tensor, real: Tensor) -> Tensor:
-        """What the reconstructed `fake` costs its network: minus the verdict, plus 10 x the mean feature difference.
+        """What the reconstructed `fake` costs its network: minus the verdict, plus 10 x
+        the mean feature difference.
 
         The critic itself neither learns nor keeps gradients here.
         """
@@ -80,12 +100,18 @@ class Critic:
             verdict, features = self._seen(fake)
             with torch.no_grad():
                 _, wanted = self._seen(real)
-            matching = [F.l1_loss(ours, theirs) for ours, theirs in zip(features, wanted, strict=True)]
+            matching = [
+                F.l1_loss(ours, theirs)
+                for ours, theirs in zip(features, wanted, strict=True)
+            ]
             return -verdict.mean() + MATCHING * torch.stack(matching).mean()
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and optimiser, for checkpoints."""
-        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
@@ -104,12 +130,17 @@ class Critic:
 
 
 def ramp(spent: float, *, share: float, weight: float) -> float:
-    """Weight of the adversarial loss when `spent` of training is over: 0 until its last `share`, then rising linearly.
+    """Weight of the adversarial loss when `spent` of training is over: 0 until its last
+    `share`, then rising linearly.
 
     It stands at `weight` from the middle of that share on.
     """
     start = 1 - share
-    return 0.0 if share <= 0 or spent < start else weight * min(1.0, (spent - start) / (share / 2))
+    return (
+        0.0
+        if share <= 0 or spent < start
+        else weight * min(1.0, (spent - start) / (share / 2))
+    )
 
 
 class PsnrBudget:
@@ -124,9 +155,11 @@ class PsnrBudget:
         self.exceeded = False
 
     def check(self, psnr_db: float, *, running: bool) -> str | None:
-        """Take note of a validation; `running`: whether the critic had a say in the epoch before it.
+        """Take note of a validation; `running`: whether the critic had a say in the
+        epoch before it.
 
-        Returns a sentence for the log in the moment that the budget is exceeded, else None.
+        Returns a sentence for the log in the moment that the budget is exceeded, else
+        None.
         """
         if not running:
             self.before_db = psnr_db
@@ -151,8 +184,12 @@ class PsnrBudget:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`; raises `FormatError` for anything else."""
         before, exceeded = state.get("before_db"), state.get("exceeded")
-        if not (before is None or isinstance(before, int | float)) or not isinstance(exceeded, bool):
-            raise FormatError(f"{dict(state)} is no state of a PSNR budget; start the run anew")
+        if not (before is None or isinstance(before, int | float)) or not isinstance(
+            exceeded, bool
+        ):
+            raise FormatError(
+                f"{dict(state)} is no state of a PSNR budget; start the run anew"
+            )
         self.before_db, self.exceeded = before, exceeded
 
 

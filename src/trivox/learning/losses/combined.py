@@ -1,4 +1,6 @@
-"""Losses made of losses: a weighted sum of terms, one at every scale of deep supervision, and weights that are learnt."""
+"""Losses made of losses: a weighted sum of terms, one at every scale of deep
+supervision, and weights that are learnt.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -10,17 +12,22 @@ from trivox.learning.losses.weighting import balanced
 from trivox.learning.runtime import sum_over_ranks, world_size
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Logits `(b, c, z, y, x)` and indices `(b, z, y, x)` to a scalar, or to one number a term."""
+"""Logits `(b, c, z, y, x)` and indices `(b, z, y, x)` to a scalar, or to one number a
+term.
+"""
 Terms = Callable[[Tensor | list[Tensor], Tensor], Tensor]
 
 WINDOW = 100
-"""Training steps over which the terms are averaged before their balance is struck anew."""
+"""Training steps over which the terms are averaged before their balance is struck anew.
+"""
 
 
 class CombinedLoss(nn.Module):
     """A weighted sum of named losses."""
 
-    def __init__(self, losses: Mapping[str, Loss], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, losses: Mapping[str, Loss], weights: Mapping[str, float]
+    ) -> None:
         super().__init__()
         self.losses, self.weights = dict(losses), dict(weights)
 
@@ -30,12 +37,16 @@ class CombinedLoss(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The weighted sum."""
-        weighted = [self.weights[name] * loss(logits, labels) for name, loss in self.losses.items()]
+        weighted = [
+            self.weights[name] * loss(logits, labels)
+            for name, loss in self.losses.items()
+        ]
         return torch.stack(weighted).sum()
 
 
 class DeepSupervisionLoss(nn.Module):
-    """Any loss at every decoder output, each at its own resolution against the nearest labels (nnU-Net).
+    """Any loss at every decoder output, each at its own resolution against the nearest
+    labels (nnU-Net).
 
     base: returns a scalar, or one number a term; the result has the same shape.
     """
@@ -53,8 +64,13 @@ class DeepSupervisionLoss(nn.Module):
             for weight, logits in zip(weights, scales, strict=True)
             if weight > 0
         ]
-        # a head without weight still takes part, with gradient zero: DDP waits for every parameter
-        idle = sum(logits.sum() * 0 for weight, logits in zip(weights, scales, strict=True) if weight == 0)
+        # a head without weight still takes part, with gradient zero: DDP waits for
+        # every parameter
+        idle = sum(
+            logits.sum() * 0
+            for weight, logits in zip(weights, scales, strict=True)
+            if weight == 0
+        )
         return torch.stack(parts).sum(0) + idle
 
 
@@ -83,7 +99,12 @@ class AdaptiveLoss(nn.Module):
         window: int = WINDOW,
     ) -> None:
         super().__init__()
-        self.terms, self.names, self.rule, self.window = terms, tuple(weights), rule, window
+        self.terms, self.names, self.rule, self.window = (
+            terms,
+            tuple(weights),
+            rule,
+            window,
+        )
         start = torch.tensor(list(weights.values()), dtype=torch.float32)
         if rule == "uncertainty":
             self.log_variance = nn.Parameter(-start.log())
@@ -104,14 +125,19 @@ class AdaptiveLoss(nn.Module):
             return value
         weight = (-self.log_variance).exp()
         shared = sum_over_ranks(terms.detach().clone()) / world_size()
-        # the value is that of this rank's terms, the gradient of the weights that of all ranks'
+        # the value is that of this rank's terms, the gradient of the weights that of
+        # all ranks'
         learnt = (weight * shared + self.log_variance).sum()
-        return (weight.detach() * terms).sum() + learnt - (weight.detach() * shared).sum()
+        return (
+            (weight.detach() * terms).sum() + learnt - (weight.detach() * shared).sum()
+        )
 
     @torch.no_grad()
     def _observe(self, terms: Tensor) -> None:
         """Add up one window, then compare its mean with that of the window before."""
-        self.total += terms.nan_to_num(0.0, 0.0, 0.0)  # the trainer leaves such a step out
+        self.total += terms.nan_to_num(
+            0.0, 0.0, 0.0
+        )  # the trainer leaves such a step out
         self.steps += 1
         if int(self.steps) % self.window:
             return
@@ -123,12 +149,18 @@ class AdaptiveLoss(nn.Module):
 
     def term_weights(self) -> dict[str, float]:
         """The present weight of each term."""
-        now = (-self.log_variance).exp() if self.rule == "uncertainty" else self.start * self.factor
+        now = (
+            (-self.log_variance).exp()
+            if self.rule == "uncertainty"
+            else self.start * self.factor
+        )
         return dict(zip(self.names, now.detach().tolist(), strict=True))
 
 
 def shrink_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """Nearest label (exact centres) at the scale of a deep-supervision output, `(b, z, y, x)` to `(b, *size)`."""
+    """Nearest label (exact centres) at the scale of a deep-supervision output, `(b, z,
+    y, x)` to `(b, *size)`.
+    """
     for axis, new in enumerate(size, start=1):
         old = labels.shape[axis]
         if new != old:
@@ -138,7 +170,9 @@ def shrink_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def supervision_weights(scales: int) -> list[float]:
-    """Weights 1, 1/2, 1/4... of the outputs from fine to coarse, the coarsest 0 (nnU-Net), summing to 1."""
+    """Weights 1, 1/2, 1/4 and so on of the outputs from fine to coarse, the coarsest 0
+    (nnU-Net), summing to 1.
+    """
     weights = [0.5**scale for scale in range(scales)]
     if scales > 1:
         weights[-1] = 0.0

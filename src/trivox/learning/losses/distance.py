@@ -1,7 +1,8 @@
 """Losses that weigh mistakes by their distance to the surface: boundary and Hausdorff.
 
-Distances are Euclidean, in voxels of the output's own grid (not mm), from scipy's exact transform on the CPU, one mask at a
-time; they carry no gradient. A mask that is empty or fills its crop has no surface: its distances are 0.
+Distances are Euclidean, in voxels of the output's own grid (not mm), from scipy's exact
+transform on the CPU, one mask at a time; they carry no gradient. A mask that is empty
+or fills its crop has no surface: its distances are 0.
 """
 
 from collections.abc import Callable
@@ -12,26 +13,37 @@ from scipy.ndimage import distance_transform_edt, find_objects
 from torch import Tensor
 
 from trivox.learning.losses.targets import masks
-from trivox.volumes import Array
+from trivox.volumes.volume import Array
 
 
-def boundary(logits: Tensor, labels: Tensor, *, regions: Tensor | None = None) -> Tensor:
-    """Mean of `p d` over labelled voxels and targets; d is the signed distance, negative inside (Kervadec et al. 2019).
+def boundary(
+    logits: Tensor, labels: Tensor, *, regions: Tensor | None = None
+) -> Tensor:
+    """Mean of `p d` over labelled voxels and targets; d is the signed distance,
+    negative inside (Kervadec et al. 2019).
 
-    A term beside a region loss, never alone: empty predictions are one of its minima. It is below 0 for a good
-    prediction, and of the size of distances: begin with a weight of about 0.01.
+    A term beside a region loss, never alone: empty predictions are one of its minima.
+    It is below 0 for a good prediction, and of the size of distances: begin with a
+    weight of about 0.01.
     """
     probability, target = masks(logits, labels, regions)
     return _mean(probability * _each(_signed_distance, target, probability), labels)
 
 
-def hausdorff(logits: Tensor, labels: Tensor, *, power: float = 2.0, regions: Tensor | None = None) -> Tensor:
-    """Mean of `(p - y)^2 (d_y^power + d_p^power)`, d: distance to the surface of label and prediction (p > 0.5).
+def hausdorff(
+    logits: Tensor, labels: Tensor, *, power: float = 2.0, regions: Tensor | None = None
+) -> Tensor:
+    """Mean of `(p - y)^2 (d_y^power + d_p^power)`, d: distance to the surface of label
+    and prediction (p > 0.5).
 
-    Karimi & Salcudean 2019, whose power is 2. Of the size of squared distances: weigh it down beside other terms.
+    Karimi & Salcudean 2019, whose power is 2. Of the size of squared distances: weigh
+    it down beside other terms.
     """
     probability, target = masks(logits, labels, regions)
-    distances = [_each(_distance, mask, probability) for mask in (target, probability.detach() > 0.5)]
+    distances = [
+        _each(_distance, mask, probability)
+        for mask in (target, probability.detach() > 0.5)
+    ]
     error = (probability - target.to(probability.dtype)).square()
     return _mean(error * (distances[0].pow(power) + distances[1].pow(power)), labels)
 
@@ -42,7 +54,9 @@ def _mean(values: Tensor, labels: Tensor) -> Tensor:
 
 
 def _each(measure: Callable[[Array], Array], mask: Tensor, like: Tensor) -> Tensor:
-    """`measure` of every sample and target of the boolean `(b, target, z, y, x)`, on the device of `like`."""
+    """`measure` of every sample and target of the boolean `(b, target, z, y, x)`, on
+    the device of `like`.
+    """
     fields = np.zeros(mask.shape, np.float32)
     for at in np.ndindex(*mask.shape[:2]):
         one = mask[at].cpu().numpy()
@@ -61,8 +75,13 @@ def _distance(mask: Array) -> Array:
 
 
 def _depth(mask: Array) -> Array:
-    """Distance to the nearest voxel outside, measured in the box of the mask and one voxel around it, which holds it."""
-    box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in find_objects(mask.view(np.uint8))[0])
+    """Distance to the nearest voxel outside, measured in the box of the mask and one
+    voxel around it, which holds it.
+    """
+    box = tuple(
+        slice(max(side.start - 1, 0), side.stop + 1)
+        for side in find_objects(mask.view(np.uint8))[0]
+    )
     depth = np.zeros(mask.shape)
     depth[box] = distance_transform_edt(mask[box])
     return depth

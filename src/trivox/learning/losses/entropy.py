@@ -1,8 +1,10 @@
-"""Losses of each voxel: cross-entropy, its hardest share, and focal loss; with class weights and label smoothing.
+"""Losses of each voxel: cross-entropy, its hardest share, and focal loss; with class
+weights and label smoothing.
 
-Exclusive classes: `-w_y log p_y`, divided by the sum of the weights (torch's convention). Regions: binary cross-entropy,
-weighted mean over regions. Label smoothing (Szegedy et al. 2016) spreads the share `s` of the target evenly: 1 - s + s/c for
-the true class of c, and 1 - s/2 for a region that a voxel is in.
+Exclusive classes: `-w_y log p_y`, divided by the sum of the weights (torch's
+convention). Regions: binary cross-entropy, weighted mean over regions. Label smoothing
+(Szegedy et al. 2016) spreads the share `s` of the target evenly: 1 - s + s/c for the
+true class of c, and 1 - s/2 for a region that a voxel is in.
 """
 
 import torch
@@ -21,7 +23,9 @@ def cross_entropy(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """Mean over the labelled voxels of the batch; `class_weights` is `(c,)`."""
-    value, weight = _of_voxels(logits, labels, regions, class_weights, label_smoothing, gamma=0.0)
+    value, weight = _of_voxels(
+        logits, labels, regions, class_weights, label_smoothing, gamma=0.0
+    )
     return _ratio(value.sum(), weight.sum())
 
 
@@ -34,8 +38,13 @@ def focal(
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """`-(1 - p_y)^gamma log p_y` (Lin et al. 2017), normalised as cross-entropy is, which it equals at gamma = 0."""
-    value, weight = _of_voxels(logits, labels, regions, class_weights, label_smoothing, gamma=gamma)
+    """`-(1 - p_y)^gamma log p_y` (Lin et al.
+
+    2017), normalised as cross-entropy is, which it equals at gamma = 0.
+    """
+    value, weight = _of_voxels(
+        logits, labels, regions, class_weights, label_smoothing, gamma=gamma
+    )
     return _ratio(value.sum(), weight.sum())
 
 
@@ -48,12 +57,22 @@ def top_k_cross_entropy(
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy over the `share` of the batch's labelled voxels where it is largest (Wu et al. 2016; nnU-Net's TopK)."""
-    value, weight = _of_voxels(logits, labels, regions, class_weights, label_smoothing, gamma=0.0)
+    """Cross-entropy over the `share` of the batch's labelled voxels where it is largest
+    (Wu et al. 2016; nnU-Net's TopK).
+    """
+    value, weight = _of_voxels(
+        logits, labels, regions, class_weights, label_smoothing, gamma=0.0
+    )
     valid = labels.flatten() >= 0
     labelled = int(valid.sum())
     wanted = min(labelled, max(1, round(share * labelled)))
-    hardest = value.detach().flatten().masked_fill(~valid, float("-inf")).topk(wanted, sorted=False).indices
+    hardest = (
+        value.detach()
+        .flatten()
+        .masked_fill(~valid, float("-inf"))
+        .topk(wanted, sorted=False)
+        .indices
+    )
     return _ratio(value.flatten()[hardest].sum(), weight.flatten()[hardest].sum())
 
 
@@ -81,11 +100,20 @@ def _of_voxels(
     if gamma == 0:
         target = index.masked_fill(~valid, -1)
         value = F.cross_entropy(
-            logits, target, weight=weights, ignore_index=-1, label_smoothing=smoothing, reduction="none"
+            logits,
+            target,
+            weight=weights,
+            ignore_index=-1,
+            label_smoothing=smoothing,
+            reduction="none",
         )
         return value, weight
     logarithm = logits.log_softmax(1)
-    value = (1 - smoothing) * weight * _focal(logarithm.gather(1, index[:, None])[:, 0], gamma)
+    value = (
+        (1 - smoothing)
+        * weight
+        * _focal(logarithm.gather(1, index[:, None])[:, 0], gamma)
+    )
     if smoothing:
         each = _focal(logarithm, gamma) * valid[:, None]
         each = each if weights is None else each * weights.view(-1, 1, 1, 1)
@@ -94,13 +122,24 @@ def _of_voxels(
 
 
 def _of_regions(
-    logits: Tensor, labels: Tensor, regions: Tensor, weights: Tensor | None, smoothing: float, gamma: float
+    logits: Tensor,
+    labels: Tensor,
+    regions: Tensor,
+    weights: Tensor | None,
+    smoothing: float,
+    gamma: float,
 ) -> tuple[Tensor, Tensor]:
-    target = region_targets(labels, regions).to(logits.dtype) * (1 - smoothing) + smoothing / 2
+    target = (
+        region_targets(labels, regions).to(logits.dtype) * (1 - smoothing)
+        + smoothing / 2
+    )
     if gamma == 0:
         value = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     else:
-        inside, outside = _focal(F.logsigmoid(logits), gamma), _focal(F.logsigmoid(-logits), gamma)
+        inside, outside = (
+            _focal(F.logsigmoid(logits), gamma),
+            _focal(F.logsigmoid(-logits), gamma),
+        )
         value = target * inside + (1 - target) * outside
     value = value if weights is None else value * weights.view(-1, 1, 1, 1)
     total = logits.shape[1] if weights is None else float(weights.sum())
@@ -109,5 +148,7 @@ def _of_regions(
 
 
 def _focal(logarithm: Tensor, gamma: float) -> Tensor:
-    """`-(1 - p)^gamma log p` from log p; near p = 1 the slope of the power is held finite for gamma below 1."""
+    """`-(1 - p)^gamma log p` from log p; near p = 1 the slope of the power is held
+    finite for gamma below 1.
+    """
     return -(-torch.expm1(logarithm)).clamp(min=1e-12).pow(gamma) * logarithm

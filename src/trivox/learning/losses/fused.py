@@ -1,7 +1,9 @@
-"""Dice and cross-entropy in one pass: one softmax buffer, gather and scatter instead of one-hot, analytic backward.
+"""Dice and cross-entropy in one pass: one softmax buffer, gather and scatter instead of
+one-hot, analytic backward.
 
-Soft Dice as in nnU-Net: `(2 sum(p y) + s) / (sum(p) + sum(y) + s)` with s = 1e-5, without background, a sample at a time or
-over the batch. The loss is `ce_weight * CE + dice_weight * (1 - Dice)`; nnU-Net leaves the 1 out, the gradients are equal.
+Soft Dice as in nnU-Net: `(2 sum(p y) + s) / (sum(p) + sum(y) + s)` with s = 1e-5,
+without background, a sample at a time or over the batch. The loss is `ce_weight * CE +
+dice_weight * (1 - Dice)`; nnU-Net leaves the 1 out, the gradients are equal.
 """
 
 from typing import Any
@@ -10,15 +12,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trivox.learning.losses.targets import SMOOTH, differentiable_sum, full_precision, region_targets
+from trivox.learning.losses.targets import (
+    SMOOTH,
+    differentiable_sum,
+    full_precision,
+    region_targets,
+)
 from trivox.learning.runtime import sum_over_ranks, world_size
 
 
 class _DiceCrossEntropy(torch.autograd.Function):
-    """Value and analytic gradient. Only the softmax probabilities and the labels are kept for backward."""
+    """Value and analytic gradient.
+
+    Only the softmax probabilities and the labels are kept for backward.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, dice_weight: float, ce_weight: float, batch: bool) -> Tensor:
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        dice_weight: float,
+        ce_weight: float,
+        batch: bool,
+    ) -> Tensor:
         flat = full_precision(logits.flatten(2))
         samples, classes = flat.shape[:2]
         valid = labels.flatten(1) >= 0  # (b, n)
@@ -28,7 +45,9 @@ class _DiceCrossEntropy(torch.autograd.Function):
         total = probability.sum(1, keepdim=True)
         log_picked = flat.gather(1, index) - highest - total.log()
         probability.div_(total)
-        picked = probability.gather(1, index)[:, 0] * valid  # probability of the true class
+        picked = (
+            probability.gather(1, index)[:, 0] * valid
+        )  # probability of the true class
         count = valid.sum().clamp(min=1)
         cross_entropy = -(log_picked[:, 0] * valid).sum() / count
 
@@ -36,10 +55,15 @@ class _DiceCrossEntropy(torch.autograd.Function):
         overlap = rows.scatter_add(1, index[:, 0], picked)
         size = rows.scatter_add(1, index[:, 0], valid.to(flat.dtype))
         mass = (
-            probability.sum(2) if bool(valid.all()) else torch.einsum("bcn,bn->bc", probability, valid.to(flat.dtype))
+            probability.sum(2)
+            if bool(valid.all())
+            else torch.einsum("bcn,bn->bc", probability, valid.to(flat.dtype))
         )
         if batch:
-            overlap, size, mass = (sum_over_ranks(part.sum(0, keepdim=True)) for part in (overlap, size, mass))
+            overlap, size, mass = (
+                sum_over_ranks(part.sum(0, keepdim=True))
+                for part in (overlap, size, mass)
+            )
         denominator = (size + mass + SMOOTH).clamp(min=1e-8)
         dice = (2 * overlap + SMOOTH) / denominator
         ctx.save_for_backward(probability, index, valid, dice, denominator, count)
@@ -51,11 +75,19 @@ class _DiceCrossEntropy(torch.autograd.Function):
         probability, index, valid, dice, denominator, count = ctx.saved_tensors
         shape, dtype, dice_weight, ce_weight, batch = ctx.settings
         (gradient,) = gradients
-        scale = dice_weight * gradient / dice[:, 1:].numel() * (world_size() if batch else 1)
-        # d loss / d p is `inside` at the true class plus `everywhere` at each class; background takes no part in Dice
+        scale = (
+            dice_weight
+            * gradient
+            / dice[:, 1:].numel()
+            * (world_size() if batch else 1)
+        )
+        # d loss / d p is `inside` at the true class plus `everywhere` at each class;
+        # background takes no part in Dice
         inside, everywhere = -2 * scale / denominator, scale * dice / denominator
         inside[:, 0], everywhere[:, 0] = 0, 0
-        inside, everywhere = (part.expand(shape[0], -1) for part in (inside, everywhere))
+        inside, everywhere = (
+            part.expand(shape[0], -1) for part in (inside, everywhere)
+        )
         picked = probability.gather(1, index)
         at_true = picked * inside.gather(1, index[:, 0])[:, None]  # (b, 1, n)
         mean = torch.einsum("bcn,bc->bn", probability, everywhere)[:, None] + at_true
@@ -68,10 +100,19 @@ class _DiceCrossEntropy(torch.autograd.Function):
 
 
 def dice_cross_entropy(
-    logits: Tensor, labels: Tensor, *, dice_weight: float = 1.0, ce_weight: float = 1.0, batch: bool = False
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    dice_weight: float = 1.0,
+    ce_weight: float = 1.0,
+    batch: bool = False,
 ) -> Tensor:
-    """Soft Dice + cross-entropy over softmax classes; `batch` pools the Dice over the batch (and all ranks)."""
-    result: Tensor = _DiceCrossEntropy.apply(logits, labels, dice_weight, ce_weight, batch)
+    """Soft Dice + cross-entropy over softmax classes; `batch` pools the Dice over the
+    batch (and all ranks).
+    """
+    result: Tensor = _DiceCrossEntropy.apply(
+        logits, labels, dice_weight, ce_weight, batch
+    )
     return result
 
 
@@ -84,17 +125,24 @@ def dice_binary_cross_entropy(
     ce_weight: float = 1.0,
     batch: bool = False,
 ) -> Tensor:
-    """The same for overlapping regions: sigmoid Dice and BCE, averaged over all regions.
+    """The same for overlapping regions: sigmoid Dice and BCE, averaged over all
+    regions.
 
-    regions: `(region, index)` membership; `(b, z, y, x)` indices become `(b, region, z, y, x)` targets.
+    regions: `(region, index)` membership; `(b, z, y, x)` indices become `(b, region, z,
+    y, x)` targets.
     """
     logits = full_precision(logits)
     valid = (labels >= 0)[:, None].to(logits.dtype)
     target = region_targets(labels, regions).to(logits.dtype)
-    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * valid
+    entropy = (
+        F.binary_cross_entropy_with_logits(logits, target, reduction="none") * valid
+    )
     cross_entropy = entropy.sum() / (valid.sum() * logits.shape[1]).clamp(min=1)
     probability = logits.sigmoid() * valid
-    parts = [part.flatten(2).sum(2) for part in (probability * target, target * valid, probability)]
+    parts = [
+        part.flatten(2).sum(2)
+        for part in (probability * target, target * valid, probability)
+    ]
     if batch:
         parts = [differentiable_sum(part.sum(0, keepdim=True)) for part in parts]
     overlap, size, mass = parts

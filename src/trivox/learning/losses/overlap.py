@@ -1,7 +1,8 @@
 """Losses of overlap: Dice, generalised Dice, Tversky, focal Tversky.
 
-`batch` pools the sums over the batch and all ranks before the ratio is taken: small structures that are missing in most
-patches then give a steadier gradient. A target that is absent and predicted absent costs 0.
+`batch` pools the sums over the batch and all ranks before the ratio is taken: small
+structures that are missing in most patches then give a steadier gradient. A target that
+is absent and predicted absent costs 0.
 """
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 from trivox.learning.losses.targets import SMOOTH, SoftCounts, soft_counts
 
 FLOOR = 1e-6
-"""Least error of focal Tversky: below it the slope of the root would grow without bound."""
+"""Least error of focal Tversky: below it the slope of the root would grow without
+bound.
+"""
 
 
 def dice(
@@ -21,7 +24,8 @@ def dice(
     batch: bool = False,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Soft Dice loss, `1 - (2 sum(p y) + s) / (sum(p) + sum(y) + s)`, mean over targets (Milletari et al. 2016; nnU-Net).
+    """Soft Dice loss, `1 - (2 sum(p y) + s) / (sum(p) + sum(y) + s)`, mean over targets
+    (Milletari et al. 2016; nnU-Net).
 
     weights: of the targets, `(target,)`, for a weighted mean.
     """
@@ -37,10 +41,18 @@ def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
     return torch.einsum("bt,t->", values, share) / len(values)
 
 
-def generalised_dice(logits: Tensor, labels: Tensor, *, regions: Tensor | None = None, batch: bool = False) -> Tensor:
-    """Generalised Dice, `1 - 2 sum_c w_c sum(p y) / sum_c w_c sum(p + y)` with w_c = 1 / sum(y_c)^2 (Sudre et al. 2017).
+def generalised_dice(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    regions: Tensor | None = None,
+    batch: bool = False,
+) -> Tensor:
+    """Generalised Dice, `1 - 2 sum_c w_c sum(p y) / sum_c w_c sum(p + y)` with w_c = 1
+    / sum(y_c)^2 (Sudre et al. 2017).
 
-    The largest weight is scaled to 1, so that the smoothing is as small as in Dice; an absent target has weight 1.
+    The largest weight is scaled to 1, so that the smoothing is as small as in Dice; an
+    absent target has weight 1.
     """
     overlap, mass, size = soft_counts(logits, labels, regions=regions, batch=batch)
     least = size.masked_fill(size == 0, float("inf")).amin(1, keepdim=True)  # (b, 1)
@@ -59,7 +71,9 @@ def tversky(
     batch: bool = False,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """`1 - TP / (TP + alpha FP + beta FN)`, mean over targets (Salehi et al. 2017); alpha = beta = 0.5 is Dice.
+    """`1 - TP / (TP + alpha FP + beta FN)`, mean over targets (Salehi et al.
+
+    2017); alpha = beta = 0.5 is Dice.
 
     beta above alpha punishes missed voxels more than false ones.
     """
@@ -78,13 +92,19 @@ def focal_tversky(
     batch: bool = False,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """`(1 - Tversky index)^(1 / gamma)`, mean over targets (Abraham & Khan 2019, gamma = 4/3)."""
-    index = _tversky_index(soft_counts(logits, labels, regions=regions, batch=batch), alpha, beta)
+    """`(1 - Tversky index)^(1 / gamma)`, mean over targets (Abraham & Khan 2019, gamma
+    = 4/3).
+    """
+    index = _tversky_index(
+        soft_counts(logits, labels, regions=regions, batch=batch), alpha, beta
+    )
     return _mean((1 - index).clamp(min=FLOOR).pow(1 / gamma), weights)
 
 
 def _tversky_index(counts: SoftCounts, alpha: float, beta: float) -> Tensor:
-    """Half of Dice's smoothing, since Dice counts every voxel twice: so the two agree at alpha = beta = 0.5."""
+    """Half of Dice's smoothing, since Dice counts every voxel twice: so the two agree
+    at alpha = beta = 0.5.
+    """
     overlap, mass, size = counts
     wrong = alpha * (mass - overlap) + beta * (size - overlap)
     return (overlap + SMOOTH / 2) / (overlap + wrong + SMOOTH / 2)

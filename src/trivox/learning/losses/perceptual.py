@@ -1,9 +1,12 @@
-"""Difference of volumes as a small 3-D encoder sees it, which the project trains itself on thorax phantoms.
+"""Difference of volumes as a small 3-D encoder sees it, which the project trains itself
+on thorax phantoms.
 
-The encoder learns to name the tissue of every voxel (`scripts/train_perceptual.py`, which also prints how well it does on
-phantoms that it was not trained on); its weights come with the package and stay as they are. What is compared is the
-activity of its channels at full, half and quarter resolution, each channel divided by its spread over the phantoms
-(the idea: Johnson et al. 2016, Zhang et al. 2018; no network trained on photographs is involved).
+The encoder learns to name the tissue of every voxel (`scripts/train_perceptual.py`,
+which also prints how well it does on phantoms that it was not trained on); its weights
+come with the package and stay as they are. What is compared is the activity of its
+channels at full, half and quarter resolution, each channel divided by its spread over
+the phantoms (the idea: Johnson et al. 2016, Zhang et al. 2018; no network trained on
+photographs is involved).
 """
 
 from collections.abc import Sequence
@@ -23,16 +26,21 @@ ENCODER_FILE = Path(__file__).with_name("perceptual.safetensors")
 
 
 class TissueEncoder(nn.Module):
-    """Channels at full, half and quarter resolution; plain convolutions, so that any size from 4 voxels on fits."""
+    """Channels at full, half and quarter resolution; plain convolutions, so that any
+    size from 4 voxels on fits.
+    """
 
     def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
         first, *others = widths
         self.stem = nn.Conv3d(1, first, 3, padding=1)
         self.halving = nn.ModuleList(
-            nn.Conv3d(coarse, fine, 3, stride=2, padding=1) for coarse, fine in zip(widths, others, strict=False)
+            nn.Conv3d(coarse, fine, 3, stride=2, padding=1)
+            for coarse, fine in zip(widths, others, strict=False)
         )
-        self.mixing = nn.ModuleList(nn.Conv3d(width, width, 3, padding=1) for width in others)
+        self.mixing = nn.ModuleList(
+            nn.Conv3d(width, width, 3, padding=1) for width in others
+        )
         for index, width in enumerate(widths):
             self.register_buffer(f"spread{index}", torch.ones(width))
 
@@ -44,30 +52,53 @@ class TissueEncoder(nn.Module):
         return scales
 
     def normalised(self, volumes: Tensor) -> list[Tensor]:
-        """Channels divided by their spread over the phantoms that the encoder was trained on."""
-        spreads = [self.get_buffer(f"spread{index}") for index in range(len(self.mixing) + 1)]
-        return [channels / spread.view(-1, 1, 1, 1) for channels, spread in zip(self(volumes), spreads, strict=True)]
+        """Channels divided by their spread over the phantoms that the encoder was
+        trained on.
+        """
+        spreads = [
+            self.get_buffer(f"spread{index}") for index in range(len(self.mixing) + 1)
+        ]
+        return [
+            channels / spread.view(-1, 1, 1, 1)
+            for channels, spread in zip(self(volumes), spreads, strict=True)
+        ]
 
 
 class PerceptualDifference(nn.Module):
-    """Mean absolute difference of the encoder's channels, averaged over its three scales.
+    """Mean absolute difference of the encoder's channels, averaged over its three
+    scales.
 
-    window: HU that the compared volumes hold as 0 to 1. The encoder is frozen; gradients pass through it.
+    window: HU that the compared volumes hold as 0 to 1. The encoder is frozen;
+    gradients pass through it.
     """
 
-    def __init__(self, *, window: tuple[float, float], file: Path = ENCODER_FILE) -> None:
+    def __init__(
+        self, *, window: tuple[float, float], file: Path = ENCODER_FILE
+    ) -> None:
         super().__init__()
         self.encoder = TissueEncoder()
         self.encoder.load_state_dict(load_file(file))
         self.encoder.requires_grad_(False)
         own = WINDOW[1] - WINDOW[0]
-        self.gain, self.shift = (window[1] - window[0]) / own, (window[0] - WINDOW[0]) / own
+        self.gain, self.shift = (
+            (window[1] - window[0]) / own,
+            (window[0] - WINDOW[0]) / own,
+        )
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """A scalar of `(b, 1, z, y, x)` and `(b, 1, z, y, x)` in fp32; the mean of what the samples give alone."""
+        """A scalar of `(b, 1, z, y, x)` and `(b, 1, z, y, x)` in fp32; the mean of what
+        the samples give alone.
+        """
         with torch.autocast(prediction.device.type, enabled=False):
-            ours = self.encoder.normalised(full_precision(prediction) * self.gain + self.shift)
+            ours = self.encoder.normalised(
+                full_precision(prediction) * self.gain + self.shift
+            )
             with torch.no_grad():
-                theirs = self.encoder.normalised(full_precision(target) * self.gain + self.shift)
-            parts = [F.l1_loss(channels, wanted) for channels, wanted in zip(ours, theirs, strict=True)]
+                theirs = self.encoder.normalised(
+                    full_precision(target) * self.gain + self.shift
+                )
+            parts = [
+                F.l1_loss(channels, wanted)
+                for channels, wanted in zip(ours, theirs, strict=True)
+            ]
             return torch.stack(parts).mean()

@@ -1,20 +1,29 @@
-"""What a reconstructed volume costs: L1 or L2, five more parts and the re-projection, O(1) for the mean training volume.
+"""What a reconstructed volume costs: L1 or L2, five more parts and the re-projection,
+O(1) for the mean training volume.
 
-Volumes are normalised HU `(b, 1, z, y, x)`; all parts are computed in fp32, also under autocast. p: prediction, t: target.
+Volumes are normalised HU `(b, 1, z, y, x)`; all parts are computed in fp32, also under
+autocast. p: prediction, t: target.
 
 - l1: mean |p - t|.
-- l2: mean (p - t)^2. Where X-rays leave a voxel open its answer is the mean of what is possible, which PSNR rewards; that of
+- l2: mean (p - t)^2. Where X-rays leave a voxel open its answer is the mean of what is
+  possible, which PSNR rewards; that of
   l1 is the median: of a small shape, nothing at all.
 - ssim: 1 - 3-D structural similarity (`similarity`).
-- perceptual: features of an encoder that the project trained on phantoms (`perceptual`).
-- edge: mean | |S p| - |S t| |, S the 3 x 3 x 3 Sobel operator of three axes, a voxel's gradient (`edges`).
-- deep_supervision: mean |p_k - t_k| of the coarser outputs k = 1, 2, ... against the target averaged over their voxels, with
+- perceptual: features of an encoder that the project trained on phantoms
+  (`perceptual`).
+- edge: mean | |S p| - |S t| |, S the 3 x 3 x 3 Sobel operator of three axes, a voxel's
+  gradient (`edges`).
+- deep_supervision: mean |p_k - t_k| of the coarser outputs k = 1, 2, ... against the
+  target averaged over their voxels, with
   weights 1/2, 1/4, ... divided by their sum.
-- frequency: mean of `(0.1 + f) |F (p - t)|` over the orthonormal 3-D spectrum; f: frequency over that of the corner.
+- frequency: mean of `(0.1 + f) |F (p - t)|` over the orthonormal 3-D spectrum; f:
+  frequency over that of the corner.
   Of the difference rather than of magnitudes, so that only equal volumes cost nothing (Jiang et al. 2021).
-- reprojection: mean |A (p - t)| in line integrals over the pixels of the views that are present; A projects attenuation.
+- reprojection: mean |A (p - t)| in line integrals over the pixels of the views that are
+  present; A projects attenuation.
 
-Each is divided by its entry in `SCALES`, about what it costs to answer with the mean training volume.
+Each is divided by its entry in `SCALES`, about what it costs to answer with the mean
+training volume.
 """
 
 from collections.abc import Sequence
@@ -23,60 +32,98 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trivox.config import ReconstructionLoss
+from trivox.config.volumes import ReconstructionLoss
 from trivox.learning.losses.perceptual import PerceptualDifference
 from trivox.learning.losses.similarity import ssim3d
 from trivox.learning.losses.targets import full_precision
-from trivox.projection import Grid, Projector, Xrays, attenuation_of
+from trivox.projection.attenuation import attenuation_of
+from trivox.projection.geometry import Grid
+from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
 
 SCALES = {
-    "l1": 0.05, "l2": 0.008, "ssim": 0.5, "perceptual": 0.3, "edge": 0.03, "deep_supervision": 0.05, "frequency": 0.015,
+    "l1": 0.05,
+    "l2": 0.008,
+    "ssim": 0.5,
+    "perceptual": 0.3,
+    "edge": 0.03,
+    "deep_supervision": 0.05,
+    "frequency": 0.015,
     "reprojection": 0.2,
-}  # fmt: skip
-"""What the mean of 80 thorax phantoms costs on others, rounded; grids of 32^3 and 64^3 differ by up to a third."""
+}
+"""What the mean of 80 thorax phantoms costs on others, rounded; grids of 32^3 and 64^3
+differ by up to a third.
+"""
 LOW_FREQUENCIES = 0.1
 
 
 class ReconstructionCriterion(nn.Module):
-    """The weighted sum of the parts whose weight is above 0; the others are not computed.
+    """The weighted sum of the parts whose weight is above 0; the others are not
+    computed.
 
-    window: HU that are 0 and 1 in the volumes; water_per_mm: attenuation of water in the X-rays; grid: of the target.
+    window: HU that are 0 and 1 in the volumes; water_per_mm: attenuation of water in
+    the X-rays; grid: of the target.
     """
 
     def __init__(
-        self, weights: ReconstructionLoss, *, window: tuple[float, float], water_per_mm: float, grid: Grid
+        self,
+        weights: ReconstructionLoss,
+        *,
+        window: tuple[float, float],
+        water_per_mm: float,
+        grid: Grid,
     ) -> None:
         super().__init__()
-        self.weights: dict[str, float] = {name: weight for name, weight in weights.model_dump().items() if weight > 0}
+        self.weights: dict[str, float] = {
+            name: weight for name, weight in weights.model_dump().items() if weight > 0
+        }
         self.window, self.water_per_mm, self.grid = window, water_per_mm, grid
-        self.perceptual = PerceptualDifference(window=window) if "perceptual" in self.weights else None
+        self.perceptual = (
+            PerceptualDifference(window=window)
+            if "perceptual" in self.weights
+            else None
+        )
 
-    def forward(self, outputs: Tensor | Sequence[Tensor], target: Tensor, xrays: Xrays | None) -> Tensor:
+    def forward(
+        self, outputs: Tensor | Sequence[Tensor], target: Tensor, xrays: Xrays | None
+    ) -> Tensor:
         """The loss, a scalar; arguments as for `parts`."""
         scales = _scales(outputs)
         parts = self.parts(scales, target, xrays)
-        # outputs without a part still take part, with gradient zero: DDP waits for every parameter
+        # outputs without a part still take part, with gradient zero: DDP waits for
+        # every parameter
         idle = torch.stack([output.float().sum() * 0 for output in scales]).sum()
-        return sum((self.weights[name] * value for name, value in parts.items()), start=idle)
+        return sum(
+            (self.weights[name] * value for name, value in parts.items()), start=idle
+        )
 
-    def parts(self, outputs: Tensor | Sequence[Tensor], target: Tensor, xrays: Xrays | None) -> dict[str, Tensor]:
+    def parts(
+        self, outputs: Tensor | Sequence[Tensor], target: Tensor, xrays: Xrays | None
+    ) -> dict[str, Tensor]:
         """Every part without its weight, means over the samples.
 
-        outputs: `(b, 1, z, y, x)`, or several, finest first; one that is coarser than the target is compared with the
-        target averaged over its voxels. xrays: the views of the re-projection. `reprojection` is left out without views,
+        outputs: `(b, 1, z, y, x)`, or several, finest first; one that is coarser than
+        the target is compared with the target averaged over its voxels. xrays: the
+        views of the re-projection. `reprojection` is left out without views,
         `deep_supervision` with a single output.
         """
         finest, *coarser = (full_precision(output) for output in _scales(outputs))
         target = at_size_of(finest, full_precision(target))
         with torch.autocast(target.device.type, enabled=False):
-            found = {name: part(finest, target) for name, part in PARTS.items() if name in self.weights}
+            found = {
+                name: part(finest, target)
+                for name, part in PARTS.items()
+                if name in self.weights
+            }
             if self.perceptual is not None:
                 found["perceptual"] = self.perceptual(finest, target)
             if coarser and "deep_supervision" in self.weights:
                 found["deep_supervision"] = deep_supervision(coarser, target)
             if xrays is not None and xrays.views and "reprojection" in self.weights:
                 found["reprojection"] = self._reprojection(finest, target, xrays)
-        return {name: found[name] / SCALES[name] for name in self.weights if name in found}
+        return {
+            name: found[name] / SCALES[name] for name in self.weights if name in found
+        }
 
     def _reprojection(self, prediction: Tensor, target: Tensor, xrays: Xrays) -> Tensor:
         low, high = self.window
@@ -84,7 +131,8 @@ class ReconstructionCriterion(nn.Module):
             attenuation_of(volume[:, 0] * (high - low) + low, water=self.water_per_mm)
             for volume in (prediction, target)
         )
-        projector = Projector(xrays.geometry, self.grid.resized(tuple(prediction.shape[2:])))  # type: ignore[arg-type]
+        z, y, x = prediction.shape[2:]
+        projector = Projector(xrays.geometry, self.grid.resized((z, y, x)))
         difference = projector.project(ours - theirs).abs().mean((-2, -1))  # (b, v)
         present = xrays.present.to(difference.dtype)
         return ((difference * present).sum(1) / present.sum(1).clamp(min=1)).mean()
@@ -106,16 +154,22 @@ def dissimilarity(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def edges(volumes: Tensor) -> Tensor:
-    """Magnitude of the Sobel gradient `(b, c, z - 2, y - 2, x - 2)`, where the operator fits; unit: value per voxel.
+    """Magnitude of the Sobel gradient `(b, c, z - 2, y - 2, x - 2)`, where the operator
+    fits; unit: value per voxel.
 
-    Along each axis a central difference `[-1, 0, 1] / 2` of what `[1, 2, 1] / 4` smooths along the other two.
+    Along each axis a central difference `[-1, 0, 1] / 2` of what `[1, 2, 1] / 4`
+    smooths along the other two.
     """
     squares = [_sobel(volumes, axis).square() for axis in (-3, -2, -1)]
-    return (torch.stack(squares).sum(0) + 1e-12).sqrt()  # its slope is finite where a volume is flat
+    return (
+        torch.stack(squares).sum(0) + 1e-12
+    ).sqrt()  # its slope is finite where a volume is flat
 
 
 def edge_difference(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of the Sobel magnitudes; a shift of all values costs nothing."""
+    """Mean absolute difference of the Sobel magnitudes; a shift of all values costs
+    nothing.
+    """
     return F.l1_loss(edges(prediction), edges(target))
 
 
@@ -127,10 +181,11 @@ def frequency_difference(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def spectrum(volumes: Tensor) -> tuple[Tensor, Tensor]:
-    """Magnitudes of the orthonormal spectrum `(b, c, z, y, x // 2 + 1)`, and the share of the whole that each stands for.
+    """Magnitudes of the orthonormal spectrum `(b, c, z, y, x // 2 + 1)`, and the share
+    of the whole that each stands for.
 
-    The share of a column that the half spectrum leaves out lies with its mirror image, so that
-    `(magnitude^2 * share).sum() == volume.square().mean()` (Parseval).
+    The share of a column that the half spectrum leaves out lies with its mirror image,
+    so that `(magnitude^2 * share).sum() == volume.square().mean()` (Parseval).
     """
     magnitude = torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs()
     size = volumes.shape[-1]
@@ -140,16 +195,27 @@ def spectrum(volumes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def deep_supervision(coarser: Sequence[Tensor], target: Tensor) -> Tensor:
-    """Absolute differences of coarser outputs, each to the target averaged over its voxels, with halving weights."""
+    """Absolute differences of coarser outputs, each to the target averaged over its
+    voxels, with halving weights.
+    """
     weights = [0.5**k for k in range(1, len(coarser) + 1)]
-    terms = [w * F.l1_loss(output, at_size_of(output, target)) for w, output in zip(weights, coarser, strict=True)]
+    terms = [
+        w * F.l1_loss(output, at_size_of(output, target))
+        for w, output in zip(weights, coarser, strict=True)
+    ]
     return torch.stack(terms).sum() / sum(weights)
 
 
 def at_size_of(output: Tensor, target: Tensor) -> Tensor:
-    """The target averaged over the voxels of an output of the same or a coarser grid, `(b, 1, z, y, x)`."""
+    """The target averaged over the voxels of an output of the same or a coarser grid,
+    `(b, 1, z, y, x)`.
+    """
     z, y, x = output.shape[2:]
-    return target if target.shape == output.shape else F.adaptive_avg_pool3d(target, (z, y, x))
+    return (
+        target
+        if target.shape == output.shape
+        else F.adaptive_avg_pool3d(target, (z, y, x))
+    )
 
 
 PARTS = {
@@ -169,14 +235,21 @@ def _sobel(volumes: Tensor, along: int) -> Tensor:
     for axis in (-3, -2, -1):
         size = volumes.shape[axis] - 2
         before, here, after = (volumes.narrow(axis, start, size) for start in (0, 1, 2))
-        volumes = (after - before) / 2 if axis == along else (before + 2 * here + after) / 4
+        volumes = (
+            (after - before) / 2 if axis == along else (before + 2 * here + after) / 4
+        )
     return volumes
 
 
 def _radius(volumes: Tensor) -> Tensor:
-    """Frequency of each place of the half spectrum `(z, y, x // 2 + 1)`, 1 in the corner."""
+    """Frequency of each place of the half spectrum `(z, y, x // 2 + 1)`, 1 in the
+    corner.
+    """
     sizes = volumes.shape[-3:]
-    axes = [torch.fft.fftfreq(size, device=volumes.device, dtype=volumes.dtype).square() for size in sizes]
+    axes = [
+        torch.fft.fftfreq(size, device=volumes.device, dtype=volumes.dtype).square()
+        for size in sizes
+    ]
     z, y, x = axes
     squares: Tensor = z[:, None, None] + y[:, None] + x[: sizes[2] // 2 + 1]
     return (squares / 0.75).sqrt()

@@ -1,7 +1,9 @@
-"""How alike two volumes are: PSNR and 3-D SSIM, as losses and reports of reconstructions take them.
+"""How alike two volumes are: PSNR and 3-D SSIM, as losses and reports of
+reconstructions take them.
 
-Volumes are normalised HU, `(HU - low) / (high - low)` of a stated window, so that the data range is 1 whatever the volumes
-hold. Everything is computed in fp32, also under autocast.
+Volumes are normalised HU, `(HU - low) / (high - low)` of a stated window, so that the
+data range is 1 whatever the volumes hold. Everything is computed in fp32, also under
+autocast.
 """
 
 import torch
@@ -15,9 +17,11 @@ PERFECT_DB = 100.0
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio `(b,)` in dB over whole volumes `(b, ...)`: `-10 log10 MSE`, both clipped to 0..1.
+    """Peak signal-to-noise ratio `(b,)` in dB over whole volumes `(b, ...)`: `-10 log10
+    MSE`, both clipped to 0..1.
 
-    The peak is the window's width (1), never the volume's own maximum. At most 100 dB, which equal volumes get.
+    The peak is the window's width (1), never the volume's own maximum. At most 100 dB,
+    which equal volumes get.
     """
     error = full_precision(prediction).clamp(0, 1) - full_precision(target).clamp(0, 1)
     mean = error.flatten(1).square().mean(1)
@@ -25,10 +29,13 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def ssim3d(prediction: Tensor, target: Tensor) -> Tensor:
-    """Structural similarity `(b,)` of volumes `(b, 1, z, y, x)` (Wang et al. 2004) under 3-D Gaussian weights.
+    """Structural similarity `(b,)` of volumes `(b, 1, z, y, x)` (Wang et al.
 
-    Sigma 1.5 voxels, 11 taps (along an axis shorter than that: the largest odd number that fits), K 0.01 and 0.03, data
-    range 1, population covariance; the mean over the places where the weights lie inside the volume whole.
+    2004) under 3-D Gaussian weights.
+
+    Sigma 1.5 voxels, 11 taps (along an axis shorter than that: the largest odd number
+    that fits), K 0.01 and 0.03, data range 1, population covariance; the mean over the
+    places where the weights lie inside the volume whole.
     """
     with torch.autocast(prediction.device.type, enabled=False):
         p, t = full_precision(prediction), full_precision(target)
@@ -37,13 +44,17 @@ def ssim3d(prediction: Tensor, target: Tensor) -> Tensor:
         mean_p, mean_t, square_p, square_t, product = means
         between = mean_p * mean_t
         squares = mean_p.square() + mean_t.square()
-        contrast = (2 * (product - between) + K2**2) / (square_p + square_t - squares + K2**2)
+        contrast = (2 * (product - between) + K2**2) / (
+            square_p + square_t - squares + K2**2
+        )
         similar: Tensor = (2 * between + K1**2) / (squares + K1**2) * contrast
         return similar.reshape(len(prediction), -1).mean(1)
 
 
 def _weighted_means(maps: Tensor) -> Tensor:
-    """Means of `(..., z, y, x)` under the Gaussian about each place where it fits, one axis after the other."""
+    """Means of `(..., z, y, x)` under the Gaussian about each place where it fits, one
+    axis after the other.
+    """
     for axis in (-3, -2, -1):
         weights = _gaussian_rows(maps.shape[axis], maps)
         maps = torch.tensordot(maps, weights, dims=([axis], [1])).movedim(-1, axis)
@@ -51,14 +62,18 @@ def _weighted_means(maps: Tensor) -> Tensor:
 
 
 def _gaussian_rows(size: int, like: Tensor) -> Tensor:
-    """A matrix `(places, size)` whose rows are the same Gaussian, one voxel further on each.
+    """A matrix `(places, size)` whose rows are the same Gaussian, one voxel further on
+    each.
 
-    As a matrix product this is faster than a convolution of a single channel, on CPUs and GPUs.
+    As a matrix product this is faster than a convolution of a single channel, on CPUs
+    and GPUs.
     """
     taps = min(TAPS, size - (size + 1) % 2)
     offsets = torch.arange(taps, dtype=like.dtype, device=like.device) - taps // 2
     kernel = (-0.5 * (offsets / SIGMA).square()).exp()
     places = size - taps + 1
     rows = like.new_zeros(places, size)
-    index = torch.arange(places, device=like.device)[:, None] + torch.arange(taps, device=like.device)
+    index = torch.arange(places, device=like.device)[:, None] + torch.arange(
+        taps, device=like.device
+    )
     return rows.scatter(1, index, (kernel / kernel.sum()).expand(places, -1))

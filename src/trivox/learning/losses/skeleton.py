@@ -1,7 +1,8 @@
 """clDice: overlap of centre lines, for vessels, airways and nerves (Shit et al. 2021).
 
-Soft erosion is a minimum over the 6-neighbourhood along the axes, soft dilation a maximum over the 27-neighbourhood, as in
-the authors' code; the skeleton collects what opening removes, one erosion after the other.
+Soft erosion is a minimum over the 6-neighbourhood along the axes, soft dilation a
+maximum over the 27-neighbourhood, as in the authors' code; the skeleton collects what
+opening removes, one erosion after the other.
 """
 
 from collections.abc import Callable
@@ -16,13 +17,18 @@ from trivox.learning.losses.targets import SMOOTH, differentiable_sum, masks
 
 
 def cl_dice(
-    logits: Tensor, labels: Tensor, *, iterations: int = 10, regions: Tensor | None = None, batch: bool = False
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    iterations: int = 10,
+    regions: Tensor | None = None,
+    batch: bool = False,
 ) -> Tensor:
     """`1 - 2 P S / (P + S)`, mean over targets.
 
-    P is the share of the predicted skeleton that lies in the label, S the share of the label's skeleton that is
-    predicted. iterations: at least the radius of the thickest tube in voxels. Best beside an overlap loss, which alone
-    sees how thick a tube is.
+    P is the share of the predicted skeleton that lies in the label, S the share of the
+    label's skeleton that is predicted. iterations: at least the radius of the thickest
+    tube in voxels. Best beside an overlap loss, which alone sees how thick a tube is.
     """
     probability, target = masks(logits, labels, regions)
     truth = target.to(probability.dtype)
@@ -39,11 +45,15 @@ def cl_dice(
 
 
 def soft_skeleton(image: Tensor, iterations: int) -> Tensor:
-    """Soft skeleton of values in [0, 1], `(b, c, z, y, x)`; exact for masks up to `iterations` voxels of radius."""
+    """Soft skeleton of values in [0, 1], `(b, c, z, y, x)`; exact for masks up to
+    `iterations` voxels of radius.
+    """
     skeleton = torch.zeros_like(image)
     for _ in range(iterations + 1):
         if image.requires_grad:  # keep two images an iteration instead of a dozen
-            image, skeleton = checkpoint(_thinned, image, skeleton, use_reentrant=False, preserve_rng_state=False)
+            image, skeleton = checkpoint(
+                _thinned, image, skeleton, use_reentrant=False, preserve_rng_state=False
+            )
         else:
             image, skeleton = _thinned(image, skeleton)
     return skeleton
@@ -51,7 +61,9 @@ def soft_skeleton(image: Tensor, iterations: int) -> Tensor:
 
 def _thinned(image: Tensor, skeleton: Tensor) -> tuple[Tensor, Tensor]:
     """The image eroded once, and the skeleton with what opening the image would remove."""
-    eroded = torch.minimum(torch.minimum(_smallest(image, 2), _smallest(image, 3)), _smallest(image, 4))
+    eroded = torch.minimum(
+        torch.minimum(_smallest(image, 2), _smallest(image, 3)), _smallest(image, 4)
+    )
     opened = _largest(_largest(_largest(eroded, 2), 3), 4)
     ridge = F.relu(image - opened)
     return eroded, skeleton + F.relu(ridge - skeleton * ridge)
@@ -68,13 +80,17 @@ def _smallest(image: Tensor, axis: int) -> Tensor:
 
 
 class _Extreme(torch.autograd.Function):
-    """Largest or smallest of three neighbours along an axis, by shifted views; the gradient goes to the first of equals.
+    """Largest or smallest of three neighbours along an axis, by shifted views; the
+    gradient goes to the first of equals.
 
-    Value and gradient of `max_pool3d`, which visits every window by itself and keeps indices: slower on a CPU.
+    Value and gradient of `max_pool3d`, which visits every window by itself and keeps
+    indices: slower on a CPU.
     """
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, axis: int, choose: Callable[..., Tensor]) -> Tensor:
+    def forward(
+        ctx: Any, image: Tensor, axis: int, choose: Callable[..., Tensor]
+    ) -> Tensor:
         ctx.axis, rest = axis, image.shape[axis] - 1
         result = image.clone()
         low, high = result.narrow(axis, 0, rest), result.narrow(axis, 1, rest)
@@ -87,12 +103,16 @@ class _Extreme(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (gradient,), (image, result), axis = gradients, ctx.saved_tensors, ctx.axis
         rest = image.shape[axis] - 1
-        before = image.narrow(axis, 0, rest) == result.narrow(axis, 1, rest)  # chosen: the neighbour before
+        before = image.narrow(axis, 0, rest) == result.narrow(
+            axis, 1, rest
+        )  # chosen: the neighbour before
         itself = image == result
         itself.narrow(axis, 1, rest).logical_and_(~before)
         after = ~itself.narrow(axis, 0, rest)
         if rest > 1:
-            after.narrow(axis, 1, rest - 1).logical_and_(~before.narrow(axis, 0, rest - 1))
+            after.narrow(axis, 1, rest - 1).logical_and_(
+                ~before.narrow(axis, 0, rest - 1)
+            )
         total = gradient * itself
         total.narrow(axis, 0, rest).add_(gradient.narrow(axis, 1, rest) * before)
         total.narrow(axis, 1, rest).add_(gradient.narrow(axis, 0, rest) * after)

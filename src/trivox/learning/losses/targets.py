@@ -1,8 +1,10 @@
-"""What the losses share: precision, targets, and the soft sums that overlap losses are made of.
+"""What the losses share: precision, targets, and the soft sums that overlap losses are
+made of.
 
-Logits are `(b, c, z, y, x)`, label indices `(b, z, y, x)`; a negative index is ignored. Without `regions` the classes are
-exclusive (softmax, class 0 is background, which overlap losses leave out as nnU-Net does); with a membership table
-`(region, index)` each channel is a region of its own (sigmoid).
+Logits are `(b, c, z, y, x)`, label indices `(b, z, y, x)`; a negative index is ignored.
+Without `regions` the classes are exclusive (softmax, class 0 is background, which
+overlap losses leave out as nnU-Net does); with a membership table `(region, index)`
+each channel is a region of its own (sigmoid).
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +15,9 @@ from torch import Tensor
 from trivox.learning.runtime import sum_over_ranks, world_size
 
 SMOOTH = 1e-5
-"""Added to both sides of an overlap ratio: an empty target that is predicted empty costs nothing."""
+"""Added to both sides of an overlap ratio: an empty target that is predicted empty
+costs nothing.
+"""
 
 
 def full_precision(logits: Tensor) -> Tensor:
@@ -22,7 +26,9 @@ def full_precision(logits: Tensor) -> Tensor:
 
 
 class _DifferentiableSum(torch.autograd.Function):
-    """Sum over ranks; the gradient is scaled by their number, since DDP averages what all ranks compute."""
+    """Sum over ranks; the gradient is scaled by their number, since DDP averages what
+    all ranks compute.
+    """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -40,18 +46,28 @@ def differentiable_sum(value: Tensor) -> Tensor:
 
 
 def region_targets(labels: Tensor, regions: Tensor) -> Tensor:
-    """Boolean `(b, region, z, y, x)` from indices `(b, z, y, x)`; ignored voxels belong to no region."""
-    inside = regions.to(labels.device).T[labels.clamp(min=0).long()]  # (b, z, y, x, region)
+    """Boolean `(b, region, z, y, x)` from indices `(b, z, y, x)`; ignored voxels belong
+    to no region.
+    """
+    inside = regions.to(labels.device).T[
+        labels.clamp(min=0).long()
+    ]  # (b, z, y, x, region)
     return (inside & (labels >= 0)[..., None]).movedim(-1, 1)
 
 
 def class_targets(labels: Tensor, classes: int) -> Tensor:
     """Boolean `(b, classes - 1, z, y, x)`: one mask for each class but the background."""
-    return labels[:, None] == torch.arange(1, classes, device=labels.device).view(-1, 1, 1, 1)
+    return labels[:, None] == torch.arange(1, classes, device=labels.device).view(
+        -1, 1, 1, 1
+    )
 
 
-def masks(logits: Tensor, labels: Tensor, regions: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Probabilities and boolean targets of what is segmented, both `(b, target, z, y, x)` and zero where ignored."""
+def masks(
+    logits: Tensor, labels: Tensor, regions: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Probabilities and boolean targets of what is segmented, both `(b, target, z, y,
+    x)` and zero where ignored.
+    """
     valid = (labels >= 0)[:, None]
     logits = full_precision(logits)
     if regions is not None:
@@ -70,9 +86,17 @@ class SoftCounts(NamedTuple):
     """sum(y)."""
 
 
-def soft_counts(logits: Tensor, labels: Tensor, *, regions: Tensor | None, batch: bool) -> SoftCounts:
-    """True positives, predicted and labelled mass of each target; `batch` pools them over the batch and all ranks."""
-    parts = _class_counts(logits, labels) if regions is None else _region_counts(logits, labels, regions)
+def soft_counts(
+    logits: Tensor, labels: Tensor, *, regions: Tensor | None, batch: bool
+) -> SoftCounts:
+    """True positives, predicted and labelled mass of each target; `batch` pools them
+    over the batch and all ranks.
+    """
+    parts = (
+        _class_counts(logits, labels)
+        if regions is None
+        else _region_counts(logits, labels, regions)
+    )
     if batch:
         parts = tuple(differentiable_sum(part.sum(0, keepdim=True)) for part in parts)
     return SoftCounts(*parts)
@@ -85,12 +109,17 @@ def _class_counts(logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     index = labels.flatten(1).clamp(min=0).long()
     picked = probability.gather(1, index[:, None])[:, 0] * valid
     rows = probability.new_zeros(probability.shape[:2])
-    overlap, size = rows.scatter_add(1, index, picked), rows.scatter_add(1, index, valid)
+    overlap, size = (
+        rows.scatter_add(1, index, picked),
+        rows.scatter_add(1, index, valid),
+    )
     mass = torch.einsum("bcn,bn->bc", probability, valid)
     return overlap[:, 1:], mass[:, 1:], size[:, 1:]
 
 
-def _region_counts(logits: Tensor, labels: Tensor, regions: Tensor) -> tuple[Tensor, ...]:
+def _region_counts(
+    logits: Tensor, labels: Tensor, regions: Tensor
+) -> tuple[Tensor, ...]:
     probability, target = masks(logits, labels, regions)
     return (
         (probability * target).flatten(2).sum(2),

@@ -9,24 +9,32 @@ from trivox.networks.efficient import Pointwise
 from trivox.networks.layers import Conv3d
 
 GROUP = 8
-"""Channels that share a norm: one voxel at the bottom of the U-Net still has something to be compared with."""
+"""Channels that share a norm: one voxel at the bottom of the U-Net still has something
+to be compared with.
+"""
 
 
 def normed(inputs: int, outputs: int) -> nn.Sequential:
     """Convolution, group norm, GELU."""
     convolution = Conv3d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.GroupNorm(max(1, outputs // GROUP), outputs), nn.GELU())
+    return nn.Sequential(
+        convolution, nn.GroupNorm(max(1, outputs // GROUP), outputs), nn.GELU()
+    )
 
 
 class ResidualDenseBlock3D(nn.Module):
-    """Convolutions that each see all earlier results, fused by a 1x1x1 one and added to the input (Zhang et al. 2018).
+    """Convolutions that each see all earlier results, fused by a 1x1x1 one and added to
+    the input (Zhang et al. 2018).
 
-    growth: channels that each of the `layers` adds. The fusion starts at zero: the block begins as the identity.
+    growth: channels that each of the `layers` adds. The fusion starts at zero: the
+    block begins as the identity.
     """
 
     def __init__(self, channels: int, *, layers: int, growth: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(normed(channels + i * growth, growth) for i in range(layers))
+        self.layers = nn.ModuleList(
+            normed(channels + i * growth, growth) for i in range(layers)
+        )
         self.fuse = Pointwise(channels + layers * growth, channels)
         nn.init.zeros_(self.fuse.weight)
         nn.init.zeros_(self.fuse.bias)
@@ -41,9 +49,11 @@ class ResidualDenseBlock3D(nn.Module):
 
 
 class TransformerEnhancedBlock3D(nn.Module):
-    """A convolution for what is near beside shifted-window attention for what is far; both fused and added to the input.
+    """A convolution for what is near beside shifted-window attention for what is far;
+    both fused and added to the input.
 
-    The attention works at the multiple of its heads' width below; window: tokens along an axis.
+    The attention works at the multiple of its heads' width below; window: tokens along
+    an axis.
     """
 
     def __init__(self, channels: int, *, window: int) -> None:
@@ -62,7 +72,10 @@ class TransformerEnhancedBlock3D(nn.Module):
 
 
 class AttentionGate3D(nn.Module):
-    """Weighs a skip voxel by voxel, 0 to 1, by what the decoder knows (Oktay et al. 2018)."""
+    """Weighs a skip voxel by voxel, 0 to 1, by what the decoder knows (Oktay et al.
+
+    2018).
+    """
 
     def __init__(self, skip: int, gating: int, *, inner: int) -> None:
         super().__init__()
@@ -72,7 +85,9 @@ class AttentionGate3D(nn.Module):
 
     def gate(self, skip: Tensor, gating: Tensor) -> Tensor:
         """The weights `(b, 1, z, y, x)`; both inputs have the same size."""
-        weights: Tensor = torch.sigmoid(self.weight(F.relu(self.of_skip(skip) + self.of_gating(gating))))
+        weights: Tensor = torch.sigmoid(
+            self.weight(F.relu(self.of_skip(skip) + self.of_gating(gating)))
+        )
         return weights
 
     def forward(self, skip: Tensor, gating: Tensor) -> Tensor:
@@ -83,23 +98,45 @@ class AttentionGate3D(nn.Module):
 class EncoderBlock3D(nn.Sequential):
     """Residual dense block and, with a window, attention; keeps size and width."""
 
-    def __init__(self, channels: int, *, layers: int, growth: int, window: int | None = None) -> None:
-        attention = [] if window is None else [TransformerEnhancedBlock3D(channels, window=window)]
-        super().__init__(ResidualDenseBlock3D(channels, layers=layers, growth=growth), *attention)
+    def __init__(
+        self, channels: int, *, layers: int, growth: int, window: int | None = None
+    ) -> None:
+        attention = (
+            []
+            if window is None
+            else [TransformerEnhancedBlock3D(channels, window=window)]
+        )
+        super().__init__(
+            ResidualDenseBlock3D(channels, layers=layers, growth=growth), *attention
+        )
 
 
 class DecoderBlock3D(nn.Module):
-    """The coarser map doubled in size, joined with its gated skip; then as the encoder does."""
+    """The coarser map doubled in size, joined with its gated skip; then as the encoder
+    does.
+    """
 
-    def __init__(self, coarser: int, channels: int, *, layers: int, growth: int, window: int | None = None) -> None:
+    def __init__(
+        self,
+        coarser: int,
+        channels: int,
+        *,
+        layers: int,
+        growth: int,
+        window: int | None = None,
+    ) -> None:
         super().__init__()
         self.up = Pointwise(coarser, channels)
         self.gate = AttentionGate3D(channels, channels, inner=max(4, channels // 2))
         self.join = normed(2 * channels, channels)
-        self.refine = EncoderBlock3D(channels, layers=layers, growth=growth, window=window)
+        self.refine = EncoderBlock3D(
+            channels, layers=layers, growth=growth, window=window
+        )
 
     def forward(self, coarser: Tensor, skip: Tensor) -> Tensor:
-        """`(b, coarser, z / 2, y / 2, x / 2)` and the skip `(b, channels, z, y, x)` to the latter's shape."""
+        """`(b, coarser, z / 2, y / 2, x / 2)` and the skip `(b, channels, z, y, x)` to
+        the latter's shape.
+        """
         x = F.interpolate(self.up(coarser), size=skip.shape[2:], mode="trilinear")
         out: Tensor = self.refine(self.join(torch.cat((x, self.gate(skip, x)), dim=1)))
         return out

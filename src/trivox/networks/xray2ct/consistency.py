@@ -1,24 +1,38 @@
-"""What is known without learning: the iterative reconstruction that a network starts from, and the step that ends it."""
+"""What is known without learning: the iterative reconstruction that a network starts
+from, and the step that ends it.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trivox.projection import Grid, Projector, Xrays
+from trivox.projection.geometry import Grid
 from trivox.projection.iterative import SirtStep, sirt
+from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
 
 LARGEST = 64
-"""Voxels along an axis of the grid on which the prior is computed; finer grids interpolate it."""
+"""Voxels along an axis of the grid on which the prior is computed; finer grids
+interpolate it.
+"""
 COARSER = 1.25
-"""How much larger than a voxel a detector's pixel may become, at the isocentre, when pixels are joined."""
+"""How much larger than a voxel a detector's pixel may become, at the isocentre, when
+pixels are joined.
+"""
 
 
 class HounsfieldWindow(nn.Module):
-    """Between normalised HU (0 to 1 within the window, not clamped) and attenuation in 1/mm."""
+    """Between normalised HU (0 to 1 within the window, not clamped) and attenuation in
+    1/mm.
+    """
 
     def __init__(self, window: tuple[float, float], water_per_mm: float) -> None:
         super().__init__()
-        self.low, self.width, self.water = window[0], window[1] - window[0], water_per_mm
+        self.low, self.width, self.water = (
+            window[0],
+            window[1] - window[0],
+            water_per_mm,
+        )
 
     def attenuation(self, normalised: Tensor) -> Tensor:
         """1/mm; below 0 for what is thinner than air."""
@@ -30,9 +44,13 @@ class HounsfieldWindow(nn.Module):
 
 
 def joined(xrays: Xrays, grid: Grid) -> Xrays:
-    """The X-rays with pixels joined as long as they show no less than the voxels of `grid` can."""
+    """The X-rays with pixels joined as long as they show no less than the voxels of
+    `grid` can.
+    """
     geometry = xrays.geometry
-    at_isocentre = float((geometry.pixel_mm.amax(-1) * geometry.sod / geometry.sdd).max())
+    at_isocentre = float(
+        (geometry.pixel_mm.amax(-1) * geometry.sod / geometry.sdd).max()
+    )
     factor = 1
     while at_isocentre * factor * 2 <= COARSER * min(grid.spacing) and not any(
         n % (factor * 2) for n in geometry.detector
@@ -40,11 +58,16 @@ def joined(xrays: Xrays, grid: Grid) -> Xrays:
         factor *= 2
     if factor == 1:
         return xrays
-    return Xrays(F.avg_pool2d(xrays.images, factor), geometry.binned(factor), xrays.present)
+    return Xrays(
+        F.avg_pool2d(xrays.images, factor), geometry.binned(factor), xrays.present
+    )
 
 
-def iterative_prior(xrays: Xrays, projector: Projector, start: Tensor, *, iterations: int) -> Tensor:
-    """SIRT from `start`, attenuation `(b, z, y, x)` in 1/mm on the projector's grid, on at most `LARGEST` voxels an axis.
+def iterative_prior(
+    xrays: Xrays, projector: Projector, start: Tensor, *, iterations: int
+) -> Tensor:
+    """SIRT from `start`, attenuation `(b, z, y, x)` in 1/mm on the projector's grid, on
+    at most `LARGEST` voxels an axis.
 
     What lies between the coarser voxels stays as in `start`.
     """
@@ -55,19 +78,30 @@ def iterative_prior(xrays: Xrays, projector: Projector, start: Tensor, *, iterat
     z, y, x = grid.shape
     coarse = grid.resized((z // factor, y // factor, x // factor))
     xrays, begin = joined(xrays, coarse), F.avg_pool3d(start, factor)
-    found = sirt(xrays, Projector(xrays.geometry, coarse), iterations=iterations, start=begin)
-    return start + F.interpolate((found - begin)[:, None], size=grid.shape, mode="trilinear")[:, 0]
+    found = sirt(
+        xrays, Projector(xrays.geometry, coarse), iterations=iterations, start=begin
+    )
+    return (
+        start
+        + F.interpolate((found - begin)[:, None], size=grid.shape, mode="trilinear")[
+            :, 0
+        ]
+    )
 
 
 class DataConsistency(nn.Module):
-    """Steps of SIRT towards the X-rays, `x + strength * C A^T R (b - A x)`, whose strengths are learnt."""
+    """Steps of SIRT towards the X-rays, `x + strength * C A^T R (b - A x)`, whose
+    strengths are learnt.
+    """
 
     def __init__(self, steps: int, *, strength: float = 0.5) -> None:
         super().__init__()
         self.strength = nn.Parameter(torch.full((steps,), strength))
 
     def forward(self, volume: Tensor, xrays: Xrays, projector: Projector) -> Tensor:
-        """Attenuation `(b, z, y, x)` in 1/mm to the same, with gradient to volume and strengths."""
+        """Attenuation `(b, z, y, x)` in 1/mm to the same, with gradient to volume and
+        strengths.
+        """
         if not len(self.strength):
             return volume
         step = SirtStep(xrays, projector)

@@ -1,4 +1,6 @@
-"""From views to voxels: every voxel looks up where it appears in each X-ray, then the views are fused into one map."""
+"""From views to voxels: every voxel looks up where it appears in each X-ray, then the
+views are fused into one map.
+"""
 
 from dataclasses import dataclass
 
@@ -6,18 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trivox.projection import Grid, Xrays
+from trivox.projection.geometry import Grid
+from trivox.projection.xrays import Xrays
 
 FACTS = 4
-"""Depth, cosine of the incidence, mean attenuation along the ray, whether the detector sees it."""
+"""Depth, cosine of the incidence, mean attenuation along the ray, whether the detector
+sees it.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Sight:
     """How the voxels of a grid appear in each view; `n = z * y * x`.
 
-    places: `(b, v, n, 2)` in the images as `grid_sample` counts them, the same at every scale; seen: `(b, v, n)` whether a
-    present view shows the voxel; facts: `(b, v, FACTS, n)`, 0 where not seen. All stay when world and views turn together.
+    places: `(b, v, n, 2)` in the images as `grid_sample` counts them, the same at every
+    scale; seen: `(b, v, n)` whether a present view shows the voxel; facts: `(b, v,
+    FACTS, n)`, 0 where not seen. All stay when world and views turn together.
     """
 
     places: Tensor
@@ -39,31 +45,47 @@ def look(xrays: Xrays, grid: Grid, *, water_per_mm: float) -> Sight:
     chord = crossing(towards / distance[..., None], points, grid)
     cosine, depth = depth / distance, depth / geometry.sod[..., None] - 1
     if not geometry.batched:
-        places, depth, cosine, chord = (x.expand(b, *x.shape) for x in (places, depth, cosine, chord))
+        places, depth, cosine, chord = (
+            x.expand(b, *x.shape) for x in (places, depth, cosine, chord)
+        )
     seen = (places.abs().amax(-1) <= 1) & (depth > -1) & xrays.present[:, :, None]
     raw = F.grid_sample(
-        xrays.images.flatten(0, 1)[:, None], places.flatten(0, 1)[:, None], padding_mode="border", align_corners=False
+        xrays.images.flatten(0, 1)[:, None],
+        places.flatten(0, 1)[:, None],
+        padding_mode="border",
+        align_corners=False,
     )
     mean = raw.reshape(b, v, len(points)) / (chord * water_per_mm).clamp(min=1.0)
-    facts = torch.stack((depth * 4, cosine, mean, torch.ones_like(mean)), dim=2) * seen[:, :, None]
+    facts = (
+        torch.stack((depth * 4, cosine, mean, torch.ones_like(mean)), dim=2)
+        * seen[:, :, None]
+    )
     return Sight(places, seen, facts, grid.shape)
 
 
 def crossing(direction: Tensor, points: Tensor, grid: Grid) -> Tensor:
-    """Length in mm of lines with unit `direction` `(..., n, 3)` through `points` `(n, 3)` within the grid's box."""
+    """Length in mm of lines with unit `direction` `(..., n, 3)` through `points` `(n,
+    3)` within the grid's box.
+    """
     z, y, x = grid.extent_mm
     half = torch.tensor((x, y, z), dtype=points.dtype, device=points.device) / 2
     centre = torch.tensor(grid.centre_mm, dtype=points.dtype, device=points.device)
-    steep = torch.where(direction.abs() < 1e-6, torch.full_like(direction, 1e-6), direction)
+    steep = torch.where(
+        direction.abs() < 1e-6, torch.full_like(direction, 1e-6), direction
+    )
     one, other = ((centre + side * half - points) / steep for side in (-1, 1))
-    return (torch.maximum(one, other).amin(-1) - torch.minimum(one, other).amax(-1)).clamp(min=0)
+    return (
+        torch.maximum(one, other).amin(-1) - torch.minimum(one, other).amax(-1)
+    ).clamp(min=0)
 
 
 class ViewLifting(nn.Module):
-    """Features of all views at the places of each voxel, fused by what does not depend on their order or number.
+    """Features of all views at the places of each voxel, fused by what does not depend
+    on their order or number.
 
-    A voxel's features in a view, with the facts of its sight, pass a small layer; then mean, maximum and attention-weighted
-    mean over the views that see it. Zero where none does.
+    A voxel's features in a view, with the facts of its sight, pass a small layer; then
+    mean, maximum and attention-weighted mean over the views that see it. Zero where
+    none does.
     """
 
     def __init__(self, inputs: int, features: int) -> None:
@@ -85,10 +107,18 @@ class ViewLifting(nn.Module):
             return maps.new_zeros(b, self.outputs, *sight.shape)
         reduced = self.reduce(maps.flatten(0, 1))
         places = sight.places.flatten(0, 1)[:, None].to(reduced.dtype)
-        sampled = F.grid_sample(reduced, places, align_corners=False)[:, :, 0]  # (b * v, features, n)
-        x = F.gelu(self.point(torch.cat((sampled, sight.facts.flatten(0, 1).to(sampled.dtype)), dim=1)))
+        sampled = F.grid_sample(reduced, places, align_corners=False)[
+            :, :, 0
+        ]  # (b * v, features, n)
+        x = F.gelu(
+            self.point(
+                torch.cat((sampled, sight.facts.flatten(0, 1).to(sampled.dtype)), dim=1)
+            )
+        )
         score = self.score(x).reshape(b, v, 1, -1)
-        return self.fuse(x.unflatten(0, (b, v)), score, sight.seen[:, :, None]).reshape(b, -1, *sight.shape)
+        return self.fuse(x.unflatten(0, (b, v)), score, sight.seen[:, :, None]).reshape(
+            b, -1, *sight.shape
+        )
 
     def fuse(self, x: Tensor, score: Tensor, seen: Tensor) -> Tensor:
         """Features `(b, v, c, n)`, scores and masks `(b, v, 1, n)` to `(b, 3 c, n)`."""
@@ -97,4 +127,6 @@ class ViewLifting(nn.Module):
         x = x * seen
         highest = x.masked_fill(~seen, least).amax(dim=1) * seen.any(dim=1)
         weights = score.masked_fill(~seen, least).softmax(dim=1)
-        return torch.cat((x.sum(dim=1) / count, highest, (x * weights).sum(dim=1)), dim=1)
+        return torch.cat(
+            (x.sum(dim=1) / count, highest, (x * weights).sum(dim=1)), dim=1
+        )

@@ -9,13 +9,20 @@ from torch import Tensor, nn
 
 from trivox.errors import GeometryError, RecipeError
 from trivox.networks.efficient import Pointwise
-from trivox.networks.xray2ct.consistency import DataConsistency, HounsfieldWindow, iterative_prior, joined
+from trivox.networks.xray2ct.consistency import (
+    DataConsistency,
+    HounsfieldWindow,
+    iterative_prior,
+    joined,
+)
 from trivox.networks.xray2ct.lifting import ViewLifting, look
 from trivox.networks.xray2ct.sizes import LIFTED, ReconstructionSize, levels_of
 from trivox.networks.xray2ct.unet3d import VolumeUNet
 from trivox.networks.xray2ct.views2d import MultiScaleFeaturePyramid
-from trivox.projection import Grid, Projector, Xrays
-from trivox.volumes import Shape
+from trivox.projection.geometry import Grid
+from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
+from trivox.volumes.volume import Shape
 
 Prior = Literal["sirt", "none"]
 KNOWN = 3
@@ -27,12 +34,15 @@ HEADS = 4
 
 
 class HybridCNNViTUNet3D(nn.Module):
-    """X-rays of 0 to 8 views (more will do) to a volume on `grid`, normalised HU `(b, 1, z, y, x)`, not clamped.
+    """X-rays of 0 to 8 views (more will do) to a volume on `grid`, normalised HU `(b,
+    1, z, y, x)`, not clamped.
 
-    A 2-D pyramid with attention between all views; every voxel looks up its places in all scales; a 3-D U-Net of
-    convolutions and shifted-window attention; its output is what to add to mean + w(views) * (prior - mean), where the prior
-    is SIRT computed here from the same X-rays, started from the mean; then steps towards the X-rays (data consistency).
-    In training with `deep_supervision` a list, finest first; the coarser ones are `(b, 1, z / 2, ...)` and so on.
+    A 2-D pyramid with attention between all views; every voxel looks up its places in
+    all scales; a 3-D U-Net of convolutions and shifted-window attention; its output is
+    what to add to mean + w(views) * (prior - mean), where the prior is SIRT computed
+    here from the same X-rays, started from the mean; then steps towards the X-rays
+    (data consistency). In training with `deep_supervision` a list, finest first; the
+    coarser ones are `(b, 1, z / 2, ...)` and so on.
     """
 
     mean_volume: Tensor
@@ -51,39 +61,64 @@ class HybridCNNViTUNet3D(nn.Module):
         levels: int | None = None,
     ) -> None:
         super().__init__()
-        self.grid, self.levels, self.deep_supervision = grid, levels_of(grid.shape, levels), deep_supervision
+        self.grid, self.levels, self.deep_supervision = (
+            grid,
+            levels_of(grid.shape, levels),
+            deep_supervision,
+        )
         self.prior, self.prior_iterations = prior, prior_iterations
         self.units = HounsfieldWindow(window, water_per_mm)
-        self.views = MultiScaleFeaturePyramid(size.pyramid, heads=size.heads, attention=size.between_views)
+        self.views = MultiScaleFeaturePyramid(
+            size.pyramid, heads=size.heads, attention=size.between_views
+        )
         self.lifting = nn.ModuleDict(
-            {str(self.levels - 1 - i): ViewLifting(size.pyramid[i], size.lifted[i]) for i in range(LIFTED)}
+            {
+                str(self.levels - 1 - i): ViewLifting(size.pyramid[i], size.lifted[i])
+                for i in range(LIFTED)
+            }
         )
         inputs = [3 * features + KNOWN for features in size.lifted]
         self.unet = VolumeUNet(size, self.levels, inputs)
         finest = range(max(1, self.levels - HEADS), self.levels)
-        self.heads = nn.ModuleDict({str(level): _head(size.widths[level]) for level in finest})
-        self.trust = nn.Parameter(torch.tensor([n / (n + 0.25) for n in range(1, MOST_VIEWS + 1)]))
+        self.heads = nn.ModuleDict(
+            {str(level): _head(size.widths[level]) for level in finest}
+        )
+        self.trust = nn.Parameter(
+            torch.tensor([n / (n + 0.25) for n in range(1, MOST_VIEWS + 1)])
+        )
         self.consistency = DataConsistency(consistency_steps)
         self.register_buffer("mean_volume", torch.zeros(grid.shape))
         self.finest, self.fade = self.levels - 1, 1.0
         self.consistent = True
-        """Whether the steps towards the X-rays are taken; without them a report can say what they are worth."""
+        """Whether the steps towards the X-rays are taken; without them a report can say
+        what they are worth.
+        """
 
     def set_mean(self, volume: Tensor) -> None:
-        """What to believe without any view: the mean of the training volumes, `(z, y, x)` in normalised HU."""
+        """What to believe without any view: the mean of the training volumes, `(z, y,
+        x)` in normalised HU.
+        """
         if tuple(volume.shape) != self.grid.shape:
-            raise GeometryError(f"a mean volume of {tuple(volume.shape)} voxels for a grid of {self.grid.shape}")
+            raise GeometryError(
+                f"a mean volume of {tuple(volume.shape)} voxels for a grid of {self.grid.shape}"
+            )
         self.mean_volume.copy_(volume)
 
     def run_at(self, size: int | None, fade: float = 1.0) -> None:
-        """Work at fewer voxels: `size` along the longest axis, None for all; finer levels are skipped from now on.
+        """Work at fewer voxels: `size` along the longest axis, None for all; finer
+        levels are skipped from now on.
 
-        fade: weight of the finest level in use, growing from 0 to 1 while it is new. Coordinates are in mm, so that weights
-        mean the same at every size.
+        fade: weight of the finest level in use, growing from 0 to 1 while it is new.
+        Coordinates are in mm, so that weights mean the same at every size.
         """
-        sizes = {max(self.grid.shape) >> (self.levels - 1 - level): level for level in map(int, self.heads)}
+        sizes = {
+            max(self.grid.shape) >> (self.levels - 1 - level): level
+            for level in map(int, self.heads)
+        }
         if size is not None and size not in sizes:
-            raise RecipeError(f"the network does not run at {size} voxels; choose one of {', '.join(map(str, sizes))}")
+            raise RecipeError(
+                f"the network does not run at {size} voxels; choose one of {', '.join(map(str, sizes))}"
+            )
         self.finest, self.fade = self.levels - 1 if size is None else sizes[size], fade
 
     @property
@@ -97,34 +132,48 @@ class HybridCNNViTUNet3D(nn.Module):
         return self.grid.resized((z, y, x))
 
     def forward(self, xrays: Xrays) -> Tensor | list[Tensor]:
-        """See the class; raises `GeometryError` for detectors that cannot be halved three times."""
+        """See the class; raises `GeometryError` for detectors that cannot be halved
+        three times.
+        """
         physics = self._physics(xrays)
         known = self._known(xrays, physics)
         maps = self._decode(xrays, known)
-        heads = [level for level in range(self.finest, -1, -1) if str(level) in self.heads]
+        heads = [
+            level for level in range(self.finest, -1, -1) if str(level) in self.heads
+        ]
         residuals = [self.heads[str(level)](maps[level]).float() for level in heads]
         if self.fade < 1 and len(residuals) > 1:
-            coarser = F.interpolate(residuals[1], size=residuals[0].shape[2:], mode="trilinear")
+            coarser = F.interpolate(
+                residuals[1], size=residuals[0].shape[2:], mode="trilinear"
+            )
             residuals[0] = torch.lerp(coarser, residuals[0], self.fade)
         base = self._base(known, xrays)
-        outputs = [_pooled(base, residual.shape[2:]) + residual for residual in residuals]
+        outputs = [
+            _pooled(base, residual.shape[2:]) + residual for residual in residuals
+        ]
         if physics is not None and self.consistent:
             outputs[0] = self._consistent(outputs[0], physics)
         return outputs if self.training and self.deep_supervision else outputs[0]
 
     @property
     def gradient_checkpointing(self) -> bool:
-        """Whether the 3-D U-Net keeps a block's input alone and computes the rest again in the backward pass."""
+        """Whether the 3-D U-Net keeps a block's input alone and computes the rest again
+        in the backward pass.
+        """
         return self.unet.gradient_checkpointing
 
     @gradient_checkpointing.setter
     def gradient_checkpointing(self, wanted: bool) -> None:
         self.unet.gradient_checkpointing = wanted
 
-    # -- without learning ------------------------------------------------------------------------------------------------
+    # -- without learning --------------------------------------------------------------
     def _physics(self, xrays: Xrays) -> tuple[Xrays, Projector] | None:
-        """The X-rays at the detail that the grid can show, and their projector; None where nothing is computed with them."""
-        wanted = self.prior != "none" or (self.consistent and len(self.consistency.strength))
+        """The X-rays at the detail that the grid can show, and their projector; None
+        where nothing is computed with them.
+        """
+        wanted = self.prior != "none" or (
+            self.consistent and len(self.consistency.strength)
+        )
         if not xrays.views or not wanted:
             return None
         xrays = joined(xrays, self.running_grid)
@@ -150,13 +199,17 @@ class HybridCNNViTUNet3D(nn.Module):
 
     def _consistent(self, volume: Tensor, physics: tuple[Xrays, Projector]) -> Tensor:
         with torch.autocast(volume.device.type, enabled=False):
-            attenuation = self.consistency(self.units.attenuation(volume[:, 0]), *physics)
+            attenuation = self.consistency(
+                self.units.attenuation(volume[:, 0]), *physics
+            )
             return self.units.normalised(attenuation)[:, None]
 
-    # -- learnt ----------------------------------------------------------------------------------------------------------
+    # -- learnt ------------------------------------------------------------------------
     def _decode(self, xrays: Xrays, known: Tensor) -> dict[int, Tensor]:
         views = self.views(xrays) if xrays.views else None
-        many = torch.log1p(xrays.present.sum(dim=1).to(known.dtype))[:, None, None, None, None]
+        many = torch.log1p(xrays.present.sum(dim=1).to(known.dtype))[
+            :, None, None, None, None
+        ]
 
         def given(level: int) -> Tensor:
             lifting, grid = self.lifting[str(level)], self.grid_at(level)
@@ -164,10 +217,19 @@ class HybridCNNViTUNet3D(nn.Module):
             here = _pooled(known, grid.shape)
             channels = [here, many.expand(-1, 1, *grid.shape)]
             if views is None:
-                return torch.cat((here.new_zeros(len(here), lifting.outputs, *grid.shape), *channels), dim=1)
+                return torch.cat(
+                    (
+                        here.new_zeros(len(here), lifting.outputs, *grid.shape),
+                        *channels,
+                    ),
+                    dim=1,
+                )
             sight = look(xrays, grid, water_per_mm=self.units.water)
-            together = torch.cat((lifting(views[self.levels - 1 - level], sight), *channels), dim=1)
-            # Convolutions of few channels take half the time in this layout on CPUs, and less in bf16 on GPUs.
+            together = torch.cat(
+                (lifting(views[self.levels - 1 - level], sight), *channels), dim=1
+            )
+            # Convolutions of few channels take half the time in this layout on CPUs,
+            # and less in bf16 on GPUs.
             return together.contiguous(memory_format=torch.channels_last_3d)
 
         maps: dict[int, Tensor] = self.unet(given, self.finest, self.fade)
@@ -183,6 +245,8 @@ def _head(width: int) -> Pointwise:
 
 
 def _pooled(volume: Tensor, shape: Sequence[int] | Shape) -> Tensor:
-    """Averages of blocks: `(b, c, z, y, x)` to `(b, c, *shape)`, whose sizes divide those of the volume."""
+    """Averages of blocks: `(b, c, z, y, x)` to `(b, c, *shape)`, whose sizes divide
+    those of the volume.
+    """
     factor = volume.shape[2] // shape[0]
     return volume if factor == 1 else F.avg_pool3d(volume, factor)

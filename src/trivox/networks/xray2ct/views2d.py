@@ -1,6 +1,8 @@
-"""What the network sees in the X-rays: a pyramid of features for each view, and attention between all views.
+"""What the network sees in the X-rays: a pyramid of features for each view, and
+attention between all views.
 
-No view has an index or weights of its own. A pixel is known by its ray, given in Plücker coordinates.
+No view has an index or weights of its own. A pixel is known by its ray, given in
+Plücker coordinates.
 """
 
 import torch
@@ -8,32 +10,41 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivox.errors import GeometryError
-from trivox.projection import Geometry, Xrays
+from trivox.projection.geometry import Geometry
+from trivox.projection.xrays import Xrays
 
 LINE_INTEGRALS = 4.0
-"""What images are divided by: a constant, so that the total mass that a ray met stays known. Chests reach about 6."""
+"""What images are divided by: a constant, so that the total mass that a ray met stays
+known. Chests reach about 6.
+"""
 SCALES = 4
 PIXEL_STEP = 2 ** (SCALES - 1)
 """Edges of a detector are multiples of this."""
 OCTAVES = 4
-"""Frequencies 1, 2, 4, 8 of the ray's coordinates that tell neighbouring tokens apart."""
+"""Frequencies 1, 2, 4, 8 of the ray's coordinates that tell neighbouring tokens apart.
+"""
 RAY = 6
 
 
 def normed2d(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
     """Convolution, group norm, GELU."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.GroupNorm(max(1, outputs // 8), outputs), nn.GELU())
+    return nn.Sequential(
+        convolution, nn.GroupNorm(max(1, outputs // 8), outputs), nn.GELU()
+    )
 
 
 def rays_at(geometry: Geometry, factor: int, batch: int) -> Tensor:
-    """Rays `(b, v, 6, rows, columns)` of the detector with `factor` x `factor` pixels joined."""
+    """Rays `(b, v, 6, rows, columns)` of the detector with `factor` x `factor` pixels
+    joined.
+    """
     rays = geometry.binned(factor).rays().movedim(-1, -3)
     return rays if geometry.batched else rays.expand(batch, *rays.shape)
 
 
 class CrossViewTransformerAttention(nn.Module):
-    """Every pixel of every view attends to all pixels of all present views, known by their rays; then a feed-forward layer.
+    """Every pixel of every view attends to all pixels of all present views, known by
+    their rays; then a feed-forward layer.
 
     Permuting views with their rays permutes the result. Absent views are seen by none.
     """
@@ -46,73 +57,109 @@ class CrossViewTransformerAttention(nn.Module):
         self.to_query_key = nn.Linear(channels, 2 * channels)
         self.to_value = nn.Linear(channels, channels)
         self.project = nn.Linear(channels, channels)
-        self.feed = nn.Sequential(nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
+        self.feed = nn.Sequential(
+            nn.Linear(channels, 2 * channels),
+            nn.GELU(),
+            nn.Linear(2 * channels, channels),
+        )
 
     def forward(self, maps: Tensor, rays: Tensor, present: Tensor) -> Tensor:
-        """Maps `(b, v, c, h, w)`, rays `(b, v, 6, h, w)`, present `(b, v)` to maps of the same shape."""
+        """Maps `(b, v, c, h, w)`, rays `(b, v, 6, h, w)`, present `(b, v)` to maps of
+        the same shape.
+        """
         b, v, c, h, w = maps.shape
         tokens = maps.movedim(2, -1).reshape(b, v * h * w, c)
         places = self.place(waves(rays.movedim(2, -1).reshape(b, v * h * w, RAY)))
-        # An exam without any view attends to its blanks, since a softmax over nothing is NaN; the lifting leaves them out.
+        # An exam without any view attends to its blanks, since a softmax over nothing
+        # is NaN; the lifting leaves them out.
         visible = present | ~present.any(dim=1, keepdim=True)
         mask = visible[:, :, None].expand(b, v, h * w).reshape(b, 1, 1, v * h * w)
         normed = self.norm(tokens)
         query, key = self.to_query_key(normed + places).chunk(2, dim=-1)
         value = self._split(self.to_value(normed))
-        seen = F.scaled_dot_product_attention(self._split(query), self._split(key), value, attn_mask=mask)
+        seen = F.scaled_dot_product_attention(
+            self._split(query), self._split(key), value, attn_mask=mask
+        )
         tokens = tokens + self.project(seen.transpose(1, 2).flatten(2))
         tokens = tokens + self.feed(self.feed_norm(tokens))
         out: Tensor = tokens.reshape(b, v, h, w, c).movedim(-1, 2).to(maps.dtype)
         return out
 
     def _split(self, x: Tensor) -> Tensor:
-        out: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, heads, n, c / heads)
+        out: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(
+            1, 2
+        )  # (b, heads, n, c / heads)
         return out
 
 
 def waves(rays: Tensor) -> Tensor:
-    """Coordinates `(..., 6)` with sines and cosines of their first octaves, `(..., 6 * (1 + 2 * OCTAVES))`."""
+    """Coordinates `(..., 6)` with sines and cosines of their first octaves, `(..., 6 *
+    (1 + 2 * OCTAVES))`.
+    """
     frequencies = torch.pi * 2.0 ** torch.arange(OCTAVES, device=rays.device)
     angles = (rays[..., None] * frequencies).flatten(-2)
     return torch.cat((rays, angles.sin(), angles.cos()), dim=-1)
 
 
 class MultiScaleFeaturePyramid(nn.Module):
-    """Features of each view at 1, 1/2, 1/4 and 1/8 of the detector; the same weights for all views.
+    """Features of each view at 1, 1/2, 1/4 and 1/8 of the detector; the same weights
+    for all views.
 
-    Down the scales, attention between the views at the smallest, and back up with each scale keeping its own resolution
-    (Lin et al. 2017). widths: features of the four scales; attention: blocks between the views.
+    Down the scales, attention between the views at the smallest, and back up with each
+    scale keeping its own resolution (Lin et al. 2017). widths: features of the four
+    scales; attention: blocks between the views.
     """
 
     def __init__(self, widths: tuple[int, ...], *, heads: int, attention: int) -> None:
         super().__init__()
         before = (1, *widths[:-1])
         self.down = nn.ModuleList(
-            nn.Sequential(normed2d(inputs + RAY, width, stride=1 if scale == 0 else 2), normed2d(width, width))
+            nn.Sequential(
+                normed2d(inputs + RAY, width, stride=1 if scale == 0 else 2),
+                normed2d(width, width),
+            )
             for scale, (inputs, width) in enumerate(zip(before, widths, strict=True))
         )
-        self.attention = nn.ModuleList(CrossViewTransformerAttention(widths[-1], heads=heads) for _ in range(attention))
-        self.up = nn.ModuleList(nn.Conv2d(widths[s + 1], widths[s], 1) for s in range(SCALES - 1))
+        self.attention = nn.ModuleList(
+            CrossViewTransformerAttention(widths[-1], heads=heads)
+            for _ in range(attention)
+        )
+        self.up = nn.ModuleList(
+            nn.Conv2d(widths[s + 1], widths[s], 1) for s in range(SCALES - 1)
+        )
         self.merge = nn.ModuleList(normed2d(width, width) for width in widths[:-1])
 
     def forward(self, xrays: Xrays) -> list[Tensor]:
-        """Maps `(b, v, c, rows, columns)`, finest first; raises `GeometryError` if a detector cannot be halved thrice."""
+        """Maps `(b, v, c, rows, columns)`, finest first; raises `GeometryError` if a
+        detector cannot be halved thrice.
+        """
         rows, columns = xrays.geometry.detector
         if rows % PIXEL_STEP or columns % PIXEL_STEP:
             raise GeometryError(
                 f"X-rays of {rows} x {columns} pixels: the network needs multiples of {PIXEL_STEP}, pad or resample"
             )
         b, v = xrays.images.shape[:2]
-        fold = lambda x: x.flatten(0, 1)  # noqa: E731
+
+        def fold(x: Tensor) -> Tensor:
+            return x.flatten(0, 1)
+
         x = fold(xrays.images[:, :, None] / LINE_INTEGRALS)
         maps = []
         for scale, stage in enumerate(self.down):
             factor = 2 ** max(scale - 1, 0)  # the stage's input
-            x = stage(torch.cat((x, fold(rays_at(xrays.geometry, factor, b)).to(x.dtype)), dim=1))
+            x = stage(
+                torch.cat(
+                    (x, fold(rays_at(xrays.geometry, factor, b)).to(x.dtype)), dim=1
+                )
+            )
             maps.append(x)
         maps[-1] = self._between_views(maps[-1], xrays)
         for scale in range(SCALES - 2, -1, -1):
-            above = F.interpolate(self.up[scale](maps[scale + 1]), size=maps[scale].shape[2:], mode="bilinear")
+            above = F.interpolate(
+                self.up[scale](maps[scale + 1]),
+                size=maps[scale].shape[2:],
+                mode="bilinear",
+            )
             maps[scale] = self.merge[scale](maps[scale] + above)
         return [x.unflatten(0, (b, v)) for x in maps]
 

@@ -1,0 +1,1 @@
+"""What would make training on a dataset wrong."""

@@ -1,0 +1,201 @@
+"""Checking a dataset before anything is computed from it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from trivox.datasets.checks.classes import class_findings
+from trivox.datasets.checks.examine import Examination, examine
+from trivox.datasets.checks.findings import Finding, Report, error, warning
+from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.layouts.choice import unpaired_files
+from trivox.datasets.listing import image_stem
+
+Progress = Callable[[int, int], None]
+
+
+def check_dataset(
+    dataset: Dataset, *, workers: int = 2, progress: Progress | None = None
+) -> Report:
+    """Read every file of `dataset` once and report what is wrong with it; never raises
+    for a bad case.
+
+    workers: threads (decompression and numpy release the GIL, and threads need no
+    imports of their own); progress: called with (cases done, cases).
+    """
+    seen: list[Examination] = []
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for case in pool.map(_looking_at(dataset), dataset.cases):
+            seen.append(case)
+            if progress:
+                progress(len(seen), len(dataset.cases))
+    findings = [finding for case in seen for finding in case.findings]
+    for look in (_unpaired, _count, _patients, class_findings):
+        findings += look(dataset)
+    findings += _unused_labels(dataset, seen)
+    for compare in (_duplicates, _orientations, _spacings):
+        findings += compare(seen)
+    return Report(
+        findings=tuple(sorted(findings, key=lambda f: f.severity != "error")),
+        checked_cases=len(seen),
+    )
+
+
+def _looking_at(dataset: Dataset) -> Callable[[Case], Examination]:
+    """How a case of the dataset is examined."""
+    if dataset.task == "reconstruction":
+        from trivox.datasets.checks.exams import (
+            examine_exam,  # needs torch, which other checks do without
+        )
+
+        return examine_exam
+    return lambda case: examine(case, dataset.channels, dataset.labels)
+
+
+def _unpaired(dataset: Dataset) -> Iterator[Finding]:
+    images, labels = unpaired_files(dataset)
+    cases = {case.images[0]: case for case in dataset.cases if case.images}
+    for file in images:
+        if cases[file].class_name is None:
+            fix = "add or rename it, or move the image away"
+            yield error(
+                "unpaired-image", cases[file].name, f"{file} has no label map", fix
+            )
+        else:
+            yield warning(
+                "unpaired-image",
+                cases[file].name,
+                f"{file} has no label map, its class alone is learnt",
+                "fine if there is none; else add or rename it",
+            )
+    for file in labels:
+        yield error(
+            "unpaired-label",
+            image_stem(file),
+            f"{file} has no image",
+            "add or rename it, or move the label away",
+        )
+
+
+def _count(dataset: Dataset) -> Iterator[Finding]:
+    learnt = dataset.task == "reconstruction"
+    count = (
+        len(dataset.training_cases)
+        if learnt
+        else sum(case.label is not None for case in dataset.training_cases)
+    )
+    if (dataset.labels is None and not learnt) or count >= 5:
+        return
+    severity = (
+        warning if count >= 2 or learnt else error
+    )  # an exam without CT can be predicted on
+    what = "training cases with a CT" if learnt else "labelled training cases"
+    yield severity(
+        "too-few-cases",
+        "",
+        f"{count} {what}; cross-validation needs 2, sensible results many more",
+        f"add {'cases with a CT' if learnt else 'labelled cases'}",
+    )
+
+
+def _patients(dataset: Dataset) -> Iterator[Finding]:
+    cases = defaultdict(list)
+    for case in dataset.cases:
+        cases[case.patient].append(case)
+    for patient, group in cases.items():
+        if len({case.split for case in group}) > 1:
+            names = ", ".join(f"{case.name} ({case.split})" for case in group[:6])
+            yield error(
+                "patient-across-splits",
+                group[0].name,
+                f"patient '{patient}' is in {_sides(group)} data: {names}",
+                "move all cases of a patient to one side",
+            )
+
+
+def _sides(cases: Iterable[Case]) -> str:
+    """Where they are: `training and test`."""
+    present = {case.split for case in cases}
+    words = {"train": "training", "validation": "validation", "test": "test"}
+    return " and ".join(word for side, word in words.items() if side in present)
+
+
+def _unused_labels(dataset: Dataset, seen: Sequence[Examination]) -> Iterator[Finding]:
+    present = frozenset[int]().union(*(case.values for case in seen))
+    for name, value in (
+        dataset.labels.labels.items() if dataset.labels and present else ()
+    ):
+        if value not in present:
+            yield warning(
+                "unused-label",
+                "",
+                f"label '{name}' (value {value}) occurs in no label map",
+                "remove it from the dataset file, or correct its value",
+            )
+
+
+def _duplicates(seen: Sequence[Examination]) -> Iterator[Finding]:
+    """Images with the same voxels: leakage if training and test share them,
+    contradiction if labels differ.
+    """
+    groups = defaultdict(list)
+    for one in seen:
+        groups[one.digest].append(one)
+    for digest, group in groups.items():
+        if not digest or len(group) < 2:
+            continue
+        names = ", ".join(f"{one.case.name} ({one.case.split})" for one in group[:6])
+        split = len({one.case.split for one in group}) > 1
+        contradiction = len({one.label_digest for one in group if one.label_digest}) > 1
+        severity = error if split or contradiction else warning
+        why = (
+            f" (a leak between {_sides(one.case for one in group)} data)" * split
+            + " (with different labels)" * contradiction
+        )
+        yield severity(
+            "duplicate-content",
+            group[0].case.name,
+            f"the same image content in {names}{why}",
+            "keep one of them, or give them one patient name if that is meant",
+        )
+
+
+def _orientations(seen: Sequence[Examination]) -> Iterator[Finding]:
+    counts = Counter(one.orientation for one in seen if one.orientation)
+    if len(counts) > 1:
+        common = counts.most_common(1)[0][0]
+        rare = [one.case.name for one in seen if one.orientation not in ("", common)]
+        listed = ", ".join(
+            f"{count} x {orientation}" for orientation, count in counts.most_common()
+        )
+        yield warning(
+            "mixed-orientation",
+            rare[0],
+            f"orientations differ: {listed}; others than {common}: "
+            f"{', '.join(rare[:5])}",
+            "fine if the headers are right; look at one of them",
+        )
+
+
+def _spacings(seen: Sequence[Examination]) -> Iterator[Finding]:
+    """Spacings at least twice or half the median, unless the dataset varies as much
+    anyway (5 MAD on a log scale).
+    """
+    measured = [one for one in seen if one.spacing]
+    if len(measured) < 3:
+        return
+    logs = np.log([one.spacing for one in measured if one.spacing])  # (case, axis)
+    distance = np.abs(logs - np.median(logs, axis=0))
+    limit = np.maximum(np.log(2) - 1e-6, 5 * np.median(distance, axis=0))
+    median = np.exp(np.median(logs, axis=0)).round(3).tolist()
+    for one, outlying in zip(measured, (distance > limit).any(axis=1), strict=True):
+        if outlying and one.spacing:
+            spacing = [round(s, 3) for s in one.spacing]
+            yield warning(
+                "spacing-outlier",
+                one.case.name,
+                f"spacing {spacing} mm (z y x), the median is {median}",
+                "check the header's unit and voxel size",
+            )

@@ -1,0 +1,260 @@
+"""Looking at one case: its files are read once, and everything that can be said without
+the other cases is noted.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from trivox.datasets.checks.findings import Finding, error, warning
+from trivox.datasets.dataset import Case
+from trivox.datasets.labels import LabelScheme
+from trivox.datasets.listing import present_values
+from trivox.errors import LabelError
+from trivox.volumes.formats import read_header, read_labels, read_volume
+from trivox.volumes.geometry import canonical_orientation, describe_mismatch
+from trivox.volumes.volume import Array, Spacing, Volume
+
+T = TypeVar("T")
+
+
+@dataclass
+class Examination:
+    """What was seen in one case; fields stay empty where files could not be read."""
+
+    case: Case
+    findings: list[Finding] = field(default_factory=list)
+    spacing: Spacing | None = None
+    orientation: str = ""
+    digest: str = ""
+    label_digest: str = ""
+    values: frozenset[int] = frozenset()
+
+
+def examine(
+    case: Case, channels: tuple[str, ...], labels: LabelScheme | None
+) -> Examination:
+    """Read all files of `case` and note what is wrong; never raises, so that one bad
+    case does not stop a check.
+    """
+    seen = Examination(case)
+    images = [read_noting(file, read_volume, seen) for file in case.images]
+    readable = [image for image in images if image is not None]
+    if readable:
+        seen.spacing, seen.orientation = _canonical_grid(readable[0])
+        seen.findings += _image_findings(case, images, readable)
+    if len(readable) == len(images):
+        seen.findings += _channel_findings(case, readable, channels)
+        seen.digest = digest_of(readable)
+    if case.label is not None:
+        label = read_noting(case.label, read_labels, seen)
+        if label is not None:
+            _examine_label(seen, label, readable, labels)
+    return seen
+
+
+def read_noting(file: Path, reader: Callable[[Path], T], seen: Examination) -> T | None:
+    """What `reader` makes of a file; None, with a finding in `seen`, where it is
+    missing, empty or damaged.
+    """
+    name = seen.case.name
+    if not file.exists():
+        seen.findings.append(
+            error(
+                "missing-file",
+                name,
+                f"{file} does not exist",
+                "restore it or remove the case",
+            )
+        )
+    elif (file.is_file() and file.stat().st_size == 0) or (
+        file.is_dir() and not any(file.iterdir())
+    ):
+        seen.findings.append(
+            error(
+                "empty-file",
+                name,
+                f"{file} is empty",
+                "copy it again or remove the case",
+            )
+        )
+    else:
+        try:
+            return reader(file)
+        except LabelError as failure:
+            code = (
+                "fractional-label"
+                if read_header(file).channels == 1
+                else "channel-count"
+            )
+            seen.findings.append(
+                error(
+                    code,
+                    name,
+                    _one_line(failure),
+                    "save one channel of whole-number labels",
+                )
+            )
+        except (
+            Exception
+        ) as failure:  # readers of damaged files raise anything; the check goes on
+            message = f"{file} cannot be read ({_one_line(failure)})"
+            seen.findings.append(
+                error(
+                    "unreadable",
+                    name,
+                    message,
+                    "copy or convert it again, or remove the case",
+                )
+            )
+    return None
+
+
+def _one_line(failure: Exception) -> str:
+    return " ".join(str(failure).split())[:300] or type(failure).__name__
+
+
+def _canonical_grid(volume: Volume) -> tuple[Spacing, str]:
+    """Spacing along the canonical axes, and the orientation in letters: `RAS` has x to
+    the right, y anterior, z up.
+    """
+    orientation = canonical_orientation(volume.affine)
+    z, y, x = (volume.spacing[axis] for axis in orientation.axes)
+    letters = {
+        0: ("S", "I"),
+        1: ("A", "P"),
+        2: ("R", "L"),
+    }  # canonical axis z, y, x: forwards, backwards
+    by_source = {
+        source: letters[i][orientation.flips[i]]
+        for i, source in enumerate(orientation.axes)
+    }
+    return (z, y, x), "".join(by_source[axis] for axis in (2, 1, 0))
+
+
+def _image_findings(
+    case: Case, images: list[Volume | None], readable: list[Volume]
+) -> Iterator[Finding]:
+    first = readable[0]
+    for file, image in zip(case.images, images, strict=True):
+        if image is None:
+            continue
+        mismatch = describe_mismatch(
+            first.shape, first.affine, image.shape, image.affine
+        )
+        if mismatch:
+            yield error(
+                "geometry-mismatch",
+                case.name,
+                f"{file.name} and the first channel: {mismatch}",
+                "register and resample the channels to one grid",
+            )
+        bad = _non_finite(image.array)
+        if bad:
+            yield error(
+                "nan-or-inf",
+                case.name,
+                f"{file.name} has {bad} voxels that are NaN or infinite",
+                "replace them, for example by the background value",
+            )
+        for index, channel in enumerate(image.array):
+            if channel.size and channel.min() == channel.max():
+                yield warning(
+                    "constant-image",
+                    case.name,
+                    f"{file.name}, channel {index}: every voxel is {channel.flat[0]}",
+                    "check the export of this image",
+                )
+
+
+def _non_finite(array: Array) -> int:
+    return (
+        0 if array.dtype.kind in "iub" else int(array.size - np.isfinite(array).sum())
+    )
+
+
+def _channel_findings(
+    case: Case, images: list[Volume], channels: tuple[str, ...]
+) -> Iterator[Finding]:
+    if case.absent:
+        severity = warning if case.split == "test" else error
+        yield severity(
+            "missing-channel",
+            case.name,
+            f"has no {', '.join(channels[i] for i in case.absent)} file",
+            "add it "
+            "or move the case away; 'trivox predict --missing-channels zeros' does without",
+        )
+    count = sum(image.channels for image in images)
+    if count + len(case.absent) != len(channels):
+        yield error(
+            "channel-count",
+            case.name,
+            f"{count} channels in {len(images)} image files, the dataset declares "
+            f"{len(channels)} {list(channels)}",
+            "add or remove files, or rename the channels",
+        )
+
+
+def digest_of(images: list[Volume]) -> str:
+    """Hash of shape and decoded voxels, as float32 so that the file format does not
+    matter.
+    """
+    content = blake2b(digest_size=16)
+    for image in images:
+        content.update(repr(image.array.shape).encode())
+        content.update(np.ascontiguousarray(image.array, dtype=np.float32).data)
+    return content.hexdigest()
+
+
+def _examine_label(
+    seen: Examination, label: Volume, images: list[Volume], labels: LabelScheme | None
+) -> None:
+    case, counts = seen.case, present_values(label.array)
+    seen.values, seen.label_digest = frozenset(counts), digest_of([label])
+    if images:
+        mismatch = describe_mismatch(
+            images[0].shape, images[0].affine, label.shape, label.affine
+        )
+        if mismatch:
+            seen.findings.append(
+                error(
+                    "geometry-mismatch",
+                    case.name,
+                    f"image and label map: {mismatch}",
+                    "resample the label map to the image, or restore its header",
+                )
+            )
+    if labels is not None:
+        seen.findings += _value_findings(case, counts, labels)
+
+
+def _value_findings(
+    case: Case, counts: dict[int, int], labels: LabelScheme
+) -> Iterator[Finding]:
+    unknown = {
+        value: counts[value]
+        for value in sorted(counts)
+        if value not in (*labels.values, labels.ignore)
+    }
+    if unknown:
+        listed = ", ".join(
+            f"{value} ({voxels} voxels)" for value, voxels in [*unknown.items()][:5]
+        )
+        yield error(
+            "unknown-label",
+            case.name,
+            f"label values {listed} are not declared (declared: {list(labels.values)})",
+            "correct the label map or declare the values",
+        )
+    if not set(counts) - {labels.background, labels.ignore}:
+        yield warning(
+            "empty-label",
+            case.name,
+            "the label map holds nothing but background",
+            "keep it only if the case truly shows no structure",
+        )

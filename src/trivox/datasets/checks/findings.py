@@ -1,0 +1,71 @@
+"""What a check reports."""
+
+from collections import Counter
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Severity = Literal["error", "warning"]
+
+
+class Finding(BaseModel):
+    """One problem: `code` names its kind, `case` where it is (empty: the dataset),
+    `fix` what to do about it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    severity: Severity
+    code: str
+    case: str
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.case or 'dataset'}: {self.message} [{self.code}]; {self.fix}"
+
+
+class Report(BaseModel):
+    """All findings, errors first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    findings: tuple[Finding, ...]
+    checked_cases: int
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """Findings that must be put right before training."""
+        return tuple(
+            finding for finding in self.findings if finding.severity == "error"
+        )
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """Findings to look at; they may be as intended."""
+        return tuple(
+            finding for finding in self.findings if finding.severity == "warning"
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Content for `trivox.files.write_json`: the findings and how many there are of
+        each code.
+        """
+        counts = Counter(finding.code for finding in self.findings)
+        return {
+            "checked_cases": self.checked_cases,
+            "errors": len(self.errors),
+            "warnings": len(self.warnings),
+            "codes": dict(sorted(counts.items())),
+            "findings": [finding.model_dump() for finding in self.findings],
+        }
+
+
+def error(code: str, case: str, message: str, fix: str) -> Finding:
+    """A finding that stops training."""
+    return Finding(severity="error", code=code, case=case, message=message, fix=fix)
+
+
+def warning(code: str, case: str, message: str, fix: str) -> Finding:
+    """A finding that may be as intended."""
+    return Finding(severity="warning", code=code, case=case, message=message, fix=fix)

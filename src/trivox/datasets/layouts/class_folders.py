@@ -1,0 +1,269 @@
+"""A folder a class: `train/subtype0/quiz_0_041_0000.nii.gz` with its mask
+`quiz_0_041.nii.gz` beside it.
+
+Under ROOT lie the classes, or `train`, `validation` and `test` with the classes in
+them; cases directly in `test` have no class. The folder's name is the class. A mask has
+the name of its images without channel number, or ends in `_seg` or the like.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Literal, get_args
+
+from trivox.datasets.class_tables import class_order
+from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.labels import LabelScheme
+from trivox.datasets.layouts.folders import (
+    IMAGE_FOLDERS,
+    LABEL_FOLDERS,
+    LABEL_SUFFIX,
+    find_folder,
+)
+from trivox.datasets.listing import (
+    CHANNEL_SUFFIX,
+    channel_names,
+    discover_labels,
+    is_image_file,
+    list_images,
+    unique_cases,
+)
+from trivox.errors import DataError
+
+Side = Literal["train", "validation", "test"]
+FOLDERS: Mapping[Side, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test", "testing"),
+}
+OTHERS = {
+    *IMAGE_FOLDERS,
+    *LABEL_FOLDERS,
+    "imagests",
+    "labelsts",
+    *(name for names in FOLDERS.values() for name in names),
+}
+"""Names that are no class, in small letters."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What the files of one folder are: images by case, masks by case, and masks
+    without image.
+    """
+
+    images: Mapping[str, tuple[Path, ...]]
+    masks: Mapping[str, Path]
+    orphans: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class ClassFolder:
+    """A folder of cases: their side of the split, and their class (None: not known)."""
+
+    path: Path
+    side: Side
+    class_name: str | None
+    files: Pairing
+
+    @property
+    def cases(self) -> Iterator[Case]:
+        """Its cases, sorted by name."""
+        for name, images in sorted(self.files.images.items()):
+            mask = self.files.masks.get(name)
+            yield Case(
+                name=name,
+                images=images,
+                label=mask,
+                split=self.side,
+                class_name=self.class_name,
+            )
+
+
+def matches(path: Path) -> bool:
+    """Whether `path` holds folders of two classes, with images and masks side by side;
+    a folder a case is no class.
+    """
+    if not path.is_dir():
+        return False
+    folders = [
+        folder
+        for folder in _class_folders(path)
+        if folder.side != "test" and folder.class_name is not None
+    ]
+    paired = [folder for folder in folders if folder.files.masks]
+    return (
+        len({folder.class_name for folder in folders}) > 1
+        and bool(paired)
+        and not _hold_a_case_each(paired)
+    )
+
+
+def _hold_a_case_each(folders: Sequence[ClassFolder]) -> bool:
+    """Whether folders are those of cases: one in each, of the folder's name, or of the
+    same name in all.
+    """
+    names = [(*folder.files.images,) for folder in folders]
+    if any(len(inside) != 1 for inside in names):
+        return False
+    named = all(
+        folder.path.name in name for folder, (name,) in zip(folders, names, strict=True)
+    )
+    return named or (len(names) > 1 and len(set(names)) == 1)
+
+
+def load(path: Path, *, labels: LabelScheme | None = None) -> Dataset:
+    """Read the dataset; without `labels` the label values are found by reading the
+    masks.
+
+    An image without mask becomes a case without label. Raises `DataError` for two cases
+    of one name, or a case whose file name holds another class than its folder.
+    """
+    root = path.absolute()
+    folders = _class_folders(root)
+    cases = unique_cases(
+        (case for folder in folders for case in folder.cases), where=root
+    )
+    _require_agreement(cases)
+    masks = [
+        case.label for case in cases if case.label is not None and case.split != "test"
+    ]
+    return Dataset(
+        name=root.name,
+        root=root,
+        layout="class-folders",
+        channels=channel_names(cases),
+        labels=labels or discover_labels(masks, where=root),
+        classes=class_order((folder.class_name for folder in folders), where=root),
+        cases=cases,
+    )
+
+
+def orphan_labels(root: Path) -> tuple[Path, ...]:
+    """Masks without any image."""
+    return tuple(
+        file for folder in _class_folders(root) for file in folder.files.orphans
+    )
+
+
+def _class_folders(root: Path) -> list[ClassFolder]:
+    """All folders of cases under `root`; cases that lie beside class folders have no
+    class.
+    """
+    sides = {
+        side: found
+        for side in get_args(Side)
+        if (found := find_folder(root, FOLDERS[side]))
+    }
+    if "train" not in sides:
+        sides = {"train": root}
+    places = [
+        (inner, side, None if inner == folder else inner.name)
+        for side, folder in sides.items()
+        for inner in (folder, *sorted(folder.iterdir()))
+        if inner == folder or _may_be_class(inner)
+    ]
+    listed = [
+        {stem: file for stem, file in list_images(path).items() if file.is_file()}
+        for path, _, _ in places
+    ]
+    numbered = any(f"{stem}_0000" in files for files in listed for stem in files)
+    return [
+        ClassFolder(*place, pair_files(files, numbered=numbered and place[1] != "test"))
+        for place, files in zip(places, listed, strict=True)
+    ]
+
+
+def _may_be_class(folder: Path) -> bool:
+    """Whether it is a folder of images, or empty; DICOM series are no class."""
+    if (
+        not folder.is_dir()
+        or folder.name.startswith(".")
+        or folder.name.lower() in OTHERS
+    ):
+        return False
+    files = [file for file in folder.iterdir() if not file.name.startswith(".")]
+    return not files or any(
+        file.suffix.lower() != ".dcm" and is_image_file(file) for file in files
+    )
+
+
+def pair_files(files: Mapping[str, Path], *, numbered: bool) -> Pairing:
+    """Tell images and masks apart by their names (`files` by stem); numbered: images
+    are known to end in `_0000`.
+    """
+    masks = {
+        stem: case for stem in files if (case := _case_of_mask(stem, files)) is not None
+    }
+    images: dict[str, tuple[Path, ...]] = {}
+    orphans = []
+    for stem, file in files.items():
+        channel = CHANNEL_SUFFIX.fullmatch(stem)
+        if stem in masks:
+            continue
+        if channel and f"{channel['case']}_0000" in files:
+            images[channel["case"]] = (*images.get(channel["case"], ()), file)
+        elif numbered or LABEL_SUFFIX.search(stem):
+            orphans.append(file)
+        else:
+            images[stem] = (file,)
+    return Pairing(
+        images, {case: files[stem] for stem, case in masks.items()}, tuple(orphans)
+    )
+
+
+def _case_of_mask(stem: str, stems: Collection[str]) -> str | None:
+    """The case whose mask the file is, None if it is an image or a mask without image."""
+    plain = LABEL_SUFFIX.sub("", stem)
+    if f"{stem}_0000" in stems:
+        return stem
+    return (
+        plain
+        if plain != stem and (plain in stems or f"{plain}_0000" in stems)
+        else None
+    )
+
+
+def _require_agreement(cases: Sequence[Case]) -> None:
+    """Raise `DataError` for a case whose name says another class than its folder, as
+    `quiz_1_003` in `subtype0`.
+
+    Names are taken to say classes if one of their fields is the class (or its number)
+    in at least two thirds of the cases and in two classes, and never anything but a
+    class.
+    """
+    classified = [case for case in cases if case.class_name is not None]
+    spelled = _spellings({case.class_name or "" for case in classified})
+    fields = [re.split(r"[_\-. ]", case.name.lower()) for case in classified]
+    for column in zip_longest(*fields, fillvalue=""):
+        told = [spelled.get(field) for field in column]
+        agreeing = [
+            case.class_name
+            for case, name in zip(classified, told, strict=True)
+            if case.class_name == name
+        ]
+        if None in told or len(set(agreeing)) < 2 or 3 * len(agreeing) < 2 * len(told):
+            continue
+        for case, name in zip(classified, told, strict=True):
+            if case.class_name != name:
+                raise DataError(
+                    f"{case.images[0]}: lies in the folder of class '{case.class_name}', its name says "
+                    f"'{name}'; move or rename it"
+                )
+
+
+def _spellings(classes: Collection[str]) -> dict[str, str]:
+    """Classes by how file names may say them: whole, or by their number (`0` for
+    `subtype0`) where no other has it.
+    """
+    numbers = {name: re.sub(r"^.*?(?=\d*$)", "", name) for name in classes}
+    counts = Counter(numbers.values())
+    short = {
+        number: name
+        for name, number in numbers.items()
+        if number and counts[number] == 1
+    }
+    return short | {name.lower(): name for name in classes}

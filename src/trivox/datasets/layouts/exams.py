@@ -1,0 +1,109 @@
+"""X-ray exams: `ROOT/patients/ID/{views.npz | views.nii.gz, geometry.json, ct.nii.gz}`
+and `ROOT/patients.csv`.
+
+`views.npz` holds `views`, float32 `(v, rows, columns)`; `views.nii.gz` the same array.
+The CT, whose grid and orientation are its own, is what a reconstruction is learnt from;
+an exam without one can be predicted on. `patients.csv` has columns case, patient, split
+(train, validation, test); without it every exam is its own patient, to train on.
+"""
+
+from pathlib import Path
+
+from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.listing import unique_cases, validated
+from trivox.datasets.tables import read_table
+from trivox.errors import FormatError
+
+PATIENTS, TABLE = "patients", "patients.csv"
+VIEWS, GEOMETRY, VOLUME = ("views.npz", "views.nii.gz"), "geometry.json", "ct.nii.gz"
+
+
+def matches(path: Path) -> bool:
+    """Whether `path` is a dataset of exams, a folder of exams, or one exam."""
+    return bool(exam_folders(path))
+
+
+def exam_folders(path: Path) -> list[Path]:
+    """Folders of exams: those in `path/patients`, else those in `path`, else `path`
+    itself; sorted.
+    """
+    if not path.is_dir():
+        return []
+    if is_exam(path):
+        return [path]
+    inner = path / PATIENTS if (path / PATIENTS).is_dir() else path
+    return [
+        folder
+        for folder in sorted(inner.iterdir())
+        if not folder.name.startswith(".") and is_exam(folder)
+    ]
+
+
+def is_exam(folder: Path) -> bool:
+    """Whether `folder` holds views or a geometry file."""
+    return folder.is_dir() and any(
+        (folder / name).is_file() for name in (*VIEWS, GEOMETRY)
+    )
+
+
+def load(path: Path) -> Dataset:
+    """List the exams without opening them; raises `FormatError` where `patients.csv`
+    names what is not there.
+    """
+    root = path.absolute()
+    folders = exam_folders(root)
+    rows = _table(root / TABLE, {folder.name for folder in folders})
+    return Dataset(
+        name=root.name,
+        root=root,
+        layout="xrays",
+        task="reconstruction",
+        channels=("xray",),
+        cases=unique_cases(
+            (_case(folder, rows.get(folder.name, {})) for folder in folders), where=root
+        ),
+    )
+
+
+def _case(folder: Path, row: dict[str, str]) -> Case:
+    views = next(
+        (folder / name for name in VIEWS if (folder / name).is_file()),
+        folder / VIEWS[0],
+    )
+    volume = folder / VOLUME
+    content = {
+        "name": folder.name,
+        "images": (views,),
+        "geometry": folder / GEOMETRY,
+        "volume": volume if volume.is_file() else None,
+        "patient": row.get("patient", ""),
+        "split": row.get("split") or "train",
+    }
+    return validated(Case, content, where=row.get("where", str(folder)))
+
+
+def _table(file: Path, present: set[str]) -> dict[str, dict[str, str]]:
+    """Rows of `patients.csv` by case; nothing where there is no such file."""
+    if not file.is_file():
+        return {}
+    table = read_table(file)
+    if "case" not in table.columns:
+        raise FormatError(
+            f"{file}: needs a column 'case' (and 'patient', 'split'), found {[*table.columns]}"
+        )
+    rows: dict[str, dict[str, str]] = {}
+    for line, cells in zip(table.lines, table.rows, strict=True):
+        row = dict(zip(table.columns, cells, strict=True)) | {
+            "where": f"{file}, line {line}"
+        }
+        if row["case"] not in present or row["case"] in rows:
+            problem = (
+                "is listed twice"
+                if row["case"] in rows
+                else f"has no folder in {PATIENTS}/"
+            )
+            raise FormatError(
+                f"{row['where']}: case '{row['case']}' {problem}; correct the table"
+            )
+        rows[row["case"]] = row
+    return rows

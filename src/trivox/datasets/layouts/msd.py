@@ -1,0 +1,106 @@
+"""Medical Segmentation Decathlon: `dataset.json` with `modality`, `labels` (value ->
+name), `training` and `test`.
+
+Also reads nnU-Net version 1, which lists `case.nii.gz` but stores `case_0000.nii.gz`,
+`case_0001.nii.gz`...
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.listing import json_object, parse_labels, unique_cases
+from trivox.errors import FormatError
+from trivox.volumes.formats import case_stem
+
+
+def description_file(path: Path) -> Path:
+    """`path` itself if it is a JSON file, else the `dataset.json` in it."""
+    return path if path.suffix == ".json" else path / "dataset.json"
+
+
+def matches(path: Path) -> bool:
+    """Whether `path` is (or holds) a `dataset.json` with a list of training pairs."""
+    return isinstance(json_object(description_file(path)).get("training"), list)
+
+
+def load(path: Path) -> Dataset:
+    """Read the dataset; a 4-D file holds all modalities.
+
+    Files need not exist, `check_dataset` looks for them.
+    """
+    file = description_file(path).absolute()
+    content, root = json_object(file), file.parent
+    channels = numbered_names(content.get("modality"), where=file, key="modality")
+    train = _cases(content["training"], root, len(channels), split="train")
+    test = _cases(content.get("test") or [], root, len(channels), split="test")
+    return Dataset(
+        name=str(content.get("name") or root.name),
+        root=root,
+        layout="msd",
+        channels=channels,
+        labels=parse_labels(content.get("labels") or {}, where=file),
+        cases=unique_cases([*train, *test], where=file),
+    )
+
+
+def numbered_names(content: Any, *, where: Path, key: str) -> tuple[str, ...]:
+    """Channel names from `{"0": name, "1": name}`, in order of the number; repeated
+    names get their number appended.
+    """
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(str(number).isdigit() for number in content)
+    ):
+        raise FormatError(
+            f'{where}: \'{key}\' must number the channels, such as {{"0": "CT"}}; correct it there'
+        )
+    names = [
+        (int(number), str(name))
+        for number, name in sorted(content.items(), key=lambda item: int(item[0]))
+    ]
+    plain = [name for _, name in names]
+    return tuple(
+        name if plain.count(name) == 1 else f"{name}_{number}" for number, name in names
+    )
+
+
+def _cases(
+    entries: Iterable[Any],
+    root: Path,
+    channels: int,
+    *,
+    split: Literal["train", "test"],
+) -> list[Case]:
+    cases = []
+    for entry in entries:
+        pair = entry if isinstance(entry, dict) else {"image": entry}
+        if "image" not in pair:
+            raise FormatError(
+                f"{root}: an entry of dataset.json has no 'image': {entry}; add it"
+            )
+        image, label = root / str(pair["image"]), pair.get("label")
+        if image.name.startswith("._"):  # macOS leaves these beside the real files
+            continue
+        files = _image_files(image, channels)
+        cases.append(
+            Case(
+                name=case_stem(image),
+                images=files,
+                label=root / str(label) if label else None,
+                split=split,
+            )
+        )
+    return cases
+
+
+def _image_files(image: Path, channels: int) -> tuple[Path, ...]:
+    """`image`, or where it does not exist, its nnU-Net version 1 channel files."""
+    if image.exists():
+        return (image,)
+    stem = case_stem(image)
+    suffix = image.name.removeprefix(stem)
+    parts = tuple(image.with_name(f"{stem}_{i:04d}{suffix}") for i in range(channels))
+    return parts if parts[0].exists() else (image,)

@@ -1,0 +1,1 @@
+"""Drawn datasets whose truth is known."""

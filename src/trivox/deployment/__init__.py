@@ -1,1 +1,0 @@
-"""Putting a model to work outside trivox."""

@@ -1,0 +1,1 @@
+"""Whose rules a case is measured by."""

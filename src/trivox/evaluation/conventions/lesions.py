@@ -1,0 +1,156 @@
+"""Lesion-wise Dice and HD95 of BraTS 2023 and 2024 (Saluja et al.,
+github.com/rachitsaluja/BraTS-2023-Metrics).
+
+Lesions of the reference are its components (26 neighbours), merged where their
+dilations touch. A lesion is found by all components of the prediction that meet its
+dilation; the union of those is compared with the undilated lesion. Components of the
+prediction that meet no lesion are spurious and count, whatever their size, like a
+missed lesion: Dice 0, HD95 the penalty. Lesions of the reference up to a size limit
+count nowhere, nor does what found them. A component that meets two lesions counts for
+both: the official script does it so.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trivox.evaluation.conventions.cases import Metrics, Region
+from trivox.evaluation.conventions.legacy import or_penalty, shares, whole_dice
+from trivox.evaluation.metrics.components import (
+    Meetings,
+    around,
+    boxes,
+    label_components,
+    meetings,
+    sizes,
+)
+from trivox.evaluation.metrics.surfaces import surface_distances
+from trivox.volumes.volume import Array, Spacing
+
+
+@dataclass(frozen=True, eq=False)
+class Lesions:
+    """Lesions of a reference and the components of a prediction, numbered from 1 on.
+
+    reference, prediction: their numbers `(z, y, x)`; found_by: for each lesion, what
+    found it; spurious: how many components of the prediction found none.
+    """
+
+    reference: Array
+    prediction: Array
+    found_by: dict[int, list[int]]
+    spurious: int
+
+
+def lesion_wise_metrics(
+    region: Region,
+    *,
+    spacing: Spacing,
+    dilation: int,
+    min_lesion_mm3: float,
+    penalty_mm: float,
+) -> Metrics:
+    """Mean dice and hd95_mm of lesions, and how many were found, missed, spurious or
+    too small to count.
+
+    dilation: steps of 18 neighbours. min_lesion_mm3: lesions of this volume or less do
+    not count. Also the metrics of the whole region that the script prints (whole_dice,
+    whole_hd95_mm, sensitivity, specificity), and `lesions`: each counted lesion with
+    its volume_mm3, dice, hd95_mm and how many components found it (components).
+    """
+    lesions = match_lesions(region.prediction, region.reference, dilation=dilation)
+    volumes = sizes(lesions.reference) * float(np.prod(spacing))
+    counted = [
+        number for number in lesions.found_by if volumes[number] > min_lesion_mm3
+    ]
+    rows = _measure(lesions, counted, spacing, penalty_mm)
+    total = len(rows) + lesions.spurious
+    found = sum(row["components"] > 0 for row in rows)
+    whole = surface_distances(
+        region.prediction, region.reference, spacing=spacing, convention="mesh"
+    )
+    return {
+        "dice": sum(row["dice"] for row in rows) / total if total else 1.0,
+        "hd95_mm": (sum(row["hd95_mm"] for row in rows) + penalty_mm * lesions.spurious)
+        / total
+        if total
+        else 0.0,
+        "lesions_found": found,
+        "lesions_missed": len(rows) - found,
+        "lesions_spurious": lesions.spurious,
+        "lesions_too_small": len(lesions.found_by) - len(rows),
+        "whole_dice": whole_dice(region.counts),
+        "whole_hd95_mm": or_penalty(whole.hausdorff_mm(), region.counts, penalty_mm),
+        **shares(region.counts),
+        "lesions": [
+            {"volume_mm3": float(volumes[n]), **row}
+            for n, row in zip(counted, rows, strict=True)
+        ],
+    }
+
+
+def match_lesions(prediction: Array, reference: Array, *, dilation: int) -> Lesions:
+    """Number the lesions of two boolean masks `(z, y, x)` and match them.
+
+    A component of the dilated reference is the dilation of exactly one merged lesion,
+    so one dilation serves them all. It may be cropped to the box of the masks:
+    dilations that touch at all also touch between the voxels they come from.
+    """
+    zones = label_components(_dilated(reference, dilation))
+    components = label_components(prediction)
+    near = meetings(zones, components)
+    found_by: dict[int, list[int]] = {
+        number: [] for number in range(1, int(zones.max(initial=0)) + 1)
+    }
+    for zone, component in zip(near.first.tolist(), near.second.tolist(), strict=True):
+        found_by[zone].append(component)
+    spurious = int(components.max(initial=0)) - len(np.unique(near.second))
+    return Lesions(np.where(reference, zones, 0), components, found_by, spurious)
+
+
+def _dilated(mask: Array, steps: int) -> Array:
+    """The mask, grown by `steps` of its 18 neighbours."""
+    from scipy.ndimage import binary_dilation, generate_binary_structure
+
+    if steps == 0 or not mask.any():
+        return mask
+    return np.asarray(
+        binary_dilation(mask, generate_binary_structure(3, 2), iterations=steps)
+    )
+
+
+def _measure(
+    lesions: Lesions, counted: list[int], spacing: Spacing, penalty_mm: float
+) -> list[Metrics]:
+    """Dice and HD95 of each counted lesion against the union of what found it."""
+    shared = _by_lesion(meetings(lesions.reference, lesions.prediction))
+    own, other = sizes(lesions.reference), sizes(lesions.prediction)
+    places, found_places = boxes(lesions.reference), boxes(lesions.prediction)
+    rows: list[Metrics] = []
+    for number in counted:
+        finders = lesions.found_by[number]
+        hd95 = penalty_mm
+        if finders:
+            box = around(
+                [places[number], *(found_places[finder] for finder in finders)]
+            )
+            member = np.zeros(len(other), dtype=bool)
+            member[finders] = True
+            masks = member[lesions.prediction[box]], lesions.reference[box] == number
+            hd95 = (
+                surface_distances(
+                    *masks, spacing=spacing, convention="mesh"
+                ).hausdorff_mm()
+                or 0.0
+            )
+        dice = 2 * shared.get(number, 0) / float(own[number] + other[finders].sum())
+        rows.append({"dice": dice, "hd95_mm": hd95, "components": len(finders)})
+    return rows
+
+
+def _by_lesion(found: Meetings) -> dict[int, int]:
+    """Voxels of each lesion that the prediction holds; all of them belong to components
+    that found it.
+    """
+    voxels = np.bincount(found.first, weights=found.voxels)
+    return {number: int(count) for number, count in enumerate(voxels)}

@@ -1,0 +1,1 @@
+"""Folders of predictions measured against references."""

@@ -1,0 +1,1 @@
+"""Metrics of arrays, and their statistics."""

@@ -1,0 +1,205 @@
+"""Whether probabilities mean what they say, and whether doubt points at errors.
+
+Pure functions of arrays.
+
+probabilities: `(n, c)`, rows sum to 1; labels: `(n,)` indices; confidence: the largest
+probability of a row; a prediction is right if that class is the label. Sources: Naeini
+2015 (ECE), Guo 2017 (ECE, MCE, reliability), Nixon 2019 (adaptive, class-wise), Brier
+1950, Geifman 2017 (risk-coverage).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Labels = NDArray[np.integer[Any]]
+Truth = NDArray[np.bool_]
+
+BINS = 15
+
+
+def measure_calibration(
+    probabilities: Floats, labels: Labels, *, bins: int = BINS
+) -> dict[str, float]:
+    """ece, adaptive_ece, classwise_ece, mce, brier and nll; all 0 at best."""
+    confidence, correct = top_label(probabilities, labels)
+    return {
+        "ece": expected_calibration_error(confidence, correct, bins=bins),
+        "adaptive_ece": adaptive_calibration_error(confidence, correct, bins=bins),
+        "classwise_ece": classwise_calibration_error(probabilities, labels, bins=bins),
+        "mce": maximum_calibration_error(confidence, correct, bins=bins),
+        "brier": brier_score(probabilities, labels),
+        "nll": negative_log_likelihood(probabilities, labels),
+    }
+
+
+def top_label(probabilities: Floats, labels: Labels) -> tuple[Floats, Truth]:
+    """Confidence of each prediction and whether it is right."""
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+
+
+def reliability_curve(
+    confidence: Floats, correct: Truth, *, bins: int = BINS
+) -> dict[str, list[float | int | None]]:
+    """Count, mean confidence and accuracy of each of `bins` equally wide bins `(lower,
+    upper]`; None for an empty one.
+    """
+    count, mean, accuracy = _binned(
+        confidence, correct, equal_width_bins(confidence, bins), bins
+    )
+    rows = list(zip(count, mean, accuracy, strict=True))
+    return {
+        "count": [int(n) for n, _, _ in rows],
+        "confidence": [float(value) if n else None for n, value, _ in rows],
+        "accuracy": [float(value) if n else None for n, _, value in rows],
+    }
+
+
+def expected_calibration_error(
+    confidence: Floats, correct: Truth, *, bins: int = BINS
+) -> float:
+    """Mean of |accuracy - confidence| over equally wide bins, weighted by their counts."""
+    return _weighted_gap(
+        *_binned(confidence, correct, equal_width_bins(confidence, bins), bins)
+    )
+
+
+def adaptive_calibration_error(
+    confidence: Floats, correct: Truth, *, bins: int = BINS
+) -> float:
+    """The same over bins that hold equally many predictions."""
+    rank = np.empty(len(confidence), dtype=np.int64)
+    rank[np.argsort(confidence, kind="stable")] = np.arange(len(confidence))
+    return _weighted_gap(
+        *_binned(confidence, correct, rank * bins // max(len(confidence), 1), bins)
+    )
+
+
+def maximum_calibration_error(
+    confidence: Floats, correct: Truth, *, bins: int = BINS
+) -> float:
+    """Largest |accuracy - confidence| over equally wide bins that hold anything."""
+    count, mean, accuracy = _binned(
+        confidence, correct, equal_width_bins(confidence, bins), bins
+    )
+    return float(np.abs(accuracy - mean)[count > 0].max(initial=0.0))
+
+
+def classwise_calibration_error(
+    probabilities: Floats, labels: Labels, *, bins: int = BINS
+) -> float:
+    """Mean over classes of the expected calibration error of that class's probability
+    against 'is this class'.
+    """
+    columns = range(probabilities.shape[1])
+    return float(
+        np.mean(
+            [
+                expected_calibration_error(probabilities[:, k], labels == k, bins=bins)
+                for k in columns
+            ]
+        )
+    )
+
+
+def brier_score(probabilities: Floats, labels: Labels) -> float:
+    """Mean over voxels of the squared distance to the one-hot label, summed over
+    classes: 0..2.
+    """
+    return float(squared_distances(probabilities, labels).mean())
+
+
+def squared_distances(probabilities: Floats, labels: Labels) -> Floats:
+    """Squared distance of each row to the one-hot label, summed over classes; their
+    mean is the Brier score.
+    """
+    right = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
+    return np.asarray(
+        (probabilities.astype(np.float64) ** 2).sum(axis=1) - 2 * right + 1
+    )
+
+
+def negative_log_likelihood(probabilities: Floats, labels: Labels) -> float:
+    """Mean of -ln p(label) in nats; probabilities below 1e-12 count as that."""
+    return float(log_losses(probabilities, labels).mean())
+
+
+def log_losses(probabilities: Floats, labels: Labels) -> Floats:
+    """-ln p(label) of each row in nats; probabilities below 1e-12 count as that."""
+    right = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(
+        np.float64
+    )
+    return np.asarray(-np.log(np.maximum(right, 1e-12)))
+
+
+def area_under_roc(score: Floats, positive: Truth) -> float | None:
+    """Chance that a positive has a higher score than a negative, ties counting half;
+    None without both.
+    """
+    hits = int(positive.sum())
+    misses = len(positive) - hits
+    if not hits or not misses:
+        return None
+    return float(
+        (average_ranks(score)[positive].sum() - hits * (hits + 1) / 2) / (hits * misses)
+    )
+
+
+def average_ranks(values: Floats) -> Floats:
+    """Ranks from 1 on; equal values share the mean of theirs."""
+    _, index, count = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return np.asarray((last - (count - 1) / 2)[index])
+
+
+def rank_correlation(first: Floats, second: Floats) -> float | None:
+    """Spearman's rho; None for fewer than 3 pairs or if one side is constant."""
+    ranks = average_ranks(first), average_ranks(second)
+    if len(first) < 3 or min(np.ptp(rank) for rank in ranks) == 0:
+        return None
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def risk_coverage(doubt: Floats, risk: Floats) -> Mapping[str, float]:
+    """Mean risk of the cases kept, averaged over all coverages, when the least doubtful
+    are kept first.
+
+    aurc: in the order of `doubt`; best: in the order of the risk itself; random: the
+    mean risk.
+    """
+    coverage = np.arange(1, len(risk) + 1)
+    by_doubt = risk[np.argsort(doubt, kind="stable")]
+    return {
+        "aurc": float(np.mean(np.cumsum(by_doubt) / coverage)),
+        "best": float(np.mean(np.cumsum(np.sort(risk)) / coverage)),
+        "random": float(np.mean(risk)),
+    }
+
+
+def equal_width_bins(confidence: Floats, bins: int = BINS) -> Labels:
+    """Index of the bin `(lower, upper]` that each confidence falls into; 0 belongs to
+    the first.
+    """
+    return np.clip(
+        np.ceil(confidence.astype(np.float64) * bins).astype(np.int64) - 1, 0, bins - 1
+    )
+
+
+def _binned(
+    confidence: Floats, correct: Truth, index: Labels, bins: int
+) -> tuple[Floats, Floats, Floats]:
+    """Count, mean confidence and accuracy of each bin; 0 where empty."""
+    count = np.bincount(index, minlength=bins).astype(np.float64)
+    means = (
+        np.bincount(index, weights=values, minlength=bins)
+        for values in (confidence, correct)
+    )
+    confidence_mean, accuracy = (mean / np.maximum(count, 1) for mean in means)
+    return count, confidence_mean, accuracy
+
+
+def _weighted_gap(count: Floats, confidence: Floats, accuracy: Floats) -> float:
+    return float((count * np.abs(accuracy - confidence)).sum() / max(count.sum(), 1))

@@ -1,0 +1,365 @@
+"""How good the classes of cases are: scores of one classifier, their bootstrap
+intervals, and paired differences.
+
+The answer to a case is its most probable class. A score is computed for many weightings
+of the cases at once: ones give its value, the counts of how often each case was drawn
+give its bootstrap resamples (Efron 1979). Values are those of scikit-learn; sources:
+Gorodkin 2004 (MCC of several classes), Hand and Till 2001 (AUC), and `calibration`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivox.errors import DataError
+from trivox.evaluation.metrics.calibration import (
+    equal_width_bins,
+    log_losses,
+    squared_distances,
+)
+from trivox.evaluation.metrics.statistics import RESAMPLES
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Summary = dict[str, Any]
+
+SCORES = (
+    "macro_f1",
+    "balanced_accuracy",
+    "accuracy",
+    "mcc",
+    "auc",
+    "ece",
+    "brier",
+    "log_loss",
+)
+BY_CLASS = ("recall", "precision")
+COMPARED = ("macro_f1", "auc")
+
+CONVENTION = {
+    "answer": "the class with the largest probability",
+    "macro_f1": "mean of F1 = 2 TP / (2 TP + FP + FN) over all classes, also those without cases or never answered (F1 0)",
+    "balanced_accuracy": "mean recall of the classes that have cases",
+    "mcc": "Matthews correlation coefficient of several classes (Gorodkin 2004); 0 where all answers are alike",
+    "auc": "two classes: area under the ROC curve; more: mean over classes of that of the class against the rest; "
+    "null unless every class has cases; ties count half",
+    "recall": "share of a class's cases that are answered with it; null without cases",
+    "precision": "share of the answers with a class that are right; null where it is never answered",
+    "ece": "mean |accuracy - confidence| over 15 equally wide bins of the largest probability, weighted by counts",
+    "brier": "squared distance of the probabilities to the one-hot class, summed over classes: 0..2",
+    "log_loss": "-ln of the probability of the true class in nats; probabilities below 1e-12 count as that",
+    "ci95": "percentile bootstrap over cases (2000 resamples, fixed seed); resamples in which a score is null do not count",
+    "difference": "this model minus the row, over the same resamples of the same cases",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ClassPredictions:
+    """What a classifier said about cases.
+
+    names: `(n)`, each once; truth: `(n,)` index into `classes`, -1 where the class is
+    not known; probabilities: `(n, k)`, rows sum to 1; classes: `(k)`, two or more.
+    Raises `DataError` for anything else.
+    """
+
+    names: tuple[str, ...]
+    truth: Integers
+    probabilities: Floats
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        cases, count = len(self.names), len(self.classes)
+        if count < 2 or len(set(self.classes)) < count:
+            raise DataError(
+                f"classes {[*self.classes]}: give two or more different names"
+            )
+        if len(set(self.names)) < cases:
+            repeated = next(
+                name for name, times in Counter(self.names).items() if times > 1
+            )
+            raise DataError(
+                f"case '{repeated}' is in the predictions twice; keep one of them"
+            )
+        if self.truth.shape != (cases,) or self.probabilities.shape != (cases, count):
+            raise DataError(
+                f"truth {self.truth.shape} and probabilities {self.probabilities.shape} do not fit {cases} cases and "
+                f"{count} classes; give ({cases},) and ({cases}, {count})"
+            )
+        if not ((self.truth >= -1) & (self.truth < count)).all():
+            raise DataError(
+                f"class indices must lie in -1..{count - 1}; found {np.unique(self.truth).tolist()[:8]}"
+            )
+        sums = self.probabilities.sum(axis=1)
+        wrong = ~(
+            (self.probabilities >= 0).all(axis=1) & (np.abs(sums - 1) <= 0.02)
+        )  # also NaN
+        if wrong.any():
+            row = int(wrong.argmax())
+            shown = ", ".join(f"{value:g}" for value in self.probabilities[row])
+            raise DataError(
+                f"{self.names[row]}: {shown} are no probabilities; they must not be negative and sum to 1"
+            )
+
+    @cached_property
+    def answers(self) -> Integers:
+        """Index of the most probable class of each case, `(n,)`; the first of equals."""
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+    def known(self) -> "ClassPredictions":
+        """The cases whose class is known; raises `DataError` if there are none."""
+        inside = self.truth >= 0
+        if not inside.any():
+            raise DataError(
+                f"none of {len(self.names)} cases has a known class; give classes to measure against"
+            )
+        names = tuple(
+            name for name, kept in zip(self.names, inside, strict=True) if kept
+        )
+        return ClassPredictions(
+            names, self.truth[inside], self.probabilities[inside], self.classes
+        )
+
+
+def majority_answer(
+    predictions: ClassPredictions, training: Integers | None = None
+) -> ClassPredictions:
+    """What a classifier says that knows nothing but how frequent the classes are: their
+    shares, for every case.
+
+    training: class indices of the cases to count, -1 left out; None: those of
+    `predictions` itself.
+    """
+    counted = predictions.truth if training is None else training
+    counts = np.bincount(
+        counted[counted >= 0], minlength=len(predictions.classes)
+    ).astype(np.float64)
+    if not counts.sum():
+        raise DataError(
+            "no training case has a known class, so there is no majority; give their class indices"
+        )
+    constant = np.tile(counts / counts.sum(), (len(predictions.names), 1))
+    return ClassPredictions(
+        predictions.names, predictions.truth, constant, predictions.classes
+    )
+
+
+def measure_classes(
+    predictions: ClassPredictions, *, seed: int, resamples: int = RESAMPLES
+) -> Summary:
+    """All scores with 95 % intervals over the cases whose class is known, in the
+    convention that `CONVENTION` states.
+
+    Returns `{score: {"value", "ci95"}}` for `SCORES`, the same by class for recall and
+    precision, `support` (cases by class) and `confusion` (`[truth][answer]`). What
+    cannot be known is None; so is the interval of a single case. Raises `DataError` if
+    no class is known.
+    """
+    return Measured.of(predictions, seed=seed, resamples=resamples).summary()
+
+
+def compare_classes(
+    first: ClassPredictions,
+    second: ClassPredictions,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Summary:
+    """How much better the first is than the second on the same cases: macro-F1 and AUC,
+    each `{"value", "ci95"}`.
+
+    Both are resampled together (paired bootstrap). Raises `DataError` unless cases,
+    classes and truth are the same.
+    """
+    ours, theirs = (
+        Measured.of(one, seed=seed, resamples=resamples) for one in (first, second)
+    )
+    return ours.difference(theirs)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Scores of cases whose class is known, `(1, ...)`, and of bootstrap resamples,
+    `(r, ...)`; NaN where undefined.
+    """
+
+    known: ClassPredictions
+    value: Mapping[str, Floats]
+    draws: Mapping[str, Floats]
+
+    @classmethod
+    def of(
+        cls, predictions: ClassPredictions, *, seed: int, resamples: int = RESAMPLES
+    ) -> "Measured":
+        """Measure predictions; equal seeds draw the same of equally many cases."""
+        known = predictions.known()
+        cases = len(known.names)
+        parts = [
+            weighted_scores(known, weights)
+            for weights in _drawn(cases, resamples, seed)
+        ]
+        draws = {
+            name: np.concatenate([part[name] for part in parts])
+            for name in (*SCORES, *BY_CLASS)
+        }
+        return cls(known, weighted_scores(known, np.ones((1, cases))), draws)
+
+    def summary(self) -> Summary:
+        """See `measure_classes`."""
+        classes, confusion = self.known.classes, self.value["confusion"][0].astype(int)
+        by_class = {
+            name: {label: self._estimate(name, i) for i, label in enumerate(classes)}
+            for name in BY_CLASS
+        }
+        return {
+            **{name: self._estimate(name) for name in SCORES},
+            **by_class,
+            "support": dict(zip(classes, confusion.sum(axis=1).tolist(), strict=True)),
+            "confusion": confusion.tolist(),
+        }
+
+    def difference(self, other: "Measured") -> Summary:
+        """See `compare_classes`; both must have been measured with the same seed and
+        resamples.
+        """
+        ours, theirs = self.known, other.known
+        several = len(ours.names) > 1
+        same = ours.names == theirs.names and ours.classes == theirs.classes
+        if not same or not np.array_equal(ours.truth, theirs.truth):
+            raise DataError(
+                "a paired comparison needs the same cases with the same classes in the same order"
+            )
+        return {
+            name: _estimate(
+                self.value[name] - other.value[name],
+                self.draws[name] - other.draws[name],
+                several=several,
+            )
+            for name in COMPARED
+        }
+
+    def _estimate(self, name: str, column: int | None = None) -> Summary:
+        place = (slice(None),) if column is None else (slice(None), column)
+        return _estimate(
+            self.value[name][place],
+            self.draws[name][place],
+            several=len(self.known.names) > 1,
+        )
+
+
+def weighted_scores(known: ClassPredictions, weights: Floats) -> dict[str, Floats]:
+    """Scores when case j counts `weights[i, j]` times, for each i; NaN where undefined.
+
+    known: predictions of n cases whose classes are all known. weights: `(r, n)` whole
+    numbers. Returns `(r,)` for each of `SCORES`, `(r, k)` for recall and precision,
+    `(r, k, k)` for confusion.
+    """
+    count, total = len(known.classes), weights.sum(axis=1)
+    confusion = (
+        weights @ _one_hot(known.truth * count + known.answers, count * count)
+    ).reshape(-1, count, count)
+    hits = np.diagonal(confusion, axis1=1, axis2=2)  # (r, k)
+    support, answered = confusion.sum(axis=2), confusion.sum(axis=1)
+    recall = _ratio(hits, support)
+    f1 = 2 * hits / np.maximum(support + answered, 1)
+    return {
+        "macro_f1": f1.mean(axis=1),
+        "balanced_accuracy": np.nansum(recall, axis=1) / (support > 0).sum(axis=1),
+        "accuracy": hits.sum(axis=1) / total,
+        "mcc": _matthews(hits, support, answered),
+        "auc": _area_under_roc(known, weights),
+        "ece": _calibration_error(known, weights),
+        "brier": weights @ squared_distances(known.probabilities, known.truth) / total,
+        "log_loss": weights @ log_losses(known.probabilities, known.truth) / total,
+        "recall": recall,
+        "precision": _ratio(hits, answered),
+        "confusion": confusion,
+    }
+
+
+def _drawn(cases: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each case was drawn in each resample, `(r, n)`, some resamples at a
+    time to bound memory.
+    """
+    rng = np.random.default_rng(seed)
+    step = max(1, 2_000_000 // cases)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        places = (
+            rng.integers(0, cases, (rows, cases)) + cases * np.arange(rows)[:, None]
+        )
+        yield (
+            np.bincount(places.ravel(), minlength=rows * cases)
+            .reshape(rows, cases)
+            .astype(np.float64)
+        )
+
+
+def _matthews(hits: Floats, support: Floats, answered: Floats) -> Floats:
+    total = support.sum(axis=1)
+    covariance = hits.sum(axis=1) * total - (support * answered).sum(axis=1)
+    spread = (total**2 - (support**2).sum(axis=1)) * (
+        total**2 - (answered**2).sum(axis=1)
+    )
+    return np.asarray(covariance / np.sqrt(np.where(spread > 0, spread, np.inf)))
+
+
+def _area_under_roc(known: ClassPredictions, weights: Floats) -> Floats:
+    """Mean over classes of the area of the class against the rest; of two classes that
+    of the second.
+    """
+    positive = range(len(known.classes)) if len(known.classes) > 2 else (1,)
+    areas = [
+        _area(known.probabilities[:, k], known.truth == k, weights) for k in positive
+    ]
+    return np.asarray(np.mean(areas, axis=0))
+
+
+def _area(score: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Chance that a positive scores higher than a negative, ties counting half, `(r,)`;
+    NaN without both.
+    """
+    order = np.argsort(score, kind="stable")
+    starts = np.flatnonzero(
+        np.diff(score[order], prepend=-np.inf)
+    )  # of each run of equal scores
+    hits = np.add.reduceat(weights[:, order] * positive[order], starts, axis=1)
+    misses = np.add.reduceat(weights[:, order] * ~positive[order], starts, axis=1)
+    won = (hits * (misses.cumsum(axis=1) - misses / 2)).sum(axis=1)
+    return _ratio(won, hits.sum(axis=1) * misses.sum(axis=1))
+
+
+def _calibration_error(known: ClassPredictions, weights: Floats) -> Floats:
+    confidence = known.probabilities.max(axis=1)
+    index = equal_width_bins(confidence)
+    gap = (known.answers == known.truth) - confidence
+    return np.asarray(
+        np.abs((weights * gap) @ _one_hot(index, int(index.max()) + 1)).sum(axis=1)
+        / weights.sum(axis=1)
+    )
+
+
+def _one_hot(index: NDArray[np.integer[Any]], count: int) -> Floats:
+    return np.asarray(np.eye(count)[index])
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    """NaN where the whole is 0."""
+    return np.asarray(part / np.where(whole > 0, whole, np.nan))
+
+
+def _estimate(value: Floats, draws: Floats, *, several: bool) -> Summary:
+    """A score with its interval; resamples that do not define it are left out."""
+    if not np.isfinite(value[0]):
+        return {"value": None, "ci95": None}
+    defined = draws[np.isfinite(draws)]
+    edges = (
+        np.quantile(defined, [0.025, 0.975]).tolist()
+        if several and defined.size
+        else None
+    )
+    return {"value": float(value[0]), "ci95": edges}

@@ -1,0 +1,222 @@
+"""A case as pictures need it: channels, prediction and reference on one canonical grid,
+and where to look.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivox.datasets.reading import Box, nonzero_box
+from trivox.volumes.volume import Array, Shape, Spacing, spacing_of
+
+MARGIN_MM, LEAST_MM = 12.0, 40.0
+
+
+@dataclass(frozen=True, eq=False)
+class CaseView:
+    """A case on canonical axes (x to the right, y to the front, z upwards).
+
+    image: `(c, z, y, x)`. prediction, reference: label indices `(z, y, x)`, 0
+    background, -1 ignored. affine: 4x4, maps `(x, y, z, 1)` indices to RAS mm.
+    channels: names. labels: names of the indices 1, 2, ... targets: name -> label
+    indices that belong to it; they may overlap. dice: of each target, None where it
+    does not count.
+    """
+
+    image: Array
+    prediction: Array
+    reference: Array | None
+    affine: NDArray[np.float64]
+    channels: Sequence[str]
+    labels: Sequence[str]
+    targets: Mapping[str, tuple[int, ...]]
+    dice: Mapping[str, float | None] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> Shape:
+        """Size in voxels `(z, y, x)`."""
+        z, y, x = self.prediction.shape
+        return z, y, x
+
+    @cached_property
+    def spacing(self) -> Spacing:
+        """Voxel size in mm `(z, y, x)`."""
+        return spacing_of(self.affine)
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether a label belongs to more than one target: regions instead of exclusive
+        labels.
+        """
+        members = [index for indices in self.targets.values() for index in indices]
+        return len(members) > len(set(members))
+
+    def depth(self, target: str) -> int:
+        """How many other targets hold all labels of this one and more."""
+        own = set(self.targets[target])
+        return sum(own < set(indices) for indices in self.targets.values())
+
+    @property
+    def shown(self) -> Array:
+        """What decides where to look: the reference, or the prediction where that holds
+        nothing.
+        """
+        reference = self.reference
+        return (
+            self.prediction
+            if reference is None or not (reference > 0).any()
+            else reference
+        )
+
+    def position_mm(self, axis: int, index: int) -> float:
+        """World coordinate of a slice at the middle of the grid; axis 0, 1, 2 is z, y,
+        x.
+        """
+        middle = [(size - 1) / 2 for size in self.shape]
+        middle[axis] = index
+        return float((self.affine @ np.array([*middle[::-1], 1.0]))[2 - axis])
+
+    def cropped(self, box: Box) -> "CaseView":
+        """The part inside `box`; world positions stay."""
+        inside = tuple(slice(*edge) for edge in box)
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ np.array(
+            [start for start, _ in box[::-1]], float
+        )
+        reference = None if self.reference is None else self.reference[inside]
+        return replace(
+            self,
+            image=self.image[(slice(None), *inside)],
+            prediction=self.prediction[inside],
+            reference=reference,
+            affine=affine,
+        )
+
+    def without_margin(self) -> "CaseView":
+        """Cropped to what is not zero in every channel, as long as that keeps all
+        labels.
+        """
+        rim = nonzero_box(self.image)
+        labelled = self._labelled_box()
+        return self.cropped(rim if labelled is None else _union(rim, labelled))
+
+    def labelled(self) -> "CaseView":
+        """Cropped to the labels of prediction and reference; all of it where there are
+        none.
+        """
+        box = self._labelled_box()
+        return self if box is None else self.cropped(box)
+
+    def zoomed(self) -> "CaseView":
+        """Cropped to a cube (in mm) around prediction and reference, as far as the
+        image reaches.
+        """
+        box = self._labelled_box()
+        if box is None:
+            return self.without_margin()
+        side = (
+            max(
+                (stop - start) * mm
+                for (start, stop), mm in zip(box, self.spacing, strict=True)
+            )
+            + 2 * MARGIN_MM
+        )
+        edges = [
+            _widened(*args, max(side, LEAST_MM))
+            for args in zip(box, self.shape, self.spacing, strict=True)
+        ]
+        return self.cropped((edges[0], edges[1], edges[2]))
+
+    def _labelled_box(self) -> Box | None:
+        found = (
+            self.prediction > 0
+            if self.reference is None
+            else (self.prediction > 0) | (self.reference > 0)
+        )
+        return nonzero_box(found[None]) if found.any() else None
+
+
+def _widened(
+    edge: tuple[int, int], size: int, mm: float, side: float
+) -> tuple[int, int]:
+    """`edge` grown round its middle to `side` mm and moved into the image."""
+    length = min(size, max(edge[1] - edge[0], round(side / mm)))
+    start = min(max(0, (edge[0] + edge[1] - length) // 2), size - length)
+    return start, start + length
+
+
+def _union(first: Box, second: Box) -> Box:
+    a, b, c = (
+        (min(p[0], q[0]), max(p[1], q[1])) for p, q in zip(first, second, strict=True)
+    )
+    return a, b, c
+
+
+def member_mask(labels: Array, indices: Sequence[int]) -> NDArray[np.bool_]:
+    """Where a label map holds one of `indices`."""
+    table = np.zeros(max(int(labels.max(initial=0)), *indices) + 2, bool)
+    table[list(indices)] = True  # the last entry stays false and answers for -1
+    return np.asarray(table[labels])
+
+
+def best_slices(labels: Array, targets: Sequence[Sequence[int]]) -> Shape:
+    """For each axis the slice that shows the targets best: the areas, each as a share
+    of the target's largest, summed.
+
+    So a small target counts as much as a large one. labels: `(z, y, x)`. The middle
+    where there is nothing to see.
+    """
+    z, y, x = labels.shape
+    if not (labels > 0).any():
+        return z // 2, y // 2, x // 2
+    box = nonzero_box((labels > 0)[None])
+    inside = labels[tuple(slice(*edge) for edge in box)].clip(min=0)
+    count = max(int(inside.max()), *(max(target) for target in targets)) + 1
+    best = []
+    for axis, (start, _) in enumerate(box):
+        planes = np.moveaxis(inside, axis, 0).reshape(inside.shape[axis], -1)
+        histogram = np.stack(
+            [np.bincount(plane, minlength=count) for plane in planes]
+        )  # (slice, index)
+        areas = np.stack([histogram[:, list(target)].sum(axis=1) for target in targets])
+        best.append(
+            start
+            + int(
+                (areas / areas.max(axis=1, keepdims=True).clip(min=1))
+                .sum(axis=0)
+                .argmax()
+            )
+        )
+    return best[0], best[1], best[2]
+
+
+def clearest_channel(image: Array, mask: Array) -> int:
+    """The channel in which `mask` differs most from what surrounds it: difference of
+    means by the standard deviation.
+
+    Looks at the box around the mask, half as wide again to each side; voxels that are
+    zero in every channel are left out.
+    """
+    if not mask.any() or len(image) == 1:
+        return 0
+    box = [
+        _widened(edge, size, 1.0, 2.0 * (edge[1] - edge[0]))
+        for edge, size in zip(nonzero_box(mask[None]), mask.shape, strict=True)
+    ]
+    near = tuple(slice(*edge) for edge in box)
+    inside = mask[near]
+    outside = ~inside & (image[(slice(None), *near)] != 0).any(axis=0)
+    if not outside.any():
+        return 0
+    effects = []
+    for channel in image:
+        one, other = (
+            channel[near][inside].astype(float),
+            channel[near][outside].astype(float),
+        )
+        spread = np.sqrt((one.var() + other.var()) / 2)
+        effects.append(abs(one.mean() - other.mean()) / spread if spread > 0 else 0.0)
+    return int(np.nan_to_num(effects).argmax())

@@ -1,0 +1,1 @@
+"""Models put to work outside trivox."""

@@ -1,0 +1,124 @@
+"""Entry point of a grand-challenge algorithm: the case in /input becomes a label map
+(.mha, uint8) in /output.
+
+Each run gets one case: an image in /input/images/<slug> for each input socket. The
+system's /input/inputs.json says where the images of a socket lie if its folder has
+another name than its slug.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trivox import Predictor, TrivoxError, write_volume
+from trivox.datasets.dataset import Case
+from trivox.errors import DataError
+
+HERE = Path(__file__).parent
+
+
+def options() -> argparse.Namespace:
+    """What the command line says; the defaults are the platform's."""
+    contract = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
+    parser = argparse.ArgumentParser(description="Predict one case. Research use only.")
+    parser.set_defaults(contract=contract)
+    parser.add_argument("--input", type=Path, default=Path("/input"))
+    parser.add_argument("--output", type=Path, default=Path("/output"))
+    models = Path("/opt/ml/model") if contract["mounted_weights"] else HERE / "models"
+    parser.add_argument(
+        "--models", type=Path, default=models, help="folder of the bundles"
+    )
+    parser.add_argument("--device", default="auto")
+    return parser.parse_args()
+
+
+def predict(given: argparse.Namespace) -> None:
+    """Predict the case and write its label map."""
+    contract = given.contract
+    case = find_case(given.input, contract)
+    models = [given.models / name for name in contract["models"]]
+    predictor = Predictor.load(
+        models, device=given.device, missing=contract["missing_channels"]
+    )
+    prediction = predictor.predict_case(case)
+    labels = prediction.labels.with_array(prediction.labels.array.astype(np.uint8))
+    out = given.output / "images" / contract["output_slug"] / f"{case.name}.mha"
+    write_volume(out, labels)
+    for warning in prediction.warnings:
+        print(f"warning: {warning}")
+    print(f"{out.name}: {prediction.seconds:.1f} s")
+
+
+def find_case(folder: Path, contract: dict[str, Any]) -> Case:
+    """The images of the sockets in the order of the model's channels; named after the
+    first.
+    """
+    places = socket_folders(folder)
+    slugs = {channel: slug for slug, channel in contract["input_slugs"].items()}
+    images: list[Path] = []
+    absent: list[int] = []
+    for index, channel in enumerate(contract["channels"]):
+        slug = slugs[channel]
+        found = sorted(places.get(slug, folder / "images" / slug).glob("*.mha"))
+        if len(found) > 1:
+            raise DataError(
+                f"socket '{slug}' holds {len(found)} .mha files; a run gets one case"
+            )
+        if not found and contract["missing_channels"] == "refuse":
+            known = ", ".join(sorted(places)) or "none"
+            raise DataError(
+                f"socket '{slug}' ({channel}) holds no .mha file; sockets in inputs.json: {known}"
+            )
+        images += found
+        absent += [] if found else [index]
+    if not images:
+        raise DataError(
+            f"{folder}: no .mha file in any of the sockets {', '.join(contract['input_slugs'])}"
+        )
+    return Case(name=images[0].stem, images=tuple(images), absent=tuple(absent))
+
+
+def socket_folders(folder: Path) -> dict[str, Path]:
+    """Where inputs.json puts the images of each socket; nothing without that file.
+
+    It called sockets interfaces once.
+    """
+    file = folder / "inputs.json"
+    if not file.is_file():
+        return {}
+    try:
+        sockets = [
+            entry.get("socket") or entry["interface"]
+            for entry in json.loads(file.read_text(encoding="utf-8"))
+        ]
+        places = {
+            socket["slug"]: folder / socket["relative_path"] for socket in sockets
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{file}: is not a list of values with socket, slug and relative_path ({error!r})"
+        ) from error
+    outside = [
+        slug
+        for slug, place in places.items()
+        if not place.resolve().is_relative_to(folder.resolve())
+    ]
+    if outside:
+        raise DataError(
+            f"{file}: relative_path of socket '{outside[0]}' leads out of {folder}"
+        )
+    return places
+
+
+if __name__ == "__main__":
+    try:
+        predict(options())
+    except (TrivoxError, OSError, MemoryError) as error:
+        print(
+            f"error: {' '.join(str(error).split()) or 'out of memory'}", file=sys.stderr
+        )
+        sys.exit(1)

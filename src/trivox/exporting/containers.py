@@ -1,0 +1,255 @@
+"""A model as a container for a challenge: a folder from which `docker build` makes the
+image, with tests of its own.
+
+brats: `/input` holds cases in the naming of a BraTS release, `/output` gets
+`CASE.nii.gz` (BrainLesion/BraTS, the challenges' runner, counts the files and opens
+each). grand-challenge: `/input/images/<slug>/*.mha` for each socket, one case a run,
+`/output/images/<slug>/*.mha` (grand-challenge.org/documentation/runtime-environment).
+"""
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import BaseModel, ConfigDict
+
+from trivox.datasets.labels import LabelScheme
+from trivox.datasets.layouts.brats import family_of, sequence_of
+from trivox.errors import BundleError, RecipeError, ResourceError
+from trivox.exporting.own_wheel import installed_versions, write_wheel
+from trivox.files import write_json, write_text
+from trivox.inference.bundle import Bundle, read_bundle
+from trivox.inference.predictor import Missing, Predictor
+from trivox.version import __version__
+
+Target = Literal["brats", "grand-challenge"]
+ENTRY_POINTS: dict[Target, str] = {
+    "brats": "brats.py",
+    "grand-challenge": "grand_challenge.py",
+}
+FILES = Path(__file__).parent / "container_files"
+NOTICE = "Research use only, not a medical device."
+SLUG = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Contract(BaseModel):
+    """What entry point and smoke test are told, as `contract.json`.
+
+    models: bundle folders, all of which vote; labels: name -> value in the model;
+    values: which may stand in a label map written for the example cases; input_slugs:
+    socket -> channel.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: Target
+    models: tuple[str, ...]
+    channels: tuple[str, ...]
+    labels: dict[str, int]
+    values: tuple[int, ...]
+    missing_channels: Missing = "refuse"
+    mounted_weights: bool = False
+    input_slugs: dict[str, str] = {}
+    output_slug: str = ""
+    example_cases: tuple[str, ...] = ()
+
+
+def package_model(
+    models: Sequence[Path],
+    out: Path,
+    *,
+    target: Target,
+    input_slugs: Mapping[str, str] | None = None,
+    output_slug: str = "",
+    mounted_weights: bool = False,
+    missing_channels: Missing = "refuse",
+) -> Contract:
+    """Write the build context of an image that predicts with `models` into `out`, all
+    at once; several vote.
+
+    input_slugs, output_slug, mounted_weights: for grand-challenge: socket -> channel,
+    the folder of the result, and whether weights are mounted at /opt/ml/model rather
+    than copied into the image. Raises `BundleError` for models that do not load, fit
+    together or fit the target, `RecipeError` for slugs that do not name every channel
+    once, and `ResourceError` if `out` holds anything.
+    """
+    _require_empty(out)
+    bundles = [read_bundle(path) for path in models]
+    for bundle in bundles:
+        _require_segmentation(bundle)
+    predictor = Predictor.load(
+        list(models), device="cpu", precision="fp32"
+    )  # sums, weights and plans fit together
+    names = tuple(f"model{number}" for number in range(len(bundles)))
+    facts: dict[str, Any] = {
+        "target": target,
+        "models": names,
+        "channels": predictor.channels,
+        "labels": predictor.labels.labels,
+        "missing_channels": missing_channels,
+        "mounted_weights": mounted_weights,
+    }
+    if target == "brats":
+        if input_slugs or output_slug or mounted_weights:
+            raise RecipeError(
+                "slugs and mounted weights are for --target grand-challenge; leave them out for brats"
+            )
+        facts |= _for_brats(predictor.channels, predictor.labels)
+    else:
+        facts |= _for_grand_challenge(
+            predictor.channels, predictor.labels, input_slugs or {}, output_slug
+        )
+    contract = Contract(**facts)
+    _write(out, contract, bundles, predictor.identity)
+    return contract
+
+
+def _require_empty(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ResourceError(f"{out}: is not empty; choose another --out, or remove it")
+
+
+def _require_segmentation(bundle: Bundle) -> None:
+    if bundle.description.task != "segmentation":
+        raise BundleError(
+            f"{bundle.folder}: a model for {bundle.description.task}; the challenges take label maps, package a "
+            "segmentation model"
+        )
+
+
+def _for_brats(channels: Sequence[str], labels: LabelScheme) -> dict[str, Any]:
+    """Examples of the family that knows the model's labels, and the values that its
+    label maps may hold.
+    """
+    strangers = [channel for channel in channels if not sequence_of(channel)]
+    if strangers or len({sequence_of(channel) for channel in channels}) < len(channels):
+        raise BundleError(
+            f"the model reads {', '.join(channels)}, BraTS gives T1, T1ce, T2 and FLAIR once each; train on a BraTS dataset"
+        )
+    cavity = "100" if "RC" in labels.labels else "000"
+    examples = (f"BraTS-GLI-00001-{cavity}", f"BraTS-GLI-00002-{cavity}")
+    family = family_of(examples[0])
+    assert family is not None, "the examples are BraTS cases"
+    unknown = [name for name in labels.labels if name not in family.labels.labels]
+    if unknown:
+        raise BundleError(
+            f"the model's labels {', '.join(unknown)} are not those of BraTS ({', '.join(family.labels.labels)}); "
+            "name them so in the dataset and train again"
+        )
+    return {"example_cases": examples, "values": family.labels.values}
+
+
+def _for_grand_challenge(
+    channels: Sequence[str],
+    labels: LabelScheme,
+    input_slugs: Mapping[str, str],
+    output_slug: str,
+) -> dict[str, Any]:
+    """Checked slugs and the label values, which have to fit into a byte."""
+    bad = [slug for slug in (*input_slugs, output_slug) if not SLUG.fullmatch(slug)]
+    if bad:
+        raise RecipeError(
+            (
+                f"'{bad[0]}' is no slug of a socket (letters, digits, - and _)"
+                if bad[0]
+                else "a socket has no name"
+            )
+            + "; name them with --input-slug SLUG=CHANNEL for each channel, and --output-slug SLUG"
+        )
+    if sorted(input_slugs.values()) != sorted(channels):
+        raise RecipeError(
+            f"--input-slug names the channels {', '.join(input_slugs.values()) or 'none'}, the model reads "
+            f"{', '.join(channels)}; give --input-slug SLUG=CHANNEL once for each"
+        )
+    if min(labels.values) < 0 or max(labels.values) > 255:
+        raise BundleError(
+            f"label values {sorted(labels.values)} do not fit into the unsigned bytes of a grand-challenge label map; "
+            "number the labels from 0 to 255 and train again"
+        )
+    return {
+        "input_slugs": dict(input_slugs),
+        "output_slug": output_slug,
+        "values": labels.values,
+    }
+
+
+def _write(
+    out: Path, contract: Contract, bundles: Sequence[Bundle], identity: str
+) -> None:
+    """Fill a folder beside `out` and give it its name once it is whole."""
+    out = out.absolute()
+    temporary = out.with_name(f".tmp-{os.getpid()}-{out.name}")
+    try:
+        temporary.mkdir(parents=True)
+        for name, bundle in zip(contract.models, bundles, strict=True):
+            _copy_bundle(bundle, temporary / "models" / name)
+        wheel = write_wheel(temporary / "wheels")
+        pins = "".join(
+            f"{name}=={version}\n" for name, version in installed_versions().items()
+        )
+        write_text(temporary / "constraints.txt", pins)
+        write_json(temporary / "contract.json", contract.model_dump(mode="json"))
+        shutil.copyfile(FILES / ENTRY_POINTS[contract.target], temporary / "predict.py")
+        shutil.copyfile(FILES / "smoke_test.py", temporary / "smoke_test.py")
+        shutil.copyfile(FILES / "dockerignore", temporary / ".dockerignore")
+        _render(temporary, contract, bundles, identity=identity, wheel=wheel.name)
+        _open_to_all(temporary)
+        temporary.replace(out)  # takes the place of an empty folder
+    except OSError as error:
+        raise ResourceError(
+            f"{out}: cannot be written ({error.strerror or error}); check the disk"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _copy_bundle(bundle: Bundle, folder: Path) -> None:
+    """What inference reads, and nothing else that lies in the bundle's folder."""
+    folder.mkdir(parents=True)
+    for path in (bundle.folder / "bundle.json", *bundle.weight_files()):
+        shutil.copyfile(path, folder / path.name)
+
+
+def _render(
+    folder: Path,
+    contract: Contract,
+    bundles: Sequence[Bundle],
+    *,
+    identity: str,
+    wheel: str,
+) -> None:
+    environment = Environment(
+        loader=FileSystemLoader(FILES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    datasets = list(
+        dict.fromkeys(bundle.description.plan.dataset for bundle in bundles)
+    )
+    facts = {
+        "contract": contract,
+        "notice": NOTICE,
+        "version": __version__,
+        "identity": identity,
+        "wheel": wheel,
+        "image": "trivox-"
+        + (re.sub(r"[^a-z0-9]+", "-", datasets[0].lower()).strip("-") or "model"),
+        "models": datasets,
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+    }
+    for name in ("Dockerfile", "README.md", "smoke_test.sh"):
+        write_text(folder / name, environment.get_template(f"{name}.j2").render(facts))
+
+
+def _open_to_all(folder: Path) -> None:
+    """Readable for any user that the container runs as, whatever the umask here."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() or path.suffix == ".sh" else 0o644)

@@ -1,0 +1,203 @@
+"""Reading chosen files out of a zip, tar or folder that nobody vouches for.
+
+Nothing is ever extracted under a name from the archive: the caller gets the bytes of
+plain files and decides where they go, so no member can climb out of a folder, be a link
+or a device.
+"""
+
+import lzma
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from trivox.errors import DataError, FormatError, TrivoxError
+
+MAX_MEMBERS = 1_000_000
+MAX_BYTES = 4 * 2**40
+Wanted = Callable[[PurePosixPath], bool]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A plain file: its name inside, the bytes that the archive declares, and how to
+    read them.
+    """
+
+    name: PurePosixPath
+    size: int
+    read: Callable[[], AbstractContextManager[IO[bytes]]]
+
+
+@contextmanager
+def members(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, Member]]:
+    """The plain files of a zip, tar (gz, bz2, xz) or folder that are `wanted`, in the
+    order of the archive.
+
+    Raises `FormatError` for what is no archive or is damaged (also while its members
+    are read), and `DataError` if a wanted member is no plain file or its name points
+    out of the archive, or if the archive declares more than 4 TiB or a million members.
+    """
+    if not source.exists():
+        raise FormatError(f"{source}: not found; check the path")
+    with ExitStack() as stack:
+        with _reading(source):
+            found = stack.enter_context(_kind(source)(source, wanted))
+        yield found
+
+
+@contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    """Turn whatever the reader of a damaged archive raises into one line; errors of the
+    file system pass.
+    """
+    try:
+        yield
+    except (TrivoxError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise FormatError(
+            f"{source}: damaged, truncated or encrypted archive ({reason}); get it again"
+        ) from error
+
+
+_Kind = Callable[[Path, Wanted], AbstractContextManager[dict[PurePosixPath, Member]]]
+
+
+def _kind(source: Path) -> _Kind:
+    """How to read `source`, by its content and not by its name."""
+    if source.is_dir():
+        return _folder
+    with source.open("rb") as file:
+        start = file.read(2)
+    if start == b"PK":
+        return _zip
+    if not _is_tar(source):
+        what = "is neither a zip nor a tar archive" if start else "is empty"
+        raise FormatError(
+            f"{source}: {what}; give the archive as downloaded, or a folder"
+        )
+    return _tar
+
+
+def _is_tar(source: Path) -> bool:
+    """Whether the first member can be read; a damaged rest is found out later."""
+    try:
+        with tarfile.open(source, "r:*") as archive:
+            return archive.next() is not None
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError):
+        return False
+
+
+@contextmanager
+def _folder(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, Member]]:
+    files = (
+        (PurePosixPath(path.relative_to(source).as_posix()), path)
+        for path in sorted(source.rglob("*"))
+    )
+    yield {
+        name: Member(name, path.stat().st_size, partial(_file, path))
+        for name, path in files
+        if wanted(name) and path.is_file()
+    }
+
+
+@contextmanager
+def _zip(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, Member]]:
+    with zipfile.ZipFile(source) as archive:
+        listing = archive.infolist()
+        _require_size(source, len(listing), sum(info.file_size for info in listing))
+        found: dict[PurePosixPath, Member] = {}
+        for info in listing:
+            name, mode = _name(info.filename), info.external_attr >> 16
+            if wanted(name) and not info.is_dir():
+                _require_plain(
+                    source, info.filename, plain=stat.S_IFMT(mode) in (0, stat.S_IFREG)
+                )
+                found[name] = Member(
+                    name, info.file_size, partial(_zip_file, archive, info)
+                )
+        yield found
+
+
+@contextmanager
+def _tar(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, Member]]:
+    with tarfile.open(source, "r:*") as archive:
+        found: dict[PurePosixPath, Member] = {}
+        total = 0
+        for count, info in enumerate(archive, start=1):
+            total += max(0, info.size)
+            _require_size(source, count, total)
+            name = _name(info.name)
+            if wanted(name) and not info.isdir():
+                _require_plain(source, info.name, plain=info.isreg())
+                found[name] = Member(name, info.size, partial(_tar_file, archive, info))
+        _require_end(archive)
+        yield found
+
+
+def _require_end(archive: tarfile.TarFile) -> None:
+    """A tar ends in a block of zeros; Python takes one for whole that was cut off, or
+    whose next header is damaged.
+
+    Reading on to the end of a compressed file checks its sum.
+    """
+    file = archive.fileobj
+    assert file is not None
+    file.seek(archive.offset)
+    if any(file.read(tarfile.BLOCKSIZE) or b"\1"):
+        raise tarfile.ReadError("its end is missing")
+    while file.read(2**20):
+        pass
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("rb") as file:
+        yield file
+
+
+@contextmanager
+def _zip_file(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
+    with _reading(Path(archive.filename or "")), archive.open(info) as file:
+        yield file
+
+
+@contextmanager
+def _tar_file(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[IO[bytes]]:
+    file = archive.extractfile(info)
+    assert file is not None, "links and folders were refused"
+    with _reading(Path(str(archive.name))), file:
+        yield file
+
+
+def _name(text: str) -> PurePosixPath:
+    return PurePosixPath(text.replace("\\", "/"))
+
+
+def _require_plain(source: Path, name: str, *, plain: bool) -> None:
+    path = _name(name)
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        raise DataError(
+            f"{source}: member '{name}' points out of the archive; nothing was unpacked, get it elsewhere"
+        )
+    if not plain:
+        raise DataError(
+            f"{source}: member '{name}' is a link or device, no file; nothing was unpacked"
+        )
+
+
+def _require_size(source: Path, count: int, size: int) -> None:
+    if count > MAX_MEMBERS or size > MAX_BYTES:
+        raise DataError(
+            f"{source}: declares over {MAX_MEMBERS} members or {MAX_BYTES / 2**40:.0f} TiB; this is no BraTS archive"
+        )

@@ -1,0 +1,310 @@
+"""BraTS as it is downloaded (tar, zip or folders) to a tidy dataset folder, or to the
+raw format of nnU-Net 2.
+"""
+
+import gzip
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
+
+from trivox.datasets.dataset import NOTE
+from trivox.datasets.labels import LabelScheme
+from trivox.datasets.layouts.brats import (
+    FAMILIES,
+    LABEL,
+    SEQUENCES,
+    SUFFIXES,
+    Exam,
+    group_files,
+    parse_name,
+    patient_of,
+)
+from trivox.errors import DataError, RecipeError
+from trivox.files import atomic_path, write_json
+from trivox.importing.archives import Member, members
+from trivox.importing.staging import begin, is_done, require_space
+from trivox.volumes.formats import read_labels, write_volume
+
+TABLES = ("name_mapping.csv", "survival_info.csv", NOTE.lower())
+"""Tables of some releases that lie beside the cases: grade, and survival, of each; and
+what reports have to say.
+"""
+
+COMPRESSION = 4  # of gzip; 6 takes half as long again for 1 % less
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What there is in an import: cases, families, and how many cases are held out,
+    lack a label map or a sequence.
+    """
+
+    cases: int
+    families: tuple[str, ...]
+    held_out: int
+    unlabelled: int
+    incomplete: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One file to write: where it comes from, where it goes in the new folder, and what
+    its label values are turned to.
+    """
+
+    member: Member
+    target: PurePosixPath
+    translation: tuple[LabelScheme, LabelScheme] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything to write: files in the order of the archive, and JSON files by name."""
+
+    steps: tuple[Step, ...]
+    descriptions: Mapping[str, Any]
+
+
+Found = Mapping[PurePosixPath, Member]
+
+
+def import_brats(
+    source: Path,
+    out: Path,
+    *,
+    to: str = "brats",
+    progress: Callable[[Iterable[Step], int], Iterable[Step]] = lambda items, total: (
+        items
+    ),
+) -> Imported:
+    """Bring the BraTS cases in an archive or folder to `out`, all files as `.nii.gz`.
+
+    to: a key of `FORMATS`. Nothing but BraTS images and `TABLES` is taken out of an
+    archive. The work is done in a folder beside `out` that is renamed at the end; after
+    an interruption the same call goes on. Raises `FormatError` for a damaged archive,
+    `DataError` if there is nothing to import, `out` holds something else or a case does
+    not fit the format, `ResourceError` if the disk is too small.
+    """
+    if to not in FORMATS:
+        raise RecipeError(
+            f"format '{to}' does not exist; choose one of {', '.join(FORMATS)}"
+        )
+    with members(source, _is_wanted) as found:
+        exams = [exam for exam in group_files(found, where=source) if exam.images]
+        if not exams:
+            known = ", ".join(family.example for family in FAMILIES.values())
+            raise DataError(
+                f"{source}: no BraTS case inside; known are names like {known}"
+            )
+        stamp = {"format": to, **_identity(source, found)}
+        if not is_done(out, stamp, source):
+            job = FORMATS[to](exams, found, f"{source}", out.name)
+            place = {
+                name: i for i, name in enumerate(found)
+            }  # a packed tar is read from front to back
+            steps = sorted(
+                (*job.steps, *_tables(found)), key=lambda step: place[step.member.name]
+            )
+            _write(
+                Job(tuple(steps), job.descriptions), begin(out, stamp), out, progress
+            )
+    return Imported(
+        cases=len(exams),
+        families=tuple(dict.fromkeys(exam.family.title for exam in exams)),
+        held_out=sum(exam.held_out for exam in exams),
+        unlabelled=sum(exam.label is None for exam in exams),
+        incomplete=sum(len(exam.images) < len(SEQUENCES) for exam in exams),
+    )
+
+
+def _is_wanted(name: PurePosixPath) -> bool:
+    file = name.name.lower()
+    if file in TABLES:
+        return True
+    return (
+        file.endswith(SUFFIXES)
+        and not file.startswith(".")
+        and (LABEL in file or parse_name(file) is not None)
+    )
+
+
+def _identity(source: Path, found: Found) -> dict[str, Any]:
+    """What tells a source from another one, and from itself after a change."""
+    files = [source / name for name in found] if source.is_dir() else [source]
+    return {
+        "source": str(source.absolute()),
+        "files": len(found),
+        "bytes": sum(member.size for member in found.values()),
+        "modified": max(file.stat().st_mtime_ns for file in files),
+    }
+
+
+def _write(
+    job: Job,
+    folder: Path,
+    out: Path,
+    progress: Callable[[Iterable[Step], int], Iterable[Step]],
+) -> None:
+    todo = [
+        step for step in job.steps if not (folder / step.target).exists()
+    ]  # files are whole or not there
+    require_space(folder, sum(step.member.size for step in todo), out=out)
+    for step in progress(todo, len(todo)):
+        _carry_out(step, folder)
+    for name, content in job.descriptions.items():
+        write_json(folder / name, content)
+    folder.rename(out)
+
+
+def _carry_out(step: Step, folder: Path) -> None:
+    target, packed = folder / step.target, step.member.name.name.lower().endswith(".gz")
+    if step.translation is None:
+        _copy(step.member, target, pack=target.name.endswith(".gz") and not packed)
+        return
+    raw = folder / (".tmp-label.nii.gz" if packed else ".tmp-label.nii")
+    try:
+        _copy(step.member, raw, pack=False)
+        _translate(raw, target, *step.translation, where=str(step.member.name))
+    finally:
+        raw.unlink(missing_ok=True)
+
+
+def _copy(member: Member, target: Path, *, pack: bool) -> None:
+    with (
+        atomic_path(target) as temporary,
+        member.read() as stream,
+        temporary.open("wb") as file,
+    ):
+        if not pack:
+            shutil.copyfileobj(stream, file)
+            return
+        with gzip.GzipFile("", "wb", COMPRESSION, file, mtime=0) as zipped:
+            shutil.copyfileobj(stream, zipped)
+
+
+def _translate(
+    source: Path, target: Path, old: LabelScheme, new: LabelScheme, *, where: str
+) -> None:
+    """Write a label map with the values of `new`; raises an error naming `where` for
+    values that `old` has not.
+    """
+    try:
+        volume = read_labels(source)
+    except DataError as error:
+        raise type(error)(str(error).replace(str(source), where)) from error
+    values, _ = old.translation(new)
+    write_volume(
+        target,
+        volume.with_array(
+            values.astype("uint8")[old.encode(volume.array, where=where)]
+        ),
+    )
+
+
+def _tables(found: Found) -> Iterator[Step]:
+    """The tables, beside the cases; where there are several of a name, each after the
+    folder that it lay in.
+    """
+    tables = [name for name in found if name.name.lower() in TABLES]
+    counts = Counter(name.name.lower() for name in tables)
+    for name in tables:
+        target = name.name if counts[name.name.lower()] == 1 else "_".join(name.parts)
+        yield Step(found[name], PurePosixPath(target))
+
+
+def _as_brats(exams: Sequence[Exam], found: Found, _where: str, _name: str) -> Job:
+    """A folder a case, held-out cases in a folder `test`, file names as their family
+    has them.
+    """
+    targets: dict[PurePath, PurePosixPath] = {}
+    for exam in exams:
+        folder = PurePosixPath("test" if exam.held_out else "", exam.name)
+        for content, file in exam.contents.items():
+            targets[file] = folder / exam.family.file_name(exam.name, content)
+    return Job(
+        tuple(
+            Step(member, targets[name])
+            for name, member in found.items()
+            if name in targets
+        ),
+        {},
+    )
+
+
+def _as_nnunet(exams: Sequence[Exam], found: Found, where: str, name: str) -> Job:
+    """`imagesTr` and `labelsTr`; cases that are held out or have no label map in
+    `imagesTs` (and `labelsTs`).
+    """
+    cavity = any("RC" in exam.family.labels.labels for exam in exams)
+    scheme = FAMILIES[
+        "post-treatment" if cavity else "2023"
+    ].labels  # without gaps, as nnU-Net demands
+    make: dict[PurePath, partial[Step]] = {}
+    for exam in exams:
+        missing = [sequence for sequence in SEQUENCES if sequence not in exam.images]
+        if missing:
+            raise DataError(
+                f"{where}: {exam.name} has no {', '.join(missing)}, and nnU-Net needs all sequences; remove "
+                "the case, or import with --format brats"
+            )
+        part = "Tr" if _trains(exam) else "Ts"
+        for number, sequence in enumerate(SEQUENCES):
+            target = PurePosixPath(f"images{part}", f"{exam.name}_{number:04d}.nii.gz")
+            make[exam.images[sequence]] = partial(Step, target=target)
+        if exam.label is not None:
+            target = PurePosixPath(f"labels{part}", f"{exam.name}.nii.gz")
+            make[exam.label] = partial(
+                Step, target=target, translation=(exam.family.labels, scheme)
+            )
+    steps = tuple(make[file](member) for file, member in found.items() if file in make)
+    return Job(steps, {"dataset.json": _description(exams, scheme, name)})
+
+
+def _trains(exam: Exam) -> bool:
+    return exam.label is not None and not exam.held_out
+
+
+def _description(
+    exams: Sequence[Exam], scheme: LabelScheme, name: str
+) -> dict[str, Any]:
+    """Content of `dataset.json`; what nnU-Net has no place for stands under `trivox`."""
+    titles = ", ".join(dict.fromkeys(exam.family.title for exam in exams))
+    values = ", ".join(f"{value} {label}" for label, value in scheme.labels.items())
+    moved = any(
+        exam.family.labels.labels["ET"] != scheme.labels["ET"] for exam in exams
+    )
+    note = "; ET was 4 in BraTS up to 2022" if moved else ""
+    return {
+        "name": name,
+        "description": f"{titles}, imported by trivox; label values: {values}{note}",
+        "channel_names": {
+            str(number): sequence for number, sequence in enumerate(SEQUENCES)
+        },
+        "labels": {
+            "background": 0,
+            **{region: list(values) for region, values in scheme.regions.items()},
+        },
+        "regions_class_order": list(scheme.region_order),
+        "numTraining": sum(_trains(exam) for exam in exams),
+        "file_ending": ".nii.gz",
+        "trivox": {
+            "label_names": {
+                str(value): label for label, value in scheme.labels.items()
+            },
+            "nested": scheme.nested,
+            "patients": {exam.name: patient_of(exam.name) for exam in exams},
+        },
+    }
+
+
+FORMATS: dict[str, Callable[[Sequence[Exam], Found, str, str], Job]] = {
+    "brats": _as_brats,
+    "nnunet": _as_nnunet,
+}
+"""Forms of an import: a folder a case under the names of its family, or nnU-Net's raw
+format 2 with regions.
+"""

@@ -1,0 +1,324 @@
+"""Class folders (`train/subtype0/case_0000.nii.gz` and `case.nii.gz`) to the raw format
+of nnU-Net 2, classes included.
+"""
+
+import csv
+import io
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trivox.datasets.dataset import NOTE, Case, Dataset
+from trivox.datasets.labels import LabelScheme
+from trivox.datasets.layouts import class_folders
+from trivox.datasets.layouts.nnunet_raw import CLASS_TABLE, SPLITS
+from trivox.datasets.listing import parse_labels
+from trivox.datasets.splits import make_splits
+from trivox.errors import DataError, FormatError, GeometryError, RecipeError
+from trivox.files import atomic_path, write_json, write_text
+from trivox.importing.staging import begin, is_done, require_space
+from trivox.volumes.formats import read_header, read_labels, read_volume, write_volume
+from trivox.volumes.geometry import describe_mismatch
+from trivox.volumes.header import Header
+from trivox.volumes.volume import Volume
+
+FORMATS = ("nnunet",)
+ENDING = ".nii.gz"
+
+
+@dataclass(frozen=True)
+class ImportedClasses:
+    """What there is in an import: cases, cases of each class, and how many are
+    validation, test or lack a mask.
+
+    folds: 1 if the source declares a validation split; masks_alone: masks without
+    image, which are left out.
+    """
+
+    cases: int
+    classes: Mapping[str, int]
+    folds: int
+    validation: int
+    test: int
+    unlabelled: int
+    masks_alone: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One file to write: a channel of an image file, or (channel None) the mask of the
+    case.
+    """
+
+    case: Case
+    source: Path
+    channel: int | None
+    target: Path
+
+
+def import_class_folders(
+    source: Path,
+    out: Path,
+    *,
+    to: str = "nnunet",
+    labels: Mapping[str, int] | None = None,
+    channels: Sequence[str] = (),
+    progress: Callable[[Iterable[Step], int], Iterable[Step]] = lambda items, total: (
+        items
+    ),
+) -> ImportedClasses:
+    """Write the cases in class folders `source` as nnU-Net raw data to `out`, with
+    `classification_labels.csv`.
+
+    labels: value of each structure by name, default `label_1`...; channels: their
+    names, default as found (nnU-Net and trivox normalise `CT` by its own rule). Masks
+    become whole numbers 0, 1, 2... in the order of their values; values further than
+    1e-3 from a whole number, or not among `labels`, are refused. `splits_final.json`
+    holds the declared validation split, else five folds stratified by class. Cases
+    without mask go to `imagesTs`, since nnU-Net trains on none; trivox still learns
+    their class. The work is done in a folder beside `out` that is renamed at the end;
+    after an interruption the same call goes on. Raises `FormatError` if `source` holds
+    no class folders, `DataError` naming the case that does not fit or if `out` holds
+    something else, `ResourceError` if the disk is too small.
+    """
+    if to not in FORMATS:
+        raise RecipeError(
+            f"format '{to}' does not exist; choose one of {', '.join(FORMATS)}"
+        )
+    dataset = _load(source, labels, channels)
+    folds = _folds(dataset)
+    stamp = _identity(source, dataset)
+    if not is_done(out, stamp, source):
+        folder = begin(out, stamp)
+        steps = [
+            step for step in _steps(dataset, folder) if not step.target.exists()
+        ]  # files are whole or not there
+        require_space(
+            folder, sum(step.source.stat().st_size for step in steps), out=out
+        )
+        for step in progress(steps, len(steps)):
+            _carry_out(step, dataset.labels)
+        _describe(dataset, folds, folder, name=out.name)
+        folder.rename(out)
+    counts = Counter(case.class_name for case in dataset.cases)
+    return ImportedClasses(
+        cases=len(dataset.cases),
+        classes={name: counts[name] for name in dataset.classes},
+        folds=len(folds),
+        validation=sum(case.split == "validation" for case in dataset.cases),
+        test=sum(case.split == "test" for case in dataset.cases),
+        unlabelled=sum(_is_unlabelled(case) for case in dataset.cases),
+        masks_alone=len(class_folders.orphan_labels(source)),
+    )
+
+
+def _load(
+    source: Path, labels: Mapping[str, int] | None, channels: Sequence[str]
+) -> Dataset:
+    """The dataset under the names given; raises an error for whatever nnU-Net could not
+    take.
+    """
+    if not source.exists():
+        raise FormatError(f"{source}: not found; check the path")
+    if not class_folders.matches(source):
+        raise FormatError(
+            f"{source}: holds no class folders; expected are train/CLASS/case_0000{ENDING} with the mask "
+            f"case{ENDING} beside it, for two classes or more (validation/CLASS/ and test/ if there are any)"
+        )
+    scheme = parse_labels(labels, where=Path("--labels")) if labels else None
+    dataset = class_folders.load(source, labels=scheme)
+    if channels and len(channels) != len(dataset.channels):
+        raise DataError(
+            f"{source}: cases have {len(dataset.channels)} channels, named are {[*channels]}; name each once"
+        )
+    learnt = Counter(case.class_name for case in dataset.cases if case.split == "train")
+    empty = next((name for name in dataset.classes if not learnt[name]), None)
+    if empty is not None:
+        raise DataError(
+            f"{source}: class '{empty}' has no training case; fill its folder or remove it"
+        )
+    return dataset.model_copy(update={"channels": tuple(channels) or dataset.channels})
+
+
+def _identity(source: Path, dataset: Dataset) -> dict[str, Any]:
+    """What tells this import from that of another source, of the same after a change,
+    or under other names.
+    """
+    files = [
+        file.stat()
+        for case in dataset.cases
+        for file in (*case.images, case.label)
+        if file is not None
+    ]
+    return {
+        "format": "nnunet",
+        "source": str(source.absolute()),
+        "files": len(files),
+        "bytes": sum(file.st_size for file in files),
+        "modified": max(file.st_mtime_ns for file in files),
+        "channels": list(dataset.channels),
+        "labels": dict(dataset.labels.labels) if dataset.labels else {},
+    }
+
+
+def _is_unlabelled(case: Case) -> bool:
+    return case.split != "test" and case.label is None
+
+
+def _steps(dataset: Dataset, folder: Path) -> Iterator[Step]:
+    for case in dataset.cases:
+        part = "Ts" if case.split == "test" or case.label is None else "Tr"
+        number = 0
+        for file in case.images:
+            for channel in range(_channels_in(file, case)):
+                yield Step(
+                    case,
+                    file,
+                    channel,
+                    folder / f"images{part}" / f"{case.name}_{number:04d}{ENDING}",
+                )
+                number += 1
+        if number != len(dataset.channels):
+            raise DataError(
+                f"{case.name}: {number} channels, the dataset has {len(dataset.channels)}; add or remove files"
+            )
+        if case.label is not None:
+            yield Step(
+                case,
+                case.label,
+                None,
+                folder / f"labels{part}" / f"{case.name}{ENDING}",
+            )
+
+
+def _channels_in(file: Path, case: Case) -> int:
+    try:
+        return read_header(file).channels
+    except DataError as error:
+        raise type(error)(f"case '{case.name}': {error}") from error
+
+
+def _carry_out(step: Step, labels: LabelScheme | None) -> None:
+    """Write the file of `step`; raises the error of what is wrong with it, naming the
+    case.
+    """
+    try:
+        if step.channel is None:
+            _write_mask(step, labels)
+        else:
+            _write_channel(step, step.channel)
+    except DataError as error:
+        raise type(error)(f"case '{step.case.name}': {error}") from error
+
+
+def _write_channel(step: Step, channel: int) -> None:
+    """One channel of the image file: the file as it is where that is all it holds
+    (read, to find damage here).
+    """
+    volume = read_volume(step.source)
+    _require_grid(step, volume, what="channels")
+    if step.source.name.endswith(ENDING) and volume.channels == 1:
+        with atomic_path(step.target) as temporary:
+            shutil.copyfile(step.source, temporary)
+    else:
+        write_volume(step.target, volume.with_array(volume.array[channel]))
+
+
+def _write_mask(step: Step, labels: LabelScheme | None) -> None:
+    """The mask as consecutive whole numbers, on the very grid of the image (headers of
+    both differ by rounding).
+    """
+    assert labels is not None, "class folders have masks"
+    mask = read_labels(step.source)
+    image = _require_grid(step, mask, what="image and mask")
+    indices = labels.encode(mask.array, where=str(step.source))
+    kind = np.min_scalar_type(len(labels.values) - 1)
+    write_volume(step.target, Volume(indices.astype(kind), image.affine))
+
+
+def _require_grid(step: Step, volume: Volume, *, what: str) -> Header:
+    """Header of the case's first image; raises `GeometryError` if `volume` lies
+    elsewhere.
+    """
+    first = read_header(step.case.images[0])
+    mismatch = describe_mismatch(first.shape, first.affine, volume.shape, volume.affine)
+    if mismatch:
+        raise GeometryError(
+            f"{step.source}: {what}: {mismatch}; resample them to one grid"
+        )
+    return first
+
+
+Folds = Sequence[Mapping[str, Sequence[str]]]
+
+
+def _folds(dataset: Dataset) -> Folds:
+    """The folds of `make_splits` as nnU-Net lists them: cases with mask, the only ones
+    that it trains on.
+    """
+    masked = {case.name for case in dataset.training_cases if case.label is not None}
+    return [
+        {
+            side: [name for name in names if name in masked]
+            for side, names in (("train", f.train), ("val", f.validation))
+        }
+        for f in make_splits(dataset.training_cases)
+    ]
+
+
+def _describe(dataset: Dataset, folds: Folds, folder: Path, *, name: str) -> None:
+    write_json(folder / SPLITS, folds)
+    write_text(folder / CLASS_TABLE, _class_table(dataset.cases))
+    if dataset.note:
+        write_text(folder / NOTE, dataset.note + "\n")
+    write_json(folder / "dataset.json", _description(dataset, name))
+
+
+def _class_table(cases: Sequence[Case]) -> str:
+    """`case,class,split`; blank where the class is not known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("case", "class", "split"))
+    writer.writerows((case.name, case.class_name or "", case.split) for case in cases)
+    return text.getvalue()
+
+
+def _description(dataset: Dataset, name: str) -> dict[str, Any]:
+    """Content of `dataset.json`; what nnU-Net has no place for stands under `trivox`."""
+    assert dataset.labels is not None, "class folders have masks"
+    by_value = sorted((value, label) for label, value in dataset.labels.labels.items())
+    told = ", ".join(
+        f"{i} {label} ({value} in the source)"
+        for i, (value, label) in enumerate(by_value, start=1)
+    )
+    unlabelled = {
+        case.name: case.split for case in dataset.cases if _is_unlabelled(case)
+    }
+    return {
+        "name": name,
+        "description": f"class folders {dataset.name}, imported by trivox; label values: {told}",
+        "channel_names": {
+            str(number): channel for number, channel in enumerate(dataset.channels)
+        },
+        "labels": {
+            "background": 0,
+            **{label: i for i, (_, label) in enumerate(by_value, start=1)},
+        },
+        "numTraining": sum(
+            case.split != "test" and case.label is not None for case in dataset.cases
+        ),
+        "file_ending": ENDING,
+        "trivox": {
+            "classes": {
+                case.name: case.class_name
+                for case in dataset.cases
+                if case.class_name is not None
+            },
+            **({"splits": unlabelled} if unlabelled else {}),
+        },
+    }

@@ -1,0 +1,258 @@
+"""An nnU-Net v2 model folder as a trivox bundle: plans and labels translated, weights
+renamed, nothing learnt anew.
+
+The folder is the one nnU-Net writes: `plans.json`, `dataset.json`,
+`fold_X/checkpoint_final.pth`. Checkpoints are pickles. They are opened only on the
+user's word, and then with torch's restricted reader, which builds tensors and plain
+numbers and refuses everything else. nnU-Net itself is not needed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trivox.errors import BundleError, TrustError
+from trivox.importing.nnunet_plans import SUPPORTED, read_nnunet_plan, read_object
+from trivox.inference.bundle import Bundle, write_bundle
+from trivox.inference.rules.postprocess import Postprocessing
+from trivox.networks.registry import build_network
+from trivox.planning.plan import Plan
+from trivox.planning.topology import Topology
+
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
+"""In order of preference; a fold without the first gives the second."""
+UNITS = {"0": "conv", "1": "norm"}
+"""Layers of our `ConvBlock` under nnU-Net's names."""
+ROOMS = {
+    "up": "transpconvs",
+    "heads": "seg_layers",
+    "first": "conv1",
+    "second": "conv2",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Checkpoint:
+    """What is taken from a checkpoint file."""
+
+    file: Path
+    weights: dict[str, Tensor]
+    configuration: str
+    trainer: str
+    mirror_axes: tuple[int, ...]
+
+
+def import_nnunet(folder: Path, out: Path, *, trust: bool = False) -> Bundle:
+    """Write the model in `folder` as a bundle to `out`; all trained folds become
+    members of one ensemble.
+
+    trust: the user knows where the checkpoints come from. Raises `TrustError` without
+    it, `BundleError` if the folder is incomplete or its network is not one that trivox
+    has.
+    """
+    reader = str(read_object(folder / "plans.json").get("image_reader_writer"))
+    files = _checkpoint_files(folder)
+    if not trust:
+        raise TrustError(
+            f"{next(iter(files.values()))}: is a Python pickle, a kind of file that can carry code; add --trust if you "
+            "know where it comes from (it is read by torch's restricted loader all the same)"
+        )
+    if (out / "bundle.json").exists():
+        raise BundleError(f"{out}: holds a bundle already; choose another --out")
+    folds = {fold: _read_checkpoint(file) for fold, file in files.items()}
+    first = next(iter(folds.values()))
+    if len({checkpoint.configuration for checkpoint in folds.values()}) > 1:
+        raise BundleError(
+            f"{folder}: its folds are of different configurations; give the folder of a single one"
+        )
+    plan = read_nnunet_plan(folder, first.configuration)
+    axes = "zyx"[3 - plan.dimension :]
+    mirror = tuple(axes[axis] for axis in first.mirror_axes if axis < len(axes))
+    training = {
+        "source": "nnU-Net v2",
+        "configuration": first.configuration,
+        "trainer": first.trainer,
+        "checkpoints": {fold: file.name for fold, file in files.items()},
+        "notes": _notes(plan, mirrored=set(mirror) == set(axes), reader=reader),
+    }
+    weights = {fold: _renamed(checkpoint, plan) for fold, checkpoint in folds.items()}
+    return _write(out, plan, weights, mirror, training)
+
+
+def _write(
+    out: Path,
+    plan: Plan,
+    weights: dict[str, dict[str, Tensor]],
+    mirror: Sequence[str],
+    training: dict[str, Any],
+) -> Bundle:
+    with TemporaryDirectory(prefix="trivox-") as name:
+        files = {fold: Path(name) / f"{fold}.safetensors" for fold in weights}
+        for fold, state in weights.items():
+            save_file(state, files[fold])
+        return write_bundle(
+            out,
+            plan=plan,
+            weights=files,
+            overlap=0.5,
+            mirror_axes=mirror,
+            postprocessing=Postprocessing(),
+            training=training,
+        )
+
+
+def _notes(plan: Plan, *, mirrored: bool, reader: str) -> list[str]:
+    """In what the bundle may answer otherwise than nnU-Net."""
+    notes = ["nnU-Net's postprocessing.pkl is not imported"]
+    if plan.dimension == 2:
+        notes.append(
+            f"nnU-Net keeps the distance of slices as it is; here it becomes {plan.spacing[0]:g} mm, the training median"
+        )
+    if not mirrored and "Reorient" not in reader:
+        notes.append(
+            "it was trained on voxels as stored and without mirroring along all axes; trivox turns every image to RAS "
+            "first, so this is the same model only if the training images were stored in RAS"
+        )
+    return notes
+
+
+# -- files -----------------------------------------------------------------------------
+def _checkpoint_files(folder: Path) -> dict[str, Path]:
+    """The checkpoint of each fold; like nnU-Net, `fold_all` only where there are no
+    numbered ones.
+    """
+    found = {
+        path.name.removeprefix("fold_"): file
+        for path in sorted(folder.glob("fold_*"))
+        if (
+            file := next(
+                (path / name for name in CHECKPOINTS if (path / name).is_file()), None
+            )
+        )
+    }
+    if not found:
+        raise BundleError(
+            f"{folder}: no fold_X/{CHECKPOINTS[0]}; copy the whole model folder, or train it first"
+        )
+    return {fold: file for fold, file in found.items() if fold != "all"} or found
+
+
+def _numbers() -> list[Any]:
+    """What a checkpoint may hold besides tensors: numpy's scalars, under the names of
+    numpy 1 and 2.
+    """
+    scalar = np.float64(0).__reduce__()[0]  # numpy's own constructor of scalars
+    kinds = [
+        type(np.dtype(name))
+        for name in ("float64", "float32", "float16", "int64", "int32", "bool")
+    ]
+    return [
+        (scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")
+    ] + [np.dtype, *kinds]
+
+
+def _read_checkpoint(file: Path) -> _Checkpoint:
+    try:
+        with torch.serialization.safe_globals(_numbers()):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        return _Checkpoint(
+            file=file,
+            weights=dict(content["network_weights"]),
+            configuration=str(content["init_args"]["configuration"]),
+            trainer=str(content["trainer_name"]),
+            mirror_axes=tuple(content.get("inference_allowed_mirroring_axes") or ()),
+        )
+    except KeyError as error:
+        raise BundleError(
+            f"{file}: has no {error}; only checkpoints of nnU-Net v2 can be imported"
+        ) from error
+    except Exception as error:  # torch raises anything for a damaged or refused file
+        reason = " ".join(str(error).split())
+        if "Unsupported global" in reason:
+            name = reason.split("GLOBAL ")[-1].split(" ")[0]
+            raise BundleError(
+                f"{file}: holds a Python object ({name}), which is not read"
+            ) from error
+        raise BundleError(
+            f"{file}: cannot be read ({reason:.120}); copy it again"
+        ) from error
+
+
+# -- weights ---------------------------------------------------------------------------
+def _renamed(checkpoint: _Checkpoint, plan: Plan) -> dict[str, Tensor]:
+    """nnU-Net's state under trivox's names; 2-D kernels get an axis of one.
+
+    Every tensor must have its place.
+    """
+    theirs = {
+        name.removeprefix("module.").removeprefix("_orig_mod."): value
+        for name, value in checkpoint.weights.items()
+    }
+    with torch.device("meta"):
+        wanted = build_network(
+            plan.network,
+            plan.topology,
+            channels=len(plan.channels),
+            outputs=plan.labels.output_channels,
+        ).state_dict()
+    names = {name: nnunet_name(name, plan.topology) for name in wanted}
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in wanted.items():
+        value = theirs.get(names[name])
+        if value is not None and value.ndim == 4:
+            value = value.unsqueeze(2)
+        if value is None or value.shape != tensor.shape:
+            found = (
+                "is missing"
+                if value is None
+                else f"has shape {tuple(value.shape)}, not {tuple(tensor.shape)}"
+            )
+            raise BundleError(
+                f"{checkpoint.file}: {names[name]} {found}; the checkpoint and plans.json are of different networks"
+            )
+        renamed[name] = value.float().contiguous().clone()
+    # nnU-Net's modules list each layer twice, and the decoder holds the encoder
+    repeated = {
+        name
+        for name in theirs
+        if ".all_modules." in name or name.startswith("decoder.encoder.")
+    }
+    unknown = sorted(theirs.keys() - set(names.values()) - repeated)
+    if unknown:
+        raise BundleError(
+            f"{checkpoint.file}: {unknown[0]} has no place in the network; {checkpoint.trainer} changed it, and {SUPPORTED}"
+        )
+    return renamed
+
+
+def nnunet_name(name: str, topology: Topology) -> str:
+    """The name of a parameter of our U-Nets in nnU-Net's; its decoder counts from the
+    coarsest stage.
+    """
+    room, index, *rest = name.split(".")
+    if room == "stem":
+        return f"encoder.stem.convs.0.{UNITS[index]}.{rest[0]}"
+    turned = topology.stages - 2 - int(index)
+    if room in ("up", "heads"):
+        return f"decoder.{ROOMS[room]}.{turned}.{rest[0]}"
+    if room == "decoder":
+        block, layer, leaf = rest
+        return f"decoder.stages.{turned}.convs.{block}.{UNITS[layer]}.{leaf}"
+    if len(rest) == 3:  # plain
+        block, layer, leaf = rest
+        return f"encoder.stages.{index}.0.convs.{block}.{UNITS[layer]}.{leaf}"
+    block, part, layer, leaf = rest
+    stage = f"encoder.stages.{index}.blocks.{block}"
+    if (
+        part == "skip"
+    ):  # average pooling where strided, then a projection: one unit there, convolution and norm here
+        first = int(any(step > 1 for step in topology.strides[int(index)]))
+        return f"{stage}.skip.{first}.{UNITS[str(int(layer) - first)]}.{leaf}"
+    return f"{stage}.{ROOMS[part]}.{UNITS[layer]}.{leaf}"

@@ -1,0 +1,206 @@
+"""Answers about cases as files: `classes.csv`, and `subtype_results.csv` as a challenge
+wants it.
+"""
+
+import csv
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+from trivox.datasets.tables import read_table
+from trivox.errors import DataError, FormatError
+from trivox.files import write_text
+
+CLASSES_FILE, SUBTYPE_FILE = "classes.csv", "subtype_results.csv"
+FIRST, LAST, PROBABILITY = ("case", "class"), "flags", "probability_"
+BETWEEN_FLAGS = "; "
+ROUNDING = 2e-6  # probabilities have 6 digits
+SUM_TOLERANCE = 0.02  # files by others may have 2 digits
+NUMBERED = re.compile(r"(?:subtype)?(\d+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ClassAnswer:
+    """What was answered for a case: probability of each class, in the order of the
+    classifier's outputs.
+
+    flags: what makes the answer doubtful, short texts without `; `.
+    """
+
+    case: str
+    probabilities: Mapping[str, float]
+    flags: tuple[str, ...] = ()
+
+    @property
+    def answer(self) -> str:
+        """The most probable class; the first of equals."""
+        return max(self.probabilities, key=lambda name: self.probabilities[name])
+
+
+def write_classes(
+    path: Path, rows: Sequence[ClassAnswer], *, classes: Sequence[str]
+) -> None:
+    """Write `case,class,probability_<name>...,flags` atomically, cases in natural order
+    (case_2 before case_10).
+
+    Raises `DataError` for a case that occurs twice or has other classes than `classes`.
+    """
+    lines = [[*FIRST, *(PROBABILITY + name for name in classes), LAST]]
+    for row in _ordered(rows, classes):
+        probabilities = [f"{row.probabilities[name]:.6f}" for name in classes]
+        lines.append(
+            [row.case, row.answer, *probabilities, BETWEEN_FLAGS.join(row.flags)]
+        )
+    write_text(path, _csv(lines))
+
+
+def read_classes(
+    path: Path, *, classes: Sequence[str] | None = None
+) -> tuple[ClassAnswer, ...]:
+    """Read what `write_classes` wrote; the column `flags` may be missing.
+
+    classes: those that the file must have, in any order; None: those it has. Raises
+    `FormatError` naming file and line.
+    """
+    table = read_table(path)
+    header = [*table.columns]
+    found = [
+        name.removeprefix(PROBABILITY)
+        for name in header
+        if name.startswith(PROBABILITY)
+    ]
+    flagged = header[-1:] == [LAST]
+    if (
+        header
+        != [
+            *FIRST,
+            *(PROBABILITY + name for name in found),
+            *([LAST] if flagged else []),
+        ]
+        or len(found) < 2
+    ):
+        raise FormatError(
+            f"{path}, line 1: the columns are {header}; they must be case, class, probability_<name> for "
+            "each of two or more classes, and flags"
+        )
+    if len(set(found)) < len(found) or (
+        classes is not None and set(found) != set(classes)
+    ):
+        told = (
+            f"; expected {', '.join(classes)}, each once"
+            if classes is not None
+            else " more than once"
+        )
+        raise FormatError(
+            f"{path}, line 1: has probabilities of {', '.join(found)}{told}"
+        )
+    order = list(classes or found)
+    answers: dict[str, ClassAnswer] = {}
+    for number, cells in zip(table.lines, table.rows, strict=True):
+        where = f"{path}, line {number}"
+        answer = _answer(cells, found, order, flagged, where)
+        if answer.case in answers:
+            raise FormatError(
+                f"{where}: case '{answer.case}' occurs a second time; keep one of the lines"
+            )
+        answers[answer.case] = answer
+    if not answers:
+        raise FormatError(f"{path}: holds no case below its header; write it again")
+    return tuple(answers.values())
+
+
+def write_subtype_results(
+    path: Path, rows: Sequence[ClassAnswer], *, classes: Sequence[str], ending: str
+) -> None:
+    """Write `Names,Subtype` atomically: file name (case and `ending`, for example
+    `.nii.gz`) and number of the answer.
+
+    The number is that in the names of the classes if all are numbers or `subtypeN`,
+    else the place in `classes`, from 0.
+    """
+    numbers = class_numbers(classes)
+    lines = [
+        [row.case + ending, str(numbers[row.answer])] for row in _ordered(rows, classes)
+    ]
+    write_text(path, _csv([["Names", "Subtype"], *lines]))
+
+
+def class_numbers(classes: Sequence[str]) -> dict[str, int]:
+    """Number of each class in files that know no names; see `write_subtype_results`."""
+    own = [NUMBERED.fullmatch(name) for name in classes]
+    numbers = [int(match[1]) for match in own if match]
+    distinct = len(set(numbers)) == len(classes)
+    return dict(zip(classes, numbers if distinct else range(len(classes)), strict=True))
+
+
+def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Key that sorts runs of digits as numbers."""
+    parts = re.findall(r"\d+|\D+", name)
+    return tuple(
+        (0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts
+    )
+
+
+def _ordered(rows: Sequence[ClassAnswer], classes: Sequence[str]) -> list[ClassAnswer]:
+    twice = [
+        name for name, count in Counter(row.case for row in rows).items() if count > 1
+    ]
+    if twice:
+        raise DataError(f"{twice[0]}: answered twice; give each case once")
+    for row in rows:
+        if set(row.probabilities) != set(classes):
+            raise DataError(
+                f"{row.case}: has probabilities of {', '.join(row.probabilities)}, not of {', '.join(classes)}"
+            )
+    return sorted(rows, key=lambda row: natural_order(row.case))
+
+
+def _csv(lines: Iterable[Sequence[str]]) -> str:
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+def _answer(
+    cells: Sequence[str],
+    found: Sequence[str],
+    order: Sequence[str],
+    flagged: bool,
+    where: str,
+) -> ClassAnswer:
+    case, answer, *rest = cells
+    if not case:
+        raise FormatError(f"{where}: has no case name; write it in the first column")
+    values = [_probability(text, where) for text in rest[: len(found)]]
+    probabilities = dict(zip(found, values, strict=True))
+    if abs(sum(values) - 1) > SUM_TOLERANCE:
+        raise FormatError(
+            f"{where}: the probabilities of '{case}' sum to {sum(values):.4f}; they must sum to 1"
+        )
+    if answer not in probabilities or probabilities[answer] < max(values) - ROUNDING:
+        raise FormatError(
+            f"{where}: class '{answer}' of '{case}' is not the most probable one; correct class or "
+            "probabilities"
+        )
+    flags = (
+        tuple(flag for flag in cells[-1].split(BETWEEN_FLAGS) if flag)
+        if flagged
+        else ()
+    )
+    return ClassAnswer(case, {name: probabilities[name] for name in order}, flags)
+
+
+def _probability(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise FormatError(
+            f"{where}: '{text}' is no probability; write a number from 0 to 1"
+        )
+    return value

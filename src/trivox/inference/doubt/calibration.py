@@ -1,0 +1,149 @@
+"""What is learnt about trust on validation cases: a temperature for probabilities, and
+when to flag a case.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from trivox.inference.doubt.uncertainty import entropy, probabilities_of
+
+TEMPERATURES = (0.05, 20.0)
+"""Bounds of the search."""
+MINIMUM_CASES = 5
+"""A threshold from fewer validation cases would be chance."""
+
+
+class Abstention(BaseModel):
+    """When a prediction is flagged as one that a person should look at; chosen on
+    validation cases alone.
+
+    threshold: of the mean entropy (nats) in the predicted foreground; empty: what to do
+    where nothing was found; poor_dice: mean Dice below which a validation case counted
+    as poor; rule: how the threshold was chosen, in words.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score: Literal["mean_foreground_entropy"] = "mean_foreground_entropy"
+    threshold: float = Field(ge=0)
+    empty: Literal["flag", "pass"] = "flag"
+    poor_dice: float
+    rule: str
+    cases: int
+    poor: int
+    flagged: int
+    flagged_poor: int
+
+    def reason(self, score: float | None) -> str | None:
+        """Why a case with this score is flagged; None if it is not.
+
+        A score of None: nothing was found.
+        """
+        if score is None:
+            return "no foreground was found" if self.empty == "flag" else None
+        if score <= self.threshold:
+            return None
+        return f"mean entropy {score:.3f} in the predicted foreground is above {self.threshold:.3f}"
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature that minimises the negative log-likelihood of `labels` `(n,)`
+    under `logits / T` `(n, c)`.
+
+    Convex in 1 / T, hence one minimum (Guo et al. 2017, "On calibration of modern neural networks"). At a bound of
+    0.05 or 20 the sample says nothing about T (all right, or all wrong), and 1 is returned.
+    """
+    from scipy.optimize import minimize_scalar
+
+    logits, labels = logits.double(), labels.long()
+
+    def loss(log_temperature: float) -> float:
+        return float(
+            torch.nn.functional.cross_entropy(logits / np.exp(log_temperature), labels)
+        )
+
+    low, high = np.log(TEMPERATURES)
+    found = float(
+        minimize_scalar(
+            loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4}
+        ).x
+    )
+    return float(np.exp(found)) if min(found - low, high - found) > 0.01 else 1.0
+
+
+def foreground_entropy(
+    logits: Tensor, *, exclusive: bool, temperature: float = 1.0
+) -> float | None:
+    """Mean entropy (nats) of the voxels `(n, c)` whose largest logit is foreground;
+    None if there are none.
+    """
+    found = logits.argmax(1) > 0 if exclusive else (logits > 0).any(1)
+    if not found.any():
+        return None
+    chance = probabilities_of(
+        logits[found].T, exclusive=exclusive, temperature=temperature
+    )
+    return float(entropy(chance, exclusive=exclusive).mean())
+
+
+def choose_abstention(
+    scores: Sequence[float | None], dice: Sequence[float], *, seen_empty: bool = False
+) -> Abstention | None:
+    """The rule from validation cases: their foreground entropies and mean Dice, in the
+    same order.
+
+    A case is poor if its Dice lies more than 1.5 interquartile ranges below the lower
+    quartile (Tukey 1977). The threshold separates poor from other cases best (largest
+    sum of sensitivity and specificity; the highest such); if no case is poor, it is the
+    largest score seen. seen_empty: a reference without foreground occurs, so an empty
+    prediction is nothing strange. None for fewer than 5 cases with score and Dice.
+    """
+    known = [
+        (s, d)
+        for s, d in zip(scores, dice, strict=True)
+        if s is not None and np.isfinite(d)
+    ]
+    if len(known) < MINIMUM_CASES:
+        return None
+    score, quality = (np.array(values) for values in zip(*known, strict=True))
+    low, high = np.percentile(quality, [25, 75])
+    fence = float(low - 1.5 * (high - low))
+    poor = quality < fence
+    threshold = _separating(score, poor)
+    flagged = score > threshold
+    return Abstention(
+        threshold=threshold,
+        empty="pass" if seen_empty else "flag",
+        poor_dice=fence,
+        cases=len(known),
+        poor=int(poor.sum()),
+        flagged=int(flagged.sum()),
+        flagged_poor=int((flagged & poor).sum()),
+        rule="flag a mean entropy (nats, calibrated probabilities) in the predicted foreground above the "
+        "threshold that best separates validation cases with a Dice below poor_dice (lower quartile - 1.5 IQR) from "
+        "the others; the largest validation score if none is so poor",
+    )
+
+
+def _separating(
+    score: np.ndarray[tuple[int], np.dtype[np.float64]],
+    poor: np.ndarray[tuple[int], np.dtype[np.bool_]],
+) -> float:
+    """The highest of the thresholds with the largest Youden index; the largest score if
+    nothing is gained.
+    """
+    ordered = np.unique(score)
+    best, threshold = 0.0, float(ordered[-1])
+    for low, high in zip(ordered[-2::-1], ordered[:0:-1], strict=True):
+        flagged = score >= high
+        youden = (flagged & poor).sum() / max(poor.sum(), 1) - (
+            flagged & ~poor
+        ).sum() / max((~poor).sum(), 1)
+        if youden > best + 1e-12:
+            best, threshold = float(youden), float((low + high) / 2)
+    return threshold

@@ -1,0 +1,1 @@
+"""Rules that clean label maps, and how they are chosen."""

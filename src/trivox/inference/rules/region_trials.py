@@ -1,0 +1,225 @@
+"""Which rules for regions help, tried on tables of components: each case is labelled
+once, while it is in memory.
+
+Removing a component of a region removes what lies inside it and changes nothing else,
+so sizes, overlaps with the reference and the enclosing components are enough to know
+the Dice under any rules without touching a voxel again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trivox.datasets.labels import LabelScheme
+from trivox.inference.rules.postprocess import MIN_GAIN, Postprocessing
+from trivox.inference.rules.region_rules import (
+    components_of,
+    falls_back_exactly,
+    inside_table,
+    outer_first,
+)
+from trivox.volumes.volume import Array
+
+SMALL_MM3 = (10, 25, 50, 75, 100, 200, 300, 500, 750, 1000)
+"""Volumes tried for `remove_small` and `replace_small`."""
+KINDS = ("largest_of_regions", "remove_small", "replace_small")
+
+
+@dataclass(frozen=True, eq=False)
+class RegionParts:
+    """Components of a predicted region, `(n,)` each.
+
+    case: number of the case; volume: mm3.
+
+    seen: voxels that the reference does not ignore; hit: those in the reference's
+    region; parents: number of an enclosing region -> the component of it that each lies
+    in.
+    """
+
+    case: Array
+    volume: Array
+    seen: Array
+    hit: Array
+    parents: dict[int, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class RegionEvidence:
+    """What is kept of a case: components of each region as predicted, and voxels of
+    each region in the reference.
+    """
+
+    parts: tuple[RegionParts, ...]
+    reference: Array
+
+    @property
+    def dice(self) -> Array:
+        """Dice of each region as predicted; NaN where it is absent from both."""
+        hit, seen = (
+            np.array([getattr(p, what).sum() for p in self.parts])
+            for what in ("hit", "seen")
+        )
+        with np.errstate(invalid="ignore"):
+            return np.asarray(2 * hit / (seen + self.reference))
+
+
+def region_evidence(
+    prediction: Array, reference: Array, scheme: LabelScheme, *, voxel_mm3: float
+) -> RegionEvidence:
+    """Measure a case of label indices `(z, y, x)`, uncleaned, against its reference
+    (-1: ignored).
+    """
+    table, inside = scheme.region_table(), inside_table(scheme)
+    known = np.append(
+        table, np.zeros((len(table), 1), bool), axis=1
+    )  # index -1 reads the last column
+    numbers: dict[int, Array] = {}
+    found: dict[int, RegionParts] = {}
+    for row in outer_first(scheme):
+        mask, numbers[row], sizes = components_of(prediction, table[row])
+        own, truth = numbers[row][mask].astype(np.int64) - 1, reference[mask]
+        seen, hit = (
+            np.bincount(own[which], minlength=len(sizes))
+            for which in (truth >= 0, known[row][truth])
+        )
+        parents = {}
+        for outer in (outer for outer in found if inside[outer, row]):
+            parents[outer] = np.zeros(len(sizes), np.int64)
+            parents[outer][own] = numbers[outer][mask].astype(np.int64) - 1
+        found[row] = RegionParts(
+            np.zeros(len(sizes), np.int64), sizes * voxel_mm3, seen, hit, parents
+        )
+    counts = np.bincount(reference[reference >= 0], minlength=table.shape[1])
+    return RegionEvidence(
+        tuple(found[row] for row in range(len(table))), table.astype(np.int64) @ counts
+    )
+
+
+class RegionTrials:
+    """Trials of all rules, one region after the other, outer ones first; for each its
+    rules in the order of `KINDS`.
+
+    A rule is kept if the mean Dice of its region rises and that of no other falls; of
+    the volumes tried the best one, of equally good ones the smallest. A region absent
+    from both counts 1, from one of the two 0 (the BraTS rule).
+    """
+
+    def __init__(self, cases: Sequence[RegionEvidence], scheme: LabelScheme) -> None:
+        self._scheme = scheme
+        self._order = outer_first(scheme)
+        self._reference = np.stack([case.reference for case in cases])  # (case, region)
+        self._parts: dict[int, RegionParts] = {}
+        starts: dict[int, Array] = {}
+        for row in self._order:
+            starts[row] = np.cumsum(
+                [0, *(len(case.parts[row].volume) for case in cases)]
+            )
+            self._parts[row] = _joined([case.parts[row] for case in cases], starts)
+        self._measured: dict[str, Array] = {}
+
+    def dice(self, rules: Postprocessing) -> Array:
+        """Dice `(case, region)` after the rules; absent from both is 1."""
+        key = rules.model_dump_json()
+        if key not in self._measured:
+            self._measured[key] = self._measure(rules)
+        return self._measured[key]
+
+    def _measure(self, rules: Postprocessing) -> Array:
+        names, ruled = list(self._scheme.targets), rules.of_regions()
+        result = np.empty(self._reference.shape)
+        alive: dict[int, Array] = {}
+        for row in self._order:
+            parts = self._parts[row]
+            stays = np.ones(len(parts.case), bool)
+            for outer, parent in parts.parents.items():
+                stays &= alive[outer][parent]
+            alive[row] = (
+                ruled[names[row]].kept(parts.case, parts.volume, stays)
+                if names[row] in ruled
+                else stays
+            )
+            hit, seen = (
+                np.bincount(parts.case, values * alive[row], len(result))
+                for values in (parts.hit, parts.seen)
+            )
+            total = seen + self._reference[:, row]
+            result[:, row] = np.where(total > 0, 2 * hit / np.maximum(total, 1), 1)
+        return result
+
+    def choose(self, rows: Array) -> tuple[Postprocessing, list[str]]:
+        """The rules that help on these cases, and a line about each trial."""
+        rules, notes = Postprocessing(), list[str]()
+        if not falls_back_exactly(self._scheme):
+            return rules, [
+                "no rule was tried: some regions overlap without a label for what is left when one is removed"
+            ]
+        names = list(self._scheme.targets)
+        for row in self._order:
+            for kind in KINDS:
+                rules, found = self._best(rules, kind, row, names[row], rows)
+                notes += found
+        return rules, notes
+
+    def _best(
+        self, rules: Postprocessing, kind: str, row: int, name: str, rows: Array
+    ) -> tuple[Postprocessing, list[str]]:
+        """The rules with the best setting of one more kind for a region, or as they
+        were.
+        """
+        before = self.dice(rules)[rows].mean(0)
+        best, highest, tried = None, before[row] + MIN_GAIN, []
+        for what, candidate in _candidates(rules, kind, name):
+            after = self.dice(candidate)[rows].mean(0)
+            fallen = (np.delete(after, row) < np.delete(before, row) - 1e-9).any()
+            if after[row] > highest and not fallen:
+                best, highest = candidate, after[row]
+            tried.append(
+                (
+                    candidate,
+                    f"{what}: {before[row]:.5f} -> {after[row]:.5f} {name} Dice on validation",
+                    fallen,
+                )
+            )
+        notes = [
+            f"{line}{', another region falls' if fallen else ''}, {'kept' if candidate is best else 'left out'}"
+            for candidate, line, fallen in tried
+        ]
+        return best or rules, notes
+
+
+def _candidates(
+    rules: Postprocessing, kind: str, name: str
+) -> list[tuple[str, Postprocessing]]:
+    """The rules with one more for a region, in every setting tried, mildest first; each
+    with words for it.
+    """
+    if kind == "largest_of_regions":
+        more = {kind: (*rules.largest_of_regions, name)}
+        return [(f"largest component of {name}", rules.model_copy(update=more))]
+    what = f"components of {name}" if kind == "remove_small" else f"{name} as a whole"
+    return [
+        (
+            f"{what} below {least} mm3 removed",
+            rules.model_copy(
+                update={kind: {**getattr(rules, kind), name: float(least)}}
+            ),
+        )
+        for least in SMALL_MM3
+    ]
+
+
+def _joined(parts: Sequence[RegionParts], starts: dict[int, Array]) -> RegionParts:
+    """Components of a region in all cases; starts: of each region so far, the number of
+    each case's first component.
+    """
+    case = np.repeat(np.arange(len(parts)), [len(p.volume) for p in parts])
+    volume, seen, hit = (
+        np.concatenate([getattr(p, what) for p in parts])
+        for what in ("volume", "seen", "hit")
+    )
+    parents = {
+        outer: np.concatenate([p.parents[outer] for p in parts]) + starts[outer][case]
+        for outer in parts[0].parents
+    }
+    return RegionParts(case, volume, seen, hit, parents)

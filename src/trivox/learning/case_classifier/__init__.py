@@ -1,0 +1,1 @@
+"""Classifiers of a case, fitted on pooled features after training."""

@@ -1,0 +1,211 @@
+"""What answers with the class of a case from its features; numpy and safetensors are
+all that it needs.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+from scipy.special import softmax
+
+from trivox.errors import BundleError, DataError
+from trivox.files import atomic_path
+from trivox.learning.case_classifier.kinds import Network, logits_of
+from trivox.volumes.volume import Array
+
+LIMIT = 4.0
+"""Standard deviations beyond which a feature counts as this far: one odd value must not
+decide a case.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class CaseClassifier:
+    """Features of a case -> probabilities of its classes.
+
+    names: features used, in the order of the arrays; fill: values for those that are
+    not known (medians of training); mean, scale: of training, `(f,)`; networks: see
+    `trivox.learning.case_classifier.kinds`, their mean logits are divided by
+    `temperature`; classes: names in the order of the outputs; kind: what it was fitted
+    as, in words.
+    """
+
+    names: tuple[str, ...]
+    fill: Array
+    mean: Array
+    scale: Array
+    networks: tuple[Network, ...]
+    temperature: float
+    classes: tuple[str, ...]
+    kind: str = ""
+
+    def probabilities(self, features: Array | Mapping[str, float]) -> Array:
+        """`(n, k)` for rows `(n, f)` in the order of `names`; or for one case as a
+        mapping by name (n = 1).
+
+        NaN stands for not known; a mapping may hold more than is used. Raises
+        `DataError` for too few.
+        """
+        return np.asarray(softmax(self.logits(self._rows(features)), axis=1))
+
+    def logits(self, rows: Array) -> Array:
+        """Calibrated logits `(n, k)` of rows `(n, f)`."""
+        return (
+            logits_of(
+                self.networks, standardise(rows, self.fill, self.mean, self.scale)
+            )
+            / self.temperature
+        )
+
+    def _rows(self, features: Array | Mapping[str, float]) -> Array:
+        if isinstance(features, Mapping):
+            missing = [name for name in self.names if name not in features]
+            if missing:
+                raise DataError(
+                    f"the classifier needs {len(missing)} features that the case does not have ('{missing[0]}', ...); "
+                    "measure it with the channels and labels that the model was trained with"
+                )
+            return np.array([[features[name] for name in self.names]], dtype=np.float64)
+        rows = np.asarray(features, dtype=np.float64)
+        if rows.ndim != 2 or rows.shape[1] != len(self.names):
+            raise DataError(
+                f"features of shape {rows.shape}: the classifier needs (cases, {len(self.names)})"
+            )
+        return rows
+
+    def save(self, path: Path) -> None:
+        """Write everything to one safetensors file, the words as JSON in its metadata."""
+        from safetensors.numpy import save_file
+
+        arrays = {"fill": self.fill, "mean": self.mean, "scale": self.scale}
+        for i, network in enumerate(self.networks):
+            for j, (weight, bias) in enumerate(network):
+                arrays |= {
+                    f"network{i}.layer{j}.weight": weight,
+                    f"network{i}.layer{j}.bias": bias,
+                }
+        words = _Words(
+            names=self.names,
+            classes=self.classes,
+            kind=self.kind,
+            temperature=self.temperature,
+            layers=tuple(len(network) for network in self.networks),
+        )
+        with atomic_path(path) as temporary:
+            save_file(
+                {
+                    name: np.ascontiguousarray(array, dtype=np.float64)
+                    for name, array in arrays.items()
+                },
+                temporary,
+                metadata={"classifier": words.model_dump_json()},
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> "CaseClassifier":
+        """Read what `save` wrote; raises `BundleError` for a file that is missing,
+        damaged or of another format.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="np") as file:
+                words = _Words.model_validate(
+                    json.loads((file.metadata() or {})["classifier"])
+                )
+                found = {name: file.get_tensor(name) for name in file.keys()}
+            networks = tuple(
+                tuple(
+                    (
+                        found[f"network{i}.layer{j}.weight"],
+                        found[f"network{i}.layer{j}.bias"],
+                    )
+                    for j in range(layers)
+                )
+                for i, layers in enumerate(words.layers)
+            )
+            result = cls(
+                words.names,
+                found["fill"],
+                found["mean"],
+                found["scale"],
+                networks,
+                words.temperature,
+                words.classes,
+                words.kind,
+            )
+            result._check()
+        except (
+            OSError,
+            SafetensorError,
+            KeyError,
+            ValueError,
+            ValidationError,
+        ) as error:
+            raise BundleError(
+                f"{path}: not a classifier that can be read ({error}); copy or export it again"
+            ) from error
+        return result
+
+    def _check(self) -> None:
+        """Raises `ValueError` for shapes that do not fit each other or numbers that are
+        none.
+        """
+        if (
+            any(
+                part.shape != (len(self.names),)
+                for part in (self.fill, self.mean, self.scale)
+            )
+            or not self.networks
+        ):
+            raise ValueError("number of features")
+        for network in self.networks:
+            width = len(self.names)
+            for weight, bias in network:
+                if (
+                    weight.ndim != 2
+                    or weight.shape[1] != width
+                    or bias.shape != (len(weight),)
+                ):
+                    raise ValueError("shape of a layer")
+                width = len(weight)
+            if width != len(self.classes):
+                raise ValueError("number of classes")
+        arrays = [
+            self.fill,
+            self.mean,
+            self.scale,
+            *(part for net in self.networks for layer in net for part in layer),
+        ]
+        if (
+            not all(np.isfinite(part).all() for part in arrays)
+            or not (self.scale > 0).all()
+        ):
+            raise ValueError("numbers that are not finite")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError("temperature")
+
+
+class _Words(BaseModel):
+    """The JSON beside the arrays."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    kind: str
+    temperature: float
+    layers: tuple[int, ...]
+
+
+def standardise(rows: Array, fill: Array, mean: Array, scale: Array) -> Array:
+    """Rows `(n, f)` with what is not known (or not finite) filled in, centred, scaled,
+    and held within the limit.
+    """
+    known = np.where(np.isfinite(rows), rows, fill)
+    return np.asarray(np.clip((known - mean) / scale, -LIMIT, LIMIT))

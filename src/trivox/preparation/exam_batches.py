@@ -1,0 +1,260 @@
+"""Batches of X-ray exams with the volume that they show: views as they were taken, or
+rendered anew in each step.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool3d
+
+from trivox.config.volumes import ReconstructionOptions
+from trivox.errors import DataError
+from trivox.planning.volumes import ReconstructionPlan
+from trivox.preparation.exam_store import XrayStore
+from trivox.preparation.sampler import sample_rng
+from trivox.projection.attenuation import attenuation_of
+from trivox.projection.geometry import Geometry, even_angles
+from trivox.projection.noise import add_noise
+from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
+
+WHOLE_STEP = 1 << 20
+"""Position of draws that all samples of a step share."""
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeTargets:
+    """What X-rays show: normalised HU `(b, 1, z, y, x)`, and the X-rays, which a volume
+    has to agree with.
+    """
+
+    volume: Tensor
+    xrays: Xrays
+
+    def __len__(self) -> int:
+        return len(self.volume)
+
+    def __getitem__(self, part: slice) -> "VolumeTargets":
+        return VolumeTargets(self.volume[part], self.xrays[part])
+
+
+@dataclass(frozen=True, eq=False)
+class RawExams:
+    """Exams as read: CTs on the rendering grid `(b, z, y, x)` int16 HU, and the views
+    or where they are to be taken from.
+
+    dropped: views `(b, v)` that are missing; photons: of the noise, None for none;
+    gain: factors `(b,)` on the views.
+    """
+
+    plan: ReconstructionPlan
+    volumes: Tensor
+    views: Xrays | Geometry
+    dropped: Tensor
+    photons: float | None
+    gain: Tensor
+    seed: int
+
+    @torch.no_grad()
+    def finish(self, device: torch.device) -> tuple[Xrays, VolumeTargets]:
+        """Render, add noise, drop views, bring the volumes to the network's grid and
+        window.
+        """
+        hounsfield = self.volumes.to(device, non_blocking=True).float()
+        xrays = (
+            self._rendered(hounsfield)
+            if isinstance(self.views, Geometry)
+            else self.views.to(device)
+        )
+        gain = self.gain.to(device)[:, None, None, None]
+        xrays = Xrays(xrays.images * gain, xrays.geometry, xrays.present).without(
+            self.dropped.to(device)
+        )
+        return xrays, VolumeTargets(
+            to_window(coarser(hounsfield, self.plan), self.plan.window), xrays
+        )
+
+    def _rendered(self, hounsfield: Tensor) -> Xrays:
+        assert isinstance(self.views, Geometry)
+        geometry = self.views.to(hounsfield.device)
+        attenuation = attenuation_of(hounsfield, water=self.plan.water_per_mm)
+        images = Projector(geometry, self.plan.render_grid).project(attenuation)
+        if self.photons is not None:
+            generator = torch.Generator(hounsfield.device).manual_seed(self.seed)
+            images = add_noise(images, self.photons, generator=generator)
+        return Xrays.of(images, geometry)
+
+
+def coarser(volumes: Tensor, plan: ReconstructionPlan) -> Tensor:
+    """Volumes on the rendering grid `(b, z, y, x)` averaged onto the network's, `(b, 1,
+    z, y, x)`.
+    """
+    factor = plan.render_shape[0] // plan.shape[0]
+    return avg_pool3d(volumes[:, None], factor) if factor > 1 else volumes[:, None]
+
+
+def to_window(hounsfield: Tensor, window: tuple[float, float]) -> Tensor:
+    """HU with the window's ends at 0 and 1, clipped to it."""
+    low, high = window
+    return ((hounsfield - low) / (high - low)).clamp(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class XraySource:
+    """Batches as a pure function of the step; `positions` are this rank's places in the
+    global batch of `batch_size`.
+
+    One step has one number of views, and one geometry where views are rendered: a
+    single projector then serves all samples. Without `training` angles are even,
+    nothing is dropped and there is no noise; steps go through the numbers of views.
+    """
+
+    store: XrayStore
+    names: Sequence[str]
+    plan: ReconstructionPlan
+    options: ReconstructionOptions
+    seed: int
+    positions: Sequence[int]
+    batch_size: int
+    training: bool
+
+    @property
+    def _stream(self) -> int:
+        return 0 if self.training else 1
+
+    def read(self, step: int) -> RawExams:
+        """Draw and read the exams of a step; touches no device and no shared state."""
+        rng = sample_rng(self.seed, step, WHOLE_STEP, stream=self._stream)
+        counts = self.options.view_counts
+        count = int(rng.choice(counts)) if self.training else counts[step % len(counts)]
+        names = [self.names[self._case(step, position)] for position in self.positions]
+        views = (
+            self._geometry(rng, count)
+            if self.options.views == "random"
+            else self._stored(names, rng, count)
+        )
+        photons = None
+        if (
+            self.training
+            and self.options.photons is not None
+            and self.options.views == "random"
+        ):
+            low, high = (math.log(value) for value in self.options.photons)
+            photons = math.exp(rng.uniform(low, high))
+        drawn = [
+            self._sample(step, position, views.views) for position in self.positions
+        ]
+        return RawExams(
+            plan=self.plan,
+            volumes=torch.from_numpy(
+                np.stack([self.store.volume(name) for name in names])
+            ),
+            views=views,
+            dropped=torch.from_numpy(np.stack([dropped for dropped, _ in drawn])),
+            photons=photons,
+            gain=torch.tensor([gain for _, gain in drawn], dtype=torch.float32),
+            seed=int(rng.integers(2**31)),
+        )
+
+    def _case(self, step: int, position: int) -> int:
+        """Every case comes once before any comes again."""
+        sweep, place = divmod(step * self.batch_size + position, len(self.names))
+        order = sample_rng(
+            self.seed, sweep, WHOLE_STEP + 1, stream=self._stream
+        ).permutation(len(self.names))
+        return int(order[place])
+
+    def _sample(self, step: int, position: int, views: int) -> tuple[np.ndarray, float]:
+        """Views that are missing `(v,)`, and the factor on the others."""
+        options, rng = (
+            self.options,
+            sample_rng(self.seed, step, position, stream=self._stream),
+        )
+        if not self.training:
+            return np.zeros(views, bool), 1.0
+        dropped = rng.random(views) < options.drop_view
+        if views and dropped.all():
+            dropped[rng.integers(views)] = False
+        if rng.random() < options.no_views:
+            dropped[:] = True
+        return dropped, 1.0 + options.gain_jitter * rng.uniform(-1, 1)
+
+    def _geometry(self, rng: np.random.Generator, count: int) -> Geometry:
+        jitter = self.options.angle_jitter if self.training else 0.0
+        distance = self.options.distance_jitter if self.training else 0.0
+        return even_views(
+            self.plan,
+            count,
+            turned=rng.uniform(-jitter, jitter, count),
+            stretched=1 + distance * rng.uniform(-1, 1),
+        )
+
+    def _stored(
+        self, names: Sequence[str], rng: np.random.Generator, count: int
+    ) -> Xrays:
+        exams = [self.store.views(name) for name in names]
+        count = min(count, *(exam.views for exam in exams))
+        sizes = {exam.geometry.detector for exam in exams}
+        if len(sizes) > 1:
+            raise DataError(
+                f"{self.store.folder}: detectors of {' and '.join(f'{r} x {c}' for r, c in sorted(sizes))} pixels cannot "
+                "share a batch; set batch_size=1, or bring the views to one size"
+            )
+        chosen = [self._choice(exam.views, rng, count) for exam in exams]
+        exams = [exam.select(views) for exam, views in zip(exams, chosen, strict=True)]
+        images = torch.cat([exam.images for exam in exams])
+        return Xrays.of(images, shared([exam.geometry for exam in exams]))
+
+    def _choice(self, views: int, rng: np.random.Generator, count: int) -> list[int]:
+        """The first ones, or in training any."""
+        return (
+            rng.permutation(views)[:count].tolist()
+            if self.training
+            else list(range(count))
+        )
+
+
+def even_views(
+    plan: ReconstructionPlan,
+    count: int,
+    *,
+    turned: Sequence[float] | np.ndarray | None = None,
+    stretched: float = 1.0,
+) -> Geometry:
+    """`count` views evenly spaced over 180 degrees, from AP on; turned: degrees added;
+    stretched: factor on distances.
+    """
+    even = even_angles(count)
+    angles = (
+        even
+        if turned is None
+        else [angle + float(more) for angle, more in zip(even, turned, strict=True)]
+    )
+    return Geometry.orbit(
+        angles,
+        detector=plan.detector,
+        pixel_mm=plan.pixel_mm,
+        sod=plan.sod_mm * stretched,
+        sdd=plan.sdd_mm * stretched,
+    )
+
+
+def shared(geometries: Sequence[Geometry]) -> Geometry:
+    """One geometry if all exams were taken alike, else a batch of them: a shared one is
+    projected many times faster.
+    """
+    stacked = Geometry.stack(geometries)
+    parts = (
+        stacked.primary,
+        stacked.secondary,
+        stacked.sod,
+        stacked.sdd,
+        stacked.pixel_mm,
+        stacked.offset_mm,
+    )
+    alike = all(bool((part == part[:1]).all()) for part in parts)
+    return geometries[0] if alike else stacked

@@ -1,0 +1,161 @@
+"""Prepared X-ray exams on disk: the CT on the grid that X-rays are rendered from, and
+the views as they were taken.
+
+`NAME.volume.b2nd` `(z, y, x)` int16 HU, `NAME.views.b2nd` `(v, rows, columns)` float32
+line integrals, and `NAME.json` with the geometry, which is written last: an exam
+without it is not there.
+"""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import torch
+
+from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.exams import Exam, read_exam
+from trivox.errors import DataError, FormatError, TrivoxError
+from trivox.files import read_json, write_json
+from trivox.planning.volumes import ReconstructionPlan
+from trivox.preparation.store import write_array
+from trivox.projection.geometry import Geometry
+from trivox.projection.geometry_files import read_record, record_of, write_record
+from trivox.projection.grids import on_grid
+from trivox.projection.xrays import Xrays
+from trivox.volumes.formats import read_volume
+from trivox.volumes.volume import Array
+
+KEY = "preparation-key.json"
+
+
+class XrayStore:
+    """A folder of prepared exams made under one preparation key."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def has(self, name: str) -> bool:
+        """Whether an exam is complete."""
+        return (self.folder / f"{name}.json").exists()
+
+    def clear(self) -> None:
+        """Remove all exams and the key, and nothing else that may lie in the folder."""
+        (self.folder / KEY).unlink(missing_ok=True)
+        for volume in self.folder.glob("*.volume.b2nd"):
+            name = volume.name.removesuffix(".volume.b2nd")
+            for suffix in (".json", ".views.b2nd", ".volume.b2nd"):
+                (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
+
+    def write(self, name: str, volume: Array, views: Array, geometry: Geometry) -> None:
+        """Write an exam atomically: arrays first, `NAME.json` last."""
+        write_array(self.folder / f"{name}.volume.b2nd", volume)
+        write_array(self.folder / f"{name}.views.b2nd", views)
+        write_record(self.folder / f"{name}.json", record_of(geometry))
+
+    def volume(self, name: str) -> Array:
+        """The CT on the rendering grid, `(z, y, x)` int16 HU."""
+        return self._read(name, "volume")
+
+    def views(self, name: str) -> Xrays:
+        """The views as they were taken, a batch of one."""
+        images = torch.from_numpy(self._read(name, "views"))
+        return Xrays.of(
+            images[None], read_record(self.folder / f"{name}.json").geometry
+        )
+
+    def _read(self, name: str, what: str) -> Array:
+        try:
+            found: Array = blosc2.open(
+                str(self.folder / f"{name}.{what}.b2nd"), mode="r"
+            )[:]
+        except (OSError, RuntimeError, ValueError) as error:
+            raise FormatError(
+                f"{self.folder}: prepared case {name} is damaged ({error}); delete the folder"
+            ) from error
+        return found
+
+
+def prepare_exams(
+    dataset: Dataset,
+    plan: ReconstructionPlan,
+    folder: Path,
+    *,
+    workers: int = 2,
+    progress: Callable[[Iterable[str], int], Iterable[str]] = lambda names, total: (
+        names
+    ),
+) -> XrayStore:
+    """Prepare every training case under `folder`; finished ones of the same plan are
+    kept, others are removed.
+
+    Raises `DataError` naming the cases that failed, after the others are done.
+    """
+    store = XrayStore(folder)
+    if (folder / KEY).exists() and read_json(folder / KEY) != plan.preparation_key:
+        store.clear()
+    write_json(folder / KEY, plan.preparation_key)
+    for leftover in folder.glob(".tmp-*"):
+        leftover.unlink(missing_ok=True)
+    todo = [case for case in dataset.training_cases if not store.has(case.name)]
+    failures: list[str] = []
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        for _ in progress(
+            pool.map(lambda case: _prepare_one(case, plan, store, failures), todo),
+            len(todo),
+        ):
+            pass
+    if failures:
+        more = f" (and {len(failures) - 3} more)" if len(failures) > 3 else ""
+        raise DataError(
+            f"{len(failures)} of {len(todo)} cases failed: {'; '.join(sorted(failures)[:3])}{more}"
+        )
+    return store
+
+
+def _prepare_one(
+    case: Case, plan: ReconstructionPlan, store: XrayStore, failures: list[str]
+) -> str:
+    try:
+        exam = read_exam(case)
+        assert case.volume is not None
+        volume = on_grid(
+            read_volume(case.volume), plan.render_grid, isocentre=exam.isocentre
+        )
+        xrays = fitted_views(exam, plan, where=case.name)
+        store.write(
+            case.name,
+            np.rint(volume).clip(-1024, 32767).astype(np.int16),
+            xrays.images[0].numpy(),
+            xrays.geometry,
+        )
+    except (TrivoxError, MemoryError) as error:
+        failures.append(
+            f"{case.name}: {error}" if case.name not in str(error) else str(error)
+        )
+    return case.name
+
+
+def fitted_views(exam: Exam, plan: ReconstructionPlan, *, where: str) -> Xrays:
+    """The views of an exam on a detector as coarse as the plan's: pixels are joined
+    where there are several times as many.
+
+    A detector of another size is left as it is: what a network is told of its geometry
+    holds for any.
+    """
+    xrays = exam.xrays
+    if exam.water_per_mm != plan.water_per_mm:  # the same tissue, in the plan's units
+        xrays = Xrays(
+            xrays.images * (plan.water_per_mm / exam.water_per_mm),
+            xrays.geometry,
+            xrays.present,
+        )
+    rows, columns = xrays.geometry.detector
+    factor = max(1, min(rows // plan.detector[0], columns // plan.detector[1]))
+    while rows % factor or columns % factor:
+        factor -= 1
+    if factor == 1:
+        return xrays
+    images = torch.nn.functional.avg_pool2d(xrays.images, factor)
+    return Xrays(images, xrays.geometry.binned(factor), xrays.present)

@@ -1,0 +1,46 @@
+"""What the JSON files hold: frozen models, and the one line said of a file that does
+not fit its model.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trivox.errors import TrivoxError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """Data that never change once they are made; fields without a name are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def validated(
+    model: type[M],
+    content: Any,
+    *,
+    where: Path | str,
+    error: type[TrivoxError],
+    advice: str,
+) -> M:
+    """`content` as a model; raises `error` in one line: `where`, the first field that
+    is wrong, what is wrong with it, and what to do.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as invalid:
+        raise error(f"{where}: {first_complaint(invalid)}; {advice}") from invalid
+
+
+def first_complaint(invalid: ValidationError, *, whole: str = "") -> str:
+    """The first thing that pydantic found wrong: `field.part: message`.
+
+    whole: what to call the content itself where no field is to blame.
+    """
+    first: Mapping[str, Any] = invalid.errors()[0]  # type: ignore[assignment]
+    field = ".".join(str(part) for part in first["loc"]) or whole
+    return f"{field}: {first['msg']}" if field else str(first["msg"])

@@ -1,0 +1,247 @@
+"""Trust, learnt from the held-out cases: a temperature, a rule when to flag a case, and
+how well both do.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trivox.datasets.labels import LabelScheme
+from trivox.evaluation.metrics.calibration import (
+    BINS,
+    area_under_roc,
+    measure_calibration,
+    rank_correlation,
+    reliability_curve,
+    risk_coverage,
+    top_label,
+)
+from trivox.inference.doubt.calibration import (
+    Abstention,
+    choose_abstention,
+    fit_temperature,
+    foreground_entropy,
+)
+from trivox.inference.doubt.sampling import BAND_VOXELS, VoxelSample
+from trivox.inference.doubt.uncertainty import entropy, probabilities_of
+from trivox.volumes.volume import Array
+
+VOXELS_A_CASE = 10_000
+FLOATS_IN_ALL = 50_000_000
+"""Logits held over all cases: 200 MB."""
+FIT_VOXELS = 200_000
+"""Enough for a single number; more would only take time."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """A validation case: its fold, a sample of its voxels, its mean Dice, and whether
+    its reference is empty.
+    """
+
+    fold: str
+    sample: VoxelSample
+    dice: float
+    empty: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Trust:
+    """temperature and abstention go into the bundle, the section into metrics.json as
+    `calibration`.
+    """
+
+    temperature: float
+    abstention: Abstention | None
+    section: dict[str, Any]
+
+
+def held_out(
+    fold: str, sample: VoxelSample, dice: Array, reference: Array, *, cases: int
+) -> HeldOut:
+    """Keep what calibration needs of a case.
+
+    dice: of each label; reference: indices; cases: how many share the memory.
+    """
+    known = dice[~np.isnan(dice)]
+    share = max(1000, FLOATS_IN_ALL // (cases * sample.logits.shape[1]))
+    kept = slice(min(VOXELS_A_CASE, share))  # the order of a sample is random
+    assert sample.reference is not None
+    thinned = VoxelSample(sample.logits[kept].clone(), sample.reference[kept].clone())
+    return HeldOut(
+        fold,
+        thinned,
+        float(known.mean()) if known.size else float("nan"),
+        not bool((reference > 0).any()),
+    )
+
+
+def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -> Trust:
+    """Fit the temperature on all cases; measure it on cases that it was not fitted on;
+    choose the rule for flagging.
+
+    The temperature is kept if those fitted on other cases lower the negative
+    log-likelihood; otherwise it is 1.
+    """
+    every, groups = list(cases.values()), _groups(cases, seed)
+    crossed = _cross_fitted(cases, groups, scheme)
+    measured = _measured(
+        [(case, crossed.get(groups[name])) for name, case in cases.items()], scheme
+    )
+    kept = (
+        measured["after"] is not None
+        and measured["after"]["nll"] <= measured["before"]["nll"]
+    )
+    temperature = _fitted(every, scheme) if kept else 1.0
+    scores, dice = (
+        [_score(case, scheme, temperature) for case in every],
+        [case.dice for case in every],
+    )
+    abstention = choose_abstention(
+        scores, dice, seen_empty=any(case.empty for case in every)
+    )
+    section = {
+        "temperature": temperature,
+        "cross_fitted": sorted(crossed.values()),
+        "cases": len(every),
+        "voxels": sum(len(case.sample.logits) for case in every),
+        **measured,
+        "doubt": _doubt(scores, dice),
+        "abstention": None
+        if abstention is None
+        else abstention.model_dump(mode="json"),
+        "convention": CONVENTION,
+    }
+    return Trust(temperature, abstention, section)
+
+
+CONVENTION = {
+    "voxels": f"drawn evenly from a band: up to {VOXELS_A_CASE} a case within {BAND_VOXELS} voxels of the reference's "
+    f"foreground, or as near within their slice to the predicted foreground, at source resolution; ignored voxels left out",
+    "regions": "every region at every voxel is a yes-or-no prediction of its own",
+    "temperature": "minimises the negative log-likelihood over all held-out cases; logits are divided by it; 1 if "
+    "temperatures fitted on other cases (cross_fitted) did not lower it",
+    "after": "with temperatures fitted on other cases: those of the other folds, or with one fold those of the other "
+    "half of the cases (seeded halves)",
+    "ece": f"top-label, {BINS} bins of equal width; adaptive_ece: of equal count; classwise_ece: mean over classes; "
+    "mce: largest gap",
+    "brier": "summed over classes, 0..2",
+    "nll": "nats",
+    "error_ranking_auroc": "chance that a wrong voxel of the band has a higher entropy than a right one",
+    "doubt": "mean entropy of the predicted foreground of a case against its mean Dice before postprocessing: Spearman, "
+    "and area under the risk-coverage curve with risk 1 - Dice (best and random order beside it)",
+}
+
+
+def _groups(cases: Mapping[str, HeldOut], seed: int) -> dict[str, str]:
+    """The fold of each case, or with a single fold two random halves."""
+    folds = {name: case.fold for name, case in cases.items()}
+    if len(set(folds.values())) > 1:
+        return folds
+    order = np.random.default_rng(seed).permutation(len(cases))
+    return {
+        name: str(position % 2) for name, position in zip(cases, order, strict=True)
+    }
+
+
+def _cross_fitted(
+    cases: Mapping[str, HeldOut], groups: Mapping[str, str], scheme: LabelScheme
+) -> dict[str, float]:
+    """For each group the temperature of all others; nothing for a single group."""
+    distinct = dict.fromkeys(groups.values())
+    if len(distinct) < 2:
+        return {}
+    return {
+        group: _fitted(
+            [case for name, case in cases.items() if groups[name] != group], scheme
+        )
+        for group in distinct
+    }
+
+
+def _fitted(cases: Sequence[HeldOut], scheme: LabelScheme) -> float:
+    views = [_answers(case, scheme, limit=FIT_VOXELS // len(cases)) for case in cases]
+    logits, labels = (torch.cat(parts) for parts in zip(*views, strict=True))
+    return fit_temperature(logits, labels) if len(labels) else 1.0
+
+
+def _answers(
+    case: HeldOut, scheme: LabelScheme, *, limit: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits `(n, c)` and labels `(n,)`; a region is a choice between logit 0 and its
+    own, whose softmax is the sigmoid.
+    """
+    logits, reference = case.sample.logits[:limit], case.sample.reference
+    assert reference is not None
+    if scheme.exclusive:
+        return logits, reference[:limit]
+    member = torch.from_numpy(scheme.region_table())[
+        :, reference[:limit]
+    ]  # (region, n)
+    flat = logits.T.reshape(-1)
+    return torch.stack([torch.zeros_like(flat), flat], dim=1), member.reshape(-1).long()
+
+
+def _score(case: HeldOut, scheme: LabelScheme, temperature: float) -> float | None:
+    return foreground_entropy(
+        case.sample.logits, exclusive=scheme.exclusive, temperature=temperature
+    )
+
+
+def _measured(
+    cases: Sequence[tuple[HeldOut, float | None]], scheme: LabelScheme
+) -> dict[str, Any]:
+    """Calibration before and after, and how well entropy ranks errors; temperatures are
+    None where none was fitted.
+    """
+    views = [(*_answers(case, scheme), temperature) for case, temperature in cases]
+    labels = torch.cat([part for _, part, _ in views]).numpy()
+    before = torch.cat([_chance(logits) for logits, _, _ in views])
+    after = torch.cat([_chance(logits, t or 1.0) for logits, _, t in views])
+    known = all(temperature is not None for _, _, temperature in views)
+    if not len(labels):
+        return {
+            "before": None,
+            "after": None,
+            "error_ranking_auroc": None,
+            "reliability": {},
+        }
+    doubt = entropy(after.T, exclusive=True).numpy()
+    stages = {"before": before.numpy(), **({"after": after.numpy()} if known else {})}
+    return {
+        "before": None,
+        "after": None,
+        **{
+            stage: measure_calibration(chance, labels)
+            for stage, chance in stages.items()
+        },
+        "error_ranking_auroc": area_under_roc(doubt, after.numpy().argmax(1) != labels),
+        "reliability": {
+            stage: reliability_curve(*top_label(chance, labels))
+            for stage, chance in stages.items()
+        },
+    }
+
+
+def _chance(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    return probabilities_of(logits.T, exclusive=True, temperature=temperature).T
+
+
+def _doubt(scores: Sequence[float | None], dice: Sequence[float]) -> dict[str, Any]:
+    known = [
+        (s, d)
+        for s, d in zip(scores, dice, strict=True)
+        if s is not None and np.isfinite(d)
+    ]
+    if not known:
+        return {"cases": 0}
+    score, quality = (np.array(values) for values in zip(*known, strict=True))
+    return {
+        "cases": len(known),
+        "spearman_with_dice": rank_correlation(score, quality),
+        **risk_coverage(score, 1 - quality),
+    }

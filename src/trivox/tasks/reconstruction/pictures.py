@@ -1,0 +1,84 @@
+"""Figures of reconstructed exams: X-rays, synthetic CT, reference, error."""
+
+from pathlib import Path
+from typing import Any
+
+from trivox.datasets.dataset import Case
+from trivox.datasets.exams import read_exam
+from trivox.datasets.layouts.choice import read_saved_dataset
+from trivox.errors import TrivoxError
+from trivox.evaluation.metrics.volumes import WINDOW, grid_of, on_one_grid
+from trivox.evaluation.report.page import CasePictures
+from trivox.evaluation.report.volume_figures import reconstruction_figure
+from trivox.tasks.console import Console
+from trivox.volumes.formats import read_volume
+from trivox.volumes.geometry import canonical_orientation, reorient
+from trivox.volumes.volume import Volume
+
+RANKS = ("best", "median", "worst")
+
+
+def exam_figure(case: Case, prediction: Volume, *, title: str) -> bytes:
+    """The figure of a case as PNG; without the rows of the reference where its CT is
+    not known.
+    """
+    exam = read_exam(case)
+    if case.volume is None:
+        grid = grid_of(prediction, isocentre=exam.isocentre)
+        ours = reorient(prediction, canonical_orientation(prediction.affine)).array[0]
+        return reconstruction_figure(
+            ours, None, spacing=grid.spacing, title=title, xrays=exam.xrays
+        )
+    pair = on_one_grid(
+        prediction, read_volume(case.volume), window=WINDOW, isocentre=exam.isocentre
+    )
+    return reconstruction_figure(
+        pair.prediction,
+        pair.reference,
+        spacing=pair.grid.spacing,
+        title=title,
+        xrays=exam.xrays,
+    )
+
+
+def picture_exams(
+    run: Path, metrics: dict[str, Any], *, console: Console
+) -> list[CasePictures]:
+    """Best, median and worst validation case by PSNR; one whose files are gone or
+    damaged is left out with a line.
+    """
+    cases = {case.name: case for case in read_saved_dataset(run / "dataset.json").cases}
+    scored = sorted(
+        (
+            (row["volume"]["psnr_db"], name)
+            for name, row in metrics["cases"].items()
+            if row["volume"]["psnr_db"] is not None
+        ),
+        reverse=True,
+    )
+    ranked: dict[str, list[str]] = {}
+    for rank, place in zip(RANKS, (0, len(scored) // 2, -1), strict=True):
+        if scored:
+            ranked.setdefault(scored[place][1], []).append(rank)
+    pictures = []
+    for name, ranks in ranked.items():
+        heading = f"{', '.join(ranks)} case: {name}"
+        try:
+            volume = read_volume(run / "validation" / "predictions" / f"{name}.nii.gz")
+            figure = exam_figure(cases[name], volume, title=heading)
+        except (TrivoxError, KeyError) as error:
+            console.say(f"{name}: no picture ({error})")
+            continue
+        decibels = metrics["cases"][name]["volume"]["psnr_db"]
+        pictures.append(
+            CasePictures(
+                heading,
+                [
+                    (
+                        f"{heading}, PSNR {decibels:.2f} dB; synthetic CT, not acquired",
+                        figure,
+                    )
+                ],
+            )
+        )
+    return pictures

@@ -1,0 +1,159 @@
+"""What is decided before a reconstruction is learnt: the grid, and the X-rays that are
+rendered to learn from.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from trivox.config.recipe import Recipe
+from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.exams import Exam, read_exam
+from trivox.errors import PlanError
+from trivox.inference.reconstructor import reconstruction_network
+from trivox.networks.xray2ct.registry import RECONSTRUCTION_NETWORKS
+from trivox.networks.xray2ct.sizes import NATIVE
+from trivox.networks.xray2ct.views2d import PIXEL_STEP
+from trivox.planning.volumes import ReconstructionPlan
+from trivox.preparation.exam_store import fitted_views
+from trivox.projection.geometry import SDD_MM, SOD_MM
+from trivox.volumes.formats import read_header
+from trivox.volumes.volume import Shape, spacing_of
+
+MARGIN = 1.05
+"""On the radius that a rendered detector shows whole."""
+LOOKED_AT = 20
+"""Cases whose headers are read."""
+
+
+def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> ReconstructionPlan:
+    """A plan for the training cases of a dataset under a recipe; raises `PlanError` or
+    `RecipeError` for one that cannot be.
+
+    The grid is a cube that holds the largest CT looked at; rendered X-rays are taken at
+    the distances of the stored ones.
+    """
+    options, cases = recipe.reconstruction, dataset.training_cases
+    shape = _grid_shape(recipe)
+    extent = max(_extent(case) for case in cases[:: max(1, len(cases) // LOOKED_AT)])
+    step = options.spacing_mm or extent / max(shape)
+    exam = read_exam(cases[0])
+    wanted = options.detector or 2 * max(shape)
+    detector, distances = _detector(exam, wanted), _distances(exam)
+    sod, sdd = distances
+    radius = MARGIN * max(shape) * step / 2
+    if radius >= sod:
+        raise PlanError(
+            f"a field of view of {2 * radius:.0f} mm reaches the source at {sod:.0f} mm; set spacing_mm"
+        )
+    width = 2 * sdd * radius / (sod**2 - radius**2) ** 0.5
+    pixel = (
+        _stored_pixel(exam, detector)
+        if options.views == "stored"
+        else width / max(detector)
+    )
+    z, y, x = (size * options.render_factor for size in shape)
+    plan = ReconstructionPlan(
+        dataset=dataset.name,
+        shape=shape,
+        spacing=(step, step, step),
+        render_shape=(z, y, x),
+        window=options.window,
+        water_per_mm=exam.water_per_mm,
+        detector=detector,
+        pixel_mm=pixel,
+        sod_mm=sod,
+        sdd_mm=sdd,
+        network=recipe.network,
+        network_options=recipe.network_options,
+        prior=options.prior,
+        prior_iterations=options.prior_iterations,
+        consistency_steps=options.consistency_steps,
+        final_steps=options.final_steps,
+        batch_size=recipe.batch_size or 4,
+        reasons=_reasons(recipe, extent, exam),
+    )
+    with torch.device(
+        "meta"
+    ):  # refuses grids and growth that its levels do not fit, before hours of preparing
+        network = reconstruction_network(plan)
+    for size in options.growth:
+        network.run_at(size)
+    stored = (
+        fitted_views(exam, plan, where=cases[0].name).geometry.detector
+        if exam.xrays.views
+        else detector
+    )
+    for rows, columns in (detector, stored):
+        if rows % PIXEL_STEP or columns % PIXEL_STEP:
+            raise PlanError(
+                f"X-rays of {rows} x {columns} pixels: the network needs multiples of {PIXEL_STEP}; pad or resample stored "
+                "X-rays, or set reconstruction.detector to such a size that divides theirs"
+            )
+    return plan
+
+
+def _grid_shape(recipe: Recipe) -> Shape:
+    if recipe.network not in RECONSTRUCTION_NETWORKS:
+        raise PlanError(
+            f"network '{recipe.network}' makes no volume of X-rays; choose one of {', '.join(RECONSTRUCTION_NETWORKS)}"
+        )
+    if recipe.patch_size is None:
+        size = NATIVE[recipe.network.removeprefix("xray2ct-")]
+        return size, size, size
+    if len(recipe.patch_size) != 3:
+        raise PlanError(
+            f"patch_size {recipe.patch_size}: a reconstruction needs a grid of three sizes, z y x"
+        )
+    z, y, x = recipe.patch_size
+    return z, y, x
+
+
+def _extent(case: Case) -> float:
+    """Longest edge of a case's CT, mm."""
+    assert case.volume is not None
+    header = read_header(case.volume)
+    return max(
+        size * step
+        for size, step in zip(header.shape, spacing_of(header.affine), strict=True)
+    )
+
+
+def _detector(exam: Exam, wanted: int) -> tuple[int, int]:
+    """The stored detector with pixels joined until no edge is longer than `wanted`, as
+    far as they divide it.
+    """
+    rows, columns = exam.xrays.geometry.detector
+    if not exam.xrays.views or max(rows, columns) < wanted:
+        return wanted, wanted
+    factor = max(rows, columns) // wanted
+    while rows % factor or columns % factor:
+        factor -= 1
+    return rows // factor, columns // factor
+
+
+def _distances(exam: Exam) -> tuple[float, float]:
+    """Source to isocentre and to detector: the mean of the first exam's views."""
+    geometry = exam.xrays.geometry
+    return (
+        (float(geometry.sod.mean()), float(geometry.sdd.mean()))
+        if geometry.views
+        else (SOD_MM, SDD_MM)
+    )
+
+
+def _stored_pixel(exam: Exam, detector: Sequence[int]) -> float:
+    pixel: torch.Tensor = exam.xrays.geometry.pixel_mm.mean()
+    return float(pixel) * exam.xrays.geometry.detector[0] / detector[0]
+
+
+def _reasons(recipe: Recipe, extent: float, exam: Exam) -> dict[str, str]:
+    options = recipe.reconstruction
+    return {
+        "spacing": "as set"
+        if options.spacing_mm
+        else f"the longest edge of the CTs looked at is {extent:.0f} mm",
+        "render_shape": f"{options.render_factor} times the grid: what it cannot resolve is in the X-rays",
+        "window": "HU seen as 0 to 1; errors are measured in it",
+        "detector": f"stored X-rays have {exam.xrays.geometry.detector}, {options.detector or 'twice the grid'} asked for",
+    }

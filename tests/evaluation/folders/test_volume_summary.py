@@ -1,0 +1,235 @@
+import base64
+import json
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+
+from thoraxes import picture
+from trivox.errors import DataError
+from trivox.evaluation.folders.volume_summary import (
+    CONSISTENT,
+    NETWORK,
+    Rungs,
+    collect_reconstructions,
+)
+from trivox.evaluation.metrics.statistics import paired_difference, summarise
+from trivox.evaluation.metrics.volumes import METRICS, NOTICE, WINDOW
+from trivox.evaluation.report.page import write_report
+from trivox.evaluation.report.volume_figures import ladder_chart, reconstruction_curves
+from trivox.evaluation.report.volume_view import (
+    reconstruction_headline,
+    reconstruction_view,
+)
+from trivox.projection.ladder import ROWS
+
+NAMES = [f"case_{i}" for i in range(12)]
+
+
+def rows(level, *, seed=0, names=NAMES):
+    """Metrics of each case; PSNR about `level`."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: {
+            **dict.fromkeys(METRICS, 0.5),
+            "psnr_ceiling_db": None,
+            "psnr_db": level + rng.normal(),
+        }
+        for name in names
+    }
+
+
+@cache
+def rungs(views=2):
+    methods = [*ROWS, NETWORK, CONSISTENT]
+    return Rungs(
+        views, {name: rows(15 + views + i, seed=i) for i, name in enumerate(methods)}
+    )
+
+
+@cache
+def content(warnings=()):
+    ladder = rungs()
+    return collect_reconstructions(
+        ladder.rows[NETWORK],
+        window=WINDOW,
+        ladder=ladder,
+        by_views=[rungs(1), ladder, rungs(4)],
+        warnings=warnings,
+    )
+
+
+def test_metrics_json_holds_what_the_contract_names():
+    metrics = content(warnings=("look",))
+    assert metrics == json.loads(json.dumps(metrics, allow_nan=False))
+    assert (metrics["task"], metrics["notice"], metrics["warnings"]) == (
+        "reconstruction",
+        NOTICE,
+        ["look"],
+    )
+    assert list(metrics["cases"]["case_0"]["volume"]) == list(METRICS)
+    assert set(METRICS) < set(metrics["convention"])
+    assert set(metrics["summary"]["volume"]) == set(METRICS)
+    assert [row["name"] for row in metrics["ladder"]["rows"]] == [
+        *ROWS,
+        NETWORK,
+        CONSISTENT,
+    ]
+    assert [section["views"] for section in metrics["by_views"]] == [1, 2, 4]
+    without = collect_reconstructions(rows(20), window=WINDOW)
+    assert not {"ladder", "by_views"} & set(without)
+
+
+def test_statistics_are_those_over_cases():
+    metrics, ladder = content(), rungs()
+    values = [row["psnr_db"] for row in ladder.rows["SIRT"].values()]
+    found = next(row for row in metrics["ladder"]["rows"] if row["name"] == "SIRT")
+    assert found["summary"]["psnr_db"] == summarise(values)
+    assert found["summary"]["psnr_ceiling_db"]["mean"] is None
+
+
+def test_the_network_is_compared_with_every_other_row_on_the_same_cases():
+    ladder = rungs()
+    section = content()["ladder"]
+    ours = [row["psnr_db"] for row in ladder.rows[NETWORK].values()]
+    for row in section["rows"]:
+        theirs = [case["psnr_db"] for case in ladder.rows[row["name"]].values()]
+        if row["name"] == NETWORK:
+            assert row["paired"] == {}
+            continue
+        expected = paired_difference(ours, theirs)
+        assert row["paired"]["psnr_db"] == {
+            "difference": expected["mean"],
+            "ci95": expected["ci95"],
+            "wilcoxon_p": wilcoxon(ours, theirs).pvalue,
+        }
+
+
+def test_cases_are_paired_by_name_not_by_order():
+    first = rows(20)
+    backwards = dict(reversed(rows(19).items()))  # the same noise, one less
+    section = collect_reconstructions(
+        first, window=WINDOW, ladder=Rungs(2, {"SIRT": backwards, NETWORK: first})
+    )["ladder"]
+    assert section["rows"][0]["paired"]["psnr_db"]["ci95"] == pytest.approx([1, 1])
+
+
+def test_few_cases_have_no_p_value_and_a_single_one_no_interval():
+    for count in (1, 5):
+        ladder = Rungs(
+            2,
+            {
+                "SIRT": rows(19, names=NAMES[:count]),
+                NETWORK: rows(20, seed=1, names=NAMES[:count]),
+            },
+        )
+        paired = collect_reconstructions(
+            ladder.rows[NETWORK], window=WINDOW, ladder=ladder
+        )["ladder"]["rows"][0]["paired"]
+        assert paired["psnr_db"]["wilcoxon_p"] is None
+        assert (paired["psnr_db"]["ci95"] is None) == (count == 1)
+
+
+def test_equal_methods_have_no_p_value():
+    ladder = Rungs(2, {"SIRT": rows(20), NETWORK: rows(20)})
+    paired = collect_reconstructions(rows(20), window=WINDOW, ladder=ladder)["ladder"][
+        "rows"
+    ][0]["paired"]["psnr_db"]
+    assert (paired["difference"], paired["wilcoxon_p"]) == (0, None)
+
+
+def test_rows_on_other_cases_are_refused():
+    ladder = Rungs(2, {"SIRT": rows(20, names=NAMES[:-1]), NETWORK: rows(20)})
+    with pytest.raises(DataError, match="same cases"):
+        collect_reconstructions(rows(20), window=WINDOW, ladder=ladder)
+
+
+# -- report ----------------------------------------------------------------------------
+def test_the_report_has_every_row_of_the_ladder_and_says_synthetic(tmp_path):
+    metrics = content()
+    records = [
+        {
+            "kind": "epoch",
+            "epoch": i,
+            "train_loss": 1.0,
+            "validation_psnr": 20.0 + i,
+            "validation_psnr/2 views": 21.0,
+        }
+        for i in range(3)
+    ]
+    write_report(tmp_path / "r.html", title="chests", metrics=metrics, records=records)
+    text = (tmp_path / "r.html").read_text()
+    assert NOTICE in text
+    for name in (*ROWS, NETWORK, CONSISTENT):
+        assert (
+            text.count(f'<td class="text">{name}</td>') == 2
+        )  # the ladder, and the table by views
+    assert text.count('class="overall"') == 1 + 2 + 2
+    gained = metrics["ladder"]["rows"][0]["paired"]["psnr_db"]
+    assert (
+        f"<td>{gained['difference']:.2f}<small>{gained['ci95'][0]:.2f} to {gained['ci95'][1]:.2f}</small></td>"
+        in text
+    )
+    assert "1 view</th>" in text
+    assert "4 views</th>" in text
+    assert "R = 2500 HU" in text
+    assert text.count("<img") == 2  # the ladder as a chart, and the curves
+    assert base64.b64encode(reconstruction_curves(records)).decode() in text
+    assert "Results</h2>" not in text  # tables of labels
+    worst = min(
+        metrics["cases"], key=lambda name: metrics["cases"][name]["volume"]["psnr_db"]
+    )
+    assert text.index(f">{worst}<") < min(
+        text.index(f">{name}<") for name in NAMES if name != worst
+    )
+
+
+def test_the_report_does_with_a_single_case_and_no_ladder(tmp_path):
+    write_report(
+        tmp_path / "r.html",
+        title="x",
+        metrics=collect_reconstructions(rows(20, names=NAMES[:1]), window=WINDOW),
+    )
+    text = (tmp_path / "r.html").read_text()
+    assert "one case: no interval" in text
+    assert "What had to be beaten" not in text
+
+
+def test_metrics_of_labels_have_no_section_of_volumes():
+    assert reconstruction_view({"cases": {}, "summary": {}, "convention": {}}) is None
+
+
+def test_the_headline_states_the_window():
+    told = reconstruction_headline(content())
+    assert "PSNR 24.64 dB [23.99, 25.23], SSIM 0.500" in told
+    assert "over 12 cases; window [-1024, 1476] HU" in told
+
+
+def test_the_ladder_chart_draws_one_panel_for_each_number_of_views():
+    sections = content()["by_views"]
+    one, three = (
+        picture(ladder_chart(part, ours=(NETWORK, CONSISTENT)))
+        for part in (sections[:1], sections)
+    )
+    orange = np.array([0xD5, 0x5E, 0x00])
+    assert [
+        (np.abs(image.astype(int) - orange).max(2) < 3).sum() > 40
+        for image in (one, three)
+    ] == [True, True]
+    assert ladder_chart([], ours=()) is None
+
+
+def test_curves_need_psnr():
+    assert (
+        reconstruction_curves([{"kind": "epoch", "epoch": 0, "train_loss": 1.0}])
+        is None
+    )
+    record = {
+        "kind": "epoch",
+        "epoch": 0,
+        "train_loss": 1.0,
+        "validation_psnr": 20.0,
+        "validation_ssim": 0.5,
+    }
+    assert picture(reconstruction_curves([record])).size

@@ -1,0 +1,357 @@
+"""nnU-Net model folders: every tensor finds its place, the plan says what nnU-Net's
+said, nothing is run from a pickle.
+
+`tests/golden/nnunet_names.json` lists names and shapes of nnU-Net's own networks;
+`tests/oracle/test_nnunet_oracle.py` compares the outputs where its package is
+installed.
+"""
+
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_folder import DATASET, NAMES, plans_of, state_of, write_folder
+from trivox.errors import BundleError, LabelError, TrustError
+from trivox.importing.nnunet import import_nnunet
+from trivox.inference.bundle import read_bundle
+from trivox.inference.predictor import Predictor
+from trivox.learning.checkpoints import load_weights
+
+KINDS = list(NAMES)
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Write a model folder and import it."""
+
+    def call(kind="plain", *, folds=("0",), plans=None, trust=True, **changes):
+        states = {fold: state_of(kind, seed) for seed, fold in enumerate(folds)}
+        folder = write_folder(
+            tmp_path / "model", states, plans=plans or plans_of(kind), **changes
+        )
+        return import_nnunet(folder, tmp_path / "bundle", trust=trust)
+
+    return call
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_becomes_a_bundle_that_predicts(model, kind):
+    bundle = model(kind, inference_allowed_mirroring_axes=None)
+    predictor = Predictor.load(bundle.folder, device="cpu", precision="fp32")
+    image = np.random.default_rng(0).normal(50, 30, (2, 12, 20, 18)).astype(np.float32)
+    labels = predictor.predict_array(image, (1.5, 3.0, 1.0))
+    assert labels.shape == (12, 20, 18)
+    assert set(np.unique(labels)) <= {0, 1, 2}
+    assert len(np.unique(labels)) > 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_number_of_the_checkpoint_is_in_the_bundle(model, kind):
+    found = load_weights(model(kind).weight_files()[0])
+    given = {
+        name: value
+        for name, value in state_of(kind).items()
+        if "all_modules" not in name
+    }
+    given = {
+        name: value
+        for name, value in given.items()
+        if not name.startswith("decoder.encoder.")
+    }
+    assert len(found) == len(given)
+    theirs, ours = (
+        sorted(float(v.double().sum()) for v in side.values())
+        for side in (given, found)
+    )
+    assert theirs == pytest.approx(ours)
+
+
+def test_the_plan_says_what_nnunets_plans_say(model):
+    plan = model("residual").description.plan
+    assert (plan.spacing, plan.patch_size, plan.axis_order) == (
+        (3.0, 1.5, 1.0),
+        (8, 16, 16),
+        (1, 0, 2),
+    )
+    assert (plan.batch_size, plan.batch_dice, plan.median_shape) == (
+        3,
+        True,
+        (10, 20, 18),
+    )  # batch 3: inherited
+    assert plan.channels == ("CT", "T1")
+    ct, t1 = plan.normalisations
+    assert (ct.scheme, ct.mean, ct.std, ct.low, ct.high) == ("ct", 50, 20, -40, 160)
+    assert (t1.scheme, t1.masked) == ("z-score", True)
+    topology = plan.topology
+    assert topology.strides == ((1, 1, 1), (1, 2, 2), (2, 2, 2))
+    assert topology.kernels == ((1, 3, 3), (3, 3, 3), (3, 3, 3))
+    assert (topology.encoder_blocks, topology.decoder_blocks) == (
+        (1, 2, 2),
+        (2, 1),
+    )  # finest first
+    assert (topology.residual, plan.network) == (True, "resenc-m")
+
+
+def test_slices_become_volumes_of_one_voxel(model):
+    bundle = model("flat", inference_allowed_mirroring_axes=(0,))
+    plan = bundle.description.plan
+    assert (plan.dimension, plan.patch_size, plan.spacing) == (
+        2,
+        (1, 16, 16),
+        (3.0, 1.5, 1.0),
+    )
+    assert plan.topology.kernels[0] == (1, 3, 3)
+    assert plan.topology.divisor == (1, 4, 4)
+    assert bundle.description.mirror_axes == ("y",)
+    assert any("3 mm" in note for note in bundle.description.training["notes"])
+
+
+def test_all_folds_vote_and_fold_all_only_where_there_is_no_other(model, tmp_path):
+    bundle = model(folds=("0", "3", "all"))
+    assert [weights.fold for weights in bundle.description.weights] == ["0", "3"]
+    states = {"all": state_of("plain")}
+    write_folder(
+        tmp_path / "single", states, plans=plans_of("plain"), name="checkpoint_best.pth"
+    )
+    single = import_nnunet(tmp_path / "single", tmp_path / "b2", trust=True)
+    assert [weights.fold for weights in single.description.weights] == ["all"]
+    assert single.description.training["checkpoints"] == {"all": "checkpoint_best.pth"}
+
+
+def test_mirroring_is_what_nnunet_allows_and_its_lack_is_pointed_out(model, tmp_path):
+    free = model().description
+    assert free.mirror_axes == ("z", "y", "x")
+    assert not any("RAS" in note for note in free.training["notes"])
+    fixed = write_folder(
+        tmp_path / "fixed",
+        {"0": state_of("plain")},
+        plans=plans_of("plain"),
+        inference_allowed_mirroring_axes=(0, 1),
+    )
+    description = import_nnunet(fixed, tmp_path / "b2", trust=True).description
+    assert description.mirror_axes == ("z", "y")
+    assert any("RAS" in note for note in description.training["notes"])
+
+
+def test_regions_and_ignored_voxels_keep_their_meaning(model):
+    dataset = {
+        **DATASET,
+        "labels": {
+            "background": 0,
+            "whole": [1, 2, 3],
+            "core": [2, 3],
+            "enhancing": 3,
+            "ignore": 4,
+        },
+        "regions_class_order": [1, 2, 3],
+    }
+    labels = model(dataset=dataset).description.plan.labels
+    assert labels.regions == {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
+    assert (labels.region_order, labels.ignore, labels.output_channels) == (
+        (1, 2, 3),
+        4,
+        3,
+    )
+
+
+def test_lists_of_one_value_are_labels_as_in_nnunet(model):
+    dataset = {
+        **DATASET,
+        "labels": {"background": 0, "organ": [1], "lesion": [2]},
+        "regions_class_order": [1, 2],
+    }
+    assert model(dataset=dataset).description.plan.labels.exclusive
+
+
+def test_plans_from_before_nnunet_2_5_are_understood(model):
+    plans = plans_of("plain")
+    new = plans["configurations"]["base"].pop("architecture")["arch_kwargs"]
+    plans["configurations"]["base"] |= {
+        "UNet_class_name": "PlainConvUNet",
+        "UNet_base_num_features": 4,
+        "unet_max_num_features": 8,
+        "n_conv_per_stage_encoder": new["n_conv_per_stage"],
+        "conv_kernel_sizes": new["kernel_sizes"],
+        "n_conv_per_stage_decoder": new["n_conv_per_stage_decoder"],
+        "pool_op_kernel_sizes": new["strides"],
+        "num_pool_per_axis": [1, 2, 2],
+    }
+    assert model(plans=plans).description.plan.topology.features == (4, 8, 8)
+
+
+def test_compiled_and_parallel_networks_carry_prefixes(tmp_path):
+    state = {f"_orig_mod.{name}": value for name, value in state_of("plain").items()}
+    folder = write_folder(tmp_path / "model", {"0": state}, plans=plans_of("plain"))
+    assert import_nnunet(folder, tmp_path / "bundle", trust=True).weight_files()
+
+
+# -- trust -----------------------------------------------------------------------------
+def test_without_trust_no_checkpoint_is_opened(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(
+        TrustError, match=r"fold_0.checkpoint_final\.pth: is a Python pickle.*--trust"
+    ):
+        model(trust=False)
+    assert not (tmp_path / "bundle").exists()
+
+
+class Payload:
+    """What a malicious checkpoint does: it calls something when it is read."""
+
+    def __reduce__(self):
+        return (Path.touch, (Path("owned"),))
+
+
+def test_a_checkpoint_that_carries_code_is_refused_and_the_code_not_run(
+    model, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        BundleError, match=r"holds a Python object \(\w+\), which is not read"
+    ):
+        model(logging=Payload())
+    assert not (tmp_path / "owned").exists()
+    assert not (tmp_path / "bundle").exists()
+
+
+# -- what cannot be imported -----------------------------------------------------------
+def changed(path, value):
+    plans = deepcopy(plans_of("plain"))
+    *parents, last = path
+    place = plans
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    return plans
+
+
+BASE = ("configurations", "base")
+ARCHITECTURE = (*BASE, "architecture")
+WRONG = {
+    "cascade": (
+        (*BASE, "previous_stage"),
+        "3d_lowres",
+        "needs the output of another model",
+    ),
+    "other network": (
+        (*ARCHITECTURE, "network_class_name"),
+        "x.Primus",
+        "network 'Primus' is not supported",
+    ),
+    "dropout": (
+        (*ARCHITECTURE, "arch_kwargs", "dropout_op"),
+        "torch.nn.Dropout3d",
+        "dropout_op: Input should be None",
+    ),
+    "batch norm": (
+        (*ARCHITECTURE, "arch_kwargs", "norm_op"),
+        "torch.nn.BatchNorm3d",
+        "norm_op",
+    ),
+    "no bias": ((*ARCHITECTURE, "arch_kwargs", "conv_bias"), False, "conv_bias"),
+    "unknown argument": ((*ARCHITECTURE, "arch_kwargs", "squeeze"), True, "squeeze"),
+    "other slope": (
+        (*ARCHITECTURE, "arch_kwargs", "nonlin_kwargs"),
+        {"negative_slope": 0.2},
+        "slope 0.01",
+    ),
+    "own normalisation": (
+        (*BASE, "normalization_schemes"),
+        ["Mine", "Mine"],
+        "normalisation 'Mine' is not supported",
+    ),
+    "no intensities": (
+        ("foreground_intensity_properties_per_channel",),
+        {},
+        "no intensities of channel 0",
+    ),
+    "no such configuration": (
+        ("configurations",),
+        {"2d": {}},
+        "no configuration 'small'",
+    ),
+    "heir of itself": ((*BASE, "inherits_from"), "small", "no configuration 'small'"),
+    "missing key": ((*BASE, "spacing"), None, "spacing"),
+    "wrong patch": ((*BASE, "patch_size"), [9, 9, 9], "multiple of"),
+    "wrong stages": (
+        (*ARCHITECTURE, "arch_kwargs", "strides"),
+        [[1, 1, 1]],
+        "one entry a stage",
+    ),
+    "strided stem": (
+        (*ARCHITECTURE, "arch_kwargs", "strides"),
+        [[2, 2, 2], [1, 2, 2], [2, 2, 2]],
+        "full resolution",
+    ),
+    "other widths": (
+        (*ARCHITECTURE, "arch_kwargs", "features_per_stage"),
+        [4, 8, 16],
+        "different networks",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_cannot_be_imported_is_said_in_one_line(model, what, tmp_path):
+    path, value, message = WRONG[what]
+    with pytest.raises(BundleError, match=message) as caught:
+        model(plans=changed(path, value))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_network_that_its_trainer_changed_is_refused(tmp_path):
+    state = {
+        **state_of("plain"),
+        "encoder.stages.0.0.convs.0.norm.running_mean": torch.zeros(4),
+    }
+    folder = write_folder(
+        tmp_path / "m",
+        {"0": state},
+        plans=plans_of("plain"),
+        trainer_name="nnUNetTrainerBN",
+    )
+    with pytest.raises(
+        BundleError, match=r"running_mean has no place.*nnUNetTrainerBN"
+    ):
+        import_nnunet(folder, tmp_path / "bundle", trust=True)
+
+
+def test_incomplete_and_damaged_folders_are_named(model, tmp_path):
+    with pytest.raises(BundleError, match=r"plans\.json: not found; give the folder"):
+        import_nnunet(tmp_path / "nowhere", tmp_path / "bundle", trust=True)
+    model()
+    with pytest.raises(BundleError, match="holds a bundle already"):
+        model()
+    file = tmp_path / "model" / "fold_0" / "checkpoint_final.pth"
+    for content in (b"", b"PK\x03\x04 no zip", file.read_bytes()[:3000]):
+        file.write_bytes(content)
+        with pytest.raises(
+            BundleError, match=r"checkpoint_final\.pth: .* copy it again"
+        ):
+            import_nnunet(tmp_path / "model", tmp_path / "b2", trust=True)
+    torch.save({"state_dict": {}}, file)
+    with pytest.raises(
+        BundleError, match="has no 'network_weights'; only checkpoints of nnU-Net v2"
+    ):
+        import_nnunet(tmp_path / "model", tmp_path / "b2", trust=True)
+    torch.save([1, 2], file)
+    with pytest.raises(BundleError, match=r"checkpoint_final\.pth"):
+        import_nnunet(tmp_path / "model", tmp_path / "b2", trust=True)
+    file.unlink()
+    with pytest.raises(BundleError, match="no fold_X/checkpoint_final"):
+        import_nnunet(tmp_path / "model", tmp_path / "b2", trust=True)
+
+
+def test_labels_that_contradict_each_other_are_named(model):
+    with pytest.raises(LabelError, match=r"dataset\.json"):
+        model(dataset={**DATASET, "labels": {"background": 0}})
+
+
+def test_an_imported_bundle_is_an_ordinary_one(model):
+    bundle = model()
+    assert read_bundle(bundle.folder).description == bundle.description
+    assert not list(bundle.folder.rglob("*.pth"))

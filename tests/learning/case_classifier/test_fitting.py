@@ -1,0 +1,509 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from sklearn.covariance import ledoit_wolf, ledoit_wolf_shrinkage
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score, roc_auc_score
+
+from trivox.datasets.labels import LabelScheme
+from trivox.errors import BundleError, DataError, RecipeError
+from trivox.inference.classes.case_masks import case_masks
+from trivox.inference.classes.features import handmade_features
+from trivox.learning.case_classifier.fitting import (
+    CaseClassifier,
+    best_single_feature,
+    fit_classifier,
+)
+from trivox.learning.case_classifier.kinds import (
+    fit_lda,
+    fit_logreg,
+    fit_mlp,
+    logits_of,
+    shrunk_covariance,
+)
+from trivox.learning.case_classifier.rows import case_rows, scaling_of
+
+CLASSES = ("benign", "mild", "severe")
+
+
+def toy(seed=0, counts=(20, 30, 25), features=8, shift=1.5):
+    """Class k lies at k * shift along the first feature; the others are noise."""
+    rng = np.random.default_rng(seed)
+    truth = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    rows = rng.standard_normal((len(truth), features))
+    rows[:, 0] += shift * truth
+    return rows, truth, [f"f{i}" for i in range(features)]
+
+
+def fit(rows, truth, names, **more):
+    given = {
+        "class_names": CLASSES,
+        "subsets": {"all": names},
+        "kinds": ("lda",),
+        **more,
+    }
+    return fit_classifier(rows, truth, names=names, **given)
+
+
+def answers_to(classifier, rows, names):
+    """Probabilities of rows that hold all features, in the order of `names`."""
+    return classifier.probabilities(
+        rows[:, [names.index(name) for name in classifier.names]]
+    )
+
+
+@pytest.fixture
+def whole_subsets(monkeypatch):
+    """All features of a subset, never the best few: for laws about what is done with
+    each of them.
+    """
+    monkeypatch.setattr("trivox.learning.case_classifier.fitting.FEW", ())
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+# --- the kinds, against scikit-learn
+# -------------------------------------------------------------------------------------
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 1000), n=st.integers(3, 60), f=st.integers(1, 40))
+def test_the_shrunk_covariance_is_that_of_scikit_learn(seed, n, f):
+    rows = np.random.default_rng(seed).standard_normal((n, f)) * np.linspace(0.2, 3, f)
+    np.testing.assert_allclose(
+        shrunk_covariance(rows), ledoit_wolf(rows, assume_centered=True)[0], atol=1e-10
+    )
+
+
+@pytest.mark.parametrize("features", [4, 90], ids=["few", "more features than rows"])
+def test_lda_is_that_of_scikit_learn_at_the_same_shrinkage(features):
+    rows, truth, _ = toy(features=features)
+    networks = fit_lda(rows, truth, np.ones(len(truth)), 0, 0)
+    means = np.array([rows[truth == k].mean(0) for k in range(3)])
+    share = ledoit_wolf_shrinkage(rows - means[truth], assume_centered=True)
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=share).fit(rows, truth)
+    np.testing.assert_allclose(
+        softmax(logits_of(networks, rows)), theirs.predict_proba(rows), atol=1e-6
+    )
+
+
+def test_weights_count_rows_as_often_in_lda(monkeypatch):
+    monkeypatch.setattr(
+        "trivox.learning.case_classifier.kinds.shrunk_covariance",
+        lambda rows: rows.T @ rows / len(rows),
+    )
+    rows, truth, _ = (
+        toy()
+    )  # nothing is shrunk: how far depends on how many independent rows there are
+    weights = np.random.default_rng(0).integers(1, 4, len(truth)).astype(float)
+    often = np.repeat(np.arange(len(truth)), weights.astype(int))
+    weighted = logits_of(fit_lda(rows, truth, weights, 0, 0), rows)
+    repeated = logits_of(
+        fit_lda(rows[often], truth[often], np.ones(len(often)), 0, 0), rows
+    )
+    np.testing.assert_allclose(softmax(weighted), softmax(repeated), atol=1e-9)
+
+
+@pytest.mark.parametrize("counts", [(20, 30), (20, 30, 25)])
+@pytest.mark.parametrize("features", [5, 120])
+def test_logreg_is_that_of_scikit_learn_without_the_rotation(counts, features):
+    rows, truth, _ = toy(counts=counts, features=features)
+    weights = np.linspace(0.5, 1.5, len(truth))
+    ours = logits_of(fit_logreg(rows, truth, weights, 0.1, 0), rows)
+    theirs = LogisticRegression(C=0.1, tol=1e-8, max_iter=5000).fit(
+        rows, truth, sample_weight=weights
+    )
+    np.testing.assert_allclose(softmax(ours), theirs.predict_proba(rows), atol=2e-3)
+
+
+def test_the_small_network_learns_what_no_plane_divides():
+    rows = np.random.default_rng(0).standard_normal((200, 2))
+    truth = (rows[:, 0] * rows[:, 1] > 0).astype(int)
+    weights = np.ones(200)
+    right = {
+        name: (
+            logits_of(kind(rows, truth, weights, 0.01, 0), rows).argmax(1) == truth
+        ).mean()
+        for name, kind in (("mlp", fit_mlp), ("lda", fit_lda))
+    }
+    assert right["mlp"] > 0.85 > 0.7 > right["lda"]
+
+
+# --- fitting and choosing
+# ------------------------------------------------------------------------------------------------
+
+
+def test_what_was_learnt_holds_for_new_cases():
+    names = toy()[2]
+    found = fit(*toy(seed=0, shift=3), kinds=("lda", "logreg", "mlp"))
+    rows, truth, _ = toy(seed=1, shift=3)
+    answers = found.classifier.probabilities(dict.fromkeys(names, 0.0))
+    assert answers.shape == (1, 3)
+    assert (answers_to(found.classifier, rows, names).argmax(1) == truth).mean() > 0.85
+
+
+@pytest.mark.usefixtures("whole_subsets")
+def test_equal_seeds_give_equal_classifiers():
+    first, second = (
+        fit(*toy(), kinds=("lda", "logreg", "mlp"), seed=3) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first.resubstitution, second.resubstitution)
+    np.testing.assert_array_equal(first.out_of_fold, second.out_of_fold)
+    assert first.candidates == second.candidates
+
+
+@pytest.mark.usefixtures("whole_subsets")
+def test_out_of_fold_answers_to_noise_are_guesses_while_those_to_learnt_rows_are_not():
+    rows, truth, names = toy(features=200, shift=0)
+    found = fit(rows, truth, names, kinds=("logreg",))
+    auc = [
+        np.mean([roc_auc_score(truth == k, p[:, k]) for k in range(3)])
+        for p in (found.out_of_fold, found.resubstitution)
+    ]
+    assert auc[0] < 0.65
+    assert auc[1] > 0.95
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 1000))
+def test_no_group_is_on_both_sides_of_a_fold(seed):
+    rows, truth, names = toy(seed)
+    groups = [f"p{i}" for i in np.random.default_rng(seed).integers(0, 25, len(truth))]
+    parts, _ = case_rows(rows, truth, names, CLASSES, groups, None, "balanced", seed, 5)
+    folds = {
+        group: {int(f) for f, g in zip(parts.fold, groups, strict=True) if g == group}
+        for group in groups
+    }
+    assert all(len(found) == 1 for found in folds.values())
+    assert len(np.unique(parts.fold)) == 5
+
+
+@pytest.mark.usefixtures("whole_subsets")
+def test_repeated_rows_of_a_patient_do_not_flatter_when_they_are_grouped():
+    rows, truth, names = toy(features=60, shift=0)
+    twice, groups = (
+        np.repeat(rows, 2, axis=0),
+        np.repeat([f"p{i}" for i in range(len(truth))], 2),
+    )
+    losses = {
+        known: fit(
+            twice, np.repeat(truth, 2), names, groups=groups if known else None
+        ).candidates[0]["log_loss"]
+        for known in (True, False)
+    }
+    assert losses[True] > 1.05  # three equally likely classes: 1.10
+    assert losses[False] < 0.9
+
+
+@pytest.mark.usefixtures("whole_subsets")
+def test_the_informative_subset_is_taken_and_the_others_are_listed():
+    rows, truth, names = toy(features=40, shift=3)
+    found = fit(
+        rows,
+        truth,
+        names,
+        subsets={"noise": names[20:], "signal": names[:3]},
+        kinds=("lda", "logreg"),
+    )
+    assert found.candidates[0]["subset"] == "signal"
+    assert found.classifier.names == tuple(names[:3])
+    assert {(row["kind"], row["subset"]) for row in found.candidates} == {
+        (kind, subset)
+        for kind in ("lda", "logreg", "lda + logreg")
+        for subset in ("noise", "signal")
+    }
+
+
+def test_where_one_feature_tells_the_classes_hundreds_are_left_out():
+    rows, truth, names = toy(features=300, shift=4)
+    found = fit(rows, truth, names)
+    assert "f0" in found.classifier.names
+    assert len(found.classifier.names) <= 4
+    assert len(found.candidates) > 1
+    fresh, answers, _ = toy(seed=1, features=300, shift=4)
+    assert (
+        answers_to(found.classifier, fresh, names).argmax(1) == answers
+    ).mean() > 0.9
+
+
+def test_choosing_the_best_few_of_many_does_not_flatter():
+    """Features that happen to fit all rows would, were they chosen before the folds are
+    held out.
+    """
+    rows, truth, names = toy(features=600, shift=0)
+    found = fit(rows, truth, names)
+    few = [row["log_loss"] for row in found.candidates if "best" in row["subset"]]
+    assert len(few) == 3
+    assert min(few) > 1.0  # three equally likely classes: 1.10
+
+
+@pytest.mark.usefixtures("whole_subsets")
+def test_several_kinds_answer_with_the_mean_of_their_calibrated_logits():
+    rows, truth, names = toy(shift=0.8)
+    kinds = ("lda", "logreg", "mlp")
+    alone = [
+        fit(rows, truth, names, kinds=(kind,)).classifier.logits(rows) for kind in kinds
+    ]
+    together = fit(rows, truth, names, kinds=kinds).classifier
+    assert together.kind == "lda + logreg + mlp"
+    np.testing.assert_allclose(
+        together.logits(rows), np.mean(alone, axis=0) / together.temperature, atol=1e-8
+    )
+
+
+def test_balanced_gives_a_rare_class_its_say_and_none_leaves_frequencies():
+    rows, truth, names = toy(counts=(100, 20, 20), shift=0)
+    share = {
+        how: fit(rows, truth, names, imbalance=how).out_of_fold.mean(0)
+        for how in ("balanced", "none")
+    }
+    np.testing.assert_allclose(share["balanced"], 1 / 3, atol=0.06)
+    np.testing.assert_allclose(share["none"], [100 / 140, 20 / 140, 20 / 140], atol=0.1)
+
+
+@pytest.mark.usefixtures("whole_subsets")
+def test_the_temperature_makes_overconfident_answers_honest():
+    rows, truth, names = toy(features=150, shift=1.5)
+    found = fit(rows, truth, names)
+    right = (found.out_of_fold.argmax(1) == truth).mean()
+    assert found.classifier.temperature > 1.5
+    assert abs(found.out_of_fold.max(1).mean() - right) < 0.12
+    hot = softmax(np.log(found.out_of_fold) * found.classifier.temperature)
+    assert hot.max(1).mean() - right > 0.15  # without it
+
+
+# --- awkward rows
+# --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("whole_subsets")
+def test_columns_that_say_nothing_are_left_out():
+    rows, truth, names = toy(features=6)
+    rows[:, 2], rows[:, 3], rows[:, 4] = (
+        np.nan,
+        7.1,
+        np.where(rows[:, 4] > 0, np.inf, np.nan),
+    )
+    assert fit(rows, truth, names).classifier.names == ("f0", "f1", "f5")
+
+
+@pytest.mark.usefixtures("whole_subsets")
+def test_what_is_not_known_counts_as_the_median():
+    rows, truth, names = toy()
+    rows[::7, 0] = np.nan
+    found = fit(rows, truth, names).classifier
+    case, filled = np.array(rows[:1]), np.array(rows[:1])
+    case[0, 0], filled[0, 0] = np.nan, np.nanmedian(rows[:, 0])
+    np.testing.assert_array_equal(
+        found.probabilities(case), found.probabilities(filled)
+    )
+    assert np.isfinite(found.probabilities(np.full((1, 8), np.nan))).all()
+
+
+@pytest.mark.usefixtures("whole_subsets")
+def test_one_absurd_value_counts_as_four_standard_deviations():
+    rows, truth, names = toy()
+    found = fit(rows, truth, names).classifier
+    cases = np.tile(rows[0], (3, 1))
+    cases[:, 1] = found.mean[1] + np.array([4, 40, 1e9]) * found.scale[1]
+    answers = found.probabilities(cases)
+    np.testing.assert_allclose(answers[1:], answers[:1].repeat(2, 0), atol=1e-12)
+
+
+def test_filling_in_is_learnt_from_the_training_rows_alone():
+    fill, mean, scale = scaling_of(
+        np.array([[1.0, np.nan], [np.nan, np.nan], [3.0, np.nan], [8.0, np.nan]])
+    )
+    np.testing.assert_array_equal(fill, [3, 0])
+    assert mean[0] == pytest.approx((1 + 3 + 3 + 8) / 4)
+    assert scale[1] == 1
+
+
+@pytest.mark.usefixtures("whole_subsets")
+@pytest.mark.parametrize(
+    ("kinds", "rare"),
+    [(("lda",), 1), (("logreg",), 2), (("mlp",), 3), (("lda", "logreg", "mlp"), 1)],
+)
+def test_a_class_with_fewer_cases_than_folds_still_has_its_say(kinds, rare):
+    rows, truth, names = toy(counts=(12, 12, rare), shift=6)
+    found = fit(rows, truth, names, kinds=kinds)
+    assert np.isfinite(found.out_of_fold).all()
+    assert (found.resubstitution.argmax(1) == truth)[truth == 2].all()
+
+
+def test_a_class_without_cases_is_never_answered_and_keeps_its_place():
+    rows, truth, names = toy(counts=(20, 25), shift=3)
+    found = fit(rows, truth * 2, names, kinds=("lda", "mlp"))
+    for answers in (found.out_of_fold, found.resubstitution):
+        assert answers[:, 1].max() < 1e-6
+        np.testing.assert_allclose(answers.sum(1), 1)
+        assert set(answers.argmax(1)) == {0, 2}
+
+
+@pytest.mark.usefixtures("whole_subsets")
+def test_far_more_features_than_cases_are_no_obstacle():
+    rows, truth, names = toy(counts=(10, 10, 10), features=400, shift=8)
+    found = fit(rows, truth, names, kinds=("lda", "logreg", "mlp"))
+    assert np.isfinite(found.out_of_fold).all()
+
+
+def test_rows_that_nothing_can_be_learnt_from_are_refused():
+    rows, truth, names = toy()
+    with pytest.raises(DataError, match="one class"):
+        fit(rows, np.ones_like(truth), names)
+    with pytest.raises(DataError, match="known class"):
+        fit(rows, np.where(truth == 0, -1, truth), names)
+    with pytest.raises(DataError, match="no feature differs"):
+        fit(np.ones_like(rows), truth, names)
+    with pytest.raises(DataError, match="no feature differs"):
+        best_single_feature(
+            np.full_like(rows, np.nan), truth, names=names, class_names=CLASSES
+        )
+    with pytest.raises(RecipeError, match="forest"):
+        fit(rows, truth, names, kinds=("forest",))
+    with pytest.raises(RecipeError, match="'f99'"):
+        fit(rows, truth, names, subsets={"x": ["f99"]})
+
+
+# --- the single feature
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0, 5])
+def test_the_best_single_feature_is_found_and_answers_alone(place):
+    rows, truth, names = toy(shift=2)
+    rows[:, [0, place]] = rows[:, [place, 0]]
+    found = best_single_feature(rows, truth, names=names, class_names=CLASSES)
+    assert found.names == (names[place],)
+    answers = found.probabilities(np.linspace(-1, 5, 7)[:, None]).argmax(1)
+    assert answers.tolist() == sorted(answers.tolist())
+    assert set(answers) == {0, 1, 2}
+
+
+# --- files
+# ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kinds", [("lda",), ("lda", "logreg", "mlp")])
+@pytest.mark.usefixtures("whole_subsets")
+def test_a_classifier_comes_back_from_its_file_unchanged(tmp_path, kinds):
+    rows, truth, names = toy()
+    found = fit(rows, truth, names, kinds=kinds).classifier
+    found.save(tmp_path / "classifier.safetensors")
+    again = CaseClassifier.load(tmp_path / "classifier.safetensors")
+    assert (again.names, again.classes, again.kind) == (
+        found.names,
+        found.classes,
+        found.kind,
+    )
+    np.testing.assert_array_equal(again.probabilities(rows), found.probabilities(rows))
+
+
+@pytest.mark.usefixtures("whole_subsets")
+def test_a_case_by_name_is_answered_as_by_row_and_missing_names_are_told():
+    rows, truth, names = toy()
+    found = fit(rows, truth, names).classifier
+    case = dict(zip(reversed(names), rows[0][::-1], strict=True)) | {"other": 3.0}
+    np.testing.assert_array_equal(
+        found.probabilities(case), found.probabilities(rows[:1])
+    )
+    with pytest.raises(DataError, match="'f3'"):
+        found.probabilities(
+            {name: value for name, value in case.items() if name != "f3"}
+        )
+    with pytest.raises(DataError, match="needs"):
+        found.probabilities(rows[:, :3])
+
+
+@pytest.mark.usefixtures("whole_subsets")
+def test_a_damaged_file_is_refused(tmp_path):
+    from dataclasses import replace
+
+    rows, truth, names = toy()
+    found = fit(rows, truth, names).classifier
+    path = tmp_path / "classifier.safetensors"
+    found.save(path)
+    whole = path.read_bytes()
+    for content in (
+        b"",
+        whole[:-40],
+        whole[:30],
+        b"x" * len(whole),
+        whole.replace(b'format\\":1', b'format\\":2'),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(BundleError, match=r"classifier\.safetensors"):
+            CaseClassifier.load(path)
+    with pytest.raises(BundleError):
+        CaseClassifier.load(tmp_path / "absent.safetensors")
+    for wrong in (
+        {"fill": found.fill[:-1]},
+        {"scale": found.scale * 0},
+        {"mean": found.mean * np.nan},
+        {"classes": ("a", "b")},
+        {"names": found.names[1:]},
+        {"temperature": 0.0},
+        {"temperature": float("nan")},
+    ):
+        replace(found, **wrong).save(path)
+        with pytest.raises(BundleError):
+            CaseClassifier.load(path)
+
+
+# --- texture, end to end
+# -------------------------------------------------------------------------------------------------
+
+
+def texture_case(rng, kind):
+    """A lesion whose class is the grain of its texture: its mean, spread and size say
+    nothing.
+    """
+    shape, spacing = (12, 24, 24), (2.0, 0.73, 0.73)
+    scale = np.array([0.73, 2.0, 2.0]) / 2 * (0.0, 0.7, 1.4)[kind]
+    grid = (np.indices(shape) - np.array(shape).reshape(3, 1, 1, 1) / 2) * np.array(
+        spacing
+    ).reshape(3, 1, 1, 1)
+    labels = (np.linalg.norm(grid, axis=0) < rng.uniform(6, 8)).astype(int)
+    field = ndimage.gaussian_filter(rng.standard_normal(shape), scale)
+    inside = field[labels > 0]
+    image = ((field - inside.mean()) / inside.std()).astype(np.float32)[None]
+    masks = case_masks(labels, LabelScheme(labels={"lesion": 1}), (1,), spacing)
+    return handmade_features(image, masks, spacing, channels=["CT"])
+
+
+def test_a_subtype_that_is_texture_alone_is_found():
+    rng = np.random.default_rng(0)
+    truth = np.tile([0, 1, 2], 30)
+    cases = [texture_case(rng, kind) for kind in truth]
+    names = list(cases[0])
+    rows = np.array([list(case.values()) for case in cases])
+    found = fit(rows[:60], truth[:60], names).classifier
+    answers = np.array([found.probabilities(case)[0] for case in cases[60:]])
+    assert f1_score(truth[60:], answers.argmax(1), average="macro") > 0.9
+    plain = [name for name in names if "in core" not in name]
+    without = fit(
+        rows[:60], truth[:60], names, subsets={"no texture": plain}
+    ).classifier
+    answers = np.array([without.probabilities(case)[0] for case in cases[60:]])
+    assert f1_score(truth[60:], answers.argmax(1), average="macro") < 0.75
+
+
+def test_the_simplest_subset_is_taken_unless_another_is_better_beyond_chance():
+    rows, truth, names = toy(counts=(40, 40, 40), features=6, shift=2.0)
+    rows[:, 1] += 2.0 * truth  # tells the classes as well as the first, up to chance
+    for first, second in ((0, 1), (1, 0)):
+        subsets = {
+            str(first): names[first : first + 1],
+            str(second): names[second : second + 1],
+        }
+        assert fit(rows, truth, names, subsets=subsets).candidates[0]["subset"] == str(
+            first
+        )
+    better = fit(rows, truth, names, subsets={"noise": names[2:4], "one": names[:1]})
+    assert better.candidates[0]["subset"] == "one"

@@ -1,0 +1,44 @@
+import json
+import shutil
+
+import pytest
+
+from trivox.tasks.console import Quiet
+from trivox.tasks.labels.pictures import Pictures
+from trivox.tasks.report import report_run
+
+GAIN = {"organ": {"on_the_same_cases": 0.0123, "cross_fitted": 0.0045}}
+RULES = (
+    {"largest_foreground": True},
+    {"largest_of": [1]},
+    {"remove_small": {"organ": 50.0}},
+    {"replace_small": {"a": 9.0}},
+)
+
+
+@pytest.mark.parametrize("rule", [{}, *RULES])
+def test_rules_chosen_on_the_cases_they_are_measured_on_are_a_warning(
+    tiny_run, tmp_path, rule, monkeypatch
+):
+    monkeypatch.setattr(
+        "trivox.tasks.report.picture_cases", lambda *args, **kwargs: Pictures()
+    )
+    run = tmp_path / "run"
+    shutil.copytree(
+        tiny_run,
+        run,
+        ignore=shutil.ignore_patterns("prepared", "checkpoints", "bundle"),
+    )
+    file = run / "validation" / "metrics.json"
+    metrics = json.loads(file.read_text())
+    metrics["postprocessing"] = {
+        "largest_foreground": False,
+        "largest_of": [],
+        "trials": ["x"],
+        "gain": GAIN,
+        **rule,
+    }
+    file.write_text(json.dumps(metrics))
+    text = report_run(run, console=Quiet()).read_text(encoding="utf-8")
+    assert ("its gain here is optimistic" in text) == bool(rule)
+    assert ("organ 0.0123 here, 0.0045 on cases not chosen on" in text) == bool(rule)
