@@ -21,7 +21,7 @@ from trivox.errors import ResourceError
 from trivox.learning.runtime import Runtime, make_runtime
 from trivox.networks.registry import NETWORKS, build_network
 from trivox.planning.families import family_of
-from trivox.verbs.info import count_operations
+from trivox.networks.counting import count_operations
 
 
 @dataclass

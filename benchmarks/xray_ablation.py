@@ -16,9 +16,9 @@ import torch
 from trivox.config.volumes import ReconstructionLoss
 from trivox.files import read_json
 from trivox.learning.losses.reconstruction import edges
-from trivox.tasks.reconstruction.exams import PreparedExams
+from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
 from trivox.tasks.task import RunRequest
-from trivox.verbs.train import train
+from trivox.tasks.run import run_request
 
 PARTS = tuple(ReconstructionLoss.model_fields)
 
@@ -51,7 +51,7 @@ def sharpness(run: Path) -> float:
         volume = torch.from_numpy(read_volume(file).array).float()[None]
         ours += float(edges(volume).mean())
         theirs += float(
-            edges(prepared.volume(file.name.removesuffix(".nii.gz"))[None, None]).mean()
+            edges(reference_volume(prepared, file.name.removesuffix(".nii.gz"))[None, None]).mean()
         )
     return ours / theirs
 
@@ -78,7 +78,7 @@ def main() -> None:
         settings = {**length, "reconstruction": {"loss": weights}}
         done = (run / "report.html").exists()
         if not done:
-            train(
+            run_request(
                 RunRequest(
                     options.dataset, run, "quick_test", settings, task="reconstruction"
                 )

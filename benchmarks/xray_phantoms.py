@@ -26,7 +26,7 @@ from trivox.preparation.exam_store import XrayStore, fitted_views
 from trivox.projection.grids import on_grid
 from trivox.projection.ladder import Ladder
 from trivox.projection.xrays import Xrays
-from trivox.tasks.reconstruction.exams import PreparedExams
+from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
 from trivox.tasks.reconstruction.validation import LIBRARY, evenly, volumes_of
 from trivox.volumes.formats import read_volume
 
@@ -63,7 +63,7 @@ def main() -> None:
     print(f"{len(cases)} test cases, ladder fitted on {len(library)} training cases\n")
     for count in (1, 2, 4, 8):
         ladder = Ladder.fit(
-            (prepared.volume(name) for name in library),
+            (reference_volume(prepared, name) for name in library),
             (prepared.store.views(name).select(range(count)) for name in library),
             plan.grid,
             water_per_mm=plan.water_per_mm,

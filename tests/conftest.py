@@ -75,11 +75,11 @@ def tiny_data(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, tiny_data):
     """A finished run on `tiny_data`; tests read it and never write into it."""
+    from trivox.tasks.run import run_request
     from trivox.tasks.task import RunRequest
-    from trivox.verbs.train import train
 
     run = tmp_path_factory.mktemp("tiny") / "run"
-    train(RunRequest(tiny_data, run, "quick_test", TINY))
+    run_request(RunRequest(tiny_data, run, "quick_test", TINY))
     return run
 
 
@@ -122,9 +122,11 @@ def xray_run(tmp_path_factory, xray_data):
     """A finished reconstruction run on `xray_data`; tests read it and never write into
     it.
     """
+    from trivox.tasks.run import run_request
     from trivox.tasks.task import RunRequest
-    from trivox.verbs.train import train
 
     run = tmp_path_factory.mktemp("xrays") / "run"
-    train(RunRequest(xray_data, run, "quick_test", TINY_XRAYS, task="reconstruction"))
+    run_request(
+        RunRequest(xray_data, run, "quick_test", TINY_XRAYS, task="reconstruction")
+    )
     return run

@@ -18,8 +18,8 @@ from trivox.datasets.phantoms.ellipsoids import (
 )
 from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
+from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
-from trivox.verbs.train import train
 from trivox.volumes.formats import read_labels, write_volume
 
 SHAPE = (12, 16, 14)
@@ -31,7 +31,7 @@ STEPS = {"epochs": 1, "iterations_per_epoch": 2, "patch_size": [8, 8, 8]}
 def _no_report(monkeypatch):
     """Figures take longer than these trainings, and other tests look at them."""
     monkeypatch.setattr(
-        "trivox.tasks.labels.finish.report_run", lambda *args, **kwargs: None
+        "trivox.tasks.labels.segmentation.report_run", lambda *args, **kwargs: None
     )
 
 
@@ -48,7 +48,7 @@ def cases(**changes):
 
 def end_to_end(dataset, inputs, tmp_path, tiny_settings, *, values=(1, 2), **changes):
     run, out = tmp_path / "run", tmp_path / "out"
-    metrics = train(
+    metrics = run_request(
         RunRequest(dataset, run, "quick_test", {**tiny_settings, **STEPS, **changes})
     )
     assert metrics["cases"]

@@ -17,7 +17,7 @@ from trivox.learning.runtime import Runtime
 from trivox.learning.tracking import RunLog, read_records
 from trivox.learning.trainer import Trainer
 from trivox.preparation.batches import RawBatch
-from trivox.tasks.labels.segmentation import SegmentationObjective
+from trivox.tasks.labels.objective import SegmentationObjective
 
 CPU = Runtime(torch.device("cpu"), "fp32")
 OUT_OF_MEMORY = torch.OutOfMemoryError("Tried to allocate 1 EiB")

@@ -1,7 +1,11 @@
 """trivox: from folders of 3D medical scans to trained, measured, deployable models.
 
-Research use only, not a medical device. Names below load on first use, so that `import
-trivox` stays instant.
+Research use only, not a medical device.
+
+The verbs are those of the command line, with the same options: `trivox.train(...)` is
+`trivox train ...`. The nouns are what they take and return. This page is all that is
+public in Python; everything else may change without notice. Names load on first use, so
+that `import trivox` stays instant.
 """
 
 from importlib import import_module
@@ -12,16 +16,48 @@ from trivox.version import __version__
 
 if TYPE_CHECKING:
     from trivox.config.recipe import Recipe, make_recipe
-    from trivox.datasets.dataset import Dataset
+    from trivox.datasets.dataset import Case, Dataset
     from trivox.datasets.layouts.choice import load_dataset
     from trivox.inference.predictor import Predictor
+    from trivox.inference.reconstructor import Reconstructor
+    from trivox.verbs.check import check
+    from trivox.verbs.drr import drr
+    from trivox.verbs.evaluate import evaluate
+    from trivox.verbs.explain import explain
+    from trivox.verbs.info import info
+    from trivox.verbs.plan import plan
+    from trivox.verbs.predict import predict
+    from trivox.verbs.preprocess import preprocess
+    from trivox.verbs.pretrain import pretrain
+    from trivox.verbs.rank import rank
+    from trivox.verbs.report import report
+    from trivox.verbs.train import train
     from trivox.volumes.formats import read_labels, read_volume, write_volume
     from trivox.volumes.volume import Volume
 
+VERBS = (
+    "check",
+    "plan",
+    "preprocess",
+    "train",
+    "predict",
+    "evaluate",
+    "rank",
+    "report",
+    "explain",
+    "pretrain",
+    "drr",
+    "info",
+)
+"""In the order in which a project needs them."""
+
 _HOMES = {
+    **{verb: f"trivox.verbs.{verb}" for verb in VERBS},
+    "Case": "trivox.datasets.dataset",
     "Dataset": "trivox.datasets.dataset",
     "Predictor": "trivox.inference.predictor",
     "Recipe": "trivox.config.recipe",
+    "Reconstructor": "trivox.inference.reconstructor",
     "Volume": "trivox.volumes.volume",
     "load_dataset": "trivox.datasets.layouts.choice",
     "make_recipe": "trivox.config.recipe",
@@ -31,16 +67,31 @@ _HOMES = {
 }
 
 __all__ = [
+    "VERBS",
+    "Case",
     "Dataset",
     "Predictor",
     "Recipe",
+    "Reconstructor",
     "TrivoxError",
     "Volume",
     "__version__",
+    "check",
+    "drr",
+    "evaluate",
+    "explain",
+    "info",
     "load_dataset",
     "make_recipe",
+    "plan",
+    "predict",
+    "preprocess",
+    "pretrain",
+    "rank",
     "read_labels",
     "read_volume",
+    "report",
+    "train",
     "write_volume",
 ]
 
@@ -49,3 +100,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'trivox' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,6 +10,7 @@ one line and exits with 1.
     │   └── LabelError       label values that are not what the dataset declares
     ├── PlanError            a plan that cannot be made or does not fit the data
     ├── RecipeError          settings that do not exist or contradict each other
+    ├── UsageError           options that do not go together or do not apply
     ├── BundleError          a run or bundle that is incomplete or was altered
     ├── TrustError           a file of a kind that can carry code, not declared trusted
     ├── ResourceError        memory, disk or an optional package is missing
@@ -68,3 +69,9 @@ class ResourceError(TrivoxError):
 
 class InterruptedTrainingError(TrivoxError):
     """Work was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""
+
+
+class UsageError(TrivoxError):
+    """Options that contradict each other or do not apply; the command line exits with
+    2.
+    """

@@ -41,6 +41,6 @@ def first_complaint(invalid: ValidationError, *, whole: str = "") -> str:
 
     whole: what to call the content itself where no field is to blame.
     """
-    first: Mapping[str, Any] = invalid.errors()[0]  # type: ignore[assignment]
+    first: Mapping[str, Any] = invalid.errors()[0]
     field = ".".join(str(part) for part in first["loc"]) or whole
     return f"{field}: {first['msg']}" if field else str(first["msg"])

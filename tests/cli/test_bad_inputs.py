@@ -231,7 +231,7 @@ def test_one_empty_mask_is_a_warning_not_an_error(
         sys, "argv", ["trivox", "train", str(data), "--out", "run", *options]
     )
     monkeypatch.setattr(
-        "trivox.tasks.labels.finish.report_run", lambda *args, **kwargs: None
+        "trivox.tasks.labels.segmentation.report_run", lambda *args, **kwargs: None
     )
     with pytest.raises(SystemExit) as stop:
         main()

@@ -24,8 +24,8 @@ def regional(tmp_path_factory):
     """A run of two channels whose labels are nested regions, with the channel dropped
     at times or never.
     """
+    from trivox.tasks.run import run_request
     from trivox.tasks.task import RunRequest
-    from trivox.verbs.train import train
 
     root = tmp_path_factory.mktemp("regions")
     rng = np.random.default_rng(0)
@@ -64,8 +64,8 @@ def regional(tmp_path_factory):
         "workers": 0,
         "mask_channel": True,
     }
-    train(RunRequest(root, root / "run", "quick_test", settings))
-    train(
+    run_request(RunRequest(root, root / "run", "quick_test", settings))
+    run_request(
         RunRequest(
             root,
             root / "dropping",

@@ -195,8 +195,8 @@ def test_an_average_of_one_is_refused():
 
 def test_the_average_becomes_the_bundle(tmp_path, tiny_data, tiny_settings):
     from trivox.inference.bundle import read_bundle
+    from trivox.tasks.run import run_request
     from trivox.tasks.task import RunRequest
-    from trivox.verbs.train import train
 
     settings = {
         **tiny_settings,
@@ -205,7 +205,7 @@ def test_the_average_becomes_the_bundle(tmp_path, tiny_data, tiny_settings):
         "final_weights": "average",
         "validation_smoothing": 0.0,
     }
-    train(RunRequest(tiny_data, tmp_path / "run", "quick_test", settings))
+    run_request(RunRequest(tiny_data, tmp_path / "run", "quick_test", settings))
     folder = tmp_path / "run" / "checkpoints"
     parts = [load_weights(path / WEIGHTS) for path in best_checkpoints(folder)]
     assert len(parts) > 1

@@ -10,8 +10,8 @@ from trivox.learning import microbatch
 from trivox.learning.microbatch import HEADROOM, available_memory, choose_micro_batch
 from trivox.learning.runtime import Runtime
 from trivox.planning.plan import read_plan
-from trivox.tasks.labels import forecast as forecasting
-from trivox.tasks.labels.forecast import forecast_training, step_memory
+from trivox.tasks import forecast as forecasting
+from trivox.tasks.forecast import forecast_training, step_memory
 
 CPU = Runtime(torch.device("cpu"), "fp32")
 
@@ -117,11 +117,11 @@ def test_auto_trains_in_parts_and_keeps_the_choice_for_a_resume(
     tmp_path, tiny_data, tiny_settings, monkeypatch
 ):
     from trivox.learning.checkpoints import load_checkpoint
+    from trivox.tasks.run import run_request
     from trivox.tasks.task import RunRequest
-    from trivox.verbs.train import train
 
     monkeypatch.setattr(forecasting, "available_memory", lambda device: 1)
-    train(
+    run_request(
         RunRequest(
             tiny_data,
             tmp_path / "run",

@@ -8,8 +8,8 @@ import torch
 
 from trivox.learning.checkpoints import load_weights
 from trivox.learning.tracking import read_records
+from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
-from trivox.verbs.train import train
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available(), reason="torch without distributed"
@@ -47,7 +47,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import trivox.tasks.labels.segmentation as segmentation
-import trivox.verbs.train as training
+import trivox.tasks.run as training
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")  # once for all runs
@@ -57,7 +57,7 @@ data, folder, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.ar
 for run, extras in json.loads(sys.argv[4]).items():
     if "pretrained" in extras:
         extras["pretrained"] = str(folder / extras["pretrained"])
-    training.train(training.RunRequest(data, folder / run, "quick_test", {**settings, **extras}))
+    training.run_request(training.RunRequest(data, folder / run, "quick_test", {**settings, **extras}))
     network = networks[0]  # the first that a run builds is the one it trains
     joined = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
     (folder / f"{run}-{dist.get_rank()}.txt").write_text(hashlib.sha256(joined).hexdigest())
@@ -107,7 +107,7 @@ def test_two_ranks_equal_each_other_and_one_process(
     if "pretrained" in settings:
         settings["pretrained"] = str(ranks / settings["pretrained"])
     run = ranks / name
-    train(RunRequest(tiny_data, tmp_path / "one", "quick_test", settings))
+    run_request(RunRequest(tiny_data, tmp_path / "one", "quick_test", settings))
     files = (
         x / "checkpoints" / "latest" / "weights.safetensors"
         for x in (tmp_path / "one", run)

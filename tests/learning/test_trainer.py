@@ -37,8 +37,8 @@ from trivox.learning.runtime import make_runtime, seed_everything
 from trivox.learning.tracking import RunLog
 from trivox.learning.trainer import MAX_SKIPPED
 from trivox.preparation.batches import RawBatch
+from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
-from trivox.verbs.train import train
 
 
 # -- learning --------------------------------------------------------------------------
@@ -576,7 +576,7 @@ def test_two_deterministic_runs_give_the_same_bits(tmp_path, tiny_data, tiny_set
     """
     settings = {**tiny_settings, "workers": 2, "deterministic": True}
     for name in "ab":
-        train(RunRequest(tiny_data, tmp_path / name, "quick_test", settings))
+        run_request(RunRequest(tiny_data, tmp_path / name, "quick_test", settings))
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.backends.cudnn.benchmark
         torch.rand(5)
@@ -660,7 +660,7 @@ def test_killed_training_resumes_to_the_same_bits(tmp_path, tiny_data, tiny_sett
         "seed": 3,
     }
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(RunRequest(tiny_data, whole, "quick_test", settings))
+    run_request(RunRequest(tiny_data, whole, "quick_test", settings))
     code = "import torch; torch.set_num_threads(1); from trivox.cli import main; main()"
     # steps are slowed down so that the kill hits the middle of an epoch
     slow = "import time, trivox.learning.trainer as t; s = t.Trainer._step; "
@@ -689,7 +689,7 @@ def test_killed_training_resumes_to_the_same_bits(tmp_path, tiny_data, tiny_sett
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert 0 < len(epochs_of(killed)) < 5
-    train(RunRequest(tiny_data, killed, "quick_test", settings, resume=True))
+    run_request(RunRequest(tiny_data, killed, "quick_test", settings, resume=True))
     for file in (whole / "checkpoints").rglob("*.safetensors"):
         assert file.read_bytes() == (killed / file.relative_to(whole)).read_bytes(), (
             file

@@ -18,7 +18,7 @@ from trivox.networks.efficient import (
 from trivox.networks.hybrid import HybridEncoderBlock
 from trivox.networks.registry import build_network
 from trivox.planning.families import family_of
-from trivox.verbs.info import describe
+from trivox.verbs.info import info
 
 SIZES = {
     "hybrid-lite": (16.1, 48.9, 50),
@@ -42,14 +42,14 @@ def build(
 @pytest.mark.parametrize("name", SIZES)
 def test_parameters_and_operations_are_those_promised(name):
     millions, gflop, most = SIZES[name]
-    facts = describe(name, (4, 128, 128, 128))
+    facts = info(name, input=(4, 128, 128, 128))
     assert round(facts["parameters"] / 1e6, 1) == millions
     assert facts["gflop"] <= most
     assert facts["gflop"] == pytest.approx(gflop, rel=0.01)
 
 
 def test_saved_activations_are_pinned():
-    assert describe("hybrid-lite", (4, 128, 128, 128))[
+    assert info("hybrid-lite", input=(4, 128, 128, 128))[
         "saved_activation_gib"
     ] == pytest.approx(3.15, rel=0.02)
 

@@ -11,8 +11,8 @@ from trivox.datasets.phantoms.brains import BrainPhantomSettings, write_brain_ph
 from trivox.evaluation.folders.labels import evaluate_folders
 from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
+from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
-from trivox.verbs.train import train
 from trivox.volumes.formats import read_header, read_labels
 
 SETTINGS = BrainPhantomSettings(cases=8, shape=(28, 32, 30), seed=3)
@@ -24,7 +24,7 @@ def run(tmp_path_factory, tiny_settings):
     root = tmp_path_factory.mktemp("brats")
     data = write_brain_phantoms(root / "brains", SETTINGS)
     longer = {**tiny_settings, "epochs": 1, "iterations_per_epoch": 60, "batch_size": 4}
-    train(
+    run_request(
         RunRequest(
             data, root / "run", "quick_test", longer, device="cpu", named="brats"
         )

@@ -28,8 +28,8 @@ from trivox.planning.plan import read_plan
 from trivox.preparation.grid import prepare
 from trivox.preparation.sampler import PatchSampler, sample_rng
 from trivox.preparation.store import Store
+from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
-from trivox.verbs.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +50,9 @@ def data(tmp_path_factory):
 def run(data, tmp_path_factory):
     """Our run on one fold of the 90."""
     out = tmp_path_factory.mktemp("textures") / "run"
-    train(RunRequest(data, out, "quick_test", SETTINGS, task="multitask", device="cpu"))
+    run_request(
+        RunRequest(data, out, "quick_test", SETTINGS, task="multitask", device="cpu")
+    )
     return out
 
 
@@ -185,7 +187,7 @@ def test_shuffled_classes_cannot_be_told(data, tmp_path):
         classes=table,
         device="cpu",
     )
-    train(request)
+    run_request(request)
     section = read_json(tmp_path / "run" / "validation" / "metrics.json")[
         "classification"
     ]

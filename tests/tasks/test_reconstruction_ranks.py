@@ -38,16 +38,16 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import trivox.tasks.reconstruction.task as reconstruction
-import trivox.tasks.reconstruction.validation as validating
-import trivox.verbs.train as training
+import trivox.tasks.run as training
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 networks, build = [], reconstruction.reconstruction_network
 reconstruction.reconstruction_network = lambda *args: networks.append(build(*args)) or networks[-1]
-validating.finish_volumes = lambda *args: {}
+reconstruction.finish_volumes = lambda *args: {}
+reconstruction.report_run = lambda *args, **kwargs: None
 data, folder = Path(sys.argv[1]), Path(sys.argv[2])
-training.train(training.RunRequest(data, folder / "run", "quick_test", json.loads(sys.argv[3]), task="reconstruction"))
+training.run_request(training.RunRequest(data, folder / "run", "quick_test", json.loads(sys.argv[3]), task="reconstruction"))
 joined = b"".join(value.numpy().tobytes() for value in networks[0].state_dict().values())
 (folder / f"{dist.get_rank()}.txt").write_text(hashlib.sha256(joined).hexdigest())
 torch.save(networks[0].state_dict(), folder / f"{dist.get_rank()}.pt")

@@ -18,8 +18,8 @@ from trivox.projection.grids import on_grid
 from trivox.projection.iterative import sirt
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
+from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
-from trivox.verbs.train import train
 from trivox.volumes.formats import read_volume
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ class Trained:
         data = write_thoraxes(
             folder / "chests", ThoraxSettings(cases=224, test_cases=24, size=64)
         )
-        train(
+        run_request(
             RunRequest(
                 data,
                 folder / "run",

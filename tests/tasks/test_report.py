@@ -4,8 +4,9 @@ import shutil
 import pytest
 
 from trivox.tasks.console import Quiet
-from trivox.tasks.labels.pictures import Pictures
+from trivox.tasks.labels.segmentation import SegmentationTask
 from trivox.tasks.report import report_run
+from trivox.tasks.task import Pictures
 
 GAIN = {"organ": {"on_the_same_cases": 0.0123, "cross_fitted": 0.0045}}
 RULES = (
@@ -21,7 +22,8 @@ def test_rules_chosen_on_the_cases_they_are_measured_on_are_a_warning(
     tiny_run, tmp_path, rule, monkeypatch
 ):
     monkeypatch.setattr(
-        "trivox.tasks.report.picture_cases", lambda *args, **kwargs: Pictures()
+        "trivox.tasks.labels.segmentation.picture_cases",
+        lambda *args, **kwargs: Pictures(),
     )
     run = tmp_path / "run"
     shutil.copytree(
@@ -39,6 +41,8 @@ def test_rules_chosen_on_the_cases_they_are_measured_on_are_a_warning(
         **rule,
     }
     file.write_text(json.dumps(metrics))
-    text = report_run(run, console=Quiet()).read_text(encoding="utf-8")
+    text = report_run(SegmentationTask(), run, console=Quiet()).read_text(
+        encoding="utf-8"
+    )
     assert ("its gain here is optimistic" in text) == bool(rule)
     assert ("organ 0.0123 here, 0.0045 on cases not chosen on" in text) == bool(rule)

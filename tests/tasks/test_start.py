@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from trivox.config.recipe import make_recipe
 from trivox.errors import BundleError, RecipeError
 from trivox.inference.bundle import read_bundle
+from trivox.tasks.run import run_request
 from trivox.tasks.start import find_weights, require_start
 from trivox.tasks.task import RunRequest
-from trivox.verbs.train import train
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_freezing_needs_weights_worth_keeping():
 
 def test_a_mistyped_path_stops_before_anything_is_written(tmp_path, tiny_data, short):
     with pytest.raises(BundleError, match="none"):
-        train(
+        run_request(
             RunRequest(
                 tiny_data,
                 tmp_path / "run",
@@ -97,7 +97,7 @@ def test_a_new_run_starts_from_the_weights_and_a_resumed_one_from_its_own(
             {**settings, "pretrained": str(weights)},
         ),
     )
-    train(request)
+    run_request(request)
     ended = load_file(tmp_path / "run" / "bundle" / "weights-fold0.safetensors")
     assert (
         max(float((ended[name] - value).abs().max()) for name, value in given.items())
@@ -109,7 +109,7 @@ def test_a_new_run_starts_from_the_weights_and_a_resumed_one_from_its_own(
     assert (report["share"], report["source"]) == (1, str(weights))
     save_file({name: torch.zeros_like(value) for name, value in given.items()}, weights)
     (tmp_path / "run" / "transfer.json").unlink()
-    train(
+    run_request(
         RunRequest(
             tiny_data, tmp_path / "run", "quick_test", request.overrides, resume=True
         )
@@ -118,7 +118,7 @@ def test_a_new_run_starts_from_the_weights_and_a_resumed_one_from_its_own(
     assert all(torch.equal(again[name], ended[name]) for name in ended)
     assert not (tmp_path / "run" / "transfer.json").exists()
     weights.unlink()  # what it started from is no longer needed
-    train(
+    run_request(
         RunRequest(
             tiny_data, tmp_path / "run", "quick_test", request.overrides, resume=True
         )
@@ -133,4 +133,4 @@ def test_another_network_is_refused_in_one_line(tiny_data, tmp_path, short):
     with pytest.raises(
         BundleError, match=r"none of its 1 tensors fits .*choose the --network"
     ):
-        train(RunRequest(tiny_data, tmp_path / "run", "quick_test", overrides))
+        run_request(RunRequest(tiny_data, tmp_path / "run", "quick_test", overrides))

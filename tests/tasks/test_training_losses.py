@@ -6,8 +6,8 @@ from trivox.errors import RecipeError
 from trivox.files import read_json
 from trivox.learning.tracking import read_records
 from trivox.preparation.store import Store
+from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
-from trivox.verbs.train import train
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def adaptive_run(tmp_path_factory, tiny_data, tiny_settings):
     with pytest.MonkeyPatch.context() as patched:
         mean_voxels = Store.mean_voxels
         patched.setattr(Store, "mean_voxels", spy)
-        train(RunRequest(tiny_data, run, "quick_test", settings))
+        run_request(RunRequest(tiny_data, run, "quick_test", settings))
     return run, settings, counted
 
 
@@ -55,10 +55,10 @@ def test_a_run_is_resumed_with_the_very_same_settings_and_no_other(
 ):
     run, settings, _ = adaptive_run
     before = (run / "metrics.jsonl").read_text()
-    train(RunRequest(tiny_data, run, "quick_test", settings, resume=True))
+    run_request(RunRequest(tiny_data, run, "quick_test", settings, resume=True))
     assert (run / "metrics.jsonl").read_text() == before
     with pytest.raises(RecipeError, match="was started with loss="):
-        train(
+        run_request(
             RunRequest(
                 tiny_data,
                 run,

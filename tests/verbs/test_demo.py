@@ -14,7 +14,7 @@ from trivox.files import read_json
 from trivox.learning.tracking import read_records
 from trivox.networks.registry import NETWORKS
 from trivox.tasks.console import Quiet
-from trivox.verbs.demo import BRAINS, DEMOS, SCALED_DOWN, run_demo
+from trivox.verbs.demo import BRAINS, DEMOS, SCALED_DOWN, demo
 
 
 def network_of(preset):
@@ -29,9 +29,9 @@ def test_every_preset_has_a_demo():
 def test_every_preset_trains_and_reports(preset, tmp_path, tiny_data):
     if network_of(preset) not in NETWORKS:
         pytest.skip(f"{network_of(preset)} is not there yet")
-    run_demo(
+    demo(
         "segmentation",
-        tmp_path,
+        out=tmp_path,
         minutes=0.02,
         data=tiny_data,
         device="cpu",
@@ -57,26 +57,26 @@ def test_every_preset_trains_and_reports(preset, tmp_path, tiny_data):
 
 
 def test_a_demo_does_not_go_on_under_another_preset(tmp_path, tiny_data):
-    run_demo(
+    demo(
         "segmentation",
-        tmp_path,
+        out=tmp_path,
         minutes=0.005,
         data=tiny_data,
         device="cpu",
         console=Quiet(),
     )
-    run_demo(
+    demo(
         "segmentation",
-        tmp_path,
+        out=tmp_path,
         minutes=0.005,
         data=tiny_data,
         device="cpu",
         console=Quiet(),
     )  # finished: again
     with pytest.raises(RecipeError, match="demo of preset quick_test, not production"):
-        run_demo(
+        demo(
             "segmentation",
-            tmp_path,
+            out=tmp_path,
             minutes=1,
             data=tiny_data,
             device="cpu",
@@ -93,7 +93,7 @@ def test_the_brats_demo_draws_brains_and_trains_regions_by_its_recipe(
         DEMOS["brats"], write=partial(write_brain_phantoms, settings=brains)
     )
     monkeypatch.setitem(DEMOS, "brats", small)
-    run_demo("brats", tmp_path, minutes=0.01, data=None, device="cpu", console=Quiet())
+    demo("brats", out=tmp_path, minutes=0.01, data=None, device="cpu", console=Quiet())
     assert read_json(tmp_path / "run" / "recipe.json")[
         "mask_channel"
     ]  # of the recipe brats
@@ -105,9 +105,9 @@ def test_the_brats_demo_draws_brains_and_trains_regions_by_its_recipe(
         RecipeError,
         match=r"holds a demo on .*brains, not .*phantoms; choose another --out",
     ):
-        run_demo(
+        demo(
             "segmentation",
-            tmp_path,
+            out=tmp_path,
             minutes=1,
             data=None,
             device="cpu",
@@ -125,9 +125,9 @@ def test_generated_brains_are_many_enough_and_small():
 )
 def test_what_does_not_exist_is_named(tmp_path, what, preset):
     with pytest.raises(RecipeError, match="does not exist; choose one of"):
-        run_demo(
+        demo(
             what,
-            tmp_path,
+            out=tmp_path,
             minutes=1,
             data=None,
             device="cpu",
@@ -149,8 +149,13 @@ def test_the_multitask_demo_draws_textures_and_answers_with_classes(
         DEMOS["multitask"], write=partial(write_pancreas_phantoms, settings=abdomens)
     )
     monkeypatch.setitem(DEMOS, "multitask", small)
-    run_demo(
-        "multitask", tmp_path, minutes=0.01, data=None, device="cpu", console=Quiet()
+    demo(
+        "multitask",
+        out=tmp_path,
+        minutes=0.01,
+        data=None,
+        device="cpu",
+        console=Quiet(),
     )
     assert (
         read_json(tmp_path / "run" / "validation" / "metrics.json")["classification"][

@@ -1,23 +1,33 @@
-"""The command line: one thin function a verb.
-
-Nothing heavy is imported before a verb runs.
+"""The command line: one thin function a verb. Nothing heavy is imported before a verb
+runs.
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from trivox.cli import data, deploying, learning, results
-from trivox.errors import InterruptedTrainingError, TrivoxError
-from trivox.version import __version__
+from trivox.cli import after_training, before_training, training
+from trivox.cli.options import split_triples
+from trivox.errors import InterruptedTrainingError, TrivoxError, UsageError
+from trivox.version import NOTICE, __version__
+
+
+class Commands(TyperGroup):
+    """All commands; `--patch-size 96,96,96` is understood as three numbers."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Split options of three numbers that come as one."""
+        return super().parse_args(ctx, split_triples(args))
+
 
 app = typer.Typer(
+    cls=Commands,
     name="trivox",
     help="From folders of 3D medical scans to trained, measured, deployable models.\n\n"
-    "Research use only, not a medical device.",
+    + NOTICE,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -28,27 +38,28 @@ importers = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(importers, name="import")
-importers.command("nnunet")(learning.import_nnunet)
-importers.command("brats")(data.import_brats)
-importers.command("class-folders")(data.import_class_folders)
-for verb in (
-    data.check,
-    data.plan,
-    data.preprocess,
-    data.drr,
-    learning.train,
-    learning.pretrain,
-    results.predict,
-    results.evaluate,
-    results.rank,
-    results.report,
-    results.explain,
-    results.info,
-    results.doctor,
-    deploying.package,
-    learning.demo,
-):
-    app.command()(verb)
+importers.command("nnunet")(before_training.import_nnunet)
+importers.command("brats")(before_training.import_brats)
+importers.command("class-folders")(before_training.import_class_folders)
+COMMANDS = (
+    before_training.check,
+    before_training.plan,
+    before_training.preprocess,
+    before_training.drr,
+    training.train,
+    training.pretrain,
+    after_training.predict,
+    after_training.evaluate,
+    after_training.rank,
+    after_training.report,
+    after_training.explain,
+    after_training.info,
+    after_training.doctor,
+    after_training.package,
+    training.demo,
+)
+for command in COMMANDS:
+    app.command()(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -64,8 +75,8 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: one clear line and exit 1 for a known problem, 130 for Ctrl-C;
-    tracebacks only with --debug.
+    """Entry point: one clear line and exit 1 for a known problem, 2 for options that do
+    not go together, 130 for Ctrl-C; tracebacks only with --debug.
     """
     debug = "--debug" in sys.argv
     if debug:
@@ -79,18 +90,19 @@ def main() -> None:
             )
         raise
     except InterruptedTrainingError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        sys.exit(130)
-    except TrivoxError as error:
+        _fail(str(error), 130)
+    except (TrivoxError, OSError, MemoryError) as error:
         if debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
-    except (OSError, MemoryError) as error:
-        if debug:
-            raise
-        print(
-            f"error: {error or 'out of memory'}; run again with --debug for details",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        _fail(_as_line(error), 2 if isinstance(error, UsageError) else 1)
+
+
+def _as_line(error: BaseException) -> str:
+    if isinstance(error, TrivoxError):
+        return f"error: {error}"
+    return f"error: {error or 'out of memory'}; run again with --debug for details"
+
+
+def _fail(line: str, code: int) -> Any:
+    print(" ".join(line.split()), file=sys.stderr)
+    sys.exit(code)

@@ -192,6 +192,11 @@ class Recipe(BaseModel):
     )
     seed: int = Field(12345, ge=0, description="of weights, patches and augmentation")
 
+    @property
+    def inference_axes(self) -> tuple[Literal["z", "y", "x"], ...]:
+        """Axes of the mirrored copies that a prediction is averaged over."""
+        return self.augmentation.mirror_axes if self.mirrored_inference else ()
+
     @field_validator("loss", mode="before")
     @classmethod
     def _terms(cls, value: Any) -> Any:
@@ -255,14 +260,14 @@ def make_recipe(
             f"recipe '{named}' does not exist; give a recipe.json or one of {', '.join(NAMED_RECIPES)}"
         )
     special, given = NAMED_RECIPES[named] if named else {}, overrides or {}
-    base = _merge(_merge(PRESETS[preset], special.get("", {})), special.get(preset, {}))
+    base = merged(merged(PRESETS[preset], special.get("", {})), special.get(preset, {}))
     network = str(
         given.get(
             "network", base.get("network", Recipe.model_fields["network"].default)
         )
     )
     changes = NETWORK_SETTINGS.get(network.split("-")[0], {}).get(preset, {})
-    return read_recipe(_merge(_merge({"preset": preset, **base}, changes), given))
+    return read_recipe(merged(merged({"preset": preset, **base}, changes), given))
 
 
 def read_recipe(content: Mapping[str, Any]) -> Recipe:
@@ -297,13 +302,14 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
             value = text
         for part in reversed(key.split(".")[1:]):
             value = {part: value}
-        result = _merge(result, {key.split(".")[0]: value})
+        result = merged(result, {key.split(".")[0]: value})
     return result
 
 
-def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of `top` over those of `base`, branch by branch."""
+    result = dict(base)
     for key, value in top.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if nested else value
-    return merged
+        nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if nested else value
+    return result

@@ -26,7 +26,7 @@ from trivox.volumes.volume import Volume
 Record = dict[str, Any]
 
 
-def predict_cases(
+def _label_cases(
     predictor: Predictor,
     cases: Sequence[Case],
     out: Path,
@@ -197,3 +197,23 @@ def _done(record: Record | None, case: Case, out: Path, extras: Sequence[str]) -
             *(_beside(out, case, extra) for extra in extras),
         )
     )
+
+
+# SHIM until the inference branch is merged
+from typing import Protocol, TypeVar  # noqa: E402
+
+RECORDS = "predictions.json"
+R = TypeVar("R", covariant=True)
+
+
+class CasePredictor(Protocol[R]):
+    """A model made ready."""
+
+
+def predict_cases(predictor, cases, out, *, overwrite=False, also=None, **options):  # type: ignore
+    from trivox.inference.reconstructor import Reconstructor
+    from trivox.inference.exam_folder import reconstruct_cases
+    if isinstance(predictor, Reconstructor):
+        return reconstruct_cases(predictor, cases, out, overwrite=overwrite, beside=also, **options)
+    extra = getattr(predictor, "_outputs", None) or {}
+    return _label_cases(predictor, cases, out, overwrite=overwrite, **{**extra, **options})

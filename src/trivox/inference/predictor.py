@@ -132,6 +132,10 @@ class Predictor:
         )
         return cls(bundles, scaled, tuple(scales), seed, missing)
 
+    def writing(self, **outputs):  # type: ignore
+        object.__setattr__(self, '_outputs', outputs)
+        return self
+
     @property
     def labels(self) -> LabelScheme:
         """What the values in the predicted label maps mean."""

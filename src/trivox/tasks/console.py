@@ -3,7 +3,7 @@
 The command line shows them, a library user may not care.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -15,8 +15,17 @@ class Console(Protocol):
     def say(self, line: str) -> None:
         """Show a line."""
 
-    def track(self, items: Iterable[T], total: int, what: str) -> Iterable[T]:
-        """Pass `items` through, showing how far they are."""
+    def track(
+        self,
+        items: Iterable[T],
+        total: int,
+        what: str,
+        note: Callable[[], str] | None = None,
+    ) -> Iterable[T]:
+        """Pass `items` through, showing how far they are.
+
+        note: what else is known at a moment, the loss for example.
+        """
 
 
 class Quiet:
@@ -25,6 +34,12 @@ class Quiet:
     def say(self, line: str) -> None:
         """Show nothing."""
 
-    def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    def track(
+        self,
+        items: Iterable[T],
+        total: int,
+        what: str,
+        note: Callable[[], str] | None = None,
+    ) -> Iterator[T]:
         """Pass `items` through."""
         return iter(items)

@@ -2,34 +2,28 @@
 decided, in one page.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trivox.config.recipe import read_recipe
 from trivox.errors import BundleError
-from trivox.evaluation.folders.labels import mean_row, read_metrics
+from trivox.evaluation.folders.labels import read_metrics
 from trivox.evaluation.report.page import write_report
 from trivox.evaluation.report.pages import number
-from trivox.evaluation.report.volume_view import (
-    is_reconstruction_metrics,
-    reconstruction_headline,
-)
 from trivox.files import read_json
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.tracking import read_records
-from trivox.planning.plan import read_plan
-from trivox.planning.planner import describe_plan
-from trivox.planning.volumes import (
-    describe_reconstruction_plan,
-    read_reconstruction_plan,
-)
 from trivox.tasks.console import Console
-from trivox.tasks.labels.pictures import picture_cases
-from trivox.tasks.reconstruction.pictures import picture_exams
+from trivox.tasks.task import Decision, Metrics, ModelTask
 from trivox.version import __version__
+
+FINDINGS_SHOWN = 20
+RANKS = ("best", "median", "worst")
 
 
 def report_run(
+    task: ModelTask[Any, Any],
     run: Path,
     *,
     console: Console,
@@ -42,29 +36,17 @@ def report_run(
     The report needs no other file: the median case can be turned on it, the pages hold
     this and others in finer detail.
     """
-    metrics_file = run / "validation" / "metrics.json"
-    if not metrics_file.exists():
-        raise BundleError(
-            f"{run}: no validation/metrics.json; finish the training (--resume) first"
-        )
-    metrics = read_metrics(metrics_file)
-    folder = log_folder or next(
-        (f for f in (run, run / "fold0") if (f / "metrics.jsonl").exists()), run
-    )
-    records = [
-        r for r in read_records(folder / "metrics.jsonl") if r.get("kind") == "epoch"
-    ]
+    metrics = run_metrics(run)
+    records = _epochs(run, log_folder)
     recipe = read_recipe(read_json(run / "recipe.json")).model_dump(mode="json")
     target = out or run / "report.html"
-    if is_reconstruction_metrics(metrics):
-        return _report_volumes(run, metrics, recipe, records, target, console)
-    plan = read_plan(run / "plan.json")
-    pictures = picture_cases(run, plan, metrics, report=target, console=console)
+    plan = task.read_plan(run / "plan.json")
+    pictures = task.pictures(run, plan, metrics, report=target, console=console)
     write_report(
         target,
-        title=f"{plan.dataset}: {plan.task}",
+        title=task.title(plan),
         metrics=metrics,
-        plan=_facts_of(describe_plan(plan)),
+        plan=_as_facts(task.decisions(plan)),
         recipe=recipe,
         records=records,
         pictures=pictures.cases,
@@ -76,48 +58,55 @@ def report_run(
     return target
 
 
-def _report_volumes(
-    run: Path,
-    metrics: dict[str, Any],
-    recipe: dict[str, Any],
-    records: list[dict[str, Any]],
-    target: Path,
-    console: Console,
-) -> Path:
-    """The report of a run whose answers are volumes."""
-    plan = read_reconstruction_plan(run / "plan.json")
-    write_report(
-        target,
-        title=f"{plan.dataset}: {plan.task} (synthetic CT, not acquired)",
-        metrics=metrics,
-        plan=_facts_of(describe_reconstruction_plan(plan)),
-        recipe=recipe,
-        records=records,
-        pictures=picture_exams(run, metrics, console=console),
-        warnings=_warnings(run, metrics),
-        facts=_facts(recipe, records, metrics),
-    )
-    console.say(f"report: {target}")
-    return target
+def run_metrics(run: Path) -> dict[str, Any]:
+    """What was measured in a finished run; raises `BundleError` without validation."""
+    file = run / "validation" / "metrics.json"
+    if not file.exists():
+        raise BundleError(
+            f"{run}: no validation/metrics.json; finish the training (--resume) first"
+        )
+    return read_metrics(file)
 
 
-def report_metrics(metrics_file: Path, out: Path) -> Path:
-    """A report of a metrics.json alone: tables and box plots."""
-    metrics = read_metrics(metrics_file)
+def report_metrics(task: ModelTask[Any, Any], file: Path, out: Path) -> None:
+    """Write a report of a metrics.json alone: tables and box plots."""
+    metrics = read_metrics(file)
     write_report(
         out,
-        title=metrics_file.stem,
+        title=file.stem,
         metrics=metrics,
         plan=None,
         recipe=None,
         records=[],
-        warnings=[str(w) for w in metrics.get("warnings", [])],
-        facts={"trivox": __version__, "source": str(metrics_file)},
+        warnings=[str(warning) for warning in metrics.get("warnings", [])],
+        facts={"trivox": __version__, "source": str(file)},
     )
-    return out
 
 
-def _facts_of(decisions: list[tuple[str, str, str]]) -> dict[str, Any]:
+def ranked_cases(scores: Mapping[str, float]) -> dict[str, list[str]]:
+    """The best, the median and the worst case: name -> which of them it is.
+
+    scores: by case, the higher the better; a case can be the best and the worst.
+    """
+    ordered = sorted(scores, key=lambda name: -scores[name])
+    if not ordered:
+        return {}
+    ranked: dict[str, list[str]] = {}
+    for rank, place in zip(RANKS, (0, len(ordered) // 2, -1), strict=True):
+        ranked.setdefault(ordered[place], []).append(rank)
+    return ranked
+
+
+def _epochs(run: Path, log_folder: Path | None) -> list[dict[str, Any]]:
+    """Records of the epochs of a run's first fold."""
+    candidates = [run, run / "fold0"] if log_folder is None else [log_folder]
+    with_log = [f for f in candidates if (f / "metrics.jsonl").exists()]
+    folder = with_log[0] if with_log else run
+    records = read_records(folder / "metrics.jsonl")
+    return [record for record in records if record.get("kind") == "epoch"]
+
+
+def _as_facts(decisions: Sequence[Decision]) -> dict[str, str]:
     return {
         what: f"{decision} ({reason})" if reason else decision
         for what, decision, reason in decisions
@@ -125,7 +114,7 @@ def _facts_of(decisions: list[tuple[str, str, str]]) -> dict[str, Any]:
 
 
 def _facts(
-    recipe: dict[str, Any], records: list[dict[str, Any]], metrics: dict[str, Any]
+    recipe: Mapping[str, Any], records: Sequence[Mapping[str, Any]], metrics: Metrics
 ) -> dict[str, str]:
     facts = {
         "trivox": __version__,
@@ -135,89 +124,47 @@ def _facts(
     if records:
         last = records[-1]
         facts["training"] = (
-            f"{last['seconds'] / 60:.1f} min, {last['step']} steps, {last['seconds_per_step']:.2f} s a step"
+            f"{last['seconds'] / 60:.1f} min, {last['step']} steps, "
+            f"{last['seconds_per_step']:.2f} s a step"
         )
     facts["validation cases"] = str(len(metrics["cases"]))
     return facts
 
 
-def _warnings(run: Path, metrics: dict[str, Any]) -> list[str]:
-    note = (
-        read_json(run / "dataset.json").get("note")
-        if (run / "dataset.json").exists()
-        else None
-    )
-    found = [
-        *([str(note)] if note else []),
-        *(str(warning) for warning in metrics.get("warnings", [])),
-    ]
-    found += _optimism(metrics.get("postprocessing") or {})
+def _warnings(run: Path, metrics: Metrics) -> list[str]:
+    """What a reader of the report has to know, from data, measurement and check."""
+    warnings = []
+    dataset = run / "dataset.json"
+    note = read_json(dataset).get("note") if dataset.exists() else None
+    if note:
+        warnings.append(str(note))
+    warnings += [str(warning) for warning in metrics.get("warnings", [])]
+    warnings += _optimism(metrics.get("postprocessing") or {})
     check = run / "check.json"
     if check.exists():
         findings = read_json(check).get("findings", [])
-        found += [f"{f['case'] or 'dataset'}: {f['message']}" for f in findings[:20]]
-        if len(findings) > 20:
-            found.append(f"and {len(findings) - 20} more in check.json")
-    return found
+        for finding in findings[:FINDINGS_SHOWN]:
+            warnings.append(f"{finding['case'] or 'dataset'}: {finding['message']}")
+        if len(findings) > FINDINGS_SHOWN:
+            more = len(findings) - FINDINGS_SHOWN
+            warnings.append(f"and {more} more in check.json")
+    return warnings
 
 
-def _optimism(postprocessing: dict[str, Any]) -> list[str]:
+def _optimism(postprocessing: Mapping[str, Any]) -> list[str]:
     """A warning if rules were chosen on the very cases that they are measured on, with
     what they gain on others.
     """
     if not any(postprocessing.get(rule) for rule in Postprocessing.model_fields):
         return []
-    gain = postprocessing.get("gain") or {}
-    pairs = [
-        f"{name} {number(row['on_the_same_cases'], 4)} here, {number(row['cross_fitted'], 4)} on cases not chosen on"
-        for name, row in gain.items()
-        if row.get("on_the_same_cases")
-    ]
-    more = f"; gain of mean Dice: {', '.join(pairs)}" if pairs else ""
+    gains = []
+    for name, row in (postprocessing.get("gain") or {}).items():
+        if row.get("on_the_same_cases"):
+            here = number(row["on_the_same_cases"], 4)
+            elsewhere = number(row["cross_fitted"], 4)
+            gains.append(f"{name} {here} here, {elsewhere} on cases not chosen on")
+    more = f"; gain of mean Dice: {', '.join(gains)}" if gains else ""
     return [
-        f"postprocessing was chosen on these validation cases; its gain here is optimistic{more}"
+        "postprocessing was chosen on these validation cases; its gain here is "
+        f"optimistic{more}"
     ]
-
-
-def headline(metrics: dict[str, Any]) -> str:
-    """One line with the mean Dice of each label and over all, macro-F1 and AUC of the
-    classes, with 95 % intervals.
-
-    Of synthetic CTs: PSNR, SSIM and MAE.
-    """
-    if is_reconstruction_metrics(metrics):
-        return reconstruction_headline(metrics)
-    summary = metrics["summary"]
-    parts = []
-    for name, row in summary.items():
-        dice = row.get("dice") or {"mean": None}
-        if dice["mean"] is not None:
-            shown = (
-                "mean over labels"
-                if name == mean_row([n for n in summary if n != name])
-                else name
-            )
-            parts.append(f"{shown} {_with_interval(dice['mean'], dice['ci95'], 4)}")
-    found = (
-        ["Dice: " + ", ".join(parts) + f" (95 % CI over {len(metrics['cases'])} cases)"]
-        if metrics["cases"]
-        else []
-    )
-    classes = (metrics.get("classification") or {}).get("summary")
-    if classes:
-        titled = [("macro-F1", classes["macro_f1"]), ("AUC", classes["auc"])]
-        scores = [
-            f"{title} {_with_interval(score['value'], score['ci95'], 3)}"
-            for title, score in titled
-            if score["value"] is not None
-        ]
-        found.append(
-            f"classes: {', '.join(scores)} (95 % CI over {sum(classes['support'].values())} cases)"
-        )
-    return "; ".join(found)
-
-
-def _with_interval(value: float, interval: list[float] | None, digits: int) -> str:
-    return f"{value:.{digits}f}" + (
-        f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
-    )

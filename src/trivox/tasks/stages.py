@@ -1,19 +1,19 @@
-"""The stages before training: check, fingerprint, plan, preprocess.
+"""The stages before training: check, plan, preprocess.
 
-Each leaves a file in the run and is reused if there.
+Each leaves a file in the run and is reused if it is there.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from trivox.config.recipe import Recipe, make_recipe
 from trivox.datasets.checks.dataset import check_dataset
 from trivox.datasets.dataset import Dataset
-from trivox.datasets.layouts.choice import load_dataset, save_dataset
+from trivox.datasets.layouts.choice import save_dataset
 from trivox.datasets.splits import Split, make_splits
-from trivox.errors import DataError, PlanError
+from trivox.errors import DataError
 from trivox.files import read_json, write_json
 from trivox.learning.runtime import Runtime, make_runtime
 from trivox.planning.fingerprint import (
@@ -22,23 +22,10 @@ from trivox.planning.fingerprint import (
     read_fingerprint,
     write_fingerprint,
 )
-from trivox.planning.plan import Plan, read_plan, write_plan
-from trivox.planning.planner import make_plan
-from trivox.preparation.preprocess import preprocess
-from trivox.preparation.store import Store
 from trivox.tasks.console import Console
+from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
 
 FOLDS = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A dataset ready to train on."""
-
-    dataset: Dataset
-    plan: Plan
-    splits: tuple[Split, ...]
-    store: Store
 
 
 def recipe_for(
@@ -52,64 +39,62 @@ def recipe_for(
     take weeks), else production.
     """
     if preset is None:
-        preset = (
-            "quick_test"
-            if make_runtime(device, "auto").device.type == "cpu"
-            else "production"
-        )
+        on_a_cpu = make_runtime(device, "auto").device.type == "cpu"
+        preset = "quick_test" if on_a_cpu else "production"
     return make_recipe(preset, overrides, named=named)
 
 
-def prepare_run(
-    path: Path,
-    out: Path,
+def prepare(
+    task: Task[PlanT, StoreT],
+    dataset: Dataset,
+    request: RunRequest,
     recipe: Recipe,
     *,
     runtime: Runtime,
-    fit: Callable[[Dataset], Dataset] = lambda dataset: dataset,
-    plan_file: Path | None = None,
-    prepared: Path | None = None,
     reuse_plan: bool = True,
     console: Console,
-) -> Prepared:
-    """Run the stages that are missing in `out`; raises `DataError` if training on the
-    dataset would be wrong.
+) -> Prepared[PlanT, StoreT]:
+    """Run the stages that are missing in the request's folder; raises `DataError` if
+    training on the dataset would be wrong.
 
-    fit: makes of the dataset what the task learns from; plan_file: a plan to use
-    instead of making one; prepared: a folder that 'trivox preprocess' wrote;
-    reuse_plan: take the plan that is in `out` already.
+    dataset: what the task learns from, as `Task.load` gives it; reuse_plan: take the plan that is there already.
     """
-    dataset = fit(load_dataset(path))
-    checked(dataset, out / "check.json", console)
+    out = request.out
+    require_checked(dataset, out / "check.json", console)
     save_dataset(dataset, out / "dataset.json")
-    fingerprint = fingerprint_of(dataset, out / "fingerprint.json", console)
-    if reuse_plan and (out / "plan.json").exists():
-        plan = read_plan(out / "plan.json")
-        require_fitting(plan, dataset, out / "plan.json")
-    elif plan_file is not None:
-        plan = read_plan(plan_file)
-        require_fitting(plan, dataset, plan_file)
-    else:
-        plan = plan_for(
-            fingerprint, dataset, recipe, activation_bytes=runtime.activation_bytes
+    plan_file = _plan_file(request, reuse_plan=reuse_plan)
+    if plan_file is None:
+        plan = task.plan(
+            dataset,
+            recipe,
+            runtime=runtime,
+            fingerprint=out / "fingerprint.json",
+            console=console,
         )
-    write_plan(plan, out / "plan.json")
-    console.say(
-        f"plan: {plan.network}, patch {_by(plan.patch_size)}, batch {plan.batch_size}, spacing {_by(plan.spacing)} mm, "
-        f"about {plan.memory.total / 1e9:.1f} GB"
-    )
-    store = preprocess(
+    else:
+        plan = task.read_plan(plan_file)
+        task.require_fitting(plan, dataset, plan_file)
+        plan = plan.model_copy(update={"task": task.name})
+    write_json(out / "plan.json", plan.model_dump(mode="json"))
+    console.say(task.plan_line(plan))
+    store = task.store(
         dataset,
         plan,
-        (prepared or out) / "prepared",
+        (request.prepared or out) / "prepared",
         workers=max(1, recipe.workers),
-        replace=prepared is None,
-        progress=lambda names, total: console.track(names, total, "preprocessing"),
+        replace=request.prepared is None,
+        console=console,
     )
     return Prepared(dataset, plan, splits_of(dataset, out), store)
 
 
-def checked(dataset: Dataset, file: Path, console: Console) -> None:
+def _plan_file(request: RunRequest, *, reuse_plan: bool) -> Path | None:
+    """The plan to take: the one in the run, else the one that the user named."""
+    there = request.out / "plan.json"
+    return there if reuse_plan and there.exists() else request.plan
+
+
+def require_checked(dataset: Dataset, file: Path, console: Console) -> None:
     """Check once; a later stage of the same run trusts the file.
 
     Raises `DataError` with the first problems.
@@ -122,7 +107,8 @@ def checked(dataset: Dataset, file: Path, console: Console) -> None:
     if report.errors:
         first = "; ".join(str(finding) for finding in report.errors[:2])
         raise DataError(
-            f"{dataset.root}: {len(report.errors)} problems would make training wrong: {first}; all: {file}"
+            f"{dataset.root}: {len(report.errors)} problems would make training wrong: "
+            f"{first}; all: {file}"
         )
     note = f", {len(report.warnings)} warnings (see {file})" if report.warnings else ""
     console.say(f"checked {report.checked_cases} cases ({dataset.layout} layout){note}")
@@ -134,41 +120,19 @@ def fingerprint_of(
     """Measure the training cases, or read what was measured before on the same cases."""
     names = {case.name for case in dataset.training_cases}
     if file.exists():
-        old = read_fingerprint(file)
-        same = (old.dataset, set(old.intensities)) == (
-            dataset.name,
-            set(dataset.channels),
-        )
-        if same and {case.name for case in old.cases} == names:
-            return old
-    found = measure(
+        earlier = read_fingerprint(file)
+        same_data = earlier.dataset == dataset.name
+        same_channels = set(earlier.intensities) == set(dataset.channels)
+        same_cases = {case.name for case in earlier.cases} == names
+        if same_data and same_channels and same_cases:
+            return earlier
+    fingerprint = measure(
         dataset,
         labelled=labelled,
         progress=lambda cases: console.track(cases, len(names), "measuring"),
     )
-    write_fingerprint(found, file)
-    return found
-
-
-def plan_for(
-    fingerprint: Fingerprint, dataset: Dataset, recipe: Recipe, *, activation_bytes: int
-) -> Plan:
-    """The plan that a recipe's dials ask for."""
-    patch = recipe.patch_size
-    return make_plan(
-        fingerprint,
-        dataset,
-        network=recipe.network,
-        dimension=2 if patch is not None and len(patch) == 2 else 3,
-        memory_gb=recipe.memory_gb,
-        patch_size=patch,
-        batch_size=recipe.batch_size,
-        optimizer=recipe.optimizer,
-        activation_bytes=activation_bytes,
-        network_options=recipe.network_options,
-        mask_channel=recipe.mask_channel,
-        masked=recipe.masked_normalisation,
-    )
+    write_fingerprint(fingerprint, file)
+    return fingerprint
 
 
 def started(run: Path) -> bool:
@@ -180,27 +144,17 @@ def splits_of(dataset: Dataset, out: Path) -> tuple[Split, ...]:
     """The folds; those that a started run was trained with may not change, or it would
     be validated on its own cases.
     """
-    splits, file = make_splits(dataset.training_cases, folds=FOLDS), out / "splits.json"
-    content = [
-        {name: list(names) for name, names in asdict(split).items()} for split in splits
-    ]
+    splits = make_splits(dataset.training_cases, folds=FOLDS)
+    file = out / "splits.json"
+    content = [_as_lists(asdict(split)) for split in splits]
     if file.exists() and started(out) and read_json(file) != content:
         raise DataError(
-            f"{out}: the training cases changed since this run began; choose another --out"
+            f"{out}: the training cases changed since this run began; choose another "
+            "--out"
         )
     write_json(file, content)
     return splits
 
 
-def require_fitting(plan: Plan, dataset: Dataset, file: Path) -> None:
-    """Raise `PlanError` if a plan read from `file` was made for other channels or
-    labels.
-    """
-    if plan.channels != dataset.channels or plan.labels != dataset.labels:
-        raise PlanError(
-            f"{file}: made for other channels or labels than {dataset.root}; run 'trivox plan' on this dataset"
-        )
-
-
-def _by(values: Sequence[float]) -> str:
-    return " x ".join(f"{value:.3g}" for value in values)
+def _as_lists(split: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    return {part: list(names) for part, names in split.items()}

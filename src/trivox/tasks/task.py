@@ -1,31 +1,48 @@
-"""What `trivox train` was asked to do, and what it needs to know about a task to do it."""
+"""What a task is: it alone knows targets, outputs, loss, metrics and results, and it
+answers every verb.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
+from pydantic import BaseModel
 from torch import nn
 
 from trivox.config.recipe import Recipe
+from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.splits import Split
+from trivox.evaluation.report.page import CasePictures
+from trivox.evaluation.report.viewer import Scene
+from trivox.inference.folder import CasePredictor
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime
 from trivox.learning.tracking import RunLog
 from trivox.preparation.batches import Source
 from trivox.tasks.console import Console
 
-TRAINING, VALIDATION = 0, 1
+TRAINING = 0
+VALIDATION = 1
 """Streams of random numbers."""
+
+Decision = tuple[str, str, str]
+"""What was decided, what it is, and why."""
+Metrics = Mapping[str, Any]
+"""Content of a metrics.json."""
+
+PlanT = TypeVar("PlanT", bound=BaseModel)
+StoreT = TypeVar("StoreT")
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What `trivox train` was asked to do. `fold` is a number, or "all" for every fold.
+    """What `trivox train` was asked to do.
 
-    preset: None: by the machine; named: a recipe for a kind of data; classes: a table
-    with the class of each case.
+    preset: None: by the machine; fold: a number, or "all" for every fold; named: a
+    recipe for a kind of data; classes: a table with the class of each case.
     """
 
     dataset: Path
@@ -42,54 +59,187 @@ class RunRequest:
     classes: Path | None = None
 
 
-class PreparedData(Protocol):
-    """A dataset ready to train on, whatever the task keeps beside its folds."""
+@dataclass(frozen=True, eq=False)
+class Prepared(Generic[PlanT, StoreT]):
+    """A dataset ready to train on: its folds, and where its prepared cases lie."""
 
-    @property
-    def splits(self) -> tuple[Split, ...]:
-        """The folds."""
+    dataset: Dataset
+    plan: PlanT
+    splits: tuple[Split, ...]
+    store: StoreT
 
 
-P = TypeVar("P", bound=PreparedData)
+@dataclass(frozen=True)
+class PredictOptions:
+    """How to predict. The first two hold for every model, the others for those that
+    give label maps.
+
+    tta: average mirrored copies, None: as trained; uncertainty: kinds of doubt to
+    write; mc_samples: passes with random dropout, drawn from `seed`; scales: sizes to
+    average over; missing_channels: refuse a case that lacks one, or take zeros;
+    subtype_results: also write the classes as numbers.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    seed: int = 0
+    tta: bool | None = None
+    probabilities: bool = False
+    uncertainty: tuple[str, ...] = ()
+    mc_samples: int = 0
+    scales: tuple[float, ...] = (1.0,)
+    missing_channels: str = "refuse"
+    subtype_results: bool = False
 
 
-class Task(ABC, Generic[P]):
-    """One way to learn from a dataset. Every method but `finish` runs on all ranks."""
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How to measure predictions.
 
-    recipe: str | None = None
+    tolerance_mm: of the surface Dice, None: as the convention says; settings: of the
+    convention; classes: a table of the cases' classes; whole: a name under which all
+    labels together are measured as well.
+    """
+
+    convention: str = "trivox"
+    tolerance_mm: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    classes: Path | None = None
+    whole: str | None = None
+
+
+@dataclass(eq=False)
+class Pictures:
+    """Pictures of validation cases, best, median and worst.
+
+    surfaces: caption and scene of the case that the report itself shows in 3-D.
+    """
+
+    cases: list[CasePictures] = field(default_factory=list)
+    surfaces: tuple[str, Scene] | None = None
+
+
+def _nothing_more(case: Case, prediction: Any) -> dict[str, Any]:
+    return {}
+
+
+class Task(ABC, Generic[PlanT, StoreT]):
+    """One way to learn from a dataset.
+
+    Every method but `finish` runs on all ranks.
+    """
+
+    name: ClassVar[str]
+    """As plans, bundles and metrics carry it."""
+    recipe: ClassVar[str | None] = None
     """Name of the recipe that is taken where none is named."""
 
-    @abstractmethod
-    def prepare(
-        self, request: RunRequest, recipe: Recipe, runtime: Runtime, console: Console
-    ) -> P:
-        """Everything before training; finished stages in `request.out` are reused."""
+    def overrides(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The user's settings over those that the task cannot do without."""
+        return given
+
+    def require_possible(self, recipe: Recipe) -> None:
+        """Raise `RecipeError` for settings that make no sense for the task."""
+
+    # -- the data and what is decided from them ---------------------------------------
+
+    def load(self, path: Path, classes: Path | None = None) -> Dataset:
+        """What the task learns from in the dataset at `path`."""
+        return self.dataset(load_dataset(path), classes)
 
     @abstractmethod
-    def network(self, prepared: P, recipe: Recipe, names: Sequence[str]) -> nn.Module:
+    def dataset(self, dataset: Dataset, classes: Path | None = None) -> Dataset:
+        """What the task learns from in a dataset, with the classes of a table.
+
+        Raises `DataError` where there is nothing to learn.
+        """
+
+    @abstractmethod
+    def plan(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        runtime: Runtime,
+        fingerprint: Path,
+        console: Console,
+    ) -> PlanT:
+        """Decide how to prepare and learn. fingerprint: file of what was measured, read
+        if it is of the same cases.
+        """
+
+    @abstractmethod
+    def read_plan(self, file: Path) -> PlanT:
+        """Read a plan of this task; raises `PlanError` for any other."""
+
+    @abstractmethod
+    def require_fitting(self, plan: PlanT, dataset: Dataset, file: Path) -> None:
+        """Raise `PlanError` if the plan that `file` holds is of other data."""
+
+    @abstractmethod
+    def decisions(self, plan: PlanT) -> list[Decision]:
+        """What was decided, for people."""
+
+    @abstractmethod
+    def plan_line(self, plan: PlanT) -> str:
+        """The plan in one line."""
+
+    @abstractmethod
+    def store(
+        self,
+        dataset: Dataset,
+        plan: PlanT,
+        folder: Path,
+        *,
+        workers: int,
+        replace: bool,
+        console: Console,
+    ) -> StoreT:
+        """Prepare all training cases in `folder`; those that are there are reused.
+
+        replace: whether cases of another plan may be replaced, or are an error.
+        """
+
+    # -- learning ---------------------------------------------------------------------
+
+    @abstractmethod
+    def network(
+        self, prepared: Prepared[PlanT, StoreT], recipe: Recipe, names: Sequence[str]
+    ) -> nn.Module:
         """A new network to train on the cases `names`."""
 
     @abstractmethod
-    def objective(self, prepared: P, recipe: Recipe, names: Sequence[str]) -> Objective:
+    def objective(
+        self, prepared: Prepared[PlanT, StoreT], recipe: Recipe, names: Sequence[str]
+    ) -> Objective:
         """Loss and score for training on the cases `names`; nothing is counted on other
         cases.
         """
 
     @abstractmethod
     def source(
-        self, prepared: P, recipe: Recipe, names: Sequence[str], *, training: bool
+        self,
+        prepared: Prepared[PlanT, StoreT],
+        recipe: Recipe,
+        names: Sequence[str],
+        *,
+        training: bool,
     ) -> Source:
         """Batches of the cases `names`, to train or to validate on."""
 
     def micro_batch(
-        self, prepared: P, recipe: Recipe, runtime: Runtime, log: RunLog
+        self,
+        prepared: Prepared[PlanT, StoreT],
+        recipe: Recipe,
+        runtime: Runtime,
+        log: RunLog,
     ) -> int | None:
         """Samples that go through the network at a time, if the recipe leaves it open
         and a forecast says.
         """
         return None
 
-    def channels(self, prepared: P) -> int:
+    def channels(self, prepared: Prepared[PlanT, StoreT]) -> int:
         """Input channels of the network, which pretrained weights are fitted to."""
         return 1
 
@@ -98,10 +248,104 @@ class Task(ABC, Generic[P]):
         self,
         request: RunRequest,
         recipe: Recipe,
-        prepared: P,
+        prepared: Prepared[PlanT, StoreT],
         folders: Mapping[int, Path],
         console: Console,
     ) -> dict[str, Any]:
-        """Bundle, validation and report of the trained folds; returns the content of
-        `validation/metrics.json`.
+        """What is left to do after training; returns what was measured.
+
+        folders: of the trained folds.
         """
+
+
+class ModelTask(Task[PlanT, StoreT]):
+    """A task whose training gives a model: something that predicts and is measured."""
+
+    results: ClassVar[str] = "cases"
+    """What predictions are called."""
+    note: ClassVar[str] = ""
+    """What has to be said of them."""
+
+    @abstractmethod
+    def suits(self, dataset: Dataset) -> bool:
+        """Whether a dataset holds the kind of data that the task is about."""
+
+    @abstractmethod
+    def suits_references(self, references: Path) -> bool:
+        """Whether predictions of this task are measured against what lies there."""
+
+    @abstractmethod
+    def predictor(
+        self, models: Sequence[Path], options: PredictOptions
+    ) -> CasePredictor[Any]:
+        """Models made ready to predict; several vote.
+
+        Raises `BundleError` for models that do not fit together, `UsageError` for
+        options that the models know nothing of.
+        """
+
+    @abstractmethod
+    def inputs(self, source: Path, predictor: CasePredictor[Any]) -> tuple[Case, ...]:
+        """The cases at `source` that the models can predict."""
+
+    def written_beside(
+        self, predictor: CasePredictor[Any], out: Path
+    ) -> Callable[[Case, Any], Mapping[str, Any]]:
+        """What writes more about a prediction than the prediction itself into `out`,
+        and returns what joins its record.
+        """
+        return _nothing_more
+
+    def classes(self, predictor: CasePredictor[Any]) -> tuple[str, ...]:
+        """Classes that a case may belong to, where the models answer with one."""
+        return ()
+
+    @abstractmethod
+    def evaluate(
+        self, predictions: Path, references: Path, options: EvaluateOptions
+    ) -> Metrics:
+        """Measure predictions against references; returns what metrics.json holds."""
+
+    @abstractmethod
+    def pictures(
+        self,
+        run: Path,
+        plan: PlanT,
+        metrics: Metrics,
+        *,
+        report: Path,
+        console: Console,
+    ) -> Pictures:
+        """Pictures of a run's validation cases; pages are written beside the report."""
+
+    @abstractmethod
+    def wrote(self, metrics: Metrics) -> bool:
+        """Whether a metrics.json of 0.1.0, which names no task, is of this one."""
+
+    @abstractmethod
+    def headline(self, metrics: Metrics) -> str:
+        """The most important figures of a metrics.json in one line."""
+
+    @abstractmethod
+    def title(self, plan: PlanT) -> str:
+        """Heading of the report."""
+
+    @abstractmethod
+    def facts(self, model: Path) -> dict[str, Any]:
+        """What a run or bundle is: data, labels, network, parameters, operations."""
+
+
+def training_summary(
+    prepared: Prepared[Any, Any],
+    recipe: Recipe,
+    folders: Mapping[int, Path],
+    metrics: Metrics,
+) -> dict[str, Any]:
+    """What a bundle says about its training."""
+    cases = {str(fold): len(prepared.splits[fold].train) for fold in folders}
+    return {
+        "dataset": prepared.dataset.name,
+        "folds": cases,
+        "recipe": recipe.model_dump(mode="json"),
+        "validation": metrics["summary"],
+    }

@@ -3,12 +3,14 @@ phantoms or on the user's own data.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trivox.datasets.layouts.choice import load_dataset, load_inputs
+from trivox.config.choices import DemoName, PresetName, TaskName
+from trivox.datasets.dataset import Case
+from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.phantoms.abdomens import (
     PancreasPhantomSettings,
     write_pancreas_phantoms,
@@ -17,16 +19,11 @@ from trivox.datasets.phantoms.brains import BrainPhantomSettings, write_brain_ph
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 from trivox.datasets.phantoms.thoraxes import ThoraxSettings, write_thoraxes
 from trivox.errors import RecipeError
-from trivox.evaluation.folders.labels import evaluate_folders
-from trivox.evaluation.folders.volumes import evaluate_reconstructions
-from trivox.files import read_json, write_json
-from trivox.inference.folder import predict_cases
-from trivox.inference.predictor import Predictor
-from trivox.tasks.console import Console
-from trivox.tasks.reconstruction.prediction import predict_exams
-from trivox.tasks.report import headline
-from trivox.tasks.task import RunRequest
-from trivox.verbs.train import train
+from trivox.files import read_json, write_text
+from trivox.tasks.console import Console, Quiet
+from trivox.verbs.evaluate import Evaluation, evaluate
+from trivox.verbs.predict import predict
+from trivox.verbs.train import TrainedRun, train
 
 PHANTOMS = PhantomSettings(cases=30, test_cases=6, shape=(32, 64, 64), channels=2)
 BRAINS = BrainPhantomSettings(cases=30, test_cases=6, shape=(48, 60, 52))
@@ -44,10 +41,10 @@ class Demo:
     write: Callable[[Path], Path]
     data: str
     recipe: str | None = None
-    task: str = "segmentation"
+    task: TaskName = "segmentation"
 
 
-DEMOS = {
+DEMOS: dict[str, Demo] = {
     "segmentation": Demo(
         "phantoms",
         partial(write_phantoms, settings=PHANTOMS),
@@ -62,7 +59,8 @@ DEMOS = {
     "multitask": Demo(
         "abdomens",
         partial(write_pancreas_phantoms, settings=ABDOMENS),
-        f"{ABDOMENS.cases} abdominal CTs whose lesions have one of three textures (drawn, no patients)",
+        f"{ABDOMENS.cases} abdominal CTs whose lesions have one of three textures "
+        "(drawn, no patients)",
         None,
         "multitask",
     ),
@@ -75,7 +73,6 @@ DEMOS = {
     ),
 }
 
-
 SMALL = {
     "memory_gb": 1.0,
     "batch_size": 2,
@@ -86,10 +83,8 @@ SMALL = {
 SCALED_DOWN: dict[str, dict[str, Any]] = {
     "quick_test": {},
     "production": SMALL,
-    "fine_tuning": {
-        **SMALL,
-        "network": "unet-small",
-    },  # the network of quick_test, whose weights it starts from
+    # the network of quick_test, whose weights it starts from
+    "fine_tuning": {**SMALL, "network": "unet-small"},
     "large": SMALL,
 }
 """What lets a preset made for days on a GPU show its way within minutes on a CPU;
@@ -97,16 +92,16 @@ nothing of this reaches 'train'.
 """
 
 
-def run_demo(
-    what: str,
-    out: Path,
+def demo(
+    what: DemoName = "segmentation",
     *,
-    minutes: float,
-    data: Path | None,
-    device: str,
-    console: Console,
-    preset: str = "quick_test",
-) -> None:
+    out: Path | str = Path("runs/demo"),
+    minutes: float = 2.0,
+    data: Path | str | None = None,
+    preset: PresetName = "quick_test",
+    device: str = "auto",
+    console: Console | None = None,
+) -> Evaluation:
     """Generate (or take) data, train, predict cases that training never saw, measure
     them, and point to the report.
 
@@ -114,137 +109,118 @@ def run_demo(
     of the minutes.
     """
     if what not in DEMOS:
-        raise RecipeError(
-            f"demo '{what}' does not exist; choose one of {', '.join(DEMOS)}"
-        )
+        known = ", ".join(DEMOS)
+        raise RecipeError(f"demo '{what}' does not exist; choose one of {known}")
     if preset not in SCALED_DOWN:
-        raise RecipeError(
-            f"preset '{preset}' does not exist; choose one of {', '.join(SCALED_DOWN)}"
-        )
-    source = data
-    if source is None:
-        source = out / DEMOS[what].folder
-        console.say(f"generating {DEMOS[what].data} in {source}")
-        DEMOS[what].write(source)
-    settings, run, recipe, task = (
-        dict(SCALED_DOWN[preset]),
-        out / "run",
-        DEMOS[what].recipe,
-        DEMOS[what].task,
+        known = ", ".join(SCALED_DOWN)
+        raise RecipeError(f"preset '{preset}' does not exist; choose one of {known}")
+    shown = DEMOS[what]
+    folder = Path(out)
+    console = console or Quiet()
+    source = Path(data) if data is not None else _generate(shown, folder, console)
+    settings = dict(SCALED_DOWN[preset])
+    trained = partial(
+        _train, source, task=shown.task, recipe=shown.recipe, device=device
     )
     if preset == "fine_tuning":
         minutes /= 2
-        settings["pretrained"] = str((out / "first").absolute())
+        first = folder / "first"
+        settings["pretrained"] = str(first.absolute())
         console.say("first, weights to start from:")
-        dials = {"minutes": minutes}
-        first = RunRequest(
-            source,
-            out / "first",
-            "quick_test",
-            dials,
-            task=task,
-            device=device,
-            named=recipe,
+        trained(
+            first, preset="quick_test", settings={"minutes": minutes}, console=console
         )
-        _train(first, console)
         console.say("now, fine-tuning:")
-    dials = {"minutes": minutes, **settings}
-    request = RunRequest(
-        source, run, preset, dials, task=task, device=device, named=recipe
+    run = trained(
+        folder / "run",
+        preset=preset,
+        settings={"minutes": minutes, **settings},
+        console=console,
     )
-    metrics = _train(request, console)
-    console.say(f"validation {headline(metrics)}")
-    metrics = (_reconstruct_unseen if task == "reconstruction" else _predict_unseen)(
-        source, run, out, device, console
-    )
-    write_json(out / "metrics.json", metrics)
-    console.say(
-        f"open {run / 'report.html'} in a browser; the model is {run / 'bundle'}"
-    )
+    console.say(f"validation {run.headline}")
+    evaluation = _measure_unseen(source, run, folder, device, console)
+    report = run.folder / "report.html"
+    console.say(f"open {report} in a browser; the model is {run.bundle}")
+    return evaluation
 
 
-def _train(request: RunRequest, console: Console) -> dict[str, Any]:
+def _generate(shown: Demo, out: Path, console: Console) -> Path:
+    source = out / shown.folder
+    console.say(f"generating {shown.data} in {source}")
+    shown.write(source)
+    return source
+
+
+def _train(
+    source: Path,
+    run: Path,
+    *,
+    task: TaskName,
+    preset: PresetName,
+    settings: dict[str, Any],
+    recipe: str | None,
+    device: str,
+    console: Console,
+) -> TrainedRun:
     """Train, or go on where an earlier demo in the same folder stopped."""
-    run = request.out
     resume = any(run.glob("checkpoints/latest*"))
-    if (
-        resume
-        and (kept := read_json(run / "recipe.json").get("preset")) != request.preset
-    ):
-        raise RecipeError(
-            f"{run}: holds a demo of preset {kept}, not {request.preset}; choose another --out"
-        )
-    if resume and (kept := read_json(run / "dataset.json").get("root")) != str(
-        load_dataset(request.dataset).root
-    ):
-        raise RecipeError(
-            f"{run}: holds a demo on {kept}, not {request.dataset}; choose another --out"
-        )
+    if resume:
+        _require_same_demo(run, source, preset)
     return train(
-        replace(request, overrides={}, resume=True) if resume else request,
-        console=console,
-    )
-
-
-def _reconstruct_unseen(
-    source: Path, run: Path, out: Path, device: str, console: Console
-) -> dict[str, Any]:
-    """Reconstruct the declared test cases, or the fold's validation cases, from their
-    files.
-    """
-    test = {
-        case.name
-        for case in load_dataset(source).cases
-        if case.split == "test" and case.volume is not None
-    }
-    held_out = test or {
-        path.name.removesuffix(".nii.gz")
-        for path in (run / "validation" / "predictions").glob("*.nii.gz")
-    }
-    predictions = out / "predictions"
-    predict_exams(
-        [run],
         source,
-        predictions,
-        cases=lambda cases: [case for case in cases if case.name in held_out],
+        run,
+        task=task,
+        preset=preset,
+        recipe=recipe,
         device=device,
+        resume=resume,
+        set={} if resume else settings,
         console=console,
     )
-    metrics = evaluate_reconstructions(predictions, source)
-    console.say(f"{'test' if test else 'validation (from files)'} {headline(metrics)}")
-    return metrics
 
 
-def _predict_unseen(
-    source: Path, run: Path, out: Path, device: str, console: Console
-) -> dict[str, Any]:
+def _require_same_demo(run: Path, source: Path, preset: str) -> None:
+    """Raise `RecipeError` if a run is of another preset or other data."""
+    saved = read_json(run / "recipe.json").get("preset")
+    if saved != preset:
+        raise RecipeError(
+            f"{run}: holds a demo of preset {saved}, not {preset}; choose another --out"
+        )
+    root = read_json(run / "dataset.json").get("root")
+    if root != str(load_dataset(source).root):
+        raise RecipeError(
+            f"{run}: holds a demo on {root}, not {source}; choose another --out"
+        )
+
+
+def _measure_unseen(
+    source: Path, run: TrainedRun, out: Path, device: str, console: Console
+) -> Evaluation:
     """Predict from files, as with any other data: the declared test cases, or the
     fold's validation cases.
     """
-    dataset = load_dataset(source)
-    test = {
-        case.name
-        for case in dataset.cases
-        if case.split == "test" and case.label is not None
-    }
-    held_out = test or {
-        path.name.removesuffix(".nii.gz")
-        for path in (run / "validation" / "predictions").glob("*.nii.gz")
-    }
-    predictor = Predictor.load(run, device=device)
-    cases = [
-        case
-        for case in load_inputs(source, channels=predictor.channels)
-        if case.name in held_out
-    ]
-    predictions = out / "predictions"
-    predict_cases(
-        predictor,
-        cases,
-        predictions,
-        say=console.say,
-        progress=lambda items, total: console.track(items, total, "predicting"),
+    cases = load_dataset(source).cases
+    names = [case.name for case in cases if case.split == "test" and _is_known(case)]
+    what = "test"
+    if not names:
+        what = "validation (from files)"
+        maps = (run.folder / "validation" / "predictions").glob("*.nii.gz")
+        names = sorted(path.name.removesuffix(".nii.gz") for path in maps)
+    listed = out / "unseen-cases.txt"
+    write_text(listed, "".join(f"{name}\n" for name in names))
+    predict(
+        run.folder,
+        source,
+        out / "predictions",
+        cases=listed,
+        device=device,
+        console=console,
     )
-    metrics = evaluate_folders(predictions, source)
-    console.say(f"{'test' if test else 'validation (from files)'} {headline(metrics)}")
-    return metrics
+    evaluation = evaluate(out / "predictions", source, out / "metrics.json")
+    console.say(f"{what} {evaluation.headline}")
+    return evaluation
+
+
+def _is_known(case: Case) -> bool:
+    """Whether there is something to measure a prediction against."""
+    return case.label is not None or case.volume is not None

@@ -1,246 +1,77 @@
-"""Rendering X-rays of CTs, as training data or to try a reconstruction on: what `trivox
-drr` does.
-"""
+"""X-rays of CTs: `trivox.drr`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
-from zlib import crc32
 
-import torch
+from trivox.config.choices import ViewFormat
+from trivox.errors import UsageError
+from trivox.projection.geometry import SDD_MM, SOD_MM
+from trivox.tasks.console import Console, Quiet
+from trivox.tasks.reconstruction.rendering import DrrRequest, render_exams
+from trivox.verbs.texts import described
 
-from trivox.datasets.dataset import NOTE
-from trivox.datasets.exams import ViewFormat, write_exam
-from trivox.datasets.layouts.exams import PATIENTS, VOLUME, exam_folders
-from trivox.datasets.listing import (
-    image_stem,
-    is_dicom_folder,
-    is_image_file,
-    list_images,
-)
-from trivox.errors import DataError, FormatError, RecipeError, TrivoxError
-from trivox.evaluation.report.exam_preview import xray_preview
-from trivox.files import write_text
-from trivox.projection.geometry import SDD_MM, SOD_MM, Geometry
-from trivox.projection.grids import Point, middle_of
-from trivox.projection.noise import add_noise
-from trivox.projection.rendering import (
-    body_points,
-    doubt_about,
-    pixel_to_show,
-    render,
-    share_outside,
-)
-from trivox.tasks.console import Console
-from trivox.volumes.formats import read_volume
-from trivox.volumes.volume import Volume
-
-RENDERED = "The X-rays are rendered from CT (digitally reconstructed radiographs), not acquired.\n"
-NOTICEABLE = 0.001
-"""Share of the body beyond the detector from which a view counts as truncated."""
+Angles = str | Sequence[float]
+"""Degrees: numbers, or text with commas between."""
 
 
 @dataclass(frozen=True)
-class DrrRequest:
-    """What `trivox drr` was asked for.
+class RenderedExams:
+    """A dataset of X-rays, and the folders of its exams."""
 
-    inputs: CTs (NIfTI, NRRD, MetaImage, DICOM folders), folders of them, or X-ray
-    datasets whose CTs are rendered anew. angles, secondary: degrees, one secondary for
-    all views or one for each; detector: pixels along an edge; pixel_mm: None: each
-    patient fits; photons: unattenuated ones a pixel, for Poisson noise; isocentre: RAS
-    mm, None: each CT's middle.
-    """
-
-    inputs: tuple[Path, ...]
-    out: Path
-    angles: tuple[float, ...] = (0.0, 90.0)
-    secondary: tuple[float, ...] = (0.0,)
-    detector: int = 256
-    pixel_mm: float | None = None
-    sod: float = SOD_MM
-    sdd: float = SDD_MM
-    photons: float | None = None
-    isocentre: Point | None = None
-    view_format: ViewFormat = "npz"
-    seed: int = 0
-
-    def geometry(self, pixel_mm: float) -> Geometry:
-        """The views; raises `GeometryError` for impossible ones."""
-        tilts = (
-            self.secondary * len(self.angles)
-            if len(self.secondary) == 1
-            else self.secondary
-        )
-        return Geometry.orbit(
-            self.angles,
-            detector=(self.detector, self.detector),
-            pixel_mm=pixel_mm,
-            sod=self.sod,
-            sdd=self.sdd,
-            secondary=tilts,
-        )
+    folder: Path
+    exams: tuple[Path, ...]
+    views: int
 
 
-def render_exams(request: DrrRequest, console: Console) -> list[Path]:
-    """Render each CT into `OUT/patients/NAME`; returns these folders.
+@described
+def drr(
+    ct: Path | str | Sequence[Path | str],
+    out: Path | str,
+    *,
+    views: Angles = (0.0, 90.0),
+    detector: int = 256,
+    pixel: float | None = None,
+    sod: float = SOD_MM,
+    sdd: float = SDD_MM,
+    secondary: Angles = (0.0,),
+    noise: float | None = None,
+    isocentre: tuple[float, float, float] | None = None,
+    format: ViewFormat = "npz",
+    seed: int = 0,
+    console: Console | None = None,
+) -> RenderedExams:
+    """Render X-rays of CTs: line integrals, their geometry and a preview, as a dataset
+    to train and predict on.
 
     A CT that cannot be rendered is named and passed over; then `DataError` is raised at
     the end. Wrong settings raise `RecipeError` or `GeometryError` before anything is
-    written. Exams are written whole or not at all, so that what was done before an
-    interruption stays.
+    written.
     """
-    _require_possible(request)
-    scans = find_scans(request.inputs)
-    note = _note(request.inputs)
-    done, failed = [], []
-    for name, path in console.track(scans.items(), len(scans), "rendering"):
-        try:
-            done.append(_render_exam(request, name, path, console))
-            write_text(request.out / NOTE, note)
-        except TrivoxError as error:
-            failed.append(str(error) if str(path) in str(error) else f"{path}: {error}")
-    for line in failed[1:]:
-        console.say(f"error: {line}")
-    if failed:
-        rest = (
-            f" ({len(failed)} of {len(scans)} CTs could not be rendered)"
-            if len(scans) > 1
-            else ""
-        )
-        raise DataError(failed[0] + rest)
-    return done
-
-
-def _note(inputs: Sequence[Path]) -> str:
-    """What reports have to say, with what the CTs' own datasets say of them."""
-    notes = [path / NOTE for path in inputs if (path / NOTE).is_file()]
-    said = [
-        note.read_text(encoding="utf-8", errors="replace").strip() for note in notes
-    ]
-    return "\n".join(dict.fromkeys([*said, RENDERED.strip()])) + "\n"
-
-
-def _require_possible(request: DrrRequest) -> None:
-    numbers = [
-        *request.angles,
-        *request.secondary,
-        request.sod,
-        request.sdd,
-        request.pixel_mm or 1.0,
-        request.photons or 1.0,
-        *(request.isocentre or ()),
-    ]
-    if not all(map(isfinite, numbers)):
-        raise RecipeError(
-            "angles, distances, pixels, photons and isocentre must be finite numbers; correct them"
-        )
-    if not request.angles:
-        raise RecipeError("no view; give at least one angle, for example --views 0,90")
-    if max(map(abs, request.secondary)) >= 90:
-        raise RecipeError(
-            "a secondary angle lies between -90 and 90 degrees; correct it"
-        )
-    if request.photons is not None and request.photons < 1:
-        raise RecipeError(
-            f"{request.photons:g} photons a pixel show nothing; give 1000 or more, a chest film has about 1e5"
-        )
-    request.geometry(request.pixel_mm or 1.0)
-
-
-def find_scans(inputs: Sequence[Path]) -> dict[str, Path]:
-    """CTs by case name; raises `FormatError` for a path without any, `DataError` if two
-    have one name.
-    """
-    found: dict[str, Path] = {}
-    for path in inputs:
-        for name, scan in _scans_at(path).items():
-            if name in found:
-                raise DataError(
-                    f"{found[name]} and {scan} are both case '{name}'; rename one"
-                )
-            found[name] = scan
-    return found
-
-
-def _scans_at(path: Path) -> dict[str, Path]:
-    if not path.exists():
-        raise FormatError(f"{path}: not found; check the path")
-    if is_image_file(path) or is_dicom_folder(path):
-        return {image_stem(path.absolute()): path}
-    exams = {
-        folder.name: folder / VOLUME
-        for folder in exam_folders(path)
-        if (folder / VOLUME).is_file()
-    }
-    scans = exams or list_images(path)
-    if not scans:
-        raise FormatError(
-            f"{path}: no CT here; give NIfTI, NRRD or MetaImage files, a DICOM folder, or a folder of these"
-        )
-    return scans
-
-
-def _render_exam(request: DrrRequest, name: str, path: Path, console: Console) -> Path:
-    volume = read_volume(path)
-    doubt = doubt_about(volume)
-    if doubt:
-        console.say(f"warning: {name}: {doubt}")
-    isocentre = request.isocentre or middle_of(volume)
-    points = body_points(volume, isocentre=isocentre)
-    detector = (request.detector, request.detector)
-    pixel = request.pixel_mm or pixel_to_show(
-        points, detector=detector, sod=request.sod, sdd=request.sdd
-    )
-    geometry = request.geometry(pixel)
-    _warn_of_truncation(name, geometry, points, console)
-    images = torch.from_numpy(render(volume, geometry, isocentre=isocentre))
-    if request.photons is not None:
-        generator = torch.Generator().manual_seed(
-            crc32(f"{request.seed}/{name}".encode())
-        )
-        images = add_noise(images, request.photons, generator=generator)
-    views = images.numpy()
-    title = f"{name}: X-rays rendered from CT, {pixel:g} mm pixels"
-    folder = request.out / PATIENTS / name
-    write_exam(
-        folder,
-        views,
-        geometry,
+    scans = [ct] if isinstance(ct, str | Path) else list(ct)
+    request = DrrRequest(
+        tuple(Path(scan) for scan in scans),
+        Path(out),
+        angles=_degrees(views, "views"),
+        secondary=_degrees(secondary, "secondary"),
+        detector=detector,
+        pixel_mm=pixel,
+        sod=sod,
+        sdd=sdd,
+        photons=noise,
         isocentre=isocentre,
-        volume=_storable(volume),
-        view_format=request.view_format,
-        preview=xray_preview(views, geometry, title=title),
+        view_format=format,
+        seed=seed,
     )
-    return folder
+    exams = render_exams(request, console or Quiet())
+    return RenderedExams(request.out, tuple(exams), len(request.angles))
 
 
-def _storable(volume: Volume) -> Volume:
-    """Whole numbers of HU as int16, at half the size of float32; anything else as it
-    is.
-    """
-    array = volume.array
-    if (
-        array.dtype.kind != "f"
-        or array.min() < -32768
-        or array.max() > 32767
-        or (array != array.round()).any()
-    ):
-        return volume
-    return volume.with_array(array.astype("int16"))
-
-
-def _warn_of_truncation(
-    name: str, geometry: Geometry, points: torch.Tensor, console: Console
-) -> None:
-    outside = share_outside(geometry, points)
-    if len(points) == 0:
-        console.say(f"warning: {name}: nothing above -300 HU; is it a CT of a patient?")
-    elif float(outside.max()) > NOTICEABLE:
-        view = int(outside.argmax())
-        sod, sdd = float(geometry.sod[view]), float(geometry.sdd[view])
-        needed = pixel_to_show(points, detector=geometry.detector, sod=sod, sdd=sdd)
-        console.say(
-            f"warning: {name}: {100 * float(outside[view]):.1f} % of the body lies outside the detector at "
-            f"{float(geometry.primary[view]):g} degrees; --pixel {needed:g} shows it whole"
-        )
+def _degrees(angles: Angles, option: str) -> tuple[float, ...]:
+    parts = angles.split(",") if isinstance(angles, str) else angles
+    try:
+        return tuple(float(part) for part in parts)
+    except ValueError as error:
+        raise UsageError(
+            f"--{option} {angles}: give degrees with commas between, for example 0,90"
+        ) from error

@@ -1,82 +1,68 @@
-"""What `trivox plan` and `trivox preprocess` do, for labelled images and for X-rays."""
+"""What is decided before training: `trivox.plan`."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pydantic import BaseModel
+
+from trivox.config.choices import PresetName
 from trivox.datasets.layouts.choice import load_dataset
+from trivox.files import write_json
 from trivox.learning.runtime import make_runtime
-from trivox.planning.plan import write_plan
-from trivox.planning.planner import describe_plan
-from trivox.planning.volumes import (
-    describe_reconstruction_plan,
-    write_reconstruction_plan,
-)
-from trivox.tasks.console import Console
-from trivox.tasks.reconstruction.exams import prepare_xrays
-from trivox.tasks.reconstruction.planning import plan_reconstruction
-from trivox.tasks.reconstruction.task import ReconstructionTask
-from trivox.tasks.stages import fingerprint_of, plan_for, prepare_run, recipe_for
-
-Decisions = list[tuple[str, str, str]]
+from trivox.tasks.choice import task_of
+from trivox.tasks.console import Console, Quiet
+from trivox.tasks.stages import recipe_for
+from trivox.tasks.task import Decision
+from trivox.verbs.settings import Settings, overrides, recipe_name
+from trivox.verbs.texts import described
 
 
-def plan_dataset(
-    path: Path,
-    out: Path,
-    *,
-    preset: str | None,
-    overrides: Mapping[str, Any],
-    named: str | None,
-    device: str,
-    console: Console,
-) -> tuple[str, Decisions]:
-    """Write the plan of a dataset to `out`; returns the dataset's name and what was
-    decided: what, decision, reason.
+@dataclass(frozen=True)
+class Planned:
+    """A plan, the file that holds it, and its decisions for people: what was decided,
+    what it is, and why.
     """
-    dataset = load_dataset(path)
-    if dataset.task == "reconstruction":
-        recipe = recipe_for(
-            preset, overrides, device=device, named=named or ReconstructionTask.recipe
-        )
-        made = plan_reconstruction(dataset, recipe)
-        write_reconstruction_plan(made, out)
-        return dataset.name, describe_reconstruction_plan(made)
-    recipe = recipe_for(preset, overrides, device=device, named=named)
-    fingerprint = fingerprint_of(dataset, out.with_name("fingerprint.json"), console)
-    runtime = make_runtime(device, recipe.precision)
-    plan = plan_for(
-        fingerprint, dataset, recipe, activation_bytes=runtime.activation_bytes
-    )
-    write_plan(plan, out)
-    return dataset.name, describe_plan(plan)
+
+    dataset: str
+    file: Path
+    plan: BaseModel
+    decisions: tuple[Decision, ...]
 
 
-def preprocess_dataset(
-    path: Path,
-    out: Path,
+@described
+def plan(
+    dataset: Path | str,
+    out: Path | str = Path("plan.json"),
     *,
-    preset: str | None,
-    overrides: Mapping[str, Any],
-    named: str | None,
-    plan_file: Path | None,
-    console: Console,
-) -> int:
-    """Prepare all training cases in `out`; returns how many there are."""
-    if load_dataset(path).task == "reconstruction":
-        recipe = recipe_for(preset, overrides, named=named or ReconstructionTask.recipe)
-        exams = prepare_xrays(
-            path, out, recipe, plan_file=plan_file, reuse_plan=False, console=console
-        )
-        return len(exams.dataset.training_cases)
-    recipe = recipe_for(preset, overrides, named=named)
-    prepared = prepare_run(
-        path,
-        out,
-        recipe,
-        runtime=make_runtime("cpu"),
-        plan_file=plan_file,
-        reuse_plan=False,
-        console=console,
+    preset: PresetName | None = None,
+    recipe: Path | str | None = None,
+    network: str | None = None,
+    memory_gb: float | None = None,
+    patch_size: tuple[int, ...] | None = None,
+    device: str = "auto",
+    set: Settings = None,
+    console: Console | None = None,
+) -> Planned:
+    """Measure a dataset and decide spacing, patch, network and batch, with the reason
+    for each.
+
+    What was measured stands beside the plan in `fingerprint.json`. Raises `DataError`
+    for data that cannot be used, `PlanError` for a plan that cannot be.
+    """
+    data = load_dataset(Path(dataset))
+    task = task_of(data)
+    settings = overrides(
+        recipe, set, network=network, memory_gb=memory_gb, patch_size=patch_size
     )
-    return len(prepared.dataset.training_cases)
+    named = recipe_name(recipe) or task.recipe
+    chosen = recipe_for(preset, settings, device=device, named=named)
+    file = Path(out)
+    made = task.plan(
+        data,
+        chosen,
+        runtime=make_runtime(device, chosen.precision),
+        fingerprint=file.with_name("fingerprint.json"),
+        console=console or Quiet(),
+    )
+    write_json(file, made.model_dump(mode="json"))
+    return Planned(data.name, file, made, tuple(task.decisions(made)))

@@ -11,7 +11,7 @@ from trivox.networks.xray2ct.registry import (
 from trivox.networks.xray2ct.sizes import NATIVE, levels_of
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.xrays import Xrays
-from trivox.verbs.info import describe
+from trivox.verbs.info import info
 
 PARAMETERS = {
     "xray2ct-tiny": 2_040_874,
@@ -23,7 +23,7 @@ PARAMETERS = {
 @pytest.mark.parametrize("name", list(RECONSTRUCTION_NETWORKS))
 def test_networks_have_the_size_that_the_docs_name(name):
     size = NATIVE[name.removeprefix("xray2ct-")]
-    facts = describe(name, (2, size, size, size))
+    facts = info(name, input=(2, size, size, size))
     assert facts["parameters"] == PARAMETERS[name]
     assert facts["views"] == 2
     assert facts["grid"] == [size] * 3

@@ -15,8 +15,8 @@ from trivox.tasks.labels.calibration import (
     calibrate,
     held_out,
 )
+from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
-from trivox.verbs.train import train
 
 SCHEME = LabelScheme(labels={"a": 7, "b": 300})
 REGIONS = LabelScheme(
@@ -161,7 +161,7 @@ def test_what_was_learnt_goes_into_the_bundle(
         "calibrate",
         lambda given, scheme, *, seed: seen.update(given) or learnt,
     )
-    metrics = train(
+    metrics = run_request(
         RunRequest(
             tiny_data, tmp_path / "run", "quick_test", {**tiny_settings, "epochs": 1}
         )
@@ -178,7 +178,7 @@ def test_what_was_learnt_goes_into_the_bundle(
 def test_a_run_of_all_folds_learns_trust_for_its_bundle(
     tiny_data, tiny_settings, tmp_path
 ):
-    metrics = train(
+    metrics = run_request(
         RunRequest(
             tiny_data,
             tmp_path / "run",

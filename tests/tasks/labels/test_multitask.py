@@ -20,10 +20,11 @@ from trivox.inference.predictor import Predictor
 from trivox.learning.tracking import read_records
 from trivox.networks.class_head import Outputs
 from trivox.preparation.batches import ClassedLabels
-from trivox.tasks.labels.multitask import MultitaskObjective, MultitaskTask
-from trivox.tasks.stages import prepare_run
+from trivox.tasks.labels.class_objective import MultitaskObjective
+from trivox.tasks.labels.multitask import MultitaskTask
+from trivox.tasks.run import run_request
+from trivox.tasks.stages import prepare
 from trivox.tasks.task import RunRequest
-from trivox.verbs.train import train
 from trivox.volumes.formats import write_volume
 
 CASES, UNKNOWN, UNMARKED = 14, 3, 5
@@ -85,7 +86,7 @@ SETTINGS = {
 def classed_run(tmp_path_factory, classed_data):
     """A finished multitask run; read it only."""
     run = tmp_path_factory.mktemp("classed") / "run"
-    train(RunRequest(classed_data, run, "quick_test", SETTINGS, task="multitask"))
+    run_request(RunRequest(classed_data, run, "quick_test", SETTINGS, task="multitask"))
     return run
 
 
@@ -97,12 +98,13 @@ def prepared(tmp_path_factory, classed_data):
 
     recipe = make_recipe("quick_test", SETTINGS)
     out = tmp_path_factory.mktemp("classed") / "prepared"
-    made = prepare_run(
-        classed_data,
-        out,
+    task = MultitaskTask()
+    made = prepare(
+        task,
+        task.load(classed_data),
+        RunRequest(classed_data, out),
         recipe,
         runtime=make_runtime("cpu"),
-        fit=MultitaskTask().dataset,
         console=Quiet(),
     )
     return made, recipe
@@ -296,7 +298,7 @@ def test_training_batches_hold_the_class_only_where_the_lesion_is_in_view(prepar
 def test_a_case_without_class_or_mask_takes_part_in_the_other_task_only(prepared):
     made, _ = prepared
     names = made.splits[0].train + made.splits[0].validation
-    from trivox.tasks.labels.multitask import case_classes
+    from trivox.tasks.labels.class_batches import case_classes
 
     known = case_classes(made.dataset, made.store, names, (2,))
     assert f"case_{UNKNOWN:02d}" not in known.index
@@ -437,7 +439,7 @@ def test_a_dataset_without_classes_is_refused(tiny_data, tmp_path):
         DataError,
         match="0 classes found, a multitask model needs two; name them with --classes",
     ):
-        train(
+        run_request(
             RunRequest(
                 tiny_data, tmp_path / "run", "quick_test", SETTINGS, task="multitask"
             )
@@ -495,7 +497,7 @@ def test_what_answers_can_be_chosen(classed_data, tmp_path, classifier):
         "iterations_per_epoch": 4,
         "classification": {"classifier": classifier},
     }
-    metrics = train(
+    metrics = run_request(
         RunRequest(
             classed_data, tmp_path / "run", "quick_test", settings, task="multitask"
         )
@@ -517,7 +519,7 @@ def test_a_dead_run_goes_on_and_ends_alike(classed_data, classed_run, tmp_path):
     for name in ("bundle", "validation"):
         shutil.rmtree(copy / name)
     (copy / "classifier.safetensors").unlink()
-    metrics = train(
+    metrics = run_request(
         RunRequest(
             classed_data, copy, "quick_test", SETTINGS, task="multitask", resume=True
         )

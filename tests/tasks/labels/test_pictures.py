@@ -8,8 +8,9 @@ import pytest
 from trivox.datasets.labels import LabelScheme
 from trivox.planning.plan import read_plan
 from trivox.tasks.console import Quiet
-from trivox.tasks.labels.pictures import RANKS, case_view, picture_cases
-from trivox.tasks.report import report_run
+from trivox.tasks.labels.pictures import case_view, picture_cases
+from trivox.tasks.labels.segmentation import SegmentationTask
+from trivox.tasks.report import RANKS, report_run
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Volume
 
@@ -211,7 +212,7 @@ def test_without_a_prediction_there_are_figures_and_without_any_label_no_page(
 
 
 def test_the_report_holds_the_viewer_and_names_the_pages_beside_it(run):
-    report_run(run, console=Lines())
+    report_run(SegmentationTask(), run, console=Lines())
     text = (run / "report.html").read_text(encoding="utf-8")
     assert (run / "report.html").stat().st_size < 6e6
     assert text.count('class="scene"') == 1

@@ -16,7 +16,7 @@ from trivox.networks.registry import build_network
 from trivox.planning.memory import forecast_memory
 from trivox.planning.plan import Normalisation, Plan
 from trivox.planning.topology import Topology
-from trivox.tasks.labels.segmentation import SegmentationObjective
+from trivox.tasks.labels.objective import SegmentationObjective
 
 few = settings(max_examples=15, deadline=None, derandomize=True)
 EXCLUSIVE = LabelScheme(labels={"a": 7, "b": 300}, ignore=9)

@@ -80,8 +80,11 @@ def validation(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validating, "fold_predictor", lambda *args, **options: Speckled())
         weights = {"0": folder / "none", "1": folder / "none"}
+        folds = validating.TrainedFolds(
+            prepared, make_recipe(), weights, None, device="cpu"
+        )
         return validating.validate_folds(
-            prepared, make_recipe(), weights, folder, device="cpu", console=Quiet()
+            folds, folder, task="segmentation", whole=None, console=Quiet()
         )
 
 

@@ -28,13 +28,12 @@ from trivox.projection.attenuation import attenuation_of
 from trivox.projection.geometry import Geometry
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
-from trivox.tasks.console import Quiet
-from trivox.tasks.reconstruction.exams import PreparedExams
+from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
+from trivox.tasks.reconstruction.objective import ReconstructionObjective
 from trivox.tasks.reconstruction.planning import plan_reconstruction
-from trivox.tasks.reconstruction.prediction import predict_exams
-from trivox.tasks.reconstruction.task import ReconstructionObjective
+from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
-from trivox.verbs.train import train
+from trivox.verbs.predict import predict
 from trivox.volumes.formats import read_volume
 
 TINY = {
@@ -98,7 +97,10 @@ def test_the_mean_volume_is_of_training_cases_alone(xray_run, xray_data, xray_pl
     split = json.loads((xray_run / "splits.json").read_text())[0]
     prepared = PreparedExams(dataset, xray_plan, (), store)
     wanted = torch.stack(
-        [to_window(prepared.volume(name), xray_plan.window) for name in split["train"]]
+        [
+            to_window(reference_volume(prepared, name), xray_plan.window)
+            for name in split["train"]
+        ]
     ).mean(0)
     network = Reconstructor.load(xray_run, device="cpu").networks[0]
     torch.testing.assert_close(network.mean_volume, wanted, atol=1e-5, rtol=0)
@@ -121,7 +123,10 @@ def test_epochs_are_recorded_with_psnr_for_each_number_of_views(xray_run):
 def unfinished(monkeypatch):
     """Training alone: neither validated on files nor reported."""
     monkeypatch.setattr(
-        "trivox.tasks.reconstruction.validation.finish_volumes", lambda *args: {}
+        "trivox.tasks.reconstruction.task.finish_volumes", lambda *args: {}
+    )
+    monkeypatch.setattr(
+        "trivox.tasks.reconstruction.task.report_run", lambda *args, **options: None
     )
 
 
@@ -129,7 +134,7 @@ def test_a_resumed_run_takes_the_steps_that_a_whole_one_takes(
     xray_data, tmp_path, unfinished, monkeypatch
 ):
     settings = {**TINY, "validation_iterations": 1, "checkpoint_minutes": 1e-6}
-    train(
+    run_request(
         RunRequest(
             xray_data, tmp_path / "whole", "quick_test", settings, task="reconstruction"
         )
@@ -146,8 +151,8 @@ def test_a_resumed_run_takes_the_steps_that_a_whole_one_takes(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_epoch", once)
         with pytest.raises(InterruptedTrainingError):
-            train(request)
-    train(
+            run_request(request)
+    run_request(
         RunRequest(
             xray_data,
             tmp_path / "parts",
@@ -174,7 +179,9 @@ def test_training_learns(xray_data, tmp_path, unfinished):
         "validation_iterations": 1,
         "learning_rate": 5e-3,
     }
-    train(RunRequest(xray_data, run, "quick_test", settings, task="reconstruction"))
+    run_request(
+        RunRequest(xray_data, run, "quick_test", settings, task="reconstruction")
+    )
     losses = [record["train_loss"] for record in read_records(run / "metrics.jsonl")]
     assert np.mean(losses[-2:]) < 0.9 * losses[0]
 
@@ -193,7 +200,7 @@ def test_growing_adversarial_and_averaged_training_ends_with_a_model(
         "final_weights": "latest",
         "weights_ema": 0.5,
     }
-    train(
+    run_request(
         RunRequest(
             xray_data, tmp_path / "run", "quick_test", settings, task="reconstruction"
         )
@@ -365,7 +372,7 @@ def test_stored_x_rays_that_the_network_cannot_take_are_refused_when_it_is_plann
 
 def test_labelled_data_and_exams_without_ct_are_refused(tiny_data, xray_data, tmp_path):
     with pytest.raises(DataError, match="holds no X-rays with volumes; 'trivox drr"):
-        train(
+        run_request(
             RunRequest(
                 tiny_data, tmp_path / "a", "quick_test", TINY, task="reconstruction"
             )
@@ -374,7 +381,7 @@ def test_labelled_data_and_exams_without_ct_are_refused(tiny_data, xray_data, tm
     for file in (tmp_path / "data").rglob("ct.nii.gz"):
         file.unlink()
     with pytest.raises(DataError, match="no exam to train on has a ct"):
-        train(
+        run_request(
             RunRequest(
                 tmp_path / "data",
                 tmp_path / "b",
@@ -387,14 +394,14 @@ def test_labelled_data_and_exams_without_ct_are_refused(tiny_data, xray_data, tm
 
 def test_x_rays_are_not_segmented(xray_data, tmp_path):
     with pytest.raises(DataError, match="--task reconstruction"):
-        train(RunRequest(xray_data, tmp_path / "run", "quick_test", {}))
+        run_request(RunRequest(xray_data, tmp_path / "run", "quick_test", {}))
 
 
 # -- prediction ------------------------------------------------------------------------
 def test_volumes_lie_where_the_ct_lies(xray_run, xray_data, tmp_path):
-    records = predict_exams(
-        [xray_run], xray_data, tmp_path, device="cpu", precision="fp32", console=Quiet()
-    )
+    records = predict(
+        xray_run, xray_data, tmp_path, device="cpu", precision="fp32"
+    ).records
     assert not any("error" in record for record in records.values())
     for case in load_dataset(xray_data).cases:
         found, wanted = (
@@ -423,17 +430,13 @@ def test_finished_volumes_are_kept_and_a_bad_exam_is_set_aside(
     shutil.copytree(xray_data, tmp_path / "data")
     bad = load_dataset(tmp_path / "data").cases[0]
     bad.images[0].write_bytes(b"no views")
-    first = predict_exams(
-        [xray_run], tmp_path / "data", tmp_path / "out", device="cpu", console=Quiet()
-    )
+    first = predict(xray_run, tmp_path / "data", tmp_path / "out", device="cpu").records
     assert "cannot be read" in first[bad.name]["error"]
     assert not (tmp_path / "out" / f"{bad.name}.nii.gz").exists()
     times = {
         path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.nii.gz")
     }
-    predict_exams(
-        [xray_run], tmp_path / "data", tmp_path / "out", device="cpu", console=Quiet()
-    )
+    predict(xray_run, tmp_path / "data", tmp_path / "out", device="cpu")
     assert times == {
         path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.nii.gz")
     }

@@ -69,15 +69,11 @@ def held_out(
     """
     known = dice[~np.isnan(dice)]
     share = max(1000, FLOATS_IN_ALL // (cases * sample.logits.shape[1]))
-    kept = slice(min(VOXELS_A_CASE, share))  # the order of a sample is random
+    first = slice(min(VOXELS_A_CASE, share))  # the order of a sample is random
     assert sample.reference is not None
-    thinned = VoxelSample(sample.logits[kept].clone(), sample.reference[kept].clone())
-    return HeldOut(
-        fold,
-        thinned,
-        float(known.mean()) if known.size else float("nan"),
-        not bool((reference > 0).any()),
-    )
+    thinned = VoxelSample(sample.logits[first].clone(), sample.reference[first].clone())
+    mean = float(known.mean()) if known.size else float("nan")
+    return HeldOut(fold, thinned, mean, empty=not bool((reference > 0).any()))
 
 
 def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -> Trust:
@@ -87,23 +83,17 @@ def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -
     The temperature is kept if those fitted on other cases lower the negative
     log-likelihood; otherwise it is 1.
     """
-    every, groups = list(cases.values()), _groups(cases, seed)
+    every = list(cases.values())
+    groups = _groups(cases, seed)
     crossed = _cross_fitted(cases, groups, scheme)
-    measured = _measured(
-        [(case, crossed.get(groups[name])) for name, case in cases.items()], scheme
-    )
-    kept = (
-        measured["after"] is not None
-        and measured["after"]["nll"] <= measured["before"]["nll"]
-    )
-    temperature = _fitted(every, scheme) if kept else 1.0
-    scores, dice = (
-        [_score(case, scheme, temperature) for case in every],
-        [case.dice for case in every],
-    )
-    abstention = choose_abstention(
-        scores, dice, seen_empty=any(case.empty for case in every)
-    )
+    pairs = [(case, crossed.get(groups[name])) for name, case in cases.items()]
+    measured = _measured(pairs, scheme)
+    temperature = _fitted(every, scheme) if _helps(measured) else 1.0
+    scores = [_score(case, scheme, temperature) for case in every]
+    dice = [case.dice for case in every]
+    seen_empty = any(case.empty for case in every)
+    abstention = choose_abstention(scores, dice, seen_empty=seen_empty)
+    rule = None if abstention is None else abstention.model_dump(mode="json")
     section = {
         "temperature": temperature,
         "cross_fitted": sorted(crossed.values()),
@@ -111,29 +101,38 @@ def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -
         "voxels": sum(len(case.sample.logits) for case in every),
         **measured,
         "doubt": _doubt(scores, dice),
-        "abstention": None
-        if abstention is None
-        else abstention.model_dump(mode="json"),
+        "abstention": rule,
         "convention": CONVENTION,
     }
     return Trust(temperature, abstention, section)
 
 
+def _helps(measured: Mapping[str, Any]) -> bool:
+    """Whether temperatures fitted on other cases lower the negative log-likelihood."""
+    if measured["after"] is None:
+        return False
+    return bool(measured["after"]["nll"] <= measured["before"]["nll"])
+
+
 CONVENTION = {
-    "voxels": f"drawn evenly from a band: up to {VOXELS_A_CASE} a case within {BAND_VOXELS} voxels of the reference's "
-    f"foreground, or as near within their slice to the predicted foreground, at source resolution; ignored voxels left out",
+    "voxels": f"drawn evenly from a band: up to {VOXELS_A_CASE} a case within "
+    f"{BAND_VOXELS} voxels of the reference's foreground, or as near within their slice "
+    "to the predicted foreground, at source resolution; ignored voxels left out",
     "regions": "every region at every voxel is a yes-or-no prediction of its own",
-    "temperature": "minimises the negative log-likelihood over all held-out cases; logits are divided by it; 1 if "
-    "temperatures fitted on other cases (cross_fitted) did not lower it",
-    "after": "with temperatures fitted on other cases: those of the other folds, or with one fold those of the other "
-    "half of the cases (seeded halves)",
-    "ece": f"top-label, {BINS} bins of equal width; adaptive_ece: of equal count; classwise_ece: mean over classes; "
-    "mce: largest gap",
+    "temperature": "minimises the negative log-likelihood over all held-out cases; "
+    "logits are divided by it; 1 if temperatures fitted on other cases (cross_fitted) "
+    "did not lower it",
+    "after": "with temperatures fitted on other cases: those of the other folds, or with "
+    "one fold those of the other half of the cases (seeded halves)",
+    "ece": f"top-label, {BINS} bins of equal width; adaptive_ece: of equal count; "
+    "classwise_ece: mean over classes; mce: largest gap",
     "brier": "summed over classes, 0..2",
     "nll": "nats",
-    "error_ranking_auroc": "chance that a wrong voxel of the band has a higher entropy than a right one",
-    "doubt": "mean entropy of the predicted foreground of a case against its mean Dice before postprocessing: Spearman, "
-    "and area under the risk-coverage curve with risk 1 - Dice (best and random order beside it)",
+    "error_ranking_auroc": "chance that a wrong voxel of the band has a higher entropy "
+    "than a right one",
+    "doubt": "mean entropy of the predicted foreground of a case against its mean Dice "
+    "before postprocessing: Spearman, and area under the risk-coverage curve with risk 1 "
+    "- Dice (best and random order beside it)",
 }
 
 
@@ -155,12 +154,11 @@ def _cross_fitted(
     distinct = dict.fromkeys(groups.values())
     if len(distinct) < 2:
         return {}
-    return {
-        group: _fitted(
-            [case for name, case in cases.items() if groups[name] != group], scheme
-        )
-        for group in distinct
-    }
+    temperatures = {}
+    for group in distinct:
+        others = [case for name, case in cases.items() if groups[name] != group]
+        temperatures[group] = _fitted(others, scheme)
+    return temperatures
 
 
 def _fitted(cases: Sequence[HeldOut], scheme: LabelScheme) -> float:
@@ -175,13 +173,13 @@ def _answers(
     """Logits `(n, c)` and labels `(n,)`; a region is a choice between logit 0 and its
     own, whose softmax is the sigmoid.
     """
-    logits, reference = case.sample.logits[:limit], case.sample.reference
+    logits = case.sample.logits[:limit]
+    reference = case.sample.reference
     assert reference is not None
     if scheme.exclusive:
         return logits, reference[:limit]
-    member = torch.from_numpy(scheme.region_table())[
-        :, reference[:limit]
-    ]  # (region, n)
+    regions = torch.from_numpy(scheme.region_table())
+    member = regions[:, reference[:limit]]  # (region, n)
     flat = logits.T.reshape(-1)
     return torch.stack([torch.zeros_like(flat), flat], dim=1), member.reshape(-1).long()
 
@@ -211,19 +209,19 @@ def _measured(
             "reliability": {},
         }
     doubt = entropy(after.T, exclusive=True).numpy()
-    stages = {"before": before.numpy(), **({"after": after.numpy()} if known else {})}
+    wrong = after.numpy().argmax(1) != labels
+    stages = {"before": before.numpy()}
+    if known:
+        stages["after"] = after.numpy()
+    measures: dict[str, Any] = {"before": None, "after": None}
+    curves = {}
+    for stage, chance in stages.items():
+        measures[stage] = measure_calibration(chance, labels)
+        curves[stage] = reliability_curve(*top_label(chance, labels))
     return {
-        "before": None,
-        "after": None,
-        **{
-            stage: measure_calibration(chance, labels)
-            for stage, chance in stages.items()
-        },
-        "error_ranking_auroc": area_under_roc(doubt, after.numpy().argmax(1) != labels),
-        "reliability": {
-            stage: reliability_curve(*top_label(chance, labels))
-            for stage, chance in stages.items()
-        },
+        **measures,
+        "error_ranking_auroc": area_under_roc(doubt, wrong),
+        "reliability": curves,
     }
 
 
@@ -232,16 +230,15 @@ def _chance(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def _doubt(scores: Sequence[float | None], dice: Sequence[float]) -> dict[str, Any]:
-    known = [
-        (s, d)
-        for s, d in zip(scores, dice, strict=True)
-        if s is not None and np.isfinite(d)
-    ]
+    known = []
+    for score, quality in zip(scores, dice, strict=True):
+        if score is not None and np.isfinite(quality):
+            known.append((score, quality))
     if not known:
         return {"cases": 0}
-    score, quality = (np.array(values) for values in zip(*known, strict=True))
+    doubt, dice_of_known = (np.array(values) for values in zip(*known, strict=True))
     return {
         "cases": len(known),
-        "spearman_with_dice": rank_correlation(score, quality),
-        **risk_coverage(score, 1 - quality),
+        "spearman_with_dice": rank_correlation(doubt, dice_of_known),
+        **risk_coverage(doubt, 1 - dice_of_known),
     }

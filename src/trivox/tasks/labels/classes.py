@@ -1,5 +1,5 @@
 """After training: what answers with the class of a case, fitted on each fold's training
-cases, and how well it does.
+cases.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,15 @@ from scipy.special import softmax
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case
 from trivox.datasets.lesions import lesion_indices, other_targets
-from trivox.evaluation.folders.class_section import classification_section
 from trivox.evaluation.metrics.classification import ClassPredictions
 from trivox.files import atomic_path
 from trivox.inference.bundle import ClassAnswers
 from trivox.inference.classes.reader import Reading, predicted_indices
-from trivox.inference.doubt.calibration import fit_temperature
-from trivox.inference.predictor import Prediction, Predictor
+from trivox.inference.predictor import Predictor
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.case_classifier.fitting import best_single_feature, fit_classifier
 from trivox.tasks.console import Console
-from trivox.tasks.stages import Prepared
+from trivox.tasks.images import PreparedImages
 from trivox.volumes.volume import Array
 
 HAND_MADE = "hand-made"
@@ -32,6 +30,8 @@ SHALLOW = 2
 """Encoder stages that are tried together with hand-made features: texture lives there;
 every candidate adds luck.
 """
+ANY_KIND = ("lda", "logreg", "mlp")
+"""Classifiers that answer together where the recipe leaves the choice open."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +53,74 @@ class FoldAnswers:
     facts: dict[str, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """What a fold's network reads in its training cases.
+
+    features: `(case, feature)`, by `names`; truth: index of the class `(case,)`; deep:
+    names of the features of each encoder stage.
+    """
+
+    cases: Sequence[Case]
+    readings: Sequence[Reading]
+    names: list[str]
+    features: Array
+    truth: Array
+    classes: tuple[str, ...]
+    deep: Mapping[str, Sequence[str]]
+
+    @property
+    def hand_made(self) -> list[str]:
+        """Features that come from no encoder stage."""
+        deep: set[str] = set().union(*self.deep.values())
+        return [name for name in self.names if name not in deep]
+
+    @property
+    def varying(self) -> list[str]:
+        """Features that differ between cases."""
+        known = np.where(np.isfinite(self.features), self.features, np.nan)
+        varying = []
+        for name, column in zip(self.names, known.T, strict=True):
+            if np.unique(column[~np.isnan(column)]).size > 1:
+                varying.append(name)
+        return varying
+
+    def fitting(self, recipe: Recipe) -> dict[str, Any]:
+        """What every classifier is fitted with."""
+        return {
+            "class_names": self.classes,
+            "groups": [case.patient for case in self.cases],
+            "seed": recipe.seed,
+        }
+
+    def single(self, names: Sequence[str], recipe: Recipe) -> CaseClassifier:
+        """The best of some features, alone."""
+        columns = [self.names.index(name) for name in names]
+        chosen = self.features[:, columns]
+        return best_single_feature(
+            chosen, self.truth, names=names, **self.fitting(recipe)
+        )
+
+    def predictions(self, probabilities: Array) -> ClassPredictions:
+        """Answers to the training cases themselves."""
+        names = tuple(case.name for case in self.cases)
+        return ClassPredictions(names, self.truth, probabilities, self.classes)
+
+    def save(self, file: Path) -> None:
+        """Write features and classes as `.npz`."""
+        with atomic_path(file) as temporary, temporary.open("wb") as opened:
+            np.savez_compressed(
+                opened,
+                allow_pickle=False,
+                cases=np.array([case.name for case in self.cases]),
+                names=np.array(self.names),
+                features=self.features.astype(np.float32),
+                classes=self.truth,
+            )
+
+
 def class_answers(
-    prepared: Prepared, recipe: Recipe, *, temperature: float = 1.0
+    prepared: PreparedImages, recipe: Recipe, *, temperature: float = 1.0
 ) -> ClassAnswers:
     """What the bundle says about classes, before classifiers are added."""
     return ClassAnswers(
@@ -66,7 +132,7 @@ def class_answers(
 
 
 def fit_fold(
-    prepared: Prepared,
+    prepared: PreparedImages,
     recipe: Recipe,
     predictor: Predictor,
     folder: Path,
@@ -81,105 +147,78 @@ def fit_fold(
     in no choice either. Writes `folder/case-features.npz` and
     `folder/classifier.safetensors`.
     """
-    cases = [
-        case
-        for case in _cases(prepared, prepared.splits[int(fold)].train)
-        if case.class_name is not None
-    ]
-    readings = read_cases(
-        prepared, predictor, cases, f"reading classes of fold {fold}", console
-    )
-    names = list(readings[0].features)
-    features = np.array(
-        [[reading.features[name] for name in names] for reading in readings]
-    )
-    truth = truth_of(prepared, cases)
-    with (
-        atomic_path(folder / "case-features.npz") as temporary,
-        temporary.open("wb") as file,
-    ):
-        np.savez_compressed(
-            file,
-            allow_pickle=False,
-            cases=np.array([case.name for case in cases]),
-            names=np.array(names),
-            features=features.astype(np.float32),
-            classes=truth,
-        )
-    deep = predictor.members[0].readers[0].subsets()
-    hand_made = [
-        name
-        for name in names
-        if name not in {n for stage in deep.values() for n in stage}
-    ]
-    common: dict[str, Any] = {
-        "class_names": prepared.dataset.classes,
-        "groups": [case.patient for case in cases],
-        "seed": recipe.seed,
-    }
-    columns = [names.index(name) for name in hand_made]
-    single = best_single_feature(features[:, columns], truth, names=hand_made, **common)
-    shares = {
-        name: best_single_feature(
-            features[:, [names.index(name)]], truth, names=[name], **common
-        )
-        for name in shares_in_lesion(prepared, recipe, usable=_varying(names, features))
-    }
-    title = tuple(case.name for case in cases)
+    rows = training_rows(prepared, predictor, fold, console)
+    rows.save(folder / "case-features.npz")
+    single = rows.single(rows.hand_made, recipe)
+    usable = shares_in_lesion(prepared, recipe, usable=rows.varying)
+    shares = {name: rows.single([name], recipe) for name in usable}
     facts: dict[str, Any] = {
-        "training_cases": len(cases),
+        "training_cases": len(rows.cases),
         "single_feature": single.names[0],
     }
     kind = recipe.classification.classifier
     if kind == "head":
-        logits = np.stack(
-            [reading.logits for reading in readings if reading.logits is not None]
-        )
-        fitted = ClassPredictions(
-            title, truth, softmax(logits, axis=1), prepared.dataset.classes
-        )
+        logits = [row.logits for row in rows.readings if row.logits is not None]
+        fitted = rows.predictions(softmax(np.stack(logits), axis=1))
         return FoldAnswers(None, single, shares, fitted, {**facts, "kind": "head"})
-    found = fit_classifier(
-        features,
-        truth,
-        names=names,
-        subsets=subsets_of(recipe, hand_made, deep),
-        kinds=("lda", "logreg", "mlp") if kind == "auto" else (kind,),
-        **common,
+    result = fit_classifier(
+        rows.features,
+        rows.truth,
+        names=rows.names,
+        subsets=subsets_of(recipe, rows.hand_made, rows.deep),
+        kinds=ANY_KIND if kind == "auto" else (kind,),
+        **rows.fitting(recipe),
     )
-    found.classifier.save(folder / "classifier.safetensors")
-    fitted = ClassPredictions(
-        title, truth, found.resubstitution, prepared.dataset.classes
+    file = folder / "classifier.safetensors"
+    result.classifier.save(file)
+    subset = result.candidates[0].get("subset", "features")
+    console.say(f"fold {fold}: class by {result.classifier.kind} on {subset}")
+    facts["kind"] = result.classifier.kind
+    facts["candidates"] = list(result.candidates)
+    fitted = rows.predictions(result.resubstitution)
+    return FoldAnswers(file, single, shares, fitted, facts)
+
+
+def training_rows(
+    prepared: PreparedImages, predictor: Predictor, fold: str, console: Console
+) -> TrainingRows:
+    """Read the training cases of a fold whose class is known."""
+    training = set(prepared.splits[int(fold)].train)
+    cases = [
+        case
+        for case in prepared.dataset.training_cases
+        if case.name in training and case.class_name is not None
+    ]
+    what = f"reading classes of fold {fold}"
+    readings = read_cases(prepared, predictor, cases, what, console)
+    names = list(readings[0].features)
+    features = [_values(reading, names) for reading in readings]
+    return TrainingRows(
+        cases,
+        readings,
+        names,
+        np.array(features),
+        truth_of(prepared, cases),
+        prepared.dataset.classes,
+        predictor.members[0].readers[0].subsets(),
     )
-    console.say(
-        f"fold {fold}: class by {found.classifier.kind} on {found.candidates[0].get('subset', 'features')}"
-    )
-    facts |= {"kind": found.classifier.kind, "candidates": list(found.candidates)}
-    return FoldAnswers(folder / "classifier.safetensors", single, shares, fitted, facts)
+
+
+def _values(reading: Reading, names: Sequence[str]) -> list[float]:
+    return [reading.features[name] for name in names]
 
 
 def shares_in_lesion(
-    prepared: Prepared, recipe: Recipe, *, usable: Sequence[str]
+    prepared: PreparedImages, recipe: Recipe, *, usable: Sequence[str]
 ) -> list[str]:
     """Names of the features that say how much of the lesion each other target fills, as
     far as they are `usable`.
     """
     labels = prepared.plan.labels
-    others = other_targets(labels, lesion_indices(labels, recipe.classification.lesion))
-    return [
-        name
-        for name in (f"volume of {other} / lesion" for other in others)
-        if name in usable
-    ]
-
-
-def _varying(names: Sequence[str], features: Array) -> list[str]:
-    known = np.where(np.isfinite(features), features, np.nan)
-    return [
-        name
-        for name, column in zip(names, known.T, strict=True)
-        if np.unique(column[~np.isnan(column)]).size > 1
-    ]
+    lesion = lesion_indices(labels, recipe.classification.lesion)
+    others = other_targets(labels, lesion)
+    names = [f"volume of {other} / lesion" for other in others]
+    return [name for name in names if name in usable]
 
 
 def subsets_of(
@@ -204,124 +243,23 @@ def subsets_of(
 
 
 def read_cases(
-    prepared: Prepared,
+    prepared: PreparedImages,
     predictor: Predictor,
     cases: Sequence[Case],
     what: str,
     console: Console,
 ) -> list[Reading]:
     """What a network reads from prepared cases, where it predicts the lesion."""
-    member, readings = predictor.members[0], []
+    member = predictor.members[0]
+    readings = []
     for case in console.track(cases, len(cases), what):
         image = torch.from_numpy(prepared.store.read(case.name)[0])
-        readings.append(
-            member.readers[0].read(
-                image, predicted_indices(member.windows, predictor.labels, image)
-            )
-        )
+        indices = predicted_indices(member.windows, predictor.labels, image)
+        readings.append(member.readers[0].read(image, indices))
     return readings
 
 
-class HeldOutAnswers:
-    """Collects the answers to held-out cases, and what else could have been answered
-    from the same masks.
-    """
-
-    def __init__(self, prepared: Prepared, answers: Mapping[str, FoldAnswers]) -> None:
-        self.prepared, self.answers = prepared, answers
-        self.cases: list[Case] = []
-        self.folds: dict[str, str] = {}
-        self.flags: dict[str, tuple[str, ...]] = {}
-        self.logits: list[Array] = []
-        self._model: list[Array] = []
-        self._single: list[Array] = []
-        self._shares: dict[str, list[Array]] = {}
-
-    def add(self, fold: str, case: Case, found: Prediction) -> None:
-        """Note a case of `fold`, predicted by that fold's network and classifier."""
-        if found.classification is None:
-            return
-        self.cases.append(case)
-        self.folds[case.name], self.flags[case.name] = fold, found.classification.flags
-        logits = found.readings[0].logits
-        assert logits is not None, "validation reads everything"
-        self.logits.append(logits)
-        self._model.append(np.array(list(found.classification.probabilities.values())))
-        own, features = self.answers[fold], found.readings[0].features
-        self._single.append(own.single.probabilities(features)[0])
-        for name, classifier in own.shares.items():
-            self._shares.setdefault(name, []).append(
-                classifier.probabilities(features)[0]
-            )
-
-    def section(self, *, seed: int) -> dict[str, Any] | None:
-        """The section `classification` of metrics.json; None where no held-out case has
-        a class.
-        """
-        truth = truth_of(self.prepared, self.cases)
-        if not (truth >= 0).any():
-            return None
-        single = {answers.single.names[0]: None for answers in self.answers.values()}
-        rows = {
-            f"best single hand-made feature ({', '.join(single)})": self._predictions(
-                self._single
-            )
-        }
-        for name, answered in self._shares.items():
-            if len(answered) == len(self.cases):  # measured in every fold
-                rows[f"{name} alone"] = self._predictions(answered)
-        if any(answers.file is not None for answers in self.answers.values()):
-            rows["head of the network"] = self._predictions(
-                list(softmax(np.stack(self.logits), axis=1))
-            )
-        fitted = [(fold, answers.fitted) for fold, answers in self.answers.items()]
-        learnt = ClassPredictions(
-            tuple(
-                f"fold {fold}: {name}" for fold, part in fitted for name in part.names
-            ),
-            np.concatenate([part.truth for _, part in fitted]),
-            np.concatenate([part.probabilities for _, part in fitted]),
-            self.prepared.dataset.classes,
-        )
-        return classification_section(
-            self._predictions(self._model),
-            seed=seed,
-            rows=rows,
-            training=learnt.truth,
-            resubstitution=learnt,
-            classifier={fold: answers.facts for fold, answers in self.answers.items()},
-            folds=self.folds,
-            flags=self.flags,
-        )
-
-    def _predictions(self, probabilities: Sequence[Array]) -> ClassPredictions:
-        names = tuple(case.name for case in self.cases)
-        truth = truth_of(self.prepared, self.cases)
-        return ClassPredictions(
-            names, truth, np.stack(probabilities), self.prepared.dataset.classes
-        )
-
-    def head_temperature(self) -> float:
-        """What the heads' logits are divided by, so that their probabilities fit the
-        held-out cases.
-        """
-        truth = truth_of(self.prepared, self.cases)
-        known = truth >= 0
-        logits = torch.from_numpy(np.stack(self.logits))[torch.from_numpy(known)]
-        return fit_temperature(logits, torch.from_numpy(truth[known]))
-
-
-def truth_of(prepared: Prepared, cases: Sequence[Case]) -> Array:
+def truth_of(prepared: PreparedImages, cases: Sequence[Case]) -> Array:
     """Index of each case's class `(n,)`, -1 where it is not known."""
-    classes = prepared.dataset.classes
-    return np.array(
-        [
-            -1 if case.class_name is None else classes.index(case.class_name)
-            for case in cases
-        ]
-    )
-
-
-def _cases(prepared: Prepared, names: Sequence[str]) -> list[Case]:
-    known = {case.name: case for case in prepared.dataset.training_cases}
-    return [known[name] for name in names]
+    index = {name: number for number, name in enumerate(prepared.dataset.classes)}
+    return np.array([index.get(case.class_name or "", -1) for case in cases])

@@ -1,96 +1,98 @@
-"""After training on label maps: bundle, validation on the source images, postprocessing
-chosen there, report.
+"""After training on label maps: classifiers, validation on the source images with
+postprocessing chosen there, and the bundle.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from trivox.config.recipe import Recipe
-from trivox.inference.bundle import write_bundle
+from trivox.inference.bundle import ClassAnswers, write_bundle
+from trivox.inference.predictor import Predictor
 from trivox.learning.checkpoints import final_weights
+from trivox.planning.plan import Plan
 from trivox.tasks.console import Console
-from trivox.tasks.labels.classes import FoldAnswers, class_answers, fit_fold
-from trivox.tasks.labels.validation import fold_predictor, validate_folds
-from trivox.tasks.report import report_run
-from trivox.tasks.stages import Prepared
-from trivox.tasks.task import RunRequest
+from trivox.tasks.images import PreparedImages
+from trivox.tasks.labels.classes import FoldAnswers
+from trivox.tasks.labels.validation import TrainedFolds, fold_predictor, validate_folds
+from trivox.tasks.task import RunRequest, training_summary
+
+
+class Classifying(Protocol):
+    """What a task says about the class of a case."""
+
+    @property
+    def name(self) -> str:
+        """Of the task."""
+
+    def whole(self, plan: Plan) -> str | None:
+        """Name under which all labels together are measured as well."""
+
+    def class_answers(
+        self, prepared: PreparedImages, recipe: Recipe
+    ) -> ClassAnswers | None:
+        """What the bundle says about the class; None: there is none."""
+
+    def fit_answers(
+        self,
+        prepared: PreparedImages,
+        recipe: Recipe,
+        predictor: Predictor,
+        folder: Path,
+        *,
+        fold: str,
+        console: Console,
+    ) -> FoldAnswers:
+        """How a fold answers with a class."""
 
 
 def finish_labels(
+    task: Classifying,
     request: RunRequest,
     recipe: Recipe,
-    prepared: Prepared,
+    prepared: PreparedImages,
     folders: Mapping[int, Path],
     console: Console,
 ) -> dict[str, Any]:
-    """Bundle, validation on the source images, postprocessing chosen there, report."""
+    """Write `validation/` and `bundle/`; returns the content of metrics.json."""
     weights = {
         str(fold): final_weights(folder / "checkpoints", recipe.final_weights)
         for fold, folder in folders.items()
     }
-    summary = {
-        "dataset": prepared.dataset.name,
-        "folds": {str(fold): len(prepared.splits[fold].train) for fold in folders},
-        "recipe": recipe.model_dump(mode="json"),
-    }
-    answers = _fit_answers(request, recipe, prepared, folders, weights, console)
+    classes = task.class_answers(prepared, recipe)
+    folds = TrainedFolds(prepared, recipe, weights, classes, device=request.device)
+    if classes is not None:
+        for fold, folder in folders.items():
+            folds.answers[str(fold)] = task.fit_answers(
+                prepared,
+                recipe,
+                fold_predictor(folds, str(fold)),
+                folder,
+                fold=str(fold),
+                console=console,
+            )
     validation = validate_folds(
-        prepared,
-        recipe,
-        weights,
+        folds,
         request.out / "validation",
-        answers=answers,
-        device=request.device,
+        task=task.name,
+        whole=task.whole(prepared.plan),
         console=console,
     )
-    classes = (
-        class_answers(prepared, recipe, temperature=validation.head_temperature)
-        if answers
-        else None
-    )
+    if classes is not None:
+        temperature = validation.head_temperature
+        classes = classes.model_copy(update={"temperature": temperature})
+    summary = training_summary(prepared, recipe, folders, validation.metrics)
     write_bundle(
         request.out / "bundle",
         plan=prepared.plan,
         weights=weights,
         overlap=recipe.overlap,
-        mirror_axes=recipe.augmentation.mirror_axes
-        if recipe.mirrored_inference
-        else (),
+        mirror_axes=recipe.inference_axes,
         postprocessing=validation.postprocessing,
         temperature=validation.trust.temperature,
         abstention=validation.trust.abstention,
         classification=classes,
-        classifiers={
-            fold: found.file
-            for fold, found in answers.items()
-            if found.file is not None
-        },
-        training={**summary, "validation": validation.metrics["summary"]},
+        classifiers=folds.classifiers,
+        training=summary,
     )
-    report_run(request.out, console=console, log_folder=next(iter(folders.values())))
     return validation.metrics
-
-
-def _fit_answers(
-    request: RunRequest,
-    recipe: Recipe,
-    prepared: Prepared,
-    folders: Mapping[int, Path],
-    weights: Mapping[str, Path],
-    console: Console,
-) -> dict[str, FoldAnswers]:
-    """How each fold answers with the class of a case; nothing where there are no
-    classes to learn.
-    """
-    if request.task != "multitask":
-        return {}
-    found = {}
-    for fold, folder in folders.items():
-        predictor = fold_predictor(
-            prepared, recipe, str(fold), weights[str(fold)], request.device
-        )
-        found[str(fold)] = fit_fold(
-            prepared, recipe, predictor, folder, fold=str(fold), console=console
-        )
-    return found

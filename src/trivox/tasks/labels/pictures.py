@@ -2,7 +2,6 @@
 pages beside it.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +11,7 @@ import numpy as np
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.datasets.reading import read_channels
-from trivox.errors import TrivoxError
+from trivox.errors import TrivoxError, few
 from trivox.evaluation.report.case_view import CaseView
 from trivox.evaluation.report.figures import overlay_figure
 from trivox.evaluation.report.page import CasePictures
@@ -24,32 +23,21 @@ from trivox.evaluation.report.region_figures import (
 from trivox.evaluation.report.surface_meshes import Mesh, body_surface
 from trivox.evaluation.report.viewer import (
     EMBEDDED_VERTICES,
-    Scene,
     surface_scene,
     write_viewer,
 )
 from trivox.planning.plan import Plan
 from trivox.tasks.console import Console
+from trivox.tasks.report import ranked_cases
+from trivox.tasks.task import Metrics, Pictures
 from trivox.volumes.formats import read_labels
 from trivox.volumes.geometry import canonical_orientation, reorient
 
-RANKS = ("best", "median", "worst")
 EMBEDDED = "median"
 
 
-@dataclass(eq=False)
-class Pictures:
-    """cases: in the order of RANKS.
-
-    surfaces: caption and scene of the case that the report itself shows in 3-D.
-    """
-
-    cases: list[CasePictures] = field(default_factory=list)
-    surfaces: tuple[str, Scene] | None = None
-
-
 def picture_cases(
-    run: Path, plan: Plan, metrics: dict[str, Any], *, report: Path, console: Console
+    run: Path, plan: Plan, metrics: Metrics, *, report: Path, console: Console
 ) -> Pictures:
     """Best, median and worst case by mean Dice; a case whose files are gone or damaged
     is left out with a line.
@@ -58,44 +46,29 @@ def picture_cases(
     """
     cases = {case.name: case for case in read_saved_dataset(run / "dataset.json").cases}
     pictures = Pictures()
-    for name, ranks in _ranked(metrics).items():
+    for name, ranks in ranked_cases(_scores(metrics)).items():
         try:
-            view = case_view(
-                cases[name],
-                plan,
-                run / "validation" / "predictions" / f"{name}.nii.gz",
-                metrics,
-            )
+            prediction = run / "validation" / "predictions" / f"{name}.nii.gz"
+            view = case_view(cases[name], plan, prediction, metrics)
         except (TrivoxError, KeyError) as error:
             console.say(f"{name}: no picture ({error})")
             continue
         heading = f"{', '.join(ranks)} case: {name}"
         body = body_surface(view.image, view.affine)
-        page = _write_page(
-            view, body, report.with_name(f"{report.stem}-3d") / f"{name}.html", heading
-        )
+        file = report.with_name(f"{report.stem}-3d") / f"{name}.html"
+        page = _write_page(view, body, file, heading)
         pictures.cases.append(CasePictures(heading, _figures(view, heading), page))
         if EMBEDDED in ranks:
             scene = surface_scene(view, body, vertices=EMBEDDED_VERTICES)
-            pictures.surfaces = (
-                None if scene is None else (f"{heading}. {_dice_line(view)}", scene)
-            )
+            if scene is not None:
+                pictures.surfaces = (f"{heading}. {_dice_line(view)}", scene)
     return pictures
 
 
-def _ranked(metrics: dict[str, Any]) -> dict[str, list[str]]:
-    """What each chosen case is an example of: one case can be the best and the worst."""
-    scores = {
-        name: mean
-        for name, rows in metrics["cases"].items()
-        if (mean := _mean_dice(rows)) is not None
-    }
-    ordered = sorted(scores, key=lambda name: -scores[name])
-    found: dict[str, list[str]] = {}
-    for rank, place in zip(RANKS, (0, len(ordered) // 2, -1), strict=True):
-        if ordered:
-            found.setdefault(ordered[place], []).append(rank)
-    return found
+def _scores(metrics: Metrics) -> dict[str, float]:
+    """Mean Dice of the cases where there is one."""
+    means = {name: _mean_dice(rows) for name, rows in metrics["cases"].items()}
+    return {name: mean for name, mean in means.items() if mean is not None}
 
 
 def _mean_dice(rows: dict[str, dict[str, Any]]) -> float | None:
@@ -103,21 +76,21 @@ def _mean_dice(rows: dict[str, dict[str, Any]]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def case_view(
-    case: Case, plan: Plan, prediction: Path, metrics: dict[str, Any]
-) -> CaseView:
+def case_view(case: Case, plan: Plan, prediction: Path, metrics: Metrics) -> CaseView:
     """A case of a run with its prediction, its reference and its Dice; raises the
     errors of reading them.
     """
     image = read_channels(case, channels=len(plan.channels))
     orientation = canonical_orientation(image.affine)
-    files = [prediction, *([] if case.label is None else [case.label])]
-    maps = [orientation.apply(read_labels(file).array)[0] for file in files]
-    indices = [
-        plan.labels.encode(np.ascontiguousarray(array), where=case.name)
-        for array in maps
-    ]
-    canonical, scheme = reorient(image, orientation), plan.labels
+    files = [prediction] if case.label is None else [prediction, case.label]
+    indices = []
+    for file in files:
+        array = orientation.apply(read_labels(file).array)[0]
+        contiguous = np.ascontiguousarray(array)
+        indices.append(plan.labels.encode(contiguous, where=case.name))
+    canonical = reorient(image, orientation)
+    scheme = plan.labels
+    rows = metrics["cases"].get(case.name, {})
     return CaseView(
         canonical.array,
         indices[0],
@@ -126,10 +99,7 @@ def case_view(
         channels=plan.channels,
         labels=sorted(scheme.labels, key=lambda name: scheme.labels[name]),
         targets=scheme.targets,
-        dice={
-            name: row.get("dice")
-            for name, row in metrics["cases"].get(case.name, {}).items()
-        },
+        dice={name: row.get("dice") for name, row in rows.items()},
     )
 
 
@@ -137,47 +107,44 @@ def _figures(view: CaseView, title: str) -> list[tuple[str, bytes]]:
     """Captions and figures: one channel is shown in three planes, several side by side;
     errors of each region.
     """
-    dice, near = _dice_line(view), view.without_margin()
+    dice = _dice_line(view)
+    near = view.without_margin()
     if len(view.channels) == 1:
-        overlay = overlay_figure(
-            view.image[0],
-            view.prediction,
-            view.reference,
-            spacing=view.spacing,
-            names=view.labels,
-            title=title,
-        )
-        figures = [
-            (f"{title}: prediction (filled) and reference (outlined). {dice}", overlay)
-        ]
+        figures = [_overlay(view, title, dice)]
     else:
+        channels = channels_figure(near, title=title)
+        comparison = comparison_figure(near, title=title)
+        what = "image, reference, prediction and errors"
         figures = [
-            (f"{title}: all channels. {dice}", channels_figure(near, title=title)),
-            (
-                f"{title}: image, reference, prediction and errors. {dice}",
-                comparison_figure(near, title=title),
-            ),
+            (f"{title}: all channels. {dice}", channels),
+            (f"{title}: {what}. {dice}", comparison),
         ]
-    errors = (
-        error_figure(near, title=title)
-        if len(view.channels) == 1 or view.overlapping
-        else None
+    if len(view.channels) == 1 or view.overlapping:
+        errors = error_figure(near, title=title)
+        what = "errors of each region" if view.overlapping else "errors"
+        if errors is not None:
+            figures.append((f"{title}: {what}. {dice}", errors))
+    return figures
+
+
+def _overlay(view: CaseView, title: str, dice: str) -> tuple[str, bytes]:
+    figure = overlay_figure(
+        view.image[0],
+        view.prediction,
+        view.reference,
+        spacing=view.spacing,
+        names=view.labels,
+        title=title,
     )
-    of_what = "errors of each region" if view.overlapping else "errors"
-    return figures + (
-        [] if errors is None else [(f"{title}: {of_what}. {dice}", errors)]
-    )
+    return f"{title}: prediction (filled) and reference (outlined). {dice}", figure
 
 
 def _dice_line(view: CaseView) -> str:
-    known = [
-        f"{name} {view.dice[name]:.3f}"
-        if view.dice.get(name) is not None
-        else f"{name} in neither"
-        for name in view.targets
-    ]
-    more = f" and {len(known) - 8} more" if len(known) > 8 else ""
-    return f"Dice: {', '.join(known[:8])}{more}."
+    parts = []
+    for name in view.targets:
+        dice = view.dice.get(name)
+        parts.append(f"{name} in neither" if dice is None else f"{name} {dice:.3f}")
+    return f"Dice: {few(parts, shown=8)}."
 
 
 def _write_page(view: CaseView, body: Mesh | None, out: Path, title: str) -> str | None:

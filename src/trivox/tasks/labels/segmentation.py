@@ -3,185 +3,54 @@ volumes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.class_tables import with_classes
-from trivox.datasets.dataset import Dataset
-from trivox.datasets.labels import LabelScheme
-from trivox.errors import DataError, RecipeError
-from trivox.learning.losses.choice import LossSetup, make_loss
-from trivox.learning.losses.combined import AdaptiveLoss
-from trivox.learning.losses.targets import region_targets
-from trivox.learning.losses.weighting import class_weights
+from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.layouts.choice import load_inputs
+from trivox.errors import DataError
+from trivox.evaluation.conventions.choice import choose_convention
+from trivox.evaluation.folders.labels import evaluate_folders
+from trivox.evaluation.report.headlines import label_headline
+from trivox.inference.bundle import ClassAnswers, read_bundle
+from trivox.inference.folder import CasePredictor
+from trivox.inference.predictor import Predictor
 from trivox.learning.objective import Objective
-from trivox.learning.runtime import Runtime, rank, world_size
-from trivox.learning.tracking import RunLog
+from trivox.networks.counting import count_operations
 from trivox.networks.registry import build_network
 from trivox.planning.plan import Plan
-from trivox.preparation.batches import BatchSource
-from trivox.preparation.sampler import PatchSampler
+from trivox.preparation.store import Store
 from trivox.tasks.console import Console
+from trivox.tasks.images import ImageTask, PreparedImages
+from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.finish import finish_labels
-from trivox.tasks.labels.forecast import forecast_training
-from trivox.tasks.stages import Prepared, prepare_run
-from trivox.tasks.task import TRAINING, VALIDATION, RunRequest, Task
-from trivox.volumes.volume import Array
+from trivox.tasks.labels.objective import SegmentationObjective
+from trivox.tasks.labels.pictures import picture_cases
+from trivox.tasks.report import report_run
+from trivox.tasks.task import (
+    EvaluateOptions,
+    Metrics,
+    ModelTask,
+    Pictures,
+    PredictOptions,
+    RunRequest,
+)
+
+WITH_CLASSES = "multitask"
+"""Name of the task that metrics with classes are of."""
 
 
-@dataclass(frozen=True, eq=False)
-class SegmentationObjective(Objective):
-    """The recipe's loss at every supervised scale; validation Dice from predictions
-    pooled over patches.
-    """
+class LabelTask(ImageTask, ModelTask[Plan, Store]):
+    """A task whose models give label maps."""
 
-    labels: LabelScheme
-    criterion: nn.Module
-    regions: Tensor
-    """Membership `(target, index)`."""
-
-    @classmethod
-    def of(
-        cls, plan: Plan, recipe: Recipe, *, voxels: Array | None = None
-    ) -> "SegmentationObjective":
-        """The objective for a plan under a recipe.
-
-        voxels: of each label index in a training case, on average, `(index,)`; class
-        weights are made from them.
-        """
-        regions = torch.from_numpy(plan.labels.region_table())
-        counts = None if voxels is None else torch.from_numpy(voxels)
-        if counts is not None and not plan.labels.exclusive:
-            counts = regions.to(counts.dtype) @ counts
-        weights = target_weights(plan.labels, recipe.loss_options.target_weights)
-        setup = LossSetup(
-            options=recipe.loss_options,
-            regions=None if plan.labels.exclusive else regions,
-            batch=plan.batch_dice if recipe.batch_dice is None else recipe.batch_dice,
-            class_weights=_with(
-                class_weights(counts, recipe.loss_options), weights, plan.labels
-            ),
-            target_weights=weights,
-        )
-        return cls(plan.labels, make_loss(recipe.loss, setup), regions)
-
-    @property
-    def module(self) -> nn.Module | None:
-        """What is learnt beside the network, to be trained without weight decay, moved,
-        saved and loaded with it.
-        """
-        return self.criterion if isinstance(self.criterion, AdaptiveLoss) else None
-
-    def figures(self) -> dict[str, float]:
-        """Numbers for the record of an epoch: the weights of the loss terms where they
-        are learnt.
-        """
-        if not isinstance(self.criterion, AdaptiveLoss):
-            return {}
-        return {
-            f"loss_weight/{name}": weight
-            for name, weight in self.criterion.term_weights().items()
-        }
-
-    def loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
-        """The loss of all outputs, finest first; `labels` are indices `(b, z, y, x)` at
-        full resolution.
-        """
-        value: Tensor = self.criterion(outputs, labels)
-        return value
-
-    def count(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """True positives, predicted and reference voxels, `(target, 3)`, from hard
-        predictions.
-        """
-        valid = labels >= 0
-        reference = region_targets(labels, self.regions)  # (b, target, z, y, x)
-        if self.labels.exclusive:
-            predicted = region_targets(outputs.max(1).indices, self.regions)
-        else:
-            predicted = outputs > 0
-        predicted = predicted & valid[:, None]
-        axes = (0, 2, 3, 4)
-        parts = [
-            (predicted & reference).sum(axes),
-            predicted.sum(axes),
-            reference.sum(axes),
-        ]
-        return (
-            torch.stack(parts, dim=1).double()
-            if labels.device.type != "mps"
-            else torch.stack(parts, dim=1).float()
-        )
-
-    def score(self, counts: Tensor) -> dict[str, float]:
-        """Dice and IoU of each target and their means; targets absent from reference
-        and prediction are left out.
-        """
-        hit, predicted, reference = counts.T
-        dice = (2 * hit / (predicted + reference)).tolist()
-        iou = (hit / (predicted + reference - hit)).tolist()
-        seen = [d for d in dice if d == d]
-        figures = {
-            f"validation_dice/{name}": value
-            for name, value in zip(self.labels.targets, dice, strict=True)
-        }
-        overlap = [i for i in iou if i == i]
-        return {
-            "validation_dice": sum(seen) / len(seen) if seen else float("nan"),
-            "validation_iou": sum(overlap) / len(overlap) if overlap else float("nan"),
-            **figures,
-        }
-
-
-class SegmentationTask(Task[Prepared]):
-    """What training needs to know about segmentation."""
-
-    def prepare(
-        self, request: RunRequest, recipe: Recipe, runtime: Runtime, console: Console
-    ) -> Prepared:
-        """Check, fingerprint, plan, preprocess."""
-
-        def fit(dataset: Dataset) -> Dataset:
-            return self.dataset(
-                dataset
-                if request.classes is None
-                else with_classes(dataset, request.classes)
-            )
-
-        return prepare_run(
-            request.dataset,
-            request.out,
-            recipe,
-            runtime=runtime,
-            fit=fit,
-            plan_file=request.plan,
-            prepared=request.prepared,
-            console=console,
-        )
-
-    def dataset(self, dataset: Dataset) -> Dataset:
-        """Cases whose label map is not known teach nothing here; classes only keep the
-        folds balanced.
-        """
-        if dataset.task == "reconstruction":
-            raise DataError(
-                f"{dataset.root}: holds X-rays and volumes, no label maps; add --task reconstruction"
-            )
-        cases = (
-            c if c.label is not None else c.model_copy(update={"class_name": None})
-            for c in dataset.cases
-        )
-        return dataset.model_copy(
-            update={"task": "segmentation", "cases": tuple(cases)}
-        )
+    # -- learning ---------------------------------------------------------------------
 
     def network(
-        self, prepared: Prepared, recipe: Recipe, names: Sequence[str]
+        self, prepared: PreparedImages, recipe: Recipe, names: Sequence[str]
     ) -> nn.Module:
         """A network that gives logits of the plan's labels."""
         plan = prepared.plan
@@ -194,103 +63,191 @@ class SegmentationTask(Task[Prepared]):
             options=plan.network_options,
         )
 
-    def objective(
-        self, prepared: Prepared, recipe: Recipe, names: Sequence[str]
-    ) -> Objective:
-        """Loss and score for training on the cases `names`."""
-        voxels = prepared.store.mean_voxels(names, len(prepared.plan.labels.values))
-        return SegmentationObjective.of(prepared.plan, recipe, voxels=voxels)
-
-    def source(
-        self,
-        prepared: Prepared,
-        recipe: Recipe,
-        names: Sequence[str],
-        *,
-        training: bool,
-    ) -> BatchSource:
-        """Batches of patches."""
-        return batch_source(prepared, recipe, names, training=training)
-
-    def micro_batch(
-        self, prepared: Prepared, recipe: Recipe, runtime: Runtime, log: RunLog
-    ) -> int | None:
-        """By forecast."""
-        batch = len(rank_positions(prepared.plan, recipe))
-        return forecast_training(prepared.plan, recipe, runtime, batch=batch, log=log)
-
-    def channels(self, prepared: Prepared) -> int:
-        """Channels of the plan."""
-        return len(prepared.plan.inputs)
-
     def finish(
         self,
         request: RunRequest,
         recipe: Recipe,
-        prepared: Prepared,
+        prepared: PreparedImages,
         folders: Mapping[int, Path],
         console: Console,
     ) -> dict[str, Any]:
         """Bundle, validation on the source images, postprocessing chosen there, report."""
-        return finish_labels(request, recipe, prepared, folders, console)
+        metrics = finish_labels(self, request, recipe, prepared, folders, console)
+        first = next(iter(folders.values()))
+        report_run(self, request.out, console=console, log_folder=first)
+        return metrics
 
+    # -- what a task with classes answers, and others do not --------------------------
 
-def rank_positions(plan: Plan, recipe: Recipe) -> range:
-    """Places of this rank in the global batch: every `world_size`-th."""
-    ranks = world_size()
-    batch = recipe.batch_size or plan.batch_size
-    return range(
-        rank(), -(-batch // ranks) * ranks, ranks
-    )  # equal shares: the mean over ranks is that over samples
+    def whole(self, plan: Plan) -> str | None:
+        """Name under which all labels together are measured as well."""
+        return None
 
+    def class_answers(
+        self, prepared: PreparedImages, recipe: Recipe
+    ) -> ClassAnswers | None:
+        """What the bundle says about the class of a case."""
+        return None
 
-def batch_source(
-    prepared: Prepared, recipe: Recipe, names: Sequence[str], *, training: bool
-) -> BatchSource:
-    """Batches of the named cases; each rank takes every `world_size`-th sample of the
-    global batch.
-    """
-    plan, positions = prepared.plan, rank_positions(prepared.plan, recipe)
-    sampler = PatchSampler(
-        prepared.store,
-        names,
-        plan.patch_size,
-        positions.stop,
-        recipe.foreground_fraction,
-    )
-    return BatchSource(
-        sampler=sampler,
-        seed=recipe.seed,
-        spacing=plan.spacing,
-        positions=positions,
-        augmentation=recipe.augmentation if training else None,
-        stream=TRAINING if training else VALIDATION,
-        masks=int(plan.mask_channel),
-    )
+    def fit_answers(
+        self,
+        prepared: PreparedImages,
+        recipe: Recipe,
+        predictor: Predictor,
+        folder: Path,
+        *,
+        fold: str,
+        console: Console,
+    ) -> FoldAnswers:
+        """How a fold, whose network alone `predictor` holds, answers with a class.
 
+        Asked of tasks that have `class_answers`.
+        """
+        raise NotImplementedError
 
-def target_weights(labels: LabelScheme, given: Mapping[str, float]) -> Tensor | None:
-    """Weights `(target,)` by name, 1 where none is given; raises `RecipeError` for
-    names that the labels do not have.
-    """
-    unknown = [name for name in given if name not in labels.targets]
-    if unknown:
-        raise RecipeError(
-            f"recipe setting 'loss_options.target_weights': {unknown} are not among {', '.join(labels.targets)}"
+    # -- use --------------------------------------------------------------------------
+
+    def suits_references(self, references: Path) -> bool:
+        """Label maps, datasets with them, and tables of classes: nothing else is left."""
+        return True
+
+    def predictor(
+        self, models: Sequence[Path], options: PredictOptions
+    ) -> CasePredictor[Any]:
+        """One or several runs or bundles that vote on label maps and classes."""
+        predictor = Predictor.load(
+            models,
+            device=options.device,
+            precision=options.precision,
+            mirror=options.tta,
+            mc_samples=options.mc_samples,
+            scales=options.scales,
+            seed=options.seed,
+            missing=options.missing_channels,  # type: ignore[arg-type]
         )
-    weights = torch.tensor([given.get(name, 1.0) for name in labels.targets])
-    if given and not weights.sum():
-        raise RecipeError(
-            "recipe setting 'loss_options.target_weights': at least one weight must be above 0"
+        return predictor.writing(
+            probabilities=options.probabilities,
+            uncertainty=options.uncertainty,
+            numbered_classes=options.subtype_results,
         )
-    return weights if given else None
+
+    def classes(self, predictor: Any) -> tuple[str, ...]:
+        """Of models that were trained with classes."""
+        names: tuple[str, ...] = predictor.classes
+        return names
+
+    def inputs(self, source: Path, predictor: Any) -> tuple[Case, ...]:
+        """An image, a folder of images, or the cases of a dataset."""
+        return load_inputs(source, channels=predictor.channels)
+
+    def evaluate(
+        self, predictions: Path, references: Path, options: EvaluateOptions
+    ) -> Metrics:
+        """Label maps by a convention; classes, where predictions and references have
+        them.
+        """
+        settings = dict(options.settings)
+        if options.tolerance_mm is not None:
+            settings["tolerance_mm"] = options.tolerance_mm
+        metrics = evaluate_folders(
+            predictions,
+            references,
+            convention=choose_convention(options.convention, settings),
+            classes=options.classes,
+            whole=options.whole,
+        )
+        name = WITH_CLASSES if "classification" in metrics else self.name
+        return {"task": name, **metrics}
+
+    def pictures(
+        self,
+        run: Path,
+        plan: Plan,
+        metrics: Metrics,
+        *,
+        report: Path,
+        console: Console,
+    ) -> Pictures:
+        """Slices, errors and surfaces of the best, median and worst case by Dice."""
+        return picture_cases(run, plan, metrics, report=report, console=console)
+
+    def headline(self, metrics: Metrics) -> str:
+        """Mean Dice of each label and over all; macro-F1 and AUC of the classes."""
+        return label_headline(metrics)
+
+    def title(self, plan: Plan) -> str:
+        """Dataset and task."""
+        return f"{plan.dataset}: {plan.task}"
+
+    def facts(self, model: Path) -> dict[str, Any]:
+        """Data, labels, network, parameters and operations of a run or bundle."""
+        bundle = read_bundle(model)
+        description = bundle.description
+        plan = description.plan
+        answers = description.classification
+        classes = {} if answers is None else {"classes": list(answers.classes)}
+        return {
+            "bundle": str(bundle.folder),
+            "identity": bundle.identity,
+            "notice": description.notice,
+            "task": description.task,
+            "dataset": plan.dataset,
+            "channels": list(plan.channels),
+            "labels": plan.labels.labels,
+            "spacing_mm": list(plan.spacing),
+            "patch_size": list(plan.patch_size),
+            "folds": [weights.fold for weights in description.weights],
+            "network": plan.network,
+            **classes,
+            **count_operations(
+                plan.network,
+                plan.topology,
+                len(plan.inputs),
+                plan.labels.output_channels,
+                plan.patch_size,
+                plan.network_options,
+            ),
+        }
 
 
-def _with(
-    classes: Tensor | None, targets: Tensor | None, labels: LabelScheme
-) -> Tensor | None:
-    """Class weights times target weights; exclusive classes have the background first."""
-    if targets is None:
-        return classes
-    own = torch.cat([targets.new_ones(1), targets]) if labels.exclusive else targets
-    return own if classes is None else classes * own.to(classes)
+class SegmentationTask(LabelTask):
+    """What training needs to know about segmentation."""
+
+    name = "segmentation"
+
+    def suits(self, dataset: Dataset) -> bool:
+        """Whatever no other task claims."""
+        return True
+
+    def wrote(self, metrics: Metrics) -> bool:
+        """Whatever no other task wrote."""
+        return True
+
+    def dataset(self, dataset: Dataset, classes: Path | None = None) -> Dataset:
+        """Cases whose label map is not known teach nothing here; classes only keep the
+        folds balanced.
+        """
+        if dataset.task == "reconstruction":
+            raise DataError(
+                f"{dataset.root}: holds X-rays and volumes, no label maps; add --task "
+                "reconstruction"
+            )
+        if classes is not None:
+            dataset = with_classes(dataset, classes)
+        cases = tuple(_taught_by_label(case) for case in dataset.cases)
+        return dataset.model_copy(update={"task": self.name, "cases": cases})
+
+    def objective(
+        self, prepared: PreparedImages, recipe: Recipe, names: Sequence[str]
+    ) -> Objective:
+        """Loss and score for training on the cases `names`."""
+        labels = prepared.plan.labels
+        voxels = prepared.store.mean_voxels(names, len(labels.values))
+        return SegmentationObjective.of(prepared.plan, recipe, voxels=voxels)
+
+
+def _taught_by_label(case: Case) -> Case:
+    """Without its class where its label map is not known."""
+    if case.label is not None:
+        return case
+    return case.model_copy(update={"class_name": None})

@@ -2,8 +2,8 @@
 files, as a user would predict them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,19 +14,48 @@ from trivox.datasets.labels import LabelScheme
 from trivox.evaluation.conventions.cases import evaluate_case
 from trivox.evaluation.folders.labels import collect_metrics, with_whole
 from trivox.files import write_json
-from trivox.inference.bundle import write_bundle
+from trivox.inference.bundle import ClassAnswers, write_bundle
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.inference.rules.rule_trials import Evidence, choose_rules, evidence_of
 from trivox.tasks.console import Console
+from trivox.tasks.images import PreparedImages
 from trivox.tasks.labels.calibration import HeldOut, Trust, calibrate, held_out
-from trivox.tasks.labels.classes import FoldAnswers, HeldOutAnswers, class_answers
-from trivox.tasks.stages import Prepared
+from trivox.tasks.labels.classes import FoldAnswers
+from trivox.tasks.labels.held_out_classes import HeldOutAnswers
 from trivox.volumes.formats import read_labels, write_volume
 from trivox.volumes.volume import Volume
 
-WHOLE = "all labels together"
-"""Target of multitask models beside each label: the organ with its lesion."""
+
+@dataclass(frozen=True, eq=False)
+class TrainedFolds:
+    """Networks that were trained on folds of a dataset.
+
+    weights: file of each fold; classes: what is known about the class of a case, None:
+    there is none; answers: how each fold answers with a class.
+    """
+
+    prepared: PreparedImages
+    recipe: Recipe
+    weights: Mapping[str, Path]
+    classes: ClassAnswers | None
+    device: str
+    answers: dict[str, FoldAnswers] = field(default_factory=dict)
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """What the labels mean."""
+        return self.prepared.plan.labels
+
+    @property
+    def classifiers(self) -> dict[str, Path]:
+        """File of each fold's classifier; none where its head answers."""
+        files = {fold: answer.file for fold, answer in self.answers.items()}
+        return {fold: file for fold, file in files.items() if file is not None}
+
+    def held_out(self, fold: str) -> Sequence[str]:
+        """Names of the cases that a fold's network has not seen."""
+        return self.prepared.splits[int(fold)].validation
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,132 +70,130 @@ class Validation:
     head_temperature: float = 1.0
 
 
+@dataclass(eq=False)
+class Evidences:
+    """What was seen in the held-out cases, by case."""
+
+    classes: HeldOutAnswers
+    labels: dict[str, Evidence] = field(default_factory=dict)
+    trusted: dict[str, HeldOut] = field(default_factory=dict)
+
+
 def validate_folds(
-    prepared: Prepared,
-    recipe: Recipe,
-    weights: Mapping[str, Path],
-    out: Path,
-    *,
-    answers: Mapping[str, FoldAnswers] | None = None,
-    device: str,
-    console: Console,
+    folds: TrainedFolds, out: Path, *, task: str, whole: str | None, console: Console
 ) -> Validation:
     """Predict each fold's held-out cases with that fold's network, measure them and
     learn what the bundle needs.
 
-    answers: how each fold answers with a class; without, none is asked for. Cases
-    without a label map are not segmented into the scores, those without a class not
-    into the classifier's. Writes `out/predictions/CASE.nii.gz` and `out/metrics.json`,
-    both after postprocessing. One case at a time is in memory.
+    whole: name under which all labels together are measured as well. Cases without a
+    label map are not segmented into the scores, those without a class not into the
+    classifier's. Writes `out/predictions/CASE.nii.gz` and `out/metrics.json`, both
+    after postprocessing. One case at a time is in memory.
     """
-    scheme = prepared.plan.labels
-    cases = {case.name: case for case in prepared.dataset.training_cases}
-    evidence: dict[str, Evidence] = {}
-    trusted: dict[str, HeldOut] = {}
-    classes = HeldOutAnswers(prepared, answers or {})
-    count = sum(len(prepared.splits[int(fold)].validation) for fold in weights)
-    for fold, file in weights.items():
-        names = prepared.splits[int(fold)].validation
-        predictor = fold_predictor(
-            prepared, recipe, fold, file, device, answers=(answers or {}).get(fold)
+    seed = folds.recipe.seed
+    scheme = folds.scheme
+    seen = Evidences(HeldOutAnswers(folds.prepared, folds.answers))
+    for fold in folds.weights:
+        _predict_held_out(folds, fold, out, seen, console)
+    rules = choose_rules(list(seen.labels.values()), scheme, seed=seed)
+    cases = _measure(folds, list(seen.labels), rules.rules, out, whole, console)
+    metrics = collect_metrics(cases, whole=whole)
+    trust = calibrate(seen.trusted, scheme, seed=seed)
+    metrics["postprocessing"] = rules.section
+    metrics["calibration"] = trust.section
+    section = seen.classes.section(seed=seed) if seen.classes.cases else None
+    temperature = 1.0
+    if section is not None:
+        metrics["classification"] = section
+        temperature = seen.classes.head_temperature()
+    metrics = {"task": task, **metrics}
+    write_json(out / "metrics.json", metrics)
+    return Validation(metrics, rules.rules, trust, temperature)
+
+
+def _predict_held_out(
+    folds: TrainedFolds, fold: str, out: Path, seen: Evidences, console: Console
+) -> None:
+    """Write the label maps of a fold's held-out cases, and note what they teach."""
+    scheme = folds.scheme
+    cases = {case.name: case for case in folds.prepared.dataset.training_cases}
+    count = sum(len(folds.held_out(fold)) for fold in folds.weights)
+    predictor = fold_predictor(folds, fold)
+    names = folds.held_out(fold)
+    for name in console.track(names, len(names), f"validating fold {fold}"):
+        case = cases[name]
+        reference = None if case.label is None else _indices(case, scheme).array[0]
+        prediction = predictor.predict_case(case, reference=reference)
+        write_volume(_file(out, name), prediction.labels)
+        seen.classes.add(fold, case, prediction)
+        if reference is None:
+            continue
+        evidence = evidence_of(
+            scheme.encode(prediction.labels.array[0]),
+            reference,
+            scheme,
+            voxel_mm3=prediction.labels.voxel_ml * 1000,
         )
-        for name in console.track(names, len(names), f"validating fold {fold}"):
-            reference = (
-                None
-                if cases[name].label is None
-                else _indices(cases[name], scheme).array[0]
-            )
-            found = predictor.predict_case(cases[name], reference=reference)
-            write_volume(_file(out, name), found.labels)
-            classes.add(fold, cases[name], found)
-            if reference is None:
-                continue
-            evidence[name] = evidence_of(
-                scheme.encode(found.labels.array[0]),
-                reference,
-                scheme,
-                voxel_mm3=found.labels.voxel_ml * 1000,
-            )
-            assert found.sample is not None
-            trusted[name] = held_out(
-                fold, found.sample, evidence[name].dice, reference, cases=count
-            )
-    whole = (
-        WHOLE
-        if prepared.plan.task == "multitask"
-        and scheme.exclusive
-        and len(scheme.labels) > 1
-        else None
-    )
+        assert prediction.sample is not None
+        seen.labels[name] = evidence
+        seen.trusted[name] = held_out(
+            fold, prediction.sample, evidence.dice, reference, cases=count
+        )
+
+
+def _measure(
+    folds: TrainedFolds,
+    names: Sequence[str],
+    rules: Postprocessing,
+    out: Path,
+    whole: str | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Clean the label maps by the rules that were chosen, and measure them, by case."""
+    scheme = folds.scheme
+    cases = {case.name: case for case in folds.prepared.dataset.training_cases}
     targets = scheme.targets if whole is None else with_whole(scheme, whole)
-    choice = choose_rules(list(evidence.values()), scheme, seed=recipe.seed)
     results = {}
-    for name in console.track(list(evidence), len(evidence), "measuring"):
+    for name in console.track(names, len(names), "measuring"):
         predicted = read_labels(_file(out, name))
         indices = scheme.encode(predicted.array[0])
-        cleaned = choice.rules.apply(
-            indices, scheme, voxel_mm3=predicted.voxel_ml * 1000
-        )
+        voxel_mm3 = predicted.voxel_ml * 1000
+        cleaned = rules.apply(indices, scheme, voxel_mm3=voxel_mm3)
         if cleaned is not indices:
             write_volume(_file(out, name), predicted.with_array(scheme.decode(cleaned)))
         reference = _indices(cases[name], scheme)
         results[name] = evaluate_case(
             cleaned, reference.array[0], spacing=reference.spacing, targets=targets
         )
-    metrics = collect_metrics(results, whole=whole)
-    metrics["postprocessing"] = choice.section
-    trust = calibrate(trusted, scheme, seed=recipe.seed)
-    metrics["calibration"] = trust.section
-    section = classes.section(seed=recipe.seed) if classes.cases else None
-    if section is not None:
-        metrics["classification"] = section
-    write_json(out / "metrics.json", metrics)
-    return Validation(
-        metrics,
-        choice.rules,
-        trust,
-        classes.head_temperature() if section is not None else 1.0,
-    )
+    return results
 
 
 def _file(out: Path, name: str) -> Path:
     return out / "predictions" / f"{name}.nii.gz"
 
 
-def fold_predictor(
-    prepared: Prepared,
-    recipe: Recipe,
-    fold: str,
-    file: Path,
-    device: str,
-    *,
-    answers: FoldAnswers | None = None,
-) -> Predictor:
+def fold_predictor(folds: TrainedFolds, fold: str) -> Predictor:
     """A predictor of one fold's weights alone, without postprocessing; for classes with
-    that fold's classifier.
+    that fold's classifier, if it was fitted already.
     """
-    axes = recipe.augmentation.mirror_axes if recipe.mirrored_inference else ()
-    classes = (
-        class_answers(prepared, recipe) if prepared.plan.task == "multitask" else None
-    )
+    recipe = folds.recipe
+    classifier = folds.classifiers.get(fold)
     with TemporaryDirectory(prefix="trivox-") as folder:
         write_bundle(
             Path(folder),
-            plan=prepared.plan,
-            weights={fold: file},
+            plan=folds.prepared.plan,
+            weights={fold: folds.weights[fold]},
             overlap=recipe.overlap,
-            mirror_axes=axes,
+            mirror_axes=recipe.inference_axes,
             postprocessing=Postprocessing(),
             training={},
-            classification=classes,
-            classifiers={}
-            if answers is None or answers.file is None
-            else {fold: answers.file},
+            classification=folds.classes,
+            classifiers={} if classifier is None else {fold: classifier},
         )
-        return replace(
-            Predictor.load(Path(folder), device=device, precision=recipe.precision),
-            read_everything=True,
+        predictor = Predictor.load(
+            Path(folder), device=folds.device, precision=recipe.precision
         )
+    return replace(predictor, read_everything=True)
 
 
 def _indices(case: Case, scheme: LabelScheme) -> Volume:

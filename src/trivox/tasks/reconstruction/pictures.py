@@ -1,7 +1,6 @@
 """Figures of reconstructed exams: X-rays, synthetic CT, reference, error."""
 
 from pathlib import Path
-from typing import Any
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
@@ -11,11 +10,11 @@ from trivox.evaluation.metrics.volumes import WINDOW, grid_of, on_one_grid
 from trivox.evaluation.report.page import CasePictures
 from trivox.evaluation.report.volume_figures import reconstruction_figure
 from trivox.tasks.console import Console
+from trivox.tasks.report import ranked_cases
+from trivox.tasks.task import Metrics
 from trivox.volumes.formats import read_volume
 from trivox.volumes.geometry import canonical_orientation, reorient
 from trivox.volumes.volume import Volume
-
-RANKS = ("best", "median", "worst")
 
 
 def exam_figure(case: Case, prediction: Volume, *, title: str) -> bytes:
@@ -42,26 +41,19 @@ def exam_figure(case: Case, prediction: Volume, *, title: str) -> bytes:
 
 
 def picture_exams(
-    run: Path, metrics: dict[str, Any], *, console: Console
+    run: Path, metrics: Metrics, *, console: Console
 ) -> list[CasePictures]:
     """Best, median and worst validation case by PSNR; one whose files are gone or
     damaged is left out with a line.
     """
     cases = {case.name: case for case in read_saved_dataset(run / "dataset.json").cases}
-    scored = sorted(
-        (
-            (row["volume"]["psnr_db"], name)
-            for name, row in metrics["cases"].items()
-            if row["volume"]["psnr_db"] is not None
-        ),
-        reverse=True,
-    )
-    ranked: dict[str, list[str]] = {}
-    for rank, place in zip(RANKS, (0, len(scored) // 2, -1), strict=True):
-        if scored:
-            ranked.setdefault(scored[place][1], []).append(rank)
+    decibels = {
+        name: row["volume"]["psnr_db"]
+        for name, row in metrics["cases"].items()
+        if row["volume"]["psnr_db"] is not None
+    }
     pictures = []
-    for name, ranks in ranked.items():
+    for name, ranks in ranked_cases(decibels).items():
         heading = f"{', '.join(ranks)} case: {name}"
         try:
             volume = read_volume(run / "validation" / "predictions" / f"{name}.nii.gz")
@@ -69,16 +61,6 @@ def picture_exams(
         except (TrivoxError, KeyError) as error:
             console.say(f"{name}: no picture ({error})")
             continue
-        decibels = metrics["cases"][name]["volume"]["psnr_db"]
-        pictures.append(
-            CasePictures(
-                heading,
-                [
-                    (
-                        f"{heading}, PSNR {decibels:.2f} dB; synthetic CT, not acquired",
-                        figure,
-                    )
-                ],
-            )
-        )
+        caption = f"{heading}, PSNR {decibels[name]:.2f} dB; synthetic CT, not acquired"
+        pictures.append(CasePictures(heading, [(caption, figure)]))
     return pictures

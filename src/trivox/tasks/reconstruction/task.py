@@ -1,192 +1,166 @@
 """Reconstruction: the volume that one to eight X-rays show."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch import nn
 
 from trivox.config.recipe import Recipe
-from trivox.config.volumes import ReconstructionOptions
-from trivox.inference.reconstructor import reconstruction_network
-from trivox.learning.losses.adversarial import Critic, PsnrBudget, ramp
-from trivox.learning.losses.reconstruction import ReconstructionCriterion, at_size_of
-from trivox.learning.losses.similarity import psnr, ssim3d
+from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.layouts.choice import load_dataset
+from trivox.errors import DataError, UsageError
+from trivox.evaluation.folders.volumes import (
+    chosen_window,
+    evaluate_reconstructions,
+    is_reconstruction,
+)
+from trivox.evaluation.metrics.volumes import NOTICE
+from trivox.evaluation.report.volume_view import reconstruction_headline
+from trivox.inference.folder import CasePredictor
+from trivox.inference.reconstructor import (
+    SYNTHETIC,
+    Reconstructor,
+    read_reconstruction_bundle,
+    reconstruction_network,
+)
+from trivox.learning.losses.reconstruction import ReconstructionCriterion
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime, rank, world_size
-from trivox.preparation.exam_batches import (
-    VolumeTargets,
-    XraySource,
-    to_window,
+from trivox.networks.counting import count_volume_network
+from trivox.planning.volumes import (
+    ReconstructionPlan,
+    describe_reconstruction_plan,
+    read_reconstruction_plan,
 )
+from trivox.preparation.exam_batches import XraySource, to_window
+from trivox.preparation.exam_store import XrayStore, prepare_exams
 from trivox.tasks.console import Console
-from trivox.tasks.reconstruction.exams import PreparedExams, prepare_xrays
+from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
+from trivox.tasks.reconstruction.objective import ReconstructionObjective
+from trivox.tasks.reconstruction.pictures import picture_exams
+from trivox.tasks.reconstruction.planning import plan_reconstruction
+from trivox.tasks.reconstruction.prediction import write_beside
 from trivox.tasks.reconstruction.validation import finish_volumes
-from trivox.tasks.task import RunRequest, Task
+from trivox.tasks.report import report_run
+from trivox.tasks.task import (
+    Decision,
+    EvaluateOptions,
+    Metrics,
+    ModelTask,
+    Pictures,
+    PredictOptions,
+    RunRequest,
+)
 
-MOST_VIEWS = 8
-
-
-@dataclass(eq=False)
-class ReconstructionObjective(Objective):
-    """The recipe's loss; validation PSNR and SSIM in the HU window, for each number of
-    views and their mean.
-
-    With `options.adversarial` a critic learns beside the network in the last part of
-    training, within a budget of PSNR.
-    """
-
-    criterion: ReconstructionCriterion
-    options: ReconstructionOptions
-    critic: Critic | None = field(default=None, init=False)
-    adversarial_weight: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        self.budget = PsnrBudget(self.options.psnr_budget)
-        self._kept: dict[str, Any] | None = None
-
-    def begin(self, spent: float, epoch: int) -> None:
-        """The weight of the adversarial loss."""
-        wanted = ramp(
-            spent, share=self.options.adversarial_share, weight=self.options.adversarial
-        )
-        self.adversarial_weight = self.budget.allowed(wanted)
-
-    def loss(self, outputs: Any, targets: VolumeTargets) -> Tensor:
-        """Sum of the parts, weighted; in training the critic learns from the same
-        volumes.
-        """
-        value: Tensor = self.criterion.to(targets.volume.device)(
-            outputs, targets.volume, targets.xrays
-        )
-        if not self.adversarial_weight or not torch.is_grad_enabled():
-            return value
-        self.critic = self.critic or self._new_critic(targets.volume.device)
-        fake = outputs[0] if isinstance(outputs, list) else outputs
-        real = at_size_of(fake, targets.volume)
-        self.critic.learn(real, fake)
-        return value + self.adversarial_weight * self.critic.judge(fake, real)
-
-    def figures(self) -> dict[str, float]:
-        """The weight of the adversarial loss, where there is one."""
-        return (
-            {"adversarial_weight": self.adversarial_weight}
-            if self.options.adversarial
-            else {}
-        )
-
-    def remarks(self, figures: dict[str, float]) -> list[str]:
-        """A line once the adversarial part has cost too much."""
-        if not self.options.adversarial or "validation_psnr" not in figures:
-            return []
-        found = self.budget.check(
-            figures["validation_psnr"], running=self.adversarial_weight > 0
-        )
-        return [] if found is None else [found]
-
-    def state(self) -> dict[str, Any]:
-        """Critic and budget."""
-        return {
-            "budget": self.budget.state(),
-            "critic": self._kept if self.critic is None else self.critic.state_dict(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """See `state`."""
-        if "budget" in state:
-            self.budget.restore(state["budget"])
-        self._kept = state.get(
-            "critic"
-        )  # where it computes is known with the first volumes
-
-    def _new_critic(self, device: torch.device) -> Critic:
-        critic = Critic(device=device)
-        if self._kept is not None:
-            critic.load_state_dict(self._kept)
-        return critic
-
-    def count(self, outputs: Any, targets: VolumeTargets) -> Tensor:
-        """For each number of views `(9, 3)`: volumes, and their PSNR and SSIM added up."""
-        finest: Tensor = (outputs[0] if isinstance(outputs, list) else outputs).float()
-        if (
-            finest.shape != targets.volume.shape
-        ):  # while training grows: judged on the full grid all the same
-            finest = interpolate(finest, targets.volume.shape[2:], mode="trilinear")
-        found: Tensor = finest.new_zeros(
-            MOST_VIEWS + 1,
-            3,
-            dtype=torch.float64 if finest.device.type != "mps" else torch.float32,
-        )
-        parts = [
-            torch.ones(len(finest)),
-            psnr(finest, targets.volume),
-            ssim3d(finest, targets.volume),
-        ]
-        found[targets.xrays.views] = torch.stack(
-            [part.to(found).sum() for part in parts]
-        )
-        return found
-
-    def score(self, counts: Tensor) -> dict[str, float]:
-        """PSNR in dB over the whole volume and the HU window (clipped to it), 3-D SSIM;
-        means over numbers of views.
-        """
-        figures: dict[str, float] = {}
-        for views, (volumes, decibels, similarity) in enumerate(counts.tolist()):
-            if volumes:
-                figures[f"validation_psnr/{views} views"] = decibels / volumes
-                figures[f"validation_ssim/{views} views"] = similarity / volumes
-        means = {
-            what: [
-                value
-                for name, value in figures.items()
-                if name.startswith(f"validation_{what}/")
-            ]
-            for what in ("psnr", "ssim")
-        }
-        figures |= {
-            f"validation_{what}": sum(values) / max(1, len(values))
-            for what, values in means.items()
-        }
-        return {**figures, "validation_score": figures["validation_psnr"]}
+OF_LABELS = (
+    "tta",
+    "probabilities",
+    "uncertainty",
+    "mc_samples",
+    "subtype_results",
+    "scales",
+)
+"""Options of predictions that only models of label maps know."""
 
 
-class ReconstructionTask(Task[PreparedExams]):
+class ReconstructionTask(ModelTask[ReconstructionPlan, XrayStore]):
     """What training needs to know about X-rays and volumes."""
 
+    name = "reconstruction"
     recipe = "xray2ct"
+    results = "volumes"
+    note = SYNTHETIC
 
-    def prepare(
-        self, request: RunRequest, recipe: Recipe, runtime: Runtime, console: Console
-    ) -> PreparedExams:
-        """Check, plan, bring CTs and views to the plan's grids."""
-        return prepare_xrays(
-            request.dataset,
-            request.out,
-            recipe,
-            plan_file=request.plan,
-            prepared=request.prepared,
-            console=console,
+    # -- the data and what is decided from them ---------------------------------------
+
+    def suits(self, dataset: Dataset) -> bool:
+        """Exams of X-rays."""
+        return dataset.task == self.name
+
+    def dataset(self, dataset: Dataset, classes: Path | None = None) -> Dataset:
+        """Exams, at least one of them with its CT."""
+        if not self.suits(dataset):
+            raise DataError(
+                f"{dataset.root}: holds no X-rays with volumes; 'trivox drr CT... --out "
+                "DIR' makes such a dataset from CTs"
+            )
+        if not dataset.training_cases:
+            raise DataError(
+                f"{dataset.root}: no exam to train on has a ct.nii.gz; render from CTs "
+                "with 'trivox drr'"
+            )
+        return dataset.model_copy(update={"task": self.name})
+
+    def plan(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        runtime: Runtime,
+        fingerprint: Path,
+        console: Console,
+    ) -> ReconstructionPlan:
+        """The grid about the isocentre, and the X-rays rendered to learn from."""
+        return plan_reconstruction(dataset, recipe)
+
+    def read_plan(self, file: Path) -> ReconstructionPlan:
+        """Read a plan of volumes."""
+        return read_reconstruction_plan(file)
+
+    def require_fitting(
+        self, plan: ReconstructionPlan, dataset: Dataset, file: Path
+    ) -> None:
+        """Exams are brought to any plan."""
+
+    def decisions(self, plan: ReconstructionPlan) -> list[Decision]:
+        """Grid, window, X-rays, network."""
+        return describe_reconstruction_plan(plan)
+
+    def plan_line(self, plan: ReconstructionPlan) -> str:
+        """Network, grid, X-rays and batch."""
+        z, y, x = plan.shape
+        rows, columns = plan.detector
+        return (
+            f"plan: {plan.network}, grid {z} x {y} x {x} of {plan.spacing[0]:.3g} mm, "
+            f"X-rays {rows} x {columns} of {plan.pixel_mm:.3g} mm, batch "
+            f"{plan.batch_size}"
         )
+
+    def store(
+        self,
+        dataset: Dataset,
+        plan: ReconstructionPlan,
+        folder: Path,
+        *,
+        workers: int,
+        replace: bool,
+        console: Console,
+    ) -> XrayStore:
+        """Bring CTs and views to the plan's grids."""
+        return prepare_exams(
+            dataset,
+            plan,
+            folder,
+            workers=workers,
+            progress=lambda names, total: console.track(names, total, "preprocessing"),
+        )
+
+    # -- learning ---------------------------------------------------------------------
 
     def network(
         self, prepared: PreparedExams, recipe: Recipe, names: Sequence[str]
     ) -> nn.Module:
         """A network that knows the mean of the training volumes."""
-        network = reconstruction_network(prepared.plan)
-        means = (
-            to_window(prepared.volume(name), prepared.plan.window).double()
-            for name in names
-        )
-        network.set_mean(
-            (
-                sum(means, start=torch.zeros(prepared.plan.shape, dtype=torch.float64))
-                / len(names)
-            ).float()
-        )
+        plan = prepared.plan
+        network = reconstruction_network(plan)
+        total = torch.zeros(plan.shape, dtype=torch.float64)
+        for name in names:
+            total += to_window(reference_volume(prepared, name), plan.window).double()
+        network.set_mean((total / len(names)).float())
         return network
 
     def objective(
@@ -235,5 +209,104 @@ class ReconstructionTask(Task[PreparedExams]):
         console: Console,
     ) -> dict[str, Any]:
         """Bundle, validation beside the classical ladder, report."""
+        metrics = finish_volumes(self.name, request, recipe, prepared, folders, console)
+        first = next(iter(folders.values()))
+        report_run(self, request.out, console=console, log_folder=first)
+        return metrics
 
-        return finish_volumes(request, recipe, prepared, folders, console)
+    # -- use --------------------------------------------------------------------------
+
+    def predictor(
+        self, models: Sequence[Path], options: PredictOptions
+    ) -> CasePredictor[Any]:
+        """One or several runs or bundles, whose volumes are averaged."""
+        usual = PredictOptions()
+        for name in OF_LABELS:
+            if getattr(options, name) != getattr(usual, name):
+                option = name.replace("_", "-")
+                raise UsageError(
+                    f"--{option} is of models that give label maps; leave it out for a "
+                    "reconstruction"
+                )
+        return Reconstructor.load(
+            models, device=options.device, precision=options.precision
+        )
+
+    def written_beside(
+        self, predictor: Any, out: Path
+    ) -> Callable[[Case, Any], Mapping[str, Any]]:
+        """A figure, and the metrics where the exam has its CT."""
+        return partial(write_beside, out=out, window=predictor.plan.window)
+
+    def inputs(self, source: Path, predictor: CasePredictor[Any]) -> tuple[Case, ...]:
+        """A dataset of X-rays, or one exam."""
+        dataset = load_dataset(source)
+        if not self.suits(dataset):
+            raise DataError(
+                f"{source}: holds no X-rays; give exams as 'trivox drr' writes them "
+                "(views, geometry.json)"
+            )
+        return dataset.cases
+
+    def suits_references(self, references: Path) -> bool:
+        """CTs."""
+        return is_reconstruction(references)
+
+    def evaluate(
+        self, predictions: Path, references: Path, options: EvaluateOptions
+    ) -> Metrics:
+        """PSNR, SSIM, MAE and more of synthetic CTs in a window of HU."""
+        for field in fields(EvaluateOptions):
+            usual = getattr(EvaluateOptions(), field.name)
+            if field.name != "settings" and getattr(options, field.name) != usual:
+                raise UsageError(
+                    f"{references} holds CTs, not label maps; of the options only "
+                    "--set window=... applies"
+                )
+        window = chosen_window(options.settings)
+        metrics = evaluate_reconstructions(predictions, references, window=window)
+        return {"task": self.name, **metrics}
+
+    def pictures(
+        self,
+        run: Path,
+        plan: ReconstructionPlan,
+        metrics: Metrics,
+        *,
+        report: Path,
+        console: Console,
+    ) -> Pictures:
+        """X-rays, synthetic CT, reference and error of the best, median and worst
+        exam.
+        """
+        return Pictures(picture_exams(run, metrics, console=console))
+
+    def wrote(self, metrics: Metrics) -> bool:
+        """Metrics that say that the volumes are synthetic."""
+        return bool(metrics.get("notice") == NOTICE)
+
+    def headline(self, metrics: Metrics) -> str:
+        """Mean PSNR, SSIM and MAE."""
+        return reconstruction_headline(metrics)
+
+    def title(self, plan: ReconstructionPlan) -> str:
+        """Dataset and task, and that the volumes are synthetic."""
+        return f"{plan.dataset}: {plan.task} (synthetic CT, not acquired)"
+
+    def facts(self, model: Path) -> dict[str, Any]:
+        """Data, grid, network, parameters and operations of a run or bundle."""
+        folder, description = read_reconstruction_bundle(model)
+        plan = description.plan
+        return {
+            "bundle": str(folder),
+            "notice": description.notice,
+            "task": description.task,
+            "dataset": plan.dataset,
+            "spacing_mm": list(plan.spacing),
+            "window_hu": list(plan.window),
+            "trained_views": list(description.views),
+            "folds": [weights.fold for weights in description.weights],
+            **count_volume_network(
+                plan.network, views=2, shape=plan.shape, options=plan.network_options
+            ),
+        }

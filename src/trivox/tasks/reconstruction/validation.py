@@ -1,15 +1,15 @@
-"""After training a reconstruction: the bundle, held-out exams beside the classical
-ladder, the report.
+"""After training a reconstruction: held-out exams beside the classical ladder, and the
+bundle.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trivox.config.recipe import Recipe
-from trivox.datasets.dataset import Case
 from trivox.datasets.exams import Exam, read_exam
 from trivox.evaluation.folders.volume_summary import (
     CONSISTENT,
@@ -28,9 +28,8 @@ from trivox.projection.ladder import Ladder
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
 from trivox.tasks.console import Console
-from trivox.tasks.reconstruction.exams import PreparedExams
-from trivox.tasks.report import report_run
-from trivox.tasks.task import RunRequest
+from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
+from trivox.tasks.task import RunRequest, training_summary
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Array
 
@@ -48,97 +47,106 @@ Measured = dict[int, dict[str, dict[str, Row]]]
 """By number of views, then method, then case."""
 
 
+@dataclass(frozen=True, eq=False)
+class FoldResults:
+    """A fold's network and the exams that it has not seen.
+
+    views: how many X-rays all of them have.
+    """
+
+    exams: PreparedExams
+    reconstructor: Reconstructor
+    held_out: list[str]
+    library: list[str]
+
+    @classmethod
+    def of(
+        cls, exams: PreparedExams, reconstructor: Reconstructor, fold: int
+    ) -> "FoldResults":
+        """Evenly chosen cases of a fold, where it has many."""
+        split = exams.splits[fold]
+        held_out = evenly(split.validation, MOST_CASES)
+        return cls(exams, reconstructor, held_out, evenly(split.train, LIBRARY))
+
+    @property
+    def views(self) -> int:
+        """Views that every exam has."""
+        names = (*self.held_out, *self.library)
+        return min(self.exams.store.views(name).views for name in names)
+
+    @property
+    def counts(self) -> list[int]:
+        """Numbers of views to measure with."""
+        return sorted({*(count for count in COUNTS if count <= self.views), self.views})
+
+
 def finish_volumes(
+    task: str,
     request: RunRequest,
     recipe: Recipe,
-    prepared: PreparedExams,
+    exams: PreparedExams,
     folders: Mapping[int, Path],
     console: Console,
 ) -> dict[str, Any]:
-    """Write the bundle, `validation/` and the report; returns the content of
-    `validation/metrics.json`.
-    """
+    """Write `validation/` and `bundle/`; returns the content of metrics.json."""
     weights = {
         str(fold): final_weights(folder / "checkpoints", recipe.final_weights)
         for fold, folder in folders.items()
     }
     measured: Measured = {}
     views = 0
+    runtime = make_runtime(request.device, recipe.precision)
     for fold, file in weights.items():
-        reconstructor = Reconstructor.of(
-            prepared.plan, [file], make_runtime(request.device, recipe.precision)
-        )
-        views = max(
-            views,
-            _validate_fold(
-                prepared, reconstructor, int(fold), request.out, measured, console
-            ),
-        )
+        reconstructor = Reconstructor.of(exams.plan, [file], runtime)
+        results = FoldResults.of(exams, reconstructor, int(fold))
+        views = max(views, results.views)
+        _validate_fold(results, fold, request.out / "validation", measured, console)
     rungs = {count: Rungs(count, measured[count]) for count in sorted(measured)}
     metrics = collect_reconstructions(
         measured[views][CONSISTENT],
-        window=prepared.plan.window,
+        window=exams.plan.window,
         ladder=rungs[views],
         by_views=list(rungs.values()),
-        warnings=_warnings(prepared, recipe, folders),
+        warnings=_warnings(exams, recipe, folders),
     )
+    metrics = {"task": task, **metrics}
     write_json(request.out / "validation" / "metrics.json", metrics)
-    summary = {
-        "dataset": prepared.dataset.name,
-        "folds": {fold: len(prepared.splits[int(fold)].train) for fold in weights},
-        "recipe": recipe.model_dump(mode="json"),
-        "validation": metrics["summary"],
-    }
     write_reconstruction_bundle(
         request.out / "bundle",
-        plan=prepared.plan,
+        plan=exams.plan,
         weights=weights,
         views=recipe.reconstruction.view_counts,
-        training=summary,
+        training=training_summary(exams, recipe, folders, metrics),
     )
-    report_run(request.out, console=console, log_folder=next(iter(folders.values())))
     return metrics
 
 
 def _validate_fold(
-    prepared: PreparedExams,
-    reconstructor: Reconstructor,
-    fold: int,
-    out: Path,
-    measured: Measured,
-    console: Console,
-) -> int:
-    """Measure a fold's held-out cases, write their volumes from all stored views;
-    returns how many views that are.
-    """
-    cases = {case.name: case for case in prepared.dataset.cases}
-    split = prepared.splits[fold]
-    held_out, library = (
-        evenly(split.validation, MOST_CASES),
-        evenly(split.train, LIBRARY),
-    )
-    stored = min(prepared.store.views(name).views for name in (*held_out, *library))
-    counts = sorted({*(count for count in COUNTS if count <= stored), stored})
-    ladders = {count: _ladder(prepared, library, count) for count in counts}
-    for name in console.track(held_out, len(held_out), f"validating fold {fold}"):
-        exam = read_exam(cases[name])
-        truth = prepared.volume(name).numpy()
-        for count in counts:
-            xrays = fitted_views(exam, prepared.plan, where=name).select(range(count))
-            found = volumes_of(reconstructor, ladders[count], xrays)
-            for method, volume in found.items():
-                row = _measure(volume, truth, prepared, exam, xrays)
-                measured.setdefault(count, {}).setdefault(method, {})[name] = row
-            if count == stored:
-                _write(out, cases[name], found[CONSISTENT], prepared, exam)
-    return stored
+    fold: FoldResults, name: str, out: Path, measured: Measured, console: Console
+) -> None:
+    """Measure a fold's held-out exams, and write their volumes from all views."""
+    exams = fold.exams
+    cases = {case.name: case for case in exams.dataset.cases}
+    ladders = {count: _ladder(exams, fold.library, count) for count in fold.counts}
+    held_out = fold.held_out
+    for case in console.track(held_out, len(held_out), f"validating fold {name}"):
+        exam = read_exam(cases[case])
+        truth = reference_volume(exams, case).numpy()
+        for count, ladder in ladders.items():
+            xrays = fitted_views(exam, exams.plan, where=case).select(range(count))
+            volumes = volumes_of(fold.reconstructor, ladder, xrays)
+            for method, volume in volumes.items():
+                row = _measure(volume, truth, exams, exam, xrays)
+                measured.setdefault(count, {}).setdefault(method, {})[case] = row
+            if count == fold.views:
+                _write(out, case, volumes[CONSISTENT], exams, exam)
 
 
-def _ladder(prepared: PreparedExams, names: Sequence[str], count: int) -> Ladder:
-    plan = prepared.plan
+def _ladder(exams: PreparedExams, names: Sequence[str], count: int) -> Ladder:
+    plan = exams.plan
     return Ladder.fit(
-        (prepared.volume(name) for name in names),
-        (prepared.store.views(name).select(range(count)) for name in names),
+        (reference_volume(exams, name) for name in names),
+        (exams.store.views(name).select(range(count)) for name in names),
         plan.grid,
         water_per_mm=plan.water_per_mm,
         window=plan.window,
@@ -152,38 +160,37 @@ def volumes_of(
     with its last steps.
     """
     projector = Projector(xrays.geometry, reconstructor.plan.grid)
-    found = {
-        name: volume.numpy()
-        for name, volume in ladder.reconstruct(xrays, projector).items()
-    }
+    rungs = ladder.reconstruct(xrays, projector)
+    volumes = {name: volume.numpy() for name, volume in rungs.items()}
     for name, consistent in ((NETWORK, False), (CONSISTENT, True)):
-        found[name] = (
-            reconstructor.reconstruct(xrays, consistent=consistent)[0].cpu().numpy()
-        )
-    return found
+        batch = reconstructor.reconstruct(xrays, consistent=consistent)
+        volumes[name] = batch[0].cpu().numpy()
+    return volumes
 
 
 def _warnings(
-    prepared: PreparedExams, recipe: Recipe, folders: Mapping[int, Path]
+    exams: PreparedExams, recipe: Recipe, folders: Mapping[int, Path]
 ) -> list[str]:
     """What a reader of the figures has to know."""
-    held_out = [len(prepared.splits[fold].validation) for fold in folders]
-    found = []
-    if max(held_out) > MOST_CASES:
-        found.append(
-            f"measured on {MOST_CASES} of the {max(held_out)} held-out cases of a fold, evenly chosen"
+    most = max(len(exams.splits[fold].validation) for fold in folders)
+    warnings = []
+    if most > MOST_CASES:
+        warnings.append(
+            f"measured on {MOST_CASES} of the {most} held-out cases of a fold, evenly "
+            "chosen"
         )
     if recipe.final_weights == "best":
-        found.append(
-            "the checkpoint was chosen on these validation cases; declared test cases show what it is worth elsewhere"
+        warnings.append(
+            "the checkpoint was chosen on these validation cases; declared test cases "
+            "show what it is worth elsewhere"
         )
-    return found
+    return warnings
 
 
 def _measure(
-    volume: Array, truth: Array, prepared: PreparedExams, exam: Exam, xrays: Xrays
+    volume: Array, truth: Array, exams: PreparedExams, exam: Exam, xrays: Xrays
 ) -> Row:
-    plan = prepared.plan
+    plan = exams.plan
     seen = Exam(xrays, exam.isocentre, exam.kind, plan.water_per_mm)
     return {
         **measure_arrays(volume, truth, window=plan.window),
@@ -192,11 +199,11 @@ def _measure(
 
 
 def _write(
-    out: Path, case: Case, volume: Array, prepared: PreparedExams, exam: Exam
+    out: Path, case: str, volume: Array, exams: PreparedExams, exam: Exam
 ) -> None:
     array = np.rint(volume).astype(np.int16)
-    target = out / "validation" / "predictions" / f"{case.name}.nii.gz"
-    write_volume(target, placed(array, prepared.plan.grid, isocentre=exam.isocentre))
+    placed_volume = placed(array, exams.plan.grid, isocentre=exam.isocentre)
+    write_volume(out / "predictions" / f"{case}.nii.gz", placed_volume)
 
 
 def evenly(names: Sequence[str], most: int) -> list[str]:

@@ -4,6 +4,7 @@ starts from what was learnt.
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,17 +16,15 @@ from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 from trivox.errors import DataError, FormatError, RecipeError
 from trivox.inference.predictor import Predictor
 from trivox.planning.plan import read_plan
+from trivox.tasks.pretraining import MaskedObjective, PretrainingTask, head_names
+from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
-from trivox.verbs.pretrain import (
-    MaskedObjective,
-    head_names,
-    overrides_of,
-    pretrain,
-    unlabelled,
-)
-from trivox.verbs.train import train
 from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
+
+
+def pretrain(request, **options):
+    return run_request(replace(request, task="pretraining"), **options)
 
 
 def batch(seed=0, channels=2):
@@ -104,7 +103,7 @@ def test_coarser_heads_take_part_with_gradient_zero():
 
 # -- what it learns from ---------------------------------------------------------------
 def test_a_dataset_gives_its_images_without_labels_and_test_cases(tiny_data):
-    images = unlabelled(tiny_data)
+    images = PretrainingTask().load(tiny_data)
     assert (
         len(images.cases) == len(images.training_cases) == 5
     )  # of six, one is a test case
@@ -128,21 +127,23 @@ def volumes(folder, names, channels=1):
 
 
 def test_folders_of_images_are_read_whatever_their_naming(tmp_path):
-    plain = unlabelled(volumes(tmp_path / "plain", ["a", "b"]))
+    plain = PretrainingTask().load(volumes(tmp_path / "plain", ["a", "b"]))
     assert (plain.channels, len(plain.training_cases)) == (("image",), 2)
-    numbered = unlabelled(
+    numbered = PretrainingTask().load(
         volumes(tmp_path / "numbered", ["a_0000", "a_0001", "b_0000", "b_0001"])
     )
     assert (len(numbered.channels), [len(case.images) for case in numbered.cases]) == (
         2,
         [2, 2],
     )
-    single = unlabelled(volumes(tmp_path / "single", ["a_0000", "b_0000"]))
+    single = PretrainingTask().load(volumes(tmp_path / "single", ["a_0000", "b_0000"]))
     assert (single.channels, [case.name for case in single.cases]) == (
         ("image",),
         ["a", "b"],
     )
-    stacked = unlabelled(volumes(tmp_path / "stacked", ["a", "b"], channels=3))
+    stacked = PretrainingTask().load(
+        volumes(tmp_path / "stacked", ["a", "b"], channels=3)
+    )
     assert len(stacked.channels) == 3
 
 
@@ -152,7 +153,7 @@ def test_training_still_refuses_images_without_labels(tmp_path, tiny_settings):
     (folder / "manifest.csv").write_text("\n".join(rows), encoding="utf-8")
     assert load_dataset(folder).labels is None
     with pytest.raises(DataError, match="no labelled training cases"):
-        train(RunRequest(folder, tmp_path / "run", "quick_test", tiny_settings))
+        run_request(RunRequest(folder, tmp_path / "run", "quick_test", tiny_settings))
 
 
 # -- end to end ------------------------------------------------------------------------
@@ -226,7 +227,7 @@ def test_training_starts_from_all_of_the_pretrained_encoder(pretrained, tmp_path
         "quick_test",
         {**short, "pretrained": str(root / "pre")},
     )
-    train(request)
+    run_request(request)
     report = json.loads(
         (tmp_path / "run" / "transfer.json").read_text(encoding="utf-8")
     )
@@ -248,7 +249,7 @@ def test_a_frozen_encoder_keeps_the_pretrained_weights_to_the_bit(pretrained, tm
         "validation_iterations": 1,
     }
     overrides = {**short, "pretrained": str(root / "pre"), "freeze_encoder": 1.0}
-    train(RunRequest(root / "data", tmp_path / "run", "quick_test", overrides))
+    run_request(RunRequest(root / "data", tmp_path / "run", "quick_test", overrides))
     given = load_file(root / "pre" / "pretrained.safetensors")
     trained = load_file(
         tmp_path / "run" / "checkpoints" / "latest" / "weights.safetensors"
@@ -311,12 +312,14 @@ def test_a_killed_pretraining_continues_to_the_very_same_weights(
 
 # -- what cannot be done ---------------------------------------------------------------
 def test_users_settings_stand_above_those_of_pretraining():
-    assert overrides_of({})["augmentation"] == {
+    assert PretrainingTask().overrides({})["augmentation"] == {
         "noise": 0,
         "blur": 0,
         "low_resolution": 0,
     }
-    given = overrides_of({"augmentation": {"noise": 0.5}, "foreground_fraction": 0.1})
+    given = PretrainingTask().overrides(
+        {"augmentation": {"noise": 0.5}, "foreground_fraction": 0.1}
+    )
     assert given["augmentation"] == {"noise": 0.5, "blur": 0, "low_resolution": 0}
     assert given["foreground_fraction"] == 0.1
 

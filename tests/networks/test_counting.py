@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from trivox.errors import BundleError, PlanError, RecipeError
+from trivox.networks.counting import count_operations
 from trivox.networks.registry import NETWORKS, build_network
 from trivox.planning.families import family_of
-from trivox.verbs.info import count_operations, describe
+from trivox.verbs.info import info
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -20,11 +21,11 @@ def test_parameters_are_those_of_the_network(name):
 @pytest.mark.parametrize("name", ["hybrid-lite", "unet-tiny"])
 def test_an_input_too_small_for_the_network_is_named(name):
     with pytest.raises(PlanError, match="too small: no axis can be halved"):
-        describe(name, (4, 1, 1, 1))
+        info(name, input=(4, 1, 1, 1))
 
 
 def test_operations_grow_with_the_volume():
-    small, large = (describe("unet-tiny", (1, *[size] * 3)) for size in (32, 64))
+    small, large = (info("unet-tiny", input=(1, *[size] * 3)) for size in (32, 64))
     assert large["parameters"] >= small["parameters"]
     assert large["gflop"] / small["gflop"] == pytest.approx(8, rel=0.25)
 
@@ -33,12 +34,12 @@ def test_nothing_is_allocated_for_a_description(monkeypatch):
     monkeypatch.setattr(
         torch.nn.init, "kaiming_normal_", lambda tensor, *args, **kwargs: tensor
     )
-    facts = describe("unet-small", (1, 512, 512, 512))  # 0.5 GB of input alone
+    facts = info("unet-small", input=(1, 512, 512, 512))  # 0.5 GB of input alone
     assert facts["saved_activation_gib"] > 10
 
 
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(BundleError, match="unet-tiny"):
-        describe("vgg", (1, 8, 8, 8))
+        info("vgg", input=(1, 8, 8, 8))
     with pytest.raises(RecipeError, match="positive"):
-        describe("unet-tiny", (1, 0, 8, 8))
+        info("unet-tiny", input=(1, 0, 8, 8))

@@ -17,10 +17,10 @@ from trivox.networks.registry import build_network
 from trivox.planning.families import family_of
 from trivox.planning.plan import Normalisation, read_plan
 from trivox.preparation.grid import resampled_shape
+from trivox.tasks.labels import explanation as explaining
+from trivox.tasks.labels.explanation import explain_case
+from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
-from trivox.verbs import explain as explaining
-from trivox.verbs.explain import explain
-from trivox.verbs.train import train
 from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
 
@@ -91,7 +91,7 @@ def check_folder(out, names):
 
 
 def test_a_trained_unet_is_explained(tiny_run, tiny_data, tmp_path):
-    found = explain(tiny_run, tiny_data, tmp_path, case="phantom_002")
+    found = explain_case(tiny_run, tiny_data, tmp_path, case="phantom_002")
     stored = check_folder(
         tmp_path, ["feature_maps.png", "saliency.png", "explain.json"]
     )
@@ -114,7 +114,7 @@ def test_a_trained_unet_is_explained(tiny_run, tiny_data, tmp_path):
 def test_a_hybrid_shows_its_attention_and_what_it_is_worth(
     hybrid_bundle, image, tmp_path
 ):
-    found = explain(hybrid_bundle, image, tmp_path)
+    found = explain_case(hybrid_bundle, image, tmp_path)
     check_folder(tmp_path, ALL)
     blocks = found["attention"]["blocks"]
     assert [(b["stage"], b["block"], b["kind"]) for b in blocks] == [
@@ -139,7 +139,7 @@ def test_other_kinds_of_attention(plan, image, tmp_path, kind):
     model = bundle(
         tmp_path / "model", hybrid(plan, network_options={"attention": kind})
     )
-    found = explain(model, image, tmp_path / "out")
+    found = explain_case(model, image, tmp_path / "out")
     check_folder(tmp_path / "out", ALL if kind != "none" else [ALL[0], *ALL[2:]])
     if kind != "none":
         assert {b["kind"] for b in found["attention"]["blocks"]} == {
@@ -154,7 +154,7 @@ def test_overlapping_regions(plan, image, tmp_path):
         regions={"all": (7, 300), "core": (300,)},
         region_order=(7, 300),
     )
-    found = explain(
+    found = explain_case(
         bundle(tmp_path / "model", plan.model_copy(update={"labels": scheme})),
         image,
         tmp_path / "out",
@@ -166,12 +166,12 @@ def test_overlapping_regions(plan, image, tmp_path):
 
 def test_a_figure_of_an_earlier_model_does_not_stay(tiny_run, image, tmp_path):
     (tmp_path / "attention_rollout.png").write_bytes(b"of a hybrid")
-    explain(tiny_run, image, tmp_path)
+    explain_case(tiny_run, image, tmp_path)
     check_folder(tmp_path, ["feature_maps.png", "saliency.png", "explain.json"])
 
 
 def test_two_dimensional_plans_and_thin_images(tiny_data, tiny_settings, tmp_path):
-    train(
+    run_request(
         RunRequest(
             tiny_data,
             tmp_path / "run",
@@ -187,7 +187,7 @@ def test_two_dimensional_plans_and_thin_images(tiny_data, tiny_settings, tmp_pat
     for number, source in enumerate(
         (tmp_path / "thin.nii.gz", tiny_data / "images" / "phantom_001.nii.gz")
     ):
-        found = explain(tmp_path / "run", source, tmp_path / str(number))
+        found = explain_case(tmp_path / "run", source, tmp_path / str(number))
         assert found["window"]["size"][0] == 1
         check_folder(
             tmp_path / str(number), ["feature_maps.png", "saliency.png", "explain.json"]
@@ -205,7 +205,7 @@ def scenes(monkeypatch):
 
 
 def test_padding_is_not_shown_as_image(tiny_run, plan, image, tmp_path, scenes):
-    explain(tiny_run, image, tmp_path)
+    explain_case(tiny_run, image, tmp_path)
     source = read_volume(image)
     depth = resampled_shape(source.shape, source.spacing, plan.spacing)[0]
     assert depth < plan.patch_size[0]
@@ -233,7 +233,9 @@ def test_a_point_is_explained_alone_and_shown_where_it_is(plan, tmp_path, scenes
         }
     )
     model = bundle(tmp_path / "model", turned)
-    found = explain(model, tmp_path / "scan.nii.gz", tmp_path / "out", point=(3, 21, 4))
+    found = explain_case(
+        model, tmp_path / "scan.nii.gz", tmp_path / "out", point=(3, 21, 4)
+    )
     (scene,) = scenes
     assert found["point"]["source_voxel"] == (3, 21, 4)
     assert (found["saliency"]["over"], found["saliency"]["voxels"]) == ("voxel", 1)
@@ -250,10 +252,10 @@ def test_a_point_is_explained_alone_and_shown_where_it_is(plan, tmp_path, scenes
 def test_without_a_point_the_middle_of_the_prediction_is_explained(
     tiny_run, image, tmp_path
 ):
-    found = explain(tiny_run, image, tmp_path / "a")
+    found = explain_case(tiny_run, image, tmp_path / "a")
     assert found["point"]["chosen"] == "the middle of the predicted foreground"
     assert found["point"]["label"] in found["window"]["predicted_voxels"]
-    again = explain(
+    again = explain_case(
         tiny_run, image, tmp_path / "b", point=found["point"]["source_voxel"]
     )
     assert again["window"]["point"] == found["window"]["point"]
@@ -261,7 +263,7 @@ def test_without_a_point_the_middle_of_the_prediction_is_explained(
 
 def test_layers_choose_the_rows_and_not_the_numbers(tiny_run, image, tmp_path):
     whole, part = (
-        explain(tiny_run, image, tmp_path / name, layers=layers)
+        explain_case(tiny_run, image, tmp_path / name, layers=layers)
         for name, layers in (("a", None), ("b", [1]))
     )
     heights = [
@@ -294,12 +296,12 @@ def test_layers_choose_the_rows_and_not_the_numbers(tiny_run, image, tmp_path):
 )
 def test_bad_requests_are_named(tiny_run, tiny_data, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
-        explain(tiny_run, tiny_data, tmp_path / "out", **options)
+        explain_case(tiny_run, tiny_data, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
 def test_no_image_and_no_model(tiny_run, image, tmp_path):
     with pytest.raises(FormatError, match=r"nothing\.nii\.gz: not found"):
-        explain(tiny_run, tmp_path / "nothing.nii.gz", tmp_path / "out")
+        explain_case(tiny_run, tmp_path / "nothing.nii.gz", tmp_path / "out")
     with pytest.raises(BundleError, match="no model"):
-        explain(tmp_path, image, tmp_path / "out")
+        explain_case(tmp_path, image, tmp_path / "out")

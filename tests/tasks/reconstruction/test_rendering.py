@@ -16,7 +16,7 @@ from trivox.evaluation.report.exam_preview import xray_preview
 from trivox.projection.geometry import Geometry
 from trivox.projection.grids import placed
 from trivox.tasks.console import Quiet
-from trivox.verbs.drr import DrrRequest, find_scans, render_exams
+from trivox.tasks.reconstruction.rendering import DrrRequest, find_scans, render_exams
 from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Volume
 
@@ -46,7 +46,8 @@ def patient(index=0, dtype=np.int16):
 def undrawn(monkeypatch):
     """Previews cost more than all else."""
     monkeypatch.setattr(
-        "trivox.verbs.drr.xray_preview", lambda images, geometry, *, title: b"png"
+        "trivox.tasks.reconstruction.rendering.xray_preview",
+        lambda images, geometry, *, title: b"png",
     )
 
 
@@ -268,7 +269,9 @@ def test_an_interruption_keeps_what_was_done_and_leaves_nothing_half(
             raise KeyboardInterrupt
         return b"png"
 
-    monkeypatch.setattr("trivox.verbs.drr.xray_preview", interrupted)
+    monkeypatch.setattr(
+        "trivox.tasks.reconstruction.rendering.xray_preview", interrupted
+    )
     with pytest.raises(KeyboardInterrupt):
         rendered(tmp_path, scan, tmp_path / "second.nii.gz")
     assert [path.name for path in (tmp_path / "out/patients").iterdir()] == ["scan"]

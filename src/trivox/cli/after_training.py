@@ -1,0 +1,289 @@
+"""Commands that use models and look at results: predict, evaluate, rank, report,
+explain, info, package, doctor.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trivox.cli.options import Device, Out, argument, numbers, option
+from trivox.cli.terminal import Terminal
+from trivox.config.choices import (
+    ContainerTarget,
+    ConventionName,
+    MissingChannels,
+    PrecisionName,
+    Uncertainty,
+)
+
+
+def predict(
+    model: Annotated[
+        list[Path],
+        typer.Argument(
+            help="run or bundle folder(s), then the input: image, folder, dataset",
+            metavar="MODEL... INPUT",
+        ),
+    ],
+    out: Out,
+    tta: Annotated[
+        bool | None,
+        typer.Option(
+            "--tta/--no-tta", help="average mirrored copies; default: as trained"
+        ),
+    ] = None,
+    probabilities: Annotated[bool, option("predict", "probabilities")] = False,
+    uncertainty: Annotated[
+        list[Uncertainty] | None, option("predict", "uncertainty")
+    ] = None,
+    mc_samples: Annotated[int, option("predict", "mc_samples", min=0)] = 0,
+    scales: Annotated[str, option("predict", "scales")] = "1",
+    seed: Annotated[int, option("predict", "seed", min=0)] = 0,
+    missing_channels: Annotated[
+        MissingChannels, option("predict", "missing_channels")
+    ] = "refuse",
+    overwrite: Annotated[bool, option("predict", "overwrite")] = False,
+    subtype_results: Annotated[bool, option("predict", "subtype_results")] = False,
+    cases: Annotated[Path | None, option("predict", "cases")] = None,
+    device: Device = "auto",
+    precision: Annotated[PrecisionName, option("predict", "precision")] = "auto",
+) -> None:
+    """Predict label maps for an image, a folder of images or a dataset, or volumes for
+    X-rays; several models vote.
+    """
+    from trivox.verbs.predict import predict as run
+
+    if len(model) < 2:
+        raise typer.BadParameter(
+            "give at least one model and one input: trivox predict MODEL INPUT --out DIR"
+        )
+    *models, source = model
+    predictions = run(
+        models,
+        source,
+        out,
+        tta=tta,
+        probabilities=probabilities,
+        uncertainty=[kind.value for kind in uncertainty or ()],
+        mc_samples=mc_samples,
+        scales=numbers("--scales", scales),
+        seed=seed,
+        missing_channels=missing_channels,
+        overwrite=overwrite,
+        subtype_results=subtype_results,
+        cases=cases,
+        device=device,
+        precision=precision,
+        console=Terminal(),
+    )
+    for name, record in predictions.records.items():
+        if record.get("abstain"):
+            print(f"look at {name}: {record['reason']}")
+    print(predictions.summary)
+    if predictions.classes:
+        print(f"classes: {out / 'classes.csv'}")
+    predictions.require_all()
+
+
+def evaluate(
+    predictions: Annotated[Path, argument("evaluate", "predictions")],
+    references: Annotated[Path, argument("evaluate", "references")],
+    out: Out = Path("metrics.json"),
+    convention: Annotated[ConventionName, option("evaluate", "convention")] = "trivox",
+    tolerance_mm: Annotated[float | None, option("evaluate", "tolerance_mm")] = None,
+    set: Annotated[list[str] | None, option("evaluate", "set")] = None,
+    classes: Annotated[Path | None, option("evaluate", "classes")] = None,
+    whole: Annotated[str | None, option("evaluate", "whole")] = None,
+) -> None:
+    """Measure predictions against references, with confidence intervals.
+
+    Dice, HD95 and more of each label or region; macro-F1, AUC and more of the classes,
+    if the predictions hold a classes.csv and the classes of the references are known.
+    If the references are CTs (volumes that reach below -100 HU, or a dataset of
+    X-rays): PSNR, SSIM, MAE and more; --set window=[-1024,1476] says in which HU.
+    """
+    from trivox.verbs.evaluate import evaluate as run
+
+    evaluation = run(
+        predictions,
+        references,
+        out,
+        convention=convention,
+        tolerance_mm=tolerance_mm,
+        set=set,
+        classes=classes,
+        whole=whole,
+    )
+    for warning in evaluation.warnings:
+        print(f"warning: {warning}")
+    print(evaluation.headline)
+    print(f"written to {out}")
+
+
+def rank(
+    metrics: Annotated[
+        list[Path], argument("rank", "metrics", metavar="METRICS_JSON...")
+    ],
+    out: Out = Path("ranking.json"),
+    names: Annotated[str | None, option("rank", "names")] = None,
+    metric: Annotated[list[str] | None, option("rank", "metric")] = None,
+    permutations: Annotated[
+        int, option("rank", "permutations", min=100, max=1_000_000)
+    ] = 10_000,
+    seed: Annotated[int, option("rank", "seed", min=0)] = 0,
+) -> None:
+    """Rank models as the BraTS challenge does: by their ranks in each case, region and
+    metric; with permutation tests.
+    """
+    from trivox.verbs.rank import rank as run
+
+    ranking = run(
+        metrics, out, names=names, metric=metric, permutations=permutations, seed=seed
+    )
+    for warning in ranking.warnings:
+        print(f"warning: {warning}")
+    print("\n".join(ranking.lines))
+    print(f"written to {out}")
+
+
+def report(
+    source: Annotated[Path, argument("report", "source")],
+    out: Annotated[Path | None, option("report", "out")] = None,
+) -> None:
+    """Write the HTML report of a run or of a metrics.json."""
+    from trivox.verbs.report import report as run
+
+    run(source, out, console=Terminal())
+
+
+def explain(
+    model: Annotated[Path, argument("explain", "model")],
+    input: Annotated[Path, argument("explain", "input")],
+    out: Annotated[Path, option("explain", "out")],
+    case: Annotated[str | None, option("explain", "case")] = None,
+    point: Annotated[tuple[int, int, int] | None, option("explain", "point")] = None,
+    layers: Annotated[list[int] | None, option("explain", "layers")] = None,
+    device: Device = "auto",
+) -> None:
+    """Look inside a model at one case: feature maps, where attention looks, which
+    voxels matter; figures and numbers.
+    """
+    from trivox.verbs.explain import explain as run
+
+    explanation = run(
+        model,
+        input,
+        out,
+        case=case,
+        point=point,
+        layers=layers,
+        device=device,
+        console=Terminal(),
+    )
+    names = ", ".join(file.name for file in explanation.files)
+    print(f"written to {out}: {names}")
+
+
+def info(
+    what: Annotated[str, argument("info", "what")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    input: Annotated[tuple[int, int, int, int], option("info", "input")] = (
+        1,
+        128,
+        128,
+        128,
+    ),
+    set: Annotated[list[str] | None, option("info", "set")] = None,
+) -> None:
+    """Describe a model or a network: parameters, operations, memory."""
+    import json
+
+    from trivox.verbs.info import info as run
+
+    facts = run(what, input=input, set=set)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        print(f"{name:24} {value}")
+
+
+def package(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...", help="run or bundle folder(s); several vote"
+        ),
+    ],
+    target: Annotated[
+        ContainerTarget,
+        typer.Option("--target", help="whose container contract to keep"),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="folder to write, new or empty")],
+    input_slug: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input-slug",
+            help="grand-challenge: SLUG=CHANNEL, input socket of a channel; repeatable",
+        ),
+    ] = None,
+    output_slug: Annotated[
+        str,
+        typer.Option(
+            "--output-slug",
+            help="grand-challenge: folder of the result in /output/images",
+        ),
+    ] = "",
+    mounted_weights: Annotated[
+        bool,
+        typer.Option(
+            "--mounted-weights",
+            help="grand-challenge: weights come from /opt/ml/model, not the image",
+        ),
+    ] = False,
+    missing_channels: Annotated[
+        MissingChannels, option("predict", "missing_channels")
+    ] = "refuse",
+) -> None:
+    """Write a folder that `docker build` turns into a challenge container: entry point,
+    model, code, smoke test.
+    """
+    from trivox.exporting.containers import package_model
+
+    package_model(
+        models,
+        out,
+        target=target,
+        input_slugs=_slugs(input_slug or []),
+        output_slug=output_slug,
+        mounted_weights=mounted_weights,
+        missing_channels=missing_channels,
+    )
+    print(f"written to {out}: README.md has the commands")
+    print(f"try it without Docker: python {out / 'smoke_test.py'}")
+
+
+def _slugs(texts: list[str]) -> dict[str, str]:
+    """`["brain-t1-mri=T1"]` as channels by socket."""
+    channels: dict[str, str] = {}
+    for text in texts:
+        slug, _, channel = text.partition("=")
+        if not slug or not channel:
+            raise typer.BadParameter(
+                f"--input-slug {text}: give SLUG=CHANNEL, for example brain-t1-mri=T1"
+            )
+        if slug in channels:
+            raise typer.BadParameter(
+                "--input-slug: a socket is named twice; give every channel its own"
+            )
+        channels[slug] = channel
+    return channels
+
+
+def doctor() -> None:
+    """Say what this machine offers: versions, cores, memory, GPUs, optional packages."""
+    from trivox.verbs.doctor import examine_machine
+
+    for name, value in examine_machine().items():
+        print(f"{name:18} {value}")

@@ -1,0 +1,297 @@
+"""Commands before training: import, check, plan, preprocess, drr."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trivox.cli.options import (
+    Classes,
+    DatasetPath,
+    Device,
+    MemoryGb,
+    Network,
+    Out,
+    PatchSize,
+    Preset,
+    RecipeName,
+    Settings,
+    argument,
+    named_values,
+    option,
+)
+from trivox.cli.terminal import Terminal
+from trivox.config.choices import BratsFormat, ClassFoldersFormat, ViewFormat
+from trivox.errors import DataError
+
+
+def import_nnunet(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="folder that nnU-Net v2 trained in: plans.json, dataset.json, fold_X"
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="folder of the bundle")],
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="open its checkpoints, which are Python pickles"),
+    ] = False,
+) -> None:
+    """Turn a model of nnU-Net v2 into a bundle: plain and residual-encoder U-Nets, 2-D
+    and 3-D, all folds.
+    """
+    from trivox.importing.nnunet import import_nnunet as run
+
+    bundle = run(folder, out, trust=trust)
+    plan = bundle.description.plan
+    training = bundle.description.training
+    folds = ", ".join(training["checkpoints"])
+    configuration = f"{training['configuration']}, {training['trainer']}"
+    print(f"{plan.dataset} ({configuration}), folds {folds}")
+    for note in training["notes"]:
+        print(f"note: {note}")
+    print(f"model: {out} ({plan.network}; labels {', '.join(plan.labels.targets)})")
+
+
+def import_brats(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="BraTS as downloaded: a .zip, .tar or .tar.gz, or a folder"
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="folder of the dataset")],
+    to: Annotated[
+        BratsFormat,
+        typer.Option("--format", help="brats (a folder a case) or nnU-Net's raw one"),
+    ] = "brats",
+) -> None:
+    """Bring BraTS cases from an archive or folder into a tidy dataset; a second call
+    finishes what was interrupted.
+    """
+    from trivox.importing.brats_archive import import_brats as run
+
+    terminal = Terminal()
+    done = run(
+        source,
+        out,
+        to=to,
+        progress=lambda steps, total: terminal.track(steps, total, "importing"),
+    )
+    print(f"{out}: {done.cases} cases of {', '.join(done.families)}")
+    notes = (
+        ("held out", done.held_out),
+        ("without label map", done.unlabelled),
+        ("without a sequence", done.incomplete),
+    )
+    for what, count in notes:
+        if count:
+            print(f"note: {count} cases {what}")
+    print(f"next: trivox check {out}")
+
+
+def import_class_folders(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="folder with train/CLASS/case_0000.nii.gz and case.nii.gz; also "
+            "validation, test"
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="folder of the dataset: Dataset777_Pancreas, say"),
+    ],
+    to: Annotated[
+        ClassFoldersFormat, typer.Option("--format", help="nnU-Net's raw one")
+    ] = "nnunet",
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--labels",
+            help="name=value of a structure; repeatable: pancreas=1 lesion=2",
+        ),
+    ] = None,
+    channels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--channels",
+            help="name of a channel; repeatable; CT sets the normalisation",
+        ),
+    ] = None,
+) -> None:
+    """Write class folders as nnU-Net raw data with splits and classes; a second call
+    finishes what was interrupted.
+    """
+    from trivox.importing.class_folders import import_class_folders as run
+
+    terminal = Terminal()
+    done = run(
+        source,
+        out,
+        to=to,
+        labels=named_values("--labels", labels or []),
+        channels=channels or (),
+        progress=lambda steps, total: terminal.track(steps, total, "importing"),
+    )
+    folds = f"{done.folds} folds"
+    split = f"{done.validation} to validate on" if done.folds == 1 else folds
+    print(f"{out}: {done.cases} cases, {done.test} of them test cases, {split}")
+    classes = (f"{count} {name}" for name, count in done.classes.items())
+    print("classes: " + ", ".join(classes))
+    notes = (
+        ("cases without mask", done.unlabelled),
+        ("masks without image left out", done.masks_alone),
+    )
+    for what, count in notes:
+        if count:
+            print(f"note: {count} {what}")
+    print(
+        f"next: trivox check {out}; for nnU-Net, copy splits_final.json to its "
+        "preprocessed folder before training"
+    )
+
+
+def drr(
+    ct: Annotated[list[Path], argument("drr", "ct", metavar="CT...")],
+    out: Annotated[Path, option("drr", "out")],
+    views: Annotated[str, option("drr", "views")] = "0,90",
+    detector: Annotated[int, option("drr", "detector", min=1, max=4096)] = 256,
+    pixel: Annotated[float | None, option("drr", "pixel")] = None,
+    sod: Annotated[float, option("drr", "sod")] = 850.0,
+    sdd: Annotated[float, option("drr", "sdd")] = 1020.0,
+    secondary: Annotated[str, option("drr", "secondary")] = "0",
+    noise: Annotated[float | None, option("drr", "noise")] = None,
+    isocentre: Annotated[
+        tuple[float, float, float] | None, option("drr", "isocentre")
+    ] = None,
+    format: Annotated[ViewFormat, option("drr", "format")] = "npz",
+    seed: Annotated[int, option("drr", "seed")] = 0,
+) -> None:
+    """Render X-rays of CTs: line integrals, their geometry and a preview, as a dataset
+    to train and predict on.
+    """
+    from trivox.verbs.drr import drr as run
+
+    rendered = run(
+        ct,
+        out,
+        views=views,
+        detector=detector,
+        pixel=pixel,
+        sod=sod,
+        sdd=sdd,
+        secondary=secondary,
+        noise=noise,
+        isocentre=isocentre,
+        format=format,
+        seed=seed,
+        console=Terminal(),
+    )
+    print(
+        f"{len(rendered.exams)} exams of {rendered.views} views in {out}; each has a "
+        "preview.png"
+    )
+    print(f"next: trivox check {out}")
+
+
+def check(
+    dataset: DatasetPath,
+    out: Annotated[Path | None, option("check", "out")] = None,
+    classes: Classes = None,
+) -> None:
+    """Look for everything that would make training wrong; exit 1 if there is any."""
+    from trivox.verbs.check import check as run
+
+    checked = run(dataset, out=out, classes=classes)
+    data = checked.dataset
+    report = checked.report
+    print(
+        f"{data.name}: {len(data.cases)} cases, {len(data.training_cases)} to train "
+        f"on, {data.layout} layout"
+    )
+    if data.classes:
+        counts = (f"{count} {name}" for name, count in checked.class_counts.items())
+        print("classes: " + ", ".join(counts))
+    for finding in report.findings:
+        print(f"{finding.severity}: {finding}")
+    if report.errors:
+        raise DataError(
+            f"{dataset}: {len(report.errors)} problems would make training wrong; they "
+            "are listed above"
+        )
+    print(f"ready to train ({len(report.warnings)} warnings)")
+
+
+def plan(
+    dataset: DatasetPath,
+    out: Out = Path("plan.json"),
+    preset: Preset = None,
+    recipe: RecipeName = None,
+    network: Network = None,
+    memory_gb: MemoryGb = None,
+    patch_size: PatchSize = None,
+    device: Device = "auto",
+    set: Settings = None,
+) -> None:
+    """Measure a dataset and decide spacing, patch, network and batch, with the reason
+    for each.
+    """
+    from trivox.verbs.plan import plan as run
+
+    planned = run(
+        dataset,
+        out,
+        preset=preset,
+        recipe=recipe,
+        network=network,
+        memory_gb=memory_gb,
+        patch_size=patch_size,
+        device=device,
+        set=set,
+        console=Terminal(),
+    )
+    _print_plan(planned.dataset, planned.decisions)
+    print(f"written to {out}")
+
+
+def preprocess(
+    dataset: DatasetPath,
+    out: Out,
+    plan: Annotated[Path | None, option("preprocess", "plan")] = None,
+    preset: Preset = None,
+    recipe: RecipeName = None,
+    network: Network = None,
+    workers: Annotated[int, option("preprocess", "workers")] = 2,
+) -> None:
+    """Normalise and resample all training cases; a second call finishes what was
+    interrupted.
+    """
+    from trivox.verbs.preprocess import preprocess as run
+
+    done = run(
+        dataset,
+        out,
+        plan=plan,
+        preset=preset,
+        recipe=recipe,
+        network=network,
+        workers=workers,
+        console=Terminal(),
+    )
+    print(f"{len(done.cases)} cases ready in {out}")
+
+
+def _print_plan(name: str, decisions: Sequence[tuple[str, str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Plan for {name}")
+    for heading in ("what", "decision", "why"):
+        table.add_column(heading, overflow="fold")
+    for row in decisions:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)

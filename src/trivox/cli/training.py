@@ -1,0 +1,165 @@
+"""Commands that make models: train, pretrain, demo."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trivox.cli.options import (
+    Classes,
+    DatasetPath,
+    Device,
+    Epochs,
+    MemoryGb,
+    Minutes,
+    Network,
+    PatchSize,
+    Preset,
+    RecipeName,
+    Resume,
+    Seed,
+    Settings,
+    argument,
+    option,
+)
+from trivox.cli.terminal import Terminal
+from trivox.config.choices import DemoName, PresetName, TaskName
+
+
+def train(
+    dataset: DatasetPath,
+    out: Annotated[Path, option("train", "out")],
+    task: Annotated[TaskName, option("train", "task")] = "segmentation",
+    preset: Preset = None,
+    network: Network = None,
+    fold: Annotated[str, option("train", "fold")] = "0",
+    epochs: Epochs = None,
+    minutes: Minutes = None,
+    batch_size: Annotated[int | None, option("train", "batch_size")] = None,
+    lr: Annotated[float | None, option("train", "lr")] = None,
+    patch_size: PatchSize = None,
+    memory_gb: MemoryGb = None,
+    device: Device = "auto",
+    seed: Seed = None,
+    resume: Resume = False,
+    plan: Annotated[Path | None, option("train", "plan")] = None,
+    prepared: Annotated[Path | None, option("train", "prepared")] = None,
+    recipe: RecipeName = None,
+    pretrained: Annotated[Path | None, option("train", "pretrained")] = None,
+    freeze_encoder: Annotated[bool, option("train", "freeze_encoder")] = False,
+    classes: Classes = None,
+    set: Settings = None,
+) -> None:
+    """Check, plan, preprocess, train, validate and report: from a folder to a model in
+    one command.
+    """
+    from trivox.verbs.train import train as run
+
+    trained = run(
+        dataset,
+        out,
+        task=task,
+        preset=preset,
+        network=network,
+        fold=fold,
+        epochs=epochs,
+        minutes=minutes,
+        batch_size=batch_size,
+        lr=lr,
+        patch_size=patch_size,
+        memory_gb=memory_gb,
+        device=device,
+        seed=seed,
+        resume=resume,
+        plan=plan,
+        prepared=prepared,
+        recipe=recipe,
+        pretrained=pretrained,
+        freeze_encoder=freeze_encoder,
+        classes=classes,
+        set=set,
+        console=Terminal(),
+    )
+    if trained.metrics:
+        print(trained.headline)
+        print(f"model: {trained.bundle}")
+
+
+def pretrain(
+    images: Annotated[Path, argument("pretrain", "images")],
+    out: Annotated[Path, option("pretrain", "out")],
+    preset: Preset = None,
+    network: Network = None,
+    epochs: Epochs = None,
+    minutes: Minutes = None,
+    patch_size: PatchSize = None,
+    memory_gb: MemoryGb = None,
+    device: Device = "auto",
+    seed: Seed = None,
+    resume: Resume = False,
+    set: Settings = None,
+) -> None:
+    """Learn from images without labels, by restoring hidden blocks; 'train
+    --pretrained' starts from the result.
+    """
+    from trivox.verbs.pretrain import pretrain as run
+
+    facts = run(
+        images,
+        out,
+        preset=preset,
+        network=network,
+        epochs=epochs,
+        minutes=minutes,
+        patch_size=patch_size,
+        memory_gb=memory_gb,
+        device=device,
+        seed=seed,
+        resume=resume,
+        set=set,
+        console=Terminal(),
+    ).facts
+    if facts:
+        r2 = facts["validation_r2"]
+        score = "not measured"
+        if r2 is not None:
+            score = f"{r2:.3f} (1 is perfect, 0 is the mean)"
+        cases = len(facts["held_out"])
+        print(f"R2 of hidden voxels in {cases} held-out cases: {score}")
+        print(
+            f"next: trivox train DATASET --out RUN --network {facts['network']} "
+            f"--pretrained {out}"
+        )
+
+
+def demo(
+    what: Annotated[DemoName, typer.Argument(help="what to show")] = "segmentation",
+    out: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path(
+        "runs/demo"
+    ),
+    minutes: Annotated[float, typer.Option("--minutes", help="of training")] = 2.0,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="a dataset to use instead of generated phantoms"),
+    ] = None,
+    preset: Annotated[
+        PresetName, typer.Option("--preset", help="scaled down to a CPU")
+    ] = "quick_test",
+    device: Device = "auto",
+) -> None:
+    """Show the whole way in a few minutes: generate phantoms (or take --data), train,
+    predict, evaluate, report.
+
+    Presets other than quick_test are scaled down to a CPU.
+    """
+    from trivox.verbs.demo import demo as run
+
+    run(
+        what,
+        out=out,
+        minutes=minutes,
+        data=data,
+        preset=preset,
+        device=device,
+        console=Terminal(),
+    )

@@ -1,0 +1,32 @@
+"""Names that users choose from. Nothing is imported here, so that the command line can
+list them at once; tests hold them equal to what the rooms know.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+TaskName = Literal["segmentation", "multitask", "reconstruction"]
+"""Tasks that give a model."""
+PresetName = Literal["quick_test", "production", "fine_tuning", "large"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+MissingChannels = Literal["refuse", "zeros"]
+"""Cases that lack a channel: refuse them, or take zeros for it."""
+UncertaintyKind = Literal["entropy", "mutual_information", "variance"]
+
+
+class Uncertainty(StrEnum):
+    """`UncertaintyKind` for an option that may be given several times."""
+
+    ENTROPY = "entropy"
+    MUTUAL_INFORMATION = "mutual_information"
+    VARIANCE = "variance"
+
+
+ConventionName = Literal[
+    "trivox", "brats-legacy", "brats-lesion-wise", "brats-instance"
+]
+ViewFormat = Literal["npz", "nifti"]
+DemoName = Literal["segmentation", "brats", "multitask", "reconstruction"]
+BratsFormat = Literal["brats", "nnunet"]
+ClassFoldersFormat = Literal["nnunet"]
+ContainerTarget = Literal["brats", "grand-challenge"]

@@ -1,0 +1,150 @@
+"""What all tasks share that learn from patches of images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trivox.config.recipe import Recipe
+from trivox.datasets.dataset import Dataset
+from trivox.errors import PlanError
+from trivox.learning.runtime import Runtime, rank, world_size
+from trivox.learning.tracking import RunLog
+from trivox.planning.plan import Plan, read_plan
+from trivox.planning.planner import describe_plan, make_plan
+from trivox.preparation.batches import BatchSource
+from trivox.preparation.preprocess import preprocess
+from trivox.preparation.sampler import PatchSampler
+from trivox.preparation.store import Store
+from trivox.tasks.console import Console
+from trivox.tasks.forecast import forecast_training
+from trivox.tasks.stages import fingerprint_of
+from trivox.tasks.task import TRAINING, VALIDATION, Decision, Prepared, Task
+
+PreparedImages = Prepared[Plan, Store]
+
+
+class ImageTask(Task[Plan, Store]):
+    """A task that learns from patches of one or several registered volumes."""
+
+    def plan(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        runtime: Runtime,
+        fingerprint: Path,
+        console: Console,
+    ) -> Plan:
+        """Measure the training cases, then decide spacing, patch, network and batch."""
+        patch = recipe.patch_size
+        plan = make_plan(
+            fingerprint_of(dataset, fingerprint, console),
+            dataset,
+            network=recipe.network,
+            dimension=2 if patch is not None and len(patch) == 2 else 3,
+            memory_gb=recipe.memory_gb,
+            patch_size=patch,
+            batch_size=recipe.batch_size,
+            optimizer=recipe.optimizer,
+            activation_bytes=runtime.activation_bytes,
+            network_options=recipe.network_options,
+            mask_channel=recipe.mask_channel,
+            masked=recipe.masked_normalisation,
+        )
+        return plan.model_copy(update={"task": self.name})
+
+    def read_plan(self, file: Path) -> Plan:
+        """Read a plan of images."""
+        return read_plan(file)
+
+    def require_fitting(self, plan: Plan, dataset: Dataset, file: Path) -> None:
+        """Raise `PlanError` if a plan was made for other channels or labels."""
+        if plan.channels != dataset.channels or plan.labels != dataset.labels:
+            raise PlanError(
+                f"{file}: made for other channels or labels than {dataset.root}; run "
+                "'trivox plan' on this dataset"
+            )
+
+    def decisions(self, plan: Plan) -> list[Decision]:
+        """Spacing, patch, batch, network, normalisation and memory."""
+        return describe_plan(plan)
+
+    def plan_line(self, plan: Plan) -> str:
+        """Network, patch, batch, spacing and memory."""
+        return (
+            f"plan: {plan.network}, patch {_by(plan.patch_size)}, batch "
+            f"{plan.batch_size}, spacing {_by(plan.spacing)} mm, about "
+            f"{plan.memory.total / 1e9:.1f} GB"
+        )
+
+    def store(
+        self,
+        dataset: Dataset,
+        plan: Plan,
+        folder: Path,
+        *,
+        workers: int,
+        replace: bool,
+        console: Console,
+    ) -> Store:
+        """Crop, normalise and resample all training cases."""
+        return preprocess(
+            dataset,
+            plan,
+            folder,
+            workers=workers,
+            replace=replace,
+            progress=lambda names, total: console.track(names, total, "preprocessing"),
+        )
+
+    def source(
+        self,
+        prepared: PreparedImages,
+        recipe: Recipe,
+        names: Sequence[str],
+        *,
+        training: bool,
+    ) -> BatchSource:
+        """Batches of patches; each rank takes its share of the global batch."""
+        plan = prepared.plan
+        positions = rank_positions(plan, recipe)
+        sampler = PatchSampler(
+            prepared.store,
+            names,
+            plan.patch_size,
+            positions.stop,
+            recipe.foreground_fraction,
+        )
+        return BatchSource(
+            sampler=sampler,
+            seed=recipe.seed,
+            spacing=plan.spacing,
+            positions=positions,
+            augmentation=recipe.augmentation if training else None,
+            stream=TRAINING if training else VALIDATION,
+            masks=int(plan.mask_channel),
+        )
+
+    def micro_batch(
+        self, prepared: PreparedImages, recipe: Recipe, runtime: Runtime, log: RunLog
+    ) -> int | None:
+        """By forecast."""
+        batch = len(rank_positions(prepared.plan, recipe))
+        return forecast_training(prepared.plan, recipe, runtime, batch=batch, log=log)
+
+    def channels(self, prepared: PreparedImages) -> int:
+        """Channels of the plan."""
+        return len(prepared.plan.inputs)
+
+
+def rank_positions(plan: Plan, recipe: Recipe) -> range:
+    """Places of this rank in the global batch: every `world_size`-th.
+
+    Shares are equal, so that the mean over ranks is that over samples.
+    """
+    ranks = world_size()
+    batch = recipe.batch_size or plan.batch_size
+    return range(rank(), -(-batch // ranks) * ranks, ranks)
+
+
+def _by(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:.3g}" for value in values)

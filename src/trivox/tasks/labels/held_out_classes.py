@@ -1,0 +1,114 @@
+"""The answers to held-out cases, beside what else could have been answered from the same
+masks.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import softmax
+
+from trivox.datasets.dataset import Case
+from trivox.evaluation.folders.class_section import classification_section
+from trivox.evaluation.metrics.classification import ClassPredictions
+from trivox.inference.doubt.calibration import fit_temperature
+from trivox.inference.predictor import Prediction
+from trivox.tasks.images import PreparedImages
+from trivox.tasks.labels.classes import FoldAnswers, truth_of
+from trivox.volumes.volume import Array
+
+
+class HeldOutAnswers:
+    """Collects the answers to held-out cases, and those of simpler ways."""
+
+    def __init__(
+        self, prepared: PreparedImages, answers: Mapping[str, FoldAnswers]
+    ) -> None:
+        self.prepared = prepared
+        self.answers = answers
+        self.cases: list[Case] = []
+        self.folds: dict[str, str] = {}
+        self.flags: dict[str, tuple[str, ...]] = {}
+        self.logits: list[Array] = []
+        self._model: list[Array] = []
+        self._single: list[Array] = []
+        self._shares: dict[str, list[Array]] = {}
+
+    def add(self, fold: str, case: Case, prediction: Prediction) -> None:
+        """Note a case of `fold`, predicted by that fold's network and classifier."""
+        answer = prediction.classification
+        if answer is None:
+            return
+        reading = prediction.readings[0]
+        assert reading.logits is not None, "validation reads everything"
+        self.cases.append(case)
+        self.folds[case.name] = fold
+        self.flags[case.name] = answer.flags
+        self.logits.append(reading.logits)
+        self._model.append(np.array(list(answer.probabilities.values())))
+        simpler = self.answers[fold]
+        self._single.append(simpler.single.probabilities(reading.features)[0])
+        for name, classifier in simpler.shares.items():
+            chance = classifier.probabilities(reading.features)[0]
+            self._shares.setdefault(name, []).append(chance)
+
+    def section(self, *, seed: int) -> dict[str, Any] | None:
+        """The section `classification` of metrics.json; None where no held-out case has
+        a class.
+        """
+        truth = truth_of(self.prepared, self.cases)
+        if not (truth >= 0).any():
+            return None
+        learnt = self._resubstitution()
+        return classification_section(
+            self._predictions(self._model),
+            seed=seed,
+            rows=self._rows(),
+            training=learnt.truth,
+            resubstitution=learnt,
+            classifier={fold: answers.facts for fold, answers in self.answers.items()},
+            folds=self.folds,
+            flags=self.flags,
+        )
+
+    def _rows(self) -> dict[str, ClassPredictions]:
+        """What simpler ways answer, by their names."""
+        names = dict.fromkeys(fold.single.names[0] for fold in self.answers.values())
+        title = f"best single hand-made feature ({', '.join(names)})"
+        rows = {title: self._predictions(self._single)}
+        for name, chances in self._shares.items():
+            if len(chances) == len(self.cases):  # measured in every fold
+                rows[f"{name} alone"] = self._predictions(chances)
+        if any(fold.file is not None for fold in self.answers.values()):
+            heads = softmax(np.stack(self.logits), axis=1)
+            rows["head of the network"] = self._predictions(list(heads))
+        return rows
+
+    def _resubstitution(self) -> ClassPredictions:
+        """The answers to the training cases themselves, of all folds."""
+        names: list[str] = []
+        for fold, answers in self.answers.items():
+            names += [f"fold {fold}: {name}" for name in answers.fitted.names]
+        parts = [answers.fitted for answers in self.answers.values()]
+        return ClassPredictions(
+            tuple(names),
+            np.concatenate([part.truth for part in parts]),
+            np.concatenate([part.probabilities for part in parts]),
+            self.prepared.dataset.classes,
+        )
+
+    def _predictions(self, probabilities: Sequence[Array]) -> ClassPredictions:
+        names = tuple(case.name for case in self.cases)
+        truth = truth_of(self.prepared, self.cases)
+        classes = self.prepared.dataset.classes
+        return ClassPredictions(names, truth, np.stack(probabilities), classes)
+
+    def head_temperature(self) -> float:
+        """What the heads' logits are divided by, so that their probabilities fit the
+        held-out cases.
+        """
+        truth = truth_of(self.prepared, self.cases)
+        known = truth >= 0
+        logits = torch.from_numpy(np.stack(self.logits))[torch.from_numpy(known)]
+        return fit_temperature(logits, torch.from_numpy(truth[known]))

@@ -1,0 +1,127 @@
+"""What is learnt of volumes: the parts of the loss, an adversarial stage, PSNR and SSIM."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from trivox.config.volumes import ReconstructionOptions
+from trivox.learning.losses.adversarial import Critic, PsnrBudget, ramp
+from trivox.learning.losses.reconstruction import ReconstructionCriterion, at_size_of
+from trivox.learning.losses.similarity import psnr, ssim3d
+from trivox.learning.objective import Objective
+from trivox.preparation.exam_batches import VolumeTargets
+
+MOST_VIEWS = 8
+
+
+@dataclass(eq=False)
+class ReconstructionObjective(Objective):
+    """The recipe's loss; validation PSNR and SSIM in the HU window, for each number of
+    views and their mean.
+
+    With `options.adversarial` a critic learns beside the network in the last part of
+    training, within a budget of PSNR.
+    """
+
+    criterion: ReconstructionCriterion
+    options: ReconstructionOptions
+    critic: Critic | None = field(default=None, init=False)
+    adversarial_weight: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.budget = PsnrBudget(self.options.psnr_budget)
+        self._kept: dict[str, Any] | None = None
+
+    def begin(self, spent: float, epoch: int) -> None:
+        """The weight of the adversarial loss."""
+        wanted = ramp(
+            spent, share=self.options.adversarial_share, weight=self.options.adversarial
+        )
+        self.adversarial_weight = self.budget.allowed(wanted)
+
+    def loss(self, outputs: Any, targets: VolumeTargets) -> Tensor:
+        """Sum of the parts, weighted; in training the critic learns from the same
+        volumes.
+        """
+        value: Tensor = self.criterion.to(targets.volume.device)(
+            outputs, targets.volume, targets.xrays
+        )
+        if not self.adversarial_weight or not torch.is_grad_enabled():
+            return value
+        self.critic = self.critic or self._new_critic(targets.volume.device)
+        fake = outputs[0] if isinstance(outputs, list) else outputs
+        real = at_size_of(fake, targets.volume)
+        self.critic.learn(real, fake)
+        return value + self.adversarial_weight * self.critic.judge(fake, real)
+
+    def figures(self) -> dict[str, float]:
+        """The weight of the adversarial loss, where there is one."""
+        return (
+            {"adversarial_weight": self.adversarial_weight}
+            if self.options.adversarial
+            else {}
+        )
+
+    def remarks(self, figures: dict[str, float]) -> list[str]:
+        """A line once the adversarial part has cost too much."""
+        if not self.options.adversarial or "validation_psnr" not in figures:
+            return []
+        found = self.budget.check(
+            figures["validation_psnr"], running=self.adversarial_weight > 0
+        )
+        return [] if found is None else [found]
+
+    def state(self) -> dict[str, Any]:
+        """Critic and budget."""
+        return {
+            "budget": self.budget.state(),
+            "critic": self._kept if self.critic is None else self.critic.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `state`."""
+        if "budget" in state:
+            self.budget.restore(state["budget"])
+        self._kept = state.get(
+            "critic"
+        )  # where it computes is known with the first volumes
+
+    def _new_critic(self, device: torch.device) -> Critic:
+        critic = Critic(device=device)
+        if self._kept is not None:
+            critic.load_state_dict(self._kept)
+        return critic
+
+    def count(self, outputs: Any, targets: VolumeTargets) -> Tensor:
+        """For each number of views `(9, 3)`: volumes, and their PSNR and SSIM added up."""
+        finest: Tensor = (outputs[0] if isinstance(outputs, list) else outputs).float()
+        if finest.shape != targets.volume.shape:
+            # while training grows: judged on the full grid all the same
+            finest = interpolate(finest, targets.volume.shape[2:], mode="trilinear")
+        wide = torch.float32 if finest.device.type == "mps" else torch.float64
+        sums: Tensor = finest.new_zeros(MOST_VIEWS + 1, 3, dtype=wide)
+        parts = [
+            torch.ones(len(finest)),
+            psnr(finest, targets.volume),
+            ssim3d(finest, targets.volume),
+        ]
+        sums[targets.xrays.views] = torch.stack([part.to(sums).sum() for part in parts])
+        return sums
+
+    def score(self, counts: Tensor) -> dict[str, float]:
+        """PSNR in dB over the whole volume and the HU window (clipped to it), 3-D SSIM;
+        means over numbers of views.
+        """
+        figures: dict[str, float] = {}
+        for views, (volumes, decibels, similarity) in enumerate(counts.tolist()):
+            if volumes:
+                figures[f"validation_psnr/{views} views"] = decibels / volumes
+                figures[f"validation_ssim/{views} views"] = similarity / volumes
+        for what in ("psnr", "ssim"):
+            name = f"validation_{what}"
+            values = [v for key, v in figures.items() if key.startswith(f"{name}/")]
+            figures[name] = sum(values) / max(1, len(values))
+        return {**figures, "validation_score": figures["validation_psnr"]}

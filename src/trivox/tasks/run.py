@@ -1,0 +1,233 @@
+"""A run of any task: settle the recipe, prepare, train the folds, finish."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from trivox.config.recipe import Recipe, read_recipe
+from trivox.datasets.dataset import Dataset
+from trivox.datasets.splits import Split
+from trivox.errors import RecipeError
+from trivox.files import read_json, surviving_folder, write_json
+from trivox.learning.progress import Progress
+from trivox.learning.runtime import (
+    Runtime,
+    make_runtime,
+    process_group,
+    rank,
+    seed_everything,
+    world_size,
+)
+from trivox.learning.tracking import run_log
+from trivox.learning.trainer import Trainer
+from trivox.tasks.choice import task_named
+from trivox.tasks.console import Console, Quiet
+from trivox.tasks.stages import prepare, recipe_for, started
+from trivox.tasks.start import require_start, start_from
+from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
+
+MAY_CHANGE = {"epochs", "minutes", "seed"}
+"""Settings that a plan does not depend on."""
+
+
+def run_request(
+    request: RunRequest, *, console: Console | None = None
+) -> dict[str, Any]:
+    """Everything from the folder to the report; returns what was measured, the content
+    of `validation/metrics.json` for tasks that give a model.
+
+    Finished stages are reused. Under torchrun all ranks train, rank 0 does the rest.
+    """
+    task = task_named(request.task)
+    dataset = task.load(request.dataset, request.classes)  # before anything is written
+    asked = asked_recipe(request, task)
+    task.require_possible(asked)
+    if not started(request.out):
+        require_start(asked)
+    recipe = settle_recipe(request, task)
+    runtime = make_runtime(request.device, recipe.precision)
+    with process_group(runtime.device):
+        console = console if console is not None and rank() == 0 else Quiet()
+        prepared = _prepare(task, dataset, request, recipe, runtime, console)
+        folders = fold_folders(request, len(prepared.splits))
+        for line in length_lines(recipe, len(folders)):
+            console.say(line)
+        for fold, folder in folders.items():
+            train_fold(
+                task,
+                prepared,
+                recipe,
+                folder,
+                fold=fold,
+                runtime=runtime,
+                console=console,
+            )
+        if rank() != 0:
+            return {}
+        return task.finish(request, recipe, prepared, folders, console)
+
+
+def length_lines(recipe: Recipe, folds: int) -> list[str]:
+    """What a budget in minutes is spent on, said before training begins."""
+    if not recipe.minutes:
+        return []
+    after = "validation and report come on top"
+    if folds == 1:
+        return [f"training takes {recipe.minutes:g} minutes; {after}"]
+    total = recipe.minutes * folds
+    return [
+        f"training takes {recipe.minutes:g} minutes for each of {folds} folds, "
+        f"{total:g} minutes in all; {after}, fold by fold"
+    ]
+
+
+def asked_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:
+    """The recipe of a request."""
+    return recipe_for(
+        request.preset,
+        task.overrides(request.overrides or {}),
+        device=request.device,
+        named=request.named or task.recipe,
+    )
+
+
+def settle_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:
+    """The recipe of a new run, or the saved one when resuming; a run is never continued
+    under other settings.
+    """
+    file = request.out / "recipe.json"
+    _require_same_part(request)
+    recipe = asked_recipe(request, task)
+    if not file.exists():
+        if rank() == 0:
+            write_json(file, recipe.model_dump(mode="json"))
+        return recipe
+    saved = read_recipe(read_json(file))
+    if started(request.out) and not request.resume:
+        raise RecipeError(
+            f"{request.out}: holds a run already; add --resume to continue it, or "
+            "choose another --out"
+        )
+    if request.resume:
+        _require_same(saved, recipe, request)
+        return saved
+    write_json(file, recipe.model_dump(mode="json"))
+    if recipe.model_dump(exclude=MAY_CHANGE) != saved.model_dump(exclude=MAY_CHANGE):
+        # nothing was trained yet: plan anew for the new recipe
+        (request.out / "plan.json").unlink(missing_ok=True)
+    return recipe
+
+
+def _require_same_part(request: RunRequest) -> None:
+    """A run keeps its fold and task: under another fold its weights would be validated
+    on what they were trained on.
+    """
+    file = request.out / "run.json"
+    wanted = {"fold": request.fold, "task": request.task}
+    if started(request.out):
+        saved = read_json(file)  # a run whose fold is not known is refused as well
+        if saved != wanted:
+            raise RecipeError(
+                f"{request.out}: holds fold {saved.get('fold')}, not {request.fold}; "
+                "choose another --out"
+            )
+    elif rank() == 0:
+        write_json(file, wanted)
+
+
+def _require_same(saved: Recipe, asked: Recipe, request: RunRequest) -> None:
+    """Compared as the recipe reads them: `dice+focal` is `{"dice": 1, "focal": 1}`."""
+    old = saved.model_dump(mode="json")
+    new = asked.model_dump(mode="json")
+    for key, value in json.loads(json.dumps(dict(request.overrides or {}))).items():
+        part = isinstance(value, dict) and value.items() <= old[key].items()
+        if old[key] != new[key] and not part:
+            raise RecipeError(
+                f"{request.out}: was started with {key}={old.get(key)}, not {value}; "
+                "resume without that option"
+            )
+
+
+def fold_folders(request: RunRequest, count: int) -> dict[int, Path]:
+    """The folds to train and their folders; raises `RecipeError` for a fold that does
+    not exist.
+    """
+    if request.fold == "all":
+        return {fold: request.out / f"fold{fold}" for fold in range(count)}
+    if not request.fold.isdigit() or int(request.fold) >= count:
+        raise RecipeError(
+            f"fold '{request.fold}' does not exist; choose 0 to {count - 1}, or all"
+        )
+    return {int(request.fold): request.out}
+
+
+def _prepare(
+    task: Task[PlanT, StoreT],
+    dataset: Dataset,
+    request: RunRequest,
+    recipe: Recipe,
+    runtime: Runtime,
+    console: Console,
+) -> Prepared[PlanT, StoreT]:
+    """Rank 0 works, the others wait and then read what it left."""
+    if rank() != 0:
+        dist.barrier()
+    prepared = prepare(task, dataset, request, recipe, runtime=runtime, console=console)
+    if rank() == 0 and world_size() > 1:
+        dist.barrier()
+    return prepared
+
+
+def train_fold(
+    task: Task[PlanT, StoreT],
+    prepared: Prepared[PlanT, StoreT],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    fold: int,
+    runtime: Runtime,
+    console: Console,
+) -> Progress:
+    """Train one fold in `folder`, from its latest checkpoint if there is one."""
+    seed_everything(recipe.seed, deterministic=recipe.deterministic)
+    folder.mkdir(parents=True, exist_ok=True)
+    split = prepared.splits[fold]
+    network = task.network(prepared, recipe, split.train)
+    resumable = surviving_folder(folder / "checkpoints" / "latest") is not None
+    with run_log(folder, recipe, say=console.say) as log:
+        if recipe.pretrained is not None and not resumable:
+            start = Path(recipe.pretrained)
+            channels = task.channels(prepared)
+            start_from(network, start, folder, channels=channels, say=log.line)
+        micro_batch = task.micro_batch(prepared, recipe, runtime, log)
+        trainer = Trainer(
+            network=network,
+            objective=task.objective(prepared, recipe, split.train),
+            training=task.source(prepared, recipe, split.train, training=True),
+            validation=task.source(prepared, recipe, split.validation, training=False),
+            recipe=recipe,
+            folder=folder,
+            runtime=runtime,
+            log=log,
+            progress=Progress(micro_batch=micro_batch),
+            show_steps=lambda steps, what: iter(console.track(steps, len(steps), what)),
+        )
+        begun = "continuing" if trainer.resume() else "training"
+        log.line(
+            f"{begun} at step {trainer.progress.step}: fold {fold}, "
+            f"{_circumstances(recipe, split, runtime)}"
+        )
+        return trainer.fit()
+
+
+def _circumstances(recipe: Recipe, split: Split, runtime: Runtime) -> str:
+    """Cases, length and machine of a training, for the log."""
+    epochs = f"{recipe.epochs} epochs"
+    budget = f"{recipe.minutes:g} minutes" if recipe.minutes else epochs
+    ranks = f", {world_size()} ranks" if world_size() > 1 else ""
+    return (
+        f"{len(split.train)} cases, {len(split.validation)} held out, {budget}, "
+        f"{runtime.device} {runtime.precision}{ranks}"
+    )

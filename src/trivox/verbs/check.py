@@ -1,0 +1,49 @@
+"""Looking for what would make training wrong: `trivox.check`."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from trivox.datasets.checks.dataset import check_dataset
+from trivox.datasets.checks.findings import Report
+from trivox.datasets.class_tables import with_classes
+from trivox.datasets.dataset import Dataset
+from trivox.datasets.layouts.choice import load_dataset
+from trivox.files import write_json
+from trivox.verbs.texts import described
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A dataset and what was found in it."""
+
+    dataset: Dataset
+    report: Report
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Cases of each class, and those whose class is not known."""
+        counts = Counter(case.class_name for case in self.dataset.cases)
+        names = (*self.dataset.classes, None)
+        return {name or "not known": counts[name] for name in names if counts[name]}
+
+
+@described
+def check(
+    dataset: Path | str,
+    *,
+    out: Path | str | None = None,
+    classes: Path | str | None = None,
+) -> Checked:
+    """Look for everything that would make training wrong.
+
+    The report's errors would, its warnings might. Raises `FormatError` where there is
+    no dataset at all.
+    """
+    data = load_dataset(Path(dataset))
+    if classes is not None:
+        data = with_classes(data, Path(classes))
+    report = check_dataset(data)
+    if out is not None:
+        write_json(Path(out), report.to_json())
+    return Checked(data, report)

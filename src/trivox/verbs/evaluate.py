@@ -1,0 +1,62 @@
+"""Predictions against references: `trivox.evaluate`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trivox.config.choices import ConventionName
+from trivox.files import write_json
+from trivox.tasks.choice import task_of_references
+from trivox.tasks.task import EvaluateOptions, Metrics
+from trivox.verbs.settings import Settings, parsed
+from trivox.verbs.texts import described
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    metrics: content of the file; headline: its most important figures in one line.
+    """
+
+    file: Path
+    metrics: Metrics = field(repr=False)
+    headline: str
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the figures has to know."""
+        classes = self.metrics.get("classification", {})
+        return [*self.metrics["warnings"], *classes.get("warnings", [])]
+
+
+@described
+def evaluate(
+    predictions: Path | str,
+    references: Path | str,
+    out: Path | str = Path("metrics.json"),
+    *,
+    convention: ConventionName = "trivox",
+    tolerance_mm: float | None = None,
+    set: Settings = None,
+    classes: Path | str | None = None,
+    whole: str | None = None,
+) -> Evaluation:
+    """Measure predictions against references, with confidence intervals.
+
+    Dice, HD95 and more of each label or region; macro-F1, AUC and more of the classes,
+    if the predictions hold a classes.csv and the classes of the references are known.
+    If the references are CTs (volumes that reach below -100 HU, or a dataset of
+    X-rays): PSNR, SSIM, MAE and more; --set window=[-1024,1476] says in which HU.
+    Raises `DataError` if no case is in both, `GeometryError` for different grids.
+    """
+    options = EvaluateOptions(
+        convention=convention,
+        tolerance_mm=tolerance_mm,
+        settings=parsed(set),
+        classes=None if classes is None else Path(classes),
+        whole=whole,
+    )
+    task = task_of_references(Path(references))
+    metrics = task.evaluate(Path(predictions), Path(references), options)
+    write_json(Path(out), metrics)
+    return Evaluation(Path(out), metrics, task.headline(metrics))

@@ -1,0 +1,143 @@
+"""From a model and images to label maps or volumes: `trivox.predict`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trivox.config.choices import MissingChannels, PrecisionName, UncertaintyKind
+from trivox.datasets.dataset import Case
+from trivox.errors import BundleError, DataError, FormatError, few
+from trivox.inference.folder import RECORDS, predict_cases
+from trivox.tasks.choice import task_of
+from trivox.tasks.console import Console, Quiet
+from trivox.tasks.task import PredictOptions
+from trivox.verbs.texts import described
+
+ONE_A_LINE = "give a text file with one case name a line"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a folder of predictions holds.
+
+    records: by case: inputs, output, seconds, warnings, and `error` where it failed;
+    classes: that cases may belong to, if the model gives one; results: what they are
+    called; note: what has to be said of them.
+    """
+
+    folder: Path
+    records: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    classes: tuple[str, ...] = ()
+    results: str = "cases"
+    note: str = ""
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the cases that were set aside."""
+        return [name for name, record in self.records.items() if "error" in record]
+
+    @property
+    def seconds(self) -> float:
+        """What all cases took together."""
+        return float(sum(record["seconds"] for record in self.records.values()))
+
+    @property
+    def summary(self) -> str:
+        """How many cases were predicted, in which time."""
+        done = len(self.records) - len(self.failed)
+        cases = f"{done} of {len(self.records)} {self.results}"
+        note = f" ({self.note})" if self.note else ""
+        return f"{cases} in {self.folder}, {self.seconds:.1f} s{note}"
+
+    def require_all(self) -> None:
+        """Raise `DataError` if a case failed."""
+        if self.failed:
+            raise DataError(
+                f"{len(self.failed)} cases failed: {few(self.failed)}; reasons are in "
+                f"{self.folder / RECORDS}"
+            )
+
+
+@described
+def predict(
+    model: Path | str | Sequence[Path | str],
+    input: Path | str,
+    out: Path | str,
+    *,
+    tta: bool | None = None,
+    probabilities: bool = False,
+    uncertainty: Sequence[UncertaintyKind] = (),
+    mc_samples: int = 0,
+    scales: Sequence[float] = (1.0,),
+    seed: int = 0,
+    missing_channels: MissingChannels = "refuse",
+    overwrite: bool = False,
+    subtype_results: bool = False,
+    cases: Path | str | None = None,
+    device: str = "auto",
+    precision: PrecisionName = "auto",
+    console: Console | None = None,
+) -> Predictions:
+    """Predict label maps for an image, a folder of images or a dataset, or volumes for
+    X-rays; several models vote.
+
+    Cases done before by the same model with the same settings are kept; a case that
+    fails is set aside with its reason. Raises `BundleError` for models that are damaged
+    or do not fit together, `UsageError` for options that the models know nothing of.
+    """
+    models = [model] if isinstance(model, str | Path) else list(model)
+    paths = [Path(path) for path in models]
+    if not paths:
+        raise BundleError("no model given; name a run or bundle folder")
+    console = console or Quiet()
+    folder = Path(out)
+    task = task_of(paths[0])
+    options = PredictOptions(
+        device=device,
+        precision=precision,
+        seed=seed,
+        tta=tta,
+        probabilities=probabilities,
+        uncertainty=tuple(uncertainty),
+        mc_samples=mc_samples,
+        scales=tuple(scales),
+        missing_channels=missing_channels,
+        subtype_results=subtype_results,
+    )
+    predictor = task.predictor(paths, options)
+    inputs = task.inputs(Path(input), predictor)
+    if cases is not None:
+        inputs = chosen_cases(inputs, Path(cases))
+    records = predict_cases(
+        predictor,
+        inputs,
+        folder,
+        overwrite=overwrite,
+        also=task.written_beside(predictor, folder),
+        progress=lambda items, total: console.track(items, total, "predicting"),
+        say=console.say,
+    )
+    return Predictions(
+        folder,
+        records,
+        classes=task.classes(predictor),
+        results=task.results,
+        note=task.note,
+    )
+
+
+def chosen_cases(cases: Iterable[Case], file: Path) -> tuple[Case, ...]:
+    """The cases whose names stand in a text file, one a line."""
+    if not file.exists():
+        raise FormatError(f"{file}: file not found; {ONE_A_LINE}")
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{file}: is not UTF-8 text; {ONE_A_LINE}") from error
+    wanted = {line.strip() for line in lines if line.strip()}
+    chosen = tuple(case for case in cases if case.name in wanted)
+    missing = wanted - {case.name for case in chosen}
+    if missing:
+        raise DataError(f"{file}: cases {sorted(missing)[:5]} are not in the input")
+    return chosen

@@ -1,0 +1,63 @@
+"""Preparing a dataset once for many trainings: `trivox.preprocess`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trivox.config.choices import PresetName
+from trivox.datasets.layouts.choice import load_dataset
+from trivox.learning.runtime import make_runtime
+from trivox.tasks.choice import task_of
+from trivox.tasks.console import Console, Quiet
+from trivox.tasks.stages import prepare, recipe_for
+from trivox.tasks.task import RunRequest
+from trivox.verbs.settings import overrides, recipe_name
+from trivox.verbs.texts import described
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """A folder for `trivox train --prepared`, and the cases that it holds."""
+
+    folder: Path
+    cases: tuple[str, ...]
+
+
+@described
+def preprocess(
+    dataset: Path | str,
+    out: Path | str,
+    *,
+    plan: Path | str | None = None,
+    preset: PresetName | None = None,
+    recipe: Path | str | None = None,
+    network: str | None = None,
+    workers: int = 2,
+    console: Console | None = None,
+) -> Preprocessed:
+    """Normalise and resample all training cases; a second call finishes what was
+    interrupted.
+
+    Raises `DataError` if training on the dataset would be wrong, and naming all cases
+    that failed after the others are done.
+    """
+    data = load_dataset(Path(dataset))
+    task = task_of(data)
+    settings = overrides(recipe, None, network=network, workers=workers)
+    named = recipe_name(recipe) or task.recipe
+    request = RunRequest(
+        dataset=Path(dataset),
+        out=Path(out),
+        plan=None if plan is None else Path(plan),
+        task=task.name,
+    )
+    prepared = prepare(
+        task,
+        task.dataset(data),
+        request,
+        recipe_for(preset, settings, named=named),
+        runtime=make_runtime("cpu"),
+        reuse_plan=False,
+        console=console or Quiet(),
+    )
+    names = tuple(case.name for case in prepared.dataset.training_cases)
+    return Preprocessed(request.out, names)

@@ -1,0 +1,65 @@
+"""Settings that a caller gives a verb: a recipe by file or name, single settings, and
+options that have a name of their own.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trivox.config.presets import NAMED_RECIPES
+from trivox.config.recipe import merged, parse_settings
+from trivox.errors import RecipeError
+from trivox.files import read_json
+
+Settings = Mapping[str, Any] | Sequence[str] | None
+"""`{"augmentation.rotation": 0.5}`, or `["augmentation.rotation=0.5"]` as the command
+line has it.
+"""
+
+
+def recipe_name(recipe: Path | str | None) -> str | None:
+    """What was given as a recipe, if it is the name of one and not a file."""
+    name = None if recipe is None else str(recipe)
+    return name if name in NAMED_RECIPES else None
+
+
+def overrides(
+    recipe: Path | str | None, settings: Settings, **options: Any
+) -> dict[str, Any]:
+    """Settings of a recipe: those of its file, then single ones, then options that were
+    given (not None).
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    return {**_from_file(recipe), **parsed(settings), **given}
+
+
+def _from_file(recipe: Path | str | None) -> dict[str, Any]:
+    if recipe is None or recipe_name(recipe) is not None:
+        return {}
+    file = Path(recipe)
+    if not file.exists():
+        known = ", ".join(NAMED_RECIPES)
+        raise RecipeError(
+            f"recipe '{recipe}' does not exist; give a recipe.json or one of {known}"
+        )
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise RecipeError(
+            f"{file}: is no recipe; give the recipe.json of a run, or an object of "
+            "settings"
+        )
+    return {name: value for name, value in content.items() if name != "preset"}
+
+
+def parsed(settings: Settings) -> dict[str, Any]:
+    """Settings as a tree: `{"a.b": 1}` and `["a.b=1"]` both become `{"a": {"b": 1}}`."""
+    if settings is None:
+        return {}
+    if not isinstance(settings, Mapping):
+        return parse_settings(list(settings))
+    tree: dict[str, Any] = {}
+    for name, value in settings.items():
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        tree = merged(tree, value)
+    return tree

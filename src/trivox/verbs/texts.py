@@ -1,0 +1,116 @@
+"""What the options of the verbs mean: said by `trivox VERB --help` and by
+`help(trivox.VERB)` alike. Nothing heavy is imported here.
+"""
+
+import inspect
+from collections.abc import Callable
+from textwrap import fill
+from typing import TypeVar
+
+F = TypeVar("F", bound=Callable[..., object])
+
+TEXTS = {
+    "batch_size": "patches a step, over all ranks",
+    "case": "name of the case, if the input holds several",
+    "cases": "text file with the names of the cases to predict, one a line",
+    "check.out": "also write the findings as JSON",
+    "classes": "CSV or JSON with the class of each case, columns case,class for example",
+    "console": "where lines and progress go; default: nowhere",
+    "convention": "rules to measure by",
+    "ct": "CTs (NIfTI, NRRD, MetaImage, DICOM folder), or folders of them",
+    "dataset": "dataset folder (BraTS, MSD, nnU-Net raw, images/ + labels/, class "
+    "folders, X-ray exams) or manifest file",
+    "detector": "pixels along an edge",
+    "device": "auto, cpu, cuda, cuda:N or mps",
+    "drr.out": "folder of the X-ray dataset",
+    "drr.seed": "of the noise",
+    "epochs": "length of training in epochs",
+    "explain.out": "folder of the figures and numbers",
+    "fold": "0 to 4, or all",
+    "format": "of the views",
+    "freeze_encoder": "keep the pretrained encoder; 'freeze_encoder' sets for how long",
+    "images": "folder of images, or a dataset whose labels are left aside",
+    "info.input": "channels z y x, for a network name",
+    "info.set": "option of a network as key=value, for example attention=none; "
+    "repeatable",
+    "input": "image, folder of images or dataset; X-ray exams for a reconstruction",
+    "isocentre": "RAS mm, x y z; default: the CT's middle",
+    "layers": "encoder stage to draw, 0 the finest; repeatable; default: all",
+    "lr": "peak learning rate",
+    "mc_samples": "passes with random dropout, if the network was trained with it",
+    "memory_gb": "memory to plan for",
+    "metric": "what to rank by, repeatable; default: as the convention says",
+    "metrics": "what evaluate wrote, a file a model",
+    "minutes": "or in minutes for each fold; the schedule follows. Validation and "
+    "report come on top",
+    "missing_channels": "cases that lack a channel: refuse, or take zeros for it",
+    "model": "run or bundle folder; several vote",
+    "names": "of the models, with commas between; default: from the paths",
+    "network": "network family; 'trivox info --help' lists them",
+    "noise": "photons a pixel, such as 1e5; default: none",
+    "out": "where the result goes",
+    "overwrite": "predict finished cases again",
+    "patch_size": "voxels, z y x: three numbers, or 96,96,96",
+    "permutations": "of the test",
+    "pixel": "mm; default: each patient fits",
+    "plan": "a plan.json to use; default: plan now",
+    "point": "voxel of the image file, z y x from 0; default: middle of the prediction",
+    "precision": "of the arithmetic",
+    "predictions": "folder of predicted label maps or volumes, with classes.csv if "
+    "there is one",
+    "prepared": "a folder from 'trivox preprocess'",
+    "preset": "default: production, on a CPU quick_test",
+    "pretrain.out": "folder of the pretraining, for --pretrained later",
+    "pretrained": "run, bundle, pretraining or safetensors file to start from",
+    "probabilities": "also write class probabilities",
+    "rank.seed": "of the permutations",
+    "recipe": "a recipe.json to start from, or the name of a recipe: brats",
+    "references": "folder of reference label maps or CTs, a dataset, or a table of "
+    "classes",
+    "report.out": "default: report.html beside the source",
+    "resume": "continue an interrupted run",
+    "scales": "average over these sizes, for example 0.9,1,1.1",
+    "sdd": "mm from the source to the detector",
+    "secondary": "degrees, + cranial; one, or one a view",
+    "seed": "seed of everything random",
+    "predict.seed": "of the random dropout",
+    "evaluate.set": "parameter of the convention as key=value, for example dilation=1; "
+    "window=[-1024,1476] for CTs; repeatable",
+    "evaluate.classes": "table of the cases' classes: CSV with columns case and class, "
+    "or JSON",
+    "set": "any recipe setting as key=value; repeatable",
+    "sod": "mm from the source to the isocentre",
+    "source": "a run, or a metrics.json",
+    "subtype_results": "also write the classes as numbers: columns Names,Subtype",
+    "task": "what to learn",
+    "tolerance_mm": "of the surface Dice (NSD) of convention trivox; default: 2",
+    "train.out": "folder of the run",
+    "tta": "average mirrored copies; default: as trained",
+    "uncertainty": "also write how unsure the model is; repeatable",
+    "views": "degrees: 0 AP, 90 source on the left, 180 PA",
+    "what": "a run, a bundle, or a network name",
+    "whole": "also measure all labels together, under this name: pancreas, say",
+    "workers": "cases at a time",
+}
+"""By option, or by verb and option where a verb means something of its own."""
+
+
+def text(verb: str, option: str) -> str:
+    """What an option of a verb means."""
+    return TEXTS.get(f"{verb}.{option}") or TEXTS[option]
+
+
+def described(verb: F) -> F:
+    """Add to a verb's docstring what its options mean."""
+    lines = [inspect.cleandoc(verb.__doc__ or ""), "", "Options:"]
+    for name in inspect.signature(verb).parameters:
+        lines.append(
+            fill(
+                f"{name}: {text(verb.__name__, name)}",
+                width=88,
+                initial_indent="  ",
+                subsequent_indent="      ",
+            )
+        )
+    verb.__doc__ = "\n".join(lines)
+    return verb
