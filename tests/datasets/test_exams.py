@@ -92,7 +92,9 @@ def test_the_ct_keeps_the_orientation_it_came_in(tmp_path):
 
 def test_exams_with_a_ct_are_trained_on_and_others_are_not(root):
     dataset = load_dataset(root)
-    assert (dataset.layout, dataset.task) == ("xrays", "reconstruction")
+    assert (dataset.layout, dataset.task) == ("xrays", None)
+    assert dataset.holds_exams
+    assert all(case.is_exam for case in dataset.cases)
     assert [case.name for case in dataset.cases] == ["a", "b", "c"]
     assert [case.name for case in dataset.training_cases] == ["a", "b"]
     assert {case.patient for case in dataset.cases} == {"a", "b", "c"}

@@ -155,7 +155,7 @@ def plan_for(
 ) -> Plan:
     """The plan that a recipe's dials ask for."""
     patch = recipe.patch_size
-    return make_plan(
+    plan = make_plan(
         fingerprint,
         dataset,
         network=recipe.network,
@@ -169,6 +169,7 @@ def plan_for(
         mask_channel=recipe.mask_channel,
         masked=recipe.masked_normalisation,
     )
+    return plan.model_copy(update={"task": dataset.task or plan.task})
 
 
 def started(run: Path) -> bool:

@@ -35,7 +35,7 @@ def plan_dataset(
     decided: what, decision, reason.
     """
     dataset = load_dataset(path)
-    if dataset.task == "reconstruction":
+    if dataset.holds_exams:
         recipe = recipe_for(
             preset, overrides, device=device, named=named or ReconstructionTask.recipe
         )
@@ -63,7 +63,7 @@ def preprocess_dataset(
     console: Console,
 ) -> int:
     """Prepare all training cases in `out`; returns how many there are."""
-    if load_dataset(path).task == "reconstruction":
+    if load_dataset(path).holds_exams:
         recipe = recipe_for(preset, overrides, named=named or ReconstructionTask.recipe)
         exams = prepare_xrays(
             path, out, recipe, plan_file=plan_file, reuse_plan=False, console=console

@@ -180,7 +180,7 @@ def unlabelled(path: Path) -> Dataset:
             channels=channels,
             cases=cases,
         )
-    if dataset.task == "reconstruction":
+    if dataset.holds_exams:
         raise DataError(
             f"{path}: holds X-rays, no images to restore; train on them with --task reconstruction"
         )

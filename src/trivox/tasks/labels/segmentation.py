@@ -168,7 +168,7 @@ class SegmentationTask(Task[Prepared]):
         """Cases whose label map is not known teach nothing here; classes only keep the
         folds balanced.
         """
-        if dataset.task == "reconstruction":
+        if dataset.holds_exams:
             raise DataError(
                 f"{dataset.root}: holds X-rays and volumes, no label maps; add --task reconstruction"
             )

@@ -59,7 +59,7 @@ def prepare_xrays(
     preprocess' wrote; reuse_plan: take the plan that is in `out` already.
     """
     dataset = load_dataset(path)
-    if dataset.task != "reconstruction":
+    if not dataset.holds_exams:
         raise DataError(
             f"{dataset.root}: holds no X-rays with volumes; 'trivox drr CT... --out DIR' makes such a dataset from CTs"
         )
@@ -67,6 +67,7 @@ def prepare_xrays(
         raise DataError(
             f"{dataset.root}: no exam to train on has a ct.nii.gz; render from CTs with 'trivox drr'"
         )
+    dataset = dataset.model_copy(update={"task": "reconstruction"})
     checked(dataset, out / "check.json", console)
     save_dataset(dataset, out / "dataset.json")
     there = [

@@ -37,7 +37,7 @@ def predict_exams(
     a CT. cases: chooses exams.
     """
     dataset = load_dataset(source)
-    if dataset.task != "reconstruction":
+    if not dataset.holds_exams:
         raise DataError(
             f"{source}: holds no X-rays; give exams as 'trivox drr' writes them (views, geometry.json)"
         )
