@@ -69,8 +69,7 @@ def deal_folds(
       patient, folds differ by at most one case in each class and at most one in all. No
       fold holds all of a class of two patients or more.
 
-    Raises `RecipeError` for fewer than two folds, `DataError` for fewer than two
-    patients.
+    Raises `RecipeError` for one fold and `DataError` for one patient.
     """
     if folds < 2:
         raise RecipeError(
