@@ -10,16 +10,34 @@ from scipy.ndimage import gaussian_filter
 
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 SHAPE = (30, 34, 38)  # (z, y, x)
-ISOTROPIC, ANISOTROPIC = (1.0, 1.0, 1.0), (3.0, 0.75, 0.5)
+ISOTROPIC = (1.0, 1.0, 1.0)
+ANISOTROPIC = (3.0, 0.75, 0.5)
 
 
 def brats_cases():
     """Name -> prediction, reference (both `(z, y, x)` uint8) and spacing in mm `(z, y,
     x)`.
     """
+    pairs = _drawn_pairs()
+    cases = {name: (*pair, ISOTROPIC) for name, pair in pairs.items()}
+    for seed in range(4):
+        cases[f"blobs_isotropic_{seed}"] = (*_blobs(seed), ISOTROPIC)
+        cases[f"blobs_anisotropic_{seed}"] = (*_blobs(seed), ANISOTROPIC)
+    for name in ("dilations_touch", "small_lesions"):
+        cases[f"{name}_anisotropic"] = (*pairs[name], ANISOTROPIC)
+    return cases
+
+
+def _drawn_pairs():
+    """Prediction and reference by what the pair shows."""
     none = np.zeros(SHAPE, np.uint8)
     two = _paint(((2, 3, 4), 9), ((2, 20, 20), 9))
-    pairs = {
+    return _easy_pairs(none, two) | _hard_pairs()
+
+
+def _easy_pairs(none, two):
+    """Nothing, everything, and lesions that meet or just do not."""
+    return {
         "perfect": (two, two),
         "both_empty": (none, none),
         "empty_prediction": (none, two),
@@ -37,6 +55,12 @@ def brats_cases():
             _paint(((3, 4, 4), 6)),
             _paint(((3, 4, 4), 6), ((9, 10, 10), 5)),
         ),
+    }
+
+
+def _hard_pairs():
+    """Lesions that are split, joined, small, at the border or equally near to two."""
+    return {
         "one_prediction_two_lesions": (
             _paint(((3, 4, 4), 6), ((5, 6, 8), 3), ((4, 5, 11), 4), ((4, 6, 15), 9)),
             _paint(((3, 4, 4), 6), ((4, 5, 18), 7)),
@@ -67,14 +91,6 @@ def brats_cases():
             _paint(((4, 4, 12), 4), ((12, 4, 4), 4)),
         ),
     }
-    cases = {name: (*pair, ISOTROPIC) for name, pair in pairs.items()}
-    for seed in range(4):
-        for name, spacing in (("isotropic", ISOTROPIC), ("anisotropic", ANISOTROPIC)):
-            cases[f"blobs_{name}_{seed}"] = (*_blobs(seed), spacing)
-    return cases | {
-        f"{name}_anisotropic": (*pairs[name], ANISOTROPIC)
-        for name in ("dilations_touch", "small_lesions")
-    }
 
 
 def _paint(*cubes):
@@ -85,23 +101,21 @@ def _paint(*cubes):
     for corner, size in cubes:
         for value, shell in ((2, 0), (1, 1), (3, 2)):
             if size > 2 * shell:
-                labels[tuple(slice(c + shell, c + size - shell) for c in corner)] = (
-                    value
-                )
+                inside = tuple(slice(c + shell, c + size - shell) for c in corner)
+                labels[inside] = value
     return labels
 
 
 def _blobs(seed):
     """Many ragged lesions; the prediction agrees with most of them."""
     rng = np.random.default_rng(seed)
-    shared, *own = (gaussian_filter(rng.normal(size=SHAPE), 1.6) for _ in range(3))
-    fields = [shared + 0.35 * noise for noise in own]
-    labels = []
-    for field in fields:
-        levels = np.quantile(field, [0.88, 0.93, 0.97])
-        labels.append(
-            np.select(
-                [field > levels[2], field > levels[1], field > levels[0]], [3, 1, 2], 0
-            ).astype(np.uint8)
-        )
-    return labels[0], labels[1]
+    shared, *noises = (gaussian_filter(rng.normal(size=SHAPE), 1.6) for _ in range(3))
+    prediction, reference = (_layers(shared + 0.35 * noise) for noise in noises)
+    return prediction, reference
+
+
+def _layers(field):
+    """Oedema, necrosis and enhancing tumour where `field` is high, higher, highest."""
+    low, middle, high = np.quantile(field, [0.88, 0.93, 0.97])
+    labels = np.select([field > high, field > middle, field > low], [3, 1, 2], 0)
+    return labels.astype(np.uint8)

@@ -5,6 +5,7 @@ importer.
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 
 NAMES = json.loads(
@@ -20,15 +21,20 @@ KINDS = {
     "flat": ("PlainConvUNet", 2),
 }
 """Network class and dimensions."""
+INTENSITIES = {
+    "mean": 50.0,
+    "std": 20.0,
+    "percentile_00_5": -40.0,
+    "percentile_99_5": 160.0,
+    "min": -99.0,
+}
 
 
 def arch_kwargs(kind):
     """Three stages whose first pooling leaves z alone."""
     name, dimension = KINDS[kind]
-    kernels, strides = (
-        [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
-        [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
-    )
+    kernels = [[1, 3, 3], [3, 3, 3], [3, 3, 3]]
+    strides = [[1, 1, 1], [1, 2, 2], [2, 2, 2]]
     blocks = "n_conv_per_stage" if name == "PlainConvUNet" else "n_blocks_per_stage"
     return {
         "n_stages": 3,
@@ -68,13 +74,6 @@ def plans_of(kind, channels=2):
             "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
         },
     }
-    intensities = {
-        "mean": 50.0,
-        "std": 20.0,
-        "percentile_00_5": -40.0,
-        "percentile_99_5": 160.0,
-        "min": -99.0,
-    }
     return {
         "dataset_name": "Dataset007_Small",
         "plans_name": "nnUNetPlans",
@@ -88,8 +87,8 @@ def plans_of(kind, channels=2):
             "small": {"inherits_from": "base", "batch_size": 3},
         },
         "foreground_intensity_properties_per_channel": {
-            "0": intensities,
-            "1": intensities,
+            "0": INTENSITIES,
+            "1": INTENSITIES,
         },
     }
 
@@ -106,8 +105,6 @@ def checkpoint_of(state, configuration="small", **changes):
     """A checkpoint with what nnU-Net's trainer saves beside the weights: numpy numbers,
     a device, an optimizer.
     """
-    import numpy as np
-
     return {
         "network_weights": state,
         "optimizer_state": {"state": {}, "param_groups": [{"lr": 0.01}]},

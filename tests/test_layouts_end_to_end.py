@@ -21,6 +21,7 @@ from trivox.inference.predictor import Predictor
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
 from trivox.volumes.formats import read_labels, write_volume
+from trivox.volumes.volume import Volume
 
 SHAPE = (12, 16, 14)
 CASES = [f"case_{i}" for i in range(3)]
@@ -47,14 +48,15 @@ def cases(**changes):
 
 
 def end_to_end(dataset, inputs, tmp_path, tiny_settings, *, values=(1, 2), **changes):
-    run, out = tmp_path / "run", tmp_path / "out"
+    run = tmp_path / "run"
+    out = tmp_path / "out"
     metrics = run_request(
         RunRequest(dataset, run, "quick_test", {**tiny_settings, **STEPS, **changes})
     )
     assert metrics["cases"]
     predictor = Predictor.load(run / "bundle", device="cpu")
-    found = load_inputs(inputs, channels=predictor.channels)
-    records = predict_cases(predictor, found, out)
+    to_predict = load_inputs(inputs, channels=predictor.channels)
+    records = predict_cases(predictor, to_predict, out)
     assert records
     assert not [record["error"] for record in records.values() if "error" in record]
     for record in records.values():
@@ -101,9 +103,8 @@ def test_manifest_csv(tmp_path, tiny_settings):
 def test_medical_segmentation_decathlon(tmp_path, tiny_settings):
     data = tmp_path / "data"
     for name, (image, label) in cases(channels=2).items():
-        write_volume(
-            data / "imagesTr" / f"{name}.nii.gz", image
-        )  # one file holds both channels
+        # one file holds both channels
+        write_volume(data / "imagesTr" / f"{name}.nii.gz", image)
         write_volume(data / "labelsTr" / f"{name}.nii.gz", label)
     content = {
         "modality": {"0": "T1", "1": "T2"},
@@ -203,12 +204,8 @@ def test_dicom_series_as_images(tmp_path, tiny_settings):
     for name, (image, label) in cases().items():
         rounded = [round(s, 4) for s in image.spacing]
         affine = np.diag([rounded[2], rounded[1], rounded[0], 1.0])
-        image, label = (
-            type(image)(image.array, affine),
-            type(label)(label.array, affine),
-        )
-        write_series(image, data / "images" / name)
-        write_volume(data / "labels" / f"{name}.nii.gz", label)
+        write_series(Volume(image.array, affine), data / "images" / name)
+        write_volume(data / "labels" / f"{name}.nii.gz", Volume(label.array, affine))
     end_to_end(data, data / "images" / CASES[1], tmp_path, tiny_settings)
 
 

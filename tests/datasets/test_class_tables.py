@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -58,42 +59,45 @@ EXPECTED = dict(zip(NAMES, ("1", "0", None, "10"), strict=True))
     [
         "case,class\nquiz_036,1\nquiz_037,0\nquiz_039,10\n",
         "case;class\nquiz_036;1\nquiz_037;0\nquiz_038;\nquiz_039;10\n",
-        "Names,Subtype\nquiz_036.nii.gz,1\nquiz_037.nii.gz,0\nquiz_038.nii.gz,NaN\nquiz_039.nii.gz,10\n",
+        "Names,Subtype\nquiz_036.nii.gz,1\nquiz_037.nii.gz,0\nquiz_038.nii.gz,NaN\n"
+        "quiz_039.nii.gz,10\n",
         "label,case\n1.0,quiz_036\n0.0,quiz_037\nNA,quiz_038\n10.0,quiz_039\n",
-        ",path,age,Grade\n0,d/quiz_036_0000.nii.gz,50,1\n1,d/quiz_037_0000.nii.gz,51,0\n2,d/quiz_039_0000.nii.gz,52,10\n",
+        ",path,age,Grade\n0,d/quiz_036_0000.nii.gz,50,1\n1,d/quiz_037_0000.nii.gz,51,0\n"
+        "2,d/quiz_039_0000.nii.gz,52,10\n",
         "who,what\nquiz_036,1\nquiz_037,0\nstranger,7\nquiz_039,10\n",
-        "case,class,probability_0,flags\nquiz_036,1,0.1,\nquiz_037,0,0.9,no_lesion\nquiz_039,10,0.2\n",
+        "case,class,probability_0,flags\nquiz_036,1,0.1,\nquiz_037,0,0.9,no_lesion\n"
+        "quiz_039,10,0.2\n",
         "patient,class\nquiz_036,1\n\nquiz_037,0\nquiz_039, 10 \n",
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_every_way_to_write_the_table_says_the_same(table, text, encoding):
-    found = with_classes(dataset_of(), table(text, encoding=encoding))
-    assert classes_of(found) == EXPECTED
-    assert found.classes == ("0", "1", "10")
+    dataset = with_classes(dataset_of(), table(text, encoding=encoding))
+    assert classes_of(dataset) == EXPECTED
+    assert dataset.classes == ("0", "1", "10")
 
 
 def test_json_says_the_same_as_csv(table):
-    found = with_classes(
+    dataset = with_classes(
         dataset_of(),
         table(json.dumps({**EXPECTED, "quiz_036": 1, "stranger": "7"}), "t.json"),
     )
-    assert classes_of(found) == EXPECTED
-    assert found.classes == ("0", "1", "10")
+    assert classes_of(dataset) == EXPECTED
+    assert dataset.classes == ("0", "1", "10")
 
 
 def test_a_case_that_the_table_does_not_know_has_no_class(table):
     """The seed's script gave it the majority class."""
-    found = with_classes(
+    dataset = with_classes(
         dataset_of(), table("case,class\nquiz_036,1\nquiz_037,1\nquiz_039,0\n")
     )
-    assert classes_of(found)["quiz_038"] is None
+    assert classes_of(dataset)["quiz_038"] is None
 
 
 def test_rows_of_other_cases_are_counted(table):
     file = table("case,class\nquiz_036,1\nother,1\nyet_another,0\n")
-    found = read_class_table(file, dataset_of().cases)
-    assert (dict(found.classes), found.passed_over) == ({"quiz_036": "1"}, 2)
+    content = read_class_table(file, dataset_of().cases)
+    assert (dict(content.classes), content.passed_over) == ({"quiz_036": "1"}, 2)
     assert with_classes(dataset_of(), file).classes == ("1",)
 
 
@@ -107,18 +111,14 @@ def test_the_table_replaces_classes_but_keeps_their_order(table):
 def test_a_class_of_a_patient_is_that_of_all_his_cases(table):
     names = ("p1_scan1", "p1_scan2", "p2_scan1")
     dataset = dataset_of(names, {name: name[:2] for name in names})
-    found = with_classes(dataset, table("patient,grade\np1,HGG\np2,LGG\n"))
-    assert [*classes_of(found).values()] == ["HGG", "HGG", "LGG"]
+    graded = with_classes(dataset, table("patient,grade\np1,HGG\np2,LGG\n"))
+    assert [*classes_of(graded).values()] == ["HGG", "HGG", "LGG"]
 
 
 def test_a_blank_row_says_nothing_against_a_filled_one(table):
     for rows in ("quiz_036,\nquiz_036,1\n", "quiz_036,1\nquiz_036,\n"):
-        assert (
-            classes_of(with_classes(dataset_of(), table("case,class\n" + rows)))[
-                "quiz_036"
-            ]
-            == "1"
-        )
+        dataset = with_classes(dataset_of(), table("case,class\n" + rows))
+        assert classes_of(dataset)["quiz_036"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -219,8 +219,6 @@ def test_blank_cells_name_no_class():
 
 def test_the_grades_of_brats(data_root):
     dataset = load_dataset(data_root / "brats-cubes")
-    found = with_classes(dataset, data_root / "brats-cubes" / "name_mapping.csv")
-    assert found.classes == ("HGG", "LGG")
-    assert [
-        [*classes_of(found).values()].count(name) for name in (*found.classes, None)
-    ] == [232, 50, 0]
+    graded = with_classes(dataset, data_root / "brats-cubes" / "name_mapping.csv")
+    assert graded.classes == ("HGG", "LGG")
+    assert Counter(classes_of(graded).values()) == {"HGG": 232, "LGG": 50}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from trivox.datasets import exams as xray_folders
+from trivox.datasets import exams
 from trivox.datasets.exams import read_exam, write_exam, write_patients
 from trivox.datasets.layouts.choice import (
     load_dataset,
@@ -14,6 +14,7 @@ from trivox.datasets.layouts.choice import (
 )
 from trivox.datasets.layouts.exams import exam_folders
 from trivox.errors import DataError, FormatError, GeometryError, ResourceError
+from trivox.files import read_json, write_json
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.grids import placed
 from trivox.volumes.formats import read_volume
@@ -75,9 +76,9 @@ def test_an_exam_written_and_read_is_the_same(tmp_path, view_format, file):
         "uncalibrated",
         0.019,
     )
-    found = read_volume(case.volume)
-    assert np.array_equal(found.array, CT.array)
-    np.testing.assert_allclose(found.affine, CT.affine)
+    volume = read_volume(case.volume)
+    assert np.array_equal(volume.array, CT.array)
+    np.testing.assert_allclose(volume.affine, CT.affine)
 
 
 def test_the_ct_keeps_the_orientation_it_came_in(tmp_path):
@@ -85,17 +86,30 @@ def test_the_ct_keeps_the_orientation_it_came_in(tmp_path):
     write_exam(
         tmp_path / "patients/a", IMAGES, GEOMETRY, isocentre=HERE, volume=flipped
     )
-    found = read_volume(load_dataset(tmp_path).cases[0].volume)
-    assert np.array_equal(found.array, flipped.array)
-    assert found.affine[0, 0] == pytest.approx(-1)
+    volume = read_volume(load_dataset(tmp_path).cases[0].volume)
+    assert np.array_equal(volume.array, flipped.array)
+    assert volume.affine[0, 0] == pytest.approx(-1)
 
 
 def test_exams_with_a_ct_are_trained_on_and_others_are_not(root):
     dataset = load_dataset(root)
-    assert (dataset.layout, dataset.task) == ("xrays", "reconstruction")
+    assert (dataset.layout, dataset.task) == ("xrays", None)
+    assert dataset.holds_exams
+    assert all(case.is_exam for case in dataset.cases)
     assert [case.name for case in dataset.cases] == ["a", "b", "c"]
     assert [case.name for case in dataset.training_cases] == ["a", "b"]
     assert {case.patient for case in dataset.cases} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("task", ["reconstruction", None])
+def test_a_saved_dataset_holds_exams_whatever_its_task(root, tmp_path, task):
+    """trivox 0.1.0 wrote the task `reconstruction` as soon as it saw X-rays."""
+    save_dataset(load_dataset(root), tmp_path / "dataset.json")
+    content = read_json(tmp_path / "dataset.json")
+    write_json(tmp_path / "dataset.json", content | {"task": task})
+    dataset = read_saved_dataset(tmp_path / "dataset.json")
+    assert dataset.holds_exams
+    assert [case.name for case in dataset.training_cases] == ["a", "b"]
 
 
 def test_the_table_names_patients_and_splits(root):
@@ -197,7 +211,7 @@ def test_an_interrupted_exam_leaves_the_old_one_or_nothing(root, monkeypatch, fa
     def interrupted(*arguments):
         raise failure
 
-    monkeypatch.setattr(xray_folders, "write_volume", interrupted)
+    monkeypatch.setattr(exams, "write_volume", interrupted)
     for name in ("a", "new"):
         with pytest.raises((KeyboardInterrupt, ResourceError)):
             write_exam(

@@ -1,3 +1,4 @@
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -6,35 +7,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivox.datasets.dataset import Case
-from trivox.datasets.splits import Split, make_splits
+from trivox.datasets.splits import Split, deal_folds, make_splits
 from trivox.errors import DataError, RecipeError
 
 patients_strategy = st.lists(st.integers(1, 4), min_size=2, max_size=12)
 
 
 def make_cases(sizes):
-    return [
-        Case(name=f"case_{i:02d}_{j}", images=(Path("/x.nii"),), patient=f"p{i}")
-        for i, size in enumerate(sizes)
-        for j in range(size)
-    ]
+    cases = []
+    for i, size in enumerate(sizes):
+        for j in range(size):
+            name = f"case_{i:02d}_{j}"
+            cases.append(Case(name=name, images=(Path("/x.nii"),), patient=f"p{i}"))
+    return cases
+
+
+def require_patients_apart(split, cases):
+    patient = {case.name: case.patient for case in cases}
+    train = {patient[name] for name in split.train}
+    validation = {patient[name] for name in split.validation}
+    assert not train & validation
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(sizes=patients_strategy, folds=st.integers(2, 6), seed=st.integers(0, 1000))
 def test_folds_partition_the_cases_by_patient(sizes, folds, seed):
     cases = make_cases(sizes)
-    patient = {case.name: case.patient for case in cases}
+    names = sorted(case.name for case in cases)
     splits = make_splits(cases, folds=folds, seed=seed)
     assert len(splits) == min(folds, len(sizes))
-    assert sorted(name for split in splits for name in split.validation) == sorted(
-        patient
-    )
+    assert sorted(chain(*(split.validation for split in splits))) == names
     for split in splits:
-        assert sorted([*split.train, *split.validation]) == sorted(patient)
-        assert not {patient[name] for name in split.train} & {
-            patient[name] for name in split.validation
-        }
+        assert sorted([*split.train, *split.validation]) == names
+        require_patients_apart(split, cases)
         assert split.train
         assert split.validation
     counts = [len(split.validation) for split in splits]
@@ -55,10 +60,10 @@ def test_folds_are_those_of_nnunet():
     """
     cases = make_cases([1] * 7)
     names = sorted(case.name for case in cases)
-    chunks = [[3, 4, 6], [0, 1], [2, 5]]
-    assert [split.validation for split in make_splits(cases, folds=3)] == [
-        tuple(names[i] for i in c) for c in chunks
-    ]
+    first, second, third = make_splits(cases, folds=3)
+    assert first.validation == (names[3], names[4], names[6])
+    assert second.validation == (names[0], names[1])
+    assert third.validation == (names[2], names[5])
 
 
 def test_folds_equal_the_definition_of_kfold():
@@ -105,21 +110,18 @@ classes_strategy = st.lists(
 )
 def test_classes_are_spread_evenly_over_folds(classes, folds, random):
     cases = classified(classes)
-    of = {case.name: case.class_name for case in cases}
     splits = make_splits(cases, folds=folds)
     assert make_splits(random.sample(cases, len(cases)), folds=folds) == splits
-    assert sorted(name for split in splits for name in split.validation) == sorted(of)
+    validated = sorted(chain(*(split.validation for split in splits)))
+    assert validated == sorted(case.name for case in cases)
     sizes = [len(split.validation) for split in splits]
     assert max(sizes) - min(sizes) <= 1
-    for name in set(classes):
-        counts = [
-            sum(of[case] == name for case in split.validation) for split in splits
-        ]
+    for class_name in set(classes):
+        members = {case.name for case in cases if case.class_name == class_name}
+        counts = [len(members & set(split.validation)) for split in splits]
         assert max(counts) - min(counts) <= 1
-        if classes.count(name) > 1:
-            assert all(
-                any(of[case] == name for case in split.train) for split in splits
-            )
+        if len(members) > 1:
+            assert all(members & set(split.train) for split in splits)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -133,19 +135,13 @@ def test_a_class_of_two_patients_is_in_every_training_set(sizes, folds, data):
         st.lists(st.sampled_from("ab"), min_size=len(sizes), max_size=len(sizes))
     )
     cases = classified(classes, sizes)
-    of, patient = (
-        {case.name: getattr(case, key) for case in cases}
-        for key in ("class_name", "patient")
-    )
+    class_of = {case.name: case.class_name for case in cases}
     for split in make_splits(cases, folds=folds):
         assert split.validation
-        assert not {patient[name] for name in split.train} & {
-            patient[name] for name in split.validation
-        }
-        for name in set(classes):
-            assert classes.count(name) == 1 or name in {
-                of[case] for case in split.train
-            }
+        require_patients_apart(split, cases)
+        learnt = {class_of[name] for name in split.train}
+        for class_name in set(classes):
+            assert classes.count(class_name) == 1 or class_name in learnt
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -173,6 +169,21 @@ def test_folds_without_classes_stay_as_they_were():
     )
 
 
+def test_folds_of_names_are_those_of_cases():
+    cases = classified([*"aabbabb"], [2, 1, 3, 1, 1, 2, 1])
+    parts = deal_folds(
+        [case.name for case in cases],
+        patients=[case.patient for case in cases],
+        classes=[case.class_name for case in cases],
+        folds=3,
+        seed=4,
+    )
+    splits = make_splits(cases, folds=3, seed=4)
+    assert [tuple(sorted(part)) for part in parts] == [
+        split.validation for split in splits
+    ]
+
+
 def test_a_declared_validation_split_is_the_only_fold():
     cases = [
         case.model_copy(update={"split": "validation" if i % 3 == 0 else "train"})
@@ -189,7 +200,8 @@ def test_a_declared_split_that_no_training_can_follow():
     leak = [cases[0].model_copy(update={"split": "validation"}), *cases[1:]]
     with pytest.raises(
         DataError,
-        match=r"patient 'p0' is on both sides .* case_00_0 \(validation\), case_00_1 \(train\)",
+        match=r"patient 'p0' is on both sides .* case_00_0 \(validation\), case_00_1 "
+        r"\(train\)",
     ):
         make_splits(leak)
     with pytest.raises(DataError, match="all 3 cases are declared as validation"):

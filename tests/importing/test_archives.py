@@ -56,8 +56,8 @@ PACKED = [kind for kind in KINDS if kind != "folder"]
 
 
 def read_all(source):
-    with members(source, wanted) as found:
-        for member in found.values():
+    with members(source, wanted) as files:
+        for member in files.values():
             with member.read() as stream:
                 stream.read()
 
@@ -65,13 +65,13 @@ def read_all(source):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_gives_the_same_wanted_files_whatever_it_is_called(tmp_path, kind):
     source = KINDS[kind](tmp_path / "download", CONTENT)
-    with members(source, wanted) as found:
-        assert {str(name): member.size for name, member in found.items()} == {
+    with members(source, wanted) as files:
+        assert {str(name): member.size for name, member in files.items()} == {
             "a/one.nii": 700,
             "b/two.nii": 1300,
         }
-        for name in reversed(found):
-            with found[name].read() as stream:
+        for name in reversed(files):
+            with files[name].read() as stream:
                 assert stream.read() == CONTENT[str(name)]
 
 
@@ -108,7 +108,8 @@ def test_names_that_point_out_of_the_archive_are_refused(tmp_path, kind, name):
 def test_links_and_devices_are_refused_in_tars(tmp_path, kind):
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         info = tarfile.TarInfo("evil.nii")
-        info.type, info.linkname = kind, "/etc/passwd"
+        info.type = kind
+        info.linkname = "/etc/passwd"
         archive.addfile(info)
     with (
         pytest.raises(DataError, match=r"'evil\.nii' is a link or device"),

@@ -60,19 +60,16 @@ def voxels(dataset):
     """Voxels of each case as later rooms see them; label maps as region masks, so that
     values do not matter.
     """
-    found = {}
+    labels = dataset.labels
+    regions = dict(zip(labels.targets, labels.region_table(), strict=True))
+    content = {}
     for case in dataset.cases:
-        read = read_case(case, channels=4, labels=dataset.labels)
-        regions = dict(
-            zip(dataset.labels.targets, dataset.labels.region_table(), strict=True)
-        )
-        masks = (
-            None
-            if read.label is None
-            else {name: mask[read.label] for name, mask in regions.items()}
-        )
-        found[case.name] = (case.patient, case.split, read.image, masks)
-    return found
+        read = read_case(case, channels=4, labels=labels)
+        masks = None
+        if read.label is not None:
+            masks = {name: mask[read.label] for name, mask in regions.items()}
+        content[case.name] = (case.patient, case.split, read.image, masks)
+    return content
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "gztar", "folder"])
@@ -101,7 +98,8 @@ def test_nnunet_reads_back_the_same_regions_patients_and_images(
 ):
     source = brains(tmp_path / "source", family, suffix=suffix)
     import_brats(source, tmp_path / "raw", to="nnunet")
-    original, exported = load_dataset(source), load_dataset(tmp_path / "raw")
+    original = load_dataset(source)
+    exported = load_dataset(tmp_path / "raw")
     assert (exported.layout, exported.channels) == ("nnunet", original.channels)
     np.testing.assert_equal(voxels(exported), voxels(original))
     cavity = {"RC": 4} if family == "post-treatment" else {}
@@ -124,15 +122,11 @@ def test_families_that_contradict_each_other_meet_in_nnunet_values(tmp_path):
         load_dataset(tmp_path / "source")
     import_brats(tmp_path / "source", tmp_path / "raw", to="nnunet")
     exported = load_dataset(tmp_path / "raw")
-    for family in FAMILIES:
-        own = voxels(load_dataset(tmp_path / "source" / family))
-        there = {
-            n: v
-            for n, v in voxels(exported).items()
-            if family_of(n) is FAMILIES[family]
-        }
-        assert own.keys() == there.keys()
-        for name, (*_, masks) in own.items():
+    there = voxels(exported)
+    for title, family in FAMILIES.items():
+        here = voxels(load_dataset(tmp_path / "source" / title))
+        assert here.keys() == {name for name in there if family_of(name) is family}
+        for name, (*_, masks) in here.items():
             for region, mask in masks.items():
                 np.testing.assert_array_equal(mask, there[name][3][region])
 
@@ -175,6 +169,21 @@ def test_the_odd_label_map_of_kaggle_gets_its_name(tmp_path, source):
 
 
 # --- whole or not at all
+KILLED_IMPORT = """
+import os, sys
+from pathlib import Path
+from trivox.importing.brats_archive import import_brats
+
+def some(steps, total):
+    for i, step in enumerate(steps):
+        yield step
+        if i == 6:
+            os.kill(os.getpid(), 9)
+
+import_brats(Path(sys.argv[1]), Path(sys.argv[2]), to="nnunet", progress=some)
+"""
+
+
 def test_nothing_but_brats_images_leaves_the_archive(tmp_path, source):
     for name in (
         "run.sh",
@@ -206,22 +215,18 @@ def test_a_malicious_archive_writes_nothing(tmp_path, source, name):
 
 
 def test_a_killed_import_leaves_no_dataset_and_is_taken_up_again(tmp_path, source):
-    script = (
-        "import sys, os\nfrom pathlib import Path\nfrom trivox.importing.brats_archive import import_brats\n"
-        "def some(steps, total):\n"
-        "    for i, step in enumerate(steps):\n        yield step\n        if i == 6: os.kill(os.getpid(), 9)\n"
-        f"import_brats(Path({str(source)!r}), Path({str(tmp_path / 'out')!r}), to='nnunet', progress=some)\n"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=False
+        [sys.executable, "-c", KILLED_IMPORT, str(source), str(tmp_path / "out")],
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == -9, done.stderr
     assert not (tmp_path / "out").exists()
     partial = tmp_path / ".out.partial"
     (partial / "imagesTr" / ".tmp-1-half.nii.gz").write_bytes(b"half")
-    kept = {path: path.stat().st_mtime_ns for path in partial.rglob("*_0*.nii.gz")}
-    assert kept
-    for path in kept:
+    stamps = {path: path.stat().st_mtime_ns for path in partial.rglob("*_0*.nii.gz")}
+    assert stamps
+    for path in stamps:
         read_volume(path)  # each file is whole
     steps = []
     import_brats(
@@ -233,7 +238,7 @@ def test_a_killed_import_leaves_no_dataset_and_is_taken_up_again(tmp_path, sourc
     assert len(steps) == 21 - 7  # 20 files of the cases, and the note beside them
     assert not partial.exists()
     assert not [*(tmp_path / "out").rglob(".tmp-*")]
-    for path, stamp in kept.items():
+    for path, stamp in stamps.items():
         assert (
             tmp_path / "out" / path.relative_to(partial)
         ).stat().st_mtime_ns == stamp

@@ -28,7 +28,7 @@ from trivox.errors import (
 )
 from trivox.files import read_json
 from trivox.importing import class_folders as class_folders_import
-from trivox.importing.class_folders import import_class_folders
+from trivox.importing.class_folders import ImportedClasses, import_class_folders
 from trivox.volumes.formats import read_labels, read_volume, write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
 
@@ -45,7 +45,7 @@ def tree(source, tmp_path):
     return shutil.copytree(source, tmp_path / "data")
 
 
-def told(dataset):
+def meaning(dataset):
     return {
         case.name: (case.class_name, case.split, case.patient) for case in dataset.cases
     }
@@ -60,24 +60,18 @@ def files_in(folder):
 # --- what is written
 def test_what_is_written_is_read_back_as_the_same(source, tmp_path):
     done = import_class_folders(source, tmp_path / "raw", labels=NAMES, channels=["CT"])
-    assert (
-        done.cases,
-        done.folds,
-        done.validation,
-        done.test,
-        done.unlabelled,
-        done.masks_alone,
-    ) == (
-        18,
-        1,
-        4,
-        2,
-        0,
-        0,
+    assert done == ImportedClasses(
+        cases=18,
+        classes={"subtype0": 4, "subtype1": 7, "subtype2": 5},
+        folds=1,
+        validation=4,
+        test=2,
+        unlabelled=0,
+        masks_alone=0,
     )
-    assert done.classes == {"subtype0": 4, "subtype1": 7, "subtype2": 5}
-    original, written = load_dataset(source), load_dataset(tmp_path / "raw")
-    assert told(written) == told(original)
+    original = load_dataset(source)
+    written = load_dataset(tmp_path / "raw")
+    assert meaning(written) == meaning(original)
     assert (written.layout, written.classes, written.channels) == (
         "nnunet",
         original.classes,
@@ -85,11 +79,9 @@ def test_what_is_written_is_read_back_as_the_same(source, tmp_path):
     )
     assert written.labels.labels == NAMES
     assert make_splits(written.training_cases) == make_splits(original.training_cases)
-    for old, new in zip(
-        sorted(original.cases, key=lambda c: c.name),
-        sorted(written.cases, key=lambda c: c.name),
-        strict=True,
-    ):
+    by_name = {case.name: case for case in written.cases}
+    for old in original.cases:
+        new = by_name[old.name]
         np.testing.assert_array_equal(
             read_volume(new.images[0]).array, read_volume(old.images[0]).array
         )
@@ -169,30 +161,40 @@ def test_a_case_without_mask_keeps_its_class_and_side_and_stays_out_of_nnunets_f
     done = import_class_folders(tree, tmp_path / "raw")
     assert (done.unlabelled, done.masks_alone) == (2, 1)
     written = load_dataset(tmp_path / "raw")
-    assert told(written) == told(load_dataset(tree))
+    assert meaning(written) == meaning(load_dataset(tree))
     (fold,) = read_json(tmp_path / "raw" / "splits_final.json")
     assert not {"quiz_1_004", "quiz_1_014"} & {*fold["train"], *fold["val"]}
     assert (tmp_path / "raw" / "imagesTs" / "quiz_1_004_0000.nii.gz").exists()
 
 
 # --- whole or not at all
+KILLED_IMPORT = """
+import os, sys
+from pathlib import Path
+from trivox.importing.class_folders import import_class_folders
+
+def some(steps, total):
+    for i, step in enumerate(steps):
+        yield step
+        if i == 6:
+            os.kill(os.getpid(), 9)
+
+import_class_folders(Path(sys.argv[1]), Path(sys.argv[2]), progress=some)
+"""
+
+
 def test_a_killed_import_leaves_no_dataset_and_is_taken_up_again(source, tmp_path):
-    script = (
-        "import os\nfrom pathlib import Path\n"
-        "from trivox.importing.class_folders import import_class_folders\n"
-        "def some(steps, total):\n"
-        "    for i, step in enumerate(steps):\n        yield step\n        if i == 6: os.kill(os.getpid(), 9)\n"
-        f"import_class_folders(Path({str(source)!r}), Path({str(tmp_path / 'raw')!r}), progress=some)\n"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=False
+        [sys.executable, "-c", KILLED_IMPORT, str(source), str(tmp_path / "raw")],
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == -9, done.stderr
     partial = tmp_path / ".raw.partial"
     assert not (tmp_path / "raw").exists()
     (partial / "imagesTr" / ".tmp-1-half.nii.gz").write_bytes(b"half")
-    kept = {path: path.stat().st_mtime_ns for path in partial.rglob("quiz*.nii.gz")}
-    assert len(kept) == 7
+    stamps = {path: path.stat().st_mtime_ns for path in partial.rglob("quiz*.nii.gz")}
+    assert len(stamps) == 7
     steps = []
     import_class_folders(
         source,
@@ -202,7 +204,7 @@ def test_a_killed_import_leaves_no_dataset_and_is_taken_up_again(source, tmp_pat
     assert len(steps) == 16 * 2 + 2 - 7
     assert not partial.exists()
     assert not [*(tmp_path / "raw").rglob(".tmp-*")]
-    for path, stamp in kept.items():
+    for path, stamp in stamps.items():
         assert (
             tmp_path / "raw" / path.relative_to(partial)
         ).stat().st_mtime_ns == stamp

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trivox.datasets.dataset import Case, Dataset
-from trivox.datasets.listing import CHANNEL_SUFFIX
+from trivox.datasets.listing import ADVICE, CHANNEL_SUFFIX
 from trivox.datasets.tables import Table, read_table
 from trivox.errors import DataError, FormatError
 from trivox.files import read_json
@@ -67,24 +67,25 @@ def class_of(content: object) -> str | None:
     return None if text.lower() in UNKNOWN else re.sub(r"^(-?\d+)\.0+$", r"\1", text)
 
 
-def class_order(found: Iterable[str | None], *, where: Path | str) -> tuple[str, ...]:
-    """The classes among `found`, each once, as people sort them: `HGG LGG`, `subtype2
+def class_order(classes: Iterable[str | None], *, where: Path | str) -> tuple[str, ...]:
+    """The classes of cases, each once, as people sort them: `HGG LGG`, `subtype2
     subtype10`, `-1 0 1`.
 
     Raises `DataError` naming `where` for names that differ in nothing but capitals, or
     more than 50 classes.
     """
-    names = sorted({name for name in found if name is not None}, key=_natural)
+    names = sorted({name for name in classes if name is not None}, key=_natural)
     spelled = Counter(name.casefold() for name in names)
     alike = [name for name in names if spelled[name.casefold()] > 1]
     if alike:
         raise DataError(
-            f"{where}: classes {', '.join(alike)} differ in capitals alone; write them alike"
+            f"{where}: classes {', '.join(alike)} differ in capitals alone; write them "
+            "alike"
         )
     if len(names) > MOST_CLASSES:
         raise DataError(
-            f"{where}: {len(names)} different classes ({', '.join(names[:4])}...); a number, not a class? At most "
-            f"{MOST_CLASSES} are supported"
+            f"{where}: {len(names)} different classes ({', '.join(names[:4])}...); a "
+            f"number, not a class? At most {MOST_CLASSES} are supported"
         )
     return tuple(names)
 
@@ -94,11 +95,8 @@ def _natural(name: str) -> tuple[object, ...]:
     if re.fullmatch(r"-?\d+(\.\d+)?", name):
         return (0, float(name), name)
     parts = re.split(r"(\d+)", name.casefold())
-    return (
-        1,
-        [(int(part), "") if part.isdigit() else (-1, part) for part in parts],
-        name,
-    )
+    keys = [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    return (1, keys, name)
 
 
 @dataclass(frozen=True)
@@ -119,14 +117,15 @@ def with_classes(dataset: Dataset, table: Path) -> Dataset:
     order of classes stays that of `dataset` if it has the same, else they are sorted.
     Raises what `read_class_table` raises.
     """
-    found = read_class_table(table, dataset.cases)
-    classes = class_order(found.classes.values(), where=table)
+    class_names = read_class_table(table, dataset.cases).classes
+    classes = class_order(class_names.values(), where=table)
     if not classes:
         raise DataError(
-            f"{table}: says of none of the {len(dataset.cases)} cases which class it has; fill the column"
+            f"{table}: says of none of the {len(dataset.cases)} cases which class it "
+            "has; fill the column"
         )
     cases = tuple(
-        case.model_copy(update={"class_name": found.classes.get(case.name)})
+        case.model_copy(update={"class_name": class_names.get(case.name)})
         for case in dataset.cases
     )
     order = dataset.classes if set(dataset.classes) == set(classes) else classes
@@ -141,11 +140,8 @@ def read_class_table(table: Path, cases: Sequence[Case]) -> ClassTable:
     `DataError` if rows contradict each other.
     """
     owners = _owners(cases)
-    pairs = (
-        _json_pairs(table)
-        if table.suffix.lower() == ".json"
-        else _csv_pairs(table, owners)
-    )
+    is_json = table.suffix.lower() == ".json"
+    pairs = _json_pairs(table) if is_json else _csv_pairs(table, owners)
     classes: dict[str, str | None] = {}
     passed_over = 0
     for name, class_name in pairs:
@@ -155,13 +151,14 @@ def read_class_table(table: Path, cases: Sequence[Case]) -> ClassTable:
             earlier = classes.get(case)
             if None not in (earlier, class_name) and earlier != class_name:
                 raise DataError(
-                    f"{table}: {case} is both {earlier} and {class_name}; remove the wrong row"
+                    f"{table}: {case} is both {earlier} and {class_name}; remove the "
+                    "wrong row"
                 )
             classes[case] = class_name if earlier is None else earlier
     if not classes:
         raise FormatError(
-            f"{table}: none of its {len(pairs)} rows names one of the {len(cases)} cases (such as {cases[0].name}); "
-            "give each case by the name of its files"
+            f"{table}: none of its {len(pairs)} rows names one of the {len(cases)} "
+            f"cases (such as {cases[0].name}); give each case by the name of its files"
         )
     return ClassTable(classes, passed_over)
 
@@ -190,24 +187,26 @@ def _json_pairs(file: Path) -> list[tuple[str, str | None]]:
     content = read_json(file)
     if not isinstance(content, dict):
         raise FormatError(
-            f'{file}: must map cases to classes, such as {{"case_01": "HGG"}}; correct it there'
+            f'{file}: must map cases to classes, such as {{"case_01": "HGG"}}; {ADVICE}'
         )
     try:
         return [(name, class_of(value)) for name, value in content.items()]
     except ValueError as error:
-        raise FormatError(f"{file}: {error}; correct it there") from error
+        raise FormatError(f"{file}: {error}; {ADVICE}") from error
 
 
 def _csv_pairs(file: Path, owners: Owners) -> list[tuple[str, str | None]]:
     table = read_table(file)
     if len(table.columns) < 2:
         raise FormatError(
-            f"{file}: needs a column of cases and one of classes, found {[*table.columns]}"
+            f"{file}: needs a column of cases and one of classes, found "
+            f"{[*table.columns]}"
         )
     cases = _case_column(table, owners)
     if _find(table.columns[cases], owners):
         raise FormatError(
-            f"{file}: has no titles over its columns; add a first line such as case,class"
+            f"{file}: has no titles over its columns; add a first line such as "
+            "case,class"
         )
     classes = _class_column(table, cases, file)
     return [(row[cases], class_of(row[classes])) for row in table.rows]
@@ -219,12 +218,10 @@ def _case_column(table: Table, owners: Owners) -> int:
     """
 
     def fit(column: int) -> tuple[int, bool, int]:
-        cells = (table.columns[column], *(row[column] for row in table.rows))
-        return (
-            sum(bool(_find(cell, owners)) for cell in cells),
-            _title(table.columns[column]) in CASE_TITLES,
-            -column,
-        )
+        title = table.columns[column]
+        cells = (title, *(row[column] for row in table.rows))
+        named = sum(bool(_find(cell, owners)) for cell in cells)
+        return (named, _title(title) in CASE_TITLES, -column)
 
     return max(range(len(table.columns)), key=fit)
 
@@ -234,15 +231,16 @@ def _class_column(table: Table, cases: int, file: Path) -> int:
     other column.
     """
     others = [column for column in range(len(table.columns)) if column != cases]
-    for titles in (("class",), CLASS_TITLES):
-        known = [column for column in others if _title(table.columns[column]) in titles]
+    for wanted in (("class",), CLASS_TITLES):
+        known = [column for column in others if _title(table.columns[column]) in wanted]
         if len(known) == 1:
             return known[0]
         others = known or others
     if len(others) == 1:
         return others[0]
+    titles = [table.columns[column] for column in others]
     raise FormatError(
-        f"{file}: which of the columns {[table.columns[column] for column in others]} is the class? Name that one 'class'"
+        f"{file}: which of the columns {titles} is the class? Name that one 'class'"
     )
 
 

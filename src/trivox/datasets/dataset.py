@@ -3,21 +3,20 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from trivox.datasets.labels import LabelScheme
+from trivox.schema import Frozen
 
 NOTE = "NOTE.txt"
 """A file beside the data with what every report on them has to say: that they are
 drawn, for example.
 """
 
-Task = Literal["segmentation", "multitask", "reconstruction"]
 
-
-class Case(BaseModel):
-    """One exam: an image file for each channel (or one file that holds all channels)
-    and, if known, its label map.
+class Case(Frozen):
+    """One patient or exam: an image file for each channel (or one file that holds all
+    channels) and, if known, its label map.
 
     patient: cases of one patient never fall on both sides of a split; defaults to the
     case's own name. absent: indices of channels without a file; `images` holds the
@@ -27,8 +26,6 @@ class Case(BaseModel):
     holds them all: where they were taken, and the CT, if known. split: cases to train
     on, those of a declared validation split, or of a test set that no training sees.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     images: tuple[Path, ...]
@@ -46,23 +43,27 @@ class Case(BaseModel):
     def _patient_defaults_to_name(cls, data: dict[str, object]) -> dict[str, object]:
         return data if data.get("patient") else {**data, "patient": data.get("name")}
 
+    @property
+    def is_exam(self) -> bool:
+        """Whether its image holds X-ray views, so that their geometry is known."""
+        return self.geometry is not None
 
-class Dataset(BaseModel):
+
+class Dataset(Frozen):
     """Cases and what they mean.
 
     Paths are absolute; `labels` is None for images to predict or to pretrain on.
 
-    classes: names of the classes that cases may belong to, in the order of the
-    classifier's outputs; none: no classes. note: what every report on the data has to
-    say, from `NOTE` in the dataset's folder.
+    task: what is learnt from the dataset; written by the task into a run's
+    `dataset.json`, None as read from a layout. classes: names of the classes that cases
+    may belong to, in the order of the classifier's outputs; none: no classes. note:
+    what every report on the data has to say, from `NOTE` in the dataset's folder.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     root: Path
     layout: str
-    task: Task = "segmentation"
+    task: str | None = None
     channels: tuple[str, ...]
     labels: LabelScheme | None = None
     classes: tuple[str, ...] = ()
@@ -71,37 +72,34 @@ class Dataset(BaseModel):
 
     @model_validator(mode="after")
     def _classes_are_known(self) -> "Dataset":
-        strange = next(
-            (
-                case
-                for case in self.cases
-                if case.class_name not in (None, *self.classes)
-            ),
-            None,
-        )
-        if strange is not None:
-            raise ValueError(
-                f"{strange.name}: class '{strange.class_name}' is none of {', '.join(self.classes) or 'none'}"
-            )
+        known = (None, *self.classes)
+        for case in self.cases:
+            if case.class_name not in known:
+                raise ValueError(
+                    f"{case.name}: class '{case.class_name}' is none of "
+                    f"{', '.join(self.classes) or 'none'}"
+                )
         return self
+
+    @property
+    def holds_exams(self) -> bool:
+        """Whether its cases are exams: X-ray views, from which volumes are learnt."""
+        return any(case.is_exam for case in self.cases)
 
     @property
     def training_cases(self) -> tuple[Case, ...]:
         """Cases outside a declared test set that there is something to learn from: a
-        label map, a class, or a volume.
+        label map or a class; a volume, of exams.
 
-        All of them where the dataset has no labels.
+        All of them where other images than exams have no labels.
         """
-        if self.task == "reconstruction":
-            return tuple(
-                case
-                for case in self.cases
-                if case.split != "test" and case.volume is not None
-            )
-        unlabelled = self.labels is None
+        cases = [case for case in self.cases if case.split != "test"]
+        if self.holds_exams:
+            return tuple(case for case in cases if case.volume is not None)
+        if self.labels is None:
+            return tuple(cases)
         return tuple(
             case
-            for case in self.cases
-            if case.split != "test"
-            and (unlabelled or case.label is not None or case.class_name is not None)
+            for case in cases
+            if case.label is not None or case.class_name is not None
         )

@@ -4,14 +4,11 @@ they are.
 
 import csv
 import io
-import os
-import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +16,7 @@ import torch
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.exams import GEOMETRY, TABLE, VIEWS, VOLUME
 from trivox.errors import FormatError, GeometryError, ResourceError
-from trivox.files import replace_folder, write_text
+from trivox.files import whole_folder, write_text
 from trivox.projection.attenuation import WATER_PER_MM
 from trivox.projection.geometry import Geometry
 from trivox.projection.geometry_files import (
@@ -35,6 +32,8 @@ from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Array, Volume
 
 ViewFormat = Literal["npz", "nifti"]
+ADVICE = "render or export the views again"
+"""What to do about views that cannot be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +60,19 @@ def read_exam(case: Case) -> Exam:
     """
     if case.geometry is None:
         raise GeometryError(
-            f"{case.name}: no geometry.json; X-rays without geometry cannot be reconstructed"
+            f"{case.name}: no geometry.json; X-rays without geometry cannot be "
+            "reconstructed"
         )
     record = read_record(case.geometry)
     images = read_views(case.images[0])
     expected = (len(record.views), *record.detector)
     if images.shape != expected:
         raise GeometryError(
-            f"{case.images[0]}: views of shape {images.shape}, {case.geometry.name} describes {expected} (views, rows, "
-            "columns); correct one of them"
+            f"{case.images[0]}: views of shape {images.shape}, {case.geometry.name} "
+            f"describes {expected} (views, rows, columns); correct one of them"
         )
     if not np.isfinite(images).all():
-        raise GeometryError(
-            f"{case.images[0]}: holds NaN or infinite values; render or export the views again"
-        )
+        raise GeometryError(f"{case.images[0]}: holds NaN or infinite values; {ADVICE}")
     return exam_of(images, record)
 
 
@@ -91,19 +89,16 @@ def read_views(path: Path) -> Array:
     if path.suffix != ".npz":
         return np.ascontiguousarray(read_volume(path).array[0], dtype=np.float32)
     try:
+        # the stream is opened apart so that a bad archive is closed too
         with (
             path.open("rb") as stream,
             np.load(stream, allow_pickle=False) as archive,
-        ):  # a bad archive is closed too
+        ):
             views = archive["views"] if "views" in archive.files else None
     except FileNotFoundError as error:
-        raise FormatError(
-            f"{path}: file not found; render or export the views again"
-        ) from error
+        raise FormatError(f"{path}: file not found; {ADVICE}") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise FormatError(
-            f"{path}: cannot be read ({error}); render or export the views again"
-        ) from error
+        raise FormatError(f"{path}: cannot be read ({error}); {ADVICE}") from error
     if views is None or views.ndim != 3 or views.dtype.kind not in "iuf":
         raise FormatError(
             f"{path}: needs an array 'views' of numbers, (views, rows, columns)"
@@ -133,22 +128,34 @@ def write_exam(
     record = record_of(
         geometry, isocentre=isocentre, kind=kind, water_per_mm=water_per_mm
     )
-    if images.shape != (geometry.views, *geometry.detector):
+    expected = (geometry.views, *geometry.detector)
+    if images.shape != expected:
         raise GeometryError(
-            f"views of shape {images.shape}, the geometry describes {(geometry.views, *geometry.detector)}"
+            f"views of shape {images.shape}, the geometry describes {expected}"
         )
-    with _whole_folder(folder) as temporary:
-        write_record(temporary / GEOMETRY, record)
-        if view_format == "npz":
-            np.savez_compressed(
-                temporary / VIEWS[0], views=images.astype(np.float32, copy=False)
-            )
-        else:
-            write_volume(temporary / VIEWS[1], views_volume(images, record))
-        if volume is not None:
-            write_volume(temporary / VOLUME, volume)
-        if preview is not None:
-            (temporary / "preview.png").write_bytes(preview)
+    try:
+        with whole_folder(folder) as temporary:
+            write_record(temporary / GEOMETRY, record)
+            _write_views(temporary, images, record, view_format)
+            if volume is not None:
+                write_volume(temporary / VOLUME, volume)
+            if preview is not None:
+                (temporary / "preview.png").write_bytes(preview)
+    except OSError as error:
+        raise ResourceError(
+            f"{folder}: cannot be written ({error.strerror or error}); check the disk "
+            "and its rights"
+        ) from error
+
+
+def _write_views(
+    folder: Path, images: Array, record: GeometryRecord, view_format: ViewFormat
+) -> None:
+    if view_format == "npz":
+        views = images.astype(np.float32, copy=False)
+        np.savez_compressed(folder / VIEWS[0], views=views)
+    else:
+        write_volume(folder / VIEWS[1], views_volume(images, record))
 
 
 def views_volume(images: Array, record: GeometryRecord) -> Volume:
@@ -156,9 +163,8 @@ def views_volume(images: Array, record: GeometryRecord) -> Volume:
     downwards in viewers.
     """
     row, column = record.views[0].pixel_mm if record.views else (1.0, 1.0)
-    return Volume(
-        images.astype(np.float32, copy=False)[None], np.diag([column, -row, 1.0, 1.0])
-    )
+    affine = np.diag([column, -row, 1.0, 1.0])
+    return Volume(images.astype(np.float32, copy=False)[None], affine)
 
 
 def write_patients(root: Path, rows: Sequence[tuple[str, str, str]]) -> None:
@@ -167,21 +173,3 @@ def write_patients(root: Path, rows: Sequence[tuple[str, str, str]]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("case", "patient", "split"), *rows])
     write_text(root / TABLE, text.getvalue())
-
-
-@contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place once the block has ended
-    well, and else is removed.
-    """
-    temporary: Any = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        replace_folder(temporary, folder)
-    except OSError as error:
-        raise ResourceError(
-            f"{folder}: cannot be written ({error.strerror or error}); check the disk and its rights"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

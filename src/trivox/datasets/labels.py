@@ -6,16 +6,17 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from trivox.errors import LabelError
+from trivox.schema import Frozen
 from trivox.volumes.volume import Array
 
 IGNORED = -1
 """Index of voxels that neither loss nor metrics look at."""
 
 
-class LabelScheme(BaseModel):
+class LabelScheme(Frozen):
     """Names and values of the labels of a dataset; any integers will do (`{0, 7, 300}`
     included).
 
@@ -27,8 +28,6 @@ class LabelScheme(BaseModel):
     tumour core in whole tumour). Inside trivox a voxel holds an index: 0 background,
     1..n the labels in ascending order of value, -1 ignored.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: dict[str, int]
     regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
@@ -50,9 +49,10 @@ class LabelScheme(BaseModel):
             or self.ignore in [*values, self.background]
         ):
             raise ValueError(
-                f"label values must differ from each other, the background and 'ignore': {self.labels}"
+                "label values must differ from each other, the background and "
+                f"'ignore': {self.labels}"
             )
-        unknown = {v for region in self.regions.values() for v in region} - set(values)
+        unknown = set[int]().union(*self.regions.values()) - set(values)
         if unknown:
             raise ValueError(f"regions use values {sorted(unknown)} that no label has")
         if self.regions and (
@@ -70,16 +70,12 @@ class LabelScheme(BaseModel):
     @cached_property
     def targets(self) -> dict[str, tuple[int, ...]]:
         """What is learnt and measured: name -> the indices that belong to it."""
-        index = {value: i for i, value in enumerate(self.values)}
-        if self.regions:
-            return {
-                name: tuple(index[v] for v in values)
-                for name, values in self.regions.items()
-            }
-        return {
-            name: (index[value],)
-            for name, value in sorted(self.labels.items(), key=lambda item: item[1])
-        }
+        by_value = sorted(self.labels, key=lambda name: self.labels[name])
+        sets = self.regions or {name: (self.labels[name],) for name in by_value}
+        return {name: self._indices(values) for name, values in sets.items()}
+
+    def _indices(self, values: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(self.values.index(value) for value in values)
 
     @property
     def output_channels(self) -> int:
@@ -101,37 +97,30 @@ class LabelScheme(BaseModel):
         """File values to indices (int16, same shape); raises `LabelError` naming
         `where` for undeclared values.
         """
-        known = [*self.values] + ([] if self.ignore is None else [self.ignore])
-        indices = [*range(len(self.values))] + (
-            [] if self.ignore is None else [IGNORED]
-        )
-        order = np.argsort(known)
-        sorted_known, sorted_indices = (
-            np.array(known)[order],
-            np.array(indices, dtype=np.int16)[order],
-        )
-        position = np.searchsorted(sorted_known, array).clip(max=len(known) - 1)
-        wrong = sorted_known[position] != array
+        index = {value: i for i, value in enumerate(self.values)}
+        if self.ignore is not None:
+            index[self.ignore] = IGNORED
+        known = sorted(index)
+        indices = np.array([index[value] for value in known], dtype=np.int16)
+        position = np.searchsorted(known, array).clip(max=len(known) - 1)
+        wrong = np.array(known)[position] != array
         if wrong.any():
             unknown = np.unique(array[wrong])[:5].tolist()
             raise LabelError(
-                f"{where}: label values {unknown} are not declared (known: {sorted(known)}); correct the "
-                "label map or declare them in the dataset file"
+                f"{where}: label values {unknown} are not declared (known: {known}); "
+                "correct the label map or declare them in the dataset file"
             )
-        return np.asarray(sorted_indices[position])
+        return np.asarray(indices[position])
 
     def decode(self, indices: Array) -> Array:
         """Indices back to file values, in the smallest integer type that holds them
         all; ignored becomes background.
         """
-        values = np.array(self.values)
+        table = np.array([*self.values, self.background])  # index -1: the last entry
         kind = np.result_type(
-            np.min_scalar_type(values.min()), np.min_scalar_type(values.max())
+            np.min_scalar_type(table.min()), np.min_scalar_type(table.max())
         )
-        table = np.append(values, self.background).astype(
-            kind
-        )  # index -1 reads the last entry
-        return np.asarray(table[indices])
+        return np.asarray(table.astype(kind)[indices])
 
     def region_table(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Membership `(target, index)`: row t is true at the indices that target t
@@ -148,26 +137,24 @@ class LabelScheme(BaseModel):
         none unless `nested`.
         """
         sets = [set(values) for values in self.regions.values()]
-        return tuple(
-            tuple(i for i, other in enumerate(sets) if self.nested and own < other)
-            for own in sets
-        )
+
+        def holders(region: set[int]) -> tuple[int, ...]:
+            return tuple(i for i, other in enumerate(sets) if region < other)
+
+        return tuple(holders(region) if self.nested else () for region in sets)
 
     def paint_regions(self, present: Array) -> Array:
         """Region masks `(region, ...)` to indices: `region_order` painted one after the
         other.
         """
-        index = {value: i for i, value in enumerate(self.values)}
         result = np.zeros(present.shape[1:], dtype=np.int16)
         for mask, value, holders in zip(
             present, self.region_order, self.containing, strict=True
         ):
-            inside = (
-                mask
-                if not holders
-                else np.logical_and.reduce([mask, *(present[i] for i in holders)])
-            )
-            result[inside] = index[value]
+            inside = mask
+            if holders:
+                inside = np.logical_and.reduce([mask, *(present[i] for i in holders)])
+            result[inside] = self.values.index(value)
         return result
 
     def translation(self, other: "LabelScheme") -> tuple[Array, tuple[str, ...]]:
@@ -181,6 +168,5 @@ class LabelScheme(BaseModel):
             other.labels.get(names.get(value, ""), other.background)
             for value in self.values
         ]
-        return np.array(values), tuple(
-            name for name in self.labels if name not in other.labels
-        )
+        lost = tuple(name for name in self.labels if name not in other.labels)
+        return np.array(values), lost

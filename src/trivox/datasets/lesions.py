@@ -38,13 +38,16 @@ def lesion_indices(labels: LabelScheme, wanted: Sequence[str] = ()) -> tuple[int
     strange = [name for name in wanted if name not in labels.targets]
     if strange:
         raise RecipeError(
-            f"recipe setting 'classification.lesion': {strange} are not among {', '.join(labels.targets)}"
+            f"recipe setting 'classification.lesion': {strange} are not among "
+            f"{', '.join(labels.targets)}"
         )
-    names = wanted or [
-        name for name in labels.targets if any(word in name.lower() for word in WORDS)
-    ]
-    chosen = {index for name in names for index in labels.targets[name]}
-    return tuple(sorted(chosen)) if chosen else tuple(range(1, len(labels.values)))
+    names = wanted or [name for name in labels.targets if _sounds_like_lesion(name)]
+    chosen = set[int]().union(*(labels.targets[name] for name in names))
+    return tuple(sorted(chosen)) or tuple(range(1, len(labels.values)))
+
+
+def _sounds_like_lesion(name: str) -> bool:
+    return any(word in name.lower() for word in WORDS)
 
 
 def other_targets(
@@ -71,16 +74,16 @@ def outputs_within(labels: LabelScheme, indices: Sequence[int]) -> tuple[int, ..
     """
     if labels.exclusive:
         return tuple(indices)
-    sets = [set(region) for region in labels.targets.values()]
-    inside = tuple(
-        number for number, region in enumerate(sets) if region <= set(indices)
-    )
-    holding = sorted(
-        (len(region), number)
-        for number, region in enumerate(sets)
-        if region >= set(indices)
-    )
-    return inside or ((holding[0][1],) if holding else tuple(range(len(sets))))
+    wanted = set(indices)
+    regions = [set(region) for region in labels.targets.values()]
+    numbers = range(len(regions))
+    inside = tuple(number for number in numbers if regions[number] <= wanted)
+    if inside:
+        return inside
+    holding = [number for number in numbers if regions[number] >= wanted]
+    if holding:
+        return (min(holding, key=lambda number: len(regions[number])),)
+    return tuple(numbers)
 
 
 def mask_table(

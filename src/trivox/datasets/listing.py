@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
-from trivox.datasets.dataset import Case
+from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, FormatError, LabelError, TrivoxError
 from trivox.files import read_json
+from trivox.schema import validated
 from trivox.volumes.formats import SUFFIXES, case_stem, read_header, read_labels
 from trivox.volumes.volume import Array
 
@@ -23,26 +23,12 @@ CHANNEL_SUFFIX = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 """nnU-Net's channel naming: `case_0000`, `case_0001`..."""
 
 MAXIMUM_LABELS = 1000
-Model = TypeVar("Model", bound=BaseModel)
+ADVICE = "correct it there"
+"""What to do about a description of a dataset that is wrong."""
 
-
-def validated(
-    model: type[Model],
-    content: object,
-    *,
-    where: str,
-    error: type[DataError] = FormatError,
-) -> Model:
-    """`content` as `model`; raises `error` with the first complaint on one line, naming
-    `where`.
-    """
-    try:
-        return model.model_validate(content)
-    except ValidationError as failure:
-        first = failure.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        what = f"'{place}': {first['msg']}" if place else first["msg"]
-        raise error(f"{where}: {what}; correct it there") from failure
+BACKGROUND = "background"
+IGNORE = "ignore"
+"""Labels that nnU-Net gives a meaning of their own."""
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -77,9 +63,8 @@ def is_dicom_folder(path: Path) -> bool:
     ]
     if any(is_image_file(file) and file.suffix.lower() != ".dcm" for file in files):
         return False
-    return any(
-        _is_dicom(file) for file in files[:5]
-    )  # a few, since opening thousands takes seconds
+    few_files = files[:5]  # opening thousands takes seconds
+    return any(_is_dicom(file) for file in few_files)
 
 
 def _is_dicom(file: Path) -> bool:
@@ -101,23 +86,37 @@ def list_images(folder: Path) -> dict[str, Path]:
     Raises `FormatError` if two files have one stem (`a.nii` and `a.nii.gz`), since only
     one can be meant.
     """
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not is_image_file(path) and (
-            path.name.startswith(".") or not is_dicom_folder(path)
-        ):
+    if not folder.is_dir():
+        return {}
+    images: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not (is_image_file(path) or _is_visible_dicom_folder(path)):
             continue
         stem = image_stem(path)
-        if path.with_suffix(".hdr") == found.get(
-            stem
-        ):  # the pixel half of an Analyze pair
+        earlier = images.get(stem)
+        if earlier == path.with_suffix(".hdr"):  # `path` is its Analyze pixel half
             continue
-        if stem in found:
+        if earlier is not None:
             raise FormatError(
-                f"{folder}: {found[stem].name} and {path.name} are both case '{stem}'; remove one"
+                f"{folder}: {earlier.name} and {path.name} are both case '{stem}'; "
+                "remove one"
             )
-        found[stem] = path
-    return found
+        images[stem] = path
+    return images
+
+
+def _is_visible_dicom_folder(path: Path) -> bool:
+    return not path.name.startswith(".") and is_dicom_folder(path)
+
+
+def unlisted_labels(dataset: Dataset) -> tuple[Path, ...]:
+    """Files in the folders of the dataset's label maps that are no case's."""
+    paired = {case.label for case in dataset.cases if case.label is not None}
+    unlisted: list[Path] = []
+    for folder in sorted({file.parent for file in paired}):
+        files = list_images(folder).values()
+        unlisted += [file for file in files if file not in paired]
+    return tuple(unlisted)
 
 
 def unique_cases(cases: Iterable[Case], *, where: Path) -> tuple[Case, ...]:
@@ -133,7 +132,8 @@ def unique_cases(cases: Iterable[Case], *, where: Path) -> tuple[Case, ...]:
             str(case.images[0]) for case in cases if case.name == name and case.images
         )
         raise DataError(
-            f"{where}: {count} cases are named '{name}' ({files}); give every case its own name"
+            f"{where}: {count} cases are named '{name}' ({files}); give every case its "
+            "own name"
         )
     return cases
 
@@ -161,11 +161,13 @@ def discover_labels(files: Sequence[Path], *, where: Path) -> LabelScheme:
         values = sorted(set[int]().union(*pool.map(_values_in, files)) - {0})
     if not values:
         raise LabelError(
-            f"{where}: no label but background in {len(files)} label maps; check the label files"
+            f"{where}: no label but background in {len(files)} label maps; check the "
+            "label files"
         )
     if len(values) > MAXIMUM_LABELS:
         raise LabelError(
-            f"{where}: {len(values)} different label values; were images and labels swapped?"
+            f"{where}: {len(values)} different label values; were images and labels "
+            "swapped?"
         )
     return LabelScheme(labels={f"label_{value}": value for value in values})
 
@@ -194,7 +196,8 @@ def parse_labels(
     """
     if not isinstance(raw, Mapping):
         raise LabelError(
-            f"{where}: labels must map names to whole numbers, found {raw!r:.60}; correct it there"
+            f"{where}: labels must map names to whole numbers, found {raw!r:.60}; "
+            f"{ADVICE}"
         )
     try:
         named = {name: _as_ints(value) for name, value in _by_name(raw).items()}
@@ -202,19 +205,12 @@ def parse_labels(
         raise LabelError(
             f"{where}: labels must map names to whole numbers, found {dict(raw)}"
         ) from error
-    background = next(
-        (v[0] for name, v in named.items() if name.lower() == "background" and v), 0
-    )
-    ignored = named.pop("ignore", () if ignore is None else (ignore,))
+    background = _background(named)
+    ignored = named.pop(IGNORE, () if ignore is None else (ignore,))
     named = {name: values for name, values in named.items() if values != (background,)}
-    if any(
-        isinstance(value, list | tuple) and name in named for name, value in raw.items()
-    ):
+    if any(isinstance(raw.get(name), list | tuple) for name in named):
         regions = named
-        named = {
-            _name_of(v, named): (v,)
-            for v in sorted({v for values in named.values() for v in values})
-        }
+        named = _labels_of(named)
     content = {
         "labels": {name: values[0] for name, values in named.items()},
         "regions": regions or {},
@@ -222,7 +218,7 @@ def parse_labels(
         "background": background,
         "ignore": ignored[0] if ignored else None,
     }
-    return validated(LabelScheme, content, where=str(where), error=LabelError)
+    return validated(LabelScheme, content, where=where, error=LabelError, advice=ADVICE)
 
 
 def _by_name(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,6 +237,26 @@ def _by_name(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _background(named: Mapping[str, tuple[int, ...]]) -> int:
+    """The first value under the name of the background, else 0."""
+    for name, values in named.items():
+        if name.lower() == BACKGROUND and values:
+            return values[0]
+    return 0
+
+
+def _labels_of(regions: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """A label for each value of the regions, under the name of the first region that is
+    this value alone, or its number.
+    """
+    names: dict[int, str] = {}
+    for name, values in regions.items():
+        if len(values) == 1:
+            names.setdefault(values[0], name)
+    present = sorted(set[int]().union(*regions.values()))
+    return {names.get(value, f"label_{value}"): (value,) for value in present}
+
+
 def _as_ints(value: Any) -> tuple[int, ...]:
     values = value if isinstance(value, list | tuple) else [value]
     if any(
@@ -251,23 +267,14 @@ def _as_ints(value: Any) -> tuple[int, ...]:
     return tuple(int(v) for v in values)
 
 
-def _name_of(value: int, regions: Mapping[str, tuple[int, ...]]) -> str:
-    return next(
-        (name for name, values in regions.items() if values == (value,)),
-        f"label_{value}",
-    )
-
-
 def channel_names(cases: Sequence[Case]) -> tuple[str, ...]:
     """Names for channels that the layout does not name: as many as most cases have
     files, or the first file holds.
     """
     count = Counter(len(case.images) for case in cases).most_common(1)[0][0]
     if count == 1:
-        count = next(
-            (header for case in cases[:3] if (header := _channels_in(case.images[0]))),
-            1,
-        )
+        counts = (_channels_in(case.images[0]) for case in cases[:3])
+        count = next((number for number in counts if number), 1)
     return ("image",) if count == 1 else tuple(f"channel_{i}" for i in range(count))
 
 

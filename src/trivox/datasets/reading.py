@@ -3,6 +3,7 @@ orientation, cropped to the non-zero box.
 """
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -63,20 +64,18 @@ def read_channels(case: Case, *, channels: int) -> Volume:
             volume,
             where=f"{case.name}: {case.images[0].name} and {path.name}",
         )
-    found = sum(volume.channels for volume in volumes)
-    if found + len(case.absent) != channels:
+    count = sum(volume.channels for volume in volumes)
+    if count + len(case.absent) != channels:
         raise DataError(
-            f"{case.name}: {found} channels found, {channels} expected; check its image files"
+            f"{case.name}: {count} channels found, {channels} expected; check its "
+            "image files"
         )
     if len(volumes) == 1 and not case.absent:
         return volumes[0].with_array(volumes[0].array.astype(np.float32, copy=False))
     array = np.zeros((channels, *volumes[0].shape), np.float32)
     present = (i for i in range(channels) if i not in case.absent)
-    for index, channel in zip(
-        present,
-        (channel for volume in volumes for channel in volume.array),
-        strict=True,
-    ):
+    stacked = chain.from_iterable(volume.array for volume in volumes)
+    for index, channel in zip(present, stacked, strict=True):
         array[index] = channel
     return volumes[0].with_array(array)
 
@@ -89,15 +88,12 @@ def read_case(case: Case, *, channels: int, labels: LabelScheme | None) -> Cropp
             return crop_volume(volume, None, where=case.name)
         label = read_labels(case.label)
         require_same_grid(volume, label, where=f"{case.name}: image and label")
-        return crop_volume(
-            volume, labels.encode(label.array, where=case.name), where=case.name
-        )
+        indices = labels.encode(label.array, where=case.name)
+        return crop_volume(volume, indices, where=case.name)
     except TrivoxError as error:
-        raise type(error)(_naming(case.name, str(error))) from error
-
-
-def _naming(name: str, message: str) -> str:
-    return message if name in message else f"{name}: {message}"
+        message = str(error)
+        named = message if case.name in message else f"{case.name}: {message}"
+        raise type(error)(named) from error
 
 
 def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCase:
@@ -106,7 +102,8 @@ def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCa
     """
     if not np.isfinite(volume.array).all():
         raise DataError(
-            f"{where}: the image holds NaN or infinite values; repair it, 'trivox check' lists all such files"
+            f"{where}: the image holds NaN or infinite values; repair it, "
+            "'trivox check' lists all such files"
         )
     orientation = canonical_orientation(volume.affine)
     canonical = reorient(volume, orientation)
@@ -117,7 +114,7 @@ def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCa
         volume.affine,
     )
     return CroppedCase(
-        image=canonical.array[(slice(None), *inside)],
+        image=canonical.array[:, *inside],
         label=None if label is None else orientation.apply(label)[0][inside],
         spacing=canonical.spacing,
         source=source,
@@ -132,13 +129,19 @@ def nonzero_box(image: Array) -> Box:
     channel; all of it if none.
     """
     present = (image != 0).any(axis=0)
-    edges: list[tuple[int, int]] = []
-    for axis in range(3):
-        along = present.any(axis=tuple(other for other in range(3) if other != axis))
-        hits = np.flatnonzero(along)
-        edges.append(
-            (int(hits[0]), int(hits[-1]) + 1) if hits.size else (0, along.size)
-        )
     if min(present.shape) == 0:
         raise GeometryError("the image has an axis without voxels; repair the file")
-    return edges[0], edges[1], edges[2]
+    if not present.any():
+        z, y, x = present.shape
+        return (0, z), (0, y), (0, x)
+    return (
+        _edges(present.any(axis=(1, 2))),
+        _edges(present.any(axis=(0, 2))),
+        _edges(present.any(axis=(0, 1))),
+    )
+
+
+def _edges(present: Array) -> tuple[int, int]:
+    """First place that is true along one axis, and the one after the last."""
+    places = np.flatnonzero(present)
+    return int(places[0]), int(places[-1]) + 1

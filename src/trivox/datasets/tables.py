@@ -35,30 +35,27 @@ def read_table(file: Path) -> Table:
             f"{file}: cannot be read ({error.strerror}); check the path"
         ) from error
     header = text[0] if text else ""
-    rows = csv.reader(
-        text, delimiter=";" if header.count(";") > header.count(",") else ","
-    )
-    columns = tuple(title.strip() for title in next(rows, []))
-    twice = next(
-        (title for title in columns if title and columns.count(title) > 1), None
-    )
-    if twice is not None:
-        raise FormatError(
-            f"{file}: two columns are titled '{twice}'; rename or remove one"
-        )
-    numbered = [
-        (rows.line_num, _cells(row, len(columns), f"{file}, line {rows.line_num}"))
-        for row in rows
-    ]
-    kept = [(line, cells) for line, cells in numbered if any(cells)]
-    return Table(
-        columns, tuple(cells for _, cells in kept), tuple(line for line, _ in kept)
-    )
+    semicolons = header.count(";") > header.count(",")
+    reader = csv.reader(text, delimiter=";" if semicolons else ",")
+    columns = tuple(title.strip() for title in next(reader, []))
+    for title in columns:
+        if title and columns.count(title) > 1:
+            raise FormatError(
+                f"{file}: two columns are titled '{title}'; rename or remove one"
+            )
+    rows: dict[int, tuple[str, ...]] = {}
+    for row in reader:
+        line = reader.line_num
+        cells = _cells(row, len(columns), f"{file}, line {line}")
+        if any(cells):
+            rows[line] = cells
+    return Table(columns, tuple(rows.values()), tuple(rows))
 
 
 def _cells(row: list[str], count: int, where: str) -> tuple[str, ...]:
     if any(cell.strip() for cell in row[count:]):
         raise FormatError(
-            f"{where}: {len(row)} cells, the table has {count} columns; quote cells that hold a separator"
+            f"{where}: {len(row)} cells, the table has {count} columns; quote cells "
+            "that hold a separator"
         )
     return tuple(cell.strip() for cell in (row + [""] * count)[:count])

@@ -48,8 +48,8 @@ def members(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, Member
         raise FormatError(f"{source}: not found; check the path")
     with ExitStack() as stack:
         with _reading(source):
-            found = stack.enter_context(_kind(source)(source, wanted))
-        yield found
+            files = stack.enter_context(_kind(source)(source, wanted))
+        yield files
 
 
 @contextmanager
@@ -66,7 +66,8 @@ def _reading(source: Path) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise FormatError(
-            f"{source}: damaged, truncated or encrypted archive ({reason}); get it again"
+            f"{source}: damaged, truncated or encrypted archive ({reason}); get it "
+            "again"
         ) from error
 
 
@@ -100,15 +101,12 @@ def _is_tar(source: Path) -> bool:
 
 @contextmanager
 def _folder(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, Member]]:
-    files = (
-        (PurePosixPath(path.relative_to(source).as_posix()), path)
-        for path in sorted(source.rglob("*"))
-    )
-    yield {
-        name: Member(name, path.stat().st_size, partial(_file, path))
-        for name, path in files
-        if wanted(name) and path.is_file()
-    }
+    files: dict[PurePosixPath, Member] = {}
+    for path in sorted(source.rglob("*")):
+        name = PurePosixPath(path.relative_to(source).as_posix())
+        if wanted(name) and path.is_file():
+            files[name] = Member(name, path.stat().st_size, partial(_file, path))
+    yield files
 
 
 @contextmanager
@@ -116,23 +114,21 @@ def _zip(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, Member]]:
     with zipfile.ZipFile(source) as archive:
         listing = archive.infolist()
         _require_size(source, len(listing), sum(info.file_size for info in listing))
-        found: dict[PurePosixPath, Member] = {}
+        files: dict[PurePosixPath, Member] = {}
         for info in listing:
-            name, mode = _name(info.filename), info.external_attr >> 16
+            name = _name(info.filename)
             if wanted(name) and not info.is_dir():
-                _require_plain(
-                    source, info.filename, plain=stat.S_IFMT(mode) in (0, stat.S_IFREG)
-                )
-                found[name] = Member(
-                    name, info.file_size, partial(_zip_file, archive, info)
-                )
-        yield found
+                kind = stat.S_IFMT(info.external_attr >> 16)
+                _require_plain(source, info.filename, plain=kind in (0, stat.S_IFREG))
+                read = partial(_zip_file, archive, info)
+                files[name] = Member(name, info.file_size, read)
+        yield files
 
 
 @contextmanager
 def _tar(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, Member]]:
     with tarfile.open(source, "r:*") as archive:
-        found: dict[PurePosixPath, Member] = {}
+        files: dict[PurePosixPath, Member] = {}
         total = 0
         for count, info in enumerate(archive, start=1):
             total += max(0, info.size)
@@ -140,9 +136,9 @@ def _tar(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, Member]]:
             name = _name(info.name)
             if wanted(name) and not info.isdir():
                 _require_plain(source, info.name, plain=info.isreg())
-                found[name] = Member(name, info.size, partial(_tar_file, archive, info))
+                files[name] = Member(name, info.size, partial(_tar_file, archive, info))
         _require_end(archive)
-        yield found
+        yield files
 
 
 def _require_end(archive: tarfile.TarFile) -> None:
@@ -188,16 +184,19 @@ def _require_plain(source: Path, name: str, *, plain: bool) -> None:
     path = _name(name)
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         raise DataError(
-            f"{source}: member '{name}' points out of the archive; nothing was unpacked, get it elsewhere"
+            f"{source}: member '{name}' points out of the archive; nothing was "
+            "unpacked, get it elsewhere"
         )
     if not plain:
         raise DataError(
-            f"{source}: member '{name}' is a link or device, no file; nothing was unpacked"
+            f"{source}: member '{name}' is a link or device, no file; nothing was "
+            "unpacked"
         )
 
 
 def _require_size(source: Path, count: int, size: int) -> None:
     if count > MAX_MEMBERS or size > MAX_BYTES:
         raise DataError(
-            f"{source}: declares over {MAX_MEMBERS} members or {MAX_BYTES / 2**40:.0f} TiB; this is no BraTS archive"
+            f"{source}: declares over {MAX_MEMBERS} members or "
+            f"{MAX_BYTES / 2**40:.0f} TiB; this is no BraTS archive"
         )

@@ -18,7 +18,7 @@ from trivox.datasets.layouts.brats import (
     LABEL,
     SEQUENCES,
     SUFFIXES,
-    Exam,
+    Scan,
     group_files,
     parse_name,
     patient_of,
@@ -34,7 +34,8 @@ TABLES = ("name_mapping.csv", "survival_info.csv", NOTE.lower())
 what reports have to say.
 """
 
-COMPRESSION = 4  # of gzip; 6 takes half as long again for 1 % less
+COMPRESSION = 4
+"""Level of gzip; 6 takes half as long again for 1 % less."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,19 @@ class Job:
     descriptions: Mapping[str, Any]
 
 
-Found = Mapping[PurePosixPath, Member]
+Files = Mapping[PurePosixPath, Member]
+"""What is taken out of an archive."""
+
+Progress = Callable[[Iterable[Step], int], Iterable[Step]]
+"""Passes steps on and shows how many of the total are done."""
+
+
+def _in_silence(steps: Iterable[Step], total: int) -> Iterable[Step]:
+    return steps
 
 
 def import_brats(
-    source: Path,
-    out: Path,
-    *,
-    to: str = "brats",
-    progress: Callable[[Iterable[Step], int], Iterable[Step]] = lambda items, total: (
-        items
-    ),
+    source: Path, out: Path, *, to: str = "brats", progress: Progress = _in_silence
 ) -> Imported:
     """Bring the BraTS cases in an archive or folder to `out`, all files as `.nii.gz`.
 
@@ -93,31 +96,27 @@ def import_brats(
         raise RecipeError(
             f"format '{to}' does not exist; choose one of {', '.join(FORMATS)}"
         )
-    with members(source, _is_wanted) as found:
-        exams = [exam for exam in group_files(found, where=source) if exam.images]
-        if not exams:
+    with members(source, _is_wanted) as files:
+        scans = [scan for scan in group_files(files, where=source) if scan.images]
+        if not scans:
             known = ", ".join(family.example for family in FAMILIES.values())
             raise DataError(
                 f"{source}: no BraTS case inside; known are names like {known}"
             )
-        stamp = {"format": to, **_identity(source, found)}
+        stamp = {"format": to, **_identity(source, files)}
         if not is_done(out, stamp, source):
-            job = FORMATS[to](exams, found, f"{source}", out.name)
-            place = {
-                name: i for i, name in enumerate(found)
-            }  # a packed tar is read from front to back
-            steps = sorted(
-                (*job.steps, *_tables(found)), key=lambda step: place[step.member.name]
-            )
-            _write(
-                Job(tuple(steps), job.descriptions), begin(out, stamp), out, progress
-            )
+            job = FORMATS[to](scans, files, f"{source}", out.name)
+            _write(_with_tables(job, files), begin(out, stamp), out, progress)
+    return _summary(scans)
+
+
+def _summary(scans: Sequence[Scan]) -> Imported:
     return Imported(
-        cases=len(exams),
-        families=tuple(dict.fromkeys(exam.family.title for exam in exams)),
-        held_out=sum(exam.held_out for exam in exams),
-        unlabelled=sum(exam.label is None for exam in exams),
-        incomplete=sum(len(exam.images) < len(SEQUENCES) for exam in exams),
+        cases=len(scans),
+        families=tuple(dict.fromkeys(scan.family.title for scan in scans)),
+        held_out=sum(scan.held_out for scan in scans),
+        unlabelled=sum(scan.label is None for scan in scans),
+        incomplete=sum(len(scan.images) < len(SEQUENCES) for scan in scans),
     )
 
 
@@ -125,33 +124,36 @@ def _is_wanted(name: PurePosixPath) -> bool:
     file = name.name.lower()
     if file in TABLES:
         return True
-    return (
-        file.endswith(SUFFIXES)
-        and not file.startswith(".")
-        and (LABEL in file or parse_name(file) is not None)
-    )
+    if not file.endswith(SUFFIXES) or file.startswith("."):
+        return False
+    return LABEL in file or parse_name(file) is not None
 
 
-def _identity(source: Path, found: Found) -> dict[str, Any]:
+def _identity(source: Path, files: Files) -> dict[str, Any]:
     """What tells a source from another one, and from itself after a change."""
-    files = [source / name for name in found] if source.is_dir() else [source]
+    paths = [source / name for name in files] if source.is_dir() else [source]
     return {
         "source": str(source.absolute()),
-        "files": len(found),
-        "bytes": sum(member.size for member in found.values()),
-        "modified": max(file.stat().st_mtime_ns for file in files),
+        "files": len(files),
+        "bytes": sum(member.size for member in files.values()),
+        "modified": max(path.stat().st_mtime_ns for path in paths),
     }
 
 
-def _write(
-    job: Job,
-    folder: Path,
-    out: Path,
-    progress: Callable[[Iterable[Step], int], Iterable[Step]],
-) -> None:
-    todo = [
-        step for step in job.steps if not (folder / step.target).exists()
-    ]  # files are whole or not there
+def _with_tables(job: Job, files: Files) -> Job:
+    """`job` with the tables, in the order of the archive: a packed tar is read from
+    front to back.
+    """
+    place = {name: number for number, name in enumerate(files)}
+    steps = sorted(
+        (*job.steps, *_tables(files)), key=lambda step: place[step.member.name]
+    )
+    return Job(tuple(steps), job.descriptions)
+
+
+def _write(job: Job, folder: Path, out: Path, progress: Progress) -> None:
+    # files are whole or not there
+    todo = [step for step in job.steps if not (folder / step.target).exists()]
     require_space(folder, sum(step.member.size for step in todo), out=out)
     for step in progress(todo, len(todo)):
         _carry_out(step, folder)
@@ -161,7 +163,8 @@ def _write(
 
 
 def _carry_out(step: Step, folder: Path) -> None:
-    target, packed = folder / step.target, step.member.name.name.lower().endswith(".gz")
+    target = folder / step.target
+    packed = step.member.name.name.lower().endswith(".gz")
     if step.translation is None:
         _copy(step.member, target, pack=target.name.endswith(".gz") and not packed)
         return
@@ -197,111 +200,100 @@ def _translate(
     except DataError as error:
         raise type(error)(str(error).replace(str(source), where)) from error
     values, _ = old.translation(new)
-    write_volume(
-        target,
-        volume.with_array(
-            values.astype("uint8")[old.encode(volume.array, where=where)]
-        ),
-    )
+    indices = old.encode(volume.array, where=where)
+    write_volume(target, volume.with_array(values.astype("uint8")[indices]))
 
 
-def _tables(found: Found) -> Iterator[Step]:
+def _tables(files: Files) -> Iterator[Step]:
     """The tables, beside the cases; where there are several of a name, each after the
     folder that it lay in.
     """
-    tables = [name for name in found if name.name.lower() in TABLES]
+    tables = [name for name in files if name.name.lower() in TABLES]
     counts = Counter(name.name.lower() for name in tables)
     for name in tables:
         target = name.name if counts[name.name.lower()] == 1 else "_".join(name.parts)
-        yield Step(found[name], PurePosixPath(target))
+        yield Step(files[name], PurePosixPath(target))
 
 
-def _as_brats(exams: Sequence[Exam], found: Found, _where: str, _name: str) -> Job:
+def _as_brats(scans: Sequence[Scan], files: Files, _where: str, _name: str) -> Job:
     """A folder a case, held-out cases in a folder `test`, file names as their family
     has them.
     """
     targets: dict[PurePath, PurePosixPath] = {}
-    for exam in exams:
-        folder = PurePosixPath("test" if exam.held_out else "", exam.name)
-        for content, file in exam.contents.items():
-            targets[file] = folder / exam.family.file_name(exam.name, content)
-    return Job(
-        tuple(
-            Step(member, targets[name])
-            for name, member in found.items()
-            if name in targets
-        ),
-        {},
-    )
+    for scan in scans:
+        folder = PurePosixPath("test" if scan.held_out else "", scan.name)
+        for content, file in scan.contents.items():
+            targets[file] = folder / scan.family.file_name(scan.name, content)
+    steps = [
+        Step(member, targets[name]) for name, member in files.items() if name in targets
+    ]
+    return Job(tuple(steps), {})
 
 
-def _as_nnunet(exams: Sequence[Exam], found: Found, where: str, name: str) -> Job:
+def _as_nnunet(scans: Sequence[Scan], files: Files, where: str, name: str) -> Job:
     """`imagesTr` and `labelsTr`; cases that are held out or have no label map in
     `imagesTs` (and `labelsTs`).
     """
-    cavity = any("RC" in exam.family.labels.labels for exam in exams)
-    scheme = FAMILIES[
-        "post-treatment" if cavity else "2023"
-    ].labels  # without gaps, as nnU-Net demands
+    cavity = any("RC" in scan.family.labels.labels for scan in scans)
+    # values without gaps, as nnU-Net demands
+    scheme = FAMILIES["post-treatment" if cavity else "2023"].labels
     make: dict[PurePath, partial[Step]] = {}
-    for exam in exams:
-        missing = [sequence for sequence in SEQUENCES if sequence not in exam.images]
+    for scan in scans:
+        missing = [sequence for sequence in SEQUENCES if sequence not in scan.images]
         if missing:
             raise DataError(
-                f"{where}: {exam.name} has no {', '.join(missing)}, and nnU-Net needs all sequences; remove "
-                "the case, or import with --format brats"
+                f"{where}: {scan.name} has no {', '.join(missing)}, and nnU-Net needs "
+                "all sequences; remove the case, or import with --format brats"
             )
-        part = "Tr" if _trains(exam) else "Ts"
+        part = "Tr" if _trains(scan) else "Ts"
         for number, sequence in enumerate(SEQUENCES):
-            target = PurePosixPath(f"images{part}", f"{exam.name}_{number:04d}.nii.gz")
-            make[exam.images[sequence]] = partial(Step, target=target)
-        if exam.label is not None:
-            target = PurePosixPath(f"labels{part}", f"{exam.name}.nii.gz")
-            make[exam.label] = partial(
-                Step, target=target, translation=(exam.family.labels, scheme)
+            target = PurePosixPath(f"images{part}", f"{scan.name}_{number:04d}.nii.gz")
+            make[scan.images[sequence]] = partial(Step, target=target)
+        if scan.label is not None:
+            target = PurePosixPath(f"labels{part}", f"{scan.name}.nii.gz")
+            make[scan.label] = partial(
+                Step, target=target, translation=(scan.family.labels, scheme)
             )
-    steps = tuple(make[file](member) for file, member in found.items() if file in make)
-    return Job(steps, {"dataset.json": _description(exams, scheme, name)})
+    steps = [make[file](member) for file, member in files.items() if file in make]
+    return Job(tuple(steps), {"dataset.json": _description(scans, scheme, name)})
 
 
-def _trains(exam: Exam) -> bool:
-    return exam.label is not None and not exam.held_out
+def _trains(scan: Scan) -> bool:
+    return scan.label is not None and not scan.held_out
 
 
 def _description(
-    exams: Sequence[Exam], scheme: LabelScheme, name: str
+    scans: Sequence[Scan], scheme: LabelScheme, name: str
 ) -> dict[str, Any]:
     """Content of `dataset.json`; what nnU-Net has no place for stands under `trivox`."""
-    titles = ", ".join(dict.fromkeys(exam.family.title for exam in exams))
+    titles = ", ".join(dict.fromkeys(scan.family.title for scan in scans))
     values = ", ".join(f"{value} {label}" for label, value in scheme.labels.items())
     moved = any(
-        exam.family.labels.labels["ET"] != scheme.labels["ET"] for exam in exams
+        scan.family.labels.labels["ET"] != scheme.labels["ET"] for scan in scans
     )
     note = "; ET was 4 in BraTS up to 2022" if moved else ""
+    regions = {region: list(values) for region, values in scheme.regions.items()}
     return {
         "name": name,
         "description": f"{titles}, imported by trivox; label values: {values}{note}",
         "channel_names": {
             str(number): sequence for number, sequence in enumerate(SEQUENCES)
         },
-        "labels": {
-            "background": 0,
-            **{region: list(values) for region, values in scheme.regions.items()},
-        },
+        "labels": {"background": 0, **regions},
         "regions_class_order": list(scheme.region_order),
-        "numTraining": sum(_trains(exam) for exam in exams),
+        "numTraining": sum(_trains(scan) for scan in scans),
         "file_ending": ".nii.gz",
         "trivox": {
             "label_names": {
                 str(value): label for label, value in scheme.labels.items()
             },
             "nested": scheme.nested,
-            "patients": {exam.name: patient_of(exam.name) for exam in exams},
+            "patients": {scan.name: patient_of(scan.name) for scan in scans},
         },
     }
 
 
-FORMATS: dict[str, Callable[[Sequence[Exam], Found, str, str], Job]] = {
+FORMATS: dict[str, Callable[[Sequence[Scan], Files, str, str], Job]] = {
     "brats": _as_brats,
     "nnunet": _as_nnunet,
 }

@@ -29,6 +29,8 @@ from trivox.volumes.volume import Volume
 
 FORMATS = ("nnunet",)
 ENDING = ".nii.gz"
+Folds = Sequence[Mapping[str, Sequence[str]]]
+"""Names under `train` and `val` of each fold."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,14 @@ class Step:
     target: Path
 
 
+Progress = Callable[[Iterable[Step], int], Iterable[Step]]
+"""Passes steps on and shows how many of the total are done."""
+
+
+def _in_silence(steps: Iterable[Step], total: int) -> Iterable[Step]:
+    return steps
+
+
 def import_class_folders(
     source: Path,
     out: Path,
@@ -68,9 +78,7 @@ def import_class_folders(
     to: str = "nnunet",
     labels: Mapping[str, int] | None = None,
     channels: Sequence[str] = (),
-    progress: Callable[[Iterable[Step], int], Iterable[Step]] = lambda items, total: (
-        items
-    ),
+    progress: Progress = _in_silence,
 ) -> ImportedClasses:
     """Write the cases in class folders `source` as nnU-Net raw data to `out`, with
     `classification_labels.csv`.
@@ -95,16 +103,21 @@ def import_class_folders(
     stamp = _identity(source, dataset)
     if not is_done(out, stamp, source):
         folder = begin(out, stamp)
-        steps = [
-            step for step in _steps(dataset, folder) if not step.target.exists()
-        ]  # files are whole or not there
-        require_space(
-            folder, sum(step.source.stat().st_size for step in steps), out=out
-        )
-        for step in progress(steps, len(steps)):
-            _carry_out(step, dataset.labels)
+        _write(dataset, folder, out, progress)
         _describe(dataset, folds, folder, name=out.name)
         folder.rename(out)
+    return _summary(dataset, folds)
+
+
+def _write(dataset: Dataset, folder: Path, out: Path, progress: Progress) -> None:
+    # files are whole or not there
+    steps = [step for step in _steps(dataset, folder) if not step.target.exists()]
+    require_space(folder, sum(step.source.stat().st_size for step in steps), out=out)
+    for step in progress(steps, len(steps)):
+        _carry_out(step, dataset.labels)
+
+
+def _summary(dataset: Dataset, folds: Folds) -> ImportedClasses:
     counts = Counter(case.class_name for case in dataset.cases)
     return ImportedClasses(
         cases=len(dataset.cases),
@@ -113,7 +126,7 @@ def import_class_folders(
         validation=sum(case.split == "validation" for case in dataset.cases),
         test=sum(case.split == "test" for case in dataset.cases),
         unlabelled=sum(_is_unlabelled(case) for case in dataset.cases),
-        masks_alone=len(class_folders.orphan_labels(source)),
+        masks_alone=len(class_folders.orphan_labels(dataset)),
     )
 
 
@@ -127,20 +140,23 @@ def _load(
         raise FormatError(f"{source}: not found; check the path")
     if not class_folders.matches(source):
         raise FormatError(
-            f"{source}: holds no class folders; expected are train/CLASS/case_0000{ENDING} with the mask "
-            f"case{ENDING} beside it, for two classes or more (validation/CLASS/ and test/ if there are any)"
+            f"{source}: holds no class folders; expected are "
+            f"train/CLASS/case_0000{ENDING} with the mask case{ENDING} beside it, for "
+            "two classes or more (validation/CLASS/ and test/ if there are any)"
         )
     scheme = parse_labels(labels, where=Path("--labels")) if labels else None
     dataset = class_folders.load(source, labels=scheme)
     if channels and len(channels) != len(dataset.channels):
         raise DataError(
-            f"{source}: cases have {len(dataset.channels)} channels, named are {[*channels]}; name each once"
+            f"{source}: cases have {len(dataset.channels)} channels, named are "
+            f"{[*channels]}; name each once"
         )
     learnt = Counter(case.class_name for case in dataset.cases if case.split == "train")
     empty = next((name for name in dataset.classes if not learnt[name]), None)
     if empty is not None:
         raise DataError(
-            f"{source}: class '{empty}' has no training case; fill its folder or remove it"
+            f"{source}: class '{empty}' has no training case; fill its folder or "
+            "remove it"
         )
     return dataset.model_copy(update={"channels": tuple(channels) or dataset.channels})
 
@@ -149,21 +165,25 @@ def _identity(source: Path, dataset: Dataset) -> dict[str, Any]:
     """What tells this import from that of another source, of the same after a change,
     or under other names.
     """
-    files = [
-        file.stat()
-        for case in dataset.cases
-        for file in (*case.images, case.label)
-        if file is not None
-    ]
+    files: list[Path] = []
+    for case in dataset.cases:
+        files += case.images
+        if case.label is not None:
+            files.append(case.label)
+    states = [file.stat() for file in files]
     return {
         "format": "nnunet",
         "source": str(source.absolute()),
         "files": len(files),
-        "bytes": sum(file.st_size for file in files),
-        "modified": max(file.st_mtime_ns for file in files),
+        "bytes": sum(state.st_size for state in states),
+        "modified": max(state.st_mtime_ns for state in states),
         "channels": list(dataset.channels),
         "labels": dict(dataset.labels.labels) if dataset.labels else {},
     }
+
+
+def _trains(case: Case) -> bool:
+    return case.split != "test" and case.label is not None
 
 
 def _is_unlabelled(case: Case) -> bool:
@@ -172,28 +192,22 @@ def _is_unlabelled(case: Case) -> bool:
 
 def _steps(dataset: Dataset, folder: Path) -> Iterator[Step]:
     for case in dataset.cases:
-        part = "Ts" if case.split == "test" or case.label is None else "Tr"
+        part = "Tr" if _trains(case) else "Ts"
+        images = folder / f"images{part}"
         number = 0
         for file in case.images:
             for channel in range(_channels_in(file, case)):
-                yield Step(
-                    case,
-                    file,
-                    channel,
-                    folder / f"images{part}" / f"{case.name}_{number:04d}{ENDING}",
-                )
+                target = images / f"{case.name}_{number:04d}{ENDING}"
+                yield Step(case, file, channel, target)
                 number += 1
         if number != len(dataset.channels):
             raise DataError(
-                f"{case.name}: {number} channels, the dataset has {len(dataset.channels)}; add or remove files"
+                f"{case.name}: {number} channels, the dataset has "
+                f"{len(dataset.channels)}; add or remove files"
             )
         if case.label is not None:
-            yield Step(
-                case,
-                case.label,
-                None,
-                folder / f"labels{part}" / f"{case.name}{ENDING}",
-            )
+            target = folder / f"labels{part}" / f"{case.name}{ENDING}"
+            yield Step(case, case.label, None, target)
 
 
 def _channels_in(file: Path, case: Case) -> int:
@@ -254,20 +268,19 @@ def _require_grid(step: Step, volume: Volume, *, what: str) -> Header:
     return first
 
 
-Folds = Sequence[Mapping[str, Sequence[str]]]
-
-
 def _folds(dataset: Dataset) -> Folds:
     """The folds of `make_splits` as nnU-Net lists them: cases with mask, the only ones
     that it trains on.
     """
-    masked = {case.name for case in dataset.training_cases if case.label is not None}
+    cases = dataset.training_cases
+    masked = {case.name for case in cases if case.label is not None}
+
+    def listed(names: Sequence[str]) -> list[str]:
+        return [name for name in names if name in masked]
+
     return [
-        {
-            side: [name for name in names if name in masked]
-            for side, names in (("train", f.train), ("val", f.validation))
-        }
-        for f in make_splits(dataset.training_cases)
+        {"train": listed(split.train), "val": listed(split.validation)}
+        for split in make_splits(cases)
     ]
 
 
@@ -291,34 +304,33 @@ def _class_table(cases: Sequence[Case]) -> str:
 def _description(dataset: Dataset, name: str) -> dict[str, Any]:
     """Content of `dataset.json`; what nnU-Net has no place for stands under `trivox`."""
     assert dataset.labels is not None, "class folders have masks"
-    by_value = sorted((value, label) for label, value in dataset.labels.labels.items())
-    told = ", ".join(
-        f"{i} {label} ({value} in the source)"
-        for i, (value, label) in enumerate(by_value, start=1)
+    old_values = dataset.labels.labels
+    by_value = sorted(old_values, key=lambda label: old_values[label])
+    labels = {label: number for number, label in enumerate(by_value, start=1)}
+    values = ", ".join(
+        f"{number} {label} ({old_values[label]} in the source)"
+        for label, number in labels.items()
     )
-    unlabelled = {
-        case.name: case.split for case in dataset.cases if _is_unlabelled(case)
+    additions: dict[str, Any] = {
+        "classes": {
+            case.name: case.class_name
+            for case in dataset.cases
+            if case.class_name is not None
+        }
     }
+    splits = {case.name: case.split for case in dataset.cases if _is_unlabelled(case)}
+    if splits:
+        additions["splits"] = splits
     return {
         "name": name,
-        "description": f"class folders {dataset.name}, imported by trivox; label values: {told}",
+        "description": (
+            f"class folders {dataset.name}, imported by trivox; label values: {values}"
+        ),
         "channel_names": {
             str(number): channel for number, channel in enumerate(dataset.channels)
         },
-        "labels": {
-            "background": 0,
-            **{label: i for i, (_, label) in enumerate(by_value, start=1)},
-        },
-        "numTraining": sum(
-            case.split != "test" and case.label is not None for case in dataset.cases
-        ),
+        "labels": {"background": 0, **labels},
+        "numTraining": sum(_trains(case) for case in dataset.cases),
         "file_ending": ENDING,
-        "trivox": {
-            "classes": {
-                case.name: case.class_name
-                for case in dataset.cases
-                if case.class_name is not None
-            },
-            **({"splits": unlabelled} if unlabelled else {}),
-        },
+        "trivox": additions,
     }

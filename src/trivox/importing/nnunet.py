@@ -7,7 +7,7 @@ user's word, and then with torch's restricted reader, which builds tensors and p
 numbers and refuses everything else. nnU-Net itself is not needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,14 +28,17 @@ from trivox.planning.topology import Topology
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 """In order of preference; a fold without the first gives the second."""
+KINDS = ("float64", "float32", "float16", "int64", "int32", "bool")
+"""Numbers that a checkpoint may hold."""
 UNITS = {"0": "conv", "1": "norm"}
-"""Layers of our `ConvBlock` under nnU-Net's names."""
+"""Layers of trivox's `ConvBlock` under nnU-Net's names."""
 ROOMS = {
     "up": "transpconvs",
     "heads": "seg_layers",
     "first": "conv1",
     "second": "conv2",
 }
+"""Parts of trivox's U-Nets under nnU-Net's names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +64,9 @@ def import_nnunet(folder: Path, out: Path, *, trust: bool = False) -> Bundle:
     files = _checkpoint_files(folder)
     if not trust:
         raise TrustError(
-            f"{next(iter(files.values()))}: is a Python pickle, a kind of file that can carry code; add --trust if you "
-            "know where it comes from (it is read by torch's restricted loader all the same)"
+            f"{next(iter(files.values()))}: is a Python pickle, a kind of file that "
+            "can carry code; add --trust if you know where it comes from (it is read "
+            "by torch's restricted loader all the same)"
         )
     if (out / "bundle.json").exists():
         raise BundleError(f"{out}: holds a bundle already; choose another --out")
@@ -70,7 +74,8 @@ def import_nnunet(folder: Path, out: Path, *, trust: bool = False) -> Bundle:
     first = next(iter(folds.values()))
     if len({checkpoint.configuration for checkpoint in folds.values()}) > 1:
         raise BundleError(
-            f"{folder}: its folds are of different configurations; give the folder of a single one"
+            f"{folder}: its folds are of different configurations; give the folder of "
+            "a single one"
         )
     plan = read_nnunet_plan(folder, first.configuration)
     axes = "zyx"[3 - plan.dimension :]
@@ -113,12 +118,14 @@ def _notes(plan: Plan, *, mirrored: bool, reader: str) -> list[str]:
     notes = ["nnU-Net's postprocessing.pkl is not imported"]
     if plan.dimension == 2:
         notes.append(
-            f"nnU-Net keeps the distance of slices as it is; here it becomes {plan.spacing[0]:g} mm, the training median"
+            "nnU-Net keeps the distance of slices as it is; here it becomes "
+            f"{plan.spacing[0]:g} mm, the training median"
         )
     if not mirrored and "Reorient" not in reader:
         notes.append(
-            "it was trained on voxels as stored and without mirroring along all axes; trivox turns every image to RAS "
-            "first, so this is the same model only if the training images were stored in RAS"
+            "it was trained on voxels as stored and without mirroring along all axes; "
+            "trivox turns every image to RAS first, so this is the same model only if "
+            "the training images were stored in RAS"
         )
     return notes
 
@@ -128,20 +135,17 @@ def _checkpoint_files(folder: Path) -> dict[str, Path]:
     """The checkpoint of each fold; like nnU-Net, `fold_all` only where there are no
     numbered ones.
     """
-    found = {
-        path.name.removeprefix("fold_"): file
-        for path in sorted(folder.glob("fold_*"))
-        if (
-            file := next(
-                (path / name for name in CHECKPOINTS if (path / name).is_file()), None
-            )
-        )
-    }
-    if not found:
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob("fold_*")):
+        present = [path / name for name in CHECKPOINTS if (path / name).is_file()]
+        if present:
+            files[path.name.removeprefix("fold_")] = present[0]
+    if not files:
         raise BundleError(
-            f"{folder}: no fold_X/{CHECKPOINTS[0]}; copy the whole model folder, or train it first"
+            f"{folder}: no fold_X/{CHECKPOINTS[0]}; copy the whole model folder, or "
+            "train it first"
         )
-    return {fold: file for fold, file in found.items() if fold != "all"} or found
+    return {fold: file for fold, file in files.items() if fold != "all"} or files
 
 
 def _numbers() -> list[Any]:
@@ -149,13 +153,11 @@ def _numbers() -> list[Any]:
     numpy 1 and 2.
     """
     scalar = np.float64(0).__reduce__()[0]  # numpy's own constructor of scalars
-    kinds = [
-        type(np.dtype(name))
-        for name in ("float64", "float32", "float16", "int64", "int32", "bool")
-    ]
-    return [
+    constructors = [
         (scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")
-    ] + [np.dtype, *kinds]
+    ]
+    kinds = [type(np.dtype(name)) for name in KINDS]
+    return [*constructors, np.dtype, *kinds]
 
 
 def _read_checkpoint(file: Path) -> _Checkpoint:
@@ -191,50 +193,67 @@ def _renamed(checkpoint: _Checkpoint, plan: Plan) -> dict[str, Tensor]:
 
     Every tensor must have its place.
     """
-    theirs = {
+    weights = {
         name.removeprefix("module.").removeprefix("_orig_mod."): value
         for name, value in checkpoint.weights.items()
     }
+    expected = _expected_state(plan)
+    names = {name: nnunet_name(name, plan.topology) for name in expected}
+    renamed = {
+        name: _fitting(weights.get(names[name]), tensor, names[name], checkpoint.file)
+        for name, tensor in expected.items()
+    }
+    _require_known(weights, set(names.values()), checkpoint)
+    return renamed
+
+
+def _expected_state(plan: Plan) -> dict[str, Tensor]:
+    """State of the plan's network, without values."""
     with torch.device("meta"):
-        wanted = build_network(
+        network = build_network(
             plan.network,
             plan.topology,
             channels=len(plan.channels),
             outputs=plan.labels.output_channels,
-        ).state_dict()
-    names = {name: nnunet_name(name, plan.topology) for name in wanted}
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in wanted.items():
-        value = theirs.get(names[name])
-        if value is not None and value.ndim == 4:
-            value = value.unsqueeze(2)
-        if value is None or value.shape != tensor.shape:
-            found = (
-                "is missing"
-                if value is None
-                else f"has shape {tuple(value.shape)}, not {tuple(tensor.shape)}"
-            )
-            raise BundleError(
-                f"{checkpoint.file}: {names[name]} {found}; the checkpoint and plans.json are of different networks"
-            )
-        renamed[name] = value.float().contiguous().clone()
-    # nnU-Net's modules list each layer twice, and the decoder holds the encoder
-    repeated = {
-        name
-        for name in theirs
-        if ".all_modules." in name or name.startswith("decoder.encoder.")
-    }
-    unknown = sorted(theirs.keys() - set(names.values()) - repeated)
-    if unknown:
-        raise BundleError(
-            f"{checkpoint.file}: {unknown[0]} has no place in the network; {checkpoint.trainer} changed it, and {SUPPORTED}"
         )
-    return renamed
+    return network.state_dict()
+
+
+def _fitting(value: Tensor | None, expected: Tensor, name: str, file: Path) -> Tensor:
+    """A copy of `value` in float32, of the shape of `expected`; raises `BundleError` if
+    it has another.
+    """
+    if value is not None and value.ndim == 4:
+        value = value.unsqueeze(2)
+    if value is not None and value.shape == expected.shape:
+        return value.float().contiguous().clone()
+    problem = "is missing"
+    if value is not None:
+        problem = f"has shape {tuple(value.shape)}, not {tuple(expected.shape)}"
+    raise BundleError(
+        f"{file}: {name} {problem}; the checkpoint and plans.json are of different "
+        "networks"
+    )
+
+
+def _require_known(
+    weights: Collection[str], known: set[str], checkpoint: _Checkpoint
+) -> None:
+    """Raise `BundleError` for a tensor that no network of trivox has; nnU-Net's modules
+    list each layer twice, and the decoder holds the encoder.
+    """
+    for name in sorted(set(weights) - known):
+        if ".all_modules." in name or name.startswith("decoder.encoder."):
+            continue
+        raise BundleError(
+            f"{checkpoint.file}: {name} has no place in the network; "
+            f"{checkpoint.trainer} changed it, and {SUPPORTED}"
+        )
 
 
 def nnunet_name(name: str, topology: Topology) -> str:
-    """The name of a parameter of our U-Nets in nnU-Net's; its decoder counts from the
-    coarsest stage.
+    """The name of a parameter of trivox's U-Nets in nnU-Net's; its decoder counts from
+    the coarsest stage.
     """
     room, index, *rest = name.split(".")
     if room == "stem":
@@ -250,9 +269,9 @@ def nnunet_name(name: str, topology: Topology) -> str:
         return f"encoder.stages.{index}.0.convs.{block}.{UNITS[layer]}.{leaf}"
     block, part, layer, leaf = rest
     stage = f"encoder.stages.{index}.blocks.{block}"
-    if (
-        part == "skip"
-    ):  # average pooling where strided, then a projection: one unit there, convolution and norm here
+    # average pooling where strided, then a projection: one unit there, convolution and
+    # norm here
+    if part == "skip":
         first = int(any(step > 1 for step in topology.strides[int(index)]))
         return f"{stage}.skip.{first}.{UNITS[str(int(layer) - first)]}.{leaf}"
     return f"{stage}.{ROOMS[part]}.{UNITS[layer]}.{leaf}"

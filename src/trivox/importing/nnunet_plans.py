@@ -23,6 +23,7 @@ from trivox.files import read_json
 from trivox.planning.memory import forecast_memory
 from trivox.planning.plan import Normalisation, Plan, Scheme
 from trivox.planning.topology import Sizes, Topology
+from trivox.schema import Frozen, first_complaint
 
 SCHEMES: dict[str, Scheme] = {
     "ZScoreNormalization": "z-score",
@@ -32,14 +33,19 @@ SCHEMES: dict[str, Scheme] = {
     "RGBTo01Normalization": "rgb-0-1",
 }
 SUPPORTED = "trivox imports nnU-Net's plain and residual-encoder U-Nets as its planners write them"
+CT_VALUES = {
+    "mean": "mean",
+    "std": "std",
+    "low": "percentile_00_5",
+    "high": "percentile_99_5",
+}
+"""What CT normalisation needs, under nnU-Net's names."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _Network(BaseModel):
+class _Network(Frozen):
     """nnU-Net's `arch_kwargs`; a value that trivox's networks do not have is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_stages: int
     features_per_stage: tuple[int, ...]
@@ -64,7 +70,7 @@ class _Network(BaseModel):
 
     @field_validator("norm_op_kwargs")
     @classmethod
-    def _as_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _is_known_norm(cls, value: dict[str, Any]) -> dict[str, Any]:
         if (value.get("eps", 1e-5), value.get("affine")) != (1e-5, True):
             raise ValueError(
                 "only instance norms with scale and shift and eps 1e-5 exist here"
@@ -81,9 +87,9 @@ class _Network(BaseModel):
     @model_validator(mode="after")
     def _coherent(self) -> "_Network":
         rows = (self.features_per_stage, self.kernel_sizes, self.strides, self.blocks)
-        if {len(row) for row in rows} != {self.n_stages} or len(
-            self.n_conv_per_stage_decoder
-        ) != self.n_stages - 1:
+        stages = {len(row) for row in rows}
+        stages.add(len(self.n_conv_per_stage_decoder) + 1)
+        if stages != {self.n_stages}:
             raise ValueError("its lists do not have one entry a stage")
         if set(self.strides[0]) != {1}:
             raise ValueError("the first stage must work at full resolution")
@@ -91,12 +97,10 @@ class _Network(BaseModel):
 
     def topology(self, *, residual: bool) -> Topology:
         """As a topology of three axes; nnU-Net counts decoder stages from the coarsest."""
-        flat = len(self.strides[0]) == 2
+        missing = (1,) * (3 - len(self.strides[0]))
         return Topology(
-            kernels=tuple(
-                (1, *kernel) if flat else kernel for kernel in self.kernel_sizes
-            ),
-            strides=tuple((1, *stride) if flat else stride for stride in self.strides),
+            kernels=tuple((*missing, *kernel) for kernel in self.kernel_sizes),
+            strides=tuple((*missing, *stride) for stride in self.strides),
             features=self.features_per_stage,
             encoder_blocks=self.blocks,
             decoder_blocks=self.n_conv_per_stage_decoder[::-1],
@@ -124,38 +128,34 @@ def read_nnunet_plan(folder: Path, name: str) -> Plan:
     for what trivox cannot do.
     """
     file = folder / "plans.json"
-    plans, dataset = read_object(file), read_object(folder / "dataset.json")
+    plans = read_object(file)
+    dataset = read_object(folder / "dataset.json")
     content = _with_parents(plans.get("configurations") or {}, name, file)
     configuration = _checked(_Configuration, content, f"{file}: configuration {name}")
     if configuration.previous_stage or "cascade" in name:
         raise BundleError(
-            f"{file}: {name} needs the output of another model; import its 3d_fullres or 3d_lowres"
+            f"{file}: {name} needs the output of another model; import its 3d_fullres "
+            "or 3d_lowres"
         )
     residual, arguments = _architecture(content, file)
     network = _checked(_Network, arguments, f"{file}: network of {name}")
     try:
-        facts = _data_facts(plans, dataset, configuration, folder) | _network_facts(
-            network, configuration, residual
-        )
-        topology, labels = facts["topology"], facts["labels"]
-        memory = forecast_memory(
-            topology,
+        facts = _data_facts(plans, dataset, configuration, folder)
+        facts |= _network_facts(network, configuration, residual)
+        facts["memory"] = forecast_memory(
+            facts["topology"],
             facts["patch_size"],
             batch=configuration.batch_size,
             channels=len(facts["channels"]),
-            outputs=labels.output_channels,
+            outputs=facts["labels"].output_channels,
         )
-        return Plan.model_validate(
-            {**facts, "memory": memory, "reasons": {"patch_size": f"nnU-Net's, {name}"}}
-        )
-    except (
-        ValueError,
-        IndexError,
-        TypeError,
-    ) as error:  # pydantic's errors are ValueErrors
-        reason = (
-            error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        )
+        facts["reasons"] = {"patch_size": f"nnU-Net's, {name}"}
+        return Plan.model_validate(facts)
+    # pydantic's errors are ValueErrors
+    except (ValueError, IndexError, TypeError) as error:
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            reason = first_complaint(error)
         raise BundleError(
             f"{file}: configuration {name} contradicts itself ({reason}); {SUPPORTED}"
         ) from error
@@ -170,26 +170,20 @@ def _data_facts(
     """What the plan says about the data; a 2-D configuration leaves the first axis to
     the training median.
     """
-    flat = len(configuration.patch_size) == 2
-    size, spacing = (
-        tuple(plans.get(f"original_median_{kind}_after_transp", [1])[:flat])
-        for kind in ("shape", "spacing")
-    )
+    missing = 3 - len(configuration.patch_size)
+    first_sizes = plans.get("original_median_shape_after_transp", [1])[:missing]
+    first_spacings = plans.get("original_median_spacing_after_transp", [1])[:missing]
+    sizes = (*first_sizes, *configuration.median_image_size_in_voxels)
+    names = dataset.get("channel_names") or {}
+    file = folder / "dataset.json"
     return {
         "dataset": str(plans.get("dataset_name", folder.parent.name)),
         "labels": _labels(dataset, folder),
-        "channels": numbered_names(
-            dataset.get("channel_names") or {},
-            where=folder / "dataset.json",
-            key="channel_names",
-        ),
+        "channels": numbered_names(names, where=file, key="channel_names"),
         "normalisations": _normalisations(plans, configuration, folder / "plans.json"),
         "axis_order": plans.get("transpose_forward", (0, 1, 2)),
-        "spacing": (*spacing, *configuration.spacing),
-        "median_shape": [
-            max(1, round(n))
-            for n in (*size, *configuration.median_image_size_in_voxels)
-        ],
+        "spacing": (*first_spacings, *configuration.spacing),
+        "median_shape": [max(1, round(size)) for size in sizes],
     }
 
 
@@ -228,14 +222,16 @@ def _with_parents(
     """A configuration with what it inherits."""
     if not isinstance(configurations.get(name), dict):
         raise BundleError(
-            f"{file}: has no configuration '{name}', which the checkpoints are of; copy the plans again"
+            f"{file}: has no configuration '{name}', which the checkpoints are of; "
+            "copy the plans again"
         )
-    own = dict(configurations[name])
-    parent = own.pop("inherits_from", None)
-    others = {
-        key: value for key, value in configurations.items() if key != name
-    }  # a circle ends in the error above
-    return {**_with_parents(others, parent, file), **own} if parent else own
+    content = dict(configurations[name])
+    parent = content.pop("inherits_from", None)
+    if not parent:
+        return content
+    # a circle ends in the error above
+    others = {key: value for key, value in configurations.items() if key != name}
+    return {**_with_parents(others, parent, file), **content}
 
 
 def _architecture(content: dict[str, Any], file: Path) -> tuple[bool, dict[str, Any]]:
@@ -244,13 +240,12 @@ def _architecture(content: dict[str, Any], file: Path) -> tuple[bool, dict[str, 
     """
     given = content.get("architecture")
     if given is None:
-        name, arguments = str(content.get("UNet_class_name")), _old_arguments(content)
+        name = content.get("UNet_class_name")
+        arguments = _old_arguments(content)
     else:
-        name, arguments = (
-            str(given.get("network_class_name")),
-            dict(given.get("arch_kwargs") or {}),
-        )
-    kind = name.rpartition(".")[2]
+        name = given.get("network_class_name")
+        arguments = dict(given.get("arch_kwargs") or {})
+    kind = str(name).rpartition(".")[2]
     if kind not in ("PlainConvUNet", "ResidualEncoderUNet"):
         raise BundleError(f"{file}: network '{kind}' is not supported; {SUPPORTED}")
     return kind == "ResidualEncoderUNet", arguments
@@ -261,10 +256,8 @@ def _old_arguments(content: dict[str, Any]) -> dict[str, Any]:
     translates them).
     """
     strides = content.get("pool_op_kernel_sizes") or []
-    base, most = (
-        content.get("UNet_base_num_features", 32),
-        content.get("unet_max_num_features", 320),
-    )
+    base = content.get("UNet_base_num_features", 32)
+    most = content.get("unet_max_num_features", 320)
     dimension = len(content.get("patch_size") or [])
     return {
         "n_stages": len(strides),
@@ -288,66 +281,55 @@ def _labels(dataset: dict[str, Any], folder: Path) -> LabelScheme:
     several (nnU-Net's rule).
     """
     labels = dict(dataset.get("labels") or {})
-    if all(len(value) == 1 for value in labels.values() if isinstance(value, list)):
-        labels = {
-            name: value[0] if isinstance(value, list) else value
-            for name, value in labels.items()
-        }
-    order = (
-        dataset.get("regions_class_order")
-        if any(isinstance(value, list) for value in labels.values())
-        else ()
-    )
-    return parse_labels(labels, where=folder / "dataset.json", order=order or ())
+    lists = {name: value for name, value in labels.items() if isinstance(value, list)}
+    order: list[int] = []
+    if any(len(values) != 1 for values in lists.values()):
+        order = dataset.get("regions_class_order") or []
+    else:
+        labels |= {name: values[0] for name, values in lists.items()}
+    return parse_labels(labels, where=folder / "dataset.json", order=order)
 
 
 def _normalisations(
     plans: dict[str, Any], configuration: _Configuration, file: Path
 ) -> list[Normalisation]:
+    channels = zip(
+        configuration.normalization_schemes,
+        configuration.use_mask_for_norm,
+        strict=True,
+    )
     result = []
-    measured = plans.get("foreground_intensity_properties_per_channel") or {}
-    for index, (name, masked) in enumerate(
-        zip(
-            configuration.normalization_schemes,
-            configuration.use_mask_for_norm,
-            strict=True,
-        )
-    ):
+    for index, (name, masked) in enumerate(channels):
         if name not in SCHEMES:
             raise BundleError(
-                f"{file}: normalisation '{name}' is not supported; known: {', '.join(SCHEMES)}"
+                f"{file}: normalisation '{name}' is not supported; known: "
+                f"{', '.join(SCHEMES)}"
             )
-        values: dict[str, float] = {}
-        if SCHEMES[name] == "ct":
-            found = measured.get(str(index)) or {}
-            keys = {
-                "mean": "mean",
-                "std": "std",
-                "low": "percentile_00_5",
-                "high": "percentile_99_5",
-            }
-            if not found.keys() >= set(keys.values()):
-                raise BundleError(
-                    f"{file}: no intensities of channel {index}, which CT normalisation needs"
-                )
-            values = {ours: float(found[theirs]) for ours, theirs in keys.items()}
-            values["std"] = max(values["std"], 1e-8)
-        result.append(
-            Normalisation(
-                scheme=SCHEMES[name],
-                masked=masked and name.startswith("ZScore"),
-                **values,
-            )
-        )
+        scheme = SCHEMES[name]
+        values = _ct_values(plans, index, file) if scheme == "ct" else {}
+        masked = masked and name.startswith("ZScore")
+        result.append(Normalisation(scheme=scheme, masked=masked, **values))
     return result
+
+
+def _ct_values(plans: dict[str, Any], channel: int, file: Path) -> dict[str, float]:
+    """What CT normalisation of a channel needs."""
+    channels = plans.get("foreground_intensity_properties_per_channel") or {}
+    measured = channels.get(str(channel)) or {}
+    if not measured.keys() >= set(CT_VALUES.values()):
+        raise BundleError(
+            f"{file}: no intensities of channel {channel}, which CT normalisation needs"
+        )
+    values = {name: float(measured[nnunet]) for name, nnunet in CT_VALUES.items()}
+    values["std"] = max(values["std"], 1e-8)
+    return values
 
 
 def _checked(model: type[Model], content: object, where: str) -> Model:
     try:
         return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+    except ValidationError as invalid:
+        wrong = invalid.errors()[0]["input"]
         raise BundleError(
-            f"{where}: {place}: {first['msg']} (found {first['input']!r:.40}); {SUPPORTED}"
-        ) from error
+            f"{where}: {first_complaint(invalid)} (found {wrong!r:.40}); {SUPPORTED}"
+        ) from invalid

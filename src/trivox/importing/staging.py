@@ -26,7 +26,8 @@ def is_done(out: Path, stamp: dict[str, Any], source: Path) -> bool:
     if (out / STAMP).is_file() and read_json(out / STAMP) == stamp:
         return True
     raise DataError(
-        f"{out}: exists and is no import of {source} as it is now, in this form; choose another --out"
+        f"{out}: exists and is no import of {source} as it is now, in this form; "
+        "choose another --out"
     )
 
 
@@ -49,5 +50,6 @@ def require_space(folder: Path, needed: int, *, out: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ResourceError(
-            f"{out}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; make room or choose another --out"
+            f"{out}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; make room "
+            "or choose another --out"
         )

@@ -213,7 +213,12 @@ class CasePredictor(Protocol[R]):
 def predict_cases(predictor, cases, out, *, overwrite=False, also=None, **options):  # type: ignore
     from trivox.inference.reconstructor import Reconstructor
     from trivox.inference.exam_folder import reconstruct_cases
+
     if isinstance(predictor, Reconstructor):
-        return reconstruct_cases(predictor, cases, out, overwrite=overwrite, beside=also, **options)
+        return reconstruct_cases(
+            predictor, cases, out, overwrite=overwrite, beside=also, **options
+        )
     extra = getattr(predictor, "_outputs", None) or {}
-    return _label_cases(predictor, cases, out, overwrite=overwrite, **{**extra, **options})
+    return _label_cases(
+        predictor, cases, out, overwrite=overwrite, **{**extra, **options}
+    )

@@ -133,7 +133,7 @@ class Predictor:
         return cls(bundles, scaled, tuple(scales), seed, missing)
 
     def writing(self, **outputs):  # type: ignore
-        object.__setattr__(self, '_outputs', outputs)
+        object.__setattr__(self, "_outputs", outputs)
         return self
 
     @property

@@ -118,7 +118,6 @@ def make_plan(
     )
     return Plan(
         dataset=dataset.name,
-        task=dataset.task,
         dimension=2 if dimension == 2 else 3,
         channels=dataset.channels,
         labels=dataset.labels,

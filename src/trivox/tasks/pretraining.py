@@ -121,7 +121,7 @@ class PretrainingTask(ImageTask):
 
     def dataset(self, dataset: Dataset, classes: Path | None = None) -> Dataset:
         """The images of a dataset without labels and declared test cases."""
-        if dataset.task == "reconstruction":
+        if dataset.holds_exams:
             raise DataError(
                 f"{dataset.root}: holds X-rays, no images to restore; train on them "
                 "with --task reconstruction"
@@ -132,7 +132,12 @@ class PretrainingTask(ImageTask):
             if case.split == "train"
         )
         return dataset.model_copy(
-            update={"labels": None, "layout": "images", "cases": images}
+            update={
+                "task": self.name,
+                "labels": None,
+                "layout": "images",
+                "cases": images,
+            }
         )
 
     def plan(

@@ -25,6 +25,7 @@ from trivox.datasets.phantoms.brains import BrainPhantomSettings, write_brain_ph
 from trivox.datasets.reading import read_case, read_channels
 from trivox.datasets.splits import make_splits
 from trivox.errors import DataError, FormatError, LabelError
+from trivox.volumes.formats import read_volume
 
 OLD = ("_t1", "_t1ce", "_t2", "_flair", "_seg")
 NEW = ("-t1n", "-t1c", "-t2w", "-t2f", "-seg")
@@ -37,6 +38,10 @@ def touch(root: Path, case: str, suffixes=OLD, *, ending=".nii.gz", folder="") -
     for suffix in suffixes:
         (place / f"{case}{suffix}{ending}").touch()
     return place
+
+
+def first_channel(image: Path):
+    return read_volume(image).array[0]
 
 
 @pytest.mark.parametrize(
@@ -136,22 +141,17 @@ def test_labels_follow_the_family_and_no_file_is_opened(
         "brats",
         ("T1", "T1ce", "T2", "FLAIR"),
     )
-    assert (
-        {case.name for case in dataset.cases}
-        == set(cases)
-        == {case.name for case in dataset.training_cases}
-    )
+    assert {case.name for case in dataset.cases} == set(cases)
+    assert dataset.training_cases == dataset.cases
     scheme = dataset.labels
     assert (scheme.labels, scheme.nested) == (labels, True)
     assert scheme.regions["WT"] == (1, 2, labels["ET"])
     assert scheme.regions["TC"] == (1, labels["ET"])
     assert scheme.regions["ET"] == (labels["ET"],)
     assert ("RC" in scheme.regions) == ("RC" in labels)
-    order = [suffix for i in range(4) for suffix in (OLD[i], NEW[i])]
     for case in dataset.cases:
-        assert [
-            next(s for s in order if f"{s}.nii" in image.name) for image in case.images
-        ] == [*suffixes[:4]]
+        images = [f"{case.name}{suffix}.nii.gz" for suffix in suffixes[:4]]
+        assert [image.name for image in case.images] == images
         assert case.absent == ()
         assert case.label.name == f"{case.name}{suffixes[4]}.nii.gz"
         assert (case.labels or scheme) == family_of(case.name).labels
@@ -366,7 +366,7 @@ def test_a_case_without_a_sequence_is_read_with_zeros_and_refused_for_training(
     assert full.any(axis=(1, 2, 3)).all()
     assert [*zeros.any(axis=(1, 2, 3))] == [True, False, True, True]
     for index, image in zip((0, 2, 3), first.images, strict=True):
-        np.testing.assert_array_equal(zeros[index], read_channels_of(image))
+        np.testing.assert_array_equal(zeros[index], first_channel(image))
     findings = [
         f
         for f in check_dataset(dataset, workers=1).findings
@@ -382,12 +382,6 @@ def test_a_case_without_a_sequence_is_read_with_zeros_and_refused_for_training(
         (),
         (3,),
     ]
-
-
-def read_channels_of(image):
-    from trivox.volumes.formats import read_volume
-
-    return read_volume(image).array[0]
 
 
 # --- real scans

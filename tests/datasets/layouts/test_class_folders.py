@@ -1,4 +1,5 @@
 import shutil
+from itertools import product
 
 import numpy as np
 import pytest
@@ -167,20 +168,18 @@ def test_two_cases_of_one_name_are_refused_with_both_places(tree):
 @pytest.mark.parametrize(
     "arrange",
     [
-        lambda root: [
-            write_pair(root / f"p{i}", f"p{i}_scan") for i in range(3)
-        ],  # a folder a case
+        # a folder a case
+        lambda root: [write_pair(root / f"p{i}", f"p{i}_scan") for i in range(3)],
         lambda root: [write_pair(root / "train" / f"p{i}", "scan") for i in range(3)],
         lambda root: [
             write_pair(root / "train" / side, f"a{i}")
-            for i in range(3)
-            for side in ("images", "labels")
+            for i, side in product(range(3), ("images", "labels"))
         ],
+        # no masks
         lambda root: [
             write_image(root / "train" / name / f"a{i}.nii.gz")
-            for i in range(3)
-            for name in "xy"
-        ],  # no masks
+            for i, name in product(range(3), "xy")
+        ],
         lambda root: [write_pair(root / "only", f"a{i}") for i in range(3)],
         lambda root: [write_pair(root, f"a{i}") for i in range(3)],
     ],

@@ -189,8 +189,8 @@ def test_the_first_2_4_and_8_views_are_evenly_spaced():
 
 def test_written_phantoms_are_a_reconstruction_dataset(written):
     dataset = load_dataset(written)
-    assert (dataset.task, dataset.layout, dataset.channels) == (
-        "reconstruction",
+    assert (dataset.holds_exams, dataset.layout, dataset.channels) == (
+        True,
         "xrays",
         ("xray",),
     )

@@ -5,9 +5,13 @@ from collections.abc import Iterator
 
 from trivox.datasets.checks.findings import Finding, error, warning
 from trivox.datasets.dataset import Dataset
+from trivox.errors import few
 
-FOLDS = 5  # of `make_splits`
+FOLDS = 5
+"""Those that `make_splits` makes where nothing else is asked for."""
+
 WORST_RATIO = 10
+"""Patients of the most common class for one of the rarest."""
 
 
 def class_findings(dataset: Dataset) -> Iterator[Finding]:
@@ -56,8 +60,8 @@ def _few(dataset: Dataset) -> Iterator[Finding]:
             yield warning(
                 "rare-class",
                 "",
-                f"class '{name}' has {count} patients, some of the {FOLDS} folds validate "
-                "on none of it",
+                f"class '{name}' has {count} patients, some of the {FOLDS} folds "
+                "validate on none of it",
                 "add cases of it; its figures will be uncertain",
             )
 
@@ -65,13 +69,13 @@ def _few(dataset: Dataset) -> Iterator[Finding]:
 def _imbalanced(dataset: Dataset) -> Iterator[Finding]:
     counts = {name: count for name, count in _counts(dataset).items() if count}
     if len(counts) > 1 and max(counts.values()) > WORST_RATIO * min(counts.values()):
-        told = ", ".join(f"{count} of '{name}'" for name, count in counts.items())
+        listed = ", ".join(f"{count} of '{name}'" for name, count in counts.items())
         yield warning(
             "class-imbalance",
             "",
-            f"patients by class: {told}",
-            "look at the recall of each class, accuracy "
-            "says little here; keep class balancing on",
+            f"patients by class: {listed}",
+            "look at the recall of each class, accuracy says little here; keep class "
+            "balancing on",
         )
 
 
@@ -82,7 +86,7 @@ def _unknown(dataset: Dataset) -> Iterator[Finding]:
             "class-unknown",
             names[0],
             f"{len(names)} of {len(dataset.training_cases)} cases have no class "
-            f"({', '.join(names[:5])})",
+            f"({few(names)})",
             "fine if it is not known; they teach segmentation alone",
         )
 
@@ -94,10 +98,12 @@ def _contradicting(dataset: Dataset) -> Iterator[Finding]:
             cases[case.patient].append(case)
     for patient, group in cases.items():
         if len({case.class_name for case in group}) > 1:
-            told = ", ".join(f"{case.name} ({case.class_name})" for case in group[:6])
+            listed = few(
+                (f"{case.name} ({case.class_name})" for case in group), shown=6
+            )
             yield warning(
                 "patient-with-classes",
                 group[0].name,
-                f"patient '{patient}' has several classes: {told}",
+                f"patient '{patient}' has several classes: {listed}",
                 "fine if the class belongs to the exam; else correct one",
             )

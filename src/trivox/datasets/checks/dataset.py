@@ -12,8 +12,11 @@ from trivox.datasets.checks.findings import Finding, Report, error, warning
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import unpaired_files
 from trivox.datasets.listing import image_stem
+from trivox.errors import few
 
 Progress = Callable[[int, int], None]
+LEAST_CASES = 2
+FEW_CASES = 5
 
 
 def check_dataset(
@@ -27,11 +30,13 @@ def check_dataset(
     """
     seen: list[Examination] = []
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for case in pool.map(_looking_at(dataset), dataset.cases):
-            seen.append(case)
+        for examination in pool.map(_examiner(dataset), dataset.cases):
+            seen.append(examination)
             if progress:
                 progress(len(seen), len(dataset.cases))
-    findings = [finding for case in seen for finding in case.findings]
+    findings: list[Finding] = []
+    for case in seen:
+        findings += case.findings
     for look in (_unpaired, _count, _patients, class_findings):
         findings += look(dataset)
     findings += _unused_labels(dataset, seen)
@@ -43,12 +48,11 @@ def check_dataset(
     )
 
 
-def _looking_at(dataset: Dataset) -> Callable[[Case], Examination]:
+def _examiner(dataset: Dataset) -> Callable[[Case], Examination]:
     """How a case of the dataset is examined."""
-    if dataset.task == "reconstruction":
-        from trivox.datasets.checks.exams import (
-            examine_exam,  # needs torch, which other checks do without
-        )
+    if dataset.holds_exams:
+        # needs torch, which other checks do without
+        from trivox.datasets.checks.exams import examine_exam
 
         return examine_exam
     return lambda case: examine(case, dataset.channels, dataset.labels)
@@ -58,15 +62,18 @@ def _unpaired(dataset: Dataset) -> Iterator[Finding]:
     images, labels = unpaired_files(dataset)
     cases = {case.images[0]: case for case in dataset.cases if case.images}
     for file in images:
-        if cases[file].class_name is None:
-            fix = "add or rename it, or move the image away"
+        case = cases[file]
+        if case.class_name is None:
             yield error(
-                "unpaired-image", cases[file].name, f"{file} has no label map", fix
+                "unpaired-image",
+                case.name,
+                f"{file} has no label map",
+                "add or rename it, or move the image away",
             )
         else:
             yield warning(
                 "unpaired-image",
-                cases[file].name,
+                case.name,
                 f"{file} has no label map, its class alone is learnt",
                 "fine if there is none; else add or rename it",
             )
@@ -80,24 +87,28 @@ def _unpaired(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _count(dataset: Dataset) -> Iterator[Finding]:
-    learnt = dataset.task == "reconstruction"
-    count = (
-        len(dataset.training_cases)
-        if learnt
-        else sum(case.label is not None for case in dataset.training_cases)
-    )
-    if (dataset.labels is None and not learnt) or count >= 5:
+    """Exams without CT can still be predicted on, so that few of them are no error."""
+    if dataset.holds_exams:
+        count = len(dataset.training_cases)
+        words = "cases with a CT"
+        learnt = f"training {words}"
+        fatal = False
+    elif dataset.labels is not None:
+        count = sum(case.label is not None for case in dataset.training_cases)
+        words = "labelled cases"
+        learnt = "labelled training cases"
+        fatal = count < LEAST_CASES
+    else:
         return
-    severity = (
-        warning if count >= 2 or learnt else error
-    )  # an exam without CT can be predicted on
-    what = "training cases with a CT" if learnt else "labelled training cases"
-    yield severity(
-        "too-few-cases",
-        "",
-        f"{count} {what}; cross-validation needs 2, sensible results many more",
-        f"add {'cases with a CT' if learnt else 'labelled cases'}",
-    )
+    if count < FEW_CASES:
+        severity = error if fatal else warning
+        yield severity(
+            "too-few-cases",
+            "",
+            f"{count} {learnt}; cross-validation needs {LEAST_CASES}, sensible results "
+            "many more",
+            f"add {words}",
+        )
 
 
 def _patients(dataset: Dataset) -> Iterator[Finding]:
@@ -106,7 +117,7 @@ def _patients(dataset: Dataset) -> Iterator[Finding]:
         cases[case.patient].append(case)
     for patient, group in cases.items():
         if len({case.split for case in group}) > 1:
-            names = ", ".join(f"{case.name} ({case.split})" for case in group[:6])
+            names = few((f"{case.name} ({case.split})" for case in group), shown=6)
             yield error(
                 "patient-across-splits",
                 group[0].name,
@@ -124,9 +135,9 @@ def _sides(cases: Iterable[Case]) -> str:
 
 def _unused_labels(dataset: Dataset, seen: Sequence[Examination]) -> Iterator[Finding]:
     present = frozenset[int]().union(*(case.values for case in seen))
-    for name, value in (
-        dataset.labels.labels.items() if dataset.labels and present else ()
-    ):
+    if dataset.labels is None or not present:
+        return
+    for name, value in dataset.labels.labels.items():
         if value not in present:
             yield warning(
                 "unused-label",
@@ -142,18 +153,20 @@ def _duplicates(seen: Sequence[Examination]) -> Iterator[Finding]:
     """
     groups = defaultdict(list)
     for one in seen:
-        groups[one.digest].append(one)
-    for digest, group in groups.items():
-        if not digest or len(group) < 2:
+        if one.digest:
+            groups[one.digest].append(one)
+    for group in groups.values():
+        if len(group) < 2:
             continue
-        names = ", ".join(f"{one.case.name} ({one.case.split})" for one in group[:6])
-        split = len({one.case.split for one in group}) > 1
+        names = few((f"{one.case.name} ({one.case.split})" for one in group), shown=6)
+        leak = len({one.case.split for one in group}) > 1
         contradiction = len({one.label_digest for one in group if one.label_digest}) > 1
-        severity = error if split or contradiction else warning
-        why = (
-            f" (a leak between {_sides(one.case for one in group)} data)" * split
-            + " (with different labels)" * contradiction
-        )
+        severity = error if leak or contradiction else warning
+        why = ""
+        if leak:
+            why += f" (a leak between {_sides(one.case for one in group)} data)"
+        if contradiction:
+            why += " (with different labels)"
         yield severity(
             "duplicate-content",
             group[0].case.name,
@@ -173,8 +186,7 @@ def _orientations(seen: Sequence[Examination]) -> Iterator[Finding]:
         yield warning(
             "mixed-orientation",
             rare[0],
-            f"orientations differ: {listed}; others than {common}: "
-            f"{', '.join(rare[:5])}",
+            f"orientations differ: {listed}; others than {common}: {few(rare)}",
             "fine if the headers are right; look at one of them",
         )
 

@@ -14,12 +14,14 @@ from trivox.datasets.checks.findings import Finding, error, warning
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.listing import present_values
-from trivox.errors import LabelError
+from trivox.errors import LabelError, few
 from trivox.volumes.formats import read_header, read_labels, read_volume
 from trivox.volumes.geometry import canonical_orientation, describe_mismatch
 from trivox.volumes.volume import Array, Spacing, Volume
 
 T = TypeVar("T")
+LETTERS = (("S", "I"), ("A", "P"), ("R", "L"))
+"""Where the canonical axes z, y, x point: forwards, backwards."""
 
 
 @dataclass
@@ -62,56 +64,42 @@ def read_noting(file: Path, reader: Callable[[Path], T], seen: Examination) -> T
     missing, empty or damaged.
     """
     name = seen.case.name
-    if not file.exists():
-        seen.findings.append(
-            error(
-                "missing-file",
-                name,
-                f"{file} does not exist",
-                "restore it or remove the case",
-            )
-        )
-    elif (file.is_file() and file.stat().st_size == 0) or (
-        file.is_dir() and not any(file.iterdir())
-    ):
-        seen.findings.append(
-            error(
-                "empty-file",
-                name,
-                f"{file} is empty",
-                "copy it again or remove the case",
-            )
-        )
-    else:
-        try:
+    try:
+        absent = _absence(file, name)
+        if absent is None:
             return reader(file)
-        except LabelError as failure:
-            code = (
-                "fractional-label"
-                if read_header(file).channels == 1
-                else "channel-count"
-            )
-            seen.findings.append(
-                error(
-                    code,
-                    name,
-                    _one_line(failure),
-                    "save one channel of whole-number labels",
-                )
-            )
-        except (
-            Exception
-        ) as failure:  # readers of damaged files raise anything; the check goes on
-            message = f"{file} cannot be read ({_one_line(failure)})"
-            seen.findings.append(
-                error(
-                    "unreadable",
-                    name,
-                    message,
-                    "copy or convert it again, or remove the case",
-                )
-            )
+        seen.findings.append(absent)
+    except LabelError as failure:
+        fractional = read_header(file).channels == 1
+        code = "fractional-label" if fractional else "channel-count"
+        fix = "save one channel of whole-number labels"
+        seen.findings.append(error(code, name, _one_line(failure), fix))
+    # readers of damaged files raise anything; the check goes on
+    except Exception as failure:
+        message = f"{file} cannot be read ({_one_line(failure)})"
+        fix = "copy or convert it again, or remove the case"
+        seen.findings.append(error("unreadable", name, message, fix))
     return None
+
+
+def _absence(file: Path, name: str) -> Finding | None:
+    """The finding of a file or folder that is missing or empty."""
+    if not file.exists():
+        return error(
+            "missing-file",
+            name,
+            f"{file} does not exist",
+            "restore it or remove the case",
+        )
+    if file.is_dir():
+        empty = not any(file.iterdir())
+    else:
+        empty = file.is_file() and file.stat().st_size == 0
+    if not empty:
+        return None
+    return error(
+        "empty-file", name, f"{file} is empty", "copy it again or remove the case"
+    )
 
 
 def _one_line(failure: Exception) -> str:
@@ -125,15 +113,10 @@ def _canonical_grid(volume: Volume) -> tuple[Spacing, str]:
     orientation = canonical_orientation(volume.affine)
     z, y, x = (volume.spacing[axis] for axis in orientation.axes)
     letters = {
-        0: ("S", "I"),
-        1: ("A", "P"),
-        2: ("R", "L"),
-    }  # canonical axis z, y, x: forwards, backwards
-    by_source = {
-        source: letters[i][orientation.flips[i]]
-        for i, source in enumerate(orientation.axes)
+        source: LETTERS[axis][orientation.flips[axis]]
+        for axis, source in enumerate(orientation.axes)
     }
-    return (z, y, x), "".join(by_source[axis] for axis in (2, 1, 0))
+    return (z, y, x), letters[2] + letters[1] + letters[0]
 
 
 def _image_findings(
@@ -172,9 +155,9 @@ def _image_findings(
 
 
 def _non_finite(array: Array) -> int:
-    return (
-        0 if array.dtype.kind in "iub" else int(array.size - np.isfinite(array).sum())
-    )
+    if array.dtype.kind in "iub":
+        return 0
+    return int(array.size - np.isfinite(array).sum())
 
 
 def _channel_findings(
@@ -186,8 +169,8 @@ def _channel_findings(
             "missing-channel",
             case.name,
             f"has no {', '.join(channels[i] for i in case.absent)} file",
-            "add it "
-            "or move the case away; 'trivox predict --missing-channels zeros' does without",
+            "add it or move the case away; 'trivox predict --missing-channels zeros' "
+            "does without",
         )
     count = sum(image.channels for image in images)
     if count + len(case.absent) != len(channels):
@@ -214,37 +197,33 @@ def digest_of(images: list[Volume]) -> str:
 def _examine_label(
     seen: Examination, label: Volume, images: list[Volume], labels: LabelScheme | None
 ) -> None:
-    case, counts = seen.case, present_values(label.array)
-    seen.values, seen.label_digest = frozenset(counts), digest_of([label])
+    counts = present_values(label.array)
+    seen.values = frozenset(counts)
+    seen.label_digest = digest_of([label])
     if images:
-        mismatch = describe_mismatch(
-            images[0].shape, images[0].affine, label.shape, label.affine
-        )
-        if mismatch:
-            seen.findings.append(
-                error(
-                    "geometry-mismatch",
-                    case.name,
-                    f"image and label map: {mismatch}",
-                    "resample the label map to the image, or restore its header",
-                )
-            )
+        seen.findings += _grid_findings(seen.case, images[0], label)
     if labels is not None:
-        seen.findings += _value_findings(case, counts, labels)
+        seen.findings += _value_findings(seen.case, counts, labels)
+
+
+def _grid_findings(case: Case, image: Volume, label: Volume) -> Iterator[Finding]:
+    mismatch = describe_mismatch(image.shape, image.affine, label.shape, label.affine)
+    if mismatch:
+        yield error(
+            "geometry-mismatch",
+            case.name,
+            f"image and label map: {mismatch}",
+            "resample the label map to the image, or restore its header",
+        )
 
 
 def _value_findings(
     case: Case, counts: dict[int, int], labels: LabelScheme
 ) -> Iterator[Finding]:
-    unknown = {
-        value: counts[value]
-        for value in sorted(counts)
-        if value not in (*labels.values, labels.ignore)
-    }
+    declared = (*labels.values, labels.ignore)
+    unknown = [value for value in sorted(counts) if value not in declared]
     if unknown:
-        listed = ", ".join(
-            f"{value} ({voxels} voxels)" for value, voxels in [*unknown.items()][:5]
-        )
+        listed = few(f"{value} ({counts[value]} voxels)" for value in unknown)
         yield error(
             "unknown-label",
             case.name,

@@ -12,16 +12,18 @@ from trivox.datasets.checks.examine import Examination, digest_of, read_noting
 from trivox.datasets.checks.findings import Finding, error, warning
 from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_views, views_volume
-from trivox.errors import DataError, TrivoxError
+from trivox.errors import DataError, TrivoxError, few
+from trivox.projection.geometry import Geometry
 from trivox.projection.geometry_files import GeometryRecord, read_record
 from trivox.projection.grids import middle_of
 from trivox.projection.rendering import body_points, doubt_about, render, share_outside
 from trivox.volumes.formats import read_volume
 from trivox.volumes.volume import Array, Volume
 
-SUSPICIOUS, WRONG = 0.05, 0.30
-"""Relative RMSE of a view against the CT's: rendering and noise stay below, a wrong
-angle or flip far above.
+SUSPICIOUS = 0.05
+WRONG = 0.30
+"""Relative RMSE of a view against the CT's: rendering and noise stay below the first, a
+wrong angle or flip is far above the second.
 """
 FITS = 0.10
 """Relative RMSE below which another reading of a view explains it; it must also be half
@@ -32,8 +34,13 @@ VALUES = "values look"
 be as intended.
 """
 FAR_MM = 150.0
+"""Distance of the isocentre from the middle of the CT that needs an explanation."""
+
 TRUNCATED = 0.01
-FULL_SCALES = (1.0, 255.0, 4095.0, 65535.0)
+"""Share of the body outside the detector that is worth a word."""
+
+FULL_SCALES = {1.0, 255.0, 4095.0, 65535.0}
+"""Highest values of images that were scaled by their own range."""
 
 
 def examine_exam(case: Case) -> Examination:
@@ -41,13 +48,12 @@ def examine_exam(case: Case) -> Examination:
     case does not stop a check.
     """
     seen = Examination(case)
-    record = (
-        None if case.geometry is None else read_noting(case.geometry, read_record, seen)
-    )
+    record = volume = None
+    if case.geometry is not None:
+        record = read_noting(case.geometry, read_record, seen)
     views = read_noting(case.images[0], read_views, seen)
-    volume = (
-        None if case.volume is None else read_noting(case.volume, read_volume, seen)
-    )
+    if case.volume is not None:
+        volume = read_noting(case.volume, read_volume, seen)
     if volume is not None:
         seen.spacing = volume.spacing
         seen.findings += _volume_findings(case, volume)
@@ -55,14 +61,16 @@ def examine_exam(case: Case) -> Examination:
         return seen
     seen.digest = digest_of([views_volume(views, record)])
     seen.findings += _shape_findings(case, views, record)
-    if not any(finding.severity == "error" for finding in seen.findings):
+    if not _has_errors(seen):
         seen.findings += _grey_findings(case, views, record)
     for look in (_placing_findings, _consistency_findings):
-        if volume is not None and not any(
-            finding.severity == "error" for finding in seen.findings
-        ):
+        if volume is not None and not _has_errors(seen):
             seen.findings += _noting(look, case, views, record, volume)
     return seen
+
+
+def _has_errors(seen: Examination) -> bool:
+    return any(finding.severity == "error" for finding in seen.findings)
 
 
 def _noting(
@@ -119,15 +127,13 @@ def _grey_findings(
     """Line integrals are 0 in air and not negative; other images give themselves away."""
     blank = [v for v, view in enumerate(views) if view.min() == view.max()]
     if blank:
-        yield warning(
-            "constant-image",
-            case.name,
-            f"{_named(record, blank)} blank",
-            "render or export them again",
-        )
-    if record.kind != "line integrals" or not len(views) or len(blank) == len(views):
+        what = f"{_named(record, blank)} blank"
+        fix = "render or export them again"
+        yield warning("constant-image", case.name, what, fix)
+    if record.kind != "line integrals" or len(blank) == len(views):
         return
     highest = {float(view.max()) for view in views}
+    negative = float((views < -0.1).mean())
     if _looks_like_transmission(views):
         yield error(
             "transmission",
@@ -136,34 +142,28 @@ def _grey_findings(
             "transmission, exp(-line integral)",
             "store -log of them",
         )
-    elif len(highest) == 1 and highest <= set(FULL_SCALES) and views.min() >= 0:
+    elif len(highest) == 1 and highest <= FULL_SCALES and views.min() >= 0:
         yield error(
             "scaled-by-image",
             case.name,
             f"every view runs to exactly {highest.pop():g}: they look scaled by their "
             "own range, so that absolute line integrals are lost",
-            "export unscaled line integrals, or set kind to "
-            "'uncalibrated' in geometry.json",
+            "export unscaled line integrals, or set kind to 'uncalibrated' in "
+            "geometry.json",
         )
-    elif (views < -0.1).mean() > 0.001:
+    elif negative > 0.001:
         yield warning(
             "negative-line-integrals",
             case.name,
-            f"{100 * (views < -0.1).mean():.1f} % of the pixels are below "
-            f"-0.1 (lowest {views.min():.3g})",
+            f"{100 * negative:.1f} % of the pixels are below -0.1 "
+            f"(lowest {views.min():.3g})",
             "calibrate: air is 0",
         )
 
 
 def _looks_like_transmission(views: Array) -> bool:
-    border = np.concatenate(
-        [
-            views[:, 0].ravel(),
-            views[:, -1].ravel(),
-            views[:, :, 0].ravel(),
-            views[:, :, -1].ravel(),
-        ]
-    )
+    edges = (views[:, 0], views[:, -1], views[:, :, 0], views[:, :, -1])
+    border = np.concatenate([edge.ravel() for edge in edges])
     within = views.min() >= 0 and 0.8 < np.percentile(views, 99.5) < 1.1
     return bool(within and np.median(border) > views.mean())
 
@@ -194,11 +194,11 @@ def _placing_findings(
 ) -> Iterator[Finding]:
     """Where the isocentre lies, and whether the detector shows the patient whole."""
     away = float(np.linalg.norm(np.array(record.isocentre_mm) - middle_of(volume)))
-    outside = share_outside(
-        record.geometry, body_points(volume, isocentre=record.isocentre_mm)
-    ).tolist()
+    body = body_points(volume, isocentre=record.isocentre_mm)
+    outside = share_outside(record.geometry, body).tolist()
     if away > FAR_MM:
-        severity = error if outside and min(outside) > 1 - TRUNCATED else warning
+        unseen = bool(outside) and min(outside) > 1 - TRUNCATED
+        severity = error if unseen else warning
         yield severity(
             "isocentre-far",
             case.name,
@@ -222,27 +222,30 @@ def _consistency_findings(
     """Views must be what the CT looks like from there."""
     if record.kind != "line integrals" or not len(views):
         return
-    expected = _rendered(record, volume)
+    expected = _rendered(record, record.geometry, volume)
     off = {v: relative_rmse(view, expected[v]) for v, view in enumerate(views)}
     wrong = sorted((v for v in off if off[v] > SUSPICIOUS), key=lambda v: -off[v])
     if not wrong:
         return
+    most = off[wrong[0]]
     reading = explanation(views, expected, wrong[:3], record, volume)
     misplaced = bool(reading) and not reading.startswith(VALUES)
-    severity = error if misplaced or off[wrong[0]] > WRONG else warning
+    severity = error if misplaced or most > WRONG else warning
+    remark = f"; {reading}" if reading else ""
     yield severity(
         "views-differ-from-ct",
         case.name,
-        f"{_named(record, sorted(wrong))}: up to {100 * off[wrong[0]]:.0f} % "
-        f"off the CT (relative RMSE){f'; {reading}' if reading else ''}",
+        f"{_named(record, sorted(wrong))}: up to {100 * most:.0f} % off the CT "
+        f"(relative RMSE){remark}",
         "correct the views, geometry.json or the CT's header",
     )
 
 
-def _rendered(record: GeometryRecord, volume: Volume) -> Array:
+def _rendered(record: GeometryRecord, geometry: Geometry, volume: Volume) -> Array:
+    """Views `(v, rows, columns)` of the CT from `geometry`, with the record's values."""
     return render(
         volume,
-        record.geometry,
+        geometry,
         isocentre=record.isocentre_mm,
         water_per_mm=record.water_per_mm,
     )
@@ -252,9 +255,8 @@ def relative_rmse(image: Array, expected: Array) -> float:
     """`||image - expected|| / ||expected||`; infinite for images of different shapes."""
     if image.shape != expected.shape:
         return float("inf")
-    return float(
-        np.linalg.norm(image - expected) / max(float(np.linalg.norm(expected)), 1e-6)
-    )
+    size = max(float(np.linalg.norm(expected)), 1e-6)
+    return float(np.linalg.norm(image - expected) / size)
 
 
 def explanation(
@@ -269,41 +271,37 @@ def explanation(
     """
     as_they_are = max(relative_rmse(views[v], expected[v]) for v in wrong)
     readings = [_readings(views, expected, v, record, volume) for v in wrong]
-    worst = {
-        words: max(reading[words] for reading in readings) for words in readings[0]
-    }
-    best = min(worst, key=lambda words: worst[words])
-    return (
-        f"{best} ({100 * worst[best]:.0f} % then)"
-        if worst[best] < min(FITS, as_they_are / 2)
-        else ""
-    )
+
+    def worst(words: str) -> float:
+        return max(reading[words] for reading in readings)
+
+    best = min(readings[0], key=worst)
+    if worst(best) >= min(FITS, as_they_are / 2):
+        return ""
+    return f"{best} ({100 * worst(best):.0f} % then)"
 
 
 def _readings(
     views: Array, expected: Array, view: int, record: GeometryRecord, volume: Volume
 ) -> dict[str, float]:
     """How far off one view is if it means something else, by what that is."""
-    image, wanted = views[view], expected[view]
+    image = views[view]
+    wanted = expected[view]
     off = {
         words: relative_rmse(change(image), wanted)
         for words, change in READINGS.items()
     }
+    scale = float((image * wanted).sum() / max(float((image * image).sum()), 1e-12))
+    shift = (wanted - image).mean()
+    off[f"{VALUES} scaled"] = relative_rmse(scale * image, wanted)
+    off[f"{VALUES} shifted, air should be 0"] = relative_rmse(image + shift, wanted)
     others = [
         relative_rmse(image, expected[other])
         for other in range(len(views))
         if other != view
     ]
-    scale = float((image * wanted).sum() / max(float((image * image).sum()), 1e-12))
-    off[f"{VALUES} scaled"] = relative_rmse(scale * image, wanted)
-    off[f"{VALUES} shifted, air should be 0"] = relative_rmse(
-        image + (wanted - image).mean(), wanted
-    )
-    return (
-        off
-        | {"the views look out of order": min(others, default=float("inf"))}
-        | _turned(image, view, record, volume)
-    )
+    off["the views look out of order"] = min(others, default=float("inf"))
+    return off | _turned(image, view, record, volume)
 
 
 READINGS: dict[str, Callable[[Array], Array]] = {
@@ -321,11 +319,10 @@ def _turned(
     image: Array, view: int, record: GeometryRecord, volume: Volume
 ) -> dict[str, float]:
     """How well the view fits if its angles mean something else."""
-    one = record.model_copy(update={"views": (record.views[view],)})
-    primary, secondary = (
-        record.views[view].primary_degrees,
-        record.views[view].secondary_degrees,
-    )
+    angles = record.views[view]
+    alone = record.model_copy(update={"views": (angles,)})
+    primary = angles.primary_degrees
+    secondary = angles.secondary_degrees
     others = {
         "the primary angle looks turned by 180 degrees": (primary + 180, secondary),
         "the primary angle looks to have the other sign": (-primary, secondary),
@@ -334,20 +331,14 @@ def _turned(
     readings = {}
     for words, (turn, tilt) in others.items():
         geometry = replace(
-            one.geometry,
+            alone.geometry,
             primary=torch.tensor([float(turn)]),
             secondary=torch.tensor([float(tilt)]),
         )
-        found = render(
-            volume,
-            geometry,
-            isocentre=record.isocentre_mm,
-            water_per_mm=record.water_per_mm,
-        )[0]
-        readings[words] = relative_rmse(image, found)
-        readings[f"{words}, and columns (or the CT left to right) mirrored"] = (
-            relative_rmse(image[:, ::-1], found)
-        )
+        wanted = _rendered(record, geometry, volume)[0]
+        mirrored = f"{words}, and columns (or the CT left to right) mirrored"
+        readings[words] = relative_rmse(image, wanted)
+        readings[mirrored] = relative_rmse(image[:, ::-1], wanted)
     return readings
 
 
@@ -355,8 +346,7 @@ def _named(record: GeometryRecord, views: Sequence[int]) -> str:
     """Views by their angles."""
     if len(views) == len(record.views) > 1:
         return f"all {len(views)} views"
-    more = f" and {len(views) - 6} more" if len(views) > 6 else ""
-    return f"views at {', '.join(_angle(record, view) for view in views[:6])}{more}"
+    return f"views at {few((_angle(record, view) for view in views), shown=6)}"
 
 
 def _angle(record: GeometryRecord, view: int) -> str:

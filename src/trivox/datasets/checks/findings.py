@@ -3,17 +3,15 @@
 from collections import Counter
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from trivox.schema import Frozen
 
 Severity = Literal["error", "warning"]
 
 
-class Finding(BaseModel):
+class Finding(Frozen):
     """One problem: `code` names its kind, `case` where it is (empty: the dataset),
     `fix` what to do about it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     severity: Severity
     code: str
@@ -25,10 +23,8 @@ class Finding(BaseModel):
         return f"{self.case or 'dataset'}: {self.message} [{self.code}]; {self.fix}"
 
 
-class Report(BaseModel):
+class Report(Frozen):
     """All findings, errors first."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     findings: tuple[Finding, ...]
     checked_cases: int
@@ -36,15 +32,16 @@ class Report(BaseModel):
     @property
     def errors(self) -> tuple[Finding, ...]:
         """Findings that must be put right before training."""
-        return tuple(
-            finding for finding in self.findings if finding.severity == "error"
-        )
+        return self._of("error")
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
         """Findings to look at; they may be as intended."""
+        return self._of("warning")
+
+    def _of(self, severity: Severity) -> tuple[Finding, ...]:
         return tuple(
-            finding for finding in self.findings if finding.severity == "warning"
+            finding for finding in self.findings if finding.severity == severity
         )
 
     def to_json(self) -> dict[str, object]:

@@ -53,15 +53,15 @@ OTHER_CHALLENGE = re.compile(r"brats-[a-z]+-\d{5}-\d{3}", re.IGNORECASE)
 
 
 def _scheme(*, et: int, cavity: bool = False) -> LabelScheme:
-    labels = {"NCR": 1, "ED": 2, "ET": et} | ({"RC": 4} if cavity else {})
-    regions = {"WT": (1, 2, et), "TC": (1, et), "ET": (et,)} | (
-        {"RC": (4,)} if cavity else {}
-    )
+    labels = {"NCR": 1, "ED": 2, "ET": et}
+    regions: dict[str, tuple[int, ...]] = {"WT": (1, 2, et), "TC": (1, et), "ET": (et,)}
+    order = [2, 1, et]
+    if cavity:
+        labels["RC"] = 4
+        regions["RC"] = (4,)
+        order.append(4)
     return LabelScheme(
-        labels=labels,
-        regions=regions,
-        region_order=(2, 1, et, *((4,) if cavity else ())),
-        nested=True,
+        labels=labels, regions=regions, region_order=tuple(order), nested=True
     )
 
 
@@ -89,13 +89,12 @@ class Family:
         """The file of a case that holds `content` (a sequence or `LABEL`) as this
         family names it.
         """
-        return f"{case}{self.suffixes[(*SEQUENCES, LABEL).index(content)]}{suffix}"
+        number = (*SEQUENCES, LABEL).index(content)
+        return f"{case}{self.suffixes[number]}{suffix}"
 
 
-_OLD, _NEW = (
-    ("_t1", "_t1ce", "_t2", "_flair", "_seg"),
-    ("-t1n", "-t1c", "-t2w", "-t2f", "-seg"),
-)
+_OLD = ("_t1", "_t1ce", "_t2", "_flair", "_seg")
+_NEW = ("-t1n", "-t1c", "-t2w", "-t2f", "-seg")
 FAMILIES: dict[str, Family] = {
     "2020": Family(
         "BraTS 2017-2020",
@@ -150,12 +149,13 @@ def sequence_of(name: str) -> str:
     """The sequence that a channel or file ending like `t1gd` or `T2-FLAIR` means; empty
     if it is none.
     """
-    found = ALIASES.get(name.lower().removeprefix("t2-").removeprefix("t2_"), "")
-    return "" if found == LABEL else found
+    alias = name.lower().removeprefix("t2-").removeprefix("t2_")
+    content = ALIASES.get(alias, "")
+    return "" if content == LABEL else content
 
 
 @dataclass
-class Exam:
+class Scan:
     """The files of one case, by content."""
 
     name: str
@@ -173,11 +173,10 @@ class Exam:
         """Whether it lies in a validation or test folder, or is named so; nothing is
         trained on such cases.
         """
-        parts = next(iter(self.contents.values())).parts[:-1]
-        named = any(HELD_OUT.fullmatch(FOLDER_ENDING.sub("", part)) for part in parts)
-        return named or bool(
-            re.search("_(validation|testing)_", self.name, re.IGNORECASE)
-        )
+        folders = next(iter(self.contents.values())).parts[:-1]
+        if any(HELD_OUT.fullmatch(FOLDER_ENDING.sub("", name)) for name in folders):
+            return True
+        return bool(re.search("_(validation|testing)_", self.name, re.IGNORECASE))
 
 
 def parse_name(name: str) -> tuple[str, str] | None:
@@ -185,19 +184,18 @@ def parse_name(name: str) -> tuple[str, str] | None:
     name files so.
     """
     suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
-    match = (
-        FILE.fullmatch(name[: -len(suffix)])
-        if suffix and not name.startswith(".")
-        else None
-    )
-    if match is None or not (
-        family_of(match["case"]) or OTHER_CHALLENGE.fullmatch(match["case"])
-    ):
+    if not suffix or name.startswith("."):
         return None
-    return match["case"], ALIASES[match["content"].lower()]
+    match = FILE.fullmatch(name[: -len(suffix)])
+    if match is None:
+        return None
+    case = match["case"]
+    if not (family_of(case) or OTHER_CHALLENGE.fullmatch(case)):
+        return None
+    return case, ALIASES[match["content"].lower()]
 
 
-def group_files(files: Iterable[PurePath], *, where: Path) -> list[Exam]:
+def group_files(files: Iterable[PurePath], *, where: Path) -> list[Scan]:
     """The cases that relative paths `files` make up, sorted by name; files that are no
     part of one are left out.
 
@@ -206,52 +204,50 @@ def group_files(files: Iterable[PurePath], *, where: Path) -> list[Exam]:
     355 of BraTS 2020 on Kaggle). Raises `FormatError` for two files of one content, and
     for challenges with labels of their own (BraTS-MEN, -MET, -PED...).
     """
-    exams: dict[str, Exam] = {}
+    scans: dict[str, Scan] = {}
     strangers: dict[PurePath, list[PurePath]] = defaultdict(list)
     for file in sorted(files):
         parsed = parse_name(file.name)
         if parsed is not None:
-            _add(exams, *parsed, file, where)
+            _add(scans, *parsed, file, where)
         elif LABEL in file.name.lower() and not file.name.startswith("."):
             strangers[file.parent].append(file)
-    _adopt(exams.values(), strangers)
-    return [exams[key] for key in sorted(exams)]
+    _adopt(scans.values(), strangers)
+    return [scans[key] for key in sorted(scans)]
 
 
 def _add(
-    exams: dict[str, Exam], case: str, content: str, file: PurePath, where: Path
+    scans: dict[str, Scan], case: str, content: str, file: PurePath, where: Path
 ) -> None:
     family = family_of(case)
     if family is None:
         raise FormatError(
-            f"{where}: {file.name} belongs to a BraTS challenge whose labels mean other things than in the glioma "
-            "challenges; describe the dataset in a manifest (manifest.json with channels, labels and cases)"
+            f"{where}: {file.name} belongs to a BraTS challenge whose labels mean "
+            "other things than in the glioma challenges; describe the dataset in a "
+            "manifest (manifest.json with channels, labels and cases)"
         )
-    exam = exams.setdefault(case.lower(), Exam(case, family))
-    earlier = exam.label if content == LABEL else exam.images.get(content)
+    scan = scans.setdefault(case.lower(), Scan(case, family))
+    earlier = scan.label if content == LABEL else scan.images.get(content)
     if earlier is not None:
         raise FormatError(
             f"{where}: {earlier} and {file} are both the {content} of {case}; remove one"
         )
     if content == LABEL:
-        exam.label = file
+        scan.label = file
     else:
-        exam.images[content] = file
+        scan.images[content] = file
 
 
-def _adopt(exams: Iterable[Exam], strangers: dict[PurePath, list[PurePath]]) -> None:
+def _adopt(scans: Iterable[Scan], strangers: dict[PurePath, list[PurePath]]) -> None:
     """Give the single unnamed label map of a folder to the single case there."""
-    by_folder: dict[PurePath, list[Exam]] = defaultdict(list)
-    for exam in exams:
-        for folder in {file.parent for file in exam.images.values()}:
-            by_folder[folder].append(exam)
-    for folder, found in by_folder.items():
-        if (
-            len(found) == 1
-            and found[0].label is None
-            and len(strangers.get(folder, ())) == 1
-        ):
-            found[0].label = strangers[folder][0]
+    by_folder: dict[PurePath, list[Scan]] = defaultdict(list)
+    for scan in scans:
+        for folder in {file.parent for file in scan.images.values()}:
+            by_folder[folder].append(scan)
+    for folder, there in by_folder.items():
+        unnamed = strangers.get(folder, ())
+        if len(there) == len(unnamed) == 1 and there[0].label is None:
+            there[0].label = unnamed[0]
 
 
 def list_files(root: Path) -> Iterator[Path]:
@@ -273,18 +269,19 @@ def matches(path: Path) -> bool:
     return path.is_dir() and any(parse_name(file.name) for file in list_files(path))
 
 
-def find_exams(path: Path) -> list[Exam]:
+def find_scans(path: Path) -> list[Scan]:
     """The cases in folder `path` that have images."""
-    return [exam for exam in group_files(list_files(path), where=path) if exam.images]
+    return [scan for scan in group_files(list_files(path), where=path) if scan.images]
 
 
-def orphan_labels(root: Path) -> tuple[Path, ...]:
+def orphan_labels(dataset: Dataset) -> tuple[Path, ...]:
     """Label maps of cases without any image."""
-    exams = group_files(list_files(root), where=root)
+    root = dataset.root
+    scans = group_files(list_files(root), where=root)
     return tuple(
-        root / exam.label
-        for exam in exams
-        if exam.label is not None and not exam.images
+        root / scan.label
+        for scan in scans
+        if scan.label is not None and not scan.images
     )
 
 
@@ -297,18 +294,17 @@ def load(path: Path) -> Dataset:
     on.
     """
     root = path.absolute()
-    exams = find_exams(root)
-    labelled = [exam for exam in exams if exam.label is not None]
+    scans = find_scans(root)
+    labelled = [scan for scan in scans if scan.label is not None]
     scheme = common_labels(labelled, where=root)
+    cases = (_case(scan, root, SEQUENCES, scheme) for scan in scans)
     return Dataset(
         name=root.name,
         root=root,
         layout="brats",
         channels=SEQUENCES,
         labels=scheme,
-        cases=unique_cases(
-            (_case(exam, root, SEQUENCES, scheme) for exam in exams), where=root
-        ),
+        cases=unique_cases(cases, where=root),
     )
 
 
@@ -320,53 +316,52 @@ def find_inputs(path: Path, channels: Sequence[str]) -> tuple[Case, ...]:
     sequences, else in the order of `SEQUENCES`.
     """
     root = path.absolute()
-    wanted = [sequence_of(channel) for channel in channels]
-    wanted = wanted if all(wanted) and len(set(wanted)) == len(wanted) else [*SEQUENCES]
-    return unique_cases(
-        (_case(exam, root, wanted, None) for exam in find_exams(root)), where=root
-    )
+    order = [sequence_of(channel) for channel in channels]
+    if not all(order) or len(set(order)) < len(order):
+        order = [*SEQUENCES]
+    cases = (_case(scan, root, order, None) for scan in find_scans(root))
+    return unique_cases(cases, where=root)
 
 
 def _case(
-    exam: Exam, root: Path, channels: Sequence[str], scheme: LabelScheme | None
+    scan: Scan, root: Path, channels: Sequence[str], scheme: LabelScheme | None
 ) -> Case:
+    present = [channel for channel in channels if channel in scan.images]
+    absent = [i for i, channel in enumerate(channels) if channel not in scan.images]
     return Case(
-        name=exam.name,
-        images=tuple(
-            root / exam.images[channel]
-            for channel in channels
-            if channel in exam.images
-        ),
-        label=root / exam.label if exam.label else None,
-        patient=patient_of(exam.name),
-        split="test" if exam.held_out else "train",
-        absent=tuple(
-            i for i, channel in enumerate(channels) if channel not in exam.images
-        ),
-        labels=None if exam.family.labels == scheme else exam.family.labels,
+        name=scan.name,
+        images=tuple(root / scan.images[channel] for channel in present),
+        label=root / scan.label if scan.label else None,
+        patient=patient_of(scan.name),
+        split="test" if scan.held_out else "train",
+        absent=tuple(absent),
+        labels=None if scan.family.labels == scheme else scan.family.labels,
     )
 
 
-def common_labels(exams: Sequence[Exam], *, where: Path) -> LabelScheme | None:
-    """The scheme that holds for all `exams`, None without any; raises `LabelError` if
+def common_labels(scans: Sequence[Scan], *, where: Path) -> LabelScheme | None:
+    """The scheme that holds for all `scans`, None without any; raises `LabelError` if
     their labels contradict each other.
 
     Cases before and after treatment agree in what they share, so they may be trained on
     together (BraTS 2025).
     """
-    examples = {exam.family.title: exam for exam in reversed(exams)}
-    schemes = [exam.family.labels for exam in examples.values()]
+    examples = {scan.family.title: scan for scan in reversed(scans)}
+    schemes = [scan.family.labels for scan in examples.values()]
     if not schemes:
         return None
     widest = max(schemes, key=lambda scheme: len(scheme.labels))
-    for exam in examples.values():
-        if not exam.family.labels.labels.items() <= widest.labels.items():
+    for scan in examples.values():
+        if not scan.family.labels.labels.items() <= widest.labels.items():
             other = next(e for e in examples.values() if e.family.labels == widest)
-            told = " and ".join(
-                f"{e.family.title} ({e.name}: label 4 {e.family.label_4})"
-                for e in (exam, other)
-            )
             raise LabelError(
-                f"{where}: mixes {told}; train on one of them, or import both with --format nnunet"
+                f"{where}: mixes {_meaning(scan)} and {_meaning(other)}; train on one "
+                "of them, or import both with --format nnunet"
             )
     return widest
+
+
+def _meaning(scan: Scan) -> str:
+    """Its family, and what label 4 means there."""
+    family = scan.family
+    return f"{family.title} ({scan.name}: label 4 {family.label_4})"

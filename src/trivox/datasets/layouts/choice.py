@@ -8,15 +8,14 @@ from trivox.datasets.dataset import NOTE, Case, Dataset
 from trivox.datasets.layouts import (
     brats,
     class_folders,
+    exams,
     folders,
     manifest,
     msd,
     nnunet_raw,
 )
-from trivox.datasets.layouts import (
-    exams as xray_layout,
-)
 from trivox.datasets.listing import (
+    ADVICE,
     CHANNEL_SUFFIX,
     image_stem,
     is_dicom_folder,
@@ -24,10 +23,14 @@ from trivox.datasets.listing import (
     json_object,
     list_images,
     unique_cases,
-    validated,
+    unlisted_labels,
 )
 from trivox.errors import DataError, FormatError
 from trivox.files import read_json, write_json
+from trivox.schema import validated
+
+LONGEST_NOTE = 500
+"""Characters of a note that are read."""
 
 
 class Layout(NamedTuple):
@@ -35,13 +38,15 @@ class Layout(NamedTuple):
     and how to read it.
 
     inputs: how to read cases to predict on for a model with given channels, where that
-    is not the same.
+    is not the same. orphans: where images and labels are paired by their names, the
+    label files of a dataset that no image goes with; None: they are not paired by name.
     """
 
     description: str
     matches: Callable[[Path], bool]
     load: Callable[[Path], Dataset]
     inputs: Callable[[Path, Sequence[str]], tuple[Case, ...]] | None = None
+    orphans: Callable[[Dataset], tuple[Path, ...]] | None = None
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -54,6 +59,7 @@ LAYOUTS: dict[str, Layout] = {
         "nnU-Net raw (dataset.json with channel_names, imagesTr, labelsTr)",
         nnunet_raw.matches,
         nnunet_raw.load,
+        orphans=unlisted_labels,
     ),
     "msd": Layout(
         "Medical Segmentation Decathlon (dataset.json with training)",
@@ -61,29 +67,36 @@ LAYOUTS: dict[str, Layout] = {
         msd.load,
     ),
     "xrays": Layout(
-        "X-ray exams (patients/ID/views.npz and geometry.json, with ct.nii.gz to learn from)",
-        xray_layout.matches,
-        xray_layout.load,
+        "X-ray exams (patients/ID/views.npz and geometry.json, with ct.nii.gz to learn "
+        "from)",
+        exams.matches,
+        exams.load,
     ),
     "brats": Layout(
-        "BraTS case folders (BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz and the like)",
+        "BraTS case folders (BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz "
+        "and the like)",
         brats.matches,
         brats.load,
-        brats.find_inputs,
+        inputs=brats.find_inputs,
+        orphans=brats.orphan_labels,
     ),
     "folders": Layout(
         "folders images/ and labels/ with files of the same names",
         folders.matches,
         folders.load,
+        orphans=unlisted_labels,
     ),
     "class-folders": Layout(
-        "a folder a class, images and masks together (train/subtype0/case_0000.nii.gz and case.nii.gz; also validation, "
-        "test)",
+        "a folder a class, images and masks together (train/subtype0/case_0000.nii.gz "
+        "and case.nii.gz; also validation, test)",
         class_folders.matches,
         class_folders.load,
+        orphans=class_folders.orphan_labels,
     ),
 }
-"""Asked in this order; the first that matches reads the dataset."""
+"""By the name that datasets carry. Asked in this order; the first that matches reads the
+dataset.
+"""
 
 
 def load_dataset(path: Path) -> Dataset:
@@ -101,13 +114,11 @@ def load_dataset(path: Path) -> Dataset:
         supported = "; ".join(layout.description for layout in LAYOUTS.values())
         raise FormatError(f"{path}: no dataset found here; supported: {supported}")
     dataset = layout.load(path)
-    note = dataset.root / NOTE
-    text = (
-        " ".join(note.read_text(encoding="utf-8", errors="replace").split())[:500]
-        if note.is_file()
-        else ""
-    )
-    return dataset.model_copy(update={"note": text})
+    file = dataset.root / NOTE
+    if not file.is_file():
+        return dataset
+    words = file.read_text(encoding="utf-8", errors="replace").split()
+    return dataset.model_copy(update={"note": " ".join(words)[:LONGEST_NOTE]})
 
 
 def is_saved_dataset(path: Path) -> bool:
@@ -135,10 +146,8 @@ def read_saved_dataset(path: Path) -> Dataset:
     """Read what `save_dataset` wrote; raises `FormatError` naming the file if it is not
     that.
     """
-    return validated(Dataset, read_json(path), where=str(path))
-
-
-ORPHANS = {"brats": brats.orphan_labels, "class-folders": class_folders.orphan_labels}
+    content = read_json(path)
+    return validated(Dataset, content, where=path, error=FormatError, advice=ADVICE)
 
 
 class Unpaired(NamedTuple):
@@ -152,27 +161,15 @@ def unpaired_files(dataset: Dataset) -> Unpaired:
     """Images to learn from without label and label files without image, for layouts
     that pair by name; else none.
     """
-    if dataset.labels is None or dataset.layout not in (
-        "folders",
-        "nnunet",
-        "brats",
-        "class-folders",
-    ):
+    layout = LAYOUTS.get(dataset.layout)
+    if dataset.labels is None or layout is None or layout.orphans is None:
         return Unpaired((), ())
     images = tuple(
         case.images[0]
         for case in dataset.cases
         if case.split != "test" and case.label is None
     )
-    if dataset.layout in ORPHANS:
-        return Unpaired(images, ORPHANS[dataset.layout](dataset.root))
-    paired = {case.label for case in dataset.cases if case.label}
-    listed = [
-        file
-        for folder in sorted({file.parent for file in paired})
-        for file in list_images(folder).values()
-    ]
-    return Unpaired(images, tuple(file for file in listed if file not in paired))
+    return Unpaired(images, layout.orphans(dataset))
 
 
 def load_inputs(path: Path, *, channels: Sequence[str]) -> tuple[Case, ...]:
@@ -192,7 +189,8 @@ def load_inputs(path: Path, *, channels: Sequence[str]) -> tuple[Case, ...]:
     for case in cases:
         if len(case.images) + len(case.absent) not in (1, len(channels)):
             raise DataError(
-                f"{case.name}: {len(case.images)} image files, the model reads {[*channels]}; give one for each"
+                f"{case.name}: {len(case.images)} image files, the model reads "
+                f"{[*channels]}; give one for each"
             )
     return cases
 
@@ -201,31 +199,35 @@ def _single_case(path: Path, channels: int) -> Case:
     """The image with its sibling channels if it is the first of a complete nnU-Net set,
     else alone.
     """
-    parts = CHANNEL_SUFFIX.fullmatch(image_stem(path))
+    stem = image_stem(path)
+    parts = CHANNEL_SUFFIX.fullmatch(stem)
     if parts and parts["channel"] == "0000":
-        suffix = path.name.removeprefix(image_stem(path))
+        name = parts["case"]
+        suffix = path.name.removeprefix(stem)
         files = tuple(
-            path.with_name(f"{parts['case']}_{i:04d}{suffix}") for i in range(channels)
+            path.with_name(f"{name}_{i:04d}{suffix}") for i in range(channels)
         )
         if all(file.exists() for file in files):
-            return Case(name=parts["case"], images=files)
-    return Case(name=image_stem(path), images=(path,))
+            return Case(name=name, images=files)
+    return Case(name=stem, images=(path,))
 
 
 def _cases_in_folder(path: Path, channels: Sequence[str]) -> tuple[Case, ...]:
     if is_saved_dataset(path):
         return read_saved_dataset(path).cases
     layout = find_layout(path)
+    if layout and layout.inputs:
+        return layout.inputs(path, channels)
     if layout:
-        return (
-            layout.inputs(path, channels) if layout.inputs else layout.load(path).cases
-        )
+        return layout.load(path).cases
+    images = list_images(path)
     inner = folders.find_folder(path, [*folders.IMAGE_FOLDERS, "imagests"])
-    images = list_images(path) if path.is_dir() else {}
-    images = images or (list_images(inner) if inner else {})
+    if not images and inner:
+        images = list_images(inner)
     if not images:
         raise FormatError(
-            f"{path}: no image, DICOM series or dataset here; give a file, a folder of images or a dataset"
+            f"{path}: no image, DICOM series or dataset here; give a file, a folder of "
+            "images or a dataset"
         )
     return unique_cases(_group_inputs(images, len(channels), path), where=path)
 
@@ -234,23 +236,25 @@ def _group_inputs(images: dict[str, Path], channels: int, where: Path) -> list[C
     """One case a file, unless all names end in channel numbers and each case has
     exactly the numbers 0..channels-1.
     """
+    alone = [Case(name=name, images=(image,)) for name, image in images.items()]
     groups: dict[str, dict[int, Path]] = {}
     for stem, file in images.items():
         parts = CHANNEL_SUFFIX.fullmatch(stem)
         if not parts:
-            return [Case(name=name, images=(image,)) for name, image in images.items()]
+            return alone
         groups.setdefault(parts["case"], {})[int(parts["channel"])] = file
-    broken = [
-        name for name, files in groups.items() if sorted(files) != list(range(channels))
-    ]
+    numbers = list(range(channels))
+    broken = [name for name, files in groups.items() if sorted(files) != numbers]
     if not broken:
-        return [
-            Case(name=name, images=tuple(files[i] for i in range(channels)))
-            for name, files in groups.items()
-        ]
+        return [_numbered_case(name, files) for name, files in groups.items()]
     if channels > 1 and all(0 in files for files in groups.values()):
+        present = sorted(groups[broken[0]])
         raise DataError(
-            f"{where}: case '{broken[0]}' has channel files {sorted(groups[broken[0]])}, the model reads "
+            f"{where}: case '{broken[0]}' has channel files {present}, the model reads "
             f"{channels} channels; add the missing files or remove the superfluous ones"
         )
-    return [Case(name=name, images=(image,)) for name, image in images.items()]
+    return alone
+
+
+def _numbered_case(name: str, files: dict[int, Path]) -> Case:
+    return Case(name=name, images=tuple(files[number] for number in sorted(files)))

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -39,13 +39,7 @@ FOLDERS: Mapping[Side, tuple[str, ...]] = {
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testing"),
 }
-OTHERS = {
-    *IMAGE_FOLDERS,
-    *LABEL_FOLDERS,
-    "imagests",
-    "labelsts",
-    *(name for names in FOLDERS.values() for name in names),
-}
+OTHERS = {"imagests", "labelsts"}.union(IMAGE_FOLDERS, LABEL_FOLDERS, *FOLDERS.values())
 """Names that are no class, in small letters."""
 
 
@@ -106,13 +100,13 @@ def _hold_a_case_each(folders: Sequence[ClassFolder]) -> bool:
     """Whether folders are those of cases: one in each, of the folder's name, or of the
     same name in all.
     """
-    names = [(*folder.files.images,) for folder in folders]
-    if any(len(inside) != 1 for inside in names):
+    if any(len(folder.files.images) != 1 for folder in folders):
         return False
-    named = all(
-        folder.path.name in name for folder, (name,) in zip(folders, names, strict=True)
-    )
-    return named or (len(names) > 1 and len(set(names)) == 1)
+    names = [next(iter(folder.files.images)) for folder in folders]
+    pairs = zip(folders, names, strict=True)
+    if all(folder.path.name in name for folder, name in pairs):
+        return True
+    return len(names) > 1 and len(set(names)) == 1
 
 
 def load(path: Path, *, labels: LabelScheme | None = None) -> Dataset:
@@ -124,9 +118,8 @@ def load(path: Path, *, labels: LabelScheme | None = None) -> Dataset:
     """
     root = path.absolute()
     folders = _class_folders(root)
-    cases = unique_cases(
-        (case for folder in folders for case in folder.cases), where=root
-    )
+    listed = chain.from_iterable(folder.cases for folder in folders)
+    cases = unique_cases(listed, where=root)
     _require_agreement(cases)
     masks = [
         case.label for case in cases if case.label is not None and case.split != "test"
@@ -142,89 +135,92 @@ def load(path: Path, *, labels: LabelScheme | None = None) -> Dataset:
     )
 
 
-def orphan_labels(root: Path) -> tuple[Path, ...]:
+def orphan_labels(dataset: Dataset) -> tuple[Path, ...]:
     """Masks without any image."""
-    return tuple(
-        file for folder in _class_folders(root) for file in folder.files.orphans
-    )
+    folders = _class_folders(dataset.root)
+    return tuple(chain.from_iterable(folder.files.orphans for folder in folders))
 
 
 def _class_folders(root: Path) -> list[ClassFolder]:
     """All folders of cases under `root`; cases that lie beside class folders have no
     class.
     """
-    sides = {
-        side: found
-        for side in get_args(Side)
-        if (found := find_folder(root, FOLDERS[side]))
-    }
+    places = [*_places(root)]
+    files = {path: _image_files(path) for path, _, _ in places}
+    numbered = any(_has_numbers(stems) for stems in files.values())
+    folders = []
+    for path, side, class_name in places:
+        pairing = pair_files(files[path], numbered=numbered and side != "test")
+        folders.append(ClassFolder(path, side, class_name, pairing))
+    return folders
+
+
+def _places(root: Path) -> Iterator[tuple[Path, Side, str | None]]:
+    """Folders of cases, their side of the split and their class."""
+    sides: dict[Side, Path] = {}
+    for side in get_args(Side):
+        folder = find_folder(root, FOLDERS[side])
+        if folder is not None:
+            sides[side] = folder
     if "train" not in sides:
         sides = {"train": root}
-    places = [
-        (inner, side, None if inner == folder else inner.name)
-        for side, folder in sides.items()
-        for inner in (folder, *sorted(folder.iterdir()))
-        if inner == folder or _may_be_class(inner)
-    ]
-    listed = [
-        {stem: file for stem, file in list_images(path).items() if file.is_file()}
-        for path, _, _ in places
-    ]
-    numbered = any(f"{stem}_0000" in files for files in listed for stem in files)
-    return [
-        ClassFolder(*place, pair_files(files, numbered=numbered and place[1] != "test"))
-        for place, files in zip(places, listed, strict=True)
-    ]
+    for side, folder in sides.items():
+        yield folder, side, None
+        for inner in sorted(folder.iterdir()):
+            if _may_be_class(inner):
+                yield inner, side, inner.name
+
+
+def _image_files(folder: Path) -> dict[str, Path]:
+    """Images in `folder` by stem, without folders of DICOM files."""
+    images = list_images(folder)
+    return {stem: path for stem, path in images.items() if path.is_file()}
+
+
+def _has_numbers(stems: Collection[str]) -> bool:
+    """Whether a file and another of its name and channel number lie together."""
+    return any(f"{stem}_0000" in stems for stem in stems)
 
 
 def _may_be_class(folder: Path) -> bool:
     """Whether it is a folder of images, or empty; DICOM series are no class."""
-    if (
-        not folder.is_dir()
-        or folder.name.startswith(".")
-        or folder.name.lower() in OTHERS
-    ):
+    name = folder.name
+    if not folder.is_dir() or name.startswith(".") or name.lower() in OTHERS:
         return False
     files = [file for file in folder.iterdir() if not file.name.startswith(".")]
-    return not files or any(
-        file.suffix.lower() != ".dcm" and is_image_file(file) for file in files
-    )
+    others = [file for file in files if file.suffix.lower() != ".dcm"]
+    return not files or any(is_image_file(file) for file in others)
 
 
 def pair_files(files: Mapping[str, Path], *, numbered: bool) -> Pairing:
     """Tell images and masks apart by their names (`files` by stem); numbered: images
     are known to end in `_0000`.
     """
-    masks = {
-        stem: case for stem in files if (case := _case_of_mask(stem, files)) is not None
-    }
     images: dict[str, tuple[Path, ...]] = {}
+    masks: dict[str, Path] = {}
     orphans = []
     for stem, file in files.items():
+        of_mask = _case_of_mask(stem, files)
         channel = CHANNEL_SUFFIX.fullmatch(stem)
-        if stem in masks:
-            continue
-        if channel and f"{channel['case']}_0000" in files:
-            images[channel["case"]] = (*images.get(channel["case"], ()), file)
+        if of_mask is not None:
+            masks[of_mask] = file
+        elif channel and f"{channel['case']}_0000" in files:
+            case = channel["case"]
+            images[case] = (*images.get(case, ()), file)
         elif numbered or LABEL_SUFFIX.search(stem):
             orphans.append(file)
         else:
             images[stem] = (file,)
-    return Pairing(
-        images, {case: files[stem] for stem, case in masks.items()}, tuple(orphans)
-    )
+    return Pairing(images, masks, tuple(orphans))
 
 
 def _case_of_mask(stem: str, stems: Collection[str]) -> str | None:
     """The case whose mask the file is, None if it is an image or a mask without image."""
-    plain = LABEL_SUFFIX.sub("", stem)
     if f"{stem}_0000" in stems:
         return stem
-    return (
-        plain
-        if plain != stem and (plain in stems or f"{plain}_0000" in stems)
-        else None
-    )
+    plain = LABEL_SUFFIX.sub("", stem)
+    has_image = plain in stems or f"{plain}_0000" in stems
+    return plain if plain != stem and has_image else None
 
 
 def _require_agreement(cases: Sequence[Case]) -> None:
@@ -239,19 +235,17 @@ def _require_agreement(cases: Sequence[Case]) -> None:
     spelled = _spellings({case.class_name or "" for case in classified})
     fields = [re.split(r"[_\-. ]", case.name.lower()) for case in classified]
     for column in zip_longest(*fields, fillvalue=""):
-        told = [spelled.get(field) for field in column]
-        agreeing = [
-            case.class_name
-            for case, name in zip(classified, told, strict=True)
-            if case.class_name == name
-        ]
-        if None in told or len(set(agreeing)) < 2 or 3 * len(agreeing) < 2 * len(told):
+        said = [spelled.get(field) for field in column]
+        pairs = [*zip(classified, said, strict=True)]
+        agreeing = [name for case, name in pairs if case.class_name == name]
+        mostly = 3 * len(agreeing) >= 2 * len(said)
+        if None in said or len(set(agreeing)) < 2 or not mostly:
             continue
-        for case, name in zip(classified, told, strict=True):
+        for case, name in pairs:
             if case.class_name != name:
                 raise DataError(
-                    f"{case.images[0]}: lies in the folder of class '{case.class_name}', its name says "
-                    f"'{name}'; move or rename it"
+                    f"{case.images[0]}: lies in the folder of class "
+                    f"'{case.class_name}', its name says '{name}'; move or rename it"
                 )
 
 
@@ -261,9 +255,6 @@ def _spellings(classes: Collection[str]) -> dict[str, str]:
     """
     numbers = {name: re.sub(r"^.*?(?=\d*$)", "", name) for name in classes}
     counts = Counter(numbers.values())
-    short = {
-        number: name
-        for name, number in numbers.items()
-        if number and counts[number] == 1
-    }
-    return short | {name.lower(): name for name in classes}
+    telling = [name for name in classes if numbers[name] and counts[numbers[name]] == 1]
+    by_number = {numbers[name]: name for name in telling}
+    return by_number | {name.lower(): name for name in classes}

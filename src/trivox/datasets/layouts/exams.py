@@ -10,12 +10,17 @@ an exam without one can be predicted on. `patients.csv` has columns case, patien
 from pathlib import Path
 
 from trivox.datasets.dataset import Case, Dataset
-from trivox.datasets.listing import unique_cases, validated
+from trivox.datasets.listing import ADVICE, unique_cases
 from trivox.datasets.tables import read_table
 from trivox.errors import FormatError
+from trivox.schema import validated
 
-PATIENTS, TABLE = "patients", "patients.csv"
-VIEWS, GEOMETRY, VOLUME = ("views.npz", "views.nii.gz"), "geometry.json", "ct.nii.gz"
+PATIENTS = "patients"
+TABLE = "patients.csv"
+VIEWS = ("views.npz", "views.nii.gz")
+GEOMETRY = "geometry.json"
+VOLUME = "ct.nii.gz"
+"""Names of the folder of exams, the table beside it, and the files of an exam."""
 
 
 def matches(path: Path) -> bool:
@@ -53,23 +58,19 @@ def load(path: Path) -> Dataset:
     root = path.absolute()
     folders = exam_folders(root)
     rows = _table(root / TABLE, {folder.name for folder in folders})
+    cases = (_case(folder, rows.get(folder.name, {})) for folder in folders)
     return Dataset(
         name=root.name,
         root=root,
         layout="xrays",
-        task="reconstruction",
         channels=("xray",),
-        cases=unique_cases(
-            (_case(folder, rows.get(folder.name, {})) for folder in folders), where=root
-        ),
+        cases=unique_cases(cases, where=root),
     )
 
 
 def _case(folder: Path, row: dict[str, str]) -> Case:
-    views = next(
-        (folder / name for name in VIEWS if (folder / name).is_file()),
-        folder / VIEWS[0],
-    )
+    present = [folder / name for name in VIEWS if (folder / name).is_file()]
+    views = present[0] if present else folder / VIEWS[0]
     volume = folder / VOLUME
     content = {
         "name": folder.name,
@@ -79,7 +80,8 @@ def _case(folder: Path, row: dict[str, str]) -> Case:
         "patient": row.get("patient", ""),
         "split": row.get("split") or "train",
     }
-    return validated(Case, content, where=row.get("where", str(folder)))
+    where = row.get("where", str(folder))
+    return validated(Case, content, where=where, error=FormatError, advice=ADVICE)
 
 
 def _table(file: Path, present: set[str]) -> dict[str, dict[str, str]]:
@@ -89,21 +91,22 @@ def _table(file: Path, present: set[str]) -> dict[str, dict[str, str]]:
     table = read_table(file)
     if "case" not in table.columns:
         raise FormatError(
-            f"{file}: needs a column 'case' (and 'patient', 'split'), found {[*table.columns]}"
+            f"{file}: needs a column 'case' (and 'patient', 'split'), found "
+            f"{[*table.columns]}"
         )
     rows: dict[str, dict[str, str]] = {}
     for line, cells in zip(table.lines, table.rows, strict=True):
-        row = dict(zip(table.columns, cells, strict=True)) | {
-            "where": f"{file}, line {line}"
-        }
-        if row["case"] not in present or row["case"] in rows:
-            problem = (
-                "is listed twice"
-                if row["case"] in rows
-                else f"has no folder in {PATIENTS}/"
-            )
+        row = dict(zip(table.columns, cells, strict=True))
+        row["where"] = f"{file}, line {line}"
+        name = row["case"]
+        problem = ""
+        if name in rows:
+            problem = "is listed twice"
+        elif name not in present:
+            problem = f"has no folder in {PATIENTS}/"
+        if problem:
             raise FormatError(
-                f"{row['where']}: case '{row['case']}' {problem}; correct the table"
+                f"{row['where']}: case '{name}' {problem}; correct the table"
             )
-        rows[row["case"]] = row
+        rows[name] = row
     return rows

@@ -38,11 +38,9 @@ def matches(path: Path) -> bool:
 
 def find_folder(root: Path, names: Collection[str]) -> Path | None:
     """The subfolder of `root` whose name (in any case) comes first in `names`."""
-    present = (
-        {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
-        if root.is_dir()
-        else {}
-    )
+    if not root.is_dir():
+        return None
+    present = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
     return next((present[name] for name in names if name in present), None)
 
 
@@ -54,19 +52,20 @@ def load(path: Path) -> Dataset:
     test cases. Raises `FormatError` if nothing pairs.
     """
     root = path.absolute()
-    images, labels = find_folder(root, IMAGE_FOLDERS), find_folder(root, LABEL_FOLDERS)
+    images = find_folder(root, IMAGE_FOLDERS)
+    labels = find_folder(root, LABEL_FOLDERS)
     assert images is not None, "`matches` was not asked"
     assert labels is not None, "`matches` was not asked"
     train = _cases(images, labels, split="train")
     if not any(case.label for case in train):
         raise FormatError(
-            f"{root}: no file in {images.name}/ has the name of one in {labels.name}/; rename them to pair"
+            f"{root}: no file in {images.name}/ has the name of one in {labels.name}/; "
+            "rename them to pair"
         )
-    test_images, test_labels = (
-        find_folder(root, ["imagests"]),
-        find_folder(root, ["labelsts"]),
-    )
-    test = _cases(test_images, test_labels, split="test") if test_images else []
+    test: list[Case] = []
+    test_images = find_folder(root, ["imagests"])
+    if test_images is not None:
+        test = _cases(test_images, find_folder(root, ["labelsts"]), split="test")
     files = [case.label for case in train if case.label]
     return Dataset(
         name=root.name,
@@ -81,15 +80,14 @@ def load(path: Path) -> Dataset:
 def _cases(
     images: Path, labels: Path | None, *, split: Literal["train", "test"]
 ) -> list[Case]:
-    found, masks = list_images(images), list_images(labels) if labels else {}
-    masks = {
-        stem if stem in found else LABEL_SUFFIX.sub("", stem): file
-        for stem, file in masks.items()
-    }
-    groups = _group_channels(found, masks)
+    files = list_images(images)
+    masks: dict[str, Path] = {}
+    for stem, file in list_images(labels).items() if labels else ():
+        masks[stem if stem in files else LABEL_SUFFIX.sub("", stem)] = file
+    groups = _group_channels(files, masks)
     return [
-        Case(name=name, images=files, label=masks.get(name), split=split)
-        for name, files in sorted(groups.items())
+        Case(name=name, images=paths, label=masks.get(name), split=split)
+        for name, paths in sorted(groups.items())
     ]
 
 
@@ -101,10 +99,11 @@ def _group_channels(
     A trailing `_0001` is a channel only where the labels' names (or all images) say so.
     """
     parts = {stem: CHANNEL_SUFFIX.fullmatch(stem) for stem in images}
-    numbered = any(match and match["case"] in masks for match in parts.values()) or (
-        not masks
-        and any(match and match["channel"] == "0000" for match in parts.values())
-    )
+    numbers = [match for match in parts.values() if match]
+    if masks:
+        numbered = any(match["case"] in masks for match in numbers)
+    else:
+        numbered = any(match["channel"] == "0000" for match in numbers)
     groups: dict[str, list[Path]] = defaultdict(list)
     for stem, match in sorted(parts.items()):
         name = match["case"] if match and numbered and stem not in masks else stem

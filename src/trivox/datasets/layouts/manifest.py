@@ -3,32 +3,32 @@
 Paths in it are relative to its folder, or absolute.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from trivox.datasets.class_tables import class_of, class_order
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.listing import (
+    ADVICE,
     channel_names,
     discover_labels,
     json_object,
     parse_labels,
     unique_cases,
-    validated,
 )
-from trivox.datasets.tables import read_table
+from trivox.datasets.tables import Table, read_table
 from trivox.errors import FormatError
+from trivox.schema import Frozen, validated
 
 NAMES = ("trivox.json", "manifest.json", "manifest.csv", "dataset.csv")
 
 
-class ManifestCase(BaseModel):
+class ManifestCase(Frozen):
     """One entry of `cases`; `images` in the order of the channels, or by channel name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     case: str = Field(min_length=1)
     images: tuple[Path, ...] | dict[str, Path] = Field(min_length=1)
@@ -43,15 +43,13 @@ class ManifestCase(BaseModel):
         return class_of(content)
 
 
-class Manifest(BaseModel):
+class Manifest(Frozen):
     """Content of a JSON manifest; without `cases` it gives the names that go with a CSV
     of the same stem.
 
     classes: those that cases may have, in the order of the classifier's outputs; left
     out: those that cases have, sorted.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = ""
     channels: tuple[str, ...] = ()
@@ -66,25 +64,25 @@ class Manifest(BaseModel):
     @field_validator("classes", mode="before")
     @classmethod
     def _classes_may_be_numbers(cls, content: object) -> object:
-        return (
-            [class_of(name) for name in content]
-            if isinstance(content, list)
-            else content
-        )
+        if isinstance(content, list):
+            return [class_of(name) for name in content]
+        return content
 
 
 def find_file(path: Path) -> Path | None:
     """The manifest: `path` itself, or one of `NAMES` in it."""
     candidates = [path] if path.is_file() else [path / name for name in NAMES]
-    return next(
-        (file for file in candidates if file.is_file() and _is_manifest(file)), None
-    )
+    return next((file for file in candidates if _is_manifest(file)), None)
 
 
 def _is_manifest(file: Path) -> bool:
-    return file.suffix.lower() == ".csv" or isinstance(
-        json_object(file).get("cases"), list
-    )
+    if not file.is_file():
+        return False
+    return _is_csv(file) or isinstance(json_object(file).get("cases"), list)
+
+
+def _is_csv(file: Path) -> bool:
+    return file.suffix.lower() == ".csv"
 
 
 def matches(path: Path) -> bool:
@@ -98,19 +96,15 @@ def load(path: Path) -> Dataset:
     """
     file = find_file(path.absolute())
     assert file is not None  # `matches` was asked before
-    is_csv = file.suffix.lower() == ".csv"
-    manifest = (
-        _read_csv(file)
-        if is_csv
-        else validated(Manifest, json_object(file), where=str(file))
+    manifest = _manifest(
+        _csv_content(file) if _is_csv(file) else json_object(file), file
     )
     channels = manifest.channels or _channels_by_name(manifest)
-    cases = unique_cases(
-        (_case(entry, channels, file) for entry in manifest.cases), where=file
-    )
+    entries = (_case(entry, channels, file) for entry in manifest.cases)
+    cases = unique_cases(entries, where=file)
+    named_by_file = _is_csv(file) and file.name not in NAMES
     return Dataset(
-        name=manifest.name
-        or (file.stem if is_csv and file.name not in NAMES else file.parent.name),
+        name=manifest.name or (file.stem if named_by_file else file.parent.name),
         root=file.parent,
         layout="manifest",
         channels=channels or channel_names(cases),
@@ -118,6 +112,10 @@ def load(path: Path) -> Dataset:
         classes=_classes(manifest, file),
         cases=cases,
     )
+
+
+def _manifest(content: dict[str, Any], file: Path) -> Manifest:
+    return validated(Manifest, content, where=file, error=FormatError, advice=ADVICE)
 
 
 def _channels_by_name(manifest: Manifest) -> tuple[str, ...]:
@@ -130,7 +128,8 @@ def _case(entry: ManifestCase, channels: tuple[str, ...], file: Path) -> Case:
     if isinstance(images, dict):
         if set(images) != set(channels):
             raise FormatError(
-                f"{file}: case '{entry.case}' has images {list(images)}, the channels are {list(channels)}"
+                f"{file}: case '{entry.case}' has images {list(images)}, the channels "
+                f"are {list(channels)}"
             )
         images = tuple(images[channel] for channel in channels)
     return Case(
@@ -144,66 +143,56 @@ def _case(entry: ManifestCase, channels: tuple[str, ...], file: Path) -> Case:
 
 
 def _classes(manifest: Manifest, file: Path) -> tuple[str, ...]:
-    found = class_order((entry.class_name for entry in manifest.cases), where=file)
-    strange = set(found) - set(manifest.classes) if manifest.classes else set()
-    if strange or len(set(manifest.classes)) < len(manifest.classes):
-        case = next(
-            (
-                f"case '{entry.case}' is '{entry.class_name}', "
-                for entry in manifest.cases
-                if entry.class_name in strange
-            ),
-            "",
-        )
+    """The classes listed, else those that cases have."""
+    listed = manifest.classes
+    present = class_order((entry.class_name for entry in manifest.cases), where=file)
+    strange = set(present) - set(listed) if listed else set()
+    if strange or len(set(listed)) < len(listed):
+        examples = [
+            f"case '{entry.case}' is '{entry.class_name}', "
+            for entry in manifest.cases
+            if entry.class_name in strange
+        ]
+        case = examples[0] if examples else ""
         raise FormatError(
-            f"{file}: {case}'classes' lists {[*manifest.classes]}; list each class of the cases once"
+            f"{file}: {case}'classes' lists {[*listed]}; list each class of the cases "
+            "once"
         )
-    return manifest.classes or found
+    return listed or present
 
 
 def _labels(
     manifest: Manifest, cases: tuple[Case, ...], file: Path
 ) -> LabelScheme | None:
     if manifest.labels:
-        order, ignore = manifest.region_order, manifest.ignore
         scheme = parse_labels(
             manifest.labels,
             where=file,
             regions=manifest.regions,
-            order=order,
-            ignore=ignore,
+            order=manifest.region_order,
+            ignore=manifest.ignore,
         )
         return LabelScheme(**{**scheme.model_dump(), "nested": manifest.nested})
     files = [case.label for case in cases if case.label]
     return discover_labels(files, where=file) if files else None
 
 
-def _read_csv(file: Path) -> Manifest:
-    """Rows of the CSV as a manifest, with the names that a JSON file of the same stem
-    gives.
+def _csv_content(file: Path) -> dict[str, Any]:
+    """Content of a manifest: the rows of the CSV, under the names that a JSON file of
+    the same stem gives.
     """
     table = read_table(file)
-    images = {column: _channel(column) for column in table.columns if _channel(column)}
+    channels = {column: _channel(column) for column in table.columns}
+    images = {column: channel for column, channel in channels.items() if channel}
     if "case" not in table.columns or not images:
         raise FormatError(
-            f"{file}: needs the columns 'case' and 'image' (or 'image:<channel>'), found {[*table.columns]}"
+            f"{file}: needs the columns 'case' and 'image' (or 'image:<channel>'), "
+            f"found {[*table.columns]}"
         )
-    names = {
-        k: v
-        for k, v in json_object(file.with_suffix(".json")).items()
-        if k in Manifest.model_fields
-    }
-    cases = [
-        _row(
-            dict(zip(table.columns, cells, strict=True)), images, f"{file}, line {line}"
-        )
-        for line, cells in zip(table.lines, table.rows, strict=True)
-    ]
-    return validated(
-        Manifest,
-        {"channels": _csv_channels(images)} | names | {"cases": cases},
-        where=str(file),
-    )
+    content = json_object(file.with_suffix(".json"))
+    names = {key: content[key] for key in content if key in Manifest.model_fields}
+    cases = [*_rows(table, images, file)]
+    return {"channels": _csv_channels(images)} | names | {"cases": cases}
 
 
 def _channel(column: str) -> str:
@@ -212,21 +201,30 @@ def _channel(column: str) -> str:
     """
     if column == "image":
         return column
-    return (
-        column[len("image:") :].strip()
-        if column.startswith(("image:", "image_"))
-        else ""
-    )
+    if column.startswith(("image:", "image_")):
+        return column[len("image:") :].strip()
+    return ""
 
 
-def _csv_channels(images: dict[str, str]) -> tuple[str, ...]:
+def _csv_channels(images: Mapping[str, str]) -> tuple[str, ...]:
     """Several columns name the channels; a single `image` column may hold files with
     several, so it names none.
     """
-    return () if tuple(images.values()) == ("image",) else tuple(images.values())
+    channels = tuple(images.values())
+    return () if channels == ("image",) else channels
 
 
-def _row(values: dict[str, str], images: dict[str, str], where: str) -> ManifestCase:
+def _rows(
+    table: Table, images: Mapping[str, str], file: Path
+) -> Iterator[ManifestCase]:
+    for line, cells in zip(table.lines, table.rows, strict=True):
+        row = dict(zip(table.columns, cells, strict=True))
+        yield _row(row, images, f"{file}, line {line}")
+
+
+def _row(
+    values: Mapping[str, str], images: Mapping[str, str], where: str
+) -> ManifestCase:
     files = {channel: values[column] for column, channel in images.items()}
     missing = [channel for channel, name in files.items() if not name]
     if missing:
@@ -241,4 +239,6 @@ def _row(values: dict[str, str], images: dict[str, str], where: str) -> Manifest
         "split": values.get("split") or "train",
         "class": values.get("class"),
     }
-    return validated(ManifestCase, content, where=where)
+    return validated(
+        ManifestCase, content, where=where, error=FormatError, advice=ADVICE
+    )

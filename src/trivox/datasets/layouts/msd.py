@@ -5,12 +5,13 @@ Also reads nnU-Net version 1, which lists `case.nii.gz` but stores `case_0000.ni
 `case_0001.nii.gz`...
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from trivox.datasets.dataset import Case, Dataset
-from trivox.datasets.listing import json_object, parse_labels, unique_cases
+from trivox.datasets.listing import ADVICE, json_object, parse_labels, unique_cases
 from trivox.errors import FormatError
 from trivox.volumes.formats import case_stem
 
@@ -31,7 +32,8 @@ def load(path: Path) -> Dataset:
     Files need not exist, `check_dataset` looks for them.
     """
     file = description_file(path).absolute()
-    content, root = json_object(file), file.parent
+    root = file.parent
+    content = json_object(file)
     channels = numbered_names(content.get("modality"), where=file, key="modality")
     train = _cases(content["training"], root, len(channels), split="train")
     test = _cases(content.get("test") or [], root, len(channels), split="test")
@@ -49,21 +51,17 @@ def numbered_names(content: Any, *, where: Path, key: str) -> tuple[str, ...]:
     """Channel names from `{"0": name, "1": name}`, in order of the number; repeated
     names get their number appended.
     """
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(str(number).isdigit() for number in content)
-    ):
+    entries = content if isinstance(content, dict) else {}
+    if not entries or not all(str(number).isdigit() for number in entries):
         raise FormatError(
-            f'{where}: \'{key}\' must number the channels, such as {{"0": "CT"}}; correct it there'
+            f"{where}: '{key}' must number the channels, such as "
+            f'{{"0": "CT"}}; {ADVICE}'
         )
-    names = [
-        (int(number), str(name))
-        for number, name in sorted(content.items(), key=lambda item: int(item[0]))
-    ]
-    plain = [name for _, name in names]
+    names = {int(number): str(name) for number, name in entries.items()}
+    counts = Counter(names.values())
     return tuple(
-        name if plain.count(name) == 1 else f"{name}_{number}" for number, name in names
+        name if counts[name] == 1 else f"{name}_{number}"
+        for number, name in sorted(names.items())
     )
 
 
@@ -81,18 +79,17 @@ def _cases(
             raise FormatError(
                 f"{root}: an entry of dataset.json has no 'image': {entry}; add it"
             )
-        image, label = root / str(pair["image"]), pair.get("label")
+        image = root / str(pair["image"])
+        label = pair.get("label")
         if image.name.startswith("._"):  # macOS leaves these beside the real files
             continue
-        files = _image_files(image, channels)
-        cases.append(
-            Case(
-                name=case_stem(image),
-                images=files,
-                label=root / str(label) if label else None,
-                split=split,
-            )
+        case = Case(
+            name=case_stem(image),
+            images=_image_files(image, channels),
+            label=root / str(label) if label else None,
+            split=split,
         )
+        cases.append(case)
     return cases
 
 

@@ -10,23 +10,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from trivox.datasets.class_tables import class_order, read_class_table
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.msd import description_file, numbered_names
 from trivox.datasets.listing import (
+    ADVICE,
     CHANNEL_SUFFIX,
     json_object,
     parse_labels,
     unique_cases,
-    validated,
 )
 from trivox.errors import DataError, FormatError, LabelError
 from trivox.files import read_json
+from trivox.schema import Frozen, validated
 
-FOLDERS: tuple[tuple[str, str, Literal["train", "test"]], ...] = (
+Side = Literal["train", "test"]
+FOLDERS: tuple[tuple[str, str, Side], ...] = (
     ("imagesTr", "labelsTr", "train"),
     ("imagesTs", "labelsTs", "test"),
 )
@@ -34,14 +36,12 @@ CLASS_TABLE = "classification_labels.csv"
 SPLITS = "splits_final.json"
 
 
-class Additions(BaseModel):
+class Additions(Frozen):
     """What trivox writes into `dataset.json` beside what nnU-Net knows.
 
     label_names: by value; patients, classes: by case; splits: of cases without label
     map, which nnU-Net wants in `imagesTs` although there is a class to learn from.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     label_names: dict[int, str] = Field(default_factory=dict)
     nested: bool = False
@@ -58,7 +58,9 @@ class Additions(BaseModel):
             for name, value in labels.labels.items()
         }
         content = labels.model_dump() | {"labels": named, "nested": self.nested}
-        return validated(LabelScheme, content, where=where, error=LabelError)
+        return validated(
+            LabelScheme, content, where=where, error=LabelError, advice=ADVICE
+        )
 
 
 def matches(path: Path) -> bool:
@@ -71,22 +73,26 @@ def load(path: Path) -> Dataset:
     is not trained on.
     """
     file = description_file(path).absolute()
-    content, root = json_object(file), file.parent
+    root = file.parent
+    content = json_object(file)
     channels = numbered_names(content["channel_names"], where=file, key="channel_names")
     listed = content.get("dataset")
+    cases: list[Case] = []
     if isinstance(listed, dict):
-        cases = [
-            _listed_case(name, entry, root) for name, entry in sorted(listed.items())
-        ]
+        for name, entry in sorted(listed.items()):
+            cases.append(_listed_case(name, entry, root))
     else:
         ending = str(content.get("file_ending", ".nii.gz"))
-        cases = [
-            case
-            for names in FOLDERS
-            for case in _cases_in(root, names, ending, len(channels))
-        ]
-    own = f"{file}, 'trivox'"
-    additions = validated(Additions, content.get("trivox") or {}, where=own)
+        for images, masks, side in FOLDERS:
+            cases += _cases_in(root / images, root / masks, side, ending, len(channels))
+    place = f"{file}, 'trivox'"
+    additions = validated(
+        Additions,
+        content.get("trivox") or {},
+        where=place,
+        error=FormatError,
+        advice=ADVICE,
+    )
     labels = parse_labels(
         content.get("labels") or {},
         where=file,
@@ -98,7 +104,7 @@ def load(path: Path) -> Dataset:
         root=root,
         layout="nnunet_listed" if isinstance(listed, dict) else "nnunet",
         channels=channels,
-        labels=additions.naming(labels, where=own),
+        labels=additions.naming(labels, where=place),
         classes=class_order((case.class_name for case in cases), where=root),
         cases=tuple(cases),
     )
@@ -122,23 +128,21 @@ def _with_additions(
 
 def _classes(cases: Sequence[Case], additions: Additions, root: Path) -> dict[str, str]:
     """Classes by case, from `dataset.json` and the table beside it."""
+    classes = dict(additions.classes)
     file = root / CLASS_TABLE
-    table = read_class_table(file, cases).classes if file.is_file() and cases else {}
-    told = {name: found for name, found in table.items() if found is not None}
-    wrong = next(
-        (
-            name
-            for name in told
-            if additions.classes.get(name, told[name]) != told[name]
-        ),
-        None,
-    )
-    if wrong is not None:
-        there = additions.classes[wrong]
-        raise DataError(
-            f"{file}: {wrong} is {told[wrong]}, in dataset.json it is {there}; correct one of them"
-        )
-    return additions.classes | told
+    if not file.is_file() or not cases:
+        return classes
+    for name, class_name in read_class_table(file, cases).classes.items():
+        if class_name is None:
+            continue
+        elsewhere = additions.classes.get(name, class_name)
+        if elsewhere != class_name:
+            raise DataError(
+                f"{file}: {name} is {class_name}, in dataset.json it is {elsewhere}; "
+                "correct one of them"
+            )
+        classes[name] = class_name
+    return classes
 
 
 def _declared_validation(
@@ -146,26 +150,30 @@ def _declared_validation(
 ) -> dict[str, Literal["validation"]]:
     """The cases that the only fold in `splits_final.json` validates on."""
     folds = read_json(file) if file.is_file() else []
-    if not isinstance(folds, list) or not all(
-        isinstance(fold, dict) and {"train", "val"} <= set(fold) for fold in folds
-    ):
+    if not isinstance(folds, list) or not all(_is_fold(fold) for fold in folds):
         raise FormatError(
-            f'{file}: must list folds such as {{"train": [...], "val": [...]}}; correct or remove it'
+            f'{file}: must list folds such as {{"train": [...], "val": [...]}}; '
+            "correct or remove it"
         )
     if len(folds) != 1:
         return {}
-    train, validation = (list(folds[0][side]) for side in ("train", "val"))
+    train = list(folds[0]["train"])
+    validation = list(folds[0]["val"])
     known = {case.name for case in cases if case.split != "test"}
     strange = [name for name in (*train, *validation) if name not in known]
     both = sorted(set(train) & set(validation))
-    if strange or both:
-        what = (
-            f"'{both[0]}' is in train and val"
-            if both
-            else f"'{strange[0]}' is no case of imagesTr"
-        )
-        raise FormatError(f"{file}: {what}; correct or remove the file")
+    complaint = ""
+    if both:
+        complaint = f"'{both[0]}' is in train and val"
+    elif strange:
+        complaint = f"'{strange[0]}' is no case of imagesTr"
+    if complaint:
+        raise FormatError(f"{file}: {complaint}; correct or remove the file")
     return dict.fromkeys(validation, "validation")
+
+
+def _is_fold(content: object) -> bool:
+    return isinstance(content, dict) and {"train", "val"} <= set(content)
 
 
 def _listed_case(name: str, entry: dict[str, Any], root: Path) -> Case:
@@ -178,52 +186,37 @@ def _listed_case(name: str, entry: dict[str, Any], root: Path) -> Case:
 
 
 def _cases_in(
-    root: Path,
-    names: tuple[str, str, Literal["train", "test"]],
-    ending: str,
-    channels: int,
-) -> list[Case]:
-    images, labels, split = root / names[0], root / names[1], names[2]
-    found = _channels_found(images, ending)
-    cases = []
-    for name in sorted(found):
+    images: Path, labels: Path, side: Side, ending: str, channels: int
+) -> Iterator[Case]:
+    """Cases of an image folder, with the files that each should have (missing ones
+    included, for the check to name) and superfluous ones.
+    """
+    expected = set(range(channels))
+    for name, present in sorted(_channels_present(images, ending).items()):
+        files = [f"{name}_{i:04d}{ending}" for i in sorted(present | expected)]
+        if not present:
+            files = [f"{name}{ending}"]
         label = labels / f"{name}{ending}"
-        files = _case_files(images, name, ending, channels, found[name])
-        cases.append(
-            Case(
-                name=name,
-                images=files,
-                label=label if label.exists() else None,
-                split=split,
-            )
+        yield Case(
+            name=name,
+            images=tuple(images / file for file in files),
+            label=label if label.exists() else None,
+            split=side,
         )
-    return cases
 
 
-def _channels_found(folder: Path, ending: str) -> dict[str, set[int]]:
+def _channels_present(folder: Path, ending: str) -> dict[str, set[int]]:
     """Case names in `folder` and the channel numbers each has; none for a file without
     number (it holds them all).
     """
-    found: dict[str, set[int]] = {}
+    channels: dict[str, set[int]] = {}
     for path in folder.glob(f"*{ending}"):
         if path.name.startswith("."):
             continue
         stem = path.name.removesuffix(ending)
         parts = CHANNEL_SUFFIX.fullmatch(stem)
-        found.setdefault(parts["case"] if parts else stem, set()).update(
-            {int(parts["channel"])} if parts else ()
-        )
-    return found
-
-
-def _case_files(
-    folder: Path, name: str, ending: str, channels: int, found: set[int]
-) -> tuple[Path, ...]:
-    """The files that the case should have (missing ones included, for the check to
-    name) and superfluous ones.
-    """
-    if not found:
-        return (folder / f"{name}{ending}",)
-    return tuple(
-        folder / f"{name}_{i:04d}{ending}" for i in sorted(found | set(range(channels)))
-    )
+        if parts:
+            channels.setdefault(parts["case"], set()).add(int(parts["channel"]))
+        else:
+            channels.setdefault(stem, set())
+    return channels

@@ -8,8 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from trivox.datasets.dataset import Case
-from trivox.datasets.splits import make_splits
+from trivox.datasets.splits import deal_folds
 from trivox.errors import DataError
 from trivox.volumes.volume import Array
 
@@ -58,7 +57,7 @@ def case_rows(
 def _folds(
     classes: Array, groups: Sequence[str] | None, folds: int, seed: int
 ) -> Array:
-    """Fold of each row, by the rule of `make_splits`: groups stay together, classes are
+    """Fold of each row, by the rule of `deal_folds`: groups stay together, classes are
     spread evenly.
     """
     rows = range(len(classes))
@@ -67,15 +66,16 @@ def _folds(
         if groups is None
         else [str(group) for group in groups]
     )
-    cases = [
-        Case(
-            name=f"{i:08d}", images=(), patient=patients[i], class_name=str(classes[i])
-        )
-        for i in rows
-    ]
+    parts = deal_folds(
+        [f"{i:08d}" for i in rows],
+        patients=patients,
+        classes=[str(name) for name in classes],
+        folds=folds,
+        seed=seed,
+    )
     fold = np.zeros(len(classes), dtype=np.int64)
-    for number, split in enumerate(make_splits(cases, folds=folds, seed=seed)):
-        fold[[int(name) for name in split.validation]] = number
+    for number, part in enumerate(parts):
+        fold[[int(name) for name in part]] = number
     return fold
 
 

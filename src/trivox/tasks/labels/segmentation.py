@@ -227,7 +227,7 @@ class SegmentationTask(LabelTask):
         """Cases whose label map is not known teach nothing here; classes only keep the
         folds balanced.
         """
-        if dataset.task == "reconstruction":
+        if dataset.holds_exams:
             raise DataError(
                 f"{dataset.root}: holds X-rays and volumes, no label maps; add --task "
                 "reconstruction"

@@ -79,7 +79,7 @@ class ReconstructionTask(ModelTask[ReconstructionPlan, XrayStore]):
 
     def suits(self, dataset: Dataset) -> bool:
         """Exams of X-rays."""
-        return dataset.task == self.name
+        return dataset.holds_exams
 
     def dataset(self, dataset: Dataset, classes: Path | None = None) -> Dataset:
         """Exams, at least one of them with its CT."""
