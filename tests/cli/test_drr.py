@@ -85,7 +85,6 @@ def test_cts_become_a_dataset_that_the_check_takes(trivox, phantoms, tmp_path):
     [
         (["--views", "front"], 2, "--views front"),
         (["--secondary", "0;1"], 2, "--secondary"),
-        (["--format", "png"], 2, "npz or nifti"),
         (["--detector", "0"], 2, "--detector"),
         (["--sdd", "800"], 1, "between source and detector"),
         (["--views", "nan"], 1, "finite"),

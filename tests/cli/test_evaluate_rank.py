@@ -180,7 +180,6 @@ def test_rank_from_files(run, folders, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--convention", "brats"], "choose one of trivox, brats-legacy"),
         (
             ["--convention", "brats-legacy", "--set", "dilation=1"],
             "no parameter 'dilation'",

@@ -95,7 +95,6 @@ def test_flagged_cases_are_named(predict):
     ("options", "error", "message"),
     [
         (["--uncertainty", "variance"], RecipeError, "single vote"),
-        (["--uncertainty", "magic"], RecipeError, "does not exist"),
         (["--mc-samples", "3"], BundleError, r"network_options\.dropout=0\.1"),
     ],
 )

@@ -55,7 +55,8 @@ def task_of_run(run: Path) -> AnyModelTask:
     file = run / "plan.json"
     if not file.exists():
         raise BundleError(f"{run}: holds no plan.json; give the folder of a run")
-    return _known(read_json(file).get("task"), file)
+    content = read_json(file)
+    return _known(content.get("task") if isinstance(content, dict) else None, file)
 
 
 def task_of_references(references: Path) -> AnyModelTask:

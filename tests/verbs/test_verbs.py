@@ -1,0 +1,92 @@
+"""The verbs of Python are those of the command line."""
+
+import inspect
+import pydoc
+
+import pytest
+from typer.main import get_command
+
+import trivox
+from trivox.cli import app
+from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
+from trivox.verbs.texts import TEXTS, text
+
+COMMANDS = get_command(app).commands
+ONLY_PYTHON = {"console"}
+ONLY_COMMAND = {"help", "json"}
+JOINED = {"predict": {"model", "input"}}
+"""Arguments that the command line has in one list: `MODEL... INPUT`."""
+
+
+def option_names(verb):
+    """Names of a command's options as they are typed, without dashes in front."""
+    names = set()
+    for parameter in COMMANDS[verb].params:
+        flags = [flag for flag in parameter.opts if flag.startswith("--")]
+        name = flags[0].removeprefix("--") if flags else parameter.name
+        names.add(name.replace("-", "_"))
+    return names - ONLY_COMMAND
+
+
+@pytest.mark.parametrize("verb", trivox.VERBS)
+def test_a_verb_has_the_options_of_its_command(verb):
+    parameters = set(inspect.signature(getattr(trivox, verb)).parameters)
+    expected = option_names(verb) | JOINED.get(verb, set())
+    assert parameters - ONLY_PYTHON == expected
+
+
+@pytest.mark.parametrize("verb", trivox.VERBS)
+def test_defaults_are_those_of_the_command(verb):
+    parameters = inspect.signature(getattr(trivox, verb)).parameters
+    for option in COMMANDS[verb].params:
+        name = option.opts[0].removeprefix("--").replace("-", "_")
+        if name not in parameters or option.required or name in ("views", "secondary"):
+            continue
+        ours = parameters[name].default
+        given = option.get_default(None) if callable(option.default) else option.default
+        if name == "scales":
+            given = (float(given),)
+        assert (given or None) == (ours or None), name
+
+
+@pytest.mark.parametrize("verb", trivox.VERBS)
+def test_help_in_python_reads_like_the_commands_page(verb):
+    page = pydoc.plain(pydoc.render_doc(getattr(trivox, verb)))
+    page = " ".join(page.split())
+    command = COMMANDS[verb]
+    summary = " ".join(command.help.split("\n\n")[0].split())
+    assert summary.split(";")[0] in page
+    for name in inspect.signature(getattr(trivox, verb)).parameters:
+        assert f"{name}: {' '.join(text(verb, name).split())}" in page
+
+
+def test_every_text_is_of_an_option():
+    used = set()
+    for verb in trivox.VERBS:
+        for name in inspect.signature(getattr(trivox, verb)).parameters:
+            used.add(f"{verb}.{name}" if f"{verb}.{name}" in TEXTS else name)
+    assert used == set(TEXTS)
+
+
+def test_public_names_are_there_and_listed():
+    assert dir(trivox) == trivox.__all__
+    for name in trivox.__all__:
+        assert getattr(trivox, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = trivox.nothing
+
+
+def test_ten_lines_train_predict_and_evaluate(tmp_path, tiny_settings):
+    data = write_phantoms(tmp_path / "data", PhantomSettings(cases=4, shape=(16,) * 3))
+
+    run = trivox.train(data, tmp_path / "run", preset="quick_test", set=tiny_settings)
+    predictions = trivox.predict(run.folder, data, tmp_path / "out", device="cpu")
+    evaluation = trivox.evaluate(tmp_path / "out", data, tmp_path / "metrics.json")
+
+    assert run.metrics["task"] == "segmentation"
+    assert (run.bundle / "bundle.json").exists()
+    assert len(predictions.records) == 4
+    assert not predictions.failed
+    assert evaluation.headline.startswith("Dice: ")
+    assert len(evaluation.metrics["cases"]) == 4
+    assert evaluation.file.exists()
