@@ -98,6 +98,8 @@ class Fixed(nn.Module):
 class Scripted(Objective):
     """An objective whose validation Dice is given for each epoch."""
 
+    headlines = ("validation_dice",)
+
     def __init__(self, dices):
         self.dices = iter(dices)
 

@@ -86,9 +86,9 @@ def test_the_average_is_what_is_validated(tmp_path):
     trainer = make(tmp_path, network=Named(), weights_ema=DECAY)
     trainer.fit()
     assert seen
-    assert all(network is trainer.average.network for network in seen)
+    assert all(network is trainer.learner.average.network for network in seen)
     assert trainer.network.training
-    assert not trainer.average.network.training
+    assert not trainer.learner.average.network.training
 
 
 def test_without_an_average_the_weights_themselves_are_saved_and_nothing_beside_them(
@@ -96,7 +96,7 @@ def test_without_an_average_the_weights_themselves_are_saved_and_nothing_beside_
 ):
     trainer = make(tmp_path)
     trainer.fit()
-    assert trainer.average is None
+    assert trainer.learner.average is None
     assert not (tmp_path / "checkpoints" / "latest" / RAW).exists()
 
 
@@ -154,7 +154,10 @@ def test_interrupted_and_resumed_equals_uninterrupted_with_an_average(tmp_path, 
     assert second.resume()
     second.fit()
     assert_same(whole.network.state_dict(), second.network.state_dict())
-    assert_same(whole.average.network.state_dict(), second.average.network.state_dict())
+    assert_same(
+        whole.learner.average.network.state_dict(),
+        second.learner.average.network.state_dict(),
+    )
     for name in ("best", "best-2"):
         one, other = (
             load_checkpoint(tmp_path / x / "checkpoints" / name) for x in "ab"

@@ -21,13 +21,13 @@ def test_a_compiled_training_equals_the_usual_one_and_keeps_its_names(tmp_path):
     usual.fit()
     fast.fit()
     assert list(fast.network.state_dict()) == names
-    assert fast.forward is not fast.network
+    assert fast.learner.forward is not fast.network
     assert_same(usual.network.state_dict(), fast.network.state_dict(), tolerance=1e-4)
 
 
 def test_compiling_is_off_unless_asked_for(tmp_path):
     trainer = make(tmp_path)
-    assert trainer.forward is trainer.network
+    assert trainer.learner.forward is trainer.network
 
 
 def test_the_training_calls_what_the_compiler_returned(tmp_path, monkeypatch):

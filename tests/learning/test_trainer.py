@@ -30,12 +30,12 @@ from trivox.errors import (
     ResourceError,
     TrivoxError,
 )
-from trivox.learning import trainer as trainer_module
+from trivox.learning import progress as progress_module
 from trivox.learning.checkpoints import load_checkpoint, load_weights, save_checkpoint
+from trivox.learning.learner import MAX_SKIPPED
 from trivox.learning.progress import duration
 from trivox.learning.runtime import make_runtime, seed_everything
 from trivox.learning.tracking import RunLog
-from trivox.learning.trainer import MAX_SKIPPED
 from trivox.preparation.batches import RawBatch
 from trivox.tasks.task import RunRequest
 from trivox.verbs.train import train
@@ -171,7 +171,7 @@ class Clock:
 
 
 def test_minutes_stop_in_time_and_the_schedule_reaches_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "time", Clock())
+    monkeypatch.setattr(progress_module, "time", Clock())
     trainer = make(
         tmp_path, minutes=2.0, epochs=1000, schedule="poly", checkpoint_minutes=1e9
     )
@@ -179,7 +179,7 @@ def test_minutes_stop_in_time_and_the_schedule_reaches_its_end(tmp_path, monkeyp
     step = trainer._step
     trainer._step = lambda *batch: (
         step(*batch),
-        rates.append(trainer.optimizer.param_groups[0]["lr"]),
+        rates.append(trainer.learner.optimizer.param_groups[0]["lr"]),
     )[0]
     progress = trainer.fit()
     assert progress.finished
@@ -496,12 +496,14 @@ def test_the_objective_learns_in_a_group_of_its_own_without_decay(tmp_path):
     trainer = make(
         tmp_path, objective=Learning([0.1, 0.2]), optimizer="adamw", weight_decay=0.1
     )
-    assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [
+    assert [
+        group["weight_decay"] for group in trainer.learner.optimizer.param_groups
+    ] == [
         0.1,
         0.0,
         0.0,
     ]
-    assert trainer.optimizer.param_groups[-1]["params"] == [
+    assert trainer.learner.optimizer.param_groups[-1]["params"] == [
         trainer.objective.module.log_variance
     ]
     trainer.fit()
@@ -588,7 +590,7 @@ def test_two_deterministic_runs_give_the_same_bits(tmp_path, tiny_data, tiny_set
 # -- what is said ----------------------------------------------------------------------
 def test_the_time_left_is_said_once_after_the_first_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        trainer_module, "time", Clock()
+        progress_module, "time", Clock()
     )  # an epoch of 4 steps takes 6 looks, of which 5 are measured
     lines = []
     make(

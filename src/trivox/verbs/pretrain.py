@@ -34,6 +34,7 @@ from trivox.learning.runtime import (
     process_group,
     rank,
     seed_everything,
+    widest_type,
     world_size,
 )
 from trivox.learning.tracking import read_records, run_log
@@ -90,7 +91,7 @@ class MaskedObjective(Objective):
         intensities, squared error.
         """
         hidden = ~labels.isnan()
-        kind = torch.float32 if labels.device.type == "mps" else torch.float64
+        kind = widest_type(labels.device)
         truth = torch.where(hidden, labels, 0).to(kind)
         error = torch.where(hidden, outputs.float() - labels, 0).to(kind)
         parts = [hidden.to(kind), truth, truth.square(), error.square()]
@@ -105,6 +106,10 @@ class MaskedObjective(Objective):
             if deviation > 0
             else float("nan")
         }
+
+    def summary(self, figures: Mapping[str, float]) -> str:
+        """See `CONVENTION`."""
+        return f"R2 {figures['validation_r2']:.2f}"
 
 
 def pretrain(request: RunRequest, *, console: Console | None = None) -> dict[str, Any]:
@@ -264,7 +269,9 @@ def _fit(
             runtime=runtime,
             log=log,
             progress=Progress(micro_batch=micro_batch),
-            show_steps=lambda steps, what: iter(console.track(steps, len(steps), what)),
+            show_steps=lambda steps, what, _: iter(
+                console.track(steps, len(steps), what)
+            ),
         )
         begun = "continuing" if trainer.resume() else "pretraining"
         log.line(

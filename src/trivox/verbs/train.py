@@ -214,7 +214,7 @@ def train_fold(
             runtime=runtime,
             log=log,
             progress=Progress(micro_batch=micro_batch),
-            show_steps=lambda steps, what: _steps(console, steps, what),
+            show_steps=lambda steps, what, _: _steps(console, steps, what),
         )
         begun = "continuing" if trainer.resume() else "training"
         log.line(

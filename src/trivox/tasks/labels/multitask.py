@@ -5,7 +5,7 @@ lesion, not from whole patches.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,9 @@ class MultitaskObjective(Objective):
 
     The class is judged only where the lesion is in view, and only where it is known.
     """
+
+    headlines: ClassVar[tuple[str, ...]] = ("validation_score", "validation_dice")
+    """Dice alone in an epoch that no class could be judged in."""
 
     segmentation: SegmentationObjective
     classes: tuple[str, ...]
@@ -229,6 +232,10 @@ class MultitaskObjective(Objective):
             "class_loss": loss / judged,
             "validation_score": sum(both) / len(both),
         }
+
+    def summary(self, figures: Mapping[str, float]) -> str:
+        """The mean Dice."""
+        return self.segmentation.summary(figures)
 
     def figures(self) -> dict[str, float]:
         """Weights of the losses."""

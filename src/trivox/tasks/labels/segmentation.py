@@ -5,7 +5,7 @@ volumes.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from trivox.learning.losses.combined import AdaptiveLoss
 from trivox.learning.losses.targets import region_targets
 from trivox.learning.losses.weighting import class_weights
 from trivox.learning.objective import Objective
-from trivox.learning.runtime import Runtime, rank, world_size
+from trivox.learning.runtime import Runtime, rank, widest_type, world_size
 from trivox.learning.tracking import RunLog
 from trivox.networks.registry import build_network
 from trivox.planning.plan import Plan
@@ -39,6 +39,8 @@ class SegmentationObjective(Objective):
     """The recipe's loss at every supervised scale; validation Dice from predictions
     pooled over patches.
     """
+
+    headlines: ClassVar[tuple[str, ...]] = ("validation_dice",)
 
     labels: LabelScheme
     criterion: nn.Module
@@ -112,11 +114,7 @@ class SegmentationObjective(Objective):
             predicted.sum(axes),
             reference.sum(axes),
         ]
-        return (
-            torch.stack(parts, dim=1).double()
-            if labels.device.type != "mps"
-            else torch.stack(parts, dim=1).float()
-        )
+        return torch.stack(parts, dim=1).to(widest_type(labels.device))
 
     def score(self, counts: Tensor) -> dict[str, float]:
         """Dice and IoU of each target and their means; targets absent from reference
@@ -136,6 +134,10 @@ class SegmentationObjective(Objective):
             "validation_iou": sum(overlap) / len(overlap) if overlap else float("nan"),
             **figures,
         }
+
+    def summary(self, figures: Mapping[str, float]) -> str:
+        """The mean Dice."""
+        return f"dice {figures['validation_dice']:.3f}"
 
 
 class SegmentationTask(Task[Prepared]):

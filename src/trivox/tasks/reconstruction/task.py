@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from trivox.learning.losses.adversarial import Critic, PsnrBudget, ramp
 from trivox.learning.losses.reconstruction import ReconstructionCriterion, at_size_of
 from trivox.learning.losses.similarity import psnr, ssim3d
 from trivox.learning.objective import Objective
-from trivox.learning.runtime import Runtime, rank, world_size
+from trivox.learning.runtime import Runtime, rank, widest_type, world_size
 from trivox.preparation.exam_batches import (
     VolumeTargets,
     XraySource,
@@ -38,6 +38,8 @@ class ReconstructionObjective(Objective):
     With `options.adversarial` a critic learns beside the network in the last part of
     training, within a budget of PSNR.
     """
+
+    headlines: ClassVar[tuple[str, ...]] = ("validation_score",)
 
     criterion: ReconstructionCriterion
     options: ReconstructionOptions
@@ -116,9 +118,7 @@ class ReconstructionObjective(Objective):
         ):  # while training grows: judged on the full grid all the same
             finest = interpolate(finest, targets.volume.shape[2:], mode="trilinear")
         found: Tensor = finest.new_zeros(
-            MOST_VIEWS + 1,
-            3,
-            dtype=torch.float64 if finest.device.type != "mps" else torch.float32,
+            MOST_VIEWS + 1, 3, dtype=widest_type(finest.device)
         )
         parts = [
             torch.ones(len(finest)),
@@ -152,6 +152,11 @@ class ReconstructionObjective(Objective):
             for what, values in means.items()
         }
         return {**figures, "validation_score": figures["validation_psnr"]}
+
+    def summary(self, figures: Mapping[str, float]) -> str:
+        """The mean PSNR and SSIM."""
+        decibels = figures["validation_psnr"]
+        return f"PSNR {decibels:.2f} dB SSIM {figures['validation_ssim']:.3f}"
 
 
 class ReconstructionTask(Task[PreparedExams]):
@@ -235,5 +240,4 @@ class ReconstructionTask(Task[PreparedExams]):
         console: Console,
     ) -> dict[str, Any]:
         """Bundle, validation beside the classical ladder, report."""
-
         return finish_volumes(request, recipe, prepared, folders, console)
