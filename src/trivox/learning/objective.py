@@ -50,7 +50,7 @@ class Objective(ABC):
         """The few words about what `score` gave in an epoch's line ("dice 0.812")."""
         return ""
 
-    def begin(self, spent: float, epoch: int) -> None:
+    def begin(self, spent: float, epoch: int) -> None:  # noqa: B027
         """Called before each step with the share of training that is spent, for weights
         that change on the way.
         """
@@ -65,7 +65,7 @@ class Objective(ABC):
         """
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Continue from `state`."""
 
     def remarks(self, figures: dict[str, float]) -> list[str]:

@@ -212,7 +212,7 @@ def seed_everything(seed: int, *, deterministic: bool = False) -> None:
     repeats all the same.
     """
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - what others draw from it repeats
     torch.manual_seed(seed)
     if deterministic:
         # the only way to ask cuBLAS; read when it starts

@@ -12,19 +12,16 @@ from trivox.datasets.labels import LabelScheme
 from trivox.errors import BundleError, DataError, RecipeError
 from trivox.inference.classes.case_masks import case_masks
 from trivox.inference.classes.features import handmade_features
-from trivox.learning.case_classifier.fitting import (
-    CaseClassifier,
-    best_single_feature,
-    fit_classifier,
-)
+from trivox.learning.case_classifier.classifier import CaseClassifier
+from trivox.learning.case_classifier.fitting import best_single_feature, fit_classifier
 from trivox.learning.case_classifier.kinds import (
     fit_lda,
     fit_logreg,
     fit_mlp,
-    logits_of,
     shrunk_covariance,
 )
-from trivox.learning.case_classifier.rows import case_rows, scaling_of
+from trivox.learning.case_classifier.network import logits_of
+from trivox.learning.case_classifier.rows import case_rows, scaling_of, telling
 
 CLASSES = ("benign", "mild", "severe")
 
