@@ -102,7 +102,8 @@ def fit_classifier(
     others = [trial for trial in trials if trial is not chosen]
     others.sort(key=lambda trial: trial.score)
     classifier = _fitted(rows, chosen, names, class_names, present, seed)
-    used = [list(names).index(name) for name in classifier.names]
+    place = {name: column for column, name in enumerate(names)}
+    used = [place[name] for name in classifier.names]
     of_present = softmax(chosen.calibrated, axis=1)
     return FittedClassifier(
         classifier=classifier,

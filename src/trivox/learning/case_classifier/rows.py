@@ -105,7 +105,7 @@ def telling(x: Array, answers: Array, few: int | None) -> Array:
     By the F statistic of a one-way analysis of variance: spread of the classes' means
     over the spread within them. Not scikit-learn's `f_classif`, which differences sums
     of squares: a column that is constant within each class tells them perfectly, and
-    gets an F below 0 there as often as not.
+    often gets an F below 0 there.
     """
     if few is None or few >= x.shape[1]:
         return np.arange(x.shape[1])

@@ -40,12 +40,11 @@ def hausdorff(
     it down beside other terms.
     """
     probability, target = masks(logits, labels, regions)
-    distances = [
-        _each(_distance, mask, probability)
-        for mask in (target, probability.detach() > 0.5)
-    ]
+    predicted = probability.detach() > 0.5
+    to_label = _each(_distance, target, probability)
+    to_prediction = _each(_distance, predicted, probability)
     error = (probability - target.to(probability.dtype)).square()
-    return _mean(error * (distances[0].pow(power) + distances[1].pow(power)), labels)
+    return _mean(error * (to_label.pow(power) + to_prediction.pow(power)), labels)
 
 
 def _mean(values: Tensor, labels: Tensor) -> Tensor:
@@ -78,10 +77,8 @@ def _depth(mask: Array) -> Array:
     """Distance to the nearest voxel outside, measured in the box of the mask and one
     voxel around it, which holds it.
     """
-    box = tuple(
-        slice(max(side.start - 1, 0), side.stop + 1)
-        for side in find_objects(mask.view(np.uint8))[0]
-    )
+    sides = find_objects(mask.view(np.uint8))[0]
+    box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in sides)
     depth = np.zeros(mask.shape)
     depth[box] = distance_transform_edt(mask[box])
     return depth
