@@ -3,7 +3,7 @@ the way through training.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypedDict
 
@@ -65,8 +65,13 @@ class Learner:
 
     def modules(self) -> list[nn.Module]:
         """What has parameters that are learnt."""
-        beside = self.objective.module
-        return [self.network] if beside is None else [self.network, beside]
+        learnt = self.objective.module
+        return [self.network] if learnt is None else [self.network, learnt]
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What is learnt, of the network and of the objective."""
+        for module in self.modules():
+            yield from module.parameters()
 
     @property
     def model(self) -> nn.Module:
@@ -132,9 +137,8 @@ class Learner:
         self._get_ready(progress, say)
         loss = self._gradients(images, targets, progress, say)
         self.scaler.unscale_(self.optimizer)
-        parameters = [p for module in self.modules() for p in module.parameters()]
         clip = self.recipe.gradient_clip
-        norm = float(nn.utils.clip_grad_norm_(parameters, clip))
+        norm = float(nn.utils.clip_grad_norm_(self.parameters(), clip))
         self._check_finite(loss, norm, progress)
         # under fp16 the scaler skips a bad step by itself and lowers its scale
         if math.isfinite(norm) or self.scaler.is_enabled():

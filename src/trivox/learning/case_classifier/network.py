@@ -22,17 +22,21 @@ def logits_of(networks: tuple[Network, ...], x: Array) -> Array:
 
 
 def _logits(network: Network, x: Array) -> Array:
-    *hidden, (weight, bias) = network
-    for hidden_weight, hidden_bias in hidden:
-        x = np.maximum(x @ hidden_weight.T + hidden_bias, 0)
-    return x @ weight.T + bias
+    (weight, bias), *others = network
+    outputs = x @ weight.T + bias
+    for weight, bias in others:
+        hidden = np.maximum(outputs, 0)
+        outputs = hidden @ weight.T + bias
+    return outputs
 
 
 def scaled(networks: tuple[Network, ...], factor: float) -> tuple[Network, ...]:
     """The networks with their logits multiplied by a factor."""
     result: list[Network] = []
-    for *hidden, (weight, bias) in networks:
-        result.append((*hidden, (weight * factor, bias * factor)))
+    for network in networks:
+        *hidden, (weight, bias) = network
+        last = (weight * factor, bias * factor)
+        result.append((*hidden, last))
     return tuple(result)
 
 

@@ -31,8 +31,11 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
     shown = full_precision(prediction).clamp(0, 1)
     wanted = full_precision(target).clamp(0, 1)
     error = shown - wanted
-    mean = error.flatten(1).square().mean(1)
-    return -10 * mean.clamp(min=10 ** (-PERFECT_DB / 10)).log10()
+    squared = error.square()
+    mean = squared.flatten(1).mean(1)
+    least = 10 ** (-PERFECT_DB / 10)
+    bels = mean.clamp(min=least).log10()
+    return -10 * bels
 
 
 def ssim3d(prediction: Tensor, target: Tensor) -> Tensor:
@@ -46,16 +49,23 @@ def ssim3d(prediction: Tensor, target: Tensor) -> Tensor:
     with torch.autocast(prediction.device.type, enabled=False):
         p = full_precision(prediction).flatten(0, -4)
         t = full_precision(target).flatten(0, -4)
-        means = _weighted_means(torch.stack((p, t, p * p, t * t, p * t)))
+        maps = torch.stack((p, t, p * p, t * t, p * t))
+        means = _weighted_means(maps)
         mean_p, mean_t, square_p, square_t, product = means
         between = mean_p * mean_t
         squares = mean_p.square() + mean_t.square()
         covariance = product - between
         variances = square_p + square_t - squares
-        contrast = (2 * covariance + K2**2) / (variances + K2**2)
-        luminance = (2 * between + K1**2) / (squares + K1**2)
+        contrast = _ratio(2 * covariance, variances, K2**2)
+        luminance = _ratio(2 * between, squares, K1**2)
         similar: Tensor = luminance * contrast
-        return similar.reshape(len(prediction), -1).mean(1)
+        similar = similar.reshape(len(prediction), -1)
+        return similar.mean(1)
+
+
+def _ratio(top: Tensor, bottom: Tensor, constant: float) -> Tensor:
+    """Of two numbers that both may be 0."""
+    return (top + constant) / (bottom + constant)
 
 
 def _weighted_means(maps: Tensor) -> Tensor:
@@ -64,7 +74,8 @@ def _weighted_means(maps: Tensor) -> Tensor:
     """
     for axis in (-3, -2, -1):
         weights = _gaussian_rows(maps.shape[axis], maps)
-        maps = torch.tensordot(maps, weights, dims=([axis], [1])).movedim(-1, axis)
+        means = torch.tensordot(maps, weights, dims=([axis], [1]))
+        maps = means.movedim(-1, axis)
     return maps
 
 
@@ -75,12 +86,16 @@ def _gaussian_rows(size: int, like: Tensor) -> Tensor:
     As a matrix product this is faster than a convolution of a single channel, on CPUs
     and GPUs.
     """
-    taps = min(TAPS, size - (size + 1) % 2)
-    offsets = torch.arange(taps, dtype=like.dtype, device=like.device) - taps // 2
-    kernel = (-0.5 * (offsets / SIGMA).square()).exp()
+    largest_odd = size - (size + 1) % 2
+    taps = min(TAPS, largest_odd)
+    middle = taps // 2
     places = size - taps + 1
-    rows = like.new_zeros(places, size)
+    tap = torch.arange(taps, device=like.device)
     first = torch.arange(places, device=like.device)
-    index = first[:, None] + torch.arange(taps, device=like.device)
-    weights = kernel / kernel.sum()
-    return rows.scatter(1, index, weights.expand(places, -1))
+    offsets = tap.to(like.dtype) - middle
+    squares = (offsets / SIGMA).square()
+    kernel = (-0.5 * squares).exp()
+    kernel = kernel / kernel.sum()
+    index = first[:, None] + tap
+    rows = like.new_zeros(places, size)
+    return rows.scatter(1, index, kernel.expand(places, -1))
