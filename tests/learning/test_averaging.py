@@ -30,7 +30,8 @@ def by_hand(start, history, decay):
 
 def recorded(trainer):
     """The weights after each step of `trainer`, filled while it trains."""
-    history, step = [], trainer._step
+    history = []
+    step = trainer._step
     trainer._step = lambda *batch: (
         step(*batch),
         history.append(weights_of(trainer.network)),
@@ -40,7 +41,8 @@ def recorded(trainer):
 
 def test_what_is_saved_is_the_average_of_all_steps(tmp_path):
     trainer = make(tmp_path, weights_ema=DECAY, learning_rate=0.3)
-    start, history = weights_of(trainer.network), recorded(trainer)
+    start = weights_of(trainer.network)
+    history = recorded(trainer)
     trainer.fit()
     saved = load_checkpoint(tmp_path / "checkpoints" / "latest")
     expected = by_hand(start, history, DECAY)
@@ -60,7 +62,8 @@ def test_the_best_checkpoint_holds_the_average_of_its_epoch(tmp_path):
         epochs=3,
         validation_smoothing=0.0,
     )
-    start, history = weights_of(trainer.network), recorded(trainer)
+    start = weights_of(trainer.network)
+    history = recorded(trainer)
     trainer.fit()
     best = load_checkpoint(tmp_path / "checkpoints" / "best")
     for name, value in by_hand(start, history[:8], DECAY).items():
@@ -143,10 +146,8 @@ def test_the_average_takes_no_gradient_and_leaves_the_network_alone():
 @pytest.mark.parametrize("step", [2, 3, 6])
 def test_interrupted_and_resumed_equals_uninterrupted_with_an_average(tmp_path, step):
     settings = {"weights_ema": DECAY, "keep_best": 2}
-    whole, first = (
-        make(tmp_path / "a", **settings),
-        make(tmp_path / "b", source=Toy(on_read={step: interrupt}), **settings),
-    )
+    whole = make(tmp_path / "a", **settings)
+    first = make(tmp_path / "b", source=Toy(on_read={step: interrupt}), **settings)
     whole.fit()
     with pytest.raises(InterruptedTrainingError):
         first.fit()

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.mark.slow  # 10 to 60 s of compiling
 def test_a_compiled_training_equals_the_usual_one_and_keeps_its_names(tmp_path):
-    usual, fast = make(tmp_path / "a"), make(tmp_path / "b", compile=True)
+    usual = make(tmp_path / "a")
+    fast = make(tmp_path / "b", compile=True)
     names = list(fast.network.state_dict())
     usual.fit()
     fast.fit()

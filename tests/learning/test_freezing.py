@@ -49,7 +49,8 @@ def moved(folder, **changes):
     )  # 12 steps
     parts = [*trainer.network.encoder, trainer.network.head]
     start = [part.weight.detach().clone() for part in parts]
-    history, step = [], trainer._step
+    history = []
+    step = trainer._step
     trainer._step = lambda *batch: (
         step(*batch),
         history.append(

@@ -103,15 +103,15 @@ def test_pooled_losses_span_the_ranks(ranks, name):
     """DDP takes the mean of what the ranks compute, so each computes twice its part."""
     whole = gradient(name, *batch())
     torch.testing.assert_close(
-        torch.cat([found[name] for found in ranks]) / 2, whole, atol=1e-6, rtol=1e-4
+        torch.cat([result[name] for result in ranks]) / 2, whole, atol=1e-6, rtol=1e-4
     )
 
 
 def test_ranks_learn_the_same_weights_from_the_mean_of_their_terms(ranks):
     mean = torch.tensor(TERMS).mean(0)
-    for found, terms in zip(ranks, TERMS, strict=True):
-        torch.testing.assert_close(found["log_variance"], 1 - mean)
+    for result, terms in zip(ranks, TERMS, strict=True):
+        torch.testing.assert_close(result["log_variance"], 1 - mean)
         torch.testing.assert_close(
-            found["outputs"], torch.tensor(terms)
+            result["outputs"], torch.tensor(terms)
         )  # its own, which DDP will average
-        torch.testing.assert_close(found["factor"], balanced(mean.flip(0), mean))
+        torch.testing.assert_close(result["factor"], balanced(mean.flip(0), mean))

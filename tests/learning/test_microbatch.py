@@ -72,7 +72,8 @@ def plan(tiny_run):
 
 def forecast(plan, monkeypatch, available, **changes):
     monkeypatch.setattr(forecasting, "available_memory", lambda device: available)
-    log, recipe = Log(), make_recipe("quick_test", changes)
+    log = Log()
+    recipe = make_recipe("quick_test", changes)
     return forecast_training(plan, recipe, CPU, batch=8, log=log), log.lines, recipe
 
 

@@ -112,9 +112,9 @@ def test_two_ranks_equal_each_other_and_one_process(
         x / "checkpoints" / "latest" / "weights.safetensors"
         for x in (tmp_path / "one", run)
     )
-    expected, found = (load_weights(file) for file in files)
+    expected, result = (load_weights(file) for file in files)
     for key, value in expected.items():
-        assert torch.allclose(value, found[key], rtol=0, atol=1e-5), key
+        assert torch.allclose(value, result[key], rtol=0, atol=1e-5), key
     one, two = (read_records(x / "metrics.jsonl") for x in (tmp_path / "one", run))
     assert [r["step"] for r in two] == [r["step"] for r in one]  # rank 0 alone writes
     for a, b in zip(one, two, strict=True):

@@ -81,7 +81,8 @@ def test_every_group_keeps_its_ratio_to_the_others_through_the_schedule(optimize
 
 
 def test_the_base_rates_survive_saving_and_loading():
-    network, settings = nn.Linear(2, 2), recipe(optimizer="adamw", learning_rate=0.5)
+    network = nn.Linear(2, 2)
+    settings = recipe(optimizer="adamw", learning_rate=0.5)
     rule = make_optimizer(network, settings)
     set_rate(rule, 0.1)
     again = make_optimizer(network, settings)
