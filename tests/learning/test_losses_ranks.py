@@ -5,6 +5,7 @@ with one that has all of it.
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,7 +76,7 @@ def adaptive(rule, terms):
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "worker.py").write_text(WORKER)
-    here = os.path.dirname(os.path.abspath(__file__))
+    here = str(Path(__file__).resolve().parent)
     command = [
         sys.executable,
         "-m",
@@ -90,7 +91,7 @@ def ranks(tmp_path_factory):
         command,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )

@@ -1,5 +1,8 @@
 """A fitted classifier: asked by name or by row, written and read."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -74,3 +77,26 @@ def test_a_damaged_file_is_refused(tmp_path):
         replace(classifier, **wrong).save(path)
         with pytest.raises(BundleError):
             CaseClassifier.load(path)
+
+
+ASKING = """
+import sys
+import numpy as np
+sys.modules["sklearn"] = None  # whoever imports it fails
+sys.modules["torch"] = None
+from pathlib import Path
+from trivox.learning.case_classifier.classifier import CaseClassifier
+classifier = CaseClassifier.load(Path(sys.argv[1]))
+print(classifier.probabilities(np.zeros((1, len(classifier.names)))).shape)
+"""
+
+
+@pytest.mark.usefixtures("whole_subsets")
+def test_answers_need_neither_scikit_learn_nor_torch(tmp_path):
+    rows, truth, names = toy()
+    kinds = ("lda", "logreg", "mlp")
+    file = tmp_path / "classifier.safetensors"
+    fit(rows, truth, names, kinds=kinds).classifier.save(file)
+    command = [sys.executable, "-c", ASKING, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "(1, 3)", done.stderr

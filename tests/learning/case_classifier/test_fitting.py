@@ -13,7 +13,7 @@ from trivox.errors import DataError, RecipeError
 from trivox.inference.classes.case_masks import case_masks
 from trivox.inference.classes.features import handmade_features
 from trivox.learning.case_classifier.fitting import best_single_feature
-from trivox.learning.case_classifier.rows import case_rows, scaling_of
+from trivox.learning.case_classifier.rows import case_rows, scaling_of, telling
 
 # -- fitting and choosing --------------------------------------------------------------
 
@@ -247,6 +247,19 @@ def test_rows_that_nothing_can_be_learnt_from_are_refused():
         fit(rows, truth, names, kinds=("forest",))
     with pytest.raises(RecipeError, match="'f99'"):
         fit(rows, truth, names, subsets={"x": ["f99"]})
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 1000), classes=st.integers(2, 3))
+def test_a_feature_that_is_constant_within_each_class_tells_best(seed, classes):
+    """Whatever is lost when sums of squares are differenced."""
+    rng = np.random.default_rng(seed)
+    truth = rng.permutation(np.arange(40) % classes)
+    rows = rng.standard_normal((40, 6))
+    rows[:, 4] = rng.standard_normal(classes)[truth]
+    rows = (rows - rows.mean(0)) / rows.std(0)
+    assert telling(rows, truth, 1).tolist() == [4]
+    assert 4 in telling(rows, truth, 3)
 
 
 # -- the single feature ----------------------------------------------------------------

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.covariance import ledoit_wolf, ledoit_wolf_shrinkage
+from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
@@ -20,11 +20,27 @@ from trivox.learning.case_classifier.network import logits_of
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 1000), n=st.integers(3, 60), f=st.integers(1, 40))
-def test_the_shrunk_covariance_is_that_of_scikit_learn(seed, n, f):
+def test_the_shrunk_covariance_is_that_of_ledoit_and_wolf(seed, n, f):
     rows = np.random.default_rng(seed).standard_normal((n, f)) * np.linspace(0.2, 3, f)
     np.testing.assert_allclose(
-        shrunk_covariance(rows), ledoit_wolf(rows, assume_centered=True)[0], atol=1e-10
+        shrunk_covariance(rows), covariance_of_the_paper(rows), atol=1e-10
     )
+
+
+def covariance_of_the_paper(rows):
+    n, f = rows.shape
+    sample = rows.T @ rows / n
+    mean = np.trace(sample) / f
+    squares = (sample**2).sum()
+    distance = squares - f * mean**2
+    error = (((rows**2).sum(1) ** 2).mean() - squares) / n
+    share = min(error, distance) / distance if distance > 0 else 0.0
+    return (1 - share) * sample + share * mean * np.eye(f)
+
+
+def test_rows_without_any_spread_have_no_covariance():
+    np.testing.assert_array_equal(shrunk_covariance(np.zeros((4, 3))), np.zeros((3, 3)))
+    np.testing.assert_array_equal(shrunk_covariance(np.ones((4, 1))), [[1.0]])
 
 
 @pytest.mark.parametrize("features", [4, 90], ids=["few", "more features than rows"])
