@@ -236,10 +236,11 @@ def test_the_gradient_follows_the_incoming_one():
 
 def test_the_inputs_are_left_alone():
     logits, labels = drawn((2, 3, 4, 5), 4, ignored=0.2)
-    kept = logits.detach().clone(), labels.clone()
+    before = logits.detach().clone()
+    labels_before = labels.clone()
     value_and_gradient(lambda x: dice_cross_entropy(x, labels), logits)
-    assert torch.equal(logits, kept[0])
-    assert torch.equal(labels, kept[1])
+    assert torch.equal(logits, before)
+    assert torch.equal(labels, labels_before)
 
 
 def test_region_targets_are_the_members_and_never_ignored_voxels():

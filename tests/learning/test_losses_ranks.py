@@ -104,15 +104,15 @@ def test_pooled_losses_span_the_ranks(ranks, name):
     """DDP takes the mean of what the ranks compute, so each computes twice its part."""
     whole = gradient(name, *batch())
     torch.testing.assert_close(
-        torch.cat([result[name] for result in ranks]) / 2, whole, atol=1e-6, rtol=1e-4
+        torch.cat([of_rank[name] for of_rank in ranks]) / 2, whole, atol=1e-6, rtol=1e-4
     )
 
 
 def test_ranks_learn_the_same_weights_from_the_mean_of_their_terms(ranks):
     mean = torch.tensor(TERMS).mean(0)
-    for result, terms in zip(ranks, TERMS, strict=True):
-        torch.testing.assert_close(result["log_variance"], 1 - mean)
+    for of_rank, terms in zip(ranks, TERMS, strict=True):
+        torch.testing.assert_close(of_rank["log_variance"], 1 - mean)
         torch.testing.assert_close(
-            result["outputs"], torch.tensor(terms)
+            of_rank["outputs"], torch.tensor(terms)
         )  # its own, which DDP will average
-        torch.testing.assert_close(result["factor"], balanced(mean.flip(0), mean))
+        torch.testing.assert_close(of_rank["factor"], balanced(mean.flip(0), mean))

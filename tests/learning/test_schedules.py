@@ -125,7 +125,9 @@ def test_frozen_parameters_are_left_out_and_all_others_are_in_once(optimizer):
     network = ConvBlock(2, 4, (3, 3, 3))
     network[0].weight.requires_grad_(False)
     rule = make_optimizer(network, recipe(optimizer=optimizer))
-    trained = [p for group in rule.param_groups for p in group["params"]]
+    trained = []
+    for group in rule.param_groups:
+        trained += group["params"]
     assert {id(p) for p in trained} == {
         id(p) for p in network.parameters() if p.requires_grad
     }

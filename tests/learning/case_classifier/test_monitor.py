@@ -2,6 +2,7 @@
 that goes wrong for long.
 """
 
+import itertools
 import warnings as python_warnings
 
 import numpy as np
@@ -41,7 +42,7 @@ def history(monitor, *epochs):
 
 
 def texts(found):
-    return [text for epoch in found for text in epoch]
+    return list(itertools.chain.from_iterable(found))
 
 
 # -- figures ---------------------------------------------------------------------------
@@ -187,12 +188,8 @@ def test_what_to_try_names_settings_that_exist():
         class_monitor.LEANING,
         class_monitor.LOGITS,
     ]
-    words = [
-        word.strip(",.;()")
-        for text in advice
-        for word in text.split()
-        if "classification." in word
-    ]
+    words = " ".join(advice).split()
+    words = [word.strip(",.;()") for word in words if "classification." in word]
     assert len(words) >= 10
     for word in words:
         name, _, value = word.removeprefix("classification.").partition("=")
