@@ -69,7 +69,9 @@ class Net(nn.Module):
         self.body = nn.Sequential(
             nn.Conv3d(1, 4, 3, padding=1), nn.LeakyReLU(), nn.Conv3d(4, 2, 1)
         )
-        self.most, self.error, self.sizes = most, error, []
+        self.most = most
+        self.error = error
+        self.sizes = []
 
     def forward(self, images):
         if self.training:
@@ -86,7 +88,8 @@ class Fixed(nn.Module):
 
     def __init__(self, sign):
         super().__init__()
-        self.sign, self.unused = sign, nn.Parameter(torch.zeros(1))
+        self.sign = sign
+        self.unused = nn.Parameter(torch.zeros(1))
 
     def forward(self, images):
         return (
@@ -97,6 +100,8 @@ class Fixed(nn.Module):
 
 class Scripted(Objective):
     """An objective whose validation Dice is given for each epoch."""
+
+    headlines = ("validation_dice",)
 
     def __init__(self, dices):
         self.dices = iter(dices)

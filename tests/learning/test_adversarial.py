@@ -102,7 +102,8 @@ def test_a_verdict_is_about_a_patch():
 
 def test_a_restored_critic_takes_the_same_next_step(taught):
     state = taught[0].state_dict()
-    twin, other = Critic(), Critic()
+    twin = Critic()
+    other = Critic()
     for critic in (twin, other):
         critic.load_state_dict(copy.deepcopy(state))
     assert twin.learn(*pairs(seed=5)) == other.learn(*pairs(seed=5))
@@ -114,19 +115,21 @@ def test_a_restored_critic_takes_the_same_next_step(taught):
 
 def test_the_critic_computes_in_fp32_under_autocast():
     real, fake = pairs()
-    plain, other = Critic(), Critic()
+    plain = Critic()
+    other = Critic()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, cost = other.learn(real, fake), other.judge(fake, real)
+        loss = other.learn(real, fake)
+        cost = other.judge(fake, real)
     assert loss == plain.learn(real, fake)
     assert cost == plain.judge(fake, real)
     assert cost.dtype == torch.float32
 
 
 def test_the_weight_rises_over_the_first_half_of_the_last_share():
-    found = [
+    weights = [
         ramp(spent, share=0.2, weight=0.1) for spent in (0.0, 0.79, 0.8, 0.85, 0.9, 1.0)
     ]
-    assert found == pytest.approx([0, 0, 0, 0.05, 0.1, 0.1])
+    assert weights == pytest.approx([0, 0, 0, 0.05, 0.1, 0.1])
     assert ramp(1.0, share=0.0, weight=0.1) == 0
 
 
@@ -157,7 +160,8 @@ def test_critics_of_all_ranks_begin_alike_and_leave_the_random_numbers_alone():
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
-    first, second = Critic(), Critic()
+    first = Critic()
+    second = Critic()
     assert torch.equal(torch.rand(1), expected)
     for one, two in zip(
         first.network.parameters(), second.network.parameters(), strict=True

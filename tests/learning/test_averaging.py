@@ -30,7 +30,8 @@ def by_hand(start, history, decay):
 
 def recorded(trainer):
     """The weights after each step of `trainer`, filled while it trains."""
-    history, step = [], trainer._step
+    history = []
+    step = trainer._step
     trainer._step = lambda *batch: (
         step(*batch),
         history.append(weights_of(trainer.network)),
@@ -40,7 +41,8 @@ def recorded(trainer):
 
 def test_what_is_saved_is_the_average_of_all_steps(tmp_path):
     trainer = make(tmp_path, weights_ema=DECAY, learning_rate=0.3)
-    start, history = weights_of(trainer.network), recorded(trainer)
+    start = weights_of(trainer.network)
+    history = recorded(trainer)
     trainer.fit()
     saved = load_checkpoint(tmp_path / "checkpoints" / "latest")
     expected = by_hand(start, history, DECAY)
@@ -60,7 +62,8 @@ def test_the_best_checkpoint_holds_the_average_of_its_epoch(tmp_path):
         epochs=3,
         validation_smoothing=0.0,
     )
-    start, history = weights_of(trainer.network), recorded(trainer)
+    start = weights_of(trainer.network)
+    history = recorded(trainer)
     trainer.fit()
     best = load_checkpoint(tmp_path / "checkpoints" / "best")
     for name, value in by_hand(start, history[:8], DECAY).items():
@@ -86,9 +89,9 @@ def test_the_average_is_what_is_validated(tmp_path):
     trainer = make(tmp_path, network=Named(), weights_ema=DECAY)
     trainer.fit()
     assert seen
-    assert all(network is trainer.average.network for network in seen)
+    assert all(network is trainer.learner.average.network for network in seen)
     assert trainer.network.training
-    assert not trainer.average.network.training
+    assert not trainer.learner.average.network.training
 
 
 def test_without_an_average_the_weights_themselves_are_saved_and_nothing_beside_them(
@@ -96,7 +99,7 @@ def test_without_an_average_the_weights_themselves_are_saved_and_nothing_beside_
 ):
     trainer = make(tmp_path)
     trainer.fit()
-    assert trainer.average is None
+    assert trainer.learner.average is None
     assert not (tmp_path / "checkpoints" / "latest" / RAW).exists()
 
 
@@ -143,10 +146,8 @@ def test_the_average_takes_no_gradient_and_leaves_the_network_alone():
 @pytest.mark.parametrize("step", [2, 3, 6])
 def test_interrupted_and_resumed_equals_uninterrupted_with_an_average(tmp_path, step):
     settings = {"weights_ema": DECAY, "keep_best": 2}
-    whole, first = (
-        make(tmp_path / "a", **settings),
-        make(tmp_path / "b", source=Toy(on_read={step: interrupt}), **settings),
-    )
+    whole = make(tmp_path / "a", **settings)
+    first = make(tmp_path / "b", source=Toy(on_read={step: interrupt}), **settings)
     whole.fit()
     with pytest.raises(InterruptedTrainingError):
         first.fit()
@@ -154,7 +155,10 @@ def test_interrupted_and_resumed_equals_uninterrupted_with_an_average(tmp_path, 
     assert second.resume()
     second.fit()
     assert_same(whole.network.state_dict(), second.network.state_dict())
-    assert_same(whole.average.network.state_dict(), second.average.network.state_dict())
+    assert_same(
+        whole.learner.average.network.state_dict(),
+        second.learner.average.network.state_dict(),
+    )
     for name in ("best", "best-2"):
         one, other = (
             load_checkpoint(tmp_path / x / "checkpoints" / name) for x in "ab"

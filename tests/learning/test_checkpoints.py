@@ -42,11 +42,11 @@ def test_weights_state_and_optimizer_come_back_exactly(tmp_path):
     save_checkpoint(
         tmp_path / "latest", network, {"step": 7, "best": None}, optimizer.state_dict()
     )
-    found = load_checkpoint(tmp_path / "latest")
-    assert same(found.weights, network.state_dict())
-    assert found.state == {"step": 7, "best": None}
+    checkpoint = load_checkpoint(tmp_path / "latest")
+    assert same(checkpoint.weights, network.state_dict())
+    assert checkpoint.state == {"step": 7, "best": None}
     for index, entry in optimizer.state_dict()["state"].items():
-        assert same(found.optimizer["state"][index], entry)
+        assert same(checkpoint.optimizer["state"][index], entry)
     assert names(tmp_path) == ["latest"]
     assert names(tmp_path / "latest") == sorted([WEIGHTS, OPTIMIZER, STATE])
 
@@ -74,7 +74,8 @@ def test_a_crash_at_either_rename_leaves_the_old_checkpoint_and_the_next_save_he
     first, _ = trained(0)
     second, _ = trained(1)
     save_checkpoint(tmp_path / "latest", first, {"step": 1})
-    count, real = [0], Path.rename
+    count = [0]
+    real = Path.rename
 
     def rename(self, target):
         if count[0] == dies_at:
@@ -86,9 +87,9 @@ def test_a_crash_at_either_rename_leaves_the_old_checkpoint_and_the_next_save_he
         patched.setattr(Path, "rename", rename)
         with pytest.raises(KeyboardInterrupt):
             save_checkpoint(tmp_path / "latest", second, {"step": 2})
-    found = load_checkpoint(tmp_path / "latest")
-    assert found.state == {"step": 1}
-    assert same(found.weights, first.state_dict())
+    checkpoint = load_checkpoint(tmp_path / "latest")
+    assert checkpoint.state == {"step": 1}
+    assert same(checkpoint.weights, first.state_dict())
     save_checkpoint(tmp_path / "latest", second, {"step": 3})
     assert load_checkpoint(tmp_path / "latest").state == {"step": 3}
     assert names(tmp_path) == ["latest"]

@@ -16,18 +16,19 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.mark.slow  # 10 to 60 s of compiling
 def test_a_compiled_training_equals_the_usual_one_and_keeps_its_names(tmp_path):
-    usual, fast = make(tmp_path / "a"), make(tmp_path / "b", compile=True)
+    usual = make(tmp_path / "a")
+    fast = make(tmp_path / "b", compile=True)
     names = list(fast.network.state_dict())
     usual.fit()
     fast.fit()
     assert list(fast.network.state_dict()) == names
-    assert fast.forward is not fast.network
+    assert fast.learner.forward is not fast.network
     assert_same(usual.network.state_dict(), fast.network.state_dict(), tolerance=1e-4)
 
 
 def test_compiling_is_off_unless_asked_for(tmp_path):
     trainer = make(tmp_path)
-    assert trainer.forward is trainer.network
+    assert trainer.learner.forward is trainer.network
 
 
 def test_the_training_calls_what_the_compiler_returned(tmp_path, monkeypatch):

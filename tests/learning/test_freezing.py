@@ -49,7 +49,8 @@ def moved(folder, **changes):
     )  # 12 steps
     parts = [*trainer.network.encoder, trainer.network.head]
     start = [part.weight.detach().clone() for part in parts]
-    history, step = [], trainer._step
+    history = []
+    step = trainer._step
     trainer._step = lambda *batch: (
         step(*batch),
         history.append(
@@ -132,7 +133,9 @@ def test_interrupted_and_resumed_equals_uninterrupted_while_stages_thaw(tmp_path
 
 def test_every_parameter_is_in_the_optimizer_from_the_start(tmp_path):
     trainer = make(tmp_path, network=Staged(), freeze_encoder=1.0)
-    held = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    held = set()
+    for group in trainer.learner.optimizer.param_groups:
+        held |= {id(parameter) for parameter in group["params"]}
     assert held == {id(p) for p in trainer.network.parameters()}
 
 

@@ -78,7 +78,8 @@ def test_a_crash_at_any_rename_loses_no_checkpoint_and_the_next_offer_heals(
 ):
     for epoch, score in ((1, 0.3), (2, 0.2), (3, 0.1)):
         offer(tmp_path, epoch, score, 3)
-    count, real = [0], Path.rename
+    count = [0]
+    real = Path.rename
 
     def rename(self, target):
         if self.parent == tmp_path and not self.name.startswith(".tmp"):

@@ -38,7 +38,8 @@ def soft_dice(probability, target, *, batch):
 
 def naive(logits, labels, *, dice_weight=1.0, ce_weight=1.0, batch=False):
     """The definition, one-hot and by autograd."""
-    flat, index = logits.flatten(2), labels.flatten(1).long()
+    flat = logits.flatten(2)
+    index = labels.flatten(1).long()
     valid = (index >= 0)[:, None].to(flat.dtype)
     target = F.one_hot(index.clamp(min=0), flat.shape[1]).movedim(-1, 1) * valid
     entropy = -(flat.log_softmax(1) * target).sum() / valid.sum().clamp(min=1)
@@ -102,11 +103,11 @@ def test_value_and_gradient_equal_the_naive_loss(
 ):
     logits, labels = drawn(shape, classes, ignored=ignored, seed=sum(shape))
     named = {"dice_weight": weights[0], "ce_weight": weights[1], "batch": batch}
-    ours, gradient = value_and_gradient(
+    value, gradient = value_and_gradient(
         lambda x: dice_cross_entropy(x, labels, **named), logits
     )
     theirs, expected = value_and_gradient(lambda x: naive(x, labels, **named), logits)
-    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(value, theirs, atol=1e-6, rtol=0)
     torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=0)
 
 
@@ -119,13 +120,13 @@ def test_value_and_gradient_equal_the_naive_loss(
 def test_region_value_and_gradient_equal_the_naive_loss(shape, ignored, batch):
     logits, labels = drawn(shape, 4, ignored=ignored, seed=sum(shape))
     logits = logits[:, :3].detach().requires_grad_()
-    ours, gradient = value_and_gradient(
+    value, gradient = value_and_gradient(
         lambda x: dice_binary_cross_entropy(x, labels, REGIONS, batch=batch), logits
     )
     theirs, expected = value_and_gradient(
         lambda x: naive_regions(x, labels, REGIONS, batch=batch), logits
     )
-    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(value, theirs, atol=1e-6, rtol=0)
     torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=0)
 
 
@@ -202,7 +203,8 @@ def test_batch_dice_differs_from_the_mean_of_samples_only_for_several_samples():
     assert dice_cross_entropy(logits, labels) != dice_cross_entropy(
         logits, labels, batch=True
     )
-    one, first = logits[:1], labels[:1]
+    one = logits[:1]
+    first = labels[:1]
     torch.testing.assert_close(
         dice_cross_entropy(one, first), dice_cross_entropy(one, first, batch=True)
     )
@@ -234,10 +236,11 @@ def test_the_gradient_follows_the_incoming_one():
 
 def test_the_inputs_are_left_alone():
     logits, labels = drawn((2, 3, 4, 5), 4, ignored=0.2)
-    kept = logits.detach().clone(), labels.clone()
+    before = logits.detach().clone()
+    labels_before = labels.clone()
     value_and_gradient(lambda x: dice_cross_entropy(x, labels), logits)
-    assert torch.equal(logits, kept[0])
-    assert torch.equal(labels, kept[1])
+    assert torch.equal(logits, before)
+    assert torch.equal(labels, labels_before)
 
 
 def test_region_targets_are_the_members_and_never_ignored_voxels():

@@ -190,9 +190,9 @@ def test_uncertainty_is_kendalls_sum_in_value_and_gradient():
     logits.requires_grad_()
     s = loss.log_variance.detach().clone().requires_grad_()
     expected = ((-s).exp() * terms(logits, labels) + s).sum()
-    ours = loss(logits, labels)
-    torch.testing.assert_close(ours, expected)
-    mine = torch.autograd.grad(ours, [logits, loss.log_variance])
+    value = loss(logits, labels)
+    torch.testing.assert_close(value, expected)
+    mine = torch.autograd.grad(value, [logits, loss.log_variance])
     torch.testing.assert_close(mine, torch.autograd.grad(expected, [logits, s]))
 
 
@@ -225,12 +225,12 @@ def test_balancing_favours_the_term_that_falls_slowly_and_keeps_the_recipes_weig
         now["values"] = (1.0, 1.0) if step < 5 else (1.0, 0.1)
         assert loss.term_weights() == pytest.approx({"a": 1.0, "b": 3.0})
         loss(x, x)
-    found = loss.term_weights()
+    result = loss.term_weights()
     expected = balanced(torch.tensor([1.0, 0.1]), torch.ones(2)).tolist()
-    assert found == pytest.approx({"a": expected[0], "b": 3 * expected[1]})
-    assert found["a"] > 1 > found["b"] / 3
+    assert result == pytest.approx({"a": expected[0], "b": 3 * expected[1]})
+    assert result["a"] > 1 > result["b"] / 3
     assert float(loss(x, x).detach()) == pytest.approx(
-        found["a"] * 1.0 + found["b"] * 0.1
+        result["a"] * 1.0 + result["b"] * 0.1
     )
     now["values"] = (
         0.5,
@@ -279,7 +279,9 @@ def test_a_saved_state_continues_where_it_stood(rule):
 
         return AdaptiveLoss(terms, {"a": 1.0, "b": 1.0}, rule=rule, window=4)
 
-    whole, first, second = fresh(), fresh(), fresh()
+    whole = fresh()
+    first = fresh()
+    second = fresh()
     steps(whole, range(18))
     steps(first, range(11))
     second.load_state_dict(first.state_dict())

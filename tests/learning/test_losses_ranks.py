@@ -5,6 +5,7 @@ with one that has all of it.
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,7 +76,7 @@ def adaptive(rule, terms):
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "worker.py").write_text(WORKER)
-    here = os.path.dirname(os.path.abspath(__file__))
+    here = str(Path(__file__).resolve().parent)
     command = [
         sys.executable,
         "-m",
@@ -90,7 +91,7 @@ def ranks(tmp_path_factory):
         command,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
@@ -103,15 +104,15 @@ def test_pooled_losses_span_the_ranks(ranks, name):
     """DDP takes the mean of what the ranks compute, so each computes twice its part."""
     whole = gradient(name, *batch())
     torch.testing.assert_close(
-        torch.cat([found[name] for found in ranks]) / 2, whole, atol=1e-6, rtol=1e-4
+        torch.cat([of_rank[name] for of_rank in ranks]) / 2, whole, atol=1e-6, rtol=1e-4
     )
 
 
 def test_ranks_learn_the_same_weights_from_the_mean_of_their_terms(ranks):
     mean = torch.tensor(TERMS).mean(0)
-    for found, terms in zip(ranks, TERMS, strict=True):
-        torch.testing.assert_close(found["log_variance"], 1 - mean)
+    for of_rank, terms in zip(ranks, TERMS, strict=True):
+        torch.testing.assert_close(of_rank["log_variance"], 1 - mean)
         torch.testing.assert_close(
-            found["outputs"], torch.tensor(terms)
+            of_rank["outputs"], torch.tensor(terms)
         )  # its own, which DDP will average
-        torch.testing.assert_close(found["factor"], balanced(mean.flip(0), mean))
+        torch.testing.assert_close(of_rank["factor"], balanced(mean.flip(0), mean))

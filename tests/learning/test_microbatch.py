@@ -1,13 +1,21 @@
 """The automatic micro-batch: the largest equal part of a batch that fits what there is."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivox.config.recipe import make_recipe
+from trivox.errors import ResourceError
 from trivox.learning import microbatch
-from trivox.learning.microbatch import HEADROOM, available_memory, choose_micro_batch
+from trivox.learning.microbatch import (
+    HEADROOM,
+    available_memory,
+    choose_micro_batch,
+    lowered,
+)
 from trivox.learning.runtime import Runtime
 from trivox.planning.plan import read_plan
 from trivox.tasks import forecast as forecasting
@@ -31,7 +39,8 @@ def test_the_part_chosen_fits_and_the_next_larger_equal_part_does_not(
 
     chosen = choose_micro_batch(batch, available, forecast)
     assert chosen == 1 or forecast(chosen) <= HEADROOM * available
-    larger = [p for p in (-(-batch // n) for n in range(1, batch + 1)) if p > chosen]
+    parts = {math.ceil(batch / count) for count in range(1, batch + 1)}
+    larger = [part for part in parts if part > chosen]
     assert all(forecast(part) > HEADROOM * available for part in larger)
 
 
@@ -72,7 +81,8 @@ def plan(tiny_run):
 
 def forecast(plan, monkeypatch, available, **changes):
     monkeypatch.setattr(forecasting, "available_memory", lambda device: available)
-    log, recipe = Log(), make_recipe("quick_test", changes)
+    log = Log()
+    recipe = make_recipe("quick_test", changes)
     return forecast_training(plan, recipe, CPU, batch=8, log=log), log.lines, recipe
 
 
@@ -132,3 +142,16 @@ def test_auto_trains_in_parts_and_keeps_the_choice_for_a_resume(
     state = load_checkpoint(tmp_path / "run" / "checkpoints" / "latest").state
     assert state["progress"]["micro_batch"] == 1
     assert "micro-batches of 1 of 2" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_only_errors_about_memory_lower_the_micro_batch():
+    for error in (
+        torch.OutOfMemoryError("x"),
+        RuntimeError("DefaultCPUAllocator: can't allocate"),
+        MemoryError(),
+    ):
+        assert lowered(error, 5, CPU.device) == 3
+        with pytest.raises(ResourceError, match="--patch-size"):
+            lowered(error, 1, CPU.device)
+    with pytest.raises(ValueError, match="allocate"):
+        lowered(ValueError("how to allocate labels"), 4, CPU.device)

@@ -92,10 +92,10 @@ def read_out_accuracy(encoder: TissueEncoder) -> float:
 
 def test_the_difference_grows_with_the_blur(difference):
     sharp = chests(count=2)
-    found = [difference(blurred(sharp, times), sharp).item() for times in range(4)]
-    assert found[0] == 0
-    assert found == sorted(found)
-    assert found[3] > 1.5 * found[1] > 0
+    costs = [difference(blurred(sharp, times), sharp).item() for times in range(4)]
+    assert costs[0] == 0
+    assert costs == sorted(costs)
+    assert costs[3] > 1.5 * costs[1] > 0
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 32), (64, 48, 40), (7, 4, 9)])
@@ -114,14 +114,16 @@ def test_it_takes_a_volume_of_128(difference):
 
 
 def test_volumes_of_another_window_are_seen_in_the_same_hounsfield_units(difference):
-    sharp, soft = chests(), blurred(chests(), 1)
-    low, high = -1000.0, 1024.0
+    sharp = chests()
+    soft = blurred(chests(), 1)
+    low = -1000.0
+    high = 1024.0
     other = [
         (volume * (WINDOW[1] - WINDOW[0]) + WINDOW[0] - low) / (high - low)
         for volume in (soft, sharp)
     ]
-    found = PerceptualDifference(window=(low, high))(*other)
-    torch.testing.assert_close(found, difference(soft, sharp), rtol=1e-4, atol=1e-6)
+    cost = PerceptualDifference(window=(low, high))(*other)
+    torch.testing.assert_close(cost, difference(soft, sharp), rtol=1e-4, atol=1e-6)
 
 
 def test_every_channel_speaks_on_a_chest(difference):

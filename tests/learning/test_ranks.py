@@ -51,9 +51,17 @@ import trivox.tasks.run as training
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")  # once for all runs
-networks, build = [], segmentation.build_network
-segmentation.build_network = lambda *args, **kwargs: networks.append(build(*args, **kwargs)) or networks[-1]
-data, folder, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+networks = []
+build = segmentation.build_network
+
+def remember(*args, **kwargs):
+    networks.append(build(*args, **kwargs))
+    return networks[-1]
+
+segmentation.build_network = remember
+data = Path(sys.argv[1])
+folder = Path(sys.argv[2])
+settings = json.loads(sys.argv[3])
 for run, extras in json.loads(sys.argv[4]).items():
     if "pretrained" in extras:
         extras["pretrained"] = str(folder / extras["pretrained"])
@@ -89,7 +97,7 @@ def ranks(tmp_path_factory, tiny_data, tiny_settings):
         command,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
@@ -112,9 +120,9 @@ def test_two_ranks_equal_each_other_and_one_process(
         x / "checkpoints" / "latest" / "weights.safetensors"
         for x in (tmp_path / "one", run)
     )
-    expected, found = (load_weights(file) for file in files)
+    expected, result = (load_weights(file) for file in files)
     for key, value in expected.items():
-        assert torch.allclose(value, found[key], rtol=0, atol=1e-5), key
+        assert torch.allclose(value, result[key], rtol=0, atol=1e-5), key
     one, two = (read_records(x / "metrics.jsonl") for x in (tmp_path / "one", run))
     assert [r["step"] for r in two] == [r["step"] for r in one]  # rank 0 alone writes
     for a, b in zip(one, two, strict=True):

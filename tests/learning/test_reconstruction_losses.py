@@ -116,10 +116,8 @@ def test_parts_are_of_the_order_of_one_where_the_mean_of_other_chests_is_the_ans
         [torch.from_numpy(chest(grid, seed=seed)) for seed in range(30)]
     )[:, None]
     volumes = ((drawn - WINDOW[0]) / (WINDOW[1] - WINDOW[0])).clamp(0, 1)
-    target, mean = (
-        volumes[:4],
-        volumes[4:].mean(0, keepdim=True).expand(4, -1, -1, -1, -1),
-    )
+    target = volumes[:4]
+    mean = volumes[4:].mean(0, keepdim=True).expand(4, -1, -1, -1, -1)
     loss = ReconstructionCriterion(
         ReconstructionLoss(), window=WINDOW, water_per_mm=0.02, grid=grid
     )
@@ -158,7 +156,8 @@ def test_every_output_has_a_gradient_even_where_its_part_has_no_weight():
 
 
 def test_a_batch_costs_the_mean_of_what_each_costs_alone():
-    target, prediction = bodies(3), blurred(bodies(3), 1.5)
+    target = bodies(3)
+    prediction = blurred(bodies(3), 1.5)
     seen = views(3, present=[[True, True], [False, True], [False, False]])
     whole = criterion().parts(halves(prediction), target, seen)
     alone = [
@@ -174,7 +173,8 @@ def test_a_batch_costs_the_mean_of_what_each_costs_alone():
 
 
 def test_half_precision_outputs_are_compared_in_fp32_under_autocast():
-    target, prediction = bodies(), blurred(bodies()).bfloat16()
+    target = bodies()
+    prediction = blurred(bodies()).bfloat16()
     plain = criterion().parts(halves(prediction.float()), target, views(1))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         under = criterion().parts(
@@ -206,8 +206,8 @@ def test_edges_are_those_of_the_three_dimensional_sobel_operator(shape, seed):
         ]
         / 32
     )
-    found = edges(torch.from_numpy(volume)[None, None])[0, 0]
-    np.testing.assert_allclose(found, expected, atol=1e-9)
+    result = edges(torch.from_numpy(volume)[None, None])[0, 0]
+    np.testing.assert_allclose(result, expected, atol=1e-9)
 
 
 def test_edges_do_not_notice_a_shift_of_all_values():
@@ -263,7 +263,7 @@ def test_the_reprojection_is_the_difference_of_line_integrals_of_the_views_that_
     target = bodies(2)
     prediction = blurred(target)
     seen = views(2, present=[[True, False], [False, False]])
-    found = criterion("reprojection").parts(prediction, target, seen)["reprojection"]
+    result = criterion("reprojection").parts(prediction, target, seen)["reprojection"]
     low, high = WINDOW
     water = [
         attenuation_of(volume[:1, 0] * (high - low) + low)
@@ -276,7 +276,7 @@ def test_the_reprojection_is_the_difference_of_line_integrals_of_the_views_that_
     expected = (
         (images[0] - images[1]).abs().mean() / 2 / reconstruction.SCALES["reprojection"]
     )
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
 
 
 def test_without_views_there_is_no_reprojection():

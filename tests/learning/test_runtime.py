@@ -2,20 +2,30 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from torch import nn
 
 from trivox.errors import RecipeError, ResourceError
+from trivox.learning import runtime as runtime_module
+from trivox.learning.interruption import stop_signals
 from trivox.learning.runtime import (
     Runtime,
+    keep_freed_memory,
     make_runtime,
+    process_group,
+    process_memory_peak,
     rank,
     seed_everything,
     sum_over_ranks,
+    widest_type,
     world_size,
 )
 
@@ -28,7 +38,7 @@ def test_one_process_is_rank_0_of_1_and_sums_are_its_own():
     assert torch.equal(sum_over_ranks(value), torch.tensor([1.0, 2.0]))
 
 
-@pytest.mark.parametrize("name", ["warp", "gpu", "meta", ""])
+@pytest.mark.parametrize("name", ["warp", "gpu", "gpu7", "meta", ""])
 def test_a_device_that_does_not_exist_is_a_recipe_error(name):
     with pytest.raises(RecipeError, match="device"):
         make_runtime(name)
@@ -64,8 +74,87 @@ def test_autocast_gives_activations_of_the_precision_and_their_size(
     assert not runtime.scaler().is_enabled()
 
 
+def test_runtime_on_cpu_computes_in_the_chosen_precision():
+    layer = nn.Conv3d(1, 1, 1)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        runtime = make_runtime("cpu", precision)
+        with runtime.autocast():
+            assert layer(torch.zeros(1, 1, 2, 2, 2)).dtype == dtype
+        assert runtime.activation_bytes == dtype.itemsize
+        assert not runtime.scaler().is_enabled()
+
+
 def test_the_memory_peak_is_that_of_this_process():
+    held = psutil.Process().memory_info().rss
     assert 50e6 < Runtime(CPU, "fp32").memory_peak() < 1e12
+    assert Runtime(CPU, "fp32").memory_peak() > held / 2
+
+
+def test_the_memory_peak_is_in_bytes_on_every_system(monkeypatch):
+    """Linux tells KiB, macOS bytes, and Windows by a name of its own."""
+    usage = SimpleNamespace(ru_maxrss=7_000_000)
+    monkeypatch.setattr("resource.getrusage", lambda who: usage)
+    monkeypatch.setattr(runtime_module.sys, "platform", "linux")
+    assert process_memory_peak() == 7_000_000 * 1024
+    monkeypatch.setattr(runtime_module.sys, "platform", "darwin")
+    assert process_memory_peak() == 7_000_000
+    memory = SimpleNamespace(peak_wset=5_000_000)
+    process = SimpleNamespace(memory_info=lambda: memory)
+    monkeypatch.setattr(runtime_module.psutil, "Process", lambda: process)
+    monkeypatch.setattr(runtime_module.sys, "platform", "win32")
+    assert process_memory_peak() == 5_000_000
+
+
+@pytest.mark.parametrize("missing", [OSError, AttributeError, TypeError])
+def test_without_glibc_freed_memory_is_left_to_the_system(monkeypatch, missing):
+    def load(name):
+        raise missing
+
+    monkeypatch.setattr(runtime_module.ctypes, "CDLL", load)
+    for name in runtime_module.MALLOC_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert keep_freed_memory() is False
+
+
+def test_torchrun_needs_a_torch_with_distributed(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(runtime_module.dist, "is_available", lambda: False)
+    with pytest.raises(ResourceError, match="without torchrun"), process_group(CPU):
+        pass
+    monkeypatch.delenv("RANK")
+    with process_group(CPU):
+        assert world_size() == 1
+
+
+def test_stop_signals_give_back_what_was_there():
+    before = signal.getsignal(signal.SIGTERM)
+    asked = []
+    with stop_signals(lambda: asked.append(1)):
+        signal.raise_signal(signal.SIGTERM)
+    assert asked == [1]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_handler_that_python_did_not_set_becomes_the_usual_one(monkeypatch):
+    handlers = {}
+
+    def install(number, handler):
+        if handler is None:
+            raise TypeError("signal handler must be callable")
+        handlers[number] = handler
+
+    monkeypatch.setattr("trivox.learning.interruption.signal.signal", install)
+    with stop_signals(lambda: None):
+        pass
+    assert set(handlers.values()) == {signal.SIG_DFL}
+
+
+@pytest.mark.parametrize(
+    ("device", "widest"), [("cpu", torch.float64), ("mps", torch.float32)]
+)
+def test_sums_are_as_wide_as_the_device_can(device, widest):
+    assert widest_type(torch.device(device)) == widest
+    assert Runtime(torch.device(device), "fp32").wide == widest
 
 
 FAULTS = """
@@ -99,7 +188,8 @@ def test_on_a_cpu_memory_that_was_freed_is_taken_again_without_asking_the_system
 
 def test_the_same_seed_gives_the_same_numbers_everywhere():
     def numbers():
-        return random.random(), float(np.random.rand()), float(torch.rand(1))
+        of_numpy = float(np.random.rand())  # noqa: NPY002 - the one that is seeded
+        return random.random(), of_numpy, float(torch.rand(1))
 
     seed_everything(5)
     first = numbers()
@@ -108,3 +198,12 @@ def test_the_same_seed_gives_the_same_numbers_everywhere():
     seed_everything(6)
     assert all(a != b for a, b in zip(numbers(), first, strict=True))
     seed_everything(2**40)  # larger than numpy's global generator takes
+
+
+def test_seeds_are_the_same_with_and_without_exact_repetition():
+    drawn = []
+    for _ in range(2):
+        seed_everything(5, deterministic=True)
+        drawn.append(torch.rand(3))
+    seed_everything(5)
+    assert torch.equal(*drawn)

@@ -81,7 +81,8 @@ def test_every_group_keeps_its_ratio_to_the_others_through_the_schedule(optimize
 
 
 def test_the_base_rates_survive_saving_and_loading():
-    network, settings = nn.Linear(2, 2), recipe(optimizer="adamw", learning_rate=0.5)
+    network = nn.Linear(2, 2)
+    settings = recipe(optimizer="adamw", learning_rate=0.5)
     rule = make_optimizer(network, settings)
     set_rate(rule, 0.1)
     again = make_optimizer(network, settings)
@@ -124,7 +125,9 @@ def test_frozen_parameters_are_left_out_and_all_others_are_in_once(optimizer):
     network = ConvBlock(2, 4, (3, 3, 3))
     network[0].weight.requires_grad_(False)
     rule = make_optimizer(network, recipe(optimizer=optimizer))
-    trained = [p for group in rule.param_groups for p in group["params"]]
+    trained = []
+    for group in rule.param_groups:
+        trained += group["params"]
     assert {id(p) for p in trained} == {
         id(p) for p in network.parameters() if p.requires_grad
     }

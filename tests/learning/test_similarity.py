@@ -24,7 +24,8 @@ def test_psnr_is_that_of_the_mean_squared_error_over_the_whole_volume():
 
 def test_psnr_does_not_depend_on_what_lies_outside_the_window():
     prediction, target = pair(1, 1, 8, 8, 8)
-    prediction, target = prediction * 4 - 1.5, target * 4 - 1.5
+    prediction = prediction * 4 - 1.5
+    target = target * 4 - 1.5
     assert torch.equal(
         psnr(prediction, target), psnr(prediction.clamp(0, 1), target.clamp(0, 1))
     )

@@ -21,7 +21,9 @@ SETTINGS = {"learning_rate": 0.5, "loss": {"dice": 1.0}}
 
 class FakeRun:
     def __init__(self, options):
-        self.options, self.logged, self.finished = options, [], False
+        self.options = options
+        self.logged = []
+        self.finished = False
 
     def log(self, figures, *, step):
         self.logged.append((step, figures))
@@ -89,7 +91,8 @@ class FakeClient:
 def mlflow(monkeypatch):
     fake = ModuleType("mlflow")
     FakeClient.stores = {}
-    fake.MlflowClient, fake.is_tracking_uri_set = FakeClient, lambda: False
+    fake.MlflowClient = FakeClient
+    fake.is_tracking_uri_set = lambda: False
     monkeypatch.setitem(sys.modules, "mlflow", fake)
     monkeypatch.setitem(sys.modules, "sqlalchemy", ModuleType("sqlalchemy"))
     return fake

@@ -57,7 +57,8 @@ def names_of(module):
 
 
 def test_the_same_network_is_loaded_whole_and_computes_the_same(saved):
-    source, target = network(1), network(2)
+    source = network(1)
+    target = network(2)
     report = load_pretrained(target, saved(source), channels=1)
     assert report.share == 1
     assert set(report.loaded.names) == names_of(source)
@@ -91,10 +92,8 @@ def test_heads_of_other_classes_are_skipped_and_keep_their_values(saved):
 def test_every_tensor_of_both_sides_is_in_exactly_one_part(
     tmp_path_factory, old, new, outputs, flat
 ):
-    source, target = (
-        network(1, channels=old),
-        network(2, channels=new, outputs=outputs, flat_first=flat),
-    )
+    source = network(1, channels=old)
+    target = network(2, channels=new, outputs=outputs, flat_first=flat)
     file = tmp_path_factory.mktemp("w") / "w.safetensors"
     save_weights(source, file)
     report = load_pretrained(target, file, channels=new)
@@ -113,20 +112,19 @@ def test_every_tensor_of_both_sides_is_in_exactly_one_part(
 @given(old=st.integers(1, 6), new=st.integers(1, 6))
 def test_an_image_with_equal_channels_is_answered_alike_whatever_their_number(old, new):
     torch.manual_seed(old + 10 * new)
-    weight, image = torch.randn(3, old, 3, 3, 3), torch.randn(1, 1, 6, 6, 6)
+    weight = torch.randn(3, old, 3, 3, 3)
+    image = torch.randn(1, 1, 6, 6, 6)
     expected = nn.functional.conv3d(image.expand(-1, old, -1, -1, -1), weight)
-    found = nn.functional.conv3d(
+    result = nn.functional.conv3d(
         image.expand(-1, new, -1, -1, -1), resize_channels(weight, new)
     )
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["nnunet-plain", "resenc-m"])
 def test_only_the_layer_that_reads_the_image_is_resized_for_other_channels(saved, name):
-    source, target = (
-        network(1, channels=1, name=name),
-        network(2, channels=4, name=name),
-    )
+    source = network(1, channels=1, name=name)
+    target = network(2, channels=4, name=name)
     report = load_pretrained(target, saved(source), channels=4)
     assert len(report.resized.names) == 1
     assert not report.missing.names
@@ -181,14 +179,10 @@ def test_an_input_constant_along_the_axis_is_answered_alike_by_a_resized_kernel(
 
 @pytest.mark.parametrize("stride", [(1, 1, 1), (1, 2, 2), (2, 2, 2)])
 def test_a_grown_kernel_is_the_same_function_on_any_input_to_the_border(stride):
-    flat, solid = (
-        convolution(2, 3, (1, 3, 3), stride),
-        convolution(2, 3, (3, 3, 3), stride),
-    )
-    solid.weight.data, solid.bias.data = (
-        resize_kernel(flat.weight.data, 2, 3),
-        flat.bias.data,
-    )
+    flat = convolution(2, 3, (1, 3, 3), stride)
+    solid = convolution(2, 3, (3, 3, 3), stride)
+    solid.weight.data = resize_kernel(flat.weight.data, 2, 3)
+    solid.bias.data = flat.bias.data
     image = torch.randn(1, 2, 6, 8, 8)
     torch.testing.assert_close(solid(image), flat(image), rtol=1e-5, atol=1e-5)
 
@@ -199,11 +193,10 @@ def test_growing_a_kernel_and_shrinking_it_again_gives_it_back():
 
 
 def test_an_upsampling_that_also_doubles_z_repeats_what_the_flat_one_gave():
-    flat, solid = UpSample(3, 2, (1, 2, 2)), UpSample(3, 2, (2, 2, 2))
-    solid.weight.data, solid.bias.data = (
-        resize_upsampling(flat.weight.data, 2, 2),
-        flat.bias.data,
-    )
+    flat = UpSample(3, 2, (1, 2, 2))
+    solid = UpSample(3, 2, (2, 2, 2))
+    solid.weight.data = resize_upsampling(flat.weight.data, 2, 2)
+    solid.bias.data = flat.bias.data
     image = torch.randn(1, 3, 4, 4, 4)
     torch.testing.assert_close(solid(image), flat(image).repeat_interleave(2, dim=2))
     assert torch.equal(resize_upsampling(solid.weight.data, 2, 1), flat.weight.data)
@@ -219,7 +212,8 @@ def test_a_network_of_other_kernels_and_strides_is_resized(saved, to_flat):
     """From isotropic to anisotropic data and back: the first stage's kernels and the
     finest upsampling change.
     """
-    source, target = network(1, flat_first=not to_flat), network(2, flat_first=to_flat)
+    source = network(1, flat_first=not to_flat)
+    target = network(2, flat_first=to_flat)
     report = load_pretrained(target, saved(source), channels=1)
     assert not report.missing.names
     assert set(report.resized.names) == {
@@ -230,7 +224,8 @@ def test_a_network_of_other_kernels_and_strides_is_resized(saved, to_flat):
 
 
 def test_half_precision_files_are_loaded_as_the_network_counts(tmp_path):
-    source, target = network(1), network(2, channels=2)
+    source = network(1)
+    target = network(2, channels=2)
     save_file(
         {k: v.half() for k, v in source.state_dict().items()},
         tmp_path / "half.safetensors",

@@ -211,8 +211,8 @@ class CasePredictor(Protocol[R]):
 
 
 def predict_cases(predictor, cases, out, *, overwrite=False, also=None, **options):  # type: ignore
-    from trivox.inference.reconstructor import Reconstructor
     from trivox.inference.exam_folder import reconstruct_cases
+    from trivox.inference.reconstructor import Reconstructor
 
     if isinstance(predictor, Reconstructor):
         return reconstruct_cases(

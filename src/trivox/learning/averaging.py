@@ -9,8 +9,8 @@ from torch import nn
 
 
 class MovingAverage:
-    """A second network whose parameters follow the trained one: `average += (1 - d_t) *
-    (weights - average)`.
+    """A second network whose parameters follow the trained one:
+    `average += (1 - d_t) * (weights - average)`.
 
     The decay warms up, `d_t = min(decay, (1 + t) / (10 + t))` after t earlier steps, so
     that the random weights of the start are forgotten in a short run too: after 100
@@ -28,9 +28,10 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Follow `network` after its step number `step`, counted from 0."""
-        for average, weight in zip(
-            self.network.parameters(), network.parameters(), strict=True
-        ):
-            average.lerp_(weight, 1 - self.decay_at(step))
-        for kept, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
-            kept.copy_(buffer)
+        share = 1 - self.decay_at(step)
+        parameters = zip(self.network.parameters(), network.parameters(), strict=True)
+        for average, weight in parameters:
+            average.lerp_(weight, share)
+        buffers = zip(self.network.buffers(), network.buffers(), strict=True)
+        for copied, buffer in buffers:
+            copied.copy_(buffer)

@@ -6,7 +6,6 @@
     best/ best-2/    the best so far by the smoothed score: weights and state.json alone
 """
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,16 +22,18 @@ from trivox.errors import BundleError, ResourceError, TrivoxError
 from trivox.files import (
     atomic_path,
     read_json,
-    replace_folder,
     surviving_folder,
+    whole_folder,
     write_json,
 )
 
-WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.pt", "state.json"
-RAW, OBJECTIVE = "raw.safetensors", "objective.safetensors"
-"""Weights as trained where `WEIGHTS` holds their moving average, and those that the
-objective trains.
-"""
+WEIGHTS = "weights.safetensors"
+OPTIMIZER = "optimizer.pt"
+STATE = "state.json"
+RAW = "raw.safetensors"
+"""Weights as trained where `WEIGHTS` holds their moving average."""
+OBJECTIVE = "objective.safetensors"
+"""Weights that the objective trains."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,64 +61,64 @@ def save_checkpoint(
     """Replace `folder` by a new checkpoint; a crash leaves the old or the new one,
     never a mixture.
     """
-    new = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
-    for leftover in folder.parent.glob(
-        f".tmp-*-{folder.name}"
-    ):  # of a process killed while saving
+    # what a process that was killed while saving left
+    for leftover in folder.parent.glob(f".tmp-*-{folder.name}"):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        new.mkdir(parents=True)
-        for name, module in ((WEIGHTS, network), (RAW, raw), (OBJECTIVE, objective)):
-            if module is not None:
-                save_weights(module, new / name)
-        if optimizer is not None:
-            torch.save(optimizer, new / OPTIMIZER)
-        write_json(new / STATE, state)
-        replace_folder(new, folder)
+        with whole_folder(folder) as new:
+            save_weights(network, new / WEIGHTS)
+            if raw is not None:
+                save_weights(raw, new / RAW)
+            if objective is not None:
+                save_weights(objective, new / OBJECTIVE)
+            if optimizer is not None:
+                torch.save(optimizer, new / OPTIMIZER)
+            write_json(new / STATE, state)
     except (OSError, SafetensorError, RuntimeError) as error:
-        shutil.rmtree(new, ignore_errors=True)
         raise ResourceError(
-            f"{folder}: checkpoint cannot be written ({error}); check the free disk space"
+            f"{folder}: checkpoint cannot be written ({error}); "
+            "check the free disk space"
         ) from error
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
     """The checkpoint that survived at `folder`; None if there is none."""
-    found = surviving_folder(folder)
-    if found is None:
+    whole = surviving_folder(folder)
+    if whole is None:
         return None
     optimizer = None
-    if (found / OPTIMIZER).exists():
-        try:
-            optimizer = torch.load(
-                found / OPTIMIZER, map_location="cpu", weights_only=True
-            )
-        except Exception as error:
-            raise BundleError(
-                f"{found / OPTIMIZER}: damaged ({error}); delete the run to start again"
-            ) from error
-    raw, objective = (
-        load_weights(found / x) if (found / x).exists() else None
-        for x in (RAW, OBJECTIVE)
-    )
+    if (whole / OPTIMIZER).exists():
+        optimizer = _load_optimizer(whole / OPTIMIZER)
     return Checkpoint(
-        load_weights(found / WEIGHTS),
-        read_json(found / STATE),
-        optimizer,
-        raw,
-        objective,
+        weights=load_weights(whole / WEIGHTS),
+        state=read_json(whole / STATE),
+        optimizer=optimizer,
+        raw=_load_if_there(whole / RAW),
+        objective=_load_if_there(whole / OBJECTIVE),
     )
+
+
+def _load_optimizer(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(
+            file, map_location="cpu", weights_only=True
+        )
+    except Exception as error:
+        raise BundleError(
+            f"{file}: damaged ({error}); delete the run to start again"
+        ) from error
+    return content
+
+
+def _load_if_there(file: Path) -> dict[str, Tensor] | None:
+    return load_weights(file) if file.exists() else None
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write the state of a network as safetensors."""
-    save_file(
-        {
-            name: value.detach().cpu().contiguous()
-            for name, value in network.state_dict().items()
-        },
-        path,
-    )
+    values = network.state_dict().items()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in values}
+    save_file(tensors, path)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -163,21 +164,19 @@ def keep_best(
     A checkpoint of the same epoch, left by an attempt that was killed and is now
     repeated, is replaced.
     """
-    _settle(
-        folder, best_checkpoints(folder)[:count]
-    )  # what a killed process left in disorder
-    known = [
-        (path, read_json(path / STATE)["progress"]) for path in best_checkpoints(folder)
-    ]
-    others = [
-        (path, float(progress["smoothed"]))
-        for path, progress in known
-        if progress["epoch"] != epoch
-    ]
-    place = sum(kept >= score for _, kept in others)
+    # what a killed process left in disorder
+    _settle(folder, best_checkpoints(folder)[:count])
+    ordered: list[Path] = []
+    place = 0
+    for path in best_checkpoints(folder):
+        progress = read_json(path / STATE)["progress"]
+        if progress["epoch"] == epoch:
+            continue
+        ordered.append(path)
+        place += progress["smoothed"] >= score
     if place >= count:
         return False
-    new, ordered = folder / "best-new", [path for path, _ in others]
+    new = folder / "best-new"
     save(new)
     _settle(folder, [*ordered[:place], new, *ordered[place:]][:count])
     return True
@@ -185,34 +184,31 @@ def keep_best(
 
 def _settle(folder: Path, ordered: Sequence[Path]) -> None:
     """Name the folders `best`, `best-2` ... in their order and remove all others."""
-    names = [
-        folder / ("best" if rank == 1 else f"best-{rank}")
-        for rank in range(1, len(ordered) + 1)
-    ]
-    wrong = [
-        (path, name) for path, name in zip(ordered, names, strict=True) if path != name
-    ]
     for path in folder.glob("best*"):
         if path not in ordered:
             shutil.rmtree(path, ignore_errors=True)
-    moved = [
-        (path.rename(folder / f"best-{token_hex(4)}"), name) for path, name in wrong
-    ]
-    for path, name in moved:
-        path.rename(name)
+    moved: list[tuple[Path, Path]] = []
+    for rank, path in enumerate(ordered, start=1):
+        final = folder / ("best" if rank == 1 else f"best-{rank}")
+        if path != final:
+            aside = path.rename(folder / f"best-{token_hex(4)}")
+            moved.append((aside, final))
+    for aside, final in moved:
+        aside.rename(final)
 
 
 def final_weights(folder: Path, which: Literal["latest", "best", "average"]) -> Path:
-    """The weights that become the model; the latest where no best was kept, since Dice
-    could never be measured.
+    """The weights that become the model; the latest where no best was kept, since no
+    score could be measured.
 
     average: written to `folder/average.safetensors`. Raises `BundleError` if there is
     no checkpoint.
     """
     best = best_checkpoints(folder)
     if which == "average" and best:
-        average_checkpoints(best, folder / "average.safetensors")
-        return folder / "average.safetensors"
+        average = folder / "average.safetensors"
+        average_checkpoints(best, average)
+        return average
     latest = surviving_folder(folder / "latest")
     if latest is None:
         raise BundleError(f"{folder.parent}: no checkpoint; train it first")
@@ -224,18 +220,14 @@ def average_checkpoints(folders: Sequence[Path], out: Path) -> None:
     those of the first.
     """
     first = load_weights(folders[0] / WEIGHTS)
-    total = {
-        name: value.double()
-        for name, value in first.items()
-        if value.is_floating_point()
-    }
+    fractional = [name for name, value in first.items() if value.is_floating_point()]
+    total = {name: first[name].double() for name in fractional}
     for folder in folders[1:]:
         weights = load_weights(folder / WEIGHTS)
-        for name, value in total.items():
-            value += weights[name]
-    mean = {
-        name: (value / len(folders)).to(first[name].dtype)
-        for name, value in total.items()
-    }
+        for name in fractional:
+            total[name] += weights[name]
+    mean = dict(first)
+    for name in fractional:
+        mean[name] = (total[name] / len(folders)).to(first[name].dtype)
     with atomic_path(out) as temporary:
-        save_file({**first, **mean}, temporary)
+        save_file(mean, temporary)

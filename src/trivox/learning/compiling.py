@@ -22,11 +22,13 @@ def compiled(network: nn.Module, device: torch.device) -> Callable[..., Any]:
     """
     if not any(shutil.which(name) for name in COMPILERS):
         raise ResourceError(
-            f"compile=true needs a C++ compiler ({', '.join(COMPILERS)}); install g++ or leave it off"
+            f"compile=true needs a C++ compiler ({', '.join(COMPILERS)}); "
+            "install g++ or leave it off"
         )
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         raise ResourceError(
-            "compile=true needs triton on a GPU; run: pip install triton, or leave it off"
+            "compile=true needs triton on a GPU; run: pip install triton, "
+            "or leave it off"
         )
     from torch._dynamo.exc import TorchDynamoException
 

@@ -20,14 +20,16 @@ class Freezing:
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
-        self.share, self.staged = recipe.freeze_encoder, recipe.unfreezing == "staged"
+        self.share = recipe.freeze_encoder
+        self.staged = recipe.unfreezing == "staged"
         self.stages: list[nn.Module] = []
         self.frozen = 0
         if self.share > 0:
             stages = getattr(network, "encoder_stages", None)
             if stages is None:
                 raise RecipeError(
-                    f"network '{recipe.network}' has no encoder to freeze; leave freeze_encoder at 0"
+                    f"network '{recipe.network}' has no encoder to freeze; "
+                    "leave freeze_encoder at 0"
                 )
             self.stages = stages()
 
@@ -39,8 +41,9 @@ class Freezing:
             return len(self.stages)
         if spent >= self.share:
             return 0
-        thawed = math.floor(spent / self.share * len(self.stages)) if self.staged else 0
-        return len(self.stages) - thawed
+        if not self.staged:
+            return len(self.stages)
+        return len(self.stages) - math.floor(spent / self.share * len(self.stages))
 
     def apply(self, spent: float) -> bool:
         """Freeze and thaw as due; returns whether anything changed."""

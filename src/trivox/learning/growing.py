@@ -11,7 +11,6 @@ from trivox.errors import RecipeError
 
 FADING = 0.1
 """Share of the time on coarse grids in which a new level is faded in (Karras et al.
-
 2018).
 """
 
@@ -26,14 +25,13 @@ class Growing:
 
     def __init__(self, networks: Sequence[nn.Module], recipe: Recipe) -> None:
         self.networks = networks
-        self.sizes, self.share = (
-            recipe.reconstruction.growth,
-            recipe.reconstruction.growth_share,
-        )
+        self.sizes = recipe.reconstruction.growth
+        self.share = recipe.reconstruction.growth_share
         self.size: int | None = None
         if self.sizes and not all(hasattr(network, "run_at") for network in networks):
             raise RecipeError(
-                f"network '{recipe.network}' has one grid; leave reconstruction.growth out"
+                f"network '{recipe.network}' has one grid; "
+                "leave reconstruction.growth out"
             )
         for network in networks if self.sizes else ():
             for size in (*self.sizes, None):
@@ -49,12 +47,10 @@ class Growing:
             return None, 1.0
         each = self.share / len(self.sizes)
         stage = min(int(spent / each), len(self.sizes))
-        fade = (
-            1.0
-            if stage == 0
-            else min(1.0, (spent - stage * each) / (FADING * self.share))
-        )
-        return (self.sizes[stage] if stage < len(self.sizes) else None), fade
+        size = self.sizes[stage] if stage < len(self.sizes) else None
+        if stage == 0:
+            return size, 1.0
+        return size, min(1.0, (spent - stage * each) / (FADING * self.share))
 
     def apply(self, spent: float) -> bool:
         """Grow as due; returns whether the grid changed."""

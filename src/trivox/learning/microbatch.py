@@ -3,18 +3,18 @@ training, lowered when memory runs out.
 """
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 
 from trivox.errors import ResourceError
-from trivox.learning.runtime import world_size
+from trivox.learning.runtime import out_of_memory, world_size
 
 HEADROOM = 0.85
-"""Share of the available memory that a step may fill: the forecast is right to about 15
-%.
+"""Share of the available memory that a step may fill: the forecast is right to about
+15 %.
 """
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -26,22 +26,9 @@ def available_memory(device: torch.device) -> int:
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held
-    return min(_free_memory(), _container_memory()) // world_size()
-
-
-def _free_memory() -> int:
-    """Free memory and what the page cache would give back; where the system does not
-    say, its free pages.
-    """
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(
-            1024 * int(line.split()[1])
-            for line in lines
-            if line.startswith("MemAvailable:")
-        )
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    # free memory and what the page cache would give back
+    free: int = psutil.virtual_memory().available
+    return min(free, _container_memory()) // world_size()
 
 
 def _container_memory() -> int:
@@ -70,13 +57,16 @@ def lowered(error: Exception, micro: int, device: torch.device) -> int:
     """The micro-batch to go on with after `error`; raises it again if it is not about
     memory, or if nothing is left.
     """
-    if not (isinstance(error, torch.OutOfMemoryError) or "alloc" in str(error).lower()):
+    if not out_of_memory(error):
         raise error
-    if micro <= 1 or world_size() > 1:
+    if micro <= 1:
         raise ResourceError(
-            "a single patch does not fit into memory; use a smaller --patch-size or --network, or fewer other programs"
-            if micro <= 1
-            else "out of memory on one of several ranks; set micro_batch to a smaller number"
+            "a single patch does not fit into memory; use a smaller --patch-size or "
+            "--network, or fewer other programs"
+        ) from error
+    if world_size() > 1:
+        raise ResourceError(
+            "out of memory on one of several ranks; set micro_batch to a smaller number"
         ) from error
     if device.type == "cuda":
         torch.cuda.empty_cache()

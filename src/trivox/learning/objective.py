@@ -1,7 +1,8 @@
 """What a task adds to the training loop."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -11,6 +12,11 @@ class Objective(ABC):
 
     `outputs` is what the network returns, `targets` what batches hold beside the
     images.
+    """
+
+    headlines: ClassVar[tuple[str, ...]] = ()
+    """Figures of `score` that checkpoints are chosen and training is stopped by; the
+    first that an epoch has counts. None: the last checkpoint is as good as any.
     """
 
     @property
@@ -34,11 +40,17 @@ class Objective(ABC):
 
     @abstractmethod
     def score(self, counts: Tensor) -> dict[str, float]:
-        """Validation figures; checkpoints are chosen by `validation_score`, or
-        `validation_dice` where there is none.
-        """
+        """Validation figures by the names that they have in the record of an epoch."""
 
-    def begin(self, spent: float, epoch: int) -> None:
+    def headline(self, figures: Mapping[str, float]) -> str | None:
+        """Name of the figure that decides about this epoch, see `headlines`."""
+        return next((name for name in self.headlines if name in figures), None)
+
+    def summary(self, figures: Mapping[str, float]) -> str:
+        """The few words about what `score` gave in an epoch's line ("dice 0.812")."""
+        return ""
+
+    def begin(self, spent: float, epoch: int) -> None:  # noqa: B027
         """Called before each step with the share of training that is spent, for weights
         that change on the way.
         """
@@ -53,7 +65,7 @@ class Objective(ABC):
         """
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Continue from `state`."""
 
     def remarks(self, figures: dict[str, float]) -> list[str]:

@@ -6,13 +6,14 @@ Plain torch and torchrun, nothing else.
 import ctypes
 import os
 import random
-import resource
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -87,13 +88,28 @@ class Runtime:
     @property
     def wide(self) -> torch.dtype:
         """The widest type of real numbers that the device has, to add many up in."""
-        return torch.float32 if self.device.type == "mps" else torch.float64
+        return widest_type(self.device)
 
     def memory_peak(self) -> int:
         """Bytes at the peak: allocated on a GPU, resident in memory on a CPU."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return process_memory_peak()
+
+
+def widest_type(device: torch.device) -> torch.dtype:
+    """The widest type of real numbers that a device has; Apple's GPUs have no double."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def process_memory_peak() -> int:
+    """The most bytes that this process has held in memory so far."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # Windows has none
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # bytes there, KiB here
 
 
 def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
@@ -111,7 +127,8 @@ def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
         raise RecipeError("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
     return Runtime(chosen, precision)
 
 
@@ -157,23 +174,23 @@ def _device(name: str) -> torch.device:
         raise RecipeError(
             f"device '{name}' cannot train or predict; use auto, cpu, cuda or cuda:N"
         )
-    absent = device.type == "mps" and not torch.backends.mps.is_available()
-    if absent or (
-        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
-    ):
+    if not _is_here(device):
         raise ResourceError(
             f"device '{name}' is not available here; 'trivox doctor' lists what is"
         )
     return device
 
 
+def _is_here(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    return device.type != "mps" or torch.backends.mps.is_available()
+
+
 def _best_precision(device: torch.device) -> str:
     if device.type == "cuda":
-        return (
-            "bf16"
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else "fp16"
-        )
+        in_hardware = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if in_hardware else "fp16"
     return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
 
 
@@ -181,9 +198,9 @@ def cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bf16 in hardware (AVX512-BF16 or AMX): 2-3x faster
     convolutions there, slower elsewhere.
     """
-    capabilities: dict[str, object] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # from torch 2.9 on
+    # from torch 2.9 on
+    ask: Callable[[], dict[str, object]] = getattr(torch.cpu, "get_capabilities", dict)
+    capabilities = ask()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
@@ -195,12 +212,11 @@ def seed_everything(seed: int, *, deterministic: bool = False) -> None:
     repeats all the same.
     """
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - what others draw from it repeats
     torch.manual_seed(seed)
     if deterministic:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = (
-            ":4096:8"  # the only way to ask cuBLAS; read when it starts
-        )
+        # the only way to ask cuBLAS; read when it starts
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
 
@@ -214,16 +230,24 @@ def seed_step(seed: int, step: int) -> None:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the processes that torchrun started (gloo on CPU, nccl on GPU); without
-    torchrun, do nothing.
+    """Join the processes that torchrun started (gloo on CPU, nccl on GPU, gloo where
+    nccl is missing); without torchrun, do nothing.
+
+    Raises `ResourceError` for a torch that was built without distributed.
     """
-    if "RANK" not in os.environ or dist.is_initialized():
+    if "RANK" not in os.environ:
         yield
         return
+    if not dist.is_available():
+        raise ResourceError(
+            "this torch was built without distributed; start without torchrun"
+        )
+    if dist.is_initialized():
+        yield
+        return
+    nccl = device.type == "cuda" and dist.is_nccl_available()
     # rank 0 preprocesses while the others wait: hours on a large dataset
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=12)
-    )
+    dist.init_process_group("nccl" if nccl else "gloo", timeout=timedelta(hours=12))
     try:
         yield
     finally:

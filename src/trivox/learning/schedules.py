@@ -25,18 +25,14 @@ def make_optimizer(
     group keeps its own rate in `base_lr`; `set_rate` scales it, so groups go on
     learning at different rates.
     """
-    rate, head = (
-        recipe.learning_rate,
-        network.head if isinstance(network, MultitaskNetwork) else None,
-    )
-    apart = set() if head is None else {id(p) for p in head.parameters()}
+    rate = recipe.learning_rate
+    head = network.head if isinstance(network, MultitaskNetwork) else None
+    of_head = set() if head is None else {id(p) for p in head.parameters()}
     trained = [p for p in network.parameters() if p.requires_grad]
-    groups = _groups([p for p in trained if id(p) not in apart], recipe, rate)
-    if apart:
-        own = [p for p in trained if id(p) in apart]
-        groups += _groups(
-            own, recipe, rate * recipe.classification.learning_rate_factor
-        )
+    groups = _groups([p for p in trained if id(p) not in of_head], recipe, rate)
+    if of_head:
+        head_rate = rate * recipe.classification.learning_rate_factor
+        groups += _groups([p for p in trained if id(p) in of_head], recipe, head_rate)
     learnt = [] if objective is None else list(objective.parameters())
     if learnt:
         groups.append({"params": learnt, "weight_decay": 0.0})
@@ -55,25 +51,14 @@ def make_optimizer(
 def _groups(
     parameters: Sequence[nn.Parameter], recipe: Recipe, rate: float
 ) -> list[dict[str, Any]]:
+    decay = recipe.weight_decay
     if recipe.optimizer == "sgd":
-        return [
-            {
-                "params": list(parameters),
-                "weight_decay": recipe.weight_decay,
-                "lr": rate,
-            }
-        ]
+        return [{"params": list(parameters), "weight_decay": decay, "lr": rate}]
+    weights = [p for p in parameters if p.ndim > 1]
+    norms_and_biases = [p for p in parameters if p.ndim <= 1]
     return [
-        {
-            "params": [p for p in parameters if p.ndim > 1],
-            "weight_decay": recipe.weight_decay,
-            "lr": rate,
-        },
-        {
-            "params": [p for p in parameters if p.ndim <= 1],
-            "weight_decay": 0.0,
-            "lr": rate,
-        },
+        {"params": weights, "weight_decay": decay, "lr": rate},
+        {"params": norms_and_biases, "weight_decay": 0.0, "lr": rate},
     ]
 
 

@@ -7,11 +7,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trivox.config.recipe import Recipe
 from trivox.files import write_text
+from trivox.learning.progress import finite
 from trivox.learning.runtime import rank
 from trivox.learning.trackers import Tracker, open_trackers
 
@@ -27,12 +29,10 @@ class RunLog:
         trackers: Sequence[Tracker] = (),
         active: bool = True,
     ) -> None:
-        self.folder, self.say, self.trackers, self.active = (
-            folder,
-            say,
-            trackers,
-            active,
-        )
+        self.folder = folder
+        self.say = say
+        self.trackers = trackers
+        self.active = active
 
     def line(self, text: str) -> None:
         """A line for people: console and `log.txt`."""
@@ -43,13 +43,17 @@ class RunLog:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """A record for programs: one JSON line, and its numbers to the trackers."""
+        """A record for programs: one JSON line, and its numbers to the trackers.
+
+        NaN and infinity, which JSON does not know, are written as null.
+        """
         if not self.active:
             return
+        content = {name: _for_json(value) for name, value in record.items()}
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(record)) + "\n")
+            file.write(json.dumps(content) + "\n")
         figures = {
-            name: value for name, value in record.items() if isinstance(value, float)
+            name: value for name, value in content.items() if isinstance(value, float)
         }
         for tracker in self.trackers:
             tracker.record(int(record.get("step", 0)), figures)
@@ -58,8 +62,8 @@ class RunLog:
         """Drop records of steps after `step`: a resumed run repeats them."""
         path = self.folder / "metrics.jsonl"
         if self.active and path.exists():
-            kept = [line for line in read_records(path) if line.get("step", 0) <= step]
-            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+            records = [r for r in read_records(path) if r.get("step", 0) <= step]
+            write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
     def close(self) -> None:
         """Let the trackers finish their files."""
@@ -74,12 +78,13 @@ def run_log(
     """The log of a run with the trackers of its recipe, closed at the end; only rank 0
     writes.
     """
-    active, settings = rank() == 0, recipe.model_dump(mode="json")
-    trackers = (
-        open_trackers(recipe.track, folder, project=recipe.project, settings=settings)
-        if active
-        else []
-    )
+    active = rank() == 0
+    trackers: list[Tracker] = []
+    if active:
+        settings = recipe.model_dump(mode="json")
+        trackers = open_trackers(
+            recipe.track, folder, project=recipe.project, settings=settings
+        )
     log = RunLog(folder, say=say, trackers=trackers, active=active)
     try:
         yield log
@@ -87,17 +92,49 @@ def run_log(
         log.close()
 
 
-def epoch_line(record: Mapping[str, Any]) -> str:
-    """The record of an epoch as a line for people."""
-    score = (
-        f" dice {record['validation_dice']:.3f}" if "validation_dice" in record else ""
-    )
-    if "validation_psnr" in record:
-        score = f" PSNR {record['validation_psnr']:.2f} dB SSIM {record['validation_ssim']:.3f}"
+@dataclass
+class EpochSteps:
+    """Losses and gradient norms of the steps of an epoch."""
+
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+
+    def add(self, loss: float, norm: float) -> None:
+        """Take note of a step."""
+        self.losses.append(loss)
+        self.norms.append(norm)
+
+    @property
+    def loss(self) -> float:
+        """The mean loss; 0 without steps."""
+        return sum(self.losses) / max(1, len(self.losses))
+
+    @property
+    def norm(self) -> float:
+        """The mean gradient norm; 0 without steps."""
+        return sum(self.norms) / max(1, len(self.norms))
+
+    @property
+    def skipped(self) -> int:
+        """How many steps had gradients that are not finite."""
+        return sum(not math.isfinite(norm) for norm in self.norms)
+
+    def note(self) -> str:
+        """The mean loss so far, for whoever waits."""
+        return f"loss {self.loss:.3f}" if self.losses else ""
+
+
+def epoch_line(record: Mapping[str, Any], summary: str) -> str:
+    """The record of an epoch as a line for people; summary: of its scores, in a few
+    words.
+    """
+    scores = f"{summary} " if summary else ""
     return (
-        f"epoch {record['epoch']:4d}  step {record['step']:6d}  loss {record['train_loss']:.3f}"
-        f"  validation{score} loss {record.get('validation_loss', math.nan):.3f}"
-        f"  lr {record['lr']:.2e}  {record['seconds_per_step']:.2f} s/step  {record['seconds'] / 60:.1f} min"
+        f"epoch {record['epoch']:4d}  step {record['step']:6d}"
+        f"  loss {record['train_loss']:.3f}"
+        f"  validation {scores}loss {record.get('validation_loss', math.nan):.3f}"
+        f"  lr {record['lr']:.2e}  {record['seconds_per_step']:.2f} s/step"
+        f"  {record['seconds'] / 60:.1f} min"
     )
 
 
@@ -111,3 +148,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             except json.JSONDecodeError:
                 continue
     return records
+
+
+def _for_json(value: Any) -> Any:
+    return finite(value) if isinstance(value, float) else value

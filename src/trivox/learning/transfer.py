@@ -5,17 +5,17 @@ Two differences are bridged, each so that an input which does not vary along the
 the response it gave before:
 
 - input channels of a convolution of the image: every new channel gets the mean over the
-  old ones, scaled by old / new, so
-  that an image with equal channels is answered alike whatever their number;
+  old ones, scaled by old / new, so that an image with equal channels is answered alike
+  whatever their number;
 - odd kernel sizes: 1x3x3 becomes 3x3x3 by zeros around it (the very same function;
-  Carreira & Zisserman 2017 spread the
-  weights instead, which changes it at borders), 3x3x3 becomes 1x3x3 by summing the taps (an input constant along z).
-  A transposed convolution whose kernel is its stride repeats its taps, or averages them.
+  Carreira & Zisserman 2017 spread the weights instead, which changes it at borders),
+  3x3x3 becomes 1x3x3 by summing the taps (an input constant along z). A transposed
+  convolution whose kernel is its stride repeats its taps, or averages them.
 
 Everything else of another shape is skipped, heads for other classes among it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trivox.errors import BundleError
+from trivox.errors import BundleError, few
 from trivox.learning.checkpoints import load_weights
+
+Resize = Callable[[Tensor, int, int], Tensor | None]
+"""(weight, axis, size) -> the weight with that size along the axis, if it can have it.
+"""
 
 SHOWN = 4
 """Names in a line of the log; the run's `transfer.json` has all of them."""
@@ -65,46 +69,40 @@ class TransferReport:
         taken = self.loaded.parameters + self.resized.parameters
         return taken / (taken + self.missing.parameters)
 
-    def lines(self) -> list[str]:
-        """A summary for the log: the counts, then the names of what did not fit."""
-        parts = {
+    def parts(self) -> dict[str, Tensors]:
+        """The four parts by name."""
+        return {
             "loaded": self.loaded,
             "resized": self.resized,
             "skipped": self.skipped,
             "missing": self.missing,
         }
-        counts = ", ".join(
-            f"{len(part.names)} {name}"
-            + (f" ({_count(part.parameters)})" if part.names else "")
-            for name, part in parts.items()
+
+    def lines(self) -> list[str]:
+        """A summary for the log: the counts, then the names of what did not fit."""
+        counts: list[str] = []
+        names: list[str] = []
+        for name, part in self.parts().items():
+            size = f" ({_count(part.parameters)})" if part.names else ""
+            counts.append(f"{len(part.names)} {name}{size}")
+            if part.names and part is not self.loaded:
+                names.append(f"  {name}: {few(part.names, shown=SHOWN)}")
+        first = (
+            f"pretrained: {self.share:.1%} of the network's parameters; "
+            f"tensors: {', '.join(counts)}"
         )
-        lines = [
-            f"pretrained: {self.share:.1%} of the network's parameters; tensors: {counts}"
-        ]
-        lines += [
-            f"  {name}: {_some(part.names)}"
-            for name, part in parts.items()
-            if part.names and name != "loaded"
-        ]
-        return lines
+        return [first, *names]
 
     def to_json(self) -> dict[str, Any]:
         """Counts and names of each part."""
-        parts = {
-            "loaded": self.loaded,
-            "resized": self.resized,
-            "skipped": self.skipped,
-            "missing": self.missing,
-        }
-        content = {
-            name: {
+        content: dict[str, Any] = {"share": self.share}
+        for name, part in self.parts().items():
+            content[name] = {
                 "tensors": len(part.names),
                 "parameters": part.parameters,
                 "names": list(part.names),
             }
-            for name, part in parts.items()
-        }
-        return {"share": self.share, **content}
+        return content
 
 
 @torch.no_grad()
@@ -115,89 +113,78 @@ def load_pretrained(network: nn.Module, path: Path, *, channels: int) -> Transfe
     channels: of the images that the network reads. Raises `BundleError` if the file
     cannot be read or nothing fits.
     """
-    own = (
-        network.state_dict()
-    )  # the values of a state dict are the network's own memory
-    given = _named_like(load_weights(path), own)
+    # the values of a state dict are the network's memory: copying into them loads
+    needed = network.state_dict()
+    given = _named_like(load_weights(path), needed)
     loaded: list[str] = []
     resized: list[str] = []
-    for name in own.keys() & given.keys():
-        value = _fitting(given[name], own[name], _owner(network, name), channels)
+    for name in sorted(needed.keys() & given.keys()):
+        module = network.get_submodule(name.rpartition(".")[0])
+        value = _fitting(given[name], needed[name], module, channels)
         if value is not None:
-            own[name].copy_(value)
-            (loaded if given[name].shape == own[name].shape else resized).append(name)
+            needed[name].copy_(value)
+            same = given[name].shape == needed[name].shape
+            (loaded if same else resized).append(name)
     taken = {*loaded, *resized}
-    report = TransferReport(
-        loaded=Tensors.of(sorted(loaded), own),
-        resized=Tensors.of(sorted(resized), own),
-        skipped=Tensors.of((name for name in given if name not in taken), given),
-        missing=Tensors.of((name for name in own if name not in taken), own),
-    )
     if not taken:
         raise BundleError(
-            f"{path}: none of its {len(given)} tensors fits this network (it has {_some(tuple(given))}, needed are "
-            f"{_some(tuple(own))}); choose the --network that it was trained with"
+            f"{path}: none of its {len(given)} tensors fits this network (it has "
+            f"{few(given, shown=SHOWN)}, needed are {few(needed, shown=SHOWN)}); choose the "
+            "--network that it was trained with"
         )
-    return report
+    return TransferReport(
+        loaded=Tensors.of(loaded, needed),
+        resized=Tensors.of(resized, needed),
+        skipped=Tensors.of((name for name in given if name not in taken), given),
+        missing=Tensors.of((name for name in needed if name not in taken), needed),
+    )
 
 
 def _named_like(
-    given: Mapping[str, Tensor], own: Mapping[str, Tensor]
+    given: Mapping[str, Tensor], needed: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Names with or without the part that a class head beside the segmenter brings, as
     the network has them.
     """
     inner = "segmenter."
-    has, wants = (
-        any(name.startswith(inner) for name in names) for names in (given, own)
-    )
-    if has == wants:
-        return dict(given)
-    return {
-        name.removeprefix(inner) if has else inner + name: value
-        for name, value in given.items()
-    }
-
-
-def _owner(network: nn.Module, name: str) -> nn.Module:
-    """The module that holds a parameter."""
-    return network.get_submodule(name.rpartition(".")[0])
+    has = any(name.startswith(inner) for name in given)
+    wants = any(name.startswith(inner) for name in needed)
+    if has and not wants:
+        return {name.removeprefix(inner): value for name, value in given.items()}
+    if wants and not has:
+        return {inner + name: value for name, value in given.items()}
+    return dict(given)
 
 
 def _fitting(
-    given: Tensor, own: Tensor, module: nn.Module, channels: int
+    given: Tensor, needed: Tensor, module: nn.Module, channels: int
 ) -> Tensor | None:
-    """`given` in the shape of `own`, or None if there is no way that keeps the
+    """`given` in the shape of `needed`, or None if there is no way that keeps the
     response.
     """
-    if given.shape == own.shape:
+    if given.shape == needed.shape:
         return given
-    if (
-        not isinstance(module, nn.Conv3d | nn.ConvTranspose3d)
-        or not given.ndim == own.ndim == 5
-    ):
+    if not given.ndim == needed.ndim == 5:
         return None
     given = given.float()  # (o, i, z, y, x); transposed: (i, o, z, y, x)
-    if (
-        isinstance(module, nn.Conv3d)
-        and module.groups == 1
-        and own.shape[1] == channels
-    ):
-        given = resize_channels(given, channels)
-    if given.shape[:2] != own.shape[:2]:
+    if isinstance(module, nn.Conv3d):
+        if module.groups == 1 and needed.shape[1] == channels:
+            given = resize_channels(given, channels)
+        return _resized(given, needed, resize_kernel)
+    if isinstance(module, nn.ConvTranspose3d) and module.kernel_size == module.stride:
+        return _resized(given, needed, resize_upsampling)
+    return None
+
+
+def _resized(given: Tensor, needed: Tensor, resize: Resize) -> Tensor | None:
+    """`given` with the kernel size of `needed`, one axis after the other."""
+    if given.shape[:2] != needed.shape[:2]:
         return None
-    resize = resize_kernel
-    if isinstance(module, nn.ConvTranspose3d):
-        if module.kernel_size != module.stride:
-            return None
-        resize = resize_upsampling
-    for axis, size in enumerate(own.shape[2:], start=2):
-        if given.shape[axis] != size:
-            resized = resize(given, axis, size)
-            if resized is None:
-                return None
-            given = resized
-    return given
+    result: Tensor | None = given
+    for axis, size in enumerate(needed.shape[2:], start=2):
+        if result is not None and result.shape[axis] != size:
+            result = resize(result, axis, size)
+    return result
 
 
 def resize_channels(weight: Tensor, channels: int) -> Tensor:
@@ -211,10 +198,10 @@ def resize_channels(weight: Tensor, channels: int) -> Tensor:
 
 def resize_kernel(weight: Tensor, axis: int, size: int) -> Tensor | None:
     """An odd kernel made longer by zeros around it, or shorter by adding the outer taps
-    to the outermost that stay.
+    to the outermost that stay; None for an even one, which has no centre to keep.
     """
     old = weight.shape[axis]
-    if old % 2 == 0 or size % 2 == 0:  # an even kernel has no centre to keep
+    if old % 2 == 0 or size % 2 == 0:
         return None
     margin = abs(old - size) // 2
     if size > old:
@@ -223,17 +210,17 @@ def resize_kernel(weight: Tensor, axis: int, size: int) -> Tensor | None:
         grown = weight.new_zeros(shape)
         grown.narrow(axis, margin, old).copy_(weight)
         return grown
-    kept = weight.narrow(axis, margin, size).clone()
-    kept.narrow(axis, 0, 1).add_(weight.narrow(axis, 0, margin).sum(axis, keepdim=True))
-    kept.narrow(axis, size - 1, 1).add_(
-        weight.narrow(axis, margin + size, margin).sum(axis, keepdim=True)
-    )
-    return kept
+    shrunk = weight.narrow(axis, margin, size).clone()
+    before = weight.narrow(axis, 0, margin).sum(axis, keepdim=True)
+    after = weight.narrow(axis, margin + size, margin).sum(axis, keepdim=True)
+    shrunk.narrow(axis, 0, 1).add_(before)
+    shrunk.narrow(axis, size - 1, 1).add_(after)
+    return shrunk
 
 
 def resize_upsampling(weight: Tensor, axis: int, size: int) -> Tensor | None:
     """Taps of a transposed convolution whose kernel is its stride: one tap repeated, or
-    all averaged into one.
+    all averaged into one; None between two larger sizes.
     """
     old = weight.shape[axis]
     if old == 1:
@@ -242,13 +229,6 @@ def resize_upsampling(weight: Tensor, axis: int, size: int) -> Tensor | None:
 
 
 def _count(parameters: int) -> str:
-    return (
-        f"{parameters / 1e6:.2f} M parameters"
-        if parameters >= 10_000
-        else f"{parameters} parameters"
-    )
-
-
-def _some(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    if parameters < 10_000:
+        return f"{parameters} parameters"
+    return f"{parameters / 1e6:.2f} M parameters"

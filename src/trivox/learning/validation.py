@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from trivox.config.recipe import Recipe
 from trivox.learning.objective import Objective
+from trivox.learning.progress import ShowSteps, unshown
 from trivox.learning.runtime import Runtime, sum_over_ranks
 from trivox.preparation.batches import Source, stream
 
@@ -18,6 +19,8 @@ def validate(
     source: Source,
     recipe: Recipe,
     runtime: Runtime,
+    *,
+    show_steps: ShowSteps = unshown,
 ) -> dict[str, float]:
     """Mean loss over the batches of all ranks, and the objective's scores from counts
     over all of them.
@@ -25,18 +28,20 @@ def validate(
     training = network.training
     network.eval()
     counts: Tensor | None = None
-    losses = torch.zeros(2, dtype=torch.float64)
-    for images, labels in stream(
-        source,
-        range(recipe.validation_iterations),
-        device=runtime.device,
-        workers=recipe.workers,
-    ):
+    losses = torch.zeros(2, dtype=torch.float64)  # their sum, and how many there are
+
+    def note() -> str:
+        return f"loss {float(losses[0] / losses[1]):.3f}" if losses[1] else ""
+
+    steps = range(recipe.validation_iterations)
+    batches = stream(source, steps, device=runtime.device, workers=recipe.workers)
+    shown = show_steps(steps, "validation", note)
+    for _, (images, targets) in zip(shown, batches, strict=True):
         with runtime.autocast():
-            logits = network(images)
-        losses += torch.tensor([float(objective.loss(logits, labels)), 1.0])
-        found = objective.count(logits, labels)
-        counts = found if counts is None else counts + found
+            outputs = network(images)
+        losses += torch.tensor([float(objective.loss(outputs, targets)), 1.0])
+        batch_counts = objective.count(outputs, targets)
+        counts = batch_counts if counts is None else counts + batch_counts
     network.train(training)
     assert counts is not None
     losses = sum_over_ranks(losses.to(runtime.device, torch.float32))

@@ -26,7 +26,7 @@ from trivox.files import atomic_path, write_json
 from trivox.inference.bundle import PRETRAINED
 from trivox.learning.checkpoints import final_weights, load_weights
 from trivox.learning.objective import Objective
-from trivox.learning.runtime import Runtime
+from trivox.learning.runtime import Runtime, widest_type
 from trivox.learning.tracking import read_records
 from trivox.networks.registry import build_network
 from trivox.planning.plan import Plan
@@ -70,11 +70,15 @@ class MaskedObjective(Objective):
         intensities, squared error.
         """
         hidden = ~labels.isnan()
-        kind = torch.float32 if labels.device.type == "mps" else torch.float64
+        kind = widest_type(labels.device)
         truth = torch.where(hidden, labels, 0).to(kind)
         error = torch.where(hidden, outputs.float() - labels, 0).to(kind)
         parts = [hidden.to(kind), truth, truth.square(), error.square()]
         return torch.stack([part.sum((0, 2, 3, 4)) for part in parts], dim=1)
+
+    def summary(self, figures: Mapping[str, float]) -> str:
+        """See `CONVENTION`."""
+        return f"R2 {figures['validation_r2']:.2f}"
 
     def score(self, counts: Tensor) -> dict[str, float]:
         """See `CONVENTION`."""

@@ -212,7 +212,9 @@ def train_fold(
             runtime=runtime,
             log=log,
             progress=Progress(micro_batch=micro_batch),
-            show_steps=lambda steps, what: iter(console.track(steps, len(steps), what)),
+            show_steps=lambda steps, what, note: iter(
+                console.track(steps, len(steps), what, note)
+            ),
         )
         begun = "continuing" if trainer.resume() else "training"
         log.line(

@@ -2,6 +2,7 @@
 that goes wrong for long.
 """
 
+import itertools
 import warnings as python_warnings
 
 import numpy as np
@@ -27,7 +28,8 @@ def figures_of(monitor, confusion, *, means=(0.0, 0.0, 0.0), spread=1.0):
     """Figures of an epoch with that confusion; mean and standard deviation of the
     logits as given.
     """
-    number, means = int(np.sum(confusion)), np.array(means)
+    number = int(np.sum(confusion))
+    means = np.array(means)
     squares = number * (spread**2 + means**2)
     return monitor.figures(
         np.array(confusion), number * means, number, logit_squares=squares
@@ -40,7 +42,7 @@ def history(monitor, *epochs):
 
 
 def texts(found):
-    return [text for epoch in found for text in epoch]
+    return list(itertools.chain.from_iterable(found))
 
 
 # -- figures ---------------------------------------------------------------------------
@@ -48,12 +50,13 @@ def texts(found):
 @given(st.data(), st.integers(2, 5), st.integers(1, 40))
 def test_figures_are_those_of_scikit_learn(data, classes, number):
     labels = st.lists(st.integers(0, classes - 1), min_size=number, max_size=number)
-    truth, answers = np.array(data.draw(labels)), np.array(data.draw(labels))
+    truth = np.array(data.draw(labels))
+    answers = np.array(data.draw(labels))
     logits = np.random.default_rng(number).normal(size=(number, classes))
     confusion = np.zeros((classes, classes))
     np.add.at(confusion, (truth, answers), 1)
     names = [f"class {i}" for i in range(classes)]
-    found = ClassMonitor(names).figures(
+    figures = ClassMonitor(names).figures(
         confusion, logits.sum(0), number, logit_squares=(logits**2).sum(0)
     )
     f1 = f1_score(
@@ -64,21 +67,23 @@ def test_figures_are_those_of_scikit_learn(data, classes, number):
             "ignore"
         )  # scikit-learn tells of answers that are no class of the truth
         balanced = balanced_accuracy_score(truth, answers)
-    assert found["validation_macro_f1"] == pytest.approx(f1)
-    assert found["validation_balanced_accuracy"] == pytest.approx(balanced)
-    assert found["class_logit_spread"] == pytest.approx(np.sqrt(logits.var(0).mean()))
+    assert figures["validation_macro_f1"] == pytest.approx(f1)
+    assert figures["validation_balanced_accuracy"] == pytest.approx(balanced)
+    assert figures["class_logit_spread"] == pytest.approx(np.sqrt(logits.var(0).mean()))
     for index, name in enumerate(names):
-        assert found[f"class_share/{name}"] == pytest.approx(np.mean(answers == index))
-        assert found[f"class_cases/{name}"] == pytest.approx(np.mean(truth == index))
-        assert found[f"class_logit/{name}"] == pytest.approx(logits[:, index].mean())
+        assert figures[f"class_share/{name}"] == pytest.approx(
+            np.mean(answers == index)
+        )
+        assert figures[f"class_cases/{name}"] == pytest.approx(np.mean(truth == index))
+        assert figures[f"class_logit/{name}"] == pytest.approx(logits[:, index].mean())
         if (truth == index).any():
-            assert found[f"class_recall/{name}"] == pytest.approx(
+            assert figures[f"class_recall/{name}"] == pytest.approx(
                 np.mean(answers[truth == index] == index)
             )
         else:
-            assert f"class_recall/{name}" not in found
+            assert f"class_recall/{name}" not in figures
     assert all(
-        isinstance(value, float) and np.isfinite(value) for value in found.values()
+        isinstance(value, float) and np.isfinite(value) for value in figures.values()
     )
 
 
@@ -100,9 +105,9 @@ def test_a_good_classifier_is_left_alone():
 
 
 def test_a_collapse_is_told_once_with_the_class_it_fell_to():
-    found = history(ClassMonitor(NAMES, patience=3), *["collapsed"] * 8)
-    assert [len(epoch) for epoch in found] == [0, 0, 1, 0, 0, 0, 0, 0]
-    (text,) = texts(found)
+    warnings = history(ClassMonitor(NAMES, patience=3), *["collapsed"] * 8)
+    assert [len(epoch) for epoch in warnings] == [0, 0, 1, 0, 0, 0, 0, 0]
+    (text,) = texts(warnings)
     assert "'border/line', the most frequent class" in text
     assert "collapsed" in text
     assert "classification.classifier=lda" in text
@@ -117,8 +122,8 @@ def test_a_collapse_to_a_rare_class_is_not_called_the_most_frequent():
 
 def test_a_warning_comes_again_after_a_recovery_and_only_then():
     bad = "collapsed"
-    found = history(ClassMonitor(NAMES, patience=2), bad, bad, "good", bad, bad, bad)
-    assert [len(epoch) for epoch in found] == [0, 1, 0, 0, 1, 0]
+    warnings = history(ClassMonitor(NAMES, patience=2), bad, bad, "good", bad, bad, bad)
+    assert [len(epoch) for epoch in warnings] == [0, 1, 0, 0, 1, 0]
 
 
 def test_a_short_lapse_is_not_told():
@@ -183,12 +188,8 @@ def test_what_to_try_names_settings_that_exist():
         class_monitor.LEANING,
         class_monitor.LOGITS,
     ]
-    words = [
-        word.strip(",.;()")
-        for text in advice
-        for word in text.split()
-        if "classification." in word
-    ]
+    words = " ".join(advice).split()
+    words = [word.strip(",.;()") for word in words if "classification." in word]
     assert len(words) >= 10
     for word in words:
         name, _, value = word.removeprefix("classification.").partition("=")

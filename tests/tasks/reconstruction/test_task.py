@@ -143,7 +143,7 @@ def test_a_resumed_run_takes_the_steps_that_a_whole_one_takes(
 
     def once(self):
         epoch(self)
-        self._stop = True
+        self.stopping = True
 
     request = RunRequest(
         xray_data, tmp_path / "parts", "quick_test", settings, task="reconstruction"

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.special import softmax
 
 from trivox.errors import BundleError, DataError
 from trivox.files import atomic_path
-from trivox.learning.case_classifier.kinds import Network, logits_of
+from trivox.learning.case_classifier.network import Network, logits_of
+from trivox.schema import Frozen
 from trivox.volumes.volume import Array
 
 LIMIT = 4.0
@@ -29,7 +29,7 @@ class CaseClassifier:
 
     names: features used, in the order of the arrays; fill: values for those that are
     not known (medians of training); mean, scale: of training, `(f,)`; networks: see
-    `trivox.learning.case_classifier.kinds`, their mean logits are divided by
+    `trivox.learning.case_classifier.network`, their mean logits are divided by
     `temperature`; classes: names in the order of the outputs; kind: what it was fitted
     as, in words.
     """
@@ -54,26 +54,24 @@ class CaseClassifier:
 
     def logits(self, rows: Array) -> Array:
         """Calibrated logits `(n, k)` of rows `(n, f)`."""
-        return (
-            logits_of(
-                self.networks, standardise(rows, self.fill, self.mean, self.scale)
-            )
-            / self.temperature
-        )
+        x = standardise(rows, self.fill, self.mean, self.scale)
+        return logits_of(self.networks, x) / self.temperature
 
     def _rows(self, features: Array | Mapping[str, float]) -> Array:
         if isinstance(features, Mapping):
             missing = [name for name in self.names if name not in features]
             if missing:
                 raise DataError(
-                    f"the classifier needs {len(missing)} features that the case does not have ('{missing[0]}', ...); "
-                    "measure it with the channels and labels that the model was trained with"
+                    f"the classifier needs {len(missing)} features that the case does "
+                    f"not have ('{missing[0]}', ...); measure it with the channels and "
+                    "labels that the model was trained with"
                 )
             return np.array([[features[name] for name in self.names]], dtype=np.float64)
         rows = np.asarray(features, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != len(self.names):
             raise DataError(
-                f"features of shape {rows.shape}: the classifier needs (cases, {len(self.names)})"
+                f"features of shape {rows.shape}: "
+                f"the classifier needs (cases, {len(self.names)})"
             )
         return rows
 
@@ -84,10 +82,8 @@ class CaseClassifier:
         arrays = {"fill": self.fill, "mean": self.mean, "scale": self.scale}
         for i, network in enumerate(self.networks):
             for j, (weight, bias) in enumerate(network):
-                arrays |= {
-                    f"network{i}.layer{j}.weight": weight,
-                    f"network{i}.layer{j}.bias": bias,
-                }
+                arrays[f"network{i}.layer{j}.weight"] = weight
+                arrays[f"network{i}.layer{j}.bias"] = bias
         words = _Words(
             names=self.names,
             classes=self.classes,
@@ -95,105 +91,78 @@ class CaseClassifier:
             temperature=self.temperature,
             layers=tuple(len(network) for network in self.networks),
         )
+        content = {
+            name: np.ascontiguousarray(array, dtype=np.float64)
+            for name, array in arrays.items()
+        }
+        metadata = {"classifier": words.model_dump_json()}
         with atomic_path(path) as temporary:
-            save_file(
-                {
-                    name: np.ascontiguousarray(array, dtype=np.float64)
-                    for name, array in arrays.items()
-                },
-                temporary,
-                metadata={"classifier": words.model_dump_json()},
-            )
+            save_file(content, temporary, metadata=metadata)
 
     @classmethod
     def load(cls, path: Path) -> "CaseClassifier":
         """Read what `save` wrote; raises `BundleError` for a file that is missing,
         damaged or of another format.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
         try:
-            with safe_open(path, framework="np") as file:
-                words = _Words.model_validate(
-                    json.loads((file.metadata() or {})["classifier"])
-                )
-                found = {name: file.get_tensor(name) for name in file.keys()}
-            networks = tuple(
-                tuple(
-                    (
-                        found[f"network{i}.layer{j}.weight"],
-                        found[f"network{i}.layer{j}.bias"],
-                    )
-                    for j in range(layers)
-                )
-                for i, layers in enumerate(words.layers)
-            )
-            result = cls(
-                words.names,
-                found["fill"],
-                found["mean"],
-                found["scale"],
-                networks,
-                words.temperature,
-                words.classes,
-                words.kind,
-            )
-            result._check()
-        except (
-            OSError,
-            SafetensorError,
-            KeyError,
-            ValueError,
-            ValidationError,
-        ) as error:
+            classifier = cls._read(path)
+            classifier._check()
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise BundleError(
-                f"{path}: not a classifier that can be read ({error}); copy or export it again"
+                f"{path}: not a classifier that can be read ({error}); "
+                "copy or export it again"
             ) from error
-        return result
+        return classifier
+
+    @classmethod
+    def _read(cls, path: Path) -> "CaseClassifier":
+        from safetensors import safe_open
+
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            words = _Words.model_validate(json.loads(metadata["classifier"]))
+            names = file.keys()
+            arrays = {name: file.get_tensor(name) for name in names}
+        networks = [
+            _network(arrays, number, layers)
+            for number, layers in enumerate(words.layers)
+        ]
+        return cls(
+            names=words.names,
+            fill=arrays["fill"],
+            mean=arrays["mean"],
+            scale=arrays["scale"],
+            networks=tuple(networks),
+            temperature=words.temperature,
+            classes=words.classes,
+            kind=words.kind,
+        )
 
     def _check(self) -> None:
         """Raises `ValueError` for shapes that do not fit each other or numbers that are
         none.
         """
-        if (
-            any(
-                part.shape != (len(self.names),)
-                for part in (self.fill, self.mean, self.scale)
-            )
-            or not self.networks
-        ):
+        arrays = [self.fill, self.mean, self.scale]
+        if any(part.shape != (len(self.names),) for part in arrays):
             raise ValueError("number of features")
+        if not self.networks:
+            raise ValueError("number of networks")
         for network in self.networks:
-            width = len(self.names)
-            for weight, bias in network:
-                if (
-                    weight.ndim != 2
-                    or weight.shape[1] != width
-                    or bias.shape != (len(weight),)
-                ):
-                    raise ValueError("shape of a layer")
-                width = len(weight)
-            if width != len(self.classes):
-                raise ValueError("number of classes")
-        arrays = [
-            self.fill,
-            self.mean,
-            self.scale,
-            *(part for net in self.networks for layer in net for part in layer),
-        ]
-        if (
-            not all(np.isfinite(part).all() for part in arrays)
-            or not (self.scale > 0).all()
-        ):
+            _check_shapes(network, len(self.names), len(self.classes))
+            for layer in network:
+                arrays += layer
+        if not all(np.isfinite(part).all() for part in arrays):
             raise ValueError("numbers that are not finite")
+        if not (self.scale > 0).all():
+            raise ValueError("scale")
         if not 0 < self.temperature < float("inf"):
             raise ValueError("temperature")
 
 
-class _Words(BaseModel):
+class _Words(Frozen):
     """The JSON beside the arrays."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
     names: tuple[str, ...]
@@ -203,9 +172,27 @@ class _Words(BaseModel):
     layers: tuple[int, ...]
 
 
+def _network(arrays: Mapping[str, Array], number: int, layers: int) -> Network:
+    names = [f"network{number}.layer{layer}" for layer in range(layers)]
+    return tuple((arrays[f"{name}.weight"], arrays[f"{name}.bias"]) for name in names)
+
+
+def _check_shapes(network: Network, features: int, classes: int) -> None:
+    """Raises `ValueError` unless each layer takes what the one before it gives."""
+    width = features
+    for weight, bias in network:
+        if weight.ndim != 2 or weight.shape[1] != width:
+            raise ValueError("shape of a layer")
+        width = len(weight)
+        if bias.shape != (width,):
+            raise ValueError("shape of a layer")
+    if width != classes:
+        raise ValueError("number of classes")
+
+
 def standardise(rows: Array, fill: Array, mean: Array, scale: Array) -> Array:
     """Rows `(n, f)` with what is not known (or not finite) filled in, centred, scaled,
-    and held within the limit.
+    and held within `LIMIT`.
     """
     known = np.where(np.isfinite(rows), rows, fill)
     return np.asarray(np.clip((known - mean) / scale, -LIMIT, LIMIT))

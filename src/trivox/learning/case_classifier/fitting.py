@@ -2,22 +2,16 @@
 within the training cases.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import softmax
 
 from trivox.errors import DataError, RecipeError
 from trivox.learning.case_classifier.classifier import CaseClassifier, standardise
-from trivox.learning.case_classifier.kinds import (
-    FITS,
-    SETTINGS,
-    Network,
-    logits_of,
-    scaled,
-)
+from trivox.learning.case_classifier.kinds import FITS, SETTINGS
+from trivox.learning.case_classifier.network import Network, scaled, widened
 from trivox.learning.case_classifier.rows import (
     CaseRows,
     Imbalance,
@@ -26,27 +20,26 @@ from trivox.learning.case_classifier.rows import (
     telling,
     usable_columns,
 )
+from trivox.learning.case_classifier.trials import (
+    UNSEEN,
+    CandidateRow,
+    Columns,
+    Part,
+    Trial,
+    try_out,
+    try_together,
+)
 from trivox.volumes.volume import Array
 
-__all__ = [
-    "CaseClassifier",
-    "FittedClassifier",
-    "best_single_feature",
-    "fit_classifier",
-]
-
 KINDS = ("lda", "logreg", "mlp")
-UNSEEN = -30.0
-"""Logit of a class that no training row has."""
-FLOOR = 0.01
-"""Share of the uniform answer mixed into probabilities before they are scored: one sure
-error must not decide.
-"""
 FEW = (1, 4, 16)
 """Numbers of features that are tried besides all of the first subset: where one tells
 the classes, others are in its way.
 """
-TEMPERATURES = np.geomspace(0.1, 20, 40)
+NOTHING_DIFFERS = (
+    "no feature differs between the training cases: nothing to tell the classes by; "
+    "check the masks"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,49 +53,9 @@ class FittedClassifier:
     """
 
     classifier: CaseClassifier
-    candidates: tuple[dict[str, Any], ...]
+    candidates: tuple[CandidateRow, ...]
     out_of_fold: Array
     resubstitution: Array
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One kind with its setting; its logits count divided by the temperature."""
-
-    kind: str
-    setting: float
-    temperature: float = 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class _Trial:
-    """One candidate: how it is fitted (several parts: their mean logits), and what it
-    said of each row out of fold.
-    """
-
-    parts: tuple[_Part, ...]
-    subset: str
-    columns: tuple[int, ...]
-    few: int | None
-    logits: Array
-    temperature: float
-    losses: Array
-    score: float
-
-    def row(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "kind": " + ".join(part.kind for part in self.parts),
-            "settings": {
-                part.kind: part.setting
-                for part in self.parts
-                if len(SETTINGS[part.kind]) > 1
-            },
-            "subset": self.subset + ("" if self.few is None else f", best {self.few}"),
-            "features": self.few or len(self.columns),
-            "log_loss": self.score,
-            "temperature": self.temperature,
-        }
 
 
 def fit_classifier(
@@ -137,37 +90,85 @@ def fit_classifier(
     rows, present = case_rows(
         features, classes, names, class_names, groups, weights, imbalance, seed, folds
     )
-    trials = [
-        _trials(rows, subset, names, wanted, kinds, few, seed)
-        for number, (subset, wanted) in enumerate(subsets.items())
-        for few in (
-            None,
-            *(few for few in FEW if number == 0 and 2 * few < len(wanted)),
-        )
-    ]
-    if not any(trials):
-        raise DataError(
-            "no feature differs between the training cases: nothing to tell the classes by; check the masks"
-        )
-    trial = _simplest([together for *_, together in filter(None, trials)])
-    others = sorted(
-        (other for found in trials for other in found if other is not trial),
-        key=lambda other: other.score,
-    )
-    classifier = _fitted(rows, trial, names, class_names, present, seed)
-    places = {name: i for i, name in enumerate(names)}
+    trials: list[Trial] = []
+    contenders: list[Trial] = []
+    for columns in _column_choices(rows, subsets, names):
+        tried = _trials(rows, columns, kinds, seed)
+        trials += tried
+        contenders.append(tried[-1])
+    if not trials:
+        raise DataError(NOTHING_DIFFERS)
+    chosen = _simplest(contenders)
+    others = [trial for trial in trials if trial is not chosen]
+    others.sort(key=lambda trial: trial.score)
+    classifier = _fitted(rows, chosen, names, class_names, present, seed)
+    place = {name: column for column, name in enumerate(names)}
+    used = [place[name] for name in classifier.names]
+    of_present = softmax(chosen.calibrated, axis=1)
     return FittedClassifier(
-        classifier,
-        tuple(one.row() for one in (trial, *others)),
-        softmax(trial.logits / trial.temperature, axis=1)
-        @ np.eye(len(class_names))[present],
-        classifier.probabilities(
-            rows.features[:, [places[name] for name in classifier.names]]
-        ),
+        classifier=classifier,
+        candidates=tuple(trial.row() for trial in (chosen, *others)),
+        out_of_fold=of_present @ np.eye(len(class_names))[present],
+        resubstitution=classifier.probabilities(rows.features[:, used]),
     )
 
 
-def _simplest(trials: Sequence[_Trial]) -> _Trial:
+def _check_choice(
+    kinds: Sequence[str], subsets: Mapping[str, Sequence[str]], names: Sequence[str]
+) -> None:
+    if not kinds or any(kind not in FITS for kind in kinds):
+        raise RecipeError(
+            f"recipe setting 'classification.classifier': {list(kinds)} must be some "
+            f"of {', '.join(FITS)}"
+        )
+    if not subsets:
+        raise RecipeError("subsets of features: at least one is needed")
+    for wanted in subsets.values():
+        unknown = [name for name in wanted if name not in set(names)]
+        if unknown:
+            raise RecipeError(
+                f"subsets of features: '{unknown[0]}' is not among the {len(names)} "
+                "features"
+            )
+
+
+def _column_choices(
+    rows: CaseRows, subsets: Mapping[str, Sequence[str]], names: Sequence[str]
+) -> Iterator[Columns]:
+    """What may be fitted on, from simple to complex: each subset, and the best few of
+    the first; subsets without usable columns are left out.
+    """
+    place = {name: column for column, name in enumerate(names)}
+    first = next(iter(subsets))
+    for subset, wanted in subsets.items():
+        places = usable_columns(rows.features, [place[name] for name in wanted])
+        if not places:
+            continue
+        yield Columns(subset, places)
+        for few in FEW:
+            if subset == first and 2 * few < len(wanted):
+                yield Columns(subset, places, few)
+
+
+def _trials(
+    rows: CaseRows, columns: Columns, kinds: Sequence[str], seed: int
+) -> list[Trial]:
+    """One trial a kind, of its best setting; last, if there are several, all kinds
+    together.
+    """
+    trials: list[Trial] = []
+    for kind in kinds:
+        tried = [
+            try_out(rows, Part(kind, setting), columns, seed)
+            for setting in SETTINGS[kind]
+        ]
+        trials.append(min(tried, key=lambda trial: trial.score))
+    if len(trials) > 1:
+        trials.append(try_together(rows, trials, columns))
+    return trials
+
+
+def _simplest(trials: Sequence[Trial]) -> Trial:
     """The first of the candidates, given from simple to complex, that is not worse than
     the best beyond chance.
 
@@ -182,158 +183,56 @@ def _simplest(trials: Sequence[_Trial]) -> _Trial:
     return best
 
 
-def _trials(
-    rows: CaseRows,
-    subset: str,
-    names: Sequence[str],
-    wanted: Sequence[str],
-    kinds: Sequence[str],
-    few: int | None,
-    seed: int,
-) -> list[_Trial]:
-    """One trial a kind, of its best setting; last, if there are several, all kinds
-    together.
-
-    Nothing if no column is usable.
-    """
-    place = {name: i for i, name in enumerate(names)}
-    columns = usable_columns(rows.features, [place[name] for name in wanted])
-    if not columns:
-        return []
-    found = []
-    for kind in kinds:
-        tried = [
-            _trial(rows, _Part(kind, setting), subset, columns, seed, few=few)
-            for setting in SETTINGS[kind]
-        ]
-        found.append(min(tried, key=lambda trial: trial.score))
-    if len(found) == 1:
-        return found
-    parts = tuple(
-        replace(trial.parts[0], temperature=trial.temperature) for trial in found
-    )
-    logits = np.mean([trial.logits / trial.temperature for trial in found], axis=0)
-    return [*found, _scored(rows, parts, subset, columns, logits, few=few)]
-
-
-def _trial(
-    rows: CaseRows,
-    part: _Part,
-    subset: str,
-    columns: tuple[int, ...],
-    seed: int,
-    *,
-    few: int | None = None,
-) -> _Trial:
-    """Out-of-fold logits of one kind with one setting; few: on so many columns, chosen
-    anew on the rows of each fit.
-    """
-    logits = np.full((len(rows.answers), rows.answers.max() + 1), UNSEEN)
-    narrow = replace(rows, features=rows.features[:, columns])
-    for fold in np.unique(rows.fold):
-        held = rows.fold == fold
-        training = narrow.take(~held)
-        seen, answers = np.unique(training.answers, return_inverse=True)
-        if len(seen) < 2:  # all other rows are of one class: nothing is known of these
-            logits[held] = 0
-            continue
-        scaling = scaling_of(training.features)
-        x = standardise(training.features, *scaling)
-        kept = telling(x, answers, few)
-        networks = FITS[part.kind](
-            x[:, kept],
-            answers,
-            training.weights / training.weights.mean(),
-            part.setting,
-            seed,
-        )
-        logits[np.ix_(held, seen)] = logits_of(
-            networks, standardise(narrow.features[held], *scaling)[:, kept]
-        )
-    return _scored(rows, (part,), subset, columns, logits, few=few)
-
-
-def _scored(
-    rows: CaseRows,
-    parts: tuple[_Part, ...],
-    subset: str,
-    columns: tuple[int, ...],
-    logits: Array,
-    *,
-    few: int | None = None,
-) -> _Trial:
-    """The candidate with its temperature, and its log loss at that."""
-    scores = [
-        float(np.mean(rows.weights * _losses(logits / t, rows.answers)))
-        for t in TEMPERATURES
-    ]
-    best = int(np.argmin(scores))
-    losses = rows.weights * _losses(logits / TEMPERATURES[best], rows.answers)
-    return _Trial(
-        parts,
-        subset,
-        columns,
-        few,
-        logits,
-        float(TEMPERATURES[best]),
-        losses,
-        scores[best],
-    )
-
-
 def _fitted(
     rows: CaseRows,
-    trial: _Trial,
+    trial: Trial,
     names: Sequence[str],
     class_names: Sequence[str],
     present: Array,
     seed: int,
 ) -> CaseClassifier:
-    """The chosen candidate on all rows."""
-    every = rows.features[:, trial.columns]
-    kept = telling(standardise(every, *scaling_of(every)), rows.answers, trial.few)
-    columns = tuple(trial.columns[i] for i in kept)
+    """The chosen candidate on all rows; present: the classes that the rows are of."""
+    places = trial.columns.places
+    every = rows.features[:, places]
+    x = standardise(every, *scaling_of(every))
+    columns = [places[i] for i in telling(x, rows.answers, trial.columns.few)]
     chosen = rows.features[:, columns]
-    scaling = scaling_of(chosen)
-    x = standardise(chosen, *scaling)
+    fill, mean, scale = scaling_of(chosen)
+    x = standardise(chosen, fill, mean, scale)
+    # a class without training rows is all but impossible
+    unseen = UNSEEN * trial.temperature
+    networks = [
+        widened(network, present, len(class_names), bias_of_others=unseen)
+        for network in _networks(rows, x, trial.parts, seed)
+    ]
+    return CaseClassifier(
+        names=tuple(names[column] for column in columns),
+        fill=fill,
+        mean=mean,
+        scale=scale,
+        networks=tuple(networks),
+        temperature=trial.temperature,
+        classes=tuple(class_names),
+        kind=trial.kind,
+    )
+
+
+def _networks(
+    rows: CaseRows, x: Array, parts: Sequence[Part], seed: int
+) -> list[Network]:
+    """Networks of all parts, scaled so that the mean over them gives every part the
+    same say.
+    """
     fitted = [
         FITS[part.kind](x, rows.answers, rows.weights, part.setting, seed)
-        for part in trial.parts
+        for part in parts
     ]
-    total = sum(len(networks) for networks in fitted)
+    total = sum(len(of_part) for of_part in fitted)
     networks: list[Network] = []
-    for part, own in zip(
-        trial.parts, fitted, strict=True
-    ):  # the mean over all networks gives every part the same say
-        networks += scaled(own, total / (len(own) * len(fitted) * part.temperature))
-    return CaseClassifier(
-        tuple(names[i] for i in columns),
-        *scaling,
-        tuple(
-            _for_all_classes(
-                network, present, len(class_names), UNSEEN * trial.temperature
-            )
-            for network in networks
-        ),
-        trial.temperature,
-        tuple(class_names),
-        trial.row()["kind"],
-    )
-
-
-def _for_all_classes(
-    network: Network, present: Array, size: int, bias_of_unseen: float
-) -> Network:
-    """The network with an output for every class; those without training rows are all
-    but impossible.
-    """
-    *hidden, (weight, bias) = network
-    all_weights, all_biases = (
-        np.zeros((size, weight.shape[1])),
-        np.full(size, bias_of_unseen),
-    )
-    all_weights[present], all_biases[present] = weight, bias
-    return (*hidden, (all_weights, all_biases))
+    for part, of_part in zip(parts, fitted, strict=True):
+        share = total / (len(of_part) * len(parts) * part.temperature)
+        networks += scaled(of_part, share)
+    return networks
 
 
 def best_single_feature(
@@ -357,49 +256,24 @@ def best_single_feature(
     )
     usable = usable_columns(rows.features, range(len(names)))
     if not usable:
-        raise DataError(
-            "no feature differs between the training cases: nothing to tell the classes by; check the masks"
-        )
-    areas = [
-        _area(_trial(rows, _Part("lda", 0), "", (column,), seed), rows.answers)
-        for column in usable
-    ]
-    column = usable[int(np.argmax(areas))]
-    trial = _trial(rows, _Part("logreg", 1.0), names[column], (column,), seed)
+        raise DataError(NOTHING_DIFFERS)
+    areas: list[float] = []
+    for column in usable:
+        trial = try_out(rows, Part("lda", 0), Columns("", (column,)), seed)
+        areas.append(_area(trial.logits, rows.answers))
+    best = usable[int(np.argmax(areas))]
+    alone = Columns(names[best], (best,))
+    trial = try_out(rows, Part("logreg", 1.0), alone, seed)
     return _fitted(rows, trial, names, class_names, present, seed)
 
 
-def _area(trial: _Trial, answers: Array) -> float:
+def _area(logits: Array, answers: Array) -> float:
     """Mean one-versus-rest area under the ROC curve: how often a row of a class is
     ranked above one of another class.
     """
-    from scipy.stats import rankdata  # takes a second to import
+    from sklearn.metrics import roc_auc_score  # takes a second to import
 
-    found = []
-    for index, told in enumerate(softmax(trial.logits, axis=1).T):
-        own = answers == index
-        above = rankdata(told)[own].sum() - own.sum() * (own.sum() + 1) / 2
-        found.append(above / (own.sum() * (~own).sum()))
-    return float(np.mean(found))
-
-
-def _check_choice(
-    kinds: Sequence[str], subsets: Mapping[str, Sequence[str]], names: Sequence[str]
-) -> None:
-    if not kinds or any(kind not in FITS for kind in kinds):
-        raise RecipeError(
-            f"recipe setting 'classification.classifier': {list(kinds)} must be some of {', '.join(FITS)}"
-        )
-    strange = [
-        name for wanted in subsets.values() for name in wanted if name not in set(names)
-    ]
-    if strange or not subsets:
-        raise RecipeError(
-            f"subsets of features: '{(strange or ['none'])[0]}' is not among the {len(names)} features"
-        )
-
-
-def _losses(logits: Array, answers: Array) -> Array:
-    """Log loss of each row, with a little of the uniform answer mixed in."""
-    told = softmax(logits, axis=1)[np.arange(len(answers)), answers]
-    return np.asarray(-np.log((1 - FLOOR) * told + FLOOR / logits.shape[1]))
+    probabilities = softmax(logits, axis=1)
+    if probabilities.shape[1] == 2:
+        return float(roc_auc_score(answers, probabilities[:, 1]))
+    return float(roc_auc_score(answers, probabilities, multi_class="ovr"))

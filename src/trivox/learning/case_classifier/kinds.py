@@ -1,9 +1,7 @@
 """The kinds of small classifiers on features of a case: shrinkage LDA, logistic
 regression, a small network.
 
-Each is fitted on standardised rows and becomes a list of networks: layers of (weight,
-bias) with ReLU in between, whose logits are averaged. A linear kind is one network of
-one layer.
+Each is fitted on standardised rows and becomes a list of networks (`network`).
 """
 
 import warnings
@@ -12,18 +10,20 @@ from types import MappingProxyType
 
 import numpy as np
 
+from trivox.learning.case_classifier.network import Network
 from trivox.volumes.volume import Array
 
-Layer = tuple[Array, Array]
-"""Weight `(out, in)` and bias `(out,)`."""
-Network = tuple[Layer, ...]
 Fit = Callable[[Array, Array, Array, float, int], tuple[Network, ...]]
 """(rows, answers, weights, setting, seed) -> networks; answers 0..k-1, all present;
 weights with mean 1.
 """
 
-HIDDEN, MEMBERS, STEPS = 16, 4, 60
-"""Of the small network.
+HIDDEN = 16
+"""Width of the small network."""
+MEMBERS = 4
+"""Small networks that answer together."""
+STEPS = 60
+"""Steps that the small network learns for.
 
 BraTS grade: 40, 60 and 80 steps are alike; at 150 single cases have been learnt by
 heart.
@@ -39,16 +39,17 @@ def fit_lda(
     The share of a class in the weights is its prior.
     """
     member = np.eye(answers.max() + 1)[answers] * weights[:, None]
-    prior = member.sum(0) / member.sum()
-    means = member.T @ x / member.sum(0)[:, None]
-    covariance = shrunk_covariance(
-        (x - means[answers]) * np.sqrt(weights / weights.mean())[:, None]
-    )
-    ridge = 1e-8 * max(float(np.trace(covariance)) / len(covariance), 1e-12)
-    directions = np.linalg.solve(
-        covariance + ridge * np.eye(len(covariance)), means.T
-    ).T
-    return (((directions, np.log(prior) - 0.5 * (directions * means).sum(1)),),)
+    mass = member.sum(0)
+    prior = mass / member.sum()
+    means = member.T @ x / mass[:, None]
+    deviations = x - means[answers]
+    root = np.sqrt(weights / weights.mean())
+    covariance = shrunk_covariance(deviations * root[:, None])
+    features = len(covariance)
+    ridge = 1e-8 * max(float(np.trace(covariance)) / features, 1e-12)
+    directions = np.linalg.solve(covariance + ridge * np.eye(features), means.T).T
+    biases = np.log(prior) - 0.5 * (directions * means).sum(1)
+    return (((directions, biases),),)
 
 
 def shrunk_covariance(centred: Array) -> Array:
@@ -58,14 +59,10 @@ def shrunk_covariance(centred: Array) -> Array:
     Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance
     matrices".
     """
-    n, f = centred.shape
-    sample = centred.T @ centred / n
-    mean = float(np.trace(sample)) / f
-    squares = float((sample**2).sum())
-    distance = squares - f * mean**2
-    error = (float(((centred**2).sum(1) ** 2).mean()) - squares) / n
-    share = min(error, distance) / distance if distance > 0 else 0.0
-    return np.asarray((1 - share) * sample + share * mean * np.eye(f))
+    from sklearn.covariance import ledoit_wolf  # takes a second to import
+
+    covariance, _ = ledoit_wolf(centred, assume_centered=True)
+    return np.asarray(covariance)
 
 
 def fit_logreg(
@@ -74,22 +71,20 @@ def fit_logreg(
     """Multinomial logistic regression with an L2 penalty; setting: C, the weight of the
     rows' summed loss beside it.
     """
-    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.exceptions import ConvergenceWarning  # takes a second to import
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=setting, max_iter=1000)
     rotated, back = rotate(x)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # an answer near the optimum is as good: the score decides
+        # an answer near the optimum is as good: the score decides
+        warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(rotated, answers, sample_weight=weights)
-    weight, bias = model.coef_ @ back, model.intercept_
+    weight = model.coef_ @ back
+    bias = model.intercept_
     if len(weight) == 1:  # two classes: scikit-learn keeps their difference alone
-        weight, bias = (
-            np.concatenate([-weight / 2, weight / 2]),
-            np.concatenate([-bias / 2, bias / 2]),
-        )
+        weight = np.concatenate([-weight / 2, weight / 2])
+        bias = np.concatenate([-bias / 2, bias / 2])
     return (((weight, bias),),)
 
 
@@ -99,45 +94,55 @@ def fit_mlp(
     """Networks of one hidden layer from several seeds, trained at once; setting: weight
     decay (AdamW, full batch).
     """
+    rotated, back = rotate(x)
+    spread = x.shape[1] ** -0.5
+    layers = _trained_layers(rotated, answers, weights, setting, seed, spread)
+    w1, b1, w2, b2 = layers
+    networks: list[Network] = []
+    for member in range(MEMBERS):
+        hidden = (w1[member].T @ back, b1[member, 0])
+        last = (w2[member].T, b2[member, 0])
+        networks.append((hidden, last))
+    return tuple(networks)
+
+
+def _trained_layers(
+    x: Array, answers: Array, weights: Array, decay: float, seed: int, spread: float
+) -> list[Array]:
+    """Weights and biases of both layers, `(member, in, out)` and `(member, 1, out)`;
+    spread: of the first weights at the start.
+    """
     import torch
 
-    rotated, back = rotate(x)
     generator = torch.Generator().manual_seed(seed)
-    sizes = rotated.shape[1], int(answers.max()) + 1
+    features = x.shape[1]
+    classes = int(answers.max()) + 1
     with torch.inference_mode(False), torch.enable_grad():
-        rows = torch.as_tensor(rotated, dtype=torch.float32).expand(
-            MEMBERS, -1, -1
-        )  # (member, row, feature)
+        # (member, row, feature)
+        rows = torch.as_tensor(x, dtype=torch.float32).expand(MEMBERS, -1, -1)
         truth = torch.as_tensor(answers, dtype=torch.int64).repeat(MEMBERS)
         weight = torch.as_tensor(weights, dtype=torch.float32).repeat(MEMBERS) / len(x)
-        first = (
-            torch.randn(MEMBERS, sizes[0], HIDDEN, generator=generator)
-            / x.shape[1] ** 0.5
-        )
-        second = (
-            torch.randn(MEMBERS, HIDDEN, sizes[1], generator=generator) / HIDDEN**0.5
-        )
+        first = torch.randn(MEMBERS, features, HIDDEN, generator=generator)
+        second = torch.randn(MEMBERS, HIDDEN, classes, generator=generator)
         layers = [
-            first,
+            first * spread,
             torch.zeros(MEMBERS, 1, HIDDEN),
-            second,
-            torch.zeros(MEMBERS, 1, sizes[1]),
+            second / HIDDEN**0.5,
+            torch.zeros(MEMBERS, 1, classes),
         ]
-        optimiser = torch.optim.AdamW(
-            [layer.requires_grad_() for layer in layers], lr=0.01, weight_decay=setting
-        )
+        for layer in layers:
+            layer.requires_grad_()
+        optimizer = torch.optim.AdamW(layers, lr=0.01, weight_decay=decay)
         for _ in range(STEPS):
-            logits = torch.relu(rows @ layers[0] + layers[1]) @ layers[2] + layers[3]
+            hidden = torch.relu(rows @ layers[0] + layers[1])
+            logits = hidden @ layers[2] + layers[3]
             losses = torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1), truth, reduction="none"
             )
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             (losses * weight).sum().backward()
-            optimiser.step()
-    w1, b1, w2, b2 = (layer.detach().double().numpy() for layer in layers)
-    return tuple(
-        ((w1[i].T @ back, b1[i, 0]), (w2[i].T, b2[i, 0])) for i in range(MEMBERS)
-    )
+            optimizer.step()
+    return [layer.detach().double().numpy() for layer in layers]
 
 
 FITS: Mapping[str, Fit] = MappingProxyType(
@@ -160,22 +165,3 @@ def rotate(x: Array) -> tuple[Array, Array]:
         return x, np.eye(x.shape[1])
     u, s, back = np.linalg.svd(x, full_matrices=False)
     return u * s, back
-
-
-def logits_of(networks: tuple[Network, ...], x: Array) -> Array:
-    """Mean over the networks of their logits `(n, k)` for rows `(n, f)`."""
-    total: Array = np.zeros(())
-    for network in networks:
-        hidden = x
-        for i, (weight, bias) in enumerate(network):
-            hidden = (np.maximum(hidden, 0) if i else hidden) @ weight.T + bias
-        total = total + hidden
-    return total / len(networks)
-
-
-def scaled(networks: tuple[Network, ...], factor: float) -> tuple[Network, ...]:
-    """The networks with their logits multiplied by a factor."""
-    return tuple(
-        (*layers[:-1], (layers[-1][0] * factor, layers[-1][1] * factor))
-        for layers in networks
-    )

@@ -23,28 +23,33 @@ logit, that is worth a warning.
 """
 
 COLLAPSE = (
-    "try classification.imbalance=balanced_sampler, more patches on lesions (classification.lesion_fraction), another "
-    "classification.weight or classification.learning_rate_factor, or let classification.classifier=lda answer"
+    "try classification.imbalance=balanced_sampler, more patches on lesions "
+    "(classification.lesion_fraction), another classification.weight or "
+    "classification.learning_rate_factor, or let classification.classifier=lda answer"
 )
 NEVER = (
-    "try classification.imbalance=balanced_sampler or logit_adjustment, classification.class_weights=effective_number, "
-    "classification.loss=focal, or let classification.classifier=lda answer"
+    "try classification.imbalance=balanced_sampler or logit_adjustment, "
+    "classification.class_weights=effective_number, classification.loss=focal, or let "
+    "classification.classifier=lda answer"
 )
 LEANING = (
-    "try classification.imbalance=logit_adjustment, classification.class_weights=inverse_frequency, or a smaller "
+    "try classification.imbalance=logit_adjustment, "
+    "classification.class_weights=inverse_frequency, or a smaller "
     "classification.weight while it lasts"
 )
-LOGITS = "try classification.label_smoothing=0.1, a smaller classification.learning_rate_factor, or classification.dropout"
+LOGITS = (
+    "try classification.label_smoothing=0.1, a smaller "
+    "classification.learning_rate_factor, or classification.dropout"
+)
 
 
 @dataclass(eq=False)
 class ClassMonitor:
     """Of a training with these classes.
 
-    A warning comes once, when its cause has lasted `patience` epochs in a row.
-
-    It comes again only after an epoch without the cause. All that is kept are the
-    epochs that each cause has lasted.
+    A warning comes once, when its cause has lasted `patience` epochs in a row, and
+    again only after an epoch without the cause. All that is kept are the epochs that
+    each cause has lasted.
     """
 
     classes: Sequence[str]
@@ -70,18 +75,13 @@ class ClassMonitor:
         """
         if number <= 0:
             return {}
-        cases, answers, hits = confusion.sum(1), confusion.sum(0), np.diag(confusion)
-        recall = {
-            name: h / n
-            for name, h, n in zip(
-                self.classes, hits.tolist(), cases.tolist(), strict=True
-            )
-            if n
-        }
-        found = {
-            "validation_macro_f1": float(
-                np.mean(2 * hits / np.maximum(cases + answers, 1))
-            ),
+        cases = confusion.sum(1)
+        answers = confusion.sum(0)
+        hits = np.diag(confusion)
+        f1 = 2 * hits / np.maximum(cases + answers, 1)
+        recall = self._recall(hits, cases)
+        figures = {
+            "validation_macro_f1": float(np.mean(f1)),
             "validation_balanced_accuracy": sum(recall.values()) / len(recall),
             **self._by_class("class_share", answers / number),
             **self._by_class("class_cases", cases / number),
@@ -90,8 +90,14 @@ class ClassMonitor:
         }
         if logit_squares is not None:
             variance = logit_squares / number - (logit_sums / number) ** 2
-            found["class_logit_spread"] = float(np.sqrt(np.maximum(variance, 0).mean()))
-        return found
+            spread = np.sqrt(np.maximum(variance, 0).mean())
+            figures["class_logit_spread"] = float(spread)
+        return figures
+
+    def _recall(self, hits: Numbers, cases: Numbers) -> dict[str, float]:
+        """Of each class that has cases."""
+        numbers = zip(self.classes, hits.tolist(), cases.tolist(), strict=True)
+        return {name: hit / count for name, hit, count in numbers if count}
 
     def warnings(self, figures: Mapping[str, float]) -> list[str]:
         """What is wrong since `patience` epochs and was not said before; call it once
@@ -109,34 +115,34 @@ class ClassMonitor:
         """What is wrong in this epoch, and how to say it; the root of all others alone,
         if it is there.
         """
-        shares, cases = (
-            self._of("class_share", figures),
-            self._of("class_cases", figures),
-        )
+        shares = self._of("class_share", figures)
+        cases = self._of("class_cases", figures)
         if sum(share > 0 for share in cases.values()) < 2:
             return {}
         answered = [name for name in self.classes if shares[name] > 0]
         if len(answered) == 1:
             return {"collapse": self._collapse(answered[0], cases)}
-        never = [name for name in self.classes if cases[name] > 0 and shares[name] == 0]
-        found = {
-            f"never {name}": f"classes: '{name}' was never answered in {self.patience} epochs, although "
-            f"{cases[name]:.0%} of the patches belong to it; {NEVER}"
-            for name in never
-        }
-        return (
-            found
-            | ({} if never else self._leaning(shares, cases))
-            | self._logits(figures)
-        )
+        causes: dict[str, str] = {}
+        for name in self.classes:
+            if cases[name] > 0 and shares[name] == 0:
+                causes[f"never {name}"] = self._never(name, cases)
+        if not causes:
+            causes |= self._leaning(shares, cases)
+        return causes | self._logits(figures)
 
     def _collapse(self, name: str, cases: Mapping[str, float]) -> str:
         frequent = (
             ", the most frequent class" if cases[name] == max(cases.values()) else ""
         )
         return (
-            f"classes: all answers have been '{name}'{frequent}, for {self.patience} epochs: the classifier has collapsed; "
-            f"{COLLAPSE}"
+            f"classes: all answers have been '{name}'{frequent}, for {self.patience} "
+            f"epochs: the classifier has collapsed; {COLLAPSE}"
+        )
+
+    def _never(self, name: str, cases: Mapping[str, float]) -> str:
+        return (
+            f"classes: '{name}' was never answered in {self.patience} epochs, although "
+            f"{cases[name]:.0%} of the patches belong to it; {NEVER}"
         )
 
     def _leaning(
@@ -145,27 +151,26 @@ class ClassMonitor:
         name = max(self.classes, key=lambda name: shares[name] - cases[name])
         if shares[name] - cases[name] <= FAR:
             return {}
-        return {
-            f"leaning to {name}": f"classes: '{name}' gets {shares[name]:.0%} of the answers, but {cases[name]:.0%} of the "
-            f"patches belong to it; {LEANING}"
-        }
+        text = (
+            f"classes: '{name}' gets {shares[name]:.0%} of the answers, but "
+            f"{cases[name]:.0%} of the patches belong to it; {LEANING}"
+        )
+        return {f"leaning to {name}": text}
 
     def _logits(self, figures: Mapping[str, float]) -> dict[str, str]:
-        logits, spread = (
-            self._of("class_logit", figures),
-            figures.get("class_logit_spread", float("inf")),
-        )
-        high, low = (
-            max(self.classes, key=lambda n: logits[n]),
-            min(self.classes, key=lambda n: logits[n]),
-        )
+        logits = self._of("class_logit", figures)
+        spread = figures.get("class_logit_spread", float("inf"))
+        high = max(self.classes, key=lambda name: logits[name])
+        low = min(self.classes, key=lambda name: logits[name])
         distance = logits[high] - logits[low]
         if distance <= IMBALANCE * spread:
             return {}
-        return {
-            "logits": f"classes: the mean logit of '{high}' lies {distance:.2g} above that of '{low}', while logits "
-            f"differ by {spread:.2g} between patches: the answer hardly depends on the patch; {LOGITS}"
-        }
+        text = (
+            f"classes: the mean logit of '{high}' lies {distance:.2g} above that of "
+            f"'{low}', while logits differ by {spread:.2g} between patches: the answer "
+            f"hardly depends on the patch; {LOGITS}"
+        )
+        return {"logits": text}
 
     def _by_class(self, figure: str, values: Numbers) -> dict[str, float]:
         return {

@@ -45,13 +45,17 @@ def case_rows(
     folds: int,
 ) -> tuple[CaseRows, Array]:
     """Checked rows, and which classes they are of."""
-    features, classes = np.asarray(features, dtype=np.float64), np.asarray(classes)
+    features = np.asarray(features, dtype=np.float64)
+    classes = np.asarray(classes)
     _check(features, classes, names, class_names)
     present, answers = np.unique(classes, return_inverse=True)
-    row_weights = _row_weights(answers, weights, imbalance)
-    return CaseRows(
-        features, answers, row_weights, _folds(classes, groups, folds, seed)
-    ), present
+    rows = CaseRows(
+        features=features,
+        answers=answers,
+        weights=_row_weights(answers, weights, imbalance),
+        fold=_folds(classes, groups, folds, seed),
+    )
+    return rows, present
 
 
 def _folds(
@@ -61,14 +65,11 @@ def _folds(
     spread evenly.
     """
     rows = range(len(classes))
-    patients = (
-        [f"row {i}" for i in rows]
-        if groups is None
-        else [str(group) for group in groups]
-    )
+    if groups is None:
+        groups = [f"row {row}" for row in rows]
     parts = deal_folds(
-        [f"{i:08d}" for i in rows],
-        patients=patients,
+        [f"{row:08d}" for row in rows],
+        patients=[str(group) for group in groups],
         classes=[str(name) for name in classes],
         folds=folds,
         seed=seed,
@@ -81,14 +82,13 @@ def _folds(
 
 def _row_weights(answers: Array, weights: Array | None, imbalance: Imbalance) -> Array:
     """Weights `(n,)` of mean 1; balanced: those of each class add up to the same."""
-    given = (
-        np.ones(len(answers))
-        if weights is None
-        else np.asarray(weights, dtype=np.float64)
-    )
+    row_weights = np.ones(len(answers))
+    if weights is not None:
+        row_weights = np.asarray(weights, dtype=np.float64)
     if imbalance == "balanced":
-        given = given / np.bincount(answers, weights=given)[answers]
-    return np.asarray(given / given.mean())
+        of_class = np.bincount(answers, weights=row_weights)
+        row_weights = row_weights / of_class[answers]
+    return np.asarray(row_weights / row_weights.mean())
 
 
 def usable_columns(features: Array, columns: Sequence[int]) -> tuple[int, ...]:
@@ -106,7 +106,9 @@ def telling(x: Array, answers: Array, few: int | None) -> Array:
     ascending; None: all.
 
     By the F statistic of a one-way analysis of variance: spread of the classes' means
-    over the spread within them.
+    over the spread within them. Not scikit-learn's `f_classif`, which differences sums
+    of squares: a column that is constant within each class tells them perfectly, and
+    often gets an F below 0 there.
     """
     if few is None or few >= x.shape[1]:
         return np.arange(x.shape[1])
@@ -115,9 +117,8 @@ def telling(x: Array, answers: Array, few: int | None) -> Array:
     means = member.T @ x / counts[:, None]
     between = (counts[:, None] * (means - x.mean(0)) ** 2).sum(0)
     within = ((x - means[answers]) ** 2).sum(0)
-    return np.sort(
-        np.argsort(-between / np.maximum(within, 1e-12), kind="stable")[:few]
-    )
+    order = np.argsort(-between / np.maximum(within, 1e-12), kind="stable")
+    return np.sort(order[:few])
 
 
 def scaling_of(features: Array) -> tuple[Array, Array, Array]:
@@ -129,12 +130,10 @@ def scaling_of(features: Array) -> tuple[Array, Array, Array]:
     fill = np.zeros(features.shape[1])
     fill[~empty] = np.nanmedian(known[:, ~empty], axis=0)
     filled = np.where(np.isnan(known), fill, known)
-    mean, scale = filled.mean(0), filled.std(0)
-    return (
-        fill,
-        mean,
-        np.where(scale > 1e-9 * np.maximum(np.abs(mean), 1e-300), scale, 1.0),
-    )
+    mean = filled.mean(0)
+    scale = filled.std(0)
+    varies = scale > 1e-9 * np.maximum(np.abs(mean), 1e-300)
+    return fill, mean, np.where(varies, scale, 1.0)
 
 
 def _check(
@@ -142,7 +141,8 @@ def _check(
 ) -> None:
     if features.ndim != 2 or features.shape != (len(classes), len(names)):
         raise DataError(
-            f"features {features.shape} do not fit {len(classes)} classes and {len(names)} names"
+            f"features {features.shape} do not fit {len(classes)} classes and "
+            f"{len(names)} names"
         )
     if len(classes) and (classes.min() < 0 or classes.max() >= len(class_names)):
         raise DataError(
@@ -151,5 +151,6 @@ def _check(
     if len(np.unique(classes)) < 2:
         only = class_names[classes[0]] if len(classes) else "none"
         raise DataError(
-            f"all {len(classes)} training cases are of one class ({only}); a classifier needs two or more"
+            f"all {len(classes)} training cases are of one class ({only}); "
+            "a classifier needs two or more"
         )

@@ -46,7 +46,8 @@ class PatchCritic(nn.Module):
         """Verdicts `(b, 1, z / 8, y / 8, x / 8)` of `(b, 1, z, y, x)`, and the channels
         of each stage.
         """
-        channels, features = volumes, []
+        channels = volumes
+        features: list[Tensor] = []
         for stage in self.stages:
             channels = F.leaky_relu(stage(channels), 0.2)
             features.append(channels)
@@ -80,9 +81,9 @@ class Critic:
         """
         self.network.train().requires_grad_(True)
         with _plain(real):
-            loss = _hinge(self._seen(real.detach())[0]) + _hinge(
-                -self._seen(fake.detach())[0]
-            )
+            of_real, _ = self._seen(real.detach())
+            of_fake, _ = self._seen(fake.detach())
+            loss = _hinge(of_real) + _hinge(-of_fake)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._average_gradients()
@@ -95,14 +96,15 @@ class Critic:
 
         The critic itself neither learns nor keeps gradients here.
         """
-        self.network.eval().requires_grad_(False)  # spectral norms stand still, too
+        # spectral norms stand still in evaluation, too
+        self.network.eval().requires_grad_(False)
         with _plain(fake):
             verdict, features = self._seen(fake)
             with torch.no_grad():
                 _, wanted = self._seen(real)
             matching = [
-                F.l1_loss(ours, theirs)
-                for ours, theirs in zip(features, wanted, strict=True)
+                F.l1_loss(of_fake, of_real)
+                for of_fake, of_real in zip(features, wanted, strict=True)
             ]
             return -verdict.mean() + MATCHING * torch.stack(matching).mean()
 
@@ -119,8 +121,8 @@ class Critic:
         self.optimizer.load_state_dict(state["optimizer"])
 
     def _seen(self, volumes: Tensor) -> tuple[Tensor, list[Tensor]]:
-        found: tuple[Tensor, list[Tensor]] = self.network(full_precision(volumes))
-        return found
+        seen: tuple[Tensor, list[Tensor]] = self.network(full_precision(volumes))
+        return seen
 
     def _average_gradients(self) -> None:
         if world_size() > 1:
@@ -136,11 +138,9 @@ def ramp(spent: float, *, share: float, weight: float) -> float:
     It stands at `weight` from the middle of that share on.
     """
     start = 1 - share
-    return (
-        0.0
-        if share <= 0 or spent < start
-        else weight * min(1.0, (spent - start) / (share / 2))
-    )
+    if share <= 0 or spent < start:
+        return 0.0
+    return weight * min(1.0, (spent - start) / (share / 2))
 
 
 class PsnrBudget:
@@ -169,8 +169,9 @@ class PsnrBudget:
             return None
         self.exceeded = True
         return (
-            f"adversarial loss switched off: validation PSNR fell by {drop:.2f} dB to {psnr_db:.2f} dB, the budget is "
-            f"{self.limit_db:g} dB; try a smaller reconstruction.adversarial"
+            f"adversarial loss switched off: validation PSNR fell by {drop:.2f} dB to "
+            f"{psnr_db:.2f} dB, the budget is {self.limit_db:g} dB; try a smaller "
+            "reconstruction.adversarial"
         )
 
     def allowed(self, weight: float) -> float:
@@ -183,14 +184,15 @@ class PsnrBudget:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`; raises `FormatError` for anything else."""
-        before, exceeded = state.get("before_db"), state.get("exceeded")
-        if not (before is None or isinstance(before, int | float)) or not isinstance(
-            exceeded, bool
-        ):
+        before = state.get("before_db")
+        exceeded = state.get("exceeded")
+        measured = before is None or isinstance(before, int | float)
+        if not measured or not isinstance(exceeded, bool):
             raise FormatError(
                 f"{dict(state)} is no state of a PSNR budget; start the run anew"
             )
-        self.before_db, self.exceeded = before, exceeded
+        self.before_db = before
+        self.exceeded = exceeded
 
 
 def _hinge(verdicts: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses by name.
+"""The loss of a recipe: terms by name, and how they add up.
 
 Each takes logits `(b, c, z, y, x)` and label indices `(b, z, y, x)`; negative indices
 are ignored.
@@ -15,14 +15,11 @@ from functools import partial
 from torch import Tensor, nn
 
 from trivox.config.options import LossName, LossOptions
-from trivox.learning.losses.classes import balanced_weights, class_cross_entropy
 from trivox.learning.losses.combined import (
     AdaptiveLoss,
     CombinedLoss,
     DeepSupervisionLoss,
     Loss,
-    shrink_labels,
-    supervision_weights,
 )
 from trivox.learning.losses.distance import boundary, hausdorff
 from trivox.learning.losses.entropy import cross_entropy, focal, top_k_cross_entropy
@@ -34,41 +31,7 @@ from trivox.learning.losses.overlap import (
     generalised_dice,
     tversky,
 )
-from trivox.learning.losses.skeleton import cl_dice, soft_skeleton
-from trivox.learning.losses.targets import SMOOTH, region_targets
-from trivox.learning.losses.weighting import balanced, class_weights
-
-__all__ = [
-    "LOSSES",
-    "SMOOTH",
-    "AdaptiveLoss",
-    "CombinedLoss",
-    "DeepSupervisionLoss",
-    "Loss",
-    "LossSetup",
-    "balanced",
-    "balanced_weights",
-    "boundary",
-    "cl_dice",
-    "class_cross_entropy",
-    "class_weights",
-    "cross_entropy",
-    "dice",
-    "dice_binary_cross_entropy",
-    "dice_cross_entropy",
-    "focal",
-    "focal_tversky",
-    "generalised_dice",
-    "hausdorff",
-    "lovasz",
-    "make_loss",
-    "region_targets",
-    "shrink_labels",
-    "soft_skeleton",
-    "supervision_weights",
-    "top_k_cross_entropy",
-    "tversky",
-]
+from trivox.learning.losses.skeleton import cl_dice
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,16 +100,16 @@ def make_loss(weights: Mapping[LossName, float], setup: LossSetup) -> nn.Module:
     """The loss of a recipe at every scale of deep supervision: terms by name with their
     weights (0: left out).
     """
-    used: dict[str, float] = {
-        name: weight for name, weight in weights.items() if weight > 0
-    }
-    combined = CombinedLoss(
-        {name: LOSSES[name](setup) for name in weights if name in used}, used
-    )
+    used: dict[str, float] = {}
+    losses: dict[str, Loss] = {}
+    for name, weight in weights.items():
+        if weight > 0:
+            used[name] = weight
+            losses[name] = LOSSES[name](setup)
+    combined = CombinedLoss(losses, used)
     if setup.options.adaptive != "none":
-        return AdaptiveLoss(
-            DeepSupervisionLoss(combined.terms), used, rule=setup.options.adaptive
-        )
+        terms = DeepSupervisionLoss(combined.terms)
+        return AdaptiveLoss(terms, used, rule=setup.options.adaptive)
     weighted = setup.class_weights is not None or setup.target_weights is not None
     plain = not weighted and not setup.options.label_smoothing
     if plain and set(used) == {"dice", "cross_entropy"}:

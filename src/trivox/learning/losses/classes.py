@@ -29,18 +29,18 @@ def class_cross_entropy(
         logits, index, reduction="none", label_smoothing=label_smoothing
     )
     if focal_gamma:
-        loss = (
-            loss
-            * (1 - logits.softmax(1).gather(1, index[:, None])[:, 0]) ** focal_gamma
-        )
+        right = logits.softmax(1).gather(1, index[:, None])[:, 0]
+        loss = loss * (1 - right) ** focal_gamma
     if weights is not None:
         loss = loss * weights.to(logits)[index]
     return torch.where(known, loss, torch.zeros_like(loss))
 
 
 def balanced_weights(counts: Tensor, options: ClassificationOptions) -> Tensor | None:
-    """Weights of classes with `counts` `(k,)` training cases; their mean over cases is
-    1. None: equal. inverse_frequency: 1 / n. effective_number: (1 - beta) / (1 - beta^n) (Cui et al.
+    """Weights of classes with `counts` `(k,)` training cases, of mean 1 over the cases;
+    None: equal.
+
+    inverse_frequency: 1 / n. effective_number: (1 - beta) / (1 - beta^n) (Cui et al.
     2019).
     """
     if options.class_weights == "none":

@@ -29,7 +29,8 @@ class CombinedLoss(nn.Module):
         self, losses: Mapping[str, Loss], weights: Mapping[str, float]
     ) -> None:
         super().__init__()
-        self.losses, self.weights = dict(losses), dict(weights)
+        self.losses = dict(losses)
+        self.weights = dict(weights)
 
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The losses without their weights, `(term,)`."""
@@ -59,28 +60,29 @@ class DeepSupervisionLoss(nn.Module):
         """Weighted sum over the outputs, finest first; `labels` are at full resolution."""
         scales = [outputs] if isinstance(outputs, Tensor) else outputs
         weights = supervision_weights(len(scales))
-        parts = [
-            weight * self.base(logits, shrink_labels(labels, logits.shape[2:]))
-            for weight, logits in zip(weights, scales, strict=True)
-            if weight > 0
-        ]
-        # a head without weight still takes part, with gradient zero: DDP waits for
-        # every parameter
-        idle = sum(
-            logits.sum() * 0
-            for weight, logits in zip(weights, scales, strict=True)
-            if weight == 0
-        )
-        return torch.stack(parts).sum(0) + idle
+        parts: list[Tensor] = []
+        idle: list[Tensor] = []
+        for weight, logits in zip(weights, scales, strict=True):
+            if weight > 0:
+                small = shrink_labels(labels, logits.shape[2:])
+                parts.append(weight * self.base(logits, small))
+            else:
+                # a head without weight still takes part, with gradient zero: DDP waits
+                # for every parameter
+                idle.append(logits.sum() * 0)
+        return torch.stack(parts).sum(0) + sum(idle)
 
 
 class AdaptiveLoss(nn.Module):
     """Terms whose weights are found in training.
 
-    uncertainty: `sum_t exp(-s_t) L_t + s_t` with learnt s (Kendall, Gal & Cipolla 2018); the weight of a term comes to
-        rest at 1 / L_t, so the logarithms of the terms are what falls. The sum may become negative.
-    balancing: dynamic weight average (Liu et al. 2019) of the means over `window` training steps; no gradient.
-    Both begin with `weights`. Ranks share what the weights are found from, so that they stay equal without being reduced.
+    uncertainty: `sum_t exp(-s_t) L_t + s_t` with learnt s (Kendall, Gal & Cipolla
+        2018); the weight of a term comes to rest at 1 / L_t, so the logarithms of the
+        terms are what falls. The sum may become negative.
+    balancing: dynamic weight average (Liu et al. 2019) of the means over `window`
+        training steps; no gradient.
+    Both begin with `weights`. Ranks share what the weights are found from, so that they
+    stay equal without being reduced.
     """
 
     log_variance: nn.Parameter
@@ -99,12 +101,10 @@ class AdaptiveLoss(nn.Module):
         window: int = WINDOW,
     ) -> None:
         super().__init__()
-        self.terms, self.names, self.rule, self.window = (
-            terms,
-            tuple(weights),
-            rule,
-            window,
-        )
+        self.terms = terms
+        self.names = tuple(weights)
+        self.rule = rule
+        self.window = window
         start = torch.tensor(list(weights.values()), dtype=torch.float32)
         if rule == "uncertainty":
             self.log_variance = nn.Parameter(-start.log())
@@ -128,16 +128,14 @@ class AdaptiveLoss(nn.Module):
         # the value is that of this rank's terms, the gradient of the weights that of
         # all ranks'
         learnt = (weight * shared + self.log_variance).sum()
-        return (
-            (weight.detach() * terms).sum() + learnt - (weight.detach() * shared).sum()
-        )
+        fixed = weight.detach()
+        return (fixed * terms).sum() + learnt - (fixed * shared).sum()
 
     @torch.no_grad()
     def _observe(self, terms: Tensor) -> None:
         """Add up one window, then compare its mean with that of the window before."""
-        self.total += terms.nan_to_num(
-            0.0, 0.0, 0.0
-        )  # the trainer leaves such a step out
+        # the trainer leaves a step out that is not finite
+        self.total += terms.nan_to_num(0.0, 0.0, 0.0)
         self.steps += 1
         if int(self.steps) % self.window:
             return
@@ -149,11 +147,10 @@ class AdaptiveLoss(nn.Module):
 
     def term_weights(self) -> dict[str, float]:
         """The present weight of each term."""
-        now = (
-            (-self.log_variance).exp()
-            if self.rule == "uncertainty"
-            else self.start * self.factor
-        )
+        if self.rule == "uncertainty":
+            now = (-self.log_variance).exp()
+        else:
+            now = self.start * self.factor
         return dict(zip(self.names, now.detach().tolist(), strict=True))
 
 

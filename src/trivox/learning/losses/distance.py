@@ -27,7 +27,8 @@ def boundary(
     weight of about 0.01.
     """
     probability, target = masks(logits, labels, regions)
-    return _mean(probability * _each(_signed_distance, target, probability), labels)
+    distance = _each(_signed_distance, target, probability)
+    return _mean(probability * distance, labels)
 
 
 def hausdorff(
@@ -40,17 +41,19 @@ def hausdorff(
     it down beside other terms.
     """
     probability, target = masks(logits, labels, regions)
-    distances = [
-        _each(_distance, mask, probability)
-        for mask in (target, probability.detach() > 0.5)
-    ]
-    error = (probability - target.to(probability.dtype)).square()
-    return _mean(error * (distances[0].pow(power) + distances[1].pow(power)), labels)
+    predicted = probability.detach() > 0.5
+    to_label = _each(_distance, target, probability)
+    to_prediction = _each(_distance, predicted, probability)
+    weight = to_label.pow(power) + to_prediction.pow(power)
+    error = probability - target.to(probability.dtype)
+    return _mean(error.square() * weight, labels)
 
 
 def _mean(values: Tensor, labels: Tensor) -> Tensor:
     """Over labelled voxels and targets; `values` are 0 where ignored."""
-    return values.sum() / ((labels >= 0).sum() * values.shape[1]).clamp(min=1)
+    labelled = (labels >= 0).sum()
+    count = labelled * values.shape[1]
+    return values.sum() / count.clamp(min=1)
 
 
 def _each(measure: Callable[[Array], Array], mask: Tensor, like: Tensor) -> Tensor:
@@ -67,7 +70,9 @@ def _each(measure: Callable[[Array], Array], mask: Tensor, like: Tensor) -> Tens
 
 def _signed_distance(mask: Array) -> Array:
     """0 on the outermost voxels inside, -1 on the next; 1 on the first voxels outside."""
-    return np.asarray(distance_transform_edt(~mask) - np.maximum(_depth(mask) - 1, 0))
+    outside = distance_transform_edt(~mask)
+    inside = np.maximum(_depth(mask) - 1, 0)
+    return np.asarray(outside - inside)
 
 
 def _distance(mask: Array) -> Array:
@@ -78,10 +83,8 @@ def _depth(mask: Array) -> Array:
     """Distance to the nearest voxel outside, measured in the box of the mask and one
     voxel around it, which holds it.
     """
-    box = tuple(
-        slice(max(side.start - 1, 0), side.stop + 1)
-        for side in find_objects(mask.view(np.uint8))[0]
-    )
+    sides = find_objects(mask.view(np.uint8))[0]
+    box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in sides)
     depth = np.zeros(mask.shape)
     depth[box] = distance_transform_edt(mask[box])
     return depth

@@ -38,9 +38,8 @@ def focal(
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """`-(1 - p_y)^gamma log p_y` (Lin et al.
-
-    2017), normalised as cross-entropy is, which it equals at gamma = 0.
+    """`-(1 - p_y)^gamma log p_y` (Lin et al. 2017), normalised as cross-entropy is,
+    which it equals at gamma = 0.
     """
     value, weight = _of_voxels(
         logits, labels, regions, class_weights, label_smoothing, gamma=gamma
@@ -63,17 +62,13 @@ def top_k_cross_entropy(
     value, weight = _of_voxels(
         logits, labels, regions, class_weights, label_smoothing, gamma=0.0
     )
+    value = value.flatten()
     valid = labels.flatten() >= 0
     labelled = int(valid.sum())
     wanted = min(labelled, max(1, round(share * labelled)))
-    hardest = (
-        value.detach()
-        .flatten()
-        .masked_fill(~valid, float("-inf"))
-        .topk(wanted, sorted=False)
-        .indices
-    )
-    return _ratio(value.flatten()[hardest].sum(), weight.flatten()[hardest].sum())
+    ranked = value.detach().masked_fill(~valid, float("-inf"))
+    hardest = ranked.topk(wanted, sorted=False).indices
+    return _ratio(value[hardest].sum(), weight.flatten()[hardest].sum())
 
 
 def _ratio(value: Tensor, weight: Tensor) -> Tensor:
@@ -95,7 +90,8 @@ def _of_voxels(
     weights = None if class_weights is None else class_weights.to(logits)
     if regions is not None:
         return _of_regions(logits, labels, regions, weights, smoothing, gamma)
-    valid, index = labels >= 0, labels.clamp(min=0).long()
+    valid = labels >= 0
+    index = labels.clamp(min=0).long()
     weight = valid.to(logits.dtype) if weights is None else weights[index] * valid
     if gamma == 0:
         target = index.masked_fill(~valid, -1)
@@ -109,11 +105,8 @@ def _of_voxels(
         )
         return value, weight
     logarithm = logits.log_softmax(1)
-    value = (
-        (1 - smoothing)
-        * weight
-        * _focal(logarithm.gather(1, index[:, None])[:, 0], gamma)
-    )
+    picked = logarithm.gather(1, index[:, None])[:, 0]
+    value = (1 - smoothing) * weight * _focal(picked, gamma)
     if smoothing:
         each = _focal(logarithm, gamma) * valid[:, None]
         each = each if weights is None else each * weights.view(-1, 1, 1, 1)
@@ -129,22 +122,18 @@ def _of_regions(
     smoothing: float,
     gamma: float,
 ) -> tuple[Tensor, Tensor]:
-    target = (
-        region_targets(labels, regions).to(logits.dtype) * (1 - smoothing)
-        + smoothing / 2
-    )
+    valid = labels >= 0
+    inside_region = region_targets(labels, regions).to(logits.dtype)
+    target = inside_region * (1 - smoothing) + smoothing / 2
     if gamma == 0:
         value = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     else:
-        inside, outside = (
-            _focal(F.logsigmoid(logits), gamma),
-            _focal(F.logsigmoid(-logits), gamma),
-        )
+        inside = _focal(F.logsigmoid(logits), gamma)
+        outside = _focal(F.logsigmoid(-logits), gamma)
         value = target * inside + (1 - target) * outside
     value = value if weights is None else value * weights.view(-1, 1, 1, 1)
     total = logits.shape[1] if weights is None else float(weights.sum())
-    weight = (labels >= 0) * logits.new_tensor(total)
-    return value.sum(1) * (labels >= 0), weight
+    return value.sum(1) * valid, valid * logits.new_tensor(total)
 
 
 def _focal(logarithm: Tensor, gamma: float) -> Tensor:

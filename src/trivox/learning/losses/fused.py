@@ -37,33 +37,16 @@ class _DiceCrossEntropy(torch.autograd.Function):
         batch: bool,
     ) -> Tensor:
         flat = full_precision(logits.flatten(2))
-        samples, classes = flat.shape[:2]
         valid = labels.flatten(1) >= 0  # (b, n)
         index = labels.flatten(1).clamp(min=0).long()[:, None]  # (b, 1, n)
-        highest = flat.amax(1, keepdim=True)
-        probability = (flat - highest).exp_()
-        total = probability.sum(1, keepdim=True)
-        log_picked = flat.gather(1, index) - highest - total.log()
-        probability.div_(total)
-        picked = (
-            probability.gather(1, index)[:, 0] * valid
-        )  # probability of the true class
+        probability, log_picked = _softmax(flat, index)
         count = valid.sum().clamp(min=1)
         cross_entropy = -(log_picked[:, 0] * valid).sum() / count
-
-        rows = torch.zeros(samples, classes, dtype=flat.dtype, device=flat.device)
-        overlap = rows.scatter_add(1, index[:, 0], picked)
-        size = rows.scatter_add(1, index[:, 0], valid.to(flat.dtype))
-        mass = (
-            probability.sum(2)
-            if bool(valid.all())
-            else torch.einsum("bcn,bn->bc", probability, valid.to(flat.dtype))
-        )
+        overlap, size, mass = _sums(probability, index, valid)
         if batch:
-            overlap, size, mass = (
-                sum_over_ranks(part.sum(0, keepdim=True))
-                for part in (overlap, size, mass)
-            )
+            overlap = sum_over_ranks(overlap.sum(0, keepdim=True))
+            size = sum_over_ranks(size.sum(0, keepdim=True))
+            mass = sum_over_ranks(mass.sum(0, keepdim=True))
         denominator = (size + mass + SMOOTH).clamp(min=1e-8)
         dice = (2 * overlap + SMOOTH) / denominator
         ctx.save_for_backward(probability, index, valid, dice, denominator, count)
@@ -75,19 +58,16 @@ class _DiceCrossEntropy(torch.autograd.Function):
         probability, index, valid, dice, denominator, count = ctx.saved_tensors
         shape, dtype, dice_weight, ce_weight, batch = ctx.settings
         (gradient,) = gradients
-        scale = (
-            dice_weight
-            * gradient
-            / dice[:, 1:].numel()
-            * (world_size() if batch else 1)
-        )
+        ranks = world_size() if batch else 1
+        scale = dice_weight * gradient / dice[:, 1:].numel() * ranks
         # d loss / d p is `inside` at the true class plus `everywhere` at each class;
         # background takes no part in Dice
-        inside, everywhere = -2 * scale / denominator, scale * dice / denominator
-        inside[:, 0], everywhere[:, 0] = 0, 0
-        inside, everywhere = (
-            part.expand(shape[0], -1) for part in (inside, everywhere)
-        )
+        inside = -2 * scale / denominator
+        everywhere = scale * dice / denominator
+        inside[:, 0] = 0
+        everywhere[:, 0] = 0
+        inside = inside.expand(shape[0], -1)
+        everywhere = everywhere.expand(shape[0], -1)
         picked = probability.gather(1, index)
         at_true = picked * inside.gather(1, index[:, 0])[:, None]  # (b, 1, n)
         mean = torch.einsum("bcn,bc->bn", probability, everywhere)[:, None] + at_true
@@ -97,6 +77,31 @@ class _DiceCrossEntropy(torch.autograd.Function):
         if not bool(valid.all()):
             result.mul_(valid[:, None])
         return result.reshape(shape).to(dtype), None, None, None, None
+
+
+def _softmax(flat: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities `(b, c, n)` of logits, and the logarithms `(b, 1, n)` of those of
+    the classes `index`; a single buffer of that size is taken.
+    """
+    highest = flat.amax(1, keepdim=True)
+    probability = (flat - highest).exp_()
+    total = probability.sum(1, keepdim=True)
+    log_picked = flat.gather(1, index) - highest - total.log()
+    return probability.div_(total), log_picked
+
+
+def _sums(
+    probability: Tensor, index: Tensor, valid: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each class `(b, c)`: sum(p y), sum(y) and sum(p) over the valid voxels."""
+    dtype = probability.dtype
+    picked = probability.gather(1, index)[:, 0] * valid  # of the true class
+    rows = probability.new_zeros(probability.shape[:2])
+    overlap = rows.scatter_add(1, index[:, 0], picked)
+    size = rows.scatter_add(1, index[:, 0], valid.to(dtype))
+    if bool(valid.all()):
+        return overlap, size, probability.sum(2)
+    return overlap, size, torch.einsum("bcn,bn->bc", probability, valid.to(dtype))
 
 
 def dice_cross_entropy(
@@ -134,15 +139,12 @@ def dice_binary_cross_entropy(
     logits = full_precision(logits)
     valid = (labels >= 0)[:, None].to(logits.dtype)
     target = region_targets(labels, regions).to(logits.dtype)
-    entropy = (
-        F.binary_cross_entropy_with_logits(logits, target, reduction="none") * valid
-    )
-    cross_entropy = entropy.sum() / (valid.sum() * logits.shape[1]).clamp(min=1)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    count = (valid.sum() * logits.shape[1]).clamp(min=1)
+    cross_entropy = (entropy * valid).sum() / count
     probability = logits.sigmoid() * valid
-    parts = [
-        part.flatten(2).sum(2)
-        for part in (probability * target, target * valid, probability)
-    ]
+    fields = (probability * target, target * valid, probability)
+    parts = [part.flatten(2).sum(2) for part in fields]
     if batch:
         parts = [differentiable_sum(part.sum(0, keepdim=True)) for part in parts]
     overlap, size, mass = parts

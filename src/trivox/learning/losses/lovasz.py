@@ -26,18 +26,16 @@ def lovasz(
     something in empty patches too.
     """
     probability, target = masks(logits, labels, regions)
-    error = torch.where(
-        target, 1 - probability, probability
-    )  # (b, target, z, y, x); 0 where ignored, so sorted last
+    # (b, target, z, y, x); 0 where ignored, so sorted last
+    error = torch.where(target, 1 - probability, probability)
     if batch:
-        error, target = (part.transpose(0, 1)[None] for part in (error, target))
-    error, target = (part.flatten(2).flatten(0, 1) for part in (error, target))
-    return torch.stack(
-        [
-            row @ _slopes(row.detach(), truth)
-            for row, truth in zip(error, target, strict=True)
-        ]
-    ).mean()
+        error = error.transpose(0, 1)[None]
+        target = target.transpose(0, 1)[None]
+    rows = zip(
+        error.flatten(2).flatten(0, 1), target.flatten(2).flatten(0, 1), strict=True
+    )
+    each = [row @ _slopes(row.detach(), truth) for row, truth in rows]
+    return torch.stack(each).mean()
 
 
 @torch.no_grad()
@@ -50,9 +48,11 @@ def _slopes(error: Tensor, target: Tensor) -> Tensor:
     """
     order = error.argsort(descending=True)
     inside = target[order]
-    hit, other = inside.cumsum(0), (~inside).cumsum(0)
+    hit = inside.cumsum(0)
+    other = (~inside).cumsum(0)
     size = hit[-1]
-    left, union = size - hit, size + other
+    left = size - hit
+    union = size + other
     # 1 - left / union, differenced by hand: in fp32 the difference of two such numbers
     # near 1 would be noise
     increase = torch.where(

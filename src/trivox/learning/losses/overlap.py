@@ -48,8 +48,8 @@ def generalised_dice(
     regions: Tensor | None = None,
     batch: bool = False,
 ) -> Tensor:
-    """Generalised Dice, `1 - 2 sum_c w_c sum(p y) / sum_c w_c sum(p + y)` with w_c = 1
-    / sum(y_c)^2 (Sudre et al. 2017).
+    """Generalised Dice, `1 - 2 sum_c w_c sum(p y) / sum_c w_c sum(p + y)` with
+    `w_c = 1 / sum(y_c)^2` (Sudre et al. 2017).
 
     The largest weight is scaled to 1, so that the smoothing is as small as in Dice; an
     absent target has weight 1.
@@ -57,7 +57,8 @@ def generalised_dice(
     overlap, mass, size = soft_counts(logits, labels, regions=regions, batch=batch)
     least = size.masked_fill(size == 0, float("inf")).amin(1, keepdim=True)  # (b, 1)
     weight = (least / size).square().masked_fill(size == 0, 1.0)
-    top, bottom = (weight * overlap).sum(1), (weight * (mass + size)).sum(1)
+    top = (weight * overlap).sum(1)
+    bottom = (weight * (mass + size)).sum(1)
     return 1 - ((2 * top + SMOOTH) / (bottom + SMOOTH)).mean()
 
 
@@ -71,11 +72,10 @@ def tversky(
     batch: bool = False,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """`1 - TP / (TP + alpha FP + beta FN)`, mean over targets (Salehi et al.
+    """`1 - TP / (TP + alpha FP + beta FN)`, mean over targets (Salehi et al. 2017).
 
-    2017); alpha = beta = 0.5 is Dice.
-
-    beta above alpha punishes missed voxels more than false ones.
+    alpha = beta = 0.5 is Dice; beta above alpha punishes missed voxels more than false
+    ones.
     """
     counts = soft_counts(logits, labels, regions=regions, batch=batch)
     return 1 - _mean(_tversky_index(counts, alpha, beta), weights)
@@ -95,9 +95,8 @@ def focal_tversky(
     """`(1 - Tversky index)^(1 / gamma)`, mean over targets (Abraham & Khan 2019, gamma
     = 4/3).
     """
-    index = _tversky_index(
-        soft_counts(logits, labels, regions=regions, batch=batch), alpha, beta
-    )
+    counts = soft_counts(logits, labels, regions=regions, batch=batch)
+    index = _tversky_index(counts, alpha, beta)
     return _mean((1 - index).clamp(min=FLOOR).pow(1 / gamma), weights)
 
 

@@ -79,26 +79,21 @@ class PerceptualDifference(nn.Module):
         self.encoder = TissueEncoder()
         self.encoder.load_state_dict(load_file(file))
         self.encoder.requires_grad_(False)
-        own = WINDOW[1] - WINDOW[0]
-        self.gain, self.shift = (
-            (window[1] - window[0]) / own,
-            (window[0] - WINDOW[0]) / own,
-        )
+        low, high = window
+        width = WINDOW[1] - WINDOW[0]
+        self.gain = (high - low) / width
+        self.shift = (low - WINDOW[0]) / width
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """A scalar of `(b, 1, z, y, x)` and `(b, 1, z, y, x)` in fp32; the mean of what
         the samples give alone.
         """
         with torch.autocast(prediction.device.type, enabled=False):
-            ours = self.encoder.normalised(
-                full_precision(prediction) * self.gain + self.shift
-            )
+            channels = self._channels(prediction)
             with torch.no_grad():
-                theirs = self.encoder.normalised(
-                    full_precision(target) * self.gain + self.shift
-                )
-            parts = [
-                F.l1_loss(channels, wanted)
-                for channels, wanted in zip(ours, theirs, strict=True)
-            ]
-            return torch.stack(parts).mean()
+                wanted = self._channels(target)
+            scales = zip(channels, wanted, strict=True)
+            return torch.stack([F.l1_loss(*scale) for scale in scales]).mean()
+
+    def _channels(self, volumes: Tensor) -> list[Tensor]:
+        return self.encoder.normalised(full_precision(volumes) * self.gain + self.shift)

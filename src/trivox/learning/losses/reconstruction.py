@@ -6,19 +6,18 @@ autocast. p: prediction, t: target.
 
 - l1: mean |p - t|.
 - l2: mean (p - t)^2. Where X-rays leave a voxel open its answer is the mean of what is
-  possible, which PSNR rewards; that of
-  l1 is the median: of a small shape, nothing at all.
+  possible, which PSNR rewards; that of l1 is the median: of a small shape, nothing at
+  all.
 - ssim: 1 - 3-D structural similarity (`similarity`).
 - perceptual: features of an encoder that the project trained on phantoms
   (`perceptual`).
 - edge: mean | |S p| - |S t| |, S the 3 x 3 x 3 Sobel operator of three axes, a voxel's
   gradient (`edges`).
 - deep_supervision: mean |p_k - t_k| of the coarser outputs k = 1, 2, ... against the
-  target averaged over their voxels, with
-  weights 1/2, 1/4, ... divided by their sum.
+  target averaged over their voxels, with weights 1/2, 1/4, ... divided by their sum.
 - frequency: mean of `(0.1 + f) |F (p - t)|` over the orthonormal 3-D spectrum; f:
-  frequency over that of the corner.
-  Of the difference rather than of magnitudes, so that only equal volumes cost nothing (Jiang et al. 2021).
+  frequency over that of the corner. Of the difference rather than of magnitudes, so
+  that only equal volumes cost nothing (Jiang et al. 2021).
 - reprojection: mean |A (p - t)| in line integrals over the pixels of the views that are
   present; A projects attenuation.
 
@@ -77,12 +76,12 @@ class ReconstructionCriterion(nn.Module):
         self.weights: dict[str, float] = {
             name: weight for name, weight in weights.model_dump().items() if weight > 0
         }
-        self.window, self.water_per_mm, self.grid = window, water_per_mm, grid
-        self.perceptual = (
-            PerceptualDifference(window=window)
-            if "perceptual" in self.weights
-            else None
-        )
+        self.window = window
+        self.water_per_mm = water_per_mm
+        self.grid = grid
+        self.perceptual: PerceptualDifference | None = None
+        if "perceptual" in self.weights:
+            self.perceptual = PerceptualDifference(window=window)
 
     def forward(
         self, outputs: Tensor | Sequence[Tensor], target: Tensor, xrays: Xrays | None
@@ -93,9 +92,8 @@ class ReconstructionCriterion(nn.Module):
         # outputs without a part still take part, with gradient zero: DDP waits for
         # every parameter
         idle = torch.stack([output.float().sum() * 0 for output in scales]).sum()
-        return sum(
-            (self.weights[name] * value for name, value in parts.items()), start=idle
-        )
+        weighted = (self.weights[name] * value for name, value in parts.items())
+        return sum(weighted, start=idle)
 
     def parts(
         self, outputs: Tensor | Sequence[Tensor], target: Tensor, xrays: Xrays | None
@@ -110,32 +108,34 @@ class ReconstructionCriterion(nn.Module):
         finest, *coarser = (full_precision(output) for output in _scales(outputs))
         target = at_size_of(finest, full_precision(target))
         with torch.autocast(target.device.type, enabled=False):
-            found = {
+            costs = {
                 name: part(finest, target)
                 for name, part in PARTS.items()
                 if name in self.weights
             }
             if self.perceptual is not None:
-                found["perceptual"] = self.perceptual(finest, target)
+                costs["perceptual"] = self.perceptual(finest, target)
             if coarser and "deep_supervision" in self.weights:
-                found["deep_supervision"] = deep_supervision(coarser, target)
+                costs["deep_supervision"] = deep_supervision(coarser, target)
             if xrays is not None and xrays.views and "reprojection" in self.weights:
-                found["reprojection"] = self._reprojection(finest, target, xrays)
+                costs["reprojection"] = self._reprojection(finest, target, xrays)
         return {
-            name: found[name] / SCALES[name] for name in self.weights if name in found
+            name: costs[name] / SCALES[name] for name in self.weights if name in costs
         }
 
     def _reprojection(self, prediction: Tensor, target: Tensor, xrays: Xrays) -> Tensor:
-        low, high = self.window
-        ours, theirs = (
-            attenuation_of(volume[:, 0] * (high - low) + low, water=self.water_per_mm)
-            for volume in (prediction, target)
-        )
         z, y, x = prediction.shape[2:]
         projector = Projector(xrays.geometry, self.grid.resized((z, y, x)))
-        difference = projector.project(ours - theirs).abs().mean((-2, -1))  # (b, v)
-        present = xrays.present.to(difference.dtype)
-        return ((difference * present).sum(1) / present.sum(1).clamp(min=1)).mean()
+        difference = self._attenuation(prediction) - self._attenuation(target)
+        of_views = projector.project(difference).abs().mean((-2, -1))  # (b, v)
+        present = xrays.present.to(of_views.dtype)
+        return ((of_views * present).sum(1) / present.sum(1).clamp(min=1)).mean()
+
+    def _attenuation(self, volumes: Tensor) -> Tensor:
+        """Per mm, `(b, z, y, x)` of `(b, 1, z, y, x)`."""
+        low, high = self.window
+        hounsfield = volumes[:, 0] * (high - low) + low
+        return attenuation_of(hounsfield, water=self.water_per_mm)
 
 
 def absolute(prediction: Tensor, target: Tensor) -> Tensor:
@@ -161,9 +161,8 @@ def edges(volumes: Tensor) -> Tensor:
     smooths along the other two.
     """
     squares = [_sobel(volumes, axis).square() for axis in (-3, -2, -1)]
-    return (
-        torch.stack(squares).sum(0) + 1e-12
-    ).sqrt()  # its slope is finite where a volume is flat
+    # the slope of the root is finite where a volume is flat
+    return (torch.stack(squares).sum(0) + 1e-12).sqrt()
 
 
 def edge_difference(prediction: Tensor, target: Tensor) -> Tensor:
@@ -198,10 +197,10 @@ def deep_supervision(coarser: Sequence[Tensor], target: Tensor) -> Tensor:
     """Absolute differences of coarser outputs, each to the target averaged over its
     voxels, with halving weights.
     """
-    weights = [0.5**k for k in range(1, len(coarser) + 1)]
+    weights = [0.5**scale for scale in range(1, len(coarser) + 1)]
     terms = [
-        w * F.l1_loss(output, at_size_of(output, target))
-        for w, output in zip(weights, coarser, strict=True)
+        weight * F.l1_loss(output, at_size_of(output, target))
+        for weight, output in zip(weights, coarser, strict=True)
     ]
     return torch.stack(terms).sum() / sum(weights)
 
@@ -210,12 +209,10 @@ def at_size_of(output: Tensor, target: Tensor) -> Tensor:
     """The target averaged over the voxels of an output of the same or a coarser grid,
     `(b, 1, z, y, x)`.
     """
+    if target.shape == output.shape:
+        return target
     z, y, x = output.shape[2:]
-    return (
-        target
-        if target.shape == output.shape
-        else F.adaptive_avg_pool3d(target, (z, y, x))
-    )
+    return F.adaptive_avg_pool3d(target, (z, y, x))
 
 
 PARTS = {
@@ -235,9 +232,10 @@ def _sobel(volumes: Tensor, along: int) -> Tensor:
     for axis in (-3, -2, -1):
         size = volumes.shape[axis] - 2
         before, here, after = (volumes.narrow(axis, start, size) for start in (0, 1, 2))
-        volumes = (
-            (after - before) / 2 if axis == along else (before + 2 * here + after) / 4
-        )
+        if axis == along:
+            volumes = (after - before) / 2
+        else:
+            volumes = (before + 2 * here + after) / 4
     return volumes
 
 
@@ -245,11 +243,10 @@ def _radius(volumes: Tensor) -> Tensor:
     """Frequency of each place of the half spectrum `(z, y, x // 2 + 1)`, 1 in the
     corner.
     """
-    sizes = volumes.shape[-3:]
-    axes = [
+    z, y, x = (
         torch.fft.fftfreq(size, device=volumes.device, dtype=volumes.dtype).square()
-        for size in sizes
-    ]
-    z, y, x = axes
-    squares: Tensor = z[:, None, None] + y[:, None] + x[: sizes[2] // 2 + 1]
+        for size in volumes.shape[-3:]
+    )
+    half = volumes.shape[-1] // 2 + 1
+    squares: Tensor = z[:, None, None] + y[:, None] + x[:half]
     return (squares / 0.75).sqrt()

@@ -11,8 +11,13 @@ from torch import Tensor
 
 from trivox.learning.losses.targets import full_precision
 
-SIGMA, TAPS = 1.5, 11
-K1, K2 = 0.01, 0.03
+SIGMA = 1.5
+"""Of the Gaussian, in voxels."""
+TAPS = 11
+"""Voxels that the Gaussian spans."""
+K1 = 0.01
+K2 = 0.03
+"""Wang's constants for a data range of 1."""
 PERFECT_DB = 100.0
 
 
@@ -23,32 +28,44 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
     The peak is the window's width (1), never the volume's own maximum. At most 100 dB,
     which equal volumes get.
     """
-    error = full_precision(prediction).clamp(0, 1) - full_precision(target).clamp(0, 1)
-    mean = error.flatten(1).square().mean(1)
-    return -10 * mean.clamp(min=10 ** (-PERFECT_DB / 10)).log10()
+    shown = full_precision(prediction).clamp(0, 1)
+    wanted = full_precision(target).clamp(0, 1)
+    error = shown - wanted
+    squared = error.square()
+    mean = squared.flatten(1).mean(1)
+    least = 10 ** (-PERFECT_DB / 10)
+    bels = mean.clamp(min=least).log10()
+    return -10 * bels
 
 
 def ssim3d(prediction: Tensor, target: Tensor) -> Tensor:
-    """Structural similarity `(b,)` of volumes `(b, 1, z, y, x)` (Wang et al.
-
-    2004) under 3-D Gaussian weights.
+    """Structural similarity `(b,)` of volumes `(b, 1, z, y, x)` under 3-D Gaussian
+    weights (Wang et al. 2004).
 
     Sigma 1.5 voxels, 11 taps (along an axis shorter than that: the largest odd number
     that fits), K 0.01 and 0.03, data range 1, population covariance; the mean over the
     places where the weights lie inside the volume whole.
     """
     with torch.autocast(prediction.device.type, enabled=False):
-        p, t = full_precision(prediction), full_precision(target)
-        p, t = (volume.flatten(0, -4) for volume in (p, t))
-        means = _weighted_means(torch.stack((p, t, p * p, t * t, p * t)))
+        p = full_precision(prediction).flatten(0, -4)
+        t = full_precision(target).flatten(0, -4)
+        maps = torch.stack((p, t, p * p, t * t, p * t))
+        means = _weighted_means(maps)
         mean_p, mean_t, square_p, square_t, product = means
         between = mean_p * mean_t
         squares = mean_p.square() + mean_t.square()
-        contrast = (2 * (product - between) + K2**2) / (
-            square_p + square_t - squares + K2**2
-        )
-        similar: Tensor = (2 * between + K1**2) / (squares + K1**2) * contrast
-        return similar.reshape(len(prediction), -1).mean(1)
+        covariance = product - between
+        variances = square_p + square_t - squares
+        contrast = _ratio(2 * covariance, variances, K2**2)
+        luminance = _ratio(2 * between, squares, K1**2)
+        similar: Tensor = luminance * contrast
+        similar = similar.reshape(len(prediction), -1)
+        return similar.mean(1)
+
+
+def _ratio(top: Tensor, bottom: Tensor, constant: float) -> Tensor:
+    """Of two numbers that both may be 0."""
+    return (top + constant) / (bottom + constant)
 
 
 def _weighted_means(maps: Tensor) -> Tensor:
@@ -57,7 +74,8 @@ def _weighted_means(maps: Tensor) -> Tensor:
     """
     for axis in (-3, -2, -1):
         weights = _gaussian_rows(maps.shape[axis], maps)
-        maps = torch.tensordot(maps, weights, dims=([axis], [1])).movedim(-1, axis)
+        means = torch.tensordot(maps, weights, dims=([axis], [1]))
+        maps = means.movedim(-1, axis)
     return maps
 
 
@@ -68,12 +86,16 @@ def _gaussian_rows(size: int, like: Tensor) -> Tensor:
     As a matrix product this is faster than a convolution of a single channel, on CPUs
     and GPUs.
     """
-    taps = min(TAPS, size - (size + 1) % 2)
-    offsets = torch.arange(taps, dtype=like.dtype, device=like.device) - taps // 2
-    kernel = (-0.5 * (offsets / SIGMA).square()).exp()
+    largest_odd = size - (size + 1) % 2
+    taps = min(TAPS, largest_odd)
+    middle = taps // 2
     places = size - taps + 1
+    tap = torch.arange(taps, device=like.device)
+    first = torch.arange(places, device=like.device)
+    offsets = tap.to(like.dtype) - middle
+    squares = (offsets / SIGMA).square()
+    kernel = (-0.5 * squares).exp()
+    kernel = kernel / kernel.sum()
+    index = first[:, None] + tap
     rows = like.new_zeros(places, size)
-    index = torch.arange(places, device=like.device)[:, None] + torch.arange(
-        taps, device=like.device
-    )
-    return rows.scatter(1, index, (kernel / kernel.sum()).expand(places, -1))
+    return rows.scatter(1, index, kernel.expand(places, -1))

@@ -35,12 +35,13 @@ def cl_dice(
     with torch.no_grad():
         true_skeleton = soft_skeleton(truth, iterations)
     skeleton = soft_skeleton(probability, iterations)
-    parts = [skeleton * truth, skeleton, true_skeleton * probability, true_skeleton]
+    parts = (skeleton * truth, skeleton, true_skeleton * probability, true_skeleton)
     sums = [part.flatten(2).sum(2) for part in parts]
     if batch:
         sums = [differentiable_sum(part.sum(0, keepdim=True)) for part in sums]
-    precision = (sums[0] + SMOOTH) / (sums[1] + SMOOTH)
-    sensitivity = (sums[2] + SMOOTH) / (sums[3] + SMOOTH)
+    in_label, predicted, covered, true = sums
+    precision = (in_label + SMOOTH) / (predicted + SMOOTH)
+    sensitivity = (covered + SMOOTH) / (true + SMOOTH)
     return 1 - (2 * precision * sensitivity / (precision + sensitivity)).mean()
 
 
@@ -91,9 +92,11 @@ class _Extreme(torch.autograd.Function):
     def forward(
         ctx: Any, image: Tensor, axis: int, choose: Callable[..., Tensor]
     ) -> Tensor:
-        ctx.axis, rest = axis, image.shape[axis] - 1
+        ctx.axis = axis
+        rest = image.shape[axis] - 1
         result = image.clone()
-        low, high = result.narrow(axis, 0, rest), result.narrow(axis, 1, rest)
+        low = result.narrow(axis, 0, rest)
+        high = result.narrow(axis, 1, rest)
         choose(high, image.narrow(axis, 0, rest), out=high)
         choose(low, image.narrow(axis, 1, rest), out=low)
         ctx.save_for_backward(image, result)
@@ -101,18 +104,18 @@ class _Extreme(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,), (image, result), axis = gradients, ctx.saved_tensors, ctx.axis
+        (gradient,) = gradients
+        image, result = ctx.saved_tensors
+        axis = ctx.axis
         rest = image.shape[axis] - 1
-        before = image.narrow(axis, 0, rest) == result.narrow(
-            axis, 1, rest
-        )  # chosen: the neighbour before
+        # where the neighbour before was chosen, the voxel itself, the neighbour after
+        before = image.narrow(axis, 0, rest) == result.narrow(axis, 1, rest)
         itself = image == result
         itself.narrow(axis, 1, rest).logical_and_(~before)
         after = ~itself.narrow(axis, 0, rest)
         if rest > 1:
-            after.narrow(axis, 1, rest - 1).logical_and_(
-                ~before.narrow(axis, 0, rest - 1)
-            )
+            not_before = ~before.narrow(axis, 0, rest - 1)
+            after.narrow(axis, 1, rest - 1).logical_and_(not_before)
         total = gradient * itself
         total.narrow(axis, 0, rest).add_(gradient.narrow(axis, 1, rest) * before)
         total.narrow(axis, 1, rest).add_(gradient.narrow(axis, 0, rest) * after)

@@ -49,17 +49,15 @@ def region_targets(labels: Tensor, regions: Tensor) -> Tensor:
     """Boolean `(b, region, z, y, x)` from indices `(b, z, y, x)`; ignored voxels belong
     to no region.
     """
-    inside = regions.to(labels.device).T[
-        labels.clamp(min=0).long()
-    ]  # (b, z, y, x, region)
+    of_index = regions.to(labels.device).T
+    inside = of_index[labels.clamp(min=0).long()]  # (b, z, y, x, region)
     return (inside & (labels >= 0)[..., None]).movedim(-1, 1)
 
 
 def class_targets(labels: Tensor, classes: int) -> Tensor:
     """Boolean `(b, classes - 1, z, y, x)`: one mask for each class but the background."""
-    return labels[:, None] == torch.arange(1, classes, device=labels.device).view(
-        -1, 1, 1, 1
-    )
+    indices = torch.arange(1, classes, device=labels.device)
+    return labels[:, None] == indices.view(-1, 1, 1, 1)
 
 
 def masks(
@@ -92,11 +90,10 @@ def soft_counts(
     """True positives, predicted and labelled mass of each target; `batch` pools them
     over the batch and all ranks.
     """
-    parts = (
-        _class_counts(logits, labels)
-        if regions is None
-        else _region_counts(logits, labels, regions)
-    )
+    if regions is None:
+        parts = _class_counts(logits, labels)
+    else:
+        parts = _region_counts(logits, labels, regions)
     if batch:
         parts = tuple(differentiable_sum(part.sum(0, keepdim=True)) for part in parts)
     return SoftCounts(*parts)
@@ -109,10 +106,8 @@ def _class_counts(logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     index = labels.flatten(1).clamp(min=0).long()
     picked = probability.gather(1, index[:, None])[:, 0] * valid
     rows = probability.new_zeros(probability.shape[:2])
-    overlap, size = (
-        rows.scatter_add(1, index, picked),
-        rows.scatter_add(1, index, valid),
-    )
+    overlap = rows.scatter_add(1, index, picked)
+    size = rows.scatter_add(1, index, valid)
     mass = torch.einsum("bcn,bn->bc", probability, valid)
     return overlap[:, 1:], mass[:, 1:], size[:, 1:]
 

@@ -1,9 +1,9 @@
 """What is learnt of a class beside label maps: from the lesion, not from whole patches."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ class MultitaskObjective(Objective):
 
     The class is judged only where the lesion is in view, and only where it is known.
     """
+
+    headlines: ClassVar[tuple[str, ...]] = ("validation_score", "validation_dice")
+    """Dice alone in an epoch that no class could be judged in."""
 
     segmentation: SegmentationObjective
     classes: tuple[str, ...]
@@ -216,6 +219,10 @@ class MultitaskObjective(Objective):
             "class_loss": loss / judged,
             "validation_score": sum(known) / len(known),
         }
+
+    def summary(self, figures: Mapping[str, float]) -> str:
+        """The mean Dice."""
+        return self.segmentation.summary(figures)
 
     def figures(self) -> dict[str, float]:
         """Weights of the losses."""

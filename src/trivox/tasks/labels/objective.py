@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from trivox.learning.losses.combined import AdaptiveLoss
 from trivox.learning.losses.targets import region_targets
 from trivox.learning.losses.weighting import class_weights
 from trivox.learning.objective import Objective
+from trivox.learning.runtime import widest_type
 from trivox.planning.plan import Plan
 from trivox.volumes.volume import Array
 
@@ -23,6 +25,8 @@ class SegmentationObjective(Objective):
     """The recipe's loss at every supervised scale; validation Dice from predictions
     pooled over patches.
     """
+
+    headlines: ClassVar[tuple[str, ...]] = ("validation_dice",)
 
     labels: LabelScheme
     criterion: nn.Module
@@ -96,11 +100,11 @@ class SegmentationObjective(Objective):
             predicted.sum(axes),
             reference.sum(axes),
         ]
-        return (
-            torch.stack(parts, dim=1).double()
-            if labels.device.type != "mps"
-            else torch.stack(parts, dim=1).float()
-        )
+        return torch.stack(parts, dim=1).to(widest_type(labels.device))
+
+    def summary(self, figures: Mapping[str, float]) -> str:
+        """The mean Dice."""
+        return f"dice {figures['validation_dice']:.3f}"
 
     def score(self, counts: Tensor) -> dict[str, float]:
         """Dice and IoU of each target and their means; targets absent from reference

@@ -1,7 +1,8 @@
 """What is learnt of volumes: the parts of the loss, an adversarial stage, PSNR and SSIM."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from trivox.learning.losses.adversarial import Critic, PsnrBudget, ramp
 from trivox.learning.losses.reconstruction import ReconstructionCriterion, at_size_of
 from trivox.learning.losses.similarity import psnr, ssim3d
 from trivox.learning.objective import Objective
+from trivox.learning.runtime import widest_type
 from trivox.preparation.exam_batches import VolumeTargets
 
 MOST_VIEWS = 8
@@ -25,6 +27,8 @@ class ReconstructionObjective(Objective):
     With `options.adversarial` a critic learns beside the network in the last part of
     training, within a budget of PSNR.
     """
+
+    headlines: ClassVar[tuple[str, ...]] = ("validation_score",)
 
     criterion: ReconstructionCriterion
     options: ReconstructionOptions
@@ -101,7 +105,7 @@ class ReconstructionObjective(Objective):
         if finest.shape != targets.volume.shape:
             # while training grows: judged on the full grid all the same
             finest = interpolate(finest, targets.volume.shape[2:], mode="trilinear")
-        wide = torch.float32 if finest.device.type == "mps" else torch.float64
+        wide = widest_type(finest.device)
         sums: Tensor = finest.new_zeros(MOST_VIEWS + 1, 3, dtype=wide)
         parts = [
             torch.ones(len(finest)),
@@ -110,6 +114,11 @@ class ReconstructionObjective(Objective):
         ]
         sums[targets.xrays.views] = torch.stack([part.to(sums).sum() for part in parts])
         return sums
+
+    def summary(self, figures: Mapping[str, float]) -> str:
+        """The mean PSNR and SSIM."""
+        decibels = figures["validation_psnr"]
+        return f"PSNR {decibels:.2f} dB SSIM {figures['validation_ssim']:.3f}"
 
     def score(self, counts: Tensor) -> dict[str, float]:
         """PSNR in dB over the whole volume and the HU window (clipped to it), 3-D SSIM;

@@ -1,0 +1,227 @@
+"""What learns, and how it takes a step: the network, its optimizer, and what changes on
+the way through training.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypedDict
+
+from torch import nn
+
+from trivox.config.recipe import Recipe
+from trivox.errors import RecipeError, TrivoxError
+from trivox.learning.averaging import MovingAverage
+from trivox.learning.checkpoints import Checkpoint
+from trivox.learning.compiling import compiled
+from trivox.learning.freezing import Freezing
+from trivox.learning.growing import Growing
+from trivox.learning.microbatch import lowered
+from trivox.learning.objective import Objective
+from trivox.learning.progress import Progress
+from trivox.learning.runtime import Runtime, seed_step, world_size
+from trivox.learning.schedules import make_optimizer, rate_factor, set_rate
+
+MAX_SKIPPED = 20
+"""Steps in a row whose gradients are not finite before training is given up."""
+
+
+class ResumeState(TypedDict):
+    """What resuming needs beside the weights."""
+
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    objective: dict[str, Any]
+
+
+class Learner:
+    """A network under an objective, moved to the device of `runtime`.
+
+    Raises `RecipeError` where the recipe asks the network for what it cannot do.
+    """
+
+    def __init__(
+        self, network: nn.Module, objective: Objective, recipe: Recipe, runtime: Runtime
+    ) -> None:
+        self.network = network
+        self.objective = objective
+        self.recipe = recipe
+        self.runtime = runtime
+        for module in self.modules():
+            module.to(runtime.device)
+        if recipe.gradient_checkpointing:
+            _recompute_activations(network, recipe.network)
+        self.optimizer = make_optimizer(network, recipe, objective.module)
+        self.scaler = runtime.scaler()
+        self.freezing = Freezing(network, recipe)
+        self.average: MovingAverage | None = None
+        networks = [network]
+        if recipe.weights_ema:
+            self.average = MovingAverage(network, recipe.weights_ema)
+            networks.append(self.average.network)
+        self.growing = Growing(networks, recipe)
+        self.skipped = 0
+        self._wrap()
+
+    def modules(self) -> list[nn.Module]:
+        """What has parameters that are learnt."""
+        learnt = self.objective.module
+        return [self.network] if learnt is None else [self.network, learnt]
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What is learnt, of the network and of the objective."""
+        for module in self.modules():
+            yield from module.parameters()
+
+    @property
+    def model(self) -> nn.Module:
+        """What is validated and saved as the model: the network, or the moving average
+        of its weights.
+        """
+        return self.network if self.average is None else self.average.network
+
+    def _wrap(self) -> None:
+        """Put DDP and the compiler around the network; anew when frozen parameters
+        change, which DDP must know.
+        """
+        device = self.runtime.device
+        self.distributed: nn.parallel.DistributedDataParallel | None = None
+        if world_size() > 1:
+            self.distributed = nn.parallel.DistributedDataParallel(
+                self.network,
+                device_ids=[device.index] if device.type == "cuda" else None,
+                find_unused_parameters=bool(self.growing.sizes),
+            )
+        wrapped = self.network if self.distributed is None else self.distributed
+        self.forward: Callable[..., Any] = wrapped
+        if self.recipe.compile:
+            self.forward = compiled(wrapped, device)
+
+    # -- state -------------------------------------------------------------------------
+    def resume_state(self) -> ResumeState:
+        """What resuming needs beside the weights of network, average and objective."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "objective": self.objective.state(),
+        }
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint."""
+        self.network.load_state_dict(checkpoint.raw or checkpoint.weights)
+        if self.average is not None:
+            self.average.network.load_state_dict(checkpoint.weights)
+        if self.objective.module is not None and checkpoint.objective is not None:
+            self.objective.module.load_state_dict(checkpoint.objective)
+        if checkpoint.optimizer is not None:
+            self.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
+            self.scaler.load_state_dict(checkpoint.optimizer["scaler"])
+            self.objective.restore(checkpoint.optimizer.get("objective", {}))
+
+    # -- a step ------------------------------------------------------------------------
+    def step(
+        self,
+        images: Any,
+        targets: Any,
+        progress: Progress,
+        *,
+        say: Callable[[str], None],
+    ) -> tuple[float, float]:
+        """One optimizer step; returns the loss and the norm of the gradients before
+        they were clipped.
+
+        Out of memory halves the micro-batch and repeats the step with the same
+        effective batch. Raises `ResourceError` where a single sample does not fit, and
+        `TrivoxError` after too many steps without finite gradients.
+        """
+        self._get_ready(progress, say)
+        loss = self._gradients(images, targets, progress, say)
+        self.scaler.unscale_(self.optimizer)
+        clip = self.recipe.gradient_clip
+        norm = float(nn.utils.clip_grad_norm_(self.parameters(), clip))
+        self._check_finite(loss, norm, progress)
+        # under fp16 the scaler skips a bad step by itself and lowers its scale
+        if math.isfinite(norm) or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.network, progress.step)
+        return loss, norm
+
+    def _get_ready(self, progress: Progress, say: Callable[[str], None]) -> None:
+        """Bring what changes on the way to where training stands."""
+        spent = progress.share_spent(self.recipe)
+        set_rate(self.optimizer, rate_factor(spent, self.recipe))
+        self.objective.begin(spent, progress.epoch)
+        if self.freezing.apply(spent):
+            stages = len(self.freezing.stages)
+            say(f"encoder: {self.freezing.frozen} of {stages} stages are frozen")
+            self._wrap()
+        if self.growing.apply(spent):
+            say(f"grid: {self.growing.size or 'full size'}")
+
+    def _gradients(
+        self,
+        images: Any,
+        targets: Any,
+        progress: Progress,
+        say: Callable[[str], None],
+    ) -> float:
+        """Compute the gradients of the batch, in parts that fit into memory; returns
+        the loss.
+        """
+        asked = self.recipe.micro_batch
+        while True:
+            micro = asked if isinstance(asked, int) else len(images)
+            micro = min(progress.micro_batch or micro, len(images))
+            try:
+                return self._accumulate(images, targets, micro, progress.step)
+            except RuntimeError as error:
+                self.optimizer.zero_grad(set_to_none=True)
+                progress.micro_batch = lowered(error, micro, self.runtime.device)
+                say(
+                    f"out of memory: micro-batch lowered from {micro} to "
+                    f"{progress.micro_batch}, same effective batch"
+                )
+
+    def _accumulate(self, images: Any, targets: Any, micro: int, step: int) -> float:
+        seed_step(self.recipe.seed, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        starts = range(0, len(images), micro)
+        for start in starts:
+            part = images[start : start + micro]
+            target = targets[start : start + micro]
+            share = len(part) / len(images)
+            with self._gradients_synchronised(start == starts[-1]):
+                with self.runtime.autocast():
+                    outputs = self.forward(*self.objective.inputs(part, target))
+                loss = self.objective.loss(outputs, target) * share
+                self.scaler.scale(loss).backward()
+            total += float(loss.detach())
+        return total
+
+    def _gradients_synchronised(self, last: bool) -> AbstractContextManager[None]:
+        """Ranks exchange gradients only with the last micro-batch."""
+        if self.distributed is None or last:
+            return nullcontext()
+        return self.distributed.no_sync()
+
+    def _check_finite(self, loss: float, norm: float, progress: Progress) -> None:
+        usable = math.isfinite(loss) and math.isfinite(norm)
+        self.skipped = 0 if usable else self.skipped + 1
+        if self.skipped > MAX_SKIPPED:
+            raise TrivoxError(
+                f"loss or gradients were not finite for {MAX_SKIPPED} steps up to step "
+                f"{progress.step}; lower the learning rate, or set precision=fp32"
+            )
+
+
+def _recompute_activations(network: nn.Module, name: str) -> None:
+    """Ask a network to keep fewer activations; it must know how."""
+    if not hasattr(network, "gradient_checkpointing"):
+        raise RecipeError(
+            f"network '{name}' cannot recompute activations; leave "
+            "gradient_checkpointing off"
+        )
+    network.gradient_checkpointing = True  # type: ignore[assignment]
