@@ -217,6 +217,9 @@ class InstanceWise(Challenge):
         return instance_metrics(region, spacing=spacing, penalty_mm=self.penalty_mm)
 
 
+STANDARD = Standard()
+"""With its default parameters."""
+
 CONVENTIONS: dict[str, type[Convention]] = {
     kind.name: kind for kind in (Standard, Legacy, LesionWise, InstanceWise)
 }
