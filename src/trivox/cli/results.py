@@ -257,27 +257,37 @@ def evaluate(
     from trivox.evaluation.folders.labels import evaluate_folders
     from trivox.evaluation.folders.volumes import (
         chosen_window,
-        evaluate_reconstructions,
-        is_reconstruction,
+        evaluate_volumes,
+        holds_volumes,
     )
     from trivox.files import write_json
     from trivox.tasks.report import headline
 
     chosen = parse_settings(settings or [])
-    if is_reconstruction(references):
+    if holds_volumes(references):
         if convention != "trivox" or tolerance_mm is not None or classes or whole:
             raise typer.BadParameter(
                 f"{references} holds CTs, not label maps; of the options only --set window=... applies"
             )
-        metrics = evaluate_reconstructions(
-            predictions, references, window=chosen_window(chosen)
+        metrics = evaluate_volumes(
+            predictions,
+            references,
+            task="reconstruction",
+            window=chosen_window(chosen),
         )
     else:
         given = {} if tolerance_mm is None else {"tolerance_mm": tolerance_mm}
         rules = choose_convention(convention, {**chosen, **given})
         metrics = evaluate_folders(
-            predictions, references, convention=rules, classes=classes, whole=whole
+            predictions,
+            references,
+            task="segmentation",
+            convention=rules,
+            classes=classes,
+            whole=whole,
         )
+        if "classification" in metrics:
+            metrics["task"] = "multitask"
     write_json(out, metrics)
     for warning in [
         *metrics["warnings"],

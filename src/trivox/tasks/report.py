@@ -2,12 +2,14 @@
 decided, in one page.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trivox.config.recipe import read_recipe
 from trivox.errors import BundleError
 from trivox.evaluation.folders.labels import mean_row, read_metrics
+from trivox.evaluation.metrics.content import MetricsFile, PostprocessingSection
 from trivox.evaluation.report.page import write_report
 from trivox.evaluation.report.pages import number
 from trivox.evaluation.report.volume_view import (
@@ -78,7 +80,7 @@ def report_run(
 
 def _report_volumes(
     run: Path,
-    metrics: dict[str, Any],
+    metrics: MetricsFile,
     recipe: dict[str, Any],
     records: list[dict[str, Any]],
     target: Path,
@@ -125,7 +127,7 @@ def _facts_of(decisions: list[tuple[str, str, str]]) -> dict[str, Any]:
 
 
 def _facts(
-    recipe: dict[str, Any], records: list[dict[str, Any]], metrics: dict[str, Any]
+    recipe: dict[str, Any], records: list[dict[str, Any]], metrics: MetricsFile
 ) -> dict[str, str]:
     facts = {
         "trivox": __version__,
@@ -141,7 +143,7 @@ def _facts(
     return facts
 
 
-def _warnings(run: Path, metrics: dict[str, Any]) -> list[str]:
+def _warnings(run: Path, metrics: MetricsFile) -> list[str]:
     note = (
         read_json(run / "dataset.json").get("note")
         if (run / "dataset.json").exists()
@@ -161,7 +163,7 @@ def _warnings(run: Path, metrics: dict[str, Any]) -> list[str]:
     return found
 
 
-def _optimism(postprocessing: dict[str, Any]) -> list[str]:
+def _optimism(postprocessing: PostprocessingSection) -> list[str]:
     """A warning if rules were chosen on the very cases that they are measured on, with
     what they gain on others.
     """
@@ -179,7 +181,7 @@ def _optimism(postprocessing: dict[str, Any]) -> list[str]:
     ]
 
 
-def headline(metrics: dict[str, Any]) -> str:
+def headline(metrics: Mapping[str, Any]) -> str:
     """One line with the mean Dice of each label and over all, macro-F1 and AUC of the
     classes, with 95 % intervals.
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.splits import Split
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime
 from trivox.learning.tracking import RunLog
@@ -101,7 +102,7 @@ class Task(ABC, Generic[P]):
         prepared: P,
         folders: Mapping[int, Path],
         console: Console,
-    ) -> dict[str, Any]:
+    ) -> MetricsFile:
         """Bundle, validation and report of the trained folds; returns the content of
         `validation/metrics.json`.
         """

@@ -2,7 +2,7 @@
 phantoms or on the user's own data.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 from trivox.datasets.phantoms.thoraxes import ThoraxSettings, write_thoraxes
 from trivox.errors import RecipeError
 from trivox.evaluation.folders.labels import evaluate_folders
-from trivox.evaluation.folders.volumes import evaluate_reconstructions
+from trivox.evaluation.folders.volumes import evaluate_volumes
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import read_json, write_json
 from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
@@ -155,7 +156,7 @@ def run_demo(
     metrics = _train(request, console)
     console.say(f"validation {headline(metrics)}")
     metrics = (_reconstruct_unseen if task == "reconstruction" else _predict_unseen)(
-        source, run, out, device, console
+        source, run, out, device, console, task
     )
     write_json(out / "metrics.json", metrics)
     console.say(
@@ -163,7 +164,7 @@ def run_demo(
     )
 
 
-def _train(request: RunRequest, console: Console) -> dict[str, Any]:
+def _train(request: RunRequest, console: Console) -> Mapping[str, Any]:
     """Train, or go on where an earlier demo in the same folder stopped."""
     run = request.out
     resume = any(run.glob("checkpoints/latest*"))
@@ -187,8 +188,8 @@ def _train(request: RunRequest, console: Console) -> dict[str, Any]:
 
 
 def _reconstruct_unseen(
-    source: Path, run: Path, out: Path, device: str, console: Console
-) -> dict[str, Any]:
+    source: Path, run: Path, out: Path, device: str, console: Console, task: str
+) -> MetricsFile:
     """Reconstruct the declared test cases, or the fold's validation cases, from their
     files.
     """
@@ -210,14 +211,14 @@ def _reconstruct_unseen(
         device=device,
         console=console,
     )
-    metrics = evaluate_reconstructions(predictions, source)
+    metrics = evaluate_volumes(predictions, source, task=task)
     console.say(f"{'test' if test else 'validation (from files)'} {headline(metrics)}")
     return metrics
 
 
 def _predict_unseen(
-    source: Path, run: Path, out: Path, device: str, console: Console
-) -> dict[str, Any]:
+    source: Path, run: Path, out: Path, device: str, console: Console, task: str
+) -> MetricsFile:
     """Predict from files, as with any other data: the declared test cases, or the
     fold's validation cases.
     """
@@ -245,6 +246,6 @@ def _predict_unseen(
         say=console.say,
         progress=lambda items, total: console.track(items, total, "predicting"),
     )
-    metrics = evaluate_folders(predictions, source)
+    metrics = evaluate_folders(predictions, source, task=task)
     console.say(f"{'test' if test else 'validation (from files)'} {headline(metrics)}")
     return metrics

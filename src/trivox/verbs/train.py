@@ -4,7 +4,7 @@ One call from folder to model.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ TASKS: dict[str, Task[Any]] = {
 }
 
 
-def train(request: RunRequest, *, console: Console | None = None) -> dict[str, Any]:
+def train(request: RunRequest, *, console: Console | None = None) -> Mapping[str, Any]:
     """Everything from the folder to the report; returns the content of
     `validation/metrics.json`.
 

@@ -152,7 +152,7 @@ def _mean(
     worst: float | None,
 ) -> float | None:
     """Mean over lesions that were found; `worst` without any."""
-    values = [row[name] for row in rows if name in row]
+    values = [value for row in rows if (value := row.get(name)) is not None]
     return float(np.mean(values)) if values else worst
 
 

@@ -76,7 +76,7 @@ def references_of(path: Path, predicted: Iterable[str]) -> References:
     files = label_maps(path)
     if files:
         cases = set(predicted)
-        named = {
+        named: dict[str, tuple[Path, LabelScheme | None]] = {
             name if name in cases else LABEL_SUFFIX.sub("", name): (file, None)
             for name, file in files.items()
         }

@@ -4,7 +4,7 @@ how well both do.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ from trivox.evaluation.metrics.calibration import (
     reliability_curve,
     risk_coverage,
     top_label,
+)
+from trivox.evaluation.metrics.content import (
+    CalibrationSection,
+    DoubtSection,
 )
 from trivox.inference.doubt.calibration import (
     Abstention,
@@ -57,7 +61,7 @@ class Trust:
 
     temperature: float
     abstention: Abstention | None
-    section: dict[str, Any]
+    section: CalibrationSection
 
 
 def held_out(
@@ -116,7 +120,7 @@ def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -
         else abstention.model_dump(mode="json"),
         "convention": CONVENTION,
     }
-    return Trust(temperature, abstention, section)
+    return Trust(temperature, abstention, cast(CalibrationSection, section))
 
 
 CONVENTION = {
@@ -231,7 +235,7 @@ def _chance(logits: Tensor, temperature: float = 1.0) -> Tensor:
     return probabilities_of(logits.T, exclusive=True, temperature=temperature).T
 
 
-def _doubt(scores: Sequence[float | None], dice: Sequence[float]) -> dict[str, Any]:
+def _doubt(scores: Sequence[float | None], dice: Sequence[float]) -> DoubtSection:
     known = [
         (s, d)
         for s, d in zip(scores, dice, strict=True)

@@ -16,6 +16,7 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.lesions import lesion_indices, other_targets
 from trivox.evaluation.folders.class_section import classification_section
 from trivox.evaluation.metrics.classification import ClassPredictions
+from trivox.evaluation.metrics.content import ClassificationSection
 from trivox.files import atomic_path
 from trivox.inference.bundle import ClassAnswers
 from trivox.inference.classes.reader import Reading, predicted_indices
@@ -254,7 +255,7 @@ class HeldOutAnswers:
                 classifier.probabilities(features)[0]
             )
 
-    def section(self, *, seed: int) -> dict[str, Any] | None:
+    def section(self, *, seed: int) -> ClassificationSection | None:
         """The section `classification` of metrics.json; None where no held-out case has
         a class.
         """

@@ -4,9 +4,9 @@ chosen there, report.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from trivox.config.recipe import Recipe
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.inference.bundle import write_bundle
 from trivox.learning.checkpoints import final_weights
 from trivox.tasks.console import Console
@@ -23,7 +23,7 @@ def finish_labels(
     prepared: Prepared,
     folders: Mapping[int, Path],
     console: Console,
-) -> dict[str, Any]:
+) -> MetricsFile:
     """Bundle, validation on the source images, postprocessing chosen there, report."""
     weights = {
         str(fold): final_weights(folder / "checkpoints", recipe.final_weights)

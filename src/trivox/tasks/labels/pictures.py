@@ -2,9 +2,9 @@
 pages beside it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -13,6 +13,7 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.datasets.reading import read_channels
 from trivox.errors import TrivoxError
+from trivox.evaluation.metrics.content import MetricRow, MetricsFile
 from trivox.evaluation.report.case_view import CaseView
 from trivox.evaluation.report.figures import overlay_figure
 from trivox.evaluation.report.page import CasePictures
@@ -49,7 +50,7 @@ class Pictures:
 
 
 def picture_cases(
-    run: Path, plan: Plan, metrics: dict[str, Any], *, report: Path, console: Console
+    run: Path, plan: Plan, metrics: MetricsFile, *, report: Path, console: Console
 ) -> Pictures:
     """Best, median and worst case by mean Dice; a case whose files are gone or damaged
     is left out with a line.
@@ -83,7 +84,7 @@ def picture_cases(
     return pictures
 
 
-def _ranked(metrics: dict[str, Any]) -> dict[str, list[str]]:
+def _ranked(metrics: MetricsFile) -> dict[str, list[str]]:
     """What each chosen case is an example of: one case can be the best and the worst."""
     scores = {
         name: mean
@@ -98,13 +99,13 @@ def _ranked(metrics: dict[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def _mean_dice(rows: dict[str, dict[str, Any]]) -> float | None:
+def _mean_dice(rows: Mapping[str, MetricRow]) -> float | None:
     values = [row["dice"] for row in rows.values() if row.get("dice") is not None]
     return sum(values) / len(values) if values else None
 
 
 def case_view(
-    case: Case, plan: Plan, prediction: Path, metrics: dict[str, Any]
+    case: Case, plan: Plan, prediction: Path, metrics: MetricsFile
 ) -> CaseView:
     """A case of a run with its prediction, its reference and its Dice; raises the
     errors of reading them.

@@ -5,7 +5,6 @@ volumes.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from trivox.datasets.class_tables import with_classes
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, RecipeError
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.learning.losses.choice import LossSetup, make_loss
 from trivox.learning.losses.combined import AdaptiveLoss
 from trivox.learning.losses.targets import region_targets
@@ -230,7 +230,7 @@ class SegmentationTask(Task[Prepared]):
         prepared: Prepared,
         folders: Mapping[int, Path],
         console: Console,
-    ) -> dict[str, Any]:
+    ) -> MetricsFile:
         """Bundle, validation on the source images, postprocessing chosen there, report."""
         return finish_labels(request, recipe, prepared, folders, console)
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import cast
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.evaluation.conventions.cases import evaluate_case
 from trivox.evaluation.folders.labels import collect_metrics, with_whole
+from trivox.evaluation.metrics.content import MetricsFile, PostprocessingSection
 from trivox.files import write_json
 from trivox.inference.bundle import write_bundle
 from trivox.inference.predictor import Predictor
@@ -35,7 +36,7 @@ class Validation:
     bundle.
     """
 
-    metrics: dict[str, Any]
+    metrics: MetricsFile
     postprocessing: Postprocessing
     trust: Trust
     head_temperature: float = 1.0
@@ -113,8 +114,8 @@ def validate_folds(
         results[name] = evaluate_case(
             cleaned, reference.array[0], spacing=reference.spacing, targets=targets
         )
-    metrics = collect_metrics(results, whole=whole)
-    metrics["postprocessing"] = choice.section
+    metrics = collect_metrics(results, task=prepared.plan.task, whole=whole)
+    metrics["postprocessing"] = cast(PostprocessingSection, choice.section)
     trust = calibrate(trusted, scheme, seed=recipe.seed)
     metrics["calibration"] = trust.section
     section = classes.section(seed=recipe.seed) if classes.cases else None

@@ -1,12 +1,12 @@
 """Figures of reconstructed exams: X-rays, synthetic CT, reference, error."""
 
 from pathlib import Path
-from typing import Any
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
 from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.errors import TrivoxError
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.metrics.volumes import WINDOW, grid_of, on_one_grid
 from trivox.evaluation.report.page import CasePictures
 from trivox.evaluation.report.volume_figures import reconstruction_figure
@@ -42,7 +42,7 @@ def exam_figure(case: Case, prediction: Volume, *, title: str) -> bytes:
 
 
 def picture_exams(
-    run: Path, metrics: dict[str, Any], *, console: Console
+    run: Path, metrics: MetricsFile, *, console: Console
 ) -> list[CasePictures]:
     """Best, median and worst validation case by PSNR; one whose files are gone or
     damaged is left out with a line.

@@ -10,7 +10,7 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.errors import DataError
-from trivox.evaluation.metrics.volumes import evaluate_reconstruction
+from trivox.evaluation.metrics.volumes import measure_volume
 from trivox.files import atomic_path, write_json
 from trivox.inference.exam_folder import reconstruct_cases
 from trivox.inference.reconstructor import SYNTHETIC, Reconstruction, Reconstructor
@@ -70,7 +70,7 @@ def write_beside(
     file = out / f"{case.name}.json"
     file.unlink(missing_ok=True)
     if case.volume is not None:
-        row = evaluate_reconstruction(
+        row = measure_volume(
             found.volume,
             read_volume(case.volume),
             window=window,

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from trivox.config.recipe import Recipe
 from trivox.config.volumes import ReconstructionOptions
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.inference.reconstructor import reconstruction_network
 from trivox.learning.losses.adversarial import Critic, PsnrBudget, ramp
 from trivox.learning.losses.reconstruction import ReconstructionCriterion, at_size_of
@@ -233,7 +234,6 @@ class ReconstructionTask(Task[PreparedExams]):
         prepared: PreparedExams,
         folders: Mapping[int, Path],
         console: Console,
-    ) -> dict[str, Any]:
+    ) -> MetricsFile:
         """Bundle, validation beside the classical ladder, report."""
-
         return finish_volumes(request, recipe, prepared, folders, console)

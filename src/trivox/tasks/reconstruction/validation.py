@@ -4,7 +4,6 @@ ladder, the report.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,8 +14,9 @@ from trivox.evaluation.folders.volume_summary import (
     CONSISTENT,
     NETWORK,
     Rungs,
-    collect_reconstructions,
+    collect_volumes,
 )
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.metrics.volumes import measure_arrays, projection_rmse
 from trivox.files import write_json
 from trivox.inference.reconstructor import Reconstructor, write_reconstruction_bundle
@@ -54,7 +54,7 @@ def finish_volumes(
     prepared: PreparedExams,
     folders: Mapping[int, Path],
     console: Console,
-) -> dict[str, Any]:
+) -> MetricsFile:
     """Write the bundle, `validation/` and the report; returns the content of
     `validation/metrics.json`.
     """
@@ -75,8 +75,9 @@ def finish_volumes(
             ),
         )
     rungs = {count: Rungs(count, measured[count]) for count in sorted(measured)}
-    metrics = collect_reconstructions(
+    metrics = collect_volumes(
         measured[views][CONSISTENT],
+        task=prepared.plan.task,
         window=prepared.plan.window,
         ladder=rungs[views],
         by_views=list(rungs.values()),
