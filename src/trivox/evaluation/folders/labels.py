@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import BundleError, LabelError, few
@@ -26,6 +26,7 @@ from trivox.evaluation.metrics.content import (
     FORMAT_VERSION,
     MetricRow,
     MetricsFile,
+    Statistic,
     SummaryRow,
     TargetMetrics,
 )
@@ -192,7 +193,7 @@ def _is_metrics(content: object) -> TypeGuard[MetricsFile]:
     sections = (content.get(key) for key in ("summary", "cases", "convention"))
     if not all(isinstance(section, dict) for section in sections):
         return False
-    rows: list[Any] = []
+    rows: list[object] = []
     for case in content["cases"].values():
         rows += case.values() if isinstance(case, dict) else [None]
     return all(isinstance(row, dict) for row in rows)
@@ -210,12 +211,12 @@ def summarise_cases(
     where both masks, the prediction or the reference are empty.
     """
     targets = names_in(cases.values())
-    metrics = _measured(cases)
+    metrics = _metrics_in(cases)
     summary: dict[str, SummaryRow] = {}
     for target in targets:
         rows = [case[target] for case in cases.values() if target in case]
         summary[target] = _summary_row(rows, metrics)
-    means: dict[str, Any] = {}
+    means: dict[str, Statistic] = {}
     for metric in metrics:
         if metric not in VOLUMES and not metric.startswith(LESION_COUNTS):
             values = [_mean_of(case, metric, apart) for case in cases.values()]
@@ -237,7 +238,7 @@ def names_in(mappings: Iterable[Mapping[str, object]]) -> list[str]:
     return list(names)
 
 
-def _measured(cases: CaseMetrics) -> list[str]:
+def _metrics_in(cases: CaseMetrics) -> list[str]:
     """Names of all metrics that have statistics, in the order of their first
     appearance.
     """
@@ -249,7 +250,7 @@ def _measured(cases: CaseMetrics) -> list[str]:
 
 def _summary_row(rows: Sequence[MetricRow], metrics: Sequence[str]) -> SummaryRow:
     """Statistics of one target, and how often a mask was empty."""
-    summary: dict[str, Any] = {}
+    summary: dict[str, Statistic | int] = {}
     for metric in metrics:
         summary[metric] = summarise([row.get(metric) for row in rows])
     for state, count in EMPTY_COUNTS.items():

@@ -7,9 +7,9 @@ sy)² + (dx sx)²`, Saito and Toriwaki's (1994) last pass at the voxels that mat
 The few whose nearest neighbour lies beyond `REACH` columns are looked up in a KD-tree.
 
 The distance transform of a whole box (PyPI package `edt` 3.1.2, one thread) gives the
-same to 1e-4 mm. Ours is 1.9 to 5.3 times as fast on organs and lesions, 2.9 to 13 times
+same to 1e-4 mm. Ours is 1.8 to 5.3 times as fast on organs and lesions, 2.4 to 13 times
 where only distances within 2 mm are wanted, and 0.7 to 1.1 times where half an organ
-was missed (benchmarks/nearest.py).
+was missed (CPU seconds, benchmarks/nearest.py).
 """
 
 from functools import lru_cache
