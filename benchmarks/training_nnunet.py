@@ -221,7 +221,9 @@ def show(predictions: Path, references: Path, dataset: Dataset) -> None:
         dataset.labels.values.index(value) for value in dataset.labels.region_order
     ]
     scheme = LabelScheme(labels=values, regions=regions, region_order=tuple(order))
-    metrics = evaluate_folders(predictions, references, labels=scheme)
+    metrics = evaluate_folders(
+        predictions, references, task="segmentation", labels=scheme
+    )
     print("label | mean Dice | 95 % interval | cases")
     for name, row in metrics["summary"].items():
         dice = row["dice"]

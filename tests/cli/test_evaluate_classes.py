@@ -65,11 +65,10 @@ def test_from_files_to_report(run, tmp_path):
     )
     assert code == 0, printed.err
     metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert (metrics["task"], metrics["format_version"]) == ("multitask", 1)
     f1 = metrics["classification"]["summary"]["macro_f1"]
-    assert (
-        f"macro-F1 {f1['value']:.3f} [{f1['ci95'][0]:.3f}, {f1['ci95'][1]:.3f}], AUC"
-        in printed.out
-    )
+    low, high = f1["ci95"]
+    assert f"macro-F1 {f1['value']:.3f} [{low:.3f}, {high:.3f}], AUC" in printed.out
     assert "over 36 cases" in printed.out
     assert "pancreas 1.0000" in printed.out
     for warning in metrics["classification"]["warnings"]:
@@ -84,6 +83,7 @@ def test_all_labels_together_do_not_count_in_the_mean(run, tmp_path):
     with_it = json.loads((tmp_path / "metrics.json").read_text())
     run("evaluate", "out", "labels")
     without = json.loads((tmp_path / "metrics.json").read_text())
+    assert with_it["task"] == without["task"] == "segmentation"
     for row in with_it["cases"].values():
         assert row["pancreas"]["dice"] == 1
         assert row["label_1"]["dice"] < 1

@@ -78,31 +78,17 @@ def test_every_convention_from_files_to_report(run, folders, tmp_path, name):
     assert code == 0, printed.err
     assert "WT" in printed.out
     metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["task"] == "segmentation"
     assert metrics["convention"]["name"] == name
     assert metrics["warnings"] == []
-    for case, (prediction, reference, _) in CASES.items():
-        expected = choose_convention(name).evaluate(
-            prediction, reference, spacing=ISOTROPIC, targets=REGIONS
-        )
-        assert set(metrics["cases"][case]) == set(REGIONS)
-        for region in REGIONS:
-            for metric in choose_convention(name).ranked:
-                assert metrics["cases"][case][region][metric] == pytest.approx(
-                    expected[region][metric], rel=1e-6
-                )
+    assert_measured_by(choose_convention(name), metrics["cases"])
     for row in metrics["summary"].values():
         assert {"mean", "std", "median", "ci95", "n"} == set(row["dice"])
     lesion_wise = name in ("brats-lesion-wise", "brats-instance")
-    assert (
-        "lesions_missed" in metrics["summary"]["WT"],
-        "volume_ml" in metrics["summary"]["WT"],
-    ) == (
-        lesion_wise,
-        True,
-    )
-    assert not {"lesions_missed", "volume_ml", "lesions", "empty"} & set(
-        metrics["summary"]["mean"]
-    )  # sums make no sense
+    assert ("lesions_missed" in metrics["summary"]["WT"]) == lesion_wise
+    assert "volume_ml" in metrics["summary"]["WT"]
+    sums = {"lesions_missed", "volume_ml", "lesions", "empty"}
+    assert not sums & set(metrics["summary"]["mean"])  # they make no sense there
     code, printed = run("report", "metrics.json")
     assert code == 0, printed.err
     html = (tmp_path / "metrics.html").read_text()
@@ -114,6 +100,18 @@ def test_every_convention_from_files_to_report(run, folders, tmp_path, name):
         "ASSD (mm)": ("trivox",),
     }.items():
         assert (f">{heading}</button>" in html) == (name in names)
+
+
+def assert_measured_by(convention, cases):
+    for case, (prediction, reference, _) in CASES.items():
+        expected = convention.evaluate(
+            prediction, reference, spacing=ISOTROPIC, targets=REGIONS
+        )
+        assert set(cases[case]) == set(REGIONS)
+        for region in REGIONS:
+            for metric in convention.ranked:
+                close = pytest.approx(expected[region][metric], rel=1e-6)
+                assert cases[case][region][metric] == close
 
 
 def test_parameters_reach_the_metrics(run, folders, tmp_path):
@@ -134,13 +132,10 @@ def test_parameters_reach_the_metrics(run, folders, tmp_path):
         "--out",
         "met.json",
     )
-    gli, met = (
-        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("gli", "met")
-    )
-    assert (met["convention"]["dilation"], met["convention"]["min_lesion_mm3"]) == (
-        1,
-        2,
-    )
+    gli = json.loads((tmp_path / "gli.json").read_text())
+    met = json.loads((tmp_path / "met.json").read_text())
+    assert met["convention"]["dilation"] == 1
+    assert met["convention"]["min_lesion_mm3"] == 2
     assert gli["cases"]["small_lesions"]["WT"]["lesions_missed"] == 0
     assert met["cases"]["small_lesions"]["WT"]["lesions_missed"] == 1
 
@@ -178,7 +173,7 @@ def test_rank_from_files(run, folders, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (
             ["--convention", "brats-legacy", "--set", "dilation=1"],
@@ -196,11 +191,11 @@ def test_rank_from_files(run, folders, tmp_path):
     ],
 )
 def test_wrong_options_of_evaluate_are_one_line(
-    run, folders, tmp_path, arguments, told
+    run, folders, tmp_path, arguments, message
 ):
     code, printed = run("evaluate", folders / "good", folders / "data", *arguments)
     assert (code, printed.err.count("\n")) == (1, 1)
-    assert told in printed.err
+    assert message in printed.err
     assert not (tmp_path / "metrics.json").exists()
 
 
@@ -216,7 +211,7 @@ def test_wrong_files_for_rank_are_one_line(run, folders, tmp_path):
         "b.json",
     )
     (tmp_path / "c.json").write_text("{}")
-    for files, told in (
+    for files, message in (
         (["a.json"], "at least two"),
         (["a.json", "b.json"], "different conventions"),
         (["a.json", "c.json"], "is no metrics"),
@@ -226,5 +221,5 @@ def test_wrong_files_for_rank_are_one_line(run, folders, tmp_path):
     ):
         code, printed = run("rank", *files, "--out", "ranking.json")
         assert (code, printed.err.count("\n")) == (1, 1), printed.err
-        assert told in printed.err
+        assert message in printed.err
     assert not (tmp_path / "ranking.json").exists()

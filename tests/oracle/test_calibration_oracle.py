@@ -60,13 +60,10 @@ def test_bins(calibration, bins):
         )
     )
     for k in range(3):
-        ours = reliability_curve(chance[:, k], labels == k, bins=bins)
-        assert np.array(ours["count"]) == pytest.approx(counts[k])
+        curve = reliability_curve(chance[:, k], labels == k, bins=bins)
+        assert np.array(curve["count"]) == pytest.approx(counts[k])
         filled = counts[k] > 0
-        for mine, theirs in (
-            (ours["confidence"], means[k]),
-            (ours["accuracy"], truths[k]),
-        ):
-            assert np.array(mine, float)[filled] == pytest.approx(
-                theirs[filled], abs=1e-5
-            )
+        confidence = np.array(curve["confidence"], float)
+        accuracy = np.array(curve["accuracy"], float)
+        assert confidence[filled] == pytest.approx(means[k][filled], abs=1e-5)
+        assert accuracy[filled] == pytest.approx(truths[k][filled], abs=1e-5)

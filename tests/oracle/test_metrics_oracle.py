@@ -32,9 +32,8 @@ def masks(request):
     noise = rng.normal(size=(2, 18, 21, 24))
     if request.param == "noise":  # every one of the 256 neighbourhoods occurs
         return noise > 0
-    smooth = np.stack([gaussian_filter(n, 2) for n in noise]) + 0.5 * gaussian_filter(
-        noise[0], 2
-    )
+    smooth = np.stack([gaussian_filter(field, 2) for field in noise])
+    smooth = smooth + 0.5 * smooth[0]
     blobs = smooth > np.quantile(smooth, 0.85)
     if request.param == "border":
         blobs[:, 0] = True
@@ -52,7 +51,7 @@ def one_hot(mask):
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_hausdorff_distance(metrics, masks, spacing):
-    ours = surface_distances(*masks, spacing=spacing)
+    distances = surface_distances(*masks, spacing=spacing)
     for percentile in (95, None):
         theirs = metrics.compute_hausdorff_distance(
             *map(one_hot, masks),
@@ -60,9 +59,8 @@ def test_hausdorff_distance(metrics, masks, spacing):
             percentile=percentile,
             spacing=list(spacing),
         )
-        assert ours.hausdorff_mm(percentile or 100) == pytest.approx(
-            theirs.item(), rel=1e-6
-        )
+        close = pytest.approx(theirs.item(), rel=1e-6)
+        assert distances.hausdorff_mm(percentile or 100) == close
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -79,37 +77,37 @@ def test_average_surface_distance(metrics, masks, spacing):
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("convention", ["voxel", "mesh"])
-def test_surface_dice(metrics, masks, spacing, convention):
-    ours = surface_distances(*masks, spacing=spacing, convention=convention)
+@pytest.mark.parametrize("surface", ["voxel", "mesh"])
+def test_surface_dice(metrics, masks, spacing, surface):
+    distances = surface_distances(*masks, spacing=spacing, surface=surface)
     for tolerance in (0.0, 0.7, 1.4, 2.0, 3.0):
         theirs = metrics.compute_surface_dice(
             *map(one_hot, masks),
             [tolerance],
             include_background=True,
             spacing=list(spacing),
-            use_subvoxels=convention == "mesh",
+            use_subvoxels=surface == "mesh",
         )
-        assert ours.surface_dice(tolerance) == pytest.approx(theirs.item(), abs=1e-6)
+        close = pytest.approx(theirs.item(), abs=1e-6)
+        assert distances.surface_dice(tolerance) == close
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_areas_of_all_neighbourhoods(metrics, spacing):
     table, kernel = metrics.utils.get_code_to_measure_table(spacing)
     weights = [int(kernel.reshape(2, 2, 2)[corner]) for corner in CORNERS]
-    theirs = [
-        table[sum(w for bit, w in enumerate(weights) if code >> bit & 1)].item()
-        for code in range(256)
-    ]
+    theirs = []
+    for code in range(256):
+        their_code = sum(w for bit, w in enumerate(weights) if code >> bit & 1)
+        theirs.append(table[their_code].item())
     assert element_areas(spacing) == pytest.approx(theirs, rel=1e-6)
 
 
 def test_overlap(metrics, masks):
-    ours = evaluate_case(
+    case = evaluate_case(
         *masks.astype(np.int16), spacing=(1, 1, 1), targets={"x": (1,)}
     )["x"]
     dice = metrics.compute_dice(*map(one_hot, masks), include_background=True)
     iou = metrics.compute_iou(*map(one_hot, masks), include_background=True)
-    assert (ours["dice"], ours["iou"]) == pytest.approx(
-        (dice.item(), iou.item()), rel=1e-6
-    )
+    assert case["dice"] == pytest.approx(dice.item(), rel=1e-6)
+    assert case["iou"] == pytest.approx(iou.item(), rel=1e-6)

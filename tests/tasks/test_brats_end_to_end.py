@@ -86,7 +86,10 @@ def test_regions_of_the_validation_cases_are_measured_by_every_convention(run):
     dataset = run.parent / "brains"
     for convention in ("trivox", "brats-legacy", "brats-lesion-wise", "brats-instance"):
         metrics = evaluate_folders(
-            run / "validation" / "predictions", dataset, convention=convention
+            run / "validation" / "predictions",
+            dataset,
+            task="segmentation",
+            convention=convention,
         )
         assert {"WT", "TC", "ET"} <= set(metrics["summary"])
         assert metrics["summary"]["WT"]["dice"]["mean"] > 0.2

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from trivox.datasets.dataset import Dataset
 from trivox.errors import BundleError, RecipeError
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import read_json
 from trivox.inference.bundle import bundle_content
 from trivox.tasks.labels.multitask import MultitaskTask
@@ -47,7 +48,8 @@ def task_of(what: Dataset | Path | Mapping[str, Any]) -> AnyModelTask:
         return TASKS.get(what.task or "") or _by_data(what)
     if "task" in what:
         return _known(what["task"], "metrics")
-    return next(task for task in _special_first() if task.wrote(what))
+    metrics = cast(MetricsFile, what)
+    return next(task for task in _special_first() if task.wrote(metrics))
 
 
 def task_of_run(run: Path) -> AnyModelTask:

@@ -197,7 +197,7 @@ class PretrainingTask(ImageTask):
         prepared: PreparedImages,
         folders: Mapping[int, Path],
         console: Console,
-    ) -> dict[str, Any]:
+    ) -> Mapping[str, Any]:
         """Write the weights without the heads, and what they are."""
         (fold, folder), *_ = folders.items()
         weights = load_weights(final_weights(folder / "checkpoints", "latest"))

@@ -9,13 +9,14 @@ from typing import Any
 from trivox.config.recipe import read_recipe
 from trivox.errors import BundleError
 from trivox.evaluation.folders.labels import read_metrics
+from trivox.evaluation.metrics.content import MetricsFile, PostprocessingSection
 from trivox.evaluation.report.page import write_report
 from trivox.evaluation.report.pages import number
 from trivox.files import read_json
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.tracking import read_records
 from trivox.tasks.console import Console
-from trivox.tasks.task import Decision, Metrics, ModelTask
+from trivox.tasks.task import Decision, ModelTask
 from trivox.version import __version__
 
 FINDINGS_SHOWN = 20
@@ -58,7 +59,7 @@ def report_run(
     return target
 
 
-def run_metrics(run: Path) -> dict[str, Any]:
+def run_metrics(run: Path) -> MetricsFile:
     """What was measured in a finished run; raises `BundleError` without validation."""
     file = run / "validation" / "metrics.json"
     if not file.exists():
@@ -114,7 +115,9 @@ def _as_facts(decisions: Sequence[Decision]) -> dict[str, str]:
 
 
 def _facts(
-    recipe: Mapping[str, Any], records: Sequence[Mapping[str, Any]], metrics: Metrics
+    recipe: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    metrics: MetricsFile,
 ) -> dict[str, str]:
     facts = {
         "trivox": __version__,
@@ -131,7 +134,7 @@ def _facts(
     return facts
 
 
-def _warnings(run: Path, metrics: Metrics) -> list[str]:
+def _warnings(run: Path, metrics: MetricsFile) -> list[str]:
     """What a reader of the report has to know, from data, measurement and check."""
     warnings = []
     dataset = run / "dataset.json"
@@ -151,7 +154,7 @@ def _warnings(run: Path, metrics: Metrics) -> list[str]:
     return warnings
 
 
-def _optimism(postprocessing: Mapping[str, Any]) -> list[str]:
+def _optimism(postprocessing: PostprocessingSection) -> list[str]:
     """A warning if rules were chosen on the very cases that they are measured on, with
     what they gain on others.
     """

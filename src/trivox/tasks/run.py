@@ -1,6 +1,7 @@
 """A run of any task: settle the recipe, prepare, train the folds, finish."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ MAY_CHANGE = {"epochs", "minutes", "seed"}
 
 def run_request(
     request: RunRequest, *, console: Console | None = None
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Everything from the folder to the report; returns what was measured, the content
     of `validation/metrics.json` for tasks that give a model.
 

@@ -15,6 +15,7 @@ from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.splits import Split
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.report.page import CasePictures
 from trivox.evaluation.report.viewer import Scene
 from trivox.inference.folder import CasePredictor
@@ -30,9 +31,6 @@ VALIDATION = 1
 
 Decision = tuple[str, str, str]
 """What was decided, what it is, and why."""
-Metrics = Mapping[str, Any]
-"""Content of a metrics.json."""
-
 PlanT = TypeVar("PlanT", bound=BaseModel)
 StoreT = TypeVar("StoreT")
 
@@ -251,7 +249,7 @@ class Task(ABC, Generic[PlanT, StoreT]):
         prepared: Prepared[PlanT, StoreT],
         folders: Mapping[int, Path],
         console: Console,
-    ) -> dict[str, Any]:
+    ) -> Mapping[str, Any]:
         """What is left to do after training; returns what was measured.
 
         folders: of the trained folds.
@@ -303,7 +301,7 @@ class ModelTask(Task[PlanT, StoreT]):
     @abstractmethod
     def evaluate(
         self, predictions: Path, references: Path, options: EvaluateOptions
-    ) -> Metrics:
+    ) -> MetricsFile:
         """Measure predictions against references; returns what metrics.json holds."""
 
     @abstractmethod
@@ -311,7 +309,7 @@ class ModelTask(Task[PlanT, StoreT]):
         self,
         run: Path,
         plan: PlanT,
-        metrics: Metrics,
+        metrics: MetricsFile,
         *,
         report: Path,
         console: Console,
@@ -319,11 +317,11 @@ class ModelTask(Task[PlanT, StoreT]):
         """Pictures of a run's validation cases; pages are written beside the report."""
 
     @abstractmethod
-    def wrote(self, metrics: Metrics) -> bool:
+    def wrote(self, metrics: MetricsFile) -> bool:
         """Whether a metrics.json of 0.1.0, which names no task, is of this one."""
 
     @abstractmethod
-    def headline(self, metrics: Metrics) -> str:
+    def headline(self, metrics: MetricsFile) -> str:
         """The most important figures of a metrics.json in one line."""
 
     @abstractmethod
@@ -339,7 +337,7 @@ def training_summary(
     prepared: Prepared[Any, Any],
     recipe: Recipe,
     folders: Mapping[int, Path],
-    metrics: Metrics,
+    metrics: MetricsFile,
 ) -> dict[str, Any]:
     """What a bundle says about its training."""
     cases = {str(fold): len(prepared.splits[fold].train) for fold in folders}

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trivox.config.choices import ConventionName
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import write_json
 from trivox.tasks.choice import task_of_references
-from trivox.tasks.task import EvaluateOptions, Metrics
+from trivox.tasks.task import EvaluateOptions
 from trivox.verbs.settings import Settings, parsed
 from trivox.verbs.texts import described
 
@@ -19,7 +20,7 @@ class Evaluation:
     """
 
     file: Path
-    metrics: Metrics = field(repr=False)
+    metrics: MetricsFile = field(repr=False)
     headline: str
 
     @property

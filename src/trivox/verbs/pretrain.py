@@ -1,5 +1,6 @@
 """From images without labels to weights to start from: `trivox.pretrain`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ class Pretraining:
     """
 
     folder: Path
-    facts: dict[str, Any] = field(repr=False)
+    facts: Mapping[str, Any] = field(repr=False)
 
     @property
     def weights(self) -> Path:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from trivox.evaluation.folders.labels import read_metrics
+from trivox.evaluation.folders.ranking import Ranking as RankingFile
 from trivox.evaluation.folders.ranking import name_models, rank_models, ranking_lines
 from trivox.files import write_json
 from trivox.verbs.texts import described
@@ -16,7 +16,7 @@ class Ranking:
     """Content of ranking.json, and the same as lines for people."""
 
     file: Path
-    content: dict[str, Any] = field(repr=False)
+    content: RankingFile = field(repr=False)
     lines: tuple[str, ...]
 
     @property

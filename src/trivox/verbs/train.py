@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from trivox.config.choices import PresetName, TaskName
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console
 from trivox.tasks.run import run_request
-from trivox.tasks.task import Metrics, RunRequest
+from trivox.tasks.task import RunRequest
 from trivox.verbs.settings import Settings, overrides, recipe_name
 from trivox.verbs.texts import described
 
@@ -21,7 +23,7 @@ class TrainedRun:
     """
 
     folder: Path
-    metrics: Metrics = field(repr=False)
+    metrics: MetricsFile = field(repr=False)
     headline: str
 
     @property
@@ -93,6 +95,6 @@ def train(
         named=recipe_name(recipe),
         classes=None if classes is None else Path(classes),
     )
-    metrics = run_request(request, console=console)
+    metrics = cast(MetricsFile, run_request(request, console=console))
     headline = task_of(metrics).headline(metrics) if metrics else ""
     return TrainedRun(request.out, metrics, headline)

@@ -42,25 +42,23 @@ def measured(convention, case):
     )
 
 
-def assert_same(ours, theirs, where):
-    for metric, expected in theirs.items():
+def assert_same(metrics, official, where):
+    for metric, expected in official.items():
         if expected is None:
-            assert ours[metric] is None, (where, metric)
+            assert metrics[metric] is None, (where, metric)
         else:
             tolerance = 1e-3 if metric.endswith("_mm") else 1e-6
-            assert ours[metric] == pytest.approx(expected, abs=tolerance), (
-                where,
-                metric,
-            )
+            close = pytest.approx(expected, abs=tolerance)
+            assert metrics[metric] == close, (where, metric)
 
 
 @pytest.mark.parametrize("kind", GOLDEN)
 def test_values_of_the_official_packages(kind):
     assert set(GOLDEN[kind]) == set(CASES)
     for case, regions in GOLDEN[kind].items():
-        ours = measured(CONVENTION_OF[kind], case)
+        metrics = measured(CONVENTION_OF[kind], case)
         for region in REGIONS:
-            assert_same(ours[region], regions[region], (kind, case, region))
+            assert_same(metrics[region], regions[region], (kind, case, region))
 
 
 def brute_force_lesion_wise(
@@ -69,7 +67,38 @@ def brute_force_lesion_wise(
     """As the rules say it: every lesion dilated by itself, every pair of dilations
     checked, nothing cropped.
     """
-    near, touching = ndimage.generate_binary_structure(3, 2), np.ones((3, 3, 3))
+    near = ndimage.generate_binary_structure(3, 2)
+    touching = np.ones((3, 3, 3))
+    components, component_count = ndimage.label(prediction, touching)
+    used = set()
+    scores = []
+    for lesion in merged_lesions(reference, near, touching, dilation):
+        zone = ndimage.binary_dilation(lesion, near, dilation)
+        numbers = set(np.unique(components[zone])) - {0}
+        used |= numbers
+        if lesion.sum() * np.prod(spacing) > min_lesion_mm3:
+            union = np.isin(components, list(numbers))
+            distance = surface_distances(
+                union, lesion, spacing=spacing, surface="mesh"
+            ).hausdorff_mm()
+            dice = 2 * (union & lesion).sum() / (union.sum() + lesion.sum())
+            hd95 = penalty_mm if distance is None else distance
+            scores.append((dice, hd95, bool(numbers)))
+    spurious = component_count - len(used)
+    total = len(scores) + spurious
+    dice = sum(dice for dice, _, _ in scores)
+    hd95 = sum(mm for _, mm, _ in scores) + penalty_mm * spurious
+    return {
+        "dice": dice / total if total else 1,
+        "hd95_mm": hd95 / total if total else 0,
+        "lesions_found": sum(hit for _, _, hit in scores),
+        "lesions_missed": sum(not hit for _, _, hit in scores),
+        "lesions_spurious": spurious,
+    }
+
+
+def merged_lesions(reference, near, touching, dilation):
+    """Masks of the components, those in one whose dilations touch."""
     parts, count = ndimage.label(reference, touching)
     grown = [
         ndimage.binary_dilation(parts == n + 1, near, dilation) for n in range(count)
@@ -79,33 +108,9 @@ def brute_force_lesion_wise(
         for j in range(i):
             if (ndimage.binary_dilation(grown[i], touching) & grown[j]).any():
                 group = [group[j] if g == group[i] else g for g in group]
-    found, found_count = ndimage.label(prediction, touching)
-    used, scores = set(), []
-    for g in sorted(set(group)):
-        lesion = np.isin(parts, [n + 1 for n in range(count) if group[n] == g])
-        zone = ndimage.binary_dilation(lesion, near, dilation)
-        numbers = set(np.unique(found[zone])) - {0}
-        used |= numbers
-        if lesion.sum() * np.prod(spacing) > min_lesion_mm3:
-            union = np.isin(found, list(numbers))
-            distance = surface_distances(
-                union, lesion, spacing=spacing, convention="mesh"
-            ).hausdorff_mm()
-            dice = 2 * (union & lesion).sum() / (union.sum() + lesion.sum())
-            scores.append(
-                (dice, penalty_mm if distance is None else distance, bool(numbers))
-            )
-    spurious = found_count - len(used)
-    total = len(scores) + spurious
-    return {
-        "dice": sum(dice for dice, _, _ in scores) / total if total else 1,
-        "hd95_mm": (sum(mm for _, mm, _ in scores) + penalty_mm * spurious) / total
-        if total
-        else 0,
-        "lesions_found": sum(hit for _, _, hit in scores),
-        "lesions_missed": sum(not hit for _, _, hit in scores),
-        "lesions_spurious": spurious,
-    }
+    for one in sorted(set(group)):
+        numbers = [n + 1 for n in range(count) if group[n] == one]
+        yield np.isin(parts, numbers)
 
 
 def scattered(seed, threshold, shape=(12, 14, 16)):
@@ -127,11 +132,10 @@ def test_lesion_wise_equals_brute_force(seed, threshold, dilation, limit, spacin
     parameters = {"dilation": dilation, "min_lesion_mm3": limit, "penalty_mm": 374.0}
     prediction, reference = scattered(seed, threshold)
     maps = [mask.astype(np.int16) for mask in (prediction, reference)]
-    found = choose_convention("brats-lesion-wise", parameters).evaluate(
-        *maps, spacing=spacing, targets={"x": (1,)}
-    )["x"]
+    convention = choose_convention("brats-lesion-wise", parameters)
+    metrics = convention.evaluate(*maps, spacing=spacing, targets={"x": (1,)})["x"]
     expected = brute_force_lesion_wise(prediction, reference, spacing, **parameters)
-    assert {key: found[key] for key in expected} == pytest.approx(expected)
+    assert {key: metrics[key] for key in expected} == pytest.approx(expected)
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
@@ -141,27 +145,24 @@ def test_matching_of_instances_has_the_largest_sum_of_dice(seed, threshold):
         ndimage.label(mask, np.ones((3, 3, 3)))[0]
         for mask in scattered(seed, threshold, (8, 9, 10))
     ]
-    predicted, expected = (
-        np.where(array > 5, 0, array) for array in labels
-    )  # at most 5 each: 6! ways to match
-    dice = np.array(
-        [
-            [
-                2
-                * ((predicted == p) & (expected == e)).sum()
-                / ((predicted == p).sum() + (expected == e).sum())
-                for p in range(1, predicted.max() + 1)
-            ]
-            + [0.0] * 5
-            for e in range(1, expected.max() + 1)
-        ]
-    )
-    ways = permutations(range(dice.shape[1]), dice.shape[0])
-    best = max(sum(dice[e, p] for e, p in enumerate(way)) for way in ways)
+    # At most 5 each: 6! ways to match.
+    predicted, expected = (np.where(array > 5, 0, array) for array in labels)
+    dice = np.zeros((expected.max(), predicted.max() + 5))  # 5 columns: no match
+    for p in range(predicted.max()):
+        for e in range(expected.max()):
+            dice[e, p] = dice_of(predicted == p + 1, expected == e + 1)
+    rows = np.arange(len(dice))
+    ways = permutations(range(dice.shape[1]), len(dice))
+    best = max(dice[rows, list(way)].sum() for way in ways)
     matches = match_instances(predicted, expected)
     assert len(set(matches.values())) == len(matches)
-    assert sum(dice[e - 1, p - 1] for e, p in matches.items()) == pytest.approx(best)
-    assert all(dice[e - 1, p - 1] > 0 for e, p in matches.items())
+    matched = [dice[e - 1, p - 1] for e, p in matches.items()]
+    assert sum(matched) == pytest.approx(best)
+    assert all(value > 0 for value in matched)
+
+
+def dice_of(first, second):
+    return 2 * (first & second).sum() / (first.sum() + second.sum())
 
 
 @pytest.mark.parametrize("kind", CONVENTION_OF)
@@ -209,40 +210,34 @@ def test_lesions_are_one_where_their_dilations_touch():
     reference = np.zeros(SHAPE, np.int16)
     reference[10, 10, 10] = reference[10, 16, 10] = 1
     gli = choose_convention("brats-lesion-wise", {"min_lesion_mm3": 0})
-    result = gli.evaluate(reference, reference, spacing=ISOTROPIC, targets={"x": (1,)})[
-        "x"
-    ]
-    assert (result["lesions_found"], len(result["lesions"])) == (1, 1)
+    maps = (reference, reference)
+    one = gli.evaluate(*maps, spacing=ISOTROPIC, targets={"x": (1,)})["x"]
+    assert (one["lesions_found"], len(one["lesions"])) == (1, 1)
     for dilation in (0, 2):
         near = choose_convention(
             "brats-lesion-wise", {"min_lesion_mm3": 0, "dilation": dilation}
         )
-        assert (
-            near.evaluate(reference, reference, spacing=ISOTROPIC, targets={"x": (1,)})[
-                "x"
-            ]["lesions_found"]
-            == 2
-        )
+        two = near.evaluate(*maps, spacing=ISOTROPIC, targets={"x": (1,)})["x"]
+        assert two["lesions_found"] == 2
 
 
 def test_each_lesion_is_listed():
     rows = measured(CONVENTION_OF["met"], "small_lesions")["WT"]["lesions"]
     assert sorted(row["volume_mm3"] for row in rows) == [27, 27, 729]
-    assert [row["components"] for row in sorted(rows, key=lambda row: row["dice"])] == [
-        0,
-        1,
-        1,
-    ]
-    found = measured(CONVENTION_OF["instance"], "small_lesions")["WT"]["lesions"]
-    assert sorted(row["volume_mm3"] for row in found) == [1, 27, 27, 729]
-    assert sum("dice" in row for row in found) == 2
+    by_dice = sorted(rows, key=lambda row: row["dice"])
+    assert [row["components"] for row in by_dice] == [0, 1, 1]
+    instances = measured(CONVENTION_OF["instance"], "small_lesions")["WT"]["lesions"]
+    assert sorted(row["volume_mm3"] for row in instances) == [1, 27, 27, 729]
+    assert sum("dice" in row for row in instances) == 2
 
 
 @pytest.mark.parametrize("kind", CONVENTION_OF)
 def test_ignored_voxels_count_nowhere(kind):
     prediction, reference, spacing = CASES["blobs_isotropic_3"]
-    marked, cleared = reference.astype(np.int16), reference.copy()
-    marked[:9], cleared[:9] = IGNORED, 0
+    marked = reference.astype(np.int16)
+    marked[:9] = IGNORED
+    cleared = reference.copy()
+    cleared[:9] = 0
     emptied = prediction.copy()
     emptied[:9] = 0
     convention = CONVENTION_OF[kind]
@@ -290,7 +285,7 @@ def test_different_shapes_are_refused(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "told"),
+    ("name", "settings", "message"),
     [
         ("brats", {}, "does not exist; choose one of trivox, brats-legacy"),
         ("brats-legacy", {"dilation": 1}, "no parameter 'dilation'; it has penalty_mm"),
@@ -305,7 +300,7 @@ def test_different_shapes_are_refused(name):
         ("trivox", {"tolerance_mm": -1.0}, "tolerance_mm: .*greater"),
     ],
 )
-def test_parameters_that_do_not_exist_or_fit_are_refused(name, settings, told):
-    with pytest.raises(RecipeError, match=told) as caught:
+def test_parameters_that_do_not_exist_or_fit_are_refused(name, settings, message):
+    with pytest.raises(RecipeError, match=message) as caught:
         choose_convention(name, settings)
     assert "\n" not in str(caught.value)

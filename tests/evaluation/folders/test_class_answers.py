@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from trivox.evaluation.metrics.classification import ClassPredictions, measure_c
 from trivox.inference.classes.files import ClassAnswer, write_classes
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
+
+measure_folders = partial(evaluate_folders, task="multitask")
 
 GIVEN = drawn_predictions((4, 6, 5), classes=SUBTYPES)
 TRUTH = {name: SUBTYPES[i] for name, i in zip(GIVEN.names, GIVEN.truth, strict=True)}
@@ -64,18 +67,19 @@ def same(section, predictions=ROUNDED):
 
 
 def test_classes_alone_are_measured_against_a_table(folder, tmp_path):
-    metrics = evaluate_folders(folder, table(tmp_path / "truth.csv"))
+    metrics = measure_folders(folder, table(tmp_path / "truth.csv"))
     same(metrics["classification"])
     assert metrics["classification"]["cases"]["quiz_003"]["flags"] == ["doubt"]
     assert (metrics["cases"], metrics["summary"], metrics["warnings"]) == ({}, {}, [])
-    assert evaluate_folders(folder / "classes.csv", tmp_path / "truth.csv") == metrics
+    assert measure_folders(folder / "classes.csv", tmp_path / "truth.csv") == metrics
+    assert (metrics["task"], metrics["format_version"]) == ("multitask", 1)
     json.dumps(metrics, allow_nan=False)
 
 
 def test_numbers_stand_for_classes_as_result_files_write_them(folder, tmp_path):
     numbered = {f"{name}.nii.gz": given[-1] for name, given in TRUTH.items()}
     same(
-        evaluate_folders(folder, table(tmp_path / "t.csv", numbered, "Names,Subtype"))[
+        measure_folders(folder, table(tmp_path / "t.csv", numbered, "Names,Subtype"))[
             "classification"
         ]
     )
@@ -89,15 +93,15 @@ def test_label_maps_and_classes_stand_in_one_file(folder, tmp_path):
             write_volume(
                 where / f"{name}.nii.gz", Volume(labels, affine_from_spacing((1, 1, 1)))
             )
-    metrics = evaluate_folders(
+    metrics = measure_folders(
         folder, tmp_path / "labels", classes=table(tmp_path / "truth.csv")
     )
     assert set(metrics["cases"]) == set(GIVEN.names[:3])
     same(metrics["classification"])
-    without = evaluate_folders(folder, tmp_path / "labels")
+    without = measure_folders(folder, tmp_path / "labels")
     assert "classification" not in without
     assert "the references have no classes" in without["warnings"][0]
-    only = evaluate_folders(folder, tmp_path / "truth.csv")
+    only = measure_folders(folder, tmp_path / "truth.csv")
     assert only["warnings"] == ["label maps are not measured: the references hold none"]
     same(only["classification"])
 
@@ -109,8 +113,8 @@ def test_a_dataset_gives_classes_and_what_most_training_cases_have(folder):
     same(section)
     assert warnings == []
     assert section["rows"][1]["summary"]["recall"]["subtype0"]["value"] == 1
-    own, _ = measure_answers(folder, table=None, dataset=dataset(TRUTH))
-    assert own["rows"][1]["summary"]["recall"]["subtype1"]["value"] == 1
+    alone, _ = measure_answers(folder, table=None, dataset=dataset(TRUTH))
+    assert alone["rows"][1]["summary"]["recall"]["subtype1"]["value"] == 1
 
 
 def test_a_table_goes_before_the_classes_of_the_dataset(folder, tmp_path):
@@ -123,17 +127,14 @@ def test_a_table_goes_before_the_classes_of_the_dataset(folder, tmp_path):
 
 
 def test_answers_without_a_known_class_are_named_and_left_out(folder, tmp_path):
-    some = {name: given for name, given in TRUTH.items() if name != "quiz_002"} | {
-        "quiz_999": "subtype0"
-    }
-    section = evaluate_folders(folder, table(tmp_path / "t.csv", some))[
-        "classification"
-    ]
+    some = {name: given for name, given in TRUTH.items() if name != "quiz_002"}
+    some["quiz_999"] = "subtype0"
+    section = measure_folders(folder, table(tmp_path / "t.csv", some))["classification"]
     assert section["cases"]["quiz_002"]["class"] is None
     assert sum(section["summary"]["support"].values()) == len(TRUTH) - 1
-    told = " ".join(section["warnings"])
-    assert "1 of 15 answered cases have no known class" in told
-    assert "1 rows of" in told
+    warnings = " ".join(section["warnings"])
+    assert "1 of 15 answered cases have no known class" in warnings
+    assert "1 rows of" in warnings
 
 
 def test_what_cannot_be_measured_is_an_error(folder, tmp_path):
@@ -142,11 +143,11 @@ def test_what_cannot_be_measured_is_an_error(folder, tmp_path):
         DataError,
         match="quiz_004 has class 'other', the answers are subtype0, subtype1, subtype2",
     ):
-        evaluate_folders(folder, strange)
+        measure_folders(folder, strange)
     with pytest.raises(DataError, match="class of none of the 15"):
         measure_answers(folder, table=None, dataset=dataset({"x": "subtype0"}))
     with pytest.raises(FormatError, match="none of its 1 rows"):
-        evaluate_folders(folder, table(tmp_path / "t.csv", {"x": "subtype0"}))
+        measure_folders(folder, table(tmp_path / "t.csv", {"x": "subtype0"}))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no classes\.csv"):
-        evaluate_folders(tmp_path / "empty", strange)
+        measure_folders(tmp_path / "empty", strange)

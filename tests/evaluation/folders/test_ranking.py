@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -14,18 +15,19 @@ from trivox.evaluation.folders.labels import collect_metrics, read_metrics
 from trivox.evaluation.folders.ranking import name_models, rank_models, ranking_lines
 
 REGIONS = ("WT", "ET")
+SIGNS = {"dice": -1, "hd95_mm": 1}
+"""Of what ranks first where it is smallest."""
+collect = partial(collect_metrics, task="segmentation")
 
 
 def content(dice, hd95, convention="brats-legacy", first_case=0):
     """A metrics.json whose values are `(case, region)` arrays."""
-    cases = {
-        f"case{i + first_case}": {
-            region: {"dice": float(d), "hd95_mm": float(h)}
-            for region, d, h in zip(REGIONS, dice[i], hd95[i], strict=True)
-        }
-        for i in range(len(dice))
-    }
-    return collect_metrics(cases, convention=choose_convention(convention))
+    cases = {}
+    for i, rows in enumerate(zip(dice, hd95, strict=True), start=first_case):
+        values = zip(*rows, strict=True)
+        metrics = [{"dice": float(d), "hd95_mm": float(h)} for d, h in values]
+        cases[f"case{i}"] = dict(zip(REGIONS, metrics, strict=True))
+    return collect(cases, convention=choose_convention(convention))
 
 
 def random_models(seed, models=3, cases=7):
@@ -44,13 +46,9 @@ def test_scores_are_mean_ranks_of_each_case_region_and_metric(seed):
     models = random_models(seed)
     ranking = rank_models(models, permutations=100)
     expected = np.zeros(3)
-    for case, region, sign_metric in product(
-        models["m0"]["cases"], REGIONS, ((-1, "dice"), (1, "hd95_mm"))
-    ):
-        sign, metric = sign_metric
-        expected += rankdata(
-            [sign * model["cases"][case][region][metric] for model in models.values()]
-        )
+    for case, region, metric in product(models["m0"]["cases"], REGIONS, SIGNS):
+        rows = [model["cases"][case][region] for model in models.values()]
+        expected += rankdata([SIGNS[metric] * row[metric] for row in rows])
     expected /= 7 * 2 * 2
     assert [ranking["models"][f"m{i}"]["score"] for i in range(3)] == pytest.approx(
         expected
@@ -59,16 +57,14 @@ def test_scores_are_mean_ranks_of_each_case_region_and_metric(seed):
     places = [row["place"] for row in ranking["models"].values()]
     assert places == sorted(places)
     for i in range(3):
-        means = [
-            rank
-            for row in ranking["models"][f"m{i}"]["mean_ranks"].values()
-            for rank in row.values()
-        ]
+        by_region = ranking["models"][f"m{i}"]["mean_ranks"].values()
+        means = [np.mean(list(by_metric.values())) for by_metric in by_region]
         assert np.mean(means) == pytest.approx(expected[i])
 
 
 def test_a_model_better_everywhere_is_first_and_significantly_so():
-    dice, hd95 = np.full((12, 2), 0.5), np.full((12, 2), 9.0)
+    dice = np.full((12, 2), 0.5)
+    hd95 = np.full((12, 2), 9.0)
     models = {
         "low": content(dice, hd95),
         "high": content(dice + 0.1, hd95 - 1),
@@ -80,9 +76,8 @@ def test_a_model_better_everywhere_is_first_and_significantly_so():
         ("middle", 2),
         ("low", 3),
     ]
-    assert (
-        ranking["models"]["high"]["score"] == 1.25
-    )  # its Dice ties with the middle one's
+    # Its Dice ties with the middle one's.
+    assert ranking["models"]["high"]["score"] == 1.25
     first = ranking["comparisons"][0]
     assert (first["first"], first["second"], first["difference"]) == (
         "high",
@@ -112,20 +107,13 @@ def test_p_value_is_that_of_all_sign_changes():
         "b": content(rng.random((8, 2)), rng.random((8, 2))),
     }
     ranking = rank_models(models, permutations=40_000)
-    names = list(ranking["models"])
+    first, second = (models[name]["cases"] for name in ranking["models"])
     differences = []
     for case in models["a"]["cases"]:
-        wins = [
-            np.sign(
-                sign
-                * (
-                    models[names[0]]["cases"][case][r][m]
-                    - models[names[1]]["cases"][case][r][m]
-                )
-            )
-            for r in REGIONS
-            for sign, m in ((1, "dice"), (-1, "hd95_mm"))
-        ]
+        wins = []
+        for region, metric in product(REGIONS, SIGNS):
+            gain = first[case][region][metric] - second[case][region][metric]
+            wins.append(np.sign(-SIGNS[metric] * gain))
         differences.append(np.mean(wins))
     sums = [abs(np.dot(signs, differences)) for signs in product((-1, 1), repeat=8)]
     exact = np.mean(np.array(sums) >= abs(sum(differences)) - 1e-9)
@@ -145,7 +133,8 @@ def test_the_seed_decides_the_permutations():
 
 
 def test_missing_cases_are_the_worst_and_named():
-    dice, hd95 = np.full((5, 2), 0.5), np.full((5, 2), 3.0)
+    dice = np.full((5, 2), 0.5)
+    hd95 = np.full((5, 2), 3.0)
     models = {"whole": content(dice, hd95), "part": content(dice[:4] + 0.1, hd95[:4])}
     ranking = rank_models(models)
     assert ranking["models"]["part"]["missing_cases"] == 1
@@ -157,7 +146,7 @@ def test_missing_cases_are_the_worst_and_named():
 
 def test_nothing_to_find_and_nothing_found_is_best_and_no_value_is_worst():
     def one(row):
-        return collect_metrics({"a": {"WT": row}})
+        return collect({"a": {"WT": row}})
 
     models = {
         "right": one({"dice": None, "hd95_mm": None, "empty": "both"}),
@@ -171,7 +160,8 @@ def test_nothing_to_find_and_nothing_found_is_best_and_no_value_is_worst():
 
 
 def test_what_to_rank_by_can_be_chosen():
-    dice, hd95 = np.full((4, 2), 0.5), np.full((4, 2), 3.0)
+    dice = np.full((4, 2), 0.5)
+    hd95 = np.full((4, 2), 3.0)
     models = {"a": content(dice, hd95 + 5), "b": content(dice - 0.1, hd95)}
     assert rank_models(models, metrics=["dice"])["models"]["a"]["place"] == 1
     assert rank_models(models, metrics=["hd95_mm"])["models"]["b"]["place"] == 1
@@ -190,26 +180,18 @@ def test_what_cannot_be_compared_is_refused():
         DataError, match=r"a and b were measured under different conventions.*lesion"
     ):
         rank_models({"a": legacy, "b": content(values, values, "brats-lesion-wise")})
-    wider = collect_metrics(
-        legacy["cases"],
-        convention=choose_convention("brats-legacy", {"penalty_mm": 300}),
-    )
+    penalty = choose_convention("brats-legacy", {"penalty_mm": 300})
+    wider = collect(legacy["cases"], convention=penalty)
     with pytest.raises(
         DataError, match=r"different conventions \(penalty_mm: 373\S* and 300"
     ):
         rank_models({"a": legacy, "b": wider})
     with pytest.raises(DataError, match="no case is in all of them"):
         rank_models({"a": legacy, "b": content(values, values, first_case=10)})
-    fewer = {case: {"WT": row["WT"]} for case, row in legacy["cases"].items()}
+    one_region = {case: {"WT": row["WT"]} for case, row in legacy["cases"].items()}
+    fewer = collect(one_region, convention=choose_convention("brats-legacy"))
     with pytest.raises(DataError, match=r"different labels \(ET in one only\)"):
-        rank_models(
-            {
-                "a": legacy,
-                "b": collect_metrics(
-                    fewer, convention=choose_convention("brats-legacy")
-                ),
-            }
-        )
+        rank_models({"a": legacy, "b": fewer})
 
 
 def test_models_are_named_by_what_tells_their_files_apart():
@@ -231,11 +213,9 @@ def test_the_table_shows_places_means_and_p_values():
     text = "\n".join(ranking_lines(json.loads(json.dumps(ranking, allow_nan=False))))
     for name, row in ranking["models"].items():
         assert f"{row['place']}  {name}  {row['score']:.3f}" in text
-        low, high = row["means"]["ET"]["dice"]["ci95"]
-        assert (
-            f"ET {row['means']['ET']['dice']['mean']:.3f} [{low:.3f}, {high:.3f}]"
-            in text
-        )
+        dice = row["means"]["ET"]["dice"]
+        low, high = dice["ci95"]
+        assert f"ET {dice['mean']:.3f} [{low:.3f}, {high:.3f}]" in text
     assert text.count("p = ") == 3
 
 

@@ -1,6 +1,6 @@
 import base64
 import json
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from trivox.evaluation.folders.volume_summary import (
     CONSISTENT,
     NETWORK,
     Rungs,
-    collect_reconstructions,
+    collect_volumes,
 )
 from trivox.evaluation.metrics.statistics import paired_difference, summarise
 from trivox.evaluation.metrics.volumes import METRICS, NOTICE, WINDOW
@@ -23,6 +23,8 @@ from trivox.evaluation.report.volume_view import (
     reconstruction_view,
 )
 from trivox.projection.ladder import ROWS
+
+collect = partial(collect_volumes, task="reconstruction", window=WINDOW)
 
 NAMES = [f"case_{i}" for i in range(12)]
 
@@ -51,9 +53,8 @@ def rungs(views=2):
 @cache
 def content(warnings=()):
     ladder = rungs()
-    return collect_reconstructions(
+    return collect(
         ladder.rows[NETWORK],
-        window=WINDOW,
         ladder=ladder,
         by_views=[rungs(1), ladder, rungs(4)],
         warnings=warnings,
@@ -63,11 +64,9 @@ def content(warnings=()):
 def test_metrics_json_holds_what_the_contract_names():
     metrics = content(warnings=("look",))
     assert metrics == json.loads(json.dumps(metrics, allow_nan=False))
-    assert (metrics["task"], metrics["notice"], metrics["warnings"]) == (
-        "reconstruction",
-        NOTICE,
-        ["look"],
-    )
+    assert list(metrics)[:2] == ["task", "format_version"]
+    assert (metrics["task"], metrics["format_version"]) == ("reconstruction", 1)
+    assert (metrics["notice"], metrics["warnings"]) == (NOTICE, ["look"])
     assert list(metrics["cases"]["case_0"]["volume"]) == list(METRICS)
     assert set(METRICS) < set(metrics["convention"])
     assert set(metrics["summary"]["volume"]) == set(METRICS)
@@ -77,41 +76,40 @@ def test_metrics_json_holds_what_the_contract_names():
         CONSISTENT,
     ]
     assert [section["views"] for section in metrics["by_views"]] == [1, 2, 4]
-    without = collect_reconstructions(rows(20), window=WINDOW)
+    without = collect(rows(20))
     assert not {"ladder", "by_views"} & set(without)
 
 
 def test_statistics_are_those_over_cases():
-    metrics, ladder = content(), rungs()
-    values = [row["psnr_db"] for row in ladder.rows["SIRT"].values()]
-    found = next(row for row in metrics["ladder"]["rows"] if row["name"] == "SIRT")
-    assert found["summary"]["psnr_db"] == summarise(values)
-    assert found["summary"]["psnr_ceiling_db"]["mean"] is None
+    values = [row["psnr_db"] for row in rungs().rows["SIRT"].values()]
+    ladder = {row["name"]: row["summary"] for row in content()["ladder"]["rows"]}
+    assert ladder["SIRT"]["psnr_db"] == summarise(values)
+    assert ladder["SIRT"]["psnr_ceiling_db"]["mean"] is None
 
 
 def test_the_network_is_compared_with_every_other_row_on_the_same_cases():
     ladder = rungs()
     section = content()["ladder"]
-    ours = [row["psnr_db"] for row in ladder.rows[NETWORK].values()]
+    network = [row["psnr_db"] for row in ladder.rows[NETWORK].values()]
     for row in section["rows"]:
-        theirs = [case["psnr_db"] for case in ladder.rows[row["name"]].values()]
+        other = [case["psnr_db"] for case in ladder.rows[row["name"]].values()]
         if row["name"] == NETWORK:
             assert row["paired"] == {}
             continue
-        expected = paired_difference(ours, theirs)
+        expected = paired_difference(network, other)
         assert row["paired"]["psnr_db"] == {
             "difference": expected["mean"],
             "ci95": expected["ci95"],
-            "wilcoxon_p": wilcoxon(ours, theirs).pvalue,
+            "wilcoxon_p": wilcoxon(network, other).pvalue,
         }
 
 
 def test_cases_are_paired_by_name_not_by_order():
     first = rows(20)
     backwards = dict(reversed(rows(19).items()))  # the same noise, one less
-    section = collect_reconstructions(
-        first, window=WINDOW, ladder=Rungs(2, {"SIRT": backwards, NETWORK: first})
-    )["ladder"]
+    section = collect(first, ladder=Rungs(2, {"SIRT": backwards, NETWORK: first}))[
+        "ladder"
+    ]
     assert section["rows"][0]["paired"]["psnr_db"]["ci95"] == pytest.approx([1, 1])
 
 
@@ -124,25 +122,23 @@ def test_few_cases_have_no_p_value_and_a_single_one_no_interval():
                 NETWORK: rows(20, seed=1, names=NAMES[:count]),
             },
         )
-        paired = collect_reconstructions(
-            ladder.rows[NETWORK], window=WINDOW, ladder=ladder
-        )["ladder"]["rows"][0]["paired"]
+        paired = collect(ladder.rows[NETWORK], ladder=ladder)["ladder"]["rows"][0][
+            "paired"
+        ]
         assert paired["psnr_db"]["wilcoxon_p"] is None
         assert (paired["psnr_db"]["ci95"] is None) == (count == 1)
 
 
 def test_equal_methods_have_no_p_value():
     ladder = Rungs(2, {"SIRT": rows(20), NETWORK: rows(20)})
-    paired = collect_reconstructions(rows(20), window=WINDOW, ladder=ladder)["ladder"][
-        "rows"
-    ][0]["paired"]["psnr_db"]
+    paired = collect(rows(20), ladder=ladder)["ladder"]["rows"][0]["paired"]["psnr_db"]
     assert (paired["difference"], paired["wilcoxon_p"]) == (0, None)
 
 
 def test_rows_on_other_cases_are_refused():
     ladder = Rungs(2, {"SIRT": rows(20, names=NAMES[:-1]), NETWORK: rows(20)})
     with pytest.raises(DataError, match="same cases"):
-        collect_reconstructions(rows(20), window=WINDOW, ladder=ladder)
+        collect(rows(20), ladder=ladder)
 
 
 # -- report ----------------------------------------------------------------------------
@@ -162,34 +158,30 @@ def test_the_report_has_every_row_of_the_ladder_and_says_synthetic(tmp_path):
     text = (tmp_path / "r.html").read_text()
     assert NOTICE in text
     for name in (*ROWS, NETWORK, CONSISTENT):
-        assert (
-            text.count(f'<td class="text">{name}</td>') == 2
-        )  # the ladder, and the table by views
+        # The ladder, and the table by views.
+        assert text.count(f'<td class="text">{name}</td>') == 2
     assert text.count('class="overall"') == 1 + 2 + 2
     gained = metrics["ladder"]["rows"][0]["paired"]["psnr_db"]
-    assert (
-        f"<td>{gained['difference']:.2f}<small>{gained['ci95'][0]:.2f} to {gained['ci95'][1]:.2f}</small></td>"
-        in text
-    )
+    low, high = gained["ci95"]
+    interval = f"<small>{low:.2f} to {high:.2f}</small>"
+    assert f"<td>{gained['difference']:.2f}{interval}</td>" in text
     assert "1 view</th>" in text
     assert "4 views</th>" in text
     assert "R = 2500 HU" in text
     assert text.count("<img") == 2  # the ladder as a chart, and the curves
     assert base64.b64encode(reconstruction_curves(records)).decode() in text
     assert "Results</h2>" not in text  # tables of labels
-    worst = min(
-        metrics["cases"], key=lambda name: metrics["cases"][name]["volume"]["psnr_db"]
-    )
-    assert text.index(f">{worst}<") < min(
-        text.index(f">{name}<") for name in NAMES if name != worst
-    )
+    cases = metrics["cases"]
+    worst = min(cases, key=lambda name: cases[name]["volume"]["psnr_db"])
+    others = [text.index(f">{name}<") for name in NAMES if name != worst]
+    assert text.index(f">{worst}<") < min(others)
 
 
 def test_the_report_does_with_a_single_case_and_no_ladder(tmp_path):
     write_report(
         tmp_path / "r.html",
         title="x",
-        metrics=collect_reconstructions(rows(20, names=NAMES[:1]), window=WINDOW),
+        metrics=collect(rows(20, names=NAMES[:1])),
     )
     text = (tmp_path / "r.html").read_text()
     assert "one case: no interval" in text
@@ -201,9 +193,9 @@ def test_metrics_of_labels_have_no_section_of_volumes():
 
 
 def test_the_headline_states_the_window():
-    told = reconstruction_headline(content())
-    assert "PSNR 24.64 dB [23.99, 25.23], SSIM 0.500" in told
-    assert "over 12 cases; window [-1024, 1476] HU" in told
+    headline = reconstruction_headline(content())
+    assert "PSNR 24.64 dB [23.99, 25.23], SSIM 0.500" in headline
+    assert "over 12 cases; window [-1024, 1476] HU" in headline
 
 
 def test_the_ladder_chart_draws_one_panel_for_each_number_of_views():

@@ -13,7 +13,7 @@ from trivox.evaluation.metrics.classification import (
     BY_CLASS,
     SCORES,
     ClassPredictions,
-    Measured,
+    ClassScores,
     compare_classes,
     majority_answer,
     measure_classes,
@@ -28,42 +28,39 @@ counted = st.lists(st.integers(0, 9), min_size=2, max_size=5).filter(
 
 def by_sklearn(truth, chance):
     """Every score of scikit-learn; AUC is None unless all classes are there."""
-    k, answer = chance.shape[1], chance.argmax(axis=1)
-    labels, present = np.arange(k), np.bincount(truth, minlength=k) > 0
+    k = chance.shape[1]
+    labels = np.arange(k)
+    answer = chance.argmax(axis=1)
+    present = np.bincount(truth, minlength=k) > 0
+    alike = {"labels": labels, "zero_division": 0}
+    unknown = {"labels": labels, "average": None, "zero_division": np.nan}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # answers of classes that have no case
-        found = {
-            "macro_f1": sk.f1_score(
-                truth, answer, labels=labels, average="macro", zero_division=0
-            ),
+        scores = {
+            "macro_f1": sk.f1_score(truth, answer, average="macro", **alike),
             "balanced_accuracy": sk.balanced_accuracy_score(truth, answer),
             "accuracy": sk.accuracy_score(truth, answer),
             "mcc": sk.matthews_corrcoef(truth, answer),
-            "brier": np.mean(
-                [
-                    ((chance[i] - np.eye(k)[truth[i]]) ** 2).sum()
-                    for i in range(len(truth))
-                ]
-            ),
+            "brier": ((chance - np.eye(k)[truth]) ** 2).sum(axis=1).mean(),
             "log_loss": sk.log_loss(truth, chance, labels=labels),
-            "recall": sk.recall_score(
-                truth, answer, labels=labels, average=None, zero_division=np.nan
-            ),
-            "precision": sk.precision_score(
-                truth, answer, labels=labels, average=None, zero_division=np.nan
-            ),
+            "recall": sk.recall_score(truth, answer, **unknown),
+            "precision": sk.precision_score(truth, answer, **unknown),
             "confusion": sk.confusion_matrix(truth, answer, labels=labels),
             "ece": expected_calibration_error(*top_label(chance, truth)),
             "auc": np.nan,
         }
         if present.all():
-            plain = (
-                chance[:, 1] if k == 2 else chance / chance.sum(axis=1, keepdims=True)
+            # The very same numbers: rounding once more would break ties.
+            score = chance[:, 1] if k == 2 else chance
+            scores["auc"] = sk.roc_auc_score(
+                truth, score, multi_class="ovr", average="macro", labels=labels
             )
-            found["auc"] = sk.roc_auc_score(
-                truth, plain, multi_class="ovr", average="macro", labels=labels
-            )
-    return found
+    return scores
+
+
+def number(score):
+    """The value of a score, NaN where it is not known."""
+    return np.nan if score["value"] is None else score["value"]
 
 
 @few
@@ -74,21 +71,16 @@ def test_every_score_is_that_of_scikit_learn(counts, seed, digits):
     chance = np.maximum(drawn.probabilities.round(digits), 1e-6)
     chance /= chance.sum(axis=1, keepdims=True)
     known = ClassPredictions(drawn.names, drawn.truth, chance, drawn.classes)
-    found, expected = (
-        measure_classes(known, seed=0, resamples=10),
-        by_sklearn(known.truth, chance),
-    )
+    scores = measure_classes(known, seed=0, resamples=10)
+    expected = by_sklearn(known.truth, chance)
     for name in SCORES:
-        value = np.nan if found[name]["value"] is None else found[name]["value"]
-        assert value == pytest.approx(expected[name], abs=1e-12, nan_ok=True), name
+        close = pytest.approx(expected[name], abs=1e-12, nan_ok=True)
+        assert number(scores[name]) == close, name
     for name in BY_CLASS:
-        values = [
-            np.nan if row["value"] is None else row["value"]
-            for row in found[name].values()
-        ]
+        values = [number(score) for score in scores[name].values()]
         assert values == pytest.approx(expected[name], nan_ok=True)
-    assert found["confusion"] == expected["confusion"].tolist()
-    assert list(found["support"].values()) == counts
+    assert scores["confusion"] == expected["confusion"].tolist()
+    assert list(scores["support"].values()) == counts
 
 
 @few
@@ -98,31 +90,26 @@ def test_a_weight_is_how_often_a_case_counts(counts, seed):
     as scikit-learn scores them.
     """
     known = drawn_predictions(counts, seed=seed)
-    weights = (
-        np.random.default_rng(seed).integers(0, 4, (2, len(known.names))).astype(float)
-    )
-    weights[:, 0] += 1
-    found = weighted_scores(known, weights)
-    for row, times in enumerate(weights.astype(int)):
-        expected = by_sklearn(
-            np.repeat(known.truth, times), np.repeat(known.probabilities, times, axis=0)
-        )
-        for name, value in expected.items():
-            assert found[name][row] == pytest.approx(value, abs=1e-12, nan_ok=True), (
-                name
-            )
+    times = np.random.default_rng(seed).integers(0, 4, (2, len(known.names)))
+    times[:, 0] += 1
+    scores = weighted_scores(known, times.astype(float))
+    for row, repeats in enumerate(times):
+        truth = np.repeat(known.truth, repeats)
+        chance = np.repeat(known.probabilities, repeats, axis=0)
+        for name, value in by_sklearn(truth, chance).items():
+            close = pytest.approx(value, abs=1e-12, nan_ok=True)
+            assert scores[name][row] == close, name
 
 
 def test_the_majority_answer_of_nine_fifteen_twelve_scores_a_macro_f1_of_0_196():
-    found = measure_classes(
-        majority_answer(constant_predictions((9, 15, 12), [1, 0, 0])), seed=0
-    )
-    assert found["macro_f1"]["value"] == pytest.approx(0.196, abs=0.001)
-    assert found["balanced_accuracy"]["value"] == pytest.approx(1 / 3)
-    assert (found["mcc"]["value"], found["auc"]["value"]) == (0, 0.5)
-    assert found["recall"]["subtype1"]["value"] == 1
-    assert found["precision"]["subtype0"] == {"value": None, "ci95": None}
-    assert found["confusion"] == [[0, 9, 0], [0, 15, 0], [0, 12, 0]]
+    majority = majority_answer(constant_predictions((9, 15, 12), [1, 0, 0]))
+    scores = measure_classes(majority, seed=0)
+    assert scores["macro_f1"]["value"] == pytest.approx(0.196, abs=0.001)
+    assert scores["balanced_accuracy"]["value"] == pytest.approx(1 / 3)
+    assert (scores["mcc"]["value"], scores["auc"]["value"]) == (0, 0.5)
+    assert scores["recall"]["subtype1"]["value"] == 1
+    assert scores["precision"]["subtype0"] == {"value": None, "ci95": None}
+    assert scores["confusion"] == [[0, 9, 0], [0, 15, 0], [0, 12, 0]]
 
 
 def test_the_majority_answer_knows_the_shares_of_the_training_cases_alone():
@@ -135,8 +122,8 @@ def test_the_majority_answer_knows_the_shares_of_the_training_cases_alone():
 
 
 def test_a_perfect_answer():
-    found = measure_classes(one_hot((4, 5)), seed=0)
-    assert {name: found[name]["value"] for name in SCORES} == {
+    scores = measure_classes(one_hot((4, 5)), seed=0)
+    assert {name: scores[name]["value"] for name in SCORES} == {
         "macro_f1": 1,
         "balanced_accuracy": 1,
         "accuracy": 1,
@@ -146,7 +133,7 @@ def test_a_perfect_answer():
         "brier": 0,
         "log_loss": 0,
     }
-    assert found["accuracy"]["ci95"] == [1, 1]
+    assert scores["accuracy"]["ci95"] == [1, 1]
 
 
 def one_hot(counts):
@@ -160,20 +147,20 @@ def one_hot(counts):
 
 
 def test_a_class_without_cases_counts_in_macro_f1_and_leaves_auc_unknown():
-    found = measure_classes(one_hot((4, 5, 0)), seed=0)
-    assert found["macro_f1"]["value"] == pytest.approx(2 / 3)
-    assert found["balanced_accuracy"]["value"] == 1
-    assert found["auc"] == {"value": None, "ci95": None}
-    assert found["recall"]["subtype2"]["value"] is None
+    scores = measure_classes(one_hot((4, 5, 0)), seed=0)
+    assert scores["macro_f1"]["value"] == pytest.approx(2 / 3)
+    assert scores["balanced_accuracy"]["value"] == 1
+    assert scores["auc"] == {"value": None, "ci95": None}
+    assert scores["recall"]["subtype2"]["value"] is None
 
 
 def test_cases_without_a_known_class_do_not_count():
     some = drawn_predictions((5, 6), unknown=7)
-    kept = some.truth >= 0
+    known = some.truth >= 0
     alone = ClassPredictions(
-        some.names[: kept.sum()],
-        some.truth[kept],
-        some.probabilities[kept],
+        some.names[: known.sum()],
+        some.truth[known],
+        some.probabilities[known],
         some.classes,
     )
     assert measure_classes(some, seed=3) == measure_classes(alone, seed=3)
@@ -189,7 +176,7 @@ def test_intervals_are_those_of_a_bootstrap_done_case_by_case():
     from scipy.stats import bootstrap
 
     known = drawn_predictions((15, 25, 20), seed=4)
-    found = measure_classes(known, seed=0)
+    scores = measure_classes(known, seed=0)
     labels = np.arange(3)
 
     def macro_f1(truth, answer):
@@ -206,7 +193,7 @@ def test_intervals_are_those_of_a_bootstrap_done_case_by_case():
         method="percentile",
         rng=np.random.default_rng(1),
     ).confidence_interval
-    assert found["macro_f1"]["ci95"] == pytest.approx(
+    assert scores["macro_f1"]["ci95"] == pytest.approx(
         [expected.low, expected.high], abs=0.035
     )
 
@@ -218,17 +205,14 @@ def test_equal_seeds_give_equal_intervals_and_several_portions_the_same_as_one()
     )
     assert first == again != other
     large = drawn_predictions((600, 600), seed=1)  # drawn 1666 resamples at a time
-    assert all(
-        values.shape[0] == 2000 for values in Measured.of(large, seed=0).draws.values()
-    )
+    draws = ClassScores.of(large, seed=0).draws
+    assert {values.shape[0] for values in draws.values()} == {2000}
 
 
 def test_one_case_has_no_interval():
-    found = measure_classes(
-        ClassPredictions(("a",), np.array([1]), np.array([[0.2, 0.8]]), ("x", "y")),
-        seed=0,
-    )
-    assert found["accuracy"] == {"value": 1, "ci95": None}
+    one = ClassPredictions(("a",), np.array([1]), np.array([[0.2, 0.8]]), ("x", "y"))
+    scores = measure_classes(one, seed=0)
+    assert scores["accuracy"] == {"value": 1, "ci95": None}
 
 
 def test_paired_difference_is_narrower_than_both_intervals_and_zero_against_itself():
@@ -236,24 +220,26 @@ def test_paired_difference_is_narrower_than_both_intervals_and_zero_against_itse
     worse = ClassPredictions(
         good.names, good.truth, good.probabilities.copy(), good.classes
     )
-    worse.probabilities[:4] = np.roll(
-        worse.probabilities[:4], 1, axis=1
-    )  # differs in four cases
-    found = compare_classes(good, worse, seed=0)["macro_f1"]
-    values = [measure_classes(one, seed=0)["macro_f1"] for one in (good, worse)]
-    assert found["value"] == pytest.approx(values[0]["value"] - values[1]["value"])
-    assert np.ptp(found["ci95"]) < min(np.ptp(value["ci95"]) for value in values)
+    differing = worse.probabilities[:4]
+    differing[:] = np.roll(differing, 1, axis=1)
+    difference = compare_classes(good, worse, seed=0)["macro_f1"]
+    score = measure_classes(good, seed=0)["macro_f1"]
+    other = measure_classes(worse, seed=0)["macro_f1"]
+    assert difference["value"] == pytest.approx(score["value"] - other["value"])
+    widths = np.ptp(score["ci95"]), np.ptp(other["ci95"])
+    assert np.ptp(difference["ci95"]) < min(widths)
     assert compare_classes(good, good, seed=0)["auc"] == {"value": 0, "ci95": [0, 0]}
 
 
 def test_a_comparison_needs_the_same_cases():
-    first, second = drawn_predictions((5, 5)), drawn_predictions((5, 5), seed=1)
+    first = drawn_predictions((5, 5))
+    second = drawn_predictions((5, 5), seed=1)
     with pytest.raises(DataError, match="same cases"):
         compare_classes(first, second, seed=0)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"classes": ("x",)}, "two or more"),
         ({"classes": ("x", "x")}, "different names"),
@@ -265,7 +251,7 @@ def test_a_comparison_needs_the_same_cases():
         ({"probabilities": np.array([[np.nan, 1], [0.5, 0.5]])}, "a: nan, 1"),
     ],
 )
-def test_what_are_no_predictions_is_refused(changes, told):
+def test_what_are_no_predictions_is_refused(changes, message):
     right = {
         "names": ("a", "b"),
         "truth": np.array([0, -1]),
@@ -273,5 +259,5 @@ def test_what_are_no_predictions_is_refused(changes, told):
         "classes": ("x", "y"),
     }
     ClassPredictions(**right)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         ClassPredictions(**{**right, **changes})

@@ -29,24 +29,24 @@ def drawn(seed, shape, share):
 def test_distances_are_those_of_the_euclidean_distance_transform(
     seed, shape, spacing, share, together
 ):
-    points, mask = drawn(seed, shape, 0.2), drawn(seed + 1000, shape, share)
-    before, nearest.TOGETHER = nearest.TOGETHER, together
-    try:
-        found = distances_to(points, mask, spacing=spacing)
-    finally:
-        nearest.TOGETHER = before
+    points = drawn(seed, shape, 0.2)
+    mask = drawn(seed + 1000, shape, share)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest, "TOGETHER", together)
+        distances = distances_to(points, mask, spacing=spacing)
     if mask.any():
-        assert found == pytest.approx(
-            distance_transform_edt(~mask, sampling=spacing)[points], abs=1e-9
-        )
+        expected = distance_transform_edt(~mask, sampling=spacing)[points]
+        assert distances == pytest.approx(expected, abs=1e-9)
     else:
-        assert np.isinf(found).all()
+        assert np.isinf(distances).all()
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.7, 0.9), (1, 2, 1)])
 def test_neighbours_beyond_the_columns_looked_at_are_found(spacing):
     points, mask = np.zeros((2, 3, 80, 90), bool)
-    points[0, :, ::7], mask[2, -1, -1], mask[1, 0, 88] = True, True, True
+    points[0, :, ::7] = True
+    mask[2, -1, -1] = True
+    mask[1, 0, 88] = True
     expected = distance_transform_edt(~mask, sampling=spacing)[points]
     assert expected.max() > 2 * nearest.REACH
     assert distances_to(points, mask, spacing=spacing) == pytest.approx(
@@ -63,7 +63,8 @@ def test_neighbours_beyond_the_columns_looked_at_are_found(spacing):
 def test_beyond_the_limit_distances_are_infinite_and_within_it_they_stay(
     seed, limit, spacing
 ):
-    points, mask = drawn(seed, (9, 30, 31), 0.1), drawn(seed + 1, (9, 30, 31), 0.002)
+    points = drawn(seed, (9, 30, 31), 0.1)
+    mask = drawn(seed + 1, (9, 30, 31), 0.002)
     full = distances_to(points, mask, spacing=spacing)
     limited = distances_to(points, mask, spacing=spacing, limit_mm=limit)
     near = full <= limit
@@ -74,15 +75,14 @@ def test_beyond_the_limit_distances_are_infinite_and_within_it_they_stay(
 def test_columns_count_voxels_along_z():
     mask = drawn(0, (12, 4, 5), 0.1)
     r = nearest.REACH
-    own = Columns.of(mask).distance[:, r:-r, r:-r]
+    columns = Columns.of(mask).distance[:, r:-r, r:-r]
     for y in range(4):
         for x in range(5):
             hits = np.flatnonzero(mask[:, y, x])
             expected = [min(abs(hits - z), default=nearest.FAR) for z in range(12)]
-            assert own[:, y, x].tolist() == expected
+            assert columns[:, y, x].tolist() == expected
 
 
 def test_no_points_have_no_distances():
-    assert distances_to(
-        np.zeros((2, 3, 4), bool), np.ones((2, 3, 4), bool), spacing=(1, 1, 1)
-    ).shape == (0,)
+    nothing = np.zeros((2, 3, 4), bool)
+    assert distances_to(nothing, ~nothing, spacing=(1, 1, 1)).shape == (0,)

@@ -1,5 +1,4 @@
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -10,16 +9,15 @@ from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filte
 from trivox.evaluation.metrics.mesh_areas import element_areas
 from trivox.evaluation.metrics.surfaces import bounding_box, surface_distances
 
-CONVENTIONS = ("voxel", "mesh")
+KINDS = ("voxel", "mesh")
 spacings = st.tuples(*[st.floats(0.3, 5.0)] * 3)
 few = settings(max_examples=10, deadline=None, derandomize=True)
 
 
 def blobs(seed, shape=(14, 17, 20)):
     noise = np.random.default_rng(seed).normal(size=(2, *shape))
-    smooth = np.stack([gaussian_filter(n, 2) for n in noise]) + 0.5 * gaussian_filter(
-        noise[0], 2
-    )
+    smooth = np.stack([gaussian_filter(field, 2) for field in noise])
+    smooth = smooth + 0.5 * smooth[0]
     return smooth > np.quantile(smooth, 0.8)
 
 
@@ -32,16 +30,14 @@ def numbers(distances, tolerance=2.0):
     )
 
 
-@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("surface", KINDS)
 @few
 @given(seed=st.integers(0, 10**6), spacing=spacings)
-def test_distances_obey_their_laws(convention, seed, spacing):
+def test_distances_obey_their_laws(surface, seed, spacing):
     a, b = blobs(seed)
 
     def measure(p, q, s=spacing, tolerance=2.0):
-        return numbers(
-            surface_distances(p, q, spacing=s, convention=convention), tolerance
-        )
+        return numbers(surface_distances(p, q, spacing=s, surface=surface), tolerance)
 
     result = measure(a, b)
     assert measure(a, a) == (0, 0, 0, 1)
@@ -62,14 +58,14 @@ def test_distances_obey_their_laws(convention, seed, spacing):
     assert padded == pytest.approx(result), "the field of view does not matter"
 
 
-@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("surface", KINDS)
 @few
 @given(spacing=spacings, axis=st.integers(0, 2), steps=st.integers(1, 4))
-def test_shifted_box_is_as_far_away_as_the_shift(convention, spacing, axis, steps):
+def test_shifted_box_is_as_far_away_as_the_shift(surface, spacing, axis, steps):
     a, b = np.zeros((2, 20, 20, 20), bool)
     a[5:14, 5:14, 5:14] = True
     b[...] = np.roll(a, steps, axis=axis)
-    distances = surface_distances(a, b, spacing=spacing, convention=convention)
+    distances = surface_distances(a, b, spacing=spacing, surface=surface)
     # No more than the shift, and exactly that where no side face of the box is nearer.
     assert distances.hausdorff_mm(100) <= steps * spacing[axis] * (1 + 1e-9)
     nearest_side = 4 * min(spacing[other] for other in range(3) if other != axis)
@@ -78,22 +74,22 @@ def test_shifted_box_is_as_far_away_as_the_shift(convention, spacing, axis, step
     assert distances.surface_dice(steps * spacing[axis]) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("convention", CONVENTIONS)
-def test_surface_dice_grows_with_tolerance(convention):
+@pytest.mark.parametrize("surface", KINDS)
+def test_surface_dice_grows_with_tolerance(surface):
     a, b = blobs(3)
-    distances = surface_distances(a, b, spacing=(1.0, 0.7, 2.0), convention=convention)
+    distances = surface_distances(a, b, spacing=(1.0, 0.7, 2.0), surface=surface)
     values = [distances.surface_dice(tolerance) for tolerance in np.linspace(0, 15, 40)]
     assert values == sorted(values)
     assert values[-1] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("surface", KINDS)
 @pytest.mark.parametrize("tolerance", [0.7, 1.0, 2.1, 3.0])
-def test_limit_leaves_surface_dice_as_it_is(convention, tolerance):
+def test_limit_leaves_surface_dice_as_it_is(surface, tolerance):
     a, b = blobs(4)
-    full = surface_distances(a, b, spacing=(1.0, 0.7, 3.0), convention=convention)
+    full = surface_distances(a, b, spacing=(1.0, 0.7, 3.0), surface=surface)
     limited = surface_distances(
-        a, b, spacing=(1.0, 0.7, 3.0), convention=convention, limit_mm=tolerance
+        a, b, spacing=(1.0, 0.7, 3.0), surface=surface, limit_mm=tolerance
     )
     assert limited.surface_dice(tolerance) == full.surface_dice(tolerance)
 
@@ -107,16 +103,17 @@ def test_voxel_distances_equal_the_distance_transform(seed, spacing):
     assert surface_distances(a, b, spacing=spacing).to_reference == pytest.approx(to_b)
 
 
-@pytest.mark.parametrize("convention", CONVENTIONS)
-def test_empty_masks_have_no_distance(convention):
-    a, nothing = blobs(5)[0], np.zeros((14, 17, 20), bool)
-    one = surface_distances(a, nothing, spacing=(1, 1, 1), convention=convention)
+@pytest.mark.parametrize("surface", KINDS)
+def test_empty_masks_have_no_distance(surface):
+    a = blobs(5)[0]
+    nothing = np.zeros_like(a)
+    one = surface_distances(a, nothing, spacing=(1, 1, 1), surface=surface)
     assert (one.hausdorff_mm(), one.average_mm(), one.surface_dice(2.0)) == (
         None,
         None,
         0,
     )
-    both = surface_distances(nothing, nothing, spacing=(1, 1, 1), convention=convention)
+    both = surface_distances(nothing, nothing, spacing=(1, 1, 1), surface=surface)
     assert (both.hausdorff_mm(), both.average_mm(), both.surface_dice(2.0)) == (
         None,
         None,
@@ -140,7 +137,8 @@ def test_box_holds_exactly_the_mask():
 @few
 @given(spacing=spacings)
 def test_area_of_a_complement_is_the_same_and_flat_patches_are_right(spacing):
-    areas, (z, y, x) = element_areas(spacing), spacing
+    areas = element_areas(spacing)
+    z, y, x = spacing
     assert areas == pytest.approx(areas[::-1])
     assert areas[[0, 255]].tolist() == [0, 0]
     assert areas[[0b00001111, 0b00110011, 0b01010101]] == pytest.approx(
@@ -174,15 +172,3 @@ def test_areas_do_not_depend_on_how_the_cube_is_turned():
             .ravel()
         )
         assert areas[int((turned << np.arange(8)).sum())] == pytest.approx(areas[code])
-
-
-def test_small_lesion_in_a_large_image_takes_milliseconds():
-    a, b = np.zeros((2, 200, 200, 200), bool)
-    a[40:57, 40:57, 40:57], b[42:59, 40:57, 40:57] = True, True
-    surface_distances(a, b, spacing=(1, 1, 1.5))
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        surface_distances(a, b, spacing=(1, 1, 1.5)).hausdorff_mm()
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.2, "20 ms on an idle core; the margin is for busy machines"

@@ -13,8 +13,8 @@ from trivox.evaluation.metrics.volumes import (
     body_mask,
     ceiling_db,
     convention,
-    evaluate_reconstruction,
     measure_arrays,
+    measure_volume,
     on_one_grid,
     projection_rmse,
     psnr_slices_x2ct,
@@ -50,8 +50,8 @@ def test_a_volume_against_itself_is_perfect():
 
 def test_psnr_is_that_of_the_definition():
     reference = np.clip(chest(GRID), -900, 1300)
-    found = psnr_in(WINDOW, reference + 25, reference)
-    assert found == pytest.approx(20 * math.log10(2500 / 25), abs=1e-3)
+    decibels = psnr_in(WINDOW, reference + 25, reference)
+    assert decibels == pytest.approx(20 * math.log10(2500 / 25), abs=1e-3)
 
 
 def test_a_peak_of_4095_instead_of_2500_is_worth_429_hundredths_of_a_decibel():
@@ -164,18 +164,21 @@ def test_orientation_does_not_matter(order, flips, swap):
         chest(GRID)[None], affine_from_spacing(GRID.spacing, (5, -20, 30))
     )
     prediction = reference.with_array(noisy(reference.array))
-    plain = evaluate_reconstruction(prediction, reference, window=WINDOW)
+    plain = measure_volume(prediction, reference, window=WINDOW)
     turned = turn(prediction if swap else reference, order, flips)
     pair = (turned, reference) if swap else (prediction, turned)
-    found = evaluate_reconstruction(*pair, window=WINDOW)
-    assert {name: value and round(value, 4) for name, value in found.items()} == {
-        name: value and round(value, 4) for name, value in plain.items()
-    }
+    metrics = measure_volume(*pair, window=WINDOW)
+    assert rounded(metrics) == rounded(plain)
+
+
+def rounded(metrics):
+    return {name: value and round(value, 4) for name, value in metrics.items()}
 
 
 def turn(volume, order, flips):
     """The same volume, stored with other axes."""
-    array, affine = volume.array, volume.affine.copy()
+    array = volume.array
+    affine = volume.affine.copy()
     for axis, flip in enumerate(flips):  # (z, y, x)
         if flip:
             array = np.flip(array, axis + 1)
@@ -194,7 +197,7 @@ def test_a_reference_on_a_finer_grid_is_averaged_onto_that_of_the_prediction():
     prediction = placed(
         on_grid(reference, GRID, isocentre=isocentre), GRID, isocentre=isocentre
     )
-    row = evaluate_reconstruction(prediction, reference, window=WINDOW)
+    row = measure_volume(prediction, reference, window=WINDOW)
     assert row["psnr_db"] == 100
     assert 15 < row["psnr_ceiling_db"] < 40
     pair = on_one_grid(prediction, reference, window=WINDOW)
@@ -214,7 +217,7 @@ def test_the_ceiling_is_the_score_of_a_perfect_volume_and_rises_with_the_grid():
     assert ceilings == sorted(ceilings)
     assert ceilings[1] < 40
     assert ceilings[2] == 100
-    same = evaluate_reconstruction(reference, reference, window=WINDOW)
+    same = measure_volume(reference, reference, window=WINDOW)
     assert same["psnr_ceiling_db"] is None
 
 
@@ -231,7 +234,7 @@ def test_an_oblique_prediction_is_refused():
     )
     oblique = Volume(np.zeros((1, 8, 8, 8), np.float32), affine)
     with pytest.raises(GeometryError, match="oblique"):
-        evaluate_reconstruction(oblique, oblique, window=WINDOW)
+        measure_volume(oblique, oblique, window=WINDOW)
 
 
 # -- X-rays ----------------------------------------------------------------------------
@@ -266,7 +269,7 @@ def test_the_isocentre_places_the_prediction_in_front_of_the_x_rays():
     placed_right = placed(reference, GRID, isocentre=exam.isocentre)
     placed_wrong = placed(reference, GRID, isocentre=(60.0, -20.0, 30.0))
     scores = [
-        evaluate_reconstruction(volume, volume, window=WINDOW, projections=exam)[
+        measure_volume(volume, volume, window=WINDOW, projections=exam)[
             "projection_rmse"
         ]
         for volume in (placed_right, placed_wrong)
@@ -278,7 +281,7 @@ def test_the_isocentre_places_the_prediction_in_front_of_the_x_rays():
 def test_every_metric_has_its_convention_in_words():
     reference, exam = exam_of_chest(GRID)
     volume = placed(reference, GRID, isocentre=exam.isocentre)
-    row = evaluate_reconstruction(volume, volume, window=WINDOW, projections=exam)
+    row = measure_volume(volume, volume, window=WINDOW, projections=exam)
     assert set(row) == set(METRICS) <= set(convention(WINDOW))
     assert "R = 2500 HU" in convention(WINDOW)["psnr_db"]
     assert "R = 2024 HU" in convention((-1000, 1024))["psnr_db"]

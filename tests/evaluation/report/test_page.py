@@ -48,7 +48,8 @@ def metrics(names=("case_1", "case_2"), targets=("organ", "tumour")):
         {
             n: evaluate_case(prediction, reference, spacing=(3, 1, 1), targets=named)
             for n in names
-        }
+        },
+        task="segmentation",
     )
 
 

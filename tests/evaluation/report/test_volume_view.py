@@ -5,7 +5,7 @@ import pytest
 from trivox.evaluation.folders.volume_summary import (
     NETWORK,
     Rungs,
-    collect_reconstructions,
+    collect_volumes,
 )
 from trivox.evaluation.report.page import write_report
 
@@ -18,8 +18,11 @@ def test_a_p_value_is_never_shown_as_zero(tmp_path, cases, shown):
         method: {f"c{i}": {"psnr_db": level + 0.01 * i} for i in range(cases)}
         for method, level in ((NETWORK, 28.0), ("SIRT", 22.0))
     }
-    metrics = collect_reconstructions(
-        rows[NETWORK], window=(-1024, 1476), ladder=Rungs(2, rows)
+    metrics = collect_volumes(
+        rows[NETWORK],
+        task="reconstruction",
+        window=(-1024, 1476),
+        ladder=Rungs(2, rows),
     )
     write_report(tmp_path / "report.html", title="volumes", metrics=metrics)
     page = (tmp_path / "report.html").read_text()

@@ -6,20 +6,17 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from trivox.datasets.labels import IGNORED
 from trivox.evaluation.metrics import overlap
 from trivox.evaluation.metrics.components import Box, around
+from trivox.evaluation.metrics.content import TargetMetrics
 from trivox.evaluation.metrics.overlap import Confusion
 from trivox.evaluation.metrics.surfaces import surface_distances
 from trivox.volumes.volume import Array, Spacing
 
 DEFAULT_TOLERANCE_MM = 2.0
-
-Metrics = dict[str, Any]
-"""Name -> number or None; `empty` names the empty mask, `lesions` lists one row a
-lesion.
-"""
 
 Tolerance = float | Mapping[str, float]
 IfMissed = Literal["null", "diagonal"]
@@ -44,8 +41,8 @@ def evaluate_case(
     targets: Mapping[str, Sequence[int]],
     tolerance_mm: Tolerance = DEFAULT_TOLERANCE_MM,
     hd95_if_missed: IfMissed = "null",
-) -> dict[str, Metrics]:
-    """Metrics of each target, in the convention that `convention` states.
+) -> dict[str, TargetMetrics]:
+    """Metrics of each target, in the convention `Standard`.
 
     prediction, reference: label indices `(z, y, x)`; where the reference is -1, neither
     is looked at. spacing: mm `(z, y, x)`. targets: name -> indices that belong to it;
@@ -57,21 +54,16 @@ def evaluate_case(
     Raises `GeometryError` if the shapes differ.
     """
     voxel_ml = float(np.prod(spacing)) / 1000
-    diagonal = (
-        float(np.linalg.norm(np.array(prediction.shape) * spacing))
-        if hd95_if_missed == "diagonal"
-        else None
-    )
-    result: dict[str, Metrics] = {}
+    if_missed = None
+    if hd95_if_missed == "diagonal":
+        if_missed = float(np.linalg.norm(np.array(prediction.shape) * spacing))
+    result: dict[str, TargetMetrics] = {}
     for name, region in regions_of(prediction, reference, targets=targets):
-        masks = region.prediction, region.reference
-        distances = _distance_metrics(
-            masks, spacing, tolerance_of(tolerance_mm, name), diagonal
-        )
+        tolerance = tolerance_of(tolerance_mm, name)
         result[name] = {
             **overlap_metrics(region.counts),
             **volume_metrics(region.counts, voxel_ml),
-            **distances,
+            **_distance_metrics(region, spacing, tolerance, if_missed),
         }
     return result
 
@@ -84,13 +76,10 @@ def regions_of(
     """
     overlap.require_same_shape(prediction, reference)
     prediction, reference = _without_ignored(prediction, reference)
-    count = (
-        max(
-            int(prediction.max(initial=0)),
-            int(reference.max(initial=0)),
-            *(max(t) for t in targets.values()),
-        )
-        + 1
+    count = 1 + max(
+        int(prediction.max(initial=0)),
+        int(reference.max(initial=0)),
+        *(max(indices) for indices in targets.values()),
     )
     table = _joint_histogram(prediction, reference, count)
     boxes = _boxes(prediction, reference, count)
@@ -98,23 +87,19 @@ def regions_of(
         member = np.zeros(count + 1, dtype=bool)  # the last entry answers for index -1
         member[list(indices)] = True
         box = around([boxes[index] for index in indices if index in boxes])
-        yield (
-            name,
-            Region(
-                member[prediction[box]],
-                member[reference[box]],
-                _target_counts(table, member[:-1]),
-            ),
+        region = Region(
+            prediction=member[prediction[box]],
+            reference=member[reference[box]],
+            counts=_target_counts(table, member[:-1]),
         )
+        yield name, region
 
 
 def tolerance_of(tolerance_mm: Tolerance, target: str) -> float:
     """The NSD tolerance of a target in mm."""
-    return float(
-        tolerance_mm.get(target, DEFAULT_TOLERANCE_MM)
-        if isinstance(tolerance_mm, Mapping)
-        else tolerance_mm
-    )
+    if isinstance(tolerance_mm, Mapping):
+        return float(tolerance_mm.get(target, DEFAULT_TOLERANCE_MM))
+    return float(tolerance_mm)
 
 
 def _without_ignored(prediction: Array, reference: Array) -> tuple[Array, Array]:
@@ -134,9 +119,8 @@ def _joint_histogram(
     one pass for all overlaps.
     """
     table = np.zeros(count * count, dtype=np.int64)
-    for predicted, expected in zip(
-        prediction, reference, strict=True
-    ):  # plane by plane: no 64-bit copy of the volume
+    # Plane by plane: no 64-bit copy of the volume.
+    for predicted, expected in zip(prediction, reference, strict=True):
         pairs = predicted.astype(np.int64) * count + expected
         valid = pairs if expected.min(initial=0) >= 0 else pairs[expected >= 0]
         table += np.bincount(valid.ravel(), minlength=count * count)
@@ -145,31 +129,33 @@ def _joint_histogram(
 
 def _boxes(prediction: Array, reference: Array, count: int) -> dict[int, Box]:
     """The box of each index, background left out, over both arrays."""
-    from scipy.ndimage import find_objects
+    predicted = _places(prediction, count)
+    expected = _places(reference, count)
+    boxes: dict[int, Box] = {}
+    for index, both in enumerate(zip(predicted, expected, strict=True), start=1):
+        if any(both):
+            boxes[index] = around(both)
+    return boxes
 
-    found = [
-        find_objects(array.astype(np.int32, copy=False), max_label=count - 1)
-        for array in (prediction, reference)
-    ]
-    pairs = {
-        index: [box for box in both if box]
-        for index, both in enumerate(zip(*found, strict=True), start=1)
-    }
-    return {index: around(boxes) for index, boxes in pairs.items() if boxes}
+
+def _places(array: Array, count: int) -> list[Any]:
+    """The box of each index from 1 on, None where there is none."""
+    return find_objects(array.astype(np.int32, copy=False), max_label=count - 1)
 
 
 def _target_counts(table: NDArray[np.int64], member: Array) -> Confusion:
-    inside, outside = table[member], table[~member]
-    cells = (
-        inside[:, member],
-        inside[:, ~member],
-        outside[:, member],
-        outside[:, ~member],
+    """Counts of a target; member: which indices belong to it, `(count,)`."""
+    inside = table[member]
+    outside = table[~member]
+    return Confusion(
+        true_positive=int(inside[:, member].sum()),
+        false_positive=int(inside[:, ~member].sum()),
+        false_negative=int(outside[:, member].sum()),
+        true_negative=int(outside[:, ~member].sum()),
     )
-    return Confusion(*(int(cell.sum()) for cell in cells))
 
 
-def overlap_metrics(counts: Confusion) -> Metrics:
+def overlap_metrics(counts: Confusion) -> TargetMetrics:
     """dice, iou, sensitivity and precision; None where they say nothing."""
     return {
         "dice": overlap.dice(counts),
@@ -179,35 +165,44 @@ def overlap_metrics(counts: Confusion) -> Metrics:
     }
 
 
-def volume_metrics(counts: Confusion, voxel_ml: float) -> Metrics:
+def volume_metrics(counts: Confusion, voxel_ml: float) -> TargetMetrics:
     """Volumes of both masks, their difference, and `empty` where at least one of them
     is.
     """
-    empty = {(0, 0): "both", (0, 1): "prediction", (1, 0): "reference"}
-    state = empty.get((int(counts.predicted > 0), int(counts.expected > 0)))
-    return {
+    metrics: TargetMetrics = {
         "volume_ml": counts.predicted * voxel_ml,
         "reference_volume_ml": counts.expected * voxel_ml,
         "volume_error_ml": overlap.volume_error_ml(counts, voxel_ml=voxel_ml),
         "volume_error_percent": overlap.volume_error_percent(counts),
-        **({"empty": state} if state else {}),
     }
+    if not counts.predicted and not counts.expected:
+        metrics["empty"] = "both"
+    elif not counts.predicted:
+        metrics["empty"] = "prediction"
+    elif not counts.expected:
+        metrics["empty"] = "reference"
+    return metrics
 
 
 def _distance_metrics(
-    masks: tuple[Array, Array],
-    spacing: Spacing,
-    tolerance: float,
-    diagonal: float | None,
-) -> Metrics:
+    region: Region, spacing: Spacing, tolerance: float, if_missed: float | None
+) -> TargetMetrics:
+    """hd95_mm and assd_mm (`if_missed` where exactly one mask is empty), nsd and
+    nsd_voxel.
+    """
+    masks = (region.prediction, region.reference)
     voxel = surface_distances(*masks, spacing=spacing)
     mesh = surface_distances(
-        *masks, spacing=spacing, convention="mesh", limit_mm=tolerance
+        *masks, spacing=spacing, surface="mesh", limit_mm=tolerance
     )
-    missed = diagonal if voxel.empty and any(mask.any() for mask in masks) else None
+    hd95 = voxel.hausdorff_mm()
+    assd = voxel.average_mm()
+    if voxel.empty and any(mask.any() for mask in masks):
+        hd95 = if_missed
+        assd = if_missed
     return {
-        "hd95_mm": missed if voxel.empty else voxel.hausdorff_mm(),
-        "assd_mm": missed if voxel.empty else voxel.average_mm(),
+        "hd95_mm": hd95,
+        "assd_mm": assd,
         "nsd": mesh.surface_dice(tolerance),
         "nsd_voxel": voxel.surface_dice(tolerance),
     }

@@ -12,9 +12,12 @@ spacing to the lesions' metrics alone (BraTS has 1 mm). The tolerance of NSD is 
 voxel for the whole region, and the smallest spacing for lesions.
 """
 
-import numpy as np
+from typing import Literal
 
-from trivox.evaluation.conventions.cases import Metrics, Region
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from trivox.evaluation.conventions.cases import Region
 from trivox.evaluation.metrics.components import (
     around,
     boxes,
@@ -22,15 +25,24 @@ from trivox.evaluation.metrics.components import (
     meetings,
     sizes,
 )
-from trivox.evaluation.metrics.surfaces import SurfaceDistances, surface_distances
+from trivox.evaluation.metrics.content import LesionRow, TargetMetrics
+from trivox.evaluation.metrics.overlap import confusion
+from trivox.evaluation.metrics.surfaces import (
+    SurfaceDistances,
+    surface_distances,
+    within,
+)
 from trivox.volumes.volume import Array, Spacing
 
 VOXELS = (1.0, 1.0, 1.0)
 MATCHED_DICE = 1e-6
-UNMATCHED = 1.0 + 1e-6  # cost of a pair that may not be matched; panoptica's number
+UNMATCHED = 1.0 + 1e-6
+"""Cost of a pair that may not be matched; panoptica's number."""
 
 
-def instance_metrics(region: Region, *, spacing: Spacing, penalty_mm: float) -> Metrics:
+def instance_metrics(
+    region: Region, *, spacing: Spacing, penalty_mm: float
+) -> TargetMetrics:
     """Whole region: dice, nsd, hd95_mm.
 
     Matched lesions: their means instance_dice (panoptica's SQ), instance_nsd and
@@ -40,32 +52,30 @@ def instance_metrics(region: Region, *, spacing: Spacing, penalty_mm: float) -> 
     All but the counts are None where both masks are empty. `lesions`: each lesion of
     the reference with its volume_mm3, and its dice, nsd and hd95_mm where it was found.
     """
-    expected, predicted = (
-        label_components(region.reference),
-        label_components(region.prediction),
-    )
+    expected = label_components(region.reference)
+    predicted = label_components(region.prediction)
     matches = match_instances(predicted, expected)
     rows = _measure(predicted, expected, matches, spacing)
-    found, missed = len(matches), int(expected.max(initial=0)) - len(matches)
-    spurious = int(predicted.max(initial=0)) - found
-    empty = not (found or missed or spurious)
-    recognition = None if empty else found / (found + 0.5 * missed + 0.5 * spurious)
-    means = {
-        f"instance_{name}": _mean(rows, name, empty, penalty_mm)
-        for name in ("dice", "nsd", "hd95_mm")
-    }
+    matched = len(matches)
+    missed = int(expected.max(initial=0)) - matched
+    spurious = int(predicted.max(initial=0)) - matched
+    empty = not (matched or missed or spurious)
+    worst = None if empty else 0.0
+    worst_mm = None if empty else penalty_mm
+    quality = _mean(rows, "dice", worst)
+    recognition = _share(matched, matched + 0.5 * missed + 0.5 * spurious)
     return {
-        **_whole(region, empty, penalty_mm),
-        **means,
-        "lesions_found": found,
+        **_whole(region, worst, worst_mm),
+        "instance_dice": quality,
+        "instance_nsd": _mean(rows, "nsd", worst),
+        "instance_hd95_mm": _mean(rows, "hd95_mm", worst_mm),
+        "lesions_found": matched,
         "lesions_missed": missed,
         "lesions_spurious": spurious,
-        "lesion_precision": found / (found + spurious) if found + spurious else None,
-        "lesion_sensitivity": found / (found + missed) if found + missed else None,
+        "lesion_precision": _share(matched, matched + spurious),
+        "lesion_sensitivity": _share(matched, matched + missed),
         "rq": recognition,
-        "pq": None
-        if recognition is None
-        else recognition * (means["instance_dice"] or 0.0),
+        "pq": None if recognition is None else recognition * (quality or 0.0),
         "lesions": rows,
     }
 
@@ -74,73 +84,78 @@ def match_instances(predicted: Array, expected: Array) -> dict[int, int]:
     """Number of the matched component of `predicted` for each component of `expected`
     that has one.
     """
-    from scipy.optimize import linear_sum_assignment
-
     pairs = meetings(expected, predicted)
-    own, other = sizes(expected), sizes(predicted)
-    cost = np.full((len(own) - 1, len(other) - 1), UNMATCHED)
-    dice = 2 * pairs.voxels / (own[pairs.first] + other[pairs.second])
+    expected_sizes = sizes(expected)
+    predicted_sizes = sizes(predicted)
+    both = expected_sizes[pairs.first] + predicted_sizes[pairs.second]
+    dice = 2 * pairs.voxels / both
     allowed = dice >= MATCHED_DICE
+    cost = np.full((len(expected_sizes) - 1, len(predicted_sizes) - 1), UNMATCHED)
     cost[pairs.first[allowed] - 1, pairs.second[allowed] - 1] = 1 - dice[allowed]
     rows, columns = linear_sum_assignment(cost)
     good = cost[rows, columns] < 1
-    return dict(
-        zip((rows[good] + 1).tolist(), (columns[good] + 1).tolist(), strict=True)
-    )
+    numbers = (rows[good] + 1).tolist()
+    matches = (columns[good] + 1).tolist()
+    return dict(zip(numbers, matches, strict=True))
 
 
 def _measure(
     predicted: Array, expected: Array, matches: dict[int, int], spacing: Spacing
-) -> list[Metrics]:
+) -> list[LesionRow]:
     """One row a lesion of the reference."""
     volumes = sizes(expected) * float(np.prod(spacing))
-    places, found_places = boxes(expected), boxes(predicted)
-    rows: list[Metrics] = []
+    places = boxes(expected)
+    matched_places = boxes(predicted)
+    rows: list[LesionRow] = []
     for number in range(1, len(volumes)):
-        row: Metrics = {"volume_mm3": float(volumes[number])}
+        row: LesionRow = {"volume_mm3": float(volumes[number])}
         if number in matches:
-            box = around([places[number], found_places[matches[number]]])
-            masks = predicted[box] == matches[number], expected[box] == number
-            distances = surface_distances(*masks, spacing=spacing)
-            dice = (
-                2
-                * np.count_nonzero(masks[0] & masks[1])
-                / (np.count_nonzero(masks[0]) + np.count_nonzero(masks[1]))
-            )
-            row |= {"dice": dice, **_surface_metrics(distances, tolerance=min(spacing))}
+            match = matches[number]
+            box = around([places[number], matched_places[match]])
+            lesion = expected[box] == number
+            prediction = predicted[box] == match
+            counts = confusion(prediction, lesion)
+            distances = surface_distances(prediction, lesion, spacing=spacing)
+            total = counts.predicted + counts.expected
+            row["dice"] = 2 * counts.true_positive / total
+            row["nsd"] = _surface_dice(distances, min(spacing))
+            row["hd95_mm"] = distances.pooled_percentile_mm()
         rows.append(row)
     return rows
 
 
-def _whole(region: Region, empty: bool, penalty_mm: float) -> Metrics:
+def _whole(
+    region: Region, worst: float | None, worst_mm: float | None
+) -> TargetMetrics:
+    """Metrics of the region as a whole, the worst ones if the masks share no voxel."""
     counts = region.counts
     if not counts.true_positive:
-        return {
-            "dice": None if empty else 0.0,
-            "nsd": None if empty else 0.0,
-            "hd95_mm": None if empty else penalty_mm,
-        }
+        return {"dice": worst, "nsd": worst, "hd95_mm": worst_mm}
     distances = surface_distances(region.prediction, region.reference, spacing=VOXELS)
-    dice = 2 * counts.true_positive / (counts.predicted + counts.expected)
-    return {"dice": dice, **_surface_metrics(distances, tolerance=0.5)}
+    return {
+        "dice": 2 * counts.true_positive / (counts.predicted + counts.expected),
+        "nsd": _surface_dice(distances, 0.5),
+        "hd95_mm": distances.pooled_percentile_mm(),
+    }
 
 
-def _surface_metrics(distances: SurfaceDistances, *, tolerance: float) -> Metrics:
-    limit = np.float32(tolerance)
-    near = [
-        np.mean(d.astype(np.float32) <= limit)
-        for d in (distances.to_reference, distances.to_prediction)
-    ]
-    return {"nsd": float(np.mean(near)), "hd95_mm": distances.pooled_percentile_mm()}
+def _surface_dice(distances: SurfaceDistances, tolerance: float) -> float:
+    """Mean of the shares of both surfaces within the tolerance."""
+    forth = np.mean(within(distances.to_reference, tolerance))
+    back = np.mean(within(distances.to_prediction, tolerance))
+    return float(np.mean([forth, back]))
 
 
 def _mean(
-    rows: list[Metrics], name: str, empty: bool, penalty_mm: float
+    rows: list[LesionRow],
+    name: Literal["dice", "nsd", "hd95_mm"],
+    worst: float | None,
 ) -> float | None:
-    """Mean over lesions that were found; without any the worst value, or None where
-    there is nothing to find.
-    """
-    values = [row[name] for row in rows if name in row]
-    if values:
-        return float(np.mean(values))
-    return None if empty else penalty_mm if name == "hd95_mm" else 0.0
+    """Mean over lesions that were found; `worst` without any."""
+    values = [value for row in rows if (value := row.get(name)) is not None]
+    return float(np.mean(values)) if values else worst
+
+
+def _share(part: float, whole: float) -> float | None:
+    """None of nothing."""
+    return part / whole if whole else None

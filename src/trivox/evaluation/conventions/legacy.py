@@ -7,7 +7,8 @@ the 95th percentile of both directions pooled.
 
 import math
 
-from trivox.evaluation.conventions.cases import Metrics, Region
+from trivox.evaluation.conventions.cases import Region
+from trivox.evaluation.metrics.content import TargetMetrics
 from trivox.evaluation.metrics.overlap import Confusion
 from trivox.evaluation.metrics.surfaces import surface_distances
 from trivox.volumes.volume import Spacing
@@ -18,16 +19,15 @@ PENALTY_MM = math.sqrt(240**2 + 240**2 + 155**2)
 
 def legacy_metrics(
     region: Region, *, spacing: Spacing, penalty_mm: float = PENALTY_MM
-) -> Metrics:
+) -> TargetMetrics:
     """dice, hd95_mm, sensitivity and specificity of a region, never None; spacing: mm
     `(z, y, x)`.
     """
     distances = surface_distances(region.prediction, region.reference, spacing=spacing)
+    hd95 = distances.pooled_percentile_mm()
     return {
         "dice": whole_dice(region.counts),
-        "hd95_mm": or_penalty(
-            distances.pooled_percentile_mm(), region.counts, penalty_mm
-        ),
+        "hd95_mm": or_penalty(hd95, region.counts, penalty_mm),
         **shares(region.counts),
     }
 
@@ -45,7 +45,7 @@ def or_penalty(distance: float | None, counts: Confusion, penalty_mm: float) -> 
     return penalty_mm if counts.predicted or counts.expected else 0.0
 
 
-def shares(counts: Confusion) -> Metrics:
+def shares(counts: Confusion) -> TargetMetrics:
     """Sensitivity (1 where both masks are empty, 0 where only the reference is) and
     specificity.
     """

@@ -13,8 +13,9 @@ both: the official script does it so.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import binary_dilation, generate_binary_structure
 
-from trivox.evaluation.conventions.cases import Metrics, Region
+from trivox.evaluation.conventions.cases import Region
 from trivox.evaluation.conventions.legacy import or_penalty, shares, whole_dice
 from trivox.evaluation.metrics.components import (
     Meetings,
@@ -24,6 +25,7 @@ from trivox.evaluation.metrics.components import (
     meetings,
     sizes,
 )
+from trivox.evaluation.metrics.content import LesionRow, TargetMetrics
 from trivox.evaluation.metrics.surfaces import surface_distances
 from trivox.volumes.volume import Array, Spacing
 
@@ -49,7 +51,7 @@ def lesion_wise_metrics(
     dilation: int,
     min_lesion_mm3: float,
     penalty_mm: float,
-) -> Metrics:
+) -> TargetMetrics:
     """Mean dice and hd95_mm of lesions, and how many were found, missed, spurious or
     too small to count.
 
@@ -59,33 +61,25 @@ def lesion_wise_metrics(
     its volume_mm3, dice, hd95_mm and how many components found it (components).
     """
     lesions = match_lesions(region.prediction, region.reference, dilation=dilation)
-    volumes = sizes(lesions.reference) * float(np.prod(spacing))
-    counted = [
-        number for number in lesions.found_by if volumes[number] > min_lesion_mm3
-    ]
-    rows = _measure(lesions, counted, spacing, penalty_mm)
+    rows = _measure(lesions, spacing, min_lesion_mm3, penalty_mm)
     total = len(rows) + lesions.spurious
-    found = sum(row["components"] > 0 for row in rows)
+    dice = sum(row["dice"] for row in rows)
+    hd95 = sum(row["hd95_mm"] or 0.0 for row in rows) + penalty_mm * lesions.spurious
+    missed = sum(row["components"] == 0 for row in rows)
     whole = surface_distances(
-        region.prediction, region.reference, spacing=spacing, convention="mesh"
+        region.prediction, region.reference, spacing=spacing, surface="mesh"
     )
     return {
-        "dice": sum(row["dice"] for row in rows) / total if total else 1.0,
-        "hd95_mm": (sum(row["hd95_mm"] for row in rows) + penalty_mm * lesions.spurious)
-        / total
-        if total
-        else 0.0,
-        "lesions_found": found,
-        "lesions_missed": len(rows) - found,
+        "dice": dice / total if total else 1.0,
+        "hd95_mm": hd95 / total if total else 0.0,
+        "lesions_found": len(rows) - missed,
+        "lesions_missed": missed,
         "lesions_spurious": lesions.spurious,
         "lesions_too_small": len(lesions.found_by) - len(rows),
         "whole_dice": whole_dice(region.counts),
         "whole_hd95_mm": or_penalty(whole.hausdorff_mm(), region.counts, penalty_mm),
         **shares(region.counts),
-        "lesions": [
-            {"volume_mm3": float(volumes[n]), **row}
-            for n, row in zip(counted, rows, strict=True)
-        ],
+        "lesions": rows,
     }
 
 
@@ -99,9 +93,8 @@ def match_lesions(prediction: Array, reference: Array, *, dilation: int) -> Lesi
     zones = label_components(_dilated(reference, dilation))
     components = label_components(prediction)
     near = meetings(zones, components)
-    found_by: dict[int, list[int]] = {
-        number: [] for number in range(1, int(zones.max(initial=0)) + 1)
-    }
+    zone_count = int(zones.max(initial=0))
+    found_by: dict[int, list[int]] = {n: [] for n in range(1, zone_count + 1)}
     for zone, component in zip(near.first.tolist(), near.second.tolist(), strict=True):
         found_by[zone].append(component)
     spurious = int(components.max(initial=0)) - len(np.unique(near.second))
@@ -110,47 +103,49 @@ def match_lesions(prediction: Array, reference: Array, *, dilation: int) -> Lesi
 
 def _dilated(mask: Array, steps: int) -> Array:
     """The mask, grown by `steps` of its 18 neighbours."""
-    from scipy.ndimage import binary_dilation, generate_binary_structure
-
     if steps == 0 or not mask.any():
         return mask
-    return np.asarray(
-        binary_dilation(mask, generate_binary_structure(3, 2), iterations=steps)
-    )
+    neighbours = generate_binary_structure(3, 2)
+    return np.asarray(binary_dilation(mask, neighbours, iterations=steps))
 
 
 def _measure(
-    lesions: Lesions, counted: list[int], spacing: Spacing, penalty_mm: float
-) -> list[Metrics]:
-    """Dice and HD95 of each counted lesion against the union of what found it."""
+    lesions: Lesions, spacing: Spacing, min_lesion_mm3: float, penalty_mm: float
+) -> list[LesionRow]:
+    """Dice and HD95 of each lesion that counts, against the union of what found it."""
     shared = _by_lesion(meetings(lesions.reference, lesions.prediction))
-    own, other = sizes(lesions.reference), sizes(lesions.prediction)
-    places, found_places = boxes(lesions.reference), boxes(lesions.prediction)
-    rows: list[Metrics] = []
-    for number in counted:
-        finders = lesions.found_by[number]
+    lesion_sizes = sizes(lesions.reference)
+    component_sizes = sizes(lesions.prediction)
+    volumes = lesion_sizes * float(np.prod(spacing))
+    places = boxes(lesions.reference)
+    component_places = boxes(lesions.prediction)
+    rows: list[LesionRow] = []
+    for number, finders in lesions.found_by.items():
+        if volumes[number] <= min_lesion_mm3:
+            continue
         hd95 = penalty_mm
         if finders:
-            box = around(
-                [places[number], *(found_places[finder] for finder in finders)]
+            box = around([places[number], *(component_places[n] for n in finders)])
+            prediction = np.isin(lesions.prediction[box], finders)
+            lesion = lesions.reference[box] == number
+            distances = surface_distances(
+                prediction, lesion, spacing=spacing, surface="mesh"
             )
-            member = np.zeros(len(other), dtype=bool)
-            member[finders] = True
-            masks = member[lesions.prediction[box]], lesions.reference[box] == number
-            hd95 = (
-                surface_distances(
-                    *masks, spacing=spacing, convention="mesh"
-                ).hausdorff_mm()
-                or 0.0
-            )
-        dice = 2 * shared.get(number, 0) / float(own[number] + other[finders].sum())
-        rows.append({"dice": dice, "hd95_mm": hd95, "components": len(finders)})
+            hd95 = distances.hausdorff_mm() or 0.0
+        voxels = float(lesion_sizes[number] + component_sizes[finders].sum())
+        row: LesionRow = {
+            "volume_mm3": float(volumes[number]),
+            "dice": 2 * shared.get(number, 0) / voxels,
+            "hd95_mm": hd95,
+            "components": len(finders),
+        }
+        rows.append(row)
     return rows
 
 
-def _by_lesion(found: Meetings) -> dict[int, int]:
+def _by_lesion(shared: Meetings) -> dict[int, int]:
     """Voxels of each lesion that the prediction holds; all of them belong to components
     that found it.
     """
-    voxels = np.bincount(found.first, weights=found.voxels)
+    voxels = np.bincount(shared.first, weights=shared.voxels)
     return {number: int(count) for number, count in enumerate(voxels)}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from trivox.datasets.tables import read_table
 from trivox.errors import DataError
 from trivox.evaluation.folders.class_section import classification_section
 from trivox.evaluation.metrics.classification import ClassPredictions
+from trivox.evaluation.metrics.content import ClassificationSection
 from trivox.inference.classes.files import (
     CLASSES_FILE,
     ClassAnswer,
@@ -24,11 +24,8 @@ def answers_file(predictions: Path) -> Path | None:
     """The file of answers in a folder of predictions, or `predictions` itself if it is
     a CSV; None if there is none.
     """
-    file = (
-        predictions
-        if predictions.suffix.lower() == ".csv"
-        else predictions / CLASSES_FILE
-    )
+    is_table = predictions.suffix.lower() == ".csv"
+    file = predictions if is_table else predictions / CLASSES_FILE
     return file if file.is_file() else None
 
 
@@ -43,7 +40,7 @@ def is_class_table(path: Path) -> bool:
 
 def measure_answers(
     predictions: Path, *, table: Path | None, dataset: Dataset | None
-) -> tuple[dict[str, Any] | None, list[str]]:
+) -> tuple[ClassificationSection | None, list[str]]:
     """The section `classification` of metrics.json, and warnings; None where there are
     no answers or no classes.
 
@@ -54,42 +51,50 @@ def measure_answers(
     with.
     """
     file = answers_file(predictions)
+    if file is None and table is not None:
+        raise DataError(
+            f"{predictions}: holds no {CLASSES_FILE}, so there is nothing to compare "
+            f"with {table}; predict with a model that was trained with classes"
+        )
     if file is None:
-        if table is not None:
-            raise DataError(
-                f"{predictions}: holds no {CLASSES_FILE}, so there is nothing to compare with {table}; predict "
-                "with a model that was trained with classes"
-            )
         return None, []
     answers = read_classes(file)
     known, warnings = _known_classes(answers, table, dataset)
     if known is None:
         return None, [
-            f"{file} is not measured: the references have no classes; give a table of them"
+            f"{file} is not measured: the references have no classes; give a table of "
+            "them"
         ]
     classes = tuple(answers[0].probabilities)
-    truth = _indices(known, classes, where=table or (dataset.root if dataset else file))
-    predicted = ClassPredictions(
-        tuple(answer.case for answer in answers),
-        np.array([truth.get(answer.case, -1) for answer in answers], dtype=np.int64),
-        np.array(
-            [list(answer.probabilities.values()) for answer in answers],
-            dtype=np.float64,
-        ),
-        classes,
-    )
-    others = np.array(
-        [index for case, index in truth.items() if case not in predicted.names],
-        dtype=np.int64,
-    )
-    flags = {answer.case: answer.flags for answer in answers}
-    return classification_section(
+    where = table or (dataset.root if dataset else file)
+    truth = _indices(known, classes, where=where)
+    predicted = _predictions(answers, classes, truth)
+    answered = set(predicted.names)
+    others = [index for case, index in truth.items() if case not in answered]
+    section = classification_section(
         predicted,
         seed=0,
-        training=others if others.size else None,
-        flags=flags,
+        training=np.array(others, dtype=np.int64) if others else None,
+        flags={answer.case: answer.flags for answer in answers},
         warnings=warnings,
-    ), []
+    )
+    return section, []
+
+
+def _predictions(
+    answers: Sequence[ClassAnswer],
+    classes: tuple[str, ...],
+    truth: Mapping[str, int],
+) -> ClassPredictions:
+    """The answers as arrays; truth: index of each case's class, if it is known."""
+    indices = [truth.get(answer.case, -1) for answer in answers]
+    probabilities = [list(answer.probabilities.values()) for answer in answers]
+    return ClassPredictions(
+        names=tuple(answer.case for answer in answers),
+        truth=np.array(indices, dtype=np.int64),
+        probabilities=np.array(probabilities, dtype=np.float64),
+        classes=classes,
+    )
 
 
 def _known_classes(
@@ -98,32 +103,32 @@ def _known_classes(
     """Class of each case that is known, None if nobody says any; and warnings about
     cases that cannot be measured.
     """
-    cases = (
-        dataset.cases
-        if dataset
-        else tuple(Case(name=answer.case, images=()) for answer in answers)
-    )
-    found: Mapping[str, str | None] = {case.name: case.class_name for case in cases}
+    if dataset is not None:
+        cases = dataset.cases
+    else:
+        cases = tuple(Case(name=answer.case, images=()) for answer in answers)
+    given: Mapping[str, str | None] = {case.name: case.class_name for case in cases}
     warnings = []
     if table is not None:
-        told = read_class_table(table, cases)
-        found = told.classes
-        if told.passed_over and dataset is None:
+        content = read_class_table(table, cases)
+        given = content.classes
+        if content.passed_over and dataset is None:
             warnings.append(
-                f"{told.passed_over} rows of {table} name no case that was answered"
+                f"{content.passed_over} rows of {table} name no case that was answered"
             )
-    known = {case: name for case, name in found.items() if name is not None}
+    known = {case: name for case, name in given.items() if name is not None}
     if not known:
         return None, []
     without = [answer.case for answer in answers if answer.case not in known]
     if len(without) == len(answers):
         raise DataError(
-            f"the class of none of the {len(answers)} answered cases ({without[0]}...) is known; name cases as "
-            f"in {table or 'the dataset'}"
+            f"the class of none of the {len(answers)} answered cases ({without[0]}...) "
+            f"is known; name cases as in {table or 'the dataset'}"
         )
     if without:
         warnings.append(
-            f"{len(without)} of {len(answers)} answered cases have no known class and are not measured"
+            f"{len(without)} of {len(answers)} answered cases have no known class and "
+            "are not measured"
         )
     return known, warnings
 
@@ -135,17 +140,15 @@ def _indices(
     called so.
     """
     numbers = {str(number): name for name, number in class_numbers(classes).items()}
-    as_numbers = set(known.values()) <= set(numbers) and not set(known.values()) <= set(
-        classes
-    )
-    named = (
-        {case: numbers[name] for case, name in known.items()} if as_numbers else known
-    )
-    strange = next(
-        ((case, name) for case, name in named.items() if name not in classes), None
-    )
-    if strange is not None:
-        raise DataError(
-            f"{where}: {strange[0]} has class '{strange[1]}', the answers are {', '.join(classes)}; use the same names"
-        )
-    return {case: classes.index(name) for case, name in named.items()}
+    written = set(known.values())
+    as_numbers = written <= set(numbers) and not written <= set(classes)
+    indices: dict[str, int] = {}
+    for case, text in known.items():
+        name = numbers[text] if as_numbers else text
+        if name not in classes:
+            raise DataError(
+                f"{where}: {case} has class '{name}', the answers are "
+                f"{', '.join(classes)}; use the same names"
+            )
+        indices[case] = classes.index(name)
+    return indices

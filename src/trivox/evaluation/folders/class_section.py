@@ -3,25 +3,36 @@ beat, and what to be wary of.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from trivox.errors import DataError
 from trivox.evaluation.metrics.classification import (
-    COMPARED,
     CONVENTION,
     ClassPredictions,
+    ClassScores,
     Integers,
-    Measured,
-    Summary,
     majority_answer,
     measure_classes,
 )
+from trivox.evaluation.metrics.content import (
+    ClassCase,
+    ClassDifference,
+    ClassificationSection,
+    ClassRow,
+    ClassSummary,
+    ClassValues,
+)
 from trivox.evaluation.metrics.statistics import RESAMPLES
 
-THIS, MAJORITY = "this model", "majority answer"
-LARGE_GAP, WIDE_INTERVAL = 0.2, 0.3
+THIS = "this model"
+MAJORITY = "majority answer"
+LARGE_GAP = 0.2
+"""Of macro-F1 on the fitted cases over that on others, from which a warning says so."""
+WIDE_INTERVAL = 0.3
+"""Of macro-F1, from which a warning says that the cases are too few."""
 
 
 def classification_section(
@@ -36,7 +47,7 @@ def classification_section(
     flags: Mapping[str, Sequence[str]] | None = None,
     warnings: Sequence[str] = (),
     resamples: int = RESAMPLES,
-) -> dict[str, Any]:
+) -> ClassificationSection:
     """What metrics.json holds about the classes of cases; scores are over the cases
     whose class is known.
 
@@ -46,42 +57,42 @@ def classification_section(
     classifier on cases that it was fitted on. classifier: facts by fold. folds, flags:
     by case. Raises `DataError` if no class is known or a row lacks a case.
     """
-    ours = Measured.of(predictions, seed=seed, resamples=resamples)
-    summary = ours.summary()
-    others = {MAJORITY: majority_answer(predictions, training), **(rows or {})}
-    compared = []
-    for name, other in others.items():
-        theirs = Measured.of(
-            _aligned(name, other, predictions), seed=seed, resamples=resamples
-        )
-        compared.append(
-            {
-                "name": name,
-                "summary": theirs.summary(),
-                "difference": ours.difference(theirs),
-            }
-        )
-    learnt = (
-        None
-        if resubstitution is None
-        else measure_classes(resubstitution, seed=seed, resamples=1)
-    )
-    on_own = {name: learnt[name]["value"] for name in COMPARED} if learnt else None
-    gap = (
-        {name: _difference(on_own[name], summary[name]["value"]) for name in COMPARED}
-        if on_own
-        else None
-    )
+    measure = partial(ClassScores.of, seed=seed, resamples=resamples)
+    scores = measure(predictions)
+    summary = scores.summary()
+    tried = {MAJORITY: majority_answer(predictions, training), **(rows or {})}
+    compared = [
+        _row(name, measure(_aligned(name, other, predictions)), scores)
+        for name, other in tried.items()
+    ]
+    learnt: ClassValues | None = None
+    gap: ClassValues | None = None
+    if resubstitution is not None:
+        learnt = _values(measure_classes(resubstitution, seed=seed, resamples=1))
+        gap = _gap(learnt, _values(summary))
     return {
         "convention": dict(CONVENTION),
         "classes": list(predictions.classes),
         "cases": _cases(predictions, folds or {}, flags or {}),
         "summary": summary,
         "rows": [{"name": THIS, "summary": summary}, *compared],
-        "resubstitution": on_own,
+        "resubstitution": learnt,
         "gap": gap,
         "classifier": dict(classifier or {}),
-        "warnings": [*warnings, *_warnings(summary, compared[0], on_own)],
+        "warnings": [
+            *warnings,
+            *_unanswered(summary),
+            *_unsure(summary, learnt, above_majority=compared[0]["difference"]),
+        ],
+    }
+
+
+def _row(name: str, others: ClassScores, scores: ClassScores) -> ClassRow:
+    """What else was tried, and how much better this model is."""
+    return {
+        "name": name,
+        "summary": others.summary(),
+        "difference": scores.difference(others),
     }
 
 
@@ -91,15 +102,12 @@ def _aligned(
     """The cases of `predictions`, in their order, as `other` answered them."""
     place = {case: i for i, case in enumerate(other.names)}
     missing = [case for case in predictions.names if case not in place]
-    if missing or other.classes != predictions.classes:
-        told = (
-            f"lacks {', '.join(missing[:5])}"
-            if missing
-            else f"has the classes {', '.join(other.classes)}"
-        )
-        raise DataError(
-            f"row '{name}' {told}; a row needs the classes and cases of the model it stands beside"
-        )
+    advice = "a row needs the classes and cases of the model it stands beside"
+    if missing:
+        raise DataError(f"row '{name}' lacks {', '.join(missing[:5])}; {advice}")
+    if other.classes != predictions.classes:
+        classes = ", ".join(other.classes)
+        raise DataError(f"row '{name}' has the classes {classes}; {advice}")
     order = np.array([place[case] for case in predictions.names], dtype=np.int64)
     return ClassPredictions(
         predictions.names, predictions.truth, other.probabilities[order], other.classes
@@ -110,66 +118,86 @@ def _cases(
     predictions: ClassPredictions,
     folds: Mapping[str, str],
     flags: Mapping[str, Sequence[str]],
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, ClassCase]:
+    """Class, answer and probabilities of each case."""
     classes = predictions.classes
-    found = {}
+    probabilities = predictions.probabilities.tolist()
+    cases: dict[str, ClassCase] = {}
     for i, name in enumerate(predictions.names):
         truth = int(predictions.truth[i])
-        found[name] = {
+        cases[name] = {
             "class": classes[truth] if truth >= 0 else None,
             "answer": classes[predictions.answers[i]],
-            "probabilities": dict(
-                zip(classes, predictions.probabilities[i].tolist(), strict=True)
-            ),
+            "probabilities": dict(zip(classes, probabilities[i], strict=True)),
             "fold": folds.get(name),
             "flags": list(flags.get(name, ())),
         }
-    return found
+    return cases
+
+
+def _values(summary: ClassSummary) -> ClassValues:
+    """The scores that are compared, without their intervals."""
+    return {"macro_f1": summary["macro_f1"]["value"], "auc": summary["auc"]["value"]}
+
+
+def _gap(first: ClassValues, second: ClassValues) -> ClassValues:
+    """First minus second."""
+    return {
+        "macro_f1": _difference(first["macro_f1"], second["macro_f1"]),
+        "auc": _difference(first["auc"], second["auc"]),
+    }
 
 
 def _difference(first: float | None, second: float | None) -> float | None:
     return None if first is None or second is None else first - second
 
 
-def _warnings(
-    summary: Summary,
-    majority: Mapping[str, Any],
-    resubstitution: Mapping[str, Any] | None,
-) -> list[str]:
-    f1, support = summary["macro_f1"], summary["support"]
-    found = []
+def _unanswered(summary: ClassSummary) -> list[str]:
+    """Warnings about classes without cases, and classes that are never answered."""
+    support = summary["support"]
+    warnings = []
     absent = [name for name, cases in support.items() if not cases]
     if absent:
-        found.append(
-            f"no case has the class {', '.join(absent)}: it lowers macro-F1, and AUC is not known; measure on "
-            "cases of every class"
+        warnings.append(
+            f"no case has the class {', '.join(absent)}: it lowers macro-F1, and AUC is "
+            "not known; measure on cases of every class"
         )
-    answered = np.sum(summary["confusion"], axis=0)
-    never = [
-        name
-        for name, count in zip(support, answered, strict=True)
-        if support[name] and not count
-    ]
+    answered = dict(zip(support, np.sum(summary["confusion"], axis=0), strict=True))
+    never = [name for name, cases in support.items() if cases and not answered[name]]
     if never:
-        found.append(
-            f"never answered: {', '.join(never)}, the class of {sum(support[name] for name in never)} of "
+        overlooked = sum(support[name] for name in never)
+        warnings.append(
+            f"never answered: {', '.join(never)}, the class of {overlooked} of "
             f"{sum(support.values())} cases; look at the training monitor, then try "
-            "classification.classifier=lda, classification.imbalance=logit_adjustment or a larger "
-            "classification.lesion_fraction"
+            "classification.classifier=lda, classification.imbalance=logit_adjustment "
+            "or a larger classification.lesion_fraction"
         )
-    if resubstitution and resubstitution["macro_f1"] - f1["value"] > LARGE_GAP:
-        found.append(
-            f"learnt by heart: macro-F1 is {resubstitution['macro_f1']:.2f} on the cases it was fitted on and "
-            f"{f1['value']:.2f} on others; try classification.classifier=lda, a smaller classification.width, "
-            "or more cases"
+    return warnings
+
+
+def _unsure(
+    summary: ClassSummary,
+    learnt: ClassValues | None,
+    *,
+    above_majority: ClassDifference,
+) -> list[str]:
+    """Warnings about scores that will not hold: on other cases, or at all."""
+    score = summary["macro_f1"]
+    f1 = score["value"] or 0.0
+    warnings = []
+    if learnt is not None and (learnt["macro_f1"] or 0.0) - f1 > LARGE_GAP:
+        warnings.append(
+            f"learnt by heart: macro-F1 is {learnt['macro_f1']:.2f} on the cases it was "
+            f"fitted on and {f1:.2f} on others; try classification.classifier=lda, a "
+            "smaller classification.width, or more cases"
         )
-    low, high = f1["ci95"] or (0.0, 1.0)
+    low, high = score["ci95"] or (0.0, 1.0)
     if high - low > WIDE_INTERVAL:
-        found.append(
-            f"{sum(support.values())} cases are too few to compare models on: the interval of macro-F1 goes from "
-            f"{low:.2f} to {high:.2f}"
+        warnings.append(
+            f"{sum(summary['support'].values())} cases are too few to compare models "
+            f"on: the interval of macro-F1 goes from {low:.2f} to {high:.2f}"
         )
-    above = majority["difference"]["macro_f1"]["ci95"]
-    if above is None or above[0] <= 0:
-        found.append("macro-F1 is not measurably above that of the majority answer")
-    return found
+    interval = above_majority["macro_f1"]["ci95"]
+    if interval is None or interval[0] <= 0:
+        warnings.append("macro-F1 is not measurably above that of the majority answer")
+    return warnings

@@ -3,19 +3,36 @@
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TypeGuard
 
-from trivox.datasets.dataset import Dataset
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import BundleError, DataError, GeometryError, LabelError
-from trivox.evaluation.conventions.cases import Metrics
-from trivox.evaluation.conventions.choice import Convention, Trivox, choose_convention
+from trivox.errors import BundleError, LabelError, few
+from trivox.evaluation.conventions.choice import (
+    STANDARD,
+    Convention,
+    choose_convention,
+)
 from trivox.evaluation.folders.class_answers import is_class_table, measure_answers
+from trivox.evaluation.folders.pairs import (
+    Pair,
+    label_maps,
+    labels_found,
+    labels_of,
+    pair_up,
+    references_of,
+    require_same_grids,
+)
+from trivox.evaluation.metrics.content import (
+    FORMAT_VERSION,
+    MetricRow,
+    MetricsFile,
+    Statistic,
+    SummaryRow,
+    TargetMetrics,
+)
 from trivox.evaluation.metrics.statistics import summarise
 from trivox.files import read_json
-from trivox.inference.doubt.kinds import EXTRAS
 from trivox.volumes.formats import read_header, read_labels
-from trivox.volumes.geometry import describe_mismatch
 from trivox.volumes.volume import spacing_of
 
 VOLUMES = (
@@ -27,92 +44,77 @@ VOLUMES = (
 NO_STATISTICS = ("empty", "lesions")
 LESION_COUNTS = "lesions_"
 EMPTY_COUNTS = {"both": "n_empty", "prediction": "n_missed", "reference": "n_spurious"}
+UNMEASURED = "label maps are not measured: the references hold none"
 
-CaseMetrics = Mapping[str, Mapping[str, Metrics]]
-
-
-class _Pair(NamedTuple):
-    case: str
-    prediction: Path
-    reference: Path
-    labels: LabelScheme | None
-
-
-class _References(NamedTuple):
-    """Label map and own label scheme of each case, whether each of them should have a
-    prediction, and their dataset.
-    """
-
-    files: dict[str, tuple[Path, LabelScheme | None]]
-    labels: LabelScheme | None
-    complete: bool
-    dataset: Dataset | None
+CaseMetrics = Mapping[str, Mapping[str, MetricRow]]
+"""Case -> target -> metrics."""
 
 
 def evaluate_folders(
     predictions: Path,
     references: Path,
     *,
+    task: str,
     labels: LabelScheme | None = None,
-    convention: str | Convention = "trivox",
+    convention: str | Convention = STANDARD.name,
     whole: str | None = None,
     classes: Path | None = None,
     workers: int = 2,
-) -> dict[str, Any]:
+) -> MetricsFile:
     """Compare label maps with the same name, and the classes of cases; returns what
     metrics.json holds.
 
     predictions: a folder of label maps (or one file), of `classes.csv`, or of both.
-    references: label maps, or a dataset in any layout, or a table of classes. labels:
-    what the values mean; None: as the dataset says, else each value found is a label
-    named `label_<value>`. convention: how a case is measured, by name (`CONVENTIONS`)
-    or with its parameters. whole: also measure all labels together, under this name.
-    classes: table of the classes, in place of the dataset's. Files without counterpart
-    are listed under `warnings`. Raises `DataError` if no case is in both,
-    `GeometryError` naming every case whose two label maps lie on different grids,
-    `LabelError` for undeclared values.
+    references: label maps, or a dataset in any layout, or a table of classes. task: what
+    the predictions answer, for metrics.json. labels: what the values mean; None: as the
+    dataset says, else each value found is a label named `label_<value>`. convention:
+    how a case is measured, by name (`CONVENTIONS`) or with its parameters. whole: also
+    measure all labels together, under this name. classes: table of the classes, in
+    place of the dataset's. Files without counterpart are listed under `warnings`.
+    Raises `DataError` if no case is in both, `GeometryError` naming every case whose
+    two label maps lie on different grids, `LabelError` for undeclared values.
     """
     rules = choose_convention(convention) if isinstance(convention, str) else convention
-    maps, table = (
-        _label_maps(predictions),
-        references if is_class_table(references) else classes,
+    maps = label_maps(predictions)
+    table = references if is_class_table(references) else classes
+    expected = references_of(references, maps)
+    section, warnings = measure_answers(
+        predictions, table=table, dataset=expected.dataset
     )
-    found = _references(references, maps)
-    section, warnings = measure_answers(predictions, table=table, dataset=found.dataset)
-    answered = {} if section is None else {"classification": section}
-    if answered and not (maps and found.files):
-        unmeasured = (
-            ["label maps are not measured: the references hold none"] if maps else []
-        )
+    if section is not None and not (maps and expected.files):
         return {
+            "task": task,
+            "format_version": FORMAT_VERSION,
             "convention": {},
             "cases": {},
             "summary": {},
-            "warnings": unmeasured,
-            **answered,
+            "warnings": [UNMEASURED] if maps else [],
+            "classification": section,
         }
-    pairs, unpaired = _pair(predictions, references, maps, found)
-    _require_same_grids(pairs)
-    scheme = labels or found.labels or _found_labels(pairs, references)
+    pairs, unpaired = pair_up(predictions, references, maps, expected)
+    require_same_grids(pairs)
+    scheme = labels or expected.labels or labels_found(pairs, references)
     warnings += [*unpaired, *_unmet_terms(pairs, rules, scheme, references)]
+
+    def measure(pair: Pair) -> dict[str, TargetMetrics]:
+        return _evaluate_pair(pair, labels or labels_of(pair, scheme), rules, whole)
+
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        results = pool.map(
-            lambda pair: _evaluate_pair(
-                pair, labels or _own_labels(pair, scheme), rules, whole
-            ),
-            pairs,
-        )
-        cases = dict(zip((pair.case for pair in pairs), results, strict=True))
-    return {
-        **collect_metrics(cases, convention=rules, whole=whole, warnings=warnings),
-        **answered,
-    }
+        rows = list(pool.map(measure, pairs))
+    cases = {pair.case: row for pair, row in zip(pairs, rows, strict=True)}
+    metrics = collect_metrics(
+        cases, task=task, convention=rules, whole=whole, warnings=warnings
+    )
+    if section is not None:
+        metrics["classification"] = section
+    return metrics
 
 
 def _evaluate_pair(
-    pair: _Pair, labels: LabelScheme, rules: Convention, whole: str | None
-) -> dict[str, Metrics]:
-    predicted, expected = read_labels(pair.prediction), read_labels(pair.reference)
+    pair: Pair, labels: LabelScheme, rules: Convention, whole: str | None
+) -> dict[str, TargetMetrics]:
+    predicted = read_labels(pair.prediction)
+    expected = read_labels(pair.reference)
     return rules.evaluate(
         labels.encode(predicted.array[0], where=f"{pair.case}: prediction"),
         labels.encode(expected.array[0], where=f"{pair.case}: reference"),
@@ -127,7 +129,8 @@ def with_whole(labels: LabelScheme, name: str) -> dict[str, tuple[int, ...]]:
     """
     if name in labels.targets:
         raise LabelError(
-            f"'{name}' is a label or region already; choose another name for all of them together"
+            f"'{name}' is a label or region already; choose another name for all of "
+            "them together"
         )
     return {**labels.targets, name: tuple(range(1, len(labels.values)))}
 
@@ -135,55 +138,71 @@ def with_whole(labels: LabelScheme, name: str) -> dict[str, tuple[int, ...]]:
 def collect_metrics(
     cases: CaseMetrics,
     *,
-    convention: Convention = Trivox(),
+    task: str,
+    convention: Convention = STANDARD,
     whole: str | None = None,
     warnings: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> MetricsFile:
     """The content of metrics.json from the metrics of each case; for results that never
     were files.
 
-    whole: the target that is all labels together (`with_whole`); it does not count in
-    the mean over labels.
+    task: its name, for the file. whole: the target that is all labels together
+    (`with_whole`); it does not count in the mean over labels.
     """
-    about = (
-        {}
-        if whole is None
-        else {
-            "whole": f"'{whole}' is all labels together; it does not count in the mean of labels"
-        }
-    )
+    description = convention.describe()
+    apart: tuple[str, ...] = ()
+    if whole is not None:
+        apart = (whole,)
+        description["whole"] = (
+            f"'{whole}' is all labels together; it does not count in the mean of labels"
+        )
     return {
-        "convention": {**convention.describe(), **about},
+        "task": task,
+        "format_version": FORMAT_VERSION,
+        "convention": description,
         "cases": cases,
-        "summary": summarise_cases(cases, apart=() if whole is None else (whole,)),
+        "summary": summarise_cases(cases, apart=apart),
         "warnings": list(warnings),
     }
 
 
-def read_metrics(file: Path) -> dict[str, Any]:
-    """The content of a metrics.json; raises `BundleError` for anything else."""
+# -- the file --------------------------------------------------------------------------
+def read_metrics(file: Path) -> MetricsFile:
+    """The content of a metrics.json; raises `BundleError` for anything else.
+
+    Files of trivox 0.1.0 have no `task` and no `format_version`.
+    """
     content = read_json(file)
-    parts = (
-        [content.get(key) for key in ("summary", "cases", "convention")]
-        if isinstance(content, dict)
-        else [None]
-    )
-    cases = parts[1].values() if len(parts) == 3 and isinstance(parts[1], dict) else ()
-    rows = [
-        row
-        for case in cases
-        for row in (case.values() if isinstance(case, dict) else [None])
-    ]
-    if not all(isinstance(part, dict) for part in (*parts, *rows)):
+    if not _is_metrics(content):
         raise BundleError(
             f"{file}: is no metrics.json; give a run or what 'trivox evaluate' wrote"
         )
-    return dict(content)
+    version = content.get("format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{file}: metrics format {version} is not {FORMAT_VERSION}; measure again "
+            "with 'trivox evaluate'"
+        )
+    return content
 
 
+def _is_metrics(content: object) -> TypeGuard[MetricsFile]:
+    """Whether the sections that every metrics.json has are there and are tables."""
+    if not isinstance(content, dict):
+        return False
+    sections = (content.get(key) for key in ("summary", "cases", "convention"))
+    if not all(isinstance(section, dict) for section in sections):
+        return False
+    rows: list[object] = []
+    for case in content["cases"].values():
+        rows += case.values() if isinstance(case, dict) else [None]
+    return all(isinstance(row, dict) for row in rows)
+
+
+# -- statistics over cases -------------------------------------------------------------
 def summarise_cases(
     cases: CaseMetrics, *, apart: Sequence[str] = ()
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, SummaryRow]:
     """Statistics over cases for each label, and for `mean`: the average of a case's
     labels (nulls left out).
 
@@ -191,33 +210,18 @@ def summarise_cases(
     other ones hold the same voxels. `n_empty`, `n_missed`, `n_spurious` count the cases
     where both masks, the prediction or the reference are empty.
     """
-    names = list(dict.fromkeys(name for case in cases.values() for name in case))
-    measured = _measured(row for case in cases.values() for row in case.values())
-    summary: dict[str, dict[str, Any]] = {}
-    for name in names:
-        rows = [case[name] for case in cases.values() if name in case]
-        statistics = {metric: summarise(_column(rows, metric)) for metric in measured}
-        counts = {
-            key: sum(row.get("empty") == state for row in rows)
-            for state, key in EMPTY_COUNTS.items()
-        }
-        summary[name] = {**statistics, **counts}
-    averaged = [
-        metric
-        for metric in measured
-        if metric not in VOLUMES and not metric.startswith(LESION_COUNTS)
-    ]
-    counted = [
-        [row for name, row in case.items() if name not in apart]
-        for case in cases.values()
-    ]
-    means = {
-        metric: [_mean(_column(rows, metric)) for rows in counted]
-        for metric in averaged
-    }
-    summary[mean_row(names)] = {
-        metric: summarise(values) for metric, values in means.items()
-    }
+    targets = names_in(cases.values())
+    metrics = _metrics_in(cases)
+    summary: dict[str, SummaryRow] = {}
+    for target in targets:
+        rows = [case[target] for case in cases.values() if target in case]
+        summary[target] = _summary_row(rows, metrics)
+    means: dict[str, Statistic] = {}
+    for metric in metrics:
+        if metric not in VOLUMES and not metric.startswith(LESION_COUNTS):
+            values = [_mean_of(case, metric, apart) for case in cases.values()]
+            means[metric] = summarise(values)
+    summary[mean_row(targets)] = means
     return summary
 
 
@@ -226,163 +230,65 @@ def mean_row(labels: Iterable[str]) -> str:
     return "mean_of_labels" if "mean" in labels else "mean"
 
 
-def _column(rows: Iterable[Metrics], metric: str) -> list[float | None]:
-    return [row.get(metric) for row in rows]
+def names_in(mappings: Iterable[Mapping[str, object]]) -> list[str]:
+    """All keys, each once, in the order of their first appearance."""
+    names: dict[str, None] = {}
+    for mapping in mappings:
+        names.update(dict.fromkeys(mapping))
+    return list(names)
 
 
-def _measured(rows: Iterable[Metrics]) -> list[str]:
+def _metrics_in(cases: CaseMetrics) -> list[str]:
     """Names of all metrics that have statistics, in the order of their first
     appearance.
     """
-    names = dict.fromkeys(name for row in rows for name in row)
-    return [name for name in names if name not in NO_STATISTICS]
+    rows: list[MetricRow] = []
+    for case in cases.values():
+        rows += case.values()
+    return [name for name in names_in(rows) if name not in NO_STATISTICS]
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def _summary_row(rows: Sequence[MetricRow], metrics: Sequence[str]) -> SummaryRow:
+    """Statistics of one target, and how often a mask was empty."""
+    summary: dict[str, Statistic | int] = {}
+    for metric in metrics:
+        summary[metric] = summarise([row.get(metric) for row in rows])
+    for state, count in EMPTY_COUNTS.items():
+        summary[count] = sum(row.get("empty") == state for row in rows)
+    return summary
+
+
+def _mean_of(
+    case: Mapping[str, MetricRow], metric: str, apart: Sequence[str]
+) -> float | None:
+    """Mean of a metric over the labels of a case, nulls left out."""
+    values = [row.get(metric) for name, row in case.items() if name not in apart]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
-def _pair(
-    predictions: Path,
-    references: Path,
-    predicted: Mapping[str, Path],
-    found: _References,
-) -> tuple[list[_Pair], list[str]]:
-    if not predicted:
-        raise DataError(
-            f"{predictions}: no label maps found; give the folder that 'trivox predict' wrote"
-        )
-    expected = found.files
-    if predictions.is_file() and references.is_file() and len(expected) == 1:
-        expected = dict(zip(predicted, expected.values(), strict=True))
-    common = sorted(set(predicted) & set(expected))
-    if not common:
-        raise DataError(
-            f"{predictions} and {references}: no case name is in both ({_few(predicted)} and {_few(expected)}); "
-            "give prediction and reference of a case the same file name"
-        )
-    warnings = [
-        f"prediction without reference, not measured: {_few(missing)}"
-        for missing in [sorted(set(predicted) - set(expected))]
-        if missing
-    ]
-    unpredicted = sorted(set(expected) - set(predicted))
-    if unpredicted and found.complete:
-        warnings.append(
-            f"reference without prediction, not measured: {_few(unpredicted)}"
-        )
-    return [_Pair(case, predicted[case], *expected[case]) for case in common], warnings
-
-
-def _label_maps(path: Path) -> dict[str, Path]:
-    """Files that can be label maps, by case name: those in a folder, or the file
-    itself.
-    """
-    from trivox.datasets.listing import image_stem, is_image_file, list_images
-
-    if not path.exists():
-        raise DataError(f"{path}: not found; check the path")
-    if is_image_file(path):
-        return {image_stem(path): path}
-    found = (
-        {stem: file for stem, file in list_images(path).items() if file.is_file()}
-        if path.is_dir()
-        else {}
-    )
-    beside = {f"{stem}_{extra}" for stem in found for extra in EXTRAS}
-    return {stem: file for stem, file in found.items() if stem not in beside}
-
-
-def _references(path: Path, predicted: Mapping[str, Path]) -> _References:
-    """What to compare with.
-
-    Of a plain folder all should be predicted; of a dataset usually only some are (a
-    fold...).
-    """
-    from trivox.datasets.layouts.choice import load_dataset
-    from trivox.datasets.layouts.folders import LABEL_SUFFIX
-
-    files = _label_maps(path)
-    if files:
-        names = {
-            name if name in predicted else LABEL_SUFFIX.sub("", name): file
-            for name, file in files.items()
-        }
-        return _References(
-            {name: (file, None) for name, file in names.items()}, None, True, None
-        )
-    if is_class_table(path):
-        return _References({}, None, False, None)
-    dataset = load_dataset(path)
-    found = {c.name: (c.label, c.labels) for c in dataset.cases if c.label}
-    return _References(found, dataset.labels, False, dataset)
-
-
-def _own_labels(pair: _Pair, scheme: LabelScheme) -> LabelScheme:
-    """How the label maps of a case are written: its own way where that contradicts the
-    dataset's.
-    """
-    own = pair.labels
-    agrees = own is None or own.labels.items() <= scheme.labels.items()
-    return scheme if own is None or agrees else own
-
-
-def _require_same_grids(pairs: Sequence[_Pair]) -> None:
-    """Compare headers before any voxel is read."""
-    mismatches = []
-    for pair in pairs:
-        predicted, expected = read_header(pair.prediction), read_header(pair.reference)
-        mismatch = describe_mismatch(
-            predicted.shape, predicted.affine, expected.shape, expected.affine
-        )
-        if mismatch:
-            mismatches.append(
-                f"{pair.case}: prediction and reference do not share a grid, {mismatch}"
-            )
-    if mismatches:
-        raise GeometryError(
-            f"{_few(mismatches, separator='; ')}; predict on the grid of the references, or resample"
-        )
-
-
 def _unmet_terms(
-    pairs: Sequence[_Pair], rules: Convention, scheme: LabelScheme, references: Path
+    pairs: Sequence[Pair], rules: Convention, scheme: LabelScheme, references: Path
 ) -> list[str]:
     """A warning for each thing that the convention takes for granted and that is not so
     here.
     """
-    found = []
-    if rules.name != "trivox" and not scheme.regions:
-        found.append(
-            f"{references}: declares no regions, so each label is measured by itself; give the dataset folder to measure "
-            "the regions of the challenge"
+    warnings = []
+    if rules.name != STANDARD.name and not scheme.regions:
+        warnings.append(
+            f"{references}: declares no regions, so each label is measured by itself; "
+            "give the dataset folder to measure the regions of the challenge"
         )
-    other = [
-        pair.case
-        for pair in pairs
-        if rules.needs_1_mm
-        and any(
-            abs(mm - 1) > 1e-3 for mm in spacing_of(read_header(pair.reference).affine)
-        )
-    ]
-    if other:
-        found.append(
-            f"{rules.name} counts distances of whole regions in voxels, which are not 1 mm wide in {_few(other)}"
-        )
-    return found
+    if rules.needs_1_mm:
+        others = [pair.case for pair in pairs if not _has_1_mm(pair.reference)]
+        if others:
+            warnings.append(
+                f"{rules.name} counts distances of whole regions in voxels, which are "
+                f"not 1 mm wide in {few(others)}"
+            )
+    return warnings
 
 
-def _found_labels(pairs: Sequence[_Pair], where: Path) -> LabelScheme:
-    from trivox.datasets.listing import discover_labels
-
-    return discover_labels(
-        [file for pair in pairs for file in (pair.prediction, pair.reference)],
-        where=where,
-    )
-
-
-def _few(names: Iterable[str], *, separator: str = ", ", shown: int = 5) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
-    return separator.join(listed[:shown]) + more
+def _has_1_mm(file: Path) -> bool:
+    spacing = spacing_of(read_header(file).affine)
+    return all(abs(mm - 1) <= 1e-3 for mm in spacing)

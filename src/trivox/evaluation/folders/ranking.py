@@ -11,13 +11,21 @@ null hypothesis, both could have swapped their ranks in any case.
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from trivox.errors import DataError, RecipeError
-from trivox.evaluation.conventions.choice import CONVENTIONS
+from trivox.evaluation.conventions.choice import CONVENTIONS, Standard
+from trivox.evaluation.folders.labels import names_in
+from trivox.evaluation.metrics.content import (
+    ConventionBlock,
+    MetricRow,
+    MetricsFile,
+    Statistic,
+)
 from trivox.evaluation.metrics.statistics import summarise
 
 PERMUTATIONS = 10_000
@@ -40,16 +48,58 @@ HIGHER_IS_BETTER = (
 LOWER_IS_BETTER = ("hd95_mm", "assd_mm", "whole_hd95_mm", "instance_hd95_mm")
 
 Floats = NDArray[np.float64]
-Content = Mapping[str, Any]
+Models = Mapping[str, MetricsFile]
+"""Content of the metrics.json of each model, by name."""
+
+
+class RankedModel(TypedDict):
+    """A model's place (1 is best, ties share it) and mean rank; by label and metric its
+    mean ranks and the statistics of the values themselves.
+    """
+
+    place: int
+    score: float
+    missing_cases: int
+    mean_ranks: dict[str, dict[str, float]]
+    means: dict[str, dict[str, Statistic]]
+
+
+class Comparison(TypedDict):
+    """Two models, the better one first; difference: of their scores."""
+
+    first: str
+    second: str
+    difference: float
+    p_value: float
+
+
+class Ranking(TypedDict):
+    """What ranking.json holds; models in the order of their places."""
+
+    convention: ConventionBlock
+    metrics: list[str]
+    cases: int
+    models: dict[str, RankedModel]
+    comparisons: list[Comparison]
+    permutations: int
+    warnings: list[str]
+
+
+class Column(NamedTuple):
+    """What models get a rank for."""
+
+    case: str
+    label: str
+    metric: str
 
 
 def rank_models(
-    models: Mapping[str, Content],
+    models: Models,
     *,
     metrics: Sequence[str] = (),
     permutations: int = PERMUTATIONS,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Ranking:
     """Rank models by what their metrics.json hold; returns what ranking.json holds.
 
     models: name -> content of its metrics.json. metrics: what to rank by; empty: what
@@ -60,41 +110,32 @@ def rank_models(
     """
     _require_comparable(models)
     ranked = _chosen(metrics, models)
-    cases = sorted(
-        {
-            case
-            for content in models.values()
-            for case, rows in content["cases"].items()
-            if rows
-        }
-    )
-    columns = [
-        (case, label, metric)
-        for case in cases
-        for label in _labels(models, case)
-        for metric in ranked
-    ]
+    cases = _cases(models)
+    columns = _columns(models, cases, ranked)
     ranks = _ranks(models, columns)
-    of_case = np.array([[case == other for case, _, _ in columns] for other in cases])
+    place_of_case = {case: place for place, case in enumerate(cases)}
+    case_of = np.array([place_of_case[column.case] for column in columns])
+    of_case = case_of == np.arange(len(cases))[:, None]  # (case, column)
     case_ranks = ranks @ (of_case / of_case.sum(1, keepdims=True)).T  # (model, case)
     scores = case_ranks.mean(1)
-    order = np.argsort(scores, kind="stable")
+    order = np.argsort(scores, kind="stable").tolist()
     names = list(models)
+    results: dict[str, RankedModel] = {}
+    for i in order:
+        content = models[names[i]]
+        results[names[i]] = {
+            "place": 1 + int((scores < scores[i] - 1e-9).sum()),
+            "score": float(scores[i]),
+            "missing_cases": len(set(cases) - set(content["cases"])),
+            "mean_ranks": _mean_ranks(ranks[i], columns),
+            "means": _means(content, ranked),
+        }
     return {
         "convention": dict(models[names[0]]["convention"]),
         "metrics": ranked,
         "cases": len(cases),
-        "models": {
-            names[i]: {
-                "place": 1 + int((scores < scores[i] - 1e-9).sum()),
-                "score": float(scores[i]),
-                "missing_cases": len(set(cases) - set(models[names[i]]["cases"])),
-                "mean_ranks": _mean_ranks(ranks[i], columns),
-                "means": _means(models[names[i]], ranked),
-            }
-            for i in order
-        },
-        "comparisons": list(_comparisons(names, order, case_ranks, permutations, seed)),
+        "models": results,
+        "comparisons": _comparisons(names, order, case_ranks, permutations, seed),
         "permutations": permutations,
         "warnings": _warnings(models, cases),
     }
@@ -106,215 +147,239 @@ def name_models(files: Sequence[Path], names: Sequence[str] = ()) -> list[str]:
 
     Raises `DataError` if their number is wrong or two are alike.
     """
-    found = [name.strip() for name in names] or [_name(file) for file in files]
-    if len(found) != len(files) or not all(found):
+    chosen = [name.strip() for name in names] or [_name(file) for file in files]
+    if len(chosen) != len(files) or not all(chosen):
         raise DataError(
-            f"{len(files)} files need {len(files)} names, {', '.join(found)} given; write --names A,B,..."
+            f"{len(files)} files need {len(files)} names, {', '.join(chosen)} given; "
+            "write --names A,B,..."
         )
-    alike = sorted({name for name in found if found.count(name) > 1})
+    alike = sorted({name for name in chosen if chosen.count(name) > 1})
     if alike:
         raise DataError(
-            f"several models are named {', '.join(alike)}; name them with --names A,B,..."
+            f"several models are named {', '.join(alike)}; name them with --names "
+            "A,B,..."
         )
-    return found
+    return chosen
 
 
 def _name(file: Path) -> str:
     """`unet` for unet.json, unet/metrics.json and unet/validation/metrics.json."""
-    parts = [*file.absolute().parts[1:-1], file.stem]
-    return next(
-        (part for part in reversed(parts) if part not in ("metrics", "validation")),
-        file.stem,
-    )
+    for part in (file.stem, *reversed(file.absolute().parts[1:-1])):
+        if part not in ("metrics", "validation"):
+            return part
+    return file.stem
 
 
-def ranking_lines(ranking: Content) -> Iterator[str]:
+def ranking_lines(ranking: Ranking) -> Iterator[str]:
     """The ranking as lines of text: places, means with 95 % intervals, and p-values."""
     width = max(len(name) for name in ranking["models"])
-    yield f"{'place':>5}  {'model':<{width}}  mean rank over {ranking['cases']} cases ({', '.join(ranking['metrics'])})"
+    by = ", ".join(ranking["metrics"])
+    yield (
+        f"{'place':>5}  {'model':<{width}}  mean rank over {ranking['cases']} cases "
+        f"({by})"
+    )
     for name, model in ranking["models"].items():
         yield f"{model['place']:>5}  {name:<{width}}  {model['score']:.3f}"
     for metric in ranking["metrics"]:
         yield f"mean {metric} with 95 % interval"
         for name, model in ranking["models"].items():
-            found = [
-                f"{label} {_interval(rows[metric])}"
-                for label, rows in model["means"].items()
-            ]
-            yield f"       {name:<{width}}  {'  '.join(found)}"
+            means = model["means"].items()
+            values = [f"{label} {_interval(rows[metric])}" for label, rows in means]
+            yield f"       {name:<{width}}  {'  '.join(values)}"
     yield "permutation test of two models (two-sided)"
     for pair in ranking["comparisons"]:
-        yield f"       {pair['first']} before {pair['second']} by {pair['difference']:.3f} ranks: p = {pair['p_value']:.4g}"
+        yield (
+            f"       {pair['first']} before {pair['second']} by "
+            f"{pair['difference']:.3f} ranks: p = {pair['p_value']:.4g}"
+        )
 
 
-def _interval(row: Mapping[str, Any]) -> str:
+def _interval(row: Statistic) -> str:
     if row["mean"] is None:
         return "-"
-    return f"{row['mean']:.3f}" + (
-        f" [{row['ci95'][0]:.3f}, {row['ci95'][1]:.3f}]" if row["ci95"] else ""
-    )
+    if not row["ci95"]:
+        return f"{row['mean']:.3f}"
+    low, high = row["ci95"]
+    return f"{row['mean']:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _require_comparable(models: Mapping[str, Content]) -> None:
+# -- what can be ranked ----------------------------------------------------------------
+def _require_comparable(models: Models) -> None:
     """Raise `DataError` unless all models were measured in the same way on cases that
     overlap.
     """
     if len(models) < 2:
         raise DataError(
-            f"a ranking needs at least two models, {len(models)} given; add the metrics.json of another one"
+            f"a ranking needs at least two models, {len(models)} given; add the "
+            "metrics.json of another one"
         )
     first, *others = models
     for other in others:
-        ours, theirs = (models[name]["convention"] for name in (first, other))
-        different = sorted(
-            key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)
-        )
-        if different:
-            told = "; ".join(
-                f"{key}: {ours.get(key)!s:.40} and {theirs.get(key)!s:.40}"
-                for key in different[:2]
-            )
-            raise DataError(
-                f"{first} and {other} were measured under different conventions ({told}); evaluate both with the same one"
-            )
-        labels = [
-            {label for case in models[name]["cases"].values() for label in case}
-            for name in (first, other)
-        ]
-        if labels[0] != labels[1]:
-            raise DataError(
-                f"{first} and {other} have different labels ({', '.join(sorted(labels[0] ^ labels[1]))} in "
-                "one only); evaluate both against the same references"
-            )
-    if not set.intersection(*(set(content["cases"]) for content in models.values())):
+        _require_same_convention(first, other, models)
+        _require_same_labels(first, other, models)
+    measured = [set(content["cases"]) for content in models.values()]
+    if not set.intersection(*measured):
         raise DataError(
-            f"{', '.join(models)}: no case is in all of them; evaluate the models on the same cases"
+            f"{', '.join(models)}: no case is in all of them; evaluate the models on "
+            "the same cases"
         )
 
 
-def _chosen(metrics: Sequence[str], models: Mapping[str, Content]) -> list[str]:
-    name = str(next(iter(models.values()))["convention"].get("name", "trivox"))
-    wanted = list(metrics) or list(
-        CONVENTIONS[name].ranked
-        if name in CONVENTIONS
-        else CONVENTIONS["trivox"].ranked
-    )
-    rows = [
-        row
-        for content in models.values()
-        for case in content["cases"].values()
-        for row in case.values()
-    ]
-    present = [
-        m
-        for m in (*HIGHER_IS_BETTER, *LOWER_IS_BETTER)
-        if any(m in row for row in rows)
-    ]
+def _require_same_convention(first: str, other: str, models: Models) -> None:
+    one = models[first]["convention"]
+    two = models[other]["convention"]
+    different = [key for key in sorted({*one, *two}) if one.get(key) != two.get(key)]
+    if different:
+        values = [f"{k}: {one.get(k)!s:.40} and {two.get(k)!s:.40}" for k in different]
+        raise DataError(
+            f"{first} and {other} were measured under different conventions "
+            f"({'; '.join(values[:2])}); evaluate both with the same one"
+        )
+
+
+def _require_same_labels(first: str, other: str, models: Models) -> None:
+    one = names_in(models[first]["cases"].values())
+    two = names_in(models[other]["cases"].values())
+    different = sorted({*one} ^ {*two})
+    if different:
+        raise DataError(
+            f"{first} and {other} have different labels ({', '.join(different)} in one "
+            "only); evaluate both against the same references"
+        )
+
+
+def _chosen(metrics: Sequence[str], models: Models) -> list[str]:
+    """The metrics to rank by: those given, else those of the convention.
+
+    Raises `RecipeError` for metrics that cannot be ranked by or that no model has.
+    """
+    wanted = list(metrics)
+    if not wanted:
+        first = next(iter(models.values()))
+        name = str(first["convention"].get("name"))
+        wanted = list(CONVENTIONS.get(name, Standard).ranked)
+    rows: list[MetricRow] = []
+    for content in models.values():
+        for case in content["cases"].values():
+            rows += case.values()
+    measured = set(names_in(rows))
+    ordered = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER)
+    present = [metric for metric in ordered if metric in measured]
     unknown = [metric for metric in wanted if metric not in present]
     if unknown:
         raise RecipeError(
-            f"models cannot be ranked by {', '.join(unknown)}; choose from {', '.join(present)}"
+            f"models cannot be ranked by {', '.join(unknown)}; choose from "
+            f"{', '.join(present)}"
         )
     return wanted
 
 
-def _labels(models: Mapping[str, Content], case: str) -> list[str]:
-    return list(
-        dict.fromkeys(
-            label
-            for content in models.values()
-            for label in content["cases"].get(case, {})
-        )
-    )
+def _cases(models: Models) -> list[str]:
+    """Cases that any model was measured on, sorted."""
+    cases: set[str] = set()
+    for content in models.values():
+        cases.update(case for case, rows in content["cases"].items() if rows)
+    return sorted(cases)
 
 
-def _ranks(
-    models: Mapping[str, Content], columns: Sequence[tuple[str, str, str]]
-) -> Floats:
+def _columns(
+    models: Models, cases: Sequence[str], metrics: Sequence[str]
+) -> list[Column]:
+    """One column for each case, label of the case and metric."""
+    columns: list[Column] = []
+    for case in cases:
+        rows = [content["cases"].get(case, {}) for content in models.values()]
+        for label in names_in(rows):
+            columns += [Column(case, label, metric) for metric in metrics]
+    return columns
+
+
+# -- ranks -----------------------------------------------------------------------------
+def _ranks(models: Models, columns: Sequence[Column]) -> Floats:
     """Rank of each model in each column, `(model, column)`."""
-    from scipy.stats import rankdata
-
-    merit = [
-        [
-            _merit(content["cases"].get(case, {}).get(label), metric)
-            for case, label, metric in columns
-        ]
-        for content in models.values()
-    ]
-    return np.asarray(rankdata(-np.array(merit), axis=0), dtype=np.float64)
+    merits = np.empty((len(models), len(columns)))
+    for i, content in enumerate(models.values()):
+        merits[i] = [_merit(content, column) for column in columns]
+    return np.asarray(rankdata(-merits, axis=0), dtype=np.float64)
 
 
-def _merit(row: Mapping[str, Any] | None, metric: str) -> float:
+def _merit(content: MetricsFile, column: Column) -> float:
     """A value that is larger for better results: infinite where nothing was to be found
     nor was, -infinite without any.
     """
-    value = None if row is None else row.get(metric)
+    row = content["cases"].get(column.case, {}).get(column.label)
+    if row is None:
+        return -np.inf
+    value = row.get(column.metric)
     if value is None:
-        return np.inf if row is not None and row.get("empty") == "both" else -np.inf
-    return -float(value) if metric in LOWER_IS_BETTER else float(value)
+        return np.inf if row.get("empty") == "both" else -np.inf
+    return -float(value) if column.metric in LOWER_IS_BETTER else float(value)
 
 
 def _mean_ranks(
-    ranks: Floats, columns: Sequence[tuple[str, str, str]]
+    ranks: Floats, columns: Sequence[Column]
 ) -> dict[str, dict[str, float]]:
-    """Mean over cases for each label and metric."""
-    result: dict[str, dict[str, float]] = {}
-    for label, metric in dict.fromkeys((label, metric) for _, label, metric in columns):
-        member = [column[1:] == (label, metric) for column in columns]
-        result.setdefault(label, {})[metric] = float(ranks[member].mean())
-    return result
+    """Mean over cases for each label and metric; ranks of one model, `(column,)`."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for rank, column in zip(ranks.tolist(), columns, strict=True):
+        values.setdefault((column.label, column.metric), []).append(rank)
+    means: dict[str, dict[str, float]] = {}
+    for (label, metric), of_cases in values.items():
+        means.setdefault(label, {})[metric] = float(np.mean(of_cases))
+    return means
 
 
-def _means(content: Content, metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _means(
+    content: MetricsFile, metrics: Sequence[str]
+) -> dict[str, dict[str, Statistic]]:
     """Statistics of the values themselves over the cases that a model has."""
-    labels = dict.fromkeys(
-        label for case in content["cases"].values() for label in case
-    )
-    rows = {
-        label: [case[label] for case in content["cases"].values() if label in case]
-        for label in labels
-    }
-    return {
-        label: {
-            metric: summarise([row.get(metric) for row in found]) for metric in metrics
-        }
-        for label, found in rows.items()
-    }
+    cases = content["cases"].values()
+    means: dict[str, dict[str, Statistic]] = {}
+    for label in names_in(cases):
+        rows = [case[label] for case in cases if label in case]
+        means[label] = {}
+        for metric in metrics:
+            means[label][metric] = summarise([row.get(metric) for row in rows])
+    return means
 
 
 def _comparisons(
     names: Sequence[str],
-    order: Sequence[int] | NDArray[Any],
+    order: Sequence[int],
     case_ranks: Floats,
     permutations: int,
     seed: int,
-) -> Iterator[dict[str, Any]]:
+) -> list[Comparison]:
     """Each pair of models, the better one first, with the difference of their scores
     and its p-value.
     """
     rng = np.random.default_rng(seed)
-    signs = rng.choice(
-        np.array([-1.0, 1.0], dtype=np.float32), (permutations, case_ranks.shape[1])
-    )
+    either = np.array([-1.0, 1.0], dtype=np.float32)
+    signs = rng.choice(either, (permutations, case_ranks.shape[1]))
+    comparisons: list[Comparison] = []
     for i, j in combinations(order, 2):
         differences = case_ranks[j] - case_ranks[i]
         extreme = np.abs(signs @ differences) >= abs(differences.sum()) - 1e-6
-        yield {
-            "first": names[i],
-            "second": names[j],
-            "difference": float(differences.mean()),
-            "p_value": float((1 + extreme.sum()) / (1 + permutations)),
-        }
+        comparisons.append(
+            {
+                "first": names[i],
+                "second": names[j],
+                "difference": float(differences.mean()),
+                "p_value": float((1 + extreme.sum()) / (1 + permutations)),
+            }
+        )
+    return comparisons
 
 
-def _warnings(models: Mapping[str, Content], cases: Sequence[str]) -> list[str]:
-    missing = {
-        name: [case for case in cases if case not in content["cases"]]
-        for name, content in models.items()
-    }
-    return [
-        f"{name} lacks {len(absent)} of {len(cases)} cases, each of which counts as its worst: {', '.join(absent[:5])}"
-        + (" ..." if len(absent) > 5 else "")
-        for name, absent in missing.items()
-        if absent
-    ]
+def _warnings(models: Models, cases: Sequence[str]) -> list[str]:
+    """One for each model that lacks cases."""
+    warnings = []
+    for name, content in models.items():
+        absent = [case for case in cases if case not in content["cases"]]
+        if absent:
+            more = " ..." if len(absent) > 5 else ""
+            warnings.append(
+                f"{name} lacks {len(absent)} of {len(cases)} cases, each of which "
+                f"counts as its worst: {', '.join(absent[:5])}{more}"
+            )
+    return warnings

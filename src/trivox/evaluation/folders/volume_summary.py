@@ -1,24 +1,43 @@
-"""The metrics.json of a reconstruction: cases, statistics over them, and the ladder of
-methods that had to be beaten.
+"""The metrics.json of volumes: cases, statistics over them, and the ladder of methods
+that had to be beaten.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from scipy.stats import wilcoxon
 
 from trivox.errors import DataError
-from trivox.evaluation.metrics.statistics import paired_difference, summarise
-from trivox.evaluation.metrics.volumes import METRICS, NOTICE, Row, Window, convention
+from trivox.evaluation.metrics.content import (
+    FORMAT_VERSION,
+    Gain,
+    LadderRow,
+    LadderSection,
+    MetricsFile,
+    Statistic,
+    VolumeMetrics,
+)
+from trivox.evaluation.metrics.statistics import (
+    paired_difference,
+    paired_differences,
+    summarise,
+)
+from trivox.evaluation.metrics.volumes import METRICS, NOTICE, Window, convention
 
 TARGET = "volume"
-NETWORK, CONSISTENT = "network", "network + data consistency"
+NETWORK = "network"
+CONSISTENT = "network + data consistency"
 COMPARED = "psnr_db"
 FEWEST_PAIRS = 6
 """Cases below which Wilcoxon's test cannot reach p < 0.05, whatever they show."""
+LADDER = (
+    "the network and what it has to beat, on the same cases and views; gained: network "
+    "minus row in PSNR, with the paired bootstrap interval and the two-sided p of "
+    f"Wilcoxon's signed-rank test (from {FEWEST_PAIRS} cases on)"
+)
 
-Cases = Mapping[str, Row]
+Cases = Mapping[str, VolumeMetrics]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,31 +50,27 @@ class Rungs:
     rows: Mapping[str, Cases]
 
 
-def collect_reconstructions(
+def collect_volumes(
     cases: Cases,
     *,
+    task: str,
     window: Window,
     ladder: Rungs | None = None,
     by_views: Sequence[Rungs] = (),
     warnings: Sequence[str] = (),
-) -> dict[str, Any]:
-    """The content of metrics.json from the metrics of each case
-    (`evaluate_reconstruction`).
+) -> MetricsFile:
+    """The content of metrics.json from the metrics of each case (`measure_volume`).
 
-    ladder: the methods for the number of views that the cases have; by_views: the same
-    for several numbers of views, as many methods as were measured. Each row of both has
-    the paired difference of the row `network` to it, where there is one. Raises
-    `DataError` if rows were measured on different cases.
+    task: its name, for the file. ladder: the methods for the number of views that the
+    cases have; by_views: the same for several numbers of views, as many methods as were
+    measured. Each row of both has the paired difference of the row `network` to it,
+    where there is one. Raises `DataError` if rows were measured on different cases.
     """
-    content: dict[str, Any] = {
-        "task": "reconstruction",
+    content: MetricsFile = {
+        "task": task,
+        "format_version": FORMAT_VERSION,
         "notice": NOTICE,
-        "convention": {
-            **convention(window),
-            "ladder": "the network and what it has to beat, on the same cases and views; gained: network minus row in PSNR, "
-            f"with the paired bootstrap interval and the two-sided p of Wilcoxon's signed-rank test (from {FEWEST_PAIRS} "
-            "cases on)",
-        },
+        "convention": {**convention(window), "ladder": LADDER},
         "cases": {name: {TARGET: _ordered(row)} for name, row in cases.items()},
         "summary": {TARGET: summarise_rows(cases)},
         "warnings": list(warnings),
@@ -67,46 +82,41 @@ def collect_reconstructions(
     return content
 
 
-def summarise_rows(cases: Cases) -> dict[str, Any]:
+def summarise_rows(cases: Cases) -> dict[str, Statistic]:
     """Statistics of every metric over cases."""
-    return {
-        metric: summarise([row.get(metric) for row in cases.values()])
-        for metric in METRICS
-    }
+    summary: dict[str, Statistic] = {}
+    for metric in METRICS:
+        summary[metric] = summarise([row.get(metric) for row in cases.values()])
+    return summary
 
 
-def ladder_section(rungs: Rungs) -> dict[str, Any]:
-    """Number of views and the rows with their statistics; see
-    `collect_reconstructions`.
-    """
-    names = [set(cases) for cases in rungs.rows.values()]
-    if any(found != names[0] for found in names):
+def ladder_section(rungs: Rungs) -> LadderSection:
+    """Number of views and the rows with their statistics; see `collect_volumes`."""
+    measured = [set(cases) for cases in rungs.rows.values()]
+    if any(names != measured[0] for names in measured):
         raise DataError(
-            "the rows of a ladder need the same cases; measure every method on all of them"
+            "the rows of a ladder need the same cases; measure every method on all of "
+            "them"
         )
     network = rungs.rows.get(NETWORK)
-    rows = []
+    rows: list[LadderRow] = []
     for name, cases in rungs.rows.items():
-        paired = (
-            {}
-            if network is None or name == NETWORK
-            else {COMPARED: _gained(network, cases)}
-        )
+        paired: dict[str, Gain] = {}
+        if network is not None and name != NETWORK:
+            paired[COMPARED] = _gain(network, cases)
         rows.append({"name": name, "summary": summarise_rows(cases), "paired": paired})
     return {"views": rungs.views, "rows": rows}
 
 
-def _gained(network: Cases, cases: Cases) -> dict[str, Any]:
+def _gain(network: Cases, cases: Cases) -> Gain:
     """Network minus row over the cases, with how certain that is."""
-    ours, theirs = (
-        [rows[name].get(COMPARED) for name in network] for rows in (network, cases)
-    )
-    found = paired_difference(ours, theirs)
-    several = found["n"] != 1
+    scores = [network[name].get(COMPARED) for name in network]
+    others = [cases[name].get(COMPARED) for name in network]
+    paired = paired_difference(scores, others)
     return {
-        "difference": found["mean"],
-        "ci95": found["ci95"] if several else None,
-        "wilcoxon_p": _wilcoxon(ours, theirs),
+        "difference": paired["mean"],
+        "ci95": paired["ci95"] if paired["n"] != 1 else None,
+        "wilcoxon_p": _wilcoxon(scores, others),
     }
 
 
@@ -116,20 +126,12 @@ def _wilcoxon(
     """Two-sided p of the signed-rank test (Wilcoxon 1945); None for fewer than
     `FEWEST_PAIRS` pairs that differ.
     """
-    from scipy.stats import wilcoxon
-
-    pairs = [
-        (a, b)
-        for a, b in zip(first, second, strict=True)
-        if a is not None and b is not None
-    ]
-    differences = np.array([a - b for a, b in pairs if a != b])
-    return (
-        float(wilcoxon(differences).pvalue)
-        if len(differences) >= FEWEST_PAIRS
-        else None
-    )
+    differences = paired_differences(first, second)
+    differences = differences[differences != 0]
+    if np.size(differences) < FEWEST_PAIRS:
+        return None
+    return float(wilcoxon(differences).pvalue)
 
 
-def _ordered(row: Row) -> Row:
+def _ordered(row: VolumeMetrics) -> VolumeMetrics:
     return {metric: row.get(metric) for metric in METRICS}

@@ -8,11 +8,18 @@ probability of a row; a prediction is right if that class is the label. Sources:
 1950, Geifman 2017 (risk-coverage).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata, spearmanr
+from sklearn.metrics import roc_auc_score
+
+from trivox.evaluation.metrics.content import (
+    CalibrationErrors,
+    ReliabilityCurve,
+    RiskCoverage,
+)
 
 Floats = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
@@ -23,7 +30,7 @@ BINS = 15
 
 def measure_calibration(
     probabilities: Floats, labels: Labels, *, bins: int = BINS
-) -> dict[str, float]:
+) -> CalibrationErrors:
     """ece, adaptive_ece, classwise_ece, mce, brier and nll; all 0 at best."""
     confidence, correct = top_label(probabilities, labels)
     return {
@@ -43,48 +50,47 @@ def top_label(probabilities: Floats, labels: Labels) -> tuple[Floats, Truth]:
 
 def reliability_curve(
     confidence: Floats, correct: Truth, *, bins: int = BINS
-) -> dict[str, list[float | int | None]]:
+) -> ReliabilityCurve:
     """Count, mean confidence and accuracy of each of `bins` equally wide bins `(lower,
     upper]`; None for an empty one.
     """
-    count, mean, accuracy = _binned(
-        confidence, correct, equal_width_bins(confidence, bins), bins
-    )
-    rows = list(zip(count, mean, accuracy, strict=True))
+    index = equal_width_bins(confidence, bins)
+    count, mean, accuracy = _binned(confidence, correct, index, bins)
     return {
-        "count": [int(n) for n, _, _ in rows],
-        "confidence": [float(value) if n else None for n, value, _ in rows],
-        "accuracy": [float(value) if n else None for n, _, value in rows],
+        "count": [int(n) for n in count],
+        "confidence": _where_filled(mean, count),
+        "accuracy": _where_filled(accuracy, count),
     }
+
+
+def _where_filled(values: Floats, count: Floats) -> list[float | None]:
+    pairs = zip(values, count, strict=True)
+    return [float(value) if n else None for value, n in pairs]
 
 
 def expected_calibration_error(
     confidence: Floats, correct: Truth, *, bins: int = BINS
 ) -> float:
     """Mean of |accuracy - confidence| over equally wide bins, weighted by their counts."""
-    return _weighted_gap(
-        *_binned(confidence, correct, equal_width_bins(confidence, bins), bins)
-    )
+    index = equal_width_bins(confidence, bins)
+    return _weighted_gap(*_binned(confidence, correct, index, bins))
 
 
 def adaptive_calibration_error(
     confidence: Floats, correct: Truth, *, bins: int = BINS
 ) -> float:
     """The same over bins that hold equally many predictions."""
-    rank = np.empty(len(confidence), dtype=np.int64)
-    rank[np.argsort(confidence, kind="stable")] = np.arange(len(confidence))
-    return _weighted_gap(
-        *_binned(confidence, correct, rank * bins // max(len(confidence), 1), bins)
-    )
+    rank = rankdata(confidence, method="ordinal").astype(np.int64) - 1
+    index = rank * bins // max(len(confidence), 1)
+    return _weighted_gap(*_binned(confidence, correct, index, bins))
 
 
 def maximum_calibration_error(
     confidence: Floats, correct: Truth, *, bins: int = BINS
 ) -> float:
     """Largest |accuracy - confidence| over equally wide bins that hold anything."""
-    count, mean, accuracy = _binned(
-        confidence, correct, equal_width_bins(confidence, bins), bins
-    )
+    index = equal_width_bins(confidence, bins)
+    count, mean, accuracy = _binned(confidence, correct, index, bins)
     return float(np.abs(accuracy - mean)[count > 0].max(initial=0.0))
 
 
@@ -94,15 +100,11 @@ def classwise_calibration_error(
     """Mean over classes of the expected calibration error of that class's probability
     against 'is this class'.
     """
-    columns = range(probabilities.shape[1])
-    return float(
-        np.mean(
-            [
-                expected_calibration_error(probabilities[:, k], labels == k, bins=bins)
-                for k in columns
-            ]
-        )
-    )
+    errors = [
+        expected_calibration_error(column, labels == k, bins=bins)
+        for k, column in enumerate(probabilities.T)
+    ]
+    return float(np.mean(errors))
 
 
 def brier_score(probabilities: Floats, labels: Labels) -> float:
@@ -116,10 +118,8 @@ def squared_distances(probabilities: Floats, labels: Labels) -> Floats:
     """Squared distance of each row to the one-hot label, summed over classes; their
     mean is the Brier score.
     """
-    right = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
-    return np.asarray(
-        (probabilities.astype(np.float64) ** 2).sum(axis=1) - 2 * right + 1
-    )
+    squares = (probabilities.astype(np.float64) ** 2).sum(axis=1)
+    return np.asarray(squares - 2 * _of_label(probabilities, labels) + 1)
 
 
 def negative_log_likelihood(probabilities: Floats, labels: Labels) -> float:
@@ -129,41 +129,32 @@ def negative_log_likelihood(probabilities: Floats, labels: Labels) -> float:
 
 def log_losses(probabilities: Floats, labels: Labels) -> Floats:
     """-ln p(label) of each row in nats; probabilities below 1e-12 count as that."""
-    right = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(
-        np.float64
-    )
+    right = _of_label(probabilities, labels).astype(np.float64)
     return np.asarray(-np.log(np.maximum(right, 1e-12)))
+
+
+def _of_label(probabilities: Floats, labels: Labels) -> Floats:
+    """The probability of each row's label, `(n,)`."""
+    return np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
 
 
 def area_under_roc(score: Floats, positive: Truth) -> float | None:
     """Chance that a positive has a higher score than a negative, ties counting half;
     None without both.
     """
-    hits = int(positive.sum())
-    misses = len(positive) - hits
-    if not hits or not misses:
+    if positive.all() or not positive.any():
         return None
-    return float(
-        (average_ranks(score)[positive].sum() - hits * (hits + 1) / 2) / (hits * misses)
-    )
-
-
-def average_ranks(values: Floats) -> Floats:
-    """Ranks from 1 on; equal values share the mean of theirs."""
-    _, index, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return np.asarray((last - (count - 1) / 2)[index])
+    return float(roc_auc_score(positive, score))
 
 
 def rank_correlation(first: Floats, second: Floats) -> float | None:
     """Spearman's rho; None for fewer than 3 pairs or if one side is constant."""
-    ranks = average_ranks(first), average_ranks(second)
-    if len(first) < 3 or min(np.ptp(rank) for rank in ranks) == 0:
+    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(spearmanr(first, second).statistic)
 
 
-def risk_coverage(doubt: Floats, risk: Floats) -> Mapping[str, float]:
+def risk_coverage(doubt: Floats, risk: Floats) -> RiskCoverage:
     """Mean risk of the cases kept, averaged over all coverages, when the least doubtful
     are kept first.
 
@@ -183,9 +174,8 @@ def equal_width_bins(confidence: Floats, bins: int = BINS) -> Labels:
     """Index of the bin `(lower, upper]` that each confidence falls into; 0 belongs to
     the first.
     """
-    return np.clip(
-        np.ceil(confidence.astype(np.float64) * bins).astype(np.int64) - 1, 0, bins - 1
-    )
+    upper = np.ceil(confidence.astype(np.float64) * bins).astype(np.int64)
+    return np.clip(upper - 1, 0, bins - 1)
 
 
 def _binned(
@@ -193,13 +183,13 @@ def _binned(
 ) -> tuple[Floats, Floats, Floats]:
     """Count, mean confidence and accuracy of each bin; 0 where empty."""
     count = np.bincount(index, minlength=bins).astype(np.float64)
-    means = (
-        np.bincount(index, weights=values, minlength=bins)
-        for values in (confidence, correct)
-    )
-    confidence_mean, accuracy = (mean / np.maximum(count, 1) for mean in means)
-    return count, confidence_mean, accuracy
+    filled = np.maximum(count, 1)
+    mean = np.bincount(index, weights=confidence, minlength=bins) / filled
+    accuracy = np.bincount(index, weights=correct, minlength=bins) / filled
+    return count, mean, accuracy
 
 
 def _weighted_gap(count: Floats, confidence: Floats, accuracy: Floats) -> float:
-    return float((count * np.abs(accuracy - confidence)).sum() / max(count.sum(), 1))
+    """Mean of |accuracy - confidence| over bins, weighted by their counts."""
+    gaps = np.abs(accuracy - confidence)
+    return float((count * gaps).sum() / max(count.sum(), 1))

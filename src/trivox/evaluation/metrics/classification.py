@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,11 @@ from trivox.evaluation.metrics.calibration import (
     log_losses,
     squared_distances,
 )
+from trivox.evaluation.metrics.content import ClassDifference, ClassSummary, Score
 from trivox.evaluation.metrics.statistics import RESAMPLES
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Summary = dict[str, Any]
 
 SCORES = (
     "macro_f1",
@@ -43,17 +43,24 @@ COMPARED = ("macro_f1", "auc")
 
 CONVENTION = {
     "answer": "the class with the largest probability",
-    "macro_f1": "mean of F1 = 2 TP / (2 TP + FP + FN) over all classes, also those without cases or never answered (F1 0)",
+    "macro_f1": "mean of F1 = 2 TP / (2 TP + FP + FN) over all classes, also those "
+    "without cases or never answered (F1 0)",
     "balanced_accuracy": "mean recall of the classes that have cases",
-    "mcc": "Matthews correlation coefficient of several classes (Gorodkin 2004); 0 where all answers are alike",
-    "auc": "two classes: area under the ROC curve; more: mean over classes of that of the class against the rest; "
-    "null unless every class has cases; ties count half",
+    "mcc": "Matthews correlation coefficient of several classes (Gorodkin 2004); 0 "
+    "where all answers are alike",
+    "auc": "two classes: area under the ROC curve; more: mean over classes of that of "
+    "the class against the rest; null unless every class has cases; ties count half",
     "recall": "share of a class's cases that are answered with it; null without cases",
-    "precision": "share of the answers with a class that are right; null where it is never answered",
-    "ece": "mean |accuracy - confidence| over 15 equally wide bins of the largest probability, weighted by counts",
-    "brier": "squared distance of the probabilities to the one-hot class, summed over classes: 0..2",
-    "log_loss": "-ln of the probability of the true class in nats; probabilities below 1e-12 count as that",
-    "ci95": "percentile bootstrap over cases (2000 resamples, fixed seed); resamples in which a score is null do not count",
+    "precision": "share of the answers with a class that are right; null where it is "
+    "never answered",
+    "ece": "mean |accuracy - confidence| over 15 equally wide bins of the largest "
+    "probability, weighted by counts",
+    "brier": "squared distance of the probabilities to the one-hot class, summed over "
+    "classes: 0..2",
+    "log_loss": "-ln of the probability of the true class in nats; probabilities below "
+    "1e-12 count as that",
+    "ci95": "percentile bootstrap over cases (2000 resamples, fixed seed); resamples "
+    "in which a score is null do not count",
     "difference": "this model minus the row, over the same resamples of the same cases",
 }
 
@@ -73,36 +80,48 @@ class ClassPredictions:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        cases, count = len(self.names), len(self.classes)
-        if count < 2 or len(set(self.classes)) < count:
+        self._require_names()
+        self._require_shapes()
+        self._require_values()
+
+    def _require_names(self) -> None:
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise DataError(
                 f"classes {[*self.classes]}: give two or more different names"
             )
-        if len(set(self.names)) < cases:
-            repeated = next(
-                name for name, times in Counter(self.names).items() if times > 1
-            )
+        times = Counter(self.names)
+        repeated = [name for name in self.names if times[name] > 1]
+        if repeated:
             raise DataError(
-                f"case '{repeated}' is in the predictions twice; keep one of them"
+                f"case '{repeated[0]}' is in the predictions twice; keep one of them"
             )
+
+    def _require_shapes(self) -> None:
+        cases = len(self.names)
+        count = len(self.classes)
         if self.truth.shape != (cases,) or self.probabilities.shape != (cases, count):
             raise DataError(
-                f"truth {self.truth.shape} and probabilities {self.probabilities.shape} do not fit {cases} cases and "
-                f"{count} classes; give ({cases},) and ({cases}, {count})"
+                f"truth {self.truth.shape} and probabilities "
+                f"{self.probabilities.shape} do not fit {cases} cases and {count} "
+                f"classes; give ({cases},) and ({cases}, {count})"
             )
+
+    def _require_values(self) -> None:
+        count = len(self.classes)
         if not ((self.truth >= -1) & (self.truth < count)).all():
             raise DataError(
-                f"class indices must lie in -1..{count - 1}; found {np.unique(self.truth).tolist()[:8]}"
+                f"class indices must lie in -1..{count - 1}; found "
+                f"{np.unique(self.truth).tolist()[:8]}"
             )
-        sums = self.probabilities.sum(axis=1)
-        wrong = ~(
-            (self.probabilities >= 0).all(axis=1) & (np.abs(sums - 1) <= 0.02)
-        )  # also NaN
+        positive = (self.probabilities >= 0).all(axis=1)
+        near_one = np.abs(self.probabilities.sum(axis=1) - 1) <= 0.02
+        wrong = ~(positive & near_one)  # also NaN
         if wrong.any():
             row = int(wrong.argmax())
             shown = ", ".join(f"{value:g}" for value in self.probabilities[row])
             raise DataError(
-                f"{self.names[row]}: {shown} are no probabilities; they must not be negative and sum to 1"
+                f"{self.names[row]}: {shown} are no probabilities; they must not be "
+                "negative and sum to 1"
             )
 
     @cached_property
@@ -115,13 +134,14 @@ class ClassPredictions:
         inside = self.truth >= 0
         if not inside.any():
             raise DataError(
-                f"none of {len(self.names)} cases has a known class; give classes to measure against"
+                f"none of {len(self.names)} cases has a known class; give classes to "
+                "measure against"
             )
-        names = tuple(
-            name for name, kept in zip(self.names, inside, strict=True) if kept
-        )
         return ClassPredictions(
-            names, self.truth[inside], self.probabilities[inside], self.classes
+            tuple(self.names[i] for i in np.flatnonzero(inside)),
+            self.truth[inside],
+            self.probabilities[inside],
+            self.classes,
         )
 
 
@@ -135,13 +155,13 @@ def majority_answer(
     `predictions` itself.
     """
     counted = predictions.truth if training is None else training
-    counts = np.bincount(
-        counted[counted >= 0], minlength=len(predictions.classes)
-    ).astype(np.float64)
-    if not counts.sum():
+    known = counted[counted >= 0]
+    if not known.size:
         raise DataError(
-            "no training case has a known class, so there is no majority; give their class indices"
+            "no training case has a known class, so there is no majority; give their "
+            "class indices"
         )
+    counts = np.bincount(known, minlength=len(predictions.classes))
     constant = np.tile(counts / counts.sum(), (len(predictions.names), 1))
     return ClassPredictions(
         predictions.names, predictions.truth, constant, predictions.classes
@@ -150,7 +170,7 @@ def majority_answer(
 
 def measure_classes(
     predictions: ClassPredictions, *, seed: int, resamples: int = RESAMPLES
-) -> Summary:
+) -> ClassSummary:
     """All scores with 95 % intervals over the cases whose class is known, in the
     convention that `CONVENTION` states.
 
@@ -159,7 +179,7 @@ def measure_classes(
     cannot be known is None; so is the interval of a single case. Raises `DataError` if
     no class is known.
     """
-    return Measured.of(predictions, seed=seed, resamples=resamples).summary()
+    return ClassScores.of(predictions, seed=seed, resamples=resamples).summary()
 
 
 def compare_classes(
@@ -168,21 +188,20 @@ def compare_classes(
     *,
     seed: int,
     resamples: int = RESAMPLES,
-) -> Summary:
+) -> ClassDifference:
     """How much better the first is than the second on the same cases: macro-F1 and AUC,
     each `{"value", "ci95"}`.
 
     Both are resampled together (paired bootstrap). Raises `DataError` unless cases,
     classes and truth are the same.
     """
-    ours, theirs = (
-        Measured.of(one, seed=seed, resamples=resamples) for one in (first, second)
-    )
-    return ours.difference(theirs)
+    better = ClassScores.of(first, seed=seed, resamples=resamples)
+    worse = ClassScores.of(second, seed=seed, resamples=resamples)
+    return better.difference(worse)
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class ClassScores:
     """Scores of cases whose class is known, `(1, ...)`, and of bootstrap resamples,
     `(r, ...)`; NaN where undefined.
     """
@@ -194,61 +213,61 @@ class Measured:
     @classmethod
     def of(
         cls, predictions: ClassPredictions, *, seed: int, resamples: int = RESAMPLES
-    ) -> "Measured":
+    ) -> "ClassScores":
         """Measure predictions; equal seeds draw the same of equally many cases."""
         known = predictions.known()
         cases = len(known.names)
-        parts = [
+        portions = [
             weighted_scores(known, weights)
             for weights in _drawn(cases, resamples, seed)
         ]
-        draws = {
-            name: np.concatenate([part[name] for part in parts])
-            for name in (*SCORES, *BY_CLASS)
-        }
+        draws: dict[str, Floats] = {}
+        for name in (*SCORES, *BY_CLASS):
+            draws[name] = np.concatenate([scores[name] for scores in portions])
         return cls(known, weighted_scores(known, np.ones((1, cases))), draws)
 
-    def summary(self) -> Summary:
+    def summary(self) -> ClassSummary:
         """See `measure_classes`."""
-        classes, confusion = self.known.classes, self.value["confusion"][0].astype(int)
-        by_class = {
-            name: {label: self._estimate(name, i) for i, label in enumerate(classes)}
-            for name in BY_CLASS
-        }
-        return {
-            **{name: self._estimate(name) for name in SCORES},
-            **by_class,
-            "support": dict(zip(classes, confusion.sum(axis=1).tolist(), strict=True)),
-            "confusion": confusion.tolist(),
-        }
+        classes = self.known.classes
+        confusion = self.value["confusion"][0].astype(int)
+        support = confusion.sum(axis=1).tolist()
+        summary: dict[str, Any] = {name: self._score(name) for name in SCORES}
+        for name in BY_CLASS:
+            scores = (self._score(name, i) for i in range(len(classes)))
+            summary[name] = dict(zip(classes, scores, strict=True))
+        summary["support"] = dict(zip(classes, support, strict=True))
+        summary["confusion"] = confusion.tolist()
+        return cast(ClassSummary, summary)
 
-    def difference(self, other: "Measured") -> Summary:
+    def difference(self, other: "ClassScores") -> ClassDifference:
         """See `compare_classes`; both must have been measured with the same seed and
         resamples.
         """
-        ours, theirs = self.known, other.known
-        several = len(ours.names) > 1
-        same = ours.names == theirs.names and ours.classes == theirs.classes
-        if not same or not np.array_equal(ours.truth, theirs.truth):
+        first = self.known
+        second = other.known
+        same_cases = first.names == second.names and first.classes == second.classes
+        if not same_cases or not np.array_equal(first.truth, second.truth):
             raise DataError(
-                "a paired comparison needs the same cases with the same classes in the same order"
+                "a paired comparison needs the same cases with the same classes in the "
+                "same order"
             )
-        return {
-            name: _estimate(
+        differences: dict[str, Score] = {}
+        for name in COMPARED:
+            differences[name] = _score_of(
                 self.value[name] - other.value[name],
                 self.draws[name] - other.draws[name],
-                several=several,
+                several=len(first.names) > 1,
             )
-            for name in COMPARED
-        }
+        return cast(ClassDifference, differences)
 
-    def _estimate(self, name: str, column: int | None = None) -> Summary:
-        place = (slice(None),) if column is None else (slice(None), column)
-        return _estimate(
-            self.value[name][place],
-            self.draws[name][place],
-            several=len(self.known.names) > 1,
-        )
+    def _score(self, name: str, column: int | None = None) -> Score:
+        """A score of all cases, or one of the class in a column."""
+        value = self.value[name]
+        draws = self.draws[name]
+        if column is not None:
+            value = value[:, column]
+            draws = draws[:, column]
+        return _score_of(value, draws, several=len(self.known.names) > 1)
 
 
 def weighted_scores(known: ClassPredictions, weights: Floats) -> dict[str, Floats]:
@@ -258,14 +277,17 @@ def weighted_scores(known: ClassPredictions, weights: Floats) -> dict[str, Float
     numbers. Returns `(r,)` for each of `SCORES`, `(r, k)` for recall and precision,
     `(r, k, k)` for confusion.
     """
-    count, total = len(known.classes), weights.sum(axis=1)
-    confusion = (
-        weights @ _one_hot(known.truth * count + known.answers, count * count)
-    ).reshape(-1, count, count)
+    count = len(known.classes)
+    total = weights.sum(axis=1)
+    cells = _one_hot(known.truth * count + known.answers, count * count)  # (n, k * k)
+    confusion = (weights @ cells).reshape(-1, count, count)
     hits = np.diagonal(confusion, axis1=1, axis2=2)  # (r, k)
-    support, answered = confusion.sum(axis=2), confusion.sum(axis=1)
+    support = confusion.sum(axis=2)
+    answered = confusion.sum(axis=1)
     recall = _ratio(hits, support)
     f1 = 2 * hits / np.maximum(support + answered, 1)
+    brier = weights @ squared_distances(known.probabilities, known.truth)
+    log_loss = weights @ log_losses(known.probabilities, known.truth)
     return {
         "macro_f1": f1.mean(axis=1),
         "balanced_accuracy": np.nansum(recall, axis=1) / (support > 0).sum(axis=1),
@@ -273,8 +295,8 @@ def weighted_scores(known: ClassPredictions, weights: Floats) -> dict[str, Float
         "mcc": _matthews(hits, support, answered),
         "auc": _area_under_roc(known, weights),
         "ece": _calibration_error(known, weights),
-        "brier": weights @ squared_distances(known.probabilities, known.truth) / total,
-        "log_loss": weights @ log_losses(known.probabilities, known.truth) / total,
+        "brier": brier / total,
+        "log_loss": log_loss / total,
         "recall": recall,
         "precision": _ratio(hits, answered),
         "confusion": confusion,
@@ -289,22 +311,19 @@ def _drawn(cases: int, resamples: int, seed: int) -> Iterator[Floats]:
     step = max(1, 2_000_000 // cases)
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
-        places = (
-            rng.integers(0, cases, (rows, cases)) + cases * np.arange(rows)[:, None]
-        )
-        yield (
-            np.bincount(places.ravel(), minlength=rows * cases)
-            .reshape(rows, cases)
-            .astype(np.float64)
-        )
+        places = rng.integers(0, cases, (rows, cases))
+        places += cases * np.arange(rows)[:, None]
+        counts = np.bincount(places.ravel(), minlength=rows * cases)
+        yield counts.reshape(rows, cases).astype(np.float64)
 
 
 def _matthews(hits: Floats, support: Floats, answered: Floats) -> Floats:
+    """Matthews correlation of several classes, `(r,)`; arguments `(r, k)`."""
     total = support.sum(axis=1)
     covariance = hits.sum(axis=1) * total - (support * answered).sum(axis=1)
-    spread = (total**2 - (support**2).sum(axis=1)) * (
-        total**2 - (answered**2).sum(axis=1)
-    )
+    spread_of_truth = total**2 - (support**2).sum(axis=1)
+    spread_of_answers = total**2 - (answered**2).sum(axis=1)
+    spread = spread_of_truth * spread_of_answers
     return np.asarray(covariance / np.sqrt(np.where(spread > 0, spread, np.inf)))
 
 
@@ -324,23 +343,22 @@ def _area(score: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats
     NaN without both.
     """
     order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(
-        np.diff(score[order], prepend=-np.inf)
-    )  # of each run of equal scores
-    hits = np.add.reduceat(weights[:, order] * positive[order], starts, axis=1)
-    misses = np.add.reduceat(weights[:, order] * ~positive[order], starts, axis=1)
+    weighted = weights[:, order]
+    # Where each run of equal scores starts.
+    starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf))
+    hits = np.add.reduceat(weighted * positive[order], starts, axis=1)
+    misses = np.add.reduceat(weighted * ~positive[order], starts, axis=1)
     won = (hits * (misses.cumsum(axis=1) - misses / 2)).sum(axis=1)
     return _ratio(won, hits.sum(axis=1) * misses.sum(axis=1))
 
 
 def _calibration_error(known: ClassPredictions, weights: Floats) -> Floats:
+    """Expected calibration error of the top label, `(r,)`."""
     confidence = known.probabilities.max(axis=1)
     index = equal_width_bins(confidence)
     gap = (known.answers == known.truth) - confidence
-    return np.asarray(
-        np.abs((weights * gap) @ _one_hot(index, int(index.max()) + 1)).sum(axis=1)
-        / weights.sum(axis=1)
-    )
+    by_bin = (weights * gap) @ _one_hot(index, int(index.max()) + 1)  # (r, bins)
+    return np.asarray(np.abs(by_bin).sum(axis=1) / weights.sum(axis=1))
 
 
 def _one_hot(index: NDArray[np.integer[Any]], count: int) -> Floats:
@@ -352,7 +370,7 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
     return np.asarray(part / np.where(whole > 0, whole, np.nan))
 
 
-def _estimate(value: Floats, draws: Floats, *, several: bool) -> Summary:
+def _score_of(value: Floats, draws: Floats, *, several: bool) -> Score:
     """A score with its interval; resamples that do not define it are left out."""
     if not np.isfinite(value[0]):
         return {"value": None, "ci95": None}

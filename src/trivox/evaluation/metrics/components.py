@@ -5,8 +5,10 @@ lesion-wise metrics count with.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import cc3d
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from trivox.volumes.volume import Array
 
@@ -31,8 +33,6 @@ def label_components(mask: Array) -> Array:
     Numbers ascend in the order of the files (x slowest), in which the official packages
     number theirs: they decide between matches of equal value.
     """
-    import cc3d
-
     labels = cc3d.connected_components(np.ascontiguousarray(mask.T), connectivity=26)
     return np.ascontiguousarray(labels.T)
 
@@ -54,21 +54,23 @@ def meetings(first: Array, second: Array) -> Meetings:
 
 def boxes(labels: Array) -> list[Box | None]:
     """The box around each number; entry 0, the background, is None."""
-    from scipy.ndimage import find_objects
-
-    found: list[Any] = (
-        find_objects(labels.astype(np.int32, copy=False)) if labels.any() else []
-    )
-    return [None, *found]
+    if not labels.any():
+        return [None]
+    places: list[Any] = find_objects(labels.astype(np.int32, copy=False))
+    return [None, *places]
 
 
 def around(parts: Sequence[Box | None]) -> Box:
     """The smallest box that holds all of `parts`; those that are None hold nothing."""
-    axes = zip(*(part for part in parts if part is not None), strict=True)
-    hull = [
-        slice(min(side.start for side in axis), max(side.stop for side in axis))
-        for axis in axes
-    ]
-    return (
-        (hull[0], hull[1], hull[2]) if hull else (slice(0, 0), slice(0, 0), slice(0, 0))
-    )
+    filled = [part for part in parts if part is not None]
+    if not filled:
+        return slice(0, 0), slice(0, 0), slice(0, 0)
+    z, y, x = zip(*filled, strict=True)
+    return _hull(z), _hull(y), _hull(x)
+
+
+def _hull(sides: Sequence[slice]) -> slice:
+    """The shortest slice that holds all of `sides`."""
+    first = min(side.start for side in sides)
+    last = max(side.stop for side in sides)
+    return slice(first, last)

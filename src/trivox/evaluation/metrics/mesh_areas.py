@@ -21,118 +21,124 @@ from numpy.typing import NDArray
 
 from trivox.volumes.volume import Spacing
 
+Floats = NDArray[np.float64]
 Point = tuple[int, int, int]
-Vector = tuple[float, float, float]
-CORNERS: tuple[Point, ...] = tuple(
-    (z, y, x) for z in (0, 1) for y in (0, 1) for x in (0, 1)
-)
+Points = list[Point]
+CORNERS: tuple[Point, ...] = tuple(product((0, 1), repeat=3))  # type: ignore[arg-type]
 """Offset `(z, y, x)` of the corner that bit i of a neighbourhood code stands for."""
 
 
-def element_areas(spacing: Spacing) -> NDArray[np.float64]:
+def element_areas(spacing: Spacing) -> Floats:
     """Area in mm² of the surface element of each neighbourhood code `(256,)`; spacing
     in mm `(z, y, x)`.
     """
     z, y, x = spacing
-    normals = _unit_normals() * np.array([y * x, z * x, z * y])
-    return np.asarray(np.sqrt((normals**2).sum(axis=2)).sum(axis=1))
+    faces = np.array([y * x, z * x, z * y])
+    normals = _unit_normals() * faces
+    areas = np.sqrt((normals**2).sum(axis=2))
+    return np.asarray(areas.sum(axis=1))
 
 
 @cache
-def _unit_normals() -> NDArray[np.float64]:
+def _unit_normals() -> Floats:
     """Area vectors of the triangles of each code at spacing 1, `(256, 4 triangles,
     zyx)`, padded with zeros.
     """
     normals = np.zeros((256, 4, 3))
     for code in range(1, 255):
+        if code.bit_count() > 4:
+            continue  # choice 2: filled with its complement
         inside = {corner for bit, corner in enumerate(CORNERS) if code >> bit & 1}
-        if len(inside) <= 4:
-            vectors = [
-                vector
-                for polygon in _polygons(inside)
-                for vector in _largest_triangulation(polygon)
-            ]
-            normals[code, : len(vectors)] = normals[255 - code, : len(vectors)] = (
-                vectors
-            )
+        cut = map(_largest_triangulation, _polygons(inside))
+        triangles = np.concatenate([*cut])
+        count = len(triangles)
+        normals[code, :count] = triangles
+        normals[255 - code, :count] = triangles
     four = [code for code in range(256) if code.bit_count() == 4]
-    assert np.allclose(normals[four], normals[[255 - code for code in four]]), (
-        "choice 2 leaves no freedom"
-    )
+    complements = normals[::-1]
+    same = np.allclose(normals[four], complements[four])
+    assert same, "choice 2 leaves no freedom"
     return normals
 
 
-def _polygons(inside: set[Point]) -> Iterator[list[Point]]:
+def _polygons(inside: set[Point]) -> Iterator[Points]:
     """Closed polygons of the surface around the `inside` corners; points are edge
     middles in half voxels.
     """
-    neighbours: dict[Point, list[Point]] = {}
-    for a, b in (
-        segment for ring in _faces() for segment in _face_segments(ring, inside)
-    ):
-        neighbours.setdefault(a, []).append(b)
-        neighbours.setdefault(b, []).append(a)
+    neighbours: dict[Point, Points] = {}
+    for ring in _faces():
+        for a, b in _face_segments(ring, inside):
+            neighbours.setdefault(a, []).append(b)
+            neighbours.setdefault(b, []).append(a)
     while neighbours:
-        polygon = [min(neighbours)]
-        while onward := [
-            point for point in neighbours.pop(polygon[-1]) if point in neighbours
-        ]:
-            polygon.append(onward[0])
+        point: Point | None = min(neighbours)
+        polygon = []
+        while point is not None:
+            polygon.append(point)
+            onward = neighbours.pop(point)
+            unvisited = [other for other in onward if other in neighbours]
+            point = unvisited[0] if unvisited else None
         yield polygon
 
 
-def _faces() -> Iterator[list[Point]]:
+def _faces() -> Iterator[Points]:
     """The corners of each face of the cube in circular order."""
-    for axis, side in product(range(3), (0, 1)):
-        ring = [(0, 0), (0, 1), (1, 1), (1, 0)]
-        yield [(*pair[:axis], side, *pair[axis:]) for pair in ring]  # type: ignore[misc]
+    ring = ((0, 0), (0, 1), (1, 1), (1, 0))
+    for side in (0, 1):
+        yield [(side, a, b) for a, b in ring]
+        yield [(a, side, b) for a, b in ring]
+        yield [(a, b, side) for a, b in ring]
 
 
-def _face_segments(
-    ring: list[Point], inside: set[Point]
-) -> Iterator[tuple[Point, Point]]:
+def _face_segments(ring: Points, inside: set[Point]) -> Iterator[tuple[Point, Point]]:
     """Where the surface crosses a face."""
-    middles = [_sum(ring[i], ring[(i + 1) % 4]) for i in range(4)]
-    crossed = [
-        i for i in range(4) if (ring[i] in inside) != (ring[(i + 1) % 4] in inside)
-    ]
-    if len(crossed) == 2:
-        yield middles[crossed[0]], middles[crossed[1]]
-    elif crossed:  # diagonal: the middles on both sides of each inside corner
-        yield from ((middles[i - 1], middles[i]) for i in range(4) if ring[i] in inside)
+    onward = [*ring[1:], ring[0]]
+    middles = []  # of the edges that the surface crosses
+    for a, b in zip(ring, onward, strict=True):
+        if (a in inside) != (b in inside):
+            middles.append(_sum(a, b))
+    if len(middles) == 2:
+        yield middles[0], middles[1]
+    elif middles:
+        # Inside corners lie diagonally: the middles on both sides of each.
+        if ring[0] in inside:
+            middles = [middles[-1], *middles[:-1]]
+        yield middles[0], middles[1]
+        yield middles[2], middles[3]
 
 
-def _largest_triangulation(polygon: list[Point]) -> list[Vector]:
-    """Area vectors of the triangles whose areas add up to most."""
-    cuts = (
-        [_area_vector(*(polygon[i] for i in triangle)) for triangle in cut]
-        for cut in _cuts(0, len(polygon) - 1)
-    )
-    return max(
-        cuts,
-        key=lambda vectors: sum(
-            sum(v * v for v in vector) ** 0.5 for vector in vectors
-        ),
-    )
+def _largest_triangulation(polygon: Points) -> Floats:
+    """Area vectors `(triangle, zyx)` of the triangles whose areas add up to most.
+
+    An area vector is normal to its triangle and as long as the area in voxels; points
+    are in half voxels, hence the 8.
+    """
+    vertices = np.array(polygon)
+    cuts = [*_cuts(0, len(polygon) - 1)]
+    corners = vertices[np.array(cuts)]  # (cut, triangle, corner, zyx)
+    first, second, third = np.moveaxis(corners, 2, 0)
+    one_edge = second - first
+    other_edge = third - first
+    vectors = np.cross(one_edge, other_edge) / 8
+    areas = np.linalg.norm(vectors, axis=2)
+    largest = areas.sum(axis=1).argmax()
+    return np.asarray(vectors[largest])
 
 
-def _cuts(first: int, last: int) -> Iterator[list[Point]]:
+def _cuts(first: int, last: int) -> Iterator[Points]:
     """All ways to cut the polygon of the vertices first..last into triangles (triples
     of vertex numbers).
     """
     if last - first < 2:
         yield []
     for middle in range(first + 1, last):
-        for left, right in product(_cuts(first, middle), _cuts(middle, last)):
-            yield [*left, (first, middle, last), *right]
-
-
-def _area_vector(a: Point, b: Point, c: Point) -> Vector:
-    """Normal of a triangle in half voxels, as long as its area in voxels."""
-    p, q, r = b[0] - a[0], b[1] - a[1], b[2] - a[2]
-    s, t, u = c[0] - a[0], c[1] - a[1], c[2] - a[2]
-    return (q * u - r * t) / 8, (r * s - p * u) / 8, (p * t - q * s) / 8
+        triangle = (first, middle, last)
+        for left in _cuts(first, middle):
+            for right in _cuts(middle, last):
+                yield [*left, triangle, *right]
 
 
 def _sum(a: Point, b: Point) -> Point:
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+    z, y, x = a
+    k, j, i = b
+    return z + k, y + j, x + i

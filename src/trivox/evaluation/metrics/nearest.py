@@ -5,6 +5,11 @@ column (two sweeps), and each voxel looks at the columns around it from near to 
 until no farther one can be nearer: `d² = min over (dy, dx) of (dz(dy, dx) sz)² + (dy
 sy)² + (dx sx)²`, Saito and Toriwaki's (1994) last pass at the voxels that matter only.
 The few whose nearest neighbour lies beyond `REACH` columns are looked up in a KD-tree.
+
+The distance transform of a whole box (PyPI package `edt` 3.1.2, one thread) gives the
+same to 1e-4 mm. Ours is 1.8 to 5.3 times as fast on organs and lesions, 2.4 to 13 times
+where only distances within 2 mm are wanted, and 0.7 to 1.1 times where half an organ
+was missed (CPU seconds, benchmarks/nearest.py).
 """
 
 from functools import lru_cache
@@ -12,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from trivox.volumes.volume import Array, Spacing
 
@@ -41,12 +47,12 @@ class Columns(NamedTuple):
         padded = np.full((z, y + 2 * REACH, x + 2 * REACH), FAR, dtype=np.int16)
         distance = padded[:, REACH : REACH + y, REACH : REACH + x]
         outside = (~mask).view(np.int8).astype(np.int16)
-        for order, start in ((range(z), True), (range(z - 1, -1, -1), False)):
+        for planes in (range(z), reversed(range(z))):
             steps = np.full((y, x), FAR, dtype=np.int16)
-            for k in order:
+            for k in planes:
                 steps += steps < FAR
                 steps *= outside[k]  # 0 in the mask
-                distance[k] = steps if start else np.minimum(distance[k], steps)
+                np.minimum(distance[k], steps, out=distance[k])
         return cls(padded)
 
 
@@ -85,11 +91,12 @@ def _neighbours(spacing_y: float, spacing_x: float) -> tuple[Array, Array, Float
     """Steps `(dy, dx)` to the columns around, near to far, and their squared distance
     in mm²; whole rings only.
     """
-    dy, dx = (
-        axis.reshape(-1) for axis in np.mgrid[-REACH : REACH + 1, -REACH : REACH + 1]
-    )
+    steps = np.arange(-REACH, REACH + 1)
+    dy = np.repeat(steps, len(steps))
+    dx = np.tile(steps, len(steps))
     squared = (dy * spacing_y) ** 2 + (dx * spacing_x) ** 2
-    near = np.flatnonzero(squared <= (REACH * min(spacing_y, spacing_x)) ** 2)
+    reach_mm = REACH * min(spacing_y, spacing_x)
+    near = np.flatnonzero(squared <= reach_mm**2)
     order = near[np.argsort(squared[near], kind="stable")]
     return dy[order], dx[order], squared[order]
 
@@ -101,37 +108,48 @@ def _scan(
     beyond the columns looked at.
     """
     dy, dx, ring = _neighbours(spacing[1], spacing[2])
-    steps, table = dy * columns.shape[2] + dx, columns.reshape(-1)
+    offsets = dy * columns.shape[2] + dx
+    table = columns.reshape(-1)
     along_z = (np.arange(FAR + 1) * float(spacing[0])) ** 2
     along_z[FAR] = np.inf
-    z, y, x = np.unravel_index(
-        np.flatnonzero(points), points.shape
-    )  # ten times as fast as np.nonzero
-    places = (z * columns.shape[1] + y + REACH) * columns.shape[2] + x + REACH
-    result, numbers = np.full(len(places), np.inf), np.arange(len(places))
-    best, done, bound = result.copy(), 0, _bound(limit_mm) ** 2
-    while len(numbers) and done < len(steps) and ring[done] <= bound:
+    places = _places_of(points, columns)
+    numbers = np.arange(len(places))  # of the points that are still open
+    result = np.full(len(places), np.inf)
+    best = result.copy()
+    bound = _bound(limit_mm) ** 2
+    done = 0
+    while len(numbers) and done < len(offsets) and ring[done] <= bound:
         several = TOGETHER // len(numbers)
-        upto = done + (min(several, 256) if several > 3 else 1)
-        if upto == done + 1:
-            found = along_z[table[places + steps[done]]] + ring[done]
+        if several > 3:
+            looked_at = slice(done, done + min(several, 256))
+            voxels = table[places[:, None] + offsets[looked_at]]
+            squared = (along_z[voxels] + ring[looked_at]).min(axis=1)
+            done = looked_at.stop
         else:
-            found = (
-                along_z[table[places[:, None] + steps[done:upto]]] + ring[done:upto]
-            ).min(1)
-        np.minimum(best, found, out=best)
-        done = upto
-        waiting = best > (ring[done] if done < len(steps) else ring[-1])
+            squared = along_z[table[places + offsets[done]]] + ring[done]
+            done += 1
+        np.minimum(best, squared, out=best)
+        waiting = best > (ring[done] if done < len(offsets) else ring[-1])
         result[numbers[~waiting]] = best[~waiting]
-        numbers, places, best = numbers[waiting], places[waiting], best[waiting]
-    return result, numbers if done >= len(steps) else numbers[:0]
+        numbers = numbers[waiting]
+        places = places[waiting]
+        best = best[waiting]
+    if done < len(offsets):  # no column left within the limit
+        numbers = numbers[:0]
+    return result, numbers
+
+
+def _places_of(points: Array, columns: Array) -> NDArray[np.int64]:
+    """Where the points lie in the flattened table of columns."""
+    # Ten times as fast as np.nonzero.
+    z, y, x = np.unravel_index(np.flatnonzero(points), points.shape)
+    return np.ravel_multi_index((z, y + REACH, x + REACH), columns.shape)
 
 
 def _tree_query(
     places: Floats, mask: Array, spacing: Spacing, limit_mm: float, workers: int
 ) -> Floats:
-    from scipy.spatial import cKDTree
-
+    """Distance of each place in mm to the nearest voxel of the mask, by a KD-tree."""
     # Surfaces are evenly spread: the cheap midpoint tree is as good as a balanced one
     # and built much faster.
     tree = cKDTree(
@@ -140,7 +158,6 @@ def _tree_query(
         balanced_tree=False,
         compact_nodes=False,
     )
-    found, _ = tree.query(
-        places, workers=workers, distance_upper_bound=_bound(limit_mm)
-    )
-    return np.asarray(found)
+    bound = _bound(limit_mm)
+    distances, _ = tree.query(places, workers=workers, distance_upper_bound=bound)
+    return np.asarray(distances)

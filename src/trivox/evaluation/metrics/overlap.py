@@ -38,19 +38,16 @@ def confusion(prediction: Array, reference: Array) -> Confusion:
     shapes differ.
     """
     require_same_shape(prediction, reference)
-    prediction, reference = (
-        prediction.astype(bool, copy=False),
-        reference.astype(bool, copy=False),
-    )
-    both, predicted, expected = (
-        int(np.count_nonzero(m))
-        for m in (prediction & reference, prediction, reference)
-    )
+    prediction = prediction.astype(bool, copy=False)
+    reference = reference.astype(bool, copy=False)
+    both = int(np.count_nonzero(prediction & reference))
+    predicted = int(np.count_nonzero(prediction))
+    expected = int(np.count_nonzero(reference))
     return Confusion(
-        both,
-        predicted - both,
-        expected - both,
-        prediction.size - predicted - expected + both,
+        true_positive=both,
+        false_positive=predicted - both,
+        false_negative=expected - both,
+        true_negative=prediction.size - predicted - expected + both,
     )
 
 
@@ -58,7 +55,8 @@ def require_same_shape(prediction: Array, reference: Array) -> None:
     """Raise `GeometryError` unless both arrays have one shape."""
     if prediction.shape != reference.shape:
         raise GeometryError(
-            f"prediction has shape {prediction.shape}, reference {reference.shape}; bring both to one grid first"
+            f"prediction has shape {prediction.shape}, reference {reference.shape}; "
+            "bring both to one grid first"
         )
 
 

@@ -8,23 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivox.errors import DataError
+from trivox.evaluation.metrics.content import PairedDifference, Statistic
 
 RESAMPLES = 2000
 
-Statistics = dict[str, float | int | list[float] | None]
 
-
-def summarise(values: Sequence[float | None], *, seed: int = 0) -> Statistics:
+def summarise(values: Sequence[float | None], *, seed: int = 0) -> Statistic:
     """Mean, std (n - 1), median, 95 % interval of the mean, and n, of the values that
     are not None or NaN.
 
     What cannot be known is None: everything for no value, std and ci95 for a single
     one.
     """
-    known = np.array(
-        [value for value in values if value is not None and np.isfinite(value)],
-        dtype=float,
-    )
+    numbers = [value for value in values if value is not None and np.isfinite(value)]
+    known = np.array(numbers, dtype=float)
     if not known.size:
         return {"mean": None, "std": None, "median": None, "ci95": None, "n": 0}
     several = known.size > 1
@@ -58,7 +55,7 @@ def paired_difference(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Statistics:
+) -> PairedDifference:
     """How much better the first model is than the second on the same cases, in the same
     order.
 
@@ -68,18 +65,15 @@ def paired_difference(
     """
     if len(first) != len(second):
         raise DataError(
-            f"a paired comparison needs the same cases: {len(first)} and {len(second)} values were given"
+            f"a paired comparison needs the same cases: {len(first)} and "
+            f"{len(second)} values were given"
         )
-    pairs = [
-        (a, b)
-        for a, b in zip(first, second, strict=True)
-        if a is not None and b is not None
-    ]
-    if not pairs:
+    differences = paired_differences(first, second)
+    if not differences.size:
         raise DataError(
-            "a paired comparison needs at least one case that both models have a value for"
+            "a paired comparison needs at least one case that both models have a value "
+            "for"
         )
-    differences = np.array([a - b for a, b in pairs])
     means = _resampled_means(differences, resamples, seed)
     tail = min(float((means <= 0).mean()), float((means >= 0).mean()))
     low, high = np.quantile(means, [0.025, 0.975])
@@ -88,14 +82,25 @@ def paired_difference(
         "mean": float(differences.mean()),
         "ci95": [float(low), float(high)],
         "p_value": p_value,
-        "n": len(pairs),
+        "n": int(differences.size),
     }
+
+
+def paired_differences(
+    first: Sequence[float | None], second: Sequence[float | None]
+) -> NDArray[np.float64]:
+    """First minus second of the cases that have a value in both, `(n,)`."""
+    differences = [
+        a - b
+        for a, b in zip(first, second, strict=True)
+        if a is not None and b is not None
+    ]
+    return np.array(differences, dtype=float)
 
 
 def _resampled_means(
     values: NDArray[np.float64], resamples: int, seed: int
 ) -> NDArray[np.float64]:
-    draws = np.random.default_rng(seed).integers(
-        0, values.size, size=(resamples, values.size)
-    )
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(0, values.size, size=(resamples, values.size))
     return np.asarray(values[draws].mean(axis=1))

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import binary_closing, binary_fill_holes, label
 
 from trivox.datasets.exams import Exam
 from trivox.errors import GeometryError
+from trivox.evaluation.metrics.content import VolumeMetrics
 from trivox.evaluation.metrics.overlap import confusion, dice
 from trivox.learning.losses.similarity import psnr, ssim3d
 from trivox.projection.attenuation import attenuation_of
@@ -24,8 +26,12 @@ from trivox.volumes.volume import Array, Volume
 
 NOTICE = "synthetic CT, not acquired"
 WINDOW = (-1024.0, 1476.0)
-X2CT_WINDOW, X2CT_PEAK, X2CT_EQUAL_DB = (-1024.0, 1476.0), 4095.0, 100.0
-AIR_HU, LUNG_HU, BONE_HU = -950.0, -400.0, 200.0
+X2CT_WINDOW = (-1024.0, 1476.0)
+X2CT_PEAK = 4095.0
+X2CT_EQUAL_DB = 100.0
+AIR_HU = -950.0
+LUNG_HU = -400.0
+BONE_HU = 200.0
 FINEST = 256
 """Voxels along an edge up to which the ceiling of a grid is measured; a chest CT of 512
 is averaged to that.
@@ -33,7 +39,6 @@ is averaged to that.
 
 Mask = NDArray[np.bool_]
 Window = tuple[float, float]
-Row = dict[str, float | None]
 
 
 def convention(window: Window) -> dict[str, str]:
@@ -41,31 +46,39 @@ def convention(window: Window) -> dict[str, str]:
     low, high = window
     return {
         "notice": NOTICE,
-        "window": f"[{low:g}, {high:g}] HU; prediction and reference are clipped to it for every HU figure but Dice",
-        "grid": "of the prediction; a reference on another grid is averaged onto it (interpolated linearly if coarser)",
-        "psnr_db": f"10 log10(R^2 / MSE), one MSE over the whole volume, R = {high - low:g} HU, the window; at most 100",
-        "psnr_ceiling_db": "psnr_db of the reference itself, brought to the prediction's grid and back to its own (at most "
-        f"{FINEST} voxels along an edge), against itself: what this grid allows; null if both have one grid",
-        "ssim": "3-D structural similarity, Gaussian sigma 1.5 voxels, 11 taps (fewer along shorter axes), K 0.01 and 0.03, "
-        "data range 1 for the window, population covariance, valid region only",
+        "window": f"[{low:g}, {high:g}] HU; prediction and reference are clipped to it "
+        "for every HU figure but Dice",
+        "grid": "of the prediction; a reference on another grid is averaged onto it "
+        "(interpolated linearly if coarser)",
+        "psnr_db": "10 log10(R^2 / MSE), one MSE over the whole volume, "
+        f"R = {high - low:g} HU, the window; at most 100",
+        "psnr_ceiling_db": "psnr_db of the reference itself, brought to the "
+        f"prediction's grid and back to its own (at most {FINEST} voxels along an "
+        "edge), against itself: what this grid allows; null if both have one grid",
+        "ssim": "3-D structural similarity, Gaussian sigma 1.5 voxels, 11 taps (fewer "
+        "along shorter axes), K 0.01 and 0.03, data range 1 for the window, population "
+        "covariance, valid region only",
         "mae_hu": "mean absolute difference over the whole volume",
-        "mae_body_hu": f"the same over the body of the reference: HU > {AIR_HU:g}, closed by a voxel, largest 6-connected "
-        "component, holes filled in each axial slice",
-        "psnr_slice4095_x2ct_db": "only to compare with literature (X2CT-GAN and its followers): window [-1024, 1476], peak "
-        "4095, mean over the slices of each axis, then over axes; at most 100 dB a slice. Air alone scores about 20",
-        "lung_dice": f"Dice of HU < {LUNG_HU:g} inside the body, each volume with its own body; null if empty in both",
-        "bone_dice": f"Dice of HU > {BONE_HU:g} (contrast medium too); null if empty in both",
-        "projection_rmse": "root mean square of measured minus re-projected line integrals over the views given; a perfect "
-        "volume does not score 0, since its voxels are coarser than what was X-rayed; null without calibrated views",
-        "ci95": "percentile bootstrap of the mean over cases (2000 resamples, fixed seed)",
+        "mae_body_hu": "the same over the body of the reference: "
+        f"HU > {AIR_HU:g}, closed by a voxel, largest 6-connected component, holes "
+        "filled in each axial slice",
+        "psnr_slice4095_x2ct_db": "only to compare with literature (X2CT-GAN and its "
+        "followers): window [-1024, 1476], peak 4095, mean over the slices of each "
+        "axis, then over axes; at most 100 dB a slice. Air alone scores about 20",
+        "lung_dice": f"Dice of HU < {LUNG_HU:g} inside the body, each volume with its "
+        "own body; null if empty in both",
+        "bone_dice": f"Dice of HU > {BONE_HU:g} (contrast medium too); null if empty "
+        "in both",
+        "projection_rmse": "root mean square of measured minus re-projected line "
+        "integrals over the views given; a perfect volume does not score 0, since its "
+        "voxels are coarser than what was X-rayed; null without calibrated views",
+        "ci95": "percentile bootstrap of the mean over cases (2000 resamples, fixed "
+        "seed)",
     }
 
 
-METRICS = tuple(
-    name
-    for name in convention(WINDOW)
-    if name not in ("notice", "window", "grid", "ci95")
-)
+NO_METRICS = ("notice", "window", "grid", "ci95")
+METRICS = tuple(name for name in convention(WINDOW) if name not in NO_METRICS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +93,13 @@ class Pair:
     ceiling_db: float | None
 
 
-def evaluate_reconstruction(
+def measure_volume(
     prediction: Volume,
     reference: Volume,
     *,
     window: Window,
     projections: Exam | None = None,
-) -> Row:
+) -> VolumeMetrics:
     """Every metric of `METRICS` for one case; both volumes in HU, one channel, any
     orientation.
 
@@ -96,39 +109,40 @@ def evaluate_reconstruction(
     """
     isocentre = (0.0, 0.0, 0.0) if projections is None else projections.isocentre
     pair = on_one_grid(prediction, reference, window=window, isocentre=isocentre)
-    found = measure_arrays(pair.prediction, pair.reference, window=window)
-    misfit = (
-        None
-        if projections is None
-        else projection_rmse(pair.prediction, pair.grid, projections)
-    )
-    return {**found, "psnr_ceiling_db": pair.ceiling_db, "projection_rmse": misfit}
+    metrics = measure_arrays(pair.prediction, pair.reference, window=window)
+    metrics["psnr_ceiling_db"] = pair.ceiling_db
+    metrics["projection_rmse"] = None
+    if projections is not None:
+        misfit = projection_rmse(pair.prediction, pair.grid, projections)
+        metrics["projection_rmse"] = misfit
+    return metrics
 
 
-def measure_arrays(prediction: Array, reference: Array, *, window: Window) -> Row:
+def measure_arrays(
+    prediction: Array, reference: Array, *, window: Window
+) -> VolumeMetrics:
     """Every metric that needs no geometry, of HU `(z, y, x)` on one grid; raises
     `GeometryError` if shapes differ.
     """
     if prediction.shape != reference.shape:
         raise GeometryError(
-            f"prediction {prediction.shape} and reference {reference.shape} need one grid"
+            f"prediction {prediction.shape} and reference {reference.shape} need one "
+            "grid"
         )
-    ours, theirs = (normalised(array, window) for array in (prediction, reference))
-    difference = np.abs(
-        np.clip(prediction, *window) - np.clip(reference, *window)
-    ).astype(np.float64)
-    bodies = body_mask(prediction), body_mask(reference)
-    lungs = [
-        body & (array < LUNG_HU)
-        for body, array in zip(bodies, (prediction, reference), strict=True)
-    ]
+    predicted = normalised(prediction, window)
+    expected = normalised(reference, window)
+    clipped = np.clip(prediction, *window) - np.clip(reference, *window)
+    error = np.abs(clipped).astype(np.float64)
+    body = body_mask(reference)
+    lungs = body & (reference < LUNG_HU)
+    predicted_lungs = body_mask(prediction) & (prediction < LUNG_HU)
     return {
-        "psnr_db": float(psnr(ours, theirs)),
-        "ssim": float(ssim3d(ours, theirs)),
-        "mae_hu": float(difference.mean()),
-        "mae_body_hu": float(difference[bodies[1]].mean()) if bodies[1].any() else None,
+        "psnr_db": float(psnr(predicted, expected)),
+        "ssim": float(ssim3d(predicted, expected)),
+        "mae_hu": float(error.mean()),
+        "mae_body_hu": float(error[body].mean()) if body.any() else None,
         "psnr_slice4095_x2ct_db": psnr_slices_x2ct(prediction, reference),
-        "lung_dice": dice(confusion(*lungs)),
+        "lung_dice": dice(confusion(predicted_lungs, lungs)),
         "bone_dice": dice(confusion(prediction > BONE_HU, reference > BONE_HU)),
     }
 
@@ -136,9 +150,8 @@ def measure_arrays(prediction: Array, reference: Array, *, window: Window) -> Ro
 def normalised(hounsfield: Array, window: Window) -> torch.Tensor:
     """HU clipped to the window as 0..1, `(1, 1, z, y, x)` fp32."""
     low, high = window
-    return torch.from_numpy(
-        (np.clip(hounsfield, low, high) - low) / (high - low)
-    ).float()[None, None]
+    share = (np.clip(hounsfield, low, high) - low) / (high - low)
+    return torch.from_numpy(share).float()[None, None]
 
 
 def psnr_slices_x2ct(prediction: Array, reference: Array) -> float:
@@ -146,16 +159,13 @@ def psnr_slices_x2ct(prediction: Array, reference: Array) -> float:
 
     Written from the metric's published definition.
     """
-    error = np.square(
-        np.clip(prediction, *X2CT_WINDOW).astype(np.float64)
-        - np.clip(reference, *X2CT_WINDOW)
-    )
+    clipped = np.clip(prediction, *X2CT_WINDOW).astype(np.float64)
+    error = np.square(clipped - np.clip(reference, *X2CT_WINDOW))
+    peak = 20 * np.log10(X2CT_PEAK)
     means = []
-    for axis in range(3):
-        squares = error.mean(axis=tuple(other for other in range(3) if other != axis))
-        decibels = 20 * np.log10(X2CT_PEAK) - 10 * np.log10(
-            np.maximum(squares, np.finfo(float).tiny)
-        )
+    for in_slice in ((1, 2), (0, 2), (0, 1)):
+        squares = np.maximum(error.mean(axis=in_slice), np.finfo(float).tiny)
+        decibels = peak - 10 * np.log10(squares)
         means.append(np.minimum(decibels, X2CT_EQUAL_DB).mean())
     return float(np.mean(means))
 
@@ -165,11 +175,8 @@ def body_mask(hounsfield: Array) -> Mask:
 
     Empty where everything is air.
     """
-    from scipy.ndimage import binary_closing, binary_fill_holes, label
-
-    padded = np.pad(
-        hounsfield > AIR_HU, 1, mode="edge"
-    )  # closing must not open what touches the border
+    # Closing must not open what touches the border.
+    padded = np.pad(hounsfield > AIR_HU, 1, mode="edge")
     dense = binary_closing(padded)[1:-1, 1:-1, 1:-1]
     parts, count = label(dense)
     if not count:
@@ -187,14 +194,10 @@ def projection_rmse(hounsfield: Array, grid: Grid, exam: Exam) -> float | None:
     present = exam.xrays.present[0]
     if exam.kind != "line integrals" or not bool(present.any()):
         return None
-    attenuation = attenuation_of(
-        torch.from_numpy(np.ascontiguousarray(hounsfield)).float(),
-        water=exam.water_per_mm,
-    )
-    misfit = (
-        Projector(exam.xrays.geometry, grid).project(attenuation[None])
-        - exam.xrays.images
-    )
+    volume = torch.from_numpy(np.ascontiguousarray(hounsfield)).float()
+    attenuation = attenuation_of(volume, water=exam.water_per_mm)
+    projector = Projector(exam.xrays.geometry, grid)
+    misfit = projector.project(attenuation[None]) - exam.xrays.images
     return float(misfit[0, present].double().square().mean().sqrt())
 
 
@@ -206,20 +209,18 @@ def on_one_grid(
     window: Window,
     isocentre: Point = (0.0, 0.0, 0.0),
 ) -> Pair:
-    """Both on the prediction's grid; see `evaluate_reconstruction`."""
+    """Both on the prediction's grid; see `measure_volume`."""
     grid = grid_of(prediction, isocentre=isocentre)
-    ours = (
-        reorient(prediction, canonical_orientation(prediction.affine))
-        .array[0]
-        .astype(np.float32, copy=False)
+    straight = reorient(prediction, canonical_orientation(prediction.affine))
+    ceiling = None
+    if not _same_grid(reference, grid, isocentre):
+        ceiling = ceiling_db(reference, grid, window, isocentre=isocentre)
+    return Pair(
+        prediction=straight.array[0].astype(np.float32, copy=False),
+        reference=on_grid(reference, grid, isocentre=isocentre),
+        grid=grid,
+        ceiling_db=ceiling,
     )
-    theirs = on_grid(reference, grid, isocentre=isocentre)
-    ceiling = (
-        None
-        if _same_grid(reference, grid, isocentre)
-        else ceiling_db(reference, grid, window, isocentre=isocentre)
-    )
-    return Pair(ours, theirs, grid, ceiling)
 
 
 def grid_of(volume: Volume, *, isocentre: Point) -> Grid:
@@ -232,17 +233,15 @@ def grid_of(volume: Volume, *, isocentre: Point) -> Grid:
         )
     straight = reorient(volume, canonical_orientation(volume.affine))
     linear = straight.affine[:3, :3]
-    off = np.abs(
-        (linear - np.diag(np.diag(linear))) @ (np.array(straight.shape[::-1]) - 1.0)
-    ).max()
-    if off > 0.1 * min(straight.spacing):
+    oblique = linear - np.diag(np.diag(linear))
+    steps = np.array(straight.shape[::-1]) - 1.0
+    off_mm = np.abs(oblique @ steps).max()
+    if off_mm > 0.1 * min(straight.spacing):
         raise GeometryError(
-            "the axes of this volume are oblique; give a reconstruction as 'trivox predict' writes it"
+            "the axes of this volume are oblique; give a reconstruction as 'trivox "
+            "predict' writes it"
         )
-    x, y, z = (
-        float(middle - centre)
-        for middle, centre in zip(middle_of(straight), isocentre, strict=True)
-    )
+    x, y, z = np.subtract(middle_of(straight), isocentre).tolist()
     return Grid(straight.shape, straight.spacing, (x, y, z))
 
 
@@ -252,30 +251,24 @@ def ceiling_db(
     """PSNR of a perfect volume on `grid` against the reference on its own voxels,
     inside the grid's field of view.
     """
-    fine = reorient(reference, canonical_orientation(reference.affine)).spacing
-    z, y, x = (
-        int(min(max(round(extent / step), 1), FINEST))
-        for extent, step in zip(grid.extent_mm, fine, strict=True)
-    )
-    own = grid.resized((z, y, x))
-    perfect = placed(
-        on_grid(reference, grid, isocentre=isocentre), grid, isocentre=isocentre
-    )
-    back = on_grid(perfect, own, isocentre=isocentre)
-    return float(
-        psnr(
-            normalised(back, window),
-            normalised(on_grid(reference, own, isocentre=isocentre), window),
-        )
-    )
+    spacing = reorient(reference, canonical_orientation(reference.affine)).spacing
+    voxels = np.rint(np.divide(grid.extent_mm, spacing)).clip(1, FINEST)
+    z, y, x = voxels.astype(int).tolist()
+    fine = grid.resized((z, y, x))
+    coarse = on_grid(reference, grid, isocentre=isocentre)
+    perfect = placed(coarse, grid, isocentre=isocentre)
+    back = on_grid(perfect, fine, isocentre=isocentre)
+    truth = on_grid(reference, fine, isocentre=isocentre)
+    return float(psnr(normalised(back, window), normalised(truth, window)))
 
 
 def _same_grid(volume: Volume, grid: Grid, isocentre: Point) -> bool:
+    """Whether the voxels of a volume are those of the grid, to 0.01 mm."""
     try:
-        own = grid_of(volume, isocentre=isocentre)
+        other = grid_of(volume, isocentre=isocentre)
     except GeometryError:
         return False
-    near = np.allclose(
-        [*own.spacing, *own.centre_mm], [*grid.spacing, *grid.centre_mm], atol=1e-2
-    )
-    return own.shape == grid.shape and bool(near)
+    if other.shape != grid.shape:
+        return False
+    same_spacing = np.allclose(other.spacing, grid.spacing, atol=1e-2)
+    return same_spacing and np.allclose(other.centre_mm, grid.centre_mm, atol=1e-2)

@@ -140,9 +140,7 @@ def reliability_chart(calibration: Mapping[str, Any]) -> bytes | None:
     return png(figure)
 
 
-def reliability_panels(
-    upper: "Axes", lower: "Axes", curve: Mapping[str, Sequence[Any]]
-) -> None:
+def reliability_panels(upper: "Axes", lower: "Axes", curve: Mapping[str, Any]) -> None:
     """Bars reach the accuracy; the point on each stands at the mean confidence, on the
     diagonal where they agree.
     """

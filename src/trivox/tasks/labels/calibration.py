@@ -4,7 +4,7 @@ how well both do.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from trivox.evaluation.metrics.calibration import (
     risk_coverage,
     top_label,
 )
+from trivox.evaluation.metrics.content import CalibrationSection, DoubtSection
 from trivox.inference.doubt.calibration import (
     Abstention,
     choose_abstention,
@@ -57,7 +58,7 @@ class Trust:
 
     temperature: float
     abstention: Abstention | None
-    section: dict[str, Any]
+    section: CalibrationSection
 
 
 def held_out(
@@ -104,7 +105,7 @@ def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -
         "abstention": rule,
         "convention": CONVENTION,
     }
-    return Trust(temperature, abstention, section)
+    return Trust(temperature, abstention, cast(CalibrationSection, section))
 
 
 def _helps(measured: Mapping[str, Any]) -> bool:
@@ -229,7 +230,7 @@ def _chance(logits: Tensor, temperature: float = 1.0) -> Tensor:
     return probabilities_of(logits.T, exclusive=True, temperature=temperature).T
 
 
-def _doubt(scores: Sequence[float | None], dice: Sequence[float]) -> dict[str, Any]:
+def _doubt(scores: Sequence[float | None], dice: Sequence[float]) -> DoubtSection:
     known = []
     for score, quality in zip(scores, dice, strict=True):
         if score is not None and np.isfinite(quality):

@@ -4,9 +4,10 @@ postprocessing chosen there, and the bundle.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from trivox.config.recipe import Recipe
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.inference.bundle import ClassAnswers, write_bundle
 from trivox.inference.predictor import Predictor
 from trivox.learning.checkpoints import final_weights
@@ -53,7 +54,7 @@ def finish_labels(
     prepared: PreparedImages,
     folders: Mapping[int, Path],
     console: Console,
-) -> dict[str, Any]:
+) -> MetricsFile:
     """Write `validation/` and `bundle/`; returns the content of metrics.json."""
     weights = {
         str(fold): final_weights(folder / "checkpoints", recipe.final_weights)

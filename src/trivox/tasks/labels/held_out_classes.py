@@ -3,7 +3,6 @@ masks.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from scipy.special import softmax
 from trivox.datasets.dataset import Case
 from trivox.evaluation.folders.class_section import classification_section
 from trivox.evaluation.metrics.classification import ClassPredictions
+from trivox.evaluation.metrics.content import ClassificationSection
 from trivox.inference.doubt.calibration import fit_temperature
 from trivox.inference.predictor import Prediction
 from trivox.tasks.images import PreparedImages
@@ -53,7 +53,7 @@ class HeldOutAnswers:
             chance = classifier.probabilities(reading.features)[0]
             self._shares.setdefault(name, []).append(chance)
 
-    def section(self, *, seed: int) -> dict[str, Any] | None:
+    def section(self, *, seed: int) -> ClassificationSection | None:
         """The section `classification` of metrics.json; None where no held-out case has
         a class.
         """

@@ -9,6 +9,7 @@ from trivox.datasets.class_tables import with_classes
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.lesions import lesion_indices
 from trivox.errors import DataError
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.inference.bundle import ClassAnswers
 from trivox.inference.predictor import Predictor
 from trivox.learning.objective import Objective
@@ -21,7 +22,6 @@ from trivox.tasks.labels.class_batches import case_classes, lesion_sampling
 from trivox.tasks.labels.class_objective import MultitaskObjective
 from trivox.tasks.labels.classes import FoldAnswers, class_answers, fit_fold
 from trivox.tasks.labels.segmentation import LabelTask
-from trivox.tasks.task import Metrics
 
 WHOLE = "all labels together"
 """Target beside each label: the organ with its lesion."""
@@ -36,8 +36,8 @@ class MultitaskTask(LabelTask):
         """Classes may as well keep folds balanced: it has to be asked for by name."""
         return False
 
-    def wrote(self, metrics: Metrics) -> bool:
-        """Metrics with classes."""
+    def wrote(self, metrics: MetricsFile) -> bool:
+        """MetricsFile with classes."""
         return "classification" in metrics
 
     def suits_references(self, references: Path) -> bool:

@@ -2,8 +2,8 @@
 pages beside it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -12,6 +12,7 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.datasets.reading import read_channels
 from trivox.errors import TrivoxError, few
+from trivox.evaluation.metrics.content import MetricRow, MetricsFile
 from trivox.evaluation.report.case_view import CaseView
 from trivox.evaluation.report.figures import overlay_figure
 from trivox.evaluation.report.page import CasePictures
@@ -29,7 +30,7 @@ from trivox.evaluation.report.viewer import (
 from trivox.planning.plan import Plan
 from trivox.tasks.console import Console
 from trivox.tasks.report import ranked_cases
-from trivox.tasks.task import Metrics, Pictures
+from trivox.tasks.task import Pictures
 from trivox.volumes.formats import read_labels
 from trivox.volumes.geometry import canonical_orientation, reorient
 
@@ -37,7 +38,7 @@ EMBEDDED = "median"
 
 
 def picture_cases(
-    run: Path, plan: Plan, metrics: Metrics, *, report: Path, console: Console
+    run: Path, plan: Plan, metrics: MetricsFile, *, report: Path, console: Console
 ) -> Pictures:
     """Best, median and worst case by mean Dice; a case whose files are gone or damaged
     is left out with a line.
@@ -65,18 +66,20 @@ def picture_cases(
     return pictures
 
 
-def _scores(metrics: Metrics) -> dict[str, float]:
+def _scores(metrics: MetricsFile) -> dict[str, float]:
     """Mean Dice of the cases where there is one."""
     means = {name: _mean_dice(rows) for name, rows in metrics["cases"].items()}
     return {name: mean for name, mean in means.items() if mean is not None}
 
 
-def _mean_dice(rows: dict[str, dict[str, Any]]) -> float | None:
+def _mean_dice(rows: Mapping[str, MetricRow]) -> float | None:
     values = [row["dice"] for row in rows.values() if row.get("dice") is not None]
     return sum(values) / len(values) if values else None
 
 
-def case_view(case: Case, plan: Plan, prediction: Path, metrics: Metrics) -> CaseView:
+def case_view(
+    case: Case, plan: Plan, prediction: Path, metrics: MetricsFile
+) -> CaseView:
     """A case of a run with its prediction, its reference and its Dice; raises the
     errors of reading them.
     """

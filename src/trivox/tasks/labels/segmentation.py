@@ -15,6 +15,7 @@ from trivox.datasets.layouts.choice import load_inputs
 from trivox.errors import DataError
 from trivox.evaluation.conventions.choice import choose_convention
 from trivox.evaluation.folders.labels import evaluate_folders
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.report.headlines import label_headline
 from trivox.inference.bundle import ClassAnswers, read_bundle
 from trivox.inference.folder import CasePredictor
@@ -33,7 +34,6 @@ from trivox.tasks.labels.pictures import picture_cases
 from trivox.tasks.report import report_run
 from trivox.tasks.task import (
     EvaluateOptions,
-    Metrics,
     ModelTask,
     Pictures,
     PredictOptions,
@@ -70,7 +70,7 @@ class LabelTask(ImageTask, ModelTask[Plan, Store]):
         prepared: PreparedImages,
         folders: Mapping[int, Path],
         console: Console,
-    ) -> dict[str, Any]:
+    ) -> MetricsFile:
         """Bundle, validation on the source images, postprocessing chosen there, report."""
         metrics = finish_labels(self, request, recipe, prepared, folders, console)
         first = next(iter(folders.values()))
@@ -142,7 +142,7 @@ class LabelTask(ImageTask, ModelTask[Plan, Store]):
 
     def evaluate(
         self, predictions: Path, references: Path, options: EvaluateOptions
-    ) -> Metrics:
+    ) -> MetricsFile:
         """Label maps by a convention; classes, where predictions and references have
         them.
         """
@@ -152,18 +152,20 @@ class LabelTask(ImageTask, ModelTask[Plan, Store]):
         metrics = evaluate_folders(
             predictions,
             references,
+            task=self.name,
             convention=choose_convention(options.convention, settings),
             classes=options.classes,
             whole=options.whole,
         )
-        name = WITH_CLASSES if "classification" in metrics else self.name
-        return {"task": name, **metrics}
+        if "classification" in metrics:
+            metrics["task"] = WITH_CLASSES
+        return metrics
 
     def pictures(
         self,
         run: Path,
         plan: Plan,
-        metrics: Metrics,
+        metrics: MetricsFile,
         *,
         report: Path,
         console: Console,
@@ -171,7 +173,7 @@ class LabelTask(ImageTask, ModelTask[Plan, Store]):
         """Slices, errors and surfaces of the best, median and worst case by Dice."""
         return picture_cases(run, plan, metrics, report=report, console=console)
 
-    def headline(self, metrics: Metrics) -> str:
+    def headline(self, metrics: MetricsFile) -> str:
         """Mean Dice of each label and over all; macro-F1 and AUC of the classes."""
         return label_headline(metrics)
 
@@ -219,7 +221,7 @@ class SegmentationTask(LabelTask):
         """Whatever no other task claims."""
         return True
 
-    def wrote(self, metrics: Metrics) -> bool:
+    def wrote(self, metrics: MetricsFile) -> bool:
         """Whatever no other task wrote."""
         return True
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.evaluation.conventions.cases import evaluate_case
 from trivox.evaluation.folders.labels import collect_metrics, with_whole
+from trivox.evaluation.metrics.content import MetricsFile, PostprocessingSection
 from trivox.files import write_json
 from trivox.inference.bundle import ClassAnswers, write_bundle
 from trivox.inference.predictor import Predictor
@@ -64,7 +65,7 @@ class Validation:
     bundle.
     """
 
-    metrics: dict[str, Any]
+    metrics: MetricsFile
     postprocessing: Postprocessing
     trust: Trust
     head_temperature: float = 1.0
@@ -97,16 +98,15 @@ def validate_folds(
         _predict_held_out(folds, fold, out, seen, console)
     rules = choose_rules(list(seen.labels.values()), scheme, seed=seed)
     cases = _measure(folds, list(seen.labels), rules.rules, out, whole, console)
-    metrics = collect_metrics(cases, whole=whole)
+    metrics = collect_metrics(cases, task=task, whole=whole)
     trust = calibrate(seen.trusted, scheme, seed=seed)
-    metrics["postprocessing"] = rules.section
+    metrics["postprocessing"] = cast(PostprocessingSection, rules.section)
     metrics["calibration"] = trust.section
     section = seen.classes.section(seed=seed) if seen.classes.cases else None
     temperature = 1.0
     if section is not None:
         metrics["classification"] = section
         temperature = seen.classes.head_temperature()
-    metrics = {"task": task, **metrics}
     write_json(out / "metrics.json", metrics)
     return Validation(metrics, rules.rules, trust, temperature)
 

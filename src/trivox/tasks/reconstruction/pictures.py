@@ -6,12 +6,12 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
 from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.errors import TrivoxError
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.metrics.volumes import WINDOW, grid_of, on_one_grid
 from trivox.evaluation.report.page import CasePictures
 from trivox.evaluation.report.volume_figures import reconstruction_figure
 from trivox.tasks.console import Console
 from trivox.tasks.report import ranked_cases
-from trivox.tasks.task import Metrics
 from trivox.volumes.formats import read_volume
 from trivox.volumes.geometry import canonical_orientation, reorient
 from trivox.volumes.volume import Volume
@@ -41,7 +41,7 @@ def exam_figure(case: Case, prediction: Volume, *, title: str) -> bytes:
 
 
 def picture_exams(
-    run: Path, metrics: Metrics, *, console: Console
+    run: Path, metrics: MetricsFile, *, console: Console
 ) -> list[CasePictures]:
     """Best, median and worst validation case by PSNR; one whose files are gone or
     damaged is left out with a line.

@@ -8,7 +8,7 @@ from typing import Any
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
-from trivox.evaluation.metrics.volumes import evaluate_reconstruction
+from trivox.evaluation.metrics.volumes import measure_volume
 from trivox.files import write_bytes, write_json
 from trivox.inference.reconstructor import SYNTHETIC, Reconstruction
 from trivox.tasks.reconstruction.pictures import exam_figure
@@ -27,7 +27,7 @@ def write_beside(
     numbers.unlink(missing_ok=True)
     if case.volume is None:
         return {"figure": figure.name}
-    row = evaluate_reconstruction(
+    row = measure_volume(
         result.volume,
         read_volume(case.volume),
         window=window,

@@ -15,9 +15,10 @@ from trivox.datasets.layouts.choice import load_dataset
 from trivox.errors import DataError, UsageError
 from trivox.evaluation.folders.volumes import (
     chosen_window,
-    evaluate_reconstructions,
-    is_reconstruction,
+    evaluate_volumes,
+    holds_volumes,
 )
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.metrics.volumes import NOTICE
 from trivox.evaluation.report.volume_view import reconstruction_headline
 from trivox.inference.folder import CasePredictor
@@ -49,7 +50,6 @@ from trivox.tasks.report import report_run
 from trivox.tasks.task import (
     Decision,
     EvaluateOptions,
-    Metrics,
     ModelTask,
     Pictures,
     PredictOptions,
@@ -207,7 +207,7 @@ class ReconstructionTask(ModelTask[ReconstructionPlan, XrayStore]):
         prepared: PreparedExams,
         folders: Mapping[int, Path],
         console: Console,
-    ) -> dict[str, Any]:
+    ) -> MetricsFile:
         """Bundle, validation beside the classical ladder, report."""
         metrics = finish_volumes(self.name, request, recipe, prepared, folders, console)
         first = next(iter(folders.values()))
@@ -250,11 +250,11 @@ class ReconstructionTask(ModelTask[ReconstructionPlan, XrayStore]):
 
     def suits_references(self, references: Path) -> bool:
         """CTs."""
-        return is_reconstruction(references)
+        return holds_volumes(references)
 
     def evaluate(
         self, predictions: Path, references: Path, options: EvaluateOptions
-    ) -> Metrics:
+    ) -> MetricsFile:
         """PSNR, SSIM, MAE and more of synthetic CTs in a window of HU."""
         for field in fields(EvaluateOptions):
             usual = getattr(EvaluateOptions(), field.name)
@@ -264,14 +264,13 @@ class ReconstructionTask(ModelTask[ReconstructionPlan, XrayStore]):
                     "--set window=... applies"
                 )
         window = chosen_window(options.settings)
-        metrics = evaluate_reconstructions(predictions, references, window=window)
-        return {"task": self.name, **metrics}
+        return evaluate_volumes(predictions, references, task=self.name, window=window)
 
     def pictures(
         self,
         run: Path,
         plan: ReconstructionPlan,
-        metrics: Metrics,
+        metrics: MetricsFile,
         *,
         report: Path,
         console: Console,
@@ -281,11 +280,11 @@ class ReconstructionTask(ModelTask[ReconstructionPlan, XrayStore]):
         """
         return Pictures(picture_exams(run, metrics, console=console))
 
-    def wrote(self, metrics: Metrics) -> bool:
-        """Metrics that say that the volumes are synthetic."""
+    def wrote(self, metrics: MetricsFile) -> bool:
+        """MetricsFile that say that the volumes are synthetic."""
         return bool(metrics.get("notice") == NOTICE)
 
-    def headline(self, metrics: Metrics) -> str:
+    def headline(self, metrics: MetricsFile) -> str:
         """Mean PSNR, SSIM and MAE."""
         return reconstruction_headline(metrics)
 

@@ -5,7 +5,6 @@ bundle.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,8 +14,9 @@ from trivox.evaluation.folders.volume_summary import (
     CONSISTENT,
     NETWORK,
     Rungs,
-    collect_reconstructions,
+    collect_volumes,
 )
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.metrics.volumes import measure_arrays, projection_rmse
 from trivox.files import write_json
 from trivox.inference.reconstructor import Reconstructor, write_reconstruction_bundle
@@ -87,7 +87,7 @@ def finish_volumes(
     exams: PreparedExams,
     folders: Mapping[int, Path],
     console: Console,
-) -> dict[str, Any]:
+) -> MetricsFile:
     """Write `validation/` and `bundle/`; returns the content of metrics.json."""
     weights = {
         str(fold): final_weights(folder / "checkpoints", recipe.final_weights)
@@ -102,14 +102,14 @@ def finish_volumes(
         views = max(views, results.views)
         _validate_fold(results, fold, request.out / "validation", measured, console)
     rungs = {count: Rungs(count, measured[count]) for count in sorted(measured)}
-    metrics = collect_reconstructions(
+    metrics = collect_volumes(
         measured[views][CONSISTENT],
+        task=task,
         window=exams.plan.window,
         ladder=rungs[views],
         by_views=list(rungs.values()),
         warnings=_warnings(exams, recipe, folders),
     )
-    metrics = {"task": task, **metrics}
     write_json(request.out / "validation" / "metrics.json", metrics)
     write_reconstruction_bundle(
         request.out / "bundle",

@@ -1,0 +1,171 @@
+"""Which label maps of two folders belong together, and what their values mean."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from trivox.datasets.dataset import Dataset
+from trivox.datasets.labels import LabelScheme
+from trivox.datasets.layouts.choice import load_dataset
+from trivox.datasets.layouts.folders import LABEL_SUFFIX
+from trivox.datasets.listing import (
+    discover_labels,
+    image_stem,
+    is_image_file,
+    list_images,
+)
+from trivox.errors import DataError, GeometryError, few
+from trivox.evaluation.folders.class_answers import is_class_table
+from trivox.inference.doubt.kinds import EXTRAS
+from trivox.volumes.formats import read_header
+from trivox.volumes.geometry import describe_mismatch
+
+
+class Pair(NamedTuple):
+    """Two label maps of a case; labels: how the case's are written, if its dataset
+    says so.
+    """
+
+    case: str
+    prediction: Path
+    reference: Path
+    labels: LabelScheme | None
+
+
+class References(NamedTuple):
+    """Label map and own label scheme of each case, whether each of them should have a
+    prediction, and their dataset.
+    """
+
+    files: dict[str, tuple[Path, LabelScheme | None]]
+    labels: LabelScheme | None = None
+    complete: bool = False
+    dataset: Dataset | None = None
+
+
+def image_files(path: Path) -> dict[str, Path]:
+    """Images by case name: those in a folder, or the file itself; raises `DataError` if
+    there is no such path.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: not found; check the path")
+    if is_image_file(path):
+        return {image_stem(path): path}
+    return list_images(path)
+
+
+def label_maps(path: Path) -> dict[str, Path]:
+    """Files that can be label maps, by case name: those in a folder, or the file
+    itself.
+    """
+    files = {name: file for name, file in image_files(path).items() if file.is_file()}
+    if path.is_file():
+        return files
+    extras: set[str] = set()  # what `trivox predict` writes beside a label map
+    for name in files:
+        extras.update(f"{name}_{extra}" for extra in EXTRAS)
+    return {name: file for name, file in files.items() if name not in extras}
+
+
+def references_of(path: Path, predicted: Iterable[str]) -> References:
+    """What to compare with.
+
+    Of a plain folder all should be predicted; of a dataset usually only some are (a
+    fold...).
+    """
+    files = label_maps(path)
+    if files:
+        cases = set(predicted)
+        named: dict[str, tuple[Path, LabelScheme | None]] = {
+            name if name in cases else LABEL_SUFFIX.sub("", name): (file, None)
+            for name, file in files.items()
+        }
+        return References(named, complete=True)
+    if is_class_table(path):
+        return References({})
+    dataset = load_dataset(path)
+    labelled = {
+        case.name: (case.label, case.labels)
+        for case in dataset.cases
+        if case.label is not None
+    }
+    return References(labelled, labels=dataset.labels, dataset=dataset)
+
+
+def pair_up(
+    predictions: Path,
+    references: Path,
+    predicted: Mapping[str, Path],
+    expected: References,
+) -> tuple[list[Pair], list[str]]:
+    """The cases that are in both, and warnings about those that are not.
+
+    Raises `DataError` if there are no predictions or no case is in both.
+    """
+    if not predicted:
+        raise DataError(
+            f"{predictions}: no label maps found; give the folder that 'trivox predict' "
+            "wrote"
+        )
+    files = expected.files
+    if predictions.is_file() and references.is_file() and len(files) == 1:
+        files = dict(zip(predicted, files.values(), strict=True))
+    common = sorted(set(predicted) & set(files))
+    if not common:
+        raise DataError(
+            f"{predictions} and {references}: no case name is in both "
+            f"({few(predicted)} and {few(files)}); give prediction and reference of a "
+            "case the same file name"
+        )
+    warnings = []
+    unmeasured = sorted(set(predicted) - set(files))
+    if unmeasured:
+        warnings.append(
+            f"prediction without reference, not measured: {few(unmeasured)}"
+        )
+    unpredicted = sorted(set(files) - set(predicted))
+    if unpredicted and expected.complete:
+        warnings.append(
+            f"reference without prediction, not measured: {few(unpredicted)}"
+        )
+    pairs = [Pair(case, predicted[case], *files[case]) for case in common]
+    return pairs, warnings
+
+
+def require_same_grids(pairs: Sequence[Pair]) -> None:
+    """Compare headers before any voxel is read; raises `GeometryError` naming every
+    case whose label maps lie on different grids.
+    """
+    mismatches = []
+    for pair in pairs:
+        predicted = read_header(pair.prediction)
+        expected = read_header(pair.reference)
+        mismatch = describe_mismatch(
+            predicted.shape, predicted.affine, expected.shape, expected.affine
+        )
+        if mismatch:
+            mismatches.append(
+                f"{pair.case}: prediction and reference do not share a grid, {mismatch}"
+            )
+    if mismatches:
+        raise GeometryError(
+            f"{few(mismatches, separator='; ')}; predict on the grid of the references, "
+            "or resample"
+        )
+
+
+def labels_found(pairs: Sequence[Pair], where: Path) -> LabelScheme:
+    """Each value in the files as a label named `label_<value>`."""
+    files: list[Path] = []
+    for pair in pairs:
+        files += [pair.prediction, pair.reference]
+    return discover_labels(files, where=where)
+
+
+def labels_of(pair: Pair, scheme: LabelScheme) -> LabelScheme:
+    """How the label maps of a case are written: its own way where that contradicts the
+    dataset's.
+    """
+    if pair.labels is None or pair.labels.labels.items() <= scheme.labels.items():
+        return scheme
+    return pair.labels
