@@ -35,7 +35,8 @@ class Sight:
 @torch.no_grad()
 def look(xrays: Xrays, grid: Grid, *, water_per_mm: float) -> Sight:
     """Where and how the voxels of `grid` appear in the X-rays."""
-    geometry, (b, v) = xrays.geometry, xrays.images.shape[:2]
+    geometry = xrays.geometry
+    b, v = xrays.images.shape[:2]
     points = grid.points(device=xrays.images.device).reshape(-1, 3)
     pixels, depth = geometry.project_points(points)  # (..., v, n, 2), (..., v, n)
     size = torch.tensor(geometry.detector, dtype=pixels.dtype, device=pixels.device)
@@ -43,24 +44,23 @@ def look(xrays: Xrays, grid: Grid, *, water_per_mm: float) -> Sight:
     towards = points - geometry.source[..., None, :]  # (..., v, n, 3)
     distance = towards.norm(dim=-1)
     chord = crossing(towards / distance[..., None], points, grid)
-    cosine, depth = depth / distance, depth / geometry.sod[..., None] - 1
+    cosine = depth / distance
+    depth = depth / geometry.sod[..., None] - 1
     if not geometry.batched:
         places, depth, cosine, chord = (
             x.expand(b, *x.shape) for x in (places, depth, cosine, chord)
         )
-    seen = (places.abs().amax(-1) <= 1) & (depth > -1) & xrays.present[:, :, None]
-    raw = F.grid_sample(
+    inside = places.abs().amax(-1) <= 1
+    seen = inside & (depth > -1) & xrays.present[:, :, None]
+    brightness = F.grid_sample(
         xrays.images.flatten(0, 1)[:, None],
         places.flatten(0, 1)[:, None],
         padding_mode="border",
         align_corners=False,
-    )
-    mean = raw.reshape(b, v, len(points)) / (chord * water_per_mm).clamp(min=1.0)
-    facts = (
-        torch.stack((depth * 4, cosine, mean, torch.ones_like(mean)), dim=2)
-        * seen[:, :, None]
-    )
-    return Sight(places, seen, facts, grid.shape)
+    ).reshape(b, v, len(points))
+    mean = brightness / (chord * water_per_mm).clamp(min=1.0)
+    facts = torch.stack((depth * 4, cosine, mean, torch.ones_like(mean)), dim=2)
+    return Sight(places, seen, facts * seen[:, :, None], grid.shape)
 
 
 def crossing(direction: Tensor, points: Tensor, grid: Grid) -> Tensor:
@@ -70,13 +70,12 @@ def crossing(direction: Tensor, points: Tensor, grid: Grid) -> Tensor:
     z, y, x = grid.extent_mm
     half = torch.tensor((x, y, z), dtype=points.dtype, device=points.device) / 2
     centre = torch.tensor(grid.centre_mm, dtype=points.dtype, device=points.device)
-    steep = torch.where(
-        direction.abs() < 1e-6, torch.full_like(direction, 1e-6), direction
-    )
+    level = direction.abs() < 1e-6
+    steep = torch.where(level, torch.full_like(direction, 1e-6), direction)
     one, other = ((centre + side * half - points) / steep for side in (-1, 1))
-    return (
-        torch.maximum(one, other).amin(-1) - torch.minimum(one, other).amax(-1)
-    ).clamp(min=0)
+    enters = torch.minimum(one, other).amax(-1)
+    leaves = torch.maximum(one, other).amin(-1)
+    return (leaves - enters).clamp(min=0)
 
 
 class ViewLifting(nn.Module):
@@ -107,18 +106,13 @@ class ViewLifting(nn.Module):
             return maps.new_zeros(b, self.outputs, *sight.shape)
         reduced = self.reduce(maps.flatten(0, 1))
         places = sight.places.flatten(0, 1)[:, None].to(reduced.dtype)
-        sampled = F.grid_sample(reduced, places, align_corners=False)[
-            :, :, 0
-        ]  # (b * v, features, n)
-        x = F.gelu(
-            self.point(
-                torch.cat((sampled, sight.facts.flatten(0, 1).to(sampled.dtype)), dim=1)
-            )
-        )
+        sampled = F.grid_sample(reduced, places, align_corners=False)
+        features = sampled[:, :, 0]  # (b * v, features, n)
+        facts = sight.facts.flatten(0, 1).to(features.dtype)
+        x = F.gelu(self.point(torch.cat((features, facts), dim=1)))
         score = self.score(x).reshape(b, v, 1, -1)
-        return self.fuse(x.unflatten(0, (b, v)), score, sight.seen[:, :, None]).reshape(
-            b, -1, *sight.shape
-        )
+        fused = self.fuse(x.unflatten(0, (b, v)), score, sight.seen[:, :, None])
+        return fused.reshape(b, -1, *sight.shape)
 
     def fuse(self, x: Tensor, score: Tensor, seen: Tensor) -> Tensor:
         """Features `(b, v, c, n)`, scores and masks `(b, v, 1, n)` to `(b, 3 c, n)`."""
@@ -127,6 +121,6 @@ class ViewLifting(nn.Module):
         x = x * seen
         highest = x.masked_fill(~seen, least).amax(dim=1) * seen.any(dim=1)
         weights = score.masked_fill(~seen, least).softmax(dim=1)
-        return torch.cat(
-            (x.sum(dim=1) / count, highest, (x * weights).sum(dim=1)), dim=1
-        )
+        mean = x.sum(dim=1) / count
+        weighted = (x * weights).sum(dim=1)
+        return torch.cat((mean, highest, weighted), dim=1)
