@@ -38,11 +38,11 @@ def sharpness(run: Path) -> float:
     their CTs.
     """
     from trivox.datasets.layouts.choice import read_saved_dataset
-    from trivox.planning.volumes import read_reconstruction_plan
+    from trivox.planning.volumes import read_volume_plan
     from trivox.preparation.exam_store import XrayStore
     from trivox.volumes.formats import read_volume
 
-    plan = read_reconstruction_plan(run / "plan.json")
+    plan = read_volume_plan(run / "plan.json")
     prepared = PreparedExams(
         read_saved_dataset(run / "dataset.json"), plan, (), XrayStore(run / "prepared")
     )

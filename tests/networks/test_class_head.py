@@ -2,8 +2,6 @@
 pass.
 """
 
-import inspect
-
 import numpy as np
 import pytest
 import torch
@@ -20,15 +18,14 @@ from trivox.learning.schedules import make_optimizer, set_rate
 from trivox.networks.class_head import LesionMasks, add_class_head, jitter, shrink
 from trivox.networks.class_head import _grow as grow
 from trivox.networks.pooling import masked_attention, masked_moments
-from trivox.networks.registry import NETWORKS, build_network
-from trivox.planning.families import family_of
+from trivox.networks.registry import PATCH_NETWORKS, build_network, patch_family
 
 REGIONS = LesionMasks((0,), False, (1, 2, 2), ((1,), (2,)))
+LARGE = ("nvidia-unet", "resenc-l", "hybrid-base", "hybrid-large")
 OWN = [
     name
-    for name in NETWORKS
-    if name not in ("nvidia-unet", "resenc-l", "hybrid-base", "hybrid-large")
-    and "rivals" not in inspect.getmodule(NETWORKS[name]).__name__
+    for name, family in PATCH_NETWORKS.items()
+    if name not in LARGE and not family.blueprint.uniform
 ]
 
 
@@ -41,7 +38,7 @@ def network(
     size=(16, 16, 16),
     **options,
 ):
-    topology, patch = family_of(name).shape(size, (1.0, 1.0, 1.0))
+    topology, patch = patch_family(name).shape(size, (1.0, 1.0, 1.0))
     torch.manual_seed(0)
     segmenter = build_network(name, topology, channels=channels, outputs=outputs)
     made = add_class_head(
@@ -166,7 +163,7 @@ def test_every_own_network_takes_a_head_and_runs_its_encoder_once(name):
 
 
 def test_a_network_without_a_readable_encoder_is_refused():
-    topology, _ = family_of("unet-tiny").shape((16, 16, 16), (1.0, 1.0, 1.0))
+    topology, _ = patch_family("unet-tiny").shape((16, 16, 16), (1.0, 1.0, 1.0))
     with pytest.raises(RecipeError, match="does not show its encoder's maps"):
         add_class_head(
             nn.Conv3d(1, 2, 1), topology, name="x", channels=1, classes=2, masks=REGIONS

@@ -16,8 +16,7 @@ from trivox.networks.efficient import (
     SqueezeExcitation3D,
 )
 from trivox.networks.hybrid import HybridEncoderBlock
-from trivox.networks.registry import build_network
-from trivox.planning.families import family_of
+from trivox.networks.registry import build_network, patch_family
 from trivox.verbs.info import describe
 
 SIZES = {
@@ -34,7 +33,7 @@ def build(
     channels=1,
     **options,
 ):
-    topology, _ = family_of(name).shape(patch, spacing)
+    topology, _ = patch_family(name).shape(patch, spacing)
     torch.manual_seed(0)
     return build_network(name, topology, channels=channels, outputs=3, options=options)
 
@@ -216,7 +215,7 @@ def test_bf16_follows_fp32():
 
 
 def test_anisotropic_patches_keep_their_thin_axis_until_the_others_have_caught_up():
-    topology, _ = family_of("hybrid-lite").shape((8, 64, 64), (5.0, 1.0, 1.0))
+    topology, _ = patch_family("hybrid-lite").shape((8, 64, 64), (5.0, 1.0, 1.0))
     assert [stride[0] for stride in topology.strides] == [1, 1, 1, 2, 2]
     assert build(patch=(8, 64, 64), spacing=(5.0, 1.0, 1.0)).eval()(
         torch.randn(1, 1, 8, 64, 64)

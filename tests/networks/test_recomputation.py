@@ -5,15 +5,14 @@ that offers it.
 import pytest
 import torch
 
-from trivox.networks.registry import build_network
-from trivox.planning.families import FAMILIES
+from trivox.networks.registry import PATCH_NETWORKS, build_network
 
 PATCH = (32, 32, 32)
 
 
 def build(name, *, recompute):
     torch.manual_seed(0)
-    topology, _ = FAMILIES[name].shape(PATCH, (1.0, 1.0, 1.0))
+    topology, _ = PATCH_NETWORKS[name].shape(PATCH, (1.0, 1.0, 1.0))
     network = build_network(name, topology, channels=1, outputs=3).train()
     network.gradient_checkpointing = recompute
     return network

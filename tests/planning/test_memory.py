@@ -12,26 +12,25 @@ from trivox.config.recipe import make_recipe
 from trivox.learning.losses.choice import LossSetup, make_loss
 from trivox.learning.schedules import make_optimizer
 from trivox.networks.layers import parameters_of
-from trivox.networks.registry import build_network
-from trivox.planning.families import FAMILIES
+from trivox.networks.registry import PATCH_NETWORKS, build_network
 from trivox.planning.memory import forecast_memory, parameter_count
+from trivox.planning.topology import as_slices
 
 CUBE, FLAT = (1.0, 1.0, 1.0), (5.0, 1.0, 1.0)
-UNETS = [name for name, family in FAMILIES.items() if family.measured is None]
+UNETS = [
+    name for name, family in PATCH_NETWORKS.items() if family.blueprint.measured is None
+]
 
 
 def topology_of(network, patch, spacing):
     """The topology that the planner gives for a padded patch; patches of one slice are
     2-D.
     """
-    if patch[0] == 1:
-        flat, padded = FAMILIES[network].shape(patch[1:], spacing[1:])
-        update = {
-            "kernels": tuple((1, *k) for k in flat.kernels),
-            "strides": tuple((1, *s) for s in flat.strides),
-        }
-        return flat.model_copy(update=update), (1, *padded)
-    return FAMILIES[network].shape(patch, spacing)
+    family = PATCH_NETWORKS[network]
+    if patch[0] > 1:
+        return family.shape(patch, spacing)
+    flat, padded = family.shape(patch[1:], spacing[1:])
+    return as_slices(flat), (1, *padded)
 
 
 def peak_allocation(step):
@@ -90,13 +89,10 @@ def measured(
         torch.nn.utils.clip_grad_norm_(net.parameters(), 12.0)
         rule.step()
 
-    states = sum(
-        v.nbytes for s in rule.state.values() for v in s.values() if torch.is_tensor(v)
-    )
-    static = (
-        sum(p.nbytes for p in net.parameters()) + states + images.nbytes + labels.nbytes
-    )
-    return static + peak_allocation(step)
+    held = [images, labels, *net.parameters()]
+    for state in rule.state.values():
+        held += [value for value in state.values() if torch.is_tensor(value)]
+    return sum(tensor.nbytes for tensor in held) + peak_allocation(step)
 
 
 SETTINGS = {
@@ -224,7 +220,7 @@ def test_the_parts_sum_to_the_total():
 
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(
-    network=st.sampled_from(list(FAMILIES)),
+    network=st.sampled_from(list(PATCH_NETWORKS)),
     patch=st.tuples(*(st.sampled_from([16, 32, 64, 128]),) * 3),
     spacing=st.sampled_from([CUBE, FLAT]),
 )

@@ -7,25 +7,25 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from planning.plans import planned
 from trivox.errors import FormatError, PlanError
-from trivox.planning.families import FAMILIES
+from trivox.networks.registry import PATCH_NETWORKS
 from trivox.planning.plan import read_plan, write_plan
-from trivox.planning.planner import make_plan
 
 
 @pytest.fixture
 def plan(examples):
-    return make_plan(*examples["hippocampus"], network="nnunet-plain")
+    return planned(examples["hippocampus"], network="nnunet-plain")
 
 
-@pytest.mark.parametrize("network", FAMILIES)
+@pytest.mark.parametrize("network", PATCH_NETWORKS)
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_a_plan_survives_json(examples, tmp_path, network, dimension):
-    if dimension == 2 and FAMILIES[network].uniform:
+    if dimension == 2 and PATCH_NETWORKS[network].blueprint.uniform:
         with pytest.raises(PlanError, match="3-D only"):
-            make_plan(*examples["acdc"], network=network, dimension=2)
+            planned(examples["acdc"], network=network, dimension=2)
         return
-    plan = make_plan(*examples["acdc"], network=network, dimension=dimension)
+    plan = planned(examples["acdc"], network=network, dimension=dimension)
     write_plan(plan, tmp_path / "plan.json")
     assert read_plan(tmp_path / "plan.json") == plan
 

@@ -177,6 +177,7 @@ def _data_facts(
     )
     return {
         "dataset": str(plans.get("dataset_name", folder.parent.name)),
+        "task": "segmentation",
         "labels": _labels(dataset, folder),
         "channels": numbered_names(
             dataset.get("channel_names") or {},

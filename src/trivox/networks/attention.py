@@ -244,7 +244,8 @@ class MultiHeadSelfAttention3D(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """`(n, t, c)` to `(n, heads, t, d)`."""
-        return x.unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
+        return heads
 
 
 class SwiGLU(nn.Module):

@@ -34,21 +34,25 @@ def masked_moments(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     square = weights @ (centred * centred)
     mass = weights.sum(2, keepdim=True)
     mean = offset + shift.transpose(1, 2) * mass
-    variance = (square - offset.square()).clamp(min=0)
-    return mean, variance.sqrt()
+    variance = square - offset.square()
+    return mean, variance.clamp(min=0).sqrt()
 
 
 def _weights(masks: Tensor, features: Tensor) -> Tensor:
     """Shares of the voxels `(b, m, voxel)` that sum to 1, or to 0 where the mask is
     empty.
     """
-    inside = masks_at(masks.float(), features.shape[2:]).flatten(2)
+    inside = masks_at(masks.float(), features.shape[2:])
+    inside = inside.flatten(2)  # (b, m, voxel)
     mass = inside.sum(2, keepdim=True)
     highest = inside.amax(2, keepdim=True).clamp(min=EMPTY)
     least = EMPTY * inside.shape[2] * highest
-    shares = inside / mass.clamp(min=1e-12)
     present = (mass > least) & (mass > 0)
-    return torch.where(present, shares, torch.zeros_like(inside))
+    return torch.where(
+        present,
+        inside / mass.clamp(min=1e-12),
+        torch.zeros_like(inside),
+    )
 
 
 def masked_attention(features: Tensor, masks: Tensor, queries: Tensor) -> Tensor:
@@ -60,8 +64,11 @@ def masked_attention(features: Tensor, masks: Tensor, queries: Tensor) -> Tensor
     lesion and never far outside it.
     """
     values = features.flatten(2).float()  # (b, c, voxel)
-    inside = masks_at(masks.float(), features.shape[2:]).flatten(2)
-    likeness = queries @ values / queries.shape[1] ** 0.5
-    weights = (likeness + (inside + 1e-12).log()).softmax(2)
+    inside = masks_at(masks.float(), features.shape[2:])
+    inside = inside.flatten(2)  # (b, m, voxel)
+    width = queries.shape[1]
+    likeness = queries @ values / width**0.5
+    bias = (inside + 1e-12).log()
+    weights = (likeness + bias).softmax(2)
     pooled: Tensor = weights @ values.transpose(1, 2)
     return pooled

@@ -53,9 +53,9 @@ ALWAYS = {
 def describe_volume_plan(plan: VolumePlan) -> list[Decision]:
     """What was decided about volumes from X-rays, as rows for people."""
     low, high = plan.window
-    prior = plan.prior
+    prior: str = plan.prior
     if prior != "none":
-        prior = f"{prior}, {plan.prior_iterations} iterations"
+        prior += f", {plan.prior_iterations} iterations"
     pixels = f"{sized(plan.detector)} pixels of {plan.pixel_mm:.4g} mm"
     distances = (
         f"source to isocentre {plan.sod_mm:g} mm, to detector {plan.sdd_mm:g} mm"

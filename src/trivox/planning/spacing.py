@@ -54,13 +54,13 @@ def target_spacing(fingerprint: Fingerprint) -> tuple[Spacing, str]:
     sizes = np.median([case.shape for case in fingerprint.cases], axis=0)
     target = np.median(spacings, axis=0)
     coarse = int(np.argmax(target))
-    others = [axis for axis in range(3) if axis != coarse]
     reason = "median of the training cases"
-    finest = target[others].max()
-    is_coarse = target[coarse] > ANISOTROPY * finest
-    if is_coarse and sizes[coarse] * ANISOTROPY < sizes[others].min():
+    widest = np.delete(target, coarse).max()
+    fewest = np.delete(sizes, coarse).min()
+    is_coarse = target[coarse] > ANISOTROPY * widest
+    if is_coarse and sizes[coarse] * ANISOTROPY < fewest:
         tenth = np.percentile(spacings[:, coarse], 10)
-        target[coarse] = tenth if tenth >= finest else finest + 1e-5
+        target[coarse] = tenth if tenth >= widest else widest + 1e-5
         reason = f"median; the coarse axis ({'zyx'[coarse]}) takes the 10th percentile"
     z, y, x = target.tolist()
     return (z, y, x), reason

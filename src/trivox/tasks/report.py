@@ -17,12 +17,9 @@ from trivox.evaluation.report.volume_view import (
 from trivox.files import read_json
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.tracking import read_records
+from trivox.planning.describe import describe_plan, describe_volume_plan
 from trivox.planning.plan import read_plan
-from trivox.planning.planner import describe_plan
-from trivox.planning.volumes import (
-    describe_reconstruction_plan,
-    read_reconstruction_plan,
-)
+from trivox.planning.volumes import read_volume_plan
 from trivox.tasks.console import Console
 from trivox.tasks.labels.pictures import picture_cases
 from trivox.tasks.reconstruction.pictures import picture_exams
@@ -85,12 +82,12 @@ def _report_volumes(
     console: Console,
 ) -> Path:
     """The report of a run whose answers are volumes."""
-    plan = read_reconstruction_plan(run / "plan.json")
+    plan = read_volume_plan(run / "plan.json")
     write_report(
         target,
         title=f"{plan.dataset}: {plan.task} (synthetic CT, not acquired)",
         metrics=metrics,
-        plan=_facts_of(describe_reconstruction_plan(plan)),
+        plan=_facts_of(describe_volume_plan(plan)),
         recipe=recipe,
         records=records,
         pictures=picture_exams(run, metrics, console=console),

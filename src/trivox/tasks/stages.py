@@ -3,7 +3,7 @@
 Each leaves a file in the run and is reused if there.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from trivox.datasets.splits import Split, make_splits
 from trivox.errors import DataError, PlanError
 from trivox.files import read_json, write_json
 from trivox.learning.runtime import Runtime, make_runtime
+from trivox.networks.registry import patch_family
+from trivox.planning.describe import sized
 from trivox.planning.fingerprint import (
     Fingerprint,
     measure,
     read_fingerprint,
     write_fingerprint,
 )
-from trivox.planning.plan import Plan, read_plan, write_plan
+from trivox.planning.plan import ImagePlan, Plan, read_plan, write_plan
 from trivox.planning.planner import make_plan
 from trivox.preparation.preprocess import preprocess
 from trivox.preparation.store import Store
@@ -32,13 +34,20 @@ FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """A dataset ready to train on."""
+class PreparedImages:
+    """Images ready to train on."""
 
     dataset: Dataset
-    plan: Plan
+    plan: ImagePlan
     splits: tuple[Split, ...]
     store: Store
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared(PreparedImages):
+    """Images with labels, ready to train on."""
+
+    plan: Plan
 
 
 def recipe_for(
@@ -95,7 +104,7 @@ def prepare_run(
         )
     write_plan(plan, out / "plan.json")
     console.say(
-        f"plan: {plan.network}, patch {_by(plan.patch_size)}, batch {plan.batch_size}, spacing {_by(plan.spacing)} mm, "
+        f"plan: {plan.network}, patch {sized(plan.patch_size)}, batch {plan.batch_size}, spacing {sized(plan.spacing)} mm, "
         f"about {plan.memory.total / 1e9:.1f} GB"
     )
     store = preprocess(
@@ -153,21 +162,39 @@ def fingerprint_of(
 def plan_for(
     fingerprint: Fingerprint, dataset: Dataset, recipe: Recipe, *, activation_bytes: int
 ) -> Plan:
-    """The plan that a recipe's dials ask for."""
-    patch = recipe.patch_size
+    """The plan of images with labels that a recipe's dials ask for; raises `PlanError`
+    where there are no labels.
+    """
+    plan = image_plan_for(
+        fingerprint,
+        dataset,
+        recipe,
+        task=dataset.task,
+        activation_bytes=activation_bytes,
+    )
+    if not isinstance(plan, Plan):
+        raise PlanError(
+            f"{dataset.root}: a plan needs labels; 'trivox check' shows what was found"
+        )
+    return plan
+
+
+def image_plan_for(
+    fingerprint: Fingerprint,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    task: str,
+    activation_bytes: int,
+) -> ImagePlan:
+    """The plan that a recipe's dials ask for, with labels where the dataset has some."""
     return make_plan(
         fingerprint,
         dataset,
-        network=recipe.network,
-        dimension=2 if patch is not None and len(patch) == 2 else 3,
-        memory_gb=recipe.memory_gb,
-        patch_size=patch,
-        batch_size=recipe.batch_size,
-        optimizer=recipe.optimizer,
+        recipe,
+        patch_family(recipe.network).blueprint,
+        task=task,
         activation_bytes=activation_bytes,
-        network_options=recipe.network_options,
-        mask_channel=recipe.mask_channel,
-        masked=recipe.masked_normalisation,
     )
 
 
@@ -192,15 +219,12 @@ def splits_of(dataset: Dataset, out: Path) -> tuple[Split, ...]:
     return splits
 
 
-def require_fitting(plan: Plan, dataset: Dataset, file: Path) -> None:
+def require_fitting(plan: ImagePlan, dataset: Dataset, file: Path) -> None:
     """Raise `PlanError` if a plan read from `file` was made for other channels or
     labels.
     """
-    if plan.channels != dataset.channels or plan.labels != dataset.labels:
+    labels = plan.labels if isinstance(plan, Plan) else None
+    if plan.channels != dataset.channels or labels != dataset.labels:
         raise PlanError(
             f"{file}: made for other channels or labels than {dataset.root}; run 'trivox plan' on this dataset"
         )
-
-
-def _by(values: Sequence[float]) -> str:
-    return " x ".join(f"{value:.3g}" for value in values)

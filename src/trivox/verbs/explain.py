@@ -43,6 +43,7 @@ from trivox.inference.explain.window import (
     source_voxel,
 )
 from trivox.inference.predictor import Predictor
+from trivox.planning.describe import sized
 from trivox.planning.plan import Plan
 from trivox.preparation.grid import prepare
 from trivox.tasks.console import Console, Quiet
@@ -206,16 +207,12 @@ def _notes(
     )
 
 
-def _sized(values: Sequence[float], digits: str = "") -> str:
-    return " x ".join(f"{value:{digits}}" for value in values)
-
-
 def _feature_figure(page: Page, maps: Sequence[Tensor], stages: Sequence[int]) -> bytes:
     subject, rows = page.subject, []
     for stage in stages:
         features, mm = maps[stage], subject.ordered(subject.voxel_mm(stage))
         size = subject.ordered(features.shape[1:])
-        title = f"stage {stage} · {len(features)} channels of {_sized(size)} voxels of {_sized(mm, '.3g')} mm (z y x)"
+        title = f"stage {stage} · {len(features)} channels of {sized(size)} voxels of {sized(mm)} mm (z y x)"
         strongest = measure_features(features).strongest(CHANNELS_SHOWN)
         drawn = {
             channel: subject.canonical(features[channel].cpu().numpy())
@@ -292,7 +289,7 @@ def _token_map(
 ) -> HeatMap:
     mm = subject.ordered(subject.voxel_mm(block.stage))
     percent = 100 * weights.reshape(block.grid).cpu().numpy()
-    title = f"stage {block.stage} · {what} · tokens of {_sized(mm, '.3g')} mm (z y x)"
+    title = f"stage {block.stage} · {what} · tokens of {sized(mm)} mm (z y x)"
     return HeatMap(title, subject.canonical(percent), mm, "% a token", top, dots)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trivox.errors import BundleError, RecipeError
 
 if TYPE_CHECKING:
-    from trivox.networks.registry import Option
+    from trivox.networks.family import Option
 
 
 def describe(
@@ -22,14 +22,13 @@ def describe(
 
     options: of the network, for example `{"attention": "none"}`.
     """
-    from trivox.networks.registry import NETWORKS
-    from trivox.networks.xray2ct.registry import RECONSTRUCTION_NETWORKS
+    from trivox.networks.registry import NETWORKS, XRAY_NETWORKS
 
     path = Path(what)
     if path.exists():
         return _describe_bundle(path)
-    if what not in (*NETWORKS, *RECONSTRUCTION_NETWORKS):
-        names = ", ".join((*NETWORKS, *RECONSTRUCTION_NETWORKS))
+    if what not in NETWORKS:
+        names = ", ".join(NETWORKS)
         raise BundleError(
             f"'{what}' is neither a run, a bundle nor a network; networks: {names}"
         )
@@ -37,7 +36,7 @@ def describe(
         raise RecipeError(
             f"input {size} (channels z y x) needs positive sizes; try --input 1 128 128 128"
         )
-    if what in RECONSTRUCTION_NETWORKS:
+    if what in XRAY_NETWORKS:
         return describe_reconstruction(
             what, views=size[0], shape=size[1:], options=options or {}
         )
@@ -107,11 +106,11 @@ def _describe_reconstruction_bundle(path: Path) -> dict[str, Any]:
 def _describe_network(
     name: str, size: tuple[int, int, int, int], options: "Mapping[str, Option]"
 ) -> dict[str, Any]:
-    from trivox.planning.families import family_of
+    from trivox.networks.registry import patch_family
     from trivox.planning.topology import require_halving
 
     channels, patch = size[0], size[1:]
-    topology, padded = family_of(name).shape(patch, (1.0, 1.0, 1.0))
+    topology, padded = patch_family(name).shape(patch, (1.0, 1.0, 1.0))
     require_halving(topology, padded)
     shape = (padded[0], padded[1], padded[2])
     return {
@@ -156,7 +155,7 @@ def describe_reconstruction(
     """
     import torch
 
-    from trivox.networks.xray2ct.registry import build_reconstruction_network
+    from trivox.networks.registry import build_reconstruction_network
     from trivox.projection.attenuation import WATER_PER_MM
     from trivox.projection.geometry import Geometry, Grid
     from trivox.projection.xrays import Xrays
@@ -171,7 +170,6 @@ def describe_reconstruction(
             options=options,
             prior="none",
         )
-        network.consistent = False
         geometry = Geometry.orbit(
             [180 * view / views for view in range(views)],
             detector=detector,
@@ -188,10 +186,14 @@ def describe_reconstruction(
         "views": views,
         "detector": list(detector),
     }
-    return {**facts, **_count(network, xrays), "convention": convention}
+    return {
+        **facts,
+        **_count(network, xrays, consistent=False),
+        "convention": convention,
+    }
 
 
-def _count(network: Any, given: Any) -> dict[str, Any]:
+def _count(network: Any, given: Any, **settings: Any) -> dict[str, Any]:
     """Runs a network once on the meta device."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -210,7 +212,7 @@ def _count(network: Any, given: Any) -> dict[str, Any]:
         FlopCounterMode(display=False) as counter,
         torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
     ):
-        network(given)
+        network(given, **settings)
     activations = sum(size for key, size in saved.items() if key not in weights)
     return {
         "parameters": parameters_of(network),

@@ -6,12 +6,9 @@ from typing import Any
 
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.learning.runtime import make_runtime
+from trivox.planning.describe import describe_plan, describe_volume_plan
 from trivox.planning.plan import write_plan
-from trivox.planning.planner import describe_plan
-from trivox.planning.volumes import (
-    describe_reconstruction_plan,
-    write_reconstruction_plan,
-)
+from trivox.planning.volumes import write_volume_plan
 from trivox.tasks.console import Console
 from trivox.tasks.reconstruction.exams import prepare_xrays
 from trivox.tasks.reconstruction.planning import plan_reconstruction
@@ -40,8 +37,8 @@ def plan_dataset(
             preset, overrides, device=device, named=named or ReconstructionTask.recipe
         )
         made = plan_reconstruction(dataset, recipe)
-        write_reconstruction_plan(made, out)
-        return dataset.name, describe_reconstruction_plan(made)
+        write_volume_plan(made, out)
+        return dataset.name, describe_volume_plan(made)
     recipe = recipe_for(preset, overrides, device=device, named=named)
     fingerprint = fingerprint_of(dataset, out.with_name("fingerprint.json"), console)
     runtime = make_runtime(device, recipe.precision)

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Dataset
-from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.choice import load_dataset, load_inputs, save_dataset
 from trivox.datasets.listing import CHANNEL_SUFFIX, channel_names
 from trivox.errors import DataError, FormatError, RecipeError
@@ -39,17 +38,17 @@ from trivox.learning.runtime import (
 from trivox.learning.tracking import read_records, run_log
 from trivox.learning.trainer import Trainer
 from trivox.networks.registry import build_network
-from trivox.planning.plan import Plan, read_plan, write_plan
+from trivox.planning.plan import ImagePlan, read_image_plan, write_plan
 from trivox.preparation.masking import Masking
 from trivox.preparation.preprocess import preprocess
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.labels.forecast import forecast_training
 from trivox.tasks.labels.segmentation import batch_source
 from trivox.tasks.stages import (
-    Prepared,
+    PreparedImages,
     checked,
     fingerprint_of,
-    plan_for,
+    image_plan_for,
     require_fitting,
     splits_of,
 )
@@ -64,8 +63,6 @@ NOTHING_TO_LEARN = dict.fromkeys(("noise", "blur", "low_resolution"), 0.0)
 """Changes that cannot be foretold from what is visible; moving, mirroring and contrast
 can.
 """
-UNNAMED = LabelScheme(labels={"unlabelled": 1})
-"""What a plan needs to be one; no voxel has the label."""
 
 
 class MaskedObjective(Objective):
@@ -196,7 +193,7 @@ def unlabelled(path: Path) -> Dataset:
 
 def _prepare(
     dataset: Dataset, out: Path, recipe: Recipe, runtime: Runtime, console: Console
-) -> Prepared:
+) -> PreparedImages:
     """Check, measure, plan and preprocess as for training; what is there already is
     used.
     """
@@ -205,15 +202,18 @@ def _prepare(
     fingerprint = fingerprint_of(
         dataset, out / "fingerprint.json", console, labelled=False
     )
-    named, file = dataset.model_copy(update={"labels": UNNAMED}), out / "plan.json"
+    file = out / "plan.json"
     if file.exists():
-        plan = read_plan(file)
-        require_fitting(plan, named, file)
+        plan = read_image_plan(file)
+        require_fitting(plan, dataset, file)
     else:
-        plan = plan_for(
-            fingerprint, named, recipe, activation_bytes=runtime.activation_bytes
+        plan = image_plan_for(
+            fingerprint,
+            dataset,
+            recipe,
+            task="pretraining",
+            activation_bytes=runtime.activation_bytes,
         )
-        plan = plan.model_copy(update={"task": "pretraining"})
         write_plan(plan, file)
     console.say(
         f"plan: {plan.network}, patch {plan.patch_size}, batch {recipe.batch_size or plan.batch_size}"
@@ -225,10 +225,10 @@ def _prepare(
         workers=max(1, recipe.workers),
         progress=lambda names, total: console.track(names, total, "preprocessing"),
     )
-    return Prepared(dataset, plan, splits_of(dataset, out), store)
+    return PreparedImages(dataset, plan, splits_of(dataset, out), store)
 
 
-def _network(plan: Plan, outputs: int) -> nn.Module:
+def _network(plan: ImagePlan, outputs: int) -> nn.Module:
     return build_network(
         plan.network,
         plan.topology,
@@ -239,7 +239,11 @@ def _network(plan: Plan, outputs: int) -> nn.Module:
 
 
 def _fit(
-    prepared: Prepared, recipe: Recipe, out: Path, runtime: Runtime, console: Console
+    prepared: PreparedImages,
+    recipe: Recipe,
+    out: Path,
+    runtime: Runtime,
+    console: Console,
 ) -> None:
     """Train on four fifths of the patients, from the latest checkpoint if there is one."""
     seed_everything(recipe.seed, deterministic=recipe.deterministic)
@@ -274,7 +278,7 @@ def _fit(
         trainer.fit()
 
 
-def _finish(prepared: Prepared, recipe: Recipe, out: Path) -> dict[str, Any]:
+def _finish(prepared: PreparedImages, recipe: Recipe, out: Path) -> dict[str, Any]:
     """Write the weights without the heads, and what they are."""
     weights, heads = (
         load_weights(final_weights(out / "checkpoints", "latest")),
@@ -305,7 +309,7 @@ def _finish(prepared: Prepared, recipe: Recipe, out: Path) -> dict[str, Any]:
     return facts
 
 
-def head_names(plan: Plan) -> set[str]:
+def head_names(plan: ImagePlan) -> set[str]:
     """Parameters whose shape follows the number of outputs, whatever the network calls
     them.
     """

@@ -4,11 +4,8 @@ import torch
 from networks.xray2ct.toys import WATER, WINDOW, network
 from trivox.errors import RecipeError
 from trivox.networks.layers import parameters_of
-from trivox.networks.xray2ct.registry import (
-    RECONSTRUCTION_NETWORKS,
-    build_reconstruction_network,
-)
-from trivox.networks.xray2ct.sizes import NATIVE, levels_of
+from trivox.networks.registry import XRAY_NETWORKS, build_reconstruction_network
+from trivox.networks.xray2ct.sizes import levels_of
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.xrays import Xrays
 from trivox.verbs.info import describe
@@ -20,9 +17,9 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize("name", list(RECONSTRUCTION_NETWORKS))
+@pytest.mark.parametrize("name", list(XRAY_NETWORKS))
 def test_networks_have_the_size_that_the_docs_name(name):
-    size = NATIVE[name.removeprefix("xray2ct-")]
+    size = XRAY_NETWORKS[name].native
     facts = describe(name, (2, size, size, size))
     assert facts["parameters"] == PARAMETERS[name]
     assert facts["views"] == 2

@@ -4,7 +4,7 @@ folder.
 
 import torch
 
-from trivox.networks.xray2ct.registry import build_reconstruction_network
+from trivox.networks.registry import build_reconstruction_network
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays

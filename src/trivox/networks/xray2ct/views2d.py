@@ -69,20 +69,26 @@ class CrossViewTransformerAttention(nn.Module):
         the same shape.
         """
         b, v, c, h, w = maps.shape
-        tokens = maps.movedim(2, -1).reshape(b, v * h * w, c)
-        coordinates = rays.movedim(2, -1).reshape(b, v * h * w, RAY)
+        count = v * h * w
+        tokens = maps.movedim(2, -1).reshape(b, count, c)
+        coordinates = rays.movedim(2, -1).reshape(b, count, RAY)
         places = self.place(waves(coordinates))
         # An exam without any view attends to its blanks, since a softmax over nothing
         # is NaN; the lifting leaves them out.
         visible = present | ~present.any(dim=1, keepdim=True)
-        mask = visible[:, :, None].expand(b, v, h * w).reshape(b, 1, 1, v * h * w)
+        mask = visible.repeat_interleave(h * w, dim=1)
         normed = self.norm(tokens)
-        query, key = self.to_query_key(normed + places).chunk(2, dim=-1)
-        value = self._split(self.to_value(normed))
+        placed = self.to_query_key(normed + places)
+        query, key = placed.chunk(2, dim=-1)
+        value = self.to_value(normed)
         seen = F.scaled_dot_product_attention(
-            self._split(query), self._split(key), value, attn_mask=mask
+            self._split(query),
+            self._split(key),
+            self._split(value),
+            attn_mask=mask[:, None, None],
         )
-        tokens = tokens + self.project(seen.transpose(1, 2).flatten(2))
+        seen = seen.transpose(1, 2).flatten(2)
+        tokens = tokens + self.project(seen)
         tokens = tokens + self.feed(self.feed_norm(tokens))
         out: Tensor = tokens.reshape(b, v, h, w, c).movedim(-1, 2).to(maps.dtype)
         return out
@@ -97,9 +103,16 @@ def waves(rays: Tensor) -> Tensor:
     """Coordinates `(..., 6)` with sines and cosines of their first octaves, `(..., 6 *
     (1 + 2 * OCTAVES))`.
     """
-    frequencies = torch.pi * 2.0 ** torch.arange(OCTAVES, device=rays.device)
-    angles = (rays[..., None] * frequencies).flatten(-2)
-    return torch.cat((rays, angles.sin(), angles.cos()), dim=-1)
+    octaves = torch.arange(OCTAVES, device=rays.device)
+    frequencies = torch.pi * 2.0**octaves
+    angles = rays[..., None] * frequencies
+    angles = angles.flatten(-2)
+    parts = (
+        rays,
+        angles.sin(),
+        angles.cos(),
+    )
+    return torch.cat(parts, dim=-1)
 
 
 class MultiScaleFeaturePyramid(nn.Module):
@@ -141,10 +154,14 @@ class MultiScaleFeaturePyramid(nn.Module):
         maps = self._down(xrays)
         maps[-1] = self._between_views(maps[-1], xrays)
         for scale in range(SCALES - 2, -1, -1):
-            size = maps[scale].shape[2:]
+            here = maps[scale]
             above = self.up[scale](maps[scale + 1])
-            above = F.interpolate(above, size=size, mode="bilinear")
-            maps[scale] = self.merge[scale](maps[scale] + above)
+            above = F.interpolate(
+                above,
+                size=here.shape[2:],
+                mode="bilinear",
+            )
+            maps[scale] = self.merge[scale](here + above)
         return [x.unflatten(0, (b, v)) for x in maps]
 
     def _down(self, xrays: Xrays) -> list[Tensor]:
@@ -153,8 +170,13 @@ class MultiScaleFeaturePyramid(nn.Module):
         maps = []
         for scale, stage in enumerate(self.down):
             factor = 2 ** max(scale - 1, 0)  # of the stage's input
-            rays = rays_at(xrays.geometry, factor, len(xrays.images)).flatten(0, 1)
-            x = stage(torch.cat((x, rays.to(x.dtype)), dim=1))
+            rays = rays_at(
+                xrays.geometry,
+                factor,
+                len(xrays.images),
+            )
+            rays = rays.flatten(0, 1).to(x.dtype)
+            x = stage(torch.cat((x, rays), dim=1))
             maps.append(x)
         return maps
 

@@ -23,13 +23,13 @@ from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime, rank, world_size
 from trivox.learning.tracking import RunLog
 from trivox.networks.registry import build_network
-from trivox.planning.plan import Plan
+from trivox.planning.plan import ImagePlan, Plan
 from trivox.preparation.batches import BatchSource
 from trivox.preparation.sampler import PatchSampler
 from trivox.tasks.console import Console
 from trivox.tasks.labels.finish import finish_labels
 from trivox.tasks.labels.forecast import forecast_training
-from trivox.tasks.stages import Prepared, prepare_run
+from trivox.tasks.stages import Prepared, PreparedImages, prepare_run
 from trivox.tasks.task import TRAINING, VALIDATION, RunRequest, Task
 from trivox.volumes.volume import Array
 
@@ -235,7 +235,7 @@ class SegmentationTask(Task[Prepared]):
         return finish_labels(request, recipe, prepared, folders, console)
 
 
-def rank_positions(plan: Plan, recipe: Recipe) -> range:
+def rank_positions(plan: ImagePlan, recipe: Recipe) -> range:
     """Places of this rank in the global batch: every `world_size`-th."""
     ranks = world_size()
     batch = recipe.batch_size or plan.batch_size
@@ -245,7 +245,7 @@ def rank_positions(plan: Plan, recipe: Recipe) -> range:
 
 
 def batch_source(
-    prepared: Prepared, recipe: Recipe, names: Sequence[str], *, training: bool
+    prepared: PreparedImages, recipe: Recipe, names: Sequence[str], *, training: bool
 ) -> BatchSource:
     """Batches of the named cases; each rank takes every `world_size`-th sample of the
     global batch.

@@ -12,9 +12,9 @@ from trivox.datasets.layouts.choice import load_dataset, save_dataset
 from trivox.datasets.splits import Split
 from trivox.errors import DataError
 from trivox.planning.volumes import (
-    ReconstructionPlan,
-    read_reconstruction_plan,
-    write_reconstruction_plan,
+    VolumePlan,
+    read_volume_plan,
+    write_volume_plan,
 )
 from trivox.preparation.exam_batches import (
     coarser,
@@ -30,7 +30,7 @@ class PreparedExams:
     """X-ray exams ready to train on."""
 
     dataset: Dataset
-    plan: ReconstructionPlan
+    plan: VolumePlan
     splits: tuple[Split, ...]
     store: XrayStore
 
@@ -74,12 +74,8 @@ def prepare_xrays(
         for file in (out / "plan.json" if reuse_plan else None, plan_file)
         if file is not None and file.exists()
     ]
-    plan = (
-        read_reconstruction_plan(there[0])
-        if there
-        else plan_reconstruction(dataset, recipe)
-    )
-    write_reconstruction_plan(plan, out / "plan.json")
+    plan = read_volume_plan(there[0]) if there else plan_reconstruction(dataset, recipe)
+    write_volume_plan(plan, out / "plan.json")
     z, y, x = plan.shape
     console.say(
         f"plan: {plan.network}, grid {z} x {y} x {x} of {plan.spacing[0]:.3g} mm, X-rays {plan.detector[0]} x "
