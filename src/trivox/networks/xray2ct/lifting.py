@@ -155,9 +155,9 @@ class ViewLifting(nn.Module):
         hidden = ~seen
         count = seen.sum(dim=1).clamp(min=1)
         x = x * seen
-        mean = x.sum(dim=1) / count
         highest = x.masked_fill(hidden, least).amax(dim=1)
         weights = score.masked_fill(hidden, least)
+        mean = x.sum(dim=1) / count
         weighted = x * weights.softmax(dim=1)
         parts = (
             mean,

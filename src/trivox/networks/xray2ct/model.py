@@ -142,10 +142,10 @@ class HybridCNNViTUNet3D(nn.Module):
         """
         physics = self._physics(xrays, consistent=consistent)
         known = self._known(xrays, physics)
+        residuals = self._residuals(self._decode(xrays, known))
         base = self._base(known, xrays)
         outputs = [
-            _pooled(base, residual.shape[2:]) + residual
-            for residual in self._residuals(self._decode(xrays, known))
+            _pooled(base, residual.shape[2:]) + residual for residual in residuals
         ]
         if physics is not None and consistent:
             outputs[0] = self._consistent(outputs[0], physics)
@@ -184,8 +184,8 @@ class HybridCNNViTUNet3D(nn.Module):
         with torch.no_grad(), torch.autocast(mean.device.type, enabled=False):
             start = self.units.attenuation(mean).clamp(min=0)
             sirt = iterative_prior(*physics, start, iterations=self.prior_iterations)
-            change = self.units.normalised(sirt) - self.units.normalised(start)
-            return torch.stack((mean + change, mean), dim=1)
+            prior = mean + self.units.normalised(sirt) - self.units.normalised(start)
+            return torch.stack((prior, mean), dim=1)
 
     def _base(self, known: Tensor, xrays: Xrays) -> Tensor:
         """Mean + w(views) * (prior - mean), w(0) = 0: `(b, 1, z, y, x)`."""
