@@ -17,7 +17,7 @@ from trivox.networks.layers import (
     parameters_of,
 )
 from trivox.networks.registry import PATCH_NETWORKS, build_network
-from trivox.planning.topology import Topology, staged_topology, stage_sizes
+from trivox.planning.topology import Topology, stage_sizes, staged_topology
 
 SIX = ((3, 3, 3),) * 6, ((1, 1, 1),) + ((2, 2, 2),) * 5
 

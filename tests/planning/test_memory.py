@@ -146,7 +146,10 @@ SETTINGS = {
     ),
     "hybrid": ("hybrid-lite", (40, 56, 40), CUBE, 2, 1, 3, "adamw", False),
     "hybrid, bf16": ("hybrid-lite", (64, 64, 64), CUBE, 1, 4, 3, "adamw", True),
+    "base hybrid": ("hybrid-base", (40, 48, 48), CUBE, 1, 1, 3, "adamw", False),
     "larger hybrid, bf16": ("hybrid-base", (40, 48, 48), CUBE, 2, 1, 3, "adamw", True),
+    "large hybrid": ("hybrid-large", (40, 48, 48), CUBE, 1, 1, 3, "sgd", False),
+    "large hybrid, bf16": ("hybrid-large", (48, 64, 64), CUBE, 1, 1, 3, "sgd", True),
     "weights outweigh activations": (
         "nnunet-plain",
         (16, 16, 16),
@@ -174,6 +177,24 @@ def test_the_forecast_is_within_15_percent_of_the_measured_peak(name):
         topology, padded, activation_bytes=2 if bf16 else 4, **facts
     )
     peak = measured(topology, network, padded, bf16=bf16, **facts)
+    assert forecast.total == pytest.approx(peak, rel=0.15)
+
+
+RIVALS = [name for name, family in PATCH_NETWORKS.items() if family.blueprint.uniform]
+
+
+@pytest.mark.slow
+@pytest.mark.oracle
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("network", RIVALS)
+def test_the_forecast_of_rivals_is_within_15_percent_too(network, bf16):
+    pytest.importorskip("monai")
+    topology, patch = topology_of(network, (64, 64, 64), CUBE)
+    facts = {"batch": 1, "channels": 4, "outputs": 3, "optimizer": "sgd"}
+    forecast = forecast_memory(
+        topology, patch, activation_bytes=2 if bf16 else 4, **facts
+    )
+    peak = measured(topology, network, patch, bf16=bf16, **facts)
     assert forecast.total == pytest.approx(peak, rel=0.15)
 
 

@@ -11,8 +11,8 @@ from trivox.planning.blueprint import MIN_FEATURE_MAP
 from trivox.planning.topology import (
     feature_map_elements,
     pooling,
-    staged_topology,
     stage_sizes,
+    staged_topology,
 )
 
 SIX = ((3, 3, 3),) * 6, ((1, 1, 1),) + ((2, 2, 2),) * 5

@@ -172,7 +172,7 @@ def _rival(
     return PatchFamily(
         kind,
         size,
-        f"MONAI's {says}; for comparison, needs: pip install --no-deps monai",
+        f"MONAI's {says}; needs pip install --no-deps monai",
         build,
         blueprint=Blueprint(
             reference_3d=reference,
@@ -188,11 +188,13 @@ def _rival(
     )
 
 
-def _mednext(size: str, *, target_gb: float, measured: Measured) -> PatchFamily:
+def _mednext(
+    size: str, says: str, *, target_gb: float, measured: Measured
+) -> PatchFamily:
     return _rival(
         "mednext",
         size,
-        "ConvNeXt-like U-Net (Roy et al. 2023)",
+        f"{says} ConvNeXt-like U-Net (Roy et al. 2023)",
         partial(_build_mednext, size=size),
         target_gb=target_gb,
         stages=5,
@@ -275,9 +277,9 @@ _FAMILIES: tuple[Family, ...] = (
         stages=6,
         measured=Measured(72_767_733, (7180, 6900)),
     ),
-    _mednext("s", target_gb=24, measured=Measured(5_555_935, (7780, 4310))),
-    _mednext("b", target_gb=24, measured=Measured(10_530_000, (8380, 4640))),
-    _mednext("l", target_gb=40, measured=Measured(61_729_679, (16800, 9400))),
+    _mednext("s", "small", target_gb=24, measured=Measured(5_555_935, (7780, 4310))),
+    _mednext("b", "base", target_gb=24, measured=Measured(10_530_000, (8380, 4640))),
+    _mednext("l", "large", target_gb=40, measured=Measured(61_729_679, (16800, 9400))),
     _lean("small", (1, 2), most=256),
     _lean("tiny", (1,), most=64),
     _xray2ct("tiny", native=32),
