@@ -45,9 +45,8 @@ def network(*, residual=False, flat=False, outputs=3, channels=2, **settings):
         outputs=outputs,
         **settings,
     )
-    for (
-        parameter
-    ) in built.parameters():  # so that no weight is 0 or 1 by initialisation
+    # So that no weight is 0 or 1 by initialisation.
+    for parameter in built.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     return built
 
@@ -85,7 +84,8 @@ def test_training_returns_logits_at_every_scale_of_the_decoder_finest_first(resi
 
 @pytest.mark.parametrize("residual", [False, True])
 def test_evaluation_returns_the_finest_logits_only(residual):
-    net, x = network(residual=residual), torch.randn(1, 2, 8, 8, 8)
+    net = network(residual=residual)
+    x = torch.randn(1, 2, 8, 8, 8)
     finest = net.train()(x)[0]
     evaluated = net.eval()(x)
     assert isinstance(evaluated, torch.Tensor)
@@ -139,12 +139,13 @@ def test_slices_of_a_2d_network_are_independent_of_each_other():
     batch=st.integers(1, 3),
 )
 def test_instance_norm_equals_torchs(channels, size, batch):
-    ours, theirs = InstanceNorm(channels), nn.InstanceNorm3d(channels, affine=True)
-    nn.init.normal_(ours.weight)
-    nn.init.normal_(ours.bias)
-    theirs.load_state_dict(ours.state_dict())
+    norm = InstanceNorm(channels)
+    torchs = nn.InstanceNorm3d(channels, affine=True)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    torchs.load_state_dict(norm.state_dict())
     x = torch.randn(batch, channels, *size) * 7 + 3
-    torch.testing.assert_close(ours(x), theirs(x), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(norm(x), torchs(x), atol=1e-4, rtol=1e-4)
 
 
 def test_a_residual_block_that_keeps_size_and_width_starts_as_an_activated_identity():
@@ -172,13 +173,13 @@ def test_a_residual_block_that_changes_size_or_width_starts_as_its_skip(
 
 def test_a_block_leaves_its_input_alone():
     x = torch.randn(1, 4, 4, 4, 4)
-    kept = x.clone()
+    before = x.clone()
     for block in (
         ConvBlock(4, 4, (3, 3, 3)),
         ResidualBlock(4, 4, (3, 3, 3), (1, 1, 1)),
     ):
         block(x)
-        assert torch.equal(x, kept)
+        assert torch.equal(x, before)
 
 
 def test_upsampling_multiplies_the_size_by_the_stride():

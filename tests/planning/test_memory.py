@@ -16,7 +16,8 @@ from trivox.networks.registry import PATCH_NETWORKS, build_network
 from trivox.planning.memory import forecast_memory, parameter_count
 from trivox.planning.topology import as_slices
 
-CUBE, FLAT = (1.0, 1.0, 1.0), (5.0, 1.0, 1.0)
+CUBE = (1.0, 1.0, 1.0)
+FLAT = (5.0, 1.0, 1.0)
 UNETS = [
     name for name, family in PATCH_NETWORKS.items() if family.blueprint.measured is None
 ]
@@ -49,6 +50,14 @@ def peak_allocation(step):
     return peak
 
 
+def optimizer_with_state(net, optimizer):
+    rule = make_optimizer(net, make_recipe("production", {"optimizer": optimizer}))
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    rule.step()
+    return rule
+
+
 def measured(
     topology,
     network,
@@ -73,11 +82,8 @@ def measured(
         deep_supervision=supervised,
     ).train()
     net.gradient_checkpointing = recompute
-    rule = make_optimizer(net, make_recipe("production", {"optimizer": optimizer}))
+    rule = optimizer_with_state(net, optimizer)
     loss = make_loss({"dice": 1.0, "cross_entropy": 1.0}, LossSetup())
-    for parameter in net.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    rule.step()  # so that the optimizer has its state
     images = torch.randn(batch, channels, *patch)
     labels = torch.randint(0, outputs, (batch, *patch), dtype=torch.int16)
     rule.zero_grad(set_to_none=True)

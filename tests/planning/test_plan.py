@@ -125,13 +125,13 @@ def test_labels_that_an_earlier_version_made_up_are_left_out(image_plan, tmp_pat
         "ignore": None,
     }
     path = edited(image_plan, tmp_path, labels=unnamed, batch_dice=False)
-    found = read_image_plan(path)
-    assert type(found) is ImagePlan
-    assert found == image_plan
+    plan = read_image_plan(path)
+    assert type(plan) is ImagePlan
+    assert plan == image_plan
 
 
 def test_a_wrong_plan_of_images_is_refused_in_one_line(image_plan, tmp_path):
-    with pytest.raises(PlanError, match="plan.json: colour: Extra inputs") as error:
+    with pytest.raises(PlanError, match=r"plan\.json: colour: Extra inputs") as error:
         read_image_plan(edited(image_plan, tmp_path, colour="red"))
     assert "\n" not in str(error.value)
     with pytest.raises(PlanError, match="plan format 99 is not 1"):

@@ -51,9 +51,8 @@ def test_lits_like_low_resolution_spacings_equal_nnunets(examples, network, spac
     full = planned(examples["lits"], network=network)
     low = planned(examples["lits"], network=network, low=True)
     assert low.spacing == pytest.approx(spacing, abs=6e-4)
-    assert (
-        full.batch_dice
-    )  # nnU-Net: exactly where a low-resolution configuration exists
+    # nnU-Net: exactly where a low-resolution configuration exists.
+    assert full.batch_dice
     assert not low.batch_dice
     assert "would help" in full.reasons["low_resolution"]
     covered = (
@@ -244,15 +243,15 @@ def test_the_target_spacing_is_the_median(describe):
 @pytest.mark.parametrize(("finest", "expected"), [(4.0, 5.6), (0.5, 3.5)])
 def test_a_coarse_axis_takes_its_10th_percentile(describe, finest, expected):
     spacings = [(8.0, 1.0, 1.0)] * 4 + [(finest, 1.0, 1.0)]
-    found, reason = target_spacing(with_spacings(describe, spacings, (10, 200, 200)))
-    assert found == pytest.approx((expected, 1.0, 1.0))
+    spacing, reason = target_spacing(with_spacings(describe, spacings, (10, 200, 200)))
+    assert spacing == pytest.approx((expected, 1.0, 1.0))
     assert "10th percentile" in reason
 
 
 def test_a_coarse_axis_never_becomes_finer_than_the_others(describe):
     spacings = [(8.0, 1.0, 1.0)] * 3 + [(0.5, 1.0, 1.0)] * 2
-    found, _ = target_spacing(with_spacings(describe, spacings, (10, 200, 200)))
-    assert found == (1.0 + 1e-5, 1.0, 1.0)
+    spacing, _ = target_spacing(with_spacings(describe, spacings, (10, 200, 200)))
+    assert spacing == (1.0 + 1e-5, 1.0, 1.0)
 
 
 def test_a_coarse_axis_with_many_slices_keeps_its_median(describe):
@@ -300,10 +299,10 @@ def test_the_grid_of_a_plan_follows_the_axis_order(describe):
 )
 def test_the_channel_name_decides_the_normalisation(describe, channel, scheme):
     fingerprint, _ = describe((9, 9, 9), (1.0, 1.0, 1.0), 1, 1, channels=(channel,))
-    found = normalisation(channel, fingerprint)
-    assert found.scheme == scheme
+    chosen = normalisation(channel, fingerprint)
+    assert chosen.scheme == scheme
     if scheme == "ct":
-        assert (found.mean, found.std, found.low, found.high) == (
+        assert (chosen.mean, chosen.std, chosen.low, chosen.high) == (
             40.0,
             12.0,
             -10.0,

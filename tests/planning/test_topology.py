@@ -78,7 +78,8 @@ def test_only_axes_within_a_factor_of_two_of_the_finest_are_halved(patch, spacin
     for stride in strides[1:]:
         halved = [axis for axis in range(3) if stride[axis] == 2]
         assert halved
-        assert all(edge[a] / min(edge[b] for b in halved) < 2 for a in halved)
+        finest = min(edge[axis] for axis in halved)
+        assert all(edge[axis] / finest < 2 for axis in halved)
         edge = [e * s for e, s in zip(edge, stride, strict=True)]
 
 

@@ -107,10 +107,8 @@ def forecast_memory(
         moment = _measured_moment(topology.measured, bytes_per_voxel, layers.voxels[0])
         # No layer holds more than about a twentieth.
         parameters = [topology.measured.parameters // 20] * 20
+    moment = max(moment, _update(parameters), key=sum)
     weights = 4 * sum(parameters)
-    updating = weights + OPTIMIZER_COPIES * 4 * max(parameters)
-    if updating > sum(moment):
-        moment = _Moment(activations=updating - weights, gradients=weights, loss=0)
     images_and_labels = batch * math.prod(patch) * (4 * channels + 2)
     # The caller holds the logits to the end of the step.
     logits = layers.logits(outputs, deep_supervision=deep_supervision)
@@ -130,6 +128,12 @@ class _Moment(NamedTuple):
     activations: int
     gradients: int
     loss: int
+
+
+def _update(parameters: Sequence[int]) -> _Moment:
+    """While the optimizer works on its largest parameter."""
+    largest = OPTIMIZER_COPIES * 4 * max(parameters)
+    return _Moment(largest, gradients=4 * sum(parameters), loss=0)
 
 
 def _measured_moment(

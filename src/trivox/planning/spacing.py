@@ -36,7 +36,10 @@ def target_grid(fingerprint: Fingerprint) -> TargetGrid:
         order=order,
         spacing=[float(spacing[axis]) for axis in order],
         median=[float(median[axis]) for axis in order],
-        reasons={"spacing": spacing_reason, "axis_order": order_reason},
+        reasons={
+            "spacing": spacing_reason,
+            "axis_order": order_reason,
+        },
     )
 
 
@@ -50,8 +53,9 @@ def target_spacing(fingerprint: Fingerprint) -> tuple[Spacing, str]:
     """Median spacing an axis; a coarse axis takes its 10th percentile, so that fine
     scans keep some of their detail.
     """
-    spacings = np.array([case.spacing for case in fingerprint.cases])
-    sizes = np.median([case.shape for case in fingerprint.cases], axis=0)
+    cases = fingerprint.cases
+    spacings = np.array([case.spacing for case in cases])
+    sizes = np.median([case.shape for case in cases], axis=0)
     target = np.median(spacings, axis=0)
     coarse = int(np.argmax(target))
     reason = "median of the training cases"

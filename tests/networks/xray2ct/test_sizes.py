@@ -1,3 +1,5 @@
+"""Sizes of the networks of X-rays: levels and parameters."""
+
 import pytest
 import torch
 
@@ -42,7 +44,8 @@ def test_eight_levels_lead_from_128_voxels_to_one():
             torch.zeros(1, 2, 256, 256),
             Geometry.orbit([0.0, 90.0], detector=(256, 256), pixel_mm=2.0),
         )
-    down, up = [], []
+    down = []
+    up = []
     for stages, sizes in ((made.unet.encoder, down), (made.unet.decoder, up)):
         for stage in stages:
             stage.register_forward_hook(

@@ -10,7 +10,8 @@ from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
 
 GRID = Grid((16, 16, 16), (20.0, 20.0, 20.0))
-WINDOW, WATER = (-1024.0, 1476.0), 0.02
+WINDOW = (-1024.0, 1476.0)
+WATER = 0.02
 
 
 def network(*, grid=GRID, awake=True, seed=0, name="xray2ct-tiny", **settings):

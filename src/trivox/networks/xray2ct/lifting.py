@@ -62,18 +62,11 @@ def look(xrays: Xrays, grid: Grid, *, water_per_mm: float) -> Sight:
     )
     water = chord * water_per_mm
     mean = integral.reshape(b, v, len(points)) / water.clamp(min=1.0)
-    facts = (
-        depth * 4,
-        cosine,
-        mean,
-        torch.ones_like(mean),
+    facts = torch.stack(
+        (depth * 4, cosine, mean, torch.ones_like(mean)),
+        dim=2,
     )
-    return Sight(
-        places,
-        seen,
-        torch.stack(facts, dim=2) * seen[:, :, None],
-        grid.shape,
-    )
+    return Sight(places, seen, facts * seen[:, :, None], grid.shape)
 
 
 def _folded(places: Tensor) -> Tensor:
