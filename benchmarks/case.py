@@ -87,6 +87,7 @@ def plan_of(
     )
     return Plan(
         dataset="benchmark",
+        task="segmentation",
         channels=("MRI",),
         labels=LabelScheme(labels={f"organ_{i}": i for i in range(1, classes)}),
         normalisations=(Normalisation(scheme="z-score"),),

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from _measure import arguments, extra_memory, line, race
-from trivox.networks.registry import build_network
-from trivox.planning.families import FAMILIES
+from trivox.networks.registry import PATCH_NETWORKS, build_network
 from trivox.planning.memory import forecast_memory
 
 SPACING = (1.0, 1.0, 1.0)
@@ -31,7 +30,7 @@ def step_of(network: nn.Module, images: torch.Tensor) -> Callable[[], None]:
 
 def recomputation(name: str, size: int, *, batch: int, rounds: int) -> None:
     torch.manual_seed(0)
-    topology, patch = FAMILIES[name].shape((size,) * 3, SPACING)
+    topology, patch = PATCH_NETWORKS[name].shape((size,) * 3, SPACING)
     network = build_network(name, topology, channels=1, outputs=3).train()
     step = step_of(network, torch.randn(batch, 1, *patch))
 
@@ -64,7 +63,7 @@ def recomputation(name: str, size: int, *, batch: int, rounds: int) -> None:
 
 def compiling(name: str, size: int, *, rounds: int) -> None:
     torch.manual_seed(0)
-    topology, patch = FAMILIES[name].shape((size,) * 3, SPACING)
+    topology, patch = PATCH_NETWORKS[name].shape((size,) * 3, SPACING)
     network = build_network(name, topology, channels=1, outputs=3).train()
     images = torch.randn(4, 1, *patch)
     plain, fast = step_of(network, images), step_of(torch.compile(network), images)

@@ -43,8 +43,8 @@ from trivox.inference.predictor import Prediction, Predictor
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.inference.windows import window_starts
 from trivox.networks.class_head import LesionMasks, MultitaskNetwork, add_class_head
+from trivox.networks.registry import PATCH_NETWORKS
 from trivox.networks.unet import UNet
-from trivox.planning.families import FAMILIES
 from trivox.planning.memory import forecast_memory
 from trivox.planning.plan import Normalisation, Plan
 from trivox.volumes.formats import read_labels, write_volume
@@ -68,7 +68,7 @@ def plan_of(
     patch: tuple[int, int, int], shape: tuple[int, int, int], features: int
 ) -> Plan:
     """The residual encoder that nnU-Net plans, `features` wide in its first stage."""
-    topology, padded = FAMILIES["resenc-m"].shape(patch, SPACING)
+    topology, padded = PATCH_NETWORKS["resenc-m"].shape(patch, SPACING)
     widths = tuple(
         min(features * 2**stage, 10 * features) for stage in range(topology.stages)
     )

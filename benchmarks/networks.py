@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from trivox.errors import ResourceError
 from trivox.learning.runtime import Runtime, make_runtime
-from trivox.networks.registry import NETWORKS, build_network
-from trivox.planning.families import family_of
 from trivox.networks.counting import count_operations
+from trivox.networks.registry import PATCH_NETWORKS, build_network, patch_family
 
 
 @dataclass
@@ -43,7 +42,7 @@ def prepare(
     """Build a network for an input of `(c, z, y, x)`; sizes are padded to what it
     needs.
     """
-    topology, padded = family_of(name).shape(shape[1:], (1.0, 1.0, 1.0))
+    topology, padded = patch_family(name).shape(shape[1:], (1.0, 1.0, 1.0))
     facts = count_operations(name, topology, shape[0], 3, padded, options)
     torch.manual_seed(0)
     network = build_network(
@@ -109,7 +108,9 @@ def peak(entry: Entry, runtime: Runtime) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), metavar="NAME")
+    parser.add_argument(
+        "--networks", nargs="+", default=list(PATCH_NETWORKS), metavar="NAME"
+    )
     parser.add_argument(
         "--input",
         nargs=4,

@@ -17,8 +17,8 @@ from trivox.config.volumes import ReconstructionLoss
 from trivox.files import read_json
 from trivox.learning.losses.reconstruction import edges
 from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
-from trivox.tasks.task import RunRequest
 from trivox.tasks.run import run_request
+from trivox.tasks.task import RunRequest
 
 PARTS = tuple(ReconstructionLoss.model_fields)
 
@@ -38,11 +38,11 @@ def sharpness(run: Path) -> float:
     their CTs.
     """
     from trivox.datasets.layouts.choice import read_saved_dataset
-    from trivox.planning.volumes import read_reconstruction_plan
+    from trivox.planning.volumes import read_volume_plan
     from trivox.preparation.exam_store import XrayStore
     from trivox.volumes.formats import read_volume
 
-    plan = read_reconstruction_plan(run / "plan.json")
+    plan = read_volume_plan(run / "plan.json")
     prepared = PreparedExams(
         read_saved_dataset(run / "dataset.json"), plan, (), XrayStore(run / "prepared")
     )
@@ -51,7 +51,11 @@ def sharpness(run: Path) -> float:
         volume = torch.from_numpy(read_volume(file).array).float()[None]
         ours += float(edges(volume).mean())
         theirs += float(
-            edges(reference_volume(prepared, file.name.removesuffix(".nii.gz"))[None, None]).mean()
+            edges(
+                reference_volume(prepared, file.name.removesuffix(".nii.gz"))[
+                    None, None
+                ]
+            ).mean()
         )
     return ours / theirs
 

@@ -1,3 +1,5 @@
+"""Attention: positions, groups of tokens, and who sees whom."""
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -79,7 +81,8 @@ def test_every_token_belongs_to_exactly_one_group_and_returns_to_its_place(
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_the_members_of_all_groups_lie_alike(partition):
     grid = (16, 9, 5)
-    groups, places = token_groups(grid, 4, partition, CPU), grid_coordinates(grid)
+    groups = token_groups(grid, 4, partition, CPU)
+    places = grid_coordinates(grid)
     for number, members in enumerate(groups.index):
         real = slice(None) if groups.real is None else groups.real[number]
         between = places[members[real]] - places[members[real]][:1]
@@ -105,10 +108,8 @@ def test_windows_are_neighbours_and_grids_are_spread_over_the_whole_map():
 
 
 def test_attention_equals_the_softmax_formula():
-    attention, x = (
-        MultiHeadSelfAttention3D(2 * HEAD_DIM).eval(),
-        tokens(12, 2 * HEAD_DIM, batch=2),
-    )
+    attention = MultiHeadSelfAttention3D(2 * HEAD_DIM).eval()
+    x = tokens(12, 2 * HEAD_DIM, batch=2)
     places = grid_coordinates((2, 2, 3))[None]
 
     def heads(t):
@@ -126,7 +127,8 @@ def test_attention_equals_the_softmax_formula():
 
 
 def test_the_whole_map_shifted_by_some_voxels_is_attended_alike():
-    attention, x = MultiHeadSelfAttention3D(HEAD_DIM).eval(), tokens(8)
+    attention = MultiHeadSelfAttention3D(HEAD_DIM).eval()
+    x = tokens(8)
     places = grid_coordinates((2, 2, 2))[None]
     torch.testing.assert_close(
         attention(x, places), attention(x, places + 11), rtol=1e-3, atol=1e-4
@@ -137,10 +139,10 @@ def test_the_position_bias_depends_on_the_offset_alone_and_has_a_number_for_each
     bias = RelativePositionBias3D(2, 3)
     torch.nn.init.normal_(bias.table)
     places = grid_coordinates((3, 3, 3))
-    found = bias(places, places).detach()  # (2, 27, 27)
-    torch.testing.assert_close(bias(places + 40, places + 40), found, rtol=0, atol=0)
+    table = bias(places, places).detach()  # (2, 27, 27)
+    torch.testing.assert_close(bias(places + 40, places + 40), table, rtol=0, atol=0)
     offsets = (places[:, None] - places[None]).reshape(-1, 3)
-    for head in found.flatten(1):
+    for head in table.flatten(1):
         of = {}
         for offset, value in zip(offsets.tolist(), head.tolist(), strict=True):
             assert of.setdefault(tuple(offset), value) == value
@@ -152,23 +154,21 @@ def test_the_position_bias_equals_that_of_monai():
         "monai.networks.nets.swin_unetr", reason="MONAI is not installed"
     )
     theirs = swin.WindowAttention(2 * HEAD_DIM, num_heads=2, window_size=(4, 4, 4))
-    ours = RelativePositionBias3D(2, 4)
+    bias = RelativePositionBias3D(2, 4)
     with torch.no_grad():
-        ours.table.copy_(theirs.relative_position_bias_table.flatten())
+        bias.table.copy_(theirs.relative_position_bias_table.flatten())
     places = grid_coordinates((4, 4, 4))
     expected = theirs.relative_position_bias_table[
         theirs.relative_position_index.flatten()
     ].reshape(64, 64, 2)
     torch.testing.assert_close(
-        ours(places, places), expected.permute(2, 0, 1), rtol=0, atol=0
+        bias(places, places), expected.permute(2, 0, 1), rtol=0, atol=0
     )
 
 
 def test_attention_with_a_position_bias_equals_the_softmax_formula_with_and_without_a_mask():
-    attention, x = (
-        MultiHeadSelfAttention3D(2 * HEAD_DIM, window=3).eval(),
-        tokens(12, 2 * HEAD_DIM, batch=2),
-    )
+    attention = MultiHeadSelfAttention3D(2 * HEAD_DIM, window=3).eval()
+    x = tokens(12, 2 * HEAD_DIM, batch=2)
     torch.nn.init.normal_(attention.position_bias.table)
     places = grid_coordinates((2, 2, 3))[None]
 
@@ -176,24 +176,20 @@ def test_attention_with_a_position_bias_equals_the_softmax_formula_with_and_with
         return t.unflatten(-1, (2, HEAD_DIM)).transpose(1, 2)
 
     key, value = (heads(part) for part in attention.to_key_value(x).chunk(2, dim=-1))
-    query, key = (
-        attention.query_norm(heads(attention.to_query(x))),
-        attention.key_norm(key),
-    )
-    logits = query @ key.transpose(-1, -2) / HEAD_DIM**0.5 + attention.position_bias(
-        places, places
-    )
+    query = attention.query_norm(heads(attention.to_query(x)))
+    key = attention.key_norm(key)
+    logits = query @ key.transpose(-1, -2) / HEAD_DIM**0.5
+    logits = logits + attention.position_bias(places, places)
     torch.testing.assert_close(
         attention.weights(x, places), logits.softmax(-1).mean(1), rtol=1e-4, atol=1e-5
     )
     mask = (torch.arange(12) < 7).repeat(2, 1, 1)
-    for seen, kept in (
+    for seen, scores in (
         (None, logits),
         (mask, logits.masked_fill(~mask[:, None], -torch.inf)),
     ):
-        expected = attention.project(
-            (kept.softmax(-1) @ value).transpose(1, 2).flatten(2)
-        )
+        attended = scores.softmax(-1) @ value
+        expected = attention.project(attended.transpose(1, 2).flatten(2))
         torch.testing.assert_close(
             attention(x, places, mask=seen), expected, rtol=1e-4, atol=1e-5
         )
@@ -223,19 +219,16 @@ def test_a_swin_block_has_a_position_bias_that_weight_decay_leaves_alone():
         for name, p in SwinTransformerBlock3D(HEAD_DIM, window=4).named_parameters()
         if "position_bias" in name
     ]
-    assert [table.shape for table in tables] == [
-        (7**3,),
-        (7**3,),
-    ]  # those of one dimension are not decayed
+    # Those of one dimension are not decayed.
+    assert [table.shape for table in tables] == [(7**3,), (7**3,)]
 
 
 def reached(block, grid, source):
     """Which voxels of the output change with the voxel `source` of the input."""
     x = torch.randn(1, HEAD_DIM, *grid, generator=torch.Generator().manual_seed(3))
     changed = x.clone()
-    changed[
-        (0, slice(None), *source)
-    ] *= -1  # a norm would take an offset of all channels away
+    # A norm would take an offset of all channels away.
+    changed[(0, slice(None), *source)] *= -1
     with torch.no_grad():
         return (block(changed) - block(x)).abs().amax(1)[0] > 1e-6
 
@@ -302,7 +295,8 @@ def test_any_grid_will_do_and_padding_leaves_no_trace(partition, grid):
 
 
 def test_a_block_whose_scales_are_zero_is_the_identity():
-    block, x = TransformerBlock3D(HEAD_DIM, "window"), torch.randn(1, HEAD_DIM, 4, 4, 4)
+    block = TransformerBlock3D(HEAD_DIM, "window")
+    x = torch.randn(1, HEAD_DIM, 4, 4, 4)
     torch.nn.init.zeros_(block.attention_scale)
     torch.nn.init.zeros_(block.feed_scale)
     assert torch.equal(block(x), x)

@@ -2,8 +2,6 @@
 pass.
 """
 
-import inspect
-
 import numpy as np
 import pytest
 import torch
@@ -20,15 +18,14 @@ from trivox.learning.schedules import make_optimizer, set_rate
 from trivox.networks.class_head import LesionMasks, add_class_head, jitter, shrink
 from trivox.networks.class_head import _grow as grow
 from trivox.networks.pooling import masked_attention, masked_moments
-from trivox.networks.registry import NETWORKS, build_network
-from trivox.planning.families import family_of
+from trivox.networks.registry import PATCH_NETWORKS, build_network, patch_family
 
 REGIONS = LesionMasks((0,), False, (1, 2, 2), ((1,), (2,)))
+LARGE = ("nvidia-unet", "resenc-l", "hybrid-base", "hybrid-large")
 OWN = [
     name
-    for name in NETWORKS
-    if name not in ("nvidia-unet", "resenc-l", "hybrid-base", "hybrid-large")
-    and "rivals" not in inspect.getmodule(NETWORKS[name]).__name__
+    for name, family in PATCH_NETWORKS.items()
+    if name not in LARGE and not family.blueprint.uniform
 ]
 
 
@@ -41,7 +38,7 @@ def network(
     size=(16, 16, 16),
     **options,
 ):
-    topology, patch = family_of(name).shape(size, (1.0, 1.0, 1.0))
+    topology, patch = patch_family(name).shape(size, (1.0, 1.0, 1.0))
     torch.manual_seed(0)
     segmenter = build_network(name, topology, channels=channels, outputs=outputs)
     made = add_class_head(
@@ -76,7 +73,8 @@ def test_moments_inside_a_mask_are_those_of_its_voxels(channels, size, seed):
 
 def test_voxels_outside_a_mask_change_neither_moments_nor_attention():
     torch.manual_seed(0)
-    features, mask = torch.randn(1, 4, 6, 6, 6), torch.zeros(1, 1, 6, 6, 6)
+    features = torch.randn(1, 4, 6, 6, 6)
+    mask = torch.zeros(1, 1, 6, 6, 6)
     mask[..., 2:4, 2:4, 2:4] = 1
     changed = features + 3 * torch.randn_like(features) * (1 - mask)
     for a, b in zip(
@@ -92,10 +90,8 @@ def test_voxels_outside_a_mask_change_neither_moments_nor_attention():
 
 
 def test_masks_of_a_finer_grid_are_averaged_down():
-    features, mask = (
-        torch.arange(8.0).reshape(1, 1, 2, 2, 2),
-        torch.zeros(1, 1, 4, 4, 4),
-    )
+    features = torch.arange(8.0).reshape(1, 1, 2, 2, 2)
+    mask = torch.zeros(1, 1, 4, 4, 4)
     mask[..., :2, :2, :2] = 1
     assert masked_moments(features, mask)[0].item() == 0
     mask[..., :2, :2, 2:] = 1
@@ -110,11 +106,9 @@ def test_masks_of_a_finer_grid_are_averaged_down():
 )
 def test_growing_is_the_maximum_over_a_box(size, radii, seed):
     mask = torch.rand(2, 2, *size, generator=torch.Generator().manual_seed(seed))
-    expected = F.max_pool3d(
-        F.pad(mask, [r for radius in radii[::-1] for r in (radius, radius)], value=-1),
-        [2 * r + 1 for r in radii],
-        stride=1,
-    )
+    z, y, x = radii
+    padded = F.pad(mask, [x, x, y, y, z, z], value=-1)
+    expected = F.max_pool3d(padded, [2 * r + 1 for r in radii], stride=1)
     assert torch.equal(grow(mask, radii), expected)
 
 
@@ -166,7 +160,7 @@ def test_every_own_network_takes_a_head_and_runs_its_encoder_once(name):
 
 
 def test_a_network_without_a_readable_encoder_is_refused():
-    topology, _ = family_of("unet-tiny").shape((16, 16, 16), (1.0, 1.0, 1.0))
+    topology, _ = patch_family("unet-tiny").shape((16, 16, 16), (1.0, 1.0, 1.0))
     with pytest.raises(RecipeError, match="does not show its encoder's maps"):
         add_class_head(
             nn.Conv3d(1, 2, 1), topology, name="x", channels=1, classes=2, masks=REGIONS
@@ -207,17 +201,16 @@ def test_the_heads_rate_survives_the_schedule():
         "quick_test", {"classification": {"learning_rate_factor": 4.0}}
     )
     optimizer = make_optimizer(made, recipe)
-    own = {id(parameter) for parameter in made.head.parameters()}
+    of_the_head = {id(parameter) for parameter in made.head.parameters()}
     for factor in (1.0, 0.3, 0.01):
         set_rate(optimizer, factor)
         for group in optimizer.param_groups:
-            wanted = (
-                recipe.learning_rate
-                * factor
-                * (4 if any(id(p) in own for p in group["params"]) else 1)
-            )
+            in_head = any(id(p) in of_the_head for p in group["params"])
+            wanted = recipe.learning_rate * factor * (4 if in_head else 1)
             assert group["lr"] == pytest.approx(wanted)
-    listed = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    listed = []
+    for group in optimizer.param_groups:
+        listed += [id(p) for p in group["params"]]
     assert sorted(listed) == sorted(id(p) for p in made.parameters())  # each once
 
 
@@ -227,12 +220,9 @@ def test_the_encoder_receives_its_share_of_the_gradient(factor):
     for share in (factor, 1.0):
         made, x = network(encoder_gradient=share, dropout=0.0)
         F.cross_entropy(made(x).classes, torch.tensor([0, 2])).backward()
-        found = [
-            p.grad for p in made.segmenter.encoder.parameters() if p.grad is not None
-        ]
-        gradients.append(
-            torch.cat([g.flatten() for g in found]) if found else torch.zeros(1)
-        )
+        encoder = list(made.segmenter.encoder.parameters())
+        reached = [p.grad.flatten() for p in encoder if p.grad is not None]
+        gradients.append(torch.cat(reached) if reached else torch.zeros(1))
         assert all(p.grad is not None for p in made.head.parameters())
     assert torch.allclose(gradients[0], factor * gradients[1], atol=1e-6)
 
@@ -243,7 +233,8 @@ def test_given_masks_are_used_where_asked_for():
     masks = torch.zeros(2, 4, *x.shape[2:])
     masks[..., 4:9, 4:9, 4:9] = 1
     with torch.no_grad():
-        predicted, all_given = made(x).classes, made(x, masks).classes
+        predicted = made(x).classes
+        all_given = made(x, masks).classes
         mixed = made(x, masks, torch.tensor([True, False])).classes
     assert torch.allclose(mixed[0], all_given[0])
     assert torch.allclose(mixed[1], predicted[1])

@@ -3,16 +3,16 @@ import torch
 
 from trivox.errors import BundleError, PlanError, RecipeError
 from trivox.networks.counting import count_operations
-from trivox.networks.registry import NETWORKS, build_network
-from trivox.planning.families import family_of
+from trivox.networks.registry import PATCH_NETWORKS, build_network
 from trivox.verbs.info import info
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", PATCH_NETWORKS)
 def test_parameters_are_those_of_the_network(name):
-    if family_of(name).uniform:
+    family = PATCH_NETWORKS[name]
+    if family.blueprint.uniform:
         pytest.importorskip("monai")
-    topology, patch = family_of(name).shape((16, 32, 32), (1.0, 1.0, 1.0))
+    topology, patch = family.shape((16, 32, 32), (1.0, 1.0, 1.0))
     network = build_network(name, topology, channels=2, outputs=3).to("meta")
     facts = count_operations(name, topology, 2, 3, patch)
     assert facts["parameters"] == sum(p.numel() for p in network.parameters())

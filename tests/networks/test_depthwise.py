@@ -1,3 +1,5 @@
+"""The depthwise convolution gives torch's results and gradients."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -35,14 +37,16 @@ def test_output_and_gradients_equal_torchs_own_depthwise_convolution(
     x = torch.randn(
         2, channels, *size, generator=generator, dtype=torch.float64
     ).contiguous(memory_format=layout)
-    ours, theirs = x.clone().requires_grad_(True), x.clone().requires_grad_(True)
+    x_cheap = x.clone().requires_grad_(True)
+    x_torch = x.clone().requires_grad_(True)
     weight = layer.weight.detach().clone().requires_grad_(True)
-    out, expected = layer(ours), reference(theirs, weight, stride)
+    out = layer(x_cheap)
+    expected = reference(x_torch, weight, stride)
     torch.testing.assert_close(out, expected)
     seed = torch.randn(out.shape, generator=generator, dtype=torch.float64)
     out.backward(seed)
     expected.backward(seed)
-    torch.testing.assert_close(ours.grad, theirs.grad)
+    torch.testing.assert_close(x_cheap.grad, x_torch.grad)
     torch.testing.assert_close(layer.weight.grad, weight.grad, rtol=1e-5, atol=1e-5)
 
 
@@ -95,9 +99,9 @@ def test_gradients_are_right_in_bf16_however_flat_the_map(size, channels):
     with torch.autocast("cpu", torch.bfloat16):
         layer(x).backward(seed)
     expected.backward(seed.double())
-    for found, wanted in ((layer.weight.grad, weight.grad), (x.grad, exact.grad)):
+    for gradient, wanted in ((layer.weight.grad, weight.grad), (x.grad, exact.grad)):
         torch.testing.assert_close(
-            found.double(), wanted, rtol=2e-2, atol=2e-2 * float(wanted.abs().max())
+            gradient.double(), wanted, rtol=2e-2, atol=2e-2 * float(wanted.abs().max())
         )
 
 

@@ -1,3 +1,5 @@
+"""Lean blocks: what they compute, in which layout, and how they begin."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,8 @@ def volume(channels=16, size=(4, 5, 6), batch=2, seed=0):
 
 
 def test_pointwise_is_a_convolution_of_size_one():
-    layer, x = Pointwise(16, 24), volume()
+    layer = Pointwise(16, 24)
+    x = volume()
     expected = F.conv3d(x, layer.weight[:, :, None, None, None], layer.bias)
     torch.testing.assert_close(layer(x), expected)
     assert layer(x.contiguous(memory_format=torch.channels_last_3d)).is_contiguous(
@@ -37,7 +40,7 @@ def test_the_norm_gives_the_same_values_and_gradients_in_both_layouts(kind):
     with torch.no_grad():
         norm.weight.uniform_(0.5, 2)
         norm.bias.uniform_(-1, 1)
-    found = []
+    results = []
     for layout in (torch.contiguous_format, torch.channels_last_3d):
         norm.zero_grad()
         x = (
@@ -49,7 +52,7 @@ def test_the_norm_gives_the_same_values_and_gradients_in_both_layouts(kind):
         out = norm(x)
         assert out.is_contiguous(memory_format=layout)
         (out.float() * volume(seed=1)).sum().backward()
-        found.append(
+        results.append(
             (
                 out.detach().float(),
                 x.grad.float(),
@@ -58,12 +61,13 @@ def test_the_norm_gives_the_same_values_and_gradients_in_both_layouts(kind):
             )
         )
     tolerance = 1e-4 if kind == torch.float32 else 5e-2
-    for one, other in zip(*found, strict=True):
+    for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
 def test_a_separable_convolution_is_depthwise_then_pointwise_with_a_skip_where_the_width_stays():
-    layer, x = DepthwiseSeparableConv3D(16, 16, CUBE), volume()
+    layer = DepthwiseSeparableConv3D(16, 16, CUBE)
+    x = volume()
     spread = F.conv3d(x, layer.depthwise.weight, padding=1, groups=16)
     mixed = torch.einsum("bczyx,oc->bozyx", spread, layer.pointwise.weight)
     torch.testing.assert_close(
@@ -92,7 +96,8 @@ def test_an_mbconv_block_whose_last_norm_is_zero_is_the_identity():
 
 
 def test_squeeze_excitation_scales_whole_channels_by_what_the_whole_image_holds():
-    layer, x = SqueezeExcitation3D(16, 8), volume()
+    layer = SqueezeExcitation3D(16, 8)
+    x = volume()
     gate = layer(x) / x
     assert torch.allclose(gate, gate[:, :, :1, :1, :1].expand_as(gate), atol=1e-5)
     assert bool(((gate > 0) & (gate < 1)).all())
@@ -103,7 +108,8 @@ def test_squeeze_excitation_scales_whole_channels_by_what_the_whole_image_holds(
 
 def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     torch.manual_seed(0)
-    layer, x = DropPath(0.25).train(), torch.ones(4000, 1, 1, 1, 2)
+    layer = DropPath(0.25).train()
+    x = torch.ones(4000, 1, 1, 1, 2)
     out = layer(x)
     assert out.unique().tolist() == pytest.approx([0, 4 / 3])
     assert torch.equal(out[..., 0], out[..., 1])
@@ -112,7 +118,8 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
 
 
 def test_shuffle_attention_starts_as_a_scaled_channel_shuffle():
-    layer, x = ShuffleAttention3D(32, groups=4), volume(32)
+    layer = ShuffleAttention3D(32, groups=4)
+    x = volume(32)
     grouped = x.reshape(2, 4, 2, 4, 4, 5, 6).reshape(2, 32, 4, 5, 6)
     shuffled = (
         grouped.reshape(2, 2, 16, 4, 5, 6).transpose(1, 2).reshape(2, 32, 4, 5, 6)
@@ -125,27 +132,23 @@ def test_shuffle_attention_permutes_groups():
     moves to a known place.
     """
     layer = ShuffleAttention3D(32, groups=4)
-    moved = (
-        layer(torch.eye(32).reshape(32, 32, 1, 1, 1).expand(-1, -1, 2, 2, 2))[
-            ..., 0, 0, 0
-        ]
-        > 0.5
-    )
+    each = torch.eye(32).reshape(32, 32, 1, 1, 1).expand(-1, -1, 2, 2, 2)
+    moved = layer(each)[..., 0, 0, 0] > 0.5
     assert torch.equal(moved.sum(0), torch.ones(32, dtype=torch.long))  # a permutation
     source = moved.long().argmax(0)
     assert source.tolist() == [16 * (i % 2) + i // 2 for i in range(32)]
 
 
 def test_shuffle_attention_gates_one_half_by_channel_and_the_other_by_place():
-    layer, x = ShuffleAttention3D(16, groups=2), volume(16, batch=1)
+    layer = ShuffleAttention3D(16, groups=2)
+    x = volume(16, batch=1)
     with torch.no_grad():
         layer.channel_weight.fill_(1.0)
         layer.spatial_weight.fill_(1.0)
         layer.spatial_bias.zero_()
     out = layer(x)
-    back = torch.cat(
-        [out[:, 0::2], out[:, 1::2]], dim=1
-    )  # undo the shuffle: the two halves of all channels
+    # The shuffle undone: the two halves of all channels.
+    back = torch.cat([out[:, 0::2], out[:, 1::2]], dim=1)
     gate = back / x
     by_channel = [c for c in range(16) if gate[0, c].std() < 1e-4]
     assert len(by_channel) == 8

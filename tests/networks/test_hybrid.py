@@ -1,5 +1,8 @@
+"""The hybrid: its size, its blocks, its options, and patches of any size."""
+
 import pytest
 import torch
+from torch import nn
 
 from trivox.errors import RecipeError
 from trivox.networks.attention import (
@@ -16,8 +19,7 @@ from trivox.networks.efficient import (
     SqueezeExcitation3D,
 )
 from trivox.networks.hybrid import HybridEncoderBlock
-from trivox.networks.registry import build_network
-from trivox.planning.families import family_of
+from trivox.networks.registry import build_network, patch_family
 from trivox.verbs.info import info
 
 SIZES = {
@@ -34,7 +36,7 @@ def build(
     channels=1,
     **options,
 ):
-    topology, _ = family_of(name).shape(patch, spacing)
+    topology, _ = patch_family(name).shape(patch, spacing)
     torch.manual_seed(0)
     return build_network(name, topology, channels=channels, outputs=3, options=options)
 
@@ -84,7 +86,8 @@ def test_options_bring_their_blocks(attention, kind):
 
 
 def test_without_attention_no_transformer_is_left_and_everything_else_is_the_same():
-    network, whole = build(attention="none"), build()
+    network = build(attention="none")
+    whole = build()
     assert not any(isinstance(m, MultiHeadSelfAttention3D) for m in network.modules())
     left = {name for name, _ in whole.named_parameters() if ".attention." not in name}
     assert {name for name, _ in network.named_parameters()} == left
@@ -141,7 +144,8 @@ def test_every_parameter_learns(attention):
 
 
 def test_gradient_checkpointing_changes_no_gradient():
-    network, x = build(drop_path=0.0).train(), torch.randn(1, 1, 16, 24, 16)
+    network = build(drop_path=0.0).train()
+    x = torch.randn(1, 1, 16, 24, 16)
     gradients = []
     for checkpointing in (False, True):
         network.gradient_checkpointing = checkpointing
@@ -156,13 +160,10 @@ def test_gradient_checkpointing_saves_memory():
     def saved(network):
         sizes = {}
 
-        def keep(t):
-            return (
-                sizes.setdefault(
-                    t.untyped_storage()._cdata, t.untyped_storage().nbytes()
-                )
-                and t
-            )
+        def keep(tensor):
+            storage = tensor.untyped_storage()
+            sizes[storage._cdata] = storage.nbytes()
+            return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             network(torch.zeros(1, 1, 32, 32, 32))
@@ -178,14 +179,11 @@ def test_the_encoder_stages_are_the_encoder():
     network = build()
     stages = network.encoder_stages()
     assert len(stages) == 5
-    encoder = {id(p) for stage in stages for p in stage.parameters()}
-    other = {
-        id(p)
-        for part in (network.up, network.fuse, network.decoder, network.heads)
-        for p in part.parameters()
-    }
+    parts = [network.up, network.fuse, network.decoder, network.heads]
+    encoder = set(nn.ModuleList(stages).parameters())
+    other = set(nn.ModuleList(parts).parameters())
     assert encoder.isdisjoint(other)
-    assert encoder | other == {id(p) for p in network.parameters()}
+    assert encoder | other == set(network.parameters())
 
 
 def test_drop_path_grows_along_the_encoder_up_to_the_option():
@@ -207,7 +205,8 @@ def test_activations_stay_in_the_channels_last_layout():
 
 
 def test_bf16_follows_fp32():
-    network, x = build().eval(), torch.randn(1, 1, 16, 24, 16)
+    network = build().eval()
+    x = torch.randn(1, 1, 16, 24, 16)
     with torch.no_grad():
         exact = network(x)
         with torch.autocast("cpu", torch.bfloat16):
@@ -216,7 +215,7 @@ def test_bf16_follows_fp32():
 
 
 def test_anisotropic_patches_keep_their_thin_axis_until_the_others_have_caught_up():
-    topology, _ = family_of("hybrid-lite").shape((8, 64, 64), (5.0, 1.0, 1.0))
+    topology, _ = patch_family("hybrid-lite").shape((8, 64, 64), (5.0, 1.0, 1.0))
     assert [stride[0] for stride in topology.strides] == [1, 1, 1, 2, 2]
     assert build(patch=(8, 64, 64), spacing=(5.0, 1.0, 1.0)).eval()(
         torch.randn(1, 1, 8, 64, 64)

@@ -11,10 +11,10 @@ def gradients(layer, x, *, bf16):
     x = x.clone().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         out = layer(x).float()
-    scratch = [
-        torch.full((1 << power,), 1e3) for power in range(8, 22, 2) for _ in range(6)
-    ]
-    del scratch  # what a faulty kernel reads past its buffers is not 0
+    # What a faulty kernel reads past its buffers is not 0.
+    sizes = [1 << power for power in range(8, 22, 2)] * 6
+    scratch = [torch.full((size,), 1e3) for size in sizes]
+    del scratch
     out.backward(torch.randn(out.shape, generator=torch.Generator().manual_seed(2)))
     return out.detach(), x.grad, *(p.grad.clone() for p in layer.parameters())
 
@@ -25,7 +25,8 @@ def gradients(layer, x, *, bf16):
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3)])
 def test_convolutions_learn_the_same_in_bf16_at_any_depth(size, kernel):
     torch.manual_seed(0)
-    layer, x = convolution(32, 48, kernel), torch.randn(4, 32, *size)
+    layer = convolution(32, 48, kernel)
+    x = torch.randn(4, 32, *size)
     assert isinstance(layer, Conv3d)
     for exact, rounded in zip(
         gradients(layer, x, bf16=False), gradients(layer, x, bf16=True), strict=True
@@ -36,7 +37,8 @@ def test_convolutions_learn_the_same_in_bf16_at_any_depth(size, kernel):
 
 def test_a_stride_is_kept():
     torch.manual_seed(0)
-    layer, x = convolution(16, 16, (3, 3, 3), (2, 2, 2)), torch.randn(2, 16, 2, 4, 4)
+    layer = convolution(16, 16, (3, 3, 3), (2, 2, 2))
+    x = torch.randn(2, 16, 2, 4, 4)
     for exact, rounded in zip(
         gradients(layer, x, bf16=False), gradients(layer, x, bf16=True), strict=True
     ):

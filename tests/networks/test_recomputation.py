@@ -4,16 +4,16 @@ that offers it.
 
 import pytest
 import torch
+from torch import nn
 
-from trivox.networks.registry import build_network
-from trivox.planning.families import FAMILIES
+from trivox.networks.registry import PATCH_NETWORKS, build_network
 
 PATCH = (32, 32, 32)
 
 
 def build(name, *, recompute):
     torch.manual_seed(0)
-    topology, _ = FAMILIES[name].shape(PATCH, (1.0, 1.0, 1.0))
+    topology, _ = PATCH_NETWORKS[name].shape(PATCH, (1.0, 1.0, 1.0))
     network = build_network(name, topology, channels=1, outputs=3).train()
     network.gradient_checkpointing = recompute
     return network
@@ -21,17 +21,18 @@ def build(name, *, recompute):
 
 def step(network, images):
     """Outputs, gradients, and the bytes of different memory that autograd kept."""
-    kept = {}
+    storages = {}
 
     def pack(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     torch.manual_seed(1)  # dropped paths
-    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         outputs = network(images)
-    saved = sum(size for place, size in kept.items() if place not in own)
+    saved = sum(size for place, size in storages.items() if place not in weights)
     sum(logits.square().mean() for logits in outputs).backward()
     return outputs, [p.grad for p in network.parameters()], saved
 
@@ -60,13 +61,13 @@ def test_nothing_is_recomputed_in_evaluation():
 
 def test_the_stages_of_the_encoder_are_all_that_comes_before_the_decoder():
     network = build("resenc-m", recompute=False)
-    named = {id(p) for stage in network.encoder_stages() for p in stage.parameters()}
+    stages = nn.ModuleList(network.encoder_stages())
     expected = {
-        id(p)
+        p
         for name, p in network.named_parameters()
         if not name.startswith(("up.", "decoder.", "heads."))
     }
-    assert named == expected
+    assert set(stages.parameters()) == expected
     assert len(network.encoder_stages()) == network.topology.stages
     assert network.stem[0].weight in set(network.encoder_stages()[0].parameters())
     assert "stem.0.weight" in network.state_dict()  # asking leaves no second name

@@ -25,24 +25,24 @@ def dataset(tmp_path_factory):
 
 
 def test_spacings_and_sizes_of_the_training_cases_are_recorded(dataset):
-    found = measure(dataset)
-    assert [case.name for case in found.cases] == ["phantom_000", "phantom_001"]
-    for index, case in enumerate(found.cases):
+    fingerprint = measure(dataset)
+    assert [case.name for case in fingerprint.cases] == ["phantom_000", "phantom_001"]
+    for index, case in enumerate(fingerprint.cases):
         image, _ = phantom_case(SETTINGS, index)
         assert case.shape == image.shape
         assert case.spacing == pytest.approx(image.spacing, rel=1e-5)
         assert case.relative_size == 1
-    assert found.relative_size == 1
+    assert fingerprint.relative_size == 1
 
 
 def test_intensities_are_those_of_the_pooled_training_foreground(dataset):
-    found = measure(dataset)
+    fingerprint = measure(dataset)
     cases = [phantom_case(SETTINGS, index) for index in (0, 1)]
     for channel, name in enumerate(dataset.channels):
         pooled = np.concatenate(
             [image.array[channel][label.array[0] > 0] for image, label in cases]
         ).astype(float)
-        statistics = found.intensities[name]
+        statistics = fingerprint.intensities[name]
         assert statistics.mean == pytest.approx(pooled.mean(), rel=1e-5)
         assert statistics.std == pytest.approx(pooled.std(), rel=1e-4)
         assert (statistics.minimum, statistics.maximum) == (pooled.min(), pooled.max())
@@ -54,16 +54,15 @@ def test_intensities_are_those_of_the_pooled_training_foreground(dataset):
 
 
 def test_measuring_twice_gives_the_same(dataset, monkeypatch):
-    monkeypatch.setattr(
-        "trivox.planning.fingerprint.SAMPLES", 200
-    )  # so that voxels are drawn
+    # So that voxels are drawn.
+    monkeypatch.setattr("trivox.planning.fingerprint.SAMPLES", 200)
     assert measure(dataset) == measure(dataset)
 
 
 def test_a_fingerprint_survives_json(dataset, tmp_path):
-    found = measure(dataset)
-    write_fingerprint(found, tmp_path / "fingerprint.json")
-    assert read_fingerprint(tmp_path / "fingerprint.json") == found
+    fingerprint = measure(dataset)
+    write_fingerprint(fingerprint, tmp_path / "fingerprint.json")
+    assert read_fingerprint(tmp_path / "fingerprint.json") == fingerprint
 
 
 def test_a_dataset_without_labels_cannot_be_measured(dataset):

@@ -7,25 +7,25 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from planning.plans import planned
 from trivox.errors import FormatError, PlanError
-from trivox.planning.families import FAMILIES
-from trivox.planning.plan import read_plan, write_plan
-from trivox.planning.planner import make_plan
+from trivox.networks.registry import PATCH_NETWORKS
+from trivox.planning.plan import ImagePlan, read_image_plan, read_plan, write_plan
 
 
 @pytest.fixture
 def plan(examples):
-    return make_plan(*examples["hippocampus"], network="nnunet-plain")
+    return planned(examples["hippocampus"], network="nnunet-plain")
 
 
-@pytest.mark.parametrize("network", FAMILIES)
+@pytest.mark.parametrize("network", PATCH_NETWORKS)
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_a_plan_survives_json(examples, tmp_path, network, dimension):
-    if dimension == 2 and FAMILIES[network].uniform:
+    if dimension == 2 and PATCH_NETWORKS[network].blueprint.uniform:
         with pytest.raises(PlanError, match="3-D only"):
-            make_plan(*examples["acdc"], network=network, dimension=2)
+            planned(examples["acdc"], network=network, dimension=2)
         return
-    plan = make_plan(*examples["acdc"], network=network, dimension=dimension)
+    plan = planned(examples["acdc"], network=network, dimension=dimension)
     write_plan(plan, tmp_path / "plan.json")
     assert read_plan(tmp_path / "plan.json") == plan
 
@@ -99,3 +99,40 @@ def test_only_what_changes_a_stored_case_changes_the_preparation_key(
     assert (
         plan.model_copy(update=change).preparation_key == plan.preparation_key
     ) == same
+
+
+# -- images without labels -------------------------------------------------------------
+@pytest.fixture
+def image_plan(examples):
+    fingerprint, dataset = examples["brats"]
+    images = dataset.model_copy(update={"labels": None})
+    return planned((fingerprint, images), network="unet-tiny")
+
+
+def test_a_plan_of_images_survives_json(image_plan, tmp_path):
+    write_plan(image_plan, tmp_path / "plan.json")
+    assert read_image_plan(tmp_path / "plan.json") == image_plan
+    assert "labels" not in image_plan.preparation_key
+    with pytest.raises(PlanError, match="labels: Field required"):
+        read_plan(tmp_path / "plan.json")
+
+
+def test_labels_that_an_earlier_version_made_up_are_left_out(image_plan, tmp_path):
+    unnamed = {
+        "labels": {"unlabelled": 1},
+        "regions": {},
+        "background": "background",
+        "ignore": None,
+    }
+    path = edited(image_plan, tmp_path, labels=unnamed, batch_dice=False)
+    plan = read_image_plan(path)
+    assert type(plan) is ImagePlan
+    assert plan == image_plan
+
+
+def test_a_wrong_plan_of_images_is_refused_in_one_line(image_plan, tmp_path):
+    with pytest.raises(PlanError, match=r"plan\.json: colour: Extra inputs") as error:
+        read_image_plan(edited(image_plan, tmp_path, colour="red"))
+    assert "\n" not in str(error.value)
+    with pytest.raises(PlanError, match="plan format 99 is not 1"):
+        read_image_plan(edited(image_plan, tmp_path, format_version=99))

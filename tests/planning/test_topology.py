@@ -6,15 +6,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivox.planning.families import FAMILIES
+from trivox.networks.registry import PATCH_NETWORKS
+from trivox.planning.blueprint import MIN_FEATURE_MAP
 from trivox.planning.topology import (
-    MIN_FEATURE_MAP,
     feature_map_elements,
     pooling,
     stage_sizes,
+    staged_topology,
 )
 
 SIX = ((3, 3, 3),) * 6, ((1, 1, 1),) + ((2, 2, 2),) * 5
+
+
+def blueprint_of(network):
+    return PATCH_NETWORKS[network].blueprint
+
+
+def halving(stages, *, axes=3):
+    """Kernels of 3 and strides of 2 along all axes, the first stage without stride."""
+    strides = ((1,) * axes, *((2,) * axes,) * (stages - 1))
+    return ((3,) * axes,) * stages, strides
 
 
 @pytest.mark.oracle
@@ -24,10 +35,8 @@ SIX = ((3, 3, 3),) * 6, ((1, 1, 1),) + ((2, 2, 2),) * 5
 def test_the_proxy_of_128_cubed_equals_nnunets(network, elements):
     kernels, strides, patch = pooling((128, 128, 128), (1, 1, 1))
     assert (kernels, strides, patch) == (*SIX, (128, 128, 128))
-    assert (
-        feature_map_elements(FAMILIES[network].topology(kernels, strides), patch, 3)
-        == elements
-    )
+    topology = staged_topology(blueprint_of(network), kernels, strides)
+    assert feature_map_elements(topology, patch, 3) == elements
 
 
 sizes = st.tuples(*(st.integers(1, 300),) * 3)
@@ -69,7 +78,8 @@ def test_only_axes_within_a_factor_of_two_of_the_finest_are_halved(patch, spacin
     for stride in strides[1:]:
         halved = [axis for axis in range(3) if stride[axis] == 2]
         assert halved
-        assert all(edge[a] / min(edge[b] for b in halved) < 2 for a in halved)
+        finest = min(edge[axis] for axis in halved)
+        assert all(edge[axis] / finest < 2 for axis in halved)
         edge = [e * s for e, s in zip(edge, stride, strict=True)]
 
 
@@ -87,35 +97,28 @@ def test_an_axis_is_halved_from_eight_voxels_on_and_alone_from_twelve(patch, poo
     assert len(pooling(patch, (1, 1, 1))[1]) == poolings + 1
 
 
-@pytest.mark.parametrize(
-    "network", [name for name, family in FAMILIES.items() if not family.widths]
-)
+DOUBLING = [name for name in PATCH_NETWORKS if not blueprint_of(name).widths]
+
+
+@pytest.mark.parametrize("network", DOUBLING)
 @pytest.mark.parametrize("stages", [1, 2, 5, 9])
 def test_a_family_fills_any_number_of_stages(network, stages):
-    family = FAMILIES[network]
-    topology = family.topology(
-        ((3, 3, 3),) * stages, ((1, 1, 1),) + ((2, 2, 2),) * (stages - 1)
-    )
-    assert (
-        topology.stages
-        == len(topology.features)
-        == len(topology.encoder_blocks)
-        == stages
-    )
+    blueprint = blueprint_of(network)
+    topology = staged_topology(blueprint, *halving(stages))
+    most = blueprint.max_features_3d
+    base = blueprint.base_features
+    assert topology.stages == len(topology.encoder_blocks) == stages
     assert len(topology.decoder_blocks) == stages - 1
-    assert max(topology.features) <= family.max_features_3d
-    assert topology.features == tuple(
-        min(family.base_features * 2**s, family.max_features_3d) for s in range(stages)
-    )
+    assert max(topology.features) <= most
+    assert topology.features == tuple(min(base * 2**s, most) for s in range(stages))
 
 
 def test_slices_may_be_wider_than_volumes():
-    family = FAMILIES["nnunet-plain"]
-    assert family.topology(((3, 3),) * 7, ((1, 1),) + ((2, 2),) * 6).features[-1] == 512
-    assert (
-        family.topology(((3, 3, 3),) * 7, ((1, 1, 1),) + ((2, 2, 2),) * 6).features[-1]
-        == 320
-    )
+    blueprint = blueprint_of("nnunet-plain")
+    flat = staged_topology(blueprint, *halving(7, axes=2))
+    deep = staged_topology(blueprint, *halving(7))
+    assert flat.features[-1] == 512
+    assert deep.features[-1] == 320
 
 
 @pytest.mark.parametrize("network", ["hybrid-lite", "hybrid-base", "hybrid-large"])
@@ -123,31 +126,25 @@ def test_slices_may_be_wider_than_volumes():
     "patch", [(128, 128, 128), (40, 56, 40), (5, 48, 33), (64, 64)]
 )
 def test_a_hybrid_has_five_stages_of_its_own_widths_and_takes_any_patch(network, patch):
-    family = FAMILIES[network]
-    topology, padded = family.shape(patch, (1.0,) * len(patch))
+    topology, padded = PATCH_NETWORKS[network].shape(patch, (1.0,) * len(patch))
     assert topology.stages == 5
-    assert topology.features == family.widths
+    assert topology.features == blueprint_of(network).widths
     assert padded == patch
     assert topology.divisor == (1,) * len(patch)
 
 
 def test_the_nvidia_unet_has_seven_levels_at_its_patch_and_fewer_where_axes_are_short():
-    assert FAMILIES["nvidia-unet"].shape((128, 128, 128), (1.0,) * 3)[0].features == (
-        64,
-        96,
-        128,
-        192,
-        256,
-        384,
-        512,
-    )
-    assert FAMILIES["nvidia-unet"].shape((32, 32, 32), (1.0,) * 3)[0].stages == 5
+    family = PATCH_NETWORKS["nvidia-unet"]
+    whole, _ = family.shape((128, 128, 128), (1.0,) * 3)
+    short, _ = family.shape((32, 32, 32), (1.0,) * 3)
+    assert whole.features == (64, 96, 128, 192, 256, 384, 512)
+    assert short.stages == 5
 
 
 @pytest.mark.parametrize(
     ("network", "divisor"), [("swin-unetr-v2", 32), ("mednext-s", 16)]
 )
 def test_foreign_networks_get_patches_padded_to_their_halvings(network, divisor):
-    topology, padded = FAMILIES[network].shape((9, 40, 250), (5.0, 1.0, 1.0))
+    topology, padded = PATCH_NETWORKS[network].shape((9, 40, 250), (5.0, 1.0, 1.0))
     assert topology.divisor == (divisor,) * 3
     assert all(size % divisor == 0 for size in padded)

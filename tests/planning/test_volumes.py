@@ -1,14 +1,16 @@
+"""Plans of volumes from X-rays: there and back, and impossible ones refused."""
+
 import json
 
 import pytest
 
 from trivox.errors import PlanError
-from trivox.planning.volumes import read_reconstruction_plan, write_reconstruction_plan
+from trivox.planning.volumes import read_volume_plan, write_volume_plan
 
 
 def test_a_plan_comes_back_as_it_was_written(xray_plan, tmp_path):
-    write_reconstruction_plan(xray_plan, tmp_path / "plan.json")
-    assert read_reconstruction_plan(tmp_path / "plan.json") == xray_plan
+    write_volume_plan(xray_plan, tmp_path / "plan.json")
+    assert read_volume_plan(tmp_path / "plan.json") == xray_plan
 
 
 def test_both_grids_show_the_same_field_of_view(xray_plan):
@@ -34,5 +36,5 @@ def test_an_impossible_plan_is_refused_in_one_line(
         json.dumps({**xray_plan.model_dump(mode="json"), **change})
     )
     with pytest.raises(PlanError, match=message) as caught:
-        read_reconstruction_plan(tmp_path / "plan.json")
+        read_volume_plan(tmp_path / "plan.json")
     assert "\n" not in str(caught.value)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from planning.plans import planned
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 from trivox.planning.fingerprint import measure
-from trivox.planning.planner import make_plan
 from trivox.preparation.store import Store
 
 
@@ -24,9 +24,8 @@ def phantoms(tmp_path_factory):
 @pytest.fixture(scope="session")
 def plan(phantoms):
     """A plan for the phantoms."""
-    return make_plan(
-        measure(phantoms),
-        phantoms,
+    return planned(
+        (measure(phantoms), phantoms),
         network="unet-tiny",
         patch_size=(8, 16, 16),
         batch_size=2,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from planning.plans import planned
 from trivox.config.options import Augmentation
 from trivox.datasets.reading import read_case
 from trivox.planning.fingerprint import measure
-from trivox.planning.planner import make_plan
 from trivox.preparation.batches import BatchSource
 from trivox.preparation.grid import prepare
 from trivox.preparation.intensity import apply_intensity, draw_intensity
@@ -36,14 +36,13 @@ EVERYTHING = Augmentation(
 
 @pytest.fixture(scope="module")
 def masked(phantoms):
-    return make_plan(
-        measure(phantoms),
-        phantoms,
+    return planned(
+        (measure(phantoms), phantoms),
         network="unet-tiny",
         patch_size=(8, 16, 16),
         batch_size=2,
         mask_channel=True,
-        masked=True,
+        masked_normalisation=True,
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 from trivox.datasets.reading import read_case
 from trivox.errors import DataError, PlanError, ResourceError
 from trivox.files import read_json
+from trivox.planning.plan import ImagePlan
 from trivox.preparation.grid import prepare
 from trivox.preparation.preprocess import open_store, preprocess
 
@@ -135,6 +136,18 @@ def test_a_full_disk_is_reported_and_a_later_run_completes(
             preprocess(phantoms, plan, tmp_path / "store")
     store = preprocess(phantoms, plan, tmp_path / "store")
     assert len(prepared_names(store, phantoms.cases)) == 4
+
+
+def test_a_plan_of_images_leaves_label_files_alone(phantoms, plan, tmp_path):
+    facts = dict(plan)
+    images = ImagePlan(**{name: facts[name] for name in ImagePlan.model_fields})
+    name = phantoms.cases[0].name
+    unread = phantoms.cases[0].model_copy(update={"label": tmp_path / "missing.nii.gz"})
+    dataset = phantoms.model_copy(update={"cases": (unread,)})
+    image, label = preprocess(dataset, images, tmp_path / "store").read(name)
+    expected, _ = preprocess(phantoms, plan, tmp_path / "labelled").read(name)
+    np.testing.assert_array_equal(image, expected)
+    assert not np.asarray(label).any()
 
 
 def test_progress_sees_every_case_once(phantoms, plan, tmp_path):

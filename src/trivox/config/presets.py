@@ -51,8 +51,13 @@ NETWORK_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "segresnet": _TRANSFORMER,
 }
 """What networks whose names begin so change in each preset: nnU-Net's SGD does not
-train transformers.
+train transformers. `trivox.networks.registry` lists the networks.
 """
+
+
+def network_settings(network: str) -> dict[str, dict[str, Any]]:
+    """What a network changes in each preset, by the kind that its name begins with."""
+    return NETWORK_SETTINGS.get(network.partition("-")[0], {})
 
 
 NAMED_RECIPES: dict[str, dict[str, dict[str, Any]]] = {

@@ -23,7 +23,7 @@ from trivox.config.options import (
     Positive,
     Probability,
 )
-from trivox.config.presets import NAMED_RECIPES, NETWORK_SETTINGS, PRESETS
+from trivox.config.presets import NAMED_RECIPES, PRESETS, network_settings
 from trivox.config.volumes import ReconstructionOptions
 from trivox.errors import RecipeError
 
@@ -266,7 +266,7 @@ def make_recipe(
             "network", base.get("network", Recipe.model_fields["network"].default)
         )
     )
-    changes = NETWORK_SETTINGS.get(network.split("-")[0], {}).get(preset, {})
+    changes = network_settings(network).get(preset, {})
     return read_recipe(merged(merged({"preset": preset, **base}, changes), given))
 
 

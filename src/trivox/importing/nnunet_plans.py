@@ -178,6 +178,7 @@ def _data_facts(
     file = folder / "dataset.json"
     return {
         "dataset": str(plans.get("dataset_name", folder.parent.name)),
+        "task": "segmentation",
         "labels": _labels(dataset, folder),
         "channels": numbered_names(names, where=file, key="channel_names"),
         "normalisations": _normalisations(plans, configuration, folder / "plans.json"),

@@ -27,9 +27,9 @@ from trivox.inference.bundle import (
 )
 from trivox.learning.checkpoints import load_weights
 from trivox.learning.runtime import Runtime, make_runtime
+from trivox.networks.registry import build_reconstruction_network
 from trivox.networks.xray2ct.model import HybridCNNViTUNet3D
-from trivox.networks.xray2ct.registry import build_reconstruction_network
-from trivox.planning.volumes import ReconstructionPlan
+from trivox.planning.volumes import VolumePlan
 from trivox.preparation.exam_store import fitted_views
 from trivox.projection.attenuation import attenuation_of, hounsfield_of
 from trivox.projection.grids import placed
@@ -57,7 +57,7 @@ class ReconstructionDescription(BaseModel):
     trivox_version: str = __version__
     notice: str = f"Research use only, not a medical device. Output: {SYNTHETIC}."
     task: Literal["reconstruction"] = "reconstruction"
-    plan: ReconstructionPlan
+    plan: VolumePlan
     views: tuple[int, ...]
     training: dict[str, Any] = Field(default_factory=dict)
     weights: tuple[Weights, ...] = Field(min_length=1)
@@ -66,7 +66,7 @@ class ReconstructionDescription(BaseModel):
 def write_reconstruction_bundle(
     folder: Path,
     *,
-    plan: ReconstructionPlan,
+    plan: VolumePlan,
     weights: Mapping[str, Path],
     views: Sequence[int],
     training: Mapping[str, Any],
@@ -91,7 +91,7 @@ def read_reconstruction_bundle(path: Path) -> tuple[Path, ReconstructionDescript
     return file.parent, validated_description(ReconstructionDescription, content, file)
 
 
-def reconstruction_network(plan: ReconstructionPlan) -> HybridCNNViTUNet3D:
+def reconstruction_network(plan: VolumePlan) -> HybridCNNViTUNet3D:
     """The network of a plan, without weights."""
     return build_reconstruction_network(
         plan.network,
@@ -122,7 +122,7 @@ class Reconstruction:
 class Reconstructor:
     """Ready to reconstruct; build it with `Reconstructor.load`."""
 
-    plan: ReconstructionPlan
+    plan: VolumePlan
     networks: tuple[HybridCNNViTUNet3D, ...] = field(repr=False)
     runtime: Runtime
     trained_views: tuple[int, ...]
@@ -175,7 +175,7 @@ class Reconstructor:
 
     @classmethod
     def of(
-        cls, plan: ReconstructionPlan, weights: Sequence[Path], runtime: Runtime
+        cls, plan: VolumePlan, weights: Sequence[Path], runtime: Runtime
     ) -> "Reconstructor":
         """From weights that are in no bundle yet."""
         return cls(
@@ -197,9 +197,9 @@ class Reconstructor:
         xrays, (low, high) = xrays.to(self.runtime.device), self.plan.window
         total: Tensor | float = 0.0
         for network in self.networks:
-            network.consistent = consistent
             with self.runtime.autocast():
-                total = total + network(xrays)[:, 0].float()
+                volume = network(xrays, consistent=consistent)
+            total = total + volume[:, 0].float()
         assert isinstance(total, Tensor)
         hounsfield = total / len(self.networks) * (high - low) + low
         if consistent and self.plan.consistency_steps and xrays.views:
@@ -250,9 +250,7 @@ class Reconstructor:
         return tuple(found)
 
 
-def _loaded(
-    plan: ReconstructionPlan, file: Path, runtime: Runtime
-) -> HybridCNNViTUNet3D:
+def _loaded(plan: VolumePlan, file: Path, runtime: Runtime) -> HybridCNNViTUNet3D:
     network = reconstruction_network(plan)
     try:
         network.load_state_dict(load_weights(file))

@@ -8,7 +8,7 @@ patch size. Tokens are `(b, n, c)` with `n = z * y * x`; coordinates are in toke
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,6 @@ Partition = Literal["global", "window", "shifted", "grid"]
 
 def rotate(x: Tensor, coordinates: Tensor) -> Tensor:
     """Rotary position embedding in three axes (Su et al. 2021, axial as in Heo et al.
-
     2024).
 
     x `(..., t, d)`, coordinates `(..., t, 3)`; a third of the pairs turns with each
@@ -43,11 +42,11 @@ def rotate(x: Tensor, coordinates: Tensor) -> Tensor:
         -torch.arange(pairs, device=x.device, dtype=torch.float32) / pairs
     )
     angle = (coordinates.float()[..., None] * frequency).flatten(-2)  # (..., t, d / 2)
-    cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    cosine = angle.cos().to(x.dtype)
+    sine = angle.sin().to(x.dtype)
     first, second = x.chunk(2, dim=-1)
-    return torch.cat(
-        [first * cosine - second * sine, second * cosine + first * sine], dim=-1
-    )
+    turned = [first * cosine - second * sine, second * cosine + first * sine]
+    return torch.cat(turned, dim=-1)
 
 
 class RelativePositionBias3D(nn.Module):
@@ -57,7 +56,8 @@ class RelativePositionBias3D(nn.Module):
 
     def __init__(self, heads: int, window: int) -> None:
         super().__init__()
-        self.heads, self.window = heads, window
+        self.heads = heads
+        self.window = window
         # one-dimensional as biases are, so weight decay leaves it alone, as Swin's does
         self.table = nn.Parameter(torch.empty(heads * (2 * window - 1) ** 3))
         nn.init.trunc_normal_(self.table, std=0.02)
@@ -66,18 +66,12 @@ class RelativePositionBias3D(nn.Module):
         """Coordinates `(..., t, 3)` and `(..., k, 3)` less than a window apart on each
         axis; bias `(..., heads, t, k)`.
         """
-        offset = (
-            (
-                query_coordinates[..., :, None, :] - key_coordinates[..., None, :, :]
-            ).long()
-            + self.window
-            - 1
-        )
-        z, y, x = offset.unbind(-1)
+        offset = query_coordinates[..., :, None, :] - key_coordinates[..., None, :, :]
+        z, y, x = (offset.long() + self.window - 1).unbind(-1)
         side = 2 * self.window - 1
-        return F.embedding(
-            (z * side + y) * side + x, self.table.view(-1, self.heads)
-        ).movedim(-1, -3)
+        table = self.table.view(-1, self.heads)
+        bias = F.embedding((z * side + y) * side + x, table)
+        return bias.movedim(-1, -3)
 
 
 def _axis_groups(size: int, window: int, partition: Partition) -> tuple[Tensor, Tensor]:
@@ -86,8 +80,9 @@ def _axis_groups(size: int, window: int, partition: Partition) -> tuple[Tensor, 
     """
     if size <= window or partition == "global":
         return torch.arange(size)[None], torch.arange(size)
+    # Equal windows rather than full ones and a rest.
     count = -(-size // window)
-    members = -(-size // count)  # equal windows rather than full ones and a rest
+    members = -(-size // count)
     if partition == "grid":
         away = torch.arange(members) * count
         position = away + torch.arange(count)[:, None]
@@ -112,42 +107,42 @@ class Groups:
     """Of the members from the first one on, `(t, 3)`: the same in every group."""
 
 
+# What is made in inference mode may not be used in training later.
 @lru_cache(maxsize=64)
-@torch.inference_mode(
-    False
-)  # what is made in inference mode may not be used in training later
+@torch.inference_mode(False)
 def token_groups(
     grid: Grid, window: int, partition: Partition, device: torch.device
 ) -> Groups:
     """The groups of a grid of tokens."""
-    (z, y, x), away = zip(
-        *(_axis_groups(size, window, partition) for size in grid), strict=True
-    )
-    coordinates = (
-        torch.stack(torch.meshgrid(*away, indexing="ij"), dim=-1).reshape(-1, 3).float()
-    )
-    z, y, x = (
-        z[:, None, None, :, None, None],
-        y[None, :, None, None, :, None],
-        x[None, None, :, None, None, :],
-    )
-    flat = (z * grid[1] + y) * grid[2] + x
-    flat = torch.where((z >= 0) & (y >= 0) & (x >= 0), flat, -1)
-    members = flat.reshape(flat.shape[0] * flat.shape[1] * flat.shape[2], -1)
-    members = members[
-        (members >= 0).any(1)
-    ]  # shifting may leave a group without tokens
+    axes = [_axis_groups(size, window, partition) for size in grid]
+    positions, away = zip(*axes, strict=True)
+    coordinates = torch.stack(torch.meshgrid(*away, indexing="ij"), dim=-1)
+    members = _members(grid, positions)
     real = members >= 0
     place = torch.empty(grid[0] * grid[1] * grid[2], dtype=torch.long)
     place[members[real]] = torch.nonzero(real.flatten())[:, 0]
     padded = not bool(real.all())
-    masked = real.to(device) if padded else None
     return Groups(
-        members.clamp(min=0).to(device),
-        masked,
-        place.to(device),
-        coordinates.to(device),
+        index=members.clamp(min=0).to(device),
+        real=real.to(device) if padded else None,
+        place=place.to(device),
+        coordinates=coordinates.reshape(-1, 3).float().to(device),
     )
+
+
+def _members(grid: Grid, positions: tuple[Tensor, ...]) -> Tensor:
+    """Flat positions of the members of each group, `(groups, t)`, -1 for padding, from
+    those along each axis; groups without tokens, which shifting may leave, are left
+    out.
+    """
+    along_z, along_y, along_x = positions
+    z = along_z[:, None, None, :, None, None]
+    y = along_y[None, :, None, None, :, None]
+    x = along_x[None, None, :, None, None, :]
+    flat = (z * grid[1] + y) * grid[2] + x
+    flat = torch.where((z >= 0) & (y >= 0) & (x >= 0), flat, -1)
+    members = flat.flatten(3).flatten(0, 2)
+    return members[(members >= 0).any(1)]
 
 
 def grid_coordinates(grid: Grid, device: torch.device | None = None) -> Tensor:
@@ -172,7 +167,8 @@ class MultiHeadSelfAttention3D(nn.Module):
         self.heads = channels // HEAD_DIM
         self.to_query = nn.Linear(channels, channels, bias=False)
         self.to_key_value = nn.Linear(channels, 2 * channels, bias=False)
-        self.query_norm, self.key_norm = nn.LayerNorm(HEAD_DIM), nn.LayerNorm(HEAD_DIM)
+        self.query_norm = nn.LayerNorm(HEAD_DIM)
+        self.key_norm = nn.LayerNorm(HEAD_DIM)
         self.project = nn.Linear(channels, channels)
         self.position_bias = (
             None if window is None else RelativePositionBias3D(self.heads, window)
@@ -187,9 +183,8 @@ class MultiHeadSelfAttention3D(nn.Module):
         key_coordinates: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """`(n, t, c)` to the same.
-
-        Keys and values come from the tokens, or from `keys` `(n, k, c)`.
+        """`(n, t, c)` to the same. Keys and values come from the tokens, or from `keys`
+        `(n, k, c)`.
 
         coordinates: `(n or 1, t, 3)`; mask: `(n, t or 1, k)`, true where a key may be
         seen.
@@ -197,16 +192,15 @@ class MultiHeadSelfAttention3D(nn.Module):
         query, key, value, bias = self._parts(
             tokens, coordinates, keys, key_coordinates
         )
-        query, key = query.to(value.dtype), key.to(value.dtype)
+        query = query.to(value.dtype)
+        key = key.to(value.dtype)
         seen = None if mask is None else mask[:, None]
         if bias is not None:
-            seen = (
-                bias.to(value.dtype)
-                if seen is None
-                else bias.to(value.dtype).masked_fill(~seen, -torch.inf)
-            )
+            bias = bias.to(value.dtype)
+            seen = bias if seen is None else bias.masked_fill(~seen, -torch.inf)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
-        return self._project(out)
+        projected: Tensor = self.project(out.transpose(1, 2).flatten(2))
+        return projected
 
     def weights(
         self,
@@ -221,9 +215,9 @@ class MultiHeadSelfAttention3D(nn.Module):
         """
         query, key, _, bias = self._parts(tokens, coordinates, keys, key_coordinates)
         logits = query.float() @ key.float().transpose(-1, -2) / HEAD_DIM**0.5
-        averaged: Tensor = (
-            (logits if bias is None else logits + bias).softmax(-1).mean(1)
-        )
+        if bias is not None:
+            logits = logits + bias
+        averaged: Tensor = logits.softmax(-1).mean(1)
         return averaged
 
     def _parts(
@@ -239,27 +233,19 @@ class MultiHeadSelfAttention3D(nn.Module):
         keys = tokens if keys is None else keys
         key_coordinates = coordinates if key_coordinates is None else key_coordinates
         query = self.query_norm(self._heads(self.to_query(tokens)))
-        key, value = (
-            self._heads(part) for part in self.to_key_value(keys).chunk(2, dim=-1)
-        )
+        keys_and_values = self.to_key_value(keys).chunk(2, dim=-1)
+        key, value = (self._heads(part) for part in keys_and_values)
         key = self.key_norm(key)
         if self.position_bias is not None:
             return query, key, value, self.position_bias(coordinates, key_coordinates)
-        return (
-            rotate(query, coordinates[:, None]),
-            rotate(key, key_coordinates[:, None]),
-            value,
-            None,
-        )
+        query = rotate(query, coordinates[:, None])
+        key = rotate(key, key_coordinates[:, None])
+        return query, key, value, None
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:2], self.heads, HEAD_DIM).transpose(
-            1, 2
-        )  # (n, heads, t, d)
-
-    def _project(self, x: Tensor) -> Tensor:
-        out: Tensor = self.project(x.transpose(1, 2).flatten(2))
-        return out
+        """`(n, t, c)` to `(n, heads, t, d)`."""
+        heads: Tensor = x.unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
+        return heads
 
 
 class SwiGLU(nn.Module):
@@ -298,14 +284,14 @@ class TransformerBlock3D(nn.Module):
     ) -> None:
         if position_bias and partition not in ("window", "shifted"):
             raise ValueError(
-                f"a position bias is for windows, whose tokens are near each other, not for '{partition}'"
+                "a position bias is for windows, whose tokens are near each other, not "
+                f"for '{partition}'"
             )
         super().__init__()
-        self.partition, self.window = partition, window
-        self.attention_norm, self.feed_norm = (
-            nn.LayerNorm(channels),
-            nn.LayerNorm(channels),
-        )
+        self.partition = partition
+        self.window = window
+        self.attention_norm = nn.LayerNorm(channels)
+        self.feed_norm = nn.LayerNorm(channels)
         self.attention = MultiHeadSelfAttention3D(
             channels, window=window if position_bias else None
         )
@@ -318,12 +304,10 @@ class TransformerBlock3D(nn.Module):
         """The same shape."""
         grid = (x.shape[2], x.shape[3], x.shape[4])
         tokens: Tensor = x.movedim(1, -1).flatten(1, 3)  # (b, n, c)
-        tokens = tokens + self.drop_path(
-            self.attention_scale * self.attend(self.attention_norm(tokens), grid)
-        )
-        tokens = tokens + self.drop_path(
-            self.feed_scale * self.feed(self.feed_norm(tokens))
-        )
+        attended = self.attend(self.attention_norm(tokens), grid)
+        tokens = tokens + self.drop_path(self.attention_scale * attended)
+        fed = self.feed(self.feed_norm(tokens))
+        tokens = tokens + self.drop_path(self.feed_scale * fed)
         out: Tensor = tokens.reshape(len(x), *grid, -1).movedim(-1, 1).to(x.dtype)
         return out
 
@@ -352,19 +336,12 @@ class SwinTransformerBlock3D(nn.Sequential):
     def __init__(
         self, channels: int, *, window: int = WINDOW, drop_path: float = 0.0
     ) -> None:
+        settings: dict[str, Any] = {
+            "window": window,
+            "drop_path": drop_path,
+            "position_bias": True,
+        }
         super().__init__(
-            TransformerBlock3D(
-                channels,
-                "window",
-                window=window,
-                drop_path=drop_path,
-                position_bias=True,
-            ),
-            TransformerBlock3D(
-                channels,
-                "shifted",
-                window=window,
-                drop_path=drop_path,
-                position_bias=True,
-            ),
+            TransformerBlock3D(channels, "window", **settings),
+            TransformerBlock3D(channels, "shifted", **settings),
         )

@@ -47,10 +47,8 @@ class Pooled(NamedTuple):
 class LesionMasks:
     """How the masks of `MASKS` and of other targets are made of a segmentation.
 
-    rim: its radii in voxels `(z, y, x)`.
-
-    lesion, others: the network outputs that each is made of; exclusive: outputs are a
-    softmax with the background first.
+    rim: its radii in voxels `(z, y, x)`; lesion, others: the network outputs that each
+    is made of; exclusive: outputs are a softmax with the background first.
     """
 
     lesion: tuple[int, ...]
@@ -66,14 +64,12 @@ class LesionMasks:
         `spacing` mm; the rim is 3 mm.
         """
         z, y, x = (min(max(round(RIM_MM / size), 1), 5) for size in spacing)
+        others = other_targets(labels, lesion).values()
         return cls(
             lesion=outputs_within(labels, lesion),
             exclusive=labels.exclusive,
             rim=(z, y, x),
-            others=tuple(
-                outputs_within(labels, indices)
-                for indices in other_targets(labels, lesion).values()
-            ),
+            others=tuple(outputs_within(labels, indices) for indices in others),
         )
 
     @property
@@ -85,32 +81,31 @@ class LesionMasks:
         """Soft masks of lesion, organ and other targets `(b, m, z, y, x)` from logits
         `(b, c, z, y, x)`.
         """
-        chance = (
-            logits.float().softmax(1) if self.exclusive else logits.float().sigmoid()
-        )
-        organ = 1 - chance[:, :1] if self.exclusive else chance.amax(1, keepdim=True)
-        parts = [
+        if self.exclusive:
+            chance = logits.float().softmax(1)
+            organ = 1 - chance[:, :1]
+        else:
+            chance = logits.float().sigmoid()
+            organ = chance.amax(1, keepdim=True)
+        lesion, *others = (
             self._joined(chance, outputs) for outputs in (self.lesion, *self.others)
-        ]
-        return torch.cat([parts[0], organ, *parts[1:]], 1)
+        )
+        return torch.cat([lesion, organ, *others], 1)
 
     def _joined(self, chance: Tensor, outputs: tuple[int, ...]) -> Tensor:
         chosen = chance[:, list(outputs)]
-        return (
-            chosen.sum(1, keepdim=True)
-            if self.exclusive
-            else chosen.amax(1, keepdim=True)
-        )
+        if self.exclusive:
+            return chosen.sum(1, keepdim=True)
+        return chosen.amax(1, keepdim=True)
 
     def around(self, known: Tensor) -> Tensor:
         """All masks `(b, mask, z, y, x)` from those of the lesion, the organ and the
         other targets, soft or hard.
         """
-        lesion, organ, others = known[:, :1], known[:, 1:2], known[:, 2:]
+        lesion, organ, others = known.tensor_split((1, 2), dim=1)
         rim = (_grow(lesion, self.rim) - lesion).clamp(min=0)
-        return torch.cat(
-            [lesion, shrink(lesion), rim, torch.maximum(organ, lesion), others], 1
-        )
+        whole = torch.maximum(organ, lesion)
+        return torch.cat([lesion, shrink(lesion), rim, whole, others], 1)
 
 
 def _grow(mask: Tensor, radii: Sequence[int]) -> Tensor:
@@ -119,10 +114,12 @@ def _grow(mask: Tensor, radii: Sequence[int]) -> Tensor:
     """
     for axis, radius in enumerate(radii, start=2):
         for _ in range(radius):
-            grown, last = mask.clone(), mask.shape[axis] - 1
-            for ahead, behind in (((0, last), (1, last)), ((1, last), (0, last))):
-                part = grown.narrow(axis, *ahead)
-                torch.maximum(part, mask.narrow(axis, *behind), out=part)
+            grown = mask.clone()
+            inner = mask.shape[axis] - 1
+            for ahead, behind in ((0, 1), (1, 0)):
+                part = grown.narrow(axis, ahead, inner)
+                neighbours = mask.narrow(axis, behind, inner)
+                torch.maximum(part, neighbours, out=part)
             mask = grown
     return mask
 
@@ -142,14 +139,14 @@ def jitter(mask: Tensor) -> Tensor:
     masks are never exact.
     """
     choice = torch.randint(3, (len(mask),), device=mask.device)
-    radii = [int(n > 1) for n in mask.shape[2:]]
+    grown = choice == 1
+    shrunk = choice == 2
     result = mask.clone()
-    for change, chosen in (
-        (lambda part: _grow(part, radii), choice == 1),
-        (shrink, choice == 2),
-    ):
-        if chosen.any():
-            result[chosen] = change(mask[chosen])
+    if grown.any():
+        radii = [int(n > 1) for n in mask.shape[2:]]
+        result[grown] = _grow(mask[grown], radii)
+    if shrunk.any():
+        result[shrunk] = shrink(mask[shrunk])
     return result
 
 
@@ -199,17 +196,16 @@ class ClassHead(nn.Module):
             share = masks.float().flatten(2).mean(2)
             tokens.append(self.sizes((share + 1e-6).log())[:, None])
             joined = torch.cat(tokens, 1)  # (b, token, width)
-            weights = (self.keys(joined) @ self.query / joined.shape[2] ** 0.5).softmax(
-                1
-            )
+            likeness = self.keys(joined) @ self.query / joined.shape[2] ** 0.5
+            weights = likeness.softmax(1)
             out: Tensor = self.out((weights[:, None] @ joined)[:, 0])
         return out
 
     def _token(self, index: int, features: Tensor, masks: Tensor) -> Tensor:
         mean, deviation = masked_moments(features, masks)
         attended = masked_attention(features, masks, self.queries[index])
-        found = self.norms[index](torch.cat([mean, deviation, attended], 2))
-        token: Tensor = F.silu(self.tokens[index](found) + self.places[index])
+        normed = self.norms[index](torch.cat([mean, deviation, attended], 2))
+        token: Tensor = F.silu(self.tokens[index](normed) + self.places[index])
         return token
 
 
@@ -231,8 +227,10 @@ class MultitaskNetwork(nn.Module):
         encoder_gradient: float = 0.0,
     ) -> None:
         super().__init__()
-        self.segmenter, self.head = segmenter, head
-        self.masks, self.encoder_gradient = masks, encoder_gradient
+        self.segmenter = segmenter
+        self.head = head
+        self.masks = masks
+        self.encoder_gradient = encoder_gradient
 
     def forward(
         self, x: Tensor, given: Tensor | None = None, use: Tensor | None = None
@@ -245,22 +243,22 @@ class MultitaskNetwork(nn.Module):
         """
         maps = self.segmenter.encode(x)  # type: ignore[operator]
         segmentation = self.segmenter.decode(maps)  # type: ignore[operator]
+        finest = segmentation[0] if isinstance(segmentation, list) else segmentation
         with torch.no_grad():
-            known = self.masks.predicted(
-                (
-                    segmentation[0] if isinstance(segmentation, list) else segmentation
-                ).detach()
-            )
-            if given is not None:
-                known = (
-                    given.float()
-                    if use is None
-                    else torch.where(
-                        use[:, None, None, None, None], given.float(), known
-                    )
-                )
+            known = self._known(finest.detach(), given, use)
             masks = self.masks.around(known)
         return Outputs(segmentation, self.classify(x, maps, masks))
+
+    def _known(
+        self, logits: Tensor, given: Tensor | None, use: Tensor | None
+    ) -> Tensor:
+        """Masks of lesion, organ and others as given, elsewhere as predicted."""
+        predicted = self.masks.predicted(logits)
+        if given is None:
+            return predicted
+        if use is None:
+            return given.float()
+        return torch.where(use[:, None, None, None, None], given.float(), predicted)
 
     def classify(self, x: Tensor, maps: Sequence[Tensor], masks: Tensor) -> Tensor:
         """Logits of the classes `(b, classes)` from an image and its feature maps."""
@@ -274,10 +272,12 @@ class MultitaskNetwork(nn.Module):
         the decoder is not run.
         """
         maps = self.segmenter.encode(x)  # type: ignore[operator]
-        moments = [masked_moments(features, masks) for features in [x, *maps]]
-        return self.classify(x, maps, masks), Pooled(
-            [mean for mean, _ in moments], [std for _, std in moments]
-        )
+        pooled = Pooled([], [])
+        for features in (x, *maps):
+            mean, deviation = masked_moments(features, masks)
+            pooled.means.append(mean)
+            pooled.deviations.append(deviation)
+        return self.classify(x, maps, masks), pooled
 
     def encoder_stages(self) -> list[nn.Module]:
         """The encoder's stages, finest first."""
@@ -296,13 +296,11 @@ class MultitaskNetwork(nn.Module):
 
 def _scaled_gradient(x: Tensor, factor: float) -> Tensor:
     """The same values, with `factor` times the gradient."""
-    return (
-        x.detach()
-        if factor == 0
-        else x * factor + (x * (1 - factor)).detach()
-        if factor != 1
-        else x
-    )
+    if factor == 0:
+        return x.detach()
+    if factor == 1:
+        return x
+    return x * factor + (x * (1 - factor)).detach()
 
 
 def add_class_head(
@@ -317,13 +315,13 @@ def add_class_head(
     dropout: float = 0.2,
     encoder_gradient: float = 0.0,
 ) -> MultitaskNetwork:
-    """A network of `NETWORKS` with a class head; raises `RecipeError` for one whose
-    encoder cannot be read.
+    """A network that reads patches with a class head; raises `RecipeError` for one
+    whose encoder cannot be read.
     """
     if not (hasattr(segmenter, "encode") and hasattr(segmenter, "decode")):
         raise RecipeError(
-            f"network '{name}' does not show its encoder's maps, which the class of a case is read from; choose a U-Net or "
-            "hybrid, see 'trivox info --help'"
+            f"network '{name}' does not show its encoder's maps, which the class of a "
+            "case is read from; choose a U-Net or hybrid, see 'trivox info --help'"
         )
     widths = [channels, *topology.features]
     head = ClassHead(

@@ -1,6 +1,7 @@
 """What a network costs: parameters, operations and memory, by one stated convention.
 
-Networks run on torch's meta device: nothing is computed or allocated.
+Networks run on torch's meta device, where nothing is computed or allocated, as far as
+they can be built there.
 """
 
 from collections.abc import Mapping
@@ -10,15 +11,21 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from trivox.networks.family import Option
 from trivox.networks.layers import parameters_of
-from trivox.networks.registry import Option, build_network
-from trivox.networks.xray2ct.registry import build_reconstruction_network
-from trivox.planning.families import family_of
+from trivox.networks.registry import (
+    XRAY_NETWORKS,
+    build_network,
+    build_reconstruction_network,
+    patch_family,
+)
 from trivox.planning.topology import Topology, require_halving
 from trivox.projection.attenuation import WATER_PER_MM
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.xrays import Xrays
+from trivox.volumes.volume import Shape
 
+CHEST_WINDOW = (-1024.0, 1476.0)
 CONVENTION = (
     "1 sample with deep supervision heads; GFLOP = 2 x multiply-accumulates; "
     "activations in fp32"
@@ -31,6 +38,44 @@ OUTPUTS = 3
 """Of a network that is described by its name alone."""
 
 
+def count_parameters(
+    name: str,
+    size: Shape | None = None,
+    *,
+    channels: int = 1,
+    outputs: int = 3,
+    options: Mapping[str, Option] | None = None,
+) -> int:
+    """Trainable parameters of the network that is built for `size` voxels `(z, y, x)`
+    of 1 mm (None: 128 an axis, or what a network of X-rays is made for), heads of deep
+    supervision included; computed on the meta device.
+    """
+    if name in XRAY_NETWORKS:
+        with torch.device("meta"):
+            return parameters_of(_of_xrays(name, size, options))
+    family = patch_family(name)
+    topology, _ = family.shape(size or (128,) * 3, (1.0,) * 3)
+    # MONAI's read numbers from tensors while they are built.
+    with torch.device("cpu" if family.blueprint.uniform else "meta"):
+        network = build_network(
+            name, topology, channels=channels, outputs=outputs, options=options
+        )
+    return parameters_of(network)
+
+
+def _of_xrays(
+    name: str, size: Shape | None, options: Mapping[str, Option] | None
+) -> nn.Module:
+    native = XRAY_NETWORKS[name].native
+    return build_reconstruction_network(
+        name,
+        grid=Grid(size or (native, native, native), (1.0, 1.0, 1.0)),
+        window=CHEST_WINDOW,
+        water_per_mm=WATER_PER_MM,
+        options=options,
+    )
+
+
 def count_family(
     name: str,
     size: tuple[int, int, int, int],
@@ -38,7 +83,8 @@ def count_family(
 ) -> dict[str, Any]:
     """Facts about a network at the topology that it gets for an input `(c, z, y, x)`."""
     channels, *patch = size
-    topology, padded = family_of(name).shape(patch, (1.0, 1.0, 1.0))
+    z, y, x = patch
+    topology, padded = patch_family(name).shape((z, y, x), (1.0, 1.0, 1.0))
     require_halving(topology, padded)
     z, y, x = padded
     counted = count_operations(name, topology, channels, OUTPUTS, (z, y, x), options)
@@ -79,12 +125,11 @@ def count_volume_network(
         network = build_reconstruction_network(
             name,
             grid=Grid(shape, (1.0, 1.0, 1.0)),
-            window=(-1024.0, 1476.0),
+            window=CHEST_WINDOW,
             water_per_mm=WATER_PER_MM,
             options=options,
             prior="none",
         )
-        network.consistent = False
         geometry = Geometry.orbit(angles, detector=detector, pixel_mm=1.0)
         xrays = Xrays.of(torch.zeros(1, views, *detector), geometry)
     return {
@@ -92,12 +137,12 @@ def count_volume_network(
         "grid": list(shape),
         "views": views,
         "detector": list(detector),
-        **_count(network, xrays),
+        **_count(network, xrays, consistent=False),
         "convention": VOLUME_CONVENTION,
     }
 
 
-def _count(network: nn.Module, given: Any) -> dict[str, Any]:
+def _count(network: nn.Module, given: Any, **settings: Any) -> dict[str, Any]:
     """Run a network once, counting what it computes and what it saves."""
     saved: dict[int, int] = {}
 
@@ -111,7 +156,7 @@ def _count(network: nn.Module, given: Any) -> dict[str, Any]:
         FlopCounterMode(display=False) as counter,
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
     ):
-        network(given)
+        network(given, **settings)
     activations = sum(size for key, size in saved.items() if key not in weights)
     return {
         "parameters": parameters_of(network),

@@ -1,6 +1,5 @@
-"""Deformable attention (Xia et al.
-
-2022, in 3-D): every token looks at the same places, which the image chooses.
+"""Deformable attention (Xia et al. 2022, in 3-D): every token looks at the same places,
+which the image chooses.
 """
 
 import torch
@@ -33,10 +32,8 @@ class DeformableAttention3D(nn.Module):
 
     def __init__(self, channels: int, *, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.attention_norm, self.feed_norm = (
-            nn.LayerNorm(channels),
-            nn.LayerNorm(channels),
-        )
+        self.attention_norm = nn.LayerNorm(channels)
+        self.feed_norm = nn.LayerNorm(channels)
         self.offsets = nn.Sequential(
             DepthwiseConv3d(channels, (3, 3, 3), (STRIDE,) * 3),
             InstanceNorm(channels),
@@ -61,12 +58,10 @@ class DeformableAttention3D(nn.Module):
         """`(b, c, z, y, x)` to the same."""
         grid = (x.shape[2], x.shape[3], x.shape[4])
         tokens = x.movedim(1, -1).flatten(1, 3)  # (b, n, c)
-        tokens = tokens + self.drop_path(
-            self.attention_scale * self._attend(self.attention_norm(tokens), grid)
-        )
-        tokens = tokens + self.drop_path(
-            self.feed_scale * self.feed(self.feed_norm(tokens))
-        )
+        attended = self._attend(self.attention_norm(tokens), grid)
+        tokens = tokens + self.drop_path(self.attention_scale * attended)
+        fed = self.feed(self.feed_norm(tokens))
+        tokens = tokens + self.drop_path(self.feed_scale * fed)
         out: Tensor = tokens.reshape(len(x), *grid, -1).movedim(-1, 1).to(x.dtype)
         return out
 
@@ -75,18 +70,15 @@ class DeformableAttention3D(nn.Module):
         y, x)`.
         """
         size = features.shape[2:]
-        offsets = (
-            torch.tanh(self.offsets(features).float()) * REACH * STRIDE
-        )  # (b, 3, z/2, y/2, x/2)
+        offsets = torch.tanh(self.offsets(features).float())  # (b, 3, z/2, y/2, x/2)
+        offsets = offsets * REACH * STRIDE
         coarse = (offsets.shape[2], offsets.shape[3], offsets.shape[4])
-        scale = torch.tensor(
-            [n / k for n, k in zip(size, coarse, strict=True)], device=features.device
-        )
+        steps = [n / k for n, k in zip(size, coarse, strict=True)]
+        scale = torch.tensor(steps, device=features.device)
         regular = (grid_coordinates(coarse, features.device) + 0.5) * scale - 0.5
         limit = torch.tensor([n - 1.0 for n in size], device=features.device)
-        return (regular + offsets.flatten(2).transpose(1, 2)).clamp(
-            min=torch.zeros_like(limit), max=limit
-        )
+        moved = regular + offsets.flatten(2).transpose(1, 2)
+        return moved.clamp(min=torch.zeros_like(limit), max=limit)
 
     def keys(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         """Normalised tokens `(b, n, c)` interpolated at the points, `(b, k, c)`, and
@@ -95,13 +87,12 @@ class DeformableAttention3D(nn.Module):
         features = tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)
         points = self.points(features)
         half = torch.tensor([(n - 1) / 2 or 1.0 for n in grid], device=points.device)
-        place = (points / half - 1).flip(-1)[
-            :, :, None, None
-        ]  # (b, k, 1, 1, xyz) in -1..1
-        sampled = F.grid_sample(features.float(), place, align_corners=True)[
-            ..., 0, 0
-        ].transpose(1, 2)  # (b, k, c)
-        return sampled.to(tokens.dtype), points
+        place = (points / half - 1).flip(-1)  # (b, k, xyz) in -1..1
+        sampled = F.grid_sample(
+            features.float(), place[:, :, None, None], align_corners=True
+        )
+        keys = sampled[..., 0, 0].transpose(1, 2)  # (b, k, c)
+        return keys.to(tokens.dtype), points
 
     def _attend(self, tokens: Tensor, grid: Grid) -> Tensor:
         keys, points = self.keys(tokens, grid)

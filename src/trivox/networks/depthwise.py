@@ -50,11 +50,11 @@ class _DepthwiseConvolution(torch.autograd.Function):
             )
         if ctx.needs_input_grad[1]:
             if on_cpu:
-                for_weight = _correlation(x, spread, _padding(weight)).to(weight.dtype)
+                for_weight = _correlation(x, spread, _padding(weight))
             else:
-                for_weight = _weight_gradient(
-                    x, gradient, weight.shape[2:], ctx.stride
-                ).to(weight.dtype)
+                kernel = weight.shape[2:]
+                for_weight = _weight_gradient(x, gradient, kernel, ctx.stride)
+            for_weight = for_weight.to(weight.dtype)
         return for_input, for_weight, None
 
 
@@ -73,13 +73,13 @@ def _spread(gradient: Tensor, size: Sequence[int], stride: Sequence[int]) -> Ten
     """
     if max(stride) == 1:
         return gradient
-    shape = (*gradient.shape[:2], *size)
     spread = torch.empty(
-        shape,
+        (*gradient.shape[:2], *size),
         dtype=gradient.dtype,
         device=gradient.device,
         memory_format=_layout(gradient),
-    ).zero_()
+    )
+    spread.zero_()
     z, y, x = stride
     spread[:, :, ::z, ::y, ::x] = gradient
     return spread
@@ -93,19 +93,14 @@ def _correlation(x: Tensor, gradient: Tensor, padding: Sequence[int]) -> Tensor:
     96^3 voxels on), and none of the false sums that torch 2.13 gives for them in bf16
     where a map has fewer planes than the kernel (see `layers.Conv3d`).
     """
-    samples = zip(x.split(1), gradient, strict=True)
-    found = [
-        F.conv3d(one, kernel[:, None], padding=tuple(padding), groups=x.shape[1])[0]
-        for one, kernel in samples
+    gradients = [
+        F.conv3d(sample, kernel[:, None], padding=tuple(padding), groups=x.shape[1])[0]
+        for sample, kernel in zip(x.split(1), gradient, strict=True)
     ]
-    total = (
-        found[0]
-        if len(found) == 1
-        else torch.stack(found).sum(
-            0, dtype=torch.promote_types(x.dtype, torch.float32)
-        )
-    )
-    return total[:, None]
+    if len(gradients) == 1:
+        return gradients[0][:, None]
+    exact = torch.promote_types(x.dtype, torch.float32)
+    return torch.stack(gradients).sum(0, dtype=exact)[:, None]
 
 
 def _weight_gradient(
@@ -121,7 +116,7 @@ def _weight_gradient(
     blocks = channels // width
     weight = torch.empty(channels, width, *kernel, dtype=x.dtype, device=x.device)
     padding = [(k - 1) // 2 for k in kernel]
-    _, found, _ = torch.ops.aten.convolution_backward(
+    _, blockwise, _ = torch.ops.aten.convolution_backward(
         gradient,
         x,
         weight,
@@ -134,10 +129,9 @@ def _weight_gradient(
         blocks,
         [False, True, False],
     )
-    own = found.reshape(blocks, width, width, -1).diagonal(
-        dim1=1, dim2=2
-    )  # (block, offset, channel)
-    result: Tensor = own.transpose(1, 2).reshape(channels, 1, *kernel)
+    squares = blockwise.reshape(blocks, width, width, -1)
+    diagonal = squares.diagonal(dim1=1, dim2=2)  # (block, offset, channel)
+    result: Tensor = diagonal.transpose(1, 2).reshape(channels, 1, *kernel)
     return result
 
 
@@ -149,7 +143,8 @@ class DepthwiseConv3d(nn.Conv3d):
     def __init__(
         self, channels: int, kernel: Sequence[int], stride: Sequence[int] = (1, 1, 1)
     ) -> None:
-        size, step = tuple(kernel), tuple(stride)
+        size = tuple(kernel)
+        step = tuple(stride)
         padding = tuple((k - 1) // 2 for k in size)
         super().__init__(
             channels,
@@ -163,13 +158,13 @@ class DepthwiseConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(b, c, z, y, x)` to the same, divided by the stride."""
-        weight, device = self.weight, x.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(
-            device
-        ):
-            kind = torch.get_autocast_dtype(
-                device
-            )  # autocast itself does not reach into a function of our own
-            x, weight = x.to(kind), weight.to(kind)
+        weight = self.weight
+        device = x.device.type
+        autocast = torch.amp.is_autocast_available(device)
+        if autocast and torch.is_autocast_enabled(device):
+            # Autocast itself does not reach into a function of our own.
+            kind = torch.get_autocast_dtype(device)
+            x = x.to(kind)
+            weight = weight.to(kind)
         result: Tensor = _DepthwiseConvolution.apply(x, weight, self.stride)
         return result

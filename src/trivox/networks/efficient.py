@@ -41,7 +41,8 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0:
             return x
         keep = torch.rand(len(x), device=x.device) >= self.rate
-        return x * (keep / (1 - self.rate)).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        factor = (keep / (1 - self.rate)).to(x.dtype)
+        return x * factor.reshape(-1, *[1] * (x.ndim - 1))
 
 
 class DepthwiseSeparableConv3D(nn.Module):
@@ -71,9 +72,8 @@ class DepthwiseSeparableConv3D(nn.Module):
 
 
 class SqueezeExcitation3D(nn.Module):
-    """Gates each channel by what the whole image holds (Hu et al.
-
-    2018); `reduced` is the width in between.
+    """Gates each channel by what the whole image holds (Hu et al. 2018); `reduced` is
+    the width in between.
     """
 
     def __init__(self, channels: int, reduced: int) -> None:
@@ -83,9 +83,8 @@ class SqueezeExcitation3D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape, each channel times a number in 0..1."""
-        mean = x.movedim(1, -1).mean(
-            (1, 2, 3)
-        )  # so its gradient comes channels-last, as that of the product below
+        # So its gradient comes channels-last, as that of the product below.
+        mean = x.movedim(1, -1).mean((1, 2, 3))
         gate = torch.sigmoid(self.excite(F.silu(self.squeeze(mean))))
         return x * gate.to(x.dtype)[:, :, None, None, None]
 
@@ -110,28 +109,23 @@ class MBConvBlock(nn.Module):
     ) -> None:
         super().__init__()
         width = channels * expansion
-        expand = nn.Sequential(
-            Pointwise(channels, width, bias=False), InstanceNorm(width), nn.GELU()
-        )
-        if order == "expand-first":
-            layers: list[nn.Module] = [
-                *expand,
-                DepthwiseConv3d(width, kernel),
-                InstanceNorm(width),
-                nn.GELU(),
-            ]
-            layers += (
-                [SqueezeExcitation3D(width, max(8, round(channels * squeeze)))]
-                if squeeze
-                else []
-            )
-        else:
+        layers: list[nn.Module] = [
+            Pointwise(channels, width, bias=False),
+            InstanceNorm(width),
+            nn.GELU(),
+        ]
+        if order == "depthwise-first":
             layers = [
                 DepthwiseConv3d(channels, kernel),
                 InstanceNorm(channels),
                 Pointwise(channels, width),
                 nn.GELU(),
             ]
+        else:
+            layers += [DepthwiseConv3d(width, kernel), InstanceNorm(width), nn.GELU()]
+            if squeeze:
+                reduced = max(8, round(channels * squeeze))
+                layers.append(SqueezeExcitation3D(width, reduced))
         self.layers = nn.Sequential(*layers)
         self.project = Pointwise(width, channels, bias=False)
         self.norm = InstanceNorm(channels)
@@ -154,15 +148,12 @@ class ShuffleAttention3D(nn.Module):
         super().__init__()
         while channels % (2 * groups):
             groups //= 2
-        self.groups, half = groups, channels // (2 * groups)
-        self.channel_weight, self.channel_bias = (
-            nn.Parameter(torch.zeros(half)),
-            nn.Parameter(torch.ones(half)),
-        )
-        self.spatial_weight, self.spatial_bias = (
-            nn.Parameter(torch.zeros(half)),
-            nn.Parameter(torch.ones(half)),
-        )
+        self.groups = groups
+        half = channels // (2 * groups)
+        self.channel_weight = nn.Parameter(torch.zeros(half))
+        self.channel_bias = nn.Parameter(torch.ones(half))
+        self.spatial_weight = nn.Parameter(torch.zeros(half))
+        self.spatial_bias = nn.Parameter(torch.ones(half))
         self.spatial_norm = InstanceNorm(half)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -170,22 +161,21 @@ class ShuffleAttention3D(nn.Module):
         input's gated channels.
         """
         b, c, *size = x.shape
-        grouped = x.movedim(1, -1).reshape(
-            b, *size, self.groups, 2, -1
-        )  # (b, z, y, x, group, half, c)
-        by_channel, by_place = grouped[..., 0, :], grouped[..., 1, :]
+        # (b, z, y, x, group, half, c)
+        grouped = x.movedim(1, -1).reshape(b, *size, self.groups, 2, -1)
+        by_channel = grouped[..., 0, :]
         mean = by_channel.mean((1, 2, 3), keepdim=True)
-        by_channel = by_channel * torch.sigmoid(
-            mean * self.channel_weight + self.channel_bias
-        ).to(x.dtype)
+        channel_gate = torch.sigmoid(mean * self.channel_weight + self.channel_bias)
+        by_place = grouped[..., 1, :]
         normed = self._norm(by_place)
-        by_place = by_place * torch.sigmoid(
-            normed * self.spatial_weight + self.spatial_bias
-        ).to(x.dtype)
-        gated = torch.stack([by_channel, by_place], dim=-2).reshape(
-            b, *size, 2, c // 2
-        )  # as two halves of all channels
-        return gated.transpose(-1, -2).reshape(b, *size, c).movedim(-1, 1)
+        place_gate = torch.sigmoid(normed * self.spatial_weight + self.spatial_bias)
+        gated = [
+            by_channel * channel_gate.to(x.dtype),
+            by_place * place_gate.to(x.dtype),
+        ]
+        # As two halves of all channels, which are then shuffled.
+        halves = torch.stack(gated, dim=-2).reshape(b, *size, 2, c // 2)
+        return halves.transpose(-1, -2).reshape(b, *size, c).movedim(-1, 1)
 
     def _norm(self, x: Tensor) -> Tensor:
         """Instance norm of each channel of each group, with parameters that the groups
@@ -194,6 +184,7 @@ class ShuffleAttention3D(nn.Module):
         b, *size, groups, half = x.shape
         merged = x.reshape(b, *size, groups * half).movedim(-1, 1)
         norm = self.spatial_norm
-        weight, bias = norm.weight.repeat(groups), norm.bias.repeat(groups)
+        weight = norm.weight.repeat(groups)
+        bias = norm.bias.repeat(groups)
         out = instance_norm(merged, weight, bias, norm.eps)
         return out.movedim(1, -1).reshape(x.shape)

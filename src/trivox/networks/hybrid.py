@@ -33,7 +33,8 @@ from trivox.networks.layers import InstanceNorm, Recomputing, convolution
 from trivox.planning.topology import Topology
 
 AttentionKind = Literal["default", "none", "swin", "deformable", "global"]
-EIGHTH, SIXTEENTH = 3, 4
+EIGHTH = 3
+SIXTEENTH = 4
 """Stages with attention."""
 
 
@@ -91,11 +92,9 @@ class HybridEncoderBlock(nn.Module):
         gate: nn.Module,
     ) -> None:
         super().__init__()
-        self.convolutions, self.attention, self.gate = (
-            nn.Sequential(*convolutions),
-            nn.Sequential(*attention),
-            gate,
-        )
+        self.convolutions = nn.Sequential(*convolutions)
+        self.attention = nn.Sequential(*attention)
+        self.gate = gate
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
@@ -126,37 +125,34 @@ class HybridUNet(Recomputing):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if attention not in get_args(AttentionKind):
-            raise RecipeError(
-                f"attention '{attention}' does not exist; choose one of {', '.join(get_args(AttentionKind))}"
-            )
-        self.topology, self.deep_supervision = topology, deep_supervision
+        _require_attention(attention)
+        self.topology = topology
+        self.deep_supervision = deep_supervision
         features = topology.features
+        stages = range(topology.stages)
+        finer_stages = range(topology.stages - 1)
         self.stem = nn.Sequential(
             convolution(channels, features[0], topology.kernels[0]),
             InstanceNorm(features[0]),
             nn.SiLU(inplace=True),
         )
-        stages = range(topology.stages)
         self.down = nn.ModuleList(_down(topology, stage) for stage in stages[1:])
         self.encoder = nn.ModuleList(
             _encoder_stage(topology, size, stage, attention) for stage in stages
         )
         self.up = nn.ModuleList(
-            Pointwise(features[s + 1], features[s]) for s in stages[:-1]
+            Pointwise(features[s + 1], features[s]) for s in finer_stages
         )
         self.fuse = nn.ModuleList(
-            _Fuse(features[s], concatenate=s >= 2) for s in stages[:-1]
+            _Fuse(features[s], concatenate=s >= 2) for s in finer_stages
         )
         self.decoder = nn.ModuleList(
-            _convolution_block(
-                topology, stage, size.decoder_expansion[stage], squeeze=0
-            )
-            for stage in stages[:-1]
+            _convolution_block(topology, s, size.decoder_expansion[s], squeeze=0)
+            for s in finer_stages
         )
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleList(
-            nn.Conv3d(features[s], outputs, 1) for s in stages[:-1]
+            nn.Conv3d(features[s], outputs, 1) for s in finer_stages
         )
         _spread_drop_path(self.encoder, drop_path)
         _initialise(self)
@@ -164,20 +160,14 @@ class HybridUNet(Recomputing):
     def encoder_stages(self) -> list[nn.Module]:
         """Modules of each encoder stage, finest first."""
         finest = nn.ModuleList([self.stem, self.encoder[0]])
-        return [
-            finest,
-            *(
-                nn.ModuleList(pair)
-                for pair in zip(self.down, self.encoder[1:], strict=True)
-            ),
-        ]
+        coarser = zip(self.down, self.encoder[1:], strict=True)
+        return [finest, *map(nn.ModuleList, coarser)]
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Feature maps of all stages, finest first."""
-        x = self._run(self.stem, x.contiguous(memory_format=torch.channels_last_3d))
-        x = self._run(
-            self.encoder[0], x.contiguous(memory_format=torch.channels_last_3d)
-        )
+        layout = torch.channels_last_3d
+        x = self._run(self.stem, x.contiguous(memory_format=layout))
+        x = self._run(self.encoder[0], x.contiguous(memory_format=layout))
         maps = [x]
         for down, stage in zip(self.down, self.encoder[1:], strict=True):
             x = self._run(stage, down(x))
@@ -195,7 +185,8 @@ class HybridUNet(Recomputing):
         for scale in range(len(maps) - 2, -1, -1):
             skip = maps[scale]
             x = F.interpolate(self.up[scale](x), size=skip.shape[2:], mode="trilinear")
-            x = self._run(self.decoder[scale], self.fuse[scale](x, skip))
+            fused = self.fuse[scale](x, skip)
+            x = self._run(self.decoder[scale], fused)
             if scale == 0 or (self.training and self.deep_supervision):
                 outputs.append(self.heads[scale](self.dropout(x)))
         outputs.reverse()
@@ -218,18 +209,29 @@ class _Fuse(nn.Module):
         return out
 
 
+def _require_attention(kind: str) -> None:
+    kinds = get_args(AttentionKind)
+    if kind not in kinds:
+        raise RecipeError(
+            f"attention '{kind}' does not exist; choose one of {', '.join(kinds)}"
+        )
+
+
 def _down(topology: Topology, stage: int) -> nn.Sequential:
-    before, after = topology.features[stage - 1], topology.features[stage]
-    depthwise = DepthwiseConv3d(
-        before, topology.kernels[stage - 1], topology.strides[stage]
+    before = topology.features[stage - 1]
+    kernel = topology.kernels[stage - 1]
+    return nn.Sequential(
+        DepthwiseConv3d(before, kernel, topology.strides[stage]),
+        InstanceNorm(before),
+        Pointwise(before, topology.features[stage]),
     )
-    return nn.Sequential(depthwise, InstanceNorm(before), Pointwise(before, after))
 
 
 def _convolution_block(
     topology: Topology, stage: int, expansion: int, *, squeeze: float = 0.25
 ) -> nn.Module:
-    width, kernel = topology.features[stage], topology.kernels[stage]
+    width = topology.features[stage]
+    kernel = topology.kernels[stage]
     if stage == 0:
         return DepthwiseSeparableConv3D(width, width, kernel)
     if stage == 1:
@@ -245,10 +247,9 @@ def _encoder_stage(
         _convolution_block(topology, stage, size.expansion[stage])
         for _ in range(topology.encoder_blocks[stage])
     ]
+    transformers = _attention_blocks(size, stage, width, attention)
     gate = ShuffleAttention3D(width) if stage else nn.Identity()
-    return HybridEncoderBlock(
-        blocks, _attention_blocks(size, stage, width, attention), gate
-    )
+    return HybridEncoderBlock(blocks, transformers, gate)
 
 
 def _attention_blocks(
@@ -262,17 +263,18 @@ def _attention_blocks(
         return [TransformerBlock3D(width, "global")]
     if kind == "swin":
         return [SwinTransformerBlock3D(width) for _ in range(size.eighth // 2)]
+    return [_mixed_block(width, kind, index) for index in range(size.eighth)]
+
+
+def _mixed_block(width: int, kind: str, index: int) -> nn.Module:
+    """Windows, and in turn with them what looks further: dilated grids, or points that
+    the image chooses.
+    """
+    if index % 2 == 0:
+        return TransformerBlock3D(width, "window")
     if kind == "deformable":
-        return [
-            TransformerBlock3D(width, "window")
-            if index % 2 == 0
-            else DeformableAttention3D(width)
-            for index in range(size.eighth)
-        ]
-    return [
-        TransformerBlock3D(width, "window" if index % 2 == 0 else "grid")
-        for index in range(size.eighth)
-    ]
+        return DeformableAttention3D(width)
+    return TransformerBlock3D(width, "grid")
 
 
 def _spread_drop_path(encoder: nn.Module, highest: float) -> None:
@@ -292,13 +294,45 @@ def _initialise(network: HybridUNet) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for block in network.modules():
-        if isinstance(
-            block, TransformerBlock3D | DeformableAttention3D | MultiHeadSelfAttention3D
-        ):
-            for module in block.modules():
-                if isinstance(module, nn.Linear) and not isinstance(module, Pointwise):
-                    nn.init.trunc_normal_(module.weight, std=0.02)
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
-        if isinstance(block, DeformableAttention3D):
-            block.reset_offsets()
+        if isinstance(block, ATTENTION_BLOCKS):
+            _initialise_transformer(block)
+
+
+ATTENTION_BLOCKS = (TransformerBlock3D, DeformableAttention3D, MultiHeadSelfAttention3D)
+
+
+def _initialise_transformer(block: nn.Module) -> None:
+    for module in block.modules():
+        if isinstance(module, nn.Linear) and not isinstance(module, Pointwise):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    if isinstance(block, DeformableAttention3D):
+        block.reset_offsets()
+
+
+def hybrid_unet(
+    topology: Topology,
+    *,
+    channels: int,
+    outputs: int,
+    deep_supervision: bool = True,
+    size: str,
+    attention: str = "default",
+    drop_path: float | None = None,
+    dropout: float = 0.0,
+) -> HybridUNet:
+    """Convolutions and attention in one of `HYBRID_SIZES`; `attention` is one of
+    `AttentionKind`; drop_path: None is what the size sets.
+    """
+    chosen = HYBRID_SIZES[size]
+    return HybridUNet(
+        topology,
+        chosen,
+        channels=channels,
+        outputs=outputs,
+        deep_supervision=deep_supervision,
+        attention=attention,
+        drop_path=chosen.drop_path if drop_path is None else drop_path,
+        dropout=dropout,
+    )

@@ -32,8 +32,8 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor
         return F.group_norm(x, x.shape[1], weight, bias, eps)
     samples = [x] if len(x) == 1 else x.split(1)
     normed = [
-        torch.batch_norm(one, weight, bias, None, None, True, 0.0, eps, False)
-        for one in samples
+        torch.batch_norm(sample, weight, bias, None, None, True, 0.0, eps, False)
+        for sample in samples
     ]
     return normed[0] if len(x) == 1 else torch.cat(normed)
 
@@ -138,7 +138,8 @@ class ResidualBlock(nn.Module):
         if any(s > 1 for s in step):
             skip.append(nn.AvgPool3d(step, step))  # type: ignore[arg-type]
         if inputs != outputs:
-            skip += [nn.Conv3d(inputs, outputs, 1, bias=False), InstanceNorm(outputs)]
+            skip.append(nn.Conv3d(inputs, outputs, 1, bias=False))
+            skip.append(InstanceNorm(outputs))
         self.skip = nn.Sequential(*skip)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,7 +152,8 @@ class UpSample(nn.ConvTranspose3d):
     """Transposed convolution whose kernel equals its stride."""
 
     def __init__(self, inputs: int, outputs: int, stride: Sequence[int]) -> None:
-        super().__init__(inputs, outputs, tuple(stride), stride=tuple(stride))  # type: ignore[arg-type]
+        step = tuple(stride)
+        super().__init__(inputs, outputs, step, stride=step)  # type: ignore[arg-type]
 
 
 def initialise(network: nn.Module) -> None:

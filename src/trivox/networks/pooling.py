@@ -14,7 +14,9 @@ def masks_at(masks: Tensor, size: torch.Size) -> Tensor:
     """Masks `(b, m, z, y, x)` on the grid of a feature map: means over the voxels that
     each of its own stands for.
     """
-    return masks if masks.shape[2:] == size else F.adaptive_avg_pool3d(masks, size)  # type: ignore[arg-type]
+    if masks.shape[2:] == size:
+        return masks
+    return F.adaptive_avg_pool3d(masks, size)  # type: ignore[arg-type]
 
 
 def masked_moments(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,41 +26,49 @@ def masked_moments(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     Masks may be soft, and of a finer grid. Inside an empty mask both are 0.
     """
     weights = _weights(masks, features)
-    flat = features.float().flatten(2)  # (b, c, voxel)
-    # about the mean over all voxels, so that large means do not swallow small spreads
-    shift = flat.mean(2, keepdim=True)
-    about = flat - shift
-    offset, square = (
-        weights @ about.transpose(1, 2),
-        weights @ (about * about).transpose(1, 2),
-    )
-    mean = offset + shift.transpose(1, 2) * weights.sum(2, keepdim=True)
-    return mean, (square - offset.square()).clamp(min=0).sqrt()
+    values = features.float().flatten(2)  # (b, c, voxel)
+    # From the mean over all voxels, so that large means do not swallow small spreads.
+    shift = values.mean(2, keepdim=True)
+    centred = (values - shift).transpose(1, 2)
+    offset = weights @ centred
+    square = weights @ (centred * centred)
+    mass = weights.sum(2, keepdim=True)
+    mean = offset + shift.transpose(1, 2) * mass
+    variance = square - offset.square()
+    return mean, variance.clamp(min=0).sqrt()
 
 
 def _weights(masks: Tensor, features: Tensor) -> Tensor:
     """Shares of the voxels `(b, m, voxel)` that sum to 1, or to 0 where the mask is
     empty.
     """
-    flat = masks_at(masks.float(), features.shape[2:]).flatten(2)
-    mass = flat.sum(2, keepdim=True)
-    present = mass > EMPTY * flat.shape[2] * flat.amax(2, keepdim=True).clamp(min=EMPTY)
+    inside = masks_at(masks.float(), features.shape[2:])
+    inside = inside.flatten(2)  # (b, m, voxel)
+    mass = inside.sum(2, keepdim=True)
+    highest = inside.amax(2, keepdim=True).clamp(min=EMPTY)
+    least = EMPTY * inside.shape[2] * highest
+    present = (mass > least) & (mass > 0)
     return torch.where(
-        present & (mass > 0), flat / mass.clamp(min=1e-12), torch.zeros_like(flat)
+        present,
+        inside / mass.clamp(min=1e-12),
+        torch.zeros_like(inside),
     )
 
 
 def masked_attention(features: Tensor, masks: Tensor, queries: Tensor) -> Tensor:
-    """Features `(b, c, z, y, x)` averaged with weights `softmax(q .
-
-    f / sqrt(c) + log m)` over the voxels, `(b, m, c)`.
+    """Features `(b, c, z, y, x)` averaged over the voxels with weights
+    `softmax(q . f / sqrt(c) + log m)`, `(b, m, c)`.
 
     queries: `(m, c)`, one for each mask; a mask `(b, m, z, y, x)` enters as a bias
     (masked cross-attention, Cheng et al. 2022), so that a query looks at some of the
     lesion and never far outside it.
     """
-    flat = features.flatten(2).float()  # (b, c, voxel)
-    inside = masks_at(masks.float(), features.shape[2:]).flatten(2)
-    scores = queries @ flat / queries.shape[1] ** 0.5 + (inside + 1e-12).log()
-    pooled: Tensor = scores.softmax(2) @ flat.transpose(1, 2)
+    values = features.flatten(2).float()  # (b, c, voxel)
+    inside = masks_at(masks.float(), features.shape[2:])
+    inside = inside.flatten(2)  # (b, m, voxel)
+    width = queries.shape[1]
+    likeness = queries @ values / width**0.5
+    bias = (inside + 1e-12).log()
+    weights = (likeness + bias).softmax(2)
+    pooled: Tensor = weights @ values.transpose(1, 2)
     return pooled

@@ -1,5 +1,5 @@
 """MONAI's networks behind the interface of ours, to compare on one's own data with one
-flag; needs `pip install monai`.
+flag; needs `pip install --no-deps monai`.
 
 MONAI is imported when such a network is built (10 s), never before.
 """
@@ -19,7 +19,8 @@ class Rival(nn.Module):
 
     def __init__(self, network: nn.Module, *, deep_supervision: bool) -> None:
         super().__init__()
-        self.network, self.deep_supervision = network, deep_supervision
+        self.network = network
+        self.deep_supervision = deep_supervision
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits of `(b, c, z, y, x)`; see the class."""
@@ -31,13 +32,15 @@ class Rival(nn.Module):
 def _monai(topology: Topology) -> Any:
     if any(min(stride) == 1 for stride in topology.strides[1:]):
         raise RecipeError(
-            "MONAI's networks halve every axis at every stage; make the plan for this network"
+            "MONAI's networks halve every axis at every stage; make the plan for this "
+            "network"
         )
     try:
         from monai.networks import nets  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise ResourceError(
-            "this network is MONAI's, which is not installed; run: pip install --no-deps monai"
+            "this network is MONAI's, which is not installed; run: "
+            "pip install --no-deps monai"
         ) from error
     return nets
 
@@ -46,7 +49,7 @@ def segresnet_ds(
     topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True
 ) -> Rival:
     """Residual encoder with one decoder block a stage (Myronenko 2018; MONAI's
-    SegResNetDS, 87.2 M parameters).
+    SegResNetDS).
     """
     network = _monai(topology).SegResNetDS(
         spatial_dims=3,
@@ -63,9 +66,8 @@ def segresnet_ds(
 def swin_unetr_v2(
     topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True
 ) -> Rival:
-    """Swin transformer encoder with residual convolutions (He et al.
-
-    2023, 72.8 M parameters); it has one output only.
+    """Swin transformer encoder with residual convolutions (He et al. 2023); it has one
+    output only.
     """
     network = _monai(topology).SwinUNETR(
         in_channels=channels, out_channels=outputs, feature_size=48, use_v2=True
@@ -73,31 +75,16 @@ def swin_unetr_v2(
     return Rival(network, deep_supervision=deep_supervision)
 
 
-def mednext_s(
-    topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True
+def mednext(
+    topology: Topology,
+    *,
+    size: str,
+    channels: int,
+    outputs: int,
+    deep_supervision: bool = True,
 ) -> Rival:
-    """ConvNeXt-like U-Net (Roy et al. 2023), small: 5.6 M parameters."""
-    return _mednext("MedNeXtS", topology, channels, outputs, deep_supervision)
-
-
-def mednext_b(
-    topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True
-) -> Rival:
-    """The same, base: 10.5 M parameters."""
-    return _mednext("MedNeXtB", topology, channels, outputs, deep_supervision)
-
-
-def mednext_l(
-    topology: Topology, *, channels: int, outputs: int, deep_supervision: bool = True
-) -> Rival:
-    """The same, large: 61.8 M parameters."""
-    return _mednext("MedNeXtL", topology, channels, outputs, deep_supervision)
-
-
-def _mednext(
-    name: str, topology: Topology, channels: int, outputs: int, deep_supervision: bool
-) -> Rival:
-    build = getattr(_monai(topology), name)
+    """ConvNeXt-like U-Net (Roy et al. 2023) of size "s", "b" or "l"."""
+    build = getattr(_monai(topology), f"MedNeXt{size.upper()}")
     network = build(
         spatial_dims=3,
         in_channels=channels,

@@ -1,6 +1,5 @@
-"""The U-Net of a plan's topology: plain (Isensee et al.
-
-2021) or with a residual encoder (Isensee et al. 2024).
+"""The U-Net of a plan's topology: plain (Isensee et al. 2021) or with a residual encoder
+(Isensee et al. 2024).
 """
 
 from collections.abc import Sequence
@@ -42,27 +41,28 @@ class UNet(Recomputing):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.topology = topology
+        self.deep_supervision = deep_supervision
         self.dropout = nn.Dropout3d(dropout)
-        self.topology, self.deep_supervision = topology, deep_supervision
         features = topology.features
-        self.stem = (
-            ConvBlock(channels, features[0], topology.kernels[0])
-            if topology.residual
-            else nn.Identity()
-        )
-        widths = [features[0] if topology.residual else channels, *features]
+        finer_stages = range(topology.stages - 1)
+        self.stem: nn.Module = nn.Identity()
+        width = channels
+        if topology.residual:
+            self.stem = ConvBlock(channels, features[0], topology.kernels[0])
+            width = features[0]
+        widths = [width, *features]
         self.encoder = nn.ModuleList(
-            _encoder_stage(topology, s, widths[s]) for s in range(topology.stages)
+            _encoder_stage(topology, stage, widths[stage])
+            for stage in range(topology.stages)
         )
         self.up = nn.ModuleList(
             UpSample(features[s + 1], features[s], topology.strides[s + 1])
-            for s in range(topology.stages - 1)
+            for s in finer_stages
         )
-        self.decoder = nn.ModuleList(
-            _decoder_stage(topology, s) for s in range(topology.stages - 1)
-        )
+        self.decoder = nn.ModuleList(_decoder_stage(topology, s) for s in finer_stages)
         self.heads = nn.ModuleList(
-            nn.Conv3d(features[s], outputs, 1) for s in range(topology.stages - 1)
+            nn.Conv3d(features[s], outputs, 1) for s in finer_stages
         )
         initialise(self)
 
@@ -96,15 +96,15 @@ class UNet(Recomputing):
         return outputs if self.training and self.deep_supervision else outputs[0]
 
     def _decode(self, x: Tensor, skip: Tensor, scale: int) -> Tensor:
-        out: Tensor = self.decoder[scale](
-            torch.cat([self.up[scale](self.dropout(x)), skip], dim=1)
-        )
+        upsampled = self.up[scale](self.dropout(x))
+        out: Tensor = self.decoder[scale](torch.cat([upsampled, skip], dim=1))
         return out
 
 
 def _encoder_stage(topology: Topology, stage: int, inputs: int) -> nn.Sequential:
     block = ResidualBlock if topology.residual else ConvBlock
-    kernel, width = topology.kernels[stage], topology.features[stage]
+    kernel = topology.kernels[stage]
+    width = topology.features[stage]
     blocks = [block(inputs, width, kernel, topology.strides[stage])]
     blocks += [
         block(width, width, kernel, (1, 1, 1))
@@ -114,10 +114,49 @@ def _encoder_stage(topology: Topology, stage: int, inputs: int) -> nn.Sequential
 
 
 def _decoder_stage(topology: Topology, stage: int) -> nn.Sequential:
-    kernel, width = topology.kernels[stage], topology.features[stage]
+    kernel = topology.kernels[stage]
+    width = topology.features[stage]
     blocks = [ConvBlock(2 * width, width, kernel)]
     blocks += [
         ConvBlock(width, width, kernel)
         for _ in range(topology.decoder_blocks[stage] - 1)
     ]
     return nn.Sequential(*blocks)
+
+
+def plain_unet(
+    topology: Topology,
+    *,
+    channels: int,
+    outputs: int,
+    deep_supervision: bool = True,
+    dropout: float = 0.0,
+) -> UNet:
+    """Plain convolutional U-Net, whatever the topology says of residual blocks."""
+    return UNet(
+        topology.model_copy(update={"residual": False}),
+        channels=channels,
+        outputs=outputs,
+        deep_supervision=deep_supervision,
+        dropout=dropout,
+    )
+
+
+def residual_encoder_unet(
+    topology: Topology,
+    *,
+    channels: int,
+    outputs: int,
+    deep_supervision: bool = True,
+    dropout: float = 0.0,
+) -> UNet:
+    """U-Net with a residual encoder and a light decoder, whatever the topology says of
+    residual blocks.
+    """
+    return UNet(
+        topology.model_copy(update={"residual": True}),
+        channels=channels,
+        outputs=outputs,
+        deep_supervision=deep_supervision,
+        dropout=dropout,
+    )

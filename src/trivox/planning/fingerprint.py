@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.reading import read_case
 from trivox.errors import DataError, PlanError
 from trivox.files import read_json, write_json
+from trivox.schema import Frozen
 from trivox.volumes.volume import Array, Shape, Spacing
 
 SAMPLES = 10_000_000
@@ -19,12 +20,10 @@ nnU-Net draws ten times as many.
 SEED = 1234
 
 
-class Intensities(BaseModel):
+class Intensities(Frozen):
     """Statistics of one channel inside the labelled foreground, pooled over the
     training cases.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mean: float
     median: float
@@ -35,12 +34,10 @@ class Intensities(BaseModel):
     percentile_99_5: float
 
 
-class CaseFingerprint(BaseModel):
+class CaseFingerprint(Frozen):
     """One case in canonical orientation: size after cropping to the non-zero box,
     spacing, and share of the box.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     shape: Shape
@@ -48,10 +45,8 @@ class CaseFingerprint(BaseModel):
     relative_size: float
 
 
-class Fingerprint(BaseModel):
+class Fingerprint(Frozen):
     """What was measured on a dataset; frozen, JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str
     cases: tuple[CaseFingerprint, ...]
@@ -77,29 +72,28 @@ def measure(
     """
     if (labelled and dataset.labels is None) or not dataset.training_cases:
         raise DataError(
-            f"{dataset.root}: no labelled training cases; run 'trivox check' to see what was found"
+            f"{dataset.root}: no labelled training cases; run 'trivox check' to see "
+            "what was found"
         )
     wanted = max(1, SAMPLES // len(dataset.training_cases))
     cases: list[CaseFingerprint] = []
     samples: list[Array] = []
     for case in progress(dataset.training_cases):
         read = read_case(case, channels=len(dataset.channels), labels=dataset.labels)
-        cases.append(
-            CaseFingerprint(
-                name=case.name,
-                shape=read.shape,
-                spacing=read.spacing,
-                relative_size=read.relative_size,
-            )
+        measured = CaseFingerprint(
+            name=case.name,
+            shape=read.shape,
+            spacing=read.spacing,
+            relative_size=read.relative_size,
         )
+        cases.append(measured)
         samples.append(_foreground(read.image, read.label, wanted))
+    intensities: dict[str, Intensities] = {}
+    for index, name in enumerate(dataset.channels):
+        pooled = np.concatenate([sample[index] for sample in samples])
+        intensities[name] = _statistics(pooled)
     return Fingerprint(
-        dataset=dataset.name,
-        cases=tuple(cases),
-        intensities={
-            name: _statistics(np.concatenate([sample[i] for sample in samples]))
-            for i, name in enumerate(dataset.channels)
-        },
+        dataset=dataset.name, cases=tuple(cases), intensities=intensities
     )
 
 
@@ -107,16 +101,18 @@ def _foreground(image: Array, label: Array | None, wanted: int) -> Array:
     """`(c, n)` intensities of the foreground voxels, at most `wanted`, drawn with
     replacement if there are more.
     """
-    inside = image[:, (image != 0).any(axis=0) if label is None else label > 0]
-    if inside.shape[1] > wanted:
-        inside = inside[
-            :, np.random.default_rng(SEED).integers(0, inside.shape[1], wanted)
-        ]
+    mask = (image != 0).any(axis=0) if label is None else label > 0
+    inside = image[:, mask]
+    count = inside.shape[1]
+    if count > wanted:
+        drawn = np.random.default_rng(SEED).integers(0, count, wanted)
+        inside = inside[:, drawn]
     return np.asarray(inside)
 
 
 def _statistics(values: Array) -> Intensities:
-    if not values.size:  # a dataset without any foreground is refused by 'trivox check'
+    # A dataset without any foreground is refused by 'trivox check'.
+    if not values.size:
         values = np.zeros(1, np.float32)
     low, median, high = np.percentile(values, [0.5, 50, 99.5])
     return Intensities(

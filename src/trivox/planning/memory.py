@@ -12,7 +12,9 @@ network is built.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+from trivox.planning.blueprint import Measured
 from trivox.planning.plan import MemoryForecast
 from trivox.planning.topology import Topology, stage_sizes
 
@@ -42,35 +44,34 @@ def _parameters(topology: Topology, channels: int, outputs: int) -> Iterator[int
     if topology.residual:
         yield _normed(width, topology.features[0], topology.kernels[0])
         width = topology.features[0]
-    for stage, (features, kernel) in enumerate(
-        zip(topology.features, topology.kernels, strict=True)
+    for features, kernel, blocks in zip(
+        topology.features, topology.kernels, topology.encoder_blocks, strict=True
     ):
-        for _ in range(topology.encoder_blocks[stage]):
+        for _ in range(blocks):
             yield _normed(width, features, kernel)
             if topology.residual:
                 yield _normed(features, features, kernel)
-                yield (
-                    width * features + 2 * features if width != features else 0
-                )  # projected skip, without bias
+                # The projected skip has no bias.
+                yield width * features + 2 * features if width != features else 0
             width = features
-    for stage in range(
-        topology.stages - 1
-    ):  # decoder, one for each resolution but the coarsest
-        below, features = topology.features[stage + 1], topology.features[stage]
-        yield below * features * math.prod(topology.strides[stage + 1]) + features
-        for block in range(topology.decoder_blocks[stage]):
-            yield _normed(
-                2 * features if block == 0 else features,
-                features,
-                topology.kernels[stage],
-            )
-        yield features * outputs + outputs
+    for stage in range(topology.stages - 1):
+        yield from _decoder_parameters(topology, stage)
+        yield topology.features[stage] * outputs + outputs
+
+
+def _decoder_parameters(topology: Topology, stage: int) -> Iterator[int]:
+    below = topology.features[stage + 1]
+    features = topology.features[stage]
+    yield below * features * math.prod(topology.strides[stage + 1]) + features
+    width = 2 * features
+    for _ in range(topology.decoder_blocks[stage]):
+        yield _normed(width, features, topology.kernels[stage])
+        width = features
 
 
 def _normed(inputs: int, outputs: int, kernel: Sequence[int]) -> int:
-    return (
-        inputs * outputs * math.prod(kernel) + 3 * outputs
-    )  # bias, and the norm's scale and shift
+    """Weights and bias of a convolution, scale and shift of its norm."""
+    return inputs * outputs * math.prod(kernel) + 3 * outputs
 
 
 def forecast_memory(
@@ -92,43 +93,57 @@ def forecast_memory(
     backward pass. What a network of measured cost saves by gradient checkpointing is
     not known: its forecast stays the same.
     """
-    walk = _Layers(
+    layers = _Layers(
         topology, patch, batch, activation_bytes, recompute=gradient_checkpointing
     )
-    if topology.measured is not None:
-        half = activation_bytes < 4
-        activations = round(
-            topology.measured.bytes_per_voxel[half] * batch * math.prod(patch)
+    if topology.measured is None:
+        operations = layers.operations(
+            channels, outputs, deep_supervision=deep_supervision
         )
-        parameters = [
-            topology.measured.parameters // 20
-        ] * 20  # no layer holds more than about a twentieth
-        gradients, loss = (
-            round(0.2 * 4 * sum(parameters)),
-            0,
-        )  # what is there while activations are fullest
-    else:
-        operations = list(
-            walk.operations(channels, outputs, deep_supervision=deep_supervision)
-        )
-        activations, gradients, loss = _walk(operations)
+        moment = _walk(list(operations))
         parameters = list(_parameters(topology, channels, outputs))
+    else:
+        bytes_per_voxel = topology.measured.bytes_per_voxel[activation_bytes < 4]
+        moment = _measured_moment(topology.measured, bytes_per_voxel, layers.voxels[0])
+        # No layer holds more than about a twentieth.
+        parameters = [topology.measured.parameters // 20] * 20
+    moment = max(moment, _update(parameters), key=sum)
     weights = 4 * sum(parameters)
-    given = batch * math.prod(patch) * (4 * channels + 2)  # images and labels
-    logits = walk.logits(
-        outputs, deep_supervision=deep_supervision
-    )  # the caller holds them to the end of the step
-    updating = weights + OPTIMIZER_COPIES * 4 * max(parameters)
-    if updating > activations + gradients + loss:
-        activations, gradients, loss = updating - weights, weights, 0
+    images_and_labels = batch * math.prod(patch) * (4 * channels + 2)
+    # The caller holds the logits to the end of the step.
+    logits = layers.logits(outputs, deep_supervision=deep_supervision)
     parts = {
         "weights": weights,
         "optimizer": OPTIMIZER_STATES[optimizer] * weights,
-        "gradients": gradients,
-        "activations": activations + given,
-        "loss": loss + logits,
+        "gradients": moment.gradients,
+        "activations": moment.activations + images_and_labels,
+        "loss": moment.loss + logits,
     }
     return MemoryForecast(**parts, total=sum(parts.values()))
+
+
+class _Moment(NamedTuple):
+    """What is alive in the backward pass beside weights and optimizer, in bytes."""
+
+    activations: int
+    gradients: int
+    loss: int
+
+
+def _update(parameters: Sequence[int]) -> _Moment:
+    """While the optimizer works on its largest parameter."""
+    largest = OPTIMIZER_COPIES * 4 * max(parameters)
+    return _Moment(largest, gradients=4 * sum(parameters), loss=0)
+
+
+def _measured_moment(
+    measured: Measured, bytes_per_voxel: float, voxels: int
+) -> _Moment:
+    """The fullest moment of a network of measured cost; a fifth of the gradients is
+    there then.
+    """
+    gradients = round(0.2 * 4 * (measured.parameters // 20 * 20))
+    return _Moment(round(bytes_per_voxel * voxels), gradients, loss=0)
 
 
 @dataclass(frozen=True)
@@ -152,21 +167,18 @@ class _Operation:
     recomputes: int = 0
 
 
-def _walk(operations: Sequence[_Operation]) -> tuple[int, int, int]:
-    """Activations, parameter gradients and loss in bytes at the fullest moment of the
-    backward pass.
-    """
-    saved = {
-        kind: sum(op.saved for op in operations if op.loss == kind and not op.deferred)
-        for kind in (False, True)
-    }
+def _walk(operations: Sequence[_Operation]) -> _Moment:
+    """The fullest moment of the backward pass."""
+    saved = {False: 0, True: 0}  # by whether it belongs to the loss
+    for op in operations:
+        saved[op.loss] += 0 if op.deferred else op.saved
     held = gradients = incoming = 0
-    fullest = (0, 0, 0)
+    fullest = _Moment(0, 0, 0)
     for op in reversed(operations):
         saved[op.loss] += op.recomputes
         working = held + incoming + op.gradient + op.workspace
         gradients += 4 * op.parameters
-        moment = (saved[False] + working, gradients, saved[True])
+        moment = _Moment(saved[False] + working, gradients, saved[True])
         fullest = max(fullest, moment, key=sum)
         saved[op.loss] -= op.saved
         held += op.held
@@ -186,12 +198,10 @@ class _Layers:
         *,
         recompute: bool = False,
     ) -> None:
-        self.topology, self.batch, self.bytes, self.recompute = (
-            topology,
-            batch,
-            activation_bytes,
-            recompute,
-        )
+        self.topology = topology
+        self.batch = batch
+        self.bytes = activation_bytes
+        self.recompute = recompute
         self.voxels = [
             batch * math.prod(size) for size in stage_sizes(patch, topology.strides)
         ]
@@ -218,22 +228,22 @@ class _Layers:
         self, channels: int, outputs: int, *, deep_supervision: bool
     ) -> Iterator[_Operation]:
         """From the input to the losses."""
-        t = self.topology
+        topology = self.topology
+        coarsest = topology.stages - 1
         if self.bytes < 4:
             yield _Operation(saved=self.map(0, channels))  # the cast image
-        inputs = 0, channels  # stage and channels of what comes in
-        if t.residual:
+        inputs = (0, channels)  # stage and channels of what comes in
+        if topology.residual:
             yield from self.unit(self.block(inputs, 0, first=True))
-            inputs = 0, t.features[0]
-        for stage in range(t.stages):
+            inputs = (0, topology.features[0])
+        for stage in range(topology.stages):
             yield from self.unit(self.encoder(inputs, stage))
-            inputs = stage, t.features[stage]
-            if (
-                stage < t.stages - 1
-            ):  # the skip's gradient is added: a new sum, and the concatenation's may go
+            inputs = (stage, topology.features[stage])
+            # The skip's gradient is added: a new sum, and the concatenation's may go.
+            if stage < coarsest:
                 yield _Operation(gradient=self.map(stage), held=-2 * self.map(stage))
         scales = self.scales(deep_supervision=deep_supervision)
-        for stage in range(t.stages - 2, -1, -1):
+        for stage in reversed(range(coarsest)):
             yield from self.unit(self.decoder(stage))
             if stage in scales:
                 yield self.head(stage, outputs)
@@ -258,7 +268,7 @@ class _Layers:
                 yield from self.residual_block(inputs, stage)
             else:
                 yield from self.block(inputs, stage, first=stage == number == 0)
-            inputs = stage, self.topology.features[stage]
+            inputs = (stage, self.topology.features[stage])
 
     def block(
         self,
@@ -271,23 +281,19 @@ class _Layers:
         """Convolution, norm and activation: the norm keeps its input, the activation
         its result.
         """
-        out, into = self.map(stage), self.map(*inputs)
-        weights = (
-            inputs[1]
-            * self.topology.features[stage]
-            * math.prod(self.topology.kernels[stage])
+        out = self.map(stage)
+        into = self.map(*inputs)
+        kernel = self.topology.kernels[stage]
+        weights = inputs[1] * self.topology.features[stage] * math.prod(kernel)
+        convolution = self.convolution(
+            into,
+            out,
+            weights,
+            gradient=0 if first else into,
+            saved=into if concatenated else 0,
         )
-        return [
-            self.convolution(
-                into,
-                out,
-                weights,
-                gradient=0 if first else into,
-                saved=into if concatenated else 0,
-            ),
-            _Operation(saved=out, gradient=out),
-            _Operation(saved=out, gradient=out),
-        ]
+        keeps = _Operation(saved=out, gradient=out)
+        return [convolution, keeps, keeps]
 
     def convolution(
         self, into: int, out: int, weights: int, *, gradient: int, saved: int = 0
@@ -307,27 +313,20 @@ class _Layers:
         output.
         """
         before, width = inputs
-        out, into, features = (
-            self.map(stage),
-            self.map(*inputs),
-            self.topology.features[stage],
-        )
+        features = self.topology.features[stage]
+        out = self.map(stage)
         identity = before == stage and width == features
+        waiting = out if identity else self.map(*inputs)
         first, *rest = self.block(inputs, stage)
         second, norm, activation = self.block((stage, features), stage)
-        waiting = out if identity else into
-        yield _Operation(
-            first.saved,
-            first.gradient,
-            first.workspace + (out if identity else 0),
-            first.parameters,
-            -waiting,
+        yield replace(
+            first,
+            workspace=first.workspace + (out if identity else 0),
+            held=-waiting,
         )
-        yield from (
-            *rest,
-            second,
-            _Operation(norm.saved, norm.gradient, held=waiting if identity else 0),
-        )
+        yield from rest
+        yield second
+        yield _Operation(norm.saved, norm.gradient, held=waiting if identity else 0)
         if not identity:
             yield self.skip(inputs, stage)
         yield activation
@@ -337,34 +336,32 @@ class _Layers:
         projection where widths differ.
         """
         before, width = inputs
-        out, into, features = (
-            self.map(stage),
-            self.map(*inputs),
-            self.topology.features[stage],
-        )
+        features = self.topology.features[stage]
+        out = self.map(stage)
+        into = self.map(*inputs)
         pooled = self.map(stage, width) if before != stage else 0
         projected = features * width if width != features else 0
         cast = self.voxels[before] * width * 4 if pooled and self.bytes < 4 else 0
         saved = cast + (pooled + out if projected else 0)
-        return _Operation(
-            saved, out, max(out, into) + pooled + cast, projected, held=into
-        )
+        workspace = max(out, into) + pooled + cast
+        return _Operation(saved, out, workspace, projected, held=into)
 
     def decoder(self, stage: int) -> Iterator[_Operation]:
         """Up-sampling, concatenation, blocks.
 
         Both halves of the concatenation's gradient live until the skip is reached.
         """
-        t, out, below = self.topology, self.map(stage), self.map(stage + 1)
-        weights = (
-            t.features[stage] * t.features[stage + 1] * math.prod(t.strides[stage + 1])
-        )
+        out = self.map(stage)
+        below = self.map(stage + 1)
+        features = self.topology.features[stage]
+        stride = self.topology.strides[stage + 1]
+        weights = features * self.topology.features[stage + 1] * math.prod(stride)
         up = self.convolution(below, out, weights, gradient=below)
-        yield _Operation(up.saved, up.gradient, up.workspace + out, up.parameters)
+        yield replace(up, workspace=up.workspace + out)
         yield _Operation(held=2 * out)
-        yield from self.block((stage, 2 * t.features[stage]), stage, concatenated=True)
-        for _ in range(t.decoder_blocks[stage] - 1):
-            yield from self.block((stage, t.features[stage]), stage)
+        yield from self.block((stage, 2 * features), stage, concatenated=True)
+        for _ in range(self.topology.decoder_blocks[stage] - 1):
+            yield from self.block((stage, features), stage)
 
     def head(self, stage: int, outputs: int) -> _Operation:
         """A 1x1x1 convolution; its output's gradient has waited since the loss."""

@@ -4,30 +4,30 @@ Frozen data, one JSON file, editable by hand.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import PlanError
 from trivox.files import read_json, write_json
 from trivox.planning.topology import Topology
+from trivox.schema import Frozen, validated
 from trivox.volumes.volume import Shape, Spacing
 
 FORMAT_VERSION = 1
+ADVICE = "correct it or run 'trivox plan' again"
 
 Scheme = Literal["ct", "z-score", "none", "rescale-0-1", "rgb-0-1"]
 
 
-class Normalisation(BaseModel):
+class Normalisation(Frozen):
     """How one channel is brought to a common scale.
 
     ct: clip to [low, high], subtract mean, divide by std (of the training foreground);
     z-score: per image, inside the non-zero mask if `masked`; rescale-0-1: per image;
     rgb-0-1: divide by 255; none: as stored.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scheme: Scheme
     masked: bool = False
@@ -37,12 +37,10 @@ class Normalisation(BaseModel):
     high: float = 0.0
 
 
-class MemoryForecast(BaseModel):
+class MemoryForecast(Frozen):
     """Forecast of the memory of one training step in bytes (torch allocations; the
     process itself comes on top).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     weights: int
     optimizer: int
@@ -52,8 +50,8 @@ class MemoryForecast(BaseModel):
     total: int
 
 
-class Plan(BaseModel):
-    """Everything downstream follows from this: preparation, network, windows.
+class ImagePlan(Frozen):
+    """Everything that follows from the images alone: preparation, network, windows.
 
     Sizes and spacings are `(z, y, x)`.
 
@@ -63,14 +61,11 @@ class Plan(BaseModel):
     where the image is not zero, as its last input.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     format_version: int = FORMAT_VERSION
     dataset: str
-    task: str = "segmentation"
+    task: str
     dimension: Literal[2, 3] = 3
     channels: tuple[str, ...]
-    labels: LabelScheme
     normalisations: tuple[Normalisation, ...]
     mask_channel: bool = False
     axis_order: tuple[int, int, int] = (0, 1, 2)
@@ -78,7 +73,6 @@ class Plan(BaseModel):
     median_shape: Shape
     patch_size: Shape
     batch_size: int = Field(ge=1)
-    batch_dice: bool
     network: str
     topology: Topology
     network_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
@@ -86,17 +80,14 @@ class Plan(BaseModel):
     reasons: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Plan":
+    def _consistent(self) -> Self:
         if len(self.normalisations) != len(self.channels):
             raise ValueError("one normalisation is needed for each channel")
-        if any(
-            size % divisor
-            for size, divisor in zip(
-                self.patch_size, self.topology.divisor, strict=True
-            )
-        ):
+        divisor = self.topology.divisor
+        steps = zip(self.patch_size, divisor, strict=True)
+        if any(size % step for size, step in steps):
             raise ValueError(
-                f"patch_size {self.patch_size} must be a multiple of {self.topology.divisor}"
+                f"patch_size {self.patch_size} must be a multiple of {divisor}"
             )
         return self
 
@@ -106,40 +97,77 @@ class Plan(BaseModel):
         return (*self.channels, *(["mask"] if self.mask_channel else []))
 
     @property
+    def outputs(self) -> int:
+        """Channels of what the network gives: what it saw."""
+        return len(self.inputs)
+
+    @property
     def preparation_key(self) -> dict[str, Any]:
         """The part that decides how a stored case looks; a store made under another key
         is not reused.
         """
-        fields = {
+        return self.model_dump(mode="json", include=self._preparation_fields())
+
+    def _preparation_fields(self) -> set[str]:
+        return {
             "channels",
-            "labels",
             "normalisations",
             "mask_channel",
             "axis_order",
             "spacing",
             "format_version",
         }
-        return self.model_dump(mode="json", include=fields)
+
+
+class Plan(ImagePlan):
+    """Everything downstream follows from this: what follows from the images, and the
+    labels that are learnt.
+    """
+
+    labels: LabelScheme
+    batch_dice: bool
+
+    @property
+    def outputs(self) -> int:
+        """Channels of what the network gives: logits of the labels."""
+        return self.labels.output_channels
+
+    def _preparation_fields(self) -> set[str]:
+        return {*super()._preparation_fields(), "labels"}
+
+
+LABEL_FIELDS = set(Plan.model_fields) - set(ImagePlan.model_fields)
 
 
 def read_plan(path: Path) -> Plan:
     """Read `plan.json`; raises `PlanError` in one line if it is not a valid plan."""
+    content = _read(path)
+    return validated(Plan, content, where=path, error=PlanError, advice=ADVICE)
+
+
+def read_image_plan(path: Path) -> ImagePlan:
+    """Read the `plan.json` of images without labels; raises `PlanError` as `read_plan`
+    does.
+
+    Version 0.1.0 wrote labels that no voxel had, which are left out.
+    """
+    content = {
+        name: value for name, value in _read(path).items() if name not in LABEL_FIELDS
+    }
+    return validated(ImagePlan, content, where=path, error=PlanError, advice=ADVICE)
+
+
+def _read(path: Path) -> dict[str, Any]:
     content = read_json(path)
     version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
+    if not isinstance(content, dict) or version != FORMAT_VERSION:
         raise PlanError(
-            f"{path}: plan format {version} is not {FORMAT_VERSION}; make the plan again with 'trivox plan'"
+            f"{path}: plan format {version} is not {FORMAT_VERSION}; make the plan "
+            "again with 'trivox plan'"
         )
-    try:
-        return Plan.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "plan"
-        raise PlanError(
-            f"{path}: {where}: {first['msg']}; correct it or run 'trivox plan' again"
-        ) from error
+    return content
 
 
-def write_plan(plan: Plan, path: Path) -> None:
+def write_plan(plan: ImagePlan, path: Path) -> None:
     """Write `plan.json` atomically."""
     write_json(path, plan.model_dump(mode="json"))

@@ -8,40 +8,20 @@ network is built.
 import math
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
-
 from trivox.errors import PlanError
-
-MIN_FEATURE_MAP = 4
-"""An axis is halved only while it stays at least this many voxels long."""
+from trivox.planning.blueprint import MIN_FEATURE_MAP, Blueprint, Measured
+from trivox.schema import Frozen
 
 Sizes = tuple[int, ...]
 
 
-class Measured(BaseModel):
-    """Cost of a network whose layers a topology does not describe, measured once on a
-    CPU and held by tests.
-
-    bytes_per_voxel: of the fullest moment of a training step, for each voxel of the
-    batch, beside weights, optimizer, gradients and loss: in fp32, and under 16-bit
-    autocast.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    parameters: int
-    bytes_per_voxel: tuple[float, float]
-
-
-class Topology(BaseModel):
+class Topology(Frozen):
     """Stages from full resolution to the bottleneck; each entry of kernels and strides
     has one number an axis.
 
     exact: each patch axis must be a multiple of `divisor`; otherwise the network rounds
     odd sizes up by itself.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kernels: tuple[Sizes, ...]
     strides: tuple[Sizes, ...]
@@ -68,6 +48,83 @@ class Topology(BaseModel):
         return tuple(math.prod(along) for along in zip(*self.strides, strict=True))
 
 
+def fitted_topology(
+    blueprint: Blueprint, patch: Sequence[int], spacing: Sequence[float]
+) -> tuple[Topology, Sizes]:
+    """The topology of a family for `patch` voxels at `spacing` mm, and the patch padded
+    to what it needs; raises `PlanError` for slices of a family that knows volumes only.
+    """
+    if blueprint.uniform:
+        return _uniform(blueprint, patch)
+    kernels, strides, padded = pooling(
+        patch, spacing, smallest=blueprint.smallest, most=blueprint.stages
+    )
+    if blueprint.fixed_stages and blueprint.stages is not None:
+        missing = blueprint.stages - len(strides)
+        kernels += (kernels[-1],) * missing
+        strides += ((1,) * len(patch),) * missing
+    topology = staged_topology(blueprint, kernels, strides)
+    return topology, padded if blueprint.exact else tuple(patch)
+
+
+def _uniform(blueprint: Blueprint, patch: Sequence[int]) -> tuple[Topology, Sizes]:
+    if len(patch) == 2:
+        raise PlanError(
+            "MONAI's networks are used in 3-D only; choose one of trivox's own "
+            "for slices"
+        )
+    assert blueprint.stages is not None
+    halvings = blueprint.stages - 1
+    padded = [-(-size // 2**halvings) * 2**halvings for size in patch]
+    # A norm needs more than one voxel at the coarsest stage.
+    if max(padded) == 2**halvings:
+        padded[-1] *= 2
+    kernels = ((3, 3, 3),) * blueprint.stages
+    strides = ((1, 1, 1), *((2, 2, 2),) * halvings)
+    return staged_topology(blueprint, kernels, strides), tuple(padded)
+
+
+def staged_topology(
+    blueprint: Blueprint, kernels: tuple[Sizes, ...], strides: tuple[Sizes, ...]
+) -> Topology:
+    """The topology of a family for the stages that a patch allows."""
+    stages = len(strides)
+    return Topology(
+        kernels=kernels,
+        strides=strides,
+        features=_widths(blueprint, stages, axes=len(strides[0])),
+        encoder_blocks=_first(blueprint.encoder_blocks, stages),
+        decoder_blocks=_first(blueprint.decoder_blocks, stages - 1),
+        residual=blueprint.residual,
+        exact=blueprint.exact,
+        measured=blueprint.measured,
+    )
+
+
+def _widths(blueprint: Blueprint, stages: int, *, axes: int) -> tuple[int, ...]:
+    if blueprint.widths:
+        return _first(blueprint.widths, stages)
+    most = blueprint.max_features_2d if axes == 2 else blueprint.max_features_3d
+    return tuple(min(blueprint.base_features * 2**s, most) for s in range(stages))
+
+
+def _first(entries: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The first `count` entries, the last one repeated as needed."""
+    last = len(entries) - 1
+    return tuple(entries[min(index, last)] for index in range(count))
+
+
+def as_slices(topology: Topology) -> Topology:
+    """A 2-D topology as 3-D kernels of size 1 along z: slices are volumes one voxel
+    thick.
+    """
+    flat = {
+        "kernels": tuple((1, *kernel) for kernel in topology.kernels),
+        "strides": tuple((1, *stride) for stride in topology.strides),
+    }
+    return topology.model_copy(update=flat)
+
+
 def pooling(
     patch: Sequence[int],
     spacing: Sequence[float],
@@ -81,27 +138,30 @@ def pooling(
     smallest: length that an axis keeps at least; most: largest number of stages.
     """
     axes = range(len(patch))
-    size, edge = list(patch), list(spacing)
+    size = list(patch)
+    edge = list(spacing)
     kernel = [1] * len(patch)
     kernels: list[Sizes] = []
-    strides: list[Sizes] = [tuple(1 for _ in axes)]
+    strides: list[Sizes] = [(1,) * len(patch)]
     while (most is None or len(strides) < most) and (
         pooled := _axes_to_pool(size, edge, smallest)
     ):
-        kernel = [
-            3 if k == 3 or edge[d] / min(edge) < 2 else 1 for d, k in enumerate(kernel)
-        ]
+        for axis in axes:
+            if edge[axis] / min(edge) < 2:
+                kernel[axis] = 3
         for axis in pooled:
-            size[axis], edge[axis] = math.ceil(size[axis] / 2), edge[axis] * 2
+            size[axis] = math.ceil(size[axis] / 2)
+            edge[axis] *= 2
         kernels.append(tuple(kernel))
         strides.append(tuple(2 if axis in pooled else 1 for axis in axes))
-    kernels.append(tuple(3 for _ in axes))  # the bottleneck always sees all directions
-    divisor = [math.prod(stride[axis] for stride in strides) for axis in axes]
-    return (
-        tuple(kernels),
-        tuple(strides),
-        tuple(math.ceil(patch[a] / divisor[a]) * divisor[a] for a in axes),
+    # The bottleneck always sees all directions.
+    kernels.append((3,) * len(patch))
+    divisor = [math.prod(along) for along in zip(*strides, strict=True)]
+    padded = tuple(
+        math.ceil(voxels / step) * step
+        for voxels, step in zip(patch, divisor, strict=True)
     )
+    return tuple(kernels), tuple(strides), padded
 
 
 def _axes_to_pool(
@@ -124,7 +184,8 @@ def require_halving(topology: Topology, patch: Sequence[int]) -> None:
     """
     if max(topology.reduction) == 1:
         raise PlanError(
-            f"patch {tuple(patch)} is too small: no axis can be halved; use at least 8 voxels along two axes"
+            f"patch {tuple(patch)} is too small: no axis can be halved; use at least "
+            "8 voxels along two axes"
         )
 
 
@@ -147,19 +208,21 @@ def feature_map_elements(topology: Topology, patch: Sequence[int], outputs: int)
     """
     if topology.measured is not None:
         return round(topology.measured.bytes_per_voxel[0] / 8 * math.prod(patch))
-    sizes = stage_sizes(patch, topology.strides)
-    total = 0
-    for stage, (size, width, blocks) in enumerate(
-        zip(sizes, topology.features, topology.encoder_blocks, strict=True)
-    ):
-        maps = blocks * (2 if topology.residual else 1)
-        if (
-            topology.residual
-        ):  # the stem at full resolution, a projected skip where width or size change
-            maps += 1
-        total += maps * width * math.prod(size)
-        if (
-            stage < topology.stages - 1
-        ):  # decoder: transposed convolution and its blocks
-            total += (topology.decoder_blocks[stage] + 1) * width * math.prod(size)
-    return total + outputs * math.prod(sizes[0])
+    voxels = [math.prod(size) for size in stage_sizes(patch, topology.strides)]
+    maps = outputs * voxels[0]
+    for stage, width in enumerate(topology.features):
+        maps += _maps_of_stage(topology, stage) * width * voxels[stage]
+    return maps
+
+
+def _maps_of_stage(topology: Topology, stage: int) -> int:
+    """Feature maps of a stage: of the encoder's blocks, of the transposed convolution
+    and of the decoder's blocks.
+    """
+    maps = topology.encoder_blocks[stage]
+    if topology.residual:
+        # Two a block, and the stem at full resolution or the projected skip below.
+        maps = 2 * maps + 1
+    if stage < topology.stages - 1:
+        maps += topology.decoder_blocks[stage] + 1
+    return maps

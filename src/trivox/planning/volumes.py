@@ -1,22 +1,23 @@
-"""The plan of a reconstruction: the grid about the isocentre, the HU window, the X-rays
-that the network expects.
+"""The plan of volumes from X-rays: the grid about the isocentre, the HU window, the
+X-rays that the network expects.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from trivox.errors import PlanError
 from trivox.files import read_json, write_json
 from trivox.projection.attenuation import WATER_PER_MM
 from trivox.projection.geometry import Grid
+from trivox.schema import Frozen, validated
 from trivox.volumes.volume import Shape, Spacing
 
 FORMAT_VERSION = 1
 
 
-class ReconstructionPlan(BaseModel):
+class VolumePlan(Frozen):
     """Sizes and spacings are `(z, y, x)`; volumes lie along RAS with the isocentre in
     their middle.
 
@@ -29,11 +30,9 @@ class ReconstructionPlan(BaseModel):
     before jitter.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     format_version: int = FORMAT_VERSION
     dataset: str
-    task: Literal["reconstruction"] = "reconstruction"
+    task: str
     shape: Shape
     spacing: Spacing
     render_shape: Shape
@@ -53,20 +52,14 @@ class ReconstructionPlan(BaseModel):
     reasons: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _possible(self) -> "ReconstructionPlan":
+    def _possible(self) -> Self:
         if min(self.shape) < 1 or min(self.spacing) <= 0 or min(self.detector) < 1:
             raise ValueError("shape, spacing and detector must be above 0")
-        if len(
-            {
-                fine / coarse
-                for fine, coarse in zip(self.render_shape, self.shape, strict=True)
-            }
-        ) > 1 or any(
-            fine % coarse
-            for fine, coarse in zip(self.render_shape, self.shape, strict=True)
-        ):
+        factor = self.render_shape[0] // self.shape[0]
+        if self.render_shape != tuple(factor * size for size in self.shape):
             raise ValueError(
-                f"render_shape {self.render_shape} must be a multiple of shape {self.shape}"
+                f"render_shape {self.render_shape} must be a multiple of shape "
+                f"{self.shape}"
             )
         if self.window[0] >= self.window[1]:
             raise ValueError("window needs its lower end first")
@@ -95,71 +88,19 @@ class ReconstructionPlan(BaseModel):
         )
 
 
-def read_reconstruction_plan(path: Path) -> ReconstructionPlan:
-    """Read `plan.json` of a reconstruction; raises `PlanError` in one line if it is not
-    one.
+def read_volume_plan(path: Path) -> VolumePlan:
+    """Read the `plan.json` of volumes from X-rays; raises `PlanError` in one line if it
+    is not one.
     """
-    try:
-        return ReconstructionPlan.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "plan"
-        raise PlanError(
-            f"{path}: {where}: {first['msg']}; no plan of a reconstruction"
-        ) from error
+    return validated(
+        VolumePlan,
+        read_json(path),
+        where=path,
+        error=PlanError,
+        advice="no plan of volumes from X-rays; make it again with 'trivox plan'",
+    )
 
 
-def write_reconstruction_plan(plan: ReconstructionPlan, path: Path) -> None:
+def write_volume_plan(plan: VolumePlan, path: Path) -> None:
     """Write `plan.json` atomically."""
     write_json(path, plan.model_dump(mode="json"))
-
-
-def describe_reconstruction_plan(
-    plan: ReconstructionPlan,
-) -> list[tuple[str, str, str]]:
-    """What was decided, as (what, decision, reason) for people."""
-
-    def by(values: tuple[float, ...]) -> str:
-        return " x ".join(f"{value:.4g}" for value in values)
-
-    reasons = plan.reasons
-    rows = [
-        ("network", plan.network, ""),
-        ("grid", f"{by(plan.shape)} voxels about the isocentre", ""),
-        ("spacing", f"{by(plan.spacing)} mm", reasons.get("spacing", "")),
-        (
-            "HU window",
-            f"{plan.window[0]:g} to {plan.window[1]:g}",
-            reasons.get("window", ""),
-        ),
-        (
-            "X-rays",
-            f"{by(plan.detector)} pixels of {plan.pixel_mm:.4g} mm",
-            reasons.get("detector", ""),
-        ),
-        (
-            "distances",
-            f"source to isocentre {plan.sod_mm:g} mm, to detector {plan.sdd_mm:g} mm",
-            "",
-        ),
-        (
-            "rendered from",
-            f"{by(plan.render_shape)} voxels",
-            reasons.get("render_shape", ""),
-        ),
-        ("water", f"{plan.water_per_mm:g} / mm", ""),
-        (
-            "prior",
-            f"{plan.prior}, {plan.prior_iterations} iterations"
-            if plan.prior != "none"
-            else "none",
-            "",
-        ),
-        (
-            "steps towards the X-rays",
-            f"{plan.consistency_steps}, and {plan.final_steps} at prediction",
-            "",
-        ),
-        ("batch size", str(plan.batch_size), ""),
-    ]
-    return [(what, decision, reason) for what, decision, reason in rows]

@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool3d
 
 from trivox.config.volumes import ReconstructionOptions
 from trivox.errors import DataError
-from trivox.planning.volumes import ReconstructionPlan
+from trivox.planning.volumes import VolumePlan
 from trivox.preparation.exam_store import XrayStore
 from trivox.preparation.sampler import sample_rng
 from trivox.projection.attenuation import attenuation_of
@@ -51,7 +51,7 @@ class RawExams:
     gain: factors `(b,)` on the views.
     """
 
-    plan: ReconstructionPlan
+    plan: VolumePlan
     volumes: Tensor
     views: Xrays | Geometry
     dropped: Tensor
@@ -89,7 +89,7 @@ class RawExams:
         return Xrays.of(images, geometry)
 
 
-def coarser(volumes: Tensor, plan: ReconstructionPlan) -> Tensor:
+def coarser(volumes: Tensor, plan: VolumePlan) -> Tensor:
     """Volumes on the rendering grid `(b, z, y, x)` averaged onto the network's, `(b, 1,
     z, y, x)`.
     """
@@ -115,7 +115,7 @@ class XraySource:
 
     store: XrayStore
     names: Sequence[str]
-    plan: ReconstructionPlan
+    plan: VolumePlan
     options: ReconstructionOptions
     seed: int
     positions: Sequence[int]
@@ -219,7 +219,7 @@ class XraySource:
 
 
 def even_views(
-    plan: ReconstructionPlan,
+    plan: VolumePlan,
     count: int,
     *,
     turned: Sequence[float] | np.ndarray | None = None,

@@ -18,7 +18,7 @@ from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.exams import Exam, read_exam
 from trivox.errors import DataError, FormatError, TrivoxError
 from trivox.files import read_json, write_json
-from trivox.planning.volumes import ReconstructionPlan
+from trivox.planning.volumes import VolumePlan
 from trivox.preparation.store import write_array
 from trivox.projection.geometry import Geometry
 from trivox.projection.geometry_files import read_record, record_of, write_record
@@ -79,7 +79,7 @@ class XrayStore:
 
 def prepare_exams(
     dataset: Dataset,
-    plan: ReconstructionPlan,
+    plan: VolumePlan,
     folder: Path,
     *,
     workers: int = 2,
@@ -115,7 +115,7 @@ def prepare_exams(
 
 
 def _prepare_one(
-    case: Case, plan: ReconstructionPlan, store: XrayStore, failures: list[str]
+    case: Case, plan: VolumePlan, store: XrayStore, failures: list[str]
 ) -> str:
     try:
         exam = read_exam(case)
@@ -137,7 +137,7 @@ def _prepare_one(
     return case.name
 
 
-def fitted_views(exam: Exam, plan: ReconstructionPlan, *, where: str) -> Xrays:
+def fitted_views(exam: Exam, plan: VolumePlan, *, where: str) -> Xrays:
     """The views of an exam on a detector as coarse as the plan's: pixels are joined
     where there are several times as many.
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from trivox.datasets.reading import Box, CroppedCase
-from trivox.planning.plan import Plan
-from trivox.planning.planner import ANISOTROPY
+from trivox.planning.plan import ImagePlan
+from trivox.planning.spacing import ANISOTROPY
 from trivox.preparation.normalise import foreground_mask, normalise
 from trivox.volumes.geometry import Orientation
 from trivox.volumes.resampling import resize_image, resize_labels
@@ -80,7 +80,7 @@ class PreparedCase:
     record: GridRecord
 
 
-def prepare(case: CroppedCase, plan: Plan) -> PreparedCase:
+def prepare(case: CroppedCase, plan: ImagePlan) -> PreparedCase:
     """Normalise, order the axes and resample a cropped case as the plan says."""
     order = plan.axis_order
     image = _ordered(normalise(case.image, plan.normalisations), order)

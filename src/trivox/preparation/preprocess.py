@@ -13,14 +13,14 @@ from trivox.datasets.labels import IGNORED
 from trivox.datasets.reading import read_case
 from trivox.errors import DataError, PlanError, TrivoxError
 from trivox.files import read_json, write_json
-from trivox.planning.plan import Plan
+from trivox.planning.plan import ImagePlan, Plan
 from trivox.preparation.grid import prepare
 from trivox.preparation.store import Store
 
 
 def preprocess(
     dataset: Dataset,
-    plan: Plan,
+    plan: ImagePlan,
     folder: Path,
     *,
     workers: int = 2,
@@ -42,13 +42,8 @@ def preprocess(
     store = open_store(folder, plan, replace=replace)
     todo = [case for case in dataset.training_cases if not store.has(case.name)]
     failures: list[str] = []
-    unlabelled = (
-        0 if dataset.labels is None else IGNORED
-    )  # nothing is known where only the class of a case is
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        done = pool.map(
-            lambda case: _prepare_one(case, plan, store, failures, unlabelled), todo
-        )
+        done = pool.map(lambda case: _prepare_one(case, plan, store, failures), todo)
         for _ in progress(done, len(todo)):
             pass
     if failures:
@@ -59,7 +54,7 @@ def preprocess(
     return store
 
 
-def open_store(folder: Path, plan: Plan, *, replace: bool = True) -> Store:
+def open_store(folder: Path, plan: ImagePlan, *, replace: bool = True) -> Store:
     """The store in `folder`; cases prepared under another plan are removed, or refused
     unless `replace`.
     """
@@ -78,11 +73,12 @@ def open_store(folder: Path, plan: Plan, *, replace: bool = True) -> Store:
     return store
 
 
-def _prepare_one(
-    case: Case, plan: Plan, store: Store, failures: list[str], unlabelled: int
-) -> str:
+def _prepare_one(case: Case, plan: ImagePlan, store: Store, failures: list[str]) -> str:
+    labels = plan.labels if isinstance(plan, Plan) else None
+    # Nothing is known where only the class of a case is.
+    unlabelled = 0 if labels is None else IGNORED
     try:
-        read = read_case(case, channels=len(plan.channels), labels=plan.labels)
+        read = read_case(case, channels=len(plan.channels), labels=labels)
         prepared = prepare(read, plan)
         facts = {
             "case": case.name,

@@ -7,10 +7,10 @@ from trivox.learning.microbatch import available_memory, choose_micro_batch
 from trivox.learning.runtime import Runtime, least_over_ranks
 from trivox.learning.tracking import RunLog
 from trivox.planning.memory import forecast_memory
-from trivox.planning.plan import Plan
+from trivox.planning.plan import ImagePlan
 
 
-def step_memory(plan: Plan, recipe: Recipe, runtime: Runtime, micro: int) -> int:
+def step_memory(plan: ImagePlan, recipe: Recipe, runtime: Runtime, micro: int) -> int:
     """Forecast of the bytes that one training step needs with `micro` samples at a
     time.
     """
@@ -19,7 +19,7 @@ def step_memory(plan: Plan, recipe: Recipe, runtime: Runtime, micro: int) -> int
         plan.patch_size,
         batch=micro,
         channels=len(plan.inputs),
-        outputs=plan.labels.output_channels,
+        outputs=plan.outputs,
         optimizer=recipe.optimizer,
         deep_supervision=recipe.deep_supervision,
         activation_bytes=runtime.activation_bytes,
@@ -29,7 +29,7 @@ def step_memory(plan: Plan, recipe: Recipe, runtime: Runtime, micro: int) -> int
 
 
 def forecast_training(
-    plan: Plan, recipe: Recipe, runtime: Runtime, *, batch: int, log: RunLog
+    plan: ImagePlan, recipe: Recipe, runtime: Runtime, *, batch: int, log: RunLog
 ) -> int | None:
     """Log the forecast against the memory there is; returns the micro-batch if the
     recipe says "auto".

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Dataset
 from trivox.errors import PlanError
 from trivox.learning.runtime import Runtime, rank, world_size
 from trivox.learning.tracking import RunLog
-from trivox.planning.plan import Plan, read_plan
-from trivox.planning.planner import describe_plan, make_plan
+from trivox.networks.registry import patch_family
+from trivox.planning.describe import describe_plan, sized
+from trivox.planning.plan import ImagePlan, Plan
+from trivox.planning.planner import make_plan
 from trivox.preparation.batches import BatchSource
 from trivox.preparation.preprocess import preprocess
 from trivox.preparation.sampler import PatchSampler
@@ -19,13 +22,16 @@ from trivox.tasks.forecast import forecast_training
 from trivox.tasks.stages import fingerprint_of
 from trivox.tasks.task import TRAINING, VALIDATION, Decision, Prepared, Task
 
-PreparedImages = Prepared[Plan, Store]
+ImagePlanT = TypeVar("ImagePlanT", bound=ImagePlan)
 
 
-class ImageTask(Task[Plan, Store]):
+class ImageTask(Task[ImagePlanT, Store], Generic[ImagePlanT]):
     """A task that learns from patches of one or several registered volumes."""
 
-    def plan(
+    labelled: ClassVar[bool] = True
+    """Whether intensities are measured inside the labels."""
+
+    def decide(
         self,
         dataset: Dataset,
         recipe: Recipe,
@@ -33,53 +39,43 @@ class ImageTask(Task[Plan, Store]):
         runtime: Runtime,
         fingerprint: Path,
         console: Console,
-    ) -> Plan:
+    ) -> ImagePlan:
         """Measure the training cases, then decide spacing, patch, network and batch."""
-        patch = recipe.patch_size
-        plan = make_plan(
-            fingerprint_of(dataset, fingerprint, console),
+        measured = fingerprint_of(dataset, fingerprint, console, labelled=self.labelled)
+        return make_plan(
+            measured,
             dataset,
-            network=recipe.network,
-            dimension=2 if patch is not None and len(patch) == 2 else 3,
-            memory_gb=recipe.memory_gb,
-            patch_size=patch,
-            batch_size=recipe.batch_size,
-            optimizer=recipe.optimizer,
+            recipe,
+            patch_family(recipe.network).blueprint,
+            task=self.name,
             activation_bytes=runtime.activation_bytes,
-            network_options=recipe.network_options,
-            mask_channel=recipe.mask_channel,
-            masked=recipe.masked_normalisation,
         )
-        return plan.model_copy(update={"task": self.name})
 
-    def read_plan(self, file: Path) -> Plan:
-        """Read a plan of images."""
-        return read_plan(file)
-
-    def require_fitting(self, plan: Plan, dataset: Dataset, file: Path) -> None:
+    def require_fitting(self, plan: ImagePlanT, dataset: Dataset, file: Path) -> None:
         """Raise `PlanError` if a plan was made for other channels or labels."""
-        if plan.channels != dataset.channels or plan.labels != dataset.labels:
+        labels = plan.labels if isinstance(plan, Plan) else None
+        if plan.channels != dataset.channels or labels != dataset.labels:
             raise PlanError(
                 f"{file}: made for other channels or labels than {dataset.root}; run "
                 "'trivox plan' on this dataset"
             )
 
-    def decisions(self, plan: Plan) -> list[Decision]:
+    def decisions(self, plan: ImagePlanT) -> list[Decision]:
         """Spacing, patch, batch, network, normalisation and memory."""
         return describe_plan(plan)
 
-    def plan_line(self, plan: Plan) -> str:
+    def plan_line(self, plan: ImagePlanT) -> str:
         """Network, patch, batch, spacing and memory."""
         return (
-            f"plan: {plan.network}, patch {_by(plan.patch_size)}, batch "
-            f"{plan.batch_size}, spacing {_by(plan.spacing)} mm, about "
+            f"plan: {plan.network}, patch {sized(plan.patch_size)}, batch "
+            f"{plan.batch_size}, spacing {sized(plan.spacing)} mm, about "
             f"{plan.memory.total / 1e9:.1f} GB"
         )
 
     def store(
         self,
         dataset: Dataset,
-        plan: Plan,
+        plan: ImagePlanT,
         folder: Path,
         *,
         workers: int,
@@ -98,7 +94,7 @@ class ImageTask(Task[Plan, Store]):
 
     def source(
         self,
-        prepared: PreparedImages,
+        prepared: Prepared[ImagePlanT, Store],
         recipe: Recipe,
         names: Sequence[str],
         *,
@@ -125,18 +121,22 @@ class ImageTask(Task[Plan, Store]):
         )
 
     def micro_batch(
-        self, prepared: PreparedImages, recipe: Recipe, runtime: Runtime, log: RunLog
+        self,
+        prepared: Prepared[ImagePlanT, Store],
+        recipe: Recipe,
+        runtime: Runtime,
+        log: RunLog,
     ) -> int | None:
         """By forecast."""
         batch = len(rank_positions(prepared.plan, recipe))
         return forecast_training(prepared.plan, recipe, runtime, batch=batch, log=log)
 
-    def channels(self, prepared: PreparedImages) -> int:
+    def channels(self, prepared: Prepared[ImagePlanT, Store]) -> int:
         """Channels of the plan."""
         return len(prepared.plan.inputs)
 
 
-def rank_positions(plan: Plan, recipe: Recipe) -> range:
+def rank_positions(plan: ImagePlan, recipe: Recipe) -> range:
     """Places of this rank in the global batch: every `world_size`-th.
 
     Shares are equal, so that the mean over ranks is that over samples.
@@ -144,7 +144,3 @@ def rank_positions(plan: Plan, recipe: Recipe) -> range:
     ranks = world_size()
     batch = recipe.batch_size or plan.batch_size
     return range(rank(), -(-batch // ranks) * ranks, ranks)
-
-
-def _by(values: Sequence[float]) -> str:
-    return " x ".join(f"{value:.3g}" for value in values)

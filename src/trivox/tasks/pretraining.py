@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Dataset
-from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.choice import load_dataset, load_inputs
 from trivox.datasets.listing import CHANNEL_SUFFIX, channel_names
 from trivox.errors import DataError, FormatError, RecipeError
@@ -29,12 +28,13 @@ from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime, widest_type
 from trivox.learning.tracking import read_records
 from trivox.networks.registry import build_network
-from trivox.planning.plan import Plan
+from trivox.planning.plan import ImagePlan, read_image_plan
 from trivox.preparation.batches import BatchSource
 from trivox.preparation.masking import Masking
+from trivox.preparation.store import Store
 from trivox.tasks.console import Console
-from trivox.tasks.images import ImageTask, PreparedImages
-from trivox.tasks.task import RunRequest
+from trivox.tasks.images import ImageTask
+from trivox.tasks.task import Prepared, RunRequest
 from trivox.version import NOTICE
 
 CONVENTION = (
@@ -46,8 +46,8 @@ NOTHING_TO_LEARN = dict.fromkeys(("noise", "blur", "low_resolution"), 0.0)
 """Changes that cannot be foretold from what is visible; moving, mirroring and contrast
 can.
 """
-UNNAMED = LabelScheme(labels={"unlabelled": 1})
-"""What a plan needs to be one; no voxel has the label."""
+
+PreparedImages = Prepared[ImagePlan, Store]
 
 
 class MaskedObjective(Objective):
@@ -88,10 +88,11 @@ class MaskedObjective(Objective):
         return {"validation_r2": explained if deviation > 0 else float("nan")}
 
 
-class PretrainingTask(ImageTask):
+class PretrainingTask(ImageTask[ImagePlan]):
     """What training needs to know about images that have no labels."""
 
     name = "pretraining"
+    labelled = False
 
     def overrides(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """The user's settings over those of pretraining."""
@@ -152,19 +153,19 @@ class PretrainingTask(ImageTask):
         runtime: Runtime,
         fingerprint: Path,
         console: Console,
-    ) -> Plan:
+    ) -> ImagePlan:
         """As for labelled images."""
-        return super().plan(
-            _named(dataset),
+        return self.decide(
+            dataset,
             recipe,
             runtime=runtime,
             fingerprint=fingerprint,
             console=console,
         )
 
-    def require_fitting(self, plan: Plan, dataset: Dataset, file: Path) -> None:
-        """Raise `PlanError` if a plan was made for other channels."""
-        super().require_fitting(plan, _named(dataset), file)
+    def read_plan(self, file: Path) -> ImagePlan:
+        """Read a plan of images."""
+        return read_image_plan(file)
 
     def network(
         self, prepared: PreparedImages, recipe: Recipe, names: Sequence[str]
@@ -237,11 +238,7 @@ def _loose_images(path: Path) -> Dataset:
     )
 
 
-def _named(dataset: Dataset) -> Dataset:
-    return dataset.model_copy(update={"labels": UNNAMED})
-
-
-def _network(plan: Plan, outputs: int) -> nn.Module:
+def _network(plan: ImagePlan, outputs: int) -> nn.Module:
     return build_network(
         plan.network,
         plan.topology,
@@ -251,7 +248,7 @@ def _network(plan: Plan, outputs: int) -> nn.Module:
     )
 
 
-def head_names(plan: Plan) -> set[str]:
+def head_names(plan: ImagePlan) -> set[str]:
     """Parameters whose shape follows the number of outputs, whatever the network calls
     them.
     """

@@ -5,8 +5,7 @@ from typing import Any
 
 from trivox.errors import BundleError, RecipeError
 from trivox.networks.counting import count_family, count_volume_network
-from trivox.networks.registry import NETWORKS
-from trivox.networks.xray2ct.registry import RECONSTRUCTION_NETWORKS
+from trivox.networks.registry import NETWORKS, XRAY_NETWORKS
 from trivox.tasks.choice import task_of
 from trivox.verbs.settings import Settings, parsed
 from trivox.verbs.texts import described
@@ -27,11 +26,10 @@ def info(
     if Path(what).exists():
         return task_of(Path(what)).facts(Path(what))
     name = str(what)
-    networks = (*NETWORKS, *RECONSTRUCTION_NETWORKS)
-    if name not in networks:
+    if name not in NETWORKS:
         raise BundleError(
             f"'{name}' is neither a run, a bundle nor a network; networks: "
-            f"{', '.join(networks)}"
+            f"{', '.join(NETWORKS)}"
         )
     if min(input) < 1:
         raise RecipeError(
@@ -39,7 +37,7 @@ def info(
             "128 128"
         )
     options = parsed(set)
-    if name in RECONSTRUCTION_NETWORKS:
+    if name in XRAY_NETWORKS:
         views, *shape = input
         z, y, x = shape
         return count_volume_network(name, views=views, shape=(z, y, x), options=options)

@@ -28,8 +28,7 @@ from trivox.networks.attention import (
     token_groups,
 )
 from trivox.networks.deformable import DeformableAttention3D
-from trivox.networks.registry import build_network
-from trivox.planning.families import family_of
+from trivox.networks.registry import build_network, patch_family
 
 few = settings(max_examples=15, deadline=None, derandomize=True)
 grids = st.tuples(*[st.integers(1, 7)] * 3)
@@ -209,7 +208,7 @@ def test_windows_reach_less_far_than_grids():
 # -- in a network ----------------------------------------------------------------------
 def hybrid(**options):
     torch.manual_seed(0)
-    topology, _ = family_of("hybrid-lite").shape((32, 24, 32), (1.0, 1.0, 1.0))
+    topology, _ = patch_family("hybrid-lite").shape((32, 24, 32), (1.0, 1.0, 1.0))
     return build_network(
         "hybrid-lite", topology, channels=1, outputs=2, options=options
     ).eval()

@@ -24,7 +24,8 @@ class ReshapeLiftingNet(nn.Module):
 
     def __init__(self, *, grid, size):
         super().__init__()
-        self.grid, self.levels = grid, levels_of(grid.shape)
+        self.grid = grid
+        self.levels = levels_of(grid.shape)
         self.views = MultiScaleFeaturePyramid(
             size.pyramid, heads=size.heads, attention=size.between_views
         )
@@ -39,9 +40,10 @@ class ReshapeLiftingNet(nn.Module):
         self.register_buffer("mean_volume", torch.zeros(grid.shape))
 
     def forward(self, xrays):
+        # Whatever the geometry was.
         alike = Geometry.orbit(
             [0.0] * xrays.views, detector=xrays.geometry.detector, pixel_mm=1.0
-        )  # whatever it was
+        )
         maps = self.views(Xrays(xrays.images, alike, xrays.present))
 
         def given(level):
@@ -51,6 +53,5 @@ class ReshapeLiftingNet(nn.Module):
             return self.depths[i](flat).unflatten(1, (-1, z))
 
         assert len(maps) == LIFTED
-        return self.mean_volume + self.head(
-            self.unet(given, self.levels - 1)[self.levels - 1]
-        )
+        finest = self.levels - 1
+        return self.mean_volume + self.head(self.unet(given, finest)[finest])

@@ -1,3 +1,5 @@
+"""Blocks of the 3-D U-Net: how they begin and what reaches what."""
+
 import pytest
 import torch
 
@@ -37,7 +39,8 @@ def test_each_layer_of_a_dense_block_sees_the_input_and_all_earlier_layers():
 
 @pytest.mark.parametrize("branch", ["convolution", "attention"])
 def test_both_branches_of_a_transformer_enhanced_block_reach_the_output(branch):
-    block, x = TransformerEnhancedBlock3D(16, window=4).eval(), features(16)
+    block = TransformerEnhancedBlock3D(16, window=4).eval()
+    x = features(16)
     before = block(x)
     columns = slice(0, 16) if branch == "convolution" else slice(16, None)
     with torch.no_grad():
@@ -82,7 +85,8 @@ def test_gates_lie_between_0_and_1_and_vary_over_the_volume():
 
 def test_a_closed_gate_is_a_skip_of_zeros():
     decoder = DecoderBlock3D(24, 16, layers=2, growth=8).eval()
-    coarser, skip = features(24), features(16, size=8)
+    coarser = features(24)
+    skip = features(16, size=8)
     open_output = decoder(coarser, skip)
     torch.nn.init.constant_(decoder.gate.weight.bias, -1e4)
     closed = decoder(coarser, skip)

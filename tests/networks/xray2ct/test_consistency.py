@@ -1,3 +1,5 @@
+"""What is known without learning: windows, the prior, steps to the X-rays."""
+
 import pytest
 import torch
 
@@ -59,25 +61,28 @@ def test_joined_pixels_show_what_a_coarser_detector_would():
 
 
 def test_on_small_grids_the_prior_is_sirt():
-    xrays, start = exams(orbit(0, 90)), torch.full((1, *GRID.shape), 0.01)
+    xrays = exams(orbit(0, 90))
+    start = torch.full((1, *GRID.shape), 0.01)
     projector = Projector(xrays.geometry, GRID)
-    found = iterative_prior(xrays, projector, start, iterations=4)
-    torch.testing.assert_close(found, sirt(xrays, projector, iterations=4, start=start))
+    prior = iterative_prior(xrays, projector, start, iterations=4)
+    torch.testing.assert_close(prior, sirt(xrays, projector, iterations=4, start=start))
 
 
 def test_on_large_grids_the_prior_is_sirt_of_half_the_voxels_about_the_start(
     monkeypatch,
 ):
     monkeypatch.setattr(consistency, "LARGEST", 8)
-    xrays, start = exams(orbit(0, 50, 90)), 0.01 * torch.rand(1, *GRID.shape)
+    xrays = exams(orbit(0, 50, 90))
+    start = 0.01 * torch.rand(1, *GRID.shape)
     projector = Projector(xrays.geometry, GRID)
     assert torch.equal(iterative_prior(xrays, projector, start, iterations=0), start)
-    found = iterative_prior(xrays, projector, start, iterations=10)
-    assert misfit(found, xrays, projector) < 0.2 * misfit(start, xrays, projector)
+    prior = iterative_prior(xrays, projector, start, iterations=10)
+    assert misfit(prior, xrays, projector) < 0.2 * misfit(start, xrays, projector)
 
 
 def test_data_consistency_repeats_the_step_of_sirt_with_its_strengths():
-    xrays, volume = exams(orbit(0, 90)), 0.01 * torch.rand(1, *GRID.shape)
+    xrays = exams(orbit(0, 90))
+    volume = 0.01 * torch.rand(1, *GRID.shape)
     projector = Projector(xrays.geometry, GRID)
     steps = DataConsistency(2)
     with torch.no_grad():
@@ -95,13 +100,13 @@ def test_strength_and_volume_receive_the_gradients_of_the_step():
     xrays = exams(orbit(0, 90))
     projector = Projector(xrays.geometry, GRID)
     volume = (0.01 * torch.rand(1, *GRID.shape)).requires_grad_()
-    steps, weights = DataConsistency(1), torch.rand(1, *GRID.shape)
+    steps = DataConsistency(1)
+    weights = torch.rand(1, *GRID.shape)
     by_strength, by_volume = torch.autograd.grad(
         (weights * steps(volume, xrays, projector)).sum(), [steps.strength, volume]
     )
-    full = (
-        SirtStep(xrays, projector)(volume) - volume
-    )  # the result is linear in the strength
+    # The result is linear in the strength.
+    full = SirtStep(xrays, projector)(volume) - volume
     torch.testing.assert_close(
         by_strength, (weights * full).sum()[None], rtol=1e-3, atol=1e-6
     )

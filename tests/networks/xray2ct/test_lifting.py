@@ -1,6 +1,8 @@
+"""Lifting: a voxel looks up its own places, whatever the order of the views."""
+
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from networks.xray2ct.toys import GRID, WATER, exams, furthest, orbit
@@ -45,9 +47,11 @@ def see_through():
     apart=st.floats(60, 120),
     tilt=st.floats(-20, 20),
 )
+@example(voxel=(2, 4, 4), first=13.0, apart=117.0, tilt=0.0)
 def test_a_bright_point_is_lifted_to_where_it_is(voxel, first, apart, tilt):
     """The lifting's geometry is the renderer's: rays of all views meet at the point
-    again.
+    again. This is so among voxels that all views see; elsewhere the mean over the views
+    that see a voxel is the brightness of a single ray.
     """
     volume = torch.zeros(1, *GRID.shape)
     volume[(0, *voxel)] = 1.0
@@ -55,30 +59,36 @@ def test_a_bright_point_is_lifted_to_where_it_is(voxel, first, apart, tilt):
         first, first + apart, detector=(64, 64), pixel_mm=7.0, secondary=[tilt, -tilt]
     )
     images = Projector(geometry, GRID).project(volume)
-    fused = see_through()(images[:, :, None], sight_of(Xrays.of(images, geometry)))[
-        0, 0
-    ]
-    found = torch.unravel_index(fused.argmax(), fused.shape)
-    assert max(abs(int(a) - b) for a, b in zip(found, voxel, strict=True)) <= 1
+    sight = sight_of(Xrays.of(images, geometry))
+    mean, *_ = see_through()(images[:, :, None], sight)[0]
+    seen_by_all = sight.seen[0].all(dim=0).reshape(GRID.shape)
+    assert seen_by_all[voxel]
+    brightest = mean.masked_fill(~seen_by_all, -torch.inf).argmax()
+    place = torch.unravel_index(brightest, mean.shape)
+    assert (
+        max(abs(int(n) - wanted) for n, wanted in zip(place, voxel, strict=True)) <= 1
+    )
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_turning_the_views_by_90_degrees_turns_the_fused_features(turns):
-    xrays, here = exams(orbit(0, 35, 100)), maps(3)
+    xrays = exams(orbit(0, 35, 100))
+    here = maps(3)
     turned = Xrays.of(
         xrays.images, orbit(*(angle + 90 * turns for angle in (0, 35, 100)))
     )
     block = lifting()
     fused = block(here, sight_of(xrays))
-    expected = torch.rot90(
-        fused, turns, dims=(4, 3)
-    )  # of (y, x): the source goes from +y to -x
+    # Of (y, x): the source goes from +y to -x.
+    expected = torch.rot90(fused, turns, dims=(4, 3))
     assert furthest(block(here, sight_of(turned)), expected) < 1e-4
     assert furthest(fused, expected) > 0.1
 
 
 def test_the_order_of_views_is_without_effect_and_which_image_belongs_to_which_is_not():
-    xrays, here, block = exams(orbit(0, 35, 100)), maps(3), lifting()
+    xrays = exams(orbit(0, 35, 100))
+    here = maps(3)
+    block = lifting()
     order = [1, 2, 0]
     fused = block(here, sight_of(xrays))
     assert furthest(block(here[:, order], sight_of(xrays.select(order))), fused) < 1e-5
@@ -86,7 +96,9 @@ def test_the_order_of_views_is_without_effect_and_which_image_belongs_to_which_i
 
 
 def test_seeing_everything_twice_tells_nothing_new():
-    xrays, here, block = exams(orbit(0, 35)), maps(2), lifting()
+    xrays = exams(orbit(0, 35))
+    here = maps(2)
+    block = lifting()
     twice = [0, 1, 0, 1]
     assert (
         furthest(
@@ -98,13 +110,15 @@ def test_seeing_everything_twice_tells_nothing_new():
 
 
 def test_absent_views_are_left_out():
-    xrays, here, block = exams(orbit(0, 35, 100)), maps(3), lifting()
+    xrays = exams(orbit(0, 35, 100))
+    here = maps(3)
+    block = lifting()
     absent = xrays.without(torch.tensor([[False, True, False]]))
-    kept = [0, 2]
+    left = [0, 2]
     assert (
         furthest(
             block(here, sight_of(absent)),
-            block(here[:, kept], sight_of(xrays.select(kept))),
+            block(here[:, left], sight_of(xrays.select(left))),
         )
         < 1e-5
     )
@@ -117,10 +131,8 @@ def test_what_no_view_sees_is_zero():
     assert not block(maps(2), sight_of(none)).any()
     assert not block(maps(0), sight_of(exams(orbit()))).any()
     small = Xrays.of(torch.ones(1, 2, 8, 8), orbit(0, 90, detector=(8, 8)))
-    fused, seen = (
-        block(maps(2), sight_of(small)),
-        sight_of(small).seen.any(dim=1).reshape(GRID.shape),
-    )
+    fused = block(maps(2), sight_of(small))
+    seen = sight_of(small).seen.any(dim=1).reshape(GRID.shape)
     assert 0 < seen.float().mean() < 0.7
     assert not fused[0, :, ~seen].any()
     assert fused[0, :, seen].any()
@@ -128,26 +140,31 @@ def test_what_no_view_sees_is_zero():
 
 def test_mean_and_maximum_are_those_of_the_views_that_see_a_voxel():
     torch.manual_seed(0)
-    x, score = torch.randn(1, 4, 2, 50), torch.randn(1, 4, 1, 50)
+    x = torch.randn(1, 4, 2, 50)
+    score = torch.randn(1, 4, 1, 50)
     seen = torch.rand(1, 4, 1, 50) < 0.6
     mean, highest, weighted = lifting().fuse(x, score, seen).chunk(3, dim=1)
     for n in range(50):
         chosen = seen[0, :, 0, n]
         if not chosen.any():
             continue
-        values, weights = x[0, chosen, :, n], score[0, chosen, 0, n].softmax(0)
+        values = x[0, chosen, :, n]
+        weights = score[0, chosen, 0, n].softmax(0)
         torch.testing.assert_close(mean[0, :, n], values.mean(0))
         torch.testing.assert_close(highest[0, :, n], values.amax(0))
         torch.testing.assert_close(weighted[0, :, n], weights @ values)
 
 
 def test_exams_with_views_of_their_own_are_each_lifted_alone():
-    first, second = orbit(0, 80), orbit(20, 130, sod=800.0)
-    one, other = exams(first, seed=1), exams(second, seed=2)
+    first = orbit(0, 80)
+    second = orbit(20, 130, sod=800.0)
+    one = exams(first, seed=1)
+    other = exams(second, seed=2)
     both = Xrays.of(
         torch.cat((one.images, other.images)), Geometry.stack([first, second])
     )
-    here, block = maps(2, batch=2), lifting()
+    here = maps(2, batch=2)
+    block = lifting()
     together = block(here, sight_of(both))
     assert furthest(together[:1], block(here[:1], sight_of(one))) < 1e-5
     assert furthest(together[1:], block(here[1:], sight_of(other))) < 1e-5
@@ -169,9 +186,8 @@ def test_facts_say_how_far_and_how_aslant_a_voxel_is_seen():
     depth, cosine, _, seen = sight.facts[0, 0].reshape(4, 9, 9, 9)
     assert seen.all()
     assert depth[4, 4, 4] == pytest.approx(0, abs=1e-6)
-    assert depth[4, 8, 4] == pytest.approx(
-        -4 * 80 / 850, rel=1e-4
-    )  # the source stands in front (+y)
+    # The source stands in front (+y).
+    assert depth[4, 8, 4] == pytest.approx(-4 * 80 / 850, rel=1e-4)
     assert cosine[4, 4, 4] == pytest.approx(1, abs=1e-6)
     assert cosine[8, 4, 4] == pytest.approx(850 / (850**2 + 80**2) ** 0.5, rel=1e-5)
 

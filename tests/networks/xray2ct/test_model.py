@@ -1,3 +1,5 @@
+"""The network of X-rays: views, what is known without learning, sizes."""
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,8 +7,8 @@ from hypothesis import strategies as st
 
 from networks.xray2ct.toys import GRID, WATER, WINDOW, exams, furthest, network, orbit
 from trivox.errors import GeometryError, RecipeError
+from trivox.networks.registry import build_reconstruction_network
 from trivox.networks.xray2ct.consistency import HounsfieldWindow, joined
-from trivox.networks.xray2ct.registry import build_reconstruction_network
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.iterative import sirt
 from trivox.projection.projector import Projector
@@ -20,9 +22,9 @@ def awake():
     return network(consistency_steps=2, prior_iterations=3)
 
 
-def reconstruct(made, xrays):
+def reconstruct(made, xrays, **settings):
     with torch.no_grad():
-        return made(xrays)
+        return made(xrays, **settings)
 
 
 # -- what makes a view a view ----------------------------------------------------------
@@ -46,11 +48,11 @@ def test_swapping_images_alone_changes_the_volume(awake):
 def test_absent_views_are_as_if_they_had_not_been_taken(awake, absent):
     xrays = exams(orbit(*ANGLES))
     dropped = torch.tensor([[view in absent for view in range(4)]])
-    kept = [view for view in range(4) if view not in absent]
+    left = [view for view in range(4) if view not in absent]
     assert (
         furthest(
             reconstruct(awake, xrays.without(dropped)),
-            reconstruct(awake, xrays.select(kept)),
+            reconstruct(awake, xrays.select(left)),
         )
         < 1e-5
     )
@@ -65,11 +67,11 @@ def test_exams_with_all_views_absent_and_exams_without_views_are_alike(awake):
 
 @pytest.mark.parametrize("views", [1, 2, 3, 5, 8, 11])
 def test_any_number_of_views_will_do(awake, views):
-    found = reconstruct(
+    volume = reconstruct(
         awake, exams(orbit(*(180 * view / views for view in range(views))))
     )
-    assert found.shape == (1, 1, *GRID.shape)
-    assert found.isfinite().all()
+    assert volume.shape == (1, 1, *GRID.shape)
+    assert volume.isfinite().all()
 
 
 def test_a_batch_equals_each_exam_alone(awake):
@@ -85,8 +87,10 @@ def test_a_batch_equals_each_exam_alone(awake):
 
 
 def test_exams_with_views_of_their_own_equal_each_alone(awake):
-    first, second = orbit(0, 80), orbit(20, 130, sod=800.0)
-    one, other = exams(first, seed=1), exams(second, seed=2)
+    first = orbit(0, 80)
+    second = orbit(20, 130, sod=800.0)
+    one = exams(first, seed=1)
+    other = exams(second, seed=2)
     both = Xrays.of(
         torch.cat((one.images, other.images)), Geometry.stack([first, second])
     )
@@ -106,10 +110,8 @@ def test_without_views_an_untrained_network_believes_the_mean():
 
 
 def test_an_untrained_network_trusts_sirt_of_its_own_images_by_the_number_of_views():
-    made, units = (
-        network(awake=False, consistency_steps=0, prior_iterations=4),
-        HounsfieldWindow(WINDOW, WATER),
-    )
+    made = network(awake=False, consistency_steps=0, prior_iterations=4)
+    units = HounsfieldWindow(WINDOW, WATER)
     xrays = exams(orbit(0, 60, 90), batch=2).without(
         torch.tensor([[False, False, True], [True, True, True]])
     )
@@ -121,9 +123,9 @@ def test_an_untrained_network_trusts_sirt_of_its_own_images_by_the_number_of_vie
     expected = made.mean_volume + made.trust[1] * (
         prior[0] - units.normalised(start[0])
     )
-    found = reconstruct(made, xrays)
-    torch.testing.assert_close(found[0, 0], expected.detach(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found[1, 0], made.mean_volume)  # no view, no trust
+    volume = reconstruct(made, xrays)
+    torch.testing.assert_close(volume[0, 0], expected.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(volume[1, 0], made.mean_volume)  # no view, no trust
     assert furthest(expected, made.mean_volume) > 0.05
 
 
@@ -163,16 +165,16 @@ def test_each_scale_of_the_pyramid_is_looked_into():
 
 def test_steps_towards_the_xrays_end_the_network_and_can_be_left_out():
     made = network(prior_iterations=3, consistency_steps=3)
-    xrays, units = exams(orbit(0, 50, 90)), HounsfieldWindow(WINDOW, WATER)
+    xrays = exams(orbit(0, 50, 90))
+    units = HounsfieldWindow(WINDOW, WATER)
     projector = Projector(xrays.geometry, GRID)
 
-    def misfit():
-        volume = units.attenuation(reconstruct(made, xrays)[:, 0])
+    def misfit(*, consistent):
+        normalised = reconstruct(made, xrays, consistent=consistent)
+        volume = units.attenuation(normalised[:, 0])
         return float((projector.project(volume) - xrays.images).square().mean())
 
-    with_steps = misfit()
-    made.consistent = False
-    assert with_steps < 0.5 * misfit()
+    assert misfit(consistent=True) < 0.5 * misfit(consistent=False)
 
 
 def test_coarser_outputs_of_an_untrained_network_are_averages_of_what_is_known():
@@ -188,10 +190,8 @@ def test_coarser_outputs_of_an_untrained_network_are_averages_of_what_is_known()
 
 # -- shapes ----------------------------------------------------------------------------
 def test_deep_supervision_gives_the_finest_scales_in_training_alone():
-    made, xrays = (
-        network(grid=Grid((32, 16, 16), (10.0, 20.0, 20.0)), prior_iterations=1),
-        exams(orbit(0, 90), batch=2),
-    )
+    made = network(grid=Grid((32, 16, 16), (10.0, 20.0, 20.0)), prior_iterations=1)
+    xrays = exams(orbit(0, 90), batch=2)
     made.train()
     assert [tuple(x.shape[1:]) for x in made(xrays)] == [
         (1, 32, 16, 16),
@@ -215,7 +215,8 @@ def test_half_precision_changes_little(awake):
 
 
 def test_recomputing_activations_gives_the_same_gradients():
-    xrays, gradients = exams(orbit(0, 90)), []
+    xrays = exams(orbit(0, 90))
+    gradients = []
     for recompute in (False, True):
         made = network(prior_iterations=1)
         made.gradient_checkpointing = recompute
@@ -248,7 +249,8 @@ def test_at_fewer_voxels_the_same_weights_give_a_coarser_volume():
 
 def test_a_new_level_fades_in_from_the_coarser_volume():
     made = network(prior="none", consistency_steps=0)
-    xrays, mean = exams(orbit(0, 90)), made.mean_volume
+    xrays = exams(orbit(0, 90))
+    mean = made.mean_volume
     made.run_at(8)
     coarse = (
         reconstruct(made, xrays)[0, 0]

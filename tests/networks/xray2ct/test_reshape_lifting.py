@@ -28,15 +28,14 @@ def test_reshaping_is_blind_to_which_view_is_which_and_looking_is_not():
     xrays = exams(orbit(0, 90))
     swapped = Xrays.of(xrays.images[:, [1, 0]], xrays.geometry)
     turned = Xrays.of(xrays.images, orbit(20, 110))
-    blind, seeing = reshaping(), network(prior="none", consistency_steps=0)
+    blind = reshaping()
+    seeing = network(prior="none", consistency_steps=0)
     torch.nn.init.normal_(blind.head.weight, std=0.05)
-    assert (
-        furthest(blind(xrays), blind(swapped)) < 1e-5
-    )  # the order of sums between the views
+    # Up to the order of sums between the views.
+    assert furthest(blind(xrays), blind(swapped)) < 1e-5
     assert furthest(blind(xrays), blind(turned)) == 0
-    assert (
-        furthest(blind(xrays), blind(exams(orbit(0, 90), seed=5))) > 1e-3
-    )  # it does see the images
+    # It does see the images.
+    assert furthest(blind(xrays), blind(exams(orbit(0, 90), seed=5))) > 1e-3
     assert furthest(seeing(xrays), seeing(swapped)) > 1e-3
     assert furthest(seeing(xrays), seeing(turned)) > 1e-3
 
@@ -46,7 +45,8 @@ def test_both_have_nearly_the_same_parameters():
 
 
 # -- trained alike ---------------------------------------------------------------------
-TRAINING, HELD_OUT = 160, 24
+TRAINING = 160
+HELD_OUT = 24
 
 
 class Chests:
@@ -59,34 +59,25 @@ class Chests:
             thorax_phantom(ThoraxSettings(size=2 * size), i).hounsfield
             for i in range(TRAINING + HELD_OUT)
         ]
-        self.hounsfield, self.size = (
-            torch.stack([torch.from_numpy(volume) for volume in drawn]),
-            size,
-        )
+        self.hounsfield = torch.stack([torch.from_numpy(volume) for volume in drawn])
+        self.size = size
         low, high = WINDOW
         self.volumes = (F.avg_pool3d(self.hounsfield[:, None], 2) - low) / (high - low)
-        self.grid, self.fine = (
-            Grid((n, n, n), (320 / n,) * 3) for n in (size, 2 * size)
-        )
+        self.grid = Grid((size,) * 3, (320 / size,) * 3)
+        self.fine = self.grid.resized((2 * size,) * 3)
         self.mean = self.volumes[:TRAINING, 0].mean(0)
 
     def xrays(self, cases, angles=(0.0, 90.0)):
         views = orbit(
             *angles, detector=(2 * self.size, 2 * self.size), pixel_mm=243 / self.size
         )
-        return Xrays.of(
-            Projector(views, self.fine).project(attenuation_of(self.hounsfield[cases])),
-            views,
-        )
+        attenuation = attenuation_of(self.hounsfield[cases])
+        return Xrays.of(Projector(views, self.fine).project(attenuation), views)
 
-    def psnr(self, found):
+    def psnr(self, volumes):
         """Of volumes for the cases that no training saw."""
-        misfit = (
-            (found.clamp(0, 1) - self.volumes[TRAINING:].clamp(0, 1))
-            .square()
-            .flatten(1)
-            .mean(1)
-        )
+        error = volumes.clamp(0, 1) - self.volumes[TRAINING:].clamp(0, 1)
+        misfit = error.square().flatten(1).mean(1)
         return float(-10 * misfit.log10().mean())
 
     @torch.no_grad()
@@ -103,10 +94,8 @@ def trained(made, chests, steps):
     for _ in range(steps):
         cases = torch.randint(TRAINING, (4,), generator=generator)
         jitter = ((torch.rand(2, generator=generator) - 0.5) * 10).tolist()
-        error = (
-            made(chests.xrays(cases, (jitter[0], 90 + jitter[1])))
-            - chests.volumes[cases]
-        )
+        xrays = chests.xrays(cases, (jitter[0], 90 + jitter[1]))
+        error = made(xrays) - chests.volumes[cases]
         optimizer.zero_grad()
         (error.abs().mean() + 2 * error.square().mean()).backward()
         torch.nn.utils.clip_grad_norm_(made.parameters(), 1.0)
@@ -128,21 +117,19 @@ def test_reshaping_stays_3_db_behind_at_equal_parameters_and_steps(
     how views are lifted.
     """
     chests = Chests(size)
-    seeing, blind = (
-        network(grid=chests.grid, awake=False, **settings),
-        reshaping(chests.grid),
-    )
+    seeing = network(grid=chests.grid, awake=False, **settings)
+    blind = reshaping(chests.grid)
     assert abs(parameters_of(blind) / parameters_of(seeing) - 1) < NEAR
     seeing.mean_volume.copy_(chests.mean)
     blind.mean_volume.copy_(chests.mean)
     known = chests.psnr(chests.mean.expand(HELD_OUT, 1, *chests.mean.shape))
-    found, blindly = (
+    looking, reshaped = (
         chests.held_out(trained(made, chests, steps)) for made in (seeing, blind)
     )
     print(
-        f"{size}^3, {steps} steps: mean {known:.2f} dB, reshaping {blindly:.2f} dB, looking {found:.2f} dB"
+        f"{size}^3, {steps} steps: mean {known:.2f} dB, "
+        f"reshaping {reshaped:.2f} dB, looking {looking:.2f} dB"
     )
-    assert found > blindly + 3
-    assert (
-        blindly > known - 0.2
-    )  # 200 steps teach it little more than the mean, 400 in fewer voxels a decibel
+    assert looking > reshaped + 3
+    # 200 steps teach it little more than the mean, 400 in fewer voxels a decibel.
+    assert reshaped > known - 0.2

@@ -1,14 +1,13 @@
+"""Sizes of the networks of X-rays: levels and parameters."""
+
 import pytest
 import torch
 
 from networks.xray2ct.toys import WATER, WINDOW, network
 from trivox.errors import RecipeError
 from trivox.networks.layers import parameters_of
-from trivox.networks.xray2ct.registry import (
-    RECONSTRUCTION_NETWORKS,
-    build_reconstruction_network,
-)
-from trivox.networks.xray2ct.sizes import NATIVE, levels_of
+from trivox.networks.registry import XRAY_NETWORKS, build_reconstruction_network
+from trivox.networks.xray2ct.sizes import levels_of
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.xrays import Xrays
 from trivox.verbs.info import info
@@ -20,9 +19,9 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize("name", list(RECONSTRUCTION_NETWORKS))
+@pytest.mark.parametrize("name", list(XRAY_NETWORKS))
 def test_networks_have_the_size_that_the_docs_name(name):
-    size = NATIVE[name.removeprefix("xray2ct-")]
+    size = XRAY_NETWORKS[name].native
     facts = info(name, input=(2, size, size, size))
     assert facts["parameters"] == PARAMETERS[name]
     assert facts["views"] == 2
@@ -45,7 +44,8 @@ def test_eight_levels_lead_from_128_voxels_to_one():
             torch.zeros(1, 2, 256, 256),
             Geometry.orbit([0.0, 90.0], detector=(256, 256), pixel_mm=2.0),
         )
-    down, up = [], []
+    down = []
+    up = []
     for stages, sizes in ((made.unet.encoder, down), (made.unet.decoder, up)):
         for stage in stages:
             stage.register_forward_hook(

@@ -1,3 +1,5 @@
+"""The pyramid: attention between views, and scales of the detector."""
+
 import pytest
 import torch
 
@@ -45,14 +47,16 @@ def test_a_pyramid_has_the_features_of_four_scales_of_every_view():
 
 
 def test_permuting_views_with_their_rays_permutes_the_result():
-    block, (maps, rays, present) = between_views(), attention_input()
+    block = between_views()
+    maps, rays, present = attention_input()
     order = [2, 0, 1]
     permuted = block(maps[:, order], rays[:, order], present)
     assert furthest(permuted, block(maps, rays, present)[:, order]) < 1e-5
 
 
 def test_every_view_attends_to_every_other():
-    block, (maps, rays, present) = between_views(), attention_input(views=4)
+    block = between_views()
+    maps, rays, present = attention_input(views=4)
     before = block(maps, rays, present)
     for view in range(4):
         changed = maps.clone()
@@ -62,7 +66,8 @@ def test_every_view_attends_to_every_other():
 
 
 def test_rays_tell_tokens_apart():
-    block, (maps, rays, present) = between_views(), attention_input()
+    block = between_views()
+    maps, rays, present = attention_input()
     assert (
         furthest(block(maps, rays, present), block(maps, rays[:, [1, 0, 2]], present))
         > 1e-3
@@ -72,15 +77,17 @@ def test_rays_tell_tokens_apart():
 
 
 def test_absent_views_are_seen_by_none():
-    block, (maps, rays, present) = between_views(), attention_input()
+    block = between_views()
+    maps, rays, present = attention_input()
     present[:, 1] = False
-    kept = [0, 2]
-    alone = block(maps[:, kept], rays[:, kept], present[:, kept])
-    assert furthest(block(maps, rays, present)[:, kept], alone) < 1e-5
+    left = [0, 2]
+    alone = block(maps[:, left], rays[:, left], present[:, left])
+    assert furthest(block(maps, rays, present)[:, left], alone) < 1e-5
 
 
 def test_an_exam_without_any_view_stays_finite_and_disturbs_no_other():
-    block, (maps, rays, present) = between_views(), attention_input()
+    block = between_views()
+    maps, rays, present = attention_input()
     alone = block(maps[:1], rays[:1], present[:1])
     present[1] = False
     together = block(maps, rays, present)
@@ -90,10 +97,8 @@ def test_an_exam_without_any_view_stays_finite_and_disturbs_no_other():
 
 def test_attention_equals_the_softmax_formula():
     torch.manual_seed(0)
-    block, (maps, rays, present) = (
-        CrossViewTransformerAttention(32, heads=1),
-        attention_input(),
-    )
+    block = CrossViewTransformerAttention(32, heads=1)
+    maps, rays, present = attention_input()
     tokens, places = (x.movedim(2, -1).flatten(1, 3) for x in (maps, rays))
     normed = block.norm(tokens)
     query, key = block.to_query_key(normed + block.place(waves(places))).chunk(
@@ -121,7 +126,8 @@ def test_without_attention_a_view_is_seen_alone_and_with_it_all_together():
         xrays.geometry,
         xrays.present,
     )
-    alone, together = pyramid(attention=0), pyramid(attention=1)
+    alone = pyramid(attention=0)
+    together = pyramid(attention=1)
     assert furthest(alone(xrays)[0][:, 0], alone(other)[0][:, 0]) == 0
     assert furthest(together(xrays)[0][:, 0], together(other)[0][:, 0]) > 1e-5
 

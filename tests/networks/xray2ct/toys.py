@@ -4,13 +4,14 @@ folder.
 
 import torch
 
-from trivox.networks.xray2ct.registry import build_reconstruction_network
+from trivox.networks.registry import build_reconstruction_network
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
 
 GRID = Grid((16, 16, 16), (20.0, 20.0, 20.0))
-WINDOW, WATER = (-1024.0, 1476.0), 0.02
+WINDOW = (-1024.0, 1476.0)
+WATER = 0.02
 
 
 def network(*, grid=GRID, awake=True, seed=0, name="xray2ct-tiny", **settings):

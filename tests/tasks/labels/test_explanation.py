@@ -13,8 +13,7 @@ from trivox.datasets.phantoms.ellipsoids import PhantomSettings, phantom_case
 from trivox.errors import BundleError, DataError, FormatError, RecipeError
 from trivox.inference.bundle import write_bundle
 from trivox.inference.rules.postprocess import Postprocessing
-from trivox.networks.registry import build_network
-from trivox.planning.families import family_of
+from trivox.networks.registry import build_network, patch_family
 from trivox.planning.plan import Normalisation, read_plan
 from trivox.preparation.grid import resampled_shape
 from trivox.tasks.labels import explanation as explaining
@@ -57,7 +56,7 @@ def plan(tiny_run):
 
 
 def hybrid(plan, **changes):
-    topology, patch = family_of("hybrid-lite").shape((32, 32, 32), (1.0, 1.0, 1.0))
+    topology, patch = patch_family("hybrid-lite").shape((32, 32, 32), (1.0, 1.0, 1.0))
     content = {"network": "hybrid-lite", "topology": topology, "patch_size": patch}
     return plan.model_copy(update={**content, **changes})
 

@@ -138,6 +138,7 @@ def plan():
     )
     return Plan(
         dataset="drawn",
+        task="segmentation",
         channels=("MRI",),
         labels=EXCLUSIVE,
         normalisations=(Normalisation(scheme="z-score"),),

@@ -73,21 +73,20 @@ class TransformerEnhancedBlock3D(nn.Module):
 
 class AttentionGate3D(nn.Module):
     """Weighs a skip voxel by voxel, 0 to 1, by what the decoder knows (Oktay et al.
-
     2018).
     """
 
     def __init__(self, skip: int, gating: int, *, inner: int) -> None:
         super().__init__()
-        self.of_skip, self.of_gating = Pointwise(skip, inner), Pointwise(gating, inner)
+        self.of_skip = Pointwise(skip, inner)
+        self.of_gating = Pointwise(gating, inner)
         self.weight = Pointwise(inner, 1)
         nn.init.constant_(self.weight.bias, 2.0)  # begins nearly open
 
     def gate(self, skip: Tensor, gating: Tensor) -> Tensor:
         """The weights `(b, 1, z, y, x)`; both inputs have the same size."""
-        weights: Tensor = torch.sigmoid(
-            self.weight(F.relu(self.of_skip(skip) + self.of_gating(gating)))
-        )
+        hidden = F.relu(self.of_skip(skip) + self.of_gating(gating))
+        weights: Tensor = torch.sigmoid(self.weight(hidden))
         return weights
 
     def forward(self, skip: Tensor, gating: Tensor) -> Tensor:
@@ -101,14 +100,11 @@ class EncoderBlock3D(nn.Sequential):
     def __init__(
         self, channels: int, *, layers: int, growth: int, window: int | None = None
     ) -> None:
-        attention = (
-            []
-            if window is None
-            else [TransformerEnhancedBlock3D(channels, window=window)]
-        )
-        super().__init__(
-            ResidualDenseBlock3D(channels, layers=layers, growth=growth), *attention
-        )
+        attention: list[nn.Module] = []
+        if window is not None:
+            attention.append(TransformerEnhancedBlock3D(channels, window=window))
+        dense = ResidualDenseBlock3D(channels, layers=layers, growth=growth)
+        super().__init__(dense, *attention)
 
 
 class DecoderBlock3D(nn.Module):

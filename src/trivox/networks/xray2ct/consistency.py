@@ -28,11 +28,10 @@ class HounsfieldWindow(nn.Module):
 
     def __init__(self, window: tuple[float, float], water_per_mm: float) -> None:
         super().__init__()
-        self.low, self.width, self.water = (
-            window[0],
-            window[1] - window[0],
-            water_per_mm,
-        )
+        low, high = window
+        self.low = low
+        self.width = high - low
+        self.water = water_per_mm
 
     def attenuation(self, normalised: Tensor) -> Tensor:
         """1/mm; below 0 for what is thinner than air."""
@@ -48,19 +47,17 @@ def joined(xrays: Xrays, grid: Grid) -> Xrays:
     `grid` can.
     """
     geometry = xrays.geometry
-    at_isocentre = float(
-        (geometry.pixel_mm.amax(-1) * geometry.sod / geometry.sdd).max()
-    )
+    pixels = geometry.pixel_mm.amax(-1) * geometry.sod / geometry.sdd
+    at_isocentre = float(pixels.max())
     factor = 1
-    while at_isocentre * factor * 2 <= COARSER * min(grid.spacing) and not any(
-        n % (factor * 2) for n in geometry.detector
-    ):
+    while at_isocentre * factor * 2 <= COARSER * min(grid.spacing):
+        if any(edge % (factor * 2) for edge in geometry.detector):
+            break
         factor *= 2
     if factor == 1:
         return xrays
-    return Xrays(
-        F.avg_pool2d(xrays.images, factor), geometry.binned(factor), xrays.present
-    )
+    images = F.avg_pool2d(xrays.images, factor)
+    return Xrays(images, geometry.binned(factor), xrays.present)
 
 
 def iterative_prior(
@@ -77,16 +74,14 @@ def iterative_prior(
         return sirt(xrays, projector, iterations=iterations, start=start)
     z, y, x = grid.shape
     coarse = grid.resized((z // factor, y // factor, x // factor))
-    xrays, begin = joined(xrays, coarse), F.avg_pool3d(start, factor)
-    found = sirt(
-        xrays, Projector(xrays.geometry, coarse), iterations=iterations, start=begin
+    xrays = joined(xrays, coarse)
+    projector = Projector(xrays.geometry, coarse)
+    coarse_start = F.avg_pool3d(start, factor)
+    change = (
+        sirt(xrays, projector, iterations=iterations, start=coarse_start) - coarse_start
     )
-    return (
-        start
-        + F.interpolate((found - begin)[:, None], size=grid.shape, mode="trilinear")[
-            :, 0
-        ]
-    )
+    fine = F.interpolate(change[:, None], size=grid.shape, mode="trilinear")
+    return start + fine[:, 0]
 
 
 class DataConsistency(nn.Module):

@@ -35,32 +35,43 @@ class Sight:
 @torch.no_grad()
 def look(xrays: Xrays, grid: Grid, *, water_per_mm: float) -> Sight:
     """Where and how the voxels of `grid` appear in the X-rays."""
-    geometry, (b, v) = xrays.geometry, xrays.images.shape[:2]
+    geometry = xrays.geometry
+    b, v = xrays.images.shape[:2]
     points = grid.points(device=xrays.images.device).reshape(-1, 3)
     pixels, depth = geometry.project_points(points)  # (..., v, n, 2), (..., v, n)
-    size = torch.tensor(geometry.detector, dtype=pixels.dtype, device=pixels.device)
+    size = pixels.new_tensor(geometry.detector)
     places = ((pixels + 0.5) * 2 / size - 1).flip(-1)
     towards = points - geometry.source[..., None, :]  # (..., v, n, 3)
     distance = towards.norm(dim=-1)
     chord = crossing(towards / distance[..., None], points, grid)
-    cosine, depth = depth / distance, depth / geometry.sod[..., None] - 1
+    cosine = depth / distance
+    depth = depth / geometry.sod[..., None] - 1
     if not geometry.batched:
-        places, depth, cosine, chord = (
-            x.expand(b, *x.shape) for x in (places, depth, cosine, chord)
-        )
-    seen = (places.abs().amax(-1) <= 1) & (depth > -1) & xrays.present[:, :, None]
-    raw = F.grid_sample(
-        xrays.images.flatten(0, 1)[:, None],
-        places.flatten(0, 1)[:, None],
+        places = places.expand(b, *places.shape)
+        depth = depth.expand(b, *depth.shape)
+        cosine = cosine.expand(b, *cosine.shape)
+        chord = chord.expand(b, *chord.shape)
+    inside = places.abs().amax(-1) <= 1
+    seen = inside & (depth > -1) & xrays.present[:, :, None]
+    images = xrays.images.flatten(0, 1)
+    integral = F.grid_sample(
+        images[:, None],
+        _folded(places),
         padding_mode="border",
         align_corners=False,
     )
-    mean = raw.reshape(b, v, len(points)) / (chord * water_per_mm).clamp(min=1.0)
-    facts = (
-        torch.stack((depth * 4, cosine, mean, torch.ones_like(mean)), dim=2)
-        * seen[:, :, None]
+    water = chord * water_per_mm
+    mean = integral.reshape(b, v, len(points)) / water.clamp(min=1.0)
+    facts = torch.stack(
+        (depth * 4, cosine, mean, torch.ones_like(mean)),
+        dim=2,
     )
-    return Sight(places, seen, facts, grid.shape)
+    return Sight(places, seen, facts * seen[:, :, None], grid.shape)
+
+
+def _folded(places: Tensor) -> Tensor:
+    """`(b, v, n, 2)` to `(b * v, 1, n, 2)`, as `grid_sample` wants it."""
+    return places.flatten(0, 1)[:, None]
 
 
 def crossing(direction: Tensor, points: Tensor, grid: Grid) -> Tensor:
@@ -68,15 +79,19 @@ def crossing(direction: Tensor, points: Tensor, grid: Grid) -> Tensor:
     3)` within the grid's box.
     """
     z, y, x = grid.extent_mm
-    half = torch.tensor((x, y, z), dtype=points.dtype, device=points.device) / 2
-    centre = torch.tensor(grid.centre_mm, dtype=points.dtype, device=points.device)
+    half = points.new_tensor((x, y, z)) / 2
+    centre = points.new_tensor(grid.centre_mm)
+    flat = direction.abs() < 1e-6
     steep = torch.where(
-        direction.abs() < 1e-6, torch.full_like(direction, 1e-6), direction
+        flat,
+        torch.full_like(direction, 1e-6),
+        direction,
     )
-    one, other = ((centre + side * half - points) / steep for side in (-1, 1))
-    return (
-        torch.maximum(one, other).amin(-1) - torch.minimum(one, other).amax(-1)
-    ).clamp(min=0)
+    one = (centre - half - points) / steep
+    other = (centre + half - points) / steep
+    enters = torch.minimum(one, other).amax(-1)
+    leaves = torch.maximum(one, other).amin(-1)
+    return (leaves - enters).clamp(min=0)
 
 
 class ViewLifting(nn.Module):
@@ -106,27 +121,40 @@ class ViewLifting(nn.Module):
         if v == 0:
             return maps.new_zeros(b, self.outputs, *sight.shape)
         reduced = self.reduce(maps.flatten(0, 1))
-        places = sight.places.flatten(0, 1)[:, None].to(reduced.dtype)
-        sampled = F.grid_sample(reduced, places, align_corners=False)[
-            :, :, 0
-        ]  # (b * v, features, n)
-        x = F.gelu(
-            self.point(
-                torch.cat((sampled, sight.facts.flatten(0, 1).to(sampled.dtype)), dim=1)
-            )
+        places = _folded(sight.places)
+        sampled = F.grid_sample(
+            reduced,
+            places.to(reduced.dtype),
+            align_corners=False,
         )
-        score = self.score(x).reshape(b, v, 1, -1)
-        return self.fuse(x.unflatten(0, (b, v)), score, sight.seen[:, :, None]).reshape(
-            b, -1, *sight.shape
+        features = sampled[:, :, 0]  # (b * v, features, n)
+        facts = sight.facts.flatten(0, 1)
+        together = torch.cat(
+            (features, facts.to(features.dtype)),
+            dim=1,
         )
+        x = F.gelu(self.point(together))
+        score = self.score(x)
+        fused = self.fuse(
+            x.unflatten(0, (b, v)),
+            score.reshape(b, v, 1, -1),
+            sight.seen[:, :, None],
+        )
+        return fused.reshape(b, -1, *sight.shape)
 
     def fuse(self, x: Tensor, score: Tensor, seen: Tensor) -> Tensor:
         """Features `(b, v, c, n)`, scores and masks `(b, v, 1, n)` to `(b, 3 c, n)`."""
         least = torch.finfo(x.dtype).min
+        hidden = ~seen
         count = seen.sum(dim=1).clamp(min=1)
         x = x * seen
-        highest = x.masked_fill(~seen, least).amax(dim=1) * seen.any(dim=1)
-        weights = score.masked_fill(~seen, least).softmax(dim=1)
-        return torch.cat(
-            (x.sum(dim=1) / count, highest, (x * weights).sum(dim=1)), dim=1
+        highest = x.masked_fill(hidden, least).amax(dim=1)
+        weights = score.masked_fill(hidden, least)
+        mean = x.sum(dim=1) / count
+        weighted = x * weights.softmax(dim=1)
+        parts = (
+            mean,
+            highest * seen.any(dim=1),
+            weighted.sum(dim=1),
         )
+        return torch.cat(parts, dim=1)

@@ -61,38 +61,35 @@ class HybridCNNViTUNet3D(nn.Module):
         levels: int | None = None,
     ) -> None:
         super().__init__()
-        self.grid, self.levels, self.deep_supervision = (
-            grid,
-            levels_of(grid.shape, levels),
-            deep_supervision,
-        )
-        self.prior, self.prior_iterations = prior, prior_iterations
+        self.grid = grid
+        self.levels = levels_of(grid.shape, levels)
+        self.deep_supervision = deep_supervision
+        self.prior = prior
+        self.prior_iterations = prior_iterations
         self.units = HounsfieldWindow(window, water_per_mm)
         self.views = MultiScaleFeaturePyramid(
             size.pyramid, heads=size.heads, attention=size.between_views
         )
+        lifted = zip(size.pyramid[:LIFTED], size.lifted, strict=True)
         self.lifting = nn.ModuleDict(
             {
-                str(self.levels - 1 - i): ViewLifting(size.pyramid[i], size.lifted[i])
-                for i in range(LIFTED)
+                str(self.levels - 1 - i): ViewLifting(inputs, features)
+                for i, (inputs, features) in enumerate(lifted)
             }
         )
-        inputs = [3 * features + KNOWN for features in size.lifted]
-        self.unet = VolumeUNet(size, self.levels, inputs)
-        finest = range(max(1, self.levels - HEADS), self.levels)
+        given = [3 * features + KNOWN for features in size.lifted]
+        self.unet = VolumeUNet(size, self.levels, given)
+        with_output = range(max(1, self.levels - HEADS), self.levels)
         self.heads = nn.ModuleDict(
-            {str(level): _head(size.widths[level]) for level in finest}
+            {str(level): _head(size.widths[level]) for level in with_output}
         )
         self.trust = nn.Parameter(
             torch.tensor([n / (n + 0.25) for n in range(1, MOST_VIEWS + 1)])
         )
         self.consistency = DataConsistency(consistency_steps)
         self.register_buffer("mean_volume", torch.zeros(grid.shape))
-        self.finest, self.fade = self.levels - 1, 1.0
-        self.consistent = True
-        """Whether the steps towards the X-rays are taken; without them a report can say
-        what they are worth.
-        """
+        self.finest = self.levels - 1
+        self.fade = 1.0
 
     def set_mean(self, volume: Tensor) -> None:
         """What to believe without any view: the mean of the training volumes, `(z, y,
@@ -100,7 +97,8 @@ class HybridCNNViTUNet3D(nn.Module):
         """
         if tuple(volume.shape) != self.grid.shape:
             raise GeometryError(
-                f"a mean volume of {tuple(volume.shape)} voxels for a grid of {self.grid.shape}"
+                f"a mean volume of {tuple(volume.shape)} voxels for a grid of "
+                f"{self.grid.shape}"
             )
         self.mean_volume.copy_(volume)
 
@@ -111,15 +109,18 @@ class HybridCNNViTUNet3D(nn.Module):
         fade: weight of the finest level in use, growing from 0 to 1 while it is new.
         Coordinates are in mm, so that weights mean the same at every size.
         """
-        sizes = {
-            max(self.grid.shape) >> (self.levels - 1 - level): level
+        longest = max(self.grid.shape)
+        levels = {
+            longest >> (self.levels - 1 - level): level
             for level in map(int, self.heads)
         }
-        if size is not None and size not in sizes:
+        if size is not None and size not in levels:
             raise RecipeError(
-                f"the network does not run at {size} voxels; choose one of {', '.join(map(str, sizes))}"
+                f"the network does not run at {size} voxels; choose one of "
+                f"{', '.join(map(str, levels))}"
             )
-        self.finest, self.fade = self.levels - 1 if size is None else sizes[size], fade
+        self.finest = self.levels - 1 if size is None else levels[size]
+        self.fade = fade
 
     @property
     def running_grid(self) -> Grid:
@@ -131,27 +132,22 @@ class HybridCNNViTUNet3D(nn.Module):
         z, y, x = (n >> (self.levels - 1 - level) for n in self.grid.shape)
         return self.grid.resized((z, y, x))
 
-    def forward(self, xrays: Xrays) -> Tensor | list[Tensor]:
-        """See the class; raises `GeometryError` for detectors that cannot be halved
-        three times.
+    def forward(
+        self, xrays: Xrays, *, consistent: bool = True
+    ) -> Tensor | list[Tensor]:
+        """See the class; consistent: whether the steps towards the X-rays are taken,
+        without them a report can say what they are worth.
+
+        Raises `GeometryError` for detectors that cannot be halved three times.
         """
-        physics = self._physics(xrays)
+        physics = self._physics(xrays, consistent=consistent)
         known = self._known(xrays, physics)
-        maps = self._decode(xrays, known)
-        heads = [
-            level for level in range(self.finest, -1, -1) if str(level) in self.heads
-        ]
-        residuals = [self.heads[str(level)](maps[level]).float() for level in heads]
-        if self.fade < 1 and len(residuals) > 1:
-            coarser = F.interpolate(
-                residuals[1], size=residuals[0].shape[2:], mode="trilinear"
-            )
-            residuals[0] = torch.lerp(coarser, residuals[0], self.fade)
+        residuals = self._residuals(self._decode(xrays, known))
         base = self._base(known, xrays)
         outputs = [
             _pooled(base, residual.shape[2:]) + residual for residual in residuals
         ]
-        if physics is not None and self.consistent:
+        if physics is not None and consistent:
             outputs[0] = self._consistent(outputs[0], physics)
         return outputs if self.training and self.deep_supervision else outputs[0]
 
@@ -167,14 +163,14 @@ class HybridCNNViTUNet3D(nn.Module):
         self.unet.gradient_checkpointing = wanted
 
     # -- without learning --------------------------------------------------------------
-    def _physics(self, xrays: Xrays) -> tuple[Xrays, Projector] | None:
+    def _physics(
+        self, xrays: Xrays, *, consistent: bool
+    ) -> tuple[Xrays, Projector] | None:
         """The X-rays at the detail that the grid can show, and their projector; None
         where nothing is computed with them.
         """
-        wanted = self.prior != "none" or (
-            self.consistent and len(self.consistency.strength)
-        )
-        if not xrays.views or not wanted:
+        stepping = consistent and len(self.consistency.strength) > 0
+        if not xrays.views or not (stepping or self.prior != "none"):
             return None
         xrays = joined(xrays, self.running_grid)
         return xrays, Projector(xrays.geometry, self.running_grid)
@@ -187,8 +183,8 @@ class HybridCNNViTUNet3D(nn.Module):
             return torch.stack((mean, mean), dim=1)
         with torch.no_grad(), torch.autocast(mean.device.type, enabled=False):
             start = self.units.attenuation(mean).clamp(min=0)
-            found = iterative_prior(*physics, start, iterations=self.prior_iterations)
-            prior = mean + self.units.normalised(found) - self.units.normalised(start)
+            sirt = iterative_prior(*physics, start, iterations=self.prior_iterations)
+            prior = mean + self.units.normalised(sirt) - self.units.normalised(start)
             return torch.stack((prior, mean), dim=1)
 
     def _base(self, known: Tensor, xrays: Xrays) -> Tensor:
@@ -199,41 +195,55 @@ class HybridCNNViTUNet3D(nn.Module):
 
     def _consistent(self, volume: Tensor, physics: tuple[Xrays, Projector]) -> Tensor:
         with torch.autocast(volume.device.type, enabled=False):
-            attenuation = self.consistency(
-                self.units.attenuation(volume[:, 0]), *physics
-            )
+            attenuation = self.units.attenuation(volume[:, 0])
+            attenuation = self.consistency(attenuation, *physics)
             return self.units.normalised(attenuation)[:, None]
 
     # -- learnt ------------------------------------------------------------------------
     def _decode(self, xrays: Xrays, known: Tensor) -> dict[int, Tensor]:
+        """Maps of all levels in use."""
         views = self.views(xrays) if xrays.views else None
-        many = torch.log1p(xrays.present.sum(dim=1).to(known.dtype))[
-            :, None, None, None, None
-        ]
+        count = xrays.present.sum(dim=1).to(known.dtype)
+        many = torch.log1p(count)[:, None, None, None, None]
 
         def given(level: int) -> Tensor:
-            lifting, grid = self.lifting[str(level)], self.grid_at(level)
-            assert isinstance(lifting, ViewLifting)
+            grid = self.grid_at(level)
             here = _pooled(known, grid.shape)
-            channels = [here, many.expand(-1, 1, *grid.shape)]
+            lifted = self._lifted(level, xrays, views, here)
+            channels = (lifted, here, many.expand(-1, 1, *grid.shape))
+            together = torch.cat(channels, dim=1)
             if views is None:
-                return torch.cat(
-                    (
-                        here.new_zeros(len(here), lifting.outputs, *grid.shape),
-                        *channels,
-                    ),
-                    dim=1,
-                )
-            sight = look(xrays, grid, water_per_mm=self.units.water)
-            together = torch.cat(
-                (lifting(views[self.levels - 1 - level], sight), *channels), dim=1
-            )
+                return together
             # Convolutions of few channels take half the time in this layout on CPUs,
             # and less in bf16 on GPUs.
             return together.contiguous(memory_format=torch.channels_last_3d)
 
         maps: dict[int, Tensor] = self.unet(given, self.finest, self.fade)
         return maps
+
+    def _lifted(
+        self, level: int, xrays: Xrays, views: list[Tensor] | None, here: Tensor
+    ) -> Tensor:
+        """What the voxels of a level look up in the views, `(b, c, z, y, x)`."""
+        lifting = self.lifting[str(level)]
+        assert isinstance(lifting, ViewLifting)
+        grid = self.grid_at(level)
+        if views is None:
+            return here.new_zeros(len(here), lifting.outputs, *grid.shape)
+        sight = look(xrays, grid, water_per_mm=self.units.water)
+        lifted: Tensor = lifting(views[self.levels - 1 - level], sight)
+        return lifted
+
+    def _residuals(self, maps: dict[int, Tensor]) -> list[Tensor]:
+        """What to add to the base at each scale that has an output, finest first."""
+        with_output = [k for k in range(self.finest, -1, -1) if str(k) in self.heads]
+        residuals = [self.heads[str(level)](maps[level]) for level in with_output]
+        residuals = [residual.float() for residual in residuals]
+        if self.fade < 1 and len(residuals) > 1:
+            size = residuals[0].shape[2:]
+            coarser = F.interpolate(residuals[1], size=size, mode="trilinear")
+            residuals[0] = torch.lerp(coarser, residuals[0], self.fade)
+        return residuals
 
 
 def _head(width: int) -> Pointwise:

@@ -73,8 +73,7 @@ RECONSTRUCTION_SIZES = {
         between_views=2,
     ),
 }
-NATIVE = {"tiny": 32, "small": 64, "base": 128}
-"""Voxels along an axis that each size is made for."""
+"""By the end of their names; `trivox.networks.registry` lists them."""
 
 
 def levels_of(shape: Shape, wanted: int | None = None) -> int:
@@ -85,13 +84,15 @@ def levels_of(shape: Shape, wanted: int | None = None) -> int:
     """
     if any(size < 8 or size & (size - 1) for size in shape):
         raise RecipeError(
-            f"grid {shape}: the network halves every axis, so sizes are powers of two from 8 on"
+            f"grid {shape}: the network halves every axis, so sizes are powers of two "
+            "from 8 on"
         )
     room = min(LEVELS, int(math.log2(min(shape))) + 1)
     if wanted is None:
         return room
     if not LIFTED <= wanted <= room:
         raise RecipeError(
-            f"{wanted} levels do not fit a grid of {shape}: it has room for {LIFTED} to {room}"
+            f"{wanted} levels do not fit a grid of {shape}: it has room for {LIFTED} "
+            f"to {room}"
         )
     return wanted

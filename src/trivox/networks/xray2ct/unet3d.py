@@ -25,7 +25,8 @@ class VolumeUNet(Recomputing):
         self, size: ReconstructionSize, levels: int, inputs: Sequence[int]
     ) -> None:
         super().__init__()
-        widths, self.levels = size.widths, levels
+        widths = size.widths
+        self.levels = levels
         entries = {levels - 1 - i: channels for i, channels in enumerate(inputs)}
         self.entry = nn.ModuleDict(
             {str(k): Pointwise(c, widths[k]) for k, c in entries.items()}
@@ -47,23 +48,20 @@ class VolumeUNet(Recomputing):
         """
         skips: dict[int, Tensor] = {}
         for level in range(finest, -1, -1):
-            parts = (
-                [self.entry[str(level)](given(level))]
-                if str(level) in self.entry
-                else []
-            )
+            parts: list[Tensor] = []
+            if str(level) in self.entry:
+                parts.append(self.entry[str(level)](given(level)))
             if level < finest:
-                finer = self.down[level](skips[level + 1])
-                parts.append(
-                    finer * fade if fade < 1 and level == finest - 1 else finer
-                )
-            skips[level] = self._run(
-                self.encoder[level], sum(parts[1:], start=parts[0])
-            )
+                finer: Tensor = self.down[level](skips[level + 1])
+                fading = fade < 1 and level == finest - 1
+                parts.append(finer * fade if fading else finer)
+            joined = sum(parts[1:], start=parts[0])
+            skips[level] = self._run(self.encoder[level], joined)
         x = skips[0]
         maps = {0: x}
         for level in range(1, finest + 1):
-            maps[level] = x = self._run(self.decoder[level - 1], x, skips[level])
+            x = self._run(self.decoder[level - 1], x, skips[level])
+            maps[level] = x
         return maps
 
 

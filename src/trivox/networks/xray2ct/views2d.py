@@ -52,7 +52,8 @@ class CrossViewTransformerAttention(nn.Module):
     def __init__(self, channels: int, *, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm, self.feed_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.norm = nn.LayerNorm(channels)
+        self.feed_norm = nn.LayerNorm(channels)
         self.place = nn.Linear(RAY * (1 + 2 * OCTAVES), channels)
         self.to_query_key = nn.Linear(channels, 2 * channels)
         self.to_value = nn.Linear(channels, channels)
@@ -68,37 +69,50 @@ class CrossViewTransformerAttention(nn.Module):
         the same shape.
         """
         b, v, c, h, w = maps.shape
-        tokens = maps.movedim(2, -1).reshape(b, v * h * w, c)
-        places = self.place(waves(rays.movedim(2, -1).reshape(b, v * h * w, RAY)))
+        count = v * h * w
+        tokens = maps.movedim(2, -1).reshape(b, count, c)
+        coordinates = rays.movedim(2, -1).reshape(b, count, RAY)
+        places = self.place(waves(coordinates))
         # An exam without any view attends to its blanks, since a softmax over nothing
         # is NaN; the lifting leaves them out.
         visible = present | ~present.any(dim=1, keepdim=True)
-        mask = visible[:, :, None].expand(b, v, h * w).reshape(b, 1, 1, v * h * w)
+        mask = visible.repeat_interleave(h * w, dim=1)
         normed = self.norm(tokens)
-        query, key = self.to_query_key(normed + places).chunk(2, dim=-1)
-        value = self._split(self.to_value(normed))
+        placed = self.to_query_key(normed + places)
+        query, key = placed.chunk(2, dim=-1)
+        value = self.to_value(normed)
         seen = F.scaled_dot_product_attention(
-            self._split(query), self._split(key), value, attn_mask=mask
+            self._split(query),
+            self._split(key),
+            self._split(value),
+            attn_mask=mask[:, None, None],
         )
-        tokens = tokens + self.project(seen.transpose(1, 2).flatten(2))
+        seen = seen.transpose(1, 2).flatten(2)
+        tokens = tokens + self.project(seen)
         tokens = tokens + self.feed(self.feed_norm(tokens))
         out: Tensor = tokens.reshape(b, v, h, w, c).movedim(-1, 2).to(maps.dtype)
         return out
 
     def _split(self, x: Tensor) -> Tensor:
-        out: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(
-            1, 2
-        )  # (b, heads, n, c / heads)
-        return out
+        """`(b, n, c)` to `(b, heads, n, c / heads)`."""
+        heads: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return heads
 
 
 def waves(rays: Tensor) -> Tensor:
     """Coordinates `(..., 6)` with sines and cosines of their first octaves, `(..., 6 *
     (1 + 2 * OCTAVES))`.
     """
-    frequencies = torch.pi * 2.0 ** torch.arange(OCTAVES, device=rays.device)
-    angles = (rays[..., None] * frequencies).flatten(-2)
-    return torch.cat((rays, angles.sin(), angles.cos()), dim=-1)
+    octaves = torch.arange(OCTAVES, device=rays.device)
+    frequencies = torch.pi * 2.0**octaves
+    angles = rays[..., None] * frequencies
+    angles = angles.flatten(-2)
+    parts = (
+        rays,
+        angles.sin(),
+        angles.cos(),
+    )
+    return torch.cat(parts, dim=-1)
 
 
 class MultiScaleFeaturePyramid(nn.Module):
@@ -114,10 +128,7 @@ class MultiScaleFeaturePyramid(nn.Module):
         super().__init__()
         before = (1, *widths[:-1])
         self.down = nn.ModuleList(
-            nn.Sequential(
-                normed2d(inputs + RAY, width, stride=1 if scale == 0 else 2),
-                normed2d(width, width),
-            )
+            _scale(inputs, width, stride=1 if scale == 0 else 2)
             for scale, (inputs, width) in enumerate(zip(before, widths, strict=True))
         )
         self.attention = nn.ModuleList(
@@ -136,36 +147,50 @@ class MultiScaleFeaturePyramid(nn.Module):
         rows, columns = xrays.geometry.detector
         if rows % PIXEL_STEP or columns % PIXEL_STEP:
             raise GeometryError(
-                f"X-rays of {rows} x {columns} pixels: the network needs multiples of {PIXEL_STEP}, pad or resample"
+                f"X-rays of {rows} x {columns} pixels: the network needs multiples of "
+                f"{PIXEL_STEP}, pad or resample"
             )
         b, v = xrays.images.shape[:2]
-
-        def fold(x: Tensor) -> Tensor:
-            return x.flatten(0, 1)
-
-        x = fold(xrays.images[:, :, None] / LINE_INTEGRALS)
-        maps = []
-        for scale, stage in enumerate(self.down):
-            factor = 2 ** max(scale - 1, 0)  # the stage's input
-            x = stage(
-                torch.cat(
-                    (x, fold(rays_at(xrays.geometry, factor, b)).to(x.dtype)), dim=1
-                )
-            )
-            maps.append(x)
+        maps = self._down(xrays)
         maps[-1] = self._between_views(maps[-1], xrays)
         for scale in range(SCALES - 2, -1, -1):
+            here = maps[scale]
+            above = self.up[scale](maps[scale + 1])
             above = F.interpolate(
-                self.up[scale](maps[scale + 1]),
-                size=maps[scale].shape[2:],
+                above,
+                size=here.shape[2:],
                 mode="bilinear",
             )
-            maps[scale] = self.merge[scale](maps[scale] + above)
+            maps[scale] = self.merge[scale](here + above)
         return [x.unflatten(0, (b, v)) for x in maps]
+
+    def _down(self, xrays: Xrays) -> list[Tensor]:
+        """Maps of each view alone, `(b * v, c, rows, columns)`, finest first."""
+        x = (xrays.images[:, :, None] / LINE_INTEGRALS).flatten(0, 1)
+        maps = []
+        for scale, stage in enumerate(self.down):
+            factor = 2 ** max(scale - 1, 0)  # of the stage's input
+            rays = rays_at(
+                xrays.geometry,
+                factor,
+                len(xrays.images),
+            )
+            rays = rays.flatten(0, 1).to(x.dtype)
+            x = stage(torch.cat((x, rays), dim=1))
+            maps.append(x)
+        return maps
 
     def _between_views(self, x: Tensor, xrays: Xrays) -> Tensor:
         b, v = xrays.images.shape[:2]
-        rays, x = rays_at(xrays.geometry, 2 ** (SCALES - 1), b), x.unflatten(0, (b, v))
+        rays = rays_at(xrays.geometry, PIXEL_STEP, b)
+        x = x.unflatten(0, (b, v))
         for block in self.attention:
             x = block(x, rays, xrays.present)
         return x.flatten(0, 1)
+
+
+def _scale(inputs: int, width: int, *, stride: int) -> nn.Sequential:
+    """Two convolutions; the first one also sees the rays."""
+    return nn.Sequential(
+        normed2d(inputs + RAY, width, stride=stride), normed2d(width, width)
+    )

@@ -22,7 +22,7 @@ from trivox.inference.predictor import Predictor
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.case_classifier.fitting import best_single_feature, fit_classifier
 from trivox.tasks.console import Console
-from trivox.tasks.images import PreparedImages
+from trivox.tasks.labels.prepared import PreparedImages
 from trivox.volumes.volume import Array
 
 HAND_MADE = "hand-made"

@@ -13,8 +13,8 @@ from trivox.inference.predictor import Predictor
 from trivox.learning.checkpoints import final_weights
 from trivox.planning.plan import Plan
 from trivox.tasks.console import Console
-from trivox.tasks.images import PreparedImages
 from trivox.tasks.labels.classes import FoldAnswers
+from trivox.tasks.labels.prepared import PreparedImages
 from trivox.tasks.labels.validation import TrainedFolds, fold_predictor, validate_folds
 from trivox.tasks.task import RunRequest, training_summary
 

@@ -14,8 +14,8 @@ from trivox.evaluation.metrics.classification import ClassPredictions
 from trivox.evaluation.metrics.content import ClassificationSection
 from trivox.inference.doubt.calibration import fit_temperature
 from trivox.inference.predictor import Prediction
-from trivox.tasks.images import PreparedImages
 from trivox.tasks.labels.classes import FoldAnswers, truth_of
+from trivox.tasks.labels.prepared import PreparedImages
 from trivox.volumes.volume import Array
 
 

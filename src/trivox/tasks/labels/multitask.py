@@ -17,10 +17,10 @@ from trivox.networks.class_head import LesionMasks, MultitaskNetwork, add_class_
 from trivox.planning.plan import Plan
 from trivox.preparation.batches import BatchSource
 from trivox.tasks.console import Console
-from trivox.tasks.images import PreparedImages
 from trivox.tasks.labels.class_batches import case_classes, lesion_sampling
 from trivox.tasks.labels.class_objective import MultitaskObjective
 from trivox.tasks.labels.classes import FoldAnswers, class_answers, fit_fold
+from trivox.tasks.labels.prepared import PreparedImages
 from trivox.tasks.labels.segmentation import LabelTask
 
 WHOLE = "all labels together"

@@ -12,7 +12,7 @@ from trivox.config.recipe import Recipe
 from trivox.datasets.class_tables import with_classes
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import load_inputs
-from trivox.errors import DataError
+from trivox.errors import DataError, PlanError
 from trivox.evaluation.conventions.choice import choose_convention
 from trivox.evaluation.folders.labels import evaluate_folders
 from trivox.evaluation.metrics.content import MetricsFile
@@ -21,16 +21,18 @@ from trivox.inference.bundle import ClassAnswers, read_bundle
 from trivox.inference.folder import CasePredictor
 from trivox.inference.predictor import Predictor
 from trivox.learning.objective import Objective
+from trivox.learning.runtime import Runtime
 from trivox.networks.counting import count_operations
 from trivox.networks.registry import build_network
-from trivox.planning.plan import Plan
+from trivox.planning.plan import Plan, read_plan
 from trivox.preparation.store import Store
 from trivox.tasks.console import Console
-from trivox.tasks.images import ImageTask, PreparedImages
+from trivox.tasks.images import ImageTask
 from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.finish import finish_labels
 from trivox.tasks.labels.objective import SegmentationObjective
 from trivox.tasks.labels.pictures import picture_cases
+from trivox.tasks.labels.prepared import PreparedImages
 from trivox.tasks.report import report_run
 from trivox.tasks.task import (
     EvaluateOptions,
@@ -44,8 +46,39 @@ WITH_CLASSES = "multitask"
 """Name of the task that metrics with classes are of."""
 
 
-class LabelTask(ImageTask, ModelTask[Plan, Store]):
+class LabelTask(ImageTask[Plan], ModelTask[Plan, Store]):
     """A task whose models give label maps."""
+
+    # -- what is decided --------------------------------------------------------------
+
+    def plan(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        runtime: Runtime,
+        fingerprint: Path,
+        console: Console,
+    ) -> Plan:
+        """Measure the training cases, then decide spacing, patch, network and batch."""
+        if dataset.labels is None:
+            raise PlanError(
+                f"{dataset.root}: a plan needs labels; 'trivox check' shows what was "
+                "found"
+            )
+        plan = self.decide(
+            dataset,
+            recipe,
+            runtime=runtime,
+            fingerprint=fingerprint,
+            console=console,
+        )
+        assert isinstance(plan, Plan)
+        return plan
+
+    def read_plan(self, file: Path) -> Plan:
+        """Read a plan of labelled images."""
+        return read_plan(file)
 
     # -- learning ---------------------------------------------------------------------
 

@@ -20,10 +20,10 @@ from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.inference.rules.rule_trials import Evidence, choose_rules, evidence_of
 from trivox.tasks.console import Console
-from trivox.tasks.images import PreparedImages
 from trivox.tasks.labels.calibration import HeldOut, Trust, calibrate, held_out
 from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.held_out_classes import HeldOutAnswers
+from trivox.tasks.labels.prepared import PreparedImages
 from trivox.volumes.formats import read_labels, write_volume
 from trivox.volumes.volume import Volume
 

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from trivox.planning.volumes import ReconstructionPlan
+from trivox.planning.volumes import VolumePlan
 from trivox.preparation.exam_batches import coarser
 from trivox.preparation.exam_store import XrayStore
 from trivox.tasks.task import Prepared
 
-PreparedExams = Prepared[ReconstructionPlan, XrayStore]
+PreparedExams = Prepared[VolumePlan, XrayStore]
 
 
 def reference_volume(exams: PreparedExams, name: str) -> Tensor:

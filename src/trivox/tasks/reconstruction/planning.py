@@ -11,22 +11,23 @@ from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.exams import Exam, read_exam
 from trivox.errors import PlanError
 from trivox.inference.reconstructor import reconstruction_network
-from trivox.networks.xray2ct.registry import RECONSTRUCTION_NETWORKS
-from trivox.networks.xray2ct.sizes import NATIVE
+from trivox.networks.registry import XRAY_NETWORKS
 from trivox.networks.xray2ct.views2d import PIXEL_STEP
-from trivox.planning.volumes import ReconstructionPlan
+from trivox.planning.volumes import VolumePlan
 from trivox.preparation.exam_store import fitted_views
 from trivox.projection.geometry import SDD_MM, SOD_MM
 from trivox.volumes.formats import read_header
 from trivox.volumes.volume import Shape, spacing_of
 
+TASK = "reconstruction"
+"""Its name, as plans carry it."""
 MARGIN = 1.05
 """On the radius that a rendered detector shows whole."""
 LOOKED_AT = 20
 """Cases whose headers are read."""
 
 
-def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> ReconstructionPlan:
+def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> VolumePlan:
     """A plan for the training cases of a dataset under a recipe; raises `PlanError` or
     `RecipeError` for one that cannot be.
 
@@ -53,8 +54,9 @@ def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> ReconstructionPlan:
         else width / max(detector)
     )
     z, y, x = (size * options.render_factor for size in shape)
-    plan = ReconstructionPlan(
+    plan = VolumePlan(
         dataset=dataset.name,
+        task=TASK,
         shape=shape,
         spacing=(step, step, step),
         render_shape=(z, y, x),
@@ -94,12 +96,13 @@ def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> ReconstructionPlan:
 
 
 def _grid_shape(recipe: Recipe) -> Shape:
-    if recipe.network not in RECONSTRUCTION_NETWORKS:
+    if recipe.network not in XRAY_NETWORKS:
         raise PlanError(
-            f"network '{recipe.network}' makes no volume of X-rays; choose one of {', '.join(RECONSTRUCTION_NETWORKS)}"
+            f"network '{recipe.network}' makes no volume of X-rays; choose one of "
+            f"{', '.join(XRAY_NETWORKS)}"
         )
     if recipe.patch_size is None:
-        size = NATIVE[recipe.network.removeprefix("xray2ct-")]
+        size = XRAY_NETWORKS[recipe.network].native
         return size, size, size
     if len(recipe.patch_size) != 3:
         raise PlanError(

@@ -32,18 +32,15 @@ from trivox.learning.losses.reconstruction import ReconstructionCriterion
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime, rank, world_size
 from trivox.networks.counting import count_volume_network
-from trivox.planning.volumes import (
-    ReconstructionPlan,
-    describe_reconstruction_plan,
-    read_reconstruction_plan,
-)
+from trivox.planning.describe import describe_volume_plan
+from trivox.planning.volumes import VolumePlan, read_volume_plan
 from trivox.preparation.exam_batches import XraySource, to_window
 from trivox.preparation.exam_store import XrayStore, prepare_exams
 from trivox.tasks.console import Console
 from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
 from trivox.tasks.reconstruction.objective import ReconstructionObjective
 from trivox.tasks.reconstruction.pictures import picture_exams
-from trivox.tasks.reconstruction.planning import plan_reconstruction
+from trivox.tasks.reconstruction.planning import TASK, plan_reconstruction
 from trivox.tasks.reconstruction.prediction import write_beside
 from trivox.tasks.reconstruction.validation import finish_volumes
 from trivox.tasks.report import report_run
@@ -67,10 +64,10 @@ OF_LABELS = (
 """Options of predictions that only models of label maps know."""
 
 
-class ReconstructionTask(ModelTask[ReconstructionPlan, XrayStore]):
+class ReconstructionTask(ModelTask[VolumePlan, XrayStore]):
     """What training needs to know about X-rays and volumes."""
 
-    name = "reconstruction"
+    name = TASK
     recipe = "xray2ct"
     results = "volumes"
     note = SYNTHETIC
@@ -103,24 +100,22 @@ class ReconstructionTask(ModelTask[ReconstructionPlan, XrayStore]):
         runtime: Runtime,
         fingerprint: Path,
         console: Console,
-    ) -> ReconstructionPlan:
+    ) -> VolumePlan:
         """The grid about the isocentre, and the X-rays rendered to learn from."""
         return plan_reconstruction(dataset, recipe)
 
-    def read_plan(self, file: Path) -> ReconstructionPlan:
+    def read_plan(self, file: Path) -> VolumePlan:
         """Read a plan of volumes."""
-        return read_reconstruction_plan(file)
+        return read_volume_plan(file)
 
-    def require_fitting(
-        self, plan: ReconstructionPlan, dataset: Dataset, file: Path
-    ) -> None:
+    def require_fitting(self, plan: VolumePlan, dataset: Dataset, file: Path) -> None:
         """Exams are brought to any plan."""
 
-    def decisions(self, plan: ReconstructionPlan) -> list[Decision]:
+    def decisions(self, plan: VolumePlan) -> list[Decision]:
         """Grid, window, X-rays, network."""
-        return describe_reconstruction_plan(plan)
+        return describe_volume_plan(plan)
 
-    def plan_line(self, plan: ReconstructionPlan) -> str:
+    def plan_line(self, plan: VolumePlan) -> str:
         """Network, grid, X-rays and batch."""
         z, y, x = plan.shape
         rows, columns = plan.detector
@@ -133,7 +128,7 @@ class ReconstructionTask(ModelTask[ReconstructionPlan, XrayStore]):
     def store(
         self,
         dataset: Dataset,
-        plan: ReconstructionPlan,
+        plan: VolumePlan,
         folder: Path,
         *,
         workers: int,
@@ -269,7 +264,7 @@ class ReconstructionTask(ModelTask[ReconstructionPlan, XrayStore]):
     def pictures(
         self,
         run: Path,
-        plan: ReconstructionPlan,
+        plan: VolumePlan,
         metrics: MetricsFile,
         *,
         report: Path,
@@ -288,7 +283,7 @@ class ReconstructionTask(ModelTask[ReconstructionPlan, XrayStore]):
         """Mean PSNR, SSIM and MAE."""
         return reconstruction_headline(metrics)
 
-    def title(self, plan: ReconstructionPlan) -> str:
+    def title(self, plan: VolumePlan) -> str:
         """Dataset and task, and that the volumes are synthetic."""
         return f"{plan.dataset}: {plan.task} (synthetic CT, not acquired)"
 
