@@ -7,7 +7,7 @@ import torch
 from trivox.config.volumes import ReconstructionOptions
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.errors import DataError
-from trivox.preparation.exam_batches import XraySource, even_views
+from trivox.preparation.exam_batches import ExamSource, even_views
 from trivox.preparation.exam_store import prepare_exams
 from trivox.projection.attenuation import attenuation_of
 from trivox.projection.geometry import Geometry
@@ -35,7 +35,7 @@ def make(store, xray_data, xray_plan):
     names = [case.name for case in load_dataset(xray_data).training_cases]
 
     def made(*, positions=range(2), training=True, names=names, store=store, **options):
-        return XraySource(
+        return ExamSource(
             store=store,
             names=names,
             plan=xray_plan,

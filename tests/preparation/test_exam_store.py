@@ -5,7 +5,7 @@ import torch
 from trivox.datasets.exams import Exam, read_exam
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.errors import DataError, FormatError
-from trivox.preparation.exam_store import XrayStore, fitted_views, prepare_exams
+from trivox.preparation.exam_store import ExamStore, fitted_views, prepare_exams
 from trivox.projection.geometry import Geometry
 from trivox.projection.grids import on_grid
 from trivox.projection.xrays import Xrays
@@ -69,7 +69,7 @@ def test_a_damaged_exam_is_named(store, xray_data):
     name = load_dataset(xray_data).training_cases[0].name
     (store.folder / f"{name}.volume.b2nd").write_bytes(b"nothing")
     with pytest.raises(FormatError, match=f"prepared case {name} is damaged"):
-        XrayStore(store.folder).volume(name)
+        ExamStore(store.folder).volume(name)
 
 
 def test_cases_that_fail_are_named_after_the_others_are_done(
@@ -84,7 +84,7 @@ def test_cases_that_fail_are_named_after_the_others_are_done(
         prepare_exams(
             dataset.model_copy(update={"cases": cases}), xray_plan, tmp_path / "store"
         )
-    assert XrayStore(tmp_path / "store").has(others[0].name)
+    assert ExamStore(tmp_path / "store").has(others[0].name)
 
 
 def exam(rows, columns, *, water=0.02):

@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool3d
 from trivox.config.volumes import ReconstructionOptions
 from trivox.errors import DataError
 from trivox.planning.volumes import ReconstructionPlan
-from trivox.preparation.exam_store import XrayStore
+from trivox.preparation.exam_store import ExamStore
 from trivox.preparation.sampler import sample_rng
 from trivox.projection.attenuation import attenuation_of
 from trivox.projection.geometry import Geometry, even_angles
@@ -104,7 +104,7 @@ def to_window(hounsfield: Tensor, window: tuple[float, float]) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class XraySource:
+class ExamSource:
     """Batches as a pure function of the step; `positions` are this rank's places in the
     global batch of `batch_size`.
 
@@ -113,7 +113,7 @@ class XraySource:
     nothing is dropped and there is no noise; steps go through the numbers of views.
     """
 
-    store: XrayStore
+    store: ExamStore
     names: Sequence[str]
     plan: ReconstructionPlan
     options: ReconstructionOptions

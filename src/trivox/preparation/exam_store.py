@@ -30,7 +30,7 @@ from trivox.volumes.volume import Array
 KEY = "preparation-key.json"
 
 
-class XrayStore:
+class ExamStore:
     """A folder of prepared exams made under one preparation key."""
 
     def __init__(self, folder: Path) -> None:
@@ -86,13 +86,13 @@ def prepare_exams(
     progress: Callable[[Iterable[str], int], Iterable[str]] = lambda names, total: (
         names
     ),
-) -> XrayStore:
+) -> ExamStore:
     """Prepare every training case under `folder`; finished ones of the same plan are
     kept, others are removed.
 
     Raises `DataError` naming the cases that failed, after the others are done.
     """
-    store = XrayStore(folder)
+    store = ExamStore(folder)
     if (folder / KEY).exists() and read_json(folder / KEY) != plan.preparation_key:
         store.clear()
     write_json(folder / KEY, plan.preparation_key)
@@ -115,7 +115,7 @@ def prepare_exams(
 
 
 def _prepare_one(
-    case: Case, plan: ReconstructionPlan, store: XrayStore, failures: list[str]
+    case: Case, plan: ReconstructionPlan, store: ExamStore, failures: list[str]
 ) -> str:
     try:
         exam = read_exam(case)

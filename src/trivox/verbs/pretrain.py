@@ -40,7 +40,7 @@ from trivox.learning.tracking import read_records, run_log
 from trivox.learning.trainer import Trainer
 from trivox.networks.registry import build_network
 from trivox.planning.plan import Plan, read_plan, write_plan
-from trivox.preparation.masking import Masking
+from trivox.preparation.masking import Masked, Masking
 from trivox.preparation.preprocess import preprocess
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.labels.forecast import forecast_training
@@ -244,9 +244,8 @@ def _fit(
     """Train on four fifths of the patients, from the latest checkpoint if there is one."""
     seed_everything(recipe.seed, deterministic=recipe.deterministic)
     plan, split, masking = prepared.plan, prepared.splits[0], Masking()
-    training = replace(
-        batch_source(prepared, recipe, split.train, training=True), masking=masking
-    )
+    training = batch_source(prepared, recipe, split.train, training=True)
+    validation = batch_source(prepared, recipe, split.validation, training=False)
     with run_log(out, recipe, say=console.say) as log:
         micro_batch = forecast_training(
             plan, recipe, runtime, batch=len(training.positions), log=log
@@ -254,11 +253,8 @@ def _fit(
         trainer = Trainer(
             network=_network(plan, len(plan.inputs)),
             objective=MaskedObjective(),
-            training=training,
-            validation=replace(
-                batch_source(prepared, recipe, split.validation, training=False),
-                masking=masking,
-            ),
+            training=Masked(training, masking),
+            validation=Masked(validation, masking),
             recipe=recipe,
             folder=out,
             runtime=runtime,

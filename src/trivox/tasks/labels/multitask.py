@@ -29,10 +29,14 @@ from trivox.networks.class_head import (
     jitter,
 )
 from trivox.planning.plan import Plan
-from trivox.preparation.batches import BatchSource, CaseClasses, ClassedLabels
+from trivox.preparation.classes import CaseClasses, Classed, ClassedLabels
 from trivox.preparation.sampler import LesionSampling
 from trivox.preparation.store import Store
-from trivox.tasks.labels.segmentation import SegmentationObjective, SegmentationTask
+from trivox.tasks.labels.segmentation import (
+    SegmentationObjective,
+    SegmentationTask,
+    batch_source,
+)
 from trivox.tasks.stages import Prepared
 
 ENOUGH = 0.25
@@ -306,19 +310,16 @@ class MultitaskTask(SegmentationTask):
         names: Sequence[str],
         *,
         training: bool,
-    ) -> BatchSource:
+    ) -> Classed:
         """Batches with classes, part of each centred on lesions."""
-        source, labels = (
-            super().source(prepared, recipe, names, training=training),
-            prepared.plan.labels,
-        )
+        source = batch_source(prepared, recipe, names, training=training)
+        labels = prepared.plan.labels
         sampling = lesion_sampling(prepared.dataset, names, labels, recipe)
         classes = case_classes(
             prepared.dataset, prepared.store, names, sampling.indices
         )
-        return replace(
-            source, sampler=replace(source.sampler, lesions=sampling), classes=classes
-        )
+        sampler = replace(source.sampler, lesions=sampling)
+        return Classed(replace(source, sampler=sampler), classes)
 
 
 def class_counts(dataset: Dataset, names: Sequence[str]) -> Counter[str]:

@@ -24,7 +24,7 @@ from trivox.learning.runtime import Runtime, rank, world_size
 from trivox.learning.tracking import RunLog
 from trivox.networks.registry import build_network
 from trivox.planning.plan import Plan
-from trivox.preparation.batches import BatchSource
+from trivox.preparation.batches import BatchSource, Source
 from trivox.preparation.sampler import PatchSampler
 from trivox.tasks.console import Console
 from trivox.tasks.labels.finish import finish_labels
@@ -208,7 +208,7 @@ class SegmentationTask(Task[Prepared]):
         names: Sequence[str],
         *,
         training: bool,
-    ) -> BatchSource:
+    ) -> Source:
         """Batches of patches."""
         return batch_source(prepared, recipe, names, training=training)
 

@@ -19,7 +19,7 @@ from trivox.planning.volumes import (
 from trivox.preparation.exam_batches import (
     coarser,
 )
-from trivox.preparation.exam_store import XrayStore, prepare_exams
+from trivox.preparation.exam_store import ExamStore, prepare_exams
 from trivox.tasks.console import Console
 from trivox.tasks.reconstruction.planning import plan_reconstruction
 from trivox.tasks.stages import checked, splits_of
@@ -32,7 +32,7 @@ class PreparedExams:
     dataset: Dataset
     plan: ReconstructionPlan
     splits: tuple[Split, ...]
-    store: XrayStore
+    store: ExamStore
 
     def volume(self, name: str) -> Tensor:
         """The CT on the network's grid, `(z, y, x)` HU."""

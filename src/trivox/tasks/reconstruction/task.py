@@ -18,8 +18,8 @@ from trivox.learning.losses.similarity import psnr, ssim3d
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime, rank, world_size
 from trivox.preparation.exam_batches import (
+    ExamSource,
     VolumeTargets,
-    XraySource,
     to_window,
 )
 from trivox.tasks.console import Console
@@ -209,13 +209,13 @@ class ReconstructionTask(Task[PreparedExams]):
         names: Sequence[str],
         *,
         training: bool,
-    ) -> XraySource:
+    ) -> ExamSource:
         """Batches of exams; each rank takes every `world_size`-th sample of the global
         batch.
         """
         ranks = world_size()
         batch = -(-(recipe.batch_size or prepared.plan.batch_size) // ranks) * ranks
-        return XraySource(
+        return ExamSource(
             store=prepared.store,
             names=names,
             plan=prepared.plan,
