@@ -66,14 +66,13 @@ def test_ranks_read_parts_of_one_batch(make):
 
 
 def test_every_case_comes_once_before_any_comes_again(make):
-    source = make(names=["a", "b", "c", "d", "e", "f"])
-    sweeps = [
-        sorted(
-            source._case(step, p) for step in range(3 * s, 3 * s + 3) for p in (0, 1)
-        )
-        for s in range(3)
-    ]
-    assert sweeps == [[0, 1, 2, 3, 4, 5]] * 3
+    names = ["a", "b", "c", "d", "e", "f"]
+    source = make(names=names)
+    for sweep in range(3):
+        steps = range(3 * sweep, 3 * sweep + 3)
+        drawn = [source.name_of(step, 0) for step in steps]
+        drawn += [source.name_of(step, 1) for step in steps]
+        assert sorted(drawn) == names
 
 
 def test_the_target_is_the_mean_of_the_voxels_it_covers_within_the_window(
@@ -81,7 +80,7 @@ def test_the_target_is_the_mean_of_the_voxels_it_covers_within_the_window(
 ):
     source = make(training=False)
     _, target = source.read(0).finish(CPU)
-    fine = store.volume(source.names[source._case(0, 0)]).astype(np.float64)
+    fine = store.volume(source.name_of(0, 0)).astype(np.float64)
     side = xray_plan.shape[0]
     factor = fine.shape[0] // side
     means = fine.reshape(side, factor, side, factor, side, factor).mean((1, 3, 5))
@@ -94,7 +93,7 @@ def test_the_target_is_the_mean_of_the_voxels_it_covers_within_the_window(
 def test_rendered_views_are_line_integrals_of_the_fine_volume(make, store, xray_plan):
     source = make(training=False, view_counts=(2,))
     xrays, _ = source.read(0).finish(CPU)
-    fine = torch.from_numpy(store.volume(source.names[source._case(0, 0)])).float()
+    fine = torch.from_numpy(store.volume(source.name_of(0, 0))).float()
     wanted = Projector(even_views(xray_plan, 2), xray_plan.render_grid).project(
         attenuation_of(fine)[None]
     )
@@ -175,7 +174,7 @@ def test_gain_scales_the_views_and_not_the_volume(make):
 def test_stored_views_are_those_of_the_exam(make, store):
     source = make(views="stored", training=False, view_counts=(2,))
     xrays, _ = source.read(0).finish(CPU)
-    wanted = store.views(source.names[source._case(0, 0)]).select([0, 1])
+    wanted = store.views(source.name_of(0, 0)).select([0, 1])
     assert torch.equal(xrays.images[:1], wanted.images)
 
 

@@ -10,9 +10,8 @@ either in other software, so the word is avoided).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -164,13 +163,17 @@ class Geometry:
         """Whether each exam of a batch has views of its own."""
         return self.primary.ndim == 2
 
-    def _map(self, change: Any) -> "Geometry":
-        tensors: dict[str, Any] = {
-            f.name: change(getattr(self, f.name))
-            for f in fields(self)
-            if f.name != "detector"
-        }
-        return replace(self, **tensors)
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is a tensor, by name: everything but the detector."""
+        names = [field.name for field in fields(self) if field.name != "detector"]
+        return {name: getattr(self, name) for name in names}
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Geometry":
+        changed = {name: change(tensor) for name, tensor in self.tensors().items()}
+        return self._with(changed)
+
+    def _with(self, tensors: Mapping[str, Tensor]) -> "Geometry":
+        return Geometry(**tensors, detector=self.detector)
 
     def to(self, target: torch.device | torch.dtype) -> "Geometry":
         """On another device or in another precision."""
@@ -196,12 +199,11 @@ class Geometry:
             raise GeometryError(
                 "exams of a batch need equal numbers of views and equal detectors"
             )
-        tensors: dict[str, Any] = {
-            f.name: torch.stack([getattr(g, f.name) for g in exams])
-            for f in fields(first)
-            if f.name != "detector"
-        }
-        return replace(first, **tensors)
+        tensors: dict[str, Tensor] = {}
+        for name in first.tensors():
+            parts = [getattr(exam, name) for exam in exams]
+            tensors[name] = torch.stack(parts)
+        return first._with(tensors)
 
     def binned(self, factor: int) -> "Geometry":
         """The detector with `factor` x `factor` pixels joined to one; raises
