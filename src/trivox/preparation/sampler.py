@@ -79,8 +79,8 @@ class PatchSampler:
         """
         if self.lesions is None or not self.lesions.fraction or not self.lesions.groups:
             return False
-        count = max(1, round(self.batch_size * self.lesions.fraction))
-        return position >= self.batch_size - count
+        share = self.batch_size * self.lesions.fraction
+        return position >= self.batch_size - max(1, round(share))
 
     def draw(self, rng: np.random.Generator, position: int) -> PatchRequest:
         """Choose a case and a centre voxel."""
@@ -105,8 +105,8 @@ class PatchSampler:
 
     def _voxels(self, case: str) -> dict[int, int]:
         """Voxels of a case for each of its label indices."""
-        present: dict[str, int] = self.store.facts(case)["present"]
-        return {int(index): count for index, count in present.items()}
+        facts = self.store.facts(case)
+        return {int(index): count for index, count in facts["present"].items()}
 
     def _on_voxel_of(
         self, rng: np.random.Generator, case: str, index: int
@@ -128,8 +128,8 @@ class PatchSampler:
         counts = {index: voxels.get(index, 0) for index in lesions.indices}
         if any(counts.values()):
             return self._on_voxel_of(rng, case, _by_share(rng, counts))
-        depth, rows, columns = self.store.shape(case)
-        return PatchRequest(case, (depth // 2, rows // 2, columns // 2))
+        z, y, x = (size // 2 for size in self.store.shape(case))
+        return PatchRequest(case, (z, y, x))
 
     def read(self, request: PatchRequest, size: Shape) -> tuple[Array, Array]:
         """Image and label in a box of `size` round the request's centre, kept inside
@@ -139,7 +139,8 @@ class PatchSampler:
         start: list[int] = []
         for axis, (patch, box) in enumerate(zip(self.patch_size, size, strict=True)):
             first = patch_start(request.centre[axis], patch, limits[axis])
-            start.append(first - (box - patch) // 2)
+            margin = (box - patch) // 2
+            start.append(first - margin)
         return self.store.read_box(request.case, start, size)
 
 
@@ -149,14 +150,16 @@ def patch_start(centre: int, patch: int, limit: int) -> int:
     """
     if patch >= limit:
         return -((patch - limit) // 2)
-    return min(max(centre - patch // 2, 0), limit - patch)
+    first = max(centre - patch // 2, 0)
+    return min(first, limit - patch)
 
 
 def _centre_range(size: int, patch: int) -> tuple[int, int]:
     """Centres for which all patches inside the axis are equally likely."""
     if patch >= size:
         return size // 2, size // 2
-    return patch // 2, size - patch + patch // 2
+    lowest = patch // 2
+    return lowest, size - patch + lowest
 
 
 def _any_of(rng: np.random.Generator, items: Sequence[T]) -> T:
