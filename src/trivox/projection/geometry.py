@@ -126,15 +126,14 @@ class Geometry:
             )
         if isinstance(secondary, int | float):
             secondary = [secondary] * views
-        tilts = list(secondary)
-        if len(tilts) != views:
+        if len(secondary) != views:
             raise GeometryError(
-                f"{views} primary angles and {len(tilts)} secondary ones; "
+                f"{views} primary angles and {len(secondary)} secondary ones; "
                 "give one for each view"
             )
         return cls(
             primary=torch.tensor(angles, dtype=torch.float32),
-            secondary=torch.tensor(tilts, dtype=torch.float32),
+            secondary=torch.tensor(secondary, dtype=torch.float32),
             sod=torch.ones(views) * sod,
             sdd=torch.ones(views) * sdd,
             pixel_mm=torch.tensor([pixel]).float().repeat(views, 1),
