@@ -123,7 +123,8 @@ def test_a_crash_at_either_rename_leaves_the_old_folder_to_be_found(
     tmp_path, monkeypatch, dies_at
 ):
     final = folder_with(tmp_path / "latest", "old")
-    renames, real = [], Path.rename
+    renames = []
+    real = Path.rename
 
     def rename(self, target):
         if len(renames) == dies_at:

@@ -14,7 +14,8 @@ def chord_of_box(geometry, half):
     """Length `(v, rows, columns)` mm of each ray in the box of half sizes `(x, y, z)`
     about the isocentre.
     """
-    source, pixels = geometry.source[:, None, None], geometry.pixel_points()
+    source = geometry.source[:, None, None]
+    pixels = geometry.pixel_points()
     direction = pixels - source
     half = torch.tensor(half, dtype=source.dtype)
     ends = torch.stack(((-half - source) / direction, (half - source) / direction))

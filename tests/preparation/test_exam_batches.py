@@ -152,7 +152,8 @@ def test_noise_is_small_and_grows_as_photons_go(make):
 
 def test_jitter_turns_and_moves_all_views_of_a_step_alike(make, xray_plan):
     source = make(view_counts=(2,), angle_jitter=5.0, distance_jitter=0.03)
-    angles, distances = [], []
+    angles = []
+    distances = []
     for step in range(6):
         geometry = source.read(step).finish(CPU)[0].geometry
         angles += (geometry.primary - torch.tensor([0.0, 90.0])).tolist()

@@ -30,10 +30,8 @@ def test_the_stored_volume_is_the_ct_on_the_rendering_grid(store, xray_data, xra
 
 def test_views_and_geometry_come_back_as_they_were(store, xray_data, xray_plan):
     case = load_dataset(xray_data).training_cases[1]
-    wanted, found = (
-        fitted_views(read_exam(case), xray_plan, where=""),
-        store.views(case.name),
-    )
+    wanted = fitted_views(read_exam(case), xray_plan, where="")
+    found = store.views(case.name)
     assert torch.equal(found.images, wanted.images)
     for field in ("primary", "secondary", "sod", "sdd", "pixel_mm", "offset_mm"):
         assert torch.equal(

@@ -54,10 +54,9 @@ def read(phantoms, plan):
 def test_the_mask_is_where_any_channel_of_the_source_is_not_zero(phantoms, masked):
     case = read(phantoms, masked)
     case.image[:] += 10
-    case.image[:, :3], case.image[0, :6] = (
-        0,
-        0,
-    )  # the upper part is empty, the next slices in one channel only
+    # the upper part is empty, the next slices in one channel only
+    case.image[:, :3] = 0
+    case.image[0, :6] = 0
     plan = masked.model_copy(update={"spacing": case.spacing, "axis_order": (0, 1, 2)})
     prepared = prepare(case, plan).image
     assert prepared.shape[0] == 3

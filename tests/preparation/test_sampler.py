@@ -35,7 +35,8 @@ def draws(sampler, count, position, *, seed=0):
 
 
 def test_a_sample_depends_on_seed_step_and_position_only(store):
-    first, second = sampler(store), sampler(Store(store.folder))
+    first = sampler(store)
+    second = sampler(Store(store.folder))
     wanted = [
         (seed, step, position)
         for seed in (0, 1)

@@ -61,7 +61,8 @@ def drawn(settings, patch, spacing, count, *, seed=0):
 
 
 def test_the_identity_returns_the_input():
-    size, patch = (11, 12, 13), (9, 8, 7)
+    size = (11, 12, 13)
+    patch = (9, 8, 7)
     image, label = scene(size)
     warped, warped_label = apply_spatial(image, label, [IDENTITY], patch)
     torch.testing.assert_close(warped, cut(image, patch), atol=1e-5, rtol=1e-5)
@@ -90,7 +91,8 @@ def test_a_drawn_rotation_turns_millimetres(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_rotated_anisotropic_ball_keeps_its_diameter_in_mm(seed):
     """nnU-Net rotates voxels and fails this at spacing 3 x 1 x 1 mm."""
-    spacing, radius = (3.0, 1.0, 1.0), 15.0
+    spacing = (3.0, 1.0, 1.0)
+    radius = 15.0
     box = (31, 61, 61)
     axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(box, spacing, strict=True)]
     z, y, x = np.meshgrid(*axes, indexing="ij")

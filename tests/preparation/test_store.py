@@ -102,7 +102,8 @@ def test_mean_voxels_are_those_of_the_named_cases(tmp_path):
     """Background is not stored where all is labelled, yet counted; ignored voxels never
     are.
     """
-    store, rng = Store(tmp_path), np.random.default_rng(1)
+    store = Store(tmp_path)
+    rng = np.random.default_rng(1)
     labels = {
         name: rng.integers(low, 3, (5, 6, 7)).astype(np.int16)
         for name, low in (("a", 0), ("b", -1), ("c", 0))

@@ -96,12 +96,10 @@ def test_fdk_of_a_uniform_sphere(views, span, bound):
 
 
 def test_fdk_is_its_formula():
-    sod, sdd, pixel, image = (
-        260.0,
-        420.0,
-        7.0,
-        np.random.default_rng(0).uniform(0, 3, (30, 40)),
-    )
+    sod = 260.0
+    sdd = 420.0
+    pixel = 7.0
+    image = np.random.default_rng(0).uniform(0, 3, (30, 40))
     geometry = Geometry.orbit(
         [0.0], detector=(30, 40), pixel_mm=pixel, sod=sod, sdd=sdd
     )
@@ -110,7 +108,8 @@ def test_fdk_is_its_formula():
     ].numpy()
     down, right = ((np.arange(size) - (size - 1) / 2) * pixel for size in image.shape)
     weighted = image * sdd / np.sqrt(sdd**2 + down[:, None] ** 2 + right**2)
-    step, lag = pixel * sod / sdd, np.arange(-39, 40)
+    step = pixel * sod / sdd
+    lag = np.arange(-39, 40)
     kernel = np.where(
         lag % 2 == 1, -1 / (np.pi * np.where(lag == 0, 1, lag) * step) ** 2, 0.0
     )
@@ -130,7 +129,8 @@ def test_fdk_is_its_formula():
 
 
 def test_fdk_finds_the_place_also_with_a_shifted_detector():
-    ball, angles = sphere(FINE, (25.0, -15.0, 10.0), 24.0), turns(60, 360)
+    ball = sphere(FINE, (25.0, -15.0, 10.0), 24.0)
+    angles = turns(60, 360)
     plain, shifted = (
         fdk(xrays_of(ball, orbit(angles, offset)), GRID)[0] for offset in (0.0, 12.5)
     )
@@ -154,7 +154,8 @@ def test_fdk_heeds_only_present_views_in_any_order():
 
 
 def test_with_few_views_fdk_loses_to_sirt():
-    geometry, truth = orbit(turns(4, 180)), sphere(GRID)
+    geometry = orbit(turns(4, 180))
+    truth = sphere(GRID)
     xrays = xrays_of(sphere(FINE), geometry)
     errors = [
         (found - truth).norm()
@@ -290,7 +291,8 @@ def test_the_ladder_learns_from_training_cases_alone(ladder, patients):
 
 
 def test_back_projection_has_the_best_scale_on_training_cases(ladder, patients):
-    bodies, exams = patients[0][:4], patients[1][:4]
+    bodies = patients[0][:4]
+    exams = patients[1][:4]
     row = torch.stack(
         [ladder.reconstruct(exam)["back-projection (affine fit)"] for exam in exams]
     )
@@ -307,10 +309,8 @@ def test_back_projection_has_the_best_scale_on_training_cases(ladder, patients):
 
 def test_a_projector_at_hand_changes_nothing(ladder, patients):
     xrays = patients[1][4]
-    one, other = (
-        ladder.reconstruct(xrays),
-        ladder.reconstruct(xrays, Projector(xrays.geometry, GRID)),
-    )
+    one = ladder.reconstruct(xrays)
+    other = ladder.reconstruct(xrays, Projector(xrays.geometry, GRID))
     assert all(torch.equal(one[name], other[name]) for name in ROWS)
     foreign = ladder.reconstruct(xrays, Projector(orbit([10.0, 80.0]), GRID))
     assert torch.equal(one["SIRT"], foreign["SIRT"])

@@ -34,7 +34,8 @@ def linear_field(affine, shape):
 
 
 def turned(angle, shear=0.0):
-    sin, cos = np.sin(angle), np.cos(angle)
+    sin = np.sin(angle)
+    cos = np.cos(angle)
     return np.array([[cos, -sin, shear], [sin, cos, 0], [0, 0, 1]])
 
 
@@ -89,7 +90,8 @@ def test_a_finer_grid_is_interpolated_linearly():
 )
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 def test_linear_fields_are_kept_on_oblique_and_sheared_grids(angle, shear, factor):
-    shape, affine = (24, 40, 42), np.eye(4)
+    shape = (24, 40, 42)
+    affine = np.eye(4)
     affine[:3, :3] = turned(angle, shear) @ np.diag([1.1, 1.2, 2.0])
     affine[:3, 3] = HERE - affine[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
     grid = Grid((4, 6, 8), (2.0 * factor, 1.2 * factor, 1.1 * factor))
@@ -102,7 +104,8 @@ def test_linear_fields_are_kept_on_oblique_and_sheared_grids(angle, shear, facto
 
 @pytest.mark.parametrize("angle", [0.0, 0.4])
 def test_fine_patterns_are_averaged_and_not_picked_on_oblique_grids_too(angle):
-    shape, affine = (8, 60, 60), np.eye(4)
+    shape = (8, 60, 60)
+    affine = np.eye(4)
     affine[:3, :3] = turned(angle) @ np.diag([1.0, 1.0, 4.0])
     affine[:3, 3] = HERE - affine[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
     checkers = np.where(np.indices(shape).sum(axis=0) % 2, 800, -800).astype(np.float32)

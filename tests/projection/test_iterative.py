@@ -114,8 +114,10 @@ def test_equals_non_negative_weighted_least_squares():
 def test_a_step_is_its_formula():
     projector, matrix = dense()
     rng = np.random.default_rng(1)
-    volume, measured = rng.uniform(0, 0.03, 48), rng.uniform(0, 2, len(matrix))
-    rows, columns = matrix.sum(1), (matrix * (matrix.sum(1) > 0.02)[:, None]).sum(0)
+    volume = rng.uniform(0, 0.03, 48)
+    measured = rng.uniform(0, 2, len(matrix))
+    rows = matrix.sum(1)
+    columns = (matrix * (matrix.sum(1) > 0.02)[:, None]).sum(0)
     weights = np.divide(1, rows, out=np.zeros_like(rows), where=rows > 0.02)
     expected = volume + 0.7 / columns * (
         matrix.T @ (weights * (measured - matrix @ volume))
@@ -278,7 +280,8 @@ def test_tv_finds_the_minimum_of_its_objective():
     xrays = Xrays.of(projector.project(truth) + 0.02, projector.geometry)
     step = SirtStep(xrays, projector)
     strength = 3e-4 / float(step.columns.median())
-    rows, measured = step.rows.flatten().numpy(), xrays.images.flatten().numpy()
+    rows = step.rows.flatten().numpy()
+    measured = xrays.images.flatten().numpy()
 
     def objective(flat, corner=0.0):
         steps = _gradient(torch.from_numpy(flat).view(1, 3, 4, 4)).square().sum(0)

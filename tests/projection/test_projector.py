@@ -61,7 +61,8 @@ def test_every_ray_is_interpolated_in_the_planes_that_it_crosses_most_of(
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("primary", "in_body"), [(0, 1e-5), (90, 1e-5), (30, 1e-3)])
 def test_a_box_throws_its_shadow(method, primary, in_body):
-    half, grid = (40.0, 32.0, 48.0), Grid((48, 48, 48), (4.0, 4.0, 4.0))
+    half = (40.0, 32.0, 48.0)
+    grid = Grid((48, 48, 48), (4.0, 4.0, 4.0))
     geometry = Geometry.orbit([primary], detector=(64, 64), pixel_mm=4.0)
     found = project(box(grid, half)[None].float(), geometry, grid, method=method)[0]
     expected = chord_of_box(geometry, half) * MU
@@ -83,7 +84,8 @@ def test_box_and_sphere_at_full_size_are_within_the_published_bounds(
     """
     grid = Grid((256, 256, 256), (1.0, 1.0, 1.0))
     geometry = Geometry.orbit([primary], detector=(512, 512), pixel_mm=0.8)
-    half, ball = (40.0, 30.0, 50.0), ((20.0, -10.0, 5.0), 60.0)
+    half = (40.0, 30.0, 50.0)
+    ball = ((20.0, -10.0, 5.0), 60.0)
     found = project(box(grid, half)[None].float(), geometry, grid, method=method)[0]
     expected = chord_of_box(geometry, half) * MU
     assert relative(found, expected) < 6e-3
@@ -99,7 +101,8 @@ def test_box_and_sphere_at_full_size_are_within_the_published_bounds(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_sphere_throws_its_shadow_and_keeps_its_mass(method):
-    ball, grid = ((12.0, -20.0, 8.0), 60.0), Grid((48, 48, 48), (4.0, 4.0, 4.0))
+    ball = ((12.0, -20.0, 8.0), 60.0)
+    grid = Grid((48, 48, 48), (4.0, 4.0, 4.0))
     geometry = Geometry.orbit([25], detector=(64, 64), pixel_mm=4.0, secondary=15.0)
     found = project(
         sphere(grid, *ball, fine=5)[None].float(), geometry, grid, method=method
@@ -195,7 +198,8 @@ def test_backprojection_is_the_adjoint(method, dtype, most):
         secondary=(0.0, 15.0, -30.0),
     )
     projector = Projector(geometry, grid, method=method)
-    x, q = seeded(3, *grid.shape, dtype=dtype), seeded(3, 3, 24, 30, dtype=dtype)
+    x = seeded(3, *grid.shape, dtype=dtype)
+    q = seeded(3, 3, 24, 30, dtype=dtype)
     forward = (projector.project(x).double() * q.double()).sum()
     backward = (x.double() * projector.backproject(q).double()).sum()
     assert abs(forward / backward - 1) < most
@@ -249,7 +253,8 @@ def test_nothing_is_kept_for_the_backward_pass(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_is_each_exam_alone(method):
     shared = Projector(EXAM, GRID, method=method)
-    volumes, images = seeded(2, *GRID.shape), seeded(2, 3, 6, 9)
+    volumes = seeded(2, *GRID.shape)
+    images = seeded(2, 3, 6, 9)
     for whole, one in ((volumes, shared.project), (images, shared.backproject)):
         torch.testing.assert_close(
             one(whole), torch.cat([one(part[None]) for part in whole])
@@ -284,7 +289,8 @@ def test_views_are_independent():
 
 
 def test_functions_are_the_projector():
-    volume, images = seeded(1, *GRID.shape), seeded(1, 3, 6, 9)
+    volume = seeded(1, *GRID.shape)
+    images = seeded(1, 3, 6, 9)
     projector = Projector(EXAM, GRID)
     torch.testing.assert_close(project(volume, EXAM, GRID), projector.project(volume))
     torch.testing.assert_close(

@@ -36,7 +36,8 @@ def test_every_ray_equals_siddons_sorted_crossings(primary):
     ("primary", "secondary"), [(0, 0), (31, 0), (45, 0), (90, 0), (77, 24)]
 )
 def test_a_box_of_whole_voxels_is_exact_at_every_angle(primary, secondary):
-    half, grid = (40.0, 32.0, 48.0), Grid((32, 32, 32), (4.0, 4.0, 4.0))
+    half = (40.0, 32.0, 48.0)
+    grid = Grid((32, 32, 32), (4.0, 4.0, 4.0))
     geometry = Geometry.orbit(
         [primary], detector=(48, 48), pixel_mm=3.7, secondary=secondary
     ).to(torch.float64)

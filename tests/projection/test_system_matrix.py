@@ -64,7 +64,8 @@ def kinds(detector, grid, **options):
 
 
 def test_auto_keeps_the_matrix_while_it_is_small():
-    small, large = Grid((8, 8, 8), (8.0, 8.0, 8.0)), Grid((2, 2, 600), (1.0, 1.0, 1.0))
+    small = Grid((8, 8, 8), (8.0, 8.0, 8.0))
+    large = Grid((2, 2, 600), (1.0, 1.0, 1.0))
     assert kinds((8, 8), small) == {SystemMatrix}
     assert kinds((64, 64), large) == {Tracing}
     assert kinds((64, 64), large, method="matrix") == {SystemMatrix}

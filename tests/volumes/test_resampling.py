@@ -141,10 +141,8 @@ def test_channels_are_resized_each_alone():
 
 
 def test_the_same_shape_changes_nothing():
-    image, labels = (
-        torch.randn(2, 4, 5, 6),
-        torch.randint(0, 4, (4, 5, 6), dtype=torch.int16),
-    )
+    image = torch.randn(2, 4, 5, 6)
+    labels = torch.randint(0, 4, (4, 5, 6), dtype=torch.int16)
     assert torch.equal(resize_image(image, (4, 5, 6)), image)
     assert torch.equal(resize_labels(labels, (4, 5, 6)), labels)
 
