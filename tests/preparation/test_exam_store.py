@@ -31,11 +31,11 @@ def test_the_stored_volume_is_the_ct_on_the_rendering_grid(store, xray_data, xra
 def test_views_and_geometry_come_back_as_they_were(store, xray_data, xray_plan):
     case = load_dataset(xray_data).training_cases[1]
     wanted = fitted_views(read_exam(case), xray_plan, where="")
-    found = store.views(case.name)
-    assert torch.equal(found.images, wanted.images)
+    stored = store.views(case.name)
+    assert torch.equal(stored.images, wanted.images)
     for field in ("primary", "secondary", "sod", "sdd", "pixel_mm", "offset_mm"):
         assert torch.equal(
-            getattr(found.geometry, field), getattr(wanted.geometry, field)
+            getattr(stored.geometry, field), getattr(wanted.geometry, field)
         )
 
 
@@ -98,11 +98,11 @@ def exam(rows, columns, *, water=0.02):
 
 def test_pixels_are_joined_down_to_the_planned_detector(xray_plan):
     given = exam(4 * xray_plan.detector[0], 4 * xray_plan.detector[1])
-    found = fitted_views(given, xray_plan, where="")
-    assert found.geometry.detector == xray_plan.detector
-    assert found.geometry.pixel_mm.unique().tolist() == [8.0]
+    fitted = fitted_views(given, xray_plan, where="")
+    assert fitted.geometry.detector == xray_plan.detector
+    assert fitted.geometry.pixel_mm.unique().tolist() == [8.0]
     torch.testing.assert_close(
-        found.images[0, 0, 0, 0], given.xrays.images[0, 0, :4, :4].mean()
+        fitted.images[0, 0, 0, 0], given.xrays.images[0, 0, :4, :4].mean()
     )
 
 

@@ -148,8 +148,8 @@ def test_batches_of_a_store_keep_their_mask_binary_under_grey_value_changes(
 def test_a_dropped_channel_is_zero_and_the_others_are_as_without():
     settings = Augmentation(drop_channel=1.0)
     change = draw_intensity(np.random.default_rng(3), settings, 2)
-    kept = dataclasses.replace(change, dropped=None)
-    with_drop, without = (apply_intensity(images()[:1], [c]) for c in (change, kept))
+    whole = dataclasses.replace(change, dropped=None)
+    with_drop, without = (apply_intensity(images()[:1], [c]) for c in (change, whole))
     assert not with_drop[0, change.dropped].any()
     other = 1 - change.dropped
     assert torch.equal(with_drop[0, other], without[0, other])

@@ -200,10 +200,10 @@ def test_a_killed_process_leaves_nothing_half_written_and_the_rerun_completes(
         case.name for case in phantoms.cases
     ]
     for case in phantoms.cases:
-        for ours, theirs in zip(
+        for again, theirs in zip(
             store.read(case.name), reference.read(case.name), strict=True
         ):
-            np.testing.assert_array_equal(ours, theirs)
+            np.testing.assert_array_equal(again, theirs)
 
 
 def test_a_store_of_another_plan_is_refused_untouched_where_it_may_not_be_replaced(

@@ -228,8 +228,8 @@ def test_a_balanced_sampler_draws_classes_evenly_and_one_group_draws_cases_evenl
     balanced = sampler(
         store, lesions=lesions(groups=(("a",) * 9, ("b",)), indices=(1,))
     )
-    found = Counter(request.case for request in draws(balanced, 300, 1))
-    assert 110 < found["b"] < 190
+    counts = Counter(request.case for request in draws(balanced, 300, 1))
+    assert 110 < counts["b"] < 190
     plain = sampler(store, lesions=lesions(groups=(("a",) * 9 + ("b",),), indices=(1,)))
     assert Counter(request.case for request in draws(plain, 300, 1))["b"] < 60
 

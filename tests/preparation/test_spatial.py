@@ -134,13 +134,13 @@ def test_labels_are_the_argmax_of_linearly_sampled_one_hots_except_ties(seed, sp
     (change,) = drawn(ALWAYS, patch, spacing, 1, seed=seed)
     box = change.box(patch)
     image, label = scene(box, seed=seed)
-    _, ours = apply_spatial(image, label, [change], patch)
+    _, warped = apply_spatial(image, label, [change], patch)
     one_hot = torch.stack([label[0] == value for value in (-1, 0, 1, 2)]).float()[None]
     grid = sampling_grid([change], patch, box, CPU)
     share = F.grid_sample(one_hot, grid, mode="bilinear", align_corners=True)[0]
     theirs = share.argmax(0) - 1
     two = share.topk(2, 0).values
-    assert ((two[0] - two[1])[ours[0] != theirs] < 1e-4).all()
+    assert ((two[0] - two[1])[warped[0] != theirs] < 1e-4).all()
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
@@ -184,9 +184,9 @@ def test_a_batch_equals_each_sample_alone_in_its_own_box():
         torch.cat(images), torch.cat(labels), changes, patch
     )
     for i, change in enumerate(changes):
-        own = change.box(patch)
+        alone_box = change.box(patch)
         alone, alone_label = apply_spatial(
-            cut(images[i], own), cut(labels[i], own), [change], patch
+            cut(images[i], alone_box), cut(labels[i], alone_box), [change], patch
         )
         torch.testing.assert_close(together[i], alone[0], atol=1e-4, rtol=0)
         assert (together_labels[i] != alone_label[0]).float().mean() < 0.005

@@ -105,14 +105,12 @@ def test_every_pixel_projects_to_itself_and_so_does_every_point_of_its_ray(
     geometry.offset_mm[:] = torch.tensor([down, right])
     pixels = geometry.pixel_points().flatten(0, 2)
     for along in (1.0, 0.4):
-        found, depths = geometry.project_points(
-            geometry.source + along * (pixels - geometry.source)
-        )
-        rows, columns = torch.meshgrid(
-            torch.arange(41.0), torch.arange(61.0), indexing="ij"
-        )
+        points = geometry.source + along * (pixels - geometry.source)
+        places, depths = geometry.project_points(points)
+        sides = (torch.arange(41.0), torch.arange(61.0))
+        rows, columns = torch.meshgrid(*sides, indexing="ij")
         expected = torch.stack((rows, columns), dim=-1).flatten(0, 1).double()
-        torch.testing.assert_close(found[0], expected, atol=1e-8, rtol=0)
+        torch.testing.assert_close(places[0], expected, atol=1e-8, rtol=0)
         torch.testing.assert_close(
             depths, torch.full_like(depths, along * 1020), atol=1e-8, rtol=0
         )
@@ -121,8 +119,8 @@ def test_every_pixel_projects_to_itself_and_so_does_every_point_of_its_ray(
 def test_magnification_grows_towards_the_source():
     geometry = views(0, sod=541.0, sdd=949.0)
     for y in (-160.0, 0.0, 160.0):
-        found = pixel(geometry, torch.tensor([-100.0, y, 0.0]))
-        assert float(found[COLUMN] - 30) * 5 == pytest.approx(
+        place = pixel(geometry, torch.tensor([-100.0, y, 0.0]))
+        assert float(place[COLUMN] - 30) * 5 == pytest.approx(
             100 * 949 / (541 - y), rel=1e-5
         )
 
@@ -147,12 +145,12 @@ def test_rays_are_pluecker_lines_through_source_and_pixel():
 )
 def test_width_needed_is_the_shadow_of_the_cylinder(sod, sdd, width):
     geometry = views(0, sod=sod, sdd=sdd)
-    found = float(geometry.width_needed(160.0))
-    assert found == pytest.approx(width, abs=0.5)
+    needed = float(geometry.width_needed(160.0))
+    assert needed == pytest.approx(width, abs=0.5)
     turn = torch.linspace(0, 2 * math.pi, 20001)
     rim = 160 * torch.stack((turn.cos(), turn.sin(), 0 * turn), dim=-1)
     columns = geometry.project_points(rim)[0][0, :, COLUMN]
-    assert float(columns.max() - columns.min()) * 5 == pytest.approx(found, rel=1e-5)
+    assert float(columns.max() - columns.min()) * 5 == pytest.approx(needed, rel=1e-5)
 
 
 def test_binning_keeps_the_detector_and_averages_the_pixels():
