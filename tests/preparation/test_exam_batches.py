@@ -50,12 +50,12 @@ def make(store, xray_data, xray_plan):
 
 
 def test_a_batch_is_a_function_of_its_step(make):
-    first, again, other = (make().read(step).finish(CPU) for step in (5, 5, 6))
-    assert torch.equal(first[0].images, again[0].images)
-    assert torch.equal(first[1].volume, again[1].volume)
-    assert first[0].images.shape != other[0].images.shape or not torch.equal(
-        first[0].images, other[0].images
-    )
+    xrays, targets = make().read(5).finish(CPU)
+    again, targets_again = make().read(5).finish(CPU)
+    assert torch.equal(xrays.images, again.images)
+    assert torch.equal(targets.volume, targets_again.volume)
+    other, _ = make().read(6).finish(CPU)
+    assert not torch.equal(xrays.images, other.images)
 
 
 def test_ranks_read_parts_of_one_batch(make):
@@ -94,21 +94,15 @@ def test_rendered_views_are_line_integrals_of_the_fine_volume(make, store, xray_
     source = make(training=False, view_counts=(2,))
     xrays, _ = source.read(0).finish(CPU)
     fine = torch.from_numpy(store.volume(source.name_of(0, 0))).float()
-    wanted = Projector(even_views(xray_plan, 2), xray_plan.render_grid).project(
-        attenuation_of(fine)[None]
-    )
+    projector = Projector(even_views(xray_plan, 2), xray_plan.render_grid)
+    wanted = projector.project(attenuation_of(fine)[None])
     torch.testing.assert_close(xrays.images[:1], wanted, rtol=1e-4, atol=1e-4)
     assert not xrays.geometry.batched
 
 
 def test_validation_goes_through_the_numbers_of_views_without_chance(make):
-    source = make(
-        training=False,
-        view_counts=(1, 4),
-        drop_view=0.9,
-        no_views=0.9,
-        angle_jitter=40.0,
-    )
+    chance = {"drop_view": 0.9, "no_views": 0.9, "angle_jitter": 40.0}
+    source = make(training=False, view_counts=(1, 4), **chance)
     seen = [source.read(step).finish(CPU)[0] for step in range(3)]
     assert [xrays.views for xrays in seen] == [1, 4, 1]
     assert all(bool(xrays.present.all()) for xrays in seen)
@@ -120,10 +114,8 @@ def test_even_views_are_nested_and_evenly_spaced(xray_plan):
         angles = sorted(even_views(xray_plan, count).primary.tolist())
         gaps = np.diff([*angles, angles[0] + 180])
         np.testing.assert_allclose(gaps, 180 / count, atol=1e-4)
-    assert (
-        even_views(xray_plan, 4).primary[:2].tolist()
-        == even_views(xray_plan, 2).primary.tolist()
-    )
+    four = even_views(xray_plan, 4).primary.tolist()
+    assert four[:2] == even_views(xray_plan, 2).primary.tolist()
 
 
 def test_dropped_views_are_blank_and_one_stays(make):
@@ -137,15 +129,14 @@ def test_dropped_views_are_blank_and_one_stays(make):
 
 
 def test_noise_is_small_and_grows_as_photons_go(make):
+    def images(photons):
+        source = make(**{**QUIET, "view_counts": (2,), "photons": photons})
+        xrays, _ = source.read(1).finish(CPU)
+        return xrays.images
+
     def error(photons):
-        noisy, clean = (
-            make(**{**QUIET, "view_counts": (2,), "photons": p})
-            .read(1)
-            .finish(CPU)[0]
-            .images
-            for p in (photons, None)
-        )
-        return float((noisy - clean).square().mean().sqrt())
+        difference = images(photons) - images(None)
+        return float(difference.square().mean().sqrt())
 
     assert 0 < error((1e6, 1e6)) < error((1e4, 1e4)) < 0.2
 
@@ -181,11 +172,10 @@ def test_stored_views_are_those_of_the_exam(make, store):
 
 def test_training_draws_any_of_the_stored_views(make, store):
     source = make(views="stored", view_counts=(2,), drop_view=0, no_views=0)
-    drawn = {
-        float(angle)
-        for step in range(6)
-        for angle in source.read(step).finish(CPU)[0].geometry.primary.flatten()
-    }
+    drawn = set()
+    for step in range(6):
+        xrays, _ = source.read(step).finish(CPU)
+        drawn |= set(xrays.geometry.primary.flatten().tolist())
     stored = set(store.views(source.names[0]).geometry.primary.tolist())
     assert drawn <= stored
     assert len(drawn) > 2
@@ -199,9 +189,8 @@ def test_exams_taken_alike_share_one_geometry_and_others_do_not(make, store):
         @staticmethod
         def views(name):
             exam = store.views(name)
-            moved = dataclasses.replace(
-                exam.geometry, primary=exam.geometry.primary + len(asked)
-            )
+            primary = exam.geometry.primary + len(asked)
+            moved = dataclasses.replace(exam.geometry, primary=primary)
             asked.append(name)
             return dataclasses.replace(exam, geometry=moved)
 

@@ -60,9 +60,8 @@ def test_the_mask_is_where_any_channel_of_the_source_is_not_zero(phantoms, maske
     plan = masked.model_copy(update={"spacing": case.spacing, "axis_order": (0, 1, 2)})
     prepared = prepare(case, plan).image
     assert prepared.shape[0] == 3
-    assert np.array_equal(
-        prepared[2].numpy(), foreground_mask(case.image).astype(np.float32)
-    )
+    mask = foreground_mask(case.image).astype(np.float32)
+    assert np.array_equal(prepared[2].numpy(), mask)
     assert prepared[2, :3].sum() == 0
     assert prepared[2, 3:6].min() == 1
 
@@ -108,9 +107,8 @@ def images(channels=3):
 def test_grey_value_changes_leave_masks_alone():
     rng = np.random.default_rng(0)
     before = images()
-    after = apply_intensity(
-        before.clone(), [draw_intensity(rng, EVERYTHING, 2) for _ in range(2)]
-    )
+    changes = [draw_intensity(rng, EVERYTHING, 2) for _ in range(2)]
+    after = apply_intensity(before.clone(), changes)
     assert torch.equal(after[:, 2], before[:, 2])
     assert not torch.equal(after[:, :2], before[:, :2])
 

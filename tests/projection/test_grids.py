@@ -15,7 +15,7 @@ from trivox.volumes.volume import Volume, affine_from_spacing
 
 HERE = (3.0, -7.5, 40.0)
 GRID = Grid((6, 8, 10), (4.0, 3.0, 2.0), centre_mm=(5.0, -2.0, 1.0))
-FLIPS = product((False, True), repeat=3)
+FLIPS = list(product((False, True), repeat=3))
 ORIENTATIONS = [
     Orientation(axes, flips) for axes, flips in product(permutations(range(3)), FLIPS)
 ]

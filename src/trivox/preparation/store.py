@@ -44,6 +44,9 @@ class Store:
 
     def clear(self) -> None:
         """Remove all cases and the key, and nothing else that may lie in the folder."""
+        self._facts.cache_clear()
+        self._positions.cache_clear()
+        self._local = threading.local()
         self.key_file.unlink(missing_ok=True)
         for image in self.folder.glob("*.image.b2nd"):
             name = image.name.removesuffix(".image.b2nd")
