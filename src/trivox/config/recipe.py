@@ -23,10 +23,8 @@ from trivox.schema import Frozen, first_complaint
 
 
 class Recipe(Frozen):
-    """How to train.
-
-    The defaults are nnU-Net's recipe (Isensee et al. 2021) unless a preset changes
-    them.
+    """How to train. The defaults are nnU-Net's recipe (Isensee et al. 2021) unless a
+    preset changes them.
     """
 
     preset: str = Field(

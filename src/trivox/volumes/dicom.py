@@ -117,7 +117,8 @@ def _different(path: Path, stack: Stack, z: int) -> str:
     advice = "put each volume"
     if names:
         values = sorted({frame.marks.get(names[0], "?") for frame in stack.frames})
-        advice = f"told apart by {names[0]} ({', '.join(values[:6])}): put each value's files"
+        shown = ", ".join(values[:6])
+        advice = f"told apart by {names[0]} ({shown}): put each value's files"
     files = ", ".join(frame.path.name for frame in place[:3])
     return (
         f"{path}: {len(place)} different images lie at one position ({files}), "
