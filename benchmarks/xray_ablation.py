@@ -39,12 +39,12 @@ def sharpness(run: Path) -> float:
     """
     from trivox.datasets.layouts.choice import read_saved_dataset
     from trivox.planning.volumes import read_volume_plan
-    from trivox.preparation.exam_store import XrayStore
+    from trivox.preparation.exam_store import ExamStore
     from trivox.volumes.formats import read_volume
 
     plan = read_volume_plan(run / "plan.json")
     prepared = PreparedExams(
-        read_saved_dataset(run / "dataset.json"), plan, (), XrayStore(run / "prepared")
+        read_saved_dataset(run / "dataset.json"), plan, (), ExamStore(run / "prepared")
     )
     ours = theirs = 0.0
     for file in sorted((run / "validation" / "predictions").glob("*.nii.gz")):

@@ -22,7 +22,7 @@ from trivox.evaluation.metrics.statistics import summarise
 from trivox.evaluation.metrics.volumes import measure_arrays
 from trivox.files import read_json
 from trivox.inference.reconstructor import Reconstructor
-from trivox.preparation.exam_store import XrayStore, fitted_views
+from trivox.preparation.exam_store import ExamStore, fitted_views
 from trivox.projection.grids import on_grid
 from trivox.projection.ladder import Ladder
 from trivox.projection.xrays import Xrays
@@ -58,7 +58,7 @@ def main() -> None:
         fitted_views(exam, plan, where=case.name)
         for case, exam in zip(cases, exams, strict=True)
     ]
-    prepared = PreparedExams(dataset, plan, (), XrayStore(given.run / "prepared"))
+    prepared = PreparedExams(dataset, plan, (), ExamStore(given.run / "prepared"))
     library = evenly(read_json(given.run / "splits.json")[0]["train"], LIBRARY)
     print(f"{len(cases)} test cases, ladder fitted on {len(library)} training cases\n")
     for count in (1, 2, 4, 8):

@@ -16,6 +16,7 @@ from trivox.files import (
     read_json,
     replace_folder,
     surviving_folder,
+    whole_folder,
     write_bytes,
     write_json,
     write_text,
@@ -77,9 +78,8 @@ def test_json_turns_what_json_does_not_know_into_null_and_numpy_into_numbers(tmp
         "c": (np.nan, None),
     }
     write_json(tmp_path / "a.json", content)
-    strict = json.loads(
-        (tmp_path / "a.json").read_text(), parse_constant=lambda name: pytest.fail(name)
-    )
+    text = (tmp_path / "a.json").read_text()
+    strict = json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert strict == {
         "1": [None, None, None, 1.5],
         "a": 0.5,
@@ -123,7 +123,8 @@ def test_a_crash_at_either_rename_leaves_the_old_folder_to_be_found(
     tmp_path, monkeypatch, dies_at
 ):
     final = folder_with(tmp_path / "latest", "old")
-    renames, real = [], Path.rename
+    renames = []
+    real = Path.rename
 
     def rename(self, target):
         if len(renames) == dies_at:
@@ -137,27 +138,48 @@ def test_a_crash_at_either_rename_leaves_the_old_folder_to_be_found(
             replace_folder(folder_with(tmp_path / "new", "new"), final)
     assert content_of(surviving_folder(final)) == "old"
     shutil.rmtree(tmp_path / "new")
-    replace_folder(
-        folder_with(tmp_path / "new", "newer"), final
-    )  # and the next one heals everything
-    assert (content_of(surviving_folder(final)), names(tmp_path)) == (
-        "newer",
-        ["latest"],
-    )
+    # and the next one heals everything
+    replace_folder(folder_with(tmp_path / "new", "newer"), final)
+    assert content_of(surviving_folder(final)) == "newer"
+    assert names(tmp_path) == ["latest"]
 
 
 def test_a_crash_after_the_renames_leaves_the_new_folder_to_be_found(tmp_path):
     folder_with(tmp_path / "latest.old", "old")
-    assert (
-        content_of(surviving_folder(folder_with(tmp_path / "latest", "new"))) == "new"
-    )
+    latest = folder_with(tmp_path / "latest", "new")
+    assert content_of(surviving_folder(latest)) == "new"
 
 
 def test_nothing_survives_where_nothing_was(tmp_path):
     assert surviving_folder(tmp_path / "latest") is None
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_with_a_read_only_file_replaces_another(tmp_path):
+    folder_with(tmp_path / "new", "copied")
+    (tmp_path / "new" / "content").chmod(0o400)
+    replace_folder(tmp_path / "new", tmp_path / "final")
+    assert content_of(tmp_path / "final") == "copied"
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
+    final = tmp_path / "final"
+    with whole_folder(final) as folder:
+        (folder / "content").write_text("whole")
+    assert (content_of(final), names(tmp_path)) == ("whole", ["final"])
+
+    def fail():
+        with whole_folder(final) as folder:
+            (folder / "content").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert (content_of(final), names(tmp_path)) == ("whole", ["final"])
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="may write anywhere"
+)
 def test_a_read_only_folder_is_a_resource_error(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ResourceError, match="rights"):

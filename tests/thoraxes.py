@@ -5,6 +5,7 @@ from io import BytesIO
 
 import numpy as np
 import torch
+from PIL import Image
 
 from trivox.datasets.exams import Exam
 from trivox.datasets.phantoms.thorax_anatomy import draw_thorax
@@ -39,17 +40,13 @@ def exam_of_chest(
     """HU of a drawn chest and its two views, rendered from the very same voxels."""
     hounsfield = chest(grid, seed=seed)
     geometry = Geometry.orbit([0, 90], detector=(32, 32), pixel_mm=18.0)
-    images = Projector(geometry, grid).project(
-        attenuation_of(torch.from_numpy(hounsfield))[None]
-    )
-    return hounsfield, ChestExam(
-        Xrays.of(images, geometry), isocentre, "line integrals", 0.02
-    )
+    attenuation = attenuation_of(torch.from_numpy(hounsfield))
+    images = Projector(geometry, grid).project(attenuation[None])
+    xrays = Xrays.of(images, geometry)
+    return hounsfield, ChestExam(xrays, isocentre, "line integrals", 0.02)
 
 
 def picture(png: bytes) -> np.ndarray:
     """A PNG as `(rows, columns, 3)`."""
-    from PIL import Image
-
     with Image.open(BytesIO(png)) as image:
         return np.asarray(image.convert("RGB"))

@@ -4,6 +4,7 @@ of the projector.
 
 import numpy as np
 import torch
+from scipy.ndimage import map_coordinates
 
 from trivox.projection.geometry import Geometry, Grid
 
@@ -14,7 +15,8 @@ def chord_of_box(geometry, half):
     """Length `(v, rows, columns)` mm of each ray in the box of half sizes `(x, y, z)`
     about the isocentre.
     """
-    source, pixels = geometry.source[:, None, None], geometry.pixel_points()
+    source = geometry.source[:, None, None]
+    pixels = geometry.pixel_points()
     direction = pixels - source
     half = torch.tensor(half, dtype=source.dtype)
     ends = torch.stack(((-half - source) / direction, (half - source) / direction))
@@ -24,22 +26,20 @@ def chord_of_box(geometry, half):
 
 def chord_of_sphere(geometry, centre, radius):
     """Length `(v, rows, columns)` mm of each ray in the sphere."""
-    source = geometry.source[:, None, None] - torch.tensor(
-        centre, dtype=geometry.sod.dtype
-    )
-    direction = torch.nn.functional.normalize(
-        geometry.pixel_points() - geometry.source[:, None, None], dim=-1
-    )
-    across = torch.linalg.cross(source.expand_as(direction), direction).norm(dim=-1)
+    source = geometry.source[:, None, None]
+    direction = geometry.pixel_points() - source
+    direction = torch.nn.functional.normalize(direction, dim=-1)
+    from_centre = source - torch.tensor(centre, dtype=source.dtype)
+    moment = torch.linalg.cross(from_centre.expand_as(direction), direction)
+    across = moment.norm(dim=-1)
     return 2 * (radius**2 - across**2).clamp(min=0).sqrt()
 
 
 def box(grid, half):
     """Attenuation `(z, y, x)` of the box, whose faces lie between voxels."""
-    inside = (
-        grid.points(dtype=torch.float64).abs() < torch.tensor(half, dtype=torch.float64)
-    ).all(dim=-1)
-    return inside.to(torch.float64) * MU
+    points = grid.points(dtype=torch.float64)
+    inside = points.abs() < torch.tensor(half, dtype=torch.float64)
+    return inside.all(dim=-1).to(torch.float64) * MU
 
 
 def sphere(grid, centre, radius, fine=3):
@@ -47,23 +47,20 @@ def sphere(grid, centre, radius, fine=3):
     fine^3 points.
     """
     sub = grid.resized(tuple(size * fine for size in grid.shape))
-    z, y, x = sub.coordinates(dtype=torch.float32)
-    squares = [
-        (axis - middle) ** 2
-        for axis, middle in zip((z, y, x), centre[::-1], strict=True)
-    ]
+    axes = zip(sub.coordinates(dtype=torch.float32), centre[::-1], strict=True)
+    z, y, x = ((places - middle) ** 2 for places, middle in axes)
     planes = []
-    for layer in squares[0].split(fine):
-        inside = (
-            layer[:, None, None] + squares[1][:, None] + squares[2] < radius**2
-        ).to(torch.float32)
-        planes.append(torch.nn.functional.avg_pool3d(inside[None, None], fine)[0, 0, 0])
+    for layer in z.split(fine):
+        distances = layer[:, None, None] + y[:, None] + x
+        inside = (distances < radius**2).to(torch.float32)
+        shares = torch.nn.functional.avg_pool3d(inside[None, None], fine)
+        planes.append(shares[0, 0, 0])
     return torch.stack(planes).to(torch.float64) * MU
 
 
-def relative(found, expected):
+def relative(values, expected):
     """Error in the Euclidean norm."""
-    return float((found - expected).norm() / expected.norm())
+    return float((values - expected).norm() / expected.norm())
 
 
 def voxel_ray(geometry: Geometry, grid: Grid, view, row, column):
@@ -73,14 +70,10 @@ def voxel_ray(geometry: Geometry, grid: Grid, view, row, column):
     source = geometry.source[view].double().numpy()
     pixel = geometry.pixel_points()[view, row, column].double().numpy()
     spacing = np.array(grid.spacing)
-    start = (source - np.array(grid.centre_mm))[::-1] / spacing + (
-        np.array(grid.shape) - 1
-    ) / 2
-    return (
-        start,
-        (pixel - source)[::-1] / spacing,
-        float(np.linalg.norm(pixel - source)),
-    )
+    middle = (np.array(grid.shape) - 1) / 2
+    start = (source - np.array(grid.centre_mm))[::-1] / spacing + middle
+    way = pixel - source
+    return start, way[::-1] / spacing, float(np.linalg.norm(way))
 
 
 def sorted_crossings(volume, geometry, grid, view, row, column):
@@ -88,13 +81,14 @@ def sorted_crossings(volume, geometry, grid, view, row, column):
     sorted.
     """
     start, direction, length = voxel_ray(geometry, grid, view, row, column)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        faces = [
-            (np.arange(n + 1) - 0.5 - s) / d
-            for n, s, d in zip(grid.shape, start, direction, strict=True)
-        ]
-    crossings = np.unique(np.concatenate([f[np.isfinite(f)] for f in faces]))
-    middles = start + (crossings[1:] + crossings[:-1])[:, None] / 2 * direction
+    faces = []
+    for axis, size in enumerate(grid.shape):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            crossed = (np.arange(size + 1) - 0.5 - start[axis]) / direction[axis]
+        faces.append(crossed[np.isfinite(crossed)])
+    crossings = np.unique(np.concatenate(faces))
+    halfway = (crossings[1:] + crossings[:-1]) / 2
+    middles = start + halfway[:, None] * direction
     voxels = np.rint(middles).astype(int)
     inside = ((voxels >= 0) & (voxels < np.array(grid.shape))).all(axis=1)
     values = volume.numpy()[tuple(voxels[inside].T)]
@@ -105,8 +99,6 @@ def interpolated_planes(volume, geometry, grid, view, row, column):
     """Joseph's integral of one ray: scipy's interpolation where it meets the planes of
     the axis it crosses most of.
     """
-    from scipy.ndimage import map_coordinates
-
     start, direction, length = voxel_ray(geometry, grid, view, row, column)
     axis = int(np.argmax(np.abs(direction)))
     along = (np.arange(grid.shape[axis]) - start[axis]) / direction[axis]

@@ -3,6 +3,7 @@ with errors that instruct.
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -26,12 +27,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        _sync(temporary)
         temporary.replace(path)
     except OSError as error:
         raise ResourceError(
-            f"{path}: cannot be written ({error.strerror or error}); check the disk and its rights"
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "check the disk and its rights"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -52,11 +53,9 @@ def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically; NaN becomes null, since JSON knows
     no NaN.
     """
-    write_text(
-        path,
-        json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
-        + "\n",
-    )
+    plain = _without_nan(content)
+    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -81,8 +80,7 @@ def replace_folder(new: Path, final: Path) -> None:
     """
     for file in new.iterdir():
         if file.is_file():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
+            _sync(file)
     old = final.with_name(final.name + ".old")
     if final.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -95,8 +93,10 @@ def surviving_folder(final: Path) -> Path | None:
     """The folder that `replace_folder` left at `final`, or its predecessor if the
     process died in between.
     """
-    old = final.with_name(final.name + ".old")
-    return final if final.is_dir() else old if old.is_dir() else None
+    for folder in (final, final.with_name(final.name + ".old")):
+        if folder.is_dir():
+            return folder
+    return None
 
 
 @contextmanager
@@ -115,6 +115,15 @@ def whole_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _sync(file: Path) -> None:
+    """Bring a file's content to the disk; Windows does so only where it is open for
+    writing, so that what is read-only (copied as such) is left alone.
+    """
+    if os.access(file, os.W_OK):
+        with file.open("r+b") as written:
+            os.fsync(written.fileno())
+
+
 def _without_nan(content: Any) -> Any:
     if isinstance(content, dict):
         return {str(key): _without_nan(value) for key, value in content.items()}
@@ -122,8 +131,6 @@ def _without_nan(content: Any) -> Any:
         return [_without_nan(value) for value in content]
     if hasattr(content, "tolist"):  # numpy scalars and arrays
         return _without_nan(content.tolist())
-    if isinstance(content, float) and (
-        content != content or content in (float("inf"), float("-inf"))
-    ):
+    if isinstance(content, float) and not math.isfinite(content):
         return None
     return content

@@ -136,7 +136,8 @@ def test_what_is_given_outweighs_what_the_network_asks_for():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_brats_recipe_is_on_top_of_every_preset(preset):
-    recipe, plain = make_recipe(preset, named="brats"), make_recipe(preset)
+    recipe = make_recipe(preset, named="brats")
+    plain = make_recipe(preset)
     assert (recipe.mask_channel, recipe.masked_normalisation, recipe.batch_dice) == (
         True,
         True,

@@ -7,7 +7,7 @@ import torch
 
 from trivox.config.options import Augmentation
 from trivox.preparation.batches import BatchSource, stream
-from trivox.preparation.sampler import PatchRequest, PatchSampler
+from trivox.preparation.sampler import PatchSampler
 
 CPU = torch.device("cpu")
 STRONG = Augmentation(
@@ -54,9 +54,9 @@ def test_without_augmentation_a_batch_is_what_the_store_holds(store):
     made = source(store, augmentation=None)
     images, labels = made.read(3).finish(CPU)
     for position in range(4):
-        request, change, intensity = made._draw(3, position)
-        assert change is intensity is None
-        image, label = made.sampler.read(request, PATCH)
+        draw = made.draw(3, position)
+        assert draw.spatial is draw.intensity is None
+        image, label = made.sampler.read(draw.request, PATCH)
         assert torch.equal(images[position], torch.from_numpy(image))
         assert torch.equal(labels[position], torch.from_numpy(label))
 
@@ -81,15 +81,13 @@ def test_each_sample_sits_at_its_own_position_whether_warped_or_not(store):
         raw = made.read(step)
         images, labels = raw.finish(CPU)
         for position in range(4):
-            request, change, _ = made._draw(step, position)
-            assert (change is not None) == (position in raw.warped)
-            image, label = made.sampler.read(
-                PatchRequest(request.case, request.centre), PATCH
-            )
-            same = torch.allclose(images[position], torch.from_numpy(image))
-            assert same == (change is None)
+            draw = made.draw(step, position)
+            plain = draw.spatial is None
+            assert plain == (position not in raw.warped)
+            image, label = made.sampler.read(draw.request, PATCH)
+            assert plain == torch.allclose(images[position], torch.from_numpy(image))
             centre = tuple(n // 2 for n in PATCH)
-            if change is None:
+            if plain:
                 assert labels[position][centre] == label[centre]
 
 
@@ -103,9 +101,8 @@ def test_two_ranks_together_draw_the_batch_of_one(store):
         torch.cat([part[0] for part in parts]), whole[0], atol=1e-3, rtol=1e-3
     )
     labels = torch.cat([part[1] for part in parts])
-    assert (
-        labels != whole[1]
-    ).float().mean() < 0.005  # the common box differs, so ties may fall otherwise
+    # the common box differs, so ties may fall otherwise
+    assert (labels != whole[1]).float().mean() < 0.005
 
 
 def test_steps_seeds_and_streams_give_different_batches(store):
@@ -121,9 +118,9 @@ def test_steps_seeds_and_streams_give_different_batches(store):
 
 def test_finishing_does_not_change_what_was_read(store):
     raw = source(store).read(0)
-    kept = [part.clone() for part in raw.plain]
+    as_read = [part.clone() for part in raw.plain]
     first = raw.finish(CPU)
-    assert equal(raw.plain, kept)
+    assert equal(raw.plain, as_read)
     assert equal(raw.finish(CPU), first)
 
 

@@ -7,7 +7,7 @@ import torch
 from trivox.config.volumes import ReconstructionOptions
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.errors import DataError
-from trivox.preparation.exam_batches import XraySource, even_views
+from trivox.preparation.exam_batches import ExamSource, even_views
 from trivox.preparation.exam_store import prepare_exams
 from trivox.projection.attenuation import attenuation_of
 from trivox.projection.geometry import Geometry
@@ -35,7 +35,7 @@ def make(store, xray_data, xray_plan):
     names = [case.name for case in load_dataset(xray_data).training_cases]
 
     def made(*, positions=range(2), training=True, names=names, store=store, **options):
-        return XraySource(
+        return ExamSource(
             store=store,
             names=names,
             plan=xray_plan,
@@ -50,12 +50,12 @@ def make(store, xray_data, xray_plan):
 
 
 def test_a_batch_is_a_function_of_its_step(make):
-    first, again, other = (make().read(step).finish(CPU) for step in (5, 5, 6))
-    assert torch.equal(first[0].images, again[0].images)
-    assert torch.equal(first[1].volume, again[1].volume)
-    assert first[0].images.shape != other[0].images.shape or not torch.equal(
-        first[0].images, other[0].images
-    )
+    xrays, targets = make().read(5).finish(CPU)
+    again, targets_again = make().read(5).finish(CPU)
+    assert torch.equal(xrays.images, again.images)
+    assert torch.equal(targets.volume, targets_again.volume)
+    other, _ = make().read(6).finish(CPU)
+    assert not torch.equal(xrays.images, other.images)
 
 
 def test_ranks_read_parts_of_one_batch(make):
@@ -66,14 +66,13 @@ def test_ranks_read_parts_of_one_batch(make):
 
 
 def test_every_case_comes_once_before_any_comes_again(make):
-    source = make(names=["a", "b", "c", "d", "e", "f"])
-    sweeps = [
-        sorted(
-            source._case(step, p) for step in range(3 * s, 3 * s + 3) for p in (0, 1)
-        )
-        for s in range(3)
-    ]
-    assert sweeps == [[0, 1, 2, 3, 4, 5]] * 3
+    names = ["a", "b", "c", "d", "e", "f"]
+    source = make(names=names)
+    for sweep in range(3):
+        steps = range(3 * sweep, 3 * sweep + 3)
+        drawn = [source.name_of(step, 0) for step in steps]
+        drawn += [source.name_of(step, 1) for step in steps]
+        assert sorted(drawn) == names
 
 
 def test_the_target_is_the_mean_of_the_voxels_it_covers_within_the_window(
@@ -81,7 +80,7 @@ def test_the_target_is_the_mean_of_the_voxels_it_covers_within_the_window(
 ):
     source = make(training=False)
     _, target = source.read(0).finish(CPU)
-    fine = store.volume(source.names[source._case(0, 0)]).astype(np.float64)
+    fine = store.volume(source.name_of(0, 0)).astype(np.float64)
     side = xray_plan.shape[0]
     factor = fine.shape[0] // side
     means = fine.reshape(side, factor, side, factor, side, factor).mean((1, 3, 5))
@@ -94,22 +93,16 @@ def test_the_target_is_the_mean_of_the_voxels_it_covers_within_the_window(
 def test_rendered_views_are_line_integrals_of_the_fine_volume(make, store, xray_plan):
     source = make(training=False, view_counts=(2,))
     xrays, _ = source.read(0).finish(CPU)
-    fine = torch.from_numpy(store.volume(source.names[source._case(0, 0)])).float()
-    wanted = Projector(even_views(xray_plan, 2), xray_plan.render_grid).project(
-        attenuation_of(fine)[None]
-    )
+    fine = torch.from_numpy(store.volume(source.name_of(0, 0))).float()
+    projector = Projector(even_views(xray_plan, 2), xray_plan.render_grid)
+    wanted = projector.project(attenuation_of(fine)[None])
     torch.testing.assert_close(xrays.images[:1], wanted, rtol=1e-4, atol=1e-4)
     assert not xrays.geometry.batched
 
 
 def test_validation_goes_through_the_numbers_of_views_without_chance(make):
-    source = make(
-        training=False,
-        view_counts=(1, 4),
-        drop_view=0.9,
-        no_views=0.9,
-        angle_jitter=40.0,
-    )
+    chance = {"drop_view": 0.9, "no_views": 0.9, "angle_jitter": 40.0}
+    source = make(training=False, view_counts=(1, 4), **chance)
     seen = [source.read(step).finish(CPU)[0] for step in range(3)]
     assert [xrays.views for xrays in seen] == [1, 4, 1]
     assert all(bool(xrays.present.all()) for xrays in seen)
@@ -121,10 +114,8 @@ def test_even_views_are_nested_and_evenly_spaced(xray_plan):
         angles = sorted(even_views(xray_plan, count).primary.tolist())
         gaps = np.diff([*angles, angles[0] + 180])
         np.testing.assert_allclose(gaps, 180 / count, atol=1e-4)
-    assert (
-        even_views(xray_plan, 4).primary[:2].tolist()
-        == even_views(xray_plan, 2).primary.tolist()
-    )
+    four = even_views(xray_plan, 4).primary.tolist()
+    assert four[:2] == even_views(xray_plan, 2).primary.tolist()
 
 
 def test_dropped_views_are_blank_and_one_stays(make):
@@ -138,22 +129,22 @@ def test_dropped_views_are_blank_and_one_stays(make):
 
 
 def test_noise_is_small_and_grows_as_photons_go(make):
+    def images(photons):
+        source = make(**{**QUIET, "view_counts": (2,), "photons": photons})
+        xrays, _ = source.read(1).finish(CPU)
+        return xrays.images
+
     def error(photons):
-        noisy, clean = (
-            make(**{**QUIET, "view_counts": (2,), "photons": p})
-            .read(1)
-            .finish(CPU)[0]
-            .images
-            for p in (photons, None)
-        )
-        return float((noisy - clean).square().mean().sqrt())
+        difference = images(photons) - images(None)
+        return float(difference.square().mean().sqrt())
 
     assert 0 < error((1e6, 1e6)) < error((1e4, 1e4)) < 0.2
 
 
 def test_jitter_turns_and_moves_all_views_of_a_step_alike(make, xray_plan):
     source = make(view_counts=(2,), angle_jitter=5.0, distance_jitter=0.03)
-    angles, distances = [], []
+    angles = []
+    distances = []
     for step in range(6):
         geometry = source.read(step).finish(CPU)[0].geometry
         angles += (geometry.primary - torch.tensor([0.0, 90.0])).tolist()
@@ -175,17 +166,16 @@ def test_gain_scales_the_views_and_not_the_volume(make):
 def test_stored_views_are_those_of_the_exam(make, store):
     source = make(views="stored", training=False, view_counts=(2,))
     xrays, _ = source.read(0).finish(CPU)
-    wanted = store.views(source.names[source._case(0, 0)]).select([0, 1])
+    wanted = store.views(source.name_of(0, 0)).select([0, 1])
     assert torch.equal(xrays.images[:1], wanted.images)
 
 
 def test_training_draws_any_of_the_stored_views(make, store):
     source = make(views="stored", view_counts=(2,), drop_view=0, no_views=0)
-    drawn = {
-        float(angle)
-        for step in range(6)
-        for angle in source.read(step).finish(CPU)[0].geometry.primary.flatten()
-    }
+    drawn = set()
+    for step in range(6):
+        xrays, _ = source.read(step).finish(CPU)
+        drawn |= set(xrays.geometry.primary.flatten().tolist())
     stored = set(store.views(source.names[0]).geometry.primary.tolist())
     assert drawn <= stored
     assert len(drawn) > 2
@@ -199,9 +189,8 @@ def test_exams_taken_alike_share_one_geometry_and_others_do_not(make, store):
         @staticmethod
         def views(name):
             exam = store.views(name)
-            moved = dataclasses.replace(
-                exam.geometry, primary=exam.geometry.primary + len(asked)
-            )
+            primary = exam.geometry.primary + len(asked)
+            moved = dataclasses.replace(exam.geometry, primary=primary)
             asked.append(name)
             return dataclasses.replace(exam, geometry=moved)
 

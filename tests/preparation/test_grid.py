@@ -14,13 +14,8 @@ def cropped(shape=(6, 20, 18), spacing=(4.0, 1.0, 1.0)):
     image = np.zeros((1, *shape), np.float32)
     image[:, 1:5, 3:17, 2:18] = rng.normal(size=(1, 4, 14, 16))
     label = rng.integers(0, 3, size=shape).astype(np.int16)
-    return (
-        crop_volume(
-            Volume(image, affine_from_spacing(spacing)), label[None], where="c"
-        ),
-        image,
-        label,
-    )
+    volume = Volume(image, affine_from_spacing(spacing))
+    return crop_volume(volume, label[None], where="c"), image, label
 
 
 def plain(plan, **changes):
@@ -56,12 +51,8 @@ def test_a_case_already_at_its_spacing_is_only_reordered_and_comes_back_exactly(
 def test_image_and_label_have_the_plans_spacing(plan):
     case, _, _ = cropped()
     prepared = prepare(case, plain(plan, spacing=(2.0, 2.0, 0.5)))
-    assert (
-        prepared.image.shape[1:]
-        == prepared.label.shape
-        == prepared.record.shape
-        == (8, 7, 32)
-    )
+    assert prepared.image.shape[1:] == (8, 7, 32)
+    assert prepared.label.shape == prepared.record.shape == (8, 7, 32)
     assert prepared.record.cropped_shape == (4, 14, 16)
 
 

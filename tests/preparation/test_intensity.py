@@ -126,7 +126,8 @@ def test_low_resolution_is_nearest_down_and_linear_up(images):
 
 
 def gamma(image, exponent):
-    low, span = image.min(), image.max() - image.min()
+    low = image.min()
+    span = image.max() - image.min()
     bent = ((image - low) / span) ** exponent * span + low
     return (bent - bent.mean()) / bent.std(ddof=1) * image.std(ddof=1) + image.mean()
 

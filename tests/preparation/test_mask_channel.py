@@ -53,16 +53,14 @@ def read(phantoms, plan):
 def test_the_mask_is_where_any_channel_of_the_source_is_not_zero(phantoms, masked):
     case = read(phantoms, masked)
     case.image[:] += 10
-    case.image[:, :3], case.image[0, :6] = (
-        0,
-        0,
-    )  # the upper part is empty, the next slices in one channel only
+    # the upper part is empty, the next slices in one channel only
+    case.image[:, :3] = 0
+    case.image[0, :6] = 0
     plan = masked.model_copy(update={"spacing": case.spacing, "axis_order": (0, 1, 2)})
     prepared = prepare(case, plan).image
     assert prepared.shape[0] == 3
-    assert np.array_equal(
-        prepared[2].numpy(), foreground_mask(case.image).astype(np.float32)
-    )
+    mask = foreground_mask(case.image).astype(np.float32)
+    assert np.array_equal(prepared[2].numpy(), mask)
     assert prepared[2, :3].sum() == 0
     assert prepared[2, 3:6].min() == 1
 
@@ -108,9 +106,8 @@ def images(channels=3):
 def test_grey_value_changes_leave_masks_alone():
     rng = np.random.default_rng(0)
     before = images()
-    after = apply_intensity(
-        before.clone(), [draw_intensity(rng, EVERYTHING, 2) for _ in range(2)]
-    )
+    changes = [draw_intensity(rng, EVERYTHING, 2) for _ in range(2)]
+    after = apply_intensity(before.clone(), changes)
     assert torch.equal(after[:, 2], before[:, 2])
     assert not torch.equal(after[:, :2], before[:, :2])
 
@@ -148,8 +145,8 @@ def test_batches_of_a_store_keep_their_mask_binary_under_grey_value_changes(
 def test_a_dropped_channel_is_zero_and_the_others_are_as_without():
     settings = Augmentation(drop_channel=1.0)
     change = draw_intensity(np.random.default_rng(3), settings, 2)
-    kept = dataclasses.replace(change, dropped=None)
-    with_drop, without = (apply_intensity(images()[:1], [c]) for c in (change, kept))
+    whole = dataclasses.replace(change, dropped=None)
+    with_drop, without = (apply_intensity(images()[:1], [c]) for c in (change, whole))
     assert not with_drop[0, change.dropped].any()
     other = 1 - change.dropped
     assert torch.equal(with_drop[0, other], without[0, other])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trivox.config.options import Augmentation
 from trivox.preparation.batches import BatchSource
-from trivox.preparation.masking import Masking, block_edges, hide
+from trivox.preparation.masking import Masked, Masking, block_edges, hide
 from trivox.preparation.sampler import PatchSampler, sample_rng
 from trivox.preparation.store import Store
 
@@ -38,8 +38,8 @@ def test_a_mask_is_made_of_whole_blocks_of_a_shifted_grid(patch, seed, share):
 @pytest.mark.parametrize("patch", [(32, 48, 40), (1, 96, 96), (6, 80, 80)])
 def test_on_average_the_asked_share_is_hidden(patch, share):
     rng = np.random.default_rng(0)
-    found = np.mean([Masking(share).draw(rng, patch).mean() for _ in range(60)])
-    assert found == pytest.approx(share, abs=0.03)
+    hidden = np.mean([Masking(share).draw(rng, patch).mean() for _ in range(60)])
+    assert hidden == pytest.approx(share, abs=0.03)
 
 
 def test_blocks_are_cubes_where_there_is_room_and_thin_where_the_patch_is():
@@ -50,9 +50,10 @@ def test_blocks_are_cubes_where_there_is_room_and_thin_where_the_patch_is():
 
 
 def test_what_is_hidden_is_zero_and_what_was_there_is_the_target():
-    images, hidden = torch.randn(2, 3, 4, 5, 6), torch.rand(2, 4, 5, 6) < 0.5
-    masked, target = hide(images, hidden)
-    everywhere = hidden[:, None].expand_as(images)
+    images = torch.randn(2, 3, 4, 5, 6)
+    mask = torch.rand(2, 4, 5, 6) < 0.5
+    masked, target = hide(images, mask)
+    everywhere = mask[:, None].expand_as(images)
     assert torch.equal(target.isnan(), ~everywhere)
     assert torch.equal(target[everywhere], images[everywhere])
     assert not masked[everywhere].any()
@@ -61,7 +62,8 @@ def test_what_is_hidden_is_zero_and_what_was_there_is_the_target():
 
 @pytest.fixture
 def source(tmp_path):
-    store, rng = Store(tmp_path), np.random.default_rng(0)
+    store = Store(tmp_path)
+    rng = np.random.default_rng(0)
     for name in ("a", "b"):
         store.write(
             name,
@@ -71,30 +73,32 @@ def source(tmp_path):
         )
     sampler = PatchSampler(store, ("a", "b"), (16, 16, 16), 4)
     strong = Augmentation(rotation=1, scaling=1, noise=0, mirror=0.5)
-    return BatchSource(
-        sampler, 7, (1.0, 1.0, 1.0), range(4), augmentation=strong, masking=Masking()
-    )
+    return BatchSource(sampler, 7, (1.0, 1.0, 1.0), range(4), augmentation=strong)
+
+
+def hidden(source, step):
+    return Masked(source, Masking()).read(step).hidden
 
 
 def test_the_mask_is_a_function_of_seed_step_and_position_alone(source):
-    batch = source.read(3).hidden
-    again = replace(source, augmentation=None).read(3).hidden
-    part = replace(source, positions=[3, 1]).read(3).hidden
+    batch = hidden(source, 3)
+    again = hidden(replace(source, augmentation=None), 3)
+    part = hidden(replace(source, positions=[3, 1]), 3)
     assert torch.equal(batch, again)
     assert torch.equal(part, batch[[3, 1]])
     assert not torch.equal(batch[0], batch[1])
     others = [
-        replace(source, seed=8).read(3),
-        source.read(4),
-        replace(source, stream=1).read(3),
+        hidden(replace(source, seed=8), 3),
+        hidden(source, 4),
+        hidden(replace(source, stream=1), 3),
     ]
-    assert not any(torch.equal(batch, other.hidden) for other in others)
+    assert not any(torch.equal(batch, other) for other in others)
 
 
 def test_hiding_changes_nothing_else_about_the_batch(source):
     cpu = torch.device("cpu")
-    images, targets = source.read(0).finish(cpu)
-    plain, _ = replace(source, masking=None).read(0).finish(cpu)
+    images, targets = Masked(source, Masking()).read(0).finish(cpu)
+    plain, _ = source.read(0).finish(cpu)
     assert torch.equal(torch.where(targets.isnan(), images, targets), plain)
     assert 0.4 < float((~targets.isnan()).float().mean()) < 0.8
 
@@ -102,4 +106,4 @@ def test_hiding_changes_nothing_else_about_the_batch(source):
 def test_masks_use_random_numbers_of_their_own(source):
     """Those of a patch stay what they are: `sample_rng` is asked for another stream."""
     expected = Masking().draw(sample_rng(7, 5, 2, stream=16), (16, 16, 16))
-    assert np.array_equal(source.read(5).hidden[2].numpy(), expected)
+    assert np.array_equal(hidden(source, 5)[2].numpy(), expected)

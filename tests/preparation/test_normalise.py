@@ -69,9 +69,9 @@ def test_none_keeps_the_values_and_channels_are_independent(image):
 @pytest.mark.parametrize("kind", [np.float32, np.int16])
 def test_the_callers_image_is_left_alone_and_the_result_is_float32(image, scheme, kind):
     given = image.astype(kind)
-    kept = given.copy()
+    before = given.copy()
     assert normalise(given, only(scheme)).dtype == np.float32
-    np.testing.assert_array_equal(given, kept)
+    np.testing.assert_array_equal(given, before)
 
 
 @pytest.mark.parametrize("scheme", ["z-score", "rescale-0-1"])

@@ -3,6 +3,7 @@ coverage, labelled voxels.
 """
 
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
@@ -22,9 +23,8 @@ PATCH = (8, 8, 8)
 
 
 def sampler(store, cases=("a", "b"), **changes):
-    return PatchSampler(
-        store, cases, **{"patch_size": PATCH, "batch_size": 2, **changes}
-    )
+    settings = {"patch_size": PATCH, "batch_size": 2, **changes}
+    return PatchSampler(store, cases, **settings)
 
 
 def draws(sampler, count, position, *, seed=0):
@@ -35,13 +35,9 @@ def draws(sampler, count, position, *, seed=0):
 
 
 def test_a_sample_depends_on_seed_step_and_position_only(store):
-    first, second = sampler(store), sampler(Store(store.folder))
-    wanted = [
-        (seed, step, position)
-        for seed in (0, 1)
-        for step in (3, 900)
-        for position in (0, 1)
-    ]
+    first = sampler(store)
+    second = sampler(Store(store.folder))
+    wanted = list(product((0, 1), (3, 900), (0, 1)))  # seed, step, position
     one = [first.draw(sample_rng(*key), key[2]) for key in wanted]
     other = [second.draw(sample_rng(*key), key[2]) for key in reversed(wanted)]
     assert one == other[::-1]
@@ -49,10 +45,8 @@ def test_a_sample_depends_on_seed_step_and_position_only(store):
 
 
 def test_streams_are_independent():
-    numbers = {
-        sample_rng(0, 0, 0, stream=stream).integers(2**60) for stream in range(4)
-    }
-    assert len(numbers) == 4
+    generators = [sample_rng(0, 0, 0, stream=stream) for stream in range(4)]
+    assert len({rng.integers(2**60) for rng in generators}) == 4
 
 
 @pytest.mark.parametrize(
@@ -71,9 +65,8 @@ def test_the_last_part_of_a_batch_is_forced_as_in_nnunet(
     store, batch, fraction, forced
 ):
     made = sampler(store, batch_size=batch, foreground_fraction=fraction)
-    assert [made.is_forced(p) for p in range(batch)] == [False] * (batch - forced) + [
-        True
-    ] * forced
+    expected = [False] * (batch - forced) + [True] * forced
+    assert [made.is_forced(position) for position in range(batch)] == expected
 
 
 def test_a_forced_patch_is_centred_on_a_labelled_voxel_and_holds_it(store):
@@ -86,10 +79,9 @@ def test_a_forced_patch_is_centred_on_a_labelled_voxel_and_holds_it(store):
 
 
 def test_forced_classes_are_drawn_evenly_whatever_their_size(store):
-    classes = Counter(
-        int(store.read("b")[1][request.centre])
-        for request in draws(sampler(store, ("b",)), 300, 1)
-    )
+    _, label = store.read("b")
+    requests = draws(sampler(store, ("b",)), 300, 1)
+    classes = Counter(int(label[request.centre]) for request in requests)
     assert set(classes) == {1, 2}
     assert 110 < classes[2] < 190  # half, though it has a seventh of the voxels
 
@@ -171,26 +163,16 @@ def test_a_single_labelled_slab_is_found_whatever_its_label(store, labelled, pos
 
 
 def test_a_wholly_ignored_case_is_drawn_anywhere(store):
-    store.write(
-        "blank",
-        np.zeros((1, 9, 9, 9), np.float32),
-        np.full((9, 9, 9), -1, np.int16),
-        {},
-    )
+    label = np.full((9, 9, 9), -1, np.int16)
+    store.write("blank", np.zeros((1, 9, 9, 9), np.float32), label, {})
     assert len(draws(sampler(store, ("blank",)), 5, 1)) == 5
 
 
 def test_a_forced_patch_of_a_case_without_foreground_is_drawn_anywhere(store):
-    store.write(
-        "empty",
-        np.zeros((1, 20, 20, 20), np.float32),
-        np.zeros((20, 20, 20), np.int16),
-        {},
-    )
-    assert (
-        len({request.centre for request in draws(sampler(store, ("empty",)), 20, 1)})
-        > 10
-    )
+    label = np.zeros((20, 20, 20), np.int16)
+    store.write("empty", np.zeros((1, 20, 20, 20), np.float32), label, {})
+    requests = draws(sampler(store, ("empty",)), 20, 1)
+    assert len({request.centre for request in requests}) > 10
 
 
 def lesions(fraction=0.5, groups=(("a",), ("b",)), indices=(2,)):
@@ -198,16 +180,10 @@ def lesions(fraction=0.5, groups=(("a",), ("b",)), indices=(2,)):
 
 
 def test_every_patch_that_a_class_is_learnt_from_holds_the_lesion(store):
-    """Defect 4 of research/models.md 1.3: the label of the case was given to patches
-    without its lesion.
-    """
+    """The class of a case says nothing about a patch without its lesion."""
     made = sampler(store, batch_size=4, lesions=lesions(groups=(("b",),)))
-    assert [made.on_lesion(position) for position in range(4)] == [
-        False,
-        False,
-        True,
-        True,
-    ]
+    on_lesion = [made.on_lesion(position) for position in range(4)]
+    assert on_lesion == [False, False, True, True]
     for request in draws(made, 100, 3):
         assert 2 in made.read(request, PATCH)[1]
 
@@ -224,17 +200,16 @@ def test_at_least_one_position_is_centred_on_a_lesion(store, batch, fraction, wa
 def test_a_balanced_sampler_draws_classes_evenly_and_one_group_draws_cases_evenly(
     store,
 ):
-    balanced = sampler(
-        store, lesions=lesions(groups=(("a",) * 9, ("b",)), indices=(1,))
-    )
-    found = Counter(request.case for request in draws(balanced, 300, 1))
-    assert 110 < found["b"] < 190
-    plain = sampler(store, lesions=lesions(groups=(("a",) * 9 + ("b",),), indices=(1,)))
+    by_class = lesions(groups=(("a",) * 9, ("b",)), indices=(1,))
+    balanced = sampler(store, lesions=by_class)
+    counts = Counter(request.case for request in draws(balanced, 300, 1))
+    assert 110 < counts["b"] < 190
+    together = lesions(groups=(("a",) * 9 + ("b",),), indices=(1,))
+    plain = sampler(store, lesions=together)
     assert Counter(request.case for request in draws(plain, 300, 1))["b"] < 60
 
 
 def test_a_case_without_a_known_lesion_is_looked_at_in_the_middle(store):
     made = sampler(store, lesions=lesions(groups=(("a",),), indices=(9,)))
-    assert made.draw(sample_rng(0, 0, 1), 1).centre == tuple(
-        n // 2 for n in store.shape("a")
-    )
+    middle = tuple(size // 2 for size in store.shape("a"))
+    assert made.draw(sample_rng(0, 0, 1), 1).centre == middle

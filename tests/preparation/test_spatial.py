@@ -38,18 +38,17 @@ def scene(size, *, seed=0, labels=4):
     """A smooth image `(1, 1, *size)` and smooth regions `(1, *size)`, -1 among them."""
     rng = np.random.default_rng(seed)
     fields = [ndimage.gaussian_filter(rng.normal(size=size), 2) for _ in range(labels)]
-    image = torch.from_numpy(fields[0].astype(np.float32))[None, None]
-    return image, torch.from_numpy((np.argmax(fields, axis=0) - 1).astype(np.int16))[
-        None
-    ]
+    regions = (np.argmax(fields, axis=0) - 1).astype(np.int16)
+    image = torch.from_numpy(fields[0].astype(np.float32))
+    return image[None, None], torch.from_numpy(regions)[None]
 
 
 def cut(array, size):
     """The middle of the last three axes."""
-    at = [
-        slice((n - s) // 2, (n - s) // 2 + s)
-        for n, s in zip(array.shape[-3:], size, strict=True)
-    ]
+    at = []
+    for old, new in zip(array.shape[-3:], size, strict=True):
+        start = (old - new) // 2
+        at.append(slice(start, start + new))
     return array[(..., *at)]
 
 
@@ -61,7 +60,8 @@ def drawn(settings, patch, spacing, count, *, seed=0):
 
 
 def test_the_identity_returns_the_input():
-    size, patch = (11, 12, 13), (9, 8, 7)
+    size = (11, 12, 13)
+    patch = (9, 8, 7)
     image, label = scene(size)
     warped, warped_label = apply_spatial(image, label, [IDENTITY], patch)
     torch.testing.assert_close(warped, cut(image, patch), atol=1e-5, rtol=1e-5)
@@ -90,7 +90,8 @@ def test_a_drawn_rotation_turns_millimetres(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_rotated_anisotropic_ball_keeps_its_diameter_in_mm(seed):
     """nnU-Net rotates voxels and fails this at spacing 3 x 1 x 1 mm."""
-    spacing, radius = (3.0, 1.0, 1.0), 15.0
+    spacing = (3.0, 1.0, 1.0)
+    radius = 15.0
     box = (31, 61, 61)
     axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(box, spacing, strict=True)]
     z, y, x = np.meshgrid(*axes, indexing="ij")
@@ -115,11 +116,8 @@ def test_scaling_by_a_factor_enlarges():
         image, label, [turned((0, 0, 0), scale=2.0)], (21, 21, 21)
     )
     lines = warped[0, :, 10, 10], warped[0, 10, :, 10], warped[0, 10, 10]
-    assert [int(line.sum()) for line in lines] == [
-        13,
-        13,
-        13,
-    ]  # 14 wide; its last voxel is half in, a tie
+    # 14 wide; its last voxel is half in, a tie
+    assert [int(line.sum()) for line in lines] == [13, 13, 13]
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
@@ -132,13 +130,13 @@ def test_labels_are_the_argmax_of_linearly_sampled_one_hots_except_ties(seed, sp
     (change,) = drawn(ALWAYS, patch, spacing, 1, seed=seed)
     box = change.box(patch)
     image, label = scene(box, seed=seed)
-    _, ours = apply_spatial(image, label, [change], patch)
+    _, warped = apply_spatial(image, label, [change], patch)
     one_hot = torch.stack([label[0] == value for value in (-1, 0, 1, 2)]).float()[None]
     grid = sampling_grid([change], patch, box, CPU)
     share = F.grid_sample(one_hot, grid, mode="bilinear", align_corners=True)[0]
     theirs = share.argmax(0) - 1
     two = share.topk(2, 0).values
-    assert ((two[0] - two[1])[ours[0] != theirs] < 1e-4).all()
+    assert ((two[0] - two[1])[warped[0] != theirs] < 1e-4).all()
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
@@ -182,9 +180,9 @@ def test_a_batch_equals_each_sample_alone_in_its_own_box():
         torch.cat(images), torch.cat(labels), changes, patch
     )
     for i, change in enumerate(changes):
-        own = change.box(patch)
+        alone_box = change.box(patch)
         alone, alone_label = apply_spatial(
-            cut(images[i], own), cut(labels[i], own), [change], patch
+            cut(images[i], alone_box), cut(labels[i], alone_box), [change], patch
         )
         torch.testing.assert_close(together[i], alone[0], atol=1e-4, rtol=0)
         assert (together_labels[i] != alone_label[0]).float().mean() < 0.005
@@ -206,10 +204,8 @@ def test_the_elastic_displacement_has_the_asked_deviation_in_mm():
     spacing = (3.0, 1.0, 0.5)
     bent = Augmentation(rotation=0, scaling=0, elastic=1, elastic_mm=2.5)
     changes = drawn(bent, (16, 16, 16), spacing, 12)
-    millimetres = (
-        np.stack([c.displacement for c in changes])
-        * np.array(spacing)[None, :, None, None, None]
-    )
+    voxels = np.stack([change.displacement for change in changes])
+    millimetres = voxels * np.array(spacing)[:, None, None, None]
     assert millimetres.shape == (12, 3, *(CONTROL_POINTS,) * 3)
     for axis in range(3):
         assert millimetres[:, axis].std() == pytest.approx(2.5, rel=0.05)
@@ -248,20 +244,15 @@ def test_flat_patches_turn_and_bend_in_plane_only(patch):
 
 def test_flat_patches_turn_by_any_angle_and_others_by_the_asked():
     only = Augmentation(rotation=1, scaling=0, rotation_degrees=30)
-    flat = [
-        math.atan2(c.matrix[2, 1], c.matrix[1, 1])
-        for c in drawn(only, (1, 32, 32), (5.0, 1.0, 1.0), 200)
-    ]
-    assert max(flat) > 3
-    assert min(flat) < -3
+    flat = drawn(only, (1, 32, 32), (5.0, 1.0, 1.0), 200)
+    angles = [math.atan2(c.matrix[2, 1], c.matrix[1, 1]) for c in flat]
+    assert max(angles) > 3
+    assert min(angles) < -3
+    # three turns of at most 30 degrees: the trace of the product is bounded below
+    cos = math.cos(math.radians(30))
+    sin = math.sin(math.radians(30))
     for change in drawn(only, (16, 16, 16), (1.0, 1.0, 1.0), 50):
-        # three turns of at most 30 degrees: the trace of the product is bounded below
-        assert (
-            np.trace(change.matrix)
-            > 3 * math.cos(math.radians(30)) ** 2
-            - 2 * math.sin(math.radians(30)) ** 3
-            - 0.2
-        )
+        assert np.trace(change.matrix) > 3 * cos**2 - 2 * sin**3 - 0.2
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -283,16 +274,15 @@ def test_changes_happen_as_often_as_asked():
 
 def test_scales_are_uniform_over_their_range():
     only = Augmentation(rotation=0, scaling=1, scaling_range=(0.7, 1.4))
-    factors = [
-        1 / change.matrix[0, 0]
-        for change in drawn(only, (16, 16, 16), (1.0, 1.0, 1.0), 600)
-    ]
+    changes = drawn(only, (16, 16, 16), (1.0, 1.0, 1.0), 600)
+    factors = [1 / change.matrix[0, 0] for change in changes]
     assert min(factors) >= 0.7 - 1e-6
     assert max(factors) <= 1.4 + 1e-6
     assert kstest(factors, "uniform", args=(0.7, 0.7)).pvalue > 0.001
 
 
 def test_the_same_generator_state_draws_the_same_change():
-    a, b = (drawn(ALWAYS, (8, 8, 8), (1.0, 1.0, 1.0), 1, seed=5)[0] for _ in range(2))
+    (a,) = drawn(ALWAYS, (8, 8, 8), (1.0, 1.0, 1.0), 1, seed=5)
+    (b,) = drawn(ALWAYS, (8, 8, 8), (1.0, 1.0, 1.0), 1, seed=5)
     np.testing.assert_array_equal(a.matrix, b.matrix)
     np.testing.assert_array_equal(a.displacement, b.displacement)

@@ -7,9 +7,9 @@ from trivox.projection.attenuation import WATER_PER_MM, attenuation_of, hounsfie
 
 
 def test_water_and_air_are_what_defines_the_unit():
-    found = attenuation_of(torch.tensor([-1000.0, 0.0, 1000.0]))
+    attenuation = attenuation_of(torch.tensor([-1000.0, 0.0, 1000.0]))
     torch.testing.assert_close(
-        found, torch.tensor([0.0, WATER_PER_MM, 2 * WATER_PER_MM])
+        attenuation, torch.tensor([0.0, WATER_PER_MM, 2 * WATER_PER_MM])
     )
     assert float(attenuation_of(torch.tensor(0.0), water=0.0192)) == pytest.approx(
         0.0192
@@ -17,8 +17,10 @@ def test_water_and_air_are_what_defines_the_unit():
 
 
 def test_nothing_attenuates_less_than_air_and_lungs_are_kept():
-    found = attenuation_of(torch.tensor([-3024.0, -1024.0, -900.0]))
-    torch.testing.assert_close(found, torch.tensor([0.0, 0.0, 0.1 * WATER_PER_MM]))
+    attenuation = attenuation_of(torch.tensor([-3024.0, -1024.0, -900.0]))
+    torch.testing.assert_close(
+        attenuation, torch.tensor([0.0, 0.0, 0.1 * WATER_PER_MM])
+    )
 
 
 def test_hounsfield_units_return_from_attenuation():

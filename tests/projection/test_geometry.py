@@ -23,7 +23,8 @@ LEFT, RIGHT, FRONT, BACK, HEAD, FEET = (
         (0, 0, -50),
     )
 )
-ROW, COLUMN = 0, 1
+ROW = 0
+COLUMN = 1
 
 
 def views(*angles, secondary=0.0, **changes):
@@ -52,7 +53,8 @@ def test_at_primary_0_the_source_is_in_front_and_the_image_shows_the_patients_le
 
 
 def test_at_primary_90_the_source_is_on_the_patients_left_and_180_is_behind():
-    lateral, pa = views(90), views(180)
+    lateral = views(90)
+    pa = views(180)
     assert depth(lateral, LEFT) == pytest.approx(800, abs=1e-3)
     assert (
         pixel(lateral, BACK)[COLUMN] > 30 > pixel(lateral, FRONT)[COLUMN]
@@ -103,14 +105,12 @@ def test_every_pixel_projects_to_itself_and_so_does_every_point_of_its_ray(
     geometry.offset_mm[:] = torch.tensor([down, right])
     pixels = geometry.pixel_points().flatten(0, 2)
     for along in (1.0, 0.4):
-        found, depths = geometry.project_points(
-            geometry.source + along * (pixels - geometry.source)
-        )
-        rows, columns = torch.meshgrid(
-            torch.arange(41.0), torch.arange(61.0), indexing="ij"
-        )
+        points = geometry.source + along * (pixels - geometry.source)
+        places, depths = geometry.project_points(points)
+        sides = (torch.arange(41.0), torch.arange(61.0))
+        rows, columns = torch.meshgrid(*sides, indexing="ij")
         expected = torch.stack((rows, columns), dim=-1).flatten(0, 1).double()
-        torch.testing.assert_close(found[0], expected, atol=1e-8, rtol=0)
+        torch.testing.assert_close(places[0], expected, atol=1e-8, rtol=0)
         torch.testing.assert_close(
             depths, torch.full_like(depths, along * 1020), atol=1e-8, rtol=0
         )
@@ -119,8 +119,8 @@ def test_every_pixel_projects_to_itself_and_so_does_every_point_of_its_ray(
 def test_magnification_grows_towards_the_source():
     geometry = views(0, sod=541.0, sdd=949.0)
     for y in (-160.0, 0.0, 160.0):
-        found = pixel(geometry, torch.tensor([-100.0, y, 0.0]))
-        assert float(found[COLUMN] - 30) * 5 == pytest.approx(
+        place = pixel(geometry, torch.tensor([-100.0, y, 0.0]))
+        assert float(place[COLUMN] - 30) * 5 == pytest.approx(
             100 * 949 / (541 - y), rel=1e-5
         )
 
@@ -128,7 +128,8 @@ def test_magnification_grows_towards_the_source():
 def test_rays_are_pluecker_lines_through_source_and_pixel():
     geometry = views(37, secondary=-11.0).to(torch.float64)
     rays = geometry.rays()
-    direction, moment = rays[..., :3], rays[..., 3:] * 850
+    direction = rays[..., :3]
+    moment = rays[..., 3:] * 850
     for point in (geometry.source[:, None, None], geometry.pixel_points()):
         torch.testing.assert_close(
             torch.linalg.cross(point.expand_as(direction), direction), moment
@@ -144,17 +145,18 @@ def test_rays_are_pluecker_lines_through_source_and_pixel():
 )
 def test_width_needed_is_the_shadow_of_the_cylinder(sod, sdd, width):
     geometry = views(0, sod=sod, sdd=sdd)
-    found = float(geometry.width_needed(160.0))
-    assert found == pytest.approx(width, abs=0.5)
+    needed = float(geometry.width_needed(160.0))
+    assert needed == pytest.approx(width, abs=0.5)
     turn = torch.linspace(0, 2 * math.pi, 20001)
     rim = 160 * torch.stack((turn.cos(), turn.sin(), 0 * turn), dim=-1)
     columns = geometry.project_points(rim)[0][0, :, COLUMN]
-    assert float(columns.max() - columns.min()) * 5 == pytest.approx(found, rel=1e-5)
+    assert float(columns.max() - columns.min()) * 5 == pytest.approx(needed, rel=1e-5)
 
 
 def test_binning_keeps_the_detector_and_averages_the_pixels():
     geometry = views(20, detector=(40, 60))
-    fine, coarse = geometry.pixel_points(), geometry.binned(2).pixel_points()
+    fine = geometry.pixel_points()
+    coarse = geometry.binned(2).pixel_points()
     means = fine.unflatten(2, (30, 2)).unflatten(1, (20, 2)).mean(dim=(2, 4))
     torch.testing.assert_close(coarse, means, atol=1e-3, rtol=0)
     with pytest.raises(GeometryError, match="41 x 61 pixels cannot be binned by 2"):
@@ -162,7 +164,8 @@ def test_binning_keeps_the_detector_and_averages_the_pixels():
 
 
 def test_exams_are_stacked_and_taken_apart():
-    one, other = views(0, 90), views(10, 100)
+    one = views(0, 90)
+    other = views(10, 100)
     batch = Geometry.stack([one, other])
     assert (batch.batched, batch.views, one.batched) == (True, 2, False)
     torch.testing.assert_close(batch.exam(1).primary, other.primary)

@@ -15,10 +15,9 @@ from trivox.volumes.volume import Volume, affine_from_spacing
 
 HERE = (3.0, -7.5, 40.0)
 GRID = Grid((6, 8, 10), (4.0, 3.0, 2.0), centre_mm=(5.0, -2.0, 1.0))
+FLIPS = list(product((False, True), repeat=3))
 ORIENTATIONS = [
-    Orientation(axes, flips)
-    for axes in permutations(range(3))
-    for flips in product((False, True), repeat=3)
+    Orientation(axes, flips) for axes, flips in product(permutations(range(3)), FLIPS)
 ]
 
 
@@ -34,7 +33,8 @@ def linear_field(affine, shape):
 
 
 def turned(angle, shear=0.0):
-    sin, cos = np.sin(angle), np.cos(angle)
+    sin = np.sin(angle)
+    cos = np.cos(angle)
     return np.array([[cos, -sin, shear], [sin, cos, 0], [0, 0, 1]])
 
 
@@ -50,38 +50,33 @@ def test_placed_lies_about_isocentre_and_grid_centre():
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_orientation_of_the_file_does_not_matter(orientation):
-    there = placed(noise(), GRID, isocentre=HERE)
-    np.testing.assert_allclose(
-        on_grid(reorient(there, orientation), GRID, isocentre=HERE), noise(), atol=1e-3
-    )
+    there = reorient(placed(noise(), GRID, isocentre=HERE), orientation)
+    np.testing.assert_allclose(on_grid(there, GRID, isocentre=HERE), noise(), atol=1e-3)
 
 
 def test_a_coarser_grid_holds_the_means_of_the_voxels_it_covers():
     coarse = GRID.resized((3, 4, 5))
-    found = on_grid(placed(noise(), GRID, isocentre=HERE), coarse, isocentre=HERE)
-    np.testing.assert_allclose(
-        found, noise().reshape(3, 2, 4, 2, 5, 2).mean((1, 3, 5)), atol=1e-3
-    )
+    values = on_grid(placed(noise(), GRID, isocentre=HERE), coarse, isocentre=HERE)
+    means = noise().reshape(3, 2, 4, 2, 5, 2).mean((1, 3, 5))
+    np.testing.assert_allclose(values, means, atol=1e-3)
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(sizes=st.tuples(*[st.integers(1, 9)] * 3))
 def test_any_grid_over_the_same_field_of_view_keeps_the_mean_when_coarser(sizes):
-    coarse = GRID.resized(
-        tuple(min(a, b) for a, b in zip(sizes, GRID.shape, strict=True))
-    )
-    found = on_grid(placed(noise(), GRID, isocentre=HERE), coarse, isocentre=HERE)
-    assert found.mean() == pytest.approx(noise().mean(), abs=0.05)
+    shape = [min(sizes) for sizes in zip(sizes, GRID.shape, strict=True)]
+    coarse = GRID.resized(tuple(shape))
+    values = on_grid(placed(noise(), GRID, isocentre=HERE), coarse, isocentre=HERE)
+    assert values.mean() == pytest.approx(noise().mean(), abs=0.05)
 
 
 def test_a_finer_grid_is_interpolated_linearly():
     fine = GRID.resized((18, 24, 30))
-    found = on_grid(placed(noise(), GRID, isocentre=HERE), fine, isocentre=HERE)
-    at = np.meshgrid(
-        *((np.arange(3 * n) + 0.5) / 3 - 0.5 for n in GRID.shape), indexing="ij"
-    )
+    values = on_grid(placed(noise(), GRID, isocentre=HERE), fine, isocentre=HERE)
+    along = [(np.arange(3 * size) + 0.5) / 3 - 0.5 for size in GRID.shape]
+    at = np.meshgrid(*along, indexing="ij")
     wanted = ndimage.map_coordinates(noise(), at, order=1, mode="nearest")
-    np.testing.assert_allclose(found, wanted, atol=0.02)
+    np.testing.assert_allclose(values, wanted, atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -89,38 +84,36 @@ def test_a_finer_grid_is_interpolated_linearly():
 )
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 def test_linear_fields_are_kept_on_oblique_and_sheared_grids(angle, shear, factor):
-    shape, affine = (24, 40, 42), np.eye(4)
+    shape = (24, 40, 42)
+    affine = np.eye(4)
     affine[:3, :3] = turned(angle, shear) @ np.diag([1.1, 1.2, 2.0])
     affine[:3, 3] = HERE - affine[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
     grid = Grid((4, 6, 8), (2.0 * factor, 1.2 * factor, 1.1 * factor))
-    found = on_grid(
-        Volume(linear_field(affine, shape)[None], affine), grid, isocentre=HERE
-    )
-    x, y, z = (grid.points().numpy() + np.array(HERE)).transpose(3, 0, 1, 2)
-    np.testing.assert_allclose(found, 2 * x - 3 * y + z, atol=0.02)
+    field = Volume(linear_field(affine, shape)[None], affine)
+    values = on_grid(field, grid, isocentre=HERE)
+    points = grid.points().numpy() + np.array(HERE)
+    x, y, z = points.transpose(3, 0, 1, 2)
+    np.testing.assert_allclose(values, 2 * x - 3 * y + z, atol=0.02)
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.4])
 def test_fine_patterns_are_averaged_and_not_picked_on_oblique_grids_too(angle):
-    shape, affine = (8, 60, 60), np.eye(4)
+    shape = (8, 60, 60)
+    affine = np.eye(4)
     affine[:3, :3] = turned(angle) @ np.diag([1.0, 1.0, 4.0])
     affine[:3, 3] = HERE - affine[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
     checkers = np.where(np.indices(shape).sum(axis=0) % 2, 800, -800).astype(np.float32)
-    found = on_grid(
-        Volume(checkers[None], affine), Grid((2, 4, 4), (4.0, 8.0, 8.0)), isocentre=HERE
-    )
-    assert np.abs(found).max() < 60
+    grid = Grid((2, 4, 4), (4.0, 8.0, 8.0))
+    values = on_grid(Volume(checkers[None], affine), grid, isocentre=HERE)
+    assert np.abs(values).max() < 60
 
 
 def test_beyond_the_scan_is_air_and_borders_mix_by_volume():
     wide = Grid((1, 1, 4), (4.0, 3.0, 6.0))
-    scan = placed(
-        np.full((1, 1, 3), 200, np.int16),
-        Grid((1, 1, 3), (4.0, 3.0, 4.0)),
-        isocentre=HERE,
-    )
-    found = on_grid(scan, wide, isocentre=HERE, outside=-1000)[0, 0]
-    np.testing.assert_allclose(found, [-1000, 200, 200, -1000], atol=1e-3)
+    water = np.full((1, 1, 3), 200, np.int16)
+    scan = placed(water, Grid((1, 1, 3), (4.0, 3.0, 4.0)), isocentre=HERE)
+    values = on_grid(scan, wide, isocentre=HERE, outside=-1000)[0, 0]
+    np.testing.assert_allclose(values, [-1000, 200, 200, -1000], atol=1e-3)
     moved = on_grid(scan, wide, isocentre=(HERE[0] + 3, *HERE[1:]), outside=-1000)[0, 0]
     np.testing.assert_allclose(moved, [-400, 200, -400, -1000], atol=1e-3)
 
@@ -128,14 +121,14 @@ def test_beyond_the_scan_is_air_and_borders_mix_by_volume():
 def test_scanner_padding_is_air():
     values = np.array([-3024, -2000, -1024, 0], np.int16).reshape(1, 1, 4)
     grid = Grid((1, 1, 4), (1.0, 1.0, 1.0))
-    found = on_grid(placed(values, grid, isocentre=HERE), grid, isocentre=HERE)
-    np.testing.assert_array_equal(found[0, 0], [AIR, AIR, -1024, 0])
+    scan = placed(values, grid, isocentre=HERE)
+    hounsfield = on_grid(scan, grid, isocentre=HERE)
+    np.testing.assert_array_equal(hounsfield[0, 0], [AIR, AIR, -1024, 0])
 
 
 def test_rows_of_the_overlap_matrix_sum_to_what_lies_inside():
-    matrix = overlap_matrix(
-        4, 1.0, 0.0, torch.tensor([-2.0, -0.5, 1.0, 3.25], dtype=torch.float64), 1.0
-    )
+    centres = torch.tensor([-2.0, -0.5, 1.0, 3.25], dtype=torch.float64)
+    matrix = overlap_matrix(4, 1.0, 0.0, centres, 1.0)
     np.testing.assert_allclose(matrix.sum(dim=1), [0, 0.5, 1, 0.75], atol=1e-6)
 
 

@@ -70,31 +70,30 @@ def dense(views=6):
 # -- SIRT ------------------------------------------------------------------------------
 def test_more_iterations_explain_the_xrays_better():
     xrays, projector = exam(3)
-    found = [
-        residual(sirt(xrays, projector, iterations=n, momentum=False), xrays, projector)
-        for n in (1, 2, 5, 10, 20)
-    ]
-    assert all(later < before for before, later in itertools.pairwise(found))
-    assert found[-1] < 0.05
+    residuals = []
+    for count in (1, 2, 5, 10, 20):
+        volume = sirt(xrays, projector, iterations=count, momentum=False)
+        residuals.append(residual(volume, xrays, projector))
+    assert all(later < before for before, later in itertools.pairwise(residuals))
+    assert residuals[-1] < 0.05
 
 
 def test_ten_iterations_with_momentum_do_the_work_of_twenty_five_without():
     xrays, projector = exam(8)
-    fast, slow = (
-        sirt(xrays, projector, iterations=n, momentum=m)
-        for n, m in ((10, True), (25, False))
-    )
+    fast = sirt(xrays, projector, iterations=10, momentum=True)
+    slow = sirt(xrays, projector, iterations=25, momentum=False)
+    short = sirt(xrays, projector, iterations=10, momentum=False)
     assert relative(fast, blocks()) < 1.05 * relative(slow, blocks())
-    assert relative(
-        sirt(xrays, projector, iterations=10, momentum=False), blocks()
-    ) > 1.2 * relative(fast, blocks())
+    assert relative(short, blocks()) > 1.2 * relative(fast, blocks())
 
 
 def test_many_views_give_the_volume_back():
     xrays, projector = exam(24)
-    found = [relative(sirt(xrays, projector, iterations=n), blocks()) for n in (10, 60)]
-    assert found[1] < 0.09
-    assert found[1] < 0.4 * found[0]
+    errors = [
+        relative(sirt(xrays, projector, iterations=n), blocks()) for n in (10, 60)
+    ]
+    assert errors[1] < 0.09
+    assert errors[1] < 0.4 * errors[0]
 
 
 def test_equals_non_negative_weighted_least_squares():
@@ -107,34 +106,32 @@ def test_equals_non_negative_weighted_least_squares():
     expected, _ = nnls(root[:, None] * matrix, root * measured, maxiter=1000)
     assert (expected == 0).sum() > 5  # the bound is at work
     images = torch.from_numpy(measured).view(1, 6, 6, 8)
-    found = sirt(Xrays.of(images, projector.geometry), projector, iterations=250)
-    np.testing.assert_allclose(found.flatten().numpy(), expected, atol=1e-6)
+    volume = sirt(Xrays.of(images, projector.geometry), projector, iterations=250)
+    np.testing.assert_allclose(volume.flatten().numpy(), expected, atol=1e-6)
 
 
 def test_a_step_is_its_formula():
     projector, matrix = dense()
     rng = np.random.default_rng(1)
-    volume, measured = rng.uniform(0, 0.03, 48), rng.uniform(0, 2, len(matrix))
-    rows, columns = matrix.sum(1), (matrix * (matrix.sum(1) > 0.02)[:, None]).sum(0)
+    volume = rng.uniform(0, 0.03, 48)
+    measured = rng.uniform(0, 2, len(matrix))
+    rows = matrix.sum(1)
+    columns = (matrix * (matrix.sum(1) > 0.02)[:, None]).sum(0)
     weights = np.divide(1, rows, out=np.zeros_like(rows), where=rows > 0.02)
-    expected = volume + 0.7 / columns * (
-        matrix.T @ (weights * (measured - matrix @ volume))
-    )
-    step = SirtStep(
-        Xrays.of(torch.from_numpy(measured).view(1, 6, 6, 8), projector.geometry),
-        projector,
-    )
-    found = step(torch.from_numpy(volume).view(1, 3, 4, 4), 0.7)
-    np.testing.assert_allclose(found.flatten().numpy(), expected, atol=1e-9)
+    misfit = measured - matrix @ volume
+    expected = volume + 0.7 / columns * (matrix.T @ (weights * misfit))
+    images = torch.from_numpy(measured).view(1, 6, 6, 8)
+    step = SirtStep(Xrays.of(images, projector.geometry), projector)
+    stepped = step(torch.from_numpy(volume).view(1, 3, 4, 4), 0.7)
+    np.testing.assert_allclose(stepped.flatten().numpy(), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("method", [sirt, tv])
 def test_the_order_of_the_views_does_not_matter(method):
     xrays, _ = exam(5)
     turned = xrays.select([3, 0, 4, 2, 1])
-    one, other = (
-        method(x, Projector(x.geometry, GRID), iterations=5) for x in (xrays, turned)
-    )
+    one = method(xrays, Projector(xrays.geometry, GRID), iterations=5)
+    other = method(turned, Projector(turned.geometry, GRID), iterations=5)
     assert torch.allclose(one, other, atol=1e-7)
 
 
@@ -143,12 +140,11 @@ def test_the_order_of_the_views_does_not_matter(method):
 def test_scaled_xrays_give_the_scaled_volume(scale):
     xrays, projector = exam(2)
     scaled = Xrays.of(xrays.images * scale, xrays.geometry)
-    one, other = (sirt(x, projector, iterations=4) for x in (xrays, scaled))
+    one = sirt(xrays, projector, iterations=4)
+    other = sirt(scaled, projector, iterations=4)
     assert torch.allclose(one * scale, other, rtol=1e-3, atol=1e-6)
-    one, other = (
-        tv(x, projector, weight=1e-4 * s, iterations=4)
-        for x, s in ((xrays, 1.0), (scaled, scale))
-    )
+    one = tv(xrays, projector, weight=1e-4, iterations=4)
+    other = tv(scaled, projector, weight=1e-4 * scale, iterations=4)
     assert torch.allclose(one * scale, other, rtol=1e-3, atol=1e-6)
 
 
@@ -159,10 +155,9 @@ def test_an_absent_view_has_no_say(method):
     images[:, 1] = 99
     absent = Xrays(images, xrays.geometry, torch.tensor([[True, False, True, True]]))
     left = xrays.select([0, 2, 3])
-    found = method(absent, projector, iterations=6)
-    assert torch.allclose(
-        found, method(left, Projector(left.geometry, GRID), iterations=6), atol=1e-6
-    )
+    volume = method(absent, projector, iterations=6)
+    expected = method(left, Projector(left.geometry, GRID), iterations=6)
+    assert torch.allclose(volume, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", [sirt, tv])
@@ -177,13 +172,13 @@ def test_a_batch_equals_each_exam_alone(method, batched):
         [[True, True, True], [True, False, True], [False, False, False]]
     )
     together = Xrays(projector.project(volumes), geometry, present)
-    found = method(together, projector, iterations=5)
+    answers = method(together, projector, iterations=5)
     assert len(SirtStep(together, projector).columns) == 3
     for i in range(3):
         alone = together[i : i + 1]
         expected = method(alone, Projector(alone.geometry, GRID), iterations=5)
-        assert torch.allclose(found[i : i + 1], expected, atol=1e-6)
-    assert found[2].abs().max() == 0
+        assert torch.allclose(answers[i : i + 1], expected, atol=1e-6)
+    assert answers[2].abs().max() == 0
 
 
 def test_exams_that_agree_share_their_weights():
@@ -220,9 +215,9 @@ def test_never_negative_and_without_gradient():
     xrays, projector = exam(2)
     images = (xrays.images - 0.5).requires_grad_()
     for method in (sirt, tv):
-        found = method(Xrays.of(images, xrays.geometry), projector, iterations=4)
-        assert found.min() == 0
-        assert not found.requires_grad
+        volume = method(Xrays.of(images, xrays.geometry), projector, iterations=4)
+        assert volume.min() == 0
+        assert not volume.requires_grad
 
 
 # -- the step alone --------------------------------------------------------------------
@@ -231,23 +226,19 @@ def test_steps_one_by_one_are_sirt():
     start = torch.full_like(blocks(), 0.03)
     expected = sirt(xrays, projector, iterations=2, start=start, momentum=False)
     step = SirtStep(xrays, projector)
-    found = step(step(start))
-    assert torch.allclose(
-        found.clamp(min=0), expected, atol=2e-4
-    )  # which clamps after each step
-    assert residual(found, xrays, projector) < 0.5 * residual(start, xrays, projector)
+    volume = step(step(start))
+    # which clamps after each step
+    assert torch.allclose(volume.clamp(min=0), expected, atol=2e-4)
+    assert residual(volume, xrays, projector) < 0.5 * residual(start, xrays, projector)
 
 
 def test_a_step_passes_gradients_to_volume_and_strength():
     projector, _ = dense(views=2)
     generator = torch.Generator().manual_seed(0)
-    volume, images = (
-        torch.rand(*shape, generator=generator, dtype=torch.float64)
-        for shape in ((2, 3, 4, 4), (2, 2, 6, 8))
-    )
-    xrays = Xrays(
-        images, projector.geometry, torch.tensor([[True, True], [False, True]])
-    )
+    volume = torch.rand(2, 3, 4, 4, generator=generator, dtype=torch.float64)
+    images = torch.rand(2, 2, 6, 8, generator=generator, dtype=torch.float64)
+    present = torch.tensor([[True, True], [False, True]])
+    xrays = Xrays(images, projector.geometry, present)
     strength = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     step = SirtStep(xrays, projector)
     assert torch.autograd.gradcheck(
@@ -258,16 +249,11 @@ def test_a_step_passes_gradients_to_volume_and_strength():
 # -- total variation -------------------------------------------------------------------
 def test_tv_keeps_piecewise_constant_bodies_better_than_sirt():
     xrays, projector = exam(6)
-    noisy = Xrays.of(
-        xrays.images
-        + 0.03
-        * torch.randn(xrays.images.shape, generator=torch.Generator().manual_seed(0)),
-        xrays.geometry,
-    )
-    best = min(
-        relative(sirt(noisy, projector, iterations=n), blocks())
-        for n in (5, 10, 20, 40)
-    )
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.03 * torch.randn(xrays.images.shape, generator=generator)
+    noisy = Xrays.of(xrays.images + noise, xrays.geometry)
+    volumes = [sirt(noisy, projector, iterations=n) for n in (5, 10, 20, 40)]
+    best = min(relative(volume, blocks()) for volume in volumes)
     assert relative(tv(noisy, projector, weight=5e-5), blocks()) < 0.6 * best
 
 
@@ -278,31 +264,27 @@ def test_tv_finds_the_minimum_of_its_objective():
     xrays = Xrays.of(projector.project(truth) + 0.02, projector.geometry)
     step = SirtStep(xrays, projector)
     strength = 3e-4 / float(step.columns.median())
-    rows, measured = step.rows.flatten().numpy(), xrays.images.flatten().numpy()
+    rows = step.rows.flatten().numpy()
+    measured = xrays.images.flatten().numpy()
 
     def objective(flat, corner=0.0):
         steps = _gradient(torch.from_numpy(flat).view(1, 3, 4, 4)).square().sum(0)
+        variation = float((steps + corner**2).sqrt().sum())
         misfit = matrix @ flat - measured
-        return 0.5 * (rows * misfit**2).sum() + strength * float(
-            (steps + corner**2).sqrt().sum()
-        )
+        return 0.5 * (rows * misfit**2).sum() + strength * variation
 
-    found = (
-        tv(xrays, projector, weight=3e-4, iterations=150, smoothing=20)
-        .flatten()
-        .numpy()
-    )
+    volume = tv(xrays, projector, weight=3e-4, iterations=150, smoothing=20)
+    minimum = volume.flatten().numpy()
     rounded = minimize(
         objective,
-        found + 1e-3,
+        minimum + 1e-3,
         args=(1e-5,),
         method="L-BFGS-B",
         bounds=[(0, None)] * 48,
     )
-    assert objective(found) < 1.001 * objective(rounded.x)
-    assert objective(found) < 0.9 * objective(
-        sirt(xrays, projector, iterations=150).flatten().numpy()
-    )
+    assert objective(minimum) < 1.001 * objective(rounded.x)
+    unsmoothed = sirt(xrays, projector, iterations=150).flatten().numpy()
+    assert objective(minimum) < 0.9 * objective(unsmoothed)
 
 
 def test_tv_works_beyond_the_edge_of_a_detector_too():

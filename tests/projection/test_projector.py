@@ -1,5 +1,6 @@
 """The projector: bodies whose shadow is known, the exact adjoint, and derivatives."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -48,28 +49,26 @@ def test_every_ray_is_interpolated_in_the_planes_that_it_crosses_most_of(
     geometry.offset_mm[:] = torch.tensor([4.0, -6.0])
     geometry = geometry.to(torch.float64)
     volume = seeded(*grid.shape, **DOUBLE)
-    found = project(volume[None], geometry, grid, method=method)[0]
-    rays = [(v, i, j) for v in range(2) for i in range(6) for j in range(9)]
-    expected = torch.tensor(
-        [interpolated_planes(volume, geometry, grid, *ray) for ray in rays],
-        dtype=torch.float64,
-    ).view_as(found)
+    images = project(volume[None], geometry, grid, method=method)[0]
+    rays = np.ndindex(2, 6, 9)
+    expected = [interpolated_planes(volume, geometry, grid, *ray) for ray in rays]
+    expected = torch.tensor(expected, dtype=torch.float64).view_as(images)
     assert expected.count_nonzero() > 60
-    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(images, expected, atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("primary", "in_body"), [(0, 1e-5), (90, 1e-5), (30, 1e-3)])
 def test_a_box_throws_its_shadow(method, primary, in_body):
-    half, grid = (40.0, 32.0, 48.0), Grid((48, 48, 48), (4.0, 4.0, 4.0))
+    half = (40.0, 32.0, 48.0)
+    grid = Grid((48, 48, 48), (4.0, 4.0, 4.0))
     geometry = Geometry.orbit([primary], detector=(64, 64), pixel_mm=4.0)
-    found = project(box(grid, half)[None].float(), geometry, grid, method=method)[0]
+    images = project(box(grid, half)[None].float(), geometry, grid, method=method)[0]
     expected = chord_of_box(geometry, half) * MU
-    assert relative(found, expected) < (
-        1e-5 if method == "siddon" else 0.06
-    )  # Joseph blurs edges by a voxel of 4 mm
+    bound = 1e-5 if method == "siddon" else 0.06  # Joseph blurs edges by 4 mm
+    assert relative(images, expected) < bound
     deep = chord_of_box(geometry, (24.0, 16.0, 32.0)) > 30  # rays that miss the edges
-    assert ((found - expected).abs() / expected)[deep].median() < in_body
+    assert ((images - expected).abs() / expected)[deep].median() < in_body
 
 
 @pytest.mark.slow
@@ -83,30 +82,32 @@ def test_box_and_sphere_at_full_size_are_within_the_published_bounds(
     """
     grid = Grid((256, 256, 256), (1.0, 1.0, 1.0))
     geometry = Geometry.orbit([primary], detector=(512, 512), pixel_mm=0.8)
-    half, ball = (40.0, 30.0, 50.0), ((20.0, -10.0, 5.0), 60.0)
-    found = project(box(grid, half)[None].float(), geometry, grid, method=method)[0]
+    half = (40.0, 30.0, 50.0)
+    ball = ((20.0, -10.0, 5.0), 60.0)
+    images = project(box(grid, half)[None].float(), geometry, grid, method=method)[0]
     expected = chord_of_box(geometry, half) * MU
-    assert relative(found, expected) < 6e-3
+    assert relative(images, expected) < 6e-3
     inside = chord_of_box(geometry, (35.0, 25.0, 45.0)) > 30
-    assert ((found - expected).abs() / expected)[inside].median() < in_body
-    found = project(sphere(grid, *ball)[None].float(), geometry, grid, method=method)[0]
+    assert ((images - expected).abs() / expected)[inside].median() < in_body
+    images = project(sphere(grid, *ball)[None].float(), geometry, grid, method=method)[
+        0
+    ]
     expected = chord_of_sphere(geometry, *ball) * MU
-    assert relative(found, expected) < (
-        9.2e-3 if method == "siddon" else 9e-3
-    )  # plastimatch's exact rays: 9.135e-3
-    assert float(found.sum() / expected.sum()) == pytest.approx(1, abs=2e-4)
+    bound = 9.2e-3 if method == "siddon" else 9e-3  # plastimatch's rays: 9.135e-3
+    assert relative(images, expected) < bound
+    assert float(images.sum() / expected.sum()) == pytest.approx(1, abs=2e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_sphere_throws_its_shadow_and_keeps_its_mass(method):
-    ball, grid = ((12.0, -20.0, 8.0), 60.0), Grid((48, 48, 48), (4.0, 4.0, 4.0))
+    ball = ((12.0, -20.0, 8.0), 60.0)
+    grid = Grid((48, 48, 48), (4.0, 4.0, 4.0))
     geometry = Geometry.orbit([25], detector=(64, 64), pixel_mm=4.0, secondary=15.0)
-    found = project(
-        sphere(grid, *ball, fine=5)[None].float(), geometry, grid, method=method
-    )[0]
+    volume = sphere(grid, *ball, fine=5)[None].float()
+    images = project(volume, geometry, grid, method=method)[0]
     expected = chord_of_sphere(geometry, *ball) * MU
-    assert relative(found, expected) < 0.03
-    assert float(found.sum() / expected.sum()) == pytest.approx(1, abs=1e-3)
+    assert relative(images, expected) < 0.03
+    assert float(images.sum() / expected.sum()) == pytest.approx(1, abs=1e-3)
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -132,8 +133,8 @@ def test_a_bright_voxel_appears_where_project_points_says(
     rows, columns = torch.meshgrid(
         torch.arange(80.0), torch.arange(80.0), indexing="ij"
     )
-    found = torch.stack(((rows * image).sum(), (columns * image).sum())) / image.sum()
-    assert (found - places[0, 0]).abs().max() < 0.25
+    middle = torch.stack(((rows * image).sum(), (columns * image).sum())) / image.sum()
+    assert (middle - places[0, 0]).abs().max() < 0.25
 
 
 def test_signs_of_an_asymmetric_body():
@@ -144,9 +145,8 @@ def test_signs_of_an_asymmetric_body():
     images = project(volume, geometry, grid)[0]
     middles = [divmod(int(image.argmax()), 61) for image in images]
     upper = all(row < 22 for row, _ in middles)
-    columns = [
-        column > 30 for _, column in middles
-    ]  # right half: left in AP; front from the right; and so on
+    # right half: left in AP; front from the right; and so on
+    columns = [column > 30 for _, column in middles]
     assert (upper, columns) == (True, [True, False, False, True])
     ap, _, pa, _ = ((image > 0.01).sum() for image in images)
     assert ap > pa  # nearer to the source is larger
@@ -157,16 +157,13 @@ def test_turning_the_body_and_the_views_changes_nothing(method):
     grid = Grid((8, 10, 10), (8.0, 8.0, 8.0))
     volume = seeded(1, *grid.shape, **DOUBLE)
     angles = torch.tensor((10.0, 44.0, 118.0))
-    views = [
-        Geometry.orbit((angles + turn).tolist(), detector=(12, 12), pixel_mm=10.0).to(
-            torch.float64
-        )
-        for turn in (0, 90)
-    ]
+    detector = {"detector": (12, 12), "pixel_mm": 10.0}
+    views = Geometry.orbit(angles.tolist(), **detector).to(torch.float64)
+    turned_views = Geometry.orbit((angles + 90).tolist(), **detector).to(torch.float64)
     turned = volume.rot90(-1, (2, 3))  # what was in front is on the left: y to -x
     torch.testing.assert_close(
-        project(volume, views[0], grid, method=method),
-        project(turned, views[1], grid, method=method),
+        project(volume, views, grid, method=method),
+        project(turned, turned_views, grid, method=method),
         atol=1e-9,
         rtol=0,
     )
@@ -174,9 +171,8 @@ def test_turning_the_body_and_the_views_changes_nothing(method):
 
 def test_what_lies_outside_the_grid_is_empty_and_rays_that_miss_it_are_zero():
     geometry = Geometry.orbit((0, 60), detector=(40, 40), pixel_mm=20.0)
-    images = project(
-        torch.ones(1, 4, 4, 4), geometry, Grid((4, 4, 4), (10.0, 10.0, 10.0))
-    )
+    grid = Grid((4, 4, 4), (10.0, 10.0, 10.0))
+    images = project(torch.ones(1, 4, 4, 4), geometry, grid)
     assert images[..., 0, :].abs().max() == 0
     assert images[0, 0].max() == pytest.approx(40, rel=0.02)
 
@@ -195,7 +191,8 @@ def test_backprojection_is_the_adjoint(method, dtype, most):
         secondary=(0.0, 15.0, -30.0),
     )
     projector = Projector(geometry, grid, method=method)
-    x, q = seeded(3, *grid.shape, dtype=dtype), seeded(3, 3, 24, 30, dtype=dtype)
+    x = seeded(3, *grid.shape, dtype=dtype)
+    q = seeded(3, 3, 24, 30, dtype=dtype)
     forward = (projector.project(x).double() * q.double()).sum()
     backward = (x.double() * projector.backproject(q).double()).sum()
     assert abs(forward / backward - 1) < most
@@ -203,14 +200,10 @@ def test_backprojection_is_the_adjoint(method, dtype, most):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_are_exact_to_the_second_order(method):
-    projector = Projector(
-        EXAM.select([1, 2]).binned(3),
-        Grid((3, 4, 3), (20.0, 18.0, 21.0)),
-        method=method,
-    )
-    x, q = (
-        seeded(1, *shape, **DOUBLE).requires_grad_() for shape in ((3, 4, 3), (2, 2, 3))
-    )
+    grid = Grid((3, 4, 3), (20.0, 18.0, 21.0))
+    projector = Projector(EXAM.select([1, 2]).binned(3), grid, method=method)
+    x = seeded(1, 3, 4, 3, **DOUBLE).requires_grad_()
+    q = seeded(1, 2, 2, 3, **DOUBLE).requires_grad_()
     assert torch.autograd.gradcheck(projector.project, x)
     assert torch.autograd.gradcheck(projector.backproject, q)
     assert torch.autograd.gradgradcheck(
@@ -221,9 +214,8 @@ def test_gradients_are_exact_to_the_second_order(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_project_and_backproject_are_each_others_derivative(method):
     projector = Projector(EXAM, GRID, method=method)
-    x, q = (
-        seeded(2, *shape).sub(0.5).requires_grad_() for shape in (GRID.shape, (3, 6, 9))
-    )
+    x = seeded(2, *GRID.shape).sub(0.5).requires_grad_()
+    q = seeded(2, 3, 6, 9).sub(0.5).requires_grad_()
     torch.testing.assert_close(
         torch.autograd.grad(projector.project(x), x, q)[0], projector.backproject(q)
     )
@@ -235,40 +227,44 @@ def test_project_and_backproject_are_each_others_derivative(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_is_kept_for_the_backward_pass(method):
     projector = Projector(EXAM, GRID, method=method)
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor
-    ):
-        projector.backproject(
-            projector.project(seeded(2, *GRID.shape).requires_grad_())
-        )
-    assert kept == []
+    saved = []
+
+    def save(tensor):
+        saved.append(tensor)
+        return tensor
+
+    volumes = seeded(2, *GRID.shape).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        projector.backproject(projector.project(volumes))
+    assert saved == []
 
 
 # -- batches ---------------------------------------------------------------------------
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_is_each_exam_alone(method):
     shared = Projector(EXAM, GRID, method=method)
-    volumes, images = seeded(2, *GRID.shape), seeded(2, 3, 6, 9)
+    volumes = seeded(2, *GRID.shape)
+    images = seeded(2, 3, 6, 9)
     for whole, one in ((volumes, shared.project), (images, shared.backproject)):
         torch.testing.assert_close(
             one(whole), torch.cat([one(part[None]) for part in whole])
         )
     other = Geometry.orbit((10, 80, 200), detector=(6, 9), pixel_mm=13.0)
-    own = Projector(Geometry.stack([EXAM, other]), GRID, method=method)
+    apart = Projector(Geometry.stack([EXAM, other]), GRID, method=method)
     last = Projector(other, GRID, method=method)
-    torch.testing.assert_close(own.project(volumes)[0], shared.project(volumes)[0])
-    torch.testing.assert_close(own.project(volumes)[1], last.project(volumes)[1])
-    torch.testing.assert_close(own.backproject(images)[1], last.backproject(images)[1])
+    torch.testing.assert_close(apart.project(volumes)[0], shared.project(volumes)[0])
+    torch.testing.assert_close(apart.project(volumes)[1], last.project(volumes)[1])
+    torch.testing.assert_close(
+        apart.backproject(images)[1], last.backproject(images)[1]
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("batched", [False, True])
 def test_no_views_are_no_images_and_no_volume(method, batched):
     none = EXAM.select([])
-    projector = Projector(
-        Geometry.stack([none, none]) if batched else none, GRID, method=method
-    )
+    geometry = Geometry.stack([none, none]) if batched else none
+    projector = Projector(geometry, GRID, method=method)
     volumes = seeded(2, *GRID.shape).requires_grad_()
     images = projector.project(volumes)
     assert images.shape == (2, 0, 6, 9)
@@ -284,7 +280,8 @@ def test_views_are_independent():
 
 
 def test_functions_are_the_projector():
-    volume, images = seeded(1, *GRID.shape), seeded(1, 3, 6, 9)
+    volume = seeded(1, *GRID.shape)
+    images = seeded(1, 3, 6, 9)
     projector = Projector(EXAM, GRID)
     torch.testing.assert_close(project(volume, EXAM, GRID), projector.project(volume))
     torch.testing.assert_close(
@@ -297,17 +294,16 @@ def test_half_precision_is_projected_in_single():
     for method in METHODS:
         expected = project(volume.float(), EXAM, GRID, method=method)
         with torch.autocast("cpu", torch.bfloat16):
-            found = project(volume, EXAM, GRID, method=method)
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found, expected)
+            images = project(volume, EXAM, GRID, method=method)
+        assert images.dtype == torch.float32
+        torch.testing.assert_close(images, expected)
 
 
 # -- refusals --------------------------------------------------------------------------
 def test_a_volume_behind_the_source_is_refused():
     near = Geometry.orbit((0, 90), detector=(6, 9), pixel_mm=14.0, sod=30.0, sdd=400.0)
-    with pytest.raises(
-        GeometryError, match="view 0: the volume reaches behind the X-ray source, 30 mm"
-    ):
+    behind = "view 0: the volume reaches behind the X-ray source, 30 mm"
+    with pytest.raises(GeometryError, match=behind):
         project(seeded(1, *GRID.shape), near, GRID)
 
 

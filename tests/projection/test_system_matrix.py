@@ -21,9 +21,8 @@ KIND = {"dtype": torch.float64, "device": torch.device("cpu")}
 
 @pytest.mark.parametrize("rule", [joseph, siddon])
 def test_the_matrix_is_what_tracing_computes(rule):
-    matrix, tracing = (
-        kind(EXAM, GRID, rule, **KIND) for kind in (SystemMatrix, Tracing)
-    )
+    matrix = SystemMatrix(EXAM, GRID, rule, **KIND)
+    tracing = Tracing(EXAM, GRID, rule, **KIND)
     volumes = torch.rand(3, *GRID.shape, dtype=torch.float64)
     images = torch.rand(3, 3, 12, 15, dtype=torch.float64)
     torch.testing.assert_close(matrix.forward(volumes), tracing.forward(volumes))
@@ -34,13 +33,9 @@ def test_columns_are_the_images_of_single_voxels():
     matrix = SystemMatrix(EXAM, GRID, joseph, **KIND)
     dense = torch.zeros(3 * 12 * 15, math.prod(GRID.shape), dtype=torch.float64)
     dense[matrix.which] = matrix.matrix.to_dense()
-    unit = torch.eye(math.prod(GRID.shape), dtype=torch.float64)[100:104].view(
-        -1, *GRID.shape
-    )
-    torch.testing.assert_close(
-        Tracing(EXAM, GRID, joseph, **KIND).forward(unit).flatten(1),
-        dense[:, 100:104].T,
-    )
+    units = torch.eye(math.prod(GRID.shape), dtype=torch.float64)[100:104]
+    images = Tracing(EXAM, GRID, joseph, **KIND).forward(units.view(-1, *GRID.shape))
+    torch.testing.assert_close(images.flatten(1), dense[:, 100:104].T)
     torch.testing.assert_close(matrix.transpose.to_dense(), matrix.matrix.to_dense().T)
 
 
@@ -56,15 +51,13 @@ def kinds(detector, grid, **options):
     geometry = Geometry.orbit((0, 90), detector=detector, pixel_mm=4.0)
     projector = Projector(geometry, grid, **options)
     projector.project(torch.zeros(1, *grid.shape))
-    return {
-        type(operator)
-        for operators in projector._made.values()
-        for operator in operators
-    }
+    (operators,) = projector._made.values()
+    return {type(operator) for operator in operators}
 
 
 def test_auto_keeps_the_matrix_while_it_is_small():
-    small, large = Grid((8, 8, 8), (8.0, 8.0, 8.0)), Grid((2, 2, 600), (1.0, 1.0, 1.0))
+    small = Grid((8, 8, 8), (8.0, 8.0, 8.0))
+    large = Grid((2, 2, 600), (1.0, 1.0, 1.0))
     assert kinds((8, 8), small) == {SystemMatrix}
     assert kinds((64, 64), large) == {Tracing}
     assert kinds((64, 64), large, method="matrix") == {SystemMatrix}

@@ -62,8 +62,8 @@ def as_skimage(array, shape):
 @pytest.mark.parametrize(("old", "new"), SHAPES)
 def test_cubic_resize_equals_skimage(old, new):
     image = np.random.default_rng(1).normal(size=old).astype(np.float32)
-    ours = resize_image(torch.from_numpy(image[None]), new)[0].numpy()
-    np.testing.assert_allclose(ours, as_skimage(image, new), atol=1e-5)
+    resized = resize_image(torch.from_numpy(image[None]), new)[0].numpy()
+    np.testing.assert_allclose(resized, as_skimage(image, new), atol=1e-5)
 
 
 @pytest.mark.oracle
@@ -104,23 +104,23 @@ def test_the_nearest_axis_equals_scipy_order_0_along_it(axis, new):
     theirs = ndimage.map_coordinates(
         image, np.meshgrid(*centres, indexing="ij"), order=0, mode="nearest"
     )
-    ours = resize_image(
+    resized = resize_image(
         torch.from_numpy(image[None]), tuple(target), nearest_axis=axis
     )[0].numpy()
-    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(resized, theirs)
 
 
 def test_the_nearest_axis_makes_no_new_values_along_it_and_stays_cubic_in_plane():
     image = blobs((6, 15, 14), seed=2)
-    ours = resize_image(torch.from_numpy(image[None]), (15, 21, 20), nearest_axis=0)[
+    resized = resize_image(torch.from_numpy(image[None]), (15, 21, 20), nearest_axis=0)[
         0
     ].numpy()
     slices = np.stack([as_skimage(image[z], (21, 20)) for z in nearest(6, 15).tolist()])
     # each slice alone is clipped to its own range by skimage, the volume to that of all
-    inside = np.abs(ours - slices) < 1e-5
+    inside = np.abs(resized - slices) < 1e-5
     assert inside.mean() > 0.98
-    assert (ours >= image.min()).all()
-    assert (ours <= image.max()).all()
+    assert (resized >= image.min()).all()
+    assert (resized <= image.max()).all()
 
 
 @few
@@ -141,10 +141,8 @@ def test_channels_are_resized_each_alone():
 
 
 def test_the_same_shape_changes_nothing():
-    image, labels = (
-        torch.randn(2, 4, 5, 6),
-        torch.randint(0, 4, (4, 5, 6), dtype=torch.int16),
-    )
+    image = torch.randn(2, 4, 5, 6)
+    labels = torch.randint(0, 4, (4, 5, 6), dtype=torch.int16)
     assert torch.equal(resize_image(image, (4, 5, 6)), image)
     assert torch.equal(resize_labels(labels, (4, 5, 6)), labels)
 
@@ -158,9 +156,9 @@ def test_a_constant_stays_constant():
 
 def test_the_source_is_left_alone():
     image = torch.randn(1, 5, 6, 7)
-    kept = image.clone()
+    before = image.clone()
     resize_image(image, (9, 9, 9))
-    assert torch.equal(image, kept)
+    assert torch.equal(image, before)
 
 
 def one_hot_argmax(labels, new, values):
@@ -182,9 +180,9 @@ def one_hot_argmax(labels, new, values):
 def test_resized_labels_are_the_argmax_of_resized_one_hots_except_ties(old, new, seed):
     values = [-1, 0, 3, 300]
     labels = label_map(old, values, seed=seed)
-    ours = resize_labels(torch.from_numpy(labels), new).numpy()
+    resized = resize_labels(torch.from_numpy(labels), new).numpy()
     theirs, lead = one_hot_argmax(labels, new, values)
-    assert (lead[ours != theirs] < 1e-5).all()
+    assert (lead[resized != theirs] < 1e-5).all()
 
 
 def test_ties_are_rare_at_an_ordinary_ratio():

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from trivox.schema import Frozen
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
@@ -10,15 +12,13 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Augmentation(BaseModel):
+class Augmentation(Frozen):
     """Probabilities (a sample) and ranges of each random change; the defaults are
     nnU-Net's, geometry in mm.
 
     Fields named like the change hold its probability. `per_channel` is the chance that
     a channel takes part in blur and low resolution once the sample was chosen.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rotation: Probability = 0.2
     rotation_degrees: float = Field(30.0, ge=0, le=180)
@@ -75,12 +75,10 @@ WEIGHTED_LOSSES = {
 """Losses that heed `target_weights`."""
 
 
-class LossOptions(BaseModel):
+class LossOptions(Frozen):
     """Constants of the losses; see `trivox.learning.losses.choice` for formulas and
     sources.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     label_smoothing: float = Field(
         0.0,
@@ -90,13 +88,15 @@ class LossOptions(BaseModel):
     )
     class_weights: Literal["none", "inverse_frequency", "effective_number"] = Field(
         "none",
-        description="weights of the classes in cross-entropy and focal loss, from voxel counts",
+        description="weights of the classes in cross-entropy and focal loss, "
+        "from voxel counts",
     )
     effective_number_beta: float = Field(
         0.99999,
         ge=0,
         lt=1,
-        description="of class weights: above 1 / (1 - beta) voxels a case, sizes count the same",
+        description="of class weights: above 1 / (1 - beta) voxels a case, "
+        "sizes count the same",
     )
     focal_gamma: float = Field(
         2.0, ge=0, description="how much easy voxels lose weight"
@@ -118,27 +118,28 @@ class LossOptions(BaseModel):
     )
     target_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {},
-        description="weight of labels or regions by name in Dice, Tversky, cross-entropy and focal losses; others: 1",
+        description="weight of labels or regions by name in Dice, Tversky, "
+        "cross-entropy and focal losses; others: 1",
     )
     hausdorff_power: Positive = Field(
         2.0, description="of the distances in the Hausdorff loss"
     )
     adaptive: Literal["none", "uncertainty", "balancing"] = Field(
         "none",
-        description="learnt weights of the loss terms: by uncertainty, or by balancing their speed",
+        description="learnt weights of the loss terms: by uncertainty, "
+        "or by balancing their speed",
     )
 
 
-class ClassificationOptions(BaseModel):
+class ClassificationOptions(Frozen):
     """How the class of a case is learnt beside its segmentation; without effect where
     cases have no classes.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     mode: Literal["joint", "staged", "frozen"] = Field(
         "frozen",
-        description="frozen: the encoder does not learn from the class; joint: from the first step; staged: after `start`",
+        description="frozen: the encoder does not learn from the class; "
+        "joint: from the first step; staged: after `start`",
     )
     start: Probability = Field(
         0.3, description="share of training before the class is learnt, in staged mode"
@@ -158,7 +159,8 @@ class ClassificationOptions(BaseModel):
     )
     imbalance: Literal["none", "balanced_sampler", "logit_adjustment"] = Field(
         "balanced_sampler",
-        description="against answering with the most frequent class; one remedy, not both",
+        description="against answering with the most frequent class; "
+        "one remedy, not both",
     )
     class_weights: Literal["none", "inverse_frequency", "effective_number"] = Field(
         "none",
@@ -179,7 +181,8 @@ class ClassificationOptions(BaseModel):
     )
     weighting: Literal["fixed", "uncertainty"] = Field(
         "fixed",
-        description="of the two losses: fixed, or learnt by uncertainty (Kendall et al. 2018)",
+        description="of the two losses: fixed, or learnt by uncertainty "
+        "(Kendall et al. 2018)",
     )
     encoder_gradient: Probability = Field(
         0.1, description="share of the class loss's gradient that the encoder receives"
@@ -194,5 +197,6 @@ class ClassificationOptions(BaseModel):
     dropout: float = Field(0.2, ge=0, lt=1, description="in the head")
     classifier: Literal["auto", "head", "lda", "logreg", "mlp"] = Field(
         "auto",
-        description="what answers: the trained head, or a classifier on pooled features; auto: by cross-validation",
+        description="what answers: the trained head, or a classifier on pooled "
+        "features; auto: by cross-validation",
     )

@@ -4,14 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from trivox.config.options import (
     WEIGHTED_LOSSES,
@@ -26,15 +19,13 @@ from trivox.config.options import (
 from trivox.config.presets import NAMED_RECIPES, PRESETS, network_settings
 from trivox.config.volumes import ReconstructionOptions
 from trivox.errors import RecipeError
+from trivox.schema import Frozen, first_complaint
 
 
-class Recipe(BaseModel):
-    """How to train. The defaults are nnU-Net's recipe (Isensee et al.
-
-    2021) unless a preset changes them.
+class Recipe(Frozen):
+    """How to train. The defaults are nnU-Net's recipe (Isensee et al. 2021) unless a
+    preset changes them.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str = Field(
         "production", description="the preset these settings started from"
@@ -44,15 +35,18 @@ class Recipe(BaseModel):
     )
     network_options: dict[str, bool | int | float | str] = Field(
         {},
-        description="options of the network, for example attention=none, drop_path=0.2, dropout=0.1",
+        description="options of the network, "
+        "for example attention=none, drop_path=0.2, dropout=0.1",
     )
     pretrained: str | None = Field(
         None,
-        description="bundle, run or safetensors file whose weights training starts from",
+        description="bundle, run or safetensors file whose weights "
+        "training starts from",
     )
     freeze_encoder: Probability = Field(
         0.0,
-        description="share of training during which the encoder keeps its pretrained weights; 1: throughout",
+        description="share of training during which the encoder keeps its "
+        "pretrained weights; 1: throughout",
     )
     unfreezing: Literal["at_once", "staged"] = Field(
         "at_once",
@@ -69,7 +63,8 @@ class Recipe(BaseModel):
     )
     micro_batch: Count | Literal["auto"] | None = Field(
         None,
-        description="samples a forward pass; auto: what the forecast says fits; None: the whole batch at once",
+        description="samples a forward pass; auto: what the forecast says fits; "
+        "None: the whole batch at once",
     )
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass to save memory"
@@ -80,7 +75,8 @@ class Recipe(BaseModel):
 
     mask_channel: bool = Field(
         False,
-        description="one more input: where any channel of the image is not zero, with holes filled",
+        description="one more input: where any channel of the image is not zero, "
+        "with holes filled",
     )
     masked_normalisation: bool | None = Field(
         None, description="z-score over the voxels of that mask only; None: planned"
@@ -120,7 +116,8 @@ class Recipe(BaseModel):
         0.0,
         ge=0,
         lt=1,
-        description="decay of the moving average of the weights that is validated and kept; 0: none",
+        description="decay of the moving average of the weights that is validated "
+        "and kept; 0: none",
     )
 
     loss: dict[LossName, Annotated[float, Field(ge=0)]] = Field(
@@ -203,11 +200,25 @@ class Recipe(BaseModel):
         """`"dice+0.5*focal"` to `{"dice": 1.0, "focal": 0.5}`."""
         if not isinstance(value, str):
             return value
-        terms = [term.rpartition("*") for term in value.replace(" ", "").split("+")]
-        return {name: weight or 1.0 for weight, _, name in terms}
+        weights: dict[str, float | str] = {}
+        for term in value.replace(" ", "").split("+"):
+            weight, _, name = term.rpartition("*")
+            weights[name] = weight or 1.0
+        return weights
 
     @model_validator(mode="after")
     def _coherent(self) -> "Recipe":
+        self._require_losses_that_combine()
+        self._require_weights_that_exist()
+        if self.patch_size is not None and (
+            len(self.patch_size) not in (2, 3) or min(self.patch_size) < 1
+        ):
+            raise ValueError(
+                f"patch_size needs two or three positive sizes, got {self.patch_size}"
+            )
+        return self
+
+    def _require_losses_that_combine(self) -> None:
         if not sum(self.loss.values()):
             raise ValueError("loss needs at least one term with a weight above 0")
         used = {name for name, weight in self.loss.items() if weight}
@@ -217,28 +228,29 @@ class Recipe(BaseModel):
             )
         if "boundary" in used and self.loss_options.adaptive != "none":
             raise ValueError(
-                "boundary falls below 0, so its weight cannot be learnt; set loss_options.adaptive=none"
+                "boundary falls below 0, so its weight cannot be learnt; "
+                "set loss_options.adaptive=none"
             )
         unweighted = used - WEIGHTED_LOSSES
         if self.loss_options.target_weights and unweighted:
             raise ValueError(
-                f"target_weights do not reach {', '.join(sorted(unweighted))}; take these terms out"
+                f"target_weights do not reach {', '.join(sorted(unweighted))}; "
+                "take these terms out"
             )
+
+    def _require_weights_that_exist(self) -> None:
         if self.final_weights == "average" and self.keep_best < 2:
             raise ValueError(
                 "an average needs several checkpoints; set keep_best to 2 or more"
             )
         if self.reconstruction.adversarial > 0 and self.final_weights != "latest":
             raise ValueError(
-                "the best checkpoints by PSNR come before the adversarial part; set final_weights=latest"
+                "the best checkpoints by PSNR come before the adversarial part; "
+                "set final_weights=latest"
             )
-        if self.patch_size is not None and (
-            len(self.patch_size) not in (2, 3) or min(self.patch_size) < 1
-        ):
-            raise ValueError(
-                f"patch_size needs two or three positive sizes, got {self.patch_size}"
-            )
-        return self
+
+
+_DEFAULT_NETWORK = Recipe.model_fields["network"].default
 
 
 def make_recipe(
@@ -257,17 +269,17 @@ def make_recipe(
         )
     if named is not None and named not in NAMED_RECIPES:
         raise RecipeError(
-            f"recipe '{named}' does not exist; give a recipe.json or one of {', '.join(NAMED_RECIPES)}"
+            f"recipe '{named}' does not exist; "
+            f"give a recipe.json or one of {', '.join(NAMED_RECIPES)}"
         )
-    special, given = NAMED_RECIPES[named] if named else {}, overrides or {}
-    base = merged(merged(PRESETS[preset], special.get("", {})), special.get(preset, {}))
-    network = str(
-        given.get(
-            "network", base.get("network", Recipe.model_fields["network"].default)
-        )
-    )
-    changes = network_settings(network).get(preset, {})
-    return read_recipe(merged(merged({"preset": preset, **base}, changes), given))
+    special = NAMED_RECIPES[named] if named else {}
+    settings = merged({"preset": preset}, PRESETS[preset])
+    settings = merged(settings, special.get("", {}))
+    settings = merged(settings, special.get(preset, {}))
+    given = overrides or {}
+    network = merged(settings, given).get("network", _DEFAULT_NETWORK)
+    settings = merged(settings, network_settings(str(network)).get(preset, {}))
+    return read_recipe(merged(settings, given))
 
 
 def read_recipe(content: Mapping[str, Any]) -> Recipe:
@@ -277,11 +289,11 @@ def read_recipe(content: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "recipe"
-        hint = "see 'trivox train --help' or docs/reference/recipe.md"
+        name, _, complaint = first_complaint(error, whole="recipe").partition(": ")
+        given = error.errors()[0]["input"]
         raise RecipeError(
-            f"recipe setting '{name}': {first['msg']} (got {first['input']!r:.60}); {hint}"
+            f"recipe setting '{name}': {complaint} (got {given!r:.60}); "
+            "see 'trivox train --help' or docs/reference/recipe.md"
         ) from error
 
 
@@ -294,15 +306,16 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
         key, separator, text = setting.partition("=")
         if not separator or not key:
             raise RecipeError(
-                f"--set {setting}: write it as key=value, for example --set learning_rate=0.001"
+                f"--set {setting}: write it as key=value, "
+                "for example --set learning_rate=0.001"
             )
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        for part in reversed(key.split(".")[1:]):
+        for part in reversed(key.split(".")):
             value = {part: value}
-        result = merged(result, {key.split(".")[0]: value})
+        result = merged(result, value)
     return result
 
 

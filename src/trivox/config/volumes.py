@@ -2,25 +2,25 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from trivox.config.options import Count, Positive, Probability, Range
+from trivox.schema import Frozen
 
 
-class ReconstructionLoss(BaseModel):
+class ReconstructionLoss(Frozen):
     """Weights of the parts of the reconstruction loss, each scaled to O(1); 0 leaves a
     part out.
 
     See `trivox.learning.losses.reconstruction` for formulas and sources.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     l1: float = Field(0.3, ge=0, description="absolute difference in the HU window")
     l2: float = Field(
         1.0,
         ge=0,
-        description="squared difference: the mean of what is possible rather than the median, which PSNR rewards",
+        description="squared difference: the mean of what is possible rather than "
+        "the median, which PSNR rewards",
     )
     ssim: float = Field(0.3, ge=0, description="1 - 3-D structural similarity")
     perceptual: float = Field(
@@ -40,12 +40,10 @@ class ReconstructionLoss(BaseModel):
     )
 
 
-class ReconstructionOptions(BaseModel):
+class ReconstructionOptions(Frozen):
     """How a volume is learnt from X-rays (task reconstruction); without effect
     elsewhere. The grid is `patch_size`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     spacing_mm: Positive | None = Field(
         None, description="of the grid; None: the largest field of view fits"
@@ -59,7 +57,8 @@ class ReconstructionOptions(BaseModel):
     )
     views: Literal["random", "stored"] = Field(
         "random",
-        description="random: X-rays rendered anew from the CT in each step; stored: those in the dataset",
+        description="random: X-rays rendered anew from the CT in each step; "
+        "stored: those in the dataset",
     )
     render_factor: Count = Field(
         2, description="voxels along an edge of the rendered CT for one of the grid"
@@ -82,7 +81,8 @@ class ReconstructionOptions(BaseModel):
     )
     photons: tuple[float, float] | None = Field(
         (1e4, 1e5),
-        description="unattenuated photons a pixel, log-uniform; Poisson noise. None: no noise",
+        description="unattenuated photons a pixel, log-uniform; Poisson noise. "
+        "None: no noise",
     )
     gain_jitter: float = Field(
         0.0,
@@ -100,7 +100,8 @@ class ReconstructionOptions(BaseModel):
     final_steps: int = Field(
         4,
         ge=0,
-        description="more such steps at prediction, where the network has some; 0 for views that do not fit a volume",
+        description="more such steps at prediction, where the network has some; "
+        "0 for views that do not fit a volume",
     )
     growth: tuple[Count, ...] = Field(
         (), description="coarser grids to train first, for example 32, 64 before 128"

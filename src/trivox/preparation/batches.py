@@ -3,7 +3,7 @@ the network.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,41 +19,14 @@ from trivox.preparation.intensity import (
     draw_intensity,
     mirror,
 )
-from trivox.preparation.masking import Masking, hide
-from trivox.preparation.sampler import PatchSampler, sample_rng
+from trivox.preparation.sampler import PatchRequest, PatchSampler, sample_rng
 from trivox.preparation.spatial import (
     SpatialChange,
     apply_spatial,
     common_box,
     draw_spatial,
 )
-from trivox.volumes.volume import Spacing
-
-MASKS = 16
-"""First of the streams of random numbers that masks are drawn from."""
-
-
-@dataclass(frozen=True, eq=False)
-class ClassedLabels:
-    """Label indices `(b, z, y, x)` with the class of each sample's case, `(b,)`.
-
-    classes: index, -1 where it is not known or not to be learnt from this patch;
-    lesion: voxels of the case's lesion, -1 where its mask is not known.
-    """
-
-    labels: Tensor
-    classes: Tensor
-    lesion: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, part: slice) -> "ClassedLabels":
-        return ClassedLabels(self.labels[part], self.classes[part], self.lesion[part])
-
-
-Targets = Tensor | ClassedLabels
-"""What a network is to say about a batch of images."""
+from trivox.volumes.volume import Array, Shape, Spacing
 
 
 class Unfinished(Protocol):
@@ -72,62 +45,57 @@ class Source(Protocol):
         """Draw and read the batch of a step; touches no device and no shared state."""
 
 
-@dataclass(frozen=True)
-class CaseClasses:
-    """Index of the class and lesion voxels of each case by name; cases left out have no
-    class.
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """What is drawn for one sample: a patch, and its random changes, None where there
+    are none.
     """
 
-    index: Mapping[str, int]
-    lesion_voxels: Mapping[str, int]
+    request: PatchRequest
+    spatial: SpatialChange | None = None
+    intensity: IntensityChange | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class RawBatch:
     """Patches as read: those taken as they are, and larger boxes for those that will be
-    warped.
+    warped, images `(n, c, z, y, x)` and label indices `(n, z, y, x)` each.
+
+    warped: positions in the batch that the boxes belong to; spatial: their changes;
+    intensity: changes of all samples, or none; cases: name of each sample's case.
     """
 
     plain: tuple[Tensor, Tensor]
     boxed: tuple[Tensor, Tensor] | None
     warped: list[int]
-    """Positions in the batch that the boxes belong to."""
     spatial: list[SpatialChange]
     intensity: list[IntensityChange]
-    hidden: Tensor | None = None
-    """Voxels `(b, z, y, x)` to hide, if any."""
-    classes: Tensor | None = None
-    """Class and lesion voxels of each sample `(b, 2)`, if any."""
+    cases: Sequence[str] = ()
 
-    def finish(self, device: torch.device) -> tuple[Tensor, Targets]:
+    def finish(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Augment on `device`: images `(b, c, z, y, x)` float32 and label indices `(b,
-        z, y, x)` int16, with classes if any.
-
-        Where blocks are hidden, targets `(b, c, z, y, x)` as
-        `trivox.preparation.masking.hide` gives them instead of labels.
+        z, y, x)` int16.
         """
-        images, labels = (part.to(device, non_blocking=True) for part in self.plain)
+        images, labels = _moved(self.plain, device)
         if self.boxed is not None:
-            boxes, box_labels = (
-                part.to(device, non_blocking=True) for part in self.boxed
-            )
-            patch = images.shape[2:]
+            boxes, box_labels = _moved(self.boxed, device)
+            depth, rows, columns = images.shape[2:]
             warped, warped_labels = apply_spatial(
-                boxes, box_labels, self.spatial, (patch[0], patch[1], patch[2])
+                boxes, box_labels, self.spatial, (depth, rows, columns)
             )
-            images, labels = (
-                _interleave(plain, other, self.warped)
-                for plain, other in ((images, warped), (labels, warped_labels))
-            )
+            images = _interleave(images, warped, self.warped)
+            labels = _interleave(labels, warped_labels, self.warped)
         if self.intensity:
             images = apply_intensity(images.contiguous(), self.intensity)
             images, labels = mirror(images, labels, self.intensity)
-        if self.hidden is not None:
-            return hide(images, self.hidden.to(device, non_blocking=True))
-        if self.classes is not None:
-            classes, lesion = self.classes.to(device, non_blocking=True).unbind(1)
-            return images, ClassedLabels(labels, classes, lesion)
         return images, labels
+
+
+def _moved(
+    patches: tuple[Tensor, Tensor], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    images, labels = patches
+    return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -137,11 +105,9 @@ class BatchSource:
     `positions` are this rank's places in the global batch.
 
     augmentation None gives plain patches (validation). `stream` keeps training and
-    validation draws apart. With `masking` parts of the images are hidden, and in place
-    of the labels comes what was there. The last `masks` channels are masks, not
-    pictures: their grey values are left alone. With `classes` the labels come as
-    `ClassedLabels`; a class is given where the sampler centred the patch on the lesion
-    (in validation: everywhere).
+    validation draws apart. The last `masks` channels are masks, not pictures: their
+    grey values are left alone. `trivox.preparation.masking.Masked` hides parts of what
+    a source reads, `trivox.preparation.classes.Classed` adds classes.
     """
 
     sampler: PatchSampler
@@ -150,72 +116,44 @@ class BatchSource:
     positions: Sequence[int]
     augmentation: Augmentation | None = None
     stream: int = 0
-    masking: Masking | None = None
     masks: int = 0
-    classes: CaseClasses | None = None
 
-    def read(self, step: int) -> RawBatch:
-        """Draw and read the batch of a step; touches no device and no shared state."""
-        drawn = [self._draw(step, position) for position in self.positions]
-        changes = [change for _, change, _ in drawn if change is not None]
-        patch = self.sampler.patch_size
-        box = common_box(changes, patch) if changes else patch
-        images, labels = zip(
-            *(
-                self.sampler.read(request, patch if change is None else box)
-                for request, change, _ in drawn
-            ),
-            strict=True,
-        )
-        warped = [
-            index for index, (_, change, _) in enumerate(drawn) if change is not None
-        ]
-        kept = [index for index, (_, change, _) in enumerate(drawn) if change is None]
-        return RawBatch(
-            plain=_stack(images, labels, kept, patch),
-            boxed=_stack(images, labels, warped, box) if warped else None,
-            warped=warped,
-            spatial=changes,
-            intensity=[intensity for _, _, intensity in drawn if intensity is not None],
-            hidden=None if self.masking is None else self._hidden(self.masking, step),
-            classes=None
-            if self.classes is None
-            else self._classes([request.case for request, *_ in drawn], self.classes),
-        )
-
-    def _classes(self, cases: Sequence[str], known: CaseClasses) -> Tensor:
-        rows = []
-        for case, position in zip(cases, self.positions, strict=True):
-            told = self.augmentation is None or self.sampler.on_lesion(position)
-            rows.append(
-                (
-                    known.index.get(case, -1) if told else -1,
-                    known.lesion_voxels.get(case, -1),
-                )
-            )
-        return torch.tensor(rows, dtype=torch.int64)
-
-    def _hidden(self, masking: Masking, step: int) -> Tensor:
-        """Drawn from a stream of its own: the patches are those that a source without
-        masking gives.
-        """
-        patch, kind = self.sampler.patch_size, MASKS + self.stream
-        rngs = (
-            sample_rng(self.seed, step, position, stream=kind)
-            for position in self.positions
-        )
-        return torch.from_numpy(np.stack([masking.draw(rng, patch) for rng in rngs]))
-
-    def _draw(self, step: int, position: int):  # type: ignore[no-untyped-def]
+    def draw(self, step: int, position: int) -> Draw:
+        """What the sample of a step at a position of the global batch is to be."""
         rng = sample_rng(self.seed, step, position, stream=self.stream)
         request = self.sampler.draw(rng, position)
         if self.augmentation is None:
-            return request, None, None
+            return Draw(request)
         channels = self.sampler.store.channels(request.case) - self.masks
-        spatial = draw_spatial(
-            rng, self.augmentation, self.sampler.patch_size, self.spacing
+        patch = self.sampler.patch_size
+        spatial = draw_spatial(rng, self.augmentation, patch, self.spacing)
+        intensity = draw_intensity(rng, self.augmentation, channels)
+        return Draw(request, spatial, intensity)
+
+    def read(self, step: int) -> RawBatch:
+        """Draw and read the batch of a step; touches no device and no shared state."""
+        draws = [self.draw(step, position) for position in self.positions]
+        changes = [draw.spatial for draw in draws if draw.spatial is not None]
+        patch = self.sampler.patch_size
+        box = common_box(changes, patch) if changes else patch
+        plain: list[tuple[Array, Array]] = []
+        boxed: list[tuple[Array, Array]] = []
+        warped: list[int] = []
+        for index, draw in enumerate(draws):
+            if draw.spatial is None:
+                plain.append(self.sampler.read(draw.request, patch))
+            else:
+                boxed.append(self.sampler.read(draw.request, box))
+                warped.append(index)
+        channels = (boxed or plain)[0][0].shape[0]
+        return RawBatch(
+            plain=_stack(plain, channels, patch),
+            boxed=_stack(boxed, channels, box) if boxed else None,
+            warped=warped,
+            spatial=changes,
+            intensity=[d.intensity for d in draws if d.intensity is not None],
+            cases=[draw.request.case for draw in draws],
         )
-        return request, spatial, draw_intensity(rng, self.augmentation, channels)
 
 
 def stream(
@@ -246,19 +184,15 @@ def stream(
 
 
 def _stack(
-    images: Sequence[np.ndarray],
-    labels: Sequence[np.ndarray],
-    chosen: list[int],
-    size: Sequence[int],
+    patches: Sequence[tuple[Array, Array]], channels: int, size: Shape
 ) -> tuple[Tensor, Tensor]:
-    if not chosen:
-        return torch.zeros(0, images[0].shape[0], *size), torch.zeros(
-            0, *size, dtype=torch.int16
-        )
-    return (
-        torch.from_numpy(np.stack([images[index] for index in chosen])),
-        torch.from_numpy(np.stack([labels[index] for index in chosen])),
-    )
+    """Images `(n, c, z, y, x)` and label indices `(n, z, y, x)`; n may be 0."""
+    if not patches:
+        no_labels = torch.zeros(0, *size, dtype=torch.int16)
+        return torch.zeros(0, channels, *size), no_labels
+    images = np.stack([image for image, _ in patches])
+    labels = np.stack([label for _, label in patches])
+    return torch.from_numpy(images), torch.from_numpy(labels)
 
 
 def _interleave(plain: Tensor, warped: Tensor, places: list[int]) -> Tensor:

@@ -14,13 +14,14 @@ from torch.nn.functional import avg_pool3d
 from trivox.config.volumes import ReconstructionOptions
 from trivox.errors import DataError
 from trivox.planning.volumes import VolumePlan
-from trivox.preparation.exam_store import XrayStore
+from trivox.preparation.exam_store import ExamStore
 from trivox.preparation.sampler import sample_rng
 from trivox.projection.attenuation import attenuation_of
 from trivox.projection.geometry import Geometry, even_angles
 from trivox.projection.noise import add_noise
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
+from trivox.volumes.volume import Array
 
 WHOLE_STEP = 1 << 20
 """Position of draws that all samples of a step share."""
@@ -65,22 +66,17 @@ class RawExams:
         window.
         """
         hounsfield = self.volumes.to(device, non_blocking=True).float()
-        xrays = (
-            self._rendered(hounsfield)
-            if isinstance(self.views, Geometry)
-            else self.views.to(device)
-        )
+        if isinstance(self.views, Geometry):
+            xrays = self._rendered(hounsfield, self.views.to(device))
+        else:
+            xrays = self.views.to(device)
         gain = self.gain.to(device)[:, None, None, None]
-        xrays = Xrays(xrays.images * gain, xrays.geometry, xrays.present).without(
-            self.dropped.to(device)
-        )
-        return xrays, VolumeTargets(
-            to_window(coarser(hounsfield, self.plan), self.plan.window), xrays
-        )
+        xrays = Xrays(xrays.images * gain, xrays.geometry, xrays.present)
+        xrays = xrays.without(self.dropped.to(device))
+        volumes = to_window(coarser(hounsfield, self.plan), self.plan.window)
+        return xrays, VolumeTargets(volumes, xrays)
 
-    def _rendered(self, hounsfield: Tensor) -> Xrays:
-        assert isinstance(self.views, Geometry)
-        geometry = self.views.to(hounsfield.device)
+    def _rendered(self, hounsfield: Tensor, geometry: Geometry) -> Xrays:
         attenuation = attenuation_of(hounsfield, water=self.plan.water_per_mm)
         images = Projector(geometry, self.plan.render_grid).project(attenuation)
         if self.photons is not None:
@@ -104,7 +100,7 @@ def to_window(hounsfield: Tensor, window: tuple[float, float]) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class XraySource:
+class ExamSource:
     """Batches as a pure function of the step; `positions` are this rank's places in the
     global batch of `batch_size`.
 
@@ -113,7 +109,7 @@ class XraySource:
     nothing is dropped and there is no noise; steps go through the numbers of views.
     """
 
-    store: XrayStore
+    store: ExamStore
     names: Sequence[str]
     plan: VolumePlan
     options: ReconstructionOptions
@@ -131,51 +127,52 @@ class XraySource:
         rng = sample_rng(self.seed, step, WHOLE_STEP, stream=self._stream)
         counts = self.options.view_counts
         count = int(rng.choice(counts)) if self.training else counts[step % len(counts)]
-        names = [self.names[self._case(step, position)] for position in self.positions]
-        views = (
-            self._geometry(rng, count)
-            if self.options.views == "random"
-            else self._stored(names, rng, count)
-        )
-        photons = None
-        if (
-            self.training
-            and self.options.photons is not None
-            and self.options.views == "random"
-        ):
-            low, high = (math.log(value) for value in self.options.photons)
-            photons = math.exp(rng.uniform(low, high))
-        drawn = [
-            self._sample(step, position, views.views) for position in self.positions
-        ]
+        names = [self.name_of(step, position) for position in self.positions]
+        views: Geometry | Xrays
+        if self.options.views == "random":
+            views = self._geometry(rng, count)
+            photons = self._photons(rng)
+        else:
+            views = self._stored(names, rng, count)
+            photons = None
+        dropped: list[Array] = []
+        gains: list[float] = []
+        for position in self.positions:
+            missing, gain = self._losses(step, position, views.views)
+            dropped.append(missing)
+            gains.append(gain)
+        volumes = np.stack([self.store.volume(name) for name in names])
         return RawExams(
             plan=self.plan,
-            volumes=torch.from_numpy(
-                np.stack([self.store.volume(name) for name in names])
-            ),
+            volumes=torch.from_numpy(volumes),
             views=views,
-            dropped=torch.from_numpy(np.stack([dropped for dropped, _ in drawn])),
+            dropped=torch.from_numpy(np.stack(dropped)),
             photons=photons,
-            gain=torch.tensor([gain for _, gain in drawn], dtype=torch.float32),
+            gain=torch.tensor(gains, dtype=torch.float32),
             seed=int(rng.integers(2**31)),
         )
 
-    def _case(self, step: int, position: int) -> int:
-        """Every case comes once before any comes again."""
+    def name_of(self, step: int, position: int) -> str:
+        """The case at a position of the global batch: every case comes once before any
+        comes again.
+        """
         sweep, place = divmod(step * self.batch_size + position, len(self.names))
-        order = sample_rng(
-            self.seed, sweep, WHOLE_STEP + 1, stream=self._stream
-        ).permutation(len(self.names))
-        return int(order[place])
+        rng = sample_rng(self.seed, sweep, WHOLE_STEP + 1, stream=self._stream)
+        order = rng.permutation(len(self.names))
+        return self.names[int(order[place])]
 
-    def _sample(self, step: int, position: int, views: int) -> tuple[np.ndarray, float]:
-        """Views that are missing `(v,)`, and the factor on the others."""
-        options, rng = (
-            self.options,
-            sample_rng(self.seed, step, position, stream=self._stream),
-        )
+    def _photons(self, rng: np.random.Generator) -> float | None:
+        if not self.training or self.options.photons is None:
+            return None
+        low, high = (math.log(value) for value in self.options.photons)
+        return math.exp(rng.uniform(low, high))
+
+    def _losses(self, step: int, position: int, views: int) -> tuple[Array, float]:
+        """Views of a sample that are missing `(v,)`, and the factor on the others."""
         if not self.training:
             return np.zeros(views, bool), 1.0
+        options = self.options
+        rng = sample_rng(self.seed, step, position, stream=self._stream)
         dropped = rng.random(views) < options.drop_view
         if views and dropped.all():
             dropped[rng.integers(views)] = False
@@ -198,42 +195,38 @@ class XraySource:
     ) -> Xrays:
         exams = [self.store.views(name) for name in names]
         count = min(count, *(exam.views for exam in exams))
-        sizes = {exam.geometry.detector for exam in exams}
+        sizes = sorted({exam.geometry.detector for exam in exams})
         if len(sizes) > 1:
+            listed = " and ".join(f"{rows} x {columns}" for rows, columns in sizes)
             raise DataError(
-                f"{self.store.folder}: detectors of {' and '.join(f'{r} x {c}' for r, c in sorted(sizes))} pixels cannot "
-                "share a batch; set batch_size=1, or bring the views to one size"
+                f"{self.store.folder}: detectors of {listed} pixels cannot share a "
+                "batch; set batch_size=1, or bring the views to one size"
             )
-        chosen = [self._choice(exam.views, rng, count) for exam in exams]
-        exams = [exam.select(views) for exam, views in zip(exams, chosen, strict=True)]
+        exams = [exam.select(self._choice(exam.views, rng, count)) for exam in exams]
         images = torch.cat([exam.images for exam in exams])
         return Xrays.of(images, shared([exam.geometry for exam in exams]))
 
     def _choice(self, views: int, rng: np.random.Generator, count: int) -> list[int]:
         """The first ones, or in training any."""
-        return (
-            rng.permutation(views)[:count].tolist()
-            if self.training
-            else list(range(count))
-        )
+        if not self.training:
+            return list(range(count))
+        chosen: list[int] = rng.permutation(views)[:count].tolist()
+        return chosen
 
 
 def even_views(
     plan: VolumePlan,
     count: int,
     *,
-    turned: Sequence[float] | np.ndarray | None = None,
+    turned: Sequence[float] | Array | None = None,
     stretched: float = 1.0,
 ) -> Geometry:
     """`count` views evenly spaced over 180 degrees, from AP on; turned: degrees added;
     stretched: factor on distances.
     """
-    even = even_angles(count)
-    angles = (
-        even
-        if turned is None
-        else [angle + float(more) for angle, more in zip(even, turned, strict=True)]
-    )
+    angles = list(even_angles(count))
+    if turned is not None:
+        angles = [even + float(by) for even, by in zip(angles, turned, strict=True)]
     return Geometry.orbit(
         angles,
         detector=plan.detector,
@@ -248,13 +241,5 @@ def shared(geometries: Sequence[Geometry]) -> Geometry:
     projected many times faster.
     """
     stacked = Geometry.stack(geometries)
-    parts = (
-        stacked.primary,
-        stacked.secondary,
-        stacked.sod,
-        stacked.sdd,
-        stacked.pixel_mm,
-        stacked.offset_mm,
-    )
-    alike = all(bool((part == part[:1]).all()) for part in parts)
+    alike = all(bool((part == part[:1]).all()) for part in stacked.tensors().values())
     return geometries[0] if alike else stacked

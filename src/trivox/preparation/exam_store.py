@@ -6,8 +6,7 @@ line integrals, and `NAME.json` with the geometry, which is written last: an exa
 without it is not there.
 """
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import blosc2
@@ -16,10 +15,10 @@ import torch
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.exams import Exam, read_exam
-from trivox.errors import DataError, FormatError, TrivoxError
 from trivox.files import read_json, write_json
 from trivox.planning.volumes import VolumePlan
-from trivox.preparation.store import write_array
+from trivox.preparation.preprocess import Progress, for_every_case, unseen
+from trivox.preparation.store import damaged, write_array
 from trivox.projection.geometry import Geometry
 from trivox.projection.geometry_files import read_record, record_of, write_record
 from trivox.projection.grids import on_grid
@@ -30,7 +29,7 @@ from trivox.volumes.volume import Array
 KEY = "preparation-key.json"
 
 
-class XrayStore:
+class ExamStore:
     """A folder of prepared exams made under one preparation key."""
 
     def __init__(self, folder: Path) -> None:
@@ -61,20 +60,16 @@ class XrayStore:
     def views(self, name: str) -> Xrays:
         """The views as they were taken, a batch of one."""
         images = torch.from_numpy(self._read(name, "views"))
-        return Xrays.of(
-            images[None], read_record(self.folder / f"{name}.json").geometry
-        )
+        geometry = read_record(self.folder / f"{name}.json").geometry
+        return Xrays.of(images[None], geometry)
 
     def _read(self, name: str, what: str) -> Array:
+        file = self.folder / f"{name}.{what}.b2nd"
         try:
-            found: Array = blosc2.open(
-                str(self.folder / f"{name}.{what}.b2nd"), mode="r"
-            )[:]
+            array: Array = blosc2.open(str(file), mode="r")[:]
         except (OSError, RuntimeError, ValueError) as error:
-            raise FormatError(
-                f"{self.folder}: prepared case {name} is damaged ({error}); delete the folder"
-            ) from error
-        return found
+            raise damaged(self.folder, name, error) from error
+        return array
 
 
 def prepare_exams(
@@ -83,58 +78,33 @@ def prepare_exams(
     folder: Path,
     *,
     workers: int = 2,
-    progress: Callable[[Iterable[str], int], Iterable[str]] = lambda names, total: (
-        names
-    ),
-) -> XrayStore:
+    progress: Progress = unseen,
+) -> ExamStore:
     """Prepare every training case under `folder`; finished ones of the same plan are
     kept, others are removed.
 
     Raises `DataError` naming the cases that failed, after the others are done.
     """
-    store = XrayStore(folder)
+    store = ExamStore(folder)
     if (folder / KEY).exists() and read_json(folder / KEY) != plan.preparation_key:
         store.clear()
     write_json(folder / KEY, plan.preparation_key)
     for leftover in folder.glob(".tmp-*"):
         leftover.unlink(missing_ok=True)
     todo = [case for case in dataset.training_cases if not store.has(case.name)]
-    failures: list[str] = []
-    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        for _ in progress(
-            pool.map(lambda case: _prepare_one(case, plan, store, failures), todo),
-            len(todo),
-        ):
-            pass
-    if failures:
-        more = f" (and {len(failures) - 3} more)" if len(failures) > 3 else ""
-        raise DataError(
-            f"{len(failures)} of {len(todo)} cases failed: {'; '.join(sorted(failures)[:3])}{more}"
-        )
+    prepare_one = partial(_prepare_one, plan=plan, store=store)
+    for_every_case(todo, prepare_one, workers=workers, progress=progress)
     return store
 
 
-def _prepare_one(
-    case: Case, plan: VolumePlan, store: XrayStore, failures: list[str]
-) -> str:
-    try:
-        exam = read_exam(case)
-        assert case.volume is not None
-        volume = on_grid(
-            read_volume(case.volume), plan.render_grid, isocentre=exam.isocentre
-        )
-        xrays = fitted_views(exam, plan, where=case.name)
-        store.write(
-            case.name,
-            np.rint(volume).clip(-1024, 32767).astype(np.int16),
-            xrays.images[0].numpy(),
-            xrays.geometry,
-        )
-    except (TrivoxError, MemoryError) as error:
-        failures.append(
-            f"{case.name}: {error}" if case.name not in str(error) else str(error)
-        )
-    return case.name
+def _prepare_one(case: Case, plan: VolumePlan, store: ExamStore) -> None:
+    exam = read_exam(case)
+    assert case.volume is not None
+    ct = read_volume(case.volume)
+    hounsfield = on_grid(ct, plan.render_grid, isocentre=exam.isocentre)
+    volume = np.rint(hounsfield).clip(-1024, 32767).astype(np.int16)
+    xrays = fitted_views(exam, plan, where=case.name)
+    store.write(case.name, volume, xrays.images[0].numpy(), xrays.geometry)
 
 
 def fitted_views(exam: Exam, plan: VolumePlan, *, where: str) -> Xrays:
@@ -146,11 +116,8 @@ def fitted_views(exam: Exam, plan: VolumePlan, *, where: str) -> Xrays:
     """
     xrays = exam.xrays
     if exam.water_per_mm != plan.water_per_mm:  # the same tissue, in the plan's units
-        xrays = Xrays(
-            xrays.images * (plan.water_per_mm / exam.water_per_mm),
-            xrays.geometry,
-            xrays.present,
-        )
+        images = xrays.images * (plan.water_per_mm / exam.water_per_mm)
+        xrays = Xrays(images, xrays.geometry, xrays.present)
     rows, columns = xrays.geometry.detector
     factor = max(1, min(rows // plan.detector[0], columns // plan.detector[1]))
     while rows % factor or columns % factor:

@@ -17,8 +17,18 @@ from trivox.volumes.volume import Array, Shape, Spacing, Volume
 
 @dataclass(frozen=True, eq=False)
 class GridRecord:
-    """How a case came into the network's grid: source -> canonical axes -> box -> axis
-    order -> resampled.
+    """How a case came into the network's grid, and the way back.
+
+    There are three grids: the `source`'s; the *cropped* one, with canonical axes cut to
+    `box` and put in `axis_order`, still at the source's spacing; and the network's,
+    which is the cropped one resampled. Prediction restores its answer from the
+    network's to the cropped grid (`trivox.inference.restore`), and from there with
+    `to_source`.
+
+    source: as it was read; orientation: source to canonical axes; canonical_shape, box:
+    size of, and part of, the canonical grid; cropped_shape, shape: sizes of the cropped
+    and of the network's grid; nearest_axis: axis of both that is resampled slice by
+    slice, if any.
     """
 
     source: Volume
@@ -27,46 +37,40 @@ class GridRecord:
     box: Box
     axis_order: tuple[int, int, int]
     cropped_shape: Shape
-    """In axis order, before resampling."""
     shape: Shape
     nearest_axis: int | None
-    """Axis (of the ordered grid) resampled slice by slice."""
 
     def to_source(self, ordered: Array, *, fill: int | float = 0) -> Volume:
-        """Put `(z, y, x)` or `(c, z, y, x)` at cropped resolution back on the source
-        grid; outside the box is `fill`.
+        """From the cropped grid, `(z, y, x)` or `(c, z, y, x)`, to the source's: a
+        volume `(c, z, y, x)` that is `fill` outside the box.
         """
         array = ordered if ordered.ndim == 4 else ordered[None]
-        array = array.transpose(
-            0, *(int(axis) + 1 for axis in np.argsort(self.axis_order))
-        )
-        whole = np.full(
-            (array.shape[0], *self.canonical_shape), fill, dtype=array.dtype
-        )
-        whole[(slice(None), *(slice(*edge) for edge in self.box))] = array
+        axes = np.argsort(self.axis_order)
+        array = array.transpose(0, *(int(axis) + 1 for axis in axes))
+        size = (array.shape[0], *self.canonical_shape)
+        whole = np.full(size, fill, dtype=array.dtype)
+        whole[:, *self._inside] = array
         return Volume(self.orientation.undo(whole), self.source.affine)
 
     def from_source(self, array: Array) -> Array:
-        """The inverse of `to_source`, for `(z, y, x)` on the source grid: ordered axes,
-        cropped, not resampled.
+        """From the source's grid to the cropped one, both `(z, y, x)`; the inverse of
+        `to_source`. A view, no copy.
         """
         canonical = self.orientation.apply(array[None])[0]
-        return np.asarray(
-            canonical[tuple(slice(*edge) for edge in self.box)].transpose(
-                self.axis_order
-            )
-        )
+        return np.asarray(canonical[self._inside].transpose(self.axis_order))
 
     def to_grid(self, indices: Array) -> Array:
-        """Label indices `(z, y, x)` on the source grid, brought to the network's grid
-        as `prepare` does.
+        """Label indices `(z, y, x)` from the source's grid to the network's, int16,
+        resampled as `prepare` does.
         """
-        ordered = np.ascontiguousarray(self.from_source(indices), dtype=np.int16)
-        return np.asarray(
-            resize_labels(
-                torch.from_numpy(ordered), self.shape, nearest_axis=self.nearest_axis
-            ).numpy()
-        )
+        cropped = np.ascontiguousarray(self.from_source(indices), dtype=np.int16)
+        labels = torch.from_numpy(cropped)
+        resized = resize_labels(labels, self.shape, nearest_axis=self.nearest_axis)
+        return np.asarray(resized.numpy())
+
+    @property
+    def _inside(self) -> tuple[slice, ...]:
+        return tuple(slice(*edge) for edge in self.box)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,43 +86,35 @@ class PreparedCase:
 
 def prepare(case: CroppedCase, plan: ImagePlan) -> PreparedCase:
     """Normalise, order the axes and resample a cropped case as the plan says."""
-    order = plan.axis_order
-    image = _ordered(normalise(case.image, plan.normalisations), order)
-    spacing = tuple(case.spacing[axis] for axis in order)
-    cropped = tuple(case.shape[axis] for axis in order)
-    shape = resampled_shape(cropped, spacing, plan.spacing)  # type: ignore[arg-type]
-    coarse = slicewise_axis(spacing, plan.spacing)  # type: ignore[arg-type]
-    resized = resize_image(torch.from_numpy(image), shape, nearest_axis=coarse)
+    first, second, third = plan.axis_order
+    spacing = (case.spacing[first], case.spacing[second], case.spacing[third])
+    cropped = (case.shape[first], case.shape[second], case.shape[third])
+    shape = resampled_shape(cropped, spacing, plan.spacing)
+    coarse = slicewise_axis(spacing, plan.spacing)
+
+    def on_grid(labels: Array) -> Tensor:
+        ordered = labels.transpose(plan.axis_order).astype(np.int16, order="C")
+        return resize_labels(torch.from_numpy(ordered), shape, nearest_axis=coarse)
+
+    image = normalise(case.image, plan.normalisations)  # (c, z, y, x)
+    axes = [axis + 1 for axis in plan.axis_order]
+    ordered = torch.from_numpy(np.ascontiguousarray(image.transpose(0, *axes)))
+    resized = resize_image(ordered, shape, nearest_axis=coarse)
     if plan.mask_channel:
-        mask = torch.from_numpy(
-            _ordered(foreground_mask(case.image)[None].astype(np.int16), order)[0]
-        )
-        resized = torch.cat(
-            [
-                resized,
-                resize_labels(mask, shape, nearest_axis=coarse)[None].to(resized.dtype),
-            ]
-        )
-    label = None
-    if case.label is not None:
-        ordered = np.ascontiguousarray(case.label.transpose(order), dtype=np.int16)
-        label = resize_labels(torch.from_numpy(ordered), shape, nearest_axis=coarse)
+        mask = on_grid(foreground_mask(case.image))
+        resized = torch.cat([resized, mask[None].to(resized.dtype)])
     record = GridRecord(
         source=case.source,
         orientation=case.orientation,
         canonical_shape=case.canonical_shape,
         box=case.box,
-        axis_order=order,
-        cropped_shape=cropped,  # type: ignore[arg-type]
+        axis_order=plan.axis_order,
+        cropped_shape=cropped,
         shape=shape,
         nearest_axis=coarse,
     )
+    label = None if case.label is None else on_grid(case.label)
     return PreparedCase(resized, label, record)
-
-
-def _ordered(array: Array, order: tuple[int, int, int]) -> Array:
-    """`(c, z, y, x)` with its axes in the plan's order."""
-    return np.ascontiguousarray(array.transpose(0, *(axis + 1 for axis in order)))
 
 
 def resampled_shape(shape: Shape, spacing: Spacing, target: Spacing) -> Shape:

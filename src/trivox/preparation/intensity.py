@@ -46,31 +46,26 @@ def draw_intensity(
     masks not counted.
     """
     s = settings
-    taking_part = rng.random((2, channels)) < s.per_channel
-    blur = (
-        rng.uniform(*s.blur_sigma, (channels, 3))
-        * (rng.random() < s.blur)
-        * taking_part[0][:, None]
-    )
-    zoom = np.where(
-        (rng.random() < s.low_resolution) & taking_part[1],
-        rng.uniform(*s.low_resolution_zoom, channels),
-        1,
-    )
+    blurred, coarsened = rng.random((2, channels)) < s.per_channel
+    sigma = rng.uniform(*s.blur_sigma, (channels, 3))
+    blurred = blurred & (rng.random() < s.blur)
+    coarsened = coarsened & (rng.random() < s.low_resolution)
+    zoom = rng.uniform(*s.low_resolution_zoom, channels)
     flips = rng.random(3) < s.mirror
+    z, y, x = (
+        bool(flip and axis in s.mirror_axes)
+        for flip, axis in zip(flips, "zyx", strict=True)
+    )
     return IntensityChange(
         noise_sigma=rng.uniform(*s.noise_sigma) * (rng.random() < s.noise),
         noise_seed=int(rng.integers(2**62)),
-        blur_sigma=blur,
+        blur_sigma=sigma * blurred[:, None],
         brightness=_factors(rng, s.brightness, s.brightness_range, channels),
         contrast=_factors(rng, s.contrast, s.contrast_range, channels),
-        zoom=zoom,
+        zoom=np.where(coarsened, zoom, 1),
         gamma_inverted=_factors(rng, s.gamma_inverted, s.gamma_range, channels),
         gamma=_factors(rng, s.gamma, s.gamma_range, channels),
-        mirror=tuple(
-            bool(flip and axis in s.mirror_axes)
-            for flip, axis in zip(flips, "zyx", strict=True)
-        ),  # type: ignore[arg-type]
+        mirror=(z, y, x),
         dropped=_dropped(rng, s, channels),
     )
 
@@ -79,11 +74,9 @@ def _dropped(
     rng: np.random.Generator, settings: Augmentation, channels: int
 ) -> int | None:
     """Never the only channel."""
-    if (
-        channels < 2
-        or not settings.drop_channel
-        or rng.random() >= settings.drop_channel
-    ):
+    if channels < 2 or not settings.drop_channel:
+        return None
+    if rng.random() >= settings.drop_channel:
         return None
     return int(rng.integers(channels))
 
@@ -98,10 +91,9 @@ def _factors(
     the change does not happen.
     """
     applied = rng.random() < probability
-    below, above = (
-        rng.uniform(min(span[0], 1), 1, channels),
-        rng.uniform(1, max(span[1], 1), channels),
-    )
+    low, high = span
+    below = rng.uniform(min(low, 1), 1, channels)
+    above = rng.uniform(1, max(high, 1), channels)
     factor = np.where(rng.random(channels) < 0.5, below, above)
     return factor if applied else np.ones(channels)
 
@@ -118,9 +110,7 @@ def apply_intensity(images: Tensor, changes: Sequence[IntensityChange]) -> Tenso
         pictures = images[:, : len(changes[0].gamma)].contiguous()
         return torch.cat([apply_intensity(pictures, changes), masks], dim=1)
     _add_noise(images, changes)
-    volumes = images.view(
-        -1, *images.shape[2:]
-    )  # (b c, z, y, x): every channel on its own from here
+    volumes = images.view(-1, *images.shape[2:])  # (b c, z, y, x): each on its own
     _blur(volumes, np.concatenate([c.blur_sigma for c in changes]))
     _brighten(volumes, np.concatenate([c.brightness for c in changes]))
     _contrast(volumes, np.concatenate([c.contrast for c in changes]))
@@ -150,11 +140,10 @@ def mirror(
 def _add_noise(images: Tensor, changes: Sequence[IntensityChange]) -> None:
     for image, change in zip(images, changes, strict=True):
         if change.noise_sigma > 0:
-            generator = torch.Generator(image.device).manual_seed(change.noise_seed)
-            image.add_(
-                torch.randn(image.shape, generator=generator, device=image.device),
-                alpha=change.noise_sigma,
-            )
+            device = image.device
+            generator = torch.Generator(device).manual_seed(change.noise_seed)
+            noise = torch.randn(image.shape, generator=generator, device=device)
+            image.add_(noise, alpha=change.noise_sigma)
 
 
 def _chosen(drawn: Array, neutral: float) -> list[int]:
@@ -164,29 +153,17 @@ def _chosen(drawn: Array, neutral: float) -> list[int]:
 def _blur(volumes: Tensor, sigmas: Array) -> None:
     for index in _chosen(sigmas[:, 0], 0):
         drawn = torch.from_numpy(sigmas[index]).float()
-        _apply(
-            volumes,
-            index,
-            [
-                blur_matrix(size, sigma)
-                for size, sigma in zip(volumes.shape[1:], drawn, strict=True)
-            ],
-        )
+        axes = zip(volumes.shape[1:], drawn, strict=True)
+        _apply(volumes, index, [blur_matrix(size, sigma) for size, sigma in axes])
 
 
 def _coarsen(volumes: Tensor, zooms: Array) -> None:
     for index in _chosen(zooms, 1):
-        coarse = [
-            max(1, round(size * float(zooms[index]))) for size in volumes.shape[1:]
-        ]
-        _apply(
-            volumes,
-            index,
-            [
-                low_resolution_matrix(n, m)
-                for n, m in zip(volumes.shape[1:], coarse, strict=True)
-            ],
-        )
+        operators: list[Tensor] = []
+        for size in volumes.shape[1:]:
+            coarse = max(1, round(size * float(zooms[index])))
+            operators.append(low_resolution_matrix(size, coarse))
+        _apply(volumes, index, operators)
 
 
 def _apply(volumes: Tensor, index: int, operators: Sequence[Tensor]) -> None:
@@ -206,7 +183,8 @@ def _brighten(volumes: Tensor, factors: Array) -> None:
 
 def _contrast(volumes: Tensor, factors: Array) -> None:
     for index in _chosen(factors, 1):
-        volume, factor = volumes[index], float(factors[index])
+        volume = volumes[index]
+        factor = float(factors[index])
         low, high = torch.aminmax(volume)
         mean = volume.mean()
         volume.mul_(factor).add_(mean * (1 - factor)).clamp_(low, high)
@@ -221,17 +199,17 @@ def _gamma(volumes: Tensor, exponents: Array, *, sign: int) -> None:
         std, mean = _std_mean(volume)
         low, high = torch.aminmax(volume)
         span = (high - low).clamp(min=1e-7)
+        volume.sub_(low).div_(span)
         # a power as exp(e log x), which is vectorised on CPUs; 0 stays 0
-        volume.sub_(low).div_(span).log_().mul_(float(exponents[index])).exp_().mul_(
-            span
-        ).add_(low)
+        volume.log_().mul_(float(exponents[index])).exp_()
+        volume.mul_(span).add_(low)
         new_std, new_mean = _std_mean(volume)
-        volume.sub_(new_mean).mul_(std / new_std.clamp(min=1e-8)).add_(mean).mul_(sign)
+        volume.sub_(new_mean).mul_(std / new_std.clamp(min=1e-8))
+        volume.add_(mean).mul_(sign)
 
 
 def _std_mean(volume: Tensor) -> tuple[Tensor, Tensor]:
     """As `torch.std_mean`, which takes twenty times as long on one core."""
     mean = volume.mean()
-    return torch.linalg.vector_norm(volume - mean) / math.sqrt(
-        max(volume.numel() - 1, 1)
-    ), mean
+    length = torch.linalg.vector_norm(volume - mean)
+    return length / math.sqrt(max(volume.numel() - 1, 1)), mean

@@ -13,9 +13,8 @@ def normalise(image: Array, normalisations: Sequence[Normalisation]) -> Array:
     """Normalise `(c, z, y, x)` by the plan's scheme for each channel; returns new
     float32.
     """
-    result = np.array(
-        image, dtype=np.float32, order="C"
-    )  # a copy: the caller's image stays as it was read
+    # a copy: the caller's image stays as it was read
+    result = np.array(image, dtype=np.float32, order="C")
     mask = foreground_mask(image) if any(n.masked for n in normalisations) else None
     for channel, how in zip(result, normalisations, strict=True):
         if channel.any():  # a channel that the case lacks stays zero under every scheme
@@ -45,7 +44,8 @@ def _z_score(channel: Array, how: Normalisation, mask: Array | None) -> None:
 
 
 def _rescale(channel: Array, how: Normalisation, mask: Array | None) -> None:
-    low, high = channel.min(), channel.max()
+    low = channel.min()
+    high = channel.max()
     channel -= low
     channel /= max(high - low, np.float32(1e-8))
 

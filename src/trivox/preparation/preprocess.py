@@ -2,8 +2,9 @@
 naming the case that fails.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,14 @@ from trivox.planning.plan import ImagePlan, Plan
 from trivox.preparation.grid import prepare
 from trivox.preparation.store import Store
 
+Progress = Callable[[Iterable[str], int], Iterable[str]]
+"""Shows names as they come, of so many."""
+
+
+def unseen(names: Iterable[str], total: int) -> Iterable[str]:
+    """Progress that nobody is shown."""
+    return names
+
 
 def preprocess(
     dataset: Dataset,
@@ -25,15 +34,13 @@ def preprocess(
     *,
     workers: int = 2,
     replace: bool = True,
-    progress: Callable[[Iterable[str], int], Iterable[str]] = lambda names, total: (
-        names
-    ),
+    progress: Progress = unseen,
 ) -> Store:
     """Prepare every training case under `folder`; finished cases of the same plan are
     kept.
 
     replace: cases prepared under another plan are removed; otherwise they are a
-    `PlanError`.
+    `PlanError`. progress: is shown the names as they are done.
 
     Threads, not processes: reading, resampling and compression release the interpreter,
     and a thread cannot die silently. Raises `DataError` naming all cases that failed,
@@ -41,17 +48,40 @@ def preprocess(
     """
     store = open_store(folder, plan, replace=replace)
     todo = [case for case in dataset.training_cases if not store.has(case.name)]
+    prepare_one = partial(_prepare_one, plan=plan, store=store)
+    for_every_case(todo, prepare_one, workers=workers, progress=progress)
+    return store
+
+
+def for_every_case(
+    cases: Sequence[Case],
+    prepare_one: Callable[[Case], None],
+    *,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Prepare cases in threads; raises `DataError` with the first that failed, after
+    the others are done.
+    """
     failures: list[str] = []
+
+    def attempt(case: Case) -> str:
+        try:
+            prepare_one(case)
+        except (TrivoxError, MemoryError) as error:
+            named = case.name in str(error)
+            failures.append(str(error) if named else f"{case.name}: {error}")
+        return case.name
+
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        done = pool.map(lambda case: _prepare_one(case, plan, store, failures), todo)
-        for _ in progress(done, len(todo)):
+        for _ in progress(pool.map(attempt, cases), len(cases)):
             pass
     if failures:
         more = f" (and {len(failures) - 3} more)" if len(failures) > 3 else ""
         raise DataError(
-            f"{len(failures)} of {len(todo)} cases failed: {'; '.join(sorted(failures)[:3])}{more}"
+            f"{len(failures)} of {len(cases)} cases failed: "
+            f"{'; '.join(sorted(failures)[:3])}{more}"
         )
-    return store
 
 
 def open_store(folder: Path, plan: ImagePlan, *, replace: bool = True) -> Store:
@@ -63,7 +93,8 @@ def open_store(folder: Path, plan: ImagePlan, *, replace: bool = True) -> Store:
     if store.key_file.exists() and read_json(store.key_file) != key:
         if not replace:
             raise PlanError(
-                f"{folder}: was prepared under another plan; use --plan with its plan.json, or prepare anew"
+                f"{folder}: was prepared under another plan; "
+                "use --plan with its plan.json, or prepare anew"
             )
         store.clear()
     if not store.key_file.exists():
@@ -73,27 +104,20 @@ def open_store(folder: Path, plan: ImagePlan, *, replace: bool = True) -> Store:
     return store
 
 
-def _prepare_one(case: Case, plan: ImagePlan, store: Store, failures: list[str]) -> str:
+def _prepare_one(case: Case, plan: ImagePlan, store: Store) -> None:
     labels = plan.labels if isinstance(plan, Plan) else None
-    # Nothing is known where only the class of a case is.
-    unlabelled = 0 if labels is None else IGNORED
-    try:
-        read = read_case(case, channels=len(plan.channels), labels=labels)
-        prepared = prepare(read, plan)
-        facts = {
-            "case": case.name,
-            "patient": case.patient,
-            "source_spacing": list(read.spacing),
-        }
-        image = prepared.image.numpy()
-        label = (
-            np.full(image.shape[1:], unlabelled, np.int16)
-            if prepared.label is None
-            else prepared.label.numpy()
-        )
-        store.write(case.name, image, label, facts)
-    except (TrivoxError, MemoryError) as error:
-        failures.append(
-            f"{case.name}: {error}" if case.name not in str(error) else str(error)
-        )
-    return case.name
+    read = read_case(case, channels=len(plan.channels), labels=labels)
+    prepared = prepare(read, plan)
+    facts = {
+        "case": case.name,
+        "patient": case.patient,
+        "source_spacing": list(read.spacing),
+    }
+    image = prepared.image.numpy()
+    if prepared.label is None:
+        # nothing is known where only the class of a case is
+        unlabelled = 0 if labels is None else IGNORED
+        label = np.full(image.shape[1:], unlabelled, np.int16)
+    else:
+        label = prepared.label.numpy()
+    store.write(case.name, image, label, facts)

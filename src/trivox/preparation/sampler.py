@@ -1,19 +1,21 @@
-"""Which patch comes next.
-
-Every sample is a pure function of (seed, step, position in the batch).
+"""Which patch comes next: every sample is a pure function of (seed, step, position in
+the batch).
 
 So a resumed run continues with the very same patches, ranks draw disjoint parts of one
 global batch, and reader threads may run ahead in any order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from trivox.datasets.labels import IGNORED
 from trivox.preparation.store import Store
 from trivox.volumes.volume import Array, Shape
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class PatchSampler:
         """Whether this position of the batch is forced to foreground (nnU-Net's rule: a
         batch of 2 has one).
         """
-        return position >= round(self.batch_size * (1 - self.foreground_fraction))
+        unforced = round(self.batch_size * (1 - self.foreground_fraction))
+        return position >= unforced
 
     def on_lesion(self, position: int) -> bool:
         """Whether this position of the batch is centred on a lesion; at least one is,
@@ -76,40 +79,42 @@ class PatchSampler:
         """
         if self.lesions is None or not self.lesions.fraction or not self.lesions.groups:
             return False
-        return position >= self.batch_size - max(
-            1, round(self.batch_size * self.lesions.fraction)
-        )
+        share = self.batch_size * self.lesions.fraction
+        return position >= self.batch_size - max(1, round(share))
 
     def draw(self, rng: np.random.Generator, position: int) -> PatchRequest:
         """Choose a case and a centre voxel."""
         if self.lesions is not None and self.on_lesion(position):
             return self._on_lesion(rng, self.lesions)
-        case = self.cases[int(rng.integers(len(self.cases)))]
-        counts = {
-            int(index): count
-            for index, count in self.store.facts(case)["present"].items()
-        }
-        voxels = {index: count for index, count in counts.items() if index >= 0}
-        present = [index for index in voxels if index > 0]
-        partly = IGNORED in counts  # keep to labelled voxels
-        if partly and voxels and not (self.is_forced(position) and present):
-            shares = np.array(list(voxels.values())) / sum(voxels.values())
-            present = [int(rng.choice(list(voxels), p=shares))]
-        if (self.is_forced(position) or partly) and present:
-            spots = self.store.foreground(
-                case, present[int(rng.integers(len(present)))]
-            )
-            z, y, x = (int(v) for v in spots[int(rng.integers(len(spots)))])
-            return PatchRequest(case, (z, y, x))
-        z, y, x = (
-            int(rng.integers(low, high + 1))
-            for low, high in (
-                _centre_range(size, patch)
-                for size, patch in zip(
-                    self.store.shape(case), self.patch_size, strict=True
-                )
-            )
-        )
+        case = _any_of(rng, self.cases)
+        counts = self._voxels(case)
+        partly = counts.pop(IGNORED, 0) > 0  # keep to labelled voxels
+        classes = [index for index in counts if index > 0]
+        forced = self.is_forced(position)
+        if partly and counts and not (forced and classes):
+            classes = [_by_share(rng, counts)]
+        if (forced or partly) and classes:
+            return self._on_voxel_of(rng, case, _any_of(rng, classes))
+        centre: list[int] = []
+        for size, patch in zip(self.store.shape(case), self.patch_size, strict=True):
+            low, high = _centre_range(size, patch)
+            place = rng.integers(low, high + 1)
+            centre.append(int(place))
+        z, y, x = centre
+        return PatchRequest(case, (z, y, x))
+
+    def _voxels(self, case: str) -> dict[int, int]:
+        """Voxels of a case for each of its label indices."""
+        facts = self.store.facts(case)
+        return {int(index): count for index, count in facts["present"].items()}
+
+    def _on_voxel_of(
+        self, rng: np.random.Generator, case: str, index: int
+    ) -> PatchRequest:
+        """A patch round a random voxel of a label index."""
+        voxels = self.store.foreground(case, index)  # (n, 3)
+        chosen = int(rng.integers(len(voxels)))
+        z, y, x = voxels[chosen].tolist()
         return PatchRequest(case, (z, y, x))
 
     def _on_lesion(
@@ -118,35 +123,24 @@ class PatchSampler:
         """A random voxel of the lesion of a case; where no mask is known, the middle of
         the case.
         """
-        group = lesions.groups[int(rng.integers(len(lesions.groups)))]
-        case = group[int(rng.integers(len(group)))]
-        counts = {
-            index: self.store.facts(case)["present"].get(str(index), 0)
-            for index in lesions.indices
-        }
-        total = sum(counts.values())
-        if not total:
-            z, y, x = (n // 2 for n in self.store.shape(case))
-            return PatchRequest(case, (z, y, x))
-        index = int(rng.choice(list(counts), p=np.array(list(counts.values())) / total))
-        spots = self.store.foreground(case, index)
-        z, y, x = (int(v) for v in spots[int(rng.integers(len(spots)))])
+        case = _any_of(rng, _any_of(rng, lesions.groups))
+        voxels = self._voxels(case)
+        counts = {index: voxels.get(index, 0) for index in lesions.indices}
+        if any(counts.values()):
+            return self._on_voxel_of(rng, case, _by_share(rng, counts))
+        z, y, x = (size // 2 for size in self.store.shape(case))
         return PatchRequest(case, (z, y, x))
 
     def read(self, request: PatchRequest, size: Shape) -> tuple[Array, Array]:
         """Image and label in a box of `size` round the request's centre, kept inside
         the case where it fits.
         """
-        start = [
-            patch_start(centre, patch, limit) - (box - patch) // 2
-            for centre, patch, box, limit in zip(
-                request.centre,
-                self.patch_size,
-                size,
-                self.store.shape(request.case),
-                strict=True,
-            )
-        ]
+        limits = self.store.shape(request.case)
+        start: list[int] = []
+        for axis, (patch, box) in enumerate(zip(self.patch_size, size, strict=True)):
+            first = patch_start(request.centre[axis], patch, limits[axis])
+            margin = (box - patch) // 2
+            start.append(first - margin)
         return self.store.read_box(request.case, start, size)
 
 
@@ -156,13 +150,25 @@ def patch_start(centre: int, patch: int, limit: int) -> int:
     """
     if patch >= limit:
         return -((patch - limit) // 2)
-    return min(max(centre - patch // 2, 0), limit - patch)
+    first = max(centre - patch // 2, 0)
+    return min(first, limit - patch)
 
 
 def _centre_range(size: int, patch: int) -> tuple[int, int]:
     """Centres for which all patches inside the axis are equally likely."""
-    return (
-        (size // 2, size // 2)
-        if patch >= size
-        else (patch // 2, size - patch + patch // 2)
-    )
+    if patch >= size:
+        return size // 2, size // 2
+    lowest = patch // 2
+    return lowest, size - patch + lowest
+
+
+def _any_of(rng: np.random.Generator, items: Sequence[T]) -> T:
+    """One of the items, each equally likely."""
+    return items[int(rng.integers(len(items)))]
+
+
+def _by_share(rng: np.random.Generator, counts: Mapping[int, int]) -> int:
+    """One of the keys, each as likely as its share of the counts."""
+    voxels = np.array(list(counts.values()))
+    shares = voxels / voxels.sum()
+    return int(rng.choice(list(counts), p=shares))

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from trivox.config.options import Augmentation
 from trivox.volumes.resampling import (
+    Corners,
     apply_along,
+    cell_corners,
     linear_matrix,
     mixed_inner_cells,
     neighbours_of,
@@ -28,6 +30,10 @@ from trivox.volumes.volume import Array, Shape, Spacing
 CONTROL_POINTS = 8
 """Elastic control points an axis; the displacement in between is interpolated linearly.
 """
+GRID_OF_POINTS = (3, CONTROL_POINTS, CONTROL_POINTS, CONTROL_POINTS)
+"""Shape of their displacements."""
+FRAME = (1, 1, 1, 1, 1, 1)
+"""A voxel of padding at each end of each axis."""
 FLAT = 3
 """Patches this many times longer in plane than across rotate about the coarse axis only
 (nnU-Net's "dummy 2-D").
@@ -58,14 +64,13 @@ class SpatialChange:
         """Source box that holds everything the patch needs; its size differs from the
         patch's by even numbers.
         """
-        reach = np.abs(self.matrix) @ ((np.array(patch) - 1) / 2) + 1
+        half = (np.array(patch) - 1) / 2
+        reach = np.abs(self.matrix) @ half + 1
         if self.displacement is not None:
-            reach = reach + np.abs(self.displacement).reshape(3, -1).max(axis=1)
-        half = [
-            max(0, math.ceil(r - (size - 1) / 2))
-            for r, size in zip(reach, patch, strict=True)
-        ]
-        z, y, x = (size + 2 * extra for size, extra in zip(patch, half, strict=True))
+            bent = np.abs(self.displacement).reshape(3, -1)
+            reach = reach + bent.max(axis=1)
+        beyond = np.maximum(0, np.ceil(reach - half)).astype(int)
+        z, y, x = (np.array(patch) + 2 * beyond).tolist()
         return z, y, x
 
 
@@ -75,19 +80,13 @@ def draw_spatial(
     """Draw rotation, scaling and elastic deformation for one sample; None where the
     patch is to be taken as it is.
     """
-    rotate, scale, bend = (
-        rng.random() < p
-        for p in (settings.rotation, settings.scaling, settings.elastic)
-    )
-    angles = np.deg2rad(
-        rng.uniform(-settings.rotation_degrees, settings.rotation_degrees, 3)
-    )
+    rotate = rng.random() < settings.rotation
+    scale = rng.random() < settings.scaling
+    bend = rng.random() < settings.elastic
+    degrees = settings.rotation_degrees
+    angles = np.deg2rad(rng.uniform(-degrees, degrees, 3))
     factor = rng.uniform(*settings.scaling_range)
-    points = (
-        rng.normal(0, settings.elastic_mm, (3, *(CONTROL_POINTS,) * 3))
-        if bend
-        else None
-    )
+    points = rng.normal(0, settings.elastic_mm, GRID_OF_POINTS) if bend else None
     if not (rotate or scale or bend):
         return None
     flat = max(patch) > FLAT * patch[0]
@@ -98,36 +97,54 @@ def draw_spatial(
     edges = np.array(spacing)
     # new voxel -> mm, turned and scaled -> source voxel; scaling by f enlarges, so the
     # source offset shrinks
-    matrix = (turn * edges[None, :] / edges[:, None]) / (factor if scale else 1.0)
+    matrix = turn * edges[None, :] / edges[:, None]
+    if scale:
+        matrix = matrix / factor
     if flat:
-        matrix[0], matrix[:, 0] = (1, 0, 0), (1, 0, 0)  # slices stay slices
-    displacement = None
-    if points is not None:
-        displacement = points / edges[:, None, None, None]
-        displacement[0] *= not flat
-    return SpatialChange(
-        matrix.astype(np.float32),
-        None if displacement is None else displacement.astype(np.float32),
-    )
+        matrix[0] = (1, 0, 0)  # slices stay slices
+        matrix[:, 0] = (1, 0, 0)
+    matrix = matrix.astype(np.float32)
+    if points is None:
+        return SpatialChange(matrix)
+    displacement = points / edges[:, None, None, None]
+    displacement[0] *= not flat
+    return SpatialChange(matrix, displacement.astype(np.float32))
 
 
 def rotation_matrix(angles: Array) -> Array:
     """Rotation `(3, 3)` on `(z, y, x)` vectors: about z, then y, then x, by `angles` in
     radians.
     """
-    (sz, sy, sx), (cz, cy, cx) = np.sin(angles), np.cos(angles)
-    about_z = np.array([[1, 0, 0], [0, cz, -sz], [0, sz, cz]])
-    about_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
-    about_x = np.array([[cx, -sx, 0], [sx, cx, 0], [0, 0, 1]])
+    sz, sy, sx = np.sin(angles)
+    cz, cy, cx = np.cos(angles)
+    about_z = np.array(
+        [
+            [1, 0, 0],
+            [0, cz, -sz],
+            [0, sz, cz],
+        ]
+    )
+    about_y = np.array(
+        [
+            [cy, 0, -sy],
+            [0, 1, 0],
+            [sy, 0, cy],
+        ]
+    )
+    about_x = np.array(
+        [
+            [cx, -sx, 0],
+            [sx, cx, 0],
+            [0, 0, 1],
+        ]
+    )
     return np.asarray(about_x @ about_y @ about_z)
 
 
 def common_box(changes: Sequence[SpatialChange], patch: Shape) -> Shape:
     """The box that serves all changes of a batch, so that one sampling call does."""
-    z, y, x = (
-        max(sizes)
-        for sizes in zip(*(change.box(patch) for change in changes), strict=True)
-    )
+    boxes = [change.box(patch) for change in changes]
+    z, y, x = (max(sizes) for sizes in zip(*boxes, strict=True))
     return z, y, x
 
 
@@ -148,15 +165,14 @@ def apply_spatial(
             )
     turned = [index for index, change in enumerate(changes) if not change.is_scaling]
     if turned:
-        grid = sampling_grid(
-            [changes[index] for index in turned], patch, images.shape[2:], images.device
-        )
+        turns = [changes[index] for index in turned]
+        grid = sampling_grid(turns, patch, images.shape[2:], images.device)
         sources = images if len(turned) == len(changes) else images[turned]
         warped[turned] = F.grid_sample(
             sources, grid, mode="bilinear", padding_mode="zeros", align_corners=True
         )
-        for index, at in zip(turned, grid, strict=True):
-            warped_labels[index] = _warp_labels(labels[index], at)
+        for index, places in zip(turned, grid, strict=True):
+            warped_labels[index] = _warp_labels(labels[index], places)
     return warped, warped_labels
 
 
@@ -166,20 +182,17 @@ def _scale(
     """A change along the axes alone is separable: three small matrix products instead
     of a sampling.
     """
-    corners = []
+    corners: list[Corners] = []
     for axis, (size, new) in enumerate(zip(label.shape, patch, strict=True)):
-        offset = torch.arange(new, dtype=torch.float64) - (new - 1) / 2
-        corners.append(
-            neighbours_of(
-                (size - 1) / 2 + float(change.matrix[axis, axis]) * offset, size
-            )
-        )
-    for axis in sorted(
-        range(3), key=lambda axis: patch[axis] / label.shape[axis]
-    ):  # shrink first
-        image = apply_along(
-            image, linear_matrix(corners[axis], label.shape[axis]), axis
-        )
+        index = torch.arange(new, dtype=torch.float64)
+        offset = index - (new - 1) / 2
+        step = float(change.matrix[axis, axis])
+        centre = (size - 1) / 2 + step * offset
+        corners.append(neighbours_of(centre, size))
+    growth = [new / size for size, new in zip(label.shape, patch, strict=True)]
+    for axis in sorted(range(3), key=growth.__getitem__):  # shrink first
+        matrix = linear_matrix(corners[axis], label.shape[axis])
+        image = apply_along(image, matrix, axis)
     return image, resample_labels(label, corners)
 
 
@@ -194,9 +207,10 @@ def sampling_grid(
     """
     size = torch.tensor(box, dtype=torch.float32)
     scale = 2 / (size - 1).clamp(min=1)
-    offsets = [
-        torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2 for n in patch
-    ]
+    offsets: list[Tensor] = []
+    for count in patch:
+        index = torch.arange(count, dtype=torch.float32, device=device)
+        offsets.append(index - (count - 1) / 2)
     grid = torch.empty(len(changes), *patch, 3, device=device)
     for target, change in zip(grid, changes, strict=True):
         matrix = torch.from_numpy(change.matrix) * scale[:, None]
@@ -204,21 +218,27 @@ def sampling_grid(
         z, y, x = (
             offset[:, None] * matrix[:, axis] for axis, offset in enumerate(offsets)
         )
-        torch.add(z[:, None, None] + y[:, None], x, out=target)  # (z, y, x, 3)
+        planes = z[:, None, None] + y[:, None]
+        torch.add(planes, x, out=target)  # (z, y, x, 3)
     if any(change.displacement is not None for change in changes):
-        none = torch.zeros(3, *(CONTROL_POINTS,) * 3)
-        bends = [
-            none if c.displacement is None else torch.from_numpy(c.displacement)
-            for c in changes
-        ]
-        field = (
-            torch.stack(bends).to(device) * scale.to(device)[None, :, None, None, None]
-        )
+        bends = _bends(changes) * scale[:, None, None, None]
+        field = bends.to(device).flip(1)  # x, y, z
         field = F.interpolate(
-            field.flip(1), size=tuple(patch), mode="trilinear", align_corners=True
+            field, size=tuple(patch), mode="trilinear", align_corners=True
         )
         grid += field.movedim(1, -1)
     return grid
+
+
+def _bends(changes: Sequence[SpatialChange]) -> Tensor:
+    """Displacements at the control points `(b, 3, k, k, k)`, zero where there are
+    none.
+    """
+    bends = np.zeros((len(changes), *GRID_OF_POINTS), np.float32)
+    for bend, change in zip(bends, changes, strict=True):
+        if change.displacement is not None:
+            bend[...] = change.displacement
+    return torch.from_numpy(bends)
 
 
 def _warp_labels(label: Tensor, grid: Tensor) -> Tensor:
@@ -228,17 +248,19 @@ def _warp_labels(label: Tensor, grid: Tensor) -> Tensor:
     # the lowest bit says "vote"; a rim of such cells answers for coordinates at the
     # border and outside
     low, high = torch.aminmax(label)
-    narrow = (
-        int(low) >= -64 and int(high) < 64
-    )  # bytes: a quarter of the memory traffic
+    narrow = int(low) >= -64 and int(high) < 64
+    # bytes: a quarter of the memory traffic
     small = label.to(torch.int8 if narrow else torch.int32)
     vote_cells = F.pad(mixed_inner_cells(small), (1, 2, 1, 2, 1, 2), value=True)
-    packed = F.pad(small << 1, (1, 1, 1, 1, 1, 1)) | vote_cells
-    found = packed.view(-1)[_cell_index(grid, label.shape)]
-    result = (found >> 1).to(label.dtype)
-    undecided = torch.nonzero((found & 1).view(-1))[:, 0]
+    framed = F.pad(small << 1, FRAME)
+    packed = framed | vote_cells
+    index = _cell_index(grid, label.shape)
+    cells = packed.view(-1)[index]
+    result = (cells >> 1).to(label.dtype)
+    undecided = torch.nonzero((cells & 1).view(-1))[:, 0]
     if len(undecided):
-        result.view(-1)[undecided] = _vote_at(label, grid.reshape(-1, 3)[undecided])
+        coordinates = grid.reshape(-1, 3)[undecided]
+        result.view(-1)[undecided] = _vote_at(label, coordinates)
     return result
 
 
@@ -246,22 +268,15 @@ def _cell_index(grid: Tensor, size: Sequence[int]) -> Tensor:
     """Flat index, in a box with a rim of one voxel, of the cell that each normalised
     coordinate lies in.
     """
-    exact = (
-        torch.float32 if math.prod(n + 2 for n in size) < 2**24 else torch.float64
-    )  # whole numbers stay whole
-    index: Tensor | None = None
+    # whole numbers stay whole
+    small = math.prod(voxels + 2 for voxels in size) < 2**24
+    exact = torch.float32 if small else torch.float64
+    index = grid.new_zeros(grid.shape[:-1], dtype=exact)
     for axis, voxels in enumerate(size):
-        at = (
-            grid[..., 2 - axis]
-            .to(exact)
-            .add(1)
-            .mul_((voxels - 1) / 2)
-            .floor_()
-            .add_(1)
-            .clamp_(0, voxels + 1)
-        )
-        index = at if index is None else index.mul_(voxels + 2).add_(at)
-    assert index is not None
+        place = grid[..., 2 - axis].to(exact).add(1)
+        place.mul_((voxels - 1) / 2).floor_()
+        place.add_(1).clamp_(0, voxels + 1)
+        index.mul_(voxels + 2).add_(place)
     return index.long()
 
 
@@ -269,19 +284,15 @@ def _vote_at(label: Tensor, coordinates: Tensor) -> Tensor:
     """The linear vote of the eight corners at normalised coordinates `(n, 3)` (x, y,
     z); outside counts as background.
     """
-    framed = F.pad(label, (1, 1, 1, 1, 1, 1))
-    index, weight = (
-        [torch.zeros((), dtype=torch.long, device=label.device)],
-        [torch.ones((), device=label.device)],
-    )
+    framed = F.pad(label, FRAME)
+    cells: list[Corners] = []
     for axis, size in enumerate(label.shape):
-        centre = (coordinates[:, 2 - axis] + 1) * ((size - 1) / 2) + 1
+        place = coordinates[:, 2 - axis]
+        centre = (place + 1) * ((size - 1) / 2) + 1
         low = torch.floor(centre)
         share = centre - low
-        pair = [
-            ((low + step).clamp_(0, size + 1).long(), w)
-            for step, w in ((0, 1 - share), (1, share))
-        ]
-        index = [old * (size + 2) + along for old in index for along, _ in pair]
-        weight = [old * w for old in weight for _, w in pair]
-    return vote(framed.view(-1)[torch.stack(index)], torch.stack(weight))
+        lower = low.clamp(0, size + 1).long()
+        upper = (low + 1).clamp_(0, size + 1).long()
+        cells.append((lower, upper, share))
+    index, weight = cell_corners(cells, framed.shape)
+    return vote(framed.view(-1)[index], weight)

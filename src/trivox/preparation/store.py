@@ -19,9 +19,12 @@ from trivox.errors import FormatError, ResourceError
 from trivox.files import atomic_path, read_json, write_json
 from trivox.volumes.volume import Array, Shape
 
-CHUNK, BLOCK = 96, 32
-"""Edge of a chunk (read as a whole from disk) and a block (decompressed as a whole)."""
+CHUNK = 96
+"""Edge of a chunk, which is read from disk as a whole."""
+BLOCK = 32
+"""Edge of a block, which is decompressed as a whole."""
 FOREGROUND_VOXELS = 10_000
+"""Positions a class that are noted, at least."""
 SEED = 1234
 
 
@@ -31,6 +34,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._local = threading.local()
+        self._facts = lru_cache(maxsize=4096)(self._read_facts)
+        self._positions = lru_cache(maxsize=1024)(self._read_positions)
 
     @property
     def key_file(self) -> Path:
@@ -39,6 +44,9 @@ class Store:
 
     def clear(self) -> None:
         """Remove all cases and the key, and nothing else that may lie in the folder."""
+        self._facts.cache_clear()
+        self._positions.cache_clear()
+        self._local = threading.local()
         self.key_file.unlink(missing_ok=True)
         for image in self.folder.glob("*.image.b2nd"):
             name = image.name.removesuffix(".image.b2nd")
@@ -68,27 +76,19 @@ class Store:
         """Write a case atomically: arrays first, `NAME.json` last."""
         present, positions = foreground_positions(label)
         write_array(self.folder / f"{name}.image.b2nd", image)
-        write_array(
-            self.folder / f"{name}.label.b2nd", label.astype(np.int16, copy=False)
-        )
-        with (
-            atomic_path(self.folder / f"{name}.foreground.npz") as temporary,
-            temporary.open("wb") as file,
-        ):
-            np.savez(
-                file,
-                allow_pickle=False,
-                **{str(index): at for index, at in positions.items()},
-            )
-        write_json(
-            self.folder / f"{name}.json",
-            {
-                **facts,
-                "channels": image.shape[0],
-                "shape": list(label.shape),
-                "present": present,
-            },
-        )
+        indices = label.astype(np.int16, copy=False)
+        write_array(self.folder / f"{name}.label.b2nd", indices)
+        arrays = {str(index): voxels for index, voxels in positions.items()}
+        foreground = self.folder / f"{name}.foreground.npz"
+        with atomic_path(foreground) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        recorded = {
+            **facts,
+            "channels": image.shape[0],
+            "shape": list(label.shape),
+            "present": present,
+        }
+        write_json(self.folder / f"{name}.json", recorded)
 
     def read_box(
         self, name: str, start: Sequence[int], size: Shape
@@ -113,39 +113,32 @@ class Store:
         """Voxel positions `(n, 3)` of a class."""
         return self._positions(name)[index]
 
-    @lru_cache(maxsize=4096)
-    def _facts(self, name: str) -> dict[str, Any]:
+    def _read_facts(self, name: str) -> dict[str, Any]:
         facts: dict[str, Any] = read_json(self.folder / f"{name}.json")
         return facts
 
-    @lru_cache(maxsize=1024)
-    def _positions(self, name: str) -> dict[int, Array]:
-        with np.load(
-            self.folder / f"{name}.foreground.npz", allow_pickle=False
-        ) as archive:
+    def _read_positions(self, name: str) -> dict[int, Array]:
+        file = self.folder / f"{name}.foreground.npz"
+        with np.load(file, allow_pickle=False) as archive:
             return {int(index): archive[index] for index in archive.files}
 
     def _arrays(self, name: str) -> tuple[Any, Any]:
         """Open arrays, one pair a thread: blosc2 handles are not shared between
         threads.
         """
-        handles: dict[str, tuple[Any, Any]] = self._local.__dict__.setdefault(
-            "handles", {}
-        )
+        handles: dict[str, tuple[Any, Any]]
+        handles = self._local.__dict__.setdefault("handles", {})
         if name not in handles:
             if len(handles) > 256:
                 handles.clear()
             try:
-                opened = (
-                    blosc2.open(str(self.folder / f"{name}.{kind}.b2nd"), mode="r")
-                    for kind in ("image", "label")
-                )
-                handles[name] = tuple(opened)
+                handles[name] = (self._open(name, "image"), self._open(name, "label"))
             except (OSError, RuntimeError, ValueError) as error:
-                raise FormatError(
-                    f"{self.folder}: prepared case {name} is damaged ({error}); delete the folder"
-                ) from error
+                raise damaged(self.folder, name, error) from error
         return handles[name]
+
+    def _open(self, name: str, kind: str) -> Any:
+        return blosc2.open(str(self.folder / f"{name}.{kind}.b2nd"), mode="r")
 
     def mean_voxels(self, names: Sequence[str], indices: int) -> Array:
         """Voxels of each label index `(indices,)` in a case, averaged over the named
@@ -162,12 +155,20 @@ class Store:
         return total / max(1, len(names))
 
 
+def damaged(folder: Path, name: str, error: Exception) -> FormatError:
+    """What to say of a prepared case that cannot be read."""
+    return FormatError(
+        f"{folder}: prepared case {name} is damaged ({error}); delete the folder"
+    )
+
+
 def write_array(path: Path, array: Array) -> None:
     """Write an array `(..., z, y, x)` as one blosc2 file, atomically; raises
     `ResourceError` if that fails.
     """
     array = np.ascontiguousarray(array)
-    spatial = [min(CHUNK, size) for size in array.shape[-3:]]
+    chunk = [min(CHUNK, size) for size in array.shape[-3:]]
+    block = [min(BLOCK, size) for size in chunk]
     lead = [1] * (array.ndim - 3)
     try:
         with atomic_path(path) as temporary:
@@ -175,8 +176,8 @@ def write_array(path: Path, array: Array) -> None:
                 array,
                 urlpath=str(temporary),
                 mode="w",
-                chunks=(*lead, *spatial),
-                blocks=(*lead, *(min(BLOCK, size) for size in spatial)),
+                chunks=(*lead, *chunk),
+                blocks=(*lead, *block),
                 cparams={"codec": blosc2.Codec.ZSTD, "clevel": 3, "nthreads": 1},
             )
     except RuntimeError as error:
@@ -193,43 +194,34 @@ def foreground_positions(label: Array) -> tuple[dict[str, int], dict[int, Array]
     patches can keep to labelled voxels.
     """
     flat = label.reshape(-1)
-    order = np.argsort(flat, kind="stable") if flat.size < 2**20 else None
+    partly_labelled = flat.min() < 0
     counts: dict[str, int] = {}
     chosen: dict[int, Array] = {}
     rng = np.random.default_rng(SEED)
     for index in np.unique(flat):
-        if index == 0 and flat.min() >= 0:
+        if index == 0 and not partly_labelled:
             continue
-        at = (
-            np.flatnonzero(flat == index)
-            if order is None
-            else order[slice(*_run(flat, order, index))]
-        )
-        counts[str(index)] = len(at)
-        wanted = max(FOREGROUND_VOXELS, len(at) // 100)
-        if len(at) > wanted:
-            at = rng.choice(at, wanted, replace=False)
-        chosen[int(index)] = np.stack(
-            np.unravel_index(np.sort(at), label.shape), axis=1
-        ).astype(np.int16)
+        voxels = np.flatnonzero(flat == index)
+        counts[str(index)] = len(voxels)
+        wanted = max(FOREGROUND_VOXELS, len(voxels) // 100)
+        if len(voxels) > wanted:
+            voxels = rng.choice(voxels, wanted, replace=False)
+        positions = np.unravel_index(np.sort(voxels), label.shape)
+        chosen[int(index)] = np.stack(positions, axis=1).astype(np.int16)
     return counts, chosen
-
-
-def _run(flat: Array, order: Array, index: int) -> tuple[int, int]:
-    ordered = flat[order]
-    return int(np.searchsorted(ordered, index)), int(
-        np.searchsorted(ordered, index, side="right")
-    )
 
 
 def _clip(
     start: Sequence[int], size: Shape, shape: Sequence[int]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    inside = tuple(
-        slice(max(s, 0), max(min(s + n, limit), 0))
-        for s, n, limit in zip(start, size, shape, strict=True)
-    )
-    paste = tuple(
-        slice(i.start - s, i.stop - s) for i, s in zip(inside, start, strict=True)
-    )
-    return inside, paste
+    """The part of a box that lies inside an array of `shape`: where in the array, and
+    where in the box.
+    """
+    inside: list[slice] = []
+    paste: list[slice] = []
+    for first, extent, limit in zip(start, size, shape, strict=True):
+        low = max(first, 0)
+        high = max(min(first + extent, limit), 0)
+        inside.append(slice(low, high))
+        paste.append(slice(low - first, high - first))
+    return tuple(inside), tuple(paste)

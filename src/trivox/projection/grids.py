@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.ndimage import affine_transform
 from torch import Tensor
 
 from trivox.errors import GeometryError
@@ -17,8 +18,10 @@ from trivox.volumes.volume import Array, Volume, affine_from_spacing
 Point = tuple[float, float, float]
 """`(x, y, z)` in RAS mm."""
 
-AIR, LOWEST = -1000.0, -1024.0
-"""HU. Scanners pad with values below the lowest (-2000, -3024), which mean air."""
+AIR = -1000.0
+"""HU."""
+LOWEST = -1024.0
+"""HU. Scanners pad with values below it (-2000, -3024), which mean air."""
 STRAIGHT = 0.1
 """Voxels by which the far corner of a grid may be off for it to count as axis-aligned.
 """
@@ -26,9 +29,8 @@ STRAIGHT = 0.1
 
 def middle_of(volume: Volume) -> Point:
     """The middle of a volume's outer box, RAS mm: the isocentre where none is given."""
-    x, y, z = (volume.affine @ np.append((np.array(volume.shape[::-1]) - 1) / 2, 1))[
-        :3
-    ].tolist()
+    middle = (np.array(volume.shape[::-1]) - 1) / 2
+    x, y, z, _ = (volume.affine @ np.append(middle, 1)).tolist()
     return x, y, z
 
 
@@ -54,21 +56,18 @@ def on_grid(
     if not _is_straight(straight):
         straight = _straightened(straight, grid, isocentre, outside)
     start = straight.affine[:3, 3] - np.array(isocentre)
-    matrices = [
-        overlap_matrix(
+    centres = grid.coordinates(dtype=torch.float64)
+    growth = [new / old for new, old in zip(grid.shape, straight.shape, strict=True)]
+    result = torch.from_numpy(_unpadded(straight.array)).sub_(outside)
+    for axis in sorted(range(3), key=growth.__getitem__):  # the largest cut first
+        matrix = overlap_matrix(
             straight.shape[axis],
             straight.spacing[axis],
             float(start[2 - axis]),
-            centres,
+            centres[axis],
             grid.spacing[axis],
         )
-        for axis, centres in enumerate(grid.coordinates(dtype=torch.float64))
-    ]
-    result = torch.from_numpy(_unpadded(straight.array)).sub_(outside)
-    for axis in sorted(
-        range(3), key=lambda axis: grid.shape[axis] / straight.shape[axis]
-    ):  # the largest cut first
-        result = apply_along(result, matrices[axis], axis)
+        result = apply_along(result, matrix, axis)
     return np.asarray(result.add_(outside)[0].numpy())
 
 
@@ -87,19 +86,18 @@ def overlap_matrix(
     edges = start + (torch.arange(size + 1, dtype=torch.float64) - 0.5) * spacing
     shares = _overlap(centres, max(step, spacing), edges)
     inside = _overlap(centres, step, edges[[0, -1]])
-    return (
-        shares * (inside / shares.sum(dim=1, keepdim=True).clamp(min=1e-12))
-    ).float()
+    scale = inside / shares.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    return (shares * scale).float()
 
 
 def _overlap(centres: Tensor, width: float, edges: Tensor) -> Tensor:
     """Share of each window `width` about the `centres` that lies between neighbouring
     `edges`: `(centres, edges - 1)`.
     """
-    low, high = (centres - width / 2)[:, None], (centres + width / 2)[:, None]
-    return (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(
-        min=0
-    ) / width
+    low = (centres - width / 2)[:, None]
+    high = (centres + width / 2)[:, None]
+    covered = torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])
+    return covered.clamp(min=0) / width
 
 
 def placed(array: Array, grid: Grid, *, isocentre: Point) -> Volume:
@@ -128,19 +126,15 @@ def _straightened(
     """An oblique or sheared volume, interpolated linearly on a whole fraction of `grid`
     no coarser than its own voxels.
     """
-    from scipy.ndimage import affine_transform
-
-    counts = [
-        size * max(1, math.ceil(step / own - 1e-6))
-        for size, step, own in zip(
-            grid.shape, grid.spacing, volume.spacing, strict=True
-        )
-    ]
-    fine = grid.resized((counts[0], counts[1], counts[2]))
+    axes = zip(grid.shape, grid.spacing, volume.spacing, strict=True)
+    z, y, x = (
+        size * max(1, math.ceil(step / old_step - 1e-6))
+        for size, step, old_step in axes
+    )
+    fine = grid.resized((z, y, x))
     placing = placed(np.zeros((1, 1, 1)), fine, isocentre=isocentre).affine
-    to_old = (
-        np.linalg.inv(volume.affine) @ placing
-    )  # index (x, y, z) to index (x, y, z)
+    # index (x, y, z) to index (x, y, z)
+    to_old = np.linalg.inv(volume.affine) @ placing
     array = affine_transform(
         _unpadded(volume.array[0]),
         to_old[2::-1, 2::-1],

@@ -1,5 +1,7 @@
 """Reconstruction by repeated projection: SIRT, its step alone, and total variation."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,8 @@ class SirtStep:
     """
 
     def __init__(self, xrays: Xrays, projector: Projector) -> None:
-        self.xrays, self.projector = xrays, projector
+        self.xrays = xrays
+        self.projector = projector
         with torch.no_grad():
             self.rows, self.columns = self._weights()
 
@@ -32,14 +35,14 @@ class SirtStep:
         """R `(b | 1, v, rows, columns)` and C `(b | 1, z, y, x)`, 1/mm: one for the
         batch where its exams agree.
         """
-        images, present = self.xrays.images, self.xrays.present
+        images = self.xrays.images
+        present = self.xrays.present
         batched = self.projector.geometry.batched
         if not batched and bool((present == present[:1]).all()):
             present = present[:1]
         least = SHORTEST * min(self.projector.grid.spacing)
-        ones = images.new_ones(
-            len(present) if batched else 1, *self.projector.grid.shape
-        )
+        exams = len(present) if batched else 1
+        ones = images.new_ones(exams, *self.projector.grid.shape)
         rows = _inverse(self.projector.project(ones), least) * present[:, :, None, None]
         columns = self.projector.backproject((rows > 0).to(images.dtype))
         return rows, _inverse(columns, least)
@@ -47,9 +50,8 @@ class SirtStep:
     def __call__(self, volume: Tensor, strength: Tensor | float = 1.0) -> Tensor:
         """The volume `(b, z, y, x)` in 1/mm a step closer to the X-rays; not clamped."""
         misfit = self.xrays.images - self.projector.project(volume)
-        return volume + strength * self.columns * self.projector.backproject(
-            self.rows * misfit
-        )
+        change = self.projector.backproject(self.rows * misfit)
+        return volume + strength * self.columns * change
 
 
 def _inverse(sums: Tensor, least: float) -> Tensor:
@@ -72,18 +74,38 @@ def sirt(
     momentum: Nesterov's, as in FISTA (Beck and Teboulle 2009): ten iterations do the
     work of about twenty-five.
     """
-    shape = (len(xrays), *projector.grid.shape)
-    volume = (
-        torch.zeros(shape, dtype=xrays.images.dtype, device=xrays.images.device)
-        if start is None
-        else start
-    )
+    volume = _empty(xrays, projector) if start is None else start
     if not xrays.views or not xrays.present.any():
         return volume
     step = SirtStep(xrays, projector)
-    ahead, speed = volume, 1.0
+    return _fista(
+        volume,
+        lambda ahead: step(ahead).clamp(min=0),
+        iterations=iterations,
+        momentum=momentum,
+    )
+
+
+def _empty(xrays: Xrays, projector: Projector) -> Tensor:
+    """Zeros `(b, z, y, x)`."""
+    return xrays.images.new_zeros(len(xrays), *projector.grid.shape)
+
+
+def _fista(
+    volume: Tensor,
+    step: Callable[[Tensor], Tensor],
+    *,
+    iterations: int,
+    momentum: bool = True,
+) -> Tensor:
+    """Repeat a step, each time from a place ahead of the last two volumes: Nesterov's
+    momentum as in FISTA (Beck and Teboulle 2009).
+    """
+    ahead = volume
+    speed = 1.0
     for _ in range(iterations):
-        before, volume = volume, step(ahead).clamp(min=0)
+        before = volume
+        volume = step(ahead)
         following = (1 + (1 + 4 * speed**2) ** 0.5) / 2 if momentum else 1.0
         ahead = volume + (speed - 1) / following * (volume - before)
         speed = following
@@ -109,36 +131,28 @@ def tv(
     inner iterations. Beck and Teboulle 2009 (IEEE TIP 18:2419), in the metric of C
     instead of the plain one.
     """
-    volume = torch.zeros(
-        len(xrays),
-        *projector.grid.shape,
-        dtype=xrays.images.dtype,
-        device=xrays.images.device,
-    )
+    volume = _empty(xrays, projector)
     if not xrays.views or not xrays.present.any():
         return volume
     step = SirtStep(xrays, projector)
     usual = _median_of_positive(step.columns)
-    step.columns = torch.minimum(
-        step.columns, 2 * usual
-    )  # valid too; the smoothing is slow beside large ones
+    # valid too; the smoothing is slow beside large ones
+    step.columns = torch.minimum(step.columns, 2 * usual)
     smooth = _Smoothing(weight / usual, step.columns)
-    ahead, speed = volume, 1.0
-    for _ in range(iterations):
-        before, volume = volume, smooth(step(ahead), iterations=smoothing)
-        following = (1 + (1 + 4 * speed**2) ** 0.5) / 2
-        ahead = volume + (speed - 1) / following * (volume - before)
-        speed = following
-    return volume
+    return _fista(
+        volume,
+        lambda ahead: smooth(step(ahead), iterations=smoothing),
+        iterations=iterations,
+    )
 
 
 def _median_of_positive(columns: Tensor) -> Tensor:
     """Of each exam, `(b | 1, 1, 1, 1)`; 1 for an exam without views."""
-    found = [
-        exam[exam > 0].median() if bool((exam > 0).any()) else exam.new_ones(())
-        for exam in columns
-    ]
-    return torch.stack(found)[:, None, None, None]
+    medians: list[Tensor] = []
+    for exam in columns:
+        positive = exam[exam > 0]
+        medians.append(positive.median() if len(positive) else exam.new_ones(()))
+    return torch.stack(medians)[:, None, None, None]
 
 
 class _Smoothing:
@@ -148,10 +162,8 @@ class _Smoothing:
 
     def __init__(self, weight: Tensor, metric: Tensor) -> None:
         self.change = weight * metric
-        self.rate = _inverse(
-            12 * self.change.amax(dim=(1, 2, 3), keepdim=True),
-            torch.finfo(metric.dtype).tiny,
-        )
+        largest = self.change.amax(dim=(1, 2, 3), keepdim=True)
+        self.rate = _inverse(12 * largest, torch.finfo(metric.dtype).tiny)
         self.dual: Tensor | None = None  # (3, b, z, y, x)
 
     def __call__(self, volume: Tensor, *, iterations: int) -> Tensor:
@@ -159,9 +171,8 @@ class _Smoothing:
         for _ in range(iterations):
             dual = dual + self.rate * _gradient(self._primal(volume, dual))
             z, y, x = dual
-            dual *= (
-                (z * z + y * y + x * x).clamp_(min=1).rsqrt_()
-            )  # norm(dim=0) takes twenty times as long
+            squares = z * z + y * y + x * x  # norm(dim=0) takes twenty times as long
+            dual *= squares.clamp_(min=1).rsqrt_()
         self.dual = dual
         return self._primal(volume, dual)
 
@@ -171,19 +182,19 @@ class _Smoothing:
 
 def _gradient(volume: Tensor) -> Tensor:
     """Forward differences along z, y, x `(3, b, z, y, x)`; 0 at the far faces."""
-    found = volume.new_zeros(3, *volume.shape)
-    found[0, :, :-1] = volume[:, 1:] - volume[:, :-1]
-    found[1, :, :, :-1] = volume[:, :, 1:] - volume[:, :, :-1]
-    found[2, :, :, :, :-1] = volume[..., 1:] - volume[..., :-1]
-    return found
+    gradient = volume.new_zeros(3, *volume.shape)
+    gradient[0, :, :-1] = volume[:, 1:] - volume[:, :-1]
+    gradient[1, :, :, :-1] = volume[:, :, 1:] - volume[:, :, :-1]
+    gradient[2, :, :, :, :-1] = volume[..., 1:] - volume[..., :-1]
+    return gradient
 
 
 def _gradient_adjoint(dual: Tensor) -> Tensor:
     """The adjoint of `_gradient`: minus the divergence."""
-    found = torch.zeros_like(dual[0])
+    volume = torch.zeros_like(dual[0])
     for axis in (1, 2, 3):
-        size = found.shape[axis]
+        size = volume.shape[axis]
         flow = dual[axis - 1].narrow(axis, 0, size - 1)
-        found.narrow(axis, 1, size - 1).add_(flow)
-        found.narrow(axis, 0, size - 1).sub_(flow)
-    return found
+        volume.narrow(axis, 1, size - 1).add_(flow)
+        volume.narrow(axis, 0, size - 1).sub_(flow)
+    return volume

@@ -10,15 +10,14 @@ from trivox.projection.rays import Pencil, Taps
 
 def joseph(rays: Pencil) -> Taps:
     """Four voxels a plane; weights sum to 1."""
-    (p, q), (_, stride_p, stride_q) = rays.places(), rays.strides
-    p, q = (
-        p.clamp_(0, rays.last[0]),
-        q.clamp_(0, rays.last[1]),
-    )  # beyond lie empty voxels only
-    corner = (
-        p.int().mul_(stride_p).add_(q.int().mul_(stride_q)).add_(rays.plane_voxels())
-    )
-    p, q = p.frac_(), q.frac_()
+    p, q = rays.places()
+    p.clamp_(0, rays.last[0])  # beyond lie empty voxels only
+    q.clamp_(0, rays.last[1])
+    _, stride_p, stride_q = rays.strides
+    corner = p.int().mul_(stride_p)
+    corner.add_(q.int().mul_(stride_q)).add_(rays.plane_voxels())
+    p.frac_()
+    q.frac_()
     both = p * q
     p_only = p.sub_(both)
     neither = (1 - q).sub_(p_only)

@@ -3,7 +3,7 @@ variation, each a row of every report.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -32,10 +32,14 @@ ROWS = (
     "SIRT from the mean volume",
     "TV",
 )
-"""Names of the rows, in order.
-
-SIRT from the mean is what a network with that prior starts from.
+"""Names of the rows, in order; SIRT from the mean is what a network with that prior
+starts from.
 """
+
+
+_NO_CASES = (
+    "the baselines of reconstruction need at least one training case with a volume"
+)
 
 
 @dataclass(frozen=True)
@@ -74,42 +78,28 @@ class Ladder:
         from the same angles; X-rays on unequal detectors are compared on the smallest.
         Raises `DataError` without any case.
         """
-        kept: list[Tensor] = []
+        clipped: list[Tensor] = []
         images: list[Tensor] = []
         blurred: list[Tensor] = []
         projector: Projector | None = None
         for volume, exam in zip(volumes, xrays, strict=True):
-            kept.append(volume.clamp(*window).round().to(torch.int16))
+            clipped.append(volume.clamp(*window).round().to(torch.int16))
             images.append(exam.images[0])
             projector = _projector(exam.geometry, grid, projector)
-            blurred.append(
-                hounsfield_of(backprojection(exam, projector)[0], water=water_per_mm)
-            )
-        if not kept:
-            raise DataError(
-                "the baselines of reconstruction need at least one training case with a volume"
-            )
-        library = torch.stack(kept)
-        mean = sum(
-            (volume.double() for volume in library),
-            start=torch.zeros(grid.shape, dtype=torch.float64),
-        )
+            attenuation = backprojection(exam, projector)[0]
+            blurred.append(hounsfield_of(attenuation, water=water_per_mm))
+        if not clipped:
+            raise DataError(_NO_CASES)
+        library = torch.stack(clipped)
         slope, offset = fit_affine(blurred, library)
-        smallest = (
-            min(image.shape[1] for image in images),
-            min(image.shape[2] for image in images),
-        )
-        compared = torch.stack(
-            [adaptive_avg_pool2d(image, smallest) for image in images]
-        )
         return cls(
-            grid,
-            water_per_mm,
-            (mean / len(library)).float(),
-            library,
-            compared,
-            slope,
-            offset,
+            grid=grid,
+            water_per_mm=water_per_mm,
+            mean=_mean(library),
+            library=library,
+            library_images=_on_smallest(images),
+            slope=slope,
+            offset=offset,
         )
 
     def reconstruct(
@@ -119,56 +109,71 @@ class Ladder:
         one made for its geometry.
         """
         projector = _projector(xrays.geometry, self.grid, projector)
+        blurred = self._hu(backprojection(xrays, projector))
+        filtered = fdk(xrays, self.grid)
+        count = self.sirt_iterations
+        from_zero = sirt(xrays, projector, iterations=count)
+        start = attenuation_of(self.mean, water=self.water_per_mm)[None]
+        from_mean = sirt(xrays, projector, iterations=count, start=start)
+        smooth = tv(
+            xrays, projector, weight=self.tv_weight, iterations=self.tv_iterations
+        )
+        volumes = (
+            torch.full_like(self.mean, float(self.mean.mean())),
+            self.mean,
+            self._nearest(xrays),
+            self.slope * blurred + self.offset,
+            self._hu(filtered),
+            self._hu(from_zero),
+            self._hu(from_mean),
+            self._hu(smooth),
+        )
+        return dict(zip(ROWS, volumes, strict=True))
+
+    def _nearest(self, xrays: Xrays) -> Tensor:
         rows, columns = self.library_images.shape[-2:]
         images = adaptive_avg_pool2d(xrays.images, (rows, columns))
-        nearest = int(nearest_by_xrays(images, self.library_images))
-        start = attenuation_of(self.mean, water=self.water_per_mm)[None]
-        found = {
-            "constant": torch.full_like(self.mean, float(self.mean.mean())),
-            "mean training volume": self.mean,
-            "nearest training case by X-ray": self.library[nearest].float(),
-            "back-projection (affine fit)": self.slope
-            * self._hu(backprojection(xrays, projector))
-            + self.offset,
-            "FDK": self._hu(fdk(xrays, self.grid)),
-            "SIRT": self._hu(sirt(xrays, projector, iterations=self.sirt_iterations)),
-            "SIRT from the mean volume": self._hu(
-                sirt(xrays, projector, iterations=self.sirt_iterations, start=start)
-            ),
-            "TV": self._hu(
-                tv(
-                    xrays,
-                    projector,
-                    weight=self.tv_weight,
-                    iterations=self.tv_iterations,
-                )
-            ),
-        }
-        return {name: found[name] for name in ROWS}
+        index = int(nearest_by_xrays(images, self.library_images))
+        return self.library[index].float()
 
     def _hu(self, attenuation: Tensor) -> Tensor:
         return hounsfield_of(attenuation[0], water=self.water_per_mm)
+
+
+def _mean(library: Tensor) -> Tensor:
+    """Of volumes `(n, z, y, x)`, summed in float64 one by one: all together would be
+    many times the library.
+    """
+    total = torch.zeros(library.shape[1:], dtype=torch.float64)
+    for volume in library:
+        total += volume.double()
+    return (total / len(library)).float()
+
+
+def _on_smallest(images: list[Tensor]) -> Tensor:
+    """Images `(v, rows, columns)` of each case, as coarse as the coarsest."""
+    rows = min(image.shape[1] for image in images)
+    columns = min(image.shape[2] for image in images)
+    pooled = [adaptive_avg_pool2d(image, (rows, columns)) for image in images]
+    return torch.stack(pooled)
 
 
 def _projector(geometry: Geometry, grid: Grid, made: Projector | None) -> Projector:
     """The projector at hand if it is for this geometry, else a new one: preparing one
     can cost more than using it.
     """
-    return (
-        made
-        if made is not None and _same(made.geometry, geometry)
-        else Projector(geometry, grid)
-    )
+    if made is not None and _same(made.geometry, geometry):
+        return made
+    return Projector(geometry, grid)
 
 
 def _same(one: Geometry, other: Geometry) -> bool:
     if one is other:
         return True
-    pairs = [
-        (getattr(one, f.name), getattr(other, f.name))
-        for f in fields(one)
-        if f.name != "detector"
-    ]
-    return one.detector == other.detector and all(
-        a.shape == b.shape and bool((a == b).all()) for a, b in pairs
-    )
+    if one.detector != other.detector:
+        return False
+    for name, part in one.tensors().items():
+        theirs = other.tensors()[name]
+        if part.shape != theirs.shape or not bool((part == theirs).all()):
+            return False
+    return True

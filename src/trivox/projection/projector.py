@@ -44,9 +44,12 @@ class Projector:
     ) -> None:
         if method not in get_args(Method):
             raise RecipeError(
-                f"projection method {method!r}: choose one of {', '.join(get_args(Method))}"
+                f"projection method {method!r}: "
+                f"choose one of {', '.join(get_args(Method))}"
             )
-        self.geometry, self.grid, self.method = geometry, grid, method
+        self.geometry = geometry
+        self.grid = grid
+        self.method = method
         self._made: dict[tuple[torch.dtype, torch.device], list[Operator]] = {}
 
     def project(self, volumes: Tensor) -> Tensor:
@@ -57,31 +60,32 @@ class Projector:
 
     def backproject(self, images: Tensor) -> Tensor:
         """The adjoint of `project`: `(b, v, rows, columns)` to `(b, z, y, x)`."""
-        return self._apply(
-            images, (self.geometry.views, *self.geometry.detector), adjoint=True
-        )
+        shape = (self.geometry.views, *self.geometry.detector)
+        return self._apply(images, shape, adjoint=True)
 
     def _apply(self, given: Tensor, shape: tuple[int, ...], *, adjoint: bool) -> Tensor:
         exams = len(self.geometry.primary) if self.geometry.batched else len(given)
         if tuple(given.shape) != (exams, *shape):
             raise GeometryError(
-                f"a tensor {tuple(given.shape)} cannot be projected here; expected {(exams, *shape)}"
+                f"a tensor {tuple(given.shape)} cannot be projected here; "
+                f"expected {(exams, *shape)}"
             )
         given = given.to(torch.promote_types(given.dtype, torch.float32))
         operators = self._operators(given.dtype, given.device)
         if not self.geometry.batched:
             return _apply(given, operators[0], adjoint)
-        each = [
-            _apply(one, operator, adjoint)
-            for one, operator in zip(given.split(1), operators, strict=True)
-        ]
-        return torch.cat(each)
+        exams_of = zip(given.split(1), operators, strict=True)
+        return torch.cat(
+            [_apply(exam, operator, adjoint) for exam, operator in exams_of]
+        )
 
     def _operators(self, dtype: torch.dtype, device: torch.device) -> list[Operator]:
         """One, or one an exam; made at the first use."""
         if (dtype, device) not in self._made:
-            exams = [self.geometry.exam(i) for i in range(len(self.geometry.primary))]
-            exams = exams if self.geometry.batched else [self.geometry]
+            exams = [self.geometry]
+            if self.geometry.batched:
+                count = len(self.geometry.primary)
+                exams = [self.geometry.exam(index) for index in range(count)]
             make = SystemMatrix if self._keeps_matrix(device) else Tracing
             rule = siddon if self.method == "siddon" else joseph
             self._made[dtype, device] = [
@@ -91,11 +95,11 @@ class Projector:
         return self._made[dtype, device]
 
     def _keeps_matrix(self, device: torch.device) -> bool:
+        if self.method != "auto":
+            return self.method == "matrix"
         rays = self.geometry.primary.numel() * math.prod(self.geometry.detector)
         small = 4 * rays * max(self.grid.shape) <= MATRIX_ENTRIES
-        return self.method == "matrix" or (
-            self.method == "auto" and device.type == "cpu" and small
-        )
+        return device.type == "cpu" and small
 
 
 def project(
@@ -123,7 +127,8 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, given: Tensor, operator: Operator, adjoint: bool) -> Tensor:
-        ctx.operator, ctx.adjoint = operator, adjoint
+        ctx.operator = operator
+        ctx.adjoint = adjoint
         with torch.autocast(given.device.type, enabled=False):
             return operator.adjoint(given) if adjoint else operator.forward(given)
 
@@ -133,5 +138,5 @@ class _Linear(torch.autograd.Function):
 
 
 def _apply(given: Tensor, operator: Operator, adjoint: bool) -> Tensor:
-    found: Tensor = _Linear.apply(given, operator, adjoint)
-    return found
+    product: Tensor = _Linear.apply(given, operator, adjoint)
+    return product

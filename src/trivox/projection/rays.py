@@ -8,7 +8,7 @@ slope of at most one voxel a plane.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -23,10 +23,10 @@ PAD = (1, 2)
 """Empty voxels before and after each axis: whatever lies outside the grid is read
 there, so that no ray needs a test.
 """
-CPU_SAMPLES, GPU_SAMPLES = 1 << 16, 1 << 23
-"""Samples of all rays together in one go: on a CPU what a core's cache holds, on a GPU
-enough to keep it busy.
-"""
+CPU_SAMPLES = 1 << 16
+"""Samples of all rays together in one go: what a core's cache holds."""
+GPU_SAMPLES = 1 << 23
+"""The same on a GPU: enough to keep it busy."""
 TILE = 16
 """Rows and columns of pixels that are worked on together: their rays meet the same
 voxels in the same planes.
@@ -63,17 +63,13 @@ class Pencil:
         """The rays in groups to work on at once, each with the planes in which one of
         them is inside the grid.
         """
-        many = max(
-            1,
-            (CPU_SAMPLES if self.which.device.type == "cpu" else GPU_SAMPLES)
-            // self.planes,
-        )
-        for at in range(0, len(self), many):
-            rays = slice(at, at + many)
-            start, stop = (
-                int(self.within[0, rays].min()),
-                int(self.within[1, rays].max()),
-            )
+        on_cpu = self.which.device.type == "cpu"
+        samples = CPU_SAMPLES if on_cpu else GPU_SAMPLES
+        count = max(1, samples // self.planes)
+        for at in range(0, len(self), count):
+            rays = slice(at, at + count)
+            start = int(self.within[0, rays].min())
+            stop = int(self.within[1, rays].max())
             slope = self.slope[:, rays]
             yield Pencil(
                 which=self.which[rays],
@@ -126,29 +122,28 @@ def pencils(
     _check_in_front(geometry, grid)
     order = _tiles((geometry.views, *geometry.detector), device)
     source = geometry.source[:, None, None]
-    direction = (geometry.pixel_points() - source).flatten(0, 2)[
-        order
-    ]  # (n, 3) as x, y, z
+    direction = (geometry.pixel_points() - source).flatten(0, 2)[order]  # (n, 3)
     origin = source.expand(-1, *geometry.detector, -1).flatten(0, 2)[order]
-    spacing, centre, size = (
-        torch.tensor(of_grid, dtype=torch.float64, device=device)
-        for of_grid in (grid.spacing[::-1], grid.centre_mm, grid.shape[::-1])
-    )
     length = direction.norm(dim=-1)
-    origin, run = (
-        (origin - centre) / spacing + (size - 1) / 2 + PAD[0],
-        direction / spacing,
-    )
+    # from mm to voxels of the padded grid, all as x, y, z
+    spacing = _float64(grid.spacing[::-1], device)
+    middle = (_float64(grid.shape[::-1], device) - 1) / 2
+    origin = (origin - _float64(grid.centre_mm, device)) / spacing + middle + PAD[0]
+    run = direction / spacing
     driven = run.abs().argmax(dim=-1)
-    made = []
+    made: list[Pencil] = []
     for axis in range(3):
         some = driven == axis
-        made.append(
-            _pencil(
-                axis, order[some], origin[some], run[some], length[some], grid, dtype
-            )
+        rays = _pencil(
+            axis, order[some], origin[some], run[some], length[some], grid, dtype
         )
-    return [rays for rays in made if len(rays)]
+        if len(rays):
+            made.append(rays)
+    return made
+
+
+def _float64(values: Sequence[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=device)
 
 
 def _pencil(
@@ -164,10 +159,8 @@ def _pencil(
     `origin`, `run` `(n, 3)` in voxels.
     """
     others = [other for other in (2, 1, 0) if other != axis]
-    planes, last = (
-        grid.shape[2 - axis],
-        [grid.shape[2 - other] + PAD[0] for other in others],
-    )
+    planes = grid.shape[2 - axis]
+    last = [grid.shape[2 - other] + PAD[0] for other in others]
     slope = (run[:, others] / run[:, axis, None]).T
     first = origin[:, others].T + slope * (PAD[0] - origin[:, axis])
     within = _planes_within(first, slope, last, planes)
@@ -193,42 +186,37 @@ def _planes_within(
     """First plane, and the one after the last, in which a ray is less than a voxel from
     the voxels of the grid, `(2, n)`.
     """
-    slope = torch.where(
-        slope.abs() < 1e-9, 1e-9, slope
-    )  # parallel to the borders: it crosses them far away
-    low, high = (
-        torch.tensor(border, device=first.device)[:, None]
-        for border in ([PAD[0] - 1] * 2, last)
-    )
+    # parallel to the borders: it crosses them far away
+    slope = torch.where(slope.abs() < 1e-9, 1e-9, slope)
+    low = PAD[0] - 1
+    high = torch.tensor(last, device=first.device)[:, None]
     crossings = torch.stack(((low - first) / slope, (high - first) / slope))
-    enters, leaves = (
-        crossings.amin(dim=0).amax(dim=0),
-        crossings.amax(dim=0).amin(dim=0),
-    )
-    return torch.stack((enters.floor() + 1, leaves.ceil())).clamp(0, planes).long()
+    enters = crossings.amin(dim=0).amax(dim=0)
+    leaves = crossings.amax(dim=0).amin(dim=0)
+    planes_within = torch.stack((enters.floor() + 1, leaves.ceil()))
+    return planes_within.clamp(0, planes).long()
 
 
 def _tiles(images: tuple[int, int, int], device: torch.device) -> Tensor:
     """Flat pixels of images `(v, rows, columns)`, tile by tile."""
     flat = torch.arange(math.prod(images), device=device).view(images)
-    tiles = [
-        tile.flatten(1)
-        for rows in flat.split(TILE, dim=1)
-        for tile in rows.split(TILE, dim=2)
-    ]
+    tiles: list[Tensor] = []
+    for rows in flat.split(TILE, dim=1):
+        tiles += [tile.flatten(1) for tile in rows.split(TILE, dim=2)]
     return torch.cat(tiles, dim=1).flatten()
 
 
 def _check_in_front(geometry: Geometry, grid: Grid) -> None:
-    half = [extent / 2 for extent in grid.extent_mm[::-1]]
-    signs = torch.tensor(list(product((-1.0, 1.0), repeat=3)), dtype=torch.float64)
-    corners = signs * torch.tensor(half, dtype=torch.float64) + torch.tensor(
-        grid.centre_mm, dtype=torch.float64
-    )
-    _, depth = geometry.project_points(corners.to(geometry.sod.device))
-    if bool((depth <= 0).any()):
-        behind = int((depth <= 0).any(dim=-1).nonzero()[0])
+    device = geometry.sod.device
+    signs = torch.tensor(list(product((-1.0, 1.0), repeat=3)), device=device)
+    half = _float64(grid.extent_mm[::-1], device) / 2
+    corners = signs * half + _float64(grid.centre_mm, device)
+    _, depth = geometry.project_points(corners)
+    behind = (depth <= 0).any(dim=-1)
+    if bool(behind.any()):
+        view = int(behind.nonzero()[0])
         raise GeometryError(
-            f"view {behind}: the volume reaches behind the X-ray source, {float(geometry.sod[behind]):g} mm from the "
-            "isocentre; crop the volume or move the source away"
+            f"view {view}: the volume reaches behind the X-ray source, "
+            f"{float(geometry.sod[view]):g} mm from the isocentre; "
+            "crop the volume or move the source away"
         )

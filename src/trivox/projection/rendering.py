@@ -3,7 +3,7 @@ and whether it is a CT at all.
 """
 
 import math
-from typing import Any
+from itertools import product
 
 import numpy as np
 import torch
@@ -41,14 +41,11 @@ def render(
     hounsfield = torch.from_numpy(on_grid(volume, grid, isocentre=centre))
     attenuation = attenuation_of(hounsfield, water=water_per_mm)
     del hounsfield  # a CT of 512 x 512 x 133 voxels is 140 MB
-    views = [
-        project(attenuation[None], geometry.select([v]), grid)[0, 0]
-        for v in range(geometry.views)
-    ]
-    images = (
-        torch.stack(views) if views else attenuation.new_zeros(0, *geometry.detector)
-    )
-    return np.asarray(images.numpy(), dtype=np.float32)
+    images = np.zeros((geometry.views, *geometry.detector), np.float32)
+    for view in range(geometry.views):
+        one_view = geometry.select([view])
+        images[view] = project(attenuation[None], one_view, grid)[0, 0].numpy()
+    return images
 
 
 def rendering_grid(volume: Volume, geometry: Geometry, *, isocentre: Point) -> Grid:
@@ -66,35 +63,29 @@ def grid_about(volume: Volume, finest_mm: float, *, isocentre: Point) -> Grid:
     """
     straight = canonical_orientation(volume.affine)
     ends = [(-0.5, size - 0.5) for size in volume.shape[::-1]]
-    corners = (
-        np.array([[x, y, z, 1] for x in ends[0] for y in ends[1] for z in ends[2]])
-        @ volume.affine.T
+    corners = np.array(list(product(*ends, [1]))) @ volume.affine.T
+    low = corners[:, :3].min(axis=0)  # (x, y, z)
+    high = corners[:, :3].max(axis=0)
+    extents = (high - low)[::-1].tolist()
+    counts: list[int] = []
+    for axis, extent in zip(straight.axes, extents, strict=True):
+        step = max(volume.spacing[axis], finest_mm)
+        counts.append(max(1, int(extent / step + 1e-3)))
+    spacing = [extent / count for extent, count in zip(extents, counts, strict=True)]
+    x, y, z = ((low + high) / 2 - np.array(isocentre)).tolist()
+    return Grid(
+        (counts[0], counts[1], counts[2]),
+        (spacing[0], spacing[1], spacing[2]),
+        (x, y, z),
     )
-    low, high = (
-        corners[:, :3].min(axis=0)[::-1],
-        corners[:, :3].max(axis=0)[::-1],
-    )  # (z, y, x)
-    shape, spacing = [], []
-    for axis, extent in zip(straight.axes, high - low, strict=True):
-        count = max(1, int(float(extent) / max(volume.spacing[axis], finest_mm) + 1e-3))
-        shape.append(count)
-        spacing.append(float(extent) / count)
-    x, y, z = ((low + high)[::-1] / 2 - np.array(isocentre)).tolist()
-    return Grid(_triple(shape), _triple(spacing), (x, y, z))
-
-
-def _triple(values: list[Any]) -> Any:
-    z, y, x = values
-    return z, y, x
 
 
 # -- does the detector show it whole ---------------------------------------------------
 def body_points(volume: Volume, *, isocentre: Point) -> Tensor:
     """Middles of body voxels of about 5 mm, `(n, 3)` mm from the isocentre."""
     grid = grid_about(volume, COARSE_MM, isocentre=isocentre)
-    return grid.points()[
-        torch.from_numpy(on_grid(volume, grid, isocentre=isocentre)) > BODY_HU
-    ]
+    hounsfield = torch.from_numpy(on_grid(volume, grid, isocentre=isocentre))
+    return grid.points()[hounsfield > BODY_HU]
 
 
 def share_outside(geometry: Geometry, points: Tensor) -> Tensor:
@@ -112,19 +103,23 @@ def pixel_to_show(
     """The pixel size in mm, rounded up to two digits, at which the detector shows all
     points `(n, 3)` from every side.
     """
-    radius, height = (
-        (float(points[:, :2].norm(dim=-1).max()), float(points[:, 2].abs().max()))
-        if len(points)
-        else (1, 1)
-    )
-    radius, height = radius + COARSE_MM / 2, height + COARSE_MM / 2
+    radius = 1.0
+    height = 1.0
+    if len(points):
+        radius = float(points[:, :2].norm(dim=-1).max())
+        height = float(points[:, 2].abs().max())
+    radius += COARSE_MM / 2
+    height += COARSE_MM / 2
     if radius >= sod:
         raise DataError(
-            f"the patient reaches {radius:.0f} mm from the isocentre, behind the source at {sod:g} mm; move it"
+            f"the patient reaches {radius:.0f} mm from the isocentre, "
+            f"behind the source at {sod:g} mm; move it"
         )
+    rows, columns = detector
     around = Geometry.orbit([0.0], detector=detector, pixel_mm=1.0, sod=sod, sdd=sdd)
-    width = float(around.width_needed(radius))
-    pixel = max(width / detector[1], 2 * height * sdd / (sod - radius) / detector[0])
+    width_mm = float(around.width_needed(radius))
+    height_mm = 2 * height * sdd / (sod - radius)
+    pixel = max(width_mm / columns, height_mm / rows)
     step = 10.0 ** (math.floor(math.log10(pixel)) - 1)
     return float(f"{math.ceil(pixel / step) * step:.6g}")
 
@@ -146,12 +141,14 @@ def doubt_about(volume: Volume) -> str | None:
     low, high = (float(v) for v in np.percentile(values, (0.1, 99.9)))
     if high - low < 100:
         raise DataError(
-            f"values from {low:.3g} to {high:.3g} are no Hounsfield units (z-scores? 0 to 1?); give a CT in HU"
+            f"values from {low:.3g} to {high:.3g} are no Hounsfield units "
+            "(z-scores? 0 to 1?); give a CT in HU"
         )
     if low > -200:
-        return f"no air: values start at {low:.0f}; raw values are HU + 1024, an MR is no CT, a crop inside the body is fine"
-    return (
-        f"values up to {high:.0f} are no Hounsfield units of a patient"
-        if high > 6000
-        else None
-    )
+        return (
+            f"no air: values start at {low:.0f}; raw values are HU + 1024, "
+            "an MR is no CT, a crop inside the body is fine"
+        )
+    if high > 6000:
+        return f"values up to {high:.0f} are no Hounsfield units of a patient"
+    return None

@@ -15,18 +15,17 @@ def siddon(rays: Pencil) -> Taps:
     """Three voxels a layer: before the first crossing, between the two, and after the
     second; weights sum to 1.
     """
-    middle, slope = rays.places(), rays.slope[..., None]
-    enters = middle.add_(0.5 - slope / 2)  # voxel n reaches from n to n + 1
-    from_voxel, to_voxel = enters.floor(), (enters + slope).floor()
-    crossing = torch.where(
-        from_voxel == to_voxel,
-        1.0,
-        ((torch.maximum(from_voxel, to_voxel) - enters) / slope).clamp_(0, 1),
-    )
-    first, second = crossing.amin(dim=0), crossing.amax(dim=0)
-    between = torch.where(
-        crossing <= first, to_voxel, from_voxel
-    )  # along the axis crossed first it has moved on
+    slope = rays.slope[..., None]
+    enters = rays.places().add_(0.5 - slope / 2)  # voxel n reaches from n to n + 1
+    from_voxel = enters.floor()
+    to_voxel = (enters + slope).floor()
+    border = torch.maximum(from_voxel, to_voxel)
+    crossing = ((border - enters) / slope).clamp_(0, 1)
+    crossing = torch.where(from_voxel == to_voxel, 1.0, crossing)
+    first = crossing.amin(dim=0)
+    second = crossing.amax(dim=0)
+    # along the axis crossed first it has moved on
+    between = torch.where(crossing <= first, to_voxel, from_voxel)
     return [
         (_flat(rays, from_voxel), first),
         (_flat(rays, between), second - first),

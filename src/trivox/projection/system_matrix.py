@@ -37,18 +37,27 @@ class SystemMatrix:
         whole = pencils(geometry, grid, dtype=dtype, device=device)
         if sum(len(rays) * rays.planes * 4 for rays in whole) >= 2**31:
             raise ResourceError(
-                "the system matrix would have more than 2^31 entries; use method 'joseph' or 'siddon'"
+                "the system matrix would have more than 2^31 entries; "
+                "use method 'joseph' or 'siddon'"
             )
         inner = _inner_voxels(grid, device)
-        parts = [_entries(part, rule, inner) for rays in whole for part in rays.parts()]
-        empty = torch.zeros(0, dtype=torch.int32, device=device)
-        self.which = torch.cat([rays.which for rays in whole] or [empty.long()])
-        counts = torch.cat([part[0] for part in parts] or [empty])
-        rows = torch.cat([empty.new_zeros(1), counts.cumsum(0, dtype=torch.int32)])
-        columns = torch.cat([part[1] for part in parts] or [empty])
-        values = torch.cat([part[2] for part in parts] or [empty.to(dtype)])
+        none = torch.zeros(0, dtype=torch.int32, device=device)
+        counts = [none]
+        columns = [none]
+        values = [none.to(dtype)]
+        for rays in whole:
+            for part in rays.parts():
+                entries = _entries(part, rule, inner)
+                counts.append(entries[0])
+                columns.append(entries[1])
+                values.append(entries[2])
+        self.which = torch.cat([none.long(), *(rays.which for rays in whole)])
+        ends = torch.cat(counts).cumsum(0, dtype=torch.int32)
         self.matrix = _compressed(
-            rows, columns, values, (len(self.which), math.prod(grid.shape))
+            torch.cat([none.new_zeros(1), ends]),
+            torch.cat(columns),
+            torch.cat(values),
+            (len(self.which), math.prod(grid.shape)),
         )
         self.transpose = _transpose(self.matrix)
 
@@ -69,14 +78,12 @@ def _entries(rays: Pencil, rule: Rule, inner: Tensor) -> tuple[Tensor, Tensor, T
     border is left out.
     """
     taps = rule(rays)
-    values = torch.cat([weight for _, weight in taps], dim=-1).mul_(
-        rays.step[:, None]
-    )  # (n, taps * planes)
-    columns = inner.index_select(
-        0, torch.cat([place for place, _ in taps], dim=-1).flatten()
-    ).view(values.shape)
-    kept = (columns >= 0) & (values > 0)
-    return kept.sum(dim=-1, dtype=torch.int32), columns[kept], values[kept]
+    values = torch.cat([weight for _, weight in taps], dim=-1)  # (n, taps * planes)
+    values.mul_(rays.step[:, None])
+    padded = torch.cat([place for place, _ in taps], dim=-1)
+    columns = inner.index_select(0, padded.flatten()).view(values.shape)
+    inside = (columns >= 0) & (values > 0)
+    return inside.sum(dim=-1, dtype=torch.int32), columns[inside], values[inside]
 
 
 def _inner_voxels(grid: Grid, device: torch.device) -> Tensor:
@@ -85,18 +92,17 @@ def _inner_voxels(grid: Grid, device: torch.device) -> Tensor:
     """
     voxels = torch.full(padded_shape(grid), -1, dtype=torch.int32, device=device)
     inside = (slice(PAD[0], -PAD[1]),) * 3
-    voxels[inside] = torch.arange(
-        math.prod(grid.shape), dtype=torch.int32, device=device
-    ).view(grid.shape)
+    count = math.prod(grid.shape)
+    index = torch.arange(count, dtype=torch.int32, device=device)
+    voxels[inside] = index.view(grid.shape)
     return voxels.flatten()
 
 
 def _compressed(
     rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]
 ) -> Tensor:
-    with (
-        warnings.catch_warnings()
-    ):  # torch says once that its sparse tensors are in beta
+    with warnings.catch_warnings():
+        # torch says once that its sparse tensors are in beta
         warnings.simplefilter("ignore", UserWarning)
         return torch.sparse_csr_tensor(
             rows, columns, values, size=shape, check_invariants=False
@@ -111,11 +117,13 @@ def _transpose(matrix: Tensor) -> Tensor:
         return matrix.t().to_sparse_csr()
     parts = (matrix.values(), matrix.col_indices(), matrix.crow_indices())
     rows, columns = matrix.shape
-    turned = csr_array(
-        tuple(part.numpy() for part in parts), shape=(rows, columns)
-    ).tocsc()
-    starts, places = (
-        torch.from_numpy(found.astype(np.int32, copy=False))
-        for found in (turned.indptr, turned.indices)
+    by_rows = csr_array(tuple(part.numpy() for part in parts), shape=(rows, columns))
+    by_columns = by_rows.tocsc()
+    starts = by_columns.indptr.astype(np.int32, copy=False)
+    places = by_columns.indices.astype(np.int32, copy=False)
+    return _compressed(
+        torch.from_numpy(starts),
+        torch.from_numpy(places),
+        torch.from_numpy(by_columns.data),
+        (columns, rows),
     )
-    return _compressed(starts, places, torch.from_numpy(turned.data), (columns, rows))

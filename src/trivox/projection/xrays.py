@@ -28,11 +28,8 @@ class Xrays:
     @classmethod
     def of(cls, images: Tensor, geometry: Geometry) -> "Xrays":
         """All views are present."""
-        return cls(
-            images,
-            geometry,
-            torch.ones(images.shape[:2], dtype=torch.bool, device=images.device),
-        )
+        present = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
+        return cls(images, geometry, present)
 
     def __len__(self) -> int:
         return len(self.images)

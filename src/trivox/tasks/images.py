@@ -13,7 +13,7 @@ from trivox.networks.registry import patch_family
 from trivox.planning.describe import describe_plan, sized
 from trivox.planning.plan import ImagePlan, Plan
 from trivox.planning.planner import make_plan
-from trivox.preparation.batches import BatchSource
+from trivox.preparation.batches import BatchSource, Source
 from trivox.preparation.preprocess import preprocess
 from trivox.preparation.sampler import PatchSampler
 from trivox.preparation.store import Store
@@ -93,6 +93,17 @@ class ImageTask(Task[ImagePlanT, Store], Generic[ImagePlanT]):
         )
 
     def source(
+        self,
+        prepared: Prepared[ImagePlanT, Store],
+        recipe: Recipe,
+        names: Sequence[str],
+        *,
+        training: bool,
+    ) -> Source:
+        """Batches of patches."""
+        return self.patches(prepared, recipe, names, training=training)
+
+    def patches(
         self,
         prepared: Prepared[ImagePlanT, Store],
         recipe: Recipe,

@@ -8,7 +8,6 @@ residual U-Nets, Wald et al. 2024, arXiv 2410.23132). Afterwards `trivox train
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,7 @@ from trivox.learning.runtime import Runtime, widest_type
 from trivox.learning.tracking import read_records
 from trivox.networks.registry import build_network
 from trivox.planning.plan import ImagePlan, read_image_plan
-from trivox.preparation.batches import BatchSource
-from trivox.preparation.masking import Masking
+from trivox.preparation.masking import Masked, Masking
 from trivox.preparation.store import Store
 from trivox.tasks.console import Console
 from trivox.tasks.images import ImageTask
@@ -186,10 +184,10 @@ class PretrainingTask(ImageTask[ImagePlan]):
         names: Sequence[str],
         *,
         training: bool,
-    ) -> BatchSource:
+    ) -> Masked:
         """Batches of patches with hidden blocks."""
-        source = super().source(prepared, recipe, names, training=training)
-        return replace(source, masking=Masking())
+        source = self.patches(prepared, recipe, names, training=training)
+        return Masked(source, Masking())
 
     def finish(
         self,

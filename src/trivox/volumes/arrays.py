@@ -2,6 +2,7 @@
 carry `spacing` or `affine`.
 """
 
+import math
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
@@ -18,7 +19,14 @@ from trivox.volumes.volume import Array, Shape, Volume, affine_from_spacing
 
 _NPZ_NAMES = ("image", "label", "data", "array")
 _HDF5_NAMES = ("image", "label", "data", "volume")
-_MAX_SIDE_VALUES = 16  # an affine; nothing larger is read beside the array
+_COMPRESSED = {"compression": "gzip", "compression_opts": 3, "shuffle": True}
+_MAX_SIDE_VALUES = 16
+"""An affine; nothing larger is read beside the array."""
+_SLAB = 2**20
+"""Values converted at once."""
+_TRUNCATED = (
+    "holds fewer bytes than its header declares; it is truncated, copy it again"
+)
 
 
 def header(path: Path) -> Header:
@@ -40,21 +48,18 @@ def read(path: Path, *, max_bytes: int) -> Volume:
     """
     described = header(path)
     require_size(path, described, max_bytes=max_bytes)
+    size = (described.channels, *described.shape)
     if path.suffix.lower() in (".h5", ".hdf5"):
         array = _read_hdf5(path, described.dtype)
     elif path.suffix.lower() == ".npz":
         with zipfile.ZipFile(path) as archive, archive.open(_member(archive)) as stream:
             array = _read_npy(stream, described.dtype)
     else:
+        if path.stat().st_size < math.prod(size):  # a byte a voxel is the least
+            raise FormatError(_TRUNCATED)
         with path.open("rb") as stream:
-            if path.stat().st_size < described.channels * int(
-                np.prod(described.shape, dtype=np.int64)
-            ):
-                raise FormatError(
-                    "holds fewer bytes than its header declares; it is truncated, copy it again"
-                )
             array = _read_npy(stream, described.dtype)
-    return Volume(array.reshape(described.channels, *described.shape), described.affine)
+    return Volume(array.reshape(size), described.affine)
 
 
 def write(path: Path, volume: Volume) -> None:
@@ -72,14 +77,11 @@ def write(path: Path, volume: Volume) -> None:
         np.save(path, array, allow_pickle=False)
     else:
         with h5py.File(path, "w", track_order=False) as file:
-            options = (
-                {"compression": "gzip", "compression_opts": 3, "shuffle": True}
-                if array.size
-                else {}
-            )
-            file.create_dataset(
+            options = dict(_COMPRESSED) if array.size else {}
+            image = file.create_dataset(
                 "image", data=array, track_times=False, **options
-            ).attrs["affine"] = volume.affine
+            )
+            image.attrs["affine"] = volume.affine
 
 
 def _describe(
@@ -89,23 +91,27 @@ def _describe(
         raise FormatError(
             f"an array of shape {shape} is not (z, y, x) or (c, z, y, x); reshape it"
         )
-    c, z, y, x = (*([1] * (4 - len(shape))), *(int(n) for n in shape))
-    spatial: Shape = (z, y, x)
-    return Header(spatial, _affine(side), c, kept_dtype(stored))
+    missing = [1] * (4 - len(shape))
+    channels, z, y, x = [*missing, *shape]
+    spatial: Shape = (int(z), int(y), int(x))
+    return Header(spatial, _affine(side), int(channels), kept_dtype(stored))
 
 
 def _affine(side: Callable[[str], Any]) -> NDArray[np.float64]:
-    affine, spacing = side("affine"), side("spacing")
+    affine = side("affine")
     if affine is not None:
         return np.asarray(affine, dtype=np.float64)
+    spacing = side("spacing")
     if spacing is None:
         return np.eye(4)
     values = np.asarray(spacing, dtype=np.float64).ravel()
     if values.shape != (3,) or not (values > 0).all():
         raise GeometryError(
-            f"'spacing' holds {values.tolist()}; it must be 3 positive numbers in mm, (z, y, x)"
+            f"'spacing' holds {values.tolist()}; it must be 3 positive numbers in mm, "
+            "(z, y, x)"
         )
-    return affine_from_spacing((float(values[0]), float(values[1]), float(values[2])))
+    z, y, x = (float(step) for step in values)
+    return affine_from_spacing((z, y, x))
 
 
 def _nothing(_name: str) -> None:
@@ -114,13 +120,10 @@ def _nothing(_name: str) -> None:
 
 def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
     """Shape, type and whether Fortran order; leaves the stream at the first value."""
-    version = np.lib.format.read_magic(stream)
-    read_rest = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, fortran, dtype = read_rest(stream)
+    if np.lib.format.read_magic(stream) == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    else:
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
     return shape, dtype, fortran
 
 
@@ -130,36 +133,33 @@ def _read_npy(stream: IO[bytes], kept: np.dtype[Any]) -> Array:
     """
     shape, stored, fortran = _npy_header(stream)
     flat = np.empty(int(np.prod(shape, dtype=np.int64)), dtype=kept)
-    step = 2**20
     with np.errstate(over="ignore"):
-        for start in range(0, flat.size, step):
-            count = min(step, flat.size - start)
+        for start in range(0, flat.size, _SLAB):
+            count = min(_SLAB, flat.size - start)
             data = stream.read(count * stored.itemsize)
             if len(data) != count * stored.itemsize:
-                raise FormatError(
-                    "holds fewer bytes than its header declares; it is truncated, copy it again"
-                )
+                raise FormatError(_TRUNCATED)
             flat[start : start + count] = np.frombuffer(data, dtype=stored)
     return np.ascontiguousarray(flat.reshape(shape, order="F" if fortran else "C"))
 
 
 def _choose(names: list[str], known: tuple[str, ...]) -> str:
-    found = [name for name in known if name in names] or [
-        n for n in names if n not in ("spacing", "affine")
-    ]
-    if not found or (len(found) > 1 and found[0] not in known):
+    """The array to read: the first known name, else the only one there is."""
+    for name in known:
+        if name in names:
+            return name
+    candidates = [name for name in names if name not in ("spacing", "affine")]
+    if len(candidates) != 1:
         raise FormatError(
-            f"holds arrays {sorted(names)[:8]}; name the one to read {' or '.join(known)}"
+            f"holds arrays {sorted(names)[:8]}; "
+            f"name the one to read {' or '.join(known)}"
         )
-    return found[0]
+    return candidates[0]
 
 
 def _member(archive: zipfile.ZipFile) -> str:
-    names = [
-        name.removesuffix(".npy")
-        for name in archive.namelist()
-        if name.endswith(".npy")
-    ]
+    files = [name for name in archive.namelist() if name.endswith(".npy")]
+    names = [name.removesuffix(".npy") for name in files]
     return _choose(names, _NPZ_NAMES) + ".npy"
 
 
@@ -169,12 +169,10 @@ def _side_values(archive: zipfile.ZipFile) -> Callable[[str], Any]:
             return None
         with closing(archive.open(f"{name}.npy")) as stream:
             shape, stored, _ = _npy_header(stream)
-        if (
-            stored.kind not in "iuf"
-            or np.prod(shape, dtype=np.int64) > _MAX_SIDE_VALUES
-        ):
+        if stored.kind not in "iuf" or math.prod(shape) > _MAX_SIDE_VALUES:
             raise FormatError(
-                f"'{name}' is an array of {stored} {shape}; it must be 3 (spacing) or 4x4 (affine) numbers"
+                f"'{name}' is an array of {stored} {shape}; "
+                "it must be 3 (spacing) or 4x4 (affine) numbers"
             )
         with closing(archive.open(f"{name}.npy")) as stream:
             return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
@@ -183,16 +181,15 @@ def _side_values(archive: zipfile.ZipFile) -> Callable[[str], Any]:
 
 
 def _dataset(file: Any) -> Any:
-    found: dict[str, Any] = {}
+    datasets: dict[str, Any] = {}
 
     def collect(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            found[name] = item
+            datasets[name] = item
 
-    file.visititems(
-        collect
-    )  # follows no external links, so a file cannot smuggle in another one
-    return found[_choose(list(found), _HDF5_NAMES)]
+    # follows no external links, so a file cannot smuggle in another one
+    file.visititems(collect)
+    return datasets[_choose(list(datasets), _HDF5_NAMES)]
 
 
 def _read_hdf5(path: Path, kept: np.dtype[Any]) -> Array:

@@ -8,12 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trivox.errors import (
-    DataError,
-    FormatError,
-    LabelError,
-    ResourceError,
-)
+from trivox.errors import DataError, FormatError, LabelError, ResourceError
 from trivox.files import atomic_path
 from trivox.volumes.header import MAX_BYTES, Header, one_line, reading, require_size
 from trivox.volumes.volume import Array, Volume
@@ -70,19 +65,19 @@ def read_labels(path: Path) -> Volume:
     volume = read_volume(path)
     if volume.channels != 1:
         raise LabelError(
-            f"{path}: a label map has one channel, this file has {volume.channels}; is it an image? Overlapping "
-            "segments must be merged into one label map"
+            f"{path}: a label map has one channel, this file has {volume.channels}; "
+            "is it an image? Overlapping segments must be merged into one label map"
         )
     result = np.empty(volume.array.shape, dtype=np.int32)
     offending: set[float] = set()
-    for plane, source in zip(
-        result[0], volume.array[0], strict=True
-    ):  # plane by plane: no copy of the whole volume
+    # plane by plane: no copy of the whole volume
+    for plane, source in zip(result[0], volume.array[0], strict=True):
         offending.update(_whole_numbers(source, plane))
     if offending:
         shown = ", ".join(f"{value:g}" for value in sorted(offending, key=str)[:5])
         raise LabelError(
-            f"{path}: a label map holds whole numbers (32 bit), this one also holds {shown}; is it an image?"
+            f"{path}: a label map holds whole numbers (32 bit), "
+            f"this one also holds {shown}; is it an image?"
         )
     return volume.with_array(result)
 
@@ -106,7 +101,8 @@ def write_volume(path: Path, volume: Volume) -> None:
             raise type(error)(str(error).replace(str(temporary), str(path))) from error
         except (RuntimeError, ValueError) as error:
             raise ResourceError(
-                f"{path}: cannot be written ({one_line(error)}); check the disk and its rights"
+                f"{path}: cannot be written ({one_line(error)}); "
+                "check the disk and its rights"
             ) from error
 
 
@@ -136,16 +132,18 @@ def _reader(path: Path) -> _Format:
 def _writer(path: Path) -> _WritableFormat:
     if _suffix(path) in (*PAIRED, ".dcm"):
         raise FormatError(
-            f"{path}: {_suffix(path)} files are only read; write .nii.gz, .nrrd, .mha, .npz or .h5"
+            f"{path}: {_suffix(path)} files are only read; "
+            "write .nii.gz, .nrrd, .mha, .npz or .h5"
         )
     writer: _WritableFormat = _module(path)
     return writer
 
 
 def _module(path: Path) -> Any:
+    """The module of a format, loaded only when it is needed: they import nibabel,
+    SimpleITK, h5py and pydicom.
+    """
     suffix = _suffix(path)
-    # Leaf modules import nibabel, SimpleITK or h5py; only the one that is needed is
-    # loaded.
     if suffix in NIFTI:
         from trivox.volumes import nifti
 
@@ -160,14 +158,16 @@ def _module(path: Path) -> Any:
         return arrays
     missing = "" if path.exists() else "file not found, and "
     raise FormatError(
-        f"{path}: {missing}the name ends in no known suffix; known are {', '.join(SUFFIXES)}"
+        f"{path}: {missing}the name ends in no known suffix; "
+        f"known are {', '.join(SUFFIXES)}"
     )
 
 
 def _writable(path: Path, array: Array) -> Array:
     if array.dtype.kind not in "biuf":
         raise FormatError(
-            f"{path}: voxels of type {array.dtype} cannot be written; convert them to numbers first"
+            f"{path}: voxels of type {array.dtype} cannot be written; "
+            "convert them to numbers first"
         )
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
@@ -175,31 +175,31 @@ def _writable(path: Path, array: Array) -> Array:
         return array.astype(np.float32, copy=False)
     if array.dtype.itemsize < 8 or array.size == 0:
         return array.astype(array.dtype.newbyteorder("="), copy=False)
-    low, high = int(array.min()), int(array.max())
-    kinds = (np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32)
-    fitting = [k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max]
-    return array.astype(fitting[0]) if fitting else array
+    low = int(array.min())
+    high = int(array.max())
+    for kind in (np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return array.astype(kind)
+    return array
 
 
 def _whole_numbers(source: Array, target: NDArray[np.int32]) -> list[float]:
     """Round `source` into `target`; returns up to 5 values that are no whole numbers of
     32 bits.
     """
-    limits = np.iinfo(np.int32)
+    if source.dtype.kind in "iu" and source.dtype.itemsize < 4:
+        target[...] = source
+        return []
     if source.dtype.kind in "iu":
-        wrong = (
-            (source < limits.min) | (source > limits.max)
-            if source.dtype.itemsize >= 4
-            else None
-        )
+        limits = np.iinfo(np.int32)
+        wrong = (source < limits.min) | (source > limits.max)
         rounded = source
     else:
         rounded = np.rint(source)
-        with np.errstate(
-            invalid="ignore"
-        ):  # inf - inf; NaN compares false, hence the negation
-            wrong = ~((np.abs(source - rounded) <= 1e-3) & (np.abs(rounded) < 2.0**31))
-    if wrong is not None and wrong.any():
+        with np.errstate(invalid="ignore"):  # inf - inf
+            whole = np.abs(source - rounded) <= 1e-3
+            wrong = ~(whole & (np.abs(rounded) < 2.0**31))  # NaN compares false
+    if wrong.any():
         return [float(value) for value in np.unique(source[wrong])[:5]]
     target[...] = rounded
     return []

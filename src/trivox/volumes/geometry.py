@@ -3,12 +3,14 @@ back.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from trivox.errors import GeometryError
-from trivox.volumes.volume import Array, Shape, Volume
+from trivox.volumes.volume import Array, Shape, Volume, spacing_of
 
 
 def describe_mismatch(
@@ -24,22 +26,19 @@ def describe_mismatch(
     """
     if shape != other_shape:
         return f"sizes differ: {shape} and {other_shape} voxels (z, y, x)"
-    size = np.array(shape[::-1], dtype=float) - 1
-    corners = (
-        np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * size
-    )
-    corners = np.concatenate([corners, np.ones((8, 1))], axis=1)
-    distance = float(
-        np.linalg.norm((corners @ (affine - other_affine).T)[:, :3], axis=1).max()
-    )
-    edge = float(np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).min())
-    if distance <= 0.1 * edge:
+    z, y, x = shape
+    corners = np.array(list(product((0, x - 1), (0, y - 1), (0, z - 1), (1,))))
+    apart = (corners @ (affine - other_affine).T)[:, :3]
+    distance = float(np.linalg.norm(apart, axis=1).max())
+    if distance <= 0.1 * min(spacing_of(affine)):
         return None
-    spacing, other = (
-        np.sqrt((a[:3, :3] ** 2).sum(axis=0))[::-1].round(3).tolist()
-        for a in (affine, other_affine)
+    spacings = [
+        np.round(spacing_of(grid), 3).tolist() for grid in (affine, other_affine)
+    ]
+    return (
+        f"grids lie up to {distance:.3g} mm apart "
+        f"(spacings {spacings[0]} and {spacings[1]} mm, z y x)"
     )
-    return f"grids lie up to {distance:.3g} mm apart (spacings {spacing} and {other} mm, z y x)"
 
 
 def require_same_grid(first: Volume, second: Volume, *, where: str) -> None:
@@ -47,7 +46,8 @@ def require_same_grid(first: Volume, second: Volume, *, where: str) -> None:
     mismatch = describe_mismatch(first.shape, first.affine, second.shape, second.affine)
     if mismatch:
         raise GeometryError(
-            f"{where}: {mismatch}; resample them to one grid, or run 'trivox check' for the list"
+            f"{where}: {mismatch}; resample them to one grid, "
+            "or run 'trivox check' for the list"
         )
 
 
@@ -66,33 +66,24 @@ class Orientation:
     def apply(self, array: Array) -> Array:
         """Reorder and flip `(c, z, y, x)`; a view, no copy."""
         array = array.transpose(0, *(axis + 1 for axis in self.axes))
-        return array[
-            (
-                slice(None),
-                *(slice(None, None, -1 if flip else 1) for flip in self.flips),
-            )
-        ]
+        return self._flipped(array)
 
     def undo(self, array: Array) -> Array:
         """The inverse of `apply`; a view, no copy."""
-        array = array[
-            (
-                slice(None),
-                *(slice(None, None, -1 if flip else 1) for flip in self.flips),
-            )
-        ]
-        return array.transpose(0, *(int(axis) + 1 for axis in np.argsort(self.axes)))
+        axes = np.argsort(self.axes)
+        return self._flipped(array).transpose(0, *(int(axis) + 1 for axis in axes))
+
+    def _flipped(self, array: Array) -> Array:
+        steps = [slice(None, None, -1 if flip else 1) for flip in self.flips]
+        return array[:, *steps]
 
 
 def canonical_orientation(affine: NDArray[np.float64]) -> Orientation:
     """The orientation that brings a grid closest to RAS, found by the best assignment
     of array axes to world axes.
     """
-    from scipy.optimize import linear_sum_assignment
-
-    directions = affine[:3, :3] / np.sqrt(
-        (affine[:3, :3] ** 2).sum(axis=0)
-    )  # world (x, y, z) by index (x, y, z)
+    # world (x, y, z) by index (x, y, z)
+    directions = affine[:3, :3] / np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     world, index = linear_sum_assignment(-np.abs(directions))
     source = {int(w): int(i) for w, i in zip(world, index, strict=True)}
     axes = tuple(2 - source[w] for w in (2, 1, 0))
@@ -106,14 +97,10 @@ def reorient(volume: Volume, orientation: Orientation) -> Volume:
     """
     array = orientation.apply(volume.array)
     affine = volume.affine.copy()
-    columns = [
-        volume.affine[:3, 2 - axis] for axis in orientation.axes
-    ]  # canonical z, y, x
-    sizes = [volume.shape[axis] for axis in orientation.axes]
-    for column, size, flip, target in zip(
-        columns, sizes, orientation.flips, (2, 1, 0), strict=True
-    ):
-        affine[:3, target] = -column if flip else column
+    for canonical, axis in enumerate(orientation.axes):  # canonical z, y, x
+        column = volume.affine[:3, 2 - axis]
+        flip = orientation.flips[canonical]
+        affine[:3, 2 - canonical] = -column if flip else column
         if flip:
-            affine[:3, 3] += column * (size - 1)
+            affine[:3, 3] += column * (volume.shape[axis] - 1)
     return Volume(array, affine)

@@ -44,7 +44,8 @@ def kept_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
     if stored.kind in "iuf":
         return stored.newbyteorder("=")
     raise FormatError(
-        f"voxels of type {stored} are not supported; convert the file to integers or real numbers"
+        f"voxels of type {stored} are not supported; "
+        "convert the file to integers or real numbers"
     )
 
 
@@ -57,12 +58,14 @@ def require_size(
     size = (header.channels, *header.shape)
     if min(size) < 1:
         raise FormatError(
-            f"{path}: the header declares a size of {size} (c, z, y, x); the file is damaged"
+            f"{path}: the header declares a size of {size} (c, z, y, x); "
+            "the file is damaged"
         )
     needed = math.prod(size) * max(header.dtype.itemsize, itemsize)
     if needed > max_bytes:
         raise FormatError(
-            f"{path}: the header declares {size} voxels (c, z, y, x), {needed / 2**30:.3g} GiB, more than the limit of "
+            f"{path}: the header declares {size} voxels (c, z, y, x), "
+            f"{needed / 2**30:.3g} GiB, more than the limit of "
             f"{max_bytes / 2**30:.3g} GiB; crop or resample the file, or raise max_bytes"
         )
 
@@ -84,9 +87,11 @@ def reading(path: Path) -> Iterator[None]:
         raise ResourceError(
             f"{path}: not enough memory to read the file; free memory, or crop the file"
         ) from error
-    except Exception as error:  # parsers of damaged files raise nearly everything, RecursionError included
+    except Exception as error:
+        # parsers of damaged files raise nearly everything, RecursionError included
         raise FormatError(
-            f"{path}: damaged, or not what its suffix says ({one_line(error)}); check the file"
+            f"{path}: damaged, or not what its suffix says ({one_line(error)}); "
+            "check the file"
         ) from error
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 - its name everywhere
 from numpy.typing import NDArray
 
 from trivox.errors import FormatError, GeometryError
@@ -51,19 +51,16 @@ def read(path: Path, *, max_bytes: int) -> Volume:
     """
     reader = _informed(path)
     described = _describe(reader)
-    require_size(
-        path, described, max_bytes=max_bytes, itemsize=_stored(reader).itemsize
-    )
+    itemsize = _stored(reader).itemsize
+    require_size(path, described, max_bytes=max_bytes, itemsize=itemsize)
     image = reader.Execute()
-    view = sitk.GetArrayViewFromImage(
-        image
-    )  # (t, z, y, x, c), with t and c only where they exist
+    # (t, z, y, x, c), with t and c only where they exist
+    view = sitk.GetArrayViewFromImage(image)
     if image.GetNumberOfComponentsPerPixel() > 1:
         view = np.moveaxis(view, -1, 0)
     with np.errstate(over="ignore"):
-        array = np.array(
-            view, dtype=described.dtype, order="C"
-        )  # a copy: the view dies with the image
+        # a copy: the view dies with the image
+        array = np.array(view, dtype=described.dtype, order="C")
     return Volume(array.reshape(described.channels, *described.shape), described.affine)
 
 
@@ -73,17 +70,14 @@ def write(path: Path, volume: Volume) -> None:
         volume.affine, hint="write .nii.gz, which can hold such a grid"
     )
     several = volume.channels > 1
-    image = sitk.GetImageFromArray(
-        np.moveaxis(volume.array, 0, -1) if several else volume.array[0],
-        isVector=several,
-    )
+    array = np.moveaxis(volume.array, 0, -1) if several else volume.array[0]
+    image = sitk.GetImageFromArray(array, isVector=several)
     image.SetSpacing(volume.spacing[::-1])
     image.SetOrigin((volume.affine[:3, 3] * _LPS_TO_RAS).tolist())
     image.SetDirection((directions * _LPS_TO_RAS[:, None]).ravel().tolist())
     sitk.WriteImage(image, str(path), useCompression=True)
-    _informed(
-        path
-    ).Execute()  # where the disk is full as ITK closes the file, only reading it says so
+    # where the disk is full as ITK closes the file, only reading it says so
+    _informed(path).Execute()
 
 
 def _informed(path: Path) -> Any:
@@ -91,9 +85,8 @@ def _informed(path: Path) -> Any:
         raise FileNotFoundError(path)
     reader = sitk.ImageFileReader()
     nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
-    reader.SetImageIO(
-        "NrrdImageIO" if nrrd else "MetaImageIO"
-    )  # else ITK tries all formats on a misnamed file
+    # else ITK tries all formats on a misnamed file
+    reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     return reader
@@ -103,35 +96,34 @@ def _stored(reader: Any) -> np.dtype[Any]:
     if reader.GetPixelID() not in _TYPES:
         name = sitk.GetPixelIDValueAsString(reader.GetPixelID())
         raise FormatError(
-            f"voxels of type '{name}' are not supported; convert the file to integers or real numbers"
+            f"voxels of type '{name}' are not supported; "
+            "convert the file to integers or real numbers"
         )
     return np.dtype(_TYPES[reader.GetPixelID()])
 
 
 def _describe(reader: Any) -> Header:
-    size, dimension = [int(n) for n in reader.GetSize()], int(reader.GetDimension())
+    size = [int(n) for n in reader.GetSize()]
+    dimension = int(reader.GetDimension())
     components = int(reader.GetNumberOfComponents())
     if not 2 <= dimension <= 4 or (dimension == 4 and components > 1):
         raise FormatError(
-            f"an image of size {size} with {components} components is not 3-D with channels; split it"
+            f"an image of size {size} with {components} components is not 3-D with "
+            "channels; split it"
         )
-    x, y, z, times = (*size, *([1] * (4 - dimension)))
+    x, y, z, times = [*size, *([1] * (4 - dimension))]
     shape: Shape = (z, y, x)
-    return Header(
-        shape,
-        _affine(reader, dimension),
-        times * components,
-        kept_dtype(_stored(reader)),
-    )
+    affine = _affine(reader, dimension)
+    return Header(shape, affine, times * components, kept_dtype(_stored(reader)))
 
 
 def _affine(reader: Any, dimension: int) -> NDArray[np.float64]:
     spatial = min(dimension, 3)
-    step, origin = np.eye(3), np.zeros(3)
-    direction = np.array(reader.GetDirection()).reshape(dimension, dimension)[
-        :spatial, :spatial
-    ]
-    step[:spatial, :spatial] = direction * np.array(reader.GetSpacing()[:spatial])
+    directions = np.array(reader.GetDirection()).reshape(dimension, dimension)
+    spacing = np.array(reader.GetSpacing()[:spatial])
+    step = np.eye(3)
+    step[:spatial, :spatial] = directions[:spatial, :spatial] * spacing
+    origin = np.zeros(3)
     origin[:spatial] = reader.GetOrigin()[:spatial]
     affine = np.eye(4)
     affine[:3, :3] = step * _LPS_TO_RAS[:, None]

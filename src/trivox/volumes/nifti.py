@@ -6,8 +6,9 @@ float64 and inflates without limit. NIfTI stores x fastest, so the bytes in file
 are already a C-contiguous `(c, z, y, x)`.
 """
 
+import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -22,10 +23,13 @@ from trivox.volumes.header import Header, kept_dtype, require_size
 from trivox.volumes.volume import Array, Shape, Volume
 
 _CHUNK = 2**20
-# against the default of 6: 2.5 times as fast; a CT grows by 1 %, a (small) label map by
-# 80 %
+"""Bytes read, or values converted, at once."""
 _GZIP_LEVEL = 3
-_MAX_DEFLATE_RATIO = 1032  # of the deflate format: more cannot come out of a file
+"""Against the default of 6: 2.5 times as fast; a CT grows by 1 %, a (small) label map
+by 80 %.
+"""
+_MAX_DEFLATE_RATIO = 1032
+"""Of the deflate format: more cannot come out of a file."""
 _UNITS_MM = 2
 _Scaling = tuple[float | None, float | None]
 
@@ -58,13 +62,13 @@ class _Inflated:
                 return data
             if not source and not self._inflate.eof:
                 raise FormatError(
-                    "the gzip stream ends too early; the file is truncated, copy or download it again"
+                    "the gzip stream ends too early; the file is truncated, "
+                    "copy or download it again"
                 )
 
     def _next_member(self) -> bool:
-        self._waiting = (self._inflate.unused_data or self._file.read(_CHUNK)).lstrip(
-            b"\0"
-        )  # padding, as gzip does
+        rest = self._inflate.unused_data or self._file.read(_CHUNK)
+        self._waiting = rest.lstrip(b"\0")  # padding, as gzip does
         if self._waiting:
             self._inflate = zlib.decompressobj(wbits=31)
         return bool(self._waiting)
@@ -86,45 +90,46 @@ def read(path: Path, *, max_bytes: int) -> Volume:
         return _read_pair(path, max_bytes=max_bytes)
     with _opened(path) as source:
         raw, consumed = _raw_header(source)
-        described, stored = _describe_single(raw), raw.get_data_dtype()
+        described = _describe_single(raw)
+        stored = raw.get_data_dtype()
         require_size(path, described, max_bytes=max_bytes, itemsize=stored.itemsize)
-        count = described.channels * int(np.prod(described.shape, dtype=np.int64))
+        size = (described.channels, *described.shape)
+        count = math.prod(size)
         offset = max(int(raw.get_data_offset()), consumed + 4)
         _require_length(path, offset + count * stored.itemsize)
         _skip(source, offset - consumed)
         array = _voxels(source, stored, described.dtype, count)
         if source.read(1):
             raise FormatError(
-                "the file holds more voxels than its header declares; it is damaged, export it again"
+                "the file holds more voxels than its header declares; it is damaged, "
+                "export it again"
             )
-    return Volume(
-        _scaled(array, raw.get_slope_inter()).reshape(
-            described.channels, *described.shape
-        ),
-        described.affine,
-    )
+    array = _scaled(array, raw.get_slope_inter()).reshape(size)
+    return Volume(array, described.affine)
 
 
 def write(path: Path, volume: Volume) -> None:
     """Write `.nii` or `.nii.gz`: 3-D, or 4-D for channels; the affine as sform and, if
     not sheared, as qform.
     """
-    packed = path.name.lower().endswith(".gz")
-    squeeze = (
-        zlib.compressobj(_GZIP_LEVEL, wbits=31) if packed else None
-    )  # its gzip header holds no time and no name
     with path.open("wb") as file:
-        put: Callable[[Any], object] = (
-            file.write
-            if squeeze is None
-            else lambda data: file.write(squeeze.compress(data))
-        )
-        put(_new_header(volume).binaryblock + bytes(4))  # four zeros: no extensions
-        for channel in volume.array:
-            for plane in channel:
-                put(np.ascontiguousarray(plane).data.cast("B"))
-        if squeeze is not None:
-            file.write(squeeze.flush())
+        if not path.name.lower().endswith(".gz"):
+            for part in _parts(volume):
+                file.write(part)
+            return
+        # its gzip header holds no time and no name
+        deflate = zlib.compressobj(_GZIP_LEVEL, wbits=31)
+        for part in _parts(volume):
+            file.write(deflate.compress(part))
+        file.write(deflate.flush())
+
+
+def _parts(volume: Volume) -> Iterator[bytes | memoryview]:
+    """The bytes of a file, plane by plane."""
+    yield _new_header(volume).binaryblock + bytes(4)  # four zeros: no extensions
+    for channel in volume.array:
+        for plane in channel:
+            yield np.ascontiguousarray(plane).data.cast("B")
 
 
 def _is_pair(path: Path) -> bool:
@@ -139,11 +144,13 @@ def _opened(path: Path) -> Iterator[_Source]:
         file.seek(0)
         if packed and magic != b"\x1f\x8b":
             raise FormatError(
-                "not a gzip file although its name ends in .gz; rename it if it is a plain .nii"
+                "not a gzip file although its name ends in .gz; "
+                "rename it if it is a plain .nii"
             )
         if not packed and magic == b"\x1f\x8b":
             raise FormatError(
-                "gzip-compressed although its name does not end in .gz; rename it to .nii.gz"
+                "gzip-compressed although its name does not end in .gz; "
+                "rename it to .nii.gz"
             )
         yield _Inflated(file) if packed else file
 
@@ -154,7 +161,8 @@ def _take(source: _Source, target: memoryview) -> None:
         data = source.read(min(len(target) - filled, _CHUNK))
         if not data:
             raise FormatError(
-                "holds fewer bytes than its header declares; it is truncated, copy or download it again"
+                "holds fewer bytes than its header declares; it is truncated, "
+                "copy or download it again"
             )
         target[filled : filled + len(data)] = data
         filled += len(data)
@@ -184,7 +192,8 @@ def _raw_header(source: _Source) -> tuple[Any, int]:
         raise FormatError("not a NIfTI file; check which program wrote it")
     if not bytes(raw["magic"].tobytes()).startswith((b"n+1", b"n+2")):
         raise FormatError(
-            "not a single-file NIfTI (its magic is not n+1 or n+2); give Analyze files as .hdr"
+            "not a single-file NIfTI (its magic is not n+1 or n+2); "
+            "give Analyze files as .hdr"
         )
     return raw, len(raw.binaryblock)
 
@@ -196,16 +205,16 @@ def _describe_single(raw: Any) -> Header:
 def _describe_pair(image: Any) -> Header:
     # Loading removes the scaling from the header and may take the affine from a .mat
     # file (SPM).
-    return _describe(
-        image.header, image.affine, (image.dataobj.slope, image.dataobj.inter)
-    )
+    scaling = (image.dataobj.slope, image.dataobj.inter)
+    return _describe(image.header, image.affine, scaling)
 
 
 def _describe(raw: Any, affine: Any, scaling: _Scaling) -> Header:
     stored = raw.get_data_dtype()
     if stored.kind not in "iuf" or stored.itemsize > 8:
         raise FormatError(
-            f"voxels of type {stored} (colour, complex or extended) are not supported; convert the file"
+            f"voxels of type {stored} (colour, complex or extended) are not supported; "
+            "convert the file"
         )
     shape, channels = _spatial([int(n) for n in raw.get_data_shape()])
     dtype = kept_dtype(stored) if _is_identity(scaling) else np.dtype(np.float32)
@@ -220,9 +229,11 @@ def _spatial(size: list[int]) -> tuple[Shape, int]:
         del size[3]
     if not 2 <= len(size) <= 4:
         raise FormatError(
-            f"an image of size {size} is not 3-D with one kind of channel; split it into 3-D or 4-D files"
+            f"an image of size {size} is not 3-D with one kind of channel; "
+            "split it into 3-D or 4-D files"
         )
-    x, y, z, channels = (*size, *([1] * (4 - len(size))))
+    missing = [1] * (4 - len(size))
+    x, y, z, channels = [*size, *missing]
     return (z, y, x), channels
 
 
@@ -241,7 +252,8 @@ def _require_length(path: Path, declared: int) -> None:
     ratio = _MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1
     if declared > path.stat().st_size * ratio:
         raise FormatError(
-            f"holds fewer bytes than the {declared} its header declares; it is truncated, copy it again"
+            f"holds fewer bytes than the {declared} its header declares; "
+            "it is truncated, copy it again"
         )
 
 
@@ -252,41 +264,37 @@ def _voxels(
     if stored == kept:
         _take(source, array.data.cast("B"))
         return array
-    step = 2**20
-    with np.errstate(
-        over="ignore"
-    ):  # float64 beyond float32 becomes inf, which the dataset check reports
-        for start in range(0, count, step):
-            part = np.empty(min(step, count - start), dtype=stored)
+    # float64 beyond float32 becomes inf, which the dataset check reports
+    with np.errstate(over="ignore"):
+        for start in range(0, count, _CHUNK):
+            part = np.empty(min(_CHUNK, count - start), dtype=stored)
             _take(source, part.view(np.uint8).data)
-            array[start : start + step] = part
+            array[start : start + _CHUNK] = part
     return array
 
 
 def _scaled(array: Array, scaling: _Scaling) -> Array:
+    """Values as the header scales them, in place."""
+    slope, intercept = scaling
     if not _is_identity(scaling):
         with np.errstate(over="ignore", invalid="ignore"):
-            array *= np.float32(scaling[0])
-            array += np.float32(scaling[1] or 0)
+            array *= np.float32(slope)
+            array += np.float32(intercept or 0)
     return array
 
 
 def _read_pair(path: Path, *, max_bytes: int) -> Volume:
     image = load_pair(path)
     described = _describe_pair(image)
-    require_size(
-        path, described, max_bytes=max_bytes, itemsize=image.get_data_dtype().itemsize
-    )
-    stored = np.asarray(
-        image.dataobj.get_unscaled()
-    ).T  # nibabel maps the file; nothing is copied yet
+    itemsize = image.get_data_dtype().itemsize
+    require_size(path, described, max_bytes=max_bytes, itemsize=itemsize)
+    # nibabel maps the file; nothing is copied yet
+    stored = np.asarray(image.dataobj.get_unscaled()).T
+    stored = stored.reshape(described.channels, *described.shape)
     with np.errstate(over="ignore"):
-        array = stored.reshape(described.channels, *described.shape).astype(
-            described.dtype, order="C"
-        )
-    return Volume(
-        _scaled(array, (image.dataobj.slope, image.dataobj.inter)), described.affine
-    )
+        array = stored.astype(described.dtype, order="C")
+    scaling = (image.dataobj.slope, image.dataobj.inter)
+    return Volume(_scaled(array, scaling), described.affine)
 
 
 def _new_header(volume: Volume) -> Any:
@@ -296,7 +304,8 @@ def _new_header(volume: Volume) -> Any:
     raw.set_data_shape(size if volume.channels > 1 else size[:3])
     raw["vox_offset"] = len(raw.binaryblock) + 4
     raw["xyzt_units"] = _UNITS_MM
-    raw["scl_slope"], raw["scl_inter"] = 1, 0
+    raw["scl_slope"] = 1
+    raw["scl_inter"] = 0
     raw["pixdim"][1:4] = volume.spacing[::-1]
     if not _sheared(volume.affine):
         raw.set_qform(volume.affine, code=1)

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from trivox.volumes.volume import Shape
@@ -21,6 +22,7 @@ Corners = tuple[Tensor, Tensor, Tensor]
 an axis.
 """
 BAND = 64
+"""Rows of a matrix that are multiplied at once."""
 NEGLIGIBLE = 1e-7
 """Matrix entries below this are left out of the bands; far below float32 rounding of
 the sum.
@@ -36,15 +38,15 @@ def spline_matrix(size: int, new_size: int, order: int = 3) -> Tensor:
     the edge value continues.
     """
     if order == 3 and size > 1:
-        from scipy import ndimage
-
+        zoom = (new_size / size, 1)
         spline = ndimage.zoom(
-            np.eye(size), (new_size / size, 1), order=3, mode="nearest", grid_mode=True
+            np.eye(size), zoom, order=3, mode="nearest", grid_mode=True
         )
         return torch.from_numpy(spline.astype(np.float32))
     if order == 0:
         at = nearest(size, new_size)
-        return linear_matrix((at, at, torch.zeros(new_size)), size)
+        nothing = torch.zeros(new_size)
+        return linear_matrix((at, at, nothing), size)
     return linear_matrix(neighbours(size, new_size), size)
 
 
@@ -61,14 +63,16 @@ def linear_matrix(corners: Corners, size: int) -> Tensor:
 
 def positions(size: int, new_size: int) -> Tensor:
     """Centres of the new voxels in old voxel coordinates, float64, not clamped."""
-    return (torch.arange(new_size, dtype=torch.float64) + 0.5) * (size / new_size) - 0.5
+    new = torch.arange(new_size, dtype=torch.float64)
+    return (new + 0.5) * (size / new_size) - 0.5
 
 
 def nearest(size: int, new_size: int) -> Tensor:
     """Index of the old voxel nearest to each new one; halves go up, as in scipy
     (torch.round would go to even).
     """
-    return torch.floor(positions(size, new_size) + 0.5).long().clamp(0, size - 1)
+    rounded = torch.floor(positions(size, new_size) + 0.5)
+    return rounded.long().clamp(0, size - 1)
 
 
 def neighbours(size: int, new_size: int) -> Corners:
@@ -82,7 +86,8 @@ def neighbours_of(centre: Tensor, size: int) -> Corners:
     """The same for any positions in voxels along an axis of `size`."""
     centre = centre.clamp(0, size - 1)
     low = torch.floor(centre).long()
-    return low, (low + 1).clamp(max=size - 1), (centre - low).float()
+    high = (low + 1).clamp(max=size - 1)
+    return low, high, (centre - low).float()
 
 
 def apply_along(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
@@ -90,19 +95,26 @@ def apply_along(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
     band, without moving axes.
     """
     matrix = matrix.to(array)
-    new_size = matrix.shape[0]
-    bands = [(start, min(start + BAND, new_size)) for start in range(0, new_size, BAND)]
     parts = []
-    for start, stop in bands:
-        rows = matrix[start:stop]
-        used = torch.nonzero((rows.abs() > NEGLIGIBLE).any(0))
-        first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
-        parts.append(
-            _multiply(
-                array.narrow(axis + 1, first, last - first), rows[:, first:last], axis
-            )
-        )
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis + 1)
+    for rows in matrix.split(BAND):
+        first, last = _band(rows)
+        band = rows[:, first:last]
+        source = array.narrow(axis + 1, first, last - first)
+        product = _multiply(source, band, axis)
+        parts.append(product)
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts, dim=axis + 1)
+
+
+def _band(rows: Tensor) -> tuple[int, int]:
+    """First column that is not negligible in any row, and the one after the last."""
+    counts = (rows.abs() > NEGLIGIBLE).any(0)
+    used = torch.nonzero(counts)
+    if not len(used):
+        return 0, 1
+    last = int(used[-1])
+    return int(used[0]), last + 1
 
 
 def _multiply(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
@@ -111,7 +123,8 @@ def _multiply(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
         return array @ matrix.T
     if axis == 1:
         return matrix @ array
-    product = matrix @ array.reshape(channels, depth, height * width)
+    planes = array.reshape(channels, depth, height * width)
+    product = matrix @ planes
     return product.reshape(channels, -1, height, width)
 
 
@@ -129,22 +142,21 @@ def resize_image(
     changed = [axis for axis in range(3) if shape[axis] != sizes[axis]]
     if not changed:
         return image
-    low, high = torch.aminmax(image.reshape(image.shape[0], -1), dim=1)
+    low, high = torch.aminmax(image.flatten(1), dim=1)
     if nearest_axis is not None and nearest_axis in changed:
-        image = image.index_select(
-            nearest_axis + 1,
-            nearest(sizes[nearest_axis], shape[nearest_axis]).to(image.device),
-        )
+        slices = nearest(sizes[nearest_axis], shape[nearest_axis])
+        slices = slices.to(image.device)
+        image = image.index_select(nearest_axis + 1, slices)
         changed.remove(nearest_axis)
-    for axis in sorted(
-        changed, key=lambda axis: shape[axis] / sizes[axis]
-    ):  # shrink first, grow last
-        image = apply_along(image, spline_matrix(sizes[axis], shape[axis], order), axis)
-    return (
-        image.clamp_(low[:, None, None, None], high[:, None, None, None])
-        if changed and order == 3
-        else image
-    )
+    changed.sort(key=lambda axis: shape[axis] / sizes[axis])  # shrink first, grow last
+    for axis in changed:
+        matrix = spline_matrix(sizes[axis], shape[axis], order)
+        image = apply_along(image, matrix, axis)
+    if not changed or order != 3:
+        return image
+    low = low[:, None, None, None]
+    high = high[:, None, None, None]
+    return image.clamp_(low, high)
 
 
 def resize_labels(
@@ -159,28 +171,27 @@ def resize_labels(
     """
     sizes = labels.shape
     if nearest_axis is not None and shape[nearest_axis] != sizes[nearest_axis]:
-        labels = labels.index_select(
-            nearest_axis, nearest(sizes[nearest_axis], shape[nearest_axis])
-        )
+        slices = nearest(sizes[nearest_axis], shape[nearest_axis])
+        labels = labels.index_select(nearest_axis, slices)
     if tuple(labels.shape) == tuple(shape):
         return labels
-    return resample_labels(
-        labels,
-        [neighbours(size, new) for size, new in zip(labels.shape, shape, strict=True)],
-    )
+    axes = zip(labels.shape, shape, strict=True)
+    corners = [neighbours(size, new) for size, new in axes]
+    return resample_labels(labels, corners)
 
 
 def resample_labels(labels: Tensor, corners: Sequence[Corners]) -> Tensor:
     """The linear vote at new voxels that lie between the `corners` of each axis; see
     `resize_labels`.
     """
-    result = gather(labels, [low for low, _, _ in corners])
-    undecided = torch.nonzero(
-        gather(mixed_cells(labels), [low for low, _, _ in corners])
-    )  # (n, 3)
+    lower = [low for low, _, _ in corners]
+    result = gather(labels, lower)
+    mixed = gather(mixed_cells(labels), lower)
+    undecided = torch.nonzero(mixed)  # (n, 3)
     for part in undecided.split(2**20):
         index, weight = corner_weights(part, corners, labels.shape)
-        result[tuple(part.T)] = vote(labels.reshape(-1)[index], weight)
+        candidates = labels.reshape(-1)[index]
+        result[tuple(part.T)] = vote(candidates, weight)
     return result
 
 
@@ -198,42 +209,61 @@ def mixed_cells(labels: Tensor) -> Tensor:
     border) holds several labels.
     """
     for axis, size in enumerate(labels.shape):
-        labels = torch.cat([labels, labels.narrow(axis, size - 1, 1)], dim=axis)
+        last = labels.narrow(axis, size - 1, 1)
+        labels = torch.cat([labels, last], dim=axis)
     return mixed_inner_cells(labels)
 
 
 def mixed_inner_cells(labels: Tensor) -> Tensor:
     """The same for the cells between voxels, one fewer than voxels along each axis."""
-    low, high = labels, labels
-    for axis, size in enumerate(
-        labels.shape
-    ):  # running minimum and maximum over the cell's corners
-        low, high = (
-            op(part.narrow(axis, 0, size - 1), part.narrow(axis, 1, size - 1))
-            for op, part in ((torch.minimum, low), (torch.maximum, high))
-        )
+    low = labels
+    high = labels
+    for axis in range(labels.ndim):
+        low = torch.minimum(*_neighbouring(low, axis))
+        high = torch.maximum(*_neighbouring(high, axis))
     return low != high
+
+
+def _neighbouring(array: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """The voxels before and after each gap along an axis."""
+    gaps = array.shape[axis] - 1
+    before = array.narrow(axis, 0, gaps)
+    after = array.narrow(axis, 1, gaps)
+    return before, after
 
 
 def corner_weights(
     voxels: Tensor, corners: Sequence[Corners], shape: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Flat indices and linear weights `(8, n)` of the corners round new voxels `(n,
-    3)`; `corners` from `neighbours`.
+    3)`; `corners` from `neighbours`, of an array of `shape`.
     """
-    stride = (shape[1] * shape[2], shape[2], 1)
-    flat = [torch.zeros(1, dtype=torch.long, device=voxels.device)]
-    weights = [torch.ones(1, device=voxels.device)]
-    for axis, (low, high, upper) in enumerate(corners):
-        at = voxels[:, axis]
-        share = upper.to(voxels.device)[at]
-        pair = [
-            (low.to(voxels.device)[at], 1 - share),
-            (high.to(voxels.device)[at], share),
-        ]
-        flat = [old + along * stride[axis] for old in flat for along, _ in pair]
-        weights = [old * share for old in weights for _, share in pair]
-    return torch.stack(flat), torch.stack(weights)
+    cells: list[Corners] = []
+    for at, along in zip(voxels.T, corners, strict=True):
+        low, high, upper = (part.to(at.device)[at] for part in along)
+        cells.append((low, high, upper))
+    return cell_corners(cells, shape)
+
+
+def cell_corners(
+    cells: Sequence[Corners], shape: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Flat indices and linear weights `(8, n)` of the corners of cells in an array of
+    `shape`; cells: `(n,)` lower and upper voxel and the upper one's weight, an axis.
+    """
+    _, rows, columns = shape
+    strides = (rows * columns, columns, 1)
+    low, _, share = cells[0]
+    index = low.new_zeros(1, 1)
+    weight = share.new_ones(1, 1)
+    for (low, high, share), stride in zip(cells, strides, strict=True):
+        ends = torch.stack((low, high))  # (2, n)
+        shares = torch.stack((1 - share, share))
+        index = index[:, None] + stride * ends  # (k, 2, n)
+        index = index.flatten(0, 1)
+        weight = weight[:, None] * shares
+        weight = weight.flatten(0, 1)
+    return index, weight
 
 
 def vote(labels: Tensor, weight: Tensor) -> Tensor:
@@ -243,24 +273,28 @@ def vote(labels: Tensor, weight: Tensor) -> Tensor:
     low, high = torch.aminmax(labels, dim=0)
     is_low = labels == low
     share = (weight * is_low).sum(0)
-    best = torch.where(share >= weight.sum(0) - share, low, high)
-    several = torch.nonzero(~(is_low | (labels == high)).all(0))[
-        :, 0
-    ]  # few voxels see more than two labels
+    others = weight.sum(0) - share
+    best = torch.where(share >= others, low, high)
+    # few voxels see more than two labels
+    is_high = labels == high
+    of_two = (is_low | is_high).all(0)
+    several = torch.nonzero(~of_two)[:, 0]
     if len(several):
-        best[several] = _vote_of_many(labels[:, several], weight[:, several])
+        candidates = labels[:, several]
+        weights = weight[:, several]
+        best[several] = _vote_of_many(candidates, weights)
     return best
 
 
 def _vote_of_many(labels: Tensor, weight: Tensor) -> Tensor:
-    best, best_weight = labels[0].clone(), torch.full_like(weight[0], -1)
+    best = labels[0].clone()
+    best_weight = torch.full_like(weight[0], -1)
     for candidate in labels:
         total = (weight * (labels == candidate)).sum(0)
-        better = (total > best_weight) | ((total == best_weight) & (candidate < best))
-        best, best_weight = (
-            torch.where(better, candidate, best),
-            torch.where(better, total, best_weight),
-        )
+        tie = (total == best_weight) & (candidate < best)
+        better = (total > best_weight) | tie
+        best = torch.where(better, candidate, best)
+        best_weight = torch.where(better, total, best_weight)
     return best
 
 
@@ -269,14 +303,17 @@ def blur_matrix(size: int, sigma: Tensor | float) -> Tensor:
 
     Equals `scipy.ndimage.gaussian_filter1d` (truncate 4, mode "nearest").
     """
-    reach = int(4 * float(sigma) + 0.5)
+    sigma = float(sigma)
+    reach = int(4 * sigma + 0.5)
     taps = torch.arange(-reach, reach + 1)
-    weights = torch.exp(-0.5 * (taps / max(float(sigma), 1e-6)) ** 2)
-    columns = (torch.arange(size)[:, None] + taps).clamp(0, size - 1)
+    deviations = taps / max(sigma, 1e-6)
+    weights = torch.exp(-0.5 * deviations**2)
+    weights = weights / weights.sum()
+    columns = torch.arange(size)[:, None] + taps
+    columns = columns.clamp(0, size - 1)
+    rows = weights.expand(size, -1).contiguous()
     matrix = torch.zeros(size, size)
-    return matrix.scatter_add_(
-        1, columns, (weights / weights.sum()).expand(size, -1).contiguous()
-    )
+    return matrix.scatter_add_(1, columns, rows)
 
 
 @lru_cache(maxsize=512)
@@ -286,7 +323,4 @@ def low_resolution_matrix(size: int, coarse: int) -> Tensor:
     """
     taken = nearest(size, coarse)
     low, high, weight = neighbours(coarse, size)
-    rows = torch.arange(size)
-    matrix = torch.zeros(size, size)
-    matrix.index_put_((rows, taken[low]), 1 - weight, accumulate=True)
-    return matrix.index_put_((rows, taken[high]), weight, accumulate=True)
+    return linear_matrix((taken[low], taken[high], weight), size)

@@ -29,15 +29,18 @@ class Volume:
     def __post_init__(self) -> None:
         if self.array.ndim != 4:
             raise GeometryError(
-                f"a volume has axes (channel, z, y, x); this array has shape {self.array.shape}"
+                "a volume has axes (channel, z, y, x); "
+                f"this array has shape {self.array.shape}"
             )
         if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all():
             raise GeometryError(
-                "the affine of a volume is a finite 4x4 matrix; the file's header is damaged"
+                "the affine of a volume is a finite 4x4 matrix; "
+                "the file's header is damaged"
             )
         if abs(np.linalg.det(self.affine[:3, :3])) < 1e-12:
             raise GeometryError(
-                "the affine of a volume is singular (a spacing of 0?); repair the file's header"
+                "the affine of a volume is singular (a spacing of 0?); "
+                "repair the file's header"
             )
 
     @property

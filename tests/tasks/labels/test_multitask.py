@@ -19,7 +19,7 @@ from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
 from trivox.learning.tracking import read_records
 from trivox.networks.class_head import Outputs
-from trivox.preparation.batches import ClassedLabels
+from trivox.preparation.classes import ClassedLabels
 from trivox.tasks.labels.class_objective import MultitaskObjective
 from trivox.tasks.labels.multitask import MultitaskTask
 from trivox.tasks.run import run_request

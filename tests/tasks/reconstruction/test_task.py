@@ -23,7 +23,7 @@ from trivox.learning.losses.reconstruction import ReconstructionCriterion
 from trivox.learning.tracking import read_records
 from trivox.learning.trainer import Trainer
 from trivox.preparation.exam_batches import VolumeTargets, to_window
-from trivox.preparation.exam_store import XrayStore
+from trivox.preparation.exam_store import ExamStore
 from trivox.projection.attenuation import attenuation_of
 from trivox.projection.geometry import Geometry
 from trivox.projection.projector import Projector
@@ -93,7 +93,7 @@ def test_validation_measures_held_out_exams_beside_the_ladder(xray_run):
 
 def test_the_mean_volume_is_of_training_cases_alone(xray_run, xray_data, xray_plan):
     dataset = load_dataset(xray_data)
-    store = XrayStore(xray_run / "prepared")
+    store = ExamStore(xray_run / "prepared")
     split = json.loads((xray_run / "splits.json").read_text())[0]
     prepared = PreparedExams(dataset, xray_plan, (), store)
     wanted = torch.stack(

@@ -6,7 +6,7 @@ from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.lesions import lesion_indices
-from trivox.preparation.batches import CaseClasses
+from trivox.preparation.classes import CaseClasses
 from trivox.preparation.sampler import LesionSampling
 from trivox.preparation.store import Store
 

@@ -20,7 +20,7 @@ from trivox.learning.losses.targets import region_targets
 from trivox.learning.objective import Objective
 from trivox.networks.class_head import Outputs, jitter
 from trivox.planning.plan import Plan
-from trivox.preparation.batches import ClassedLabels
+from trivox.preparation.classes import ClassedLabels
 from trivox.tasks.labels.objective import SegmentationObjective
 
 ENOUGH = 0.25

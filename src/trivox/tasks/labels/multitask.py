@@ -15,7 +15,7 @@ from trivox.inference.predictor import Predictor
 from trivox.learning.objective import Objective
 from trivox.networks.class_head import LesionMasks, MultitaskNetwork, add_class_head
 from trivox.planning.plan import Plan
-from trivox.preparation.batches import BatchSource
+from trivox.preparation.classes import Classed
 from trivox.tasks.console import Console
 from trivox.tasks.labels.class_batches import case_classes, lesion_sampling
 from trivox.tasks.labels.class_objective import MultitaskObjective
@@ -96,14 +96,14 @@ class MultitaskTask(LabelTask):
         names: Sequence[str],
         *,
         training: bool,
-    ) -> BatchSource:
+    ) -> Classed:
         """Batches with classes, part of each centred on lesions."""
-        source = super().source(prepared, recipe, names, training=training)
+        source = self.patches(prepared, recipe, names, training=training)
         dataset = prepared.dataset
         sampling = lesion_sampling(dataset, names, prepared.plan.labels, recipe)
         classes = case_classes(dataset, prepared.store, names, sampling.indices)
         sampler = replace(source.sampler, lesions=sampling)
-        return replace(source, sampler=sampler, classes=classes)
+        return Classed(replace(source, sampler=sampler), classes)
 
     def whole(self, plan: Plan) -> str | None:
         """All labels together, where there are several."""

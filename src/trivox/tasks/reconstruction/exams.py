@@ -5,10 +5,10 @@ from torch import Tensor
 
 from trivox.planning.volumes import VolumePlan
 from trivox.preparation.exam_batches import coarser
-from trivox.preparation.exam_store import XrayStore
+from trivox.preparation.exam_store import ExamStore
 from trivox.tasks.task import Prepared
 
-PreparedExams = Prepared[VolumePlan, XrayStore]
+PreparedExams = Prepared[VolumePlan, ExamStore]
 
 
 def reference_volume(exams: PreparedExams, name: str) -> Tensor:

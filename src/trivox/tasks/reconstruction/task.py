@@ -34,8 +34,8 @@ from trivox.learning.runtime import Runtime, rank, world_size
 from trivox.networks.counting import count_volume_network
 from trivox.planning.describe import describe_volume_plan
 from trivox.planning.volumes import VolumePlan, read_volume_plan
-from trivox.preparation.exam_batches import XraySource, to_window
-from trivox.preparation.exam_store import XrayStore, prepare_exams
+from trivox.preparation.exam_batches import ExamSource, to_window
+from trivox.preparation.exam_store import ExamStore, prepare_exams
 from trivox.tasks.console import Console
 from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
 from trivox.tasks.reconstruction.objective import ReconstructionObjective
@@ -64,7 +64,7 @@ OF_LABELS = (
 """Options of predictions that only models of label maps know."""
 
 
-class ReconstructionTask(ModelTask[VolumePlan, XrayStore]):
+class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
     """What training needs to know about X-rays and volumes."""
 
     name = TASK
@@ -134,7 +134,7 @@ class ReconstructionTask(ModelTask[VolumePlan, XrayStore]):
         workers: int,
         replace: bool,
         console: Console,
-    ) -> XrayStore:
+    ) -> ExamStore:
         """Bring CTs and views to the plan's grids."""
         return prepare_exams(
             dataset,
@@ -178,13 +178,13 @@ class ReconstructionTask(ModelTask[VolumePlan, XrayStore]):
         names: Sequence[str],
         *,
         training: bool,
-    ) -> XraySource:
+    ) -> ExamSource:
         """Batches of exams; each rank takes every `world_size`-th sample of the global
         batch.
         """
         ranks = world_size()
         batch = -(-(recipe.batch_size or prepared.plan.batch_size) // ranks) * ranks
-        return XraySource(
+        return ExamSource(
             store=prepared.store,
             names=names,
             plan=prepared.plan,
