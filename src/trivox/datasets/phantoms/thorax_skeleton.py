@@ -32,10 +32,10 @@ def paint_ribs(canvas: Canvas, body: Body, cage: Cage) -> None:
     shell = canvas.soft(from_wall - 3.5)
     from_back = cage.y + depth
     height = cage.z + body.rib_slope * from_back
-    run = height * np.float32(1 / body.rib_pitch)
+    run: Field3 = height * np.float32(1 / body.rib_pitch)
     run -= body.rib_phase
     run -= np.rint(run)
-    from_rib = np.abs(run) * body.rib_pitch
+    from_rib: Field3 = np.abs(run) * np.float32(body.rib_pitch)
     band = canvas.soft(from_rib - 6)
     band *= shell
     cartilage = canvas.soft(0.72 * depth - cage.y)
