@@ -15,64 +15,63 @@ from trivox.evaluation.metrics.surfaces import surface_distances
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 
-CASES = brats_cases()
-RANDOM = {
-    f"random_{seed}": (
-        *np.random.default_rng(seed)
-        .choice(4, (2, 14, 15, 16), p=[0.9, 0.04, 0.03, 0.03])
-        .astype(np.uint8),
-        spacing,
-    )
-    for seed, spacing in enumerate([(1.0, 1.0, 1.0), (2.0, 1.5, 0.5)])
+
+def random_case(seed, spacing):
+    """A pair of label maps that are specks everywhere."""
+    rng = np.random.default_rng(seed)
+    maps = rng.choice(4, (2, 14, 15, 16), p=[0.9, 0.04, 0.03, 0.03])
+    prediction, reference = maps.astype(np.uint8)
+    return prediction, reference, spacing
+
+
+CASES = brats_cases() | {
+    "random_0": random_case(0, (1.0, 1.0, 1.0)),
+    "random_1": random_case(1, (2.0, 1.5, 0.5)),
 }
+each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
 def assert_same(name, theirs, case):
     prediction, reference, spacing = case
-    ours = choose_convention(name).evaluate(
+    regions = choose_convention(name).evaluate(
         prediction, reference, spacing=spacing, targets=REGIONS
     )
     for region, metrics in theirs.items():
         for metric, value in metrics.items():
-            if value is None:
-                assert ours[region][metric] is None
-            else:
+            expected = value
+            if value is not None:
                 tolerance = 1e-3 if metric.endswith("_mm") else 1e-6
-                assert ours[region][metric] == pytest.approx(value, abs=tolerance), (
-                    region,
-                    metric,
-                )
+                expected = pytest.approx(value, abs=tolerance)
+            assert regions[region][metric] == expected, (region, metric)
 
 
-@pytest.mark.parametrize("case", [*CASES, *RANDOM])
+@each_case
 def test_panoptica(case):
     pytest.importorskip("panoptica")
     pytest.importorskip("brats_evaluation")
     from brats_oracles import instance_wise
 
-    assert_same(
-        "brats-instance", instance_wise(*(CASES | RANDOM)[case]), (CASES | RANDOM)[case]
-    )
+    assert_same("brats-instance", instance_wise(*case), case)
 
 
-@pytest.mark.parametrize("case", [*CASES, *RANDOM])
+@each_case
 def test_medpy(case):
     pytest.importorskip("medpy")
     from brats_oracles import legacy
 
-    assert_same("brats-legacy", legacy(*(CASES | RANDOM)[case]), (CASES | RANDOM)[case])
+    assert_same("brats-legacy", legacy(*case), case)
 
 
-@pytest.mark.parametrize("case", [*CASES, *RANDOM])
+@each_case
 def test_surface_distances_of_deepmind(case):
     google = pytest.importorskip("surface_distance")
-    prediction, reference, spacing = (CASES | RANDOM)[case]
-    masks = prediction > 0, reference > 0
-    theirs = google.compute_surface_distances(masks[1], masks[0], spacing)
-    distance = (
-        google.compute_robust_hausdorff(theirs, 95)
-        if all(mask.any() for mask in masks)
-        else None
-    )
-    ours = surface_distances(*masks, spacing=spacing, convention="mesh").hausdorff_mm()
-    assert ours == (None if distance is None else pytest.approx(distance, abs=1e-3))
+    prediction, reference, spacing = case
+    predicted = prediction > 0
+    true = reference > 0
+    distances = surface_distances(predicted, true, spacing=spacing, convention="mesh")
+    expected = None
+    if predicted.any() and true.any():
+        theirs = google.compute_surface_distances(true, predicted, spacing)
+        distance = google.compute_robust_hausdorff(theirs, 95)
+        expected = pytest.approx(distance, abs=1e-3)
+    assert distances.hausdorff_mm() == expected

@@ -45,28 +45,20 @@ def test_classwise_error(calibration, seed, bins):
         num_bins=bins, include_background=True, calibration_reduction="expected"
     )
     metric(*batched(chance, labels))
-    assert classwise_calibration_error(chance, labels, bins=bins) == pytest.approx(
-        metric.aggregate().item(), abs=1e-5
-    )
+    expected = pytest.approx(metric.aggregate().item(), abs=1e-5)
+    assert classwise_calibration_error(chance, labels, bins=bins) == expected
 
 
 @pytest.mark.parametrize("bins", [5, 15])
 def test_bins(calibration, bins):
     chance, labels = drawn(7)
-    means, truths, counts = (
-        a.numpy()[0]
-        for a in calibration.calibration_binning(
-            *batched(chance, labels), num_bins=bins
-        )
-    )
+    binning = calibration.calibration_binning(*batched(chance, labels), num_bins=bins)
+    means, truths, counts = (tensor.numpy()[0] for tensor in binning)
     for k in range(3):
-        ours = reliability_curve(chance[:, k], labels == k, bins=bins)
-        assert np.array(ours["count"]) == pytest.approx(counts[k])
+        curve = reliability_curve(chance[:, k], labels == k, bins=bins)
+        assert np.array(curve["count"]) == pytest.approx(counts[k])
         filled = counts[k] > 0
-        for mine, theirs in (
-            (ours["confidence"], means[k]),
-            (ours["accuracy"], truths[k]),
-        ):
-            assert np.array(mine, float)[filled] == pytest.approx(
-                theirs[filled], abs=1e-5
-            )
+        confidence = np.array(curve["confidence"], float)[filled]
+        accuracy = np.array(curve["accuracy"], float)[filled]
+        assert confidence == pytest.approx(means[k][filled], abs=1e-5)
+        assert accuracy == pytest.approx(truths[k][filled], abs=1e-5)
