@@ -21,7 +21,7 @@ import numpy as np
 from brats_cases import REGIONS, brats_cases
 
 if not hasattr(np, "Inf"):  # surface-distance 0.1 is older than numpy 2
-    np.Inf = np.inf
+    np.Inf = np.inf  # noqa: NPY201
 
 CHALLENGES = {"gli": "BraTS-GLI", "met": "BraTS-MET"}
 LEGACY_PENALTY = math.sqrt(240**2 + 240**2 + 155**2)

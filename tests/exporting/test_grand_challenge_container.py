@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 
 from container_inputs import SLUGS, files_below, scan, sockets
 from trivox import Predictor
