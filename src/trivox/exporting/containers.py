@@ -77,9 +77,7 @@ def package_model(
     once, and `ResourceError` if `out` holds anything.
     """
     _require_empty(out)
-    bundles = [read_bundle(path) for path in models]
-    for bundle in bundles:
-        _require_segmentation(bundle)
+    bundles = _segmentation_bundles(models)
     # Loading checks sums, and that weights and plans fit together.
     predictor = Predictor.load(list(models), device="cpu", precision="fp32")
     if target == "brats":
@@ -107,12 +105,15 @@ def _require_empty(out: Path) -> None:
         raise ResourceError(f"{out}: is not empty; choose another --out, or remove it")
 
 
-def _require_segmentation(bundle: Bundle) -> None:
-    if bundle.description.task != "segmentation":
-        raise BundleError(
-            f"{bundle.folder}: a model for {bundle.description.task}; "
-            "the challenges take label maps, package a segmentation model"
-        )
+def _segmentation_bundles(models: Sequence[Path]) -> list[Bundle]:
+    bundles = [read_bundle(path) for path in models]
+    for bundle in bundles:
+        if bundle.description.task != "segmentation":
+            raise BundleError(
+                f"{bundle.folder}: a model for {bundle.description.task}; "
+                "the challenges take label maps, package a segmentation model"
+            )
+    return bundles
 
 
 def _require_no_sockets(
