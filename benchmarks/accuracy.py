@@ -13,6 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -70,36 +71,35 @@ def run(
             ]
             command += ["--set", f"network_options.{option}"] if option else []
             command += ["--recipe", given.recipe] if given.recipe else []
-            command += [part for setting in given.set for part in ("--set", setting)]
+            for setting in given.set:
+                command += ["--set", setting]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     metrics = json.loads(done.read_text(encoding="utf-8"))
-    last = [
-        json.loads(row)
-        for row in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    ][-1]
-    dice = {
-        case: [v["dice"] for v in labels.values() if v["dice"] is not None]
-        for case, labels in metrics["cases"].items()
-    }
-    return {
-        "dice": {case: float(np.mean(v)) for case, v in dice.items() if v},
-        "steps": last["step"],
-    }
+    log = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    dice = {}
+    for case, labels in metrics["cases"].items():
+        scores = [row["dice"] for row in labels.values() if row["dice"] is not None]
+        if scores:
+            dice[case] = float(np.mean(scores))
+    return {"dice": dice, "steps": json.loads(log[-1])["step"]}
+
+
+def _in_order(dice: dict[str, float], cases: list[str]) -> list[float]:
+    return [dice[case] for case in cases]
 
 
 def show(name: str, found: dict[str, list[dict]], against: str) -> None:
     """The table of one dataset."""
     print(
-        f"\n{name}\n\n| network | steps | mean Dice of each seed | mean | difference to {against} (95 % interval) |"
+        f"\n{name}\n\n| network | steps | mean Dice of each seed | mean "
+        f"| difference to {against} (95 % interval) |"
     )
     print("|---|---|---|---|---|")
-    cases = sorted(
-        set.intersection(*(set(run["dice"]) for runs in found.values() for run in runs))
-    )
-    table = {
-        network: np.array([[run["dice"][case] for case in cases] for run in runs])
-        for network, runs in found.items()
-    }
+    scored = [set(run["dice"]) for run in chain(*found.values())]
+    cases = sorted(set.intersection(*scored))
+    table = {}
+    for network, runs in found.items():
+        table[network] = np.array([_in_order(run["dice"], cases) for run in runs])
     for network, dice in table.items():
         text = "-"
         if against in table and network != against:

@@ -51,6 +51,11 @@ def features_of(shapes: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return np.array([list(row.values()) for row in rows]), list(rows[0])
 
 
+def with_interval(value: float, interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
 def show(name: str, truth: np.ndarray, probabilities: np.ndarray) -> None:
     """One row, with bootstrap intervals."""
     cases = tuple(f"case {i}" for i in range(len(truth)))
@@ -58,7 +63,7 @@ def show(name: str, truth: np.ndarray, probabilities: np.ndarray) -> None:
         ClassPredictions(cases, truth, probabilities, CLASSES), seed=0
     )
     cells = (
-        f"{found[score]['value']:.3f} ({found[score]['ci95'][0]:.3f} to {found[score]['ci95'][1]:.3f})"
+        with_interval(found[score]["value"], found[score]["ci95"])
         for score in ("auc", "accuracy", "macro_f1")
     )
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
@@ -90,11 +95,13 @@ def main() -> None:
     measured, _ = features_of(held_out)
     seconds = time.process_time() - start
     print(
-        f"{len(names)} shape features of {len(shapes)} + {len(held_out)} shapes: {seconds:.0f} CPU seconds"
+        f"{len(names)} shape features of {len(shapes)} + {len(held_out)} shapes: "
+        f"{seconds:.0f} CPU seconds"
     )
 
     print(
-        "\n| official validation split, 98 shapes, 64^3 | AUC (95 % interval) | accuracy | macro-F1 |\n|---|---|---|---|"
+        "\n| official validation split, 98 shapes, 64^3 | AUC (95 % interval) "
+        "| accuracy | macro-F1 |\n|---|---|---|---|"
     )
     common = {"names": names, "class_names": CLASSES, "seed": given.seed}
     single = best_single_feature(features, truth, **common)
@@ -111,7 +118,8 @@ def main() -> None:
     show("majority answer", held_truth, np.tile(share, (len(held_truth), 1)))
 
     print(
-        "\n| published, test split, 298 shapes, 28^3: another split | AUC | accuracy |\n|---|---|---|"
+        "\n| published, test split, 298 shapes, 28^3: another split | AUC | accuracy |\n"
+        "|---|---|---|"
     )
     for name, (auc, accuracy) in PUBLISHED.items():
         print(f"| {name} | {auc:.3f} | {accuracy:.3f} |")

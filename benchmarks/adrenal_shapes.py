@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,8 @@ def show(name: str, found: list[float], threshold: float | None) -> None:
     low, high = summary["ci95"]
     cut = "" if threshold is None else f"{threshold:.3g}"
     print(
-        f"| {name} | {summary['mean']:.3f} ({low:.3f} to {high:.3f}) | {summary['median']:.3f} | {cut} |",
+        f"| {name} | {summary['mean']:.3f} ({low:.3f} to {high:.3f}) "
+        f"| {summary['median']:.3f} | {cut} |",
         flush=True,
     )
 
@@ -263,7 +265,7 @@ def network(
         str(minutes),
         "--patch-size",
         *[str(size)] * 3,
-        *[word for setting in sets for word in ("--set", setting)],
+        *chain.from_iterable(("--set", setting) for setting in sets),
     )
     estimates, truths = {}, {}
     for split, name, folder in (
@@ -330,8 +332,8 @@ def main() -> None:
     shapes = shapes_of(given.file)
     views = {split: silhouettes_of(some) for split, some in shapes.items()}
     print(
-        f"\n| official validation split, {len(shapes['official validation'])} shapes, {given.size}^3 | "
-        "Dice, mean (95 % interval) | median | cut |\n|---|---|---|---|"
+        f"\n| official validation split, {len(shapes['official validation'])} shapes, "
+        f"{given.size}^3 | Dice, mean (95 % interval) | median | cut |\n|---|---|---|---|"
     )
     rows = baselines(shapes, views, given.size)
     print(f"\n{time.process_time() - start:.0f} CPU seconds\n", flush=True)

@@ -66,7 +66,13 @@ def scan(size: int, classes: int) -> Scan:
 def ours(
     case: Scan, patch: tuple[int, int, int], step: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    sampler = PatchSampler(case, ["scan"], patch, BATCH, foreground_fraction=0.0)  # type: ignore[arg-type]
+    sampler = PatchSampler(
+        case,  # type: ignore[arg-type]
+        ["scan"],
+        patch,
+        BATCH,
+        foreground_fraction=0.0,
+    )
     source = BatchSource(
         sampler=sampler,
         seed=1,

@@ -340,9 +340,11 @@ def compare(
             f"case {'x'.join(map(str, shape))} at {spacing} mm, plan at {TARGET} mm, C={classes}, "
             f"{windows} windows of {'x'.join(map(str, patch))}, "
             f"{features} features, {precision}; wall {best['theirs'].wall / best[kind].wall:.1f}x",
-            f"{equal_share(labels[kind], labels['theirs']):.5f} equal, {len(np.unique(labels['theirs']))} labels found; "
-            f"{equal_share(labels[kind], labels['theirs-fp32']):.5f} to nnU-Net with fp32 sums, which equals nnU-Net as it "
-            f"is by {equal_share(labels['theirs'], labels['theirs-fp32']):.5f}",
+            f"{equal_share(labels[kind], labels['theirs']):.5f} equal, "
+            f"{len(np.unique(labels['theirs']))} labels found; "
+            f"{equal_share(labels[kind], labels['theirs-fp32']):.5f} to nnU-Net with "
+            "fp32 sums, which equals nnU-Net as it is by "
+            f"{equal_share(labels['theirs'], labels['theirs-fp32']):.5f}",
         )
 
 

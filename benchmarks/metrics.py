@@ -79,11 +79,9 @@ def compare(name: str, size: int, radius: float, *, rounds: int) -> None:
         )
 
     found = race(ours, theirs, rounds=rounds)
-    values = [
-        " ".join(f"{value:.4f}" for value in result)
-        for result in (found.our_result, found.their_result)
-    ]
-    found.show(f"HD95, ASSD and NSD {name}", " and ".join(values))
+    our_values = " ".join(f"{value:.4f}" for value in found.our_result)
+    their_values = " ".join(f"{value:.4f}" for value in found.their_result)
+    found.show(f"HD95, ASSD and NSD {name}", f"{our_values} and {their_values}")
 
 
 def main() -> None:

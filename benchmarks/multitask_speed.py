@@ -214,11 +214,15 @@ def compare(scene: str, *, features: int, steps: int, precisions: list[str]) -> 
             assert (prediction.classification is None) == (what == "mask")
             found = prediction.labels.array
             Race(ours, theirs, None, None).show(
-                f"{what} of {'x'.join(map(str, shape))} against mask alone, {windows} windows of "
-                f"{'x'.join(map(str, plan.patch_size))}, 8 mirrored copies, resenc-m with {features} features, "
-                f"{predictor.members[0].windows.runtime.precision}; wall {theirs.wall / ours.wall:.2f}x",
-                f"{equal_share(found, their_labels):.5f} equal; lesion Dice to the reference "
-                f"{_dice(found, reference.array):.3f}, theirs {_dice(their_labels, reference.array):.3f}"
+                f"{what} of {'x'.join(map(str, shape))} against mask alone, "
+                f"{windows} windows of {'x'.join(map(str, plan.patch_size))}, "
+                f"8 mirrored copies, resenc-m with {features} features, "
+                f"{predictor.members[0].windows.runtime.precision}; "
+                f"wall {theirs.wall / ours.wall:.2f}x",
+                f"{equal_share(found, their_labels):.5f} equal; "
+                "lesion Dice to the reference "
+                f"{_dice(found, reference.array):.3f}, "
+                f"theirs {_dice(their_labels, reference.array):.3f}"
                 + (
                     f"; flags {prediction.classification.flags}"
                     if prediction.classification

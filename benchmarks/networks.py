@@ -154,16 +154,19 @@ def main() -> None:
         else f"CPU, {torch.get_num_threads()} threads"
     )
     print(
-        f"input {'x'.join(map(str, given.input))}, {runtime.precision}, {where}, torch {torch.__version__}\n"
+        f"input {'x'.join(map(str, given.input))}, {runtime.precision}, {where}, "
+        f"torch {torch.__version__}\n"
     )
     print(
-        "| network | parameters (M) | GFLOP | forward (s) | forward + backward (s) | peak memory (GB) |"
+        "| network | parameters (M) | GFLOP | forward (s) | forward + backward (s) "
+        "| peak memory (GB) |"
     )
     print("|---|---|---|---|---|---|")
     for e in entries:
         print(
-            f"| {e.name} | {e.facts['parameters'] / 1e6:.1f} | {e.facts['gflop']:.1f} | {e.forward:.3f} | {e.step:.3f} | "
-            f"{e.memory / 1e9:.2f} |"
+            f"| {e.name} | {e.facts['parameters'] / 1e6:.1f} "
+            f"| {e.facts['gflop']:.1f} | {e.forward:.3f} | {e.step:.3f} "
+            f"| {e.memory / 1e9:.2f} |"
         )
 
 

@@ -27,7 +27,7 @@ from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.projector import Projector
 from xray_peers import diffdrr_calls, nanodrr_calls, plastimatch, rtk_calls
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from xray_phantoms import MU, box, chord_of_box, chord_of_sphere, relative, sphere
 
 BALL, HALF = ((60.0, -10.0, 5.0), 40.0), (16.0, 32.0, 48.0)
@@ -106,12 +106,14 @@ def contenders(
         made.append(
             Contender("plastimatch exact", lambda: plastimatch(volume, geometry, grid))
         )
-    return [
-        each
-        for each in made
-        if not only
-        or any(word in each.name for word in [*only, "trivox joseph", "itk-rtk"])
-    ]
+    if not only:
+        return made
+    words = [*only, "trivox joseph", "itk-rtk"]
+    return [each for each in made if _has_any(each.name, words)]
+
+
+def _has_any(name: str, words: list[str]) -> bool:
+    return any(word in name for word in words)
 
 
 def ours(volume: Tensor, geometry: Geometry, grid: Grid, method: str) -> Contender:
@@ -165,7 +167,8 @@ def table(given: list[Contender], analytic: Tensor) -> str:
         (each.image for each in given if each.name.startswith("itk-rtk")), None
     )
     lines = [
-        "| projector | forward (CPU s) | ratio | and back (CPU s) | ratio | error to analytic | error to RTK |",
+        "| projector | forward (CPU s) | ratio | and back (CPU s) | ratio "
+        "| error to analytic | error to RTK |",
         "|---|---|---|---|---|---|---|",
     ]
     for each in given:
@@ -176,8 +179,8 @@ def table(given: list[Contender], analytic: Tensor) -> str:
         )
         to_rtk = "" if reference is None else f"{relative(each.image, reference):.1e}"
         lines.append(
-            f"| {each.name} | {each.seconds:.3f} | {each.seconds / base.seconds:.1f} | {back[0]} | {back[1]} | "
-            f"{relative(each.image, analytic):.2e} | {to_rtk} |"
+            f"| {each.name} | {each.seconds:.3f} | {each.seconds / base.seconds:.1f} "
+            f"| {back[0]} | {back[1]} | {relative(each.image, analytic):.2e} | {to_rtk} |"
         )
     return "\n".join(lines)
 
@@ -220,7 +223,8 @@ def main() -> None:
                 chord_of_box(geometry, HALF) + chord_of_sphere(geometry, *BALL)
             ) * MU
             told.append(
-                f"{voxels}^3 -> {pixels}^2, one view at {angle:g} degrees:\n\n{table(all_of_them, analytic)}"
+                f"{voxels}^3 -> {pixels}^2, one view at {angle:g} degrees:\n\n"
+                f"{table(all_of_them, analytic)}"
             )
             print(told[-1], "\n", flush=True)
     out = Path(__file__).parent / "results" / "projector.md"

@@ -56,7 +56,8 @@ def labels(
     gap = _gap(source, large, other, ours[ours != theirs], theirs[ours != theirs])
     found.show(
         f"labels {_by(small)} -> {_by(large)}, {classes} classes",
-        f"{equal_share(ours, theirs):.5f} equal; largest weight gap of the rest {gap:.0e} (0: exact ties)",
+        f"{equal_share(ours, theirs):.5f} equal; "
+        f"largest weight gap of the rest {gap:.0e} (0: exact ties)",
     )
 
 

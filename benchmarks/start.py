@@ -48,15 +48,14 @@ def main() -> None:
         paths = dict.fromkeys(
             ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), folder
         )
-        costs = [
-            [
-                started(call, {**os.environ, **more})
-                for call, more in ((ours, {}), (theirs, paths))
-            ]
-            for _ in range(rounds)
-        ]
-    best = [min(side, key=lambda cost: cost.cpu) for side in zip(*costs, strict=True)]
-    Race(best[0], best[1], None, None).show(
+        our_costs = []
+        their_costs = []
+        for _ in range(rounds):
+            our_costs.append(started(ours, dict(os.environ)))
+            their_costs.append(started(theirs, {**os.environ, **paths}))
+    our_best = min(our_costs, key=lambda cost: cost.cpu)
+    their_best = min(their_costs, key=lambda cost: cost.cpu)
+    Race(our_best, their_best, None, None).show(
         "start: trivox --help, nnUNetv2_predict -h", "help text only"
     )
 

@@ -76,7 +76,8 @@ def print_difficulty(training, test):
             )
     for name, values in scores.items():
         print(
-            f"{name}: {np.mean(values):.2f} dB (standard deviation {np.std(values):.2f}, {test} patients)"
+            f"{name}: {np.mean(values):.2f} dB "
+            f"(standard deviation {np.std(values):.2f}, {test} patients)"
         )
 
 

@@ -57,9 +57,9 @@ def convert(dataset: Dataset, folder: Path) -> None:
         if label.exists():
             continue
         volumes = [read_volume(path) for path in case.images]
-        channels = [
-            volume.with_array(part[None]) for volume in volumes for part in volume.array
-        ]
+        channels = []
+        for volume in volumes:
+            channels += [volume.with_array(part[None]) for part in volume.array]
         for index, channel in enumerate(channels):
             write_volume(
                 folder / "imagesTr" / f"{case.name}_{index:04d}.nii.gz", channel

@@ -18,7 +18,7 @@ from trivox.datasets.reading import read_channels
 from trivox.evaluation.metrics.calibration import rank_correlation
 from trivox.files import read_json
 from trivox.inference.predictor import Predictor
-from trivox.inference.rules.postprocess import candidate_dice
+from trivox.inference.rules.rule_trials import candidate_dice
 from trivox.volumes.formats import read_labels
 
 DAMAGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
@@ -67,7 +67,8 @@ def main() -> None:
     print(f"{trust['cases']} cases, temperature {trust['temperature']:.2f}")
     for measure in ("ece", "adaptive_ece", "classwise_ece", "mce", "brier", "nll"):
         print(
-            f"{measure} | before {trust['before'][measure]:.4f} | after {trust['after'][measure]:.4f}"
+            f"{measure} | before {trust['before'][measure]:.4f} "
+            f"| after {trust['after'][measure]:.4f}"
         )
     print(f"AUROC of wrong voxels by entropy | {trust['error_ranking_auroc']:.3f}")
     print(f"Spearman of doubt and Dice | {trust['doubt']['spearman_with_dice']:.2f}")
@@ -75,10 +76,11 @@ def main() -> None:
     for name, change in DAMAGES.items():
         rows = damaged(run, predictor, change)
         seen += rows
-        print(
-            f"{name} | mean Dice {np.mean([row[1] for row in rows]):.3f} | flagged {sum(r[2] for r in rows)} of {len(rows)}"
-        )
-    scores, dice = (np.array([row[i] for row in seen]) for i in (0, 1))
+        mean = np.mean([row[1] for row in rows])
+        flagged = sum(row[2] for row in rows)
+        print(f"{name} | mean Dice {mean:.3f} | flagged {flagged} of {len(rows)}")
+    scores = np.array([row[0] for row in seen])
+    dice = np.array([row[1] for row in seen])
     print(
         f"Spearman of doubt and Dice, all of them | {rank_correlation(scores, dice):.2f}"
     )

@@ -209,10 +209,9 @@ def conventions_table(patient: Patient, grid: Grid) -> Iterator[str]:
     found = [readings(volume, truth) for volume in volumes.values()]
     yield f"\n### One volume, many PSNRs ({grid.shape[0]}^3, dB)\n\n| | {' | '.join(volumes)} |"
     yield "|---" * (1 + len(volumes)) + "|"
-    yield from (
-        f"| {name} | " + " | ".join(f"{row[name]:.2f}" for row in found) + " |"
-        for name in found[0]
-    )
+    for name in found[0]:
+        cells = " | ".join(f"{row[name]:.2f}" for row in found)
+        yield f"| {name} | {cells} |"
 
 
 # -- tables ----------------------------------------------------------------------------
@@ -288,7 +287,8 @@ def network_tables(given: argparse.Namespace) -> Iterator[str]:
             reconstructor, patient, views
         )
         yield head(
-            f"{size}, {views} view{'s' * (views > 1)}: a phantom-trained network out of its distribution"
+            f"{size}, {views} view{'s' * (views > 1)}: "
+            "a phantom-trained network out of its distribution"
         )
         yield from (row(name, volume, truth) for name, volume in rows.items())
 
@@ -306,7 +306,8 @@ def tune(other: Patient, views: list[int]) -> None:
             )
             found = measure_arrays(volume.numpy(), truth.numpy(), window=WINDOW)
             print(
-                f"{count} views, weight {weight:g}: {found['psnr_db']:.2f} dB, SSIM {found['ssim']:.3f}",
+                f"{count} views, weight {weight:g}: {found['psnr_db']:.2f} dB, "
+                f"SSIM {found['ssim']:.3f}",
                 flush=True,
             )
 
@@ -346,7 +347,8 @@ def main() -> None:
         return
     patient = Patient.read(given.data / FILE)
     text = [
-        f"# The X-ray ladder on a real chest CT\n\n{NOTICE}. Printed by `benchmarks/xray_ladder.py`.\n"
+        f"# The X-ray ladder on a real chest CT\n\n{NOTICE}. "
+        "Printed by `benchmarks/xray_ladder.py`.\n"
     ]
     text += [
         f"- {name}: {meaning}"

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def _plastimatch_view(view: Geometry, folder: Path, algorithm: str) -> Tensor:
     command = [
         "plastimatch",
         "drr",
-        *(part for pair in options.items() for part in pair),
+        *chain.from_iterable(options.items()),
         str(folder / "volume.mha"),
     ]
     subprocess.run(command, check=True, capture_output=True)

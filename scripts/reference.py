@@ -1,9 +1,11 @@
-"""Write docs/reference/{commands,recipe}.md from the code: `python
-scripts/reference.py`; a test holds them current.
+"""Write docs/reference/commands.md and recipe.md from the code; a test holds them
+current.
+
+    python scripts/reference.py
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,11 @@ def commands_page() -> str:
     lines = [
         "# Commands",
         "",
-        "Every verb exits with 0 on success, 1 with one line that says what, where and what to do, 2 on wrong usage.",
+        "Every verb exits with 0 on success, 1 with one line that says what, where and "
+        "what to do, 2 on wrong usage.",
+        "`trivox --debug VERB ...` shows the traceback.",
+        "",
     ]
-    lines += ["`trivox --debug VERB ...` shows the traceback.", ""]
     for name, command in _verbs(root.commands):  # type: ignore[attr-defined]
         context = typer.Context(command, info_name=f"trivox {name}")
         lines += [
@@ -39,24 +43,23 @@ def commands_page() -> str:
             "|---|---|---|",
         ]
         for parameter in command.get_params(context):
-            if parameter.name == "help":
-                continue
-            text = getattr(parameter, "help", "") or ""
-            shown = (
-                ", ".join(parameter.opts + parameter.secondary_opts)
-                if parameter.param_type_name == "option"
-                else parameter.name.upper()
-            )
-            default = (
-                ""
-                if parameter.default is None or parameter.required
-                else f"`{_plain(parameter.default)}`"
-            )
-            lines.append(
-                f"| `{shown}` | {text} | {'required' if parameter.required else default} |"
-            )
+            if parameter.name != "help":
+                lines.append(_option_row(parameter))
         lines.append("")
     return "\n".join(lines)
+
+
+def _option_row(parameter: Any) -> str:
+    shown = parameter.name.upper()
+    if parameter.param_type_name == "option":
+        shown = ", ".join(parameter.opts + parameter.secondary_opts)
+    default = ""
+    if parameter.required:
+        default = "required"
+    elif parameter.default is not None:
+        default = f"`{_plain(parameter.default)}`"
+    meaning = getattr(parameter, "help", "") or ""
+    return f"| `{shown}` | {meaning} | {default} |"
 
 
 def _verbs(commands: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -68,6 +71,8 @@ def _verbs(commands: dict[str, Any], before: str = "") -> Iterator[tuple[str, An
             yield f"{before}{name}", command
 
 
+NESTED = {"augmentation", "loss_options", "classification"}
+"""Settings that have a table of their own."""
 PAGES = {
     "Settings": Recipe,
     "Augmentation": Augmentation,
@@ -83,7 +88,8 @@ def recipe_page() -> str:
     lines = [
         "# Recipe",
         "",
-        "`trivox train --set key=value`; nested settings with a dot: `--set augmentation.rotation=0.5`.",
+        "`trivox train --set key=value`; nested settings with a dot: "
+        "`--set augmentation.rotation=0.5`.",
         "",
     ]
     for title, model in PAGES.items():
@@ -96,18 +102,16 @@ def recipe_page() -> str:
             "|---|---|---|",
         ]
         for name, field in model.model_fields.items():
-            default = (
-                "see below"
-                if name in {"augmentation", "loss_options", "classification"}
-                else f"`{field.default}`"
-            )
+            default = "see below" if name in NESTED else f"`{field.default}`"
             lines.append(f"| `{name}` | {default} | {field.description or ''} |")
         lines.append("")
-    lines += ["## Presets", "", "| preset | changes |", "|---|---|"]
-    lines += [
-        f"| `{name}` | {', '.join(f'`{k}={v}`' for k, v in changes.items()) or 'the defaults'} |"
-        for name, changes in PRESETS.items()
-    ]
+    return "\n".join([*lines, *_preset_lines()]) + "\n"
+
+
+def _preset_lines() -> list[str]:
+    lines = ["## Presets", "", "| preset | changes |", "|---|---|"]
+    for name, changes in PRESETS.items():
+        lines.append(f"| `{name}` | {_listed(changes) or 'the defaults'} |")
     lines += [
         "",
         "Some networks change more, unless the setting is given:",
@@ -115,12 +119,14 @@ def recipe_page() -> str:
         "| network | preset | changes |",
         "|---|---|---|",
     ]
-    lines += [
-        f"| `{family}-*` | `{preset}` | {', '.join(f'`{k}={v}`' for k, v in changes.items())} |"
-        for family, presets in NETWORK_SETTINGS.items()
-        for preset, changes in presets.items()
-    ]
-    return "\n".join(lines) + "\n"
+    for family, presets in NETWORK_SETTINGS.items():
+        for preset, changes in presets.items():
+            lines.append(f"| `{family}-*` | `{preset}` | {_listed(changes)} |")
+    return lines
+
+
+def _listed(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{key}={value}`" for key, value in changes.items())
 
 
 def _plain(value: object) -> str:

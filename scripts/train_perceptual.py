@@ -1,5 +1,6 @@
-"""Train the encoder of the perceptual loss on drawn chests: `python
-scripts/train_perceptual.py --out FILE.safetensors`.
+"""Train the encoder of the perceptual loss on drawn chests.
+
+    python scripts/train_perceptual.py --out FILE.safetensors
 
 It learns to name the tissue of every voxel, from linear read-outs of its three scales,
 on phantoms with voxels of 2.5, 5 and 10 mm; the read-outs are thrown away. Prints how
@@ -23,10 +24,13 @@ from trivox.files import atomic_path
 from trivox.learning.losses.perceptual import WIDTHS, WINDOW, TissueEncoder
 from trivox.projection.geometry import Grid
 
-SIZE, FIELD_MM = 32, 320.0
+SIZE = 32
+FIELD_MM = 320.0
 SPACINGS = (2.5, 5.0, 10.0)
-TRAINING, HELD_OUT = 0, 1
-"""First entry of the seeds of phantoms."""
+TRAINING = 0
+"""First entry of the seeds of phantoms to train on."""
+HELD_OUT = 1
+"""First entry of the seeds of phantoms to measure on."""
 
 
 class Segmenter(nn.Module):
@@ -42,16 +46,13 @@ class Segmenter(nn.Module):
     def forward(self, volumes: Tensor) -> Tensor:
         """Logits `(b, tissue, z, y, x)`."""
         size = volumes.shape[2:]
-        scales = [
-            readout(scale)
-            for readout, scale in zip(self.readouts, self.encoder(volumes), strict=True)
-        ]
-        return torch.stack(
-            [
-                F.interpolate(scale, size=size, mode="trilinear", align_corners=False)
-                for scale in scales
-            ]
-        ).sum(0)
+        fine = []
+        for readout, scale in zip(self.readouts, self.encoder(volumes), strict=True):
+            logits = readout(scale)
+            fine.append(
+                F.interpolate(logits, size=size, mode="trilinear", align_corners=False)
+            )
+        return torch.stack(fine).sum(0)
 
 
 def phantoms(
@@ -60,18 +61,19 @@ def phantoms(
     """`(count, 1, 32, 32, 32)` in 0..1 of the window and tissue indices: part of a
     chest each, anywhere in it.
     """
-    volumes, tissues = [], []
+    low, high = WINDOW
+    volumes = []
+    tissues = []
     for index in range(start, start + count):
         rng = np.random.default_rng([stream, index])
         step = float(rng.choice(SPACINGS)) if spacing is None else spacing
         reach = (FIELD_MM - SIZE * step) / 2
         x, y, z = rng.uniform(-reach, reach, 3).tolist()
         thorax = draw_thorax(rng, Grid((SIZE,) * 3, (step,) * 3, (x, y, z)))
-        volumes.append((thorax.hounsfield - WINDOW[0]) / (WINDOW[1] - WINDOW[0]))
+        volumes.append((thorax.hounsfield - low) / (high - low))
         tissues.append(thorax.tissues)
-    return torch.from_numpy(np.stack(volumes)).float()[:, None], torch.from_numpy(
-        np.stack(tissues)
-    ).long()
+    inputs = torch.from_numpy(np.stack(volumes)).float()[:, None]
+    return inputs, torch.from_numpy(np.stack(tissues)).long()
 
 
 def train(steps: int, batch: int, seed: int) -> Segmenter:
@@ -93,16 +95,14 @@ def train(steps: int, batch: int, seed: int) -> Segmenter:
         loss = F.cross_entropy(model(volumes), tissues, weight=weights)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(
-            model.parameters(), 1.0
-        )  # without it a rare batch can undo hundreds of steps
+        # Without it a rare batch can undo hundreds of steps.
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % 100 == 0 or step == steps - 1:
-            print(
-                f"step {step:5d}  loss {float(loss.detach()):.4f}  {time.process_time():.0f} CPU-s",
-                flush=True,
-            )
+            value = float(loss.detach())
+            seconds = time.process_time()
+            print(f"step {step:5d}  loss {value:.4f}  {seconds:.0f} CPU-s", flush=True)
     return model
 
 
@@ -111,9 +111,8 @@ def set_spreads(encoder: TissueEncoder) -> None:
     """Standard deviation of every channel over training phantoms; none may be silent."""
     for index, channels in enumerate(encoder(phantoms(TRAINING, 0, 96)[0])):
         spread = channels.transpose(0, 1).flatten(1).std(1)
-        encoder.get_buffer(f"spread{index}").copy_(
-            spread.clamp(min=0.05 * float(spread.median()))
-        )
+        least = 0.05 * float(spread.median())
+        encoder.get_buffer(f"spread{index}").copy_(spread.clamp(min=least))
 
 
 @torch.no_grad()
@@ -121,22 +120,23 @@ def report(model: Segmenter, count: int = 60) -> None:
     """Voxel accuracy and Dice of every tissue on held-out phantoms, at each spacing."""
     for spacing in SPACINGS:
         volumes, tissues = phantoms(HELD_OUT, 0, count, spacing=spacing)
-        found = torch.cat([model(part).argmax(1) for part in volumes.split(12)])
-        dice = {}
+        answers = torch.cat([model(part).argmax(1) for part in volumes.split(12)])
+        scores = []
         for index, name in enumerate(TISSUES):
-            ours, theirs = found == index, tissues == index
-            total = int(ours.sum() + theirs.sum())
-            dice[name] = (
-                2 * int((ours & theirs).sum()) / total if total else float("nan")
-            )
-        told = "  ".join(f"{name} {value:.3f}" for name, value in dice.items())
-        accuracy, usual = (
-            (found == tissues).float().mean(),
-            (tissues == tissues.flatten().mode().values).float().mean(),
-        )
+            score = _dice(answers == index, tissues == index)
+            scores.append(f"{name} {score:.3f}")
+        accuracy = (answers == tissues).float().mean()
+        commonest = tissues.flatten().mode().values
+        usual = (tissues == commonest).float().mean()
         print(
-            f"held out, {spacing:4.1f} mm: accuracy {accuracy:.4f} (the commonest tissue: {usual:.3f}); Dice {told}"
+            f"held out, {spacing:4.1f} mm: accuracy {accuracy:.4f} "
+            f"(the commonest tissue: {usual:.3f}); Dice {'  '.join(scores)}"
         )
+
+
+def _dice(answers: Tensor, truth: Tensor) -> float:
+    total = int(answers.sum() + truth.sum())
+    return 2 * int((answers & truth).sum()) / total if total else float("nan")
 
 
 def main() -> None:
@@ -156,9 +156,9 @@ def main() -> None:
     }
     with atomic_path(given.out) as temporary:
         save_file(weights, temporary)
-    print(
-        f"{given.out}: {given.out.stat().st_size} bytes, sha256 {hashlib.sha256(given.out.read_bytes()).hexdigest()}"
-    )
+    data = given.out.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    print(f"{given.out}: {len(data)} bytes, sha256 {digest}")
 
 
 if __name__ == "__main__":

@@ -21,12 +21,9 @@ import numpy as np
 from brats_cases import REGIONS, brats_cases
 
 if not hasattr(np, "Inf"):  # surface-distance 0.1 is older than numpy 2
-    np.Inf = np.inf
+    np.Inf = np.inf  # noqa: NPY201
 
-CHALLENGES = {
-    "gli": ("BraTS-GLI", 3, 50),
-    "met": ("BraTS-MET", 1, 2),
-}  # name, dilation, smallest lesion
+CHALLENGES = {"gli": "BraTS-GLI", "met": "BraTS-MET"}
 LEGACY_PENALTY = math.sqrt(240**2 + 240**2 + 155**2)
 
 
@@ -38,21 +35,54 @@ def legacy(prediction, reference, spacing):
 
     result = {}
     for name, values in REGIONS.items():
-        a, b = np.isin(prediction, values), np.isin(reference, values)
-        if not b.any():
-            result[name] = {
-                "dice": float(not a.any()),
-                "hd95_mm": LEGACY_PENALTY if a.any() else 0.0,
-            }
-        else:
-            distance = hd95(a, b, spacing) if a.any() else LEGACY_PENALTY
-            result[name] = {"dice": float(dc(a, b)), "hd95_mm": float(distance)}
+        predicted = np.isin(prediction, values)
+        true = np.isin(reference, values)
+        dice = float(dc(predicted, true)) if true.any() else float(not predicted.any())
+        distance = 0.0 if not predicted.any() and not true.any() else LEGACY_PENALTY
+        if predicted.any() and true.any():
+            distance = float(hd95(predicted, true, spacing))
+        result[name] = {"dice": dice, "hd95_mm": distance}
     return result
+
+
+LESION_WISE = {
+    "dice": "LesionWise_Score_Dice",
+    "hd95_mm": "LesionWise_Score_HD95",
+    "lesions_found": "Num_TP",
+    "lesions_spurious": "Num_FP",
+    "lesions_missed": "Num_FN",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "whole_dice": "Legacy_Dice",
+    "whole_hd95_mm": "Legacy_HD95",
+}
+"""Metric -> column of the script's table."""
 
 
 def lesion_wise(prediction, reference, spacing, challenge, eval_py):
     """The official script of 2023 and 2024, run on files."""
     import nibabel
+
+    script = _script_of_2023(eval_py)
+    affine = np.diag([*spacing[::-1], 1.0])
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        paths = []
+        for name, array in (("prediction", prediction), ("reference", reference)):
+            path = str(Path(folder) / f"{name}.nii.gz")
+            nibabel.save(nibabel.Nifti1Image(array.T, affine), path)
+            paths.append(path)
+        table = script.get_LesionWiseResults(*paths, challenge_name=challenge)
+    table = table.set_index("Labels")
+    result = {}
+    for region in REGIONS:
+        row = table.loc[region]
+        result[region] = {name: float(row[key]) for name, key in LESION_WISE.items()}
+    return result
+
+
+def _script_of_2023(eval_py):
+    """The script as a module, made to run with today's packages."""
     import pandas
     import surface_distance as google
 
@@ -61,19 +91,20 @@ def lesion_wise(prediction, reference, spacing, challenge, eval_py):
     spec = importlib.util.spec_from_file_location("brats_2023", eval_py)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    script.surface_distance = (
-        SimpleNamespace(  # the script's own copy took integers as masks
-            compute_surface_distances=lambda a, b, mm: google.compute_surface_distances(
-                a.astype(bool), b.astype(bool), mm
-            ),
-            compute_robust_hausdorff=google.compute_robust_hausdorff,
-        )
+
+    def surface_distances(first, second, mm):
+        """The script's own copy took integers as masks."""
+        masks = first.astype(bool), second.astype(bool)
+        return google.compute_surface_distances(*masks, mm)
+
+    script.surface_distance = SimpleNamespace(
+        compute_surface_distances=surface_distances,
+        compute_robust_hausdorff=google.compute_robust_hausdorff,
     )
     scores = script.get_LesionWiseScores
 
-    def hashable(
-        **arguments,
-    ):  # today's pandas cannot search columns of arrays for infinity
+    def hashable(**arguments):
+        """Today's pandas cannot search columns of arrays for infinity."""
         *before, pairs, dice, hd95, volume, predicted, sensitivity, specificity = (
             scores(**arguments)
         )
@@ -81,34 +112,25 @@ def lesion_wise(prediction, reference, spacing, challenge, eval_py):
         return *before, pairs, dice, hd95, volume, predicted, sensitivity, specificity
 
     script.get_LesionWiseScores = hashable
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        paths = []
-        for name, array in (("prediction", prediction), ("reference", reference)):
-            paths.append(str(Path(folder) / f"{name}.nii.gz"))
-            nibabel.save(
-                nibabel.Nifti1Image(array.T, np.diag([*spacing[::-1], 1.0])), paths[-1]
-            )
-        table = script.get_LesionWiseResults(
-            *paths, challenge_name=challenge
-        ).set_index("Labels")
-    names = {
-        "dice": "LesionWise_Score_Dice",
-        "hd95_mm": "LesionWise_Score_HD95",
-        "lesions_found": "Num_TP",
-        "lesions_spurious": "Num_FP",
-        "lesions_missed": "Num_FN",
-        "sensitivity": "Sensitivity",
-        "specificity": "Specificity",
-        "whole_dice": "Legacy_Dice",
-        "whole_hd95_mm": "Legacy_HD95",
-    }
-    return {
-        region: {
-            ours: float(table.loc[region, theirs]) for ours, theirs in names.items()
-        }
-        for region in REGIONS
-    }
+    return script
+
+
+INSTANCE_WISE = {
+    "dice": "global_bin_dsc",
+    "nsd": "global_bin_nsd",
+    "hd95_mm": "global_bin_hd95",
+    "instance_dice": "sq_dsc",
+    "instance_nsd": "sq_nsd",
+    "instance_hd95_mm": "sq_hd95",
+    "lesions_found": "tp",
+    "lesions_spurious": "fp",
+    "lesions_missed": "fn",
+    "lesion_precision": "prec",
+    "lesion_sensitivity": "rec",
+    "rq": "rq",
+    "pq": "pq_dsc",
+}
+"""Metric -> panoptica's name."""
 
 
 def instance_wise(prediction, reference, spacing):
@@ -121,34 +143,20 @@ def instance_wise(prediction, reference, spacing):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         evaluator = Panoptica_Evaluator.load_from_config(str(config))
-        found = evaluator.evaluate(
+        groups = evaluator.evaluate(
             np.ascontiguousarray(prediction.T),
             np.ascontiguousarray(reference.T),
             voxelspacing=spacing[::-1],
             skip_groups=["snfh", "netc", "rc"],
         )
-        results = {name.upper(): result.to_dict() for name, result in found.items()}
-    names = {
-        "dice": "global_bin_dsc",
-        "nsd": "global_bin_nsd",
-        "hd95_mm": "global_bin_hd95",
-        "instance_dice": "sq_dsc",
-        "instance_nsd": "sq_nsd",
-        "instance_hd95_mm": "sq_hd95",
-        "lesions_found": "tp",
-        "lesions_spurious": "fp",
-        "lesions_missed": "fn",
-        "lesion_precision": "prec",
-        "lesion_sensitivity": "rec",
-        "rq": "rq",
-        "pq": "pq_dsc",
-    }
-    return {
-        region: {
-            ours: _known(results[region].get(theirs)) for ours, theirs in names.items()
+        results = {name.upper(): group.to_dict() for name, group in groups.items()}
+    known = {}
+    for region in REGIONS:
+        values = results[region]
+        known[region] = {
+            name: _known(values.get(key)) for name, key in INSTANCE_WISE.items()
         }
-        for region in REGIONS
-    }
+    return known
 
 
 def _known(value):
@@ -159,19 +167,15 @@ def _known(value):
 
 def golden(eval_py):
     """Convention -> case -> region -> metric -> value."""
-    cases = brats_cases()
-    return {
-        "legacy": {name: legacy(*case) for name, case in cases.items()},
-        **{
-            key: {
-                name: lesion_wise(*case, challenge, eval_py)
-                for name, case in cases.items()
-            }
-            for key, (challenge, _, _) in CHALLENGES.items()
-        },
-        "instance": {name: instance_wise(*case) for name, case in cases.items()},
-    }
+    values = {convention: {} for convention in ("legacy", *CHALLENGES, "instance")}
+    for name, case in brats_cases().items():
+        values["legacy"][name] = legacy(*case)
+        for key, challenge in CHALLENGES.items():
+            values[key][name] = lesion_wise(*case, challenge, eval_py)
+        values["instance"][name] = instance_wise(*case)
+    return values
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(json.dumps(golden(sys.argv[1]), indent=1) + "\n")
+    _, eval_py, out = sys.argv
+    Path(out).write_text(json.dumps(golden(eval_py), indent=1) + "\n")

@@ -24,43 +24,21 @@ def run(*arguments):
 def test_hippocampus_in_twelve_minutes_and_the_same_figures_from_files(
     data_root, tmp_path
 ):
-    data, out = data_root / "hippocampus", tmp_path / "run"
-    run(
-        "train",
-        data,
-        "--out",
-        out,
-        "--preset",
-        "quick_test",
-        "--fold",
-        0,
-        "--minutes",
-        12,
-        "--device",
-        "cpu",
-    )
+    data = data_root / "hippocampus"
+    out = tmp_path / "run"
+    options = "--preset quick_test --fold 0 --minutes 12 --device cpu"
+    run("train", data, "--out", out, *options.split())
     validation = json.loads((out / "validation" / "metrics.json").read_text())
     assert validation["summary"]["mean"]["dice"]["mean"] >= LEAST_DICE
     assert (out / "report.html").stat().st_size > 100_000
 
     names = tmp_path / "names.txt"
     names.write_text("\n".join(validation["cases"]))
-    run(
-        "predict",
-        out,
-        data,
-        "--cases",
-        names,
-        "--out",
-        tmp_path / "predictions",
-        "--device",
-        "cpu",
-    )
-    run("evaluate", tmp_path / "predictions", data, "--out", tmp_path / "metrics.json")
-    assert (
-        json.loads((tmp_path / "metrics.json").read_text())["summary"]
-        == validation["summary"]
-    )
+    predictions = tmp_path / "predictions"
+    run("predict", out, data, "--cases", names, "--out", predictions, "--device", "cpu")
+    metrics = tmp_path / "metrics.json"
+    run("evaluate", predictions, data, "--out", metrics)
+    assert json.loads(metrics.read_text())["summary"] == validation["summary"]
 
 
 def test_demo_reaches_its_report(tmp_path):

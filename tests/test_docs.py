@@ -4,6 +4,10 @@ import importlib.util
 import re
 from pathlib import Path
 
+import yaml
+
+from trivox.version import __version__
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -54,3 +58,10 @@ def test_readme_names_every_verb_and_make_target():
         assert f"trivox {command.callback.__name__}" in readme
     assert "make demo" in readme
     assert "make test" in readme
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["license"] == "MIT"

@@ -13,21 +13,25 @@ nbclient = pytest.importorskip(
 pytest.importorskip("ipykernel", reason="needs ipykernel: pip install trivox[dev]")
 
 FOLDER = Path(__file__).parents[1] / "examples"
-SHORT = "--epochs 2 --set iterations_per_epoch=4 --set validation_iterations=1 --set workers=0 --device cpu"
+SHORT = (
+    "--epochs 2 --set iterations_per_epoch=4 --set validation_iterations=1 "
+    "--set workers=0 --device cpu"
+)
+TINY = "--preset quick_test --network unet-tiny"
 SMALL = {
     "quickstart.ipynb": {
         "CASES": 8,
-        "OPTIONS": "--preset quick_test --network unet-tiny --patch-size 16 32 32",
+        "OPTIONS": f"{TINY} --patch-size 16 32 32",
         "LENGTH": SHORT,
     },
     "brats.ipynb": {
         "CASES": 9,
-        "OPTIONS": "--recipe brats --preset quick_test --network unet-tiny --patch-size 32 32 32",
+        "OPTIONS": f"--recipe brats {TINY} --patch-size 32 32 32",
         "LENGTH": SHORT,
     },
     "multitask.ipynb": {
         "CASES": 30,
-        "OPTIONS": "--preset quick_test --network unet-tiny --patch-size 24 48 48",
+        "OPTIONS": f"{TINY} --patch-size 24 48 48",
         "LENGTH": SHORT,
     },
     "reconstruction.ipynb": {
@@ -88,6 +92,10 @@ def read(name):
     return nbformat.read(FOLDER / name, as_version=4)
 
 
+def is_of_parameters(cell):
+    return "parameters" in cell.metadata.get("tags", [])
+
+
 def test_all_notebooks_are_tested():
     assert sorted(SMALL) == sorted(path.name for path in FOLDER.glob("*.ipynb"))
 
@@ -96,51 +104,48 @@ def test_all_notebooks_are_tested():
 def test_it_is_stored_without_outputs(name):
     notebook = read(name)
     nbformat.validate(notebook)
-    assert [
-        cell
-        for cell in notebook.cells
-        if cell.get("outputs") or cell.get("execution_count")
-    ] == []
+    for cell in notebook.cells:
+        assert not cell.get("outputs")
+        assert not cell.get("execution_count")
 
 
+SLOW = [name for name in SMALL if name != "quickstart.ipynb"]
+
+
+# The warnings are Jupyter's own.
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::RuntimeWarning"
-)  # Jupyter's own
+)
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name == "quickstart.ipynb" else pytest.mark.slow)
-        for name in SMALL
+        "quickstart.ipynb",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
     ],
 )
 def test_every_cell_runs(name, tmp_path, monkeypatch):
     notebook = read(name)
-    (parameters,) = [
-        cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
-    ]
-    assert {line.split(" = ")[0] for line in parameters.source.splitlines()} == set(
-        SMALL[name]
-    )
-    parameters.source = "\n".join(
-        f"{key} = {value!r}" for key, value in SMALL[name].items()
-    )
+    (parameters,) = (cell for cell in notebook.cells if is_of_parameters(cell))
+    lines = parameters.source.splitlines()
+    assert {line.split(" = ")[0] for line in lines} == set(SMALL[name])
+    smaller = [f"{key} = {value!r}" for key, value in SMALL[name].items()]
+    parameters.source = "\n".join(smaller)
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder = tmp_path / "work"
     folder.mkdir()
-    nbclient.NotebookClient(
-        notebook, timeout=180, resources={"metadata": {"path": str(folder)}}
-    ).execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    printed = "".join(
-        output.text for output in outputs if output.output_type == "stream"
-    )
+    resources = {"metadata": {"path": str(folder)}}
+    nbclient.NotebookClient(notebook, timeout=None, resources=resources).execute()
+    outputs = []
+    for cell in notebook.cells:
+        outputs += cell.get("outputs", [])
+    texts = [output.text for output in outputs if output.output_type == "stream"]
+    printed = "".join(texts)
     for expected in PRINTED[name]:
         assert expected in printed
-    assert (
-        sum("image/png" in output.get("data", {}) for output in outputs)
-        == PICTURES[name]
-    )
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == PICTURES[name]
     assert (folder / "run" / "report.html").exists()
-    assert len(list((folder / FOLDERS.get(name, "predictions")).glob("*.nii.gz"))) == 3
+    results = folder / FOLDERS.get(name, "predictions")
+    assert len(list(results.glob("*.nii.gz"))) == 3

@@ -9,11 +9,12 @@ from typer.testing import CliRunner
 from trivox.cli import app
 
 PAGE = (Path(__file__).parents[1] / "docs" / "tutorial.md").read_text(encoding="utf-8")
+TINY = "--network unet-tiny --patch-size 16 16 16"
 SMALLER = {
     "cases=20": "cases=6, shape=(16, 24, 20), spacing=(2.0, 1.5, 1.5)",
     "cases=4,": "cases=2, shape=(16, 24, 20), spacing=(2.0, 1.5, 1.5),",
-    "--out plan.json --preset quick_test": "--out plan.json --preset quick_test --network unet-tiny --patch-size 16 16 16",
-    "--minutes 4": "--network unet-tiny --patch-size 16 16 16 --epochs 1 --set iterations_per_epoch=2 --set workers=0",
+    "--out plan.json": f"--out plan.json {TINY}",
+    "--minutes 4": f"{TINY} --epochs 1 --set iterations_per_epoch=2 --set workers=0",
 }
 """The same commands on less data, in seconds; every one of them must be on the page."""
 MADE_BY = {
@@ -41,19 +42,20 @@ def commands():
     for what, smaller in SMALLER.items():
         assert text.count(what) == 1, what
         text = text.replace(what, smaller)
-    found, waiting = [], ""
-    for line in "\n".join(
-        re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    ).splitlines():
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    listed = []
+    waiting = ""
+    for line in "\n".join(blocks).splitlines():
         waiting += line + "\n"
         try:
             words = shlex.split(waiting, comments=True)
         except ValueError:  # a quotation goes on
             continue
         waiting = ""
-        found += [words] if words else []
+        if words:
+            listed.append(words)
     assert waiting == ""
-    return found
+    return listed
 
 
 def test_every_command_does_what_the_page_says(tmp_path, monkeypatch):
@@ -77,7 +79,6 @@ def test_every_command_does_what_the_page_says(tmp_path, monkeypatch):
 
 
 def test_the_page_opens_what_was_written():
-    opened = [
-        words[3] for words in commands() if words[:3] == ["python", "-m", "webbrowser"]
-    ]
+    opener = ["python", "-m", "webbrowser"]
+    opened = [words[3] for words in commands() if words[:3] == opener]
     assert opened == ["runs/first/report.html", "metrics.html"]

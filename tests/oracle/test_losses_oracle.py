@@ -7,12 +7,16 @@ says how one becomes the other.
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 monai = pytest.importorskip("monai.losses", reason="MONAI is the oracle")
 
 from trivox.learning.losses.distance import boundary, hausdorff  # noqa: E402
 from trivox.learning.losses.entropy import cross_entropy, focal  # noqa: E402
-from trivox.learning.losses.fused import dice_binary_cross_entropy, dice_cross_entropy  # noqa: E402
+from trivox.learning.losses.fused import (  # noqa: E402
+    dice_binary_cross_entropy,
+    dice_cross_entropy,
+)
 from trivox.learning.losses.overlap import dice, generalised_dice, tversky  # noqa: E402
 from trivox.learning.losses.skeleton import cl_dice  # noqa: E402
 from trivox.learning.losses.targets import SMOOTH  # noqa: E402
@@ -36,9 +40,9 @@ def test_dice_cross_entropy_equals_monais_in_value_and_gradient(batch, classes):
     )
     expected = theirs(logits, labels[:, None])
     (expected_gradient,) = torch.autograd.grad(expected, logits)
-    ours = dice_cross_entropy(logits, labels.short(), batch=batch)
-    (gradient,) = torch.autograd.grad(ours, logits)
-    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
+    loss = dice_cross_entropy(logits, labels.short(), batch=batch)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(gradient, expected_gradient, atol=1e-6, rtol=0)
 
 
@@ -52,11 +56,10 @@ def test_region_dice_equals_monais_sigmoid_dice(batch):
     theirs = monai.DiceLoss(
         sigmoid=True, batch=batch, smooth_nr=SMOOTH, smooth_dr=SMOOTH
     )
-    expected = theirs(
-        logits, target
-    ) + torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
-    ours = dice_binary_cross_entropy(logits, labels.short(), regions, batch=batch)
-    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
+    expected = theirs(logits, target)
+    expected += F.binary_cross_entropy_with_logits(logits, target)
+    loss = dice_binary_cross_entropy(logits, labels.short(), regions, batch=batch)
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=0)
 
 
 NESTED = torch.tensor([[False, True, True], [False, False, True]])
@@ -68,31 +71,23 @@ each_batch = pytest.mark.parametrize("batch", [False, True])
 def drawn(mode, shape=(2, 6, 7, 8)):
     """Logits, indices, and MONAI's target and arguments for the mode."""
     torch.manual_seed(0)
+    batch, *size = shape
+    channels = 3 if mode == "classes" else 2
     logits = torch.randn(
-        shape[0],
-        3 if mode == "classes" else 2,
-        *shape[1:],
-        dtype=torch.float64,
-        requires_grad=True,
+        batch, channels, *size, dtype=torch.float64, requires_grad=True
     )
     labels = torch.randint(0, 3, shape)
     if mode == "classes":
         return logits, labels, labels[:, None], SOFTMAX, None
-    return (
-        logits,
-        labels,
-        torch.stack([labels > 0, labels == 2], 1).double(),
-        {"sigmoid": True},
-        NESTED,
-    )
+    target = torch.stack([labels > 0, labels == 2], 1).double()
+    return logits, labels, target, {"sigmoid": True}, NESTED
 
 
-def assert_equal(ours, theirs, logits, tolerance=1e-6):
-    torch.testing.assert_close(ours, theirs.to(ours), atol=tolerance, rtol=0)
-    (gradient,), (expected,) = (
-        torch.autograd.grad(value, logits, retain_graph=True)
-        for value in (ours, theirs)
-    )
+def assert_equal(loss, theirs, logits, tolerance=1e-6):
+    """In value and gradient."""
+    torch.testing.assert_close(loss, theirs.to(loss), atol=tolerance, rtol=0)
+    (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    (expected,) = torch.autograd.grad(theirs, logits, retain_graph=True)
     assert expected.any()
     torch.testing.assert_close(gradient, expected, atol=tolerance, rtol=0)
 
@@ -101,10 +96,9 @@ def assert_equal(ours, theirs, logits, tolerance=1e-6):
 @each_mode
 def test_dice_equals_monais(mode, batch):
     logits, labels, target, how, regions = drawn(mode)
-    theirs = monai.DiceLoss(**how, batch=batch, smooth_nr=SMOOTH, smooth_dr=SMOOTH)(
-        logits, target
-    )
-    assert_equal(dice(logits, labels, regions=regions, batch=batch), theirs, logits)
+    theirs = monai.DiceLoss(**how, batch=batch, smooth_nr=SMOOTH, smooth_dr=SMOOTH)
+    loss = dice(logits, labels, regions=regions, batch=batch)
+    assert_equal(loss, theirs(logits, target), logits)
 
 
 @each_batch
@@ -114,15 +108,9 @@ def test_generalised_dice_equals_monais(mode, batch):
     sums whose largest weight is 1.
     """
     logits, labels, target, how, regions = drawn(mode)
-    theirs = monai.GeneralizedDiceLoss(**how, batch=batch, smooth_nr=0, smooth_dr=0)(
-        logits, target
-    )
-    assert_equal(
-        generalised_dice(logits, labels, regions=regions, batch=batch),
-        theirs,
-        logits,
-        1e-6,
-    )
+    theirs = monai.GeneralizedDiceLoss(**how, batch=batch, smooth_nr=0, smooth_dr=0)
+    loss = generalised_dice(logits, labels, regions=regions, batch=batch)
+    assert_equal(loss, theirs(logits, target), logits, 1e-6)
 
 
 @each_batch
@@ -140,8 +128,8 @@ def test_tversky_equals_monais(mode, batch):
         smooth_nr=SMOOTH / 2,
         smooth_dr=SMOOTH / 2,
     )
-    ours = tversky(logits, labels, alpha=0.3, beta=0.7, regions=regions, batch=batch)
-    assert_equal(ours, theirs(logits, target), logits)
+    loss = tversky(logits, labels, alpha=0.3, beta=0.7, regions=regions, batch=batch)
+    assert_equal(loss, theirs(logits, target), logits)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0, 3.0])
@@ -158,14 +146,10 @@ def test_focal_equals_monais(mode, gamma):
         to_onehot_y=exclusive,
         include_background=True,
     )
-    ours = focal(logits, labels, gamma=gamma, regions=regions)
-    # MONAI rounds the logits to fp32
-    assert_equal(
-        ours,
-        theirs(logits, target) * (logits.shape[1] if exclusive else 1),
-        logits,
-        1e-6,
-    )
+    loss = focal(logits, labels, gamma=gamma, regions=regions)
+    factor = logits.shape[1] if exclusive else 1
+    # MONAI rounds the logits to fp32.
+    assert_equal(loss, theirs(logits, target) * factor, logits, 1e-6)
 
 
 def test_weighted_focal_equals_monais():
@@ -176,12 +160,9 @@ def test_weighted_focal_equals_monais():
     weights = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
     theirs = monai.FocalLoss(
         use_softmax=True, to_onehot_y=True, weight=weights, reduction="none"
-    )(logits, target)
-    assert_equal(
-        focal(logits, labels, class_weights=weights),
-        theirs.sum() / weights[labels].sum(),
-        logits,
     )
+    mean = theirs(logits, target).sum() / weights[labels].sum()
+    assert_equal(focal(logits, labels, class_weights=weights), mean, logits)
 
 
 def test_dice_with_focal_equals_monais():
@@ -189,14 +170,10 @@ def test_dice_with_focal_equals_monais():
     its Dice is softmax.
     """
     logits, labels, target, how, regions = drawn("regions")
-    theirs = monai.DiceFocalLoss(**how, gamma=2.0, smooth_nr=SMOOTH, smooth_dr=SMOOTH)(
-        logits, target
-    )
-    assert_equal(
-        dice(logits, labels, regions=regions) + focal(logits, labels, regions=regions),
-        theirs,
-        logits,
-    )
+    theirs = monai.DiceFocalLoss(**how, gamma=2.0, smooth_nr=SMOOTH, smooth_dr=SMOOTH)
+    loss = dice(logits, labels, regions=regions)
+    loss = loss + focal(logits, labels, regions=regions)
+    assert_equal(loss, theirs(logits, target), logits)
 
 
 def test_class_weighted_dice_with_cross_entropy_equals_monais():
@@ -212,8 +189,8 @@ def test_class_weighted_dice_with_cross_entropy_equals_monais():
         weight=weights,
         label_smoothing=0.1,
     )
-    ours = cross_entropy(logits, labels, class_weights=weights, label_smoothing=0.1)
-    assert_equal(ours, theirs(logits, target), logits)
+    loss = cross_entropy(logits, labels, class_weights=weights, label_smoothing=0.1)
+    assert_equal(loss, theirs(logits, target), logits)
 
 
 @each_mode
@@ -222,30 +199,30 @@ def test_cl_dice_equals_monais(mode):
     take the mean.
     """
     logits, labels, target, _, regions = drawn(mode, (2, 9, 9, 9))
-    masks = [labels == 1, labels == 2] if regions is None else target.bool().unbind(1)
-    p = logits.softmax(1)[:, 1:] if regions is None else logits.sigmoid()
+    if regions is None:
+        masks = torch.stack([labels == 1, labels == 2], 1)
+        chance = logits.softmax(1)[:, 1:]
+    else:
+        masks = target
+        chance = logits.sigmoid()
     theirs = monai.SoftclDiceLoss(
         iter_=3, smooth_nr=SMOOTH, smooth_dr=SMOOTH, smooth=1e-12
     )
     each = [
-        theirs(p[:, i : i + 1], mask[:, None].double()) for i, mask in enumerate(masks)
+        theirs(chance[:, [index]], masks[:, [index]].double())
+        for index in range(masks.shape[1])
     ]
-    assert_equal(
-        cl_dice(logits, labels, iterations=3, regions=regions),
-        torch.stack(each).mean(),
-        logits,
-    )
+    loss = cl_dice(logits, labels, iterations=3, regions=regions)
+    assert_equal(loss, torch.stack(each).mean(), logits)
 
 
 @each_mode
 def test_hausdorff_equals_monais(mode):
     logits, labels, target, how, regions = drawn(mode)
-    theirs = monai.HausdorffDTLoss(**{"include_background": True, **how}, alpha=2.0)(
-        logits, target
-    )
-    assert_equal(
-        hausdorff(logits, labels, regions=regions), theirs, logits, 1e-5
-    )  # MONAI's distances are fp32
+    theirs = monai.HausdorffDTLoss(**{"include_background": True, **how}, alpha=2.0)
+    loss = hausdorff(logits, labels, regions=regions)
+    # MONAI's distances are fp32.
+    assert_equal(loss, theirs(logits, target), logits, 1e-5)
 
 
 @each_mode
@@ -253,8 +230,6 @@ def test_boundary_equals_monais(mode):
     if not hasattr(monai, "BoundaryLoss"):
         pytest.skip("MONAI before 1.6 has no boundary loss")
     logits, labels, target, how, regions = drawn(mode)
-    assert_equal(
-        boundary(logits, labels, regions=regions),
-        monai.BoundaryLoss(**how)(logits, target),
-        logits,
-    )
+    theirs = monai.BoundaryLoss(**how)
+    loss = boundary(logits, labels, regions=regions)
+    assert_equal(loss, theirs(logits, target), logits)

@@ -36,20 +36,18 @@ def their_network(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_of_an_imported_network_equal_nnunets(kind, tmp_path):
     theirs = their_network(kind)
-    folder = write_folder(
-        tmp_path / "model", {"0": theirs.state_dict()}, plans=plans_of(kind)
-    )
+    weights = {"0": theirs.state_dict()}
+    folder = write_folder(tmp_path / "model", weights, plans=plans_of(kind))
     bundle = import_nnunet(folder, tmp_path / "bundle", trust=True)
     predictor = Predictor.load(
         bundle.folder, device="cpu", precision="fp32", mirror=False
     )
-    (ours,) = predictor.members[0].windows.networks
+    (imported,) = predictor.members[0].windows.networks
     image = torch.randn(2, 2, *bundle.description.plan.patch_size)
     with torch.inference_mode():
         expected = theirs(image if image.shape[2] > 1 else image[:, :, 0])
-        found = ours(image)
-    assert (found.reshape(expected.shape) - expected).abs().max() < 1e-4
-    labels = predictor.predict_array(
-        np.random.default_rng(0).normal(50, 30, (2, 12, 20, 18)), (1.5, 3.0, 1.0)
-    )
+        logits = imported(image)
+    assert (logits.reshape(expected.shape) - expected).abs().max() < 1e-4
+    scan = np.random.default_rng(0).normal(50, 30, (2, 12, 20, 18))
+    labels = predictor.predict_array(scan, (1.5, 3.0, 1.0))
     assert labels.shape == (12, 20, 18)

@@ -49,10 +49,9 @@ def case(
     """A volume of random voxels whose border is empty, and views on a detector that is
     not square.
     """
+    generator = torch.Generator().manual_seed(0)
     volume = torch.zeros(24, 28, 32)
-    volume[3:20, 4:22, 5:25] = (
-        torch.rand(17, 18, 20, generator=torch.Generator().manual_seed(0)) * 0.02
-    )
+    volume[3:20, 4:22, 5:25] = 0.02 * torch.rand(17, 18, 20, generator=generator)
     geometry = Geometry.orbit(
         primary, secondary=secondary, detector=(48, 40), pixel_mm=(2.0, 2.2)
     )
@@ -64,29 +63,34 @@ def images_of(peer, python, folder):
     """Line integrals `(v, rows, columns)` of all cases, computed by the peer in a
     process of its own.
     """
-    files = [folder / f"{number}.npz" for number in range(len(CASES))]
-    for file, name in zip(files, CASES, strict=True):
-        volume, geometry, grid = case(**CASES[name])
-        views = {
-            field: getattr(geometry, field) for field in Geometry.__dataclass_fields__
-        }
-        np.savez(
-            file, volume=volume, spacing=grid.spacing, centre_mm=grid.centre_mm, **views
-        )
-    subprocess.run([python, BENCHMARKS / "xray_peers.py", peer, *files], check=True)
+    files = {name: folder / f"{number}.npz" for number, name in enumerate(CASES)}
+    for name, file in files.items():
+        write_case(file, *case(**CASES[name]))
+    script = BENCHMARKS / "xray_peers.py"
+    subprocess.run([python, script, peer, *files.values()], check=True)
     return {
         name: torch.from_numpy(np.load(file.with_suffix(".npy")))
-        for name, file in zip(CASES, files, strict=True)
+        for name, file in files.items()
     }
+
+
+def write_case(file, volume, geometry, grid):
+    fields = Geometry.__dataclass_fields__
+    np.savez(
+        file,
+        volume=volume,
+        spacing=grid.spacing,
+        centre_mm=grid.centre_mm,
+        **{field: getattr(geometry, field) for field in fields},
+    )
 
 
 @pytest.fixture(scope="module")
 def by_plastimatch(tmp_path_factory):
     if not shutil.which("plastimatch"):
         pytest.skip("plastimatch is not installed (apt-get install plastimatch)")
-    return images_of(
-        "plastimatch", sys.executable, tmp_path_factory.mktemp("plastimatch")
-    )
+    folder = tmp_path_factory.mktemp("plastimatch")
+    return images_of("plastimatch", sys.executable, folder)
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +103,8 @@ def by_rtk(tmp_path_factory):
 def worst(name, method, theirs):
     """Largest relative error of a view of the case."""
     volume, geometry, grid = case(**CASES[name])
-    ours = project(volume[None], geometry, grid, method=method)[0]
-    return max(
-        relative(our, their) for our, their in zip(ours, theirs[name], strict=True)
-    )
+    (views,) = project(volume[None], geometry, grid, method=method)
+    return max(map(relative, views, theirs[name]))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -13,24 +13,28 @@ def sliding_window_inference():
     return pytest.importorskip("monai.inferers").sliding_window_inference
 
 
-def ours(network, image, patch, overlap):
-    windows = SlidingWindows(
-        [network], patch, 2, Runtime(torch.device("cpu"), "fp32"), overlap=overlap
-    )
+PATCH = (16, 16, 16)
+OVERLAP = 0.5
+
+
+def logits_of(network, image):
+    runtime = Runtime(torch.device("cpu"), "fp32")
+    windows = SlidingWindows([network], PATCH, 2, runtime, overlap=OVERLAP)
     return torch.cat([slab.logits.clone() for slab in windows.slabs(image)], dim=1)
 
 
 @torch.no_grad()
-def monai(function, network, image, patch, overlap):
-    return function(
+def monais(sliding_window_inference, network, image):
+    (logits,) = sliding_window_inference(
         image[None],
-        patch,
+        PATCH,
         4,
         network,
-        overlap=overlap,
+        overlap=OVERLAP,
         mode="gaussian",
         sigma_scale=0.125,
-    )[0]
+    )
+    return logits
 
 
 @pytest.mark.parametrize("size", [(32, 32, 32), (23, 40, 17), (9, 30, 12)])
@@ -41,8 +45,8 @@ def test_voxelwise_networks_give_monais_result(sliding_window_inference, size):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv3d(1, 4, 1), nn.Tanh(), nn.Conv3d(4, 2, 1)).eval()
     image = torch.randn(1, *size)
-    expected = monai(sliding_window_inference, network, image, (16, 16, 16), 0.5)
-    assert torch.allclose(ours(network, image, (16, 16, 16), 0.5), expected, atol=1e-5)
+    expected = monais(sliding_window_inference, network, image)
+    assert torch.allclose(logits_of(network, image), expected, atol=1e-5)
 
 
 def test_convolutions_give_monais_blend_inside(sliding_window_inference):
@@ -57,8 +61,8 @@ def test_convolutions_give_monais_blend_inside(sliding_window_inference):
         nn.Conv3d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv3d(4, 2, 3, padding=1)
     ).eval()
     image = torch.randn(1, 32, 40, 24)
-    expected = monai(sliding_window_inference, network, image, (16, 16, 16), 0.5)
+    expected = monais(sliding_window_inference, network, image)
     inside = (slice(None), *[slice(4, -4)] * 3)
-    difference = (ours(network, image, (16, 16, 16), 0.5) - expected)[inside].abs()
+    difference = (logits_of(network, image) - expected)[inside].abs()
     assert difference.max() < 0.03 * expected.abs().max()
     assert difference.mean() < 1e-3 * expected.abs().max()

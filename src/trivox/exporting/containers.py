@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.brats import family_of, sequence_of
@@ -25,7 +25,8 @@ from trivox.exporting.own_wheel import installed_versions, write_wheel
 from trivox.files import write_json, write_text
 from trivox.inference.bundle import Bundle, read_bundle
 from trivox.inference.predictor import Missing, Predictor
-from trivox.version import __version__
+from trivox.schema import Frozen
+from trivox.version import NOTICE, __version__
 
 Target = Literal["brats", "grand-challenge"]
 ENTRY_POINTS: dict[Target, str] = {
@@ -33,19 +34,16 @@ ENTRY_POINTS: dict[Target, str] = {
     "grand-challenge": "grand_challenge.py",
 }
 FILES = Path(__file__).parent / "container_files"
-NOTICE = "Research use only, not a medical device."
 SLUG = re.compile(r"[A-Za-z0-9_-]+")
 
 
-class Contract(BaseModel):
+class Contract(Frozen):
     """What entry point and smoke test are told, as `contract.json`.
 
     models: bundle folders, all of which vote; labels: name -> value in the model;
     values: which may stand in a label map written for the example cases; input_slugs:
     socket -> channel.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: Target
     models: tuple[str, ...]
@@ -54,7 +52,7 @@ class Contract(BaseModel):
     values: tuple[int, ...]
     missing_channels: Missing = "refuse"
     mounted_weights: bool = False
-    input_slugs: dict[str, str] = {}
+    input_slugs: dict[str, str] = Field(default_factory=dict)
     output_slug: str = ""
     example_cases: tuple[str, ...] = ()
 
@@ -79,32 +77,25 @@ def package_model(
     once, and `ResourceError` if `out` holds anything.
     """
     _require_empty(out)
-    bundles = [read_bundle(path) for path in models]
-    for bundle in bundles:
-        _require_segmentation(bundle)
-    predictor = Predictor.load(
-        list(models), device="cpu", precision="fp32"
-    )  # sums, weights and plans fit together
-    names = tuple(f"model{number}" for number in range(len(bundles)))
-    facts: dict[str, Any] = {
-        "target": target,
-        "models": names,
-        "channels": predictor.channels,
-        "labels": predictor.labels.labels,
-        "missing_channels": missing_channels,
-        "mounted_weights": mounted_weights,
-    }
+    bundles = _segmentation_bundles(models)
+    # Loading checks sums, and that weights and plans fit together.
+    predictor = Predictor.load(list(models), device="cpu", precision="fp32")
     if target == "brats":
-        if input_slugs or output_slug or mounted_weights:
-            raise RecipeError(
-                "slugs and mounted weights are for --target grand-challenge; leave them out for brats"
-            )
-        facts |= _for_brats(predictor.channels, predictor.labels)
+        _require_no_sockets(input_slugs, output_slug, mounted_weights)
+        facts = _for_brats(predictor.channels, predictor.labels)
     else:
-        facts |= _for_grand_challenge(
+        facts = _for_grand_challenge(
             predictor.channels, predictor.labels, input_slugs or {}, output_slug
         )
-    contract = Contract(**facts)
+    contract = Contract(
+        target=target,
+        models=tuple(f"model{number}" for number in range(len(bundles))),
+        channels=predictor.channels,
+        labels=predictor.labels.labels,
+        missing_channels=missing_channels,
+        mounted_weights=mounted_weights,
+        **facts,
+    )
     _write(out, contract, bundles, predictor.identity)
     return contract
 
@@ -114,11 +105,24 @@ def _require_empty(out: Path) -> None:
         raise ResourceError(f"{out}: is not empty; choose another --out, or remove it")
 
 
-def _require_segmentation(bundle: Bundle) -> None:
-    if bundle.description.task != "segmentation":
-        raise BundleError(
-            f"{bundle.folder}: a model for {bundle.description.task}; the challenges take label maps, package a "
-            "segmentation model"
+def _segmentation_bundles(models: Sequence[Path]) -> list[Bundle]:
+    bundles = [read_bundle(path) for path in models]
+    for bundle in bundles:
+        if bundle.description.task != "segmentation":
+            raise BundleError(
+                f"{bundle.folder}: a model for {bundle.description.task}; "
+                "the challenges take label maps, package a segmentation model"
+            )
+    return bundles
+
+
+def _require_no_sockets(
+    input_slugs: Mapping[str, str] | None, output_slug: str, mounted_weights: bool
+) -> None:
+    if input_slugs or output_slug or mounted_weights:
+        raise RecipeError(
+            "slugs and mounted weights are for --target grand-challenge; "
+            "leave them out for brats"
         )
 
 
@@ -126,10 +130,11 @@ def _for_brats(channels: Sequence[str], labels: LabelScheme) -> dict[str, Any]:
     """Examples of the family that knows the model's labels, and the values that its
     label maps may hold.
     """
-    strangers = [channel for channel in channels if not sequence_of(channel)]
-    if strangers or len({sequence_of(channel) for channel in channels}) < len(channels):
+    sequences = [sequence_of(channel) for channel in channels]
+    if not all(sequences) or len(set(sequences)) < len(sequences):
         raise BundleError(
-            f"the model reads {', '.join(channels)}, BraTS gives T1, T1ce, T2 and FLAIR once each; train on a BraTS dataset"
+            f"the model reads {', '.join(channels)}, BraTS gives T1, T1ce, T2 and "
+            "FLAIR once each; train on a BraTS dataset"
         )
     cavity = "100" if "RC" in labels.labels else "000"
     examples = (f"BraTS-GLI-00001-{cavity}", f"BraTS-GLI-00002-{cavity}")
@@ -137,9 +142,10 @@ def _for_brats(channels: Sequence[str], labels: LabelScheme) -> dict[str, Any]:
     assert family is not None, "the examples are BraTS cases"
     unknown = [name for name in labels.labels if name not in family.labels.labels]
     if unknown:
+        known = ", ".join(family.labels.labels)
         raise BundleError(
-            f"the model's labels {', '.join(unknown)} are not those of BraTS ({', '.join(family.labels.labels)}); "
-            "name them so in the dataset and train again"
+            f"the model's labels {', '.join(unknown)} are not those of BraTS "
+            f"({known}); name them so in the dataset and train again"
         )
     return {"example_cases": examples, "values": family.labels.values}
 
@@ -151,24 +157,18 @@ def _for_grand_challenge(
     output_slug: str,
 ) -> dict[str, Any]:
     """Checked slugs and the label values, which have to fit into a byte."""
-    bad = [slug for slug in (*input_slugs, output_slug) if not SLUG.fullmatch(slug)]
-    if bad:
-        raise RecipeError(
-            (
-                f"'{bad[0]}' is no slug of a socket (letters, digits, - and _)"
-                if bad[0]
-                else "a socket has no name"
-            )
-            + "; name them with --input-slug SLUG=CHANNEL for each channel, and --output-slug SLUG"
-        )
+    for slug in (*input_slugs, output_slug):
+        _require_slug(slug)
     if sorted(input_slugs.values()) != sorted(channels):
+        named = ", ".join(input_slugs.values()) or "none"
         raise RecipeError(
-            f"--input-slug names the channels {', '.join(input_slugs.values()) or 'none'}, the model reads "
+            f"--input-slug names the channels {named}, the model reads "
             f"{', '.join(channels)}; give --input-slug SLUG=CHANNEL once for each"
         )
     if min(labels.values) < 0 or max(labels.values) > 255:
         raise BundleError(
-            f"label values {sorted(labels.values)} do not fit into the unsigned bytes of a grand-challenge label map; "
+            f"label values {sorted(labels.values)} do not fit into the unsigned bytes "
+            "of a grand-challenge label map; "
             "number the labels from 0 to 255 and train again"
         )
     return {
@@ -178,34 +178,53 @@ def _for_grand_challenge(
     }
 
 
+def _require_slug(slug: str) -> None:
+    if SLUG.fullmatch(slug):
+        return
+    wrong = f"'{slug}' is no slug of a socket (letters, digits, - and _)"
+    raise RecipeError(
+        f"{wrong if slug else 'a socket has no name'}; name them with "
+        "--input-slug SLUG=CHANNEL for each channel, and --output-slug SLUG"
+    )
+
+
 def _write(
     out: Path, contract: Contract, bundles: Sequence[Bundle], identity: str
 ) -> None:
-    """Fill a folder beside `out` and give it its name once it is whole."""
+    """Fill a folder beside `out` and give it its name once it is whole.
+
+    The rename takes the place of an empty folder and fails on a filled one, whoever
+    filled it meanwhile.
+    """
     out = out.absolute()
     temporary = out.with_name(f".tmp-{os.getpid()}-{out.name}")
     try:
         temporary.mkdir(parents=True)
-        for name, bundle in zip(contract.models, bundles, strict=True):
-            _copy_bundle(bundle, temporary / "models" / name)
-        wheel = write_wheel(temporary / "wheels")
-        pins = "".join(
-            f"{name}=={version}\n" for name, version in installed_versions().items()
-        )
-        write_text(temporary / "constraints.txt", pins)
-        write_json(temporary / "contract.json", contract.model_dump(mode="json"))
-        shutil.copyfile(FILES / ENTRY_POINTS[contract.target], temporary / "predict.py")
-        shutil.copyfile(FILES / "smoke_test.py", temporary / "smoke_test.py")
-        shutil.copyfile(FILES / "dockerignore", temporary / ".dockerignore")
-        _render(temporary, contract, bundles, identity=identity, wheel=wheel.name)
-        _open_to_all(temporary)
-        temporary.replace(out)  # takes the place of an empty folder
+        _fill(temporary, contract, bundles, identity)
+        temporary.replace(out)
     except OSError as error:
         raise ResourceError(
             f"{out}: cannot be written ({error.strerror or error}); check the disk"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fill(
+    folder: Path, contract: Contract, bundles: Sequence[Bundle], identity: str
+) -> None:
+    for name, bundle in zip(contract.models, bundles, strict=True):
+        _copy_bundle(bundle, folder / "models" / name)
+    wheel = write_wheel(folder / "wheels")
+    versions = installed_versions().items()
+    pins = "".join(f"{name}=={version}\n" for name, version in versions)
+    write_text(folder / "constraints.txt", pins)
+    write_json(folder / "contract.json", contract.model_dump(mode="json"))
+    shutil.copyfile(FILES / ENTRY_POINTS[contract.target], folder / "predict.py")
+    shutil.copyfile(FILES / "smoke_test.py", folder / "smoke_test.py")
+    shutil.copyfile(FILES / "dockerignore", folder / ".dockerignore")
+    _render(folder, contract, bundles, identity=identity, wheel=wheel.name)
+    _open_to_all(folder)
 
 
 def _copy_bundle(bundle: Bundle, folder: Path) -> None:
@@ -231,22 +250,22 @@ def _render(
         keep_trailing_newline=True,
         autoescape=False,
     )
-    datasets = list(
-        dict.fromkeys(bundle.description.plan.dataset for bundle in bundles)
-    )
+    names = [bundle.description.plan.dataset for bundle in bundles]
+    datasets = list(dict.fromkeys(names))
+    plain = re.sub(r"[^a-z0-9]+", "-", datasets[0].lower()).strip("-")
     facts = {
         "contract": contract,
         "notice": NOTICE,
         "version": __version__,
         "identity": identity,
         "wheel": wheel,
-        "image": "trivox-"
-        + (re.sub(r"[^a-z0-9]+", "-", datasets[0].lower()).strip("-") or "model"),
+        "image": f"trivox-{plain or 'model'}",
         "models": datasets,
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
     }
     for name in ("Dockerfile", "README.md", "smoke_test.sh"):
-        write_text(folder / name, environment.get_template(f"{name}.j2").render(facts))
+        template = environment.get_template(f"{name}.j2")
+        write_text(folder / name, template.render(facts))
 
 
 def _open_to_all(folder: Path) -> None:

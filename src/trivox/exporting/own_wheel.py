@@ -16,6 +16,12 @@ from trivox.errors import ResourceError
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """One date for all files: the same source gives the same bytes."""
+WHEEL = b"""\
+Wheel-Version: 1.0
+Generator: trivox
+Root-Is-Purelib: true
+Tag: py3-none-any
+"""
 
 
 def write_wheel(folder: Path) -> Path:
@@ -25,34 +31,41 @@ def write_wheel(folder: Path) -> Path:
     Raises `ResourceError` where trivox runs without being installed, since nothing then
     says what it depends on.
     """
-    own = _own()
+    package = _installed()
+    content = _content(package)
+    metadata = _metadata_folder(package)
+    rows = [
+        f"{name},sha256={_digest(data)},{len(data)}" for name, data in content.items()
+    ]
+    rows.append(f"{metadata}/RECORD,,")
+    content[f"{metadata}/RECORD"] = ("\n".join(rows) + "\n").encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    wheel = folder / f"trivox-{package.version}-py3-none-any.whl"
+    with ZipFile(wheel, "w", ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            entry = ZipInfo(name, EPOCH)
+            entry.external_attr = 0o644 << 16
+            entry.compress_type = ZIP_DEFLATED
+            archive.writestr(entry, data)
+    return wheel
+
+
+def _metadata_folder(package: Distribution) -> str:
+    return f"trivox-{package.version}.dist-info"
+
+
+def _content(package: Distribution) -> dict[str, bytes]:
+    """File name in the wheel -> what it holds, all but the list of files."""
     source = Path(trivox.__file__).parent
-    about = f"trivox-{own.version}.dist-info"
     content = {
         f"trivox/{path.relative_to(source).as_posix()}": path.read_bytes()
         for path in _files(source)
     }
-    content[f"{about}/METADATA"] = (own.read_text("METADATA") or "").encode()
-    content[f"{about}/entry_points.txt"] = (
-        own.read_text("entry_points.txt") or ""
-    ).encode()
-    content[f"{about}/WHEEL"] = (
-        b"Wheel-Version: 1.0\nGenerator: trivox\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    )
-    rows = [
-        f"{name},sha256={_digest(data)},{len(data)}" for name, data in content.items()
-    ]
-    content[f"{about}/RECORD"] = (
-        "\n".join([*rows, f"{about}/RECORD,,"]) + "\n"
-    ).encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    wheel = folder / f"trivox-{own.version}-py3-none-any.whl"
-    with ZipFile(wheel, "w", ZIP_DEFLATED) as archive:
-        for name, data in content.items():
-            entry = ZipInfo(name, EPOCH)
-            entry.external_attr, entry.compress_type = 0o644 << 16, ZIP_DEFLATED
-            archive.writestr(entry, data)
-    return wheel
+    metadata = _metadata_folder(package)
+    for name in ("METADATA", "entry_points.txt"):
+        content[f"{metadata}/{name}"] = (package.read_text(name) or "").encode()
+    content[f"{metadata}/WHEEL"] = WHEEL
+    return content
 
 
 def installed_versions() -> dict[str, str]:
@@ -60,26 +73,27 @@ def installed_versions() -> dict[str, str]:
     labels (`+cpu`) left out.
     """
     versions: dict[str, str] = {}
-    pending = [_own()]
+    pending = [_installed()]
     while pending:
         for name in _needs(pending.pop()):
             try:
-                found = distribution(name)
+                needed = distribution(name)
             except PackageNotFoundError:  # for another platform or Python
                 continue
             key = re.sub(r"[-_.]+", "-", name).lower()
             if key not in versions:
-                versions[key] = found.version.partition("+")[0]
-                pending.append(found)
+                versions[key] = needed.version.partition("+")[0]
+                pending.append(needed)
     return dict(sorted(versions.items()))
 
 
-def _own() -> Distribution:
+def _installed() -> Distribution:
     try:
         return distribution("trivox")
     except PackageNotFoundError as error:
         raise ResourceError(
-            "trivox is not installed, it only runs from its source; install it (pip install .) and package again"
+            "trivox is not installed, it only runs from its source; "
+            "install it (pip install .) and package again"
         ) from error
 
 
@@ -93,13 +107,15 @@ def _needs(package: Distribution) -> Iterator[str]:
 
 
 def _files(source: Path) -> list[Path]:
-    every = (path for path in sorted(source.rglob("*")) if path.is_file())
-    return [
-        path
-        for path in every
-        if "__pycache__" not in path.parts and not path.name.startswith(".")
-    ]
+    """All files but hidden and compiled ones."""
+    files = []
+    for path in sorted(source.rglob("*")):
+        hidden = path.name.startswith(".") or "__pycache__" in path.parts
+        if path.is_file() and not hidden:
+            files.append(path)
+    return files
 
 
 def _digest(data: bytes) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    digest = hashlib.sha256(data).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

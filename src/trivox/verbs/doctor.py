@@ -8,13 +8,7 @@ from pathlib import Path
 
 from trivox.version import __version__
 
-OPTIONAL = {
-    "tensorboard": "track",
-    "highdicom": "dicom",
-    "fastapi": "serve",
-    "onnx": "export",
-    "optuna": "tune",
-}
+OPTIONAL = {"tensorboard": "track"}
 
 
 def examine_machine() -> dict[str, str]:

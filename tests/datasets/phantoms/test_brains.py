@@ -1,5 +1,8 @@
 """Brain phantoms: seeded, nested, with the contrasts that radiologists know."""
 
+from collections import defaultdict
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -39,9 +42,8 @@ def test_any_brain_is_whole(seed, family, shape, index):
         assert image.array.dtype == np.int16
         assert image.shape == shape
         np.testing.assert_array_equal(image.array, again[name].array)
-        np.testing.assert_array_equal(
-            image.array > 0, brain
-        )  # stripped alike, and no hole inside
+        # Stripped alike, and no hole inside.
+        np.testing.assert_array_equal(image.array > 0, brain)
         np.testing.assert_array_equal(image.affine, label.affine)
     assert 0.15 < brain.mean() < 0.6
     values = set(np.unique(label.array)) - {0}
@@ -60,26 +62,25 @@ def test_contrasts_are_as_in_the_clinic():
     """Means over eight patients; in single ones bias and texture may turn an order
     round.
     """
-    means = {name: {value: [] for value in (0, 1, 2, 4)} for name in SEQUENCES}
+    samples = defaultdict(list)
     for index in range(8):
         images, label = brain_phantom(SMALL, index)
-        for name, image in images.items():
-            for value, found in means[name].items():
-                inside = image.array[(label.array == value) & (image.array > 0)]
-                found.extend([inside.mean()] if inside.size > 8 else [])
-    mean = {
-        name: {value: np.mean(found) for value, found in rows.items()}
-        for name, rows in means.items()
-    }
-    assert mean["FLAIR"][2] > 1.3 * mean["FLAIR"][0]  # oedema bright
-    assert mean["T2"][2] > 1.2 * mean["T2"][0]
-    assert mean["T1ce"][4] > 1.3 * mean["T1ce"][0]  # the rim takes up contrast agent...
-    assert mean["T1"][4] < mean["T1"][0]  # ...and is dark without it
-    assert (
-        mean["T1ce"][1] < 0.9 * mean["T1ce"][0]
-    )  # necrosis dark, though thin and beside the bright rim
-    assert mean["T1ce"][1] < 0.7 * mean["T1ce"][4]
-    assert max(mean["T1"][value] for value in (1, 2, 4)) < mean["T1"][0]
+        for name, value in product(SEQUENCES, (0, 1, 2, 4)):
+            image = images[name].array
+            inside = image[(label.array == value) & (image > 0)]
+            if inside.size > 8:
+                samples[name, value].append(inside.mean())
+    mean = {key: np.mean(values) for key, values in samples.items()}
+    # Oedema is bright.
+    assert mean["FLAIR", 2] > 1.3 * mean["FLAIR", 0]
+    assert mean["T2", 2] > 1.2 * mean["T2", 0]
+    # The rim takes up contrast agent, and is dark without it.
+    assert mean["T1ce", 4] > 1.3 * mean["T1ce", 0]
+    assert mean["T1", 4] < mean["T1", 0]
+    # Necrosis is dark, though thin and beside the bright rim.
+    assert mean["T1ce", 1] < 0.9 * mean["T1ce", 0]
+    assert mean["T1ce", 1] < 0.7 * mean["T1ce", 4]
+    assert max(mean["T1", value] for value in (1, 2, 4)) < mean["T1", 0]
 
 
 def test_some_tumours_do_not_enhance_and_most_do():
@@ -93,7 +94,8 @@ def test_a_resection_cavity_takes_nothing_from_the_tumour():
     before = SMALL.model_copy(update={"family": "2023"})
     cavities = 0
     for index in range(6):
-        label, other = labels_of(after, index), labels_of(before, index)
+        label = labels_of(after, index)
+        other = labels_of(before, index)
         cavities += bool((label == 4).any())
         np.testing.assert_array_equal(np.where(label == 4, 0, label), other)
     assert cavities >= 4
@@ -131,9 +133,8 @@ def test_written_brains_are_a_dataset_without_findings(tmp_path, family):
     assert [case.split for case in dataset.cases].count("test") == 2
     assert all(family_of(case.name) is FAMILIES[family] for case in dataset.cases)
     assert len({case.patient for case in dataset.cases}) == 6 // times
-    assert {case.patient for case in dataset.cases} == {
-        patient_of(case.name) for case in dataset.cases
-    }
+    patients = [patient_of(case.name) for case in dataset.cases]
+    assert [case.patient for case in dataset.cases] == patients
     assert not check_dataset(dataset, workers=1).errors
 
 

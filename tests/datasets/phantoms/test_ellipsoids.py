@@ -1,4 +1,4 @@
-import time
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -33,12 +33,8 @@ def test_phantoms_have_the_asked_shape_and_labels(shape, spacing, channels, lesi
         spacing_variation=0.1,
     )
     image, label = phantom_case(wanted, 0)
-    assert (image.channels, image.shape, label.channels, label.shape) == (
-        channels,
-        shape,
-        1,
-        shape,
-    )
+    assert image.array.shape == (channels, *shape)
+    assert label.array.shape == (1, *shape)
     assert np.array_equal(image.affine, label.affine)
     assert np.allclose(np.array(image.spacing) / spacing, 1, atol=0.1001)
     assert set(np.unique(label.array)) <= {0, *wanted.scheme.values}
@@ -46,39 +42,34 @@ def test_phantoms_have_the_asked_shape_and_labels(shape, spacing, channels, lesi
 
 
 def test_a_case_depends_on_seed_and_index_only():
-    few, many = (
-        PhantomSettings(shape=(16, 16, 16)),
-        PhantomSettings(shape=(16, 16, 16), cases=50),
-    )
-    (image, label), (again, label_again) = phantom_case(few, 3), phantom_case(many, 3)
+    few = PhantomSettings(shape=(16, 16, 16))
+    many = PhantomSettings(shape=(16, 16, 16), cases=50)
+    image, label = phantom_case(few, 3)
+    again, label_again = phantom_case(many, 3)
     assert np.array_equal(image.array, again.array)
     assert np.array_equal(label.array, label_again.array)
-    for other in (
-        phantom_case(few, 4),
-        phantom_case(few.model_copy(update={"seed": 1}), 3),
-    ):
-        assert not np.array_equal(image.array, other[0].array)
-        assert not np.array_equal(label.array, other[1].array)
+    reseeded = few.model_copy(update={"seed": 1})
+    for other, other_label in (phantom_case(few, 4), phantom_case(reseeded, 3)):
+        assert not np.array_equal(image.array, other.array)
+        assert not np.array_equal(label.array, other_label.array)
 
 
 def test_channels_differ_in_contrast():
     image, label = phantom_case(PhantomSettings(channels=3), 0)
-    means = [
-        [channel[label.array[0] == value].mean() for value in (0, 1, 2)]
-        for channel in image.array
-    ]
-    contrasts = np.diff(means, axis=1)
+    tissues = [label.array[0] == value for value in (0, 1, 2)]
+    means = [image.array[:, inside].mean(axis=1) for inside in tissues]
+    contrasts = np.diff(means, axis=0)
     assert np.linalg.matrix_rank(contrasts, tol=5) == 2
 
 
 def test_smooth_noise_has_unit_variance_everywhere():
-    grid, rng = Grid.of((8, 12, 16), (2.5, 1.0, 1.0)), np.random.default_rng(0)
+    grid = Grid.of((8, 12, 16), (2.5, 1.0, 1.0))
+    rng = np.random.default_rng(0)
     fields = np.stack([grid.smooth_noise(rng, 6.0) for _ in range(1000)])
     assert np.abs(fields.std(axis=0) - 1).max() < 0.15
     steps = [np.abs(np.diff(fields, axis=axis)).mean() for axis in (1, 2, 3)]
-    assert (
-        steps[0] > 1.5 * steps[1]
-    )  # correlation is in mm: neighbours 2.5 mm apart differ more
+    # Correlation is in mm: neighbours 2.5 mm apart differ more.
+    assert steps[0] > 1.5 * steps[1]
     assert steps[1] == pytest.approx(steps[2], rel=0.1)
 
 
@@ -88,32 +79,21 @@ def test_a_threshold_does_not_find_the_organ():
     """
     for index in range(3):
         image, label = phantom_case(PhantomSettings(), index)
-        organ, values = label.array[0] == 1, image.array[0]
+        organ = label.array[0] == 1
+        values = image.array[0]
         limits = np.quantile(values[organ], np.linspace(0, 1, 12))
-        masks = [
-            (values >= low) & (values <= high)
-            for i, low in enumerate(limits)
-            for high in limits[i + 1 :]
-        ]
-        best = max(
-            2 * (mask & organ).sum() / (mask.sum() + organ.sum()) for mask in masks
-        )
-        assert 0.2 < best < 0.7
+        scores = []
+        for low, high in combinations(limits, 2):
+            mask = (values >= low) & (values <= high)
+            scores.append(2 * (mask & organ).sum() / (mask.sum() + organ.sum()))
+        assert 0.2 < max(scores) < 0.7
 
 
 def test_every_default_case_shows_organ_and_lesion():
     for index in range(20):
-        counts = np.bincount(
-            phantom_case(PhantomSettings(), index)[1].array.ravel(), minlength=3
-        )
-        assert counts[1] > 1500
-        assert counts[2] > 50
-
-
-def test_a_large_phantom_takes_less_than_a_fifth_of_a_second():
-    start = time.process_time()
-    phantom_case(PhantomSettings(shape=(64, 64, 64)), 0)
-    assert time.process_time() - start < 0.2
+        _, label = phantom_case(PhantomSettings(), index)
+        assert (label.array == 1).sum() > 1500
+        assert (label.array == 2).sum() > 50
 
 
 def test_written_phantoms_are_flawless_and_the_same(tmp_path):
@@ -126,9 +106,8 @@ def test_written_phantoms_are_flawless_and_the_same(tmp_path):
     assert dataset.labels == wanted.scheme
     image, label = phantom_case(wanted, 2)
     case = dataset.cases[2]
-    assert np.array_equal(
-        np.concatenate([read_volume(i).array for i in case.images]), image.array
-    )
+    stored = [read_volume(file).array for file in case.images]
+    assert np.array_equal(np.concatenate(stored), image.array)
     assert np.array_equal(read_volume(case.label).array, label.array)
     assert np.allclose(read_volume(case.label).affine, label.affine, atol=1e-4)
 

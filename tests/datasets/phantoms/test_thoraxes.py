@@ -31,6 +31,9 @@ from trivox.volumes.formats import read_volume
 SMALL = ThoraxSettings(cases=6, size=16, validation_cases=1, test_cases=2)
 FINE = ThoraxSettings(size=64)
 UPRIGHT = Pose(np.eye(3), np.zeros(3))
+TURNED = Pose(
+    np.array([[0.8, 0.6, 0], [-0.6, 0.8, 0], [0, 0, 1]]), np.array([5.0, -3, 8])
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,38 +52,24 @@ def decibels(first, second):
 
 
 # -- shapes ----------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    "pose",
-    [
-        UPRIGHT,
-        Pose(
-            np.array([[0.8, 0.6, 0], [-0.6, 0.8, 0], [0, 0, 1]]), np.array([5.0, -3, 8])
-        ),
-    ],
-)
+@pytest.mark.parametrize("pose", [UPRIGHT, TURNED])
 def test_an_ellipsoid_has_its_volume_where_it_belongs(pose):
     canvas = Canvas(Grid((40, 40, 40), (4.0, 4.0, 4.0)), pose, hounsfield=-1000)
     box, share = canvas.ellipsoid((10, -8, 4), (30, 24, 20))
     assert share.sum() * 4**3 == pytest.approx(4 / 3 * np.pi * 30 * 24 * 20, rel=0.03)
-    middle = [
-        (share * along[box]).sum() / share.sum()
-        for along in (canvas.x, canvas.y, canvas.z)
-    ]
+    middle = [(share * along).sum() / share.sum() for along in canvas.places(box)]
     assert middle == pytest.approx([10, -8, 4], abs=0.1)
     canvas.around = lambda centre, reach: EVERYWHERE
-    assert canvas.ellipsoid((10, -8, 4), (30, 24, 20))[1].sum() == pytest.approx(
-        share.sum(), rel=1e-3
-    ), "its box holds it"
+    _, anywhere = canvas.ellipsoid((10, -8, 4), (30, 24, 20))
+    assert anywhere.sum() == pytest.approx(share.sum(), rel=1e-3), "its box holds it"
 
 
 @pytest.mark.parametrize("radius", [1.0, 2.0, 8.0])
 def test_a_tube_has_its_mass_even_where_it_is_thinner_than_a_voxel(radius):
     canvas = Canvas(Grid((40, 40, 40), (4.0, 4.0, 4.0)), UPRIGHT, hounsfield=-1000)
     _, share = canvas.tube(np.array([-50.0, -20, 3]), np.array([50.0, 30, 10]), radius)
-    length = np.linalg.norm([100, 50, 7])
-    assert share.sum() * 4**3 == pytest.approx(
-        np.pi * radius**2 * length, rel=0.1 + 0.1 * radius / 8
-    )
+    volume = np.pi * radius**2 * np.linalg.norm([100, 50, 7])
+    assert share.sum() * 4**3 == pytest.approx(volume, rel=0.1 + 0.1 * radius / 8)
 
 
 def test_a_shape_beyond_the_grid_leaves_no_trace():
@@ -92,10 +81,8 @@ def test_a_shape_beyond_the_grid_leaves_no_trace():
 
 # -- patients --------------------------------------------------------------------------
 def test_a_patient_depends_on_seed_and_index_alone():
-    first, again = (
-        thorax_phantom(SMALL, 3),
-        thorax_phantom(ThoraxSettings(cases=50, size=16), 3),
-    )
+    first = thorax_phantom(SMALL, 3)
+    again = thorax_phantom(ThoraxSettings(cases=50, size=16), 3)
     assert np.array_equal(first.hounsfield, again.hounsfield)
     assert np.array_equal(first.tissues, again.tissues)
     others = [
@@ -124,9 +111,8 @@ def test_tissues_have_the_hounsfield_units_of_textbooks(patients):
     }
     for patient in patients:
         for tissue, (low, high) in ranges.items():
-            assert (
-                low < np.median(patient.hounsfield[patient.tissues == tissue]) < high
-            ), TISSUES[tissue]
+            level = np.median(patient.hounsfield[patient.tissues == tissue])
+            assert low < level < high, TISSUES[tissue]
         assert patient.hounsfield.dtype == np.float32
         assert patient.hounsfield.min() >= -1000.5
         assert 300 < patient.hounsfield.max() < 1500
@@ -150,16 +136,11 @@ def test_organs_are_where_they_are_in_people(patients):
         assert x[at[HEART]].mean() < x[body].mean() - 4, "the heart is on the left"
         dense = at[BONE] & (np.abs(x - x[body].mean()) < 20)
         assert y[dense].mean() < y[body].mean() - 15, "the spine is at the back"
-        lowest = [
-            z[at[LUNG] & side].min()
-            for side in (x > x[body].mean(), x < x[body].mean())
-        ]
-        assert lowest[0] >= lowest[1] - 12, (
-            "the right diaphragm is not lower than the left"
-        )
-        assert z[at[LUNG]].mean() > z[at[HEART]].mean(), (
-            "most of the lungs is above the heart"
-        )
+        right = z[at[LUNG] & (x > x[body].mean())].min()
+        left = z[at[LUNG] & (x < x[body].mean())].min()
+        assert right >= left - 12, "the right diaphragm is not lower than the left"
+        lung, heart = (z[at[tissue]].mean() for tissue in (LUNG, HEART))
+        assert lung > heart, "most of the lungs is above the heart"
 
 
 def test_the_mean_patient_is_a_fair_guess_and_not_a_good_one():
@@ -175,9 +156,8 @@ def test_no_two_patients_are_alike():
     cubes = np.stack(
         [thorax_phantom(SMALL, index).hounsfield.ravel() for index in range(40)]
     )
-    distance = np.linalg.norm(cubes[:, None] - cubes, axis=-1) + 1e9 * np.eye(
-        len(cubes)
-    )
+    distance = np.linalg.norm(cubes[:, None] - cubes, axis=-1)
+    np.fill_diagonal(distance, np.inf)
     assert distance.min() / np.sqrt(cubes.shape[1]) > 40, "HU, root mean square"
 
 
@@ -189,14 +169,11 @@ def test_the_first_2_4_and_8_views_are_evenly_spaced():
 
 def test_written_phantoms_are_a_reconstruction_dataset(written):
     dataset = load_dataset(written)
-    assert (dataset.holds_exams, dataset.layout, dataset.channels) == (
-        True,
-        "xrays",
-        ("xray",),
-    )
-    assert [case.split for case in dataset.cases] == ["train"] * 3 + ["validation"] + [
-        "test"
-    ] * 2
+    assert dataset.holds_exams
+    assert dataset.layout == "xrays"
+    assert dataset.channels == ("xray",)
+    splits = [case.split for case in dataset.cases]
+    assert splits == ["train"] * 3 + ["validation"] + ["test"] * 2
     assert "generated phantoms" in dataset.note
     exam = read_exam(dataset.cases[0])
     assert exam.xrays.images.shape == (1, 8, 16, 16)
@@ -205,34 +182,31 @@ def test_written_phantoms_are_a_reconstruction_dataset(written):
 
 def test_views_are_those_of_the_stored_ct_and_show_all_of_it(written):
     for case in load_dataset(written).cases:
-        exam, volume = read_exam(case), read_volume(case.volume)
-        views = render(volume, exam.xrays.geometry, isocentre=exam.isocentre)
+        exam = read_exam(case)
+        volume = read_volume(case.volume)
+        geometry = exam.xrays.geometry
+        views = render(volume, geometry, isocentre=exam.isocentre)
         assert np.abs(views - exam.xrays.images[0].numpy()).max() < 1e-3
-        assert (
-            share_outside(
-                exam.xrays.geometry, body_points(volume, isocentre=exam.isocentre)
-            ).max()
-            == 0
-        )
+        body = body_points(volume, isocentre=exam.isocentre)
+        assert share_outside(geometry, body).max() == 0
 
 
 def test_the_stored_ct_is_the_phantom_about_the_isocentre(written):
     case = load_dataset(written).cases[2]
-    found = on_grid(
-        read_volume(case.volume), SMALL.grid, isocentre=read_exam(case).isocentre
-    )
-    assert np.abs(found - thorax_phantom(SMALL, 2).hounsfield).max() < 0.51
-    assert np.linalg.norm(read_exam(case).isocentre) > 1, "somewhere in the world"
+    isocentre = read_exam(case).isocentre
+    stored = on_grid(read_volume(case.volume), SMALL.grid, isocentre=isocentre)
+    assert np.abs(stored - thorax_phantom(SMALL, 2).hounsfield).max() < 0.51
+    assert np.linalg.norm(isocentre) > 1, "somewhere in the world"
 
 
 def test_photons_make_the_views_noisy_in_the_same_way_each_time(tmp_path):
     def views(name, **changes):
-        root = write_thoraxes(
-            tmp_path / name, ThoraxSettings(cases=1, size=16, angles=(0, 90), **changes)
-        )
+        chosen = ThoraxSettings(cases=1, size=16, angles=(0, 90), **changes)
+        root = write_thoraxes(tmp_path / name, chosen)
         return read_exam(load_dataset(root).cases[0]).xrays.images
 
-    clean, noisy = views("clean"), views("noisy", photons=1e4)
+    clean = views("clean")
+    noisy = views("noisy", photons=1e4)
     assert 0.005 < (noisy - clean).std() < 0.1
     assert torch.equal(noisy, views("again", photons=1e4))
 

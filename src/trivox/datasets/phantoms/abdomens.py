@@ -21,12 +21,19 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from scipy import ndimage
 
 from trivox.datasets.dataset import NOTE
-from trivox.datasets.phantoms.ellipsoids import DRAWN, Field3, Grid, random_rotation
+from trivox.datasets.phantoms.ellipsoids import (
+    DRAWN,
+    Field3,
+    Grid,
+    random_rotation,
+    varied_spacing,
+)
 from trivox.files import write_json, write_text
+from trivox.schema import Frozen
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Shape, Spacing, Volume, affine_from_spacing
 
@@ -44,15 +51,17 @@ AIR, FAT, MUSCLE, BONE, LIVER, BOWEL, FLUID, PANCREAS, LESION = range(9)
 HU = (-1000.0, -95.0, 55.0, 300.0, 110.0, 75.0, 10.0, 100.0, 40.0)
 """Mean of each tissue."""
 ENHANCING = (LIVER, PANCREAS, LESION)
-ENHANCEMENT, TEXTURE, NOISE = 8.0, 18.0, 4.0
-"""Standard deviations in HU: of a case's contrast phase, of the texture, of the
-scanner's noise.
-"""
+ENHANCEMENT = 8.0
+"""Standard deviation in HU of a case's contrast phase."""
+TEXTURE = 18.0
+"""Standard deviation in HU."""
+NOISE = 4.0
+"""Standard deviation in HU of the scanner's noise."""
 FLOAT_NOISE = np.float32(2.0**-16)
 """What the masks of the imitated set have on top of label 1: 1.0000152587890625."""
 
 
-class PancreasPhantomSettings(BaseModel):
+class PancreasPhantomSettings(Frozen):
     """What the phantoms look like.
 
     cases: how many, of which the last `test_cases` form a test set, and
@@ -64,8 +73,6 @@ class PancreasPhantomSettings(BaseModel):
     tell the class, or the imitated set's folders, where test cases have neither mask
     nor class.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cases: int = Field(default=10, ge=1)
     validation_cases: int = Field(default=0, ge=0)
@@ -93,24 +100,21 @@ class PancreasPhantomSettings(BaseModel):
     def splits(self) -> tuple[Split, ...]:
         """Split of each case."""
         training = self.cases - self.validation_cases - self.test_cases
-        counts: dict[Split, int] = {
-            "train": training,
-            "validation": self.validation_cases,
-            "test": self.test_cases,
-        }
-        return tuple(split for split, count in counts.items() for _ in range(count))
+        splits: list[Split] = ["train"] * training
+        splits += ["validation"] * self.validation_cases
+        splits += ["test"] * self.test_cases
+        return tuple(splits)
 
     @property
     def subtypes(self) -> tuple[int, ...]:
         """Class index of each case: exact shares within each split, in random order."""
         rng = np.random.default_rng([self.seed, 2**32 - 1])
-        sizes = (self.splits.count(split) for split in ("train", "validation", "test"))
-        counts = (apportion(size, FREQUENCIES) for size in sizes)
-        return tuple(
-            int(s)
-            for count in counts
-            for s in rng.permutation(np.repeat(range(len(CLASSES)), count))
-        )
+        subtypes: list[int] = []
+        for split in ("train", "validation", "test"):
+            counts = apportion(self.splits.count(split), FREQUENCIES)
+            in_order = np.repeat(range(len(CLASSES)), counts)
+            subtypes += rng.permutation(in_order).tolist()
+        return tuple(subtypes)
 
 
 def apportion(total: int, shares: Sequence[int]) -> tuple[int, ...]:
@@ -133,13 +137,16 @@ def texture_field(
     field = rng.standard_normal(shape, dtype=np.float32)
     for axis, width in enumerate(sigma):
         if width > 0.1:  # a narrower one reaches no neighbour
-            response = ndimage.gaussian_filter1d(
-                np.eye(1, shape[axis])[0], width, mode="wrap"
-            )
-            field = ndimage.gaussian_filter1d(
-                field, width, axis, mode="wrap"
-            ) / np.float32(np.linalg.norm(response))
+            impulse = np.eye(1, shape[axis])[0]
+            response = ndimage.gaussian_filter1d(impulse, width, mode="wrap")
+            field = ndimage.gaussian_filter1d(field, width, axis, mode="wrap")
+            field /= np.float32(np.linalg.norm(response))
     return np.asarray(field)
+
+
+def widths_in_voxels(sigma_mm: float, spacing: Spacing) -> list[float]:
+    """A width in mm as voxels `(z, y, x)`."""
+    return [sigma_mm / step for step in spacing]
 
 
 def standardised(field: Field3, inside: NDArray[np.bool_]) -> Field3:
@@ -160,76 +167,91 @@ def pancreas_phantom(
     """
     chosen = settings.subtypes[index] if subtype is None else subtype
     rng = np.random.default_rng([settings.seed, index])
-    factors = 1 + settings.spacing_variation * rng.uniform(-1, 1, 3)
-    spacing: Spacing = tuple(
-        float(s * f) for s, f in zip(settings.spacing, factors, strict=True)
-    )  # type: ignore[assignment]
+    spacing = varied_spacing(settings.spacing, settings.spacing_variation, rng)
     affine = affine_from_spacing(spacing, tuple(rng.uniform(-100, 100, 3).tolist()))
     grid = Grid.of(settings.shape, spacing)
     tissues = _anatomy(grid, rng)
-    image = _means(tissues, rng) + TEXTURE * _texture(
-        tissues, grid, spacing, chosen, rng
-    )
+    image = _means(tissues, rng)
+    image = image + TEXTURE * _texture(tissues, grid, spacing, chosen, rng)
     image += NOISE * rng.standard_normal(image.shape, dtype=np.float32)
-    labels = np.select(
-        [tissues == PANCREAS, tissues == LESION], [*LABELS.values()]
-    ).astype(np.uint8)
-    return Volume(
-        image.round().clip(-1024, 3071).astype(np.int16)[None], affine
-    ), Volume(labels[None], affine)
+    whole = image.round().clip(-1024, 3071).astype(np.int16)
+    labels = np.zeros(tissues.shape, np.uint8)
+    labels[tissues == PANCREAS] = LABELS["pancreas"]
+    labels[tissues == LESION] = LABELS["lesion"]
+    return Volume(whole[None], affine), Volume(labels[None], affine)
+
+
+class _Abdomen:
+    """Tissues `(z, y, x)` to paint on: x runs to the right, y to the front. places:
+    shares of the extent, `(z, y, x)` from the middle; radii: shares of the edge of a
+    cube as large as the volume.
+    """
+
+    def __init__(self, grid: Grid, rng: np.random.Generator) -> None:
+        self.grid = grid
+        self.rng = rng
+        self.size = _cube_edge(grid)
+        self.bumps = 0.25 * grid.smooth_noise(rng, 0.12 * self.size)
+        self.tissues = np.full(self.bumps.shape, AIR, np.uint8)
+        wall = grid.ellipsoid(
+            rng.normal(0, 0.01, 3) * grid.extent,
+            np.array([10.0, 0.54, 0.56]) * grid.extent,
+            np.eye(3),
+        )
+        self.inside = wall < 0.76
+        self.tissues[wall < 1] = FAT
+        self.tissues[(wall < 0.86) & (wall > 0.76)] = MUSCLE
+
+    def paint_spine(self) -> None:
+        """A column through the whole volume."""
+        centre = np.array([0, -0.36, 0]) * self.grid.extent
+        radii = np.array([10 * self.size, 0.11 * self.size, 0.13 * self.size])
+        spine = self.grid.ellipsoid(centre, radii, np.eye(3))
+        self.tissues[spine < 1] = BONE
+
+    def paint(
+        self, tissue: int, place: Sequence[float], radii: Sequence[float]
+    ) -> None:
+        """A bumpy ellipsoid about there, within the wall."""
+        shares = np.array(place) + self.rng.uniform(-0.03, 0.03, 3)
+        half_axes = np.array(radii) * self.rng.uniform(0.9, 1.1, 3) * self.size
+        turn = random_rotation(self.rng)
+        shape = self.grid.ellipsoid(shares * self.grid.extent, half_axes, turn)
+        self.tissues[(shape < 1 + self.bumps) & self.inside] = tissue
+
+    def paint_pancreas(self) -> NDArray[np.float64]:
+        """A bent tube; returns points `(n, 3)` along its middle in mm."""
+        places, radii = _course(self.grid, self.rng)
+        balls = [
+            self.grid.ellipsoid(place, np.full(3, radius), np.eye(3))
+            for place, radius in zip(places, radii, strict=True)
+        ]
+        organ = np.minimum.reduce(balls)
+        self.tissues[(organ < 1 + self.bumps) & self.inside] = PANCREAS
+        return places
+
+    def paint_lesion(self, places: NDArray[np.float64]) -> None:
+        """A rougher ellipsoid at one of these places, none of the ends."""
+        place = places[self.rng.integers(1, len(places) - 1)]
+        centre = place + self.rng.uniform(-0.03, 0.03, 3) * self.size
+        radii = self.rng.uniform(0.13, 0.17, 3) * self.size
+        lesion = self.grid.ellipsoid(centre, radii, random_rotation(self.rng))
+        self.tissues[lesion < 1 + 0.6 * self.bumps] = LESION
 
 
 def _anatomy(grid: Grid, rng: np.random.Generator) -> Tissues:
-    """Tissue of each voxel; x runs to the right, y to the front."""
-    extent, size = grid.extent, float(np.prod(grid.extent) ** (1 / 3))
-    bumps = 0.25 * grid.smooth_noise(rng, 0.12 * size)
-    tissues = np.full(bumps.shape, AIR, np.uint8)
-    wall = grid.ellipsoid(
-        rng.normal(0, 0.01, 3) * extent,
-        np.array([10.0, 0.54, 0.56]) * extent,
-        np.eye(3),
-    )
-    tissues[wall < 1] = FAT
-    tissues[(wall < 0.86) & (wall > 0.76)] = MUSCLE
-
-    def blob(tissue: int, place: Sequence[float], radii: Sequence[float]) -> None:
-        centre = (np.array(place) + rng.uniform(-0.03, 0.03, 3)) * extent
-        shape = grid.ellipsoid(
-            centre,
-            np.array(radii) * rng.uniform(0.9, 1.1, 3) * size,
-            random_rotation(rng),
-        )
-        tissues[(shape < 1 + bumps) & (wall < 0.76)] = tissue
-
-    spine = grid.ellipsoid(
-        np.array([0, -0.36, 0]) * extent,
-        np.array([10 * size, 0.11 * size, 0.13 * size]),
-        np.eye(3),
-    )
-    tissues[spine < 1] = BONE
-    blob(LIVER, (0.12, 0.18, 0.36), (0.26, 0.22, 0.26))
-    for side in (
-        -0.15,
-        0.15,
-    ):  # two loops of bowel in front of the organ, fluid in one of them
-        blob(BOWEL, (-0.5 * side, 0.27, side), (0.13, 0.11, 0.15))
-    blob(FLUID, (0.07, 0.27, -0.15), (0.07, 0.06, 0.07))
-    places, radii = _course(grid, rng)
-    organ = np.minimum.reduce(
-        [
-            grid.ellipsoid(p, np.full(3, r), np.eye(3))
-            for p, r in zip(places, radii, strict=True)
-        ]
-    )
-    tissues[(organ < 1 + bumps) & (wall < 0.76)] = PANCREAS
-    centre = (
-        places[rng.integers(1, len(places) - 1)] + rng.uniform(-0.03, 0.03, 3) * size
-    )
-    lesion = grid.ellipsoid(
-        centre, rng.uniform(0.13, 0.17, 3) * size, random_rotation(rng)
-    )
-    tissues[lesion < 1 + 0.6 * bumps] = LESION
-    return tissues
+    """Tissue of each voxel; two loops of bowel lie in front of the organ, one of them
+    with fluid.
+    """
+    abdomen = _Abdomen(grid, rng)
+    abdomen.paint_spine()
+    abdomen.paint(LIVER, (0.12, 0.18, 0.36), (0.26, 0.22, 0.26))
+    abdomen.paint(BOWEL, (0.075, 0.27, -0.15), (0.13, 0.11, 0.15))
+    abdomen.paint(BOWEL, (-0.075, 0.27, 0.15), (0.13, 0.11, 0.15))
+    abdomen.paint(FLUID, (0.07, 0.27, -0.15), (0.07, 0.06, 0.07))
+    places = abdomen.paint_pancreas()
+    abdomen.paint_lesion(places)
+    return abdomen.tissues
 
 
 def _course(
@@ -239,15 +261,18 @@ def _course(
     over the spine, thinner to the tail.
     """
     along = np.linspace(-1, 1, 11)  # tail (left) to head (right)
-    bend, rise = rng.uniform(0.1, 0.2), rng.uniform(-0.12, 0.0)
-    shares = np.stack(
-        [rise * along, bend * (1 - along**2) - 0.12, 0.27 * along], axis=1
-    )
-    shift = rng.uniform(-0.04, 0.04, 3)
-    size = float(np.prod(grid.extent) ** (1 / 3))
-    return (shares + shift) * grid.extent, (0.115 + 0.03 * along) * rng.uniform(
-        0.9, 1.1
-    ) * size
+    bend = rng.uniform(0.1, 0.2)
+    rise = rng.uniform(-0.12, 0.0)
+    forward = bend * (1 - along**2) - 0.12
+    shares = np.stack([rise * along, forward, 0.27 * along], axis=1)
+    shares += rng.uniform(-0.04, 0.04, 3)
+    radii = (0.115 + 0.03 * along) * rng.uniform(0.9, 1.1)
+    return shares * grid.extent, radii * _cube_edge(grid)
+
+
+def _cube_edge(grid: Grid) -> float:
+    """Mm along the edge of a cube as large as the volume."""
+    return float(np.prod(grid.extent) ** (1 / 3))
 
 
 def _means(tissues: Tissues, rng: np.random.Generator) -> Field3:
@@ -269,9 +294,10 @@ def _texture(
     """Unit-variance texture: a patchwork of all subtypes, in the lesion the one of
     `subtype`, standardised; none in air.
     """
-    shape = (len(grid.axes[0]), len(grid.axes[1]), len(grid.axes[2]))
+    z, y, x = tissues.shape
     fields = [
-        texture_field(rng, shape, [mm / s for s in spacing]) for mm in TEXTURES_MM
+        texture_field(rng, (z, y, x), widths_in_voxels(mm, spacing))
+        for mm in TEXTURES_MM
     ]
     size = 0.25 * float(grid.extent.mean())
     patches = np.argmax([grid.smooth_noise(rng, size) for _ in fields], axis=0)
@@ -291,14 +317,15 @@ def write_pancreas_phantoms(folder: Path, settings: PancreasPhantomSettings) -> 
         for index in range(settings.cases):
             _write_in_class_folders(folder, settings, index)
         return folder
+    entries = [
+        _write_listed(folder, settings, index) for index in range(settings.cases)
+    ]
     content = {
         "name": folder.name,
         "channels": ["CT"],
         "labels": LABELS,
         "classes": CLASSES,
-        "cases": [
-            _write_listed(folder, settings, index) for index in range(settings.cases)
-        ],
+        "cases": entries,
     }
     write_json(folder / "manifest.json", content)
     return folder
@@ -309,7 +336,8 @@ def _write_listed(
 ) -> dict[str, Any]:
     """Write the case's files; returns its entry in the manifest."""
     name = f"pancreas_{index:03d}"
-    image, label = f"images/{name}.nii.gz", f"labels/{name}.nii.gz"
+    image = f"images/{name}.nii.gz"
+    label = f"labels/{name}.nii.gz"
     _write(settings, index, folder / image, folder / label)
     return {
         "case": name,
@@ -327,19 +355,17 @@ def _write_in_class_folders(
     """The file names of the imitated set: quiz_SUBTYPE_NUMBER, and quiz_NUMBER for test
     cases.
     """
-    split, subtype = settings.splits[index], settings.subtypes[index]
+    split = settings.splits[index]
+    number = f"{index + 1:03d}"
     if split == "test":
-        _write(
-            settings, index, folder / split / f"quiz_{index + 1:03d}_0000.nii.gz", None
-        )
+        image = folder / split / f"quiz_{number}_0000.nii.gz"
+        _write(settings, index, image, None)
         return
-    stem = folder / split / CLASSES[subtype] / f"quiz_{subtype}_{index + 1:03d}"
-    _write(
-        settings,
-        index,
-        stem.with_name(f"{stem.name}_0000.nii.gz"),
-        stem.with_name(f"{stem.name}.nii.gz"),
-    )
+    subtype = settings.subtypes[index]
+    subfolder = folder / split / CLASSES[subtype]
+    image = subfolder / f"quiz_{subtype}_{number}_0000.nii.gz"
+    label = subfolder / f"quiz_{subtype}_{number}.nii.gz"
+    _write(settings, index, image, label)
 
 
 def _write(
@@ -350,8 +376,9 @@ def _write(
 ) -> None:
     image, label = pancreas_phantom(settings, index)
     write_volume(image_file, image)
-    if label_file is not None:
-        noisy = label.array + FLOAT_NOISE * (label.array == LABELS["pancreas"])
-        write_volume(
-            label_file, label.with_array(noisy) if settings.float_masks else label
-        )
+    if label_file is None:
+        return
+    if settings.float_masks:
+        organ = label.array == LABELS["pancreas"]
+        label = label.with_array(label.array + FLOAT_NOISE * organ)
+    write_volume(label_file, label)

@@ -12,32 +12,35 @@ texture and bias field keep a threshold from finding the tumour.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from scipy import ndimage
 
 from trivox.datasets.dataset import NOTE
 from trivox.datasets.layouts.brats import FAMILIES, LABEL, SEQUENCES, Family
 from trivox.datasets.phantoms.ellipsoids import DRAWN, Grid, random_rotation
 from trivox.files import write_text
+from trivox.schema import Frozen
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Volume
 
 Tissues = NDArray[np.uint8]  # (z, y, x)
 Sequence = Literal["T1", "T1ce", "T2", "FLAIR"]
 FLUID, GREY, WHITE, NECROSIS, OEDEMA, RIM, CAVITY = range(1, 8)
-CONTRASTS: dict[
-    str, tuple[float, ...]
-] = {  # fluid, grey, white, necrosis, oedema, rim, cavity
+Contrast = tuple[float, float, float, float, float, float, float]
+CONTRASTS: dict[str, Contrast] = {
     "T1": (2.2, 4.6, 6.0, 3.2, 4.0, 4.2, 2.2),
     "T1ce": (2.3, 4.8, 6.2, 2.9, 4.2, 9.0, 2.3),
     "T2": (9.5, 6.2, 4.8, 8.2, 8.4, 6.6, 9.6),
     "FLAIR": (2.0, 5.6, 4.8, 6.2, 8.6, 7.0, 2.3),
 }
-"""Mean of each tissue, in the order of their numbers from `FLUID` on."""
+"""Mean of fluid, grey and white matter, necrosis, oedema, rim and cavity."""
+
+LABELLED = {NECROSIS: "NCR", OEDEMA: "ED", RIM: "ET", CAVITY: "RC"}
+"""Tissue -> name of its label."""
 
 NAMES = {
     "2020": "BraTS20_Training_{number:03d}",
@@ -46,10 +49,11 @@ NAMES = {
     "post-treatment": "BraTS-GLI-{patient:05d}-{after:03d}",
 }
 WITHOUT_RIM = 1 / 8
-GROWTH = 0.08  # of every radius from one time point to the next
+GROWTH = 0.08
+"""Of every radius from one time point to the next."""
 
 
-class BrainPhantomSettings(BaseModel):
+class BrainPhantomSettings(Frozen):
     """What the brains look like.
 
     cases: how many, `timepoints` of them one after the other from one patient (only
@@ -58,8 +62,6 @@ class BrainPhantomSettings(BaseModel):
     `FAMILIES`; missing: (case number, sequence) without file; labelled: write label
     maps; texture, noise: in units of `CONTRASTS`; bias: relative.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cases: int = Field(default=10, ge=1)
     test_cases: int = Field(default=0, ge=0)
@@ -79,15 +81,14 @@ class BrainPhantomSettings(BaseModel):
     def _consistent(self) -> "BrainPhantomSettings":
         if self.timepoints > 1 and self.family not in ("2023", "post-treatment"):
             raise ValueError(
-                f"family {self.family} names no time points; choose 2023 or post-treatment"
+                f"family {self.family} names no time points; "
+                "choose 2023 or post-treatment"
             )
-        if (
-            self.cases % self.timepoints
-            or self.test_cases % self.timepoints
-            or self.test_cases > self.cases
-        ):
+        halved = self.cases % self.timepoints or self.test_cases % self.timepoints
+        if halved or self.test_cases > self.cases:
             raise ValueError(
-                "cases and test_cases must be whole patients, and test_cases may not exceed cases"
+                "cases and test_cases must be whole patients, "
+                "and test_cases may not exceed cases"
             )
         if min(self.shape) < 16:
             raise ValueError("a brain needs at least 16 voxels along each axis")
@@ -114,28 +115,20 @@ def brain_phantom(
     grid = Grid.of(settings.shape, (settings.spacing,) * 3)
     anatomy = np.random.default_rng([settings.seed, patient])
     tissues, depth = _brain(grid, anatomy)
-    _grow_tumour(
-        tissues,
-        depth,
-        grid,
-        anatomy,
-        1 + GROWTH * time,
-        cavity=settings.family == "post-treatment",
-    )
+    treated = settings.family == "post-treatment"
+    _grow_tumour(tissues, depth, grid, anatomy, 1 + GROWTH * time, cavity=treated)
     scan = np.random.default_rng([settings.seed, patient, time])
-    fine, coarse = (
-        grid.smooth_noise(scan, share * _size(grid)) for share in (0.04, 0.12)
-    )
+    fine = grid.smooth_noise(scan, 0.04 * _size(grid))
+    coarse = grid.smooth_noise(scan, 0.12 * _size(grid))
     texture = (fine + coarse) / np.float32(np.sqrt(2))
     affine = _affine(settings)
-    images = {
-        sequence: Volume(
-            _image(tissues, texture, grid, CONTRASTS[sequence], settings, scan)[None],
-            affine,
-        )
-        for sequence in SEQUENCES
-    }
-    return images, Volume(_labels(tissues, FAMILIES[settings.family])[None], affine)
+    images = {}
+    for sequence in SEQUENCES:
+        contrast = CONTRASTS[sequence]
+        image = _image(tissues, texture, grid, contrast, settings, scan)
+        images[sequence] = Volume(image[None], affine)
+    labels = _labels(tissues, FAMILIES[settings.family])
+    return images, Volume(labels[None], affine)
 
 
 def _size(grid: Grid) -> float:
@@ -153,7 +146,8 @@ def _brain(grid: Grid, rng: np.random.Generator) -> tuple[Tissues, NDArray[np.fl
     """Tissues without tumour, 0 outside the brain, and the squared depth: 0 in the
     middle, 1 on the surface.
     """
-    extent, size = grid.extent, _size(grid)
+    extent = grid.extent
+    size = _size(grid)
     depth = grid.ellipsoid(
         rng.normal(0, 0.01, 3) * extent, rng.uniform(0.42, 0.46, 3) * extent, np.eye(3)
     )
@@ -185,36 +179,29 @@ def _grow_tumour(
     """Paint the tumour over the brain, in place; a resection cavity lies beside it and
     takes none of its voxels.
     """
-    size, brain = _size(grid), depth < 0.97
+    size = _size(grid)
+    brain = depth < 0.97
     side = np.array([0, 0, rng.choice([-1, 1])])
     centre = (0.17 * side + rng.uniform(-0.09, 0.09, 3)) * grid.extent
     core = rng.uniform(0.07, 0.13, 3) * growth * size
     spread = core * rng.uniform(1.35, 1.9) + 0.02 * size
-    rough, fine = (
-        grid.smooth_noise(rng, 0.14 * size),
-        grid.smooth_noise(rng, 0.06 * size),
-    )
-    inside = (
-        np.sqrt(grid.ellipsoid(centre, core, random_rotation(rng)))
-        + 0.12 * rough
-        + 0.06 * fine
-    )
-    whole = np.sqrt(
-        grid.ellipsoid(
-            centre + rng.normal(0, 0.015, 3) * size, spread, random_rotation(rng)
-        )
-    )
-    thickness, rimless = rng.uniform(0.3, 0.5), rng.random() < WITHOUT_RIM
-    tissues[brain & ((whole + 0.2 * rough + 0.12 * fine < 1) | (inside < 1))] = OEDEMA
+    rough = grid.smooth_noise(rng, 0.14 * size)
+    fine = grid.smooth_noise(rng, 0.06 * size)
+    from_core = np.sqrt(grid.ellipsoid(centre, core, random_rotation(rng)))
+    inside = from_core + 0.12 * rough + 0.06 * fine
+    middle = centre + rng.normal(0, 0.015, 3) * size
+    from_middle = np.sqrt(grid.ellipsoid(middle, spread, random_rotation(rng)))
+    whole = from_middle + 0.2 * rough + 0.12 * fine
+    thickness = rng.uniform(0.3, 0.5)
+    rimless = rng.random() < WITHOUT_RIM
+    tissues[brain & ((whole < 1) | (inside < 1))] = OEDEMA
     tissues[brain & (inside < 1)] = NECROSIS
     if not rimless:
-        tissues[brain & (inside < 1) & (inside > 1 - thickness * (1 + 0.5 * fine))] = (
-            RIM
-        )
+        border = 1 - thickness * (1 + 0.5 * fine)
+        tissues[brain & (inside < 1) & (inside > border)] = RIM
     if cavity:
-        hole = grid.ellipsoid(
-            centre + 1.1 * rng.permutation(core), 1.1 * core, random_rotation(rng)
-        )
+        place = centre + 1.1 * rng.permutation(core)
+        hole = grid.ellipsoid(place, 1.1 * core, random_rotation(rng))
         tissues[brain & (tissues < NECROSIS) & (hole < 1 + 0.15 * fine)] = CAVITY
 
 
@@ -222,7 +209,7 @@ def _image(
     tissues: Tissues,
     texture: NDArray[np.float32],
     grid: Grid,
-    contrast: tuple[float, ...],
+    contrast: Contrast,
     settings: BrainPhantomSettings,
     rng: np.random.Generator,
 ) -> NDArray[np.int16]:
@@ -239,10 +226,9 @@ def _image(
 
 def _labels(tissues: Tissues, family: Family) -> NDArray[np.uint8]:
     values: Mapping[str, int] = family.labels.labels
-    named = {NECROSIS: "NCR", OEDEMA: "ED", RIM: "ET", CAVITY: "RC"}
-    table = np.array(
-        [values.get(named.get(tissue, ""), 0) for tissue in range(CAVITY + 1)], np.uint8
-    )
+    table = np.zeros(CAVITY + 1, np.uint8)
+    for tissue, name in LABELLED.items():
+        table[tissue] = values.get(name, 0)
     return np.asarray(table[tissues])
 
 
@@ -253,19 +239,18 @@ def write_brain_phantoms(folder: Path, settings: BrainPhantomSettings) -> Path:
     for index in range(settings.cases):
         name = settings.case_name(index)
         held_out = index >= settings.cases - settings.test_cases
-        _write_case(
-            folder / "test" / name if held_out else folder / name, settings, index
-        )
+        parent = folder / "test" if held_out else folder
+        _write_case(parent / name, settings, index)
     write_text(folder / NOTE, DRAWN)
     return folder
 
 
 def _write_case(folder: Path, settings: BrainPhantomSettings, index: int) -> None:
     images, label = brain_phantom(settings, index)
-    contents: dict[str, Any] = {**images, LABEL: label} if settings.labelled else images
-    for content, volume in contents.items():
+    if settings.labelled:
+        images[LABEL] = label
+    family = FAMILIES[settings.family]
+    for content, volume in images.items():
         if (index, content) not in settings.missing:
-            name = FAMILIES[settings.family].file_name(
-                folder.name, content, suffix=settings.suffix
-            )
+            name = family.file_name(folder.name, content, suffix=settings.suffix)
             write_volume(folder / name, volume)

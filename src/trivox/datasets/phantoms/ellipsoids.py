@@ -9,22 +9,26 @@ are in millimetres, so the spacing changes the sampling and not the anatomy.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from trivox.datasets.dataset import NOTE
 from trivox.datasets.labels import LabelScheme
 from trivox.files import write_json, write_text
+from trivox.schema import Frozen
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Shape, Spacing, Volume, affine_from_spacing
 
 Field3 = NDArray[np.float32]  # (z, y, x)
 Unit = Annotated[float, Field(ge=0, le=1)]
 
-BODY, ORGAN, LESION, LOOKALIKE = 1, 2, 3, 4
+BODY = 1
+ORGAN = 2
+LESION = 3
+LOOKALIKE = 4
 CONTRASTS = {BODY: 0.0, ORGAN: 1.0, LESION: -0.6, LOOKALIKE: 0.8}
 """Mean of each tissue in the first channel, in standard deviations of the body's
 texture.
@@ -33,12 +37,14 @@ texture.
 TEXTURES = {BODY: 12.0, ORGAN: 4.0, LESION: 6.0, LOOKALIKE: 12.0}
 """Size of each tissue's texture in mm."""
 
-
-DRAWN = "The scans are generated phantoms: figures on them show that a method works, and nothing about patients.\n"
+DRAWN = (
+    "The scans are generated phantoms: figures on them show that a method works, "
+    "and nothing about patients.\n"
+)
 """What every report on phantoms says."""
 
 
-class PhantomSettings(BaseModel):
+class PhantomSettings(Frozen):
     """What the phantoms look like.
 
     shape: voxels `(z, y, x)`; spacing: mm `(z, y, x)`, varied by up to
@@ -48,8 +54,6 @@ class PhantomSettings(BaseModel):
     default 1..n; test_cases: how many of the cases, the last ones, form a test set;
     suffix: file format.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cases: int = Field(default=10, ge=1)
     shape: tuple[int, int, int] = (32, 64, 64)
@@ -74,7 +78,8 @@ class PhantomSettings(BaseModel):
             )
         if self.test_cases > self.cases or min(self.shape) < 8:
             raise ValueError(
-                "test_cases may not exceed cases, and a phantom needs at least 8 voxels along each axis"
+                "test_cases may not exceed cases, "
+                "and a phantom needs at least 8 voxels along each axis"
             )
         return self
 
@@ -83,11 +88,12 @@ class PhantomSettings(BaseModel):
         """Names of the labels: the organ, lesions and the look-alike, as far as they
         are wanted.
         """
-        return (
-            "organ",
-            *(["lesion"] if self.lesions else []),
-            *(["neighbour"] if self.neighbour else []),
-        )
+        names = ["organ"]
+        if self.lesions:
+            names.append("lesion")
+        if self.neighbour:
+            names.append("neighbour")
+        return tuple(names)
 
     @property
     def scheme(self) -> LabelScheme:
@@ -111,8 +117,7 @@ class Grid:
     def of(cls, shape: Shape, spacing: Spacing) -> "Grid":
         """The grid of `shape` voxels `spacing` mm apart."""
         z, y, x = (
-            (np.arange(n, dtype=np.float32) - (n - 1) / 2) * np.float32(s)
-            for n, s in zip(shape, spacing, strict=True)
+            _centres(count, step) for count, step in zip(shape, spacing, strict=True)
         )
         return cls((z, y, x))
 
@@ -130,10 +135,10 @@ class Grid:
         """
         blurs = [_blur(axis, size) for axis in self.axes]
         z, y, x = blurs
-        knots = rng.standard_normal([len(blur.T) for blur in blurs], dtype=np.float32)
-        field = (z @ knots.reshape(len(z.T), -1)).reshape(
-            len(z), len(y.T), len(x.T)
-        ) @ x.T
+        counts = [blur.shape[1] for blur in blurs]
+        knots = rng.standard_normal(counts, dtype=np.float32)
+        along_z = z @ knots.reshape(counts[0], -1)
+        field = along_z.reshape(len(z), *counts[1:]) @ x.T
         return np.asarray(y @ field)
 
     def ellipsoid(
@@ -145,12 +150,21 @@ class Grid:
         """Squared distance from `centre` in units of the radii: 1 on the surface."""
         matrix = rotation / radii[:, None]
         z, y, x = (
-            axis - np.float32(c) for axis, c in zip(self.axes, centre, strict=True)
+            axis - np.float32(middle)
+            for axis, middle in zip(self.axes, centre, strict=True)
         )
         total = np.zeros((len(z), len(y), len(x)), np.float32)
-        for a, b, c in matrix.astype(np.float32):
-            total += ((a * z)[:, None, None] + (b * y)[:, None] + c * x) ** 2
+        for turn_z, turn_y, turn_x in matrix.astype(np.float32):
+            along_z = (turn_z * z)[:, None, None]
+            along_y = (turn_y * y)[:, None]
+            total += (along_z + along_y + turn_x * x) ** 2
         return total
+
+
+def _centres(count: int, step: float) -> Field3:
+    """Coordinates of `count` voxels, `step` mm apart, about 0."""
+    numbers = np.arange(count, dtype=np.float32)
+    return (numbers - (count - 1) / 2) * np.float32(step)
 
 
 def _blur(axis: Field3, size: float) -> Field3:
@@ -158,13 +172,13 @@ def _blur(axis: Field3, size: float) -> Field3:
     apart.
     """
     sigma = max(size / 2, 1e-3)
-    knots = np.arange(
-        axis[0] - 2 * sigma, axis[-1] + 3 * sigma, sigma, dtype=np.float32
-    )
-    weights = np.exp(-((axis[:, None] - knots) ** 2) / (2 * sigma**2))
-    return np.asarray(
-        weights / np.linalg.norm(weights, axis=1, keepdims=True), dtype=np.float32
-    )
+    first = axis[0] - 2 * sigma
+    end = axis[-1] + 3 * sigma
+    knots = np.arange(first, end, sigma, dtype=np.float32)
+    distance = axis[:, None] - knots
+    weights = np.exp(-(distance**2) / (2 * sigma**2))
+    norm = np.linalg.norm(weights, axis=1, keepdims=True)
+    return np.asarray(weights / norm, dtype=np.float32)
 
 
 def phantom_case(settings: PhantomSettings, index: int) -> tuple[Volume, Volume]:
@@ -172,10 +186,7 @@ def phantom_case(settings: PhantomSettings, index: int) -> tuple[Volume, Volume]
     `settings.seed` and `index` only.
     """
     rng = np.random.default_rng([settings.seed, index])
-    factors = 1 + settings.spacing_variation * rng.uniform(-1, 1, 3)
-    spacing: Spacing = tuple(
-        float(s * f) for s, f in zip(settings.spacing, factors, strict=True)
-    )  # type: ignore[assignment]
+    spacing = varied_spacing(settings.spacing, settings.spacing_variation, rng)
     origin: Spacing = tuple(rng.uniform(-100, 100, 3).tolist())
     affine = affine_from_spacing(spacing, origin)
     grid = Grid.of(settings.shape, spacing)
@@ -184,40 +195,77 @@ def phantom_case(settings: PhantomSettings, index: int) -> tuple[Volume, Volume]
         tissue: grid.smooth_noise(rng, size) for tissue, size in TEXTURES.items()
     }
     bias = np.exp(settings.bias * grid.smooth_noise(rng, float(grid.extent.max())))
-    contrasts = _contrasts(settings)
-    image = np.stack(
-        [
-            _channel(tissues, textures, bias, contrast, settings, rng)
-            for contrast in contrasts
-        ]
-    )
-    return Volume(image, affine), Volume(_label_map(tissues, settings)[None], affine)
+    channels = [
+        _channel(tissues, textures, bias, contrast, settings, rng)
+        for contrast in _contrasts(settings)
+    ]
+    labels = _label_map(tissues, settings)[None]
+    return Volume(np.stack(channels), affine), Volume(labels, affine)
+
+
+def varied_spacing(
+    spacing: Spacing, variation: float, rng: np.random.Generator
+) -> Spacing:
+    """`spacing` with each axis made up to `variation` wider or narrower."""
+    factors = 1 + variation * rng.uniform(-1, 1, 3)
+    z, y, x = (np.array(spacing) * factors).tolist()
+    return z, y, x
 
 
 def _anatomy(
     grid: Grid, settings: PhantomSettings, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Tissue of each voxel `(z, y, x)`; 0 outside the body."""
-    extent, side = grid.extent, np.array([0, 0, 1.0])
-    tissues = (
-        grid.ellipsoid(rng.normal(0, 0.01, 3) * extent, 0.48 * extent, np.eye(3)) < 1
-    ).astype(np.uint8)
-    for tissue, direction in ((LOOKALIKE, -side), (ORGAN, side)):
-        centre = (0.2 * direction + rng.uniform(-0.05, 0.05, 3)) * extent
-        radii = rng.uniform(0.18, 0.26, 3) * extent.mean()
-        bumps = 0.15 * grid.smooth_noise(rng, float(radii.mean()))
-        inside = grid.ellipsoid(centre, radii, random_rotation(rng)) < 1 + bumps
-        tissues[inside & (tissues > 0)] = tissue
-    for _ in range(rng.integers(1, settings.lesions + 1) if settings.lesions else 0):
-        size = np.maximum(
-            rng.uniform(0.3, 0.5, 3) * radii.min(),
-            1.2 * extent.max() / max(settings.shape),
-        )
-        where = centre + random_rotation(rng)[0] * rng.uniform(0, 0.6) * radii.min()
-        tissues[
-            (grid.ellipsoid(where, size, random_rotation(rng)) < 1) & (tissues == ORGAN)
-        ] = LESION
+    extent = grid.extent
+    centre = rng.normal(0, 0.01, 3) * extent
+    body = grid.ellipsoid(centre, 0.48 * extent, np.eye(3)) < 1
+    tissues = body.astype(np.uint8)
+    _paint_organ(tissues, LOOKALIKE, -0.2, grid, rng)
+    organ = _paint_organ(tissues, ORGAN, 0.2, grid, rng)
+    if settings.lesions:
+        smallest = 1.2 * extent.max() / max(settings.shape)
+        for _ in range(rng.integers(1, settings.lesions + 1)):
+            _paint_lesion(tissues, organ, smallest, grid, rng)
     return tissues
+
+
+class _Organ(NamedTuple):
+    """Mm from the middle of the volume, `(z, y, x)`; radius: the smallest one."""
+
+    centre: NDArray[np.float64]
+    radius: float
+
+
+def _paint_organ(
+    tissues: NDArray[np.uint8],
+    tissue: int,
+    side: float,
+    grid: Grid,
+    rng: np.random.Generator,
+) -> _Organ:
+    """A bumpy ellipsoid `side` of the extent along x; painted in place, in the body."""
+    shares = np.array([0, 0, side]) + rng.uniform(-0.05, 0.05, 3)
+    centre = shares * grid.extent
+    radii = rng.uniform(0.18, 0.26, 3) * grid.extent.mean()
+    bumps = 0.15 * grid.smooth_noise(rng, float(radii.mean()))
+    inside = grid.ellipsoid(centre, radii, random_rotation(rng)) < 1 + bumps
+    tissues[inside & (tissues > 0)] = tissue
+    return _Organ(centre, radii.min())
+
+
+def _paint_lesion(
+    tissues: NDArray[np.uint8],
+    organ: _Organ,
+    smallest: float,
+    grid: Grid,
+    rng: np.random.Generator,
+) -> None:
+    """A small ellipsoid somewhere in the organ, painted in place."""
+    radii = np.maximum(rng.uniform(0.3, 0.5, 3) * organ.radius, smallest)
+    direction = random_rotation(rng)[0]
+    centre = organ.centre + direction * rng.uniform(0, 0.6) * organ.radius
+    inside = grid.ellipsoid(centre, radii, random_rotation(rng)) < 1
+    tissues[inside & (tissues == ORGAN)] = LESION
 
 
 def random_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -231,10 +279,8 @@ def _contrasts(settings: PhantomSettings) -> list[dict[int, float]]:
     """
     rng = np.random.default_rng([settings.seed, 2**32 - 1])
     drawn = rng.uniform(-1, 1, (settings.channels - 1, len(CONTRASTS)))
-    return [
-        CONTRASTS,
-        *(dict(zip(CONTRASTS, map(float, row), strict=True)) for row in drawn),
-    ]
+    others = [dict(zip(CONTRASTS, row, strict=True)) for row in drawn.tolist()]
+    return [CONTRASTS, *others]
 
 
 def _channel(
@@ -250,9 +296,8 @@ def _channel(
     for tissue, texture in textures.items():
         inside = tissues == tissue
         image[inside] = contrast[tissue] + settings.texture * texture[inside]
-    image = (5 + image) * bias + settings.noise * rng.standard_normal(
-        image.shape, dtype=np.float32
-    )
+    image = (5 + image) * bias
+    image += settings.noise * rng.standard_normal(image.shape, dtype=np.float32)
     return (100 * image).round().clip(-32768, 32767).astype(np.int16)
 
 
@@ -267,10 +312,9 @@ def _label_map(tissues: NDArray[np.uint8], settings: PhantomSettings) -> NDArray
         LOOKALIKE: labels.get("neighbour", 0),
     }
     small = max(labels.values()) < 256 and min(labels.values()) >= 0
-    table = np.array(
-        [0, 0, values[ORGAN], values[LESION], values[LOOKALIKE]],
-        dtype=np.uint8 if small else np.int32,
-    )
+    table = np.zeros(LOOKALIKE + 1, np.uint8 if small else np.int32)
+    for tissue, value in values.items():
+        table[tissue] = value
     return np.asarray(table[tissues])
 
 

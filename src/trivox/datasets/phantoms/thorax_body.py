@@ -44,7 +44,8 @@ class Body:
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> "Body":
         """A patient by chance."""
-        size, stout = rng.uniform(0.8, 1.06), rng.uniform(-1, 1)
+        size = rng.uniform(0.8, 1.06)
+        stout = rng.uniform(-1, 1)
         return cls(
             width=size * (136 + 8 * stout + rng.uniform(-4, 4)),
             depth=size * (93 + 12 * stout + rng.uniform(-5, 5)),
@@ -81,23 +82,25 @@ class Cage:
 
     def __init__(self, canvas: Canvas, body: Body) -> None:
         width, depth = body.cage
-        self.box = canvas.around(
-            (0, 0, (TOP - 200) / 2), (width + 9, depth + 9, (TOP + 200) / 2 + 9)
-        )
+        middle = (TOP - 200) / 2
+        half = (TOP + 200) / 2
+        self.box = canvas.around((0, 0, middle), (width + 9, depth + 9, half + 9))
         self.x, self.y, self.z = canvas.places(self.box)
-        top = np.maximum(self.z - np.float32(15), 0) * np.float32(1 / (TOP - 15))
-        u, v = self.x * np.float32(1 / width), self.y * np.float32(1 / depth)
-        self.distance = (np.sqrt(u * u + v * v + top * top) - 1) * np.float32(depth)
-        self.beyond_dome = self.z - self._dome(body, width, depth)
+        across = self.x * np.float32(1 / width)
+        along = self.y * np.float32(1 / depth)
+        above = np.maximum(self.z - 15, 0) * np.float32(1 / (TOP - 15))
+        away = np.sqrt(across * across + along * along + above * above)
+        self.distance = (away - 1) * np.float32(depth)
+        self.beyond_dome = self.z - self._dome(body)
 
-    def _dome(self, body: Body, width: float, depth: float) -> Field3:
+    def _dome(self, body: Body) -> Field3:
         """Height of the diaphragm: two domes, the right one (over the liver) higher."""
-        right = self.x > 0
-        across = (np.abs(self.x) - np.float32(0.48 * width)) * np.float32(1.5 / width)
+        width, depth = body.cage
+        from_middle = np.abs(self.x) - np.float32(0.48 * width)
+        across = from_middle * np.float32(1.5 / width)
         along = (self.y - np.float32(0.15 * depth)) * np.float32(1.1 / depth)
-        top = np.where(
-            right, np.float32(body.diaphragm + 7), np.float32(body.diaphragm - 7)
-        )
-        return np.asarray(
-            top - np.float32(body.dome) * (across * across + along * along)
-        )
+        right = np.float32(body.diaphragm + 7)
+        left = np.float32(body.diaphragm - 7)
+        top = np.where(self.x > 0, right, left)
+        drop = np.float32(body.dome) * (across * across + along * along)
+        return np.asarray(top - drop)

@@ -6,12 +6,13 @@ that are stored; a network whose grid is coarser therefore never inverts its own
 projector (no inverse crime): 64^3 phantoms go with a grid of 32^3.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from trivox.datasets.dataset import NOTE
 from trivox.datasets.exams import write_exam, write_patients
@@ -25,6 +26,7 @@ from trivox.projection.geometry import SDD_MM, SOD_MM, Geometry, Grid, even_angl
 from trivox.projection.grids import placed
 from trivox.projection.noise import add_noise
 from trivox.projection.projector import Projector
+from trivox.schema import Frozen
 
 ANGLES = even_angles(8)
 """Eight views, ordered so that the first 2, 4 and 8 are evenly spaced over 180 degrees.
@@ -34,7 +36,7 @@ BODY_RADIUS_MM = 176.0
 Positive = Annotated[float, Field(gt=0)]
 
 
-class ThoraxSettings(BaseModel):
+class ThoraxSettings(Frozen):
     """What the phantoms and their X-rays look like.
 
     cases: how many patients, of which the last `test_cases` form a test set, and
@@ -43,8 +45,6 @@ class ThoraxSettings(BaseModel):
     degrees; detector: pixels along an edge, None: `size`; pixel_mm: None: no phantom is
     truncated; photons: unattenuated ones a pixel, for Poisson noise, None: no noise.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cases: int = Field(10, ge=1)
     validation_cases: int = Field(0, ge=0)
@@ -81,47 +81,38 @@ class ThoraxSettings(BaseModel):
     def geometry(self) -> Geometry:
         """The views of every patient."""
         edge = self.detector or self.size
-        views = Geometry.orbit(
+        orbit = partial(
+            Geometry.orbit,
             self.angles,
             detector=(edge, edge),
-            pixel_mm=1.0,
             sod=self.sod_mm,
             sdd=self.sdd_mm,
         )
-        wide = (
-            float(views.width_needed(BODY_RADIUS_MM).max())
-            if self.angles
-            else self.field_of_view_mm
-        )
+        if self.pixel_mm is not None:
+            return orbit(pixel_mm=self.pixel_mm)
         tall = self.field_of_view_mm * self.sdd_mm / (self.sod_mm - BODY_RADIUS_MM)
-        pixel = self.pixel_mm or np.ceil(10 * max(wide, tall) / edge) / 10
-        return Geometry.orbit(
-            self.angles,
-            detector=(edge, edge),
-            pixel_mm=float(pixel),
-            sod=self.sod_mm,
-            sdd=self.sdd_mm,
-        )
+        wide = self.field_of_view_mm
+        if self.angles:
+            wide = float(orbit(pixel_mm=1.0).width_needed(BODY_RADIUS_MM).max())
+        pixel = max(wide, tall) / edge
+        return orbit(pixel_mm=float(np.ceil(10 * pixel) / 10))
 
     def split_of(self, index: int) -> Split:
         """Split of patient `index`."""
-        training = self.cases - self.validation_cases - self.test_cases
-        return (
-            "train"
-            if index < training
-            else "validation"
-            if index < training + self.validation_cases
-            else "test"
-        )
+        before_test = self.cases - self.test_cases
+        if index >= before_test:
+            return "test"
+        if index >= before_test - self.validation_cases:
+            return "validation"
+        return "train"
 
 
 def thorax_phantom(
     settings: ThoraxSettings, index: int, *, grid: Grid | None = None
 ) -> Thorax:
     """Patient `index` on the settings' grid or another; the same patient on each."""
-    return draw_thorax(
-        np.random.default_rng([settings.seed, index]), grid or settings.grid
-    )
+    rng = np.random.default_rng([settings.seed, index])
+    return draw_thorax(rng, grid or settings.grid)
 
 
 def write_thoraxes(root: Path, settings: ThoraxSettings) -> Path:
@@ -147,18 +138,18 @@ def _write_patient(
     """
     rng = np.random.default_rng([settings.seed, index, 1])
     x, y, z = rng.uniform(-150, 150, 3).round(1).tolist()
+    isocentre = (x, y, z)
     hounsfield = thorax_phantom(settings, index).hounsfield.round().astype(np.int16)
-    images = projector.project(
-        attenuation_of(torch.from_numpy(hounsfield.astype(np.float32)))[None]
-    )
+    stored = torch.from_numpy(hounsfield.astype(np.float32))
+    images = projector.project(attenuation_of(stored)[None])
     if settings.photons is not None:
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         images = add_noise(images, settings.photons, generator=generator)
-    volume = placed(hounsfield, settings.grid, isocentre=(x, y, z))
+    volume = placed(hounsfield, settings.grid, isocentre=isocentre)
     write_exam(
         folder,
         images[0].numpy(),
         projector.geometry,
-        isocentre=(x, y, z),
+        isocentre=isocentre,
         volume=volume,
     )

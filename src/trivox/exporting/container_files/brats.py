@@ -65,26 +65,23 @@ def predict(given: argparse.Namespace) -> None:
             print(f"{name}: warning: {warning}")
     failed += [name for name, record in records.items() if "error" in record]
     if failed:
-        raise DataError(
-            f"{len(failed)} of {len(set(failed) | set(records))} cases failed: {', '.join(failed)}"
-        )
+        total = len(set(failed) | set(records))
+        raise DataError(f"{len(failed)} of {total} cases failed: {', '.join(failed)}")
 
 
 def unread(folder: Path, cases: Sequence[Case]) -> list[str]:
     """Names of folders in which no case was found."""
-    images = [path for case in cases for path in case.images]
-    folders = [
-        entry.absolute()
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir() and entry.name[0] != "."
-    ]
-    lost = [
-        entry.name
-        for entry in folders
-        if not any(image.is_relative_to(entry) for image in images)
-    ]
-    for name in lost:
-        complain(f"{name}: set aside: no images of a case in this folder")
+    used: set[Path] = set()
+    for case in cases:
+        for image in case.images:
+            used.update(image.parents)
+    lost = []
+    for entry in sorted(folder.iterdir()):
+        if not entry.is_dir() or entry.name.startswith("."):
+            continue
+        if entry.absolute() not in used:
+            complain(f"{entry.name}: set aside: no images of a case in this folder")
+            lost.append(entry.name)
     return lost
 
 

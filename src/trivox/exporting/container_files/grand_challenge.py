@@ -63,22 +63,24 @@ def find_case(folder: Path, contract: dict[str, Any]) -> Case:
     absent: list[int] = []
     for index, channel in enumerate(contract["channels"]):
         slug = slugs[channel]
-        found = sorted(places.get(slug, folder / "images" / slug).glob("*.mha"))
-        if len(found) > 1:
+        place = places.get(slug, folder / "images" / slug)
+        files = sorted(place.glob("*.mha"))
+        if len(files) > 1:
             raise DataError(
-                f"socket '{slug}' holds {len(found)} .mha files; a run gets one case"
+                f"socket '{slug}' holds {len(files)} .mha files; a run gets one case"
             )
-        if not found and contract["missing_channels"] == "refuse":
+        if not files and contract["missing_channels"] == "refuse":
             known = ", ".join(sorted(places)) or "none"
             raise DataError(
-                f"socket '{slug}' ({channel}) holds no .mha file; sockets in inputs.json: {known}"
+                f"socket '{slug}' ({channel}) holds no .mha file; "
+                f"sockets in inputs.json: {known}"
             )
-        images += found
-        absent += [] if found else [index]
+        images += files
+        if not files:
+            absent.append(index)
     if not images:
-        raise DataError(
-            f"{folder}: no .mha file in any of the sockets {', '.join(contract['input_slugs'])}"
-        )
+        sockets = ", ".join(contract["input_slugs"])
+        raise DataError(f"{folder}: no .mha file in any of the sockets {sockets}")
     return Case(name=images[0].stem, images=tuple(images), absent=tuple(absent))
 
 
@@ -90,27 +92,21 @@ def socket_folders(folder: Path) -> dict[str, Path]:
     file = folder / "inputs.json"
     if not file.is_file():
         return {}
+    places: dict[str, Path] = {}
     try:
-        sockets = [
-            entry.get("socket") or entry["interface"]
-            for entry in json.loads(file.read_text(encoding="utf-8"))
-        ]
-        places = {
-            socket["slug"]: folder / socket["relative_path"] for socket in sockets
-        }
+        for entry in json.loads(file.read_text(encoding="utf-8")):
+            socket = entry.get("socket") or entry["interface"]
+            places[socket["slug"]] = folder / socket["relative_path"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{file}: is not a list of values with socket, slug and relative_path ({error!r})"
+            f"{file}: is not a list of values with socket, slug and relative_path "
+            f"({error!r})"
         ) from error
-    outside = [
-        slug
-        for slug, place in places.items()
-        if not place.resolve().is_relative_to(folder.resolve())
-    ]
-    if outside:
-        raise DataError(
-            f"{file}: relative_path of socket '{outside[0]}' leads out of {folder}"
-        )
+    for slug, place in places.items():
+        if not place.resolve().is_relative_to(folder.resolve()):
+            raise DataError(
+                f"{file}: relative_path of socket '{slug}' leads out of {folder}"
+            )
     return places
 
 
@@ -118,7 +114,6 @@ if __name__ == "__main__":
     try:
         predict(options())
     except (TrivoxError, OSError, MemoryError) as error:
-        print(
-            f"error: {' '.join(str(error).split()) or 'out of memory'}", file=sys.stderr
-        )
+        message = " ".join(str(error).split()) or "out of memory"
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(1)

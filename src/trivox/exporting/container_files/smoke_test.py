@@ -13,7 +13,6 @@ codes, not the model.
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -47,19 +46,13 @@ def make(folder: Path, contract: dict[str, Any]) -> dict[str, Path]:
             for name in contract["example_cases"]
         }
     slugs = {channel: slug for slug, channel in contract["input_slugs"].items()}
-    images = [
-        _grand_challenge_image(folder, slugs[channel], seed)
-        for seed, channel in enumerate(contract["channels"])
-    ]
-    entries = [
-        {
-            "socket": {
-                "slug": image.parent.name,
-                "relative_path": f"images/{image.parent.name}",
-            }
-        }
-        for image in images
-    ]
+    images = []
+    entries = []
+    for seed, channel in enumerate(contract["channels"]):
+        slug = slugs[channel]
+        images.append(_grand_challenge_image(folder, slug, seed))
+        socket = {"slug": slug, "relative_path": f"images/{slug}"}
+        entries.append({"socket": socket})
     (folder / "inputs.json").write_text(json.dumps(entries), encoding="utf-8")
     return {f"images/{contract['output_slug']}/{images[0].name}": images[0]}
 
@@ -70,30 +63,32 @@ def check(
     """Raise `BrokenContractError` unless `output` holds the expected files and nothing
     else, each as it has to be.
     """
-    found = {
-        str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()
-    }
-    if found != set(expected):
+    files = [path for path in output.rglob("*") if path.is_file()]
+    written = {str(path.relative_to(output)) for path in files}
+    if written != set(expected):
         raise BrokenContractError(
-            f"files {sorted(found)} were written, {sorted(expected)} are expected"
+            f"files {sorted(written)} were written, {sorted(expected)} are expected"
         )
     for name, image in expected.items():
-        labels, source = read_volume(output / name), read_volume(image)
-        if labels.shape != source.shape or not np.allclose(
-            labels.affine, source.affine, atol=1e-4
-        ):
-            raise BrokenContractError(
-                f"{name}: does not lie on the grid of {image.name}"
-            )
-        if labels.array.dtype.kind not in "iu" or (kind and labels.array.dtype != kind):
-            raise BrokenContractError(
-                f"{name}: values are of type {labels.array.dtype}"
-            )
-        strange = set(np.unique(labels.array).tolist()) - values
-        if strange:
-            raise BrokenContractError(
-                f"{name}: label values {sorted(strange)} are not among {sorted(values)}"
-            )
+        _check_labels(name, output / name, image, values, kind)
+
+
+def _check_labels(
+    name: str, file: Path, image: Path, values: set[int], kind: str | None
+) -> None:
+    labels = read_volume(file)
+    source = read_volume(image)
+    in_place = np.allclose(labels.affine, source.affine, atol=1e-4)
+    if labels.shape != source.shape or not in_place:
+        raise BrokenContractError(f"{name}: does not lie on the grid of {image.name}")
+    dtype = labels.array.dtype
+    if dtype.kind not in "iu" or (kind and dtype != kind):
+        raise BrokenContractError(f"{name}: values are of type {dtype}")
+    strange = set(np.unique(labels.array).tolist()) - values
+    if strange:
+        raise BrokenContractError(
+            f"{name}: label values {sorted(strange)} are not among {sorted(values)}"
+        )
 
 
 def predict(
@@ -141,15 +136,13 @@ def _brats_case(folder: Path, name: str, contract: dict[str, Any]) -> Path:
     """
     family = family_of(name)
     assert family is not None, "the examples are BraTS cases"
-    affine = affine_from_spacing((1.0, 1.0, 1.0), (0.0, 239.0, 0.0)) @ np.diag(
-        [-1.0, -1.0, 1.0, 1.0]
-    )
-    paths = [
-        folder / name / family.file_name(name, sequence_of(channel))
-        for channel in contract["channels"]
-    ]
-    for number, path in enumerate(paths):
+    flipped = np.diag([-1.0, -1.0, 1.0, 1.0])
+    affine = affine_from_spacing((1.0, 1.0, 1.0), (0.0, 239.0, 0.0)) @ flipped
+    paths = []
+    for number, channel in enumerate(contract["channels"]):
+        path = folder / name / family.file_name(name, sequence_of(channel))
         write_volume(path, Volume(_noise(number), affine))
+        paths.append(path)
     return paths[0]
 
 
@@ -172,10 +165,10 @@ def _oblique() -> NDArray[np.float64]:
     shows.
     """
     affine = affine_from_spacing((2.0, 1.1, 0.9), (-31.0, 17.5, 4.0))
-    cos, sin = np.cos(0.3), np.sin(0.3)
-    affine[:3, :3] = (
-        np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ affine[:3, :3]
-    )
+    cos = np.cos(0.3)
+    sin = np.sin(0.3)
+    turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+    affine[:3, :3] = turn @ affine[:3, :3]
     return affine
 
 
@@ -188,11 +181,8 @@ def _expected(folder: Path, contract: dict[str, Any]) -> dict[str, Path]:
     if contract["target"] == "brats":
         cases = load_inputs(folder, channels=contract["channels"])
         return {f"{case.name}.nii.gz": case.images[0] for case in cases}
-    slug = next(
-        slug
-        for slug, channel in contract["input_slugs"].items()
-        if channel == contract["channels"][0]
-    )
+    slugs = {channel: slug for slug, channel in contract["input_slugs"].items()}
+    slug = slugs[contract["channels"][0]]
     image = next((folder / "images" / slug).glob("*.mha"))
     return {f"images/{contract['output_slug']}/{image.name}": image}
 
@@ -217,19 +207,15 @@ def main() -> None:
         if given.verb == "make":
             make(given.folders[0], contract)
         elif given.verb == "check":
-            expected = _expected(given.folders[0], contract)
-            check(
-                expected,
-                given.folders[1],
-                set(contract["values"]),
-                kind=_kind(contract),
-            )
+            source, output = given.folders[:2]
+            expected = _expected(source, contract)
+            values = set(contract["values"])
+            check(expected, output, values, kind=_kind(contract))
         else:
-            folder = Path(tempfile.mkdtemp(prefix="trivox-smoke-"))
-            try:
-                run_all(folder, contract, given.models)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+            with tempfile.TemporaryDirectory(
+                prefix="trivox-smoke-", ignore_cleanup_errors=True
+            ) as folder:
+                run_all(Path(folder), contract, given.models)
     except BrokenContractError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
