@@ -15,7 +15,7 @@ from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 from trivox.errors import DataError, FormatError, RecipeError
 from trivox.inference.predictor import Predictor
-from trivox.planning.plan import read_plan
+from trivox.planning.plan import read_image_plan
 from trivox.tasks.pretraining import MaskedObjective, PretrainingTask, head_names
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
@@ -194,7 +194,7 @@ def test_hidden_voxels_are_soon_restored_better_than_by_the_mean(pretrained):
 
 def test_the_weights_are_all_but_the_heads_at_full_resolution_and_below(pretrained):
     root, _, facts = pretrained
-    plan = read_plan(root / "pre" / "plan.json")
+    plan = read_image_plan(root / "pre" / "plan.json")
     heads = head_names(plan)
     assert (
         heads
