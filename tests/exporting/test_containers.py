@@ -29,7 +29,7 @@ from trivox.errors import BundleError, RecipeError, ResourceError
 from trivox.exporting.containers import package_model
 from trivox.exporting.own_wheel import installed_versions, write_wheel
 from trivox.inference.bundle import read_bundle, write_bundle
-from trivox.inference.rules.postprocess import Postprocessing
+from trivox.inference.descriptions import LabelDescription
 
 SHAPE = (14, 18, 16)
 SLUGS = {"t1-mri": "T1", "t1-contrast": "T1ce", "t2-mri": "T2", "flair-mri": "FLAIR"}
@@ -71,15 +71,8 @@ def random_model(
     )
     out.mkdir(parents=True)
     save_file(network.state_dict(), out / "random.safetensors")
-    write_bundle(
-        out,
-        plan=plan,
-        weights={"0": out / "random.safetensors"},
-        overlap=0.5,
-        mirror_axes=(),
-        postprocessing=Postprocessing(),
-        training={},
-    )
+    description = LabelDescription(task=plan.task, plan=plan)
+    write_bundle(out, description, {"0": out / "random.safetensors"})
     return out
 
 

@@ -5,16 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from trivox.datasets.layouts.choice import load_inputs
 from trivox.errors import RecipeError, ResourceError
-from trivox.inference import folder as folder_module
+from trivox.inference import writing
 from trivox.inference.doubt.kinds import KINDS
 from trivox.inference.folder import predict_cases
-from trivox.inference.predictor import Predictor
+from trivox.inference.predictor import Outputs, Predictor
 from trivox.volumes.formats import read_labels, read_volume
 
 
@@ -26,6 +27,12 @@ def predictor(tiny_run):
 @pytest.fixture
 def cases(tiny_data, predictor):
     return load_inputs(tiny_data, channels=predictor.channels)[:3]
+
+
+def giving(predictor, *, probabilities=False, uncertainty=()):
+    """The predictor, asked for more than label maps."""
+    outputs = Outputs(probabilities=probabilities, uncertainty=tuple(uncertainty))
+    return replace(predictor, outputs=outputs)
 
 
 def done_at(out):
@@ -58,15 +65,32 @@ def test_finished_cases_are_kept_and_only_missing_ones_are_done(
     predict_cases(predictor, cases, tmp_path)
     before = done_at(tmp_path)
     (tmp_path / f"{cases[1].name}.nii.gz").unlink()
-    (tmp_path / ".tmp-1-x.nii.gz").write_bytes(b"half")
     lines = []
     predict_cases(predictor, cases, tmp_path, say=lines.append)
     after = done_at(tmp_path)
     assert [name for name in before if before[name] != after[name]] == [
         f"{cases[1].name}.nii.gz"
     ]
-    assert not list(tmp_path.glob(".tmp-*"))
     assert "2 of 3" in lines[0]
+
+
+def test_what_a_dead_process_left_half_written_is_removed_and_no_living_ones(
+    predictor, cases, tmp_path
+):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        for pid in (dead.pid, living.pid):
+            (tmp_path / f".tmp-{pid}-x.nii.gz").write_bytes(b"half")
+        (tmp_path / ".tmp-mine").write_bytes(b"of the user")
+        predict_cases(predictor, cases[:1], tmp_path)
+    finally:
+        living.communicate(b"\n")
+    assert {path.name for path in tmp_path.glob(".tmp-*")} == {
+        f".tmp-{living.pid}-x.nii.gz",
+        ".tmp-mine",
+    }
 
 
 def test_overwrite_does_everything_again(predictor, cases, tmp_path):
@@ -101,7 +125,7 @@ def test_another_model_setting_or_input_is_predicted_anew(
 
 def test_probabilities_asked_for_later_are_written(predictor, cases, tmp_path):
     predict_cases(predictor, cases[:1], tmp_path)
-    predict_cases(predictor, cases[:1], tmp_path, probabilities=True)
+    predict_cases(giving(predictor, probabilities=True), cases[:1], tmp_path)
     assert (tmp_path / f"{cases[0].name}_probabilities.nii.gz").exists()
 
 
@@ -111,9 +135,8 @@ def mirrored(tiny_run):
 
 
 def test_kinds_of_doubt_are_written_beside_the_labels(mirrored, cases, tmp_path):
-    records = predict_cases(
-        mirrored, cases[:1], tmp_path, uncertainty=KINDS, probabilities=True
-    )
+    predictor = giving(mirrored, probabilities=True, uncertainty=KINDS)
+    records = predict_cases(predictor, cases[:1], tmp_path)
     labels = read_volume(tmp_path / f"{cases[0].name}.nii.gz")
     for kind in KINDS:
         volume = read_volume(tmp_path / f"{cases[0].name}_{kind}.nii.gz")
@@ -134,26 +157,27 @@ def test_kinds_of_doubt_are_written_beside_the_labels(mirrored, cases, tmp_path)
 def test_a_kind_asked_for_later_is_predicted_and_one_asked_for_before_is_kept(
     mirrored, cases, tmp_path
 ):
-    predict_cases(mirrored, cases[:2], tmp_path, uncertainty=["entropy"])
-    early = done_at(tmp_path)
-    predict_cases(mirrored, cases[:2], tmp_path, uncertainty=["entropy"])
-    predict_cases(mirrored, cases[:2], tmp_path)
-    assert done_at(tmp_path) == early
-    predict_cases(mirrored, cases[:2], tmp_path, uncertainty=["entropy", "variance"])
-    late = done_at(tmp_path)
+    def predict(*kinds):
+        predict_cases(giving(mirrored, uncertainty=kinds), cases[:2], tmp_path)
+        return done_at(tmp_path)
+
+    early = predict("entropy")
+    predict("entropy")
+    assert predict() == early
+    late = predict("entropy", "variance")
     assert len(late) == 6
     assert all(late[name] != early[name] for name in early)
     (tmp_path / f"{cases[1].name}_variance.nii.gz").unlink()
-    predict_cases(mirrored, cases[:2], tmp_path, uncertainty=["variance"])
-    again = done_at(tmp_path)
+    again = predict("variance")
     assert all((again[name] == late[name]) is (cases[0].name in name) for name in again)
 
 
 def test_maps_of_another_prediction_do_not_stand_beside_new_labels(
     predictor, mirrored, cases, tmp_path
 ):
-    predict_cases(mirrored, cases[:1], tmp_path, uncertainty=KINDS, probabilities=True)
-    predict_cases(predictor, cases[:1], tmp_path, uncertainty=["entropy"])
+    rich = giving(mirrored, probabilities=True, uncertainty=KINDS)
+    predict_cases(rich, cases[:1], tmp_path)
+    predict_cases(giving(predictor, uncertainty=["entropy"]), cases[:1], tmp_path)
     assert set(done_at(tmp_path)) == {
         f"{cases[0].name}_entropy.nii.gz",
         f"{cases[0].name}.nii.gz",
@@ -163,17 +187,9 @@ def test_maps_of_another_prediction_do_not_stand_beside_new_labels(
     assert not done_at(tmp_path)
 
 
-def test_kinds_that_cannot_be_given_stop_the_work_before_it_begins(
-    predictor, cases, tmp_path
-):
+def test_kinds_that_cannot_be_given_are_refused_before_anything_begins(predictor):
     with pytest.raises(RecipeError, match="single vote"):
-        predict_cases(
-            predictor,
-            cases,
-            tmp_path / "out",
-            uncertainty=["entropy", "mutual_information"],
-        )
-    assert not (tmp_path / "out").exists()
+        giving(predictor, uncertainty=["entropy", "mutual_information"])
 
 
 def test_a_bad_case_is_set_aside_and_the_others_go_on(predictor, cases, tmp_path):
@@ -218,14 +234,14 @@ def test_a_case_too_large_for_the_memory_is_set_aside(
 def test_a_full_disk_ends_the_work_and_keeps_what_is_done(
     predictor, cases, tmp_path, monkeypatch
 ):
-    real = folder_module.write_volume
+    real = writing.write_volume
 
     def write(path, volume):
         if cases[1].name in path.name:
             raise ResourceError(f"{path}: No space left on device")
         real(path, volume)
 
-    monkeypatch.setattr(folder_module, "write_volume", write)
+    monkeypatch.setattr(writing, "write_volume", write)
     with pytest.raises(ResourceError, match="No space"):
         predict_cases(predictor, cases, tmp_path)
     assert list(json.loads((tmp_path / "predictions.json").read_text())["cases"]) == [
@@ -243,9 +259,13 @@ from trivox.datasets.layouts.choice import load_inputs
 from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
 predictor = Predictor.load(sys.argv[1], device="cpu", precision="fp32")
-real = Predictor.predict_case
-Predictor.predict_case = lambda *a, **k: (time.sleep(0.3), real(*a, **k))[1]
-predict_cases(predictor, load_inputs(Path(sys.argv[2]), channels=predictor.channels), Path(sys.argv[3]))
+cases = load_inputs(Path(sys.argv[2]), channels=predictor.channels)
+def wait(items, total):
+    for number, case in enumerate(items):
+        if number == 2:
+            time.sleep(600)
+        yield case
+predict_cases(predictor, cases, Path(sys.argv[3]), progress=wait)
 """
 
 
@@ -256,12 +276,7 @@ def test_a_killed_prediction_resumes_with_nothing_half_written(
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(tiny_run), str(tiny_data), str(out)]
     )
-    deadline = time.monotonic() + 60
-    while (
-        not list(out.glob("*.nii.gz"))
-        and child.poll() is None
-        and time.monotonic() < deadline
-    ):
+    while not list(out.glob("*.nii.gz")) and child.poll() is None:
         time.sleep(0.02)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL

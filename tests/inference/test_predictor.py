@@ -15,10 +15,19 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, phantom_case
 from trivox.errors import BundleError, DataError
-from trivox.inference.bundle import Bundle, file_hash, read_bundle, write_bundle
+from trivox.inference.bundle import (
+    file_hash,
+    read_bundle,
+    read_volume_bundle,
+    task_of,
+    write_bundle,
+)
+from trivox.inference.descriptions import LabelDescription
+from trivox.inference.members import Member
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing, largest_component
 from trivox.inference.windows import SlidingWindows
+from trivox.learning.runtime import make_runtime
 from trivox.planning.plan import read_plan
 from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
@@ -82,8 +91,15 @@ def simple(trained):
     plan = member.plan.model_copy(
         update={"spacing": (1.5, 1.5, 1.5), "axis_order": (0, 1, 2)}
     )
-    windows = dataclasses.replace(member.windows, networks=[Threshold()])
-    return Predictor(trained.bundles, (type(member)(plan, windows),))
+    windows = computed_by(Threshold(), member)
+    return Predictor(trained.descriptions, (Member(plan, windows),))
+
+
+def computed_by(network, member):
+    """The windows of a member with another network."""
+    (engine,) = member.windows.engines
+    other = dataclasses.replace(engine, network=network)
+    return dataclasses.replace(member.windows, engines=[other])
 
 
 @pytest.fixture
@@ -166,7 +182,7 @@ def test_labels_follow_the_probabilities(trained):
     prediction = trained.predict_volume(IMAGE, probabilities=True)
     values = np.array([0, 7, 300])[prediction.probabilities.array.argmax(0)]
     cleaned = trained.labels.decode(
-        trained.bundles[0].description.postprocessing.apply(
+        trained.descriptions[0].postprocessing.apply(
             trained.labels.encode(values),
             trained.labels,
             voxel_mm3=IMAGE.voxel_ml * 1000,
@@ -251,7 +267,7 @@ def test_an_ensemble_of_one_model_twice_is_itself(tiny_run, trained):
     assert np.array_equal(
         both.labels.array[0],
         trained.labels.decode(
-            trained.bundles[0].description.postprocessing.apply(
+            trained.descriptions[0].postprocessing.apply(
                 both.probabilities.array.argmax(0).astype(np.int16),
                 trained.labels,
                 voxel_mm3=IMAGE.voxel_ml * 1000,
@@ -264,12 +280,12 @@ def test_an_ensemble_of_one_model_twice_is_itself(tiny_run, trained):
 def test_an_ensemble_averages_probabilities_over_different_grids(trained):
     member = trained.members[0]
     plan = member.plan.model_copy(update={"axis_order": (2, 0, 1)})
-    order = dataclasses.replace(member.windows, networks=[Threshold()])
+    windows = computed_by(Threshold(), member)
     ones = [
-        Predictor(trained.bundles, (type(member)(p, order),))
+        Predictor(trained.descriptions, (Member(p, windows),))
         for p in (member.plan, plan)
     ]
-    both = Predictor(trained.bundles * 2, tuple(p.members[0] for p in ones))
+    both = Predictor(trained.descriptions * 2, tuple(p.members[0] for p in ones))
     each = [
         p.predict_volume(IMAGE, probabilities=True).probabilities.array for p in ones
     ]
@@ -295,21 +311,21 @@ def test_models_of_different_labels_cannot_vote(tiny_run, bundle):
         Predictor.load([tiny_run, bundle])
 
 
-def test_postprocessing_of_the_bundle_is_applied(bundle, simple):
+def ruled(predictor, rules):
+    """The predictor with other rules in its bundle."""
+    (description,) = predictor.descriptions
+    description = description.model_copy(update={"postprocessing": rules})
+    return dataclasses.replace(predictor, descriptions=(description,))
+
+
+def test_postprocessing_of_the_bundle_is_applied(simple):
     rules = Postprocessing(largest_of=(1,))
-    description = simple.bundles[0].description.model_copy(
-        update={"postprocessing": rules}
-    )
-    cleaned = (
-        Predictor((Bundle(bundle, description),), simple.members)
-        .predict_volume(IMAGE)
-        .labels.array
-    )
+    cleaned = ruled(simple, rules).predict_volume(IMAGE).labels.array
     plain = simple.predict_volume(IMAGE).labels.array
     assert np.array_equal(cleaned[0] == 7, largest_component(plain[0] == 7))
 
 
-def test_small_components_are_measured_in_mm3_on_the_source_grid(bundle, simple):
+def test_small_components_are_measured_in_mm3_on_the_source_grid(simple):
     voxel_mm3 = IMAGE.voxel_ml * 1000  # 3.8; on the grid of the network it is 3.4
     array = np.full_like(IMAGE.array, IMAGE.array.min())
     array[:, 1:9, 1:9, 1:9] = array[:, 10:13, 12:16, 10:14] = IMAGE.array.max()
@@ -317,11 +333,7 @@ def test_small_components_are_measured_in_mm3_on_the_source_grid(bundle, simple)
 
     def predicted(least, **options):
         rules = Postprocessing(remove_small={name: least})
-        description = simple.bundles[0].description.model_copy(
-            update={"postprocessing": rules}
-        )
-        predictor = Predictor((Bundle(bundle, description),), simple.members)
-        found = predictor.predict_volume(IMAGE.with_array(array), **options)
+        found = ruled(simple, rules).predict_volume(IMAGE.with_array(array), **options)
         mask = found.labels.array[0] == 7
         assert found.trust["volumes"][name]["volume_ml"] == pytest.approx(
             mask.sum() * IMAGE.voxel_ml
@@ -435,15 +447,16 @@ def test_folders_without_a_model_say_so(tmp_path):
 
 def test_written_bundles_read_back(tiny_run, tmp_path):
     weights = tiny_run / "bundle" / "weights-fold0.safetensors"
-    written = write_bundle(
-        tmp_path / "b",
-        plan=read_plan(tiny_run / "plan.json"),
-        weights={"0": weights, "3": weights},
+    plan = read_plan(tiny_run / "plan.json")
+    description = LabelDescription(
+        task=plan.task,
+        plan=plan,
         overlap=0.25,
         mirror_axes=("x",),
         postprocessing=Postprocessing(largest_of=(2,)),
         training={"epochs": 2},
     )
+    written = write_bundle(tmp_path / "b", description, {"0": weights, "3": weights})
     found = read_bundle(tmp_path / "b")
     assert found.description == written.description
     assert "Research use only" in found.description.notice
@@ -451,8 +464,49 @@ def test_written_bundles_read_back(tiny_run, tmp_path):
         "weights-fold0.safetensors",
         "weights-fold3.safetensors",
     ]
-    networks = Predictor.load(tmp_path / "b").members[0].windows.networks
-    assert len(networks) == 2
+    assert len(Predictor.load(tmp_path / "b").members[0].windows.engines) == 2
+
+
+def test_a_predictor_of_loose_weights_is_that_of_their_bundle(tiny_run, trained):
+    (description,) = trained.descriptions
+    files = read_bundle(tiny_run).weight_files()
+    loose = Predictor.of(description, files, make_runtime("cpu", "fp32"))
+    assert loose.identity == trained.identity
+    assert loose.settings == trained.settings
+    assert np.array_equal(
+        loose.predict_volume(IMAGE).labels.array,
+        trained.predict_volume(IMAGE).labels.array,
+    )
+
+
+@pytest.mark.parametrize("kind", ["labels", "volumes"])
+def test_a_bundle_says_what_those_of_0_1_0_said(tiny_run, xray_run, kind):
+    """Whoever reads them with that version finds every field, and no other."""
+    both = {
+        "format_version",
+        "trivox_version",
+        "notice",
+        "task",
+        "plan",
+        "training",
+        "weights",
+    }
+    labels = {
+        "overlap",
+        "mirror_axes",
+        "postprocessing",
+        "temperature",
+        "abstention",
+        "classification",
+    }
+    run = tiny_run if kind == "labels" else xray_run
+    content = json.loads((run / "bundle" / "bundle.json").read_text())
+    assert set(content) == both | (labels if kind == "labels" else {"views"})
+    assert content["notice"].startswith("Research use only, not a medical device.")
+    assert task_of(run) == content["task"] == content["plan"]["task"]
+    read = read_bundle if kind == "labels" else read_volume_bundle
+    again = read(run).description
+    assert again.model_dump(mode="json") == content
 
 
 def test_validation_metrics_of_the_run_come_from_the_bundle(tiny_run, trained):

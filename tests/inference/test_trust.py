@@ -16,16 +16,19 @@ from torch import nn
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, phantom_case
 from trivox.errors import BundleError, RecipeError
-from trivox.inference.bundle import Bundle, read_bundle
+from trivox.inference.bundle import read_bundle
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.kinds import KINDS
 from trivox.inference.doubt.uncertainty import wake_dropout
+from trivox.inference.engines.torch import torch_engines
+from trivox.inference.judge import interval_of_levels, interval_of_votes
+from trivox.inference.members import scaled_spacing
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
-from trivox.inference.trust import interval_of_levels, interval_of_votes
-from trivox.inference.voting import scaled_spacing
+from trivox.learning.runtime import Runtime
 from trivox.volumes.volume import Volume
 
+CPU = Runtime(torch.device("cpu"), "fp32")
 SCAN, LABEL = phantom_case(
     PhantomSettings(cases=1, shape=(14, 18, 15), spacing=(2.0, 1.5, 1.5)), 0
 )
@@ -98,34 +101,29 @@ def predictor(loaded):
     ):
         first = loaded.members[0]
         plan = first.plan.model_copy(update=plan or {})
-        bundle = Bundle(
-            loaded.bundles[0].folder,
-            loaded.bundles[0].description.model_copy(
-                update={"postprocessing": Postprocessing(), **description}
-            ),
-        )
-        made = [
-            dataclasses.replace(
-                first,
-                plan=plan.model_copy(update={"spacing": scaled_spacing(plan, scale)}),
-                passes=passes,
-                windows=dataclasses.replace(
-                    first.windows,
-                    networks=[network.eval() for network in networks],
-                    mirror_axes=mirror,
-                    outputs=plan.labels.output_channels,
-                ),
-                temperature=description.get("temperature", 1.0),
+        changes = {"postprocessing": Postprocessing(), **description}
+        model = loaded.descriptions[0].model_copy(update=changes)
+        made = []
+        for networks in members:
+            windows = dataclasses.replace(
+                first.windows,
+                engines=torch_engines([n.eval() for n in networks], CPU),
+                mirror_axes=mirror,
+                outputs=plan.labels.output_channels,
             )
-            for networks in members
-            for scale in scales
-        ]
-        made = (
-            [replaced(m, order) for m, order in zip(made, orders, strict=True)]
-            if orders
-            else made
-        )
-        return Predictor((bundle,) * len(members), tuple(made), tuple(scales), seed)
+            for scale in scales:
+                spacing = scaled_spacing(plan, scale)
+                member = dataclasses.replace(
+                    first,
+                    plan=plan.model_copy(update={"spacing": spacing}),
+                    passes=passes,
+                    windows=windows,
+                    temperature=description.get("temperature", 1.0),
+                )
+                made.append(member)
+        if orders:
+            made = [replaced(m, order) for m, order in zip(made, orders, strict=True)]
+        return Predictor((model,) * len(members), tuple(made), tuple(scales), seed)
 
     return build
 
@@ -487,18 +485,14 @@ def test_without_a_rule_no_case_is_judged(predictor):
 
 def test_models_with_a_rule_each_share_the_mean_threshold(predictor):
     both = predictor([Blurred()], [Blurred(seed=1)])
-    bundles = [
-        Bundle(b.folder, b.description.model_copy(update={"abstention": rule}))
-        for b, rule in zip(
-            both.bundles,
-            (RULE, RULE.model_copy(update={"threshold": 0.6})),
-            strict=True,
-        )
-    ]
-    assert Predictor(
-        tuple(bundles), both.members
-    ).abstention.threshold == pytest.approx(0.5)
-    assert Predictor((bundles[0], both.bundles[1]), both.members).abstention is None
+    higher = RULE.model_copy(update={"threshold": 0.6})
+    plain = both.descriptions[0]
+    first, second = (
+        plain.model_copy(update={"abstention": rule}) for rule in (RULE, higher)
+    )
+    ruled = Predictor((first, second), both.members)
+    assert ruled.abstention.threshold == pytest.approx(0.5)
+    assert Predictor((first, plain), both.members).abstention is None
 
 
 # -- the sample ------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from trivox.inference.engines.torch import torch_engines
 from trivox.inference.windows import (
     Slab,
     SlidingWindows,
@@ -34,9 +35,8 @@ def network(outputs=3, channels=2, seed=0):
 
 
 def windows(patch, *, networks=None, outputs=3, **settings):
-    return SlidingWindows(
-        networks or [network(outputs)], patch, outputs, CPU, **settings
-    )
+    engines = torch_engines(networks or [network(outputs)], CPU)
+    return SlidingWindows(engines, patch, outputs, **settings)
 
 
 def whole(predictor, image):
@@ -193,14 +193,27 @@ def test_several_networks_give_the_mean_of_their_logits():
 
 
 def test_logits_are_float32_whatever_the_precision():
-    predictor = SlidingWindows(
-        [network()], (6, 5, 4), 3, Runtime(torch.device("cpu"), "bf16")
-    )
-    slabs = [
-        Slab(s.start, s.logits.clone())
-        for s in predictor.slabs(torch.randn(2, 9, 8, 7))
-    ]
+    engines = torch_engines([network()], Runtime(torch.device("cpu"), "bf16"))
+    predictor = SlidingWindows(engines, (6, 5, 4), 3)
+    slabs = predictor.slabs(torch.randn(2, 9, 8, 7))
     assert {slab.logits.dtype for slab in slabs} == {torch.float32}
+
+
+def test_any_engine_computes_windows():
+    """What is not torch needs no more than to say where it computes, and to do so."""
+
+    class Doubling:
+        device = torch.device("cpu")
+        precision = "int8"
+        voxels_a_batch = 2 * 6 * 5 * 4
+
+        def logits(self, windows):
+            assert len(windows) <= 2
+            return 2 * windows
+
+    image = torch.randn(3, 9, 8, 7)
+    found = whole(SlidingWindows([Doubling()], (6, 5, 4), 3), image)
+    assert torch.allclose(found, 2 * image, atol=1e-5)
 
 
 def test_constant_logits_stay_constant_everywhere():

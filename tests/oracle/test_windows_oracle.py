@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from trivox.inference.engines.torch import torch_engines
 from trivox.inference.windows import SlidingWindows
 from trivox.learning.runtime import Runtime
 
@@ -14,9 +15,8 @@ def sliding_window_inference():
 
 
 def ours(network, image, patch, overlap):
-    windows = SlidingWindows(
-        [network], patch, 2, Runtime(torch.device("cpu"), "fp32"), overlap=overlap
-    )
+    engines = torch_engines([network], Runtime(torch.device("cpu"), "fp32"))
+    windows = SlidingWindows(engines, patch, 2, overlap=overlap)
     return torch.cat([slab.logits.clone() for slab in windows.slabs(image)], dim=1)
 
 

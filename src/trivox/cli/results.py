@@ -2,6 +2,7 @@
 info, doctor.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -86,7 +87,7 @@ def predict(
     from trivox.datasets.layouts.choice import load_inputs
     from trivox.inference.bundle import task_of
     from trivox.inference.folder import predict_cases
-    from trivox.inference.predictor import Predictor
+    from trivox.inference.predictor import Outputs, Predictor
 
     if len(model) < 2:
         raise typer.BadParameter(
@@ -131,6 +132,12 @@ def predict(
         seed=seed,
         missing="zeros" if missing == "zeros" else "refuse",
     )
+    outputs = Outputs(
+        probabilities=probabilities,
+        uncertainty=tuple(uncertainty or ()),
+        numbered_classes=subtype_results,
+    )
+    predictor = replace(predictor, outputs=outputs)
     cases = load_inputs(source, channels=predictor.channels)
     if only is not None:
         cases = named(cases, only)
@@ -139,10 +146,7 @@ def predict(
         predictor,
         cases,
         out,
-        probabilities=probabilities,
-        uncertainty=uncertainty or (),
         overwrite=overwrite,
-        numbered_classes=subtype_results,
         say=terminal.say,
         progress=lambda items, total: terminal.track(items, total, "predicting"),
     )

@@ -23,8 +23,9 @@ from trivox.datasets.layouts.brats import family_of, sequence_of
 from trivox.errors import BundleError, RecipeError, ResourceError
 from trivox.exporting.own_wheel import installed_versions, write_wheel
 from trivox.files import write_json, write_text
-from trivox.inference.bundle import Bundle, read_bundle
-from trivox.inference.predictor import Missing, Predictor
+from trivox.inference.bundle import LabelBundle, read_bundle
+from trivox.inference.predictor import Predictor
+from trivox.inference.read import Missing
 from trivox.version import __version__
 
 Target = Literal["brats", "grand-challenge"]
@@ -114,7 +115,7 @@ def _require_empty(out: Path) -> None:
         raise ResourceError(f"{out}: is not empty; choose another --out, or remove it")
 
 
-def _require_segmentation(bundle: Bundle) -> None:
+def _require_segmentation(bundle: LabelBundle) -> None:
     if bundle.description.task != "segmentation":
         raise BundleError(
             f"{bundle.folder}: a model for {bundle.description.task}; the challenges take label maps, package a "
@@ -179,7 +180,7 @@ def _for_grand_challenge(
 
 
 def _write(
-    out: Path, contract: Contract, bundles: Sequence[Bundle], identity: str
+    out: Path, contract: Contract, bundles: Sequence[LabelBundle], identity: str
 ) -> None:
     """Fill a folder beside `out` and give it its name once it is whole."""
     out = out.absolute()
@@ -208,7 +209,7 @@ def _write(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _copy_bundle(bundle: Bundle, folder: Path) -> None:
+def _copy_bundle(bundle: LabelBundle, folder: Path) -> None:
     """What inference reads, and nothing else that lies in the bundle's folder."""
     folder.mkdir(parents=True)
     for path in (bundle.folder / "bundle.json", *bundle.weight_files()):
@@ -218,7 +219,7 @@ def _copy_bundle(bundle: Bundle, folder: Path) -> None:
 def _render(
     folder: Path,
     contract: Contract,
-    bundles: Sequence[Bundle],
+    bundles: Sequence[LabelBundle],
     *,
     identity: str,
     wheel: str,

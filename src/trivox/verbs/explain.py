@@ -115,7 +115,7 @@ def explain(
         "identity": predictor.identity,
         "network": plan.network,
         "case": chosen.name,
-        "fold": predictor.bundles[0].description.weights[0].fold,
+        "fold": predictor.descriptions[0].weights[0].fold,
         "point": {"source_voxel": at, "chosen": subject.chosen, "label": subject.label},
         "window": window_facts(subject),
         "stages": [
@@ -180,7 +180,7 @@ def _scene(subject: Subject, shape: Shape) -> Scene:
     """
     scheme: LabelScheme = subject.plan.labels
     masks = subject.masks.cpu().numpy()
-    labels = masks.argmax(0) if scheme.exclusive else scheme.paint_regions(masks)
+    labels = scheme.decide(masks)
     inside = tuple(
         slice(max(0, -s), n - s)
         for s, n in zip(subject.window.start, shape, strict=True)

@@ -82,12 +82,13 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
 
 
 def _describe_reconstruction_bundle(path: Path) -> dict[str, Any]:
-    from trivox.inference.reconstructor import read_reconstruction_bundle
+    from trivox.inference.bundle import read_volume_bundle
 
-    folder, description = read_reconstruction_bundle(path)
+    bundle = read_volume_bundle(path)
+    description = bundle.description
     plan = description.plan
     facts = {
-        "bundle": str(folder),
+        "bundle": str(bundle.folder),
         "notice": description.notice,
         "task": description.task,
         "dataset": plan.dataset,

@@ -7,6 +7,7 @@ from torch import nn
 
 from trivox.datasets.reading import crop_volume
 from trivox.errors import DataError
+from trivox.inference.engines.torch import torch_engines
 from trivox.inference.explain.window import (
     central_voxel,
     feature_maps,
@@ -136,9 +137,8 @@ def test_the_foreground_is_where_a_label_wins(exclusive):
         [1.0, 2.0, 3.0]
     )
     image = torch.randn(1, 6, 5, 4, generator=torch.Generator().manual_seed(0))
-    windows = SlidingWindows(
-        [network], (4, 5, 4), 3, Runtime(torch.device("cpu"), "fp32")
-    )
+    engines = torch_engines([network], Runtime(torch.device("cpu"), "fp32"))
+    windows = SlidingWindows(engines, (4, 5, 4), 3)
     with torch.no_grad():
         masks = label_masks(network(image[None])[0], exclusive=exclusive)
     expected = (masks[1:] if exclusive else masks).any(0)

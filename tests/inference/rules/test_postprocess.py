@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import label as components
 
 from trivox.datasets.labels import LabelScheme
-from trivox.inference.bundle import BundleDescription
+from trivox.inference.descriptions import LabelDescription
 from trivox.inference.rules.postprocess import (
     Postprocessing,
     largest_component,
@@ -195,7 +195,7 @@ def test_labels_that_never_occur_have_no_gain():
 
 def test_rules_of_older_bundles_still_load():
     older = {"largest_foreground": True, "largest_of": [2]}
-    field = BundleDescription.model_fields["postprocessing"]
+    field = LabelDescription.model_fields["postprocessing"]
     assert Postprocessing.model_validate(older) == Postprocessing(
         largest_foreground=True, largest_of=(2,)
     )

@@ -16,7 +16,7 @@ from trivox.files import read_json, write_json
 from trivox.inference.classes.files import read_classes
 from trivox.inference.classes.reader import NO_LESION
 from trivox.inference.folder import predict_cases
-from trivox.inference.predictor import Predictor
+from trivox.inference.predictor import Outputs, Predictor
 from trivox.learning.tracking import read_records
 from trivox.networks.class_head import Outputs
 from trivox.preparation.batches import ClassedLabels
@@ -187,7 +187,8 @@ def test_one_command_predicts_mask_and_class_as_validated(
         "cases"
     ]
     cases = [case for case in load_dataset(classed_data).cases if case.name in section]
-    predict_cases(predictor, cases, tmp_path, numbered_classes=True)
+    predictor = replace(predictor, outputs=Outputs(numbered_classes=True))
+    predict_cases(predictor, cases, tmp_path)
     rows = read_classes(tmp_path / "classes.csv")
     assert {row.case for row in rows} == set(section)
     for row in rows:

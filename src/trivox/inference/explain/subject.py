@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trivox.inference.engines.torch import TorchEngine
 from trivox.inference.explain.window import (
     Window,
     central_voxel,
@@ -111,8 +112,10 @@ def choose_subject(
     if centre is None:
         z, y, x = (n // 2 for n in prepared.record.shape)
         centre, chosen = (z, y, x), "the middle of the image (nothing is predicted)"
-    network, device = member.windows.networks[0], member.windows.runtime.device
-    window = window_around(prepared.image.to(device), plan.patch_size, centre)
+    engine = member.windows.engines[0]
+    assert isinstance(engine, TorchEngine), "only torch shows what a network looks at"
+    network = engine.network
+    window = window_around(prepared.image.to(engine.device), plan.patch_size, centre)
     logits = window_logits(network, window)
     at = logits[(slice(None), *window.point)]
     channel = int(at[1:].argmax()) + 1 if predicted and exclusive else int(at.argmax())

@@ -8,6 +8,7 @@ from typing import Any
 
 from trivox.config.recipe import Recipe
 from trivox.inference.bundle import write_bundle
+from trivox.inference.descriptions import LabelDescription
 from trivox.learning.checkpoints import final_weights
 from trivox.tasks.console import Console
 from trivox.tasks.labels.classes import FoldAnswers, class_answers, fit_fold
@@ -49,10 +50,9 @@ def finish_labels(
         if answers
         else None
     )
-    write_bundle(
-        request.out / "bundle",
+    description = LabelDescription(
+        task=prepared.plan.task,
         plan=prepared.plan,
-        weights=weights,
         overlap=recipe.overlap,
         mirror_axes=recipe.augmentation.mirror_axes
         if recipe.mirrored_inference
@@ -61,12 +61,17 @@ def finish_labels(
         temperature=validation.trust.temperature,
         abstention=validation.trust.abstention,
         classification=classes,
+        training={**summary, "validation": validation.metrics["summary"]},
+    )
+    write_bundle(
+        request.out / "bundle",
+        description,
+        weights,
         classifiers={
             fold: found.file
             for fold, found in answers.items()
             if found.file is not None
         },
-        training={**summary, "validation": validation.metrics["summary"]},
     )
     report_run(request.out, console=console, log_folder=next(iter(folders.values())))
     return validation.metrics

@@ -3,9 +3,8 @@ files, as a user would predict them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from trivox.config.recipe import Recipe
@@ -14,10 +13,11 @@ from trivox.datasets.labels import LabelScheme
 from trivox.evaluation.conventions.cases import evaluate_case
 from trivox.evaluation.folders.labels import collect_metrics, with_whole
 from trivox.files import write_json
-from trivox.inference.bundle import write_bundle
+from trivox.inference.descriptions import LabelDescription
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.inference.rules.rule_trials import Evidence, choose_rules, evidence_of
+from trivox.learning.runtime import make_runtime
 from trivox.tasks.console import Console
 from trivox.tasks.labels.calibration import HeldOut, Trust, calibrate, held_out
 from trivox.tasks.labels.classes import FoldAnswers, HeldOutAnswers, class_answers
@@ -149,24 +149,21 @@ def fold_predictor(
     classes = (
         class_answers(prepared, recipe) if prepared.plan.task == "multitask" else None
     )
-    with TemporaryDirectory(prefix="trivox-") as folder:
-        write_bundle(
-            Path(folder),
-            plan=prepared.plan,
-            weights={fold: file},
-            overlap=recipe.overlap,
-            mirror_axes=axes,
-            postprocessing=Postprocessing(),
-            training={},
-            classification=classes,
-            classifiers={}
-            if answers is None or answers.file is None
-            else {fold: answers.file},
-        )
-        return replace(
-            Predictor.load(Path(folder), device=device, precision=recipe.precision),
-            read_everything=True,
-        )
+    description = LabelDescription(
+        task=prepared.plan.task,
+        plan=prepared.plan,
+        overlap=recipe.overlap,
+        mirror_axes=axes,
+        classification=classes,
+    )
+    classifier = None if answers is None else answers.file
+    return Predictor.of(
+        description,
+        [file],
+        make_runtime(device, recipe.precision),
+        classifiers=[] if classifier is None else [classifier],
+        read_everything=True,
+    )
 
 
 def _indices(case: Case, scheme: LabelScheme) -> Volume:

@@ -12,8 +12,9 @@ from trivox.datasets.layouts.choice import load_dataset
 from trivox.errors import DataError
 from trivox.evaluation.metrics.volumes import evaluate_reconstruction
 from trivox.files import atomic_path, write_json
-from trivox.inference.exam_folder import reconstruct_cases
-from trivox.inference.reconstructor import SYNTHETIC, Reconstruction, Reconstructor
+from trivox.inference.descriptions import SYNTHETIC
+from trivox.inference.folder import predict_cases
+from trivox.inference.reconstructor import Reconstruction, Reconstructor
 from trivox.tasks.console import Console
 from trivox.tasks.reconstruction.pictures import exam_figure
 from trivox.volumes.formats import read_volume
@@ -46,12 +47,12 @@ def predict_exams(
     def beside(case: Case, found: Reconstruction) -> Mapping[str, Any]:
         return write_beside(case, found, out, window=reconstructor.plan.window)
 
-    return reconstruct_cases(
+    return predict_cases(
         reconstructor,
         cases(dataset.cases),
         out,
         overwrite=overwrite,
-        beside=beside,
+        also=beside,
         say=console.say,
         progress=lambda items, total: console.track(items, total, "reconstructing"),
     )

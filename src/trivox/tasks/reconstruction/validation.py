@@ -19,7 +19,9 @@ from trivox.evaluation.folders.volume_summary import (
 )
 from trivox.evaluation.metrics.volumes import measure_arrays, projection_rmse
 from trivox.files import write_json
-from trivox.inference.reconstructor import Reconstructor, write_reconstruction_bundle
+from trivox.inference.bundle import write_bundle
+from trivox.inference.descriptions import VolumeDescription
+from trivox.inference.reconstructor import Reconstructor
 from trivox.learning.checkpoints import final_weights
 from trivox.learning.runtime import make_runtime
 from trivox.preparation.exam_store import fitted_views
@@ -89,13 +91,13 @@ def finish_volumes(
         "recipe": recipe.model_dump(mode="json"),
         "validation": metrics["summary"],
     }
-    write_reconstruction_bundle(
-        request.out / "bundle",
+    description = VolumeDescription(
+        task=prepared.plan.task,
         plan=prepared.plan,
-        weights=weights,
         views=recipe.reconstruction.view_counts,
         training=summary,
     )
+    write_bundle(request.out / "bundle", description, weights)
     report_run(request.out, console=console, log_folder=next(iter(folders.values())))
     return metrics
 
