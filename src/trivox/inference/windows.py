@@ -39,9 +39,11 @@ def window_starts(size: int, patch: int, overlap: float) -> list[int]:
     """First voxels of the windows that cover an axis of `size` voxels, evenly spread."""
     if size <= patch:
         return [0]
-    steps = math.ceil((size - patch) / (patch * (1 - overlap)))
+    room = size - patch
+    steps = math.ceil(room / (patch * (1 - overlap)))
     # rounding may give a start twice, with slices (a patch of 1) in particular
-    return sorted({round(index * (size - patch) / steps) for index in range(steps + 1)})
+    starts = {round(index * room / steps) for index in range(steps + 1)}
+    return sorted(starts)
 
 
 def axis_weight(patch: int) -> Tensor:
@@ -49,7 +51,8 @@ def axis_weight(patch: int) -> Tensor:
     that its models give its labels.
     """
     offset = torch.arange(patch, dtype=torch.float32) - patch // 2
-    weight = torch.exp(-0.5 * (offset / (patch * SIGMA)) ** 2)
+    deviations = offset / (patch * SIGMA)
+    weight = torch.exp(-0.5 * deviations**2)
     return (weight / weight.max()).clamp(min=WEIGHT_FLOOR)
 
 
@@ -115,18 +118,21 @@ class SlidingWindows:
         weights: list[Tensor] = []
         totals: list[Tensor] = []
         for voxels, patch in zip(size, self.patch_size, strict=True):
-            starts.append(window_starts(voxels, patch, self.overlap))
-            weights.append(axis_weight(patch).to(rows.device))
-            totals.append(_total_weight(starts[-1], weights[-1], voxels))
+            places = window_starts(voxels, patch, self.overlap)
+            weight = axis_weight(patch).to(rows.device)
+            starts.append(places)
+            weights.append(weight)
+            totals.append(_total_weight(places, weight, voxels))
         window_weight = _outer(*weights)
         # what is summed up becomes a mean
         window_weight /= len(self.engines) * len(self.flips)
-        corners = list(product(starts[1], starts[2]))
-        ends = [*starts[0][1:], size[0]]
-        for z, end in zip(starts[0], ends, strict=True):
+        along_z, *across = starts
+        corners = list(product(*across))
+        ends = [*along_z[1:], size[0]]
+        for z, end in zip(along_z, ends, strict=True):
             layer = padded[:, z : z + self.patch_size[0]]
             self._add_windows(rows, layer, corners, window_weight)
-            total = _outer(totals[0][z:end], totals[1], totals[2])
+            total = _outer(totals[0][z:end], *totals[1:])
             done = rows[:, : end - z].div_(total)
             slab = _unpad(Slab(z, done), before, image.shape[1:])
             if slab.logits.shape[1]:
@@ -137,11 +143,13 @@ class SlidingWindows:
         """Zeros `(outputs, z, y, x)`, as deep as a patch: on the GPU if three of them
         fit beside the network, else in memory.
         """
-        shape = (self.outputs, self.patch_size[0], size[1], size[2])
+        shape = (self.outputs, self.patch_size[0], *size[1:])
         device = self.device
         needed = 3 * 4 * math.prod(shape)
-        if device.type == "cuda" and needed > torch.cuda.mem_get_info(device)[0]:
-            device = torch.device("cpu")
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if needed > free:
+                device = torch.device("cpu")
         return torch.zeros(shape, device=device)
 
     def _add_windows(
@@ -154,29 +162,37 @@ class SlidingWindows:
         """Add the weighted logits of all windows of a layer `(c, patch, y, x)`, whose
         first voxels in y and x are `corners`.
         """
-        _, height, width = self.patch_size
-        size = max(1, self._budget // (math.prod(self.patch_size) * len(self.flips)))
-        for first in range(0, len(corners), size):
-            part = corners[first : first + size]
-            windows = [layer[:, :, y : y + height, x : x + width] for y, x in part]
+        voxels = math.prod(self.patch_size) * len(self.flips)
+        together = max(1, self._budget // voxels)
+        for first in range(0, len(corners), together):
+            part = corners[first : first + together]
+            windows = [self._window_of(layer, corner) for corner in part]
             logits = self._predict(torch.stack(windows)).to(rows.device)
-            for (y, x), window in zip(part, logits, strict=True):
-                place = rows[:, :, y : y + height, x : x + width]
+            for corner, window in zip(part, logits, strict=True):
+                place = self._window_of(rows, corner)
                 place.addcmul_(window, weight)
+
+    def _window_of(self, layer: Tensor, corner: tuple[int, int]) -> Tensor:
+        """The window of a layer `(c, patch, y, x)` at its first voxel in y and x."""
+        y, x = corner
+        _, height, width = self.patch_size
+        return layer[:, :, y : y + height, x : x + width]
 
     def _predict(self, patches: Tensor) -> Tensor:
         """Sum of the logits over networks and mirrored copies for `(n, c, z, y, x)`, as
         many copies at once as fit.
         """
         patches = patches.to(self.device)
-        together = max(1, self._budget // max(1, patches[:, 0].numel()))
+        voxels = patches[:, 0].numel()
+        together = max(1, self._budget // max(1, voxels))
         total: Tensor | None = None
         for start in range(0, len(self.flips), together):
             flips = self.flips[start : start + together]
             copies = torch.cat([_flipped(patches, flip) for flip in flips])
             for engine in self.engines:
                 logits = engine.logits(copies)
-                for part, flip in zip(logits.chunk(len(flips)), flips, strict=True):
+                parts = logits.chunk(len(flips))
+                for part, flip in zip(parts, flips, strict=True):
                     part = _flipped(part, flip)
                     total = part.float() if total is None else total.add_(part)
         assert total is not None
@@ -191,19 +207,24 @@ def pad_to(image: Tensor, patch: Sequence[int]) -> tuple[Tensor, Shape]:
     """Zero-pad `(c, z, y, x)` on both sides to at least `patch`; also returns the
     voxels added in front.
     """
-    missing = [max(0, p - n) for n, p in zip(image.shape[1:], patch, strict=True)]
-    before = [m // 2 for m in missing]
-    if any(missing):
-        edges: list[int] = []  # as torch wants them: the last axis first
-        for m, b in zip(reversed(missing), reversed(before), strict=True):
-            edges += [b, m - b]
+    front: list[int] = []
+    edges: list[int] = []  # as torch wants them: the last axis first
+    for voxels, wanted in zip(image.shape[1:], patch, strict=True):
+        missing = max(0, wanted - voxels)
+        before = missing // 2
+        front.append(before)
+        edges = [before, missing - before, *edges]
+    if any(edges):
         image = nn.functional.pad(image, edges)
-    return image, (before[0], before[1], before[2])
+    z, y, x = front
+    return image, (z, y, x)
 
 
 def _flipped(patches: Tensor, axes: Sequence[int]) -> Tensor:
     """Patches `(n, c, z, y, x)` mirrored along axes of the volume."""
-    return patches.flip([axis + 2 for axis in axes]) if axes else patches
+    if not axes:
+        return patches
+    return patches.flip([axis + 2 for axis in axes])
 
 
 def _outer(z: Tensor, y: Tensor, x: Tensor) -> Tensor:
@@ -231,7 +252,9 @@ def _unpad(slab: Slab, before: Shape, size: Sequence[int]) -> Slab:
     """Cut the padding off a slab."""
     depth, height, width = size
     z, y, x = before
-    first = max(slab.start, z)
-    last = min(slab.start + slab.logits.shape[1], z + depth)
-    rows = slab.logits[:, max(first - slab.start, 0) : max(last - slab.start, 0)]
-    return Slab(first - z, rows[:, :, y : y + height, x : x + width])
+    start = max(slab.start, z)
+    end = min(slab.start + slab.logits.shape[1], z + depth)
+    first = max(start - slab.start, 0)
+    last = max(end - slab.start, 0)
+    inside = slab.logits[:, first:last, y : y + height, x : x + width]
+    return Slab(start - z, inside)
