@@ -111,7 +111,7 @@ def test_memory_is_bounded_by_the_count():
     for start in range(50):
         voxels = sampler.choose(start, torch.ones(1, 6, 6, dtype=torch.int16))
         sampler.keep(torch.zeros(2, len(voxels)))
-        assert sum(len(keys) for keys, _, _ in sampler._kept) <= 20
+        assert sum(len(keys) for keys, _, _ in sampler._drawn) <= 20
         asked += len(voxels)
     assert sampler.sample().logits.shape == (10, 2)
     assert asked < 200  # of 1800

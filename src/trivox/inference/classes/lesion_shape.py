@@ -116,14 +116,21 @@ def mask_shape(mask: Array, depth: Array, spacing: Spacing) -> dict[str, float]:
         "flatness": thickness / length,
         "compactness": volume / (np.pi / 6 * length * width * thickness),
         "radius spread": np.linalg.norm(points, axis=1).std() / radius,
+        "components": components,
+        "largest component share": largest,
+        **_depths(depth, radius),
+    }
+    return {name: float(shape[name]) for name in SHAPE}
+
+
+def _depths(depth: Array, radius: float) -> dict[str, float]:
+    """Depths `(n,)` in mm of a mask, against the radius of the ball of its volume."""
+    return {
         "largest depth": depth.max(),
         "mean depth": depth.mean(),
         "spread of depth": depth.std(),
         "relative depth": depth.max() / radius,
-        "components": components,
-        "largest component share": largest,
     }
-    return {name: float(shape[name]) for name in SHAPE}
 
 
 def surface_area(mask: Array, spacing: Spacing) -> float:
