@@ -10,12 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trivox.datasets.layouts.choice import load_inputs
+from trivox.datasets.layouts.choice import load_dataset, load_inputs
 from trivox.errors import RecipeError, ResourceError
 from trivox.inference import writing
 from trivox.inference.doubt.kinds import KINDS
 from trivox.inference.folder import predict_cases
-from trivox.inference.predictor import Outputs, Predictor
+from trivox.inference.predictor import Extras, Predictor
+from trivox.inference.reconstructor import Reconstructor
 from trivox.volumes.formats import read_labels, read_volume
 
 
@@ -31,8 +32,8 @@ def cases(tiny_data, predictor):
 
 def giving(predictor, *, probabilities=False, uncertainty=()):
     """The predictor, asked for more than label maps."""
-    outputs = Outputs(probabilities=probabilities, uncertainty=tuple(uncertainty))
-    return replace(predictor, outputs=outputs)
+    extras = Extras(probabilities=probabilities, uncertainty=tuple(uncertainty))
+    return replace(predictor, extras=extras)
 
 
 def done_at(out):
@@ -196,7 +197,8 @@ def test_a_bad_case_is_set_aside_and_the_others_go_on(predictor, cases, tmp_path
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(b"junk")
     broken = [cases[0], cases[1].model_copy(update={"images": (bad,)}), cases[2]]
-    out, lines = tmp_path / "out", []
+    out = tmp_path / "out"
+    lines = []
     records = predict_cases(predictor, broken, out, say=lines.append)
     assert "bad.nii.gz" in records[cases[1].name]["error"]
     assert sorted(done_at(out)) == [f"{c.name}.nii.gz" for c in (cases[0], cases[2])]
@@ -290,5 +292,69 @@ def test_a_killed_prediction_resumes_with_nothing_half_written(
     )
     assert len(records) == 6
     assert all((out / record["output"]).exists() for record in records.values())
-    kept = {record["output"] for record in recorded.values()}
-    assert all(done_at(out)[name] == early[name] for name in kept)
+    late = done_at(out)
+    for record in recorded.values():
+        assert late[record["output"]] == early[record["output"]]
+
+
+# -- both kinds of models --------------------------------------------------------------
+@pytest.fixture(scope="module")
+def reconstructor(xray_run):
+    return Reconstructor.load(xray_run, device="cpu", precision="fp32")
+
+
+def test_exams_become_volumes_with_what_else_is_written_about_them(
+    reconstructor, xray_data, tmp_path
+):
+    exams = load_dataset(xray_data).cases[:2]
+
+    def also(case, result):
+        return {"deepest": int(result.volume.array.min())}
+
+    records = predict_cases(reconstructor, exams, tmp_path, also=also)
+    for exam in exams:
+        record = records[exam.name]
+        assert list(record) == [
+            "inputs",
+            "output",
+            "views",
+            "warnings",
+            "deepest",
+            "seconds",
+        ]
+        assert record["inputs"] == [str(exam.images[0]), str(exam.geometry)]
+        volume = read_volume(tmp_path / record["output"])
+        assert record["deepest"] == volume.array.min()
+
+
+def test_folders_of_0_1_0_are_gone_on_with(
+    predictor, cases, reconstructor, xray_data, tmp_path
+):
+    """What that version wrote about a model, and about a case."""
+    labels = {"model": predictor.identity, "settings": predictor.settings}
+    volumes = {
+        "model": reconstructor.identity,
+        "task": "reconstruction",
+        "notice": "synthetic CT, not acquired",
+    }
+    exams = load_dataset(xray_data).cases[:1]
+    for model, given, content in (
+        (predictor, cases[:1], labels),
+        (reconstructor, exams, volumes),
+    ):
+        out = tmp_path / next(iter(given)).name
+        (case,) = given
+        inputs = [*case.images, case.geometry] if case.geometry else case.images
+        record = {
+            "inputs": [str(path) for path in inputs],
+            "output": f"{case.name}.nii.gz",
+            "warnings": ["kept as it was"],
+            "seconds": 1.5,
+        }
+        out.mkdir()
+        (out / record["output"]).write_bytes(b"a map")
+        written = {**content, "cases": {case.name: record}}
+        (out / "predictions.json").write_text(json.dumps(written))
+        assert predict_cases(model, given, out) == {case.name: record}
+        assert json.loads((out / "predictions.json").read_text()) == written
+        assert (out / record["output"]).read_bytes() == b"a map"

@@ -87,7 +87,7 @@ def predict(
     from trivox.datasets.layouts.choice import load_inputs
     from trivox.inference.bundle import task_of
     from trivox.inference.folder import predict_cases
-    from trivox.inference.predictor import Outputs, Predictor
+    from trivox.inference.predictor import Extras, Predictor
 
     if len(model) < 2:
         raise typer.BadParameter(
@@ -132,12 +132,12 @@ def predict(
         seed=seed,
         missing="zeros" if missing == "zeros" else "refuse",
     )
-    outputs = Outputs(
+    extras = Extras(
         probabilities=probabilities,
         uncertainty=tuple(uncertainty or ()),
         numbered_classes=subtype_results,
     )
-    predictor = replace(predictor, outputs=outputs)
+    predictor = replace(predictor, extras=extras)
     cases = load_inputs(source, channels=predictor.channels)
     if only is not None:
         cases = named(cases, only)

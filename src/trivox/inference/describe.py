@@ -12,8 +12,8 @@ import torch
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
-from trivox.inference.classify import Classification
 from trivox.inference.classes.reader import Reading
+from trivox.inference.classify import Classification
 from trivox.inference.descriptions import LabelDescription
 from trivox.inference.doubt.sampling import VoxelSample
 from trivox.inference.writing import Record, write_prediction

@@ -25,6 +25,8 @@ class Result(Protocol):
         """
 
 
+Progress = Callable[[Iterable[Case], int], Iterable[Case]]
+"""Passes cases on, given how many there are."""
 R = TypeVar("R", bound=Result)
 Made = TypeVar("Made", bound=Result, covariant=True)
 
@@ -58,9 +60,7 @@ def predict_cases(
     *,
     overwrite: bool = False,
     also: Callable[[Case, R], Mapping[str, Any]] = lambda case, result: {},
-    progress: Callable[[Iterable[Case], int], Iterable[Case]] = lambda cases, total: (
-        cases
-    ),
+    progress: Progress = lambda cases, total: cases,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Record]:
     """Write what `predictor` gives for each case (`out/CASE.nii.gz` and what it was
@@ -74,26 +74,27 @@ def predict_cases(
     """
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
-    about = {"model": predictor.identity, **predictor.about()}
-    records = {} if overwrite else _earlier(out, about)
-    todo = []
-    for case in cases:
-        names = predictor.files(case)
-        if not _done(records.get(case.name), case, out, names):
-            todo.append(case)
-    if len(todo) < len(cases):
+    model = {"model": predictor.identity, **predictor.about()}
+    records = {} if overwrite else _earlier(out, model)
+    todo = [
+        case
+        for case in cases
+        if not _done(records.get(case.name), case, out, predictor.files(case))
+    ]
+    before = len(cases) - len(todo)
+    if before:
         say(
-            f"{len(cases) - len(todo)} of {len(cases)} cases were predicted before by "
-            "this model and are kept"
+            f"{before} of {len(cases)} cases were predicted before by this model and "
+            "are kept"
         )
     # before the first case: a model's name never stands beside another model's maps
-    write_json(out / RECORDS, {**about, "cases": records})
+    write_json(out / RECORDS, {**model, "cases": records})
     for case in progress(todo, len(todo)):
         record = _predict_one(predictor, case, out, also)
         records[case.name] = record
         if "error" in record:
             say(f"{case.name}: set aside: {record['error']}")
-        write_json(out / RECORDS, {**about, "cases": records})
+        write_json(out / RECORDS, {**model, "cases": records})
     asked_for = {case.name: records[case.name] for case in cases}
     predictor.finish(asked_for, out)
     return asked_for
@@ -138,7 +139,7 @@ def _inputs(case: Case) -> list[str]:
     return files if case.geometry is None else [*files, str(case.geometry)]
 
 
-def _earlier(out: Path, about: Record) -> dict[str, Record]:
+def _earlier(out: Path, model: Record) -> dict[str, Record]:
     """Records that an earlier call with the same model and settings left."""
     file = out / RECORDS
     if not file.exists():
@@ -146,7 +147,7 @@ def _earlier(out: Path, about: Record) -> dict[str, Record]:
     content = read_json(file)
     if not isinstance(content, dict):
         return {}
-    if any(content.get(key) != value for key, value in about.items()):
+    if any(content.get(key) != value for key, value in model.items()):
         return {}
     return dict(content["cases"])
 

@@ -74,6 +74,23 @@ class Sight:
         return tuple(axis for axis in axes if description.plan.patch_size[axis] > 1)
 
 
+def load_members(
+    bundles: Sequence[LabelBundle],
+    runtime: Runtime,
+    sight: Sight,
+    scales: Sequence[float],
+) -> tuple[Member, ...]:
+    """The members of each bundle at each scale."""
+    members: list[Member] = []
+    for bundle in bundles:
+        description = bundle.description
+        weights = bundle.weight_files()
+        classifiers = bundle.checked(description.classifiers)
+        member = load_member(description, weights, classifiers, runtime, sight)
+        members += [scaled_member(member, scale) for scale in scales]
+    return tuple(members)
+
+
 def load_member(
     description: LabelDescription,
     weights: Sequence[Path],

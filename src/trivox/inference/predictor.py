@@ -27,7 +27,7 @@ from trivox.inference.classes.files import (
     write_subtype_results,
 )
 from trivox.inference.classify import classify
-from trivox.inference.decide import Pollster
+from trivox.inference.decide import Decision, Pollster
 from trivox.inference.describe import (
     Prediction,
     about_absent,
@@ -43,8 +43,8 @@ from trivox.inference.members import (
     Member,
     Sight,
     load_member,
+    load_members,
     require_alike,
-    scaled_member,
 )
 from trivox.inference.prepare import prepare_image
 from trivox.inference.read import Missing, read_image
@@ -52,13 +52,13 @@ from trivox.inference.rules.postprocess import apply_rules
 from trivox.inference.source_grid import to_source
 from trivox.inference.writing import ENDING, Record, file_names
 from trivox.learning.runtime import Runtime, make_runtime
-from trivox.preparation.grid import GridRecord
+from trivox.preparation.grid import GridRecord, PreparedCase
 from trivox.volumes.formats import case_stem, write_volume
 from trivox.volumes.volume import Array, Spacing, Volume, affine_from_spacing
 
 
 @dataclass(frozen=True)
-class Outputs:
+class Extras:
     """What every prediction of a predictor gives beside the label map.
 
     uncertainty: kinds of doubt (`trivox.inference.doubt.uncertainty.KINDS`);
@@ -71,12 +71,12 @@ class Outputs:
     numbered_classes: bool = False
 
     @property
-    def extras(self) -> tuple[str, ...]:
+    def maps(self) -> tuple[str, ...]:
         """Names of the maps that stand beside the label map."""
         first = ("probabilities",) if self.probabilities else ()
         return (*first, *dict.fromkeys(self.uncertainty))
 
-    def also(self, *, probabilities: bool, uncertainty: Sequence[str]) -> "Outputs":
+    def also(self, *, probabilities: bool, uncertainty: Sequence[str]) -> "Extras":
         """These and more."""
         kinds = dict.fromkeys((*self.uncertainty, *uncertainty))
         return replace(
@@ -90,7 +90,7 @@ class Outputs:
 class Predictor:
     """Ready to predict; build it with `Predictor.load`.
 
-    outputs: what is given beside label maps; others by `dataclasses.replace`. Raises
+    extras: what is given beside label maps; others by `dataclasses.replace`. Raises
     `RecipeError` for kinds of doubt that the members cannot give.
     """
 
@@ -99,14 +99,14 @@ class Predictor:
     scales: tuple[float, ...] = (1.0,)
     seed: int = 0
     missing: Missing = "refuse"
-    outputs: Outputs = Outputs()
+    extras: Extras = Extras()
     read_everything: bool = False
     """Whether networks are run for the class where the answer does not need it, to
     compare with.
     """
 
     def __post_init__(self) -> None:
-        require_kinds(self.outputs.uncertainty, votes=self.votes)
+        require_kinds(self.extras.uncertainty, votes=self.votes)
 
     @classmethod
     def load(
@@ -149,14 +149,8 @@ class Predictor:
             )
         runtime = make_runtime(device, precision)
         sight = Sight(mirror, overlap, mc_samples)
-        members: list[Member] = []
-        for bundle in bundles:
-            description = bundle.description
-            weights = bundle.weight_files()
-            classifiers = bundle.checked(description.classifiers)
-            member = load_member(description, weights, classifiers, runtime, sight)
-            members += [scaled_member(member, scale) for scale in scales]
-        return cls(descriptions, tuple(members), tuple(scales), seed, missing)
+        members = load_members(bundles, runtime, sight, scales)
+        return cls(descriptions, members, tuple(scales), seed, missing)
 
     @classmethod
     def of(
@@ -288,24 +282,18 @@ class Predictor:
 
         uncertainty: kinds of doubt (`trivox.inference.doubt.uncertainty.KINDS`); raises
         `RecipeError` for kinds that a single vote cannot give. They and probabilities
-        come in addition to the predictor's `outputs`. reference: label indices `(z, y,
+        come in addition to the predictor's `extras`. reference: label indices `(z, y,
         x)` on the source grid; voxels near them are sampled. Neither changes the label
         map.
         """
         started = time.monotonic()
-        outputs = self.outputs.also(
-            probabilities=probabilities, uncertainty=uncertainty
-        )
-        require_kinds(outputs.uncertainty, votes=self.votes)
+        extras = self.extras.also(probabilities=probabilities, uncertainty=uncertainty)
+        require_kinds(extras.uncertainty, votes=self.votes)
         cases = prepare_image(volume, self.members, where=where)
         record = cases[0].record
-        decision = self._pollster(outputs, record).decide(
-            cases,
-            detailed=bool(outputs.extras),
-            sampler=self._sampler(record, reference),
-        )
+        decision = self._decide(cases, extras, reference)
         restored = to_source(
-            decision, record, self.labels, probabilities=outputs.probabilities
+            decision, record, self.labels, probabilities=extras.probabilities
         )
         judgement = judge(
             decision,
@@ -333,8 +321,14 @@ class Predictor:
             readings=readings,
         )
 
-    def _pollster(self, outputs: Outputs, record: GridRecord) -> Pollster:
-        """What decides on a case of this grid."""
+    def _decide(
+        self,
+        cases: Sequence[PreparedCase],
+        extras: Extras,
+        reference: Array | None,
+    ) -> Decision:
+        """The labels of a case, prepared for each member, and what was asked for."""
+        record = cases[0].record
         rules = [each.postprocessing for each in self.descriptions]
         clean = partial(
             apply_rules,
@@ -342,9 +336,20 @@ class Predictor:
             scheme=self.labels,
             voxel_mm3=record.source.voxel_ml * 1000,
         )
-        kinds = outputs.uncertainty
-        spread = bool(kinds or self.members[0].passes)
-        return Pollster(self.members, self.labels, kinds, spread, self.seed, clean)
+        kinds = extras.uncertainty
+        pollster = Pollster(
+            self.members,
+            self.labels,
+            kinds,
+            spread=bool(kinds or self.members[0].passes),
+            seed=self.seed,
+            clean=clean,
+        )
+        return pollster.decide(
+            cases,
+            detailed=bool(extras.maps),
+            sampler=self._sampler(record, reference),
+        )
 
     def _sampler(
         self, record: GridRecord, reference: Array | None
@@ -363,7 +368,7 @@ class Predictor:
 
     def files(self, case: Case) -> list[str]:
         """Names of the files that the prediction of a case leaves."""
-        return file_names(case.name, self.outputs.extras)
+        return file_names(case.name, self.extras.maps)
 
     def finish(self, records: Mapping[str, Record], out: Path) -> None:
         """Write the classes of the cases that did not fail as tables: `classes.csv`,
@@ -378,6 +383,6 @@ class Predictor:
                 flags = tuple(answer["flags"])
                 rows.append(ClassAnswer(name, answer["probabilities"], flags))
         write_classes(out / CLASSES_FILE, rows, classes=self.classes)
-        if self.outputs.numbered_classes:
+        if self.extras.numbered_classes:
             file = out / SUBTYPE_FILE
             write_subtype_results(file, rows, classes=self.classes, ending=ENDING)

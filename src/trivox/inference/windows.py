@@ -126,8 +126,8 @@ class SlidingWindows:
         window_weight = _outer(*weights)
         # what is summed up becomes a mean
         window_weight /= len(self.engines) * len(self.flips)
-        along_z, *across = starts
-        corners = list(product(*across))
+        along_z, along_y, along_x = starts
+        corners = list(product(along_y, along_x))
         ends = [*along_z[1:], size[0]]
         for z, end in zip(along_z, ends, strict=True):
             layer = padded[:, z : z + self.patch_size[0]]

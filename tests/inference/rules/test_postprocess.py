@@ -158,7 +158,8 @@ def test_tables_give_the_dice_that_voxels_give_under_any_rules(
     ).dice(rules)[0]
     cleaned = apply(rules, predicted)
     for value, found in zip((1, 2), table, strict=True):
-        a, b = cleaned == value, reference == value
+        a = cleaned == value
+        b = reference == value
         expected = (
             2 * (a & b).sum() / (a.sum() + b.sum()) if a.any() or b.any() else np.nan
         )

@@ -157,10 +157,10 @@ def write_subtype_results(
     else the place in `classes`, from 0.
     """
     numbers = class_numbers(classes)
-    lines = [["Names", "Subtype"]]
-    for row in _ordered(rows, classes):
-        lines.append([row.case + ending, str(numbers[row.answer])])
-    write_text(path, _csv(lines))
+    lines = [
+        [row.case + ending, str(numbers[row.answer])] for row in _ordered(rows, classes)
+    ]
+    write_text(path, _csv([["Names", "Subtype"], *lines]))
 
 
 def class_numbers(classes: Sequence[str]) -> dict[str, int]:
@@ -174,10 +174,10 @@ def class_numbers(classes: Sequence[str]) -> dict[str, int]:
 
 def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
     """Key that sorts runs of digits as numbers."""
-    key = []
-    for part in re.findall(r"\d+|\D+", name):
-        key.append((0, int(part), part) if part.isdecimal() else (1, 0, part))
-    return tuple(key)
+    parts = re.findall(r"\d+|\D+", name)
+    return tuple(
+        (0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts
+    )
 
 
 def _ordered(rows: Sequence[ClassAnswer], classes: Sequence[str]) -> list[ClassAnswer]:

@@ -247,10 +247,8 @@ def predicted_indices(
     windows: SlidingWindows, labels: LabelScheme, image: Tensor
 ) -> Array:
     """Label indices `(z, y, x)` on the network's own grid."""
-    parts = []
-    for slab in windows.slabs(image):
-        parts.append(label_indices(slab.logits.cpu(), labels))
-    return np.concatenate(parts)
+    slabs = windows.slabs(image)
+    return np.concatenate([label_indices(slab.logits.cpu(), labels) for slab in slabs])
 
 
 def _features(pooled: Pooled) -> Tensor:

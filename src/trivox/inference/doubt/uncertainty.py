@@ -37,7 +37,8 @@ def entropy(probabilities: Tensor, *, exclusive: bool) -> Tensor:
     surprise: Tensor = torch.special.entr(probabilities)  # -p ln p, and 0 at 0
     if exclusive:
         return surprise.sum(0)
-    return (surprise + torch.special.entr(1 - probabilities)).mean(0)
+    other: Tensor = torch.special.entr(1 - probabilities)
+    return (surprise + other).mean(0)
 
 
 def require_kinds(kinds: Iterable[str], *, votes: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import cc3d
 import numpy as np
-from pydantic import NonNegativeFloat
+from pydantic import Field, NonNegativeFloat
 
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import BundleError
@@ -33,8 +33,8 @@ class Postprocessing(Frozen):
     largest_foreground: bool = False
     largest_of: tuple[int, ...] = ()
     largest_of_regions: tuple[str, ...] = ()
-    remove_small: dict[str, NonNegativeFloat] = {}
-    replace_small: dict[str, NonNegativeFloat] = {}
+    remove_small: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    replace_small: dict[str, NonNegativeFloat] = Field(default_factory=dict)
 
     def apply(self, labels: Array, scheme: LabelScheme, *, voxel_mm3: float) -> Array:
         """Cleaned label indices `(z, y, x)`; the same array where nothing is to be
