@@ -76,17 +76,14 @@ def predict_cases(
     remove_leftovers(out)
     model = {"model": predictor.identity, **predictor.about()}
     records = {} if overwrite else _earlier(out, model)
-    todo = [
-        case
-        for case in cases
-        if not _done(records.get(case.name), case, out, predictor.files(case))
-    ]
-    before = len(cases) - len(todo)
-    if before:
-        say(
-            f"{before} of {len(cases)} cases were predicted before by this model and "
-            "are kept"
-        )
+    todo = []
+    for case in cases:
+        names = predictor.files(case)
+        if not _done(records.get(case.name), case, out, names):
+            todo.append(case)
+    if len(todo) < len(cases):
+        before = f"{len(cases) - len(todo)} of {len(cases)}"
+        say(f"{before} cases were predicted before by this model and are kept")
     # before the first case: a model's name never stands beside another model's maps
     write_json(out / RECORDS, {**model, "cases": records})
     for case in progress(todo, len(todo)):

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import BundleError
+from trivox.errors import BundleError, RecipeError
 from trivox.inference.bundle import LabelBundle
 from trivox.inference.classes.reader import ClassReader
 from trivox.inference.descriptions import LabelDescription
@@ -231,6 +231,15 @@ def require_alike(bundles: Sequence[LabelBundle]) -> None:
                 f"{bundle.folder}: labels, channels or classes differ from "
                 f"{first.folder}: they cannot vote"
             )
+
+
+def require_scale_one(scales: Sequence[float]) -> None:
+    """Raise `RecipeError` where a class cannot be read; see `scaled_member`."""
+    if 1.0 not in scales:
+        raise RecipeError(
+            f"scales {list(scales)}: the class of a case is read at scale 1; add it to "
+            "the scales"
+        )
 
 
 def _meaning(

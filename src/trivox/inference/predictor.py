@@ -45,6 +45,7 @@ from trivox.inference.members import (
     load_member,
     load_members,
     require_alike,
+    require_scale_one,
 )
 from trivox.inference.prepare import prepare_image
 from trivox.inference.read import Missing, read_image
@@ -142,11 +143,8 @@ class Predictor:
         bundles = [read_bundle(Path(path)) for path in paths]
         require_alike(bundles)
         descriptions = tuple(bundle.description for bundle in bundles)
-        if descriptions[0].classification is not None and 1.0 not in scales:
-            raise RecipeError(
-                f"scales {list(scales)}: the class of a case is read at scale 1; add "
-                "it to the scales"
-            )
+        if descriptions[0].classification is not None:
+            require_scale_one(scales)
         runtime = make_runtime(device, precision)
         sight = Sight(mirror, overlap, mc_samples)
         members = load_members(bundles, runtime, sight, scales)
