@@ -29,8 +29,8 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.importing.nnunet import nnunet_name
 from trivox.inference.bundle import write_bundle
+from trivox.inference.descriptions import LabelDescription
 from trivox.inference.predictor import Predictor
-from trivox.inference.rules.postprocess import Postprocessing
 from trivox.inference.windows import window_starts
 from trivox.learning.losses.fused import dice_cross_entropy
 from trivox.learning.runtime import cpu_has_bf16
@@ -292,12 +292,8 @@ def compare(
         save_file(network.state_dict(), folder / "weights.safetensors")
         write_bundle(
             folder / "bundle",
-            plan=plan,
-            weights={"0": folder / "weights.safetensors"},
-            overlap=0.5,
-            mirror_axes=(),
-            postprocessing=Postprocessing(),
-            training={},
+            LabelDescription(task=plan.task, plan=plan),
+            {"0": folder / "weights.safetensors"},
         )
         predictors = {
             kind: Predictor.load(folder / "bundle", device="cpu", precision=kind)
@@ -335,7 +331,7 @@ def compare(
         ]
     )
     for kind in kinds:
-        precision = predictors[kind].members[0].windows.runtime.precision
+        precision = predictors[kind].members[0].windows.engines[0].precision
         Race(best[kind], best["theirs"], None, None).show(
             f"case {'x'.join(map(str, shape))} at {spacing} mm, plan at {TARGET} mm, C={classes}, "
             f"{windows} windows of {'x'.join(map(str, patch))}, "

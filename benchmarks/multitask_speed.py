@@ -38,9 +38,10 @@ from trivox.datasets.phantoms.abdomens import (
     PancreasPhantomSettings,
     pancreas_phantom,
 )
-from trivox.inference.bundle import ClassAnswers, write_bundle
-from trivox.inference.predictor import Prediction, Predictor
-from trivox.inference.rules.postprocess import Postprocessing
+from trivox.inference.bundle import write_bundle
+from trivox.inference.describe import Prediction
+from trivox.inference.descriptions import ClassAnswers, LabelDescription
+from trivox.inference.predictor import Predictor
 from trivox.inference.windows import window_starts
 from trivox.networks.class_head import LesionMasks, MultitaskNetwork, add_class_head
 from trivox.networks.registry import PATCH_NETWORKS
@@ -148,16 +149,13 @@ def bundles_of(plan: Plan, network: UNet, folder: Path) -> dict[str, Path]:
         ("mask and class", with_class_head(network, plan), answers),
     ):
         save_file(weighed.state_dict(), folder / f"{name}.safetensors")
-        write_bundle(
-            folder / name,
+        description = LabelDescription(
+            task=plan.task,
             plan=plan,
-            weights={"0": folder / f"{name}.safetensors"},
-            overlap=0.5,
             mirror_axes=("z", "y", "x"),
-            postprocessing=Postprocessing(),
-            training={},
             classification=classes,
         )
+        write_bundle(folder / name, description, {"0": folder / f"{name}.safetensors"})
     return {"mask": folder / "mask", "mask and class": folder / "mask and class"}
 
 
@@ -217,7 +215,7 @@ def compare(scene: str, *, features: int, steps: int, precisions: list[str]) -> 
                 f"{what} of {'x'.join(map(str, shape))} against mask alone, "
                 f"{windows} windows of {'x'.join(map(str, plan.patch_size))}, "
                 f"8 mirrored copies, resenc-m with {features} features, "
-                f"{predictor.members[0].windows.runtime.precision}; "
+                f"{predictor.members[0].windows.engines[0].precision}; "
                 f"wall {theirs.wall / ours.wall:.2f}x",
                 f"{equal_share(found, their_labels):.5f} equal; "
                 "lesion Dice to the reference "

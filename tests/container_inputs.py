@@ -6,7 +6,7 @@ import numpy as np
 
 from trivox.datasets.layouts.brats import FAMILIES, SEQUENCES
 from trivox.inference.bundle import read_bundle, write_bundle
-from trivox.inference.rules.postprocess import Postprocessing
+from trivox.inference.descriptions import LabelDescription
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Volume
 
@@ -40,15 +40,8 @@ def random_model(
     out.mkdir(parents=True)
     weights = out / "random.safetensors"
     write_random_weights(weights, plan, seed)
-    write_bundle(
-        out,
-        plan=plan,
-        weights={"0": weights},
-        overlap=0.5,
-        mirror_axes=(),
-        postprocessing=Postprocessing(),
-        training={},
-    )
+    description = LabelDescription(task=plan.task, plan=plan)
+    write_bundle(out, description, {"0": weights})
     return out
 
 

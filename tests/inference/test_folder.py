@@ -5,16 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from trivox.datasets.layouts.choice import load_inputs
+from trivox.datasets.layouts.choice import load_dataset, load_inputs
 from trivox.errors import RecipeError, ResourceError
-from trivox.inference import folder as folder_module
+from trivox.inference import writing
 from trivox.inference.doubt.kinds import KINDS
 from trivox.inference.folder import predict_cases
-from trivox.inference.predictor import Predictor
+from trivox.inference.predictor import Extras, Predictor
+from trivox.inference.reconstructor import Reconstructor
 from trivox.volumes.formats import read_labels, read_volume
 
 
@@ -26,6 +28,12 @@ def predictor(tiny_run):
 @pytest.fixture
 def cases(tiny_data, predictor):
     return load_inputs(tiny_data, channels=predictor.channels)[:3]
+
+
+def giving(predictor, *, probabilities=False, uncertainty=()):
+    """The predictor, asked for more than label maps."""
+    extras = Extras(probabilities=probabilities, uncertainty=tuple(uncertainty))
+    return replace(predictor, extras=extras)
 
 
 def done_at(out):
@@ -58,15 +66,32 @@ def test_finished_cases_are_kept_and_only_missing_ones_are_done(
     predict_cases(predictor, cases, tmp_path)
     before = done_at(tmp_path)
     (tmp_path / f"{cases[1].name}.nii.gz").unlink()
-    (tmp_path / ".tmp-1-x.nii.gz").write_bytes(b"half")
     lines = []
     predict_cases(predictor, cases, tmp_path, say=lines.append)
     after = done_at(tmp_path)
     assert [name for name in before if before[name] != after[name]] == [
         f"{cases[1].name}.nii.gz"
     ]
-    assert not list(tmp_path.glob(".tmp-*"))
     assert "2 of 3" in lines[0]
+
+
+def test_what_a_dead_process_left_half_written_is_removed_and_no_living_ones(
+    predictor, cases, tmp_path
+):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        for pid in (dead.pid, living.pid):
+            (tmp_path / f".tmp-{pid}-x.nii.gz").write_bytes(b"half")
+        (tmp_path / ".tmp-mine").write_bytes(b"of the user")
+        predict_cases(predictor, cases[:1], tmp_path)
+    finally:
+        living.communicate(b"\n")
+    assert {path.name for path in tmp_path.glob(".tmp-*")} == {
+        f".tmp-{living.pid}-x.nii.gz",
+        ".tmp-mine",
+    }
 
 
 def test_overwrite_does_everything_again(predictor, cases, tmp_path):
@@ -101,7 +126,7 @@ def test_another_model_setting_or_input_is_predicted_anew(
 
 def test_probabilities_asked_for_later_are_written(predictor, cases, tmp_path):
     predict_cases(predictor, cases[:1], tmp_path)
-    predict_cases(predictor, cases[:1], tmp_path, probabilities=True)
+    predict_cases(giving(predictor, probabilities=True), cases[:1], tmp_path)
     assert (tmp_path / f"{cases[0].name}_probabilities.nii.gz").exists()
 
 
@@ -111,9 +136,8 @@ def mirrored(tiny_run):
 
 
 def test_kinds_of_doubt_are_written_beside_the_labels(mirrored, cases, tmp_path):
-    records = predict_cases(
-        mirrored, cases[:1], tmp_path, uncertainty=KINDS, probabilities=True
-    )
+    predictor = giving(mirrored, probabilities=True, uncertainty=KINDS)
+    records = predict_cases(predictor, cases[:1], tmp_path)
     labels = read_volume(tmp_path / f"{cases[0].name}.nii.gz")
     for kind in KINDS:
         volume = read_volume(tmp_path / f"{cases[0].name}_{kind}.nii.gz")
@@ -134,26 +158,27 @@ def test_kinds_of_doubt_are_written_beside_the_labels(mirrored, cases, tmp_path)
 def test_a_kind_asked_for_later_is_predicted_and_one_asked_for_before_is_kept(
     mirrored, cases, tmp_path
 ):
-    predict_cases(mirrored, cases[:2], tmp_path, uncertainty=["entropy"])
-    early = done_at(tmp_path)
-    predict_cases(mirrored, cases[:2], tmp_path, uncertainty=["entropy"])
-    predict_cases(mirrored, cases[:2], tmp_path)
-    assert done_at(tmp_path) == early
-    predict_cases(mirrored, cases[:2], tmp_path, uncertainty=["entropy", "variance"])
-    late = done_at(tmp_path)
+    def predict(*kinds):
+        predict_cases(giving(mirrored, uncertainty=kinds), cases[:2], tmp_path)
+        return done_at(tmp_path)
+
+    early = predict("entropy")
+    predict("entropy")
+    assert predict() == early
+    late = predict("entropy", "variance")
     assert len(late) == 6
     assert all(late[name] != early[name] for name in early)
     (tmp_path / f"{cases[1].name}_variance.nii.gz").unlink()
-    predict_cases(mirrored, cases[:2], tmp_path, uncertainty=["variance"])
-    again = done_at(tmp_path)
+    again = predict("variance")
     assert all((again[name] == late[name]) is (cases[0].name in name) for name in again)
 
 
 def test_maps_of_another_prediction_do_not_stand_beside_new_labels(
     predictor, mirrored, cases, tmp_path
 ):
-    predict_cases(mirrored, cases[:1], tmp_path, uncertainty=KINDS, probabilities=True)
-    predict_cases(predictor, cases[:1], tmp_path, uncertainty=["entropy"])
+    rich = giving(mirrored, probabilities=True, uncertainty=KINDS)
+    predict_cases(rich, cases[:1], tmp_path)
+    predict_cases(giving(predictor, uncertainty=["entropy"]), cases[:1], tmp_path)
     assert set(done_at(tmp_path)) == {
         f"{cases[0].name}_entropy.nii.gz",
         f"{cases[0].name}.nii.gz",
@@ -163,24 +188,17 @@ def test_maps_of_another_prediction_do_not_stand_beside_new_labels(
     assert not done_at(tmp_path)
 
 
-def test_kinds_that_cannot_be_given_stop_the_work_before_it_begins(
-    predictor, cases, tmp_path
-):
+def test_kinds_that_cannot_be_given_are_refused_before_anything_begins(predictor):
     with pytest.raises(RecipeError, match="single vote"):
-        predict_cases(
-            predictor,
-            cases,
-            tmp_path / "out",
-            uncertainty=["entropy", "mutual_information"],
-        )
-    assert not (tmp_path / "out").exists()
+        giving(predictor, uncertainty=["entropy", "mutual_information"])
 
 
 def test_a_bad_case_is_set_aside_and_the_others_go_on(predictor, cases, tmp_path):
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(b"junk")
     broken = [cases[0], cases[1].model_copy(update={"images": (bad,)}), cases[2]]
-    out, lines = tmp_path / "out", []
+    out = tmp_path / "out"
+    lines = []
     records = predict_cases(predictor, broken, out, say=lines.append)
     assert "bad.nii.gz" in records[cases[1].name]["error"]
     assert sorted(done_at(out)) == [f"{c.name}.nii.gz" for c in (cases[0], cases[2])]
@@ -218,14 +236,14 @@ def test_a_case_too_large_for_the_memory_is_set_aside(
 def test_a_full_disk_ends_the_work_and_keeps_what_is_done(
     predictor, cases, tmp_path, monkeypatch
 ):
-    real = folder_module.write_volume
+    real = writing.write_volume
 
     def write(path, volume):
         if cases[1].name in path.name:
             raise ResourceError(f"{path}: No space left on device")
         real(path, volume)
 
-    monkeypatch.setattr(folder_module, "write_volume", write)
+    monkeypatch.setattr(writing, "write_volume", write)
     with pytest.raises(ResourceError, match="No space"):
         predict_cases(predictor, cases, tmp_path)
     assert list(json.loads((tmp_path / "predictions.json").read_text())["cases"]) == [
@@ -243,9 +261,13 @@ from trivox.datasets.layouts.choice import load_inputs
 from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
 predictor = Predictor.load(sys.argv[1], device="cpu", precision="fp32")
-real = Predictor.predict_case
-Predictor.predict_case = lambda *a, **k: (time.sleep(0.3), real(*a, **k))[1]
-predict_cases(predictor, load_inputs(Path(sys.argv[2]), channels=predictor.channels), Path(sys.argv[3]))
+cases = load_inputs(Path(sys.argv[2]), channels=predictor.channels)
+def wait(items, total):
+    for number, case in enumerate(items):
+        if number == 2:
+            time.sleep(600)
+        yield case
+predict_cases(predictor, cases, Path(sys.argv[3]), progress=wait)
 """
 
 
@@ -256,12 +278,7 @@ def test_a_killed_prediction_resumes_with_nothing_half_written(
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(tiny_run), str(tiny_data), str(out)]
     )
-    deadline = time.monotonic() + 60
-    while (
-        not list(out.glob("*.nii.gz"))
-        and child.poll() is None
-        and time.monotonic() < deadline
-    ):
+    while not list(out.glob("*.nii.gz")) and child.poll() is None:
         time.sleep(0.02)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
@@ -275,5 +292,69 @@ def test_a_killed_prediction_resumes_with_nothing_half_written(
     )
     assert len(records) == 6
     assert all((out / record["output"]).exists() for record in records.values())
-    kept = {record["output"] for record in recorded.values()}
-    assert all(done_at(out)[name] == early[name] for name in kept)
+    late = done_at(out)
+    for record in recorded.values():
+        assert late[record["output"]] == early[record["output"]]
+
+
+# -- both kinds of models --------------------------------------------------------------
+@pytest.fixture(scope="module")
+def reconstructor(xray_run):
+    return Reconstructor.load(xray_run, device="cpu", precision="fp32")
+
+
+def test_exams_become_volumes_with_what_else_is_written_about_them(
+    reconstructor, xray_data, tmp_path
+):
+    exams = load_dataset(xray_data).cases[:2]
+
+    def also(case, result):
+        return {"deepest": int(result.volume.array.min())}
+
+    records = predict_cases(reconstructor, exams, tmp_path, also=also)
+    for exam in exams:
+        record = records[exam.name]
+        assert list(record) == [
+            "inputs",
+            "output",
+            "views",
+            "warnings",
+            "deepest",
+            "seconds",
+        ]
+        assert record["inputs"] == [str(exam.images[0]), str(exam.geometry)]
+        volume = read_volume(tmp_path / record["output"])
+        assert record["deepest"] == volume.array.min()
+
+
+def test_folders_of_0_1_0_are_gone_on_with(
+    predictor, cases, reconstructor, xray_data, tmp_path
+):
+    """What that version wrote about a model, and about a case."""
+    labels = {"model": predictor.identity, "settings": predictor.settings}
+    volumes = {
+        "model": reconstructor.identity,
+        "task": "reconstruction",
+        "notice": "synthetic CT, not acquired",
+    }
+    exams = load_dataset(xray_data).cases[:1]
+    for model, given, content in (
+        (predictor, cases[:1], labels),
+        (reconstructor, exams, volumes),
+    ):
+        out = tmp_path / next(iter(given)).name
+        (case,) = given
+        inputs = [*case.images, case.geometry] if case.geometry else case.images
+        record = {
+            "inputs": [str(path) for path in inputs],
+            "output": f"{case.name}.nii.gz",
+            "warnings": ["kept as it was"],
+            "seconds": 1.5,
+        }
+        out.mkdir()
+        (out / record["output"]).write_bytes(b"a map")
+        written = {**content, "cases": {case.name: record}}
+        (out / "predictions.json").write_text(json.dumps(written))
+        assert predict_cases(model, given, out) == {case.name: record}
+        assert json.loads((out / "predictions.json").read_text()) == written
+        assert (out / record["output"]).read_bytes() == b"a map"

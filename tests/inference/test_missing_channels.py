@@ -1,5 +1,7 @@
 """Cases that lack a channel, and label maps in a case's own values."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -27,32 +29,7 @@ def regional(tmp_path_factory):
     from trivox.tasks.run import run_request
     from trivox.tasks.task import RunRequest
 
-    root = tmp_path_factory.mktemp("regions")
-    rng = np.random.default_rng(0)
-    affine = affine_from_spacing((1.0, 1.0, 1.0))
-    for folder in ("imagesTr", "labelsTr"):
-        (root / folder).mkdir()
-    for case in range(4):
-        label = np.zeros((1, 16, 16, 16), np.uint8)
-        (
-            label[0, 3:13, 3:13, 3:13],
-            label[0, 5:11, 5:11, 5:11],
-            label[0, 6:10, 6:10, 6:10],
-        ) = 2, 1, 4
-        image = (
-            np.stack([label[0] > 0, label[0] == 4]) * 5
-            + rng.normal(10, 1, (2, 16, 16, 16))
-        ).astype(np.float32)
-        for channel in range(2):
-            write_volume(
-                root / "imagesTr" / f"c{case}_{channel:04d}.nii.gz",
-                Volume(image[channel : channel + 1], affine),
-            )
-        write_volume(root / "labelsTr" / f"c{case}.nii.gz", Volume(label, affine))
-    (root / "dataset.json").write_text(
-        '{"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0, "NCR": 1, "ED": 2, "ET": 4}, '
-        '"file_ending": ".nii.gz", "numTraining": 4}'
-    )
+    root = write_regions(tmp_path_factory.mktemp("regions"))
     settings = {
         "network": "unet-tiny",
         "patch_size": [16, 16, 16],
@@ -64,15 +41,37 @@ def regional(tmp_path_factory):
         "workers": 0,
         "mask_channel": True,
     }
+    dropping = {**settings, "augmentation": {"drop_channel": 0.5}}
     run_request(RunRequest(root, root / "run", "quick_test", settings))
-    run_request(
-        RunRequest(
-            root,
-            root / "dropping",
-            "quick_test",
-            {**settings, "augmentation": {"drop_channel": 0.5}},
-        )
-    )
+    run_request(RunRequest(root, root / "dropping", "quick_test", dropping))
+    return root
+
+
+def write_regions(root):
+    """Four cubes in cubes, in two channels."""
+    rng = np.random.default_rng(0)
+    affine = affine_from_spacing((1.0, 1.0, 1.0))
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir()
+    for case in range(4):
+        label = np.zeros((1, 16, 16, 16), np.uint8)
+        label[0, 3:13, 3:13, 3:13] = 2
+        label[0, 5:11, 5:11, 5:11] = 1
+        label[0, 6:10, 6:10, 6:10] = 4
+        noise = rng.normal(10, 1, (2, 16, 16, 16))
+        image = np.stack([label[0] > 0, label[0] == 4]) * 5 + noise
+        for channel in range(2):
+            array = image[channel : channel + 1].astype(np.float32)
+            file = root / "imagesTr" / f"c{case}_{channel:04d}.nii.gz"
+            write_volume(file, Volume(array, affine))
+        write_volume(root / "labelsTr" / f"c{case}.nii.gz", Volume(label, affine))
+    content = {
+        "channel_names": {"0": "T1", "1": "T2"},
+        "labels": {"background": 0, "NCR": 1, "ED": 2, "ET": 4},
+        "file_ending": ".nii.gz",
+        "numTraining": 4,
+    }
+    (root / "dataset.json").write_text(json.dumps(content))
     return root
 
 
@@ -118,13 +117,13 @@ def test_zeros_are_taken_where_asked_with_a_warning_that_says_whether_the_model_
 
 def test_label_maps_are_written_in_the_values_of_the_case_by_name(regional):
     predictor = Predictor.load(regional / "run", device="cpu")
-    own = predictor.predict_case(case(regional)).labels.array
+    plain = predictor.predict_case(case(regional)).labels.array
     later = predictor.predict_case(case(regional, labels=LATER)).labels.array
-    assert {1, 2, 4} >= set(np.unique(own)) - {0}
-    assert np.array_equal(later == 3, own == 4)
-    assert np.array_equal(later == 2, own == 2)
+    assert {1, 2, 4} >= set(np.unique(plain)) - {0}
+    assert np.array_equal(later == 3, plain == 4)
+    assert np.array_equal(later == 2, plain == 2)
     assert not (later == 4).any()
-    assert (own == 4).any()  # else the test shows nothing
+    assert (plain == 4).any()  # else the test shows nothing
 
 
 def test_names_that_the_case_lacks_become_background_with_a_warning(regional):
@@ -132,8 +131,8 @@ def test_names_that_the_case_lacks_become_background_with_a_warning(regional):
     found = predictor.predict_case(
         case(regional, labels=LabelScheme(labels={"NCR": 1, "ED": 2}))
     )
-    own = predictor.predict_case(case(regional)).labels.array
-    assert not found.labels.array[own == 4].any()
+    plain = predictor.predict_case(case(regional)).labels.array
+    assert not found.labels.array[plain == 4].any()
     assert any("ET was found" in warning for warning in found.warnings)
 
 

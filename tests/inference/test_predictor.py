@@ -1,9 +1,7 @@
 import dataclasses
 import itertools
-import json
 import os
 import pickle
-import shutil
 import subprocess
 
 import numpy as np
@@ -14,12 +12,11 @@ from torch import nn
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, phantom_case
-from trivox.errors import BundleError, DataError
-from trivox.inference.bundle import Bundle, file_hash, read_bundle, write_bundle
+from trivox.errors import DataError
+from trivox.inference.members import Member
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing, largest_component
 from trivox.inference.windows import SlidingWindows
-from trivox.planning.plan import read_plan
 from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
 
@@ -82,19 +79,15 @@ def simple(trained):
     plan = member.plan.model_copy(
         update={"spacing": (1.5, 1.5, 1.5), "axis_order": (0, 1, 2)}
     )
-    windows = dataclasses.replace(member.windows, networks=[Threshold()])
-    return Predictor(trained.bundles, (type(member)(plan, windows),))
+    windows = computed_by(Threshold(), member)
+    return Predictor(trained.descriptions, (Member(plan, windows),))
 
 
-@pytest.fixture
-def bundle(tiny_run, tmp_path):
-    return shutil.copytree(tiny_run / "bundle", tmp_path / "bundle")
-
-
-def alter(bundle, **changes):
-    file = bundle / "bundle.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-    return bundle
+def computed_by(network, member):
+    """The windows of a member with another network."""
+    (engine,) = member.windows.engines
+    other = dataclasses.replace(engine, network=network)
+    return dataclasses.replace(member.windows, engines=[other])
 
 
 # -- the source's grid -----------------------------------------------------------------
@@ -129,7 +122,8 @@ def test_the_written_result_has_the_affine_of_the_source_file(
         prediction = trained.predict_case(Case(name=name, images=(file,)))
         out = tmp_path / f"{name}_out{suffix}"
         write_volume(out, prediction.labels)
-        source, result = read_volume(file), read_volume(out)
+        source = read_volume(file)
+        result = read_volume(out)
         assert np.array_equal(
             result.affine.astype(np.float32), source.affine.astype(np.float32)
         )
@@ -166,7 +160,7 @@ def test_labels_follow_the_probabilities(trained):
     prediction = trained.predict_volume(IMAGE, probabilities=True)
     values = np.array([0, 7, 300])[prediction.probabilities.array.argmax(0)]
     cleaned = trained.labels.decode(
-        trained.bundles[0].description.postprocessing.apply(
+        trained.descriptions[0].postprocessing.apply(
             trained.labels.encode(values),
             trained.labels,
             voxel_mm3=IMAGE.voxel_ml * 1000,
@@ -227,20 +221,6 @@ def test_a_wrong_number_of_channels_is_refused(trained):
 
 
 # -- models ----------------------------------------------------------------------------
-def test_run_bundle_folder_and_bundle_file_are_the_same_model(tiny_run, trained):
-    for path in (
-        tiny_run / "bundle",
-        str(tiny_run / "bundle"),
-        tiny_run / "bundle" / "bundle.json",
-    ):
-        other = Predictor.load(path, device="cpu", precision="fp32")
-        assert other.identity == trained.identity
-        assert np.array_equal(
-            other.predict_volume(IMAGE).labels.array,
-            trained.predict_volume(IMAGE).labels.array,
-        )
-
-
 def test_an_ensemble_of_one_model_twice_is_itself(tiny_run, trained):
     twice = Predictor.load(
         [tiny_run, tiny_run / "bundle"], device="cpu", precision="fp32"
@@ -251,7 +231,7 @@ def test_an_ensemble_of_one_model_twice_is_itself(tiny_run, trained):
     assert np.array_equal(
         both.labels.array[0],
         trained.labels.decode(
-            trained.bundles[0].description.postprocessing.apply(
+            trained.descriptions[0].postprocessing.apply(
                 both.probabilities.array.argmax(0).astype(np.int16),
                 trained.labels,
                 voxel_mm3=IMAGE.voxel_ml * 1000,
@@ -264,12 +244,12 @@ def test_an_ensemble_of_one_model_twice_is_itself(tiny_run, trained):
 def test_an_ensemble_averages_probabilities_over_different_grids(trained):
     member = trained.members[0]
     plan = member.plan.model_copy(update={"axis_order": (2, 0, 1)})
-    order = dataclasses.replace(member.windows, networks=[Threshold()])
+    windows = computed_by(Threshold(), member)
     ones = [
-        Predictor(trained.bundles, (type(member)(p, order),))
+        Predictor(trained.descriptions, (Member(p, windows),))
         for p in (member.plan, plan)
     ]
-    both = Predictor(trained.bundles * 2, tuple(p.members[0] for p in ones))
+    both = Predictor(trained.descriptions * 2, tuple(p.members[0] for p in ones))
     each = [
         p.predict_volume(IMAGE, probabilities=True).probabilities.array for p in ones
     ]
@@ -287,29 +267,21 @@ def test_mirroring_and_overlap_can_be_asked_for(tiny_run, trained):
     assert not Predictor.load(tiny_run, mirror=False).members[0].windows.mirror_axes
 
 
-def test_models_of_different_labels_cannot_vote(tiny_run, bundle):
-    content = json.loads((bundle / "bundle.json").read_text())
-    content["plan"]["labels"]["labels"] = {"organ": 1, "lesion": 2}
-    alter(bundle, plan=content["plan"])
-    with pytest.raises(BundleError, match="cannot vote"):
-        Predictor.load([tiny_run, bundle])
+def ruled(predictor, rules):
+    """The predictor with other rules in its bundle."""
+    (description,) = predictor.descriptions
+    description = description.model_copy(update={"postprocessing": rules})
+    return dataclasses.replace(predictor, descriptions=(description,))
 
 
-def test_postprocessing_of_the_bundle_is_applied(bundle, simple):
+def test_postprocessing_of_the_bundle_is_applied(simple):
     rules = Postprocessing(largest_of=(1,))
-    description = simple.bundles[0].description.model_copy(
-        update={"postprocessing": rules}
-    )
-    cleaned = (
-        Predictor((Bundle(bundle, description),), simple.members)
-        .predict_volume(IMAGE)
-        .labels.array
-    )
+    cleaned = ruled(simple, rules).predict_volume(IMAGE).labels.array
     plain = simple.predict_volume(IMAGE).labels.array
     assert np.array_equal(cleaned[0] == 7, largest_component(plain[0] == 7))
 
 
-def test_small_components_are_measured_in_mm3_on_the_source_grid(bundle, simple):
+def test_small_components_are_measured_in_mm3_on_the_source_grid(simple):
     voxel_mm3 = IMAGE.voxel_ml * 1000  # 3.8; on the grid of the network it is 3.4
     array = np.full_like(IMAGE.array, IMAGE.array.min())
     array[:, 1:9, 1:9, 1:9] = array[:, 10:13, 12:16, 10:14] = IMAGE.array.max()
@@ -317,11 +289,7 @@ def test_small_components_are_measured_in_mm3_on_the_source_grid(bundle, simple)
 
     def predicted(least, **options):
         rules = Postprocessing(remove_small={name: least})
-        description = simple.bundles[0].description.model_copy(
-            update={"postprocessing": rules}
-        )
-        predictor = Predictor((Bundle(bundle, description),), simple.members)
-        found = predictor.predict_volume(IMAGE.with_array(array), **options)
+        found = ruled(simple, rules).predict_volume(IMAGE.with_array(array), **options)
         mask = found.labels.array[0] == 7
         assert found.trust["volumes"][name]["volume_ml"] == pytest.approx(
             mask.sum() * IMAGE.voxel_ml
@@ -358,103 +326,7 @@ def test_prediction_starts_no_process_and_reads_no_pickle(tiny_run, monkeypatch)
     Predictor.load(tiny_run, device="cpu").predict_volume(IMAGE)
 
 
-# -- damaged models --------------------------------------------------------------------
-def test_altered_weights_are_refused(bundle):
-    file = bundle / "weights-fold0.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
-    with pytest.raises(BundleError, match=r"weights-fold0\.safetensors: checksum"):
-        Predictor.load(bundle)
-
-
-def test_missing_weights_are_named(bundle):
-    (bundle / "weights-fold0.safetensors").unlink()
-    with pytest.raises(
-        BundleError, match=r"weights-fold0\.safetensors: weights are missing"
-    ):
-        Predictor.load(bundle)
-
-
-def test_a_pickle_in_place_of_weights_is_never_opened(bundle, tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "pwned"), "w"))
-
-    file = bundle / "weights-fold0.safetensors"
-    file.write_bytes(pickle.dumps(Evil()))
-    entry = json.loads((bundle / "bundle.json").read_text())["weights"][0]
-    alter(bundle, weights=[{**entry, "sha256": file_hash(file)}])
-    with pytest.raises(BundleError, match="not readable as safetensors"):
-        Predictor.load(bundle)
-    assert not (tmp_path / "pwned").exists()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"format_version": 99},
-        {"overlap": 1.5},
-        {"extra": 1},
-        {"weights": []},
-        {"weights": [{"file": "../../etc/passwd", "fold": "0", "sha256": "x"}]},
-        {"weights": [{"file": "/etc/passwd.safetensors", "fold": "0", "sha256": "x"}]},
-        {"plan": None},
-    ],
-)
-def test_an_altered_description_is_refused(bundle, change):
-    with pytest.raises(BundleError, match=r"bundle\.json"):
-        Predictor.load(alter(bundle, **change))
-
-
-def test_weights_of_another_network_are_refused(bundle):
-    content = json.loads((bundle / "bundle.json").read_text())
-    content["plan"]["topology"]["features"][0] = 32
-    with pytest.raises(BundleError, match="do not fit the plan"):
-        Predictor.load(alter(bundle, plan=content["plan"]))
-
-
-@pytest.mark.parametrize("content", ["{", "[]", "7", ""])
-def test_a_description_that_is_no_object_is_refused(bundle, content):
-    (bundle / "bundle.json").write_text(content)
-    with pytest.raises(
-        DataError if content in ("{", "") else BundleError, match=r"bundle\.json"
-    ):
-        Predictor.load(bundle)
-
-
-def test_folders_without_a_model_say_so(tmp_path):
-    with pytest.raises(BundleError, match="no model"):
-        read_bundle(tmp_path)
-    (tmp_path / "recipe.json").write_text("{}")
-    with pytest.raises(BundleError, match="--resume"):
-        read_bundle(tmp_path)
-    with pytest.raises(BundleError, match="no model given"):
-        Predictor.load([])
-
-
-def test_written_bundles_read_back(tiny_run, tmp_path):
-    weights = tiny_run / "bundle" / "weights-fold0.safetensors"
-    written = write_bundle(
-        tmp_path / "b",
-        plan=read_plan(tiny_run / "plan.json"),
-        weights={"0": weights, "3": weights},
-        overlap=0.25,
-        mirror_axes=("x",),
-        postprocessing=Postprocessing(largest_of=(2,)),
-        training={"epochs": 2},
-    )
-    found = read_bundle(tmp_path / "b")
-    assert found.description == written.description
-    assert "Research use only" in found.description.notice
-    assert [path.name for path in found.weight_files()] == [
-        "weights-fold0.safetensors",
-        "weights-fold3.safetensors",
-    ]
-    networks = Predictor.load(tmp_path / "b").members[0].windows.networks
-    assert len(networks) == 2
-
-
+# -- the run's own ---------------------------------------------------------------------
 def test_validation_metrics_of_the_run_come_from_the_bundle(tiny_run, trained):
     """What a user predicts with the bundle is what the run measured."""
     cases = {case.name: case for case in load_dataset(tiny_run / "dataset.json").cases}

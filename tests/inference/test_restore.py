@@ -10,9 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from trivox.inference.restore import restore, restore_labels, restored_logits
+from trivox.datasets.labels import LabelScheme
+from trivox.inference.restore import (
+    label_indices,
+    restore,
+    restore_labels,
+    restored_logits,
+)
 from trivox.inference.windows import Slab
 
+LABELS = LabelScheme(labels={"a": 7, "b": 300})
+REGIONS = LabelScheme(
+    labels={"a": 7, "b": 300},
+    regions={"whole": (7, 300), "core": (300,)},
+    region_order=(7, 300),
+)
 few = settings(max_examples=25, deadline=None, derandomize=True)
 sizes = st.tuples(*[st.integers(1, 14)] * 3)
 
@@ -51,10 +63,10 @@ def test_labels_are_the_argmax_of_all_interpolated_logits(shape, classes, sigma)
     may differ.
     """
     logits = smooth_logits(classes, (24, 30, 27), sigma=sigma)
-    kept = logits.clone()
+    before = logits.clone()
     full = interpolated(logits, shape)
     found = restore_labels(logits, shape).long()
-    assert torch.equal(logits, kept)
+    assert torch.equal(logits, before)
     gap = full.amax(0) - full.gather(0, found[None])[0]
     assert gap.max() < 1e-4
     assert (found != full.argmax(0)).float().mean() < 1e-4
@@ -63,6 +75,19 @@ def test_labels_are_the_argmax_of_all_interpolated_logits(shape, classes, sigma)
 def test_a_class_that_wins_nowhere_around_can_win_in_between():
     logits = torch.tensor([[[[9.0, 0.0]]], [[[0.0, 9.0]]], [[[7.0, 7.0]]]])
     assert restore_labels(logits, (1, 1, 6)).flatten().tolist() == [0, 0, 2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("scheme", [LABELS, REGIONS])
+@pytest.mark.parametrize("above", [0, 0.5])
+def test_tensors_and_arrays_are_decided_alike(scheme, above):
+    scores = smooth_logits(scheme.output_channels, (6, 7, 5), sigma=1.0)
+    indices = label_indices(scores, scheme, above=above)
+    assert indices.dtype == np.int16
+    assert set(np.unique(indices)) == {0, 1, 2}
+    assert np.array_equal(indices, scheme.decide(scores.numpy(), above=above))
+    if scheme is REGIONS:
+        inside = (scores > above).numpy()
+        assert np.array_equal(indices, np.where(inside[1], 2, inside[0]))
 
 
 @few
@@ -107,7 +132,9 @@ class Everywhere:
     """Asks for every voxel, or every third."""
 
     def __init__(self, step=1):
-        self.step, self.voxels, self.logits = step, [], []
+        self.step = step
+        self.voxels = []
+        self.logits = []
 
     def choose(self, start, labels):
         voxels = torch.nonzero(torch.ones(labels.shape[-3:], dtype=torch.bool))[
@@ -129,13 +156,15 @@ def test_a_sampler_gets_the_interpolated_logits_of_the_voxels_it_chose(
     edges = sorted(
         {0, size[0], *data.draw(st.lists(st.integers(0, size[0]), max_size=3))}
     )
-    sampler, axis = Everywhere(3), data.draw(st.sampled_from([None, 0, 1, 2]))
+    sampler = Everywhere(3)
+    axis = data.draw(st.sampled_from([None, 0, 1, 2]))
     plain = restore(cut(logits, edges), size, shape, nearest_axis=axis)
     assert torch.equal(
         restore(cut(logits, edges), size, shape, nearest_axis=axis, sampler=sampler),
         plain,
     )
-    voxels, found = torch.cat(sampler.voxels), torch.cat(sampler.logits, dim=1)
+    voxels = torch.cat(sampler.voxels)
+    found = torch.cat(sampler.logits, dim=1)
     expected = all_logits([Slab(0, logits)], size, shape, axis)
     assert torch.allclose(found, expected[(slice(None), *voxels.T)], atol=1e-4)
 
@@ -152,7 +181,8 @@ def test_regions_are_where_the_interpolated_logit_is_positive(size, shape):
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_the_coarse_axis_takes_the_nearest_slice(axis):
-    size, shape = (6, 7, 8), (15, 14, 20)
+    size = (6, 7, 8)
+    shape = (15, 14, 20)
     logits = smooth_logits(4, size, sigma=1.0)
     at = ((torch.arange(shape[axis]) + 0.5) * size[axis] / shape[axis]).long()
     repeated = logits.index_select(axis + 1, at)
@@ -196,6 +226,5 @@ def test_memory_does_not_grow_with_classes_times_voxels():
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
     )
     assert float(done.stdout) <= 16

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from trivox.inference.engines.torch import torch_engines
 from trivox.inference.windows import (
     Slab,
     SlidingWindows,
@@ -34,9 +35,8 @@ def network(outputs=3, channels=2, seed=0):
 
 
 def windows(patch, *, networks=None, outputs=3, **settings):
-    return SlidingWindows(
-        networks or [network(outputs)], patch, outputs, CPU, **settings
-    )
+    engines = torch_engines(networks or [network(outputs)], CPU)
+    return SlidingWindows(engines, patch, outputs, **settings)
 
 
 def whole(predictor, image):
@@ -52,10 +52,8 @@ def brute_force(networks, image, patch, *, overlap, axes=(), outputs=3):
     """Classes x volume accumulators and a map of weights: what the slabs avoid."""
     padded, before = pad_to(image, patch)
     grid = padded.shape[1:]
-    total, norm = (
-        torch.zeros(outputs, *grid, dtype=torch.float64),
-        torch.zeros(grid, dtype=torch.float64),
-    )
+    total = torch.zeros(outputs, *grid, dtype=torch.float64)
+    norm = torch.zeros(grid, dtype=torch.float64)
     z, y, x = (axis_weight(p).double() for p in patch)
     weight = z[:, None, None] * y[:, None] * x
     for start in itertools.product(
@@ -94,16 +92,16 @@ def test_window_starts_are_nnunets(size, patch, overlap):
     for n, p in zip(size, patch, strict=True):
         starts = window_starts(n, p, overlap)
         n = max(n, p)
-        steps = (
-            math.ceil((n - p) / (p * (1 - overlap))) + 1
-        )  # compute_steps_for_sliding_window
+        # compute_steps_for_sliding_window
+        steps = math.ceil((n - p) / (p * (1 - overlap))) + 1
         actual = (n - p) / (steps - 1) if steps > 1 else 1e11
         # the same places, each once; halves may round either way, as 0.5 * 3 / 2 and
         # 0.5 * (3 / 2) need not be equal
         expected = [actual * i for i in range(steps)]
         assert starts == sorted(set(starts))
-        assert all(min(abs(s - e) for e in expected) <= 0.5 + 1e-9 for s in starts)
-        assert all(min(abs(s - e) for s in starts) <= 0.5 + 1e-9 for e in expected)
+        apart = np.abs(np.subtract.outer(starts, expected))
+        assert apart.min(0).max() <= 0.5 + 1e-9
+        assert apart.min(1).max() <= 0.5 + 1e-9
         assert (starts[0], starts[-1]) == (0, n - p)
         assert all(
             b - a <= p * (1 - overlap) + 1 for a, b in itertools.pairwise(starts)
@@ -152,7 +150,8 @@ def test_batches_hold_as_many_windows_as_the_budget_allows():
 
 @pytest.mark.parametrize("axes", [(0,), (1, 2), (0, 1, 2)])
 def test_mirrored_copies_are_averaged(axes):
-    image, net = torch.randn(2, 9, 8, 7), network()
+    image = torch.randn(2, 9, 8, 7)
+    net = network()
     found = whole(windows((6, 5, 4), networks=[net], mirror_axes=axes), image)
     expected = brute_force([net], image, (6, 5, 4), overlap=0.5, axes=axes)
     assert torch.allclose(found.double(), expected, atol=1e-5)
@@ -164,10 +163,10 @@ def test_mirrored_copies_are_averaged(axes):
 def test_mirroring_changes_nothing_for_a_network_that_commutes_with_flips():
     net = network()
     for layer in (net[0], net[2]):
-        layer.weight.data = (
-            sum(layer.weight.data.flip([a + 2 for a in f]) for f in mirrored((0, 1, 2)))
-            / 8
-        )
+        weight = layer.weight.data.clone()
+        for axis in (2, 3, 4):
+            weight = (weight + weight.flip(axis)) / 2
+        layer.weight.data = weight
     image = torch.randn(2, 9, 8, 7)
     plain, both = (
         whole(windows((6, 5, 4), networks=[net], mirror_axes=a), image)
@@ -183,7 +182,8 @@ def test_mirrored_lists_every_combination_once():
 
 
 def test_several_networks_give_the_mean_of_their_logits():
-    image, nets = torch.randn(2, 9, 8, 7), [network(seed=s) for s in range(3)]
+    image = torch.randn(2, 9, 8, 7)
+    nets = [network(seed=s) for s in range(3)]
     each = [whole(windows((6, 5, 4), networks=[net]), image) for net in nets]
     assert torch.allclose(
         whole(windows((6, 5, 4), networks=nets), image),
@@ -193,14 +193,27 @@ def test_several_networks_give_the_mean_of_their_logits():
 
 
 def test_logits_are_float32_whatever_the_precision():
-    predictor = SlidingWindows(
-        [network()], (6, 5, 4), 3, Runtime(torch.device("cpu"), "bf16")
-    )
-    slabs = [
-        Slab(s.start, s.logits.clone())
-        for s in predictor.slabs(torch.randn(2, 9, 8, 7))
-    ]
+    engines = torch_engines([network()], Runtime(torch.device("cpu"), "bf16"))
+    predictor = SlidingWindows(engines, (6, 5, 4), 3)
+    slabs = predictor.slabs(torch.randn(2, 9, 8, 7))
     assert {slab.logits.dtype for slab in slabs} == {torch.float32}
+
+
+def test_any_engine_computes_windows():
+    """What is not torch needs no more than to say where it computes, and to do so."""
+
+    class Doubling:
+        device = torch.device("cpu")
+        precision = "int8"
+        voxels_a_batch = 2 * 6 * 5 * 4
+
+        def logits(self, windows):
+            assert len(windows) <= 2
+            return 2 * windows
+
+    image = torch.randn(3, 9, 8, 7)
+    found = whole(SlidingWindows([Doubling()], (6, 5, 4), 3), image)
+    assert torch.allclose(found, 2 * image, atol=1e-5)
 
 
 def test_constant_logits_stay_constant_everywhere():

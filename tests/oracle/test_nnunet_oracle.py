@@ -42,7 +42,8 @@ def test_logits_of_an_imported_network_equal_nnunets(kind, tmp_path):
     predictor = Predictor.load(
         bundle.folder, device="cpu", precision="fp32", mirror=False
     )
-    (imported,) = predictor.members[0].windows.networks
+    (engine,) = predictor.members[0].windows.engines
+    imported = engine.network
     image = torch.randn(2, 2, *bundle.description.plan.patch_size)
     with torch.inference_mode():
         expected = theirs(image if image.shape[2] > 1 else image[:, :, 0])

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from trivox.inference.engines.torch import torch_engines
 from trivox.inference.windows import SlidingWindows
 from trivox.learning.runtime import Runtime
 
@@ -18,8 +19,8 @@ OVERLAP = 0.5
 
 
 def logits_of(network, image):
-    runtime = Runtime(torch.device("cpu"), "fp32")
-    windows = SlidingWindows([network], PATCH, 2, runtime, overlap=OVERLAP)
+    engines = torch_engines([network], Runtime(torch.device("cpu"), "fp32"))
+    windows = SlidingWindows(engines, PATCH, 2, overlap=OVERLAP)
     return torch.cat([slab.logits.clone() for slab in windows.slabs(image)], dim=1)
 
 

@@ -157,6 +157,15 @@ class LabelScheme(Frozen):
             result[inside] = self.values.index(value)
         return result
 
+    def decide(self, scores: Array, *, above: float = 0) -> Array:
+        """Label indices (int16) `(...)` of scores `(output, ...)`: the largest of
+        exclusive labels (the first of equals), or the regions whose score is larger
+        than `above` painted (0 of logits, 0.5 of probabilities).
+        """
+        if self.exclusive:
+            return np.asarray(scores.argmax(0), dtype=np.int16)
+        return self.paint_regions(scores > above)
+
     def translation(self, other: "LabelScheme") -> tuple[Array, tuple[str, ...]]:
         """Values of `other` for each index of this scheme, matched by label name, and
         the names `other` does not have.

@@ -23,8 +23,9 @@ from trivox.datasets.layouts.brats import family_of, sequence_of
 from trivox.errors import BundleError, RecipeError, ResourceError
 from trivox.exporting.own_wheel import installed_versions, write_wheel
 from trivox.files import write_json, write_text
-from trivox.inference.bundle import Bundle, read_bundle
-from trivox.inference.predictor import Missing, Predictor
+from trivox.inference.bundle import LabelBundle, read_bundle
+from trivox.inference.predictor import Predictor
+from trivox.inference.read import Missing
 from trivox.schema import Frozen
 from trivox.version import NOTICE, __version__
 
@@ -105,7 +106,7 @@ def _require_empty(out: Path) -> None:
         raise ResourceError(f"{out}: is not empty; choose another --out, or remove it")
 
 
-def _segmentation_bundles(models: Sequence[Path]) -> list[Bundle]:
+def _segmentation_bundles(models: Sequence[Path]) -> list[LabelBundle]:
     bundles = [read_bundle(path) for path in models]
     for bundle in bundles:
         if bundle.description.task != "segmentation":
@@ -189,7 +190,7 @@ def _require_slug(slug: str) -> None:
 
 
 def _write(
-    out: Path, contract: Contract, bundles: Sequence[Bundle], identity: str
+    out: Path, contract: Contract, bundles: Sequence[LabelBundle], identity: str
 ) -> None:
     """Fill a folder beside `out` and give it its name once it is whole.
 
@@ -211,7 +212,7 @@ def _write(
 
 
 def _fill(
-    folder: Path, contract: Contract, bundles: Sequence[Bundle], identity: str
+    folder: Path, contract: Contract, bundles: Sequence[LabelBundle], identity: str
 ) -> None:
     for name, bundle in zip(contract.models, bundles, strict=True):
         _copy_bundle(bundle, folder / "models" / name)
@@ -227,7 +228,7 @@ def _fill(
     _open_to_all(folder)
 
 
-def _copy_bundle(bundle: Bundle, folder: Path) -> None:
+def _copy_bundle(bundle: LabelBundle, folder: Path) -> None:
     """What inference reads, and nothing else that lies in the bundle's folder."""
     folder.mkdir(parents=True)
     for path in (bundle.folder / "bundle.json", *bundle.weight_files()):
@@ -237,7 +238,7 @@ def _copy_bundle(bundle: Bundle, folder: Path) -> None:
 def _render(
     folder: Path,
     contract: Contract,
-    bundles: Sequence[Bundle],
+    bundles: Sequence[LabelBundle],
     *,
     identity: str,
     wheel: str,

@@ -10,7 +10,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-import trivox
+from trivox import version as version_module
 from trivox.errors import ResourceError
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -56,7 +56,7 @@ def _metadata_folder(package: Distribution) -> str:
 
 def _content(package: Distribution) -> dict[str, bytes]:
     """File name in the wheel -> what it holds, all but the list of files."""
-    source = Path(trivox.__file__).parent
+    source = Path(version_module.__file__).parent
     content = {
         f"trivox/{path.relative_to(source).as_posix()}": path.read_bytes()
         for path in _files(source)

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from trivox.errors import BundleError, TrustError
 from trivox.importing.nnunet_plans import SUPPORTED, read_nnunet_plan, read_object
-from trivox.inference.bundle import Bundle, write_bundle
-from trivox.inference.rules.postprocess import Postprocessing
+from trivox.inference.bundle import LabelBundle, write_bundle
+from trivox.inference.descriptions import LabelDescription
 from trivox.networks.registry import build_network
 from trivox.planning.plan import Plan
 from trivox.planning.topology import Topology
@@ -52,7 +52,7 @@ class _Checkpoint:
     mirror_axes: tuple[int, ...]
 
 
-def import_nnunet(folder: Path, out: Path, *, trust: bool = False) -> Bundle:
+def import_nnunet(folder: Path, out: Path, *, trust: bool = False) -> LabelBundle:
     """Write the model in `folder` as a bundle to `out`; all trained folds become
     members of one ensemble.
 
@@ -97,20 +97,15 @@ def _write(
     weights: dict[str, dict[str, Tensor]],
     mirror: Sequence[str],
     training: dict[str, Any],
-) -> Bundle:
+) -> LabelBundle:
     with TemporaryDirectory(prefix="trivox-") as name:
         files = {fold: Path(name) / f"{fold}.safetensors" for fold in weights}
         for fold, state in weights.items():
             save_file(state, files[fold])
-        return write_bundle(
-            out,
-            plan=plan,
-            weights=files,
-            overlap=0.5,
-            mirror_axes=mirror,
-            postprocessing=Postprocessing(),
-            training=training,
+        description = LabelDescription(
+            task=plan.task, plan=plan, mirror_axes=mirror, training=training
         )
+        return write_bundle(out, description, files)
 
 
 def _notes(plan: Plan, *, mirrored: bool, reader: str) -> list[str]:

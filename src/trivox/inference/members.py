@@ -1,73 +1,135 @@
-"""One model of an ensemble made ready: its networks with their weights, its windows and
-mirrored copies.
+"""The members of an ensemble: the networks of a model at one scale, with their weights,
+windows and mirrored copies.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
-from trivox.errors import BundleError
-from trivox.inference.bundle import Bundle
+from trivox.datasets.labels import LabelScheme
+from trivox.errors import BundleError, RecipeError
+from trivox.inference.bundle import LabelBundle
 from trivox.inference.classes.reader import ClassReader
+from trivox.inference.descriptions import LabelDescription
 from trivox.inference.doubt.uncertainty import wake_dropout
-from trivox.inference.voting import Member, scaled_spacing
+from trivox.inference.engines.torch import torch_engines
 from trivox.inference.windows import SlidingWindows
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.checkpoints import load_weights
 from trivox.learning.runtime import Runtime
 from trivox.networks.class_head import LesionMasks, MultitaskNetwork, add_class_head
 from trivox.networks.registry import build_network
+from trivox.planning.plan import Plan
+from trivox.volumes.volume import Spacing
 
-AXES = {"z": 0, "y": 1, "x": 2}
+AXES = ("z", "y", "x")
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """Networks of one plan at one scale, run together.
+
+    passes: Monte Carlo dropout passes of each; 0: no dropout.
+
+    readers: of the networks that also know the class of a case.
+    """
+
+    plan: Plan
+    windows: SlidingWindows
+    temperature: float = 1.0
+    passes: int = 0
+    readers: tuple[ClassReader, ...] = ()
+
+    def votes(self) -> list[SlidingWindows]:
+        """What votes alone: a network with a mirrored copy, as often as there are
+        passes.
+        """
+        return self.windows.votes() * max(1, self.passes)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How the windows of a member look at an image.
+
+    mirror: average over mirrored copies; overlap: of windows; None: as the description
+    says. passes: with random dropout.
+    """
+
+    mirror: bool | None = None
+    overlap: float | None = None
+    passes: int = 0
+
+    def overlap_of(self, description: LabelDescription) -> float:
+        """Overlap of the windows of a model."""
+        return description.overlap if self.overlap is None else self.overlap
+
+    def axes_of(self, description: LabelDescription) -> tuple[int, ...]:
+        """Axes of the patch along which copies are mirrored."""
+        names: Sequence[str] = description.mirror_axes
+        if self.mirror is not None:
+            names = AXES if self.mirror else ()
+        axes = (AXES.index(name) for name in names)
+        return tuple(axis for axis in axes if description.plan.patch_size[axis] > 1)
+
+
+def load_members(
+    bundles: Sequence[LabelBundle],
+    runtime: Runtime,
+    sight: Sight,
+    scales: Sequence[float],
+) -> tuple[Member, ...]:
+    """The members of each bundle at each scale."""
+    members: list[Member] = []
+    for bundle in bundles:
+        description = bundle.description
+        weights = bundle.weight_files()
+        classifiers = bundle.checked(description.classifiers)
+        member = load_member(description, weights, classifiers, runtime, sight)
+        members += [scaled_member(member, scale) for scale in scales]
+    return tuple(members)
 
 
 def load_member(
-    bundle: Bundle,
+    description: LabelDescription,
+    weights: Sequence[Path],
+    classifiers: Sequence[Path],
     runtime: Runtime,
-    mirror: bool | None,
-    overlap: float | None,
-    mc_samples: int,
+    sight: Sight,
 ) -> Member:
-    """The networks of a bundle on the runtime's device; None: mirrored copies and
-    overlap as the bundle says.
+    """The networks of a model on the runtime's device.
+
+    classifiers: one for each weights file, or none.
     """
-    description = bundle.description
     plan = description.plan
-    axes = (
-        description.mirror_axes if mirror is None else ("z", "y", "x") if mirror else ()
-    )
-    flipped = tuple(AXES[a] for a in axes if plan.patch_size[AXES[a]] > 1)
     networks = [
-        _load_network(bundle, path).to(runtime.device).eval()
-        for path in bundle.weight_files()
+        _load_network(description, file).to(runtime.device).eval() for file in weights
     ]
-    segmenters = [
-        network.segmenter if isinstance(network, MultitaskNetwork) else network
-        for network in networks
-    ]
-    for segmenter in segmenters if mc_samples else ():
-        wake_dropout(segmenter)
+    segmenters = [_segmenter(network) for network in networks]
+    if sight.passes:
+        for segmenter in segmenters:
+            wake_dropout(segmenter)
+    axes = sight.axes_of(description)
     windows = SlidingWindows(
-        segmenters,
+        torch_engines(segmenters, runtime),
         plan.patch_size,
         plan.labels.output_channels,
-        runtime,
-        overlap=description.overlap if overlap is None else overlap,
-        mirror_axes=flipped,
+        overlap=sight.overlap_of(description),
+        mirror_axes=axes,
     )
-    return Member(
-        plan,
-        windows,
-        description.temperature,
-        mc_samples,
-        _readers(bundle, networks, runtime, flipped),
-    )
+    readers = _readers(description, networks, classifiers, runtime, axes)
+    return Member(plan, windows, description.temperature, sight.passes, readers)
 
 
-def _load_network(bundle: Bundle, path: Path) -> nn.Module:
-    plan, answers = bundle.description.plan, bundle.description.classification
+def _segmenter(network: nn.Module) -> nn.Module:
+    """The part of a network that finds labels."""
+    return network.segmenter if isinstance(network, MultitaskNetwork) else network
+
+
+def _load_network(description: LabelDescription, file: Path) -> nn.Module:
+    plan = description.plan
+    answers = description.classification
     network = build_network(
         plan.network,
         plan.topology,
@@ -85,46 +147,55 @@ def _load_network(bundle: Bundle, path: Path) -> nn.Module:
             masks=LesionMasks.of(plan.labels, answers.lesion, plan.spacing),
             width=answers.width,
         )
-    try:
-        network.load_state_dict(load_weights(path))
-    except RuntimeError as error:
-        raise BundleError(
-            f"{path}: weights do not fit the plan of the bundle (made by another version?); train again"
-        ) from error
+    fill_network(network, file)
     return network
 
 
+def fill_network(network: nn.Module, file: Path) -> None:
+    """Give a network its weights; raises `BundleError` for those of another one."""
+    try:
+        network.load_state_dict(load_weights(file))
+    except RuntimeError as error:
+        raise BundleError(
+            f"{file}: weights do not fit the plan of the bundle (made by another "
+            "version?); train again"
+        ) from error
+
+
 def _readers(
-    bundle: Bundle,
+    description: LabelDescription,
     networks: Sequence[nn.Module],
+    classifiers: Sequence[Path],
     runtime: Runtime,
     mirror_axes: tuple[int, ...],
 ) -> tuple[ClassReader, ...]:
     """What reads the class of a case with each network; none for a model without
     classes.
     """
-    answers = bundle.description.classification
+    answers = description.classification
     if answers is None:
         return ()
-    classifiers: list[CaseClassifier | None] = [
-        CaseClassifier.load(file) for file in bundle.classifier_files()
+    answering: list[CaseClassifier | None] = [
+        CaseClassifier.load(file) for file in classifiers
     ]
-    classifiers = classifiers or [None] * len(networks)
-    if len(classifiers) != len(networks):
+    if not answering:
+        answering = [None] * len(networks)
+    if len(answering) != len(networks):
         raise BundleError(
-            f"{bundle.folder}: {len(classifiers)} classifiers for {len(networks)} networks; export it again"
+            f"{classifiers[0].parent}: {len(answering)} classifiers for "
+            f"{len(networks)} networks; export it again"
         )
     return tuple(
         ClassReader.of(
             network,
-            bundle.description.plan,
+            description.plan,
             answers.lesion,
             runtime,
             mirror_axes=mirror_axes,
             classifier=classifier,
             temperature=answers.temperature,
         )
-        for network, classifier in zip(networks, classifiers, strict=True)
+        for network, classifier in zip(networks, answering, strict=True)
         if isinstance(network, MultitaskNetwork)
     )
 
@@ -135,7 +206,46 @@ def scaled_member(member: Member, scale: float) -> Member:
     """
     if scale == 1:
         return member
-    plan = member.plan.model_copy(
-        update={"spacing": scaled_spacing(member.plan, scale)}
-    )
+    spacing = scaled_spacing(member.plan, scale)
+    plan = member.plan.model_copy(update={"spacing": spacing})
     return replace(member, plan=plan, readers=())
+
+
+def scaled_spacing(plan: Plan, scale: float) -> Spacing:
+    """The spacing at which structures look `scale` times as large; axes that the
+    network sees in slices keep theirs.
+    """
+    z, y, x = (
+        s / scale if p > 1 else s
+        for s, p in zip(plan.spacing, plan.patch_size, strict=True)
+    )
+    return z, y, x
+
+
+def require_alike(bundles: Sequence[LabelBundle]) -> None:
+    """Raise `BundleError` where models cannot vote on a case together."""
+    first = bundles[0]
+    for bundle in bundles[1:]:
+        if _meaning(bundle.description) != _meaning(first.description):
+            raise BundleError(
+                f"{bundle.folder}: labels, channels or classes differ from "
+                f"{first.folder}: they cannot vote"
+            )
+
+
+def require_scale_one(scales: Sequence[float]) -> None:
+    """Raise `RecipeError` where a class cannot be read; see `scaled_member`."""
+    if 1.0 not in scales:
+        raise RecipeError(
+            f"scales {list(scales)}: the class of a case is read at scale 1; add it to "
+            "the scales"
+        )
+
+
+def _meaning(
+    description: LabelDescription,
+) -> tuple[LabelScheme, tuple[str, ...], tuple[str, ...]]:
+    """What goes in and what comes out of a model: labels, channels, classes."""
+    answers = description.classification
+    classes = () if answers is None else answers.classes
+    return description.plan.labels, description.plan.channels, classes

@@ -1,6 +1,9 @@
 """A bundle made ready: images in, label maps on the image's own grid out.
 
-In-process, no files in between.
+In-process, no files in between. The way of an image is a line of steps, each in a
+module of its name: read, prepare, compute (`windows` and `engines`), decide (and clean
+by `rules`), restore to the source's grid (`source_grid`), judge, classify, describe;
+`writing` makes files of it.
 """
 
 import time
@@ -8,70 +11,103 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
-from trivox.datasets.reading import crop_volume, read_channels
-from trivox.errors import BundleError, DataError, RecipeError
-from trivox.inference.adapting import about_absent, in_values_of
-from trivox.inference.bundle import Bundle, read_bundle
-from trivox.inference.classes.reader import Classification, Reading, joined
+from trivox.errors import BundleError, RecipeError
+from trivox.inference.bundle import read_bundle
+from trivox.inference.classes.files import (
+    CLASSES_FILE,
+    SUBTYPE_FILE,
+    ClassAnswer,
+    write_classes,
+    write_subtype_results,
+)
+from trivox.inference.classify import classify
+from trivox.inference.decide import Decision, Pollster
+from trivox.inference.describe import (
+    Prediction,
+    about_absent,
+    about_image,
+    in_values_of,
+)
+from trivox.inference.descriptions import LabelDescription
 from trivox.inference.doubt.calibration import Abstention
-from trivox.inference.doubt.sampling import BandSampler, VoxelSample
+from trivox.inference.doubt.sampling import BandSampler
 from trivox.inference.doubt.uncertainty import require_kinds
-from trivox.inference.members import load_member, scaled_member
-from trivox.inference.trust import doubt_in_foreground, verdict, volumes_of, votes_of
-from trivox.inference.voting import Member, Poll, Pollster, label_case
-from trivox.learning.runtime import make_runtime
-from trivox.planning.plan import Plan
-from trivox.preparation.grid import GridRecord, PreparedCase, prepare
+from trivox.inference.judge import judge
+from trivox.inference.members import (
+    Member,
+    Sight,
+    load_member,
+    load_members,
+    require_alike,
+    require_scale_one,
+)
+from trivox.inference.prepare import prepare_image
+from trivox.inference.read import Missing, read_image
+from trivox.inference.rules.postprocess import apply_rules
+from trivox.inference.source_grid import to_source
+from trivox.inference.writing import ENDING, Record, file_names
+from trivox.learning.runtime import Runtime, make_runtime
+from trivox.preparation.grid import GridRecord, PreparedCase
 from trivox.volumes.formats import case_stem, write_volume
 from trivox.volumes.volume import Array, Spacing, Volume, affine_from_spacing
 
-Missing = Literal["refuse", "zeros"]
 
+@dataclass(frozen=True)
+class Extras:
+    """What every prediction of a predictor gives beside the label map.
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """One case, everything on its source grid.
-
-    labels: file values `(1, z, y, x)`; probabilities: `(c, z, y, x)` float32 if asked
-    for; uncertainty: the kinds asked for, `(1, z, y, x)` float32; trust: ready for
-    JSON: `volumes` of each target (ml, and an interval where probabilities were at
-    hand), `votes` and their `agreement`, and, if the model has a rule for it, `abstain`
-    with score and reason; sample: voxels with logits, if a reference was given;
-    classification: the class of the case, if the model gives one; readings: what each
-    network read for it.
+    uncertainty: kinds of doubt (`trivox.inference.doubt.uncertainty.KINDS`);
+    numbered_classes: `subtype_results.csv` (columns Names,Subtype) beside
+    `classes.csv`, of models that give classes.
     """
 
-    labels: Volume
-    probabilities: Volume | None
-    seconds: float
-    warnings: tuple[str, ...] = ()
-    uncertainty: Mapping[str, Volume] = field(default_factory=dict)
-    trust: Mapping[str, Any] = field(default_factory=dict)
-    sample: VoxelSample | None = None
-    classification: Classification | None = None
-    readings: tuple[Reading, ...] = ()
+    probabilities: bool = False
+    uncertainty: tuple[str, ...] = ()
+    numbered_classes: bool = False
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the maps that stand beside the label map."""
+        first = ("probabilities",) if self.probabilities else ()
+        return (*first, *dict.fromkeys(self.uncertainty))
+
+    def also(self, *, probabilities: bool, uncertainty: Sequence[str]) -> "Extras":
+        """These and more."""
+        kinds = dict.fromkeys((*self.uncertainty, *uncertainty))
+        return replace(
+            self,
+            probabilities=self.probabilities or probabilities,
+            uncertainty=tuple(kinds),
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Ready to predict; build it with `Predictor.load`."""
+    """Ready to predict; build it with `Predictor.load`.
 
-    bundles: tuple[Bundle, ...]
+    extras: what is given beside label maps; others by `dataclasses.replace`. Raises
+    `RecipeError` for kinds of doubt that the members cannot give.
+    """
+
+    descriptions: tuple[LabelDescription, ...]
     members: tuple[Member, ...] = field(repr=False)
     scales: tuple[float, ...] = (1.0,)
     seed: int = 0
     missing: Missing = "refuse"
+    extras: Extras = Extras()
     read_everything: bool = False
     """Whether networks are run for the class where the answer does not need it, to
     compare with.
     """
+
+    def __post_init__(self) -> None:
+        require_kinds(self.extras.uncertainty, votes=self.votes)
 
     @classmethod
     def load(
@@ -98,43 +134,35 @@ class Predictor:
         """
         if not scales or min(scales) <= 0 or mc_samples < 0:
             raise RecipeError(
-                f"scales {list(scales)} must be above 0 and mc_samples {mc_samples} not below 0"
+                f"scales {list(scales)} must be above 0 and mc_samples {mc_samples} "
+                "not below 0"
             )
         paths = [models] if isinstance(models, str | Path) else list(models)
         if not paths:
             raise BundleError("no model given; name a run or bundle folder")
-        bundles = tuple(read_bundle(Path(path)) for path in paths)
-        first = bundles[0].description.plan
-        for bundle in bundles[1:]:
-            plan = bundle.description.plan
-            known = [b.description.classification for b in (bundle, bundles[0])]
-            classes = [
-                None if answers is None else answers.classes for answers in known
-            ]
-            if (plan.labels, plan.channels) != (
-                first.labels,
-                first.channels,
-            ) or classes[0] != classes[1]:
-                raise BundleError(
-                    f"{bundle.folder}: labels, channels or classes differ from {bundles[0].folder}: they cannot vote"
-                )
-        if bundles[0].description.classification is not None and 1.0 not in scales:
-            raise RecipeError(
-                f"scales {list(scales)}: the class of a case is read at scale 1; add it to the scales"
-            )
+        bundles = [read_bundle(Path(path)) for path in paths]
+        require_alike(bundles)
+        descriptions = tuple(bundle.description for bundle in bundles)
+        if descriptions[0].classification is not None:
+            require_scale_one(scales)
         runtime = make_runtime(device, precision)
-        members = [
-            load_member(bundle, runtime, mirror, overlap, mc_samples)
-            for bundle in bundles
-        ]
-        scaled = tuple(
-            scaled_member(member, scale) for member in members for scale in scales
-        )
-        return cls(bundles, scaled, tuple(scales), seed, missing)
+        sight = Sight(mirror, overlap, mc_samples)
+        members = load_members(bundles, runtime, sight, scales)
+        return cls(descriptions, members, tuple(scales), seed, missing)
 
-    def writing(self, **outputs):  # type: ignore
-        object.__setattr__(self, "_outputs", outputs)
-        return self
+    @classmethod
+    def of(
+        cls,
+        description: LabelDescription,
+        weights: Sequence[Path],
+        runtime: Runtime,
+        *,
+        classifiers: Sequence[Path] = (),
+        read_everything: bool = False,
+    ) -> "Predictor":
+        """From weights that are in no bundle yet."""
+        member = load_member(description, weights, classifiers, runtime, Sight())
+        return cls((description,), (member,), read_everything=read_everything)
 
     @property
     def labels(self) -> LabelScheme:
@@ -144,7 +172,7 @@ class Predictor:
     @property
     def classes(self) -> tuple[str, ...]:
         """Classes that a case may belong to; none for models that only segment."""
-        answers = self.bundles[0].description.classification
+        answers = self.descriptions[0].classification
         return () if answers is None else answers.classes
 
     @property
@@ -155,20 +183,18 @@ class Predictor:
     @property
     def identity(self) -> str:
         """Hash of all weights."""
-        return "+".join(bundle.identity for bundle in self.bundles)
+        return "+".join(each.identity for each in self.descriptions)
 
     @property
     def settings(self) -> dict[str, object]:
         """What besides the weights decides a prediction, ready for JSON."""
         windows = [member.windows for member in self.members]
+        rules = [each.postprocessing for each in self.descriptions]
         return {
-            "overlap": [w.overlap for w in windows],
-            "mirror_axes": [list(w.mirror_axes) for w in windows],
-            "precision": windows[0].runtime.precision,
-            "postprocessing": [
-                b.description.postprocessing.model_dump(mode="json")
-                for b in self.bundles
-            ],
+            "overlap": [each.overlap for each in windows],
+            "mirror_axes": [list(each.mirror_axes) for each in windows],
+            "precision": windows[0].engines[0].precision,
+            "postprocessing": [rule.model_dump(mode="json") for rule in rules],
             "temperature": [member.temperature for member in self.members],
             "scales": list(self.scales),
             "mc_samples": self.members[0].passes,
@@ -188,21 +214,20 @@ class Predictor:
         """When a case is flagged; several models need a rule each, and the mean of
         their thresholds holds.
         """
-        rules = [bundle.description.abstention for bundle in self.bundles]
+        rules = [each.abstention for each in self.descriptions]
         known = [rule for rule in rules if rule is not None]
         if len(known) < len(rules):
             return None
-        return known[0].model_copy(
-            update={"threshold": float(np.mean([rule.threshold for rule in known]))}
-        )
+        threshold = float(np.mean([rule.threshold for rule in known]))
+        return known[0].model_copy(update={"threshold": threshold})
 
+    # -- one image ---------------------------------------------------------------------
     def predict_array(self, image: Array, spacing: Spacing) -> Array:
         """Labels `(z, y, x)` for an image `(c, z, y, x)` or `(z, y, x)` in RAS
         orientation with `spacing` in mm.
         """
-        volume = Volume(
-            image if image.ndim == 4 else image[None], affine_from_spacing(spacing)
-        )
+        channels = image if image.ndim == 4 else image[None]
+        volume = Volume(channels, affine_from_spacing(spacing))
         return np.asarray(self.predict_volume(volume).labels.array[0])
 
     def predict_file(
@@ -211,11 +236,9 @@ class Predictor:
         """Predict from one image file or DICOM folder (or one for each channel); writes
         the label map to `out` if given.
         """
-        paths = [images] if isinstance(images, str | Path) else list(images)
-        first = Path(paths[0])
-        prediction = self.predict_case(
-            Case(name=case_stem(first), images=tuple(Path(path) for path in paths))
-        )
+        given = [images] if isinstance(images, str | Path) else list(images)
+        paths = tuple(Path(path) for path in given)
+        prediction = self.predict_case(Case(name=case_stem(paths[0]), images=paths))
         if out is not None:
             write_volume(Path(out), prediction.labels)
         return prediction
@@ -232,26 +255,17 @@ class Predictor:
 
         The label map is written with the case's own values, if it has any.
         """
-        if case.absent and self.missing == "refuse":
-            names = ", ".join(self.channels[index] for index in case.absent)
-            raise DataError(
-                f"{case.name}: has no {names}; add the file, or predict with zeros in its place by --missing-channels zeros"
-            )
-        volume = read_channels(case, channels=len(self.channels))
-        found = self.predict_volume(
-            volume,
+        prediction = self.predict_volume(
+            read_image(case, self.channels, missing=self.missing),
             probabilities=probabilities,
             uncertainty=uncertainty,
             reference=reference,
             where=case.name,
         )
-        labels, lost = in_values_of(case, found.labels, self.labels)
-        warnings = (
-            *found.warnings,
-            *about_absent(case, self.channels, self.bundles),
-            *lost,
-        )
-        return replace(found, labels=labels, warnings=warnings)
+        labels, lost = in_values_of(case, prediction.labels, self.labels)
+        absent = about_absent(case, self.channels, self.descriptions)
+        warnings = (*prediction.warnings, *absent, *lost)
+        return replace(prediction, labels=labels, warnings=warnings)
 
     def predict_volume(
         self,
@@ -265,97 +279,75 @@ class Predictor:
         """Predict one image; the result lies on its grid.
 
         uncertainty: kinds of doubt (`trivox.inference.doubt.uncertainty.KINDS`); raises
-        `RecipeError` for kinds that a single vote cannot give. reference: label indices
-        `(z, y, x)` on the source grid; voxels near them are sampled. Neither changes
-        the label map.
+        `RecipeError` for kinds that a single vote cannot give. They and probabilities
+        come in addition to the predictor's `extras`. reference: label indices `(z, y,
+        x)` on the source grid; voxels near them are sampled. Neither changes the label
+        map.
         """
         started = time.monotonic()
-        require_kinds(uncertainty, votes=self.votes)
-        if volume.channels != len(self.channels):
-            raise DataError(
-                f"{where}: {volume.channels} channels found, the model needs {len(self.channels)}: {self.channels}"
-            )
-        cropped = crop_volume(volume, None, where=where)
-        prepared = [prepare(cropped, member.plan) for member in self.members]
-        record = prepared[0].record
-        sampler = self._sampler(record, reference)
-        raw, poll = self._label(
-            prepared, probabilities or bool(uncertainty), uncertainty, sampler
+        extras = self.extras.also(probabilities=probabilities, uncertainty=uncertainty)
+        require_kinds(extras.uncertainty, votes=self.votes)
+        cases = prepare_image(volume, self.members, where=where)
+        record = cases[0].record
+        decision = self._decide(cases, extras, reference)
+        restored = to_source(
+            decision, record, self.labels, probabilities=extras.probabilities
         )
-        indices = self._clean(raw, record)
-        source = record.to_source(
-            self.labels.decode(indices), fill=self.labels.background
+        judgement = judge(
+            decision,
+            self.labels,
+            self.abstention,
+            temperature=self.members[0].temperature,
+            voxel_ml=record.source.voxel_ml,
         )
-        classification, readings = self._classify(
-            prepared, record.to_source(raw).array[0]
+        classification, readings = classify(
+            self.members,
+            cases,
+            decision.raw,
+            self.classes,
+            everything=self.read_everything,
         )
-        sample = sampler.sample() if sampler is not None else None
         return Prediction(
-            labels=source,
-            probabilities=self._to_source(poll.probabilities.numpy(), record)
-            if poll and probabilities
-            else None,
+            labels=restored.labels,
+            probabilities=restored.probabilities,
             seconds=time.monotonic() - started,
-            warnings=tuple(_warnings(prepared[0], self.members[0].plan)),
-            uncertainty={
-                kind: record.to_source(array) for kind, array in poll.maps.items()
-            }
-            if poll
-            else {},
-            trust=self._trust(raw, indices, poll, sample, record.source.voxel_ml),
-            sample=sample if reference is not None else None,
+            warnings=about_image(cases[0], self.members[0].plan),
+            uncertainty=restored.uncertainty,
+            trust=judgement,
+            sample=None if reference is None else decision.sample,
             classification=classification,
             readings=readings,
         )
 
-    def _label(
+    def _decide(
         self,
-        prepared: Sequence[PreparedCase],
-        detailed: bool,
-        kinds: Sequence[str],
-        sampler: BandSampler | None,
-    ) -> tuple[Array, Poll | None]:
-        """Label indices before cleaning, and what a poll found if one was needed."""
-        passes = self.members[0].passes
-        if len(self.members) == 1 and not (detailed or passes):
-            slabs = self.members[0].windows.slabs(prepared[0].image)
-            return label_case(slabs, prepared[0].record, self.labels, sampler), None
-        spread = bool(kinds or passes)
-        clean = partial(self._clean, record=prepared[0].record)
-        pollster = Pollster(
-            self.members, self.labels, kinds, spread=spread, seed=self.seed, clean=clean
+        cases: Sequence[PreparedCase],
+        extras: Extras,
+        reference: Array | None,
+    ) -> Decision:
+        """The labels of a case, prepared for each member, and what was asked for."""
+        record = cases[0].record
+        rules = [each.postprocessing for each in self.descriptions]
+        clean = partial(
+            apply_rules,
+            rules,
+            scheme=self.labels,
+            voxel_mm3=record.source.voxel_ml * 1000,
         )
-        poll = pollster.poll(prepared, sampler)
-        return poll.labels, poll
-
-    def _classify(
-        self, prepared: Sequence[PreparedCase], indices: Array
-    ) -> tuple[Classification | None, tuple[Reading, ...]]:
-        """The class of the case; every network votes once.
-
-        indices: labels `(z, y, x)` on the source grid, before cleaning: classifiers
-        were fitted on such.
-        """
-        found, readings = [], []
-        for member, case in zip(self.members, prepared, strict=True):
-            own = case.record.to_grid(indices) if member.readers else indices
-            for reader in member.readers:
-                readings.append(
-                    reader.read(case.image, own, everything=self.read_everything)
-                )
-                found.append(reader.log_probabilities(readings[-1]))
-        if not found:
-            return None, ()
-        flags = [flag for reading in readings for flag in reading.flags]
-        return joined(self.classes, found, flags), tuple(readings)
-
-    def _clean(self, indices: Array, record: GridRecord) -> Array:
-        voxel_mm3 = record.source.voxel_ml * 1000
-        for bundle in self.bundles:
-            indices = bundle.description.postprocessing.apply(
-                indices, self.labels, voxel_mm3=voxel_mm3
-            )
-        return indices
+        kinds = extras.uncertainty
+        pollster = Pollster(
+            self.members,
+            self.labels,
+            kinds,
+            spread=bool(kinds or self.members[0].passes),
+            seed=self.seed,
+            clean=clean,
+        )
+        return pollster.decide(
+            cases,
+            detailed=bool(extras.maps),
+            sampler=self._sampler(record, reference),
+        )
 
     def _sampler(
         self, record: GridRecord, reference: Array | None
@@ -367,47 +359,28 @@ class Predictor:
             return None
         return BandSampler(None if reference is None else record.from_source(reference))
 
-    def _trust(
-        self,
-        raw: Array,
-        indices: Array,
-        poll: Poll | None,
-        sample: VoxelSample | None,
-        voxel_ml: float,
-    ) -> dict[str, Any]:
-        volumes, rule, score = (
-            volumes_of(raw, indices, poll, self.labels, voxel_ml=voxel_ml),
-            self.abstention,
-            None,
-        )
-        if rule is not None:
-            score = doubt_in_foreground(
-                raw,
-                poll,
-                sample,
-                exclusive=self.labels.exclusive,
-                temperature=self.members[0].temperature,
-            )
-        return {"volumes": volumes, **votes_of(poll), **verdict(rule, score)}
+    # -- many cases, see `trivox.inference.folder` -------------------------------------
+    def about(self) -> dict[str, Any]:
+        """What `predictions.json` says of it beside its identity."""
+        return {"settings": self.settings}
 
-    def _to_source(self, chance: Array, record: GridRecord) -> Volume:
-        """Probabilities on the source grid; outside the cropped box the background is
-        certain.
+    def files(self, case: Case) -> list[str]:
+        """Names of the files that the prediction of a case leaves."""
+        return file_names(case.name, self.extras.maps)
+
+    def finish(self, records: Mapping[str, Record], out: Path) -> None:
+        """Write the classes of the cases that did not fail as tables: `classes.csv`,
+        and `subtype_results.csv` if asked for.
         """
-        whole = record.to_source(chance)
-        if self.labels.exclusive:
-            outside = record.to_source(np.ones(chance.shape[1:], bool)).array[0] == 0
-            whole.array[0][outside] = 1
-        return whole
-
-
-def _warnings(case: PreparedCase, plan: Plan) -> list[str]:
-    """What makes a prediction doubtful."""
-    found = []
-    if min(case.record.shape) < 4:
-        found.append(
-            f"only {case.record.shape} voxels (z, y, x) at the plan's spacing of {plan.spacing} mm"
-        )
-    if not bool(torch.any(case.image[: len(plan.channels)] != 0)):
-        found.append("the image is constant")
-    return found
+        if not self.classes:
+            return
+        rows = []
+        for name, record in records.items():
+            if "error" not in record:
+                answer = record["class"]
+                flags = tuple(answer["flags"])
+                rows.append(ClassAnswer(name, answer["probabilities"], flags))
+        write_classes(out / CLASSES_FILE, rows, classes=self.classes)
+        if self.extras.numbered_classes:
+            file = out / SUBTYPE_FILE
+            write_subtype_results(file, rows, classes=self.classes, ending=ENDING)

@@ -2,30 +2,23 @@
 about the isocentre.
 """
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
 from trivox.errors import BundleError, DataError
-from trivox.files import write_json
-from trivox.inference.bundle import (
-    Weights,
-    bundle_content,
-    checked_files,
-    copy_weights,
-    validated_description,
-)
-from trivox.learning.checkpoints import load_weights
+from trivox.inference.bundle import read_volume_bundle
+from trivox.inference.descriptions import SYNTHETIC, Weights, identity_of
+from trivox.inference.members import fill_network
+from trivox.inference.writing import Record, file_names, write_prediction
 from trivox.learning.runtime import Runtime, make_runtime
 from trivox.networks.registry import build_reconstruction_network
 from trivox.networks.xray2ct.model import HybridCNNViTUNet3D
@@ -36,59 +29,10 @@ from trivox.projection.grids import placed
 from trivox.projection.iterative import SirtStep
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
-from trivox.version import __version__
 from trivox.volumes.volume import Volume
 
-SYNTHETIC = "synthetic CT, not acquired"
-"""Said of every volume that a network made."""
 DENSEST = 3071
 """HU at most, as scanners store them."""
-
-
-class ReconstructionDescription(BaseModel):
-    """Content of a reconstruction's `bundle.json`.
-
-    views: the numbers of views that it was trained with.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format_version: Literal[1] = 1
-    trivox_version: str = __version__
-    notice: str = f"Research use only, not a medical device. Output: {SYNTHETIC}."
-    task: Literal["reconstruction"] = "reconstruction"
-    plan: VolumePlan
-    views: tuple[int, ...]
-    training: dict[str, Any] = Field(default_factory=dict)
-    weights: tuple[Weights, ...] = Field(min_length=1)
-
-
-def write_reconstruction_bundle(
-    folder: Path,
-    *,
-    plan: VolumePlan,
-    weights: Mapping[str, Path],
-    views: Sequence[int],
-    training: Mapping[str, Any],
-) -> None:
-    """Copy the weights (fold name -> safetensors file) and write `bundle.json` last."""
-    entries = copy_weights(folder, "weights", weights)
-    description = ReconstructionDescription(
-        plan=plan, views=tuple(views), training=dict(training), weights=tuple(entries)
-    )
-    write_json(folder / "bundle.json", description.model_dump(mode="json"))
-
-
-def read_reconstruction_bundle(path: Path) -> tuple[Path, ReconstructionDescription]:
-    """The folder and description of the bundle at `path`, from its folder, its
-    `bundle.json`, or the run that holds it.
-    """
-    file, content = bundle_content(path)
-    if content.get("task") != "reconstruction":
-        raise BundleError(
-            f"{file}: a model of task {content.get('task')} makes no volumes; choose another model"
-        )
-    return file.parent, validated_description(ReconstructionDescription, content, file)
 
 
 def reconstruction_network(plan: VolumePlan) -> HybridCNNViTUNet3D:
@@ -117,6 +61,14 @@ class Reconstruction:
     seconds: float
     warnings: tuple[str, ...] = ()
 
+    def write(self, case: Case, out: Path) -> Record:
+        """Write the volume into `out`; returns the record of the exam."""
+        return {
+            "output": write_prediction(out, case.name, self.volume, {}),
+            "views": self.views,
+            "warnings": list(self.warnings),
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class Reconstructor:
@@ -143,48 +95,35 @@ class Reconstructor:
         paths = [models] if isinstance(models, str | Path) else list(models)
         if not paths:
             raise BundleError("no model given; name a run or bundle folder")
-        read = [read_reconstruction_bundle(Path(path)) for path in paths]
-        plan = read[0][1].plan
-        for folder, description in read[1:]:
-            if (description.plan.grid, description.plan.window) != (
-                plan.grid,
-                plan.window,
-            ):
+        bundles = [read_volume_bundle(Path(path)) for path in paths]
+        first = bundles[0].description.plan
+        for bundle in bundles[1:]:
+            plan = bundle.description.plan
+            if (plan.grid, plan.window) != (first.grid, first.window):
                 raise BundleError(
-                    f"{folder}: grid or window differ from {read[0][0]}: their volumes cannot be averaged"
+                    f"{bundle.folder}: grid or window differ from "
+                    f"{bundles[0].folder}: their volumes cannot be averaged"
                 )
         runtime = make_runtime(device, precision)
-        networks = [
-            _loaded(description.plan, file, runtime)
-            for folder, description in read
-            for file in checked_files(folder, description.weights)
-        ]
-        joined = "".join(
-            weights.sha256 for _, description in read for weights in description.weights
-        )
-        views = tuple(
-            sorted({count for _, description in read for count in description.views})
-        )
-        return cls(
-            plan,
-            tuple(networks),
-            runtime,
-            views,
-            hashlib.sha256(joined.encode()).hexdigest()[:12],
-        )
+        networks: list[HybridCNNViTUNet3D] = []
+        weights: list[Weights] = []
+        views: set[int] = set()
+        for bundle in bundles:
+            description = bundle.description
+            files = bundle.weight_files()
+            networks += [_loaded(description.plan, file, runtime) for file in files]
+            weights += description.weights
+            views |= set(description.views)
+        identity = identity_of(weights)
+        return cls(first, tuple(networks), runtime, tuple(sorted(views)), identity)
 
     @classmethod
     def of(
         cls, plan: VolumePlan, weights: Sequence[Path], runtime: Runtime
     ) -> "Reconstructor":
         """From weights that are in no bundle yet."""
-        return cls(
-            plan,
-            tuple(_loaded(plan, file, runtime) for file in weights),
-            runtime,
-            (),
-            "",
-        )
+        networks = tuple(_loaded(plan, file, runtime) for file in weights)
+        return cls(plan, networks, runtime, (), "")
 
     @torch.inference_mode()
     def reconstruct(self, xrays: Xrays, *, consistent: bool = True) -> Tensor:
@@ -194,12 +133,12 @@ class Reconstructor:
         consistent: whether the steps towards the X-rays at the networks' ends are
         taken.
         """
-        xrays, (low, high) = xrays.to(self.runtime.device), self.plan.window
+        xrays = xrays.to(self.runtime.device)
+        low, high = self.plan.window
         total: Tensor | float = 0.0
         for network in self.networks:
             with self.runtime.autocast():
-                volume = network(xrays, consistent=consistent)
-            total = total + volume[:, 0].float()
+                total = total + network(xrays, consistent=consistent)[:, 0].float()
         assert isinstance(total, Tensor)
         hounsfield = total / len(self.networks) * (high - low) + low
         if consistent and self.plan.consistency_steps and xrays.views:
@@ -224,38 +163,42 @@ class Reconstructor:
         xrays = fitted_views(exam, self.plan, where=case.name)
         if not xrays.views:
             raise DataError(
-                f"{case.name}: has no views; a volume without X-rays would be the mean of the training cases"
+                f"{case.name}: has no views; a volume without X-rays would be the mean "
+                "of the training cases"
             )
-        found = self.reconstruct(xrays)[0].cpu().numpy()
-        volume = placed(
-            np.rint(found).astype(np.int16), self.plan.grid, isocentre=exam.isocentre
-        )
-        return Reconstruction(
-            volume,
-            xrays.views,
-            time.monotonic() - started,
-            self._warnings(xrays, exam.kind),
-        )
+        hounsfield = self.reconstruct(xrays)[0].cpu().numpy()
+        whole = np.rint(hounsfield).astype(np.int16)
+        volume = placed(whole, self.plan.grid, isocentre=exam.isocentre)
+        warnings = self._warnings(xrays, exam.kind)
+        seconds = time.monotonic() - started
+        return Reconstruction(volume, xrays.views, seconds, warnings)
 
     def _warnings(self, xrays: Xrays, kind: str) -> tuple[str, ...]:
-        found = [SYNTHETIC]
+        """What a reader of the volume has to know."""
+        warnings = [SYNTHETIC]
         if kind == "uncalibrated":
-            found.append(
+            warnings.append(
                 "uncalibrated X-rays: the scale of HU rests on what the model believes"
             )
-        if xrays.views > max(self.trained_views, default=0):
-            found.append(
-                f"{xrays.views} views, trained with at most {max(self.trained_views, default=0)}"
-            )
-        return tuple(found)
+        most = max(self.trained_views, default=0)
+        if xrays.views > most:
+            warnings.append(f"{xrays.views} views, trained with at most {most}")
+        return tuple(warnings)
+
+    # -- many cases, see `trivox.inference.folder` -------------------------------------
+    def about(self) -> dict[str, Any]:
+        """What `predictions.json` says of it beside its identity."""
+        return {"task": self.plan.task, "notice": SYNTHETIC}
+
+    def files(self, case: Case) -> list[str]:
+        """Names of the files that the prediction of a case leaves."""
+        return file_names(case.name)
+
+    def finish(self, records: Mapping[str, Record], out: Path) -> None:
+        """Nothing is written about all cases together."""
 
 
 def _loaded(plan: VolumePlan, file: Path, runtime: Runtime) -> HybridCNNViTUNet3D:
     network = reconstruction_network(plan)
-    try:
-        network.load_state_dict(load_weights(file))
-    except RuntimeError as error:
-        raise BundleError(
-            f"{file}: weights do not fit the plan of the bundle (made by another version?); train again"
-        ) from error
+    fill_network(network, file)
     return network.to(runtime.device).eval()

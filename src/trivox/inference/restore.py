@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from trivox.datasets.labels import LabelScheme
 from trivox.inference.windows import Slab
 from trivox.volumes.resampling import (
     Corners,
@@ -23,7 +24,7 @@ from trivox.volumes.resampling import (
     nearest,
     neighbours,
 )
-from trivox.volumes.volume import Shape
+from trivox.volumes.volume import Array, Shape
 
 TIE = 1e-5
 """Rounding of interpolated logits: what is that close is computed for all classes."""
@@ -45,6 +46,18 @@ class Sampler(Protocol):
         ...
 
 
+def label_indices(scores: Tensor, scheme: LabelScheme, *, above: float = 0) -> Array:
+    """Label indices (int16) `(...)` of scores `(output, ...)`, as
+    `LabelScheme.decide` has them; torch's maximum is several times faster than an
+    argmax on CPUs.
+
+    above: what a region needs to be painted, 0 of logits and 0.5 of probabilities.
+    """
+    if scheme.exclusive:
+        return scores.max(0).indices.to(torch.int16).numpy()
+    return scheme.decide(scores.numpy(), above=above)
+
+
 def axis_corners(size: int, new_size: int, *, by_nearest: bool) -> Corners:
     """Lower and upper neighbour and the upper weight; the nearest slice alone along an
     axis that is not interpolated.
@@ -59,10 +72,8 @@ def restore_labels(
     logits: Tensor, shape: Shape, *, nearest_axis: int | None = None
 ) -> Tensor:
     """Class indices (int16) of `(c, z, y, x)` logits resized linearly to `shape`."""
-    slabs = [Slab(0, logits)]
-    return restore(
-        slabs, tuple(logits.shape[1:]), shape, nearest_axis=nearest_axis, exclusive=True
-    )
+    size = tuple(logits.shape[1:])
+    return restore([Slab(0, logits)], size, shape, nearest_axis=nearest_axis)
 
 
 def restore(
@@ -81,11 +92,13 @@ def restore(
     given the logits of the voxels that it chooses.
     """
     corners = _corners(size, shape, nearest_axis)
-    parts, start = [], 0
+    parts = []
+    start = 0
     for rows, part in _row_chunks(slabs, corners, shape):
-        labels = (
-            _winning_class(rows, part) if exclusive else _interpolate(rows, part) > 0
-        )
+        if exclusive:
+            labels = _winning_class(rows, part)
+        else:
+            labels = _interpolate(rows, part) > 0
         if sampler is not None:
             voxels = sampler.choose(start, labels).to(rows.device)
             sampler.keep(_at_voxels(rows, part, voxels))
@@ -136,16 +149,17 @@ def _row_chunks(
     them.
     """
     low, high, weight = corners[0]
-    held = Slab(
-        0, torch.empty(0)
-    )  # copied rows in front of the slab that the next new rows need as well
-    done, step = 0, max(1, VOXELS_A_CHUNK // (shape[1] * shape[2]))
+    # copied rows in front of the slab that the next new rows need as well
+    held = Slab(0, torch.empty(0))
+    step = max(1, VOXELS_A_CHUNK // (shape[1] * shape[2]))
+    done = 0
     for slab in slabs:
         end = slab.start + slab.logits.shape[1]
         ready = int((high < end).sum())
         while done < ready:
             stop = min(done + step, ready)
-            first, last = int(low[done:stop].min()), int(high[done:stop].max()) + 1
+            first = int(low[done:stop].min())
+            last = int(high[done:stop].max()) + 1
             along = (low[done:stop] - first, high[done:stop] - first, weight[done:stop])
             yield _rows(held, slab, first, last), [along, *corners[1:]]
             done = stop
@@ -160,40 +174,34 @@ def _rows(held: Slab, slab: Slab, first: int, last: int) -> Tensor:
     there = slab.logits[:, max(first - slab.start, 0) : max(last - slab.start, 0)]
     if first >= slab.start:
         return there
-    return torch.cat(
-        [held.logits[:, first - held.start : last - held.start], there], dim=1
-    )
+    before = held.logits[:, first - held.start : last - held.start]
+    return torch.cat([before, there], dim=1)
 
 
 @torch.inference_mode()
 def _winning_class(logits: Tensor, corners: list[Corners]) -> Tensor:
     """Class indices of the new voxels that `corners` describe; see the module."""
-    highest, index = logits.max(
-        0
-    )  # torch's argmax is several times slower than max on CPUs
+    # torch's argmax is several times slower than max on CPUs
+    highest, index = logits.max(0)
     winners = index.to(torch.int16)
     lows = [low for low, _, _ in corners]
     result = gather(winners, lows)
     boundary = torch.nonzero(gather(mixed_cells(winners), lows))  # (n, 3)
-    flat_logits, flat_winners = logits.reshape(logits.shape[0], -1), winners.reshape(-1)
-    shape = (winners.shape[0], winners.shape[1], winners.shape[2])
-    second = (
-        _runners_up(logits, index, highest).reshape(-1)
-        if len(logits) > 2 and len(boundary)
-        else None
-    )
+    flat_logits = logits.reshape(logits.shape[0], -1)
+    flat_winners = winners.reshape(-1)
+    second = None
+    if len(logits) > 2 and len(boundary):
+        second = _runners_up(logits, index, highest).reshape(-1)
     for voxels in boundary.split(2**14):
-        index, weight = corner_weights(voxels, corners, shape)  # (8, n)
-        best, value = _best_candidate(
-            flat_logits, flat_winners[index].long(), index, weight
-        )
+        index, weight = corner_weights(voxels, corners, winners.shape)  # (8, n)
+        candidates = flat_winners[index].long()
+        best, value = _best_candidate(flat_logits, candidates, index, weight)
         if second is not None:
             # a class that wins at no corner has there at most the second largest logit
-            open_ones = torch.nonzero((second[index] * weight).sum(0) >= value - TIE)[
-                :, 0
-            ]
-            best[open_ones] = _best_of_all(
-                flat_logits, index[:, open_ones], weight[:, open_ones]
+            others = (second[index] * weight).sum(0)
+            undecided = torch.nonzero(others >= value - TIE)[:, 0]
+            best[undecided] = _best_of_all(
+                flat_logits, index[:, undecided], weight[:, undecided]
             )
         result[tuple(voxels.T)] = best.to(torch.int16)
     return result
@@ -214,9 +222,8 @@ def _best_of_all(logits: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     are equal.
     """
     parts = []
-    for corner, share in zip(
-        index.split(2**12, 1), weight.split(2**12, 1), strict=True
-    ):
+    chunks = zip(index.split(2**12, 1), weight.split(2**12, 1), strict=True)
+    for corner, share in chunks:
         total = torch.zeros(len(logits), corner.shape[1], device=logits.device)
         for at, part in zip(corner, share, strict=True):
             total += logits[:, at] * part
@@ -233,27 +240,26 @@ def _best_candidate(
     first = candidates[0]
     other = candidates.max(0).values
     other = torch.where(other == first, candidates.min(0).values, other)
-    two = ((candidates == first) | (candidates == other)).all(0)
-    value, other_value = (
-        _interpolated(logits, c, index, weight) for c in (first, other)
-    )
+    value = _interpolated(logits, first, index, weight)
+    other_value = _interpolated(logits, other, index, weight)
     # ties go to the smaller class, as with an argmax over all of them
-    best = torch.where(
-        (other_value > value) | ((other_value == value) & (other < first)), other, first
-    )
+    better = (other_value > value) | ((other_value == value) & (other < first))
+    best = torch.where(better, other, first)
     value = torch.maximum(value, other_value)
+    two = ((candidates == first) | (candidates == other)).all(0)
     many = torch.nonzero(~two)[:, 0]
     if len(many):
-        most, chosen = value[many], best[many]
-        corner, share = index[:, many], weight[:, many]
+        most = value[many]
+        chosen = best[many]
+        corner = index[:, many]
+        share = weight[:, many]
         for candidate in candidates[1:, many]:
-            found = _interpolated(logits, candidate, corner, share)
-            better = (found > most) | ((found == most) & (candidate < chosen))
-            chosen, most = (
-                torch.where(better, candidate, chosen),
-                torch.maximum(found, most),
-            )
-        best[many], value[many] = chosen, most
+            score = _interpolated(logits, candidate, corner, share)
+            better = (score > most) | ((score == most) & (candidate < chosen))
+            chosen = torch.where(better, candidate, chosen)
+            most = torch.maximum(score, most)
+        best[many] = chosen
+        value[many] = most
     return best, value
 
 
@@ -261,10 +267,10 @@ def _interpolated(
     logits: Tensor, classes: Tensor, index: Tensor, weight: Tensor
 ) -> Tensor:
     """Linear interpolation at `(n,)` voxels of one class each."""
-    stride = logits.stride(
-        0
-    )  # a slab's rows are not contiguous over classes, and a copy of them would be large
-    flat = logits.as_strided(((logits.shape[0] - 1) * stride + logits.shape[1],), (1,))
+    # a slab's rows are not contiguous over classes, and a copy of them would be large
+    stride = logits.stride(0)
+    length = (logits.shape[0] - 1) * stride + logits.shape[1]
+    flat = logits.as_strided((length,), (1,))
     offset = classes * stride
     total = torch.zeros_like(weight[0])
     for corner, share in zip(index, weight, strict=True):
@@ -275,12 +281,10 @@ def _interpolated(
 def _interpolate(logits: Tensor, corners: list[Corners]) -> Tensor:
     """Linear interpolation of all channels."""
     for axis, (low, high, weight) in enumerate(corners, start=1):
-        low, high, weight = (part.to(logits.device) for part in (low, high, weight))
+        lower = logits.index_select(axis, low.to(logits.device))
+        upper = logits.index_select(axis, high.to(logits.device))
         shape = [1] * 4
         shape[axis] = -1
-        logits = torch.lerp(
-            logits.index_select(axis, low),
-            logits.index_select(axis, high),
-            weight.reshape(shape),
-        )
+        share = weight.to(logits.device).reshape(shape)
+        logits = torch.lerp(lower, upper, share)
     return logits

@@ -14,7 +14,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from trivox.learning.runtime import Runtime
+from trivox.inference.engines.engine import Engine
 from trivox.volumes.volume import Shape
 
 SIGMA = 1 / 8
@@ -22,12 +22,6 @@ SIGMA = 1 / 8
 WEIGHT_FLOOR = 1e-4
 """Smallest weight along one axis relative to its peak, so that no voxel divides by
 almost nothing.
-"""
-VOXELS_A_BATCH = {"cpu": 2**18, "cuda": 2**23}
-"""Patch voxels a forward pass.
-
-On a CPU one window of 64^3 stays in its cache and takes 0.35 s, in a batch of two 0.52
-s each (31 M parameters, bf16); a GPU wants to be kept busy.
 """
 
 
@@ -45,9 +39,11 @@ def window_starts(size: int, patch: int, overlap: float) -> list[int]:
     """First voxels of the windows that cover an axis of `size` voxels, evenly spread."""
     if size <= patch:
         return [0]
-    steps = math.ceil((size - patch) / (patch * (1 - overlap)))
+    room = size - patch
+    steps = math.ceil(room / (patch * (1 - overlap)))
     # rounding may give a start twice, with slices (a patch of 1) in particular
-    return sorted({round(index * (size - patch) / steps) for index in range(steps + 1)})
+    starts = {round(index * room / steps) for index in range(steps + 1)}
+    return sorted(starts)
 
 
 def axis_weight(patch: int) -> Tensor:
@@ -55,33 +51,42 @@ def axis_weight(patch: int) -> Tensor:
     that its models give its labels.
     """
     offset = torch.arange(patch, dtype=torch.float32) - patch // 2
-    weight = torch.exp(-0.5 * (offset / (patch * SIGMA)) ** 2)
+    deviations = offset / (patch * SIGMA)
+    weight = torch.exp(-0.5 * deviations**2)
     return (weight / weight.max()).clamp(min=WEIGHT_FLOOR)
 
 
 def mirrored(axes: Sequence[int]) -> list[tuple[int, ...]]:
     """All combinations of flipped axes, the unflipped first."""
-    return [
-        tuple(a for a, flip in zip(axes, flips, strict=True) if flip)
-        for flips in product((0, 1), repeat=len(axes))
-    ]
+    copies = []
+    for flips in product((False, True), repeat=len(axes)):
+        chosen = zip(axes, flips, strict=True)
+        copies.append(tuple(axis for axis, flip in chosen if flip))
+    return copies
 
 
 @dataclass(frozen=True)
 class SlidingWindows:
     """Predicts with one or several networks of the same plan; their logits and those of
     mirrored copies are averaged.
+
+    engines: compute one network each, all on one device.
     """
 
-    networks: Sequence[nn.Module]
+    engines: Sequence[Engine]
     patch_size: Shape
     outputs: int
-    runtime: Runtime
     overlap: float = 0.5
     mirror_axes: tuple[int, ...] = ()
     voxels_a_batch: int | None = None
+    """Patch voxels computed at once; None: as the engines want it."""
     only_flip: tuple[int, ...] | None = None
     """The one mirrored copy to predict from; None: all that `mirror_axes` allows."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the engines compute."""
+        return self.engines[0].device
 
     @property
     def flips(self) -> list[tuple[int, ...]]:
@@ -95,9 +100,8 @@ class SlidingWindows:
         all of them together give.
         """
         return [
-            replace(self, networks=[network], only_flip=flip)
-            for network in self.networks
-            for flip in self.flips
+            replace(self, engines=[engine], only_flip=flip)
+            for engine, flip in product(self.engines, self.flips)
         ]
 
     @torch.inference_mode()
@@ -108,116 +112,128 @@ class SlidingWindows:
         sums): use or copy a slab before asking for the next.
         """
         padded, before = pad_to(image, self.patch_size)
-        starts = [
-            window_starts(n, p, self.overlap)
-            for n, p in zip(padded.shape[1:], self.patch_size, strict=True)
-        ]
-        depth, height, width = padded.shape[1:]
-        device = self._accumulator(
-            self.outputs * self.patch_size[0] * height * width * 4
-        )
-        weights = [axis_weight(p).to(device) for p in self.patch_size]
-        totals = [
-            _total_weight(s, w, n)
-            for s, w, n in zip(starts, weights, padded.shape[1:], strict=True)
-        ]
-        window_weight = weights[0][:, None, None] * weights[1][:, None] * weights[2]
-        window_weight /= len(self.networks) * len(
-            self.flips
-        )  # what was summed up becomes a mean
-        rows = torch.zeros(
-            self.outputs, self.patch_size[0], height, width, device=device
-        )
-        for index, z in enumerate(starts[0]):
-            for part in self._batches(list(product(starts[1], starts[2]))):
-                logits = self._predict(
-                    torch.stack(
-                        [padded[(slice(None), *self._box(z, y, x))] for y, x in part]
-                    )
-                ).to(device)
-                for (y, x), window in zip(part, logits, strict=True):
-                    place = rows[
-                        :, :, y : y + self.patch_size[1], x : x + self.patch_size[2]
-                    ]
-                    place.addcmul_(window, window_weight)
-            end = starts[0][index + 1] if index + 1 < len(starts[0]) else depth
-            done = rows[:, : end - z].div_(
-                totals[0][z:end, None, None] * totals[1][:, None] * totals[2]
-            )
+        size = padded.shape[1:]
+        rows = self._buffer(size)
+        starts: list[list[int]] = []
+        weights: list[Tensor] = []
+        totals: list[Tensor] = []
+        for voxels, patch in zip(size, self.patch_size, strict=True):
+            places = window_starts(voxels, patch, self.overlap)
+            weight = axis_weight(patch).to(rows.device)
+            starts.append(places)
+            weights.append(weight)
+            totals.append(_total_weight(places, weight, voxels))
+        window_weight = _outer(*weights)
+        # what is summed up becomes a mean
+        window_weight /= len(self.engines) * len(self.flips)
+        along_z, along_y, along_x = starts
+        corners = list(product(along_y, along_x))
+        ends = [*along_z[1:], size[0]]
+        for z, end in zip(along_z, ends, strict=True):
+            layer = padded[:, z : z + self.patch_size[0]]
+            self._add_windows(rows, layer, corners, window_weight)
+            total = _outer(totals[0][z:end], *totals[1:])
+            done = rows[:, : end - z].div_(total)
             slab = _unpad(Slab(z, done), before, image.shape[1:])
             if slab.logits.shape[1]:
                 yield slab
             _advance(rows, end - z)
 
-    def _accumulator(self, size: int) -> torch.device:
-        """Where a slab of `size` bytes is summed up: on the GPU if three of them fit
-        beside the network, else in memory.
+    def _buffer(self, size: Sequence[int]) -> Tensor:
+        """Zeros `(outputs, z, y, x)`, as deep as a patch: on the GPU if three of them
+        fit beside the network, else in memory.
         """
-        device = self.runtime.device
-        if device.type == "cuda" and 3 * size > torch.cuda.mem_get_info(device)[0]:
-            return torch.device("cpu")
-        return device
+        shape = (self.outputs, self.patch_size[0], *size[1:])
+        device = self.device
+        needed = 3 * 4 * math.prod(shape)
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if needed > free:
+                device = torch.device("cpu")
+        return torch.zeros(shape, device=device)
 
-    def _box(self, *start: int) -> tuple[slice, ...]:
-        return tuple(
-            slice(s, s + p) for s, p in zip(start, self.patch_size, strict=True)
-        )
+    def _add_windows(
+        self,
+        rows: Tensor,
+        layer: Tensor,
+        corners: Sequence[tuple[int, int]],
+        weight: Tensor,
+    ) -> None:
+        """Add the weighted logits of all windows of a layer `(c, patch, y, x)`, whose
+        first voxels in y and x are `corners`.
+        """
+        voxels = math.prod(self.patch_size) * len(self.flips)
+        together = max(1, self._budget // voxels)
+        for first in range(0, len(corners), together):
+            part = corners[first : first + together]
+            windows = [self._window_of(layer, corner) for corner in part]
+            logits = self._predict(torch.stack(windows)).to(rows.device)
+            for corner, window in zip(part, logits, strict=True):
+                place = self._window_of(rows, corner)
+                place.addcmul_(window, weight)
 
-    def _batches(
-        self, windows: list[tuple[int, int]]
-    ) -> Iterator[list[tuple[int, int]]]:
-        size = max(1, self._budget // (math.prod(self.patch_size) * len(self.flips)))
-        for start in range(0, len(windows), size):
-            yield windows[start : start + size]
+    def _window_of(self, layer: Tensor, corner: tuple[int, int]) -> Tensor:
+        """The window of a layer `(c, patch, y, x)` at its first voxel in y and x."""
+        y, x = corner
+        _, height, width = self.patch_size
+        return layer[:, :, y : y + height, x : x + width]
 
     def _predict(self, patches: Tensor) -> Tensor:
         """Sum of the logits over networks and mirrored copies for `(n, c, z, y, x)`, as
         many copies at once as fit.
         """
-        patches = patches.to(self.runtime.device)
-        together = max(1, self._budget // max(1, patches[:, 0].numel()))
+        patches = patches.to(self.device)
+        voxels = patches[:, 0].numel()
+        together = max(1, self._budget // max(1, voxels))
         total: Tensor | None = None
         for start in range(0, len(self.flips), together):
             flips = self.flips[start : start + together]
-            copies = torch.cat(
-                [
-                    patches.flip([axis + 2 for axis in flip]) if flip else patches
-                    for flip in flips
-                ]
-            )
-            for network in self.networks:
-                with self.runtime.autocast():
-                    logits = network(copies)
-                for part, flip in zip(logits.chunk(len(flips)), flips, strict=True):
-                    part = part.flip([axis + 2 for axis in flip]) if flip else part
+            copies = torch.cat([_flipped(patches, flip) for flip in flips])
+            for engine in self.engines:
+                logits = engine.logits(copies)
+                parts = logits.chunk(len(flips))
+                for part, flip in zip(parts, flips, strict=True):
+                    part = _flipped(part, flip)
                     total = part.float() if total is None else total.add_(part)
         assert total is not None
         return total
 
     @property
     def _budget(self) -> int:
-        return self.voxels_a_batch or VOXELS_A_BATCH.get(
-            self.runtime.device.type, 2**21
-        )
+        return self.voxels_a_batch or self.engines[0].voxels_a_batch
 
 
 def pad_to(image: Tensor, patch: Sequence[int]) -> tuple[Tensor, Shape]:
     """Zero-pad `(c, z, y, x)` on both sides to at least `patch`; also returns the
     voxels added in front.
     """
-    missing = [max(0, p - n) for n, p in zip(image.shape[1:], patch, strict=True)]
-    before = [m // 2 for m in missing]
-    if any(missing):
-        edges = [
-            edge
-            for m, b in zip(reversed(missing), reversed(before), strict=True)
-            for edge in (b, m - b)
-        ]
+    front: list[int] = []
+    edges: list[int] = []  # as torch wants them: the last axis first
+    for voxels, wanted in zip(image.shape[1:], patch, strict=True):
+        missing = max(0, wanted - voxels)
+        before = missing // 2
+        front.append(before)
+        edges = [before, missing - before, *edges]
+    if any(edges):
         image = nn.functional.pad(image, edges)
-    return image, (before[0], before[1], before[2])
+    z, y, x = front
+    return image, (z, y, x)
+
+
+def _flipped(patches: Tensor, axes: Sequence[int]) -> Tensor:
+    """Patches `(n, c, z, y, x)` mirrored along axes of the volume."""
+    if not axes:
+        return patches
+    return patches.flip([axis + 2 for axis in axes])
+
+
+def _outer(z: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """The product `(z, y, x)` of a vector along each axis."""
+    return z[:, None, None] * y[:, None] * x
 
 
 def _total_weight(starts: Sequence[int], weight: Tensor, size: int) -> Tensor:
+    """Sum along an axis of the weights of all windows."""
     total = torch.zeros(size, device=weight.device)
     for start in starts:
         total[start : start + len(weight)] += weight
@@ -226,16 +242,19 @@ def _total_weight(starts: Sequence[int], weight: Tensor, size: int) -> Tensor:
 
 def _advance(rows: Tensor, steps: int) -> None:
     """Move the rows `steps` towards the front, in place; zeros follow."""
-    kept = rows.shape[1] - steps
+    staying = rows.shape[1] - steps
     for channel in rows:  # the copy in between stays small
-        channel[:kept] = channel[steps:].clone()
-    rows[:, kept:] = 0
+        channel[:staying] = channel[steps:].clone()
+    rows[:, staying:] = 0
 
 
 def _unpad(slab: Slab, before: Shape, size: Sequence[int]) -> Slab:
     """Cut the padding off a slab."""
-    first = max(slab.start, before[0])
-    last = min(slab.start + slab.logits.shape[1], before[0] + size[0])
-    rows = slab.logits[:, max(first - slab.start, 0) : max(last - slab.start, 0)]
-    (y, x), (height, width) = before[1:], size[1:]
-    return Slab(first - before[0], rows[:, :, y : y + height, x : x + width])
+    depth, height, width = size
+    z, y, x = before
+    start = max(slab.start, z)
+    end = min(slab.start + slab.logits.shape[1], z + depth)
+    first = max(start - slab.start, 0)
+    last = max(end - slab.start, 0)
+    inside = slab.logits[:, first:last, y : y + height, x : x + width]
+    return Slab(start - z, inside)

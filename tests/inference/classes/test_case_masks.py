@@ -126,7 +126,8 @@ def test_the_box_is_the_smallest_around_the_mask_plus_its_margin(seed, margin):
         assert box is None
         return
     places = np.argwhere(mask)
-    low, high = places.min(0) - margin, places.max(0) + margin + 1
+    low = places.min(0) - margin
+    high = places.max(0) + margin + 1
     assert [(s.start, s.stop) for s in box] == [
         (max(a, 0), min(b, n)) for a, b, n in zip(low, high, mask.shape, strict=True)
     ]

@@ -46,10 +46,11 @@ def test_voxels_outside_the_lesion_change_no_feature_of_it():
         image,
         np.random.default_rng(1).normal(50, 9, image.shape).astype(np.float32),
     )
-    before, after = features(image, labels), features(other, labels)
-    own = [name for name in before if name.endswith((" in lesion", " in core"))]
-    assert len(own) > 30  # the law is about something
-    for name in own:
+    before = features(image, labels)
+    after = features(other, labels)
+    inside = [name for name in before if name.endswith((" in lesion", " in core"))]
+    assert len(inside) > 30  # the law is about something
+    for name in inside:
         np.testing.assert_array_equal(before[name], after[name], err_msg=name)
     assert before["T1 mean in rim"] != after["T1 mean in rim"]
     assert (
@@ -62,7 +63,8 @@ def test_a_voxel_of_the_core_changes_its_texture():
     image, labels = phantom()
     changed = image.copy()
     changed[0, 7, 13, 14] += 3
-    before, after = features(image, labels), features(changed, labels)
+    before = features(image, labels)
+    after = features(changed, labels)
     assert {
         name for name in before if before[name] != after[name] and " in core" in name
     } == {
@@ -74,7 +76,8 @@ def test_where_the_organ_lies_in_the_array_changes_nothing():
     image, labels = phantom()
     padded = np.pad(image, ((0, 0), (3, 5), (2, 0), (7, 1)), constant_values=-9)
     moved = np.pad(labels, ((3, 5), (2, 0), (7, 1)))
-    before, after = features(image, labels), features(padded, moved)
+    before = features(image, labels)
+    after = features(padded, moved)
     inner = [name for name in before if "rim" not in name]  # the array may cut the rim
     np.testing.assert_allclose(
         [before[n] for n in inner], [after[n] for n in inner], rtol=1e-9
@@ -120,14 +123,14 @@ def test_moments_and_percentiles_are_those_of_scipy(seed, size):
 
 def brute_texture(values, mask, spacing):
     """Gradient and Laplacian voxel by voxel."""
-    padded, inside = np.pad(values, 1), np.pad(mask, 1)
+    padded = np.pad(values, 1)
+    inside = np.pad(mask, 1)
     unit = np.eye(3, dtype=int)
-    gradients, laplacians = [], []
+    gradients = []
+    laplacians = []
     for place in np.argwhere(inside):
-        ahead, behind = (
-            [tuple(place + e) for e in unit],
-            [tuple(place - e) for e in unit],
-        )
+        ahead = [tuple(place + e) for e in unit]
+        behind = [tuple(place - e) for e in unit]
         here = padded[tuple(place)]
         if all(inside[a] for a in ahead):
             gradients.append(
@@ -151,7 +154,8 @@ def brute_texture(values, mask, spacing):
 @given(seed=st.integers(0, 1000), share=st.floats(0.5, 1))
 def test_gradient_and_laplacian_are_those_of_pairs_within_the_mask(seed, share):
     rng = np.random.default_rng(seed)
-    values, mask = rng.standard_normal((5, 6, 7)), rng.random((5, 6, 7)) < share
+    values = rng.standard_normal((5, 6, 7))
+    mask = rng.random((5, 6, 7)) < share
     found = texture_features(values, mask, SPACING)
     np.testing.assert_allclose(
         [found["gradient"], found["Laplacian"]],
@@ -182,16 +186,17 @@ def test_the_decorrelation_is_one_minus_the_correlation_of_neighbours_per_millim
 @given(seed=st.integers(0, 1000), sides=st.tuples(*[st.sampled_from([1, 3, 5])] * 3))
 def test_local_std_is_that_of_the_voxels_of_the_mask_in_each_box(seed, sides):
     rng = np.random.default_rng(seed)
-    values, mask = rng.standard_normal((6, 7, 8)), rng.random((6, 7, 8)) < 0.8
+    values = rng.standard_normal((6, 7, 8))
+    mask = rng.random((6, 7, 8)) < 0.8
     half = np.array(sides) // 2
     found = []
     for place in np.argwhere(mask):
         box = tuple(
             slice(max(p - h, 0), p + h + 1) for p, h in zip(place, half, strict=True)
         )
-        own = values[box][mask[box]]
-        if own.size / np.prod(sides) > 0.5 + 1e-9:
-            found.append(own.std())
+        inside = values[box][mask[box]]
+        if inside.size / np.prod(sides) > 0.5 + 1e-9:
+            found.append(inside.std())
     expected = np.mean(found) if found else np.nan
     np.testing.assert_allclose(
         local_std(np.where(mask, values, 0), mask, sides), expected, atol=1e-7

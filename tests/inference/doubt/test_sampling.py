@@ -97,9 +97,8 @@ def test_without_reference_the_predicted_foreground_is_sampled():
     _, predicted = scene((6, 7, 8), 3)
     sample = shown(BandSampler(), predicted, [0, 6])
     assert sample.reference is None
-    assert np.array_equal(
-        sample.logits[:, 0].long().sort().values, np.flatnonzero(predicted)
-    )
+    drawn = sample.logits[:, 0].long().sort().values
+    assert np.array_equal(drawn, np.flatnonzero(predicted))
     regions = torch.stack([predicted > 0, predicted.flip(0) > 0])
     sampler = BandSampler()
     assert len(sampler.choose(0, regions)) == int(regions.any(0).sum())
@@ -107,11 +106,12 @@ def test_without_reference_the_predicted_foreground_is_sampled():
 
 def test_memory_is_bounded_by_the_count():
     """And so is the work: the more was seen, the fewer voxels of a chunk can still win."""
-    sampler, asked = BandSampler(count=10), 0
+    sampler = BandSampler(count=10)
+    asked = 0
     for start in range(50):
         voxels = sampler.choose(start, torch.ones(1, 6, 6, dtype=torch.int16))
         sampler.keep(torch.zeros(2, len(voxels)))
-        assert sum(len(keys) for keys, _, _ in sampler._kept) <= 20
+        assert sum(len(keys) for keys, _, _ in sampler._drawn) <= 20
         asked += len(voxels)
     assert sampler.sample().logits.shape == (10, 2)
     assert asked < 200  # of 1800

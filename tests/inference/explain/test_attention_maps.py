@@ -62,7 +62,8 @@ def test_rows_are_the_attention_that_the_block_uses(kind, grid):
     its tokens.
     """
     block = seen(kind, grid)
-    inner, tokens = block.block, block.features.flatten(1).T[None]
+    inner = block.block
+    tokens = block.features.flatten(1).T[None]
     with torch.no_grad():
         normed = inner.attention_norm(tokens)
         value = inner.attention.to_key_value(normed).chunk(2, dim=-1)[1][0]
@@ -90,12 +91,12 @@ def test_a_token_gets_nothing_from_outside_its_window(kind):
     matrix = dense(seen(kind, grid))
     groups = token_groups(grid, 3, kind, CPU)
     for number, members in enumerate(groups.index):
-        own = members if groups.real is None else members[groups.real[number]]
+        group = members if groups.real is None else members[groups.real[number]]
         others = torch.ones(matrix.shape[1], dtype=torch.bool)
-        others[own] = False
-        assert len(own) < len(matrix)
-        assert bool((matrix[own][:, own] > 0).all())
-        assert bool((matrix[own][:, others] == 0).all())
+        others[group] = False
+        assert len(group) < len(matrix)
+        assert bool((matrix[group][:, group] > 0).all())
+        assert bool((matrix[group][:, others] == 0).all())
 
 
 @few
@@ -141,10 +142,8 @@ def test_rows_in_parts_are_the_rows(monkeypatch):
 
 
 def test_weights_between_tokens_are_spread_trilinearly():
-    weights, places = (
-        torch.tensor([[1.0, 2.0]]),
-        torch.tensor([[0.25, 1.0, 0.0], [2.0, 1.0, 1.5]]),
-    )
+    weights = torch.tensor([[1.0, 2.0]])
+    places = torch.tensor([[0.25, 1.0, 0.0], [2.0, 1.0, 1.5]])
     found = spread(weights, places, (3, 2, 3)).reshape(3, 2, 3)
     assert found[0, 1, 0] == pytest.approx(0.75)
     assert found[1, 1, 0] == pytest.approx(0.25)

@@ -7,6 +7,7 @@ from torch import nn
 
 from trivox.datasets.reading import crop_volume
 from trivox.errors import DataError
+from trivox.inference.engines.torch import torch_engines
 from trivox.inference.explain.window import (
     central_voxel,
     feature_maps,
@@ -136,9 +137,8 @@ def test_the_foreground_is_where_a_label_wins(exclusive):
         [1.0, 2.0, 3.0]
     )
     image = torch.randn(1, 6, 5, 4, generator=torch.Generator().manual_seed(0))
-    windows = SlidingWindows(
-        [network], (4, 5, 4), 3, Runtime(torch.device("cpu"), "fp32")
-    )
+    engines = torch_engines([network], Runtime(torch.device("cpu"), "fp32"))
+    windows = SlidingWindows(engines, (4, 5, 4), 3)
     with torch.no_grad():
         masks = label_masks(network(image[None])[0], exclusive=exclusive)
     expected = (masks[1:] if exclusive else masks).any(0)
@@ -175,7 +175,8 @@ def test_saliency_equals_the_finite_difference():
     network = nn.Sequential(
         nn.Conv3d(2, 4, 3, padding=1), nn.Tanh(), nn.Conv3d(4, 2, 1)
     ).double()
-    image, target = torch.randn(2, 4, 4, 4).double(), torch.rand(2, 4, 4, 4) > 0.5
+    image = torch.randn(2, 4, 4, 4).double()
+    target = torch.rand(2, 4, 4, 4) > 0.5
     found = saliency(network, image, target)
     step = torch.zeros_like(image)
     for place in ((0, 1, 2, 3), (1, 0, 0, 2)):
@@ -198,7 +199,8 @@ def test_smoothing_keeps_the_sum_away_from_borders_and_uniform_maps_everywhere()
 
 def test_mean_distance_in_mm():
     weights = np.zeros((5, 5, 5))
-    weights[0, 2, 2], weights[2, 2, 4] = 1, 3
+    weights[0, 2, 2] = 1
+    weights[2, 2, 4] = 3
     assert mean_distance(weights, (2, 2, 2), (5.0, 1.0, 2.0)) == pytest.approx(
         (1 * 10 + 3 * 4) / 4
     )

@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import label as components
 
 from trivox.datasets.labels import LabelScheme
-from trivox.inference.bundle import BundleDescription
+from trivox.inference.descriptions import LabelDescription
 from trivox.inference.rules.postprocess import (
     Postprocessing,
     largest_component,
@@ -158,7 +158,8 @@ def test_tables_give_the_dice_that_voxels_give_under_any_rules(
     ).dice(rules)[0]
     cleaned = apply(rules, predicted)
     for value, found in zip((1, 2), table, strict=True):
-        a, b = cleaned == value, reference == value
+        a = cleaned == value
+        b = reference == value
         expected = (
             2 * (a & b).sum() / (a.sum() + b.sum()) if a.any() or b.any() else np.nan
         )
@@ -195,7 +196,7 @@ def test_labels_that_never_occur_have_no_gain():
 
 def test_rules_of_older_bundles_still_load():
     older = {"largest_foreground": True, "largest_of": [2]}
-    field = BundleDescription.model_fields["postprocessing"]
+    field = LabelDescription.model_fields["postprocessing"]
     assert Postprocessing.model_validate(older) == Postprocessing(
         largest_foreground=True, largest_of=(2,)
     )

@@ -31,7 +31,9 @@ TREATED = LabelScheme(
 )
 ORGANS = LabelScheme(labels={"liver": 5, "spleen": 9})
 SHAPE = (4, 6, 7)
-NCR, ED, ET = 1, 2, 3
+NCR = 1
+ED = 2
+ET = 3
 
 
 def random_masks(seed):
@@ -55,16 +57,14 @@ def regions_of(labels, scheme=TUMOUR):
 def filtered(mask, rule, voxel_mm3):
     """A region after its rule, component by component with scipy."""
     parts, count = components(mask, structure=np.ones((3, 3, 3)))
-    sizes = [(parts == number).sum() for number in range(1, count + 1)]
-    kept = list(range(1, count + 1))
-    if rule.largest and kept:
-        kept = [1 + int(np.argmax(sizes))]
-    kept = [
-        number for number in kept if sizes[number - 1] * voxel_mm3 >= rule.remove_small
-    ]
-    if sum(sizes[number - 1] for number in kept) * voxel_mm3 < rule.replace_small:
-        kept = []
-    return np.isin(parts, kept) & mask
+    sizes = {n: (parts == n).sum() * voxel_mm3 for n in range(1, count + 1)}
+    staying = list(sizes)
+    if rule.largest and staying:
+        staying = [max(staying, key=lambda number: sizes[number])]
+    staying = [number for number in staying if sizes[number] >= rule.remove_small]
+    if sum(sizes[number] for number in staying) < rule.replace_small:
+        staying = []
+    return np.isin(parts, staying) & mask
 
 
 def painted_by_hand(labels, chosen, voxel_mm3):
@@ -74,7 +74,9 @@ def painted_by_hand(labels, chosen, voxel_mm3):
     tc = filtered(tc & wt, chosen.get("TC", none), voxel_mm3)
     et = filtered(et & tc, chosen.get("ET", none), voxel_mm3)
     result = np.zeros(labels.shape, np.int16)
-    result[wt], result[tc], result[et] = ED, NCR, ET
+    result[wt] = ED
+    result[tc] = NCR
+    result[et] = ET
     return result
 
 
@@ -86,7 +88,8 @@ def test_rules_equal_brute_force_and_only_ever_take_away(masks, chosen, voxel_mm
     found = clean_regions(labels, TUMOUR, chosen, voxel_mm3=voxel_mm3)
     assert np.array_equal(labels, before)
     assert np.array_equal(found, painted_by_hand(labels, chosen, voxel_mm3))
-    old, new = regions_of(labels), regions_of(found)
+    old = regions_of(labels)
+    new = regions_of(found)
     assert all(not (new[name] & ~old[name]).any() for name in REGIONS)
     assert not (new["ET"] & ~new["TC"]).any()
     assert not (new["TC"] & ~new["WT"]).any()
@@ -184,7 +187,8 @@ def test_a_region_too_small_as_a_whole_is_replaced():
 
 
 def test_volumes_are_mm3_and_not_voxels():
-    labels, rule = scene(), Postprocessing(remove_small={"ET": 2})
+    labels = scene()
+    rule = Postprocessing(remove_small={"ET": 2})
     assert rule.apply(labels, TUMOUR, voxel_mm3=2.0) is labels
     assert (rule.apply(labels, TUMOUR, voxel_mm3=0.1) == ET).sum() == 0
     rounded = 1.0 - 3e-6  # a voxel of 1 mm3 as a float32 header has it
@@ -234,7 +238,9 @@ def test_where_regions_overlap_without_a_label_of_their_own_nothing_is_gained():
 
 def test_rules_for_labels_work_alike_and_leave_background():
     labels = np.zeros((3, 6, 6), np.int16)
-    labels[0, 0, 0], labels[2, 3:6, 3:6], labels[0, 5, 0] = 1, 1, 2
+    labels[0, 0, 0] = 1
+    labels[2, 3:6, 3:6] = 1
+    labels[0, 5, 0] = 2
     found = Postprocessing(remove_small={"liver": 2}).apply(
         labels, ORGANS, voxel_mm3=1.0
     )

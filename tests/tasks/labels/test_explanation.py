@@ -12,7 +12,7 @@ from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, phantom_case
 from trivox.errors import BundleError, DataError, FormatError, RecipeError
 from trivox.inference.bundle import write_bundle
-from trivox.inference.rules.postprocess import Postprocessing
+from trivox.inference.descriptions import LabelDescription
 from trivox.networks.registry import build_network, patch_family
 from trivox.planning.plan import Normalisation, read_plan
 from trivox.preparation.grid import resampled_shape
@@ -38,15 +38,8 @@ def bundle(folder, plan):
     )
     folder.mkdir(parents=True)
     save_file(network.state_dict(), folder / "random.safetensors")
-    write_bundle(
-        folder,
-        plan=plan,
-        weights={"0": folder / "random.safetensors"},
-        overlap=0.5,
-        mirror_axes=(),
-        postprocessing=Postprocessing(),
-        training={},
-    )
+    description = LabelDescription(task=plan.task, plan=plan)
+    write_bundle(folder, description, {"0": folder / "random.safetensors"})
     return folder
 
 

@@ -16,7 +16,7 @@ from trivox.files import read_json, write_json
 from trivox.inference.classes.files import read_classes
 from trivox.inference.classes.reader import NO_LESION
 from trivox.inference.folder import predict_cases
-from trivox.inference.predictor import Predictor
+from trivox.inference.predictor import Extras, Predictor
 from trivox.learning.tracking import read_records
 from trivox.networks.class_head import Outputs
 from trivox.preparation.classes import ClassedLabels
@@ -189,7 +189,8 @@ def test_one_command_predicts_mask_and_class_as_validated(
         "cases"
     ]
     cases = [case for case in load_dataset(classed_data).cases if case.name in section]
-    predict_cases(predictor, cases, tmp_path, numbered_classes=True)
+    predictor = replace(predictor, extras=Extras(numbered_classes=True))
+    predict_cases(predictor, cases, tmp_path)
     rows = read_classes(tmp_path / "classes.csv")
     assert {row.case for row in rows} == set(section)
     for row in rows:
@@ -262,9 +263,9 @@ def test_a_large_lesion_is_read_in_windows_weighted_by_what_they_hold(
     starts = reader._starts(indices)
     near, far = (reader._view(image, indices, start) for start in starts)
     assert len(starts) == 2
-    assert (near[2], far[2]) == (64, 1)
-    assert not torch.allclose(near[0], far[0])
-    expected = (64 * near[0] + far[0]) / 65
+    assert (near.mass, far.mass) == (64, 1)
+    assert not torch.allclose(near.logits, far.logits)
+    expected = (64 * near.logits + far.logits) / 65
     assert np.allclose(reader.read(image, indices).logits, expected, atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from trivox.volumes.volume import Array, Spacing
 
 def case_masks(
     indices: Array, scheme: LabelScheme, lesion: tuple[int, ...], spacing: Spacing
-) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
+) -> dict[str, Array]:
     """Masks `(z, y, x)` of a label map of indices (-1: ignored, background here);
     spacing: mm (z, y, x).
 
@@ -25,13 +25,15 @@ def case_masks(
     """
     indices = np.asarray(indices)
     masks = {"lesion": _any_of(indices, lesion, scheme)}
-    masks["core"], masks["rim"] = _core_and_rim(masks["lesion"], spacing)
+    core, rim = _core_and_rim(masks["lesion"], spacing)
+    masks["core"] = core
+    masks["rim"] = rim
     masks["organ"] = indices > 0
-    others = other_targets(scheme, lesion)
-    return masks | {
-        name + " label" * (name in masks): _any_of(indices, wanted, scheme)
-        for name, wanted in others.items()
-    }
+    others = {}
+    for name, wanted in other_targets(scheme, lesion).items():
+        free = f"{name} label" if name in masks else name
+        others[free] = _any_of(indices, wanted, scheme)
+    return masks | others
 
 
 def box_of(
@@ -40,20 +42,24 @@ def box_of(
     """The smallest box `(z, y, x)` that holds a mask, widened by `margin` voxels within
     the array; None if it is empty.
     """
-    lines = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    if not len(lines[0]):
-        return None
-    z, y, x = (
-        slice(max(int(line[0]) - more, 0), min(int(line[-1]) + more + 1, size))
-        for line, more, size in zip(lines, margin, mask.shape, strict=True)
-    )
+    edges = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        hits = np.flatnonzero(mask.any(axis=others))
+        if not len(hits):
+            return None
+        first = int(hits[0]) - margin[axis]
+        last = int(hits[-1]) + margin[axis]
+        start = max(first, 0)
+        stop = min(last + 1, mask.shape[axis])
+        edges.append(slice(start, stop))
+    z, y, x = edges
     return z, y, x
 
 
 def _any_of(indices: Array, wanted: tuple[int, ...], scheme: LabelScheme) -> Array:
-    table = np.zeros(
-        len(scheme.values) + 1, dtype=bool
-    )  # index -1 reads the last entry
+    # index -1 reads the last entry
+    table = np.zeros(len(scheme.values) + 1, dtype=bool)
     table[list(wanted)] = True
     return np.asarray(table[indices])
 
@@ -63,14 +69,16 @@ def _core_and_rim(lesion: Array, spacing: Spacing) -> tuple[Array, Array]:
     scan take seconds.
     """
     reach = max(RIM_MM, min(spacing))
-    core, rim = np.zeros_like(lesion), np.zeros_like(lesion)
-    box = box_of(lesion, tuple(int(reach / step) + 1 for step in spacing))
+    core = np.zeros_like(lesion)
+    rim = np.zeros_like(lesion)
+    margin = tuple(int(reach / step) + 1 for step in spacing)
+    box = box_of(lesion, margin)
     if box is None:
         return core, rim
     inside = lesion[box]
     eroded = ndimage.binary_erosion(inside)
     core[box] = eroded if eroded.any() else inside
-    rim[box] = (
-        ndimage.distance_transform_edt(~inside, sampling=spacing) <= reach * (1 + 1e-6)
-    ) & ~inside
+    distance = ndimage.distance_transform_edt(~inside, sampling=spacing)
+    near = distance <= reach * (1 + 1e-6)
+    rim[box] = near & ~inside
     return core, rim

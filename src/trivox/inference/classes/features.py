@@ -32,25 +32,25 @@ def handmade_features(
     image: raw or normalised intensities `(c, z, y, x)`; masks: of `case_masks`, `(z, y,
     x)`; spacing: mm (z, y, x); channels: names, one a channel.
     """
-    box = box_of(masks["organ"] | masks["lesion"] | masks["rim"]) or (slice(0, 1),) * 3
+    wanted = masks["organ"] | masks["lesion"] | masks["rim"]
+    box = box_of(wanted) or (slice(0, 1), slice(0, 1), slice(0, 1))
     inside = {name: np.ascontiguousarray(mask[box]) for name, mask in masks.items()}
-    values = {
-        name: array[box].astype(np.float64)
-        for name, array in zip(channels, image, strict=True)
-    }
-    depth = depth_of(inside["lesion"], spacing)
-    found = shape_features(inside, depth, spacing)
+    lesion = inside["lesion"]
+    values: dict[str, Array] = {}
+    for name, array in zip(channels, image, strict=True):
+        values[name] = array[box].astype(np.float64)
+    depth = depth_of(lesion, spacing)
+    features = shape_features(inside, depth, spacing)
     places = _places(inside)
     for name, channel in values.items():
-        found |= _channel_features(name, channel, places, depth)
+        features |= _channel_features(name, channel, places, depth)
         texture = texture_features(channel, inside["core"], spacing)
-        found |= {f"{name} {what} in core": value for what, value in texture.items()}
-    lesion = inside["lesion"]
+        features |= {f"{name} {what} in core": value for what, value in texture.items()}
     for first, second in combinations(channels, 2):
-        found[f"correlation of {first} and {second} in lesion"] = _correlation(
+        features[f"correlation of {first} and {second} in lesion"] = _correlation(
             values[first][lesion], values[second][lesion]
         )
-    return found
+    return features
 
 
 def _places(masks: Mapping[str, Array]) -> dict[str, Array]:
@@ -64,34 +64,31 @@ def _places(masks: Mapping[str, Array]) -> dict[str, Array]:
         "rest of organ": masks["organ"] & ~masks["lesion"],
     }
     if parts:
-        places["rest of lesion"] = masks["lesion"] & ~np.logical_or.reduce(
-            list(parts.values())
-        )
+        covered = np.logical_or.reduce(list(parts.values()))
+        places["rest of lesion"] = masks["lesion"] & ~covered
     return places | parts
 
 
 def _channel_features(
     channel: str, values: Array, places: Mapping[str, Array], depth: Array
 ) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, mask in places.items():
-        found |= {
-            f"{channel} {what} in {name}": value
-            for what, value in intensity_features(values[mask]).items()
-        }
-    mean, spread = found[f"{channel} mean in lesion"], found[f"{channel} std in lesion"]
+    """Intensity and contrast of one channel, under names that begin with it."""
+    features: dict[str, float] = {}
+    for place, mask in places.items():
+        for what, value in intensity_features(values[mask]).items():
+            features[f"{channel} {what} in {place}"] = value
+    mean = features[f"{channel} mean in lesion"]
     for other in ("rim", "rest of organ"):
-        found[f"{channel} contrast of lesion to {other}"] = (
-            mean - found[f"{channel} mean in {other}"]
-        )
-    found[f"{channel} spread of lesion / rim"] = _ratio(
-        spread, found[f"{channel} std in rim"]
+        contrast = mean - features[f"{channel} mean in {other}"]
+        features[f"{channel} contrast of lesion to {other}"] = contrast
+    features[f"{channel} spread of lesion / rim"] = _ratio(
+        features[f"{channel} std in lesion"], features[f"{channel} std in rim"]
     )
     inside = places["lesion"]
-    found[f"{channel} correlation with depth in lesion"] = _correlation(
+    features[f"{channel} correlation with depth in lesion"] = _correlation(
         values[inside], depth[inside]
     )
-    return found
+    return features
 
 
 def intensity_features(values: Array) -> dict[str, float]:
@@ -101,31 +98,23 @@ def intensity_features(values: Array) -> dict[str, float]:
     names = ("mean", "std", "skewness", *(f"percentile {p}" for p in PERCENTILES))
     if not values.size:
         return dict.fromkeys(names, np.nan)
-    mean, std = values.mean(), values.std()
-    skewness = (
-        ((values - mean) ** 3).mean() / std**3 if std > _rounding(values) else np.nan
-    )
-    return dict(
-        zip(
-            names,
-            map(float, (mean, std, skewness, *np.percentile(values, PERCENTILES))),
-            strict=True,
-        )
-    )
+    mean = values.mean()
+    std = values.std()
+    skewness = np.nan
+    if std > _rounding(values):
+        skewness = ((values - mean) ** 3).mean() / std**3
+    measured = (mean, std, skewness, *np.percentile(values, PERCENTILES))
+    return {name: float(value) for name, value in zip(names, measured, strict=True)}
 
 
 def _correlation(first: Array, second: Array) -> float:
     """Pearson's; NaN where one of them does not vary."""
-    if (
-        not first.size
-        or first.std() <= _rounding(first)
-        or second.std() <= _rounding(second)
-    ):
+    if not first.size:
         return np.nan
-    return float(
-        ((first - first.mean()) * (second - second.mean())).mean()
-        / (first.std() * second.std())
-    )
+    if first.std() <= _rounding(first) or second.std() <= _rounding(second):
+        return np.nan
+    covariance = ((first - first.mean()) * (second - second.mean())).mean()
+    return float(covariance / (first.std() * second.std()))
 
 
 def _rounding(values: Array) -> float:

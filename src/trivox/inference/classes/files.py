@@ -5,7 +5,6 @@ wants it.
 import csv
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -15,11 +14,16 @@ from trivox.datasets.tables import read_table
 from trivox.errors import DataError, FormatError
 from trivox.files import write_text
 
-CLASSES_FILE, SUBTYPE_FILE = "classes.csv", "subtype_results.csv"
-FIRST, LAST, PROBABILITY = ("case", "class"), "flags", "probability_"
+CLASSES_FILE = "classes.csv"
+SUBTYPE_FILE = "subtype_results.csv"
+FIRST = ("case", "class")
+PROBABILITY = "probability_"
+LAST = "flags"
 BETWEEN_FLAGS = "; "
-ROUNDING = 2e-6  # probabilities have 6 digits
-SUM_TOLERANCE = 0.02  # files by others may have 2 digits
+ROUNDING = 2e-6
+"""Probabilities have 6 digits."""
+SUM_TOLERANCE = 0.02
+"""Files by others may have 2 digits."""
 NUMBERED = re.compile(r"(?:subtype)?(\d+)", re.IGNORECASE)
 
 
@@ -67,50 +71,80 @@ def read_classes(
     `FormatError` naming file and line.
     """
     table = read_table(path)
-    header = [*table.columns]
-    found = [
-        name.removeprefix(PROBABILITY)
-        for name in header
-        if name.startswith(PROBABILITY)
-    ]
-    flagged = header[-1:] == [LAST]
-    if (
-        header
-        != [
-            *FIRST,
-            *(PROBABILITY + name for name in found),
-            *([LAST] if flagged else []),
-        ]
-        or len(found) < 2
-    ):
+    columns = _Columns.of(list(table.columns), path)
+    order = list(classes or columns.classes)
+    if len(set(columns.classes)) < len(columns.classes):
         raise FormatError(
-            f"{path}, line 1: the columns are {header}; they must be case, class, probability_<name> for "
-            "each of two or more classes, and flags"
+            f"{path}, line 1: has probabilities of {', '.join(columns.classes)} more "
+            "than once"
         )
-    if len(set(found)) < len(found) or (
-        classes is not None and set(found) != set(classes)
-    ):
-        told = (
-            f"; expected {', '.join(classes)}, each once"
-            if classes is not None
-            else " more than once"
-        )
+    if set(columns.classes) != set(order):
         raise FormatError(
-            f"{path}, line 1: has probabilities of {', '.join(found)}{told}"
+            f"{path}, line 1: has probabilities of {', '.join(columns.classes)}; "
+            f"expected {', '.join(order)}, each once"
         )
-    order = list(classes or found)
     answers: dict[str, ClassAnswer] = {}
     for number, cells in zip(table.lines, table.rows, strict=True):
         where = f"{path}, line {number}"
-        answer = _answer(cells, found, order, flagged, where)
+        answer = columns.read(cells, order, where)
         if answer.case in answers:
             raise FormatError(
-                f"{where}: case '{answer.case}' occurs a second time; keep one of the lines"
+                f"{where}: case '{answer.case}' occurs a second time; keep one of the "
+                "lines"
             )
         answers[answer.case] = answer
     if not answers:
         raise FormatError(f"{path}: holds no case below its header; write it again")
     return tuple(answers.values())
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What the columns of a file hold: classes in its order, and whether there are
+    flags.
+    """
+
+    classes: list[str]
+    flagged: bool
+
+    @classmethod
+    def of(cls, header: list[str], path: Path) -> "_Columns":
+        """Of a header; raises `FormatError` for one that cannot be."""
+        names = [name for name in header if name.startswith(PROBABILITY)]
+        flagged = header[-1:] == [LAST]
+        expected = [*FIRST, *names, *([LAST] if flagged else [])]
+        if header != expected or len(names) < 2:
+            raise FormatError(
+                f"{path}, line 1: the columns are {header}; they must be case, class, "
+                "probability_<name> for each of two or more classes, and flags"
+            )
+        return cls([name.removeprefix(PROBABILITY) for name in names], flagged)
+
+    def read(
+        self, cells: Sequence[str], order: Sequence[str], where: str
+    ) -> ClassAnswer:
+        """The answer in a row, with its classes in another order."""
+        case, answer, *rest = cells
+        if not case:
+            raise FormatError(
+                f"{where}: has no case name; write it in the first column"
+            )
+        values = [_probability(text, where) for text in rest[: len(self.classes)]]
+        probabilities = dict(zip(self.classes, values, strict=True))
+        if abs(sum(values) - 1) > SUM_TOLERANCE:
+            raise FormatError(
+                f"{where}: the probabilities of '{case}' sum to {sum(values):.4f}; "
+                "they must sum to 1"
+            )
+        if probabilities.get(answer, -1) < max(values) - ROUNDING:
+            raise FormatError(
+                f"{where}: class '{answer}' of '{case}' is not the most probable one; "
+                "correct class or probabilities"
+            )
+        flags: tuple[str, ...] = ()
+        if self.flagged:
+            flags = tuple(flag for flag in cells[-1].split(BETWEEN_FLAGS) if flag)
+        return ClassAnswer(case, {name: probabilities[name] for name in order}, flags)
 
 
 def write_subtype_results(
@@ -131,10 +165,11 @@ def write_subtype_results(
 
 def class_numbers(classes: Sequence[str]) -> dict[str, int]:
     """Number of each class in files that know no names; see `write_subtype_results`."""
-    own = [NUMBERED.fullmatch(name) for name in classes]
-    numbers = [int(match[1]) for match in own if match]
-    distinct = len(set(numbers)) == len(classes)
-    return dict(zip(classes, numbers if distinct else range(len(classes)), strict=True))
+    matches = [NUMBERED.fullmatch(name) for name in classes]
+    numbers = [int(match[1]) for match in matches if match]
+    if len(set(numbers)) < len(classes):
+        numbers = list(range(len(classes)))
+    return dict(zip(classes, numbers, strict=True))
 
 
 def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -146,15 +181,15 @@ def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def _ordered(rows: Sequence[ClassAnswer], classes: Sequence[str]) -> list[ClassAnswer]:
-    twice = [
-        name for name, count in Counter(row.case for row in rows).items() if count > 1
-    ]
-    if twice:
-        raise DataError(f"{twice[0]}: answered twice; give each case once")
+    seen: set[str] = set()
     for row in rows:
+        if row.case in seen:
+            raise DataError(f"{row.case}: answered twice; give each case once")
+        seen.add(row.case)
         if set(row.probabilities) != set(classes):
             raise DataError(
-                f"{row.case}: has probabilities of {', '.join(row.probabilities)}, not of {', '.join(classes)}"
+                f"{row.case}: has probabilities of {', '.join(row.probabilities)}, not "
+                f"of {', '.join(classes)}"
             )
     return sorted(rows, key=lambda row: natural_order(row.case))
 
@@ -163,35 +198,6 @@ def _csv(lines: Iterable[Sequence[str]]) -> str:
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
-
-
-def _answer(
-    cells: Sequence[str],
-    found: Sequence[str],
-    order: Sequence[str],
-    flagged: bool,
-    where: str,
-) -> ClassAnswer:
-    case, answer, *rest = cells
-    if not case:
-        raise FormatError(f"{where}: has no case name; write it in the first column")
-    values = [_probability(text, where) for text in rest[: len(found)]]
-    probabilities = dict(zip(found, values, strict=True))
-    if abs(sum(values) - 1) > SUM_TOLERANCE:
-        raise FormatError(
-            f"{where}: the probabilities of '{case}' sum to {sum(values):.4f}; they must sum to 1"
-        )
-    if answer not in probabilities or probabilities[answer] < max(values) - ROUNDING:
-        raise FormatError(
-            f"{where}: class '{answer}' of '{case}' is not the most probable one; correct class or "
-            "probabilities"
-        )
-    flags = (
-        tuple(flag for flag in cells[-1].split(BETWEEN_FLAGS) if flag)
-        if flagged
-        else ()
-    )
-    return ClassAnswer(case, {name: probabilities[name] for name in order}, flags)
 
 
 def _probability(text: str, where: str) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import cc3d
 import numpy as np
 from scipy import ndimage
 
@@ -11,27 +12,30 @@ from trivox.volumes.volume import Array, Spacing
 AXES = ("z", "y", "x")
 FOUR = ("lesion", "core", "rim", "organ")
 SHAPE = (
-    *(
-        "surface",
-        "sphericity",
-        "length",
-        "width",
-        "thickness",
-        "elongation",
-        "flatness",
-        "compactness",
-        "radius spread",
-    ),
-    *(
-        "largest depth",
-        "mean depth",
-        "spread of depth",
-        "relative depth",
-        "components",
-        "largest component share",
-    ),
+    "surface",
+    "sphericity",
+    "length",
+    "width",
+    "thickness",
+    "elongation",
+    "flatness",
+    "compactness",
+    "radius spread",
+    "largest depth",
+    "mean depth",
+    "spread of depth",
+    "relative depth",
+    "components",
+    "largest component share",
 )
 """Names of what `mask_shape` finds."""
+SHAPE_OF_PARTS = (
+    "sphericity",
+    "largest depth",
+    "mean depth",
+    "largest component share",
+)
+"""What of it describes a part of the lesion."""
 
 
 def shape_features(
@@ -44,29 +48,26 @@ def shape_features(
     """
     cell = float(np.prod(spacing)) / 1000
     volume = {name: int(mask.sum()) * cell for name, mask in masks.items()}
-    found = {
+    lesion = masks["lesion"]
+    features = {
         "volume of lesion": volume["lesion"],
         "log volume of lesion": _log(volume["lesion"]),
+        "volume of lesion / organ": _ratio(volume["lesion"], volume["organ"]),
     }
-    found["volume of lesion / organ"] = _ratio(volume["lesion"], volume["organ"])
-    found |= {
-        f"{what} of lesion": value
-        for what, value in mask_shape(masks["lesion"], depth, spacing).items()
-    }
+    for what, value in mask_shape(lesion, depth, spacing).items():
+        features[f"{what} of lesion"] = value
     for name in [name for name in masks if name not in FOUR]:
-        found[f"log volume of {name}"] = _log(volume[name])
-        found[f"volume of {name} / lesion"] = _ratio(
-            int((masks[name] & masks["lesion"]).sum()) * cell, volume["lesion"]
+        part = masks[name]
+        shared = int((part & lesion).sum()) * cell
+        features[f"log volume of {name}"] = _log(volume[name])
+        features[f"volume of {name} / lesion"] = _ratio(shared, volume["lesion"])
+        features[f"volume of {name} / organ"] = _ratio(volume[name], volume["organ"])
+        for what, value in _part_shape(part, spacing).items():
+            features[f"{what} of {name}"] = value
+        features[f"depth of {name} in lesion"] = _mean_depth(
+            part & lesion, lesion, depth
         )
-        found[f"volume of {name} / organ"] = _ratio(volume[name], volume["organ"])
-        found |= {
-            f"{what} of {name}": value
-            for what, value in _part_shape(masks[name], spacing).items()
-        }
-        found[f"depth of {name} in lesion"] = _mean_depth(
-            masks[name] & masks["lesion"], masks["lesion"], depth
-        )
-    return found | _place(masks["lesion"], masks["organ"])
+    return features | _place(lesion, masks["organ"])
 
 
 def depth_of(mask: Array, spacing: Spacing) -> Array:
@@ -76,10 +77,9 @@ def depth_of(mask: Array, spacing: Spacing) -> Array:
     result = np.zeros(mask.shape)
     box = box_of(mask)
     if box is not None:
-        inner = (slice(1, -1),) * 3
-        result[box] = ndimage.distance_transform_edt(
-            np.pad(mask[box], 1), sampling=spacing
-        )[inner]
+        padded = np.pad(mask[box], 1)
+        distance = ndimage.distance_transform_edt(padded, sampling=spacing)
+        result[box] = distance[1:-1, 1:-1, 1:-1]
     return result
 
 
@@ -97,7 +97,8 @@ def mask_shape(mask: Array, depth: Array, spacing: Spacing) -> dict[str, float]:
     box = box_of(mask)
     if box is None:
         return dict.fromkeys(SHAPE, np.nan)
-    mask, depth = mask[box], depth[box][mask[box]]
+    mask = mask[box]
+    depth = depth[box][mask]
     volume = int(mask.sum()) * float(np.prod(spacing))
     radius = (3 * volume / (4 * np.pi)) ** (1 / 3)
     surface = surface_area(mask, spacing)
@@ -105,7 +106,7 @@ def mask_shape(mask: Array, depth: Array, spacing: Spacing) -> dict[str, float]:
     points -= points.mean(0)
     length, width, thickness = principal_lengths(points, spacing)
     components, largest = _components(mask)
-    found = {
+    shape = {
         "surface": surface,
         "sphericity": 4 * np.pi * radius**2 / surface,
         "length": length,
@@ -115,14 +116,21 @@ def mask_shape(mask: Array, depth: Array, spacing: Spacing) -> dict[str, float]:
         "flatness": thickness / length,
         "compactness": volume / (np.pi / 6 * length * width * thickness),
         "radius spread": np.linalg.norm(points, axis=1).std() / radius,
+        "components": components,
+        "largest component share": largest,
+        **_depths(depth, radius),
+    }
+    return {name: float(shape[name]) for name in SHAPE}
+
+
+def _depths(depth: Array, radius: float) -> dict[str, float]:
+    """Depths `(n,)` in mm of a mask, against the radius of the ball of its volume."""
+    return {
         "largest depth": depth.max(),
         "mean depth": depth.mean(),
         "spread of depth": depth.std(),
         "relative depth": depth.max() / radius,
-        "components": components,
-        "largest component share": largest,
     }
-    return {name: float(found[name]) for name in SHAPE}
 
 
 def surface_area(mask: Array, spacing: Spacing) -> float:
@@ -132,16 +140,11 @@ def surface_area(mask: Array, spacing: Spacing) -> float:
     Voxel faces would count a slanted plane up to 1.7 times. The border counts as
     outside.
     """
-    blurred = ndimage.gaussian_filter(
-        np.pad(mask, 3).astype(np.float32), 1.0, truncate=3
-    )
-    squares = sum(
-        (
-            np.gradient(blurred, step, axis=axis) ** 2
-            for axis, step in enumerate(spacing)
-        ),
-        np.float32(0),
-    )
+    padded = np.pad(mask, 3).astype(np.float32)
+    blurred = ndimage.gaussian_filter(padded, 1.0, truncate=3)
+    squares = np.zeros((), np.float32)
+    for axis, step in enumerate(spacing):
+        squares = squares + np.gradient(blurred, step, axis=axis) ** 2
     return float(np.sqrt(squares).sum(dtype=np.float64) * np.prod(spacing))
 
 
@@ -152,28 +155,19 @@ def principal_lengths(points: Array, spacing: Spacing) -> tuple[float, float, fl
     The second moment along an axis of an ellipsoid is the square of its half-diameter
     over 5.
     """
-    moments = (
-        points.T @ points / len(points) + np.diag(np.square(spacing)) / 12
-    )  # a voxel is a box, no point
-    thickness, width, length = 2 * np.sqrt(
-        5 * np.clip(np.linalg.eigvalsh(moments), 0, None)
-    )
+    voxel = np.diag(np.square(spacing)) / 12  # a box, no point
+    moments = points.T @ points / len(points) + voxel
+    along_axes = np.clip(np.linalg.eigvalsh(moments), 0, None)
+    thickness, width, length = 2 * np.sqrt(5 * along_axes)
     return float(length), float(width), float(thickness)
 
 
 def _part_shape(mask: Array, spacing: Spacing) -> dict[str, float]:
     """The few that describe a part of the lesion; no component is an answer, not a gap."""
-    full = mask_shape(mask, depth_of(mask, spacing), spacing)
-    chosen = {
-        name: full[name]
-        for name in (
-            "sphericity",
-            "largest depth",
-            "mean depth",
-            "largest component share",
-        )
-    }
-    return chosen | {"components": full["components"] if mask.any() else 0.0}
+    whole = mask_shape(mask, depth_of(mask, spacing), spacing)
+    shape = {name: whole[name] for name in SHAPE_OF_PARTS}
+    shape["components"] = whole["components"] if mask.any() else 0.0
+    return shape
 
 
 def _mean_depth(part: Array, lesion: Array, depth: Array) -> float:
@@ -185,11 +179,8 @@ def _mean_depth(part: Array, lesion: Array, depth: Array) -> float:
 
 def _components(mask: Array) -> tuple[float, float]:
     """How many 26-connected components there are, and the share of the largest one."""
-    import cc3d
-
-    sizes = np.bincount(
-        cc3d.connected_components(mask.astype(np.uint8), connectivity=26).reshape(-1)
-    )[1:]
+    numbers = cc3d.connected_components(mask.astype(np.uint8), connectivity=26)
+    sizes = np.bincount(numbers.reshape(-1))[1:]
     return float(len(sizes)), float(sizes.max() / sizes.sum())
 
 
@@ -200,10 +191,10 @@ def _place(lesion: Array, organ: Array) -> dict[str, float]:
     if box is None or not lesion.any():
         return dict.fromkeys(names, np.nan)
     centre = np.argwhere(lesion).mean(0) + 0.5
-    return {
-        name: float((at - side.start) / (side.stop - side.start))
-        for name, at, side in zip(names, centre, box, strict=True)
-    }
+    place = {}
+    for name, at, side in zip(names, centre, box, strict=True):
+        place[name] = float((at - side.start) / (side.stop - side.start))
+    return place
 
 
 def _log(volume: float) -> float:

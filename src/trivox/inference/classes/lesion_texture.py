@@ -13,6 +13,9 @@ BINS = 32
 """
 AXES = ("z", "y", "x")
 
+Step = tuple[Array, Array]
+"""Difference to the next voxel along an axis, and where both lie in the mask."""
+
 
 def texture_features(values: Array, mask: Array, spacing: Spacing) -> dict[str, float]:
     """Texture of one channel `(z, y, x)` within `mask`; spacing: mm (z, y, x).
@@ -28,35 +31,54 @@ def texture_features(values: Array, mask: Array, spacing: Spacing) -> dict[str, 
     """
     box = box_of(mask)
     if box is None:
-        box = (slice(0, 1), slice(0, 1), slice(0, 1))
+        one = slice(0, 1)
+        box = (one, one, one)
     mask = mask[box]
-    inside = values[box][mask]
-    mean, std = (inside.mean(), inside.std()) if inside.size else (np.nan, np.nan)
-    scale = (
-        std if std > 1e-6 * max(abs(mean), 1e-6) else np.nan
-    )  # constant but for rounding: no texture
-    values = np.zeros(mask.shape)
-    values[mask] = inside - mean
-    steps = [_differences(values, mask, axis) for axis in range(3)]
-    gradient, laplacian = (
-        _gradient(steps, mask, spacing),
-        _laplacian(steps, mask, spacing),
-    )
-    found = {"gradient": gradient, "Laplacian": laplacian}
-    found |= {
+    centred, scale = _centred(values[box], mask)
+    steps = [_differences(centred, mask, axis) for axis in range(3)]
+    gradient = _gradient(steps, mask, spacing)
+    laplacian = _laplacian(steps, mask, spacing)
+    features = {
+        "gradient": gradient,
+        "Laplacian": laplacian,
         "relative gradient": gradient / scale,
         "relative Laplacian": laplacian / scale,
     }
-    for axis, (step, both) in zip(AXES, steps, strict=True):
-        squares = step[both] ** 2
-        variogram = squares.mean() / 2 / scale**2 if squares.size else np.nan
-        found[f"decorrelation along {axis}"] = variogram / spacing[AXES.index(axis)]
+    for axis, name in enumerate(AXES):
+        decorrelation = _variogram(steps[axis], scale) / spacing[axis]
+        features[f"decorrelation along {name}"] = decorrelation
     for size in (3, 5):
-        found[f"local std of {size} voxels"] = (
-            local_std(values, mask, _box_sides(spacing, size)) / scale
-        )
-    found["entropy"] = _entropy(values[mask] / scale)
-    return {name: float(value) for name, value in found.items()}
+        sides = _box_sides(spacing, size)
+        local = local_std(centred, mask, sides)
+        features[f"local std of {size} voxels"] = local / scale
+    features["entropy"] = _entropy(centred[mask] / scale)
+    return {name: float(value) for name, value in features.items()}
+
+
+def _centred(values: Array, mask: Array) -> tuple[Array, float]:
+    """Values less their mean, zero outside the mask, and their standard deviation; NaN
+    where they are constant but for rounding: no texture.
+    """
+    centred = np.zeros(mask.shape)
+    inside = values[mask]
+    if not inside.size:
+        return centred, np.nan
+    mean = inside.mean()
+    scale = inside.std()
+    centred[mask] = inside - mean
+    rounding = 1e-6 * max(abs(mean), 1e-6)
+    if scale <= rounding:
+        return centred, np.nan
+    return centred, scale
+
+
+def _variogram(steps: Step, scale: float) -> float:
+    """Half the mean square of the steps between neighbours, relative to the variance."""
+    step, both = steps
+    squares = step[both] ** 2
+    if not squares.size:
+        return np.nan
+    return float(squares.mean() / 2 / scale**2)
 
 
 def local_std(values: Array, mask: Array, sides: tuple[int, ...]) -> float:
@@ -69,69 +91,90 @@ def local_std(values: Array, mask: Array, sides: tuple[int, ...]) -> float:
     enough = mask & (count > 0.5)
     if not enough.any():
         return np.nan
-    first, second = (
-        ndimage.uniform_filter(v, sides, mode="constant")[enough] / count[enough]
-        for v in (values, values**2)
-    )
-    return float(np.sqrt(np.clip(second - first**2, 0, None)).mean())
+    sums = ndimage.uniform_filter(values, sides, mode="constant")
+    squares = ndimage.uniform_filter(values**2, sides, mode="constant")
+    mean = sums[enough] / count[enough]
+    variance = squares[enough] / count[enough] - mean**2
+    deviation = np.sqrt(np.clip(variance, 0, None))
+    return float(deviation.mean())
 
 
 def _box_sides(spacing: Spacing, size: int) -> tuple[int, ...]:
     """Odd sides in voxels of a box that measures about `size` of the largest voxel side
     along every axis.
     """
-    return tuple(
-        2 * round((size - 1) / 2 * max(spacing) / step) + 1 for step in spacing
-    )
+    half = (size - 1) / 2 * max(spacing)
+    sides = []
+    for step in spacing:
+        voxels = round(half / step)
+        sides.append(2 * voxels + 1)
+    return tuple(sides)
 
 
-def _differences(values: Array, mask: Array, axis: int) -> tuple[Array, Array]:
+def _along(axis: int, part: slice) -> tuple[slice, ...]:
+    """A part of an axis, and all of the others."""
+    index = [slice(None)] * 3
+    index[axis] = part
+    return tuple(index)
+
+
+def _differences(values: Array, mask: Array, axis: int) -> Step:
     """Step to the next voxel along an axis, and where both voxels lie in the mask; one
     shorter than the mask there.
     """
-    lower, upper = (
-        tuple(s if a == axis else slice(None) for a in range(3))
-        for s in (slice(None, -1), slice(1, None))
-    )
-    return values[upper] - values[lower], mask[upper] & mask[lower]
+    lower = _along(axis, slice(None, -1))
+    upper = _along(axis, slice(1, None))
+    step = values[upper] - values[lower]
+    both = mask[upper] & mask[lower]
+    return step, both
 
 
-def _gradient(steps: list[tuple[Array, Array]], mask: Array, spacing: Spacing) -> float:
+def _gradient(steps: list[Step], mask: Array, spacing: Spacing) -> float:
     """Mean magnitude of forward differences where all three neighbours lie in the mask."""
-    total, known = np.zeros(mask.shape), mask.copy()
+    total = np.zeros(mask.shape)
+    known = mask.copy()
     for axis, (step, both) in enumerate(steps):
-        here = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
+        here = _along(axis, slice(None, -1))
         valid = np.zeros_like(mask)
         valid[here] = both
         known &= valid
-        total[here] += (step / spacing[axis]) ** 2
-    return float(np.sqrt(total[known]).mean()) if known.any() else np.nan
+        slope = step / spacing[axis]
+        total[here] += slope**2
+    if not known.any():
+        return np.nan
+    magnitude = np.sqrt(total[known])
+    return float(magnitude.mean())
 
 
-def _laplacian(
-    steps: list[tuple[Array, Array]], mask: Array, spacing: Spacing
-) -> float:
+def _laplacian(steps: list[Step], mask: Array, spacing: Spacing) -> float:
     """Mean magnitude of the sum of second differences where all six neighbours lie in
     the mask.
     """
-    total, known = np.zeros(mask.shape), mask.copy()
+    total = np.zeros(mask.shape)
+    known = mask.copy()
     for axis, (step, both) in enumerate(steps):
-        ahead, behind, middle = (
-            tuple(s if a == axis else slice(None) for a in range(3))
-            for s in (slice(1, None), slice(None, -1), slice(1, -1))
-        )
+        ahead = _along(axis, slice(1, None))
+        behind = _along(axis, slice(None, -1))
+        middle = _along(axis, slice(1, -1))
         valid = np.zeros_like(mask)
         if mask.shape[axis] > 2:
             valid[middle] = both[ahead] & both[behind]
-            total[middle] += (step[ahead] - step[behind]) / spacing[axis] ** 2
+            second = step[ahead] - step[behind]
+            total[middle] += second / spacing[axis] ** 2
         known &= valid
-    return float(np.abs(total[known]).mean()) if known.any() else np.nan
+    if not known.any():
+        return np.nan
+    magnitude = np.abs(total[known])
+    return float(magnitude.mean())
 
 
 def _entropy(standardised: Array) -> float:
+    """Bits of the histogram of standardised values `(n,)`."""
     if not standardised.size or np.isnan(standardised[0]):
         return np.nan
-    level = np.clip((standardised + 3) * (BINS / 6), 0, BINS - 1).astype(np.int64)
+    scaled = (standardised + 3) * (BINS / 6)
+    level = np.clip(scaled, 0, BINS - 1).astype(np.int64)
     share = np.bincount(level) / level.size
     share = share[share > 0]
-    return float(-(share * np.log2(share)).sum())
+    surprise = share * np.log2(share)
+    return float(-surprise.sum())

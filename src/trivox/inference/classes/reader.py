@@ -2,7 +2,6 @@
 answered by its head or a classifier.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -14,11 +13,13 @@ from trivox.datasets.labels import LabelScheme
 from trivox.datasets.lesions import mask_table, other_targets
 from trivox.inference.classes.case_masks import case_masks
 from trivox.inference.classes.features import handmade_features
+from trivox.inference.engines.torch import TorchEngine
+from trivox.inference.restore import label_indices
 from trivox.inference.windows import SlidingWindows, window_starts
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.losses.targets import region_targets
 from trivox.learning.runtime import Runtime
-from trivox.networks.class_head import MASKS, MultitaskNetwork
+from trivox.networks.class_head import MASKS, MultitaskNetwork, Pooled
 from trivox.planning.plan import Plan
 from trivox.preparation.sampler import patch_start
 from trivox.volumes.volume import Array, Shape
@@ -26,22 +27,6 @@ from trivox.volumes.volume import Array, Shape
 NO_LESION = "no lesion predicted: answered from the most likely voxels"
 LIKELIEST = 64
 """Voxels that stand for the lesion where none is predicted."""
-
-
-@dataclass(frozen=True)
-class Classification:
-    """The class of a case.
-
-    probabilities: by class name, summing to 1; flags: why to doubt the answer.
-    """
-
-    probabilities: Mapping[str, float]
-    flags: tuple[str, ...] = ()
-
-    @property
-    def answer(self) -> str:
-        """The most probable class."""
-        return max(self.probabilities, key=lambda name: self.probabilities[name])
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,15 +76,12 @@ class ClassReader:
         """A reader of `network`; without a classifier its head answers, with logits
         divided by `temperature`.
         """
-        others = other_targets(plan.labels, lesion)
-        table = mask_table(plan.labels, lesion)
-        names = (*MASKS, *others)
         return cls(
             network,
             plan,
             lesion,
-            table,
-            names,
+            mask_table(plan.labels, lesion),
+            (*MASKS, *other_targets(plan.labels, lesion)),
             runtime,
             mirror_axes,
             classifier,
@@ -124,35 +106,40 @@ class ClassReader:
 
         everything: run the network even where the answer does not need it.
         """
-        flags: tuple[str, ...] = ()
         hand_made = self._hand_made(image, indices)
-        found = bool(np.isin(indices, self.lesion).any())
-        if found and not (everything or self.needs_network):
-            return Reading(None, hand_made, flags)
-        if not found:
-            indices, flags = self._likeliest(image), (NO_LESION,)
+        if not np.isin(indices, self.lesion).any():
+            return self._deep(image, self._likeliest(image), hand_made, (NO_LESION,))
+        if everything or self.needs_network:
+            return self._deep(image, indices, hand_made, ())
+        return Reading(None, hand_made, ())
+
+    def _deep(
+        self,
+        image: Tensor,
+        indices: Array,
+        hand_made: dict[str, float],
+        flags: tuple[str, ...],
+    ) -> Reading:
+        """What the network adds: means over the windows that hold some of the lesion,
+        weighted with how much.
+        """
         views = [self._view(image, indices, start) for start in self._starts(indices)]
-        mass = torch.tensor([lesion for *_, lesion in views], dtype=torch.float64)
-        share = (mass / mass.sum()).tolist()
-        logits = sum(
-            part * found for part, (found, _, _) in zip(share, views, strict=True)
-        )
-        pooled = sum(
-            part * found for part, (_, found, _) in zip(share, views, strict=True)
-        )
-        names = self._pooled_names()
-        assert isinstance(logits, torch.Tensor)
-        assert isinstance(pooled, torch.Tensor)
-        deep = dict(zip(names, pooled.tolist(), strict=True))
+        mass = torch.tensor([view.mass for view in views], dtype=torch.float64)
+        shares = (mass / mass.sum()).tolist()
+        logits = torch.zeros_like(views[0].logits)
+        pooled = torch.zeros_like(views[0].pooled)
+        for share, view in zip(shares, views, strict=True):
+            logits = logits + share * view.logits
+            pooled = pooled + share * view.pooled
+        deep = dict(zip(self._pooled_names(), pooled.tolist(), strict=True))
         return Reading(logits.numpy(), {**hand_made, **deep}, flags)
 
     def log_probabilities(self, reading: Reading) -> Array:
         """What the classifier, or else the head, makes of a reading, `(k,)`."""
         if self.classifier is None:
             assert reading.logits is not None, "a head that answers is always run"
-            return np.asarray(
-                torch.from_numpy(reading.logits / self.temperature).log_softmax(0)
-            )
+            logits = torch.from_numpy(reading.logits / self.temperature)
+            return np.asarray(logits.log_softmax(0))
         chance = self.classifier.probabilities(reading.features)[0]
         return np.asarray(np.log(np.clip(chance, 1e-12, 1)))
 
@@ -179,11 +166,8 @@ class ClassReader:
         names = []
         for stage, width in enumerate(self.plan.topology.features):
             for what in ("mean", "deviation"):
-                names += [
-                    f"stage {stage} {mask} {what} {i}"
-                    for mask in self.mask_names
-                    for i in range(width)
-                ]
+                for mask in self.mask_names:
+                    names += [f"stage {stage} {mask} {what} {i}" for i in range(width)]
         return names
 
     def _starts(self, indices: Array) -> list[Shape]:
@@ -193,132 +177,106 @@ class ClassReader:
         inside = np.isin(indices, self.lesion)
         places = []
         for axis, patch in enumerate(self.plan.patch_size):
-            hits = np.flatnonzero(
-                inside.any(axis=tuple(other for other in range(3) if other != axis))
-            )
-            low, high = int(hits[0]), int(hits[-1]) + 1
-            if high - low <= patch:
-                places.append(
-                    [patch_start((low + high) // 2, patch, indices.shape[axis])]
-                )
+            others = tuple(other for other in range(3) if other != axis)
+            hits = np.flatnonzero(inside.any(axis=others))
+            low = int(hits[0])
+            size = int(hits[-1]) + 1 - low
+            if size <= patch:
+                middle = (2 * low + size) // 2
+                places.append([patch_start(middle, patch, indices.shape[axis])])
             else:
-                places.append(
-                    [low + start for start in window_starts(high - low, patch, 0.0)]
-                )
+                starts = window_starts(size, patch, 0.0)
+                places.append([low + start for start in starts])
         boxes = [(z, y, x) for z, y, x in product(*places)]
-        return [box for box in boxes if self._inside(inside, box).any()]
+        patch_size = self.plan.patch_size
+        return [box for box in boxes if inside[_within(box, patch_size)].any()]
 
-    def _inside(self, array: Array, start: Shape) -> Array:
-        return array[
-            tuple(
-                slice(max(s, 0), max(s + p, 0))
-                for s, p in zip(start, self.plan.patch_size, strict=True)
-            )
-        ]
-
-    def _view(
-        self, image: Tensor, indices: Array, start: Shape
-    ) -> tuple[Tensor, Tensor, float]:
-        """Head logits `(k,)`, pooled features `(f,)` and lesion voxels of one window,
-        means over its mirrored copies.
-        """
-        device = self.runtime.device
-        window = _window(image, start, self.plan.patch_size).to(device)
-        labels = _window(
-            torch.from_numpy(indices[None].astype(np.int16)),
-            start,
-            self.plan.patch_size,
-        )[0]
-        known = (
-            region_targets(labels[None], torch.from_numpy(self.mask_table))
-            .float()
-            .to(device)
-        )
-        masks, found = self.network.masks.around(known), []
-        for flip in (
-            [(), self.mirror_axes] if self.mirror_axes else [()]
-        ):  # one by one: both would leave the cache
+    def _view(self, image: Tensor, indices: Array, start: Shape) -> "_View":
+        """What the network finds in one window, means over its mirrored copies."""
+        size = self.plan.patch_size
+        window = _window(image, start, size).to(self.runtime.device)
+        whole = torch.from_numpy(indices[None].astype(np.int16))
+        table = torch.from_numpy(self.mask_table)
+        known = region_targets(_window(whole, start, size), table).float()
+        known = known.to(self.runtime.device)
+        masks = self.network.masks.around(known)
+        logits: list[Tensor] = []
+        pooled: list[Tensor] = []
+        # one by one: both would leave the cache
+        for flip in [(), self.mirror_axes] if self.mirror_axes else [()]:
             axes = [axis + 2 for axis in flip]
+            copy = window[None].flip(axes)
             with self.runtime.autocast():
-                logits, pooled = self.network.pool(
-                    window[None].flip(axes), masks.flip(axes)
-                )
-            parts = [
-                part.flatten()
-                for mean, std in list(zip(*pooled, strict=True))[1:]
-                for part in (mean, std)
-            ]
-            found.append((logits[0].float().cpu(), torch.cat(parts).float().cpu()))
-        logits, features = (
-            torch.stack(parts).mean(0) for parts in zip(*found, strict=True)
+                answer, moments = self.network.pool(copy, masks.flip(axes))
+            logits.append(answer[0].float().cpu())
+            pooled.append(_features(moments).cpu())
+        return _View(
+            torch.stack(logits).mean(0),
+            torch.stack(pooled).mean(0),
+            float(known[:, 0].sum()),
         )
-        return logits, features, float(known[:, 0].sum())
 
     def _likeliest(self, image: Tensor) -> Array:
         """Label indices that are lesion at its `LIKELIEST` most probable voxels."""
         windows = SlidingWindows(
-            [self.network.segmenter],
+            [TorchEngine(self.network.segmenter, self.runtime)],
             self.plan.patch_size,
             self.plan.labels.output_channels,
-            self.runtime,
         )
-        chance = torch.cat(
-            [
-                self.network.masks.predicted(slab.logits[None])[0, 0].cpu()
-                for slab in windows.slabs(image)
-            ]
-        )
+        parts = [
+            self.network.masks.predicted(slab.logits[None])[0, 0].cpu()
+            for slab in windows.slabs(image)
+        ]
+        chance = torch.cat(parts)
         indices = np.zeros(chance.shape, np.int16)
         best = chance.flatten().topk(min(LIKELIEST, chance.numel())).indices.numpy()
         indices.reshape(-1)[best] = self.lesion[0]
         return indices
 
 
+@dataclass(frozen=True, eq=False)
+class _View:
+    """Of one window: head logits `(k,)`, pooled features `(f,)`, lesion voxels."""
+
+    logits: Tensor
+    pooled: Tensor
+    mass: float
+
+
 def predicted_indices(
     windows: SlidingWindows, labels: LabelScheme, image: Tensor
 ) -> Array:
     """Label indices `(z, y, x)` on the network's own grid."""
-    parts = []
-    for slab in windows.slabs(image):
-        logits = slab.logits.cpu()
-        if labels.exclusive:
-            parts.append(logits.max(0).indices.to(torch.int16).numpy())
-        else:
-            parts.append(labels.paint_regions((logits > 0).numpy()))
-    return np.concatenate(parts)
+    slabs = windows.slabs(image)
+    return np.concatenate([label_indices(slab.logits.cpu(), labels) for slab in slabs])
 
 
-def joined(
-    classes: Sequence[str], found: Sequence[Array], flags: Sequence[str]
-) -> Classification:
-    """The answer of several networks: the geometric mean of their probabilities, given
-    as logarithms `(k,)`.
+def _features(pooled: Pooled) -> Tensor:
+    """Means and deviations of each encoder stage in one row `(f,)`, without those of
+    the image itself.
     """
-    chance = torch.from_numpy(np.mean(np.stack(found), axis=0)).softmax(0).tolist()
-    return Classification(
-        dict(zip(classes, chance, strict=True)), tuple(dict.fromkeys(flags))
+    parts = []
+    for mean, deviation in zip(*pooled, strict=True):
+        parts += [mean.flatten(), deviation.flatten()]
+    return torch.cat(parts[2:]).float()
+
+
+def _within(start: Shape, size: Shape) -> tuple[slice, slice, slice]:
+    """The part of a window that lies behind the first voxels of an array."""
+    z, y, x = (
+        slice(max(first, 0), max(first + voxels, 0))
+        for first, voxels in zip(start, size, strict=True)
     )
+    return z, y, x
 
 
 def _window(array: Tensor, start: Shape, size: Shape) -> Tensor:
     """A box of `(c, z, y, x)` that may reach over the border; outside is zero."""
-    inside = array[
-        (
-            slice(None),
-            *(
-                slice(max(s, 0), max(s + n, 0))
-                for s, n in zip(start, size, strict=True)
-            ),
-        )
-    ]
+    inside = array[(slice(None), *_within(start, size))]
     if tuple(inside.shape[1:]) == tuple(size):
         return inside
-    before = [max(-s, 0) for s in start]
-    edges = [
-        edge
-        for b, n, have in zip(
-            reversed(before), reversed(size), reversed(inside.shape[1:]), strict=True
-        )
-        for edge in (b, n - b - have)
-    ]
+    edges: list[int] = []  # as torch wants them: the last axis first
+    for axis in (2, 1, 0):
+        before = max(-start[axis], 0)
+        edges += [before, size[axis] - before - inside.shape[axis + 1]]
     return torch.nn.functional.pad(inside, edges)

@@ -7,10 +7,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from trivox.inference.doubt.uncertainty import entropy, probabilities_of
+from trivox.schema import Frozen
+from trivox.volumes.volume import Array
 
 TEMPERATURES = (0.05, 20.0)
 """Bounds of the search."""
@@ -18,7 +21,16 @@ MINIMUM_CASES = 5
 """A threshold from fewer validation cases would be chance."""
 
 
-class Abstention(BaseModel):
+RULE = (
+    "flag a mean entropy (nats, calibrated probabilities) in the predicted foreground "
+    "above the threshold that best separates validation cases with a Dice below "
+    "poor_dice (lower quartile - 1.5 IQR) from the others; the largest validation "
+    "score if none is so poor"
+)
+"""How thresholds are chosen."""
+
+
+class Abstention(Frozen):
     """When a prediction is flagged as one that a person should look at; chosen on
     validation cases alone.
 
@@ -26,8 +38,6 @@ class Abstention(BaseModel):
     where nothing was found; poor_dice: mean Dice below which a validation case counted
     as poor; rule: how the threshold was chosen, in words.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     score: Literal["mean_foreground_entropy"] = "mean_foreground_entropy"
     threshold: float = Field(ge=0)
@@ -48,32 +58,35 @@ class Abstention(BaseModel):
             return "no foreground was found" if self.empty == "flag" else None
         if score <= self.threshold:
             return None
-        return f"mean entropy {score:.3f} in the predicted foreground is above {self.threshold:.3f}"
+        return (
+            f"mean entropy {score:.3f} in the predicted foreground is above "
+            f"{self.threshold:.3f}"
+        )
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that minimises the negative log-likelihood of `labels` `(n,)`
     under `logits / T` `(n, c)`.
 
-    Convex in 1 / T, hence one minimum (Guo et al. 2017, "On calibration of modern neural networks"). At a bound of
-    0.05 or 20 the sample says nothing about T (all right, or all wrong), and 1 is returned.
+    Convex in 1 / T, hence one minimum (Guo et al. 2017, "On calibration of modern
+    neural networks"). At a bound of 0.05 or 20 the sample says nothing about T (all
+    right, or all wrong), and 1 is returned.
     """
-    from scipy.optimize import minimize_scalar
-
-    logits, labels = logits.double(), labels.long()
+    logits = logits.double()
+    labels = labels.long()
 
     def loss(log_temperature: float) -> float:
-        return float(
-            torch.nn.functional.cross_entropy(logits / np.exp(log_temperature), labels)
-        )
+        scaled = logits / np.exp(log_temperature)
+        return float(torch.nn.functional.cross_entropy(scaled, labels))
 
     low, high = np.log(TEMPERATURES)
-    found = float(
-        minimize_scalar(
-            loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4}
-        ).x
+    minimum = minimize_scalar(
+        loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4}
     )
-    return float(np.exp(found)) if min(found - low, high - found) > 0.01 else 1.0
+    best = float(minimum.x)
+    if min(best - low, high - best) <= 0.01:
+        return 1.0
+    return float(np.exp(best))
 
 
 def foreground_entropy(
@@ -82,11 +95,11 @@ def foreground_entropy(
     """Mean entropy (nats) of the voxels `(n, c)` whose largest logit is foreground;
     None if there are none.
     """
-    found = logits.argmax(1) > 0 if exclusive else (logits > 0).any(1)
-    if not found.any():
+    inside = logits.argmax(1) > 0 if exclusive else (logits > 0).any(1)
+    if not inside.any():
         return None
     chance = probabilities_of(
-        logits[found].T, exclusive=exclusive, temperature=temperature
+        logits[inside].T, exclusive=exclusive, temperature=temperature
     )
     return float(entropy(chance, exclusive=exclusive).mean())
 
@@ -103,19 +116,19 @@ def choose_abstention(
     largest score seen. seen_empty: a reference without foreground occurs, so an empty
     prediction is nothing strange. None for fewer than 5 cases with score and Dice.
     """
-    known = [
-        (s, d)
-        for s, d in zip(scores, dice, strict=True)
-        if s is not None and np.isfinite(d)
-    ]
+    known: list[tuple[float, float]] = []
+    for score, quality in zip(scores, dice, strict=True):
+        if score is not None and np.isfinite(quality):
+            known.append((score, quality))
     if len(known) < MINIMUM_CASES:
         return None
-    score, quality = (np.array(values) for values in zip(*known, strict=True))
-    low, high = np.percentile(quality, [25, 75])
+    doubt = np.array([score for score, _ in known])
+    qualities = np.array([quality for _, quality in known])
+    low, high = np.percentile(qualities, [25, 75])
     fence = float(low - 1.5 * (high - low))
-    poor = quality < fence
-    threshold = _separating(score, poor)
-    flagged = score > threshold
+    poor = qualities < fence
+    threshold = _separating(doubt, poor)
+    flagged = doubt > threshold
     return Abstention(
         threshold=threshold,
         empty="pass" if seen_empty else "flag",
@@ -124,26 +137,26 @@ def choose_abstention(
         poor=int(poor.sum()),
         flagged=int(flagged.sum()),
         flagged_poor=int((flagged & poor).sum()),
-        rule="flag a mean entropy (nats, calibrated probabilities) in the predicted foreground above the "
-        "threshold that best separates validation cases with a Dice below poor_dice (lower quartile - 1.5 IQR) from "
-        "the others; the largest validation score if none is so poor",
+        rule=RULE,
     )
 
 
 def _separating(
-    score: np.ndarray[tuple[int], np.dtype[np.float64]],
-    poor: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    score: Array,
+    poor: Array,
 ) -> float:
     """The highest of the thresholds with the largest Youden index; the largest score if
     nothing is gained.
     """
     ordered = np.unique(score)
-    best, threshold = 0.0, float(ordered[-1])
+    best = 0.0
+    threshold = float(ordered[-1])
     for low, high in zip(ordered[-2::-1], ordered[:0:-1], strict=True):
         flagged = score >= high
-        youden = (flagged & poor).sum() / max(poor.sum(), 1) - (
-            flagged & ~poor
-        ).sum() / max((~poor).sum(), 1)
+        sensitivity = (flagged & poor).sum() / max(poor.sum(), 1)
+        false_alarms = (flagged & ~poor).sum() / max((~poor).sum(), 1)
+        youden = sensitivity - false_alarms
         if youden > best + 1e-12:
-            best, threshold = float(youden), float((low + high) / 2)
+            best = float(youden)
+            threshold = float((low + high) / 2)
     return threshold

@@ -31,6 +31,10 @@ class VoxelSample:
     reference: Tensor | None
 
 
+Drawn = tuple[Tensor, Tensor, Tensor]
+"""Keys `(n,)`, logits `(n, c)` and reference indices `(n,)` of voxels."""
+
+
 class BandSampler:
     """Draws at most `count` voxels evenly from the band, whatever the chunks in which
     it sees the rows.
@@ -44,17 +48,15 @@ class BandSampler:
     def __init__(
         self, reference: Array | None = None, *, count: int = CASE_SAMPLE, seed: int = 0
     ) -> None:
-        self._reference = (
-            None
-            if reference is None
-            else torch.from_numpy(np.ascontiguousarray(reference))
-        )
-        self._count, self._random = count, np.random.default_rng(seed)
+        self._reference: Tensor | None = None
+        if reference is not None:
+            self._reference = torch.from_numpy(np.ascontiguousarray(reference))
+        self._count = count
+        self._random = np.random.default_rng(seed)
         self._limit = 1.0
-        self._chosen: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
-        self._kept: list[
-            tuple[Tensor, Tensor, Tensor]
-        ] = []  # keys (n,), logits (n, c), reference (n,)
+        self._chosen = (torch.empty(0), torch.empty(0))
+        # of some voxels each
+        self._drawn: list[Drawn] = []
 
     def choose(self, start: int, labels: Tensor) -> Tensor:
         """Voxels `(n, 3)` of the rows from `start` whose logits are wanted; see
@@ -65,10 +67,8 @@ class BandSampler:
         known = torch.zeros(predicted.shape, dtype=torch.int16)
         if self._reference is not None:
             known = self._reference[start : start + len(predicted)]
-            band = (
-                self._near_reference(start, len(predicted))
-                | widen(predicted, axes=(1, 2))
-            ) & (known >= 0)
+            near = self._near_reference(start, len(predicted))
+            band = (near | widen(predicted, axes=(1, 2))) & (known >= 0)
         voxels = torch.nonzero(band)
         keys = torch.from_numpy(self._random.random(len(voxels)))
         wins = keys < self._limit
@@ -79,28 +79,30 @@ class BandSampler:
     def keep(self, logits: Tensor) -> None:
         """Logits `(c, n)` of the voxels chosen last."""
         keys, known = self._chosen
-        self._kept.append((keys, logits.T.float().cpu(), known))
-        if sum(len(part[0]) for part in self._kept) > 2 * self._count:
-            self._kept = [self._smallest()]
-            self._limit = float(self._kept[0][0][-1])
+        self._drawn.append((keys, logits.T.float().cpu(), known))
+        if sum(len(part[0]) for part in self._drawn) > 2 * self._count:
+            smallest = self._smallest()
+            self._drawn = [smallest]
+            self._limit = float(smallest[0][-1])
 
     def sample(self) -> VoxelSample:
         """What was drawn, in the order of the keys."""
         _, logits, known = self._smallest()
         return VoxelSample(logits, None if self._reference is None else known)
 
-    def _smallest(self) -> tuple[Tensor, Tensor, Tensor]:
-        keys, logits, known = (
-            torch.cat(parts) for parts in zip(*self._kept, strict=True)
-        )
+    def _smallest(self) -> Drawn:
+        columns = zip(*self._drawn, strict=True)
+        keys, logits, known = (torch.cat(parts) for parts in columns)
         order = keys.argsort()[: self._count]
         return keys[order], logits[order], known[order]
 
     def _near_reference(self, start: int, rows: int) -> Tensor:
         assert self._reference is not None
         before = min(start, BAND_VOXELS)
-        around = self._reference[start - before : start + rows + BAND_VOXELS] > 0
-        return widen(around, axes=(0, 1, 2))[before : before + rows]
+        end = start + rows + BAND_VOXELS
+        foreground = self._reference[start - before : end] > 0
+        near = widen(foreground, axes=(0, 1, 2))
+        return near[before : before + rows]
 
 
 def widen(mask: Tensor, *, axes: tuple[int, ...], reach: int = BAND_VOXELS) -> Tensor:
@@ -113,12 +115,10 @@ def widen(mask: Tensor, *, axes: tuple[int, ...], reach: int = BAND_VOXELS) -> T
 
 
 def _widen_along(mask: Tensor, axis: int, reach: int) -> Tensor:
-    grown, size = mask.clone(), mask.shape[axis]
+    grown = mask.clone()
+    size = mask.shape[axis]
     for shift in range(1, min(reach, size - 1) + 1):
-        grown.narrow(axis, shift, size - shift).logical_or_(
-            mask.narrow(axis, 0, size - shift)
-        )
-        grown.narrow(axis, 0, size - shift).logical_or_(
-            mask.narrow(axis, shift, size - shift)
-        )
+        rest = size - shift
+        grown.narrow(axis, shift, rest).logical_or_(mask.narrow(axis, 0, rest))
+        grown.narrow(axis, 0, rest).logical_or_(mask.narrow(axis, shift, rest))
     return grown

@@ -35,11 +35,10 @@ def entropy(probabilities: Tensor, *, exclusive: bool) -> Tensor:
     entropies.
     """
     surprise: Tensor = torch.special.entr(probabilities)  # -p ln p, and 0 at 0
-    return (
-        surprise.sum(0)
-        if exclusive
-        else (surprise + torch.special.entr(1 - probabilities)).mean(0)
-    )
+    if exclusive:
+        return surprise.sum(0)
+    other: Tensor = torch.special.entr(1 - probabilities)
+    return (surprise + other).mean(0)
 
 
 def require_kinds(kinds: Iterable[str], *, votes: int) -> None:
@@ -51,8 +50,9 @@ def require_kinds(kinds: Iterable[str], *, votes: int) -> None:
             )
         if kind != "entropy" and votes < 2:
             raise RecipeError(
-                f"uncertainty '{kind}' compares votes, and one network alone has a single vote; add --tta, "
-                "--mc-samples 10, --scales 0.9,1,1.1 or another model, or ask for entropy"
+                f"uncertainty '{kind}' compares votes, and one network alone has a "
+                "single vote; add --tta, --mc-samples 10, --scales 0.9,1,1.1 or "
+                "another model, or ask for entropy"
             )
 
 
@@ -65,8 +65,9 @@ def wake_dropout(network: nn.Module) -> None:
     random = [module for module in network.modules() if _drops(module)]
     if not random:
         raise BundleError(
-            "the network has no dropout, so all its Monte Carlo passes would be equal; train one with "
-            "--set network_options.dropout=0.1, or use --tta or several models"
+            "the network has no dropout, so all its Monte Carlo passes would be equal; "
+            "train one with --set network_options.dropout=0.1, or use --tta or several "
+            "models"
         )
     for module in random:
         module.train()
@@ -75,13 +76,11 @@ def wake_dropout(network: nn.Module) -> None:
 def _drops(module: nn.Module) -> bool:
     """Whether it is a dropout of units or of residual paths with a probability above 0."""
     names = {kind.__name__ for kind in type(module).__mro__}
-    chance = getattr(
-        module, "p", getattr(module, "probability", getattr(module, "rate", 0))
-    )
-    return (
-        bool(names & {"_DropoutNd", "DropPath", "StochasticDepth"})
-        and float(chance) > 0
-    )
+    if names.isdisjoint(("_DropoutNd", "DropPath", "StochasticDepth")):
+        return False
+    known = (getattr(module, name, None) for name in ("p", "probability", "rate"))
+    chance = next((value for value in known if value is not None), 0)
+    return float(chance) > 0
 
 
 class Sums:
@@ -92,7 +91,9 @@ class Sums:
     def __init__(
         self, channels: int, shape: Shape, *, exclusive: bool, kinds: Sequence[str] = ()
     ) -> None:
-        self.exclusive, self.kinds, self.votes = exclusive, tuple(kinds), 0
+        self.exclusive = exclusive
+        self.kinds = tuple(kinds)
+        self.votes = 0
         self._sum = torch.zeros(channels, *shape)
         self._square = torch.zeros(channels, *shape) if "variance" in kinds else None
         self._entropy = torch.zeros(shape) if "mutual_information" in kinds else None
@@ -101,17 +102,14 @@ class Sums:
         """Add rows from `start` of a vote `(c, rows, y, x)`; axis i of its grid is axis
         `axes[i]` here.
         """
-        rows, channelled = (
-            slice(start, start + chance.shape[1]),
-            (0, *(axis + 1 for axis in axes)),
-        )
+        rows = slice(start, start + chance.shape[1])
+        channelled = (0, *(axis + 1 for axis in axes))
         self._sum.permute(channelled)[:, rows] += chance
         if self._square is not None:
             self._square.permute(channelled)[:, rows] += chance**2
         if self._entropy is not None:
-            self._entropy.permute(*axes)[rows] += entropy(
-                chance, exclusive=self.exclusive
-            )
+            each = entropy(chance, exclusive=self.exclusive)
+            self._entropy.permute(*axes)[rows] += each
 
     def mean(self) -> Tensor:
         """Mean probabilities `(c, z, y, x)`."""
@@ -119,26 +117,23 @@ class Sums:
 
     def maps(self) -> dict[str, Array]:
         """The kinds asked for, each `(z, y, x)` float32."""
-        planes = [
-            self._plane(z) for z in range(self._sum.shape[1])
-        ]  # no second copy of classes x volume
-        return {
-            kind: torch.stack([plane[kind] for plane in planes]).numpy()
-            for kind in self.kinds
-        }
+        planes: dict[str, list[Tensor]] = {kind: [] for kind in self.kinds}
+        for z in range(self._sum.shape[1]):  # no second copy of classes x volume
+            plane = self._plane(z)
+            for kind in self.kinds:
+                planes[kind].append(plane[kind])
+        return {kind: torch.stack(parts).numpy() for kind, parts in planes.items()}
 
     def _plane(self, z: int) -> dict[str, Tensor]:
         mean = self._sum[:, z] / self.votes
-        found = {"entropy": entropy(mean, exclusive=self.exclusive)}
+        doubt = {"entropy": entropy(mean, exclusive=self.exclusive)}
         if self._entropy is not None:
-            found["mutual_information"] = (
-                found["entropy"] - self._entropy[z] / self.votes
-            ).clamp(min=0)
+            within = self._entropy[z] / self.votes
+            doubt["mutual_information"] = (doubt["entropy"] - within).clamp(min=0)
         if self._square is not None:
-            found["variance"] = (
-                (self._square[:, z] / self.votes - mean**2).clamp(min=0).mean(0)
-            )
-        return found
+            variance = self._square[:, z] / self.votes - mean**2
+            doubt["variance"] = variance.clamp(min=0).mean(0)
+        return doubt
 
 
 class Agreement:
@@ -150,11 +145,9 @@ class Agreement:
 
     def __init__(self, labels: int, shape: Shape) -> None:
         self._seen = np.zeros((labels + 1, int(np.prod(shape))), dtype=np.uint16)
-        self._joint, self._sizes, self._votes = (
-            np.zeros(labels + 1),
-            np.zeros(labels + 1),
-            0,
-        )
+        self._joint = np.zeros(labels + 1)
+        self._sizes = np.zeros(labels + 1)
+        self._votes = 0
 
     def add(self, labels: Array) -> None:
         """Count one vote's label indices `(z, y, x)`."""
@@ -172,8 +165,5 @@ class Agreement:
         present = self._sizes > 0
         if self._votes < 2 or not present.any():
             return None
-        return float(
-            np.mean(
-                2 * self._joint[present] / ((self._votes - 1) * self._sizes[present])
-            )
-        )
+        pairs = (self._votes - 1) * self._sizes[present]
+        return float(np.mean(2 * self._joint[present] / pairs))

@@ -14,6 +14,7 @@ from itertools import product
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from trivox.inference.explain.window import Window
 from trivox.networks.attention import (
@@ -56,11 +57,9 @@ class SeenBlock:
         """Which tokens attend to each other: global, window, shifted, grid or
         deformable.
         """
-        return (
-            self.block.partition
-            if isinstance(self.block, TransformerBlock3D)
-            else "deformable"
-        )
+        if isinstance(self.block, TransformerBlock3D):
+            return self.block.partition
+        return "deformable"
 
     @property
     def grid(self) -> Grid:
@@ -71,27 +70,27 @@ class SeenBlock:
     @property
     def points(self) -> Tensor | None:
         """Where deformable attention takes its keys from, `(k, 3)` in tokens."""
-        return (
-            None
-            if isinstance(self.block, TransformerBlock3D)
-            else self._keys(self.block)[1][0]
-        )
+        if isinstance(self.block, TransformerBlock3D):
+            return None
+        _, places = self._keys(self.block)
+        return places[0]
 
     @torch.no_grad()
     def rows(self) -> Iterator[Rows]:
         """All rows of the block's attention matrix, in parts; keys outside of a token's
         group are left out.
         """
-        tokens, grid, attention = self._tokens(), self.grid, self.block.attention
-        places = grid_coordinates(grid, tokens.device)
+        tokens = self._tokens()
+        attention = self.block.attention
+        places = grid_coordinates(self.grid, tokens.device)
         for members in self._groups():
             if isinstance(self.block, TransformerBlock3D):
-                keys, key_places = tokens[:, members], places[members][None]
+                keys = tokens[:, members]
+                key_places = places[members][None]
             else:
                 keys, key_places = self._keys(self.block)
-            for part in members.split(
-                max(1, WEIGHTS_AT_ONCE // (attention.heads * keys.shape[1]))
-            ):
+            together = WEIGHTS_AT_ONCE // (attention.heads * keys.shape[1])
+            for part in members.split(max(1, together)):
                 weights = attention.weights(
                     tokens[:, part],
                     places[part][None],
@@ -101,9 +100,8 @@ class SeenBlock:
                 yield Rows(part, weights[0], key_places[0])
 
     def _tokens(self) -> Tensor:
-        normed: Tensor = self.block.attention_norm(
-            self.features.flatten(1).T[None]
-        )  # (1, n, c)
+        tokens = self.features.flatten(1).T[None]  # (1, n, c)
+        normed: Tensor = self.block.attention_norm(tokens)
         return normed
 
     def _keys(self, block: DeformableAttention3D) -> tuple[Tensor, Tensor]:
@@ -127,24 +125,20 @@ def seen_blocks(network: nn.Module, window: Window) -> list[SeenBlock]:
     received for a window.
     """
     seen: list[SeenBlock] = []
-    stages: list[nn.Module] = getattr(network, "encoder_stages", list)()
-    found = [
-        (i, m)
-        for i, stage in enumerate(stages)
-        for m in stage.modules()
-        if isinstance(m, BLOCKS)
-    ]
 
     def remember(
         stage: int, block: TransformerBlock3D | DeformableAttention3D
-    ) -> torch.utils.hooks.RemovableHandle:
-        return block.register_forward_pre_hook(
-            lambda _, inputs: seen.append(
-                SeenBlock(stage, block, inputs[0][0].float().clone())
-            )
-        )
+    ) -> RemovableHandle:
+        def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen.append(SeenBlock(stage, block, inputs[0][0].float().clone()))
 
-    handles = [remember(stage, block) for stage, block in found]
+        return block.register_forward_pre_hook(note)
+
+    stages: list[nn.Module] = getattr(network, "encoder_stages", list)()
+    handles: list[RemovableHandle] = []
+    for number, stage in enumerate(stages):
+        blocks = [module for module in stage.modules() if isinstance(module, BLOCKS)]
+        handles += [remember(number, block) for block in blocks]
     try:
         network(window.image[None])
     finally:
@@ -258,26 +252,26 @@ def measure_attention(block: SeenBlock, token_mm: Sequence[float]) -> AttentionN
     totals = torch.zeros(5, dtype=torch.float64)
     for rows in block.rows():
         distance = torch.cdist(coordinates[rows.queries], rows.places * scale)
-        keys, entropy = (
-            rows.weights.shape[1],
-            -torch.xlogy(rows.weights, rows.weights).sum(1),
-        )
-        relative = (
-            entropy / math.log(keys)
-            if keys > 1
-            else torch.full_like(entropy, torch.nan)
-        )
-        each = (
-            torch.full_like(entropy, keys),
-            entropy,
-            relative,
-            (rows.weights * distance).sum(1),
-            distance.mean(1),
-        )
-        totals += torch.stack([value.sum() for value in each]).cpu()
-    keys, entropy, relative, distance, uniform = (
-        totals / math.prod(block.grid)
-    ).tolist()
+        keys = rows.weights.shape[1]
+        entropy = -torch.xlogy(rows.weights, rows.weights).sum(1)
+        relative = torch.full_like(entropy, torch.nan)
+        if keys > 1:
+            relative = entropy / math.log(keys)
+        totals += torch.stack(
+            [
+                torch.full_like(entropy, keys).sum(),
+                entropy.sum(),
+                relative.sum(),
+                (rows.weights * distance).sum(1).sum(),
+                distance.mean(1).sum(),
+            ]
+        ).cpu()
+    each_token = (totals / math.prod(block.grid)).tolist()
+    seen, mean_entropy, mean_relative, reach, uniform = each_token
     return AttentionNumbers(
-        keys, entropy, None if math.isnan(relative) else relative, distance, uniform
+        keys=seen,
+        entropy=mean_entropy,
+        relative_entropy=None if math.isnan(mean_relative) else mean_relative,
+        distance_mm=reach,
+        uniform_distance_mm=uniform,
     )

@@ -9,8 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from trivox.inference.doubt.uncertainty import probabilities_of
-from trivox.inference.explain import attention_maps as attention
-from trivox.inference.explain.attention_maps import SeenBlock
+from trivox.inference.explain.attention_maps import (
+    SeenBlock,
+    measure_attention,
+    without_attention,
+)
 from trivox.inference.explain.subject import Subject
 from trivox.inference.explain.window import (
     label_masks,
@@ -21,37 +24,53 @@ from trivox.inference.explain.window import (
 CHANNELS_SHOWN = 4
 
 CONVENTION = {
-    "positions": "(z, y, x) from 0; source_voxel is the array index in the image file, everything else lies on canonical "
-    "axes (RAS) in the window that the network saw",
-    "network": "one network of the model (see fold), one window, fp32, without mirrored copies or overlapping windows",
-    "stages": "statistics over the window; dead_channels: share of channels whose standard deviation is at most 1 % of "
-    "that of the whole stage",
-    "attention": "means over tokens of the head-averaged weights; relative_entropy 1: looks everywhere alike; "
-    "distance_mm: how far a token looks, beside how far it would if it looked at all its keys alike",
-    "rollout": "product over the blocks of a stage of 0.5 A + 0.5 I (Abnar & Zuidema 2020); layer scale and feed-forward "
-    "layers do not enter",
-    "without_attention": "identity ablation at inference: every transformer block passes its input on; the network was "
-    "not trained for that, so it shows what it relies on, not what a network trained without attention would reach; "
-    "means over the voxels predicted as foreground with attention; dice: between both predictions, labels pooled",
-    "saliency": "absolute gradient of the summed logit with respect to the normalised input (Simonyan et al. 2014); "
-    "share_by_channel and distance_mm (mean distance from the voxel) before smoothing",
+    "positions": (
+        "(z, y, x) from 0; source_voxel is the array index in the image file, "
+        "everything else lies on canonical axes (RAS) in the window that the network "
+        "saw"
+    ),
+    "network": (
+        "one network of the model (see fold), one window, fp32, without mirrored "
+        "copies or overlapping windows"
+    ),
+    "stages": (
+        "statistics over the window; dead_channels: share of channels whose standard "
+        "deviation is at most 1 % of that of the whole stage"
+    ),
+    "attention": (
+        "means over tokens of the head-averaged weights; relative_entropy 1: looks "
+        "everywhere alike; distance_mm: how far a token looks, beside how far it would "
+        "if it looked at all its keys alike"
+    ),
+    "rollout": (
+        "product over the blocks of a stage of 0.5 A + 0.5 I (Abnar & Zuidema 2020); "
+        "layer scale and feed-forward layers do not enter"
+    ),
+    "without_attention": (
+        "identity ablation at inference: every transformer block passes its input on; "
+        "the network was not trained for that, so it shows what it relies on, not what "
+        "a network trained without attention would reach; means over the voxels "
+        "predicted as foreground with attention; dice: between both predictions, "
+        "labels pooled"
+    ),
+    "saliency": (
+        "absolute gradient of the summed logit with respect to the normalised input "
+        "(Simonyan et al. 2014); share_by_channel and distance_mm (mean distance from "
+        "the voxel) before smoothing"
+    ),
 }
 
 
 def window_facts(subject: Subject) -> dict[str, Any]:
     """Where the window lies and what is predicted in it."""
+    targets = subject.plan.labels.targets
+    masks = subject.masks[-len(targets) :]
+    voxels = {name: int(mask.sum()) for name, mask in zip(targets, masks, strict=True)}
     return {
         "size": subject.ordered(subject.plan.patch_size),
         "spacing_mm": subject.ordered(subject.plan.spacing),
         "point": subject.ordered(subject.window.point),
-        "predicted_voxels": {
-            name: int(mask.sum())
-            for name, mask in zip(
-                subject.plan.labels.targets,
-                subject.masks[-len(subject.plan.labels.targets) :],
-                strict=True,
-            )
-        },
+        "predicted_voxels": voxels,
     }
 
 
@@ -77,52 +96,48 @@ def attention_facts(subject: Subject, blocks: Sequence[SeenBlock]) -> dict[str, 
     """Entropy and reach of each transformer block, and what the prediction loses
     without all of them.
     """
-    each = []
+    facts: list[dict[str, Any]] = []
     for index, block in enumerate(blocks):
-        numbers = asdict(
-            attention.measure_attention(block, subject.voxel_mm(block.stage))
-        )
-        number = sum(other.stage == block.stage for other in blocks[:index])
-        each.append(
+        numbers = measure_attention(block, subject.voxel_mm(block.stage))
+        before = sum(other.stage == block.stage for other in blocks[:index])
+        facts.append(
             {
                 "stage": block.stage,
-                "block": number,
+                "block": before,
                 "kind": block.kind,
                 "tokens": subject.ordered(block.grid),
-                **numbers,
+                **asdict(numbers),
             }
         )
-    return {"blocks": each, "without_attention": _ablation(subject)}
+    return {"blocks": facts, "without_attention": _ablation(subject)}
 
 
 def _ablation(subject: Subject) -> dict[str, Any]:
     """What the predicted foreground loses when all transformer blocks are skipped."""
     exclusive = subject.plan.labels.exclusive
     masks = subject.masks.clone()
-    with attention.without_attention(subject.network):
+    with without_attention(subject.network):
         without = window_logits(subject.network, subject.window)
     other = label_masks(without, exclusive=exclusive)
     if exclusive:
-        masks[0], other[0] = False, False
+        masks[0] = False
+        other[0] = False
     if not masks.any():
         return {
             "mean_foreground_logit": None,
             "mean_foreground_probability": None,
             "dice": None,
         }
-    dice = 2 * int((masks & other).sum()) / int(masks.sum() + other.sum())
+    chance = probabilities_of(subject.logits, exclusive=exclusive)
+    chance_without = probabilities_of(without, exclusive=exclusive)
     return {
         "mean_foreground_logit": _compared(subject.logits[masks], without[masks]),
-        "mean_foreground_probability": _compared(
-            *(
-                probabilities_of(logits, exclusive=exclusive)[masks]
-                for logits in (subject.logits, without)
-            )
-        ),
-        "dice": dice,
+        "mean_foreground_probability": _compared(chance[masks], chance_without[masks]),
+        "dice": 2 * int((masks & other).sum()) / int(masks.sum() + other.sum()),
     }
 
 
 def _compared(whole: Tensor, without: Tensor) -> dict[str, float]:
-    before, after = float(whole.mean()), float(without.mean())
+    before = float(whole.mean())
+    after = float(without.mean())
     return {"with": before, "without": after, "change": after - before}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trivox.inference.engines.torch import TorchEngine
 from trivox.inference.explain.window import (
     Window,
     central_voxel,
@@ -19,10 +20,16 @@ from trivox.inference.explain.window import (
     window_around,
     window_logits,
 )
+from trivox.inference.members import Member
 from trivox.inference.predictor import Predictor
 from trivox.planning.plan import Plan
 from trivox.preparation.grid import PreparedCase
 from trivox.volumes.volume import Array, Shape, Spacing
+
+GIVEN = "as given"
+PREDICTED = "the middle of the predicted foreground"
+NOTHING = "the middle of the image (nothing is predicted)"
+"""Why a point was chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +57,9 @@ class Subject:
     def label(self) -> str:
         """Name of the output that is explained."""
         names = list(self.plan.labels.targets)
-        return (["background", *names] if self.plan.labels.exclusive else names)[
-            self.channel
-        ]
+        if self.plan.labels.exclusive:
+            names = ["background", *names]
+        return names[self.channel]
 
     @property
     def target(self) -> Tensor:
@@ -98,25 +105,39 @@ def choose_subject(
     the label at the middle.
     """
     member = predictor.members[0]
-    plan, exclusive = member.plan, member.plan.labels.exclusive
-    centre, chosen = None, "as given"
-    if point is not None:
-        centre = grid_voxel(prepared.record, point, where=where)
-    else:
-        centre = central_voxel(
-            foreground(member.windows, prepared.image, exclusive=exclusive)
-        )
-        chosen = "the middle of the predicted foreground"
-    predicted = centre is not None and point is None
-    if centre is None:
-        z, y, x = (n // 2 for n in prepared.record.shape)
-        centre, chosen = (z, y, x), "the middle of the image (nothing is predicted)"
-    network, device = member.windows.networks[0], member.windows.runtime.device
-    window = window_around(prepared.image.to(device), plan.patch_size, centre)
-    logits = window_logits(network, window)
+    plan = member.plan
+    exclusive = plan.labels.exclusive
+    engine = member.windows.engines[0]
+    assert isinstance(engine, TorchEngine), "only torch shows what a network looks at"
+    centre, chosen = _centre(member, prepared, point, where=where)
+    image = prepared.image.to(engine.device)
+    window = window_around(image, plan.patch_size, centre)
+    logits = window_logits(engine.network, window)
     at = logits[(slice(None), *window.point)]
+    predicted = chosen == PREDICTED
     channel = int(at[1:].argmax()) + 1 if predicted and exclusive else int(at.argmax())
     whole = predicted and bool(label_masks(logits, exclusive=exclusive)[channel].any())
     return Subject(
-        network, plan, window, logits, channel, chosen, "label" if whole else "voxel"
+        network=engine.network,
+        plan=plan,
+        window=window,
+        logits=logits,
+        channel=channel,
+        chosen=chosen,
+        over="label" if whole else "voxel",
     )
+
+
+def _centre(
+    member: Member, prepared: PreparedCase, point: Shape | None, *, where: str
+) -> tuple[Shape, str]:
+    """The voxel of the network's grid that the window lies around, and why."""
+    if point is not None:
+        return grid_voxel(prepared.record, point, where=where), GIVEN
+    exclusive = member.plan.labels.exclusive
+    mask = foreground(member.windows, prepared.image, exclusive=exclusive)
+    centre = central_voxel(mask)
+    if centre is not None:
+        return centre, PREDICTED
+    z, y, x = (n // 2 for n in prepared.record.shape)
+    return (z, y, x), NOTHING

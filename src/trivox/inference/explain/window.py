@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from trivox.errors import DataError
@@ -47,29 +48,29 @@ def grid_voxel(record: GridRecord, source: Shape, *, where: str) -> Shape:
     raises `DataError` outside.
     """
     shape = record.source.shape
-    if not all(0 <= index < size for index, size in zip(source, shape, strict=True)):
+    if not _is_inside(source, [(0, size) for size in shape]):
         raise DataError(
-            f"{where}: point {source} (z y x) is not in the image of {shape} voxels; indices run from 0 to size - 1"
+            f"{where}: point {source} (z y x) is not in the image of {shape} voxels; "
+            "indices run from 0 to size - 1"
         )
     orientation = record.orientation
-    turned = [source[axis] for axis in orientation.axes]
-    canonical = [
-        n - 1 - i if flip else i
-        for i, flip, n in zip(
-            turned, orientation.flips, record.canonical_shape, strict=True
-        )
-    ]
-    if not all(
-        low <= index < high
-        for index, (low, high) in zip(canonical, record.box, strict=True)
+    canonical = []
+    for axis, flip, size in zip(
+        orientation.axes, orientation.flips, record.canonical_shape, strict=True
     ):
+        index = source[axis]
+        canonical.append(size - 1 - index if flip else index)
+    if not _is_inside(canonical, record.box):
         raise DataError(
-            f"{where}: point {source} (z y x) lies where the image is empty (all zero); choose another one"
+            f"{where}: point {source} (z y x) lies where the image is empty (all "
+            "zero); choose another one"
         )
     inside = [canonical[axis] - record.box[axis][0] for axis in record.axis_order]
     z, y, x = (
-        _rescaled(i, o, n)
-        for i, o, n in zip(inside, record.cropped_shape, record.shape, strict=True)
+        _rescaled(index, old, new)
+        for index, old, new in zip(
+            inside, record.cropped_shape, record.shape, strict=True
+        )
     )
     return z, y, x
 
@@ -78,24 +79,26 @@ def source_voxel(record: GridRecord, voxel: Shape) -> Shape:
     """The source voxel at a voxel of the network's grid: the inverse of `grid_voxel` up
     to the coarser of both grids.
     """
-    ordered = [
-        _rescaled(i, n, o)
-        for i, o, n in zip(voxel, record.cropped_shape, record.shape, strict=True)
-    ]
-    canonical = [
-        record.box[axis][0] + ordered[record.axis_order.index(axis)]
-        for axis in range(3)
-    ]
-    orientation, found = record.orientation, [0, 0, 0]
-    for axis, flip, index, size in zip(
-        orientation.axes,
-        orientation.flips,
-        canonical,
-        record.canonical_shape,
-        strict=True,
-    ):
-        found[axis] = size - 1 - index if flip else index
-    return found[0], found[1], found[2]
+    canonical = [0, 0, 0]
+    for number, axis in enumerate(record.axis_order):
+        new = record.cropped_shape[number]
+        index = _rescaled(voxel[number], record.shape[number], new)
+        canonical[axis] = record.box[axis][0] + index
+    orientation = record.orientation
+    source = [0, 0, 0]
+    for number, axis in enumerate(orientation.axes):
+        index = canonical[number]
+        if orientation.flips[number]:
+            index = record.canonical_shape[number] - 1 - index
+        source[axis] = index
+    z, y, x = source
+    return z, y, x
+
+
+def _is_inside(voxel: Sequence[int], box: Sequence[tuple[int, int]]) -> bool:
+    """Whether a voxel lies in a box, whose ends lie behind its last voxel."""
+    edges = zip(voxel, box, strict=True)
+    return all(low <= index < high for index, (low, high) in edges)
 
 
 def _rescaled(index: int, size: int, new_size: int) -> int:
@@ -110,26 +113,33 @@ def window_around(image: Tensor, patch: Shape, centre: Shape) -> Window:
     where it would stick out.
     """
     padded, before = pad_to(image, patch)
-    at = [c + b for c, b in zip(centre, before, strict=True)]
-    start = [
-        min(max(0, a - p // 2), n - p)
-        for a, p, n in zip(at, patch, padded.shape[1:], strict=True)
-    ]
-    part = padded[
-        (slice(None), *(slice(s, s + p) for s, p in zip(start, patch, strict=True)))
-    ]
-    z, y, x = ((s - b, a - s) for s, b, a in zip(start, before, at, strict=True))
-    return Window(part, (z[0], y[0], x[0]), (z[1], y[1], x[1]))
+    inside: list[slice] = []
+    starts: list[int] = []
+    points: list[int] = []
+    for axis, size in enumerate(patch):
+        at = centre[axis] + before[axis]
+        last = padded.shape[axis + 1] - size
+        start = min(max(0, at - size // 2), last)
+        inside.append(slice(start, start + size))
+        starts.append(start - before[axis])
+        points.append(at - start)
+    return Window(
+        image=padded[(slice(None), *inside)],
+        start=(starts[0], starts[1], starts[2]),
+        point=(points[0], points[1], points[2]),
+    )
 
 
 def foreground(windows: SlidingWindows, image: Tensor, *, exclusive: bool) -> Tensor:
     """Where `image` `(c, z, y, x)` is predicted to be foreground, `(z, y, x)`, slab by
     slab.
     """
-    slabs = (slab.logits for slab in windows.slabs(image))
-    return torch.cat(
-        [((s[1:] > s[:1]) if exclusive else s > 0).any(0).cpu() for s in slabs]
-    )
+    parts = []
+    for slab in windows.slabs(image):
+        threshold = slab.logits[:1] if exclusive else 0
+        labels = slab.logits[1:] if exclusive else slab.logits
+        parts.append((labels > threshold).any(0).cpu())
+    return torch.cat(parts)
 
 
 def central_voxel(mask: Tensor) -> Shape | None:
@@ -166,11 +176,9 @@ def feature_maps(network: nn.Module, window: Window) -> list[Tensor]:
     network does not show any.
     """
     encode = getattr(network, "encode", None)
-    return (
-        []
-        if encode is None
-        else [stage[0].float() for stage in encode(window.image[None])]
-    )
+    if encode is None:
+        return []
+    return [stage[0].float() for stage in encode(window.image[None])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,9 +194,8 @@ class Features:
 
     def strongest(self, count: int) -> list[int]:
         """The `count` channels that vary most, in falling order."""
-        return [
-            int(channel) for channel in np.argsort(-self.std, kind="stable")[:count]
-        ]
+        order = np.argsort(-self.std, kind="stable")
+        return [int(channel) for channel in order[:count]]
 
 
 def measure_features(features: Tensor) -> Features:
@@ -197,10 +204,10 @@ def measure_features(features: Tensor) -> Features:
     """
     flat = features.flatten(1)
     std = flat.std(1, correction=0)
-    known = flat.shape[1] > 1
-    dead = (
-        float((std <= DEAD * flat.std(correction=0)).float().mean()) if known else None
-    )
+    dead = None
+    if flat.shape[1] > 1:
+        still = std <= DEAD * flat.std(correction=0)
+        dead = float(still.float().mean())
     return Features(flat.mean(1).cpu().numpy(), std.cpu().numpy(), dead)
 
 
@@ -222,8 +229,6 @@ def smoothed(values: Array, *, sigma: float = 1.0) -> Array:
     """`(z, y, x)` after a Gaussian of `sigma` voxels: single voxels of a gradient are
     noise (Smilkov et al. 2017).
     """
-    from scipy.ndimage import gaussian_filter
-
     return np.asarray(gaussian_filter(values, sigma, mode="nearest", truncate=3))
 
 
@@ -236,9 +241,9 @@ def mean_distance(
     total = float(weights.sum())
     if total <= 0:
         return None
-    axes = [
-        (np.arange(n) - p) * s
-        for n, p, s in zip(weights.shape, point, voxel_mm, strict=True)
-    ]
-    squares = axes[0][:, None, None] ** 2 + axes[1][:, None] ** 2 + axes[2] ** 2
-    return float((weights * np.sqrt(squares)).sum() / total)
+    z, y, x = (
+        ((np.arange(voxels) - at) * size) ** 2
+        for voxels, at, size in zip(weights.shape, point, voxel_mm, strict=True)
+    )
+    distance = np.sqrt(z[:, None, None] + y[:, None] + x)
+    return float((weights * distance).sum() / total)

@@ -2,21 +2,23 @@
 on validation cases which ones help.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+import cc3d
 import numpy as np
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat
 
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import BundleError
 from trivox.inference.rules.region_rules import RegionRule, clean_regions
+from trivox.schema import Frozen
 from trivox.volumes.volume import Array
 
 MIN_GAIN = 1e-5
 """Mean Dice that a rule must add to be kept."""
 
 
-class Postprocessing(BaseModel):
+class Postprocessing(Frozen):
     """Rules, applied in this order: two for exclusive labels, whose voxels become
     background, then those of regions.
 
@@ -28,13 +30,11 @@ class Postprocessing(BaseModel):
     replace_small: name -> volume in mm3 below which the region is removed as a whole.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     largest_foreground: bool = False
     largest_of: tuple[int, ...] = ()
     largest_of_regions: tuple[str, ...] = ()
-    remove_small: dict[str, NonNegativeFloat] = {}
-    replace_small: dict[str, NonNegativeFloat] = {}
+    remove_small: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    replace_small: dict[str, NonNegativeFloat] = Field(default_factory=dict)
 
     def apply(self, labels: Array, scheme: LabelScheme, *, voxel_mm3: float) -> Array:
         """Cleaned label indices `(z, y, x)`; the same array where nothing is to be
@@ -46,19 +46,18 @@ class Postprocessing(BaseModel):
         if self.largest_foreground:
             result = np.where(largest_component(labels > 0), labels, 0)
         if self.largest_of:
-            result = np.where(
-                np.isin(result, self.largest_of), largest_of_each(result), result
-            )
+            chosen = np.isin(result, self.largest_of)
+            result = np.where(chosen, largest_of_each(result), result)
         rules = self.of_regions()
-        if unknown := sorted(set(rules) - set(scheme.targets)):
+        unknown = sorted(set(rules) - set(scheme.targets))
+        if unknown:
             raise BundleError(
-                f"postprocessing names {unknown}, but the model finds {list(scheme.targets)}; export it again"
+                f"postprocessing names {unknown}, but the model finds "
+                f"{list(scheme.targets)}; export it again"
             )
-        return (
-            clean_regions(result, scheme, rules, voxel_mm3=voxel_mm3)
-            if rules
-            else result
-        )
+        if not rules:
+            return result
+        return clean_regions(result, scheme, rules, voxel_mm3=voxel_mm3)
 
     def of_regions(self) -> dict[str, RegionRule]:
         """The rule of each region that has one."""
@@ -85,6 +84,21 @@ class Postprocessing(BaseModel):
         )
 
 
+def apply_rules(
+    rules: Sequence[Postprocessing],
+    labels: Array,
+    scheme: LabelScheme,
+    *,
+    voxel_mm3: float,
+) -> Array:
+    """Label indices after the rules of several models, one after the other; see
+    `Postprocessing.apply`.
+    """
+    for rule in rules:
+        labels = rule.apply(labels, scheme, voxel_mm3=voxel_mm3)
+    return labels
+
+
 def _without(sizes: dict[str, float], names: Collection[str]) -> dict[str, float]:
     return {name: size for name, size in sizes.items() if name not in names}
 
@@ -100,19 +114,16 @@ def largest_of_each(labels: Array) -> Array:
     """Label indices `(z, y, x)` with only the largest 26-connected component of each;
     one pass for all labels.
     """
-    import cc3d
-
     components = cc3d.connected_components(
         np.ascontiguousarray(labels.clip(min=0)), connectivity=26
     )
     sizes = np.bincount(components.reshape(-1))
     first = np.zeros(len(sizes), dtype=labels.dtype)
-    first[components.reshape(-1)] = labels.reshape(
-        -1
-    )  # a component lies within one label
+    # a component lies within one label
+    first[components.reshape(-1)] = labels.reshape(-1)
     keep = np.zeros(len(sizes), dtype=bool)
     for index in np.unique(first[1:]):
-        own = np.flatnonzero(first == index)
-        own = own[own > 0]
-        keep[own[sizes[own].argmax()]] = True
+        parts = np.flatnonzero(first == index)
+        parts = parts[parts > 0]
+        keep[parts[sizes[parts].argmax()]] = True
     return np.where(keep[components], labels, 0)

@@ -9,6 +9,7 @@ background. Rules only ever take away: no region gains a voxel.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cc3d
 import numpy as np
 
 from trivox.datasets.labels import LabelScheme
@@ -43,9 +44,8 @@ class RegionRule:
         stays = alive.copy()
         if self.largest:
             order = np.flatnonzero(stays)
-            order = order[
-                np.lexsort((-volume[order], case[order]))
-            ]  # stable: the first of equals stays first
+            # stable: the first of equals stays first
+            order = order[np.lexsort((-volume[order], case[order]))]
             leads = np.diff(case[order], prepend=-1) != 0
             stays[order[~leads]] = False
         if self.remove_small:
@@ -62,10 +62,8 @@ def outer_first(scheme: LabelScheme) -> list[int]:
     """Numbers of the targets, those of more labels first: a rule for a region acts
     before those for what is inside it.
     """
-    return sorted(
-        range(len(scheme.targets)),
-        key=lambda row: -len(list(scheme.targets.values())[row]),
-    )
+    sizes = [len(indices) for indices in scheme.targets.values()]
+    return sorted(range(len(sizes)), key=lambda row: -sizes[row])
 
 
 def inside_table(scheme: LabelScheme) -> Array:
@@ -87,13 +85,12 @@ def fallback_table(scheme: LabelScheme) -> Array:
     result = np.tile(np.arange(table.shape[1], dtype=np.int16), (len(table), 1))
     for row, inside in enumerate(inside_table(scheme)):
         remaining = table & ~inside[:, None]
-        painted = (
-            np.zeros(table.shape[1], np.int16)
-            if scheme.exclusive
-            else scheme.paint_regions(remaining)
-        )
+        painted = np.zeros(table.shape[1], np.int16)
+        if not scheme.exclusive:
+            painted = scheme.paint_regions(remaining)
         gains = (table[:, painted] & ~remaining).any(0)
-        result[row] = np.where(table[row], np.where(gains, 0, painted), result[row])
+        falls_to = np.where(gains, 0, painted)
+        result[row] = np.where(table[row], falls_to, result[row])
     return result
 
 
@@ -101,20 +98,18 @@ def falls_back_exactly(scheme: LabelScheme) -> bool:
     """Whether a voxel that leaves a region stays in all its others, but for those
     inside; true for nested regions.
     """
-    table, inside, fallback = (
-        scheme.region_table(),
-        inside_table(scheme),
-        fallback_table(scheme),
-    )
-    exact = all(
-        np.array_equal(
-            table[:, fallback[row][member]], (table & ~inside[row][:, None])[:, member]
-        )
-        for row, member in enumerate(table)
-    )
-    return (
-        exact and not (inside & inside.T & ~np.eye(len(inside), dtype=bool)).any()
-    )  # no two regions of equal labels
+    table = scheme.region_table()
+    inside = inside_table(scheme)
+    equals = inside & inside.T & ~np.eye(len(inside), dtype=bool)
+    if equals.any():  # two regions of the same labels
+        return False
+    for row, fallback in enumerate(fallback_table(scheme)):
+        member = table[row]
+        after = table[:, fallback[member]]
+        wanted = table & ~inside[row][:, None]
+        if not np.array_equal(after, wanted[:, member]):
+            return False
+    return True
 
 
 def clean_regions(
@@ -127,21 +122,21 @@ def clean_regions(
     """Label indices `(z, y, x)` after the rules of each region, outer ones first; the
     same array if nothing is removed.
     """
-    fallback, table = fallback_table(scheme), scheme.region_table()
+    fallback = fallback_table(scheme)
+    table = scheme.region_table()
     result = labels
     for row, rule in _in_order(scheme, rules):
         member, parts, sizes = components_of(result, table[row])
         if not len(sizes):
             continue
-        stays = rule.kept(
-            np.zeros(len(sizes), np.int64), sizes * voxel_mm3, np.ones(len(sizes), bool)
-        )
+        one_case = np.zeros(len(sizes), np.int64)
+        alive = np.ones(len(sizes), bool)
+        stays = rule.kept(one_case, sizes * voxel_mm3, alive)
         if not stays.all():
             result = result.copy()
             inside = result[member]
-            result[member] = np.where(
-                stays[parts[member] - 1], inside, fallback[row][inside]
-            )
+            remains = stays[parts[member] - 1]
+            result[member] = np.where(remains, inside, fallback[row][inside])
     return result
 
 
@@ -158,8 +153,6 @@ def components_of(labels: Array, member: Array) -> tuple[Array, Array, Array]:
     """Of the labels for which `member` `(index,)` is true: mask, 26-connected
     components from 1 on, voxels of each.
     """
-    import cc3d
-
     mask = member[labels]
     parts = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26)
     return mask, parts, np.bincount(parts[mask], minlength=1)[1:]

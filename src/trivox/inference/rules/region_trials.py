@@ -56,10 +56,8 @@ class RegionEvidence:
     @property
     def dice(self) -> Array:
         """Dice of each region as predicted; NaN where it is absent from both."""
-        hit, seen = (
-            np.array([getattr(p, what).sum() for p in self.parts])
-            for what in ("hit", "seen")
-        )
+        hit = np.array([part.hit.sum() for part in self.parts])
+        seen = np.array([part.seen.sum() for part in self.parts])
         with np.errstate(invalid="ignore"):
             return np.asarray(2 * hit / (seen + self.reference))
 
@@ -70,30 +68,31 @@ def region_evidence(
     """Measure a case of label indices `(z, y, x)`, uncleaned, against its reference
     (-1: ignored).
     """
-    table, inside = scheme.region_table(), inside_table(scheme)
-    known = np.append(
-        table, np.zeros((len(table), 1), bool), axis=1
-    )  # index -1 reads the last column
+    table = scheme.region_table()
+    inside = inside_table(scheme)
+    # index -1 reads the last column
+    known = np.append(table, np.zeros((len(table), 1), bool), axis=1)
     numbers: dict[int, Array] = {}
-    found: dict[int, RegionParts] = {}
+    parts: dict[int, RegionParts] = {}
     for row in outer_first(scheme):
         mask, numbers[row], sizes = components_of(prediction, table[row])
-        own, truth = numbers[row][mask].astype(np.int64) - 1, reference[mask]
-        seen, hit = (
-            np.bincount(own[which], minlength=len(sizes))
-            for which in (truth >= 0, known[row][truth])
-        )
+        component = numbers[row][mask].astype(np.int64) - 1
+        truth = reference[mask]
         parents = {}
-        for outer in (outer for outer in found if inside[outer, row]):
-            parents[outer] = np.zeros(len(sizes), np.int64)
-            parents[outer][own] = numbers[outer][mask].astype(np.int64) - 1
-        found[row] = RegionParts(
-            np.zeros(len(sizes), np.int64), sizes * voxel_mm3, seen, hit, parents
+        for outer in parts:
+            if inside[outer, row]:
+                parents[outer] = np.zeros(len(sizes), np.int64)
+                parents[outer][component] = numbers[outer][mask].astype(np.int64) - 1
+        parts[row] = RegionParts(
+            case=np.zeros(len(sizes), np.int64),
+            volume=sizes * voxel_mm3,
+            seen=np.bincount(component[truth >= 0], minlength=len(sizes)),
+            hit=np.bincount(component[known[row][truth]], minlength=len(sizes)),
+            parents=parents,
         )
     counts = np.bincount(reference[reference >= 0], minlength=table.shape[1])
-    return RegionEvidence(
-        tuple(found[row] for row in range(len(table))), table.astype(np.int64) @ counts
-    )
+    in_order = tuple(parts[row] for row in range(len(table)))
+    return RegionEvidence(in_order, table.astype(np.int64) @ counts)
 
 
 class RegionTrials:
@@ -112,10 +111,9 @@ class RegionTrials:
         self._parts: dict[int, RegionParts] = {}
         starts: dict[int, Array] = {}
         for row in self._order:
-            starts[row] = np.cumsum(
-                [0, *(len(case.parts[row].volume) for case in cases)]
-            )
-            self._parts[row] = _joined([case.parts[row] for case in cases], starts)
+            parts = [case.parts[row] for case in cases]
+            starts[row] = np.cumsum([0, *(len(part.volume) for part in parts)])
+            self._parts[row] = _joined(parts, starts)
         self._measured: dict[str, Array] = {}
 
     def dice(self, rules: Postprocessing) -> Array:
@@ -126,7 +124,8 @@ class RegionTrials:
         return self._measured[key]
 
     def _measure(self, rules: Postprocessing) -> Array:
-        names, ruled = list(self._scheme.targets), rules.of_regions()
+        names = list(self._scheme.targets)
+        ruled = rules.of_regions()
         result = np.empty(self._reference.shape)
         alive: dict[int, Array] = {}
         for row in self._order:
@@ -134,31 +133,30 @@ class RegionTrials:
             stays = np.ones(len(parts.case), bool)
             for outer, parent in parts.parents.items():
                 stays &= alive[outer][parent]
-            alive[row] = (
-                ruled[names[row]].kept(parts.case, parts.volume, stays)
-                if names[row] in ruled
-                else stays
-            )
-            hit, seen = (
-                np.bincount(parts.case, values * alive[row], len(result))
-                for values in (parts.hit, parts.seen)
-            )
+            rule = ruled.get(names[row])
+            if rule is not None:
+                stays = rule.kept(parts.case, parts.volume, stays)
+            alive[row] = stays
+            hit = np.bincount(parts.case, parts.hit * stays, len(result))
+            seen = np.bincount(parts.case, parts.seen * stays, len(result))
             total = seen + self._reference[:, row]
             result[:, row] = np.where(total > 0, 2 * hit / np.maximum(total, 1), 1)
         return result
 
     def choose(self, rows: Array) -> tuple[Postprocessing, list[str]]:
         """The rules that help on these cases, and a line about each trial."""
-        rules, notes = Postprocessing(), list[str]()
+        rules = Postprocessing()
         if not falls_back_exactly(self._scheme):
             return rules, [
-                "no rule was tried: some regions overlap without a label for what is left when one is removed"
+                "no rule was tried: some regions overlap without a label for what is "
+                "left when one is removed"
             ]
+        notes: list[str] = []
         names = list(self._scheme.targets)
         for row in self._order:
             for kind in KINDS:
-                rules, found = self._best(rules, kind, row, names[row], rows)
-                notes += found
+                rules, lines = self._best(rules, kind, row, names[row], rows)
+                notes += lines
         return rules, notes
 
     def _best(
@@ -168,23 +166,26 @@ class RegionTrials:
         were.
         """
         before = self.dice(rules)[rows].mean(0)
-        best, highest, tried = None, before[row] + MIN_GAIN, []
+        best: Postprocessing | None = None
+        highest = before[row] + MIN_GAIN
+        tried: list[tuple[Postprocessing, str]] = []
         for what, candidate in _candidates(rules, kind, name):
             after = self.dice(candidate)[rows].mean(0)
-            fallen = (np.delete(after, row) < np.delete(before, row) - 1e-9).any()
-            if after[row] > highest and not fallen:
-                best, highest = candidate, after[row]
-            tried.append(
-                (
-                    candidate,
-                    f"{what}: {before[row]:.5f} -> {after[row]:.5f} {name} Dice on validation",
-                    fallen,
-                )
+            others = np.delete(after, row) < np.delete(before, row) - 1e-9
+            line = (
+                f"{what}: {before[row]:.5f} -> {after[row]:.5f} {name} Dice on "
+                "validation"
             )
-        notes = [
-            f"{line}{', another region falls' if fallen else ''}, {'kept' if candidate is best else 'left out'}"
-            for candidate, line, fallen in tried
-        ]
+            if others.any():
+                line += ", another region falls"
+            elif after[row] > highest:
+                best = candidate
+                highest = after[row]
+            tried.append((candidate, line))
+        notes = []
+        for candidate, line in tried:
+            verdict = "kept" if candidate is best else "left out"
+            notes.append(f"{line}, {verdict}")
         return best or rules, notes
 
 
@@ -198,28 +199,27 @@ def _candidates(
         more = {kind: (*rules.largest_of_regions, name)}
         return [(f"largest component of {name}", rules.model_copy(update=more))]
     what = f"components of {name}" if kind == "remove_small" else f"{name} as a whole"
-    return [
-        (
-            f"{what} below {least} mm3 removed",
-            rules.model_copy(
-                update={kind: {**getattr(rules, kind), name: float(least)}}
-            ),
-        )
-        for least in SMALL_MM3
-    ]
+    candidates = []
+    for least in SMALL_MM3:
+        sizes = {**getattr(rules, kind), name: float(least)}
+        candidate = rules.model_copy(update={kind: sizes})
+        candidates.append((f"{what} below {least} mm3 removed", candidate))
+    return candidates
 
 
 def _joined(parts: Sequence[RegionParts], starts: dict[int, Array]) -> RegionParts:
     """Components of a region in all cases; starts: of each region so far, the number of
     each case's first component.
     """
-    case = np.repeat(np.arange(len(parts)), [len(p.volume) for p in parts])
-    volume, seen, hit = (
-        np.concatenate([getattr(p, what) for p in parts])
-        for what in ("volume", "seen", "hit")
+    case = np.repeat(np.arange(len(parts)), [len(part.volume) for part in parts])
+    parents = {}
+    for outer in parts[0].parents:
+        numbers = np.concatenate([part.parents[outer] for part in parts])
+        parents[outer] = numbers + starts[outer][case]
+    return RegionParts(
+        case=case,
+        volume=np.concatenate([part.volume for part in parts]),
+        seen=np.concatenate([part.seen for part in parts]),
+        hit=np.concatenate([part.hit for part in parts]),
+        parents=parents,
     )
-    parents = {
-        outer: np.concatenate([p.parents[outer] for p in parts]) + starts[outer][case]
-        for outer in parts[0].parents
-    }
-    return RegionParts(case, volume, seen, hit, parents)

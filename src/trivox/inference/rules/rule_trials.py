@@ -2,7 +2,7 @@
 cross-fitting says what it is worth.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -83,52 +83,53 @@ def choose_rules(
     Rules of a region whose choice is worth nothing there are left out (exclusive labels
     keep nnU-Net's rule as it is).
     """
-    trials: Trials
-    if scheme.exclusive:
-        trials = LabelTrials(
-            [case for case in cases if isinstance(case, LabelEvidence)]
-        )
-    else:
-        trials = RegionTrials(
-            [case for case in cases if isinstance(case, RegionEvidence)], scheme
-        )
+    trials = _trials_of(cases, scheme)
     rules, notes = trials.choose(np.arange(len(cases)))
     before = _mean_over_cases(trials.dice(Postprocessing()))
     here = _mean_over_cases(trials.dice(rules)) - before
     crossed = cross_fitted(trials, len(cases), seed=seed) - before
     if not scheme.exclusive:
-        chance = [
-            name
-            for name, worth in zip(scheme.targets, crossed, strict=True)
-            if worth <= 0
-        ]
-        left_out = sorted(
-            set(rules.of_regions()) & set(chance), key=list(scheme.targets).index
-        )
+        left_out = _useless(rules, dict(zip(scheme.targets, crossed, strict=True)))
         rules = rules.without(left_out)
-        notes += [
-            f"rules of {name}: left out, they do not help on cases that they were not chosen on"
-            for name in left_out
-        ]
-    gain = {
-        name: {"on_the_same_cases": _number(own), "cross_fitted": _number(other)}
-        for name, own, other in zip(scheme.targets, here, crossed, strict=True)
+        for name in left_out:
+            notes.append(
+                f"rules of {name}: left out, they do not help on cases that they were "
+                "not chosen on"
+            )
+    gain = {}
+    for name, same, other in zip(scheme.targets, here, crossed, strict=True):
+        gain[name] = {
+            "on_the_same_cases": _number(same),
+            "cross_fitted": _number(other),
+        }
+    section = {
+        **rules.model_dump(mode="json"),
+        "trials": notes,
+        "gain": gain,
+        "convention": CONVENTION,
     }
-    return Choice(
-        rules,
-        {
-            **rules.model_dump(mode="json"),
-            "trials": notes,
-            "gain": gain,
-            "convention": CONVENTION,
-        },
-    )
+    return Choice(rules, section)
+
+
+def _trials_of(cases: Sequence[Evidence], scheme: LabelScheme) -> Trials:
+    """Trials of the rules that there are for such labels."""
+    if scheme.exclusive:
+        return LabelTrials([case for case in cases if isinstance(case, LabelEvidence)])
+    regions = [case for case in cases if isinstance(case, RegionEvidence)]
+    return RegionTrials(regions, scheme)
+
+
+def _useless(rules: Postprocessing, worth: Mapping[str, float]) -> list[str]:
+    """Regions whose rules are worth nothing; worth: by region."""
+    ruled = rules.of_regions()
+    return [name for name, gain in worth.items() if name in ruled and gain <= 0]
 
 
 CONVENTION = (
-    "gain: of mean Dice by all rules together. on_the_same_cases: on those that the rules were chosen on, optimistic; "
-    f"cross_fitted: of choosing on one random half and measuring on the other and the reverse, mean of {REPEATS} seeded "
-    "halvings; where that is not above 0, the rules of the region are left out"
+    "gain: of mean Dice by all rules together. on_the_same_cases: on those that the "
+    "rules were chosen on, optimistic; cross_fitted: of choosing on one random half and "
+    f"measuring on the other and the reverse, mean of {REPEATS} seeded halvings; where "
+    "that is not above 0, the rules of the region are left out"
 )
 
 
@@ -136,22 +137,21 @@ def cross_fitted(trials: Trials, cases: int, *, seed: int) -> Array:
     """Mean Dice `(target,)` of each case under rules chosen on a half without it; NaN
     for less than two cases.
     """
+    before = trials.dice(Postprocessing())
+    if cases < 2:
+        return np.full(before.shape[1], np.nan)
     rng = np.random.default_rng(seed)
     means = []
-    for _ in range(REPEATS if cases > 1 else 0):
+    for _ in range(REPEATS):
         order = rng.permutation(cases)
-        after = np.empty_like(trials.dice(Postprocessing()))
-        for chosen_on, measured in (
-            (order[: cases // 2], order[cases // 2 :]),
-            (order[cases // 2 :], order[: cases // 2]),
-        ):
-            after[measured] = trials.dice(trials.choose(chosen_on)[0])[measured]
+        first = order[: cases // 2]
+        second = order[cases // 2 :]
+        after = np.empty_like(before)
+        for chosen_on, measured in ((first, second), (second, first)):
+            rules, _notes = trials.choose(chosen_on)
+            after[measured] = trials.dice(rules)[measured]
         means.append(_mean_over_cases(after))
-    return (
-        np.mean(means, axis=0)
-        if means
-        else np.full(trials.dice(Postprocessing()).shape[1], np.nan)
-    )
+    return np.asarray(np.mean(means, axis=0))
 
 
 class LabelTrials:
@@ -173,25 +173,25 @@ class LabelTrials:
     def choose(self, rows: Array) -> tuple[Postprocessing, list[str]]:
         """The rules that help on these cases, and a line about each trial."""
         means = _mean_over_cases(self._dice[rows])  # (4, label)
-        known = bool(np.isfinite(means[0]).any())
-        scores = (
-            [float(np.nanmean(row)) for row in means[:2]] if known else [np.nan, np.nan]
-        )
-        whole = (
-            known
-            and scores[1] - scores[0] > MIN_GAIN
-            and not (means[1] < means[0] - 1e-9).any()
-        )
-        notes = [_note("the whole foreground", scores[0], scores[1], whole)]
-        base, own = (means[1], means[3]) if whole else (means[0], means[2])
-        chosen = tuple(
-            index + 1 for index, rise in enumerate(own - base) if rise > MIN_GAIN
-        )
-        notes += [
-            _note(f"label {i}", *pair, i in chosen)
-            for i, pair in enumerate(zip(base, own, strict=True), start=1)
-        ]
-        return Postprocessing(largest_foreground=whole, largest_of=chosen), notes
+        before = np.nan
+        after = np.nan
+        whole = False
+        if np.isfinite(means[0]).any():
+            before = float(np.nanmean(means[0]))
+            after = float(np.nanmean(means[1]))
+            falls = (means[1] < means[0] - 1e-9).any()
+            whole = after - before > MIN_GAIN and not falls
+        notes = [_note("the whole foreground", before, after, whole)]
+        base = means[int(whole)]
+        alone = means[2 + int(whole)]
+        chosen = []
+        for index in range(len(base)):
+            helps = bool(alone[index] - base[index] > MIN_GAIN)
+            if helps:
+                chosen.append(index + 1)
+            notes.append(_note(f"label {index + 1}", base[index], alone[index], helps))
+        rules = Postprocessing(largest_foreground=whole, largest_of=tuple(chosen))
+        return rules, notes
 
 
 def candidate_dice(prediction: Array, reference: Array, labels: int) -> Array:
@@ -208,35 +208,31 @@ def candidate_dice(prediction: Array, reference: Array, labels: int) -> Array:
         largest_of_each(foreground),
     )
     valid = reference >= 0
-    return np.stack(
-        [
-            _dice(candidate[valid], reference[valid], labels + 1)
-            for candidate in candidates
-        ]
-    )
+    truth = reference[valid]
+    rows = [_dice(candidate[valid], truth, labels + 1) for candidate in candidates]
+    return np.stack(rows)
 
 
 def _dice(prediction: Array, reference: Array, count: int) -> Array:
-    pairs = np.bincount(
-        prediction.astype(np.int32) * count + reference, minlength=count * count
-    )
-    joint = pairs.reshape(count, count)
+    pairs = prediction.astype(np.int32) * count + reference
+    joint = np.bincount(pairs, minlength=count * count).reshape(count, count)
+    total = joint.sum(0) + joint.sum(1)
     with np.errstate(invalid="ignore"):
-        return np.asarray((2 * joint.diagonal() / (joint.sum(0) + joint.sum(1)))[1:])
+        return np.asarray(2 * joint.diagonal() / total)[1:]
 
 
 def _mean_over_cases(dice: Array) -> Array:
     seen = ~np.isnan(dice)
-    return np.asarray(
-        np.where(
-            seen.any(0), np.nansum(dice, axis=0) / np.maximum(seen.sum(0), 1), np.nan
-        )
-    )
+    mean = np.nansum(dice, axis=0) / np.maximum(seen.sum(0), 1)
+    return np.asarray(np.where(seen.any(0), mean, np.nan))
 
 
 def _note(what: str, before: float, after: float, kept: bool) -> str:
     verdict = "kept" if kept else "left out"
-    return f"largest component of {what}: {before:.5f} -> {after:.5f} Dice on validation, {verdict}"
+    return (
+        f"largest component of {what}: {before:.5f} -> {after:.5f} Dice on "
+        f"validation, {verdict}"
+    )
 
 
 def _number(value: float) -> float | None:

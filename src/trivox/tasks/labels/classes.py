@@ -16,8 +16,8 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.lesions import lesion_indices, other_targets
 from trivox.evaluation.metrics.classification import ClassPredictions
 from trivox.files import atomic_path
-from trivox.inference.bundle import ClassAnswers
 from trivox.inference.classes.reader import Reading, predicted_indices
+from trivox.inference.descriptions import ClassAnswers
 from trivox.inference.predictor import Predictor
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.case_classifier.fitting import best_single_feature, fit_classifier

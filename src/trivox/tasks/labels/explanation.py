@@ -92,7 +92,7 @@ def explain_case(
         "identity": predictor.identity,
         "network": plan.network,
         "case": chosen.name,
-        "fold": predictor.bundles[0].description.weights[0].fold,
+        "fold": predictor.descriptions[0].weights[0].fold,
         "point": {"source_voxel": at, "chosen": subject.chosen, "label": subject.label},
         "window": window_facts(subject),
         "stages": [stage_facts(subject, stage, m) for stage, m in enumerate(maps)],

@@ -47,7 +47,7 @@ def scene_of(subject: Subject, shape: Shape) -> Scene:
     """
     scheme: LabelScheme = subject.plan.labels
     masks = subject.masks.cpu().numpy()
-    labels = masks.argmax(0) if scheme.exclusive else scheme.paint_regions(masks)
+    labels = scheme.decide(masks)
     inside = tuple(
         slice(max(0, -start), size - start)
         for start, size in zip(subject.window.start, shape, strict=True)

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from trivox.config.recipe import Recipe
 from trivox.evaluation.metrics.content import MetricsFile
-from trivox.inference.bundle import ClassAnswers, write_bundle
+from trivox.inference.bundle import write_bundle
+from trivox.inference.descriptions import ClassAnswers, LabelDescription
 from trivox.inference.predictor import Predictor
 from trivox.learning.checkpoints import final_weights
 from trivox.planning.plan import Plan
@@ -83,17 +84,18 @@ def finish_labels(
         temperature = validation.head_temperature
         classes = classes.model_copy(update={"temperature": temperature})
     summary = training_summary(prepared, recipe, folders, validation.metrics)
-    write_bundle(
-        request.out / "bundle",
+    description = LabelDescription(
+        task=task.name,
         plan=prepared.plan,
-        weights=weights,
         overlap=recipe.overlap,
         mirror_axes=recipe.inference_axes,
         postprocessing=validation.postprocessing,
         temperature=validation.trust.temperature,
         abstention=validation.trust.abstention,
         classification=classes,
-        classifiers=folds.classifiers,
         training=summary,
+    )
+    write_bundle(
+        request.out / "bundle", description, weights, classifiers=folds.classifiers
     )
     return validation.metrics

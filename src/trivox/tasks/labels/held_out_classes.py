@@ -12,8 +12,8 @@ from trivox.datasets.dataset import Case
 from trivox.evaluation.folders.class_section import classification_section
 from trivox.evaluation.metrics.classification import ClassPredictions
 from trivox.evaluation.metrics.content import ClassificationSection
+from trivox.inference.describe import Prediction
 from trivox.inference.doubt.calibration import fit_temperature
-from trivox.inference.predictor import Prediction
 from trivox.tasks.labels.classes import FoldAnswers, truth_of
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.volumes.volume import Array

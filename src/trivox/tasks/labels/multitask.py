@@ -10,7 +10,7 @@ from trivox.datasets.dataset import Dataset
 from trivox.datasets.lesions import lesion_indices
 from trivox.errors import DataError
 from trivox.evaluation.metrics.content import MetricsFile
-from trivox.inference.bundle import ClassAnswers
+from trivox.inference.descriptions import ClassAnswers
 from trivox.inference.predictor import Predictor
 from trivox.learning.objective import Objective
 from trivox.networks.class_head import LesionMasks, MultitaskNetwork, add_class_head

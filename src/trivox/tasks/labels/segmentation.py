@@ -3,6 +3,7 @@ volumes.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from trivox.evaluation.conventions.choice import choose_convention
 from trivox.evaluation.folders.labels import evaluate_folders
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.report.headlines import label_headline
-from trivox.inference.bundle import ClassAnswers, read_bundle
+from trivox.inference.bundle import read_bundle
+from trivox.inference.descriptions import ClassAnswers
 from trivox.inference.folder import CasePredictor
-from trivox.inference.predictor import Predictor
+from trivox.inference.predictor import Extras, Predictor
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime
 from trivox.networks.counting import count_operations
@@ -158,11 +160,12 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store]):
             seed=options.seed,
             missing=options.missing_channels,  # type: ignore[arg-type]
         )
-        return predictor.writing(
+        extras = Extras(
             probabilities=options.probabilities,
             uncertainty=options.uncertainty,
             numbered_classes=options.subtype_results,
         )
+        return replace(predictor, extras=extras)
 
     def classes(self, predictor: Any) -> tuple[str, ...]:
         """Of models that were trained with classes."""

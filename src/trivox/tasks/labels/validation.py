@@ -3,9 +3,8 @@ files, as a user would predict them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from trivox.config.recipe import Recipe
@@ -15,10 +14,11 @@ from trivox.evaluation.conventions.cases import evaluate_case
 from trivox.evaluation.folders.labels import collect_metrics, with_whole
 from trivox.evaluation.metrics.content import MetricsFile, PostprocessingSection
 from trivox.files import write_json
-from trivox.inference.bundle import ClassAnswers, write_bundle
+from trivox.inference.descriptions import ClassAnswers, LabelDescription
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.inference.rules.rule_trials import Evidence, choose_rules, evidence_of
+from trivox.learning.runtime import make_runtime
 from trivox.tasks.console import Console
 from trivox.tasks.labels.calibration import HeldOut, Trust, calibrate, held_out
 from trivox.tasks.labels.classes import FoldAnswers
@@ -177,23 +177,21 @@ def fold_predictor(folds: TrainedFolds, fold: str) -> Predictor:
     that fold's classifier, if it was fitted already.
     """
     recipe = folds.recipe
+    description = LabelDescription(
+        task=folds.prepared.plan.task,
+        plan=folds.prepared.plan,
+        overlap=recipe.overlap,
+        mirror_axes=recipe.inference_axes,
+        classification=folds.classes,
+    )
     classifier = folds.classifiers.get(fold)
-    with TemporaryDirectory(prefix="trivox-") as folder:
-        write_bundle(
-            Path(folder),
-            plan=folds.prepared.plan,
-            weights={fold: folds.weights[fold]},
-            overlap=recipe.overlap,
-            mirror_axes=recipe.inference_axes,
-            postprocessing=Postprocessing(),
-            training={},
-            classification=folds.classes,
-            classifiers={} if classifier is None else {fold: classifier},
-        )
-        predictor = Predictor.load(
-            Path(folder), device=folds.device, precision=recipe.precision
-        )
-    return replace(predictor, read_everything=True)
+    return Predictor.of(
+        description,
+        [folds.weights[fold]],
+        make_runtime(folds.device, recipe.precision),
+        classifiers=[] if classifier is None else [classifier],
+        read_everything=True,
+    )
 
 
 def _indices(case: Case, scheme: LabelScheme) -> Volume:

@@ -10,7 +10,8 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
 from trivox.evaluation.metrics.volumes import measure_volume
 from trivox.files import write_bytes, write_json
-from trivox.inference.reconstructor import SYNTHETIC, Reconstruction
+from trivox.inference.descriptions import SYNTHETIC
+from trivox.inference.reconstructor import Reconstruction
 from trivox.tasks.reconstruction.pictures import exam_figure
 from trivox.volumes.formats import read_volume
 

@@ -21,13 +21,10 @@ from trivox.evaluation.folders.volumes import (
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.metrics.volumes import NOTICE
 from trivox.evaluation.report.volume_view import reconstruction_headline
+from trivox.inference.bundle import read_volume_bundle
+from trivox.inference.descriptions import SYNTHETIC
 from trivox.inference.folder import CasePredictor
-from trivox.inference.reconstructor import (
-    SYNTHETIC,
-    Reconstructor,
-    read_reconstruction_bundle,
-    reconstruction_network,
-)
+from trivox.inference.reconstructor import Reconstructor, reconstruction_network
 from trivox.learning.losses.reconstruction import ReconstructionCriterion
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime, rank, world_size
@@ -289,10 +286,11 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
 
     def facts(self, model: Path) -> dict[str, Any]:
         """Data, grid, network, parameters and operations of a run or bundle."""
-        folder, description = read_reconstruction_bundle(model)
+        bundle = read_volume_bundle(model)
+        description = bundle.description
         plan = description.plan
         return {
-            "bundle": str(folder),
+            "bundle": str(bundle.folder),
             "notice": description.notice,
             "task": description.task,
             "dataset": plan.dataset,

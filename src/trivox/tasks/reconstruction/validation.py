@@ -19,7 +19,9 @@ from trivox.evaluation.folders.volume_summary import (
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.metrics.volumes import measure_arrays, projection_rmse
 from trivox.files import write_json
-from trivox.inference.reconstructor import Reconstructor, write_reconstruction_bundle
+from trivox.inference.bundle import write_bundle
+from trivox.inference.descriptions import VolumeDescription
+from trivox.inference.reconstructor import Reconstructor
 from trivox.learning.checkpoints import final_weights
 from trivox.learning.runtime import make_runtime
 from trivox.preparation.exam_store import fitted_views
@@ -111,13 +113,13 @@ def finish_volumes(
         warnings=_warnings(exams, recipe, folders),
     )
     write_json(request.out / "validation" / "metrics.json", metrics)
-    write_reconstruction_bundle(
-        request.out / "bundle",
+    description = VolumeDescription(
+        task=task,
         plan=exams.plan,
-        weights=weights,
         views=recipe.reconstruction.view_counts,
         training=training_summary(exams, recipe, folders, metrics),
     )
+    write_bundle(request.out / "bundle", description, weights)
     return metrics
 
 

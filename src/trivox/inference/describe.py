@@ -1,0 +1,127 @@
+"""Describe: the prediction of a case as people and files want it, in the case's own
+label values, with what makes it doubtful.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trivox.datasets.dataset import Case
+from trivox.datasets.labels import LabelScheme
+from trivox.inference.classes.reader import Reading
+from trivox.inference.classify import Classification
+from trivox.inference.descriptions import LabelDescription
+from trivox.inference.doubt.sampling import VoxelSample
+from trivox.inference.writing import Record, write_prediction
+from trivox.planning.plan import Plan
+from trivox.preparation.grid import PreparedCase
+from trivox.volumes.volume import Volume
+
+FEW_VOXELS = 4
+"""Along an axis of the network's grid; fewer are hardly an image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One case, everything on its source grid.
+
+    labels: file values `(1, z, y, x)`; probabilities: `(c, z, y, x)` float32 if asked
+    for; uncertainty: the kinds asked for, `(1, z, y, x)` float32; trust: ready for
+    JSON: `volumes` of each target (ml, and an interval where probabilities were at
+    hand), `votes` and their `agreement`, and, if the model has a rule for it, `abstain`
+    with score and reason; sample: voxels with logits, if a reference was given;
+    classification: the class of the case, if the model gives one; readings: what each
+    network read for it.
+    """
+
+    labels: Volume
+    probabilities: Volume | None
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    uncertainty: Mapping[str, Volume] = field(default_factory=dict)
+    trust: Mapping[str, Any] = field(default_factory=dict)
+    sample: VoxelSample | None = None
+    classification: Classification | None = None
+    readings: tuple[Reading, ...] = ()
+
+    def write(self, case: Case, out: Path) -> Record:
+        """Write the label map and what stands beside it into `out`; returns the record
+        of the case.
+        """
+        extras = dict(self.uncertainty)
+        if self.probabilities is not None:
+            extras = {"probabilities": self.probabilities, **extras}
+        record: Record = {
+            "output": write_prediction(out, case.name, self.labels, extras),
+            "warnings": list(self.warnings),
+            **self.trust,
+        }
+        if self.classification is not None:
+            record["class"] = {
+                "answer": self.classification.answer,
+                "probabilities": dict(self.classification.probabilities),
+                "flags": list(self.classification.flags),
+            }
+        return record
+
+
+def about_image(case: PreparedCase, plan: Plan) -> tuple[str, ...]:
+    """What makes a prediction doubtful."""
+    warnings = []
+    if min(case.record.shape) < FEW_VOXELS:
+        warnings.append(
+            f"only {case.record.shape} voxels (z, y, x) at the plan's spacing of "
+            f"{plan.spacing} mm"
+        )
+    if not bool(torch.any(case.image[: len(plan.channels)] != 0)):
+        warnings.append("the image is constant")
+    return tuple(warnings)
+
+
+def about_absent(
+    case: Case, channels: Sequence[str], models: Sequence[LabelDescription]
+) -> tuple[str, ...]:
+    """A warning where channels are absent, which says whether the models were trained
+    for that.
+    """
+    if not case.absent:
+        return ()
+    doubt = ""
+    if not all(_drops_channels(model) for model in models):
+        doubt = "; the model was not trained for that (augmentation.drop_channel)"
+    names = ", ".join(channels[index] for index in case.absent)
+    return (f"no {names}: predicted with zeros in its place{doubt}",)
+
+
+def _drops_channels(model: LabelDescription) -> bool:
+    """Whether channels were left out at times while the model was trained."""
+    recipe = model.training.get("recipe") or {}
+    augmentation = recipe.get("augmentation") or {}
+    return bool(augmentation.get("drop_channel", 0) > 0)
+
+
+def in_values_of(
+    case: Case, labels: Volume, scheme: LabelScheme
+) -> tuple[Volume, tuple[str, ...]]:
+    """A label map of `scheme` in the case's own values, matched by label name, and a
+    warning for names that it lacks.
+    """
+    wanted = case.labels
+    if wanted is None or wanted.labels == scheme.labels:
+        return labels, ()
+    if not set(wanted.labels) & set(scheme.labels):
+        return labels, ()  # a model of other things keeps its own values
+    table, unknown = scheme.translation(wanted)
+    lost = [name for name in unknown if (labels.array == scheme.labels[name]).any()]
+    warnings: tuple[str, ...] = ()
+    if lost:
+        warnings = (
+            f"{', '.join(lost)} was found but does not exist in this case's labels; "
+            "written as background",
+        )
+    values = table.astype(np.min_scalar_type(table.max()))
+    return labels.with_array(values[scheme.encode(labels.array)]), warnings

@@ -1,0 +1,128 @@
+"""What `bundle.json` says of a model: of one that gives label maps, and of one that
+makes volumes of X-rays.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Self
+
+from pydantic import Field
+
+from trivox.inference.doubt.calibration import Abstention
+from trivox.inference.rules.postprocess import Postprocessing
+from trivox.planning.plan import Plan
+from trivox.planning.volumes import VolumePlan
+from trivox.schema import Frozen
+from trivox.version import NOTICE, __version__
+
+SYNTHETIC = "synthetic CT, not acquired"
+"""Said of every volume that a network made."""
+
+
+class Weights(Frozen):
+    """One trained network of the bundle."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9._-]+\.safetensors$")
+    fold: str
+    sha256: str
+
+
+class ClassAnswers(Frozen):
+    """How the class of a case is answered.
+
+    lesion: label indices that it is decided by; width: features of the head.
+
+    classifiers: one for each weights file, that answers in place of the head; none: the
+    heads answer, with their logits divided by `temperature`.
+    """
+
+    classes: tuple[str, ...] = Field(min_length=2)
+    lesion: tuple[int, ...] = Field(min_length=1)
+    width: int = Field(ge=1)
+    temperature: float = Field(1.0, gt=0)
+    classifiers: tuple[Weights, ...] = ()
+
+
+class BundleDescription(Frozen):
+    """What every `bundle.json` says.
+
+    weights: none while the model lies in no bundle yet.
+    """
+
+    format_version: Literal[1] = 1
+    trivox_version: str = __version__
+    notice: str = NOTICE
+    task: str
+    training: dict[str, Any] = Field(default_factory=dict)
+    weights: tuple[Weights, ...] = ()
+
+    @property
+    def files(self) -> tuple[Weights, ...]:
+        """All files that decide what the model answers."""
+        return self.weights
+
+    @property
+    def identity(self) -> str:
+        """A short hash over the files: predictions name the model that made them."""
+        return identity_of(self.files)
+
+    def naming(
+        self, weights: Sequence[Weights], classifiers: Sequence[Weights]
+    ) -> Self:
+        """The description with the files of its bundle."""
+        return self.model_copy(update={"weights": tuple(weights)})
+
+
+class LabelDescription(BundleDescription):
+    """Of a model that gives label maps.
+
+    temperature: probabilities are those of logits divided by it; abstention: when to
+    flag; classification: of models that also give a class.
+    """
+
+    plan: Plan
+    overlap: float = Field(0.5, ge=0, lt=1)
+    mirror_axes: tuple[Literal["z", "y", "x"], ...] = ()
+    postprocessing: Postprocessing = Postprocessing()
+    temperature: float = Field(1.0, gt=0)
+    abstention: Abstention | None = None
+    classification: ClassAnswers | None = None
+
+    @property
+    def classifiers(self) -> tuple[Weights, ...]:
+        """Files of the classifiers; none where the heads answer."""
+        answers = self.classification
+        return () if answers is None else answers.classifiers
+
+    @property
+    def files(self) -> tuple[Weights, ...]:
+        """Weights and classifiers."""
+        return (*self.weights, *self.classifiers)
+
+    def naming(
+        self, weights: Sequence[Weights], classifiers: Sequence[Weights]
+    ) -> Self:
+        """The description with the files of its bundle."""
+        answers = self.classification
+        if answers is not None:
+            files = {"classifiers": tuple(classifiers)}
+            answers = answers.model_copy(update=files)
+        update = {"weights": tuple(weights), "classification": answers}
+        return self.model_copy(update=update)
+
+
+class VolumeDescription(BundleDescription):
+    """Of a model that makes volumes of X-rays.
+
+    views: the numbers of views that it was trained with.
+    """
+
+    notice: str = f"{NOTICE} Output: {SYNTHETIC}."
+    plan: VolumePlan
+    views: tuple[int, ...]
+
+
+def identity_of(files: Iterable[Weights]) -> str:
+    """A short hash over the checksums of files; empty for none."""
+    joined = "".join(file.sha256 for file in files)
+    return hashlib.sha256(joined.encode()).hexdigest()[:12] if joined else ""

@@ -1,0 +1,27 @@
+"""What sliding windows ask of whatever computes a network."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Engine(Protocol):
+    """One network made ready to compute."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it wants its windows, and leaves its logits."""
+
+    @property
+    def precision(self) -> str:
+        """What it computes in, for the record: "fp32", "bf16", "fp16", "int8"."""
+
+    @property
+    def voxels_a_batch(self) -> int:
+        """Patch voxels that it computes best at once."""
+
+    def logits(self, windows: Tensor) -> Tensor:
+        """Logits `(b, outputs, z, y, x)` of windows `(b, c, z, y, x)` on its device, in
+        any floating type.
+        """

@@ -1,0 +1,134 @@
+"""Judge: what a prediction says about itself besides the labels, as volumes with
+intervals, agreement, whether to look at the case.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import stdtrit
+
+from trivox.datasets.labels import LabelScheme
+from trivox.inference.decide import Decision, Poll, target_voxels
+from trivox.inference.doubt.calibration import Abstention, foreground_entropy
+from trivox.inference.doubt.uncertainty import entropy
+from trivox.volumes.volume import Array
+
+LEVELS = (0.025, 0.975)
+"""Probabilities that bound the volume of a single vote."""
+
+
+def judge(
+    decision: Decision,
+    scheme: LabelScheme,
+    rule: Abstention | None,
+    *,
+    temperature: float,
+    voxel_ml: float,
+) -> dict[str, Any]:
+    """What stands in the record of a case, ready for JSON: `volumes`, `votes` and their
+    `agreement` if there were several, and with a rule `abstain`, `score`, `reason`.
+
+    temperature: of the member that decides, where there is a single one.
+    """
+    judgement: dict[str, Any] = {
+        "volumes": volumes_of(decision, scheme, voxel_ml=voxel_ml)
+    }
+    poll = decision.poll
+    if poll is not None and len(poll.volumes) > 1:
+        judgement |= {"votes": len(poll.volumes), "agreement": poll.agreement}
+    if rule is not None:
+        score = doubt_in_foreground(
+            decision, exclusive=scheme.exclusive, temperature=temperature
+        )
+        reason = rule.reason(score)
+        judgement |= {"abstain": reason is not None, "score": score, "reason": reason}
+    return judgement
+
+
+def volumes_of(
+    decision: Decision, scheme: LabelScheme, *, voxel_ml: float
+) -> dict[str, dict[str, Any]]:
+    """Volume of each target in ml, with a 95 % interval where probabilities were at
+    hand.
+
+    method: `t_of_votes` or `probability_levels`.
+    """
+    counts = target_voxels(decision.labels, scheme)
+    volumes: dict[str, dict[str, Any]] = {}
+    for row, name in enumerate(scheme.targets):
+        volumes[name] = {"volume_ml": float(counts[row]) * voxel_ml}
+        if decision.poll is not None:
+            volumes[name] |= _interval(
+                decision, decision.poll, scheme, row, voxel_ml=voxel_ml
+            )
+    return volumes
+
+
+def _interval(
+    decision: Decision, poll: Poll, scheme: LabelScheme, row: int, *, voxel_ml: float
+) -> dict[str, Any]:
+    """What probabilities say about the volume of the target of number `row`."""
+    first = 1 if scheme.exclusive else 0  # the channel of the first target
+    chance = poll.probabilities[first + row].numpy()
+    low: float
+    high: float
+    if len(poll.volumes) > 1:
+        method = "t_of_votes"
+        low, high = interval_of_votes(poll.volumes[:, row] * voxel_ml)
+    else:
+        method = "probability_levels"
+        inside = list(scheme.targets.values())[row]
+        removed = np.isin(decision.raw, inside) & (decision.raw != decision.labels)
+        certain, possible = interval_of_levels(
+            chance, np.isin(decision.labels, inside), removed
+        )
+        low = certain * voxel_ml
+        high = possible * voxel_ml
+    expected = float(chance.sum(dtype=np.float64)) * voxel_ml
+    return {"ci95_ml": [low, high], "expected_ml": expected, "method": method}
+
+
+def doubt_in_foreground(
+    decision: Decision, *, exclusive: bool, temperature: float
+) -> float | None:
+    """Mean entropy of the decision in the predicted foreground, before cleaning; None
+    where nothing was found.
+
+    From a sample of voxels where a single member decided, as in validation, otherwise
+    from the members' probabilities.
+    """
+    if decision.sample is not None:
+        return foreground_entropy(
+            decision.sample.logits, exclusive=exclusive, temperature=temperature
+        )
+    foreground = torch.from_numpy(decision.raw > 0)
+    if decision.poll is None or not foreground.any():
+        return None
+    chance = decision.poll.probabilities[:, foreground]
+    return float(entropy(chance, exclusive=exclusive).mean())
+
+
+def interval_of_votes(volumes: Array) -> tuple[float, float]:
+    """95 % prediction interval of one more vote: mean +- t(0.975, n - 1) s sqrt(1 +
+    1/n), not below 0; `(n,)`, n above 1.
+    """
+    count = len(volumes)
+    centre = float(np.mean(volumes))
+    spread = float(np.std(volumes, ddof=1))
+    half = float(stdtrit(count - 1, 0.975)) * spread * (1 + 1 / count) ** 0.5
+    return max(0.0, centre - half), centre + half
+
+
+def interval_of_levels(chance: Array, found: Array, removed: Array) -> tuple[int, int]:
+    """Voxels of the target that are nearly certain (p above 0.975), and those that are
+    not excluded (p above 0.025).
+
+    chance: probabilities `(z, y, x)`; found: where the label map has it; removed: where
+    postprocessing took it away. Neighbouring voxels err together, so their variances
+    cannot be added up as if they were independent; this band takes them to err all at
+    once, and is wide rather than narrow.
+    """
+    low, high = LEVELS
+    certain = int(np.count_nonzero((chance > high) & found))
+    return certain, int(np.count_nonzero(((chance > low) & ~removed) | found))

@@ -1,0 +1,57 @@
+"""Write: the files of a prediction, their names, and the removal of those that are no
+longer true.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from trivox.inference.doubt.kinds import EXTRAS
+from trivox.volumes.formats import write_volume
+from trivox.volumes.volume import Volume
+
+ENDING = ".nii.gz"
+TEMPORARY = re.compile(r"\.tmp-(\d+)-.+")
+"""Files half written, and the process that writes them; see `trivox.files`."""
+
+Record = dict[str, Any]
+"""What stands in `predictions.json` about a case."""
+
+
+def file_names(case: str, extras: Iterable[str] = ()) -> list[str]:
+    """Names of the map of a case and of what stands beside it."""
+    return [f"{case}{ENDING}", *(f"{case}_{extra}{ENDING}" for extra in extras)]
+
+
+def write_prediction(
+    out: Path, case: str, volume: Volume, extras: Mapping[str, Volume]
+) -> str:
+    """Write `out/CASE.nii.gz` and `out/CASE_<extra>.nii.gz`; returns the name of the
+    first, which is written last.
+
+    What an earlier prediction left of the case is removed before: none of its maps
+    stands beside this one.
+    """
+    remove_prediction(out, case)
+    name, *others = file_names(case, extras)
+    for other, extra in zip(others, extras.values(), strict=True):
+        write_volume(out / other, extra)
+    write_volume(out / name, volume)
+    return name
+
+
+def remove_prediction(out: Path, case: str) -> None:
+    """Remove all maps of a case."""
+    for name in file_names(case, EXTRAS):
+        (out / name).unlink(missing_ok=True)
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what processes that no longer run left half written."""
+    for path in out.glob(".tmp-*"):
+        match = TEMPORARY.fullmatch(path.name)
+        if match and path.is_file() and not psutil.pid_exists(int(match[1])):
+            path.unlink(missing_ok=True)
