@@ -7,13 +7,16 @@ from typing import Any
 
 from trivox.config.recipe import read_recipe
 from trivox.errors import BundleError
-from trivox.evaluation.folders.labels import mean_row, read_metrics
-from trivox.evaluation.report.page import write_report
-from trivox.evaluation.report.pages import number
-from trivox.evaluation.report.volume_view import (
-    is_reconstruction_metrics,
-    reconstruction_headline,
+from trivox.evaluation.folders.labels import read_metrics
+from trivox.evaluation.report.class_part import class_part
+from trivox.evaluation.report.label_part import (
+    label_headline,
+    label_part,
+    trust_part,
 )
+from trivox.evaluation.report.page import write_report
+from trivox.evaluation.report.pages import Part, number
+from trivox.evaluation.report.volume_part import volume_headline, volume_part
 from trivox.files import read_json
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.tracking import read_records
@@ -56,17 +59,16 @@ def report_run(
     ]
     recipe = read_recipe(read_json(run / "recipe.json")).model_dump(mode="json")
     target = out or run / "report.html"
-    if is_reconstruction_metrics(metrics):
+    if _is_of_volumes(metrics):
         return _report_volumes(run, metrics, recipe, records, target, console)
     plan = read_plan(run / "plan.json")
     pictures = picture_cases(run, plan, metrics, report=target, console=console)
     write_report(
         target,
         title=f"{plan.dataset}: {plan.task}",
-        metrics=metrics,
+        parts=_parts(metrics, records),
         plan=_facts_of(describe_plan(plan)),
         recipe=recipe,
-        records=records,
         pictures=pictures.cases,
         surfaces=pictures.surfaces,
         warnings=_warnings(run, metrics),
@@ -89,10 +91,9 @@ def _report_volumes(
     write_report(
         target,
         title=f"{plan.dataset}: {plan.task} (synthetic CT, not acquired)",
-        metrics=metrics,
+        parts=_parts(metrics, records),
         plan=_facts_of(describe_reconstruction_plan(plan)),
         recipe=recipe,
-        records=records,
         pictures=picture_exams(run, metrics, console=console),
         warnings=_warnings(run, metrics),
         facts=_facts(recipe, records, metrics),
@@ -107,10 +108,7 @@ def report_metrics(metrics_file: Path, out: Path) -> Path:
     write_report(
         out,
         title=metrics_file.stem,
-        metrics=metrics,
-        plan=None,
-        recipe=None,
-        records=[],
+        parts=_parts(metrics, []),
         warnings=[str(w) for w in metrics.get("warnings", [])],
         facts={"trivox": __version__, "source": str(metrics_file)},
     )
@@ -180,44 +178,19 @@ def _optimism(postprocessing: dict[str, Any]) -> list[str]:
 
 
 def headline(metrics: dict[str, Any]) -> str:
-    """One line with the mean Dice of each label and over all, macro-F1 and AUC of the
-    classes, with 95 % intervals.
-
-    Of synthetic CTs: PSNR, SSIM and MAE.
-    """
-    if is_reconstruction_metrics(metrics):
-        return reconstruction_headline(metrics)
-    summary = metrics["summary"]
-    parts = []
-    for name, row in summary.items():
-        dice = row.get("dice") or {"mean": None}
-        if dice["mean"] is not None:
-            shown = (
-                "mean over labels"
-                if name == mean_row([n for n in summary if n != name])
-                else name
-            )
-            parts.append(f"{shown} {_with_interval(dice['mean'], dice['ci95'], 4)}")
-    found = (
-        ["Dice: " + ", ".join(parts) + f" (95 % CI over {len(metrics['cases'])} cases)"]
-        if metrics["cases"]
-        else []
-    )
-    classes = (metrics.get("classification") or {}).get("summary")
-    if classes:
-        titled = [("macro-F1", classes["macro_f1"]), ("AUC", classes["auc"])]
-        scores = [
-            f"{title} {_with_interval(score['value'], score['ci95'], 3)}"
-            for title, score in titled
-            if score["value"] is not None
-        ]
-        found.append(
-            f"classes: {', '.join(scores)} (95 % CI over {sum(classes['support'].values())} cases)"
-        )
-    return "; ".join(found)
+    """One line with the main figures and their 95 % intervals."""
+    if _is_of_volumes(metrics):
+        return volume_headline(metrics)
+    return label_headline(metrics)
 
 
-def _with_interval(value: float, interval: list[float] | None, digits: int) -> str:
-    return f"{value:.{digits}f}" + (
-        f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
-    )
+def _is_of_volumes(metrics: dict[str, Any]) -> bool:
+    return metrics.get("task") == "reconstruction"
+
+
+def _parts(metrics: dict[str, Any], records: list[dict[str, Any]]) -> list[Part]:
+    """What is shown of a metrics.json."""
+    if _is_of_volumes(metrics):
+        return [volume_part(metrics, records)]
+    labels = label_part(metrics, records)
+    return [labels, class_part(metrics, records), trust_part(metrics)]

@@ -9,7 +9,7 @@ from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.errors import TrivoxError
 from trivox.evaluation.metrics.volumes import WINDOW, grid_of, on_one_grid
 from trivox.evaluation.report.page import CasePictures
-from trivox.evaluation.report.volume_figures import reconstruction_figure
+from trivox.evaluation.report.volume_figures import volume_figure
 from trivox.tasks.console import Console
 from trivox.volumes.formats import read_volume
 from trivox.volumes.geometry import canonical_orientation, reorient
@@ -26,13 +26,13 @@ def exam_figure(case: Case, prediction: Volume, *, title: str) -> bytes:
     if case.volume is None:
         grid = grid_of(prediction, isocentre=exam.isocentre)
         ours = reorient(prediction, canonical_orientation(prediction.affine)).array[0]
-        return reconstruction_figure(
+        return volume_figure(
             ours, None, spacing=grid.spacing, title=title, xrays=exam.xrays
         )
     pair = on_one_grid(
         prediction, read_volume(case.volume), window=WINDOW, isocentre=exam.isocentre
     )
-    return reconstruction_figure(
+    return volume_figure(
         pair.prediction,
         pair.reference,
         spacing=pair.grid.spacing,
