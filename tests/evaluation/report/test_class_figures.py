@@ -3,7 +3,6 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_curve as roc_of_sklearn
 
 from class_predictions import SUBTYPES, drawn_predictions
 from trivox.evaluation.folders.class_section import classification_section
@@ -12,9 +11,10 @@ from trivox.evaluation.report.class_figures import (
     class_reliability,
     confusion_and_roc,
     predictions_of,
-    roc_curve,
     true_class_probabilities,
 )
+from trivox.evaluation.report.class_part import class_part
+from trivox.evaluation.report.label_part import label_part
 from trivox.evaluation.report.page import write_report
 
 FIGURES = (confusion_and_roc, true_class_probabilities, class_reliability)
@@ -60,15 +60,6 @@ def test_predictions_come_back_from_the_section():
     assert (found.names, found.classes) == (known.names, known.classes)
     assert np.array_equal(found.truth, known.truth)
     assert np.array_equal(found.probabilities, known.probabilities)
-
-
-@pytest.mark.parametrize("digits", [1, 6])
-def test_roc_is_that_of_scikit_learn(digits):
-    known = drawn_predictions((20, 30))
-    score, positive = known.probabilities[:, 1].round(digits), known.truth == 1
-    expected = roc_of_sklearn(positive, score, drop_intermediate=False)[:2]
-    for found, rate in zip(roc_curve(score, positive), expected, strict=True):
-        assert found == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("counts", [(3, 0, 4), (2,) * 15, (1, 1)])
@@ -125,8 +116,9 @@ def test_training_monitor_draws_what_the_records_hold():
     assert full.shape[1] == 1100
 
 
-def page(path, metrics, **more):
-    write_report(path, title="A run", metrics=metrics, **more)
+def page(path, metrics, records=()):
+    parts = [label_part(metrics, records), class_part(metrics, records)]
+    write_report(path, title="A run", parts=parts)
     return path.read_text(encoding="utf-8")
 
 

@@ -14,7 +14,12 @@ from trivox.evaluation.report.charts import (
     reliability_chart,
     training_curves,
 )
-from trivox.evaluation.report.figures import PLANES, overlay_figure
+from trivox.evaluation.report.drawing import PLANES
+from trivox.evaluation.report.figures import overlay_figure
+from trivox.evaluation.report.label_part import (
+    label_part,
+    trust_part,
+)
 from trivox.evaluation.report.page import CasePictures, write_report
 
 RECORDS = [
@@ -156,6 +161,11 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
+def parts(metrics, records=()):
+    """What a report of labels shows."""
+    return [label_part(metrics, records), trust_part(metrics)]
+
+
 def report(path, **changes):
     image, prediction, reference = scene()
     png = overlay_figure(
@@ -173,10 +183,9 @@ def report(path, **changes):
     }
     content = {
         "title": "A run",
-        "metrics": metrics(),
+        "parts": parts(metrics(), RECORDS),
         "plan": plan,
         "recipe": {"epochs": 20, "learning_rate": 0.002},
-        "records": RECORDS,
         "pictures": [CasePictures("worst case", [("a caption", png)])],
         "warnings": ["look here"],
         "facts": {"Device": "CPU"},
@@ -225,7 +234,9 @@ def test_report_escapes_everything_that_came_from_outside(tmp_path):
     text, page = report(
         tmp_path / "report.html",
         title=evil,
-        metrics=metrics(names=["<script>", 'b"><img src=x>'], targets=[evil]),
+        parts=parts(
+            metrics(names=["<script>", 'b"><img src=x>'], targets=[evil]), RECORDS
+        ),
         plan={"network": evil, "reasons": {evil: evil}},
         recipe={evil: [evil]},
         warnings=[evil],
@@ -241,13 +252,13 @@ def test_worst_case_comes_first_and_unknown_last(tmp_path):
     content = metrics(names=["good", "bad", "none"], targets=["organ"])
     content["cases"]["bad"]["organ"]["dice"] = 0.0
     content["cases"]["none"]["organ"].update(dice=None, empty="both")
-    text, _ = report(tmp_path / "report.html", metrics=content)
+    text, _ = report(tmp_path / "report.html", parts=parts(content))
     table = text[text.index('id="cases"') :]
     assert table.index(">bad<") < table.index(">good<") < table.index(">none<")
 
 
 def test_report_of_nothing_yet(tmp_path):
-    write_report(tmp_path / "report.html", title="Empty", metrics={})
+    write_report(tmp_path / "report.html", title="Empty", parts=parts({}))
     assert "Research use only" in (tmp_path / "report.html").read_text()
 
 
@@ -286,9 +297,8 @@ def trusted(after=True):
 
 
 def test_report_shows_how_far_probabilities_can_be_trusted(tmp_path):
-    text, page = report(
-        tmp_path / "report.html", metrics={**metrics(), "calibration": trusted()}
-    )
+    calibrated = {**metrics(), "calibration": trusted()}
+    text, page = report(tmp_path / "report.html", parts=parts(calibrated, RECORDS))
     for expected in (
         "0.1234",
         "0.0567",
@@ -302,10 +312,8 @@ def test_report_shows_how_far_probabilities_can_be_trusted(tmp_path):
     ):
         assert expected in text
     assert len(page.sources) == 4
-    early, _ = report(
-        tmp_path / "report.html",
-        metrics={**metrics(), "calibration": trusted(after=False)},
-    )
+    calibrated["calibration"] = trusted(after=False)
+    early, _ = report(tmp_path / "report.html", parts=parts(calibrated))
     assert "Too few validation cases" in early
     without, page = report(tmp_path / "report.html")
     assert "<h2>Trust</h2>" not in without

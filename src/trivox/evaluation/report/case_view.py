@@ -80,9 +80,11 @@ class CaseView:
         """World coordinate of a slice at the middle of the grid; axis 0, 1, 2 is z, y,
         x.
         """
-        middle = [(size - 1) / 2 for size in self.shape]
-        middle[axis] = index
-        return float((self.affine @ np.array([*middle[::-1], 1.0]))[2 - axis])
+        z, y, x = self.shape
+        middle = np.array([x - 1, y - 1, z - 1, 2]) / 2
+        middle[2 - axis] = index
+        world = self.affine @ middle
+        return float(world[2 - axis])
 
     def cropped(self, box: Box) -> "CaseView":
         """The part inside `box`; world positions stay."""
@@ -141,8 +143,10 @@ def _widened(
     edge: tuple[int, int], size: int, mm: float, side: float
 ) -> tuple[int, int]:
     """`edge` grown round its middle to `side` mm and moved into the image."""
-    length = min(size, max(edge[1] - edge[0], round(side / mm)))
-    start = min(max(0, (edge[0] + edge[1] - length) // 2), size - length)
+    first, last = edge
+    length = min(size, max(last - first, round(side / mm)))
+    centred = (first + last - length) // 2
+    start = min(max(0, centred), size - length)
     return start, start + length
 
 
@@ -155,7 +159,8 @@ def _union(first: Box, second: Box) -> Box:
 
 def member_mask(labels: Array, indices: Sequence[int]) -> Mask:
     """Where a label map holds one of `indices`."""
-    table = np.zeros(max(int(labels.max(initial=0)), *indices) + 2, bool)
+    largest = max(int(labels.max(initial=0)), *indices)
+    table = np.zeros(largest + 2, bool)
     # the last entry stays false and answers for -1
     table[list(indices)] = True
     return np.asarray(table[labels])
@@ -169,20 +174,27 @@ def best_slices(labels: Array, targets: Sequence[Sequence[int]]) -> Shape:
     where there is nothing to see.
     """
     z, y, x = labels.shape
-    if not (labels > 0).any():
+    labelled = labels > 0
+    if not labelled.any():
         return z // 2, y // 2, x // 2
-    box = nonzero_box((labels > 0)[None])
+    box = nonzero_box(labelled[None])
     inside = labels[tuple(slice(*edge) for edge in box)].clip(min=0)
-    count = max(int(inside.max()), *(max(target) for target in targets)) + 1
-    best = []
-    for axis, (start, _) in enumerate(box):
-        planes = np.moveaxis(inside, axis, 0).reshape(inside.shape[axis], -1)
-        counts = [np.bincount(plane, minlength=count) for plane in planes]
-        histogram = np.stack(counts)  # (slice, index)
-        areas = np.stack([histogram[:, list(target)].sum(axis=1) for target in targets])
-        shares = areas / areas.max(axis=1, keepdims=True).clip(min=1)
-        best.append(start + int(shares.sum(axis=0).argmax()))
-    return best[0], best[1], best[2]
+    starts = [start for start, _ in box]
+    z, y, x = (start + _best(inside, k, targets) for k, start in enumerate(starts))
+    return z, y, x
+
+
+def _best(labels: Array, axis: int, targets: Sequence[Sequence[int]]) -> int:
+    """The slice along an axis that shows the targets best."""
+    largest = max(int(labels.max()), *(max(target) for target in targets))
+    planes = np.moveaxis(labels, axis, 0)
+    counts = [np.bincount(plane.ravel(), minlength=largest + 1) for plane in planes]
+    histogram = np.stack(counts)  # (slice, index)
+    shares = np.zeros(len(histogram))
+    for target in targets:
+        areas = histogram[:, list(target)].sum(axis=1)
+        shares += areas / areas.max().clip(min=1)
+    return int(shares.argmax())
 
 
 def clearest_channel(image: Array, mask: Array) -> int:
@@ -212,4 +224,7 @@ def _effect(values: Array, inside: Mask, outside: Mask) -> float:
     one = values[inside].astype(float)
     other = values[outside].astype(float)
     spread = np.sqrt((one.var() + other.var()) / 2)
-    return float(abs(one.mean() - other.mean()) / spread) if spread > 0 else 0.0
+    if not spread > 0:
+        return 0.0
+    difference = abs(one.mean() - other.mean())
+    return float(difference / spread)

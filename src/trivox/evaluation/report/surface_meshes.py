@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivox.datasets.reading import nonzero_box
-from trivox.volumes.volume import Array, Shape, spacing_of
+from trivox.volumes.volume import Array, spacing_of
 
 LEVEL = 0.5
 SHRINK = 0.5
@@ -41,6 +41,7 @@ Quads = NDArray[np.int64]
 """`(m, 4)` numbers of points, anticlockwise from outside."""
 Mask = NDArray[np.bool_]
 Share = NDArray[np.float32]
+Factors = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,17 +73,19 @@ def mask_surface(mask: Array, affine: Affine, *, limit: int) -> Mesh | None:
     step = float(spacing.min())
     while True:
         factors = np.maximum(1, np.round(step / spacing)).astype(int)
-        z, y, x = factors.tolist()
-        field = block_means(inside, (z, y, x))
+        field = block_means(inside, factors)
         level = min(LEVEL, float(field.max()) / 2)
-        count = int(_crossed(np.pad(field, 1) >= level).sum())
-        if count <= limit or min(field.shape) == max(field.shape) == 1:
+        crossed = _crossed(np.pad(field, 1) >= level)
+        count = int(crossed.sum())
+        if count <= limit or field.size == 1:
             break
         step *= max(COARSENING, float(np.sqrt(count / limit)))
     points, quads = surface_net(field, level=level)
     corner = np.array([start for start, _ in box])
-    index = smoothed(points, quads) * factors + (factors - 1) / 2 + corner
-    vertices = index[:, ::-1] @ affine[:3, :3].T + affine[:3, 3]
+    index = smoothed(points, quads) * factors
+    index += (factors - 1) / 2 + corner
+    vertices = index[:, ::-1] @ affine[:3, :3].T
+    vertices += affine[:3, 3]
     return Mesh(
         vertices=vertices.astype(np.float32),
         triangles=_triangles(quads),
@@ -105,8 +108,10 @@ def surface_net(field: Array, *, level: float = LEVEL) -> tuple[Points, Quads]:
     cells = np.argwhere(crossed)
     number[crossed] = np.arange(len(cells))
     voxels = cells[:, None] + CORNERS  # (cell, 8, zyx)
-    corners = padded[tuple(voxels.transpose(2, 0, 1))]  # (cell, 8)
-    points = cells + _crossing_means(corners, level) - 1
+    z, y, x = voxels.transpose(2, 0, 1)
+    corners = padded[z, y, x]  # (cell, 8)
+    places = _crossing_means(corners, level)
+    points = cells + places - 1
     quads = [_quads(inside, number, axis) for axis in range(3)]
     return points, np.concatenate(quads)
 
@@ -124,8 +129,11 @@ def _crossed(inside: Mask) -> Mask:
 
 def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Where the first and the second of all pairs of neighbours along `axis` lie."""
-    before = (slice(None),) * axis
-    return (*before, slice(None, -1)), (*before, slice(1, None))
+    first = [slice(None)] * 3
+    second = [slice(None)] * 3
+    first[axis] = slice(None, -1)
+    second[axis] = slice(1, None)
+    return tuple(first), tuple(second)
 
 
 def _crossing_means(corners: Share, level: float) -> Points:
@@ -160,7 +168,8 @@ def _quads(inside: Mask, number: NDArray[np.int64], axis: int) -> Quads:
     """
     first, second = _neighbours(axis)
     at = np.argwhere(inside[first] != inside[second])
-    one, other = (np.eye(3, dtype=int)[(axis + i) % 3] for i in (1, 2))
+    one = np.roll([1, 0, 0], axis + 1)
+    other = np.roll([1, 0, 0], axis + 2)
     around = [
         at - one - other,
         at - other,
@@ -170,7 +179,8 @@ def _quads(inside: Mask, number: NDArray[np.int64], axis: int) -> Quads:
     quads = np.stack([number[tuple(cell.T)] for cell in around], axis=1)
     # the surface faces towards higher indices; (z, y, x) is left-handed, so turn these
     leaving = inside[tuple(at.T)]
-    quads[leaving] = quads[leaving][:, ::-1]
+    turned = quads[leaving]
+    quads[leaving] = turned[:, ::-1]
     return quads
 
 
@@ -193,10 +203,11 @@ def smoothed(points: Points, quads: Quads, *, passes: int = PASSES) -> Points:
     weights = csr_array((ones, (rows, columns)), shape=(size, size))
     # an edge counts once, however many faces share it
     weights.data[:] = 1
-    degree = np.asarray(weights.sum(axis=1))[:, None]
+    degree: Points = np.asarray(weights.sum(axis=1))[:, None]
     corners = np.floor(points) + 0.5  # of the voxels: the middles of the cells
     for factor in (SHRINK, GROW) * passes:
-        points = points + factor * (weights @ points / degree - points)
+        neighbours = np.asarray(weights @ points) / degree
+        points = points + factor * (neighbours - points)
     count, part = connected_components(weights, directed=False)
     return _drawn_out(points, corners, part, count)
 
@@ -211,11 +222,12 @@ def _drawn_out(
     low, high = _part_boxes(points, part, count)
     first, last = _part_boxes(corners, part, count)
     thin = (last - first).min(axis=1, keepdims=True) <= THIN
-    factors = (last - first) / np.maximum(high - low, 1e-9)
-    stretch = np.where(thin, factors, 1.0)
+    drawn = np.maximum(high - low, 1e-9)
+    stretch = np.where(thin, (last - first) / drawn, 1.0)
     middle = (low + high) / 2
     aim = np.where(thin, (first + last) / 2, middle)
-    return np.asarray((points - middle[part]) * stretch[part] + aim[part])
+    from_middle = points - middle[part]
+    return np.asarray(from_middle * stretch[part] + aim[part])
 
 
 def _part_boxes(
@@ -229,19 +241,25 @@ def _part_boxes(
     return low, high
 
 
-def block_means(mask: Array, factors: Shape) -> Share:
-    """Share of true voxels in blocks of `factors` voxels; beyond the array lies false."""
-    if factors == (1, 1, 1):
+def block_means(mask: Array, factors: Factors) -> Share:
+    """Share of true voxels in blocks of `factors` `(z, y, x)` voxels; beyond the array
+    lies false.
+    """
+    if (factors == 1).all():
         return mask.astype(np.float32)
-    pairs = [*zip(mask.shape, factors, strict=True)]
-    padded = np.pad(mask, [(0, -size % factor) for size, factor in pairs])
-    z, y, x = (-(-size // factor) for size, factor in pairs)
-    blocks = padded.reshape(z, factors[0], y, factors[1], x, factors[2])
+    sizes = np.array(mask.shape)
+    counts = -(-sizes // factors)
+    missing = counts * factors - sizes
+    padded = np.pad(mask, [(0, voxels) for voxels in missing])
+    blocked_shape = np.stack([counts, factors], axis=1)
+    blocks = padded.reshape(blocked_shape.ravel())
     return np.asarray(blocks.mean(axis=(1, 3, 5), dtype=np.float32))
 
 
 def _triangles(quads: Quads) -> NDArray[np.int64]:
-    return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+    first = quads[:, [0, 1, 2]]
+    second = quads[:, [0, 2, 3]]
+    return np.concatenate([first, second])
 
 
 def body_surface(image: Array, affine: Affine, *, limit: int = 4000) -> Mesh | None:
@@ -258,17 +276,18 @@ def body_surface(image: Array, affine: Affine, *, limit: int = 4000) -> Mesh | N
         present |= channel != 0
     if not present.any() or not _has_background(present):
         return None
-    z, y, x = (max(1, round(OUTLINE_MM / mm)) for mm in spacing_of(affine))
-    coarse = binary_fill_holes(block_means(present, (z, y, x)) >= LEVEL)
-    parts, count = label(coarse)
+    factors = np.array([max(1, round(OUTLINE_MM / mm)) for mm in spacing_of(affine)])
+    coarse = block_means(present, factors) >= LEVEL
+    parts, count = label(binary_fill_holes(coarse))
     if not count:
         return None
     sizes = np.bincount(parts.ravel())
     largest = parts == sizes[1:].argmax() + 1
-    factors = np.array([x, y, z])
+    axes = affine[:3, :3]
+    joined = factors[::-1]  # (x, y, z)
     grid = affine.copy()
-    grid[:3, :3] *= factors
-    grid[:3, 3] += affine[:3, :3] @ (factors - 1) / 2
+    grid[:3, :3] = axes * joined
+    grid[:3, 3] += axes @ (joined - 1) / 2
     return mask_surface(largest, grid, limit=limit)
 
 
@@ -280,4 +299,5 @@ def _has_background(present: Array) -> bool:
         faces.append(np.take(present, -1, axis=axis).ravel())
     rim = np.concatenate(faces)
     zero = 1 - present.mean()
-    return bool(zero >= LEAST_ZERO and 1 - rim.mean() >= LEAST_ZERO_RIM)
+    zero_rim = 1 - rim.mean()
+    return bool(zero >= LEAST_ZERO and zero_rim >= LEAST_ZERO_RIM)
