@@ -53,9 +53,7 @@ def training_curves(records: Records) -> bytes | None:
     label_epochs(rate)
     for axes in (loss, dice, rate):
         plain(axes)
-        if len(axes.lines) > 1:
-            columns = 2 if len(axes.lines) > 3 else 1
-            axes.legend(frameon=False, fontsize=9, ncols=columns, handlelength=2.8)
+        legend_beside(axes)
     return png(figure)
 
 
@@ -63,7 +61,7 @@ def _draw_dice(axes: "Axes", epochs: Records) -> None:
     """The Dice of each label, and over it their mean."""
     keys = keys_of(epochs, OF_LABEL)
     for i, key in enumerate(keys if 1 < len(keys) <= len(PALETTE) else []):
-        name = escaped(key.removeprefix(OF_LABEL))
+        name = short(key.removeprefix(OF_LABEL))
         style: Style = {"linestyle": LINES[i % len(LINES)], "linewidth": 1.4}
         line(axes, epochs, key, name, PALETTE[i], **style)
     line(axes, epochs, "validation_dice", "mean, each epoch", INK, alpha=0.4)
@@ -93,10 +91,7 @@ def volume_curves(records: Records) -> bytes | None:
     label_epochs(similarity)
     for axes in (loss, decibels, similarity):
         plain(axes)
-        if len(axes.lines) > 1:
-            axes.legend(
-                frameon=False, fontsize=9, ncols=3, handlelength=2.8, labelcolor=GREY
-            )
+        legend_beside(axes)
     return png(figure)
 
 
@@ -107,7 +102,9 @@ def _draw_by_views(axes: "Axes", epochs: Records, metric: str) -> None:
     for i, key in enumerate(keys):
         style: Style = {"linestyle": LINES[i % len(LINES)], "linewidth": 1.4}
         colour = PALETTE[i % len(PALETTE)]
-        line(axes, epochs, key, key.removeprefix(start), colour, **style)
+        views = key.removeprefix(start)
+        name = "1 view" if views == "1 views" else views
+        line(axes, epochs, key, name, colour, **style)
     if len(keys) != 1:
         line(axes, epochs, metric, "mean", INK, linewidth=2.2)
 
@@ -140,7 +137,7 @@ def box_plots(metrics: Mapping[str, Any]) -> bytes | None:
             rows = [case.get(name, {}) for case in cases.values()]
             _draw_box(axes, place, _known(row.get(metric) for row in rows))
         axes.set_xlabel(title)
-        axes.set_xlim(*((-0.03, 1.03) if metric != "hd95_mm" else (0, None)))
+        _limit(axes, shares=metric != "hd95_mm")
         plain(axes)
     panels[0].set_yticks(range(len(names)), [escaped(name) for name in names])
     panels[0].set_ylim(len(names) - 0.4, -0.6)
@@ -168,6 +165,9 @@ def reliability_chart(calibration: Mapping[str, Any]) -> bytes | None:
         lower.set_xlabel("confidence (largest probability)")
     panels[0, 0].set_ylabel("accuracy")
     panels[1, 0].set_ylabel("share of voxels (%)")
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    place = "outside upper center"
+    figure.legend(handles, names, loc=place, ncols=3, frameon=False, fontsize=9)
     return png(figure)
 
 
@@ -192,7 +192,6 @@ def reliability_panels(
     upper.plot(confidence, accuracy, "o-", label="at its mean confidence", **points)
     upper.set_xlim(0, 1)
     upper.set_ylim(0, 1)
-    upper.legend(frameon=False, fontsize=9, loc="upper left")
     lower.bar(centres, shares, width=0.92 / bins, color=GREY)
     plain(upper)
     plain(lower)
@@ -230,6 +229,16 @@ def _draw_box(axes: "Axes", place: int, numbers: Sequence[float]) -> None:
     ends = [low, max(inside)]
     axes.hlines([place, place], starts, ends, color=INK, linewidth=1.1)
     axes.vlines(median, place - 0.25, place + 0.25, color=ORANGE, linewidth=2.2)
+
+
+def _limit(axes: "Axes", *, shares: bool) -> None:
+    """Leave room on both sides of the values: shares from 0 to 1, or mm from 0 on."""
+    axes.use_sticky_edges = False
+    _, highest = axes.get_xlim()
+    if shares:
+        axes.set_xlim(-0.03, 1.03)
+    else:
+        axes.set_xlim(-0.03 * highest, highest)
 
 
 def _known(values: Iterable[Any]) -> list[float]:
@@ -295,6 +304,28 @@ def label_epochs(axes: "Axes") -> None:
     """The axis of epochs, in whole numbers."""
     axes.set_xlabel("epoch")
     axes.locator_params(axis="x", integer=True)
+
+
+def legend_beside(axes: "Axes") -> None:
+    """A legend on the right of the panel, where no line can lie below it; nothing for
+    a single line.
+    """
+    if len(axes.lines) > 1:
+        axes.legend(
+            frameon=False,
+            fontsize=9,
+            loc="center left",
+            bbox_to_anchor=(1.0, 0.5),
+            handlelength=2.8,
+        )
+
+
+def short(name: str, length: int = 18) -> str:
+    """A name that fits; its end tells cases apart better than its middle."""
+    if len(name) > length:
+        end = length // 2
+        name = f"{name[: length - end - 1]}…{name[-end:]}"
+    return escaped(name)
 
 
 def plain(axes: "Axes") -> None:

@@ -23,12 +23,14 @@ from trivox.evaluation.report.charts import (
     epochs_of,
     keys_of,
     label_epochs,
+    legend_beside,
     light_figure,
     line,
     plain,
     reliability_panels,
+    short,
 )
-from trivox.evaluation.report.drawing import LINES, PALETTE, Style, escaped, png
+from trivox.evaluation.report.drawing import LINES, PALETTE, Style, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,7 +117,7 @@ def true_class_probabilities(section: Section) -> bytes | None:
     figure = light_figure(1.1 + max(2.4, 0.4 * len(classes)))
     axes, names = figure.subplots(1, 2, width_ratios=[2.3, 1])
     _draw_cases(axes, predictions, chance, worst)
-    axes.set_yticks(range(len(classes)), [_short(name) for name in classes])
+    axes.set_yticks(range(len(classes)), [short(name) for name in classes])
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("probability of the true class")
@@ -181,20 +183,14 @@ def class_curves(records: Records) -> bytes | None:
     *upper, last = figure.subplots(len(panels) + 1, 1, sharex=True)
     for axes, (prefix, title) in zip(upper, panels, strict=True):
         for i, name in enumerate(names):
-            line(axes, epochs, prefix + name, _short(name), **_look(i, "colour"))
+            line(axes, epochs, prefix + name, short(name), **_look(i, "colour"))
         axes.set_ylabel(title)
     _draw_scores(last, epochs, chance=1 / len(names))
     for axes in (*upper, last):
         if axes.get_ylabel() != "mean logit":
             axes.set_ylim(-0.03, 1.03)
         plain(axes)
-        axes.legend(
-            frameon=False,
-            fontsize=9,
-            loc="center left",
-            bbox_to_anchor=(1.0, 0.5),
-            handlelength=2.8,
-        )
+        legend_beside(axes)
     return png(figure)
 
 
@@ -222,7 +218,7 @@ def _draw_confusion(
         colour = "white" if share > 0.5 else INK
         centre: Style = {"ha": "center", "va": "center"}
         axes.text(column, row, text, fontsize=size, color=colour, **centre)
-    names = [_short(name) for name in classes]
+    names = [short(name) for name in classes]
     slanted = len(classes) > 4 or max(map(len, names)) > 10
     axes.set_xticks(
         range(len(classes)),
@@ -252,7 +248,7 @@ def _draw_roc(axes: "Axes", predictions: ClassPredictions) -> None:
         chances = predictions.probabilities[:, i]
         false_rate, true_rate, _ = roc_curve(positive, chances, drop_intermediate=False)
         look = _look(i, "color") if several else {"color": BLUE}
-        label = f"{_short(predictions.classes[i])}, AUC {areas[i]:.3f}"
+        label = f"{short(predictions.classes[i])}, AUC {areas[i]:.3f}"
         axes.plot(false_rate, true_rate, label=label, linewidth=1.8, **look)
     chance: Style = {"color": GREY, "linewidth": 1, "linestyle": ":"}
     axes.plot([0, 1], [0, 1], label="by chance, AUC 0.5", **chance)
@@ -287,8 +283,8 @@ def _name_worst(
 ) -> None:
     lines = ["lowest"]
     for i, case in enumerate(worst, start=1):
-        name = _short(predictions.names[case], 26)
-        answer = _short(predictions.classes[predictions.answers[case]])
+        name = short(predictions.names[case], 26)
+        answer = short(predictions.classes[predictions.answers[case]])
         lines.append(f"{i}  {name}\n    {chance[case]:.3f}, answered {answer}")
     axes.set_axis_off()
     for i, text in enumerate(lines):
@@ -319,11 +315,3 @@ def _legend_above(axes: "Axes") -> None:
 def _look(i: int, colour: str) -> dict[str, Any]:
     """Colour and line of class i; `colour`: what the colour is called where they go."""
     return {colour: PALETTE[i % len(PALETTE)], "linestyle": LINES[i % len(LINES)]}
-
-
-def _short(name: str, length: int = 18) -> str:
-    """A name that fits; its end tells cases apart better than its middle."""
-    if len(name) > length:
-        end = length // 2
-        name = f"{name[: length - end - 1]}…{name[-end:]}"
-    return escaped(name)

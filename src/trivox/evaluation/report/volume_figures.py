@@ -61,7 +61,7 @@ MOST_VIEWS = 4
 LEFT = 0.75
 RIGHT = 1.15
 GAP = 0.5
-ROW_GAP = 0.62
+ROW_GAP = 0.7
 TOP = 1.0
 BOTTOM = 0.6
 TALLEST = 2.6
@@ -262,13 +262,13 @@ def _draw_colour_bar(
     figure: "Figure", drawn: Any, bottom: float, tall: float, unit: str
 ) -> None:
     width, height = figure.get_size_inches()
-    left = WIDTH - RIGHT + 0.35
+    left = WIDTH - RIGHT + 0.32
     box = (left / width, bottom / height, 0.13 / width, tall / height)
     axes = figure.add_axes(box)
     bar = figure.colorbar(drawn, cax=axes)
-    bar.set_label(unit, color=INK, fontsize=9)
+    bar.set_label(unit, color=INK, fontsize=9, labelpad=3)
     bar.outline.set_visible(False)
-    axes.tick_params(colors=INK, labelsize=8)
+    axes.tick_params(colors=INK, labelsize=8, pad=2)
 
 
 def ladder_chart(
