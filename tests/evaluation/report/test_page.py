@@ -5,6 +5,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 from trivox.evaluation.conventions.cases import evaluate_case
 from trivox.evaluation.folders.labels import collect_metrics
@@ -21,6 +22,7 @@ from trivox.evaluation.report.label_part import (
     trust_part,
 )
 from trivox.evaluation.report.page import CasePictures, write_report
+from trivox.evaluation.report.pages import Curves, Headline, Part
 
 RECORDS = [
     {
@@ -147,7 +149,9 @@ def test_charts_cope_with_little():
 class Page(HTMLParser):
     def __init__(self):
         super().__init__()
-        self.tags, self.sources, self.text = [], [], []
+        self.tags = []
+        self.sources = []
+        self.text = []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
@@ -255,6 +259,54 @@ def test_worst_case_comes_first_and_unknown_last(tmp_path):
     text, _ = report(tmp_path / "report.html", parts=parts(content))
     table = text[text.index('id="cases"') :]
     assert table.index(">bad<") < table.index(">good<") < table.index(">none<")
+
+
+def test_a_page_puts_parts_together_in_the_order_given(tmp_path):
+    first = Part(
+        body=Markup("<p>one</p>"),
+        details=Markup("<p>one by case</p>"),
+        headlines=[Headline("First", 0.25, (0.2, 0.3))],
+        warnings=["look", "twice"],
+        convention={"first": "of one"},
+    )
+    second = Part(
+        body=Markup("<p>two</p>"),
+        headlines=[Headline("Second", 3.0, None, "mm", 1)],
+        training=[Curves(b"png", "shown")],
+        cases=7,
+        warnings=["twice"],
+        convention={"second": "of two"},
+    )
+    for parts in ([first, second], [second, first]):
+        pictures = [CasePictures("a case")]
+        write_report(tmp_path / "r.html", title="x", parts=parts, pictures=pictures)
+        text = (tmp_path / "r.html").read_text()
+        orders = [("First", "Second"), ("<p>one</p>", "<p>two</p>")]
+        orders.append(("of one", "of two"))
+        for one, two in orders:
+            assert (text.index(one) < text.index(two)) == (parts[0] is first)
+        assert text.index("</p>") < text.index("a case") < text.index("one by case")
+        assert text.index("one by case") < text.index("shown") < text.index("of one")
+        assert text.count("twice") == 1
+        assert "<b>7</b>" in text
+
+
+def test_text_of_a_part_that_is_no_html_is_escaped(tmp_path):
+    parts = [Part(body="<b>"), Part(details="<i>")]
+    write_report(tmp_path / "r.html", title="x", parts=parts)
+    text = (tmp_path / "r.html").read_text()
+    assert "&lt;b&gt;" in text
+    assert "&lt;i&gt;" in text
+
+
+def test_the_headline_of_labels_names_each_and_their_mean():
+    content = metrics()
+    mean = content["summary"]["mean"]["dice"]["mean"]
+    line = label_headline(content)
+    assert line.startswith("Dice: organ ")
+    assert f"mean over labels {mean:.4f} [" in line
+    assert line.endswith("(95 % CI over 2 cases)")
+    assert label_headline({"cases": {}, "summary": {}}) == ""
 
 
 def test_report_of_nothing_yet(tmp_path):

@@ -18,14 +18,12 @@ def affine(spacing=(1.0, 1.0, 1.0)):
 
 
 def ball(radius, spacing=(1.0, 1.0, 1.0)):
-    grids = np.meshgrid(
-        *(
-            (np.arange(n) - (n - 1) / 2) * s
-            for s, n in ((s, int(2 * radius / s) + 5) for s in spacing)
-        ),
-        indexing="ij",
-    )
-    return sum(grid**2 for grid in grids) <= radius**2
+    axes = []
+    for mm in spacing:
+        count = int(2 * radius / mm) + 5
+        axes.append((np.arange(count) - (count - 1) / 2) * mm)
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    return z**2 + y**2 + x**2 <= radius**2
 
 
 def corners(mesh):
@@ -33,26 +31,25 @@ def corners(mesh):
 
 
 def volume(mesh):
+    """By the divergence theorem: positive if triangles face outwards."""
     a, b, c = corners(mesh)
-    return float(
-        (a * np.cross(b - a, c - a)).sum() / 6
-    )  # divergence theorem: positive if triangles face outwards
+    across = np.cross(b - a, c - a)
+    return float((a * across).sum() / 6)
 
 
 def area(mesh):
     a, b, c = corners(mesh)
-    return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
+    across = np.cross(b - a, c - a)
+    return float(np.linalg.norm(across, axis=1).sum() / 2)
 
 
 def edges(mesh):
-    pairs = np.concatenate(
-        [
-            mesh.triangles[:, [0, 1]],
-            mesh.triangles[:, [1, 2]],
-            mesh.triangles[:, [2, 0]],
-        ]
-    )
-    return np.unique(np.sort(pairs, axis=1), axis=0, return_counts=True)
+    a, b, c = mesh.triangles.T
+    starts = np.concatenate([a, b, c])
+    ends = np.concatenate([b, c, a])
+    pairs = np.stack([starts, ends], axis=1)
+    pairs.sort(axis=1)
+    return np.unique(pairs, axis=0, return_counts=True)
 
 
 def euler(mesh):
@@ -72,20 +69,24 @@ def test_a_ball_is_closed_and_has_its_volume_and_area(radius, spacing):
     assert area(mesh) == pytest.approx(4 * np.pi * radius**2, rel=0.05)
 
 
+def roughness(points):
+    """How much the distance to the middle varies."""
+    from_middle = points - points.mean(axis=0)
+    return np.linalg.norm(from_middle, axis=1).std()
+
+
 def test_smoothing_takes_the_steps_out():
     mask = ball(15)
     points, _ = surface_net(mask)
     mesh = mask_surface(mask, affine(), limit=FREE)
-    spread = [
-        np.linalg.norm(p - p.mean(axis=0), axis=1).std()
-        for p in (points, mesh.vertices)
-    ]
-    assert spread[1] < 0.75 * spread[0]
+    assert roughness(mesh.vertices) < 0.75 * roughness(points)
 
 
 def test_a_ring_has_a_hole_and_a_shell_two_surfaces():
-    y, x = np.meshgrid(np.arange(-12, 13), np.arange(-12, 13), indexing="ij")
-    ring = np.repeat(((np.hypot(y, x) < 10) & (np.hypot(y, x) > 5))[None], 5, axis=0)
+    y, x = np.mgrid[-12:13, -12:13]
+    distance = np.hypot(y, x)
+    slice_of_ring = (distance < 10) & (distance > 5)
+    ring = np.stack([slice_of_ring] * 5)
     assert euler(mask_surface(ring, affine(), limit=FREE)) == 0
     shell = ball(10)
     shell[10:15, 10:15, 10:15] = False
@@ -110,7 +111,8 @@ def test_vertices_lie_at_their_place_in_the_world(seed):
     if np.linalg.det(rotation) < 0:
         rotation[:, 0] *= -1
     grid = np.eye(4)
-    grid[:3, :3], grid[:3, 3] = rotation * (0.9, 0.7, 2.0), rng.normal(size=3) * 50
+    grid[:3, :3] = rotation * (0.9, 0.7, 2.0)
+    grid[:3, 3] = rng.normal(size=3) * 50
     mask = np.zeros((9, 30, 40), bool)
     mask[2:7, 5:20, 12:36] = True  # the middle: x 23.5, y 12, z 4
     mesh = mask_surface(mask, grid, limit=FREE)
@@ -123,7 +125,8 @@ def test_vertices_lie_at_their_place_in_the_world(seed):
 def test_the_right_side_of_the_patient_has_the_larger_x():
     mask = np.zeros((6, 6, 20), bool)
     mask[1:5, 1:5, 14:18] = True
-    assert mask_surface(mask, affine(), limit=FREE).vertices[:, 0].min() > 13
+    mesh = mask_surface(mask, affine(), limit=FREE)
+    assert mesh.vertices[:, 0].min() > 13
 
 
 @pytest.mark.parametrize(("limit", "off"), [(200, 0.14), (1000, 0.05), (5000, 0.02)])
@@ -132,11 +135,9 @@ def test_a_limit_on_vertices_holds_and_keeps_the_shape(limit, off):
     mesh = mask_surface(ball(25), affine(), limit=limit)
     assert len(mesh.vertices) <= limit
     assert volume(mesh) == pytest.approx(4 / 3 * np.pi * 25**3, rel=off)
-    assert np.allclose(
-        mesh.vertices.min(axis=0) + mesh.vertices.max(axis=0),
-        54,
-        atol=0.25 * mesh.step_mm,
-    )
+    lowest = mesh.vertices.min(axis=0)
+    highest = mesh.vertices.max(axis=0)
+    assert np.allclose(lowest + highest, 54, atol=0.25 * mesh.step_mm)
 
 
 def test_scattered_voxels_stay_within_the_limit_and_are_still_drawn():
@@ -148,10 +149,9 @@ def test_scattered_voxels_stay_within_the_limit_and_are_still_drawn():
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 9), (1, 8, 9)])
 def test_thin_things_keep_their_thickness(shape):
     mesh = mask_surface(np.ones(shape, bool), affine(), limit=FREE)
+    far = np.array(shape[::-1]) - 0.5
     assert np.allclose(mesh.vertices.min(axis=0), -0.5, atol=1e-3)
-    assert np.allclose(
-        mesh.vertices.max(axis=0), np.array(shape[::-1]) - 0.5, atol=1e-3
-    )
+    assert np.allclose(mesh.vertices.max(axis=0), far, atol=1e-3)
 
 
 def test_nothing_has_no_surface():
@@ -166,10 +166,7 @@ def test_the_body_is_outlined_where_zero_is_the_background():
     assert euler(mesh) == 2
     assert volume(mesh) == pytest.approx(4 / 3 * np.pi * 30**3, rel=0.06)
     assert np.allclose(mesh.vertices.mean(axis=0), 32, atol=0.5)
-    for other in (
-        image * 0,
-        image + 1,
-        -1000 * (image == 0) + 0.0,
-        image[:, 25:40, 25:40, 25:40],
-    ):
+    air = np.where(image == 0, -1000.0, 0.0)
+    inside = image[:, 25:40, 25:40, 25:40]
+    for other in (image * 0, image + 1, air, inside):
         assert body_surface(other, affine()) is None

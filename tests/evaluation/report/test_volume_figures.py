@@ -1,11 +1,16 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from thoraxes import exam_of_chest, picture
 from trivox.evaluation.metrics.volumes import NOTICE
 from trivox.evaluation.report import volume_figures
 from trivox.evaluation.report.volume_figures import volume_figure
-from trivox.projection.geometry import Grid
+from trivox.projection.geometry import Geometry, Grid
+from trivox.projection.xrays import Xrays
 
 GRID = Grid((20, 16, 24), (16.0, 16.0, 14.0))
 
@@ -44,9 +49,10 @@ def test_the_figure_has_four_rows_with_one_grey_scale_for_both_cts(drawn):
         prediction, reference, spacing=GRID.spacing, title="case $1$", xrays=exam.xrays
     )
     assert picture(png).size
-    views, ours, theirs, error = images_of(drawn[0])
-    assert [len(row) for row in (views, ours, theirs, error)] == [2, 3, 3, 3]
-    limits = {axes.images[0].get_clim() for axes in (*ours, *theirs)}
+    rows = images_of(drawn[0])
+    assert [len(row) for row in rows] == [2, 3, 3, 3]
+    _, synthetic, acquired, error = rows
+    limits = {axes.images[0].get_clim() for axes in (*synthetic, *acquired)}
     assert limits == {volume_figures.SHOWN}
     for axes in error:
         assert axes.images[0].get_clim() == pytest.approx((0, 100))
@@ -97,3 +103,30 @@ def test_absent_views_are_not_drawn_and_no_more_than_four(drawn):
     volume_figure(reference, None, spacing=GRID.spacing, title="x", xrays=many)
     assert len(images_of(drawn[1])[0]) == 4
     assert "X-rays\n(2 more)" in [text.get_text() for text in drawn[1].texts]
+
+
+def text_boxes(figure):
+    """The places of all texts of a figure in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    texts = list(figure.texts)
+    for axes in figure.axes:
+        texts += axes.texts
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts]
+    return [box for box in boxes if box.width]
+
+
+@pytest.mark.parametrize("detector", [(64, 40), (64, 8), (40, 64)])
+def test_no_text_lies_on_another_however_narrow_the_detector(drawn, detector):
+    reference, _ = exam_of_chest(GRID)
+    geometry = Geometry.orbit(
+        [90, -90, 45, 135],
+        detector=detector,
+        pixel_mm=9.0,
+        secondary=[12.5, -30, 20, 25],
+    )
+    xrays = Xrays.of(torch.ones(1, 4, *detector), geometry)
+    volume_figure(reference, None, spacing=GRID.spacing, title="x", xrays=xrays)
+    boxes = text_boxes(drawn[0])
+    assert len(boxes) > 4 * 5
+    for first, second in combinations(boxes, 2):
+        assert not first.overlaps(second)
