@@ -18,6 +18,7 @@ from trivox.evaluation.report.charts import (
 from trivox.evaluation.report.drawing import PLANES
 from trivox.evaluation.report.figures import overlay_figure
 from trivox.evaluation.report.label_part import (
+    label_headline,
     label_part,
     trust_part,
 )
