@@ -81,7 +81,11 @@ def page_environment() -> "Environment":
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, data_uri=_data_uri, compact=_compact, script_json=_script_json
+        number=number,
+        interval=_interval,
+        data_uri=_data_uri,
+        compact=_compact,
+        script_json=_script_json,
     )
     return environment
 
@@ -117,6 +121,11 @@ def number(value: Any, digits: int = 3) -> str:
         return MISSING
     text = f"{value:.{digits}f}"
     return text.replace("-", "\u2212") if float(text) else text.removeprefix("-")
+
+
+def _interval(edges: Sequence[float], digits: int = 3) -> str:
+    low, high = edges
+    return f"{number(low, digits)} to {number(high, digits)}"
 
 
 def _compact(value: Any) -> str:
