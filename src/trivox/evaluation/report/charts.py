@@ -166,8 +166,8 @@ def reliability_chart(calibration: Mapping[str, Any]) -> bytes | None:
     panels[0, 0].set_ylabel("accuracy")
     panels[1, 0].set_ylabel("share of voxels (%)")
     handles, names = panels[0, 0].get_legend_handles_labels()
-    place = "outside upper center"
-    figure.legend(handles, names, loc=place, ncols=3, frameon=False, fontsize=9)
+    style: Style = {"loc": "outside upper center", "ncols": 3, "frameon": False}
+    figure.legend(handles, names, fontsize=9, **style)
     return png(figure)
 
 
