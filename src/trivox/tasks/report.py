@@ -46,10 +46,9 @@ def report_run(
     write_report(
         target,
         title=task.title(plan),
-        metrics=metrics,
+        parts=task.parts(metrics, records),
         plan=_as_facts(task.decisions(plan)),
         recipe=recipe,
-        records=records,
         pictures=pictures.cases,
         surfaces=pictures.surfaces,
         warnings=_warnings(run, metrics),
@@ -75,10 +74,7 @@ def report_metrics(task: ModelTask[Any, Any], file: Path, out: Path) -> None:
     write_report(
         out,
         title=file.stem,
-        metrics=metrics,
-        plan=None,
-        recipe=None,
-        records=[],
+        parts=task.parts(metrics, []),
         warnings=[str(warning) for warning in metrics.get("warnings", [])],
         facts={"trivox": __version__, "source": str(file)},
     )

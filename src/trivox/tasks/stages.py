@@ -57,7 +57,8 @@ def prepare(
     """Run the stages that are missing in the request's folder; raises `DataError` if
     training on the dataset would be wrong.
 
-    dataset: what the task learns from, as `Task.load` gives it; reuse_plan: take the plan that is there already.
+    dataset: what the task learns from, as `Task.load` gives it; reuse_plan: take the
+    plan that is there already.
     """
     out = request.out
     require_checked(dataset, out / "check.json", console)

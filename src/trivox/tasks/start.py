@@ -29,14 +29,12 @@ def find_weights(path: Path) -> Path:
         return path
     if path.suffix in PICKLES or (path / "plans.json").is_file():
         raise BundleError(
-            f"{path}: weights are taken from trivox runs, bundles and safetensors files; bring in an nnU-Net model first: "
-            "trivox import nnunet MODEL_FOLDER --out BUNDLE --trust"
+            f"{path}: weights are taken from trivox runs, bundles and safetensors "
+            "files; bring in an nnU-Net model first: trivox import nnunet MODEL_FOLDER "
+            "--out BUNDLE --trust"
         )
-    return (
-        path / PRETRAINED
-        if (path / PRETRAINED).is_file()
-        else read_bundle(path).weight_files()[0]
-    )
+    pretrained = path / PRETRAINED
+    return pretrained if pretrained.is_file() else read_bundle(path).weight_files()[0]
 
 
 def require_start(recipe: Recipe) -> None:

@@ -17,6 +17,7 @@ from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.splits import Split
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.report.page import CasePictures
+from trivox.evaluation.report.pages import Part
 from trivox.evaluation.report.viewer import Scene
 from trivox.inference.folder import CasePredictor
 from trivox.learning.objective import Objective
@@ -319,6 +320,12 @@ class ModelTask(Task[PlanT, StoreT]):
     @abstractmethod
     def wrote(self, metrics: MetricsFile) -> bool:
         """Whether a metrics.json of 0.1.0, which names no task, is of this one."""
+
+    @abstractmethod
+    def parts(
+        self, metrics: MetricsFile, records: Sequence[Mapping[str, Any]]
+    ) -> list[Part]:
+        """What a report shows of a metrics.json and of the epochs of a training."""
 
     @abstractmethod
     def headline(self, metrics: MetricsFile) -> str:

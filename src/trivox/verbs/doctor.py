@@ -6,6 +6,8 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
+
 from trivox.version import __version__
 
 OPTIONAL = {"tensorboard": "track"}
@@ -13,25 +15,21 @@ OPTIONAL = {"tensorboard": "track"}
 
 def examine_machine() -> dict[str, str]:
     """Versions, cores, memory, disk, GPUs and optional packages."""
+    free = shutil.disk_usage(Path.cwd()).free
     facts = {
         "trivox": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "torch": _version("torch") or "missing: pip install torch",
-        "cores": str(
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count()
-        ),
-        "memory": _memory(),
-        "free disk": f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB in {Path.cwd()}",
+        "cores": str(_cores()),
+        "memory": f"{psutil.virtual_memory().total / 1e9:.0f} GB",
+        "free disk": f"{free / 1e9:.0f} GB in {Path.cwd()}",
         "gpu": _gpus(),
         "bf16 on cpu": _cpu_bf16(),
     }
     for package, extra in OPTIONAL.items():
-        facts[package] = (
-            _version(package) or f"not installed (pip install 'trivox[{extra}]')"
-        )
+        missing = f"not installed (pip install 'trivox[{extra}]')"
+        facts[package] = _version(package) or missing
     return facts
 
 
@@ -42,23 +40,21 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _memory() -> str:
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return "unknown"
-    return f"{total / 1e9:.0f} GB"
+def _cores() -> int | None:
+    """Cores that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _gpus() -> str:
     """Names from NVIDIA's driver files; torch would need seconds to say the same."""
-    found = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    names = [
-        line.split(":", 1)[1].strip()
-        for file in found
-        for line in file.read_text().splitlines()
-        if line.startswith("Model")
-    ]
+    names = []
+    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        for line in file.read_text().splitlines():
+            what, _, value = line.partition(":")
+            if what == "Model":
+                names.append(value.strip())
     return ", ".join(names) or "none found"
 
 
@@ -67,8 +63,6 @@ def _cpu_bf16() -> str:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "unknown"
-    return (
-        "yes: training and inference use it"
-        if "avx512_bf16" in flags or "amx_bf16" in flags
-        else "no: fp32 is used"
-    )
+    if "avx512_bf16" in flags or "amx_bf16" in flags:
+        return "yes: training and inference use it"
+    return "no: fp32 is used"

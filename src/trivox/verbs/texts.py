@@ -103,14 +103,11 @@ def text(verb: str, option: str) -> str:
 def described(verb: F) -> F:
     """Add to a verb's docstring what its options mean."""
     lines = [inspect.cleandoc(verb.__doc__ or ""), "", "Options:"]
-    for name in inspect.signature(verb).parameters:
-        lines.append(
-            fill(
-                f"{name}: {text(verb.__name__, name)}",
-                width=88,
-                initial_indent="  ",
-                subsequent_indent="      ",
-            )
-        )
+    lines += [_line(verb, name) for name in inspect.signature(verb).parameters]
     verb.__doc__ = "\n".join(lines)
     return verb
+
+
+def _line(verb: Callable[..., object], name: str) -> str:
+    meaning = f"{name}: {text(verb.__name__, name)}"
+    return fill(meaning, 88, initial_indent="  ", subsequent_indent="      ")

@@ -16,12 +16,10 @@ from trivox.evaluation.folders.volume_summary import (
 )
 from trivox.evaluation.metrics.statistics import paired_difference, summarise
 from trivox.evaluation.metrics.volumes import METRICS, NOTICE, WINDOW
+from trivox.evaluation.report.charts import volume_curves
 from trivox.evaluation.report.page import write_report
-from trivox.evaluation.report.volume_figures import ladder_chart, reconstruction_curves
-from trivox.evaluation.report.volume_view import (
-    reconstruction_headline,
-    reconstruction_view,
-)
+from trivox.evaluation.report.volume_figures import ladder_chart
+from trivox.evaluation.report.volume_part import volume_headline, volume_part
 from trivox.projection.ladder import ROWS
 
 collect = partial(collect_volumes, task="reconstruction", window=WINDOW)
@@ -154,7 +152,9 @@ def test_the_report_has_every_row_of_the_ladder_and_says_synthetic(tmp_path):
         }
         for i in range(3)
     ]
-    write_report(tmp_path / "r.html", title="chests", metrics=metrics, records=records)
+    write_report(
+        tmp_path / "r.html", title="chests", parts=[volume_part(metrics, records)]
+    )
     text = (tmp_path / "r.html").read_text()
     assert NOTICE in text
     for name in (*ROWS, NETWORK, CONSISTENT):
@@ -169,7 +169,7 @@ def test_the_report_has_every_row_of_the_ladder_and_says_synthetic(tmp_path):
     assert "4 views</th>" in text
     assert "R = 2500 HU" in text
     assert text.count("<img") == 2  # the ladder as a chart, and the curves
-    assert base64.b64encode(reconstruction_curves(records)).decode() in text
+    assert base64.b64encode(volume_curves(records)).decode() in text
     assert "Results</h2>" not in text  # tables of labels
     cases = metrics["cases"]
     worst = min(cases, key=lambda name: cases[name]["volume"]["psnr_db"])
@@ -178,22 +178,15 @@ def test_the_report_has_every_row_of_the_ladder_and_says_synthetic(tmp_path):
 
 
 def test_the_report_does_with_a_single_case_and_no_ladder(tmp_path):
-    write_report(
-        tmp_path / "r.html",
-        title="x",
-        metrics=collect(rows(20, names=NAMES[:1])),
-    )
+    metrics = collect(rows(20, names=NAMES[:1]))
+    write_report(tmp_path / "r.html", title="x", parts=[volume_part(metrics)])
     text = (tmp_path / "r.html").read_text()
     assert "one case: no interval" in text
     assert "What had to be beaten" not in text
 
 
-def test_metrics_of_labels_have_no_section_of_volumes():
-    assert reconstruction_view({"cases": {}, "summary": {}, "convention": {}}) is None
-
-
 def test_the_headline_states_the_window():
-    headline = reconstruction_headline(content())
+    headline = volume_headline(content())
     assert "PSNR 24.64 dB [23.99, 25.23], SSIM 0.500" in headline
     assert "over 12 cases; window [-1024, 1476] HU" in headline
 
@@ -213,10 +206,7 @@ def test_the_ladder_chart_draws_one_panel_for_each_number_of_views():
 
 
 def test_curves_need_psnr():
-    assert (
-        reconstruction_curves([{"kind": "epoch", "epoch": 0, "train_loss": 1.0}])
-        is None
-    )
+    assert volume_curves([{"kind": "epoch", "epoch": 0, "train_loss": 1.0}]) is None
     record = {
         "kind": "epoch",
         "epoch": 0,
@@ -224,4 +214,4 @@ def test_curves_need_psnr():
         "validation_psnr": 20.0,
         "validation_ssim": 0.5,
     }
-    assert picture(reconstruction_curves([record])).size
+    assert picture(volume_curves([record])).size

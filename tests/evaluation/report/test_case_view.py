@@ -27,15 +27,15 @@ def test_positions_are_those_of_the_affine():
 def test_zoom_is_a_cube_in_mm_that_holds_all_labels():
     large = np.zeros((60, 200, 150), np.int16)
     large[20:22, 100:110, 40:60] = 1
-    found = view(
+    zoomed = view(
         image=np.ones((1, *large.shape)),
         prediction=large,
         reference=None,
         channels=["a"],
     ).zoomed()
-    assert (found.prediction > 0).sum() == (large > 0).sum()
-    sides = np.multiply(found.shape, found.spacing)
-    assert np.ptp(sides) <= max(found.spacing)
+    assert (zoomed.prediction > 0).sum() == (large > 0).sum()
+    sides = np.multiply(zoomed.shape, zoomed.spacing)
+    assert np.ptp(sides) <= max(zoomed.spacing)
     assert sides.max() < 60
 
 

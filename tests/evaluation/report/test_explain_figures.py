@@ -21,9 +21,11 @@ def scene(shape=(12, 16, 14), point=None, labels=True):
     image = rng.normal(size=shape).astype(np.float32)
     image[-1:] = np.nan if shape[0] > 1 else image[-1:]  # outside of the image
     middle = tuple(n // 2 for n in shape)
-    found = np.zeros(shape, np.int16)
-    found[tuple(slice(m, m + 2) for m in middle)] = 2 * labels
-    return Scene(image, found, point or middle, (2.0, 1.0, 1.5), ("organ", "tu$mour"))
+    predicted = np.zeros(shape, np.int16)
+    predicted[tuple(slice(m, m + 2) for m in middle)] = 2 * labels
+    return Scene(
+        image, predicted, point or middle, (2.0, 1.0, 1.5), ("organ", "tu$mour")
+    )
 
 
 def heat(shape, voxel_mm=(4.0, 2.0, 3.0), **changes):
@@ -89,7 +91,8 @@ def test_a_map_lies_where_its_voxels_are(axis, first, half):
         for v in (values, values * 0)
     ]
     rows, columns = np.nonzero(np.abs(drawn[0] - drawn[1]).max(axis=2) > 0.2)
-    height, width = rows.max() - rows.min() + 1, columns.max() - columns.min() + 1
+    height = np.ptp(rows) + 1
+    width = np.ptp(columns) + 1
     wide = {"right": False, "left": False, "lower": True, "upper": True}[half]
     assert (width > 1.3 * height) == wide  # half of a panel of 24 x 16 mm
     whole = picture(
@@ -117,8 +120,10 @@ def test_a_map_that_reaches_over_the_window_keeps_its_first_corner():
     in.
     """
     flat = scene((1, 16, 16), labels=False)
-    fitting, larger = np.zeros((1, 4, 4)), np.zeros((1, 4, 5))
-    fitting[..., 0] = larger[..., 0] = 1
+    fitting = np.zeros((1, 4, 4))
+    larger = np.zeros((1, 4, 5))
+    fitting[..., 0] = 1
+    larger[..., 0] = 1
     pictures = [
         heat_figure(
             flat, [heat((1, 16, 16), (2.0, 4.0, 6.0), values=v, top=1.0)], **TEXT

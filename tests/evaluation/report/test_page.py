@@ -5,6 +5,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 from trivox.evaluation.conventions.cases import evaluate_case
 from trivox.evaluation.folders.labels import collect_metrics
@@ -14,8 +15,15 @@ from trivox.evaluation.report.charts import (
     reliability_chart,
     training_curves,
 )
-from trivox.evaluation.report.figures import PLANES, overlay_figure
+from trivox.evaluation.report.drawing import PLANES
+from trivox.evaluation.report.figures import overlay_figure
+from trivox.evaluation.report.label_part import (
+    label_headline,
+    label_part,
+    trust_part,
+)
 from trivox.evaluation.report.page import CasePictures, write_report
+from trivox.evaluation.report.pages import Curves, Headline, Part
 
 RECORDS = [
     {
@@ -143,7 +151,9 @@ def test_charts_cope_with_little():
 class Page(HTMLParser):
     def __init__(self):
         super().__init__()
-        self.tags, self.sources, self.text = [], [], []
+        self.tags = []
+        self.sources = []
+        self.text = []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
@@ -155,6 +165,11 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text.append(data)
+
+
+def parts(metrics, records=()):
+    """What a report of labels shows."""
+    return [label_part(metrics, records), trust_part(metrics)]
 
 
 def report(path, **changes):
@@ -174,10 +189,9 @@ def report(path, **changes):
     }
     content = {
         "title": "A run",
-        "metrics": metrics(),
+        "parts": parts(metrics(), RECORDS),
         "plan": plan,
         "recipe": {"epochs": 20, "learning_rate": 0.002},
-        "records": RECORDS,
         "pictures": [CasePictures("worst case", [("a caption", png)])],
         "warnings": ["look here"],
         "facts": {"Device": "CPU"},
@@ -226,7 +240,9 @@ def test_report_escapes_everything_that_came_from_outside(tmp_path):
     text, page = report(
         tmp_path / "report.html",
         title=evil,
-        metrics=metrics(names=["<script>", 'b"><img src=x>'], targets=[evil]),
+        parts=parts(
+            metrics(names=["<script>", 'b"><img src=x>'], targets=[evil]), RECORDS
+        ),
         plan={"network": evil, "reasons": {evil: evil}},
         recipe={evil: [evil]},
         warnings=[evil],
@@ -242,13 +258,61 @@ def test_worst_case_comes_first_and_unknown_last(tmp_path):
     content = metrics(names=["good", "bad", "none"], targets=["organ"])
     content["cases"]["bad"]["organ"]["dice"] = 0.0
     content["cases"]["none"]["organ"].update(dice=None, empty="both")
-    text, _ = report(tmp_path / "report.html", metrics=content)
+    text, _ = report(tmp_path / "report.html", parts=parts(content))
     table = text[text.index('id="cases"') :]
     assert table.index(">bad<") < table.index(">good<") < table.index(">none<")
 
 
+def test_a_page_puts_parts_together_in_the_order_given(tmp_path):
+    first = Part(
+        body=Markup("<p>one</p>"),
+        details=Markup("<p>one by case</p>"),
+        headlines=[Headline("First", 0.25, (0.2, 0.3))],
+        warnings=["look", "twice"],
+        convention={"first": "of one"},
+    )
+    second = Part(
+        body=Markup("<p>two</p>"),
+        headlines=[Headline("Second", 3.0, None, "mm", 1)],
+        training=[Curves(b"png", "shown")],
+        cases=7,
+        warnings=["twice"],
+        convention={"second": "of two"},
+    )
+    for parts in ([first, second], [second, first]):
+        pictures = [CasePictures("a case")]
+        write_report(tmp_path / "r.html", title="x", parts=parts, pictures=pictures)
+        text = (tmp_path / "r.html").read_text()
+        orders = [("First", "Second"), ("<p>one</p>", "<p>two</p>")]
+        orders.append(("of one", "of two"))
+        for one, two in orders:
+            assert (text.index(one) < text.index(two)) == (parts[0] is first)
+        assert text.index("</p>") < text.index("a case") < text.index("one by case")
+        assert text.index("one by case") < text.index("shown") < text.index("of one")
+        assert text.count("twice") == 1
+        assert "<b>7</b>" in text
+
+
+def test_text_of_a_part_that_is_no_html_is_escaped(tmp_path):
+    parts = [Part(body="<b>"), Part(details="<i>")]
+    write_report(tmp_path / "r.html", title="x", parts=parts)
+    text = (tmp_path / "r.html").read_text()
+    assert "&lt;b&gt;" in text
+    assert "&lt;i&gt;" in text
+
+
+def test_the_headline_of_labels_names_each_and_their_mean():
+    content = metrics()
+    mean = content["summary"]["mean"]["dice"]["mean"]
+    line = label_headline(content)
+    assert line.startswith("Dice: organ ")
+    assert f"mean over labels {mean:.4f} [" in line
+    assert line.endswith("(95 % CI over 2 cases)")
+    assert label_headline({"cases": {}, "summary": {}}) == ""
+
+
 def test_report_of_nothing_yet(tmp_path):
-    write_report(tmp_path / "report.html", title="Empty", metrics={})
+    write_report(tmp_path / "report.html", title="Empty", parts=parts({}))
     assert "Research use only" in (tmp_path / "report.html").read_text()
 
 
@@ -287,9 +351,8 @@ def trusted(after=True):
 
 
 def test_report_shows_how_far_probabilities_can_be_trusted(tmp_path):
-    text, page = report(
-        tmp_path / "report.html", metrics={**metrics(), "calibration": trusted()}
-    )
+    calibrated = {**metrics(), "calibration": trusted()}
+    text, page = report(tmp_path / "report.html", parts=parts(calibrated, RECORDS))
     for expected in (
         "0.1234",
         "0.0567",
@@ -303,10 +366,8 @@ def test_report_shows_how_far_probabilities_can_be_trusted(tmp_path):
     ):
         assert expected in text
     assert len(page.sources) == 4
-    early, _ = report(
-        tmp_path / "report.html",
-        metrics={**metrics(), "calibration": trusted(after=False)},
-    )
+    calibrated["calibration"] = trusted(after=False)
+    early, _ = report(tmp_path / "report.html", parts=parts(calibrated))
     assert "Too few validation cases" in early
     without, page = report(tmp_path / "report.html")
     assert "<h2>Trust</h2>" not in without

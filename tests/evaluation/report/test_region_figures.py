@@ -20,12 +20,10 @@ from trivox.evaluation.report.region_figures import (
 )
 
 FIGURES = [channels_figure, comparison_figure, error_figure]
-ORANGE, BLUE, MISSED_COLOUR, SPURIOUS_COLOUR = (
-    (0xE6, 0x9F, 0),
-    (0x56, 0xB4, 0xE9),
-    (0xF0, 0xE4, 0x42),
-    (0xD5, 0x5E, 0),
-)
+ORANGE = (0xE6, 0x9F, 0)
+BLUE = (0x56, 0xB4, 0xE9)
+MISSED_COLOUR = (0xF0, 0xE4, 0x42)
+SPURIOUS_COLOUR = (0xD5, 0x5E, 0)
 
 
 def picture(png):
@@ -89,38 +87,33 @@ def test_errors_need_a_reference():
     assert picture(comparison_figure(view(reference=None), title="x")).size
 
 
+def code_of(predicted, expected):
+    """The error of a voxel, by the definition of each."""
+    if expected < 0 or predicted == expected == 0:
+        return 0
+    if predicted == expected:
+        return RIGHT
+    if predicted == 0:
+        return MISSED
+    return SPURIOUS if expected == 0 else MISTAKEN
+
+
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 999))
 def test_error_codes_are_those_of_the_definition(seed):
     rng = np.random.default_rng(seed)
-    prediction, reference = rng.integers(0, 4, 200), rng.integers(-1, 4, 200)
-    names = {
-        RIGHT: "right",
-        MISSED: "missed",
-        SPURIOUS: "spurious",
-        MISTAKEN: "mistaken",
-        0: "none",
-    }
-    for p, r, code in zip(
-        prediction, reference, label_errors(prediction, reference), strict=True
-    ):
-        expected = (
-            "none"
-            if r < 0 or p == r == 0
-            else "right"
-            if p == r
-            else "missed"
-            if p == 0
-            else "spurious"
-            if r == 0
-            else "mistaken"
-        )
-        assert names[code] == expected
-    found, expected = np.isin(prediction, (1, 3)), np.isin(reference, (1, 3))
-    codes, known = region_errors(prediction, reference, (1, 3)), reference >= 0
-    assert np.array_equal(codes == RIGHT, found & expected)
-    assert np.array_equal(codes == MISSED, expected & ~found)
-    assert np.array_equal(codes == SPURIOUS, found & ~expected & known)
+    prediction = rng.integers(0, 4, 200)
+    reference = rng.integers(-1, 4, 200)
+    pairs = zip(prediction.tolist(), reference.tolist(), strict=True)
+    codes = label_errors(prediction, reference)
+    assert codes.tolist() == [code_of(*pair) for pair in pairs]
+    predicted = np.isin(prediction, (1, 3))
+    expected = np.isin(reference, (1, 3))
+    codes = region_errors(prediction, reference, (1, 3))
+    known = reference >= 0
+    assert np.array_equal(codes == RIGHT, predicted & expected)
+    assert np.array_equal(codes == MISSED, expected & ~predicted)
+    assert np.array_equal(codes == SPURIOUS, predicted & ~expected & known)
 
 
 @pytest.mark.parametrize("figure", FIGURES)
@@ -173,19 +166,12 @@ def test_equal_views_have_equal_bytes():
 
 
 def test_training_curves_show_each_region():
+    def record(epoch, names):
+        dice = {f"validation_dice/{n}": 0.1 * (epoch + k) for k, n in enumerate(names)}
+        return {"kind": "epoch", "epoch": epoch, **dice}
+
     def lines(*names):
-        records = [
-            {
-                "kind": "epoch",
-                "epoch": i,
-                **{
-                    f"validation_dice/{n}": 0.1 * i + 0.1 * k
-                    for k, n in enumerate(names)
-                },
-            }
-            for i in range(5)
-        ]
-        shown = picture(training_curves(records))
+        shown = picture(training_curves([record(i, names) for i in range(5)]))
         return [near(shown, colour).sum() for colour in (ORANGE, BLUE)]
 
     assert min(lines("WT", "TC")) > 100

@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 import subprocess
+from itertools import product
 
 import numpy as np
 import pytest
@@ -21,13 +22,11 @@ def decoded(mesh, scene):
 def test_a_scene_holds_every_surface_to_a_hundredth_of_a_mm():
     case = view()
     scene = surface_scene(case, None)
-    found = {
-        (mesh["region"], mesh["kind"]): decoded(mesh, scene) for mesh in scene["meshes"]
-    }
-    assert set(found) == {
-        (r, k) for r in ("whole", "core") for k in ("prediction", "reference")
-    }
-    for (region, kind), (points, triangles) in found.items():
+    meshes = {}
+    for mesh in scene["meshes"]:
+        meshes[mesh["region"], mesh["kind"]] = decoded(mesh, scene)
+    assert set(meshes) == set(product(("whole", "core"), ("prediction", "reference")))
+    for (region, kind), (points, triangles) in meshes.items():
         labels = case.prediction if kind == "prediction" else case.reference
         expected = mask_surface(
             np.isin(labels, case.targets[region]), AFFINE, limit=10**6
@@ -108,25 +107,32 @@ def test_a_page_loads_nothing_and_escapes_names(tmp_path):
 AT_ONCE = "window.requestAnimationFrame = draw => setTimeout(draw, 0);"
 PROBE = """
 const canvas = document.querySelector("canvas"), seen = {};
-const press = (key, more = {}) => canvas.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, ...more }));
+const press = (key, more = {}) =>
+  canvas.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, ...more }));
 const frame = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
 async function look(name) {
   await frame();
-  const copy = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height });
+  const { width, height } = canvas;
+  const copy = Object.assign(document.createElement("canvas"), { width, height });
   const context = copy.getContext("2d");
   context.drawImage(canvas, 0, 0);
   const { data } = context.getImageData(0, 0, copy.width, copy.height);
   let [count, x, y] = [0, 0, 0];
   for (let i = 0; i < data.length; i += 4) if (data[i] > data[i + 2] + 40) {
-    count++; x += i / 4 % copy.width / copy.width; y += Math.floor(i / 4 / copy.width) / copy.height;
+    count++;
+    x += i / 4 % width / width;
+    y += Math.floor(i / 4 / width) / height;
   }
-  const marks = ["left", "right", "top", "bottom"].map(edge => document.querySelector(".mark." + edge).textContent);
-  seen[name] = { count, x: x / count, y: y / count, marks, bar: document.querySelector(".bar").textContent };
+  const text = place => document.querySelector(place).textContent;
+  const marks = ["left", "right", "top", "bottom"].map(edge => text(".mark." + edge));
+  seen[name] = { count, x: x / count, y: y / count, marks, bar: text(".bar") };
 }
 (async () => {
   for (const key of ["a", "l", "s", "i"]) { press(key); await look(key); }
   press("a"); press("-"); press("-"); await look("smaller"); press("+"); await look("larger");
-  press("ArrowRight", { shiftKey: true }); press("ArrowRight", { shiftKey: true }); await look("moved");
+  press("ArrowRight", { shiftKey: true });
+  press("ArrowRight", { shiftKey: true });
+  await look("moved");
   press("0"); press("a"); press("ArrowRight"); await look("turned");
   const boxes = document.querySelectorAll("tbody input[type=checkbox]");
   press("a"); await look("again");
@@ -135,6 +141,37 @@ async function look(name) {
   document.title = JSON.stringify(seen);
 })();
 """
+
+
+def looked_at(scene, folder):
+    """What `PROBE` saw of a page with the scene in a browser, by the name of the look."""
+    page = folder / "case.html"
+    write_viewer(page, scene, title="x")
+    text = page.read_text(encoding="utf-8")
+    head, tail = text.split("<body>")
+    page.write_text(
+        f"{head}<body><script>{AT_ONCE}</script>{tail}<script>{PROBE}</script>",
+        encoding="utf-8",
+    )
+    command = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--use-gl=angle",
+        "--use-angle=swiftshader",
+        "--enable-webgl",
+        "--enable-unsafe-swiftshader",
+        f"--user-data-dir={folder}/profile",
+        "--window-size=900,800",
+        "--virtual-time-budget=8000",
+        "--dump-dom",
+        f"file://{page}",
+    ]
+    browser = subprocess.run(
+        command, capture_output=True, text=True, timeout=600, check=False
+    )
+    title = re.search(r"<title>(\{.*?\})</title>", browser.stdout, re.DOTALL)
+    return json.loads(title.group(1))
 
 
 @pytest.mark.skipif(
@@ -159,54 +196,22 @@ def test_a_browser_shows_the_patient_the_right_way_round(tmp_path):
         affine=np.eye(4),
         dice={},
     )
-    page = tmp_path / "case.html"
-    write_viewer(page, surface_scene(case, body), title="x")
-    text = page.read_text(encoding="utf-8")
-    head, tail = text.split("<body>")
-    page.write_text(
-        f"{head}<body><script>{AT_ONCE}</script>{tail}<script>{PROBE}</script>",
-        encoding="utf-8",
-    )
-    command = [
-        "chromium",
-        "--headless",
-        "--no-sandbox",
-        "--use-gl=angle",
-        "--use-angle=swiftshader",
-        "--enable-webgl",
-        "--enable-unsafe-swiftshader",
-        f"--user-data-dir={tmp_path}/profile",
-        "--window-size=900,800",
-        "--virtual-time-budget=8000",
-        "--dump-dom",
-        f"file://{page}",
-    ]
-    dom = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False
-    ).stdout
-    found = json.loads(re.search(r"<title>(\{.*?\})</title>", dom, re.DOTALL).group(1))
-    assert found["a"]["marks"] == ["R", "L", "S", "I"]
-    assert found["l"]["marks"] == ["A", "P", "S", "I"]
-    assert found["s"]["marks"] == ["L", "R", "A", "P"]
-    assert found["i"]["marks"] == ["R", "L", "A", "P"]
-    places = {
-        "a": (-1, -1),
-        "l": (-1, -1),
-        "s": (1, -1),
-        "i": (-1, -1),
-    }  # of the block: left or right, up or down
+    seen = looked_at(surface_scene(case, body), tmp_path)
+    assert seen["a"]["marks"] == ["R", "L", "S", "I"]
+    assert seen["l"]["marks"] == ["A", "P", "S", "I"]
+    assert seen["s"]["marks"] == ["L", "R", "A", "P"]
+    assert seen["i"]["marks"] == ["R", "L", "A", "P"]
+    # of the block: left or right, up or down
+    places = {"a": (-1, -1), "l": (-1, -1), "s": (1, -1), "i": (-1, -1)}
     for key, (across, down) in places.items():
-        assert found[key]["count"] > 500
-        assert (found[key]["x"] - 0.5) * across > 0.05
-        assert (found[key]["y"] - 0.5) * down > 0.05
-    assert found["smaller"]["count"] < 0.8 * found["a"]["count"]
-    assert found["smaller"]["count"] < found["larger"]["count"] < found["a"]["count"]
-    assert found["moved"]["x"] > found["larger"]["x"] + 0.02
-    assert found["turned"]["x"] > found["a"]["x"] + 0.005, (
-        "the near side follows the key"
-    )
-    assert found["hidden"]["count"] == 0
-    assert 0 < found["reference"]["count"] < 0.8 * found["again"]["count"], (
-        "level lines leave gaps"
-    )
-    assert found["a"]["bar"].endswith(" mm")
+        assert seen[key]["count"] > 500
+        assert (seen[key]["x"] - 0.5) * across > 0.05
+        assert (seen[key]["y"] - 0.5) * down > 0.05
+    counts = {name: look["count"] for name, look in seen.items()}
+    assert counts["smaller"] < 0.8 * counts["a"]
+    assert counts["smaller"] < counts["larger"] < counts["a"]
+    assert seen["moved"]["x"] > seen["larger"]["x"] + 0.02
+    assert seen["turned"]["x"] > seen["a"]["x"] + 0.005, "the near side follows the key"
+    assert counts["hidden"] == 0
+    assert 0 < counts["reference"] < 0.8 * counts["again"], "level lines leave gaps"
+    assert seen["a"]["bar"].endswith(" mm")

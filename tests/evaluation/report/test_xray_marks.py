@@ -1,6 +1,6 @@
 import pytest
 
-from trivox.evaluation.report.xray_marks import letters, view_name
+from trivox.evaluation.report.xray_marks import letters, name_lines, view_name
 from trivox.projection.geometry import Geometry
 
 
@@ -30,3 +30,17 @@ def test_letters_name_the_side_of_the_patient(angle, left, right):
     _, down, across = (axis[0] for axis in geometry.axes())
     assert (letters((-across).tolist()), letters(across.tolist())) == (left, right)
     assert letters((-down).tolist()) == "S"
+
+
+@pytest.mark.parametrize(
+    ("room", "lines"),
+    [
+        (3.0, ["90° lateral, source left, 10° cranial"]),
+        (2.2, ["90° lateral, source left,", "10° cranial"]),
+        (1.2, ["90° lateral,", "source left,", "10° cranial"]),
+        (0.8, ["90°", "lateral,", "source", "left, 10°", "cranial"]),
+    ],
+)
+def test_names_are_broken_at_commas_where_that_suffices(room, lines):
+    broken = name_lines("90° lateral, source left, 10° cranial", room)
+    assert [line.replace("\u00a0", " ") for line in broken] == lines

@@ -5,6 +5,7 @@ and where to look.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,13 @@ from numpy.typing import NDArray
 from trivox.datasets.reading import Box, nonzero_box
 from trivox.volumes.volume import Array, Shape, Spacing, spacing_of
 
-MARGIN_MM, LEAST_MM = 12.0, 40.0
+MARGIN_MM = 12.0
+LEAST_MM = 40.0
+"""Around labels, and of the side of the cube that is shown."""
+
+
+Affine = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +36,7 @@ class CaseView:
     image: Array
     prediction: Array
     reference: Array | None
-    affine: NDArray[np.float64]
+    affine: Affine
     channels: Sequence[str]
     labels: Sequence[str]
     targets: Mapping[str, tuple[int, ...]]
@@ -51,13 +58,13 @@ class CaseView:
         """Whether a label belongs to more than one target: regions instead of exclusive
         labels.
         """
-        members = [index for indices in self.targets.values() for index in indices]
+        members = list(chain.from_iterable(self.targets.values()))
         return len(members) > len(set(members))
 
     def depth(self, target: str) -> int:
         """How many other targets hold all labels of this one and more."""
-        own = set(self.targets[target])
-        return sum(own < set(indices) for indices in self.targets.values())
+        labels = set(self.targets[target])
+        return sum(labels < set(others) for others in self.targets.values())
 
     @property
     def shown(self) -> Array:
@@ -65,27 +72,26 @@ class CaseView:
         nothing.
         """
         reference = self.reference
-        return (
-            self.prediction
-            if reference is None or not (reference > 0).any()
-            else reference
-        )
+        if reference is None or not (reference > 0).any():
+            return self.prediction
+        return reference
 
     def position_mm(self, axis: int, index: int) -> float:
         """World coordinate of a slice at the middle of the grid; axis 0, 1, 2 is z, y,
         x.
         """
-        middle = [(size - 1) / 2 for size in self.shape]
-        middle[axis] = index
-        return float((self.affine @ np.array([*middle[::-1], 1.0]))[2 - axis])
+        z, y, x = self.shape
+        middle = np.array([x - 1, y - 1, z - 1, 2]) / 2
+        middle[2 - axis] = index
+        world = self.affine @ middle
+        return float(world[2 - axis])
 
     def cropped(self, box: Box) -> "CaseView":
         """The part inside `box`; world positions stay."""
         inside = tuple(slice(*edge) for edge in box)
         affine = self.affine.copy()
-        affine[:3, 3] += affine[:3, :3] @ np.array(
-            [start for start, _ in box[::-1]], float
-        )
+        first_voxel = np.array([start for start, _ in box[::-1]], float)
+        affine[:3, 3] += affine[:3, :3] @ first_voxel
         reference = None if self.reference is None else self.reference[inside]
         return replace(
             self,
@@ -117,48 +123,46 @@ class CaseView:
         box = self._labelled_box()
         if box is None:
             return self.without_margin()
-        side = (
-            max(
-                (stop - start) * mm
-                for (start, stop), mm in zip(box, self.spacing, strict=True)
-            )
-            + 2 * MARGIN_MM
+        lengths = [stop - start for start, stop in box]
+        longest = max(np.multiply(lengths, self.spacing).tolist())
+        side = max(longest + 2 * MARGIN_MM, LEAST_MM)
+        z, y, x = (
+            _widened(edge, size, mm, side)
+            for edge, size, mm in zip(box, self.shape, self.spacing, strict=True)
         )
-        edges = [
-            _widened(*args, max(side, LEAST_MM))
-            for args in zip(box, self.shape, self.spacing, strict=True)
-        ]
-        return self.cropped((edges[0], edges[1], edges[2]))
+        return self.cropped((z, y, x))
 
     def _labelled_box(self) -> Box | None:
-        found = (
-            self.prediction > 0
-            if self.reference is None
-            else (self.prediction > 0) | (self.reference > 0)
-        )
-        return nonzero_box(found[None]) if found.any() else None
+        labelled = self.prediction > 0
+        if self.reference is not None:
+            labelled = labelled | (self.reference > 0)
+        return nonzero_box(labelled[None]) if labelled.any() else None
 
 
 def _widened(
     edge: tuple[int, int], size: int, mm: float, side: float
 ) -> tuple[int, int]:
     """`edge` grown round its middle to `side` mm and moved into the image."""
-    length = min(size, max(edge[1] - edge[0], round(side / mm)))
-    start = min(max(0, (edge[0] + edge[1] - length) // 2), size - length)
+    first, last = edge
+    length = min(size, max(last - first, round(side / mm)))
+    centred = (first + last - length) // 2
+    start = min(max(0, centred), size - length)
     return start, start + length
 
 
 def _union(first: Box, second: Box) -> Box:
-    a, b, c = (
+    z, y, x = (
         (min(p[0], q[0]), max(p[1], q[1])) for p, q in zip(first, second, strict=True)
     )
-    return a, b, c
+    return z, y, x
 
 
-def member_mask(labels: Array, indices: Sequence[int]) -> NDArray[np.bool_]:
+def member_mask(labels: Array, indices: Sequence[int]) -> Mask:
     """Where a label map holds one of `indices`."""
-    table = np.zeros(max(int(labels.max(initial=0)), *indices) + 2, bool)
-    table[list(indices)] = True  # the last entry stays false and answers for -1
+    largest = max(int(labels.max(initial=0)), *indices)
+    table = np.zeros(largest + 2, bool)
+    # the last entry stays false and answers for -1
+    table[list(indices)] = True
     return np.asarray(table[labels])
 
 
@@ -170,27 +174,27 @@ def best_slices(labels: Array, targets: Sequence[Sequence[int]]) -> Shape:
     where there is nothing to see.
     """
     z, y, x = labels.shape
-    if not (labels > 0).any():
+    labelled = labels > 0
+    if not labelled.any():
         return z // 2, y // 2, x // 2
-    box = nonzero_box((labels > 0)[None])
+    box = nonzero_box(labelled[None])
     inside = labels[tuple(slice(*edge) for edge in box)].clip(min=0)
-    count = max(int(inside.max()), *(max(target) for target in targets)) + 1
-    best = []
-    for axis, (start, _) in enumerate(box):
-        planes = np.moveaxis(inside, axis, 0).reshape(inside.shape[axis], -1)
-        histogram = np.stack(
-            [np.bincount(plane, minlength=count) for plane in planes]
-        )  # (slice, index)
-        areas = np.stack([histogram[:, list(target)].sum(axis=1) for target in targets])
-        best.append(
-            start
-            + int(
-                (areas / areas.max(axis=1, keepdims=True).clip(min=1))
-                .sum(axis=0)
-                .argmax()
-            )
-        )
-    return best[0], best[1], best[2]
+    starts = [start for start, _ in box]
+    z, y, x = (start + _best(inside, k, targets) for k, start in enumerate(starts))
+    return z, y, x
+
+
+def _best(labels: Array, axis: int, targets: Sequence[Sequence[int]]) -> int:
+    """The slice along an axis that shows the targets best."""
+    largest = max(int(labels.max()), *(max(target) for target in targets))
+    planes = np.moveaxis(labels, axis, 0)
+    counts = [np.bincount(plane.ravel(), minlength=largest + 1) for plane in planes]
+    histogram = np.stack(counts)  # (slice, index)
+    shares = np.zeros(len(histogram))
+    for target in targets:
+        areas = histogram[:, list(target)].sum(axis=1)
+        shares += areas / areas.max().clip(min=1)
+    return int(shares.argmax())
 
 
 def clearest_channel(image: Array, mask: Array) -> int:
@@ -211,12 +215,16 @@ def clearest_channel(image: Array, mask: Array) -> int:
     outside = ~inside & (image[(slice(None), *near)] != 0).any(axis=0)
     if not outside.any():
         return 0
-    effects = []
-    for channel in image:
-        one, other = (
-            channel[near][inside].astype(float),
-            channel[near][outside].astype(float),
-        )
-        spread = np.sqrt((one.var() + other.var()) / 2)
-        effects.append(abs(one.mean() - other.mean()) / spread if spread > 0 else 0.0)
+    effects = [_effect(channel[near], inside, outside) for channel in image]
     return int(np.nan_to_num(effects).argmax())
+
+
+def _effect(values: Array, inside: Mask, outside: Mask) -> float:
+    """Difference of the means by the pooled standard deviation; 0 without spread."""
+    one = values[inside].astype(float)
+    other = values[outside].astype(float)
+    spread = np.sqrt((one.var() + other.var()) / 2)
+    if not spread > 0:
+        return 0.0
+    difference = abs(one.mean() - other.mean())
+    return float(difference / spread)

@@ -2,16 +2,16 @@
 of line integrals.
 """
 
-import math
-
 import numpy as np
 
-from trivox.evaluation.report.figures import BACKGROUND, INK, png
-from trivox.evaluation.report.xray_marks import mark_edges, view_name
+from trivox.evaluation.report.drawing import INK, dark_figure, png
+from trivox.evaluation.report.xray_marks import draw_view
 from trivox.projection.geometry import Geometry
 from trivox.volumes.volume import Array
 
-COLUMNS, PANEL = 4, 3.1  # inches a view
+COLUMNS = 4
+PANEL = 3.1
+"""Inches a view."""
 
 
 def xray_preview(
@@ -23,35 +23,19 @@ def xray_preview(
     Grey runs from 0 to the largest value of all views (its 99.9th percentile), never of
     one view alone.
     """
-    from matplotlib.figure import Figure
-
     columns = min(COLUMNS, geometry.views)
-    rows = math.ceil(geometry.views / columns)
-    figure = Figure(
-        figsize=(PANEL * columns + 1.3, PANEL * rows + 0.7),
-        dpi=110,
-        facecolor=BACKGROUND,
-        layout="constrained",
-    )
+    rows = -(-geometry.views // columns)
+    figure = dark_figure(PANEL * rows + 0.7, width=PANEL * columns + 1.3)
+    figure.set_layout_engine("constrained")
     figure.suptitle(title, color=INK, fontsize=12, parse_math=False)
     panels = figure.subplots(rows, columns, squeeze=False)
-    high = max(float(np.percentile(images, 99.9)), 1e-6)
-    for place in panels.flat[geometry.views :]:
-        place.set_axis_off()
+    brightest = max(float(np.percentile(images, 99.9)), 1e-6)
+    for axes in panels.flat:
+        axes.set_axis_off()
     for view, axes in enumerate(panels.flat[: geometry.views]):
-        row, column = geometry.pixel_mm[view].tolist()
-        drawn = axes.imshow(
-            images[view],
-            cmap="gray",
-            vmin=0,
-            vmax=high,
-            aspect=row / column,
-            interpolation="nearest",
+        drawn = draw_view(
+            axes, images[view], geometry, view, brightest=brightest, room=PANEL - 0.3
         )
-        axes.set_title(view_name(geometry, view), color=INK, fontsize=10, pad=16)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        mark_edges(axes, geometry, view)
     bar = figure.colorbar(drawn, ax=panels, shrink=0.8, pad=0.015)
     bar.set_label(unit, color=INK)
     bar.ax.tick_params(colors=INK, labelsize=8)

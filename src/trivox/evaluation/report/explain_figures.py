@@ -7,19 +7,25 @@ drawn to scale in mm.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trivox.evaluation.report.figures import (
-    BACKGROUND,
+from trivox.evaluation.report.drawing import (
     INK,
-    MARGIN,
     PALETTE,
     WIDTH,
     Plane,
+    Size,
+    Style,
+    dark_figure,
+    draw_cut,
+    draw_grey_cut,
+    escaped,
     frame_plane,
     grey_range,
+    heading,
+    legend_below,
     outline,
     panel,
     png,
@@ -32,13 +38,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-HEAT, SIGNED = "inferno", "cividis"
+HEAT = "inferno"
+SIGNED = "cividis"
 """Colour maps that grow evenly in lightness: read alike with every colour blindness and
 in grey.
 """
-HEADER, ROW_HEAD, ROW_FOOT, FOOTER = 0.95, 0.8, 0.52, 0.5  # inches
-ROW_HEIGHT, CELL_HEIGHT, CELL_WIDTH, BAR = 2.3, 1.7, 1.75, 1.25
 SHADES = 256
+MOST_NAMES = 7
+
+# inches
+MARGIN = 0.42
+HEADER = 0.95
+ROW_HEAD = 0.8
+ROW_FOOT = 0.52
+FOOTER = 0.5
+ROW_HEIGHT = 2.3
+CELL_HEIGHT = 1.7
+CELL_WIDTH = 1.75
+BAR = 1.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +70,14 @@ class Scene:
     spacing: Spacing
     names: Sequence[str]
     """Of the label indices 1, 2, ..."""
+
+    def size_mm(self, plane: Plane) -> Size:
+        """Width and height of the window in a plane."""
+        return plane.size_mm(self.image.shape, self.spacing)
+
+    def cut(self, plane: Plane, array: Array) -> Array:
+        """The slice of an array of the window through the point."""
+        return plane.cut(array, self.point[plane.axis])
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,44 +112,58 @@ def heat_figure(
     """PNG with a row for the image and one for each map, in the planes through the
     scene's point.
     """
-    from matplotlib.figure import Figure
-
     planes = shown_planes(scene.image.shape)
-    sizes = [_extent(plane, scene.image.shape, scene.spacing) for plane in planes]
-    across, tallest = sum(w for w, _ in sizes), max(h for _, h in sizes)
-    scale = min(
-        (WIDTH - 2 * MARGIN * len(planes) - BAR) / across, ROW_HEIGHT / tallest
-    )  # inches per mm
+    sizes = [scene.size_mm(plane) for plane in planes]
+    tallest = max(height for _, height in sizes)
+    room = WIDTH - 2 * MARGIN * len(planes) - BAR
+    # inches per mm
+    scale = min(room / sum(width for width, _ in sizes), ROW_HEIGHT / tallest)
     pitch = tallest * scale + ROW_HEAD + ROW_FOOT
     rows: list[HeatMap | None] = [None, *maps]
     height = HEADER + pitch * len(rows) + FOOTER
-    figure = Figure(figsize=(WIDTH, height), dpi=110, facecolor=BACKGROUND)
-    _heading(figure, title, note)
-    limits = grey_range(
-        [plane.cut(scene.image, scene.point[plane.axis]) for plane in planes]
-    )
+    figure = dark_figure(height)
+    _draw_heading(figure, title, note)
     for number, heat in enumerate(rows):
         top = height - HEADER - number * pitch
-        _row_title(figure, "image and prediction" if heat is None else heat.title, top)
-        left = (WIDTH - BAR - across * scale - 2 * MARGIN * (len(planes) - 1)) / 2
-        for plane, (w, h) in zip(planes, sizes, strict=True):
-            bottom = top - ROW_HEAD - (tallest + h) / 2 * scale
-            axes = panel(figure, (left, bottom, w * scale, h * scale))
-            _draw(axes, plane, scene, limits, heat)
-            frame_plane(axes, plane, plane.title, w, h)
-            left += w * scale + 2 * MARGIN
-            if heat is None and plane is planes[0]:
-                scale_bar(axes, w, scale)
+        _draw_row_title(
+            figure, "image and prediction" if heat is None else heat.title, top
+        )
+        right = _draw_planes(figure, scene, heat, top - ROW_HEAD, scale)
         if heat is not None:
-            box = (
-                left - MARGIN,
-                top - ROW_HEAD - tallest * scale,
-                0.16,
-                tallest * scale,
-            )
-            _colour_bar(figure, box, heat)
-    _legend(figure, scene)
+            tall = tallest * scale
+            box = (right + MARGIN, top - ROW_HEAD - tall, 0.16, tall)
+            _draw_colour_bar(figure, box, heat)
+    _draw_legend(figure, scene)
     return png(figure)
+
+
+def _draw_planes(
+    figure: "Figure", scene: Scene, heat: HeatMap | None, top: float, scale: float
+) -> float:
+    """A row of planes with a map over them, or the image alone; returns its right end
+    in inches.
+    """
+    planes = shown_planes(scene.image.shape)
+    sizes = [scene.size_mm(plane) for plane in planes]
+    across = sum(width for width, _ in sizes) * scale
+    tallest = max(height for _, height in sizes)
+    limits = grey_range([scene.cut(plane, scene.image) for plane in planes])
+    left = (WIDTH - BAR - across - 2 * MARGIN * (len(planes) - 1)) / 2
+    for plane, (w, h) in zip(planes, sizes, strict=True):
+        bottom = top - (tallest + h) / 2 * scale
+        axes = panel(figure, (left, bottom, w * scale, h * scale))
+        draw_grey_cut(axes, scene.cut(plane, scene.image), (w, h), limits)
+        if heat is not None:
+            _draw_heat(axes, plane, scene, heat)
+        _draw_outlines(axes, plane, scene)
+        if heat is not None and heat.dots is not None:
+            _draw_dots(axes, plane, scene, heat, heat.dots)
+        _draw_cross(axes, plane, scene)
+        frame_plane(axes, plane, plane.title, (w, h))
+        if heat is None and plane is planes[0]:
+            scale_bar(axes, w, scale)
+        left += w * scale + 2 * MARGIN
+    return left - 2 * MARGIN
 
 
 def feature_figure(
@@ -133,184 +172,143 @@ def feature_figure(
     """PNG with a row a stage: the image's slice through the scene's point, then the
     stage's maps over it.
     """
-    from matplotlib.figure import Figure
-
-    plane = max(
-        shown_planes(scene.image.shape),
-        key=lambda p: scene.image.shape[p.rows] * scene.image.shape[p.columns],
-    )
-    w, h = _extent(plane, scene.image.shape, scene.spacing)
+    plane = _largest_plane(scene)
+    w, h = scene.size_mm(plane)
     columns = 1 + max((len(stage.maps) for stage in stages), default=0)
     scale = min((WIDTH - 2 * MARGIN * columns) / (columns * w), CELL_HEIGHT / h)
     pitch_x = max(w * scale + 2 * MARGIN, min(CELL_WIDTH, WIDTH / columns))
     pitch_y = h * scale + ROW_HEAD + ROW_FOOT
+    start = (WIDTH - columns * pitch_x) / 2 + (pitch_x - w * scale) / 2
     height = HEADER + pitch_y * len(stages) + FOOTER
-    figure = Figure(figsize=(WIDTH, height), dpi=110, facecolor=BACKGROUND)
-    _heading(figure, title, note)
-    grey = plane.cut(scene.image, scene.point[plane.axis])
+    figure = dark_figure(height)
+    _draw_heading(figure, title, note)
     for row, stage in enumerate(stages):
         top = height - HEADER - row * pitch_y
-        _row_title(figure, stage.title, top)
-        for column, (channel, values) in enumerate([(None, None), *stage.maps.items()]):
-            left = (
-                (WIDTH - columns * pitch_x) / 2
-                + column * pitch_x
-                + (pitch_x - w * scale) / 2
-            )
-            axes = panel(
-                figure, (left, top - ROW_HEAD - h * scale, w * scale, h * scale)
-            )
-            _grey(axes, grey, (w, h), grey_range([grey]))
-            name = plane.title
-            if values is not None:
-                low, high = _signed(axes, plane, values, stage.voxel_mm, scene)
-                name = f"ch {channel}: {low:.2g} to {high:.2g}"
-            frame_plane(axes, plane, name, w, h)
-            _cross(axes, plane, scene)
+        bottom = top - ROW_HEAD - h * scale
+        _draw_row_title(figure, stage.title, top)
+        for column, channel in enumerate([None, *stage.maps]):
+            left = start + column * pitch_x
+            axes = panel(figure, (left, bottom, w * scale, h * scale))
+            _draw_feature(axes, plane, scene, stage, channel)
             if row == column == 0:
                 scale_bar(axes, w, scale)
-    _signed_bar(figure)
+    _draw_signed_bar(figure)
     return png(figure)
 
 
-def _extent(
-    plane: Plane, shape: Sequence[int], voxel_mm: Spacing
-) -> tuple[float, float]:
-    """Width and height in mm."""
-    return shape[plane.columns] * voxel_mm[plane.columns], shape[plane.rows] * voxel_mm[
-        plane.rows
-    ]
+def _largest_plane(scene: Scene) -> Plane:
+    """The plane that shows the most voxels."""
+    shape = scene.image.shape
+    planes = shown_planes(shape)
+    return max(planes, key=lambda plane: shape[plane.rows] * shape[plane.columns])
 
 
-def _draw(
-    axes: "Axes",
-    plane: Plane,
-    scene: Scene,
-    limits: tuple[float, float],
-    heat: HeatMap | None,
+def _draw_feature(
+    axes: "Axes", plane: Plane, scene: Scene, stage: StageMaps, channel: int | None
 ) -> None:
-    at = scene.point[plane.axis]
-    _grey(
-        axes,
-        plane.cut(scene.image, at),
-        _extent(plane, scene.image.shape, scene.spacing),
-        limits,
-    )
-    if heat is not None:
-        cut = _cut_at(plane, heat.values, heat.voxel_mm, scene)
-        strength = (cut / heat.top).clip(0, 1) if heat.top > 0 else np.zeros_like(cut)
-        coloured = _colours(HEAT)[(strength * (SHADES - 1)).astype(int)].copy()
-        coloured[..., 3] = (
-            0.2 + 0.65 * strength
-        )  # where there is little, the image shows
-        axes.imshow(coloured, **_placed(plane, heat.values.shape, heat.voxel_mm, scene))
-    labels = plane.cut(scene.labels, at)
-    outline(
-        axes,
-        labels,
-        scene.spacing[plane.rows],
-        scene.spacing[plane.columns],
-        _label_colours(scene),
-    )
-    if heat is not None and heat.dots is not None:
-        _dots(axes, plane, scene, heat)
-    _cross(axes, plane, scene)
+    """A channel of a stage over the image, or the image alone."""
+    grey = scene.cut(plane, scene.image)
+    draw_grey_cut(axes, grey, scene.size_mm(plane), grey_range([grey]))
+    name = plane.title
+    if channel is not None:
+        low, high = _draw_signed(
+            axes, plane, stage.maps[channel], stage.voxel_mm, scene
+        )
+        name = f"ch {channel}: {low:.2g} to {high:.2g}"
+    frame_plane(axes, plane, name, scene.size_mm(plane))
+    _draw_cross(axes, plane, scene)
 
 
-def _grey(
-    axes: "Axes", cut: Array, size: tuple[float, float], limits: tuple[float, float]
-) -> None:
-    axes.imshow(
-        cut,
-        cmap="gray",
-        vmin=limits[0],
-        vmax=limits[1],
-        extent=(0, size[0], 0, size[1]),
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-    )
+def _draw_heat(axes: "Axes", plane: Plane, scene: Scene, heat: HeatMap) -> None:
+    cut = _cut_at(plane, heat.values, heat.voxel_mm, scene)
+    strength = (cut / heat.top).clip(0, 1) if heat.top > 0 else np.zeros_like(cut)
+    coloured = _colours(HEAT)[(strength * (SHADES - 1)).astype(int)].copy()
+    # where there is little, the image shows
+    coloured[..., 3] = 0.2 + 0.65 * strength
+    extent = _extent(plane, heat.values.shape, heat.voxel_mm, scene)
+    draw_cut(axes, coloured, scene.size_mm(plane), extent=extent)
 
 
-def _cut_at(plane: Plane, values: Array, voxel_mm: Spacing, scene: Scene) -> Array:
-    """The slice of a coarser map that holds the scene's point."""
-    mm = (scene.point[plane.axis] + 0.5) * scene.spacing[plane.axis]
-    return plane.cut(
-        values, min(int(mm / voxel_mm[plane.axis]), values.shape[plane.axis] - 1)
-    )
+def _draw_outlines(axes: "Axes", plane: Plane, scene: Scene) -> None:
+    """The outline of each predicted label."""
+    row_mm = scene.spacing[plane.rows]
+    column_mm = scene.spacing[plane.columns]
+    labels = scene.cut(plane, scene.labels)
+    outline(axes, labels, row_mm, column_mm, _label_colours(scene))
 
 
-def _placed(
-    plane: Plane, shape: Sequence[int], voxel_mm: Spacing, scene: Scene
-) -> dict[str, Any]:
-    """Where a map lies on the panel: its first corner on the window's, which `cut`
-    turned to the right.
-    """
-    right, _ = _extent(plane, scene.image.shape, scene.spacing)
-    w, h = _extent(plane, shape, voxel_mm)
-    return {
-        "extent": (right - w, right, 0, h),
-        "origin": "lower",
-        "aspect": "auto",
-        "interpolation": "nearest",
-    }
-
-
-def _signed(
+def _draw_signed(
     axes: "Axes", plane: Plane, values: Array, voxel_mm: Spacing, scene: Scene
 ) -> tuple[float, float]:
     """Draw a feature map over the image; returns the values drawn darkest and
     brightest.
     """
     low, high = (float(v) for v in np.percentile(values, [1, 99]))
-    cut = _cut_at(plane, values, voxel_mm, scene)
-    axes.imshow(
-        cut,
+    draw_cut(
+        axes,
+        _cut_at(plane, values, voxel_mm, scene),
+        scene.size_mm(plane),
         cmap=SIGNED,
         vmin=low,
         vmax=max(high, low + 1e-6),
         alpha=0.75,
-        **_placed(plane, values.shape, voxel_mm, scene),
+        extent=_extent(plane, values.shape, voxel_mm, scene),
     )
     return low, high
+
+
+def _cut_at(plane: Plane, values: Array, voxel_mm: Spacing, scene: Scene) -> Array:
+    """The slice of a coarser map that holds the scene's point."""
+    mm = (scene.point[plane.axis] + 0.5) * scene.spacing[plane.axis]
+    last = values.shape[plane.axis] - 1
+    return plane.cut(values, min(int(mm / voxel_mm[plane.axis]), last))
+
+
+def _extent(
+    plane: Plane, shape: Sequence[int], voxel_mm: Spacing, scene: Scene
+) -> tuple[float, float, float, float]:
+    """Where a map lies on the panel: its first corner on the window's, which `cut`
+    turned to the right.
+    """
+    right, _ = scene.size_mm(plane)
+    w, h = plane.size_mm(shape, voxel_mm)
+    return right - w, right, 0, h
 
 
 def _on_panel(
     plane: Plane, scene: Scene, voxel: Sequence[float]
 ) -> tuple[float, float]:
     """Where the centre of a voxel lies on the panel, in mm."""
-    width, _ = _extent(plane, scene.image.shape, scene.spacing)
+    width, _ = scene.size_mm(plane)
     x = (voxel[plane.columns] + 0.5) * scene.spacing[plane.columns]
-    return width - x, (voxel[plane.rows] + 0.5) * scene.spacing[plane.rows]
+    y = (voxel[plane.rows] + 0.5) * scene.spacing[plane.rows]
+    return width - x, y
 
 
-def _cross(axes: "Axes", plane: Plane, scene: Scene) -> None:
+def _draw_cross(axes: "Axes", plane: Plane, scene: Scene) -> None:
     x, y = _on_panel(plane, scene, scene.point)
     for width, colour in ((3.2, "black"), (1.4, "white")):
         axes.plot([x], [y], "+", color=colour, markersize=11, markeredgewidth=width)
 
 
-def _dots(axes: "Axes", plane: Plane, scene: Scene, heat: HeatMap) -> None:
+def _draw_dots(
+    axes: "Axes", plane: Plane, scene: Scene, heat: HeatMap, dots: Array
+) -> None:
     """The points within a voxel of the map from the slice; the area of a dot follows
     its weight.
     """
-    assert heat.dots is not None
     reach = heat.voxel_mm[plane.axis] / scene.spacing[plane.axis]
-    near = heat.dots[
-        np.abs(heat.dots[:, plane.axis] - scene.point[plane.axis]) <= reach
-    ]
-    largest = heat.dots[:, 3].max()
-    for *voxel, weight in near.tolist():
+    distance = np.abs(dots[:, plane.axis] - scene.point[plane.axis])
+    largest = dots[:, 3].max()
+    style: Style = {
+        "color": "white",
+        "markeredgecolor": "black",
+        "markeredgewidth": 0.6,
+    }
+    for *voxel, weight in dots[distance <= reach].tolist():
         x, y = _on_panel(plane, scene, voxel)
-        axes.plot(
-            [x],
-            [y],
-            "o",
-            color="white",
-            markersize=1.5 + 6 * (weight / largest) ** 0.5,
-            markeredgecolor="black",
-            markeredgewidth=0.6,
-        )
+        size = 1.5 + 6 * (weight / largest) ** 0.5
+        axes.plot([x], [y], "o", markersize=size, **style)
 
 
 def _colours(name: str) -> Array:
@@ -320,51 +318,32 @@ def _colours(name: str) -> Array:
 
 
 def _label_colours(scene: Scene) -> dict[int, str]:
-    return {
-        value: PALETTE[(value - 1) % len(PALETTE)]
-        for value in np.unique(scene.labels[scene.labels > 0]).tolist()
-    }
+    values = np.unique(scene.labels[scene.labels > 0]).tolist()
+    return {value: PALETTE[(value - 1) % len(PALETTE)] for value in values}
 
 
-def _heading(figure: "Figure", title: str, note: str) -> None:
-    height = figure.get_size_inches()[1]
-    style: dict[str, Any] = {
-        "color": INK,
-        "ha": "center",
-        "va": "top",
-        "parse_math": False,
-    }
-    figure.text(0.5, 1 - 0.14 / height, title, fontsize=12, **style)
-    figure.text(0.5, 1 - 0.46 / height, note, fontsize=8.5, alpha=0.8, **style)
+def _draw_heading(figure: "Figure", title: str, note: str) -> None:
+    heading(figure, title, down=0.14, fontsize=12)
+    heading(figure, note, down=0.46, fontsize=8.5, alpha=0.8)
 
 
-def _row_title(figure: "Figure", text: str, top: float) -> None:
-    height = figure.get_size_inches()[1]
-    figure.text(
-        0.25 / WIDTH,
-        (top - 0.06) / height,
-        text,
-        color=INK,
-        fontsize=10,
-        va="top",
-        parse_math=False,
-    )
+def _draw_row_title(figure: "Figure", text: str, top: float) -> None:
+    x = 0.25 / WIDTH
+    y = (top - 0.06) / figure.get_size_inches()[1]
+    figure.text(x, y, text, color=INK, fontsize=10, va="top", parse_math=False)
 
 
-def _colour_bar(
+def _draw_colour_bar(
     figure: "Figure", box: tuple[float, float, float, float], heat: HeatMap
 ) -> None:
     axes = panel(figure, box)
     axes.set_axis_on()
-    axes.imshow(
-        _colours(HEAT)[:, None], extent=(0, 1, 0, 1), origin="lower", aspect="auto"
-    )
+    draw_cut(axes, _colours(HEAT)[:, None], (1, 1), interpolation=None)
     axes.set_xticks([])
     axes.yaxis.tick_right()
-    most = f"{'≥ ' if heat.values.max() > 1.005 * heat.top else ''}{heat.top:.2g}"
-    axes.set_yticks(
-        [0, 0.5, 1], ["0", f"{heat.top / 2:.2g}", most], color=INK, fontsize=8
-    )
+    over = "≥ " if heat.values.max() > 1.005 * heat.top else ""
+    names = ["0", f"{heat.top / 2:.2g}", f"{over}{heat.top:.2g}"]
+    axes.set_yticks([0, 0.5, 1], names, color=INK, fontsize=8)
     axes.tick_params(color=INK, length=3)
     axes.annotate(
         heat.unit,
@@ -379,46 +358,22 @@ def _colour_bar(
     )
 
 
-def _signed_bar(figure: "Figure") -> None:
+def _draw_signed_bar(figure: "Figure") -> None:
     height = figure.get_size_inches()[1]
     axes = panel(figure, (WIDTH / 2 - 1, 0.2, 2, 0.13))
     axes.imshow(_colours(SIGNED)[None], extent=(0, 1, 0, 1), aspect="auto")
-    for x, side, text in (
-        (WIDTH / 2 - 1.1, "right", "low"),
-        (WIDTH / 2 + 1.1, "left", "high"),
-    ):
-        figure.text(
-            x / WIDTH, 0.265 / height, text, color=INK, fontsize=9, ha=side, va="center"
-        )
+    style: Style = {"color": INK, "fontsize": 9, "va": "center"}
+    y = 0.265 / height
+    figure.text((WIDTH / 2 - 1.1) / WIDTH, y, "low", ha="right", **style)
+    figure.text((WIDTH / 2 + 1.1) / WIDTH, y, "high", ha="left", **style)
 
 
-def _legend(figure: "Figure", scene: Scene) -> None:
+def _draw_legend(figure: "Figure", scene: Scene) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=INK,
-            marker="+",
-            markersize=10,
-            markeredgewidth=1.4,
-            linestyle="none",
-            label="the voxel",
-        )
-    ]
-    for value, colour in list(_label_colours(scene).items())[:6]:
-        name = scene.names[value - 1].replace("$", r"\$")
-        handles.append(
-            Line2D([], [], color=colour, linewidth=1.6, label=f"line: {name} predicted")
-        )
-    figure.legend(
-        handles=handles,
-        loc="lower center",
-        ncols=len(handles),
-        frameon=False,
-        labelcolor=INK,
-        fontsize=9,
-        handlelength=1.4,
-        columnspacing=1.6,
-    )
+    cross: Style = {"marker": "+", "markersize": 10, "markeredgewidth": 1.4}
+    handles = [Line2D([], [], color=INK, linestyle="none", label="the voxel", **cross)]
+    for value, colour in list(_label_colours(scene).items())[: MOST_NAMES - 1]:
+        label = f"line: {escaped(scene.names[value - 1])} predicted"
+        handles.append(Line2D([], [], color=colour, linewidth=1.6, label=label))
+    legend_below(figure, handles, columns=MOST_NAMES)

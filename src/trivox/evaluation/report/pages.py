@@ -1,17 +1,72 @@
-"""Templates of pages that need nothing else: no network, no other file."""
+"""What pages are made of: parts, and templates that need nothing else: no network, no
+other file.
+"""
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 MISSING = "–"
 
+Metrics = Mapping[str, Any]
+"""The content of metrics.json."""
 
+
+class Column(NamedTuple):
+    """How a metric is shown."""
+
+    metric: str
+    heading: str
+    unit: str = ""
+    digits: int = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Headline:
+    """A main number of a report with its 95 % interval, if it has one."""
+
+    heading: str
+    mean: float
+    ci95: Sequence[float] | None
+    unit: str = ""
+    digits: int = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """A chart of the training by epoch: PNG, what it shows, and a caption."""
+
+    image: bytes
+    shows: str
+    caption: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a report shows of a metrics.json; a task chooses the parts of its report.
+
+    body: HTML of tables and figures, before the pictures of cases; details: HTML of
+    what is long, after them. cases: how many were measured. convention: name -> what a
+    number means.
+    """
+
+    body: str = ""
+    details: str = ""
+    headlines: Sequence[Headline] = ()
+    training: Sequence[Curves] = ()
+    cases: int = 0
+    warnings: Sequence[str] = ()
+    convention: Mapping[str, Any] = field(default_factory=dict)
+
+
+@cache
 def page_environment() -> "Environment":
     """Jinja2 with the templates of this folder; all text is escaped, unknown names are
     errors.
@@ -26,9 +81,38 @@ def page_environment() -> "Environment":
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, data_uri=_data_uri, compact=_compact, script_json=_script_json
+        number=number,
+        interval=_interval,
+        data_uri=_data_uri,
+        compact=_compact,
+        script_json=_script_json,
     )
     return environment
+
+
+def rendered(template: str, **content: Any) -> str:
+    """HTML from a template of this folder; other templates take it as it is."""
+    from markupsafe import Markup
+
+    return Markup(page_environment().get_template(template).render(**content))
+
+
+def headlines_of(
+    columns: Iterable[Column], statistics: Mapping[str, Any]
+) -> list[Headline]:
+    """A headline for each column whose mean over cases is known."""
+    headlines = []
+    for metric, heading, unit, digits in columns:
+        row = statistics.get(metric) or {}
+        if row.get("mean") is not None:
+            text = f"Mean {heading}"
+            headlines.append(Headline(text, row["mean"], row["ci95"], unit, digits))
+    return headlines
+
+
+def titled(title: str, convention: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The convention of a section of metrics.json, with its title before each name."""
+    return {f"{title}: {name}": text for name, text in (convention or {}).items()}
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -37,6 +121,11 @@ def number(value: Any, digits: int = 3) -> str:
         return MISSING
     text = f"{value:.{digits}f}"
     return text.replace("-", "\u2212") if float(text) else text.removeprefix("-")
+
+
+def _interval(edges: Sequence[float], digits: int = 3) -> str:
+    low, high = edges
+    return f"{number(low, digits)} to {number(high, digits)}"
 
 
 def _compact(value: Any) -> str:
@@ -53,11 +142,9 @@ def _rounded(value: Any) -> Any:
         return float(f"{value:.6g}")
     if isinstance(value, Mapping):
         return {key: _rounded(item) for key, item in value.items()}
-    return (
-        [_rounded(item) for item in value]
-        if isinstance(value, Iterable) and not isinstance(value, str)
-        else value
-    )
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_rounded(item) for item in value]
+    return value
 
 
 def _data_uri(png: bytes) -> str:

@@ -7,6 +7,7 @@ both also read in grey.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,16 +19,18 @@ from trivox.evaluation.report.case_view import (
     clearest_channel,
     member_mask,
 )
-from trivox.evaluation.report.figures import (
+from trivox.evaluation.report.drawing import (
     LINES,
     PALETTE,
     Plane,
+    Size,
+    Style,
+    draw_cut,
     outline_mask,
     shown_planes,
 )
 from trivox.evaluation.report.sheets import (
     Legend,
-    Size,
     column_head,
     draw_grey,
     finish,
@@ -39,9 +42,12 @@ from trivox.volumes.volume import Array
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_CHANNELS, CHANNELS_A_ROW, MOST_ROWS, MOST_NAMES = 15, 5, 6, 11
+MOST_CHANNELS = 15
+CHANNELS_A_ROW = 5
+MOST_ROWS = 6
+MOST_NAMES = 11
 
-RIGHT, MISSED, SPURIOUS, MISTAKEN = 1, 2, 3, 4
+RIGHT, MISSED, SPURIOUS, MISTAKEN = range(1, 5)
 ERRORS = {
     RIGHT: ("true positive", "#009E73", 0.5, ""),
     MISSED: ("missed", "#F0E442", 0.9, ""),
@@ -60,53 +66,46 @@ def channels_figure(view: CaseView, *, title: str) -> bytes:
     """
     plane = max(shown_planes(view.shape), key=lambda p: round(view.spacing[p.axis], 3))
     index = best_slices(view.shown, [*view.targets.values()])[plane.axis]
-    contents = {
-        "image": None,
-        **({} if view.reference is None else {"reference": view.reference}),
-        "prediction": view.prediction,
-    }
-    blank = len(view.channels) - MOST_CHANNELS
-    numbers = range(min(len(view.channels), MOST_CHANNELS))
-    blocks = -(-len(numbers) // CHANNELS_A_ROW)
-    across = -(-len(numbers) // blocks)
-    size = _size(view, plane)
-    names = _legend_of_targets(
-        view,
-        [
-            plane.cut(labels, index)
-            for labels in contents.values()
-            if labels is not None
-        ],
-    )
-    note = _where(view, plane, index) + (
-        f" · {blank} more channels not shown" if blank > 0 else ""
-    )
+    count = min(len(view.channels), MOST_CHANNELS)
+    blocks = -(-count // CHANNELS_A_ROW)
+    across = -(-count // blocks)
+    size = plane.size_mm(view.shape, view.spacing)
+    rows = _channel_rows(view)
+    cuts = [plane.cut(labels, index) for _, labels in rows if labels is not None]
+    note = _where(view, plane, index)
+    if len(view.channels) > count:
+        note += f" · {len(view.channels) - count} more channels not shown"
     sheet = make_sheet(
-        [[size] * across] * (len(contents) * blocks),
+        [[size] * across] * (len(rows) * blocks),
         title=title,
         note=note,
-        legends=[names],
+        legends=[_legend_of_targets(view, cuts)],
     )
-    for row, axes_row in enumerate(sheet.axes):
-        block, (what, labels) = (
-            row // len(contents),
-            list(contents.items())[row % len(contents)],
-        )
-        for axes, number in zip(
-            axes_row, numbers[block * across : (block + 1) * across], strict=False
-        ):
-            cut = plane.cut(view.image[number], index)
-            draw_grey(axes, cut, size, plane)
-            if labels is not None:
-                _outlines(axes, view, plane.cut(labels, index), plane)
+    for number, axes_row in enumerate(sheet.axes):
+        first = number // len(rows) * across
+        what, labels = rows[number % len(rows)]
+        channels = range(first, min(first + across, count))
+        for axes, channel in zip(axes_row, channels, strict=False):
+            draw_grey(axes, plane.cut(view.image[channel], index), size, plane)
+            if labels is None:
+                column_head(axes, _channel_name(view, channel))
             else:
-                column_head(
-                    axes,
-                    view.channels[number]
-                    + ("" if view.image[number].any() else " (absent)"),
-                )
+                _draw_outlines(axes, view, plane.cut(labels, index), plane)
         row_name(axes_row[0], what)
     return finish(sheet, size)
+
+
+def _channel_rows(view: CaseView) -> list[tuple[str, Array | None]]:
+    """Name and labels of the rows that each block of channels has."""
+    rows: list[tuple[str, Array | None]] = [("image", None)]
+    if view.reference is not None:
+        rows.append(("reference", view.reference))
+    return [*rows, ("prediction", view.prediction)]
+
+
+def _channel_name(view: CaseView, channel: int) -> str:
+    absent = "" if view.image[channel].any() else " (absent)"
+    return f"{view.channels[channel]}{absent}"
 
 
 def comparison_figure(view: CaseView, *, title: str) -> bytes:
@@ -118,47 +117,45 @@ def comparison_figure(view: CaseView, *, title: str) -> bytes:
     """
     view = view.zoomed()
     channel = clearest_channel(view.image, view.shown > 0)
-    planes, slices = (
-        shown_planes(view.shape),
-        best_slices(view.shown, [*view.targets.values()]),
-    )
-    columns: list[tuple[str, Array | None]] = [(view.channels[channel], None)]
-    columns += [] if view.reference is None else [("reference", view.reference)]
-    columns += [("prediction", view.prediction)]
-    codes = (
-        None
-        if view.reference is None
-        else label_errors(view.prediction, view.reference)
-    )
-    cuts = [
-        plane.cut(labels, slices[plane.axis])
-        for plane in planes
-        for _, labels in columns
-        if labels is not None
-    ]
-    legends = [
-        _legend_of_targets(view, cuts),
-        {} if codes is None else _legend_of_errors([*ERRORS]),
-    ]
-    sizes = [
-        [_size(view, plane)] * (len(columns) + (codes is not None)) for plane in planes
-    ]
-    sheet = make_sheet(sizes, title=title, legends=legends, note="around the labels")
-    for plane, axes_row in zip(planes, sheet.axes, strict=True):
-        index, size = slices[plane.axis], _size(view, plane)
+    planes = shown_planes(view.shape)
+    slices = best_slices(view.shown, [*view.targets.values()])
+    columns = _channel_rows(view)
+    heads = [view.channels[channel], *(name for name, _ in columns[1:])]
+    legends = [_legend_of_targets(view, _label_cuts(columns, planes, slices))]
+    errors = None
+    if view.reference is not None:
+        errors = label_errors(view.prediction, view.reference)
+        heads.append("errors")
+        legends.append(_legend_of_errors([*ERRORS]))
+    sizes = [plane.size_mm(view.shape, view.spacing) for plane in planes]
+    rows = [[size] * len(heads) for size in sizes]
+    sheet = make_sheet(rows, title=title, legends=legends, note="around the labels")
+    for plane, size, axes_row in zip(planes, sizes, sheet.axes, strict=True):
+        index = slices[plane.axis]
         for axes in axes_row:
             draw_grey(axes, plane.cut(view.image[channel], index), size, plane)
         for axes, (_, labels) in zip(axes_row, columns, strict=False):
             if labels is not None:
-                _outlines(axes, view, plane.cut(labels, index), plane)
-        if codes is not None:
-            _paint(axes_row[-1], plane.cut(codes, index), size)
+                _draw_outlines(axes, view, plane.cut(labels, index), plane)
+        if errors is not None:
+            _paint(axes_row[-1], plane.cut(errors, index), size)
         row_name(axes_row[0], _where(view, plane, index, short=True))
-    for axes, head in zip(
-        sheet.axes[0], [*(name for name, _ in columns), "errors"], strict=False
-    ):
+    for axes, head in zip(sheet.axes[0], heads, strict=True):
         column_head(axes, head)
-    return finish(sheet, sizes[0][0])
+    return finish(sheet, sizes[0])
+
+
+def _label_cuts(
+    columns: Sequence[tuple[str, Array | None]],
+    planes: Sequence[Plane],
+    slices: Sequence[int],
+) -> list[Array]:
+    """The slices of all label maps that are drawn."""
+    cuts = []
+    for _, labels in columns:
+        if labels is not None:
+            cuts += [plane.cut(labels, slices[plane.axis]) for plane in planes]
+    return cuts
 
 
 def error_figure(view: CaseView, *, title: str) -> bytes | None:
@@ -168,61 +165,54 @@ def error_figure(view: CaseView, *, title: str) -> bytes | None:
     Overlapping targets have a row each, on the channel in which they stand out most;
     exclusive labels share one row, with a fourth kind: a label in the place of another.
     """
+    view = view.zoomed()
     if view.reference is None:
         return None
-    view = view.zoomed()
-    reference = view.reference
-    assert reference is not None
-    rows = _error_rows(view, view.prediction, reference)
-    planes, slices = (
-        shown_planes(view.shape),
-        best_slices(view.shown, [*view.targets.values()]),
-    )
-    sizes = [[_size(view, plane) for plane in planes]] * len(rows)
-    kinds = [RIGHT, MISSED, SPURIOUS, *([] if view.overlapping else [MISTAKEN])]
-    left_out = len(view.targets) - len(rows) if view.overlapping else 0
-    note = "around the labels" + (
-        f" · {left_out} more regions not shown" if left_out else ""
-    )
+    rows = _error_rows(view, view.reference)
+    planes = shown_planes(view.shape)
+    slices = best_slices(view.shown, [*view.targets.values()])
+    sizes = [plane.size_mm(view.shape, view.spacing) for plane in planes]
+    kinds = [RIGHT, MISSED, SPURIOUS]
+    note = "around the labels"
+    if not view.overlapping:
+        kinds.append(MISTAKEN)
+    elif len(view.targets) > len(rows):
+        note += f" · {len(view.targets) - len(rows)} more regions not shown"
     sheet = make_sheet(
-        sizes, title=title, legends=[_legend_of_errors(kinds)], note=note
+        [sizes] * len(rows), title=title, legends=[_legend_of_errors(kinds)], note=note
     )
-    for (name, (codes, channel)), axes_row in zip(
-        rows.items(), sheet.axes, strict=True
-    ):
-        for plane, axes in zip(planes, axes_row, strict=True):
+    for row, axes_row in zip(rows, sheet.axes, strict=True):
+        for plane, size, axes in zip(planes, sizes, axes_row, strict=True):
             index = slices[plane.axis]
-            draw_grey(
-                axes, plane.cut(view.image[channel], index), _size(view, plane), plane
-            )
-            _paint(axes, plane.cut(codes, index), _size(view, plane))
-        row_name(
-            axes_row[0],
-            name if len(view.channels) == 1 else f"{name} on {view.channels[channel]}",
-        )
+            draw_grey(axes, plane.cut(view.image[row.channel], index), size, plane)
+            _paint(axes, plane.cut(row.errors, index), size)
+        several = len(view.channels) > 1
+        on = f" on {view.channels[row.channel]}" if several else ""
+        row_name(axes_row[0], row.name + on)
     for plane, axes in zip(planes, sheet.axes[0], strict=True):
         column_head(axes, _where(view, plane, slices[plane.axis], short=True))
-    return finish(sheet, sizes[0][0])
+    return finish(sheet, sizes[0])
 
 
-def _error_rows(
-    view: CaseView, prediction: Array, reference: Array
-) -> dict[str, tuple[Array, int]]:
-    """Errors and the channel to draw them on, by the name of the row."""
+@dataclass(frozen=True, eq=False)
+class _ErrorRow:
+    """Errors `(z, y, x)` of some labels, and the channel to draw them on."""
+
+    name: str
+    errors: Array
+    channel: int
+
+
+def _error_rows(view: CaseView, reference: Array) -> list[_ErrorRow]:
     if not view.overlapping:
-        return {
-            "all labels": (
-                label_errors(prediction, reference),
-                clearest_channel(view.image, view.shown > 0),
-            )
-        }
-    rows = {}
+        errors = label_errors(view.prediction, reference)
+        channel = clearest_channel(view.image, view.shown > 0)
+        return [_ErrorRow("all labels", errors, channel)]
+    rows = []
     for name, indices in list(view.targets.items())[:MOST_ROWS]:
-        seen = member_mask(view.shown, indices)
-        rows[name] = (
-            region_errors(prediction, reference, indices),
-            clearest_channel(view.image, seen),
-        )
+        errors = region_errors(view.prediction, reference, indices)
+        channel = clearest_channel(view.image, member_mask(view.shown, indices))
+        rows.append(_ErrorRow(name, errors, channel))
     return rows
 
 
@@ -237,33 +227,27 @@ def label_errors(prediction: Array, reference: Array) -> Array:
         (prediction > 0) & (reference == 0),
         prediction > 0,
     ]
-    return np.select(conditions, [0, RIGHT, MISSED, SPURIOUS, MISTAKEN], 0).astype(
-        np.uint8
-    )
+    codes = np.select(conditions, [0, RIGHT, MISSED, SPURIOUS, MISTAKEN], 0)
+    return codes.astype(np.uint8)
 
 
 def region_errors(prediction: Array, reference: Array, indices: Sequence[int]) -> Array:
     """RIGHT, MISSED or SPURIOUS of each voxel for the target that `indices` make up; 0
     elsewhere and where ignored.
     """
-    found, expected = member_mask(prediction, indices), member_mask(reference, indices)
-    codes = np.select(
-        [found & expected, expected, found], [RIGHT, MISSED, SPURIOUS], 0
-    ).astype(np.uint8)
+    predicted = member_mask(prediction, indices)
+    expected = member_mask(reference, indices)
+    conditions = [predicted & expected, expected, predicted]
+    codes = np.select(conditions, [RIGHT, MISSED, SPURIOUS], 0).astype(np.uint8)
     codes[reference == IGNORED] = 0
     return np.asarray(codes)
 
 
-def _size(view: CaseView, plane: Plane) -> Size:
-    """Width and height of a plane in mm."""
-    return view.shape[plane.columns] * view.spacing[plane.columns], view.shape[
-        plane.rows
-    ] * view.spacing[plane.rows]
-
-
 def _where(view: CaseView, plane: Plane, index: int, *, short: bool = False) -> str:
-    position = f"{plane.title}{chr(10) if short else ' · '}{'zyx'[plane.axis]} = {view.position_mm(plane.axis, index):.1f} mm"
-    return position.replace("-", "\u2212")
+    """Name of a plane and the place of a slice in mm; short: on two lines."""
+    parting = "\n" if short else " · "
+    place = f"{'zyx'[plane.axis]} = {view.position_mm(plane.axis, index):.1f} mm"
+    return f"{plane.title}{parting}{place}".replace("-", "\u2212")
 
 
 def _look(view: CaseView, name: str) -> tuple[str, Any]:
@@ -272,24 +256,31 @@ def _look(view: CaseView, name: str) -> tuple[str, Any]:
     return PALETTE[position % len(PALETTE)], LINES[position % len(LINES)]
 
 
-def _outlines(axes: "Axes", view: CaseView, labels: Array, plane: Plane) -> None:
+def _draw_outlines(axes: "Axes", view: CaseView, labels: Array, plane: Plane) -> None:
     """Black rims first, then the lines, thinner the further inside: where two regions
     end together, both are seen.
     """
-    masks = {
-        name: member_mask(labels, indices) for name, indices in view.targets.items()
-    }
-    voxel = view.spacing[plane.rows], view.spacing[plane.columns]
-    depths = {name: view.depth(name) for name in masks}
-    widths = {
-        name: 1.3 + 0.65 * (max(depths.values()) - depth)
-        for name, depth in depths.items()
-    }
-    for name, mask in masks.items():
-        outline_mask(axes, mask, *voxel, "black", width=widths[name] + 1.2)
-    for name, mask in sorted(masks.items(), key=lambda item: -widths[item[0]]):
+    row_mm = view.spacing[plane.rows]
+    column_mm = view.spacing[plane.columns]
+    depths = {name: view.depth(name) for name in view.targets}
+    deepest = max(depths.values())
+    widths = {name: 1.3 + 0.65 * (deepest - depth) for name, depth in depths.items()}
+    masks = {}
+    for name, indices in view.targets.items():
+        masks[name] = member_mask(labels, indices)
+        width = widths[name] + 1.2
+        outline_mask(axes, masks[name], row_mm, column_mm, "black", width=width)
+    for name in sorted(masks, key=lambda name: -widths[name]):
         colour, line = _look(view, name)
-        outline_mask(axes, mask, *voxel, colour, width=widths[name], line=line)
+        outline_mask(
+            axes,
+            masks[name],
+            row_mm,
+            column_mm,
+            colour,
+            width=widths[name],
+            line=line,
+        )
 
 
 def _paint(axes: "Axes", codes: Array, size: Size) -> None:
@@ -299,34 +290,31 @@ def _paint(axes: "Axes", codes: Array, size: Size) -> None:
     table = np.zeros((max(ERRORS) + 1, 4))
     for code, (_, colour, alpha, _) in ERRORS.items():
         table[code] = to_rgba(colour, alpha)
-    axes.imshow(
-        table[codes],
-        extent=(0, size[0], 0, size[1]),
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-    )
-    rows, columns = (
-        ((np.arange(n + 2) - 0.5) * mm / n)
-        for n, mm in zip(codes.shape, size[::-1], strict=True)
-    )
+    draw_cut(axes, table[codes], size)
+    rows = _padded_centres(codes.shape[0], size[1])
+    columns = _padded_centres(codes.shape[1], size[0])
     for code, (_, _, _, hatch) in ERRORS.items():
         mask = np.pad(codes == code, 1).astype(float)
         if hatch and mask.any():
-            axes.contourf(
-                columns, rows, mask, levels=[0.5, 1.5], colors="none", hatches=[hatch]
-            )
+            style: Style = {"levels": [0.5, 1.5], "colors": "none", "hatches": [hatch]}
+            axes.contourf(columns, rows, mask, **style)
+
+
+def _padded_centres(count: int, mm: float) -> Array:
+    """Centres of `count` voxels that are `mm` long together, and of one more at each
+    end.
+    """
+    return (np.arange(count + 2) - 0.5) * mm / count
 
 
 def _legend_of_targets(view: CaseView, cuts: Sequence[Array]) -> Legend:
     """A line for each target that is seen in one of `cuts`."""
     from matplotlib.lines import Line2D
 
-    seen = [
-        name
-        for name, indices in view.targets.items()
-        if any(member_mask(cut, indices).any() for cut in cuts)
-    ]
+    seen = []
+    for name, indices in view.targets.items():
+        if any(member_mask(cut, indices).any() for cut in cuts):
+            seen.append(name)
     handles: dict[str, Any] = {}
     for name in seen[:MOST_NAMES]:
         colour, line = _look(view, name)
@@ -339,11 +327,8 @@ def _legend_of_targets(view: CaseView, cuts: Sequence[Array]) -> Legend:
 def _legend_of_errors(kinds: Sequence[int]) -> Legend:
     from matplotlib.patches import Patch
 
-    return {
-        ERRORS[kind][0]: Patch(
-            facecolor=ERRORS[kind][1],
-            hatch=ERRORS[kind][3],
-            alpha=max(0.7, ERRORS[kind][2]),
-        )
-        for kind in kinds
-    }
+    handles = {}
+    for kind in kinds:
+        name, colour, alpha, hatch = ERRORS[kind]
+        handles[name] = Patch(facecolor=colour, hatch=hatch, alpha=max(0.7, alpha))
+    return handles

@@ -6,12 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trivox.evaluation.report.figures import (
-    BACKGROUND,
+import numpy as np
+
+from trivox.evaluation.report.drawing import (
     INK,
     WIDTH,
     Plane,
+    Size,
+    dark_figure,
+    draw_grey_cut,
+    escaped,
     grey_range,
+    heading,
+    mark_sides,
+    name_above,
     panel,
     png,
     scale_bar,
@@ -22,17 +30,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEFT, GAP, TOP, FOOT, LEGEND_ROW = 0.62, 0.14, 0.98, 0.46, 0.26  # inches
-ROW_HEIGHT, LONE_HEIGHT = 2.5, 4.0
-LEGEND_COLUMNS, HANDLE, LETTER = (
-    6,
-    0.62,
-    0.078,
-)  # most columns; inches of a handle with its gaps, and of a letter
+# inches
+LEFT = 0.62
+GAP = 0.14
+TOP = 0.98
+FOOT = 0.46
+LEGEND_ROW = 0.26
+ROW_HEIGHT = 2.5
+LONE_HEIGHT = 4.0
+HANDLE = 0.62
+"""Of a legend, with its gaps."""
+LETTER = 0.078
+
+LEGEND_COLUMNS = 6
 LONGEST = 36
 
-Size = tuple[float, float]
-"""Width and height in mm."""
 Legend = Mapping[str, Any]
 """Name -> the line or patch that stands for it."""
 
@@ -52,62 +64,59 @@ def make_sheet(
     """Panels of `sizes` in rows and columns below a title and a note, with legends
     below each other at the bottom.
     """
-    from matplotlib.figure import Figure
-
-    widths = [max(row[i][0] for row in sizes) for i in range(len(sizes[0]))]
-    heights = [max(height for _, height in row) for row in sizes]
+    mm = np.array(sizes)  # (row, column, width and height)
+    widths = mm[..., 0].max(axis=0).tolist()
+    heights = mm[..., 1].max(axis=1).tolist()
     tallest = ROW_HEIGHT if len(sizes) > 1 else LONE_HEIGHT
-    scale = min(
-        (WIDTH - LEFT - GAP * len(widths)) / sum(widths), tallest / max(heights)
-    )
-    foot = FOOT + LEGEND_ROW * sum(_rows(names) for names in legends)
+    room = WIDTH - LEFT - GAP * len(widths)
+    scale = min(room / sum(widths), tallest / max(heights))
+    foot = FOOT + LEGEND_ROW * sum(_rows(legend) for legend in legends)
     total = TOP + sum(heights) * scale + GAP * (len(heights) - 1) + foot
-    figure = Figure(figsize=(WIDTH, total), dpi=110, facecolor=BACKGROUND)
-    start = (WIDTH - sum(widths) * scale - GAP * (len(widths) - 1) + LEFT) / 2
-    axes, bottom = [], total - TOP
+    figure = dark_figure(total)
+    left = (WIDTH - sum(widths) * scale - GAP * (len(widths) - 1) + LEFT) / 2
+    axes = []
+    bottom = total - TOP
     for row, height in zip(sizes, heights, strict=True):
         bottom -= height * scale
-        left, found = start, []
-        for (w, h), width in zip(row, widths, strict=True):
-            place = left + (width - w) / 2 * scale, bottom + (height - h) / 2 * scale
-            found.append(panel(figure, (*place, w * scale, h * scale)))
-            left += width * scale + GAP
-        axes.append(found)
+        axes.append(_panels(figure, row, widths, height, (left, bottom), scale))
         bottom -= GAP
-    for text, down, points, alpha in ((title, 0.12, 12, 1.0), (note, 0.38, 9, 0.8)):
-        figure.text(
-            0.5,
-            1 - down / total,
-            text,
-            color=INK,
-            fontsize=points,
-            alpha=alpha,
-            ha="center",
-            va="top",
-            parse_math=False,
-        )
+    heading(figure, title, down=0.12, fontsize=12)
+    heading(figure, note, down=0.38, fontsize=9, alpha=0.8)
     _add_legends(figure, legends, foot - FOOT + 0.1)
     return Sheet(figure, axes, scale)
 
 
+def _panels(
+    figure: "Figure",
+    row: Sequence[Size],
+    widths: Sequence[float],
+    height: float,
+    corner: tuple[float, float],
+    scale: float,
+) -> list["Axes"]:
+    """A row of panels, each in the middle of its column; corner: its left and lower
+    end in inches.
+    """
+    left, bottom = corner
+    panels = []
+    for (w, h), width in zip(row, widths, strict=True):
+        x = left + (width - w) / 2 * scale
+        y = bottom + (height - h) / 2 * scale
+        panels.append(panel(figure, (x, y, w * scale, h * scale)))
+        left += width * scale + GAP
+    return panels
+
+
 def shortened(name: str, longest: int = LONGEST) -> str:
     """At most `longest` letters, without what matplotlib would read as mathematics."""
-    return (name if len(name) <= longest else name[: longest - 1] + "…").replace(
-        "$", r"\$"
-    )
+    return escaped(name if len(name) <= longest else name[: longest - 1] + "…")
 
 
 def _columns(legend: Legend) -> int:
     """As many as the longest name leaves room for."""
     longest = max(min(LONGEST, len(name)) for name in legend)
-    return max(
-        1,
-        min(
-            len(legend),
-            LEGEND_COLUMNS,
-            int((WIDTH - 0.3) / (HANDLE + LETTER * longest)),
-        ),
-    )
+    fitting = int((WIDTH - 0.3) / (HANDLE + LETTER * longest))
+    return max(1, min(len(legend), LEGEND_COLUMNS, fitting))
 
 
 def _rows(legend: Legend) -> int:
@@ -145,60 +154,18 @@ def finish(sheet: Sheet, size: Size) -> bytes:
 
 def draw_grey(axes: "Axes", cut: Array, size: Size, plane: Plane) -> None:
     """A slice in grey, with orientation marks inside its edges."""
-    low, high = grey_range([cut])
-    axes.imshow(
-        cut,
-        cmap="gray",
-        vmin=low,
-        vmax=high,
-        extent=(0, size[0], 0, size[1]),
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-    )
-    axes.set_xlim(0, size[0])
-    axes.set_ylim(0, size[1])
-    for mark, place, right, up in zip(
-        plane.marks,
-        ((0, 0.5), (1, 0.5), (0.5, 1), (0.5, 0)),
-        (7, -7, 0, 0),
-        (0, 0, -7, 7),
-        strict=True,
-    ):
-        axes.annotate(
-            mark,
-            place,
-            xycoords="axes fraction",
-            xytext=(right, up),
-            textcoords="offset points",
-            color=INK,
-            fontsize=8.5,
-            ha="center",
-            va="center",
-            path_effects=_black_rim(),
-        )
-
-
-def _black_rim() -> list[Any]:
     from matplotlib.patheffects import Normal, Stroke
 
-    return [Stroke(linewidth=2, foreground="black"), Normal()]
+    draw_grey_cut(axes, cut, size, grey_range([cut]))
+    axes.set_xlim(0, size[0])
+    axes.set_ylim(0, size[1])
+    rim = [Stroke(linewidth=2, foreground="black"), Normal()]
+    mark_sides(axes, plane.marks, outwards=-7, fontsize=8.5, path_effects=rim)
 
 
 def column_head(axes: "Axes", text: str) -> None:
     """A name above a panel."""
-    axes.annotate(
-        shortened(text),
-        (0.5, 1),
-        xycoords="axes fraction",
-        xytext=(0, 5),
-        color=INK,
-        fontsize=9.5,
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        annotation_clip=False,
-    )
+    name_above(axes, shortened(text), up=5, fontsize=9.5, va="bottom")
 
 
 def row_name(axes: "Axes", text: str) -> None:

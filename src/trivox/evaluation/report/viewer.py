@@ -3,6 +3,7 @@ data, and the page itself.
 """
 
 import base64
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivox.evaluation.report.case_view import CaseView, member_mask
-from trivox.evaluation.report.figures import PALETTE
-from trivox.evaluation.report.pages import page_environment
+from trivox.evaluation.report.drawing import PALETTE
+from trivox.evaluation.report.pages import rendered
 from trivox.evaluation.report.surface_meshes import Mesh, mask_surface
 from trivox.files import write_text
 
-PAGE_VERTICES, EMBEDDED_VERTICES = 100_000, 40_000
+PAGE_VERTICES = 100_000
+EMBEDDED_VERTICES = 40_000
 """Of all surfaces together; a vertex and its two triangles take 24 characters, so pages
 stay below 2.5 and 1 MB.
 """
@@ -25,6 +27,25 @@ OPACITIES = (1.0, 0.5, 0.3)
 OUTLINE_COLOUR = "#c8cdd4"
 
 Scene = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Surface:
+    """The surface of a region; kind: prediction, reference or outline."""
+
+    region: str
+    kind: str
+    mesh: Mesh
+
+    def packed(self, centre: NDArray[np.float32], radius: float) -> dict[str, str]:
+        """As the viewer reads it: whole numbers for what lies in the scene's cube."""
+        scaled = (self.mesh.vertices - centre) / radius * 32767
+        return {
+            "region": self.region,
+            "kind": self.kind,
+            "positions": _base64(np.round(scaled).astype("<i2")),
+            "triangles": _base64(self.mesh.triangles.astype("<u2")),
+        }
 
 
 def surface_scene(
@@ -43,41 +64,45 @@ def surface_scene(
     edge of the coarsest voxels.
     """
     view = view.labelled()
-    maps = {"prediction": view.prediction} | (
-        {} if view.reference is None else {"reference": view.reference}
-    )
-    share = min(MOST_VERTICES, vertices // max(1, len(view.targets) * len(maps)))
-    found: list[tuple[str, str, Mesh]] = []
-    for name in sorted(view.targets, key=view.depth):
-        for kind, labels in maps.items():
-            mesh = mask_surface(
-                member_mask(labels, view.targets[name]), view.affine, limit=share
-            )
-            found += [] if mesh is None else [(name, kind, mesh)]
-    if not found:
+    surfaces = _surfaces(view, vertices)
+    if not surfaces:
         return None
-    shown = [*([] if body is None else [("", "outline", body)]), *found]
-    points = np.concatenate([mesh.vertices for _, _, mesh in shown])
+    step_mm = max(surface.mesh.step_mm for surface in surfaces)
+    if body is not None:
+        surfaces.insert(0, _Surface("", "outline", body))
+    points = np.concatenate([surface.mesh.vertices for surface in surfaces])
     centre = (points.min(axis=0) + points.max(axis=0)) / 2
     radius = float(np.abs(points - centre).max())
+    regions = [_region(view, number, name) for number, name in enumerate(view.targets)]
     return {
-        "regions": [
-            _region(view, number, name) for number, name in enumerate(view.targets)
-        ],
-        "meshes": [
-            {"region": name, "kind": kind, **_packed(mesh, centre, radius)}
-            for name, kind, mesh in shown
-        ],
+        "regions": regions,
+        "meshes": [surface.packed(centre, radius) for surface in surfaces],
         "outline": OUTLINE_COLOUR,
         "radius_mm": radius,
         "centre_mm": [float(value) for value in centre],
-        "step_mm": max(mesh.step_mm for _, _, mesh in found),
+        "step_mm": step_mm,
     }
 
 
+def _surfaces(view: CaseView, vertices: int) -> list[_Surface]:
+    """The surfaces of all targets, outermost first, with at most `vertices` together."""
+    maps = {"prediction": view.prediction}
+    if view.reference is not None:
+        maps["reference"] = view.reference
+    share = min(MOST_VERTICES, vertices // max(1, len(view.targets) * len(maps)))
+    surfaces = []
+    for name in sorted(view.targets, key=view.depth):
+        for kind, labels in maps.items():
+            mask = member_mask(labels, view.targets[name])
+            mesh = mask_surface(mask, view.affine, limit=share)
+            if mesh is not None:
+                surfaces.append(_Surface(name, kind, mesh))
+    return surfaces
+
+
 def _region(view: CaseView, number: int, name: str) -> dict[str, Any]:
-    own = set(view.targets[name])
-    held = sum(set(indices) < own for indices in view.targets.values())
+    labels = set(view.targets[name])
+    held = sum(set(indices) < labels for indices in view.targets.values())
     return {
         "name": name,
         "colour": PALETTE[number % len(PALETTE)],
@@ -87,23 +112,10 @@ def _region(view: CaseView, number: int, name: str) -> dict[str, Any]:
     }
 
 
-def _packed(mesh: Mesh, centre: NDArray[np.float32], radius: float) -> dict[str, str]:
-    positions = np.round((mesh.vertices - centre) / radius * 32767).astype("<i2")
-    return {
-        "positions": _base64(positions),
-        "triangles": _base64(mesh.triangles.astype("<u2")),
-    }
-
-
 def _base64(array: NDArray[Any]) -> str:
     return base64.b64encode(array.tobytes()).decode()
 
 
 def write_viewer(out: Path, scene: Scene, *, title: str) -> None:
     """Write a page with one scene to `out` atomically; it loads nothing from anywhere."""
-    page = (
-        page_environment()
-        .get_template("viewer.html.j2")
-        .render(title=title, scene=scene)
-    )
-    write_text(out, page)
+    write_text(out, rendered("viewer.html.j2", title=title, scene=scene))

@@ -1,30 +1,49 @@
-"""Figures of reconstructions: X-rays, synthetic and reference CT and their difference;
-methods side by side; curves.
+"""Figures of volumes from X-rays: the X-rays, synthetic and reference CT and their
+difference; methods side by side.
 
 Every figure that shows a synthetic CT says so. Grey and the maps used (cividis,
 inferno) read without colour vision.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trivox.datasets.reading import nonzero_box
 from trivox.evaluation.metrics.volumes import NOTICE, Window, body_mask
-from trivox.evaluation.report.charts import BLUE, GREY, ORANGE, escaped, line, plain
+from trivox.evaluation.report.charts import (
+    BLUE,
+    ORANGE,
+    light_figure,
+    plain,
+)
 from trivox.evaluation.report.charts import INK as DARK
-from trivox.evaluation.report.figures import (
-    BACKGROUND,
+from trivox.evaluation.report.drawing import (
     INK,
-    LINES,
     PALETTE,
     PLANES,
+    WIDTH,
+    Size,
+    Style,
+    dark_figure,
+    draw_cut,
+    escaped,
     frame_plane,
+    heading,
     panel,
     png,
     scale_bar,
 )
-from trivox.evaluation.report.xray_marks import mark_edges, view_name
+from trivox.evaluation.report.xray_marks import (
+    LINE,
+    draw_view,
+    name_lines,
+    view_name,
+)
+from trivox.projection.geometry import Geometry
 from trivox.projection.xrays import Xrays
 from trivox.volumes.volume import Array, Shape, Spacing
 
@@ -36,20 +55,84 @@ SHOWN = (-1000.0, 600.0)
 """HU drawn as black and white, for prediction and reference alike: lungs, soft tissue
 and bone are all told apart.
 """
-WIDTH, LEFT, RIGHT, GAP, ROW_GAP, TOP, BOTTOM = (
-    10.0,
-    0.75,
-    1.15,
-    0.5,
-    0.62,
-    1.0,
-    0.6,
-)  # inches
-TALLEST, XRAY_HEIGHT, XRAY_GAP = 2.6, 2.0, 0.85
 MOST_VIEWS = 4
 
+# inches
+LEFT = 0.75
+RIGHT = 1.15
+GAP = 0.5
+ROW_GAP = 0.7
+TOP = 1.0
+BOTTOM = 0.6
+TALLEST = 2.6
+XRAY_HEIGHT = 2.0
+XRAY_GAP = 0.62
+"""Between two X-rays: their sides can have two letters each."""
+LEAST_ROOM = 0.95
+"""For the name of an X-ray, however narrow it is."""
+BELOW_XRAYS = 0.85
 
-def reconstruction_figure(
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A volume `(z, y, x)` in HU as it is drawn; style: of `imshow`."""
+
+    name: str
+    volume: Array
+    style: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """The X-rays that are drawn: images `(v, rows, columns)`; more: how many are not."""
+
+    images: Array
+    geometry: Geometry
+    more: int
+
+    @classmethod
+    def of(cls, xrays: Xrays | None) -> "_Views | None":
+        """The first views that are present; None without any."""
+        if xrays is None:
+            return None
+        present = xrays.present[0].nonzero()[:, 0].tolist()
+        if not present:
+            return None
+        chosen = present[:MOST_VIEWS]
+        shown = xrays.select(chosen)
+        images = shown.images[0].cpu().numpy()
+        return cls(images, shown.geometry.exam(0), len(present) - len(chosen))
+
+    @cached_property
+    def sizes(self) -> list[Size]:
+        """Width and height of each view in mm."""
+        rows, columns = self.images.shape[1:]
+        pixels = self.geometry.pixel_mm.tolist()
+        return [(columns * column_mm, rows * row_mm) for row_mm, column_mm in pixels]
+
+    @cached_property
+    def scale(self) -> float:
+        """Inches per mm."""
+        room = WIDTH - LEFT - RIGHT - (len(self.sizes) - 1) * XRAY_GAP
+        return _scale(self.sizes, room=room, tallest=XRAY_HEIGHT)
+
+    @cached_property
+    def rooms(self) -> list[float]:
+        """Inches from side to side that each view and its name take."""
+        least = LEAST_ROOM if len(self.sizes) > 1 else WIDTH - LEFT - RIGHT
+        return [max(w * self.scale + XRAY_GAP, least) for w, _ in self.sizes]
+
+    @cached_property
+    def height(self) -> float:
+        """Inches of the row, from the last line of the names on."""
+        most = 1
+        for view, room in enumerate(self.rooms):
+            lines = name_lines(view_name(self.geometry, view), room)
+            most = max(most, len(lines))
+        return XRAY_HEIGHT + (most - 1) * LINE
+
+
+def volume_figure(
     prediction: Array,
     reference: Array | None,
     *,
@@ -65,176 +148,96 @@ def reconstruction_figure(
     spacing: mm `(z, y, x)`; xrays: of this case (b = 1); at most four views are drawn.
     shown: HU drawn as black and white, in both CTs.
     """
-    from matplotlib.figure import Figure
-
-    extents = [
-        (
-            prediction.shape[p.columns] * spacing[p.columns],
-            prediction.shape[p.rows] * spacing[p.rows],
-        )
-        for p in PLANES
-    ]
-    scale = min(
-        (WIDTH - LEFT - RIGHT - 2 * GAP) / sum(w for w, _ in extents),
-        TALLEST / max(h for _, h in extents),
-    )
-    tall = max(h for _, h in extents) * scale
-    views = (
-        []
-        if xrays is None
-        else [v for v in range(xrays.views) if bool(xrays.present[0, v])]
-    )
-    rows = 1 if reference is None else 3
-    height = (
-        TOP
-        + BOTTOM
-        + bool(views) * (XRAY_HEIGHT + XRAY_GAP)
-        + rows * tall
-        + (rows - 1) * ROW_GAP
-    )
-    figure = Figure(figsize=(WIDTH, height), dpi=110, facecolor=BACKGROUND)
+    sizes = [plane.size_mm(prediction.shape, spacing) for plane in PLANES]
+    scale = _scale(sizes, room=WIDTH - LEFT - RIGHT - 2 * GAP, tallest=TALLEST)
+    tall = max(height for _, height in sizes) * scale
+    views = _Views.of(xrays)
+    rows = _rows(prediction, reference, shown)
+    height = TOP + BOTTOM + len(rows) * tall + (len(rows) - 1) * ROW_GAP
+    if views is not None:
+        height += views.height + BELOW_XRAYS
+    figure = dark_figure(height)
     top = height - TOP
-    if xrays is not None and views:
-        top = _draw_views(figure, xrays, views, top) - XRAY_GAP
-    where = _middle(prediction if reference is None else reference)
-    grey: dict[str, Any] = {"cmap": "gray", "vmin": shown[0], "vmax": shown[1]}
-    volumes = [("synthetic CT", prediction, grey)]
-    if reference is not None:
-        difference = np.abs(prediction.astype(np.float32) - reference)
-        largest = max(float(np.percentile(difference, 99)), 1.0)
-        volumes.append(("reference CT", reference, grey))
-        volumes.append(
-            (
-                "absolute error",
-                difference,
-                {"cmap": "inferno", "vmin": 0.0, "vmax": largest},
-            )
-        )
-    for name, volume, style in volumes:
-        last = name == volumes[-1][0]
-        _draw_planes(
-            figure,
-            volume,
-            where,
-            extents,
-            scale,
-            top - tall,
-            tall,
-            name=name,
-            style=style,
-            last=last,
-        )
+    if views is not None:
+        _draw_views(figure, views, top - views.height)
+        top -= views.height + BELOW_XRAYS
+    slices = _middle(prediction if reference is None else reference)
+    for row in rows:
+        axes = _draw_row(figure, row, slices, sizes, scale, top - tall)
         top -= tall + ROW_GAP
-    figure.text(
-        0.5,
-        1 - 0.1 / height,
-        title,
-        color=INK,
-        fontsize=12,
-        ha="center",
-        va="top",
-        parse_math=False,
-    )
-    figure.text(
-        0.5,
-        1 - 0.36 / height,
-        NOTICE,
-        color=PALETTE[0],
-        fontsize=10,
-        ha="center",
-        va="top",
-        weight="bold",
-    )
+    scale_bar(axes, sizes[0][0], scale)
+    heading(figure, title, down=0.1, fontsize=12)
+    style: Style = {"color": PALETTE[0], "weight": "bold"}
+    heading(figure, NOTICE, down=0.36, fontsize=10, **style)
     return png(figure)
 
 
-def _draw_planes(
+def _scale(sizes: Sequence[Size], *, room: float, tallest: float) -> float:
+    """Inches per mm, the same for all panels of a row: as large as both allow."""
+    across = sum(width for width, _ in sizes)
+    return min(room / across, tallest / max(height for _, height in sizes))
+
+
+def _rows(prediction: Array, reference: Array | None, shown: Window) -> list[_Row]:
+    """The volumes from top to bottom, both CTs on one grey scale."""
+    grey: Style = {"cmap": "gray", "vmin": shown[0], "vmax": shown[1]}
+    rows = [_Row("synthetic CT", prediction, grey)]
+    if reference is None:
+        return rows
+    difference = np.abs(prediction.astype(np.float32) - reference)
+    largest = max(float(np.percentile(difference, 99)), 1.0)
+    heat: Style = {"cmap": "inferno", "vmin": 0.0, "vmax": largest}
+    rows.append(_Row("reference CT", reference, grey))
+    rows.append(_Row("absolute error", difference, heat))
+    return rows
+
+
+def _draw_row(
     figure: "Figure",
-    volume: Array,
-    where: Shape,
-    extents: Sequence[tuple[float, float]],
+    row: _Row,
+    slices: Shape,
+    sizes: Sequence[Size],
     scale: float,
     bottom: float,
-    tall: float,
-    *,
-    name: str,
-    style: Mapping[str, Any],
-    last: bool,
-) -> None:
-    """A row of the three planes at `bottom` inches, with its name on the left and a
-    colour bar on the right.
+) -> "Axes":
+    """Three planes at `bottom` inches, the row's name on the left and a colour bar on
+    the right; returns the first panel.
     """
-    free = WIDTH - LEFT - RIGHT - sum(w for w, _ in extents) * scale
-    left = LEFT + (free - 2 * GAP) / 2
-    for plane, index, (w, h) in zip(PLANES, where, extents, strict=True):
-        axes = panel(
-            figure, (left, bottom + (tall - h * scale) / 2, w * scale, h * scale)
-        )
-        cut = plane.cut(volume, index)
-        drawn = axes.imshow(
-            cut,
-            extent=(0, w, 0, h),
-            origin="lower",
-            aspect="auto",
-            interpolation="nearest",
-            **style,
-        )
-        frame_plane(axes, plane, f"{plane.title} · slice {index + 1}", w, h)
-        if plane is PLANES[0] and last:
-            scale_bar(axes, w, scale)
+    across = sum(width for width, _ in sizes) * scale
+    tall = max(height for _, height in sizes) * scale
+    left = LEFT + (WIDTH - LEFT - RIGHT - across - 2 * GAP) / 2
+    panels = []
+    for plane, index, (w, h) in zip(PLANES, slices, sizes, strict=True):
+        middle = bottom + (tall - h * scale) / 2
+        axes = panel(figure, (left, middle, w * scale, h * scale))
+        drawn = draw_cut(axes, plane.cut(row.volume, index), (w, h), **row.style)
+        frame_plane(axes, plane, f"{plane.title} · slice {index + 1}", (w, h))
+        panels.append(axes)
         left += w * scale + GAP
-    _row_name(figure, name, bottom + tall / 2)
-    _colour_bar(figure, drawn, bottom, tall, "HU")
+    _draw_row_name(figure, row.name, bottom + tall / 2)
+    _draw_colour_bar(figure, drawn, bottom, tall, "HU")
+    return panels[0]
 
 
-def _draw_views(
-    figure: "Figure", xrays: Xrays, views: Sequence[int], top: float
-) -> float:
-    """The X-rays as seen from the source, all on one grey scale; returns where the row
-    ends.
-    """
-    geometry = xrays.geometry.exam(0)
-    chosen = list(views[:MOST_VIEWS])
-    images = xrays.images[0, chosen].cpu().numpy()
-    pixels = geometry.pixel_mm.cpu().numpy()[chosen]  # (v, 2): rows, columns
-    sizes = [
-        (images.shape[2] * column, images.shape[1] * row)
-        for row, column in pixels.tolist()
-    ]
-    room = WIDTH - LEFT - RIGHT - (len(chosen) - 1) * GAP
-    scale = min(XRAY_HEIGHT / max(h for _, h in sizes), room / sum(w for w, _ in sizes))
-    left = LEFT + (room - sum(w for w, _ in sizes) * scale) / 2
-    high = max(float(images.max()), 1e-6)
-    for view, image, (w, h) in zip(chosen, images, sizes, strict=True):
-        axes = panel(
-            figure, (left, top - (XRAY_HEIGHT + h * scale) / 2, w * scale, h * scale)
+def _draw_views(figure: "Figure", views: _Views, bottom: float) -> None:
+    """The X-rays as seen from the source, all on one grey scale, at `bottom` inches."""
+    scale = views.scale
+    brightest = max(float(views.images.max()), 1e-6)
+    left = LEFT + (WIDTH - LEFT - RIGHT - sum(views.rooms)) / 2
+    for view, (image, (w, h)) in enumerate(zip(views.images, views.sizes, strict=True)):
+        room = views.rooms[view]
+        x = left + (room - w * scale) / 2
+        y = bottom + (XRAY_HEIGHT - h * scale) / 2
+        axes = panel(figure, (x, y, w * scale, h * scale))
+        drawn = draw_view(
+            axes, image, views.geometry, view, brightest=brightest, room=room
         )
-        drawn = axes.imshow(
-            image, extent=(0, w, 0, h), cmap="gray", vmin=0, vmax=high, aspect="auto"
-        )
-        mark_edges(axes, geometry, view)
-        axes.annotate(
-            view_name(geometry, view),
-            (0.5, 1),
-            xycoords="axes fraction",
-            xytext=(0, 18),
-            color=INK,
-            textcoords="offset points",
-            fontsize=9,
-            ha="center",
-            alpha=0.8,
-        )
-        if view == chosen[0]:
+        if view == 0:
             scale_bar(axes, w, scale)
-            axes.set_xlim(0, w)
-            axes.set_ylim(0, h)
-        left += w * scale + GAP
-    more = len(views) - len(chosen)
-    _row_name(
-        figure, "X-rays" + (f"\n({more} more)" if more else ""), top - XRAY_HEIGHT / 2
-    )
-    _colour_bar(figure, drawn, top - XRAY_HEIGHT, XRAY_HEIGHT, "line integral")
-    return top - XRAY_HEIGHT
+        left += room
+    name = f"X-rays\n({views.more} more)" if views.more else "X-rays"
+    _draw_row_name(figure, name, bottom + XRAY_HEIGHT / 2)
+    _draw_colour_bar(figure, drawn, bottom, XRAY_HEIGHT, "line integral")
 
 
 def _middle(hounsfield: Array) -> Shape:
@@ -242,45 +245,32 @@ def _middle(hounsfield: Array) -> Shape:
     is none.
     """
     body = body_mask(hounsfield)
-    found = []
-    for axis in range(3):
-        filled = np.flatnonzero(
-            body.any(axis=tuple(other for other in range(3) if other != axis))
-        )
-        found.append(
-            int((filled[0] + filled[-1]) // 2) if filled.size else body.shape[axis] // 2
-        )
-    return found[0], found[1], found[2]
+    if not body.any():
+        z, y, x = body.shape
+        return z // 2, y // 2, x // 2
+    z, y, x = ((start + stop - 1) // 2 for start, stop in nonzero_box(body[None]))
+    return z, y, x
 
 
-def _row_name(figure: "Figure", name: str, middle: float) -> None:
+def _draw_row_name(figure: "Figure", name: str, middle: float) -> None:
     width, height = figure.get_size_inches()
-    figure.text(
-        0.22 / width,
-        middle / height,
-        name,
-        color=INK,
-        fontsize=10.5,
-        ha="center",
-        va="center",
-        rotation=90,
-    )
+    style: Style = {"color": INK, "fontsize": 10.5, "ha": "center", "va": "center"}
+    figure.text(0.22 / width, middle / height, name, rotation=90, **style)
 
 
-def _colour_bar(
+def _draw_colour_bar(
     figure: "Figure", drawn: Any, bottom: float, tall: float, unit: str
 ) -> None:
     width, height = figure.get_size_inches()
-    axes = figure.add_axes(
-        ((WIDTH - RIGHT + 0.35) / width, bottom / height, 0.13 / width, tall / height)
-    )
+    left = WIDTH - RIGHT + 0.32
+    box = (left / width, bottom / height, 0.13 / width, tall / height)
+    axes = figure.add_axes(box)
     bar = figure.colorbar(drawn, cax=axes)
-    bar.set_label(unit, color=INK, fontsize=9)
+    bar.set_label(unit, color=INK, fontsize=9, labelpad=3)
     bar.outline.set_visible(False)
-    axes.tick_params(colors=INK, labelsize=8)
+    axes.tick_params(colors=INK, labelsize=8, pad=2)
 
 
-# -- charts ----------------------------------------------------------------------------
 def ladder_chart(
     sections: Sequence[Mapping[str, Any]], *, ours: Sequence[str]
 ) -> bytes | None:
@@ -290,111 +280,50 @@ def ladder_chart(
     sections: `ladder` and `by_views` of metrics.json. ours: rows of the network, drawn
     filled and in another colour.
     """
-    from matplotlib.figure import Figure
-
     sections = [section for section in sections if section["rows"]]
     if not sections:
         return None
-    names = list(
-        dict.fromkeys(row["name"] for section in sections for row in section["rows"])
-    )
-    figure = Figure(
-        figsize=(10, 1.3 + 0.36 * len(names)),
-        dpi=110,
-        layout="constrained",
-        facecolor="white",
-    )
-    panels = figure.subplots(1, len(sections), sharey=True, sharex=True, squeeze=False)[
-        0
-    ]
-    for axes, section in zip(panels, sections, strict=True):
+    names = method_names(sections)
+    figure = light_figure(1.3 + 0.36 * len(names))
+    panels = figure.subplots(1, len(sections), sharey=True, sharex=True, squeeze=False)
+    for axes, section in zip(panels[0], sections, strict=True):
         for row in section["rows"]:
             _draw_rung(axes, names.index(row["name"]), row, ours=row["name"] in ours)
         views = section["views"]
-        axes.set_title(
-            f"{views} view{'' if views == 1 else 's'}", fontsize=10.5, color=DARK
-        )
+        title = f"{views} view{'' if views == 1 else 's'}"
+        axes.set_title(title, fontsize=10.5, color=DARK)
         axes.set_xlabel("PSNR (dB)")
         axes.margins(x=0.14)
         plain(axes)
-    panels[0].set_yticks(range(len(names)), [escaped(name) for name in names])
-    panels[0].set_ylim(len(names) - 0.5, -0.5)
+    panels[0, 0].set_yticks(range(len(names)), [escaped(name) for name in names])
+    panels[0, 0].set_ylim(len(names) - 0.5, -0.5)
     return png(figure)
 
 
+def method_names(sections: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the rows of all ladders, each once."""
+    names: dict[str, None] = {}
+    for section in sections:
+        names.update(dict.fromkeys(row["name"] for row in section["rows"]))
+    return list(names)
+
+
 def _draw_rung(axes: "Axes", place: int, row: Mapping[str, Any], *, ours: bool) -> None:
-    found = row["summary"]["psnr_db"]
-    if found["mean"] is None:
+    score = row["summary"]["psnr_db"]
+    mean = score["mean"]
+    if mean is None:
         return
     colour = ORANGE if ours else BLUE
-    if found["ci95"]:
-        axes.hlines(place, *found["ci95"], color=colour, linewidth=2)
-    axes.plot(
-        found["mean"],
-        place,
-        "o",
-        color=colour,
-        markerfacecolor=colour if ours else "white",
-        markersize=7,
-    )
+    if score["ci95"]:
+        axes.hlines(place, *score["ci95"], color=colour, linewidth=2)
+    inside = colour if ours else "white"
+    axes.plot(mean, place, "o", color=colour, markerfacecolor=inside, markersize=7)
     axes.annotate(
-        f"{found['mean']:.1f}",
-        (found["mean"], place),
+        f"{mean:.1f}",
+        (mean, place),
         xytext=(0, 6),
         textcoords="offset points",
         fontsize=8,
         ha="center",
         color=DARK,
     )
-
-
-def reconstruction_curves(records: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """Loss, validation PSNR and SSIM by epoch, from the lines of metrics.jsonl; None
-    without PSNR in them.
-
-    Each number of views (`validation_psnr/2 views`) has a line of its own.
-    """
-    from matplotlib.figure import Figure
-
-    epochs = [record for record in records if record.get("kind") == "epoch"]
-    if not any("validation_psnr" in epoch for epoch in epochs):
-        return None
-    figure = Figure(figsize=(10, 6.4), dpi=110, layout="constrained", facecolor="white")
-    loss, decibels, similarity = figure.subplots(
-        3, 1, sharex=True, height_ratios=[2, 3, 2]
-    )
-    line(loss, epochs, "train_loss", "training", BLUE)
-    line(loss, epochs, "validation_loss", "validation", ORANGE)
-    loss.set_ylabel("loss")
-    for axes, metric, name in (
-        (decibels, "psnr", "validation PSNR (dB)"),
-        (similarity, "ssim", "validation SSIM"),
-    ):
-        start = f"validation_{metric}/"
-        keys = list(
-            dict.fromkeys(
-                key for epoch in epochs for key in epoch if key.startswith(start)
-            )
-        )
-        for i, key in enumerate(keys):
-            style = {"linestyle": LINES[i % len(LINES)], "linewidth": 1.4}
-            line(
-                axes,
-                epochs,
-                key,
-                key.removeprefix(start),
-                PALETTE[i % len(PALETTE)],
-                **style,
-            )
-        if len(keys) != 1:
-            line(axes, epochs, f"validation_{metric}", "mean", DARK, linewidth=2.2)
-        axes.set_ylabel(name)
-    similarity.set_xlabel("epoch")
-    similarity.xaxis.get_major_locator().set_params(integer=True)
-    for axes in (loss, decibels, similarity):
-        plain(axes)
-        if len(axes.lines) > 1:
-            axes.legend(
-                frameon=False, fontsize=9, ncols=3, handlelength=2.8, labelcolor=GREY
-            )
-    return png(figure)

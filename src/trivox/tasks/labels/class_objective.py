@@ -133,19 +133,18 @@ class MultitaskObjective(Objective):
         logits = outputs.classes.float()
         if self.options.imbalance == "logit_adjustment":
             logits = logits + self.prior.to(logits).clamp(min=1e-6).log()
+        gamma = self.options.focal_gamma if self.options.loss == "focal" else 0.0
         loss = class_cross_entropy(
             logits,
             targets.classes,
             weights=self.class_weights,
             label_smoothing=self.options.label_smoothing,
-            focal_gamma=self.options.focal_gamma
-            if self.options.loss == "focal"
-            else 0.0,
+            focal_gamma=gamma,
         )
         view = self.in_view(outputs, targets)
-        return (loss * view).sum() / (targets.classes >= 0).sum().clamp(
-            min=1
-        ) + outputs.classes.sum() * 0
+        known = (targets.classes >= 0).sum().clamp(min=1)
+        idle = outputs.classes.sum() * 0  # DDP waits for every parameter
+        return (loss * view).sum() / known + idle
 
     def in_view(self, outputs: Outputs, targets: ClassedLabels) -> Tensor:
         """How much a patch says about the class, `(b,)`: 1 with a quarter of the lesion
@@ -155,11 +154,8 @@ class MultitaskObjective(Objective):
         """
         lesion = region_targets(targets.labels, self.masks[:1])[:, 0].flatten(1).sum(1)
         share = (lesion / (ENOUGH * targets.lesion.clamp(min=1))).clamp(max=1)
-        finest = (
-            outputs.segmentation[0]
-            if isinstance(outputs.segmentation, list)
-            else outputs.segmentation
-        )
+        scales = outputs.segmentation
+        finest = scales[0] if isinstance(scales, list) else scales
         predicted = self.predicted_lesion(finest.detach()).flatten(1).any(1)
         return torch.where(targets.lesion < 0, predicted.float(), share.float())
 
@@ -177,7 +173,8 @@ class MultitaskObjective(Objective):
         Confusion (rows: truth), sums of the logits and of their squares, sum of the
         losses, number of cases.
         """
-        counts = self.segmentation.count(outputs.segmentation, targets.labels)  # type: ignore[arg-type]
+        finest: Any = outputs.segmentation
+        counts = self.segmentation.count(finest, targets.labels)
         number = len(self.classes)
         judged = (targets.classes >= 0) & (self.in_view(outputs, targets) > 0)
         truth = targets.classes[judged]
@@ -185,11 +182,9 @@ class MultitaskObjective(Objective):
         confusion = torch.bincount(
             truth * number + logits.argmax(1), minlength=number * number
         ).to(counts)
-        loss = (
-            class_cross_entropy(logits.float(), truth).sum()
-            if len(truth)
-            else logits.new_zeros(())
-        )
+        loss = logits.new_zeros(())
+        if len(truth):
+            loss = class_cross_entropy(logits.float(), truth).sum()
         tail = torch.stack([loss.to(counts), counts.new_tensor(float(len(truth)))])
         return torch.cat(
             [counts.flatten(), confusion, logits.sum(0), logits.square().sum(0), tail]
@@ -257,7 +252,8 @@ def class_counts(dataset: Dataset, names: Sequence[str]) -> Counter[str]:
     missing = [name for name in dataset.classes if not counts[name]]
     if len(dataset.classes) < 2 or missing:
         raise DataError(
-            f"{dataset.root}: the training cases of this fold have no case of class {', '.join(missing) or '(none given)'}; "
-            "a classifier needs two classes with cases each, see 'trivox check'"
+            f"{dataset.root}: the training cases of this fold have no case of class "
+            f"{', '.join(missing) or '(none given)'}; a classifier needs two classes "
+            "with cases each, see 'trivox check'"
         )
     return Counter({str(name): count for name, count in counts.items()})

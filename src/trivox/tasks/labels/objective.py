@@ -133,7 +133,8 @@ def target_weights(labels: LabelScheme, given: Mapping[str, float]) -> Tensor | 
     unknown = [name for name in given if name not in labels.targets]
     if unknown:
         raise RecipeError(
-            f"recipe setting 'loss_options.target_weights': {unknown} are not among {', '.join(labels.targets)}"
+            f"recipe setting 'loss_options.target_weights': {unknown} are not among "
+            f"{', '.join(labels.targets)}"
         )
     weights = torch.tensor([given.get(name, 1.0) for name in labels.targets])
     if given and not weights.sum():

@@ -17,7 +17,9 @@ from trivox.errors import DataError, PlanError
 from trivox.evaluation.conventions.choice import choose_convention
 from trivox.evaluation.folders.labels import evaluate_folders
 from trivox.evaluation.metrics.content import MetricsFile
-from trivox.evaluation.report.headlines import label_headline
+from trivox.evaluation.report.class_part import class_part
+from trivox.evaluation.report.label_part import label_headline, label_part, trust_part
+from trivox.evaluation.report.pages import Part
 from trivox.inference.bundle import read_bundle
 from trivox.inference.descriptions import ClassAnswers
 from trivox.inference.folder import CasePredictor
@@ -208,6 +210,16 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store]):
     ) -> Pictures:
         """Slices, errors and surfaces of the best, median and worst case by Dice."""
         return picture_cases(run, plan, metrics, report=report, console=console)
+
+    def parts(
+        self, metrics: MetricsFile, records: Sequence[Mapping[str, Any]]
+    ) -> list[Part]:
+        """Labels, classes where there are any, and how far to trust the model."""
+        return [
+            label_part(metrics, records),
+            class_part(metrics, records),
+            trust_part(metrics),
+        ]
 
     def headline(self, metrics: MetricsFile) -> str:
         """Mean Dice of each label and over all; macro-F1 and AUC of the classes."""

@@ -73,10 +73,9 @@ class ReconstructionObjective(Objective):
         """A line once the adversarial part has cost too much."""
         if not self.options.adversarial or "validation_psnr" not in figures:
             return []
-        found = self.budget.check(
-            figures["validation_psnr"], running=self.adversarial_weight > 0
-        )
-        return [] if found is None else [found]
+        running = self.adversarial_weight > 0
+        remark = self.budget.check(figures["validation_psnr"], running=running)
+        return [] if remark is None else [remark]
 
     def state(self) -> dict[str, Any]:
         """Critic and budget."""

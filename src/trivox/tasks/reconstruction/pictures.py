@@ -9,7 +9,7 @@ from trivox.errors import TrivoxError
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.metrics.volumes import WINDOW, grid_of, on_one_grid
 from trivox.evaluation.report.page import CasePictures
-from trivox.evaluation.report.volume_figures import reconstruction_figure
+from trivox.evaluation.report.volume_figures import volume_figure
 from trivox.tasks.console import Console
 from trivox.tasks.report import ranked_cases
 from trivox.volumes.formats import read_volume
@@ -24,14 +24,15 @@ def exam_figure(case: Case, prediction: Volume, *, title: str) -> bytes:
     exam = read_exam(case)
     if case.volume is None:
         grid = grid_of(prediction, isocentre=exam.isocentre)
-        ours = reorient(prediction, canonical_orientation(prediction.affine)).array[0]
-        return reconstruction_figure(
-            ours, None, spacing=grid.spacing, title=title, xrays=exam.xrays
+        orientation = canonical_orientation(prediction.affine)
+        volume = reorient(prediction, orientation).array[0]
+        return volume_figure(
+            volume, None, spacing=grid.spacing, title=title, xrays=exam.xrays
         )
     pair = on_one_grid(
         prediction, read_volume(case.volume), window=WINDOW, isocentre=exam.isocentre
     )
-    return reconstruction_figure(
+    return volume_figure(
         pair.prediction,
         pair.reference,
         spacing=pair.grid.spacing,

@@ -34,25 +34,14 @@ def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> VolumePlan:
     The grid is a cube that holds the largest CT looked at; rendered X-rays are taken at
     the distances of the stored ones.
     """
-    options, cases = recipe.reconstruction, dataset.training_cases
+    options = recipe.reconstruction
+    cases = dataset.training_cases
     shape = _grid_shape(recipe)
     extent = max(_extent(case) for case in cases[:: max(1, len(cases) // LOOKED_AT)])
     step = options.spacing_mm or extent / max(shape)
     exam = read_exam(cases[0])
-    wanted = options.detector or 2 * max(shape)
-    detector, distances = _detector(exam, wanted), _distances(exam)
-    sod, sdd = distances
-    radius = MARGIN * max(shape) * step / 2
-    if radius >= sod:
-        raise PlanError(
-            f"a field of view of {2 * radius:.0f} mm reaches the source at {sod:.0f} mm; set spacing_mm"
-        )
-    width = 2 * sdd * radius / (sod**2 - radius**2) ** 0.5
-    pixel = (
-        _stored_pixel(exam, detector)
-        if options.views == "stored"
-        else width / max(detector)
-    )
+    detector = _detector(exam, options.detector or 2 * max(shape))
+    sod, sdd = _distances(exam)
     z, y, x = (size * options.render_factor for size in shape)
     plan = VolumePlan(
         dataset=dataset.name,
@@ -63,7 +52,7 @@ def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> VolumePlan:
         window=options.window,
         water_per_mm=exam.water_per_mm,
         detector=detector,
-        pixel_mm=pixel,
+        pixel_mm=_pixel(recipe, exam, detector, MARGIN * max(shape) * step / 2),
         sod_mm=sod,
         sdd_mm=sdd,
         network=recipe.network,
@@ -75,24 +64,46 @@ def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> VolumePlan:
         batch_size=recipe.batch_size or 4,
         reasons=_reasons(recipe, extent, exam),
     )
-    with torch.device(
-        "meta"
-    ):  # refuses grids and growth that its levels do not fit, before hours of preparing
+    _require_possible(plan, recipe, exam, where=cases[0].name)
+    return plan
+
+
+def _require_possible(plan: VolumePlan, recipe: Recipe, exam: Exam, where: str) -> None:
+    """Refuse grids, growth and detectors that the network cannot take, before hours of
+    preparing.
+    """
+    with torch.device("meta"):
         network = reconstruction_network(plan)
-    for size in options.growth:
+    for size in recipe.reconstruction.growth:
         network.run_at(size)
-    stored = (
-        fitted_views(exam, plan, where=cases[0].name).geometry.detector
-        if exam.xrays.views
-        else detector
-    )
-    for rows, columns in (detector, stored):
+    detectors = [plan.detector]
+    if exam.xrays.views:
+        detectors.append(fitted_views(exam, plan, where=where).geometry.detector)
+    for rows, columns in detectors:
         if rows % PIXEL_STEP or columns % PIXEL_STEP:
             raise PlanError(
-                f"X-rays of {rows} x {columns} pixels: the network needs multiples of {PIXEL_STEP}; pad or resample stored "
-                "X-rays, or set reconstruction.detector to such a size that divides theirs"
+                f"X-rays of {rows} x {columns} pixels: the network needs multiples of "
+                f"{PIXEL_STEP}; pad or resample stored X-rays, or set "
+                "reconstruction.detector to such a size that divides theirs"
             )
-    return plan
+
+
+def _pixel(
+    recipe: Recipe, exam: Exam, detector: tuple[int, int], radius: float
+) -> float:
+    """Edge of a detector's pixel, mm: as stored, or so that a sphere of that radius
+    about the isocentre is shown whole.
+    """
+    sod, sdd = _distances(exam)
+    if radius >= sod:
+        raise PlanError(
+            f"a field of view of {2 * radius:.0f} mm reaches the source at {sod:.0f} "
+            "mm; set spacing_mm"
+        )
+    if recipe.reconstruction.views == "stored":
+        return _stored_pixel(exam, detector)
+    width: float = 2 * sdd * radius / (sod**2 - radius**2) ** 0.5
+    return width / max(detector)
 
 
 def _grid_shape(recipe: Recipe) -> Shape:
@@ -106,7 +117,8 @@ def _grid_shape(recipe: Recipe) -> Shape:
         return size, size, size
     if len(recipe.patch_size) != 3:
         raise PlanError(
-            f"patch_size {recipe.patch_size}: a reconstruction needs a grid of three sizes, z y x"
+            f"patch_size {recipe.patch_size}: a reconstruction needs a grid of three "
+            "sizes, z y x"
         )
     z, y, x = recipe.patch_size
     return z, y, x
@@ -152,11 +164,13 @@ def _stored_pixel(exam: Exam, detector: Sequence[int]) -> float:
 
 def _reasons(recipe: Recipe, extent: float, exam: Exam) -> dict[str, str]:
     options = recipe.reconstruction
+    spacing = f"the longest edge of the CTs looked at is {extent:.0f} mm"
+    wanted = options.detector or "twice the grid"
     return {
-        "spacing": "as set"
-        if options.spacing_mm
-        else f"the longest edge of the CTs looked at is {extent:.0f} mm",
-        "render_shape": f"{options.render_factor} times the grid: what it cannot resolve is in the X-rays",
+        "spacing": "as set" if options.spacing_mm else spacing,
+        "render_shape": f"{options.render_factor} times the grid: what it cannot "
+        "resolve is in the X-rays",
         "window": "HU seen as 0 to 1; errors are measured in it",
-        "detector": f"stored X-rays have {exam.xrays.geometry.detector}, {options.detector or 'twice the grid'} asked for",
+        "detector": f"stored X-rays have {exam.xrays.geometry.detector}, {wanted} "
+        "asked for",
     }

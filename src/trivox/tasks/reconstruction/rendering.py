@@ -93,7 +93,8 @@ def render_exams(request: DrrRequest, console: Console) -> list[Path]:
     _require_possible(request)
     scans = find_scans(request.inputs)
     note = _note(request.inputs)
-    done, failed = [], []
+    done = []
+    failed = []
     for name, path in console.track(scans.items(), len(scans), "rendering"):
         try:
             done.append(_render_exam(request, name, path, console))
@@ -133,7 +134,8 @@ def _require_possible(request: DrrRequest) -> None:
     ]
     if not all(map(isfinite, numbers)):
         raise RecipeError(
-            "angles, distances, pixels, photons and isocentre must be finite numbers; correct them"
+            "angles, distances, pixels, photons and isocentre must be finite numbers; "
+            "correct them"
         )
     if not request.angles:
         raise RecipeError("no view; give at least one angle, for example --views 0,90")
@@ -143,7 +145,8 @@ def _require_possible(request: DrrRequest) -> None:
         )
     if request.photons is not None and request.photons < 1:
         raise RecipeError(
-            f"{request.photons:g} photons a pixel show nothing; give 1000 or more, a chest film has about 1e5"
+            f"{request.photons:g} photons a pixel show nothing; give 1000 or more, a "
+            "chest film has about 1e5"
         )
     request.geometry(request.pixel_mm or 1.0)
 
@@ -152,15 +155,15 @@ def find_scans(inputs: Sequence[Path]) -> dict[str, Path]:
     """CTs by case name; raises `FormatError` for a path without any, `DataError` if two
     have one name.
     """
-    found: dict[str, Path] = {}
+    scans: dict[str, Path] = {}
     for path in inputs:
         for name, scan in _scans_at(path).items():
-            if name in found:
+            if name in scans:
                 raise DataError(
-                    f"{found[name]} and {scan} are both case '{name}'; rename one"
+                    f"{scans[name]} and {scan} are both case '{name}'; rename one"
                 )
-            found[name] = scan
-    return found
+            scans[name] = scan
+    return scans
 
 
 def _scans_at(path: Path) -> dict[str, Path]:
@@ -176,7 +179,8 @@ def _scans_at(path: Path) -> dict[str, Path]:
     scans = exams or list_images(path)
     if not scans:
         raise FormatError(
-            f"{path}: no CT here; give NIfTI, NRRD or MetaImage files, a DICOM folder, or a folder of these"
+            f"{path}: no CT here; give NIfTI, NRRD or MetaImage files, a DICOM folder, or "
+            "a folder of these"
         )
     return scans
 
@@ -220,12 +224,9 @@ def _storable(volume: Volume) -> Volume:
     is.
     """
     array = volume.array
-    if (
-        array.dtype.kind != "f"
-        or array.min() < -32768
-        or array.max() > 32767
-        or (array != array.round()).any()
-    ):
+    if array.dtype.kind != "f" or array.min() < -32768 or array.max() > 32767:
+        return volume
+    if (array != array.round()).any():
         return volume
     return volume.with_array(array.astype("int16"))
 
@@ -238,9 +239,11 @@ def _warn_of_truncation(
         console.say(f"warning: {name}: nothing above -300 HU; is it a CT of a patient?")
     elif float(outside.max()) > NOTICEABLE:
         view = int(outside.argmax())
-        sod, sdd = float(geometry.sod[view]), float(geometry.sdd[view])
+        sod = float(geometry.sod[view])
+        sdd = float(geometry.sdd[view])
         needed = pixel_to_show(points, detector=geometry.detector, sod=sod, sdd=sdd)
         console.say(
-            f"warning: {name}: {100 * float(outside[view]):.1f} % of the body lies outside the detector at "
-            f"{float(geometry.primary[view]):g} degrees; --pixel {needed:g} shows it whole"
+            f"warning: {name}: {100 * float(outside[view]):.1f} % of the body lies "
+            f"outside the detector at {float(geometry.primary[view]):g} degrees; "
+            f"--pixel {needed:g} shows it whole"
         )

@@ -20,7 +20,8 @@ from trivox.evaluation.folders.volumes import (
 )
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.metrics.volumes import NOTICE
-from trivox.evaluation.report.volume_view import reconstruction_headline
+from trivox.evaluation.report.pages import Part
+from trivox.evaluation.report.volume_part import volume_headline, volume_part
 from trivox.inference.bundle import read_volume_bundle
 from trivox.inference.descriptions import SYNTHETIC
 from trivox.inference.folder import CasePredictor
@@ -276,9 +277,15 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
         """MetricsFile that say that the volumes are synthetic."""
         return bool(metrics.get("notice") == NOTICE)
 
+    def parts(
+        self, metrics: MetricsFile, records: Sequence[Mapping[str, Any]]
+    ) -> list[Part]:
+        """The volumes beside the classical ladder."""
+        return [volume_part(metrics, records)]
+
     def headline(self, metrics: MetricsFile) -> str:
         """Mean PSNR, SSIM and MAE."""
-        return reconstruction_headline(metrics)
+        return volume_headline(metrics)
 
     def title(self, plan: VolumePlan) -> str:
         """Dataset and task, and that the volumes are synthetic."""

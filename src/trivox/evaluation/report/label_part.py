@@ -1,0 +1,231 @@
+"""What the report and the terminal show of label maps in metrics.json: tables, box
+plots, how far probabilities can be trusted.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from trivox.evaluation.folders.labels import mean_row
+from trivox.evaluation.report.charts import (
+    Records,
+    box_plots,
+    measured_metrics,
+    names_of,
+    reliability_chart,
+    training_curves,
+)
+from trivox.evaluation.report.pages import (
+    Column,
+    Curves,
+    Metrics,
+    Part,
+    headlines_of,
+    number,
+    rendered,
+    titled,
+)
+
+COLUMNS = (
+    Column("dice", "Dice"),
+    Column("hd95_mm", "HD95", "mm", 2),
+    Column("nsd", "NSD"),
+    Column("assd_mm", "ASSD", "mm", 2),
+    Column("sensitivity", "Sensitivity"),
+    Column("precision", "Precision"),
+    Column("specificity", "Specificity", digits=4),
+    Column("instance_dice", "Dice of lesions"),
+    Column("instance_hd95_mm", "HD95 of lesions", "mm", 2),
+    Column("instance_nsd", "NSD of lesions"),
+    Column("rq", "F1 of lesions"),
+    Column("pq", "PQ"),
+    Column("lesions_found", "Lesions found", digits=1),
+    Column("lesions_missed", "Lesions missed", digits=1),
+    Column("lesions_spurious", "Spurious lesions", digits=1),
+    Column("whole_dice", "Dice of the region"),
+    Column("whole_hd95_mm", "HD95 of the region", "mm", 2),
+    Column("volume_error_percent", "Volume error", "%", 1),
+)
+HEADLINES = COLUMNS[:3]
+NOTES = {
+    "both": "empty in both",
+    "prediction": "missed",
+    "reference": "not in the reference",
+}
+CALIBRATION = {
+    "ece": "ECE",
+    "adaptive_ece": "Adaptive ECE",
+    "classwise_ece": "Class-wise ECE",
+    "mce": "Largest gap (MCE)",
+    "brier": "Brier score",
+    "nll": "Negative log-likelihood",
+}
+
+
+def label_part(metrics: Metrics, records: Records = ()) -> Part:
+    """Figures of each label over cases and case by case; records: lines of
+    metrics.jsonl.
+    """
+    columns = _columns(metrics)
+    body = rendered(
+        "label_part.html.j2",
+        columns=columns,
+        summary=_summary_rows(metrics),
+        boxes=box_plots(metrics),
+    )
+    details = rendered("label_cases.html.j2", columns=columns, rows=_case_rows(metrics))
+    curves = training_curves(records)
+    training = []
+    if curves is not None:
+        training.append(Curves(curves, "Loss and validation figures by epoch"))
+    return Part(
+        body=body,
+        details=details,
+        headlines=headlines_of(HEADLINES, _mean_of_labels(metrics)),
+        training=training,
+        cases=len(metrics.get("cases", {})),
+        warnings=metrics.get("warnings", []),
+        convention=metrics.get("convention", {}),
+    )
+
+
+def trust_part(metrics: Metrics) -> Part:
+    """How far the probabilities of voxels can be trusted; empty without the section
+    `calibration`.
+    """
+    calibration = metrics.get("calibration") or {}
+    if not calibration:
+        return Part()
+    body = rendered(
+        "trust_part.html.j2",
+        rows=_calibration_rows(calibration),
+        reliability=reliability_chart(calibration),
+        sentences=list(_trust_sentences(calibration)),
+    )
+    convention = titled("calibration", calibration.get("convention"))
+    return Part(body=body, convention=convention)
+
+
+def label_headline(metrics: Metrics) -> str:
+    """One line with the mean Dice of each label and over all, macro-F1 and AUC of the
+    classes, with 95 % intervals.
+    """
+    parts = []
+    if metrics["cases"]:
+        parts.append(_dice_headline(metrics))
+    classes = (metrics.get("classification") or {}).get("summary")
+    if classes:
+        scores = []
+        for title, score in (
+            ("macro-F1", classes["macro_f1"]),
+            ("AUC", classes["auc"]),
+        ):
+            if score["value"] is not None:
+                text = _with_interval(score["value"], score["ci95"], digits=3)
+                scores.append(f"{title} {text}")
+        cases = sum(classes["support"].values())
+        parts.append(f"classes: {', '.join(scores)} (95 % CI over {cases} cases)")
+    return "; ".join(parts)
+
+
+def _dice_headline(metrics: Metrics) -> str:
+    summary = metrics["summary"]
+    scores = []
+    for name, row in summary.items():
+        dice = row.get("dice") or {}
+        if dice.get("mean") is not None:
+            others = [other for other in summary if other != name]
+            title = "mean over labels" if name == mean_row(others) else name
+            text = _with_interval(dice["mean"], dice["ci95"], digits=4)
+            scores.append(f"{title} {text}")
+    return f"Dice: {', '.join(scores)} (95 % CI over {len(metrics['cases'])} cases)"
+
+
+def _with_interval(
+    value: float, interval: Sequence[float] | None, *, digits: int
+) -> str:
+    text = f"{value:.{digits}f}"
+    return f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else text
+
+
+def _columns(metrics: Metrics) -> list[Column]:
+    """What this metrics.json holds; conventions differ in it."""
+    measured = measured_metrics(metrics.get("cases", {}))
+    return [column for column in COLUMNS if column.metric in measured]
+
+
+def _labels(metrics: Metrics) -> list[str]:
+    return names_of(metrics.get("cases", {}).values())
+
+
+def _mean_of_labels(metrics: Metrics) -> Metrics:
+    row: Metrics = metrics.get("summary", {}).get(mean_row(_labels(metrics)), {})
+    return row
+
+
+def _summary_rows(metrics: Metrics) -> list[dict[str, Any]]:
+    """One row a label, then the mean of labels, each with the statistics of all
+    columns.
+    """
+    summary = metrics.get("summary", {})
+    rows = [
+        {"name": name, "overall": False, "statistics": summary[name]}
+        for name in _labels(metrics)
+        if name in summary
+    ]
+    if len(rows) > 1:
+        mean = _mean_of_labels(metrics)
+        rows.append({"name": "all labels", "overall": True, "statistics": mean})
+    return rows
+
+
+def _case_rows(metrics: Metrics) -> list[dict[str, Any]]:
+    """One row a case and label, the worst Dice first, those without Dice last."""
+    rows = []
+    for case, labels in metrics.get("cases", {}).items():
+        for label, values in labels.items():
+            note = NOTES.get(values.get("empty") or "", "")
+            row = {"case": case, "label": label, "values": values, "note": note}
+            rows.append(row)
+    return sorted(rows, key=_dice_or_last)
+
+
+def _dice_or_last(row: dict[str, Any]) -> float:
+    dice = row["values"].get("dice")
+    return 2.0 if dice is None else float(dice)
+
+
+def _calibration_rows(calibration: Metrics) -> list[dict[str, Any]]:
+    """One row a measure, with its value before and after temperature scaling."""
+    before = calibration.get("before") or {}
+    after = calibration.get("after") or {}
+    return [
+        {"name": name, "before": before.get(key), "after": after.get(key)}
+        for key, name in CALIBRATION.items()
+        if before.get(key) is not None
+    ]
+
+
+def _trust_sentences(calibration: Metrics) -> Iterator[str]:
+    """What else was learnt about trust."""
+    temperature = number(calibration.get("temperature"), 3)
+    yield f"Temperature {temperature}: logits are divided by it."
+    area = calibration.get("error_ranking_auroc")
+    if area is not None:
+        ranks = "Entropy ranks wrong voxels above right ones with an AUROC of"
+        yield f"{ranks} {number(area, 3)}."
+    doubt = calibration.get("doubt") or {}
+    if doubt.get("spearman_with_dice") is not None:
+        yield (
+            "Mean entropy in the predicted foreground and Dice of a case: Spearman "
+            f"{number(doubt['spearman_with_dice'], 2)} over {doubt['cases']} cases."
+        )
+    rule = calibration.get("abstention")
+    if rule is None:
+        yield "Too few validation cases to choose when a case is flagged."
+        return
+    yield (
+        f"A case is flagged above {number(rule['threshold'], 3)} nats: "
+        f"{rule['flagged']} of {rule['cases']} validation cases, "
+        f"{rule['flagged_poor']} of the {rule['poor']} with a Dice below "
+        f"{number(rule['poor_dice'], 3)}."
+    )

@@ -1,0 +1,133 @@
+"""What the report and the terminal show of volumes from X-rays in metrics.json."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from trivox.evaluation.folders.volume_summary import (
+    COMPARED,
+    CONSISTENT,
+    NETWORK,
+    TARGET,
+)
+from trivox.evaluation.metrics.volumes import NOTICE
+from trivox.evaluation.report.charts import Records, volume_curves
+from trivox.evaluation.report.pages import (
+    Column,
+    Curves,
+    Metrics,
+    Part,
+    headlines_of,
+    number,
+    rendered,
+)
+from trivox.evaluation.report.volume_figures import ladder_chart, method_names
+
+COLUMNS = (
+    Column("psnr_db", "PSNR", "dB", 2),
+    Column("ssim", "SSIM"),
+    Column("mae_hu", "MAE", "HU", 1),
+    Column("mae_body_hu", "MAE in the body", "HU", 1),
+    Column("lung_dice", "Dice of lungs"),
+    Column("bone_dice", "Dice of bone"),
+    Column("projection_rmse", "Projection RMSE"),
+    Column("psnr_ceiling_db", "Ceiling of the grid", "dB", 2),
+    Column("psnr_slice4095_x2ct_db", "Literature's PSNR", "dB", 2),
+)
+HEADLINES = COLUMNS[:3]
+IN_LADDER = ("psnr_db", "ssim", "mae_hu", "mae_body_hu", "projection_rmse")
+OURS = (NETWORK, CONSISTENT)
+
+
+def volume_part(metrics: Metrics, records: Records = ()) -> Part:
+    """Figures of synthetic CTs, the methods that had to be beaten, and every case;
+    records: lines of metrics.jsonl.
+    """
+    curves = volume_curves(records)
+    training = []
+    if curves is not None:
+        training.append(Curves(curves, "Loss and validation figures by epoch"))
+    return Part(
+        body=rendered("volume_part.html.j2", volumes=_view(metrics)),
+        headlines=headlines_of(HEADLINES, metrics["summary"][TARGET]),
+        training=training,
+        cases=len(metrics["cases"]),
+        warnings=metrics.get("warnings", []),
+        convention=metrics.get("convention", {}),
+    )
+
+
+def volume_headline(metrics: Metrics) -> str:
+    """One line with the mean PSNR, SSIM and MAE, their 95 % intervals and the window."""
+    summary = metrics["summary"][TARGET]
+    parts = []
+    for metric, heading, unit, digits in HEADLINES:
+        score = summary[metric]
+        text = f"{heading} {number(score['mean'], digits)} {unit}".rstrip()
+        if score["ci95"]:
+            low, high = (number(edge, digits) for edge in score["ci95"])
+            text += f" [{low}, {high}]"
+        parts.append(text)
+    cases = len(metrics["cases"])
+    window = metrics["convention"]["window"].split(";")[0]
+    return f"{', '.join(parts)} (95 % CI over {cases} cases; window {window})"
+
+
+def _view(metrics: Metrics) -> dict[str, Any]:
+    """Tables and chart for the template."""
+    summary = metrics["summary"][TARGET]
+    ladder = metrics.get("ladder")
+    sections = metrics.get("by_views") or []
+    charted = sections or ([ladder] if ladder else [])
+    return {
+        "notice": NOTICE,
+        "columns": [column for column in COLUMNS if _is_known(column.metric, summary)],
+        "summary": summary,
+        "ladder": _table(ladder) if ladder else None,
+        "by_views": _by_views(sections) if sections else None,
+        "chart": ladder_chart(charted, ours=OURS),
+        "cases": _case_rows(metrics),
+    }
+
+
+def _table(section: Metrics) -> dict[str, Any]:
+    """The rows of a ladder with what the network gained on each."""
+    rows = []
+    measured: set[str] = set()
+    for row in section["rows"]:
+        gained = (row.get("paired") or {}).get(COMPARED)
+        texts = {"name": row["name"], "ours": row["name"] in OURS, "gained": gained}
+        rows.append({**texts, "summary": row["summary"]})
+        measured.update(m for m in IN_LADDER if _is_known(m, row["summary"]))
+    columns = [column for column in COLUMNS if column.metric in measured]
+    return {"views": section["views"], "rows": rows, "columns": columns}
+
+
+def _is_known(metric: str, summary: Metrics) -> bool:
+    return (summary.get(metric) or {}).get("mean") is not None
+
+
+def _by_views(sections: Sequence[Metrics]) -> dict[str, Any]:
+    """PSNR of each method (rows) with each number of views (columns)."""
+    rows = []
+    for name in method_names(sections):
+        scores = [_score_of(name, section) for section in sections]
+        rows.append({"name": name, "ours": name in OURS, "scores": scores})
+    return {"views": [section["views"] for section in sections], "rows": rows}
+
+
+def _score_of(name: str, section: Metrics) -> Metrics:
+    """What a method scored in a ladder; empty where it was not measured."""
+    for row in section["rows"]:
+        if row["name"] == name:
+            score: Metrics = row["summary"][COMPARED]
+            return score
+    return {}
+
+
+def _case_rows(metrics: Metrics) -> list[dict[str, Any]]:
+    """One row a case, the lowest PSNR first."""
+    rows = [
+        {"case": name, "values": targets[TARGET]}
+        for name, targets in metrics["cases"].items()
+    ]
+    return sorted(rows, key=lambda row: row["values"]["psnr_db"])
