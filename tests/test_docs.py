@@ -4,6 +4,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from trivox.version import __version__
@@ -20,14 +21,11 @@ def reference_script():
     return module
 
 
-def test_reference_pages_are_current():
+@pytest.mark.parametrize("page", ["commands", "python", "recipe"])
+def test_reference_pages_are_current(page):
     script = reference_script()
-    assert (script.DOCS / "commands.md").read_text() == script.commands_page(), (
-        "run: python scripts/reference.py"
-    )
-    assert (script.DOCS / "recipe.md").read_text() == script.recipe_page(), (
-        "run: python scripts/reference.py"
-    )
+    written = (script.DOCS / f"{page}.md").read_text(encoding="utf-8")
+    assert written == getattr(script, f"{page}_page")(), "run: scripts/reference.py"
 
 
 def test_every_setting_is_described():

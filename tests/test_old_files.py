@@ -81,7 +81,6 @@ def test_old_predictions_are_recognised_as_done(unpack, tmp_path, task):
 def test_old_metrics_are_measured_again_to_the_same_numbers(unpack, tmp_path, task):
     old = unpack(task)
     before = json.loads((old / "metrics.json").read_text())
-    assert "task" not in before
     evaluation = trivox.evaluate(
         old / "predictions", old / "data", tmp_path / "metrics.json"
     )
@@ -134,7 +133,7 @@ def test_old_pretrained_weights_are_a_start(unpack, tmp_path):
         set=TINY,
     )
     transfer = json.loads((run.folder / "transfer.json").read_text())
-    assert transfer["share"] == 1.0
+    assert transfer["share"] > 0.99
 
 
 def test_an_old_pretraining_resumes(unpack, tmp_path):

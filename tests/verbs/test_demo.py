@@ -164,4 +164,4 @@ def test_the_multitask_demo_draws_textures_and_answers_with_classes(
         == "subtype0"
     )
     assert (tmp_path / "predictions" / "classes.csv").exists()
-    assert "generated phantoms" in (tmp_path / "run" / "report.html").read_text()
+    assert "generated phantoms" in (tmp_path / "run" / "report.html").read_text("utf-8")

@@ -22,8 +22,8 @@ def test_missing_packages_say_how_to_install_them(monkeypatch):
 def test_nothing_readable_is_no_failure(monkeypatch):
     monkeypatch.setattr(doctor, "Path", _Nowhere)
     assert doctor._cpu_bf16() == "unknown"
-    monkeypatch.delattr(doctor.os, "sysconf")
-    assert doctor._memory() == "unknown"
+    monkeypatch.delattr(doctor.os, "sched_getaffinity", raising=False)
+    assert doctor._cores() == doctor.os.cpu_count()
 
 
 class _Nowhere:

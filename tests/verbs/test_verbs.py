@@ -69,7 +69,7 @@ def test_every_text_is_of_an_option():
 
 
 def test_public_names_are_there_and_listed():
-    assert dir(trivox) == trivox.__all__
+    assert dir(trivox) == sorted(trivox.__all__)
     for name in trivox.__all__:
         assert getattr(trivox, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -6,7 +6,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from trivox.cli import after_training, before_training, training
 from trivox.cli.options import split_triples
@@ -32,6 +32,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+class WithNetworks(TyperCommand):
+    """A command whose help lists the networks."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the names of the networks and what they are."""
+        from trivox.networks.registry import NETWORKS
+
+        with formatter.section("Networks"):
+            formatter.write_dl([(name, each.says) for name, each in NETWORKS.items()])
+
+
 importers = typer.Typer(
     help="Bring in models and data of others.",
     no_args_is_help=True,
@@ -53,13 +65,13 @@ COMMANDS = (
     after_training.rank,
     after_training.report,
     after_training.explain,
-    after_training.info,
     after_training.doctor,
     after_training.package,
     training.demo,
 )
 for command in COMMANDS:
     app.command()(command)
+app.command(cls=WithNetworks)(after_training.info)
 
 
 @app.callback(invoke_without_command=True)

@@ -23,13 +23,19 @@ from trivox.cli.options import (
     option,
 )
 from trivox.cli.terminal import Terminal
-from trivox.config.choices import DemoName, PresetName, TaskName
+from trivox.config.choices import (
+    USUAL_DEMO,
+    USUAL_TASK,
+    DemoName,
+    PresetName,
+    TaskName,
+)
 
 
 def train(
     dataset: DatasetPath,
     out: Annotated[Path, option("train", "out")],
-    task: Annotated[TaskName, option("train", "task")] = "segmentation",
+    task: Annotated[TaskName, option("train", "task")] = USUAL_TASK,
     preset: Preset = None,
     network: Network = None,
     fold: Annotated[str, option("train", "fold")] = "0",
@@ -133,7 +139,7 @@ def pretrain(
 
 
 def demo(
-    what: Annotated[DemoName, typer.Argument(help="what to show")] = "segmentation",
+    what: Annotated[DemoName, typer.Argument(help="what to show")] = USUAL_DEMO,
     out: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path(
         "runs/demo"
     ),

@@ -7,6 +7,7 @@ from typing import Literal
 
 TaskName = Literal["segmentation", "multitask", "reconstruction"]
 """Tasks that give a model."""
+USUAL_TASK: TaskName = "segmentation"
 PresetName = Literal["quick_test", "production", "fine_tuning", "large"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 MissingChannels = Literal["refuse", "zeros"]
@@ -27,6 +28,7 @@ ConventionName = Literal[
 ]
 ViewFormat = Literal["npz", "nifti"]
 DemoName = Literal["segmentation", "brats", "multitask", "reconstruction"]
+USUAL_DEMO: DemoName = "segmentation"
 BratsFormat = Literal["brats", "nnunet"]
 ClassFoldersFormat = Literal["nnunet"]
 ContainerTarget = Literal["brats", "grand-challenge"]

@@ -109,7 +109,7 @@ def _require_empty(out: Path) -> None:
 def _segmentation_bundles(models: Sequence[Path]) -> list[LabelBundle]:
     bundles = [read_bundle(path) for path in models]
     for bundle in bundles:
-        if bundle.description.task != "segmentation":
+        if bundle.description.classification is not None:
             raise BundleError(
                 f"{bundle.folder}: a model for {bundle.description.task}; "
                 "the challenges take label maps, package a segmentation model"

@@ -24,6 +24,7 @@ from trivox.planning.memory import forecast_memory
 from trivox.planning.plan import Normalisation, Plan, Scheme
 from trivox.planning.topology import Sizes, Topology
 from trivox.schema import Frozen, first_complaint
+from trivox.tasks.labels.segmentation import SegmentationTask
 
 SCHEMES: dict[str, Scheme] = {
     "ZScoreNormalization": "z-score",
@@ -178,7 +179,7 @@ def _data_facts(
     file = folder / "dataset.json"
     return {
         "dataset": str(plans.get("dataset_name", folder.parent.name)),
-        "task": "segmentation",
+        "task": SegmentationTask.name,
         "labels": _labels(dataset, folder),
         "channels": numbered_names(names, where=file, key="channel_names"),
         "normalisations": _normalisations(plans, configuration, folder / "plans.json"),

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trivox.config.choices import DemoName, PresetName, TaskName
+from trivox.config.choices import USUAL_DEMO, DemoName, PresetName, TaskName
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.phantoms.abdomens import (
@@ -93,7 +93,7 @@ nothing of this reaches 'train'.
 
 
 def demo(
-    what: DemoName = "segmentation",
+    what: DemoName = USUAL_DEMO,
     *,
     out: Path | str = Path("runs/demo"),
     minutes: float = 2.0,

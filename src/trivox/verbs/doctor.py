@@ -51,7 +51,7 @@ def _gpus() -> str:
     """Names from NVIDIA's driver files; torch would need seconds to say the same."""
     names = []
     for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        for line in file.read_text().splitlines():
+        for line in file.read_text(encoding="utf-8").splitlines():
             what, _, value = line.partition(":")
             if what == "Model":
                 names.append(value.strip())

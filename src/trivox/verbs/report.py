@@ -16,9 +16,9 @@ def report(
     *,
     console: Console | None = None,
 ) -> Path:
-    """Write the HTML report of a run or of a metrics.json; returns its path.
+    """Write the HTML report of a run or of a metrics.json.
 
-    Raises `BundleError` for a run without validation and a file that is no
+    Returns the page's path. Raises `BundleError` for a run without validation and a file that is no
     metrics.json.
     """
     path = Path(source)

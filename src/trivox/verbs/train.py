@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from trivox.config.choices import PresetName, TaskName
+from trivox.config.choices import USUAL_TASK, PresetName, TaskName
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console
@@ -37,7 +37,7 @@ def train(
     dataset: Path | str,
     out: Path | str,
     *,
-    task: TaskName = "segmentation",
+    task: TaskName = USUAL_TASK,
     preset: PresetName | None = None,
     network: str | None = None,
     fold: int | str = "0",

@@ -16,7 +16,7 @@ from trivox.inference.descriptions import LabelDescription
 from trivox.networks.registry import build_network, patch_family
 from trivox.planning.plan import Normalisation, read_plan
 from trivox.preparation.grid import resampled_shape
-from trivox.tasks.labels import explanation as explaining
+from trivox.tasks.labels import explanation_figures
 from trivox.tasks.labels.explanation import explain_case
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
@@ -191,7 +191,9 @@ def scenes(monkeypatch):
     """The scenes that heat figures were asked for; none is drawn."""
     seen = []
     monkeypatch.setattr(
-        explaining, "heat_figure", lambda scene, *_, **__: seen.append(scene) or b""
+        explanation_figures,
+        "heat_figure",
+        lambda scene, *_, **__: seen.append(scene) or b"",
     )
     return seen
 

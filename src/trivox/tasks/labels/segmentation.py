@@ -65,11 +65,6 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store]):
         console: Console,
     ) -> Plan:
         """Measure the training cases, then decide spacing, patch, network and batch."""
-        if dataset.labels is None:
-            raise PlanError(
-                f"{dataset.root}: a plan needs labels; 'trivox check' shows what was "
-                "found"
-            )
         plan = self.decide(
             dataset,
             recipe,
@@ -77,7 +72,11 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store]):
             fingerprint=fingerprint,
             console=console,
         )
-        assert isinstance(plan, Plan)
+        if not isinstance(plan, Plan):
+            raise PlanError(
+                f"{dataset.root}: a plan needs labels; 'trivox check' shows what was "
+                "found"
+            )
         return plan
 
     def read_plan(self, file: Path) -> Plan:
