@@ -77,7 +77,7 @@ def launch(folder, data, processes, settings):
         json.dumps(settings),
     ]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False
+        command, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr[-6000:]
 
