@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 
 from trivox.datasets.layouts.choice import load_inputs
 from trivox.datasets.phantoms.ellipsoids import (

@@ -59,9 +59,9 @@ def test_every_room_is_in_the_list_of_layers():
     layers = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for path in PACKAGE.iterdir():
         name = path.stem
-        if (path / "__init__.py").exists() or path.suffix == ".py":
-            if not name.startswith("__"):
-                assert f'"trivox.{name}"' in layers, name
+        is_room = (path / "__init__.py").exists() or path.suffix == ".py"
+        if is_room and not name.startswith("__"):
+            assert f'"trivox.{name}"' in layers, name
 
 
 def test_rooms_have_no_faces():
@@ -81,9 +81,10 @@ def literals(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     alone = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and id(node) not in alone:
-            if isinstance(node.value, str):
-                yield node.value
+        if not isinstance(node, ast.Constant) or id(node) in alone:
+            continue
+        if isinstance(node.value, str):
+            yield node.value
 
 
 @each_module

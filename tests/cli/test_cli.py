@@ -126,9 +126,7 @@ def test_plan_shows_decisions_and_writes_two_files(run, tiny_data, tmp_path):
         "--network",
         "unet-tiny",
         "--patch-size",
-        16,
-        16,
-        16,
+        "16,16,16",
         "--out",
         "p/plan.json",
     )

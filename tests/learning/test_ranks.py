@@ -65,7 +65,8 @@ settings = json.loads(sys.argv[3])
 for run, extras in json.loads(sys.argv[4]).items():
     if "pretrained" in extras:
         extras["pretrained"] = str(folder / extras["pretrained"])
-    training.run_request(training.RunRequest(data, folder / run, "quick_test", {**settings, **extras}))
+    request = training.RunRequest(data, folder / run, "quick_test", settings | extras)
+    training.run_request(request)
     network = networks[0]  # the first that a run builds is the one it trains
     joined = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
     (folder / f"{run}-{dist.get_rank()}.txt").write_text(hashlib.sha256(joined).hexdigest())

@@ -47,7 +47,10 @@ reconstruction.reconstruction_network = lambda *args: networks.append(build(*arg
 reconstruction.finish_volumes = lambda *args: {}
 reconstruction.report_run = lambda *args, **kwargs: None
 data, folder = Path(sys.argv[1]), Path(sys.argv[2])
-training.run_request(training.RunRequest(data, folder / "run", "quick_test", json.loads(sys.argv[3]), task="reconstruction"))
+request = training.RunRequest(
+    data, folder / "run", "quick_test", json.loads(sys.argv[3]), task="reconstruction"
+)
+training.run_request(request)
 joined = b"".join(value.numpy().tobytes() for value in networks[0].state_dict().values())
 (folder / f"{dist.get_rank()}.txt").write_text(hashlib.sha256(joined).hexdigest())
 torch.save(networks[0].state_dict(), folder / f"{dist.get_rank()}.pt")

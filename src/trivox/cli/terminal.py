@@ -1,8 +1,11 @@
 """Lines and progress for people."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -33,7 +36,7 @@ class Terminal:
         elif sys.stderr.isatty():
             yield from _with_bar(items, total, what)
         else:
-            yield from _with_lines(items, total, what, note)
+            yield from _with_lines(items, Work(what, total, note))
 
 
 def _with_bar(items: Iterable[T], total: int, what: str) -> Iterator[T]:
@@ -56,30 +59,51 @@ def _with_bar(items: Iterable[T], total: int, what: str) -> Iterator[T]:
         yield from bar.track(items, total=total, description=what)
 
 
-def _with_lines(
-    items: Iterable[T], total: int, what: str, note: Callable[[], str] | None
-) -> Iterator[T]:
-    began = time.monotonic()
-    said = began
-    for done, item in enumerate(items):
-        now = time.monotonic()
-        if now - said >= SECONDS:
-            said = now
-            print(progress_line(what, done, total, now - began, note), flush=True)
-        yield item
+@dataclass
+class Work:
+    """Long work, and how far it is.
+
+    note: what else is known at a moment.
+    """
+
+    what: str
+    total: int
+    note: Callable[[], str] | None = None
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def line(self, seconds: float) -> str:
+        """How far the work is after `seconds`, and how long it takes at this speed."""
+        parts = [f"{self.what}: {self.done} of {self.total}"]
+        if self.note is not None:
+            parts.append(self.note())
+        if self.done:
+            minutes = seconds / self.done * (self.total - self.done) / 60
+            left = f"about {minutes:.0f} min left" if minutes >= 1 else "nearly done"
+            parts.append(left)
+        return ", ".join(part for part in parts if part)
 
 
-def progress_line(
-    what: str,
-    done: int,
-    total: int,
-    seconds: float,
-    note: Callable[[], str] | None = None,
-) -> str:
-    """How far work is after `seconds`, and how long it will take at this speed."""
-    known = f", {note()}" if note is not None else ""
-    left = ""
-    if done:
-        minutes = seconds / done * (total - done) / 60
-        left = f", about {minutes:.0f} min left" if minutes >= 1 else ", nearly done"
-    return f"{what}: {done} of {total}{known}{left}"
+def _with_lines(items: Iterable[T], work: Work) -> Iterator[T]:
+    with _speaking(work):
+        for item in items:
+            yield item
+            work.done += 1
+
+
+@contextmanager
+def _speaking(work: Work) -> Iterator[None]:
+    """Print a line from time to time, however long a single item takes."""
+    finished = threading.Event()
+
+    def speak() -> None:
+        while not finished.wait(SECONDS):
+            print(work.line(time.monotonic() - work.began), flush=True)
+
+    thread = threading.Thread(target=speak, name="trivox-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()

@@ -4,6 +4,7 @@ The command line shows them, a library user may not care.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -43,3 +44,17 @@ class Quiet:
     ) -> Iterator[T]:
         """Pass `items` through."""
         return iter(items)
+
+
+@contextmanager
+def working(console: Console, what: str) -> Iterator[None]:
+    """Show that work goes on of which nobody knows how far it is."""
+    steps = iter(console.track((what,), 1, what))
+    next(steps, None)
+    try:
+        yield
+        next(steps, None)
+    finally:
+        close = getattr(steps, "close", None)
+        if close is not None:
+            close()

@@ -15,7 +15,7 @@ from trivox.evaluation.report.pages import number
 from trivox.files import read_json
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.tracking import read_records
-from trivox.tasks.console import Console
+from trivox.tasks.console import Console, working
 from trivox.tasks.task import Decision, ModelTask
 from trivox.version import __version__
 
@@ -42,7 +42,8 @@ def report_run(
     recipe = read_recipe(read_json(run / "recipe.json")).model_dump(mode="json")
     target = out or run / "report.html"
     plan = task.read_plan(run / "plan.json")
-    pictures = task.pictures(run, plan, metrics, report=target, console=console)
+    with working(console, "drawing pictures"):
+        pictures = task.pictures(run, plan, metrics, report=target, console=console)
     write_report(
         target,
         title=task.title(plan),

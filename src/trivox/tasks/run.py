@@ -1,7 +1,7 @@
 """A run of any task: settle the recipe, prepare, train the folds, finish."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def run_request(
         console = console if console is not None and rank() == 0 else Quiet()
         prepared = _prepare(task, dataset, request, recipe, runtime, console)
         folders = fold_folders(request, len(prepared.splits))
-        for line in length_lines(recipe, len(folders)):
+        for line in length_lines(task, recipe, prepared, list(folders)):
             console.say(line)
         for fold, folder in folders.items():
             train_fold(
@@ -70,18 +70,22 @@ def run_request(
         return task.finish(request, recipe, prepared, folders, console)
 
 
-def length_lines(recipe: Recipe, folds: int) -> list[str]:
+def length_lines(
+    task: Task[PlanT, StoreT],
+    recipe: Recipe,
+    prepared: Prepared[PlanT, StoreT],
+    folds: Sequence[int],
+) -> list[str]:
     """What a budget in minutes is spent on, said before training begins."""
     if not recipe.minutes:
         return []
-    after = "validation and report come on top"
-    if folds == 1:
-        return [f"training takes {recipe.minutes:g} minutes; {after}"]
-    total = recipe.minutes * folds
-    return [
-        f"training takes {recipe.minutes:g} minutes for each of {folds} folds, "
-        f"{total:g} minutes in all; {after}, fold by fold"
-    ]
+    held_out = sum(len(prepared.splits[fold].validation) for fold in folds)
+    length = f"training takes {recipe.minutes:g} minutes"
+    if len(folds) > 1:
+        total = recipe.minutes * len(folds)
+        length += f" for each of {len(folds)} folds, {total:g} minutes in all"
+    afterwards = task.afterwards(held_out)
+    return [f"{length}; {afterwards} come on top" if afterwards else length]
 
 
 def asked_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:

@@ -242,6 +242,10 @@ class Task(ABC, Generic[PlanT, StoreT]):
         """Input channels of the network, which pretrained weights are fitted to."""
         return 1
 
+    def afterwards(self, held_out: int) -> str:
+        """What is done after training and takes long, with so many held-out cases."""
+        return ""
+
     @abstractmethod
     def finish(
         self,
@@ -264,6 +268,10 @@ class ModelTask(Task[PlanT, StoreT]):
     """What predictions are called."""
     note: ClassVar[str] = ""
     """What has to be said of them."""
+
+    def afterwards(self, held_out: int) -> str:
+        """Validation and report."""
+        return f"predicting and measuring {held_out} held-out cases and the report"
 
     @abstractmethod
     def suits(self, dataset: Dataset) -> bool:

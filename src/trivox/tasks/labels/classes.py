@@ -21,7 +21,7 @@ from trivox.inference.descriptions import ClassAnswers
 from trivox.inference.predictor import Predictor
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.case_classifier.fitting import best_single_feature, fit_classifier
-from trivox.tasks.console import Console
+from trivox.tasks.console import Console, working
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.volumes.volume import Array
 
@@ -161,14 +161,15 @@ def fit_fold(
         logits = [row.logits for row in rows.readings if row.logits is not None]
         fitted = rows.predictions(softmax(np.stack(logits), axis=1))
         return FoldAnswers(None, single, shares, fitted, {**facts, "kind": "head"})
-    result = fit_classifier(
-        rows.features,
-        rows.truth,
-        names=rows.names,
-        subsets=subsets_of(recipe, rows.hand_made, rows.deep),
-        kinds=ANY_KIND if kind == "auto" else (kind,),
-        **rows.fitting(recipe),
-    )
+    with working(console, f"fitting classifiers of fold {fold}"):
+        result = fit_classifier(
+            rows.features,
+            rows.truth,
+            names=rows.names,
+            subsets=subsets_of(recipe, rows.hand_made, rows.deep),
+            kinds=ANY_KIND if kind == "auto" else (kind,),
+            **rows.fitting(recipe),
+        )
     file = folder / "classifier.safetensors"
     result.classifier.save(file)
     subset = result.candidates[0].get("subset", "features")

@@ -19,7 +19,7 @@ from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.inference.rules.rule_trials import Evidence, choose_rules, evidence_of
 from trivox.learning.runtime import make_runtime
-from trivox.tasks.console import Console
+from trivox.tasks.console import Console, working
 from trivox.tasks.labels.calibration import HeldOut, Trust, calibrate, held_out
 from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.held_out_classes import HeldOutAnswers
@@ -96,10 +96,12 @@ def validate_folds(
     seen = Evidences(HeldOutAnswers(folds.prepared, folds.answers))
     for fold in folds.weights:
         _predict_held_out(folds, fold, out, seen, console)
-    rules = choose_rules(list(seen.labels.values()), scheme, seed=seed)
+    with working(console, "choosing postprocessing"):
+        rules = choose_rules(list(seen.labels.values()), scheme, seed=seed)
     cases = _measure(folds, list(seen.labels), rules.rules, out, whole, console)
     metrics = collect_metrics(cases, task=task, whole=whole)
-    trust = calibrate(seen.trusted, scheme, seed=seed)
+    with working(console, "calibrating"):
+        trust = calibrate(seen.trusted, scheme, seed=seed)
     metrics["postprocessing"] = cast(PostprocessingSection, rules.section)
     metrics["calibration"] = trust.section
     section = seen.classes.section(seed=seed) if seen.classes.cases else None
