@@ -12,7 +12,7 @@ from trivox.tasks.console import Console
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
 from trivox.verbs.settings import Settings, overrides
-from trivox.verbs.texts import described
+from trivox.verbs.verb import verb
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Pretraining:
         return self.folder / PRETRAINED
 
 
-@described
+@verb
 def pretrain(
     images: Path | str,
     out: Path | str,
