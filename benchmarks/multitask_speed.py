@@ -1,7 +1,7 @@
 """Mask and class of a pancreas-like CT from file to file, beside nnU-Net's mask alone:
 same network, same test-time work.
 
-The fourth seed asks for inference that is at least 10 % faster without fewer mirrored
+The bar: at least 10 % faster than the mask alone, without fewer mirrored
 copies and without larger steps. Both sides run nnU-Net's residual encoder (M) with the
 same weights, eight mirrored copies, windows half a patch apart, and Gaussian weights.
 Theirs: `predict_from_files_sequential`, which writes the mask. Ours:
@@ -59,8 +59,8 @@ SCENES = {
 }
 """Voxels of scan and patch.
 
-crop: the median of the seed's set in the patch that nnU-Net plans for it, a single
-window; windows: half the patch along each axis, eight windows.
+crop: the median of a set of pancreas CTs in the patch that nnU-Net plans for it, a
+single window; windows: half the patch along each axis, eight windows.
 """
 WIDTH = 64
 
