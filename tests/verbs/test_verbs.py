@@ -9,7 +9,6 @@ from typer.main import get_command
 import trivox
 from trivox.cli import app
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
-from trivox.errors import UsageError
 from trivox.verbs.texts import TEXTS, text
 
 COMMANDS = get_command(app).commands
@@ -61,13 +60,18 @@ def test_help_in_python_reads_like_the_commands_page(verb):
         assert f"{name}: {' '.join(text(verb, name).split())}" in page
 
 
-def test_options_that_are_no_choice_are_refused_with_the_right_ones(tmp_path):
+def test_options_that_are_no_choice_are_refused_with_the_right_ones(
+    tiny_run, tiny_data, tmp_path
+):
+    model = tiny_run
     with pytest.raises(trivox.TrivoxError, match="choose one of segmentation, multi"):
-        trivox.train(tmp_path, tmp_path / "run", task="dreaming")
-    with pytest.raises(UsageError, match="missing_channels 'ones' does not exist"):
-        trivox.predict("model", "scan", tmp_path, missing_channels="ones")
-    with pytest.raises(UsageError, match="uncertainty 'doubt' does not exist"):
-        trivox.predict("model", "scan", tmp_path, uncertainty=["entropy", "doubt"])
+        trivox.train(tiny_data, tmp_path / "run", task="dreaming")
+    with pytest.raises(trivox.TrivoxError, match="'ones' does not exist"):
+        trivox.predict(model, tiny_data, tmp_path, missing_channels="ones")
+    with pytest.raises(trivox.TrivoxError, match="'doubt' does not exist"):
+        trivox.predict(model, tiny_data, tmp_path, uncertainty=["entropy", "doubt"])
+    with pytest.raises(trivox.TrivoxError, match="'fp8' does not exist"):
+        trivox.predict(model, tiny_data, tmp_path, precision="fp8")
     assert not list(tmp_path.iterdir())
 
 

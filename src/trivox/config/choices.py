@@ -1,9 +1,11 @@
-"""Names that users choose from. Nothing is imported here, so that the command line can
+"""Names that users choose from. Nothing heavy is imported here, so that the command line can
 list them at once; tests hold them equal to what the rooms know.
 """
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal, get_args
+
+from trivox.errors import RecipeError
 
 TaskName = Literal["segmentation", "multitask", "reconstruction"]
 """Tasks that give a model."""
@@ -32,3 +34,12 @@ USUAL_DEMO: DemoName = "segmentation"
 BratsFormat = Literal["brats", "nnunet"]
 ClassFoldersFormat = Literal["nnunet"]
 ContainerTarget = Literal["brats", "grand-challenge"]
+
+
+def require_choice(what: str, value: str, choices: Any) -> None:
+    """Raise `RecipeError` for a value that a `Literal` does not list."""
+    known = get_args(choices)
+    if value not in known:
+        raise RecipeError(
+            f"{what} '{value}' does not exist; choose one of {', '.join(known)}"
+        )

@@ -8,11 +8,11 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
+from trivox.config.choices import ViewFormat, require_choice
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.exams import GEOMETRY, TABLE, VIEWS, VOLUME
 from trivox.errors import FormatError, GeometryError, ResourceError
@@ -31,7 +31,6 @@ from trivox.projection.xrays import Xrays
 from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Array, Volume
 
-ViewFormat = Literal["npz", "nifti"]
 ADVICE = "render or export the views again"
 """What to do about views that cannot be read."""
 
@@ -125,6 +124,7 @@ def write_exam(
     An exam that stands there is replaced. Raises `GeometryError` for views that
     `geometry` does not describe.
     """
+    require_choice("view format", view_format, ViewFormat)
     record = record_of(
         geometry, isocentre=isocentre, kind=kind, water_per_mm=water_per_mm
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from trivox.config.choices import MissingChannels, require_choice
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import BundleError, RecipeError
@@ -48,7 +49,7 @@ from trivox.inference.members import (
     require_scale_one,
 )
 from trivox.inference.prepare import prepare_image
-from trivox.inference.read import Missing, read_image
+from trivox.inference.read import read_image
 from trivox.inference.rules.postprocess import apply_rules
 from trivox.inference.source_grid import to_source
 from trivox.inference.writing import ENDING, Record, file_names
@@ -99,7 +100,7 @@ class Predictor:
     members: tuple[Member, ...] = field(repr=False)
     scales: tuple[float, ...] = (1.0,)
     seed: int = 0
-    missing: Missing = "refuse"
+    missing: MissingChannels = "refuse"
     extras: Extras = Extras()
     read_everything: bool = False
     """Whether networks are run for the class where the answer does not need it, to
@@ -121,7 +122,7 @@ class Predictor:
         mc_samples: int = 0,
         scales: Sequence[float] = (1.0,),
         seed: int = 0,
-        missing: Missing = "refuse",
+        missing: MissingChannels = "refuse",
     ) -> "Predictor":
         """Load a run or bundle, or several for an ensemble.
 
@@ -137,6 +138,7 @@ class Predictor:
                 f"scales {list(scales)} must be above 0 and mc_samples {mc_samples} "
                 "not below 0"
             )
+        require_choice("missing", missing, MissingChannels)
         paths = [models] if isinstance(models, str | Path) else list(models)
         if not paths:
             raise BundleError("no model given; name a run or bundle folder")

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from trivox.config.choices import PrecisionName, require_choice
 from trivox.errors import RecipeError, ResourceError
 
 MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 2**26, -3: 2**25}
@@ -121,6 +122,7 @@ def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     chosen = _device(device)
     if chosen.type == "cpu":
         keep_freed_memory()
+    require_choice("precision", precision, PrecisionName)
     if precision == "auto":
         precision = _best_precision(chosen)
     if precision == "fp16" and chosen.type == "cpu":

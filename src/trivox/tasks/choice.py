@@ -1,6 +1,6 @@
 """The tasks by name, and which one a dataset, a model or a metrics.json is of."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +17,9 @@ from trivox.tasks.task import ModelTask, Task
 
 AnyModelTask = ModelTask[Any, Any]
 
+SEGMENTATION = SegmentationTask()
 TASKS: dict[str, AnyModelTask] = {
-    task.name: task
-    for task in (SegmentationTask(), MultitaskTask(), ReconstructionTask())
+    task.name: task for task in (SEGMENTATION, MultitaskTask(), ReconstructionTask())
 }
 """Tasks that give a model."""
 PRETRAINING = PretrainingTask()
@@ -45,11 +45,12 @@ def task_of(what: Dataset | Path | Mapping[str, Any]) -> AnyModelTask:
     if isinstance(what, Path):
         return _known(bundle_content(what)[1].get("task"), what)
     if isinstance(what, Dataset):
-        return TASKS.get(what.task or "") or _by_data(what)
+        named = TASKS.get(what.task or "")
+        return named or _first(task for task in TASKS.values() if task.suits(what))
     if "task" in what:
         return _known(what["task"], "metrics")
     metrics = cast(MetricsFile, what)
-    return next(task for task in _special_first() if task.wrote(metrics))
+    return _first(task for task in TASKS.values() if task.wrote(metrics))
 
 
 def task_of_run(run: Path) -> AnyModelTask:
@@ -63,17 +64,13 @@ def task_of_run(run: Path) -> AnyModelTask:
 
 def task_of_references(references: Path) -> AnyModelTask:
     """The task whose predictions are measured against what lies at a path."""
-    fitting = (task for task in _special_first() if task.suits_references(references))
-    return next(fitting)
+    tasks = TASKS.values()
+    return _first(task for task in tasks if task.suits_references(references))
 
 
-def _by_data(dataset: Dataset) -> AnyModelTask:
-    return next(task for task in _special_first() if task.suits(dataset))
-
-
-def _special_first() -> list[AnyModelTask]:
-    """Segmentation suits everything that no other task claims: it is asked last."""
-    return list(reversed(TASKS.values()))
+def _first(claiming: Iterator[AnyModelTask]) -> AnyModelTask:
+    """The first task that claims something; segmentation takes what none claims."""
+    return next(claiming, SEGMENTATION)
 
 
 def _known(name: object, where: Path | str) -> AnyModelTask:

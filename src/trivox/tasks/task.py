@@ -273,13 +273,15 @@ class ModelTask(Task[PlanT, StoreT]):
         """Validation and report."""
         return f"predicting and measuring {held_out} held-out cases and the report"
 
-    @abstractmethod
     def suits(self, dataset: Dataset) -> bool:
-        """Whether a dataset holds the kind of data that the task is about."""
+        """Whether a dataset can be of no other task; those that suit none are
+        segmented.
+        """
+        return False
 
-    @abstractmethod
     def suits_references(self, references: Path) -> bool:
-        """Whether predictions of this task are measured against what lies there."""
+        """Whether what lies there can be references of no other task."""
+        return False
 
     @abstractmethod
     def predictor(
@@ -325,9 +327,9 @@ class ModelTask(Task[PlanT, StoreT]):
     ) -> Pictures:
         """Pictures of a run's validation cases; pages are written beside the report."""
 
-    @abstractmethod
     def wrote(self, metrics: MetricsFile) -> bool:
         """Whether a metrics.json of 0.1.0, which names no task, is of this one."""
+        return False
 
     @abstractmethod
     def parts(

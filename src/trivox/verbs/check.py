@@ -10,7 +10,7 @@ from trivox.datasets.class_tables import with_classes
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.files import write_json
-from trivox.verbs.verb import verb
+from trivox.verbs.texts import described
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Checked:
         return {name or "not known": counts[name] for name in names if counts[name]}
 
 
-@verb
+@described
 def check(
     dataset: Path | str,
     *,

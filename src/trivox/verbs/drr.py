@@ -9,7 +9,7 @@ from trivox.errors import UsageError
 from trivox.projection.geometry import SDD_MM, SOD_MM
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.reconstruction.rendering import DrrRequest, render_exams
-from trivox.verbs.verb import verb
+from trivox.verbs.texts import described
 
 Angles = str | Sequence[float]
 """Degrees: numbers, or text with commas between."""
@@ -24,7 +24,7 @@ class RenderedExams:
     views: int
 
 
-@verb
+@described
 def drr(
     ct: Path | str | Sequence[Path | str],
     out: Path | str,

@@ -9,7 +9,7 @@ from trivox.files import write_json
 from trivox.tasks.choice import task_of_references
 from trivox.tasks.task import EvaluateOptions
 from trivox.verbs.settings import Settings, parsed
-from trivox.verbs.verb import verb
+from trivox.verbs.texts import described
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Evaluation:
         return [*self.metrics["warnings"], *classes.get("warnings", [])]
 
 
-@verb
+@described
 def evaluate(
     predictions: Path | str,
     references: Path | str,

@@ -7,7 +7,7 @@ from typing import Any
 
 from trivox.tasks.console import Console
 from trivox.tasks.labels.explanation import explain_case
-from trivox.verbs.verb import verb
+from trivox.verbs.texts import described
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Explanation:
         return tuple(self.folder / name for name in self.facts["files"])
 
 
-@verb
+@described
 def explain(
     model: Path | str,
     input: Path | str,

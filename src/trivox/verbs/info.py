@@ -8,10 +8,10 @@ from trivox.networks.counting import count_family, count_volume_network
 from trivox.networks.registry import NETWORKS, XRAY_NETWORKS
 from trivox.tasks.choice import task_of
 from trivox.verbs.settings import Settings, parsed
-from trivox.verbs.verb import verb
+from trivox.verbs.texts import described
 
 
-@verb
+@described
 def info(
     what: Path | str,
     *,

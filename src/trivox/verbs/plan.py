@@ -14,7 +14,7 @@ from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import recipe_for
 from trivox.tasks.task import Decision
 from trivox.verbs.settings import Settings, overrides, recipe_name
-from trivox.verbs.verb import verb
+from trivox.verbs.texts import described
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Planned:
     decisions: tuple[Decision, ...]
 
 
-@verb
+@described
 def plan(
     dataset: Path | str,
     out: Path | str = Path("plan.json"),

@@ -12,7 +12,7 @@ from trivox.inference.folder import RECORDS, predict_cases
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.task import PredictOptions
-from trivox.verbs.verb import verb
+from trivox.verbs.texts import described
 
 ONE_A_LINE = "give a text file with one case name a line"
 
@@ -59,7 +59,7 @@ class Predictions:
             )
 
 
-@verb
+@described
 def predict(
     model: Path | str | Sequence[Path | str],
     input: Path | str,

@@ -11,7 +11,7 @@ from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import prepare, recipe_for
 from trivox.tasks.task import RunRequest
 from trivox.verbs.settings import overrides, recipe_name
-from trivox.verbs.verb import verb
+from trivox.verbs.texts import described
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Preprocessed:
     cases: tuple[str, ...]
 
 
-@verb
+@described
 def preprocess(
     dataset: Path | str,
     out: Path | str,

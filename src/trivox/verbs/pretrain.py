@@ -12,7 +12,7 @@ from trivox.tasks.console import Console
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
 from trivox.verbs.settings import Settings, overrides
-from trivox.verbs.verb import verb
+from trivox.verbs.texts import described
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Pretraining:
         return self.folder / PRETRAINED
 
 
-@verb
+@described
 def pretrain(
     images: Path | str,
     out: Path | str,

@@ -8,7 +8,7 @@ from trivox.evaluation.folders.labels import read_metrics
 from trivox.evaluation.folders.ranking import Ranking as RankingFile
 from trivox.evaluation.folders.ranking import name_models, rank_models, ranking_lines
 from trivox.files import write_json
-from trivox.verbs.verb import verb
+from trivox.verbs.texts import described
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Ranking:
         return list(self.content["warnings"])
 
 
-@verb
+@described
 def rank(
     metrics: Sequence[Path | str],
     out: Path | str = Path("ranking.json"),

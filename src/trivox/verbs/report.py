@@ -6,10 +6,10 @@ from trivox.evaluation.folders.labels import read_metrics
 from trivox.tasks.choice import task_of, task_of_run
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.report import report_metrics, report_run, run_metrics
-from trivox.verbs.verb import verb
+from trivox.verbs.texts import described
 
 
-@verb
+@described
 def report(
     source: Path | str,
     out: Path | str | None = None,

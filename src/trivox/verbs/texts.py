@@ -2,6 +2,13 @@
 `help(trivox.VERB)` alike. Nothing heavy is imported here.
 """
 
+import inspect
+from collections.abc import Callable
+from textwrap import fill
+from typing import TypeVar
+
+F = TypeVar("F", bound=Callable[..., object])
+
 TEXTS = {
     "batch_size": "patches a step, over all ranks",
     "case": "name of the case, if the input holds several",
@@ -91,3 +98,16 @@ TEXTS = {
 def text(verb: str, option: str) -> str:
     """What an option of a verb means."""
     return TEXTS.get(f"{verb}.{option}") or TEXTS[option]
+
+
+def described(verb: F) -> F:
+    """Add to a verb's docstring what its options mean."""
+    lines = [inspect.cleandoc(verb.__doc__ or ""), "", "Options:"]
+    lines += [_line(verb, name) for name in inspect.signature(verb).parameters]
+    verb.__doc__ = "\n".join(lines)
+    return verb
+
+
+def _line(verb: Callable[..., object], name: str) -> str:
+    meaning = f"{name}: {text(verb.__name__, name)}"
+    return fill(meaning, 88, initial_indent="  ", subsequent_indent="      ")

@@ -11,7 +11,7 @@ from trivox.tasks.console import Console
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
 from trivox.verbs.settings import Settings, overrides, recipe_name
-from trivox.verbs.verb import verb
+from trivox.verbs.texts import described
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TrainedRun:
         return self.folder / "bundle"
 
 
-@verb
+@described
 def train(
     dataset: Path | str,
     out: Path | str,

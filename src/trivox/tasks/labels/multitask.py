@@ -32,17 +32,9 @@ class MultitaskTask(LabelTask):
 
     name = "multitask"
 
-    def suits(self, dataset: Dataset) -> bool:
-        """Classes may as well keep folds balanced: it has to be asked for by name."""
-        return False
-
     def wrote(self, metrics: MetricsFile) -> bool:
         """MetricsFile with classes."""
         return "classification" in metrics
-
-    def suits_references(self, references: Path) -> bool:
-        """Segmentation measures classes too."""
-        return False
 
     def dataset(self, dataset: Dataset, classes: Path | None = None) -> Dataset:
         """Cases with a label map, a class, or both; raises `DataError` where there are

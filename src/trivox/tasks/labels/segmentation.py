@@ -143,10 +143,6 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store]):
 
     # -- use --------------------------------------------------------------------------
 
-    def suits_references(self, references: Path) -> bool:
-        """Label maps, datasets with them, and tables of classes: nothing else is left."""
-        return True
-
     def predictor(
         self, models: Sequence[Path], options: PredictOptions
     ) -> CasePredictor[Any]:
@@ -263,14 +259,6 @@ class SegmentationTask(LabelTask):
     """What training needs to know about segmentation."""
 
     name = "segmentation"
-
-    def suits(self, dataset: Dataset) -> bool:
-        """Whatever no other task claims."""
-        return True
-
-    def wrote(self, metrics: MetricsFile) -> bool:
-        """Whatever no other task wrote."""
-        return True
 
     def dataset(self, dataset: Dataset, classes: Path | None = None) -> Dataset:
         """Cases whose label map is not known teach nothing here; classes only keep the
