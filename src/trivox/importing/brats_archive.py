@@ -129,7 +129,7 @@ def _is_wanted(name: PurePosixPath) -> bool:
     return LABEL in file or parse_name(file) is not None
 
 
-def _identity(source: Path, files: Files) -> dict[str, Any]:
+def _identity(source: Path, files: Files) -> dict[str, object]:
     """What tells a source from another one, and from itself after a change."""
     paths = [source / name for name in files] if source.is_dir() else [source]
     return {
@@ -264,7 +264,7 @@ def _trains(scan: Scan) -> bool:
 
 def _description(
     scans: Sequence[Scan], scheme: LabelScheme, name: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Content of `dataset.json`; what nnU-Net has no place for stands under `trivox`."""
     titles = ", ".join(dict.fromkeys(scan.family.title for scan in scans))
     values = ", ".join(f"{value} {label}" for label, value in scheme.labels.items())

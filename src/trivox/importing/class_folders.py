@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -161,7 +160,7 @@ def _load(
     return dataset.model_copy(update={"channels": tuple(channels) or dataset.channels})
 
 
-def _identity(source: Path, dataset: Dataset) -> dict[str, Any]:
+def _identity(source: Path, dataset: Dataset) -> dict[str, object]:
     """What tells this import from that of another source, of the same after a change,
     or under other names.
     """
@@ -301,7 +300,7 @@ def _class_table(cases: Sequence[Case]) -> str:
     return text.getvalue()
 
 
-def _description(dataset: Dataset, name: str) -> dict[str, Any]:
+def _description(dataset: Dataset, name: str) -> dict[str, object]:
     """Content of `dataset.json`; what nnU-Net has no place for stands under `trivox`."""
     assert dataset.labels is not None, "class folders have masks"
     old_values = dataset.labels.labels
@@ -311,7 +310,7 @@ def _description(dataset: Dataset, name: str) -> dict[str, Any]:
         f"{number} {label} ({old_values[label]} in the source)"
         for label, number in labels.items()
     )
-    additions: dict[str, Any] = {
+    additions: dict[str, object] = {
         "classes": {
             case.name: case.class_name
             for case in dataset.cases

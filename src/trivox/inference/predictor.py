@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -360,7 +359,7 @@ class Predictor:
         return BandSampler(None if reference is None else record.from_source(reference))
 
     # -- many cases, see `trivox.inference.folder` -------------------------------------
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """What `predictions.json` says of it beside its identity."""
         return {"settings": self.settings}
 

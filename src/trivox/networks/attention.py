@@ -7,8 +7,8 @@ patch size. Tokens are `(b, n, c)` with `n = z * y * x`; coordinates are in toke
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal
+from functools import lru_cache, partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -336,12 +336,11 @@ class SwinTransformerBlock3D(nn.Sequential):
     def __init__(
         self, channels: int, *, window: int = WINDOW, drop_path: float = 0.0
     ) -> None:
-        settings: dict[str, Any] = {
-            "window": window,
-            "drop_path": drop_path,
-            "position_bias": True,
-        }
-        super().__init__(
-            TransformerBlock3D(channels, "window", **settings),
-            TransformerBlock3D(channels, "shifted", **settings),
+        block = partial(
+            TransformerBlock3D,
+            channels,
+            window=window,
+            drop_path=drop_path,
+            position_bias=True,
         )
+        super().__init__(block("window"), block("shifted"))

@@ -94,7 +94,7 @@ def ranked_cases(scores: Mapping[str, float]) -> dict[str, list[str]]:
     return ranked
 
 
-def _epochs(run: Path, log_folder: Path | None) -> list[dict[str, Any]]:
+def _epochs(run: Path, log_folder: Path | None) -> list[dict[str, object]]:
     """Records of the epochs of a run's first fold."""
     candidates = [run, run / "fold0"] if log_folder is None else [log_folder]
     with_log = [f for f in candidates if (f / "metrics.jsonl").exists()]

@@ -17,7 +17,7 @@ assessment, which `layout="class-folders"` imitates.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -333,7 +333,7 @@ def write_pancreas_phantoms(folder: Path, settings: PancreasPhantomSettings) -> 
 
 def _write_listed(
     folder: Path, settings: PancreasPhantomSettings, index: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write the case's files; returns its entry in the manifest."""
     name = f"pancreas_{index:03d}"
     image = f"images/{name}.nii.gz"

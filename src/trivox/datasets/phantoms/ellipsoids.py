@@ -334,7 +334,9 @@ def write_phantoms(folder: Path, settings: PhantomSettings) -> Path:
     return folder
 
 
-def _write_case(folder: Path, settings: PhantomSettings, index: int) -> dict[str, Any]:
+def _write_case(
+    folder: Path, settings: PhantomSettings, index: int
+) -> dict[str, object]:
     name = f"phantom_{index:03d}"
     image, label = phantom_case(settings, index)
     files = _image_names(name, settings)

@@ -291,7 +291,7 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
         """Dataset and task, and that the volumes are synthetic."""
         return f"{plan.dataset}: {plan.task} (synthetic CT, not acquired)"
 
-    def facts(self, model: Path) -> dict[str, Any]:
+    def facts(self, model: Path) -> dict[str, object]:
         """Data, grid, network, parameters and operations of a run or bundle."""
         bundle = read_volume_bundle(model)
         description = bundle.description
