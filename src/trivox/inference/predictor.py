@@ -40,7 +40,7 @@ from trivox.inference.doubt.uncertainty import require_kinds
 from trivox.inference.judge import judge
 from trivox.inference.members import (
     Member,
-    Sight,
+    WindowOptions,
     load_member,
     load_members,
     require_alike,
@@ -145,8 +145,8 @@ class Predictor:
         if descriptions[0].classification is not None:
             require_scale_one(scales)
         runtime = make_runtime(device, precision)
-        sight = Sight(mirror, overlap, mc_samples)
-        members = load_members(bundles, runtime, sight, scales)
+        options = WindowOptions(mirror, overlap, mc_samples)
+        members = load_members(bundles, runtime, options, scales)
         return cls(descriptions, members, tuple(scales), seed, missing)
 
     @classmethod
@@ -160,7 +160,9 @@ class Predictor:
         read_everything: bool = False,
     ) -> "Predictor":
         """From weights that are in no bundle yet."""
-        member = load_member(description, weights, classifiers, runtime, Sight())
+        member = load_member(
+            description, weights, classifiers, runtime, WindowOptions()
+        )
         return cls((description,), (member,), read_everything=read_everything)
 
     @property

@@ -30,7 +30,7 @@ TRAINING = 0
 VALIDATION = 1
 """Streams of random numbers."""
 
-Decision = tuple[str, str, str]
+PlanDecision = tuple[str, str, str]
 """What was decided, what it is, and why."""
 PlanT = TypeVar("PlanT", bound=BaseModel)
 StoreT = TypeVar("StoreT")
@@ -176,7 +176,7 @@ class Task(ABC, Generic[PlanT, StoreT]):
         """Raise `PlanError` if the plan that `file` holds is of other data."""
 
     @abstractmethod
-    def decisions(self, plan: PlanT) -> list[Decision]:
+    def decisions(self, plan: PlanT) -> list[PlanDecision]:
         """What was decided, for people."""
 
     @abstractmethod

@@ -8,19 +8,20 @@ import numpy as np
 
 from trivox.datasets.checks.classes import class_findings
 from trivox.datasets.checks.examine import Examination, examine
+from trivox.datasets.checks.exams import examine_exam
 from trivox.datasets.checks.findings import Finding, Report, error, warning
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import unpaired_files
 from trivox.datasets.listing import image_stem
 from trivox.errors import few
 
-Progress = Callable[[int, int], None]
+ShowCount = Callable[[int, int], None]
 LEAST_CASES = 2
 FEW_CASES = 5
 
 
 def check_dataset(
-    dataset: Dataset, *, workers: int = 2, progress: Progress | None = None
+    dataset: Dataset, *, workers: int = 2, progress: ShowCount | None = None
 ) -> Report:
     """Read every file of `dataset` once and report what is wrong with it; never raises
     for a bad case.
@@ -51,9 +52,6 @@ def check_dataset(
 def _examiner(dataset: Dataset) -> Callable[[Case], Examination]:
     """How a case of the dataset is examined."""
     if dataset.holds_exams:
-        # needs torch, which other checks do without
-        from trivox.datasets.checks.exams import examine_exam
-
         return examine_exam
     return lambda case: examine(case, dataset.channels, dataset.labels)
 

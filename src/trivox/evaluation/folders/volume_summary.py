@@ -23,7 +23,7 @@ from trivox.evaluation.metrics.statistics import (
     paired_differences,
     summarise,
 )
-from trivox.evaluation.metrics.volumes import METRICS, NOTICE, Window, convention
+from trivox.evaluation.metrics.volumes import METRICS, NOTICE, HuWindow, convention
 
 TARGET = "volume"
 NETWORK = "network"
@@ -54,7 +54,7 @@ def collect_volumes(
     cases: Cases,
     *,
     task: str,
-    window: Window,
+    window: HuWindow,
     ladder: Rungs | None = None,
     by_views: Sequence[Rungs] = (),
     warnings: Sequence[str] = (),

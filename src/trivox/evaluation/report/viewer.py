@@ -27,7 +27,7 @@ OPACITIES = (1.0, 0.5, 0.3)
 OUTLINE_COLOUR = "#c8cdd4"
 
 
-class Region(TypedDict):
+class DrawnRegion(TypedDict):
     """How a target is drawn; depth: in how many others it lies."""
 
     name: str
@@ -46,7 +46,7 @@ class SurfaceScene(TypedDict):
     is a place in mm; step_mm: edge of the coarsest voxels; outline: colour.
     """
 
-    regions: list[Region]
+    regions: list[DrawnRegion]
     meshes: list[dict[str, str]]
     outline: str
     radius_mm: float
@@ -119,7 +119,7 @@ def _surfaces(view: CaseView, vertices: int) -> list[_Surface]:
     return surfaces
 
 
-def _region(view: CaseView, number: int, name: str) -> Region:
+def _region(view: CaseView, number: int, name: str) -> DrawnRegion:
     labels = set(view.targets[name])
     held = sum(set(indices) < labels for indices in view.targets.values())
     return {

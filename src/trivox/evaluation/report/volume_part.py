@@ -70,7 +70,7 @@ class ViewsTable(TypedDict):
     rows: list[ViewsLine]
 
 
-class CaseLine(TypedDict):
+class VolumeLine(TypedDict):
     """A row of the table of cases."""
 
     case: str
@@ -167,9 +167,9 @@ def _score_of(name: str, section: Metrics) -> Metrics:
     return {}
 
 
-def _case_rows(metrics: Metrics) -> list[CaseLine]:
+def _case_rows(metrics: Metrics) -> list[VolumeLine]:
     """One row a case, the lowest PSNR first."""
-    rows: list[CaseLine] = [
+    rows: list[VolumeLine] = [
         {"case": name, "values": targets[TARGET]}
         for name, targets in metrics["cases"].items()
     ]
