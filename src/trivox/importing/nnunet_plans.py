@@ -3,6 +3,7 @@ cannot do is refused in one line.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
@@ -24,6 +25,7 @@ from trivox.importing.nnunet_files import (
 )
 from trivox.planning.memory import forecast_memory
 from trivox.planning.plan import Normalisation, Plan, Scheme
+from trivox.planning.topology import Topology
 from trivox.schema import JsonObject, first_complaint
 from trivox.tasks.labels.segmentation import SegmentationTask
 
@@ -59,40 +61,11 @@ def read_nnunet_plan(folder: Path, name: str) -> Plan:
         )
     residual, arguments = _architecture(configuration, content, file)
     network = checked(NetworkArguments, arguments, f"{file}: network of {name}")
+    model = _Model(plans, configuration, network.topology(residual=residual), folder)
     try:
-        channels = numbered_names(
-            dataset.channel_names, where=folder / "dataset.json", key="channel_names"
-        )
-        labels = _labels(dataset, folder)
-        topology = network.topology(residual=residual)
-        missing = 3 - len(configuration.patch_size)
-        patch_size = (1,) * missing + configuration.patch_size
-        spacing, median_shape = _grid(plans, configuration)
-        memory = forecast_memory(
-            topology,
-            patch_size,
-            batch=configuration.batch_size,
-            channels=len(channels),
-            outputs=labels.output_channels,
-        )
-        return Plan(
-            dataset=plans.dataset_name or folder.parent.name,
-            task=SegmentationTask.name,
-            labels=labels,
-            channels=channels,
-            normalisations=_normalisations(plans, configuration, file),
-            axis_order=plans.transpose_forward,
-            spacing=spacing,
-            median_shape=median_shape,
-            dimension=len(configuration.patch_size),
-            patch_size=patch_size,
-            batch_size=configuration.batch_size,
-            batch_dice=configuration.batch_dice,
-            network="resenc-m" if residual else "nnunet-plain",
-            topology=topology,
-            memory=memory,
-            reasons={"patch_size": f"nnU-Net's, {name}"},
-        )
+        plan = model.plan(dataset)
+        reasons = {"patch_size": f"nnU-Net's, {name}"}
+        return plan.model_copy(update={"reasons": reasons})
     # pydantic's errors are ValueErrors
     except (ValueError, IndexError, TypeError) as error:
         reason = str(error)
@@ -101,6 +74,57 @@ def read_nnunet_plan(folder: Path, name: str) -> Plan:
         raise BundleError(
             f"{file}: configuration {name} contradicts itself ({reason}); {SUPPORTED}"
         ) from error
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What the model in `folder` was trained by; without its dataset."""
+
+    plans: PlansFile
+    configuration: Configuration
+    topology: Topology
+    folder: Path
+
+    def plan(self, dataset: DatasetFile) -> Plan:
+        """As a trivox plan; raises `ValueError`, `IndexError` or `TypeError` where the
+        parts contradict each other.
+        """
+        configuration = self.configuration
+        labels = _labels(dataset, self.folder)
+        channels = numbered_names(
+            dataset.channel_names,
+            where=self.folder / "dataset.json",
+            key="channel_names",
+        )
+        file = self.folder / "plans.json"
+        normalisations = _normalisations(self.plans, configuration, file)
+        missing = 3 - len(configuration.patch_size)
+        patch_size = (1,) * missing + configuration.patch_size
+        spacing, median_shape = _grid(self.plans, configuration)
+        memory = forecast_memory(
+            self.topology,
+            patch_size,
+            batch=configuration.batch_size,
+            channels=len(channels),
+            outputs=labels.output_channels,
+        )
+        return Plan(
+            dataset=self.plans.dataset_name or self.folder.parent.name,
+            task=SegmentationTask.name,
+            labels=labels,
+            channels=channels,
+            normalisations=normalisations,
+            axis_order=self.plans.transpose_forward,
+            spacing=spacing,
+            median_shape=median_shape,
+            dimension=len(configuration.patch_size),
+            patch_size=patch_size,
+            batch_size=configuration.batch_size,
+            batch_dice=configuration.batch_dice,
+            network="resenc-m" if self.topology.residual else "nnunet-plain",
+            topology=self.topology,
+            memory=memory,
+        )
 
 
 def _grid(

@@ -42,7 +42,7 @@ class MethodLine(TypedDict):
     """A method of the ladder; gained: what the network adds to it."""
 
     name: str
-    ours: bool
+    stressed: bool
     gained: Metrics | None
     summary: Metrics
 
@@ -59,7 +59,7 @@ class ViewsLine(TypedDict):
     """What a method scored with each number of views."""
 
     name: str
-    ours: bool
+    stressed: bool
     scores: list[Metrics]
 
 
@@ -135,7 +135,7 @@ def _table(section: Metrics) -> LadderTable:
     for row in section["rows"]:
         line: MethodLine = {
             "name": row["name"],
-            "ours": row["name"] in OURS,
+            "stressed": row["name"] in OURS,
             "gained": (row.get("paired") or {}).get(COMPARED),
             "summary": row["summary"],
         }
@@ -154,7 +154,7 @@ def _by_views(sections: Sequence[Metrics]) -> ViewsTable:
     rows: list[ViewsLine] = []
     for name in method_names(sections):
         scores = [_score_of(name, section) for section in sections]
-        rows.append({"name": name, "ours": name in OURS, "scores": scores})
+        rows.append({"name": name, "stressed": name in OURS, "scores": scores})
     return {"views": [section["views"] for section in sections], "rows": rows}
 
 
