@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from trivox.errors import TrivoxError
 
 M = TypeVar("M", bound=BaseModel)
+
+JsonObject = dict[str, JsonValue]
+"""A JSON object whose fields are not known here."""
 
 
 class Frozen(BaseModel):

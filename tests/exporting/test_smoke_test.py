@@ -1,7 +1,6 @@
 """The smoke test that every container brings passes, and notices what is wrong."""
 
 import importlib.util
-import json
 import subprocess
 import sys
 
@@ -10,11 +9,12 @@ import pytest
 
 from container_inputs import SLUGS
 from trivox import Volume, read_volume, write_volume
+from trivox.exporting.contract import read_contract
 
 
 @pytest.fixture
 def contract(grand_challenge):
-    return json.loads((grand_challenge / "contract.json").read_text())
+    return read_contract(grand_challenge / "contract.json")
 
 
 @pytest.fixture

@@ -1,8 +1,11 @@
 """Presets and recipes for a kind of data: values of a recipe, never subclasses."""
 
-from typing import Any
+from collections.abc import Mapping
 
-PRESETS: dict[str, dict[str, Any]] = {
+Values = Mapping[str, object]
+"""Values of a recipe by name, nested where the recipe is."""
+
+PRESETS: dict[str, Values] = {
     # Minutes on a CPU: a lean network, few iterations an epoch, AdamW (SGD with
     # momentum 0.99 needs ten times the steps).
     "quick_test": {
@@ -30,7 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "large": {"network": "hybrid-large", "weights_ema": 0.999},
 }
 
-_ADAMW: dict[str, Any] = {
+_ADAMW: Values = {
     "optimizer": "adamw",
     "learning_rate": 3e-4,
     "weight_decay": 5e-2,
@@ -38,13 +41,13 @@ _ADAMW: dict[str, Any] = {
     "schedule": "cosine",
     "gradient_clip": 1.0,
 }
-_TRANSFORMER: dict[str, dict[str, Any]] = {
+_TRANSFORMER: dict[str, Values] = {
     "quick_test": {"learning_rate": 3e-3, "gradient_clip": 1.0},
     "production": _ADAMW,
     "fine_tuning": {**_ADAMW, "learning_rate": 3e-5},
     "large": _ADAMW,
 }
-NETWORK_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+NETWORK_SETTINGS: dict[str, dict[str, Values]] = {
     "hybrid": _TRANSFORMER,
     "swin": _TRANSFORMER,
     "mednext": _TRANSFORMER,
@@ -55,12 +58,12 @@ train transformers. `trivox.networks.registry` lists the networks.
 """
 
 
-def network_settings(network: str) -> dict[str, dict[str, Any]]:
+def network_settings(network: str) -> Mapping[str, Values]:
     """What a network changes in each preset, by the kind that its name begins with."""
     return NETWORK_SETTINGS.get(network.partition("-")[0], {})
 
 
-NAMED_RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+NAMED_RECIPES: dict[str, dict[str, Values]] = {
     # Four MRI sequences, nested tumour regions: NVIDIA's recipe (Futrega et al. 2021,
     # arXiv:2110.03352) and what is known to be better since. The mask channel is made
     # before normalisation; small presets keep their own network and rate.

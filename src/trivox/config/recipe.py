@@ -297,11 +297,11 @@ def read_recipe(content: Mapping[str, Any]) -> Recipe:
         ) from error
 
 
-def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+def parse_settings(settings: Iterable[str]) -> dict[str, object]:
     """`["a.b=1", "c=x"]` to `{"a": {"b": 1}, "c": "x"}`; values are JSON where they
     parse, otherwise text.
     """
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
     for setting in settings:
         key, separator, text = setting.partition("=")
         if not separator or not key:
@@ -319,7 +319,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     return result
 
 
-def merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, object]:
     """Settings of `top` over those of `base`, branch by branch."""
     result = dict(base)
     for key, value in top.items():

@@ -19,7 +19,7 @@ from trivox.volumes.geometry import (
 )
 from trivox.volumes.volume import Array, Shape, Spacing, Volume
 
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+CropBox = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class CroppedCase:
     """First image as read, for its grid; its array is a single broadcast value."""
     orientation: Orientation
     canonical_shape: Shape
-    box: Box
+    box: CropBox
 
     @property
     def shape(self) -> Shape:
@@ -124,7 +124,7 @@ def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCa
     )
 
 
-def nonzero_box(image: Array) -> Box:
+def nonzero_box(image: Array) -> CropBox:
     """The smallest box that holds all voxels `(c, z, y, x)` that are not zero in every
     channel; all of it if none.
     """

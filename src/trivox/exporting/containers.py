@@ -13,49 +13,26 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pydantic import Field
 
 from trivox.config.choices import MissingChannels
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.brats import family_of, sequence_of
 from trivox.errors import BundleError, RecipeError, ResourceError
+from trivox.exporting.contract import Contract, Target
 from trivox.exporting.own_wheel import installed_versions, write_wheel
 from trivox.files import write_json, write_text
 from trivox.inference.bundle import LabelBundle, read_bundle
 from trivox.inference.predictor import Predictor
-from trivox.schema import Frozen
 from trivox.version import NOTICE, __version__
 
-Target = Literal["brats", "grand-challenge"]
 ENTRY_POINTS: dict[Target, str] = {
     "brats": "brats.py",
     "grand-challenge": "grand_challenge.py",
 }
 FILES = Path(__file__).parent / "container_files"
 SLUG = re.compile(r"[A-Za-z0-9_-]+")
-
-
-class Contract(Frozen):
-    """What entry point and smoke test are told, as `contract.json`.
-
-    models: bundle folders, all of which vote; labels: name -> value in the model;
-    values: which may stand in a label map written for the example cases; input_slugs:
-    socket -> channel.
-    """
-
-    target: Target
-    models: tuple[str, ...]
-    channels: tuple[str, ...]
-    labels: dict[str, int]
-    values: tuple[int, ...]
-    missing_channels: MissingChannels = "refuse"
-    mounted_weights: bool = False
-    input_slugs: dict[str, str] = Field(default_factory=dict)
-    output_slug: str = ""
-    example_cases: tuple[str, ...] = ()
 
 
 def package_model(
@@ -127,7 +104,7 @@ def _require_no_sockets(
         )
 
 
-def _for_brats(channels: Sequence[str], labels: LabelScheme) -> dict[str, Any]:
+def _for_brats(channels: Sequence[str], labels: LabelScheme) -> dict[str, object]:
     """Examples of the family that knows the model's labels, and the values that its
     label maps may hold.
     """
@@ -156,7 +133,7 @@ def _for_grand_challenge(
     labels: LabelScheme,
     input_slugs: Mapping[str, str],
     output_slug: str,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Checked slugs and the label values, which have to fit into a byte."""
     for slug in (*input_slugs, output_slug):
         _require_slug(slug)

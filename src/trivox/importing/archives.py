@@ -25,7 +25,7 @@ Wanted = Callable[[PurePosixPath], bool]
 
 
 @dataclass(frozen=True)
-class Member:
+class ArchiveMember:
     """A plain file: its name inside, the bytes that the archive declares, and how to
     read them.
     """
@@ -36,7 +36,9 @@ class Member:
 
 
 @contextmanager
-def members(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, Member]]:
+def members(
+    source: Path, wanted: Wanted
+) -> Iterator[dict[PurePosixPath, ArchiveMember]]:
     """The plain files of a zip, tar (gz, bz2, xz) or folder that are `wanted`, in the
     order of the archive.
 
@@ -71,7 +73,9 @@ def _reading(source: Path) -> Iterator[None]:
         ) from error
 
 
-_Kind = Callable[[Path, Wanted], AbstractContextManager[dict[PurePosixPath, Member]]]
+_Kind = Callable[
+    [Path, Wanted], AbstractContextManager[dict[PurePosixPath, ArchiveMember]]
+]
 
 
 def _kind(source: Path) -> _Kind:
@@ -100,35 +104,37 @@ def _is_tar(source: Path) -> bool:
 
 
 @contextmanager
-def _folder(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, Member]]:
-    files: dict[PurePosixPath, Member] = {}
+def _folder(
+    source: Path, wanted: Wanted
+) -> Iterator[dict[PurePosixPath, ArchiveMember]]:
+    files: dict[PurePosixPath, ArchiveMember] = {}
     for path in sorted(source.rglob("*")):
         name = PurePosixPath(path.relative_to(source).as_posix())
         if wanted(name) and path.is_file():
-            files[name] = Member(name, path.stat().st_size, partial(_file, path))
+            files[name] = ArchiveMember(name, path.stat().st_size, partial(_file, path))
     yield files
 
 
 @contextmanager
-def _zip(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, Member]]:
+def _zip(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, ArchiveMember]]:
     with zipfile.ZipFile(source) as archive:
         listing = archive.infolist()
         _require_size(source, len(listing), sum(info.file_size for info in listing))
-        files: dict[PurePosixPath, Member] = {}
+        files: dict[PurePosixPath, ArchiveMember] = {}
         for info in listing:
             name = _name(info.filename)
             if wanted(name) and not info.is_dir():
                 kind = stat.S_IFMT(info.external_attr >> 16)
                 _require_plain(source, info.filename, plain=kind in (0, stat.S_IFREG))
                 read = partial(_zip_file, archive, info)
-                files[name] = Member(name, info.file_size, read)
+                files[name] = ArchiveMember(name, info.file_size, read)
         yield files
 
 
 @contextmanager
-def _tar(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, Member]]:
+def _tar(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, ArchiveMember]]:
     with tarfile.open(source, "r:*") as archive:
-        files: dict[PurePosixPath, Member] = {}
+        files: dict[PurePosixPath, ArchiveMember] = {}
         total = 0
         for count, info in enumerate(archive, start=1):
             total += max(0, info.size)
@@ -136,7 +142,9 @@ def _tar(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, Member]]:
             name = _name(info.name)
             if wanted(name) and not info.isdir():
                 _require_plain(source, info.name, plain=info.isreg())
-                files[name] = Member(name, info.size, partial(_tar_file, archive, info))
+                files[name] = ArchiveMember(
+                    name, info.size, partial(_tar_file, archive, info)
+                )
         _require_end(archive)
         yield files
 

@@ -25,7 +25,7 @@ from trivox.datasets.layouts.brats import (
 )
 from trivox.errors import DataError, RecipeError
 from trivox.files import atomic_path, write_json
-from trivox.importing.archives import Member, members
+from trivox.importing.archives import ArchiveMember, members
 from trivox.importing.staging import begin, is_done, require_space
 from trivox.volumes.formats import read_labels, write_volume
 
@@ -57,7 +57,7 @@ class Step:
     its label values are turned to.
     """
 
-    member: Member
+    member: ArchiveMember
     target: PurePosixPath
     translation: tuple[LabelScheme, LabelScheme] | None = None
 
@@ -70,10 +70,10 @@ class Job:
     descriptions: Mapping[str, Any]
 
 
-Files = Mapping[PurePosixPath, Member]
+Files = Mapping[PurePosixPath, ArchiveMember]
 """What is taken out of an archive."""
 
-Progress = Callable[[Iterable[Step], int], Iterable[Step]]
+ShowFiles = Callable[[Iterable[Step], int], Iterable[Step]]
 """Passes steps on and shows how many of the total are done."""
 
 
@@ -82,7 +82,7 @@ def _in_silence(steps: Iterable[Step], total: int) -> Iterable[Step]:
 
 
 def import_brats(
-    source: Path, out: Path, *, to: str = "brats", progress: Progress = _in_silence
+    source: Path, out: Path, *, to: str = "brats", progress: ShowFiles = _in_silence
 ) -> Imported:
     """Bring the BraTS cases in an archive or folder to `out`, all files as `.nii.gz`.
 
@@ -129,7 +129,7 @@ def _is_wanted(name: PurePosixPath) -> bool:
     return LABEL in file or parse_name(file) is not None
 
 
-def _identity(source: Path, files: Files) -> dict[str, Any]:
+def _identity(source: Path, files: Files) -> dict[str, object]:
     """What tells a source from another one, and from itself after a change."""
     paths = [source / name for name in files] if source.is_dir() else [source]
     return {
@@ -151,7 +151,7 @@ def _with_tables(job: Job, files: Files) -> Job:
     return Job(tuple(steps), job.descriptions)
 
 
-def _write(job: Job, folder: Path, out: Path, progress: Progress) -> None:
+def _write(job: Job, folder: Path, out: Path, progress: ShowFiles) -> None:
     # files are whole or not there
     todo = [step for step in job.steps if not (folder / step.target).exists()]
     require_space(folder, sum(step.member.size for step in todo), out=out)
@@ -176,7 +176,7 @@ def _carry_out(step: Step, folder: Path) -> None:
         raw.unlink(missing_ok=True)
 
 
-def _copy(member: Member, target: Path, *, pack: bool) -> None:
+def _copy(member: ArchiveMember, target: Path, *, pack: bool) -> None:
     with (
         atomic_path(target) as temporary,
         member.read() as stream,
@@ -264,7 +264,7 @@ def _trains(scan: Scan) -> bool:
 
 def _description(
     scans: Sequence[Scan], scheme: LabelScheme, name: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Content of `dataset.json`; what nnU-Net has no place for stands under `trivox`."""
     titles = ", ".join(dict.fromkeys(scan.family.title for scan in scans))
     values = ", ".join(f"{value} {label}" for label, value in scheme.labels.items())

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -52,7 +51,7 @@ class ImportedClasses:
 
 
 @dataclass(frozen=True)
-class Step:
+class ChannelStep:
     """One file to write: a channel of an image file, or (channel None) the mask of the
     case.
     """
@@ -63,11 +62,11 @@ class Step:
     target: Path
 
 
-Progress = Callable[[Iterable[Step], int], Iterable[Step]]
+ShowFiles = Callable[[Iterable[ChannelStep], int], Iterable[ChannelStep]]
 """Passes steps on and shows how many of the total are done."""
 
 
-def _in_silence(steps: Iterable[Step], total: int) -> Iterable[Step]:
+def _in_silence(steps: Iterable[ChannelStep], total: int) -> Iterable[ChannelStep]:
     return steps
 
 
@@ -78,7 +77,7 @@ def import_class_folders(
     to: str = "nnunet",
     labels: Mapping[str, int] | None = None,
     channels: Sequence[str] = (),
-    progress: Progress = _in_silence,
+    progress: ShowFiles = _in_silence,
 ) -> ImportedClasses:
     """Write the cases in class folders `source` as nnU-Net raw data to `out`, with
     `classification_labels.csv`.
@@ -109,7 +108,7 @@ def import_class_folders(
     return _summary(dataset, folds)
 
 
-def _write(dataset: Dataset, folder: Path, out: Path, progress: Progress) -> None:
+def _write(dataset: Dataset, folder: Path, out: Path, progress: ShowFiles) -> None:
     # files are whole or not there
     steps = [step for step in _steps(dataset, folder) if not step.target.exists()]
     require_space(folder, sum(step.source.stat().st_size for step in steps), out=out)
@@ -161,7 +160,7 @@ def _load(
     return dataset.model_copy(update={"channels": tuple(channels) or dataset.channels})
 
 
-def _identity(source: Path, dataset: Dataset) -> dict[str, Any]:
+def _identity(source: Path, dataset: Dataset) -> dict[str, object]:
     """What tells this import from that of another source, of the same after a change,
     or under other names.
     """
@@ -190,7 +189,7 @@ def _is_unlabelled(case: Case) -> bool:
     return case.split != "test" and case.label is None
 
 
-def _steps(dataset: Dataset, folder: Path) -> Iterator[Step]:
+def _steps(dataset: Dataset, folder: Path) -> Iterator[ChannelStep]:
     for case in dataset.cases:
         part = "Tr" if _trains(case) else "Ts"
         images = folder / f"images{part}"
@@ -198,7 +197,7 @@ def _steps(dataset: Dataset, folder: Path) -> Iterator[Step]:
         for file in case.images:
             for channel in range(_channels_in(file, case)):
                 target = images / f"{case.name}_{number:04d}{ENDING}"
-                yield Step(case, file, channel, target)
+                yield ChannelStep(case, file, channel, target)
                 number += 1
         if number != len(dataset.channels):
             raise DataError(
@@ -207,7 +206,7 @@ def _steps(dataset: Dataset, folder: Path) -> Iterator[Step]:
             )
         if case.label is not None:
             target = folder / f"labels{part}" / f"{case.name}{ENDING}"
-            yield Step(case, case.label, None, target)
+            yield ChannelStep(case, case.label, None, target)
 
 
 def _channels_in(file: Path, case: Case) -> int:
@@ -217,7 +216,7 @@ def _channels_in(file: Path, case: Case) -> int:
         raise type(error)(f"case '{case.name}': {error}") from error
 
 
-def _carry_out(step: Step, labels: LabelScheme | None) -> None:
+def _carry_out(step: ChannelStep, labels: LabelScheme | None) -> None:
     """Write the file of `step`; raises the error of what is wrong with it, naming the
     case.
     """
@@ -230,7 +229,7 @@ def _carry_out(step: Step, labels: LabelScheme | None) -> None:
         raise type(error)(f"case '{step.case.name}': {error}") from error
 
 
-def _write_channel(step: Step, channel: int) -> None:
+def _write_channel(step: ChannelStep, channel: int) -> None:
     """One channel of the image file: the file as it is where that is all it holds
     (read, to find damage here).
     """
@@ -243,7 +242,7 @@ def _write_channel(step: Step, channel: int) -> None:
         write_volume(step.target, volume.with_array(volume.array[channel]))
 
 
-def _write_mask(step: Step, labels: LabelScheme | None) -> None:
+def _write_mask(step: ChannelStep, labels: LabelScheme | None) -> None:
     """The mask as consecutive whole numbers, on the very grid of the image (headers of
     both differ by rounding).
     """
@@ -255,7 +254,7 @@ def _write_mask(step: Step, labels: LabelScheme | None) -> None:
     write_volume(step.target, Volume(indices.astype(kind), image.affine))
 
 
-def _require_grid(step: Step, volume: Volume, *, what: str) -> Header:
+def _require_grid(step: ChannelStep, volume: Volume, *, what: str) -> Header:
     """Header of the case's first image; raises `GeometryError` if `volume` lies
     elsewhere.
     """
@@ -301,7 +300,7 @@ def _class_table(cases: Sequence[Case]) -> str:
     return text.getvalue()
 
 
-def _description(dataset: Dataset, name: str) -> dict[str, Any]:
+def _description(dataset: Dataset, name: str) -> dict[str, object]:
     """Content of `dataset.json`; what nnU-Net has no place for stands under `trivox`."""
     assert dataset.labels is not None, "class folders have masks"
     old_values = dataset.labels.labels
@@ -311,7 +310,7 @@ def _description(dataset: Dataset, name: str) -> dict[str, Any]:
         f"{number} {label} ({old_values[label]} in the source)"
         for label, number in labels.items()
     )
-    additions: dict[str, Any] = {
+    additions: dict[str, object] = {
         "classes": {
             case.name: case.class_name
             for case in dataset.cases

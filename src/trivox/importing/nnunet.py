@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trivox.errors import BundleError, TrustError
-from trivox.importing.nnunet_plans import SUPPORTED, read_nnunet_plan, read_object
+from trivox.importing.nnunet_files import SUPPORTED, read_plans
+from trivox.importing.nnunet_plans import read_nnunet_plan
 from trivox.inference.bundle import LabelBundle, write_bundle
 from trivox.inference.descriptions import LabelDescription
 from trivox.networks.registry import build_network
@@ -60,7 +61,7 @@ def import_nnunet(folder: Path, out: Path, *, trust: bool = False) -> LabelBundl
     it, `BundleError` if the folder is incomplete or its network is not one that trivox
     has.
     """
-    reader = str(read_object(folder / "plans.json").get("image_reader_writer"))
+    reader = read_plans(folder).image_reader_writer
     files = _checkpoint_files(folder)
     if not trust:
         raise TrustError(
@@ -80,7 +81,7 @@ def import_nnunet(folder: Path, out: Path, *, trust: bool = False) -> LabelBundl
     plan = read_nnunet_plan(folder, first.configuration)
     axes = "zyx"[3 - plan.dimension :]
     mirror = tuple(axes[axis] for axis in first.mirror_axes if axis < len(axes))
-    training = {
+    training: dict[str, object] = {
         "source": "nnU-Net v2",
         "configuration": first.configuration,
         "trainer": first.trainer,
@@ -96,7 +97,7 @@ def _write(
     plan: Plan,
     weights: dict[str, dict[str, Tensor]],
     mirror: Sequence[str],
-    training: dict[str, Any],
+    training: dict[str, object],
 ) -> LabelBundle:
     with TemporaryDirectory(prefix="trivox-") as name:
         files = {fold: Path(name) / f"{fold}.safetensors" for fold in weights}

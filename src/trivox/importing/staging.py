@@ -4,7 +4,6 @@ taken up again when interrupted.
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from trivox.errors import DataError, ResourceError
 from trivox.files import read_json, write_json
@@ -13,7 +12,7 @@ STAMP = "import.json"
 """File in the folder that says what was imported, how."""
 
 
-def is_done(out: Path, stamp: dict[str, Any], source: Path) -> bool:
+def is_done(out: Path, stamp: dict[str, object], source: Path) -> bool:
     """Whether `out` is the finished import of the same source; raises `DataError` if it
     is anything else.
     """
@@ -31,7 +30,7 @@ def is_done(out: Path, stamp: dict[str, Any], source: Path) -> bool:
     )
 
 
-def begin(out: Path, stamp: dict[str, Any]) -> Path:
+def begin(out: Path, stamp: dict[str, object]) -> Path:
     """The folder to work in: that of an interrupted import of the same source, else a
     new one.
     """

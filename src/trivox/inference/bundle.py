@@ -119,7 +119,7 @@ def task_of(path: Path) -> str:
     return str(bundle_content(path)[1].get("task"))
 
 
-def bundle_content(path: Path) -> tuple[Path, dict[str, Any]]:
+def bundle_content(path: Path) -> tuple[Path, dict[str, object]]:
     """The `bundle.json` at `path` (a bundle's folder, the file, or a run) and what it
     says, of a known version.
     """

@@ -25,7 +25,7 @@ class Result(Protocol):
         """
 
 
-Progress = Callable[[Iterable[Case], int], Iterable[Case]]
+ShowCases = Callable[[Iterable[Case], int], Iterable[Case]]
 """Passes cases on, given how many there are."""
 R = TypeVar("R", bound=Result)
 Made = TypeVar("Made", bound=Result, covariant=True)
@@ -60,7 +60,7 @@ def predict_cases(
     *,
     overwrite: bool = False,
     also: Callable[[Case, R], Mapping[str, Any]] = lambda case, result: {},
-    progress: Progress = lambda cases, total: cases,
+    progress: ShowCases = lambda cases, total: cases,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Record]:
     """Write what `predictor` gives for each case (`out/CASE.nii.gz` and what it was

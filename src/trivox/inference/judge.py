@@ -2,7 +2,7 @@
 intervals, agreement, whether to look at the case.
 """
 
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -18,6 +18,31 @@ LEVELS = (0.025, 0.975)
 """Probabilities that bound the volume of a single vote."""
 
 
+class TargetVolume(TypedDict, total=False):
+    """Volume of a target, and what probabilities say about it where they were at hand;
+    method: `t_of_votes` or `probability_levels`.
+    """
+
+    volume_ml: float
+    ci95_ml: list[float]
+    expected_ml: float
+    method: str
+
+
+class Judgement(TypedDict):
+    """What stands in the record of a case, ready for JSON.
+
+    votes, agreement: where there were several; abstain, score, reason: with a rule.
+    """
+
+    volumes: dict[str, TargetVolume]
+    votes: NotRequired[int]
+    agreement: NotRequired[float | None]
+    abstain: NotRequired[bool]
+    score: NotRequired[float | None]
+    reason: NotRequired[str | None]
+
+
 def judge(
     decision: Decision,
     scheme: LabelScheme,
@@ -25,15 +50,12 @@ def judge(
     *,
     temperature: float,
     voxel_ml: float,
-) -> dict[str, Any]:
-    """What stands in the record of a case, ready for JSON: `volumes`, `votes` and their
-    `agreement` if there were several, and with a rule `abstain`, `score`, `reason`.
+) -> Judgement:
+    """What the record of a case says about its prediction.
 
     temperature: of the member that decides, where there is a single one.
     """
-    judgement: dict[str, Any] = {
-        "volumes": volumes_of(decision, scheme, voxel_ml=voxel_ml)
-    }
+    judgement: Judgement = {"volumes": volumes_of(decision, scheme, voxel_ml=voxel_ml)}
     poll = decision.poll
     if poll is not None and len(poll.volumes) > 1:
         judgement |= {"votes": len(poll.volumes), "agreement": poll.agreement}
@@ -48,14 +70,12 @@ def judge(
 
 def volumes_of(
     decision: Decision, scheme: LabelScheme, *, voxel_ml: float
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, TargetVolume]:
     """Volume of each target in ml, with a 95 % interval where probabilities were at
     hand.
-
-    method: `t_of_votes` or `probability_levels`.
     """
     counts = target_voxels(decision.labels, scheme)
-    volumes: dict[str, dict[str, Any]] = {}
+    volumes: dict[str, TargetVolume] = {}
     for row, name in enumerate(scheme.targets):
         volumes[name] = {"volume_ml": float(counts[row]) * voxel_ml}
         if decision.poll is not None:
@@ -67,7 +87,7 @@ def volumes_of(
 
 def _interval(
     decision: Decision, poll: Poll, scheme: LabelScheme, row: int, *, voxel_ml: float
-) -> dict[str, Any]:
+) -> TargetVolume:
     """What probabilities say about the volume of the target of number `row`."""
     first = 1 if scheme.exclusive else 0  # the channel of the first target
     chance = poll.probabilities[first + row].numpy()

@@ -50,7 +50,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Sight:
+class WindowOptions:
     """How the windows of a member look at an image.
 
     mirror: average over mirrored copies; overlap: of windows; None: as the description
@@ -77,7 +77,7 @@ class Sight:
 def load_members(
     bundles: Sequence[LabelBundle],
     runtime: Runtime,
-    sight: Sight,
+    options: WindowOptions,
     scales: Sequence[float],
 ) -> tuple[Member, ...]:
     """The members of each bundle at each scale."""
@@ -86,7 +86,7 @@ def load_members(
         description = bundle.description
         weights = bundle.weight_files()
         classifiers = bundle.checked(description.classifiers)
-        member = load_member(description, weights, classifiers, runtime, sight)
+        member = load_member(description, weights, classifiers, runtime, options)
         members += [scaled_member(member, scale) for scale in scales]
     return tuple(members)
 
@@ -96,7 +96,7 @@ def load_member(
     weights: Sequence[Path],
     classifiers: Sequence[Path],
     runtime: Runtime,
-    sight: Sight,
+    options: WindowOptions,
 ) -> Member:
     """The networks of a model on the runtime's device.
 
@@ -107,19 +107,19 @@ def load_member(
         _load_network(description, file).to(runtime.device).eval() for file in weights
     ]
     segmenters = [_segmenter(network) for network in networks]
-    if sight.passes:
+    if options.passes:
         for segmenter in segmenters:
             wake_dropout(segmenter)
-    axes = sight.axes_of(description)
+    axes = options.axes_of(description)
     windows = SlidingWindows(
         torch_engines(segmenters, runtime),
         plan.patch_size,
         plan.labels.output_channels,
-        overlap=sight.overlap_of(description),
+        overlap=options.overlap_of(description),
         mirror_axes=axes,
     )
     readers = _readers(description, networks, classifiers, runtime, axes)
-    return Member(plan, windows, description.temperature, sight.passes, readers)
+    return Member(plan, windows, description.temperature, options.passes, readers)
 
 
 def _segmenter(network: nn.Module) -> nn.Module:

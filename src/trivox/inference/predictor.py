@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,7 @@ from trivox.inference.doubt.uncertainty import require_kinds
 from trivox.inference.judge import judge
 from trivox.inference.members import (
     Member,
-    Sight,
+    WindowOptions,
     load_member,
     load_members,
     require_alike,
@@ -148,8 +147,8 @@ class Predictor:
         if descriptions[0].classification is not None:
             require_scale_one(scales)
         runtime = make_runtime(device, precision)
-        sight = Sight(mirror, overlap, mc_samples)
-        members = load_members(bundles, runtime, sight, scales)
+        options = WindowOptions(mirror, overlap, mc_samples)
+        members = load_members(bundles, runtime, options, scales)
         return cls(descriptions, members, tuple(scales), seed, missing)
 
     @classmethod
@@ -163,7 +162,9 @@ class Predictor:
         read_everything: bool = False,
     ) -> "Predictor":
         """From weights that are in no bundle yet."""
-        member = load_member(description, weights, classifiers, runtime, Sight())
+        member = load_member(
+            description, weights, classifiers, runtime, WindowOptions()
+        )
         return cls((description,), (member,), read_everything=read_everything)
 
     @property
@@ -362,7 +363,7 @@ class Predictor:
         return BandSampler(None if reference is None else record.from_source(reference))
 
     # -- many cases, see `trivox.inference.folder` -------------------------------------
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """What `predictions.json` says of it beside its identity."""
         return {"settings": self.settings}
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -186,7 +185,7 @@ class Reconstructor:
         return tuple(warnings)
 
     # -- many cases, see `trivox.inference.folder` -------------------------------------
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """What `predictions.json` says of it beside its identity."""
         return {"task": self.plan.task, "notice": SYNTHETIC}
 

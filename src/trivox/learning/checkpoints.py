@@ -7,11 +7,11 @@
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -36,6 +36,24 @@ OBJECTIVE = "objective.safetensors"
 """Weights that the objective trains."""
 
 
+class RunState(TypedDict):
+    """Content of `state.json`; progress: where training stands, see
+    `trivox.learning.progress.Progress`.
+    """
+
+    progress: dict[str, object]
+
+
+class ResumeState(TypedDict):
+    """What resuming needs beside the weights, as `optimizer.pt`: what torch's objects
+    and the objective say of themselves.
+    """
+
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    objective: NotRequired[Mapping[str, object]]
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """What a checkpoint holds; `optimizer`, `raw` and `objective` only where it was
@@ -43,8 +61,8 @@ class Checkpoint:
     """
 
     weights: dict[str, Tensor]
-    state: dict[str, Any]
-    optimizer: dict[str, Any] | None = None
+    state: RunState
+    optimizer: ResumeState | None = None
     raw: dict[str, Tensor] | None = None
     objective: dict[str, Tensor] | None = None
 
@@ -52,8 +70,8 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path,
     network: nn.Module,
-    state: dict[str, Any],
-    optimizer: dict[str, Any] | None = None,
+    state: Mapping[str, object],
+    optimizer: Mapping[str, object] | None = None,
     *,
     raw: nn.Module | None = None,
     objective: nn.Module | None = None,
@@ -98,11 +116,9 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     )
 
 
-def _load_optimizer(file: Path) -> dict[str, Any]:
+def _load_optimizer(file: Path) -> ResumeState:
     try:
-        content: dict[str, Any] = torch.load(
-            file, map_location="cpu", weights_only=True
-        )
+        content: ResumeState = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise BundleError(
             f"{file}: damaged ({error}); delete the run to start again"

@@ -5,14 +5,14 @@ the way through training.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypedDict
+from typing import Any
 
 from torch import nn
 
 from trivox.config.recipe import Recipe
 from trivox.errors import RecipeError, TrivoxError
 from trivox.learning.averaging import MovingAverage
-from trivox.learning.checkpoints import Checkpoint
+from trivox.learning.checkpoints import Checkpoint, ResumeState
 from trivox.learning.compiling import compiled
 from trivox.learning.freezing import Freezing
 from trivox.learning.growing import Growing
@@ -24,14 +24,6 @@ from trivox.learning.schedules import make_optimizer, rate_factor, set_rate
 
 MAX_SKIPPED = 20
 """Steps in a row whose gradients are not finite before training is given up."""
-
-
-class ResumeState(TypedDict):
-    """What resuming needs beside the weights."""
-
-    optimizer: dict[str, Any]
-    scaler: dict[str, Any]
-    objective: dict[str, Any]
 
 
 class Learner:

@@ -59,13 +59,13 @@ class Objective(ABC):
         """More numbers for the record of an epoch."""
         return {}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Mapping[str, object]:
         """What resuming needs beside `module`: tensors and plain values, for the
         checkpoint.
         """
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027
+    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Continue from `state`."""
 
     def remarks(self, figures: dict[str, float]) -> list[str]:

@@ -42,7 +42,7 @@ class Progress:
             progress.best = -math.inf
         return progress
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Ready for JSON, which knows no infinity."""
         return {**asdict(self), "best": finite(self.best)}
 

@@ -5,7 +5,6 @@ The schedule is a function of the share of the budget that is spent.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -50,7 +49,7 @@ def make_optimizer(
 
 def _groups(
     parameters: Sequence[nn.Parameter], recipe: Recipe, rate: float
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     decay = recipe.weight_decay
     if recipe.optimizer == "sgd":
         return [{"params": list(parameters), "weight_decay": decay, "lr": rate}]

@@ -15,6 +15,7 @@ from trivox.config.recipe import Recipe
 from trivox.errors import BundleError, InterruptedTrainingError
 from trivox.learning.checkpoints import (
     Checkpoint,
+    RunState,
     keep_best,
     load_checkpoint,
     save_checkpoint,
@@ -92,7 +93,7 @@ class Trainer:
             self.folder / "checkpoints" / "latest",
             self.learner.model,
             self._state(),
-            dict(self.learner.resume_state()),
+            self.learner.resume_state(),
             raw=self.network if self.learner.average else None,
             objective=self.objective.module,
         )
@@ -100,7 +101,7 @@ class Trainer:
     def _save_model(self, folder: Path) -> None:
         save_checkpoint(folder, self.learner.model, self._state())
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> RunState:
         return {"progress": self.progress.to_json()}
 
     # -- the loop ----------------------------------------------------------------------
@@ -209,7 +210,7 @@ class Trainer:
         self, steps: EpochSteps, trained: float, figures: dict[str, float]
     ) -> None:
         """Record the epoch and say how it went; trained: seconds of its steps."""
-        record: dict[str, Any] = {
+        record: dict[str, object] = {
             "kind": "epoch",
             "epoch": self.progress.epoch,
             "step": self.progress.step,

@@ -18,7 +18,6 @@ Everything else of another shape is skipped, heads for other classes among it.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,9 +92,9 @@ class TransferReport:
         )
         return [first, *names]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Counts and names of each part."""
-        content: dict[str, Any] = {"share": self.share}
+        content: dict[str, object] = {"share": self.share}
         for name, part in self.parts().items():
             content[name] = {
                 "tensors": len(part.names),

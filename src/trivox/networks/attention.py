@@ -7,8 +7,8 @@ patch size. Tokens are `(b, n, c)` with `n = z * y * x`; coordinates are in toke
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal
+from functools import lru_cache, partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ WINDOW = 8
 """Tokens along an axis of a window."""
 LAYER_SCALE = 0.1
 
-Grid = tuple[int, int, int]
+TokenGrid = tuple[int, int, int]
 Partition = Literal["global", "window", "shifted", "grid"]
 
 
@@ -111,7 +111,7 @@ class Groups:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def token_groups(
-    grid: Grid, window: int, partition: Partition, device: torch.device
+    grid: TokenGrid, window: int, partition: Partition, device: torch.device
 ) -> Groups:
     """The groups of a grid of tokens."""
     axes = [_axis_groups(size, window, partition) for size in grid]
@@ -130,7 +130,7 @@ def token_groups(
     )
 
 
-def _members(grid: Grid, positions: tuple[Tensor, ...]) -> Tensor:
+def _members(grid: TokenGrid, positions: tuple[Tensor, ...]) -> Tensor:
     """Flat positions of the members of each group, `(groups, t)`, -1 for padding, from
     those along each axis; groups without tokens, which shifting may leave, are left
     out.
@@ -145,7 +145,7 @@ def _members(grid: Grid, positions: tuple[Tensor, ...]) -> Tensor:
     return members[(members >= 0).any(1)]
 
 
-def grid_coordinates(grid: Grid, device: torch.device | None = None) -> Tensor:
+def grid_coordinates(grid: TokenGrid, device: torch.device | None = None) -> Tensor:
     """Coordinates `(n, 3)` of the tokens of a grid."""
     axes = [torch.arange(size, device=device, dtype=torch.float32) for size in grid]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
@@ -311,7 +311,7 @@ class TransformerBlock3D(nn.Module):
         out: Tensor = tokens.reshape(len(x), *grid, -1).movedim(-1, 1).to(x.dtype)
         return out
 
-    def attend(self, tokens: Tensor, grid: Grid) -> Tensor:
+    def attend(self, tokens: Tensor, grid: TokenGrid) -> Tensor:
         """Attention within each group of tokens, `(b, n, c)` to the same."""
         groups = token_groups(grid, self.window, self.partition, tokens.device)
         coordinates = groups.coordinates[None]
@@ -336,12 +336,11 @@ class SwinTransformerBlock3D(nn.Sequential):
     def __init__(
         self, channels: int, *, window: int = WINDOW, drop_path: float = 0.0
     ) -> None:
-        settings: dict[str, Any] = {
-            "window": window,
-            "drop_path": drop_path,
-            "position_bias": True,
-        }
-        super().__init__(
-            TransformerBlock3D(channels, "window", **settings),
-            TransformerBlock3D(channels, "shifted", **settings),
+        block = partial(
+            TransformerBlock3D,
+            channels,
+            window=window,
+            drop_path=drop_path,
+            position_bias=True,
         )
+        super().__init__(block("window"), block("shifted"))

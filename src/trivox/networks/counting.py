@@ -5,7 +5,7 @@ they can be built there.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
@@ -36,6 +36,40 @@ VOLUME_CONVENTION = (
 )
 OUTPUTS = 3
 """Of a network that is described by its name alone."""
+
+
+class Counts(TypedDict):
+    """What a network costs; gflop of one forward pass, saved_activation_gib for the
+    backward pass.
+    """
+
+    parameters: int
+    gflop: float
+    saved_activation_gib: float
+
+
+class Cost(Counts):
+    """Counts, and the convention that they follow."""
+
+    convention: str
+
+
+class FamilyCost(Cost):
+    """Cost of a network for an input `(c, z, y, x)`."""
+
+    network: str
+    input: list[int]
+
+
+class VolumeCost(Cost):
+    """Cost of a network of X-rays for so many views of a detector (rows, columns) and a
+    grid `(z, y, x)`.
+    """
+
+    network: str
+    grid: list[int]
+    views: int
+    detector: list[int]
 
 
 def count_parameters(
@@ -80,7 +114,7 @@ def count_family(
     name: str,
     size: tuple[int, int, int, int],
     options: Mapping[str, Option] | None = None,
-) -> dict[str, Any]:
+) -> FamilyCost:
     """Facts about a network at the topology that it gets for an input `(c, z, y, x)`."""
     channels, *patch = size
     z, y, x = patch
@@ -98,7 +132,7 @@ def count_operations(
     outputs: int,
     patch: tuple[int, int, int],
     options: Mapping[str, Option] | None = None,
-) -> dict[str, Any]:
+) -> Cost:
     """Parameters, GFLOP of one forward pass (2 x multiply-accumulates, torch's own
     counter) and GiB saved for backward.
     """
@@ -115,7 +149,7 @@ def count_volume_network(
     views: int,
     shape: tuple[int, int, int],
     options: Mapping[str, Option] | None = None,
-) -> dict[str, Any]:
+) -> VolumeCost:
     """Facts about a network of X-rays to CT for that many views of twice the grid's
     pixels; what it learns, not SIRT.
     """
@@ -142,7 +176,7 @@ def count_volume_network(
     }
 
 
-def _count(network: nn.Module, given: Any, **settings: Any) -> dict[str, Any]:
+def _count(network: nn.Module, given: Any, **settings: Any) -> Counts:
     """Run a network once, counting what it computes and what it saves."""
     saved: dict[int, int] = {}
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from trivox.networks.attention import (
     LAYER_SCALE,
-    Grid,
     MultiHeadSelfAttention3D,
     SwiGLU,
+    TokenGrid,
     grid_coordinates,
 )
 from trivox.networks.depthwise import DepthwiseConv3d
@@ -80,7 +80,7 @@ class DeformableAttention3D(nn.Module):
         moved = regular + offsets.flatten(2).transpose(1, 2)
         return moved.clamp(min=torch.zeros_like(limit), max=limit)
 
-    def keys(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    def keys(self, tokens: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor]:
         """Normalised tokens `(b, n, c)` interpolated at the points, `(b, k, c)`, and
         the points, `(b, k, 3)`.
         """
@@ -94,7 +94,7 @@ class DeformableAttention3D(nn.Module):
         keys = sampled[..., 0, 0].transpose(1, 2)  # (b, k, c)
         return keys.to(tokens.dtype), points
 
-    def _attend(self, tokens: Tensor, grid: Grid) -> Tensor:
+    def _attend(self, tokens: Tensor, grid: TokenGrid) -> Tensor:
         keys, points = self.keys(tokens, grid)
         places = grid_coordinates(grid, tokens.device)[None]
         out: Tensor = self.attention(tokens, places, keys=keys, key_coordinates=points)

@@ -6,7 +6,7 @@ from numbers import Integral
 from trivox.planning.plan import ImagePlan, Normalisation
 from trivox.planning.volumes import VolumePlan
 
-Decision = tuple[str, str, str]
+PlanDecision = tuple[str, str, str]
 """What, decision, reason."""
 
 
@@ -20,7 +20,7 @@ def sized(values: Sequence[float], *, digits: int = 3) -> str:
     )
 
 
-def describe_plan(plan: ImagePlan) -> list[Decision]:
+def describe_plan(plan: ImagePlan) -> list[PlanDecision]:
     """What was decided about images, as rows for people."""
     topology = plan.topology
     strides = ["".join(map(str, stride)) for stride in topology.strides]
@@ -50,7 +50,7 @@ ALWAYS = {
 """Reasons that hold for every plan."""
 
 
-def describe_volume_plan(plan: VolumePlan) -> list[Decision]:
+def describe_volume_plan(plan: VolumePlan) -> list[PlanDecision]:
     """What was decided about volumes from X-rays, as rows for people."""
     low, high = plan.window
     prior: str = plan.prior
@@ -79,7 +79,7 @@ def describe_volume_plan(plan: VolumePlan) -> list[Decision]:
 
 def _rows(
     decisions: dict[str, tuple[str, str]], reasons: dict[str, str]
-) -> list[Decision]:
+) -> list[PlanDecision]:
     """Rows of what was decided, with the reason that each one names."""
     return [
         (what, decision, reasons.get(reason, ""))

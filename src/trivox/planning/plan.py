@@ -4,7 +4,7 @@ Frozen data, one JSON file, editable by hand.
 """
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -102,7 +102,7 @@ class ImagePlan(Frozen):
         return len(self.inputs)
 
     @property
-    def preparation_key(self) -> dict[str, Any]:
+    def preparation_key(self) -> dict[str, object]:
         """The part that decides how a stored case looks; a store made under another key
         is not reused.
         """
@@ -157,7 +157,7 @@ def read_image_plan(path: Path) -> ImagePlan:
     return validated(ImagePlan, content, where=path, error=PlanError, advice=ADVICE)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, object]:
     content = read_json(path)
     version = content.get("format_version") if isinstance(content, dict) else None
     if not isinstance(content, dict) or version != FORMAT_VERSION:

@@ -4,7 +4,7 @@ reason for each decision.
 
 import math
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Dataset
@@ -140,7 +140,7 @@ def _normalisations(
     )
 
 
-def _sizes(grid: TargetGrid, fit: Fit) -> dict[str, Any]:
+def _sizes(grid: TargetGrid, fit: Fit) -> dict[str, object]:
     return {
         "axis_order": grid.order,
         "spacing": tuple(grid.spacing),

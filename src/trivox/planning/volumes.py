@@ -3,7 +3,7 @@ X-rays that the network expects.
 """
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -80,7 +80,7 @@ class VolumePlan(Frozen):
         return self.grid.resized(self.render_shape)
 
     @property
-    def preparation_key(self) -> dict[str, Any]:
+    def preparation_key(self) -> dict[str, object]:
         """The part that decides how a stored exam looks."""
         return self.model_dump(
             mode="json",

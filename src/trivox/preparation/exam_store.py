@@ -17,7 +17,7 @@ from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.exams import Exam, read_exam
 from trivox.files import read_json, write_json
 from trivox.planning.volumes import VolumePlan
-from trivox.preparation.preprocess import Progress, for_every_case, unseen
+from trivox.preparation.preprocess import ShowNames, for_every_case, unseen
 from trivox.preparation.store import damaged, write_array
 from trivox.projection.geometry import Geometry
 from trivox.projection.geometry_files import read_record, record_of, write_record
@@ -78,7 +78,7 @@ def prepare_exams(
     folder: Path,
     *,
     workers: int = 2,
-    progress: Progress = unseen,
+    progress: ShowNames = unseen,
 ) -> ExamStore:
     """Prepare every training case under `folder`; finished ones of the same plan are
     kept, others are removed.

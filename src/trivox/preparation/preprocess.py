@@ -18,7 +18,7 @@ from trivox.planning.plan import ImagePlan, Plan
 from trivox.preparation.grid import prepare
 from trivox.preparation.store import Store
 
-Progress = Callable[[Iterable[str], int], Iterable[str]]
+ShowNames = Callable[[Iterable[str], int], Iterable[str]]
 """Shows names as they come, of so many."""
 
 
@@ -34,7 +34,7 @@ def preprocess(
     *,
     workers: int = 2,
     replace: bool = True,
-    progress: Progress = unseen,
+    progress: ShowNames = unseen,
 ) -> Store:
     """Prepare every training case under `folder`; finished cases of the same plan are
     kept.
@@ -58,7 +58,7 @@ def for_every_case(
     prepare_one: Callable[[Case], None],
     *,
     workers: int,
-    progress: Progress,
+    progress: ShowNames,
 ) -> None:
     """Prepare cases in threads; raises `DataError` with the first that failed, after
     the others are done.

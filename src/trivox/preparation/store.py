@@ -7,10 +7,10 @@ written last: a case without it is not there.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import blosc2
 import numpy as np
@@ -26,6 +26,16 @@ BLOCK = 32
 FOREGROUND_VOXELS = 10_000
 """Positions a class that are noted, at least."""
 SEED = 1234
+
+
+class CaseFacts(TypedDict):
+    """What `NAME.json` says beside what was recorded at preparation; shape `(z, y, x)`,
+    present: voxels of each label index that is noted.
+    """
+
+    channels: int
+    shape: list[int]
+    present: dict[str, int]
 
 
 class Store:
@@ -64,14 +74,14 @@ class Store:
 
     def channels(self, name: str) -> int:
         """Image channels of a case."""
-        return int(self._facts(name)["channels"])
+        return self._facts(name)["channels"]
 
-    def facts(self, name: str) -> dict[str, Any]:
+    def facts(self, name: str) -> CaseFacts:
         """Size, voxels a class, and whatever was recorded at preparation."""
-        return dict(self._facts(name))
+        return self._facts(name).copy()
 
     def write(
-        self, name: str, image: Array, label: Array, facts: dict[str, Any]
+        self, name: str, image: Array, label: Array, facts: Mapping[str, object]
     ) -> None:
         """Write a case atomically: arrays first, `NAME.json` last."""
         present, positions = foreground_positions(label)
@@ -113,8 +123,8 @@ class Store:
         """Voxel positions `(n, 3)` of a class."""
         return self._positions(name)[index]
 
-    def _read_facts(self, name: str) -> dict[str, Any]:
-        facts: dict[str, Any] = read_json(self.folder / f"{name}.json")
+    def _read_facts(self, name: str) -> CaseFacts:
+        facts: CaseFacts = read_json(self.folder / f"{name}.json")
         return facts
 
     def _read_positions(self, name: str) -> dict[int, Array]:

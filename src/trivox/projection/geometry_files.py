@@ -112,7 +112,7 @@ def record_of(
         "pixel_mm": geometry.pixel_mm,
         "offset_mm": geometry.offset_mm,
     }
-    views: list[dict[str, Any]] = [{} for _ in range(geometry.views)]
+    views: list[dict[str, object]] = [{} for _ in range(geometry.views)]
     for name, column in columns.items():
         for view, value in zip(views, column.tolist(), strict=True):
             view[name] = _short(value)
@@ -195,7 +195,7 @@ def geometry_from_dicom(images: Sequence[Any]) -> Geometry:
     return _validated(content, "the DICOM geometry", GeometryError).geometry
 
 
-def _dicom_view(image: Any, number: int) -> dict[str, Any]:
+def _dicom_view(image: Any, number: int) -> dict[str, object]:
     for needed in _DICOM:
         if getattr(image, needed.name, None) is None:
             raise GeometryError(

@@ -20,7 +20,7 @@ from trivox.preparation.store import Store
 from trivox.tasks.console import Console
 from trivox.tasks.forecast import forecast_training
 from trivox.tasks.stages import fingerprint_of
-from trivox.tasks.task import TRAINING, VALIDATION, Decision, Prepared, Task
+from trivox.tasks.task import TRAINING, VALIDATION, PlanDecision, Prepared, Task
 
 ImagePlanT = TypeVar("ImagePlanT", bound=ImagePlan)
 
@@ -60,7 +60,7 @@ class ImageTask(Task[ImagePlanT, Store], Generic[ImagePlanT]):
                 "'trivox plan' on this dataset"
             )
 
-    def decisions(self, plan: ImagePlanT) -> list[Decision]:
+    def decisions(self, plan: ImagePlanT) -> list[PlanDecision]:
         """Spacing, patch, batch, network, normalisation and memory."""
         return describe_plan(plan)
 

@@ -16,7 +16,7 @@ from trivox.files import read_json
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.tracking import read_records
 from trivox.tasks.console import Console, working
-from trivox.tasks.task import Decision, ModelTask
+from trivox.tasks.task import ModelTask, PlanDecision
 from trivox.version import __version__
 
 FINDINGS_SHOWN = 20
@@ -95,7 +95,7 @@ def ranked_cases(scores: Mapping[str, float]) -> dict[str, list[str]]:
     return ranked
 
 
-def _epochs(run: Path, log_folder: Path | None) -> list[dict[str, Any]]:
+def _epochs(run: Path, log_folder: Path | None) -> list[dict[str, object]]:
     """Records of the epochs of a run's first fold."""
     candidates = [run, run / "fold0"] if log_folder is None else [log_folder]
     with_log = [f for f in candidates if (f / "metrics.jsonl").exists()]
@@ -104,7 +104,7 @@ def _epochs(run: Path, log_folder: Path | None) -> list[dict[str, Any]]:
     return [record for record in records if record.get("kind") == "epoch"]
 
 
-def _as_facts(decisions: Sequence[Decision]) -> dict[str, str]:
+def _as_facts(decisions: Sequence[PlanDecision]) -> dict[str, str]:
     return {
         what: f"{decision} ({reason})" if reason else decision
         for what, decision, reason in decisions

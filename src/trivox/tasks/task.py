@@ -18,7 +18,7 @@ from trivox.datasets.splits import Split
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.report.page import CasePictures
 from trivox.evaluation.report.pages import Part
-from trivox.evaluation.report.viewer import Scene
+from trivox.evaluation.report.viewer import SurfaceScene
 from trivox.inference.folder import CasePredictor
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime
@@ -30,7 +30,7 @@ TRAINING = 0
 VALIDATION = 1
 """Streams of random numbers."""
 
-Decision = tuple[str, str, str]
+PlanDecision = tuple[str, str, str]
 """What was decided, what it is, and why."""
 PlanT = TypeVar("PlanT", bound=BaseModel)
 StoreT = TypeVar("StoreT")
@@ -115,10 +115,10 @@ class Pictures:
     """
 
     cases: list[CasePictures] = field(default_factory=list)
-    surfaces: tuple[str, Scene] | None = None
+    surfaces: tuple[str, SurfaceScene] | None = None
 
 
-def _nothing_more(case: Case, prediction: Any) -> dict[str, Any]:
+def _nothing_more(case: Case, prediction: Any) -> dict[str, object]:
     return {}
 
 
@@ -176,7 +176,7 @@ class Task(ABC, Generic[PlanT, StoreT]):
         """Raise `PlanError` if the plan that `file` holds is of other data."""
 
     @abstractmethod
-    def decisions(self, plan: PlanT) -> list[Decision]:
+    def decisions(self, plan: PlanT) -> list[PlanDecision]:
         """What was decided, for people."""
 
     @abstractmethod
@@ -346,7 +346,7 @@ class ModelTask(Task[PlanT, StoreT]):
         """Heading of the report."""
 
     @abstractmethod
-    def facts(self, model: Path) -> dict[str, Any]:
+    def facts(self, model: Path) -> dict[str, object]:
         """What a run or bundle is: data, labels, network, parameters, operations."""
 
 
@@ -355,7 +355,7 @@ def training_summary(
     recipe: Recipe,
     folders: Mapping[int, Path],
     metrics: MetricsFile,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What a bundle says about its training."""
     cases = {str(fold): len(prepared.splits[fold].train) for fold in folders}
     return {

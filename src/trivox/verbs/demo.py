@@ -2,11 +2,10 @@
 phantoms or on the user's own data.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from trivox.config.choices import USUAL_DEMO, DemoName, PresetName, TaskName
 from trivox.datasets.dataset import Case
@@ -73,14 +72,14 @@ DEMOS: dict[str, Demo] = {
     ),
 }
 
-SMALL = {
+SMALL: Mapping[str, object] = {
     "memory_gb": 1.0,
     "batch_size": 2,
     "iterations_per_epoch": 10,
     "validation_iterations": 2,
     "checkpoint_minutes": 2.0,
 }
-SCALED_DOWN: dict[str, dict[str, Any]] = {
+SCALED_DOWN: dict[str, Mapping[str, object]] = {
     "quick_test": {},
     "production": SMALL,
     # the network of quick_test, whose weights it starts from
@@ -157,7 +156,7 @@ def _train(
     *,
     task: TaskName,
     preset: PresetName,
-    settings: dict[str, Any],
+    settings: Mapping[str, object],
     recipe: str | None,
     device: str,
     console: Console,

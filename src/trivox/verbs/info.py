@@ -40,5 +40,8 @@ def info(
     if name in XRAY_NETWORKS:
         views, *shape = input
         z, y, x = shape
-        return count_volume_network(name, views=views, shape=(z, y, x), options=options)
-    return count_family(name, input, options)
+        shape_zyx = (z, y, x)
+        return {
+            **count_volume_network(name, views=views, shape=shape_zyx, options=options)
+        }
+    return {**count_family(name, input, options)}

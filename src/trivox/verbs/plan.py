@@ -12,7 +12,7 @@ from trivox.learning.runtime import make_runtime
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import recipe_for
-from trivox.tasks.task import Decision
+from trivox.tasks.task import PlanDecision
 from trivox.verbs.settings import Settings, overrides, recipe_name
 from trivox.verbs.texts import described
 
@@ -26,7 +26,7 @@ class Planned:
     dataset: str
     file: Path
     plan: BaseModel
-    decisions: tuple[Decision, ...]
+    decisions: tuple[PlanDecision, ...]
 
 
 @described

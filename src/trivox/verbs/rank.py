@@ -5,8 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trivox.evaluation.folders.labels import read_metrics
-from trivox.evaluation.folders.ranking import Ranking as RankingFile
-from trivox.evaluation.folders.ranking import name_models, rank_models, ranking_lines
+from trivox.evaluation.folders.ranking import (
+    RankingFile,
+    name_models,
+    rank_models,
+    ranking_lines,
+)
 from trivox.files import write_json
 from trivox.verbs.texts import described
 

@@ -181,7 +181,7 @@ def _side_values(archive: zipfile.ZipFile) -> Callable[[str], Any]:
 
 
 def _dataset(file: Any) -> Any:
-    datasets: dict[str, Any] = {}
+    datasets: dict[str, object] = {}
 
     def collect(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):

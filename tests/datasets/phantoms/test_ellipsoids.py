@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from trivox.datasets.checks.dataset import check_dataset
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.phantoms.ellipsoids import (
-    Grid,
     PhantomSettings,
+    VoxelCentres,
     phantom_case,
     write_phantoms,
 )
@@ -63,7 +63,7 @@ def test_channels_differ_in_contrast():
 
 
 def test_smooth_noise_has_unit_variance_everywhere():
-    grid = Grid.of((8, 12, 16), (2.5, 1.0, 1.0))
+    grid = VoxelCentres.of((8, 12, 16), (2.5, 1.0, 1.0))
     rng = np.random.default_rng(0)
     fields = np.stack([grid.smooth_noise(rng, 6.0) for _ in range(1000)])
     assert np.abs(fields.std(axis=0) - 1).max() < 0.15

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
 
 from trivox.evaluation.metrics import nearest
-from trivox.evaluation.metrics.nearest import Columns, distances_to
+from trivox.evaluation.metrics.nearest import ColumnDistances, distances_to
 
 few = settings(max_examples=40, deadline=None, derandomize=True)
 spacings = st.tuples(*[st.sampled_from([0.5, 0.83, 1.0, 2.5, 7.0])] * 3)
@@ -75,7 +75,7 @@ def test_beyond_the_limit_distances_are_infinite_and_within_it_they_stay(
 def test_columns_count_voxels_along_z():
     mask = drawn(0, (12, 4, 5), 0.1)
     r = nearest.REACH
-    columns = Columns.of(mask).distance[:, r:-r, r:-r]
+    columns = ColumnDistances.of(mask).distance[:, r:-r, r:-r]
     for y in range(4):
         for x in range(5):
             hits = np.flatnonzero(mask[:, y, x])

@@ -14,13 +14,13 @@ from trivox.datasets.layouts.choice import unpaired_files
 from trivox.datasets.listing import image_stem
 from trivox.errors import few
 
-Progress = Callable[[int, int], None]
+ShowCount = Callable[[int, int], None]
 LEAST_CASES = 2
 FEW_CASES = 5
 
 
 def check_dataset(
-    dataset: Dataset, *, workers: int = 2, progress: Progress | None = None
+    dataset: Dataset, *, workers: int = 2, progress: ShowCount | None = None
 ) -> Report:
     """Read every file of `dataset` once and report what is wrong with it; never raises
     for a bad case.
@@ -51,7 +51,7 @@ def check_dataset(
 def _examiner(dataset: Dataset) -> Callable[[Case], Examination]:
     """How a case of the dataset is examined."""
     if dataset.holds_exams:
-        # needs torch, which other checks do without
+        # loads torch, which takes seconds, and only exams need
         from trivox.datasets.checks.exams import examine_exam
 
         return examine_exam

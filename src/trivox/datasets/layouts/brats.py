@@ -66,7 +66,7 @@ def _scheme(*, et: int, cavity: bool = False) -> LabelScheme:
 
 
 @dataclass(frozen=True)
-class Family:
+class BratsFamily:
     """Releases that name files and write labels alike.
 
     example: a case name; pattern: what case names look like in any case, with the group
@@ -95,8 +95,8 @@ class Family:
 
 _OLD = ("_t1", "_t1ce", "_t2", "_flair", "_seg")
 _NEW = ("-t1n", "-t1c", "-t2w", "-t2f", "-seg")
-FAMILIES: dict[str, Family] = {
-    "2020": Family(
+FAMILIES: dict[str, BratsFamily] = {
+    "2020": BratsFamily(
         "BraTS 2017-2020",
         "BraTS20_Training_001",
         r"(?P<patient>brats(17|18|19|20)_[\w.-]+?)(_\d)?",
@@ -104,7 +104,7 @@ FAMILIES: dict[str, Family] = {
         "is enhancing tumour",
         _OLD,
     ),
-    "2021": Family(
+    "2021": BratsFamily(
         "BraTS 2021-2022",
         "BraTS2021_00000",
         r"brats202[12]_(?P<patient>\d{5})",
@@ -112,7 +112,7 @@ FAMILIES: dict[str, Family] = {
         "is enhancing tumour",
         _OLD,
     ),
-    "2023": Family(
+    "2023": BratsFamily(
         "BraTS 2023 glioma",
         "BraTS-GLI-00000-000",
         r"brats-gli-(?P<patient>\d{5})-0\d\d",
@@ -120,7 +120,7 @@ FAMILIES: dict[str, Family] = {
         "does not exist",
         _NEW,
     ),
-    "post-treatment": Family(
+    "post-treatment": BratsFamily(
         "BraTS 2024+ post-treatment glioma",
         "BraTS-GLI-00000-100",
         r"brats-gli-(?P<patient>\d{5})-[1-9]\d\d",
@@ -131,7 +131,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def family_of(case: str) -> Family | None:
+def family_of(case: str) -> BratsFamily | None:
     """The family that names its cases like `case`."""
     return next((family for family in FAMILIES.values() if family.match(case)), None)
 
@@ -159,7 +159,7 @@ class Scan:
     """The files of one case, by content."""
 
     name: str
-    family: Family
+    family: BratsFamily
     images: dict[str, PurePath] = field(default_factory=dict)
     label: PurePath | None = None
 

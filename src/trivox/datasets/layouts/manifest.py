@@ -5,7 +5,7 @@ Paths in it are relative to its folder, or absolute.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -53,7 +53,7 @@ class Manifest(Frozen):
 
     name: str = ""
     channels: tuple[str, ...] = ()
-    labels: dict[str, Any] | None = None
+    labels: dict[str, object] | None = None
     regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     region_order: tuple[int, ...] = ()
     nested: bool = False
@@ -114,7 +114,7 @@ def load(path: Path) -> Dataset:
     )
 
 
-def _manifest(content: dict[str, Any], file: Path) -> Manifest:
+def _manifest(content: dict[str, object], file: Path) -> Manifest:
     return validated(Manifest, content, where=file, error=FormatError, advice=ADVICE)
 
 
@@ -177,7 +177,7 @@ def _labels(
     return discover_labels(files, where=file) if files else None
 
 
-def _csv_content(file: Path) -> dict[str, Any]:
+def _csv_content(file: Path) -> dict[str, object]:
     """Content of a manifest: the rows of the CSV, under the names that a JSON file of
     the same stem gives.
     """

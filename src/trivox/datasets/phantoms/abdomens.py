@@ -17,7 +17,7 @@ assessment, which `layout="class-folders"` imitates.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from trivox.datasets.dataset import NOTE
 from trivox.datasets.phantoms.ellipsoids import (
     DRAWN,
     Field3,
-    Grid,
+    VoxelCentres,
     random_rotation,
     varied_spacing,
 )
@@ -38,7 +38,7 @@ from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Shape, Spacing, Volume, affine_from_spacing
 
 Tissues = NDArray[np.uint8]  # (z, y, x)
-Split = Literal["train", "validation", "test"]
+SplitName = Literal["train", "validation", "test"]
 
 LABELS = {"pancreas": 1, "lesion": 2}
 CLASSES = ("subtype0", "subtype1", "subtype2")
@@ -97,10 +97,10 @@ class PancreasPhantomSettings(Frozen):
         return self
 
     @property
-    def splits(self) -> tuple[Split, ...]:
+    def splits(self) -> tuple[SplitName, ...]:
         """Split of each case."""
         training = self.cases - self.validation_cases - self.test_cases
-        splits: list[Split] = ["train"] * training
+        splits: list[SplitName] = ["train"] * training
         splits += ["validation"] * self.validation_cases
         splits += ["test"] * self.test_cases
         return tuple(splits)
@@ -169,7 +169,7 @@ def pancreas_phantom(
     rng = np.random.default_rng([settings.seed, index])
     spacing = varied_spacing(settings.spacing, settings.spacing_variation, rng)
     affine = affine_from_spacing(spacing, tuple(rng.uniform(-100, 100, 3).tolist()))
-    grid = Grid.of(settings.shape, spacing)
+    grid = VoxelCentres.of(settings.shape, spacing)
     tissues = _anatomy(grid, rng)
     image = _means(tissues, rng)
     image = image + TEXTURE * _texture(tissues, grid, spacing, chosen, rng)
@@ -187,7 +187,7 @@ class _Abdomen:
     cube as large as the volume.
     """
 
-    def __init__(self, grid: Grid, rng: np.random.Generator) -> None:
+    def __init__(self, grid: VoxelCentres, rng: np.random.Generator) -> None:
         self.grid = grid
         self.rng = rng
         self.size = _cube_edge(grid)
@@ -239,7 +239,7 @@ class _Abdomen:
         self.tissues[lesion < 1 + 0.6 * self.bumps] = LESION
 
 
-def _anatomy(grid: Grid, rng: np.random.Generator) -> Tissues:
+def _anatomy(grid: VoxelCentres, rng: np.random.Generator) -> Tissues:
     """Tissue of each voxel; two loops of bowel lie in front of the organ, one of them
     with fluid.
     """
@@ -255,7 +255,7 @@ def _anatomy(grid: Grid, rng: np.random.Generator) -> Tissues:
 
 
 def _course(
-    grid: Grid, rng: np.random.Generator
+    grid: VoxelCentres, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points `(n, 3)` along the middle of the organ in mm and its radius there: bent
     over the spine, thinner to the tail.
@@ -270,7 +270,7 @@ def _course(
     return shares * grid.extent, radii * _cube_edge(grid)
 
 
-def _cube_edge(grid: Grid) -> float:
+def _cube_edge(grid: VoxelCentres) -> float:
     """Mm along the edge of a cube as large as the volume."""
     return float(np.prod(grid.extent) ** (1 / 3))
 
@@ -286,7 +286,7 @@ def _means(tissues: Tissues, rng: np.random.Generator) -> Field3:
 
 def _texture(
     tissues: Tissues,
-    grid: Grid,
+    grid: VoxelCentres,
     spacing: Spacing,
     subtype: int,
     rng: np.random.Generator,
@@ -333,7 +333,7 @@ def write_pancreas_phantoms(folder: Path, settings: PancreasPhantomSettings) -> 
 
 def _write_listed(
     folder: Path, settings: PancreasPhantomSettings, index: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write the case's files; returns its entry in the manifest."""
     name = f"pancreas_{index:03d}"
     image = f"images/{name}.nii.gz"

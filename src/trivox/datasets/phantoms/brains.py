@@ -20,8 +20,8 @@ from pydantic import Field, model_validator
 from scipy import ndimage
 
 from trivox.datasets.dataset import NOTE
-from trivox.datasets.layouts.brats import FAMILIES, LABEL, SEQUENCES, Family
-from trivox.datasets.phantoms.ellipsoids import DRAWN, Grid, random_rotation
+from trivox.datasets.layouts.brats import FAMILIES, LABEL, SEQUENCES, BratsFamily
+from trivox.datasets.phantoms.ellipsoids import DRAWN, VoxelCentres, random_rotation
 from trivox.files import write_text
 from trivox.schema import Frozen
 from trivox.volumes.formats import write_volume
@@ -112,7 +112,7 @@ def brain_phantom(
     regions WT, TC and ET.
     """
     patient, time = divmod(index, settings.timepoints)
-    grid = Grid.of(settings.shape, (settings.spacing,) * 3)
+    grid = VoxelCentres.of(settings.shape, (settings.spacing,) * 3)
     anatomy = np.random.default_rng([settings.seed, patient])
     tissues, depth = _brain(grid, anatomy)
     treated = settings.family == "post-treatment"
@@ -131,7 +131,7 @@ def brain_phantom(
     return images, Volume(labels[None], affine)
 
 
-def _size(grid: Grid) -> float:
+def _size(grid: VoxelCentres) -> float:
     return float(grid.extent.mean())
 
 
@@ -142,7 +142,9 @@ def _affine(settings: BrainPhantomSettings) -> NDArray[np.float64]:
     return affine
 
 
-def _brain(grid: Grid, rng: np.random.Generator) -> tuple[Tissues, NDArray[np.float32]]:
+def _brain(
+    grid: VoxelCentres, rng: np.random.Generator
+) -> tuple[Tissues, NDArray[np.float32]]:
     """Tissues without tumour, 0 outside the brain, and the squared depth: 0 in the
     middle, 1 on the surface.
     """
@@ -170,7 +172,7 @@ def _brain(grid: Grid, rng: np.random.Generator) -> tuple[Tissues, NDArray[np.fl
 def _grow_tumour(
     tissues: Tissues,
     depth: NDArray[np.float32],
-    grid: Grid,
+    grid: VoxelCentres,
     rng: np.random.Generator,
     growth: float,
     *,
@@ -208,7 +210,7 @@ def _grow_tumour(
 def _image(
     tissues: Tissues,
     texture: NDArray[np.float32],
-    grid: Grid,
+    grid: VoxelCentres,
     contrast: Contrast,
     settings: BrainPhantomSettings,
     rng: np.random.Generator,
@@ -224,7 +226,7 @@ def _image(
     return np.where(tissues > 0, (100 * image).clip(1, 32767), 0).astype(np.int16)
 
 
-def _labels(tissues: Tissues, family: Family) -> NDArray[np.uint8]:
+def _labels(tissues: Tissues, family: BratsFamily) -> NDArray[np.uint8]:
     values: Mapping[str, int] = family.labels.labels
     table = np.zeros(CAVITY + 1, np.uint8)
     for tissue, name in LABELLED.items():

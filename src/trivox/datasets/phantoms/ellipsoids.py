@@ -108,13 +108,13 @@ class PhantomSettings(Frozen):
 
 
 @dataclass(frozen=True)
-class Grid:
+class VoxelCentres:
     """Voxel centres in mm from the middle of the volume, one vector an axis."""
 
     axes: tuple[Field3, Field3, Field3]
 
     @classmethod
-    def of(cls, shape: Shape, spacing: Spacing) -> "Grid":
+    def of(cls, shape: Shape, spacing: Spacing) -> "VoxelCentres":
         """The grid of `shape` voxels `spacing` mm apart."""
         z, y, x = (
             _centres(count, step) for count, step in zip(shape, spacing, strict=True)
@@ -189,7 +189,7 @@ def phantom_case(settings: PhantomSettings, index: int) -> tuple[Volume, Volume]
     spacing = varied_spacing(settings.spacing, settings.spacing_variation, rng)
     origin: Spacing = tuple(rng.uniform(-100, 100, 3).tolist())
     affine = affine_from_spacing(spacing, origin)
-    grid = Grid.of(settings.shape, spacing)
+    grid = VoxelCentres.of(settings.shape, spacing)
     tissues = _anatomy(grid, settings, rng)
     textures = {
         tissue: grid.smooth_noise(rng, size) for tissue, size in TEXTURES.items()
@@ -213,7 +213,7 @@ def varied_spacing(
 
 
 def _anatomy(
-    grid: Grid, settings: PhantomSettings, rng: np.random.Generator
+    grid: VoxelCentres, settings: PhantomSettings, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Tissue of each voxel `(z, y, x)`; 0 outside the body."""
     extent = grid.extent
@@ -240,7 +240,7 @@ def _paint_organ(
     tissues: NDArray[np.uint8],
     tissue: int,
     side: float,
-    grid: Grid,
+    grid: VoxelCentres,
     rng: np.random.Generator,
 ) -> _Organ:
     """A bumpy ellipsoid `side` of the extent along x; painted in place, in the body."""
@@ -257,7 +257,7 @@ def _paint_lesion(
     tissues: NDArray[np.uint8],
     organ: _Organ,
     smallest: float,
-    grid: Grid,
+    grid: VoxelCentres,
     rng: np.random.Generator,
 ) -> None:
     """A small ellipsoid somewhere in the organ, painted in place."""
@@ -334,7 +334,9 @@ def write_phantoms(folder: Path, settings: PhantomSettings) -> Path:
     return folder
 
 
-def _write_case(folder: Path, settings: PhantomSettings, index: int) -> dict[str, Any]:
+def _write_case(
+    folder: Path, settings: PhantomSettings, index: int
+) -> dict[str, object]:
     name = f"phantom_{index:03d}"
     image, label = phantom_case(settings, index)
     files = _image_names(name, settings)

@@ -21,7 +21,7 @@ from trivox.datasets.phantoms.abdomens import (
     texture_field,
     widths_in_voxels,
 )
-from trivox.datasets.phantoms.ellipsoids import Field3, Grid, random_rotation
+from trivox.datasets.phantoms.ellipsoids import Field3, VoxelCentres, random_rotation
 from trivox.errors import DataError
 from trivox.volumes.geometry import require_same_grid
 from trivox.volumes.volume import Array, Spacing, Volume
@@ -131,7 +131,7 @@ def _shape(
     """Voxels of the lesion in its box: a bumpy ellipsoid without those of other organs
     and what they cut off.
     """
-    grid = Grid.of(organs.shape, spacing)
+    grid = VoxelCentres.of(organs.shape, spacing)
     radii = rng.uniform(*radius_mm, 3)
     bumps = 0.15 * grid.smooth_noise(rng, float(radii.mean()))
     inside = grid.ellipsoid(place.centre, radii, random_rotation(rng)) < 1 + bumps

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from trivox.datasets.dataset import NOTE
 from trivox.datasets.exams import write_exam, write_patients
 from trivox.datasets.layouts.exams import PATIENTS
-from trivox.datasets.phantoms.abdomens import Split
+from trivox.datasets.phantoms.abdomens import SplitName
 from trivox.datasets.phantoms.ellipsoids import DRAWN
 from trivox.datasets.phantoms.thorax_anatomy import Thorax, draw_thorax
 from trivox.files import write_text
@@ -97,7 +97,7 @@ class ThoraxSettings(Frozen):
         pixel = max(wide, tall) / edge
         return orbit(pixel_mm=float(np.ceil(10 * pixel) / 10))
 
-    def split_of(self, index: int) -> Split:
+    def split_of(self, index: int) -> SplitName:
         """Split of patient `index`."""
         before_test = self.cases - self.test_cases
         if index >= before_test:

@@ -14,7 +14,7 @@ from trivox.evaluation.conventions.choice import (
 )
 from trivox.evaluation.folders.class_answers import is_class_table, measure_answers
 from trivox.evaluation.folders.pairs import (
-    Pair,
+    LabelPair,
     label_maps,
     labels_found,
     labels_of,
@@ -96,7 +96,7 @@ def evaluate_folders(
     scheme = labels or expected.labels or labels_found(pairs, references)
     warnings += [*unpaired, *_unmet_terms(pairs, rules, scheme, references)]
 
-    def measure(pair: Pair) -> dict[str, TargetMetrics]:
+    def measure(pair: LabelPair) -> dict[str, TargetMetrics]:
         return _evaluate_pair(pair, labels or labels_of(pair, scheme), rules, whole)
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -111,7 +111,7 @@ def evaluate_folders(
 
 
 def _evaluate_pair(
-    pair: Pair, labels: LabelScheme, rules: Convention, whole: str | None
+    pair: LabelPair, labels: LabelScheme, rules: Convention, whole: str | None
 ) -> dict[str, TargetMetrics]:
     predicted = read_labels(pair.prediction)
     expected = read_labels(pair.reference)
@@ -268,7 +268,7 @@ def _mean_of(
 
 
 def _unmet_terms(
-    pairs: Sequence[Pair], rules: Convention, scheme: LabelScheme, references: Path
+    pairs: Sequence[LabelPair], rules: Convention, scheme: LabelScheme, references: Path
 ) -> list[str]:
     """A warning for each thing that the convention takes for granted and that is not so
     here.

@@ -21,7 +21,7 @@ from trivox.volumes.formats import read_header
 from trivox.volumes.geometry import describe_mismatch
 
 
-class Pair(NamedTuple):
+class LabelPair(NamedTuple):
     """Two label maps of a case; labels: how the case's are written, if its dataset
     says so.
     """
@@ -97,7 +97,7 @@ def pair_up(
     references: Path,
     predicted: Mapping[str, Path],
     expected: References,
-) -> tuple[list[Pair], list[str]]:
+) -> tuple[list[LabelPair], list[str]]:
     """The cases that are in both, and warnings about those that are not.
 
     Raises `DataError` if there are no predictions or no case is in both.
@@ -128,11 +128,11 @@ def pair_up(
         warnings.append(
             f"reference without prediction, not measured: {few(unpredicted)}"
         )
-    pairs = [Pair(case, predicted[case], *files[case]) for case in common]
+    pairs = [LabelPair(case, predicted[case], *files[case]) for case in common]
     return pairs, warnings
 
 
-def require_same_grids(pairs: Sequence[Pair]) -> None:
+def require_same_grids(pairs: Sequence[LabelPair]) -> None:
     """Compare headers before any voxel is read; raises `GeometryError` naming every
     case whose label maps lie on different grids.
     """
@@ -154,7 +154,7 @@ def require_same_grids(pairs: Sequence[Pair]) -> None:
         )
 
 
-def labels_found(pairs: Sequence[Pair], where: Path) -> LabelScheme:
+def labels_found(pairs: Sequence[LabelPair], where: Path) -> LabelScheme:
     """Each value in the files as a label named `label_<value>`."""
     files: list[Path] = []
     for pair in pairs:
@@ -162,7 +162,7 @@ def labels_found(pairs: Sequence[Pair], where: Path) -> LabelScheme:
     return discover_labels(files, where=where)
 
 
-def labels_of(pair: Pair, scheme: LabelScheme) -> LabelScheme:
+def labels_of(pair: LabelPair, scheme: LabelScheme) -> LabelScheme:
     """How the label maps of a case are written: its own way where that contradicts the
     dataset's.
     """

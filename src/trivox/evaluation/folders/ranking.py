@@ -15,7 +15,6 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from trivox.errors import DataError, RecipeError
 from trivox.evaluation.conventions.choice import CONVENTIONS, Standard
@@ -73,7 +72,7 @@ class Comparison(TypedDict):
     p_value: float
 
 
-class Ranking(TypedDict):
+class RankingFile(TypedDict):
     """What ranking.json holds; models in the order of their places."""
 
     convention: ConventionBlock
@@ -85,7 +84,7 @@ class Ranking(TypedDict):
     warnings: list[str]
 
 
-class Column(NamedTuple):
+class Criterion(NamedTuple):
     """What models get a rank for."""
 
     case: str
@@ -99,7 +98,7 @@ def rank_models(
     metrics: Sequence[str] = (),
     permutations: int = PERMUTATIONS,
     seed: int = 0,
-) -> Ranking:
+) -> RankingFile:
     """Rank models by what their metrics.json hold; returns what ranking.json holds.
 
     models: name -> content of its metrics.json. metrics: what to rank by; empty: what
@@ -170,7 +169,7 @@ def _name(file: Path) -> str:
     return file.stem
 
 
-def ranking_lines(ranking: Ranking) -> Iterator[str]:
+def ranking_lines(ranking: RankingFile) -> Iterator[str]:
     """The ranking as lines of text: places, means with 95 % intervals, and p-values."""
     width = max(len(name) for name in ranking["models"])
     by = ", ".join(ranking["metrics"])
@@ -284,26 +283,28 @@ def _cases(models: Models) -> list[str]:
 
 def _columns(
     models: Models, cases: Sequence[str], metrics: Sequence[str]
-) -> list[Column]:
+) -> list[Criterion]:
     """One column for each case, label of the case and metric."""
-    columns: list[Column] = []
+    columns: list[Criterion] = []
     for case in cases:
         rows = [content["cases"].get(case, {}) for content in models.values()]
         for label in names_in(rows):
-            columns += [Column(case, label, metric) for metric in metrics]
+            columns += [Criterion(case, label, metric) for metric in metrics]
     return columns
 
 
 # -- ranks -----------------------------------------------------------------------------
-def _ranks(models: Models, columns: Sequence[Column]) -> Floats:
+def _ranks(models: Models, columns: Sequence[Criterion]) -> Floats:
     """Rank of each model in each column, `(model, column)`."""
     merits = np.empty((len(models), len(columns)))
     for i, content in enumerate(models.values()):
         merits[i] = [_merit(content, column) for column in columns]
+    from scipy.stats import rankdata  # slow to load
+
     return np.asarray(rankdata(-merits, axis=0), dtype=np.float64)
 
 
-def _merit(content: MetricsFile, column: Column) -> float:
+def _merit(content: MetricsFile, column: Criterion) -> float:
     """A value that is larger for better results: infinite where nothing was to be found
     nor was, -infinite without any.
     """
@@ -317,7 +318,7 @@ def _merit(content: MetricsFile, column: Column) -> float:
 
 
 def _mean_ranks(
-    ranks: Floats, columns: Sequence[Column]
+    ranks: Floats, columns: Sequence[Criterion]
 ) -> dict[str, dict[str, float]]:
     """Mean over cases for each label and metric; ranks of one model, `(column,)`."""
     values: dict[tuple[str, str], list[float]] = {}

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import wilcoxon
 
 from trivox.errors import DataError
 from trivox.evaluation.metrics.content import (
@@ -23,7 +22,7 @@ from trivox.evaluation.metrics.statistics import (
     paired_differences,
     summarise,
 )
-from trivox.evaluation.metrics.volumes import METRICS, NOTICE, Window, convention
+from trivox.evaluation.metrics.volumes import METRICS, NOTICE, HuWindow, convention
 
 TARGET = "volume"
 NETWORK = "network"
@@ -54,7 +53,7 @@ def collect_volumes(
     cases: Cases,
     *,
     task: str,
-    window: Window,
+    window: HuWindow,
     ladder: Rungs | None = None,
     by_views: Sequence[Rungs] = (),
     warnings: Sequence[str] = (),
@@ -130,6 +129,8 @@ def _wilcoxon(
     differences = differences[differences != 0]
     if np.size(differences) < FEWEST_PAIRS:
         return None
+    from scipy.stats import wilcoxon  # slow to load
+
     return float(wilcoxon(differences).pvalue)
 
 

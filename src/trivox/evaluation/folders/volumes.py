@@ -14,7 +14,7 @@ from trivox.errors import DataError, GeometryError, few
 from trivox.evaluation.folders.pairs import image_files
 from trivox.evaluation.folders.volume_summary import collect_volumes
 from trivox.evaluation.metrics.content import MetricsFile, VolumeMetrics
-from trivox.evaluation.metrics.volumes import WINDOW, Window, measure_volume
+from trivox.evaluation.metrics.volumes import WINDOW, HuWindow, measure_volume
 from trivox.volumes.formats import read_volume
 
 SURELY_HU = -100
@@ -38,7 +38,7 @@ def holds_volumes(references: Path) -> bool:
     return first is not None and bool((read_volume(first).array < SURELY_HU).any())
 
 
-def chosen_window(settings: Mapping[str, Any]) -> Window:
+def chosen_window(settings: Mapping[str, Any]) -> HuWindow:
     """The HU window from `--set window=[low,high]`; raises `DataError` for other
     settings or no window.
     """
@@ -59,7 +59,7 @@ def chosen_window(settings: Mapping[str, Any]) -> Window:
 
 
 def evaluate_volumes(
-    predictions: Path, references: Path, *, task: str, window: Window = WINDOW
+    predictions: Path, references: Path, *, task: str, window: HuWindow = WINDOW
 ) -> MetricsFile:
     """Compare synthetic CTs with the CTs of the same name; returns what metrics.json
     holds.
@@ -100,7 +100,7 @@ def evaluate_volumes(
 
 
 def _measure(
-    name: str, prediction: Path, reference: Reference, window: Window
+    name: str, prediction: Path, reference: Reference, window: HuWindow
 ) -> VolumeMetrics:
     """Metrics of one case; its name stands in the errors."""
     exam = None if reference.case is None else read_exam(reference.case)

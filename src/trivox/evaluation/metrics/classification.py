@@ -231,7 +231,7 @@ class ClassScores:
         classes = self.known.classes
         confusion = self.value["confusion"][0].astype(int)
         support = confusion.sum(axis=1).tolist()
-        summary: dict[str, Any] = {name: self._score(name) for name in SCORES}
+        summary: dict[str, object] = {name: self._score(name) for name in SCORES}
         for name in BY_CLASS:
             scores = (self._score(name, i) for i in range(len(classes)))
             summary[name] = dict(zip(classes, scores, strict=True))

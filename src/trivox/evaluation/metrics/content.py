@@ -165,9 +165,19 @@ class DoubtSection(TypedDict):
     random: NotRequired[float]
 
 
-class CalibrationSection(TypedDict):
-    """The temperature, calibration before and after it, and how well doubt points at
-    errors.
+class CalibrationMeasures(TypedDict):
+    """Calibration before and after a temperature, None where it cannot be measured, and
+    how well entropy points at wrong voxels.
+    """
+
+    before: CalibrationErrors | None
+    after: CalibrationErrors | None
+    error_ranking_auroc: float | None
+    reliability: dict[str, ReliabilityCurve]
+
+
+class CalibrationSection(CalibrationMeasures):
+    """The temperature, what it does, and how well doubt points at poor cases.
 
     abstention: the rule by which cases are flagged, None if there is none.
     """
@@ -176,12 +186,8 @@ class CalibrationSection(TypedDict):
     cross_fitted: list[float]
     cases: int
     voxels: int
-    before: CalibrationErrors | None
-    after: CalibrationErrors | None
-    error_ranking_auroc: float | None
-    reliability: dict[str, ReliabilityCurve]
     doubt: DoubtSection
-    abstention: dict[str, Any] | None
+    abstention: dict[str, object] | None
     convention: dict[str, str]
 
 
@@ -254,7 +260,7 @@ class ClassificationSection(TypedDict):
     rows: list[ClassRow]
     resubstitution: ClassValues | None
     gap: ClassValues | None
-    classifier: dict[str, Any]
+    classifier: dict[str, object]
     warnings: list[str]
 
 

@@ -33,7 +33,7 @@ FAR = 10_000
 """Voxels along z to nothing at all."""
 
 
-class Columns(NamedTuple):
+class ColumnDistances(NamedTuple):
     """Voxels along z from each place to the mask, `(z, y, x)` int16, with `REACH` empty
     columns around.
     """
@@ -41,7 +41,7 @@ class Columns(NamedTuple):
     distance: Array
 
     @classmethod
-    def of(cls, mask: Array) -> "Columns":
+    def of(cls, mask: Array) -> "ColumnDistances":
         """Two sweeps along z, a slice at a time."""
         z, y, x = mask.shape
         padded = np.full((z, y + 2 * REACH, x + 2 * REACH), FAR, dtype=np.int16)
@@ -72,7 +72,9 @@ def distances_to(
     """
     if not points.any() or not mask.any():
         return np.full(np.count_nonzero(points), np.inf)
-    squared, open_ones = _scan(points, Columns.of(mask).distance, spacing, limit_mm)
+    squared, open_ones = _scan(
+        points, ColumnDistances.of(mask).distance, spacing, limit_mm
+    )
     result = np.sqrt(squared)
     if open_ones.size:
         places = np.argwhere(points)[open_ones] * np.asarray(spacing)

@@ -38,10 +38,10 @@ is averaged to that.
 """
 
 Mask = NDArray[np.bool_]
-Window = tuple[float, float]
+HuWindow = tuple[float, float]
 
 
-def convention(window: Window) -> dict[str, str]:
+def convention(window: HuWindow) -> dict[str, str]:
     """What every number means, in words for metrics.json; window: HU."""
     low, high = window
     return {
@@ -97,7 +97,7 @@ def measure_volume(
     prediction: Volume,
     reference: Volume,
     *,
-    window: Window,
+    window: HuWindow,
     projections: Exam | None = None,
 ) -> VolumeMetrics:
     """Every metric of `METRICS` for one case; both volumes in HU, one channel, any
@@ -119,7 +119,7 @@ def measure_volume(
 
 
 def measure_arrays(
-    prediction: Array, reference: Array, *, window: Window
+    prediction: Array, reference: Array, *, window: HuWindow
 ) -> VolumeMetrics:
     """Every metric that needs no geometry, of HU `(z, y, x)` on one grid; raises
     `GeometryError` if shapes differ.
@@ -147,7 +147,7 @@ def measure_arrays(
     }
 
 
-def normalised(hounsfield: Array, window: Window) -> torch.Tensor:
+def normalised(hounsfield: Array, window: HuWindow) -> torch.Tensor:
     """HU clipped to the window as 0..1, `(1, 1, z, y, x)` fp32."""
     low, high = window
     share = (np.clip(hounsfield, low, high) - low) / (high - low)
@@ -206,7 +206,7 @@ def on_one_grid(
     prediction: Volume,
     reference: Volume,
     *,
-    window: Window,
+    window: HuWindow,
     isocentre: Point = (0.0, 0.0, 0.0),
 ) -> Pair:
     """Both on the prediction's grid; see `measure_volume`."""
@@ -246,7 +246,7 @@ def grid_of(volume: Volume, *, isocentre: Point) -> Grid:
 
 
 def ceiling_db(
-    reference: Volume, grid: Grid, window: Window, *, isocentre: Point
+    reference: Volume, grid: Grid, window: HuWindow, *, isocentre: Point
 ) -> float:
     """PSNR of a perfect volume on `grid` against the reference on its own voxels,
     inside the grid's field of view.

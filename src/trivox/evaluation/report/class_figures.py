@@ -312,6 +312,6 @@ def _legend_above(axes: "Axes") -> None:
     )
 
 
-def _look(i: int, colour: str) -> dict[str, Any]:
+def _look(i: int, colour: str) -> Style:
     """Colour and line of class i; `colour`: what the colour is called where they go."""
     return {colour: PALETTE[i % len(PALETTE)], "linestyle": LINES[i % len(LINES)]}

@@ -1,8 +1,9 @@
 """What the report shows of the section `classification` of metrics.json."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
+from trivox.evaluation.metrics.content import Score
 from trivox.evaluation.report.charts import Records
 from trivox.evaluation.report.class_figures import (
     Section,
@@ -60,6 +61,28 @@ CURVES_CAPTION = (
 )
 
 
+class ClassLine(TypedDict):
+    """A row of the table of classes; answers: how often each class was answered."""
+
+    name: str
+    cases: int
+    recall: Score
+    precision: Score
+    answers: list[int]
+
+
+class WrongAnswer(TypedDict):
+    """A case answered wrongly; chance: of its true class."""
+
+    name: str
+    truth: str
+    answer: str
+    probabilities: list[float]
+    chance: float
+    fold: str
+    flags: str
+
+
 def class_part(metrics: Metrics, records: Records = ()) -> Part:
     """Figures of the classes of cases; only the training where metrics.json has no
     section `classification`. records: lines of metrics.jsonl.
@@ -92,7 +115,7 @@ def _headlines(section: Section) -> list[Headline]:
     return headlines
 
 
-def _view(section: Section) -> dict[str, Any]:
+def _view(section: Section) -> Mapping[str, object]:
     """Tables and figures for the template."""
     classes = section["classes"]
     shown = classes if len(classes) <= MOST_COLUMNS else None
@@ -116,7 +139,7 @@ def _view(section: Section) -> dict[str, Any]:
     }
 
 
-def _class_rows(section: Section, *, with_answers: bool) -> list[dict[str, Any]]:
+def _class_rows(section: Section, *, with_answers: bool) -> list[ClassLine]:
     """One row a class: cases, recall, precision and how often each class was
     answered.
     """
@@ -159,17 +182,17 @@ def _note(section: Section) -> str:
     return " ".join(sentences)
 
 
-def _wrong(section: Section, classes: Sequence[str] | None) -> list[dict[str, Any]]:
+def _wrong(section: Section, classes: Sequence[str] | None) -> list[WrongAnswer]:
     """Cases answered wrongly; probabilities of `classes`, or of the true class and the
     answer.
     """
-    rows = []
+    rows: list[WrongAnswer] = []
     for name, case in section["cases"].items():
         truth = case["class"]
         answer = case["answer"]
         chance = case["probabilities"]
         if truth is not None and truth != answer:
-            row = {
+            row: WrongAnswer = {
                 "name": name,
                 "truth": truth,
                 "answer": answer,

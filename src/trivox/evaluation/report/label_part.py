@@ -3,7 +3,7 @@ plots, how far probabilities can be trusted.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TypedDict
 
 from trivox.evaluation.folders.labels import mean_row
 from trivox.evaluation.report.charts import (
@@ -59,6 +59,31 @@ CALIBRATION = {
     "brier": "Brier score",
     "nll": "Negative log-likelihood",
 }
+
+
+class SummaryLine(TypedDict):
+    """A row of the table of labels."""
+
+    name: str
+    overall: bool
+    statistics: Metrics
+
+
+class CaseLine(TypedDict):
+    """A row of the table of cases."""
+
+    case: str
+    label: str
+    values: Metrics
+    note: str
+
+
+class CalibrationLine(TypedDict):
+    """A measure before and after temperature scaling."""
+
+    name: str
+    before: float | None
+    after: float | None
 
 
 def label_part(metrics: Metrics, records: Records = ()) -> Part:
@@ -162,12 +187,12 @@ def _mean_of_labels(metrics: Metrics) -> Metrics:
     return row
 
 
-def _summary_rows(metrics: Metrics) -> list[dict[str, Any]]:
+def _summary_rows(metrics: Metrics) -> list[SummaryLine]:
     """One row a label, then the mean of labels, each with the statistics of all
     columns.
     """
     summary = metrics.get("summary", {})
-    rows = [
+    rows: list[SummaryLine] = [
         {"name": name, "overall": False, "statistics": summary[name]}
         for name in _labels(metrics)
         if name in summary
@@ -178,23 +203,22 @@ def _summary_rows(metrics: Metrics) -> list[dict[str, Any]]:
     return rows
 
 
-def _case_rows(metrics: Metrics) -> list[dict[str, Any]]:
+def _case_rows(metrics: Metrics) -> list[CaseLine]:
     """One row a case and label, the worst Dice first, those without Dice last."""
-    rows = []
+    rows: list[CaseLine] = []
     for case, labels in metrics.get("cases", {}).items():
         for label, values in labels.items():
             note = NOTES.get(values.get("empty") or "", "")
-            row = {"case": case, "label": label, "values": values, "note": note}
-            rows.append(row)
+            rows.append({"case": case, "label": label, "values": values, "note": note})
     return sorted(rows, key=_dice_or_last)
 
 
-def _dice_or_last(row: dict[str, Any]) -> float:
+def _dice_or_last(row: CaseLine) -> float:
     dice = row["values"].get("dice")
     return 2.0 if dice is None else float(dice)
 
 
-def _calibration_rows(calibration: Metrics) -> list[dict[str, Any]]:
+def _calibration_rows(calibration: Metrics) -> list[CalibrationLine]:
     """One row a measure, with its value before and after temperature scaling."""
     before = calibration.get("before") or {}
     after = calibration.get("after") or {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trivox.evaluation.report.pages import Part, rendered
-from trivox.evaluation.report.viewer import Scene
+from trivox.evaluation.report.viewer import SurfaceScene
 from trivox.files import write_text
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ def write_report(
     plan: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
     pictures: Sequence[CasePictures] = (),
-    surfaces: tuple[str, Scene] | None = None,
+    surfaces: tuple[str, SurfaceScene] | None = None,
     warnings: Sequence[str] = (),
     facts: Mapping[str, str] | None = None,
 ) -> None:

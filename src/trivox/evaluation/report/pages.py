@@ -110,7 +110,7 @@ def headlines_of(
     return headlines
 
 
-def titled(title: str, convention: Mapping[str, Any] | None) -> dict[str, Any]:
+def titled(title: str, convention: Mapping[str, Any] | None) -> dict[str, object]:
     """The convention of a section of metrics.json, with its title before each name."""
     return {f"{title}: {name}": text for name, text in (convention or {}).items()}
 

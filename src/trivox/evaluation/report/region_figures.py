@@ -315,7 +315,7 @@ def _legend_of_targets(view: CaseView, cuts: Sequence[Array]) -> Legend:
     for name, indices in view.targets.items():
         if any(member_mask(cut, indices).any() for cut in cuts):
             seen.append(name)
-    handles: dict[str, Any] = {}
+    handles: dict[str, Line2D] = {}
     for name in seen[:MOST_NAMES]:
         colour, line = _look(view, name)
         handles[name] = Line2D([], [], color=colour, linestyle=line, linewidth=2)

@@ -5,7 +5,7 @@ data, and the page itself.
 import base64
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,32 @@ OPACITIES = (1.0, 0.5, 0.3)
 """Of a target that holds no other, one other, more others."""
 OUTLINE_COLOUR = "#c8cdd4"
 
-Scene = dict[str, Any]
+
+class DrawnRegion(TypedDict):
+    """How a target is drawn; depth: in how many others it lies."""
+
+    name: str
+    colour: str
+    opacity: float
+    depth: int
+    dice: float | None
+
+
+class SurfaceScene(TypedDict):
+    """What the viewer draws, ready for JSON.
+
+    regions: the targets; meshes: the surfaces, outermost first: region, kind,
+    positions, whole numbers from -32767 to 32767 in `(x, y, z)` RAS, as base64 of
+    little-endian int16, triangles of uint16. position / 32767 * radius_mm + centre_mm
+    is a place in mm; step_mm: edge of the coarsest voxels; outline: colour.
+    """
+
+    regions: list[DrawnRegion]
+    meshes: list[dict[str, str]]
+    outline: str
+    radius_mm: float
+    centre_mm: list[float]
+    step_mm: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,18 +75,12 @@ class _Surface:
 
 def surface_scene(
     view: CaseView, body: Mesh | None, *, vertices: int = PAGE_VERTICES
-) -> Scene | None:
-    """What the viewer draws, ready for JSON; None if neither prediction nor reference
+) -> SurfaceScene | None:
+    """What the viewer draws; None if neither prediction nor reference
     holds any target.
 
     body: surface drawn as a faint outline round the targets; vertices: at most so many
     in all targets together.
-
-    `regions`: name, colour, opacity, depth of nesting and Dice of each target.
-    `meshes`: the surfaces, outermost first; `positions` are whole numbers from -32767
-    to 32767 in `(x, y, z)` RAS, as base64 of little-endian int16, `triangles` of
-    uint16; position / 32767 * `radius_mm` + `centre_mm` is a place in mm. `step_mm`:
-    edge of the coarsest voxels.
     """
     view = view.labelled()
     surfaces = _surfaces(view, vertices)
@@ -100,7 +119,7 @@ def _surfaces(view: CaseView, vertices: int) -> list[_Surface]:
     return surfaces
 
 
-def _region(view: CaseView, number: int, name: str) -> dict[str, Any]:
+def _region(view: CaseView, number: int, name: str) -> DrawnRegion:
     labels = set(view.targets[name])
     held = sum(set(indices) < labels for indices in view.targets.values())
     return {
@@ -116,6 +135,6 @@ def _base64(array: NDArray[Any]) -> str:
     return base64.b64encode(array.tobytes()).decode()
 
 
-def write_viewer(out: Path, scene: Scene, *, title: str) -> None:
+def write_viewer(out: Path, scene: SurfaceScene, *, title: str) -> None:
     """Write a page with one scene to `out` atomically; it loads nothing from anywhere."""
     write_text(out, rendered("viewer.html.j2", title=title, scene=scene))

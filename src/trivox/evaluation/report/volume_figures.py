@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trivox.datasets.reading import nonzero_box
-from trivox.evaluation.metrics.volumes import NOTICE, Window, body_mask
+from trivox.evaluation.metrics.volumes import NOTICE, HuWindow, body_mask
 from trivox.evaluation.report.charts import (
     BLUE,
     ORANGE,
@@ -139,7 +139,7 @@ def volume_figure(
     spacing: Spacing,
     title: str,
     xrays: Xrays | None = None,
-    shown: Window = SHOWN,
+    shown: HuWindow = SHOWN,
 ) -> bytes:
     """PNG of up to four rows: X-ray views, the synthetic CT in three planes, the
     reference, the absolute difference.
@@ -178,7 +178,7 @@ def _scale(sizes: Sequence[Size], *, room: float, tallest: float) -> float:
     return min(room / across, tallest / max(height for _, height in sizes))
 
 
-def _rows(prediction: Array, reference: Array | None, shown: Window) -> list[_Row]:
+def _rows(prediction: Array, reference: Array | None, shown: HuWindow) -> list[_Row]:
     """The volumes from top to bottom, both CTs on one grey scale."""
     grey: Style = {"cmap": "gray", "vmin": shown[0], "vmax": shown[1]}
     rows = [_Row("synthetic CT", prediction, grey)]

@@ -1,7 +1,7 @@
 """What the report and the terminal show of volumes from X-rays in metrics.json."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 from trivox.evaluation.folders.volume_summary import (
     COMPARED,
@@ -38,6 +38,45 @@ IN_LADDER = ("psnr_db", "ssim", "mae_hu", "mae_body_hu", "projection_rmse")
 OURS = (NETWORK, CONSISTENT)
 
 
+class MethodLine(TypedDict):
+    """A method of the ladder; gained: what the network adds to it."""
+
+    name: str
+    stressed: bool
+    gained: Metrics | None
+    summary: Metrics
+
+
+class LadderTable(TypedDict):
+    """The ladder of one number of views."""
+
+    views: int
+    rows: list[MethodLine]
+    columns: list[Column]
+
+
+class ViewsLine(TypedDict):
+    """What a method scored with each number of views."""
+
+    name: str
+    stressed: bool
+    scores: list[Metrics]
+
+
+class ViewsTable(TypedDict):
+    """Methods (rows) by numbers of views (columns)."""
+
+    views: list[int]
+    rows: list[ViewsLine]
+
+
+class VolumeLine(TypedDict):
+    """A row of the table of cases."""
+
+    case: str
+    values: Metrics
+
+
 def volume_part(metrics: Metrics, records: Records = ()) -> Part:
     """Figures of synthetic CTs, the methods that had to be beaten, and every case;
     records: lines of metrics.jsonl.
@@ -72,7 +111,7 @@ def volume_headline(metrics: Metrics) -> str:
     return f"{', '.join(parts)} (95 % CI over {cases} cases; window {window})"
 
 
-def _view(metrics: Metrics) -> dict[str, Any]:
+def _view(metrics: Metrics) -> Mapping[str, object]:
     """Tables and chart for the template."""
     summary = metrics["summary"][TARGET]
     ladder = metrics.get("ladder")
@@ -89,14 +128,18 @@ def _view(metrics: Metrics) -> dict[str, Any]:
     }
 
 
-def _table(section: Metrics) -> dict[str, Any]:
+def _table(section: Metrics) -> LadderTable:
     """The rows of a ladder with what the network gained on each."""
-    rows = []
+    rows: list[MethodLine] = []
     measured: set[str] = set()
     for row in section["rows"]:
-        gained = (row.get("paired") or {}).get(COMPARED)
-        texts = {"name": row["name"], "ours": row["name"] in OURS, "gained": gained}
-        rows.append({**texts, "summary": row["summary"]})
+        line: MethodLine = {
+            "name": row["name"],
+            "stressed": row["name"] in OURS,
+            "gained": (row.get("paired") or {}).get(COMPARED),
+            "summary": row["summary"],
+        }
+        rows.append(line)
         measured.update(m for m in IN_LADDER if _is_known(m, row["summary"]))
     columns = [column for column in COLUMNS if column.metric in measured]
     return {"views": section["views"], "rows": rows, "columns": columns}
@@ -106,12 +149,12 @@ def _is_known(metric: str, summary: Metrics) -> bool:
     return (summary.get(metric) or {}).get("mean") is not None
 
 
-def _by_views(sections: Sequence[Metrics]) -> dict[str, Any]:
+def _by_views(sections: Sequence[Metrics]) -> ViewsTable:
     """PSNR of each method (rows) with each number of views (columns)."""
-    rows = []
+    rows: list[ViewsLine] = []
     for name in method_names(sections):
         scores = [_score_of(name, section) for section in sections]
-        rows.append({"name": name, "ours": name in OURS, "scores": scores})
+        rows.append({"name": name, "stressed": name in OURS, "scores": scores})
     return {"views": [section["views"] for section in sections], "rows": rows}
 
 
@@ -124,9 +167,9 @@ def _score_of(name: str, section: Metrics) -> Metrics:
     return {}
 
 
-def _case_rows(metrics: Metrics) -> list[dict[str, Any]]:
+def _case_rows(metrics: Metrics) -> list[VolumeLine]:
     """One row a case, the lowest PSNR first."""
-    rows = [
+    rows: list[VolumeLine] = [
         {"case": name, "values": targets[TARGET]}
         for name, targets in metrics["cases"].items()
     ]

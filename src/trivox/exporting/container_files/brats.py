@@ -8,7 +8,6 @@ is named on stderr, and the others are finished. Challenges up to 2024 call `inf
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from trivox import Predictor, TrivoxError
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import load_inputs
 from trivox.errors import DataError
+from trivox.exporting.contract import read_contract
 from trivox.inference.folder import predict_cases
 
 HERE = Path(__file__).parent
@@ -42,10 +42,10 @@ def options() -> argparse.Namespace:
 
 def predict(given: argparse.Namespace) -> None:
     """Predict all cases; raises `DataError` at the end if some failed."""
-    contract = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
-    models = [given.models / name for name in contract["models"]]
+    contract = read_contract(HERE / "contract.json")
+    models = [given.models / name for name in contract.models]
     predictor = Predictor.load(
-        models, device=given.device, missing=contract["missing_channels"]
+        models, device=given.device, missing=contract.missing_channels
     )
     cases = load_inputs(given.input, channels=predictor.channels)
     failed = unread(given.input, cases)

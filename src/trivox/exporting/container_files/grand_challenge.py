@@ -10,25 +10,25 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from trivox import Predictor, TrivoxError, write_volume
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError
+from trivox.exporting.contract import Contract, read_contract
 
 HERE = Path(__file__).parent
 
 
 def options() -> argparse.Namespace:
     """What the command line says; the defaults are the platform's."""
-    contract = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
+    contract = read_contract(HERE / "contract.json")
     parser = argparse.ArgumentParser(description="Predict one case. Research use only.")
     parser.set_defaults(contract=contract)
     parser.add_argument("--input", type=Path, default=Path("/input"))
     parser.add_argument("--output", type=Path, default=Path("/output"))
-    models = Path("/opt/ml/model") if contract["mounted_weights"] else HERE / "models"
+    models = Path("/opt/ml/model") if contract.mounted_weights else HERE / "models"
     parser.add_argument(
         "--models", type=Path, default=models, help="folder of the bundles"
     )
@@ -38,38 +38,37 @@ def options() -> argparse.Namespace:
 
 def predict(given: argparse.Namespace) -> None:
     """Predict the case and write its label map."""
-    contract = given.contract
+    contract: Contract = given.contract
     case = find_case(given.input, contract)
-    models = [given.models / name for name in contract["models"]]
+    models = [given.models / name for name in contract.models]
     predictor = Predictor.load(
-        models, device=given.device, missing=contract["missing_channels"]
+        models, device=given.device, missing=contract.missing_channels
     )
     prediction = predictor.predict_case(case)
     labels = prediction.labels.with_array(prediction.labels.array.astype(np.uint8))
-    out = given.output / "images" / contract["output_slug"] / f"{case.name}.mha"
+    out = given.output / "images" / contract.output_slug / f"{case.name}.mha"
     write_volume(out, labels)
     for warning in prediction.warnings:
         print(f"warning: {warning}")
     print(f"{out.name}: {prediction.seconds:.1f} s")
 
 
-def find_case(folder: Path, contract: dict[str, Any]) -> Case:
+def find_case(folder: Path, contract: Contract) -> Case:
     """The images of the sockets in the order of the model's channels; named after the
     first.
     """
     places = socket_folders(folder)
-    slugs = {channel: slug for slug, channel in contract["input_slugs"].items()}
     images: list[Path] = []
     absent: list[int] = []
-    for index, channel in enumerate(contract["channels"]):
-        slug = slugs[channel]
+    for index, channel in enumerate(contract.channels):
+        slug = contract.slugs[channel]
         place = places.get(slug, folder / "images" / slug)
         files = sorted(place.glob("*.mha"))
         if len(files) > 1:
             raise DataError(
                 f"socket '{slug}' holds {len(files)} .mha files; a run gets one case"
             )
-        if not files and contract["missing_channels"] == "refuse":
+        if not files and contract.missing_channels == "refuse":
             known = ", ".join(sorted(places)) or "none"
             raise DataError(
                 f"socket '{slug}' ({channel}) holds no .mha file; "
@@ -79,7 +78,7 @@ def find_case(folder: Path, contract: dict[str, Any]) -> Case:
         if not files:
             absent.append(index)
     if not images:
-        sockets = ", ".join(contract["input_slugs"])
+        sockets = ", ".join(contract.input_slugs)
         raise DataError(f"{folder}: no .mha file in any of the sockets {sockets}")
     return Case(name=images[0].stem, images=tuple(images), absent=tuple(absent))
 

@@ -18,7 +18,6 @@ import sys
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from trivox import Volume, read_volume, write_volume
 from trivox.datasets.layouts.brats import family_of, sequence_of
 from trivox.datasets.layouts.choice import load_inputs
+from trivox.exporting.contract import Contract, read_contract
 from trivox.volumes.volume import affine_from_spacing
 
 HERE = Path(__file__).parent
@@ -36,25 +36,24 @@ class BrokenContractError(Exception):
     """What the entry point did is not what the challenge asks for."""
 
 
-def make(folder: Path, contract: dict[str, Any]) -> dict[str, Path]:
+def make(folder: Path, contract: Contract) -> dict[str, Path]:
     """Write scans as the challenge passes them; returns output file -> an image whose
     grid it must have.
     """
-    if contract["target"] == "brats":
+    if contract.target == "brats":
         return {
             f"{name}.nii.gz": _brats_case(folder, name, contract)
-            for name in contract["example_cases"]
+            for name in contract.example_cases
         }
-    slugs = {channel: slug for slug, channel in contract["input_slugs"].items()}
     images = []
     entries = []
-    for seed, channel in enumerate(contract["channels"]):
-        slug = slugs[channel]
+    for seed, channel in enumerate(contract.channels):
+        slug = contract.slugs[channel]
         images.append(_grand_challenge_image(folder, slug, seed))
         socket = {"slug": slug, "relative_path": f"images/{slug}"}
         entries.append({"socket": socket})
     (folder / "inputs.json").write_text(json.dumps(entries), encoding="utf-8")
-    return {f"images/{contract['output_slug']}/{images[0].name}": images[0]}
+    return {f"images/{contract.output_slug}/{images[0].name}": images[0]}
 
 
 def check(
@@ -105,13 +104,13 @@ def predict(
     )
 
 
-def run_all(folder: Path, contract: dict[str, Any], models: Path) -> None:
+def run_all(folder: Path, contract: Contract, models: Path) -> None:
     """A good input, one with a broken file beside good ones, and none at all."""
     expected = make(folder / "input", contract)
     done = predict(folder / "input", folder / "output", models)
     if done.returncode != 0:
         raise BrokenContractError(f"exit code {done.returncode}: {done.stderr}")
-    check(expected, folder / "output", set(contract["values"]), kind=_kind(contract))
+    check(expected, folder / "output", set(contract.values), kind=_kind(contract))
     broken = next(iter(expected))
     expected[broken].write_bytes(b"no image")
     done = predict(folder / "input", folder / "second", models)
@@ -121,7 +120,7 @@ def run_all(folder: Path, contract: dict[str, Any], models: Path) -> None:
         )
     (folder / "second").mkdir(exist_ok=True)
     others = {name: image for name, image in expected.items() if name != broken}
-    check(others, folder / "second", set(contract["values"]), kind=_kind(contract))
+    check(others, folder / "second", set(contract.values), kind=_kind(contract))
     (folder / "empty").mkdir()
     done = predict(folder / "empty", folder / "third", models)
     if done.returncode == 0 or len(done.stderr.splitlines()) != 1:
@@ -130,7 +129,7 @@ def run_all(folder: Path, contract: dict[str, Any], models: Path) -> None:
         )
 
 
-def _brats_case(folder: Path, name: str, contract: dict[str, Any]) -> Path:
+def _brats_case(folder: Path, name: str, contract: Contract) -> Path:
     """One folder a case, as its family names the files; voxels of 1 mm with flipped
     axes, as BraTS stores them.
     """
@@ -139,7 +138,7 @@ def _brats_case(folder: Path, name: str, contract: dict[str, Any]) -> Path:
     flipped = np.diag([-1.0, -1.0, 1.0, 1.0])
     affine = affine_from_spacing((1.0, 1.0, 1.0), (0.0, 239.0, 0.0)) @ flipped
     paths = []
-    for number, channel in enumerate(contract["channels"]):
+    for number, channel in enumerate(contract.channels):
         path = folder / name / family.file_name(name, sequence_of(channel))
         write_volume(path, Volume(_noise(number), affine))
         paths.append(path)
@@ -172,19 +171,18 @@ def _oblique() -> NDArray[np.float64]:
     return affine
 
 
-def _kind(contract: dict[str, Any]) -> str | None:
-    return "uint8" if contract["target"] == "grand-challenge" else None
+def _kind(contract: Contract) -> str | None:
+    return "uint8" if contract.target == "grand-challenge" else None
 
 
-def _expected(folder: Path, contract: dict[str, Any]) -> dict[str, Path]:
+def _expected(folder: Path, contract: Contract) -> dict[str, Path]:
     """What `make` returned for the scans in `folder`."""
-    if contract["target"] == "brats":
-        cases = load_inputs(folder, channels=contract["channels"])
+    if contract.target == "brats":
+        cases = load_inputs(folder, channels=contract.channels)
         return {f"{case.name}.nii.gz": case.images[0] for case in cases}
-    slugs = {channel: slug for slug, channel in contract["input_slugs"].items()}
-    slug = slugs[contract["channels"][0]]
+    slug = contract.slugs[contract.channels[0]]
     image = next((folder / "images" / slug).glob("*.mha"))
-    return {f"images/{contract['output_slug']}/{image.name}": image}
+    return {f"images/{contract.output_slug}/{image.name}": image}
 
 
 def main() -> None:
@@ -202,14 +200,14 @@ def main() -> None:
         "--models", type=Path, default=HERE / "models", help="folder of the bundles"
     )
     given = parser.parse_args()
-    contract = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
+    contract = read_contract(HERE / "contract.json")
     try:
         if given.verb == "make":
             make(given.folders[0], contract)
         elif given.verb == "check":
             source, output = given.folders[:2]
             expected = _expected(source, contract)
-            values = set(contract["values"])
+            values = set(contract.values)
             check(expected, output, values, kind=_kind(contract))
         else:
             with tempfile.TemporaryDirectory(

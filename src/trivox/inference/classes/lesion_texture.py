@@ -13,7 +13,7 @@ BINS = 32
 """
 AXES = ("z", "y", "x")
 
-Step = tuple[Array, Array]
+PixelStep = tuple[Array, Array]
 """Difference to the next voxel along an axis, and where both lie in the mask."""
 
 
@@ -72,7 +72,7 @@ def _centred(values: Array, mask: Array) -> tuple[Array, float]:
     return centred, scale
 
 
-def _variogram(steps: Step, scale: float) -> float:
+def _variogram(steps: PixelStep, scale: float) -> float:
     """Half the mean square of the steps between neighbours, relative to the variance."""
     step, both = steps
     squares = step[both] ** 2
@@ -118,7 +118,7 @@ def _along(axis: int, part: slice) -> tuple[slice, ...]:
     return tuple(index)
 
 
-def _differences(values: Array, mask: Array, axis: int) -> Step:
+def _differences(values: Array, mask: Array, axis: int) -> PixelStep:
     """Step to the next voxel along an axis, and where both voxels lie in the mask; one
     shorter than the mask there.
     """
@@ -129,7 +129,7 @@ def _differences(values: Array, mask: Array, axis: int) -> Step:
     return step, both
 
 
-def _gradient(steps: list[Step], mask: Array, spacing: Spacing) -> float:
+def _gradient(steps: list[PixelStep], mask: Array, spacing: Spacing) -> float:
     """Mean magnitude of forward differences where all three neighbours lie in the mask."""
     total = np.zeros(mask.shape)
     known = mask.copy()
@@ -146,7 +146,7 @@ def _gradient(steps: list[Step], mask: Array, spacing: Spacing) -> float:
     return float(magnitude.mean())
 
 
-def _laplacian(steps: list[Step], mask: Array, spacing: Spacing) -> float:
+def _laplacian(steps: list[PixelStep], mask: Array, spacing: Spacing) -> float:
     """Mean magnitude of the sum of second differences where all six neighbours lie in
     the mask.
     """

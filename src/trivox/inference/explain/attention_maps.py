@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from trivox.inference.explain.window import Window
 from trivox.networks.attention import (
-    Grid,
+    TokenGrid,
     TransformerBlock3D,
     grid_coordinates,
     token_groups,
@@ -62,7 +62,7 @@ class SeenBlock:
         return "deformable"
 
     @property
-    def grid(self) -> Grid:
+    def grid(self) -> TokenGrid:
         """Tokens along each axis."""
         _, z, y, x = self.features.shape
         return z, y, x
@@ -163,7 +163,7 @@ def without_attention(network: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def token_at(voxel: Sequence[int], reduction: Sequence[int], grid: Grid) -> int:
+def token_at(voxel: Sequence[int], reduction: Sequence[int], grid: TokenGrid) -> int:
     """The token whose block of `reduction` voxels covers `voxel`."""
     z, y, x = (
         min(v // r, n - 1) for v, r, n in zip(voxel, reduction, grid, strict=True)
@@ -171,7 +171,7 @@ def token_at(voxel: Sequence[int], reduction: Sequence[int], grid: Grid) -> int:
     return (z * grid[1] + y) * grid[2] + x
 
 
-def one_hot(token: int, grid: Grid, device: torch.device) -> Tensor:
+def one_hot(token: int, grid: TokenGrid, device: torch.device) -> Tensor:
     """All attention on one token, `(1, n)`: where a rollout starts."""
     start = torch.zeros(1, math.prod(grid), device=device)
     start[0, token] = 1
@@ -209,7 +209,7 @@ def rollout(start: Tensor, blocks: Sequence[SeenBlock]) -> Tensor:
     return start
 
 
-def spread(weights: Tensor, places: Tensor, grid: Grid) -> Tensor:
+def spread(weights: Tensor, places: Tensor, grid: TokenGrid) -> Tensor:
     """Weights `(r, k)` at `places` `(k, 3)`, in tokens, as weights on whole tokens `(r,
     n)`: trilinear, sums stay.
     """

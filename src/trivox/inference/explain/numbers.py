@@ -4,7 +4,7 @@ compared between models.
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TypedDict
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from trivox.inference.explain.window import (
     measure_features,
     window_logits,
 )
+from trivox.volumes.volume import Shape, Spacing
 
 CHANNELS_SHOWN = 4
 
@@ -61,7 +62,58 @@ CONVENTION = {
 }
 
 
-def window_facts(subject: Subject) -> dict[str, Any]:
+class WindowFacts(TypedDict):
+    """Where the window lies, `(z, y, x)`, and the voxels predicted of each target."""
+
+    size: Shape
+    spacing_mm: Spacing
+    point: Shape
+    predicted_voxels: dict[str, int]
+
+
+class ChannelFacts(TypedDict):
+    """A channel of a feature map."""
+
+    channel: int
+    mean: float
+    std: float
+
+
+class StageFacts(TypedDict):
+    """The feature map of a stage, `(z, y, x)`; strongest: some channels."""
+
+    stage: int
+    channels: int
+    size: Shape
+    voxel_mm: Spacing
+    mean: float
+    std: float
+    dead_channels: float | None
+    strongest: list[ChannelFacts]
+
+
+Compared = TypedDict("Compared", {"with": float, "without": float, "change": float})
+"""A number with and without attention; by functional syntax, `with` is a keyword."""
+
+
+class Ablation(TypedDict):
+    """What the predicted foreground loses without attention; None where there is no
+    foreground.
+    """
+
+    mean_foreground_logit: Compared | None
+    mean_foreground_probability: Compared | None
+    dice: float | None
+
+
+class AttentionFacts(TypedDict):
+    """Each transformer block in numbers, and what the network does without all."""
+
+    blocks: list[dict[str, object]]
+    without_attention: Ablation
+
+
+def window_facts(subject: Subject) -> WindowFacts:
     """Where the window lies and what is predicted in it."""
     targets = subject.plan.labels.targets
     masks = subject.masks[-len(targets) :]
@@ -74,7 +126,7 @@ def window_facts(subject: Subject) -> dict[str, Any]:
     }
 
 
-def stage_facts(subject: Subject, stage: int, features: Tensor) -> dict[str, Any]:
+def stage_facts(subject: Subject, stage: int, features: Tensor) -> StageFacts:
     """Statistics of the feature map `(c, z, y, x)` of a stage."""
     measured = measure_features(features)
     return {
@@ -92,11 +144,11 @@ def stage_facts(subject: Subject, stage: int, features: Tensor) -> dict[str, Any
     }
 
 
-def attention_facts(subject: Subject, blocks: Sequence[SeenBlock]) -> dict[str, Any]:
+def attention_facts(subject: Subject, blocks: Sequence[SeenBlock]) -> AttentionFacts:
     """Entropy and reach of each transformer block, and what the prediction loses
     without all of them.
     """
-    facts: list[dict[str, Any]] = []
+    facts: list[dict[str, object]] = []
     for index, block in enumerate(blocks):
         numbers = measure_attention(block, subject.voxel_mm(block.stage))
         before = sum(other.stage == block.stage for other in blocks[:index])
@@ -112,7 +164,7 @@ def attention_facts(subject: Subject, blocks: Sequence[SeenBlock]) -> dict[str, 
     return {"blocks": facts, "without_attention": _ablation(subject)}
 
 
-def _ablation(subject: Subject) -> dict[str, Any]:
+def _ablation(subject: Subject) -> Ablation:
     """What the predicted foreground loses when all transformer blocks are skipped."""
     exclusive = subject.plan.labels.exclusive
     masks = subject.masks.clone()
@@ -137,7 +189,7 @@ def _ablation(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _compared(whole: Tensor, without: Tensor) -> dict[str, float]:
+def _compared(whole: Tensor, without: Tensor) -> Compared:
     before = float(whole.mean())
     after = float(without.mean())
     return {"with": before, "without": after, "change": after - before}

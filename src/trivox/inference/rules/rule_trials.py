@@ -4,7 +4,7 @@ cross-fitting says what it is worth.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Choice:
     """rules go into the bundle, the section into metrics.json as `postprocessing`."""
 
     rules: Postprocessing
-    section: dict[str, Any]
+    section: dict[str, object]
 
 
 class Trials(Protocol):

@@ -24,7 +24,7 @@ from trivox.learning.case_classifier.trials import (
     UNSEEN,
     CandidateRow,
     Columns,
-    Part,
+    KindSetting,
     Trial,
     try_out,
     try_together,
@@ -159,7 +159,7 @@ def _trials(
     trials: list[Trial] = []
     for kind in kinds:
         tried = [
-            try_out(rows, Part(kind, setting), columns, seed)
+            try_out(rows, KindSetting(kind, setting), columns, seed)
             for setting in SETTINGS[kind]
         ]
         trials.append(min(tried, key=lambda trial: trial.score))
@@ -218,7 +218,7 @@ def _fitted(
 
 
 def _networks(
-    rows: CaseRows, x: Array, parts: Sequence[Part], seed: int
+    rows: CaseRows, x: Array, parts: Sequence[KindSetting], seed: int
 ) -> list[Network]:
     """Networks of all parts, scaled so that the mean over them gives every part the
     same say.
@@ -259,11 +259,11 @@ def best_single_feature(
         raise DataError(NOTHING_DIFFERS)
     areas: list[float] = []
     for column in usable:
-        trial = try_out(rows, Part("lda", 0), Columns("", (column,)), seed)
+        trial = try_out(rows, KindSetting("lda", 0), Columns("", (column,)), seed)
         areas.append(_area(trial.logits, rows.answers))
     best = usable[int(np.argmax(areas))]
     alone = Columns(names[best], (best,))
-    trial = try_out(rows, Part("logreg", 1.0), alone, seed)
+    trial = try_out(rows, KindSetting("logreg", 1.0), alone, seed)
     return _fitted(rows, trial, names, class_names, present, seed)
 
 

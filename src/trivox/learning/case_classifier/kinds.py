@@ -13,7 +13,7 @@ import numpy as np
 from trivox.learning.case_classifier.network import Network
 from trivox.volumes.volume import Array
 
-Fit = Callable[[Array, Array, Array, float, int], tuple[Network, ...]]
+FitKind = Callable[[Array, Array, Array, float, int], tuple[Network, ...]]
 """(rows, answers, weights, setting, seed) -> networks; answers 0..k-1, all present;
 weights with mean 1.
 """
@@ -145,7 +145,7 @@ def _trained_layers(
     return [layer.detach().double().numpy() for layer in layers]
 
 
-FITS: Mapping[str, Fit] = MappingProxyType(
+FITS: Mapping[str, FitKind] = MappingProxyType(
     {"lda": fit_lda, "logreg": fit_logreg, "mlp": fit_mlp}
 )
 SETTINGS: Mapping[str, tuple[float, ...]] = MappingProxyType(

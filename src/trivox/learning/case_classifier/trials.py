@@ -35,7 +35,7 @@ class CandidateRow(TypedDict):
 
 
 @dataclass(frozen=True)
-class Part:
+class KindSetting:
     """One kind with its setting; its logits count divided by the temperature."""
 
     kind: str
@@ -66,7 +66,7 @@ class Trial:
     each row at that temperature; score: their mean.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[KindSetting, ...]
     columns: Columns
     logits: Array
     temperature: float
@@ -96,7 +96,7 @@ class Trial:
         }
 
 
-def try_out(rows: CaseRows, part: Part, columns: Columns, seed: int) -> Trial:
+def try_out(rows: CaseRows, part: KindSetting, columns: Columns, seed: int) -> Trial:
     """One kind with one setting, by cross-validation over the folds of the rows."""
     logits = np.full((len(rows.answers), rows.answers.max() + 1), UNSEEN)
     narrow = replace(rows, features=rows.features[:, columns.places])
@@ -127,7 +127,7 @@ def try_together(rows: CaseRows, trials: list[Trial], columns: Columns) -> Trial
 
 
 def scored(
-    rows: CaseRows, parts: tuple[Part, ...], columns: Columns, logits: Array
+    rows: CaseRows, parts: tuple[KindSetting, ...], columns: Columns, logits: Array
 ) -> Trial:
     """The candidate with its temperature, and its log loss at that."""
     losses = [rows.weights * _losses(logits / t, rows.answers) for t in TEMPERATURES]

@@ -8,7 +8,7 @@ than the same networks without; hence the budget, and the weight of 0 by default
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,13 @@ class PatchCritic(nn.Module):
             channels = F.leaky_relu(stage(channels), 0.2)
             features.append(channels)
         return self.verdict(channels), features
+
+
+class CriticState(TypedDict):
+    """State of the network and of its optimiser, as torch gives them."""
+
+    network: Mapping[str, Any]
+    optimizer: dict[str, Any]
 
 
 class Critic:
@@ -108,14 +115,14 @@ class Critic:
             ]
             return -verdict.mean() + MATCHING * torch.stack(matching).mean()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> CriticState:
         """Weights and optimiser, for checkpoints."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: CriticState) -> None:
         """Continue from `state_dict`."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])

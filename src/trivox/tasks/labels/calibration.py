@@ -4,7 +4,6 @@ how well both do.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +19,13 @@ from trivox.evaluation.metrics.calibration import (
     risk_coverage,
     top_label,
 )
-from trivox.evaluation.metrics.content import CalibrationSection, DoubtSection
+from trivox.evaluation.metrics.content import (
+    CalibrationErrors,
+    CalibrationMeasures,
+    CalibrationSection,
+    DoubtSection,
+    ReliabilityCurve,
+)
 from trivox.inference.doubt.calibration import (
     Abstention,
     choose_abstention,
@@ -95,7 +100,7 @@ def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -
     seen_empty = any(case.empty for case in every)
     abstention = choose_abstention(scores, dice, seen_empty=seen_empty)
     rule = None if abstention is None else abstention.model_dump(mode="json")
-    section = {
+    section: CalibrationSection = {
         "temperature": temperature,
         "cross_fitted": sorted(crossed.values()),
         "cases": len(every),
@@ -105,14 +110,14 @@ def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -
         "abstention": rule,
         "convention": CONVENTION,
     }
-    return Trust(temperature, abstention, cast(CalibrationSection, section))
+    return Trust(temperature, abstention, section)
 
 
-def _helps(measured: Mapping[str, Any]) -> bool:
+def _helps(measured: CalibrationMeasures) -> bool:
     """Whether temperatures fitted on other cases lower the negative log-likelihood."""
-    if measured["after"] is None:
-        return False
-    return bool(measured["after"]["nll"] <= measured["before"]["nll"])
+    before = measured["before"]
+    after = measured["after"]
+    return before is not None and after is not None and after["nll"] <= before["nll"]
 
 
 CONVENTION = {
@@ -193,7 +198,7 @@ def _score(case: HeldOut, scheme: LabelScheme, temperature: float) -> float | No
 
 def _measured(
     cases: Sequence[tuple[HeldOut, float | None]], scheme: LabelScheme
-) -> dict[str, Any]:
+) -> CalibrationMeasures:
     """Calibration before and after, and how well entropy ranks errors; temperatures are
     None where none was fitted.
     """
@@ -214,13 +219,14 @@ def _measured(
     stages = {"before": before.numpy()}
     if known:
         stages["after"] = after.numpy()
-    measures: dict[str, Any] = {"before": None, "after": None}
-    curves = {}
+    measures: dict[str, CalibrationErrors] = {}
+    curves: dict[str, ReliabilityCurve] = {}
     for stage, chance in stages.items():
         measures[stage] = measure_calibration(chance, labels)
         curves[stage] = reliability_curve(*top_label(chance, labels))
     return {
-        **measures,
+        "before": measures.get("before"),
+        "after": measures.get("after"),
         "error_ranking_auroc": area_under_roc(doubt, wrong),
         "reliability": curves,
     }

@@ -5,7 +5,7 @@ cases.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -50,7 +50,15 @@ class FoldAnswers:
     single: CaseClassifier
     shares: Mapping[str, CaseClassifier]
     fitted: ClassPredictions
-    facts: dict[str, Any]
+    facts: dict[str, object]
+
+
+class Fitting(TypedDict):
+    """What every classifier is fitted with."""
+
+    class_names: tuple[str, ...]
+    groups: list[str]
+    seed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +93,7 @@ class TrainingRows:
                 varying.append(name)
         return varying
 
-    def fitting(self, recipe: Recipe) -> dict[str, Any]:
+    def fitting(self, recipe: Recipe) -> Fitting:
         """What every classifier is fitted with."""
         return {
             "class_names": self.classes,
@@ -152,7 +160,7 @@ def fit_fold(
     single = rows.single(rows.hand_made, recipe)
     usable = shares_in_lesion(prepared, recipe, usable=rows.varying)
     shares = {name: rows.single([name], recipe) for name in usable}
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "training_cases": len(rows.cases),
         "single_feature": single.names[0],
     }

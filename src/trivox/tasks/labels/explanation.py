@@ -52,7 +52,7 @@ def explain_case(
     layers: Sequence[int] | None = None,
     device: str = "auto",
     console: Console | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write feature maps, attention rollout, saliency and `explain.json` for one case
     into `out`; returns the numbers.
 
@@ -85,7 +85,7 @@ def explain_case(
         SALIENCY: drawn,
     }
     written = [name for name, figure in figures.items() if figure is not None]
-    facts = {
+    facts: dict[str, object] = {
         "trivox": __version__,
         "notice": NOTICE,
         "model": str(model),

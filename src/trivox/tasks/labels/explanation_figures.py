@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -167,7 +166,7 @@ def _dots(subject: Subject, block: SeenBlock, token: int) -> Array:
     return np.concatenate([canonical, weights.cpu().numpy()[:, None]], axis=1)
 
 
-def draw_saliency(page: Page) -> tuple[dict[str, Any], bytes]:
+def draw_saliency(page: Page) -> tuple[dict[str, object], bytes]:
     """How much the prediction changes with each voxel, as numbers and as a figure."""
     subject = page.subject
     gradient = saliency(subject.network, subject.window.image, subject.target)

@@ -224,7 +224,7 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store]):
         """Dataset and task."""
         return f"{plan.dataset}: {plan.task}"
 
-    def facts(self, model: Path) -> dict[str, Any]:
+    def facts(self, model: Path) -> dict[str, object]:
         """Data, labels, network, parameters and operations of a run or bundle."""
         bundle = read_bundle(model)
         description = bundle.description

@@ -5,14 +5,18 @@ files, as a user would predict them.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.evaluation.conventions.cases import evaluate_case
 from trivox.evaluation.folders.labels import collect_metrics, with_whole
-from trivox.evaluation.metrics.content import MetricsFile, PostprocessingSection
+from trivox.evaluation.metrics.content import (
+    MetricsFile,
+    PostprocessingSection,
+    TargetMetrics,
+)
 from trivox.files import write_json
 from trivox.inference.descriptions import ClassAnswers, LabelDescription
 from trivox.inference.predictor import Predictor
@@ -150,7 +154,7 @@ def _measure(
     out: Path,
     whole: str | None,
     console: Console,
-) -> dict[str, Any]:
+) -> dict[str, dict[str, TargetMetrics]]:
     """Clean the label maps by the rules that were chosen, and measure them, by case."""
     scheme = folds.scheme
     cases = {case.name: case for case in folds.prepared.dataset.training_cases}

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from trivox.config.volumes import ReconstructionOptions
-from trivox.learning.losses.adversarial import Critic, PsnrBudget, ramp
+from trivox.learning.losses.adversarial import Critic, CriticState, PsnrBudget, ramp
 from trivox.learning.losses.reconstruction import ReconstructionCriterion, at_size_of
 from trivox.learning.losses.similarity import psnr, ssim3d
 from trivox.learning.objective import Objective
@@ -37,7 +37,7 @@ class ReconstructionObjective(Objective):
 
     def __post_init__(self) -> None:
         self.budget = PsnrBudget(self.options.psnr_budget)
-        self._kept: dict[str, Any] | None = None
+        self._kept: CriticState | None = None
 
     def begin(self, spent: float, epoch: int) -> None:
         """The weight of the adversarial loss."""
@@ -77,20 +77,19 @@ class ReconstructionObjective(Objective):
         remark = self.budget.check(figures["validation_psnr"], running=running)
         return [] if remark is None else [remark]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Mapping[str, object]:
         """Critic and budget."""
         return {
             "budget": self.budget.state(),
             "critic": self._kept if self.critic is None else self.critic.state_dict(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """See `state`."""
         if "budget" in state:
             self.budget.restore(state["budget"])
-        self._kept = state.get(
-            "critic"
-        )  # where it computes is known with the first volumes
+        # where it computes is known with the first volumes
+        self._kept = state.get("critic")
 
     def _new_critic(self, device: torch.device) -> Critic:
         critic = Critic(device=device)

@@ -43,10 +43,10 @@ from trivox.tasks.reconstruction.prediction import write_beside
 from trivox.tasks.reconstruction.validation import finish_volumes
 from trivox.tasks.report import report_run
 from trivox.tasks.task import (
-    Decision,
     EvaluateOptions,
     ModelTask,
     Pictures,
+    PlanDecision,
     PredictOptions,
     RunRequest,
 )
@@ -109,7 +109,7 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
     def require_fitting(self, plan: VolumePlan, dataset: Dataset, file: Path) -> None:
         """Exams are brought to any plan."""
 
-    def decisions(self, plan: VolumePlan) -> list[Decision]:
+    def decisions(self, plan: VolumePlan) -> list[PlanDecision]:
         """Grid, window, X-rays, network."""
         return describe_volume_plan(plan)
 
@@ -291,7 +291,7 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
         """Dataset and task, and that the volumes are synthetic."""
         return f"{plan.dataset}: {plan.task} (synthetic CT, not acquired)"
 
-    def facts(self, model: Path) -> dict[str, Any]:
+    def facts(self, model: Path) -> dict[str, object]:
         """Data, grid, network, parameters and operations of a run or bundle."""
         bundle = read_volume_bundle(model)
         description = bundle.description

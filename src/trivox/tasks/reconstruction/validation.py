@@ -45,7 +45,7 @@ LIBRARY = 500
 """Training cases that the baselines are fitted on."""
 
 Row = dict[str, float | None]
-Measured = dict[int, dict[str, dict[str, Row]]]
+VolumeScores = dict[int, dict[str, dict[str, Row]]]
 """By number of views, then method, then case."""
 
 
@@ -95,7 +95,7 @@ def finish_volumes(
         str(fold): final_weights(folder / "checkpoints", recipe.final_weights)
         for fold, folder in folders.items()
     }
-    measured: Measured = {}
+    measured: VolumeScores = {}
     views = 0
     runtime = make_runtime(request.device, recipe.precision)
     for fold, file in weights.items():
@@ -124,7 +124,7 @@ def finish_volumes(
 
 
 def _validate_fold(
-    fold: FoldResults, name: str, out: Path, measured: Measured, console: Console
+    fold: FoldResults, name: str, out: Path, measured: VolumeScores, console: Console
 ) -> None:
     """Measure a fold's held-out exams, and write their volumes from all views."""
     exams = fold.exams

@@ -1,0 +1,51 @@
+"""What a container has to do: `contract.json`, which its entry point and its smoke test
+read.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from trivox.config.choices import MissingChannels
+from trivox.errors import BundleError
+from trivox.files import read_json
+from trivox.schema import Frozen, validated
+
+Target = Literal["brats", "grand-challenge"]
+
+
+class Contract(Frozen):
+    """What entry point and smoke test are told.
+
+    models: bundle folders, all of which vote; labels: name -> value in the model;
+    values: which may stand in a label map written for the example cases; input_slugs:
+    socket -> channel.
+    """
+
+    target: Target
+    models: tuple[str, ...]
+    channels: tuple[str, ...]
+    labels: dict[str, int]
+    values: tuple[int, ...]
+    missing_channels: MissingChannels = "refuse"
+    mounted_weights: bool = False
+    input_slugs: dict[str, str] = Field(default_factory=dict)
+    output_slug: str = ""
+    example_cases: tuple[str, ...] = ()
+
+    @property
+    def slugs(self) -> dict[str, str]:
+        """Channel -> socket."""
+        return {channel: slug for slug, channel in self.input_slugs.items()}
+
+
+def read_contract(file: Path) -> Contract:
+    """Read `contract.json`; raises `BundleError` in one line if it is not one."""
+    return validated(
+        Contract,
+        read_json(file),
+        where=file,
+        error=BundleError,
+        advice="run 'trivox package' again",
+    )
