@@ -141,7 +141,7 @@ def test_a_full_disk_is_a_resource_error_and_leaves_nothing(
         Path(urlpath).write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr("trivox.preparation.store.blosc2.asarray", full)
+    monkeypatch.setattr("blosc2.asarray", full)
     with pytest.raises(ResourceError, match=r"case\.image\.b2nd"):
         Store(tmp_path).write("case", *blank(), {})
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,6 @@ without it is not there.
 from functools import partial
 from pathlib import Path
 
-import blosc2
 import numpy as np
 import torch
 
@@ -17,8 +16,9 @@ from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.exams import Exam, read_exam
 from trivox.files import read_json, write_json
 from trivox.planning.volumes import VolumePlan
+from trivox.preparation.arrays import open_array, write_array
 from trivox.preparation.preprocess import ShowNames, for_every_case, unseen
-from trivox.preparation.store import damaged, write_array
+from trivox.preparation.store import damaged
 from trivox.projection.geometry import Geometry
 from trivox.projection.geometry_files import read_record, record_of, write_record
 from trivox.projection.grids import on_grid
@@ -66,7 +66,7 @@ class ExamStore:
     def _read(self, name: str, what: str) -> Array:
         file = self.folder / f"{name}.{what}.b2nd"
         try:
-            array: Array = blosc2.open(str(file), mode="r")[:]
+            array: Array = open_array(file)[:]
         except (OSError, RuntimeError, ValueError) as error:
             raise damaged(self.folder, name, error) from error
         return array

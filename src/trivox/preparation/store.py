@@ -12,17 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypedDict
 
-import blosc2
 import numpy as np
 
-from trivox.errors import FormatError, ResourceError
+from trivox.errors import FormatError
 from trivox.files import atomic_path, read_json, write_json
+from trivox.preparation.arrays import open_array, write_array
 from trivox.volumes.volume import Array, Shape
 
-CHUNK = 96
-"""Edge of a chunk, which is read from disk as a whole."""
-BLOCK = 32
-"""Edge of a block, which is decompressed as a whole."""
 FOREGROUND_VOXELS = 10_000
 """Positions a class that are noted, at least."""
 SEED = 1234
@@ -148,7 +144,7 @@ class Store:
         return handles[name]
 
     def _open(self, name: str, kind: str) -> Any:
-        return blosc2.open(str(self.folder / f"{name}.{kind}.b2nd"), mode="r")
+        return open_array(self.folder / f"{name}.{kind}.b2nd")
 
     def mean_voxels(self, names: Sequence[str], indices: int) -> Array:
         """Voxels of each label index `(indices,)` in a case, averaged over the named
@@ -170,30 +166,6 @@ def damaged(folder: Path, name: str, error: Exception) -> FormatError:
     return FormatError(
         f"{folder}: prepared case {name} is damaged ({error}); delete the folder"
     )
-
-
-def write_array(path: Path, array: Array) -> None:
-    """Write an array `(..., z, y, x)` as one blosc2 file, atomically; raises
-    `ResourceError` if that fails.
-    """
-    array = np.ascontiguousarray(array)
-    chunk = [min(CHUNK, size) for size in array.shape[-3:]]
-    block = [min(BLOCK, size) for size in chunk]
-    lead = [1] * (array.ndim - 3)
-    try:
-        with atomic_path(path) as temporary:
-            blosc2.asarray(
-                array,
-                urlpath=str(temporary),
-                mode="w",
-                chunks=(*lead, *chunk),
-                blocks=(*lead, *block),
-                cparams={"codec": blosc2.Codec.ZSTD, "clevel": 3, "nthreads": 1},
-            )
-    except RuntimeError as error:
-        raise ResourceError(
-            f"{path}: cannot be written ({error}); check the free disk space"
-        ) from error
 
 
 def foreground_positions(label: Array) -> tuple[dict[str, int], dict[int, Array]]:
