@@ -36,14 +36,12 @@ ANY_KIND = ("lda", "logreg", "mlp")
 
 @dataclass(frozen=True, eq=False)
 class FoldAnswers:
-    """How one fold answers.
+    """How one fold answers with the class of a case, and what simpler ways answer.
 
-    file: its classifier, None where its head does; single: the best hand-made feature
-    alone.
-
-    shares: the share of each other target in the lesion alone (of enhancing tumour in
-    the whole tumour, for example); fitted: the answers to the training cases
-    themselves; facts: for metrics.json.
+    file: its classifier, None where its head answers; single: by the best hand-made
+    feature alone; shares: by the share of each other target in the lesion alone (of
+    enhancing tumour in the whole tumour, for example); fitted: the answers to the
+    training cases themselves; facts: for metrics.json.
     """
 
     file: Path | None

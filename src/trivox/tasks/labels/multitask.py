@@ -37,7 +37,7 @@ class MultitaskTask(LabelTask):
         return False
 
     def wrote(self, metrics: MetricsFile) -> bool:
-        """MetricsFile with classes."""
+        """Metrics with classes."""
         return "classification" in metrics
 
     def suits_references(self, references: Path) -> bool:

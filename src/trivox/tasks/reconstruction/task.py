@@ -274,7 +274,7 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
         return Pictures(picture_exams(run, metrics, console=console))
 
     def wrote(self, metrics: MetricsFile) -> bool:
-        """MetricsFile that say that the volumes are synthetic."""
+        """Metrics which say that the volumes are synthetic."""
         return bool(metrics.get("notice") == NOTICE)
 
     def parts(

@@ -51,9 +51,8 @@ Measured = dict[int, dict[str, dict[str, Row]]]
 
 @dataclass(frozen=True, eq=False)
 class FoldResults:
-    """A fold's network and the exams that it has not seen.
-
-    views: how many X-rays all of them have.
+    """A fold's network, exams that it has not seen, and training exams that the
+    classical methods are fitted on.
     """
 
     exams: PreparedExams
@@ -193,10 +192,10 @@ def _measure(
     volume: Array, truth: Array, exams: PreparedExams, exam: Exam, xrays: Xrays
 ) -> Row:
     plan = exams.plan
-    seen = Exam(xrays, exam.isocentre, exam.kind, plan.water_per_mm)
+    used = Exam(xrays, exam.isocentre, exam.kind, plan.water_per_mm)
     return {
         **measure_arrays(volume, truth, window=plan.window),
-        "projection_rmse": projection_rmse(volume, plan.grid, seen),
+        "projection_rmse": projection_rmse(volume, plan.grid, used),
     }
 
 
