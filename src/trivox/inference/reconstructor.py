@@ -15,7 +15,7 @@ from torch import Tensor
 from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
 from trivox.errors import BundleError, DataError
-from trivox.inference.bundle import read_volume_bundle
+from trivox.inference.bundle import model_paths, read_volume_bundle
 from trivox.inference.descriptions import SYNTHETIC, Weights, identity_of
 from trivox.inference.members import fill_network
 from trivox.inference.writing import Record, file_names, write_prediction
@@ -92,10 +92,7 @@ class Reconstructor:
 
         Raises `BundleError`.
         """
-        paths = [models] if isinstance(models, str | Path) else list(models)
-        if not paths:
-            raise BundleError("no model given; name a run or bundle folder")
-        bundles = [read_volume_bundle(Path(path)) for path in paths]
+        bundles = [read_volume_bundle(path) for path in model_paths(models)]
         first = bundles[0].description.plan
         for bundle in bundles[1:]:
             plan = bundle.description.plan

@@ -24,6 +24,12 @@ from trivox.volumes.volume import Array
 
 REPEATS = 20
 """Random halvings of the cases for the cross-fitted gain."""
+CONVENTION = (
+    "gain: of mean Dice by all rules together. on_the_same_cases: on those that the "
+    "rules were chosen on, optimistic; cross_fitted: of choosing on one random half and "
+    f"measuring on the other and the reverse, mean of {REPEATS} seeded halvings; where "
+    "that is not above 0, the rules of the region are left out"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,14 +129,6 @@ def _useless(rules: Postprocessing, worth: Mapping[str, float]) -> list[str]:
     """Regions whose rules are worth nothing; worth: by region."""
     ruled = rules.of_regions()
     return [name for name, gain in worth.items() if name in ruled and gain <= 0]
-
-
-CONVENTION = (
-    "gain: of mean Dice by all rules together. on_the_same_cases: on those that the "
-    "rules were chosen on, optimistic; cross_fitted: of choosing on one random half and "
-    f"measuring on the other and the reverse, mean of {REPEATS} seeded halvings; where "
-    "that is not above 0, the rules of the region are left out"
-)
 
 
 def cross_fitted(trials: Trials, cases: int, *, seed: int) -> Array:

@@ -36,6 +36,26 @@ FLOATS_IN_ALL = 50_000_000
 """Logits held over all cases: 200 MB."""
 FIT_VOXELS = 200_000
 """Enough for a single number; more would only take time."""
+CONVENTION = {
+    "voxels": f"drawn evenly from a band: up to {VOXELS_A_CASE} a case within "
+    f"{BAND_VOXELS} voxels of the reference's foreground, or as near within their slice "
+    "to the predicted foreground, at source resolution; ignored voxels left out",
+    "regions": "every region at every voxel is a yes-or-no prediction of its own",
+    "temperature": "minimises the negative log-likelihood over all held-out cases; "
+    "logits are divided by it; 1 if temperatures fitted on other cases (cross_fitted) "
+    "did not lower it",
+    "after": "with temperatures fitted on other cases: those of the other folds, or with "
+    "one fold those of the other half of the cases (seeded halves)",
+    "ece": f"top-label, {BINS} bins of equal width; adaptive_ece: of equal count; "
+    "classwise_ece: mean over classes; mce: largest gap",
+    "brier": "summed over classes, 0..2",
+    "nll": "nats",
+    "error_ranking_auroc": "chance that a wrong voxel of the band has a higher entropy "
+    "than a right one",
+    "doubt": "mean entropy of the predicted foreground of a case against its mean Dice "
+    "before postprocessing: Spearman, and area under the risk-coverage curve with risk 1 "
+    "- Dice (best and random order beside it)",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,28 +133,6 @@ def _helps(measured: Mapping[str, Any]) -> bool:
     if measured["after"] is None:
         return False
     return bool(measured["after"]["nll"] <= measured["before"]["nll"])
-
-
-CONVENTION = {
-    "voxels": f"drawn evenly from a band: up to {VOXELS_A_CASE} a case within "
-    f"{BAND_VOXELS} voxels of the reference's foreground, or as near within their slice "
-    "to the predicted foreground, at source resolution; ignored voxels left out",
-    "regions": "every region at every voxel is a yes-or-no prediction of its own",
-    "temperature": "minimises the negative log-likelihood over all held-out cases; "
-    "logits are divided by it; 1 if temperatures fitted on other cases (cross_fitted) "
-    "did not lower it",
-    "after": "with temperatures fitted on other cases: those of the other folds, or with "
-    "one fold those of the other half of the cases (seeded halves)",
-    "ece": f"top-label, {BINS} bins of equal width; adaptive_ece: of equal count; "
-    "classwise_ece: mean over classes; mce: largest gap",
-    "brier": "summed over classes, 0..2",
-    "nll": "nats",
-    "error_ranking_auroc": "chance that a wrong voxel of the band has a higher entropy "
-    "than a right one",
-    "doubt": "mean entropy of the predicted foreground of a case against its mean Dice "
-    "before postprocessing: Spearman, and area under the risk-coverage curve with risk 1 "
-    "- Dice (best and random order beside it)",
-}
 
 
 def _groups(cases: Mapping[str, HeldOut], seed: int) -> dict[str, str]:

@@ -17,7 +17,6 @@ from trivox.datasets.lesions import lesion_indices, other_targets
 from trivox.evaluation.metrics.classification import ClassPredictions
 from trivox.files import atomic_path
 from trivox.inference.classes.reader import Reading, predicted_indices
-from trivox.inference.descriptions import ClassAnswers
 from trivox.inference.predictor import Predictor
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.case_classifier.fitting import best_single_feature, fit_classifier
@@ -115,18 +114,6 @@ class TrainingRows:
                 features=self.features.astype(np.float32),
                 classes=self.truth,
             )
-
-
-def class_answers(
-    prepared: PreparedImages, recipe: Recipe, *, temperature: float = 1.0
-) -> ClassAnswers:
-    """What the bundle says about classes, before classifiers are added."""
-    return ClassAnswers(
-        classes=prepared.dataset.classes,
-        lesion=lesion_indices(prepared.plan.labels, recipe.classification.lesion),
-        width=recipe.classification.width,
-        temperature=temperature,
-    )
 
 
 def fit_fold(

@@ -22,7 +22,6 @@ from trivox.files import write_json
 from trivox.inference.bundle import write_bundle
 from trivox.inference.descriptions import VolumeDescription
 from trivox.inference.reconstructor import Reconstructor
-from trivox.learning.checkpoints import final_weights
 from trivox.learning.runtime import make_runtime
 from trivox.preparation.exam_store import fitted_views
 from trivox.projection.grids import placed
@@ -31,7 +30,7 @@ from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
 from trivox.tasks.console import Console
 from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
-from trivox.tasks.task import RunRequest, training_summary
+from trivox.tasks.task import RunRequest, trained_weights, training_summary
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Array
 
@@ -90,10 +89,7 @@ def finish_volumes(
     console: Console,
 ) -> MetricsFile:
     """Write `validation/` and `bundle/`; returns the content of metrics.json."""
-    weights = {
-        str(fold): final_weights(folder / "checkpoints", recipe.final_weights)
-        for fold, folder in folders.items()
-    }
+    weights = trained_weights(recipe, folders)
     measured: Measured = {}
     views = 0
     runtime = make_runtime(request.device, recipe.precision)
