@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
+from trivox.datasets.boxes import Box
 from trivox.datasets.labels import IGNORED
 from trivox.evaluation.metrics import overlap
-from trivox.evaluation.metrics.components import Box, around
+from trivox.evaluation.metrics.components import around
 from trivox.evaluation.metrics.content import TargetMetrics
 from trivox.evaluation.metrics.overlap import Confusion
 from trivox.evaluation.metrics.surfaces import surface_distances
