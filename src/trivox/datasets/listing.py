@@ -200,19 +200,19 @@ def parse_labels(
             f"{ADVICE}"
         )
     try:
-        named = {name: _as_ints(value) for name, value in _by_name(raw).items()}
+        values = {name: _as_ints(value) for name, value in _by_name(raw).items()}
     except (TypeError, ValueError) as error:
         raise LabelError(
             f"{where}: labels must map names to whole numbers, found {dict(raw)}"
         ) from error
-    background = _background(named)
-    ignored = named.pop(IGNORE, () if ignore is None else (ignore,))
-    named = {name: values for name, values in named.items() if values != (background,)}
-    if any(isinstance(raw.get(name), list | tuple) for name in named):
-        regions = named
-        named = _labels_of(named)
+    background = _background(values)
+    ignored = values.pop(IGNORE, () if ignore is None else (ignore,))
+    labels = {name: each for name, each in values.items() if each != (background,)}
+    if any(isinstance(raw.get(name), list | tuple) for name in labels):
+        regions = labels
+        labels = _labels_of(labels)
     content = {
-        "labels": {name: values[0] for name, values in named.items()},
+        "labels": {name: each[0] for name, each in labels.items()},
         "regions": regions or {},
         "region_order": tuple(order),
         "background": background,
@@ -237,9 +237,9 @@ def _by_name(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _background(named: Mapping[str, tuple[int, ...]]) -> int:
+def _background(labels: Mapping[str, tuple[int, ...]]) -> int:
     """The first value under the name of the background, else 0."""
-    for name, values in named.items():
+    for name, values in labels.items():
         if name.lower() == BACKGROUND and values:
             return values[0]
     return 0

@@ -68,8 +68,8 @@ class UNet(Recomputing):
 
     def encoder_stages(self) -> list[nn.Module]:
         """The encoder's stages, finest first; the stem belongs to the first."""
-        first, *rest = self.encoder
-        return [nn.Sequential(self.stem, first), *rest]
+        first, *others = self.encoder
+        return [nn.Sequential(self.stem, first), *others]
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Feature maps of all stages, finest first."""

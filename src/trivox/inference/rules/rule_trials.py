@@ -220,9 +220,9 @@ def _dice(prediction: Array, reference: Array, count: int) -> Array:
 
 
 def _mean_over_cases(dice: Array) -> Array:
-    seen = ~np.isnan(dice)
-    mean = np.nansum(dice, axis=0) / np.maximum(seen.sum(0), 1)
-    return np.asarray(np.where(seen.any(0), mean, np.nan))
+    known = ~np.isnan(dice)
+    mean = np.nansum(dice, axis=0) / np.maximum(known.sum(0), 1)
+    return np.asarray(np.where(known.any(0), mean, np.nan))
 
 
 def _note(what: str, before: float, after: float, kept: bool) -> str:
