@@ -20,7 +20,7 @@ from trivox.inference.descriptions import SYNTHETIC, Weights, identity_of
 from trivox.inference.members import fill_network
 from trivox.inference.writing import Record, file_names, write_prediction
 from trivox.learning.runtime import Runtime, make_runtime
-from trivox.networks.registry import build_reconstruction_network
+from trivox.networks.registry import build_volume_network
 from trivox.networks.xray2ct.model import HybridCNNViTUNet3D
 from trivox.planning.volumes import VolumePlan
 from trivox.preparation.exam_store import fitted_views
@@ -35,9 +35,9 @@ DENSEST = 3071
 """HU at most, as scanners store them."""
 
 
-def reconstruction_network(plan: VolumePlan) -> HybridCNNViTUNet3D:
+def volume_network(plan: VolumePlan) -> HybridCNNViTUNet3D:
     """The network of a plan, without weights."""
-    return build_reconstruction_network(
+    return build_volume_network(
         plan.network,
         grid=plan.grid,
         window=plan.window,
@@ -196,6 +196,6 @@ class Reconstructor:
 
 
 def _loaded(plan: VolumePlan, file: Path, runtime: Runtime) -> HybridCNNViTUNet3D:
-    network = reconstruction_network(plan)
+    network = volume_network(plan)
     fill_network(network, file)
     return network.to(runtime.device).eval()

@@ -10,8 +10,8 @@ from torch.nn.functional import interpolate
 
 from trivox.config.volumes import ReconstructionOptions
 from trivox.learning.losses.adversarial import Critic, PsnrBudget, ramp
-from trivox.learning.losses.reconstruction import ReconstructionCriterion, at_size_of
 from trivox.learning.losses.similarity import psnr, ssim3d
+from trivox.learning.losses.volumes import VolumeCriterion, at_size_of
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import widest_type
 from trivox.preparation.exam_batches import VolumeTargets
@@ -30,7 +30,7 @@ class ReconstructionObjective(Objective):
 
     headlines: ClassVar[tuple[str, ...]] = ("validation_score",)
 
-    criterion: ReconstructionCriterion
+    criterion: VolumeCriterion
     options: ReconstructionOptions
     critic: Critic | None = field(default=None, init=False)
     adversarial_weight: float = field(default=0.0, init=False)

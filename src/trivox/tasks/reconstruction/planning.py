@@ -10,7 +10,7 @@ from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.exams import Exam, read_exam
 from trivox.errors import PlanError
-from trivox.inference.reconstructor import reconstruction_network
+from trivox.inference.reconstructor import volume_network
 from trivox.networks.registry import XRAY_NETWORKS
 from trivox.networks.xray2ct.views2d import PIXEL_STEP
 from trivox.planning.volumes import VolumePlan
@@ -73,7 +73,7 @@ def _require_possible(plan: VolumePlan, recipe: Recipe, exam: Exam, where: str) 
     preparing.
     """
     with torch.device("meta"):
-        network = reconstruction_network(plan)
+        network = volume_network(plan)
     for size in recipe.reconstruction.growth:
         network.run_at(size)
     detectors = [plan.detector]

@@ -20,7 +20,7 @@ from trivox.datasets.listing import (
     list_images,
 )
 from trivox.errors import DataError, FormatError, RecipeError, TrivoxError
-from trivox.evaluation.report.exam_preview import xray_preview
+from trivox.evaluation.report.exam_preview import exam_preview
 from trivox.files import write_text
 from trivox.projection.geometry import SDD_MM, SOD_MM, Geometry
 from trivox.projection.grids import Point, middle_of
@@ -208,7 +208,7 @@ def _render_exam(request: DrrRequest, name: str, path: Path, console: Console) -
         isocentre=isocentre,
         volume=_storable(volume),
         view_format=request.view_format,
-        preview=xray_preview(views, geometry, title=title),
+        preview=exam_preview(views, geometry, title=title),
     )
     return folder
 
