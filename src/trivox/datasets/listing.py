@@ -43,11 +43,8 @@ def is_image_file(path: Path) -> bool:
     """Whether the name is that of a readable format; hidden files (macOS `._*` copies
     included) are not.
     """
-    return (
-        not path.name.startswith(".")
-        and path.name.lower().endswith(tuple(SUFFIXES))
-        and path.is_file()
-    )
+    readable = path.name.lower().endswith(tuple(SUFFIXES))
+    return readable and not path.name.startswith(".") and path.is_file()
 
 
 def is_dicom_folder(path: Path) -> bool:

@@ -88,12 +88,11 @@ def matches(path: Path) -> bool:
         for folder in _class_folders(path)
         if folder.side != "test" and folder.class_name is not None
     ]
+    classes = {folder.class_name for folder in folders}
     paired = [folder for folder in folders if folder.files.masks]
-    return (
-        len({folder.class_name for folder in folders}) > 1
-        and bool(paired)
-        and not _hold_a_case_each(paired)
-    )
+    if len(classes) < 2 or not paired:
+        return False
+    return not _hold_a_case_each(paired)
 
 
 def _hold_a_case_each(folders: Sequence[ClassFolder]) -> bool:

@@ -375,9 +375,7 @@ def _score_of(value: Floats, draws: Floats, *, several: bool) -> Score:
     if not np.isfinite(value[0]):
         return {"value": None, "ci95": None}
     defined = draws[np.isfinite(draws)]
-    edges = (
-        np.quantile(defined, [0.025, 0.975]).tolist()
-        if several and defined.size
-        else None
-    )
+    edges = None
+    if several and defined.size:
+        edges = np.quantile(defined, [0.025, 0.975]).tolist()
     return {"value": float(value[0]), "ci95": edges}
