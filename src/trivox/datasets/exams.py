@@ -8,11 +8,11 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
+from trivox.config.choices import ViewFormat
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.exams import GEOMETRY, TABLE, VIEWS, VOLUME
 from trivox.errors import FormatError, GeometryError, ResourceError
@@ -31,7 +31,6 @@ from trivox.projection.xrays import Xrays
 from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Array, Volume
 
-ViewFormat = Literal["npz", "nifti"]
 ADVICE = "render or export the views again"
 """What to do about views that cannot be read."""
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import Field
 
+from trivox.config.choices import MissingChannels
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.brats import family_of, sequence_of
 from trivox.errors import BundleError, RecipeError, ResourceError
@@ -25,7 +26,6 @@ from trivox.exporting.own_wheel import installed_versions, write_wheel
 from trivox.files import write_json, write_text
 from trivox.inference.bundle import LabelBundle, read_bundle
 from trivox.inference.predictor import Predictor
-from trivox.inference.read import Missing
 from trivox.schema import Frozen
 from trivox.version import NOTICE, __version__
 
@@ -51,7 +51,7 @@ class Contract(Frozen):
     channels: tuple[str, ...]
     labels: dict[str, int]
     values: tuple[int, ...]
-    missing_channels: Missing = "refuse"
+    missing_channels: MissingChannels = "refuse"
     mounted_weights: bool = False
     input_slugs: dict[str, str] = Field(default_factory=dict)
     output_slug: str = ""
@@ -66,7 +66,7 @@ def package_model(
     input_slugs: Mapping[str, str] | None = None,
     output_slug: str = "",
     mounted_weights: bool = False,
-    missing_channels: Missing = "refuse",
+    missing_channels: MissingChannels = "refuse",
 ) -> Contract:
     """Write the build context of an image that predicts with `models` into `out`, all
     at once; several vote.

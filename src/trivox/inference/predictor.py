@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from trivox.config.choices import MissingChannels
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import RecipeError
@@ -48,7 +49,7 @@ from trivox.inference.members import (
     require_scale_one,
 )
 from trivox.inference.prepare import prepare_image
-from trivox.inference.read import Missing, read_image
+from trivox.inference.read import read_image
 from trivox.inference.rules.postprocess import apply_rules
 from trivox.inference.source_grid import to_source
 from trivox.inference.writing import ENDING, Record, file_names
@@ -99,7 +100,7 @@ class Predictor:
     members: tuple[Member, ...] = field(repr=False)
     scales: tuple[float, ...] = (1.0,)
     seed: int = 0
-    missing: Missing = "refuse"
+    missing: MissingChannels = "refuse"
     extras: Extras = Extras()
     read_everything: bool = False
     """Whether networks are run for the class where the answer does not need it, to
@@ -121,7 +122,7 @@ class Predictor:
         mc_samples: int = 0,
         scales: Sequence[float] = (1.0,),
         seed: int = 0,
-        missing: Missing = "refuse",
+        missing: MissingChannels = "refuse",
     ) -> "Predictor":
         """Load a run or bundle, or several for an ensemble.
 

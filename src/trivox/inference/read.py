@@ -1,18 +1,17 @@
 """Read: the image of a case, all channels on one grid."""
 
 from collections.abc import Sequence
-from typing import Literal
 
+from trivox.config.choices import MissingChannels
 from trivox.datasets.dataset import Case
 from trivox.datasets.reading import read_channels
 from trivox.errors import DataError
 from trivox.volumes.volume import Volume
 
-Missing = Literal["refuse", "zeros"]
-"""What to do with a case that lacks a channel."""
 
-
-def read_image(case: Case, channels: Sequence[str], *, missing: Missing) -> Volume:
+def read_image(
+    case: Case, channels: Sequence[str], *, missing: MissingChannels
+) -> Volume:
     """The channels of a case as one volume, zeros for absent ones if asked for; errors
     name the case.
     """

@@ -10,8 +10,9 @@ from zlib import crc32
 
 import torch
 
+from trivox.config.choices import ViewFormat
 from trivox.datasets.dataset import NOTE
-from trivox.datasets.exams import ViewFormat, write_exam
+from trivox.datasets.exams import write_exam
 from trivox.datasets.layouts.exams import PATIENTS, VOLUME, exam_folders
 from trivox.datasets.listing import (
     image_stem,
