@@ -7,6 +7,7 @@ mesh: the surface consists of the marching-cubes elements of all 2x2x2 neighbour
     weighted by their area; HD95 is the larger of the two directed area-weighted
     percentiles, as in DeepMind's surface-distance (Nikolov et al. 2018,
     arXiv:1809.04430).
+
 Outside the image there is no mask, so a mask that touches the border has a surface there.
 """
 

@@ -26,6 +26,7 @@ from trivox.inference.doubt.calibration import (
     choose_abstention,
     fit_temperature,
     foreground_entropy,
+    known_pairs,
 )
 from trivox.inference.doubt.sampling import BAND_VOXELS, VoxelSample
 from trivox.inference.doubt.uncertainty import entropy, probabilities_of
@@ -229,15 +230,11 @@ def _chance(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def _doubt(scores: Sequence[float | None], dice: Sequence[float]) -> DoubtSection:
-    known = []
-    for score, quality in zip(scores, dice, strict=True):
-        if score is not None and np.isfinite(quality):
-            known.append((score, quality))
-    if not known:
+    doubt, dice_of_known = known_pairs(scores, dice)
+    if not len(doubt):
         return {"cases": 0}
-    doubt, dice_of_known = (np.array(values) for values in zip(*known, strict=True))
     return {
-        "cases": len(known),
+        "cases": len(doubt),
         "spearman_with_dice": rank_correlation(doubt, dice_of_known),
         **risk_coverage(doubt, 1 - dice_of_known),
     }
