@@ -35,7 +35,7 @@ COLUMNS = (
 )
 HEADLINES = COLUMNS[:3]
 IN_LADDER = ("psnr_db", "ssim", "mae_hu", "mae_body_hu", "projection_rmse")
-OURS = (NETWORK, CONSISTENT)
+OF_NETWORK = (NETWORK, CONSISTENT)
 
 
 def volume_part(metrics: Metrics, records: Records = ()) -> Part:
@@ -84,7 +84,7 @@ def _view(metrics: Metrics) -> dict[str, Any]:
         "summary": summary,
         "ladder": _table(ladder) if ladder else None,
         "by_views": _by_views(sections) if sections else None,
-        "chart": ladder_chart(charted, ours=OURS),
+        "chart": ladder_chart(charted, of_network=OF_NETWORK),
         "cases": _case_rows(metrics),
     }
 
@@ -95,7 +95,11 @@ def _table(section: Metrics) -> dict[str, Any]:
     measured: set[str] = set()
     for row in section["rows"]:
         gained = (row.get("paired") or {}).get(COMPARED)
-        texts = {"name": row["name"], "ours": row["name"] in OURS, "gained": gained}
+        texts = {
+            "name": row["name"],
+            "of_network": row["name"] in OF_NETWORK,
+            "gained": gained,
+        }
         rows.append({**texts, "summary": row["summary"]})
         measured.update(m for m in IN_LADDER if _is_known(m, row["summary"]))
     columns = [column for column in COLUMNS if column.metric in measured]
@@ -111,7 +115,7 @@ def _by_views(sections: Sequence[Metrics]) -> dict[str, Any]:
     rows = []
     for name in method_names(sections):
         scores = [_score_of(name, section) for section in sections]
-        rows.append({"name": name, "ours": name in OURS, "scores": scores})
+        rows.append({"name": name, "of_network": name in OF_NETWORK, "scores": scores})
     return {"views": [section["views"] for section in sections], "rows": rows}
 
 

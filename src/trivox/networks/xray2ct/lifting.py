@@ -62,7 +62,10 @@ def look(xrays: Xrays, grid: Grid, *, water_per_mm: float) -> Sight:
     )
     water = chord * water_per_mm
     mean = integral.reshape(b, v, len(points)) / water.clamp(min=1.0)
-    facts = torch.stack((depth * 4, cosine, mean, torch.ones_like(mean)), dim=2)
+    facts = torch.stack(
+        (depth * 4, cosine, mean, torch.ones_like(mean)),
+        dim=2,
+    )
     return Sight(places, seen, facts * seen[:, :, None], grid.shape)
 
 
@@ -79,7 +82,11 @@ def crossing(direction: Tensor, points: Tensor, grid: Grid) -> Tensor:
     half = points.new_tensor((x, y, z)) / 2
     centre = points.new_tensor(grid.centre_mm)
     flat = direction.abs() < 1e-6
-    steep = torch.where(flat, torch.full_like(direction, 1e-6), direction)
+    steep = torch.where(
+        flat,
+        torch.full_like(direction, 1e-6),
+        direction,
+    )
     one = (centre - half - points) / steep
     other = (centre + half - points) / steep
     enters = torch.minimum(one, other).amax(-1)
@@ -115,10 +122,17 @@ class ViewLifting(nn.Module):
             return maps.new_zeros(b, self.outputs, *sight.shape)
         reduced = self.reduce(maps.flatten(0, 1))
         places = _folded(sight.places)
-        sampled = F.grid_sample(reduced, places.to(reduced.dtype), align_corners=False)
+        sampled = F.grid_sample(
+            reduced,
+            places.to(reduced.dtype),
+            align_corners=False,
+        )
         features = sampled[:, :, 0]  # (b * v, features, n)
         facts = sight.facts.flatten(0, 1)
-        together = torch.cat((features, facts.to(features.dtype)), dim=1)
+        together = torch.cat(
+            (features, facts.to(features.dtype)),
+            dim=1,
+        )
         x = F.gelu(self.point(together))
         score = self.score(x)
         fused = self.fuse(
@@ -138,5 +152,9 @@ class ViewLifting(nn.Module):
         weights = score.masked_fill(hidden, least)
         mean = x.sum(dim=1) / count
         weighted = x * weights.softmax(dim=1)
-        parts = (mean, highest * seen.any(dim=1), weighted.sum(dim=1))
+        parts = (
+            mean,
+            highest * seen.any(dim=1),
+            weighted.sum(dim=1),
+        )
         return torch.cat(parts, dim=1)
