@@ -40,7 +40,7 @@ from trivox.datasets.phantoms.abdomens import (
 )
 from trivox.inference.bundle import write_bundle
 from trivox.inference.describe import Prediction
-from trivox.inference.descriptions import ClassAnswers, LabelDescription
+from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.inference.predictor import Predictor
 from trivox.inference.windows import window_starts
 from trivox.networks.class_head import LesionMasks, MultitaskNetwork, add_class_head
@@ -141,7 +141,7 @@ def see_a_lesion(network: UNet, image: torch.Tensor, plan: Plan) -> None:
 
 def bundles_of(plan: Plan, network: UNet, folder: Path) -> dict[str, Path]:
     """The model with class head and without."""
-    answers = ClassAnswers(
+    answers = ClassDescription(
         classes=CLASSES, lesion=lesion_indices(plan.labels), width=WIDTH
     )
     for name, weighed, classes in (

@@ -14,8 +14,8 @@ import numpy as np
 
 from _measure import arguments, race
 from metrics import masks
+from trivox.datasets.boxes import NOTHING, box_of
 from trivox.evaluation.metrics.nearest import distances_to
-from trivox.evaluation.metrics.surfaces import bounding_box
 from trivox.volumes.volume import Array, Spacing
 
 SPACINGS = ((1.0, 1.0, 1.5), (3.0, 0.8, 0.8))
@@ -64,7 +64,7 @@ def compare(
 
 def surfaces(prediction: Array, reference: Array) -> tuple[Array, Array]:
     """Edge voxels of both masks in the box around them."""
-    box = bounding_box(prediction | reference)
+    box = box_of(prediction | reference) or NOTHING
     padded = [np.pad(mask[box], 1) for mask in (prediction, reference)]
     return edge_voxels(padded[0]), edge_voxels(padded[1])
 

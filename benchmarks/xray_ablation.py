@@ -15,7 +15,7 @@ import torch
 
 from trivox.config.volumes import ReconstructionLoss
 from trivox.files import read_json
-from trivox.learning.losses.reconstruction import edges
+from trivox.learning.losses.volumes import edges
 from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest

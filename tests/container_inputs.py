@@ -6,7 +6,7 @@ import numpy as np
 
 from trivox.datasets.layouts.brats import FAMILIES, SEQUENCES
 from trivox.inference.bundle import read_bundle, write_bundle
-from trivox.inference.descriptions import ClassAnswers, LabelDescription
+from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Volume
 
@@ -40,7 +40,7 @@ def random_model(
     out.mkdir(parents=True)
     weights = out / "random.safetensors"
     write_random_weights(weights, plan, seed)
-    answers = ClassAnswers(classes=("a", "b"), lesion=(1,), width=8)
+    answers = ClassDescription(classes=("a", "b"), lesion=(1,), width=8)
     description = LabelDescription(
         task=plan.task,
         plan=plan,

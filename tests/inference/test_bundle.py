@@ -13,7 +13,6 @@ from trivox.inference.bundle import (
     file_hash,
     read_bundle,
     read_volume_bundle,
-    task_of,
     write_bundle,
 )
 from trivox.inference.descriptions import LabelDescription
@@ -21,6 +20,7 @@ from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.runtime import make_runtime
 from trivox.planning.plan import read_plan
+from trivox.tasks.choice import task_of
 
 IMAGE, _ = phantom_case(
     PhantomSettings(cases=1, shape=(14, 18, 15), spacing=(2.0, 1.5, 1.5)), 0
@@ -198,7 +198,7 @@ def test_a_bundle_says_what_those_of_0_1_0_said(tiny_run, xray_run, kind):
     content = json.loads((run / "bundle" / "bundle.json").read_text())
     assert set(content) == both | (labels if kind == "labels" else {"views"})
     assert content["notice"].startswith("Research use only, not a medical device.")
-    assert task_of(run) == content["task"] == content["plan"]["task"]
+    assert task_of(run).name == content["task"] == content["plan"]["task"]
     read = read_bundle if kind == "labels" else read_volume_bundle
     again = read(run).description
     assert again.model_dump(mode="json") == content

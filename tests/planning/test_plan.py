@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from planning.plans import planned
 from trivox.errors import FormatError, PlanError
+from trivox.files import write_json
 from trivox.networks.registry import PATCH_NETWORKS
-from trivox.planning.plan import ImagePlan, read_image_plan, read_plan, write_plan
+from trivox.planning.plan import ImagePlan, read_image_plan, read_plan
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def test_a_plan_survives_json(examples, tmp_path, network, dimension):
             planned(examples["acdc"], network=network, dimension=2)
         return
     plan = planned(examples["acdc"], network=network, dimension=dimension)
-    write_plan(plan, tmp_path / "plan.json")
+    write_json(tmp_path / "plan.json", plan.model_dump(mode="json"))
     assert read_plan(tmp_path / "plan.json") == plan
 
 
@@ -110,7 +111,7 @@ def image_plan(examples):
 
 
 def test_a_plan_of_images_survives_json(image_plan, tmp_path):
-    write_plan(image_plan, tmp_path / "plan.json")
+    write_json(tmp_path / "plan.json", image_plan.model_dump(mode="json"))
     assert read_image_plan(tmp_path / "plan.json") == image_plan
     assert "labels" not in image_plan.preparation_key
     with pytest.raises(PlanError, match="labels: Field required"):

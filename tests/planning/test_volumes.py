@@ -5,11 +5,12 @@ import json
 import pytest
 
 from trivox.errors import PlanError
-from trivox.planning.volumes import read_volume_plan, write_volume_plan
+from trivox.files import write_json
+from trivox.planning.volumes import read_volume_plan
 
 
 def test_a_plan_comes_back_as_it_was_written(xray_plan, tmp_path):
-    write_volume_plan(xray_plan, tmp_path / "plan.json")
+    write_json(tmp_path / "plan.json", xray_plan.model_dump(mode="json"))
     assert read_volume_plan(tmp_path / "plan.json") == xray_plan
 
 

@@ -42,8 +42,8 @@ import trivox.tasks.run as training
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
-networks, build = [], reconstruction.reconstruction_network
-reconstruction.reconstruction_network = lambda *args: networks.append(build(*args)) or networks[-1]
+networks, build = [], reconstruction.volume_network
+reconstruction.volume_network = lambda *args: networks.append(build(*args)) or networks[-1]
 reconstruction.finish_volumes = lambda *args: {}
 reconstruction.report_run = lambda *args, **kwargs: None
 data, folder = Path(sys.argv[1]), Path(sys.argv[2])

@@ -12,7 +12,7 @@ class ReconstructionLoss(Frozen):
     """Weights of the parts of the reconstruction loss, each scaled to O(1); 0 leaves a
     part out.
 
-    See `trivox.learning.losses.reconstruction` for formulas and sources.
+    See `trivox.learning.losses.volumes` for formulas and sources.
     """
 
     l1: float = Field(0.3, ge=0, description="absolute difference in the HU window")

@@ -217,13 +217,13 @@ def _case_column(table: Table, owners: Owners) -> int:
     else the first.
     """
 
-    def fit(column: int) -> tuple[int, bool, int]:
+    def likelihood(column: int) -> tuple[int, bool, int]:
         title = table.columns[column]
         cells = (title, *(row[column] for row in table.rows))
-        named = sum(bool(_find(cell, owners)) for cell in cells)
-        return (named, _title(title) in CASE_TITLES, -column)
+        matches = sum(bool(_find(cell, owners)) for cell in cells)
+        return (matches, _title(title) in CASE_TITLES, -column)
 
-    return max(range(len(table.columns)), key=fit)
+    return max(range(len(table.columns)), key=likelihood)
 
 
 def _class_column(table: Table, cases: int, file: Path) -> int:

@@ -43,11 +43,8 @@ def is_image_file(path: Path) -> bool:
     """Whether the name is that of a readable format; hidden files (macOS `._*` copies
     included) are not.
     """
-    return (
-        not path.name.startswith(".")
-        and path.name.lower().endswith(tuple(SUFFIXES))
-        and path.is_file()
-    )
+    readable = path.name.lower().endswith(tuple(SUFFIXES))
+    return readable and not path.name.startswith(".") and path.is_file()
 
 
 def is_dicom_folder(path: Path) -> bool:
@@ -200,19 +197,19 @@ def parse_labels(
             f"{ADVICE}"
         )
     try:
-        named = {name: _as_ints(value) for name, value in _by_name(raw).items()}
+        values = {name: _as_ints(value) for name, value in _by_name(raw).items()}
     except (TypeError, ValueError) as error:
         raise LabelError(
             f"{where}: labels must map names to whole numbers, found {dict(raw)}"
         ) from error
-    background = _background(named)
-    ignored = named.pop(IGNORE, () if ignore is None else (ignore,))
-    named = {name: values for name, values in named.items() if values != (background,)}
-    if any(isinstance(raw.get(name), list | tuple) for name in named):
-        regions = named
-        named = _labels_of(named)
+    background = _background(values)
+    ignored = values.pop(IGNORE, () if ignore is None else (ignore,))
+    labels = {name: each for name, each in values.items() if each != (background,)}
+    if any(isinstance(raw.get(name), list | tuple) for name in labels):
+        regions = labels
+        labels = _labels_of(labels)
     content = {
-        "labels": {name: values[0] for name, values in named.items()},
+        "labels": {name: each[0] for name, each in labels.items()},
         "regions": regions or {},
         "region_order": tuple(order),
         "background": background,
@@ -237,9 +234,9 @@ def _by_name(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _background(named: Mapping[str, tuple[int, ...]]) -> int:
+def _background(labels: Mapping[str, tuple[int, ...]]) -> int:
     """The first value under the name of the background, else 0."""
-    for name, values in named.items():
+    for name, values in labels.items():
         if name.lower() == BACKGROUND and values:
             return values[0]
     return 0

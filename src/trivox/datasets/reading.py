@@ -7,6 +7,7 @@ from itertools import chain
 
 import numpy as np
 
+from trivox.datasets.boxes import box_of
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, GeometryError, TrivoxError
@@ -19,7 +20,8 @@ from trivox.volumes.geometry import (
 )
 from trivox.volumes.volume import Array, Shape, Spacing, Volume
 
-CropBox = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+BoxEdges = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""First voxel and the one after the last, along z, y, x."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ class CroppedCase:
     """First image as read, for its grid; its array is a single broadcast value."""
     orientation: Orientation
     canonical_shape: Shape
-    box: CropBox
+    box: BoxEdges
 
     @property
     def shape(self) -> Shape:
@@ -92,8 +94,9 @@ def read_case(case: Case, *, channels: int, labels: LabelScheme | None) -> Cropp
         return crop_volume(volume, indices, where=case.name)
     except TrivoxError as error:
         message = str(error)
-        named = message if case.name in message else f"{case.name}: {message}"
-        raise type(error)(named) from error
+        if case.name not in message:
+            message = f"{case.name}: {message}"
+        raise type(error)(message) from error
 
 
 def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCase:
@@ -124,24 +127,12 @@ def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCa
     )
 
 
-def nonzero_box(image: Array) -> CropBox:
+def nonzero_box(image: Array) -> BoxEdges:
     """The smallest box that holds all voxels `(c, z, y, x)` that are not zero in every
     channel; all of it if none.
     """
     present = (image != 0).any(axis=0)
     if min(present.shape) == 0:
         raise GeometryError("the image has an axis without voxels; repair the file")
-    if not present.any():
-        z, y, x = present.shape
-        return (0, z), (0, y), (0, x)
-    return (
-        _edges(present.any(axis=(1, 2))),
-        _edges(present.any(axis=(0, 2))),
-        _edges(present.any(axis=(0, 1))),
-    )
-
-
-def _edges(present: Array) -> tuple[int, int]:
-    """First place that is true along one axis, and the one after the last."""
-    places = np.flatnonzero(present)
-    return int(places[0]), int(places[-1]) + 1
+    z, y, x = box_of(present) or (slice(0, size) for size in present.shape)
+    return (z.start, z.stop), (y.start, y.stop), (x.start, x.stop)

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from trivox.errors import BundleError
 from trivox.files import atomic_path, read_json, write_json
@@ -102,6 +102,14 @@ def _copied(folder: Path, what: str, files: Mapping[str, Path]) -> list[Weights]
     return entries
 
 
+def model_paths(models: Path | str | Sequence[Path | str]) -> list[Path]:
+    """The paths of one or several models; raises `BundleError` for none."""
+    paths = [models] if isinstance(models, str | Path) else list(models)
+    if not paths:
+        raise BundleError("no model given; name a run or bundle folder")
+    return [Path(path) for path in paths]
+
+
 def read_bundle(path: Path) -> LabelBundle:
     """Read a bundle that gives label maps, from its folder, its `bundle.json`, or the
     run that holds it.
@@ -112,11 +120,6 @@ def read_bundle(path: Path) -> LabelBundle:
 def read_volume_bundle(path: Path) -> VolumeBundle:
     """Read a bundle that makes volumes, likewise."""
     return _read(path, VolumeDescription, lacks="makes no volumes")
-
-
-def task_of(path: Path) -> str:
-    """The task of the bundle or run at `path`."""
-    return str(bundle_content(path)[1].get("task"))
 
 
 def bundle_content(path: Path) -> tuple[Path, dict[str, object]]:
@@ -158,7 +161,10 @@ def _state(path: Path) -> str:
 def _read(path: Path, kind: type[D], *, lacks: str) -> Bundle[D]:
     """The one reader of both kinds; lacks: what to say of a bundle of the other."""
     file, content = bundle_content(path)
-    if _kind(content) is not kind:
+    # only the bundles of volumes say of how many views they are made
+    written: type[BundleDescription]
+    written = VolumeDescription if "views" in content else LabelDescription
+    if written is not kind:
         raise BundleError(
             f"{file}: a model of task {content.get('task')} {lacks}; choose another "
             "model"
@@ -168,10 +174,3 @@ def _read(path: Path, kind: type[D], *, lacks: str) -> Bundle[D]:
     if not description.weights:
         raise BundleError(f"{file}: weights: there are none; {advice}")
     return Bundle(file.parent, description)
-
-
-def _kind(content: Mapping[str, Any]) -> type[BundleDescription]:
-    """Whose content it is: volumes are made of views, and only their bundles say of how
-    many.
-    """
-    return VolumeDescription if "views" in content else LabelDescription

@@ -27,11 +27,10 @@ class Weights(Frozen):
     sha256: str
 
 
-class ClassAnswers(Frozen):
-    """How the class of a case is answered.
+class ClassDescription(Frozen):
+    """Of a model that also answers with the class of a case.
 
-    lesion: label indices that it is decided by; width: features of the head.
-
+    lesion: label indices that it is decided by; width: features of the head;
     classifiers: one for each weights file, that answers in place of the head; none: the
     heads answer, with their logits divided by `temperature`.
     """
@@ -86,7 +85,7 @@ class LabelDescription(BundleDescription):
     postprocessing: Postprocessing = Postprocessing()
     temperature: float = Field(1.0, gt=0)
     abstention: Abstention | None = None
-    classification: ClassAnswers | None = None
+    classification: ClassDescription | None = None
 
     @property
     def classifiers(self) -> tuple[Weights, ...]:

@@ -140,15 +140,17 @@ def interval_of_votes(volumes: Array) -> tuple[float, float]:
     return max(0.0, centre - half), centre + half
 
 
-def interval_of_levels(chance: Array, found: Array, removed: Array) -> tuple[int, int]:
+def interval_of_levels(
+    chance: Array, predicted: Array, removed: Array
+) -> tuple[int, int]:
     """Voxels of the target that are nearly certain (p above 0.975), and those that are
     not excluded (p above 0.025).
 
-    chance: probabilities `(z, y, x)`; found: where the label map has it; removed: where
-    postprocessing took it away. Neighbouring voxels err together, so their variances
+    chance: probabilities `(z, y, x)`; predicted: where the label map has it; removed:
+    where postprocessing took it away. Neighbouring voxels err together, so their variances
     cannot be added up as if they were independent; this band takes them to err all at
     once, and is wide rather than narrow.
     """
     low, high = LEVELS
-    certain = int(np.count_nonzero((chance > high) & found))
-    return certain, int(np.count_nonzero(((chance > low) & ~removed) | found))
+    certain = int(np.count_nonzero((chance > high) & predicted))
+    return certain, int(np.count_nonzero(((chance > low) & ~removed) | predicted))

@@ -31,9 +31,8 @@ AXES = ("z", "y", "x")
 class Member:
     """Networks of one plan at one scale, run together.
 
-    passes: Monte Carlo dropout passes of each; 0: no dropout.
-
-    readers: of the networks that also know the class of a case.
+    passes: Monte Carlo dropout passes of each; 0: no dropout; readers: of the networks
+    that also know the class of a case.
     """
 
     plan: Plan
@@ -175,18 +174,18 @@ def _readers(
     answers = description.classification
     if answers is None:
         return ()
-    answering: list[CaseClassifier | None] = [
-        CaseClassifier.load(file) for file in classifiers
-    ]
-    if not answering:
-        answering = [None] * len(networks)
+    answering: list[CaseClassifier | None] = [None] * len(networks)
+    if classifiers:
+        answering = [CaseClassifier.load(file) for file in classifiers]
     if len(answering) != len(networks):
         raise BundleError(
             f"{classifiers[0].parent}: {len(answering)} classifiers for "
             f"{len(networks)} networks; export it again"
         )
-    return tuple(
-        ClassReader.of(
+    readers = []
+    for network, classifier in zip(networks, answering, strict=True):
+        assert isinstance(network, MultitaskNetwork)
+        reader = ClassReader.of(
             network,
             description.plan,
             answers.lesion,
@@ -195,9 +194,8 @@ def _readers(
             classifier=classifier,
             temperature=answers.temperature,
         )
-        for network, classifier in zip(networks, answering, strict=True)
-        if isinstance(network, MultitaskNetwork)
-    )
+        readers.append(reader)
+    return tuple(readers)
 
 
 def scaled_member(member: Member, scale: float) -> Member:
@@ -216,8 +214,8 @@ def scaled_spacing(plan: Plan, scale: float) -> Spacing:
     network sees in slices keep theirs.
     """
     z, y, x = (
-        s / scale if p > 1 else s
-        for s, p in zip(plan.spacing, plan.patch_size, strict=True)
+        mm / scale if voxels > 1 else mm
+        for mm, voxels in zip(plan.spacing, plan.patch_size, strict=True)
     )
     return z, y, x
 

@@ -17,8 +17,8 @@ import numpy as np
 from trivox.config.choices import MissingChannels, require_choice
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import BundleError, RecipeError
-from trivox.inference.bundle import read_bundle
+from trivox.errors import RecipeError
+from trivox.inference.bundle import model_paths, read_bundle
 from trivox.inference.classes.files import (
     CLASSES_FILE,
     SUBTYPE_FILE,
@@ -138,10 +138,7 @@ class Predictor:
                 "not below 0"
             )
         require_choice("missing", missing, MissingChannels)
-        paths = [models] if isinstance(models, str | Path) else list(models)
-        if not paths:
-            raise BundleError("no model given; name a run or bundle folder")
-        bundles = [read_bundle(Path(path)) for path in paths]
+        bundles = [read_bundle(path) for path in model_paths(models)]
         require_alike(bundles)
         descriptions = tuple(bundle.description for bundle in bundles)
         if descriptions[0].classification is not None:

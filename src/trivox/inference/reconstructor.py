@@ -14,12 +14,12 @@ from torch import Tensor
 from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
 from trivox.errors import BundleError, DataError
-from trivox.inference.bundle import read_volume_bundle
+from trivox.inference.bundle import model_paths, read_volume_bundle
 from trivox.inference.descriptions import SYNTHETIC, Weights, identity_of
 from trivox.inference.members import fill_network
 from trivox.inference.writing import Record, file_names, write_prediction
 from trivox.learning.runtime import Runtime, make_runtime
-from trivox.networks.registry import build_reconstruction_network
+from trivox.networks.registry import build_volume_network
 from trivox.networks.xray2ct.model import HybridCNNViTUNet3D
 from trivox.planning.volumes import VolumePlan
 from trivox.preparation.exam_store import fitted_views
@@ -34,9 +34,9 @@ DENSEST = 3071
 """HU at most, as scanners store them."""
 
 
-def reconstruction_network(plan: VolumePlan) -> HybridCNNViTUNet3D:
+def volume_network(plan: VolumePlan) -> HybridCNNViTUNet3D:
     """The network of a plan, without weights."""
-    return build_reconstruction_network(
+    return build_volume_network(
         plan.network,
         grid=plan.grid,
         window=plan.window,
@@ -91,10 +91,7 @@ class Reconstructor:
 
         Raises `BundleError`.
         """
-        paths = [models] if isinstance(models, str | Path) else list(models)
-        if not paths:
-            raise BundleError("no model given; name a run or bundle folder")
-        bundles = [read_volume_bundle(Path(path)) for path in paths]
+        bundles = [read_volume_bundle(path) for path in model_paths(models)]
         first = bundles[0].description.plan
         for bundle in bundles[1:]:
             plan = bundle.description.plan
@@ -198,6 +195,6 @@ class Reconstructor:
 
 
 def _loaded(plan: VolumePlan, file: Path, runtime: Runtime) -> HybridCNNViTUNet3D:
-    network = reconstruction_network(plan)
+    network = volume_network(plan)
     fill_network(network, file)
     return network.to(runtime.device).eval()

@@ -44,6 +44,16 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank_positions(batch: int) -> range:
+    """Places of this rank in a global batch of at least `batch`: every `world_size`-th.
+
+    Shares are equal, so that the mean over ranks is that over samples; `stop` is the
+    size of the global batch.
+    """
+    ranks = world_size()
+    return range(rank(), -(-batch // ranks) * ranks, ranks)
+
+
 def sum_over_ranks(value: Tensor) -> Tensor:
     """Sum of a tensor over all ranks, in place."""
     if world_size() > 1:

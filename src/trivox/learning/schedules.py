@@ -68,10 +68,12 @@ def rate_factor(spent: float, recipe: Recipe) -> float:
     spent = min(max(spent, 0.0), 1.0)
     if spent < recipe.warmup:
         return max(spent / recipe.warmup, 1e-3)
-    rest = (spent - recipe.warmup) / (1 - recipe.warmup)
+    progress = (spent - recipe.warmup) / (1 - recipe.warmup)
     if recipe.schedule == "poly":
-        return float((1 - rest) ** 0.9)
-    return 0.5 * (1 + math.cos(math.pi * rest)) if recipe.schedule == "cosine" else 1.0
+        return float((1 - progress) ** 0.9)
+    if recipe.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 1.0
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:

@@ -115,11 +115,10 @@ class MLflow:
             self.client.update_run(run, status="RUNNING")
             return run
         experiment = self.client.get_experiment_by_name(project)
-        number = (
-            experiment.experiment_id
-            if experiment
-            else self.client.create_experiment(project, str(home))
-        )
+        if experiment:
+            number = experiment.experiment_id
+        else:
+            number = self.client.create_experiment(project, str(home))
         run = str(self.client.create_run(number, run_name=name).info.run_id)
         for key, value in settings.items():
             self.client.log_param(run, key, value)

@@ -194,11 +194,13 @@ class MultiHeadSelfAttention3D(nn.Module):
         )
         query = query.to(value.dtype)
         key = key.to(value.dtype)
-        seen = None if mask is None else mask[:, None]
+        allowed = None if mask is None else mask[:, None]
         if bias is not None:
             bias = bias.to(value.dtype)
-            seen = bias if seen is None else bias.masked_fill(~seen, -torch.inf)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+            if allowed is not None:
+                bias = bias.masked_fill(~allowed, -torch.inf)
+            allowed = bias
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         projected: Tensor = self.project(out.transpose(1, 2).flatten(2))
         return projected
 

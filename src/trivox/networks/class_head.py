@@ -262,8 +262,10 @@ class MultitaskNetwork(nn.Module):
 
     def classify(self, x: Tensor, maps: Sequence[Tensor], masks: Tensor) -> Tensor:
         """Logits of the classes `(b, classes)` from an image and its feature maps."""
-        seen = [_scaled_gradient(features, self.encoder_gradient) for features in maps]
-        out: Tensor = self.head([x, *seen], masks)
+        scaled = [
+            _scaled_gradient(features, self.encoder_gradient) for features in maps
+        ]
+        out: Tensor = self.head([x, *scaled], masks)
         return out
 
     @torch.no_grad()

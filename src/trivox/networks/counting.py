@@ -16,7 +16,7 @@ from trivox.networks.layers import parameters_of
 from trivox.networks.registry import (
     XRAY_NETWORKS,
     build_network,
-    build_reconstruction_network,
+    build_volume_network,
     patch_family,
 )
 from trivox.planning.topology import Topology, require_halving
@@ -101,7 +101,7 @@ def _of_xrays(
     name: str, size: Shape | None, options: Mapping[str, Option] | None
 ) -> nn.Module:
     native = XRAY_NETWORKS[name].native
-    return build_reconstruction_network(
+    return build_volume_network(
         name,
         grid=Grid(size or (native, native, native), (1.0, 1.0, 1.0)),
         window=CHEST_WINDOW,
@@ -156,7 +156,7 @@ def count_volume_network(
     detector = (2 * shape[0], 2 * max(shape[1:]))
     angles = [180 * view / views for view in range(views)]
     with torch.device("meta"):
-        network = build_reconstruction_network(
+        network = build_volume_network(
             name,
             grid=Grid(shape, (1.0, 1.0, 1.0)),
             window=CHEST_WINDOW,

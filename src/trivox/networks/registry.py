@@ -339,7 +339,7 @@ def build_network(
     )
 
 
-def build_reconstruction_network(
+def build_volume_network(
     name: str,
     *,
     grid: "Grid",

@@ -22,13 +22,15 @@ class UNet(Recomputing):
 
     In training with `deep_supervision` the forward pass returns the logits of all heads
     at their own scale, finest first; otherwise only the finest, `(b, outputs, z, y,
-    x)`. Each input axis must be a multiple of `topology.divisor`. dropout: chance that
-    a channel of the features going up is zeroed, at the bottleneck and every decoder
-    scale but the finest: dropping deep features tells most about what the network does
-    not know and costs least accuracy (Kendall et al. 2017, Bayesian SegNet); whole
-    channels, since neighbouring voxels carry the same feature (Tompson et al. 2015).
+    x)`. Each input axis must be a multiple of `topology.divisor`.
     With `gradient_checkpointing` a stage keeps its input alone and computes the rest
     again in the backward pass.
+
+    dropout: chance that a channel of the features going up is zeroed, at the bottleneck
+    and every decoder scale but the finest: dropping deep features tells most about what
+    the network does not know and costs least accuracy (Kendall et al. 2017, Bayesian
+    SegNet); whole channels, since neighbouring voxels carry the same feature (Tompson
+    et al. 2015).
     """
 
     def __init__(
@@ -68,8 +70,8 @@ class UNet(Recomputing):
 
     def encoder_stages(self) -> list[nn.Module]:
         """The encoder's stages, finest first; the stem belongs to the first."""
-        first, *rest = self.encoder
-        return [nn.Sequential(self.stem, first), *rest]
+        first, *others = self.encoder
+        return [nn.Sequential(self.stem, first), *others]
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Feature maps of all stages, finest first."""

@@ -317,14 +317,14 @@ class _Layers:
         out = self.map(stage)
         identity = before == stage and width == features
         waiting = out if identity else self.map(*inputs)
-        first, *rest = self.block(inputs, stage)
+        first, *others = self.block(inputs, stage)
         second, norm, activation = self.block((stage, features), stage)
         yield replace(
             first,
             workspace=first.workspace + (out if identity else 0),
             held=-waiting,
         )
-        yield from rest
+        yield from others
         yield second
         yield _Operation(norm.saved, norm.gradient, held=waiting if identity else 0)
         if not identity:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import PlanError
-from trivox.files import read_json, write_json
+from trivox.files import read_json
 from trivox.planning.topology import Topology
 from trivox.schema import Frozen, validated
 from trivox.volumes.volume import Shape, Spacing
@@ -166,8 +166,3 @@ def _read(path: Path) -> dict[str, object]:
             "again with 'trivox plan'"
         )
     return content
-
-
-def write_plan(plan: ImagePlan, path: Path) -> None:
-    """Write `plan.json` atomically."""
-    write_json(path, plan.model_dump(mode="json"))

@@ -17,7 +17,7 @@ from trivox.planning.normalisation import normalisation
 from trivox.planning.plan import ImagePlan, Normalisation, Plan
 from trivox.planning.search import (
     LOW_RESOLUTION_SHARE,
-    Fit,
+    PatchChoice,
     Search,
     low_resolution_spacing,
 )
@@ -57,11 +57,11 @@ def make_plan(
         low_spacing = low_resolution_spacing(search, grid.spacing, grid.median)
     if low_resolution:
         grid = _coarsened(grid, low_spacing)
-    fit = _fit(search, grid, recipe, dimension)
+    choice = _choose(search, grid, recipe, dimension)
     memory = forecast_memory(
-        fit.topology,
-        fit.patch,
-        batch=fit.batch,
+        choice.topology,
+        choice.patch,
+        batch=choice.batch,
         channels=inputs,
         outputs=outputs,
         optimizer=recipe.optimizer,
@@ -77,8 +77,8 @@ def make_plan(
         network=recipe.network,
         network_options=dict(recipe.network_options),
         memory=memory,
-        reasons=_reasons(recipe, grid, fit, low_spacing, activation_bytes),
-        **_sizes(grid, fit),
+        reasons=_reasons(recipe, grid, choice, low_spacing, activation_bytes),
+        **_sizes(grid, choice),
     )
     if labels is None:
         return image_plan
@@ -111,24 +111,28 @@ def _coarsened(grid: TargetGrid, spacing: list[float] | None) -> TargetGrid:
     )
 
 
-def _fit(search: Search, grid: TargetGrid, recipe: Recipe, dimension: Dimension) -> Fit:
+def _choose(
+    search: Search, grid: TargetGrid, recipe: Recipe, dimension: Dimension
+) -> PatchChoice:
     """Patch, topology and batch for a grid, slices as volumes one voxel thick; a batch
     size set by hand outweighs the search.
     """
     first = 3 - dimension
-    fit = search.run(
+    choice = search.run(
         grid.spacing[first:],
         grid.median[first:],
         patch_size=recipe.patch_size,
         voxels=search.cases * math.prod(grid.median),
     )
-    require_halving(fit.topology, fit.patch)
+    require_halving(choice.topology, choice.patch)
     if recipe.batch_size:
-        reasons = {**fit.reasons, "batch_size": "set by hand"}
-        fit = fit._replace(batch=recipe.batch_size, reasons=reasons)
+        reasons = {**choice.reasons, "batch_size": "set by hand"}
+        choice = choice._replace(batch=recipe.batch_size, reasons=reasons)
     if dimension == 2:
-        fit = fit._replace(patch=(1, *fit.patch), topology=as_slices(fit.topology))
-    return fit
+        choice = choice._replace(
+            patch=(1, *choice.patch), topology=as_slices(choice.topology)
+        )
+    return choice
 
 
 def _normalisations(
@@ -140,26 +144,26 @@ def _normalisations(
     )
 
 
-def _sizes(grid: TargetGrid, fit: Fit) -> dict[str, object]:
+def _sizes(grid: TargetGrid, choice: PatchChoice) -> dict[str, object]:
     return {
         "axis_order": grid.order,
         "spacing": tuple(grid.spacing),
         "median_shape": tuple(round(size) for size in grid.median),
-        "patch_size": fit.patch,
-        "batch_size": fit.batch,
-        "topology": fit.topology,
+        "patch_size": choice.patch,
+        "batch_size": choice.batch,
+        "topology": choice.topology,
     }
 
 
 def _reasons(
     recipe: Recipe,
     grid: TargetGrid,
-    fit: Fit,
+    choice: PatchChoice,
     low_spacing: list[float] | None,
     activation_bytes: int,
 ) -> dict[str, str]:
     """Why each decision was taken."""
-    stages = fit.topology.stages
+    stages = choice.topology.stages
     low_resolution = "not needed"
     if low_spacing is not None:
         low_resolution = f"would help: spacing {sized(low_spacing)} mm"
@@ -168,7 +172,7 @@ def _reasons(
         inputs += " and, as asked, the mask of what is not zero"
     return {
         **grid.reasons,
-        **fit.reasons,
+        **choice.reasons,
         "topology": f"{stages} resolutions: an axis is halved while it keeps 4 voxels",
         "features": "doubled at each resolution up to the family's limit",
         "strides": "an axis is halved while its voxels are less than twice the finest",

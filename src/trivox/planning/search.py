@@ -32,7 +32,7 @@ class Candidate(NamedTuple):
     cost: int
 
 
-class Fit(NamedTuple):
+class PatchChoice(NamedTuple):
     """What a search gives, and why."""
 
     patch: Sizes
@@ -68,7 +68,7 @@ class Search:
         *,
         patch_size: Sequence[int] | None = None,
         voxels: float | None = None,
-    ) -> Fit:
+    ) -> PatchChoice:
         """Patch, topology and batch size for a grid of two or three axes; `voxels` are
         those of all training cases.
         """
@@ -80,18 +80,18 @@ class Search:
         if patch_size is None:
             per_sample = self.blueprint.per_sample
             limit = reference if per_sample else reference * base_batch / 2
-            chosen = self._shrink(spacing, median, limit)
+            candidate = self._shrink(spacing, median, limit)
             patch_reason = (
                 f"largest that fits the aim of {self.memory_gb:g} GB, at most the "
                 "median case"
             )
         else:
-            chosen = self._fixed(spacing, patch_size)
-            patch_reason = _by_hand(patch_size, chosen.patch)
-        fitting = reference / chosen.cost * base_batch
-        batch, batch_reason = self._batch(chosen.patch, voxels, fitting)
+            candidate = self._fixed(spacing, patch_size)
+            patch_reason = _by_hand(patch_size, candidate.patch)
+        fitting = reference / candidate.cost * base_batch
+        batch, batch_reason = self._batch(candidate.patch, voxels, fitting)
         reasons = {"patch_size": patch_reason, "batch_size": batch_reason}
-        return Fit(chosen.patch, chosen.topology, batch, reasons)
+        return PatchChoice(candidate.patch, candidate.topology, batch, reasons)
 
     def _reference(self, *, flat: bool) -> float:
         scale = self.memory_gb / self.blueprint.target_gb

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from trivox.errors import PlanError
-from trivox.files import read_json, write_json
+from trivox.files import read_json
 from trivox.projection.attenuation import WATER_PER_MM
 from trivox.projection.geometry import Grid
 from trivox.schema import Frozen, validated
@@ -99,8 +99,3 @@ def read_volume_plan(path: Path) -> VolumePlan:
         error=PlanError,
         advice="no plan of volumes from X-rays; make it again with 'trivox plan'",
     )
-
-
-def write_volume_plan(plan: VolumePlan, path: Path) -> None:
-    """Write `plan.json` atomically."""
-    write_json(path, plan.model_dump(mode="json"))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trivox.datasets.reading import CropBox, CroppedCase
+from trivox.datasets.reading import BoxEdges, CroppedCase
 from trivox.planning.plan import ImagePlan
 from trivox.planning.spacing import ANISOTROPY
 from trivox.preparation.normalise import foreground_mask, normalise
@@ -34,7 +34,7 @@ class GridRecord:
     source: Volume
     orientation: Orientation
     canonical_shape: Shape
-    box: CropBox
+    box: BoxEdges
     axis_order: tuple[int, int, int]
     cropped_shape: Shape
     shape: Shape

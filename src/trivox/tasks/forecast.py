@@ -45,9 +45,10 @@ def forecast_training(
         micro = least_over_ranks(fitting, runtime.device)
     assert isinstance(micro, int)
     needed = step_memory(plan, recipe, runtime, min(micro, batch))
+    parts = f"; micro-batches of {micro} of {batch} samples" if micro < batch else ""
     log.line(
-        f"memory: a step needs about {needed / 1e9:.2f} GB, {available / 1e9:.1f} GB are available"
-        + (f"; micro-batches of {micro} of {batch} samples" if micro < batch else "")
+        f"memory: a step needs about {needed / 1e9:.2f} GB, "
+        f"{available / 1e9:.1f} GB are available{parts}"
     )
     if needed > available:
         advice = "--set gradient_checkpointing=true or a smaller --patch-size"

@@ -7,7 +7,7 @@ from typing import ClassVar, Generic, TypeVar
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Dataset
 from trivox.errors import PlanError
-from trivox.learning.runtime import Runtime, rank, world_size
+from trivox.learning.runtime import Runtime, rank_positions
 from trivox.learning.tracking import RunLog
 from trivox.networks.registry import patch_family
 from trivox.planning.describe import describe_plan, sized
@@ -113,7 +113,7 @@ class ImageTask(Task[ImagePlanT, Store], Generic[ImagePlanT]):
     ) -> BatchSource:
         """Batches of patches; each rank takes its share of the global batch."""
         plan = prepared.plan
-        positions = rank_positions(plan, recipe)
+        positions = rank_positions(recipe.batch_size or plan.batch_size)
         sampler = PatchSampler(
             prepared.store,
             names,
@@ -139,19 +139,10 @@ class ImageTask(Task[ImagePlanT, Store], Generic[ImagePlanT]):
         log: RunLog,
     ) -> int | None:
         """By forecast."""
-        batch = len(rank_positions(prepared.plan, recipe))
-        return forecast_training(prepared.plan, recipe, runtime, batch=batch, log=log)
+        plan = prepared.plan
+        batch = len(rank_positions(recipe.batch_size or plan.batch_size))
+        return forecast_training(plan, recipe, runtime, batch=batch, log=log)
 
     def channels(self, prepared: Prepared[ImagePlanT, Store]) -> int:
         """Channels of the plan."""
         return len(prepared.plan.inputs)
-
-
-def rank_positions(plan: ImagePlan, recipe: Recipe) -> range:
-    """Places of this rank in the global batch: every `world_size`-th.
-
-    Shares are equal, so that the mean over ranks is that over samples.
-    """
-    ranks = world_size()
-    batch = recipe.batch_size or plan.batch_size
-    return range(rank(), -(-batch // ranks) * ranks, ranks)

@@ -45,7 +45,8 @@ NOTHING_TO_LEARN = dict.fromkeys(("noise", "blur", "low_resolution"), 0.0)
 can.
 """
 
-PreparedImages = Prepared[ImagePlan, Store]
+UnlabelledImages = Prepared[ImagePlan, Store]
+"""Images ready to train on."""
 
 
 class MaskedObjective(Objective):
@@ -116,32 +117,30 @@ class PretrainingTask(ImageTask[ImagePlan]):
         """
         try:
             dataset = load_dataset(path)
-        except (
-            FormatError
-        ):  # no dataset; the next line says what is wrong with the path
+        except FormatError:
+            # no dataset: loose images, or an error that says what is wrong with the path
             dataset = _loose_images(path)
         return self.dataset(dataset, classes)
 
     def dataset(self, dataset: Dataset, classes: Path | None = None) -> Dataset:
-        """The images of a dataset without labels and declared test cases."""
+        """The images of a dataset, without labels; declared test cases are left out."""
         if dataset.holds_exams:
             raise DataError(
                 f"{dataset.root}: holds X-rays, no images to restore; train on them "
                 "with --task reconstruction"
             )
-        images = tuple(
+        cases = tuple(
             case.model_copy(update={"label": None})
             for case in dataset.cases
             if case.split == "train"
         )
-        return dataset.model_copy(
-            update={
-                "task": self.name,
-                "labels": None,
-                "layout": "images",
-                "cases": images,
-            }
-        )
+        changes = {
+            "task": self.name,
+            "labels": None,
+            "layout": "images",
+            "cases": cases,
+        }
+        return dataset.model_copy(update=changes)
 
     def plan(
         self,
@@ -166,20 +165,20 @@ class PretrainingTask(ImageTask[ImagePlan]):
         return read_image_plan(file)
 
     def network(
-        self, prepared: PreparedImages, recipe: Recipe, names: Sequence[str]
+        self, prepared: UnlabelledImages, recipe: Recipe, names: Sequence[str]
     ) -> nn.Module:
         """A network that gives back its inputs."""
         return _network(prepared.plan, outputs=len(prepared.plan.inputs))
 
     def objective(
-        self, prepared: PreparedImages, recipe: Recipe, names: Sequence[str]
+        self, prepared: UnlabelledImages, recipe: Recipe, names: Sequence[str]
     ) -> Objective:
         """Squared error where something was hidden."""
         return MaskedObjective()
 
     def source(
         self,
-        prepared: PreparedImages,
+        prepared: UnlabelledImages,
         recipe: Recipe,
         names: Sequence[str],
         *,
@@ -193,7 +192,7 @@ class PretrainingTask(ImageTask[ImagePlan]):
         self,
         request: RunRequest,
         recipe: Recipe,
-        prepared: PreparedImages,
+        prepared: UnlabelledImages,
         folders: Mapping[int, Path],
         console: Console,
     ) -> Mapping[str, Any]:

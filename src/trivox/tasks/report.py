@@ -10,6 +10,7 @@ from trivox.config.recipe import read_recipe
 from trivox.errors import BundleError
 from trivox.evaluation.folders.labels import read_metrics
 from trivox.evaluation.metrics.content import MetricsFile, PostprocessingSection
+from trivox.evaluation.report.charts import Records, epochs_of
 from trivox.evaluation.report.page import write_report
 from trivox.evaluation.report.pages import number
 from trivox.files import read_json
@@ -95,13 +96,12 @@ def ranked_cases(scores: Mapping[str, float]) -> dict[str, list[str]]:
     return ranked
 
 
-def _epochs(run: Path, log_folder: Path | None) -> list[dict[str, object]]:
+def _epochs(run: Path, log_folder: Path | None) -> Records:
     """Records of the epochs of a run's first fold."""
     candidates = [run, run / "fold0"] if log_folder is None else [log_folder]
     with_log = [f for f in candidates if (f / "metrics.jsonl").exists()]
     folder = with_log[0] if with_log else run
-    records = read_records(folder / "metrics.jsonl")
-    return [record for record in records if record.get("kind") == "epoch"]
+    return epochs_of(read_records(folder / "metrics.jsonl"))
 
 
 def _as_facts(decisions: Sequence[PlanDecision]) -> dict[str, str]:

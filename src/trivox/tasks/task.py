@@ -20,6 +20,7 @@ from trivox.evaluation.report.page import CasePictures
 from trivox.evaluation.report.pages import Part
 from trivox.evaluation.report.viewer import SurfaceScene
 from trivox.inference.folder import CasePredictor
+from trivox.learning.checkpoints import final_weights
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime
 from trivox.learning.tracking import RunLog
@@ -348,6 +349,16 @@ class ModelTask(Task[PlanT, StoreT]):
     @abstractmethod
     def facts(self, model: Path) -> dict[str, object]:
         """What a run or bundle is: data, labels, network, parameters, operations."""
+
+
+def trained_weights(recipe: Recipe, folders: Mapping[int, Path]) -> dict[str, Path]:
+    """The weights file of each trained fold that becomes the model; folders: of the
+    folds.
+    """
+    return {
+        str(fold): final_weights(folder / "checkpoints", recipe.final_weights)
+        for fold, folder in folders.items()
+    }
 
 
 def training_summary(

@@ -8,7 +8,7 @@ from trivox.errors import DataError
 from trivox.evaluation.folders.class_section import classification_section
 from trivox.evaluation.metrics.classification import (
     ClassPredictions,
-    compare_classes,
+    ClassScores,
     measure_classes,
 )
 
@@ -87,7 +87,9 @@ def test_rows_stand_beside_the_model_on_the_same_cases_in_any_order():
         some.names, some.truth, GOOD_ON_36.probabilities, SUBTYPES
     )
     assert head["summary"] == measure_classes(aligned, seed=0)
-    assert head["difference"] == compare_classes(some, aligned, seed=0)
+    assert head["difference"] == ClassScores.of(some, seed=0).difference(
+        ClassScores.of(aligned, seed=0)
+    )
 
 
 def test_a_row_that_lacks_a_case_is_refused():

@@ -194,7 +194,7 @@ def test_the_headline_states_the_window():
 def test_the_ladder_chart_draws_one_panel_for_each_number_of_views():
     sections = content()["by_views"]
     one, three = (
-        picture(ladder_chart(part, ours=(NETWORK, CONSISTENT)))
+        picture(ladder_chart(part, of_network=(NETWORK, CONSISTENT)))
         for part in (sections[:1], sections)
     )
     orange = np.array([0xD5, 0x5E, 0x00])
@@ -202,7 +202,7 @@ def test_the_ladder_chart_draws_one_panel_for_each_number_of_views():
         (np.abs(image.astype(int) - orange).max(2) < 3).sum() > 40
         for image in (one, three)
     ] == [True, True]
-    assert ladder_chart([], ours=()) is None
+    assert ladder_chart([], of_network=()) is None
 
 
 def test_curves_need_psnr():

@@ -14,7 +14,6 @@ from trivox.evaluation.metrics.classification import (
     SCORES,
     ClassPredictions,
     ClassScores,
-    compare_classes,
     majority_answer,
     measure_classes,
     weighted_scores,
@@ -222,20 +221,21 @@ def test_paired_difference_is_narrower_than_both_intervals_and_zero_against_itse
     )
     differing = worse.probabilities[:4]
     differing[:] = np.roll(differing, 1, axis=1)
-    difference = compare_classes(good, worse, seed=0)["macro_f1"]
+    scores = ClassScores.of(good, seed=0)
+    difference = scores.difference(ClassScores.of(worse, seed=0))["macro_f1"]
     score = measure_classes(good, seed=0)["macro_f1"]
     other = measure_classes(worse, seed=0)["macro_f1"]
     assert difference["value"] == pytest.approx(score["value"] - other["value"])
     widths = np.ptp(score["ci95"]), np.ptp(other["ci95"])
     assert np.ptp(difference["ci95"]) < min(widths)
-    assert compare_classes(good, good, seed=0)["auc"] == {"value": 0, "ci95": [0, 0]}
+    assert scores.difference(scores)["auc"] == {"value": 0, "ci95": [0, 0]}
 
 
 def test_a_comparison_needs_the_same_cases():
-    first = drawn_predictions((5, 5))
-    second = drawn_predictions((5, 5), seed=1)
+    first = ClassScores.of(drawn_predictions((5, 5)), seed=0)
+    second = ClassScores.of(drawn_predictions((5, 5), seed=1), seed=0)
     with pytest.raises(DataError, match="same cases"):
-        compare_classes(first, second, seed=0)
+        first.difference(second)
 
 
 @pytest.mark.parametrize(

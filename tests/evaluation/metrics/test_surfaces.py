@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 
 from trivox.evaluation.metrics.mesh_areas import element_areas
-from trivox.evaluation.metrics.surfaces import bounding_box, surface_distances
+from trivox.evaluation.metrics.surfaces import surface_distances
 
 KINDS = ("voxel", "mesh")
 spacings = st.tuples(*[st.floats(0.3, 5.0)] * 3)
@@ -125,13 +125,6 @@ def test_mask_that_fills_the_image_has_a_surface():
     everything = np.ones((4, 4, 4), bool)
     distances = surface_distances(everything, everything, spacing=(1, 1, 1))
     assert distances.to_reference.size == 4**3 - 2**3
-
-
-def test_box_holds_exactly_the_mask():
-    mask = np.zeros((9, 8, 7), bool)
-    mask[2, 3, 4] = mask[5, 1, 6] = True
-    assert bounding_box(mask) == (slice(2, 6), slice(1, 4), slice(4, 7))
-    assert mask[bounding_box(np.zeros_like(mask))].size == 0
 
 
 @few

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from trivox.datasets.labels import LabelScheme
-from trivox.inference.classes.case_masks import box_of, case_masks
+from trivox.inference.classes.case_masks import case_masks
 
 PANCREAS = LabelScheme(labels={"pancreas": 1, "lesion": 2})
 BRATS = LabelScheme(
@@ -115,19 +115,3 @@ def test_a_target_called_like_one_of_the_four_does_not_replace_it():
     masks = case_masks(indices, scheme, (2,), SPACING)
     np.testing.assert_array_equal(masks["organ"], indices > 0)
     np.testing.assert_array_equal(masks["organ label"], indices == 1)
-
-
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 1000), margin=st.tuples(*[st.integers(0, 4)] * 3))
-def test_the_box_is_the_smallest_around_the_mask_plus_its_margin(seed, margin):
-    mask = np.random.default_rng(seed).random((6, 7, 8)) > 0.97
-    box = box_of(mask, margin)
-    if not mask.any():
-        assert box is None
-        return
-    places = np.argwhere(mask)
-    low = places.min(0) - margin
-    high = places.max(0) + margin + 1
-    assert [(s.start, s.stop) for s in box] == [
-        (max(a, 0), min(b, n)) for a, b, n in zip(low, high, mask.shape, strict=True)
-    ]

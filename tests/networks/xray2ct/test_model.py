@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from networks.xray2ct.toys import GRID, WATER, WINDOW, exams, furthest, network, orbit
 from trivox.errors import GeometryError, RecipeError
-from trivox.networks.registry import build_reconstruction_network
+from trivox.networks.registry import build_volume_network
 from trivox.networks.xray2ct.consistency import HounsfieldWindow, joined
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.iterative import sirt
@@ -309,6 +309,6 @@ def test_unknown_names_and_options_are_refused_with_those_that_exist():
     with pytest.raises(
         RecipeError, match=r"xray2ct-huge.*xray2ct-tiny, xray2ct-small, xray2ct-base"
     ):
-        build_reconstruction_network("xray2ct-huge", **known)
+        build_volume_network("xray2ct-huge", **known)
     with pytest.raises(RecipeError, match=r"no option 'wings'.*levels"):
-        build_reconstruction_network("xray2ct-tiny", **known, options={"wings": 2})
+        build_volume_network("xray2ct-tiny", **known, options={"wings": 2})

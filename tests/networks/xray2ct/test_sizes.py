@@ -6,7 +6,7 @@ import torch
 from networks.xray2ct.toys import WATER, WINDOW, network
 from trivox.errors import RecipeError
 from trivox.networks.layers import parameters_of
-from trivox.networks.registry import XRAY_NETWORKS, build_reconstruction_network
+from trivox.networks.registry import XRAY_NETWORKS, build_volume_network
 from trivox.networks.xray2ct.sizes import levels_of
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.xrays import Xrays
@@ -32,7 +32,7 @@ def test_networks_have_the_size_that_the_docs_name(name):
 
 def test_eight_levels_lead_from_128_voxels_to_one():
     with torch.device("meta"):
-        made = build_reconstruction_network(
+        made = build_volume_network(
             "xray2ct-base",
             grid=Grid((128,) * 3, (2.5,) * 3),
             window=WINDOW,

@@ -4,7 +4,7 @@ folder.
 
 import torch
 
-from trivox.networks.registry import build_reconstruction_network
+from trivox.networks.registry import build_volume_network
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
@@ -19,7 +19,7 @@ def network(*, grid=GRID, awake=True, seed=0, name="xray2ct-tiny", **settings):
     everything reaches the output.
     """
     torch.manual_seed(seed)
-    made = build_reconstruction_network(
+    made = build_volume_network(
         name, grid=grid, window=WINDOW, water_per_mm=WATER, **settings
     )
     made.set_mean(torch.rand(grid.shape) * 0.5)

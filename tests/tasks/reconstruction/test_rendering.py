@@ -12,7 +12,7 @@ from trivox.datasets.phantoms.thoraxes import (
     write_thoraxes,
 )
 from trivox.errors import DataError, FormatError, GeometryError, RecipeError
-from trivox.evaluation.report.exam_preview import xray_preview
+from trivox.evaluation.report.exam_preview import exam_preview
 from trivox.projection.geometry import Geometry
 from trivox.projection.grids import placed
 from trivox.tasks.console import Quiet
@@ -46,7 +46,7 @@ def patient(index=0, dtype=np.int16):
 def undrawn(monkeypatch):
     """Previews cost more than all else."""
     monkeypatch.setattr(
-        "trivox.tasks.reconstruction.rendering.xray_preview",
+        "trivox.tasks.reconstruction.rendering.exam_preview",
         lambda images, geometry, *, title: b"png",
     )
 
@@ -270,7 +270,7 @@ def test_an_interruption_keeps_what_was_done_and_leaves_nothing_half(
         return b"png"
 
     monkeypatch.setattr(
-        "trivox.tasks.reconstruction.rendering.xray_preview", interrupted
+        "trivox.tasks.reconstruction.rendering.exam_preview", interrupted
     )
     with pytest.raises(KeyboardInterrupt):
         rendered(tmp_path, scan, tmp_path / "second.nii.gz")
@@ -284,7 +284,7 @@ def test_a_preview_is_drawn_for_any_number_of_views(views):
     geometry = Geometry.orbit(
         [30.0 * v for v in range(views)], detector=(6, 9), pixel_mm=(2.0, 1.0)
     )
-    png = xray_preview(
+    png = exam_preview(
         np.random.default_rng(0).uniform(0, 4, (views, 6, 9)), geometry, title="a_$b$"
     )
     assert png.startswith(b"\x89PNG")

@@ -19,7 +19,7 @@ from trivox.errors import (
 )
 from trivox.inference.predictor import Predictor
 from trivox.inference.reconstructor import Reconstructor
-from trivox.learning.losses.reconstruction import ReconstructionCriterion
+from trivox.learning.losses.volumes import VolumeCriterion
 from trivox.learning.tracking import read_records
 from trivox.learning.trainer import Trainer
 from trivox.preparation.exam_batches import VolumeTargets, to_window
@@ -225,7 +225,7 @@ def objective(xray_plan):
             {**changed(**options), "final_weights": "latest"},
             named="xray2ct",
         )
-        criterion = ReconstructionCriterion(
+        criterion = VolumeCriterion(
             recipe.reconstruction.loss,
             window=xray_plan.window,
             water_per_mm=xray_plan.water_per_mm,

@@ -28,23 +28,23 @@ def check_dataset(
     workers: threads (decompression and numpy release the GIL, and threads need no
     imports of their own); progress: called with (cases done, cases).
     """
-    seen: list[Examination] = []
+    examinations: list[Examination] = []
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for examination in pool.map(_examiner(dataset), dataset.cases):
-            seen.append(examination)
+            examinations.append(examination)
             if progress:
-                progress(len(seen), len(dataset.cases))
+                progress(len(examinations), len(dataset.cases))
     findings: list[Finding] = []
-    for case in seen:
-        findings += case.findings
+    for examination in examinations:
+        findings += examination.findings
     for look in (_unpaired, _count, _patients, class_findings):
         findings += look(dataset)
-    findings += _unused_labels(dataset, seen)
+    findings += _unused_labels(dataset, examinations)
     for compare in (_duplicates, _orientations, _spacings):
-        findings += compare(seen)
+        findings += compare(examinations)
     return Report(
         findings=tuple(sorted(findings, key=lambda f: f.severity != "error")),
-        checked_cases=len(seen),
+        checked_cases=len(examinations),
     )
 
 
@@ -133,8 +133,10 @@ def _sides(cases: Iterable[Case]) -> str:
     return " and ".join(word for side, word in words.items() if side in present)
 
 
-def _unused_labels(dataset: Dataset, seen: Sequence[Examination]) -> Iterator[Finding]:
-    present = frozenset[int]().union(*(case.values for case in seen))
+def _unused_labels(
+    dataset: Dataset, examinations: Sequence[Examination]
+) -> Iterator[Finding]:
+    present = frozenset[int]().union(*(case.values for case in examinations))
     if dataset.labels is None or not present:
         return
     for name, value in dataset.labels.labels.items():
@@ -147,12 +149,12 @@ def _unused_labels(dataset: Dataset, seen: Sequence[Examination]) -> Iterator[Fi
             )
 
 
-def _duplicates(seen: Sequence[Examination]) -> Iterator[Finding]:
+def _duplicates(examinations: Sequence[Examination]) -> Iterator[Finding]:
     """Images with the same voxels: leakage if training and test share them,
     contradiction if labels differ.
     """
     groups = defaultdict(list)
-    for one in seen:
+    for one in examinations:
         if one.digest:
             groups[one.digest].append(one)
     for group in groups.values():
@@ -175,11 +177,13 @@ def _duplicates(seen: Sequence[Examination]) -> Iterator[Finding]:
         )
 
 
-def _orientations(seen: Sequence[Examination]) -> Iterator[Finding]:
-    counts = Counter(one.orientation for one in seen if one.orientation)
+def _orientations(examinations: Sequence[Examination]) -> Iterator[Finding]:
+    counts = Counter(one.orientation for one in examinations if one.orientation)
     if len(counts) > 1:
         common = counts.most_common(1)[0][0]
-        rare = [one.case.name for one in seen if one.orientation not in ("", common)]
+        rare = [
+            one.case.name for one in examinations if one.orientation not in ("", common)
+        ]
         listed = ", ".join(
             f"{count} x {orientation}" for orientation, count in counts.most_common()
         )
@@ -191,11 +195,11 @@ def _orientations(seen: Sequence[Examination]) -> Iterator[Finding]:
         )
 
 
-def _spacings(seen: Sequence[Examination]) -> Iterator[Finding]:
+def _spacings(examinations: Sequence[Examination]) -> Iterator[Finding]:
     """Spacings at least twice or half the median, unless the dataset varies as much
     anyway (5 MAD on a log scale).
     """
-    measured = [one for one in seen if one.spacing]
+    measured = [one for one in examinations if one.spacing]
     if len(measured) < 3:
         return
     logs = np.log([one.spacing for one in measured if one.spacing])  # (case, axis)

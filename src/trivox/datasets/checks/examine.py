@@ -43,42 +43,44 @@ def examine(
     """Read all files of `case` and note what is wrong; never raises, so that one bad
     case does not stop a check.
     """
-    seen = Examination(case)
-    images = [read_noting(file, read_volume, seen) for file in case.images]
+    examination = Examination(case)
+    images = [read_noting(file, read_volume, examination) for file in case.images]
     readable = [image for image in images if image is not None]
     if readable:
-        seen.spacing, seen.orientation = _canonical_grid(readable[0])
-        seen.findings += _image_findings(case, images, readable)
+        examination.spacing, examination.orientation = _canonical_grid(readable[0])
+        examination.findings += _image_findings(case, images, readable)
     if len(readable) == len(images):
-        seen.findings += _channel_findings(case, readable, channels)
-        seen.digest = digest_of(readable)
+        examination.findings += _channel_findings(case, readable, channels)
+        examination.digest = digest_of(readable)
     if case.label is not None:
-        label = read_noting(case.label, read_labels, seen)
+        label = read_noting(case.label, read_labels, examination)
         if label is not None:
-            _examine_label(seen, label, readable, labels)
-    return seen
+            _examine_label(examination, label, readable, labels)
+    return examination
 
 
-def read_noting(file: Path, reader: Callable[[Path], T], seen: Examination) -> T | None:
-    """What `reader` makes of a file; None, with a finding in `seen`, where it is
+def read_noting(
+    file: Path, reader: Callable[[Path], T], examination: Examination
+) -> T | None:
+    """What `reader` makes of a file; None, with a finding in `examination`, where it is
     missing, empty or damaged.
     """
-    name = seen.case.name
+    name = examination.case.name
     try:
         absent = _absence(file, name)
         if absent is None:
             return reader(file)
-        seen.findings.append(absent)
+        examination.findings.append(absent)
     except LabelError as failure:
         fractional = read_header(file).channels == 1
         code = "fractional-label" if fractional else "channel-count"
         fix = "save one channel of whole-number labels"
-        seen.findings.append(error(code, name, _one_line(failure), fix))
+        examination.findings.append(error(code, name, _one_line(failure), fix))
     # readers of damaged files raise anything; the check goes on
     except Exception as failure:
         message = f"{file} cannot be read ({_one_line(failure)})"
         fix = "copy or convert it again, or remove the case"
-        seen.findings.append(error("unreadable", name, message, fix))
+        examination.findings.append(error("unreadable", name, message, fix))
     return None
 
 
@@ -195,15 +197,18 @@ def digest_of(images: list[Volume]) -> str:
 
 
 def _examine_label(
-    seen: Examination, label: Volume, images: list[Volume], labels: LabelScheme | None
+    examination: Examination,
+    label: Volume,
+    images: list[Volume],
+    labels: LabelScheme | None,
 ) -> None:
     counts = present_values(label.array)
-    seen.values = frozenset(counts)
-    seen.label_digest = digest_of([label])
+    examination.values = frozenset(counts)
+    examination.label_digest = digest_of([label])
     if images:
-        seen.findings += _grid_findings(seen.case, images[0], label)
+        examination.findings += _grid_findings(examination.case, images[0], label)
     if labels is not None:
-        seen.findings += _value_findings(seen.case, counts, labels)
+        examination.findings += _value_findings(examination.case, counts, labels)
 
 
 def _grid_findings(case: Case, image: Volume, label: Volume) -> Iterator[Finding]:

@@ -47,30 +47,30 @@ def examine_exam(case: Case) -> Examination:
     """Read all files of an exam and note what is wrong; never raises, so that one bad
     case does not stop a check.
     """
-    seen = Examination(case)
+    examination = Examination(case)
     record = volume = None
     if case.geometry is not None:
-        record = read_noting(case.geometry, read_record, seen)
-    views = read_noting(case.images[0], read_views, seen)
+        record = read_noting(case.geometry, read_record, examination)
+    views = read_noting(case.images[0], read_views, examination)
     if case.volume is not None:
-        volume = read_noting(case.volume, read_volume, seen)
+        volume = read_noting(case.volume, read_volume, examination)
     if volume is not None:
-        seen.spacing = volume.spacing
-        seen.findings += _volume_findings(case, volume)
+        examination.spacing = volume.spacing
+        examination.findings += _volume_findings(case, volume)
     if record is None or views is None:
-        return seen
-    seen.digest = digest_of([views_volume(views, record)])
-    seen.findings += _shape_findings(case, views, record)
-    if not _has_errors(seen):
-        seen.findings += _grey_findings(case, views, record)
+        return examination
+    examination.digest = digest_of([views_volume(views, record)])
+    examination.findings += _shape_findings(case, views, record)
+    if not _has_errors(examination):
+        examination.findings += _grey_findings(case, views, record)
     for look in (_placing_findings, _consistency_findings):
-        if volume is not None and not _has_errors(seen):
-            seen.findings += _noting(look, case, views, record, volume)
-    return seen
+        if volume is not None and not _has_errors(examination):
+            examination.findings += _noting(look, case, views, record, volume)
+    return examination
 
 
-def _has_errors(seen: Examination) -> bool:
-    return any(finding.severity == "error" for finding in seen.findings)
+def _has_errors(examination: Examination) -> bool:
+    return any(finding.severity == "error" for finding in examination.findings)
 
 
 def _noting(

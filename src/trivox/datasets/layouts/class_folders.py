@@ -88,12 +88,11 @@ def matches(path: Path) -> bool:
         for folder in _class_folders(path)
         if folder.side != "test" and folder.class_name is not None
     ]
+    classes = {folder.class_name for folder in folders}
     paired = [folder for folder in folders if folder.files.masks]
-    return (
-        len({folder.class_name for folder in folders}) > 1
-        and bool(paired)
-        and not _hold_a_case_each(paired)
-    )
+    if len(classes) < 2 or not paired:
+        return False
+    return not _hold_a_case_each(paired)
 
 
 def _hold_a_case_each(folders: Sequence[ClassFolder]) -> bool:
@@ -232,14 +231,14 @@ def _require_agreement(cases: Sequence[Case]) -> None:
     class.
     """
     classified = [case for case in cases if case.class_name is not None]
-    spelled = _spellings({case.class_name or "" for case in classified})
+    spellings = _spellings({case.class_name or "" for case in classified})
     fields = [re.split(r"[_\-. ]", case.name.lower()) for case in classified]
     for column in zip_longest(*fields, fillvalue=""):
-        said = [spelled.get(field) for field in column]
-        pairs = [*zip(classified, said, strict=True)]
+        written = [spellings.get(field) for field in column]
+        pairs = [*zip(classified, written, strict=True)]
         agreeing = [name for case, name in pairs if case.class_name == name]
-        mostly = 3 * len(agreeing) >= 2 * len(said)
-        if None in said or len(set(agreeing)) < 2 or not mostly:
+        mostly = 3 * len(agreeing) >= 2 * len(written)
+        if None in written or len(set(agreeing)) < 2 or not mostly:
             continue
         for case, name in pairs:
             if case.class_name != name:

@@ -96,8 +96,9 @@ def load(path: Path) -> Dataset:
     """
     file = find_file(path.absolute())
     assert file is not None  # `matches` was asked before
-    manifest = _manifest(
-        _csv_content(file) if _is_csv(file) else json_object(file), file
+    content = _csv_content(file) if _is_csv(file) else json_object(file)
+    manifest = validated(
+        Manifest, content, where=file, error=FormatError, advice=ADVICE
     )
     channels = manifest.channels or _channels_by_name(manifest)
     entries = (_case(entry, channels, file) for entry in manifest.cases)

@@ -53,11 +53,11 @@ class Additions(Frozen):
 
     def naming(self, labels: LabelScheme, *, where: str) -> LabelScheme:
         """`labels` under these names; nnU-Net names regions only."""
-        named = {
+        renamed = {
             self.label_names.get(value, name): value
             for name, value in labels.labels.items()
         }
-        content = labels.model_dump() | {"labels": named, "nested": self.nested}
+        content = labels.model_dump() | {"labels": renamed, "nested": self.nested}
         return validated(
             LabelScheme, content, where=where, error=LabelError, advice=ADVICE
         )

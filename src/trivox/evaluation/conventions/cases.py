@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
+from trivox.datasets.boxes import Box
 from trivox.datasets.labels import IGNORED
 from trivox.evaluation.metrics import overlap
-from trivox.evaluation.metrics.components import Box, around
+from trivox.evaluation.metrics.components import around
 from trivox.evaluation.metrics.content import TargetMetrics
 from trivox.evaluation.metrics.overlap import Confusion
 from trivox.evaluation.metrics.surfaces import surface_distances
@@ -76,11 +77,10 @@ def regions_of(
     """
     overlap.require_same_shape(prediction, reference)
     prediction, reference = _without_ignored(prediction, reference)
-    count = 1 + max(
-        int(prediction.max(initial=0)),
-        int(reference.max(initial=0)),
-        *(max(indices) for indices in targets.values()),
-    )
+    predicted = int(prediction.max(initial=0))
+    expected = int(reference.max(initial=0))
+    declared = [max(indices) for indices in targets.values()]
+    count = 1 + max(predicted, expected, *declared)
     table = _joint_histogram(prediction, reference, count)
     boxes = _boxes(prediction, reference, count)
     for name, indices in targets.items():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.labels import LabelScheme
@@ -19,6 +19,8 @@ from trivox.evaluation.folders.class_answers import is_class_table
 from trivox.inference.doubt.kinds import EXTRAS
 from trivox.volumes.formats import read_header
 from trivox.volumes.geometry import describe_mismatch
+
+T = TypeVar("T")
 
 
 class LabelPair(NamedTuple):
@@ -70,17 +72,17 @@ def label_maps(path: Path) -> dict[str, Path]:
 def references_of(path: Path, predicted: Iterable[str]) -> References:
     """What to compare with.
 
-    Of a plain folder all should be predicted; of a dataset usually only some are (a
-    fold...).
+    Of a plain folder all should be predicted; of a dataset usually only some are, those
+    of a fold for example.
     """
     files = label_maps(path)
     if files:
         cases = set(predicted)
-        named: dict[str, tuple[Path, LabelScheme | None]] = {
+        unlabelled: dict[str, tuple[Path, LabelScheme | None]] = {
             name if name in cases else LABEL_SUFFIX.sub("", name): (file, None)
             for name, file in files.items()
         }
-        return References(named, complete=True)
+        return References(unlabelled, complete=True)
     if is_class_table(path):
         return References({})
     dataset = load_dataset(path)
@@ -107,16 +109,7 @@ def pair_up(
             f"{predictions}: no label maps found; give the folder that 'trivox predict' "
             "wrote"
         )
-    files = expected.files
-    if predictions.is_file() and references.is_file() and len(files) == 1:
-        files = dict(zip(predicted, files.values(), strict=True))
-    common = sorted(set(predicted) & set(files))
-    if not common:
-        raise DataError(
-            f"{predictions} and {references}: no case name is in both "
-            f"({few(predicted)} and {few(files)}); give prediction and reference of a "
-            "case the same file name"
-        )
+    files = named_alike(predictions, references, predicted, expected.files)
     warnings = []
     unmeasured = sorted(set(predicted) - set(files))
     if unmeasured:
@@ -128,8 +121,31 @@ def pair_up(
         warnings.append(
             f"reference without prediction, not measured: {few(unpredicted)}"
         )
+    common = sorted(set(predicted) & set(files))
     pairs = [LabelPair(case, predicted[case], *files[case]) for case in common]
     return pairs, warnings
+
+
+def named_alike(
+    predictions: Path,
+    references: Path,
+    predicted: Mapping[str, Path],
+    expected: Mapping[str, T],
+) -> Mapping[str, T]:
+    """`expected` by the names of the predictions: two single files belong together,
+    whatever they are called.
+
+    Raises `DataError` if no name is in both.
+    """
+    if predictions.is_file() and references.is_file() and len(expected) == 1:
+        return dict(zip(predicted, expected.values(), strict=True))
+    if predicted.keys().isdisjoint(expected):
+        raise DataError(
+            f"{predictions} and {references}: no case name is in both "
+            f"({few(predicted)} and {few(expected)}); give prediction and reference of "
+            "a case the same file name"
+        )
+    return expected
 
 
 def require_same_grids(pairs: Sequence[LabelPair]) -> None:

@@ -225,11 +225,15 @@ def _require_comparable(models: Models) -> None:
 
 
 def _require_same_convention(first: str, other: str, models: Models) -> None:
-    one = models[first]["convention"]
-    two = models[other]["convention"]
-    different = [key for key in sorted({*one, *two}) if one.get(key) != two.get(key)]
-    if different:
-        values = [f"{k}: {one.get(k)!s:.40} and {two.get(k)!s:.40}" for k in different]
+    expected = models[first]["convention"]
+    convention = models[other]["convention"]
+    values = []
+    for key in sorted({*expected, *convention}):
+        wanted = expected.get(key)
+        actual = convention.get(key)
+        if wanted != actual:
+            values.append(f"{key}: {wanted!s:.40} and {actual!s:.40}")
+    if values:
         raise DataError(
             f"{first} and {other} were measured under different conventions "
             f"({'; '.join(values[:2])}); evaluate both with the same one"
@@ -237,9 +241,9 @@ def _require_same_convention(first: str, other: str, models: Models) -> None:
 
 
 def _require_same_labels(first: str, other: str, models: Models) -> None:
-    one = names_in(models[first]["cases"].values())
-    two = names_in(models[other]["cases"].values())
-    different = sorted({*one} ^ {*two})
+    expected = names_in(models[first]["cases"].values())
+    labels = names_in(models[other]["cases"].values())
+    different = sorted({*expected} ^ {*labels})
     if different:
         raise DataError(
             f"{first} and {other} have different labels ({', '.join(different)} in one "

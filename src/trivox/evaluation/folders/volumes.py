@@ -11,7 +11,7 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
 from trivox.datasets.layouts import exams as exam_layout
 from trivox.errors import DataError, GeometryError, few
-from trivox.evaluation.folders.pairs import image_files
+from trivox.evaluation.folders.pairs import image_files, named_alike
 from trivox.evaluation.folders.volume_summary import collect_volumes
 from trivox.evaluation.metrics.content import MetricsFile, VolumeMetrics
 from trivox.evaluation.metrics.volumes import WINDOW, HuWindow, measure_volume
@@ -48,9 +48,8 @@ def chosen_window(settings: Mapping[str, Any]) -> HuWindow:
             f"--set {unknown[0]}: volumes have one setting, window=[low,high] in HU"
         )
     edges = settings.get("window", WINDOW)
-    numbers = isinstance(edges, list | tuple) and all(
-        isinstance(edge, int | float) for edge in edges
-    )
+    listed = isinstance(edges, list | tuple)
+    numbers = listed and all(isinstance(edge, int | float) for edge in edges)
     if not numbers or len(edges) != 2 or edges[0] >= edges[1]:
         raise DataError(
             f"--set window={edges}: give two HU, the lower first: window=[-1000,1024]"
@@ -70,19 +69,10 @@ def evaluate_volumes(
     in both, `GeometryError` naming the case whose prediction is oblique.
     """
     predicted = image_files(predictions)
-    expected = _references(references)
-    if predictions.is_file() and references.is_file():
-        expected = dict(zip(predicted, expected.values(), strict=True))
-    common = sorted(set(predicted) & set(expected))
-    if not common:
-        raise DataError(
-            f"{predictions} and {references}: no case name is in both "
-            f"({few(predicted)} and {few(expected)}); give prediction and CT of a case "
-            "the same name"
-        )
-    cases = {
-        name: _measure(name, predicted[name], expected[name], window) for name in common
-    }
+    expected = named_alike(predictions, references, predicted, _references(references))
+    cases = {}
+    for name in sorted(set(predicted) & set(expected)):
+        cases[name] = _measure(name, predicted[name], expected[name], window)
     warnings = []
     alone = sorted(set(predicted) - set(expected))
     if alone:

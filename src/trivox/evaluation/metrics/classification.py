@@ -182,24 +182,6 @@ def measure_classes(
     return ClassScores.of(predictions, seed=seed, resamples=resamples).summary()
 
 
-def compare_classes(
-    first: ClassPredictions,
-    second: ClassPredictions,
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
-) -> ClassDifference:
-    """How much better the first is than the second on the same cases: macro-F1 and AUC,
-    each `{"value", "ci95"}`.
-
-    Both are resampled together (paired bootstrap). Raises `DataError` unless cases,
-    classes and truth are the same.
-    """
-    better = ClassScores.of(first, seed=seed, resamples=resamples)
-    worse = ClassScores.of(second, seed=seed, resamples=resamples)
-    return better.difference(worse)
-
-
 @dataclass(frozen=True, eq=False)
 class ClassScores:
     """Scores of cases whose class is known, `(1, ...)`, and of bootstrap resamples,
@@ -240,8 +222,11 @@ class ClassScores:
         return cast(ClassSummary, summary)
 
     def difference(self, other: "ClassScores") -> ClassDifference:
-        """See `compare_classes`; both must have been measured with the same seed and
-        resamples.
+        """How much better these are than others on the same cases: macro-F1 and AUC,
+        each `{"value", "ci95"}`, by paired bootstrap.
+
+        Both must have been measured with the same seed and resamples. Raises
+        `DataError` unless cases, classes and truth are the same.
         """
         first = self.known
         second = other.known
@@ -375,9 +360,7 @@ def _score_of(value: Floats, draws: Floats, *, several: bool) -> Score:
     if not np.isfinite(value[0]):
         return {"value": None, "ci95": None}
     defined = draws[np.isfinite(draws)]
-    edges = (
-        np.quantile(defined, [0.025, 0.975]).tolist()
-        if several and defined.size
-        else None
-    )
+    edges = None
+    if several and defined.size:
+        edges = np.quantile(defined, [0.025, 0.975]).tolist()
     return {"value": float(value[0]), "ci95": edges}

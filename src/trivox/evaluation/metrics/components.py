@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
+from trivox.datasets.boxes import NOTHING, Box
 from trivox.volumes.volume import Array
 
 Integers = NDArray[np.int64]
-Box = tuple[slice, slice, slice]
 
 
 class Meetings(NamedTuple):
@@ -64,7 +64,7 @@ def around(parts: Sequence[Box | None]) -> Box:
     """The smallest box that holds all of `parts`; those that are None hold nothing."""
     filled = [part for part in parts if part is not None]
     if not filled:
-        return slice(0, 0), slice(0, 0), slice(0, 0)
+        return NOTHING
     z, y, x = zip(*filled, strict=True)
     return _hull(z), _hull(y), _hull(x)
 

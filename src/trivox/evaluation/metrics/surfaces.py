@@ -7,6 +7,7 @@ mesh: the surface consists of the marching-cubes elements of all 2x2x2 neighbour
     weighted by their area; HD95 is the larger of the two directed area-weighted
     percentiles, as in DeepMind's surface-distance (Nikolov et al. 2018,
     arXiv:1809.04430).
+
 Outside the image there is no mask, so a mask that touches the border has a surface there.
 """
 
@@ -17,6 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from trivox.datasets.boxes import NOTHING, box_of
 from trivox.evaluation.metrics.mesh_areas import CORNERS, element_areas
 from trivox.evaluation.metrics.nearest import distances_to
 from trivox.evaluation.metrics.overlap import require_same_shape
@@ -126,27 +128,13 @@ def surface_distances(
     require_same_shape(prediction, reference)
     prediction = prediction.astype(bool, copy=False)
     reference = reference.astype(bool, copy=False)
-    box = bounding_box(prediction | reference)
+    box = box_of(prediction | reference) or NOTHING
     elements = _voxel_elements if surface == "voxel" else _mesh_elements
     predicted, weights = elements(np.pad(prediction[box], 1), spacing)
     expected, other_weights = elements(np.pad(reference[box], 1), spacing)
     forth = _nearest(predicted, expected, spacing, limit_mm, workers)
     back = _nearest(expected, predicted, spacing, limit_mm, workers)
     return SurfaceDistances(forth, back, weights, other_weights, surface)
-
-
-def bounding_box(mask: Array) -> tuple[slice, slice, slice]:
-    """The smallest box `(z, y, x)` that holds the mask; an empty box for an empty mask."""
-    slices = [slice(0, 0)] * 3
-    inside: Array = mask
-    # One axis after the other, each within what the last one left.
-    for axis, others in enumerate(((1, 2), (0, 2), (0, 1))):
-        hits = np.flatnonzero(inside.any(axis=others))
-        if not hits.size:
-            return slice(0, 0), slice(0, 0), slice(0, 0)
-        slices[axis] = slice(int(hits[0]), int(hits[-1]) + 1)
-        inside = mask[tuple(slices[: axis + 1])]
-    return slices[0], slices[1], slices[2]
 
 
 def _voxel_elements(mask: Array, spacing: Spacing) -> tuple[Array, Floats]:

@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from trivox.datasets.reading import CropBox, nonzero_box
+from trivox.datasets.reading import BoxEdges, nonzero_box
 from trivox.volumes.volume import Array, Shape, Spacing, spacing_of
 
 MARGIN_MM = 12.0
@@ -86,7 +86,7 @@ class CaseView:
         world = self.affine @ middle
         return float(world[2 - axis])
 
-    def cropped(self, box: CropBox) -> "CaseView":
+    def cropped(self, box: BoxEdges) -> "CaseView":
         """The part inside `box`; world positions stay."""
         inside = tuple(slice(*edge) for edge in box)
         affine = self.affine.copy()
@@ -132,7 +132,7 @@ class CaseView:
         )
         return self.cropped((z, y, x))
 
-    def _labelled_box(self) -> CropBox | None:
+    def _labelled_box(self) -> BoxEdges | None:
         labelled = self.prediction > 0
         if self.reference is not None:
             labelled = labelled | (self.reference > 0)
@@ -150,7 +150,7 @@ def _widened(
     return start, start + length
 
 
-def _union(first: CropBox, second: CropBox) -> CropBox:
+def _union(first: BoxEdges, second: BoxEdges) -> BoxEdges:
     z, y, x = (
         (min(p[0], q[0]), max(p[1], q[1])) for p, q in zip(first, second, strict=True)
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trivox.evaluation.folders.labels import names_in
 from trivox.evaluation.report.drawing import (
     DPI,
     LINES,
@@ -122,7 +123,7 @@ def box_plots(metrics: Mapping[str, Any]) -> bytes | None:
     With more than 40 labels, those with the lowest mean Dice are shown.
     """
     cases = metrics.get("cases") or {}
-    names = names_of(cases.values())
+    names = names_in(cases.values())
     if not names:
         return None
     if len(names) > MAXIMUM_BOXES:
@@ -259,14 +260,6 @@ def epochs_of(records: Records) -> Records:
     return [record for record in records if record.get("kind") == "epoch"]
 
 
-def names_of(rows: Iterable[Iterable[str]]) -> list[str]:
-    """The keys of all rows, each once, in the order of their first appearance."""
-    names: dict[str, None] = {}
-    for row in rows:
-        names.update(dict.fromkeys(row))
-    return list(names)
-
-
 def measured_metrics(cases: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """The metrics that any case holds for any of its labels."""
     metrics: set[str] = set()
@@ -278,7 +271,7 @@ def measured_metrics(cases: Mapping[str, Mapping[str, Any]]) -> set[str]:
 
 def keys_of(epochs: Records, prefix: str) -> list[str]:
     """The keys of all epochs that start with `prefix`."""
-    return [key for key in names_of(epochs) if key.startswith(prefix)]
+    return [key for key in names_in(epochs) if key.startswith(prefix)]
 
 
 def line(

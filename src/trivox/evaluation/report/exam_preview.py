@@ -14,7 +14,7 @@ PANEL = 3.1
 """Inches a view."""
 
 
-def xray_preview(
+def exam_preview(
     images: Array, geometry: Geometry, *, title: str, unit: str = "line integral"
 ) -> bytes:
     """PNG of one or more views `(v, rows, columns)` as seen from the source, with the

@@ -5,12 +5,11 @@ plots, how far probabilities can be trusted.
 from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
-from trivox.evaluation.folders.labels import mean_row
+from trivox.evaluation.folders.labels import mean_row, names_in
 from trivox.evaluation.report.charts import (
     Records,
     box_plots,
     measured_metrics,
-    names_of,
     reliability_chart,
     training_curves,
 )
@@ -179,7 +178,7 @@ def _columns(metrics: Metrics) -> list[Column]:
 
 
 def _labels(metrics: Metrics) -> list[str]:
-    return names_of(metrics.get("cases", {}).values())
+    return names_in(metrics.get("cases", {}).values())
 
 
 def _mean_of_labels(metrics: Metrics) -> Metrics:

@@ -311,16 +311,18 @@ def _legend_of_targets(view: CaseView, cuts: Sequence[Array]) -> Legend:
     """A line for each target that is seen in one of `cuts`."""
     from matplotlib.lines import Line2D
 
-    seen = []
+    shown = []
     for name, indices in view.targets.items():
         if any(member_mask(cut, indices).any() for cut in cuts):
-            seen.append(name)
+            shown.append(name)
     handles: dict[str, Line2D] = {}
-    for name in seen[:MOST_NAMES]:
+    for name in shown[:MOST_NAMES]:
         colour, line = _look(view, name)
         handles[name] = Line2D([], [], color=colour, linestyle=line, linewidth=2)
-    if len(seen) > MOST_NAMES:
-        handles[f"and {len(seen) - MOST_NAMES} more"] = Line2D([], [], linestyle="none")
+    if len(shown) > MOST_NAMES:
+        handles[f"and {len(shown) - MOST_NAMES} more"] = Line2D(
+            [], [], linestyle="none"
+        )
     return handles
 
 

@@ -272,13 +272,13 @@ def _draw_colour_bar(
 
 
 def ladder_chart(
-    sections: Sequence[Mapping[str, Any]], *, ours: Sequence[str]
+    sections: Sequence[Mapping[str, Any]], *, of_network: Sequence[str]
 ) -> bytes | None:
     """Mean PSNR of every method with its 95 % interval, a panel for each number of
     views; None without a row.
 
-    sections: `ladder` and `by_views` of metrics.json. ours: rows of the network, drawn
-    filled and in another colour.
+    sections: `ladder` and `by_views` of metrics.json. of_network: rows of the network,
+    drawn filled and in another colour.
     """
     sections = [section for section in sections if section["rows"]]
     if not sections:
@@ -288,7 +288,12 @@ def ladder_chart(
     panels = figure.subplots(1, len(sections), sharey=True, sharex=True, squeeze=False)
     for axes, section in zip(panels[0], sections, strict=True):
         for row in section["rows"]:
-            _draw_rung(axes, names.index(row["name"]), row, ours=row["name"] in ours)
+            _draw_rung(
+                axes,
+                names.index(row["name"]),
+                row,
+                of_network=row["name"] in of_network,
+            )
         views = section["views"]
         title = f"{views} view{'' if views == 1 else 's'}"
         axes.set_title(title, fontsize=10.5, color=DARK)
@@ -308,15 +313,17 @@ def method_names(sections: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(names)
 
 
-def _draw_rung(axes: "Axes", place: int, row: Mapping[str, Any], *, ours: bool) -> None:
+def _draw_rung(
+    axes: "Axes", place: int, row: Mapping[str, Any], *, of_network: bool
+) -> None:
     score = row["summary"]["psnr_db"]
     mean = score["mean"]
     if mean is None:
         return
-    colour = ORANGE if ours else BLUE
+    colour = ORANGE if of_network else BLUE
     if score["ci95"]:
         axes.hlines(place, *score["ci95"], color=colour, linewidth=2)
-    inside = colour if ours else "white"
+    inside = colour if of_network else "white"
     axes.plot(mean, place, "o", color=colour, markerfacecolor=inside, markersize=7)
     axes.annotate(
         f"{mean:.1f}",

@@ -35,14 +35,14 @@ COLUMNS = (
 )
 HEADLINES = COLUMNS[:3]
 IN_LADDER = ("psnr_db", "ssim", "mae_hu", "mae_body_hu", "projection_rmse")
-OURS = (NETWORK, CONSISTENT)
+OF_NETWORK = (NETWORK, CONSISTENT)
 
 
 class MethodLine(TypedDict):
     """A method of the ladder; gained: what the network adds to it."""
 
     name: str
-    stressed: bool
+    of_network: bool
     gained: Metrics | None
     summary: Metrics
 
@@ -59,7 +59,7 @@ class ViewsLine(TypedDict):
     """What a method scored with each number of views."""
 
     name: str
-    stressed: bool
+    of_network: bool
     scores: list[Metrics]
 
 
@@ -123,7 +123,7 @@ def _view(metrics: Metrics) -> Mapping[str, object]:
         "summary": summary,
         "ladder": _table(ladder) if ladder else None,
         "by_views": _by_views(sections) if sections else None,
-        "chart": ladder_chart(charted, ours=OURS),
+        "chart": ladder_chart(charted, of_network=OF_NETWORK),
         "cases": _case_rows(metrics),
     }
 
@@ -135,7 +135,7 @@ def _table(section: Metrics) -> LadderTable:
     for row in section["rows"]:
         line: MethodLine = {
             "name": row["name"],
-            "stressed": row["name"] in OURS,
+            "of_network": row["name"] in OF_NETWORK,
             "gained": (row.get("paired") or {}).get(COMPARED),
             "summary": row["summary"],
         }
@@ -154,7 +154,7 @@ def _by_views(sections: Sequence[Metrics]) -> ViewsTable:
     rows: list[ViewsLine] = []
     for name in method_names(sections):
         scores = [_score_of(name, section) for section in sections]
-        rows.append({"name": name, "stressed": name in OURS, "scores": scores})
+        rows.append({"name": name, "of_network": name in OF_NETWORK, "scores": scores})
     return {"views": [section["views"] for section in sections], "rows": rows}
 
 

@@ -5,6 +5,7 @@ it, the organ and the other targets.
 import numpy as np
 from scipy import ndimage
 
+from trivox.datasets.boxes import box_of
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.lesions import RIM_MM, other_targets
 from trivox.volumes.volume import Array, Spacing
@@ -34,27 +35,6 @@ def case_masks(
         free = f"{name} label" if name in masks else name
         others[free] = _any_of(indices, wanted, scheme)
     return masks | others
-
-
-def box_of(
-    mask: Array, margin: tuple[int, ...] = (0, 0, 0)
-) -> tuple[slice, slice, slice] | None:
-    """The smallest box `(z, y, x)` that holds a mask, widened by `margin` voxels within
-    the array; None if it is empty.
-    """
-    edges = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        hits = np.flatnonzero(mask.any(axis=others))
-        if not len(hits):
-            return None
-        first = int(hits[0]) - margin[axis]
-        last = int(hits[-1]) + margin[axis]
-        start = max(first, 0)
-        stop = min(last + 1, mask.shape[axis])
-        edges.append(slice(start, stop))
-    z, y, x = edges
-    return z, y, x
 
 
 def _any_of(indices: Array, wanted: tuple[int, ...], scheme: LabelScheme) -> Array:

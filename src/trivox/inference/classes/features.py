@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from trivox.inference.classes.case_masks import box_of
+from trivox.datasets.boxes import box_of
 from trivox.inference.classes.lesion_shape import FOUR, depth_of, shape_features
 from trivox.inference.classes.lesion_texture import texture_features
 from trivox.volumes.volume import Array, Spacing

@@ -124,12 +124,12 @@ class _Columns:
         self, cells: Sequence[str], order: Sequence[str], where: str
     ) -> ClassAnswer:
         """The answer in a row, with its classes in another order."""
-        case, answer, *rest = cells
+        case, answer, *numbers = cells
         if not case:
             raise FormatError(
                 f"{where}: has no case name; write it in the first column"
             )
-        values = [_probability(text, where) for text in rest[: len(self.classes)]]
+        values = [_probability(text, where) for text in numbers[: len(self.classes)]]
         probabilities = dict(zip(self.classes, values, strict=True))
         if abs(sum(values) - 1) > SUM_TOLERANCE:
             raise FormatError(

@@ -6,7 +6,7 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
-from trivox.inference.classes.case_masks import box_of
+from trivox.datasets.boxes import box_of
 from trivox.volumes.volume import Array, Spacing
 
 AXES = ("z", "y", "x")

@@ -5,7 +5,7 @@ result, not by rounding either.
 import numpy as np
 from scipy import ndimage
 
-from trivox.inference.classes.case_masks import box_of
+from trivox.datasets.boxes import box_of
 from trivox.volumes.volume import Array, Spacing
 
 BINS = 32

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trivox.datasets.boxes import box_of
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.lesions import mask_table, other_targets
 from trivox.inference.classes.case_masks import case_masks
@@ -175,21 +176,20 @@ class ClassReader:
         without overlap.
         """
         inside = np.isin(indices, self.lesion)
+        patch_size = self.plan.patch_size
+        box = box_of(inside)
+        assert box is not None
         places = []
-        for axis, patch in enumerate(self.plan.patch_size):
-            others = tuple(other for other in range(3) if other != axis)
-            hits = np.flatnonzero(inside.any(axis=others))
-            low = int(hits[0])
-            size = int(hits[-1]) + 1 - low
+        for side, patch, voxels in zip(box, patch_size, inside.shape, strict=True):
+            size = side.stop - side.start
             if size <= patch:
-                middle = (2 * low + size) // 2
-                places.append([patch_start(middle, patch, indices.shape[axis])])
+                middle = (side.start + side.stop) // 2
+                places.append([patch_start(middle, patch, voxels)])
             else:
                 starts = window_starts(size, patch, 0.0)
-                places.append([low + start for start in starts])
-        boxes = [(z, y, x) for z, y, x in product(*places)]
-        patch_size = self.plan.patch_size
-        return [box for box in boxes if inside[_within(box, patch_size)].any()]
+                places.append([side.start + start for start in starts])
+        windows = [(z, y, x) for z, y, x in product(*places)]
+        return [start for start in windows if inside[_within(start, patch_size)].any()]
 
     def _view(self, image: Tensor, indices: Array, start: Shape) -> "_View":
         """What the network finds in one window, means over its mirrored copies."""

@@ -19,8 +19,6 @@ TEMPERATURES = (0.05, 20.0)
 """Bounds of the search."""
 MINIMUM_CASES = 5
 """A threshold from fewer validation cases would be chance."""
-
-
 RULE = (
     "flag a mean entropy (nats, calibrated probabilities) in the predicted foreground "
     "above the threshold that best separates validation cases with a Dice below "
@@ -116,24 +114,19 @@ def choose_abstention(
     largest score seen. seen_empty: a reference without foreground occurs, so an empty
     prediction is nothing strange. None for fewer than 5 cases with score and Dice.
     """
-    known: list[tuple[float, float]] = []
-    for score, quality in zip(scores, dice, strict=True):
-        if score is not None and np.isfinite(quality):
-            known.append((score, quality))
-    if len(known) < MINIMUM_CASES:
+    doubt, dice_of_known = known_pairs(scores, dice)
+    if len(doubt) < MINIMUM_CASES:
         return None
-    doubt = np.array([score for score, _ in known])
-    qualities = np.array([quality for _, quality in known])
-    low, high = np.percentile(qualities, [25, 75])
+    low, high = np.percentile(dice_of_known, [25, 75])
     fence = float(low - 1.5 * (high - low))
-    poor = qualities < fence
+    poor = dice_of_known < fence
     threshold = _separating(doubt, poor)
     flagged = doubt > threshold
     return Abstention(
         threshold=threshold,
         empty="pass" if seen_empty else "flag",
         poor_dice=fence,
-        cases=len(known),
+        cases=len(doubt),
         poor=int(poor.sum()),
         flagged=int(flagged.sum()),
         flagged_poor=int((flagged & poor).sum()),
@@ -141,10 +134,19 @@ def choose_abstention(
     )
 
 
-def _separating(
-    score: Array,
-    poor: Array,
-) -> float:
+def known_pairs(
+    scores: Sequence[float | None], dice: Sequence[float]
+) -> tuple[Array, Array]:
+    """Scores and Dice of the cases that have both."""
+    pairs: list[tuple[float, float]] = []
+    for score, quality in zip(scores, dice, strict=True):
+        if score is not None and np.isfinite(quality):
+            pairs.append((score, quality))
+    known = np.array(pairs, dtype=float).reshape(-1, 2)
+    return known[:, 0], known[:, 1]
+
+
+def _separating(score: Array, poor: Array) -> float:
     """The highest of the thresholds with the largest Youden index; the largest score if
     nothing is gained.
     """

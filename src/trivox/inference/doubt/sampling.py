@@ -118,7 +118,7 @@ def _widen_along(mask: Tensor, axis: int, reach: int) -> Tensor:
     grown = mask.clone()
     size = mask.shape[axis]
     for shift in range(1, min(reach, size - 1) + 1):
-        rest = size - shift
-        grown.narrow(axis, shift, rest).logical_or_(mask.narrow(axis, 0, rest))
-        grown.narrow(axis, 0, rest).logical_or_(mask.narrow(axis, shift, rest))
+        length = size - shift
+        grown.narrow(axis, shift, length).logical_or_(mask.narrow(axis, 0, length))
+        grown.narrow(axis, 0, length).logical_or_(mask.narrow(axis, shift, length))
     return grown

@@ -144,7 +144,7 @@ class Agreement:
     """
 
     def __init__(self, labels: int, shape: Shape) -> None:
-        self._seen = np.zeros((labels + 1, int(np.prod(shape))), dtype=np.uint16)
+        self._counts = np.zeros((labels + 1, int(np.prod(shape))), dtype=np.uint16)
         self._joint = np.zeros(labels + 1)
         self._sizes = np.zeros(labels + 1)
         self._votes = 0
@@ -154,10 +154,10 @@ class Agreement:
         flat = labels.reshape(-1)
         at = np.flatnonzero(flat > 0)
         which = flat[at]
-        before = self._seen[which, at]
+        before = self._counts[which, at]
         self._joint += np.bincount(which, weights=before, minlength=len(self._joint))
         self._sizes += np.bincount(which, minlength=len(self._sizes))
-        self._seen[which, at] = before + 1
+        self._counts[which, at] = before + 1
         self._votes += 1
 
     def dice(self) -> float | None:

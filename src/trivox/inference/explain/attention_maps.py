@@ -190,10 +190,12 @@ def look(start: Tensor, block: SeenBlock) -> Tensor:
     """`start @ A` for the attention matrix A of a block: what tokens weighted with
     `start` `(r, n)` look at.
     """
-    seen = torch.zeros_like(start)
+    attended = torch.zeros_like(start)
     for rows in block.rows():
-        seen += spread(start[:, rows.queries] @ rows.weights, rows.places, block.grid)
-    return seen
+        attended += spread(
+            start[:, rows.queries] @ rows.weights, rows.places, block.grid
+        )
+    return attended
 
 
 def rollout(start: Tensor, blocks: Sequence[SeenBlock]) -> Tensor:
@@ -267,9 +269,9 @@ def measure_attention(block: SeenBlock, token_mm: Sequence[float]) -> AttentionN
             ]
         ).cpu()
     each_token = (totals / math.prod(block.grid)).tolist()
-    seen, mean_entropy, mean_relative, reach, uniform = each_token
+    keys, mean_entropy, mean_relative, reach, uniform = each_token
     return AttentionNumbers(
-        keys=seen,
+        keys=keys,
         entropy=mean_entropy,
         relative_entropy=None if math.isnan(mean_relative) else mean_relative,
         distance_mm=reach,

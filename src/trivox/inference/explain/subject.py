@@ -96,7 +96,11 @@ class Subject:
 
 
 def choose_subject(
-    predictor: Predictor, prepared: PreparedCase, point: Shape | None, *, where: str
+    predictor: Predictor,
+    case: PreparedCase,
+    point: Shape | None,
+    *,
+    where: str,
 ) -> Subject:
     """The window of a prepared case around source voxel `point`, or around the middle
     of what the model predicts.
@@ -109,8 +113,8 @@ def choose_subject(
     exclusive = plan.labels.exclusive
     engine = member.windows.engines[0]
     assert isinstance(engine, TorchEngine), "only torch shows what a network looks at"
-    centre, chosen = _centre(member, prepared, point, where=where)
-    image = prepared.image.to(engine.device)
+    centre, chosen = _centre(member, case, point, where=where)
+    image = case.image.to(engine.device)
     window = window_around(image, plan.patch_size, centre)
     logits = window_logits(engine.network, window)
     at = logits[(slice(None), *window.point)]
@@ -129,15 +133,15 @@ def choose_subject(
 
 
 def _centre(
-    member: Member, prepared: PreparedCase, point: Shape | None, *, where: str
+    member: Member, case: PreparedCase, point: Shape | None, *, where: str
 ) -> tuple[Shape, str]:
     """The voxel of the network's grid that the window lies around, and why."""
     if point is not None:
-        return grid_voxel(prepared.record, point, where=where), GIVEN
+        return grid_voxel(case.record, point, where=where), GIVEN
     exclusive = member.plan.labels.exclusive
-    mask = foreground(member.windows, prepared.image, exclusive=exclusive)
+    mask = foreground(member.windows, case.image, exclusive=exclusive)
     centre = central_voxel(mask)
     if centre is not None:
         return centre, PREDICTED
-    z, y, x = (n // 2 for n in prepared.record.shape)
+    z, y, x = (n // 2 for n in case.record.shape)
     return (z, y, x), NOTHING

@@ -30,16 +30,14 @@ KINDS = ("largest_of_regions", "remove_small", "replace_small")
 class RegionParts:
     """Components of a predicted region, `(n,)` each.
 
-    case: number of the case; volume: mm3.
-
-    seen: voxels that the reference does not ignore; hit: those in the reference's
-    region; parents: number of an enclosing region -> the component of it that each lies
-    in.
+    case: number of the case; volume: mm3; counted: voxels that the reference does not
+    ignore; hit: those in the reference's region; parents: number of an enclosing region
+    -> the component of it that each lies in.
     """
 
     case: Array
     volume: Array
-    seen: Array
+    counted: Array
     hit: Array
     parents: dict[int, Array]
 
@@ -57,9 +55,9 @@ class RegionEvidence:
     def dice(self) -> Array:
         """Dice of each region as predicted; NaN where it is absent from both."""
         hit = np.array([part.hit.sum() for part in self.parts])
-        seen = np.array([part.seen.sum() for part in self.parts])
+        counted = np.array([part.counted.sum() for part in self.parts])
         with np.errstate(invalid="ignore"):
-            return np.asarray(2 * hit / (seen + self.reference))
+            return np.asarray(2 * hit / (counted + self.reference))
 
 
 def region_evidence(
@@ -86,7 +84,7 @@ def region_evidence(
         parts[row] = RegionParts(
             case=np.zeros(len(sizes), np.int64),
             volume=sizes * voxel_mm3,
-            seen=np.bincount(component[truth >= 0], minlength=len(sizes)),
+            counted=np.bincount(component[truth >= 0], minlength=len(sizes)),
             hit=np.bincount(component[known[row][truth]], minlength=len(sizes)),
             parents=parents,
         )
@@ -138,8 +136,8 @@ class RegionTrials:
                 stays = rule.kept(parts.case, parts.volume, stays)
             alive[row] = stays
             hit = np.bincount(parts.case, parts.hit * stays, len(result))
-            seen = np.bincount(parts.case, parts.seen * stays, len(result))
-            total = seen + self._reference[:, row]
+            counted = np.bincount(parts.case, parts.counted * stays, len(result))
+            total = counted + self._reference[:, row]
             result[:, row] = np.where(total > 0, 2 * hit / np.maximum(total, 1), 1)
         return result
 
@@ -219,7 +217,7 @@ def _joined(parts: Sequence[RegionParts], starts: dict[int, Array]) -> RegionPar
     return RegionParts(
         case=case,
         volume=np.concatenate([part.volume for part in parts]),
-        seen=np.concatenate([part.seen for part in parts]),
+        counted=np.concatenate([part.counted for part in parts]),
         hit=np.concatenate([part.hit for part in parts]),
         parents=parents,
     )

@@ -24,6 +24,12 @@ from trivox.volumes.volume import Array
 
 REPEATS = 20
 """Random halvings of the cases for the cross-fitted gain."""
+CONVENTION = (
+    "gain: of mean Dice by all rules together. on_the_same_cases: on those that the "
+    "rules were chosen on, optimistic; cross_fitted: of choosing on one random half and "
+    f"measuring on the other and the reverse, mean of {REPEATS} seeded halvings; where "
+    "that is not above 0, the rules of the region are left out"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,14 +131,6 @@ def _useless(rules: Postprocessing, worth: Mapping[str, float]) -> list[str]:
     return [name for name, gain in worth.items() if name in ruled and gain <= 0]
 
 
-CONVENTION = (
-    "gain: of mean Dice by all rules together. on_the_same_cases: on those that the "
-    "rules were chosen on, optimistic; cross_fitted: of choosing on one random half and "
-    f"measuring on the other and the reverse, mean of {REPEATS} seeded halvings; where "
-    "that is not above 0, the rules of the region are left out"
-)
-
-
 def cross_fitted(trials: Trials, cases: int, *, seed: int) -> Array:
     """Mean Dice `(target,)` of each case under rules chosen on a half without it; NaN
     for less than two cases.
@@ -222,9 +220,9 @@ def _dice(prediction: Array, reference: Array, count: int) -> Array:
 
 
 def _mean_over_cases(dice: Array) -> Array:
-    seen = ~np.isnan(dice)
-    mean = np.nansum(dice, axis=0) / np.maximum(seen.sum(0), 1)
-    return np.asarray(np.where(seen.any(0), mean, np.nan))
+    known = ~np.isnan(dice)
+    mean = np.nansum(dice, axis=0) / np.maximum(known.sum(0), 1)
+    return np.asarray(np.where(known.any(0), mean, np.nan))
 
 
 def _note(what: str, before: float, after: float, kept: bool) -> str:

@@ -75,16 +75,18 @@ def fit_classifier(
     """Choose settings and subset by cross-validation, fit on all rows, and calibrate;
     several kinds answer together.
 
-    Their log-probabilities are averaged, each after its own calibration: on small
-    cohorts the kind that comes out best is mostly the one that had luck. features: `(n,
-    f)`, NaN where not known; classes: `(n,)` indices into class_names; names: of the
-    columns; subsets: named lists of columns to try, the simplest first, which is taken
-    unless another is better beyond chance; groups: patient of each row, never on both
-    sides; weights: of rows, above 0; imbalance: balanced gives every class the same
-    say, so that probabilities refer to equally frequent classes. Candidates are scored
-    by the log loss of their out-of-fold answers after calibration by one temperature
-    (Guo et al. 2017). Deterministic for a seed. Raises `RecipeError` for kinds or
-    subsets that do not exist, `DataError` for rows that nothing can be learnt from.
+    Candidates are scored by the log loss of their out-of-fold answers after calibration
+    by one temperature (Guo et al. 2017). The log-probabilities of several kinds are
+    averaged, each after its own calibration: on small cohorts the kind that comes out
+    best is mostly the one that had luck. Deterministic for a seed.
+
+    features: `(n, f)`, NaN where not known; classes: `(n,)` indices into class_names;
+    names: of the columns; subsets: lists of columns to try by name, the simplest first,
+    which is taken unless another is better beyond chance; groups: patient of each row,
+    never on both sides; weights: of rows, above 0; imbalance: balanced gives every
+    class the same say, so that probabilities refer to equally frequent classes. Raises
+    `RecipeError` for kinds or subsets that do not exist, `DataError` for rows that
+    nothing can be learnt from.
     """
     _check_choice(kinds, subsets, names)
     rows, present = case_rows(

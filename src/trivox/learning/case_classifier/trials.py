@@ -103,8 +103,9 @@ def try_out(rows: CaseRows, part: KindSetting, columns: Columns, seed: int) -> T
     for fold in np.unique(rows.fold):
         held_out = rows.fold == fold
         training = narrow.take(~held_out)
-        seen, answers = np.unique(training.answers, return_inverse=True)
-        if len(seen) < 2:  # all other rows are of one class: nothing is known of these
+        present, answers = np.unique(training.answers, return_inverse=True)
+        if len(present) < 2:
+            # all other rows are of one class: nothing is known of these
             logits[held_out] = 0
             continue
         scaling = scaling_of(training.features)
@@ -113,7 +114,7 @@ def try_out(rows: CaseRows, part: KindSetting, columns: Columns, seed: int) -> T
         weights = training.weights / training.weights.mean()
         networks = FITS[part.kind](x[:, best], answers, weights, part.setting, seed)
         unseen = standardise(narrow.features[held_out], *scaling)
-        logits[np.ix_(held_out, seen)] = logits_of(networks, unseen[:, best])
+        logits[np.ix_(held_out, present)] = logits_of(networks, unseen[:, best])
     return scored(rows, (part,), columns, logits)
 
 

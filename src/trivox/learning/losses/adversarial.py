@@ -88,8 +88,8 @@ class Critic:
         """
         self.network.train().requires_grad_(True)
         with _plain(real):
-            of_real, _ = self._seen(real.detach())
-            of_fake, _ = self._seen(fake.detach())
+            of_real, _ = self._verdicts(real.detach())
+            of_fake, _ = self._verdicts(fake.detach())
             loss = _hinge(of_real) + _hinge(-of_fake)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -106,9 +106,9 @@ class Critic:
         # spectral norms stand still in evaluation, too
         self.network.eval().requires_grad_(False)
         with _plain(fake):
-            verdict, features = self._seen(fake)
+            verdict, features = self._verdicts(fake)
             with torch.no_grad():
-                _, wanted = self._seen(real)
+                _, wanted = self._verdicts(real)
             matching = [
                 F.l1_loss(of_fake, of_real)
                 for of_fake, of_real in zip(features, wanted, strict=True)
@@ -127,9 +127,9 @@ class Critic:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def _seen(self, volumes: Tensor) -> tuple[Tensor, list[Tensor]]:
-        seen: tuple[Tensor, list[Tensor]] = self.network(full_precision(volumes))
-        return seen
+    def _verdicts(self, volumes: Tensor) -> tuple[Tensor, list[Tensor]]:
+        verdicts: tuple[Tensor, list[Tensor]] = self.network(full_precision(volumes))
+        return verdicts
 
     def _average_gradients(self) -> None:
         if world_size() > 1:

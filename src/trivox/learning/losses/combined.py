@@ -23,7 +23,7 @@ WINDOW = 100
 
 
 class CombinedLoss(nn.Module):
-    """A weighted sum of named losses."""
+    """A weighted sum of losses by name."""
 
     def __init__(
         self, losses: Mapping[str, Loss], weights: Mapping[str, float]
@@ -81,6 +81,7 @@ class AdaptiveLoss(nn.Module):
         terms are what falls. The sum may become negative.
     balancing: dynamic weight average (Liu et al. 2019) of the means over `window`
         training steps; no gradient.
+
     Both begin with `weights`. Ranks share what the weights are found from, so that they
     stay equal without being reduced.
     """

@@ -93,12 +93,12 @@ class _Extreme(torch.autograd.Function):
         ctx: Any, image: Tensor, axis: int, choose: Callable[..., Tensor]
     ) -> Tensor:
         ctx.axis = axis
-        rest = image.shape[axis] - 1
+        pairs = image.shape[axis] - 1
         result = image.clone()
-        low = result.narrow(axis, 0, rest)
-        high = result.narrow(axis, 1, rest)
-        choose(high, image.narrow(axis, 0, rest), out=high)
-        choose(low, image.narrow(axis, 1, rest), out=low)
+        low = result.narrow(axis, 0, pairs)
+        high = result.narrow(axis, 1, pairs)
+        choose(high, image.narrow(axis, 0, pairs), out=high)
+        choose(low, image.narrow(axis, 1, pairs), out=low)
         ctx.save_for_backward(image, result)
         return result
 
@@ -107,16 +107,16 @@ class _Extreme(torch.autograd.Function):
         (gradient,) = gradients
         image, result = ctx.saved_tensors
         axis = ctx.axis
-        rest = image.shape[axis] - 1
+        pairs = image.shape[axis] - 1
         # where the neighbour before was chosen, the voxel itself, the neighbour after
-        before = image.narrow(axis, 0, rest) == result.narrow(axis, 1, rest)
+        before = image.narrow(axis, 0, pairs) == result.narrow(axis, 1, pairs)
         itself = image == result
-        itself.narrow(axis, 1, rest).logical_and_(~before)
-        after = ~itself.narrow(axis, 0, rest)
-        if rest > 1:
-            not_before = ~before.narrow(axis, 0, rest - 1)
-            after.narrow(axis, 1, rest - 1).logical_and_(not_before)
+        itself.narrow(axis, 1, pairs).logical_and_(~before)
+        after = ~itself.narrow(axis, 0, pairs)
+        if pairs > 1:
+            not_before = ~before.narrow(axis, 0, pairs - 1)
+            after.narrow(axis, 1, pairs - 1).logical_and_(not_before)
         total = gradient * itself
-        total.narrow(axis, 0, rest).add_(gradient.narrow(axis, 1, rest) * before)
-        total.narrow(axis, 1, rest).add_(gradient.narrow(axis, 0, rest) * after)
+        total.narrow(axis, 0, pairs).add_(gradient.narrow(axis, 1, pairs) * before)
+        total.narrow(axis, 1, pairs).add_(gradient.narrow(axis, 0, pairs) * after)
         return total, None, None

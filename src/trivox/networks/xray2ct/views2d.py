@@ -81,14 +81,14 @@ class CrossViewTransformerAttention(nn.Module):
         placed = self.to_query_key(normed + places)
         query, key = placed.chunk(2, dim=-1)
         value = self.to_value(normed)
-        seen = F.scaled_dot_product_attention(
+        attended = F.scaled_dot_product_attention(
             self._split(query),
             self._split(key),
             self._split(value),
             attn_mask=mask[:, None, None],
         )
-        seen = seen.transpose(1, 2).flatten(2)
-        tokens = tokens + self.project(seen)
+        attended = attended.transpose(1, 2).flatten(2)
+        tokens = tokens + self.project(attended)
         tokens = tokens + self.feed(self.feed_norm(tokens))
         out: Tensor = tokens.reshape(b, v, h, w, c).movedim(-1, 2).to(maps.dtype)
         return out

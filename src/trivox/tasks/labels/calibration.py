@@ -31,6 +31,7 @@ from trivox.inference.doubt.calibration import (
     choose_abstention,
     fit_temperature,
     foreground_entropy,
+    known_pairs,
 )
 from trivox.inference.doubt.sampling import BAND_VOXELS, VoxelSample
 from trivox.inference.doubt.uncertainty import entropy, probabilities_of
@@ -41,6 +42,26 @@ FLOATS_IN_ALL = 50_000_000
 """Logits held over all cases: 200 MB."""
 FIT_VOXELS = 200_000
 """Enough for a single number; more would only take time."""
+CONVENTION = {
+    "voxels": f"drawn evenly from a band: up to {VOXELS_A_CASE} a case within "
+    f"{BAND_VOXELS} voxels of the reference's foreground, or as near within their slice "
+    "to the predicted foreground, at source resolution; ignored voxels left out",
+    "regions": "every region at every voxel is a yes-or-no prediction of its own",
+    "temperature": "minimises the negative log-likelihood over all held-out cases; "
+    "logits are divided by it; 1 if temperatures fitted on other cases (cross_fitted) "
+    "did not lower it",
+    "after": "with temperatures fitted on other cases: those of the other folds, or with "
+    "one fold those of the other half of the cases (seeded halves)",
+    "ece": f"top-label, {BINS} bins of equal width; adaptive_ece: of equal count; "
+    "classwise_ece: mean over classes; mce: largest gap",
+    "brier": "summed over classes, 0..2",
+    "nll": "nats",
+    "error_ranking_auroc": "chance that a wrong voxel of the band has a higher entropy "
+    "than a right one",
+    "doubt": "mean entropy of the predicted foreground of a case against its mean Dice "
+    "before postprocessing: Spearman, and area under the risk-coverage curve with risk 1 "
+    "- Dice (best and random order beside it)",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,28 +139,6 @@ def _helps(measured: CalibrationMeasures) -> bool:
     before = measured["before"]
     after = measured["after"]
     return before is not None and after is not None and after["nll"] <= before["nll"]
-
-
-CONVENTION = {
-    "voxels": f"drawn evenly from a band: up to {VOXELS_A_CASE} a case within "
-    f"{BAND_VOXELS} voxels of the reference's foreground, or as near within their slice "
-    "to the predicted foreground, at source resolution; ignored voxels left out",
-    "regions": "every region at every voxel is a yes-or-no prediction of its own",
-    "temperature": "minimises the negative log-likelihood over all held-out cases; "
-    "logits are divided by it; 1 if temperatures fitted on other cases (cross_fitted) "
-    "did not lower it",
-    "after": "with temperatures fitted on other cases: those of the other folds, or with "
-    "one fold those of the other half of the cases (seeded halves)",
-    "ece": f"top-label, {BINS} bins of equal width; adaptive_ece: of equal count; "
-    "classwise_ece: mean over classes; mce: largest gap",
-    "brier": "summed over classes, 0..2",
-    "nll": "nats",
-    "error_ranking_auroc": "chance that a wrong voxel of the band has a higher entropy "
-    "than a right one",
-    "doubt": "mean entropy of the predicted foreground of a case against its mean Dice "
-    "before postprocessing: Spearman, and area under the risk-coverage curve with risk 1 "
-    "- Dice (best and random order beside it)",
-}
 
 
 def _groups(cases: Mapping[str, HeldOut], seed: int) -> dict[str, str]:
@@ -237,15 +236,11 @@ def _chance(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def _doubt(scores: Sequence[float | None], dice: Sequence[float]) -> DoubtSection:
-    known = []
-    for score, quality in zip(scores, dice, strict=True):
-        if score is not None and np.isfinite(quality):
-            known.append((score, quality))
-    if not known:
+    doubt, dice_of_known = known_pairs(scores, dice)
+    if not len(doubt):
         return {"cases": 0}
-    doubt, dice_of_known = (np.array(values) for values in zip(*known, strict=True))
     return {
-        "cases": len(known),
+        "cases": len(doubt),
         "spearman_with_dice": rank_correlation(doubt, dice_of_known),
         **risk_coverage(doubt, 1 - dice_of_known),
     }

@@ -64,16 +64,14 @@ class MultitaskObjective(Objective):
         """
         options = recipe.classification
         counts = class_counts(dataset, names)
-        total = torch.tensor(
-            [counts[name] for name in dataset.classes], dtype=torch.float64
-        )
+        cases = [counts[name] for name in dataset.classes]
+        total = torch.tensor(cases, dtype=torch.float64)
+        lesion = lesion_indices(plan.labels, options.lesion)
         objective = cls(
             segmentation=SegmentationObjective.of(plan, recipe, voxels=voxels),
             classes=dataset.classes,
             options=options,
-            masks=torch.from_numpy(
-                mask_table(plan.labels, lesion_indices(plan.labels, options.lesion))
-            ),
+            masks=torch.from_numpy(mask_table(plan.labels, lesion)),
             prior=(total / total.sum()).float(),
             class_weights=balanced_weights(total, options),
             monitor=ClassMonitor(dataset.classes),
@@ -122,12 +120,8 @@ class MultitaskObjective(Objective):
         return segmentation + self.weight * classes
 
     def _terms(self, outputs: Any, targets: Any) -> Tensor:
-        return torch.stack(
-            [
-                self.segmentation.loss(outputs.segmentation, targets.labels),
-                self._class_loss(outputs, targets),
-            ]
-        )
+        segmentation = self.segmentation.loss(outputs.segmentation, targets.labels)
+        return torch.stack([segmentation, self._class_loss(outputs, targets)])
 
     def _class_loss(self, outputs: Outputs, targets: ClassedLabels) -> Tensor:
         logits = outputs.classes.float()
@@ -167,11 +161,11 @@ class MultitaskObjective(Objective):
         return (logits > 0).any(1)
 
     def count(self, outputs: Outputs, targets: ClassedLabels) -> Tensor:
-        """Counts of the segmentation, and of the classes those that `score` takes
+        """Counts of the segmentation and of the classes in one row, which `score` takes
         apart.
 
-        Confusion (rows: truth), sums of the logits and of their squares, sum of the
-        losses, number of cases.
+        Of the classes: confusion (rows: truth), sums of the logits and of their squares,
+        sum of the losses, number of cases.
         """
         finest: Any = outputs.segmentation
         counts = self.segmentation.count(finest, targets.labels)
@@ -233,10 +227,10 @@ class MultitaskObjective(Objective):
         which may not be what answers.
         """
         warnings = self.monitor.warnings(figures) if self.weight > 0 else []
-        rest = ""
+        note = ""
         if self.options.classifier != "head":
-            rest = " (the head; a classifier on pooled features will answer)"
-        return [line + rest for line in warnings]
+            note = " (the head; a classifier on pooled features will answer)"
+        return [line + note for line in warnings]
 
 
 def class_counts(dataset: Dataset, names: Sequence[str]) -> Counter[str]:

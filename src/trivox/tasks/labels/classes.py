@@ -17,7 +17,6 @@ from trivox.datasets.lesions import lesion_indices, other_targets
 from trivox.evaluation.metrics.classification import ClassPredictions
 from trivox.files import atomic_path
 from trivox.inference.classes.reader import Reading, predicted_indices
-from trivox.inference.descriptions import ClassAnswers
 from trivox.inference.predictor import Predictor
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.case_classifier.fitting import best_single_feature, fit_classifier
@@ -36,14 +35,12 @@ ANY_KIND = ("lda", "logreg", "mlp")
 
 @dataclass(frozen=True, eq=False)
 class FoldAnswers:
-    """How one fold answers.
+    """How one fold answers with the class of a case, and what simpler ways answer.
 
-    file: its classifier, None where its head does; single: the best hand-made feature
-    alone.
-
-    shares: the share of each other target in the lesion alone (of enhancing tumour in
-    the whole tumour, for example); fitted: the answers to the training cases
-    themselves; facts: for metrics.json.
+    file: its classifier, None where its head answers; single: by the best hand-made
+    feature alone; shares: by the share of each other target in the lesion alone (of
+    enhancing tumour in the whole tumour, for example); fitted: the answers to the
+    training cases themselves; facts: for metrics.json.
     """
 
     file: Path | None
@@ -125,18 +122,6 @@ class TrainingRows:
                 features=self.features.astype(np.float32),
                 classes=self.truth,
             )
-
-
-def class_answers(
-    prepared: PreparedImages, recipe: Recipe, *, temperature: float = 1.0
-) -> ClassAnswers:
-    """What the bundle says about classes, before classifiers are added."""
-    return ClassAnswers(
-        classes=prepared.dataset.classes,
-        lesion=lesion_indices(prepared.plan.labels, recipe.classification.lesion),
-        width=recipe.classification.width,
-        temperature=temperature,
-    )
 
 
 def fit_fold(

@@ -65,12 +65,14 @@ def explain_case(
     plan = predictor.members[0].plan
     chosen = _case(load_inputs(source, channels=predictor.channels), case, source)
     volume = read_channels(chosen, channels=len(predictor.channels))
-    prepared = prepare(crop_volume(volume, None, where=chosen.name), plan)
-    subject = choose_subject(predictor, prepared, point, where=chosen.name)
+    prepared_case = prepare(crop_volume(volume, None, where=chosen.name), plan)
+    subject = choose_subject(predictor, prepared_case, point, where=chosen.name)
     stages = _stages(plan, layers)
-    at = source_voxel(prepared.record, subject.window.voxel) if point is None else point
+    at = point
+    if at is None:
+        at = source_voxel(prepared_case.record, subject.window.voxel)
     title = f"{chosen.name} · {plan.network} · {subject.label} · voxel {at} (z y x)"
-    page = Page(subject, scene_of(subject, prepared.record.shape), title)
+    page = Page(subject, scene_of(subject, prepared_case.record.shape), title)
     console.say(
         f"{chosen.name}: voxel {at} (z y x), {subject.chosen}; predicted there: "
         f"{subject.label}"

@@ -4,36 +4,35 @@ postprocessing chosen there, and the bundle.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 from trivox.config.recipe import Recipe
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.inference.bundle import write_bundle
-from trivox.inference.descriptions import ClassAnswers, LabelDescription
+from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.inference.predictor import Predictor
-from trivox.learning.checkpoints import final_weights
 from trivox.planning.plan import Plan
 from trivox.tasks.console import Console
 from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.tasks.labels.validation import TrainedFolds, fold_predictor, validate_folds
-from trivox.tasks.task import RunRequest, training_summary
+from trivox.tasks.task import RunRequest, trained_weights, training_summary
 
 
-class Classifying(Protocol):
-    """What a task says about the class of a case."""
+class Classifying:
+    """What a task of label maps says about the class of a case; as it stands: nothing."""
 
-    @property
-    def name(self) -> str:
-        """Of the task."""
+    name: ClassVar[str]
 
     def whole(self, plan: Plan) -> str | None:
         """Name under which all labels together are measured as well."""
+        return None
 
-    def class_answers(
+    def class_description(
         self, prepared: PreparedImages, recipe: Recipe
-    ) -> ClassAnswers | None:
-        """What the bundle says about the class; None: there is none."""
+    ) -> ClassDescription | None:
+        """What the bundle says about the class of a case; None: it has none."""
+        return None
 
     def fit_answers(
         self,
@@ -45,7 +44,11 @@ class Classifying(Protocol):
         fold: str,
         console: Console,
     ) -> FoldAnswers:
-        """How a fold answers with a class."""
+        """How a fold, whose network alone `predictor` holds, answers with a class.
+
+        Asked of tasks that have a `class_description`.
+        """
+        raise NotImplementedError
 
 
 def finish_labels(
@@ -57,11 +60,8 @@ def finish_labels(
     console: Console,
 ) -> MetricsFile:
     """Write `validation/` and `bundle/`; returns the content of metrics.json."""
-    weights = {
-        str(fold): final_weights(folder / "checkpoints", recipe.final_weights)
-        for fold, folder in folders.items()
-    }
-    classes = task.class_answers(prepared, recipe)
+    weights = trained_weights(recipe, folders)
+    classes = task.class_description(prepared, recipe)
     folds = TrainedFolds(prepared, recipe, weights, classes, device=request.device)
     if classes is not None:
         for fold, folder in folders.items():

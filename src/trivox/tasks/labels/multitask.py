@@ -10,7 +10,7 @@ from trivox.datasets.dataset import Dataset
 from trivox.datasets.lesions import lesion_indices
 from trivox.errors import DataError
 from trivox.evaluation.metrics.content import MetricsFile
-from trivox.inference.descriptions import ClassAnswers
+from trivox.inference.descriptions import ClassDescription
 from trivox.inference.predictor import Predictor
 from trivox.learning.objective import Objective
 from trivox.networks.class_head import LesionMasks, MultitaskNetwork, add_class_head
@@ -19,7 +19,7 @@ from trivox.preparation.classes import Classed
 from trivox.tasks.console import Console
 from trivox.tasks.labels.class_batches import case_classes, lesion_sampling
 from trivox.tasks.labels.class_objective import MultitaskObjective
-from trivox.tasks.labels.classes import FoldAnswers, class_answers, fit_fold
+from trivox.tasks.labels.classes import FoldAnswers, fit_fold
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.tasks.labels.segmentation import LabelTask
 
@@ -33,7 +33,7 @@ class MultitaskTask(LabelTask):
     name = "multitask"
 
     def wrote(self, metrics: MetricsFile) -> bool:
-        """MetricsFile with classes."""
+        """Metrics with classes."""
         return "classification" in metrics
 
     def dataset(self, dataset: Dataset, classes: Path | None = None) -> Dataset:
@@ -102,11 +102,16 @@ class MultitaskTask(LabelTask):
         several = plan.labels.exclusive and len(plan.labels.labels) > 1
         return WHOLE if several else None
 
-    def class_answers(
+    def class_description(
         self, prepared: PreparedImages, recipe: Recipe
-    ) -> ClassAnswers | None:
-        """Classes, lesion and width of the head."""
-        return class_answers(prepared, recipe)
+    ) -> ClassDescription:
+        """Classes, lesion and width of the head, before classifiers are added."""
+        options = recipe.classification
+        return ClassDescription(
+            classes=prepared.dataset.classes,
+            lesion=lesion_indices(prepared.plan.labels, options.lesion),
+            width=options.width,
+        )
 
     def fit_answers(
         self,

@@ -1,6 +1,6 @@
 """What is learnt of label maps: the recipe's loss at every scale, Dice of pooled patches."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -51,7 +51,7 @@ class SegmentationObjective(Objective):
             options=recipe.loss_options,
             regions=None if plan.labels.exclusive else regions,
             batch=plan.batch_dice if recipe.batch_dice is None else recipe.batch_dice,
-            class_weights=_with(
+            class_weights=_joint_weights(
                 class_weights(counts, recipe.loss_options), weights, plan.labels
             ),
             target_weights=weights,
@@ -113,17 +113,21 @@ class SegmentationObjective(Objective):
         hit, predicted, reference = counts.T
         dice = (2 * hit / (predicted + reference)).tolist()
         iou = (hit / (predicted + reference - hit)).tolist()
-        seen = [d for d in dice if d == d]
-        figures = {
+        each = {
             f"validation_dice/{name}": value
             for name, value in zip(self.labels.targets, dice, strict=True)
         }
-        overlap = [i for i in iou if i == i]
         return {
-            "validation_dice": sum(seen) / len(seen) if seen else float("nan"),
-            "validation_iou": sum(overlap) / len(overlap) if overlap else float("nan"),
-            **figures,
+            "validation_dice": _mean_of_known(dice),
+            "validation_iou": _mean_of_known(iou),
+            **each,
         }
+
+
+def _mean_of_known(values: Sequence[float]) -> float:
+    """The mean without NaN; NaN if nothing is left."""
+    known = [value for value in values if value == value]
+    return sum(known) / len(known) if known else float("nan")
 
 
 def target_weights(labels: LabelScheme, given: Mapping[str, float]) -> Tensor | None:
@@ -145,7 +149,7 @@ def target_weights(labels: LabelScheme, given: Mapping[str, float]) -> Tensor | 
     return weights if given else None
 
 
-def _with(
+def _joint_weights(
     classes: Tensor | None, targets: Tensor | None, labels: LabelScheme
 ) -> Tensor | None:
     """Class weights times target weights; exclusive classes have the background first."""

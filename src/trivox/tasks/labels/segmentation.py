@@ -21,7 +21,6 @@ from trivox.evaluation.report.class_part import class_part
 from trivox.evaluation.report.label_part import label_headline, label_part, trust_part
 from trivox.evaluation.report.pages import Part
 from trivox.inference.bundle import read_bundle
-from trivox.inference.descriptions import ClassAnswers
 from trivox.inference.folder import CasePredictor
 from trivox.inference.predictor import Extras, Predictor
 from trivox.learning.objective import Objective
@@ -32,8 +31,7 @@ from trivox.planning.plan import Plan, read_plan
 from trivox.preparation.store import Store
 from trivox.tasks.console import Console
 from trivox.tasks.images import ImageTask
-from trivox.tasks.labels.classes import FoldAnswers
-from trivox.tasks.labels.finish import finish_labels
+from trivox.tasks.labels.finish import Classifying, finish_labels
 from trivox.tasks.labels.objective import SegmentationObjective
 from trivox.tasks.labels.pictures import picture_cases
 from trivox.tasks.labels.prepared import PreparedImages
@@ -50,7 +48,7 @@ WITH_CLASSES = "multitask"
 """Name of the task that metrics with classes are of."""
 
 
-class LabelTask(ImageTask[Plan], ModelTask[Plan, Store]):
+class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
     """A task whose models give label maps."""
 
     # -- what is decided --------------------------------------------------------------
@@ -112,34 +110,6 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store]):
         first = next(iter(folders.values()))
         report_run(self, request.out, console=console, log_folder=first)
         return metrics
-
-    # -- what a task with classes answers, and others do not --------------------------
-
-    def whole(self, plan: Plan) -> str | None:
-        """Name under which all labels together are measured as well."""
-        return None
-
-    def class_answers(
-        self, prepared: PreparedImages, recipe: Recipe
-    ) -> ClassAnswers | None:
-        """What the bundle says about the class of a case."""
-        return None
-
-    def fit_answers(
-        self,
-        prepared: PreparedImages,
-        recipe: Recipe,
-        predictor: Predictor,
-        folder: Path,
-        *,
-        fold: str,
-        console: Console,
-    ) -> FoldAnswers:
-        """How a fold, whose network alone `predictor` holds, answers with a class.
-
-        Asked of tasks that have `class_answers`.
-        """
-        raise NotImplementedError
 
     # -- use --------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from trivox.evaluation.metrics.content import (
     TargetMetrics,
 )
 from trivox.files import write_json
-from trivox.inference.descriptions import ClassAnswers, LabelDescription
+from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.inference.rules.rule_trials import Evidence, choose_rules, evidence_of
@@ -43,7 +43,7 @@ class TrainedFolds:
     prepared: PreparedImages
     recipe: Recipe
     weights: Mapping[str, Path]
-    classes: ClassAnswers | None
+    classes: ClassDescription | None
     device: str
     answers: dict[str, FoldAnswers] = field(default_factory=dict)
 
@@ -57,6 +57,11 @@ class TrainedFolds:
         """File of each fold's classifier; none where its head answers."""
         files = {fold: answer.file for fold, answer in self.answers.items()}
         return {fold: file for fold, file in files.items() if file is not None}
+
+    @property
+    def cases(self) -> dict[str, Case]:
+        """The training cases by name."""
+        return {case.name: case for case in self.prepared.dataset.training_cases}
 
     def held_out(self, fold: str) -> Sequence[str]:
         """Names of the cases that a fold's network has not seen."""
@@ -77,11 +82,15 @@ class Validation:
 
 @dataclass(eq=False)
 class Evidences:
-    """What was seen in the held-out cases, by case."""
+    """What the predictions of the held-out cases teach, by case.
+
+    classes: answers, from which their scores follow; labels: from which postprocessing
+    is chosen; samples: voxels, from which trust is learnt.
+    """
 
     classes: HeldOutAnswers
     labels: dict[str, Evidence] = field(default_factory=dict)
-    trusted: dict[str, HeldOut] = field(default_factory=dict)
+    samples: dict[str, HeldOut] = field(default_factory=dict)
 
 
 def validate_folds(
@@ -91,38 +100,40 @@ def validate_folds(
     learn what the bundle needs.
 
     whole: name under which all labels together are measured as well. Cases without a
-    label map are not segmented into the scores, those without a class not into the
+    label map do not count in the scores of labels, those without a class not in the
     classifier's. Writes `out/predictions/CASE.nii.gz` and `out/metrics.json`, both
     after postprocessing. One case at a time is in memory.
     """
     seed = folds.recipe.seed
     scheme = folds.scheme
-    seen = Evidences(HeldOutAnswers(folds.prepared, folds.answers))
+    evidences = Evidences(HeldOutAnswers(folds.prepared, folds.answers))
     for fold in folds.weights:
-        _predict_held_out(folds, fold, out, seen, console)
+        _predict_held_out(folds, fold, out, evidences, console)
     with working(console, "choosing postprocessing"):
-        rules = choose_rules(list(seen.labels.values()), scheme, seed=seed)
-    cases = _measure(folds, list(seen.labels), rules.rules, out, whole, console)
+        choice = choose_rules(list(evidences.labels.values()), scheme, seed=seed)
+    names = list(evidences.labels)
+    cases = _measure(folds, names, choice.rules, out, whole, console)
     metrics = collect_metrics(cases, task=task, whole=whole)
     with working(console, "calibrating"):
-        trust = calibrate(seen.trusted, scheme, seed=seed)
-    metrics["postprocessing"] = cast(PostprocessingSection, rules.section)
+        trust = calibrate(evidences.samples, scheme, seed=seed)
+    metrics["postprocessing"] = cast(PostprocessingSection, choice.section)
     metrics["calibration"] = trust.section
-    section = seen.classes.section(seed=seed) if seen.classes.cases else None
+    answers = evidences.classes
+    section = answers.section(seed=seed) if answers.cases else None
     temperature = 1.0
     if section is not None:
         metrics["classification"] = section
-        temperature = seen.classes.head_temperature()
+        temperature = answers.head_temperature()
     write_json(out / "metrics.json", metrics)
-    return Validation(metrics, rules.rules, trust, temperature)
+    return Validation(metrics, choice.rules, trust, temperature)
 
 
 def _predict_held_out(
-    folds: TrainedFolds, fold: str, out: Path, seen: Evidences, console: Console
+    folds: TrainedFolds, fold: str, out: Path, evidences: Evidences, console: Console
 ) -> None:
     """Write the label maps of a fold's held-out cases, and note what they teach."""
     scheme = folds.scheme
-    cases = {case.name: case for case in folds.prepared.dataset.training_cases}
+    cases = folds.cases
     count = sum(len(folds.held_out(fold)) for fold in folds.weights)
     predictor = fold_predictor(folds, fold)
     names = folds.held_out(fold)
@@ -131,7 +142,7 @@ def _predict_held_out(
         reference = None if case.label is None else _indices(case, scheme).array[0]
         prediction = predictor.predict_case(case, reference=reference)
         write_volume(_file(out, name), prediction.labels)
-        seen.classes.add(fold, case, prediction)
+        evidences.classes.add(fold, case, prediction)
         if reference is None:
             continue
         evidence = evidence_of(
@@ -141,8 +152,8 @@ def _predict_held_out(
             voxel_mm3=prediction.labels.voxel_ml * 1000,
         )
         assert prediction.sample is not None
-        seen.labels[name] = evidence
-        seen.trusted[name] = held_out(
+        evidences.labels[name] = evidence
+        evidences.samples[name] = held_out(
             fold, prediction.sample, evidence.dice, reference, cases=count
         )
 
@@ -157,7 +168,7 @@ def _measure(
 ) -> dict[str, dict[str, TargetMetrics]]:
     """Clean the label maps by the rules that were chosen, and measure them, by case."""
     scheme = folds.scheme
-    cases = {case.name: case for case in folds.prepared.dataset.training_cases}
+    cases = folds.cases
     targets = scheme.targets if whole is None else with_whole(scheme, whole)
     results = {}
     for name in console.track(names, len(names), "measuring"):

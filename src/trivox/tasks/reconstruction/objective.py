@@ -10,8 +10,8 @@ from torch.nn.functional import interpolate
 
 from trivox.config.volumes import ReconstructionOptions
 from trivox.learning.losses.adversarial import Critic, CriticState, PsnrBudget, ramp
-from trivox.learning.losses.reconstruction import ReconstructionCriterion, at_size_of
 from trivox.learning.losses.similarity import psnr, ssim3d
+from trivox.learning.losses.volumes import VolumeCriterion, at_size_of
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import widest_type
 from trivox.preparation.exam_batches import VolumeTargets
@@ -30,14 +30,15 @@ class ReconstructionObjective(Objective):
 
     headlines: ClassVar[tuple[str, ...]] = ("validation_score",)
 
-    criterion: ReconstructionCriterion
+    criterion: VolumeCriterion
     options: ReconstructionOptions
     critic: Critic | None = field(default=None, init=False)
     adversarial_weight: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.budget = PsnrBudget(self.options.psnr_budget)
-        self._kept: CriticState | None = None
+        self._critic_state: CriticState | None = None
+        """Of a checkpoint, until there is a critic to restore."""
 
     def begin(self, spent: float, epoch: int) -> None:
         """The weight of the adversarial loss."""
@@ -50,9 +51,8 @@ class ReconstructionObjective(Objective):
         """Sum of the parts, weighted; in training the critic learns from the same
         volumes.
         """
-        value: Tensor = self.criterion.to(targets.volume.device)(
-            outputs, targets.volume, targets.xrays
-        )
+        criterion = self.criterion.to(targets.volume.device)
+        value: Tensor = criterion(outputs, targets.volume, targets.xrays)
         if not self.adversarial_weight or not torch.is_grad_enabled():
             return value
         self.critic = self.critic or self._new_critic(targets.volume.device)
@@ -63,11 +63,9 @@ class ReconstructionObjective(Objective):
 
     def figures(self) -> dict[str, float]:
         """The weight of the adversarial loss, where there is one."""
-        return (
-            {"adversarial_weight": self.adversarial_weight}
-            if self.options.adversarial
-            else {}
-        )
+        if not self.options.adversarial:
+            return {}
+        return {"adversarial_weight": self.adversarial_weight}
 
     def remarks(self, figures: dict[str, float]) -> list[str]:
         """A line once the adversarial part has cost too much."""
@@ -79,22 +77,22 @@ class ReconstructionObjective(Objective):
 
     def state(self) -> Mapping[str, object]:
         """Critic and budget."""
-        return {
-            "budget": self.budget.state(),
-            "critic": self._kept if self.critic is None else self.critic.state_dict(),
-        }
+        critic = self._critic_state
+        if self.critic is not None:
+            critic = self.critic.state_dict()
+        return {"budget": self.budget.state(), "critic": critic}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """See `state`."""
         if "budget" in state:
             self.budget.restore(state["budget"])
-        # where it computes is known with the first volumes
-        self._kept = state.get("critic")
+        # the critic itself is built with the first volumes, on their device
+        self._critic_state = state.get("critic")
 
     def _new_critic(self, device: torch.device) -> Critic:
         critic = Critic(device=device)
-        if self._kept is not None:
-            critic.load_state_dict(self._kept)
+        if self._critic_state is not None:
+            critic.load_state_dict(self._critic_state)
         return critic
 
     def count(self, outputs: Any, targets: VolumeTargets) -> Tensor:

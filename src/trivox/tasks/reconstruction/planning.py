@@ -10,7 +10,7 @@ from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.exams import Exam, read_exam
 from trivox.errors import PlanError
-from trivox.inference.reconstructor import reconstruction_network
+from trivox.inference.reconstructor import volume_network
 from trivox.networks.registry import XRAY_NETWORKS
 from trivox.networks.xray2ct.views2d import PIXEL_STEP
 from trivox.planning.volumes import VolumePlan
@@ -73,7 +73,7 @@ def _require_possible(plan: VolumePlan, recipe: Recipe, exam: Exam, where: str) 
     preparing.
     """
     with torch.device("meta"):
-        network = reconstruction_network(plan)
+        network = volume_network(plan)
     for size in recipe.reconstruction.growth:
         network.run_at(size)
     detectors = [plan.detector]
@@ -128,10 +128,8 @@ def _extent(case: Case) -> float:
     """Longest edge of a case's CT, mm."""
     assert case.volume is not None
     header = read_header(case.volume)
-    return max(
-        size * step
-        for size, step in zip(header.shape, spacing_of(header.affine), strict=True)
-    )
+    spacing = spacing_of(header.affine)
+    return max(n * step for n, step in zip(header.shape, spacing, strict=True))
 
 
 def _detector(exam: Exam, wanted: int) -> tuple[int, int]:
@@ -148,13 +146,11 @@ def _detector(exam: Exam, wanted: int) -> tuple[int, int]:
 
 
 def _distances(exam: Exam) -> tuple[float, float]:
-    """Source to isocentre and to detector: the mean of the first exam's views."""
+    """Source to isocentre and to detector, mm: the mean of an exam's views."""
     geometry = exam.xrays.geometry
-    return (
-        (float(geometry.sod.mean()), float(geometry.sdd.mean()))
-        if geometry.views
-        else (SOD_MM, SDD_MM)
-    )
+    if not geometry.views:
+        return SOD_MM, SDD_MM
+    return float(geometry.sod.mean()), float(geometry.sdd.mean())
 
 
 def _stored_pixel(exam: Exam, detector: Sequence[int]) -> float:

@@ -21,7 +21,7 @@ from trivox.datasets.listing import (
     list_images,
 )
 from trivox.errors import DataError, FormatError, RecipeError, TrivoxError
-from trivox.evaluation.report.exam_preview import xray_preview
+from trivox.evaluation.report.exam_preview import exam_preview
 from trivox.files import write_text
 from trivox.projection.geometry import SDD_MM, SOD_MM, Geometry
 from trivox.projection.grids import Point, middle_of
@@ -37,7 +37,8 @@ from trivox.tasks.console import Console
 from trivox.volumes.formats import read_volume
 from trivox.volumes.volume import Volume
 
-RENDERED = "The X-rays are rendered from CT (digitally reconstructed radiographs), not acquired.\n"
+RENDERED = "The X-rays are rendered from CT (digitally reconstructed radiographs), not acquired."
+"""What reports have to say of a rendered dataset."""
 NOTICEABLE = 0.001
 """Share of the body beyond the detector from which a view counts as truncated."""
 
@@ -68,11 +69,9 @@ class DrrRequest:
 
     def geometry(self, pixel_mm: float) -> Geometry:
         """The views; raises `GeometryError` for impossible ones."""
-        tilts = (
-            self.secondary * len(self.angles)
-            if len(self.secondary) == 1
-            else self.secondary
-        )
+        tilts = self.secondary
+        if len(tilts) == 1:
+            tilts = tilts * len(self.angles)
         return Geometry.orbit(
             self.angles,
             detector=(self.detector, self.detector),
@@ -105,22 +104,18 @@ def render_exams(request: DrrRequest, console: Console) -> list[Path]:
     for line in failed[1:]:
         console.say(f"error: {line}")
     if failed:
-        rest = (
-            f" ({len(failed)} of {len(scans)} CTs could not be rendered)"
-            if len(scans) > 1
-            else ""
-        )
-        raise DataError(failed[0] + rest)
+        count = f" ({len(failed)} of {len(scans)} CTs could not be rendered)"
+        raise DataError(failed[0] + count if len(scans) > 1 else failed[0])
     return done
 
 
 def _note(inputs: Sequence[Path]) -> str:
     """What reports have to say, with what the CTs' own datasets say of them."""
-    notes = [path / NOTE for path in inputs if (path / NOTE).is_file()]
-    said = [
-        note.read_text(encoding="utf-8", errors="replace").strip() for note in notes
+    files = [path / NOTE for path in inputs if (path / NOTE).is_file()]
+    notes = [
+        file.read_text(encoding="utf-8", errors="replace").strip() for file in files
     ]
-    return "\n".join(dict.fromkeys([*said, RENDERED.strip()])) + "\n"
+    return "\n".join(dict.fromkeys([*notes, RENDERED])) + "\n"
 
 
 def _require_possible(request: DrrRequest) -> None:
@@ -201,9 +196,8 @@ def _render_exam(request: DrrRequest, name: str, path: Path, console: Console) -
     _warn_of_truncation(name, geometry, points, console)
     images = torch.from_numpy(render(volume, geometry, isocentre=isocentre))
     if request.photons is not None:
-        generator = torch.Generator().manual_seed(
-            crc32(f"{request.seed}/{name}".encode())
-        )
+        seed = crc32(f"{request.seed}/{name}".encode())
+        generator = torch.Generator().manual_seed(seed)
         images = add_noise(images, request.photons, generator=generator)
     views = images.numpy()
     title = f"{name}: X-rays rendered from CT, {pixel:g} mm pixels"
@@ -215,7 +209,7 @@ def _render_exam(request: DrrRequest, name: str, path: Path, console: Console) -
         isocentre=isocentre,
         volume=_storable(volume),
         view_format=request.view_format,
-        preview=xray_preview(views, geometry, title=title),
+        preview=exam_preview(views, geometry, title=title),
     )
     return folder
 

@@ -25,10 +25,10 @@ from trivox.evaluation.report.volume_part import volume_headline, volume_part
 from trivox.inference.bundle import read_volume_bundle
 from trivox.inference.descriptions import SYNTHETIC
 from trivox.inference.folder import CasePredictor
-from trivox.inference.reconstructor import Reconstructor, reconstruction_network
-from trivox.learning.losses.reconstruction import ReconstructionCriterion
+from trivox.inference.reconstructor import Reconstructor, volume_network
+from trivox.learning.losses.volumes import VolumeCriterion
 from trivox.learning.objective import Objective
-from trivox.learning.runtime import Runtime, rank, world_size
+from trivox.learning.runtime import Runtime, rank_positions
 from trivox.networks.counting import count_volume_network
 from trivox.planning.describe import describe_volume_plan
 from trivox.planning.volumes import VolumePlan, read_volume_plan
@@ -149,7 +149,7 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
     ) -> nn.Module:
         """A network that knows the mean of the training volumes."""
         plan = prepared.plan
-        network = reconstruction_network(plan)
+        network = volume_network(plan)
         total = torch.zeros(plan.shape, dtype=torch.float64)
         for name in names:
             total += to_window(reference_volume(prepared, name), plan.window).double()
@@ -161,7 +161,7 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
     ) -> Objective:
         """Loss and score; nothing in it depends on the cases."""
         plan = prepared.plan
-        criterion = ReconstructionCriterion(
+        criterion = VolumeCriterion(
             recipe.reconstruction.loss,
             window=plan.window,
             water_per_mm=plan.water_per_mm,
@@ -180,16 +180,16 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
         """Batches of exams; each rank takes every `world_size`-th sample of the global
         batch.
         """
-        ranks = world_size()
-        batch = -(-(recipe.batch_size or prepared.plan.batch_size) // ranks) * ranks
+        plan = prepared.plan
+        positions = rank_positions(recipe.batch_size or plan.batch_size)
         return ExamSource(
             store=prepared.store,
             names=names,
-            plan=prepared.plan,
+            plan=plan,
             options=recipe.reconstruction,
             seed=recipe.seed,
-            positions=range(rank(), batch, ranks),
-            batch_size=batch,
+            positions=positions,
+            batch_size=positions.stop,
             training=training,
         )
 
@@ -274,7 +274,7 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
         return Pictures(picture_exams(run, metrics, console=console))
 
     def wrote(self, metrics: MetricsFile) -> bool:
-        """MetricsFile that say that the volumes are synthetic."""
+        """Metrics which say that the volumes are synthetic."""
         return bool(metrics.get("notice") == NOTICE)
 
     def parts(

@@ -22,7 +22,6 @@ from trivox.files import write_json
 from trivox.inference.bundle import write_bundle
 from trivox.inference.descriptions import VolumeDescription
 from trivox.inference.reconstructor import Reconstructor
-from trivox.learning.checkpoints import final_weights
 from trivox.learning.runtime import make_runtime
 from trivox.preparation.exam_store import fitted_views
 from trivox.projection.grids import placed
@@ -31,7 +30,7 @@ from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
 from trivox.tasks.console import Console
 from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
-from trivox.tasks.task import RunRequest, training_summary
+from trivox.tasks.task import RunRequest, trained_weights, training_summary
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Array
 
@@ -51,9 +50,8 @@ VolumeScores = dict[int, dict[str, dict[str, Row]]]
 
 @dataclass(frozen=True, eq=False)
 class FoldResults:
-    """A fold's network and the exams that it has not seen.
-
-    views: how many X-rays all of them have.
+    """A fold's network, exams that it has not seen, and training exams that the
+    classical methods are fitted on.
     """
 
     exams: PreparedExams
@@ -91,10 +89,7 @@ def finish_volumes(
     console: Console,
 ) -> MetricsFile:
     """Write `validation/` and `bundle/`; returns the content of metrics.json."""
-    weights = {
-        str(fold): final_weights(folder / "checkpoints", recipe.final_weights)
-        for fold, folder in folders.items()
-    }
+    weights = trained_weights(recipe, folders)
     measured: VolumeScores = {}
     views = 0
     runtime = make_runtime(request.device, recipe.precision)
@@ -193,10 +188,10 @@ def _measure(
     volume: Array, truth: Array, exams: PreparedExams, exam: Exam, xrays: Xrays
 ) -> Row:
     plan = exams.plan
-    seen = Exam(xrays, exam.isocentre, exam.kind, plan.water_per_mm)
+    used = Exam(xrays, exam.isocentre, exam.kind, plan.water_per_mm)
     return {
         **measure_arrays(volume, truth, window=plan.window),
-        "projection_rmse": projection_rmse(volume, plan.grid, seen),
+        "projection_rmse": projection_rmse(volume, plan.grid, used),
     }
 
 

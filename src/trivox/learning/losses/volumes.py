@@ -56,7 +56,7 @@ differ by up to a third.
 LOW_FREQUENCIES = 0.1
 
 
-class ReconstructionCriterion(nn.Module):
+class VolumeCriterion(nn.Module):
     """The weighted sum of the parts whose weight is above 0; the others are not
     computed.
 

@@ -10,9 +10,9 @@ from scipy import ndimage
 
 from thoraxes import chest
 from trivox.config.volumes import ReconstructionLoss
-from trivox.learning.losses import reconstruction
-from trivox.learning.losses.reconstruction import (
-    ReconstructionCriterion,
+from trivox.learning.losses import volumes as losses
+from trivox.learning.losses.volumes import (
+    VolumeCriterion,
     at_size_of,
     edges,
     spectrum,
@@ -26,12 +26,12 @@ GRID = Grid((16, 16, 16), (20.0, 20.0, 20.0))
 NAMES = tuple(ReconstructionLoss.model_fields)
 
 
-def criterion(*only: str, **weights: float) -> ReconstructionCriterion:
+def criterion(*only: str, **weights: float) -> VolumeCriterion:
     given = {
         name: weights.get(name, 1.0 if name in only or not (only or weights) else 0.0)
         for name in NAMES
     }
-    return ReconstructionCriterion(
+    return VolumeCriterion(
         ReconstructionLoss(**given), window=WINDOW, water_per_mm=0.02, grid=GRID
     )
 
@@ -118,7 +118,7 @@ def test_parts_are_of_the_order_of_one_where_the_mean_of_other_chests_is_the_ans
     volumes = ((drawn - WINDOW[0]) / (WINDOW[1] - WINDOW[0])).clamp(0, 1)
     target = volumes[:4]
     mean = volumes[4:].mean(0, keepdim=True).expand(4, -1, -1, -1, -1)
-    loss = ReconstructionCriterion(
+    loss = VolumeCriterion(
         ReconstructionLoss(), window=WINDOW, water_per_mm=0.02, grid=grid
     )
     parts = loss.parts(halves(mean), target, views(4))
@@ -141,7 +141,7 @@ def test_a_part_without_weight_is_not_computed(monkeypatch):
     def refuse(*_):
         raise AssertionError("computed")
 
-    monkeypatch.setitem(reconstruction.PARTS, "frequency", refuse)
+    monkeypatch.setitem(losses.PARTS, "frequency", refuse)
     target = bodies()
     assert criterion("l1")(target, target, None) == 0
     assert criterion("l1").perceptual is None
@@ -187,7 +187,7 @@ def test_half_precision_outputs_are_compared_in_fp32_under_autocast():
 def test_no_part_is_computed_under_autocast(monkeypatch):
     seen = []
     monkeypatch.setitem(
-        reconstruction.PARTS,
+        losses.PARTS,
         "l1",
         lambda ours, _: seen.append(torch.is_autocast_enabled("cpu")) or ours.mean(),
     )
@@ -270,12 +270,9 @@ def test_the_reprojection_is_the_difference_of_line_integrals_of_the_views_that_
         for volume in (prediction, target)
     ]
     images = [
-        reconstruction.Projector(seen.geometry, GRID).project(volume)[:, 0]
-        for volume in water
+        losses.Projector(seen.geometry, GRID).project(volume)[:, 0] for volume in water
     ]
-    expected = (
-        (images[0] - images[1]).abs().mean() / 2 / reconstruction.SCALES["reprojection"]
-    )
+    expected = (images[0] - images[1]).abs().mean() / 2 / losses.SCALES["reprojection"]
     torch.testing.assert_close(result, expected)
 
 
