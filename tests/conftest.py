@@ -1,5 +1,7 @@
 """Fixtures that all rooms share."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,24 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """The longest tests first, so that no worker is left alone with them at the end."""
     items.sort(key=lambda item: "test_notebook" not in item.nodeid)
+
+
+@pytest.fixture
+def dead_process():
+    """The number of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+@pytest.fixture
+def living_process():
+    """The number of a process that runs as long as the test."""
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE
+    ) as process:
+        yield process.pid
+        process.communicate(b"\n")
 
 
 @pytest.fixture(scope="session")

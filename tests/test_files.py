@@ -14,6 +14,7 @@ from trivox.errors import FormatError, ResourceError
 from trivox.files import (
     atomic_path,
     read_json,
+    remove_leftovers,
     replace_folder,
     surviving_folder,
     whole_folder,
@@ -175,6 +176,23 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert (content_of(final), names(tmp_path)) == ("whole", ["final"])
+
+
+def test_only_what_dead_processes_left_is_removed(
+    tmp_path, dead_process, living_process
+):
+    (tmp_path / f".tmp-{dead_process}-file.nii.gz").write_bytes(b"half")
+    (tmp_path / f".tmp-{dead_process}-folder").mkdir()
+    others = [
+        f".tmp-{living_process}-file.nii.gz",
+        f".tmp-{os.getpid()}-own",
+        ".tmp-12345678901234567890-x",
+        ".tmp-mine",
+    ]
+    for name in others:
+        (tmp_path / name).write_bytes(b"of others")
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == sorted(others)
 
 
 @pytest.mark.skipif(

@@ -5,6 +5,7 @@ with errors that instruct.
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,18 +14,40 @@ from typing import Any
 
 from trivox.errors import FormatError, ResourceError
 
+TEMPORARY = re.compile(r"\.tmp-(\d{1,9})-.+", re.DOTALL)
+"""The process that writes, and the name that the file or folder will have."""
+
+
+def temporary_name(path: Path) -> Path:
+    """What `path` is called while this process writes it: a dot in front, so that no
+    listing shows it, all suffixes kept, so that formats are recognised.
+    """
+    return path.with_name(f".tmp-{os.getpid()}-{path.name}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that no longer run left half written in `folder`; what a
+    living one writes, and files of other names, stay.
+    """
+    for path in folder.glob(".tmp-*"):
+        match = TEMPORARY.fullmatch(path.name)
+        if match is None or _runs(int(match[1])):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success sync it to disk and rename it to
     `path`.
 
-    The temporary name keeps all suffixes of `path` (`.nii.gz` stays `.nii.gz`) and
-    starts with a dot, so that neither a format detection nor a folder listing is
-    misled. On any exception the temporary file is removed.
+    On any exception the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = temporary_name(path)
     try:
         yield temporary
         _sync(temporary)
@@ -105,7 +128,7 @@ def whole_folder(final: Path) -> Iterator[Path]:
     removed on any exception: `final` holds all or nothing of what was written.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".tmp-{os.getpid()}-{final.name}")
+    temporary = temporary_name(final)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -113,6 +136,14 @@ def whole_folder(final: Path) -> Iterator[Path]:
         replace_folder(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of that number runs here."""
+    # loads slowly for what most commands never ask
+    import psutil
+
+    return psutil.pid_exists(process)
 
 
 def _sync(file: Path) -> None:

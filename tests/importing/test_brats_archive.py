@@ -214,7 +214,9 @@ def test_a_malicious_archive_writes_nothing(tmp_path, source, name):
     assert files_in(tmp_path) == before
 
 
-def test_a_killed_import_leaves_no_dataset_and_is_taken_up_again(tmp_path, source):
+def test_a_killed_import_leaves_no_dataset_and_is_taken_up_again(
+    tmp_path, source, dead_process
+):
     done = subprocess.run(
         [sys.executable, "-c", KILLED_IMPORT, str(source), str(tmp_path / "out")],
         capture_output=True,
@@ -223,7 +225,7 @@ def test_a_killed_import_leaves_no_dataset_and_is_taken_up_again(tmp_path, sourc
     assert done.returncode == -9, done.stderr
     assert not (tmp_path / "out").exists()
     partial = tmp_path / ".out.partial"
-    (partial / "imagesTr" / ".tmp-1-half.nii.gz").write_bytes(b"half")
+    (partial / "imagesTr" / f".tmp-{dead_process}-half.nii.gz").write_bytes(b"half")
     stamps = {path: path.stat().st_mtime_ns for path in partial.rglob("*_0*.nii.gz")}
     assert stamps
     for path in stamps:

@@ -183,7 +183,9 @@ import_class_folders(Path(sys.argv[1]), Path(sys.argv[2]), progress=some)
 """
 
 
-def test_a_killed_import_leaves_no_dataset_and_is_taken_up_again(source, tmp_path):
+def test_a_killed_import_leaves_no_dataset_and_is_taken_up_again(
+    source, tmp_path, dead_process
+):
     done = subprocess.run(
         [sys.executable, "-c", KILLED_IMPORT, str(source), str(tmp_path / "raw")],
         capture_output=True,
@@ -192,7 +194,7 @@ def test_a_killed_import_leaves_no_dataset_and_is_taken_up_again(source, tmp_pat
     assert done.returncode == -9, done.stderr
     partial = tmp_path / ".raw.partial"
     assert not (tmp_path / "raw").exists()
-    (partial / "imagesTr" / ".tmp-1-half.nii.gz").write_bytes(b"half")
+    (partial / "imagesTr" / f".tmp-{dead_process}-half.nii.gz").write_bytes(b"half")
     stamps = {path: path.stat().st_mtime_ns for path in partial.rglob("quiz*.nii.gz")}
     assert len(stamps) == 7
     steps = []

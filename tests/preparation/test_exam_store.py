@@ -28,7 +28,7 @@ def test_the_stored_volume_is_the_ct_on_the_rendering_grid(store, xray_data, xra
 
 def test_views_and_geometry_come_back_as_they_were(store, xray_data, xray_plan):
     case = load_dataset(xray_data).training_cases[1]
-    wanted = fitted_views(read_exam(case), xray_plan, where="")
+    wanted = fitted_views(read_exam(case), xray_plan)
     stored = store.views(case.name)
     assert torch.equal(stored.images, wanted.images)
     for name, tensor in wanted.geometry.tensors().items():
@@ -86,7 +86,7 @@ def exam(rows, columns, *, water=0.02):
 
 def test_pixels_are_joined_down_to_the_planned_detector(xray_plan):
     given = exam(4 * xray_plan.detector[0], 4 * xray_plan.detector[1])
-    fitted = fitted_views(given, xray_plan, where="")
+    fitted = fitted_views(given, xray_plan)
     assert fitted.geometry.detector == xray_plan.detector
     assert fitted.geometry.pixel_mm.unique().tolist() == [8.0]
     torch.testing.assert_close(
@@ -97,7 +97,7 @@ def test_pixels_are_joined_down_to_the_planned_detector(xray_plan):
 def test_a_detector_that_does_not_divide_stays_as_it_is(xray_plan):
     given = exam(2 * xray_plan.detector[0] + 1, 2 * xray_plan.detector[1])
     assert (
-        fitted_views(given, xray_plan, where="").geometry.detector
+        fitted_views(given, xray_plan).geometry.detector
         == given.xrays.geometry.detector
     )
 
@@ -105,5 +105,5 @@ def test_a_detector_that_does_not_divide_stays_as_it_is(xray_plan):
 def test_views_in_other_units_of_water_are_brought_to_the_plans(xray_plan):
     given = exam(*xray_plan.detector, water=0.01)
     torch.testing.assert_close(
-        fitted_views(given, xray_plan, where="").images, 2 * given.xrays.images
+        fitted_views(given, xray_plan).images, 2 * given.xrays.images
     )

@@ -59,7 +59,7 @@ class Trained:
         cases = [case for case in load_dataset(data).cases if case.split == "test"]
         exams = [read_exam(case) for case in cases]
         self.views = [
-            fitted_views(exam, self.plan, where=case.name)
+            fitted_views(exam, self.plan)
             for exam, case in zip(exams, cases, strict=True)
         ]
         self.truths = [

@@ -206,7 +206,7 @@ def check(
     """Look for everything that would make training wrong; exit 1 if there is any."""
     from trivox.verbs.check import check as run
 
-    checked = run(dataset, out=out, classes=classes)
+    checked = run(dataset, out=out, classes=classes, console=Terminal())
     data = checked.dataset
     report = checked.report
     print(

@@ -7,7 +7,6 @@ each). grand-challenge: `/input/images/<slug>/*.mha` for each socket, one case a
 `/output/images/<slug>/*.mha` (grand-challenge.org/documentation/runtime-environment).
 """
 
-import os
 import re
 import shutil
 import sys
@@ -22,7 +21,7 @@ from trivox.datasets.layouts.brats import family_of, sequence_of
 from trivox.errors import BundleError, RecipeError, ResourceError
 from trivox.exporting.contract import Contract, Target
 from trivox.exporting.own_wheel import installed_versions, write_wheel
-from trivox.files import write_json, write_text
+from trivox.files import temporary_name, write_json, write_text
 from trivox.inference.bundle import LabelBundle, read_bundle
 from trivox.inference.predictor import Predictor
 from trivox.version import NOTICE, __version__
@@ -175,7 +174,7 @@ def _write(
     filled it meanwhile.
     """
     out = out.absolute()
-    temporary = out.with_name(f".tmp-{os.getpid()}-{out.name}")
+    temporary = temporary_name(out)
     try:
         temporary.mkdir(parents=True)
         _fill(temporary, contract, bundles, identity)

@@ -24,7 +24,7 @@ from trivox.datasets.layouts.brats import (
     patient_of,
 )
 from trivox.errors import DataError, RecipeError
-from trivox.files import atomic_path, write_json
+from trivox.files import atomic_path, temporary_name, write_json
 from trivox.importing.archives import ArchiveMember, members
 from trivox.importing.staging import begin, is_done, require_space
 from trivox.volumes.formats import read_labels, write_volume
@@ -168,7 +168,7 @@ def _carry_out(step: Step, folder: Path) -> None:
     if step.translation is None:
         _copy(step.member, target, pack=target.name.endswith(".gz") and not packed)
         return
-    raw = folder / (".tmp-label.nii.gz" if packed else ".tmp-label.nii")
+    raw = temporary_name(folder / ("label.nii.gz" if packed else "label.nii"))
     try:
         _copy(step.member, raw, pack=False)
         _translate(raw, target, *step.translation, where=str(step.member.name))

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from trivox.errors import DataError, ResourceError
-from trivox.files import read_json, write_json
+from trivox.files import read_json, remove_leftovers, write_json
 
 STAMP = "import.json"
 """File in the folder that says what was imported, how."""
@@ -38,8 +38,8 @@ def begin(out: Path, stamp: dict[str, object]) -> Path:
     file = folder / STAMP
     if folder.exists() and not (file.is_file() and read_json(file) == stamp):
         shutil.rmtree(folder)
-    for leftover in folder.rglob(".tmp-*"):
-        leftover.unlink()
+    for place in (folder, *folder.rglob("*/")):
+        remove_leftovers(place)
     write_json(file, stamp)
     return folder
 

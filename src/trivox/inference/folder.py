@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from trivox.datasets.dataset import Case
 from trivox.errors import ResourceError, TrivoxError
-from trivox.files import read_json, write_json
-from trivox.inference.writing import Record, remove_leftovers, remove_prediction
+from trivox.files import read_json, remove_leftovers, write_json
+from trivox.inference.writing import Record, remove_prediction
 from trivox.learning.runtime import out_of_memory
 
 RECORDS = "predictions.json"

@@ -156,7 +156,7 @@ class Reconstructor:
         """
         started = time.monotonic()
         exam = read_exam(case)
-        xrays = fitted_views(exam, self.plan, where=case.name)
+        xrays = fitted_views(exam, self.plan)
         if not xrays.views:
             raise DataError(
                 f"{case.name}: has no views; a volume without X-rays would be the mean "

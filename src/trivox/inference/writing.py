@@ -2,19 +2,15 @@
 longer true.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from trivox.inference.doubt.kinds import EXTRAS
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Volume
 
 ENDING = ".nii.gz"
-TEMPORARY = re.compile(r"\.tmp-(\d+)-.+")
 """Files half written, and the process that writes them; see `trivox.files`."""
 
 Record = dict[str, Any]
@@ -47,11 +43,3 @@ def remove_prediction(out: Path, case: str) -> None:
     """Remove all maps of a case."""
     for name in file_names(case, EXTRAS):
         (out / name).unlink(missing_ok=True)
-
-
-def remove_leftovers(out: Path) -> None:
-    """Remove what processes that no longer run left half written."""
-    for path in out.glob(".tmp-*"):
-        match = TEMPORARY.fullmatch(path.name)
-        if match and path.is_file() and not psutil.pid_exists(int(match[1])):
-            path.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from trivox.errors import BundleError, ResourceError, TrivoxError
 from trivox.files import (
     atomic_path,
     read_json,
+    remove_leftovers,
     surviving_folder,
     whole_folder,
     write_json,
@@ -79,9 +80,7 @@ def save_checkpoint(
     """Replace `folder` by a new checkpoint; a crash leaves the old or the new one,
     never a mixture.
     """
-    # what a process that was killed while saving left
-    for leftover in folder.parent.glob(f".tmp-*-{folder.name}"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_leftovers(folder.parent)
     try:
         with whole_folder(folder) as new:
             save_weights(network, new / WEIGHTS)

@@ -14,7 +14,7 @@ import torch
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.exams import Exam, read_exam
-from trivox.files import read_json, write_json
+from trivox.files import read_json, remove_leftovers, write_json
 from trivox.planning.volumes import VolumePlan
 from trivox.preparation.arrays import open_array, write_array
 from trivox.preparation.preprocess import ShowNames, for_every_case, unseen
@@ -89,8 +89,7 @@ def prepare_exams(
     if (folder / KEY).exists() and read_json(folder / KEY) != plan.preparation_key:
         store.clear()
     write_json(folder / KEY, plan.preparation_key)
-    for leftover in folder.glob(".tmp-*"):
-        leftover.unlink(missing_ok=True)
+    remove_leftovers(folder)
     todo = [case for case in dataset.training_cases if not store.has(case.name)]
     prepare_one = partial(_prepare_one, plan=plan, store=store)
     for_every_case(todo, prepare_one, workers=workers, progress=progress)
@@ -103,11 +102,11 @@ def _prepare_one(case: Case, plan: VolumePlan, store: ExamStore) -> None:
     ct = read_volume(case.volume)
     hounsfield = on_grid(ct, plan.render_grid, isocentre=exam.isocentre)
     volume = np.rint(hounsfield).clip(-1024, 32767).astype(np.int16)
-    xrays = fitted_views(exam, plan, where=case.name)
+    xrays = fitted_views(exam, plan)
     store.write(case.name, volume, xrays.images[0].numpy(), xrays.geometry)
 
 
-def fitted_views(exam: Exam, plan: VolumePlan, *, where: str) -> Xrays:
+def fitted_views(exam: Exam, plan: VolumePlan) -> Xrays:
     """The views of an exam on a detector as coarse as the plan's: pixels are joined
     where there are several times as many.
 

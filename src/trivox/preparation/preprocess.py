@@ -13,7 +13,7 @@ from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import IGNORED
 from trivox.datasets.reading import read_case
 from trivox.errors import DataError, PlanError, TrivoxError
-from trivox.files import read_json, write_json
+from trivox.files import read_json, remove_leftovers, write_json
 from trivox.planning.plan import ImagePlan, Plan
 from trivox.preparation.grid import prepare
 from trivox.preparation.store import Store
@@ -99,8 +99,7 @@ def open_store(folder: Path, plan: ImagePlan, *, replace: bool = True) -> Store:
         store.clear()
     if not store.key_file.exists():
         write_json(store.key_file, key)
-    for leftover in folder.glob(".tmp-*"):
-        leftover.unlink(missing_ok=True)
+    remove_leftovers(folder)
     return store
 
 

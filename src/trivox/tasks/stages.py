@@ -103,7 +103,9 @@ def require_checked(dataset: Dataset, file: Path, console: Console) -> None:
     earlier = read_json(file) if file.exists() else None
     if isinstance(earlier, dict) and earlier.get("errors") == 0:
         return
-    report = check_dataset(dataset)
+    report = check_dataset(
+        dataset, progress=lambda cases, total: console.track(cases, total, "checking")
+    )
     write_json(file, report.to_json())
     if report.errors:
         first = "; ".join(str(finding) for finding in report.errors[:2])

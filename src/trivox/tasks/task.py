@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel
 from torch import nn
 
+from trivox.config.choices import MissingChannels
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import load_dataset
@@ -88,7 +89,7 @@ class PredictOptions:
     uncertainty: tuple[str, ...] = ()
     mc_samples: int = 0
     scales: tuple[float, ...] = (1.0,)
-    missing_channels: str = "refuse"
+    missing_channels: MissingChannels = "refuse"
     subtype_results: bool = False
 
 

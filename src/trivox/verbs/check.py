@@ -10,6 +10,7 @@ from trivox.datasets.class_tables import with_classes
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.files import write_json
+from trivox.tasks.console import Console, Quiet
 from trivox.verbs.texts import described
 
 
@@ -34,6 +35,7 @@ def check(
     *,
     out: Path | str | None = None,
     classes: Path | str | None = None,
+    console: Console | None = None,
 ) -> Checked:
     """Look for everything that would make training wrong.
 
@@ -43,7 +45,10 @@ def check(
     data = load_dataset(Path(dataset))
     if classes is not None:
         data = with_classes(data, Path(classes))
-    report = check_dataset(data)
+    console = console or Quiet()
+    report = check_dataset(
+        data, progress=lambda cases, total: console.track(cases, total, "checking")
+    )
     if out is not None:
         write_json(Path(out), report.to_json())
     return Checked(data, report)

@@ -7,7 +7,8 @@ from typing import Any
 
 from trivox.config.choices import MissingChannels, PrecisionName, UncertaintyKind
 from trivox.datasets.dataset import Case
-from trivox.errors import BundleError, DataError, FormatError, few
+from trivox.errors import DataError, FormatError, few
+from trivox.inference.bundle import model_paths
 from trivox.inference.folder import RECORDS, predict_cases
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
@@ -86,10 +87,7 @@ def predict(
     fails is set aside with its reason. Raises `BundleError` for models that are damaged
     or do not fit together, `UsageError` for options that the models know nothing of.
     """
-    models = [model] if isinstance(model, str | Path) else list(model)
-    paths = [Path(path) for path in models]
-    if not paths:
-        raise BundleError("no model given; name a run or bundle folder")
+    paths = model_paths(model)
     console = console or Quiet()
     folder = Path(out)
     task = task_of(paths[0])

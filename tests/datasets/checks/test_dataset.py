@@ -266,10 +266,16 @@ def test_an_image_only_dataset_can_be_checked(tmp_path):
     assert check(tmp_path).findings == ()
 
 
-def test_progress_counts_up(folder):
-    calls = []
-    check(folder, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(i, 6) for i in range(1, 7)]
+def test_progress_sees_every_case_as_it_is_done(folder):
+    shown = []
+
+    def show(examined, total):
+        for examination in examined:
+            shown.append((len(shown) + 1, total))
+            yield examination
+
+    assert check(folder, progress=show).checked_cases == 6
+    assert shown == [(i, 6) for i in range(1, 7)]
 
 
 def test_report_goes_to_json(folder, tmp_path):

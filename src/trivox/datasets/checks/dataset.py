@@ -14,26 +14,28 @@ from trivox.datasets.layouts.choice import unpaired_files
 from trivox.datasets.listing import image_stem
 from trivox.errors import few
 
-ShowCount = Callable[[int, int], None]
+ShowExamined = Callable[[Iterable[Examination], int], Iterable[Examination]]
 LEAST_CASES = 2
 FEW_CASES = 5
 
 
 def check_dataset(
-    dataset: Dataset, *, workers: int = 2, progress: ShowCount | None = None
+    dataset: Dataset,
+    *,
+    workers: int = 2,
+    progress: ShowExamined = lambda examined, total: examined,
 ) -> Report:
     """Read every file of `dataset` once and report what is wrong with it; never raises
     for a bad case.
 
     workers: threads (decompression and numpy release the GIL, and threads need no
-    imports of their own); progress: called with (cases done, cases).
+    imports of their own); progress: is passed the cases as they are done, and how
+    many they are.
     """
-    examinations: list[Examination] = []
+    cases = dataset.cases
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for examination in pool.map(_examiner(dataset), dataset.cases):
-            examinations.append(examination)
-            if progress:
-                progress(len(examinations), len(dataset.cases))
+        examined = pool.map(_examiner(dataset), cases)
+        examinations = list(progress(examined, len(cases)))
     findings: list[Finding] = []
     for examination in examinations:
         findings += examination.findings

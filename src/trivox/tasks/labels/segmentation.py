@@ -125,7 +125,7 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             mc_samples=options.mc_samples,
             scales=options.scales,
             seed=options.seed,
-            missing=options.missing_channels,  # type: ignore[arg-type]
+            missing=options.missing_channels,
         )
         extras = Extras(
             probabilities=options.probabilities,

@@ -64,11 +64,11 @@ def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> VolumePlan:
         batch_size=recipe.batch_size or 4,
         reasons=_reasons(recipe, extent, exam),
     )
-    _require_possible(plan, recipe, exam, where=cases[0].name)
+    _require_possible(plan, recipe, exam)
     return plan
 
 
-def _require_possible(plan: VolumePlan, recipe: Recipe, exam: Exam, where: str) -> None:
+def _require_possible(plan: VolumePlan, recipe: Recipe, exam: Exam) -> None:
     """Refuse grids, growth and detectors that the network cannot take, before hours of
     preparing.
     """
@@ -78,7 +78,7 @@ def _require_possible(plan: VolumePlan, recipe: Recipe, exam: Exam, where: str) 
         network.run_at(size)
     detectors = [plan.detector]
     if exam.xrays.views:
-        detectors.append(fitted_views(exam, plan, where=where).geometry.detector)
+        detectors.append(fitted_views(exam, plan).geometry.detector)
     for rows, columns in detectors:
         if rows % PIXEL_STEP or columns % PIXEL_STEP:
             raise PlanError(

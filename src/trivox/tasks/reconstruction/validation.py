@@ -130,7 +130,7 @@ def _validate_fold(
         exam = read_exam(cases[case])
         truth = reference_volume(exams, case).numpy()
         for count, ladder in ladders.items():
-            xrays = fitted_views(exam, exams.plan, where=case).select(range(count))
+            xrays = fitted_views(exam, exams.plan).select(range(count))
             volumes = volumes_of(fold.reconstructor, ladder, xrays)
             for method, volume in volumes.items():
                 row = _measure(volume, truth, exams, exam, xrays)
