@@ -143,7 +143,7 @@ def _runs(process: int) -> bool:
     # loads slowly for what most commands never ask
     import psutil
 
-    return psutil.pid_exists(process)
+    return bool(psutil.pid_exists(process))
 
 
 def _sync(file: Path) -> None:

@@ -11,7 +11,6 @@ from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Volume
 
 ENDING = ".nii.gz"
-"""Files half written, and the process that writes them; see `trivox.files`."""
 
 Record = dict[str, Any]
 """What stands in `predictions.json` about a case."""
