@@ -46,4 +46,5 @@ def first_complaint(invalid: ValidationError, *, whole: str = "") -> str:
     """
     first: Mapping[str, Any] = invalid.errors()[0]
     field = ".".join(str(part) for part in first["loc"]) or whole
-    return f"{field}: {first['msg']}" if field else str(first["msg"])
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{field}: {message}" if field else message

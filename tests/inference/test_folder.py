@@ -347,5 +347,7 @@ def test_folders_of_0_1_0_are_gone_on_with(
         written = {**content, "cases": {case.name: record}}
         (out / "predictions.json").write_text(json.dumps(written))
         assert predict_cases(model, given, out) == {case.name: record}
-        assert json.loads((out / "predictions.json").read_text()) == written
+        owners = {"files": {record["output"]: case.name}}
+        now = json.loads((out / "predictions.json").read_text())
+        assert now == written | owners
         assert (out / record["output"]).read_bytes() == b"a map"

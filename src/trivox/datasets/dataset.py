@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from trivox.datasets.labels import LabelScheme
+from trivox.datasets.names import usable_name
+from trivox.errors import FormatError
 from trivox.schema import Frozen
 
 NOTE = "NOTE.txt"
@@ -42,6 +44,14 @@ class Case(Frozen):
     @classmethod
     def _patient_defaults_to_name(cls, data: dict[str, object]) -> dict[str, object]:
         return data if data.get("patient") else {**data, "patient": data.get("name")}
+
+    @field_validator("name")
+    @classmethod
+    def _names_files(cls, name: str) -> str:
+        try:
+            return usable_name(name)
+        except ValueError as error:
+            raise FormatError(f"the name of a case, {error}; rename it") from error
 
     @property
     def is_exam(self) -> bool:

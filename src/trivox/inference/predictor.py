@@ -368,6 +368,13 @@ class Predictor:
         """Names of the files that the prediction of a case leaves."""
         return file_names(case.name, self.extras.maps)
 
+    def tables(self) -> list[str]:
+        """Names of the files that are written about all cases together."""
+        if not self.classes:
+            return []
+        numbered = [SUBTYPE_FILE] if self.extras.numbered_classes else []
+        return [CLASSES_FILE, *numbered]
+
     def finish(self, records: Mapping[str, Record], out: Path) -> None:
         """Write the classes of the cases that did not fail as tables: `classes.csv`,
         and `subtype_results.csv` if asked for.

@@ -190,6 +190,10 @@ class Reconstructor:
         """Names of the files that the prediction of a case leaves."""
         return file_names(case.name)
 
+    def tables(self) -> list[str]:
+        """Nothing is written about all cases together."""
+        return []
+
     def finish(self, records: Mapping[str, Record], out: Path) -> None:
         """Nothing is written about all cases together."""
 

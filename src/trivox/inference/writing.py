@@ -1,12 +1,9 @@
-"""Write: the files of a prediction, their names, and the removal of those that are no
-longer true.
-"""
+"""Write: the files of a prediction and their names."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trivox.inference.doubt.kinds import EXTRAS
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Volume
 
@@ -26,19 +23,9 @@ def write_prediction(
 ) -> str:
     """Write `out/CASE.nii.gz` and `out/CASE_<extra>.nii.gz`; returns the name of the
     first, which is written last.
-
-    What an earlier prediction left of the case is removed before: none of its maps
-    stands beside this one.
     """
-    remove_prediction(out, case)
     name, *others = file_names(case, extras)
     for other, extra in zip(others, extras.values(), strict=True):
         write_volume(out / other, extra)
     write_volume(out / name, volume)
     return name
-
-
-def remove_prediction(out: Path, case: str) -> None:
-    """Remove all maps of a case."""
-    for name in file_names(case, EXTRAS):
-        (out / name).unlink(missing_ok=True)

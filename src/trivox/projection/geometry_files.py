@@ -146,7 +146,7 @@ def _validated(
     try:
         return GeometryRecord.model_validate(content)
     except ValidationError as failure:
-        complaint = first_complaint(failure).replace("Value error, ", "")
+        complaint = first_complaint(failure)
         raise error(f"{where}: {complaint}; correct it there") from failure
 
 

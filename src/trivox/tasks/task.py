@@ -270,6 +270,8 @@ class ModelTask(Task[PlanT, StoreT]):
     """What predictions are called."""
     note: ClassVar[str] = ""
     """What has to be said of them."""
+    endings_beside: ClassVar[tuple[str, ...]] = ()
+    """Of the files that `written_beside` writes, after the name of the case."""
 
     def afterwards(self, held_out: int) -> str:
         """Validation and report."""

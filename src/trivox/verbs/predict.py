@@ -9,7 +9,8 @@ from trivox.config.choices import MissingChannels, PrecisionName, UncertaintyKin
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError, FormatError, few
 from trivox.inference.bundle import model_paths
-from trivox.inference.folder import RECORDS, predict_cases
+from trivox.inference.folder import predict_cases
+from trivox.inference.records import RECORDS
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.task import PredictOptions
@@ -113,6 +114,7 @@ def predict(
         folder,
         overwrite=overwrite,
         also=task.written_beside(predictor, folder),
+        also_endings=task.endings_beside,
         progress=lambda items, total: console.track(items, total, "predicting"),
         say=console.say,
     )

@@ -5,9 +5,9 @@ Paths in it are relative to its folder, or absolute.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from trivox.datasets.class_tables import class_of, class_order
 from trivox.datasets.dataset import Case, Dataset
@@ -20,6 +20,7 @@ from trivox.datasets.listing import (
     parse_labels,
     unique_cases,
 )
+from trivox.datasets.names import usable_name
 from trivox.datasets.tables import Table, read_table
 from trivox.errors import FormatError
 from trivox.schema import Frozen, validated
@@ -30,7 +31,7 @@ NAMES = ("trivox.json", "manifest.json", "manifest.csv", "dataset.csv")
 class ManifestCase(Frozen):
     """One entry of `cases`; `images` in the order of the channels, or by channel name."""
 
-    case: str = Field(min_length=1)
+    case: Annotated[str, AfterValidator(usable_name)]
     images: tuple[Path, ...] | dict[str, Path] = Field(min_length=1)
     label: Path | None = None
     patient: str = ""
@@ -113,10 +114,6 @@ def load(path: Path) -> Dataset:
         classes=_classes(manifest, file),
         cases=cases,
     )
-
-
-def _manifest(content: dict[str, object], file: Path) -> Manifest:
-    return validated(Manifest, content, where=file, error=FormatError, advice=ADVICE)
 
 
 def _channels_by_name(manifest: Manifest) -> tuple[str, ...]:

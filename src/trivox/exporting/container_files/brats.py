@@ -55,6 +55,7 @@ def predict(given: argparse.Namespace) -> None:
             cases,
             given.output,
             overwrite=True,
+            sole=True,
             progress=counted,
             say=complain,
         )

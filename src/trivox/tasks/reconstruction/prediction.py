@@ -25,7 +25,6 @@ def write_beside(
     figure = out / f"{case.name}.png"
     numbers = out / f"{case.name}.json"
     write_bytes(figure, exam_figure(case, result.volume, title=case.name))
-    numbers.unlink(missing_ok=True)
     if case.volume is None:
         return {"figure": figure.name}
     row = measure_volume(

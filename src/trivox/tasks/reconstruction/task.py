@@ -68,6 +68,7 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
     name = TASK
     recipe = "xray2ct"
     results = "volumes"
+    endings_beside = (".png", ".json")
     note = SYNTHETIC
 
     # -- the data and what is decided from them ---------------------------------------

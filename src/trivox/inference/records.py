@@ -1,0 +1,156 @@
+"""`predictions.json`: what was predicted, and which case each file in its folder is of.
+
+Only what a prediction wrote is ever written over or removed by a later one.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trivox.datasets.dataset import Case
+from trivox.errors import DataError, FormatError, few
+from trivox.files import read_json, write_json
+from trivox.inference.classes.files import CLASSES_FILE, SUBTYPE_FILE
+from trivox.inference.doubt.kinds import EXTRAS
+from trivox.inference.writing import Record, file_names
+
+RECORDS = "predictions.json"
+ALL_CASES = ""
+"""Whose the tables about all cases are."""
+ADVICE = "choose another --out"
+
+
+@dataclass
+class PredictionRecords:
+    """The records of a folder while it is predicted into.
+
+    model: its identity and settings; outputs: names of all files that may be written
+    about each case that is asked for, and, under `ALL_CASES`, about all together;
+    cases: their records so far; owners: file name -> case.
+    """
+
+    out: Path
+    model: Record
+    outputs: Mapping[str, Sequence[str]]
+    cases: dict[str, Record] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+
+    def claim(self, case: str) -> None:
+        """Say before it is written what will be of a case, so that a killed process
+        leaves no file of which nobody knows.
+        """
+        self.owners |= dict.fromkeys(self.outputs[case], case)
+
+    def remove(self, case: str) -> None:
+        """Remove all files of a case."""
+        names = [name for name, owner in self.owners.items() if owner == case]
+        for name in names:
+            (self.out / name).unlink(missing_ok=True)
+            del self.owners[name]
+
+    def save(self) -> None:
+        """Write them, beside what another process said of other cases meanwhile."""
+        there = read_records(self.out)
+        cases = dict(self.cases)
+        if is_of(there, self.model):
+            cases = _others(there["cases"], self.outputs) | cases
+        owners = owners_of(there, self.out)
+        others = {n: owner for n, owner in owners.items() if owner not in self.outputs}
+        files = dict(sorted((others | self.owners).items()))
+        write_json(self.out / RECORDS, {**self.model, "files": files, "cases": cases})
+
+
+def read_records(out: Path) -> dict[str, Any]:
+    """What `predictions.json` says, nothing if there is none; raises `DataError` for a
+    file of that name that no prediction wrote.
+    """
+    file = out / RECORDS
+    if not file.exists():
+        return {}
+    try:
+        content = read_json(file)
+    except FormatError:
+        content = None
+    if not isinstance(content, dict) or not isinstance(content.get("cases"), dict):
+        raise DataError(f"{file}: was not written by a prediction; {ADVICE}")
+    return content
+
+
+def is_of(content: Mapping[str, Any], model: Record) -> bool:
+    """Whether the records are of this model and these settings."""
+    return bool(content) and all(content.get(k) == v for k, v in model.items())
+
+
+def owners_of(content: Mapping[str, Any], out: Path) -> dict[str, str]:
+    """File name -> case. trivox 0.1.0 did not write it down: there it is what lies in
+    `out` and a case may have had.
+    """
+    files = content.get("files")
+    if isinstance(files, dict):
+        return files
+    cases = content.get("cases", {})
+    owners = {file_names(case)[0]: case for case in cases}
+    if any("class" in record for record in cases.values()):
+        owners |= dict.fromkeys((CLASSES_FILE, SUBTYPE_FILE), ALL_CASES)
+    for case in cases:
+        for name in (*file_names(case, EXTRAS), f"{case}.png", f"{case}.json"):
+            owners.setdefault(name, case)
+    return {name: case for name, case in owners.items() if _there(out / name)}
+
+
+def require_free(
+    out: Path,
+    cases: Iterable[Case],
+    outputs: Mapping[str, Sequence[str]],
+    owners: Mapping[str, str],
+) -> None:
+    """Raise `DataError` where a file of somebody else would be written over: of
+    another case, an input, or one that no prediction wrote.
+    """
+    _require_own_names(out, outputs, owners)
+    names = {name for of_case in outputs.values() for name in of_case}
+    written = {out.resolve() / name for name in names}
+    for case in cases:
+        for file in _inputs(case):
+            if file.resolve() in written:
+                raise DataError(
+                    f"{file}: is an input, and would be written over; {ADVICE}"
+                )
+    foreign = [name for name in sorted(names - owners.keys()) if _there(out / name)]
+    if foreign:
+        raise DataError(
+            f"{out}: {few(foreign)} would be written over, and no prediction wrote "
+            f"them; {ADVICE}"
+        )
+
+
+def _require_own_names(
+    out: Path, outputs: Mapping[str, Sequence[str]], owners: Mapping[str, str]
+) -> None:
+    taken = {RECORDS: ALL_CASES}
+    taken |= {name: case for name, case in owners.items() if _there(out / name)}
+    for case, names in outputs.items():
+        for name in names:
+            owner = taken.setdefault(name, case)
+            if owner != case:
+                whose = f"of case {owner}" if owner else "of all cases together"
+                raise DataError(
+                    f"{out / name}: would be written for case {case}, and is {whose}; "
+                    "rename one case, or predict it into another --out"
+                )
+
+
+def _inputs(case: Case) -> list[Path]:
+    known = (case.label, case.geometry, case.volume)
+    return [*case.images, *(path for path in known if path is not None)]
+
+
+def _there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _others(
+    cases: Mapping[str, Record], asked: Mapping[str, Sequence[str]]
+) -> dict[str, Record]:
+    return {name: record for name, record in cases.items() if name not in asked}
