@@ -5,6 +5,7 @@ Only what a prediction wrote is ever written over or removed by a later one.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def require_free(
     another case, an input, or one that no prediction wrote.
     """
     _require_own_names(out, outputs, owners)
-    names = {name for of_case in outputs.values() for name in of_case}
+    names = set(chain.from_iterable(outputs.values()))
     written = {out.resolve() / name for name in names}
     for case in cases:
         for file in _inputs(case):
