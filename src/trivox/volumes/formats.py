@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trivox.errors import DataError, FormatError, LabelError, ResourceError
 from trivox.files import atomic_path
 from trivox.volumes.header import MAX_BYTES, Header, one_line, reading, require_size
+from trivox.volumes.placeholders import require_fetched
 from trivox.volumes.volume import Array, Volume
 
 NIFTI = (".nii.gz", ".nii", ".hdr", ".img")
@@ -121,6 +122,7 @@ def _suffix(path: Path) -> str:
 
 
 def _reader(path: Path) -> _Format:
+    require_fetched(path)
     if path.is_dir() or _suffix(path) == ".dcm":
         from trivox.volumes import dicom
 
