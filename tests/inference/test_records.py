@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from trivox.datasets.layouts.choice import load_inputs
+from trivox.datasets.names import LONGEST
 from trivox.errors import DataError
 from trivox.files import read_json
 from trivox.inference.doubt.kinds import EXTRAS
@@ -114,14 +116,34 @@ def test_an_output_never_has_the_name_of_the_records(predictor, cases, tmp_path)
         predict_cases(predictor, [exam], tmp_path, also_endings=[".json"])
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"cases": [1]}', '"text"'])
+OUTSIDE = '{"cases": {}, "files": {"../escaped": "phantom_000"}}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"cases": [1]}',
+        '{"cases": {"a": null}}',
+        '{"cases": {}, "files": []}',
+        '{"cases": {"../../escaped": {}}}',
+        OUTSIDE,
+        '"text"',
+    ],
+)
 def test_records_that_no_prediction_wrote_are_left_alone(
     predictor, cases, tmp_path, content
 ):
-    (tmp_path / RECORDS).write_text(content)
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "escaped").write_bytes(b"of a person")
+    (out / RECORDS).write_text(content)
     with pytest.raises(DataError, match="was not written by a prediction"):
-        predict_cases(predictor, cases, tmp_path, overwrite=True)
-    assert (tmp_path / RECORDS).read_text() == content
+        predict_cases(predictor, cases, out, overwrite=True)
+    assert (out / RECORDS).read_text() == content
+    assert (tmp_path / "escaped").exists()
 
 
 def test_a_killed_prediction_owns_what_it_was_about_to_write(
@@ -163,6 +185,14 @@ def test_two_predictions_into_one_folder_keep_the_records_of_each_other(tmp_path
     content = read_json(tmp_path / RECORDS)
     assert content["cases"] == {"a": {"inputs": []}, "b": {"inputs": []}}
     assert content["files"] == {"a.nii.gz": "a", "b.nii.gz": "b"}
+
+
+def test_a_case_with_the_longest_name_is_gone_on_with(predictor, cases, tmp_path):
+    long = named(cases[0], "x" * LONGEST)
+    rich = replace(predictor, extras=Extras(probabilities=True))
+    first = predict_cases(rich, [long], tmp_path)
+    assert "error" not in first[long.name]
+    assert predict_cases(rich, [long], tmp_path) == first
 
 
 def test_in_a_folder_of_0_1_0_what_a_case_may_have_had_is_its_own(tmp_path):

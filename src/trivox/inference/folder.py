@@ -180,6 +180,6 @@ def _finished(
 
 def _done(record: Record, case: Case, out: Path, names: Sequence[str]) -> bool:
     """Whether a case was predicted before, and all its files are there."""
-    if "error" in record or record["inputs"] != _inputs(case):
+    if "error" in record or record.get("inputs") != _inputs(case):
         return False
     return all((out / name).exists() for name in names)

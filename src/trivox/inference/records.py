@@ -70,10 +70,10 @@ def read_records(out: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        content = read_json(file)
+        content: dict[str, Any] | None = read_json(file)
     except FormatError:
         content = None
-    if not isinstance(content, dict) or not isinstance(content.get("cases"), dict):
+    if content is None or not _is_written(content):
         raise DataError(f"{file}: was not written by a prediction; {ADVICE}")
     return content
 
@@ -87,9 +87,8 @@ def owners_of(content: Mapping[str, Any], out: Path) -> dict[str, str]:
     """File name -> case. trivox 0.1.0 did not write it down: there it is what lies in
     `out` and a case may have had.
     """
-    files = content.get("files")
-    if isinstance(files, dict):
-        return files
+    if "files" in content:
+        return dict(content["files"])
     cases = content.get("cases", {})
     owners = {file_names(case)[0]: case for case in cases}
     if any("class" in record for record in cases.values()):
@@ -140,6 +139,21 @@ def _require_own_names(
                     f"{out / name}: would be written for case {case}, and is {whose}; "
                     "rename one case, or predict it into another --out"
                 )
+
+
+def _is_written(content: Any) -> bool:
+    """Whether a prediction may have written it; names of files lead to no other
+    folder.
+    """
+    cases = content.get("cases") if isinstance(content, dict) else None
+    if not isinstance(cases, dict):
+        return False
+    if not all(isinstance(record, dict) for record in cases.values()):
+        return False
+    files = content.get("files", {})
+    if not isinstance(files, dict):
+        return False
+    return all(Path(name).name == name for name in (*cases, *files))
 
 
 def _inputs(case: Case) -> list[Path]:
