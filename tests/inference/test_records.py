@@ -187,6 +187,14 @@ def test_two_predictions_into_one_folder_keep_the_records_of_each_other(tmp_path
     assert content["files"] == {"a.nii.gz": "a", "b.nii.gz": "b"}
 
 
+def test_a_file_in_the_place_of_the_folder_is_left_alone(predictor, cases, tmp_path):
+    out = tmp_path / "note.txt"
+    out.write_text("of a person")
+    with pytest.raises(DataError, match="is a file, not a folder"):
+        predict_cases(predictor, cases, out, overwrite=True)
+    assert out.read_text() == "of a person"
+
+
 def test_a_case_with_the_longest_name_is_gone_on_with(predictor, cases, tmp_path):
     long = named(cases[0], "x" * LONGEST)
     rich = replace(predictor, extras=Extras(probabilities=True))

@@ -64,8 +64,10 @@ class PredictionRecords:
 
 def read_records(out: Path) -> dict[str, Any]:
     """What `predictions.json` says, nothing if there is none; raises `DataError` for a
-    file of that name that no prediction wrote.
+    file of that name that no prediction wrote, and if `out` is a file itself.
     """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file, not a folder; {ADVICE}")
     file = out / RECORDS
     if not file.exists():
         return {}
