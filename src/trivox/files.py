@@ -138,6 +138,28 @@ def whole_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `final` that gets its name on success, and is
+    removed on any exception.
+
+    The rename takes the place of an empty folder and fails on a filled one, whoever
+    filled it meanwhile.
+    """
+    final = final.absolute()
+    temporary = temporary_name(final)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(final)
+    except OSError as error:
+        raise ResourceError(
+            f"{final}: cannot be written ({error.strerror or error}); check the disk"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _runs(process: int) -> bool:
     """Whether a process of that number runs here."""
     # loads slowly for what most commands never ask

@@ -12,8 +12,16 @@ from trivox.errors import TrivoxError
 
 M = TypeVar("M", bound=BaseModel)
 
+FORMAT_VERSION = 1
+"""Of JSON files that state no other."""
+
 JsonObject = dict[str, JsonValue]
 """A JSON object whose fields are not known here."""
+
+
+def stamped(content: Mapping[str, Any], task: str | None) -> dict[str, Any]:
+    """The content of a JSON file of ours: what it is about, and how it is written."""
+    return {"task": task, "format_version": FORMAT_VERSION, **content}
 
 
 class Frozen(BaseModel):

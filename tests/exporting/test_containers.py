@@ -15,7 +15,7 @@ import pytest
 from container_inputs import SLUGS, files_below, random_model
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.brats import FAMILIES
-from trivox.errors import BundleError, RecipeError, ResourceError
+from trivox.errors import BundleError, DataError, RecipeError, ResourceError
 from trivox.exporting.containers import package_model
 
 LINTERS = Path(sys.executable).parent
@@ -152,7 +152,7 @@ def test_a_filled_folder_is_refused_and_an_empty_one_taken(bundle, tmp_path):
     filled = tmp_path / "filled"
     filled.mkdir()
     (filled / "mine.txt").write_text("mine")
-    with pytest.raises(ResourceError, match="not empty"):
+    with pytest.raises(DataError, match="not empty"):
         package_model([bundle], filled, target="brats")
     assert [path.name for path in filled.iterdir()] == ["mine.txt"]
     empty = tmp_path / "empty"

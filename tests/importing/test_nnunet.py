@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from nnunet_folder import DATASET, NAMES, plans_of, state_of, write_folder
-from trivox.errors import BundleError, LabelError, TrustError
+from trivox.errors import BundleError, DataError, LabelError, TrustError
 from trivox.importing.nnunet import import_nnunet
 from trivox.inference.bundle import read_bundle
 from trivox.inference.predictor import Predictor
@@ -317,7 +317,7 @@ def test_incomplete_and_damaged_folders_are_named(model, tmp_path):
     with pytest.raises(BundleError, match=r"plans\.json: not found; give the folder"):
         import_nnunet(tmp_path / "nowhere", tmp_path / "bundle", trust=True)
     model()
-    with pytest.raises(BundleError, match="holds a bundle already"):
+    with pytest.raises(DataError, match="is not empty"):
         model()
     file = tmp_path / "model" / "fold_0" / "checkpoint_final.pth"
     for content in (b"", b"PK\x03\x04 no zip", file.read_bytes()[:3000]):

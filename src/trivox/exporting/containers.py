@@ -18,12 +18,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from trivox.config.choices import MissingChannels
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.brats import family_of, sequence_of
-from trivox.errors import BundleError, RecipeError, ResourceError
+from trivox.errors import BundleError, RecipeError
 from trivox.exporting.contract import Contract, Target
 from trivox.exporting.own_wheel import installed_versions, write_wheel
-from trivox.files import temporary_name, write_json, write_text
+from trivox.files import new_folder, write_json, write_text
 from trivox.inference.bundle import LabelBundle, read_bundle
 from trivox.inference.predictor import Predictor
+from trivox.outputs import require_new_folder
 from trivox.version import NOTICE, __version__
 
 ENTRY_POINTS: dict[Target, str] = {
@@ -51,9 +52,9 @@ def package_model(
     the folder of the result, and whether weights are mounted at /opt/ml/model rather
     than copied into the image. Raises `BundleError` for models that do not load, fit
     together or fit the target, `RecipeError` for slugs that do not name every channel
-    once, and `ResourceError` if `out` holds anything.
+    once, and if `out` holds anything.
     """
-    _require_empty(out)
+    require_new_folder(out)
     bundles = _segmentation_bundles(models)
     # Loading checks sums, and that weights and plans fit together.
     predictor = Predictor.load(list(models), device="cpu", precision="fp32")
@@ -73,13 +74,9 @@ def package_model(
         mounted_weights=mounted_weights,
         **facts,
     )
-    _write(out, contract, bundles, predictor.identity)
+    with new_folder(out) as folder:
+        _fill(folder, contract, bundles, predictor.identity)
     return contract
-
-
-def _require_empty(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ResourceError(f"{out}: is not empty; choose another --out, or remove it")
 
 
 def _segmentation_bundles(models: Sequence[Path]) -> list[LabelBundle]:
@@ -163,28 +160,6 @@ def _require_slug(slug: str) -> None:
         f"{wrong if slug else 'a socket has no name'}; name them with "
         "--input-slug SLUG=CHANNEL for each channel, and --output-slug SLUG"
     )
-
-
-def _write(
-    out: Path, contract: Contract, bundles: Sequence[LabelBundle], identity: str
-) -> None:
-    """Fill a folder beside `out` and give it its name once it is whole.
-
-    The rename takes the place of an empty folder and fails on a filled one, whoever
-    filled it meanwhile.
-    """
-    out = out.absolute()
-    temporary = temporary_name(out)
-    try:
-        temporary.mkdir(parents=True)
-        _fill(temporary, contract, bundles, identity)
-        temporary.replace(out)
-    except OSError as error:
-        raise ResourceError(
-            f"{out}: cannot be written ({error.strerror or error}); check the disk"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _fill(

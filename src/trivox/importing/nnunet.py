@@ -19,11 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trivox.errors import BundleError, TrustError
+from trivox.files import new_folder
 from trivox.importing.nnunet_files import SUPPORTED, read_plans
 from trivox.importing.nnunet_plans import read_nnunet_plan
-from trivox.inference.bundle import LabelBundle, write_bundle
+from trivox.inference.bundle import Bundle, LabelBundle, write_bundle
 from trivox.inference.descriptions import LabelDescription
 from trivox.networks.registry import build_network
+from trivox.outputs import require_new_folder
 from trivox.planning.plan import Plan
 from trivox.planning.topology import Topology
 
@@ -69,8 +71,7 @@ def import_nnunet(folder: Path, out: Path, *, trust: bool = False) -> LabelBundl
             "can carry code; add --trust if you know where it comes from (it is read "
             "by torch's restricted loader all the same)"
         )
-    if (out / "bundle.json").exists():
-        raise BundleError(f"{out}: holds a bundle already; choose another --out")
+    require_new_folder(out)
     folds = {fold: _read_checkpoint(file) for fold, file in files.items()}
     first = next(iter(folds.values()))
     if len({checkpoint.configuration for checkpoint in folds.values()}) > 1:
@@ -106,7 +107,9 @@ def _write(
         description = LabelDescription(
             task=plan.task, plan=plan, mirror_axes=mirror, training=training
         )
-        return write_bundle(out, description, files)
+        with new_folder(out) as folder:
+            bundle = write_bundle(folder, description, files)
+        return Bundle(out, bundle.description)
 
 
 def _notes(plan: Plan, *, mirrored: bool, reader: str) -> list[str]:

@@ -7,15 +7,18 @@ from pathlib import Path
 
 from trivox.errors import DataError, ResourceError
 from trivox.files import read_json, remove_leftovers, write_json
+from trivox.outputs import Kind, is_there, object_with, require_folder_place
 
 STAMP = "import.json"
 """File in the folder that says what was imported, how."""
+IMPORT = Kind("import", object_with("format", "source", "files", "bytes"))
 
 
 def is_done(out: Path, stamp: dict[str, object], source: Path) -> bool:
     """Whether `out` is the finished import of the same source; raises `DataError` if it
     is anything else.
     """
+    require_folder_place(out)
     if source.is_dir() and out.absolute().is_relative_to(source.absolute()):
         raise DataError(
             f"{out}: lies inside {source}, which is imported; choose another --out"
@@ -36,12 +39,21 @@ def begin(out: Path, stamp: dict[str, object]) -> Path:
     """
     folder = out.absolute().with_name(f".{out.name}.partial")
     file = folder / STAMP
-    if folder.exists() and not (file.is_file() and read_json(file) == stamp):
+    _require_import(folder)
+    if file.is_file() and read_json(file) != stamp:
         shutil.rmtree(folder)
     for place in (folder, *folder.rglob("*/")):
         remove_leftovers(place)
     write_json(file, stamp)
     return folder
+
+
+def _require_import(folder: Path) -> None:
+    """Raise `DataError` for a folder in the way that no import made."""
+    begun = (folder / STAMP).is_file() and IMPORT.wrote(folder / STAMP)
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if is_there(folder) and not begun and not empty:
+        raise DataError(f"{folder}: is in the way of the import; move it away")
 
 
 def require_space(folder: Path, needed: int, *, out: Path) -> None:

@@ -10,6 +10,7 @@ from trivox.datasets.class_tables import with_classes
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.files import write_json
+from trivox.outputs import CHECK, require_file
 from trivox.tasks.console import Console, Quiet
 from trivox.verbs.texts import described
 
@@ -42,6 +43,8 @@ def check(
     The report's errors would, its warnings might. Raises `FormatError` where there is
     no dataset at all.
     """
+    if out is not None:
+        require_file(Path(out), CHECK)
     data = load_dataset(Path(dataset))
     if classes is not None:
         data = with_classes(data, Path(classes))

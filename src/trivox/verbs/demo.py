@@ -18,9 +18,11 @@ from trivox.datasets.phantoms.brains import BrainPhantomSettings, write_brain_ph
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 from trivox.datasets.phantoms.thoraxes import ThoraxSettings, write_thoraxes
 from trivox.errors import RecipeError
-from trivox.files import read_json, write_text
+from trivox.files import read_json, write_json, write_text
+from trivox.schema import stamped
 from trivox.tasks.console import Console, Quiet
 from trivox.verbs.evaluate import Evaluation, evaluate
+from trivox.verbs.folders import RECORD, require_demo
 from trivox.verbs.predict import predict
 from trivox.verbs.train import TrainedRun, train
 
@@ -116,6 +118,8 @@ def demo(
     shown = DEMOS[what]
     folder = Path(out)
     console = console or Quiet()
+    require_demo(folder, shown.folder, data)
+    write_json(folder / RECORD, stamped({"demo": what}, shown.task))
     source = Path(data) if data is not None else _generate(shown, folder, console)
     settings = dict(SCALED_DOWN[preset])
     trained = partial(

@@ -9,6 +9,7 @@ from trivox.config.choices import PresetName
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.files import write_json
 from trivox.learning.runtime import make_runtime
+from trivox.outputs import FINGERPRINT, PLAN, require_file
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import recipe_for
@@ -49,6 +50,10 @@ def plan(
     What was measured stands beside the plan in `fingerprint.json`. Raises `DataError`
     for data that cannot be used, `PlanError` for a plan that cannot be.
     """
+    file = Path(out)
+    fingerprint = file.with_name("fingerprint.json")
+    require_file(file, PLAN)
+    require_file(fingerprint, FINGERPRINT)
     data = load_dataset(Path(dataset))
     task = task_of(data)
     settings = overrides(
@@ -56,12 +61,11 @@ def plan(
     )
     named = recipe_name(recipe) or task.recipe
     chosen = recipe_for(preset, settings, device=device, named=named)
-    file = Path(out)
     made = task.plan(
         data,
         chosen,
         runtime=make_runtime(device, chosen.precision),
-        fingerprint=file.with_name("fingerprint.json"),
+        fingerprint=fingerprint,
         console=console or Quiet(),
     )
     write_json(file, made.model_dump(mode="json"))

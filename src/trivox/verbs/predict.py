@@ -11,6 +11,7 @@ from trivox.errors import DataError, FormatError, few
 from trivox.inference.bundle import model_paths
 from trivox.inference.folder import predict_cases
 from trivox.inference.records import RECORDS
+from trivox.outputs import require_folder_place
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.task import PredictOptions
@@ -91,6 +92,7 @@ def predict(
     paths = model_paths(model)
     console = console or Quiet()
     folder = Path(out)
+    require_folder_place(folder)
     task = task_of(paths[0])
     options = PredictOptions(
         device=device,

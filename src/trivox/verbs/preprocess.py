@@ -10,6 +10,7 @@ from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import prepare, recipe_for
 from trivox.tasks.task import RunRequest
+from trivox.verbs.folders import require_preparation
 from trivox.verbs.settings import overrides, recipe_name
 from trivox.verbs.texts import described
 
@@ -40,6 +41,7 @@ def preprocess(
     Raises `DataError` if training on the dataset would be wrong, and naming all cases
     that failed after the others are done.
     """
+    require_preparation(Path(out), Path(dataset))
     data = load_dataset(Path(dataset))
     task = task_of(data)
     settings = overrides(recipe, None, network=network, workers=workers)

@@ -11,6 +11,7 @@ from trivox.tasks.choice import PRETRAINING
 from trivox.tasks.console import Console
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
+from trivox.verbs.folders import require_run
 from trivox.verbs.settings import Settings, overrides
 from trivox.verbs.texts import described
 
@@ -55,6 +56,7 @@ def pretrain(
     Raises `FormatError` if there are no images, `DataError` if files and channels do
     not match.
     """
+    require_run(Path(out), Path(images))
     settings = overrides(
         None,
         set,

@@ -12,6 +12,7 @@ from trivox.evaluation.folders.ranking import (
     ranking_lines,
 )
 from trivox.files import write_json
+from trivox.outputs import RANKING, require_file
 from trivox.verbs.texts import described
 
 
@@ -44,6 +45,7 @@ def rank(
 
     Raises `DataError` for metrics of different cases, labels or conventions.
     """
+    require_file(Path(out), RANKING)
     files = [Path(file) for file in metrics]
     given = names.split(",") if isinstance(names, str) else list(names or ())
     contents = [read_metrics(file) for file in files]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from trivox.evaluation.folders.labels import read_metrics
+from trivox.outputs import PAGE, Contents, names_there, require_file, require_folder
 from trivox.tasks.choice import task_of, task_of_run
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.report import report_metrics, report_run, run_metrics
@@ -22,12 +23,20 @@ def report(
     metrics.json.
     """
     path = Path(source)
-    target = None if out is None else Path(out)
+    usual = path / "report.html" if path.is_dir() else path.with_suffix(".html")
+    target = usual if out is None else Path(out)
+    require_file(target, PAGE)
     console = console or Quiet()
     if path.is_dir():
+        _require_pages(target.with_name(f"{target.stem}-3d"))
         run_metrics(path)  # a run that is not finished has nothing to report
         return report_run(task_of_run(path), path, console=console, out=target)
-    target = target or path.with_suffix(".html")
     report_metrics(task_of(read_metrics(path)), path, target)
     console.say(f"report: {target}")
     return target
+
+
+def _require_pages(folder: Path) -> None:
+    """Raise unless the pages in a folder are those of a report."""
+    pages = dict.fromkeys(names_there(folder, ["*.html"]), PAGE)
+    require_folder(folder, Contents("a report", pages))

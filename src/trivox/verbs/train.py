@@ -10,6 +10,7 @@ from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
+from trivox.verbs.folders import require_run
 from trivox.verbs.settings import Settings, overrides, recipe_name
 from trivox.verbs.texts import described
 
@@ -66,6 +67,7 @@ def train(
     would be wrong, `RecipeError` for settings that do not exist or contradict each
     other, `PlanError` for a plan that cannot be.
     """
+    require_run(Path(out), Path(dataset))
     start = None if pretrained is None else str(Path(pretrained).absolute())
     settings = overrides(
         recipe,

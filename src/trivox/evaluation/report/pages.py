@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from trivox.version import __version__
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -94,7 +96,9 @@ def rendered(template: str, **content: Any) -> str:
     """HTML from a template of this folder; other templates take it as it is."""
     from markupsafe import Markup
 
-    return Markup(page_environment().get_template(template).render(**content))
+    return Markup(
+        page_environment().get_template(template).render(version=__version__, **content)
+    )
 
 
 def headlines_of(

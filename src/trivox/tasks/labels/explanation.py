@@ -10,7 +10,7 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import load_inputs
 from trivox.datasets.reading import crop_volume, read_channels
 from trivox.errors import DataError, RecipeError
-from trivox.files import write_bytes, write_json
+from trivox.files import read_json, write_bytes, write_json
 from trivox.inference.explain import attention_maps as attention
 from trivox.inference.explain.attention_maps import SeenBlock
 from trivox.inference.explain.numbers import (
@@ -22,8 +22,10 @@ from trivox.inference.explain.numbers import (
 from trivox.inference.explain.subject import choose_subject
 from trivox.inference.explain.window import feature_maps, source_voxel
 from trivox.inference.predictor import Predictor
+from trivox.outputs import Contents, Kind, object_with, require_folder
 from trivox.planning.plan import Plan
 from trivox.preparation.grid import prepare
+from trivox.schema import FORMAT_VERSION
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.labels.explanation_figures import (
     Page,
@@ -40,6 +42,7 @@ ROLLOUT = "attention_rollout.png"
 SALIENCY = "saliency.png"
 NUMBERS = "explain.json"
 NAMES_SHOWN = 5
+EXPLANATION = Kind("explanation", object_with("trivox", "files"))
 
 
 def explain_case(
@@ -60,6 +63,7 @@ def explain_case(
     to explain, default: the middle of what is predicted; layers: encoder stages to
     draw, default all.
     """
+    _require_own(out)
     console = console or Quiet()
     predictor = Predictor.load(model, device=device, precision="fp32")
     plan = predictor.members[0].plan
@@ -88,6 +92,8 @@ def explain_case(
     }
     written = [name for name, figure in figures.items() if figure is not None]
     facts: dict[str, object] = {
+        "task": plan.task,
+        "format_version": FORMAT_VERSION,
         "trivox": __version__,
         "notice": NOTICE,
         "model": str(model),
@@ -113,13 +119,30 @@ def explain_case(
 def _write(
     out: Path, figures: Mapping[str, bytes | None], facts: Mapping[str, Any]
 ) -> None:
-    """Write the files; what an earlier call left and this one does not have is removed."""
+    """Write the files; what an earlier call left and this one does not have is removed.
+
+    The numbers say first whose the figures are, so that a killed process leaves no
+    figure of which nobody knows.
+    """
+    write_json(out / NUMBERS, {**facts, "files": [*figures, NUMBERS]})
     for name, figure in figures.items():
         if figure is None:
             (out / name).unlink(missing_ok=True)
         else:
             write_bytes(out / name, figure)
     write_json(out / NUMBERS, facts)
+
+
+def _require_own(out: Path) -> None:
+    """Raise unless what has the name of a file here was written by an explanation."""
+    numbers = out / NUMBERS
+    listed: list[str] = []
+    if numbers.is_file() and EXPLANATION.wrote(numbers):
+        listed = read_json(numbers)["files"]
+    names = (FEATURES, ROLLOUT, SALIENCY)
+    others = tuple(name for name in names if name not in listed)
+    kinds = {NUMBERS: EXPLANATION}
+    require_folder(out, Contents("an explanation", kinds, others=others))
 
 
 def _case(cases: Sequence[Case], name: str | None, source: Path) -> Case:

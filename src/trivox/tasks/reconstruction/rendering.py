@@ -34,11 +34,15 @@ from trivox.projection.rendering import (
     share_outside,
 )
 from trivox.tasks.console import Console
+from trivox.tasks.reconstruction.planning import TASK
+from trivox.tasks.reconstruction.rendered import (
+    RENDERED,
+    claim_exam,
+    require_rendered,
+)
 from trivox.volumes.formats import read_volume
 from trivox.volumes.volume import Volume
 
-RENDERED = "The X-rays are rendered from CT (digitally reconstructed radiographs), not acquired."
-"""What reports have to say of a rendered dataset."""
 NOTICEABLE = 0.001
 """Share of the body beyond the detector from which a view counts as truncated."""
 
@@ -93,6 +97,7 @@ def render_exams(request: DrrRequest, console: Console) -> list[Path]:
     _require_possible(request)
     scans = find_scans(request.inputs)
     note = _note(request.inputs)
+    require_rendered(request.out, scans)
     done = []
     failed = []
     for name, path in console.track(scans.items(), len(scans), "rendering"):
@@ -202,6 +207,7 @@ def _render_exam(request: DrrRequest, name: str, path: Path, console: Console) -
     views = images.numpy()
     title = f"{name}: X-rays rendered from CT, {pixel:g} mm pixels"
     folder = request.out / PATIENTS / name
+    claim_exam(request.out, name, TASK)
     write_exam(
         folder,
         views,

@@ -1,0 +1,79 @@
+"""What the verbs leave in their folders, so that nobody's own files are written over."""
+
+from pathlib import Path
+
+from trivox import outputs
+from trivox.datasets.dataset import NOTE
+from trivox.datasets.phantoms.ellipsoids import DRAWN
+from trivox.inference.bundle import PRETRAINED
+from trivox.outputs import Contents, Kind, names_there, object_with, text_with
+
+PREPARED = {
+    "check.json": outputs.CHECK,
+    "dataset.json": outputs.DATASET,
+    "fingerprint.json": outputs.FINGERPRINT,
+    "plan.json": outputs.PLAN,
+    "splits.json": outputs.FOLDS,
+}
+TRAINED = {
+    **PREPARED,
+    "run.json": outputs.RUN,
+    "recipe.json": outputs.RECIPE,
+    "transfer.json": outputs.TRANSFER,
+    "pretraining.json": outputs.PRETRAINING,
+    "report.html": outputs.PAGE,
+}
+RECORD = "demo.json"
+SHOWN = ("run", "first", "predictions", "unseen-cases.txt")
+MADE = (
+    "prepared",
+    "checkpoints",
+    "validation",
+    "bundle",
+    "report-3d",
+    "log.txt",
+    "metrics.jsonl",
+    "case-features.npz",
+    "classifier.safetensors",
+    PRETRAINED,
+    "tensorboard",
+    "wandb",
+    "mlflow",
+)
+
+
+def require_run(out: Path, source: Path) -> None:
+    """Raise unless a run on `source` can be written to `out` without touching what is
+    not a run's.
+    """
+    proofs = ("run.json", "recipe.json")
+    others = (*MADE, *names_there(out, ["fold[0-9]*"]))
+    contents = Contents("a run", TRAINED, proofs, others)
+    outputs.require_folder(out, contents, source=source)
+
+
+def require_preparation(out: Path, source: Path) -> None:
+    """Raise unless `source` can be prepared in `out`, likewise."""
+    contents = Contents("a preparation", PREPARED, ("check.json",), ("prepared",))
+    outputs.require_folder(out, contents, source=source)
+
+
+def require_demo(out: Path, drawn: str, data: Path | str | None) -> None:
+    """Raise unless a demo can be shown in `out`, likewise.
+
+    drawn: folder of its phantoms; data: what it shows instead of them. trivox 0.1.0
+    left no record: there the note of the phantoms, or the run, is the proof.
+    """
+    note = f"{drawn}/{NOTE}"
+    kinds = {
+        RECORD: Kind("demo", object_with("demo", "format_version")),
+        "metrics.json": outputs.METRICS,
+        "run/run.json": outputs.RUN,
+    }
+    if data is None:
+        kinds[note] = Kind("note on phantoms", text_with(DRAWN.strip()))
+        contents = Contents("a demo", kinds, (RECORD, note), (drawn, *SHOWN))
+        outputs.require_folder(out, contents)
+        return
+    contents = Contents("a demo", kinds, (RECORD, "run/run.json"), SHOWN)
+    outputs.require_folder(out, contents, source=Path(data))
