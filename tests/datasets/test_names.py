@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.names import LONGEST, complaint_of
-from trivox.errors import FormatError
+from trivox.errors import DataError, FormatError
+from trivox.files import read_json, write_json
 
 BAD = [
     "",
@@ -29,6 +30,14 @@ BAD = [
     "escape\x1b[2J",
     "undecodable\udcff",
     "preparation-key",
+    ".hidden",
+    ".tmp-12-case",
+    "ends in a dot.",
+    "ends in a space ",
+    "CON",
+    "nul",
+    "Lpt1.case",
+    "com9",
     "x" * (LONGEST + 1),
     "\N{GREEK SMALL LETTER ALPHA}" * (LONGEST // 2 + 1),
 ]
@@ -39,6 +48,9 @@ GOOD = [
     "M\N{LATIN SMALL LETTER U WITH DIAERESIS}ller",
     "a..b",
     "1.2.840",
+    "console",
+    "com10",
+    "aux1",
 ]
 
 
@@ -48,7 +60,7 @@ def test_a_name_that_is_no_file_name_is_refused_wherever_cases_are_made(name):
         Case(name=name, images=())
 
 
-IN_TABLES = [name for name in BAD if name.isprintable()]
+IN_TABLES = [name for name in BAD if name.isprintable() and name == name.rstrip(" ")]
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -75,3 +87,31 @@ def test_a_name_without_complaint_stays_in_its_folder(name):
         path = os.path.normpath(f"folder/{name}.nii.gz")
         assert Path(path).parent == Path("folder")
         assert "\0" not in path
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("case_1", "CASE_1"),
+        (
+            "M\N{LATIN SMALL LETTER U WITH DIAERESIS}ller",
+            "Mu\N{COMBINING DIAERESIS}ller",
+        ),
+    ],
+)
+def test_two_names_that_are_one_file_on_some_system_are_refused(tmp_path, one, other):
+    file = tmp_path / "cases.csv"
+    text = f"case,image\n{one},a.nii.gz\nother,b.nii.gz\n{other},c.nii.gz\n"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match="own name") as caught:
+        load_dataset(file)
+    assert one in str(caught.value)
+    assert other in str(caught.value)
+
+
+@given(st.text())
+def test_any_name_can_be_written_and_read_back(tmp_path_factory, name):
+    file = tmp_path_factory.getbasetemp() / "names.json"
+    write_json(file, [name, {name + "\udcff": 1}])
+    assert read_json(file) == [name, {name + "\udcff": 1}]
+    file.read_bytes().decode("utf-8")

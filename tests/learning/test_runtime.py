@@ -126,13 +126,29 @@ def test_torchrun_needs_a_torch_with_distributed(monkeypatch):
         assert world_size() == 1
 
 
-def test_stop_signals_give_back_what_was_there():
-    before = signal.getsignal(signal.SIGTERM)
+HANGUPS = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, *HANGUPS])
+def test_stop_signals_give_back_what_was_there(number):
+    before = signal.getsignal(number)
     asked = []
     with stop_signals(lambda: asked.append(1)):
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
     assert asked == [1]
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("hangup", HANGUPS)
+def test_a_closed_terminal_stops_nothing_under_nohup(hangup):
+    before = signal.signal(hangup, signal.SIG_IGN)
+    asked = []
+    try:
+        with stop_signals(lambda: asked.append(1)):
+            signal.raise_signal(hangup)
+    finally:
+        signal.signal(hangup, before)
+    assert asked == []
 
 
 def test_a_handler_that_python_did_not_set_becomes_the_usual_one(monkeypatch):

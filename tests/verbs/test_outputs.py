@@ -47,18 +47,21 @@ def made(tmp_path_factory, tiny_data, tiny_run, xray_data):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory, made, tiny_run):
-    """For each verb: names of what it leaves in an empty folder."""
-    names = {
-        "train": sorted(path.name for path in tiny_run.iterdir()),
-        "pretrain": ["run.json", "recipe.json", "pretrained.safetensors", "prepared"],
-        "demo": ["demo.json", "run", "predictions", "unseen-cases.txt", "metrics.json"],
+    """For each verb: a folder that was empty, and names of what it leaves there."""
+    runs = ["run.json", "recipe.json", "pretrained.safetensors", "prepared", "fold7"]
+    demos = ["demo.json", "run", "predictions", "unseen-cases.txt", "metrics.json"]
+    results = {
+        "train": (tiny_run, [path.name for path in tiny_run.iterdir()]),
+        "pretrain": (None, runs),
+        "demo": (None, demos),
     }
     for verb, (arguments, name) in made.items():
-        if verb not in names:
+        if verb not in results:
             out = tmp_path_factory.mktemp(verb)
             assert call(*arguments, "--out", out / name) == 0
-            names[verb] = [str(path.relative_to(out)) for path in out.rglob("*")]
-    return names
+            names = [str(path.relative_to(out)) for path in out.rglob("*")]
+            results[verb] = (out, names)
+    return results
 
 
 def call(*arguments):
@@ -94,8 +97,9 @@ def test_a_file_of_somebody_is_never_written_over(
     made, written, tmp_path, capsys, verb
 ):
     arguments, name = made[verb]
-    assert len(written[verb]) >= 1
-    for number, taken in enumerate(written[verb]):
+    _, names = written[verb]
+    assert names
+    for number, taken in enumerate(names):
         out = tmp_path / f"{number}"
         (out / taken).parent.mkdir(parents=True)
         (out / taken).write_bytes(FOREIGN)
@@ -105,12 +109,12 @@ def test_a_file_of_somebody_is_never_written_over(
 
 
 @pytest.mark.parametrize("verb", [*FILES, "preprocess", "explain", "drr"])
-def test_what_a_verb_wrote_it_writes_again(made, tmp_path, verb):
+def test_what_a_verb_wrote_it_writes_again(made, written, verb):
     arguments, name = made[verb]
-    assert call(*arguments, "--out", tmp_path / name) == 0
-    (tmp_path / "notes.txt").write_bytes(FOREIGN)
-    assert call(*arguments, "--out", tmp_path / name) == 0
-    assert (tmp_path / "notes.txt").read_bytes() == FOREIGN
+    out, _ = written[verb]
+    (out / "notes.txt").write_bytes(FOREIGN)
+    assert call(*arguments, "--out", out / name) == 0
+    assert (out / "notes.txt").read_bytes() == FOREIGN
 
 
 @pytest.mark.parametrize("verb", [*FILES, *FOLDERS])

@@ -10,6 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from trivox.cli import after_training, before_training, training
 from trivox.cli.options import split_triples
+from trivox.cli.streams import Steady, steady_streams
 from trivox.errors import InterruptedTrainingError, TrivoxError, UsageError
 from trivox.version import NOTICE, __version__
 
@@ -90,6 +91,7 @@ def main() -> None:
     """Entry point: one clear line and exit 1 for a known problem, 2 for options that do
     not go together, 130 for Ctrl-C; tracebacks only with --debug.
     """
+    output = steady_streams()
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -100,6 +102,7 @@ def main() -> None:
             print(
                 "interrupted; the same command continues where it can", file=sys.stderr
             )
+        _require_output(output)
         raise
     except InterruptedTrainingError as error:
         _fail(str(error), 130)
@@ -107,6 +110,13 @@ def main() -> None:
         if debug:
             raise
         _fail(_as_line(error), 2 if isinstance(error, UsageError) else 1)
+
+
+def _require_output(output: Steady | None) -> None:
+    """Fail if what was printed did not arrive where somebody waits for it."""
+    sys.stdout.flush()
+    if output is not None and output.lost is not None:
+        _fail(f"error: standard output cannot be written ({output.lost.strerror})", 1)
 
 
 def _as_line(error: BaseException) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
+from trivox.datasets.names import one_file
 from trivox.errors import DataError, FormatError, LabelError, TrivoxError
 from trivox.files import read_json
 from trivox.schema import validated
@@ -123,14 +124,14 @@ def unique_cases(cases: Iterable[Case], *, where: Path) -> tuple[Case, ...]:
     cases = tuple(cases)
     if not cases:
         raise DataError(f"{where}: no cases found; check that the dataset is complete")
-    name, count = Counter(case.name for case in cases).most_common(1)[0]
+    name, count = Counter(one_file(case.name) for case in cases).most_common(1)[0]
     if count > 1:
-        files = " and ".join(
-            str(case.images[0]) for case in cases if case.name == name and case.images
-        )
+        same = [case for case in cases if one_file(case.name) == name]
+        names = " or ".join(dict.fromkeys(f"'{case.name}'" for case in same))
+        files = " and ".join(str(case.images[0]) for case in same if case.images)
         raise DataError(
-            f"{where}: {count} cases are named '{name}' ({files}); give every case its "
-            "own name"
+            f"{where}: {count} cases are named {names} ({files}), one file on some "
+            "systems; give every case its own name"
         )
     return cases
 

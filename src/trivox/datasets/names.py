@@ -1,6 +1,8 @@
 """Names of cases, which become names of files."""
 
+import os
 import re
+import unicodedata
 
 LONGEST = 180
 """Bytes; file systems take 255, and the longest ending and a temporary name's beginning
@@ -8,6 +10,8 @@ are added.
 """
 RESERVED = ("preparation-key",)
 """Files of a store of prepared cases have that name."""
+DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+"""Windows takes files of these names, whatever their ending, for devices."""
 DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -19,11 +23,25 @@ def complaint_of(name: str) -> str:
         return "must not lead to another folder"
     if not name.isprintable():
         return "must not hold control characters or bytes that are no text"
+    if name.startswith(".") or name.endswith((".", " ")):
+        return "must not begin with a dot, nor end in a dot or a space"
     if name in RESERVED:
         return "is reserved"
+    if DEVICES.fullmatch(name):
+        return "is that of a device of Windows"
     if len(name.encode()) > LONGEST:
         return f"must not be longer than {LONGEST} bytes"
+    if not _encodable(name):
+        return "has letters that this system's locale cannot write (set LC_ALL=C.UTF-8)"
     return ""
+
+
+def one_file(name: str) -> str:
+    """What names have in common that are one file on some system: those of macOS and
+    Windows do not tell upper from lower case, nor a letter with an accent from a letter
+    and an accent.
+    """
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def usable_name(name: str) -> str:
@@ -34,3 +52,11 @@ def usable_name(name: str) -> str:
     if complaint:
         raise ValueError(f"{name[:60]!a} {complaint}, since files are named after it")
     return name
+
+
+def _encodable(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
