@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+from typing import Any
 
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 """Said of a stream that nobody reads any more: a pipe, a terminal that was closed."""
@@ -19,15 +20,15 @@ class Steady(io.FileIO):
 
     lost: OSError | None = None
 
-    def write(self, data: object) -> int | None:
+    def write(self, data: Any, /) -> int:
         """Write bytes; errors end the stream, not the work."""
         try:
-            return super().write(data)  # type: ignore[arg-type]
+            return super().write(data)
         except OSError as error:
             if error.errno not in GONE:
                 self.lost = error
             _silence(self.fileno())
-            return len(memoryview(data))  # type: ignore[arg-type]
+            return len(data)
 
 
 def steady_streams() -> Steady | None:
