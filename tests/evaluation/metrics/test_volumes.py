@@ -224,8 +224,8 @@ def test_the_ceiling_of_what_every_grid_can_show_is_perfect_up_to_the_border():
 
 def ceiling_on(grid, reference):
     isocentre = (0.0, 0.0, 0.0)
-    own = OwnVoxels.of(reference, grid, WINDOW, isocentre=isocentre)
-    return own.score(on_grid(reference, grid, isocentre=isocentre))
+    fine = OwnVoxels.of(reference, grid, WINDOW, isocentre=isocentre)
+    return fine.score(on_grid(reference, grid, isocentre=isocentre))
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)

@@ -87,13 +87,13 @@ METRICS = tuple(name for name in convention(WINDOW) if name not in NO_METRICS)
 @dataclass(frozen=True, eq=False)
 class Pair:
     """Prediction and reference `(z, y, x)` HU on one grid about `isocentre`;
-    own: the reference on its own voxels, None if both had that grid.
+    fine: the reference on its own voxels, None if both had that grid.
     """
 
     prediction: Array
     reference: Array
     grid: Grid
-    own: "OwnVoxels | None"
+    fine: "OwnVoxels | None"
 
 
 def measure_volume(
@@ -115,9 +115,9 @@ def measure_volume(
     metrics = measure_arrays(pair.prediction, pair.reference, window=window)
     metrics["psnr_reference_grid_db"] = None
     metrics["psnr_ceiling_db"] = None
-    if pair.own is not None:
-        metrics["psnr_reference_grid_db"] = pair.own.score(pair.prediction)
-        metrics["psnr_ceiling_db"] = pair.own.score(pair.reference)
+    if pair.fine is not None:
+        metrics["psnr_reference_grid_db"] = pair.fine.score(pair.prediction)
+        metrics["psnr_ceiling_db"] = pair.fine.score(pair.reference)
     metrics["projection_rmse"] = None
     if projections is not None:
         misfit = projection_rmse(pair.prediction, pair.grid, projections)
@@ -219,14 +219,14 @@ def on_one_grid(
     """Both on the prediction's grid; see `measure_volume`."""
     grid = grid_of(prediction, isocentre=isocentre)
     straight = reorient(prediction, canonical_orientation(prediction.affine))
-    own = None
+    fine = None
     if not _same_grid(reference, grid, isocentre):
-        own = OwnVoxels.of(reference, grid, window, isocentre=isocentre)
+        fine = OwnVoxels.of(reference, grid, window, isocentre=isocentre)
     return Pair(
         prediction=straight.array[0].astype(np.float32, copy=False),
         reference=on_grid(reference, grid, isocentre=isocentre),
         grid=grid,
-        own=own,
+        fine=fine,
     )
 
 
