@@ -86,7 +86,7 @@ RECIPE = Kind("recipe", object_with("preset", "network", "learning_rate"))
 RUN = Kind("run", object_with("fold", "task"))
 FOLDS = Kind("list of folds", _folds)
 TRANSFER = Kind("report of a transfer", object_with("source"))
-PRETRAINING = Kind("pretraining", object_with("left_out", "validation_r2"))
+PRETRAINING = Kind("record of a pretraining", object_with("left_out", "validation_r2"))
 PREDICTIONS = Kind("prediction", object_with("model", "cases"))
 
 
@@ -133,8 +133,8 @@ def require_folder(
     foreign = [name for name in contents.others if is_there(out / name)]
     if foreign:
         raise DataError(
-            f"{out}: {few(foreign)} would be written over, and {contents.what} of "
-            f"trivox is not what lies there; {ADVICE}"
+            f"{out}: {few(foreign)} would be written over, and no {contents.what} of "
+            f"trivox lies there; {ADVICE}"
         )
 
 

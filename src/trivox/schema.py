@@ -15,6 +15,9 @@ M = TypeVar("M", bound=BaseModel)
 FORMAT_VERSION = 1
 """Of JSON files that state no other."""
 
+STAMP = ("task", "format_version")
+"""What JSON files of ours say of themselves."""
+
 JsonObject = dict[str, JsonValue]
 """A JSON object whose fields are not known here."""
 
@@ -22,6 +25,19 @@ JsonObject = dict[str, JsonValue]
 def stamped(content: Mapping[str, Any], task: str | None) -> dict[str, Any]:
     """The content of a JSON file of ours: what it is about, and how it is written."""
     return {"task": task, "format_version": FORMAT_VERSION, **content}
+
+
+def unstamped(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content without what `stamped` says of it; raises `ValueError` for another
+    version. Older files say neither.
+    """
+    version = content.get("format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"format {version} is not {FORMAT_VERSION}; use the trivox version that "
+            "wrote it"
+        )
+    return {name: content[name] for name in content if name not in STAMP}
 
 
 class Frozen(BaseModel):

@@ -472,10 +472,19 @@ def full_disk(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "verb", ["plan", "preprocess", "train", "predict", "explain", "evaluate", "report"]
+    "verb",
+    [
+        *("check", "plan", "preprocess", "train", "predict", "explain", "evaluate"),
+        *("report", "rank", "drr", "demo"),
+    ],
 )
 def test_a_full_disk(fails, full_disk, tiny_run, tiny_data, tmp_path, options, verb):
+    metrics = tiny_run / "validation" / "metrics.json"
     arguments = {
+        "check": [tiny_data, "--out", "c.json"],
+        "rank": [metrics, metrics, "--names", "a,b"],
+        "drr": [tiny_data / IMAGE, "--out", "o", "--detector", 16],
+        "demo": ["--out", "o"],
         "plan": [tiny_data, "--network", "unet-tiny"],
         "preprocess": [tiny_data, "--out", "o", "--network", "unet-tiny"],
         "train": [tiny_data, "--out", "o", *options],

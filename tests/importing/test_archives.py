@@ -130,6 +130,38 @@ def test_links_are_refused_in_zips(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("A/One.nii", "one file on some systems"),
+        ("a/\x1b[2J.nii", "control characters"),
+    ],
+)
+def test_names_that_cannot_stand_beside_others_are_refused(tmp_path, kind, name, words):
+    source = KINDS[kind](tmp_path / "x", {**CONTENT, name: b"other"})
+    with pytest.raises(DataError, match=words), members(source, wanted):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_a_member_that_is_there_twice_is_refused(tmp_path, kind):
+    source = tmp_path / "x"
+    if kind == "zip":
+        with zipfile.ZipFile(source, "w") as archive:
+            archive.writestr("one.nii", b"first")
+            archive.writestr("one.nii", b"second")
+    else:
+        with tarfile.open(source, "w") as archive:
+            for size in (5, 6):
+                info = tarfile.TarInfo("one.nii")
+                info.size = size
+                archive.addfile(info, io.BytesIO(b"x" * size))
+    with pytest.raises(DataError, match="is there twice"), members(source, wanted):
+        pass
+
+
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
 def test_archives_that_declare_too_much_are_refused_before_reading(
     tmp_path, monkeypatch, kind

@@ -198,3 +198,65 @@ def test_a_rendering_replaces_only_what_was_rendered(made, tmp_path, capsys):
     (exam / "preview.png").unlink()
     (tmp_path / "rendered.json").unlink()  # made by hand
     assert exam.name in refused(capsys, *arguments, "--out", tmp_path)
+
+
+def test_cases_are_prepared_in_no_folder_but_a_preparation(tiny_data, tmp_path, capsys):
+    (tmp_path / "mine" / "prepared").mkdir(parents=True)
+    (tmp_path / "mine" / "prepared" / "phantom_000.json").write_bytes(FOREIGN)
+    before = files_in(tmp_path)
+    line = refused(
+        capsys,
+        *["train", tiny_data, "--out", tmp_path / "run"],
+        *["--prepared", tmp_path / "mine"],
+    )
+    assert "trivox preprocess" in line
+    assert files_in(tmp_path) == before
+
+
+INNER = {"state.json", "splits.json", "preparation-key.json"}
+"""What nobody reads but the run itself, and lists."""
+
+
+def test_every_json_says_what_it_is_about_and_how_it_is_written(
+    written, tiny_run, tiny_data, xray_run, xray_data, tmp_path
+):
+    trivox.predict(tiny_run, tiny_data, tmp_path / "maps", device="cpu")
+    trivox.predict(xray_run, xray_data, tmp_path / "volumes", device="cpu")
+    folders = [tiny_run, xray_run, tmp_path]
+    folders += [out for out, _ in written.values() if out is not None]
+    files = {file for folder in folders for file in folder.rglob("*.json")}
+    seen = {file.name for file in files}
+    for file in files:
+        if file.name in INNER or "prepared" in file.parts:
+            continue
+        content = json.loads(file.read_text())
+        assert content["format_version"] == 1, file
+        assert "task" in content, file
+    assert {"recipe.json", "run.json", "check.json", "plan.json", "ranking.json"} < seen
+    assert {"fingerprint.json", "dataset.json", "predictions.json"} < seen
+    assert {"bundle.json", "metrics.json", "explain.json", "rendered.json"} < seen
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "fingerprint.json", "dataset.json"])
+def test_a_later_version_of_a_file_is_refused_in_one_line(
+    tiny_run, tiny_data, tmp_path, capsys, name
+):
+    for file in ("recipe.json", "fingerprint.json", "dataset.json"):
+        shutil.copy(tiny_run / file, tmp_path / file)
+    content = json.loads((tmp_path / name).read_text())
+    (tmp_path / name).write_text(json.dumps(content | {"format_version": 2}))
+    capsys.readouterr()
+    commands = {
+        "recipe.json": [
+            "train",
+            tiny_data,
+            "--recipe",
+            tmp_path / name,
+            "--out",
+            tmp_path / "o",
+        ],
+        "fingerprint.json": ["plan", tiny_data, "--out", tmp_path / "plan.json"],
+        "dataset.json": ["check", tmp_path / name],
+    }
+    assert call(*commands[name]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

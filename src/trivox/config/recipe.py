@@ -19,7 +19,7 @@ from trivox.config.options import (
 from trivox.config.presets import NAMED_RECIPES, PRESETS, network_settings
 from trivox.config.volumes import ReconstructionOptions
 from trivox.errors import RecipeError
-from trivox.schema import Frozen, first_complaint
+from trivox.schema import Frozen, first_complaint, unstamped
 
 
 class Recipe(Frozen):
@@ -287,7 +287,11 @@ def read_recipe(content: Mapping[str, Any]) -> Recipe:
     first wrong one.
     """
     try:
-        return Recipe.model_validate(content)
+        settings = unstamped(content)
+    except ValueError as error:
+        raise RecipeError(f"recipe: {error}") from error
+    try:
+        return Recipe.model_validate(settings)
     except ValidationError as error:
         name, _, complaint = first_complaint(error, whole="recipe").partition(": ")
         given = error.errors()[0]["input"]

@@ -70,6 +70,7 @@ class Dataset(Frozen):
     what every report on the data has to say, from `NOTE` in the dataset's folder.
     """
 
+    format_version: Literal[1] = 1
     name: str
     root: Path
     layout: str

@@ -66,6 +66,7 @@ def package_model(
             predictor.channels, predictor.labels, input_slugs or {}, output_slug
         )
     contract = Contract(
+        task=bundles[0].description.task,
         target=target,
         models=tuple(f"model{number}" for number in range(len(bundles))),
         channels=predictor.channels,

@@ -23,6 +23,8 @@ class Contract(Frozen):
     socket -> channel.
     """
 
+    task: str | None = None
+    format_version: Literal[1] = 1
     target: Target
     models: tuple[str, ...]
     channels: tuple[str, ...]

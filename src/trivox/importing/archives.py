@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from trivox.datasets.names import one_file
 from trivox.errors import DataError, FormatError, TrivoxError
 
 MAX_MEMBERS = 1_000_000
@@ -35,22 +36,25 @@ class ArchiveMember:
     read: Callable[[], AbstractContextManager[IO[bytes]]]
 
 
+Members = dict[PurePosixPath, ArchiveMember]
+
+
 @contextmanager
-def members(
-    source: Path, wanted: Wanted
-) -> Iterator[dict[PurePosixPath, ArchiveMember]]:
+def members(source: Path, wanted: Wanted) -> Iterator[Members]:
     """The plain files of a zip, tar (gz, bz2, xz) or folder that are `wanted`, in the
     order of the archive.
 
     Raises `FormatError` for what is no archive or is damaged (also while its members
     are read), and `DataError` if a wanted member is no plain file or its name points
-    out of the archive, or if the archive declares more than 4 TiB or a million members.
+    out of the archive or is there twice, or if the archive declares more than 4 TiB or
+    a million members.
     """
     if not source.exists():
         raise FormatError(f"{source}: not found; check the path")
     with ExitStack() as stack:
         with _reading(source):
             files = stack.enter_context(_kind(source)(source, wanted))
+            _require_distinct(source, files)
         yield files
 
 
@@ -73,9 +77,7 @@ def _reading(source: Path) -> Iterator[None]:
         ) from error
 
 
-_Kind = Callable[
-    [Path, Wanted], AbstractContextManager[dict[PurePosixPath, ArchiveMember]]
-]
+_Kind = Callable[[Path, Wanted], AbstractContextManager[Members]]
 
 
 def _kind(source: Path) -> _Kind:
@@ -104,10 +106,8 @@ def _is_tar(source: Path) -> bool:
 
 
 @contextmanager
-def _folder(
-    source: Path, wanted: Wanted
-) -> Iterator[dict[PurePosixPath, ArchiveMember]]:
-    files: dict[PurePosixPath, ArchiveMember] = {}
+def _folder(source: Path, wanted: Wanted) -> Iterator[Members]:
+    files: Members = {}
     for path in sorted(source.rglob("*")):
         name = PurePosixPath(path.relative_to(source).as_posix())
         if wanted(name) and path.is_file():
@@ -116,25 +116,25 @@ def _folder(
 
 
 @contextmanager
-def _zip(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, ArchiveMember]]:
+def _zip(source: Path, wanted: Wanted) -> Iterator[Members]:
     with zipfile.ZipFile(source) as archive:
         listing = archive.infolist()
         _require_size(source, len(listing), sum(info.file_size for info in listing))
-        files: dict[PurePosixPath, ArchiveMember] = {}
+        files: Members = {}
         for info in listing:
             name = _name(info.filename)
             if wanted(name) and not info.is_dir():
                 kind = stat.S_IFMT(info.external_attr >> 16)
                 _require_plain(source, info.filename, plain=kind in (0, stat.S_IFREG))
                 read = partial(_zip_file, archive, info)
-                files[name] = ArchiveMember(name, info.file_size, read)
+                _add(files, ArchiveMember(name, info.file_size, read), source)
         yield files
 
 
 @contextmanager
-def _tar(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, ArchiveMember]]:
+def _tar(source: Path, wanted: Wanted) -> Iterator[Members]:
     with tarfile.open(source, "r:*") as archive:
-        files: dict[PurePosixPath, ArchiveMember] = {}
+        files: Members = {}
         total = 0
         for count, info in enumerate(archive, start=1):
             total += max(0, info.size)
@@ -142,9 +142,8 @@ def _tar(source: Path, wanted: Wanted) -> Iterator[dict[PurePosixPath, ArchiveMe
             name = _name(info.name)
             if wanted(name) and not info.isdir():
                 _require_plain(source, info.name, plain=info.isreg())
-                files[name] = ArchiveMember(
-                    name, info.size, partial(_tar_file, archive, info)
-                )
+                read = partial(_tar_file, archive, info)
+                _add(files, ArchiveMember(name, info.size, read), source)
         _require_end(archive)
         yield files
 
@@ -184,6 +183,28 @@ def _tar_file(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[IO[by
         yield file
 
 
+def _add(files: Members, member: ArchiveMember, source: Path) -> None:
+    """Take a member; raises `DataError` if there is one of its name."""
+    if member.name in files:
+        raise DataError(
+            f"{source}: member '{member.name}' is there twice; nothing was unpacked, "
+            "get it again"
+        )
+    files[member.name] = member
+
+
+def _require_distinct(source: Path, files: Members) -> None:
+    """Raise `DataError` if two names are one file on some system."""
+    seen: dict[str, PurePosixPath] = {}
+    for name in files:
+        first = seen.setdefault(one_file(str(name)), name)
+        if first != name:
+            raise DataError(
+                f"{source}: members '{first}' and '{name}' are one file on some "
+                "systems; rename one"
+            )
+
+
 def _name(text: str) -> PurePosixPath:
     return PurePosixPath(text.replace("\\", "/"))
 
@@ -194,6 +215,11 @@ def _require_plain(source: Path, name: str, *, plain: bool) -> None:
         raise DataError(
             f"{source}: member '{name}' points out of the archive; nothing was "
             "unpacked, get it elsewhere"
+        )
+    if not name.isprintable():
+        raise DataError(
+            f"{source}: member {name!a} has control characters in its name; nothing "
+            "was unpacked, get it elsewhere"
         )
     if not plain:
         raise DataError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from trivox.errors import DataError, ResourceError
 from trivox.files import read_json, remove_leftovers, write_json
 from trivox.outputs import Kind, is_there, object_with, require_folder_place
+from trivox.schema import stamped
 
 STAMP = "import.json"
 """File in the folder that says what was imported, how."""
@@ -19,13 +20,15 @@ def is_done(out: Path, stamp: dict[str, object], source: Path) -> bool:
     is anything else.
     """
     require_folder_place(out)
+    if out.is_symlink():
+        raise DataError(f"{out}: is a link; name the folder itself")
     if source.is_dir() and out.absolute().is_relative_to(source.absolute()):
         raise DataError(
             f"{out}: lies inside {source}, which is imported; choose another --out"
         )
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    if (out / STAMP).is_file() and read_json(out / STAMP) == stamp:
+    if (out / STAMP).is_file() and _is_of(out / STAMP, stamp):
         return True
     raise DataError(
         f"{out}: exists and is no import of {source} as it is now, in this form; "
@@ -40,12 +43,18 @@ def begin(out: Path, stamp: dict[str, object]) -> Path:
     folder = out.absolute().with_name(f".{out.name}.partial")
     file = folder / STAMP
     _require_import(folder)
-    if file.is_file() and read_json(file) != stamp:
+    if file.is_file() and not _is_of(file, stamp):
         shutil.rmtree(folder)
     for place in (folder, *folder.rglob("*/")):
         remove_leftovers(place)
-    write_json(file, stamp)
+    write_json(file, stamped(stamp, None))
     return folder
+
+
+def _is_of(file: Path, stamp: dict[str, object]) -> bool:
+    """Whether an import is of the same source in the same form."""
+    content = read_json(file)
+    return isinstance(content, dict) and content.items() >= stamp.items()
 
 
 def _require_import(folder: Path) -> None:

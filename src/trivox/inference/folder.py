@@ -20,6 +20,7 @@ from trivox.inference.records import (
 )
 from trivox.inference.writing import Record
 from trivox.learning.runtime import out_of_memory
+from trivox.schema import FORMAT_VERSION
 
 
 class Result(Protocol):
@@ -87,7 +88,8 @@ def predict_cases(
     input, another case's, or not from a prediction; sole: nobody else keeps files in
     `out`, so that what has the name of an output is replaced.
     """
-    model = {"model": predictor.identity, **predictor.about()}
+    identity = {"format_version": FORMAT_VERSION, "model": predictor.identity}
+    model = {**identity, **predictor.about()}
     outputs: dict[str, Sequence[str]] = {ALL_CASES: predictor.tables()}
     for case in cases:
         more = (f"{case.name}{ending}" for ending in also_endings)

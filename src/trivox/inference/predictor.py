@@ -363,7 +363,7 @@ class Predictor:
     # -- many cases, see `trivox.inference.folder` -------------------------------------
     def about(self) -> dict[str, object]:
         """What `predictions.json` says of it beside its identity."""
-        return {"settings": self.settings}
+        return {"task": self.members[0].plan.task, "settings": self.settings}
 
     def files(self, case: Case) -> list[str]:
         """Names of the files that the prediction of a case leaves."""

@@ -15,6 +15,7 @@ from trivox.files import read_json, write_json
 from trivox.inference.classes.files import CLASSES_FILE, SUBTYPE_FILE
 from trivox.inference.doubt.kinds import EXTRAS
 from trivox.inference.writing import Record, file_names
+from trivox.schema import STAMP
 
 RECORDS = "predictions.json"
 ALL_CASES = ""
@@ -81,8 +82,11 @@ def read_records(out: Path) -> dict[str, Any]:
 
 
 def is_of(content: Mapping[str, Any], model: Record) -> bool:
-    """Whether the records are of this model and these settings."""
-    return bool(content) and all(content.get(k) == v for k, v in model.items())
+    """Whether the records are of this model and these settings; those of 0.1.0 do not
+    say what they are about.
+    """
+    stated = {name: model.get(name) for name in STAMP} | dict(content)
+    return bool(content) and all(stated.get(k) == v for k, v in model.items())
 
 
 def owners_of(content: Mapping[str, Any], out: Path) -> dict[str, str]:

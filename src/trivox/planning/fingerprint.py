@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import ValidationError
@@ -48,6 +49,8 @@ class CaseFingerprint(Frozen):
 class Fingerprint(Frozen):
     """What was measured on a dataset; frozen, JSON."""
 
+    task: str | None = None
+    format_version: Literal[1] = 1
     dataset: str
     cases: tuple[CaseFingerprint, ...]
     intensities: dict[str, Intensities]
@@ -93,7 +96,10 @@ def measure(
         pooled = np.concatenate([sample[index] for sample in samples])
         intensities[name] = _statistics(pooled)
     return Fingerprint(
-        dataset=dataset.name, cases=tuple(cases), intensities=intensities
+        task=dataset.task,
+        dataset=dataset.name,
+        cases=tuple(cases),
+        intensities=intensities,
     )
 
 

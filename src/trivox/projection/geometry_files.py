@@ -64,6 +64,8 @@ class GeometryRecord(Frozen):
     water that turns line integrals into HU.
     """
 
+    task: str | None = None
+    format_version: Literal[1] = 1
     convention: str = CONVENTION
     kind: Kind = "line integrals"
     detector: tuple[Count, Count]

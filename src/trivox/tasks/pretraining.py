@@ -30,6 +30,7 @@ from trivox.networks.registry import build_network
 from trivox.planning.plan import ImagePlan, read_image_plan
 from trivox.preparation.masking import Masked, Masking
 from trivox.preparation.store import Store
+from trivox.schema import stamped
 from trivox.tasks.console import Console
 from trivox.tasks.images import ImageTask
 from trivox.tasks.task import Prepared, RunRequest
@@ -216,7 +217,7 @@ class PretrainingTask(ImageTask[ImagePlan]):
             "convention": CONVENTION,
             "recipe": recipe.model_dump(mode="json"),
         }
-        write_json(request.out / "pretraining.json", facts)
+        write_json(request.out / "pretraining.json", stamped(facts, self.name))
         return facts
 
 

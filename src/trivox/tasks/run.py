@@ -23,6 +23,7 @@ from trivox.learning.runtime import (
 )
 from trivox.learning.tracking import run_log
 from trivox.learning.trainer import Trainer
+from trivox.schema import FORMAT_VERSION, stamped
 from trivox.tasks.choice import task_named
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import prepare, recipe_for, started
@@ -107,7 +108,7 @@ def settle_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:
     recipe = asked_recipe(request, task)
     if not file.exists():
         if rank() == 0:
-            write_json(file, recipe.model_dump(mode="json"))
+            write_json(file, stamped(recipe.model_dump(mode="json"), request.task))
         return recipe
     saved = read_recipe(read_json(file))
     if started(request.out) and not request.resume:
@@ -118,7 +119,7 @@ def settle_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:
     if request.resume:
         _require_same(saved, recipe, request)
         return saved
-    write_json(file, recipe.model_dump(mode="json"))
+    write_json(file, stamped(recipe.model_dump(mode="json"), request.task))
     if recipe.model_dump(exclude=MAY_CHANGE) != saved.model_dump(exclude=MAY_CHANGE):
         # nothing was trained yet: plan anew for the new recipe
         (request.out / "plan.json").unlink(missing_ok=True)
@@ -130,10 +131,10 @@ def _require_same_part(request: RunRequest) -> None:
     on what they were trained on.
     """
     file = request.out / "run.json"
-    wanted = {"fold": request.fold, "task": request.task}
+    wanted = stamped({"fold": request.fold}, request.task)
     if started(request.out):
         saved = read_json(file)  # a run whose fold is not known is refused as well
-        if saved != wanted:
+        if {"format_version": FORMAT_VERSION, **saved} != wanted:
             raise RecipeError(
                 f"{request.out}: holds fold {saved.get('fold')}, not {request.fold}; "
                 "choose another --out"
@@ -205,7 +206,14 @@ def train_fold(
         if recipe.pretrained is not None and not resumable:
             start = Path(recipe.pretrained)
             channels = task.channels(prepared)
-            start_from(network, start, folder, channels=channels, say=log.line)
+            start_from(
+                network,
+                start,
+                folder,
+                task=task.name,
+                channels=channels,
+                say=log.line,
+            )
         micro_batch = task.micro_batch(prepared, recipe, runtime, log)
         trainer = Trainer(
             network=network,

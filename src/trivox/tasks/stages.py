@@ -22,6 +22,7 @@ from trivox.planning.fingerprint import (
     read_fingerprint,
     write_fingerprint,
 )
+from trivox.schema import stamped
 from trivox.tasks.console import Console
 from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
 
@@ -61,7 +62,7 @@ def prepare(
     plan that is there already.
     """
     out = request.out
-    require_checked(dataset, out / "check.json", console)
+    require_checked(dataset, out / "check.json", console, task=task.name)
     save_dataset(dataset, out / "dataset.json")
     plan_file = _plan_file(request, reuse_plan=reuse_plan)
     if plan_file is None:
@@ -95,7 +96,9 @@ def _plan_file(request: RunRequest, *, reuse_plan: bool) -> Path | None:
     return there if reuse_plan and there.exists() else request.plan
 
 
-def require_checked(dataset: Dataset, file: Path, console: Console) -> None:
+def require_checked(
+    dataset: Dataset, file: Path, console: Console, *, task: str
+) -> None:
     """Check once; a later stage of the same run trusts the file.
 
     Raises `DataError` with the first problems.
@@ -106,7 +109,7 @@ def require_checked(dataset: Dataset, file: Path, console: Console) -> None:
     report = check_dataset(
         dataset, progress=lambda cases, total: console.track(cases, total, "checking")
     )
-    write_json(file, report.to_json())
+    write_json(file, stamped(report.to_json(), task))
     if report.errors:
         first = "; ".join(str(finding) for finding in report.errors[:2])
         raise DataError(

@@ -13,6 +13,7 @@ from trivox.files import write_json
 from trivox.inference.bundle import PRETRAINED, read_bundle
 from trivox.learning.runtime import rank
 from trivox.learning.transfer import load_pretrained
+from trivox.schema import stamped
 
 PICKLES = (".pth", ".pt", ".ckpt", ".pkl", ".bin")
 
@@ -52,6 +53,7 @@ def start_from(
     path: Path,
     folder: Path,
     *,
+    task: str,
     channels: int,
     say: Callable[[str], None],
 ) -> None:
@@ -63,4 +65,5 @@ def start_from(
     for line in report.lines():
         say(line)
     if rank() == 0:
-        write_json(folder / "transfer.json", {"source": str(file), **report.to_json()})
+        content = {"source": str(file), **report.to_json()}
+        write_json(folder / "transfer.json", stamped(content, task))

@@ -11,6 +11,7 @@ from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.files import write_json
 from trivox.outputs import CHECK, require_file
+from trivox.schema import stamped
 from trivox.tasks.console import Console, Quiet
 from trivox.verbs.texts import described
 
@@ -53,5 +54,5 @@ def check(
         data, progress=lambda cases, total: console.track(cases, total, "checking")
     )
     if out is not None:
-        write_json(Path(out), report.to_json())
+        write_json(Path(out), stamped(report.to_json(), data.task))
     return Checked(data, report)

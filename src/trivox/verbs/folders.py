@@ -5,8 +5,10 @@ from pathlib import Path
 from trivox import outputs
 from trivox.datasets.dataset import NOTE
 from trivox.datasets.phantoms.ellipsoids import DRAWN
+from trivox.errors import DataError
 from trivox.inference.bundle import PRETRAINED
 from trivox.outputs import Contents, Kind, names_there, object_with, text_with
+from trivox.preparation.exam_store import KEY
 
 PREPARED = {
     "check.json": outputs.CHECK,
@@ -48,13 +50,24 @@ def require_run(out: Path, source: Path) -> None:
     """
     proofs = ("run.json", "recipe.json")
     others = (*MADE, *names_there(out, ["fold[0-9]*"]))
-    contents = Contents("a run", TRAINED, proofs, others)
+    contents = Contents("run", TRAINED, proofs, others)
     outputs.require_folder(out, contents, source=source)
+
+
+def require_prepared(folder: Path) -> None:
+    """Raise `DataError` unless a folder holds what a preparation leaves: cases that
+    lack there are added, to nothing else.
+    """
+    if not (folder / "prepared" / KEY).is_file():
+        raise DataError(
+            f"{folder}: holds no prepared cases; run 'trivox preprocess DATASET --out "
+            f"{folder}' first"
+        )
 
 
 def require_preparation(out: Path, source: Path) -> None:
     """Raise unless `source` can be prepared in `out`, likewise."""
-    contents = Contents("a preparation", PREPARED, ("check.json",), ("prepared",))
+    contents = Contents("preparation", PREPARED, ("check.json",), ("prepared",))
     outputs.require_folder(out, contents, source=source)
 
 
@@ -72,8 +85,8 @@ def require_demo(out: Path, drawn: str, data: Path | str | None) -> None:
     }
     if data is None:
         kinds[note] = Kind("note on phantoms", text_with(DRAWN.strip()))
-        contents = Contents("a demo", kinds, (RECORD, note), (drawn, *SHOWN))
+        contents = Contents("demo", kinds, (RECORD, note), (drawn, *SHOWN))
         outputs.require_folder(out, contents)
         return
-    contents = Contents("a demo", kinds, (RECORD, "run/run.json"), SHOWN)
+    contents = Contents("demo", kinds, (RECORD, "run/run.json"), SHOWN)
     outputs.require_folder(out, contents, source=Path(data))

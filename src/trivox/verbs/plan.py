@@ -56,6 +56,7 @@ def plan(
     require_file(fingerprint, FINGERPRINT)
     data = load_dataset(Path(dataset))
     task = task_of(data)
+    data = data.model_copy(update={"task": task.name})
     settings = overrides(
         recipe, set, network=network, memory_gb=memory_gb, patch_size=patch_size
     )

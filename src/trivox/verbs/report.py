@@ -39,4 +39,4 @@ def report(
 def _require_pages(folder: Path) -> None:
     """Raise unless the pages in a folder are those of a report."""
     pages = dict.fromkeys(names_there(folder, ["*.html"]), PAGE)
-    require_folder(folder, Contents("a report", pages))
+    require_folder(folder, Contents("report", pages))

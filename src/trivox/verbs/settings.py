@@ -10,6 +10,7 @@ from trivox.config.presets import NAMED_RECIPES
 from trivox.config.recipe import merged, parse_settings
 from trivox.errors import RecipeError
 from trivox.files import read_json
+from trivox.schema import unstamped
 
 Settings = Mapping[str, Any] | Sequence[str] | None
 """`{"augmentation.rotation": 0.5}`, or `["augmentation.rotation=0.5"]` as the command
@@ -48,7 +49,11 @@ def _from_file(recipe: Path | str | None) -> dict[str, Any]:
             f"{file}: is no recipe; give the recipe.json of a run, or an object of "
             "settings"
         )
-    return {name: value for name, value in content.items() if name != "preset"}
+    try:
+        settings = unstamped(content)
+    except ValueError as error:
+        raise RecipeError(f"{file}: {error}") from error
+    return {name: value for name, value in settings.items() if name != "preset"}
 
 
 def parsed(settings: Settings) -> dict[str, Any]:

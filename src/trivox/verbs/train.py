@@ -10,7 +10,7 @@ from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
-from trivox.verbs.folders import require_run
+from trivox.verbs.folders import require_prepared, require_run
 from trivox.verbs.settings import Settings, overrides, recipe_name
 from trivox.verbs.texts import described
 
@@ -68,6 +68,8 @@ def train(
     other, `PlanError` for a plan that cannot be.
     """
     require_run(Path(out), Path(dataset))
+    if prepared is not None:
+        require_prepared(Path(prepared))
     start = None if pretrained is None else str(Path(pretrained).absolute())
     settings = overrides(
         recipe,

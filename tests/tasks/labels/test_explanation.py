@@ -11,6 +11,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, phantom_case
 from trivox.errors import BundleError, DataError, FormatError, RecipeError
+from trivox.files import write_json
 from trivox.inference.bundle import write_bundle
 from trivox.inference.descriptions import LabelDescription
 from trivox.networks.registry import build_network, patch_family
@@ -158,6 +159,8 @@ def test_overlapping_regions(plan, image, tmp_path):
 
 def test_a_figure_of_an_earlier_model_does_not_stay(tiny_run, image, tmp_path):
     (tmp_path / "attention_rollout.png").write_bytes(b"of a hybrid")
+    earlier = {"trivox": "0.1.0", "files": ["attention_rollout.png", "explain.json"]}
+    write_json(tmp_path / "explain.json", earlier)
     explain_case(tiny_run, image, tmp_path)
     check_folder(tmp_path, ["feature_maps.png", "saliency.png", "explain.json"])
 

@@ -20,6 +20,7 @@ from trivox.errors import DataError, RecipeError
 from trivox.evaluation.conventions.choice import CONVENTIONS, Standard
 from trivox.evaluation.folders.labels import names_in
 from trivox.evaluation.metrics.content import (
+    FORMAT_VERSION,
     ConventionBlock,
     MetricRow,
     MetricsFile,
@@ -75,6 +76,8 @@ class Comparison(TypedDict):
 class RankingFile(TypedDict):
     """What ranking.json holds; models in the order of their places."""
 
+    task: str | None
+    format_version: int
     convention: ConventionBlock
     metrics: list[str]
     cases: int
@@ -130,6 +133,8 @@ def rank_models(
             "means": _means(content, ranked),
         }
     return {
+        "task": models[names[0]].get("task"),
+        "format_version": FORMAT_VERSION,
         "convention": dict(models[names[0]]["convention"]),
         "metrics": ranked,
         "cases": len(cases),

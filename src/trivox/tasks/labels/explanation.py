@@ -142,7 +142,7 @@ def _require_own(out: Path) -> None:
     names = (FEATURES, ROLLOUT, SALIENCY)
     others = tuple(name for name in names if name not in listed)
     kinds = {NUMBERS: EXPLANATION}
-    require_folder(out, Contents("an explanation", kinds, others=others))
+    require_folder(out, Contents("explanation", kinds, others=others))
 
 
 def _case(cases: Sequence[Case], name: str | None, source: Path) -> Case:

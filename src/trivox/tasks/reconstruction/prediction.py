@@ -12,7 +12,9 @@ from trivox.evaluation.metrics.volumes import measure_volume
 from trivox.files import write_bytes, write_json
 from trivox.inference.descriptions import SYNTHETIC
 from trivox.inference.reconstructor import Reconstruction
+from trivox.schema import stamped
 from trivox.tasks.reconstruction.pictures import exam_figure
+from trivox.tasks.reconstruction.planning import TASK
 from trivox.volumes.formats import read_volume
 
 
@@ -39,5 +41,5 @@ def write_beside(
         "views": result.views,
         "volume": row,
     }
-    write_json(numbers, content)
+    write_json(numbers, stamped(content, TASK))
     return {"figure": figure.name, "metrics": numbers.name}

@@ -39,7 +39,7 @@ def require_rendered(out: Path, scans: Mapping[str, Path]) -> None:
     places = [f"{PATIENTS}/{name}" for name in new]
     # where an earlier exam stands for a moment while it is replaced
     places += [f"{PATIENTS}/{name}.old" for name in scans]
-    require_folder(out, Contents("a rendering", KINDS, others=tuple(places)))
+    require_folder(out, Contents("rendering", KINDS, others=tuple(places)))
 
 
 def claim_exam(out: Path, name: str, task: str) -> None:
