@@ -109,8 +109,8 @@ def predict_cases(
     with claimed(out, VERB, names, say=say):
         records = PredictionRecords(out, model, outputs)
         with alone(out):
-            kept = _begin(predictor, cases, records, overwrite=overwrite, say=say)
-        todo = [case for case in cases if case.name not in kept]
+            done = _begin(predictor, cases, records, overwrite=overwrite, say=say)
+        todo = [case for case in cases if case.name not in done]
         for case in progress(todo, len(todo)):
             record = _predict_one(predictor, case, records, also)
             records.cases[case.name] = record
