@@ -9,6 +9,8 @@ renamed yet is cut in half before, as by a kill while it is written. after: it d
 many seconds later. The answer: exit codes (-9: killed), and steps that were counted.
 """
 
+import gc
+import importlib
 import json
 import os
 import signal
@@ -52,14 +54,14 @@ class Fate:
         self.counts.write_text(str(self.steps))
 
 
-def train(data, run, settings):
+def train(data, out, settings):
     from trivox.tasks.run import run_request
     from trivox.tasks.stages import started
     from trivox.tasks.task import RunRequest
 
-    resume = started(Path(run))
+    resume = started(Path(out))
     run_request(
-        RunRequest(Path(data), Path(run), "quick_test", settings, resume=resume)
+        RunRequest(Path(data), Path(out), "quick_test", settings, resume=resume)
     )
 
 
@@ -113,13 +115,31 @@ def begin(process):
         os._exit(code)
 
 
-def main():
+WARM = (
+    "blosc2",
+    "jinja2",
+    "matplotlib.pyplot",
+    "nibabel",
+    "psutil",
+    "scipy.stats",
+    "sklearn.metrics",
+    "trivox.tasks.run",
+    "trivox.verbs.evaluate",
+    "trivox.verbs.predict",
+    "trivox.verbs.preprocess",
+)
+"""Loaded once, not in each process."""
+WARM_TRAINING = ("torch._dynamo", "torch._inductor")
+
+
+def main(*more):
     import torch
 
     torch.set_num_threads(1)
-    import blosc2  # noqa: F401 - loaded once, not in each process
-    import matplotlib.pyplot  # noqa: F401
-
+    for name in (*WARM, *more):
+        importlib.import_module(name)
+    gc.freeze()  # children share what they do not touch
+    gc.disable()
     print("ready", flush=True)
     for line in sys.stdin:
         children = [begin(process) for process in json.loads(line)["processes"]]
@@ -128,4 +148,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*(WARM_TRAINING if "train" in sys.argv else ()))

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -112,13 +113,13 @@ def litter(folder):
 
 # -- work that is killed ---------------------------------------------------------------
 class Driver:
-    """Gives work to `kill_driver.py`."""
+    """Gives work to `kill_driver.py`; verbs: what it is to load once."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *verbs):
         self.folder = folder
         script = Path(__file__).with_name("kill_driver.py")
         self.child = subprocess.Popen(
-            [sys.executable, str(script)],
+            [sys.executable, str(script), *verbs],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -139,29 +140,61 @@ class Driver:
         """Steps of the last process that came to its end."""
         return int(Path(f"{self.log()}.steps").read_text())
 
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    made = Driver(tmp_path_factory.mktemp("driver"))
-    yield made
-    with made.child:
-        made.child.stdin.close()
+    def end(self):
+        with self.child:  # waits
+            self.child.stdin.close()
 
 
-def jobs(verb, out, data, model):
-    """The processes of a verb, the one to kill first; `None`: nobody runs beside it."""
-    if verb == "train":
-        arguments = {"data": data, "run": out, "settings": SETTINGS}
-        return [arguments, arguments]
-    if verb == "preprocess":
-        arguments = {"data": data, "out": out}
-        return [arguments, arguments]
-    if verb == "predict":
-        parts = [model.with_name(f"part-{number}.txt") for number in range(2)]
-        each = {"model": model, "data": data, "out": out}
-        return [{**each, "cases": part} for part in parts]
-    arguments = {"predictions": model.with_name("predictions"), "data": data}
-    return [{**arguments, "out": out / "metrics.json"}] * 2
+class Work:
+    """What is worked on, and what an undisturbed process makes of it."""
+
+    def __init__(self, driver, data, model, folder):
+        self.driver = driver
+        self.data = data
+        self.model = model
+        self.folder = folder
+        self.undisturbed = {}
+        names = [f"phantom_{number:03d}" for number in range(6)]
+        for number, part in enumerate((names[:3], names[3:])):
+            (folder / f"part-{number}.txt").write_text("\n".join(part))
+
+    def jobs(self, verb, out):
+        """Two processes of a verb into one folder."""
+        if verb in ("train", "preprocess"):
+            arguments = {"data": self.data, "out": out}
+            if verb == "train":
+                arguments["settings"] = SETTINGS
+            return [as_job(verb, arguments), as_job(verb, arguments)]
+        if verb == "predict":
+            arguments = {"model": self.model, "data": self.data, "out": out}
+            parts = [self.folder / f"part-{number}.txt" for number in range(2)]
+            return [as_job(verb, {**arguments, "cases": part}) for part in parts]
+        self.expected("predict")
+        maps = self.folder / "predict"
+        arguments = {"predictions": maps, "data": self.data, "out": out / "m.json"}
+        return [as_job(verb, arguments), as_job(verb, arguments)]
+
+    def finish(self, verb, out):
+        """Do what is left of a verb's work."""
+        first, second = self.jobs(verb, out)
+        assert self.driver.run(first) == [0], self.driver.log().read_text()
+        steps = self.driver.steps()
+        if verb == "predict":
+            assert self.driver.run(second) == [0], self.driver.log().read_text()
+        assert not litter(out)
+        return steps
+
+    def expected(self, verb):
+        """What an undisturbed process leaves, and how many steps and seconds it
+        takes.
+        """
+        if verb not in self.undisturbed:
+            out = self.folder / verb
+            began = time.monotonic()
+            steps = self.finish(verb, out)
+            seconds = time.monotonic() - began
+            self.undisturbed[verb] = (outcome(out), steps, seconds)
+        return self.undisturbed[verb]
 
 
 def as_job(verb, arguments, **fate):
@@ -173,109 +206,88 @@ def as_job(verb, arguments, **fate):
 
 
 @pytest.fixture(scope="module")
-def work(driver, tmp_path_factory):
-    """What is worked on: data, a model, predictions to measure; and, by verb, what an
-    undisturbed process leaves, and how many steps it takes.
-    """
-    from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
-
+def work(tmp_path_factory, tiny_data, tiny_run):
     folder = tmp_path_factory.mktemp("kills")
-    settings = PhantomSettings(
-        cases=6, shape=(16, 24, 20), spacing=(2.0, 1.5, 1.5), test_cases=1
-    )
-    data = write_phantoms(folder / "data", settings)
-    names = [f"phantom_{number:03d}" for number in range(6)]
-    (folder / "part-0.txt").write_text("\n".join(names[:3]))
-    (folder / "part-1.txt").write_text("\n".join(names[3:]))
-    expected = {}
-    for verb in ("train", "predict", "preprocess", "evaluate"):
-        out = folder / ("run" if verb == "train" else f"{verb}-reference")
-        first, second = jobs(verb, out, data, folder / "run")
-        assert driver.run(as_job(verb, first)) == [0], driver.log().read_text()
-        steps = driver.steps()
-        if verb == "predict":
-            assert driver.run(as_job(verb, second)) == [0]
-            shutil.copytree(out, folder / "predictions")
-        assert not litter(out)
-        expected[verb] = (outcome(out), steps)
-    return data, folder / "run", expected
+    driver = Driver(folder)
+    yield Work(driver, tiny_data, tiny_run, folder)
+    driver.end()
 
 
-def campaign(driver, work, verb, kills, *, seed, out, together=False, chain=CHAIN):
-    """Kill a verb so many times; returns how often what happened."""
-    data, model, expected = work
-    wanted, steps = expected[verb]
+def campaign(work, verb, kills, *, seed, out, together, chain=CHAIN, timed=0.0):
+    """Kill a verb so many times; returns how often what happened.
+
+    timed: share of the kills that come after some time instead of at a step.
+    """
+    wanted, steps, seconds = work.expected(verb)
     rng = random.Random(seed)
     counts = Counter()
-    place = 0
     while counts["killed"] < kills:
-        folder = out / f"{place}"
-        place += 1
-        victim, other = jobs(verb, folder, data, model)
+        folder = out / f"{counts['killed']}"
         for _ in range(min(chain, kills - counts["killed"])):
-            event = rng.randint(1, steps)
-            processes = [as_job(verb, victim, event=event)]
-            if together:
-                processes.append(as_job(verb, other))
-            first, *others = driver.run(*processes)
-            counts["killed"] += first == KILLED
-            counts["ended before"] += first == 0
-            counts["beside another"] += first == KILLED and together
-            logs = [driver.log(number).read_text() for number in range(len(processes))]
-            for code, log in zip([first, *others], logs, strict=True):
+            victim, other = work.jobs(verb, folder)
+            if rng.random() < timed:
+                victim["after"] = rng.uniform(0, seconds)
+            else:
+                victim["event"] = rng.randint(1, steps)
+            processes = [victim, other] if together else [victim]
+            codes = work.driver.run(*processes)
+            counts["killed"] += codes[0] == KILLED
+            counts["ended before"] += codes[0] == 0
+            for number, code in enumerate(codes):
+                log = work.driver.log(number).read_text()
                 refused = code == 1 and "BusyError" in log
                 counts["refused"] += refused
                 assert code in (0, KILLED) or refused, log
             if folder.exists():
                 require_whole(folder)
-                counts["folders read"] += 1
-        last = [as_job(verb, victim)]
-        if verb == "predict":
-            assert driver.run(as_job(verb, other)) == [0], driver.log().read_text()
-        assert driver.run(*last) == [0], driver.log().read_text()
-        assert outcome(folder) == wanted, (verb, place)
-        assert not litter(folder)
+        work.finish(verb, folder)
+        assert outcome(folder) == wanted, verb
         counts["ended as undisturbed"] += 1
         shutil.rmtree(folder)
     return counts
 
 
-@pytest.mark.parametrize("verb", ["train", "preprocess", "predict", "evaluate"])
-def test_a_killed_verb_loses_nothing(driver, work, tmp_path, verb):
-    counts = campaign(driver, work, verb, 2, seed=1, out=tmp_path, chain=2)
-    assert counts["killed"] == 2
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("verb", ["preprocess", "predict", "evaluate"])
+def test_a_killed_verb_loses_nothing(work, tmp_path, verb, together):
+    """Alone, and while another process works in the same folder."""
+    counts = campaign(work, verb, 2, seed=1, out=tmp_path, together=together, chain=2)
+    assert counts["killed"] >= 2
     assert counts["ended as undisturbed"] >= 1
 
 
-def test_a_verb_that_is_killed_beside_another_loses_nothing(driver, work, tmp_path):
-    counts = campaign(
-        driver, work, "predict", 2, seed=2, out=tmp_path, together=True, chain=2
-    )
-    assert counts["beside another"] == 2
+CAMPAIGN = {
+    ("train", False): 60,
+    ("preprocess", False): 45,
+    ("predict", False): 40,
+    ("evaluate", False): 10,
+    ("train", True): 15,
+    ("preprocess", True): 15,
+    ("predict", True): 10,
+    ("evaluate", True): 5,
+}
+"""Kills of each verb, alone and beside another process."""
+COLUMNS = ("killed", "ended before", "refused", "ended as undisturbed")
 
 
 @pytest.mark.slow
-def test_two_hundred_kills(driver, work, tmp_path, capsys):
+def test_two_hundred_kills(tmp_path, tiny_data, tiny_run, capsys):
+    driver = Driver(tmp_path, "train")
+    work = Work(driver, tiny_data, tiny_run, tmp_path)
     rows = {}
-    for together, kills in ((False, (50, 40, 40, 10)), (True, (20, 20, 15, 5))):
-        verbs = ("train", "preprocess", "predict", "evaluate")
-        for seed, (verb, number) in enumerate(zip(verbs, kills, strict=True)):
-            out = tmp_path / f"{verb}-{together}"
-            label = f"{verb}, two processes" if together else verb
-            rows[label] = campaign(
-                driver, work, verb, number, seed=seed, out=out, together=together
-            )
-    kinds = (
-        "killed",
-        "ended before",
-        "refused",
-        "folders read",
-        "ended as undisturbed",
-    )
+    for seed, ((verb, together), kills) in enumerate(CAMPAIGN.items()):
+        out = tmp_path / f"{verb}-{together}"
+        counts = campaign(
+            work, verb, kills, seed=seed, out=out, together=together, timed=0.3
+        )
+        rows[f"{verb}, two processes" if together else verb] = counts
+    driver.end()
+    total = sum(counts["killed"] for counts in rows.values())
     with capsys.disabled():
-        print("\n" + " | ".join(("verb", *kinds)))
+        print("\n" + " | ".join(("verb", "steps", *COLUMNS)))
         for label, counts in rows.items():
-            print(" | ".join((label, *(str(counts[kind]) for kind in kinds))))
-        total = sum(counts["killed"] for counts in rows.values())
+            steps = work.expected(label.split(",")[0])[1]
+            cells = (label, steps, *(counts[column] for column in COLUMNS))
+            print(" | ".join(map(str, cells)))
         print(f"{total} kills, 0 lost")
-    assert sum(counts["killed"] for counts in rows.values()) >= 200
+    assert total >= 200
