@@ -2,8 +2,9 @@
 taken up again when interrupted.
 """
 
+import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def is_done(out: Path, stamp: dict[str, object], source: Path) -> bool:
         )
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    if (out / STAMP).is_file() and read_json(out / STAMP) == stamp:
+    if _is_stamped(out, stamp):
         return True
     raise DataError(
         f"{out}: exists and is no import of {source} as it is now, in this form; "
@@ -47,13 +48,29 @@ def begin(out: Path, stamp: dict[str, object]) -> Path:
     new one.
     """
     folder = out.absolute().with_name(f".{out.name}.partial")
-    file = folder / STAMP
-    if folder.exists() and not (file.is_file() and read_json(file) == stamp):
+    if folder.exists() and not _is_stamped(folder, stamp):
         shutil.rmtree(folder)
     for place in (folder, *folder.rglob("*/")):
         remove_leftovers(place)
-    write_json(file, stamp)
+    write_json(folder / STAMP, stamp)
     return folder
+
+
+def _is_stamped(folder: Path, stamp: dict[str, object]) -> bool:
+    """Whether a folder is of this import; 0.1.0 wrote down less."""
+    file = folder / STAMP
+    content = read_json(file) if file.is_file() else None
+    if not isinstance(content, dict) or "source" not in content:
+        return False
+    return {**stamp, **content} == stamp
+
+
+def listing_of(files: Iterable[tuple[str, int, int]]) -> str:
+    """A hash over names, sizes and times of files: one that was moved to another class
+    has changed as well.
+    """
+    lines = sorted(f"{name}\0{size}\0{modified}" for name, size, modified in files)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def require_space(folder: Path, needed: int, *, out: Path) -> None:

@@ -21,6 +21,8 @@ RECORDS = "predictions.json"
 ALL_CASES = ""
 """Whose the tables about all cases are."""
 ADVICE = "choose another --out"
+LATER = ("description", "precision")
+"""What 0.1.0 did not write about a model; there it is taken to be the same."""
 
 
 @dataclass
@@ -92,7 +94,11 @@ def read_records(out: Path) -> dict[str, Any]:
 
 def is_of(content: Mapping[str, Any], model: Record) -> bool:
     """Whether the records are of this model and these settings."""
-    return bool(content) and all(content.get(k) == v for k, v in model.items())
+    same = all(
+        content.get(key) == value or (key in LATER and key not in content)
+        for key, value in model.items()
+    )
+    return bool(content) and same
 
 
 def is_of_another(content: Mapping[str, Any], model: Record) -> bool:
