@@ -1,5 +1,6 @@
 """One writer for a folder, or for a case in it; a dead one is in nobody's way."""
 
+import errno
 import json
 import os
 import signal
@@ -176,6 +177,20 @@ def test_without_locks_the_number_of_a_process_says_whether_it_lives(
     file.write_text(json.dumps(claim))
     monkeypatch.setattr(locks, "_lock", no_locks)
     assert locks._is_alive(file) == alive
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_where_nothing_may_be_written_nothing_is_said(tmp_path, monkeypatch, code):
+    """What is only read there needs no lock; who writes is told by the writing."""
+
+    def refused(*args):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(locks.os, "open", refused)
+    lines = []
+    with claimed(tmp_path, "preprocess", say=lines.append), alone(tmp_path):
+        pass
+    assert lines == []
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
-from errno import EACCES, EAGAIN, EDEADLK, EROFS
+from errno import EACCES, EAGAIN, EDEADLK, EPERM, EROFS
 from pathlib import Path
 from secrets import token_hex
 from socket import gethostname
@@ -31,6 +31,8 @@ PAUSE = 0.02
 WAIT = 0.5
 """Seconds between two looks: at a lock, at what another process does."""
 TAKEN = (EACCES, EAGAIN, EDEADLK)
+READ_ONLY = (EACCES, EPERM, EROFS)
+"""Errors of a lock that another process holds, and of a place where nobody writes."""
 
 Say = Callable[[str], None]
 
@@ -76,7 +78,7 @@ def claimed(
                 held.callback(_remove_empty, folder)
             _claim(folder, verb, names, held, wait=wait, say=say)
         except NoLocksError as error:
-            if error.errno not in (EACCES, EROFS):  # there, nobody writes at all
+            if error.errno not in READ_ONLY:
                 say(
                     f"{folder}: files cannot be locked here ({error.strerror}); let no "
                     "other process write there"

@@ -5,6 +5,7 @@ and nothing of another model stands there as if this one had made it.
 import os
 import shutil
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -140,6 +141,21 @@ def test_what_is_removed_for_another_model_is_no_input(predictor, other, cases, 
     with pytest.raises(DataError, match="is an input"):
         predict_cases(other, [reads], out, overwrite=True)
     assert stamps(out) == before
+
+
+def test_a_model_that_was_edited_is_another_model(predictor, cases, out):
+    """The same weights, another spacing, other values of labels, another rule."""
+    predict_cases(predictor, cases[:1], out)
+    (description,) = predictor.descriptions
+    spacing = (9.0, *description.plan.spacing[1:])
+    plan = description.plan.model_copy(update={"spacing": spacing})
+    edited = description.model_copy(update={"plan": plan})
+    before = stamps(out)
+    retold = description.model_copy(update={"training": {"dataset": "x"}})
+    predict_cases(replace(predictor, descriptions=(retold,)), cases[:1], out)
+    assert stamps(out) == before
+    predict_cases(replace(predictor, descriptions=(edited,)), cases[:1], out)
+    assert stamps(out) != before
 
 
 # -- two processes ---------------------------------------------------------------------
