@@ -9,8 +9,10 @@ import torch
 from scipy.stats import t as students_t
 from torch import nn
 
+from trivox.inference.doubt.likeness import FEWEST, learn_likeness, look_at
 from trivox.inference.judge import interval_of_levels, interval_of_votes
 from trivox.inference.predictor import Predictor
+from trivox.inference.prepare import prepare_image
 from trivox.inference.rules.postprocess import Postprocessing
 from voting_models import (
     IMAGE,
@@ -205,3 +207,37 @@ def test_sampled_logits_and_references_belong_together(predictor, setup):
     )
     assert len(known) > 500
     assert (decided == known).float().mean() > 0.99
+
+
+def noisy(seed, noise=100):
+    rng = np.random.default_rng(seed)
+    change = rng.normal(0, noise, IMAGE.array.shape) * (IMAGE.array != 0)
+    return IMAGE.with_array((IMAGE.array + change).astype(np.float32))
+
+
+def look_of(image, model):
+    plan = model.members[0].plan
+    prepared = prepare_image(image, model.members, where="image")[0]
+    return look_at(
+        prepared.image,
+        channels=1,
+        source_spacing=prepared.record.cropped_spacing,
+        spacing=plan.spacing,
+    )
+
+
+@pytest.mark.parametrize(("noise", "unlike"), [(100, False), (3000, True)])
+def test_an_image_unlike_the_training_images_is_flagged_whatever_the_network_says(
+    predictor, noise, unlike
+):
+    model = made(predictor, "one vote")
+    plan = model.members[0].plan
+    looks = [look_of(noisy(seed), model) for seed in range(FEWEST)]
+    likeness = learn_likeness(looks, channels=plan.channels, axes=plan.axis_order)
+    asked = made(predictor, "one vote", likeness=likeness)
+    trust = asked.predict_volume(noisy(100, noise)).trust
+    assert trust["abstain"] is bool(trust["unlike"]) is unlike
+    assert "score" not in trust
+    if unlike:
+        start = "not like the training images: intensities of contrast_0 (distance"
+        assert trust["reason"].startswith(start)

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field
 
 from trivox.inference.doubt.calibration import Abstention
+from trivox.inference.doubt.likeness import Likeness
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.planning.plan import Plan
 from trivox.planning.volumes import VolumePlan
@@ -83,7 +84,8 @@ class LabelDescription(BundleDescription):
     """Of a model that gives label maps.
 
     temperature: probabilities are those of logits divided by it; abstention: when to
-    flag; classification: of models that also give a class.
+    flag; likeness: what the training images looked like; classification: of models that
+    also give a class.
     """
 
     plan: Plan
@@ -92,6 +94,7 @@ class LabelDescription(BundleDescription):
     postprocessing: Postprocessing = Postprocessing()
     temperature: float = Field(1.0, gt=0)
     abstention: Abstention | None = None
+    likeness: Likeness | None = None
     classification: ClassDescription | None = None
 
     @property

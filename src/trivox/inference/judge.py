@@ -2,6 +2,7 @@
 intervals, agreement, whether to look at the case.
 """
 
+from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
 import numpy as np
@@ -10,8 +11,12 @@ from scipy.special import stdtrit
 
 from trivox.datasets.labels import LabelScheme
 from trivox.inference.decide import Decision, Poll, target_voxels
+from trivox.inference.descriptions import LabelDescription
 from trivox.inference.doubt.calibration import Abstention, foreground_entropy
+from trivox.inference.doubt.likeness import look_at
 from trivox.inference.doubt.uncertainty import entropy
+from trivox.inference.members import Member
+from trivox.preparation.grid import PreparedCase
 from trivox.volumes.volume import Array
 
 LEVELS = (0.025, 0.975)
@@ -32,7 +37,8 @@ class TargetVolume(TypedDict, total=False):
 class Judgement(TypedDict):
     """What stands in the record of a case, ready for JSON.
 
-    votes, agreement: where there were several; abstain, score, reason: with a rule.
+    votes, agreement: where there were several; score: with a rule; unlike: where it is
+    known what training images look like; abstain, reason: with either.
     """
 
     volumes: dict[str, TargetVolume]
@@ -40,6 +46,7 @@ class Judgement(TypedDict):
     agreement: NotRequired[float | None]
     abstain: NotRequired[bool]
     score: NotRequired[float | None]
+    unlike: NotRequired[list[str]]
     reason: NotRequired[str | None]
 
 
@@ -48,24 +55,62 @@ def judge(
     scheme: LabelScheme,
     rule: Abstention | None,
     *,
+    unlike: Sequence[str] | None,
     temperature: float,
     voxel_ml: float,
 ) -> Judgement:
     """What the record of a case says about its prediction.
 
-    temperature: of the member that decides, where there is a single one.
+    unlike: of `unlike_training`; temperature: of the member that decides, where there
+    is a single one.
     """
     judgement: Judgement = {"volumes": volumes_of(decision, scheme, voxel_ml=voxel_ml)}
     poll = decision.poll
     if poll is not None and len(poll.volumes) > 1:
         judgement |= {"votes": len(poll.volumes), "agreement": poll.agreement}
+    reasons: list[str] = []
+    if unlike is not None:
+        judgement["unlike"] = list(unlike)
+        if unlike:
+            reasons.append(f"not like the training images: {', '.join(unlike)}")
     if rule is not None:
         score = doubt_in_foreground(
             decision, exclusive=scheme.exclusive, temperature=temperature
         )
         reason = rule.reason(score)
-        judgement |= {"abstain": reason is not None, "score": score, "reason": reason}
+        judgement["score"] = score
+        reasons += [] if reason is None else [reason]
+    if rule is not None or unlike is not None:
+        judgement |= {"abstain": bool(reasons), "reason": "; ".join(reasons) or None}
     return judgement
+
+
+def unlike_training(
+    descriptions: Sequence[LabelDescription],
+    members: Sequence[Member],
+    cases: Sequence[PreparedCase],
+) -> list[str] | None:
+    """How the image is unlike those that each model was trained on, as each sees it;
+    None where no model knows what they looked like.
+
+    cases: the image as prepared for each member.
+    """
+    sentences: dict[str, None] = {}
+    known = False
+    for description in descriptions:
+        plan = description.plan
+        for member, case in zip(members, cases, strict=True):
+            if description.likeness is None or member.plan != plan:
+                continue
+            known = True
+            look = look_at(
+                case.image,
+                channels=len(plan.channels),
+                source_spacing=case.record.cropped_spacing,
+                spacing=plan.spacing,
+            )
+            sentences |= dict.fromkeys(description.likeness.complaints(look))
+    return list(sentences) if known else None
 
 
 def volumes_of(

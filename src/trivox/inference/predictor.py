@@ -38,7 +38,7 @@ from trivox.inference.descriptions import LabelDescription, digest_of
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.sampling import BandSampler
 from trivox.inference.doubt.uncertainty import require_kinds
-from trivox.inference.judge import judge
+from trivox.inference.judge import judge, unlike_training
 from trivox.inference.members import (
     Member,
     WindowOptions,
@@ -297,6 +297,7 @@ class Predictor:
             decision,
             self.labels,
             self.abstention,
+            unlike=unlike_training(self.descriptions, self.members, cases),
             temperature=self.members[0].temperature,
             voxel_ml=record.source.voxel_ml,
         )

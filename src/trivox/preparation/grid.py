@@ -27,8 +27,8 @@ class GridRecord:
 
     source: as it was read; orientation: source to canonical axes; canonical_shape, box:
     size of, and part of, the canonical grid; cropped_shape, shape: sizes of the cropped
-    and of the network's grid; nearest_axis: axis of both that is resampled slice by
-    slice, if any.
+    and of the network's grid; cropped_spacing: of the former, mm; nearest_axis: axis of
+    both that is resampled slice by slice, if any.
     """
 
     source: Volume
@@ -37,6 +37,7 @@ class GridRecord:
     box: BoxEdges
     axis_order: tuple[int, int, int]
     cropped_shape: Shape
+    cropped_spacing: Spacing
     shape: Shape
     nearest_axis: int | None
 
@@ -110,6 +111,7 @@ def prepare(case: CroppedCase, plan: ImagePlan) -> PreparedCase:
         box=case.box,
         axis_order=plan.axis_order,
         cropped_shape=cropped,
+        cropped_spacing=spacing,
         shape=shape,
         nearest_axis=coarse,
     )

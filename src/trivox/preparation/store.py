@@ -28,12 +28,13 @@ SEED = 1234
 
 
 class CaseFacts(TypedDict):
-    """What `NAME.json` says beside what was recorded at preparation; shape `(z, y, x)`,
-    present: voxels of each label index that is noted.
+    """What `NAME.json` says; shape: `(z, y, x)`, source_spacing: of the source in the
+    patient's `(z, y, x)`, mm; present: voxels of each label index that is noted.
     """
 
     channels: int
     shape: list[int]
+    source_spacing: list[float]
     present: dict[str, int]
 
 

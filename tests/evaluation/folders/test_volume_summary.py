@@ -215,3 +215,27 @@ def test_curves_need_psnr():
         "validation_ssim": 0.5,
     }
     assert picture(volume_curves([record])).size
+
+
+def test_a_network_that_loses_says_with_how_many_views_and_to_what():
+    better = Rungs(
+        8, {"TV": rows(30), "SIRT": rows(25), NETWORK: rows(26), CONSISTENT: rows(28)}
+    )
+    metrics = collect(
+        better.rows[CONSISTENT], ladder=better, by_views=[rungs(2), better]
+    )
+    (sentence,) = metrics["warnings"]
+    assert sentence.startswith("with 8 views the network loses: TV has 2.00 dB more")
+    assert volume_part(metrics, []).warnings == [sentence]
+
+
+def test_a_network_that_wins_with_every_number_of_views_warns_of_nothing():
+    assert content()["warnings"] == []
+
+
+def test_the_headline_says_for_how_many_views_it_holds():
+    metrics = content()
+    assert volume_headline(metrics).startswith("2 views: PSNR ")
+    headings = [each.heading for each in volume_part(metrics).headlines]
+    assert headings[0] == "Mean PSNR, 2 views"
+    assert not volume_headline(collect(rows(20))).startswith("2 views")

@@ -10,8 +10,8 @@ from trivox.errors import GeometryError
 from trivox.evaluation.metrics.volumes import (
     METRICS,
     WINDOW,
+    OwnVoxels,
     body_mask,
-    ceiling_db,
     convention,
     measure_arrays,
     measure_volume,
@@ -208,12 +208,7 @@ def test_a_reference_on_a_finer_grid_is_averaged_onto_that_of_the_prediction():
 def test_the_ceiling_is_the_score_of_a_perfect_volume_and_rises_with_the_grid():
     fine = GRID.resized((48, 48, 48))
     reference = placed(chest(fine), fine, isocentre=(0, 0, 0))
-    ceilings = [
-        ceiling_db(
-            reference, fine.resized((n, n, n)), WINDOW, isocentre=(0.0, 0.0, 0.0)
-        )
-        for n in (12, 24, 48)
-    ]
+    ceilings = [ceiling_on(fine.resized((n, n, n)), reference) for n in (12, 24, 48)]
     assert ceilings == sorted(ceilings)
     assert ceilings[1] < 40
     assert ceilings[2] == 100
@@ -224,7 +219,30 @@ def test_the_ceiling_is_the_score_of_a_perfect_volume_and_rises_with_the_grid():
 def test_the_ceiling_of_what_every_grid_can_show_is_perfect_up_to_the_border():
     fine = GRID.resized((48, 48, 48))
     reference = placed(np.zeros(fine.shape, np.float32), fine, isocentre=(0, 0, 0))
-    assert ceiling_db(reference, GRID, WINDOW, isocentre=(0.0, 0.0, 0.0)) == 100
+    assert ceiling_on(GRID, reference) == 100
+
+
+def ceiling_on(grid, reference):
+    isocentre = (0.0, 0.0, 0.0)
+    fine = OwnVoxels.of(reference, grid, WINDOW, isocentre=isocentre)
+    return fine.score(on_grid(reference, grid, isocentre=isocentre))
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(noise=st.floats(0, 200), size=st.sampled_from([8, 12, 16, 24, 30]))
+def test_no_prediction_scores_above_the_ceiling_of_its_grid(noise, size):
+    fine = GRID.resized((48, 48, 48))
+    reference = placed(chest(fine), fine, isocentre=(0, 0, 0))
+    grid = fine.resized((size, size, size))
+    perfect = on_grid(reference, grid, isocentre=(0.0, 0.0, 0.0))
+    error = np.random.default_rng(size).normal(0, noise, perfect.shape)
+    row = measure_volume(
+        placed((perfect + error).astype(np.float32), grid, isocentre=(0, 0, 0)),
+        reference,
+        window=WINDOW,
+    )
+    assert row["psnr_reference_grid_db"] <= row["psnr_ceiling_db"] + 0.05
+    assert row["psnr_db"] >= row["psnr_reference_grid_db"]
 
 
 def test_an_oblique_prediction_is_refused():

@@ -1,4 +1,4 @@
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -130,3 +130,17 @@ def test_no_text_lies_on_another_however_narrow_the_detector(drawn, detector):
     assert len(boxes) > 4 * 5
     for first, second in combinations(boxes, 2):
         assert not first.overlaps(second)
+
+
+def test_side_letters_stand_nearer_to_their_own_view_than_to_those_of_the_next(drawn):
+    reference, _ = exam_of_chest(GRID)
+    geometry = Geometry.orbit([30, 60, 120, 150], detector=(64, 48), pixel_mm=9.0)
+    xrays = Xrays.of(torch.ones(1, 4, 64, 48), geometry)
+    volume_figure(reference, None, spacing=GRID.spacing, title="x", xrays=xrays)
+    renderer = FigureCanvasAgg(drawn[0]).get_renderer()
+    views = images_of(drawn[0])[0]
+    for view, following in pairwise(views):
+        right = view.texts[1].get_window_extent(renderer)
+        left = following.texts[0].get_window_extent(renderer)
+        to_view = right.x0 - view.get_window_extent(renderer).x1
+        assert left.x0 - right.x1 > 2 * to_view > 0

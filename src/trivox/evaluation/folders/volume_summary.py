@@ -27,6 +27,7 @@ from trivox.evaluation.metrics.volumes import METRICS, NOTICE, HuWindow, convent
 TARGET = "volume"
 NETWORK = "network"
 CONSISTENT = "network + data consistency"
+OF_NETWORK = (NETWORK, CONSISTENT)
 COMPARED = "psnr_db"
 FEWEST_PAIRS = 6
 """Cases below which Wilcoxon's test cannot reach p < 0.05, whatever they show."""
@@ -72,7 +73,7 @@ def collect_volumes(
         "convention": {**convention(window), "ladder": LADDER},
         "cases": {name: {TARGET: _ordered(row)} for name, row in cases.items()},
         "summary": {TARGET: summarise_rows(cases)},
-        "warnings": list(warnings),
+        "warnings": [*warnings, *_losses(ladder, by_views)],
     }
     if ladder is not None:
         content["ladder"] = ladder_section(ladder)
@@ -105,6 +106,40 @@ def ladder_section(rungs: Rungs) -> LadderSection:
             paired[COMPARED] = _gain(network, cases)
         rows.append({"name": name, "summary": summarise_rows(cases), "paired": paired})
     return {"views": rungs.views, "rows": rows}
+
+
+def _losses(ladder: Rungs | None, by_views: Sequence[Rungs]) -> list[str]:
+    """A sentence for every number of views with which another method is better."""
+    measured = list(by_views)
+    if ladder is not None and not measured:
+        measured = [ladder]
+    sentences = [_loss(rungs) for rungs in measured]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _loss(rungs: Rungs) -> str:
+    """What to know where the answer of the model has a lower mean PSNR than the best
+    method that learns nothing; empty where it has not.
+    """
+    answer = rungs.rows.get(CONSISTENT, rungs.rows.get(NETWORK))
+    others = {n: row for n, row in rungs.rows.items() if n not in OF_NETWORK}
+    if answer is None or not others:
+        return ""
+    best = max(others, key=lambda name: _mean(others[name]))
+    lost_db = _mean(others[best]) - _mean(answer)
+    if not lost_db > 0:
+        return ""
+    views = f"{rungs.views} view{'' if rungs.views == 1 else 's'}"
+    return (
+        f"with {views} the network loses: {best} has {lost_db:.2f} dB more PSNR on the "
+        f"same {len(answer)} cases; train longer or on more cases, or take {best}"
+    )
+
+
+def _mean(cases: Cases) -> float:
+    scores = [row.get(COMPARED) for row in cases.values()]
+    known = [score for score in scores if score is not None]
+    return float(np.mean(known)) if known else -np.inf
 
 
 def _gain(network: Cases, cases: Cases) -> Gain:

@@ -85,8 +85,8 @@ def evaluate_volumes(
     if coarser:
         warnings.append(
             f"{coarser} of {len(cases)} references were brought to the grid of the "
-            "prediction; psnr_ceiling_db is what a perfect volume on that grid scores "
-            "against the reference's own"
+            "prediction for psnr_db; psnr_reference_grid_db is measured on their own, "
+            "where no volume on the prediction's grid exceeds psnr_ceiling_db"
         )
     metrics = collect_volumes(cases, task=task, window=window, warnings=warnings)
     metrics["sources"] = sources

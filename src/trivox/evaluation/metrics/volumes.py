@@ -52,9 +52,12 @@ def convention(window: HuWindow) -> dict[str, str]:
         "(interpolated linearly if coarser)",
         "psnr_db": "10 log10(R^2 / MSE), one MSE over the whole volume, "
         f"R = {high - low:g} HU, the window; at most 100",
-        "psnr_ceiling_db": "psnr_db of the reference itself, brought to the "
-        f"prediction's grid and back to its own (at most {FINEST} voxels along an "
-        "edge), against itself: what this grid allows; null if both have one grid",
+        "psnr_reference_grid_db": "psnr_db on the reference's own grid (at most "
+        f"{FINEST} voxels along an edge), the prediction interpolated onto it; null if "
+        "both have one grid",
+        "psnr_ceiling_db": "psnr_reference_grid_db of the reference itself, brought to "
+        "the prediction's grid: what this grid allows, to compare with "
+        "psnr_reference_grid_db and not with psnr_db; null if both have one grid",
         "ssim": "3-D structural similarity, Gaussian sigma 1.5 voxels, 11 taps (fewer "
         "along shorter axes), K 0.01 and 0.03, data range 1 for the window, population "
         "covariance, valid region only",
@@ -84,13 +87,13 @@ METRICS = tuple(name for name in convention(WINDOW) if name not in NO_METRICS)
 @dataclass(frozen=True, eq=False)
 class Pair:
     """Prediction and reference `(z, y, x)` HU on one grid about `isocentre`;
-    ceiling_db: None if both had that grid.
+    fine: the reference on its own voxels, None if both had that grid.
     """
 
     prediction: Array
     reference: Array
     grid: Grid
-    ceiling_db: float | None
+    fine: "OwnVoxels | None"
 
 
 def measure_volume(
@@ -110,7 +113,11 @@ def measure_volume(
     isocentre = (0.0, 0.0, 0.0) if projections is None else projections.isocentre
     pair = on_one_grid(prediction, reference, window=window, isocentre=isocentre)
     metrics = measure_arrays(pair.prediction, pair.reference, window=window)
-    metrics["psnr_ceiling_db"] = pair.ceiling_db
+    metrics["psnr_reference_grid_db"] = None
+    metrics["psnr_ceiling_db"] = None
+    if pair.fine is not None:
+        metrics["psnr_reference_grid_db"] = pair.fine.score(pair.prediction)
+        metrics["psnr_ceiling_db"] = pair.fine.score(pair.reference)
     metrics["projection_rmse"] = None
     if projections is not None:
         misfit = projection_rmse(pair.prediction, pair.grid, projections)
@@ -212,14 +219,14 @@ def on_one_grid(
     """Both on the prediction's grid; see `measure_volume`."""
     grid = grid_of(prediction, isocentre=isocentre)
     straight = reorient(prediction, canonical_orientation(prediction.affine))
-    ceiling = None
+    fine = None
     if not _same_grid(reference, grid, isocentre):
-        ceiling = ceiling_db(reference, grid, window, isocentre=isocentre)
+        fine = OwnVoxels.of(reference, grid, window, isocentre=isocentre)
     return Pair(
         prediction=straight.array[0].astype(np.float32, copy=False),
         reference=on_grid(reference, grid, isocentre=isocentre),
         grid=grid,
-        ceiling_db=ceiling,
+        fine=fine,
     )
 
 
@@ -245,21 +252,36 @@ def grid_of(volume: Volume, *, isocentre: Point) -> Grid:
     return Grid(straight.shape, straight.spacing, (x, y, z))
 
 
-def ceiling_db(
-    reference: Volume, grid: Grid, window: HuWindow, *, isocentre: Point
-) -> float:
-    """PSNR of a perfect volume on `grid` against the reference on its own voxels,
-    inside the grid's field of view.
+@dataclass(frozen=True, eq=False)
+class OwnVoxels:
+    """A reference on voxels of its own size inside a coarser grid's field of view.
+
+    fine: these voxels; truth: the reference on them, as `normalised`.
     """
-    spacing = reorient(reference, canonical_orientation(reference.affine)).spacing
-    voxels = np.rint(np.divide(grid.extent_mm, spacing)).clip(1, FINEST)
-    z, y, x = voxels.astype(int).tolist()
-    fine = grid.resized((z, y, x))
-    coarse = on_grid(reference, grid, isocentre=isocentre)
-    perfect = placed(coarse, grid, isocentre=isocentre)
-    back = on_grid(perfect, fine, isocentre=isocentre)
-    truth = on_grid(reference, fine, isocentre=isocentre)
-    return float(psnr(normalised(back, window), normalised(truth, window)))
+
+    grid: Grid
+    fine: Grid
+    truth: torch.Tensor
+    window: HuWindow
+
+    @classmethod
+    def of(
+        cls, reference: Volume, grid: Grid, window: HuWindow, *, isocentre: Point
+    ) -> "OwnVoxels":
+        """Of a reference that a prediction on `grid` is compared with."""
+        spacing = reorient(reference, canonical_orientation(reference.affine)).spacing
+        voxels = np.rint(np.divide(grid.extent_mm, spacing)).clip(1, FINEST)
+        z, y, x = voxels.astype(int).tolist()
+        fine = grid.resized((z, y, x))
+        truth = normalised(on_grid(reference, fine, isocentre=isocentre), window)
+        return cls(grid, fine, truth, window)
+
+    def score(self, hounsfield: Array) -> float:
+        """PSNR on these voxels of HU `(z, y, x)` on the coarser grid, dB."""
+        origin = (0.0, 0.0, 0.0)
+        coarse = placed(hounsfield, self.grid, isocentre=origin)
+        brought = on_grid(coarse, self.fine, isocentre=origin)
+        return float(psnr(normalised(brought, self.window), self.truth))
 
 
 def _same_grid(volume: Volume, grid: Grid, isocentre: Point) -> bool:

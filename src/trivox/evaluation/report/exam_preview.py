@@ -10,6 +10,8 @@ from trivox.projection.geometry import Geometry
 from trivox.volumes.volume import Array
 
 COLUMNS = 4
+APART = 0.12
+"""Between views, as a share of their width: side letters of neighbours stand apart."""
 PANEL = 3.1
 """Inches a view."""
 
@@ -26,7 +28,7 @@ def exam_preview(
     columns = min(COLUMNS, geometry.views)
     rows = -(-geometry.views // columns)
     figure = dark_figure(PANEL * rows + 0.7, width=PANEL * columns + 1.3)
-    figure.set_layout_engine("constrained")
+    figure.set_layout_engine("constrained", wspace=APART)
     figure.suptitle(title, color=INK, fontsize=12, parse_math=False)
     panels = figure.subplots(rows, columns, squeeze=False)
     brightest = max(float(np.percentile(images, 99.9)), 1e-6)

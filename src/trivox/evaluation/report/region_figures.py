@@ -162,8 +162,9 @@ def error_figure(view: CaseView, *, title: str) -> bytes | None:
     """PNG of true positive, missed and spurious voxels in three planes; None without a
     reference.
 
-    Overlapping targets have a row each, on the channel in which they stand out most;
-    exclusive labels share one row, with a fourth kind: a label in the place of another.
+    Overlapping targets have a row each; exclusive labels share one row, with a fourth
+    kind: a label in the place of another. All rows show the same channel, in which the
+    labels stand out most, so that they can be compared.
     """
     view = view.zoomed()
     if view.reference is None:
@@ -173,7 +174,10 @@ def error_figure(view: CaseView, *, title: str) -> bytes | None:
     slices = best_slices(view.shown, [*view.targets.values()])
     sizes = [plane.size_mm(view.shape, view.spacing) for plane in planes]
     kinds = [RIGHT, MISSED, SPURIOUS]
+    channel = clearest_channel(view.image, view.shown > 0)
     note = "around the labels"
+    if len(view.channels) > 1:
+        note = f"on {view.channels[channel]}, {note}"
     if not view.overlapping:
         kinds.append(MISTAKEN)
     elif len(view.targets) > len(rows):
@@ -184,11 +188,9 @@ def error_figure(view: CaseView, *, title: str) -> bytes | None:
     for row, axes_row in zip(rows, sheet.axes, strict=True):
         for plane, size, axes in zip(planes, sizes, axes_row, strict=True):
             index = slices[plane.axis]
-            draw_grey(axes, plane.cut(view.image[row.channel], index), size, plane)
+            draw_grey(axes, plane.cut(view.image[channel], index), size, plane)
             _paint(axes, plane.cut(row.errors, index), size)
-        several = len(view.channels) > 1
-        on = f" on {view.channels[row.channel]}" if several else ""
-        row_name(axes_row[0], row.name + on)
+        row_name(axes_row[0], row.name)
     for plane, axes in zip(planes, sheet.axes[0], strict=True):
         column_head(axes, _where(view, plane, slices[plane.axis], short=True))
     return finish(sheet, sizes[0])
@@ -196,23 +198,20 @@ def error_figure(view: CaseView, *, title: str) -> bytes | None:
 
 @dataclass(frozen=True, eq=False)
 class _ErrorRow:
-    """Errors `(z, y, x)` of some labels, and the channel to draw them on."""
+    """Errors `(z, y, x)` of some labels."""
 
     name: str
     errors: Array
-    channel: int
 
 
 def _error_rows(view: CaseView, reference: Array) -> list[_ErrorRow]:
     if not view.overlapping:
         errors = label_errors(view.prediction, reference)
-        channel = clearest_channel(view.image, view.shown > 0)
-        return [_ErrorRow("all labels", errors, channel)]
+        return [_ErrorRow("all labels", errors)]
     rows = []
     for name, indices in list(view.targets.items())[:MOST_ROWS]:
         errors = region_errors(view.prediction, reference, indices)
-        channel = clearest_channel(view.image, member_mask(view.shown, indices))
-        rows.append(_ErrorRow(name, errors, channel))
+        rows.append(_ErrorRow(name, errors))
     return rows
 
 

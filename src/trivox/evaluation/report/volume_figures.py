@@ -60,15 +60,17 @@ MOST_VIEWS = 4
 # inches
 LEFT = 0.75
 RIGHT = 1.15
-GAP = 0.5
+GAP = 0.7
 ROW_GAP = 0.7
 TOP = 1.0
 BOTTOM = 0.6
 TALLEST = 2.6
 XRAY_HEIGHT = 2.0
-XRAY_GAP = 0.62
-"""Between two X-rays: their sides can have two letters each."""
-LEAST_ROOM = 0.95
+XRAY_GAP = 0.95
+"""Between two X-rays: their sides can have two letters each, and those of neighbours
+stand apart.
+"""
+LEAST_ROOM = 1.25
 """For the name of an X-ray, however narrow it is."""
 BELOW_XRAYS = 0.85
 

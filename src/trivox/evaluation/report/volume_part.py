@@ -1,12 +1,12 @@
 """What the report and the terminal show of volumes from X-rays in metrics.json."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypedDict
 
 from trivox.evaluation.folders.volume_summary import (
     COMPARED,
-    CONSISTENT,
-    NETWORK,
+    OF_NETWORK,
     TARGET,
 )
 from trivox.evaluation.metrics.volumes import NOTICE
@@ -14,6 +14,7 @@ from trivox.evaluation.report.charts import Records, volume_curves
 from trivox.evaluation.report.pages import (
     Column,
     Curves,
+    Headline,
     Metrics,
     Part,
     headlines_of,
@@ -30,12 +31,12 @@ COLUMNS = (
     Column("lung_dice", "Dice of lungs"),
     Column("bone_dice", "Dice of bone"),
     Column("projection_rmse", "Projection RMSE"),
-    Column("psnr_ceiling_db", "Ceiling of the grid", "dB", 2),
+    Column("psnr_reference_grid_db", "PSNR on the reference's voxels", "dB", 2),
+    Column("psnr_ceiling_db", "Its ceiling", "dB", 2),
     Column("psnr_slice4095_x2ct_db", "Literature's PSNR", "dB", 2),
 )
 HEADLINES = COLUMNS[:3]
 IN_LADDER = ("psnr_db", "ssim", "mae_hu", "mae_body_hu", "projection_rmse")
-OF_NETWORK = (NETWORK, CONSISTENT)
 
 
 class MethodLine(TypedDict):
@@ -87,12 +88,22 @@ def volume_part(metrics: Metrics, records: Records = ()) -> Part:
         training.append(Curves(curves, "Loss and validation figures by epoch"))
     return Part(
         body=rendered("volume_part.html.j2", volumes=_view(metrics)),
-        headlines=headlines_of(HEADLINES, metrics["summary"][TARGET]),
+        headlines=_headlines(metrics),
         training=training,
         cases=len(metrics["cases"]),
         warnings=metrics.get("warnings", []),
         convention=metrics.get("convention", {}),
     )
+
+
+def _headlines(metrics: Metrics) -> list[Headline]:
+    """The first figures of the page, with the number of views that they hold for."""
+    headlines = headlines_of(HEADLINES, metrics["summary"][TARGET])
+    ladder = metrics.get("ladder")
+    if not ladder:
+        return headlines
+    views = views_of(ladder)
+    return [replace(each, heading=f"{each.heading}, {views}") for each in headlines]
 
 
 def volume_headline(metrics: Metrics) -> str:
@@ -108,7 +119,15 @@ def volume_headline(metrics: Metrics) -> str:
         parts.append(text)
     cases = len(metrics["cases"])
     window = metrics["convention"]["window"].split(";")[0]
-    return f"{', '.join(parts)} (95 % CI over {cases} cases; window {window})"
+    ladder = metrics.get("ladder")
+    views = f"{views_of(ladder)}: " if ladder else ""
+    return f"{views}{', '.join(parts)} (95 % CI over {cases} cases; window {window})"
+
+
+def views_of(section: Metrics) -> str:
+    """The number of views of a ladder, as people say it."""
+    views = section["views"]
+    return f"{views} view{'' if views == 1 else 's'}"
 
 
 def _view(metrics: Metrics) -> Mapping[str, object]:

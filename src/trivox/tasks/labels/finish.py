@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+import torch
+
 from trivox.config.recipe import Recipe
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.inference.bundle import write_bundle
 from trivox.inference.descriptions import ClassDescription, LabelDescription
+from trivox.inference.doubt.likeness import Likeness, learn_likeness, look_at
 from trivox.inference.predictor import Predictor
 from trivox.planning.plan import Plan
 from trivox.tasks.console import Console
@@ -92,6 +95,7 @@ def finish_labels(
         postprocessing=validation.postprocessing,
         temperature=validation.trust.temperature,
         abstention=validation.trust.abstention,
+        likeness=_likeness(prepared),
         classification=classes,
         training=summary,
     )
@@ -99,3 +103,22 @@ def finish_labels(
         request.out / "bundle", description, weights, classifiers=folds.classifiers
     )
     return validation.metrics
+
+
+def _likeness(prepared: PreparedImages) -> Likeness | None:
+    """What all training images, held-out ones too, look like."""
+    plan = prepared.plan
+    looks = []
+    for case in prepared.dataset.training_cases:
+        image, _ = prepared.store.read(case.name)
+        z, y, x = prepared.store.facts(case.name)["source_spacing"]
+        spacing = (z, y, x)
+        first, second, third = (spacing[axis] for axis in plan.axis_order)
+        look = look_at(
+            torch.from_numpy(image),
+            channels=len(plan.channels),
+            source_spacing=(first, second, third),
+            spacing=plan.spacing,
+        )
+        looks.append(look)
+    return learn_likeness(looks, channels=plan.channels, axes=plan.axis_order)
