@@ -19,6 +19,7 @@ from trivox.datasets.checks.dataset import check_dataset
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.splits import make_splits
 from trivox.errors import (
+    BusyError,
     DataError,
     FormatError,
     GeometryError,
@@ -26,9 +27,11 @@ from trivox.errors import (
     RecipeError,
     ResourceError,
 )
-from trivox.files import read_json
+from trivox.files import read_json, write_json
 from trivox.importing import class_folders as class_folders_import
 from trivox.importing.class_folders import ImportedClasses, import_class_folders
+from trivox.importing.staging import STAMP
+from trivox.locks import claimed
 from trivox.volumes.formats import read_labels, read_volume, write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
 
@@ -350,3 +353,45 @@ def test_the_command_says_what_it_did(tree, tmp_path):
         assert "give each name once" in run(
             "import", "class-folders", tree, "--out", "x", "--labels", wrong, code=2
         )
+
+
+@pytest.mark.parametrize("change", ["moved", "renamed", "older"])
+def test_an_import_of_a_source_that_changed_is_told_from_it(tree, tmp_path, change):
+    """Size and newest time stay the same."""
+    out = tmp_path / "raw"
+    images = sorted(tree.glob("train/*/*_0000.nii.gz"))
+    folder = images[0].parent
+    other = next(image.parent for image in images if image.parent != folder)
+    names = ("neutral_0000.nii.gz", "neutral.nii.gz")
+    mask = images[0].name.replace("_0000", "")
+    for old, new in zip((images[0].name, mask), names, strict=True):
+        (folder / old).rename(folder / new)
+    import_class_folders(tree, out)
+    for name in names:
+        if change == "moved":
+            (folder / name).rename(other / name)
+        if change == "renamed":
+            (folder / name).rename(folder / f"z{name}")
+        if change == "older":
+            os.utime(folder / name, (1, 1))
+    with pytest.raises(DataError, match=r"is no import of .* as it is now"):
+        import_class_folders(tree, out)
+
+
+def test_a_finished_import_of_an_earlier_version_is_recognised(source, tmp_path):
+    out = tmp_path / "raw"
+    import_class_folders(source, out)
+    stamp = read_json(out / STAMP)
+    del stamp["listing"]
+    write_json(out / STAMP, stamp)
+    import_class_folders(source, out)
+
+
+def test_two_imports_to_one_folder_are_refused(source, tmp_path):
+    with (
+        claimed(tmp_path, "import", ["raw"]),
+        pytest.raises(BusyError, match="trivox import"),
+    ):
+        import_class_folders(source, tmp_path / "raw")
+    import_class_folders(source, tmp_path / "raw")
+    assert sorted(path.name for path in tmp_path.glob(".*")) == []

@@ -26,7 +26,13 @@ from trivox.datasets.layouts.brats import (
 from trivox.errors import DataError, RecipeError
 from trivox.files import atomic_path, temporary_name, write_json
 from trivox.importing.archives import ArchiveMember, members
-from trivox.importing.staging import begin, is_done, require_space
+from trivox.importing.staging import (
+    begin,
+    is_done,
+    listing_of,
+    require_space,
+    sole_import,
+)
 from trivox.volumes.formats import read_labels, write_volume
 
 TABLES = ("name_mapping.csv", "survival_info.csv", NOTE.lower())
@@ -104,9 +110,10 @@ def import_brats(
                 f"{source}: no BraTS case inside; known are names like {known}"
             )
         stamp = {"format": to, **_identity(source, files)}
-        if not is_done(out, stamp, source):
-            job = FORMATS[to](scans, files, f"{source}", out.name)
-            _write(_with_tables(job, files), begin(out, stamp), out, progress)
+        with sole_import(out):
+            if not is_done(out, stamp, source):
+                job = FORMATS[to](scans, files, f"{source}", out.name)
+                _write(_with_tables(job, files), begin(out, stamp), out, progress)
     return _summary(scans)
 
 
@@ -131,12 +138,18 @@ def _is_wanted(name: PurePosixPath) -> bool:
 
 def _identity(source: Path, files: Files) -> dict[str, object]:
     """What tells a source from another one, and from itself after a change."""
-    paths = [source / name for name in files] if source.is_dir() else [source]
+    if source.is_dir():
+        paths = {name: source / name for name in files}
+    else:
+        paths = dict.fromkeys(files, source)
+    times = {name: path.stat().st_mtime_ns for name, path in paths.items()}
+    listed = [(str(name), files[name].size, times[name]) for name in files]
     return {
         "source": str(source.absolute()),
         "files": len(files),
         "bytes": sum(member.size for member in files.values()),
-        "modified": max(path.stat().st_mtime_ns for path in paths),
+        "modified": max(times.values()),
+        "listing": listing_of(listed),
     }
 
 

@@ -20,7 +20,13 @@ from trivox.datasets.listing import parse_labels
 from trivox.datasets.splits import make_splits
 from trivox.errors import DataError, FormatError, GeometryError, RecipeError
 from trivox.files import atomic_path, write_json, write_text
-from trivox.importing.staging import begin, is_done, require_space
+from trivox.importing.staging import (
+    begin,
+    is_done,
+    listing_of,
+    require_space,
+    sole_import,
+)
 from trivox.volumes.formats import read_header, read_labels, read_volume, write_volume
 from trivox.volumes.geometry import describe_mismatch
 from trivox.volumes.header import Header
@@ -100,11 +106,12 @@ def import_class_folders(
     dataset = _load(source, labels, channels)
     folds = _folds(dataset)
     stamp = _identity(source, dataset)
-    if not is_done(out, stamp, source):
-        folder = begin(out, stamp)
-        _write(dataset, folder, out, progress)
-        _describe(dataset, folds, folder, name=out.name)
-        folder.rename(out)
+    with sole_import(out):
+        if not is_done(out, stamp, source):
+            folder = begin(out, stamp)
+            _write(dataset, folder, out, progress)
+            _describe(dataset, folds, folder, name=out.name)
+            folder.rename(out)
     return _summary(dataset, folds)
 
 
@@ -170,12 +177,17 @@ def _identity(source: Path, dataset: Dataset) -> dict[str, object]:
         if case.label is not None:
             files.append(case.label)
     states = [file.stat() for file in files]
+    listed = [
+        (str(file.relative_to(dataset.root)), state.st_size, state.st_mtime_ns)
+        for file, state in zip(files, states, strict=True)
+    ]
     return {
         "format": "nnunet",
         "source": str(source.absolute()),
         "files": len(files),
         "bytes": sum(state.st_size for state in states),
         "modified": max(state.st_mtime_ns for state in states),
+        "listing": listing_of(listed),
         "channels": list(dataset.channels),
         "labels": dict(dataset.labels.labels) if dataset.labels else {},
     }

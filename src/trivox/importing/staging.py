@@ -2,17 +2,30 @@
 taken up again when interrupted.
 """
 
+import hashlib
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from trivox.errors import DataError, ResourceError
 from trivox.files import read_json, remove_leftovers, write_json
+from trivox.locks import claimed
 from trivox.outputs import Kind, is_there, object_with, require_folder_place
 from trivox.schema import stamped
 
 STAMP = "import.json"
 """File in the folder that says what was imported, how."""
 IMPORT = Kind("import", object_with("format", "source", "files", "bytes"))
+
+
+@contextmanager
+def sole_import(out: Path) -> Iterator[None]:
+    """Keep others from importing to `out` meanwhile; raises `BusyError` where one
+    does.
+    """
+    with claimed(out.absolute().parent, "import", [out.name]):
+        yield
 
 
 def is_done(out: Path, stamp: dict[str, object], source: Path) -> bool:
@@ -52,9 +65,13 @@ def begin(out: Path, stamp: dict[str, object]) -> Path:
 
 
 def _is_of(file: Path, stamp: dict[str, object]) -> bool:
-    """Whether an import is of the same source in the same form."""
+    """Whether an import is of the same source in the same form; 0.1.0 wrote down
+    less.
+    """
     content = read_json(file)
-    return isinstance(content, dict) and content.items() >= stamp.items()
+    if not isinstance(content, dict) or "source" not in content:
+        return False
+    return {**content, **stamp} == {**stamp, **content}
 
 
 def _require_import(folder: Path) -> None:
@@ -63,6 +80,14 @@ def _require_import(folder: Path) -> None:
     empty = folder.is_dir() and not any(folder.iterdir())
     if is_there(folder) and not begun and not empty:
         raise DataError(f"{folder}: is in the way of the import; move it away")
+
+
+def listing_of(files: Iterable[tuple[str, int, int]]) -> str:
+    """A hash over names, sizes and times of files: one that was moved to another class
+    has changed as well.
+    """
+    lines = sorted(f"{name}\0{size}\0{modified}" for name, size, modified in files)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def require_space(folder: Path, needed: int, *, out: Path) -> None:

@@ -3,10 +3,11 @@ makes volumes of X-rays.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.likeness import Likeness
@@ -26,6 +27,12 @@ class Weights(Frozen):
     file: str = Field(pattern=r"^[A-Za-z0-9._-]+\.safetensors$")
     fold: str
     sha256: str
+
+
+NO_ANSWER = {"format_version", "trivox_version", "notice", "training", "weights"}
+"""Fields of a description that decide no answer, and its files, which have their own
+hashes.
+"""
 
 
 class ClassDescription(Frozen):
@@ -122,6 +129,18 @@ class VolumeDescription(BundleDescription):
     notice: str = f"{NOTICE} Output: {SYNTHETIC}."
     plan: VolumePlan
     views: tuple[int, ...]
+
+
+def digest_of(said: Iterable[BaseModel]) -> str:
+    """A short hash over what models say that decides an answer besides the files:
+    plan, labels, rules. What is as it is by default does not count, so that a field
+    which is new in a version changes nothing.
+    """
+    parts = []
+    for each in said:
+        plain = each.model_dump(mode="json", exclude_defaults=True, exclude=NO_ANSWER)
+        parts.append(json.dumps(plain, sort_keys=True))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def identity_of(files: Iterable[Weights]) -> str:

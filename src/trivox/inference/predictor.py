@@ -34,7 +34,7 @@ from trivox.inference.describe import (
     about_image,
     in_values_of,
 )
-from trivox.inference.descriptions import LabelDescription
+from trivox.inference.descriptions import LabelDescription, digest_of
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.sampling import BandSampler
 from trivox.inference.doubt.uncertainty import require_kinds
@@ -363,7 +363,11 @@ class Predictor:
     # -- many cases, see `trivox.inference.folder` -------------------------------------
     def about(self) -> dict[str, object]:
         """What `predictions.json` says of it beside its identity."""
-        return {"task": self.members[0].plan.task, "settings": self.settings}
+        return {
+            "task": self.members[0].plan.task,
+            "settings": self.settings,
+            "description": digest_of(self.descriptions),
+        }
 
     def files(self, case: Case) -> list[str]:
         """Names of the files that the prediction of a case leaves."""

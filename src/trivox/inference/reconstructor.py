@@ -15,7 +15,7 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
 from trivox.errors import BundleError, DataError
 from trivox.inference.bundle import model_paths, read_volume_bundle
-from trivox.inference.descriptions import SYNTHETIC, Weights, identity_of
+from trivox.inference.descriptions import SYNTHETIC, Weights, digest_of, identity_of
 from trivox.inference.members import fill_network
 from trivox.inference.writing import Record, file_names, write_prediction
 from trivox.learning.runtime import Runtime, make_runtime
@@ -184,7 +184,12 @@ class Reconstructor:
     # -- many cases, see `trivox.inference.folder` -------------------------------------
     def about(self) -> dict[str, object]:
         """What `predictions.json` says of it beside its identity."""
-        return {"task": self.plan.task, "notice": SYNTHETIC}
+        return {
+            "task": self.plan.task,
+            "notice": SYNTHETIC,
+            "precision": self.runtime.precision,
+            "description": digest_of([self.plan]),
+        }
 
     def files(self, case: Case) -> list[str]:
         """Names of the files that the prediction of a case leaves."""

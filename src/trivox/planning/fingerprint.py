@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from trivox.datasets.content import CaseContent, content_of
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.reading import read_case
 from trivox.errors import DataError, PlanError
@@ -47,13 +48,17 @@ class CaseFingerprint(Frozen):
 
 
 class Fingerprint(Frozen):
-    """What was measured on a dataset; frozen, JSON."""
+    """What was measured on a dataset; frozen, JSON.
+
+    content: what each case was made of then; 0.1.0 did not write it down.
+    """
 
     task: str | None = None
     format_version: Literal[1] = 1
     dataset: str
     cases: tuple[CaseFingerprint, ...]
     intensities: dict[str, Intensities]
+    content: dict[str, CaseContent] = Field(default_factory=dict)
 
     @property
     def relative_size(self) -> float:
@@ -81,7 +86,10 @@ def measure(
     wanted = max(1, SAMPLES // len(dataset.training_cases))
     cases: list[CaseFingerprint] = []
     samples: list[Array] = []
+    content: dict[str, CaseContent] = {}
     for case in progress(dataset.training_cases):
+        # before it is read: a later change is noticed
+        content[case.name] = content_of(case, dataset.labels)
         read = read_case(case, channels=len(dataset.channels), labels=dataset.labels)
         measured = CaseFingerprint(
             name=case.name,
@@ -100,6 +108,7 @@ def measure(
         dataset=dataset.name,
         cases=tuple(cases),
         intensities=intensities,
+        content=content,
     )
 
 

@@ -21,6 +21,7 @@ from trivox.errors import RecipeError
 from trivox.files import read_json, write_json, write_text
 from trivox.schema import stamped
 from trivox.tasks.console import Console, Quiet
+from trivox.tasks.stages import started
 from trivox.verbs.evaluate import Evaluation, evaluate
 from trivox.verbs.folders import RECORD, require_demo
 from trivox.verbs.predict import predict
@@ -166,7 +167,7 @@ def _train(
     console: Console,
 ) -> TrainedRun:
     """Train, or go on where an earlier demo in the same folder stopped."""
-    resume = any(run.glob("checkpoints/latest*"))
+    resume = started(run)
     if resume:
         _require_same_demo(run, source, preset)
     return train(

@@ -209,6 +209,21 @@ def test_one_command_predicts_mask_and_class_as_validated(
     )
 
 
+def test_classes_of_cases_that_are_predicted_one_after_another_stand_in_one_table(
+    classed_run, classed_data, tmp_path
+):
+    predictor = Predictor.load(classed_run, device="cpu", precision="fp32")
+    cases = load_dataset(classed_data).cases[:3]
+    for case in cases:
+        predict_cases(predictor, [case], tmp_path / "apart")
+    predict_cases(predictor, cases, tmp_path / "together")
+    apart, together = (
+        (tmp_path / folder / "classes.csv").read_bytes()
+        for folder in ("apart", "together")
+    )
+    assert apart == together
+
+
 def test_an_ensemble_averages_the_logarithms_of_probabilities(
     classed_run, classed_data
 ):
