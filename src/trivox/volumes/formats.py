@@ -2,6 +2,7 @@
 DICOM series.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +11,14 @@ from numpy.typing import NDArray
 
 from trivox.errors import DataError, FormatError, LabelError, ResourceError
 from trivox.files import atomic_path
-from trivox.volumes.header import MAX_BYTES, Header, one_line, reading, require_size
+from trivox.volumes.header import (
+    MAX_BYTES,
+    Header,
+    about_spacing,
+    one_line,
+    reading,
+    require_size,
+)
 from trivox.volumes.placeholders import require_fetched
 from trivox.volumes.volume import Array, Volume
 
@@ -41,7 +49,8 @@ def read_header(path: Path) -> Header:
         header = _reader(path).header(path)
         require_size(path, header, max_bytes=2**63)
         Volume(np.empty((1, 1, 1, 1)), header.affine)  # refuses a damaged affine
-        return header
+        remarks = about_spacing(header.shape, header.affine)
+        return replace(header, remarks=(*header.remarks, *remarks))
 
 
 def read_volume(path: Path, *, max_bytes: int = MAX_BYTES) -> Volume:
@@ -56,7 +65,9 @@ def read_volume(path: Path, *, max_bytes: int = MAX_BYTES) -> Volume:
     """
     path = Path(path)
     with reading(path):
-        return _reader(path).read(path, max_bytes=max_bytes)
+        volume = _reader(path).read(path, max_bytes=max_bytes)
+        remarks = about_spacing(volume.shape, volume.affine)
+        return replace(volume, remarks=(*volume.remarks, *remarks))
 
 
 def read_labels(path: Path) -> Volume:
