@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any
 
 import numpy as np
 from nibabel import Nifti1Header, Nifti2Header
@@ -21,57 +21,23 @@ from numpy.typing import NDArray
 from trivox.errors import FormatError
 from trivox.volumes.header import Header, kept_dtype, require_size
 from trivox.volumes.headers.nifti_grid import MM_OF_UNIT, Placement, placement_of
+from trivox.volumes.headers.streams import (
+    MAX_DEFLATE_RATIO,
+    TOO_MUCH,
+    Inflated,
+    Source,
+    require_length,
+    skip,
+    take,
+    take_values,
+)
 from trivox.volumes.volume import Array, Shape, Volume, spacing_of
 
-_CHUNK = 2**20
-"""Bytes read, or values converted, at once."""
 _GZIP_LEVEL = 3
 """Against the default of 6: 2.5 times as fast; a CT grows by 1 %, a (small) label map
 by 80 %.
 """
-_MAX_DEFLATE_RATIO = 1032
-"""Of the deflate format: more cannot come out of a file."""
 _Scaling = tuple[float | None, float | None]
-
-
-class _Source(Protocol):
-    def read(self, count: int, /) -> bytes: ...
-
-
-class _Inflated:
-    """The content of a gzip file (any number of members), never inflating more than is
-    asked for.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._inflate = zlib.decompressobj(wbits=31)
-        self._waiting = b""
-
-    def read(self, count: int, /) -> bytes:
-        """1 to `count` bytes, or none at the end of the last member (its checksum is
-        then verified).
-        """
-        while True:
-            if self._inflate.eof and not self._next_member():
-                return b""
-            source = self._waiting or self._file.read(_CHUNK)
-            data = self._inflate.decompress(source, count)
-            self._waiting = self._inflate.unconsumed_tail
-            if data:
-                return data
-            if not source and not self._inflate.eof:
-                raise FormatError(
-                    "the gzip stream ends too early; the file is truncated, "
-                    "copy or download it again"
-                )
-
-    def _next_member(self) -> bool:
-        rest = self._inflate.unused_data or self._file.read(_CHUNK)
-        self._waiting = rest.lstrip(b"\0")  # padding, as gzip does
-        if self._waiting:
-            self._inflate = zlib.decompressobj(wbits=31)
-        return bool(self._waiting)
 
 
 def header(path: Path) -> Header:
@@ -96,14 +62,12 @@ def read(path: Path, *, max_bytes: int) -> Volume:
         size = (described.channels, *described.shape)
         count = math.prod(size)
         offset = max(int(raw.get_data_offset()), consumed + 4)
-        _require_length(path, offset + count * stored.itemsize)
-        _skip(source, offset - consumed)
-        array = _voxels(source, stored, described.dtype, count)
+        require_length(path, offset + count * stored.itemsize, ratio=_ratio(path))
+        skip(source, offset - consumed)
+        array = np.empty(count, dtype=described.dtype)
+        take_values(source, array, stored=stored)
         if source.read(1):
-            raise FormatError(
-                "the file holds more voxels than its header declares; it is damaged, "
-                "export it again"
-            )
+            raise FormatError(TOO_MUCH)
     array = _scaled(array, _scaling_of(raw)).reshape(size)
     return Volume(array, described.affine, described.remarks, unit_mm)
 
@@ -132,12 +96,17 @@ def _parts(volume: Volume) -> Iterator[bytes | memoryview]:
             yield np.ascontiguousarray(plane).data.cast("B")
 
 
+def _ratio(path: Path) -> int:
+    """How much more than its own bytes a file can hold."""
+    return MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1
+
+
 def _is_pair(path: Path) -> bool:
     return path.suffix.lower() in (".hdr", ".img")
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Source]:
+def _opened(path: Path) -> Iterator[Source]:
     packed = path.name.lower().endswith(".gz")
     with path.open("rb") as file:
         magic = file.read(2)
@@ -152,39 +121,19 @@ def _opened(path: Path) -> Iterator[_Source]:
                 "gzip-compressed although its name does not end in .gz; "
                 "rename it to .nii.gz"
             )
-        yield _Inflated(file) if packed else file
+        yield Inflated(file) if packed else file
 
 
-def _take(source: _Source, target: memoryview) -> None:
-    filled = 0
-    while filled < len(target):
-        data = source.read(min(len(target) - filled, _CHUNK))
-        if not data:
-            raise FormatError(
-                "holds fewer bytes than its header declares; it is truncated, "
-                "copy or download it again"
-            )
-        target[filled : filled + len(data)] = data
-        filled += len(data)
-
-
-def _skip(source: _Source, count: int) -> None:
-    while count > 0:
-        step = min(count, _CHUNK)
-        _take(source, memoryview(bytearray(step)))
-        count -= step
-
-
-def _raw_header(source: _Source) -> tuple[Any, int]:
+def _raw_header(source: Source) -> tuple[Any, int]:
     """The nibabel header, checked to be one of a single-file NIfTI, and the bytes that
     it took.
     """
     block = bytearray(348)
-    _take(source, memoryview(block))
+    take(source, memoryview(block))
     sizes = {int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")}
     if 540 in sizes:
         rest = bytearray(540 - 348)
-        _take(source, memoryview(rest))
+        take(source, memoryview(rest))
         raw = Nifti2Header(bytes(block + rest), check=False)
     elif 348 in sizes:
         raw = Nifti1Header(bytes(block), check=False)
@@ -267,34 +216,6 @@ def _is_identity(scaling: _Scaling) -> bool:
     """Whether values are as stored."""
     slope, intercept = scaling
     return slope is None or (slope == 1 and not intercept)
-
-
-def _require_length(path: Path, declared: int) -> None:
-    """Refuse a header that promises more than the file can hold before memory is asked
-    for.
-    """
-    ratio = _MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1
-    if declared > path.stat().st_size * ratio:
-        raise FormatError(
-            f"holds fewer bytes than the {declared} its header declares; "
-            "it is truncated, copy it again"
-        )
-
-
-def _voxels(
-    source: _Source, stored: np.dtype[Any], kept: np.dtype[Any], count: int
-) -> Array:
-    array = np.empty(count, dtype=kept)
-    if stored == kept:
-        _take(source, array.data.cast("B"))
-        return array
-    # float64 beyond float32 becomes inf, which the dataset check reports
-    with np.errstate(over="ignore"):
-        for start in range(0, count, _CHUNK):
-            part = np.empty(min(_CHUNK, count - start), dtype=stored)
-            _take(source, part.view(np.uint8).data)
-            array[start : start + _CHUNK] = part
-    return array
 
 
 def _scaled(array: Array, scaling: _Scaling) -> Array:
