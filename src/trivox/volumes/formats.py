@@ -17,15 +17,16 @@ from trivox.volumes.header import (
     about_spacing,
     one_line,
     reading,
-    require_size,
+    require_voxels,
 )
 from trivox.volumes.placeholders import require_fetched
 from trivox.volumes.volume import Array, Volume
 
 NIFTI = (".nii.gz", ".nii", ".hdr", ".img")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
-ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
-SUFFIXES: tuple[str, ...] = (*NIFTI, *ITK, *ARRAYS, ".dcm")
+ARRAYS = (".npy", ".npz")
+HDF5 = (".h5", ".hdf5")
+SUFFIXES: tuple[str, ...] = (*NIFTI, *ITK, *ARRAYS, *HDF5, ".dcm")
 """Every suffix that can be read, lower case; a folder is read as a DICOM series."""
 
 PAIRED = (".hdr", ".img", ".nhdr", ".mhd")
@@ -47,7 +48,7 @@ def read_header(path: Path) -> Header:
     path = Path(path)
     with reading(path):
         header = _reader(path).header(path)
-        require_size(path, header, max_bytes=2**63)
+        require_voxels(path, header)
         Volume(np.empty((1, 1, 1, 1)), header.affine)  # refuses a damaged affine
         remarks = about_spacing(header.shape, header.affine)
         return replace(header, remarks=(*header.remarks, *remarks))
@@ -169,6 +170,10 @@ def _module(path: Path) -> Any:
         from trivox.volumes import arrays
 
         return arrays
+    if suffix in HDF5:
+        from trivox.volumes import hdf5
+
+        return hdf5
     missing = "" if path.exists() else "file not found, and "
     raise FormatError(
         f"{path}: {missing}the name ends in no known suffix; "
