@@ -2,7 +2,6 @@
 is doubtful (nifti1.h, "3D image orientation and location in space").
 """
 
-import math
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -43,7 +42,8 @@ def placement_of(raw: Any) -> Placement:
     """
     code = int(raw["xyzt_units"]) % 8
     unit_mm = MM_OF_UNIT.get(code, 1.0)
-    affine, remarks = _chosen(raw, unit_mm)
+    with np.errstate(invalid="ignore", over="ignore"):  # of damaged numbers
+        affine, remarks = _chosen(raw, unit_mm)
     if code > max(MM_OF_UNIT):
         remarks.append(f"unknown unit: xyzt_units holds {code}; taken for mm")
     affine[:3] *= unit_mm
@@ -143,17 +143,18 @@ def _qform(raw: Any) -> Affine:
     """The affine of offset, quaternion and voxel sizes (nifti1.h, method 2)."""
     sizes = _voxel_sizes(raw)
     _require_sizes(sizes)
-    fields = ("quatern_b", "quatern_c", "quatern_d")
-    b, c, d = (float(raw[name]) for name in fields)
-    rest = 1 - (b * b + c * c + d * d)
-    if not rest >= -1e-5:  # NaN compares false
+    try:
+        rotation = quat2mat(raw.get_qform_quaternion())
+    except ValueError:
+        rotation = np.full((3, 3), np.nan)
+    if not np.isfinite(rotation).all():
+        b, c, d = (float(raw[f"quatern_{letter}"]) for letter in "bcd")
         raise GeometryError(
             f"the quaternion ({b:g}, {c:g}, {d:g}) is no rotation; repair the qform"
         )
     if float(raw["pixdim"][0]) == -1:
         sizes[2] = -sizes[2]  # any other value is taken for 1, as the standard says
     affine = np.eye(4)
-    rotation = quat2mat([math.sqrt(max(rest, 0.0)), b, c, d])
     affine[:3, :3] = rotation * sizes
     affine[:3, 3] = [float(raw[f"qoffset_{axis}"]) for axis in "xyz"]
     return affine
