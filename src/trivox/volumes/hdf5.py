@@ -91,10 +91,13 @@ def _side(dataset: Any, name: str) -> Array | None:
     """An attribute of a few numbers, if it is there."""
     if name not in dataset.attrs:
         return None
-    about = dataset.attrs.get_id(name)
-    if about.dtype.kind not in "iuf" or math.prod(about.shape) > MAX_SIDE_VALUES:
+    attribute = dataset.attrs.get_id(name)
+    if (
+        attribute.dtype.kind not in "iuf"
+        or math.prod(attribute.shape) > MAX_SIDE_VALUES
+    ):
         raise FormatError(
-            f"'{name}' is an attribute of {about.dtype} {about.shape}; it must be 3 "
+            f"'{name}' is an attribute of {attribute.dtype} {attribute.shape}; it must be 3 "
             "(spacing) or 4x4 (affine) numbers"
         )
     return np.asarray(dataset.attrs[name])
