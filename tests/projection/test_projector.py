@@ -134,7 +134,7 @@ def test_a_bright_voxel_appears_where_project_points_says(
         torch.arange(80.0), torch.arange(80.0), indexing="ij"
     )
     middle = torch.stack(((rows * image).sum(), (columns * image).sum())) / image.sum()
-    assert (middle - places[0, 0]).abs().max() < 0.3  # pixels are wider than voxels
+    assert (middle - places[0, 0]).abs().max() < 0.25
 
 
 def test_signs_of_an_asymmetric_body():
@@ -314,43 +314,3 @@ def test_shapes_and_methods_that_do_not_fit_are_refused():
         Projector(Geometry.stack([EXAM, EXAM]), GRID).backproject(seeded(3, 3, 6, 9))
     with pytest.raises(RecipeError, match="choose one of auto, joseph, siddon, matrix"):
         Projector(EXAM, GRID, method="exact")
-
-
-# -- where rays end --------------------------------------------------------------------
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("primary", [0, 90, 180, 33])
-def test_rays_stop_at_the_detector(method, primary):
-    """A slab of which most lies behind the detector, and a ball that lies there."""
-    grid = Grid((12, 60, 60), (10.0, 10.0, 10.0))  # 300 mm to each side
-    geometry = Geometry.orbit(
-        [primary], detector=(1, 5), pixel_mm=10.0, sod=900.0, sdd=1000.0
-    )
-    volume = torch.full((1, *grid.shape), MU)
-    image = project(volume, geometry, grid, method=method)[0, 0, 0]
-    source = geometry.source[0].double()
-    pixels = geometry.pixel_points()[0, 0].double()
-    expected = [MU * (pixel - source).norm() for pixel in pixels]
-    for column, pixel in enumerate(pixels):
-        run = pixel - source
-        faces = torch.stack([(side - source) / run for side in (-300, 300)])[:, :2]
-        enters = faces.amin(dim=0).max()
-        expected[column] = expected[column] * (1 - enters)
-    expected = torch.stack(expected).float()
-    torch.testing.assert_close(image, expected, rtol=2e-2, atol=0)
-    towards = geometry.axes()[0][0]
-    depth = 900 - grid.points() @ towards
-    behind = volume * (depth > 1010)
-    assert not project(behind, geometry, grid, method=method).any()
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_adjoint_is_exact_where_rays_stop(method):
-    grid = Grid((5, 30, 30), (20.0, 20.0, 20.0))
-    geometry = Geometry.orbit(
-        [0, 50, 140], detector=(4, 6), pixel_mm=40.0, sod=900.0, sdd=1000.0
-    )
-    volume = seeded(1, *grid.shape, **DOUBLE)
-    images = seeded(1, 3, 4, 6, **DOUBLE)
-    forth = (project(volume, geometry, grid, method=method) * images).sum()
-    back = (backproject(images, geometry, grid, method=method) * volume).sum()
-    torch.testing.assert_close(forth, back, rtol=1e-12, atol=0)

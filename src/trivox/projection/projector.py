@@ -53,8 +53,8 @@ class Projector:
         self._made: dict[tuple[torch.dtype, torch.device], list[Operator]] = {}
 
     def project(self, volumes: Tensor) -> Tensor:
-        """Line integrals `(b, v, rows, columns)` of attenuation `(b, z, y, x)` in 1/mm,
-        from the source to the detector; zero outside the grid.
+        """Line integrals `(b, v, rows, columns)` of attenuation `(b, z, y, x)` in 1/mm;
+        zero outside the grid.
         """
         return self._apply(volumes, self.grid.shape, adjoint=False)
 

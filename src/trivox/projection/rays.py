@@ -1,5 +1,5 @@
-"""Rays as straight lines through the voxels of a grid, from the source to the
-detector: what every projection method starts from.
+"""Rays as straight lines through the voxels of a grid: what every projection method
+starts from.
 
 A ray is driven along the axis that it crosses most voxels of, as in Joseph 1982 and
 RTK; this is decided ray by ray, so that views near 45 degrees are right on both sides.
@@ -42,8 +42,7 @@ class Pencil:
     along the driven axis; within `(2, n)`: first plane in which a ray is inside the
     grid, and the one after the last; first, slope `(2, n)`: voxel along the other two
     axes in plane 0, and its change a plane; last: highest voxel of those axes that may
-    be read; step `(n,)`: mm between planes along the ray; detector `(2, n)`: plane in
-    which a ray ends, and 1 or -1 as it runs up or down the planes; start, strides: flat voxel of
+    be read; step `(n,)`: mm between planes along the ray; start, strides: flat voxel of
     plane 0, and distances of neighbours along the driven axis and the other two.
     """
 
@@ -54,7 +53,6 @@ class Pencil:
     slope: Tensor
     last: tuple[int, int]
     step: Tensor
-    detector: Tensor
     start: int
     strides: tuple[int, int, int]
 
@@ -73,7 +71,6 @@ class Pencil:
             start = int(self.within[0, rays].min())
             stop = int(self.within[1, rays].max())
             slope = self.slope[:, rays]
-            end, sense = self.detector[:, rays]
             yield Pencil(
                 which=self.which[rays],
                 planes=stop - start,
@@ -82,7 +79,6 @@ class Pencil:
                 slope=slope,
                 last=self.last,
                 step=self.step[rays],
-                detector=torch.stack((end - start, sense)),
                 start=self.start + start * self.strides[0],
                 strides=self.strides,
             )
@@ -93,20 +89,6 @@ class Pencil:
             self.planes, dtype=self.first.dtype, device=self.first.device
         )
         return torch.addcmul(self.first[..., None], self.slope[..., None], plane)
-
-    def shares(self) -> Tensor | None:
-        """How much of every plane `(n, planes)` lies before the detector, 0..1; None
-        where all of it does.
-        """
-        end, sense = self.detector
-        first, after = self.within
-        beyond = torch.where(sense > 0, after - 1 - end, end - first) > -0.5
-        if not bool(beyond.any()):
-            return None
-        plane = torch.arange(self.planes, dtype=end.dtype, device=end.device)
-        before = (end[:, None] - plane) * sense[:, None]
-        share: Tensor = (before + 0.5).clamp(0, 1)
-        return share
 
     def plane_voxels(self) -> Tensor:
         """Flat voxel where each plane begins, `(planes,)` int32."""
@@ -120,15 +102,6 @@ plane, in units of its step.
 """
 Rule = Callable[[Pencil], Taps]
 """How a method reads the voxels about a ray."""
-
-
-def followed(rays: Pencil, rule: Rule) -> Taps:
-    """What a rule reads about rays, up to the detector."""
-    taps = rule(rays)
-    shares = rays.shares()
-    if shares is None:
-        return taps
-    return [(place, weight * shares) for place, weight in taps]
 
 
 def padded_shape(grid: Grid) -> Shape:
@@ -202,17 +175,9 @@ def _pencil(
         slope=slope[:, meets].to(dtype),
         last=(last[0], last[1]),
         step=(length / run[:, axis].abs())[meets].to(dtype),
-        detector=_detector(origin[meets, axis], run[meets, axis]).to(dtype),
         start=PAD[0] * strides[axis],
         strides=(strides[axis], strides[others[0]], strides[others[1]]),
     )
-
-
-def _detector(origin: Tensor, run: Tensor) -> Tensor:
-    """Plane in which rays end, and 1 or -1 as they run, `(2, n)`; both `(n,)` along the
-    driven axis, in voxels.
-    """
-    return torch.stack((origin + run - PAD[0], run.sign()))
 
 
 def _planes_within(

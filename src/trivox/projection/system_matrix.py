@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trivox.errors import ResourceError
 from trivox.projection.geometry import Geometry, Grid
-from trivox.projection.rays import PAD, Pencil, Rule, followed, padded_shape, pencils
+from trivox.projection.rays import PAD, Pencil, Rule, padded_shape, pencils
 
 
 class SystemMatrix:
@@ -77,7 +77,7 @@ def _entries(rays: Pencil, rule: Rule, inner: Tensor) -> tuple[Tensor, Tensor, T
     """Entries of each ray `(n,)`, their columns and their values; what reads the empty
     border is left out.
     """
-    taps = followed(rays, rule)
+    taps = rule(rays)
     values = torch.cat([weight for _, weight in taps], dim=-1)  # (n, taps * planes)
     values.mul_(rays.step[:, None])
     padded = torch.cat([place for place, _ in taps], dim=-1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from trivox.projection.geometry import Geometry, Grid
-from trivox.projection.rays import PAD, Pencil, Rule, followed, padded_shape, pencils
+from trivox.projection.rays import PAD, Pencil, Rule, padded_shape, pencils
 
 
 class Tracing:
@@ -38,7 +38,7 @@ class Tracing:
         padded = pad(volumes, PAD * 3).flatten(1)
         images = volumes.new_zeros(len(volumes), math.prod(self.images))
         for rays in self.parts:
-            taps = followed(rays, self.rule)
+            taps = self.rule(rays)
             shape = taps[0][1].shape
             total = volumes.new_zeros(len(volumes), *shape)
             for place, weight in taps:
@@ -52,7 +52,7 @@ class Tracing:
         shape = padded_shape(self.grid)
         volumes = images.new_zeros(len(images), math.prod(shape))
         for rays in self.parts:
-            taps = followed(rays, self.rule)
+            taps = self.rule(rays)
             # one by one: index_add along rows is 20 times slower
             for image, voxels in zip(images.flatten(1), volumes, strict=True):
                 value = (image[rays.which] * rays.step)[:, None]
