@@ -174,12 +174,19 @@ def upright_spacing(lattice: Lattice) -> Spacing | None:
 
 def voxel_mm3(lattice: Lattice) -> float:
     """Volume of a voxel in mm³."""
+    edges = upright_spacing(lattice)
+    if edges is not None:
+        return float(np.prod(edges))
     steps = steps_of(lattice)
     return float(abs(np.linalg.det(steps)))
 
 
 def cofactors(lattice: Lattice) -> NDArray[np.float64]:
     """What turns an area vector `(z, y, x)` in voxels, a row, into one in mm²."""
+    edges = upright_spacing(lattice)
+    if edges is not None:
+        z, y, x = edges
+        return np.diag([y * x, z * x, z * y])
     steps = steps_of(lattice)
     inverse = np.linalg.inv(steps)
     return np.asarray(np.linalg.det(steps) * inverse.T)
