@@ -160,7 +160,8 @@ def _loaded_pair(path: Path) -> Any:
     spoke = logger.disabled
     logger.disabled = True
     try:
-        return load_pair(path)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return load_pair(path)
     finally:
         logger.disabled = spoke
 
