@@ -2,6 +2,7 @@
 DICOM series.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,14 +11,22 @@ from numpy.typing import NDArray
 
 from trivox.errors import DataError, FormatError, LabelError, ResourceError
 from trivox.files import atomic_path
-from trivox.volumes.header import MAX_BYTES, Header, one_line, reading, require_size
+from trivox.volumes.header import (
+    MAX_BYTES,
+    Header,
+    about_spacing,
+    one_line,
+    reading,
+    require_voxels,
+)
 from trivox.volumes.placeholders import require_fetched
 from trivox.volumes.volume import Array, Volume
 
 NIFTI = (".nii.gz", ".nii", ".hdr", ".img")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
-ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
-SUFFIXES: tuple[str, ...] = (*NIFTI, *ITK, *ARRAYS, ".dcm")
+ARRAYS = (".npy", ".npz")
+HDF5 = (".h5", ".hdf5")
+SUFFIXES: tuple[str, ...] = (*NIFTI, *ITK, *ARRAYS, *HDF5, ".dcm")
 """Every suffix that can be read, lower case; a folder is read as a DICOM series."""
 
 PAIRED = (".hdr", ".img", ".nhdr", ".mhd")
@@ -39,9 +48,10 @@ def read_header(path: Path) -> Header:
     path = Path(path)
     with reading(path):
         header = _reader(path).header(path)
-        require_size(path, header, max_bytes=2**63)
+        require_voxels(path, header)
         Volume(np.empty((1, 1, 1, 1)), header.affine)  # refuses a damaged affine
-        return header
+        remarks = about_spacing(header.shape, header.affine)
+        return replace(header, remarks=(*header.remarks, *remarks))
 
 
 def read_volume(path: Path, *, max_bytes: int = MAX_BYTES) -> Volume:
@@ -56,7 +66,9 @@ def read_volume(path: Path, *, max_bytes: int = MAX_BYTES) -> Volume:
     """
     path = Path(path)
     with reading(path):
-        return _reader(path).read(path, max_bytes=max_bytes)
+        volume = _reader(path).read(path, max_bytes=max_bytes)
+        remarks = about_spacing(volume.shape, volume.affine)
+        return replace(volume, remarks=(*volume.remarks, *remarks))
 
 
 def read_labels(path: Path) -> Volume:
@@ -158,6 +170,10 @@ def _module(path: Path) -> Any:
         from trivox.volumes import arrays
 
         return arrays
+    if suffix in HDF5:
+        from trivox.volumes import hdf5
+
+        return hdf5
     missing = "" if path.exists() else "file not found, and "
     raise FormatError(
         f"{path}: {missing}the name ends in no known suffix; "

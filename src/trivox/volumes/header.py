@@ -10,13 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from trivox.errors import FormatError, GeometryError, ResourceError, TrivoxError
-from trivox.volumes.volume import Shape
+from trivox.volumes.volume import Shape, spacing_of
 
 MAX_BYTES = 16 * 2**30
 """What a file may ask for at most, unless the caller allows more."""
+WORTH_A_LOOK = 2**28
+"""Bytes from which on it is asked how many are free."""
+
+FINEST_MM = 0.005
+COARSEST_MM = 100.0
+LONGEST_MM = 10_000.0
+"""Edges of voxels that scanners make, and what no scanner is as long as."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +32,34 @@ class Header:
     """What a file says about its volume before any voxel is read.
 
     shape: voxels `(z, y, x)`; affine: 4x4, voxel index `(x, y, z, 1)` to RAS mm; dtype:
-    that of the array that `read_volume` returns.
+    that of the array that `read_volume` returns; remarks: what its reader has to say,
+    a sentence each that begins with its subject and a colon.
     """
 
     shape: Shape
     affine: NDArray[np.float64]
     channels: int
     dtype: np.dtype[Any]
+    remarks: tuple[str, ...] = ()
+
+
+def about_spacing(shape: Shape, affine: NDArray[np.float64]) -> tuple[str, ...]:
+    """A remark on voxels `(z, y, x)` that no scanner makes; raises `GeometryError`
+    where they add up to more than a scanner holds. Axes of a single voxel say nothing.
+    """
+    spacing = spacing_of(affine)
+    axes = [(mm, n) for mm, n in zip(spacing, shape, strict=True) if n > 1]
+    shown = " x ".join(f"{mm:.4g}" for mm in spacing)
+    advice = "correct the header's unit or voxel size"
+    longest = max((mm * n for mm, n in axes if mm > COARSEST_MM), default=0.0)
+    if longest > LONGEST_MM:
+        raise GeometryError(
+            f"voxels of {shown} mm (z y x) make an image of {longest / 1000:.3g} m; "
+            f"{advice}"
+        )
+    if any(not FINEST_MM <= mm <= COARSEST_MM for mm, _ in axes):
+        return (f"implausible spacing: {shown} mm (z y x), as of no scanner; {advice}",)
+    return ()
 
 
 def kept_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
@@ -49,18 +78,24 @@ def kept_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
     )
 
 
-def require_size(
-    path: Path, header: Header, *, max_bytes: int, itemsize: int = 0
-) -> None:
-    """Raise `FormatError` if the header declares no voxels, or more than `max_bytes` in
-    memory or as stored.
-    """
+def require_voxels(path: Path, header: Header) -> None:
+    """Raise `FormatError` if the header declares none."""
     size = (header.channels, *header.shape)
     if min(size) < 1:
         raise FormatError(
             f"{path}: the header declares a size of {size} (c, z, y, x); "
             "the file is damaged"
         )
+
+
+def require_size(
+    path: Path, header: Header, *, max_bytes: int, itemsize: int = 0
+) -> None:
+    """Raise `FormatError` if the header declares no voxels, or more than `max_bytes` or
+    than is free in memory, as kept or as stored.
+    """
+    require_voxels(path, header)
+    size = (header.channels, *header.shape)
     needed = math.prod(size) * max(header.dtype.itemsize, itemsize)
     if needed > max_bytes:
         raise FormatError(
@@ -68,6 +103,14 @@ def require_size(
             f"{needed / 2**30:.3g} GiB, more than the limit of "
             f"{max_bytes / 2**30:.3g} GiB; crop or resample the file, or raise max_bytes"
         )
+    if needed > WORTH_A_LOOK:
+        free = psutil.virtual_memory().available
+        if needed > free:
+            raise FormatError(
+                f"{path}: the header declares {size} voxels (c, z, y, x), "
+                f"{needed / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB of memory are "
+                "free; crop or resample the file, or use a larger machine"
+            )
 
 
 @contextmanager

@@ -12,6 +12,12 @@ from trivox.errors import GeometryError
 Array = NDArray[Any]
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
+Steps = NDArray[np.float64]
+"""Where a step along z, y, x leads in the world: rows in mm, `(3, 3)`."""
+
+FARTHEST_MM = 1e12
+LAST_ROW = (0.0, 0.0, 0.0, 1.0)
+"""Of an affine, whose numbers are below the first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +26,14 @@ class Volume:
 
     affine: 4x4 float64; maps the homogeneous voxel index `(x, y, z, 1)` to RAS
     millimetres, as NIfTI does. Index order in the affine is therefore the reverse of
-    the array's.
+    the array's. remarks: what the reader of its file has to say; unit_mm: length in mm
+    of the unit that its file counts in, which NIfTI files made of it keep.
     """
 
     array: Array
     affine: NDArray[np.float64]
+    remarks: tuple[str, ...] = ()
+    unit_mm: float = 1.0
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4:
@@ -36,6 +45,14 @@ class Volume:
             raise GeometryError(
                 "the affine of a volume is a finite 4x4 matrix; "
                 "the file's header is damaged"
+            )
+        if (
+            np.abs(self.affine).max() > FARTHEST_MM
+            or (self.affine[3] != LAST_ROW).any()
+        ):
+            raise GeometryError(
+                "the affine of a volume leads to no place (it is projective, or its "
+                "numbers are too large); repair the file's header"
             )
         if abs(np.linalg.det(self.affine[:3, :3])) < 1e-12:
             raise GeometryError(
@@ -58,6 +75,11 @@ class Volume:
     def spacing(self) -> Spacing:
         """Voxel size in mm, `(z, y, x)`."""
         return spacing_of(self.affine)
+
+    @property
+    def steps(self) -> Steps:
+        """Where a step along z, y, x leads in RAS mm, a row each, `(3, 3)`."""
+        return self.affine[:3, :3].T[::-1]
 
     @property
     def voxel_ml(self) -> float:
