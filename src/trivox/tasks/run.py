@@ -223,7 +223,8 @@ def train_fold(
         )
         begun = "continuing" if trainer.resume() else "training"
         log.line(
-            f"{begun} at step {trainer.progress.step}: fold {fold}, "
+            f"{begun} at step {trainer.progress.step}: fold {fold} of "
+            f"{len(prepared.splits)} ({split.source}), "
             f"{_circumstances(recipe, split, runtime)}"
         )
         return trainer.fit()

@@ -12,7 +12,7 @@ from trivox.config.recipe import Recipe, make_recipe
 from trivox.datasets.checks.dataset import check_dataset
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import save_dataset
-from trivox.datasets.splits import Split, make_splits
+from trivox.datasets.splits import Split, dataset_splits
 from trivox.errors import DataError
 from trivox.files import read_json, write_json
 from trivox.learning.runtime import Runtime, make_runtime
@@ -147,10 +147,10 @@ def splits_of(dataset: Dataset, out: Path) -> tuple[Split, ...]:
     """The folds; those that a started run was trained with may not change, or it would
     be validated on its own cases.
     """
-    splits = make_splits(dataset.training_cases, folds=FOLDS)
+    splits = dataset_splits(dataset, folds=FOLDS)
     file = out / "splits.json"
     content = [_as_lists(asdict(split)) for split in splits]
-    if file.exists() and started(out) and read_json(file) != content:
+    if file.exists() and started(out) and _sides(read_json(file)) != _sides(content):
         raise DataError(
             f"{out}: the training cases changed since this run began; choose another "
             "--out"
@@ -159,5 +159,13 @@ def splits_of(dataset: Dataset, out: Path) -> tuple[Split, ...]:
     return splits
 
 
-def _as_lists(split: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
-    return {part: list(names) for part, names in split.items()}
+def _sides(content: Any) -> list[tuple[object, object]]:
+    """What folds train and validate on; those of trivox 0.1 do not say where they are
+    from.
+    """
+    return [(fold["train"], fold["validation"]) for fold in content]
+
+
+def _as_lists(split: Mapping[str, Any]) -> dict[str, Any]:
+    sides = {part: list(split[part]) for part in ("train", "validation")}
+    return {**sides, "from": split["source"]}
