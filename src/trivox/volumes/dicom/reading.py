@@ -53,7 +53,7 @@ def read_dicom(
             warnings.warn(
                 f"{path}: {stack.gaps}; read as evenly spaced slices", stacklevel=3
             )
-        return Volume(array[None], stack.affine)
+        return Volume(array[None], stack.affine, stack.header.remarks)
 
 
 def read_dicom_header(
