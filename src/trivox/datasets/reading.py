@@ -11,7 +11,7 @@ import numpy as np
 from trivox.datasets.boxes import box_of
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import DataError, GeometryError, TrivoxError
+from trivox.errors import DataError, GeometryError, TrivoxError, of_case
 from trivox.volumes.formats import read_labels, read_volume
 from trivox.volumes.geometry import (
     Orientation,
@@ -109,10 +109,7 @@ def read_case(case: Case, *, channels: int, labels: LabelScheme | None) -> Cropp
         indices = labels.encode(label.array, where=case.name)
         return crop_volume(volume, indices, where=case.name)
     except TrivoxError as error:
-        message = str(error)
-        if case.name not in message:
-            message = f"{case.name}: {message}"
-        raise type(error)(message) from error
+        raise type(error)(of_case(case.name, str(error))) from error
 
 
 def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCase:

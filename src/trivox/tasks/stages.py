@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from trivox.config.recipe import Recipe, make_recipe
-from trivox.datasets.checks.dataset import check_dataset
 from trivox.datasets.content import changed_cases
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import save_dataset
@@ -23,10 +22,12 @@ from trivox.planning.fingerprint import (
     read_fingerprint,
     write_fingerprint,
 )
+from trivox.tasks.checking import require_checked, still_set_aside
 from trivox.tasks.console import Console
 from trivox.tasks.origin import require_same_content, write_content
 from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
 
+CHECK = "check.json"
 FOLDS = 5
 
 
@@ -63,8 +64,11 @@ def prepare(
     plan that is there already.
     """
     out = request.out
-    require_same_content(dataset, out, console, begun=started(out))
-    require_checked(dataset, out / "check.json", console)
+    begun = started(out)
+    if begun:
+        dataset = still_set_aside(dataset, out / CHECK)
+    require_same_content(dataset, out, console, begun=begun)
+    dataset = require_checked(dataset, out / CHECK, console)
     write_content(dataset, out, workers=recipe.workers, console=console)
     save_dataset(dataset, out / "dataset.json")
     plan_file = _plan_file(request, reuse_plan=reuse_plan)
@@ -119,28 +123,6 @@ def _same_plan(first: Path, second: Path) -> bool:
     )
 
 
-def require_checked(dataset: Dataset, file: Path, console: Console) -> None:
-    """Check once; a later stage of the same run trusts the file.
-
-    Raises `DataError` with the first problems.
-    """
-    earlier = read_json(file) if file.exists() else None
-    if isinstance(earlier, dict) and earlier.get("errors") == 0:
-        return
-    report = check_dataset(
-        dataset, progress=lambda cases, total: console.track(cases, total, "checking")
-    )
-    write_json(file, report.to_json())
-    if report.errors:
-        first = "; ".join(str(finding) for finding in report.errors[:2])
-        raise DataError(
-            f"{dataset.root}: {len(report.errors)} problems would make training wrong: "
-            f"{first}; all: {file}"
-        )
-    note = f", {len(report.warnings)} warnings (see {file})" if report.warnings else ""
-    console.say(f"checked {report.checked_cases} cases ({dataset.layout} layout){note}")
-
-
 def fingerprint_of(
     dataset: Dataset, file: Path, console: Console, *, labelled: bool = True
 ) -> Fingerprint:
@@ -162,6 +144,7 @@ def fingerprint_of(
         dataset,
         labelled=labelled,
         progress=lambda cases: console.track(cases, total, "measuring"),
+        say=console.say,
     )
     write_fingerprint(fingerprint, file)
     return fingerprint
