@@ -260,9 +260,10 @@ def discover_labels(files: Sequence[Path], *, where: Path) -> LabelScheme:
     read = [content for content in contents if not isinstance(content, str)]
     values = sorted(set[int]().union(*read) - {0})
     if not values and reasons:
+        rest = ", the others hold no label" if read else ""
         raise LabelError(
-            f"{where}: {len(reasons)} of {len(files)} label maps cannot be read, the "
-            f"others hold no label: {reasons[0]}"
+            f"{where}: {len(reasons)} of {len(files)} label maps cannot be read{rest}: "
+            f"{reasons[0]}"
         )
     if not values:
         raise LabelError(

@@ -23,6 +23,8 @@ ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
 SUFFIXES: tuple[str, ...] = (*NIFTI, *ITK, *ARRAYS, *DICOM)
 """Every suffix that can be read, lower case; a folder is read as a DICOM series."""
 
+LABEL_OBJECTS = ("SEG", "RTSTRUCT")
+"""DICOM objects that hold labels, and no image."""
 PAIRED = (".hdr", ".img", ".nhdr", ".mhd")
 
 
@@ -70,7 +72,7 @@ def read_labels(path: Path) -> Volume:
     """Read a label map: int32, one channel, values within 1e-3 of a whole number;
     raises `LabelError` for any other.
     """
-    volume = read_volume(path)
+    volume = _label_volume(path)
     if volume.channels != 1:
         raise LabelError(
             f"{path}: a label map has one channel, this file has {volume.channels}; "
@@ -88,6 +90,22 @@ def read_labels(path: Path) -> Volume:
             f"this one also holds {shown}; is it an image?"
         )
     return volume.with_array(result)
+
+
+def _label_volume(path: Path) -> Volume:
+    """The volume of a label map; an error about a DICOM object that holds labels, but no
+    image, says how to bring them in.
+    """
+    try:
+        return read_volume(path)
+    except FormatError as error:
+        from_dicom = path.is_dir() or _suffix(path) in (*DICOM, "")
+        if not from_dicom or not any(kind in str(error) for kind in LABEL_OBJECTS):
+            raise
+        raise FormatError(
+            f"{error}; export labels from DICOM as NIfTI first: 3D Slicer, or dcmqi's "
+            "segimage2itkimage for SEG and plastimatch convert for RTSTRUCT"
+        ) from error
 
 
 def write_volume(path: Path, volume: Volume) -> None:
