@@ -15,7 +15,8 @@ from trivox.sources import Source, are_unchanged, sources_of
 
 class CaseContent(Frozen):
     """Files of a case by what they are in it, and a hash of how they are read: which
-    channels are absent, what the values of the label map mean.
+    channels are absent, in which order they are meant, what the values of the label map
+    mean.
     """
 
     files: dict[str, Source]
@@ -83,6 +84,8 @@ def recorded_content(record: object) -> CaseContent | None:
 
 def _reading(case: Case, labels: LabelScheme | None) -> str:
     said: dict[str, object] = {"absent": case.absent}
+    if case.order:
+        said["order"] = case.order
     if labels is not None:
         said |= {"values": labels.values, "ignore": labels.ignore}
     text = json.dumps(said, sort_keys=True)

@@ -14,10 +14,10 @@ import numpy as np
 
 from trivox.datasets.dataset import NOTE, Case, Dataset
 from trivox.datasets.declared_folds import SPLITS
+from trivox.datasets.label_parsing import parse_labels
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts import class_folders
 from trivox.datasets.layouts.nnunet_raw import CLASS_TABLE
-from trivox.datasets.listing import parse_labels
 from trivox.datasets.splits import make_splits
 from trivox.errors import DataError, FormatError, GeometryError, RecipeError
 from trivox.files import atomic_path, write_json, write_text

@@ -227,8 +227,8 @@ def _single_case(path: Path, channels: Sequence[str]) -> Case:
             return Case(name=name, images=files)
     named = split_stem(stem, channels) if len(channels) > 1 else None
     if named is not None:
-        beside = named_cases(survey(path.parent).images, channels)
-        return next(case for case in beside if path in case.images)
+        siblings = named_cases(survey(path.parent).images, channels)
+        return next(case for case in siblings if path in case.images)
     return Case(name=stem, images=(path,))
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from trivox.datasets.dataset import Case, Dataset, Side, listed_case
-from trivox.datasets.listing import ADVICE, json_object, parse_labels, unique_cases
+from trivox.datasets.label_parsing import parse_labels
+from trivox.datasets.listing import ADVICE, json_object, unique_cases
 from trivox.errors import FormatError
 from trivox.volumes.formats import case_stem
 

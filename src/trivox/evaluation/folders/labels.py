@@ -1,6 +1,6 @@
 """A folder of predictions against a folder of references: the content of metrics.json."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeGuard
@@ -101,20 +101,11 @@ def evaluate_folders(
     warnings += [*unpaired, *unusable_files(predictions), *unusable_files(references)]
     warnings += _unmet_terms(pairs, rules, scheme, references)
 
-    def measure(pair: LabelPair) -> dict[str, TargetMetrics] | str:
-        try:
-            return _evaluate_pair(pair, labels or labels_of(pair, scheme), rules, whole)
-        except FormatError as error:
-            return not_measured(pair.case, str(error))
+    def measure(pair: LabelPair) -> dict[str, TargetMetrics]:
+        return _evaluate_pair(pair, labels or labels_of(pair, scheme), rules, whole)
 
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        rows = list(pool.map(measure, pairs))
-    cases = {
-        pair.case: row
-        for pair, row in zip(pairs, rows, strict=True)
-        if not isinstance(row, str)
-    }
-    unread += [row for row in rows if isinstance(row, str)]
+    cases, spoiled = _measured(pairs, measure, workers)
+    unread += spoiled
     if not cases:
         raise DataError(f"{predictions}: no case can be measured: {unread[0]}")
     warnings += unread
@@ -124,6 +115,24 @@ def evaluate_folders(
     if section is not None:
         metrics["classification"] = section
     return metrics
+
+
+def _measured(
+    pairs: Sequence[LabelPair],
+    measure: Callable[[LabelPair], dict[str, TargetMetrics]],
+    workers: int,
+) -> tuple[dict[str, dict[str, TargetMetrics]], list[str]]:
+    """The metrics of each case, and warnings about those whose voxels cannot be read."""
+    cases: dict[str, dict[str, TargetMetrics]] = {}
+    warnings = []
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        futures = [pool.submit(measure, pair) for pair in pairs]
+        for pair, future in zip(pairs, futures, strict=True):
+            try:
+                cases[pair.case] = future.result()
+            except FormatError as error:
+                warnings.append(not_measured(pair.case, str(error)))
+    return cases, warnings
 
 
 def _evaluate_pair(
