@@ -22,7 +22,6 @@ from trivox.errors import BundleError, ResourceError, TrivoxError
 from trivox.files import (
     atomic_path,
     read_json,
-    remove_leftovers,
     surviving_folder,
     whole_folder,
     write_json,
@@ -80,7 +79,6 @@ def save_checkpoint(
     """Replace `folder` by a new checkpoint; a crash leaves the old or the new one,
     never a mixture.
     """
-    remove_leftovers(folder.parent)
     try:
         with whole_folder(folder) as new:
             save_weights(network, new / WEIGHTS)

@@ -13,6 +13,7 @@ from trivox.evaluation.conventions.choice import (
     choose_convention,
 )
 from trivox.evaluation.folders.class_answers import is_class_table, measure_answers
+from trivox.evaluation.folders.measured import finished, measured_files
 from trivox.evaluation.folders.pairs import (
     LabelPair,
     label_maps,
@@ -27,6 +28,7 @@ from trivox.evaluation.folders.pairs import (
 )
 from trivox.evaluation.metrics.content import (
     FORMAT_VERSION,
+    MeasuredFile,
     MetricRow,
     MetricsFile,
     Statistic,
@@ -94,17 +96,19 @@ def evaluate_folders(
             "warnings": [UNMEASURED] if maps else [],
             "classification": section,
         }
+    maps, begun = finished(predictions, maps)
     paired, unpaired = pair_up(predictions, references, maps, expected)
     pairs, unread = readable_pairs(paired)
     require_same_grids(pairs)
     scheme = labels or expected.labels or labels_found(pairs, references)
-    warnings += [*unpaired, *unusable_files(predictions), *unusable_files(references)]
+    warnings += [*begun, *unpaired]
+    warnings += [*unusable_files(predictions), *unusable_files(references)]
     warnings += _unmet_terms(pairs, rules, scheme, references)
 
     def measure(pair: LabelPair) -> dict[str, TargetMetrics]:
         return _evaluate_pair(pair, labels or labels_of(pair, scheme), rules, whole)
 
-    cases, spoiled = _measured(pairs, measure, workers)
+    cases, sources, spoiled = _measured(pairs, measure, workers)
     unread += spoiled
     if not cases:
         raise DataError(f"{predictions}: no case can be measured: {unread[0]}")
@@ -112,6 +116,7 @@ def evaluate_folders(
     metrics = collect_metrics(
         cases, task=task, convention=rules, whole=whole, warnings=warnings
     )
+    metrics["sources"] = sources
     if section is not None:
         metrics["classification"] = section
     return metrics
@@ -121,18 +126,30 @@ def _measured(
     pairs: Sequence[LabelPair],
     measure: Callable[[LabelPair], dict[str, TargetMetrics]],
     workers: int,
-) -> tuple[dict[str, dict[str, TargetMetrics]], list[str]]:
-    """The metrics of each case, and warnings about those whose voxels cannot be read."""
-    cases: dict[str, dict[str, TargetMetrics]] = {}
+) -> tuple[
+    dict[str, dict[str, TargetMetrics]], dict[str, dict[str, MeasuredFile]], list[str]
+]:
+    """The metrics and the files of each case, and warnings about those whose voxels
+    cannot be read.
+    """
+    cases = {}
+    sources = {}
     warnings = []
+
+    def files_and_metrics(
+        pair: LabelPair,
+    ) -> tuple[dict[str, MeasuredFile], dict[str, TargetMetrics]]:
+        files = measured_files(pair.prediction, pair.reference)  # before they are read
+        return files, measure(pair)
+
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        futures = [pool.submit(measure, pair) for pair in pairs]
+        futures = [pool.submit(files_and_metrics, pair) for pair in pairs]
         for pair, future in zip(pairs, futures, strict=True):
             try:
-                cases[pair.case] = future.result()
+                sources[pair.case], cases[pair.case] = future.result()
             except FormatError as error:
                 warnings.append(not_measured(pair.case, str(error)))
-    return cases, warnings
+    return cases, sources, warnings
 
 
 def _evaluate_pair(

@@ -2,7 +2,7 @@
 drr` does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -23,6 +23,7 @@ from trivox.datasets.listing import (
 from trivox.errors import DataError, FormatError, RecipeError, TrivoxError
 from trivox.evaluation.report.exam_preview import exam_preview
 from trivox.files import write_text
+from trivox.locks import claimed
 from trivox.projection.geometry import SDD_MM, SOD_MM, Geometry
 from trivox.projection.grids import Point, middle_of
 from trivox.projection.noise import add_noise
@@ -93,6 +94,20 @@ def render_exams(request: DrrRequest, console: Console) -> list[Path]:
     _require_possible(request)
     scans = find_scans(request.inputs)
     note = _note(request.inputs)
+    with claimed(request.out, "drr", scans.keys(), say=console.say):
+        done, failed = _render_all(request, scans, note, console)
+    for line in failed[1:]:
+        console.say(f"error: {line}")
+    if failed:
+        count = f" ({len(failed)} of {len(scans)} CTs could not be rendered)"
+        raise DataError(failed[0] + count if len(scans) > 1 else failed[0])
+    return done
+
+
+def _render_all(
+    request: DrrRequest, scans: Mapping[str, Path], note: str, console: Console
+) -> tuple[list[Path], list[str]]:
+    """Folders of what was rendered, and what is wrong with the others."""
     done = []
     failed = []
     for name, path in console.track(scans.items(), len(scans), "rendering"):
@@ -101,12 +116,7 @@ def render_exams(request: DrrRequest, console: Console) -> list[Path]:
             write_text(request.out / NOTE, note)
         except TrivoxError as error:
             failed.append(str(error) if str(path) in str(error) else f"{path}: {error}")
-    for line in failed[1:]:
-        console.say(f"error: {line}")
-    if failed:
-        count = f" ({len(failed)} of {len(scans)} CTs could not be rendered)"
-        raise DataError(failed[0] + count if len(scans) > 1 else failed[0])
-    return done
+    return done, failed
 
 
 def _note(inputs: Sequence[Path]) -> str:
