@@ -14,6 +14,7 @@ one line and exits with 1.
     ├── BundleError          a run or bundle that is incomplete or was altered
     ├── TrustError           a file of a kind that can carry code, not declared trusted
     ├── ResourceError        memory, disk or an optional package is missing
+    ├── BusyError            another process writes there
     └── InterruptedTrainingError  work was asked to stop and has saved its state
 """
 
@@ -65,6 +66,10 @@ class TrustError(TrivoxError):
 
 class ResourceError(TrivoxError):
     """Memory, disk space or an optional package is missing."""
+
+
+class BusyError(TrivoxError):
+    """Another process writes what was to be written."""
 
 
 class InterruptedTrainingError(TrivoxError):

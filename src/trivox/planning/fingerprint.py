@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from trivox.datasets.content import CaseContent, content_of
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.reading import read_case
 from trivox.errors import DataError, PlanError
@@ -46,11 +47,15 @@ class CaseFingerprint(Frozen):
 
 
 class Fingerprint(Frozen):
-    """What was measured on a dataset; frozen, JSON."""
+    """What was measured on a dataset; frozen, JSON.
+
+    content: what each case was made of then; 0.1.0 did not write it down.
+    """
 
     dataset: str
     cases: tuple[CaseFingerprint, ...]
     intensities: dict[str, Intensities]
+    content: dict[str, CaseContent] = Field(default_factory=dict)
 
     @property
     def relative_size(self) -> float:
@@ -78,7 +83,10 @@ def measure(
     wanted = max(1, SAMPLES // len(dataset.training_cases))
     cases: list[CaseFingerprint] = []
     samples: list[Array] = []
+    content: dict[str, CaseContent] = {}
     for case in progress(dataset.training_cases):
+        # before it is read: a later change is noticed
+        content[case.name] = content_of(case, dataset.labels)
         read = read_case(case, channels=len(dataset.channels), labels=dataset.labels)
         measured = CaseFingerprint(
             name=case.name,
@@ -93,7 +101,10 @@ def measure(
         pooled = np.concatenate([sample[index] for sample in samples])
         intensities[name] = _statistics(pooled)
     return Fingerprint(
-        dataset=dataset.name, cases=tuple(cases), intensities=intensities
+        dataset=dataset.name,
+        cases=tuple(cases),
+        intensities=intensities,
+        content=content,
     )
 
 

@@ -1,7 +1,8 @@
 """A run of any task: settle the recipe, prepare, train the folds, finish."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from trivox.files import read_json, surviving_folder, write_json
 from trivox.learning.progress import Progress
 from trivox.learning.runtime import (
     Runtime,
+    launched_rank,
     make_runtime,
     process_group,
     rank,
@@ -23,6 +25,7 @@ from trivox.learning.runtime import (
 )
 from trivox.learning.tracking import run_log
 from trivox.learning.trainer import Trainer
+from trivox.locks import claimed
 from trivox.tasks.choice import task_named
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import prepare, recipe_for, started
@@ -47,10 +50,31 @@ def run_request(
     task.require_possible(asked)
     if not started(request.out):
         require_start(asked)
+    console = console if console is not None and launched_rank() == 0 else Quiet()
+    with _sole_writer(request, task, console):
+        return _run(task, dataset, request, console)
+
+
+@contextmanager
+def _sole_writer(
+    request: RunRequest, task: Task[Any, Any], console: Console
+) -> Iterator[None]:
+    """Keep other trainings out of the run; ranks come together, and the first speaks
+    for all.
+    """
+    if launched_rank() != 0:
+        yield
+        return
+    with claimed(request.out, task.verb, say=console.say):
+        yield
+
+
+def _run(
+    task: Task[PlanT, StoreT], dataset: Dataset, request: RunRequest, console: Console
+) -> Mapping[str, Any]:
     recipe = settle_recipe(request, task)
     runtime = make_runtime(request.device, recipe.precision)
     with process_group(runtime.device):
-        console = console if console is not None and rank() == 0 else Quiet()
         prepared = _prepare(task, dataset, request, recipe, runtime, console)
         folders = fold_folders(request, len(prepared.splits))
         for line in length_lines(task, recipe, prepared, list(folders)):
@@ -144,6 +168,11 @@ def _require_same_part(request: RunRequest) -> None:
 
 def _require_same(saved: Recipe, asked: Recipe, request: RunRequest) -> None:
     """Compared as the recipe reads them: `dice+focal` is `{"dice": 1, "focal": 1}`."""
+    if request.preset is not None and request.preset != saved.preset:
+        raise RecipeError(
+            f"{request.out}: was started with preset {saved.preset}, not "
+            f"{request.preset}; resume without that option"
+        )
     old = saved.model_dump(mode="json")
     new = asked.model_dump(mode="json")
     for key, value in json.loads(json.dumps(dict(request.overrides or {}))).items():
@@ -161,7 +190,7 @@ def fold_folders(request: RunRequest, count: int) -> dict[int, Path]:
     """
     if request.fold == "all":
         return {fold: request.out / f"fold{fold}" for fold in range(count)}
-    if not request.fold.isdigit() or int(request.fold) >= count:
+    if request.fold not in map(str, range(count)):
         raise RecipeError(
             f"fold '{request.fold}' does not exist; choose 0 to {count - 1}, or all"
         )
@@ -223,7 +252,8 @@ def train_fold(
         )
         begun = "continuing" if trainer.resume() else "training"
         log.line(
-            f"{begun} at step {trainer.progress.step}: fold {fold}, "
+            f"{begun} at step {trainer.progress.step}: fold {fold} of "
+            f"{len(prepared.splits)} ({split.source}), "
             f"{_circumstances(recipe, split, runtime)}"
         )
         return trainer.fit()

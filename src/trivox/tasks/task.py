@@ -132,6 +132,8 @@ class Task(ABC, Generic[PlanT, StoreT]):
 
     name: ClassVar[str]
     """As plans, bundles and metrics carry it."""
+    verb: ClassVar[str] = "train"
+    """The command that learns it."""
     recipe: ClassVar[str | None] = None
     """Name of the recipe that is taken where none is named."""
 

@@ -20,6 +20,7 @@ from trivox.datasets.phantoms.thoraxes import ThoraxSettings, write_thoraxes
 from trivox.errors import RecipeError
 from trivox.files import read_json, write_text
 from trivox.tasks.console import Console, Quiet
+from trivox.tasks.stages import started
 from trivox.verbs.evaluate import Evaluation, evaluate
 from trivox.verbs.predict import predict
 from trivox.verbs.train import TrainedRun, train
@@ -162,7 +163,7 @@ def _train(
     console: Console,
 ) -> TrainedRun:
     """Train, or go on where an earlier demo in the same folder stopped."""
-    resume = any(run.glob("checkpoints/latest*"))
+    resume = started(run)
     if resume:
         _require_same_demo(run, source, preset)
     return train(

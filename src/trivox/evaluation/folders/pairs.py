@@ -7,8 +7,8 @@ from typing import NamedTuple, TypeVar
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.choice import load_dataset
-from trivox.datasets.layouts.folders import LABEL_SUFFIX
 from trivox.datasets.listing import (
+    LABEL_SUFFIX,
     discover_labels,
     image_stem,
     is_image_file,

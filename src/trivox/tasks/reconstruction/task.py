@@ -140,7 +140,9 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
             plan,
             folder,
             workers=workers,
+            replace=replace,
             progress=lambda names, total: console.track(names, total, "preprocessing"),
+            say=console.say,
         )
 
     # -- learning ---------------------------------------------------------------------
