@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.dicom_folders import holds_dicom
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, FormatError, LabelError, TrivoxError, few
 from trivox.files import read_json
@@ -72,35 +73,6 @@ def is_dangling(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def is_dicom_folder(path: Path) -> bool:
-    """Whether `path` is a folder that directly holds DICOM files, and no images of
-    other formats; raises `FormatError` if it cannot be looked into.
-    """
-    if not path.is_dir():
-        return False
-    files = [
-        file
-        for file in entries(path)
-        if file.is_file() and not file.name.startswith(".")
-    ]
-    if any(is_image_file(file) and file.suffix.lower() != ".dcm" for file in files):
-        return False
-    few_files = files[:5]  # opening thousands takes seconds
-    return any(_is_dicom(file) for file in few_files)
-
-
-def _is_dicom(file: Path) -> bool:
-    if file.suffix.lower() in (".dcm", ".ima"):
-        return True
-    try:
-        with file.open("rb") as content:
-            return content.read(132)[128:] == b"DICM"
-    except OSError as error:
-        raise FormatError(
-            f"{file}: cannot be opened ({error.strerror}); correct its rights"
-        ) from error
-
-
 def image_stem(path: Path) -> str:
     """Case name of an image file or DICOM folder."""
     return path.name if path.is_dir() else case_stem(path)
@@ -156,7 +128,7 @@ def _may_be_image(path: Path) -> bool:
         return False
     if is_dangling(path):
         return not path.suffix[1:].isalpha() or is_image_file(path)
-    return is_image_file(path) or is_dicom_folder(path)
+    return is_image_file(path) or holds_dicom(path)
 
 
 def with_complaints(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from trivox.datasets.channels import by_name, named_cases, numbered_case, split_stem
 from trivox.datasets.dataset import NOTE, Case, Dataset, listed_case
+from trivox.datasets.dicom_folders import is_dicom_file, is_dicom_folder
 from trivox.datasets.layouts import (
     brats,
     class_folders,
@@ -19,7 +20,6 @@ from trivox.datasets.listing import (
     ADVICE,
     CHANNEL_SUFFIX,
     image_stem,
-    is_dicom_folder,
     is_image_file,
     json_object,
     survey,
@@ -193,7 +193,7 @@ def load_inputs(
     if not path.exists():
         raise FormatError(f"{path}: not found; check the path")
     path = path.absolute()
-    if is_image_file(path) or is_dicom_folder(path):
+    if is_image_file(path) or is_dicom_folder(path) or is_dicom_file(path):
         cases: tuple[Case, ...] = (_single_case(path, channels),)
     else:
         cases = _cases_in_folder(path, channels, say)
@@ -246,7 +246,7 @@ def _cases_in_folder(
         return cases
     listing = survey(path)
     inner = folders.find_folder(path, [*folders.IMAGE_FOLDERS, "imagests"])
-    if not listing.images and inner:
+    if inner and (not listing.images or inner in listing.images.values()):
         listing = survey(inner)
     if not listing.images:
         raise FormatError(f"{path}: {unread_files(inner or path)}")

@@ -12,11 +12,11 @@ import torch
 
 from trivox.config.choices import ViewFormat
 from trivox.datasets.dataset import NOTE
+from trivox.datasets.dicom_folders import is_dicom_file, is_dicom_folder
 from trivox.datasets.exams import write_exam
 from trivox.datasets.layouts.exams import PATIENTS, VOLUME, exam_folders
 from trivox.datasets.listing import (
     image_stem,
-    is_dicom_folder,
     is_image_file,
     list_images,
 )
@@ -165,7 +165,7 @@ def find_scans(inputs: Sequence[Path]) -> dict[str, Path]:
 def _scans_at(path: Path) -> dict[str, Path]:
     if not path.exists():
         raise FormatError(f"{path}: not found; check the path")
-    if is_image_file(path) or is_dicom_folder(path):
+    if is_image_file(path) or is_dicom_folder(path) or is_dicom_file(path):
         return {image_stem(path.absolute()): path}
     exams = {
         folder.name: folder / VOLUME
