@@ -61,7 +61,7 @@ def read_channels(case: Case, *, channels: int) -> Volume:
         raise DataError(
             f"{case.name}: no image file for any of {channels} channels; check the case"
         )
-    volumes = [read_volume(path) for path in case.images]
+    volumes = [read_volume(path, choice=case.choice) for path in case.images]
     for path, volume in zip(case.images[1:], volumes[1:], strict=True):
         require_same_grid(
             volumes[0],

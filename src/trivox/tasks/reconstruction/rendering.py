@@ -34,6 +34,7 @@ from trivox.projection.rendering import (
     share_outside,
 )
 from trivox.tasks.console import Console
+from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 from trivox.volumes.formats import read_volume
 from trivox.volumes.volume import Volume
 
@@ -66,6 +67,7 @@ class DrrRequest:
     isocentre: Point | None = None
     view_format: ViewFormat = "npz"
     seed: int = 0
+    choice: SeriesChoice = NO_CHOICE
 
     def geometry(self, pixel_mm: float) -> Geometry:
         """The views; raises `GeometryError` for impossible ones."""
@@ -182,7 +184,7 @@ def _scans_at(path: Path) -> dict[str, Path]:
 
 
 def _render_exam(request: DrrRequest, name: str, path: Path, console: Console) -> Path:
-    volume = read_volume(path)
+    volume = read_volume(path, choice=request.choice)
     doubt = doubt_about(volume)
     if doubt:
         console.say(f"warning: {name}: {doubt}")
