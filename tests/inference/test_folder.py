@@ -49,7 +49,14 @@ def test_every_case_has_a_label_map_and_a_record(predictor, cases, tmp_path):
     assert content["cases"] == records
     for case in cases:
         record = records[case.name]
-        assert set(record) == {"inputs", "output", "seconds", "warnings", "volumes"}
+        assert set(record) == {
+            "inputs",
+            "sources",
+            "output",
+            "seconds",
+            "warnings",
+            "volumes",
+        }
         assert record["inputs"] == [str(path) for path in case.images]
         assert record["output"] == f"{case.name}.nii.gz"
         assert set(np.unique(read_labels(tmp_path / record["output"]).array)) <= {
@@ -307,6 +314,7 @@ def test_exams_become_volumes_with_what_else_is_written_about_them(
         record = records[exam.name]
         assert list(record) == [
             "inputs",
+            "sources",
             "output",
             "views",
             "warnings",

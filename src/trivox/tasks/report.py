@@ -9,6 +9,7 @@ from typing import Any
 from trivox.config.recipe import read_recipe
 from trivox.errors import BundleError
 from trivox.evaluation.folders.labels import read_metrics
+from trivox.evaluation.folders.measured import changed_since
 from trivox.evaluation.metrics.content import MetricsFile, PostprocessingSection
 from trivox.evaluation.report.charts import Records, epochs_of
 from trivox.evaluation.report.page import write_report
@@ -73,11 +74,12 @@ def run_metrics(run: Path) -> MetricsFile:
 def report_metrics(task: ModelTask[Any, Any], file: Path, out: Path) -> None:
     """Write a report of a metrics.json alone: tables and box plots."""
     metrics = read_metrics(file)
+    warnings = [str(warning) for warning in metrics.get("warnings", [])]
     write_report(
         out,
         title=file.stem,
         parts=task.parts(metrics, []),
-        warnings=[str(warning) for warning in metrics.get("warnings", [])],
+        warnings=[*warnings, *changed_since(metrics)],
         facts={"trivox": __version__, "source": str(file)},
     )
 
@@ -139,6 +141,7 @@ def _warnings(run: Path, metrics: MetricsFile) -> list[str]:
     if note:
         warnings.append(str(note))
     warnings += [str(warning) for warning in metrics.get("warnings", [])]
+    warnings += changed_since(metrics)
     warnings += _optimism(metrics.get("postprocessing") or {})
     check = run / "check.json"
     if check.exists():

@@ -13,6 +13,7 @@ from trivox.evaluation.conventions.choice import (
     choose_convention,
 )
 from trivox.evaluation.folders.class_answers import is_class_table, measure_answers
+from trivox.evaluation.folders.measured import finished, measured_files
 from trivox.evaluation.folders.pairs import (
     LabelPair,
     label_maps,
@@ -24,6 +25,7 @@ from trivox.evaluation.folders.pairs import (
 )
 from trivox.evaluation.metrics.content import (
     FORMAT_VERSION,
+    MeasuredFile,
     MetricRow,
     MetricsFile,
     Statistic,
@@ -91,20 +93,26 @@ def evaluate_folders(
             "warnings": [UNMEASURED] if maps else [],
             "classification": section,
         }
+    maps, begun = finished(predictions, maps)
     pairs, unpaired = pair_up(predictions, references, maps, expected)
     require_same_grids(pairs)
     scheme = labels or expected.labels or labels_found(pairs, references)
-    warnings += [*unpaired, *_unmet_terms(pairs, rules, scheme, references)]
+    warnings += [*begun, *unpaired, *_unmet_terms(pairs, rules, scheme, references)]
 
     def measure(pair: LabelPair) -> dict[str, TargetMetrics]:
         return _evaluate_pair(pair, labels or labels_of(pair, scheme), rules, whole)
 
+    def files(pair: LabelPair) -> dict[str, MeasuredFile]:
+        return measured_files(pair.prediction, pair.reference)
+
     with ThreadPoolExecutor(max(1, workers)) as pool:
+        sources = list(pool.map(files, pairs))  # before they are read
         rows = list(pool.map(measure, pairs))
     cases = {pair.case: row for pair, row in zip(pairs, rows, strict=True)}
     metrics = collect_metrics(
         cases, task=task, convention=rules, whole=whole, warnings=warnings
     )
+    metrics["sources"] = dict(zip(cases, sources, strict=True))
     if section is not None:
         metrics["classification"] = section
     return metrics

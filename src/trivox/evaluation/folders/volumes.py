@@ -11,6 +11,7 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
 from trivox.datasets.layouts import exams as exam_layout
 from trivox.errors import DataError, GeometryError, few
+from trivox.evaluation.folders.measured import finished, measured_files
 from trivox.evaluation.folders.pairs import image_files, named_alike
 from trivox.evaluation.folders.volume_summary import collect_volumes
 from trivox.evaluation.metrics.content import MetricsFile, VolumeMetrics
@@ -68,12 +69,13 @@ def evaluate_volumes(
     predictions answer, for metrics.json. window: HU. Raises `DataError` if no case is
     in both, `GeometryError` naming the case whose prediction is oblique.
     """
-    predicted = image_files(predictions)
+    predicted, warnings = finished(predictions, image_files(predictions))
     expected = named_alike(predictions, references, predicted, _references(references))
     cases = {}
+    sources = {}
     for name in sorted(set(predicted) & set(expected)):
+        sources[name] = measured_files(predicted[name], expected[name].volume)
         cases[name] = _measure(name, predicted[name], expected[name], window)
-    warnings = []
     alone = sorted(set(predicted) - set(expected))
     if alone:
         warnings.append(
@@ -86,7 +88,9 @@ def evaluate_volumes(
             "prediction; psnr_ceiling_db is what a perfect volume on that grid scores "
             "against the reference's own"
         )
-    return collect_volumes(cases, task=task, window=window, warnings=warnings)
+    metrics = collect_volumes(cases, task=task, window=window, warnings=warnings)
+    metrics["sources"] = sources
+    return metrics
 
 
 def _measure(
