@@ -121,8 +121,8 @@ def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCa
     """
     if not np.isfinite(volume.array).all():
         raise DataError(
-            f"{where}: the image holds NaN or infinite values; repair it, "
-            "'trivox check' lists all such files"
+            f"{where}: the image holds NaN or infinite values, or some beyond 3.4e38; "
+            "repair it, 'trivox check' lists all such files"
         )
     orientation = canonical_orientation(volume.affine)
     canonical = reorient(volume, orientation)

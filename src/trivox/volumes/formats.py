@@ -2,6 +2,7 @@
 DICOM series.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,14 @@ from trivox.files import atomic_path
 from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 from trivox.volumes.dicom.signature import SUFFIXES as DICOM
 from trivox.volumes.dicom.signature import is_dicom
-from trivox.volumes.header import MAX_BYTES, Header, one_line, reading, require_size
+from trivox.volumes.header import (
+    MAX_BYTES,
+    Header,
+    about_spacing,
+    one_line,
+    reading,
+    require_size,
+)
 from trivox.volumes.placeholders import require_fetched
 from trivox.volumes.volume import Array, Volume
 
@@ -44,7 +52,8 @@ def read_header(path: Path, *, choice: SeriesChoice = NO_CHOICE) -> Header:
         header = _reader(path, choice).header(path)
         require_size(path, header, max_bytes=2**63)
         Volume(np.empty((1, 1, 1, 1)), header.affine)  # refuses a damaged affine
-        return header
+        remarks = about_spacing(header.shape, header.affine)
+        return replace(header, remarks=(*header.remarks, *remarks))
 
 
 def read_volume(
@@ -63,7 +72,9 @@ def read_volume(
     """
     path = Path(path)
     with reading(path):
-        return _reader(path, choice).read(path, max_bytes=max_bytes)
+        volume = _reader(path, choice).read(path, max_bytes=max_bytes)
+        remarks = about_spacing(volume.shape, volume.affine)
+        return replace(volume, remarks=(*volume.remarks, *remarks))
 
 
 def read_labels(path: Path) -> Volume:
