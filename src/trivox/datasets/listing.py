@@ -4,7 +4,7 @@ name the dataset file.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,14 @@ from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, FormatError, LabelError, TrivoxError, few
 from trivox.files import read_json
 from trivox.schema import validated
-from trivox.volumes.formats import SUFFIXES, case_stem, read_header, read_labels
+from trivox.volumes.formats import (
+    SUFFIXES,
+    VOLUMES,
+    case_stem,
+    read_header,
+    read_labels,
+)
+from trivox.volumes.picture_names import SPACING, is_picture, is_picture_stack
 from trivox.volumes.volume import Array
 
 CHANNEL_SUFFIX = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -59,11 +66,18 @@ def entries(folder: Path) -> list[Path]:
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether the name is that of a readable format, be it of a link to nothing; hidden
-    files (macOS `._*` copies included) are not.
+    """Whether the name is that of a format of volumes, be it of a link to nothing;
+    hidden files (macOS `._*` copies included) are not, nor are pictures.
     """
-    readable = path.name.lower().endswith(tuple(SUFFIXES))
+    readable = path.name.lower().endswith(VOLUMES)
     if not readable or path.name.startswith("."):
+        return False
+    return path.is_file() or is_dangling(path)
+
+
+def is_picture_file(path: Path) -> bool:
+    """Likewise of a picture: PNG, TIFF and the like."""
+    if not is_picture(path) or path.name.startswith("."):
         return False
     return path.is_file() or is_dangling(path)
 
@@ -88,18 +102,24 @@ class Listing(NamedTuple):
 
 
 def survey(folder: Path) -> Listing:
-    """Image files and DICOM folders in `folder`, sorted; none where the folder does not
-    exist.
+    """Image files and DICOM folders in `folder`, sorted; pictures where there is nothing
+    else, since figures may lie beside volumes; none where the folder does not exist.
 
     Of two files of one stem (`a.nii` and `a.nii.gz`) only one can be meant: the first is
     listed, with a complaint; so is a folder that cannot be looked into.
     """
-    listing = Listing({}, {})
     if not folder.is_dir():
-        return listing
-    for path in entries(folder):
+        return Listing({}, {})
+    inside = entries(folder)
+    listing = _listed(inside, _may_be_image)
+    return listing if listing.images else _listed(inside, is_picture_file)
+
+
+def _listed(paths: Iterable[Path], wanted: Callable[[Path], bool]) -> Listing:
+    listing = Listing({}, {})
+    for path in paths:
         try:
-            if not _may_be_image(path):
+            if not wanted(path):
                 continue
         except (FormatError, OSError) as error:
             listing.images[path.name] = path
@@ -128,7 +148,7 @@ def _may_be_image(path: Path) -> bool:
         return False
     if is_dangling(path):
         return not path.suffix[1:].isalpha() or is_image_file(path)
-    return is_image_file(path) or holds_dicom(path)
+    return is_image_file(path) or is_picture_stack(path) or holds_dicom(path)
 
 
 def with_complaints(
@@ -158,6 +178,12 @@ def unread_files(folder: Path) -> str:
             f"convert them to one of {', '.join(SUFFIXES)}"
         )
     deeper = [path.name for path in inside]
+    stacks = [path for path in inside if any(map(is_picture_file, entries(path)))]
+    if stacks:
+        return (
+            f"holds folders of pictures ({stacks[0].name}...); where they are slices of "
+            f'one image, put {SPACING} with {{"spacing": [z, y, x]}} in mm into each'
+        )
     if deeper:
         return (
             f"holds no image but the folders {few(deeper)}; give one of them, "

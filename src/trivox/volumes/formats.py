@@ -1,5 +1,5 @@
 """Reading and writing volumes: the file name's suffix says which format, a folder is a
-DICOM series.
+DICOM series or a stack of pictures.
 """
 
 from dataclasses import replace
@@ -22,14 +22,19 @@ from trivox.volumes.header import (
     reading,
     require_size,
 )
+from trivox.volumes.picture_names import LOSSY, is_picture_stack
+from trivox.volumes.picture_names import SUFFIXES as PICTURES
 from trivox.volumes.placeholders import require_fetched
 from trivox.volumes.volume import Array, Volume
 
 NIFTI = (".nii.gz", ".nii", ".hdr", ".img")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
-SUFFIXES: tuple[str, ...] = (*NIFTI, *ITK, *ARRAYS, *DICOM)
-"""Every suffix that can be read, lower case; a folder is read as a DICOM series."""
+VOLUMES: tuple[str, ...] = (*NIFTI, *ITK, *ARRAYS, *DICOM)
+SUFFIXES: tuple[str, ...] = (*VOLUMES, *PICTURES)
+"""Every suffix that can be read, lower case; a folder is a DICOM series, or a stack of
+pictures that says their spacing.
+"""
 
 PAIRED = (".hdr", ".img", ".nhdr", ".mhd")
 
@@ -59,8 +64,8 @@ def read_header(path: Path, *, choice: SeriesChoice = NO_CHOICE) -> Header:
 def read_volume(
     path: Path, *, choice: SeriesChoice = NO_CHOICE, max_bytes: int = MAX_BYTES
 ) -> Volume:
-    """Read NIfTI, NRRD, MetaImage, NPY, NPZ, HDF5 or a DICOM series (a folder or a
-    file of it).
+    """Read NIfTI, NRRD, MetaImage, NPY, NPZ, HDF5, PNG, TIFF, JPEG, BMP or a DICOM
+    series (a folder or a file of it).
 
     choice: which DICOM series of a folder, and how uneven its slices may be.
 
@@ -82,6 +87,10 @@ def read_labels(path: Path) -> Volume:
     raises `LabelError` for any other.
     """
     volume = read_volume(path)
+    if _suffix(path) in LOSSY:
+        raise LabelError(
+            f"{path}: JPEG changes values, so that it holds no label map; save it as PNG"
+        )
     if volume.channels != 1:
         raise LabelError(
             f"{path}: a label map has one channel, this file has {volume.channels}; "
@@ -143,6 +152,9 @@ def _reader(path: Path, choice: SeriesChoice) -> _Format:
     require_fetched(path)
     suffix = _suffix(path)
     bare = not suffix and path.is_file() and is_dicom(path)
+    if path.is_dir() and is_picture_stack(path):
+        stack: _Format = _pictures()
+        return stack
     if path.is_dir() or suffix in DICOM or bare:
         from trivox.volumes.dicom.reading import DicomSeries
 
@@ -178,11 +190,19 @@ def _module(path: Path) -> Any:
         from trivox.volumes import arrays
 
         return arrays
+    if suffix in PICTURES:
+        return _pictures()
     missing = "" if path.exists() else "file not found, and "
     raise FormatError(
         f"{path}: {missing}the name ends in no known suffix; "
         f"known are {', '.join(SUFFIXES)}"
     )
+
+
+def _pictures() -> Any:
+    from trivox.volumes import pictures
+
+    return pictures
 
 
 def _writable(path: Path, array: Array) -> Array:

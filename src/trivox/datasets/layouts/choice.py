@@ -21,6 +21,7 @@ from trivox.datasets.listing import (
     CHANNEL_SUFFIX,
     image_stem,
     is_image_file,
+    is_picture_file,
     json_object,
     survey,
     unique_cases,
@@ -31,6 +32,7 @@ from trivox.datasets.listing import (
 from trivox.errors import FormatError
 from trivox.files import read_json, write_json
 from trivox.schema import validated
+from trivox.volumes.picture_names import is_picture_stack
 
 LONGEST_NOTE = 500
 """Characters of a note that are read."""
@@ -193,11 +195,18 @@ def load_inputs(
     if not path.exists():
         raise FormatError(f"{path}: not found; check the path")
     path = path.absolute()
-    if is_image_file(path) or is_dicom_folder(path) or is_dicom_file(path):
+    if _is_one_image(path):
         cases: tuple[Case, ...] = (_single_case(path, channels),)
     else:
         cases = _cases_in_folder(path, channels, say)
     return unique_cases((_counted(case, channels) for case in cases), where=path)
+
+
+def _is_one_image(path: Path) -> bool:
+    """Whether it is one image of any format, and not a folder of them."""
+    if is_image_file(path) or is_picture_file(path) or is_dicom_file(path):
+        return True
+    return is_picture_stack(path) or is_dicom_folder(path)
 
 
 def _counted(case: Case, channels: Sequence[str]) -> Case:
