@@ -11,6 +11,7 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.schema import Frozen
 from trivox.sources import Source, are_unchanged, sources_of
+from trivox.volumes.choice import NO_CHOICE
 
 
 class CaseContent(Frozen):
@@ -86,6 +87,8 @@ def _reading(case: Case, labels: LabelScheme | None) -> str:
     said: dict[str, object] = {"absent": case.absent}
     if case.order:
         said["order"] = case.order
+    if case.choice != NO_CHOICE:
+        said["choice"] = case.choice.model_dump()
     if labels is not None:
         said |= {"values": labels.values, "ignore": labels.ignore}
     text = json.dumps(said, sort_keys=True)

@@ -4,7 +4,7 @@ name the dataset file.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.dicom_folders import holds_dicom
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, FormatError, LabelError, TrivoxError, few
 from trivox.files import read_json
-from trivox.volumes.formats import SUFFIXES, case_stem, read_header, read_labels
+from trivox.volumes.formats import (
+    SUFFIXES,
+    VOLUMES,
+    case_stem,
+    read_header,
+    read_labels,
+)
+from trivox.volumes.picture_names import SPACING, is_picture, is_picture_stack
 from trivox.volumes.volume import Array
 
 CHANNEL_SUFFIX = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -52,11 +60,18 @@ def entries(folder: Path) -> list[Path]:
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether the name is that of a readable format, be it of a link to nothing; hidden
-    files (macOS `._*` copies included) are not.
+    """Whether the name is that of a format of volumes, be it of a link to nothing;
+    hidden files (macOS `._*` copies included) are not, nor are pictures.
     """
-    readable = path.name.lower().endswith(tuple(SUFFIXES))
+    readable = path.name.lower().endswith(VOLUMES)
     if not readable or path.name.startswith("."):
+        return False
+    return path.is_file() or is_dangling(path)
+
+
+def is_picture_file(path: Path) -> bool:
+    """Likewise of a picture: PNG, TIFF and the like."""
+    if not is_picture(path) or path.name.startswith("."):
         return False
     return path.is_file() or is_dangling(path)
 
@@ -64,35 +79,6 @@ def is_image_file(path: Path) -> bool:
 def is_dangling(path: Path) -> bool:
     """Whether it is a link to nothing, which readers refuse by that name."""
     return path.is_symlink() and not path.exists()
-
-
-def is_dicom_folder(path: Path) -> bool:
-    """Whether `path` is a folder that directly holds DICOM files, and no images of
-    other formats; raises `FormatError` if it cannot be looked into.
-    """
-    if not path.is_dir():
-        return False
-    files = [
-        file
-        for file in entries(path)
-        if file.is_file() and not file.name.startswith(".")
-    ]
-    if any(is_image_file(file) and file.suffix.lower() != ".dcm" for file in files):
-        return False
-    few_files = files[:5]  # opening thousands takes seconds
-    return any(_is_dicom(file) for file in few_files)
-
-
-def _is_dicom(file: Path) -> bool:
-    if file.suffix.lower() in (".dcm", ".ima"):
-        return True
-    try:
-        with file.open("rb") as content:
-            return content.read(132)[128:] == b"DICM"
-    except OSError as error:
-        raise FormatError(
-            f"{file}: cannot be opened ({error.strerror}); correct its rights"
-        ) from error
 
 
 def image_stem(path: Path) -> str:
@@ -110,18 +96,24 @@ class Listing(NamedTuple):
 
 
 def survey(folder: Path) -> Listing:
-    """Image files and DICOM folders in `folder`, sorted; none where the folder does not
-    exist.
+    """Image files and DICOM folders in `folder`, sorted; pictures where there is nothing
+    else, since figures may lie beside volumes; none where the folder does not exist.
 
     Of two files of one stem (`a.nii` and `a.nii.gz`) only one can be meant: the first is
     listed, with a complaint; so is a folder that cannot be looked into.
     """
-    listing = Listing({}, {})
     if not folder.is_dir():
-        return listing
-    for path in entries(folder):
+        return Listing({}, {})
+    inside = entries(folder)
+    listing = _listed(inside, _may_be_image)
+    return listing if listing.images else _listed(inside, is_picture_file)
+
+
+def _listed(paths: Iterable[Path], wanted: Callable[[Path], bool]) -> Listing:
+    listing = Listing({}, {})
+    for path in paths:
         try:
-            if not _may_be_image(path):
+            if not wanted(path):
                 continue
         except (FormatError, OSError) as error:
             listing.images[path.name] = path
@@ -150,7 +142,7 @@ def _may_be_image(path: Path) -> bool:
         return False
     if is_dangling(path):
         return not path.suffix[1:].isalpha() or is_image_file(path)
-    return is_image_file(path) or is_dicom_folder(path)
+    return is_image_file(path) or is_picture_stack(path) or holds_dicom(path)
 
 
 def with_complaints(
@@ -180,6 +172,12 @@ def unread_files(folder: Path) -> str:
             f"convert them to one of {', '.join(SUFFIXES)}"
         )
     deeper = [path.name for path in inside]
+    stacks = [path for path in inside if any(map(is_picture_file, entries(path)))]
+    if stacks:
+        return (
+            f"holds folders of pictures ({stacks[0].name}...); where they are slices of "
+            f'one image, put {SPACING} with {{"spacing": [z, y, x]}} in mm into each'
+        )
     if deeper:
         return (
             f"holds no image but the folders {few(deeper)}; give one of them, "

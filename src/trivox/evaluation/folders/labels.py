@@ -38,6 +38,7 @@ from trivox.evaluation.metrics.content import (
 from trivox.evaluation.metrics.statistics import summarise
 from trivox.files import read_json
 from trivox.volumes.formats import read_header, read_labels
+from trivox.volumes.geometry import turned_onto
 from trivox.volumes.volume import spacing_of
 
 VOLUMES = (
@@ -157,10 +158,12 @@ def _evaluate_pair(
 ) -> dict[str, TargetMetrics]:
     predicted = read_labels(pair.prediction)
     expected = read_labels(pair.reference)
+    # grids were compared before: what has no other order has this one
+    predicted = turned_onto(predicted, expected.shape, expected.affine) or predicted
     return rules.evaluate(
         labels.encode(predicted.array[0], where=f"{pair.case}: prediction"),
         labels.encode(expected.array[0], where=f"{pair.case}: reference"),
-        spacing=expected.spacing,
+        spacing=expected.steps,
         targets=labels.targets if whole is None else with_whole(labels, whole),
     )
 

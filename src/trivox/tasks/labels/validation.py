@@ -185,7 +185,7 @@ def _measure(
             write_volume(_file(out, name), predicted.with_array(scheme.decode(cleaned)))
         reference = _indices(cases[name], scheme)
         results[name] = evaluate_case(
-            cleaned, reference.array[0], spacing=reference.spacing, targets=targets
+            cleaned, reference.array[0], spacing=reference.steps, targets=targets
         )
     return results
 

@@ -127,7 +127,7 @@ def _grid_shape(recipe: Recipe) -> Shape:
 def _extent(case: Case) -> float:
     """Longest edge of a case's CT, mm."""
     assert case.volume is not None
-    header = read_header(case.volume)
+    header = read_header(case.volume, choice=case.choice)
     spacing = spacing_of(header.affine)
     return max(n * step for n, step in zip(header.shape, spacing, strict=True))
 
