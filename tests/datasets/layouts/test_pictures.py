@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trivox import predict, train
+from trivox import plan, predict, train
 from trivox.datasets.checks.dataset import check_dataset
 from trivox.datasets.layouts.choice import load_dataset, load_inputs
 from trivox.datasets.listing import survey
@@ -55,14 +55,18 @@ def write_dataset(root, *, colours, cases=6):
 
 
 @pytest.mark.parametrize("colours", [False, True])
-def test_png_datasets_of_nnunet_are_checked_trained_and_predicted(
-    tmp_path, tiny_settings, colours
-):
-    data = write_dataset(tmp_path / "data", colours=colours)
-    report = check_dataset(load_dataset(data))
-    assert not report.errors
-    if not colours:
-        return
+def test_png_datasets_of_nnunet_are_checked_and_planned(tmp_path, colours):
+    data = load_dataset(write_dataset(tmp_path / "data", colours=colours))
+    assert not check_dataset(data).errors
+    made = plan(data.root, tmp_path / "plan.json", device="cpu").plan
+    assert made.patch_size[0] == 1
+    assert made.spacing == (999, 1, 1)
+    assert len(made.channels) == (3 if colours else 1)
+
+
+@pytest.mark.slow
+def test_colour_pictures_are_learnt_from_and_predicted(tmp_path, tiny_settings):
+    data = write_dataset(tmp_path / "data", colours=True)
     settings = {**tiny_settings, "patch_size": (1, 16, 16)}
     run = train(data, tmp_path / "run", preset="quick_test", device="cpu", set=settings)
     out = tmp_path / "out"

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     SegmentationStorage,
 )
 
-from dicom_slices import COLUMNS, ROWS, enhanced, save, slice_of
+from dicom_slices import COLUMNS, ROWS, enhanced, one, save, slice_of
 from trivox.errors import FormatError, GeometryError
 from trivox.volumes.choice import SeriesChoice
 from trivox.volumes.dicom.reading import list_series
@@ -153,3 +154,53 @@ def test_real_study_lists_its_series(data_root):
     }
     with pytest.raises(FormatError, match="5 series"):
         read_volume(data_root / "dicom" / "mr-study")
+
+
+@pytest.mark.parametrize("tag", [(0x0019, 0x100C), (0x2001, 0x1003), (0x0043, 0x1039)])
+def test_b_values_of_makers_tell_images_apart(tmp_path, tag):
+    slices = [slice_of(i, position=(0, 0, i % 3)) for i in range(6)]
+    for index, dataset in enumerate(slices):
+        group, element = tag
+        block = dataset.private_block(group, "MAKER", create=True)
+        block.add_new(element & 0xFF, "LO", str(1000 * (index // 3)))
+    apart = r"told apart by DiffusionBValue \(0, 1000\)"
+    with pytest.raises(GeometryError, match=apart):
+        read_volume(save(tmp_path / "s", slices))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "spacing", "said"),
+    [
+        ({"ImagerPixelSpacing": [0.4, 0.3]}, (2, 0.4, 0.3), "on the detector"),
+        ({"NominalScannedPixelSpacing": [0.2, 0.1]}, (2, 0.2, 0.1), "scanned film"),
+    ],
+)
+def test_other_spacings_stand_in_with_a_remark(tmp_path, attributes, spacing, said):
+    slices = [slice_of(i, PixelSpacing=None, **attributes) for i in range(3)]
+    volume = read_volume(save(tmp_path / "s", slices))
+    assert volume.spacing == spacing
+    (remark,) = volume.remarks
+    assert remark.startswith("spacing: PixelSpacing is missing")
+    assert said in remark
+
+
+def test_the_only_ultrasound_region_gives_the_spacing(tmp_path):
+    region = {"PhysicalUnitsXDirection": 3, "PhysicalUnitsYDirection": 3}
+    region |= {"PhysicalDeltaX": 0.05, "PhysicalDeltaY": 0.04}
+    slices = [slice_of(i, PixelSpacing=None) for i in range(3)]
+    for dataset in slices:
+        dataset.SequenceOfUltrasoundRegions = one(**region)
+    assert read_volume(save(tmp_path / "a", slices)).spacing == (2, 0.4, 0.5)
+    two = [*one(**region), *one(**region)]
+    for dataset in slices:
+        dataset.SequenceOfUltrasoundRegions = Sequence(two)
+    with pytest.raises(FormatError, match="PixelSpacing is missing"):
+        read_volume(save(tmp_path / "b", slices))
+
+
+def test_a_lone_image_says_that_its_depth_is_assumed(tmp_path):
+    lone = slice_of(0, SliceThickness=None)
+    volume = read_volume(save(tmp_path / "s", [lone]))
+    assert volume.spacing == (1, 0.75, 0.5)
+    (remark,) = volume.remarks
+    assert remark.startswith("depth: a lone image")

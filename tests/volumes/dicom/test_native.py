@@ -1,16 +1,18 @@
 """The JPEG family: decoded in a process of its own, whose death is a sentence."""
 
+import io
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGLosslessSV1
+from pydicom.uid import JPEGBaseline8Bit, JPEGLossless, JPEGLosslessSV1
 
-from dicom_slices import compress, pixels_of, save, slice_of
+from dicom_slices import COLUMNS, ROWS, compress, pixels_of, save, slice_of
 from trivox.errors import FormatError
 from trivox.volumes.dicom import native
 from trivox.volumes.formats import read_volume
@@ -116,3 +118,25 @@ def test_other_series_are_read_after_one_that_killed_its_decoder(tmp_path, monke
         read_volume(folder)
     monkeypatch.setattr(native, "_CHILD", sound)
     assert read_volume(folder).shape == (1, *pixels_of(0).shape)
+
+
+def test_baseline_jpeg_equals_pillow(tmp_path):
+    rows, columns = np.mgrid[:ROWS, :COLUMNS]
+    smooth = (rows * 3 + columns * 2).astype(np.uint8)
+    packed = io.BytesIO()
+    Image.fromarray(smooth).save(packed, format="JPEG")
+    dataset = slice_of(0, pixels=smooth, BitsAllocated=8, BitsStored=8, HighBit=7)
+    dataset.PixelData = encapsulate([packed.getvalue()])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    plane = read_volume(save(tmp_path / "s", [dataset])).array[0, 0] + 1024
+    expected = np.asarray(Image.open(packed)).astype(int)
+    assert np.abs(plane - expected).max() <= 1  # decoders may round differently
+
+
+def test_lossless_jpeg_of_any_predictor(tmp_path):
+    dataset = slice_of(0)
+    compress(dataset, JPEGLosslessSV1)
+    dataset.file_meta.TransferSyntaxUID = JPEGLossless
+    plane = read_volume(save(tmp_path / "s", [dataset])).array[0, 0]
+    np.testing.assert_array_equal(plane, pixels_of(0).astype(int) - 1024)

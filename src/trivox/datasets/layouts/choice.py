@@ -234,6 +234,9 @@ def _single_case(path: Path, channels: Sequence[str]) -> Case:
         )
         if all(file.exists() for file in files):
             return Case(name=name, images=files)
+        alone = numbered_case(name, {0: path}, channels)
+        if not alone.absent:
+            return alone
     named = split_stem(stem, channels) if len(channels) > 1 else None
     if named is not None:
         siblings = named_cases(survey(path.parent).images, channels)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trivox.errors import FormatError
 from trivox.volumes.dicom.attributes import find, number, numbers
 
+_MOST_FRAMES = 100_000
 MEASURES = "PixelMeasuresSequence"
 _AXIAL = np.array([1.0, 0, 0, 0, 1.0, 0])
 _OVER_TIME_TAGS = (0x00181063, 0x00181065)
@@ -49,6 +50,8 @@ def sources_of_frames(dataset: Any) -> list[list[Any]]:
     shared ones, the detector of nuclear medicine, the top level.
     """
     count = int(dataset.get("NumberOfFrames") or 1)
+    if not 1 <= count <= _MOST_FRAMES:
+        raise FormatError(f"NumberOfFrames is {count}; the file is damaged")
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if count > 1 and groups and len(groups) != count:
         raise FormatError(f"{count} frames with {len(groups)} positions")
