@@ -4,13 +4,15 @@ and `ROOT/patients.csv`.
 `views.npz` holds `views`, float32 `(v, rows, columns)`; `views.nii.gz` the same array.
 The CT, whose grid and orientation are its own, is what a reconstruction is learnt from;
 an exam without one can be predicted on. `patients.csv` has columns case, patient, split
-(train, validation, test); without it every exam is its own patient, to train on.
+(train, validation, test) and, if folds are declared, fold; without it every exam is its
+own patient, to train on.
 """
 
 import os
 from pathlib import Path
 
 from trivox.datasets.dataset import Case, Dataset, listed_case
+from trivox.datasets.declared_folds import COLUMN, folds_of_column
 from trivox.datasets.listing import ADVICE, NOT_OURS, entries, unique_cases
 from trivox.datasets.names import complaint_of
 from trivox.datasets.tables import read_table
@@ -72,14 +74,31 @@ def load(path: Path) -> Dataset:
     root = path.absolute()
     folders = exam_folders(root)
     rows = _table(root / TABLE, {folder.name for folder in folders})
-    cases = (_case(folder, rows.get(folder.name, {})) for folder in folders)
+    listed = (_case(folder, rows.get(folder.name, {})) for folder in folders)
+    cases = unique_cases(listed, where=root)
+    numbers = {name: _fold(row) for name, row in rows.items()}
+    declared = folds_of_column(cases, numbers, where=root / TABLE)
     return Dataset(
         name=root.name,
         root=root,
         layout="xrays",
         channels=("xray",),
-        cases=unique_cases(cases, where=root),
+        folds=declared.folds,
+        folds_from=declared.source,
+        remarks=declared.remarks,
+        cases=cases,
     )
+
+
+def _fold(row: dict[str, str]) -> int | None:
+    """The number of the fold in a row of the table, if it has one."""
+    text = row.get(COLUMN, "")
+    if text and not text.isdecimal():
+        raise FormatError(
+            f"{row['where']}: {COLUMN} '{text[:20]}' is no whole number; correct the "
+            "table"
+        )
+    return int(text) if text else None
 
 
 def _case(folder: Path, row: dict[str, str]) -> Case:
