@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trivox.verbs.rank import rank
     from trivox.verbs.report import report
     from trivox.verbs.train import train
+    from trivox.volumes.choice import SeriesChoice
     from trivox.volumes.formats import read_labels, read_volume, write_volume
     from trivox.volumes.volume import Volume
 
@@ -58,6 +59,7 @@ _HOMES = {
     "Predictor": "trivox.inference.predictor",
     "Recipe": "trivox.config.recipe",
     "Reconstructor": "trivox.inference.reconstructor",
+    "SeriesChoice": "trivox.volumes.choice",
     "Volume": "trivox.volumes.volume",
     "load_dataset": "trivox.datasets.layouts.choice",
     "make_recipe": "trivox.config.recipe",
@@ -73,6 +75,7 @@ __all__ = [
     "Predictor",
     "Recipe",
     "Reconstructor",
+    "SeriesChoice",
     "TrivoxError",
     "Volume",
     "__version__",

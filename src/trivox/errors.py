@@ -28,6 +28,11 @@ def few(names: Iterable[str], *, separator: str = ", ", shown: int = 5) -> str:
     return separator.join(listed[:shown]) + more
 
 
+def of_case(name: str, reason: str) -> str:
+    """`reason` with the name of the case in front, once."""
+    return reason if reason.startswith(f"{name}: ") else f"{name}: {reason}"
+
+
 class TrivoxError(Exception):
     """Base of every error that trivox raises on purpose."""
 

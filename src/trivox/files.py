@@ -140,7 +140,7 @@ def read_json(path: Path) -> Any:
     malformed.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise FormatError(f"{path}: file not found; check the path") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import torch
 
 from trivox.datasets import exams
+from trivox.datasets.checks.dataset import check_dataset
 from trivox.datasets.exams import read_exam, write_exam, write_patients
 from trivox.datasets.layouts.choice import (
     load_dataset,
@@ -13,6 +15,7 @@ from trivox.datasets.layouts.choice import (
     save_dataset,
 )
 from trivox.datasets.layouts.exams import exam_folders
+from trivox.datasets.splits import dataset_splits
 from trivox.errors import DataError, FormatError, GeometryError, ResourceError
 from trivox.files import read_json, write_json
 from trivox.projection.geometry import Geometry, Grid
@@ -122,12 +125,52 @@ def test_the_table_names_patients_and_splits(root):
     ]
 
 
+def test_one_exam_that_cannot_be_used_leaves_the_others(root, monkeypatch):
+    places = root / "patients"
+    shutil.copytree(places / "a", places / "preparation-key")
+    (places / "closed").mkdir()
+    (places / "b" / "views.npz").unlink()
+    (places / "b" / "views.npz").symlink_to(places / "nowhere.npz")
+    usual = os.access
+    monkeypatch.setattr(
+        os,
+        "access",
+        lambda path, mode: not str(path).endswith("closed") and usual(path, mode),
+    )
+    dataset = load_dataset(root)
+    complaints = {case.name: case.complaint for case in dataset.cases if case.complaint}
+    assert set(complaints) == {"closed", "preparation-key_"}
+    assert "cannot be opened; correct its rights" in complaints["closed"]
+    errors = check_dataset(dataset).errors
+    unread = {
+        each.case for each in errors if each.code in ("unusable-case", "unreadable")
+    }
+    assert unread == {"b", *complaints}
+    for case in load_inputs(root, channels=["xray"]):
+        if case.name in unread:
+            with pytest.raises(DataError):
+                read_exam(case)
+        else:
+            read_exam(case)
+
+
+def test_the_table_of_exams_declares_folds(root):
+    rows = "case,patient,split,fold\na,a,train,0\nb,b,train,1\n"
+    (root / "patients.csv").write_text(rows)
+    first, second = dataset_splits(load_dataset(root))
+    assert (first.validation, second.validation) == (("a",), ("b",))
+    assert first.source == "column 'fold' of patients.csv"
+    (root / "patients.csv").write_text(rows.replace(",1", ",one"))
+    with pytest.raises(FormatError, match="line 3: fold 'one' is no whole number"):
+        load_dataset(root)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([("z", "z", "train")], "line 2: case 'z' has no folder"),
         ([("a", "a", "train")] * 2, "line 3: case 'a' is listed twice"),
-        ([("a", "a", "training")], "line 2.*split"),
+        ([("a", "a", "practice")], "line 2.*split"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(root, rows, message):

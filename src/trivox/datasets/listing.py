@@ -4,20 +4,27 @@ name the dataset file.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.dicom_folders import holds_dicom
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.names import one_file
-from trivox.errors import DataError, FormatError, LabelError, TrivoxError
+from trivox.errors import DataError, FormatError, LabelError, TrivoxError, few
 from trivox.files import read_json
-from trivox.schema import validated
-from trivox.volumes.formats import SUFFIXES, case_stem, read_header, read_labels
+from trivox.volumes.formats import (
+    SUFFIXES,
+    VOLUMES,
+    case_stem,
+    read_header,
+    read_labels,
+)
+from trivox.volumes.picture_names import SPACING, is_picture, is_picture_stack
 from trivox.volumes.volume import Array
 
 CHANNEL_SUFFIX = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -27,9 +34,12 @@ MAXIMUM_LABELS = 1000
 ADVICE = "correct it there"
 """What to do about a description of a dataset that is wrong."""
 
-BACKGROUND = "background"
-IGNORE = "ignore"
-"""Labels that nnU-Net gives a meaning of their own."""
+UNREADABLE = ".unreadable"
+"""Stands for what lies in a folder that cannot be looked into."""
+NOT_OURS = ("lost+found", "$RECYCLE.BIN", "System Volume Information")
+"""Folders of file systems, which are no cases."""
+LABEL_SUFFIX = re.compile(r"[._-](seg|label|labels|mask|segmentation)$", re.IGNORECASE)
+"""What names of label maps end in; 3D Slicer saves `case.seg.nrrd`."""
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -40,36 +50,36 @@ def json_object(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted; raises `FormatError` if it cannot be looked into."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise FormatError(
+            f"{folder}: cannot be opened ({error.strerror}); correct its rights"
+        ) from error
+
+
 def is_image_file(path: Path) -> bool:
-    """Whether the name is that of a readable format; hidden files (macOS `._*` copies
-    included) are not.
+    """Whether the name is that of a format of volumes, be it of a link to nothing;
+    hidden files (macOS `._*` copies included) are not, nor are pictures.
     """
-    readable = path.name.lower().endswith(tuple(SUFFIXES))
-    return readable and not path.name.startswith(".") and path.is_file()
-
-
-def is_dicom_folder(path: Path) -> bool:
-    """Whether `path` is a folder that directly holds DICOM files, and no images of
-    other formats.
-    """
-    if not path.is_dir():
+    readable = path.name.lower().endswith(VOLUMES)
+    if not readable or path.name.startswith("."):
         return False
-    files = [
-        file
-        for file in sorted(path.iterdir())
-        if file.is_file() and not file.name.startswith(".")
-    ]
-    if any(is_image_file(file) and file.suffix.lower() != ".dcm" for file in files):
+    return path.is_file() or is_dangling(path)
+
+
+def is_picture_file(path: Path) -> bool:
+    """Likewise of a picture: PNG, TIFF and the like."""
+    if not is_picture(path) or path.name.startswith("."):
         return False
-    few_files = files[:5]  # opening thousands takes seconds
-    return any(_is_dicom(file) for file in few_files)
+    return path.is_file() or is_dangling(path)
 
 
-def _is_dicom(file: Path) -> bool:
-    if file.suffix.lower() in (".dcm", ".ima"):
-        return True
-    with file.open("rb") as content:
-        return content.read(132)[128:] == b"DICM"
+def is_dangling(path: Path) -> bool:
+    """Whether it is a link to nothing, which readers refuse by that name."""
+    return path.is_symlink() and not path.exists()
 
 
 def image_stem(path: Path) -> str:
@@ -77,34 +87,104 @@ def image_stem(path: Path) -> str:
     return path.name if path.is_dir() else case_stem(path)
 
 
-def list_images(folder: Path) -> dict[str, Path]:
-    """Image files and DICOM folders in `folder`, by stem, sorted; empty where the
-    folder does not exist.
+class Listing(NamedTuple):
+    """Image files and DICOM folders by stem, and what is wrong with those that cannot
+    be used, by path.
+    """
 
-    Raises `FormatError` if two files have one stem (`a.nii` and `a.nii.gz`), since only
-    one can be meant.
+    images: dict[str, Path]
+    complaints: dict[Path, str]
+
+
+def survey(folder: Path) -> Listing:
+    """Image files and DICOM folders in `folder`, sorted; pictures where there is nothing
+    else, since figures may lie beside volumes; none where the folder does not exist.
+
+    Of two files of one stem (`a.nii` and `a.nii.gz`) only one can be meant: the first is
+    listed, with a complaint; so is a folder that cannot be looked into.
     """
     if not folder.is_dir():
-        return {}
-    images: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if not (is_image_file(path) or _is_visible_dicom_folder(path)):
-            continue
-        stem = image_stem(path)
-        earlier = images.get(stem)
-        if earlier == path.with_suffix(".hdr"):  # `path` is its Analyze pixel half
-            continue
-        if earlier is not None:
-            raise FormatError(
-                f"{folder}: {earlier.name} and {path.name} are both case '{stem}'; "
-                "remove one"
-            )
-        images[stem] = path
-    return images
+        return Listing({}, {})
+    inside = entries(folder)
+    listing = _listed(inside, _may_be_image)
+    return listing if listing.images else _listed(inside, is_picture_file)
 
 
-def _is_visible_dicom_folder(path: Path) -> bool:
-    return not path.name.startswith(".") and is_dicom_folder(path)
+def _listed(paths: Iterable[Path], wanted: Callable[[Path], bool]) -> Listing:
+    listing = Listing({}, {})
+    for path in paths:
+        try:
+            if not wanted(path):
+                continue
+        except (FormatError, OSError) as error:
+            listing.images[path.name] = path
+            listing.complaints[path] = str(error)
+            continue
+        earlier = listing.images.setdefault(image_stem(path), path)
+        is_pixel_half = earlier == path.with_suffix(".hdr")  # of Analyze
+        if earlier != path and not is_pixel_half:
+            names = f"{earlier.name} and {path.name}"
+            listing.complaints[earlier] = f"{names} are both this case; remove one"
+    return listing
+
+
+def list_images(folder: Path) -> dict[str, Path]:
+    """The images of `survey`; raises `FormatError` with the first complaint."""
+    listing = survey(folder)
+    for stem, path in listing.images.items():
+        if path in listing.complaints:
+            raise FormatError(f"{folder}: {stem}: {listing.complaints[path]}")
+    return listing.images
+
+
+def _may_be_image(path: Path) -> bool:
+    """Whether it is an image file or a DICOM folder, or a link that was one."""
+    if path.name.startswith(".") or path.name in NOT_OURS:
+        return False
+    if is_dangling(path):
+        return not path.suffix[1:].isalpha() or is_image_file(path)
+    return is_image_file(path) or is_picture_stack(path) or holds_dicom(path)
+
+
+def with_complaints(
+    cases: Iterable[Case], complaints: Mapping[Path, str]
+) -> Iterator[Case]:
+    """`cases`, those with the complaint of one of their files that have one."""
+    for case in cases:
+        files = (*case.images, *([case.label] if case.label else ()))
+        reasons = [complaints[file] for file in files if file in complaints]
+        if reasons and not case.complaint:
+            yield case.with_complaint(reasons[0])
+        else:
+            yield case
+
+
+def unread_files(folder: Path) -> str:
+    """What lies in a folder in which no image is found, and what to do: a sentence
+    without subject.
+    """
+    inside = [path for path in entries(folder) if not path.name.startswith(".")]
+    files = [path for path in inside if not path.is_dir()]
+    endings = {path.suffix.lower() or path.name for path in files}
+    if files:
+        count = f"{len(files)} files ({files[0].name}...)"
+        return (
+            f"holds {count} that end in {few(sorted(endings))}, which is not read; "
+            f"convert them to one of {', '.join(SUFFIXES)}"
+        )
+    deeper = [path.name for path in inside]
+    stacks = [path for path in inside if any(map(is_picture_file, entries(path)))]
+    if stacks:
+        return (
+            f"holds folders of pictures ({stacks[0].name}...); where they are slices of "
+            f'one image, put {SPACING} with {{"spacing": [z, y, x]}} in mm into each'
+        )
+    if deeper:
+        return (
+            f"holds no image but the folders {few(deeper)}; give one of them, "
+            "or list their files in a manifest.csv (case,image)"
+        )
+    return "holds no image, DICOM series or dataset; check the path"
 
 
 def unlisted_labels(dataset: Dataset) -> tuple[Path, ...]:
@@ -112,28 +192,40 @@ def unlisted_labels(dataset: Dataset) -> tuple[Path, ...]:
     paired = {case.label for case in dataset.cases if case.label is not None}
     unlisted: list[Path] = []
     for folder in sorted({file.parent for file in paired}):
-        files = list_images(folder).values()
+        files = survey(folder).images.values()
         unlisted += [file for file in files if file not in paired]
     return tuple(unlisted)
 
 
 def unique_cases(cases: Iterable[Case], *, where: Path) -> tuple[Case, ...]:
-    """`cases` sorted as given; raises `DataError` unless there are some and every name
-    occurs once.
+    """`cases` sorted as given; several of one name become one that cannot be used.
+
+    Raises `DataError` naming `where` unless there is one that can.
     """
-    cases = tuple(cases)
-    if not cases:
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(one_file(case.name), []).append(case)
+    if not groups:
         raise DataError(f"{where}: no cases found; check that the dataset is complete")
-    name, count = Counter(one_file(case.name) for case in cases).most_common(1)[0]
-    if count > 1:
-        same = [case for case in cases if one_file(case.name) == name]
-        names = " or ".join(dict.fromkeys(f"'{case.name}'" for case in same))
-        files = " and ".join(str(case.images[0]) for case in same if case.images)
+    cases = tuple(_only_one(group) for group in groups.values())
+    if all(case.complaint for case in cases):
+        first = cases[0]
         raise DataError(
-            f"{where}: {count} cases are named {names} ({files}), one file on some "
-            "systems; give every case its own name"
+            f"{where}: none of {len(cases)} cases can be used: {first.name}: "
+            f"{first.complaint}"
         )
     return cases
+
+
+def _only_one(group: Sequence[Case]) -> Case:
+    """The case, or the first of several with the complaint that they are several."""
+    first = group[0]
+    if len(group) == 1:
+        return first
+    files = few(str(case.images[0]) for case in group if case.images)
+    return first.with_complaint(
+        f"{len(group)} cases have this name ({files}); give every case its own name"
+    )
 
 
 def present_values(array: Array) -> dict[int, int]:
@@ -152,11 +244,20 @@ def discover_labels(files: Sequence[Path], *, where: Path) -> LabelScheme:
     """Label values found by reading all label maps; value v is named `label_v`.
 
     Unreadable label maps are passed over here, `check_dataset` reports them. Raises
-    `LabelError` if no value but 0 is found, or so many that the files can hardly be
-    label maps.
+    `LabelError` if no value but 0 is found, with the reason where files cannot be read,
+    or so many that the files can hardly be label maps.
     """
     with ThreadPoolExecutor(8) as pool:
-        values = sorted(set[int]().union(*pool.map(_values_in, files)) - {0})
+        contents = [*pool.map(_values_in, files)]
+    reasons = [content for content in contents if isinstance(content, str)]
+    read = [content for content in contents if not isinstance(content, str)]
+    values = sorted(set[int]().union(*read) - {0})
+    if not values and reasons:
+        rest = ", the others hold no label" if read else ""
+        raise LabelError(
+            f"{where}: {len(reasons)} of {len(files)} label maps cannot be read{rest}: "
+            f"{reasons[0]}"
+        )
     if not values:
         raise LabelError(
             f"{where}: no label but background in {len(files)} label maps; check the "
@@ -170,108 +271,23 @@ def discover_labels(files: Sequence[Path], *, where: Path) -> LabelScheme:
     return LabelScheme(labels={f"label_{value}": value for value in values})
 
 
-def _values_in(file: Path) -> set[int]:
+def _values_in(file: Path) -> set[int] | str:
+    """The values of a label map, or why it cannot be read."""
     try:
         return set(present_values(read_labels(file).array))
-    except (TrivoxError, OSError):
-        return set()
-
-
-def parse_labels(
-    raw: Mapping[str, Any],
-    *,
-    where: Path,
-    regions: Mapping[str, Sequence[int]] | None = None,
-    order: Sequence[int] = (),
-    ignore: int | None = None,
-) -> LabelScheme:
-    """Labels as any layout writes them: name -> value, value -> name, or name -> list
-    of values (regions).
-
-    The entry `background` (or value 0) is the background and `ignore` the ignored
-    value, as in nnU-Net. Raises `LabelError` naming `where` for values that are no
-    integers or contradict each other.
-    """
-    if not isinstance(raw, Mapping):
-        raise LabelError(
-            f"{where}: labels must map names to whole numbers, found {raw!r:.60}; "
-            f"{ADVICE}"
-        )
-    try:
-        values = {name: _as_ints(value) for name, value in _by_name(raw).items()}
-    except (TypeError, ValueError) as error:
-        raise LabelError(
-            f"{where}: labels must map names to whole numbers, found {dict(raw)}"
-        ) from error
-    background = _background(values)
-    ignored = values.pop(IGNORE, () if ignore is None else (ignore,))
-    labels = {name: each for name, each in values.items() if each != (background,)}
-    if any(isinstance(raw.get(name), list | tuple) for name in labels):
-        regions = labels
-        labels = _labels_of(labels)
-    content = {
-        "labels": {name: each[0] for name, each in labels.items()},
-        "regions": regions or {},
-        "region_order": tuple(order),
-        "background": background,
-        "ignore": ignored[0] if ignored else None,
-    }
-    return validated(LabelScheme, content, where=where, error=LabelError, advice=ADVICE)
-
-
-def _by_name(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Value -> name (MSD) turned round; a name given to two values gets the value
-    appended.
-    """
-    if not all(
-        str(key).lstrip("-").isdigit() and isinstance(value, str)
-        for key, value in raw.items()
-    ):
-        return dict(raw)
-    counts = Counter(raw.values())
-    return {
-        name if counts[name] == 1 else f"{name}_{value}": value
-        for value, name in raw.items()
-    }
-
-
-def _background(labels: Mapping[str, tuple[int, ...]]) -> int:
-    """The first value under the name of the background, else 0."""
-    for name, values in labels.items():
-        if name.lower() == BACKGROUND and values:
-            return values[0]
-    return 0
-
-
-def _labels_of(regions: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """A label for each value of the regions, under the name of the first region that is
-    this value alone, or its number.
-    """
-    names: dict[int, str] = {}
-    for name, values in regions.items():
-        if len(values) == 1:
-            names.setdefault(values[0], name)
-    present = sorted(set[int]().union(*regions.values()))
-    return {names.get(value, f"label_{value}"): (value,) for value in present}
-
-
-def _as_ints(value: Any) -> tuple[int, ...]:
-    values = value if isinstance(value, list | tuple) else [value]
-    if any(
-        isinstance(v, bool) or (isinstance(v, float) and not v.is_integer())
-        for v in values
-    ):
-        raise ValueError(value)
-    return tuple(int(v) for v in values)
+    except (TrivoxError, OSError) as error:
+        return str(error)
 
 
 def channel_names(cases: Sequence[Case]) -> tuple[str, ...]:
     """Names for channels that the layout does not name: as many as most cases have
     files, or the first file holds.
     """
-    count = Counter(len(case.images) for case in cases).most_common(1)[0][0]
+    usable = [case for case in cases if case.images and not case.complaint]
+    counts_of_files = Counter(len(case.images) + len(case.absent) for case in usable)
+    ((count, _),) = counts_of_files.most_common(1) or [(1, 0)]
     if count == 1:
-        counts = (_channels_in(case.images[0]) for case in cases[:3])
+        counts = (_channels_in(case.images[0]) for case in usable[:3])
         count = next((number for number in counts if number), 1)
     return ("image",) if count == 1 else tuple(f"channel_{i}" for i in range(count))
 

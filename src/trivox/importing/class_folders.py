@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from trivox.datasets.dataset import NOTE, Case, Dataset
+from trivox.datasets.declared_folds import SPLITS
+from trivox.datasets.label_parsing import parse_labels
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts import class_folders
-from trivox.datasets.layouts.nnunet_raw import CLASS_TABLE, SPLITS
-from trivox.datasets.listing import parse_labels
+from trivox.datasets.layouts.nnunet_raw import CLASS_TABLE
 from trivox.datasets.splits import make_splits
 from trivox.errors import DataError, FormatError, GeometryError, RecipeError
 from trivox.files import atomic_path, write_json, write_text
@@ -152,6 +153,8 @@ def _load(
         )
     scheme = parse_labels(labels, where=Path("--labels")) if labels else None
     dataset = class_folders.load(source, labels=scheme)
+    for case in dataset.cases:
+        case.require_usable()
     if channels and len(channels) != len(dataset.channels):
         raise DataError(
             f"{source}: cases have {len(dataset.channels)} channels, named are "

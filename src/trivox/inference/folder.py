@@ -26,6 +26,7 @@ from trivox.learning.runtime import out_of_memory
 from trivox.locks import alone, claimed
 from trivox.schema import FORMAT_VERSION
 from trivox.sources import Source, is_unchanged, source_of
+from trivox.volumes.choice import NO_CHOICE
 
 VERB = "predict"
 
@@ -117,7 +118,8 @@ def predict_cases(
             record = _predict_one(predictor, case, records, also)
             records.cases[case.name] = record
             if "error" in record:
-                say(f"{case.name}: set aside: {record['error']}")
+                reason = record["error"].removeprefix(f"{case.name}: ")
+                say(f"{case.name}: set aside: {reason}")
             records.save()
         with alone(out):
             predictor.finish(records.all_cases(), out)
@@ -225,6 +227,8 @@ def _origin(case: Case) -> Record:
     that cannot be read, which whoever reads the case will name.
     """
     names: Record = {"inputs": _input_names(case)}
+    if case.choice != NO_CHOICE:
+        names["choice"] = case.choice.model_dump()
     try:
         sources = [source_of(path) for path in _inputs(case)]
     except FormatError:
@@ -268,7 +272,11 @@ def _done(record: Record, case: Case, out: Path, names: Sequence[str]) -> bool:
 
 
 def _is_from(record: Record, case: Case) -> bool:
-    """Whether the inputs are what they were; 0.1.0 did not write that down."""
+    """Whether the inputs are what they were, and read as they were; 0.1.0 did not write
+    that down.
+    """
+    if record.get("choice", NO_CHOICE.model_dump()) != case.choice.model_dump():
+        return False
     sources = record.get("sources")
     if sources is None:
         return True

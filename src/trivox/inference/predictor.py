@@ -54,8 +54,12 @@ from trivox.inference.source_grid import to_source
 from trivox.inference.writing import ENDING, Record, file_names
 from trivox.learning.runtime import Runtime, make_runtime
 from trivox.preparation.grid import GridRecord, PreparedCase
+from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 from trivox.volumes.formats import case_stem, write_volume
 from trivox.volumes.volume import Array, Spacing, Volume, affine_from_spacing
+
+SCALES = (0.05, 20.0)
+"""Sizes at which structures may be looked at; beyond them no network knows them."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +136,13 @@ class Predictor:
         a warning. Raises `BundleError` for a damaged model, models that do not fit
         together, or `mc_samples` without any dropout.
         """
-        if not scales or min(scales) <= 0 or mc_samples < 0:
+        low, high = SCALES
+        if not scales or not all(low <= scale <= high for scale in scales):
             raise RecipeError(
-                f"scales {list(scales)} must be above 0 and mc_samples {mc_samples} "
-                "not below 0"
+                f"scales {list(scales)} must be numbers from {low:g} to {high:g}"
             )
+        if mc_samples < 0:
+            raise RecipeError(f"mc_samples {mc_samples} must not be below 0")
         require_choice("missing", missing, MissingChannels)
         bundles = [read_bundle(path) for path in model_paths(models)]
         require_alike(bundles)
@@ -231,14 +237,21 @@ class Predictor:
         return np.asarray(self.predict_volume(volume).labels.array[0])
 
     def predict_file(
-        self, images: Path | str | Sequence[Path | str], out: Path | str | None = None
+        self,
+        images: Path | str | Sequence[Path | str],
+        out: Path | str | None = None,
+        *,
+        choice: SeriesChoice = NO_CHOICE,
     ) -> Prediction:
         """Predict from one image file or DICOM folder (or one for each channel); writes
         the label map to `out` if given.
+
+        choice: which DICOM series of a folder, and how uneven its slices may be.
         """
         given = [images] if isinstance(images, str | Path) else list(images)
         paths = tuple(Path(path) for path in given)
-        prediction = self.predict_case(Case(name=case_stem(paths[0]), images=paths))
+        case = Case(name=case_stem(paths[0]), images=paths, choice=choice)
+        prediction = self.predict_case(case)
         if out is not None:
             write_volume(Path(out), prediction.labels)
         return prediction

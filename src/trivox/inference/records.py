@@ -3,6 +3,7 @@
 Only what a prediction wrote is ever written over or removed by a later one.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -175,7 +176,8 @@ def require_free(
     written = {out.resolve() / name for name in names | removed}
     for case in cases:
         for file in _inputs(case):
-            if file.resolve() in written:
+            # not `resolve`, which refuses a link to itself
+            if Path(os.path.realpath(file)) in written:
                 raise DataError(
                     f"{file}: is an input, and would be written over; {ADVICE}"
                 )

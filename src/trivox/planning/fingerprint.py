@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from trivox.datasets.content import CaseContent, content_of
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.reading import read_case
-from trivox.errors import DataError, PlanError
+from trivox.errors import DataError, PlanError, of_case
 from trivox.files import read_json, write_json
 from trivox.schema import Frozen
 from trivox.volumes.volume import Array, Shape, Spacing
@@ -71,12 +71,14 @@ def measure(
     *,
     labelled: bool = True,
     progress: Callable[[Iterable[Case]], Iterable[Case]] = lambda cases: cases,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Fingerprint:
-    """Read each training case once and measure it; raises `DataError` naming the first
-    case that cannot be read.
+    """Read each training case once and measure it; a case that cannot be read is set
+    aside with a line.
 
     labelled: a dataset without labels is an error; otherwise the intensities are those
-    of all voxels that are not zero.
+    of all voxels that are not zero. Raises `DataError` if half of the cases or more
+    cannot be read, with the reason of the first.
     """
     if (labelled and dataset.labels is None) or not dataset.training_cases:
         raise DataError(
@@ -87,10 +89,18 @@ def measure(
     cases: list[CaseFingerprint] = []
     samples: list[Array] = []
     content: dict[str, CaseContent] = {}
+    failures: list[str] = []
     for case in progress(dataset.training_cases):
-        # before it is read: a later change is noticed
-        content[case.name] = content_of(case, dataset.labels)
-        read = read_case(case, channels=len(dataset.channels), labels=dataset.labels)
+        try:
+            # before it is read: a later change is noticed
+            made_of = content_of(case, dataset.labels)
+            read = read_case(
+                case, channels=len(dataset.channels), labels=dataset.labels
+            )
+        except DataError as error:
+            failures.append(of_case(case.name, str(error)))
+            continue
+        content[case.name] = made_of
         measured = CaseFingerprint(
             name=case.name,
             shape=read.shape,
@@ -99,6 +109,13 @@ def measure(
         )
         cases.append(measured)
         samples.append(_foreground(read.image, read.label, wanted))
+    if 2 * len(failures) >= len(dataset.training_cases):
+        raise DataError(
+            f"{dataset.root}: {len(failures)} of {len(dataset.training_cases)} cases "
+            f"cannot be read: {failures[0]}"
+        )
+    for failure in failures:
+        say(f"set aside: {failure}")
     intensities: dict[str, Intensities] = {}
     for index, name in enumerate(dataset.channels):
         pooled = np.concatenate([sample[index] for sample in samples])

@@ -13,7 +13,7 @@ from trivox.datasets.content import content_of
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import IGNORED
 from trivox.datasets.reading import read_case
-from trivox.errors import DataError, TrivoxError
+from trivox.errors import DataError, TrivoxError, of_case
 from trivox.files import read_json, remove_leftovers, write_json
 from trivox.locks import claimed
 from trivox.planning.plan import ImagePlan, Plan
@@ -83,8 +83,7 @@ def for_every_case(
         try:
             prepare_one(case)
         except (TrivoxError, MemoryError) as error:
-            named = case.name in str(error)
-            failures.append(str(error) if named else f"{case.name}: {error}")
+            failures.append(of_case(case.name, str(error)))
         return case.name
 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:

@@ -140,6 +140,7 @@ class PretrainingTask(ImageTask[ImagePlan]):
             "task": self.name,
             "labels": None,
             "layout": "images",
+            "folds": (),
             "cases": cases,
         }
         return dataset.model_copy(update=changes)

@@ -9,6 +9,7 @@ from typing import Any
 import torch.distributed as dist
 
 from trivox.config.recipe import Recipe, read_recipe
+from trivox.config.remedies import doubled_remedies
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.splits import Split
 from trivox.errors import RecipeError
@@ -27,9 +28,10 @@ from trivox.learning.tracking import run_log
 from trivox.learning.trainer import Trainer
 from trivox.locks import claimed
 from trivox.schema import FORMAT_VERSION, stamped
+from trivox.tasks.checking import require_foreground
 from trivox.tasks.choice import task_named
 from trivox.tasks.console import Console, Quiet
-from trivox.tasks.stages import prepare, recipe_for, started
+from trivox.tasks.stages import CHECK, prepare, recipe_for, started
 from trivox.tasks.start import require_start, start_from
 from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
 
@@ -46,9 +48,11 @@ def run_request(
     Finished stages are reused. Under torchrun all ranks train, rank 0 does the rest.
     """
     task = task_named(request.task)
-    dataset = task.load(request.dataset, request.classes)  # before anything is written
+    # before anything is written
+    dataset = task.load(request.dataset, request.classes).read_by(request.choice)
     asked = asked_recipe(request, task)
     task.require_possible(asked)
+    require_declared_fold(request, dataset)
     if not started(request.out):
         require_start(asked)
     console = console if console is not None and launched_rank() == 0 else Quiet()
@@ -77,7 +81,13 @@ def _run(
     runtime = make_runtime(request.device, recipe.precision)
     with process_group(runtime.device):
         prepared = _prepare(task, dataset, request, recipe, runtime, console)
-        folders = fold_folders(request, len(prepared.splits))
+        folders = fold_folders(request, prepared.splits)
+        require_foreground(
+            prepared.dataset, prepared.splits, folders, request.out / CHECK
+        )
+        classed = task.learns_classes and bool(prepared.dataset.classes)
+        for line in doubled_remedies(recipe, classes=classed):
+            console.say(line)
         for line in length_lines(task, recipe, prepared, list(folders)):
             console.say(line)
         for fold, folder in folders.items():
@@ -185,17 +195,31 @@ def _require_same(saved: Recipe, asked: Recipe, request: RunRequest) -> None:
             )
 
 
-def fold_folders(request: RunRequest, count: int) -> dict[int, Path]:
+def fold_folders(request: RunRequest, splits: Sequence[Split]) -> dict[int, Path]:
     """The folds to train and their folders; raises `RecipeError` for a fold that does
     not exist.
     """
+    count = len(splits)
     if request.fold == "all":
         return {fold: request.out / f"fold{fold}" for fold in range(count)}
-    if not request.fold.isdigit() or int(request.fold) >= count:
-        raise RecipeError(
-            f"fold '{request.fold}' does not exist; choose 0 to {count - 1}, or all"
-        )
+    if request.fold not in map(str, range(count)):
+        raise no_such_fold(request.fold, count, splits[0].source)
     return {int(request.fold): request.out}
+
+
+def require_declared_fold(request: RunRequest, dataset: Dataset) -> None:
+    """Raise `RecipeError`, before anything is read, for a fold beyond those that the
+    dataset declares.
+    """
+    count = len(dataset.folds)
+    if count and request.fold not in ("all", *map(str, range(count))):
+        raise no_such_fold(request.fold, count, dataset.folds_from)
+
+
+def no_such_fold(fold: str, count: int, source: str) -> RecipeError:
+    """The error that there is no such fold, with those that there are."""
+    known = "0 is the only one" if count == 1 else f"choose 0 to {count - 1}, or all"
+    return RecipeError(f"fold '{fold}' does not exist ({source}: {count}); {known}")
 
 
 def _prepare(
@@ -260,7 +284,8 @@ def train_fold(
         )
         begun = "continuing" if trainer.resume() else "training"
         log.line(
-            f"{begun} at step {trainer.progress.step}: fold {fold}, "
+            f"{begun} at step {trainer.progress.step}: fold {fold} of "
+            f"{len(prepared.splits)} ({split.source}), "
             f"{_circumstances(recipe, split, runtime)}"
         )
         return trainer.fit()

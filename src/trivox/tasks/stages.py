@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from trivox.config.recipe import Recipe, make_recipe
-from trivox.datasets.checks.dataset import check_dataset
 from trivox.datasets.content import changed_cases
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import save_dataset
-from trivox.datasets.splits import Split, make_splits
+from trivox.datasets.splits import Split, dataset_splits
 from trivox.errors import DataError, PlanError, few
 from trivox.files import read_json, surviving_folder, write_json
 from trivox.learning.runtime import Runtime, make_runtime
@@ -23,11 +22,12 @@ from trivox.planning.fingerprint import (
     read_fingerprint,
     write_fingerprint,
 )
-from trivox.schema import stamped
+from trivox.tasks.checking import require_checked, still_set_aside
 from trivox.tasks.console import Console
 from trivox.tasks.origin import require_same_content, write_content
 from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
 
+CHECK = "check.json"
 FOLDS = 5
 
 
@@ -64,8 +64,11 @@ def prepare(
     plan that is there already.
     """
     out = request.out
-    require_same_content(dataset, out, console, begun=started(out))
-    require_checked(dataset, out / "check.json", console, task=task.name)
+    begun = started(out)
+    if begun:
+        dataset = still_set_aside(dataset, out / CHECK)
+    require_same_content(dataset, out, console, begun=begun)
+    dataset = require_checked(dataset, out / CHECK, console, task=task.name)
     write_content(dataset, out, workers=recipe.workers, console=console)
     save_dataset(dataset, out / "dataset.json")
     plan_file = _plan_file(request, reuse_plan=reuse_plan)
@@ -120,30 +123,6 @@ def _same_plan(first: Path, second: Path) -> bool:
     )
 
 
-def require_checked(
-    dataset: Dataset, file: Path, console: Console, *, task: str
-) -> None:
-    """Check once; a later stage of the same run trusts the file.
-
-    Raises `DataError` with the first problems.
-    """
-    earlier = read_json(file) if file.exists() else None
-    if isinstance(earlier, dict) and earlier.get("errors") == 0:
-        return
-    report = check_dataset(
-        dataset, progress=lambda cases, total: console.track(cases, total, "checking")
-    )
-    write_json(file, stamped(report.to_json(), task))
-    if report.errors:
-        first = "; ".join(str(finding) for finding in report.errors[:2])
-        raise DataError(
-            f"{dataset.root}: {len(report.errors)} problems would make training wrong: "
-            f"{first}; all: {file}"
-        )
-    note = f", {len(report.warnings)} warnings (see {file})" if report.warnings else ""
-    console.say(f"checked {report.checked_cases} cases ({dataset.layout} layout){note}")
-
-
 def fingerprint_of(
     dataset: Dataset, file: Path, console: Console, *, labelled: bool = True
 ) -> Fingerprint:
@@ -165,6 +144,7 @@ def fingerprint_of(
         dataset,
         labelled=labelled,
         progress=lambda cases: console.track(cases, total, "measuring"),
+        say=console.say,
     )
     write_fingerprint(fingerprint, file)
     return fingerprint
@@ -180,10 +160,10 @@ def splits_of(dataset: Dataset, out: Path) -> tuple[Split, ...]:
     """The folds; those that a started run was trained with may not change, or it would
     be validated on its own cases.
     """
-    splits = make_splits(dataset.training_cases, folds=FOLDS)
+    splits = dataset_splits(dataset, folds=FOLDS)
     file = out / "splits.json"
     content = [_as_lists(asdict(split)) for split in splits]
-    if file.exists() and started(out) and read_json(file) != content:
+    if file.exists() and started(out) and _sides(read_json(file)) != _sides(content):
         raise DataError(
             f"{out}: the training cases changed since this run began; choose another "
             "--out"
@@ -192,5 +172,13 @@ def splits_of(dataset: Dataset, out: Path) -> tuple[Split, ...]:
     return splits
 
 
-def _as_lists(split: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
-    return {part: list(names) for part, names in split.items()}
+def _sides(content: Any) -> list[tuple[object, object]]:
+    """What folds train and validate on; those of trivox 0.1 do not say where they are
+    from.
+    """
+    return [(fold["train"], fold["validation"]) for fold in content]
+
+
+def _as_lists(split: Mapping[str, Any]) -> dict[str, Any]:
+    sides = {part: list(split[part]) for part in ("train", "validation")}
+    return {**sides, "from": split["source"]}

@@ -13,6 +13,7 @@ from trivox.files import write_json
 from trivox.outputs import CHECK, require_file
 from trivox.schema import stamped
 from trivox.tasks.console import Console, Quiet
+from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
 
 
@@ -37,6 +38,8 @@ def check(
     *,
     out: Path | str | None = None,
     classes: Path | str | None = None,
+    series: str | None = None,
+    slice_tolerance: float | None = None,
     console: Console | None = None,
 ) -> Checked:
     """Look for everything that would make training wrong.
@@ -46,7 +49,8 @@ def check(
     """
     if out is not None:
         require_file(Path(out), CHECK)
-    data = load_dataset(Path(dataset))
+    choice = series_choice(series, slice_tolerance)
+    data = load_dataset(Path(dataset)).read_by(choice)
     if classes is not None:
         data = with_classes(data, Path(classes))
     console = console or Quiet()

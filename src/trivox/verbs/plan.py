@@ -14,7 +14,7 @@ from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import recipe_for
 from trivox.tasks.task import PlanDecision
-from trivox.verbs.settings import Settings, overrides, recipe_name
+from trivox.verbs.settings import Settings, overrides, recipe_name, series_choice
 from trivox.verbs.texts import described
 
 
@@ -42,6 +42,8 @@ def plan(
     patch_size: tuple[int, ...] | None = None,
     device: str = "auto",
     set: Settings = None,
+    series: str | None = None,
+    slice_tolerance: float | None = None,
     console: Console | None = None,
 ) -> Planned:
     """Measure a dataset and decide spacing, patch, network and batch, with the reason
@@ -54,7 +56,8 @@ def plan(
     fingerprint = file.with_name("fingerprint.json")
     require_file(file, PLAN)
     require_file(fingerprint, FINGERPRINT)
-    data = load_dataset(Path(dataset))
+    choice = series_choice(series, slice_tolerance)
+    data = load_dataset(Path(dataset)).read_by(choice)
     task = task_of(data)
     data = data.model_copy(update={"task": task.name})
     settings = overrides(

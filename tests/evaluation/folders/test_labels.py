@@ -1,11 +1,13 @@
 import itertools
 import json
+import re
 from functools import partial
 
 import numpy as np
 import pytest
 
 from organ_maps import SPACING, label_map
+from spoiled_cases import cut_off, emptied, link_to_itself, link_to_nothing, twice
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import (
@@ -133,6 +135,24 @@ def test_files_without_counterpart_are_named(folders):
         ["prediction without reference, not measured", "x"],
         ["reference without prediction, not measured", "b"],
     ]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize(
+    "spoil", [cut_off, emptied, link_to_nothing, link_to_itself, twice]
+)
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_measured(
+    folders, which, spoil
+):
+    whole = measure_folders(*folders)
+    spoil(folders[which] / "b.nii.gz")
+    metrics = measure_folders(*folders)
+    assert metrics["cases"] == {n: whole["cases"][n] for n in ("a", "c")}
+    assert [w for w in metrics["warnings"] if re.search(r"(^b|: b)(:|$)", w)]
+    for name in ("a", "c"):
+        cut_off(folders[which] / f"{name}.nii.gz")
+    with pytest.raises(DataError):
+        measure_folders(*folders)
 
 
 def test_what_predict_writes_beside_a_label_map_is_not_taken_for_one(folders):

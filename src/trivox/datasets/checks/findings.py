@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Literal
 
+from trivox.errors import of_case
 from trivox.schema import Frozen
 
 Severity = Literal["error", "warning"]
@@ -20,7 +21,9 @@ class Finding(Frozen):
     fix: str
 
     def __str__(self) -> str:
-        return f"{self.case or 'dataset'}: {self.message} [{self.code}]; {self.fix}"
+        what = of_case(self.case or "dataset", self.message)
+        fix = f"; {self.fix}" if self.fix else ""
+        return f"{what} [{self.code}]{fix}"
 
 
 class Report(Frozen):

@@ -4,13 +4,17 @@ and `ROOT/patients.csv`.
 `views.npz` holds `views`, float32 `(v, rows, columns)`; `views.nii.gz` the same array.
 The CT, whose grid and orientation are its own, is what a reconstruction is learnt from;
 an exam without one can be predicted on. `patients.csv` has columns case, patient, split
-(train, validation, test); without it every exam is its own patient, to train on.
+(train, validation, test) and, if folds are declared, fold; without it every exam is its
+own patient, to train on.
 """
 
+import os
 from pathlib import Path
 
-from trivox.datasets.dataset import Case, Dataset
-from trivox.datasets.listing import ADVICE, unique_cases
+from trivox.datasets.dataset import Case, Dataset, listed_case
+from trivox.datasets.declared_folds import COLUMN, folds_of_column
+from trivox.datasets.listing import ADVICE, NOT_OURS, entries, unique_cases
+from trivox.datasets.names import complaint_of
 from trivox.datasets.tables import read_table
 from trivox.errors import FormatError
 from trivox.schema import validated
@@ -37,18 +41,30 @@ def exam_folders(path: Path) -> list[Path]:
     if is_exam(path):
         return [path]
     inner = path / PATIENTS if (path / PATIENTS).is_dir() else path
-    return [
+    folders = [
         folder
-        for folder in sorted(inner.iterdir())
-        if not folder.name.startswith(".") and is_exam(folder)
+        for folder in entries(inner)
+        if not folder.name.startswith(".") and folder.name not in NOT_OURS
     ]
+    closed = [folder for folder in folders if _is_closed(folder)]
+    exams = [folder for folder in folders if folder not in closed and is_exam(folder)]
+    return sorted([*exams, *closed]) if exams else []
+
+
+def _is_closed(folder: Path) -> bool:
+    """Whether it is a folder that cannot be looked into."""
+    return folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)
 
 
 def is_exam(folder: Path) -> bool:
-    """Whether `folder` holds views or a geometry file."""
+    """Whether `folder` holds views or a geometry file, or links to such."""
     return folder.is_dir() and any(
-        (folder / name).is_file() for name in (*VIEWS, GEOMETRY)
+        _is_there(folder / name) for name in (*VIEWS, GEOMETRY)
     )
+
+
+def _is_there(file: Path) -> bool:
+    return file.is_file() or file.is_symlink()
 
 
 def load(path: Path) -> Dataset:
@@ -58,18 +74,40 @@ def load(path: Path) -> Dataset:
     root = path.absolute()
     folders = exam_folders(root)
     rows = _table(root / TABLE, {folder.name for folder in folders})
-    cases = (_case(folder, rows.get(folder.name, {})) for folder in folders)
+    listed = (_case(folder, rows.get(folder.name, {})) for folder in folders)
+    cases = unique_cases(listed, where=root)
+    numbers = {name: _fold(row) for name, row in rows.items()}
+    declared = folds_of_column(cases, numbers, where=root / TABLE)
     return Dataset(
         name=root.name,
         root=root,
         layout="xrays",
         channels=("xray",),
-        cases=unique_cases(cases, where=root),
+        folds=declared.folds,
+        folds_from=declared.source,
+        remarks=declared.remarks,
+        cases=cases,
     )
 
 
+def _fold(row: dict[str, str]) -> int | None:
+    """The number of the fold in a row of the table, if it has one."""
+    text = row.get(COLUMN, "")
+    if text and not text.isdecimal():
+        raise FormatError(
+            f"{row['where']}: {COLUMN} '{text[:20]}' is no whole number; correct the "
+            "table"
+        )
+    return int(text) if text else None
+
+
 def _case(folder: Path, row: dict[str, str]) -> Case:
-    present = [folder / name for name in VIEWS if (folder / name).is_file()]
+    if _is_closed(folder):
+        case = listed_case(folder.name, images=())
+        return case.with_complaint(f"{folder} cannot be opened; correct its rights")
+    if complaint_of(folder.name):
+        return listed_case(folder.name, images=())
+    present = [folder / name for name in VIEWS if _is_there(folder / name)]
     views = present[0] if present else folder / VIEWS[0]
     volume = folder / VOLUME
     content = {

@@ -1,12 +1,12 @@
 """A folder of predictions against a folder of references: the content of metrics.json."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeGuard
 
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import BundleError, LabelError, few
+from trivox.errors import BundleError, DataError, FormatError, LabelError, few
 from trivox.evaluation.conventions.choice import (
     STANDARD,
     Convention,
@@ -19,9 +19,12 @@ from trivox.evaluation.folders.pairs import (
     label_maps,
     labels_found,
     labels_of,
+    not_measured,
     pair_up,
+    readable_pairs,
     references_of,
     require_same_grids,
+    unusable_files,
 )
 from trivox.evaluation.metrics.content import (
     FORMAT_VERSION,
@@ -95,28 +98,59 @@ def evaluate_folders(
             "classification": section,
         }
     maps, begun = finished(predictions, maps)
-    pairs, unpaired = pair_up(predictions, references, maps, expected)
+    paired, unpaired = pair_up(predictions, references, maps, expected)
+    pairs, unread = readable_pairs(paired)
     require_same_grids(pairs)
     scheme = labels or expected.labels or labels_found(pairs, references)
-    warnings += [*begun, *unpaired, *_unmet_terms(pairs, rules, scheme, references)]
+    warnings += [*begun, *unpaired]
+    warnings += [*unusable_files(predictions), *unusable_files(references)]
+    warnings += _unmet_terms(pairs, rules, scheme, references)
 
     def measure(pair: LabelPair) -> dict[str, TargetMetrics]:
         return _evaluate_pair(pair, labels or labels_of(pair, scheme), rules, whole)
 
-    def files(pair: LabelPair) -> dict[str, MeasuredFile]:
-        return measured_files(pair.prediction, pair.reference)
-
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        sources = list(pool.map(files, pairs))  # before they are read
-        rows = list(pool.map(measure, pairs))
-    cases = {pair.case: row for pair, row in zip(pairs, rows, strict=True)}
+    cases, sources, spoiled = _measured(pairs, measure, workers)
+    unread += spoiled
+    if not cases:
+        raise DataError(f"{predictions}: no case can be measured: {unread[0]}")
+    warnings += unread
     metrics = collect_metrics(
         cases, task=task, convention=rules, whole=whole, warnings=warnings
     )
-    metrics["sources"] = dict(zip(cases, sources, strict=True))
+    metrics["sources"] = sources
     if section is not None:
         metrics["classification"] = section
     return metrics
+
+
+def _measured(
+    pairs: Sequence[LabelPair],
+    measure: Callable[[LabelPair], dict[str, TargetMetrics]],
+    workers: int,
+) -> tuple[
+    dict[str, dict[str, TargetMetrics]], dict[str, dict[str, MeasuredFile]], list[str]
+]:
+    """The metrics and the files of each case, and warnings about those whose voxels
+    cannot be read.
+    """
+    cases = {}
+    sources = {}
+    warnings = []
+
+    def files_and_metrics(
+        pair: LabelPair,
+    ) -> tuple[dict[str, MeasuredFile], dict[str, TargetMetrics]]:
+        files = measured_files(pair.prediction, pair.reference)  # before they are read
+        return files, measure(pair)
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        futures = [pool.submit(files_and_metrics, pair) for pair in pairs]
+        for pair, future in zip(pairs, futures, strict=True):
+            try:
+                sources[pair.case], cases[pair.case] = future.result()
+            except FormatError as error:
+                warnings.append(not_measured(pair.case, str(error)))
+    return cases, sources, warnings
 
 
 def _evaluate_pair(

@@ -12,11 +12,11 @@ import torch
 
 from trivox.config.choices import ViewFormat
 from trivox.datasets.dataset import NOTE
+from trivox.datasets.dicom_folders import is_dicom_file, is_dicom_folder
 from trivox.datasets.exams import write_exam
 from trivox.datasets.layouts.exams import PATIENTS, VOLUME, exam_folders
 from trivox.datasets.listing import (
     image_stem,
-    is_dicom_folder,
     is_image_file,
     list_images,
 )
@@ -41,6 +41,7 @@ from trivox.tasks.reconstruction.rendered import (
     claim_exam,
     require_rendered,
 )
+from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 from trivox.volumes.formats import read_volume
 from trivox.volumes.volume import Volume
 
@@ -71,6 +72,7 @@ class DrrRequest:
     isocentre: Point | None = None
     view_format: ViewFormat = "npz"
     seed: int = 0
+    choice: SeriesChoice = NO_CHOICE
 
     def geometry(self, pixel_mm: float) -> Geometry:
         """The views; raises `GeometryError` for impossible ones."""
@@ -180,7 +182,7 @@ def find_scans(inputs: Sequence[Path]) -> dict[str, Path]:
 def _scans_at(path: Path) -> dict[str, Path]:
     if not path.exists():
         raise FormatError(f"{path}: not found; check the path")
-    if is_image_file(path) or is_dicom_folder(path):
+    if is_image_file(path) or is_dicom_folder(path) or is_dicom_file(path):
         return {image_stem(path.absolute()): path}
     exams = {
         folder.name: folder / VOLUME
@@ -197,7 +199,7 @@ def _scans_at(path: Path) -> dict[str, Path]:
 
 
 def _render_exam(request: DrrRequest, name: str, path: Path, console: Console) -> Path:
-    volume = read_volume(path)
+    volume = read_volume(path, choice=request.choice)
     doubt = doubt_about(volume)
     if doubt:
         console.say(f"warning: {name}: {doubt}")

@@ -2,43 +2,23 @@
 
 import numpy as np
 import pytest
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     SegmentationStorage,
 )
 
-from dicom_slices import COLUMNS, ROWS, enhanced, save, slice_of
+from dicom_slices import COLUMNS, ROWS, enhanced, one, save, slice_of
 from trivox.errors import FormatError, GeometryError
-from trivox.volumes.dicom import list_series, read_dicom, read_dicom_header
+from trivox.volumes.choice import SeriesChoice
+from trivox.volumes.dicom.reading import list_series
 from trivox.volumes.formats import read_header, read_volume
-
-
-def test_gaps_are_refused_by_position_or_read_with_a_warning(tmp_path):
-    folder = save(tmp_path / "s", [slice_of(i) for i in (0, 1, 2, 5, 6)])
-    missing = r"missing at 6\.00, 8\.00 mm.*allow_gaps"
-    for read in (read_volume, read_header):
-        with pytest.raises(GeometryError, match=missing):
-            read(folder)
-    with pytest.warns(UserWarning, match="missing at"):
-        volume = read_dicom(folder, allow_gaps=True)
-    assert volume.spacing == (3.0, 0.75, 0.5)
-    assert read_dicom_header(folder, allow_gaps=True).shape == volume.shape
-
-
-@pytest.mark.parametrize(("shift", "accepted"), [(0.01, True), (0.1, False)])
-def test_uneven_slices(tmp_path, shift, accepted):
-    heights = [2.0 * i + shift * (i == 2) for i in range(5)]
-    slices = [slice_of(i, position=(0, 0, z)) for i, z in enumerate(heights)]
-    folder = save(tmp_path / "s", slices)
-    if accepted:
-        assert read_volume(folder).spacing == pytest.approx((2, 0.75, 0.5))
-    else:
-        with pytest.raises(GeometryError, match="uneven distances"):
-            read_volume(folder)
 
 
 def test_equal_duplicates_are_dropped(tmp_path):
     folder = save(tmp_path / "s", [slice_of(i) for i in (0, 1, 1, 2)])
-    assert read_volume(folder).shape == read_header(folder).shape == (3, ROWS, COLUMNS)
+    volume = read_volume(folder)
+    assert volume.shape == read_header(folder).shape == (3, ROWS, COLUMNS)
+    assert volume.remarks == ("copies: 1 images that are there twice are left out",)
 
 
 def test_different_images_at_one_position_are_refused_with_what_separates_them(
@@ -102,13 +82,17 @@ def test_several_series_need_a_choice(tmp_path):
     save(tmp_path / "s" / "a", [slice_of(i, SeriesNumber=4) for i in range(3)])
     liver = {"SeriesNumber": 5, "SeriesDescription": "liver"}
     save(tmp_path / "s" / "b", [slice_of(i, series="9.9", **liver) for i in range(2)])
-    listed = r"2 series.*series=.*1\.2\.3 \(CT 4 'thorax', 3 images\); 9\.9"
+    listed = (
+        r"2 series.*--series NUMBER.*: 4 \(CT 'thorax', 3 images, 2 x 0.75 x 0.5 mm, "
+        r"1\.2\.3\); 5 \(CT 'liver', 2 images"
+    )
     with pytest.raises(FormatError, match=listed):
         read_volume(tmp_path / "s")
-    with pytest.raises(FormatError, match="0 series called 'x'"):
-        read_dicom(tmp_path / "s", series="x")
-    for choice in ("9.9", "5"):
-        assert read_dicom(tmp_path / "s", series=choice).shape == (2, ROWS, COLUMNS)
+    with pytest.raises(FormatError, match="0 series are meant by --series x"):
+        read_volume(tmp_path / "s", choice=SeriesChoice(series="x"))
+    for wanted in ("9.9", "5"):
+        volume = read_volume(tmp_path / "s", choice=SeriesChoice(series=wanted))
+        assert volume.shape == (2, ROWS, COLUMNS)
     large, small = list_series(tmp_path / "s")
     assert (large.uid, large.images, large.number) == ("1.2.3", 3, "4")
     assert large.size == (ROWS, COLUMNS)
@@ -129,7 +113,11 @@ def test_blank_identifiers_are_grouped_by_plane(tmp_path):
     others = [slice_of(i, position=(0, i, 0), **blank, **coronal) for i in range(2)]
     two = save(save(tmp_path / "two", slices), others, name="cor")
     assert [info.uid for info in list_series(two)] == ["unnamed-1", "unnamed-2"]
-    assert read_dicom(two, series="unnamed-2").shape == (2, ROWS, COLUMNS)
+    assert read_volume(two, choice=SeriesChoice(series="unnamed-2")).shape == (
+        2,
+        ROWS,
+        COLUMNS,
+    )
 
 
 def test_a_projection_without_position_stands_alone(tmp_path):
@@ -166,3 +154,53 @@ def test_real_study_lists_its_series(data_root):
     }
     with pytest.raises(FormatError, match="5 series"):
         read_volume(data_root / "dicom" / "mr-study")
+
+
+@pytest.mark.parametrize("tag", [(0x0019, 0x100C), (0x2001, 0x1003), (0x0043, 0x1039)])
+def test_b_values_of_makers_tell_images_apart(tmp_path, tag):
+    slices = [slice_of(i, position=(0, 0, i % 3)) for i in range(6)]
+    for index, dataset in enumerate(slices):
+        group, element = tag
+        block = dataset.private_block(group, "MAKER", create=True)
+        block.add_new(element & 0xFF, "LO", str(1000 * (index // 3)))
+    apart = r"told apart by DiffusionBValue \(0, 1000\)"
+    with pytest.raises(GeometryError, match=apart):
+        read_volume(save(tmp_path / "s", slices))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "spacing", "said"),
+    [
+        ({"ImagerPixelSpacing": [0.4, 0.3]}, (2, 0.4, 0.3), "on the detector"),
+        ({"NominalScannedPixelSpacing": [0.2, 0.1]}, (2, 0.2, 0.1), "scanned film"),
+    ],
+)
+def test_other_spacings_stand_in_with_a_remark(tmp_path, attributes, spacing, said):
+    slices = [slice_of(i, PixelSpacing=None, **attributes) for i in range(3)]
+    volume = read_volume(save(tmp_path / "s", slices))
+    assert volume.spacing == spacing
+    (remark,) = volume.remarks
+    assert remark.startswith("spacing: PixelSpacing is missing")
+    assert said in remark
+
+
+def test_the_only_ultrasound_region_gives_the_spacing(tmp_path):
+    region = {"PhysicalUnitsXDirection": 3, "PhysicalUnitsYDirection": 3}
+    region |= {"PhysicalDeltaX": 0.05, "PhysicalDeltaY": 0.04}
+    slices = [slice_of(i, PixelSpacing=None) for i in range(3)]
+    for dataset in slices:
+        dataset.SequenceOfUltrasoundRegions = one(**region)
+    assert read_volume(save(tmp_path / "a", slices)).spacing == (2, 0.4, 0.5)
+    two = [*one(**region), *one(**region)]
+    for dataset in slices:
+        dataset.SequenceOfUltrasoundRegions = Sequence(two)
+    with pytest.raises(FormatError, match="PixelSpacing is missing"):
+        read_volume(save(tmp_path / "b", slices))
+
+
+def test_a_lone_image_says_that_its_depth_is_assumed(tmp_path):
+    lone = slice_of(0, SliceThickness=None)
+    volume = read_volume(save(tmp_path / "s", [lone]))
+    assert volume.spacing == (1, 0.75, 0.5)
+    (remark,) = volume.remarks
+    assert remark.startswith("depth: a lone image")
