@@ -14,6 +14,7 @@ one line and exits with 1.
     ├── BundleError          a run or bundle that is incomplete or was altered
     ├── TrustError           a file of a kind that can carry code, not declared trusted
     ├── ResourceError        memory, disk or an optional package is missing
+    ├── DivergedTrainingError  a training that learns nothing any more
     └── InterruptedTrainingError  work was asked to stop and has saved its state
 """
 
@@ -65,6 +66,12 @@ class TrustError(TrivoxError):
 
 class ResourceError(TrivoxError):
     """Memory, disk space or an optional package is missing."""
+
+
+class DivergedTrainingError(TrivoxError):
+    """A loss or weights are no numbers any more, or the loss stays far above its start;
+    no model comes of it.
+    """
 
 
 class InterruptedTrainingError(TrivoxError):

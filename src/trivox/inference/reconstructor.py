@@ -16,6 +16,7 @@ from trivox.datasets.exams import read_exam
 from trivox.errors import BundleError, DataError
 from trivox.inference.bundle import model_paths, read_volume_bundle
 from trivox.inference.descriptions import SYNTHETIC, Weights, identity_of
+from trivox.inference.engines.engine import require_finite
 from trivox.inference.members import fill_network
 from trivox.inference.writing import Record, file_names, write_prediction
 from trivox.learning.runtime import Runtime, make_runtime
@@ -136,6 +137,7 @@ class Reconstructor:
             with self.runtime.autocast():
                 total = total + network(xrays, consistent=consistent)[:, 0].float()
         assert isinstance(total, Tensor)
+        require_finite(total)
         hounsfield = total / len(self.networks) * (high - low) + low
         if consistent and self.plan.consistency_steps and xrays.views:
             hounsfield = self._nearer(hounsfield, xrays)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trivox.errors import BundleError, ResourceError, TrivoxError
+from trivox.errors import BundleError, ResourceError, TrivoxError, few
 from trivox.files import (
     atomic_path,
     read_json,
@@ -137,11 +137,11 @@ def save_weights(network: nn.Module, path: Path) -> None:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; raises `BundleError` naming it if it is missing or
-    damaged.
+    """Read a safetensors file; raises `BundleError` naming it if it is missing, damaged
+    or holds what is no number.
     """
     try:
-        return load_file(path)
+        weights = load_file(path)
     except FileNotFoundError as error:
         raise BundleError(
             f"{path}: weights not found; train first, or check the path"
@@ -150,6 +150,13 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise BundleError(
             f"{path}: not readable as safetensors ({error}); copy or train it again"
         ) from error
+    wrong = [name for name, value in weights.items() if not value.isfinite().all()]
+    if wrong:
+        raise BundleError(
+            f"{path}: {few(wrong, shown=2)} hold NaN or infinity: what was trained "
+            "diverged; train it again with a lower learning rate"
+        )
+    return weights
 
 
 # -- the best --------------------------------------------------------------------------
@@ -195,6 +202,11 @@ def keep_best(
     save(new)
     _settle(folder, [*ordered[:place], new, *ordered[place:]][:count])
     return True
+
+
+def forget_best(folder: Path) -> None:
+    """Remove the best of an attempt that is started over."""
+    _settle(folder, [])
 
 
 def _settle(folder: Path, ordered: Sequence[Path]) -> None:

@@ -32,6 +32,8 @@ class Progress:
     best: float = -math.inf
     best_epoch: int = 0
     micro_batch: int | None = None
+    first_loss: float | None = None
+    """The first that was a number: what later ones are measured by."""
     finished: bool = False
 
     @classmethod
@@ -51,6 +53,10 @@ class Progress:
         if recipe.minutes is not None:
             return self.seconds / (60 * recipe.minutes)
         return self.step / (recipe.epochs * recipe.iterations_per_epoch)
+
+    def over(self, recipe: Recipe) -> bool:
+        """Whether the budget or the patience is spent."""
+        return self.out_of_patience(recipe) or self.share_spent(recipe) >= 1
 
     def minutes_over(self, recipe: Recipe) -> bool:
         """Whether a budget of minutes is spent."""
