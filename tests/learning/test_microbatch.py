@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trivox.config.recipe import make_recipe
 from trivox.errors import ResourceError
-from trivox.learning import microbatch
+from trivox import memory
 from trivox.learning.microbatch import (
     HEADROOM,
     available_memory,
@@ -57,7 +57,7 @@ def test_the_memory_of_this_machine_is_neither_nothing_nor_everything():
 
 
 def test_a_container_may_have_less_than_its_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr(microbatch, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
     unlimited = available_memory(torch.device("cpu"))
     (tmp_path / "memory.max").write_text("4000000\n")
     (tmp_path / "memory.stat").write_text("anon 1000000\nfile 2500000\n")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from trivox.datasets.dataset import Case, Dataset
-from trivox.datasets.labels import LabelScheme
+from trivox.datasets.labels import LabelScheme, discovered_name
 from trivox.errors import DataError, FormatError, LabelError, TrivoxError
 from trivox.files import read_json
 from trivox.schema import validated
@@ -166,7 +166,7 @@ def discover_labels(files: Sequence[Path], *, where: Path) -> LabelScheme:
             f"{where}: {len(values)} different label values; were images and labels "
             "swapped?"
         )
-    return LabelScheme(labels={f"label_{value}": value for value in values})
+    return LabelScheme(labels={discovered_name(value): value for value in values})
 
 
 def _values_in(file: Path) -> set[int]:

@@ -170,9 +170,10 @@ def best_checkpoints(folder: Path) -> list[Path]:
     for path in folder.glob("best*"):
         try:
             progress = read_json(path / STATE)["progress"]
+            place = (-float(progress["smoothed"]), int(progress["epoch"]), path)
             if (path / WEIGHTS).exists():
-                ranked.append((-progress["smoothed"], progress["epoch"], path))
-        except (TrivoxError, KeyError, TypeError):  # half removed
+                ranked.append(place)
+        except (TrivoxError, KeyError, TypeError, ValueError):  # half removed
             continue
     return [path for *_, path in sorted(ranked)]
 

@@ -34,6 +34,7 @@ from trivox.learning.runtime import Runtime, rank, sum_over_ranks, world_size
 from trivox.learning.tracking import EpochSteps, RunLog, epoch_line
 from trivox.learning.validation import validate
 from trivox.preparation.batches import Source, stream
+from trivox.volumes.header import one_line
 
 
 @dataclass
@@ -74,8 +75,14 @@ class Trainer:
                 forget_best(self.folder / "checkpoints")
             return False
         self._require_same_parts(checkpoint)
-        self.learner.resume(checkpoint)
-        self.progress = Progress.restored(checkpoint.state["progress"])
+        try:
+            self.learner.resume(checkpoint)
+            self.progress = Progress.restored(checkpoint.state["progress"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise BundleError(
+                f"{self.folder}: checkpoints/latest does not fit this run "
+                f"({one_line(error)}); delete the run to start again"
+            ) from error
         self.log.forget_after(self.progress.step)
         return True
 

@@ -53,7 +53,7 @@ def report_run(
         recipe=recipe,
         pictures=pictures.cases,
         surfaces=pictures.surfaces,
-        warnings=_warnings(run, metrics),
+        warnings=_warnings(run, metrics, task.warnings(plan)),
         facts=_facts(recipe, records, metrics),
     )
     console.say(f"report: {target}")
@@ -131,8 +131,12 @@ def _facts(
     return facts
 
 
-def _warnings(run: Path, metrics: MetricsFile) -> list[str]:
-    """What a reader of the report has to know, from data, measurement and check."""
+def _warnings(
+    run: Path, metrics: MetricsFile, plan_warnings: Sequence[str]
+) -> list[str]:
+    """What a reader of the report has to know, from data, measurement, plan
+    and check.
+    """
     warnings = []
     dataset = run / "dataset.json"
     note = read_json(dataset).get("note") if dataset.exists() else None
@@ -140,6 +144,7 @@ def _warnings(run: Path, metrics: MetricsFile) -> list[str]:
         warnings.append(str(note))
     warnings += [str(warning) for warning in metrics.get("warnings", [])]
     warnings += _optimism(metrics.get("postprocessing") or {})
+    warnings += plan_warnings
     check = run / "check.json"
     if check.exists():
         findings = read_json(check).get("findings", [])

@@ -240,6 +240,8 @@ def train_fold(
                 console.track(steps, len(steps), what, note)
             ),
         )
+        for warning in task.warnings(prepared.plan):
+            log.line(f"warning: {warning}")
         begun = "continuing" if trainer.resume() else "training"
         log.line(
             f"{begun} at step {trainer.progress.step}: fold {fold}, "

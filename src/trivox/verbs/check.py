@@ -11,6 +11,7 @@ from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.files import write_json
 from trivox.tasks.console import Console, Quiet
+from trivox.tasks.foresight import planned_losses
 from trivox.verbs.texts import described
 
 
@@ -49,6 +50,8 @@ def check(
     report = check_dataset(
         data, progress=lambda cases, total: console.track(cases, total, "checking")
     )
+    if data.labels is not None and not report.errors:
+        report = report.also(planned_losses(data, console))
     if out is not None:
         write_json(Path(out), report.to_json())
     return Checked(data, report)

@@ -1,0 +1,46 @@
+"""Memory that a case takes on its way through the network's grid, in bytes; pure
+arithmetic.
+"""
+
+import math
+from collections.abc import Sequence
+
+from trivox.planning.plan import ImagePlan, Plan
+from trivox.volumes.volume import Shape
+
+IMAGE_BYTES = 12
+"""A voxel of each channel: the image in float32, and twice as much while it is
+resampled.
+"""
+LABEL_BYTES = 16
+"""A voxel: label indices, and the votes while they are resampled."""
+
+
+def preparation_bytes(shape: Shape, *, channels: int) -> int:
+    """Of an image of `channels` and its label map that become `shape` voxels."""
+    return math.prod(shape) * (IMAGE_BYTES * channels + LABEL_BYTES)
+
+
+def window_bytes(plan: ImagePlan) -> int:
+    """At least, of one window in a network at prediction: two maps of its first stage
+    and the outputs, in 16 bits.
+    """
+    width = 2 * plan.topology.features[0] + plan.outputs
+    return 2 * width * math.prod(plan.patch_size)
+
+
+def prediction_bytes(plan: Plan, shape: Shape) -> int:
+    """Of predicting a case of `shape` voxels: its image, and a patch's depth of logits
+    of all outputs, twice.
+    """
+    padded = padded_shape(shape, plan.patch_size)
+    _, height, width = padded
+    rows = plan.patch_size[0] * height * width
+    image = 4 * len(plan.inputs) * math.prod(padded)
+    return image + 2 * 4 * plan.outputs * rows
+
+
+def padded_shape(shape: Shape, patch: Sequence[int]) -> Shape:
+    """At least as large as a patch along each axis."""
+    z, y, x = (max(size, least) for size, least in zip(shape, patch, strict=True))
+    return z, y, x
