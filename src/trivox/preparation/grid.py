@@ -15,7 +15,7 @@ from trivox.planning.spacing import resampled_shape, slicewise_axis
 from trivox.preparation.normalise import foreground_mask, normalise
 from trivox.volumes.geometry import Orientation
 from trivox.volumes.resampling import resize_image, resize_labels
-from trivox.volumes.volume import Array, Shape, Volume
+from trivox.volumes.volume import Array, Shape, Spacing, Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def prepare(case: CroppedCase, plan: ImagePlan) -> PreparedCase:
     first, second, third = plan.axis_order
     spacing = (case.spacing[first], case.spacing[second], case.spacing[third])
     cropped = (case.shape[first], case.shape[second], case.shape[third])
-    shape = resampled_shape(cropped, spacing, plan.spacing)
+    shape = shape_on_grid(case.shape, case.spacing, plan)
     require_memory(
         preparation_bytes(shape, channels=len(plan.inputs)),
         f"{sized(shape)} voxels at {sized(plan.spacing)} mm",
@@ -125,3 +125,13 @@ def prepare(case: CroppedCase, plan: ImagePlan) -> PreparedCase:
     )
     label = None if case.label is None else on_grid(case.label)
     return PreparedCase(resized, label, record)
+
+
+def shape_on_grid(shape: Shape, spacing: Spacing, plan: ImagePlan) -> Shape:
+    """Size in the network's grid of a case with this size and spacing on canonical
+    axes.
+    """
+    first, second, third = plan.axis_order
+    size = (shape[first], shape[second], shape[third])
+    edges = (spacing[first], spacing[second], spacing[third])
+    return resampled_shape(size, edges, plan.spacing)

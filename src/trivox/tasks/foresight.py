@@ -6,11 +6,12 @@ from trivox.datasets.checks.findings import Finding, warning
 from trivox.datasets.dataset import Dataset
 from trivox.memory import free_memory, gigabytes
 from trivox.planning.describe import sized
-from trivox.planning.fingerprint import CaseFingerprint, Fingerprint, outline
+from trivox.planning.fingerprint import Fingerprint, outline
 from trivox.planning.footprint import preparation_bytes
 from trivox.planning.plan import ImagePlan, Plan
-from trivox.planning.spacing import axis_order, resampled_shape, target_spacing
+from trivox.planning.spacing import axis_order, target_spacing
 from trivox.planning.survival import Survival, look_at_survival
+from trivox.preparation.grid import shape_on_grid
 from trivox.tasks.console import Console
 from trivox.volumes.volume import Shape
 
@@ -74,7 +75,8 @@ def huge_cases(plan: ImagePlan, measured: Fingerprint) -> list[str]:
     into memory.
     """
     sizes: dict[str, Shape] = {
-        case.name: _shape_of(case, plan) for case in measured.cases
+        case.name: shape_on_grid(case.shape, case.spacing, plan)
+        for case in measured.cases
     }
     channels = len(plan.inputs)
     needed = {
@@ -90,11 +92,3 @@ def huge_cases(plan: ImagePlan, measured: Fingerprint) -> list[str]:
         f"about {gigabytes(needed[largest])} of memory, {gigabytes(free)} are available; "
         "correct its voxel size, or set a coarser spacing in plan.json"
     ]
-
-
-def _shape_of(case: CaseFingerprint, plan: ImagePlan) -> Shape:
-    """Size of a case in the grid of a plan."""
-    first, second, third = plan.axis_order
-    shape = (case.shape[first], case.shape[second], case.shape[third])
-    spacing = (case.spacing[first], case.spacing[second], case.spacing[third])
-    return resampled_shape(shape, spacing, plan.spacing)
