@@ -2,7 +2,10 @@
 runs.
 """
 
+import os
 import sys
+import time
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +15,9 @@ from trivox.cli import after_training, before_training, training
 from trivox.cli.options import split_triples
 from trivox.errors import InterruptedTrainingError, TrivoxError, UsageError
 from trivox.version import NOTICE, __version__
+
+PATIENCE = 15.0
+"""Seconds; torchrun looks after its processes ten times a second."""
 
 
 class Commands(TyperGroup):
@@ -101,6 +107,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    if not _is_first_rank():
+        warnings.simplefilter("ignore")
     try:
         app()
     except SystemExit as stop:
@@ -115,6 +123,22 @@ def main() -> None:
         if debug:
             raise
         _fail(_as_line(error), 2 if isinstance(error, UsageError) else 1)
+    except Exception:
+        _let_the_first_rank_speak()
+        raise
+
+
+def _is_first_rank() -> bool:
+    """Whether this process is the only one, or the first that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _let_the_first_rank_speak() -> None:
+    """Wait before a failure is said on another rank: torchrun ends this process
+    meanwhile if the first one failed as well, and has said why.
+    """
+    if not _is_first_rank():
+        time.sleep(PATIENCE)
 
 
 def _as_line(error: BaseException) -> str:
@@ -124,5 +148,6 @@ def _as_line(error: BaseException) -> str:
 
 
 def _fail(line: str, code: int) -> Any:
+    _let_the_first_rank_speak()
     print(" ".join(line.split()), file=sys.stderr)
     sys.exit(code)

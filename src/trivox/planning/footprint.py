@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from trivox.planning.plan import ImagePlan, Plan
+from trivox.planning.volumes import VolumePlan
 from trivox.volumes.volume import Shape
 
 IMAGE_BYTES = 12
@@ -14,6 +15,9 @@ resampled.
 """
 LABEL_BYTES = 16
 """A voxel: label indices, and the votes while they are resampled."""
+
+NARROWEST = 16
+"""Features at full resolution of the narrowest network that makes volumes."""
 
 
 def preparation_bytes(shape: Shape, *, channels: int) -> int:
@@ -44,3 +48,15 @@ def padded_shape(shape: Shape, patch: Sequence[int]) -> Shape:
     """At least as large as a patch along each axis."""
     z, y, x = (max(size, least) for size, least in zip(shape, patch, strict=True))
     return z, y, x
+
+
+def rendering_bytes(plan: VolumePlan) -> int:
+    """Of a CT on the grid that X-rays are rendered from, and twice as much while it is
+    resampled.
+    """
+    return IMAGE_BYTES * math.prod(plan.render_shape)
+
+
+def volume_bytes(plan: VolumePlan, *, volumes: int = 1) -> int:
+    """At least, of computing volumes: two maps of the narrowest network's last stage."""
+    return 2 * 2 * NARROWEST * volumes * math.prod(plan.shape)

@@ -15,6 +15,9 @@ from trivox.planning.topology import Topology
 from trivox.schema import Frozen, validated
 
 FORMAT_VERSION = 1
+IMPOSSIBLE = (
+    "no plan can be made so; check the data with 'trivox check', and the recipe"
+)
 ADVICE = "correct it or run 'trivox plan' again"
 
 Size = Annotated[int, Field(ge=1, le=2**16)]

@@ -90,6 +90,27 @@ def fitted_topology(
     return topology, padded if blueprint.exact else tuple(patch)
 
 
+def network_reasons(blueprint: Blueprint, topology: Topology) -> dict[str, str]:
+    """Why a topology of a family has these resolutions, strides and features."""
+    count = f"{topology.stages} resolutions"
+    if blueprint.uniform:
+        resolutions = f"{count}, which the family always has"
+        strides = "every axis is halved at every resolution: the family knows no other"
+    else:
+        resolutions = (
+            f"{count}: an axis is halved while it keeps {blueprint.smallest} voxels"
+        )
+        if blueprint.stages is not None:
+            resolutions += f", at most {blueprint.stages}"
+        if blueprint.fixed_stages:
+            resolutions = f"{count}, which the family always has"
+        strides = "an axis is halved while its voxels are less than twice the finest"
+    features = "doubled at each resolution up to the family's limit"
+    if blueprint.widths:
+        features = "the family's own"
+    return {"topology": resolutions, "strides": strides, "features": features}
+
+
 def _uniform(blueprint: Blueprint, patch: Sequence[int]) -> tuple[Topology, Sizes]:
     if len(patch) == 2:
         raise PlanError(
