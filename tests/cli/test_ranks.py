@@ -5,12 +5,13 @@ import warnings
 import pytest
 
 from trivox import cli
+from trivox.cli import runtime
 
 
 @pytest.mark.parametrize(("rank", "waits"), [(None, []), ("0", []), ("3", [15.0])])
 def test_other_ranks_wait_before_they_speak(monkeypatch, capsys, rank, waits):
     waited = []
-    monkeypatch.setattr(cli.time, "sleep", waited.append)
+    monkeypatch.setattr(runtime.time, "sleep", waited.append)
     monkeypatch.setattr("sys.argv", ["trivox", "plan", "/no/such/dataset"])
     monkeypatch.delenv("RANK", raising=False)
     if rank is not None:
@@ -25,7 +26,7 @@ def test_other_ranks_wait_before_they_speak(monkeypatch, capsys, rank, waits):
 def test_a_foreign_error_waits_as_well(monkeypatch):
     """A rank whose first one died fails in a collective, with a traceback."""
     waited = []
-    monkeypatch.setattr(cli.time, "sleep", waited.append)
+    monkeypatch.setattr(runtime.time, "sleep", waited.append)
     monkeypatch.setenv("RANK", "1")
 
     def broken():
@@ -34,4 +35,4 @@ def test_a_foreign_error_waits_as_well(monkeypatch):
     monkeypatch.setattr(cli, "app", broken)
     with warnings.catch_warnings(), pytest.raises(RuntimeError, match="peer"):
         cli.main()
-    assert waited == [cli.PATIENCE]
+    assert waited == [runtime.PATIENCE]

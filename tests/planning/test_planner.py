@@ -144,7 +144,7 @@ def test_a_patch_by_hand_is_padded_to_the_strides_and_says_so(examples, asked):
     ):
         assert wanted <= size < wanted + step
         assert size % step == 0
-    assert "as set in the recipe" in plan.reasons["patch_size"]
+    assert "set in the recipe" in plan.reasons["patch_size"]
     assert ("padded" in plan.reasons["patch_size"]) == (plan.patch_size != asked)
 
 

@@ -2,9 +2,7 @@
 runs.
 """
 
-import os
 import sys
-import time
 import warnings
 from typing import Annotated, Any
 
@@ -13,11 +11,9 @@ from typer.core import TyperCommand, TyperGroup
 
 from trivox.cli import after_training, before_training, training
 from trivox.cli.options import split_triples
+from trivox.cli.runtime import is_first_rank, let_the_first_rank_speak
 from trivox.errors import InterruptedTrainingError, TrivoxError, UsageError
 from trivox.version import NOTICE, __version__
-
-PATIENCE = 15.0
-"""Seconds; torchrun looks after its processes ten times a second."""
 
 
 class Commands(TyperGroup):
@@ -107,7 +103,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
-    if not _is_first_rank():
+    if not is_first_rank():
         warnings.simplefilter("ignore")
     try:
         app()
@@ -124,21 +120,8 @@ def main() -> None:
             raise
         _fail(_as_line(error), 2 if isinstance(error, UsageError) else 1)
     except Exception:
-        _let_the_first_rank_speak()
+        let_the_first_rank_speak()
         raise
-
-
-def _is_first_rank() -> bool:
-    """Whether this process is the only one, or the first that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _let_the_first_rank_speak() -> None:
-    """Wait before a failure is said on another rank: torchrun ends this process
-    meanwhile if the first one failed as well, and has said why.
-    """
-    if not _is_first_rank():
-        time.sleep(PATIENCE)
 
 
 def _as_line(error: BaseException) -> str:
@@ -148,6 +131,6 @@ def _as_line(error: BaseException) -> str:
 
 
 def _fail(line: str, code: int) -> Any:
-    _let_the_first_rank_speak()
+    let_the_first_rank_speak()
     print(" ".join(line.split()), file=sys.stderr)
     sys.exit(code)

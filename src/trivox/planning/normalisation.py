@@ -57,6 +57,6 @@ def normalisation_reason(
     if recipe.masked_normalisation is not None:
         where = "in the mask" if recipe.masked_normalisation else "over all voxels"
         return f"{reason}, {where} as the recipe says"
-    kept = f"cropping keeps {fingerprint.relative_size:.0%} of the voxels"
+    share = f"cropping keeps {fingerprint.relative_size:.0%} of the voxels"
     where = "in the mask" if any(channel.masked for channel in chosen) else "everywhere"
-    return f"{reason}, {where} since {kept}"
+    return f"{reason}, {where} since {share}"

@@ -4,6 +4,7 @@ before and after, and a spacing that keeps them.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import cc3d
 import numpy as np
@@ -69,11 +70,12 @@ class Survival:
     @property
     def damaged(self) -> dict[str, set[int]]:
         """Labels that are gone, by case."""
-        gone = {
-            name: {index for index, loss in labels.items() if loss.gone}
-            for name, labels in self.losses.items()
-        }
-        return {name: indices for name, indices in gone.items() if indices}
+        damaged: dict[str, set[int]] = {}
+        for name, losses in self.losses.items():
+            gone = {index for index, loss in losses.items() if loss.gone}
+            if gone:
+                damaged[name] = gone
+        return damaged
 
     def warnings(self, labels: LabelScheme) -> list[str]:
         """A line for each label that is lost somewhere, or much of whose components."""
@@ -86,21 +88,27 @@ class Survival:
         return lines
 
     def _warning(self, index: int, name: str) -> str:
-        having = {
-            case: found[index] for case, found in self.losses.items() if index in found
-        }
-        where = f"at {sized(self.spacing)} mm"
+        having = self._losses_of(index)
         gone = [case for case, loss in having.items() if loss.gone]
-        if gone:
-            lost = f"{name} is lost in {len(gone)} of {len(having)} cases {where}"
-            return f"{lost} ({few(gone, shown=3)}){self._remedy()}"
-        total = sum(loss.components for loss in having.values())
-        lost_parts = sum(loss.lost for loss in having.values())
-        if lost_parts <= NOTICEABLE * total:
-            return ""
         some = [case for case, loss in having.items() if loss.lost]
-        lost = f"{name} loses {lost_parts} of {total} components {where}"
-        return f"{lost} ({few(some, shown=3)}){self._remedy()}"
+        total = sum(loss.components for loss in having.values())
+        lost = sum(loss.lost for loss in having.values())
+        where = f"at {sized(self.spacing)} mm"
+        if gone:
+            what = f"{name} is lost in {len(gone)} of {len(having)} cases {where}"
+            return f"{what} ({few(gone, shown=3)}){self._remedy()}"
+        if lost <= NOTICEABLE * total:
+            return ""
+        what = f"{name} loses {lost} of {total} components {where}"
+        return f"{what} ({few(some, shown=3)}){self._remedy()}"
+
+    def _losses_of(self, index: int) -> dict[str, Loss]:
+        """What a label loses, by case that has it."""
+        return {
+            case: losses[index]
+            for case, losses in self.losses.items()
+            if index in losses
+        }
 
     def _remedy(self) -> str:
         sampled = ""
@@ -115,12 +123,13 @@ class Survival:
 
     def summary(self) -> str:
         """What was looked at, in a few words."""
-        lost = sum(loss.lost for of in self.losses.values() for loss in of.values())
-        total = sum(
-            loss.components for of in self.losses.values() for loss in of.values()
+        every = list(chain.from_iterable(of.values() for of in self.losses.values()))
+        total = sum(loss.components for loss in every)
+        left = total - sum(loss.lost for loss in every)
+        return (
+            f"keeps {left} of {total} components of labels "
+            f"in {self.looked_at} of {self.cases} cases"
         )
-        kept = f"keeps {total - lost} of {total} components of labels"
-        return f"{kept} in {self.looked_at} of {self.cases} cases"
 
 
 def look_at_survival(
@@ -199,30 +208,34 @@ def _fits(label_map: LabelMap, spacing: Spacing) -> bool:
 def count_losses(label_map: LabelMap, spacing: Spacing) -> dict[int, Loss]:
     """What each label of a case loses when it is resampled as preparation does."""
     indices = label_map.indices
-    z, y, x = indices.shape
-    shape = resampled_shape((z, y, x), label_map.spacing, spacing)
-    coarse = slicewise_axis(label_map.spacing, spacing)
-    components = cc3d.connected_components(indices, connectivity=26).astype(np.int32)
-    if not components.any():
-        return {}
-    label_of = np.zeros(components.max() + 1, np.int16)
+    components = cc3d.connected_components(indices, connectivity=26)
+    count = int(components.max())
+    label_of = np.zeros(count + 1, np.int16)
     label_of[components] = indices
-    resized = resize_labels(torch.from_numpy(components), shape, nearest_axis=coarse)
-    kept = np.zeros(len(label_of), bool)
-    kept[resized.unique().numpy()] = True
-    whole: Array | None = None
+    survives = np.zeros(count + 1, bool)
+    survives[_resampled(label_map, components, spacing)] = True
+    # components compete for a voxel, where a label does not with itself
+    left = np.unique(_resampled(label_map, indices, spacing)).tolist()
     losses: dict[int, Loss] = {}
     for index in np.unique(label_of[1:]).tolist():
         parts = label_of == index
-        lost = int((parts & ~kept).sum())
-        gone = lost == int(parts.sum())
-        if gone and whole is None:
-            # components compete for a voxel, where a label does not with itself
-            labels = torch.from_numpy(indices.astype(np.int16))
-            whole = resize_labels(labels, shape, nearest_axis=coarse).numpy()
-        gone = gone and whole is not None and index not in whole
-        losses[index] = Loss(int(parts.sum()), lost, gone)
+        lost = int(np.count_nonzero(parts & ~survives))
+        losses[index] = Loss(
+            components=int(np.count_nonzero(parts)),
+            lost=lost,
+            gone=index not in left,
+        )
     return losses
+
+
+def _resampled(label_map: LabelMap, array: Array, spacing: Spacing) -> Array:
+    """Whole numbers `(z, y, x)` on the grid of a label map, at another spacing."""
+    z, y, x = array.shape
+    shape = resampled_shape((z, y, x), label_map.spacing, spacing)
+    coarse = slicewise_axis(label_map.spacing, spacing)
+    numbers = torch.from_numpy(array.astype(np.int32))
+    resized = resize_labels(numbers, shape, nearest_axis=coarse)
+    return np.asarray(resized.numpy())
 
 
 def _keeping(damaged: Sequence[LabelMap], spacing: Spacing) -> Spacing | None:
@@ -230,10 +243,15 @@ def _keeping(damaged: Sequence[LabelMap], spacing: Spacing) -> Spacing | None:
     does.
     """
     for finer in _finer(damaged, spacing):
-        losses = (count_losses(label_map, finer) for label_map in damaged)
-        if not any(loss.lost for found in losses for loss in found.values()):
+        if not any(_loses(label_map, finer) for label_map in damaged):
             return finer
     return None
+
+
+def _loses(label_map: LabelMap, spacing: Spacing) -> bool:
+    """Whether a case loses a component at a spacing."""
+    losses = count_losses(label_map, spacing)
+    return any(loss.lost for loss in losses.values())
 
 
 def _finer(damaged: Sequence[LabelMap], spacing: Spacing) -> Iterator[Spacing]:
