@@ -22,15 +22,20 @@ NARROWEST = 16
 
 def preparation_bytes(shape: Shape, *, channels: int) -> int:
     """Of an image of `channels` and its label map that become `shape` voxels."""
-    return math.prod(shape) * (IMAGE_BYTES * channels + LABEL_BYTES)
+    voxels = math.prod(shape)
+    image = IMAGE_BYTES * channels * voxels
+    label = LABEL_BYTES * voxels
+    return image + label
 
 
 def window_bytes(plan: ImagePlan) -> int:
     """At least, of one window in a network at prediction: two maps of its first stage
     and the outputs, in 16 bits.
     """
-    width = 2 * plan.topology.features[0] + plan.outputs
-    return 2 * width * math.prod(plan.patch_size)
+    voxels = math.prod(plan.patch_size)
+    first, *_ = plan.topology.features
+    maps = 2 * first + plan.outputs
+    return 2 * maps * voxels
 
 
 def prediction_bytes(plan: Plan, shape: Shape) -> int:
@@ -38,15 +43,17 @@ def prediction_bytes(plan: Plan, shape: Shape) -> int:
     of all outputs, twice.
     """
     padded = padded_shape(shape, plan.patch_size)
+    depth, *_ = plan.patch_size
     _, height, width = padded
-    rows = plan.patch_size[0] * height * width
     image = 4 * len(plan.inputs) * math.prod(padded)
-    return image + 2 * 4 * plan.outputs * rows
+    rows = 4 * plan.outputs * depth * height * width
+    return image + 2 * rows
 
 
 def padded_shape(shape: Shape, patch: Sequence[int]) -> Shape:
     """At least as large as a patch along each axis."""
-    z, y, x = (max(size, least) for size, least in zip(shape, patch, strict=True))
+    pairs = zip(shape, patch, strict=True)
+    z, y, x = (max(pair) for pair in pairs)
     return z, y, x
 
 
@@ -54,9 +61,14 @@ def rendering_bytes(plan: VolumePlan) -> int:
     """Of a CT on the grid that X-rays are rendered from, and twice as much while it is
     resampled.
     """
-    return IMAGE_BYTES * math.prod(plan.render_shape)
+    voxels = math.prod(plan.render_shape)
+    return IMAGE_BYTES * voxels
 
 
 def volume_bytes(plan: VolumePlan, *, volumes: int = 1) -> int:
-    """At least, of computing volumes: two maps of the narrowest network's last stage."""
-    return 2 * 2 * NARROWEST * volumes * math.prod(plan.shape)
+    """At least, of computing volumes: two maps of the narrowest network's last stage,
+    in 16 bits.
+    """
+    voxels = volumes * math.prod(plan.shape)
+    maps = 2 * NARROWEST
+    return 2 * maps * voxels
