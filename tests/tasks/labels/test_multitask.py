@@ -547,7 +547,7 @@ def test_a_report_on_phantoms_says_so(tmp_path, classed_run):
     assert "generated phantoms" in dataset.note
     assert load_dataset(folder.parent / "drawn" / "manifest.json").note == dataset.note
     write_json(tmp_path / "dataset.json", dataset.model_dump(mode="json"))
-    assert _warnings(tmp_path, {}) == [dataset.note]
+    assert _warnings(tmp_path, {}, ()) == [dataset.note]
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
