@@ -15,6 +15,7 @@ one line and exits with 1.
     ├── TrustError           a file of a kind that can carry code, not declared trusted
     ├── ResourceError        memory, disk or an optional package is missing
     ├── BusyError            another process writes there
+    ├── DivergedTrainingError  a training that learns nothing any more
     └── InterruptedTrainingError  work was asked to stop and has saved its state
 """
 
@@ -75,6 +76,12 @@ class ResourceError(TrivoxError):
 
 class BusyError(TrivoxError):
     """Another process writes what was to be written."""
+
+
+class DivergedTrainingError(TrivoxError):
+    """A loss or weights are no numbers any more, or the loss stays far above its start;
+    no model comes of it.
+    """
 
 
 class InterruptedTrainingError(TrivoxError):

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trivox import memory
 from trivox.config.recipe import make_recipe
 from trivox.errors import ResourceError
-from trivox.learning import microbatch
 from trivox.learning.microbatch import (
     HEADROOM,
     available_memory,
@@ -57,7 +57,7 @@ def test_the_memory_of_this_machine_is_neither_nothing_nor_everything():
 
 
 def test_a_container_may_have_less_than_its_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr(microbatch, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
     unlimited = available_memory(torch.device("cpu"))
     (tmp_path / "memory.max").write_text("4000000\n")
     (tmp_path / "memory.stat").write_text("anon 1000000\nfile 2500000\n")
@@ -97,15 +97,26 @@ def test_auto_takes_what_fits_and_says_so(plan, monkeypatch):
 
 
 def test_memory_that_is_too_small_is_a_warning_that_says_what_to_do(plan, monkeypatch):
-    micro, lines, _ = forecast(plan, monkeypatch, 1000)
+    recipe = make_recipe("quick_test")
+    whole = step_memory(plan, recipe, CPU, 8)
+    single = step_memory(plan, recipe, CPU, 1)
+    micro, lines, _ = forecast(plan, monkeypatch, int(0.9 * whole))
     assert micro is None
     assert "available" in lines[0]
     assert lines[1].startswith("warning: that does not fit; use --set micro_batch=auto")
-    micro, lines, _ = forecast(plan, monkeypatch, 1000, micro_batch="auto")
+    micro, lines, _ = forecast(plan, monkeypatch, int(0.9 * single), micro_batch="auto")
     assert micro == 1
     assert lines[1].startswith(
         "warning: that does not fit; use --set gradient_checkpointing"
     )
+
+
+@pytest.mark.parametrize("micro", ["auto", None, 2])
+def test_a_step_far_beyond_memory_is_refused_before_it_is_taken(
+    plan, monkeypatch, micro
+):
+    with pytest.raises(ResourceError, match=r"needs about .* GB, 1e-06 GB are avail"):
+        forecast(plan, monkeypatch, 1000, micro_batch=micro)
 
 
 def test_a_fixed_micro_batch_is_forecast_as_it_is(plan, monkeypatch):
@@ -131,6 +142,7 @@ def test_auto_trains_in_parts_and_keeps_the_choice_for_a_resume(
     from trivox.tasks.task import RunRequest
 
     monkeypatch.setattr(forecasting, "available_memory", lambda device: 1)
+    monkeypatch.setattr(forecasting, "FAR_TOO_MUCH", 1e12)
     run_request(
         RunRequest(
             tiny_data,

@@ -26,7 +26,7 @@ from trivox.errors import (
     TrivoxError,
 )
 from trivox.learning import progress as progress_module
-from trivox.learning.learner import MAX_SKIPPED
+from trivox.learning.divergence import MAX_SKIPPED
 from trivox.learning.progress import duration
 
 

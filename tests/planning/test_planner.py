@@ -144,7 +144,7 @@ def test_a_patch_by_hand_is_padded_to_the_strides_and_says_so(examples, asked):
     ):
         assert wanted <= size < wanted + step
         assert size % step == 0
-    assert "set by hand" in plan.reasons["patch_size"]
+    assert "set in the recipe" in plan.reasons["patch_size"]
     assert ("padded" in plan.reasons["patch_size"]) == (plan.patch_size != asked)
 
 
@@ -172,7 +172,7 @@ def test_a_2d_plan_has_slices_of_one_voxel_and_flat_kernels(examples):
 
 def test_a_batch_by_hand_is_taken(examples):
     plan = planned(examples["hippocampus"], batch_size=5)
-    assert (plan.batch_size, plan.reasons["batch_size"]) == (5, "set by hand")
+    assert (plan.batch_size, plan.reasons["batch_size"]) == (5, "as set in the recipe")
 
 
 @pytest.mark.parametrize("network", ["nnunet-plain", "resenc-m"])

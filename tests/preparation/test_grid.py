@@ -5,7 +5,8 @@ import pytest
 
 from trivox.datasets.reading import crop_volume
 from trivox.planning.plan import Normalisation
-from trivox.preparation.grid import prepare, resampled_shape, slicewise_axis
+from trivox.planning.spacing import resampled_shape, slicewise_axis
+from trivox.preparation.grid import prepare
 from trivox.volumes.volume import Volume, affine_from_spacing
 
 

@@ -3,6 +3,7 @@ runs.
 """
 
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from trivox.cli import after_training, before_training, training
 from trivox.cli.options import split_triples
+from trivox.cli.runtime import is_first_rank, let_the_first_rank_speak
 from trivox.cli.streams import Steady, steady_streams
 from trivox.errors import InterruptedTrainingError, TrivoxError, UsageError
 from trivox.version import NOTICE, __version__
@@ -103,6 +105,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    if not is_first_rank():
+        warnings.simplefilter("ignore")
     try:
         app()
     except SystemExit as stop:
@@ -118,6 +122,9 @@ def main() -> None:
         if debug:
             raise
         _fail(_as_line(error), 2 if isinstance(error, UsageError) else 1)
+    except Exception:
+        let_the_first_rank_speak()
+        raise
 
 
 def _require_output(output: Steady | None) -> None:
@@ -134,5 +141,6 @@ def _as_line(error: BaseException) -> str:
 
 
 def _fail(line: str, code: int) -> Any:
+    let_the_first_rank_speak()
     print(" ".join(line.split()), file=sys.stderr)
     sys.exit(code)

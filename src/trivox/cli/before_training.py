@@ -274,6 +274,8 @@ def plan(
         console=Terminal(),
     )
     _print_plan(planned.dataset, planned.decisions)
+    for warning in planned.warnings:
+        print(f"warning: {warning}")
     print(f"written to {out}")
 
 

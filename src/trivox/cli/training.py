@@ -94,6 +94,8 @@ def train(
     )
     if trained.metrics:
         print(trained.headline)
+        for warning in trained.metrics.get("warnings", ()):
+            print(f"warning: {warning}")
         print(f"model: {trained.bundle}")
 
 

@@ -16,6 +16,11 @@ IGNORED = -1
 """Index of voxels that neither loss nor metrics look at."""
 
 
+def discovered_name(value: int) -> str:
+    """What a value is called that was found in label maps and that nobody named."""
+    return f"label_{value}"
+
+
 class LabelScheme(Frozen):
     """Names and values of the labels of a dataset; any integers will do (`{0, 7, 300}`
     included).

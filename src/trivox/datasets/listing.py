@@ -13,7 +13,7 @@ import numpy as np
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.dicom_folders import holds_dicom
-from trivox.datasets.labels import LabelScheme
+from trivox.datasets.labels import LabelScheme, discovered_name
 from trivox.datasets.names import one_file
 from trivox.errors import DataError, FormatError, LabelError, TrivoxError, few
 from trivox.files import read_json
@@ -268,7 +268,7 @@ def discover_labels(files: Sequence[Path], *, where: Path) -> LabelScheme:
             f"{where}: {len(values)} different label values; were images and labels "
             "swapped?"
         )
-    return LabelScheme(labels={f"label_{value}": value for value in values})
+    return LabelScheme(labels={discovered_name(value): value for value in values})
 
 
 def _values_in(file: Path) -> set[int] | str:

@@ -99,9 +99,10 @@ def about_absent(
 
 def _drops_channels(model: LabelDescription) -> bool:
     """Whether channels were left out at times while the model was trained."""
-    recipe = model.training.get("recipe") or {}
-    augmentation = recipe.get("augmentation") or {}
-    return bool(augmentation.get("drop_channel", 0) > 0)
+    recipe = model.training.get("recipe")
+    augmentation = recipe.get("augmentation") if isinstance(recipe, dict) else None
+    chance = augmentation.get("drop_channel") if isinstance(augmentation, dict) else 0
+    return isinstance(chance, int | float) and chance > 0
 
 
 def in_values_of(

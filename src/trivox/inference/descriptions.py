@@ -5,9 +5,9 @@ makes volumes of X-rays.
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.likeness import Likeness
@@ -19,6 +19,11 @@ from trivox.version import NOTICE, __version__
 
 SYNTHETIC = "synthetic CT, not acquired"
 """Said of every volume that a network made."""
+
+
+Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
+"""That logits are divided by; what is fitted lies within 0.05 and 20."""
+Views = Annotated[int, Field(ge=0, le=1000)]
 
 
 class Weights(Frozen):
@@ -45,9 +50,15 @@ class ClassDescription(Frozen):
 
     classes: tuple[str, ...] = Field(min_length=2)
     lesion: tuple[int, ...] = Field(min_length=1)
-    width: int = Field(ge=1)
-    temperature: float = Field(1.0, gt=0)
+    width: int = Field(ge=1, le=2**14)
+    temperature: Temperature = 1.0
     classifiers: tuple[Weights, ...] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes {self.classes} occur more than once")
+        return self
 
 
 class BundleDescription(Frozen):
@@ -92,10 +103,22 @@ class LabelDescription(BundleDescription):
     overlap: float = Field(0.5, ge=0, lt=1)
     mirror_axes: tuple[Literal["z", "y", "x"], ...] = ()
     postprocessing: Postprocessing = Postprocessing()
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     abstention: Abstention | None = None
     likeness: Likeness | None = None
     classification: ClassDescription | None = None
+
+    @model_validator(mode="after")
+    def _of_known_labels(self) -> Self:
+        known = range(1, len(self.plan.labels.values))
+        lesion = () if self.classification is None else self.classification.lesion
+        for name, indices in {
+            "classification.lesion": lesion,
+            "postprocessing.largest_of": self.postprocessing.largest_of,
+        }.items():
+            if not set(indices) <= set(known):
+                raise ValueError(f"{name} {indices} is none of {list(known)}")
+        return self
 
     @property
     def classifiers(self) -> tuple[Weights, ...]:
@@ -128,7 +151,7 @@ class VolumeDescription(BundleDescription):
 
     notice: str = f"{NOTICE} Output: {SYNTHETIC}."
     plan: VolumePlan
-    views: tuple[int, ...]
+    views: tuple[Views, ...]
 
 
 def digest_of(said: Iterable[BaseModel]) -> str:

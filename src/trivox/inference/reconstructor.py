@@ -16,11 +16,15 @@ from trivox.datasets.exams import read_exam
 from trivox.errors import BundleError, DataError
 from trivox.inference.bundle import model_paths, read_volume_bundle
 from trivox.inference.descriptions import SYNTHETIC, Weights, digest_of, identity_of
+from trivox.inference.engines.engine import require_finite
 from trivox.inference.members import fill_network
 from trivox.inference.writing import Record, file_names, write_prediction
 from trivox.learning.runtime import Runtime, make_runtime
+from trivox.memory import require_memory
 from trivox.networks.registry import build_volume_network
 from trivox.networks.xray2ct.model import HybridCNNViTUNet3D
+from trivox.planning.describe import sized
+from trivox.planning.footprint import volume_bytes
 from trivox.planning.volumes import VolumePlan
 from trivox.preparation.exam_store import fitted_views
 from trivox.projection.attenuation import attenuation_of, hounsfield_of
@@ -136,6 +140,7 @@ class Reconstructor:
             with self.runtime.autocast():
                 total = total + network(xrays, consistent=consistent)[:, 0].float()
         assert isinstance(total, Tensor)
+        require_finite(total)
         hounsfield = total / len(self.networks) * (high - low) + low
         if consistent and self.plan.consistency_steps and xrays.views:
             hounsfield = self._nearer(hounsfield, xrays)
@@ -204,6 +209,8 @@ class Reconstructor:
 
 
 def _loaded(plan: VolumePlan, file: Path, runtime: Runtime) -> HybridCNNViTUNet3D:
+    what = f"volumes of {sized(plan.shape)} voxels"
+    require_memory(volume_bytes(plan), what, "use a model of a smaller grid")
     network = volume_network(plan)
     fill_network(network, file)
     return network.to(runtime.device).eval()

@@ -14,7 +14,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from trivox.inference.engines.engine import Engine
+from trivox.inference.engines.engine import Engine, require_finite
 from trivox.volumes.volume import Shape
 
 SIGMA = 1 / 8
@@ -109,7 +109,8 @@ class SlidingWindows:
         """Slabs in order of z that together cover `image` `(c, z, y, x)` exactly once.
 
         One buffer serves all of them (fresh memory of this size costs more than the
-        sums): use or copy a slab before asking for the next.
+        sums): use or copy a slab before asking for the next. Raises `BundleError` where
+        a network gives what is no number.
         """
         padded, before = pad_to(image, self.patch_size)
         size = padded.shape[1:]
@@ -134,6 +135,7 @@ class SlidingWindows:
             self._add_windows(rows, layer, corners, window_weight)
             total = _outer(totals[0][z:end], *totals[1:])
             done = rows[:, : end - z].div_(total)
+            require_finite(done)
             slab = _unpad(Slab(z, done), before, image.shape[1:])
             if slab.logits.shape[1]:
                 yield slab

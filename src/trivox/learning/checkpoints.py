@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trivox.errors import BundleError, ResourceError, TrivoxError
+from trivox.errors import BundleError, ResourceError, TrivoxError, few
 from trivox.files import (
     atomic_path,
     read_json,
@@ -135,11 +135,11 @@ def save_weights(network: nn.Module, path: Path) -> None:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; raises `BundleError` naming it if it is missing or
-    damaged.
+    """Read a safetensors file; raises `BundleError` naming it if it is missing, damaged
+    or holds what is no number.
     """
     try:
-        return load_file(path)
+        weights = load_file(path)
     except FileNotFoundError as error:
         raise BundleError(
             f"{path}: weights not found; train first, or check the path"
@@ -148,6 +148,13 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise BundleError(
             f"{path}: not readable as safetensors ({error}); copy or train it again"
         ) from error
+    wrong = [name for name, value in weights.items() if not value.isfinite().all()]
+    if wrong:
+        raise BundleError(
+            f"{path}: {few(wrong, shown=2)} hold NaN or infinity: what was trained "
+            "diverged; train it again with a lower learning rate"
+        )
+    return weights
 
 
 # -- the best --------------------------------------------------------------------------
@@ -161,9 +168,10 @@ def best_checkpoints(folder: Path) -> list[Path]:
     for path in folder.glob("best*"):
         try:
             progress = read_json(path / STATE)["progress"]
+            place = (-float(progress["smoothed"]), int(progress["epoch"]), path)
             if (path / WEIGHTS).exists():
-                ranked.append((-progress["smoothed"], progress["epoch"], path))
-        except (TrivoxError, KeyError, TypeError):  # half removed
+                ranked.append(place)
+        except (TrivoxError, KeyError, TypeError, ValueError):  # half removed
             continue
     return [path for *_, path in sorted(ranked)]
 
@@ -193,6 +201,11 @@ def keep_best(
     save(new)
     _settle(folder, [*ordered[:place], new, *ordered[place:]][:count])
     return True
+
+
+def forget_best(folder: Path) -> None:
+    """Remove the best of an attempt that is started over."""
+    _settle(folder, [])
 
 
 def _settle(folder: Path, ordered: Sequence[Path]) -> None:

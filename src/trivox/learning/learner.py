@@ -10,10 +10,11 @@ from typing import Any
 from torch import nn
 
 from trivox.config.recipe import Recipe
-from trivox.errors import RecipeError, TrivoxError
+from trivox.errors import RecipeError
 from trivox.learning.averaging import MovingAverage
 from trivox.learning.checkpoints import Checkpoint, ResumeState
 from trivox.learning.compiling import compiled
+from trivox.learning.divergence import all_finite
 from trivox.learning.freezing import Freezing
 from trivox.learning.growing import Growing
 from trivox.learning.microbatch import lowered
@@ -21,9 +22,6 @@ from trivox.learning.objective import Objective
 from trivox.learning.progress import Progress
 from trivox.learning.runtime import Runtime, seed_step, world_size
 from trivox.learning.schedules import make_optimizer, rate_factor, set_rate
-
-MAX_SKIPPED = 20
-"""Steps in a row whose gradients are not finite before training is given up."""
 
 
 class Learner:
@@ -53,6 +51,7 @@ class Learner:
             networks.append(self.average.network)
         self.growing = Growing(networks, recipe)
         self.skipped = 0
+        """Steps in a row whose loss or gradients were not finite."""
         self._wrap()
 
     def modules(self) -> list[nn.Module]:
@@ -98,6 +97,11 @@ class Learner:
             "objective": self.objective.state(),
         }
 
+    def is_finite(self) -> bool:
+        """Whether weights, averages and the optimizer's memory are all numbers."""
+        weights = [module.state_dict() for module in self.modules()]
+        return all_finite([*weights, self.model.state_dict(), self.resume_state()])
+
     def resume(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint."""
         self.network.load_state_dict(checkpoint.raw or checkpoint.weights)
@@ -106,7 +110,11 @@ class Learner:
         if self.objective.module is not None and checkpoint.objective is not None:
             self.objective.module.load_state_dict(checkpoint.objective)
         if checkpoint.optimizer is not None:
+            rates = [group["base_lr"] for group in self.optimizer.param_groups]
             self.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
+            # the recipe's, which may have changed since
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["base_lr"] = rate
             self.scaler.load_state_dict(checkpoint.optimizer["scaler"])
             self.objective.restore(checkpoint.optimizer.get("objective", {}))
 
@@ -123,15 +131,15 @@ class Learner:
         they were clipped.
 
         Out of memory halves the micro-batch and repeats the step with the same
-        effective batch. Raises `ResourceError` where a single sample does not fit, and
-        `TrivoxError` after too many steps without finite gradients.
+        effective batch. Raises `ResourceError` where a single sample does not fit.
         """
         self._get_ready(progress, say)
         loss = self._gradients(images, targets, progress, say)
         self.scaler.unscale_(self.optimizer)
         clip = self.recipe.gradient_clip
         norm = float(nn.utils.clip_grad_norm_(self.parameters(), clip))
-        self._check_finite(loss, norm, progress)
+        usable = math.isfinite(loss) and math.isfinite(norm)
+        self.skipped = 0 if usable else self.skipped + 1
         # under fp16 the scaler skips a bad step by itself and lowers its scale
         if math.isfinite(norm) or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
@@ -198,15 +206,6 @@ class Learner:
         if self.distributed is None or last:
             return nullcontext()
         return self.distributed.no_sync()
-
-    def _check_finite(self, loss: float, norm: float, progress: Progress) -> None:
-        usable = math.isfinite(loss) and math.isfinite(norm)
-        self.skipped = 0 if usable else self.skipped + 1
-        if self.skipped > MAX_SKIPPED:
-            raise TrivoxError(
-                f"loss or gradients were not finite for {MAX_SKIPPED} steps up to step "
-                f"{progress.step}; lower the learning rate, or set precision=fp32"
-            )
 
 
 def _recompute_activations(network: nn.Module, name: str) -> None:

@@ -4,19 +4,17 @@ training, lowered when memory runs out.
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
-import psutil
 import torch
 
 from trivox.errors import ResourceError
 from trivox.learning.runtime import out_of_memory, world_size
+from trivox.memory import free_memory
 
 HEADROOM = 0.85
 """Share of the available memory that a step may fill: the forecast is right to about
 15 %.
 """
-CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory(device: torch.device) -> int:
@@ -26,20 +24,7 @@ def available_memory(device: torch.device) -> int:
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held
-    # free memory and what the page cache would give back
-    free: int = psutil.virtual_memory().available
-    return min(free, _container_memory()) // world_size()
-
-
-def _container_memory() -> int:
-    """What the limit of a container (cgroup v2) leaves; huge without one."""
-    try:
-        limit = int((CGROUP / "memory.max").read_text(encoding="ascii"))
-        facts = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
-        used = next(int(line.split()[1]) for line in facts if line.startswith("anon "))
-    except (OSError, ValueError, StopIteration):  # "max": no limit
-        return 2**62
-    return max(limit - used, 0)
+    return free_memory() // world_size()
 
 
 def choose_micro_batch(

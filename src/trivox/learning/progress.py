@@ -6,7 +6,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, TypeAdapter
 
 from trivox.config.recipe import Recipe
 
@@ -25,22 +27,27 @@ def unshown(steps: Sequence[int], what: str, note: Callable[[], str]) -> Iterato
 class Progress:
     """Where training stands; saved with each checkpoint."""
 
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
+    __pydantic_config__: ClassVar[dict[str, str | bool]] = {
+        "extra": "forbid",
+        "allow_inf_nan": False,
+    }
+
+    epoch: Annotated[int, Field(ge=0)] = 0
+    step: Annotated[int, Field(ge=0)] = 0
+    seconds: Annotated[float, Field(ge=0)] = 0.0
     smoothed: float | None = None
     best: float = -math.inf
-    best_epoch: int = 0
-    micro_batch: int | None = None
+    best_epoch: Annotated[int, Field(ge=0)] = 0
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    first_loss: float | None = None
+    """The first that was a number: what later ones are measured by."""
     finished: bool = False
 
     @classmethod
     def restored(cls, content: Mapping[str, Any]) -> "Progress":
-        """What `to_json` gave."""
-        progress = cls(**content)
-        if content.get("best") is None:
-            progress.best = -math.inf
-        return progress
+        """What `to_json` gave; raises `ValueError` for anything else."""
+        known = {name: value for name, value in content.items() if value is not None}
+        return TypeAdapter(cls).validate_python(known)
 
     def to_json(self) -> dict[str, object]:
         """Ready for JSON, which knows no infinity."""
@@ -51,6 +58,10 @@ class Progress:
         if recipe.minutes is not None:
             return self.seconds / (60 * recipe.minutes)
         return self.step / (recipe.epochs * recipe.iterations_per_epoch)
+
+    def over(self, recipe: Recipe) -> bool:
+        """Whether the budget or the patience is spent."""
+        return self.out_of_patience(recipe) or self.share_spent(recipe) >= 1
 
     def minutes_over(self, recipe: Recipe) -> bool:
         """Whether a budget of minutes is spent."""

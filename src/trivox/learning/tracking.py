@@ -110,6 +110,12 @@ class EpochSteps:
         return sum(self.losses) / max(1, len(self.losses))
 
     @property
+    def late_loss(self) -> float:
+        """The mean loss of the second half; 0 without steps."""
+        late = self.losses[len(self.losses) // 2 :]
+        return sum(late) / max(1, len(late))
+
+    @property
     def norm(self) -> float:
         """The mean gradient norm; 0 without steps."""
         return sum(self.norms) / max(1, len(self.norms))

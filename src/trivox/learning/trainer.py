@@ -12,14 +12,20 @@ import torch
 from torch import nn
 
 from trivox.config.recipe import Recipe
-from trivox.errors import BundleError, InterruptedTrainingError
+from trivox.errors import (
+    BundleError,
+    DivergedTrainingError,
+    InterruptedTrainingError,
+)
 from trivox.learning.checkpoints import (
     Checkpoint,
     RunState,
+    forget_best,
     keep_best,
     load_checkpoint,
     save_checkpoint,
 )
+from trivox.learning.divergence import MAX_SKIPPED, PATIENCE, diverged, far_off
 from trivox.learning.interruption import stop_signals
 from trivox.learning.learner import Learner
 from trivox.learning.objective import Objective
@@ -28,6 +34,7 @@ from trivox.learning.runtime import Runtime, rank, sum_over_ranks, world_size
 from trivox.learning.tracking import EpochSteps, RunLog, epoch_line
 from trivox.learning.validation import validate
 from trivox.preparation.batches import Source, stream
+from trivox.volumes.header import one_line
 
 
 @dataclass
@@ -54,6 +61,8 @@ class Trainer:
         self.asked_to_stop = False
         self.stopping = False
         """Whether a rank was asked to stop, so that all of them do."""
+        self.lost = 0
+        """Epochs in a row after which the model was lost."""
 
     # -- state -------------------------------------------------------------------------
     def resume(self) -> bool:
@@ -62,10 +71,18 @@ class Trainer:
         if checkpoint is None:
             # an attempt that died before its first checkpoint starts over
             self.log.forget_after(0)
+            if rank() == 0:
+                forget_best(self.folder / "checkpoints")
             return False
         self._require_same_parts(checkpoint)
-        self.learner.resume(checkpoint)
-        self.progress = Progress.restored(checkpoint.state["progress"])
+        try:
+            self.learner.resume(checkpoint)
+            self.progress = Progress.restored(checkpoint.state["progress"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise BundleError(
+                f"{self.folder}: checkpoints/latest does not fit this run "
+                f"({one_line(error)}); delete the run to start again"
+            ) from error
         self.log.forget_after(self.progress.step)
         return True
 
@@ -85,7 +102,11 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Write `checkpoints/latest`: the model, and all that resuming needs."""
+        """Write `checkpoints/latest`: the model, and all that resuming needs.
+
+        Raises `DivergedTrainingError` instead if any of it is no number.
+        """
+        self._require_finite()
         self.clock.saved()
         if rank() != 0:
             return
@@ -109,17 +130,23 @@ class Trainer:
         """Train until the epochs or minutes are spent, or early stopping; returns the
         final progress.
 
-        Raises `InterruptedTrainingError` after Ctrl-C or SIGTERM, once all is saved.
+        Raises `InterruptedTrainingError` after Ctrl-C or SIGTERM, once all is saved,
+        and `DivergedTrainingError` where the model is lost.
         """
-        if self.progress.finished:
-            self.log.line("training had already finished")
+        if self.progress.finished and self.progress.over(self.recipe):
+            self.log.line(
+                "training had already finished; --resume with more --epochs (or "
+                "--minutes) trains longer"
+            )
             return self.progress
+        self.progress.finished = False
         self.clock = Clock.starting(self.progress)
         with stop_signals(self._ask_to_stop):
             while not self._spent():
                 self._epoch()
                 if self.stopping:
-                    self.save()
+                    if not self.lost:
+                        self.save()
                     raise InterruptedTrainingError(
                         f"{self.folder}: interrupted after {self.progress.step} steps; "
                         "continue with --resume"
@@ -138,8 +165,7 @@ class Trainer:
                 "early stopping: no better smoothed score for "
                 f"{self.recipe.early_stopping} epochs"
             )
-            return True
-        return self.progress.share_spent(self.recipe) >= 1
+        return self.progress.over(self.recipe)
 
     def _epoch(self) -> None:
         began = self.clock.seconds()
@@ -162,7 +188,9 @@ class Trainer:
         self.progress.epoch += 1
         self._agree()
         self._note(steps, trained, figures)
-        self._keep(figures)
+        self._look_for_loss(figures.get("validation_loss", steps.late_loss))
+        if not self.lost:
+            self._keep(figures)
         self._foretell(self.clock.seconds() - began, len(steps.losses))
 
     def _train(self) -> EpochSteps:
@@ -188,7 +216,14 @@ class Trainer:
 
     def _step(self, images: Any, targets: Any) -> tuple[float, float]:
         """One optimizer step: its loss and the norm of its gradients."""
-        return self.learner.step(images, targets, self.progress, say=self.log.line)
+        taken = self.learner.step(images, targets, self.progress, say=self.log.line)
+        if self.progress.first_loss is None and self.learner.skipped == 0:
+            self.progress.first_loss = taken[0]
+        if self.learner.skipped > MAX_SKIPPED:
+            raise self._diverged(
+                f"loss or gradients were not finite for {MAX_SKIPPED} steps"
+            )
+        return taken
 
     def _agree(self) -> None:
         """Read the clock; ranks share its mean, and stop together if one was asked to.
@@ -204,6 +239,41 @@ class Trainer:
             seconds, stops = sum_over_ranks(state).tolist()
             self.progress.seconds = seconds / world_size()
             self.stopping = stops > 0
+
+    # -- divergence --------------------------------------------------------------------
+    def _look_for_loss(self, loss: float) -> None:
+        """Note whether the model is lost after an epoch with this loss; ranks agree.
+
+        Raises `DivergedTrainingError` once it stays so.
+        """
+        first = self.progress.first_loss
+        far = torch.tensor(float(far_off(loss, first)))
+        if world_size() > 1:
+            far = sum_over_ranks(far.to(self.runtime.device))
+        self.lost = self.lost + 1 if far > 0 else 0
+        if not self.lost:
+            return
+        before = "" if first is None else f", {first:.3g} at the start"
+        lost_by = f"loss {loss:.3g}{before}"
+        if self.lost >= PATIENCE or self.progress.over(self.recipe):
+            raise self._diverged(lost_by)
+        self.log.line(
+            f"warning: {lost_by}; training stops if it stays so, and nothing is "
+            "saved meanwhile"
+        )
+
+    def _require_finite(self) -> None:
+        if not self.learner.is_finite():
+            raise self._diverged("weights are not finite")
+
+    def _diverged(self, what: str) -> DivergedTrainingError:
+        return diverged(
+            self.folder,
+            self.recipe,
+            step=self.progress.step,
+            what=what,
+            precision=self.runtime.precision,
+        )
 
     # -- after an epoch ----------------------------------------------------------------
     def _note(
@@ -245,6 +315,7 @@ class Trainer:
         headline = self.objective.headline(figures)
         score = math.nan if headline is None else figures[headline]
         if math.isfinite(score):
+            self._require_finite()
             smoothed = self.progress.follow(score, self.recipe.validation_smoothing)
             if rank() == 0:
                 keep_best(

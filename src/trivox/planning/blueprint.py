@@ -3,10 +3,15 @@ fits the memory that the family aims at. Data alone; nothing heavy is imported h
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 MIN_FEATURE_MAP = 4
 """An axis is halved only while it stays at least this many voxels long."""
+
+
+Bytes = Annotated[float, Field(gt=0, le=1e9)]
 
 
 @dataclass(frozen=True)
@@ -19,10 +24,13 @@ class Measured:
     autocast.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str | bool]] = {
+        "extra": "forbid",
+        "allow_inf_nan": False,
+    }
 
-    parameters: int
-    bytes_per_voxel: tuple[float, float]
+    parameters: Annotated[int, Field(ge=1)]
+    bytes_per_voxel: tuple[Bytes, Bytes]
 
 
 @dataclass(frozen=True)

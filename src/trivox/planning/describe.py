@@ -28,6 +28,7 @@ def describe_plan(plan: ImagePlan) -> list[PlanDecision]:
     low_resolution = plan.reasons.get("low_resolution", "")
     decisions = {
         "spacing (mm, z y x)": (sized(plan.spacing), "spacing"),
+        "resampling": (plan.reasons.get("resampling", ""), "labels_kept"),
         "axis order": (" ".join("zyx"[axis] for axis in plan.axis_order), "axis_order"),
         "median size (voxels)": (sized(plan.median_shape), "median_shape"),
         "patch (voxels)": (sized(plan.patch_size), "patch_size"),
@@ -40,11 +41,14 @@ def describe_plan(plan: ImagePlan) -> list[PlanDecision]:
         "low resolution": (low_resolution, "second_configuration"),
         "memory (GB)": (f"{plan.memory.total / 1e9:.2f}", "memory"),
     }
+    if "resampling" not in plan.reasons:
+        del decisions["resampling"]
     return _rows(decisions, {**ALWAYS, **plan.reasons})
 
 
 ALWAYS = {
     "median_shape": "of the training cases at that spacing",
+    "labels_kept": "counted before and after, on the label maps",
     "second_configuration": "a second configuration for cases much larger than a patch",
 }
 """Reasons that hold for every plan."""

@@ -9,11 +9,13 @@ from pydantic import Field, ValidationError
 
 from trivox.datasets.content import CaseContent, content_of
 from trivox.datasets.dataset import Case, Dataset
-from trivox.datasets.reading import read_case
-from trivox.errors import DataError, PlanError, of_case
+from trivox.datasets.reading import BoxEdges, read_case
+from trivox.errors import DataError, PlanError, TrivoxError, of_case
 from trivox.files import read_json, write_json
 from trivox.schema import Frozen
-from trivox.volumes.volume import Array, Shape, Spacing
+from trivox.volumes.formats import read_header
+from trivox.volumes.geometry import canonical_orientation
+from trivox.volumes.volume import Array, Shape, Spacing, spacing_of
 
 SAMPLES = 10_000_000
 """Foreground intensities drawn over all cases; percentiles to 0.5 % need far fewer,
@@ -38,13 +40,15 @@ class Intensities(Frozen):
 
 class CaseFingerprint(Frozen):
     """One case in canonical orientation: size after cropping to the non-zero box,
-    spacing, and share of the box.
+    spacing, and share of the box; box: that it was cropped to, which 0.1.0 did not
+    write down.
     """
 
     name: str
     shape: Shape
     spacing: Spacing
     relative_size: float
+    box: BoxEdges | None = None
 
 
 class Fingerprint(Frozen):
@@ -106,6 +110,7 @@ def measure(
             shape=read.shape,
             spacing=read.spacing,
             relative_size=read.relative_size,
+            box=read.box,
         )
         cases.append(measured)
         samples.append(_foreground(read.image, read.label, wanted))
@@ -127,6 +132,28 @@ def measure(
         intensities=intensities,
         content=content,
     )
+
+
+def outline(dataset: Dataset) -> Fingerprint:
+    """What the headers of the training cases say: sizes before cropping, spacings, no
+    intensities; cases that cannot be read are left out.
+    """
+    cases: list[CaseFingerprint] = []
+    for case in dataset.training_cases:
+        try:
+            header = read_header(case.images[0])
+        except (TrivoxError, OSError, IndexError):
+            continue
+        axes = canonical_orientation(header.affine).axes
+        edges = spacing_of(header.affine)
+        shape = (header.shape[axes[0]], header.shape[axes[1]], header.shape[axes[2]])
+        spacing = (edges[axes[0]], edges[axes[1]], edges[axes[2]])
+        cases.append(
+            CaseFingerprint(
+                name=case.name, shape=shape, spacing=spacing, relative_size=1.0
+            )
+        )
+    return Fingerprint(dataset=dataset.name, cases=tuple(cases), intensities={})
 
 
 def _foreground(image: Array, label: Array | None, wanted: int) -> Array:

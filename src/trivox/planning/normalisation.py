@@ -1,5 +1,8 @@
 """How channels are normalised, by their names."""
 
+from collections.abc import Sequence
+
+from trivox.config.recipe import Recipe
 from trivox.planning.fingerprint import Fingerprint
 from trivox.planning.plan import Normalisation
 
@@ -32,3 +35,28 @@ def normalisation(
     if masked is None:
         masked = fingerprint.relative_size < 3 / 4
     return Normalisation(scheme="z-score", masked=masked)
+
+
+SCHEMES = {
+    "ct": "CT takes the foreground's statistics",
+    "z-score": "z-score of each image",
+    "none": "left as stored",
+    "rescale-0-1": "each image from 0 to 1",
+    "rgb-0-1": "divided by 255",
+}
+
+
+def normalisation_reason(
+    chosen: Sequence[Normalisation], fingerprint: Fingerprint, recipe: Recipe
+) -> str:
+    """Why the channels are normalised so."""
+    schemes = dict.fromkeys(channel.scheme for channel in chosen)
+    reason = "by channel name: " + ", ".join(SCHEMES[scheme] for scheme in schemes)
+    if "z-score" not in schemes:
+        return reason
+    if recipe.masked_normalisation is not None:
+        where = "in the mask" if recipe.masked_normalisation else "over all voxels"
+        return f"{reason}, {where} as the recipe says"
+    share = f"cropping keeps {fingerprint.relative_size:.0%} of the voxels"
+    where = "in the mask" if any(channel.masked for channel in chosen) else "everywhere"
+    return f"{reason}, {where} since {share}"

@@ -4,7 +4,7 @@ Frozen data, one JSON file, editable by hand.
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,10 +13,21 @@ from trivox.errors import PlanError
 from trivox.files import read_json
 from trivox.planning.topology import Topology
 from trivox.schema import Frozen, validated
-from trivox.volumes.volume import Shape, Spacing
 
 FORMAT_VERSION = 1
+IMPOSSIBLE = (
+    "no plan can be made so; check the data with 'trivox check', and the recipe"
+)
 ADVICE = "correct it or run 'trivox plan' again"
+
+Size = Annotated[int, Field(ge=1, le=2**16)]
+PlannedShape = tuple[Size, Size, Size]
+"""Voxels `(z, y, x)`."""
+Millimetres = Annotated[float, Field(ge=1e-4, le=1e4)]
+PlannedSpacing = tuple[Millimetres, Millimetres, Millimetres]
+"""Edges of a voxel `(z, y, x)`."""
+Intensity = Annotated[float, Field(ge=-1e30, le=1e30)]
+Memory = Annotated[int, Field(ge=0)]
 
 Scheme = Literal["ct", "z-score", "none", "rescale-0-1", "rgb-0-1"]
 
@@ -31,10 +42,16 @@ class Normalisation(Frozen):
 
     scheme: Scheme
     masked: bool = False
-    mean: float = 0.0
-    std: float = 1.0
-    low: float = 0.0
-    high: float = 0.0
+    mean: Intensity = 0.0
+    std: Intensity = Field(1.0, gt=0)
+    low: Intensity = 0.0
+    high: Intensity = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low:g} lies above high {self.high:g}")
+        return self
 
 
 class MemoryForecast(Frozen):
@@ -42,12 +59,12 @@ class MemoryForecast(Frozen):
     process itself comes on top).
     """
 
-    weights: int
-    optimizer: int
-    gradients: int
-    activations: int
-    loss: int
-    total: int
+    weights: Memory
+    optimizer: Memory
+    gradients: Memory
+    activations: Memory
+    loss: Memory
+    total: Memory
 
 
 class ImagePlan(Frozen):
@@ -58,32 +75,42 @@ class ImagePlan(Frozen):
     axis_order: which canonical axis comes first, second, third in the network's grid (a
     coarse axis comes first). A 2-D plan has `patch_size[0] == 1` and kernels of 1 along
     it, so that slices need no code of their own. mask_channel: the network also sees
-    where the image is not zero, as its last input.
+    where the image is not zero, as its last input. warnings: what a reader has to know,
+    as labels that are lost at this spacing.
     """
 
     format_version: int = FORMAT_VERSION
     dataset: str
     task: str
     dimension: Literal[2, 3] = 3
-    channels: tuple[str, ...]
+    channels: tuple[str, ...] = Field(min_length=1)
     normalisations: tuple[Normalisation, ...]
     mask_channel: bool = False
     axis_order: tuple[int, int, int] = (0, 1, 2)
-    spacing: Spacing
-    median_shape: Shape
-    patch_size: Shape
+    spacing: PlannedSpacing
+    median_shape: PlannedShape
+    patch_size: PlannedShape
     batch_size: int = Field(ge=1)
     network: str
     topology: Topology
     network_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     memory: MemoryForecast
     reasons: dict[str, str] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(self.normalisations) != len(self.channels):
             raise ValueError("one normalisation is needed for each channel")
+        if len(set(self.channels)) < len(self.channels):
+            raise ValueError(f"channels {self.channels} occur more than once")
+        if sorted(self.axis_order) != [0, 1, 2]:
+            raise ValueError(
+                f"axis_order {self.axis_order} must be 0, 1, 2 in any order"
+            )
         divisor = self.topology.divisor
+        if len(divisor) != 3:
+            raise ValueError("topology needs kernels and strides along three axes")
         steps = zip(self.patch_size, divisor, strict=True)
         if any(size % step for size, step in steps):
             raise ValueError(

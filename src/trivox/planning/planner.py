@@ -13,8 +13,8 @@ from trivox.planning.blueprint import Blueprint
 from trivox.planning.describe import sized
 from trivox.planning.fingerprint import Fingerprint
 from trivox.planning.memory import forecast_memory
-from trivox.planning.normalisation import normalisation
-from trivox.planning.plan import ImagePlan, Normalisation, Plan
+from trivox.planning.normalisation import normalisation, normalisation_reason
+from trivox.planning.plan import IMPOSSIBLE, ImagePlan, Normalisation, Plan
 from trivox.planning.search import (
     LOW_RESOLUTION_SHARE,
     PatchChoice,
@@ -22,7 +22,8 @@ from trivox.planning.search import (
     low_resolution_spacing,
 )
 from trivox.planning.spacing import TargetGrid, target_grid
-from trivox.planning.topology import as_slices, require_halving
+from trivox.planning.topology import as_slices, network_reasons, require_halving
+from trivox.schema import validated
 
 Dimension = Literal[2, 3]
 
@@ -67,23 +68,35 @@ def make_plan(
         optimizer=recipe.optimizer,
         activation_bytes=activation_bytes,
     )
-    image_plan = ImagePlan(
-        dataset=dataset.name,
-        task=task,
-        dimension=dimension,
-        channels=dataset.channels,
-        normalisations=_normalisations(fingerprint, dataset, recipe),
-        mask_channel=recipe.mask_channel,
-        network=recipe.network,
-        network_options=dict(recipe.network_options),
-        memory=memory,
-        reasons=_reasons(recipe, grid, choice, low_spacing, activation_bytes),
+    normalisations = _normalisations(fingerprint, dataset, recipe)
+    decided = {
+        "dataset": dataset.name,
+        "task": task,
+        "dimension": dimension,
+        "channels": dataset.channels,
+        "normalisations": normalisations,
+        "mask_channel": recipe.mask_channel,
+        "network": recipe.network,
+        "network_options": dict(recipe.network_options),
+        "memory": memory,
+        "reasons": {
+            **_reasons(recipe, grid, choice, low_spacing, activation_bytes),
+            **network_reasons(blueprint, choice.topology),
+            "normalisation": normalisation_reason(normalisations, fingerprint, recipe),
+        },
         **_sizes(grid, choice),
+    }
+    made: type[ImagePlan] = ImagePlan
+    if labels is not None:
+        made = Plan
+        decided["labels"] = labels
+        # nnU-Net: of the configurations that see a part of a case only
+        decided["batch_dice"] = dimension == 2 or (
+            low_spacing is not None and not low_resolution
+        )
+    return validated(
+        made, decided, where=dataset.root, error=PlanError, advice=IMPOSSIBLE
     )
-    if labels is None:
-        return image_plan
-    batch_dice = dimension == 2 or (low_spacing is not None and not low_resolution)
-    return Plan(**dict(image_plan), labels=labels, batch_dice=batch_dice)
 
 
 def _dimension(recipe: Recipe) -> Dimension:
@@ -126,7 +139,7 @@ def _choose(
     )
     require_halving(choice.topology, choice.patch)
     if recipe.batch_size:
-        reasons = {**choice.reasons, "batch_size": "set by hand"}
+        reasons = {**choice.reasons, "batch_size": "as set in the recipe"}
         choice = choice._replace(batch=recipe.batch_size, reasons=reasons)
     if dimension == 2:
         choice = choice._replace(
@@ -163,7 +176,6 @@ def _reasons(
     activation_bytes: int,
 ) -> dict[str, str]:
     """Why each decision was taken."""
-    stages = choice.topology.stages
     low_resolution = "not needed"
     if low_spacing is not None:
         low_resolution = f"would help: spacing {sized(low_spacing)} mm"
@@ -173,12 +185,7 @@ def _reasons(
     return {
         **grid.reasons,
         **choice.reasons,
-        "topology": f"{stages} resolutions: an axis is halved while it keeps 4 voxels",
-        "features": "doubled at each resolution up to the family's limit",
-        "strides": "an axis is halved while its voxels are less than twice the finest",
         "low_resolution": low_resolution,
-        "normalisation": "by channel name: CT uses the foreground's statistics, "
-        "anything else z-scores each image",
         "inputs": inputs,
         "memory": f"forecast of one {recipe.optimizer} step with "
         f"{activation_bytes * 8}-bit activations",

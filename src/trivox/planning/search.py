@@ -166,8 +166,8 @@ class Search:
 
 def _by_hand(asked: Sequence[int], padded: Sizes) -> str:
     if tuple(asked) == padded:
-        return "set by hand"
-    return f"set by hand as {tuple(asked)}, padded to the network's strides"
+        return "as set in the recipe"
+    return f"set in the recipe as {tuple(asked)}, padded to the network's strides"
 
 
 def _initial_patch(spacing: Sequence[float], median: Sequence[float]) -> list[int]:

@@ -2,13 +2,12 @@
 training cases, by nnU-Net's rules (Isensee et al. 2021).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from trivox.planning.fingerprint import CaseFingerprint, Fingerprint
-from trivox.volumes.volume import Spacing
+from trivox.planning.fingerprint import Fingerprint
+from trivox.volumes.volume import Shape, Spacing
 
 ANISOTROPY = 3
 """An axis this many times coarser than the others, with as many times fewer voxels,
@@ -30,7 +29,9 @@ def target_grid(fingerprint: Fingerprint) -> TargetGrid:
     """The grid that all cases are resampled to, and why."""
     spacing, spacing_reason = target_spacing(fingerprint)
     order, order_reason = axis_order(spacing)
-    shapes = [_resampled(case, spacing) for case in fingerprint.cases]
+    shapes = [
+        resampled_shape(case.shape, case.spacing, spacing) for case in fingerprint.cases
+    ]
     median = np.median(shapes, axis=0)
     return TargetGrid(
         order=order,
@@ -43,10 +44,27 @@ def target_grid(fingerprint: Fingerprint) -> TargetGrid:
     )
 
 
-def _resampled(case: CaseFingerprint, spacing: Sequence[float]) -> list[int]:
-    """A case's size in voxels of `spacing` mm."""
-    edges = zip(case.spacing, spacing, case.shape, strict=True)
-    return [round(old / new * size) for old, new, size in edges]
+def resampled_shape(shape: Shape, spacing: Spacing, target: Spacing) -> Shape:
+    """Voxels an axis at `target` spacing, at least one."""
+    z, y, x = (
+        max(1, round(old / new * size))
+        for size, old, new in zip(shape, spacing, target, strict=True)
+    )
+    return z, y, x
+
+
+def slicewise_axis(spacing: Spacing, target: Spacing) -> int | None:
+    """The coarse axis along which slices are not interpolated: spacing ratio above 3,
+    in the source or else the target.
+
+    Two axes that share the largest spacing have no single coarse direction; then all
+    three are interpolated.
+    """
+    for edges in (spacing, target):
+        if max(edges) / min(edges) > ANISOTROPY:
+            coarse = [axis for axis in range(3) if np.isclose(edges[axis], max(edges))]
+            return coarse[0] if len(coarse) == 1 else None
+    return None
 
 
 def target_spacing(fingerprint: Fingerprint) -> tuple[Spacing, str]:

@@ -7,12 +7,19 @@ network is built.
 
 import math
 from collections.abc import Sequence
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
 
 from trivox.errors import PlanError
 from trivox.planning.blueprint import MIN_FEATURE_MAP, Blueprint, Measured
 from trivox.schema import Frozen
 
 Sizes = tuple[int, ...]
+Few = Annotated[int, Field(ge=1, le=64)]
+"""Kernels, strides, blocks: a handful."""
+AFew = Annotated[tuple[Few, ...], Field(min_length=2, max_length=3)]
+Width = Annotated[int, Field(ge=1, le=2**14)]
 
 
 class Topology(Frozen):
@@ -23,14 +30,30 @@ class Topology(Frozen):
     odd sizes up by itself.
     """
 
-    kernels: tuple[Sizes, ...]
-    strides: tuple[Sizes, ...]
-    features: tuple[int, ...]
-    encoder_blocks: tuple[int, ...]
-    decoder_blocks: tuple[int, ...]
+    kernels: tuple[AFew, ...] = Field(min_length=1, max_length=12)
+    strides: tuple[AFew, ...] = Field(min_length=1, max_length=12)
+    features: tuple[Width, ...]
+    encoder_blocks: tuple[Few, ...]
+    decoder_blocks: tuple[Few, ...]
     residual: bool = False
     exact: bool = True
     measured: Measured | None = None
+
+    @model_validator(mode="after")
+    def _of_equal_depth(self) -> Self:
+        stages = len(self.strides)
+        for name in ("kernels", "features", "encoder_blocks"):
+            if len(getattr(self, name)) != stages:
+                raise ValueError(
+                    f"{name} and strides need one entry a stage ({stages})"
+                )
+        if len(self.decoder_blocks) != stages - 1:
+            raise ValueError(f"decoder_blocks needs {stages - 1} entries")
+        if len({len(sizes) for sizes in (*self.kernels, *self.strides)}) > 1:
+            raise ValueError(
+                "kernels and strides need as many numbers as there are axes"
+            )
+        return self
 
     @property
     def stages(self) -> int:
@@ -65,6 +88,27 @@ def fitted_topology(
         strides += ((1,) * len(patch),) * missing
     topology = staged_topology(blueprint, kernels, strides)
     return topology, padded if blueprint.exact else tuple(patch)
+
+
+def network_reasons(blueprint: Blueprint, topology: Topology) -> dict[str, str]:
+    """Why a topology of a family has these resolutions, strides and features."""
+    count = f"{topology.stages} resolutions"
+    if blueprint.uniform:
+        resolutions = f"{count}, which the family always has"
+        strides = "every axis is halved at every resolution: the family knows no other"
+    else:
+        resolutions = (
+            f"{count}: an axis is halved while it keeps {blueprint.smallest} voxels"
+        )
+        if blueprint.stages is not None:
+            resolutions += f", at most {blueprint.stages}"
+        if blueprint.fixed_stages:
+            resolutions = f"{count}, which the family always has"
+        strides = "an axis is halved while its voxels are less than twice the finest"
+    features = "doubled at each resolution up to the family's limit"
+    if blueprint.widths:
+        features = "the family's own"
+    return {"topology": resolutions, "strides": strides, "features": features}
 
 
 def _uniform(blueprint: Blueprint, patch: Sequence[int]) -> tuple[Topology, Sizes]:

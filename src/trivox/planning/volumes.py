@@ -3,18 +3,22 @@ X-rays that the network expects.
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from trivox.errors import PlanError
 from trivox.files import read_json
+from trivox.planning.plan import PlannedShape, PlannedSpacing
 from trivox.projection.attenuation import WATER_PER_MM
 from trivox.projection.geometry import Grid
 from trivox.schema import Frozen, validated
-from trivox.volumes.volume import Shape, Spacing
 
 FORMAT_VERSION = 1
+Hounsfield = Annotated[float, Field(ge=-1e6, le=1e6)]
+Pixels = Annotated[int, Field(ge=1, le=2**15)]
+Distance = Annotated[float, Field(ge=1e-4, le=1e6)]
+"""mm."""
 
 
 class VolumePlan(Frozen):
@@ -33,28 +37,26 @@ class VolumePlan(Frozen):
     format_version: int = FORMAT_VERSION
     dataset: str
     task: str
-    shape: Shape
-    spacing: Spacing
-    render_shape: Shape
-    window: tuple[float, float] = (-1024.0, 1476.0)
-    water_per_mm: float = Field(WATER_PER_MM, gt=0)
-    detector: tuple[int, int]
-    pixel_mm: float = Field(gt=0)
-    sod_mm: float = Field(gt=0)
-    sdd_mm: float = Field(gt=0)
+    shape: PlannedShape
+    spacing: PlannedSpacing
+    render_shape: PlannedShape
+    window: tuple[Hounsfield, Hounsfield] = (-1024.0, 1476.0)
+    water_per_mm: float = Field(WATER_PER_MM, gt=0, le=1e3)
+    detector: tuple[Pixels, Pixels]
+    pixel_mm: Distance
+    sod_mm: Distance
+    sdd_mm: Distance
     network: str
     network_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     prior: Literal["sirt", "none"] = "sirt"
-    prior_iterations: int = Field(10, ge=1)
-    consistency_steps: int = Field(1, ge=0)
-    final_steps: int = Field(4, ge=0)
+    prior_iterations: int = Field(10, ge=1, le=10_000)
+    consistency_steps: int = Field(1, ge=0, le=1000)
+    final_steps: int = Field(4, ge=0, le=1000)
     batch_size: int = Field(ge=1)
     reasons: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if min(self.shape) < 1 or min(self.spacing) <= 0 or min(self.detector) < 1:
-            raise ValueError("shape, spacing and detector must be above 0")
         factor = self.render_shape[0] // self.shape[0]
         if self.render_shape != tuple(factor * size for size in self.shape):
             raise ValueError(

@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 
 from trivox.datasets.reading import BoxEdges, CroppedCase
+from trivox.memory import require_memory
+from trivox.planning.describe import sized
+from trivox.planning.footprint import preparation_bytes
 from trivox.planning.plan import ImagePlan
-from trivox.planning.spacing import ANISOTROPY
+from trivox.planning.spacing import resampled_shape, slicewise_axis
 from trivox.preparation.normalise import foreground_mask, normalise
 from trivox.volumes.geometry import Orientation
 from trivox.volumes.resampling import resize_image, resize_labels
@@ -86,11 +89,18 @@ class PreparedCase:
 
 
 def prepare(case: CroppedCase, plan: ImagePlan) -> PreparedCase:
-    """Normalise, order the axes and resample a cropped case as the plan says."""
+    """Normalise, order the axes and resample a cropped case as the plan says; raises
+    `DataError` before it takes more memory than there is.
+    """
     first, second, third = plan.axis_order
     spacing = (case.spacing[first], case.spacing[second], case.spacing[third])
     cropped = (case.shape[first], case.shape[second], case.shape[third])
-    shape = resampled_shape(cropped, spacing, plan.spacing)
+    shape = shape_on_grid(case.shape, case.spacing, plan)
+    require_memory(
+        preparation_bytes(shape, channels=len(plan.inputs)),
+        f"{sized(shape)} voxels at {sized(plan.spacing)} mm",
+        "correct the voxel size of the image, or plan a coarser spacing",
+    )
     coarse = slicewise_axis(spacing, plan.spacing)
 
     def on_grid(labels: Array) -> Tensor:
@@ -119,24 +129,11 @@ def prepare(case: CroppedCase, plan: ImagePlan) -> PreparedCase:
     return PreparedCase(resized, label, record)
 
 
-def resampled_shape(shape: Shape, spacing: Spacing, target: Spacing) -> Shape:
-    """Voxels an axis at `target` spacing, at least one."""
-    z, y, x = (
-        max(1, round(old / new * size))
-        for size, old, new in zip(shape, spacing, target, strict=True)
-    )
-    return z, y, x
-
-
-def slicewise_axis(spacing: Spacing, target: Spacing) -> int | None:
-    """The coarse axis along which slices are not interpolated: spacing ratio above 3,
-    in the source or else the target.
-
-    Two axes that share the largest spacing have no single coarse direction; then all
-    three are interpolated.
+def shape_on_grid(shape: Shape, spacing: Spacing, plan: ImagePlan) -> Shape:
+    """Size in the network's grid of a case with this size and spacing on canonical
+    axes.
     """
-    for edges in (spacing, target):
-        if max(edges) / min(edges) > ANISOTROPY:
-            coarse = [axis for axis in range(3) if np.isclose(edges[axis], max(edges))]
-            return coarse[0] if len(coarse) == 1 else None
-    return None
+    first, second, third = plan.axis_order
+    size = (shape[first], shape[second], shape[third])
+    edges = (spacing[first], spacing[second], spacing[third])
+    return resampled_shape(size, edges, plan.spacing)

@@ -3,11 +3,18 @@ recipe leaves it open.
 """
 
 from trivox.config.recipe import Recipe
+from trivox.errors import ResourceError
 from trivox.learning.microbatch import available_memory, choose_micro_batch
 from trivox.learning.runtime import Runtime, least_over_ranks
 from trivox.learning.tracking import RunLog
+from trivox.memory import gigabytes
 from trivox.planning.memory import forecast_memory
 from trivox.planning.plan import ImagePlan
+
+FAR_TOO_MUCH = 1.5
+"""Share of the available memory that is refused; forecasts are right to about 15 %, and
+what else runs may end.
+"""
 
 
 def step_memory(plan: ImagePlan, recipe: Recipe, runtime: Runtime, micro: int) -> int:
@@ -34,7 +41,9 @@ def forecast_training(
     """Log the forecast against the memory there is; returns the micro-batch if the
     recipe says "auto".
 
-    batch: samples a step of one rank.
+    batch: samples a step of one rank. Raises `ResourceError` for a step that would end
+    in the process being killed: far more than there is, even sample by sample on a GPU,
+    where the micro-batch is lowered by itself.
     """
     available = available_memory(runtime.device)
     micro = recipe.micro_batch or batch
@@ -53,5 +62,13 @@ def forecast_training(
     if needed > available:
         advice = "--set gradient_checkpointing=true or a smaller --patch-size"
         advice = advice if micro == 1 else f"--set micro_batch=auto, {advice}"
+        least = min(micro, batch)
+        if runtime.device.type == "cuda":
+            least = 1
+        if step_memory(plan, recipe, runtime, least) > FAR_TOO_MUCH * available:
+            raise ResourceError(
+                f"a step needs about {gigabytes(needed)}, {gigabytes(available)} are "
+                f"available; use {advice}"
+            )
         log.line(f"warning: that does not fit; use {advice}")
     return micro if recipe.micro_batch == "auto" else None

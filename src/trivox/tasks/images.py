@@ -19,6 +19,7 @@ from trivox.preparation.sampler import PatchSampler
 from trivox.preparation.store import Store
 from trivox.tasks.console import Console
 from trivox.tasks.forecast import forecast_training
+from trivox.tasks.foresight import with_foresight
 from trivox.tasks.stages import fingerprint_of
 from trivox.tasks.task import TRAINING, VALIDATION, PlanDecision, Prepared, Task
 
@@ -42,7 +43,7 @@ class ImageTask(Task[ImagePlanT, Store], Generic[ImagePlanT]):
     ) -> ImagePlan:
         """Measure the training cases, then decide spacing, patch, network and batch."""
         measured = fingerprint_of(dataset, fingerprint, console, labelled=self.labelled)
-        return make_plan(
+        plan = make_plan(
             measured,
             dataset,
             recipe,
@@ -50,6 +51,11 @@ class ImageTask(Task[ImagePlanT, Store], Generic[ImagePlanT]):
             task=self.name,
             activation_bytes=runtime.activation_bytes,
         )
+        return with_foresight(plan, dataset, measured, console)
+
+    def warnings(self, plan: ImagePlanT) -> Sequence[str]:
+        """What resampling destroys, and cases that become huge by it."""
+        return plan.warnings
 
     def require_fitting(self, plan: ImagePlanT, dataset: Dataset, file: Path) -> None:
         """Raise `PlanError` if a plan was made for other channels or labels."""

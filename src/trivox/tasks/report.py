@@ -54,7 +54,7 @@ def report_run(
         recipe=recipe,
         pictures=pictures.cases,
         surfaces=pictures.surfaces,
-        warnings=_warnings(run, metrics),
+        warnings=_warnings(run, metrics, task.warnings(plan)),
         facts=_facts(recipe, records, metrics),
     )
     console.say(f"report: {target}")
@@ -133,8 +133,12 @@ def _facts(
     return facts
 
 
-def _warnings(run: Path, metrics: MetricsFile) -> list[str]:
-    """What a reader of the report has to know, from data, measurement and check."""
+def _warnings(
+    run: Path, metrics: MetricsFile, plan_warnings: Sequence[str]
+) -> list[str]:
+    """What a reader of the report has to know, from data, measurement, plan
+    and check.
+    """
     warnings = []
     dataset = run / "dataset.json"
     note = read_json(dataset).get("note") if dataset.exists() else None
@@ -143,6 +147,7 @@ def _warnings(run: Path, metrics: MetricsFile) -> list[str]:
     warnings += [str(warning) for warning in metrics.get("warnings", [])]
     warnings += changed_since(metrics)
     warnings += _optimism(metrics.get("postprocessing") or {})
+    warnings += plan_warnings
     check = run / "check.json"
     if check.exists():
         findings = read_json(check).get("findings", [])

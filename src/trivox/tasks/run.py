@@ -12,7 +12,7 @@ from trivox.config.recipe import Recipe, read_recipe
 from trivox.config.remedies import doubled_remedies
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.splits import Split
-from trivox.errors import RecipeError
+from trivox.errors import RecipeError, few
 from trivox.files import read_json, surviving_folder, write_json
 from trivox.learning.progress import Progress
 from trivox.learning.runtime import (
@@ -37,6 +37,10 @@ from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
 
 MAY_CHANGE = {"epochs", "minutes", "seed"}
 """Settings that a plan does not depend on."""
+ON_THE_WAY = ("epochs", "minutes", "learning_rate", "gradient_clip", "precision")
+"""Settings that may change when a run is resumed: to train longer, or to go on where it
+diverged.
+"""
 
 
 def run_request(
@@ -134,8 +138,8 @@ def asked_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:
 
 
 def settle_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:
-    """The recipe of a new run, or the saved one when resuming; a run is never continued
-    under other settings.
+    """The recipe of a new run, or the saved one when resuming, where only settings
+    `ON_THE_WAY` may change.
     """
     file = request.out / "recipe.json"
     _require_same_part(request)
@@ -151,8 +155,11 @@ def settle_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:
             "choose another --out"
         )
     if request.resume:
-        _require_same(saved, recipe, request)
-        return saved
+        changes = _changes(saved, recipe, request)
+        recipe = saved.model_copy(update=changes)
+        if changes and rank() == 0:
+            write_json(file, stamped(recipe.model_dump(mode="json"), request.task))
+        return recipe
     write_json(file, stamped(recipe.model_dump(mode="json"), request.task))
     if recipe.model_dump(exclude=MAY_CHANGE) != saved.model_dump(exclude=MAY_CHANGE):
         # nothing was trained yet: plan anew for the new recipe
@@ -177,8 +184,12 @@ def _require_same_part(request: RunRequest) -> None:
         write_json(file, wanted)
 
 
-def _require_same(saved: Recipe, asked: Recipe, request: RunRequest) -> None:
-    """Compared as the recipe reads them: `dice+focal` is `{"dice": 1, "focal": 1}`."""
+def _changes(saved: Recipe, asked: Recipe, request: RunRequest) -> dict[str, Any]:
+    """Settings that were given and differ from those of the run; raises `RecipeError`
+    for one that may not change.
+
+    Compared as the recipe reads them: `dice+focal` is `{"dice": 1, "focal": 1}`.
+    """
     if request.preset is not None and request.preset != saved.preset:
         raise RecipeError(
             f"{request.out}: was started with preset {saved.preset}, not "
@@ -186,13 +197,21 @@ def _require_same(saved: Recipe, asked: Recipe, request: RunRequest) -> None:
         )
     old = saved.model_dump(mode="json")
     new = asked.model_dump(mode="json")
+    changes: dict[str, Any] = {}
     for key, value in json.loads(json.dumps(dict(request.overrides or {}))).items():
         part = isinstance(value, dict) and value.items() <= old[key].items()
-        if old[key] != new[key] and not part:
+        if old[key] == new[key] or part:
+            continue
+        if key not in ON_THE_WAY:
             raise RecipeError(
                 f"{request.out}: was started with {key}={old.get(key)}, not {value}; "
-                "resume without that option"
+                f"resume without that option ({few(ON_THE_WAY)} may change), or begin "
+                f"a new run with --pretrained {request.out}"
             )
+        changes[key] = new[key]
+    if "epochs" in changes and "minutes" not in changes:
+        changes["minutes"] = None  # epochs count only without
+    return changes
 
 
 def fold_folders(request: RunRequest, splits: Sequence[Split]) -> dict[int, Path]:
@@ -282,6 +301,8 @@ def train_fold(
                 console.track(steps, len(steps), what, note)
             ),
         )
+        for warning in task.warnings(prepared.plan):
+            log.line(f"warning: {warning}")
         begun = "continuing" if trainer.resume() else "training"
         log.line(
             f"{begun} at step {trainer.progress.step}: fold {fold} of "
@@ -298,5 +319,6 @@ def _circumstances(recipe: Recipe, split: Split, runtime: Runtime) -> str:
     ranks = f", {world_size()} ranks" if world_size() > 1 else ""
     return (
         f"{len(split.train)} cases, {len(split.validation)} held out, {budget}, "
-        f"{runtime.device} {runtime.precision}{ranks}"
+        f"{runtime.device} {runtime.precision}{ranks}, "
+        f"learning rate {recipe.learning_rate:g}"
     )

@@ -192,6 +192,10 @@ class Task(ABC, Generic[PlanT, StoreT]):
     def plan_line(self, plan: PlanT) -> str:
         """The plan in one line."""
 
+    def warnings(self, plan: PlanT) -> Sequence[str]:
+        """What a reader of the plan has to know."""
+        return ()
+
     @abstractmethod
     def store(
         self,

@@ -13,6 +13,7 @@ from trivox.files import write_json
 from trivox.outputs import CHECK, require_file
 from trivox.schema import stamped
 from trivox.tasks.console import Console, Quiet
+from trivox.tasks.foresight import planned_losses
 from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
 
@@ -57,6 +58,8 @@ def check(
     report = check_dataset(
         data, progress=lambda cases, total: console.track(cases, total, "checking")
     )
+    if data.labels is not None and not report.errors:
+        report = report.also(planned_losses(data, console))
     if out is not None:
         write_json(Path(out), stamped(report.to_json(), data.task))
     return Checked(data, report)

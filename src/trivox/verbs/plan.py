@@ -28,6 +28,7 @@ class Planned:
     file: Path
     plan: BaseModel
     decisions: tuple[PlanDecision, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @described
@@ -73,4 +74,5 @@ def plan(
         console=console or Quiet(),
     )
     write_json(file, made.model_dump(mode="json"))
-    return Planned(data.name, file, made, tuple(task.decisions(made)))
+    decisions = tuple(task.decisions(made))
+    return Planned(data.name, file, made, decisions, tuple(task.warnings(made)))

@@ -74,9 +74,11 @@ def test_a_damaged_file_is_refused(tmp_path):
         {"temperature": 0.0},
         {"temperature": float("nan")},
     ):
-        replace(classifier, **wrong).save(path)
-        with pytest.raises(BundleError):
-            CaseClassifier.load(path)
+        bad = replace(classifier, **wrong)
+        with pytest.raises(ValueError, match=r"\w"):
+            bad._check()  # as `load` does
+        with pytest.raises(DataError, match="no classifier could be fitted"):
+            bad.save(path)
 
 
 ASKING = """

@@ -16,7 +16,7 @@ from trivox.inference.bundle import write_bundle
 from trivox.inference.descriptions import LabelDescription
 from trivox.networks.registry import build_network, patch_family
 from trivox.planning.plan import Normalisation, read_plan
-from trivox.preparation.grid import resampled_shape
+from trivox.planning.spacing import resampled_shape
 from trivox.tasks.labels import explanation_figures
 from trivox.tasks.labels.explanation import explain_case
 from trivox.tasks.run import run_request

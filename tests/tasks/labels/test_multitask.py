@@ -2,12 +2,16 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from impossible_bundles import VALUES, altered, places, predicts_or_refuses
 from trivox.config.recipe import make_recipe
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, phantom_case
@@ -35,7 +39,7 @@ CASES, UNKNOWN, UNMARKED = 14, 3, 5
 def classed_data(tmp_path_factory):
     """Phantoms whose lesions are bright (class b, the odd ones) or dark (class a)."""
     folder = tmp_path_factory.mktemp("classed") / "data"
-    settings = PhantomSettings(
+    wanted = PhantomSettings(
         cases=CASES,
         shape=(16, 24, 20),
         spacing=(2.0, 1.5, 1.5),
@@ -44,7 +48,7 @@ def classed_data(tmp_path_factory):
     )
     entries = []
     for index in range(CASES):
-        image, label = phantom_case(settings, index)
+        image, label = phantom_case(wanted, index)
         array = image.array.astype(np.float32)
         array[label.array == 2] += 400 if index % 2 else -300
         name = f"case_{index:02d}"
@@ -507,7 +511,7 @@ def test_a_gradient_that_reaches_the_encoder_leaves_only_hand_made_features():
 
 @pytest.mark.parametrize("classifier", ["head", "lda"])
 def test_what_answers_can_be_chosen(classed_data, tmp_path, classifier):
-    settings = {
+    longer = {
         **SETTINGS,
         "epochs": 1,
         "iterations_per_epoch": 4,
@@ -515,7 +519,7 @@ def test_what_answers_can_be_chosen(classed_data, tmp_path, classifier):
     }
     metrics = run_request(
         RunRequest(
-            classed_data, tmp_path / "run", "quick_test", settings, task="multitask"
+            classed_data, tmp_path / "run", "quick_test", longer, task="multitask"
         )
     )
     assert metrics["classification"]["classifier"]["0"]["kind"] == classifier
@@ -558,4 +562,20 @@ def test_a_report_on_phantoms_says_so(tmp_path, classed_run):
     assert "generated phantoms" in dataset.note
     assert load_dataset(folder.parent / "drawn" / "manifest.json").note == dataset.note
     write_json(tmp_path / "dataset.json", dataset.model_dump(mode="json"))
-    assert _warnings(tmp_path, {}) == [dataset.note]
+    assert _warnings(tmp_path, {}, ()) == [dataset.note]
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_a_bundle_with_any_field_altered_predicts_or_is_refused(
+    tmp_path_factory, classed_run, classed_data, data
+):
+    bundle = tmp_path_factory.mktemp("impossible") / "bundle"
+    shutil.copytree(classed_run / "bundle", bundle)
+    content = read_json(bundle / "bundle.json")
+    case = load_dataset(classed_data).cases[0]
+    fields = [p for p in places(content) if p[0] in ("classification", "plan")]
+    place = data.draw(st.sampled_from(fields))
+    value = data.draw(st.sampled_from(VALUES))
+    said = predicts_or_refuses(bundle, altered(content, place, value), case)
+    assert said is None or "\n" not in said

@@ -10,6 +10,7 @@ import numpy as np
 from trivox.datasets.checks.classes import class_findings
 from trivox.datasets.checks.examine import Examination, examine
 from trivox.datasets.checks.findings import Finding, Report, error, warning
+from trivox.datasets.checks.stray_labels import stray_labels
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import unpaired_files
 from trivox.datasets.listing import image_stem
@@ -46,6 +47,7 @@ def check_dataset(
         findings += compare_with(dataset, examinations)
     for compare in (_remarks, _duplicates, _orientations, _spacings):
         findings += compare(examinations)
+    findings += stray_labels(dataset, examinations)
     return Report(
         findings=tuple(sorted(findings, key=lambda f: f.severity != "error")),
         checked_cases=len(examinations),

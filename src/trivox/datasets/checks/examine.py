@@ -21,6 +21,9 @@ from trivox.volumes.geometry import canonical_orientation, describe_mismatch
 from trivox.volumes.volume import Array, Spacing, Volume
 
 T = TypeVar("T")
+RARE_VOXELS = 10
+RARE_VALUES = 5
+"""Of so many rare values, the place is noted."""
 LETTERS = (("S", "I"), ("A", "P"), ("R", "L"))
 """Where the canonical axes z, y, x point: forwards, backwards."""
 
@@ -38,6 +41,10 @@ class Examination:
     values: frozenset[int] = frozenset()
     remarks: list[tuple[str, str]] = field(default_factory=list)
     """Names of files, and what their readers had to say."""
+    voxels: dict[int, int] = field(default_factory=dict)
+    """How often each value occurs in the label map."""
+    rare: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    """First voxel `(z, y, x)`, as stored, of values that occur only in a few."""
 
 
 def examine(
@@ -217,6 +224,11 @@ def _examine_label(
 ) -> None:
     counts = present_values(label.array)
     examination.values = frozenset(counts)
+    examination.voxels = counts
+    rare = [value for value, count in counts.items() if count <= RARE_VOXELS]
+    for value in rare[:RARE_VALUES]:
+        z, y, x = np.argwhere(label.array[0] == value)[0].tolist()
+        examination.rare[value] = (z, y, x)
     examination.label_digest = digest_of([label])
     if images:
         examination.findings += _grid_findings(examination.case, images[0], label)

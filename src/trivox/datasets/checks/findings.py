@@ -1,6 +1,7 @@
 """What a check reports."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Literal
 
 from trivox.errors import of_case
@@ -41,6 +42,10 @@ class Report(Frozen):
     def warnings(self) -> tuple[Finding, ...]:
         """Findings to look at; they may be as intended."""
         return self._of("warning")
+
+    def also(self, findings: Iterable[Finding]) -> "Report":
+        """With more findings, at the end."""
+        return self.model_copy(update={"findings": (*self.findings, *findings)})
 
     def _of(self, severity: Severity) -> tuple[Finding, ...]:
         return tuple(

@@ -14,6 +14,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.datasets.lesions import mask_table, other_targets
 from trivox.inference.classes.case_masks import case_masks
 from trivox.inference.classes.features import handmade_features
+from trivox.inference.engines.engine import require_finite
 from trivox.inference.engines.torch import TorchEngine
 from trivox.inference.restore import label_indices
 from trivox.inference.windows import SlidingWindows, window_starts
@@ -208,6 +209,7 @@ class ClassReader:
             copy = window[None].flip(axes)
             with self.runtime.autocast():
                 answer, moments = self.network.pool(copy, masks.flip(axes))
+            require_finite(answer)
             logits.append(answer[0].float().cpu())
             pooled.append(_features(moments).cpu())
         return _View(

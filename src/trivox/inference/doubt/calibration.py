@@ -3,7 +3,7 @@ when to flag a case.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ RULE = (
 """How thresholds are chosen."""
 
 
+Cases = Annotated[int, Field(ge=0)]
+
+
 class Abstention(Frozen):
     """When a prediction is flagged as one that a person should look at; chosen on
     validation cases alone.
@@ -42,10 +45,10 @@ class Abstention(Frozen):
     empty: Literal["flag", "pass"] = "flag"
     poor_dice: float
     rule: str
-    cases: int
-    poor: int
-    flagged: int
-    flagged_poor: int
+    cases: Cases
+    poor: Cases
+    flagged: Cases
+    flagged_poor: Cases
 
     def reason(self, score: float | None) -> str | None:
         """Why a case with this score is flagged; None if it is not.

@@ -5,6 +5,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from trivox.errors import BundleError
+
 
 class Engine(Protocol):
     """One network made ready to compute."""
@@ -25,3 +27,15 @@ class Engine(Protocol):
         """Logits `(b, outputs, z, y, x)` of windows `(b, c, z, y, x)` on its device, in
         any floating type.
         """
+
+
+def require_finite(outputs: Tensor) -> None:
+    """Raise `BundleError` if what networks gave holds NaN or infinity: such voxels have
+    no largest class, and would pass for background.
+    """
+    # one number to wait for, whatever the size
+    if not outputs.sum(dtype=torch.float32).isfinite():
+        raise BundleError(
+            "the network gives NaN or infinity for this case, no answer; try "
+            "--precision fp32, and if that does not help train the model again"
+        )

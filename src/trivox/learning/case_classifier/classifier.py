@@ -76,9 +76,18 @@ class CaseClassifier:
         return rows
 
     def save(self, path: Path) -> None:
-        """Write everything to one safetensors file, the words as JSON in its metadata."""
+        """Write everything to one safetensors file, the words as JSON in its metadata;
+        raises `DataError` for numbers that are none, which nothing can be answered with.
+        """
         from safetensors.numpy import save_file
 
+        try:
+            self._check()
+        except ValueError as error:
+            raise DataError(
+                f"{path}: no classifier could be fitted ({error}); check the features, "
+                "or take --set classification.classifier=head"
+            ) from error
         arrays = {"fill": self.fill, "mean": self.mean, "scale": self.scale}
         for i, network in enumerate(self.networks):
             for j, (weight, bias) in enumerate(network):

@@ -98,6 +98,7 @@ class MultitaskObjective(Objective):
         """The weight of the class: 0 before a staged start, then growing to `boost`
         times its value.
         """
+        self.segmentation.begin(spent, epoch)
         options = self.options
         waiting = options.mode == "staged" and spent < options.start
         grown = 1 + (options.boost - 1) * min(1.0, epoch / options.boost_epochs)
@@ -230,7 +231,15 @@ class MultitaskObjective(Objective):
         note = ""
         if self.options.classifier != "head":
             note = " (the head; a classifier on pooled features will answer)"
-        return [line + note for line in warnings]
+        return [*self.segmentation.remarks(figures), *(w + note for w in warnings)]
+
+    def state(self) -> Mapping[str, object]:
+        """That of the segmentation."""
+        return self.segmentation.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `state`."""
+        self.segmentation.restore(state)
 
 
 def class_counts(dataset: Dataset, names: Sequence[str]) -> Counter[str]:

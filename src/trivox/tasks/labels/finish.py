@@ -15,6 +15,7 @@ from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.inference.doubt.likeness import Likeness, learn_likeness, look_at
 from trivox.inference.predictor import Predictor
 from trivox.planning.plan import Plan
+from trivox.tasks.brevity import too_short
 from trivox.tasks.console import Console
 from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.prepared import PreparedImages
@@ -81,6 +82,7 @@ def finish_labels(
         request.out / "validation",
         task=task.name,
         whole=task.whole(prepared.plan),
+        warnings=too_short(recipe, folders),
         console=console,
     )
     if classes is not None:

@@ -1,8 +1,8 @@
 """What is learnt of label maps: the recipe's loss at every scale, Dice of pooled patches."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from trivox.learning.losses.weighting import class_weights
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import widest_type
 from trivox.planning.plan import Plan
+from trivox.tasks.labels.unseen import UnseenTargets
 from trivox.volumes.volume import Array
 
 
@@ -32,6 +33,7 @@ class SegmentationObjective(Objective):
     criterion: nn.Module
     regions: Tensor
     """Membership `(target, index)`."""
+    unseen: UnseenTargets = field(default_factory=UnseenTargets)
 
     @classmethod
     def of(
@@ -56,7 +58,8 @@ class SegmentationObjective(Objective):
             ),
             target_weights=weights,
         )
-        return cls(plan.labels, make_loss(recipe.loss, setup), regions)
+        criterion = make_loss(recipe.loss, setup)
+        return cls(plan.labels, criterion, regions, UnseenTargets.under(recipe))
 
     @property
     def module(self) -> nn.Module | None:
@@ -64,6 +67,22 @@ class SegmentationObjective(Objective):
         saved and loaded with it.
         """
         return self.criterion if isinstance(self.criterion, AdaptiveLoss) else None
+
+    def begin(self, spent: float, epoch: int) -> None:
+        """Note where training stands."""
+        self.unseen.spent = spent
+
+    def state(self) -> Mapping[str, object]:
+        """Targets that were predicted nowhere."""
+        return {"unseen": self.unseen.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `state`."""
+        self.unseen.restore(state.get("unseen", {}))
+
+    def remarks(self, figures: dict[str, float]) -> list[str]:
+        """A line about a target that stays unseen."""
+        return self.unseen.remarks()
 
     def figures(self) -> dict[str, float]:
         """Numbers for the record of an epoch: the weights of the loss terms where they
@@ -111,6 +130,8 @@ class SegmentationObjective(Objective):
         and prediction are left out.
         """
         hit, predicted, reference = counts.T
+        voxels = zip(predicted.tolist(), reference.tolist(), strict=True)
+        self.unseen.note(dict(zip(self.labels.targets, voxels, strict=True)))
         dice = (2 * hit / (predicted + reference)).tolist()
         iou = (hit / (predicted + reference - hit)).tolist()
         each = {

@@ -95,12 +95,19 @@ class Evidences:
 
 
 def validate_folds(
-    folds: TrainedFolds, out: Path, *, task: str, whole: str | None, console: Console
+    folds: TrainedFolds,
+    out: Path,
+    *,
+    task: str,
+    whole: str | None,
+    warnings: Sequence[str] = (),
+    console: Console,
 ) -> Validation:
     """Predict each fold's held-out cases with that fold's network, measure them and
     learn what the bundle needs.
 
-    whole: name under which all labels together are measured as well. Cases without a
+    whole: name under which all labels together are measured as well; warnings: what a
+    reader of the figures has to know. Cases without a
     label map do not count in the scores of labels, those without a class not in the
     classifier's. Writes `out/predictions/CASE.nii.gz` and `out/metrics.json`, both
     after postprocessing. One case at a time is in memory.
@@ -114,7 +121,7 @@ def validate_folds(
         choice = choose_rules(list(evidences.labels.values()), scheme, seed=seed)
     names = list(evidences.labels)
     cases = _measure(folds, names, choice.rules, out, whole, console)
-    metrics = collect_metrics(cases, task=task, whole=whole)
+    metrics = collect_metrics(cases, task=task, whole=whole, warnings=warnings)
     with working(console, "calibrating"):
         trust = calibrate(evidences.samples, scheme, seed=seed)
     metrics["postprocessing"] = cast(PostprocessingSection, choice.section)

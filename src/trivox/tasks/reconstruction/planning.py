@@ -14,9 +14,11 @@ from trivox.errors import DataError, PlanError
 from trivox.inference.reconstructor import volume_network
 from trivox.networks.registry import XRAY_NETWORKS
 from trivox.networks.xray2ct.views2d import PIXEL_STEP
+from trivox.planning.plan import IMPOSSIBLE
 from trivox.planning.volumes import VolumePlan
 from trivox.preparation.exam_store import fitted_views
 from trivox.projection.geometry import SDD_MM, SOD_MM
+from trivox.schema import validated
 from trivox.volumes.formats import read_header
 from trivox.volumes.volume import Shape, spacing_of
 
@@ -46,26 +48,29 @@ def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> VolumePlan:
     detector = _detector(exam, options.detector or 2 * max(shape))
     sod, sdd = _distances(exam)
     z, y, x = (size * options.render_factor for size in shape)
-    plan = VolumePlan(
-        dataset=dataset.name,
-        task=TASK,
-        shape=shape,
-        spacing=(step, step, step),
-        render_shape=(z, y, x),
-        window=options.window,
-        water_per_mm=exam.water_per_mm,
-        detector=detector,
-        pixel_mm=_pixel(recipe, exam, detector, MARGIN * max(shape) * step / 2),
-        sod_mm=sod,
-        sdd_mm=sdd,
-        network=recipe.network,
-        network_options=recipe.network_options,
-        prior=options.prior,
-        prior_iterations=options.prior_iterations,
-        consistency_steps=options.consistency_steps,
-        final_steps=options.final_steps,
-        batch_size=recipe.batch_size or 4,
-        reasons=_reasons(recipe, extent, exam),
+    decided = {
+        "dataset": dataset.name,
+        "task": TASK,
+        "shape": shape,
+        "spacing": (step, step, step),
+        "render_shape": (z, y, x),
+        "window": options.window,
+        "water_per_mm": exam.water_per_mm,
+        "detector": detector,
+        "pixel_mm": _pixel(recipe, exam, detector, MARGIN * max(shape) * step / 2),
+        "sod_mm": sod,
+        "sdd_mm": sdd,
+        "network": recipe.network,
+        "network_options": recipe.network_options,
+        "prior": options.prior,
+        "prior_iterations": options.prior_iterations,
+        "consistency_steps": options.consistency_steps,
+        "final_steps": options.final_steps,
+        "batch_size": recipe.batch_size or 4,
+        "reasons": _reasons(recipe, extent, exam),
+    }
+    plan = validated(
+        VolumePlan, decided, where=dataset.root, error=PlanError, advice=IMPOSSIBLE
     )
     _require_possible(plan, recipe, exam)
     return plan

@@ -29,8 +29,10 @@ from trivox.inference.reconstructor import Reconstructor, volume_network
 from trivox.learning.losses.volumes import VolumeCriterion
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime, rank_positions
+from trivox.memory import require_memory
 from trivox.networks.counting import count_volume_network
-from trivox.planning.describe import describe_volume_plan
+from trivox.planning.describe import describe_volume_plan, sized
+from trivox.planning.footprint import rendering_bytes, volume_bytes
 from trivox.planning.volumes import VolumePlan, read_volume_plan
 from trivox.preparation.exam_batches import ExamSource, to_window
 from trivox.preparation.exam_store import ExamStore, prepare_exams
@@ -134,7 +136,14 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
         replace: bool,
         console: Console,
     ) -> ExamStore:
-        """Bring CTs and views to the plan's grids."""
+        """Bring CTs and views to the plan's grids; raises `DataError` before grids or a
+        training step take more memory than there is.
+        """
+        require_memory(
+            rendering_bytes(plan) + volume_bytes(plan, volumes=plan.batch_size),
+            f"batches of {plan.batch_size} grids of {sized(plan.shape)} voxels",
+            "use a smaller --patch-size or batch_size",
+        )
         return prepare_exams(
             dataset,
             plan,

@@ -29,6 +29,7 @@ from trivox.projection.grids import placed
 from trivox.projection.ladder import Ladder
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
+from trivox.tasks.brevity import too_short
 from trivox.tasks.console import Console
 from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
 from trivox.tasks.task import RunRequest, trained_weights, training_summary
@@ -106,7 +107,7 @@ def finish_volumes(
         window=exams.plan.window,
         ladder=rungs[views],
         by_views=list(rungs.values()),
-        warnings=_warnings(exams, recipe, folders),
+        warnings=[*too_short(recipe, folders), *_warnings(exams, recipe, folders)],
     )
     out = request.out / "validation"
     volumes = {case.name: case.volume for case in exams.dataset.cases}

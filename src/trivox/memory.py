@@ -1,0 +1,46 @@
+"""How much memory is left, also inside a container; and a refusal before it is taken."""
+
+from pathlib import Path
+
+from trivox.errors import DataError
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: what the system could give, or the limit
+    of its container (cgroup v2) leaves.
+    """
+    # loads slowly for what most commands never ask
+    import psutil
+
+    # free memory and what the page cache would give back
+    free: int = psutil.virtual_memory().available
+    return min(free, _container_memory())
+
+
+def _container_memory() -> int:
+    """What the limit of a container leaves; huge without one."""
+    try:
+        limit = int((CGROUP / "memory.max").read_text(encoding="ascii"))
+        facts = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+        used = next(int(line.split()[1]) for line in facts if line.startswith("anon "))
+    except (OSError, ValueError, StopIteration):  # "max": no limit
+        return 2**62
+    return max(limit - used, 0)
+
+
+def gigabytes(count: float) -> str:
+    """Bytes as people say them: `0.35 GB`, `190 GB`."""
+    size = count / 1e9
+    return f"{size:.0f} GB" if size >= 10 else f"{size:.2g} GB"
+
+
+def require_memory(needed: float, what: str, advice: str) -> None:
+    """Raise `DataError` before `needed` bytes are taken that are not there."""
+    free = free_memory()
+    if needed > free:
+        raise DataError(
+            f"{what} need about {gigabytes(needed)} of memory, {gigabytes(free)} are "
+            f"available; {advice}"
+        )
