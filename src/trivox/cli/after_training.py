@@ -10,12 +10,11 @@ import typer
 from trivox.cli.options import (
     Device,
     Out,
-    Series,
-    SliceTolerance,
     argument,
     numbers,
     option,
 )
+from trivox.cli.reading_options import Series, SliceTolerance
 from trivox.cli.terminal import Terminal
 from trivox.config.choices import (
     ContainerTarget,

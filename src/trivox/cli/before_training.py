@@ -17,13 +17,12 @@ from trivox.cli.options import (
     PatchSize,
     Preset,
     RecipeName,
-    Series,
     Settings,
-    SliceTolerance,
     argument,
     named_values,
     option,
 )
+from trivox.cli.reading_options import Series, SliceTolerance
 from trivox.cli.terminal import Terminal
 from trivox.config.choices import BratsFormat, ClassFoldersFormat, ViewFormat
 from trivox.errors import DataError

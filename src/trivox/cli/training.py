@@ -18,12 +18,11 @@ from trivox.cli.options import (
     RecipeName,
     Resume,
     Seed,
-    Series,
     Settings,
-    SliceTolerance,
     argument,
     option,
 )
+from trivox.cli.reading_options import Series, SliceTolerance
 from trivox.cli.terminal import Terminal
 from trivox.config.choices import (
     USUAL_DEMO,

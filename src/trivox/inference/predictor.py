@@ -54,7 +54,6 @@ from trivox.inference.source_grid import to_source
 from trivox.inference.writing import ENDING, Record, file_names
 from trivox.learning.runtime import Runtime, make_runtime
 from trivox.preparation.grid import GridRecord, PreparedCase
-from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 from trivox.volumes.formats import case_stem, write_volume
 from trivox.volumes.volume import Array, Spacing, Volume, affine_from_spacing
 
@@ -237,21 +236,14 @@ class Predictor:
         return np.asarray(self.predict_volume(volume).labels.array[0])
 
     def predict_file(
-        self,
-        images: Path | str | Sequence[Path | str],
-        out: Path | str | None = None,
-        *,
-        choice: SeriesChoice = NO_CHOICE,
+        self, images: Path | str | Sequence[Path | str], out: Path | str | None = None
     ) -> Prediction:
         """Predict from one image file or DICOM folder (or one for each channel); writes
         the label map to `out` if given.
-
-        choice: which DICOM series of a folder, and how uneven its slices may be.
         """
         given = [images] if isinstance(images, str | Path) else list(images)
         paths = tuple(Path(path) for path in given)
-        case = Case(name=case_stem(paths[0]), images=paths, choice=choice)
-        prediction = self.predict_case(case)
+        prediction = self.predict_case(Case(name=case_stem(paths[0]), images=paths))
         if out is not None:
             write_volume(Path(out), prediction.labels)
         return prediction
