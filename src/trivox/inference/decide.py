@@ -167,7 +167,7 @@ class Tally:
         labels = np.empty(shape, np.int16)
         ordered = labels.transpose(axes)
         rows = restored_logits(
-            slabs, record.shape, record.cropped_shape, nearest_axis=record.nearest_axis
+            slabs, record.shape, record.cropped_shape, nearest_axis=record.logits_axis
         )
         for start, logits in rows:
             chance = probabilities_of(
@@ -193,7 +193,7 @@ def label_case(
         slabs,
         record.shape,
         record.cropped_shape,
-        nearest_axis=record.nearest_axis,
+        nearest_axis=record.logits_axis,
         exclusive=scheme.exclusive,
         sampler=sampler,
     ).numpy()

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.rules.postprocess import Postprocessing
@@ -15,6 +15,9 @@ from trivox.planning.volumes import VolumePlan
 from trivox.schema import Frozen
 from trivox.version import NOTICE, __version__
 
+AxisName = Literal["z", "y", "x"]
+AXES: tuple[AxisName, ...] = ("z", "y", "x")
+"""Of the network's grid."""
 SYNTHETIC = "synthetic CT, not acquired"
 """Said of every volume that a network made."""
 
@@ -75,17 +78,29 @@ class BundleDescription(Frozen):
 class LabelDescription(BundleDescription):
     """Of a model that gives label maps.
 
-    temperature: probabilities are those of logits divided by it; abstention: when to
-    flag; classification: of models that also give a class.
+    mirror_axes: along which copies are mirrored and averaged unless told otherwise;
+    may_mirror: along which they may be at all; temperature: probabilities are those of
+    logits divided by it; abstention: when to flag; classification: of models that also
+    give a class; previous: the coarser model whose labels this one refines.
     """
 
     plan: Plan
     overlap: float = Field(0.5, ge=0, lt=1)
-    mirror_axes: tuple[Literal["z", "y", "x"], ...] = ()
+    mirror_axes: tuple[AxisName, ...] = ()
+    may_mirror: tuple[AxisName, ...] = AXES
     postprocessing: Postprocessing = Postprocessing()
     temperature: float = Field(1.0, gt=0)
     abstention: Abstention | None = None
     classification: ClassDescription | None = None
+    previous: "LabelDescription | None" = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.plan.refines == (self.previous is None):
+            raise ValueError(
+                "a plan that refines labels needs the model that finds them"
+            )
+        return self
 
     @property
     def classifiers(self) -> tuple[Weights, ...]:
@@ -95,8 +110,9 @@ class LabelDescription(BundleDescription):
 
     @property
     def files(self) -> tuple[Weights, ...]:
-        """Weights and classifiers."""
-        return (*self.weights, *self.classifiers)
+        """Weights and classifiers, and those of the coarser model."""
+        before = () if self.previous is None else self.previous.files
+        return (*self.weights, *self.classifiers, *before)
 
     def naming(
         self, weights: Sequence[Weights], classifiers: Sequence[Weights]

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import PlanError
 from trivox.files import read_json
+from trivox.planning.grid_rules import GridRules
 from trivox.planning.topology import Topology
 from trivox.schema import Frozen, validated
 from trivox.volumes.volume import Shape, Spacing
@@ -58,7 +59,7 @@ class ImagePlan(Frozen):
     axis_order: which canonical axis comes first, second, third in the network's grid (a
     coarse axis comes first). A 2-D plan has `patch_size[0] == 1` and kernels of 1 along
     it, so that slices need no code of their own. mask_channel: the network also sees
-    where the image is not zero, as its last input.
+    where the image is not zero, as its last input. grid: rules of resampling.
     """
 
     format_version: int = FORMAT_VERSION
@@ -70,6 +71,7 @@ class ImagePlan(Frozen):
     mask_channel: bool = False
     axis_order: tuple[int, int, int] = (0, 1, 2)
     spacing: Spacing
+    grid: GridRules = GridRules()
     median_shape: Shape
     patch_size: Shape
     batch_size: int = Field(ge=1)
@@ -106,7 +108,10 @@ class ImagePlan(Frozen):
         """The part that decides how a stored case looks; a store made under another key
         is not reused.
         """
-        return self.model_dump(mode="json", include=self._preparation_fields())
+        fields = self._preparation_fields()
+        if self.grid != GridRules():
+            fields = {*fields, "grid"}
+        return self.model_dump(mode="json", include=fields)
 
     def _preparation_fields(self) -> set[str]:
         return {
@@ -126,6 +131,17 @@ class Plan(ImagePlan):
 
     labels: LabelScheme
     batch_dice: bool
+    refines: bool = False
+    """Whether the network also sees the labels that a coarser model found, a channel
+    each, after its other inputs.
+    """
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What the network sees: of the image, and of a coarser model's answer."""
+        found_before = sorted(self.labels.labels, key=self.labels.labels.__getitem__)
+        names = (f"{name}, coarse" for name in found_before)
+        return (*super().inputs, *(names if self.refines else ()))
 
     @property
     def outputs(self) -> int:

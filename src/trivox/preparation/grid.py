@@ -1,17 +1,19 @@
 """From a source image to the network's grid, and the record that leads back."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trivox.datasets.labels import IGNORED
 from trivox.datasets.reading import BoxEdges, CroppedCase
+from trivox.planning.grid_rules import Interpolation
 from trivox.planning.plan import ImagePlan
-from trivox.planning.spacing import ANISOTROPY
 from trivox.preparation.normalise import foreground_mask, normalise
 from trivox.volumes.geometry import Orientation
-from trivox.volumes.resampling import resize_image, resize_labels
+from trivox.volumes.resampling import resize_image, resize_labels, resize_slices
 from trivox.volumes.volume import Array, Shape, Spacing, Volume
 
 
@@ -27,8 +29,9 @@ class GridRecord:
 
     source: as it was read; orientation: source to canonical axes; canonical_shape, box:
     size of, and part of, the canonical grid; cropped_shape, shape: sizes of the cropped
-    and of the network's grid; nearest_axis: axis of both that is resampled slice by
-    slice, if any.
+    and of the network's grid; image_axis, labels_axis, logits_axis: axis of both along
+    which each is resampled slice by slice, if any; ties: which of two labels of equal
+    weight wins.
     """
 
     source: Volume
@@ -38,7 +41,10 @@ class GridRecord:
     axis_order: tuple[int, int, int]
     cropped_shape: Shape
     shape: Shape
-    nearest_axis: int | None
+    image_axis: int | None
+    labels_axis: int | None
+    logits_axis: int | None
+    ties: Literal["smallest", "nearest"]
 
     def to_source(self, ordered: Array, *, fill: int | float = 0) -> Volume:
         """From the cropped grid, `(z, y, x)` or `(c, z, y, x)`, to the source's: a
@@ -64,9 +70,16 @@ class GridRecord:
         resampled as `prepare` does.
         """
         cropped = np.ascontiguousarray(self.from_source(indices), dtype=np.int16)
-        labels = torch.from_numpy(cropped)
-        resized = resize_labels(labels, self.shape, nearest_axis=self.nearest_axis)
-        return np.asarray(resized.numpy())
+        return np.asarray(self.resize(torch.from_numpy(cropped)).numpy())
+
+    def resize(self, labels: Tensor) -> Tensor:
+        """Label indices `(z, y, x)` from the cropped grid to the network's."""
+        return resize_labels(
+            labels,
+            self.shape,
+            nearest_axis=self.labels_axis,
+            nearest_wins=self.ties == "nearest",
+        )
 
     @property
     def _inside(self) -> tuple[slice, ...]:
@@ -84,26 +97,52 @@ class PreparedCase:
     record: GridRecord
 
 
-def prepare(case: CroppedCase, plan: ImagePlan) -> PreparedCase:
-    """Normalise, order the axes and resample a cropped case as the plan says."""
-    first, second, third = plan.axis_order
-    spacing = (case.spacing[first], case.spacing[second], case.spacing[third])
-    cropped = (case.shape[first], case.shape[second], case.shape[third])
-    shape = resampled_shape(cropped, spacing, plan.spacing)
-    coarse = slicewise_axis(spacing, plan.spacing)
+def prepare(
+    case: CroppedCase, plan: ImagePlan, *, before: Array | None = None
+) -> PreparedCase:
+    """Normalise, order the axes and resample a cropped case as the plan says.
+
+    before: label indices `(z, y, x)` on the case's grid that a coarser model found, for
+    a plan that `refines` them.
+    """
+    record = _record(case, plan)
+    inside = None
+    if before is not None:
+        inside = foreground_mask(case.image) | (before > 0)
+    image = normalise(case.image, plan.normalisations, mask=inside)  # (c, z, y, x)
+    axes = [axis + 1 for axis in plan.axis_order]
+    ordered = torch.from_numpy(np.ascontiguousarray(image.transpose(0, *axes)))
+    resized = _resized(ordered, record, plan.grid.image)
 
     def on_grid(labels: Array) -> Tensor:
         ordered = labels.transpose(plan.axis_order).astype(np.int16, order="C")
-        return resize_labels(torch.from_numpy(ordered), shape, nearest_axis=coarse)
+        return record.resize(torch.from_numpy(ordered))
 
-    image = normalise(case.image, plan.normalisations)  # (c, z, y, x)
-    axes = [axis + 1 for axis in plan.axis_order]
-    ordered = torch.from_numpy(np.ascontiguousarray(image.transpose(0, *axes)))
-    resized = resize_image(ordered, shape, nearest_axis=coarse)
     if plan.mask_channel:
         mask = on_grid(foreground_mask(case.image))
         resized = torch.cat([resized, mask[None].to(resized.dtype)])
-    record = GridRecord(
+    if inside is not None:
+        # nnU-Net lets what lies outside the object vote as a label of its own
+        found = on_grid(np.where(inside, before, IGNORED))
+        channels = len(plan.inputs) - len(resized)
+        labels = torch.arange(1, channels + 1)[:, None, None, None]
+        resized = torch.cat([resized, (found == labels).to(resized.dtype)])
+    label = None if case.label is None else on_grid(case.label)
+    return PreparedCase(resized, label, record)
+
+
+def _record(case: CroppedCase, plan: ImagePlan) -> GridRecord:
+    """Where a case lies on the grids of a plan."""
+    first, second, third = plan.axis_order
+    spacing = (case.spacing[first], case.spacing[second], case.spacing[third])
+    cropped = (case.shape[first], case.shape[second], case.shape[third])
+    rules = plan.grid
+    target = rules.target(spacing, plan.spacing)
+    shape = cropped
+    if rules.image is not None:
+        shape = resampled_shape(cropped, spacing, target)
+    image = rules.image or rules.labels
+    return GridRecord(
         source=case.source,
         orientation=case.orientation,
         canonical_shape=case.canonical_shape,
@@ -111,10 +150,27 @@ def prepare(case: CroppedCase, plan: ImagePlan) -> PreparedCase:
         axis_order=plan.axis_order,
         cropped_shape=cropped,
         shape=shape,
-        nearest_axis=coarse,
+        image_axis=image.coarse_axis(spacing, target),
+        labels_axis=rules.labels.coarse_axis(spacing, target),
+        logits_axis=rules.logits.coarse_axis(target, spacing),
+        ties=rules.labels.ties,
     )
-    label = None if case.label is None else on_grid(case.label)
-    return PreparedCase(resized, label, record)
+
+
+def _resized(image: Tensor, record: GridRecord, rule: Interpolation | None) -> Tensor:
+    """An image `(c, z, y, x)` on the network's grid."""
+    if rule is None:
+        return image
+    axis = record.image_axis
+    if axis is None or rule.clip == "channel":
+        return resize_image(image, record.shape, order=rule.order, nearest_axis=axis)
+    return resize_slices(
+        image,
+        record.shape,
+        axis=axis,
+        order=rule.order,
+        order_across=rule.order_across,
+    )
 
 
 def resampled_shape(shape: Shape, spacing: Spacing, target: Spacing) -> Shape:
@@ -124,17 +180,3 @@ def resampled_shape(shape: Shape, spacing: Spacing, target: Spacing) -> Shape:
         for size, old, new in zip(shape, spacing, target, strict=True)
     )
     return z, y, x
-
-
-def slicewise_axis(spacing: Spacing, target: Spacing) -> int | None:
-    """The coarse axis along which slices are not interpolated: spacing ratio above 3,
-    in the source or else the target.
-
-    Two axes that share the largest spacing have no single coarse direction; then all
-    three are interpolated.
-    """
-    for edges in (spacing, target):
-        if max(edges) / min(edges) > ANISOTROPY:
-            coarse = [axis for axis in range(3) if np.isclose(edges[axis], max(edges))]
-            return coarse[0] if len(coarse) == 1 else None
-    return None

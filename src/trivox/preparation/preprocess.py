@@ -105,7 +105,12 @@ def open_store(folder: Path, plan: ImagePlan, *, replace: bool = True) -> Store:
 
 def _prepare_one(case: Case, plan: ImagePlan, store: Store) -> None:
     labels = plan.labels if isinstance(plan, Plan) else None
-    read = read_case(case, channels=len(plan.channels), labels=labels)
+    read = read_case(
+        case,
+        channels=len(plan.channels),
+        labels=labels,
+        orientation=plan.grid.orientation,
+    )
     prepared = prepare(read, plan)
     facts = {
         "case": case.name,

@@ -23,6 +23,8 @@ an axis.
 """
 BAND = 64
 """Rows of a matrix that are multiplied at once."""
+TIE = 1e-6
+"""Rounding of summed weights: what is that close is equal."""
 NEGLIGIBLE = 1e-7
 """Matrix entries below this are left out of the bands; far below float32 rounding of
 the sum.
@@ -32,15 +34,15 @@ the sum.
 @lru_cache(maxsize=64)
 def spline_matrix(size: int, new_size: int, order: int = 3) -> Tensor:
     """The `(new_size, size)` float32 operator that resizes one axis by spline
-    interpolation of `order` (0, 1 or 3).
+    interpolation of `order` (0 to 5).
 
     Voxel centres of the new grid sit at `(i + 0.5) * size / new_size - 0.5`; outside,
     the edge value continues.
     """
-    if order == 3 and size > 1:
+    if order > 1 and size > 1:
         zoom = (new_size / size, 1)
         spline = ndimage.zoom(
-            np.eye(size), zoom, order=3, mode="nearest", grid_mode=True
+            np.eye(size), zoom, order=order, mode="nearest", grid_mode=True
         )
         return torch.from_numpy(spline.astype(np.float32))
     if order == 0:
@@ -152,18 +154,52 @@ def resize_image(
     for axis in changed:
         matrix = spline_matrix(sizes[axis], shape[axis], order)
         image = apply_along(image, matrix, axis)
-    if not changed or order != 3:
+    if not changed or order < 2:
         return image
     low = low[:, None, None, None]
     high = high[:, None, None, None]
     return image.clamp_(low, high)
 
 
+def resize_slices(
+    image: Tensor, shape: Shape, *, axis: int, order: int = 3, order_across: int = 0
+) -> Tensor:
+    """Resize `(c, z, y, x)` float32 to `shape` slice by slice, each clipped to its own
+    range, then along `axis` by splines of `order_across`: what nnU-Net does with
+    anisotropic scans.
+    """
+    sizes = image.shape[1:]
+    plane = [other for other in range(3) if other != axis]
+    slices = [other + 1 for other in plane]
+    low = image.amin(slices, keepdim=True)
+    high = image.amax(slices, keepdim=True)
+    for other in plane:
+        if shape[other] != sizes[other]:
+            matrix = spline_matrix(sizes[other], shape[other], order)
+            image = apply_along(image, matrix, other)
+    image = image.clamp(low, high)
+    if shape[axis] == sizes[axis]:
+        return image
+    if order_across == 0:
+        taken = nearest(sizes[axis], shape[axis]).to(image.device)
+        return image.index_select(axis + 1, taken)
+    return apply_along(
+        image, spline_matrix(sizes[axis], shape[axis], order_across), axis
+    )
+
+
 def resize_labels(
-    labels: Tensor, shape: Shape, *, nearest_axis: int | None = None
+    labels: Tensor,
+    shape: Shape,
+    *,
+    nearest_axis: int | None = None,
+    nearest_wins: bool = False,
 ) -> Tensor:
     """Resize an integer label map `(z, y, x)`: each new voxel takes the label with most
     linear weight around it.
+
+    nearest_wins: where the label of the nearest voxel has that weight too, it is taken;
+    otherwise, the smallest.
 
     Equals the argmax of linearly resized one-hot maps except for exact ties; the cost
     does not depend on the number of labels, since only voxels whose eight neighbours
@@ -177,7 +213,26 @@ def resize_labels(
         return labels
     axes = zip(labels.shape, shape, strict=True)
     corners = [neighbours(size, new) for size, new in axes]
-    return resample_labels(labels, corners)
+    resized = resample_labels(labels, corners)
+    if nearest_wins:
+        _give_ties_to_nearest(resized, labels, corners)
+    return resized
+
+
+def _give_ties_to_nearest(
+    resized: Tensor, labels: Tensor, corners: Sequence[Corners]
+) -> None:
+    """Take the nearest voxel's label wherever none has more weight, in place."""
+    axes = zip(labels.shape, resized.shape, strict=True)
+    closest = gather(labels, [nearest(size, new) for size, new in axes])
+    for part in torch.nonzero(closest != resized).split(2**20):
+        at = tuple(part.T)
+        index, weight = corner_weights(part, corners, labels.shape)
+        candidates = labels.reshape(-1)[index]
+        share = (weight * (candidates == closest[at])).sum(0)
+        best = (weight * (candidates == resized[at])).sum(0)
+        tied = share >= best - TIE
+        resized[at] = torch.where(tied, closest[at], resized[at])
 
 
 def resample_labels(labels: Tensor, corners: Sequence[Corners]) -> Tensor:
