@@ -272,7 +272,9 @@ def predict(
     }
     file = f"checkpoint_{row['checkpoint']}.pth"
     torch.save(content, folder / "fold_0" / file)
-    search = "nnunetv2.inference.predict_from_raw_data.recursive_find_trainer_class_by_name"
+    search = (
+        "nnunetv2.inference.predict_from_raw_data.recursive_find_trainer_class_by_name"
+    )
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     with mock.patch(search, trainer_class):
         predictor.initialize_from_trained_model_folder(str(folder), (0,), file)

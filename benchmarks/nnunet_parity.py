@@ -151,9 +151,7 @@ def special_rows() -> dict[str, Row]:
         "across-1": Row(**thick, changes=splines(order_z=1)),
         "across-3": Row(**thick, changes=splines(order_z=3)),
         "whole-volume": Row(**thick, changes=splines(force_separate_z=False)),
-        "slices": Row(
-            changes=splines(force_separate_z=True), spacing=(0.8, 1.4, 1.0)
-        ),
+        "slices": Row(changes=splines(force_separate_z=True), spacing=(0.8, 1.4, 1.0)),
         "torch-cascade": torch_cascade,
         "regions-cascade": Row(
             labels=REGIONS, order=(1, 2, 3), configuration="3d_cascade_fullres"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from trivox.datasets.reading import crop_volume
-from trivox.planning.plan import Normalisation
 from trivox.planning.grid_rules import Interpolation
+from trivox.planning.plan import Normalisation
 from trivox.preparation.grid import prepare, resampled_shape
 from trivox.volumes.volume import Volume, affine_from_spacing
 

@@ -46,6 +46,7 @@ class SplineArguments(Frozen):
             threshold=self.separate_z_anisotropy_threshold,
             clip="slice",
             ties="nearest" if self.is_seg else "smallest",
+            half=not self.is_seg,
         )
 
 
@@ -68,6 +69,7 @@ class LinearArguments(Frozen):
             slicewise=self.force_separate_z,
             threshold=self.separate_z_anisotropy_threshold,
             clip="slice",
+            ties="half" if self.is_seg else "smallest",
         )
 
 
@@ -100,6 +102,7 @@ def read_grid_rules(
         image=images,
         labels=_of_labels(configuration, file) if refines else UNUSED,
         logits=_of_logits(configuration, file, resampled=images is not None),
+        sums="half",
     )
 
 

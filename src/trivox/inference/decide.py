@@ -196,6 +196,7 @@ def label_case(
         nearest_axis=record.logits_axis,
         exclusive=scheme.exclusive,
         sampler=sampler,
+        half=record.half_logits,
     ).numpy()
     return restored if scheme.exclusive else scheme.paint_regions(restored)
 

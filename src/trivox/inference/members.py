@@ -131,6 +131,7 @@ def load_member(
         plan.labels.output_channels,
         overlap=options.overlap_of(description),
         mirror_axes=axes,
+        half=plan.grid.sums == "half",
     )
     readers = _readers(description, networks, classifiers, runtime, axes)
     return Member(plan, windows, description.temperature, options.passes, readers)

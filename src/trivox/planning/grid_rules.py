@@ -13,7 +13,7 @@ from pydantic import Field
 from trivox.planning.spacing import ANISOTROPY
 from trivox.schema import Frozen
 from trivox.volumes.geometry import AS_STORED, Orientation
-from trivox.volumes.volume import Spacing
+from trivox.volumes.volume import Spacing, Ties
 
 
 class Interpolation(Frozen):
@@ -23,8 +23,8 @@ class Interpolation(Frozen):
     resampled one by one; slicewise: whether they are (None: where voxels are more than
     `threshold` times longer along that axis); looks_at: the grid whose voxels tell
     first, the `old` or the `new` one; clip: overshoot of splines is cut to the range of
-    the `channel` or of each `slice`; ties: between labels of equal weight the
-    `smallest` wins, or the `nearest`.
+    the `channel` or of each `slice`; ties: between labels of equal weight, see
+    `trivox.volumes.volume.Ties`; half: the result is rounded to half precision.
     """
 
     order: int = Field(3, ge=0, le=5)
@@ -33,7 +33,8 @@ class Interpolation(Frozen):
     threshold: float = Field(ANISOTROPY, gt=0)
     looks_at: Literal["old", "new"] = "old"
     clip: Literal["channel", "slice"] = "channel"
-    ties: Literal["smallest", "nearest"] = "smallest"
+    ties: Ties = "smallest"
+    half: bool = False
 
     def coarse_axis(self, old: Spacing, new: Spacing) -> int | None:
         """The axis along which slices are resampled one by one, of grids of `old` and
@@ -63,7 +64,8 @@ class GridRules(Frozen):
 
     axes: `canonical` ones, or the array as it is `stored`; slices: their distance
     becomes the plan's, or is `kept`; image, labels, logits: how each is resampled; None
-    for an image: it is not, and the network's grid is the cropped source's.
+    for an image: it is not, and the network's grid is the cropped source's; sums: the
+    precision that logits of windows are summed in.
     """
 
     axes: Literal["canonical", "stored"] = "canonical"
@@ -72,6 +74,7 @@ class GridRules(Frozen):
     labels: Interpolation = Interpolation(order=1)
     # the slices that were taken one by one go back one by one
     logits: Interpolation = Interpolation(order=1, looks_at="new")
+    sums: Literal["single", "half"] = "single"
 
     @property
     def orientation(self) -> Orientation | None:

@@ -1,7 +1,6 @@
 """From a source image to the network's grid, and the record that leads back."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,8 +12,12 @@ from trivox.planning.grid_rules import Interpolation
 from trivox.planning.plan import ImagePlan
 from trivox.preparation.normalise import foreground_mask, normalise
 from trivox.volumes.geometry import Orientation
-from trivox.volumes.resampling import resize_image, resize_labels, resize_slices
-from trivox.volumes.volume import Array, Shape, Spacing, Volume
+from trivox.volumes.resampling import (
+    resize_image,
+    resize_labels,
+    resize_slices,
+)
+from trivox.volumes.volume import Array, Shape, Spacing, Ties, Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +47,8 @@ class GridRecord:
     image_axis: int | None
     labels_axis: int | None
     logits_axis: int | None
-    ties: Literal["smallest", "nearest"]
+    ties: Ties
+    half_logits: bool
 
     def to_source(self, ordered: Array, *, fill: int | float = 0) -> Volume:
         """From the cropped grid, `(z, y, x)` or `(c, z, y, x)`, to the source's: a
@@ -78,7 +82,7 @@ class GridRecord:
             labels,
             self.shape,
             nearest_axis=self.labels_axis,
-            nearest_wins=self.ties == "nearest",
+            ties=self.ties,
         )
 
     @property
@@ -154,6 +158,7 @@ def _record(case: CroppedCase, plan: ImagePlan) -> GridRecord:
         labels_axis=rules.labels.coarse_axis(spacing, target),
         logits_axis=rules.logits.coarse_axis(target, spacing),
         ties=rules.labels.ties,
+        half_logits=rules.logits.half,
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from trivox.volumes.volume import Shape
+from trivox.volumes.volume import Shape, Ties
 
 Corners = tuple[Tensor, Tensor, Tensor]
 """Lower neighbour, upper neighbour and the upper one's weight, for each new voxel along
@@ -23,8 +23,6 @@ an axis.
 """
 BAND = 64
 """Rows of a matrix that are multiplied at once."""
-TIE = 1e-6
-"""Rounding of summed weights: what is that close is equal."""
 NEGLIGIBLE = 1e-7
 """Matrix entries below this are left out of the bands; far below float32 rounding of
 the sum.
@@ -84,12 +82,14 @@ def neighbours(size: int, new_size: int) -> Corners:
     return neighbours_of(positions(size, new_size), size)
 
 
-def neighbours_of(centre: Tensor, size: int) -> Corners:
+def neighbours_of(
+    centre: Tensor, size: int, dtype: torch.dtype = torch.float32
+) -> Corners:
     """The same for any positions in voxels along an axis of `size`."""
     centre = centre.clamp(0, size - 1)
     low = torch.floor(centre).long()
     high = (low + 1).clamp(max=size - 1)
-    return low, high, (centre - low).float()
+    return low, high, (centre - low).to(dtype)
 
 
 def apply_along(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
@@ -193,17 +193,14 @@ def resize_labels(
     shape: Shape,
     *,
     nearest_axis: int | None = None,
-    nearest_wins: bool = False,
+    ties: Ties = "smallest",
 ) -> Tensor:
     """Resize an integer label map `(z, y, x)`: each new voxel takes the label with most
     linear weight around it.
 
-    nearest_wins: where the label of the nearest voxel has that weight too, it is taken;
-    otherwise, the smallest.
-
-    Equals the argmax of linearly resized one-hot maps except for exact ties; the cost
-    does not depend on the number of labels, since only voxels whose eight neighbours
-    disagree are voted on.
+    ties: which of two labels of equal weight wins, see `Ties`. Equals the argmax of
+    linearly resized one-hot maps except for exact ties; the cost does not depend on the
+    number of labels, since only voxels whose eight neighbours disagree are voted on.
     """
     sizes = labels.shape
     if nearest_axis is not None and shape[nearest_axis] != sizes[nearest_axis]:
@@ -211,28 +208,40 @@ def resize_labels(
         labels = labels.index_select(nearest_axis, slices)
     if tuple(labels.shape) == tuple(shape):
         return labels
-    axes = zip(labels.shape, shape, strict=True)
+    axes = list(zip(labels.shape, shape, strict=True))
     corners = [neighbours(size, new) for size, new in axes]
     resized = resample_labels(labels, corners)
-    if nearest_wins:
-        _give_ties_to_nearest(resized, labels, corners)
+    if ties != "smallest":
+        closest = gather(labels, [nearest(size, new) for size, new in axes])
+        _settle_ties(resized, labels, closest, ties)
     return resized
 
 
-def _give_ties_to_nearest(
-    resized: Tensor, labels: Tensor, corners: Sequence[Corners]
-) -> None:
-    """Take the nearest voxel's label wherever none has more weight, in place."""
+def _settle_ties(resized: Tensor, labels: Tensor, closest: Tensor, ties: Ties) -> None:
+    """Vote again, in place, wherever several labels meet, with the sums of nnU-Net's
+    functions: in double precision, summed in scipy's order, or in half precision.
+    """
     axes = zip(labels.shape, resized.shape, strict=True)
-    closest = gather(labels, [nearest(size, new) for size, new in axes])
-    for part in torch.nonzero(closest != resized).split(2**20):
+    corners = [
+        neighbours_of(positions(size, new), size, torch.float64) for size, new in axes
+    ]
+    mixed = gather(mixed_cells(labels), [low for low, _, _ in corners])
+    for part in torch.nonzero(mixed).split(2**18):
         at = tuple(part.T)
         index, weight = corner_weights(part, corners, labels.shape)
         candidates = labels.reshape(-1)[index]
-        share = (weight * (candidates == closest[at])).sum(0)
-        best = (weight * (candidates == resized[at])).sum(0)
-        tied = share >= best - TIE
-        resized[at] = torch.where(tied, closest[at], resized[at])
+        sums = torch.zeros_like(weight)
+        for corner, share in zip(candidates, weight, strict=True):
+            sums += (candidates == corner) * share
+        if ties == "half":
+            sums = (1000 * sums).half()
+        best = sums == sums.amax(0)
+        none = torch.iinfo(candidates.dtype).max
+        winner = candidates.masked_fill(~best, none).amin(0)
+        if ties == "nearest":
+            near = (best & (candidates == closest[at])).any(0)
+            winner = torch.where(near, closest[at], winner)
+        resized[at] = winner
 
 
 def resample_labels(labels: Tensor, corners: Sequence[Corners]) -> Tensor:
