@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from trivox.errors import BundleError
 from trivox.importing.nnunet_files import SPLINES, Configuration, checked
 from trivox.planning.grid_rules import GridRules, Interpolation
 from trivox.schema import Frozen, JsonObject
+from trivox.volumes.volume import Order
 
 READERS = (
     "SimpleITKIO",
@@ -32,8 +31,8 @@ class SplineArguments(Frozen):
     """Of nnU-Net's default function; a value left out is what Python takes there."""
 
     is_seg: bool = False
-    order: int = Field(3, ge=0, le=5)
-    order_z: int = Field(0, ge=0, le=5)
+    order: Order = 3
+    order_z: Order = 0
     force_separate_z: bool | None = False
     separate_z_anisotropy_threshold: float = 3
 

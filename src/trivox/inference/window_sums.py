@@ -121,3 +121,11 @@ def _total_weight(starts: Sequence[int], weight: Tensor, size: int) -> Tensor:
     for start in starts:
         total[start : start + len(weight)] += weight
     return total
+
+
+def advance(rows: Tensor, steps: int) -> None:
+    """Move the rows `steps` towards the front, in place; zeros follow."""
+    staying = rows.shape[1] - steps
+    for channel in rows:  # the copy in between stays small
+        channel[:staying] = channel[steps:].clone()
+    rows[:, staying:] = 0

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trivox.inference.engines.engine import Engine
-from trivox.inference.window_sums import HalfSums, SingleSums, Sums
+from trivox.inference.window_sums import HalfSums, SingleSums, Sums, advance
 from trivox.volumes.volume import Shape
 
 
@@ -115,7 +115,7 @@ class SlidingWindows:
             slab = _unpad(Slab(z, done), before, image.shape[1:])
             if slab.logits.shape[1]:
                 yield slab
-            _advance(sums.rows, end - z)
+            advance(sums.rows, end - z)
 
     def _network_by_network(self, image: Tensor) -> Iterator[Slab]:
         """The mean of networks that are summed each for itself, in half precision."""
@@ -124,8 +124,10 @@ class SlidingWindows:
         for first, *others in zip(*streams, strict=True):
             total = first.logits.half()
             for other in others:
-                total.add_(other.logits.half())
-            yield Slab(first.start, total.div_(len(alone)).float())
+                logits = other.logits.half()
+                total.add_(logits)
+            total.div_(len(alone))
+            yield Slab(first.start, total.float())
 
     def _sums(self, size: Sequence[int], starts: Sequence[Sequence[int]]) -> Sums:
         """What the windows of a volume of `size` are added to."""
@@ -169,7 +171,9 @@ class SlidingWindows:
         """Of a window in y and x, from its first voxel."""
         y, x = corner
         _, height, width = self.patch_size
-        return slice(y, y + height), slice(x, x + width)
+        rows = slice(y, y + height)
+        columns = slice(x, x + width)
+        return rows, columns
 
     def _predict(self, patches: Tensor) -> Tensor:
         """Sum of the logits over networks and mirrored copies for `(n, c, z, y, x)`, as
@@ -220,21 +224,17 @@ def _flipped(patches: Tensor, axes: Sequence[int]) -> Tensor:
     return patches.flip([axis + 2 for axis in axes])
 
 
-def _advance(rows: Tensor, steps: int) -> None:
-    """Move the rows `steps` towards the front, in place; zeros follow."""
-    staying = rows.shape[1] - steps
-    for channel in rows:  # the copy in between stays small
-        channel[:staying] = channel[steps:].clone()
-    rows[:, staying:] = 0
-
-
 def _unpad(slab: Slab, before: Shape, size: Sequence[int]) -> Slab:
     """Cut the padding off a slab."""
     depth, height, width = size
     z, y, x = before
+    stop = slab.start + slab.logits.shape[1]
     start = max(slab.start, z)
-    end = min(slab.start + slab.logits.shape[1], z + depth)
+    end = min(stop, z + depth)
     first = max(start - slab.start, 0)
     last = max(end - slab.start, 0)
-    inside = slab.logits[:, first:last, y : y + height, x : x + width]
+    logits = slab.logits[:, first:last]
+    rows = slice(y, y + height)
+    columns = slice(x, x + width)
+    inside = logits[:, :, rows, columns]
     return Slab(start - z, inside)

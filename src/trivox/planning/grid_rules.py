@@ -13,7 +13,7 @@ from pydantic import Field
 from trivox.planning.spacing import ANISOTROPY
 from trivox.schema import Frozen
 from trivox.volumes.geometry import AS_STORED, Orientation
-from trivox.volumes.volume import Spacing, Ties
+from trivox.volumes.volume import Order, Spacing, Ties
 
 
 class Interpolation(Frozen):
@@ -27,8 +27,8 @@ class Interpolation(Frozen):
     `trivox.volumes.volume.Ties`; half: the result is rounded to half precision.
     """
 
-    order: int = Field(3, ge=0, le=5)
-    order_across: int = Field(0, ge=0, le=5)
+    order: Order = 3
+    order_across: Order = 0
     slicewise: bool | None = None
     threshold: float = Field(ANISOTROPY, gt=0)
     looks_at: Literal["old", "new"] = "old"

@@ -110,9 +110,12 @@ def prepare(
     a plan that `refines` them.
     """
     record = _record(case, plan)
-    inside = None
+    inside: Array | None = None
+    seen: Array | None = None
     if before is not None:
         inside = foreground_mask(case.image) | (before > 0)
+        # nnU-Net lets what lies outside the object vote as a label of its own
+        seen = np.where(inside, before, IGNORED)
     image = normalise(case.image, plan.normalisations, mask=inside)  # (c, z, y, x)
     axes = [axis + 1 for axis in plan.axis_order]
     ordered = torch.from_numpy(np.ascontiguousarray(image.transpose(0, *axes)))
@@ -125,12 +128,11 @@ def prepare(
     if plan.mask_channel:
         mask = on_grid(foreground_mask(case.image))
         resized = torch.cat([resized, mask[None].to(resized.dtype)])
-    if inside is not None:
-        # nnU-Net lets what lies outside the object vote as a label of its own
-        found = on_grid(np.where(inside, before, IGNORED))
+    if seen is not None:
+        coarse = on_grid(seen)
         channels = len(plan.inputs) - len(resized)
         labels = torch.arange(1, channels + 1)[:, None, None, None]
-        resized = torch.cat([resized, (found == labels).to(resized.dtype)])
+        resized = torch.cat([resized, (coarse == labels).to(resized.dtype)])
     label = None if case.label is None else on_grid(case.label)
     return PreparedCase(resized, label, record)
 

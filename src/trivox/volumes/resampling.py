@@ -15,7 +15,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from trivox.volumes.volume import Shape, Ties
+from trivox.volumes.volume import Order, Shape, Ties
 
 Corners = tuple[Tensor, Tensor, Tensor]
 """Lower neighbour, upper neighbour and the upper one's weight, for each new voxel along
@@ -30,7 +30,7 @@ the sum.
 
 
 @lru_cache(maxsize=64)
-def spline_matrix(size: int, new_size: int, order: int = 3) -> Tensor:
+def spline_matrix(size: int, new_size: int, order: Order = 3) -> Tensor:
     """The `(new_size, size)` float32 operator that resizes one axis by spline
     interpolation of `order` (0 to 5).
 
@@ -131,7 +131,7 @@ def _multiply(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
 
 
 def resize_image(
-    image: Tensor, shape: Shape, *, order: int = 3, nearest_axis: int | None = None
+    image: Tensor, shape: Shape, *, order: Order = 3, nearest_axis: int | None = None
 ) -> Tensor:
     """Resize `(c, z, y, x)` float32 to `shape` by spline interpolation, clipped to each
     channel's old range.
@@ -162,7 +162,7 @@ def resize_image(
 
 
 def resize_slices(
-    image: Tensor, shape: Shape, *, axis: int, order: int = 3, order_across: int = 0
+    image: Tensor, shape: Shape, *, axis: int, order: Order = 3, order_across: Order = 0
 ) -> Tensor:
     """Resize `(c, z, y, x)` float32 to `shape` slice by slice, each clipped to its own
     range, then along `axis` by splines of `order_across`: what nnU-Net does with

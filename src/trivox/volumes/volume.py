@@ -12,6 +12,8 @@ from trivox.errors import GeometryError
 Array = NDArray[Any]
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
+Order = Literal[0, 1, 2, 3, 4, 5]
+"""Of a spline."""
 Ties = Literal["smallest", "nearest", "half"]
 """Between labels of equal weight wins the smallest, or that of the nearest voxel if it
 is one of them; half: weights are compared in half precision, and the smallest wins.
