@@ -32,6 +32,10 @@ SPREAD = 10.0
 SCALES = (1.0, 1.2, 1.3, 1.1)
 """Spacing of each training case relative to that of the scan."""
 FEATURES = 4
+RAW = "nnUNet_raw"
+PREPROCESSED = "nnUNet_preprocessed"
+RESULTS = "nnUNet_results"
+"""Variables of the environment by which nnU-Net finds its folders."""
 TRAINERS = {
     "nnUNetTrainer": "nnunetv2.training.nnUNetTrainer.nnUNetTrainer",
     "nnUNetTrainerBN": "nnunetv2.training.nnUNetTrainer.variants.network_architecture."
@@ -136,7 +140,7 @@ def write_fingerprint(name: str, raw: Path) -> None:
             np.median([result[4] for result in results])
         ),
     }
-    folder = Path(os.environ["nnUNet_preprocessed"]) / name
+    folder = Path(os.environ[PREPROCESSED]) / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dataset_fingerprint.json").write_text(json.dumps(content))
 
@@ -291,7 +295,7 @@ def predict(
 def make(row: dict[str, Any], root: Path, number: int) -> None:
     """Everything of a row."""
     name = f"Dataset{number:03d}_Small"
-    raw = Path(os.environ["nnUNet_raw"]) / name
+    raw = Path(os.environ[RAW]) / name
     raw.mkdir(parents=True)
     write_dataset(row, raw, root / "scans")
     write_fingerprint(name, raw)
@@ -304,13 +308,18 @@ def make(row: dict[str, Any], root: Path, number: int) -> None:
     if "cascade" in row["configuration"]:
         before = predict(row, root, "3d_lowres", None)
     predict(row, root, row["configuration"], before)
+    for file in (root / "model").glob("*/plans.json"):
+        plans = json.loads(file.read_text())
+        for configuration in plans["configurations"].values():
+            configuration.update(row["foreign"])
+        file.write_text(json.dumps(plans))
 
 
 def main() -> None:
     """Make all rows; what nnU-Net said of one that it cannot do is printed."""
     root = Path(sys.argv[1])
     torch.set_num_threads(1)
-    for key in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+    for key in (RAW, PREPROCESSED, RESULTS):
         os.environ[key] = str(root / key)
     rows = json.loads((root / "rows.json").read_text())
     for number, (name, row) in enumerate(rows.items(), start=1):

@@ -49,7 +49,8 @@ class Row:
 
     size, spacing: of the training cases along world x, y, z; the scan has
     `scan_spacing`; changes, network: written into the configurations of the plans and
-    into their networks.
+    into their networks; foreign: written there once nnU-Net has predicted, for what
+    only somebody's own nnU-Net has.
     """
 
     planner: str = DEFAULT
@@ -64,6 +65,7 @@ class Row:
     order: Sequence[int] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
+    foreign: Mapping[str, Any] = field(default_factory=dict)
     trainer: str = "nnUNetTrainer"
     mirror: Sequence[int] = (0, 1, 2)
     checkpoint: str = "final"
@@ -156,8 +158,8 @@ def special_rows() -> dict[str, Row]:
         "regions-cascade": Row(
             labels=REGIONS, order=(1, 2, 3), configuration="3d_cascade_fullres"
         ),
-        "own-resampling": Row(changes={"resampling_fn_data": "my_resampling"}),
-        "own-preprocessor": Row(changes={"preprocessor_name": "MyPreprocessor"}),
+        "own-resampling": Row(foreign={"resampling_fn_data": "my_resampling"}),
+        "own-preprocessor": Row(foreign={"preprocessor_name": "MyPreprocessor"}),
         "cubic-answers": Row(
             changes={
                 "resampling_fn_probabilities_kwargs": {
