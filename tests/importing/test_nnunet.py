@@ -287,6 +287,20 @@ def test_compiled_and_parallel_networks_carry_prefixes(tmp_path):
     assert import_nnunet(folder, tmp_path / "bundle", trust=True).weight_files()
 
 
+def test_the_label_map_is_the_same_whether_or_not_doubt_is_asked_for(model):
+    predictor = Predictor.load(model().folder, device="cpu")
+    assert (
+        predictor.settings["precision"] == "fp32"
+    )  # as nnU-Net, also with bf16 at hand
+    array = np.random.default_rng(1).normal(50, 30, (2, 12, 14, 10)).astype(np.float32)
+    volume = Volume(array, affine_from_spacing((1.5, 3.0, 1.0)))
+    usual = predictor.predict_volume(volume).labels.array
+    asked = predictor.predict_volume(
+        volume, probabilities=True, uncertainty=["entropy"]
+    ).labels.array
+    np.testing.assert_array_equal(usual, asked)
+
+
 # -- trust -----------------------------------------------------------------------------
 def test_without_trust_no_checkpoint_is_opened(model, monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))

@@ -121,7 +121,11 @@ class Pollster:
         maps = votes.sums.maps()
         probabilities = decision.sums.mean()
         if len(self.members) == 1:
-            labels = label_case([Slab(0, logits)], first, self.scheme, sampler)
+            slabs: Iterable[Slab] = [Slab(0, logits)]
+            if self.spread and self.members[0].windows.half:
+                # the mean of single votes is rounded otherwise
+                slabs = self.members[0].windows.slabs(cases[0].image)
+            labels = label_case(slabs, first, self.scheme, sampler)
         else:
             labels = label_indices(probabilities, self.scheme, above=0.5)
         dice = None if agreement is None else agreement.dice()

@@ -72,6 +72,18 @@ class WindowOptions:
         return tuple(axis for axis in axes if description.plan.patch_size[axis] > 1)
 
 
+def fitting_runtime(
+    runtime: Runtime, descriptions: Sequence[LabelDescription]
+) -> Runtime:
+    """The runtime that models are made for: those that sum in half precision are
+    nnU-Net's, which computes in fp16 on GPUs and in fp32 elsewhere.
+    """
+    if all(each.plan.grid.sums == "single" for each in descriptions):
+        return runtime
+    precision = "fp16" if runtime.device.type == "cuda" else "fp32"
+    return replace(runtime, precision=precision)
+
+
 def load_members(
     bundles: Sequence[LabelBundle],
     runtime: Runtime,

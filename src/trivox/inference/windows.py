@@ -35,8 +35,10 @@ def window_starts(size: int, patch: int, overlap: float) -> list[int]:
         return [0]
     room = size - patch
     steps = math.ceil(room / (patch * (1 - overlap)))
+    # divided first, as nnU-Net does: halves would be rounded otherwise
+    step = room / steps
     # rounding may give a start twice, with slices (a patch of 1) in particular
-    starts = {round(index * room / steps) for index in range(steps + 1)}
+    starts = {round(index * step) for index in range(steps + 1)}
     return sorted(starts)
 
 
