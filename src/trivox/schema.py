@@ -4,9 +4,16 @@ not fit its model.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from trivox.errors import TrivoxError
 
@@ -20,6 +27,22 @@ class Frozen(BaseModel):
     """Data that never change once they are made; fields without a name are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Grown(Frozen):
+    """Data with fields that older versions do not know: they are written only where
+    they say something, so that those versions still read the rest.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        for name in self.later:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                content.pop(name, None)
+        return content
 
 
 def validated(

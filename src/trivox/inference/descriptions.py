@@ -4,7 +4,7 @@ makes volumes of X-rays.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,7 @@ from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.planning.plan import Plan
 from trivox.planning.volumes import VolumePlan
-from trivox.schema import Frozen
+from trivox.schema import Frozen, Grown
 from trivox.version import NOTICE, __version__
 
 AxisName = Literal["z", "y", "x"]
@@ -45,7 +45,7 @@ class ClassDescription(Frozen):
     classifiers: tuple[Weights, ...] = ()
 
 
-class BundleDescription(Frozen):
+class BundleDescription(Grown):
     """What every `bundle.json` says.
 
     weights: none while the model lies in no bundle yet.
@@ -83,6 +83,8 @@ class LabelDescription(BundleDescription):
     logits divided by it; abstention: when to flag; classification: of models that also
     give a class; previous: the coarser model whose labels this one refines.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("may_mirror", "previous")
 
     plan: Plan
     overlap: float = Field(0.5, ge=0, lt=1)

@@ -4,7 +4,7 @@ Frozen data, one JSON file, editable by hand.
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,7 @@ from trivox.errors import PlanError
 from trivox.files import read_json
 from trivox.planning.grid_rules import GridRules
 from trivox.planning.topology import Topology
-from trivox.schema import Frozen, validated
+from trivox.schema import Frozen, Grown, validated
 from trivox.volumes.volume import Shape, Spacing
 
 FORMAT_VERSION = 1
@@ -51,7 +51,7 @@ class MemoryForecast(Frozen):
     total: int
 
 
-class ImagePlan(Frozen):
+class ImagePlan(Grown):
     """Everything that follows from the images alone: preparation, network, windows.
 
     Sizes and spacings are `(z, y, x)`.
@@ -61,6 +61,8 @@ class ImagePlan(Frozen):
     it, so that slices need no code of their own. mask_channel: the network also sees
     where the image is not zero, as its last input. grid: rules of resampling.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("grid",)
 
     format_version: int = FORMAT_VERSION
     dataset: str
@@ -108,10 +110,7 @@ class ImagePlan(Frozen):
         """The part that decides how a stored case looks; a store made under another key
         is not reused.
         """
-        fields = self._preparation_fields()
-        if self.grid != GridRules():
-            fields = {*fields, "grid"}
-        return self.model_dump(mode="json", include=fields)
+        return self.model_dump(mode="json", include=self._preparation_fields())
 
     def _preparation_fields(self) -> set[str]:
         return {
@@ -120,6 +119,7 @@ class ImagePlan(Frozen):
             "mask_channel",
             "axis_order",
             "spacing",
+            "grid",
             "format_version",
         }
 
@@ -128,6 +128,8 @@ class Plan(ImagePlan):
     """Everything downstream follows from this: what follows from the images, and the
     labels that are learnt.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("grid", "refines")
 
     labels: LabelScheme
     batch_dice: bool
