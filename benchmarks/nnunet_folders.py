@@ -192,10 +192,10 @@ def network_of(
     dataset = json.loads((folder / "dataset.json").read_text())
     trainer = trainer_class(row["trainer"])
     outputs = plans.get_label_manager(dataset).num_segmentation_heads
+    torch.manual_seed(7)
     network = trainer.build_network_architecture(
         plans, plans.get_configuration(configuration), inputs, outputs, False
     )
-    torch.manual_seed(7)
     for parameter in network.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     for name, buffer in network.named_buffers():

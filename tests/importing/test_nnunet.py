@@ -237,7 +237,8 @@ def test_dropout_of_training_changes_nothing(model):
     network = plans["configurations"]["base"]["architecture"]["arch_kwargs"]
     network["dropout_op"] = "torch.nn.modules.dropout.Dropout3d"
     network["dropout_op_kwargs"] = {"p": 0.2, "inplace": True}
-    assert model(plans=plans).description.plan.network_options == {}
+    options = model(plans=plans).description.plan.network_options
+    assert options == {"norm": "torch-instance"}
 
 
 @pytest.mark.parametrize("planner", ["M", "L", "XL"])

@@ -40,7 +40,7 @@ class Checkpoint:
         plans.
         """
         is_batch = any(name.endswith("running_mean") for name in self.weights)
-        return "batch" if is_batch else "instance"
+        return "batch" if is_batch else "torch-instance"
 
 
 def file_name(checkpoint: CheckpointName) -> str:

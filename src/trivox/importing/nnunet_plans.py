@@ -138,7 +138,7 @@ class _Model:
             refines=refines,
             network=self.network,
             topology=self.topology,
-            network_options={} if self.norm == "instance" else {"norm": self.norm},
+            network_options={"norm": self.norm},
             memory=memory,
             reasons={"patch_size": "nnU-Net's"},
         )

@@ -137,13 +137,17 @@ def load_member(
         for segmenter in segmenters:
             wake_dropout(segmenter)
     axes = options.axes_of(description)
+    half = plan.grid.sums == "half"
+    # a batch rounds otherwise than its samples alone, and nnU-Net computes these
+    alone = half and runtime.device.type == "cpu"
     windows = SlidingWindows(
         torch_engines(segmenters, runtime),
         plan.patch_size,
         plan.labels.output_channels,
         overlap=options.overlap_of(description),
         mirror_axes=axes,
-        half=plan.grid.sums == "half",
+        voxels_a_batch=1 if alone else None,
+        half=half,
     )
     readers = _readers(description, networks, classifiers, runtime, axes)
     return Member(plan, windows, description.temperature, options.passes, readers)

@@ -79,9 +79,12 @@ class SlidingWindows:
     @property
     def flips(self) -> list[tuple[int, ...]]:
         """Axes that each copy is mirrored along."""
-        return (
-            mirrored(self.mirror_axes) if self.only_flip is None else [self.only_flip]
-        )
+        if self.only_flip is not None:
+            return [self.only_flip]
+        copies = mirrored(self.mirror_axes)
+        if self.half:  # nnU-Net's order
+            copies.sort(key=lambda flip: (len(flip), flip))
+        return copies
 
     def votes(self) -> list["SlidingWindows"]:
         """Each network with each mirrored copy alone; the mean of their logits is what

@@ -5,6 +5,7 @@ volumes.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,9 +58,12 @@ class InstanceNorm(nn.GroupNorm):
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "instance": InstanceNorm,
+    "torch-instance": partial(nn.InstanceNorm3d, affine=True),
     "batch": nn.BatchNorm3d,
 }
-"""Normalisations that a U-Net may have, by name."""
+"""Normalisations that a U-Net may have, by name; torch's instance norm rounds otherwise
+than ours, and to the last bit as in the networks that were trained with it.
+"""
 
 
 def require_norm(name: str) -> None:
@@ -191,7 +195,7 @@ def initialise(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, ResidualBlock):
             norm = module.second[1]
-            assert isinstance(norm, InstanceNorm | nn.BatchNorm3d)
+            assert isinstance(norm, nn.GroupNorm | nn.InstanceNorm3d | nn.BatchNorm3d)
             nn.init.zeros_(norm.weight)
             nn.init.zeros_(norm.bias)
 

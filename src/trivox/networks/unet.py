@@ -31,7 +31,7 @@ class UNet(Recomputing):
     and every decoder scale but the finest: dropping deep features tells most about what
     the network does not know and costs least accuracy (Kendall et al. 2017, Bayesian
     SegNet); whole channels, since neighbouring voxels carry the same feature (Tompson
-    et al. 2015). norm: `instance` or `batch`, after every convolution.
+    et al. 2015). norm: one of `NORMS`, after every convolution.
     """
 
     def __init__(
