@@ -4,13 +4,15 @@ not fit its model.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     JsonValue,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -82,6 +84,22 @@ def _beyond_64_bits(content: Any) -> str | None:
             parts = enumerate(value)
         waiting += [(f"{place}.{name}".lstrip("."), part) for name, part in parts]
     return None
+
+
+class Grown(Frozen):
+    """Data with fields that older versions do not know: they are written only where
+    they say something, so that those versions still read the rest.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        for name in self.later:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                content.pop(name, None)
+        return content
 
 
 def validated(

@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from nnunet_folder import DATASET, NAMES, plans_of, state_of, write_folder
 from trivox.errors import BundleError, DataError, LabelError, TrustError
 from trivox.importing.nnunet import import_nnunet
 from trivox.inference.bundle import read_bundle
+from trivox.inference.members import WindowOptions
 from trivox.inference.predictor import Predictor
 from trivox.learning.checkpoints import load_weights
+from trivox.volumes.volume import Volume, affine_from_spacing
 
 KINDS = list(NAMES)
 
@@ -99,7 +102,7 @@ def test_slices_become_volumes_of_one_voxel(model):
     assert plan.topology.kernels[0] == (1, 3, 3)
     assert plan.topology.divisor == (1, 4, 4)
     assert bundle.description.mirror_axes == ("y",)
-    assert any("3 mm" in note for note in bundle.description.training["notes"])
+    assert plan.grid.slices == "kept"
 
 
 def test_all_folds_vote_and_fold_all_only_where_there_is_no_other(model, tmp_path):
@@ -114,19 +117,14 @@ def test_all_folds_vote_and_fold_all_only_where_there_is_no_other(model, tmp_pat
     assert single.description.training["checkpoints"] == {"all": "checkpoint_best.pth"}
 
 
-def test_mirroring_is_what_nnunet_allows_and_its_lack_is_pointed_out(model, tmp_path):
-    free = model().description
-    assert free.mirror_axes == ("z", "y", "x")
-    assert not any("RAS" in note for note in free.training["notes"])
-    fixed = write_folder(
-        tmp_path / "fixed",
-        {"0": state_of("plain")},
-        plans=plans_of("plain"),
-        inference_allowed_mirroring_axes=(0, 1),
-    )
-    description = import_nnunet(fixed, tmp_path / "b2", trust=True).description
-    assert description.mirror_axes == ("z", "y")
-    assert any("RAS" in note for note in description.training["notes"])
+@pytest.mark.parametrize("allowed", [(0, 1, 2), (0, 1), (2,), None])
+def test_copies_are_mirrored_along_no_axis_that_nnunet_forbids(model, allowed):
+    description = model(inference_allowed_mirroring_axes=allowed).description
+    axes = tuple("zyx"[axis] for axis in allowed or ())
+    assert description.mirror_axes == axes
+    for mirror in (None, True):
+        assert WindowOptions(mirror=mirror).axes_of(description) == (allowed or ())
+    assert WindowOptions(mirror=False).axes_of(description) == ()
 
 
 def test_regions_and_ignored_voxels_keep_their_meaning(model):
@@ -175,10 +173,133 @@ def test_plans_from_before_nnunet_2_5_are_understood(model):
     assert model(plans=plans).description.plan.topology.features == (4, 8, 8)
 
 
+def test_the_checkpoint_that_is_taken_is_said_and_can_be_chosen(tmp_path):
+    plans = plans_of("plain")
+    folder = tmp_path / "model"
+    for seed, name in enumerate(("final", "latest")):
+        for fold in ("0", "1") if name == "latest" else ("0",):
+            state = {fold: state_of("plain", seed)}
+            file = f"checkpoint_{name}.pth"
+            write_folder(folder, state, plans=plans, name=file)
+    both = import_nnunet(folder, tmp_path / "both", trust=True)
+    assert both.description.training["checkpoints"] == {
+        "0": "checkpoint_final.pth",
+        "1": "checkpoint_latest.pth",
+    }
+    assert both.description.training["notes"][0] == (
+        "fold 1: has no checkpoint_final.pth; checkpoint_latest.pth is taken"
+    )
+    final = import_nnunet(folder, tmp_path / "a", trust=True, checkpoint="final")
+    assert set(final.description.training["checkpoints"]) == {"0"}
+    latest = import_nnunet(folder, tmp_path / "b", trust=True, checkpoint="latest")
+    assert set(latest.description.training["checkpoints"]) == {"0", "1"}
+    with pytest.raises(
+        BundleError, match=r"no fold_X/checkpoint_best.*there is checkpoint_final"
+    ):
+        import_nnunet(folder, tmp_path / "c", trust=True, checkpoint="best")
+
+
+def test_numpys_numbers_and_arrays_may_stand_in_a_checkpoint(model):
+    kinds = ("float64", "float32", "float16", "int64", "int16", "uint8", "bool")
+    arrays = {kind: np.arange(6).reshape(2, 3).astype(kind) for kind in kinds}
+    state = {name: value.numpy() for name, value in state_of("plain").items()}
+    bundle = model(logging=arrays, network_weights=state)
+    assert len(bundle.weight_files()) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("says", ["plans", "trainer"])
+def test_batch_norm_is_read_from_plans_and_weights(kind, says, tmp_path):
+    plans = plans_of(kind)
+    network = plans["configurations"]["base"]["architecture"]["arch_kwargs"]
+    dimension = len(network["strides"][0])
+    if says == "plans":
+        network["norm_op"] = f"torch.nn.modules.batchnorm.BatchNorm{dimension}d"
+    state = state_of(kind)
+    for name in list(state):
+        if name.endswith("norm.weight"):
+            stem = name.removesuffix("weight")
+            state[f"{stem}running_mean"] = torch.randn(len(state[name]))
+            state[f"{stem}running_var"] = torch.rand(len(state[name])) + 0.5
+            state[f"{stem}num_batches_tracked"] = torch.tensor(7)
+    folder = write_folder(tmp_path / "model", {"0": state}, plans=plans)
+    bundle = import_nnunet(folder, tmp_path / "bundle", trust=True)
+    assert bundle.description.plan.network_options == {"norm": "batch"}
+    predictor = Predictor.load(bundle.folder, device="cpu", precision="fp32")
+    network = predictor.members[0].windows.engines[0].network
+    norms = [each for each in network.modules() if isinstance(each, nn.BatchNorm3d)]
+    assert norms
+    assert all(norm.running_var.min() >= 0.5 for norm in norms)
+
+
+def test_dropout_of_training_changes_nothing(model):
+    plans = plans_of("plain")
+    network = plans["configurations"]["base"]["architecture"]["arch_kwargs"]
+    network["dropout_op"] = "torch.nn.modules.dropout.Dropout3d"
+    network["dropout_op_kwargs"] = {"p": 0.2, "inplace": True}
+    options = model(plans=plans).description.plan.network_options
+    assert options == {"norm": "torch-instance"}
+
+
+@pytest.mark.parametrize("planner", ["M", "L", "XL"])
+def test_presets_of_the_residual_encoder_keep_their_names(model, planner):
+    plans = plans_of("residual") | {"plans_name": f"nnUNetResEncUNet{planner}Plans"}
+    plan = model("residual", plans=plans).description.plan
+    assert plan.network == f"resenc-{planner.lower()}"
+
+
+def test_channels_may_stand_under_modality_as_in_nnunets_first_version(model):
+    dataset = {**DATASET, "modality": DATASET["channel_names"]}
+    del dataset["channel_names"]
+    assert model(dataset=dataset).description.plan.channels == ("CT", "T1")
+
+
+READERS = {
+    "SimpleITKIO": "stored",
+    "NibabelIO": "stored",
+    "Tiff3DIO": "stored",
+    "NaturalImage2DIO": "stored",
+    "SimpleITKIOWithReorient": "canonical",
+    "NibabelIOWithReorient": "canonical",
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_voxels_are_read_as_stored_unless_the_reader_turns_them(model, reader):
+    plans = plans_of("plain") | {"image_reader_writer": reader}
+    bundle = model(plans=plans)
+    description = bundle.description
+    axes = READERS[reader]
+    assert description.plan.grid.axes == axes
+    notes = " ".join(description.training["notes"])
+    assert ("as they are stored" in notes) == (axes == "stored")
+    predictor = Predictor.load(bundle.folder, device="cpu", precision="fp32")
+    array = np.random.default_rng(1).normal(50, 30, (2, 12, 14, 10)).astype(np.float32)
+    affine = affine_from_spacing((1.5, 3.0, 1.0))
+    turned = affine @ np.diag([-1.0, -1.0, 1.0, 1.0])
+    first = predictor.predict_volume(Volume(array, affine)).labels.array
+    second = predictor.predict_volume(Volume(array, turned)).labels.array
+    assert np.array_equal(first, second) == (axes == "stored")
+
+
 def test_compiled_and_parallel_networks_carry_prefixes(tmp_path):
     state = {f"_orig_mod.{name}": value for name, value in state_of("plain").items()}
     folder = write_folder(tmp_path / "model", {"0": state}, plans=plans_of("plain"))
     assert import_nnunet(folder, tmp_path / "bundle", trust=True).weight_files()
+
+
+def test_the_label_map_is_the_same_whether_or_not_doubt_is_asked_for(model):
+    predictor = Predictor.load(model().folder, device="cpu")
+    assert (
+        predictor.settings["precision"] == "fp32"
+    )  # as nnU-Net, also with bf16 at hand
+    array = np.random.default_rng(1).normal(50, 30, (2, 12, 14, 10)).astype(np.float32)
+    volume = Volume(array, affine_from_spacing((1.5, 3.0, 1.0)))
+    usual = predictor.predict_volume(volume).labels.array
+    asked = predictor.predict_volume(
+        volume, probabilities=True, uncertainty=["entropy"]
+    ).labels.array
+    np.testing.assert_array_equal(usual, asked)
 
 
 # -- trust -----------------------------------------------------------------------------
@@ -224,25 +345,64 @@ def changed(path, value):
 BASE = ("configurations", "base")
 ARCHITECTURE = (*BASE, "architecture")
 WRONG = {
-    "cascade": (
-        (*BASE, "previous_stage"),
-        "3d_lowres",
-        "needs the output of another model",
-    ),
     "other network": (
         (*ARCHITECTURE, "network_class_name"),
         "x.Primus",
-        "network 'Primus' is not supported",
+        "network 'Primus' of nnUNetTrainer is not supported",
     ),
-    "dropout": (
-        (*ARCHITECTURE, "arch_kwargs", "dropout_op"),
-        "torch.nn.Dropout3d",
-        "dropout_op: Input should be None",
-    ),
-    "batch norm": (
+    "other norm": (
         (*ARCHITECTURE, "arch_kwargs", "norm_op"),
-        "torch.nn.BatchNorm3d",
+        "torch.nn.LayerNorm",
         "norm_op",
+    ),
+    "norm with statistics": (
+        (*ARCHITECTURE, "arch_kwargs", "norm_op_kwargs"),
+        {"eps": 1e-5, "affine": True, "track_running_stats": True},
+        "no statistics of their own",
+    ),
+    "other reader": (
+        ("image_reader_writer",),
+        "MyReader",
+        "image_reader_writer 'MyReader' is not supported; known: SimpleITKIO",
+    ),
+    "other preprocessor": (
+        (*BASE, "preprocessor_name"),
+        "MyPreprocessor",
+        "preprocessor_name 'MyPreprocessor' is not supported",
+    ),
+    "other label manager": (("label_manager",), "Mine", "label_manager"),
+    **{
+        f"other function {key}": (
+            (*BASE, key),
+            "resample_my_way",
+            f"{key} 'resample_my_way' is not supported; known: resample_data_or",
+        )
+        for key in ("resampling_fn_data", "resampling_fn_probabilities")
+    },
+    "other argument": (
+        (*BASE, "resampling_fn_data_kwargs"),
+        {"order": 3, "padding": 1},
+        "resampling_fn_data_kwargs: padding",
+    ),
+    "order 7": (
+        (*BASE, "resampling_fn_data_kwargs"),
+        {"order": 7},
+        "resampling_fn_data_kwargs: order",
+    ),
+    "labels' function": (
+        (*BASE, "resampling_fn_data_kwargs"),
+        {"order": 1, "is_seg": True},
+        "meant for label maps",
+    ),
+    "cubic answers": (
+        (*BASE, "resampling_fn_probabilities_kwargs"),
+        {"order": 3},
+        "order 3 with order_z 0 is not supported",
+    ),
+    "answers left behind": (
+        (*BASE, "resampling_fn_probabilities"),
+        "no_resampling_hack",
+        "leaves answers on another grid",
     ),
     "no bias": ((*ARCHITECTURE, "arch_kwargs", "conv_bias"), False, "conv_bias"),
     "unknown argument": ((*ARCHITECTURE, "arch_kwargs", "squeeze"), True, "squeeze"),
@@ -297,18 +457,15 @@ def test_what_cannot_be_imported_is_said_in_one_line(model, what, tmp_path):
 
 
 def test_a_network_that_its_trainer_changed_is_refused(tmp_path):
-    state = {
-        **state_of("plain"),
-        "encoder.stages.0.0.convs.0.norm.running_mean": torch.zeros(4),
-    }
+    state = {**state_of("plain"), "encoder.attention.weight": torch.zeros(4)}
     folder = write_folder(
         tmp_path / "m",
         {"0": state},
         plans=plans_of("plain"),
-        trainer_name="nnUNetTrainerBN",
+        trainer_name="MyAttentionTrainer",
     )
     with pytest.raises(
-        BundleError, match=r"running_mean has no place.*nnUNetTrainerBN"
+        BundleError, match=r"attention.weight has no place.*MyAttentionTrainer"
     ):
         import_nnunet(folder, tmp_path / "bundle", trust=True)
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from trivox.inference.engines.torch import torch_engines
+from trivox.inference.window_sums import axis_weight
 from trivox.inference.windows import (
     Slab,
     SlidingWindows,
-    axis_weight,
     mirrored,
     pad_to,
     window_starts,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
-from trivox.planning.spacing import resampled_shape, slicewise_axis
+from trivox.planning.grid_rules import GridRules
+from trivox.planning.spacing import resampled_shape
 from trivox.planning.survival import (
     LOOKED_AT,
     LabelMap,
@@ -39,7 +40,7 @@ def test_a_label_is_lost_exactly_if_no_voxel_of_it_is_left(seed, shape, old, new
     losses = count_losses(LabelMap("a", indices, old), new)
     assert set(losses) == set(np.unique(indices)) - {0}
     size = resampled_shape(shape, old, new)
-    coarse = slicewise_axis(old, new)
+    coarse = GridRules().labels.coarse_axis(old, new)
     left = resize_labels(torch.from_numpy(indices), size, nearest_axis=coarse)
     for index, loss in losses.items():
         assert loss.gone == (index not in left)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from trivox.datasets.reading import crop_volume
+from trivox.planning.grid_rules import Interpolation
 from trivox.planning.plan import Normalisation
-from trivox.planning.spacing import resampled_shape, slicewise_axis
+from trivox.planning.spacing import resampled_shape
 from trivox.preparation.grid import prepare
 from trivox.volumes.volume import Volume, affine_from_spacing
 
@@ -60,7 +61,7 @@ def test_image_and_label_have_the_plans_spacing(plan):
 def test_a_coarse_axis_is_resampled_slice_by_slice(plan):
     case, _, _ = cropped()
     prepared = prepare(case, plain(plan, spacing=(2.0, 1.0, 1.0)))
-    assert prepared.record.nearest_axis == 0
+    assert prepared.record.image_axis == 0
     for new, old in enumerate([0, 0, 1, 1, 2, 2, 3, 3]):
         np.testing.assert_allclose(
             prepared.image[0, new].numpy(), case.image[0, old], atol=1e-6
@@ -80,7 +81,7 @@ def test_a_coarse_axis_is_resampled_slice_by_slice(plan):
     ],
 )
 def test_the_coarse_axis_is_nnunets(spacing, target, axis):
-    assert slicewise_axis(spacing, target) == axis
+    assert Interpolation().coarse_axis(spacing, target) == axis
 
 
 def test_no_axis_disappears():

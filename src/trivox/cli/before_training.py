@@ -24,7 +24,12 @@ from trivox.cli.options import (
 )
 from trivox.cli.reading_options import Series, SliceTolerance
 from trivox.cli.terminal import Terminal
-from trivox.config.choices import BratsFormat, ClassFoldersFormat, ViewFormat
+from trivox.config.choices import (
+    BratsFormat,
+    CheckpointName,
+    ClassFoldersFormat,
+    ViewFormat,
+)
 from trivox.errors import DataError
 
 
@@ -40,19 +45,36 @@ def import_nnunet(
         bool,
         typer.Option("--trust", help="open its checkpoints, which are Python pickles"),
     ] = False,
+    checkpoint: Annotated[
+        CheckpointName | None,
+        typer.Option(
+            "--checkpoint",
+            help="the one to take of each fold; default: final, else best, else latest",
+        ),
+    ] = None,
+    previous: Annotated[
+        Path | None,
+        typer.Option(
+            "--previous",
+            help="folder of the 3d_lowres model that a cascade refines; default: beside it",
+        ),
+    ] = None,
 ) -> None:
-    """Turn a model of nnU-Net v2 into a bundle: plain and residual-encoder U-Nets, 2-D
-    and 3-D, all folds.
+    """Turn a model of nnU-Net v2 into a bundle: plain and residual-encoder U-Nets, 2-D,
+    3-D and cascades, all folds.
     """
     from trivox.importing.nnunet import import_nnunet as run
 
-    bundle = run(folder, out, trust=trust)
+    bundle = run(folder, out, trust=trust, checkpoint=checkpoint, previous=previous)
     plan = bundle.description.plan
-    training = bundle.description.training
-    folds = ", ".join(training["checkpoints"])
-    configuration = f"{training['configuration']}, {training['trainer']}"
-    print(f"{plan.dataset} ({configuration}), folds {folds}")
-    for note in training["notes"]:
+    stages = [bundle.description.previous, bundle.description]
+    for stage in filter(None, stages):
+        training = stage.training
+        names = training["checkpoints"].items()
+        folds = ", ".join(f"{fold} ({name})" for fold, name in names)
+        configuration = f"{training['configuration']}, {training['trainer']}"
+        print(f"{plan.dataset} ({configuration}), folds {folds}")
+    for note in bundle.description.training["notes"]:
         print(f"note: {note}")
     print(f"model: {out} ({plan.network}; labels {', '.join(plan.labels.targets)})")
 

@@ -35,6 +35,7 @@ ConventionName = Literal[
 ViewFormat = Literal["npz", "nifti"]
 DemoName = Literal["segmentation", "brats", "multitask", "reconstruction"]
 USUAL_DEMO: DemoName = "segmentation"
+CheckpointName = Literal["final", "best", "latest"]
 BratsFormat = Literal["brats", "nnunet"]
 ClassFoldersFormat = Literal["nnunet"]
 ContainerTarget = Literal["brats", "grand-challenge"]

@@ -98,30 +98,45 @@ def _remarks(case: Case, volumes: Sequence[Volume]) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def read_case(case: Case, *, channels: int, labels: LabelScheme | None) -> CroppedCase:
-    """Read, orient and crop a case; with `labels`, also its label map as indices."""
+def read_case(
+    case: Case,
+    *,
+    channels: int,
+    labels: LabelScheme | None,
+    orientation: Orientation | None = None,
+) -> CroppedCase:
+    """Read, orient and crop a case; with `labels`, also its label map as indices;
+    orientation: None for canonical axes.
+    """
     try:
         volume = read_channels(case, channels=channels)
         if labels is None or case.label is None:
-            return crop_volume(volume, None, where=case.name)
+            return crop_volume(volume, None, where=case.name, orientation=orientation)
         label = read_labels(case.label)
         require_same_grid(volume, label, where=f"{case.name}: image and label")
         indices = labels.encode(label.array, where=case.name)
-        return crop_volume(volume, indices, where=case.name)
+        return crop_volume(volume, indices, where=case.name, orientation=orientation)
     except TrivoxError as error:
         raise type(error)(of_case(case.name, str(error))) from error
 
 
-def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCase:
-    """Orient `(c, z, y, x)` to canonical axes and crop to the box outside which all
-    channels are zero.
+def crop_volume(
+    volume: Volume,
+    label: Array | None,
+    *,
+    where: str,
+    orientation: Orientation | None = None,
+) -> CroppedCase:
+    """Orient `(c, z, y, x)`, to canonical axes unless told otherwise, and crop to the
+    box outside which all channels are zero.
     """
     if not np.isfinite(volume.array).all():
         raise DataError(
             f"{where}: the image holds NaN or infinite values, or some beyond 3.4e38; "
             "repair it, 'trivox check' lists all such files"
         )
-    orientation = canonical_orientation(volume.affine)
+    if orientation is None:
+        orientation = canonical_orientation(volume.affine)
     canonical = reorient(volume, orientation)
     box = nonzero_box(canonical.array)
     inside = tuple(slice(*edge) for edge in box)

@@ -7,32 +7,34 @@ user's word, and then with torch's restricted reader, which builds tensors and p
 numbers and refuses everything else. nnU-Net itself is not needed.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trivox.config.choices import CheckpointName
 from trivox.errors import BundleError, TrustError
 from trivox.files import new_folder
+from trivox.importing.nnunet_checkpoints import (
+    CHECKPOINTS,
+    Checkpoint,
+    checkpoint_files,
+    file_name,
+    read_checkpoint,
+)
 from trivox.importing.nnunet_files import SUPPORTED, read_plans
 from trivox.importing.nnunet_plans import read_nnunet_plan
-from trivox.inference.bundle import Bundle, LabelBundle, write_bundle
-from trivox.inference.descriptions import LabelDescription
+from trivox.inference.bundle import Bundle, LabelBundle, copy_weights, write_bundle
+from trivox.inference.descriptions import AXES, LabelDescription
 from trivox.networks.registry import build_network
 from trivox.outputs import require_new_folder
 from trivox.planning.plan import Plan
 from trivox.planning.topology import Topology
 
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
-"""In order of preference; a fold without the first gives the second."""
-KINDS = ("float64", "float32", "float16", "int64", "int32", "bool")
-"""Numbers that a checkpoint may hold."""
 UNITS = {"0": "conv", "1": "norm"}
 """Layers of trivox's `ConvBlock` under nnU-Net's names."""
 ROOMS = {
@@ -45,161 +47,181 @@ ROOMS = {
 
 
 @dataclass(frozen=True, eq=False)
-class _Checkpoint:
-    """What is taken from a checkpoint file."""
+class _Model:
+    """A model folder, read: what its bundle says, and the weights of each fold."""
 
-    file: Path
-    weights: dict[str, Tensor]
-    configuration: str
-    trainer: str
-    mirror_axes: tuple[int, ...]
+    folder: Path
+    description: LabelDescription
+    weights: dict[str, dict[str, Tensor]]
+    previous: str | None
+
+    @property
+    def plan(self) -> Plan:
+        return self.description.plan
 
 
-def import_nnunet(folder: Path, out: Path, *, trust: bool = False) -> LabelBundle:
+def import_nnunet(
+    folder: Path,
+    out: Path,
+    *,
+    trust: bool = False,
+    checkpoint: CheckpointName | None = None,
+    previous: Path | None = None,
+) -> LabelBundle:
     """Write the model in `folder` as a bundle to `out`; all trained folds become
     members of one ensemble.
 
-    trust: the user knows where the checkpoints come from. Raises `TrustError` without
-    it, `BundleError` if the folder is incomplete or its network is not one that trivox
-    has.
+    trust: the user knows where the checkpoints come from; checkpoint: the one to take
+    of each fold, None: the final one, else the best, else the latest; previous: folder
+    of the model that a cascade refines, None: where nnU-Net puts it. Raises
+    `TrustError` without trust, `BundleError` if the folder is incomplete or its network
+    is not one that trivox has.
     """
+    require_new_folder(out)
+    model = _read_model(folder, checkpoint, trust=trust)
+    if model.previous is None:
+        _require_alone(previous, model)
+        return _write(out, model, None)
+    before = _read_model(
+        previous or _sibling(folder, model.previous), checkpoint, trust=trust
+    )
+    _require_stages(before, model)
+    return _write(out, model, before)
+
+
+def _read_model(folder: Path, wanted: CheckpointName | None, *, trust: bool) -> _Model:
+    """A model folder as it lies there, without the model that it refines."""
     reader = read_plans(folder).image_reader_writer
-    files = _checkpoint_files(folder)
+    files = checkpoint_files(folder, wanted)
     if not trust:
         raise TrustError(
             f"{next(iter(files.values()))}: is a Python pickle, a kind of file that "
             "can carry code; add --trust if you know where it comes from (it is read "
             "by torch's restricted loader all the same)"
         )
-    require_new_folder(out)
-    folds = {fold: _read_checkpoint(file) for fold, file in files.items()}
+    folds = {fold: read_checkpoint(file) for fold, file in files.items()}
     first = next(iter(folds.values()))
     if len({checkpoint.configuration for checkpoint in folds.values()}) > 1:
         raise BundleError(
             f"{folder}: its folds are of different configurations; give the folder of "
             "a single one"
         )
-    plan = read_nnunet_plan(folder, first.configuration)
-    axes = "zyx"[3 - plan.dimension :]
+    plan, previous = read_nnunet_plan(folder, first)
+    axes = AXES[3 - plan.dimension :]
     mirror = tuple(axes[axis] for axis in first.mirror_axes if axis < len(axes))
     training: dict[str, object] = {
         "source": "nnU-Net v2",
         "configuration": first.configuration,
         "trainer": first.trainer,
         "checkpoints": {fold: file.name for fold, file in files.items()},
-        "notes": _notes(plan, mirrored=set(mirror) == set(axes), reader=reader),
+        "notes": [*_notes_on_files(files, wanted), *_notes(plan, reader)],
     }
+    description = LabelDescription.model_construct(
+        task=plan.task,
+        plan=plan,
+        mirror_axes=mirror,
+        may_mirror=mirror,
+        training=training,
+    )
     weights = {fold: _renamed(checkpoint, plan) for fold, checkpoint in folds.items()}
-    return _write(out, plan, weights, mirror, training)
+    return _Model(folder, description, weights, previous)
 
 
-def _write(
-    out: Path,
-    plan: Plan,
-    weights: dict[str, dict[str, Tensor]],
-    mirror: Sequence[str],
-    training: dict[str, object],
-) -> LabelBundle:
-    with TemporaryDirectory(prefix="trivox-") as name:
-        files = {fold: Path(name) / f"{fold}.safetensors" for fold in weights}
-        for fold, state in weights.items():
-            save_file(state, files[fold])
-        description = LabelDescription(
-            task=plan.task, plan=plan, mirror_axes=mirror, training=training
-        )
-        with new_folder(out) as folder:
-            bundle = write_bundle(folder, description, files)
-        return Bundle(out, bundle.description)
+def _notes_on_files(files: dict[str, Path], wanted: CheckpointName | None) -> list[str]:
+    """Which folds have another checkpoint than the preferred one."""
+    usual = file_name(wanted or CHECKPOINTS[0])
+    return [
+        f"fold {fold}: has no {usual}; {file.name} is taken"
+        for fold, file in files.items()
+        if file.name != usual
+    ]
 
 
-def _notes(plan: Plan, *, mirrored: bool, reader: str) -> list[str]:
-    """In what the bundle may answer otherwise than nnU-Net."""
+def _notes(plan: Plan, reader: str) -> list[str]:
+    """What has to be known of the bundle."""
     notes = ["nnU-Net's postprocessing.pkl is not imported"]
-    if plan.dimension == 2:
+    if plan.grid.axes == "stored":
         notes.append(
-            "nnU-Net keeps the distance of slices as it is; here it becomes "
-            f"{plan.spacing[0]:g} mm, the training median"
-        )
-    if not mirrored and "Reorient" not in reader:
-        notes.append(
-            "it was trained on voxels as stored and without mirroring along all axes; "
-            "trivox turns every image to RAS first, so this is the same model only if "
-            "the training images were stored in RAS"
+            f"reads voxels as they are stored, as nnU-Net's {reader} does: give it "
+            "images whose axes run as those of its training images"
         )
     return notes
 
 
-# -- files -----------------------------------------------------------------------------
-def _checkpoint_files(folder: Path) -> dict[str, Path]:
-    """The checkpoint of each fold; like nnU-Net, `fold_all` only where there are no
-    numbered ones.
-    """
-    files: dict[str, Path] = {}
-    for path in sorted(folder.glob("fold_*")):
-        present = [path / name for name in CHECKPOINTS if (path / name).is_file()]
-        if present:
-            files[path.name.removeprefix("fold_")] = present[0]
-    if not files:
+# -- cascades --------------------------------------------------------------------------
+def _sibling(folder: Path, configuration: str) -> Path:
+    """Where nnU-Net puts another configuration of the same trainer and plans."""
+    family, separator, _ = folder.resolve().name.rpartition("__")
+    sibling = folder.resolve().parent / f"{family}{separator}{configuration}"
+    if not separator or not (sibling / "plans.json").is_file():
         raise BundleError(
-            f"{folder}: no fold_X/{CHECKPOINTS[0]}; copy the whole model folder, or "
-            "train it first"
+            f"{folder}: refines the labels of a {configuration} model, which is not at "
+            f"{sibling}; name its folder with --previous"
         )
-    return {fold: file for fold, file in files.items() if fold != "all"} or files
+    return sibling
 
 
-def _numbers() -> list[Any]:
-    """What a checkpoint may hold besides tensors: numpy's scalars, under the names of
-    numpy 1 and 2.
-    """
-    scalar = np.float64(0).__reduce__()[0]  # numpy's own constructor of scalars
-    constructors = [
-        (scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")
-    ]
-    kinds = [type(np.dtype(name)) for name in KINDS]
-    return [*constructors, np.dtype, *kinds]
-
-
-def _read_checkpoint(file: Path) -> _Checkpoint:
-    try:
-        with torch.serialization.safe_globals(_numbers()):
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        return _Checkpoint(
-            file=file,
-            weights=dict(content["network_weights"]),
-            configuration=str(content["init_args"]["configuration"]),
-            trainer=str(content["trainer_name"]),
-            mirror_axes=tuple(content.get("inference_allowed_mirroring_axes") or ()),
+def _require_alone(previous: Path | None, model: _Model) -> None:
+    if previous is not None:
+        raise BundleError(
+            f"{model.folder}: {model.description.training['configuration']} refines no "
+            "other model; leave --previous out"
         )
-    except KeyError as error:
+
+
+def _require_stages(before: _Model, model: _Model) -> None:
+    """Raise `BundleError` unless `model` refines `before`."""
+    configuration = before.description.training["configuration"]
+    if configuration != model.previous:
         raise BundleError(
-            f"{file}: has no {error}; only checkpoints of nnU-Net v2 can be imported"
-        ) from error
-    except Exception as error:  # torch raises anything for a damaged or refused file
-        reason = " ".join(str(error).split())
-        if "Unsupported global" in reason:
-            name = reason.split("GLOBAL ")[-1].split(" ")[0]
-            raise BundleError(
-                f"{file}: holds a Python object ({name}), which is not read"
-            ) from error
+            f"{before.folder}: is a {configuration} model, and {model.folder} refines "
+            f"the labels of {model.previous}; name its folder with --previous"
+        )
+    if _sees(before.plan) != _sees(model.plan):
         raise BundleError(
-            f"{file}: cannot be read ({reason:.120}); copy it again"
-        ) from error
+            f"{before.folder}: labels, channels or axes differ from those of "
+            f"{model.folder}; give two stages of the same dataset and plans"
+        )
+
+
+def _sees(plan: Plan) -> tuple[object, ...]:
+    return plan.labels, plan.channels, plan.axis_order, plan.grid.axes
+
+
+# -- the bundle ------------------------------------------------------------------------
+def _write(out: Path, model: _Model, before: _Model | None) -> LabelBundle:
+    with new_folder(out) as folder, TemporaryDirectory(prefix="trivox-") as name:
+        previous = None
+        if before is not None:
+            files = _saved(before, Path(name) / "previous")
+            copied = copy_weights(folder, "previous", files)
+            previous = before.description.naming(copied, [])
+        content = {**dict(model.description), "previous": previous}
+        description = LabelDescription.model_validate(content)
+        bundle = write_bundle(folder, description, _saved(model, Path(name)))
+    return Bundle(out, bundle.description)
+
+
+def _saved(model: _Model, folder: Path) -> dict[str, Path]:
+    """The weights of each fold in a file of its own."""
+    folder.mkdir(exist_ok=True)
+    files = {fold: folder / f"{fold}.safetensors" for fold in model.weights}
+    for fold, state in model.weights.items():
+        save_file(state, files[fold])
+    return files
 
 
 # -- weights ---------------------------------------------------------------------------
-def _renamed(checkpoint: _Checkpoint, plan: Plan) -> dict[str, Tensor]:
+def _renamed(checkpoint: Checkpoint, plan: Plan) -> dict[str, Tensor]:
     """nnU-Net's state under trivox's names; 2-D kernels get an axis of one.
 
     Every tensor must have its place.
     """
-    weights = {
-        name.removeprefix("module.").removeprefix("_orig_mod."): value
-        for name, value in checkpoint.weights.items()
-    }
+    weights = checkpoint.weights
     expected = _expected_state(plan)
     names = {name: nnunet_name(name, plan.topology) for name in expected}
     renamed = {
-        name: _fitting(weights.get(names[name]), tensor, names[name], checkpoint.file)
+        name: _fitting(weights.get(names[name]), tensor, names[name], checkpoint)
         for name, tensor in expected.items()
     }
     _require_known(weights, set(names.values()), checkpoint)
@@ -212,31 +234,34 @@ def _expected_state(plan: Plan) -> dict[str, Tensor]:
         network = build_network(
             plan.network,
             plan.topology,
-            channels=len(plan.channels),
+            channels=len(plan.inputs),
             outputs=plan.labels.output_channels,
+            options=plan.network_options,
         )
     return network.state_dict()
 
 
-def _fitting(value: Tensor | None, expected: Tensor, name: str, file: Path) -> Tensor:
-    """A copy of `value` in float32, of the shape of `expected`; raises `BundleError` if
-    it has another.
+def _fitting(
+    value: Tensor | None, expected: Tensor, name: str, checkpoint: Checkpoint
+) -> Tensor:
+    """A copy of `value` of the type and shape of `expected`; raises `BundleError` if it
+    has another shape.
     """
     if value is not None and value.ndim == 4:
         value = value.unsqueeze(2)
     if value is not None and value.shape == expected.shape:
-        return value.float().contiguous().clone()
+        return value.to(expected.dtype).contiguous().clone()
     problem = "is missing"
     if value is not None:
         problem = f"has shape {tuple(value.shape)}, not {tuple(expected.shape)}"
     raise BundleError(
-        f"{file}: {name} {problem}; the checkpoint and plans.json are of different "
-        "networks"
+        f"{checkpoint.file}: {name} {problem}; the checkpoint and plans.json are of "
+        f"different networks, or {checkpoint.trainer} builds one of its own"
     )
 
 
 def _require_known(
-    weights: Collection[str], known: set[str], checkpoint: _Checkpoint
+    weights: Collection[str], known: set[str], checkpoint: Checkpoint
 ) -> None:
     """Raise `BundleError` for a tensor that no network of trivox has; nnU-Net's modules
     list each layer twice, and the decoder holds the encoder.

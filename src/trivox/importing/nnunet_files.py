@@ -21,6 +21,10 @@ from trivox.schema import Frozen, JsonObject, first_complaint
 
 SUPPORTED = "trivox imports nnU-Net's plain and residual-encoder U-Nets as its planners write them"
 
+SPLINES = "resample_data_or_seg_to_shape"
+BY_SHAPE: JsonObject = {"order_z": 0, "force_separate_z": None}
+"""nnU-Net's default function of resampling and what all its uses have in common."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -38,20 +42,28 @@ class PlansFile(Lenient):
     """
 
     dataset_name: str | None = None
-    image_reader_writer: str = ""
+    plans_name: str = ""
+    image_reader_writer: str = "SimpleITKIO"
+    label_manager: Literal["LabelManager"] = "LabelManager"
     transpose_forward: tuple[int, ...] = (0, 1, 2)
     original_median_shape_after_transp: tuple[float, ...] = (1.0,)
     original_median_spacing_after_transp: tuple[float, ...] = (1.0,)
     configurations: dict[str, JsonValue] = Field(default_factory=dict)
     foreground_intensity_properties_per_channel: dict[str, dict[str, float]] = Field(
-        default_factory=dict
+        default_factory=dict,
+        validation_alias=AliasChoices(
+            "foreground_intensity_properties_per_channel",
+            "foreground_intensity_properties_by_modality",
+        ),
     )
 
 
 class DatasetFile(Lenient):
     """`dataset.json`; labels: a value, or the values of a region, by name."""
 
-    channel_names: JsonValue = None
+    channel_names: JsonValue = Field(
+        None, validation_alias=AliasChoices("modality", "channel_names")
+    )
     labels: dict[str, JsonValue] = Field(default_factory=dict)
     regions_class_order: tuple[int, ...] = ()
 
@@ -110,13 +122,13 @@ class NetworkArguments(Frozen):
     n_conv_per_stage_decoder: tuple[int, ...]
     conv_op: str = Field(pattern=r"Conv[23]d$")
     conv_bias: Literal[True]
-    norm_op: str = Field(pattern=r"InstanceNorm[23]d$")
+    norm_op: str = Field(pattern=r"(Instance|Batch)Norm[23]d$")
     norm_op_kwargs: JsonObject
     nonlin: str = Field(pattern=r"LeakyReLU$")
     nonlin_kwargs: JsonObject | None = None
     nonlin_first: Literal[False] = False
     deep_supervision: bool = True
-    dropout_op: None = None
+    dropout_op: str | None = Field(None, pattern=r"Dropout[123]?d?$")
     dropout_op_kwargs: JsonValue = None
     bottleneck_channels: None = None
     stem_channels: None = None
@@ -124,9 +136,11 @@ class NetworkArguments(Frozen):
     @field_validator("norm_op_kwargs")
     @classmethod
     def _is_known_norm(cls, value: JsonObject) -> JsonObject:
-        if (value.get("eps", 1e-5), value.get("affine")) != (1e-5, True):
+        usual = (value.get("eps", 1e-5), value.get("affine")) == (1e-5, True)
+        if not usual or value.get("track_running_stats"):
             raise ValueError(
-                "only instance norms with scale and shift and eps 1e-5 exist here"
+                "only norms with scale and shift, eps 1e-5 and no statistics of "
+                "their own exist here"
             )
         return value
 
@@ -162,7 +176,9 @@ class NetworkArguments(Frozen):
 
 
 class Configuration(Lenient):
-    """What is needed of one of the plans' configurations."""
+    """What is needed of one of the plans' configurations; resampling is nnU-Net's
+    default where plans say nothing.
+    """
 
     batch_size: int
     batch_dice: bool = False
@@ -173,6 +189,17 @@ class Configuration(Lenient):
     use_mask_for_norm: tuple[bool, ...]
     previous_stage: str | None = None
     architecture: Architecture | None = None
+    preprocessor_name: str = "DefaultPreprocessor"
+    resampling_fn_data: str = SPLINES
+    resampling_fn_data_kwargs: JsonObject = Field(default={"order": 3, **BY_SHAPE})
+    resampling_fn_seg: str = SPLINES
+    resampling_fn_seg_kwargs: JsonObject = Field(
+        default={"order": 1, "is_seg": True, **BY_SHAPE}
+    )
+    resampling_fn_probabilities: str = SPLINES
+    resampling_fn_probabilities_kwargs: JsonObject = Field(
+        default={"order": 1, **BY_SHAPE}
+    )
 
 
 def read_plans(folder: Path) -> PlansFile:

@@ -2,6 +2,7 @@
 cannot do is refused in one line.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from trivox.datasets.label_parsing import parse_labels
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.msd import numbered_names
 from trivox.errors import BundleError
+from trivox.importing.nnunet_checkpoints import Checkpoint
 from trivox.importing.nnunet_files import (
     SUPPORTED,
     Configuration,
@@ -23,6 +25,8 @@ from trivox.importing.nnunet_files import (
     read_dataset,
     read_plans,
 )
+from trivox.importing.nnunet_resampling import read_grid_rules
+from trivox.planning.grid_rules import GridRules
 from trivox.planning.memory import forecast_memory
 from trivox.planning.plan import Normalisation, Plan, Scheme
 from trivox.planning.topology import Topology
@@ -45,27 +49,32 @@ CT_VALUES = {
 """What CT normalisation needs, under nnU-Net's names."""
 
 
-def read_nnunet_plan(folder: Path, name: str) -> Plan:
-    """The plan of configuration `name` of the model in `folder`; raises `BundleError`
-    for what trivox cannot do.
+def read_nnunet_plan(folder: Path, checkpoint: Checkpoint) -> tuple[Plan, str | None]:
+    """The plan of the model in `folder` that a checkpoint is of, and the configuration
+    whose labels it refines, if any; raises `BundleError` for what trivox cannot do.
     """
     file = folder / "plans.json"
+    name = checkpoint.configuration
     plans = read_plans(folder)
     dataset = read_dataset(folder)
     content = _with_parents(plans.configurations, name, file)
     configuration = checked(Configuration, content, f"{file}: configuration {name}")
-    if configuration.previous_stage or "cascade" in name:
-        raise BundleError(
-            f"{file}: {name} needs the output of another model; import its 3d_fullres "
-            "or 3d_lowres"
-        )
-    residual, arguments = _architecture(configuration, content, file)
-    network = checked(NetworkArguments, arguments, f"{file}: network of {name}")
-    model = _Model(plans, configuration, network.topology(residual=residual), folder)
+    residual, arguments = _architecture(configuration, content, file, checkpoint)
+    network = checked(
+        NetworkArguments,
+        arguments,
+        f"{file}: network of {name}, trained by {checkpoint.trainer}",
+    )
+    grid = read_grid_rules(
+        configuration,
+        plans.image_reader_writer,
+        file,
+        refines=configuration.previous_stage is not None,
+    )
+    topology = network.topology(residual=residual)
+    model = _Model(plans, configuration, topology, grid, checkpoint.norm, folder)
     try:
         plan = model.plan(dataset)
-        reasons = {"patch_size": f"nnU-Net's, {name}"}
-        return plan.model_copy(update={"reasons": reasons})
     # pydantic's errors are ValueErrors
     except (ValueError, IndexError, TypeError) as error:
         reason = str(error)
@@ -74,6 +83,7 @@ def read_nnunet_plan(folder: Path, name: str) -> Plan:
         raise BundleError(
             f"{file}: configuration {name} contradicts itself ({reason}); {SUPPORTED}"
         ) from error
+    return plan, configuration.previous_stage
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,8 @@ class _Model:
     plans: PlansFile
     configuration: Configuration
     topology: Topology
+    grid: GridRules
+    norm: str
     folder: Path
 
     def plan(self, dataset: DatasetFile) -> Plan:
@@ -101,11 +113,12 @@ class _Model:
         missing = 3 - len(configuration.patch_size)
         patch_size = (1,) * missing + configuration.patch_size
         spacing, median_shape = _grid(self.plans, configuration)
+        refines = configuration.previous_stage is not None
         memory = forecast_memory(
             self.topology,
             patch_size,
             batch=configuration.batch_size,
-            channels=len(channels),
+            channels=len(channels) + (len(labels.labels) if refines else 0),
             outputs=labels.output_channels,
         )
         return Plan(
@@ -116,15 +129,29 @@ class _Model:
             normalisations=normalisations,
             axis_order=self.plans.transpose_forward,
             spacing=spacing,
+            grid=self.grid,
             median_shape=median_shape,
             dimension=len(configuration.patch_size),
             patch_size=patch_size,
             batch_size=configuration.batch_size,
             batch_dice=configuration.batch_dice,
-            network="resenc-m" if self.topology.residual else "nnunet-plain",
+            refines=refines,
+            network=self.network,
             topology=self.topology,
+            network_options={"norm": self.norm},
             memory=memory,
+            reasons={"patch_size": "nnU-Net's"},
         )
+
+    @property
+    def network(self) -> str:
+        """Its name in trivox; the sizes of residual encoders differ in their plans
+        alone.
+        """
+        if not self.topology.residual:
+            return "nnunet-plain"
+        size = re.search("ResEncUNet(M|L|XL)Plans", self.plans.plans_name)
+        return f"resenc-{size[1].lower()}" if size else "resenc-m"
 
 
 def _grid(
@@ -161,7 +188,10 @@ def _with_parents(
 
 
 def _architecture(
-    configuration: Configuration, content: JsonObject, file: Path
+    configuration: Configuration,
+    content: JsonObject,
+    file: Path,
+    checkpoint: Checkpoint,
 ) -> tuple[bool, Mapping[str, object]]:
     """Whether the encoder is residual, and the arguments of the network; plans before
     nnU-Net 2.5 are translated.
@@ -176,7 +206,10 @@ def _architecture(
         arguments = old.arguments
     kind = str(name).rpartition(".")[2]
     if kind not in ("PlainConvUNet", "ResidualEncoderUNet"):
-        raise BundleError(f"{file}: network '{kind}' is not supported; {SUPPORTED}")
+        raise BundleError(
+            f"{file}: network '{kind}' of {checkpoint.trainer} is not supported; "
+            f"{SUPPORTED}"
+        )
     return kind == "ResidualEncoderUNet", arguments
 
 

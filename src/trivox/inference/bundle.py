@@ -84,14 +84,14 @@ def write_bundle(
 
     description: its own lists of files are replaced.
     """
-    networks = _copied(folder, "weights", weights)
-    answering = _copied(folder, "classifier", classifiers or {})
+    networks = copy_weights(folder, "weights", weights)
+    answering = copy_weights(folder, "classifier", classifiers or {})
     description = description.naming(networks, answering)
     write_json(folder / "bundle.json", description.model_dump(mode="json"))
     return Bundle(folder, description)
 
 
-def _copied(folder: Path, what: str, files: Mapping[str, Path]) -> list[Weights]:
+def copy_weights(folder: Path, what: str, files: Mapping[str, Path]) -> list[Weights]:
     """Copy files (fold name -> safetensors file) into a bundle, with their checksums."""
     entries = []
     for fold, source in files.items():

@@ -121,7 +121,11 @@ class Pollster:
         maps = votes.sums.maps()
         probabilities = decision.sums.mean()
         if len(self.members) == 1:
-            labels = label_case([Slab(0, logits)], first, self.scheme, sampler)
+            slabs: Iterable[Slab] = [Slab(0, logits)]
+            if self.spread and self.members[0].windows.half:
+                # the mean of single votes is rounded otherwise
+                slabs = self.members[0].windows.slabs(cases[0].image)
+            labels = label_case(slabs, first, self.scheme, sampler)
         else:
             labels = label_indices(probabilities, self.scheme, above=0.5)
         dice = None if agreement is None else agreement.dice()
@@ -167,7 +171,7 @@ class Tally:
         labels = np.empty(shape, np.int16)
         ordered = labels.transpose(axes)
         rows = restored_logits(
-            slabs, record.shape, record.cropped_shape, nearest_axis=record.nearest_axis
+            slabs, record.shape, record.cropped_shape, nearest_axis=record.logits_axis
         )
         for start, logits in rows:
             chance = probabilities_of(
@@ -193,9 +197,10 @@ def label_case(
         slabs,
         record.shape,
         record.cropped_shape,
-        nearest_axis=record.nearest_axis,
+        nearest_axis=record.logits_axis,
         exclusive=scheme.exclusive,
         sampler=sampler,
+        half=record.half_logits,
     ).numpy()
     return restored if scheme.exclusive else scheme.paint_regions(restored)
 

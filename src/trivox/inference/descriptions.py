@@ -5,7 +5,7 @@ makes volumes of X-rays.
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -14,9 +14,12 @@ from trivox.inference.doubt.likeness import Likeness
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.planning.plan import Plan
 from trivox.planning.volumes import VolumePlan
-from trivox.schema import Frozen
+from trivox.schema import Frozen, Grown
 from trivox.version import NOTICE, __version__
 
+AxisName = Literal["z", "y", "x"]
+AXES: tuple[AxisName, ...] = ("z", "y", "x")
+"""Of the network's grid."""
 SYNTHETIC = "synthetic CT, not acquired"
 """Said of every volume that a network made."""
 
@@ -61,7 +64,7 @@ class ClassDescription(Frozen):
         return self
 
 
-class BundleDescription(Frozen):
+class BundleDescription(Grown):
     """What every `bundle.json` says.
 
     weights: none while the model lies in no bundle yet.
@@ -94,19 +97,33 @@ class BundleDescription(Frozen):
 class LabelDescription(BundleDescription):
     """Of a model that gives label maps.
 
-    temperature: probabilities are those of logits divided by it; abstention: when to
-    flag; likeness: what the training images looked like; classification: of models that
-    also give a class.
+    mirror_axes: along which copies are mirrored and averaged unless told otherwise;
+    may_mirror: along which they may be at all; temperature: probabilities are those of
+    logits divided by it; abstention: when to flag; likeness: what the training images
+    looked like; classification: of models that also give a class; previous: the coarser
+    model whose labels this one refines.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("may_mirror", "previous")
 
     plan: Plan
     overlap: float = Field(0.5, ge=0, lt=1)
-    mirror_axes: tuple[Literal["z", "y", "x"], ...] = ()
+    mirror_axes: tuple[AxisName, ...] = ()
+    may_mirror: tuple[AxisName, ...] = AXES
     postprocessing: Postprocessing = Postprocessing()
     temperature: Temperature = 1.0
     abstention: Abstention | None = None
     likeness: Likeness | None = None
     classification: ClassDescription | None = None
+    previous: "LabelDescription | None" = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.plan.refines == (self.previous is None):
+            raise ValueError(
+                "a plan that refines labels needs the model that finds them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _of_known_labels(self) -> Self:
@@ -128,8 +145,9 @@ class LabelDescription(BundleDescription):
 
     @property
     def files(self) -> tuple[Weights, ...]:
-        """Weights and classifiers."""
-        return (*self.weights, *self.classifiers)
+        """Weights and classifiers, and those of the coarser model."""
+        before = () if self.previous is None else self.previous.files
+        return (*self.weights, *self.classifiers, *before)
 
     def naming(
         self, weights: Sequence[Weights], classifiers: Sequence[Weights]

@@ -12,7 +12,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.errors import BundleError, RecipeError
 from trivox.inference.bundle import LabelBundle
 from trivox.inference.classes.reader import ClassReader
-from trivox.inference.descriptions import LabelDescription
+from trivox.inference.descriptions import AXES, LabelDescription
 from trivox.inference.doubt.uncertainty import wake_dropout
 from trivox.inference.engines.torch import torch_engines
 from trivox.inference.windows import SlidingWindows
@@ -24,15 +24,13 @@ from trivox.networks.registry import build_network
 from trivox.planning.plan import Plan
 from trivox.volumes.volume import Spacing
 
-AXES = ("z", "y", "x")
-
 
 @dataclass(frozen=True, eq=False)
 class Member:
     """Networks of one plan at one scale, run together.
 
     passes: Monte Carlo dropout passes of each; 0: no dropout; readers: of the networks
-    that also know the class of a case.
+    that also know the class of a case; previous: finds the labels that these refine.
     """
 
     plan: Plan
@@ -40,6 +38,7 @@ class Member:
     temperature: float = 1.0
     passes: int = 0
     readers: tuple[ClassReader, ...] = ()
+    previous: "Member | None" = None
 
     def votes(self) -> list[SlidingWindows]:
         """What votes alone: a network with a mirrored copy, as often as there are
@@ -68,9 +67,21 @@ class WindowOptions:
         """Axes of the patch along which copies are mirrored."""
         names: Sequence[str] = description.mirror_axes
         if self.mirror is not None:
-            names = AXES if self.mirror else ()
+            names = description.may_mirror if self.mirror else ()
         axes = (AXES.index(name) for name in names)
         return tuple(axis for axis in axes if description.plan.patch_size[axis] > 1)
+
+
+def fitting_runtime(
+    runtime: Runtime, descriptions: Sequence[LabelDescription]
+) -> Runtime:
+    """The runtime that models are made for: those that sum in half precision are
+    nnU-Net's, which computes in fp16 on GPUs and in fp32 elsewhere.
+    """
+    if all(each.plan.grid.sums == "single" for each in descriptions):
+        return runtime
+    precision = "fp16" if runtime.device.type == "cuda" else "fp32"
+    return replace(runtime, precision=precision)
 
 
 def load_members(
@@ -82,12 +93,28 @@ def load_members(
     """The members of each bundle at each scale."""
     members: list[Member] = []
     for bundle in bundles:
-        description = bundle.description
-        weights = bundle.weight_files()
-        classifiers = bundle.checked(description.classifiers)
-        member = load_member(description, weights, classifiers, runtime, options)
+        member = _load_member_of(bundle, bundle.description, runtime, options)
         members += [scaled_member(member, scale) for scale in scales]
     return tuple(members)
+
+
+def _load_member_of(
+    bundle: LabelBundle,
+    description: LabelDescription,
+    runtime: Runtime,
+    options: WindowOptions,
+) -> Member:
+    """A model whose files lie in a bundle, with the one that it refines, which has
+    neither dropout nor classes.
+    """
+    weights = bundle.checked(description.weights)
+    classifiers = bundle.checked(description.classifiers)
+    member = load_member(description, weights, classifiers, runtime, options)
+    if description.previous is None:
+        return member
+    certain = replace(options, passes=0)
+    previous = _load_member_of(bundle, description.previous, runtime, certain)
+    return replace(member, previous=previous)
 
 
 def load_member(
@@ -110,12 +137,17 @@ def load_member(
         for segmenter in segmenters:
             wake_dropout(segmenter)
     axes = options.axes_of(description)
+    half = plan.grid.sums == "half"
+    # a batch rounds otherwise than its samples alone, and nnU-Net computes these
+    alone = half and runtime.device.type == "cpu"
     windows = SlidingWindows(
         torch_engines(segmenters, runtime),
         plan.patch_size,
         plan.labels.output_channels,
         overlap=options.overlap_of(description),
         mirror_axes=axes,
+        voxels_a_batch=1 if alone else None,
+        half=half,
     )
     readers = _readers(description, networks, classifiers, runtime, axes)
     return Member(plan, windows, description.temperature, options.passes, readers)
@@ -228,6 +260,11 @@ def require_alike(bundles: Sequence[LabelBundle]) -> None:
             raise BundleError(
                 f"{bundle.folder}: labels, channels or classes differ from "
                 f"{first.folder}: they cannot vote"
+            )
+        if bundle.description.plan.grid.axes != first.description.plan.grid.axes:
+            raise BundleError(
+                f"{bundle.folder}: one of it and {first.folder} reads images as they are "
+                "stored, the other turned to RAS: they cannot vote; predict with each alone"
             )
 
 

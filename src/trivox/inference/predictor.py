@@ -42,6 +42,7 @@ from trivox.inference.judge import judge, unlike_training
 from trivox.inference.members import (
     Member,
     WindowOptions,
+    fitting_runtime,
     load_member,
     load_members,
     require_alike,
@@ -149,6 +150,8 @@ class Predictor:
         if descriptions[0].classification is not None:
             require_scale_one(scales)
         runtime = make_runtime(device, precision)
+        if precision == "auto":
+            runtime = fitting_runtime(runtime, descriptions)
         options = WindowOptions(mirror, overlap, mc_samples)
         members = load_members(bundles, runtime, options, scales)
         return cls(descriptions, members, tuple(scales), seed, missing)

@@ -8,7 +8,7 @@ voxels interpolate all classes. So the labels are exactly the argmax of all inte
 logits, at a cost that hardly grows with the number of classes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -28,6 +28,10 @@ from trivox.volumes.volume import Array, Shape
 
 TIE = 1e-5
 """Rounding of interpolated logits: what is that close is computed for all classes."""
+HALF_STEP = 2**-10
+"""Twice the relative rounding of half precision."""
+Rounding = Callable[[Tensor], Tensor]
+"""What becomes of interpolated logits."""
 VOXELS_A_CHUNK = 2**20
 """Restored voxels at a time: bounds the extra memory."""
 
@@ -84,19 +88,22 @@ def restore(
     nearest_axis: int | None = None,
     exclusive: bool = True,
     sampler: Sampler | None = None,
+    half: bool = False,
 ) -> Tensor:
     """Labels of size `shape` from slabs of a grid of `size`.
 
     exclusive: int16 `(z, y, x)` class indices; otherwise bool `(region, z, y, x)`, true
     where the logit is above 0. sampler: is shown the labels of each chunk of rows, and
-    given the logits of the voxels that it chooses.
+    given the logits of the voxels that it chooses. half: interpolated logits are
+    rounded to half precision before they are compared, as in nnU-Net, where the first
+    of two equal classes wins.
     """
     corners = _corners(size, shape, nearest_axis)
     parts = []
     start = 0
     for rows, part in _row_chunks(slabs, corners, shape):
         if exclusive:
-            labels = _winning_class(rows, part)
+            labels = _winning_class(rows, part, half=half)
         else:
             labels = _interpolate(rows, part) > 0
         if sampler is not None:
@@ -179,8 +186,11 @@ def _rows(held: Slab, slab: Slab, first: int, last: int) -> Tensor:
 
 
 @torch.inference_mode()
-def _winning_class(logits: Tensor, corners: list[Corners]) -> Tensor:
+def _winning_class(
+    logits: Tensor, corners: list[Corners], *, half: bool = False
+) -> Tensor:
     """Class indices of the new voxels that `corners` describe; see the module."""
+    rounded = _to_half if half else _unchanged
     # torch's argmax is several times slower than max on CPUs
     highest, index = logits.max(0)
     winners = index.to(torch.int16)
@@ -195,13 +205,14 @@ def _winning_class(logits: Tensor, corners: list[Corners]) -> Tensor:
     for voxels in boundary.split(2**14):
         index, weight = corner_weights(voxels, corners, winners.shape)  # (8, n)
         candidates = flat_winners[index].long()
-        best, value = _best_candidate(flat_logits, candidates, index, weight)
+        best, value = _best_candidate(flat_logits, candidates, index, weight, rounded)
         if second is not None:
             # a class that wins at no corner has there at most the second largest logit
             others = (second[index] * weight).sum(0)
-            undecided = torch.nonzero(others >= value - TIE)[:, 0]
+            near = TIE + HALF_STEP * value.abs() if half else TIE
+            undecided = torch.nonzero(others >= value - near)[:, 0]
             best[undecided] = _best_of_all(
-                flat_logits, index[:, undecided], weight[:, undecided]
+                flat_logits, index[:, undecided], weight[:, undecided], rounded
             )
         result[tuple(voxels.T)] = best.to(torch.int16)
     return result
@@ -217,7 +228,17 @@ def _runners_up(logits: Tensor, winners: Tensor, highest: Tensor) -> Tensor:
     return second
 
 
-def _best_of_all(logits: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+def _unchanged(values: Tensor) -> Tensor:
+    return values
+
+
+def _to_half(values: Tensor) -> Tensor:
+    return values.half().float()
+
+
+def _best_of_all(
+    logits: Tensor, index: Tensor, weight: Tensor, rounded: Rounding
+) -> Tensor:
     """The class with the largest interpolated logit of all, the smaller class where two
     are equal.
     """
@@ -227,12 +248,16 @@ def _best_of_all(logits: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         total = torch.zeros(len(logits), corner.shape[1], device=logits.device)
         for at, part in zip(corner, share, strict=True):
             total += logits[:, at] * part
-        parts.append(total.max(0).indices)
+        parts.append(rounded(total).max(0).indices)
     return torch.cat(parts) if parts else index.new_zeros(0)
 
 
 def _best_candidate(
-    logits: Tensor, candidates: Tensor, index: Tensor, weight: Tensor
+    logits: Tensor,
+    candidates: Tensor,
+    index: Tensor,
+    weight: Tensor,
+    rounded: Rounding,
 ) -> tuple[Tensor, Tensor]:
     """The corner winner with the largest interpolated logit, and that; `(8, n)`
     candidates, corner indices and weights.
@@ -240,8 +265,8 @@ def _best_candidate(
     first = candidates[0]
     other = candidates.max(0).values
     other = torch.where(other == first, candidates.min(0).values, other)
-    value = _interpolated(logits, first, index, weight)
-    other_value = _interpolated(logits, other, index, weight)
+    value = rounded(_interpolated(logits, first, index, weight))
+    other_value = rounded(_interpolated(logits, other, index, weight))
     # ties go to the smaller class, as with an argmax over all of them
     better = (other_value > value) | ((other_value == value) & (other < first))
     best = torch.where(better, other, first)
@@ -254,7 +279,7 @@ def _best_candidate(
         corner = index[:, many]
         share = weight[:, many]
         for candidate in candidates[1:, many]:
-            score = _interpolated(logits, candidate, corner, share)
+            score = rounded(_interpolated(logits, candidate, corner, share))
             better = (score > most) | ((score == most) & (candidate < chosen))
             chosen = torch.where(better, candidate, chosen)
             most = torch.maximum(score, most)

@@ -15,14 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from trivox.inference.engines.engine import Engine, require_finite
+from trivox.inference.window_sums import HalfSums, SingleSums, Sums, advance
 from trivox.volumes.volume import Shape
-
-SIGMA = 1 / 8
-"""Standard deviation of the window weight as a share of the patch."""
-WEIGHT_FLOOR = 1e-4
-"""Smallest weight along one axis relative to its peak, so that no voxel divides by
-almost nothing.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,19 +35,11 @@ def window_starts(size: int, patch: int, overlap: float) -> list[int]:
         return [0]
     room = size - patch
     steps = math.ceil(room / (patch * (1 - overlap)))
+    # divided first, as nnU-Net does: halves would be rounded otherwise
+    step = room / steps
     # rounding may give a start twice, with slices (a patch of 1) in particular
-    starts = {round(index * room / steps) for index in range(steps + 1)}
+    starts = {round(index * step) for index in range(steps + 1)}
     return sorted(starts)
-
-
-def axis_weight(patch: int) -> Tensor:
-    """Gaussian weight along one axis, peak 1 at voxel `patch // 2` as in nnU-Net, so
-    that its models give its labels.
-    """
-    offset = torch.arange(patch, dtype=torch.float32) - patch // 2
-    deviations = offset / (patch * SIGMA)
-    weight = torch.exp(-0.5 * deviations**2)
-    return (weight / weight.max()).clamp(min=WEIGHT_FLOOR)
 
 
 def mirrored(axes: Sequence[int]) -> list[tuple[int, ...]]:
@@ -70,7 +56,8 @@ class SlidingWindows:
     """Predicts with one or several networks of the same plan; their logits and those of
     mirrored copies are averaged.
 
-    engines: compute one network each, all on one device.
+    engines: compute one network each, all on one device; half: sum as nnU-Net does, in
+    half precision.
     """
 
     engines: Sequence[Engine]
@@ -82,6 +69,7 @@ class SlidingWindows:
     """Patch voxels computed at once; None: as the engines want it."""
     only_flip: tuple[int, ...] | None = None
     """The one mirrored copy to predict from; None: all that `mirror_axes` allows."""
+    half: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -91,9 +79,12 @@ class SlidingWindows:
     @property
     def flips(self) -> list[tuple[int, ...]]:
         """Axes that each copy is mirrored along."""
-        return (
-            mirrored(self.mirror_axes) if self.only_flip is None else [self.only_flip]
-        )
+        if self.only_flip is not None:
+            return [self.only_flip]
+        copies = mirrored(self.mirror_axes)
+        if self.half:  # nnU-Net's order
+            copies.sort(key=lambda flip: (len(flip), flip))
+        return copies
 
     def votes(self) -> list["SlidingWindows"]:
         """Each network with each mirrored copy alone; the mean of their logits is what
@@ -112,54 +103,63 @@ class SlidingWindows:
         sums): use or copy a slab before asking for the next. Raises `BundleError` where
         a network gives what is no number.
         """
+        if self.half and len(self.engines) > 1:
+            yield from self._network_by_network(image)
+            return
         padded, before = pad_to(image, self.patch_size)
         size = padded.shape[1:]
-        rows = self._buffer(size)
-        starts: list[list[int]] = []
-        weights: list[Tensor] = []
-        totals: list[Tensor] = []
-        for voxels, patch in zip(size, self.patch_size, strict=True):
-            places = window_starts(voxels, patch, self.overlap)
-            weight = axis_weight(patch).to(rows.device)
-            starts.append(places)
-            weights.append(weight)
-            totals.append(_total_weight(places, weight, voxels))
-        window_weight = _outer(*weights)
-        # what is summed up becomes a mean
-        window_weight /= len(self.engines) * len(self.flips)
+        axes = zip(size, self.patch_size, strict=True)
+        starts = [window_starts(voxels, patch, self.overlap) for voxels, patch in axes]
+        sums = self._sums(size, starts)
         along_z, along_y, along_x = starts
         corners = list(product(along_y, along_x))
         ends = [*along_z[1:], size[0]]
         for z, end in zip(along_z, ends, strict=True):
             layer = padded[:, z : z + self.patch_size[0]]
-            self._add_windows(rows, layer, corners, window_weight)
-            total = _outer(totals[0][z:end], *totals[1:])
-            done = rows[:, : end - z].div_(total)
+            self._add_windows(sums, layer, corners)
+            done = sums.mean(z, end - z)
             require_finite(done)
             slab = _unpad(Slab(z, done), before, image.shape[1:])
             if slab.logits.shape[1]:
                 yield slab
-            _advance(rows, end - z)
+            advance(sums.rows, end - z)
 
-    def _buffer(self, size: Sequence[int]) -> Tensor:
-        """Zeros `(outputs, z, y, x)`, as deep as a patch: on the GPU if three of them
+    def _network_by_network(self, image: Tensor) -> Iterator[Slab]:
+        """The mean of networks that are summed each for itself, in half precision."""
+        alone = [replace(self, engines=[engine]) for engine in self.engines]
+        streams = [windows.slabs(image) for windows in alone]
+        for first, *others in zip(*streams, strict=True):
+            total = first.logits.half()
+            for other in others:
+                logits = other.logits.half()
+                total.add_(logits)
+            total.div_(len(alone))
+            yield Slab(first.start, total.float())
+
+    def _sums(self, size: Sequence[int], starts: Sequence[Sequence[int]]) -> Sums:
+        """What the windows of a volume of `size` are added to."""
+        if self.half:
+            rows = self._buffer(self.outputs + 1, size, torch.half)
+            return HalfSums(rows, self.patch_size, len(self.flips))
+        rows = self._buffer(self.outputs, size, torch.float32)
+        copies = len(self.engines) * len(self.flips)
+        return SingleSums(rows, self.patch_size, size, starts, copies)
+
+    def _buffer(self, channels: int, size: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Zeros `(channels, z, y, x)`, as deep as a patch: on the GPU if three of them
         fit beside the network, else in memory.
         """
-        shape = (self.outputs, self.patch_size[0], *size[1:])
+        shape = (channels, self.patch_size[0], *size[1:])
         device = self.device
         needed = 3 * 4 * math.prod(shape)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             if needed > free:
                 device = torch.device("cpu")
-        return torch.zeros(shape, device=device)
+        return torch.zeros(shape, dtype=dtype, device=device)
 
     def _add_windows(
-        self,
-        rows: Tensor,
-        layer: Tensor,
-        corners: Sequence[tuple[int, int]],
-        weight: Tensor,
+        self, sums: Sums, layer: Tensor, corners: Sequence[tuple[int, int]]
     ) -> None:
         """Add the weighted logits of all windows of a layer `(c, patch, y, x)`, whose
         first voxels in y and x are `corners`.
@@ -168,17 +168,19 @@ class SlidingWindows:
         together = max(1, self._budget // voxels)
         for first in range(0, len(corners), together):
             part = corners[first : first + together]
-            windows = [self._window_of(layer, corner) for corner in part]
-            logits = self._predict(torch.stack(windows)).to(rows.device)
-            for corner, window in zip(part, logits, strict=True):
-                place = self._window_of(rows, corner)
-                place.addcmul_(window, weight)
+            places = [self._place(corner) for corner in part]
+            windows = [layer[:, :, *place] for place in places]
+            logits = self._predict(torch.stack(windows)).to(sums.rows.device)
+            for place, window in zip(places, logits, strict=True):
+                sums.add(window, place)
 
-    def _window_of(self, layer: Tensor, corner: tuple[int, int]) -> Tensor:
-        """The window of a layer `(c, patch, y, x)` at its first voxel in y and x."""
+    def _place(self, corner: tuple[int, int]) -> tuple[slice, slice]:
+        """Of a window in y and x, from its first voxel."""
         y, x = corner
         _, height, width = self.patch_size
-        return layer[:, :, y : y + height, x : x + width]
+        rows = slice(y, y + height)
+        columns = slice(x, x + width)
+        return rows, columns
 
     def _predict(self, patches: Tensor) -> Tensor:
         """Sum of the logits over networks and mirrored copies for `(n, c, z, y, x)`, as
@@ -229,34 +231,17 @@ def _flipped(patches: Tensor, axes: Sequence[int]) -> Tensor:
     return patches.flip([axis + 2 for axis in axes])
 
 
-def _outer(z: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """The product `(z, y, x)` of a vector along each axis."""
-    return z[:, None, None] * y[:, None] * x
-
-
-def _total_weight(starts: Sequence[int], weight: Tensor, size: int) -> Tensor:
-    """Sum along an axis of the weights of all windows."""
-    total = torch.zeros(size, device=weight.device)
-    for start in starts:
-        total[start : start + len(weight)] += weight
-    return total
-
-
-def _advance(rows: Tensor, steps: int) -> None:
-    """Move the rows `steps` towards the front, in place; zeros follow."""
-    staying = rows.shape[1] - steps
-    for channel in rows:  # the copy in between stays small
-        channel[:staying] = channel[steps:].clone()
-    rows[:, staying:] = 0
-
-
 def _unpad(slab: Slab, before: Shape, size: Sequence[int]) -> Slab:
     """Cut the padding off a slab."""
     depth, height, width = size
     z, y, x = before
+    stop = slab.start + slab.logits.shape[1]
     start = max(slab.start, z)
-    end = min(slab.start + slab.logits.shape[1], z + depth)
+    end = min(stop, z + depth)
     first = max(start - slab.start, 0)
     last = max(end - slab.start, 0)
-    inside = slab.logits[:, first:last, y : y + height, x : x + width]
+    logits = slab.logits[:, first:last]
+    rows = slice(y, y + height)
+    columns = slice(x, x + width)
+    inside = logits[:, :, rows, columns]
     return Slab(start - z, inside)

@@ -5,12 +5,15 @@ volumes.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from trivox.errors import RecipeError
 
 SLOPE = 0.01
 """Negative slope of the leaky ReLU (nnU-Net)."""
@@ -51,6 +54,24 @@ class InstanceNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         """`(b, c, z, y, x)` to the same; on a CPU in the same memory format."""
         return instance_norm(x, self.weight, self.bias, self.eps)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "instance": InstanceNorm,
+    "torch-instance": partial(nn.InstanceNorm3d, affine=True),
+    "batch": nn.BatchNorm3d,
+}
+"""Normalisations that a U-Net may have, by name; torch's instance norm rounds otherwise
+than ours, and to the last bit as in the networks that were trained with it.
+"""
+
+
+def require_norm(name: str) -> None:
+    """Raise `RecipeError` for a normalisation that does not exist."""
+    if name not in NORMS:
+        raise RecipeError(
+            f"norm '{name}' does not exist; choose one of {', '.join(NORMS)}"
+        )
 
 
 def convolution(
@@ -103,7 +124,7 @@ class Recomputing(nn.Module):
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution, instance norm, leaky ReLU."""
+    """Convolution, norm, leaky ReLU."""
 
     def __init__(
         self,
@@ -111,10 +132,11 @@ class ConvBlock(nn.Sequential):
         outputs: int,
         kernel: Sequence[int],
         stride: Sequence[int] | None = None,
+        norm: str = "instance",
     ) -> None:
         super().__init__(
             convolution(inputs, outputs, kernel, stride),
-            InstanceNorm(outputs),
+            NORMS[norm](outputs),
             nn.LeakyReLU(SLOPE, inplace=True),
         )
 
@@ -125,12 +147,17 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int]
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        norm: str = "instance",
     ) -> None:
         super().__init__()
-        self.first = ConvBlock(inputs, outputs, kernel, stride)
+        self.first = ConvBlock(inputs, outputs, kernel, stride, norm)
         self.second = nn.Sequential(
-            convolution(outputs, outputs, kernel), InstanceNorm(outputs)
+            convolution(outputs, outputs, kernel), NORMS[norm](outputs)
         )
         self.activation = nn.LeakyReLU(SLOPE, inplace=True)
         step = tuple(stride)
@@ -139,7 +166,7 @@ class ResidualBlock(nn.Module):
             skip.append(nn.AvgPool3d(step, step))  # type: ignore[arg-type]
         if inputs != outputs:
             skip.append(nn.Conv3d(inputs, outputs, 1, bias=False))
-            skip.append(InstanceNorm(outputs))
+            skip.append(NORMS[norm](outputs))
         self.skip = nn.Sequential(*skip)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -168,7 +195,7 @@ def initialise(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, ResidualBlock):
             norm = module.second[1]
-            assert isinstance(norm, InstanceNorm)
+            assert isinstance(norm, nn.GroupNorm | nn.InstanceNorm3d | nn.BatchNorm3d)
             nn.init.zeros_(norm.weight)
             nn.init.zeros_(norm.bias)
 

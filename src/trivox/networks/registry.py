@@ -108,7 +108,7 @@ def _hybrid(
 def _plain(kind: str, size: str, says: str, blueprint: Blueprint) -> PatchFamily:
     """A plain U-Net."""
     return PatchFamily(
-        kind, size, says, _build_plain, options=("dropout",), blueprint=blueprint
+        kind, size, says, _build_plain, options=("dropout", "norm"), blueprint=blueprint
     )
 
 
@@ -141,7 +141,7 @@ def _resenc(
         "U-Net with a residual encoder, parameter for parameter nnU-Net's (Isensee et "
         f"al. 2024); planned for {target_gb:g} GB",
         _build_residual,
-        options=("dropout",),
+        options=("dropout", "norm"),
         blueprint=Blueprint(
             reference_3d=reference_3d,
             reference_2d=reference_2d,

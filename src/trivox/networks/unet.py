@@ -13,6 +13,7 @@ from trivox.networks.layers import (
     ResidualBlock,
     UpSample,
     initialise,
+    require_norm,
 )
 from trivox.planning.topology import Topology
 
@@ -30,7 +31,7 @@ class UNet(Recomputing):
     and every decoder scale but the finest: dropping deep features tells most about what
     the network does not know and costs least accuracy (Kendall et al. 2017, Bayesian
     SegNet); whole channels, since neighbouring voxels carry the same feature (Tompson
-    et al. 2015).
+    et al. 2015). norm: one of `NORMS`, after every convolution.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class UNet(Recomputing):
         outputs: int,
         deep_supervision: bool = True,
         dropout: float = 0.0,
+        norm: str = "instance",
     ) -> None:
         super().__init__()
+        require_norm(norm)
         self.topology = topology
         self.deep_supervision = deep_supervision
         self.dropout = nn.Dropout3d(dropout)
@@ -51,18 +54,20 @@ class UNet(Recomputing):
         self.stem: nn.Module = nn.Identity()
         width = channels
         if topology.residual:
-            self.stem = ConvBlock(channels, features[0], topology.kernels[0])
+            self.stem = ConvBlock(channels, features[0], topology.kernels[0], norm=norm)
             width = features[0]
         widths = [width, *features]
         self.encoder = nn.ModuleList(
-            _encoder_stage(topology, stage, widths[stage])
+            _encoder_stage(topology, stage, widths[stage], norm)
             for stage in range(topology.stages)
         )
         self.up = nn.ModuleList(
             UpSample(features[s + 1], features[s], topology.strides[s + 1])
             for s in finer_stages
         )
-        self.decoder = nn.ModuleList(_decoder_stage(topology, s) for s in finer_stages)
+        self.decoder = nn.ModuleList(
+            _decoder_stage(topology, s, norm) for s in finer_stages
+        )
         self.heads = nn.ModuleList(
             nn.Conv3d(features[s], outputs, 1) for s in finer_stages
         )
@@ -103,24 +108,26 @@ class UNet(Recomputing):
         return out
 
 
-def _encoder_stage(topology: Topology, stage: int, inputs: int) -> nn.Sequential:
+def _encoder_stage(
+    topology: Topology, stage: int, inputs: int, norm: str
+) -> nn.Sequential:
     block = ResidualBlock if topology.residual else ConvBlock
     kernel = topology.kernels[stage]
     width = topology.features[stage]
-    blocks = [block(inputs, width, kernel, topology.strides[stage])]
+    blocks = [block(inputs, width, kernel, topology.strides[stage], norm)]
     blocks += [
-        block(width, width, kernel, (1, 1, 1))
+        block(width, width, kernel, (1, 1, 1), norm)
         for _ in range(topology.encoder_blocks[stage] - 1)
     ]
     return nn.Sequential(*blocks)
 
 
-def _decoder_stage(topology: Topology, stage: int) -> nn.Sequential:
+def _decoder_stage(topology: Topology, stage: int, norm: str) -> nn.Sequential:
     kernel = topology.kernels[stage]
     width = topology.features[stage]
-    blocks = [ConvBlock(2 * width, width, kernel)]
+    blocks = [ConvBlock(2 * width, width, kernel, norm=norm)]
     blocks += [
-        ConvBlock(width, width, kernel)
+        ConvBlock(width, width, kernel, norm=norm)
         for _ in range(topology.decoder_blocks[stage] - 1)
     ]
     return nn.Sequential(*blocks)
@@ -133,6 +140,7 @@ def plain_unet(
     outputs: int,
     deep_supervision: bool = True,
     dropout: float = 0.0,
+    norm: str = "instance",
 ) -> UNet:
     """Plain convolutional U-Net, whatever the topology says of residual blocks."""
     return UNet(
@@ -141,6 +149,7 @@ def plain_unet(
         outputs=outputs,
         deep_supervision=deep_supervision,
         dropout=dropout,
+        norm=norm,
     )
 
 
@@ -151,6 +160,7 @@ def residual_encoder_unet(
     outputs: int,
     deep_supervision: bool = True,
     dropout: float = 0.0,
+    norm: str = "instance",
 ) -> UNet:
     """U-Net with a residual encoder and a light decoder, whatever the topology says of
     residual blocks.
@@ -161,4 +171,5 @@ def residual_encoder_unet(
         outputs=outputs,
         deep_supervision=deep_supervision,
         dropout=dropout,
+        norm=norm,
     )

@@ -4,15 +4,16 @@ Frozen data, one JSON file, editable by hand.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import PlanError
 from trivox.files import read_json
+from trivox.planning.grid_rules import GridRules
 from trivox.planning.topology import Topology
-from trivox.schema import Frozen, validated
+from trivox.schema import Frozen, Grown, validated
 
 FORMAT_VERSION = 1
 IMPOSSIBLE = (
@@ -67,7 +68,7 @@ class MemoryForecast(Frozen):
     total: Memory
 
 
-class ImagePlan(Frozen):
+class ImagePlan(Grown):
     """Everything that follows from the images alone: preparation, network, windows.
 
     Sizes and spacings are `(z, y, x)`.
@@ -75,9 +76,11 @@ class ImagePlan(Frozen):
     axis_order: which canonical axis comes first, second, third in the network's grid (a
     coarse axis comes first). A 2-D plan has `patch_size[0] == 1` and kernels of 1 along
     it, so that slices need no code of their own. mask_channel: the network also sees
-    where the image is not zero, as its last input. warnings: what a reader has to know,
-    as labels that are lost at this spacing.
+    where the image is not zero, as its last input. grid: rules of resampling. warnings:
+    what a reader has to know, as labels that are lost at this spacing.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("grid",)
 
     format_version: int = FORMAT_VERSION
     dataset: str
@@ -88,6 +91,7 @@ class ImagePlan(Frozen):
     mask_channel: bool = False
     axis_order: tuple[int, int, int] = (0, 1, 2)
     spacing: PlannedSpacing
+    grid: GridRules = GridRules()
     median_shape: PlannedShape
     patch_size: PlannedShape
     batch_size: int = Field(ge=1)
@@ -142,6 +146,7 @@ class ImagePlan(Frozen):
             "mask_channel",
             "axis_order",
             "spacing",
+            "grid",
             "format_version",
         }
 
@@ -151,8 +156,21 @@ class Plan(ImagePlan):
     labels that are learnt.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("grid", "refines")
+
     labels: LabelScheme
     batch_dice: bool
+    refines: bool = False
+    """Whether the network also sees the labels that a coarser model found, a channel
+    each, after its other inputs.
+    """
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What the network sees: of the image, and of a coarser model's answer."""
+        found_before = sorted(self.labels.labels, key=self.labels.labels.__getitem__)
+        names = (f"{name}, coarse" for name in found_before)
+        return (*super().inputs, *(names if self.refines else ()))
 
     @property
     def outputs(self) -> int:

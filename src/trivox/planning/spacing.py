@@ -53,20 +53,6 @@ def resampled_shape(shape: Shape, spacing: Spacing, target: Spacing) -> Shape:
     return z, y, x
 
 
-def slicewise_axis(spacing: Spacing, target: Spacing) -> int | None:
-    """The coarse axis along which slices are not interpolated: spacing ratio above 3,
-    in the source or else the target.
-
-    Two axes that share the largest spacing have no single coarse direction; then all
-    three are interpolated.
-    """
-    for edges in (spacing, target):
-        if max(edges) / min(edges) > ANISOTROPY:
-            coarse = [axis for axis in range(3) if np.isclose(edges[axis], max(edges))]
-            return coarse[0] if len(coarse) == 1 else None
-    return None
-
-
 def target_spacing(fingerprint: Fingerprint) -> tuple[Spacing, str]:
     """Median spacing an axis; a coarse axis takes its 10th percentile, so that fine
     scans keep some of their detail.

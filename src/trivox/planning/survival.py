@@ -17,7 +17,8 @@ from trivox.errors import TrivoxError, few
 from trivox.memory import free_memory
 from trivox.planning.describe import sized
 from trivox.planning.footprint import preparation_bytes
-from trivox.planning.spacing import resampled_shape, slicewise_axis
+from trivox.planning.grid_rules import GridRules
+from trivox.planning.spacing import resampled_shape
 from trivox.volumes.formats import read_labels
 from trivox.volumes.geometry import canonical_orientation, reorient
 from trivox.volumes.resampling import resize_labels
@@ -232,7 +233,7 @@ def _resampled(label_map: LabelMap, array: Array, spacing: Spacing) -> Array:
     """Whole numbers `(z, y, x)` on the grid of a label map, at another spacing."""
     z, y, x = array.shape
     shape = resampled_shape((z, y, x), label_map.spacing, spacing)
-    coarse = slicewise_axis(label_map.spacing, spacing)
+    coarse = GridRules().labels.coarse_axis(label_map.spacing, spacing)
     numbers = torch.from_numpy(array.astype(np.int32))
     resized = resize_labels(numbers, shape, nearest_axis=coarse)
     return np.asarray(resized.numpy())

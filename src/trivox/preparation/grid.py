@@ -6,16 +6,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trivox.datasets.labels import IGNORED
 from trivox.datasets.reading import BoxEdges, CroppedCase
 from trivox.memory import require_memory
 from trivox.planning.describe import sized
 from trivox.planning.footprint import preparation_bytes
+from trivox.planning.grid_rules import Interpolation
 from trivox.planning.plan import ImagePlan
-from trivox.planning.spacing import resampled_shape, slicewise_axis
+from trivox.planning.spacing import resampled_shape
 from trivox.preparation.normalise import foreground_mask, normalise
 from trivox.volumes.geometry import Orientation
-from trivox.volumes.resampling import resize_image, resize_labels
-from trivox.volumes.volume import Array, Shape, Spacing, Volume
+from trivox.volumes.resampling import (
+    resize_image,
+    resize_labels,
+    resize_slices,
+)
+from trivox.volumes.volume import Array, Shape, Spacing, Ties, Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +36,9 @@ class GridRecord:
 
     source: as it was read; orientation: source to canonical axes; canonical_shape, box:
     size of, and part of, the canonical grid; cropped_shape, shape: sizes of the cropped
-    and of the network's grid; cropped_spacing: of the former, mm; nearest_axis: axis of
-    both that is resampled slice by slice, if any.
+    and of the network's grid; cropped_spacing: of the former, mm; image_axis,
+    labels_axis, logits_axis: axis of both along which each is resampled slice by slice,
+    if any; ties: which of two labels of equal weight wins.
     """
 
     source: Volume
@@ -42,7 +49,11 @@ class GridRecord:
     cropped_shape: Shape
     cropped_spacing: Spacing
     shape: Shape
-    nearest_axis: int | None
+    image_axis: int | None
+    labels_axis: int | None
+    logits_axis: int | None
+    ties: Ties
+    half_logits: bool
 
     def to_source(self, ordered: Array, *, fill: int | float = 0) -> Volume:
         """From the cropped grid, `(z, y, x)` or `(c, z, y, x)`, to the source's: a
@@ -68,9 +79,16 @@ class GridRecord:
         resampled as `prepare` does.
         """
         cropped = np.ascontiguousarray(self.from_source(indices), dtype=np.int16)
-        labels = torch.from_numpy(cropped)
-        resized = resize_labels(labels, self.shape, nearest_axis=self.nearest_axis)
-        return np.asarray(resized.numpy())
+        return np.asarray(self.resize(torch.from_numpy(cropped)).numpy())
+
+    def resize(self, labels: Tensor) -> Tensor:
+        """Label indices `(z, y, x)` from the cropped grid to the network's."""
+        return resize_labels(
+            labels,
+            self.shape,
+            nearest_axis=self.labels_axis,
+            ties=self.ties,
+        )
 
     @property
     def _inside(self) -> tuple[slice, ...]:
@@ -88,33 +106,58 @@ class PreparedCase:
     record: GridRecord
 
 
-def prepare(case: CroppedCase, plan: ImagePlan) -> PreparedCase:
+def prepare(
+    case: CroppedCase, plan: ImagePlan, *, before: Array | None = None
+) -> PreparedCase:
     """Normalise, order the axes and resample a cropped case as the plan says; raises
     `DataError` before it takes more memory than there is.
+
+    before: label indices `(z, y, x)` on the case's grid that a coarser model found, for
+    a plan that `refines` them.
     """
-    first, second, third = plan.axis_order
-    spacing = (case.spacing[first], case.spacing[second], case.spacing[third])
-    cropped = (case.shape[first], case.shape[second], case.shape[third])
-    shape = shape_on_grid(case.shape, case.spacing, plan)
+    record = _record(case, plan)
     require_memory(
-        preparation_bytes(shape, channels=len(plan.inputs)),
-        f"{sized(shape)} voxels at {sized(plan.spacing)} mm",
+        preparation_bytes(record.shape, channels=len(plan.inputs)),
+        f"{sized(record.shape)} voxels at {sized(plan.spacing)} mm",
         "correct the voxel size of the image, or plan a coarser spacing",
     )
-    coarse = slicewise_axis(spacing, plan.spacing)
+    inside: Array | None = None
+    seen: Array | None = None
+    if before is not None:
+        inside = foreground_mask(case.image) | (before > 0)
+        # nnU-Net lets what lies outside the object vote as a label of its own
+        seen = np.where(inside, before, IGNORED)
+    image = normalise(case.image, plan.normalisations, mask=inside)  # (c, z, y, x)
+    axes = [axis + 1 for axis in plan.axis_order]
+    ordered = torch.from_numpy(np.ascontiguousarray(image.transpose(0, *axes)))
+    resized = _resized(ordered, record, plan.grid.image)
 
     def on_grid(labels: Array) -> Tensor:
         ordered = labels.transpose(plan.axis_order).astype(np.int16, order="C")
-        return resize_labels(torch.from_numpy(ordered), shape, nearest_axis=coarse)
+        return record.resize(torch.from_numpy(ordered))
 
-    image = normalise(case.image, plan.normalisations)  # (c, z, y, x)
-    axes = [axis + 1 for axis in plan.axis_order]
-    ordered = torch.from_numpy(np.ascontiguousarray(image.transpose(0, *axes)))
-    resized = resize_image(ordered, shape, nearest_axis=coarse)
     if plan.mask_channel:
         mask = on_grid(foreground_mask(case.image))
         resized = torch.cat([resized, mask[None].to(resized.dtype)])
-    record = GridRecord(
+    if seen is not None:
+        coarse = on_grid(seen)
+        channels = len(plan.inputs) - len(resized)
+        labels = torch.arange(1, channels + 1)[:, None, None, None]
+        resized = torch.cat([resized, (coarse == labels).to(resized.dtype)])
+    label = None if case.label is None else on_grid(case.label)
+    return PreparedCase(resized, label, record)
+
+
+def _record(case: CroppedCase, plan: ImagePlan) -> GridRecord:
+    """Where a case lies on the grids of a plan."""
+    first, second, third = plan.axis_order
+    spacing = (case.spacing[first], case.spacing[second], case.spacing[third])
+    cropped = (case.shape[first], case.shape[second], case.shape[third])
+    rules = plan.grid
+    target = rules.target(spacing, plan.spacing)
+    shape = shape_on_grid(case.shape, case.spacing, plan)
+    image = rules.image or rules.labels
+    return GridRecord(
         source=case.source,
         orientation=case.orientation,
         canonical_shape=case.canonical_shape,
@@ -123,10 +166,28 @@ def prepare(case: CroppedCase, plan: ImagePlan) -> PreparedCase:
         cropped_shape=cropped,
         cropped_spacing=spacing,
         shape=shape,
-        nearest_axis=coarse,
+        image_axis=image.coarse_axis(spacing, target),
+        labels_axis=rules.labels.coarse_axis(spacing, target),
+        logits_axis=rules.logits.coarse_axis(target, spacing),
+        ties=rules.labels.ties,
+        half_logits=rules.logits.half,
     )
-    label = None if case.label is None else on_grid(case.label)
-    return PreparedCase(resized, label, record)
+
+
+def _resized(image: Tensor, record: GridRecord, rule: Interpolation | None) -> Tensor:
+    """An image `(c, z, y, x)` on the network's grid."""
+    if rule is None:
+        return image
+    axis = record.image_axis
+    if axis is None or rule.clip == "channel":
+        return resize_image(image, record.shape, order=rule.order, nearest_axis=axis)
+    return resize_slices(
+        image,
+        record.shape,
+        axis=axis,
+        order=rule.order,
+        order_across=rule.order_across,
+    )
 
 
 def shape_on_grid(shape: Shape, spacing: Spacing, plan: ImagePlan) -> Shape:
@@ -136,4 +197,6 @@ def shape_on_grid(shape: Shape, spacing: Spacing, plan: ImagePlan) -> Shape:
     first, second, third = plan.axis_order
     size = (shape[first], shape[second], shape[third])
     edges = (spacing[first], spacing[second], spacing[third])
-    return resampled_shape(size, edges, plan.spacing)
+    if plan.grid.image is None:
+        return size
+    return resampled_shape(size, edges, plan.grid.target(edges, plan.spacing))

@@ -9,13 +9,18 @@ from trivox.planning.plan import Normalisation
 from trivox.volumes.volume import Array
 
 
-def normalise(image: Array, normalisations: Sequence[Normalisation]) -> Array:
+def normalise(
+    image: Array, normalisations: Sequence[Normalisation], *, mask: Array | None = None
+) -> Array:
     """Normalise `(c, z, y, x)` by the plan's scheme for each channel; returns new
     float32.
+
+    mask: what counts as inside `(z, y, x)`; None: what is not zero.
     """
     # a copy: the caller's image stays as it was read
     result = np.array(image, dtype=np.float32, order="C")
-    mask = foreground_mask(image) if any(n.masked for n in normalisations) else None
+    if mask is None and any(how.masked for how in normalisations):
+        mask = foreground_mask(image)
     for channel, how in zip(result, normalisations, strict=True):
         if channel.any():  # a channel that the case lacks stays zero under every scheme
             _APPLY[how.scheme](channel, how, mask if how.masked else None)

@@ -116,7 +116,12 @@ def open_store(
 def _prepare_one(case: Case, plan: ImagePlan, store: Store) -> None:
     labels = plan.labels if isinstance(plan, Plan) else None
     content = content_of(case, labels)  # before it is read: a later change is noticed
-    read = read_case(case, channels=len(plan.channels), labels=labels)
+    read = read_case(
+        case,
+        channels=len(plan.channels),
+        labels=labels,
+        orientation=plan.grid.orientation,
+    )
     prepared = prepare(read, plan)
     facts = {
         "case": case.name,

@@ -86,6 +86,10 @@ class Orientation:
         return array[:, *steps]
 
 
+AS_STORED = Orientation((0, 1, 2), (False, False, False))
+"""Leaves the axes as they are."""
+
+
 def canonical_orientation(affine: NDArray[np.float64]) -> Orientation:
     """The orientation that brings a grid closest to RAS, found by the best assignment
     of array axes to world axes.

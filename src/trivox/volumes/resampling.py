@@ -15,7 +15,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from trivox.volumes.volume import Shape
+from trivox.volumes.volume import Order, Shape, Ties
 
 Corners = tuple[Tensor, Tensor, Tensor]
 """Lower neighbour, upper neighbour and the upper one's weight, for each new voxel along
@@ -30,17 +30,17 @@ the sum.
 
 
 @lru_cache(maxsize=64)
-def spline_matrix(size: int, new_size: int, order: int = 3) -> Tensor:
+def spline_matrix(size: int, new_size: int, order: Order = 3) -> Tensor:
     """The `(new_size, size)` float32 operator that resizes one axis by spline
-    interpolation of `order` (0, 1 or 3).
+    interpolation of `order` (0 to 5).
 
     Voxel centres of the new grid sit at `(i + 0.5) * size / new_size - 0.5`; outside,
     the edge value continues.
     """
-    if order == 3 and size > 1:
+    if order > 1 and size > 1:
         zoom = (new_size / size, 1)
         spline = ndimage.zoom(
-            np.eye(size), zoom, order=3, mode="nearest", grid_mode=True
+            np.eye(size), zoom, order=order, mode="nearest", grid_mode=True
         )
         return torch.from_numpy(spline.astype(np.float32))
     if order == 0:
@@ -82,12 +82,14 @@ def neighbours(size: int, new_size: int) -> Corners:
     return neighbours_of(positions(size, new_size), size)
 
 
-def neighbours_of(centre: Tensor, size: int) -> Corners:
+def neighbours_of(
+    centre: Tensor, size: int, dtype: torch.dtype = torch.float32
+) -> Corners:
     """The same for any positions in voxels along an axis of `size`."""
     centre = centre.clamp(0, size - 1)
     low = torch.floor(centre).long()
     high = (low + 1).clamp(max=size - 1)
-    return low, high, (centre - low).float()
+    return low, high, (centre - low).to(dtype)
 
 
 def apply_along(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
@@ -129,7 +131,7 @@ def _multiply(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
 
 
 def resize_image(
-    image: Tensor, shape: Shape, *, order: int = 3, nearest_axis: int | None = None
+    image: Tensor, shape: Shape, *, order: Order = 3, nearest_axis: int | None = None
 ) -> Tensor:
     """Resize `(c, z, y, x)` float32 to `shape` by spline interpolation, clipped to each
     channel's old range.
@@ -152,22 +154,53 @@ def resize_image(
     for axis in changed:
         matrix = spline_matrix(sizes[axis], shape[axis], order)
         image = apply_along(image, matrix, axis)
-    if not changed or order != 3:
+    if not changed or order < 2:
         return image
     low = low[:, None, None, None]
     high = high[:, None, None, None]
     return image.clamp_(low, high)
 
 
+def resize_slices(
+    image: Tensor, shape: Shape, *, axis: int, order: Order = 3, order_across: Order = 0
+) -> Tensor:
+    """Resize `(c, z, y, x)` float32 to `shape` slice by slice, each clipped to its own
+    range, then along `axis` by splines of `order_across`: what nnU-Net does with
+    anisotropic scans.
+    """
+    sizes = image.shape[1:]
+    plane = [other for other in range(3) if other != axis]
+    slices = [other + 1 for other in plane]
+    low = image.amin(slices, keepdim=True)
+    high = image.amax(slices, keepdim=True)
+    for other in plane:
+        if shape[other] != sizes[other]:
+            matrix = spline_matrix(sizes[other], shape[other], order)
+            image = apply_along(image, matrix, other)
+    image = image.clamp(low, high)
+    if shape[axis] == sizes[axis]:
+        return image
+    if order_across == 0:
+        taken = nearest(sizes[axis], shape[axis]).to(image.device)
+        return image.index_select(axis + 1, taken)
+    return apply_along(
+        image, spline_matrix(sizes[axis], shape[axis], order_across), axis
+    )
+
+
 def resize_labels(
-    labels: Tensor, shape: Shape, *, nearest_axis: int | None = None
+    labels: Tensor,
+    shape: Shape,
+    *,
+    nearest_axis: int | None = None,
+    ties: Ties = "smallest",
 ) -> Tensor:
     """Resize an integer label map `(z, y, x)`: each new voxel takes the label with most
     linear weight around it.
 
-    Equals the argmax of linearly resized one-hot maps except for exact ties; the cost
-    does not depend on the number of labels, since only voxels whose eight neighbours
-    disagree are voted on.
+    ties: which of two labels of equal weight wins, see `Ties`. Equals the argmax of
+    linearly resized one-hot maps except for exact ties; the cost does not depend on the
+    number of labels, since only voxels whose eight neighbours disagree are voted on.
     """
     sizes = labels.shape
     if nearest_axis is not None and shape[nearest_axis] != sizes[nearest_axis]:
@@ -175,9 +208,40 @@ def resize_labels(
         labels = labels.index_select(nearest_axis, slices)
     if tuple(labels.shape) == tuple(shape):
         return labels
-    axes = zip(labels.shape, shape, strict=True)
+    axes = list(zip(labels.shape, shape, strict=True))
     corners = [neighbours(size, new) for size, new in axes]
-    return resample_labels(labels, corners)
+    resized = resample_labels(labels, corners)
+    if ties != "smallest":
+        closest = gather(labels, [nearest(size, new) for size, new in axes])
+        _settle_ties(resized, labels, closest, ties)
+    return resized
+
+
+def _settle_ties(resized: Tensor, labels: Tensor, closest: Tensor, ties: Ties) -> None:
+    """Vote again, in place, wherever several labels meet, with the sums of nnU-Net's
+    functions: in double precision, summed in scipy's order, or in half precision.
+    """
+    axes = zip(labels.shape, resized.shape, strict=True)
+    corners = [
+        neighbours_of(positions(size, new), size, torch.float64) for size, new in axes
+    ]
+    mixed = gather(mixed_cells(labels), [low for low, _, _ in corners])
+    for part in torch.nonzero(mixed).split(2**18):
+        at = tuple(part.T)
+        index, weight = corner_weights(part, corners, labels.shape)
+        candidates = labels.reshape(-1)[index]
+        sums = torch.zeros_like(weight)
+        for corner, share in zip(candidates, weight, strict=True):
+            sums += (candidates == corner) * share
+        if ties == "half":
+            sums = (1000 * sums).half()
+        best = sums == sums.amax(0)
+        none = torch.iinfo(candidates.dtype).max
+        winner = candidates.masked_fill(~best, none).amin(0)
+        if ties == "nearest":
+            near = (best & (candidates == closest[at])).any(0)
+            winner = torch.where(near, closest[at], winner)
+        resized[at] = winner
 
 
 def resample_labels(labels: Tensor, corners: Sequence[Corners]) -> Tensor:

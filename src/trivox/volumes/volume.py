@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,12 @@ from trivox.errors import GeometryError
 Array = NDArray[Any]
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
+Order = Literal[0, 1, 2, 3, 4, 5]
+"""Of a spline."""
+Ties = Literal["smallest", "nearest", "half"]
+"""Between labels of equal weight wins the smallest, or that of the nearest voxel if it
+is one of them; half: weights are compared in half precision, and the smallest wins.
+"""
 Steps = NDArray[np.float64]
 """Where a step along z, y, x leads in the world: rows in mm, `(3, 3)`."""
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import load_inputs
-from trivox.datasets.reading import crop_volume, read_channels
+from trivox.datasets.reading import read_channels
 from trivox.errors import DataError, RecipeError
 from trivox.files import read_json, write_bytes, write_json
 from trivox.inference.explain import attention_maps as attention
@@ -22,9 +22,9 @@ from trivox.inference.explain.numbers import (
 from trivox.inference.explain.subject import choose_subject
 from trivox.inference.explain.window import feature_maps, source_voxel
 from trivox.inference.predictor import Predictor
+from trivox.inference.prepare import prepare_image
 from trivox.outputs import Contents, Kind, object_with, require_folder
 from trivox.planning.plan import Plan
-from trivox.preparation.grid import prepare
 from trivox.schema import FORMAT_VERSION
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.labels.explanation_figures import (
@@ -72,7 +72,7 @@ def explain_case(
     cases = load_inputs(source, channels=predictor.channels)
     chosen = _case(cases, case, source).read_by(choice)
     volume = read_channels(chosen, channels=len(predictor.channels))
-    prepared_case = prepare(crop_volume(volume, None, where=chosen.name), plan)
+    (prepared_case, *_) = prepare_image(volume, predictor.members, where=chosen.name)
     subject = choose_subject(predictor, prepared_case, point, where=chosen.name)
     stages = _stages(plan, layers)
     at = point
