@@ -21,6 +21,14 @@ class Commands(TyperGroup):
         """Split options of three numbers that come as one."""
         return super().parse_args(ctx, split_triples(args))
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; what pydantic puts before a complaint is left out."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as wrong:
+            wrong.message = wrong.message.removeprefix("Value error, ")
+            raise
+
 
 app = typer.Typer(
     cls=Commands,

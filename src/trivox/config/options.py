@@ -9,7 +9,7 @@ from trivox.schema import Frozen
 Probability = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class Augmentation(Frozen):

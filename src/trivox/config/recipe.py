@@ -55,7 +55,7 @@ class Recipe(Frozen):
     memory_gb: Positive | None = Field(
         None, description="memory to plan for; None: the network family's own target"
     )
-    patch_size: tuple[int, ...] | None = Field(
+    patch_size: tuple[Count, ...] | None = Field(
         None, description="voxels (z, y, x); None: planned"
     )
     batch_size: Count | None = Field(
@@ -185,7 +185,7 @@ class Recipe(Frozen):
         False, description="on GPUs: only algorithms that repeat exactly; slower"
     )
     workers: int = Field(
-        2, ge=0, description="threads that read patches ahead of the training step"
+        2, ge=0, le=1024, description="threads that read patches ahead of the training step"
     )
     seed: int = Field(12345, ge=0, description="of weights, patches and augmentation")
 
@@ -210,11 +210,9 @@ class Recipe(Frozen):
     def _coherent(self) -> "Recipe":
         self._require_losses_that_combine()
         self._require_weights_that_exist()
-        if self.patch_size is not None and (
-            len(self.patch_size) not in (2, 3) or min(self.patch_size) < 1
-        ):
+        if self.patch_size is not None and len(self.patch_size) not in (2, 3):
             raise ValueError(
-                f"patch_size needs two or three positive sizes, got {self.patch_size}"
+                f"patch_size needs two or three sizes, got {self.patch_size}"
             )
         return self
 
@@ -311,7 +309,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, object]:
             )
         try:
             value = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # also a number of 5,000 digits
             value = text
         for part in reversed(key.split(".")):
             value = {part: value}

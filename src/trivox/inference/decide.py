@@ -213,7 +213,7 @@ def seeded(seed: int, windows: SlidingWindows) -> Iterator[None]:
     """
     device = windows.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed % 2**63)
         yield
 
 

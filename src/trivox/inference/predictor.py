@@ -57,6 +57,9 @@ from trivox.preparation.grid import GridRecord, PreparedCase
 from trivox.volumes.formats import case_stem, write_volume
 from trivox.volumes.volume import Array, Spacing, Volume, affine_from_spacing
 
+SCALES = (0.05, 20.0)
+"""Sizes at which structures may be looked at; beyond them no network knows them."""
+
 
 @dataclass(frozen=True)
 class Extras:
@@ -132,11 +135,13 @@ class Predictor:
         a warning. Raises `BundleError` for a damaged model, models that do not fit
         together, or `mc_samples` without any dropout.
         """
-        if not scales or min(scales) <= 0 or mc_samples < 0:
+        low, high = SCALES
+        if not scales or not all(low <= scale <= high for scale in scales):
             raise RecipeError(
-                f"scales {list(scales)} must be above 0 and mc_samples {mc_samples} "
-                "not below 0"
+                f"scales {list(scales)} must be numbers from {low:g} to {high:g}"
             )
+        if mc_samples < 0:
+            raise RecipeError(f"mc_samples {mc_samples} must not be below 0")
         require_choice("missing", missing, MissingChannels)
         bundles = [read_bundle(path) for path in model_paths(models)]
         require_alike(bundles)

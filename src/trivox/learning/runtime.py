@@ -237,7 +237,8 @@ def seed_step(seed: int, step: int) -> None:
     """Seed torch for one training step, so that dropout is a function of the step: a
     resumed run drops the same.
     """
-    torch.manual_seed((seed * 1_000_003 + step) * world_size() + rank())
+    number = (seed * 1_000_003 + step) * world_size() + rank()
+    torch.manual_seed(number % 2**63)
 
 
 @contextmanager

@@ -24,20 +24,19 @@ CONVENTION = (
     "line integrals of attenuation, no unit"
 )
 Kind = Literal["line integrals", "silhouettes", "uncalibrated"]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Length = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
 class ViewRecord(Frozen):
     """One view of `geometry.json`; lengths in mm, pixel and offset as (rows, columns)."""
 
-    primary_degrees: Finite
-    secondary_degrees: Finite = 0.0
+    primary_degrees: float
+    secondary_degrees: float = 0.0
     source_isocentre_mm: Length
     source_detector_mm: Length
     pixel_mm: tuple[Length, Length]
-    offset_mm: tuple[Finite, Finite] = (0.0, 0.0)
+    offset_mm: tuple[float, float] = (0.0, 0.0)
 
     @model_validator(mode="after")
     def _possible(self) -> "ViewRecord":
@@ -67,7 +66,7 @@ class GeometryRecord(Frozen):
     convention: str = CONVENTION
     kind: Kind = "line integrals"
     detector: tuple[Count, Count]
-    isocentre_mm: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
+    isocentre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     water_per_mm: Length = WATER_PER_MM
     views: tuple[ViewRecord, ...]
 

@@ -161,7 +161,7 @@ def fold_folders(request: RunRequest, count: int) -> dict[int, Path]:
     """
     if request.fold == "all":
         return {fold: request.out / f"fold{fold}" for fold in range(count)}
-    if not request.fold.isdigit() or int(request.fold) >= count:
+    if request.fold not in map(str, range(count)):
         raise RecipeError(
             f"fold '{request.fold}' does not exist; choose 0 to {count - 1}, or all"
         )

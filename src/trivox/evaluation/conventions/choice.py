@@ -22,10 +22,10 @@ from trivox.evaluation.conventions.instances import instance_metrics
 from trivox.evaluation.conventions.legacy import PENALTY_MM, legacy_metrics
 from trivox.evaluation.conventions.lesions import lesion_wise_metrics
 from trivox.evaluation.metrics.content import ConventionBlock, TargetMetrics
-from trivox.schema import Frozen
+from trivox.schema import Frozen, first_complaint
 from trivox.volumes.volume import Array, Spacing
 
-Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Limit = Annotated[float, Field(ge=0)]
 
 COMMON = {
     "ignored": "voxels that the reference marks as ignored are removed from both masks",
@@ -241,11 +241,10 @@ def choose_convention(
         return kind(**(settings or {}))
     except ValidationError as error:
         first = error.errors()[0]
-        field = first["loc"][0]
         if first["type"] == "extra_forbidden":
-            complaint = f" has no parameter '{field}'"
+            complaint = f" has no parameter '{first['loc'][0]}'"
         else:
-            complaint = f": {field}: {first['msg']}"
+            complaint = f": {first_complaint(error, parts=1)}"
         raise RecipeError(
             f"convention {name}{complaint}; it has {_parameters(kind)}"
         ) from error
