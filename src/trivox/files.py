@@ -16,6 +16,8 @@ from trivox.errors import FormatError, ResourceError
 
 TEMPORARY = re.compile(r"\.tmp-(\d{1,9})-.+", re.DOTALL)
 """The process that writes, and the name that the file or folder will have."""
+HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON writes halves of characters, of which two make one."""
 
 
 def temporary_name(path: Path) -> Path:
@@ -83,16 +85,40 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises `FormatError` naming the file if it is missing or
-    malformed.
+    malformed, or has one name twice in an object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise FormatError(f"{path}: file not found; check the path") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise FormatError(
             f"{path}: not readable as JSON ({error}); repair or regenerate the file"
         ) from error
+
+
+def parse_json(text: str) -> Any:
+    """What JSON says; raises `ValueError` for anything that Python's reader does not
+    take, half characters, and objects that have one name twice.
+    """
+    try:
+        content = json.loads(text, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("its brackets are nested too deeply") from error
+    if HALF_CHARACTER.search(text):
+        # what stands for half a character can be written nowhere
+        json.dumps(content, ensure_ascii=False).encode()
+    return content
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; raises `ValueError` for two fields of one name."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two fields of one object are called {double[:60]!a}")
+    return content
 
 
 def replace_folder(new: Path, final: Path) -> None:

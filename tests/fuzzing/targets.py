@@ -577,8 +577,10 @@ TARGETS = (
 
 
 def named(names: Iterable[str]) -> Iterator[Target]:
-    """Targets by a part of their name; all for none."""
+    """Targets by their name or a part of it; all for none."""
     wanted = list(names)
-    for target in TARGETS:
+    exact = [target for target in TARGETS if target.name in wanted]
+    for target in () if exact else TARGETS:
         if not wanted or any(name in target.name for name in wanted):
             yield target
+    yield from exact
