@@ -2,7 +2,8 @@
 orientation, cropped to the non-zero box.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -72,14 +73,26 @@ def read_channels(case: Case, *, channels: int) -> Volume:
             f"{case.name}: {count} channels found, {channels} expected; check its "
             "image files"
         )
+    first = replace(volumes[0], remarks=_remarks(case, volumes))
     if len(volumes) == 1 and not case.absent:
-        return volumes[0].with_array(volumes[0].array.astype(np.float32, copy=False))
+        return first.with_array(first.array.astype(np.float32, copy=False))
     array = np.zeros((channels, *volumes[0].shape), np.float32)
     present = (i for i in range(channels) if i not in case.absent)
     stacked = chain.from_iterable(volume.array for volume in volumes)
     for index, channel in zip(present, stacked, strict=True):
         array[index] = channel
-    return volumes[0].with_array(array)
+    return first.with_array(array)
+
+
+def _remarks(case: Case, volumes: Sequence[Volume]) -> tuple[str, ...]:
+    """What the readers of a case's files have to say, with the file's name where there
+    are several; each sentence once.
+    """
+    remarks: dict[str, None] = {}
+    for path, volume in zip(case.images, volumes, strict=True):
+        before = f"{path.name}: " if len(volumes) > 1 else ""
+        remarks.update((before + remark, None) for remark in volume.remarks)
+    return tuple(remarks)
 
 
 def read_case(case: Case, *, channels: int, labels: LabelScheme | None) -> CroppedCase:
@@ -112,10 +125,8 @@ def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCa
     canonical = reorient(volume, orientation)
     box = nonzero_box(canonical.array)
     inside = tuple(slice(*edge) for edge in box)
-    source = Volume(
-        np.broadcast_to(np.zeros((), volume.array.dtype), volume.array.shape),
-        volume.affine,
-    )
+    nothing = np.broadcast_to(np.zeros((), volume.array.dtype), volume.array.shape)
+    source = volume.with_array(nothing)
     return CroppedCase(
         image=canonical.array[:, *inside],
         label=None if label is None else orientation.apply(label)[0][inside],

@@ -316,7 +316,7 @@ class Predictor:
             labels=restored.labels,
             probabilities=restored.probabilities,
             seconds=time.monotonic() - started,
-            warnings=about_image(cases[0], self.members[0].plan),
+            warnings=(*volume.remarks, *about_image(cases[0], self.members[0].plan)),
             uncertainty=restored.uncertainty,
             trust=judgement,
             sample=None if reference is None else decision.sample,

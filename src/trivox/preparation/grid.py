@@ -50,7 +50,7 @@ class GridRecord:
         size = (array.shape[0], *self.canonical_shape)
         whole = np.full(size, fill, dtype=array.dtype)
         whole[:, *self._inside] = array
-        return Volume(self.orientation.undo(whole), self.source.affine)
+        return self.source.with_array(self.orientation.undo(whole))
 
     def from_source(self, array: Array) -> Array:
         """From the source's grid to the cropped one, both `(z, y, x)`; the inverse of

@@ -124,7 +124,7 @@ def _suffix(path: Path) -> str:
 def _reader(path: Path) -> _Format:
     require_fetched(path)
     if path.is_dir() or _suffix(path) == ".dcm":
-        from trivox.volumes import dicom
+        from trivox.volumes.dicom import reading as dicom
 
         return dicom
     reader: _Format = _module(path)

@@ -2,7 +2,7 @@
 back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -103,4 +103,4 @@ def reorient(volume: Volume, orientation: Orientation) -> Volume:
         affine[:3, 2 - canonical] = -column if flip else column
         if flip:
             affine[:3, 3] += column * (volume.shape[axis] - 1)
-    return Volume(array, affine)
+    return replace(volume, array=array, affine=affine)

@@ -24,13 +24,15 @@ class Header:
     """What a file says about its volume before any voxel is read.
 
     shape: voxels `(z, y, x)`; affine: 4x4, voxel index `(x, y, z, 1)` to RAS mm; dtype:
-    that of the array that `read_volume` returns.
+    that of the array that `read_volume` returns; remarks: what its reader has to say,
+    a sentence each that begins with its subject and a colon.
     """
 
     shape: Shape
     affine: NDArray[np.float64]
     channels: int
     dtype: np.dtype[Any]
+    remarks: tuple[str, ...] = ()
 
 
 def kept_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:

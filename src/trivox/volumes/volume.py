@@ -20,11 +20,14 @@ class Volume:
 
     affine: 4x4 float64; maps the homogeneous voxel index `(x, y, z, 1)` to RAS
     millimetres, as NIfTI does. Index order in the affine is therefore the reverse of
-    the array's.
+    the array's. remarks: what the reader of its file has to say; unit_mm: length in mm
+    of the unit that its file counts in, which NIfTI files made of it keep.
     """
 
     array: Array
     affine: NDArray[np.float64]
+    remarks: tuple[str, ...] = ()
+    unit_mm: float = 1.0
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4:

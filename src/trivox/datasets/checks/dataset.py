@@ -42,7 +42,7 @@ def check_dataset(
     for look in (_unpaired, _count, _patients, class_findings):
         findings += look(dataset)
     findings += _unused_labels(dataset, examinations)
-    for compare in (_duplicates, _orientations, _spacings):
+    for compare in (_remarks, _duplicates, _orientations, _spacings):
         findings += compare(examinations)
     return Report(
         findings=tuple(sorted(findings, key=lambda f: f.severity != "error")),
@@ -149,6 +149,27 @@ def _unused_labels(
                 f"label '{name}' (value {value}) occurs in no label map",
                 "remove it from the dataset file, or correct its value",
             )
+
+
+def _remarks(examinations: Sequence[Examination]) -> Iterator[Finding]:
+    """What readers had to say: a line for each subject, with the first sentence as an
+    example, however many files it is true of.
+    """
+    example: dict[str, str] = {}
+    cases: dict[str, dict[str, None]] = defaultdict(dict)
+    for one in examinations:
+        for file, remark in one.remarks:
+            subject, *_ = remark.split(":")
+            example.setdefault(subject, f"{file}: {remark}")
+            cases[subject][one.case.name] = None
+    for subject, names in cases.items():
+        count = f"{len(names)} of {len(examinations)} cases"
+        yield warning(
+            "file-remark",
+            next(iter(names)),
+            f"{example[subject]} (in {count}: {few(names)})",
+            "look at an image and its label map; where this is wrong, correct the headers",
+        )
 
 
 def _duplicates(examinations: Sequence[Examination]) -> Iterator[Finding]:

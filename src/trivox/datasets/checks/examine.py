@@ -35,6 +35,8 @@ class Examination:
     digest: str = ""
     label_digest: str = ""
     values: frozenset[int] = frozenset()
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+    """Names of files, and what their readers had to say."""
 
 
 def examine(
@@ -46,6 +48,8 @@ def examine(
     examination = Examination(case)
     images = [read_noting(file, read_volume, examination) for file in case.images]
     readable = [image for image in images if image is not None]
+    for file, image in zip(case.images, images, strict=True):
+        note_remarks(examination, file, image)
     if readable:
         examination.spacing, examination.orientation = _canonical_grid(readable[0])
         examination.findings += _image_findings(case, images, readable)
@@ -54,6 +58,7 @@ def examine(
         examination.digest = digest_of(readable)
     if case.label is not None:
         label = read_noting(case.label, read_labels, examination)
+        note_remarks(examination, case.label, label)
         if label is not None:
             _examine_label(examination, label, readable, labels)
     return examination
@@ -82,6 +87,12 @@ def read_noting(
         fix = "copy or convert it again, or remove the case"
         examination.findings.append(error("unreadable", name, message, fix))
     return None
+
+
+def note_remarks(examination: Examination, file: Path, volume: Volume | None) -> None:
+    """Keep what the reader of a file had to say, with its name."""
+    if volume is not None:
+        examination.remarks += [(file.name, remark) for remark in volume.remarks]
 
 
 def _absence(file: Path, name: str) -> Finding | None:

@@ -8,7 +8,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from trivox.datasets.checks.examine import Examination, digest_of, read_noting
+from trivox.datasets.checks.examine import (
+    Examination,
+    digest_of,
+    note_remarks,
+    read_noting,
+)
 from trivox.datasets.checks.findings import Finding, error, warning
 from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_views, views_volume
@@ -54,6 +59,7 @@ def examine_exam(case: Case) -> Examination:
     views = read_noting(case.images[0], read_views, examination)
     if case.volume is not None:
         volume = read_noting(case.volume, read_volume, examination)
+        note_remarks(examination, case.volume, volume)
     if volume is not None:
         examination.spacing = volume.spacing
         examination.findings += _volume_findings(case, volume)

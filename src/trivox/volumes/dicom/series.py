@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from trivox.errors import FormatError
-from trivox.volumes.dicom_frames import Frame, frames_of, is_dicom
+from trivox.volumes.dicom.frames import Frame, frames_of, is_dicom
 
 _LISTED = 8
 """Series that an error names."""

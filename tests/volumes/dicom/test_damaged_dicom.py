@@ -18,7 +18,7 @@ from dicom_slices import (
     slice_of,
 )
 from trivox.errors import DataError, FormatError
-from trivox.volumes.dicom import list_series
+from trivox.volumes.dicom.reading import list_series
 from trivox.volumes.formats import read_header, read_volume
 
 

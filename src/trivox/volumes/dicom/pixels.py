@@ -16,7 +16,7 @@ from pydicom.uid import (
 )
 
 from trivox.errors import FormatError
-from trivox.volumes.dicom_frames import Frame, load
+from trivox.volumes.dicom.frames import Frame, load
 from trivox.volumes.volume import Array
 
 _CODESTREAM_START = b"\xff\x4f\xff\x51"

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivox.errors import FormatError, GeometryError, few
-from trivox.volumes.dicom_frames import Frame
-from trivox.volumes.dicom_pixels import value_type
-from trivox.volumes.dicom_series import alike
+from trivox.volumes.dicom.frames import Frame
+from trivox.volumes.dicom.pixels import value_type
+from trivox.volumes.dicom.series import alike
 from trivox.volumes.header import Header
 from trivox.volumes.volume import affine_from_spacing
 

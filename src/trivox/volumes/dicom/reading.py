@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from trivox.errors import GeometryError
-from trivox.volumes.dicom_frames import Frame, quiet
-from trivox.volumes.dicom_pixels import decode, rescaled
-from trivox.volumes.dicom_series import SeriesInfo, choose, described, series_of
-from trivox.volumes.dicom_stack import Stack, stack_of
+from trivox.volumes.dicom.frames import Frame, quiet
+from trivox.volumes.dicom.pixels import decode, rescaled
+from trivox.volumes.dicom.series import SeriesInfo, choose, described, series_of
+from trivox.volumes.dicom.stack import Stack, stack_of
 from trivox.volumes.header import MAX_BYTES, Header, reading, require_size
 from trivox.volumes.volume import Array, Volume
 
@@ -53,7 +53,7 @@ def read_dicom(
             warnings.warn(
                 f"{path}: {stack.gaps}; read as evenly spaced slices", stacklevel=3
             )
-        return Volume(array[None], stack.affine)
+        return Volume(array[None], stack.affine, stack.header.remarks)
 
 
 def read_dicom_header(

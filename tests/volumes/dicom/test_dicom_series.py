@@ -8,7 +8,7 @@ from pydicom.uid import (
 
 from dicom_slices import COLUMNS, ROWS, enhanced, save, slice_of
 from trivox.errors import FormatError, GeometryError
-from trivox.volumes.dicom import list_series, read_dicom, read_dicom_header
+from trivox.volumes.dicom.reading import list_series, read_dicom, read_dicom_header
 from trivox.volumes.formats import read_header, read_volume
 
 

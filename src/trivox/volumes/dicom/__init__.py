@@ -1,0 +1,1 @@
+"""DICOM: from the files that hold a series to one volume."""
