@@ -12,6 +12,8 @@ from trivox.volumes.dicom.frames import Frame, frames_of, is_dicom
 
 _LISTED = 8
 """Series that an error names."""
+MOST_FILES = 100_000
+"""Files below a folder that are looked at; exams have at most some ten thousand."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,11 @@ def _frames_below(folder: Path) -> list[Frame]:
     files: list[Path] = []
     for root, _, names in os.walk(folder):
         files += [Path(root, name) for name in names if not name.startswith(".")]
+        if len(files) > MOST_FILES:
+            raise FormatError(
+                f"{folder}: more than {MOST_FILES} files below this folder; give the "
+                "folder of one exam"
+            )
     frames: list[Frame] = []
     for file in sorted(files):
         if is_dicom(file):
