@@ -578,9 +578,9 @@ TARGETS = (
 
 def named(names: Iterable[str]) -> Iterator[Target]:
     """Targets by their name or a part of it; all for none."""
-    wanted = list(names)
-    exact = [target for target in TARGETS if target.name in wanted]
-    for target in () if exact else TARGETS:
-        if not wanted or any(name in target.name for name in wanted):
+    wanted = set(names)
+    known = {target.name for target in TARGETS}
+    for target in TARGETS:
+        parts = any(part in target.name for part in wanted - known)
+        if not wanted or target.name in wanted or parts:
             yield target
-    yield from exact

@@ -21,6 +21,11 @@ from typing_extensions import TypedDict
 FORMAT_VERSION = 1
 """Of metrics.json; files of trivox 0.1.0 have none, and no `task`."""
 
+COUNTED = "n_"
+"""How the names of counts in a summary begin."""
+NO_NUMBERS: Mapping[str, type] = {"empty": str, "lesions": list}
+"""What stands beside the numbers of a row."""
+
 
 def _number(value: object) -> float:
     """A number as it is read from a file; NaN for null."""
@@ -37,10 +42,12 @@ def _number(value: object) -> float:
 def _metric_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row as it is read from a file: numbers, and what has another name than they."""
     for name, value in row.items():
-        if name in ("empty", "lesions") or value is None:
-            continue
+        known = NO_NUMBERS.get(name)
         try:
-            _number(value)
+            if known is None:
+                _number(value)
+            elif not isinstance(value, known):
+                raise ValueError(f"is no {known.__name__}")
         except ValueError as error:
             raise ValueError(f"{name[:60]} {error}") from None
     return row
@@ -48,13 +55,12 @@ def _metric_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _summary_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row as it is read from a file: statistics and counts."""
-    return {name: _statistic_or_count(value) for name, value in row.items()}
+    return {name: _statistic_or_count(name, value) for name, value in row.items()}
 
 
-def _statistic_or_count(value: object) -> object:
-    if isinstance(value, Mapping):
-        return STATISTIC.validate_python(value)
-    return _number_if_known(value)
+def _statistic_or_count(name: str, value: object) -> object:
+    is_count = name.startswith(COUNTED)
+    return _number(value) if is_count else STATISTIC.validate_python(value)
 
 
 def _number_if_known(value: object) -> float | None:

@@ -87,7 +87,7 @@ def volume_part(metrics: Metrics, records: Records = ()) -> Part:
         training.append(Curves(curves, "Loss and validation figures by epoch"))
     return Part(
         body=rendered("volume_part.html.j2", volumes=_view(metrics)),
-        headlines=headlines_of(HEADLINES, metrics["summary"][TARGET]),
+        headlines=headlines_of(HEADLINES, _summary(metrics)),
         training=training,
         cases=len(metrics["cases"]),
         warnings=metrics.get("warnings", []),
@@ -97,23 +97,30 @@ def volume_part(metrics: Metrics, records: Records = ()) -> Part:
 
 def volume_headline(metrics: Metrics) -> str:
     """One line with the mean PSNR, SSIM and MAE, their 95 % intervals and the window."""
-    summary = metrics["summary"][TARGET]
+    summary = _summary(metrics)
     parts = []
     for metric, heading, unit, digits in HEADLINES:
-        score = summary[metric]
-        text = f"{heading} {number(score['mean'], digits)} {unit}".rstrip()
-        if score["ci95"]:
+        score = summary.get(metric) or {}
+        text = f"{heading} {number(score.get('mean'), digits)} {unit}".rstrip()
+        if score.get("ci95"):
             low, high = (number(edge, digits) for edge in score["ci95"])
             text += f" [{low}, {high}]"
         parts.append(text)
     cases = len(metrics["cases"])
-    window = metrics["convention"]["window"].split(";")[0]
-    return f"{', '.join(parts)} (95 % CI over {cases} cases; window {window})"
+    window = str(metrics["convention"].get("window", "not known"))
+    circumstances = f"95 % CI over {cases} cases; window {window.split(';')[0]}"
+    return f"{', '.join(parts)} ({circumstances})"
+
+
+def _summary(metrics: Metrics) -> Metrics:
+    """Statistics of the volumes; empty where the file has none."""
+    row: Metrics = metrics["summary"].get(TARGET, {})
+    return row
 
 
 def _view(metrics: Metrics) -> Mapping[str, object]:
     """Tables and chart for the template."""
-    summary = metrics["summary"][TARGET]
+    summary = _summary(metrics)
     ladder = metrics.get("ladder")
     sections = metrics.get("by_views") or []
     charted = sections or ([ladder] if ladder else [])
@@ -162,7 +169,7 @@ def _score_of(name: str, section: Metrics) -> Metrics:
     """What a method scored in a ladder; empty where it was not measured."""
     for row in section["rows"]:
         if row["name"] == name:
-            score: Metrics = row["summary"][COMPARED]
+            score: Metrics = row["summary"].get(COMPARED, {})
             return score
     return {}
 
@@ -170,7 +177,12 @@ def _score_of(name: str, section: Metrics) -> Metrics:
 def _case_rows(metrics: Metrics) -> list[VolumeLine]:
     """One row a case, the lowest PSNR first."""
     rows: list[VolumeLine] = [
-        {"case": name, "values": targets[TARGET]}
+        {"case": name, "values": targets.get(TARGET, {})}
         for name, targets in metrics["cases"].items()
     ]
-    return sorted(rows, key=lambda row: row["values"]["psnr_db"])
+    return sorted(rows, key=_psnr_or_last)
+
+
+def _psnr_or_last(row: VolumeLine) -> float:
+    psnr = row["values"].get(HEADLINES[0].metric)
+    return float("inf") if psnr is None else float(psnr)
