@@ -20,6 +20,8 @@ RECORDS = "predictions.json"
 ALL_CASES = ""
 """Whose the tables about all cases are."""
 ADVICE = "choose another --out"
+LONGEST = 255
+"""Bytes of a name that file systems take."""
 
 
 @dataclass
@@ -155,7 +157,13 @@ def _is_written(content: Any) -> bool:
     files = content.get("files", {})
     if not isinstance(files, dict):
         return False
-    return all(Path(name).name == name for name in (*cases, *files))
+    return all(_names_file(name) for name in (*cases, *files))
+
+
+def _names_file(name: str) -> bool:
+    """Whether files in one folder may be called so."""
+    short = len(name.encode()) <= LONGEST
+    return short and name.isprintable() and Path(name).name == name
 
 
 def _inputs(case: Case) -> list[Path]:

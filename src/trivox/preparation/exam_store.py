@@ -18,7 +18,7 @@ from trivox.files import read_json, remove_leftovers, write_json
 from trivox.planning.volumes import VolumePlan
 from trivox.preparation.arrays import open_array, write_array
 from trivox.preparation.preprocess import ShowNames, for_every_case, unseen
-from trivox.preparation.store import damaged
+from trivox.preparation.store import undamaged
 from trivox.projection.geometry import Geometry
 from trivox.projection.geometry_files import read_record, record_of, write_record
 from trivox.projection.grids import on_grid
@@ -27,6 +27,8 @@ from trivox.volumes.formats import read_volume
 from trivox.volumes.volume import Array
 
 KEY = "preparation-key.json"
+KINDS = {"volume": "int16", "views": "float32"}
+"""Numbers of the arrays."""
 
 
 class ExamStore:
@@ -65,10 +67,10 @@ class ExamStore:
 
     def _read(self, name: str, what: str) -> Array:
         file = self.folder / f"{name}.{what}.b2nd"
-        try:
+        with undamaged(self.folder, name):
             array: Array = open_array(file)[:]
-        except (OSError, RuntimeError, ValueError) as error:
-            raise damaged(self.folder, name, error) from error
+            if array.ndim != 3 or array.dtype != KINDS[what]:
+                raise ValueError(f"{what} is of size {array.shape}, {array.dtype}")
         return array
 
 
