@@ -1,8 +1,12 @@
 """DICOM slices made for tests: CT, its compressed forms, and enhanced multi-frame."""
 
 import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import pydicom
+import SimpleITK as sitk  # noqa: N813
 from openjpeg.utils import encode_array
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -12,6 +16,7 @@ from pydicom.uid import (
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLosslessSV1,
     generate_uid,
 )
 
@@ -74,9 +79,14 @@ def save(folder, datasets, name="IM"):
 
 
 def compress(dataset, syntax):
-    """By pydicom; its JPEG 2000 encoder needs one more package than decoding does,
-    hence openjpeg itself.
+    """By pydicom; its JPEG 2000 encoder needs one more package than decoding does, hence
+    openjpeg itself. Lossless JPEG by GDCM.
     """
+    if syntax == JPEGLosslessSV1:
+        dataset.PixelData = lossless_jpeg(dataset.pixel_array)
+        dataset["PixelData"].is_undefined_length = True
+        dataset.file_meta.TransferSyntaxUID = syntax
+        return
     if syntax != JPEG2000Lossless:
         dataset.compress(syntax, generate_instance_uid=False)
         return
@@ -86,6 +96,19 @@ def compress(dataset, syntax):
     dataset.PixelData = encapsulate([frame])
     dataset["PixelData"].is_undefined_length = True
     dataset.file_meta.TransferSyntaxUID = syntax
+
+
+def lossless_jpeg(pixels):
+    """Encapsulated frame, as GDCM writes it."""
+    with TemporaryDirectory() as folder:
+        file = str(Path(folder, "a.dcm"))
+        writer = sitk.ImageFileWriter()
+        writer.SetImageIO("GDCMImageIO")
+        writer.SetFileName(file)
+        writer.UseCompressionOn()
+        writer.SetCompressor("JPEG")
+        writer.Execute(sitk.GetImageFromArray(pixels))
+        return pydicom.dcmread(file).PixelData
 
 
 def one(**attributes):
@@ -127,4 +150,13 @@ def enhanced(positions, **frame_attributes):
     dataset.PixelData = b"".join(pixels_of(i).tobytes() for i in range(len(positions)))
     for name, value in frame_attributes.items():
         setattr(dataset, name, value)
+    return dataset
+
+
+def film(frames, **attributes):
+    """A classic multi-frame image: one position for all of its frames."""
+    pixels = np.stack([pixels_of(i) for i in range(frames)])
+    dataset = slice_of(0, pixels=pixels[0], **attributes)
+    dataset.NumberOfFrames = frames
+    dataset.PixelData = pixels.tobytes()
     return dataset

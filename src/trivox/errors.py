@@ -14,6 +14,7 @@ one line and exits with 1.
     ├── BundleError          a run or bundle that is incomplete or was altered
     ├── TrustError           a file of a kind that can carry code, not declared trusted
     ├── ResourceError        memory, disk or an optional package is missing
+    ├── BusyError            another process writes there
     └── InterruptedTrainingError  work was asked to stop and has saved its state
 """
 
@@ -25,6 +26,11 @@ def few(names: Iterable[str], *, separator: str = ", ", shown: int = 5) -> str:
     listed = list(names)
     more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
     return separator.join(listed[:shown]) + more
+
+
+def of_case(name: str, reason: str) -> str:
+    """`reason` with the name of the case in front, once."""
+    return reason if reason.startswith(f"{name}: ") else f"{name}: {reason}"
 
 
 class TrivoxError(Exception):
@@ -65,6 +71,10 @@ class TrustError(TrivoxError):
 
 class ResourceError(TrivoxError):
     """Memory, disk space or an optional package is missing."""
+
+
+class BusyError(TrivoxError):
+    """Another process writes what was to be written."""
 
 
 class InterruptedTrainingError(TrivoxError):

@@ -2,43 +2,93 @@
 with errors that instruct.
 """
 
+import hashlib
 import json
 import math
 import os
 import re
 import shutil
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from trivox.errors import FormatError, ResourceError
 
-TEMPORARY = re.compile(r"\.tmp-(\d{1,9})-.+", re.DOTALL)
-"""The process that writes, and the name that the file or folder will have."""
+TEMPORARY = re.compile(r"\.tmp-(?:(h[0-9a-f]{7})-)?(\d{1,9})-.+", re.DOTALL)
+"""The machine and the process that write, and the name that the file or folder will
+have. Before 0.2 no machine was named.
+"""
+FORGOTTEN_SECONDS = 86_400
+"""Age at which nobody is taken to write a file any more, where nobody can be asked: on
+another machine.
+"""
 HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 """How JSON writes halves of characters, of which two make one."""
+
+
+@lru_cache(maxsize=1)
+def this_machine() -> str:
+    """A short name for the processes that this one can see: those of this machine, or
+    of its container.
+    """
+    seen = ""
+    with suppress(OSError):  # not everywhere
+        seen = str(Path("/proc/self/ns/pid").readlink())
+    return (
+        "h" + hashlib.sha256(f"{socket.gethostname()} {seen}".encode()).hexdigest()[:7]
+    )
 
 
 def temporary_name(path: Path) -> Path:
     """What `path` is called while this process writes it: a dot in front, so that no
     listing shows it, all suffixes kept, so that formats are recognised.
     """
-    return path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    return path.with_name(f".tmp-{this_machine()}-{os.getpid()}-{path.name}")
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what processes that no longer run left half written in `folder`; what a
-    living one writes, and files of other names, stay.
+    living one writes, or one of another machine wrote a short time ago, and files of
+    other names, stay.
     """
     for path in folder.glob(".tmp-*"):
         match = TEMPORARY.fullmatch(path.name)
-        if match is None or _runs(int(match[1])):
+        if match is None or _is_written(path, match[1], int(match[2])):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # another process was faster
+                path.unlink()
+
+
+@lru_cache(maxsize=4096)
+def _tidy(folder: Path) -> None:
+    """`remove_leftovers` once in the life of this process."""
+    remove_leftovers(folder)
+
+
+def _is_written(path: Path, machine: str | None, process: int) -> bool:
+    """Whether a process may still write a temporary file or folder."""
+    if machine is None or machine == this_machine():
+        return runs(process)
+    newest = 0.0
+    for part in (path, *path.rglob("*")):
+        with suppress(OSError):
+            newest = max(newest, part.lstat().st_mtime)
+    return time.time() - newest < FORGOTTEN_SECONDS
+
+
+def runs(process: int) -> bool:
+    """Whether a process of that number runs here."""
+    # loads slowly for what most commands never ask
+    import psutil
+
+    return bool(psutil.pid_exists(process))
 
 
 @contextmanager
@@ -46,9 +96,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success sync it to disk and rename it to
     `path`.
 
-    On any exception the temporary file is removed.
+    On any exception the temporary file is removed; what killed processes left in the
+    folder is removed when it is first written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(path.parent.absolute())
     temporary = temporary_name(path)
     try:
         yield temporary
@@ -97,6 +149,18 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Read the object in a JSON file, likewise; raises `FormatError` too if it holds
+    anything else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise FormatError(
+            f"{path}: holds no object with named fields; repair or regenerate the file"
+        )
+    return content
+
+
 def parse_json(text: str) -> Any:
     """What JSON says; raises `ValueError` for anything that Python's reader does not
     take, half characters, and objects that have one name twice.
@@ -124,28 +188,35 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def replace_folder(new: Path, final: Path) -> None:
     """Move folder `new` to `final`, replacing what is there.
 
-    Folders cannot be swapped in one step; between the two renames the old one stands at
-    `<final>.old`, where `surviving_folder` finds it after a crash.
+    Folders cannot be swapped in one step; between the two renames the old one is hidden
+    as `.<final>.old`, where `surviving_folder` finds it after a crash.
     """
     for file in new.iterdir():
         if file.is_file():
             _sync(file)
-    old = final.with_name(final.name + ".old")
+    hidden, *others = _predecessors(final)
     if final.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        final.rename(old)
+        shutil.rmtree(hidden, ignore_errors=True)
+        final.rename(hidden)
     new.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
+    for old in (hidden, *others):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def surviving_folder(final: Path) -> Path | None:
     """The folder that `replace_folder` left at `final`, or its predecessor if the
     process died in between.
     """
-    for folder in (final, final.with_name(final.name + ".old")):
+    for folder in (final, *_predecessors(final)):
         if folder.is_dir():
             return folder
     return None
+
+
+def _predecessors(final: Path) -> list[Path]:
+    """What the old folder is called while it is replaced; without a dot in 0.1.0."""
+    name = f"{final.name}.old"
+    return [final.with_name(f".{name}"), final.with_name(name)]
 
 
 @contextmanager
@@ -154,6 +225,7 @@ def whole_folder(final: Path) -> Iterator[Path]:
     removed on any exception: `final` holds all or nothing of what was written.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(final.parent.absolute())
     temporary = temporary_name(final)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -162,14 +234,6 @@ def whole_folder(final: Path) -> Iterator[Path]:
         replace_folder(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    """Whether a process of that number runs here."""
-    # loads slowly for what most commands never ask
-    import psutil
-
-    return bool(psutil.pid_exists(process))
 
 
 def _sync(file: Path) -> None:

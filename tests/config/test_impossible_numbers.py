@@ -46,7 +46,9 @@ def test_whole_numbers_beyond_64_bits_are_refused(name: str, digits: int) -> Non
 )
 def test_any_value_is_taken_or_refused_in_one_line(name: str, value: object) -> None:
     try:
-        recipe = make_recipe("quick_test", parse_settings([f"{name}={json.dumps(value)}"]))
+        recipe = make_recipe(
+            "quick_test", parse_settings([f"{name}={json.dumps(value)}"])
+        )
     except RecipeError as refusal:
         assert "\n" not in str(refusal)
         assert "Value error" not in str(refusal)

@@ -160,7 +160,7 @@ def test_nnunet_places_that_contradict_each_other(raw):
         load_dataset(raw(BLOCK, "case,class\nb,x\n"))
 
 
-def test_several_folds_of_nnunet_declare_nothing(raw):
+def test_several_folds_of_nnunet_leave_the_sides_of_cases_alone(raw):
     dataset = load_dataset(raw(splits=[FOLD, {"train": ["b"], "val": ["a", "c"]}]))
     assert {case.split for case in dataset.cases} == {"train", "test"}
     assert dataset.classes == ()
@@ -179,9 +179,12 @@ def test_the_split_of_a_case_without_mask_is_told_by_trivox(raw, tmp_path):
     [
         ({"train": []}, "must list folds"),
         ([{"train": ["a"]}], "must list folds"),
-        ([{"train": ["a", "b"], "val": ["b"]}], "'b' is in train and val"),
-        ([{"train": ["a"], "val": ["ghost"]}], "'ghost' is no case"),
-        ([{"train": ["a"], "val": ["d"]}], "'d' is no case of imagesTr"),
+        ([{"train": ["a", "b"], "val": ["b"]}], "fold 0: train and val both hold b"),
+        (
+            [{"train": ["a"], "val": ["ghost"]}],
+            "it names ghost, which the dataset lacks",
+        ),
+        ([{"train": ["a"], "val": ["d"]}], "it names d of the test set"),
     ],
 )
 def test_splits_of_nnunet_that_cannot_be_meant(raw, splits, complaint):

@@ -127,7 +127,7 @@ def test_the_table_names_patients_and_splits(root):
     [
         ([("z", "z", "train")], "line 2: case 'z' has no folder"),
         ([("a", "a", "train")] * 2, "line 3: case 'a' is listed twice"),
-        ([("a", "a", "training")], "line 2.*split"),
+        ([("a", "a", "practice")], "line 2.*split"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(root, rows, message):

@@ -278,7 +278,7 @@ SPOILED = {
     "twice": (
         lambda tree: write_pair(tree / "train" / "subtype0", "quiz_0_013"),
         DataError,
-        "2 cases are named",
+        "quiz_0_013: 2 cases have this name",
     ),
     "wrong": (
         lambda tree: write_pair(tree / "train" / "subtype0", "quiz_2_777"),

@@ -14,6 +14,10 @@ PresetName = Literal["quick_test", "production", "fine_tuning", "large"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 MissingChannels = Literal["refuse", "zeros"]
 """Cases that lack a channel: refuse them, or take zeros for it."""
+SeriesRule = Literal["largest", "thinnest", "axial"]
+"""Which of several DICOM series is meant: that of most slices, that of the smallest slice
+distance, those whose slices lie across the body.
+"""
 UncertaintyKind = Literal["entropy", "mutual_information", "variance"]
 
 

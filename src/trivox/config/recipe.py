@@ -185,7 +185,10 @@ class Recipe(Frozen):
         False, description="on GPUs: only algorithms that repeat exactly; slower"
     )
     workers: int = Field(
-        2, ge=0, le=1024, description="threads that read patches ahead of the training step"
+        2,
+        ge=0,
+        le=1024,
+        description="threads that read patches ahead of the training step",
     )
     seed: int = Field(12345, ge=0, description="of weights, patches and augmentation")
 

@@ -1,19 +1,37 @@
 """Cases, and the dataset that says what they mean."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from trivox.datasets.labels import LabelScheme
-from trivox.datasets.names import usable_name
-from trivox.errors import FormatError
+from trivox.datasets.names import complaint_of, safe_name, usable_name
+from trivox.errors import DataError, FormatError
 from trivox.schema import Frozen
 
 NOTE = "NOTE.txt"
 """A file beside the data with what every report on them has to say: that they are
 drawn, for example.
 """
+
+
+Word = Literal["train", "validation", "test"]
+SIDES: dict[Word, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test", "testing"),
+}
+"""What people call the sides of a split, in small letters."""
+
+
+def side_of(content: Any) -> Any:
+    """The side that a word means, in any case; what is none stays as it is."""
+    word = str(content).strip().lower()
+    return next((side for side, words in SIDES.items() if word in words), content)
+
+
+Side = Annotated[Word, BeforeValidator(side_of)]
 
 
 class Case(Frozen):
@@ -27,14 +45,19 @@ class Case(Frozen):
     `classes`, None if not known. geometry, volume: of X-ray views, whose one image file
     holds them all: where they were taken, and the CT, if known. split: cases to train
     on, those of a declared validation split, or of a test set that no training sees.
+    order: which of the channels in its files are meant, in which order; none: all of
+    them, as they come. complaint: why the case cannot be used, and what to do; whatever
+    reads cases sets it aside.
     """
 
     name: str
     images: tuple[Path, ...]
     label: Path | None = None
     patient: str = ""
-    split: Literal["train", "validation", "test"] = "train"
+    split: Side = "train"
     absent: tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
+    complaint: str = ""
     labels: LabelScheme | None = None
     class_name: str | None = None
     geometry: Path | None = None
@@ -53,10 +76,37 @@ class Case(Frozen):
         except ValueError as error:
             raise FormatError(f"the name of a case, {error}; rename it") from error
 
+    def with_complaint(self, complaint: str) -> "Case":
+        """The same case, which cannot be used."""
+        return self.model_copy(update={"complaint": complaint})
+
+    def require_usable(self) -> None:
+        """Raise `DataError` with the complaint, if there is one."""
+        if self.complaint:
+            raise DataError(f"{self.name}: {self.complaint}")
+
     @property
     def is_exam(self) -> bool:
         """Whether its image holds X-ray views, so that their geometry is known."""
         return self.geometry is not None
+
+
+def listed_case(name: str, *, images: tuple[Path, ...], **content: Any) -> Case:
+    """A case that was found under the name of its files; one whose name cannot be that
+    of files of ours has a complaint.
+    """
+    complaint = complaint_of(name)
+    if not complaint:
+        return Case(name=name, images=images, **content)
+    why = f"the name {name[:60]!a} {complaint}, since files are named after it; rename"
+    return Case(name=safe_name(name), images=(), complaint=f"{why} the case")
+
+
+class Fold(Frozen):
+    """Names of the cases that a dataset declares to train and to validate on."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
 
 
 class Dataset(Frozen):
@@ -68,6 +118,8 @@ class Dataset(Frozen):
     `dataset.json`, None as read from a layout. classes: names of the classes that cases
     may belong to, in the order of the classifier's outputs; none: no classes. note:
     what every report on the data has to say, from `NOTE` in the dataset's folder.
+    folds: those that are declared, and in `folds_from` where; none: they are made.
+    remarks: what the dataset declares and is not as it says, each `what; what to do`.
     """
 
     name: str
@@ -78,6 +130,9 @@ class Dataset(Frozen):
     labels: LabelScheme | None = None
     classes: tuple[str, ...] = ()
     note: str = ""
+    folds: tuple[Fold, ...] = ()
+    folds_from: str = ""
+    remarks: tuple[str, ...] = ()
     cases: tuple[Case, ...]
 
     @model_validator(mode="after")
@@ -98,12 +153,13 @@ class Dataset(Frozen):
 
     @property
     def training_cases(self) -> tuple[Case, ...]:
-        """Cases outside a declared test set that there is something to learn from: a
-        label map or a class; a volume, of exams.
+        """Cases outside a declared test set that can be used and that there is something
+        to learn from: a label map or a class; a volume, of exams.
 
         All of them where other images than exams have no labels.
         """
-        cases = [case for case in self.cases if case.split != "test"]
+        usable = (case for case in self.cases if not case.complaint)
+        cases = [case for case in usable if case.split != "test"]
         if self.holds_exams:
             return tuple(case for case in cases if case.volume is not None)
         if self.labels is None:

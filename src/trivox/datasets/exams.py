@@ -57,6 +57,7 @@ def read_exam(case: Case) -> Exam:
     `GeometryError` for views that the geometry file does not describe; both name the
     file.
     """
+    case.require_usable()
     if case.geometry is None:
         raise GeometryError(
             f"{case.name}: no geometry.json; X-rays without geometry cannot be "

@@ -4,16 +4,16 @@ name the dataset file.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import DataError, FormatError, LabelError, TrivoxError
+from trivox.errors import DataError, FormatError, LabelError, TrivoxError, few
 from trivox.files import read_json
 from trivox.schema import validated
 from trivox.volumes.formats import SUFFIXES, case_stem, read_header, read_labels
@@ -31,6 +31,14 @@ IGNORE = "ignore"
 """Labels that nnU-Net gives a meaning of their own."""
 
 
+UNREADABLE = ".unreadable"
+"""Stands for what lies in a folder that cannot be looked into."""
+NOT_OURS = ("lost+found", "$RECYCLE.BIN", "System Volume Information")
+"""Folders of file systems, which are no cases."""
+LABEL_SUFFIX = re.compile(r"[._-](seg|label|labels|mask|segmentation)$", re.IGNORECASE)
+"""What names of label maps end in; 3D Slicer saves `case.seg.nrrd`."""
+
+
 def json_object(path: Path) -> dict[str, Any]:
     """The JSON object in `path`, empty where there is no such file; raises
     `FormatError` if it is malformed.
@@ -39,23 +47,40 @@ def json_object(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted; raises `FormatError` if it cannot be looked into."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise FormatError(
+            f"{folder}: cannot be opened ({error.strerror}); correct its rights"
+        ) from error
+
+
 def is_image_file(path: Path) -> bool:
-    """Whether the name is that of a readable format; hidden files (macOS `._*` copies
-    included) are not.
+    """Whether the name is that of a readable format, be it of a link to nothing; hidden
+    files (macOS `._*` copies included) are not.
     """
     readable = path.name.lower().endswith(tuple(SUFFIXES))
-    return readable and not path.name.startswith(".") and path.is_file()
+    if not readable or path.name.startswith("."):
+        return False
+    return path.is_file() or is_dangling(path)
+
+
+def is_dangling(path: Path) -> bool:
+    """Whether it is a link to nothing, which readers refuse by that name."""
+    return path.is_symlink() and not path.exists()
 
 
 def is_dicom_folder(path: Path) -> bool:
     """Whether `path` is a folder that directly holds DICOM files, and no images of
-    other formats.
+    other formats; raises `FormatError` if it cannot be looked into.
     """
     if not path.is_dir():
         return False
     files = [
         file
-        for file in sorted(path.iterdir())
+        for file in entries(path)
         if file.is_file() and not file.name.startswith(".")
     ]
     if any(is_image_file(file) and file.suffix.lower() != ".dcm" for file in files):
@@ -67,8 +92,13 @@ def is_dicom_folder(path: Path) -> bool:
 def _is_dicom(file: Path) -> bool:
     if file.suffix.lower() in (".dcm", ".ima"):
         return True
-    with file.open("rb") as content:
-        return content.read(132)[128:] == b"DICM"
+    try:
+        with file.open("rb") as content:
+            return content.read(132)[128:] == b"DICM"
+    except OSError as error:
+        raise FormatError(
+            f"{file}: cannot be opened ({error.strerror}); correct its rights"
+        ) from error
 
 
 def image_stem(path: Path) -> str:
@@ -76,34 +106,92 @@ def image_stem(path: Path) -> str:
     return path.name if path.is_dir() else case_stem(path)
 
 
-def list_images(folder: Path) -> dict[str, Path]:
-    """Image files and DICOM folders in `folder`, by stem, sorted; empty where the
-    folder does not exist.
-
-    Raises `FormatError` if two files have one stem (`a.nii` and `a.nii.gz`), since only
-    one can be meant.
+class Listing(NamedTuple):
+    """Image files and DICOM folders by stem, and what is wrong with those that cannot
+    be used, by path.
     """
+
+    images: dict[str, Path]
+    complaints: dict[Path, str]
+
+
+def survey(folder: Path) -> Listing:
+    """Image files and DICOM folders in `folder`, sorted; none where the folder does not
+    exist.
+
+    Of two files of one stem (`a.nii` and `a.nii.gz`) only one can be meant: the first is
+    listed, with a complaint; so is a folder that cannot be looked into.
+    """
+    listing = Listing({}, {})
     if not folder.is_dir():
-        return {}
-    images: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if not (is_image_file(path) or _is_visible_dicom_folder(path)):
+        return listing
+    for path in entries(folder):
+        try:
+            if not _may_be_image(path):
+                continue
+        except (FormatError, OSError) as error:
+            listing.images[path.name] = path
+            listing.complaints[path] = str(error)
             continue
-        stem = image_stem(path)
-        earlier = images.get(stem)
-        if earlier == path.with_suffix(".hdr"):  # `path` is its Analyze pixel half
-            continue
-        if earlier is not None:
-            raise FormatError(
-                f"{folder}: {earlier.name} and {path.name} are both case '{stem}'; "
-                "remove one"
-            )
-        images[stem] = path
-    return images
+        earlier = listing.images.setdefault(image_stem(path), path)
+        is_pixel_half = earlier == path.with_suffix(".hdr")  # of Analyze
+        if earlier != path and not is_pixel_half:
+            names = f"{earlier.name} and {path.name}"
+            listing.complaints[earlier] = f"{names} are both this case; remove one"
+    return listing
 
 
-def _is_visible_dicom_folder(path: Path) -> bool:
-    return not path.name.startswith(".") and is_dicom_folder(path)
+def list_images(folder: Path) -> dict[str, Path]:
+    """The images of `survey`; raises `FormatError` with the first complaint."""
+    listing = survey(folder)
+    for stem, path in listing.images.items():
+        if path in listing.complaints:
+            raise FormatError(f"{folder}: {stem}: {listing.complaints[path]}")
+    return listing.images
+
+
+def _may_be_image(path: Path) -> bool:
+    """Whether it is an image file or a DICOM folder, or a link that was one."""
+    if path.name.startswith(".") or path.name in NOT_OURS:
+        return False
+    if is_dangling(path):
+        return not path.suffix[1:].isalpha() or is_image_file(path)
+    return is_image_file(path) or is_dicom_folder(path)
+
+
+def with_complaints(
+    cases: Iterable[Case], complaints: Mapping[Path, str]
+) -> Iterator[Case]:
+    """`cases`, those with the complaint of one of their files that have one."""
+    for case in cases:
+        files = (*case.images, *([case.label] if case.label else ()))
+        reasons = [complaints[file] for file in files if file in complaints]
+        if reasons and not case.complaint:
+            yield case.with_complaint(reasons[0])
+        else:
+            yield case
+
+
+def unread_files(folder: Path) -> str:
+    """What lies in a folder in which no image is found, and what to do: a sentence
+    without subject.
+    """
+    inside = [path for path in entries(folder) if not path.name.startswith(".")]
+    files = [path for path in inside if not path.is_dir()]
+    endings = {path.suffix.lower() or path.name for path in files}
+    if files:
+        count = f"{len(files)} files ({files[0].name}...)"
+        return (
+            f"holds {count} that end in {few(sorted(endings))}, which is not read; "
+            f"convert them to one of {', '.join(SUFFIXES)}"
+        )
+    deeper = [path.name for path in inside]
+    if deeper:
+        return (
+            f"holds no image but the folders {few(deeper)}; give one of them, "
+            "or list their files in a manifest.csv (case,image)"
+        )
+    return "holds no image, DICOM series or dataset; check the path"
 
 
 def unlisted_labels(dataset: Dataset) -> tuple[Path, ...]:
@@ -111,28 +199,40 @@ def unlisted_labels(dataset: Dataset) -> tuple[Path, ...]:
     paired = {case.label for case in dataset.cases if case.label is not None}
     unlisted: list[Path] = []
     for folder in sorted({file.parent for file in paired}):
-        files = list_images(folder).values()
+        files = survey(folder).images.values()
         unlisted += [file for file in files if file not in paired]
     return tuple(unlisted)
 
 
 def unique_cases(cases: Iterable[Case], *, where: Path) -> tuple[Case, ...]:
-    """`cases` sorted as given; raises `DataError` unless there are some and every name
-    occurs once.
+    """`cases` sorted as given; several of one name become one that cannot be used.
+
+    Raises `DataError` naming `where` unless there is one that can.
     """
-    cases = tuple(cases)
-    if not cases:
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.name, []).append(case)
+    if not groups:
         raise DataError(f"{where}: no cases found; check that the dataset is complete")
-    name, count = Counter(case.name for case in cases).most_common(1)[0]
-    if count > 1:
-        files = " and ".join(
-            str(case.images[0]) for case in cases if case.name == name and case.images
-        )
+    cases = tuple(_only_one(group) for group in groups.values())
+    if all(case.complaint for case in cases):
+        first = cases[0]
         raise DataError(
-            f"{where}: {count} cases are named '{name}' ({files}); give every case its "
-            "own name"
+            f"{where}: none of {len(cases)} cases can be used: {first.name}: "
+            f"{first.complaint}"
         )
     return cases
+
+
+def _only_one(group: Sequence[Case]) -> Case:
+    """The case, or the first of several with the complaint that they are several."""
+    first = group[0]
+    if len(group) == 1:
+        return first
+    files = few(str(case.images[0]) for case in group if case.images)
+    return first.with_complaint(
+        f"{len(group)} cases have this name ({files}); give every case its own name"
+    )
 
 
 def present_values(array: Array) -> dict[int, int]:
@@ -151,11 +251,19 @@ def discover_labels(files: Sequence[Path], *, where: Path) -> LabelScheme:
     """Label values found by reading all label maps; value v is named `label_v`.
 
     Unreadable label maps are passed over here, `check_dataset` reports them. Raises
-    `LabelError` if no value but 0 is found, or so many that the files can hardly be
-    label maps.
+    `LabelError` if no value but 0 is found, with the reason where files cannot be read,
+    or so many that the files can hardly be label maps.
     """
     with ThreadPoolExecutor(8) as pool:
-        values = sorted(set[int]().union(*pool.map(_values_in, files)) - {0})
+        contents = [*pool.map(_values_in, files)]
+    reasons = [content for content in contents if isinstance(content, str)]
+    read = [content for content in contents if not isinstance(content, str)]
+    values = sorted(set[int]().union(*read) - {0})
+    if not values and reasons:
+        raise LabelError(
+            f"{where}: {len(reasons)} of {len(files)} label maps cannot be read, the "
+            f"others hold no label: {reasons[0]}"
+        )
     if not values:
         raise LabelError(
             f"{where}: no label but background in {len(files)} label maps; check the "
@@ -169,11 +277,12 @@ def discover_labels(files: Sequence[Path], *, where: Path) -> LabelScheme:
     return LabelScheme(labels={f"label_{value}": value for value in values})
 
 
-def _values_in(file: Path) -> set[int]:
+def _values_in(file: Path) -> set[int] | str:
+    """The values of a label map, or why it cannot be read."""
     try:
         return set(present_values(read_labels(file).array))
-    except (TrivoxError, OSError):
-        return set()
+    except (TrivoxError, OSError) as error:
+        return str(error)
 
 
 def parse_labels(
@@ -268,9 +377,11 @@ def channel_names(cases: Sequence[Case]) -> tuple[str, ...]:
     """Names for channels that the layout does not name: as many as most cases have
     files, or the first file holds.
     """
-    count = Counter(len(case.images) for case in cases).most_common(1)[0][0]
+    usable = [case for case in cases if case.images and not case.complaint]
+    counts_of_files = Counter(len(case.images) + len(case.absent) for case in usable)
+    ((count, _),) = counts_of_files.most_common(1) or [(1, 0)]
     if count == 1:
-        counts = (_channels_in(case.images[0]) for case in cases[:3])
+        counts = (_channels_in(case.images[0]) for case in usable[:3])
         count = next((number for number in counts if number), 1)
     return ("image",) if count == 1 else tuple(f"channel_{i}" for i in range(count))
 

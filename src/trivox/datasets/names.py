@@ -26,6 +26,15 @@ def complaint_of(name: str) -> str:
     return ""
 
 
+def safe_name(name: str) -> str:
+    """A name of files as much like `name` as such a name can be."""
+    text = name.encode("utf-8", "backslashreplace").decode()
+    letters = [letter if letter.isprintable() else "_" for letter in text]
+    plain = re.sub(r"[/\\:]", "_", "".join(letters)).strip(".") or "unnamed"
+    short = plain.encode()[: LONGEST - 10].decode(errors="ignore")
+    return f"{short}_" if complaint_of(short) else short
+
+
 def usable_name(name: str) -> str:
     """The name; raises `ValueError` with the remedy if `complaint_of` it
     has something to say.

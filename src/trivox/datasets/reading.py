@@ -11,7 +11,7 @@ import numpy as np
 from trivox.datasets.boxes import box_of
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import DataError, GeometryError, TrivoxError
+from trivox.errors import DataError, GeometryError, TrivoxError, of_case
 from trivox.volumes.formats import read_labels, read_volume
 from trivox.volumes.geometry import (
     Orientation,
@@ -56,6 +56,7 @@ def read_channels(case: Case, *, channels: int) -> Volume:
     """All channels of a case as one float32 volume, zeros for absent ones; raises an
     error that names the case.
     """
+    case.require_usable()
     if not case.images:
         raise DataError(
             f"{case.name}: no image file for any of {channels} channels; check the case"
@@ -67,18 +68,20 @@ def read_channels(case: Case, *, channels: int) -> Volume:
             volume,
             where=f"{case.name}: {case.images[0].name} and {path.name}",
         )
-    count = sum(volume.channels for volume in volumes)
-    if count + len(case.absent) != channels:
+    stacked = [*chain.from_iterable(volume.array for volume in volumes)]
+    count = len(stacked)
+    if case.order and max(case.order) < count:
+        stacked = [stacked[number] for number in case.order]
+    if len(stacked) + len(case.absent) != channels:
         raise DataError(
             f"{case.name}: {count} channels found, {channels} expected; check its "
             "image files"
         )
     first = replace(volumes[0], remarks=_remarks(case, volumes))
-    if len(volumes) == 1 and not case.absent:
+    if len(volumes) == 1 and not case.absent and not case.order:
         return first.with_array(first.array.astype(np.float32, copy=False))
     array = np.zeros((channels, *volumes[0].shape), np.float32)
     present = (i for i in range(channels) if i not in case.absent)
-    stacked = chain.from_iterable(volume.array for volume in volumes)
     for index, channel in zip(present, stacked, strict=True):
         array[index] = channel
     return first.with_array(array)
@@ -106,10 +109,7 @@ def read_case(case: Case, *, channels: int, labels: LabelScheme | None) -> Cropp
         indices = labels.encode(label.array, where=case.name)
         return crop_volume(volume, indices, where=case.name)
     except TrivoxError as error:
-        message = str(error)
-        if case.name not in message:
-            message = f"{case.name}: {message}"
-        raise type(error)(message) from error
+        raise type(error)(of_case(case.name, str(error))) from error
 
 
 def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCase:

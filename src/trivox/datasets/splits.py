@@ -4,23 +4,56 @@ a dataset declares.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from trivox.datasets.dataset import Case
+from trivox.datasets.dataset import Case, Dataset
 from trivox.errors import DataError, RecipeError, few
 
+OWN = "dealt by patient"
+SPLIT = "the split of the cases"
+"""Where folds are from."""
 Names = Sequence[str]
 """Names of all cases of one patient."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Names of the cases to train on and to validate on, each sorted."""
+    """Names of the cases to train on and to validate on, each sorted, and where they
+    are from.
+    """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
+    source: str = field(default=OWN, compare=False)
+
+
+def dataset_splits(
+    dataset: Dataset, *, folds: int = 5, seed: int = 12345
+) -> tuple[Split, ...]:
+    """The folds that a dataset declares, else those of `make_splits`; of the cases that
+    can be trained on.
+
+    Raises what that raises, and `DataError` for a declared fold of which no case is left
+    to train or to validate on.
+    """
+    cases = dataset.training_cases
+    if not dataset.folds:
+        return make_splits(cases, folds=folds, seed=seed)
+    names = {case.name for case in cases}
+    splits = []
+    for number, fold in enumerate(dataset.folds):
+        train = tuple(sorted(names.intersection(fold.train)))
+        validation = tuple(sorted(names.intersection(fold.validation)))
+        if not train or not validation:
+            side = "validate" if train else "train"
+            raise DataError(
+                f"{dataset.root}: fold {number} of {dataset.folds_from} has no case to "
+                f"{side} on; correct it there"
+            )
+        splits.append(Split(train, validation, source=dataset.folds_from))
+    return tuple(splits)
 
 
 def make_splits(
@@ -110,7 +143,7 @@ def _declared(cases: Sequence[Case]) -> Split:
             f"all {len(validation)} cases are declared as validation; training needs "
             "some"
         )
-    return Split(train, validation)
+    return Split(train, validation, source=SPLIT)
 
 
 def _by_patient(names: Sequence[str], patients: Sequence[str]) -> dict[str, list[str]]:

@@ -16,8 +16,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from trivox.config.choices import MissingChannels
+from trivox.datasets.channels import sequence_of
 from trivox.datasets.labels import LabelScheme
-from trivox.datasets.layouts.brats import family_of, sequence_of
+from trivox.datasets.layouts.brats import family_of
 from trivox.errors import BundleError, RecipeError, ResourceError
 from trivox.exporting.contract import Contract, Target
 from trivox.exporting.own_wheel import installed_versions, write_wheel

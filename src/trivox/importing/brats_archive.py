@@ -23,7 +23,7 @@ from trivox.datasets.layouts.brats import (
     parse_name,
     patient_of,
 )
-from trivox.errors import DataError, RecipeError
+from trivox.errors import DataError, FormatError, RecipeError
 from trivox.files import atomic_path, temporary_name, write_json
 from trivox.importing.archives import ArchiveMember, members
 from trivox.importing.staging import begin, is_done, require_space
@@ -98,6 +98,9 @@ def import_brats(
         )
     with members(source, _is_wanted) as files:
         scans = [scan for scan in group_files(files, where=source) if scan.images]
+        for scan in scans:
+            if scan.complaint:
+                raise FormatError(f"{source}: {scan.name}: {scan.complaint}")
         if not scans:
             known = ", ".join(family.example for family in FAMILIES.values())
             raise DataError(

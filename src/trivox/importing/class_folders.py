@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from trivox.datasets.dataset import NOTE, Case, Dataset
+from trivox.datasets.declared_folds import SPLITS
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts import class_folders
-from trivox.datasets.layouts.nnunet_raw import CLASS_TABLE, SPLITS
+from trivox.datasets.layouts.nnunet_raw import CLASS_TABLE
 from trivox.datasets.listing import parse_labels
 from trivox.datasets.splits import make_splits
 from trivox.errors import DataError, FormatError, GeometryError, RecipeError
@@ -145,6 +146,8 @@ def _load(
         )
     scheme = parse_labels(labels, where=Path("--labels")) if labels else None
     dataset = class_folders.load(source, labels=scheme)
+    for case in dataset.cases:
+        case.require_usable()
     if channels and len(channels) != len(dataset.channels):
         raise DataError(
             f"{source}: cases have {len(dataset.channels)} channels, named are "

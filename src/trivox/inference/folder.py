@@ -114,7 +114,8 @@ def predict_cases(
         record = _predict_one(predictor, case, records, also)
         records.cases[case.name] = record
         if "error" in record:
-            say(f"{case.name}: set aside: {record['error']}")
+            reason = record["error"].removeprefix(f"{case.name}: ")
+            say(f"{case.name}: set aside: {reason}")
         records.save()
     predictor.finish(records.cases, out)
     return {case.name: records.cases[case.name] for case in cases}

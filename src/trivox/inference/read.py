@@ -15,6 +15,7 @@ def read_image(
     """The channels of a case as one volume, zeros for absent ones if asked for; errors
     name the case.
     """
+    case.require_usable()
     if case.absent and missing == "refuse":
         names = ", ".join(channels[index] for index in case.absent)
         raise DataError(

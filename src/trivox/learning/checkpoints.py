@@ -22,6 +22,7 @@ from trivox.errors import BundleError, ResourceError, TrivoxError
 from trivox.files import (
     atomic_path,
     read_json,
+    read_object,
     remove_leftovers,
     surviving_folder,
     whole_folder,
@@ -108,7 +109,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         optimizer = _load_optimizer(whole / OPTIMIZER)
     return Checkpoint(
         weights=load_weights(whole / WEIGHTS),
-        state=read_json(whole / STATE),
+        state=read_object(whole / STATE),
         optimizer=optimizer,
         raw=_load_if_there(whole / RAW),
         objective=_load_if_there(whole / OBJECTIVE),

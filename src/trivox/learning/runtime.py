@@ -44,6 +44,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def launched_rank() -> int:
+    """Rank that torchrun gave this process (0 without it), before they have met."""
+    return int(os.environ.get("RANK", 0))
+
+
 def rank_positions(batch: int) -> range:
     """Places of this rank in a global batch of at least `batch`: every `world_size`-th.
 

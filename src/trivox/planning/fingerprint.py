@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from trivox.datasets.content import CaseContent, content_of
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.reading import read_case
-from trivox.errors import DataError, PlanError
+from trivox.errors import DataError, PlanError, of_case
 from trivox.files import read_json, write_json
 from trivox.schema import Frozen
 from trivox.volumes.volume import Array, Shape, Spacing
@@ -46,11 +47,15 @@ class CaseFingerprint(Frozen):
 
 
 class Fingerprint(Frozen):
-    """What was measured on a dataset; frozen, JSON."""
+    """What was measured on a dataset; frozen, JSON.
+
+    content: what each case was made of then; 0.1.0 did not write it down.
+    """
 
     dataset: str
     cases: tuple[CaseFingerprint, ...]
     intensities: dict[str, Intensities]
+    content: dict[str, CaseContent] = Field(default_factory=dict)
 
     @property
     def relative_size(self) -> float:
@@ -63,12 +68,14 @@ def measure(
     *,
     labelled: bool = True,
     progress: Callable[[Iterable[Case]], Iterable[Case]] = lambda cases: cases,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Fingerprint:
-    """Read each training case once and measure it; raises `DataError` naming the first
-    case that cannot be read.
+    """Read each training case once and measure it; a case that cannot be read is set
+    aside with a line.
 
     labelled: a dataset without labels is an error; otherwise the intensities are those
-    of all voxels that are not zero.
+    of all voxels that are not zero. Raises `DataError` if half of the cases or more
+    cannot be read, with the reason of the first.
     """
     if (labelled and dataset.labels is None) or not dataset.training_cases:
         raise DataError(
@@ -78,8 +85,19 @@ def measure(
     wanted = max(1, SAMPLES // len(dataset.training_cases))
     cases: list[CaseFingerprint] = []
     samples: list[Array] = []
+    content: dict[str, CaseContent] = {}
+    failures: list[str] = []
     for case in progress(dataset.training_cases):
-        read = read_case(case, channels=len(dataset.channels), labels=dataset.labels)
+        try:
+            # before it is read: a later change is noticed
+            made_of = content_of(case, dataset.labels)
+            read = read_case(
+                case, channels=len(dataset.channels), labels=dataset.labels
+            )
+        except DataError as error:
+            failures.append(of_case(case.name, str(error)))
+            continue
+        content[case.name] = made_of
         measured = CaseFingerprint(
             name=case.name,
             shape=read.shape,
@@ -88,12 +106,22 @@ def measure(
         )
         cases.append(measured)
         samples.append(_foreground(read.image, read.label, wanted))
+    if 2 * len(failures) >= len(dataset.training_cases):
+        raise DataError(
+            f"{dataset.root}: {len(failures)} of {len(dataset.training_cases)} cases "
+            f"cannot be read: {failures[0]}"
+        )
+    for failure in failures:
+        say(f"set aside: {failure}")
     intensities: dict[str, Intensities] = {}
     for index, name in enumerate(dataset.channels):
         pooled = np.concatenate([sample[index] for sample in samples])
         intensities[name] = _statistics(pooled)
     return Fingerprint(
-        dataset=dataset.name, cases=tuple(cases), intensities=intensities
+        dataset=dataset.name,
+        cases=tuple(cases),
+        intensities=intensities,
+        content=content,
     )
 
 

@@ -84,7 +84,14 @@ class VolumePlan(Frozen):
         """The part that decides how a stored exam looks."""
         return self.model_dump(
             mode="json",
-            include={"shape", "spacing", "render_shape", "detector", "format_version"},
+            include={
+                "shape",
+                "spacing",
+                "render_shape",
+                "detector",
+                "water_per_mm",
+                "format_version",
+            },
         )
 
 

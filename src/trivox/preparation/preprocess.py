@@ -9,14 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
+from trivox.datasets.content import content_of
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import IGNORED
 from trivox.datasets.reading import read_case
-from trivox.errors import DataError, PlanError, TrivoxError
+from trivox.errors import DataError, TrivoxError, of_case
 from trivox.files import read_json, remove_leftovers, write_json
+from trivox.locks import claimed
 from trivox.planning.plan import ImagePlan, Plan
 from trivox.preparation.grid import prepare
-from trivox.preparation.store import Store
+from trivox.preparation.renewal import (
+    VERB,
+    Say,
+    cases_to_prepare,
+    make_room,
+    unheard,
+)
+from trivox.preparation.store import CONTENT, Store
 
 ShowNames = Callable[[Iterable[str], int], Iterable[str]]
 """Shows names as they come, of so many."""
@@ -35,21 +44,26 @@ def preprocess(
     workers: int = 2,
     replace: bool = True,
     progress: ShowNames = unseen,
+    say: Say = unheard,
 ) -> Store:
-    """Prepare every training case under `folder`; finished cases of the same plan are
-    kept.
+    """Prepare every training case under `folder`; finished cases of the same plan and
+    the same files are kept.
 
-    replace: cases prepared under another plan are removed; otherwise they are a
-    `PlanError`. progress: is shown the names as they are done.
+    replace: cases prepared under another plan, and those that the dataset does not
+    hold, are removed; otherwise the former are a `PlanError` and the latter left alone.
+    progress: is shown the names as they are done; say: what was done again, and why.
 
     Threads, not processes: reading, resampling and compression release the interpreter,
-    and a thread cannot die silently. Raises `DataError` naming all cases that failed,
-    after the others are done.
+    and a thread cannot die silently. Another process that prepares in the same folder is
+    waited for. Raises `DataError` naming all cases that failed, after the others are
+    done.
     """
-    store = open_store(folder, plan, replace=replace)
-    todo = [case for case in dataset.training_cases if not store.has(case.name)]
-    prepare_one = partial(_prepare_one, plan=plan, store=store)
-    for_every_case(todo, prepare_one, workers=workers, progress=progress)
+    labels = plan.labels if isinstance(plan, Plan) else None
+    with claimed(folder, VERB, wait=True, say=say):
+        store = open_store(folder, plan, replace=replace, say=say)
+        todo = cases_to_prepare(store, dataset, labels, sole=replace, say=say)
+        prepare_one = partial(_prepare_one, plan=plan, store=store)
+        for_every_case(todo, prepare_one, workers=workers, progress=progress)
     return store
 
 
@@ -69,8 +83,7 @@ def for_every_case(
         try:
             prepare_one(case)
         except (TrivoxError, MemoryError) as error:
-            named = case.name in str(error)
-            failures.append(str(error) if named else f"{case.name}: {error}")
+            failures.append(of_case(case.name, str(error)))
         return case.name
 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
@@ -84,19 +97,16 @@ def for_every_case(
         )
 
 
-def open_store(folder: Path, plan: ImagePlan, *, replace: bool = True) -> Store:
+def open_store(
+    folder: Path, plan: ImagePlan, *, replace: bool = True, say: Say = unheard
+) -> Store:
     """The store in `folder`; cases prepared under another plan are removed, or refused
     unless `replace`.
     """
     store = Store(folder)
     key = plan.preparation_key
     if store.key_file.exists() and read_json(store.key_file) != key:
-        if not replace:
-            raise PlanError(
-                f"{folder}: was prepared under another plan; "
-                "use --plan with its plan.json, or prepare anew"
-            )
-        store.clear()
+        make_room(store, replace=replace, say=say)
     if not store.key_file.exists():
         write_json(store.key_file, key)
     remove_leftovers(folder)
@@ -105,12 +115,14 @@ def open_store(folder: Path, plan: ImagePlan, *, replace: bool = True) -> Store:
 
 def _prepare_one(case: Case, plan: ImagePlan, store: Store) -> None:
     labels = plan.labels if isinstance(plan, Plan) else None
+    content = content_of(case, labels)  # before it is read: a later change is noticed
     read = read_case(case, channels=len(plan.channels), labels=labels)
     prepared = prepare(read, plan)
     facts = {
         "case": case.name,
         "patient": case.patient,
         "source_spacing": list(read.spacing),
+        CONTENT: content.model_dump(mode="json"),
     }
     image = prepared.image.numpy()
     if prepared.label is None:

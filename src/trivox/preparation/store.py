@@ -17,11 +17,14 @@ import numpy as np
 from pydantic import Field, StrictInt, TypeAdapter
 from typing_extensions import TypedDict
 
+from trivox.datasets.content import CaseContent, recorded_content
 from trivox.errors import FormatError, TrivoxError
-from trivox.files import atomic_path, read_json, write_json
+from trivox.files import atomic_path, read_object, write_json
 from trivox.preparation.arrays import open_array, write_array
 from trivox.volumes.volume import Array, Shape
 
+CONTENT = "content"
+"""Where a case's JSON says what it was made of."""
 FOREGROUND_VOXELS = 10_000
 """Positions a class that are noted, at least."""
 SEED = 1234
@@ -63,14 +66,26 @@ class Store:
         self._positions.cache_clear()
         self._local = threading.local()
         self.key_file.unlink(missing_ok=True)
-        for image in self.folder.glob("*.image.b2nd"):
-            name = image.name.removesuffix(".image.b2nd")
-            for suffix in (".json", ".foreground.npz", ".label.b2nd", ".image.b2nd"):
-                (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
+        for name in self.names():
+            self.remove(name)
+
+    def names(self) -> list[str]:
+        """Names of the cases, whole or begun."""
+        images = sorted(self.folder.glob("*.image.b2nd"))
+        return [image.name.removesuffix(".image.b2nd") for image in images]
+
+    def remove(self, name: str) -> None:
+        """Remove a case; what says that it is complete goes first."""
+        for suffix in (".json", ".foreground.npz", ".label.b2nd", ".image.b2nd"):
+            (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 
     def has(self, name: str) -> bool:
         """Whether a case is complete."""
         return (self.folder / f"{name}.json").exists()
+
+    def content(self, name: str) -> CaseContent | None:
+        """What a complete case was made of, if that was recorded."""
+        return recorded_content(read_object(self.folder / f"{name}.json").get(CONTENT))
 
     def shape(self, name: str) -> Shape:
         """Size of a case, `(z, y, x)`."""
@@ -134,7 +149,7 @@ class Store:
         return positions
 
     def _read_facts(self, name: str) -> CaseFacts:
-        content = read_json(self.folder / f"{name}.json")
+        content = read_object(self.folder / f"{name}.json")
         with undamaged(self.folder, name):
             FACTS.validate_python(content)
         facts: CaseFacts = content

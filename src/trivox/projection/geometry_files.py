@@ -136,7 +136,14 @@ def read_record(path: Path) -> GeometryRecord:
     """Read `geometry.json`; raises `FormatError` in one line if it is missing,
     incomplete or impossible.
     """
-    return _validated(read_json(path), str(path), FormatError)
+    return parsed_record(read_json(path), where=path)
+
+
+def parsed_record(content: object, *, where: Path) -> GeometryRecord:
+    """What `geometry.json` holds, from its content; raises `FormatError` naming
+    `where`.
+    """
+    return _validated(content, str(where), FormatError)
 
 
 def _validated(

@@ -90,6 +90,7 @@ class ImageTask(Task[ImagePlanT, Store], Generic[ImagePlanT]):
             workers=workers,
             replace=replace,
             progress=lambda names, total: console.track(names, total, "preprocessing"),
+            say=console.say,
         )
 
     def source(

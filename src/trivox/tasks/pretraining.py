@@ -91,6 +91,7 @@ class PretrainingTask(ImageTask[ImagePlan]):
     """What training needs to know about images that have no labels."""
 
     name = "pretraining"
+    verb = "pretrain"
     labelled = False
 
     def overrides(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -138,6 +139,7 @@ class PretrainingTask(ImageTask[ImagePlan]):
             "task": self.name,
             "labels": None,
             "layout": "images",
+            "folds": (),
             "cases": cases,
         }
         return dataset.model_copy(update=changes)

@@ -1,20 +1,23 @@
 """A run of any task: settle the recipe, prepare, train the folds, finish."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from trivox.config.recipe import Recipe, read_recipe
+from trivox.config.remedies import doubled_remedies
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.splits import Split
 from trivox.errors import RecipeError
-from trivox.files import read_json, surviving_folder, write_json
+from trivox.files import read_json, read_object, surviving_folder, write_json
 from trivox.learning.progress import Progress
 from trivox.learning.runtime import (
     Runtime,
+    launched_rank,
     make_runtime,
     process_group,
     rank,
@@ -23,9 +26,11 @@ from trivox.learning.runtime import (
 )
 from trivox.learning.tracking import run_log
 from trivox.learning.trainer import Trainer
+from trivox.locks import claimed
+from trivox.tasks.checking import require_foreground
 from trivox.tasks.choice import task_named
 from trivox.tasks.console import Console, Quiet
-from trivox.tasks.stages import prepare, recipe_for, started
+from trivox.tasks.stages import CHECK, prepare, recipe_for, started
 from trivox.tasks.start import require_start, start_from
 from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
 
@@ -45,14 +50,42 @@ def run_request(
     dataset = task.load(request.dataset, request.classes)  # before anything is written
     asked = asked_recipe(request, task)
     task.require_possible(asked)
+    require_declared_fold(request, dataset)
     if not started(request.out):
         require_start(asked)
+    console = console if console is not None and launched_rank() == 0 else Quiet()
+    with _sole_writer(request, task, console):
+        return _run(task, dataset, request, console)
+
+
+@contextmanager
+def _sole_writer(
+    request: RunRequest, task: Task[Any, Any], console: Console
+) -> Iterator[None]:
+    """Keep other trainings out of the run; ranks come together, and the first speaks
+    for all.
+    """
+    if launched_rank() != 0:
+        yield
+        return
+    with claimed(request.out, task.verb, say=console.say):
+        yield
+
+
+def _run(
+    task: Task[PlanT, StoreT], dataset: Dataset, request: RunRequest, console: Console
+) -> Mapping[str, Any]:
     recipe = settle_recipe(request, task)
     runtime = make_runtime(request.device, recipe.precision)
     with process_group(runtime.device):
-        console = console if console is not None and rank() == 0 else Quiet()
         prepared = _prepare(task, dataset, request, recipe, runtime, console)
-        folders = fold_folders(request, len(prepared.splits))
+        folders = fold_folders(request, prepared.splits)
+        require_foreground(
+            prepared.dataset, prepared.splits, folders, request.out / CHECK
+        )
+        classed = task.learns_classes and bool(prepared.dataset.classes)
+        for line in doubled_remedies(recipe, classes=classed):
+            console.say(line)
         for line in length_lines(task, recipe, prepared, list(folders)):
             console.say(line)
         for fold, folder in folders.items():
@@ -132,7 +165,7 @@ def _require_same_part(request: RunRequest) -> None:
     file = request.out / "run.json"
     wanted = {"fold": request.fold, "task": request.task}
     if started(request.out):
-        saved = read_json(file)  # a run whose fold is not known is refused as well
+        saved = read_object(file)  # a run whose fold is not known is refused as well
         if saved != wanted:
             raise RecipeError(
                 f"{request.out}: holds fold {saved.get('fold')}, not {request.fold}; "
@@ -144,6 +177,11 @@ def _require_same_part(request: RunRequest) -> None:
 
 def _require_same(saved: Recipe, asked: Recipe, request: RunRequest) -> None:
     """Compared as the recipe reads them: `dice+focal` is `{"dice": 1, "focal": 1}`."""
+    if request.preset is not None and request.preset != saved.preset:
+        raise RecipeError(
+            f"{request.out}: was started with preset {saved.preset}, not "
+            f"{request.preset}; resume without that option"
+        )
     old = saved.model_dump(mode="json")
     new = asked.model_dump(mode="json")
     for key, value in json.loads(json.dumps(dict(request.overrides or {}))).items():
@@ -155,17 +193,31 @@ def _require_same(saved: Recipe, asked: Recipe, request: RunRequest) -> None:
             )
 
 
-def fold_folders(request: RunRequest, count: int) -> dict[int, Path]:
+def fold_folders(request: RunRequest, splits: Sequence[Split]) -> dict[int, Path]:
     """The folds to train and their folders; raises `RecipeError` for a fold that does
     not exist.
     """
+    count = len(splits)
     if request.fold == "all":
         return {fold: request.out / f"fold{fold}" for fold in range(count)}
     if request.fold not in map(str, range(count)):
-        raise RecipeError(
-            f"fold '{request.fold}' does not exist; choose 0 to {count - 1}, or all"
-        )
+        raise no_such_fold(request.fold, count, splits[0].source)
     return {int(request.fold): request.out}
+
+
+def require_declared_fold(request: RunRequest, dataset: Dataset) -> None:
+    """Raise `RecipeError`, before anything is read, for a fold beyond those that the
+    dataset declares.
+    """
+    count = len(dataset.folds)
+    if count and request.fold not in ("all", *map(str, range(count))):
+        raise no_such_fold(request.fold, count, dataset.folds_from)
+
+
+def no_such_fold(fold: str, count: int, source: str) -> RecipeError:
+    """The error that there is no such fold, with those that there are."""
+    known = "0 is the only one" if count == 1 else f"choose 0 to {count - 1}, or all"
+    return RecipeError(f"fold '{fold}' does not exist ({source}: {count}); {known}")
 
 
 def _prepare(
@@ -223,7 +275,8 @@ def train_fold(
         )
         begun = "continuing" if trainer.resume() else "training"
         log.line(
-            f"{begun} at step {trainer.progress.step}: fold {fold}, "
+            f"{begun} at step {trainer.progress.step}: fold {fold} of "
+            f"{len(prepared.splits)} ({split.source}), "
             f"{_circumstances(recipe, split, runtime)}"
         )
         return trainer.fit()

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from trivox.config.recipe import Recipe, make_recipe
-from trivox.datasets.checks.dataset import check_dataset
+from trivox.datasets.content import changed_cases
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import save_dataset
-from trivox.datasets.splits import Split, make_splits
-from trivox.errors import DataError
-from trivox.files import read_json, write_json
+from trivox.datasets.splits import Split, dataset_splits
+from trivox.errors import DataError, PlanError, few
+from trivox.files import read_json, surviving_folder, write_json
 from trivox.learning.runtime import Runtime, make_runtime
 from trivox.planning.fingerprint import (
     Fingerprint,
@@ -22,9 +22,12 @@ from trivox.planning.fingerprint import (
     read_fingerprint,
     write_fingerprint,
 )
+from trivox.tasks.checking import require_checked, still_set_aside
 from trivox.tasks.console import Console
+from trivox.tasks.origin import require_same_content, write_content
 from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
 
+CHECK = "check.json"
 FOLDS = 5
 
 
@@ -61,7 +64,12 @@ def prepare(
     plan that is there already.
     """
     out = request.out
-    require_checked(dataset, out / "check.json", console)
+    begun = started(out)
+    if begun:
+        dataset = still_set_aside(dataset, out / CHECK)
+    require_same_content(dataset, out, console, begun=begun)
+    dataset = require_checked(dataset, out / CHECK, console)
+    write_content(dataset, out, workers=recipe.workers, console=console)
     save_dataset(dataset, out / "dataset.json")
     plan_file = _plan_file(request, reuse_plan=reuse_plan)
     if plan_file is None:
@@ -90,49 +98,53 @@ def prepare(
 
 
 def _plan_file(request: RunRequest, *, reuse_plan: bool) -> Path | None:
-    """The plan to take: the one in the run, else the one that the user named."""
-    there = request.out / "plan.json"
-    return there if reuse_plan and there.exists() else request.plan
-
-
-def require_checked(dataset: Dataset, file: Path, console: Console) -> None:
-    """Check once; a later stage of the same run trusts the file.
-
-    Raises `DataError` with the first problems.
+    """The plan to take: the one that the user named, else the one in the run; raises
+    `PlanError` for another plan than a started run has.
     """
-    earlier = read_json(file) if file.exists() else None
-    if isinstance(earlier, dict) and earlier.get("errors") == 0:
-        return
-    report = check_dataset(
-        dataset, progress=lambda cases, total: console.track(cases, total, "checking")
-    )
-    write_json(file, report.to_json())
-    if report.errors:
-        first = "; ".join(str(finding) for finding in report.errors[:2])
-        raise DataError(
-            f"{dataset.root}: {len(report.errors)} problems would make training wrong: "
-            f"{first}; all: {file}"
+    there = request.out / "plan.json"
+    if not reuse_plan or not there.exists():
+        return request.plan
+    if request.plan is None or _same_plan(request.plan, there):
+        return there
+    if started(request.out):
+        raise PlanError(
+            f"{request.out}: was started with another plan than {request.plan}; resume "
+            "without --plan, or choose another --out"
         )
-    note = f", {len(report.warnings)} warnings (see {file})" if report.warnings else ""
-    console.say(f"checked {report.checked_cases} cases ({dataset.layout} layout){note}")
+    return request.plan
+
+
+def _same_plan(first: Path, second: Path) -> bool:
+    """Whether two files hold one plan; a run writes its own task into it."""
+    plans = [read_json(file) for file in (first, second)]
+    return all(
+        isinstance(plan, dict) and {**plan, "task": None} == {**plans[0], "task": None}
+        for plan in plans
+    )
 
 
 def fingerprint_of(
     dataset: Dataset, file: Path, console: Console, *, labelled: bool = True
 ) -> Fingerprint:
-    """Measure the training cases, or read what was measured before on the same cases."""
-    names = {case.name for case in dataset.training_cases}
+    """Measure the training cases, or read what was measured before on the same files."""
+    cases = dataset.training_cases
     if file.exists():
         earlier = read_fingerprint(file)
         same_data = earlier.dataset == dataset.name
         same_channels = set(earlier.intensities) == set(dataset.channels)
-        same_cases = {case.name for case in earlier.cases} == names
-        if same_data and same_channels and same_cases:
+        changed = changed_cases(cases, dataset.labels, earlier.content)
+        if same_data and same_channels and not changed:
             return earlier
+        which = f": {few(changed)}" if earlier.content and changed else ""
+        console.say(
+            f"{file}: was measured on other data; all cases are measured again{which}"
+        )
+    total = len(cases)
     fingerprint = measure(
         dataset,
         labelled=labelled,
-        progress=lambda cases: console.track(cases, len(names), "measuring"),
+        progress=lambda cases: console.track(cases, total, "measuring"),
+        say=console.say,
     )
     write_fingerprint(fingerprint, file)
     return fingerprint
@@ -140,17 +152,18 @@ def fingerprint_of(
 
 def started(run: Path) -> bool:
     """Whether training in `run` has left a checkpoint."""
-    return any(run.glob("**/checkpoints/latest*"))
+    folders = run.glob("**/checkpoints")
+    return any(surviving_folder(folder / "latest") for folder in folders)
 
 
 def splits_of(dataset: Dataset, out: Path) -> tuple[Split, ...]:
     """The folds; those that a started run was trained with may not change, or it would
     be validated on its own cases.
     """
-    splits = make_splits(dataset.training_cases, folds=FOLDS)
+    splits = dataset_splits(dataset, folds=FOLDS)
     file = out / "splits.json"
     content = [_as_lists(asdict(split)) for split in splits]
-    if file.exists() and started(out) and read_json(file) != content:
+    if file.exists() and started(out) and _sides(read_json(file)) != _sides(content):
         raise DataError(
             f"{out}: the training cases changed since this run began; choose another "
             "--out"
@@ -159,5 +172,13 @@ def splits_of(dataset: Dataset, out: Path) -> tuple[Split, ...]:
     return splits
 
 
-def _as_lists(split: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
-    return {part: list(names) for part, names in split.items()}
+def _sides(content: Any) -> list[tuple[object, object]]:
+    """What folds train and validate on; those of trivox 0.1 do not say where they are
+    from.
+    """
+    return [(fold["train"], fold["validation"]) for fold in content]
+
+
+def _as_lists(split: Mapping[str, Any]) -> dict[str, Any]:
+    sides = {part: list(split[part]) for part in ("train", "validation")}
+    return {**sides, "from": split["source"]}

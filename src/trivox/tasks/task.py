@@ -132,6 +132,10 @@ class Task(ABC, Generic[PlanT, StoreT]):
 
     name: ClassVar[str]
     """As plans, bundles and metrics carry it."""
+    verb: ClassVar[str] = "train"
+    """The command that learns it."""
+    learns_classes: ClassVar[bool] = False
+    """Whether the class of a case is learnt, where it is known."""
     recipe: ClassVar[str | None] = None
     """Name of the recipe that is taken where none is named."""
 
@@ -298,7 +302,9 @@ class ModelTask(Task[PlanT, StoreT]):
         """
 
     @abstractmethod
-    def inputs(self, source: Path, predictor: CasePredictor[Any]) -> tuple[Case, ...]:
+    def inputs(
+        self, source: Path, predictor: CasePredictor[Any], console: Console
+    ) -> tuple[Case, ...]:
         """The cases at `source` that the models can predict."""
 
     def written_beside(

@@ -18,8 +18,9 @@ from trivox.datasets.phantoms.brains import BrainPhantomSettings, write_brain_ph
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 from trivox.datasets.phantoms.thoraxes import ThoraxSettings, write_thoraxes
 from trivox.errors import RecipeError
-from trivox.files import read_json, write_text
+from trivox.files import read_object, write_text
 from trivox.tasks.console import Console, Quiet
+from trivox.tasks.stages import started
 from trivox.verbs.evaluate import Evaluation, evaluate
 from trivox.verbs.predict import predict
 from trivox.verbs.train import TrainedRun, train
@@ -162,7 +163,7 @@ def _train(
     console: Console,
 ) -> TrainedRun:
     """Train, or go on where an earlier demo in the same folder stopped."""
-    resume = any(run.glob("checkpoints/latest*"))
+    resume = started(run)
     if resume:
         _require_same_demo(run, source, preset)
     return train(
@@ -180,12 +181,12 @@ def _train(
 
 def _require_same_demo(run: Path, source: Path, preset: str) -> None:
     """Raise `RecipeError` if a run is of another preset or other data."""
-    saved = read_json(run / "recipe.json").get("preset")
+    saved = read_object(run / "recipe.json").get("preset")
     if saved != preset:
         raise RecipeError(
             f"{run}: holds a demo of preset {saved}, not {preset}; choose another --out"
         )
-    root = read_json(run / "dataset.json").get("root")
+    root = read_object(run / "dataset.json").get("root")
     if root != str(load_dataset(source).root):
         raise RecipeError(
             f"{run}: holds a demo on {root}, not {source}; choose another --out"

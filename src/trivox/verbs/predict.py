@@ -105,7 +105,7 @@ def predict(
         subtype_results=subtype_results,
     )
     predictor = task.predictor(paths, options)
-    inputs = task.inputs(Path(input), predictor)
+    inputs = task.inputs(Path(input), predictor, console)
     if cases is not None:
         inputs = chosen_cases(inputs, Path(cases))
     records = predict_cases(

@@ -6,6 +6,8 @@ from pathlib import Path
 from trivox.config.choices import PresetName
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.learning.runtime import make_runtime
+from trivox.locks import claimed
+from trivox.preparation.renewal import VERB
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import prepare, recipe_for
@@ -35,7 +37,7 @@ def preprocess(
     console: Console | None = None,
 ) -> Preprocessed:
     """Normalise and resample all training cases; a second call finishes what was
-    interrupted.
+    interrupted, and prepares again what no longer matches its files.
 
     Raises `DataError` if training on the dataset would be wrong, and naming all cases
     that failed after the others are done.
@@ -50,14 +52,17 @@ def preprocess(
         plan=None if plan is None else Path(plan),
         task=task.name,
     )
-    prepared = prepare(
-        task,
-        task.dataset(data),
-        request,
-        recipe_for(preset, settings, named=named),
-        runtime=make_runtime("cpu"),
-        reuse_plan=False,
-        console=console or Quiet(),
-    )
+    chosen = recipe_for(preset, settings, named=named)
+    console = console or Quiet()
+    with claimed(request.out, VERB, wait=True, say=console.say):
+        prepared = prepare(
+            task,
+            task.dataset(data),
+            request,
+            chosen,
+            runtime=make_runtime("cpu"),
+            reuse_plan=False,
+            console=console,
+        )
     names = tuple(case.name for case in prepared.dataset.training_cases)
     return Preprocessed(request.out, names)

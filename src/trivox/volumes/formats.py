@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from trivox.errors import DataError, FormatError, LabelError, ResourceError
 from trivox.files import atomic_path
+from trivox.volumes.choice import NO_CHOICE, SeriesChoice
+from trivox.volumes.dicom.signature import SUFFIXES as DICOM
+from trivox.volumes.dicom.signature import is_dicom
 from trivox.volumes.header import MAX_BYTES, Header, one_line, reading, require_size
 from trivox.volumes.placeholders import require_fetched
 from trivox.volumes.volume import Array, Volume
@@ -17,7 +20,7 @@ from trivox.volumes.volume import Array, Volume
 NIFTI = (".nii.gz", ".nii", ".hdr", ".img")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
-SUFFIXES: tuple[str, ...] = (*NIFTI, *ITK, *ARRAYS, ".dcm")
+SUFFIXES: tuple[str, ...] = (*NIFTI, *ITK, *ARRAYS, *DICOM)
 """Every suffix that can be read, lower case; a folder is read as a DICOM series."""
 
 PAIRED = (".hdr", ".img", ".nhdr", ".mhd")
@@ -32,21 +35,25 @@ class _WritableFormat(Protocol):
     def write(self, path: Path, volume: Volume) -> None: ...
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, choice: SeriesChoice = NO_CHOICE) -> Header:
     """Shape, affine, channels and type of a volume, without loading its voxels; errors
     as `read_volume`.
     """
     path = Path(path)
     with reading(path):
-        header = _reader(path).header(path)
+        header = _reader(path, choice).header(path)
         require_size(path, header, max_bytes=2**63)
         Volume(np.empty((1, 1, 1, 1)), header.affine)  # refuses a damaged affine
         return header
 
 
-def read_volume(path: Path, *, max_bytes: int = MAX_BYTES) -> Volume:
+def read_volume(
+    path: Path, *, choice: SeriesChoice = NO_CHOICE, max_bytes: int = MAX_BYTES
+) -> Volume:
     """Read NIfTI, NRRD, MetaImage, NPY, NPZ, HDF5 or a DICOM series (a folder or a
-    `.dcm` file).
+    file of it).
+
+    choice: which DICOM series of a folder, and how uneven its slices may be.
 
     The array `(c, z, y, x)` keeps the type of the file; it becomes float32 where the
     file scales its values or holds float64. NaN is passed on. Raises `FormatError` for
@@ -56,7 +63,7 @@ def read_volume(path: Path, *, max_bytes: int = MAX_BYTES) -> Volume:
     """
     path = Path(path)
     with reading(path):
-        return _reader(path).read(path, max_bytes=max_bytes)
+        return _reader(path, choice).read(path, max_bytes=max_bytes)
 
 
 def read_labels(path: Path) -> Volume:
@@ -121,18 +128,20 @@ def _suffix(path: Path) -> str:
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
 
-def _reader(path: Path) -> _Format:
+def _reader(path: Path, choice: SeriesChoice) -> _Format:
     require_fetched(path)
-    if path.is_dir() or _suffix(path) == ".dcm":
-        from trivox.volumes.dicom import reading as dicom
+    suffix = _suffix(path)
+    bare = not suffix and path.is_file() and is_dicom(path)
+    if path.is_dir() or suffix in DICOM or bare:
+        from trivox.volumes.dicom.reading import DicomSeries
 
-        return dicom
+        return DicomSeries(choice)
     reader: _Format = _module(path)
     return reader
 
 
 def _writer(path: Path) -> _WritableFormat:
-    if _suffix(path) in (*PAIRED, ".dcm"):
+    if _suffix(path) in (*PAIRED, *DICOM):
         raise FormatError(
             f"{path}: {_suffix(path)} files are only read; "
             "write .nii.gz, .nrrd, .mha, .npz or .h5"

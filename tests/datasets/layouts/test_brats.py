@@ -260,8 +260,11 @@ def test_files_of_a_case_may_lie_apart_but_not_twice(tmp_path):
     assert len(case.images) == 4
     assert case.label is not None
     touch(tmp_path, "BraTS2021_00000", OLD[:1], ending=".nii", folder="images")
-    with pytest.raises(FormatError, match="both the T1 of BraTS2021_00000; remove one"):
+    with pytest.raises(DataError, match=r"BraTS2021_00000: .*both its T1; remove one"):
         load_dataset(tmp_path)
+    touch(tmp_path, "BraTS2021_00001")
+    twice, whole = load_dataset(tmp_path).cases
+    assert (bool(twice.complaint), whole.complaint) == (True, "")
 
 
 def test_other_challenges_are_refused_since_their_labels_mean_other_things(tmp_path):

@@ -120,11 +120,12 @@ def test_nnunet_regions_and_ignore(phantoms, tmp_path):
     assert (labels.region_order, labels.ignore, labels.exclusive) == ((1, 2), 3, False)
 
 
-def test_nnunet_lists_the_channel_that_is_missing(phantoms, tmp_path):
+def test_nnunet_says_which_channel_is_missing(phantoms, tmp_path):
     folder = as_nnunet(phantoms, tmp_path / "copy")
-    missing = folder / "imagesTr" / f"{NAMES[0]}_0001.nii.gz"
-    missing.unlink()
-    assert missing in load_dataset(folder).cases[0].images
+    (folder / "imagesTr" / f"{NAMES[0]}_0001.nii.gz").unlink()
+    first, second, *_ = load_dataset(folder).cases
+    assert (len(first.images), first.absent) == (1, (1,))
+    assert (len(second.images), second.absent) == (2, ())
 
 
 def test_nnunet_explicit_file_list(phantoms, tmp_path):
@@ -224,13 +225,15 @@ def test_label_folders_that_cannot_be_used(tmp_path):
         load_dataset(tmp_path)
 
 
-def test_two_files_of_one_case_are_refused(tmp_path):
+def test_two_files_of_one_case_set_it_aside(tmp_path):
     image, label = phantom_case(PhantomSettings(shape=(8, 8, 8)), 0)
-    write_volume(tmp_path / "images" / "a.nii.gz", image)
+    for name in ("a", "b"):
+        write_volume(tmp_path / "images" / f"{name}.nii.gz", image)
+        write_volume(tmp_path / "labels" / f"{name}.nii.gz", label)
     write_volume(tmp_path / "images" / "a.nrrd", image)
-    write_volume(tmp_path / "labels" / "a.nii.gz", label)
-    with pytest.raises(FormatError, match="are both case 'a'"):
-        load_dataset(tmp_path)
+    first, second = load_dataset(tmp_path).cases
+    assert "a.nii.gz and a.nrrd are both this case" in first.complaint
+    assert second.complaint == ""
 
 
 def test_hippocampus(data_root):

@@ -38,10 +38,16 @@ def test_csv_with_one_image_column_of_several_channels(tmp_path):
     ("text", "complaint"),
     [
         ("name,image\na,b.nii\n", "needs the columns 'case' and 'image'"),
-        ("case,image,split\na,b.nii,val\n", "line 2: split: "),
+        ("case,image,split\na,b.nii,vale\n", "line 2: split: "),
         ("case,image\na,b.nii,c\n", "line 2: 3 cells"),
-        ("case,image:A,image:B\na,b.nii,\n", r"line 2: no image for channel \['B'\]"),
-        ("case,image\na,b.nii\na,c.nii\n", "2 cases are named 'a'"),
+        ("case,image:A,image:B\na,,\n", r"line 2: no image for channel \['A', 'B'\]"),
+        ("case,image\na,b.nii\na,c.nii\n", "a: 2 cases have this name"),
+        ("case,image,fold\na,b.nii,x\n", "line 2: fold: "),
+        ("case,image,fold\na,b.nii,3\nb,c.nii,3\n", "all cases are in fold 3"),
+        (
+            "case,image,fold,split\na,b.nii,0,train\nb,c.nii,1,val\n",
+            "both 'fold' and 'split'",
+        ),
         ("case,image\n", "no cases found"),
         ("", "needs the columns"),
     ],
@@ -61,7 +67,7 @@ def test_csv_errors_say_where(tmp_path, text, complaint):
         ({"cases": [{"case": "a"}]}, r"cases\.0\.images"),
         (
             {"cases": [{"case": "a", "images": {"T9": "x.nii"}}]},
-            r"case 'a' has images \['T9'\]",
+            "a: trivox.json gives images of T9, the channels are T1",
         ),
         ({"cases": []}, "no cases"),
     ],

@@ -18,6 +18,7 @@ from dicom_slices import (
     slice_of,
 )
 from trivox.errors import DataError, FormatError
+from trivox.volumes.dicom import files
 from trivox.volumes.dicom.reading import list_series
 from trivox.volumes.formats import read_header, read_volume
 
@@ -70,11 +71,15 @@ def test_a_damaged_slice_is_named(tmp_path, kind):
     assert "\n" not in str(caught.value)
 
 
-def test_deflated_is_refused(tmp_path):
+def test_deflated_is_read_and_does_not_inflate_without_limit(tmp_path, monkeypatch):
     dataset = slice_of(0)
+    plain = read_volume(save(tmp_path / "p", [dataset]))
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    with pytest.raises(FormatError, match="deflated"):
-        read_volume(save(tmp_path / "s", [dataset]))
+    folder = save(tmp_path / "s", [dataset])
+    np.testing.assert_array_equal(read_volume(folder).array, plain.array)
+    monkeypatch.setattr(files, "_INFLATED", 1000)
+    with pytest.raises(FormatError, match=r"IM000\.dcm: its deflated content"):
+        read_volume(folder)
 
 
 @pytest.mark.parametrize(

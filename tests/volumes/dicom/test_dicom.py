@@ -8,6 +8,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
@@ -85,7 +86,9 @@ def test_header_equals_volume_and_one_file_stands_for_its_series(tmp_path):
     np.testing.assert_array_equal(header.affine, volume.affine)
 
 
-@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless, RLELossless])
+@pytest.mark.parametrize(
+    "syntax", [JPEGLSLossless, JPEG2000Lossless, RLELossless, JPEGLosslessSV1]
+)
 def test_compressed_equals_uncompressed(tmp_path, syntax):
     slices = [slice_of(i) for i in range(3)]
     plain = read_volume(save(tmp_path / "plain", slices))

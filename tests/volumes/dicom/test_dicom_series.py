@@ -8,37 +8,16 @@ from pydicom.uid import (
 
 from dicom_slices import COLUMNS, ROWS, enhanced, save, slice_of
 from trivox.errors import FormatError, GeometryError
-from trivox.volumes.dicom.reading import list_series, read_dicom, read_dicom_header
+from trivox.volumes.choice import SeriesChoice
+from trivox.volumes.dicom.reading import list_series
 from trivox.volumes.formats import read_header, read_volume
-
-
-def test_gaps_are_refused_by_position_or_read_with_a_warning(tmp_path):
-    folder = save(tmp_path / "s", [slice_of(i) for i in (0, 1, 2, 5, 6)])
-    missing = r"missing at 6\.00, 8\.00 mm.*allow_gaps"
-    for read in (read_volume, read_header):
-        with pytest.raises(GeometryError, match=missing):
-            read(folder)
-    with pytest.warns(UserWarning, match="missing at"):
-        volume = read_dicom(folder, allow_gaps=True)
-    assert volume.spacing == (3.0, 0.75, 0.5)
-    assert read_dicom_header(folder, allow_gaps=True).shape == volume.shape
-
-
-@pytest.mark.parametrize(("shift", "accepted"), [(0.01, True), (0.1, False)])
-def test_uneven_slices(tmp_path, shift, accepted):
-    heights = [2.0 * i + shift * (i == 2) for i in range(5)]
-    slices = [slice_of(i, position=(0, 0, z)) for i, z in enumerate(heights)]
-    folder = save(tmp_path / "s", slices)
-    if accepted:
-        assert read_volume(folder).spacing == pytest.approx((2, 0.75, 0.5))
-    else:
-        with pytest.raises(GeometryError, match="uneven distances"):
-            read_volume(folder)
 
 
 def test_equal_duplicates_are_dropped(tmp_path):
     folder = save(tmp_path / "s", [slice_of(i) for i in (0, 1, 1, 2)])
-    assert read_volume(folder).shape == read_header(folder).shape == (3, ROWS, COLUMNS)
+    volume = read_volume(folder)
+    assert volume.shape == read_header(folder).shape == (3, ROWS, COLUMNS)
+    assert volume.remarks == ("copies: 1 images that are there twice are left out",)
 
 
 def test_different_images_at_one_position_are_refused_with_what_separates_them(
@@ -102,13 +81,17 @@ def test_several_series_need_a_choice(tmp_path):
     save(tmp_path / "s" / "a", [slice_of(i, SeriesNumber=4) for i in range(3)])
     liver = {"SeriesNumber": 5, "SeriesDescription": "liver"}
     save(tmp_path / "s" / "b", [slice_of(i, series="9.9", **liver) for i in range(2)])
-    listed = r"2 series.*series=.*1\.2\.3 \(CT 4 'thorax', 3 images\); 9\.9"
+    listed = (
+        r"2 series.*--series NUMBER.*: 4 \(CT 'thorax', 3 images, 2 x 0.75 x 0.5 mm, "
+        r"1\.2\.3\); 5 \(CT 'liver', 2 images"
+    )
     with pytest.raises(FormatError, match=listed):
         read_volume(tmp_path / "s")
-    with pytest.raises(FormatError, match="0 series called 'x'"):
-        read_dicom(tmp_path / "s", series="x")
-    for choice in ("9.9", "5"):
-        assert read_dicom(tmp_path / "s", series=choice).shape == (2, ROWS, COLUMNS)
+    with pytest.raises(FormatError, match="0 series are meant by --series x"):
+        read_volume(tmp_path / "s", choice=SeriesChoice(series="x"))
+    for wanted in ("9.9", "5"):
+        volume = read_volume(tmp_path / "s", choice=SeriesChoice(series=wanted))
+        assert volume.shape == (2, ROWS, COLUMNS)
     large, small = list_series(tmp_path / "s")
     assert (large.uid, large.images, large.number) == ("1.2.3", 3, "4")
     assert large.size == (ROWS, COLUMNS)
@@ -129,7 +112,11 @@ def test_blank_identifiers_are_grouped_by_plane(tmp_path):
     others = [slice_of(i, position=(0, i, 0), **blank, **coronal) for i in range(2)]
     two = save(save(tmp_path / "two", slices), others, name="cor")
     assert [info.uid for info in list_series(two)] == ["unnamed-1", "unnamed-2"]
-    assert read_dicom(two, series="unnamed-2").shape == (2, ROWS, COLUMNS)
+    assert read_volume(two, choice=SeriesChoice(series="unnamed-2")).shape == (
+        2,
+        ROWS,
+        COLUMNS,
+    )
 
 
 def test_a_projection_without_position_stands_alone(tmp_path):

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -39,9 +40,10 @@ def check_dataset(
     findings: list[Finding] = []
     for examination in examinations:
         findings += examination.findings
-    for look in (_unpaired, _count, _patients, class_findings):
+    for look in (_declared, _unpaired, _count, _patients, class_findings):
         findings += look(dataset)
-    findings += _unused_labels(dataset, examinations)
+    for compare_with in (_unused_labels, _foreground):
+        findings += compare_with(dataset, examinations)
     for compare in (_remarks, _duplicates, _orientations, _spacings):
         findings += compare(examinations)
     return Report(
@@ -56,8 +58,24 @@ def _examiner(dataset: Dataset) -> Callable[[Case], Examination]:
         # loads torch, which takes seconds, and only exams need
         from trivox.datasets.checks.exams import examine_exam
 
-        return examine_exam
-    return lambda case: examine(case, dataset.channels, dataset.labels)
+        look = examine_exam
+    else:
+        look = partial(examine, channels=dataset.channels, labels=dataset.labels)
+    return lambda case: _unusable(case) if case.complaint else look(case)
+
+
+def _unusable(case: Case) -> Examination:
+    """What there is to say of a case that its layout found unusable."""
+    what, _, fix = case.complaint.rpartition("; ")
+    finding = error("unusable-case", case.name, what or case.complaint, fix)
+    return Examination(case, findings=[finding])
+
+
+def _declared(dataset: Dataset) -> Iterator[Finding]:
+    """What the dataset says of itself that is not so."""
+    for remark in dataset.remarks:
+        what, _, fix = remark.rpartition("; ")
+        yield warning("declaration", "", what, fix)
 
 
 def _unpaired(dataset: Dataset) -> Iterator[Finding]:
@@ -149,6 +167,31 @@ def _unused_labels(
                 f"label '{name}' (value {value}) occurs in no label map",
                 "remove it from the dataset file, or correct its value",
             )
+
+
+def _foreground(
+    dataset: Dataset, examinations: Sequence[Examination]
+) -> Iterator[Finding]:
+    """Label maps that hold no label: all of them, or most."""
+    if dataset.labels is None:
+        return
+    nothing = {dataset.labels.background, dataset.labels.ignore}
+    read = [one for one in examinations if one.values and one.case.split != "test"]
+    empty = [one.case.name for one in read if not one.values - nothing]
+    if empty and len(empty) == len(read):
+        yield error(
+            "no-foreground",
+            "",
+            f"none of {len(read)} label maps holds any label, there is nothing to learn",
+            "look at the label maps; were they exported empty, or in another folder?",
+        )
+    elif 2 * len(empty) > len(read):
+        yield warning(
+            "mostly-empty",
+            "",
+            f"{len(empty)} of {len(read)} label maps hold no label: {few(empty)}",
+            "fine if so many cases show no structure; some folds may have none to learn",
+        )
 
 
 def _remarks(examinations: Sequence[Examination]) -> Iterator[Finding]:

@@ -97,7 +97,7 @@ def note_remarks(examination: Examination, file: Path, volume: Volume | None) ->
 
 def _absence(file: Path, name: str) -> Finding | None:
     """The finding of a file or folder that is missing or empty."""
-    if not file.exists():
+    if not (file.exists() or file.is_symlink()):
         return error(
             "missing-file",
             name,

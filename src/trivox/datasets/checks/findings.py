@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from trivox.errors import FormatError
+from trivox.errors import FormatError, of_case
 from trivox.files import read_json
 from trivox.schema import Frozen, validated
 
@@ -25,7 +25,9 @@ class Finding(Frozen):
     fix: str
 
     def __str__(self) -> str:
-        return f"{self.case or 'dataset'}: {self.message} [{self.code}]; {self.fix}"
+        what = of_case(self.case or "dataset", self.message)
+        fix = f"; {self.fix}" if self.fix else ""
+        return f"{what} [{self.code}]{fix}"
 
 
 class Report(Frozen):

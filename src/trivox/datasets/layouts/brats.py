@@ -15,34 +15,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.channels import ALIASES, sequence_of
+from trivox.datasets.dataset import Case, Dataset, listed_case
 from trivox.datasets.labels import LabelScheme
-from trivox.datasets.listing import unique_cases
+from trivox.datasets.listing import UNREADABLE, entries, unique_cases
 from trivox.errors import FormatError, LabelError
 
 SEQUENCES = ("T1", "T1ce", "T2", "FLAIR")
 """Channels, in this order, whatever the files are called."""
 
 LABEL = "seg"
-ALIASES = {
-    "t1": "T1",
-    "t1n": "T1",
-    "t1w": "T1",
-    "t1ce": "T1ce",
-    "t1c": "T1ce",
-    "t1gd": "T1ce",
-    "t2": "T2",
-    "t2w": "T2",
-    "flair": "FLAIR",
-    "t2f": "FLAIR",
-    "seg": LABEL,
-}
+CONTENTS = {**ALIASES, "seg": LABEL}
 """What the last part of a file's name (lower case) says about its content."""
 
 DEPTH = 5  # collection / release / TrainingData / HGG / case
 SUFFIXES = (".nii.gz", ".nii")
 FILE = re.compile(
-    rf"(?P<case>.+)[_-](?P<content>{'|'.join(sorted(ALIASES, key=len, reverse=True))})",
+    rf"(?P<case>.+)[_-](?P<content>{'|'.join(sorted(CONTENTS, key=len, reverse=True))})",
     re.IGNORECASE,
 )
 HELD_OUT = re.compile(
@@ -145,23 +134,15 @@ def patient_of(case: str) -> str:
     return match["patient"] if match else case
 
 
-def sequence_of(name: str) -> str:
-    """The sequence that a channel or file ending like `t1gd` or `T2-FLAIR` means; empty
-    if it is none.
-    """
-    alias = name.lower().removeprefix("t2-").removeprefix("t2_")
-    content = ALIASES.get(alias, "")
-    return "" if content == LABEL else content
-
-
 @dataclass
 class Scan:
-    """The files of one case, by content."""
+    """The files of one case, by content; complaint: why they cannot be used."""
 
     name: str
     family: BratsFamily
     images: dict[str, PurePath] = field(default_factory=dict)
     label: PurePath | None = None
+    complaint: str = ""
 
     @property
     def contents(self) -> dict[str, PurePath]:
@@ -173,7 +154,8 @@ class Scan:
         """Whether it lies in a validation or test folder, or is named so; nothing is
         trained on such cases.
         """
-        folders = next(iter(self.contents.values())).parts[:-1]
+        files = iter(self.contents.values())
+        folders = next(files, PurePath()).parts[:-1]
         if any(HELD_OUT.fullmatch(FOLDER_ENDING.sub("", name)) for name in folders):
             return True
         return bool(re.search("_(validation|testing)_", self.name, re.IGNORECASE))
@@ -192,7 +174,7 @@ def parse_name(name: str) -> tuple[str, str] | None:
     case = match["case"]
     if not (family_of(case) or OTHER_CHALLENGE.fullmatch(case)):
         return None
-    return case, ALIASES[match["content"].lower()]
+    return case, CONTENTS[match["content"].lower()]
 
 
 def group_files(files: Iterable[PurePath], *, where: Path) -> list[Scan]:
@@ -201,19 +183,29 @@ def group_files(files: Iterable[PurePath], *, where: Path) -> list[Scan]:
 
     A case's files may lie in several folders. Where a case has no `seg` and its folder
     holds exactly one other image with `seg` in its name, that is its label map (case
-    355 of BraTS 2020 on Kaggle). Raises `FormatError` for two files of one content, and
-    for challenges with labels of their own (BraTS-MEN, -MET, -PED...).
+    355 of BraTS 2020 on Kaggle). Two files of one content are a complaint. Raises
+    `FormatError` for challenges with labels of their own (BraTS-MEN, -MET, -PED...).
     """
     scans: dict[str, Scan] = {}
     strangers: dict[PurePath, list[PurePath]] = defaultdict(list)
     for file in sorted(files):
         parsed = parse_name(file.name)
-        if parsed is not None:
+        if file.name == UNREADABLE:
+            scan = _unreadable(file.parent)
+            scans[scan.name.lower()] = scan
+        elif parsed is not None:
             _add(scans, *parsed, file, where)
         elif LABEL in file.name.lower() and not file.name.startswith("."):
             strangers[file.parent].append(file)
     _adopt(scans.values(), strangers)
     return [scans[key] for key in sorted(scans)]
+
+
+def _unreadable(folder: PurePath) -> Scan:
+    """The case that a folder is of which cannot be looked into."""
+    family = family_of(folder.name) or next(iter(FAMILIES.values()))
+    complaint = f"the folder {folder} cannot be opened; correct its rights"
+    return Scan(folder.name, family, complaint=complaint)
 
 
 def _add(
@@ -229,10 +221,8 @@ def _add(
     scan = scans.setdefault(case.lower(), Scan(case, family))
     earlier = scan.label if content == LABEL else scan.images.get(content)
     if earlier is not None:
-        raise FormatError(
-            f"{where}: {earlier} and {file} are both the {content} of {case}; remove one"
-        )
-    if content == LABEL:
+        scan.complaint = f"{earlier} and {file} are both its {content}; remove one"
+    elif content == LABEL:
         scan.label = file
     else:
         scan.images[content] = file
@@ -252,16 +242,30 @@ def _adopt(scans: Iterable[Scan], strangers: dict[PurePath, list[PurePath]]) -> 
 
 def list_files(root: Path) -> Iterator[Path]:
     """NIfTI files in `root` and folders in it, relative to it; links are followed, at
-    most `DEPTH` folders deep.
+    most `DEPTH` folders deep, those to a folder that they lie in left out.
+
+    A file whose place cannot be seen is listed as `UNREADABLE` in its folder.
     """
     pending = [(root, 0)]
     while pending:
         folder, depth = pending.pop()
-        for path in sorted(folder.iterdir()):
-            if path.name.lower().endswith(SUFFIXES) and path.is_file():
+        try:
+            inner = entries(folder)
+        except FormatError:
+            yield folder.relative_to(root) / UNREADABLE
+            continue
+        for path in inner:
+            if path.name.lower().endswith(SUFFIXES) and not path.is_dir():
                 yield path.relative_to(root)
-            elif depth < DEPTH and not path.name.startswith(".") and path.is_dir():
+            elif depth < DEPTH and not path.name.startswith(".") and _leads_on(path):
                 pending.append((path, depth + 1))
+
+
+def _leads_on(path: Path) -> bool:
+    """Whether it is a folder, and no link back to one that it lies in."""
+    if not path.is_dir():
+        return False
+    return not (path.is_symlink() and path.resolve() in path.absolute().parents)
 
 
 def matches(path: Path) -> bool:
@@ -270,8 +274,9 @@ def matches(path: Path) -> bool:
 
 
 def find_scans(path: Path) -> list[Scan]:
-    """The cases in folder `path` that have images."""
-    return [scan for scan in group_files(list_files(path), where=path) if scan.images]
+    """The cases in folder `path` that have images, or a complaint."""
+    scans = group_files(list_files(path), where=path)
+    return [scan for scan in scans if scan.images or scan.complaint]
 
 
 def orphan_labels(dataset: Dataset) -> tuple[Path, ...]:
@@ -328,8 +333,8 @@ def _case(
 ) -> Case:
     present = [channel for channel in channels if channel in scan.images]
     absent = [i for i, channel in enumerate(channels) if channel not in scan.images]
-    return Case(
-        name=scan.name,
+    case = listed_case(
+        scan.name,
         images=tuple(root / scan.images[channel] for channel in present),
         label=root / scan.label if scan.label else None,
         patient=patient_of(scan.name),
@@ -337,6 +342,7 @@ def _case(
         absent=tuple(absent),
         labels=None if scan.family.labels == scheme else scan.family.labels,
     )
+    return case.with_complaint(case.complaint or scan.complaint)
 
 
 def common_labels(scans: Sequence[Scan], *, where: Path) -> LabelScheme | None:

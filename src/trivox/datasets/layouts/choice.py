@@ -1,10 +1,11 @@
 """Finding out how a dataset is laid out, and the cases to predict on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from trivox.datasets.dataset import NOTE, Case, Dataset
+from trivox.datasets.channels import by_name, named_cases, numbered_case, split_stem
+from trivox.datasets.dataset import NOTE, Case, Dataset, listed_case
 from trivox.datasets.layouts import (
     brats,
     class_folders,
@@ -21,11 +22,13 @@ from trivox.datasets.listing import (
     is_dicom_folder,
     is_image_file,
     json_object,
-    list_images,
+    survey,
     unique_cases,
     unlisted_labels,
+    unread_files,
+    with_complaints,
 )
-from trivox.errors import DataError, FormatError
+from trivox.errors import FormatError
 from trivox.files import read_json, write_json
 from trivox.schema import validated
 
@@ -167,94 +170,119 @@ def unpaired_files(dataset: Dataset) -> Unpaired:
     images = tuple(
         case.images[0]
         for case in dataset.cases
-        if case.split != "test" and case.label is None
+        if case.split != "test" and case.label is None and not case.complaint
     )
     return Unpaired(images, layout.orphans(dataset))
 
 
-def load_inputs(path: Path, *, channels: Sequence[str]) -> tuple[Case, ...]:
+def load_inputs(
+    path: Path,
+    *,
+    channels: Sequence[str],
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[Case, ...]:
     """Cases to predict on, for a model with these `channels`.
 
-    path: an image, a DICOM folder, a folder of either (one file a case, or nnU-Net's
-    `_0000` files), or a dataset in any layout. Raises `FormatError` if there is nothing
-    to read, `DataError` if a case has a wrong number of files.
+    path: an image, a DICOM folder, a folder of either (one file a case, or one a channel
+    that ends in its number, `_0000`, or its name, `_T1`), or a dataset in any layout,
+    whose channels are matched by name where they have the model's names. say: is given
+    a line about that. A case with a wrong number of files has a complaint; channels that
+    it lacks are among its `absent` ones. Raises `FormatError` if there is nothing to
+    read, `DataError` if no case can be used.
     """
     if not path.exists():
         raise FormatError(f"{path}: not found; check the path")
     path = path.absolute()
     if is_image_file(path) or is_dicom_folder(path):
-        cases: tuple[Case, ...] = (_single_case(path, len(channels)),)
+        cases: tuple[Case, ...] = (_single_case(path, channels),)
     else:
-        cases = _cases_in_folder(path, channels)
-    for case in cases:
-        if len(case.images) + len(case.absent) not in (1, len(channels)):
-            raise DataError(
-                f"{case.name}: {len(case.images)} image files, the model reads "
-                f"{[*channels]}; give one for each"
-            )
-    return cases
+        cases = _cases_in_folder(path, channels, say)
+    return unique_cases((_counted(case, channels) for case in cases), where=path)
 
 
-def _single_case(path: Path, channels: int) -> Case:
+def _counted(case: Case, channels: Sequence[str]) -> Case:
+    """The case, with a complaint if it has a wrong number of files."""
+    count = len(case.images) + len(case.absent)
+    if case.complaint or case.order or count in (1, len(channels)):
+        return case
+    return case.with_complaint(
+        f"{len(case.images)} image files, the model reads {', '.join(channels)}; give "
+        "one for each"
+    )
+
+
+def _single_case(path: Path, channels: Sequence[str]) -> Case:
     """The image with its sibling channels if it is the first of a complete nnU-Net set,
-    else alone.
+    or named after a channel; else alone.
     """
     stem = image_stem(path)
     parts = CHANNEL_SUFFIX.fullmatch(stem)
+    suffix = path.name.removeprefix(stem)
     if parts and parts["channel"] == "0000":
         name = parts["case"]
-        suffix = path.name.removeprefix(stem)
         files = tuple(
-            path.with_name(f"{name}_{i:04d}{suffix}") for i in range(channels)
+            path.with_name(f"{name}_{i:04d}{suffix}") for i in range(len(channels))
         )
         if all(file.exists() for file in files):
             return Case(name=name, images=files)
+    named = split_stem(stem, channels) if len(channels) > 1 else None
+    if named is not None:
+        beside = named_cases(survey(path.parent).images, channels)
+        return next(case for case in beside if path in case.images)
     return Case(name=stem, images=(path,))
 
 
-def _cases_in_folder(path: Path, channels: Sequence[str]) -> tuple[Case, ...]:
-    if is_saved_dataset(path):
-        return read_saved_dataset(path).cases
-    layout = find_layout(path)
+def _cases_in_folder(
+    path: Path, channels: Sequence[str], say: Callable[[str], None]
+) -> tuple[Case, ...]:
+    layout = None if is_saved_dataset(path) else find_layout(path)
     if layout and layout.inputs:
         return layout.inputs(path, channels)
-    if layout:
-        return layout.load(path).cases
-    images = list_images(path)
+    if layout or is_saved_dataset(path):
+        dataset = layout.load(path) if layout else read_saved_dataset(path)
+        cases, line = by_name(dataset.cases, dataset.channels, channels)
+        if line:
+            say(line)
+        return cases
+    listing = survey(path)
     inner = folders.find_folder(path, [*folders.IMAGE_FOLDERS, "imagests"])
-    if not images and inner:
-        images = list_images(inner)
-    if not images:
-        raise FormatError(
-            f"{path}: no image, DICOM series or dataset here; give a file, a folder of "
-            "images or a dataset"
-        )
-    return unique_cases(_group_inputs(images, len(channels), path), where=path)
+    if not listing.images and inner:
+        listing = survey(inner)
+    if not listing.images:
+        raise FormatError(f"{path}: {unread_files(inner or path)}")
+    cases = tuple(_group_inputs(listing.images, channels))
+    return tuple(with_complaints(cases, listing.complaints))
 
 
-def _group_inputs(images: dict[str, Path], channels: int, where: Path) -> list[Case]:
-    """One case a file, unless all names end in channel numbers and each case has
-    exactly the numbers 0..channels-1.
+def _group_inputs(images: Mapping[str, Path], channels: Sequence[str]) -> list[Case]:
+    """One case a file, unless files end in the names of channels, or their numbers: of
+    one case there are all of 0..channels-1, or of each case 0.
     """
-    alone = [Case(name=name, images=(image,)) for name, image in images.items()]
+    named = named_cases(images, channels) if len(channels) > 1 else []
+    if named:
+        return named
     groups: dict[str, dict[int, Path]] = {}
+    alone: list[Case] = []
     for stem, file in images.items():
         parts = CHANNEL_SUFFIX.fullmatch(stem)
-        if not parts:
-            return alone
-        groups.setdefault(parts["case"], {})[int(parts["channel"])] = file
-    numbers = list(range(channels))
-    broken = [name for name, files in groups.items() if sorted(files) != numbers]
-    if not broken:
-        return [_numbered_case(name, files) for name, files in groups.items()]
-    if channels > 1 and all(0 in files for files in groups.values()):
-        present = sorted(groups[broken[0]])
-        raise DataError(
-            f"{where}: case '{broken[0]}' has channel files {present}, the model reads "
-            f"{channels} channels; add the missing files or remove the superfluous ones"
-        )
-    return alone
+        if parts:
+            groups.setdefault(parts["case"], {})[int(parts["channel"])] = file
+        else:
+            alone.append(listed_case(stem, images=(file,)))
+    if not _are_channels(groups, len(channels), mixed=bool(alone)):
+        return [listed_case(stem, images=(file,)) for stem, file in images.items()]
+    numbered = [numbered_case(name, files, channels) for name, files in groups.items()]
+    return sorted([*numbered, *alone], key=lambda case: case.name)
 
 
-def _numbered_case(name: str, files: dict[int, Path]) -> Case:
-    return Case(name=name, images=tuple(files[number] for number in sorted(files)))
+def _are_channels(
+    groups: Mapping[str, Mapping[int, Path]], channels: int, *, mixed: bool
+) -> bool:
+    """Whether the numbers at the end of names are those of channels; mixed: other names
+    have none.
+    """
+    complete = [sorted(files) == list(range(channels)) for files in groups.values()]
+    if channels == 1:
+        return all(complete) and not mixed
+    starts = [0 in files for files in groups.values()]
+    return any(complete) or (bool(groups) and all(starts) and not mixed)

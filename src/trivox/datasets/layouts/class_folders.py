@@ -12,34 +12,31 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Literal, get_args
 
 from trivox.datasets.class_tables import class_order
-from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.dataset import SIDES, Case, Dataset, Side, listed_case
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.folders import (
     IMAGE_FOLDERS,
     LABEL_FOLDERS,
-    LABEL_SUFFIX,
     find_folder,
 )
 from trivox.datasets.listing import (
     CHANNEL_SUFFIX,
+    LABEL_SUFFIX,
+    NOT_OURS,
+    Listing,
     channel_names,
     discover_labels,
+    entries,
     is_image_file,
-    list_images,
+    survey,
     unique_cases,
+    with_complaints,
 )
-from trivox.errors import DataError
+from trivox.errors import FormatError
 
-Side = Literal["train", "validation", "test"]
-FOLDERS: Mapping[Side, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val"),
-    "test": ("test", "testing"),
-}
-OTHERS = {"imagests", "labelsts"}.union(IMAGE_FOLDERS, LABEL_FOLDERS, *FOLDERS.values())
+OTHERS = {"imagests", "labelsts"}.union(IMAGE_FOLDERS, LABEL_FOLDERS, *SIDES.values())
 """Names that are no class, in small letters."""
 
 
@@ -56,22 +53,31 @@ class Pairing:
 
 @dataclass(frozen=True)
 class ClassFolder:
-    """A folder of cases: their side of the split, and their class (None: not known)."""
+    """A folder of cases: their side of the split, and their class (None: not known);
+    complaints: by file, and of the folder itself if it cannot be looked into.
+    """
 
     path: Path
     side: Side
     class_name: str | None
     files: Pairing
+    complaints: Mapping[Path, str]
 
     @property
     def cases(self) -> Iterator[Case]:
         """Its cases, sorted by name."""
+        if self.path in self.complaints:
+            case = listed_case(self.path.name, images=(), split=self.side)
+            yield case.with_complaint(self.complaints[self.path])
+        yield from with_complaints(self._listed, self.complaints)
+
+    @property
+    def _listed(self) -> Iterator[Case]:
         for name, images in sorted(self.files.images.items()):
-            mask = self.files.masks.get(name)
-            yield Case(
-                name=name,
+            yield listed_case(
+                name,
                 images=images,
-                label=mask,
+                label=self.files.masks.get(name),
                 split=self.side,
                 class_name=self.class_name,
             )
@@ -112,17 +118,15 @@ def load(path: Path, *, labels: LabelScheme | None = None) -> Dataset:
     """Read the dataset; without `labels` the label values are found by reading the
     masks.
 
-    An image without mask becomes a case without label. Raises `DataError` for two cases
-    of one name, or a case whose file name holds another class than its folder.
+    An image without mask becomes a case without label. Two cases of one name, and a
+    case whose file name holds another class than its folder, have a complaint.
     """
     root = path.absolute()
     folders = _class_folders(root)
     listed = chain.from_iterable(folder.cases for folder in folders)
-    cases = unique_cases(listed, where=root)
-    _require_agreement(cases)
-    masks = [
-        case.label for case in cases if case.label is not None and case.split != "test"
-    ]
+    cases = unique_cases(_agreeing(list(listed)), where=root)
+    learnt = [case for case in cases if case.split != "test" and not case.complaint]
+    masks = [case.label for case in learnt if case.label is not None]
     return Dataset(
         name=root.name,
         root=root,
@@ -146,34 +150,42 @@ def _class_folders(root: Path) -> list[ClassFolder]:
     """
     places = [*_places(root)]
     files = {path: _image_files(path) for path, _, _ in places}
-    numbered = any(_has_numbers(stems) for stems in files.values())
+    numbered = any(_has_numbers(listing.images) for listing in files.values())
     folders = []
     for path, side, class_name in places:
-        pairing = pair_files(files[path], numbered=numbered and side != "test")
-        folders.append(ClassFolder(path, side, class_name, pairing))
+        images, complaints = files[path]
+        pairing = pair_files(images, numbered=numbered and side != "test")
+        known = None if path in complaints else class_name
+        folders.append(ClassFolder(path, side, known, pairing, complaints))
     return folders
 
 
 def _places(root: Path) -> Iterator[tuple[Path, Side, str | None]]:
     """Folders of cases, their side of the split and their class."""
     sides: dict[Side, Path] = {}
-    for side in get_args(Side):
-        folder = find_folder(root, FOLDERS[side])
+    for side, words in SIDES.items():
+        folder = find_folder(root, words)
         if folder is not None:
             sides[side] = folder
     if "train" not in sides:
         sides = {"train": root}
     for side, folder in sides.items():
         yield folder, side, None
-        for inner in sorted(folder.iterdir()):
+        for inner in entries(folder):
             if _may_be_class(inner):
                 yield inner, side, inner.name
 
 
-def _image_files(folder: Path) -> dict[str, Path]:
-    """Images in `folder` by stem, without folders of DICOM files."""
-    images = list_images(folder)
-    return {stem: path for stem, path in images.items() if path.is_file()}
+def _image_files(folder: Path) -> Listing:
+    """Images in `folder` by stem, without folders of DICOM files; none where it cannot
+    be looked into.
+    """
+    try:
+        images, complaints = survey(folder)
+    except FormatError as error:
+        return Listing({}, {folder: str(error)})
+    files = {stem: path for stem, path in images.items() if not path.is_dir()}
+    return Listing(files, complaints)
 
 
 def _has_numbers(stems: Collection[str]) -> bool:
@@ -186,7 +198,13 @@ def _may_be_class(folder: Path) -> bool:
     name = folder.name
     if not folder.is_dir() or name.startswith(".") or name.lower() in OTHERS:
         return False
-    files = [file for file in folder.iterdir() if not file.name.startswith(".")]
+    if name in NOT_OURS:
+        return False
+    try:
+        inner = entries(folder)
+    except FormatError:
+        return True
+    files = [file for file in inner if not file.name.startswith(".")]
     others = [file for file in files if file.suffix.lower() != ".dcm"]
     return not files or any(is_image_file(file) for file in others)
 
@@ -222,14 +240,15 @@ def _case_of_mask(stem: str, stems: Collection[str]) -> str | None:
     return plain if plain != stem and has_image else None
 
 
-def _require_agreement(cases: Sequence[Case]) -> None:
-    """Raise `DataError` for a case whose name says another class than its folder, as
+def _agreeing(cases: Sequence[Case]) -> list[Case]:
+    """`cases`, with a complaint where the name says another class than the folder, as
     `quiz_1_003` in `subtype0`.
 
     Names are taken to say classes if one of their fields is the class (or its number)
     in at least two thirds of the cases and in two classes, and never anything but a
     class.
     """
+    wrong: dict[str, str] = {}
     classified = [case for case in cases if case.class_name is not None]
     spellings = _spellings({case.class_name or "" for case in classified})
     fields = [re.split(r"[_\-. ]", case.name.lower()) for case in classified]
@@ -240,12 +259,20 @@ def _require_agreement(cases: Sequence[Case]) -> None:
         mostly = 3 * len(agreeing) >= 2 * len(written)
         if None in written or len(set(agreeing)) < 2 or not mostly:
             continue
-        for case, name in pairs:
-            if case.class_name != name:
-                raise DataError(
-                    f"{case.images[0]}: lies in the folder of class "
-                    f"'{case.class_name}', its name says '{name}'; move or rename it"
-                )
+        wrong |= {
+            case.name: f"{name}" for case, name in pairs if case.class_name != name
+        }
+    return [_disagreeing(case, wrong.get(case.name)) for case in cases]
+
+
+def _disagreeing(case: Case, written: str | None) -> Case:
+    """The case with the complaint that its name says the class `written`, if it does."""
+    if written is None or case.complaint:
+        return case
+    return case.with_complaint(
+        f"{case.images[0]} lies in the folder of class '{case.class_name}', its name "
+        f"says '{written}'; move or rename it"
+    )
 
 
 def _spellings(classes: Collection[str]) -> dict[str, str]:

@@ -7,10 +7,12 @@ an exam without one can be predicted on. `patients.csv` has columns case, patien
 (train, validation, test); without it every exam is its own patient, to train on.
 """
 
+import os
 from pathlib import Path
 
-from trivox.datasets.dataset import Case, Dataset
-from trivox.datasets.listing import ADVICE, unique_cases
+from trivox.datasets.dataset import Case, Dataset, listed_case
+from trivox.datasets.listing import ADVICE, NOT_OURS, entries, unique_cases
+from trivox.datasets.names import complaint_of
 from trivox.datasets.tables import read_table
 from trivox.errors import FormatError
 from trivox.schema import validated
@@ -37,18 +39,30 @@ def exam_folders(path: Path) -> list[Path]:
     if is_exam(path):
         return [path]
     inner = path / PATIENTS if (path / PATIENTS).is_dir() else path
-    return [
+    folders = [
         folder
-        for folder in sorted(inner.iterdir())
-        if not folder.name.startswith(".") and is_exam(folder)
+        for folder in entries(inner)
+        if not folder.name.startswith(".") and folder.name not in NOT_OURS
     ]
+    closed = [folder for folder in folders if _is_closed(folder)]
+    exams = [folder for folder in folders if folder not in closed and is_exam(folder)]
+    return sorted([*exams, *closed]) if exams else []
+
+
+def _is_closed(folder: Path) -> bool:
+    """Whether it is a folder that cannot be looked into."""
+    return folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)
 
 
 def is_exam(folder: Path) -> bool:
-    """Whether `folder` holds views or a geometry file."""
+    """Whether `folder` holds views or a geometry file, or links to such."""
     return folder.is_dir() and any(
-        (folder / name).is_file() for name in (*VIEWS, GEOMETRY)
+        _is_there(folder / name) for name in (*VIEWS, GEOMETRY)
     )
+
+
+def _is_there(file: Path) -> bool:
+    return file.is_file() or file.is_symlink()
 
 
 def load(path: Path) -> Dataset:
@@ -69,7 +83,12 @@ def load(path: Path) -> Dataset:
 
 
 def _case(folder: Path, row: dict[str, str]) -> Case:
-    present = [folder / name for name in VIEWS if (folder / name).is_file()]
+    if _is_closed(folder):
+        case = listed_case(folder.name, images=())
+        return case.with_complaint(f"{folder} cannot be opened; correct its rights")
+    if complaint_of(folder.name):
+        return listed_case(folder.name, images=())
+    present = [folder / name for name in VIEWS if _is_there(folder / name)]
     views = present[0] if present else folder / VIEWS[0]
     volume = folder / VOLUME
     content = {

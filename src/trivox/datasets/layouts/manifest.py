@@ -4,13 +4,15 @@ Paths in it are relative to its folder, or absolute.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
 from trivox.datasets.class_tables import class_of, class_order
-from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.dataset import Case, Dataset, Side
+from trivox.datasets.declared_folds import folds_of_column
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.listing import (
     ADVICE,
@@ -21,21 +23,28 @@ from trivox.datasets.listing import (
     unique_cases,
 )
 from trivox.datasets.names import usable_name
+from trivox.datasets.region_order import require_paintable
 from trivox.datasets.tables import Table, read_table
-from trivox.errors import FormatError
+from trivox.errors import FormatError, few
 from trivox.schema import Frozen, validated
 
+OPTIONAL = ("label", "patient", "split", "fold", "class")
+"""Columns of a CSV besides the case and its images."""
 NAMES = ("trivox.json", "manifest.json", "manifest.csv", "dataset.csv")
 
 
 class ManifestCase(Frozen):
-    """One entry of `cases`; `images` in the order of the channels, or by channel name."""
+    """One entry of `cases`; `images` in the order of the channels, or by channel name.
+
+    fold: the number of the fold that validates on it.
+    """
 
     case: Annotated[str, AfterValidator(usable_name)]
     images: tuple[Path, ...] | dict[str, Path] = Field(min_length=1)
     label: Path | None = None
     patient: str = ""
-    split: Literal["train", "validation", "test"] = "train"
+    split: Side = "train"
+    fold: int | None = None
     class_name: str | None = Field(None, alias="class")
 
     @field_validator("class_name", mode="before")
@@ -104,6 +113,8 @@ def load(path: Path) -> Dataset:
     channels = manifest.channels or _channels_by_name(manifest)
     entries = (_case(entry, channels, file) for entry in manifest.cases)
     cases = unique_cases(entries, where=file)
+    numbers = {entry.case: entry.fold for entry in manifest.cases}
+    declared = folds_of_column(cases, numbers, where=file)
     named_by_file = _is_csv(file) and file.name not in NAMES
     return Dataset(
         name=manifest.name or (file.stem if named_by_file else file.parent.name),
@@ -112,31 +123,43 @@ def load(path: Path) -> Dataset:
         channels=channels or channel_names(cases),
         labels=_labels(manifest, cases, file),
         classes=_classes(manifest, file),
+        folds=declared.folds,
+        folds_from=declared.source,
+        remarks=declared.remarks,
         cases=cases,
     )
 
 
 def _channels_by_name(manifest: Manifest) -> tuple[str, ...]:
-    images = manifest.cases[0].images if manifest.cases else ()
-    return tuple(images) if isinstance(images, dict) else ()
+    """The names of all channels that cases have, in the order of their appearance."""
+    names: dict[str, None] = {}
+    for entry in manifest.cases:
+        if isinstance(entry.images, dict):
+            names.update(dict.fromkeys(entry.images))
+    return tuple(names)
 
 
 def _case(entry: ManifestCase, channels: tuple[str, ...], file: Path) -> Case:
+    """The case of an entry; a channel that it does not name is absent."""
     images = entry.images
+    absent: tuple[int, ...] = ()
+    complaint = ""
     if isinstance(images, dict):
-        if set(images) != set(channels):
-            raise FormatError(
-                f"{file}: case '{entry.case}' has images {list(images)}, the channels "
-                f"are {list(channels)}"
-            )
-        images = tuple(images[channel] for channel in channels)
+        strange = [name for name in images if name not in channels]
+        if strange:
+            complaint = f"{file.name} gives images of {few(strange)}, the channels are "
+            complaint += f"{few(channels)}; rename them there"
+        absent = tuple(i for i, name in enumerate(channels) if name not in images)
+        images = tuple(images[name] for name in channels if name in images)
     return Case(
         name=entry.case,
         images=tuple(file.parent / image for image in images),
         label=file.parent / entry.label if entry.label else None,
         patient=entry.patient,
         split=entry.split,
+        absent=absent,
         class_name=entry.class_name,
+        complaint=complaint,
     )
 
 
@@ -170,7 +193,8 @@ def _labels(
             order=manifest.region_order,
             ignore=manifest.ignore,
         )
-        return LabelScheme(**{**scheme.model_dump(), "nested": manifest.nested})
+        content = scheme.model_dump() | {"nested": manifest.nested}
+        return require_paintable(LabelScheme(**content), where=file)
     files = [case.label for case in cases if case.label]
     return discover_labels(files, where=file) if files else None
 
@@ -179,7 +203,7 @@ def _csv_content(file: Path) -> dict[str, object]:
     """Content of a manifest: the rows of the CSV, under the names that a JSON file of
     the same stem gives.
     """
-    table = read_table(file)
+    table = _with_known_titles(read_table(file))
     channels = {column: _channel(column) for column in table.columns}
     images = {column: channel for column, channel in channels.items() if channel}
     if "case" not in table.columns or not images:
@@ -191,6 +215,17 @@ def _csv_content(file: Path) -> dict[str, object]:
     names = {key: content[key] for key in content if key in Manifest.model_fields}
     cases = [*_rows(table, images, file)]
     return {"channels": _csv_channels(images)} | names | {"cases": cases}
+
+
+def _with_known_titles(table: Table) -> Table:
+    """`table` with the titles that mean something here in small letters."""
+    known = {"case", "image", *OPTIONAL}
+    titles = [title.lower() for title in table.columns]
+    columns = tuple(
+        lower if lower in known and titles.count(lower) == 1 else title
+        for lower, title in zip(titles, table.columns, strict=True)
+    )
+    return replace(table, columns=columns)
 
 
 def _channel(column: str) -> str:
@@ -224,17 +259,18 @@ def _row(
     values: Mapping[str, str], images: Mapping[str, str], where: str
 ) -> ManifestCase:
     files = {channel: values[column] for column, channel in images.items()}
-    missing = [channel for channel, name in files.items() if not name]
-    if missing:
+    present = {channel: name for channel, name in files.items() if name}
+    if not present:
         raise FormatError(
-            f"{where}: no image for channel {missing}; fill the cell or remove the row"
+            f"{where}: no image for channel {[*files]}; fill the cell or remove the row"
         )
     content = {
         "case": values["case"],
-        "images": tuple(files.values()),
+        "images": present if len(files) > 1 else tuple(present.values()),
         "label": values.get("label") or None,
         "patient": values.get("patient", ""),
         "split": values.get("split") or "train",
+        "fold": values.get("fold") or None,
         "class": values.get("class"),
     }
     return validated(

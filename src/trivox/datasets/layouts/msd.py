@@ -8,9 +8,9 @@ Also reads nnU-Net version 1, which lists `case.nii.gz` but stores `case_0000.ni
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.dataset import Case, Dataset, Side, listed_case
 from trivox.datasets.listing import ADVICE, json_object, parse_labels, unique_cases
 from trivox.errors import FormatError
 from trivox.volumes.formats import case_stem
@@ -55,7 +55,7 @@ def numbered_names(content: Any, *, where: Path, key: str) -> tuple[str, ...]:
     if not entries or not all(str(number).isdigit() for number in entries):
         raise FormatError(
             f"{where}: '{key}' must number the channels, such as "
-            f'{{"0": "CT"}}; {ADVICE}'
+            f'{{"0": "CT"}}, found {content!r:.60}; {ADVICE}'
         )
     names = {int(number): str(name) for number, name in entries.items()}
     counts = Counter(names.values())
@@ -70,7 +70,7 @@ def _cases(
     root: Path,
     channels: int,
     *,
-    split: Literal["train", "test"],
+    split: Side,
 ) -> list[Case]:
     cases = []
     for entry in entries:
@@ -83,21 +83,25 @@ def _cases(
         label = pair.get("label")
         if image.name.startswith("._"):  # macOS leaves these beside the real files
             continue
-        case = Case(
-            name=case_stem(image),
-            images=_image_files(image, channels),
+        files = _channel_files(image, channels)
+        case = listed_case(
+            case_stem(image),
+            images=tuple(files.values()) or (image,),
             label=root / str(label) if label else None,
+            absent=tuple(i for i in range(channels) if files and i not in files),
             split=split,
         )
         cases.append(case)
     return cases
 
 
-def _image_files(image: Path, channels: int) -> tuple[Path, ...]:
-    """`image`, or where it does not exist, its nnU-Net version 1 channel files."""
+def _channel_files(image: Path, channels: int) -> dict[int, Path]:
+    """The files of nnU-Net 1 by channel that stand for `image` where it does not exist;
+    none if there are none.
+    """
     if image.exists():
-        return (image,)
+        return {}
     stem = case_stem(image)
     suffix = image.name.removeprefix(stem)
-    parts = tuple(image.with_name(f"{stem}_{i:04d}{suffix}") for i in range(channels))
-    return parts if parts[0].exists() else (image,)
+    parts = {i: image.with_name(f"{stem}_{i:04d}{suffix}") for i in range(channels)}
+    return {i: part for i, part in parts.items() if part.exists() or part.is_symlink()}

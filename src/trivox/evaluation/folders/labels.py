@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import BundleError, LabelError, few
+from trivox.errors import BundleError, DataError, FormatError, LabelError, few
 from trivox.evaluation.conventions.choice import (
     STANDARD,
     Convention,
@@ -19,9 +19,12 @@ from trivox.evaluation.folders.pairs import (
     label_maps,
     labels_found,
     labels_of,
+    not_measured,
     pair_up,
+    readable_pairs,
     references_of,
     require_same_grids,
+    unusable_files,
 )
 from trivox.evaluation.metrics.content import (
     FORMAT_VERSION,
@@ -95,17 +98,30 @@ def evaluate_folders(
             "warnings": [UNMEASURED] if maps else [],
             "classification": section,
         }
-    pairs, unpaired = pair_up(predictions, references, maps, expected)
+    paired, unpaired = pair_up(predictions, references, maps, expected)
+    pairs, unread = readable_pairs(paired)
     require_same_grids(pairs)
     scheme = labels or expected.labels or labels_found(pairs, references)
-    warnings += [*unpaired, *_unmet_terms(pairs, rules, scheme, references)]
+    warnings += [*unpaired, *unusable_files(predictions), *unusable_files(references)]
+    warnings += _unmet_terms(pairs, rules, scheme, references)
 
-    def measure(pair: LabelPair) -> dict[str, TargetMetrics]:
-        return _evaluate_pair(pair, labels or labels_of(pair, scheme), rules, whole)
+    def measure(pair: LabelPair) -> dict[str, TargetMetrics] | str:
+        try:
+            return _evaluate_pair(pair, labels or labels_of(pair, scheme), rules, whole)
+        except FormatError as error:
+            return not_measured(pair.case, str(error))
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         rows = list(pool.map(measure, pairs))
-    cases = {pair.case: row for pair, row in zip(pairs, rows, strict=True)}
+    cases = {
+        pair.case: row
+        for pair, row in zip(pairs, rows, strict=True)
+        if not isinstance(row, str)
+    }
+    unread += [row for row in rows if isinstance(row, str)]
+    if not cases:
+        raise DataError(f"{predictions}: no case can be measured: {unread[0]}")
+    warnings += unread
     metrics = collect_metrics(
         cases, task=task, convention=rules, whole=whole, warnings=warnings
     )

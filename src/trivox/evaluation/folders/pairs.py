@@ -7,14 +7,14 @@ from typing import NamedTuple, TypeVar
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.choice import load_dataset
-from trivox.datasets.layouts.folders import LABEL_SUFFIX
 from trivox.datasets.listing import (
+    LABEL_SUFFIX,
     discover_labels,
     image_stem,
     is_image_file,
-    list_images,
+    survey,
 )
-from trivox.errors import DataError, GeometryError, few
+from trivox.errors import DataError, FormatError, GeometryError, few
 from trivox.evaluation.folders.class_answers import is_class_table
 from trivox.inference.doubt.kinds import EXTRAS
 from trivox.volumes.formats import read_header
@@ -46,21 +46,41 @@ class References(NamedTuple):
 
 
 def image_files(path: Path) -> dict[str, Path]:
-    """Images by case name: those in a folder, or the file itself; raises `DataError` if
-    there is no such path.
+    """Images by case name: those in a folder that can be used, or the file itself;
+    raises `DataError` if there is no such path.
     """
     if not path.exists():
         raise DataError(f"{path}: not found; check the path")
     if is_image_file(path):
         return {image_stem(path): path}
-    return list_images(path)
+    listing = survey(path)
+    return {
+        name: file
+        for name, file in listing.images.items()
+        if file not in listing.complaints
+    }
+
+
+def unusable_files(path: Path) -> list[str]:
+    """A warning for each file of a folder that is left out, with the reason."""
+    listing = survey(path)
+    return [
+        not_measured(name, listing.complaints[file])
+        for name, file in listing.images.items()
+        if file in listing.complaints
+    ]
+
+
+def not_measured(case: str, reason: str) -> str:
+    """The warning that a case is left out."""
+    return f"{case}: not measured: {reason.removeprefix(f'{case}: ')}"
 
 
 def label_maps(path: Path) -> dict[str, Path]:
     """Files that can be label maps, by case name: those in a folder, or the file
     itself.
     """
-    files = {name: file for name, file in image_files(path).items() if file.is_file()}
+    files = {n: file for n, file in image_files(path).items() if not file.is_dir()}
     if path.is_file():
         return files
     extras: set[str] = set()  # what `trivox predict` writes beside a label map
@@ -146,6 +166,23 @@ def named_alike(
             "a case the same file name"
         )
     return expected
+
+
+def readable_pairs(
+    pairs: Iterable[LabelPair],
+) -> tuple[list[LabelPair], list[str]]:
+    """The pairs whose headers can be read, and warnings about the others."""
+    readable = []
+    warnings = []
+    for pair in pairs:
+        try:
+            for file in (pair.prediction, pair.reference):
+                read_header(file)
+        except FormatError as error:
+            warnings.append(not_measured(pair.case, str(error)))
+        else:
+            readable.append(pair)
+    return readable, warnings
 
 
 def require_same_grids(pairs: Sequence[LabelPair]) -> None:

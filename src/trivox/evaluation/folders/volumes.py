@@ -2,7 +2,7 @@
 the content of metrics.json.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,17 @@ from typing import Any
 from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
 from trivox.datasets.layouts import exams as exam_layout
-from trivox.errors import DataError, GeometryError, few
-from trivox.evaluation.folders.pairs import image_files, named_alike
+from trivox.errors import DataError, FormatError, GeometryError, few
+from trivox.evaluation.folders.pairs import (
+    image_files,
+    named_alike,
+    not_measured,
+    unusable_files,
+)
 from trivox.evaluation.folders.volume_summary import collect_volumes
 from trivox.evaluation.metrics.content import MetricsFile, VolumeMetrics
 from trivox.evaluation.metrics.volumes import WINDOW, HuWindow, measure_volume
-from trivox.volumes.formats import read_volume
+from trivox.volumes.formats import read_header, read_volume
 
 SURELY_HU = -100
 
@@ -34,8 +39,25 @@ def holds_volumes(references: Path) -> bool:
     """
     if exam_layout.matches(references):
         return True
-    first = next(iter(image_files(references).values()), None)
-    return first is not None and bool((read_volume(first).array < SURELY_HU).any())
+    return any(_reaches_air(file) for file in _first_readable(references))
+
+
+def _first_readable(folder: Path) -> Iterator[Path]:
+    """The first image of a folder that can be read, if there is one."""
+    for file in image_files(folder).values():
+        try:
+            read_header(file)
+        except FormatError:
+            continue
+        yield file
+        return
+
+
+def _reaches_air(file: Path) -> bool:
+    try:
+        return bool((read_volume(file).array < SURELY_HU).any())
+    except FormatError:  # its voxels; it is said of the case
+        return False
 
 
 def chosen_window(settings: Mapping[str, Any]) -> HuWindow:
@@ -71,9 +93,15 @@ def evaluate_volumes(
     predicted = image_files(predictions)
     expected = named_alike(predictions, references, predicted, _references(references))
     cases = {}
+    unread = []
     for name in sorted(set(predicted) & set(expected)):
-        cases[name] = _measure(name, predicted[name], expected[name], window)
-    warnings = []
+        try:
+            cases[name] = _measure(name, predicted[name], expected[name], window)
+        except FormatError as error:
+            unread.append(not_measured(name, str(error)))
+    if not cases:
+        raise DataError(f"{predictions}: no case can be measured: {unread[0]}")
+    warnings = [*unusable_files(predictions), *unusable_files(references), *unread]
     alone = sorted(set(predicted) - set(expected))
     if alone:
         warnings.append(

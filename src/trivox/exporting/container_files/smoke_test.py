@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivox import Volume, read_volume, write_volume
-from trivox.datasets.layouts.brats import family_of, sequence_of
+from trivox.datasets.channels import sequence_of
+from trivox.datasets.layouts.brats import family_of
 from trivox.datasets.layouts.choice import load_inputs
 from trivox.exporting.contract import Contract, read_contract
 from trivox.volumes.volume import affine_from_spacing

@@ -31,6 +31,7 @@ class MultitaskTask(LabelTask):
     """What training needs to know about a class beside the segmentation."""
 
     name = "multitask"
+    learns_classes = True
 
     def wrote(self, metrics: MetricsFile) -> bool:
         """Metrics with classes."""

@@ -139,9 +139,11 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
         names: tuple[str, ...] = predictor.classes
         return names
 
-    def inputs(self, source: Path, predictor: Any) -> tuple[Case, ...]:
+    def inputs(
+        self, source: Path, predictor: Any, console: Console
+    ) -> tuple[Case, ...]:
         """An image, a folder of images, or the cases of a dataset."""
-        return load_inputs(source, channels=predictor.channels)
+        return load_inputs(source, channels=predictor.channels, say=console.say)
 
     def evaluate(
         self, predictions: Path, references: Path, options: EvaluateOptions

@@ -140,7 +140,9 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
             plan,
             folder,
             workers=workers,
+            replace=replace,
             progress=lambda names, total: console.track(names, total, "preprocessing"),
+            say=console.say,
         )
 
     # -- learning ---------------------------------------------------------------------
@@ -232,7 +234,9 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
         """A figure, and the metrics where the exam has its CT."""
         return partial(write_beside, out=out, window=predictor.plan.window)
 
-    def inputs(self, source: Path, predictor: CasePredictor[Any]) -> tuple[Case, ...]:
+    def inputs(
+        self, source: Path, predictor: CasePredictor[Any], console: Console
+    ) -> tuple[Case, ...]:
         """A dataset of X-rays, or one exam."""
         dataset = load_dataset(source)
         if not self.suits(dataset):

@@ -1,51 +1,27 @@
-"""One DICOM file: opened with care, and its image planes described one by one."""
+"""The image planes of a DICOM file, described one by one."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from trivox.errors import FormatError
+from trivox.errors import FormatError, GeometryError
+from trivox.volumes.dicom.attributes import find, number, numbers, text
+from trivox.volumes.dicom.files import STORAGE, class_of, load, no_image
+from trivox.volumes.dicom.multiframe import (
+    MEASURES,
+    VECTORS,
+    Place,
+    places_of_frames,
+    sources_of_frames,
+)
+from trivox.volumes.dicom.suv import Injection, injection_of
 from trivox.volumes.header import reading
 
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-_NOT_IMAGES = (
-    "1.2.840.10008.1.3.10",  # DICOMDIR
-    _STORAGE + "11.",  # presentation states
-    _STORAGE + "9.",  # waveforms
-    _STORAGE + "66",  # raw data, SEG, surfaces
-    _STORAGE + "67",  # mappings of values
-    _STORAGE + "68",  # surface scans
-    _STORAGE + "88.",  # reports
-    _STORAGE + "104.",  # documents
-    _STORAGE + "481.",  # radiotherapy
-    _STORAGE + "78.",  # measurements of eyes
-    _STORAGE + "79.",
-    _STORAGE + "80.",
-    _STORAGE + "30",  # parametric maps
-)
-"""How the class UIDs of objects without images begin."""
-_NO_IMAGE_MODALITIES = (
-    "SEG",
-    "RTSTRUCT",
-    "RTPLAN",
-    "RTDOSE",
-    "RTRECORD",
-    "SR",
-    "PR",
-    "KO",
-    "REG",
-    "DOC",
-    "FID",
-)
+LOCALIZER = "localizer"
+COLOUR = "colour image"
 _MARKS = (
     ("", "AcquisitionNumber"),
     ("", "TemporalPositionIdentifier"),
@@ -63,10 +39,22 @@ _MARKS = (
     ("FrameContentSequence", "FrameAcquisitionNumber"),
     ("MREchoSequence", "EffectiveEchoTime"),
     ("MRDiffusionSequence", "DiffusionBValue"),
+    ("", "AcquisitionTime"),
 )
 """(functional group, attribute): what may tell apart several images at one position."""
+_PRIVATE_MARKS = (
+    ("DiffusionBValue", (0x0019, 0x100C)),  # Siemens
+    ("DiffusionBValue", (0x2001, 0x1003)),  # Philips
+    ("DiffusionBValue", (0x0043, 0x1039)),  # GE
+)
 _RESCALING = "PixelValueTransformationSequence"
-_MEASURES = "PixelMeasuresSequence"
+_SPACINGS = (
+    ("ImagerPixelSpacing", "mm on the detector, larger than in the patient"),
+    ("NominalScannedPixelSpacing", "mm on the scanned film"),
+)
+"""What stands in where PixelSpacing is missing, and what it means."""
+_CENTIMETRES = 3
+"""The unit of ultrasound regions that is a length."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +64,16 @@ class Frame:
     size: (rows, columns); orientation: direction of increasing column, then of
     increasing row; spacing: mm between (rows, columns); depth: what the header says
     about the slice distance, for want of better in a lone image; stored: smallest and
-    largest value that can be stored; marks: attributes that may tell images apart.
+    largest value that can be stored; marks: attributes that may tell images apart;
+    injection: of a PET image, what SUV is computed from; remarks: what has to be said
+    of how it was read.
     """
 
     path: Path
     index: int
     frames: int
     series: str
+    patient: str
     modality: str
     description: str
     number: str
@@ -95,82 +86,76 @@ class Frame:
     intercept: float
     stored: tuple[int, int]
     marks: dict[str, str]
+    injection: Injection | None = None
+    remarks: tuple[str, ...] = ()
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence pydicom, which warns about every malformed value; what matters becomes an
-    error here.
+@dataclass(frozen=True)
+class Aside:
+    """A file whose content is no part of a volume.
+
+    what: it is, in a word or two; problem: why the image cannot be used, one line that
+    names the file; blank for objects that are no images.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+
+    path: Path
+    series: str
+    what: str
+    problem: str = ""
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether the file starts as DICOM files do (128 bytes, then DICM)."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+@dataclass(frozen=True)
+class Contents:
+    """What DICOM files hold."""
+
+    frames: list[Frame] = field(default_factory=list)
+    asides: list[Aside] = field(default_factory=list)
+
+    def add(self, content: "list[Frame] | Aside") -> None:
+        """Take in what a file holds."""
+        if isinstance(content, Aside):
+            self.asides.append(content)
+        else:
+            self.frames.extend(content)
 
 
-def frames_of(path: Path) -> list[Frame]:
-    """Describe the image planes of a file; none for objects that are no images, and for
-    localizers.
+def frames_of(path: Path) -> list[Frame] | Aside:
+    """Describe the image planes of a file.
+
+    Raises `FormatError` for a file that cannot be parsed; an image that can be, and yet
+    cannot be part of a volume, is an `Aside` with its problem.
     """
     with reading(path):
         dataset = load(path, pixels=False)
-        if dataset is None or _is_localizer(dataset) or not _has_size(dataset):
-            return []
-        _require_grey(dataset)
-        sources = _sources_of_frames(dataset)
-        count = len(sources)
-        return [_frame(path, i, count, source) for i, source in enumerate(sources)]
+        series = text(dataset, "SeriesInstanceUID")
+        what = no_image(dataset)
+    try:
+        with reading(path):
+            if not what and not _has_size(dataset):
+                what = "object without pixels"
+            if not what and _is_localizer(dataset):
+                what = LOCALIZER
+            return Aside(path, series, what) if what else _described(path, dataset)
+    except (FormatError, GeometryError) as error:
+        return Aside(path, series, _name_of(dataset), str(error))
 
 
-def _sources_of_frames(dataset: Any) -> list[list[Any]]:
-    """For each frame where its attributes are looked up: its own functional group, the
-    shared ones, the top level.
-    """
-    count = int(dataset.get("NumberOfFrames") or 1)
-    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    if count > 1 and len(groups) != count:
-        raise FormatError(
-            f"{count} frames with {len(groups)} positions; "
-            "only enhanced multi-frame images have them"
-        )
-    shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])
-    if not groups:
-        return [[*shared, dataset]]
-    return [[group, *shared, dataset] for group in groups]
+def _described(path: Path, dataset: Any) -> list[Frame]:
+    _require_grey(dataset)
+    sources = sources_of_frames(dataset)
+    places = places_of_frames(sources)
+    count = len(sources)
+    return [
+        _frame(path, index, count, source, place)
+        for index, (source, place) in enumerate(zip(sources, places, strict=True))
+    ]
 
 
-def load(path: Path, *, pixels: bool) -> Any:
-    """The pydicom dataset, with or without its pixels; None for what is no image by its
-    class. Raises `FormatError` for what is no DICOM, or deflated.
-    """
-    if not is_dicom(path):
-        if not path.is_file():
-            raise FileNotFoundError(path)
-        raise FormatError(
-            f"{path}: not a DICOM file (DICM is missing at byte 128); check the file"
-        )
-    meta = read_file_meta_info(str(path))
-    kind = str(meta.get("MediaStorageSOPClassUID", ""))
-    if kind.startswith(_NOT_IMAGES):
-        return None
-    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        raise FormatError(
-            f"{path}: deflated DICOM is refused, since it inflates without limit; "
-            "store it uncompressed"
-        )
-    dataset = dcmread(path, stop_before_pixels=not pixels)
-    kind = str(dataset.get("SOPClassUID") or kind)
-    if kind.startswith(_NOT_IMAGES) or dataset.get("Modality") in _NO_IMAGE_MODALITIES:
-        return None
-    return dataset
+def _name_of(dataset: Any) -> str:
+    """What an image is that cannot be used."""
+    if _is_colour(dataset):
+        return COLOUR
+    return "multi-frame image" if "NumberOfFrames" in dataset else "unusable image"
 
 
 def _has_size(dataset: Any) -> bool:
@@ -179,12 +164,7 @@ def _has_size(dataset: Any) -> bool:
     """
     if dataset.get("Rows") and dataset.get("Columns"):
         return True
-    kind = str(
-        dataset.file_meta.get("MediaStorageSOPClassUID")
-        or dataset.get("SOPClassUID")
-        or _STORAGE
-    )
-    if kind.startswith(_STORAGE):
+    if (class_of(dataset) or STORAGE).startswith(STORAGE):
         raise FormatError(
             "ends before the size of the image; the file is damaged, copy it again "
             "or remove it"
@@ -198,132 +178,114 @@ def _is_localizer(dataset: Any) -> bool:
     return any(str(kind).upper() in ("LOCALIZER", "SCOUT") for kind in kinds)
 
 
-def _require_grey(dataset: Any) -> None:
-    photometric = _text(dataset, "PhotometricInterpretation") or "MONOCHROME2"
+def _is_colour(dataset: Any) -> bool:
+    photometric = text(dataset, "PhotometricInterpretation") or "MONOCHROME2"
     samples = int(dataset.get("SamplesPerPixel") or 1)
-    if samples != 1 or not photometric.startswith("MONOCHROME"):
+    return samples != 1 or not photometric.startswith("MONOCHROME")
+
+
+def _require_grey(dataset: Any) -> None:
+    if _is_colour(dataset):
+        photometric = text(dataset, "PhotometricInterpretation")
         raise FormatError(
             f"a colour image ({photometric}) is not supported; "
             "remove it from the folder"
         )
     if dataset.get("BitsAllocated") not in (8, 16, 32):
-        bits = _text(dataset, "BitsAllocated")
+        bits = text(dataset, "BitsAllocated")
         raise FormatError(f"pixels of {bits} bits are not supported; convert the image")
 
 
-def _find(sources: list[Any], group: str, keyword: str) -> Any:
-    """The attribute in the functional group of the frame, else of all frames, else at
-    the top level; None if blank.
-    """
-    for source in sources:
-        items = source.get(group) if group else None
-        for holder in (items[0] if items else source, source):
-            value = holder.get(keyword)
-            if value is not None and value != "":
-                return value
-    return None
-
-
-def _numbers(
-    sources: list[Any], group: str, keyword: str, count: int
-) -> NDArray[np.float64] | None:
-    value = _find(sources, group, keyword)
-    if value is None or (not np.isscalar(value) and len(value) == 0):
-        return None
-    numbers = np.asarray(value, dtype=np.float64).ravel()
-    if numbers.shape != (count,) or not np.isfinite(numbers).all():
-        raise FormatError(
-            f"{keyword} holds {numbers.size} numbers instead of {count} finite ones; "
-            "repair the file"
-        )
-    return numbers
-
-
-def _number(sources: list[Any], group: str, keyword: str, default: float) -> float:
-    numbers = _numbers(sources, group, keyword, 1)
-    return default if numbers is None else float(numbers[0])
-
-
-def _text(dataset: Any, keyword: str) -> str:
-    """A value for people and for grouping: one line of at most 64 characters, as the
-    standard allows.
-    """
-    value = dataset.get(keyword)
-    return "" if value is None else " ".join(str(value).split())[:64]
-
-
-def _frame(path: Path, index: int, count: int, sources: list[Any]) -> Frame:
+def _frame(
+    path: Path, index: int, count: int, sources: list[Any], place: Place
+) -> Frame:
     dataset = sources[-1]
-    slope = _number(sources, _RESCALING, "RescaleSlope", 1.0)
+    slope = number(sources, _RESCALING, "RescaleSlope", 1.0)
     if slope == 0:
         raise FormatError(
             "RescaleSlope is 0, which would erase the image; repair the file"
         )
-    position = _numbers(sources, "PlanePositionSequence", "ImagePositionPatient", 3)
+    spacing, remarks = _pixel_spacing(sources)
     return Frame(
         path=path,
         index=index,
         frames=count,
-        series=_text(dataset, "SeriesInstanceUID"),
-        modality=_text(dataset, "Modality") or "?",
-        description=_text(dataset, "SeriesDescription"),
-        number=_text(dataset, "SeriesNumber"),
+        series=text(dataset, "SeriesInstanceUID"),
+        patient=text(dataset, "PatientID"),
+        modality=text(dataset, "Modality") or "?",
+        description=text(dataset, "SeriesDescription"),
+        number=text(dataset, "SeriesNumber"),
         size=(int(dataset.Rows), int(dataset.Columns)),
-        position=position,
-        orientation=_orientation(sources),
-        spacing=_pixel_spacing(sources, placed=position is not None),
+        position=place.position,
+        orientation=place.orientation,
+        spacing=spacing,
         depth=_depth(sources),
         slope=slope,
-        intercept=_number(sources, _RESCALING, "RescaleIntercept", 0.0),
+        intercept=number(sources, _RESCALING, "RescaleIntercept", 0.0),
         stored=_stored_range(dataset),
-        marks=_marks(sources),
+        marks=_marks(sources, index),
+        injection=injection_of(dataset),
+        remarks=(*place.remarks, *remarks),
     )
 
 
-def _marks(sources: list[Any]) -> dict[str, str]:
+def _marks(sources: list[Any], index: int) -> dict[str, str]:
+    dataset = sources[-1]
     marks: dict[str, str] = {}
+    for name in VECTORS:
+        values = np.atleast_1d(dataset.get(name, []))
+        if values.size > index:
+            marks[name] = str(values[index])
     for group, name in _MARKS:
-        value = _find(sources, group, name)
+        value = find(sources, group, name)
         if value is not None:
             marks[name] = str(value)[:64]
+    for name, tag in _PRIVATE_MARKS:
+        if tag in dataset and name not in marks:
+            marks[name] = str(dataset[tag].value)[:64]
     return marks
 
 
-def _orientation(sources: list[Any]) -> NDArray[np.float64] | None:
-    orientation = _numbers(
-        sources, "PlaneOrientationSequence", "ImageOrientationPatient", 6
-    )
-    if orientation is None:
-        return None
-    row = orientation[:3]
-    column = orientation[3:]
-    lengths = (np.linalg.norm(row), np.linalg.norm(column))
-    unit = all(abs(length - 1) <= 1e-2 for length in lengths)
-    if not unit or abs(row @ column) > 1e-2:
-        raise FormatError(
-            f"ImageOrientationPatient {orientation.tolist()} is no pair of unit "
-            "vectors; repair the file"
+def _pixel_spacing(sources: list[Any]) -> tuple[tuple[float, float], tuple[str, ...]]:
+    """Distance of rows and of columns, mm, and what has to be said of it."""
+    spacing = numbers(sources, MEASURES, "PixelSpacing", 2)
+    remarks: tuple[str, ...] = ()
+    for name, meaning in _SPACINGS:
+        if spacing is None:
+            spacing = numbers(sources, "", name, 2)
+            remarks = (f"spacing: PixelSpacing is missing, {name} is taken, {meaning}",)
+    if spacing is None:
+        spacing = _ultrasound_spacing(sources[-1])
+        remarks = (
+            "spacing: PixelSpacing is missing, that of the ultrasound region is taken",
         )
-    return np.concatenate([row / lengths[0], column / lengths[1]])
-
-
-def _pixel_spacing(sources: list[Any], *, placed: bool) -> tuple[float, float]:
-    spacing = _numbers(sources, _MEASURES, "PixelSpacing", 2)
-    # a projection radiograph: spacing on the detector, else unknown
-    if spacing is None and not placed:
-        spacing = _numbers(sources, "", "ImagerPixelSpacing", 2)
-        spacing = np.ones(2) if spacing is None else spacing
     if spacing is None or (spacing <= 0).any():
         raise FormatError(
-            "PixelSpacing is missing or not positive; "
-            "export the series again from its source"
+            "PixelSpacing is missing or not positive; export the series again from its "
+            "source"
         )
-    return float(spacing[0]), float(spacing[1])
+    return (float(spacing[0]), float(spacing[1])), remarks
+
+
+def _ultrasound_spacing(dataset: Any) -> NDArray[np.float64] | None:
+    """Distance of rows and of columns of the only region that has one, mm."""
+    regions = [
+        region
+        for region in dataset.get("SequenceOfUltrasoundRegions") or []
+        if region.get("PhysicalUnitsXDirection") == _CENTIMETRES
+        and region.get("PhysicalUnitsYDirection") == _CENTIMETRES
+    ]
+    if len(regions) != 1:
+        return None
+    columns = number(regions, "", "PhysicalDeltaX", 0.0)
+    rows = number(regions, "", "PhysicalDeltaY", 0.0)
+    return 10 * np.abs([rows, columns])
 
 
 def _depth(sources: list[Any]) -> float:
-    between = abs(_number(sources, _MEASURES, "SpacingBetweenSlices", 0.0))
-    return between or _number(sources, _MEASURES, "SliceThickness", 0.0) or 1.0
+    """What the header says about the slice distance, 0 where it says nothing."""
+    between = abs(number(sources, MEASURES, "SpacingBetweenSlices", 0.0))
+    return between or abs(number(sources, MEASURES, "SliceThickness", 0.0))
 
 
 def _stored_range(dataset: Any) -> tuple[int, int]:

@@ -1,113 +1,110 @@
 """DICOM series read as volumes."""
 
-import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from trivox.errors import GeometryError
-from trivox.volumes.dicom.frames import Frame, quiet
+from trivox.volumes.choice import NO_CHOICE, SeriesChoice
+from trivox.volumes.dicom.files import quiet
+from trivox.volumes.dicom.frames import Frame
+from trivox.volumes.dicom.native import NativeDecoder, native_decoder
 from trivox.volumes.dicom.pixels import decode, rescaled
-from trivox.volumes.dicom.series import SeriesInfo, choose, described, series_of
+from trivox.volumes.dicom.series import (
+    SeriesInfo,
+    choose,
+    contents_of,
+    described,
+    series_of,
+)
 from trivox.volumes.dicom.stack import Stack, stack_of
-from trivox.volumes.header import MAX_BYTES, Header, reading, require_size
+from trivox.volumes.header import Header, reading, require_size
 from trivox.volumes.volume import Array, Volume
 
 
 def list_series(folder: Path) -> list[SeriesInfo]:
-    """The image series below `folder`, largest first; localizers, SEG, RTSTRUCT and
-    reports are left out.
+    """The image series below `folder`, largest first; localizers, SEG, RTSTRUCT,
+    reports and images that cannot be part of a volume are left out.
 
     Files that are no DICOM are ignored; a damaged DICOM file raises `FormatError`
     naming it.
     """
     folder = Path(folder)
     with reading(folder), quiet():
-        return described(series_of(folder))
+        return described(series_of(contents_of(folder).frames))
 
 
-def read_dicom(
-    path: Path,
-    *,
-    series: str | None = None,
-    allow_gaps: bool = False,
-    max_bytes: int = MAX_BYTES,
-) -> Volume:
-    """Read one series from a folder (and its subfolders), or the series that a `.dcm`
-    file belongs to.
-
-    series: SeriesInstanceUID or SeriesNumber, needed if there are several. allow_gaps:
-    read a series with missing slices as if they were evenly spaced, with a warning. The
-    array `(1, z, y, x)` is int16 (int32) for whole-numbered rescaling with slope 1,
-    else float32. Raises `FormatError` (files, choice of series) and `GeometryError`
-    (gaps, mixed images, several different images at one position).
+@dataclass(frozen=True)
+class DicomSeries:
+    """How one series is read: of a folder and its subfolders, or the one that a file
+    belongs to.
     """
-    path = Path(path)
-    with reading(path):
-        with quiet():
-            stack = _stack(path, series, allow_gaps=allow_gaps)
-            require_size(path, stack.header, max_bytes=max_bytes)
-            array = _pixels(path, stack)
-        if stack.gaps:
-            warnings.warn(
-                f"{path}: {stack.gaps}; read as evenly spaced slices", stacklevel=3
-            )
-        return Volume(array[None], stack.affine, stack.header.remarks)
+
+    choice: SeriesChoice = NO_CHOICE
+
+    def header(self, path: Path) -> Header:
+        """What `read` would return, without decoding any pixel; same errors but for
+        those of the pixels.
+        """
+        with reading(path), quiet():
+            return self._stack(path).header
+
+    def read(self, path: Path, *, max_bytes: int) -> Volume:
+        """The array `(1, z, y, x)` is int16 (int32) for whole-numbered rescaling with
+        slope 1, else float32; PET is in SUV by body weight where its headers allow it.
+
+        Raises `FormatError` (files, choice of series) and `GeometryError` (uneven or
+        missing slices, mixed images, several different images at one position).
+        """
+        with reading(path), quiet(), native_decoder() as native:
+            stack = self._stack(path)
+            header = stack.header
+            require_size(path, header, max_bytes=max_bytes)
+            array = _pixels(path, stack, native)
+        return Volume(array[None], stack.affine, header.remarks)
+
+    def _stack(self, path: Path) -> Stack:
+        chosen = choose(path, self.choice.series)
+        return stack_of(path, chosen, tolerance=self.choice.slice_tolerance)
 
 
-def read_dicom_header(
-    path: Path, *, series: str | None = None, allow_gaps: bool = False
-) -> Header:
-    """What `read_dicom` would return, without decoding any pixel; same errors."""
-    path = Path(path)
-    with reading(path), quiet():
-        return _stack(path, series, allow_gaps=allow_gaps).header
-
-
-def header(path: Path) -> Header:
-    """The header of a folder's only series."""
-    return read_dicom_header(path)
-
-
-def read(path: Path, *, max_bytes: int) -> Volume:
-    """A folder's only series."""
-    return read_dicom(path, max_bytes=max_bytes)
-
-
-def _stack(path: Path, series: str | None, *, allow_gaps: bool) -> Stack:
-    stack = stack_of(path, choose(path, series))
-    if stack.gaps and not allow_gaps:
-        raise GeometryError(
-            f"{path}: {stack.gaps}; complete the series, or read it with "
-            "read_dicom(..., allow_gaps=True)"
-        )
-    return stack
-
-
-def _pixels(path: Path, stack: Stack) -> Array:
+def _pixels(path: Path, stack: Stack, native: NativeDecoder) -> Array:
     """All planes `(z, y, x)`, rescaled; a second image at a position must equal the
     first.
     """
-    described = stack.header
-    array = np.empty(described.shape, dtype=described.dtype)
+    header = stack.header
+    array = np.empty(header.shape, dtype=header.dtype)
     height_of: dict[tuple[Path, int], int] = {}
     for z, place in enumerate(stack.places):
         height_of |= {(frame.path, frame.index): z for frame in place}
     filled = np.zeros(len(stack.places), dtype=bool)
     frames = sorted(stack.frames, key=lambda frame: (frame.path, frame.index))
     for file, group in groupby(frames, key=lambda frame: frame.path):
-        in_file = list(group)
-        with reading(file):
-            planes = decode(file, [frame.index for frame in in_file])
-            for frame, stored in zip(in_file, planes, strict=True):
-                z = height_of[file, frame.index]
-                plane = rescaled(stored, frame, array.dtype)
-                if filled[z] and not np.array_equal(array[z], plane):
-                    raise GeometryError(_different(path, stack, z))
-                array[z] = plane
-                filled[z] = True
+        for frame, plane in _planes_of(file, group, array.dtype, native):
+            z = height_of[file, frame.index]
+            if filled[z] and not np.array_equal(array[z], plane):
+                raise GeometryError(_different(path, stack, z))
+            array[z] = plane
+            filled[z] = True
     return array
+
+
+def _planes_of(
+    file: Path,
+    group: Iterable[Frame],
+    kind: np.dtype[np.generic],
+    native: NativeDecoder,
+) -> Iterable[tuple[Frame, Array]]:
+    """The frames of a file and their rescaled planes."""
+    frames = list(group)
+    indices = [frame.index for frame in frames]
+    with reading(file):
+        planes = decode(file, indices, native=native)
+        for frame, stored in zip(frames, planes, strict=True):
+            yield frame, rescaled(stored, frame, kind)
 
 
 def _different(path: Path, stack: Stack, z: int) -> str:

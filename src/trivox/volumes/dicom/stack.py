@@ -1,11 +1,12 @@
-"""Where DICOM images lie: put in order along their normal, and the grid they span.
+"""Where DICOM images lie: the grid that the images of a series span.
 
 The grid comes from ImagePositionPatient and ImageOrientationPatient alone, never from
 SliceThickness, which is how thick a slice is and not how far the next one is away. A
 tilted gantry gives a sheared affine, which is the truth.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,25 @@ from numpy.typing import NDArray
 from trivox.errors import FormatError, GeometryError, few
 from trivox.volumes.dicom.frames import Frame
 from trivox.volumes.dicom.pixels import value_type
-from trivox.volumes.dicom.series import alike
+from trivox.volumes.dicom.places import (
+    SAME_PLACE,
+    Vector,
+    alike,
+    in_places,
+    is_placed,
+    normal_of,
+)
+from trivox.volumes.dicom.series import Chosen
+from trivox.volumes.dicom.steps import largest_shift, unevenness, usual_step
+from trivox.volumes.dicom.suv import suv_factor
 from trivox.volumes.header import Header
 from trivox.volumes.volume import affine_from_spacing
 
-_SAME_PLACE = 0.01
-"""mm; positions in headers are rounded to about this."""
-_UNEVEN = 0.01
-"""Share of the usual distance by which a step between slices may differ from it."""
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-Vector = NDArray[np.float64]
+_SHIFTED = 0.1
+"""Share of the slice distance by which a slice may be off its place unsaid."""
+_ASSUMED_DEPTH = 1.0
+"""mm, of a lone image that says nothing of its depth; a remark goes with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +41,13 @@ class Stack:
     """Frames along the normal, images at one position together, and the grid that they
     span.
 
-    places: the frames at each z; affine: voxel index `(x, y, z, 1)` to RAS mm; gaps:
-    which positions are missing, in words; empty if none.
+    places: the frames at each z; affine: voxel index `(x, y, z, 1)` to RAS mm; remarks:
+    what has to be said of how the series was read.
     """
 
     places: list[list[Frame]]
     affine: NDArray[np.float64]
-    gaps: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def frames(self) -> list[Frame]:
@@ -52,37 +62,96 @@ class Stack:
         """What the volume will be, known before any pixel is decoded."""
         rows, columns = self.places[0][0].size
         shape = (len(self.places), rows, columns)
-        return Header(shape, self.affine, 1, value_type(self.frames))
+        kind = value_type(self.frames)
+        return Header(shape, self.affine, 1, kind, self.remarks)
 
 
-def stack_of(path: Path, frames: list[Frame]) -> Stack:
-    """Order the frames of a series in space.
+def stack_of(path: Path, chosen: Chosen, *, tolerance: float | None = None) -> Stack:
+    """Order the frames of a series in space, PET in SUV.
 
-    Raises `GeometryError` for frames that do not share one plane or do not lie behind
-    each other, and `FormatError` for several without a position; both name `path`.
+    tolerance: mm by which slice distances may differ. Raises `GeometryError` for frames
+    that do not share one plane, do not lie behind each other or lie at uneven
+    distances, and `FormatError` for several without a position; both name `path`.
     """
-    usual, *others = alike(frames)
+    usual, *others = alike(chosen.frames)
     if others:
         raise GeometryError(_mixed(path, usual, others))
-    first = usual[0]
-    unplaced = first.orientation is None or any(f.position is None for f in usual)
-    if unplaced and len(usual) == 1:
-        return Stack([usual], affine_from_spacing((first.depth, *first.spacing)))
-    if unplaced:
+    usual, unit = _in_suv(usual)
+    remarks = [*chosen.remarks, *unit]
+    remarks += dict.fromkeys(_said(usual))
+    if not is_placed(usual):
+        return _lone(path, usual, remarks)
+    heights, places = in_places(usual)
+    points = np.array([place[0].position for place in places])
+    _require_line(path, points, heights, places)
+    problem = unevenness(heights, tolerance)
+    if problem:
+        raise GeometryError(f"{path}: {problem}")
+    remarks += _of_distances(heights)
+    remarks += _of_copies(places)
+    if len(places) > 1:
+        step = (points[-1] - points[0]) / (len(places) - 1)
+    else:
+        depth, unknown = _depth(usual[0])
+        step = normal_of(usual[0]) * depth
+        remarks += unknown
+    return Stack(places, _affine(usual[0], points[0], step), tuple(remarks))
+
+
+def _said(frames: Iterable[Frame]) -> Iterable[str]:
+    for frame in frames:
+        yield from frame.remarks
+
+
+def _in_suv(frames: list[Frame]) -> tuple[list[Frame], list[str]]:
+    """PET images that are rescaled to SUV, and what has to be said of it."""
+    injections = [frame.injection for frame in frames if frame.injection is not None]
+    if not injections:
+        return frames, []
+    factor, remark = suv_factor(injections)
+    scaled = [
+        replace(frame, slope=frame.slope * factor, intercept=frame.intercept * factor)
+        for frame in frames
+    ]
+    return scaled, [remark]
+
+
+def _lone(path: Path, frames: list[Frame], remarks: list[str]) -> Stack:
+    """One image that says not where it lies."""
+    if len(frames) > 1:
         raise FormatError(
             f"{path}: images without ImagePositionPatient or ImageOrientationPatient "
             "cannot be ordered"
         )
-    assert first.orientation is not None
-    normal = np.cross(first.orientation[:3], first.orientation[3:])
-    heights, places = _in_places(usual, normal)
-    points = np.array([place[0].position for place in places])
-    _require_line(path, points, heights, places)
-    if len(places) > 1:
-        step = (points[-1] - points[0]) / (len(places) - 1)
-    else:
-        step = normal * first.depth
-    return Stack(places, _affine(first, points[0], step), _gaps(heights))
+    depth, unknown = _depth(frames[0])
+    affine = affine_from_spacing((depth, *frames[0].spacing))
+    return Stack([frames], affine, (*remarks, *unknown))
+
+
+def _depth(frame: Frame) -> tuple[float, list[str]]:
+    """How deep a lone image is, mm, and what has to be said where it is not known."""
+    if frame.depth > 0:
+        return frame.depth, []
+    assumed = f"depth: a lone image without SliceThickness is taken as {_ASSUMED_DEPTH:g} mm deep"
+    return _ASSUMED_DEPTH, [assumed]
+
+
+def _of_distances(heights: Vector) -> list[str]:
+    """What has to be said of slices that do not lie where an even grid has them."""
+    shift = largest_shift(heights)
+    if shift <= SAME_PLACE + _SHIFTED * usual_step(heights):
+        return []
+    return [
+        f"slice distances: uneven, read as even, up to {shift:.2f} mm from their place"
+    ]
+
+
+def _of_copies(places: list[list[Frame]]) -> list[str]:
+    """What has to be said of several images at a position, which are then equal."""
+    copies = sum(len(place) - 1 for place in places)
+    return (
+        [f"copies: {copies} images that are there twice are left out"] if copies else []
+    )
 
 
 def _mixed(path: Path, usual: list[Frame], others: list[list[Frame]]) -> str:
@@ -97,33 +166,13 @@ def _mixed(path: Path, usual: list[Frame], others: list[list[Frame]]) -> str:
     )
 
 
-def _in_places(frames: list[Frame], normal: Vector) -> tuple[Vector, list[list[Frame]]]:
-    """Height along the normal, ascending, and the images at each; those within
-    `_SAME_PLACE` are one place.
-    """
-    positions = [frame.position for frame in frames if frame.position is not None]
-    heights = np.array([position @ normal for position in positions])
-    order = np.argsort(heights, kind="stable")
-    starts: list[float] = []
-    places: list[list[Frame]] = []
-    previous = -np.inf
-    for index in order:
-        height = heights[index]
-        if height - previous > _SAME_PLACE:
-            starts.append(height)
-            places.append([])
-        places[-1].append(frames[index])
-        previous = height
-    return np.array(starts), places
-
-
 def _require_line(
     path: Path, points: Vector, heights: Vector, places: list[list[Frame]]
 ) -> None:
     """The corners of all images must lie on one straight line, else the series joins
     several fields of view.
     """
-    tolerance = 0.1 * min(places[0][0].spacing) + _SAME_PLACE
+    tolerance = 0.1 * min(places[0][0].spacing) + SAME_PLACE
     run = np.zeros(1)
     if len(points) > 1:
         run = (heights - heights[0]) / (heights[-1] - heights[0])
@@ -143,33 +192,6 @@ def _farthest(place: list[Frame], at: Vector) -> float:
     """The largest distance along an axis from a point to the images of a place, mm."""
     positions = np.array([frame.position for frame in place])
     return float(np.abs(positions - at).max())
-
-
-def _gaps(heights: Vector) -> str:
-    """Missing positions in words, empty if slices are even within 1 % (or the rounding
-    of positions).
-    """
-    if len(heights) < 3:
-        return ""
-    steps = np.diff(heights)
-    usual = float(np.median(steps))
-    tolerance = max(_UNEVEN * usual, _SAME_PLACE)
-    wide = np.flatnonzero(np.abs(steps - usual) > tolerance)
-    if not wide.size:
-        return ""
-    missing: list[str] = []
-    for i in wide:
-        count = max(round(float(steps[i]) / usual), 1)
-        between = heights[i] + steps[i] * np.arange(1, count) / count
-        missing += [f"{height:.2f}" for height in between]
-    shown = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
-    where = "slices lie at uneven distances"
-    if missing:
-        where = f"slices are missing at {shown} mm along the normal"
-    return (
-        f"{where} (distances {steps.min():.3f} to {steps.max():.3f} mm, "
-        f"usual {usual:.3f} mm)"
-    )
 
 
 def _affine(first: Frame, origin: Vector, step: Vector) -> Vector:
