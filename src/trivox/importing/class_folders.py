@@ -4,6 +4,7 @@ of nnU-Net 2, classes included.
 
 import csv
 import io
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -163,6 +164,15 @@ def _load(
     return dataset.model_copy(update={"channels": tuple(channels) or dataset.channels})
 
 
+def _state(file: Path) -> os.stat_result:
+    try:
+        return file.stat()
+    except OSError as error:
+        raise FormatError(
+            f"{file}: cannot be read ({error.strerror}); restore or remove it"
+        ) from error
+
+
 def _identity(source: Path, dataset: Dataset) -> dict[str, object]:
     """What tells this import from that of another source, of the same after a change,
     or under other names.
@@ -172,7 +182,7 @@ def _identity(source: Path, dataset: Dataset) -> dict[str, object]:
         files += case.images
         if case.label is not None:
             files.append(case.label)
-    states = [file.stat() for file in files]
+    states = [_state(file) for file in files]
     return {
         "format": "nnunet",
         "source": str(source.absolute()),
