@@ -378,9 +378,7 @@ def two_folders(folder: Path) -> None:
     """Label maps twice."""
     for part in ("labels", "images"):
         for seed, name in enumerate(examples.NAMES):
-            examples.write_volume(
-                folder / part / f"{name}.nii.gz", examples.mask(seed)
-            )
+            examples.write_volume(folder / part / f"{name}.nii.gz", examples.mask(seed))
 
 
 def measured(folder: Path, file: Path) -> object:
@@ -526,9 +524,7 @@ TARGETS = (
     Target("X-ray exams", examples.exams, both, ("*.csv", "**/*.json", "**/*.npz")),
     Target("saved dataset", examples.run("multitask"), saved, ("dataset.json",)),
     Target("class tables", examples.class_tables, class_table),
-    Target(
-        "fingerprint", with_fingerprint, fingerprint, ("f*.json",), True, 30
-    ),
+    Target("fingerprint", with_fingerprint, fingerprint, ("f*.json",), True, 30),
     Target("plan", examples.run("segmentation"), plan, ("plan.json",), share=50),
     Target("plan of X-rays", examples.run("reconstruction"), plan, ("plan.json",)),
     Target("recipe", examples.run("segmentation"), recipe, ("recipe.json",)),
@@ -560,9 +556,13 @@ TARGETS = (
         5,
     ),
     Target("bundle", bundle("multitask"), info, ("bundle/*.json",), share=50),
-    Target("bundle of volumes", bundle("reconstruction"), info, ("bundle/*.json",), share=5),
+    Target(
+        "bundle of volumes", bundle("reconstruction"), info, ("bundle/*.json",), share=5
+    ),
     Target("prediction", bundle("segmentation"), predict, ("bundle/*",), True, 8),
-    Target("prediction of classes", bundle("multitask"), predict, ("bundle/*",), True, 8),
+    Target(
+        "prediction of classes", bundle("multitask"), predict, ("bundle/*",), True, 8
+    ),
     Target("predictions.json", examples.predictions, records, ("*.json",), True),
     Target("classes.csv", answered, answers, ("*.csv",), share=50),
     Target("evaluated label maps", two_folders, evaluated, share=50),

@@ -10,7 +10,12 @@ from typer.core import TyperCommand, TyperGroup
 
 from trivox.cli import after_training, before_training, training
 from trivox.cli.options import split_triples
-from trivox.errors import InterruptedTrainingError, TrivoxError, UsageError
+from trivox.errors import (
+    InterruptedTrainingError,
+    TrivoxError,
+    UsageError,
+    visible,
+)
 from trivox.version import NOTICE, __version__
 
 
@@ -124,5 +129,5 @@ def _as_line(error: BaseException) -> str:
 
 
 def _fail(line: str, code: int) -> Any:
-    print(" ".join(line.split()), file=sys.stderr)
+    print(visible(" ".join(line.split())), file=sys.stderr)
     sys.exit(code)

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trivox.config.recipe import Recipe
+from trivox.errors import visible
 from trivox.files import parse_json, write_text
 from trivox.learning.progress import finite
 from trivox.learning.runtime import rank
@@ -41,6 +42,7 @@ class RunLog:
         """A line for people: console and `log.txt`."""
         if not self.active:
             return
+        text = visible(text)
         self.say(text)
         with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

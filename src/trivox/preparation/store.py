@@ -176,7 +176,9 @@ class Store:
             facts = self._facts(name)
             shape = tuple(facts["shape"])
             with undamaged(self.folder, name):
-                image = self._open(name, "image", (facts["channels"], *shape), "float32")
+                image = self._open(
+                    name, "image", (facts["channels"], *shape), "float32"
+                )
                 label = self._open(name, "label", shape, "int16")
             handles[name] = (image, label)
         return handles[name]

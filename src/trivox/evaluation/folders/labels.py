@@ -206,7 +206,9 @@ def read_metrics(file: Path) -> MetricsFile:
         return METRICS_FILE.validate_python(content)
     except ValidationError as invalid:
         complaint = first_complaint(invalid)
-        raise BundleError(f"{file}: is no metrics.json, {complaint}; {GIVE}") from invalid
+        raise BundleError(
+            f"{file}: is no metrics.json, {complaint}; {GIVE}"
+        ) from invalid
 
 
 # -- statistics over cases -------------------------------------------------------------
