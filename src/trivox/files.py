@@ -43,6 +43,26 @@ def this_machine() -> str:
     )
 
 
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Around a whole verb: what the system says of a file or of memory becomes a
+    `ResourceError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = "a file" if error.filename is None else error.filename
+        raise ResourceError(
+            f"{where}: cannot be read or written ({error.strerror or error}); check "
+            "its path, its rights and the disk"
+        ) from error
+    except MemoryError as error:
+        raise ResourceError(
+            f"out of memory ({str(error) or 'no more to be had'}); use smaller cases, "
+            "patches or batches, or more memory"
+        ) from error
+
+
 def temporary_name(path: Path) -> Path:
     """What `path` is called while this process writes it: a dot in front, so that no
     listing shows it, all suffixes kept, so that formats are recognised.
@@ -97,11 +117,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     `path`.
 
     On any exception the temporary file is removed; what killed processes left in the
-    folder is removed when it is first written to.
+    folder is removed when it is first written to. Raises `ResourceError` where no file
+    can be: in the place of a folder or a device, or under a name that is none.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(path.parent.absolute())
-    temporary = temporary_name(path)
+    temporary = _place_beside(path)
     try:
         yield temporary
         _sync(temporary)
@@ -113,6 +132,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _place_beside(path: Path) -> Path:
+    """The temporary name of a file, in a folder that is there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(path.parent.absolute())
+        temporary = temporary_name(path)
+        taken = path.exists() and not path.is_file()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ResourceError(
+            f"{path}: cannot be written ({reason}); choose another name"
+        ) from error
+    if taken:
+        raise ResourceError(
+            f"{path}: is a folder or a device and no file; choose another name"
+        )
+    return temporary
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -259,6 +259,26 @@ def archives(folder: Path) -> None:
     shutil.rmtree(folder / "cases")
 
 
+def bench(folder: Path) -> None:
+    """What commands are tried on."""
+    unpacked("segmentation", folder / "old", "run")
+    shutil.move(folder / "old" / "bundle", folder / "bundle")
+    shutil.move(folder / "old" / "data", folder / "data")
+    shutil.rmtree(folder / "old")
+    shutil.copy(
+        folder / "data" / "images" / "phantom_000.nii.gz", folder / "scan.nii.gz"
+    )
+    metrics(folder)
+    (folder / "segmentation.json").rename(folder / "metrics1.json")
+    (folder / "other.json").rename(folder / "metrics2.json")
+    for seed, name in enumerate(NAMES):
+        write_volume(folder / "labels" / f"{name}.nii.gz", mask(seed))
+    write_volume(folder / "ct.nii.gz", scan())
+    nnunet_model(folder / "nnunet")
+    brats(folder / "brats")
+    class_folders(folder / "classes")
+
+
 # -- volumes ---------------------------------------------------------------------------
 def volumes(folder: Path) -> None:
     """A scan in every format of one file or a pair of files."""

@@ -105,7 +105,7 @@ class Bench:
         name = rng.choice(self.files)
         file = self.folder / name
         kind = rng.random()
-        if kind > 0.02:
+        if kind > 0.02 or file.suffix == ".args":
             file.write_bytes(mutated(name, self.contents[name], rng))
             return file
         file.unlink()
@@ -153,6 +153,12 @@ def judged(target: Target, folder: Path, file: Path) -> tuple[Verdict, str]:
         if not str(error).strip():
             return "foreign", f"{type(error).__name__} without a word"
         return "refused", ""
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            return "accepted", ""
+        if stop.code in (1, 2):
+            return "refused", ""
+        return "foreign", f"exit {stop.code}"
     except BaseException as error:
         return "foreign", group_of(error)
     return "accepted", ""

@@ -348,6 +348,64 @@ def of_header(data: bytes, rng: Random) -> bytes:
     return header + b"\n" + data[end:]
 
 
+VALUES = (
+    "0,,nan",
+    "0,90",
+    "nan,inf",
+    "0.9,1,1.1",
+    "1e308,1",
+    "0.000001",
+    "96,96",
+    "96,96,96",
+    "cpu",
+    "cuda:99",
+    "meta",
+    "mps",
+    "all",
+    "a=b",
+    "=",
+    "a=",
+    "epochs=1e999",
+    "seed=9223372036854775808",
+    "loss=dice+",
+    "loss=1e999*dice",
+    "patch_size=[0]",
+    "network_options.attention=none",
+    "network_options={}",
+    "augmentation.rotation=NaN",
+    "window=[1,-1]",
+    "./x",
+    "data",
+    "\udcff",
+)
+"""Of options: some are right for one of them."""
+
+
+def of_arguments(data: bytes, rng: Random) -> bytes:
+    """Arguments of a command with some odd ones."""
+    content = json.loads(data)
+    arguments: list[str] = content["arguments"]
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        flag, count = rng.choice(content["options"])
+        odd = [_argument(rng) for _ in range(count)]
+        kind = rng.random()
+        if kind < 0.85:
+            arguments += [flag, *odd]
+        elif kind < 0.95:
+            place = rng.randrange(len(arguments))
+            arguments[place] = _argument(rng)
+        else:
+            arguments.insert(rng.randrange(len(arguments) + 1), _argument(rng))
+    return json.dumps({**content, "arguments": arguments}).encode()
+
+
+def _argument(rng: Random) -> str:
+    word = rng.choice((*VALUES, *WORDS, *NUMBERS))
+    # what is written stays in the folder of the example
+    word = word.lstrip("/").replace("..", ".")
+    return word.replace("\x00", "").replace("\ud800", "\udc80")[:5000]
+
+
 # -- containers ------------------------------------------------------------------------
 def of_gzip(data: bytes, rng: Random) -> bytes:
     """A compressed file, or what it holds, is damaged."""
@@ -392,6 +450,7 @@ MUTATIONS: dict[str, Callable[[bytes, Random], bytes]] = {
     ".json": of_json,
     ".jsonl": of_lines,
     ".csv": of_csv,
+    ".args": of_arguments,
     ".txt": of_text,
     ".gz": of_gzip,
     ".npz": of_zip,

@@ -159,7 +159,7 @@ def resume(folder: Path, file: Path) -> object:
         )
 
 
-def _stop(*_: object) -> None:
+def _stop(*_: object, **__: object) -> None:
     raise InterruptedTrainingError("stopped before its first step")
 
 
@@ -511,6 +511,89 @@ def series(folder: Path, file: Path) -> object:
     return read_volume(folder / "series")
 
 
+# -- options ---------------------------------------------------------------------------
+def command(folder: Path, file: Path) -> object:
+    """A command is run up to the first step of any training."""
+    import io
+    import json
+    import os
+    from contextlib import chdir, redirect_stderr, redirect_stdout
+
+    import typer
+
+    from trivox.cli import app
+
+    arguments = json.loads(file.read_text(encoding="utf-8"))["arguments"]
+    given = [os.fsdecode(os.fsencode(argument)) for argument in arguments]
+    with (
+        chdir(folder),
+        redirect_stdout(io.StringIO()),
+        redirect_stderr(io.StringIO()),
+        patch("trivox.learning.trainer.Trainer.fit", _stop),
+        patch("trivox.verbs.demo.train", _stop),
+    ):
+        typer.main.get_command(app).main(given, prog_name="trivox")
+    return None
+
+
+def arguments_of(verb: str, *arguments: str) -> Callable[[Path], None]:
+    """Right arguments of a command, and the options that it has."""
+
+    def write(folder: Path) -> None:
+        import typer
+
+        from trivox.cli import app
+
+        examples.bench(folder)
+        found = typer.main.get_command(app)
+        for name in verb.split():
+            found = found.commands[name]
+        options = [
+            (option.opts[0], 0 if option.is_flag else option.nargs)
+            for option in found.params
+            if option.param_type_name == "option"
+        ]
+        content = {"arguments": [*verb.split(), *arguments], "options": options}
+        examples.write(folder / f"{verb}.args", content)
+
+    return write
+
+
+TRAIN = ("data", "--out", "run", "--network", "unet-tiny", "--device", "cpu")
+COMMANDS = {
+    "check": ("data", "--out", "check.json"),
+    "plan": ("data", "--out", "plan.json", "--preset", "quick_test"),
+    "preprocess": ("data", "--out", "prepared", "--preset", "quick_test"),
+    "drr": ("ct.nii.gz", "--out", "xrays", "--detector", "8"),
+    "train": (*TRAIN, "--preset", "quick_test"),
+    "pretrain": (*TRAIN, "--preset", "quick_test"),
+    "predict": ("bundle", "scan.nii.gz", "--out", "predictions", "--device", "cpu"),
+    "evaluate": ("labels", "labels", "--out", "metrics.json"),
+    "rank": ("metrics1.json", "metrics2.json", "--permutations", "100"),
+    "report": ("metrics1.json", "--out", "page.html"),
+    "explain": ("bundle", "scan.nii.gz", "--out", "looks", "--device", "cpu"),
+    "info": ("unet-tiny", "--input", "1", "16", "16", "16"),
+    "package": (
+        *("bundle", "--target", "grand-challenge", "--out", "container"),
+        *("--input-slug", "a=contrast_0", "--output-slug", "b"),
+    ),
+    "demo": ("segmentation", "--out", "demo", "--data", "data"),
+    "import nnunet": ("nnunet", "--out", "imported", "--trust"),
+    "import brats": ("brats", "--out", "imported"),
+    "import class-folders": ("classes", "--out", "Dataset007_Small"),
+}
+"""Right arguments by command."""
+SHARES = {"check": 10, "info": 10, "import brats": 10, "rank": 5, "evaluate": 10}
+
+
+def command_targets() -> Iterator[Target]:
+    """A target a command."""
+    for verb, arguments in COMMANDS.items():
+        example = arguments_of(verb, *arguments)
+        share = SHARES.get(verb, 3)
+        yield Target(f"options of {verb}", example, command, ("*.args",), True, share)
+
+
 TARGETS = (
     Target("nnU-Net raw", examples.nnunet_raw, both, ("*.json", "*.csv")),
     Target("nnU-Net raw, listed", examples.nnunet_listed, both, ("*.json",)),
@@ -578,6 +661,7 @@ TARGETS = (
     Target("list of cases", listed, chosen, share=30),
     Target("volumes", examples.volumes, volume, share=400),
     Target("DICOM series", examples.dicom, series, share=50),
+    *command_targets(),
 )
 """In the order of the table."""
 

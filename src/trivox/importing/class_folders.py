@@ -21,7 +21,7 @@ from trivox.datasets.layouts.nnunet_raw import CLASS_TABLE
 from trivox.datasets.listing import parse_labels
 from trivox.datasets.splits import make_splits
 from trivox.errors import DataError, FormatError, GeometryError, RecipeError
-from trivox.files import atomic_path, write_json, write_text
+from trivox.files import atomic_path, in_one_line, write_json, write_text
 from trivox.importing.staging import begin, is_done, require_space
 from trivox.volumes.formats import read_header, read_labels, read_volume, write_volume
 from trivox.volumes.geometry import describe_mismatch
@@ -72,6 +72,7 @@ def _in_silence(steps: Iterable[ChannelStep], total: int) -> Iterable[ChannelSte
     return steps
 
 
+@in_one_line()
 def import_class_folders(
     source: Path,
     out: Path,

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trivox.errors import BundleError, TrustError
+from trivox.files import in_one_line
 from trivox.importing.nnunet_files import SUPPORTED, read_plans
 from trivox.importing.nnunet_plans import read_nnunet_plan
 from trivox.inference.bundle import LabelBundle, write_bundle
@@ -53,6 +54,7 @@ class _Checkpoint:
     mirror_axes: tuple[int, ...]
 
 
+@in_one_line()
 def import_nnunet(folder: Path, out: Path, *, trust: bool = False) -> LabelBundle:
     """Write the model in `folder` as a bundle to `out`; all trained folds become
     members of one ensemble.

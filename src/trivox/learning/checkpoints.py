@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError
@@ -109,7 +109,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         optimizer = _load_optimizer(whole / OPTIMIZER)
     return Checkpoint(
         weights=load_weights(whole / WEIGHTS),
-        state=read_object(whole / STATE),
+        state=cast(RunState, read_object(whole / STATE)),
         optimizer=optimizer,
         raw=_load_if_there(whole / RAW),
         objective=_load_if_there(whole / OBJECTIVE),

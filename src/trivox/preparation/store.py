@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 from pydantic import Field, StrictInt, TypeAdapter
@@ -152,8 +152,7 @@ class Store:
         content = read_object(self.folder / f"{name}.json")
         with undamaged(self.folder, name):
             FACTS.validate_python(content)
-        facts: CaseFacts = content
-        return facts
+        return cast(CaseFacts, content)
 
     def _read_positions(self, name: str) -> dict[int, Array]:
         file = self.folder / f"{name}.foreground.npz"
