@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ import pytest
 
 from trivox.errors import FormatError, ResourceError
 from trivox.files import (
+    FORGOTTEN_SECONDS,
     atomic_path,
     read_json,
     remove_leftovers,
     replace_folder,
     surviving_folder,
+    this_machine,
     whole_folder,
     write_bytes,
     write_json,
@@ -176,6 +179,61 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert (content_of(final), names(tmp_path)) == ("whole", ["final"])
+
+
+def left_by(machine, process, folder, name):
+    """What a process left half written, under its name of today or of 0.1.0."""
+    start = "" if machine is None else f"{machine}-"
+    path = folder / f".tmp-{start}{process}-{name}"
+    path.mkdir(parents=True) if name == "folder" else path.write_bytes(b"half")
+    return path
+
+
+ELSEWHERE = "h0000000"
+
+
+@pytest.mark.parametrize("name", ["file.nii.gz", "folder", "7-file"])
+@pytest.mark.parametrize("machine", [None, "here"])
+def test_what_a_dead_process_left_is_removed_and_what_a_living_one_writes_is_not(
+    tmp_path, dead_process, living_process, machine, name
+):
+    machine = machine and this_machine()
+    gone = left_by(machine, dead_process, tmp_path, name)
+    stays = left_by(machine, living_process, tmp_path, name)
+    remove_leftovers(tmp_path)
+    assert not gone.exists()
+    assert stays.exists()
+
+
+@pytest.mark.parametrize("name", ["file.nii.gz", "folder"])
+def test_what_another_machine_left_is_removed_when_nobody_can_be_writing_it(
+    tmp_path, dead_process, name
+):
+    """Whether a process runs there cannot be asked; a folder is as old as the newest
+    file in it.
+    """
+    old = time.time() - 2 * FORGOTTEN_SECONDS
+    forgotten = left_by(ELSEWHERE, dead_process, tmp_path, name)
+    fresh = left_by(ELSEWHERE, dead_process + 1, tmp_path, name)
+    if name == "folder":
+        for folder in (forgotten, fresh):
+            (folder / "inside").write_bytes(b"half")
+        os.utime(forgotten / "inside", (old, old))
+        os.utime(fresh, (old, old))
+    os.utime(forgotten, (old, old))
+    remove_leftovers(tmp_path)
+    assert not forgotten.exists()
+    assert fresh.exists()
+
+
+def test_the_first_file_that_a_process_writes_sweeps_the_folder(tmp_path, dead_process):
+    gone = [left_by(None, dead_process, tmp_path, name) for name in ("a", "folder")]
+    write_bytes(tmp_path / "new.bin", b"1")
+    assert not any(path.exists() for path in gone)
+    left_by(None, dead_process, tmp_path / "more", "folder")
+    with whole_folder(tmp_path / "more" / "new") as folder:
+        (folder / "a.txt").write_text("x")
+    assert names(tmp_path / "more") == ["new"]
 
 
 def test_only_what_dead_processes_left_is_removed(

@@ -5,6 +5,8 @@ prediction.
 import csv
 import json
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from trivox.datasets.phantoms.ellipsoids import (
     phantom_case,
     write_phantoms,
 )
+from trivox.files import read_json
 from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
 from trivox.tasks.run import run_request
@@ -214,6 +217,31 @@ def test_two_dimensional_training(tmp_path, tiny_settings):
     predictor = end_to_end(data, data, tmp_path, tiny_settings, patch_size=[16, 8])
     plan = predictor.members[0].plan
     assert (plan.dimension, plan.patch_size[0]) == (2, 1)
+
+
+def test_one_spoiled_case_stops_neither_a_training_nor_a_prediction(
+    tmp_path, tiny_settings
+):
+    data = write_phantoms(tmp_path / "data", settings(cases=4))
+    spoiled = read_json(data / "manifest.json")["cases"][1]
+    image = data / spoiled["images"][0]
+    image.write_bytes(image.read_bytes()[:99])
+    lines = []
+    console = SimpleNamespace(say=lines.append, track=lambda items, *_, **__: items)
+    request = RunRequest(
+        data, tmp_path / "run", "quick_test", {**tiny_settings, **STEPS}
+    )
+    run_request(request, console=console)
+    name = spoiled["case"]
+    assert [line for line in lines if line.startswith(f"{name}: set aside: ")]
+    folds = read_json(tmp_path / "run" / "splits.json")
+    assert {len(fold["train"] + fold["validation"]) for fold in folds} == {3}
+    assert name not in str(folds)
+    run_request(replace(request, resume=True), console=console)
+    predictor = Predictor.load(tmp_path / "run" / "bundle", device="cpu")
+    inputs = load_inputs(data, channels=predictor.channels)
+    records = predict_cases(predictor, inputs, tmp_path / "out")
+    assert [case for case in records if "error" in records[case]] == [name]
 
 
 def test_a_moved_bundle_needs_nothing_else(tmp_path, tiny_settings):

@@ -52,6 +52,23 @@ def fails(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
+def succeeds(tmp_path, monkeypatch, capsys):
+    """Run a command that must succeed; returns all that it says."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["trivox", *(str(a) for a in arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        assert not stop.value.code, said.err
+        return said.out + said.err
+
+    return call
+
+
+@pytest.fixture
 def data(tmp_path):
     """Three small phantoms to spoil."""
     return write_phantoms(
@@ -154,14 +171,14 @@ each_way = pytest.mark.parametrize(
 )
 
 
-@each_way
-def test_training_refuses_a_spoilt_dataset(
-    fails, data, options, tmp_path, spoil, message
+def test_training_refuses_a_dataset_that_is_mostly_spoilt(
+    fails, data, options, tmp_path
 ):
-    spoil(data)
+    for spoil in (corrupt_image, empty_file):
+        spoil(data)
+        (data / IMAGE).rename(data / "images" / "phantom_002.nii.gz")
     line = fails("train", data, "--out", "run", *options)
-    assert "phantom_001" in line
-    assert message in line
+    assert "2 problems would make training wrong: phantom_001: " in line
     assert not (tmp_path / "run" / "plan.json").exists()
     assert not (tmp_path / "run" / "bundle").exists()
 
@@ -173,15 +190,19 @@ def test_check_lists_what_is_spoilt(fails, data, capsys, spoil, message):
 
 
 @each_way
-def test_planning_and_preprocessing_name_the_case(
-    fails, data, tmp_path, spoil, message
+def test_planning_and_preprocessing_set_the_case_aside(
+    succeeds, data, tmp_path, spoil, message
 ):
     spoil(data)
-    assert "phantom_001" in fails("plan", data, "--network", "unet-tiny")
-    assert not (tmp_path / "plan.json").exists()
-    assert "phantom_001" in fails(
-        "preprocess", data, "--out", "ready", "--network", "unet-tiny"
-    )
+    said = succeeds("plan", data, "--network", "unet-tiny")
+    assert "set aside: phantom_001: " in said
+    ready = succeeds("preprocess", data, "--out", "ready", "--network", "unet-tiny")
+    assert "phantom_001: set aside: " in ready
+    assert message in ready
+    prepared = json.loads((tmp_path / "ready" / "check.json").read_text())
+    assert list(prepared["set_aside"]) == ["phantom_001"]
+    stored = {path.name.split(".")[0] for path in (tmp_path / "ready").rglob("*.b2nd")}
+    assert stored == {"phantom_000", "phantom_002"}
 
 
 @pytest.mark.parametrize(
@@ -210,15 +231,25 @@ def test_prediction_sets_bad_cases_aside(
 
 @pytest.mark.parametrize(
     "spoil",
-    [wrong_shape, wrong_geometry, fractional_label, text_as_label, unknown_label],
+    [wrong_shape, wrong_geometry, fractional_label, unknown_label],
 )
 def test_evaluation_names_the_case(fails, data, tmp_path, spoil):
     shutil.copytree(data / "labels", tmp_path / "predicted")
     spoil(data)
-    if spoil in (text_as_label, fractional_label, unknown_label):  # as a prediction
+    if spoil in (fractional_label, unknown_label):  # as a prediction
         shutil.copytree(data / "labels", tmp_path / "predicted", dirs_exist_ok=True)
     assert "phantom_001" in fails("evaluate", "predicted", data)
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_prediction_that_cannot_be_read_is_named_and_left_out(
+    succeeds, data, tmp_path
+):
+    text_as_label(data)
+    shutil.copytree(data / "labels", tmp_path / "predicted")
+    assert "phantom_001: not measured: " in succeeds("evaluate", "predicted", data)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert sorted(metrics["cases"]) == ["phantom_000", "phantom_002"]
 
 
 def test_a_dataset_without_any_foreground_is_refused(fails, data, options):
@@ -536,8 +567,9 @@ def test_images_that_cannot_be_pretrained_on(fails, data, options, tmp_path):
     assert "network 'vgg' does not exist" in fails(
         "pretrain", "data", "--out", "p", "--network", "vgg"
     )
-    corrupt_image(data)
-    assert "phantom_001" in fails("pretrain", "data", "--out", "pre", *options)
+    for name in ("phantom_000", "phantom_001"):
+        (data / "images" / f"{name}.nii.gz").write_bytes(b"")
+    assert "phantom_000" in fails("pretrain", "data", "--out", "pre", *options)
     (tmp_path / "empty").mkdir()
     assert "no image" in fails("pretrain", "empty", "--out", "pre2", *options)
 

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -49,7 +50,14 @@ def test_every_case_has_a_label_map_and_a_record(predictor, cases, tmp_path):
     assert content["cases"] == records
     for case in cases:
         record = records[case.name]
-        assert set(record) == {"inputs", "output", "seconds", "warnings", "volumes"}
+        assert set(record) == {
+            "inputs",
+            "sources",
+            "output",
+            "seconds",
+            "warnings",
+            "volumes",
+        }
         assert record["inputs"] == [str(path) for path in case.images]
         assert record["output"] == f"{case.name}.nii.gz"
         assert set(np.unique(read_labels(tmp_path / record["output"]).array)) <= {
@@ -307,6 +315,7 @@ def test_exams_become_volumes_with_what_else_is_written_about_them(
         record = records[exam.name]
         assert list(record) == [
             "inputs",
+            "sources",
             "output",
             "views",
             "warnings",
@@ -351,3 +360,20 @@ def test_folders_of_0_1_0_are_gone_on_with(
         now = json.loads((out / "predictions.json").read_text())
         assert now == written | owners
         assert (out / record["output"]).read_bytes() == b"a map"
+
+
+def test_what_a_reader_has_to_say_stands_in_the_record(predictor, cases, tmp_path):
+    source = nibabel.load(cases[0].images[0])
+    header = source.header.copy()
+    header.set_qform(np.diag([9.0, 9, 9, 1]), code=1)
+    header.set_sform(source.affine, code=1)
+    array = np.asarray(source.dataobj)
+    file = tmp_path / "odd.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(array, None, header), file)
+    case = cases[0].model_copy(update={"name": "odd", "images": (file,)})
+    records = predict_cases(predictor, [case, cases[1]], tmp_path / "out")
+    (remark,) = records["odd"]["warnings"]
+    assert remark.startswith("sform and qform disagree: spacing")
+    assert records[cases[1].name]["warnings"] == []
+    written = nibabel.load(tmp_path / "out" / "odd.nii.gz")
+    np.testing.assert_array_equal(written.affine, source.affine)

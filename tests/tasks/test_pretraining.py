@@ -344,7 +344,8 @@ def test_missing_damaged_and_too_few_images_are_named(tmp_path, tiny_settings):
         )
     assert not (tmp_path / "pre").exists()
     folder = volumes(tmp_path / "images", ["a", "b", "c"])
-    (folder / "b.nii.gz").write_bytes((folder / "b.nii.gz").read_bytes()[:300])
+    for name in ("b.nii.gz", "c.nii.gz"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:300])
     with pytest.raises(DataError, match=r"b\.nii\.gz cannot be read"):
         pretrain(RunRequest(folder, tmp_path / "pre", "quick_test", tiny_settings))
     one = volumes(tmp_path / "one", ["a"])

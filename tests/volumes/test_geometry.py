@@ -8,10 +8,12 @@ from scipy.spatial.transform import Rotation
 
 from trivox.errors import GeometryError
 from trivox.volumes.geometry import (
+    Orientation,
     canonical_orientation,
     describe_mismatch,
     reorient,
     require_same_grid,
+    turned_onto,
 )
 from trivox.volumes.volume import Volume, affine_from_spacing, spacing_of
 
@@ -150,3 +152,29 @@ def test_volumes_on_two_grids_are_refused():
 def test_impossible_volumes_are_refused(array, affine, problem):
     with pytest.raises(GeometryError, match=problem):
         Volume(array, affine)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    spacing=SPACINGS,
+    angles=ANGLES,
+    shear=st.tuples(*[st.floats(-0.3, 0.3)] * 3),
+    axes=st.permutations(range(3)),
+    flips=st.tuples(*[st.booleans()] * 3),
+    shape=SHAPES,
+)
+def test_the_same_voxels_in_any_order_are_turned_onto_a_grid(
+    spacing, angles, shear, axes, flips, shape
+):
+    """All 48 orders, on oblique and sheared grids and of single voxels."""
+    volume = volume_of(shape, spacing, angles)
+    tilt = np.eye(4)
+    tilt[0, 1], tilt[0, 2], tilt[1, 2] = shear
+    volume = Volume(volume.array, volume.affine @ tilt)
+    other = reorient(volume, Orientation(tuple(axes), flips))
+    turned = turned_onto(other, volume.shape, volume.affine)
+    np.testing.assert_array_equal(turned.array, volume.array)
+    np.testing.assert_allclose(turned.affine, volume.affine, atol=1e-9)
+    moved = volume.affine.copy()
+    moved[:3, 3] += 0.2 * max(spacing)
+    assert turned_onto(other, volume.shape, moved) is None

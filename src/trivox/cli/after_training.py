@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from trivox.cli.options import Device, Out, argument, numbers, option
+from trivox.cli.options import (
+    Device,
+    Out,
+    Series,
+    SliceTolerance,
+    argument,
+    numbers,
+    option,
+)
 from trivox.cli.terminal import Terminal, say
 from trivox.config.choices import (
     ContainerTarget,
@@ -48,6 +56,8 @@ def predict(
     cases: Annotated[Path | None, option("predict", "cases")] = None,
     device: Device = "auto",
     precision: Annotated[PrecisionName, option("predict", "precision")] = "auto",
+    series: Series = None,
+    slice_tolerance: SliceTolerance = None,
 ) -> None:
     """Predict label maps for an image, a folder of images or a dataset, or volumes for
     X-rays; several models vote.
@@ -75,6 +85,8 @@ def predict(
         cases=cases,
         device=device,
         precision=precision,
+        series=series,
+        slice_tolerance=slice_tolerance,
         console=Terminal(),
     )
     for name, record in predictions.records.items():
@@ -166,6 +178,8 @@ def explain(
     point: Annotated[tuple[int, int, int] | None, option("explain", "point")] = None,
     layers: Annotated[list[int] | None, option("explain", "layers")] = None,
     device: Device = "auto",
+    series: Series = None,
+    slice_tolerance: SliceTolerance = None,
 ) -> None:
     """Look inside a model at one case: feature maps, where attention looks, which
     voxels matter; figures and numbers.
@@ -180,6 +194,8 @@ def explain(
         point=point,
         layers=layers,
         device=device,
+        series=series,
+        slice_tolerance=slice_tolerance,
         console=Terminal(),
     )
     names = ", ".join(file.name for file in explanation.files)

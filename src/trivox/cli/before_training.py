@@ -17,7 +17,9 @@ from trivox.cli.options import (
     PatchSize,
     Preset,
     RecipeName,
+    Series,
     Settings,
+    SliceTolerance,
     argument,
     named_values,
     option,
@@ -170,6 +172,8 @@ def drr(
     ] = None,
     format: Annotated[ViewFormat, option("drr", "format")] = "npz",
     seed: Annotated[int, option("drr", "seed")] = 0,
+    series: Series = None,
+    slice_tolerance: SliceTolerance = None,
 ) -> None:
     """Render X-rays of CTs: line integrals, their geometry and a preview, as a dataset
     to train and predict on.
@@ -189,6 +193,8 @@ def drr(
         isocentre=isocentre,
         format=format,
         seed=seed,
+        series=series,
+        slice_tolerance=slice_tolerance,
         console=Terminal(),
     )
     say(
@@ -202,11 +208,20 @@ def check(
     dataset: DatasetPath,
     out: Annotated[Path | None, option("check", "out")] = None,
     classes: Classes = None,
+    series: Series = None,
+    slice_tolerance: SliceTolerance = None,
 ) -> None:
     """Look for everything that would make training wrong; exit 1 if there is any."""
     from trivox.verbs.check import check as run
 
-    checked = run(dataset, out=out, classes=classes, console=Terminal())
+    checked = run(
+        dataset,
+        out=out,
+        classes=classes,
+        series=series,
+        slice_tolerance=slice_tolerance,
+        console=Terminal(),
+    )
     data = checked.dataset
     report = checked.report
     say(
@@ -236,6 +251,8 @@ def plan(
     patch_size: PatchSize = None,
     device: Device = "auto",
     set: Settings = None,
+    series: Series = None,
+    slice_tolerance: SliceTolerance = None,
 ) -> None:
     """Measure a dataset and decide spacing, patch, network and batch, with the reason
     for each.
@@ -252,6 +269,8 @@ def plan(
         patch_size=patch_size,
         device=device,
         set=set,
+        series=series,
+        slice_tolerance=slice_tolerance,
         console=Terminal(),
     )
     _print_plan(planned.dataset, planned.decisions)
@@ -266,6 +285,8 @@ def preprocess(
     recipe: RecipeName = None,
     network: Network = None,
     workers: Annotated[int, option("preprocess", "workers")] = 2,
+    series: Series = None,
+    slice_tolerance: SliceTolerance = None,
 ) -> None:
     """Normalise and resample all training cases; a second call finishes what was
     interrupted.
@@ -280,6 +301,8 @@ def preprocess(
         recipe=recipe,
         network=network,
         workers=workers,
+        series=series,
+        slice_tolerance=slice_tolerance,
         console=Terminal(),
     )
     say(f"{len(done.cases)} cases ready in {out}")

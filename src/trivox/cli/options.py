@@ -34,6 +34,8 @@ Preset = Annotated[PresetName | None, option("train", "preset")]
 Epochs = Annotated[int | None, option("train", "epochs")]
 Minutes = Annotated[float | None, option("train", "minutes")]
 Seed = Annotated[int | None, option("train", "seed")]
+Series = Annotated[str | None, option("predict", "series")]
+SliceTolerance = Annotated[float | None, option("predict", "slice_tolerance")]
 Resume = Annotated[bool, option("train", "resume")]
 
 TRIPLES = ("--patch-size", "--isocentre", "--point")

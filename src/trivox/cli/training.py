@@ -18,7 +18,9 @@ from trivox.cli.options import (
     RecipeName,
     Resume,
     Seed,
+    Series,
     Settings,
+    SliceTolerance,
     argument,
     option,
 )
@@ -55,6 +57,8 @@ def train(
     freeze_encoder: Annotated[bool, option("train", "freeze_encoder")] = False,
     classes: Classes = None,
     set: Settings = None,
+    series: Series = None,
+    slice_tolerance: SliceTolerance = None,
 ) -> None:
     """Check, plan, preprocess, train, validate and report: from a folder to a model in
     one command.
@@ -84,6 +88,8 @@ def train(
         freeze_encoder=freeze_encoder,
         classes=classes,
         set=set,
+        series=series,
+        slice_tolerance=slice_tolerance,
         console=Terminal(),
     )
     if trained.metrics:
@@ -104,6 +110,8 @@ def pretrain(
     seed: Seed = None,
     resume: Resume = False,
     set: Settings = None,
+    series: Series = None,
+    slice_tolerance: SliceTolerance = None,
 ) -> None:
     """Learn from images without labels, by restoring hidden blocks; 'train
     --pretrained' starts from the result.
@@ -123,6 +131,8 @@ def pretrain(
         seed=seed,
         resume=resume,
         set=set,
+        series=series,
+        slice_tolerance=slice_tolerance,
         console=Terminal(),
     ).facts
     if facts:

@@ -9,7 +9,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from trivox.datasets.dataset import Case, listed_case
-from trivox.errors import few
+from trivox.errors import TrivoxError, few
+from trivox.volumes.formats import read_header
+from trivox.volumes.picture_names import is_picture
 
 ALIASES = {
     "t1": "T1",
@@ -153,6 +155,8 @@ def numbered_case(
     count = len(channels)
     ordered = tuple(files[number] for number in sorted(files))
     absent = tuple(number for number in range(count) if number not in files)
+    if [*files] == [0] and _holds_colours(files[0], count):
+        absent = ()
     case = listed_case(name, images=ordered, absent=absent)
     superfluous = [files[number].name for number in sorted(files) if number >= count]
     if not superfluous or case.complaint:
@@ -161,6 +165,16 @@ def numbered_case(
         f"has {few(superfluous)} beside the channels {', '.join(channels)}; "
         "remove or rename it"
     )
+
+
+def _holds_colours(file: Path, channels: int) -> bool:
+    """Whether a picture holds all channels as its colours, as nnU-Net has them."""
+    if channels == 1 or not is_picture(file):
+        return False
+    try:
+        return read_header(file).channels == channels
+    except (TrivoxError, OSError):
+        return False
 
 
 def endings_after(stems: Iterable[str], names: Collection[str]) -> dict[str, str]:

@@ -11,11 +11,13 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.schema import Frozen
 from trivox.sources import Source, are_unchanged, sources_of
+from trivox.volumes.choice import NO_CHOICE
 
 
 class CaseContent(Frozen):
     """Files of a case by what they are in it, and a hash of how they are read: which
-    channels are absent, what the values of the label map mean.
+    channels are absent, in which order they are meant, what the values of the label map
+    mean.
     """
 
     files: dict[str, Source]
@@ -83,6 +85,10 @@ def recorded_content(record: object) -> CaseContent | None:
 
 def _reading(case: Case, labels: LabelScheme | None) -> str:
     said: dict[str, object] = {"absent": case.absent}
+    if case.order:
+        said["order"] = case.order
+    if case.choice != NO_CHOICE:
+        said["choice"] = case.choice.model_dump()
     if labels is not None:
         said |= {"values": labels.values, "ignore": labels.ignore}
     text = json.dumps(said, sort_keys=True)

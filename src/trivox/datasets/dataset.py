@@ -9,6 +9,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.datasets.names import complaint_of, safe_name, usable_name
 from trivox.errors import DataError, FormatError
 from trivox.schema import Frozen
+from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 
 NOTE = "NOTE.txt"
 """A file beside the data with what every report on them has to say: that they are
@@ -46,8 +47,8 @@ class Case(Frozen):
     holds them all: where they were taken, and the CT, if known. split: cases to train
     on, those of a declared validation split, or of a test set that no training sees.
     order: which of the channels in its files are meant, in which order; none: all of
-    them, as they come. complaint: why the case cannot be used, and what to do; whatever
-    reads cases sets it aside.
+    them, as they come. choice: how DICOM images are read. complaint: why the case cannot
+    be used, and what to do; whatever reads cases sets it aside.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Case(Frozen):
     split: Side = "train"
     absent: tuple[int, ...] = ()
     order: tuple[int, ...] = ()
+    choice: SeriesChoice = NO_CHOICE
     complaint: str = ""
     labels: LabelScheme | None = None
     class_name: str | None = None
@@ -81,6 +83,12 @@ class Case(Frozen):
     def with_complaint(self, complaint: str) -> "Case":
         """The same case, which cannot be used."""
         return self.model_copy(update={"complaint": complaint})
+
+    def read_by(self, choice: SeriesChoice) -> "Case":
+        """The same case, whose DICOM images are read by a choice, if there is one."""
+        if choice == NO_CHOICE:
+            return self
+        return self.model_copy(update={"choice": choice})
 
     def require_usable(self) -> None:
         """Raise `DataError` with the complaint, if there is one."""
@@ -147,6 +155,11 @@ class Dataset(Frozen):
                     f"{', '.join(self.classes) or 'none'}"
                 )
         return self
+
+    def read_by(self, choice: SeriesChoice) -> "Dataset":
+        """The same dataset, whose DICOM images are read by a choice, if there is one."""
+        cases = tuple(case.read_by(choice) for case in self.cases)
+        return self.model_copy(update={"cases": cases})
 
     @property
     def holds_exams(self) -> bool:

@@ -4,6 +4,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,25 +76,37 @@ def folds_of_column(
             f"{where}: all cases are in fold {known[0]}; give at least two folds, or "
             f"leave out '{COLUMN}'"
         )
-    folds = []
-    for number in known:
-        sides = defaultdict(list)
-        for case in learnt:
-            sides[numbers.get(case.name) == number].append(case.name)
-        folds.append(Fold(train=tuple(sides[False]), validation=tuple(sides[True])))
-    remarks = [*_leaks(folds, cases)]
-    without = [case.name for case in learnt if numbers.get(case.name) is None]
+    folds = [_validated_on(number, learnt, numbers) for number in known]
+    remarks = [*_leaks(folds, cases), *_numbering(known, learnt, numbers)]
+    source = f"column '{COLUMN}' of {where.name}"
+    said = tuple(f"{source}: {remark}" for remark in remarks)
+    return Declared(tuple(folds), source, said)
+
+
+def _validated_on(
+    number: int, cases: Sequence[Case], numbers: Mapping[str, int | None]
+) -> Fold:
+    """The fold that validates on the cases of a number."""
+    sides = defaultdict(list)
+    for case in cases:
+        sides[numbers.get(case.name) == number].append(case.name)
+    return Fold(train=tuple(sides[False]), validation=tuple(sides[True]))
+
+
+def _numbering(
+    known: Sequence[int], cases: Iterable[Case], numbers: Mapping[str, int | None]
+) -> Iterable[str]:
+    """What has to be said of the numbers of folds."""
+    without = [case.name for case in cases if numbers.get(case.name) is None]
     if without:
-        remarks.append(
+        yield (
             f"{few(without)} have no fold, so that they are trained on in all and "
             "validated on in none; fill the column if that is not meant"
         )
     if known != list(range(len(known))):
         listed = ", ".join(str(number) for number in known)
         last = len(known) - 1
-        remarks.append(f"folds {listed} are --fold 0 to {last}; renumber them from 0")
-    source = f"column '{COLUMN}' of {where.name}"
-    return Declared(tuple(folds), source, tuple(f"{source}: {r}" for r in remarks))
+        yield f"folds {listed} are --fold 0 to {last}; renumber them from 0"
 
 
 def _is_fold(content: Any) -> bool:
@@ -102,7 +115,7 @@ def _is_fold(content: Any) -> bool:
     sides = (content["train"], content["val"])
     if not all(isinstance(side, list) for side in sides):
         return False
-    return all(isinstance(name, str) for side in sides for name in side)
+    return all(isinstance(name, str) for name in chain.from_iterable(sides))
 
 
 def _require_possible(fold: Fold, cases: Sequence[Case], where: str) -> None:

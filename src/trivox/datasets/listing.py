@@ -4,7 +4,7 @@ name the dataset file.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trivox.datasets.dataset import Case, Dataset
+from trivox.datasets.dicom_folders import holds_dicom
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, FormatError, LabelError, TrivoxError, few
 from trivox.files import read_json
-from trivox.schema import validated
-from trivox.volumes.formats import SUFFIXES, case_stem, read_header, read_labels
+from trivox.volumes.formats import (
+    SUFFIXES,
+    VOLUMES,
+    case_stem,
+    read_header,
+    read_labels,
+)
+from trivox.volumes.picture_names import SPACING, is_picture, is_picture_stack
 from trivox.volumes.volume import Array
 
 CHANNEL_SUFFIX = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -25,11 +32,6 @@ CHANNEL_SUFFIX = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 MAXIMUM_LABELS = 1000
 ADVICE = "correct it there"
 """What to do about a description of a dataset that is wrong."""
-
-BACKGROUND = "background"
-IGNORE = "ignore"
-"""Labels that nnU-Net gives a meaning of their own."""
-
 
 UNREADABLE = ".unreadable"
 """Stands for what lies in a folder that cannot be looked into."""
@@ -58,11 +60,18 @@ def entries(folder: Path) -> list[Path]:
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether the name is that of a readable format, be it of a link to nothing; hidden
-    files (macOS `._*` copies included) are not.
+    """Whether the name is that of a format of volumes, be it of a link to nothing;
+    hidden files (macOS `._*` copies included) are not, nor are pictures.
     """
-    readable = path.name.lower().endswith(tuple(SUFFIXES))
+    readable = path.name.lower().endswith(VOLUMES)
     if not readable or path.name.startswith("."):
+        return False
+    return path.is_file() or is_dangling(path)
+
+
+def is_picture_file(path: Path) -> bool:
+    """Likewise of a picture: PNG, TIFF and the like."""
+    if not is_picture(path) or path.name.startswith("."):
         return False
     return path.is_file() or is_dangling(path)
 
@@ -70,35 +79,6 @@ def is_image_file(path: Path) -> bool:
 def is_dangling(path: Path) -> bool:
     """Whether it is a link to nothing, which readers refuse by that name."""
     return path.is_symlink() and not path.exists()
-
-
-def is_dicom_folder(path: Path) -> bool:
-    """Whether `path` is a folder that directly holds DICOM files, and no images of
-    other formats; raises `FormatError` if it cannot be looked into.
-    """
-    if not path.is_dir():
-        return False
-    files = [
-        file
-        for file in entries(path)
-        if file.is_file() and not file.name.startswith(".")
-    ]
-    if any(is_image_file(file) and file.suffix.lower() != ".dcm" for file in files):
-        return False
-    few_files = files[:5]  # opening thousands takes seconds
-    return any(_is_dicom(file) for file in few_files)
-
-
-def _is_dicom(file: Path) -> bool:
-    if file.suffix.lower() in (".dcm", ".ima"):
-        return True
-    try:
-        with file.open("rb") as content:
-            return content.read(132)[128:] == b"DICM"
-    except OSError as error:
-        raise FormatError(
-            f"{file}: cannot be opened ({error.strerror}); correct its rights"
-        ) from error
 
 
 def image_stem(path: Path) -> str:
@@ -116,18 +96,24 @@ class Listing(NamedTuple):
 
 
 def survey(folder: Path) -> Listing:
-    """Image files and DICOM folders in `folder`, sorted; none where the folder does not
-    exist.
+    """Image files and DICOM folders in `folder`, sorted; pictures where there is nothing
+    else, since figures may lie beside volumes; none where the folder does not exist.
 
     Of two files of one stem (`a.nii` and `a.nii.gz`) only one can be meant: the first is
     listed, with a complaint; so is a folder that cannot be looked into.
     """
-    listing = Listing({}, {})
     if not folder.is_dir():
-        return listing
-    for path in entries(folder):
+        return Listing({}, {})
+    inside = entries(folder)
+    listing = _listed(inside, _may_be_image)
+    return listing if listing.images else _listed(inside, is_picture_file)
+
+
+def _listed(paths: Iterable[Path], wanted: Callable[[Path], bool]) -> Listing:
+    listing = Listing({}, {})
+    for path in paths:
         try:
-            if not _may_be_image(path):
+            if not wanted(path):
                 continue
         except (FormatError, OSError) as error:
             listing.images[path.name] = path
@@ -156,7 +142,7 @@ def _may_be_image(path: Path) -> bool:
         return False
     if is_dangling(path):
         return not path.suffix[1:].isalpha() or is_image_file(path)
-    return is_image_file(path) or is_dicom_folder(path)
+    return is_image_file(path) or is_picture_stack(path) or holds_dicom(path)
 
 
 def with_complaints(
@@ -186,6 +172,12 @@ def unread_files(folder: Path) -> str:
             f"convert them to one of {', '.join(SUFFIXES)}"
         )
     deeper = [path.name for path in inside]
+    stacks = [path for path in inside if any(map(is_picture_file, entries(path)))]
+    if stacks:
+        return (
+            f"holds folders of pictures ({stacks[0].name}...); where they are slices of "
+            f'one image, put {SPACING} with {{"spacing": [z, y, x]}} in mm into each'
+        )
     if deeper:
         return (
             f"holds no image but the folders {few(deeper)}; give one of them, "
@@ -260,9 +252,10 @@ def discover_labels(files: Sequence[Path], *, where: Path) -> LabelScheme:
     read = [content for content in contents if not isinstance(content, str)]
     values = sorted(set[int]().union(*read) - {0})
     if not values and reasons:
+        rest = ", the others hold no label" if read else ""
         raise LabelError(
-            f"{where}: {len(reasons)} of {len(files)} label maps cannot be read, the "
-            f"others hold no label: {reasons[0]}"
+            f"{where}: {len(reasons)} of {len(files)} label maps cannot be read{rest}: "
+            f"{reasons[0]}"
         )
     if not values:
         raise LabelError(
@@ -283,94 +276,6 @@ def _values_in(file: Path) -> set[int] | str:
         return set(present_values(read_labels(file).array))
     except (TrivoxError, OSError) as error:
         return str(error)
-
-
-def parse_labels(
-    raw: Mapping[str, Any],
-    *,
-    where: Path,
-    regions: Mapping[str, Sequence[int]] | None = None,
-    order: Sequence[int] = (),
-    ignore: int | None = None,
-) -> LabelScheme:
-    """Labels as any layout writes them: name -> value, value -> name, or name -> list
-    of values (regions).
-
-    The entry `background` (or value 0) is the background and `ignore` the ignored
-    value, as in nnU-Net. Raises `LabelError` naming `where` for values that are no
-    integers or contradict each other.
-    """
-    if not isinstance(raw, Mapping):
-        raise LabelError(
-            f"{where}: labels must map names to whole numbers, found {raw!r:.60}; "
-            f"{ADVICE}"
-        )
-    try:
-        values = {name: _as_ints(value) for name, value in _by_name(raw).items()}
-    except (TypeError, ValueError) as error:
-        raise LabelError(
-            f"{where}: labels must map names to whole numbers, found {dict(raw)}"
-        ) from error
-    background = _background(values)
-    ignored = values.pop(IGNORE, () if ignore is None else (ignore,))
-    labels = {name: each for name, each in values.items() if each != (background,)}
-    if any(isinstance(raw.get(name), list | tuple) for name in labels):
-        regions = labels
-        labels = _labels_of(labels)
-    content = {
-        "labels": {name: each[0] for name, each in labels.items()},
-        "regions": regions or {},
-        "region_order": tuple(order),
-        "background": background,
-        "ignore": ignored[0] if ignored else None,
-    }
-    return validated(LabelScheme, content, where=where, error=LabelError, advice=ADVICE)
-
-
-def _by_name(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Value -> name (MSD) turned round; a name given to two values gets the value
-    appended.
-    """
-    if not all(
-        str(key).lstrip("-").isdigit() and isinstance(value, str)
-        for key, value in raw.items()
-    ):
-        return dict(raw)
-    counts = Counter(raw.values())
-    return {
-        name if counts[name] == 1 else f"{name}_{value}": value
-        for value, name in raw.items()
-    }
-
-
-def _background(labels: Mapping[str, tuple[int, ...]]) -> int:
-    """The first value under the name of the background, else 0."""
-    for name, values in labels.items():
-        if name.lower() == BACKGROUND and values:
-            return values[0]
-    return 0
-
-
-def _labels_of(regions: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """A label for each value of the regions, under the name of the first region that is
-    this value alone, or its number.
-    """
-    names: dict[int, str] = {}
-    for name, values in regions.items():
-        if len(values) == 1:
-            names.setdefault(values[0], name)
-    present = sorted(set[int]().union(*regions.values()))
-    return {names.get(value, f"label_{value}"): (value,) for value in present}
-
-
-def _as_ints(value: Any) -> tuple[int, ...]:
-    values = value if isinstance(value, list | tuple) else [value]
-    if any(
-        isinstance(v, bool) or (isinstance(v, float) and not v.is_integer())
-        for v in values
-    ):
-        raise ValueError(value)
-    return tuple(int(v) for v in values)
 
 
 def channel_names(cases: Sequence[Case]) -> tuple[str, ...]:

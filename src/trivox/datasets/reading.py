@@ -61,7 +61,7 @@ def read_channels(case: Case, *, channels: int) -> Volume:
         raise DataError(
             f"{case.name}: no image file for any of {channels} channels; check the case"
         )
-    volumes = [read_volume(path) for path in case.images]
+    volumes = [read_volume(path, choice=case.choice) for path in case.images]
     for path, volume in zip(case.images[1:], volumes[1:], strict=True):
         require_same_grid(
             volumes[0],
@@ -118,8 +118,8 @@ def crop_volume(volume: Volume, label: Array | None, *, where: str) -> CroppedCa
     """
     if not np.isfinite(volume.array).all():
         raise DataError(
-            f"{where}: the image holds NaN or infinite values; repair it, "
-            "'trivox check' lists all such files"
+            f"{where}: the image holds NaN or infinite values, or some beyond 3.4e38; "
+            "repair it, 'trivox check' lists all such files"
         )
     orientation = canonical_orientation(volume.affine)
     canonical = reorient(volume, orientation)

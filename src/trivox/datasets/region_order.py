@@ -85,10 +85,10 @@ def _misplaced(labels: LabelScheme) -> str:
     painted = labels.paint_regions(table)
     names = [*labels.targets]
     for index, value in enumerate(labels.values):
-        kept = table[:, painted[index]]
+        after = table[:, painted[index]]
         wrong = [
             name
-            for name, is_in, comes_in in zip(names, table[:, index], kept, strict=True)
+            for name, is_in, comes_in in zip(names, table[:, index], after, strict=True)
             if is_in != comes_in
         ]
         if wrong:

@@ -26,7 +26,7 @@ from trivox.datasets.layouts.brats import (
 from trivox.errors import DataError, FormatError, RecipeError
 from trivox.files import atomic_path, in_one_line, temporary_name, write_json
 from trivox.importing.archives import ArchiveMember, members
-from trivox.importing.staging import begin, is_done, require_space
+from trivox.importing.staging import begin, is_done, require_space, sole_import
 from trivox.volumes.formats import read_labels, write_volume
 
 TABLES = ("name_mapping.csv", "survival_info.csv", NOTE.lower())
@@ -108,9 +108,10 @@ def import_brats(
                 f"{source}: no BraTS case inside; known are names like {known}"
             )
         stamp = {"format": to, **_identity(source, files)}
-        if not is_done(out, stamp, source):
-            job = FORMATS[to](scans, files, f"{source}", out.name)
-            _write(_with_tables(job, files), begin(out, stamp), out, progress)
+        with sole_import(out):
+            if not is_done(out, stamp, source):
+                job = FORMATS[to](scans, files, f"{source}", out.name)
+                _write(_with_tables(job, files), begin(out, stamp), out, progress)
     return _summary(scans)
 
 

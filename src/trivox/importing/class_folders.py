@@ -15,14 +15,14 @@ import numpy as np
 
 from trivox.datasets.dataset import NOTE, Case, Dataset
 from trivox.datasets.declared_folds import SPLITS
+from trivox.datasets.label_parsing import parse_labels
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts import class_folders
 from trivox.datasets.layouts.nnunet_raw import CLASS_TABLE
-from trivox.datasets.listing import parse_labels
 from trivox.datasets.splits import make_splits
 from trivox.errors import DataError, FormatError, GeometryError, RecipeError
 from trivox.files import atomic_path, in_one_line, write_json, write_text
-from trivox.importing.staging import begin, is_done, require_space
+from trivox.importing.staging import begin, is_done, require_space, sole_import
 from trivox.volumes.formats import read_header, read_labels, read_volume, write_volume
 from trivox.volumes.geometry import describe_mismatch
 from trivox.volumes.header import Header
@@ -103,11 +103,12 @@ def import_class_folders(
     dataset = _load(source, labels, channels)
     folds = _folds(dataset)
     stamp = _identity(source, dataset)
-    if not is_done(out, stamp, source):
-        folder = begin(out, stamp)
-        _write(dataset, folder, out, progress)
-        _describe(dataset, folds, folder, name=out.name)
-        folder.rename(out)
+    with sole_import(out):
+        if not is_done(out, stamp, source):
+            folder = begin(out, stamp)
+            _write(dataset, folder, out, progress)
+            _describe(dataset, folds, folder, name=out.name)
+            folder.rename(out)
     return _summary(dataset, folds)
 
 

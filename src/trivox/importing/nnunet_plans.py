@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
+from trivox.datasets.label_parsing import parse_labels
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.msd import numbered_names
-from trivox.datasets.listing import parse_labels
 from trivox.errors import BundleError
 from trivox.importing.nnunet_files import (
     SUPPORTED,

@@ -3,13 +3,25 @@ taken up again when interrupted.
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from trivox.errors import DataError, ResourceError
 from trivox.files import read_json, remove_leftovers, write_json
+from trivox.locks import claimed
 
 STAMP = "import.json"
 """File in the folder that says what was imported, how."""
+
+
+@contextmanager
+def sole_import(out: Path) -> Iterator[None]:
+    """Keep others from importing to `out` meanwhile; raises `BusyError` where one
+    does.
+    """
+    with claimed(out.absolute().parent, "import", [out.name]):
+        yield
 
 
 def is_done(out: Path, stamp: dict[str, object], source: Path) -> bool:

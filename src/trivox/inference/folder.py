@@ -7,19 +7,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from pydantic import ValidationError
+
 from trivox.datasets.dataset import Case
-from trivox.errors import ResourceError, TrivoxError
+from trivox.errors import FormatError, ResourceError, TrivoxError, few
 from trivox.files import remove_leftovers
 from trivox.inference.records import (
     ALL_CASES,
     PredictionRecords,
-    is_of,
+    is_of_another,
     owners_of,
     read_records,
     require_free,
+    require_no_strangers,
 )
 from trivox.inference.writing import Record
 from trivox.learning.runtime import out_of_memory
+from trivox.locks import alone, claimed
+from trivox.sources import Source, is_unchanged, source_of
+from trivox.volumes.choice import NO_CHOICE
+
+VERB = "predict"
 
 
 class Result(Protocol):
@@ -84,41 +92,87 @@ def predict_cases(
     writing ends the work, since every later case would fail as well.
 
     Raises `DataError` before the first case if a file would be written over that is an
-    input, another case's, or not from a prediction; sole: nobody else keeps files in
-    `out`, so that what has the name of an output is replaced.
+    input, another case's, or not from a prediction, or if other cases lie there that
+    another model predicted, unless `overwrite`, which removes them; `BusyError` while
+    another process predicts one of the cases. sole: nobody else keeps files in `out`, so
+    that what has the name of an output is replaced.
     """
     model = {"model": predictor.identity, **predictor.about()}
+    outputs = _outputs(predictor, cases, also_endings)
+    there = read_records(out)
+    replaced = is_of_another(there, model)
+    if not sole:
+        owners = owners_of(there, out)
+        require_free(out, cases, outputs, owners, replaced=replaced)
+    if replaced and not (sole or overwrite):
+        require_no_strangers(there, out, outputs)
+    names = None if replaced else [case.name for case in cases]
+    with claimed(out, VERB, names, say=say):
+        records = PredictionRecords(out, model, outputs)
+        with alone(out):
+            done = _begin(predictor, cases, records, overwrite=overwrite, say=say)
+        todo = [case for case in cases if case.name not in done]
+        for case in progress(todo, len(todo)):
+            record = _predict_one(predictor, case, records, also)
+            records.cases[case.name] = record
+            if "error" in record:
+                reason = record["error"].removeprefix(f"{case.name}: ")
+                say(f"{case.name}: set aside: {reason}")
+            records.save()
+        with alone(out):
+            predictor.finish(records.all_cases(), out)
+    return {case.name: records.cases[case.name] for case in cases}
+
+
+def _outputs(
+    predictor: CasePredictor[R], cases: Sequence[Case], also_endings: Sequence[str]
+) -> dict[str, Sequence[str]]:
+    """Names of the files that may be written about each case, and about all."""
     outputs: dict[str, Sequence[str]] = {ALL_CASES: predictor.tables()}
     for case in cases:
         more = (f"{case.name}{ending}" for ending in also_endings)
         outputs[case.name] = (*predictor.files(case), *more)
-    there = read_records(out)
-    owners = owners_of(there, out)
-    if not sole:
-        require_free(out, cases, outputs, owners)
-    out.mkdir(parents=True, exist_ok=True)
+    return outputs
+
+
+def _begin(
+    predictor: CasePredictor[R],
+    cases: Sequence[Case],
+    records: PredictionRecords,
+    *,
+    overwrite: bool,
+    say: Callable[[str], None],
+) -> set[str]:
+    """Say in the records what will be written; returns the names of the cases that are
+    there already.
+    """
+    out = records.out
     remove_leftovers(out)
-    records = PredictionRecords(out, model, outputs)
-    records.owners = {name: case for name, case in owners.items() if case in outputs}
-    if is_of(there, model) and not overwrite:
-        records.cases = _finished(predictor, cases, out, there["cases"])
-    todo = [case for case in cases if case.name not in records.cases]
-    for name in (ALL_CASES, *(case.name for case in todo)):
-        records.claim(name)
-    if len(todo) < len(cases):
-        before = f"{len(cases) - len(todo)} of {len(cases)}"
+    there = read_records(out)
+    records.owners = owners_of(there, out)
+    if is_of_another(there, records.model):
+        # a model's name never stands beside another model's maps
+        earlier = sorted(set(records.owners.values()) - {ALL_CASES})
+        if earlier:
+            say(
+                f"{len(earlier)} cases were predicted before by another model or with "
+                f"other settings and are removed: {few(earlier)}"
+            )
+        for name in {*records.owners.values()}:
+            records.remove(name)
+    elif not overwrite:
+        done = there.get("cases", {})
+        records.cases = _finished(predictor, cases, out, done, say)
+    asked = records.outputs
+    records.owners = {n: case for n, case in records.owners.items() if case in asked}
+    for name in asked:
+        if name not in records.cases:
+            records.claim(name)
+    if records.cases:
+        before = f"{len(records.cases)} of {len(cases)}"
         say(f"{before} cases were predicted before by this model and are kept")
-    # before the first case: a model's name never stands beside another model's maps
-    records.save()
-    for case in progress(todo, len(todo)):
-        record = _predict_one(predictor, case, records, also)
-        records.cases[case.name] = record
-        if "error" in record:
-            reason = record["error"].removeprefix(f"{case.name}: ")
-            say(f"{case.name}: set aside: {reason}")
-        records.save()
-    predictor.finish(records.cases, out)
-    return {case.name: records.cases[case.name] for case in cases}
+    records.save_here()
+    return set(records.cases)
 
 
 def _predict_one(
@@ -128,7 +182,7 @@ def _predict_one(
     also: Callable[[Case, R], Mapping[str, Any]],
 ) -> Record:
     started = time.monotonic()
-    record: Record = {"inputs": _inputs(case)}
+    record = _origin(case)  # before it is read: a later change is noticed
     try:
         result = predictor.predict_case(case)
         # no map of an earlier prediction stands beside the new ones
@@ -141,7 +195,7 @@ def _predict_one(
     except (TrivoxError, ValueError, MemoryError, RuntimeError) as error:
         reason = _reason(error)
         records.remove(case.name)
-        record = {"inputs": _inputs(case), "error": reason}
+        record = {"inputs": _input_names(case), "error": reason}
     record["seconds"] = round(time.monotonic() - started, 3)
     return record
 
@@ -157,10 +211,27 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _inputs(case: Case) -> list[str]:
+def _inputs(case: Case) -> list[Path]:
     """The files that a prediction is made from."""
-    files = [str(path) for path in case.images]
-    return files if case.geometry is None else [*files, str(case.geometry)]
+    return [*case.images] if case.geometry is None else [*case.images, case.geometry]
+
+
+def _input_names(case: Case) -> list[str]:
+    return [str(path) for path in _inputs(case)]
+
+
+def _origin(case: Case) -> Record:
+    """The part of a record that says what a prediction is made from; nothing of files
+    that cannot be read, which whoever reads the case will name.
+    """
+    names: Record = {"inputs": _input_names(case)}
+    if case.choice != NO_CHOICE:
+        names["choice"] = case.choice.model_dump()
+    try:
+        sources = [source_of(path) for path in _inputs(case)]
+    except FormatError:
+        return names
+    return names | {"sources": [source.model_dump() for source in sources]}
 
 
 def _finished(
@@ -168,19 +239,49 @@ def _finished(
     cases: Iterable[Case],
     out: Path,
     earlier: Mapping[str, Record],
+    say: Callable[[str], None],
 ) -> dict[str, Record]:
     """Records of the cases that need not be predicted again."""
-    finished = {}
+    finished: dict[str, Record] = {}
+    changed = []
     for case in cases:
         record = earlier.get(case.name)
-        files = predictor.files(case)
-        if record is not None and _done(record, case, out, files):
+        if record is None or not _done(record, case, out, predictor.files(case)):
+            continue
+        if _is_from(record, case):
             finished[case.name] = record
+        else:
+            changed.append(case.name)
+    if changed:
+        one = "input changed since it was predicted and is"
+        many = "inputs changed since they were predicted and are"
+        say(
+            f"{len(changed)} {one if len(changed) == 1 else many} predicted again: "
+            f"{few(changed)}"
+        )
     return finished
 
 
 def _done(record: Record, case: Case, out: Path, names: Sequence[str]) -> bool:
     """Whether a case was predicted before, and all its files are there."""
-    if "error" in record or record.get("inputs") != _inputs(case):
+    if "error" in record or record.get("inputs") != _input_names(case):
         return False
     return all((out / name).exists() for name in names)
+
+
+def _is_from(record: Record, case: Case) -> bool:
+    """Whether the inputs are what they were, and read as they were; 0.1.0 did not write
+    that down.
+    """
+    if record.get("choice", NO_CHOICE.model_dump()) != case.choice.model_dump():
+        return False
+    sources = record.get("sources")
+    if sources is None:
+        return True
+    try:
+        recorded = [Source.model_validate(source) for source in sources]
+    except (TypeError, ValidationError):
+        return False
+    pairs = zip(_inputs(case), recorded, strict=False)
+    same = all(is_unchanged(path, source) for path, source in pairs)
+    return same and len(recorded) == len(_inputs(case))

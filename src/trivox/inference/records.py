@@ -3,6 +3,7 @@
 Only what a prediction wrote is ever written over or removed by a later one.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -15,6 +16,7 @@ from trivox.files import read_json, write_json
 from trivox.inference.classes.files import CLASSES_FILE, SUBTYPE_FILE
 from trivox.inference.doubt.kinds import EXTRAS
 from trivox.inference.writing import Record, file_names
+from trivox.locks import alone
 
 RECORDS = "predictions.json"
 ALL_CASES = ""
@@ -54,14 +56,23 @@ class PredictionRecords:
 
     def save(self) -> None:
         """Write them, beside what another process said of other cases meanwhile."""
-        there = read_records(self.out)
-        cases = dict(self.cases)
-        if is_of(there, self.model):
-            cases = _others(there["cases"], self.outputs) | cases
-        owners = owners_of(there, self.out)
+        with alone(self.out):
+            self.save_here()
+
+    def save_here(self) -> None:
+        """`save`, of a process that is `alone` already."""
+        owners = owners_of(read_records(self.out), self.out)
         others = {n: owner for n, owner in owners.items() if owner not in self.outputs}
         files = dict(sorted((others | self.owners).items()))
-        write_json(self.out / RECORDS, {**self.model, "files": files, "cases": cases})
+        content = {**self.model, "files": files, "cases": self.all_cases()}
+        write_json(self.out / RECORDS, content)
+
+    def all_cases(self) -> dict[str, Record]:
+        """Records of all cases that this model predicted into the folder."""
+        there = read_records(self.out)
+        if not is_of(there, self.model):
+            return dict(self.cases)
+        return _others(there["cases"], self.outputs) | self.cases
 
 
 def read_records(out: Path) -> dict[str, Any]:
@@ -87,6 +98,41 @@ def is_of(content: Mapping[str, Any], model: Record) -> bool:
     return bool(content) and all(content.get(k) == v for k, v in model.items())
 
 
+def is_of_another(content: Mapping[str, Any], model: Record) -> bool:
+    """Whether the records are of another model, or of other settings."""
+    return bool(content) and not is_of(content, model)
+
+
+def require_no_strangers(
+    content: Mapping[str, Any], out: Path, asked: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise `DataError` where a folder holds cases of another model that are not asked
+    for: they would stand there as if this one had predicted them.
+    """
+    owners = {*owners_of(content, out).values(), *content.get("cases", {})}
+    strangers = sorted(owners - asked.keys() - {ALL_CASES})
+    if strangers:
+        raise DataError(
+            f"{out}: holds predictions of {few(strangers)} by another model or with "
+            f"other settings; {ADVICE}, or add --overwrite to remove them"
+        )
+
+
+def unfinished_cases(out: Path) -> list[str]:
+    """Cases that have files in a folder of predictions and no record there: their
+    prediction was begun and not ended, or failed.
+    """
+    try:
+        content = read_records(out) if out.is_dir() else {}
+    except DataError:
+        return []
+    finished = {
+        n for n, record in content.get("cases", {}).items() if "error" not in record
+    }
+    owners = set(owners_of(content, out).values())
+    return sorted(owners - finished - {ALL_CASES})
+
+
 def owners_of(content: Mapping[str, Any], out: Path) -> dict[str, str]:
     """File name -> case. trivox 0.1.0 did not write it down: there it is what lies in
     `out` and a case may have had.
@@ -108,16 +154,22 @@ def require_free(
     cases: Iterable[Case],
     outputs: Mapping[str, Sequence[str]],
     owners: Mapping[str, str],
+    *,
+    replaced: bool = False,
 ) -> None:
     """Raise `DataError` where a file of somebody else would be written over: of
     another case, an input, or one that no prediction wrote.
+
+    replaced: all that was predicted before will be removed, so it must be no input.
     """
     _require_own_names(out, outputs, owners)
     names = set(chain.from_iterable(outputs.values()))
-    written = {out.resolve() / name for name in names}
+    removed = {name for name, case in owners.items() if replaced or case in outputs}
+    written = {out.resolve() / name for name in names | removed}
     for case in cases:
         for file in _inputs(case):
-            if file.resolve() in written:
+            # not `resolve`, which refuses a link to itself
+            if Path(os.path.realpath(file)) in written:
                 raise DataError(
                     f"{file}: is an input, and would be written over; {ADVICE}"
                 )

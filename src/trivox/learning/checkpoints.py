@@ -23,7 +23,6 @@ from trivox.files import (
     atomic_path,
     read_json,
     read_object,
-    remove_leftovers,
     surviving_folder,
     whole_folder,
     write_json,
@@ -81,7 +80,6 @@ def save_checkpoint(
     """Replace `folder` by a new checkpoint; a crash leaves the old or the new one,
     never a mixture.
     """
-    remove_leftovers(folder.parent)
     try:
         with whole_folder(folder) as new:
             save_weights(network, new / WEIGHTS)

@@ -144,7 +144,7 @@ def _prepare_one(case: Case, plan: VolumePlan, store: ExamStore) -> None:
     content = content_of(case, None)  # before it is read: a later change is noticed
     exam = read_exam(case)
     assert case.volume is not None
-    ct = read_volume(case.volume)
+    ct = read_volume(case.volume, choice=case.choice)
     hounsfield = on_grid(ct, plan.render_grid, isocentre=exam.isocentre)
     volume = np.rint(hounsfield).clip(-1024, 32767).astype(np.int16)
     xrays = fitted_views(exam, plan)

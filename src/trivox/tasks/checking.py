@@ -32,6 +32,8 @@ OF_A_CASE = frozenset(
     )
 )
 """Errors that concern one case alone: without it training is right."""
+ALOUD = ("declaration", "mostly-empty")
+"""Warnings that are said before training, not only written down."""
 SHOWN = 5
 LEFT_OUT = "set_aside"
 EMPTY = "empty-label"
@@ -64,8 +66,9 @@ def require_checked(dataset: Dataset, file: Path, console: Console) -> Dataset:
             f"{dataset.root}: {len(stopping)} problems would make training wrong: "
             f"{first}; all: {file}"
         )
-    for remark in dataset.remarks:
-        console.say(f"warning: {remark}")
+    for finding in report.warnings:
+        if finding.code in ALOUD:
+            console.say(f"warning: {finding.message}; {finding.fix}")
     _say_aside(aside, file, console)
     note = f", {len(report.warnings)} warnings (see {file})" if report.warnings else ""
     console.say(f"checked {report.checked_cases} cases ({dataset.layout} layout){note}")

@@ -12,6 +12,7 @@ from trivox.datasets.checks.findings import read_findings
 from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.errors import BundleError
 from trivox.evaluation.folders.labels import read_metrics
+from trivox.evaluation.folders.measured import changed_since
 from trivox.evaluation.metrics.content import MetricsFile, PostprocessingSection
 from trivox.evaluation.report.charts import Records, epochs_of
 from trivox.evaluation.report.page import write_report
@@ -76,11 +77,12 @@ def run_metrics(run: Path) -> MetricsFile:
 def report_metrics(task: ModelTask[Any, Any], file: Path, out: Path) -> None:
     """Write a report of a metrics.json alone: tables and box plots."""
     metrics = read_metrics(file)
+    warnings = [str(warning) for warning in metrics.get("warnings", [])]
     write_report(
         out,
         title=file.stem,
         parts=task.parts(metrics, []),
-        warnings=[str(warning) for warning in metrics.get("warnings", [])],
+        warnings=[*warnings, *changed_since(metrics)],
         facts={"trivox": __version__, "source": str(file)},
     )
 
@@ -141,6 +143,7 @@ def _warnings(run: Path, metrics: MetricsFile) -> list[str]:
     if dataset.exists():
         warnings += [note for note in [read_saved_dataset(dataset).note] if note]
     warnings += [str(warning) for warning in metrics.get("warnings", [])]
+    warnings += changed_since(metrics)
     warnings += _optimism(metrics.get("postprocessing") or {})
     check = run / "check.json"
     if check.exists():

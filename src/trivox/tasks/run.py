@@ -47,7 +47,8 @@ def run_request(
     Finished stages are reused. Under torchrun all ranks train, rank 0 does the rest.
     """
     task = task_named(request.task)
-    dataset = task.load(request.dataset, request.classes)  # before anything is written
+    # before anything is written
+    dataset = task.load(request.dataset, request.classes).read_by(request.choice)
     asked = asked_recipe(request, task)
     task.require_possible(asked)
     require_declared_fold(request, dataset)

@@ -27,6 +27,7 @@ from trivox.learning.runtime import Runtime
 from trivox.learning.tracking import RunLog
 from trivox.preparation.batches import Source
 from trivox.tasks.console import Console
+from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 
 TRAINING = 0
 VALIDATION = 1
@@ -43,7 +44,8 @@ class RunRequest:
     """What `trivox train` was asked to do.
 
     preset: None: by the machine; fold: a number, or "all" for every fold; named: a
-    recipe for a kind of data; classes: a table with the class of each case.
+    recipe for a kind of data; classes: a table with the class of each case; choice: how
+    DICOM images are read.
     """
 
     dataset: Path
@@ -58,6 +60,7 @@ class RunRequest:
     prepared: Path | None = None
     named: str | None = None
     classes: Path | None = None
+    choice: SeriesChoice = NO_CHOICE
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.files import write_json
 from trivox.tasks.console import Console, Quiet
+from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
 
 
@@ -35,6 +36,8 @@ def check(
     *,
     out: Path | str | None = None,
     classes: Path | str | None = None,
+    series: str | None = None,
+    slice_tolerance: float | None = None,
     console: Console | None = None,
 ) -> Checked:
     """Look for everything that would make training wrong.
@@ -42,7 +45,8 @@ def check(
     The report's errors would, its warnings might. Raises `FormatError` where there is
     no dataset at all.
     """
-    data = load_dataset(Path(dataset))
+    choice = series_choice(series, slice_tolerance)
+    data = load_dataset(Path(dataset)).read_by(choice)
     if classes is not None:
         data = with_classes(data, Path(classes))
     console = console or Quiet()

@@ -9,6 +9,7 @@ from trivox.errors import UsageError
 from trivox.projection.geometry import SDD_MM, SOD_MM
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.reconstruction.rendering import DrrRequest, render_exams
+from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
 
 Angles = str | Sequence[float]
@@ -39,6 +40,8 @@ def drr(
     isocentre: tuple[float, float, float] | None = None,
     format: ViewFormat = "npz",
     seed: int = 0,
+    series: str | None = None,
+    slice_tolerance: float | None = None,
     console: Console | None = None,
 ) -> RenderedExams:
     """Render X-rays of CTs: line integrals, their geometry and a preview, as a dataset
@@ -62,6 +65,7 @@ def drr(
         isocentre=isocentre,
         view_format=format,
         seed=seed,
+        choice=series_choice(series, slice_tolerance),
     )
     exams = render_exams(request, console or Quiet())
     return RenderedExams(request.out, tuple(exams), len(request.angles))

@@ -7,6 +7,7 @@ from typing import Any
 
 from trivox.tasks.console import Console
 from trivox.tasks.labels.explanation import explain_case
+from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
 
 
@@ -33,6 +34,8 @@ def explain(
     point: tuple[int, int, int] | None = None,
     layers: Sequence[int] | None = None,
     device: str = "auto",
+    series: str | None = None,
+    slice_tolerance: float | None = None,
     console: Console | None = None,
 ) -> Explanation:
     """Look inside a model at one case: feature maps, where attention looks, which
@@ -49,6 +52,7 @@ def explain(
         point=point,
         layers=layers,
         device=device,
+        choice=series_choice(series, slice_tolerance),
         console=console,
     )
     return Explanation(Path(out), facts)

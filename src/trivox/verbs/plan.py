@@ -13,7 +13,7 @@ from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import recipe_for
 from trivox.tasks.task import PlanDecision
-from trivox.verbs.settings import Settings, overrides, recipe_name
+from trivox.verbs.settings import Settings, overrides, recipe_name, series_choice
 from trivox.verbs.texts import described
 
 
@@ -41,6 +41,8 @@ def plan(
     patch_size: tuple[int, ...] | None = None,
     device: str = "auto",
     set: Settings = None,
+    series: str | None = None,
+    slice_tolerance: float | None = None,
     console: Console | None = None,
 ) -> Planned:
     """Measure a dataset and decide spacing, patch, network and batch, with the reason
@@ -49,7 +51,8 @@ def plan(
     What was measured stands beside the plan in `fingerprint.json`. Raises `DataError`
     for data that cannot be used, `PlanError` for a plan that cannot be.
     """
-    data = load_dataset(Path(dataset))
+    choice = series_choice(series, slice_tolerance)
+    data = load_dataset(Path(dataset)).read_by(choice)
     task = task_of(data)
     settings = overrides(
         recipe, set, network=network, memory_gb=memory_gb, patch_size=patch_size

@@ -14,6 +14,7 @@ from trivox.inference.records import RECORDS
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.task import PredictOptions
+from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
 
 ONE_A_LINE = "give a text file with one case name a line"
@@ -79,6 +80,8 @@ def predict(
     cases: Path | str | None = None,
     device: str = "auto",
     precision: PrecisionName = "auto",
+    series: str | None = None,
+    slice_tolerance: float | None = None,
     console: Console | None = None,
 ) -> Predictions:
     """Predict label maps for an image, a folder of images or a dataset, or volumes for
@@ -105,7 +108,9 @@ def predict(
         subtype_results=subtype_results,
     )
     predictor = task.predictor(paths, options)
-    inputs = task.inputs(Path(input), predictor, console)
+    choice = series_choice(series, slice_tolerance)
+    listed = task.inputs(Path(input), predictor, console)
+    inputs = tuple(case.read_by(choice) for case in listed)
     if cases is not None:
         inputs = chosen_cases(inputs, Path(cases))
     records = predict_cases(

@@ -12,7 +12,7 @@ from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import prepare, recipe_for
 from trivox.tasks.task import RunRequest
-from trivox.verbs.settings import overrides, recipe_name
+from trivox.verbs.settings import overrides, recipe_name, series_choice
 from trivox.verbs.texts import described
 
 
@@ -34,6 +34,8 @@ def preprocess(
     recipe: Path | str | None = None,
     network: str | None = None,
     workers: int = 2,
+    series: str | None = None,
+    slice_tolerance: float | None = None,
     console: Console | None = None,
 ) -> Preprocessed:
     """Normalise and resample all training cases; a second call finishes what was
@@ -42,7 +44,8 @@ def preprocess(
     Raises `DataError` if training on the dataset would be wrong, and naming all cases
     that failed after the others are done.
     """
-    data = load_dataset(Path(dataset))
+    choice = series_choice(series, slice_tolerance)
+    data = load_dataset(Path(dataset)).read_by(choice)
     task = task_of(data)
     settings = overrides(recipe, None, network=network, workers=workers)
     named = recipe_name(recipe) or task.recipe

@@ -11,7 +11,7 @@ from trivox.tasks.choice import PRETRAINING
 from trivox.tasks.console import Console
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
-from trivox.verbs.settings import Settings, overrides
+from trivox.verbs.settings import Settings, overrides, series_choice
 from trivox.verbs.texts import described
 
 
@@ -46,6 +46,8 @@ def pretrain(
     seed: int | None = None,
     resume: bool = False,
     set: Settings = None,
+    series: str | None = None,
+    slice_tolerance: float | None = None,
     console: Console | None = None,
 ) -> Pretraining:
     """Learn from images without labels, by restoring hidden blocks; 'train
@@ -73,5 +75,6 @@ def pretrain(
         task=PRETRAINING.name,
         device=device,
         resume=resume,
+        choice=series_choice(series, slice_tolerance),
     )
     return Pretraining(request.out, run_request(request, console=console))

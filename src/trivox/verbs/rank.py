@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trivox.evaluation.folders.labels import read_metrics
+from trivox.evaluation.folders.measured import changed_since
 from trivox.evaluation.folders.ranking import (
     RankingFile,
     name_models,
@@ -51,5 +52,7 @@ def rank(
     content = rank_models(
         models, metrics=metric or (), permutations=permutations, seed=seed
     )
+    for name, metrics_of in models.items():
+        content["warnings"] += [f"{name}: {line}" for line in changed_since(metrics_of)]
     write_json(Path(out), content)
     return Ranking(Path(out), content, tuple(ranking_lines(content)))

@@ -8,13 +8,23 @@ from typing import Any
 
 from trivox.config.presets import NAMED_RECIPES
 from trivox.config.recipe import merged, parse_settings
-from trivox.errors import RecipeError
+from trivox.errors import RecipeError, UsageError
 from trivox.files import read_json
+from trivox.volumes.choice import SeriesChoice
 
 Settings = Mapping[str, Any] | Sequence[str] | None
 """`{"augmentation.rotation": 0.5}`, or `["augmentation.rotation=0.5"]` as the command
 line has it.
 """
+
+
+def series_choice(series: str | None, slice_tolerance: float | None) -> SeriesChoice:
+    """How DICOM is read; raises `UsageError` for a tolerance that is no distance."""
+    if slice_tolerance is not None and not 0 <= slice_tolerance < float("inf"):
+        raise UsageError(
+            f"--slice-tolerance {slice_tolerance}: give mm, 0 or more, for example 0.1"
+        )
+    return SeriesChoice(series=series, slice_tolerance=slice_tolerance)
 
 
 def recipe_name(recipe: Path | str | None) -> str | None:

@@ -80,6 +80,10 @@ TEXTS = {
     "window=[-1024,1476] for CTs; repeatable",
     "evaluate.classes": "table of the cases' classes: CSV with columns case and class, "
     "or JSON",
+    "series": "of DICOM folders that hold several: a series number, a UID, or rules with "
+    "commas between: largest, thinnest, axial",
+    "slice_tolerance": "mm by which distances of DICOM slices may differ and are read "
+    "as even; default: 1 %",
     "set": "any recipe setting as key=value; repeatable",
     "sod": "mm from the source to the isocentre",
     "source": "a run, or a metrics.json",

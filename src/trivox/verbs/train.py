@@ -10,7 +10,7 @@ from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
-from trivox.verbs.settings import Settings, overrides, recipe_name
+from trivox.verbs.settings import Settings, overrides, recipe_name, series_choice
 from trivox.verbs.texts import described
 
 
@@ -57,6 +57,8 @@ def train(
     freeze_encoder: bool = False,
     classes: Path | str | None = None,
     set: Settings = None,
+    series: str | None = None,
+    slice_tolerance: float | None = None,
     console: Console | None = None,
 ) -> TrainedRun:
     """Check, plan, preprocess, train, validate and report: from a folder to a model in
@@ -94,6 +96,7 @@ def train(
         prepared=None if prepared is None else Path(prepared),
         named=recipe_name(recipe),
         classes=None if classes is None else Path(classes),
+        choice=series_choice(series, slice_tolerance),
     )
     metrics = cast(MetricsFile, run_request(request, console=console))
     headline = task_of(metrics).headline(metrics) if metrics else ""

@@ -1,7 +1,8 @@
 """Reading and writing volumes: the file name's suffix says which format, a folder is a
-DICOM series.
+DICOM series or a stack of pictures.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,16 +14,30 @@ from trivox.files import atomic_path
 from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 from trivox.volumes.dicom.signature import SUFFIXES as DICOM
 from trivox.volumes.dicom.signature import is_dicom
-from trivox.volumes.header import MAX_BYTES, Header, one_line, reading, require_size
+from trivox.volumes.header import (
+    MAX_BYTES,
+    Header,
+    about_spacing,
+    one_line,
+    reading,
+    require_size,
+)
+from trivox.volumes.picture_names import LOSSY, is_picture_stack
+from trivox.volumes.picture_names import SUFFIXES as PICTURES
 from trivox.volumes.placeholders import require_fetched
 from trivox.volumes.volume import Array, Volume
 
 NIFTI = (".nii.gz", ".nii", ".hdr", ".img")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
-SUFFIXES: tuple[str, ...] = (*NIFTI, *ITK, *ARRAYS, *DICOM)
-"""Every suffix that can be read, lower case; a folder is read as a DICOM series."""
+VOLUMES: tuple[str, ...] = (*NIFTI, *ITK, *ARRAYS, *DICOM)
+SUFFIXES: tuple[str, ...] = (*VOLUMES, *PICTURES)
+"""Every suffix that can be read, lower case; a folder is a DICOM series, or a stack of
+pictures that says their spacing.
+"""
 
+LABEL_OBJECTS = ("SEG", "RTSTRUCT")
+"""DICOM objects that hold labels, and no image."""
 PAIRED = (".hdr", ".img", ".nhdr", ".mhd")
 
 
@@ -44,14 +59,15 @@ def read_header(path: Path, *, choice: SeriesChoice = NO_CHOICE) -> Header:
         header = _reader(path, choice).header(path)
         require_size(path, header, max_bytes=2**63)
         Volume(np.empty((1, 1, 1, 1)), header.affine)  # refuses a damaged affine
-        return header
+        remarks = about_spacing(header.shape, header.affine)
+        return replace(header, remarks=(*header.remarks, *remarks))
 
 
 def read_volume(
     path: Path, *, choice: SeriesChoice = NO_CHOICE, max_bytes: int = MAX_BYTES
 ) -> Volume:
-    """Read NIfTI, NRRD, MetaImage, NPY, NPZ, HDF5 or a DICOM series (a folder or a
-    file of it).
+    """Read NIfTI, NRRD, MetaImage, NPY, NPZ, HDF5, PNG, TIFF, JPEG, BMP or a DICOM
+    series (a folder or a file of it).
 
     choice: which DICOM series of a folder, and how uneven its slices may be.
 
@@ -63,14 +79,20 @@ def read_volume(
     """
     path = Path(path)
     with reading(path):
-        return _reader(path, choice).read(path, max_bytes=max_bytes)
+        volume = _reader(path, choice).read(path, max_bytes=max_bytes)
+        remarks = about_spacing(volume.shape, volume.affine)
+        return replace(volume, remarks=(*volume.remarks, *remarks))
 
 
 def read_labels(path: Path) -> Volume:
     """Read a label map: int32, one channel, values within 1e-3 of a whole number;
     raises `LabelError` for any other.
     """
-    volume = read_volume(path)
+    volume = _label_volume(path)
+    if _suffix(path) in LOSSY:
+        raise LabelError(
+            f"{path}: JPEG changes values, so that it holds no label map; save it as PNG"
+        )
     if volume.channels != 1:
         raise LabelError(
             f"{path}: a label map has one channel, this file has {volume.channels}; "
@@ -88,6 +110,22 @@ def read_labels(path: Path) -> Volume:
             f"this one also holds {shown}; is it an image?"
         )
     return volume.with_array(result)
+
+
+def _label_volume(path: Path) -> Volume:
+    """The volume of a label map; an error about a DICOM object that holds labels, but no
+    image, says how to bring them in.
+    """
+    try:
+        return read_volume(path)
+    except FormatError as error:
+        from_dicom = path.is_dir() or _suffix(path) in (*DICOM, "")
+        if not from_dicom or not any(kind in str(error) for kind in LABEL_OBJECTS):
+            raise
+        raise FormatError(
+            f"{error}; export labels from DICOM as NIfTI first: 3D Slicer, or dcmqi's "
+            "segimage2itkimage for SEG and plastimatch convert for RTSTRUCT"
+        ) from error
 
 
 def write_volume(path: Path, volume: Volume) -> None:
@@ -132,6 +170,9 @@ def _reader(path: Path, choice: SeriesChoice) -> _Format:
     require_fetched(path)
     suffix = _suffix(path)
     bare = not suffix and path.is_file() and is_dicom(path)
+    if path.is_dir() and is_picture_stack(path):
+        stack: _Format = _pictures()
+        return stack
     if path.is_dir() or suffix in DICOM or bare:
         from trivox.volumes.dicom.reading import DicomSeries
 
@@ -167,11 +208,19 @@ def _module(path: Path) -> Any:
         from trivox.volumes import arrays
 
         return arrays
+    if suffix in PICTURES:
+        return _pictures()
     missing = "" if path.exists() else "file not found, and "
     raise FormatError(
         f"{path}: {missing}the name ends in no known suffix; "
         f"known are {', '.join(SUFFIXES)}"
     )
+
+
+def _pictures() -> Any:
+    from trivox.volumes import pictures
+
+    return pictures
 
 
 def _writable(path: Path, array: Array) -> Array:

@@ -82,13 +82,40 @@ def canonical_orientation(affine: NDArray[np.float64]) -> Orientation:
     """The orientation that brings a grid closest to RAS, found by the best assignment
     of array axes to world axes.
     """
-    # world (x, y, z) by index (x, y, z)
-    directions = affine[:3, :3] / np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    return orientation_towards(affine, np.eye(4))
+
+
+def orientation_towards(
+    affine: NDArray[np.float64], target: NDArray[np.float64]
+) -> Orientation:
+    """The orientation that brings a grid closest to the axes of a target grid, which
+    take the world's place in what `Orientation` says.
+    """
+    directions = np.linalg.solve(_directions(target), _directions(affine))
+    # target (x, y, z) by index (x, y, z)
     world, index = linear_sum_assignment(-np.abs(directions))
     source = {int(w): int(i) for w, i in zip(world, index, strict=True)}
     axes = tuple(2 - source[w] for w in (2, 1, 0))
     flips = tuple(bool(directions[w, source[w]] < 0) for w in (2, 1, 0))
     return Orientation(axes, flips)  # type: ignore[arg-type]
+
+
+def _directions(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Unit vectors along x, y, z, a column each."""
+    lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    return np.asarray(affine[:3, :3] / lengths)
+
+
+def turned_onto(
+    volume: Volume, shape: Shape, affine: NDArray[np.float64]
+) -> Volume | None:
+    """`volume` with its axes in the order of a grid that has the same voxels; None if
+    there is no such order.
+    """
+    turned = reorient(volume, orientation_towards(volume.affine, affine))
+    if describe_mismatch(turned.shape, turned.affine, shape, affine):
+        return None
+    return turned
 
 
 def reorient(volume: Volume, orientation: Orientation) -> Volume:

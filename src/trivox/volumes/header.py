@@ -13,10 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivox.errors import FormatError, GeometryError, ResourceError, TrivoxError
-from trivox.volumes.volume import Shape
+from trivox.volumes.volume import Shape, spacing_of
 
 MAX_BYTES = 16 * 2**30
 """What a file may ask for at most, unless the caller allows more."""
+
+FINEST_MM = 0.005
+COARSEST_MM = 100.0
+LONGEST_MM = 10_000.0
+"""Edges of voxels that scanners make, and what no scanner is as long as."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +38,25 @@ class Header:
     channels: int
     dtype: np.dtype[Any]
     remarks: tuple[str, ...] = ()
+
+
+def about_spacing(shape: Shape, affine: NDArray[np.float64]) -> tuple[str, ...]:
+    """A remark on voxels `(z, y, x)` that no scanner makes; raises `GeometryError`
+    where they add up to more than a scanner holds. Axes of a single voxel say nothing.
+    """
+    spacing = spacing_of(affine)
+    axes = [(mm, n) for mm, n in zip(spacing, shape, strict=True) if n > 1]
+    shown = " x ".join(f"{mm:.4g}" for mm in spacing)
+    advice = "correct the header's unit or voxel size"
+    longest = max((mm * n for mm, n in axes if mm > COARSEST_MM), default=0.0)
+    if longest > LONGEST_MM:
+        raise GeometryError(
+            f"voxels of {shown} mm (z y x) make an image of {longest / 1000:.3g} m; "
+            f"{advice}"
+        )
+    if any(not FINEST_MM <= mm <= COARSEST_MM for mm, _ in axes):
+        return (f"implausible spacing: {shown} mm (z y x), as of no scanner; {advice}",)
+    return ()
 
 
 def kept_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:

@@ -1,9 +1,10 @@
-"""NRRD and MetaImage through SimpleITK: LPS becomes RAS, vector pixels and a fourth
-axis become channels.
+"""NRRD and MetaImage: LPS becomes RAS, vector pixels and a fourth axis become channels.
+
+They are read here and written by SimpleITK, whose readers end the process on some
+damaged headers.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its name everywhere
@@ -11,57 +12,37 @@ from numpy.typing import NDArray
 
 from trivox.errors import FormatError, GeometryError
 from trivox.volumes.header import Header, kept_dtype, require_size
-from trivox.volumes.volume import Shape, Volume
+from trivox.volumes.headers.metaimage import parse_metaimage
+from trivox.volumes.headers.nrrd import parse_nrrd
+from trivox.volumes.headers.promise import Promise
+from trivox.volumes.volume import Volume
 
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
-_TYPES = {
-    sitk.sitkUInt8: np.uint8,
-    sitk.sitkInt8: np.int8,
-    sitk.sitkUInt16: np.uint16,
-    sitk.sitkInt16: np.int16,
-    sitk.sitkUInt32: np.uint32,
-    sitk.sitkInt32: np.int32,
-    sitk.sitkUInt64: np.uint64,
-    sitk.sitkInt64: np.int64,
-    sitk.sitkFloat32: np.float32,
-    sitk.sitkFloat64: np.float64,
-    sitk.sitkVectorUInt8: np.uint8,
-    sitk.sitkVectorInt8: np.int8,
-    sitk.sitkVectorUInt16: np.uint16,
-    sitk.sitkVectorInt16: np.int16,
-    sitk.sitkVectorUInt32: np.uint32,
-    sitk.sitkVectorInt32: np.int32,
-    sitk.sitkVectorUInt64: np.uint64,
-    sitk.sitkVectorInt64: np.int64,
-    sitk.sitkVectorFloat32: np.float32,
-    sitk.sitkVectorFloat64: np.float64,
-}
 
 
 def header(path: Path) -> Header:
     """Shape, affine, channels and type; a file without spatial information gets spacing
     1 and origin 0, as in ITK.
     """
-    return _describe(_informed(path))
+    promise = _promise(path)
+    described = _described(promise)
+    require_size(path, described, max_bytes=2**63)
+    promise.require_kept()
+    return described
 
 
 def read(path: Path, *, max_bytes: int) -> Volume:
     """Read `.nrrd`, `.nhdr`, `.mha` or `.mhd`; raises `GeometryError` for axes that are
     not at right angles.
     """
-    reader = _informed(path)
-    described = _describe(reader)
-    itemsize = _stored(reader).itemsize
+    promise = _promise(path)
+    described = _described(promise)
+    itemsize = promise.dtype.itemsize
     require_size(path, described, max_bytes=max_bytes, itemsize=itemsize)
-    image = reader.Execute()
-    # (t, z, y, x, c), with t and c only where they exist
-    view = sitk.GetArrayViewFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        view = np.moveaxis(view, -1, 0)
-    with np.errstate(over="ignore"):
-        # a copy: the view dies with the image
-        array = np.array(view, dtype=described.dtype, order="C")
-    return Volume(array.reshape(described.channels, *described.shape), described.affine)
+    promise.require_kept()
+    array = promise.read(described.dtype)
+    size = (described.channels, *described.shape)
+    return Volume(array.reshape(size), described.affine, described.remarks)
 
 
 def write(path: Path, volume: Volume) -> None:
@@ -77,61 +58,31 @@ def write(path: Path, volume: Volume) -> None:
     image.SetDirection((directions * _LPS_TO_RAS[:, None]).ravel().tolist())
     sitk.WriteImage(image, str(path), useCompression=True)
     # where the disk is full as ITK closes the file, only reading it says so
-    _informed(path).Execute()
+    try:
+        read(path, max_bytes=2**63)
+    except FormatError as error:
+        raise RuntimeError("only a part of it was kept") from error
 
 
-def _informed(path: Path) -> Any:
+def _promise(path: Path) -> Promise:
     if not path.is_file():
         raise FileNotFoundError(path)
-    reader = sitk.ImageFileReader()
-    nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
-    # else ITK tries all formats on a misnamed file
-    reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return reader
+    if path.suffix.lower() in (".nrrd", ".nhdr"):
+        return parse_nrrd(path)
+    return parse_metaimage(path)
 
 
-def _stored(reader: Any) -> np.dtype[Any]:
-    if reader.GetPixelID() not in _TYPES:
-        name = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-        raise FormatError(
-            f"voxels of type '{name}' are not supported; "
-            "convert the file to integers or real numbers"
-        )
-    return np.dtype(_TYPES[reader.GetPixelID()])
-
-
-def _describe(reader: Any) -> Header:
-    size = [int(n) for n in reader.GetSize()]
-    dimension = int(reader.GetDimension())
-    components = int(reader.GetNumberOfComponents())
-    if not 2 <= dimension <= 4 or (dimension == 4 and components > 1):
-        raise FormatError(
-            f"an image of size {size} with {components} components is not 3-D with "
-            "channels; split it"
-        )
-    x, y, z, times = [*size, *([1] * (4 - dimension))]
-    shape: Shape = (z, y, x)
-    affine = _affine(reader, dimension)
-    return Header(shape, affine, times * components, kept_dtype(_stored(reader)))
-
-
-def _affine(reader: Any, dimension: int) -> NDArray[np.float64]:
-    spatial = min(dimension, 3)
-    directions = np.array(reader.GetDirection()).reshape(dimension, dimension)
-    spacing = np.array(reader.GetSpacing()[:spatial])
-    step = np.eye(3)
-    step[:spatial, :spatial] = directions[:spatial, :spatial] * spacing
-    origin = np.zeros(3)
-    origin[:spatial] = reader.GetOrigin()[:spatial]
-    affine = np.eye(4)
-    affine[:3, :3] = step * _LPS_TO_RAS[:, None]
-    affine[:3, 3] = origin * _LPS_TO_RAS
+def _described(promise: Promise) -> Header:
+    """What a promise means: axes in space, and one of channels."""
+    axes = list(promise.sizes)
+    channels = 1 if promise.channel_axis is None else axes.pop(promise.channel_axis)
+    x, y, z = [*axes, *([1] * (3 - len(axes)))]
     _directions(
-        affine, hint="resample the image to a rectangular grid, or convert it to NIfTI"
+        promise.affine,
+        hint="resample the image to a rectangular grid, or convert it to NIfTI",
     )
-    return affine
+    dtype = kept_dtype(promise.dtype)
+    return Header((z, y, x), promise.affine, channels, dtype, promise.remarks)
 
 
 def _directions(affine: NDArray[np.float64], *, hint: str) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any
 
 import numpy as np
 from nibabel import Nifti1Header, Nifti2Header
@@ -20,66 +20,32 @@ from numpy.typing import NDArray
 
 from trivox.errors import FormatError
 from trivox.volumes.header import Header, kept_dtype, require_size
-from trivox.volumes.volume import Array, Shape, Volume
+from trivox.volumes.headers.nifti_grid import MM_OF_UNIT, Placement, placement_of
+from trivox.volumes.headers.streams import (
+    MAX_DEFLATE_RATIO,
+    TOO_MUCH,
+    Inflated,
+    Source,
+    require_length,
+    skip,
+    take,
+    take_values,
+)
+from trivox.volumes.volume import Array, Shape, Volume, spacing_of
 
-_CHUNK = 2**20
-"""Bytes read, or values converted, at once."""
 _GZIP_LEVEL = 3
 """Against the default of 6: 2.5 times as fast; a CT grows by 1 %, a (small) label map
 by 80 %.
 """
-_MAX_DEFLATE_RATIO = 1032
-"""Of the deflate format: more cannot come out of a file."""
-_UNITS_MM = 2
 _Scaling = tuple[float | None, float | None]
-
-
-class _Source(Protocol):
-    def read(self, count: int, /) -> bytes: ...
-
-
-class _Inflated:
-    """The content of a gzip file (any number of members), never inflating more than is
-    asked for.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._inflate = zlib.decompressobj(wbits=31)
-        self._waiting = b""
-
-    def read(self, count: int, /) -> bytes:
-        """1 to `count` bytes, or none at the end of the last member (its checksum is
-        then verified).
-        """
-        while True:
-            if self._inflate.eof and not self._next_member():
-                return b""
-            source = self._waiting or self._file.read(_CHUNK)
-            data = self._inflate.decompress(source, count)
-            self._waiting = self._inflate.unconsumed_tail
-            if data:
-                return data
-            if not source and not self._inflate.eof:
-                raise FormatError(
-                    "the gzip stream ends too early; the file is truncated, "
-                    "copy or download it again"
-                )
-
-    def _next_member(self) -> bool:
-        rest = self._inflate.unused_data or self._file.read(_CHUNK)
-        self._waiting = rest.lstrip(b"\0")  # padding, as gzip does
-        if self._waiting:
-            self._inflate = zlib.decompressobj(wbits=31)
-        return bool(self._waiting)
 
 
 def header(path: Path) -> Header:
     """Shape, affine, channels and type, from the first kilobytes of the file."""
     if _is_pair(path):
-        return _describe_pair(load_pair(path))
+        return _describe_pair(load_pair(path))[0]
     with _opened(path) as source:
-        return _describe_single(_raw_header(source)[0])
+        return _describe_single(_raw_header(source)[0])[0]
 
 
 def read(path: Path, *, max_bytes: int) -> Volume:
@@ -90,27 +56,25 @@ def read(path: Path, *, max_bytes: int) -> Volume:
         return _read_pair(path, max_bytes=max_bytes)
     with _opened(path) as source:
         raw, consumed = _raw_header(source)
-        described = _describe_single(raw)
+        described, unit_mm = _describe_single(raw)
         stored = raw.get_data_dtype()
         require_size(path, described, max_bytes=max_bytes, itemsize=stored.itemsize)
         size = (described.channels, *described.shape)
         count = math.prod(size)
         offset = max(int(raw.get_data_offset()), consumed + 4)
-        _require_length(path, offset + count * stored.itemsize)
-        _skip(source, offset - consumed)
-        array = _voxels(source, stored, described.dtype, count)
+        require_length(path, offset + count * stored.itemsize, ratio=_ratio(path))
+        skip(source, offset - consumed)
+        array = np.empty(count, dtype=described.dtype)
+        take_values(source, array, stored=stored)
         if source.read(1):
-            raise FormatError(
-                "the file holds more voxels than its header declares; it is damaged, "
-                "export it again"
-            )
-    array = _scaled(array, raw.get_slope_inter()).reshape(size)
-    return Volume(array, described.affine)
+            raise FormatError(TOO_MUCH)
+    array = _scaled(array, _scaling_of(raw)).reshape(size)
+    return Volume(array, described.affine, described.remarks, unit_mm)
 
 
 def write(path: Path, volume: Volume) -> None:
     """Write `.nii` or `.nii.gz`: 3-D, or 4-D for channels; the affine as sform and, if
-    not sheared, as qform.
+    not sheared, as qform, in the volume's own unit.
     """
     with path.open("wb") as file:
         if not path.name.lower().endswith(".gz"):
@@ -132,12 +96,17 @@ def _parts(volume: Volume) -> Iterator[bytes | memoryview]:
             yield np.ascontiguousarray(plane).data.cast("B")
 
 
+def _ratio(path: Path) -> int:
+    """How much more than its own bytes a file can hold."""
+    return MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1
+
+
 def _is_pair(path: Path) -> bool:
     return path.suffix.lower() in (".hdr", ".img")
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Source]:
+def _opened(path: Path) -> Iterator[Source]:
     packed = path.name.lower().endswith(".gz")
     with path.open("rb") as file:
         magic = file.read(2)
@@ -152,39 +121,19 @@ def _opened(path: Path) -> Iterator[_Source]:
                 "gzip-compressed although its name does not end in .gz; "
                 "rename it to .nii.gz"
             )
-        yield _Inflated(file) if packed else file
+        yield Inflated(file) if packed else file
 
 
-def _take(source: _Source, target: memoryview) -> None:
-    filled = 0
-    while filled < len(target):
-        data = source.read(min(len(target) - filled, _CHUNK))
-        if not data:
-            raise FormatError(
-                "holds fewer bytes than its header declares; it is truncated, "
-                "copy or download it again"
-            )
-        target[filled : filled + len(data)] = data
-        filled += len(data)
-
-
-def _skip(source: _Source, count: int) -> None:
-    while count > 0:
-        step = min(count, _CHUNK)
-        _take(source, memoryview(bytearray(step)))
-        count -= step
-
-
-def _raw_header(source: _Source) -> tuple[Any, int]:
+def _raw_header(source: Source) -> tuple[Any, int]:
     """The nibabel header, checked to be one of a single-file NIfTI, and the bytes that
     it took.
     """
     block = bytearray(348)
-    _take(source, memoryview(block))
+    take(source, memoryview(block))
     sizes = {int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")}
     if 540 in sizes:
         rest = bytearray(540 - 348)
-        _take(source, memoryview(rest))
+        take(source, memoryview(rest))
         raw = Nifti2Header(bytes(block + rest), check=False)
     elif 348 in sizes:
         raw = Nifti1Header(bytes(block), check=False)
@@ -198,18 +147,24 @@ def _raw_header(source: _Source) -> tuple[Any, int]:
     return raw, len(raw.binaryblock)
 
 
-def _describe_single(raw: Any) -> Header:
-    return _describe(raw, raw.get_best_affine(), raw.get_slope_inter())
+def _describe_single(raw: Any) -> tuple[Header, float]:
+    """The header, and the length in mm of its unit."""
+    return _describe(raw, placement_of(raw), _scaling_of(raw))
 
 
-def _describe_pair(image: Any) -> Header:
+def _describe_pair(image: Any) -> tuple[Header, float]:
     # Loading removes the scaling from the header and may take the affine from a .mat
     # file (SPM).
     scaling = (image.dataobj.slope, image.dataobj.inter)
-    return _describe(image.header, image.affine, scaling)
+    if isinstance(image.header, Nifti1Header):
+        return _describe(image.header, placement_of(image.header), scaling)
+    affine = np.asarray(image.affine, dtype=np.float64)
+    return _describe(image.header, Placement(affine, 1.0, ()), scaling)
 
 
-def _describe(raw: Any, affine: Any, scaling: _Scaling) -> Header:
+def _describe(
+    raw: Any, placement: Placement, scaling: _Scaling
+) -> tuple[Header, float]:
     stored = raw.get_data_dtype()
     if stored.kind not in "iuf" or stored.itemsize > 8:
         raise FormatError(
@@ -218,7 +173,11 @@ def _describe(raw: Any, affine: Any, scaling: _Scaling) -> Header:
         )
     shape, channels = _spatial([int(n) for n in raw.get_data_shape()])
     dtype = kept_dtype(stored) if _is_identity(scaling) else np.dtype(np.float32)
-    return Header(shape, np.asarray(affine, dtype=np.float64), channels, dtype)
+    remarks = placement.remarks
+    if math.isinf(raw.get("scl_slope", 0)):
+        remarks += ("scl_slope is infinite: values are read as they are stored",)
+    header = Header(shape, placement.affine, channels, dtype, remarks)
+    return header, placement.unit_mm
 
 
 def _spatial(size: list[int]) -> tuple[Shape, int]:
@@ -237,40 +196,26 @@ def _spatial(size: list[int]) -> tuple[Shape, int]:
     return (z, y, x), channels
 
 
-def _is_identity(scaling: _Scaling) -> bool:
-    """Whether values are as stored; nibabel says None for a slope of 0 or NaN, which
-    the standard calls unset.
+def _scaling_of(raw: Any) -> _Scaling:
+    """Slope and intercept; None for a slope of 0, which the standard calls unset, and
+    for one that is no number.
     """
+    slope = float(raw["scl_slope"])
+    intercept = float(raw["scl_inter"])
+    if slope == 0 or not math.isfinite(slope):
+        return None, None
+    if not math.isfinite(intercept):
+        raise FormatError(
+            f"the header scales its values by {slope:g} and adds {intercept}; repair "
+            "scl_slope and scl_inter"
+        )
+    return slope, intercept
+
+
+def _is_identity(scaling: _Scaling) -> bool:
+    """Whether values are as stored."""
     slope, intercept = scaling
     return slope is None or (slope == 1 and not intercept)
-
-
-def _require_length(path: Path, declared: int) -> None:
-    """Refuse a header that promises more than the file can hold before memory is asked
-    for.
-    """
-    ratio = _MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1
-    if declared > path.stat().st_size * ratio:
-        raise FormatError(
-            f"holds fewer bytes than the {declared} its header declares; "
-            "it is truncated, copy it again"
-        )
-
-
-def _voxels(
-    source: _Source, stored: np.dtype[Any], kept: np.dtype[Any], count: int
-) -> Array:
-    array = np.empty(count, dtype=kept)
-    if stored == kept:
-        _take(source, array.data.cast("B"))
-        return array
-    # float64 beyond float32 becomes inf, which the dataset check reports
-    with np.errstate(over="ignore"):
-        for start in range(0, count, _CHUNK):
-            part = np.empty(min(_CHUNK, count - start), dtype=stored)
-            _take(source, part.view(np.uint8).data)
-            array[start : start + _CHUNK] = part
-    return array
 
 
 def _scaled(array: Array, scaling: _Scaling) -> Array:
@@ -285,7 +230,7 @@ def _scaled(array: Array, scaling: _Scaling) -> Array:
 
 def _read_pair(path: Path, *, max_bytes: int) -> Volume:
     image = load_pair(path)
-    described = _describe_pair(image)
+    described, unit_mm = _describe_pair(image)
     itemsize = image.get_data_dtype().itemsize
     require_size(path, described, max_bytes=max_bytes, itemsize=itemsize)
     # nibabel maps the file; nothing is copied yet
@@ -294,7 +239,8 @@ def _read_pair(path: Path, *, max_bytes: int) -> Volume:
     with np.errstate(over="ignore"):
         array = stored.astype(described.dtype, order="C")
     scaling = (image.dataobj.slope, image.dataobj.inter)
-    return Volume(_scaled(array, scaling), described.affine)
+    scaled = _scaled(array, scaling)
+    return Volume(scaled, described.affine, described.remarks, unit_mm)
 
 
 def _new_header(volume: Volume) -> Any:
@@ -303,13 +249,16 @@ def _new_header(volume: Volume) -> Any:
     raw.set_data_dtype(volume.array.dtype)
     raw.set_data_shape(size if volume.channels > 1 else size[:3])
     raw["vox_offset"] = len(raw.binaryblock) + 4
-    raw["xyzt_units"] = _UNITS_MM
+    unit = next((code for code, mm in MM_OF_UNIT.items() if mm == volume.unit_mm), 2)
+    affine = volume.affine.copy()
+    affine[:3] /= MM_OF_UNIT[unit]
+    raw["xyzt_units"] = unit
     raw["scl_slope"] = 1
     raw["scl_inter"] = 0
-    raw["pixdim"][1:4] = volume.spacing[::-1]
-    if not _sheared(volume.affine):
-        raw.set_qform(volume.affine, code=1)
-    raw.set_sform(volume.affine, code=1)
+    raw["pixdim"][1:4] = spacing_of(affine)[::-1]
+    if not _sheared(affine):
+        raw.set_qform(affine, code=1)
+    raw.set_sform(affine, code=1)
     return raw
 
 

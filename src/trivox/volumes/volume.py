@@ -12,6 +12,8 @@ from trivox.errors import GeometryError
 Array = NDArray[Any]
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
+Steps = NDArray[np.float64]
+"""Where a step along z, y, x leads in the world: rows in mm, `(3, 3)`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,11 @@ class Volume:
     def spacing(self) -> Spacing:
         """Voxel size in mm, `(z, y, x)`."""
         return spacing_of(self.affine)
+
+    @property
+    def steps(self) -> Steps:
+        """Where a step along z, y, x leads in RAS mm, a row each, `(3, 3)`."""
+        return self.affine[:3, :3].T[::-1]
 
     @property
     def voxel_ml(self) -> float:

@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -391,3 +392,24 @@ def test_a_leak_into_the_validation_split_is_an_error(folder):
     (finding,) = check(folder).findings
     assert (finding.code, finding.severity) == ("duplicate-content", "error")
     assert "a leak between training and validation data" in finding.message
+
+
+def test_what_readers_have_to_say_is_one_line_a_subject(folder):
+    """Two images and a label map whose qform is not their sform."""
+    for file, mm in ((image_of(folder, 0), 3), (image_of(folder, 2), 4)):
+        disagree(file, mm)
+    disagree(label_of(folder, 2), 3)
+    report = check_dataset(load_dataset(folder))
+    (finding,) = [each for each in report.warnings if each.code == "file-remark"]
+    assert "sform and qform disagree: spacing" in finding.message
+    assert f"(in 2 of 6 cases: {NAMES[0]}, {NAMES[2]})" in finding.message
+    assert finding.case == NAMES[0]
+    assert not report.errors
+
+
+def disagree(file: Path, mm: float) -> None:
+    image = nibabel.load(file)
+    header = image.header.copy()
+    header.set_qform(np.diag([mm, mm, mm, 1]), code=1)
+    header.set_sform(image.affine, code=1)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), None, header), file)

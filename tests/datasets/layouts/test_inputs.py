@@ -1,12 +1,18 @@
 """What to predict on: files, folders of them, and datasets in any layout."""
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
-from layout_copies import LAYOUT_WRITERS
+from layout_copies import LAYOUT_WRITERS, as_folders
 from trivox.datasets.layouts.choice import load_dataset, load_inputs
-from trivox.errors import DataError, FormatError
+from trivox.errors import DataError, FormatError, LabelError
+from trivox.volumes.formats import write_volume
+from trivox.volumes.volume import Volume, affine_from_spacing
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -69,3 +75,80 @@ def test_inputs_that_do_not_fit(tmp_path, phantoms):
     folder = touch(tmp_path / "in", "a_0000.nii.gz")
     (case,) = load_inputs(folder, channels=["T1", "T2"])
     assert (case.name, len(case.images), case.absent) == ("a", 1, (1,))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ["a.xyz", "b.XYZ"],
+            r"holds 2 files \(a\.xyz\.\.\.\) that end in \.xyz, which is",
+        ),
+        (["notes.txt"], r"that end in \.txt, which is not read; convert .*\.nii\.gz"),
+        (["p1/a.nii.gz", "p2/a.nii.gz"], "holds no image but the folders p1, p2; give"),
+        ([], "holds no image"),
+    ],
+)
+def test_a_folder_without_images_says_what_it_holds(tmp_path, names, said):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    with pytest.raises(FormatError, match=said):
+        load_inputs(folder, channels=["CT"])
+    if names == ["a.xyz", "b.XYZ"]:
+        shutil.copytree(folder, tmp_path / "data" / "images")
+        touch(tmp_path / "data" / "labels", "a.nii.gz")
+        with pytest.raises(FormatError, match=f"images/ {said}"):
+            load_dataset(tmp_path / "data")
+
+
+def test_names_that_do_not_pair_say_how_to_call_them(tmp_path):
+    touch(tmp_path / "images", "left.nii.gz")
+    touch(tmp_path / "labels", "right.nii.gz")
+    with pytest.raises(FormatError, match=r"left and right.*CASE_0000\.nii\.gz"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("mark", ["_", "-", "."])
+@pytest.mark.parametrize("word", ["seg", "Label", "mask", "segmentation"])
+def test_label_maps_may_say_what_they_are(phantoms, tmp_path, mark, word):
+    folder = as_folders(phantoms, tmp_path / "copy")
+    for file in (folder / "labelsTr").iterdir():
+        name = file.name.removesuffix(".nii.gz")
+        file.rename(file.with_name(f"{name}{mark}{word}.nii.gz"))
+    assert len(load_dataset(folder).training_cases) == 3
+
+
+def test_label_maps_that_cannot_be_read_say_why(tmp_path):
+    affine = affine_from_spacing((1, 1, 1))
+    layers = np.ones((2, 3, 3, 3), np.uint8)
+    write_volume(tmp_path / "images" / "a.nrrd", Volume(layers[:1], affine))
+    write_volume(tmp_path / "labels" / "a.seg.nrrd", Volume(layers, affine))
+    with pytest.raises(
+        LabelError, match=r"1 of 1 .*Overlapping segments must be merged"
+    ):
+        load_dataset(tmp_path)
+    huge = np.full((1, 3, 3, 3), 2.0**40, np.float32)
+    write_volume(tmp_path / "labels" / "a.seg.nrrd", Volume(huge, affine))
+    with pytest.raises(LabelError, match=r"whole numbers \(32 bit\).*1.09951e\+12"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT"])
+def test_label_objects_of_dicom_say_how_to_bring_them_in(tmp_path, kind):
+    affine = affine_from_spacing((1, 1, 1))
+    array = np.ones((1, 3, 3, 3), np.uint8)
+    write_volume(tmp_path / "images" / "a.nii.gz", Volume(array, affine))
+    folder = tmp_path / "labels" / "a"
+    folder.mkdir(parents=True)
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
+    content = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    content.Modality = kind
+    content.SOPClassUID = meta.MediaStorageSOPClassUID
+    content.save_as(folder / "object.dcm", enforce_file_format=False)
+    with pytest.raises(LabelError, match=rf"only 1 x {kind}.*export labels from DICOM"):
+        load_dataset(tmp_path)

@@ -1,10 +1,13 @@
+import itertools
 import json
+import re
 from functools import partial
 
 import numpy as np
 import pytest
 
 from organ_maps import SPACING, label_map
+from spoiled_cases import cut_off, emptied, link_to_itself, link_to_nothing, twice
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import (
@@ -24,7 +27,8 @@ from trivox.evaluation.folders.labels import (
 )
 from trivox.files import write_json
 from trivox.inference.doubt.kinds import EXTRAS
-from trivox.volumes.formats import write_volume
+from trivox.volumes.formats import read_volume, write_volume
+from trivox.volumes.geometry import Orientation, reorient
 from trivox.volumes.volume import Volume, affine_from_spacing
 
 TASK = "segmentation"
@@ -131,6 +135,24 @@ def test_files_without_counterpart_are_named(folders):
         ["prediction without reference, not measured", "x"],
         ["reference without prediction, not measured", "b"],
     ]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize(
+    "spoil", [cut_off, emptied, link_to_nothing, link_to_itself, twice]
+)
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_measured(
+    folders, which, spoil
+):
+    whole = measure_folders(*folders)
+    spoil(folders[which] / "b.nii.gz")
+    metrics = measure_folders(*folders)
+    assert metrics["cases"] == {n: whole["cases"][n] for n in ("a", "c")}
+    assert [w for w in metrics["warnings"] if re.search(r"(^b|: b)(:|$)", w)]
+    for name in ("a", "c"):
+        cut_off(folders[which] / f"{name}.nii.gz")
+    with pytest.raises(DataError):
+        measure_folders(*folders)
 
 
 def test_what_predict_writes_beside_a_label_map_is_not_taken_for_one(folders):
@@ -330,3 +352,37 @@ def test_another_format_is_refused(folders, tmp_path):
     write_json(tmp_path / "metrics.json", {**metrics, "format_version": 2})
     with pytest.raises(BundleError, match="metrics format 2 is not 1"):
         read_metrics(tmp_path / "metrics.json")
+
+
+@pytest.mark.parametrize("axes", [*itertools.permutations(range(3))])
+def test_a_prediction_in_another_order_of_axes_measures_the_same(folders, axes):
+    predictions, references = folders
+    for case in "ac":
+        (references / f"{case}.nii.gz").unlink()
+    expected = measure_folders(predictions, references)
+    for flips in itertools.product((True, False), repeat=3):
+        for file in references.iterdir():
+            volume = read_volume(predictions / file.name)
+            other = reorient(volume, Orientation(axes, flips))
+            write_volume(predictions / file.name, other)
+        assert measure_folders(predictions, references) == expected
+
+
+def test_a_sheared_reference_is_measured_in_the_world(tmp_path):
+    affine = affine_from_spacing(SPACING)
+    affine[0, 2] = 0.5 * SPACING[0]
+    for folder, shift in (("predictions", 1), ("references", 0)):
+        volume = Volume(label_map(shift)[None], affine)
+        write_volume(tmp_path / folder / "a.nii.gz", volume)
+    found = measure_folders(tmp_path / "predictions", tmp_path / "references")
+    expected = evaluate_case(
+        label_map(1),
+        label_map(),
+        spacing=volume.steps,
+        targets={"label_1": (1,), "label_2": (2,)},
+    )
+    for name, row in expected.items():
+        assert found["cases"]["a"][name] == pytest.approx(row)
+    voxels = int((label_map() == 1).sum())
+    volume_ml = found["cases"]["a"]["label_1"]["reference_volume_ml"]
+    assert volume_ml == pytest.approx(voxels * abs(np.linalg.det(affine[:3, :3])) / 1e3)

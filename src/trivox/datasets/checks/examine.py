@@ -4,6 +4,7 @@ the other cases is noted.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
@@ -46,7 +47,8 @@ def examine(
     case does not stop a check.
     """
     examination = Examination(case)
-    images = [read_noting(file, read_volume, examination) for file in case.images]
+    reader = partial(read_volume, choice=case.choice)
+    images = [read_noting(file, reader, examination) for file in case.images]
     readable = [image for image in images if image is not None]
     for file, image in zip(case.images, images, strict=True):
         note_remarks(examination, file, image)

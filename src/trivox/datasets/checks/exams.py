@@ -4,6 +4,7 @@ are views of the CT beside them.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -57,8 +58,9 @@ def examine_exam(case: Case) -> Examination:
     if case.geometry is not None:
         record = read_noting(case.geometry, read_record, examination)
     views = read_noting(case.images[0], read_views, examination)
+    reader = partial(read_volume, choice=case.choice)
     if case.volume is not None:
-        volume = read_noting(case.volume, read_volume, examination)
+        volume = read_noting(case.volume, reader, examination)
         note_remarks(examination, case.volume, volume)
     if volume is not None:
         examination.spacing = volume.spacing

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from trivox.datasets.channels import by_name, named_cases, numbered_case, split_stem
 from trivox.datasets.dataset import NOTE, Case, Dataset, listed_case
+from trivox.datasets.dicom_folders import is_dicom_file, is_dicom_folder
 from trivox.datasets.layouts import (
     brats,
     class_folders,
@@ -19,8 +20,8 @@ from trivox.datasets.listing import (
     ADVICE,
     CHANNEL_SUFFIX,
     image_stem,
-    is_dicom_folder,
     is_image_file,
+    is_picture_file,
     json_object,
     survey,
     unique_cases,
@@ -31,6 +32,7 @@ from trivox.datasets.listing import (
 from trivox.errors import FormatError
 from trivox.files import read_json, write_json
 from trivox.schema import validated
+from trivox.volumes.picture_names import is_picture_stack
 
 LONGEST_NOTE = 500
 """Characters of a note that are read."""
@@ -193,11 +195,18 @@ def load_inputs(
     if not path.exists():
         raise FormatError(f"{path}: not found; check the path")
     path = path.absolute()
-    if is_image_file(path) or is_dicom_folder(path):
+    if _is_one_image(path):
         cases: tuple[Case, ...] = (_single_case(path, channels),)
     else:
         cases = _cases_in_folder(path, channels, say)
     return unique_cases((_counted(case, channels) for case in cases), where=path)
+
+
+def _is_one_image(path: Path) -> bool:
+    """Whether it is one image of any format, and not a folder of them."""
+    if is_image_file(path) or is_picture_file(path) or is_dicom_file(path):
+        return True
+    return is_picture_stack(path) or is_dicom_folder(path)
 
 
 def _counted(case: Case, channels: Sequence[str]) -> Case:
@@ -227,8 +236,8 @@ def _single_case(path: Path, channels: Sequence[str]) -> Case:
             return Case(name=name, images=files)
     named = split_stem(stem, channels) if len(channels) > 1 else None
     if named is not None:
-        beside = named_cases(survey(path.parent).images, channels)
-        return next(case for case in beside if path in case.images)
+        siblings = named_cases(survey(path.parent).images, channels)
+        return next(case for case in siblings if path in case.images)
     return Case(name=stem, images=(path,))
 
 
@@ -246,7 +255,7 @@ def _cases_in_folder(
         return cases
     listing = survey(path)
     inner = folders.find_folder(path, [*folders.IMAGE_FOLDERS, "imagests"])
-    if not listing.images and inner:
+    if inner and (not listing.images or inner in listing.images.values()):
         listing = survey(inner)
     if not listing.images:
         raise FormatError(f"{path}: {unread_files(inner or path)}")

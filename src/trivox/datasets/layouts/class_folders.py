@@ -29,6 +29,7 @@ from trivox.datasets.listing import (
     channel_names,
     discover_labels,
     entries,
+    image_stem,
     is_image_file,
     survey,
     unique_cases,
@@ -124,7 +125,7 @@ def load(path: Path, *, labels: LabelScheme | None = None) -> Dataset:
     root = path.absolute()
     folders = _class_folders(root)
     listed = chain.from_iterable(folder.cases for folder in folders)
-    cases = unique_cases(_agreeing(list(listed)), where=root)
+    cases = unique_cases(_complete(_agreeing(list(listed))), where=root)
     learnt = [case for case in cases if case.split != "test" and not case.complaint]
     masks = [case.label for case in learnt if case.label is not None]
     return Dataset(
@@ -136,6 +137,25 @@ def load(path: Path, *, labels: LabelScheme | None = None) -> Dataset:
         classes=class_order((folder.class_name for folder in folders), where=root),
         cases=cases,
     )
+
+
+def _complete(cases: Sequence[Case]) -> Iterator[Case]:
+    """`cases`, with the channels that one lacks and most have as absent."""
+    numbers = [_numbers(case) for case in cases]
+    counts = Counter(each for each in numbers if each)
+    ((usual, _),) = counts.most_common(1) or [((), 0)]
+    for case, present in zip(cases, numbers, strict=True):
+        lacking = tuple(i for i, number in enumerate(usual) if number not in present)
+        if present and set(present) < set(usual):
+            yield case.model_copy(update={"absent": lacking})
+        else:
+            yield case
+
+
+def _numbers(case: Case) -> tuple[int, ...]:
+    """The numbers of its channels, as its files are called."""
+    parts = [CHANNEL_SUFFIX.fullmatch(image_stem(file)) for file in case.images]
+    return tuple(int(each["channel"]) for each in parts if each)
 
 
 def orphan_labels(dataset: Dataset) -> tuple[Path, ...]:

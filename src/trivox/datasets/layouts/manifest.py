@@ -13,13 +13,13 @@ from pydantic import AfterValidator, Field, field_validator
 from trivox.datasets.class_tables import class_of, class_order
 from trivox.datasets.dataset import Case, Dataset, Side
 from trivox.datasets.declared_folds import folds_of_column
+from trivox.datasets.label_parsing import parse_labels
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.listing import (
     ADVICE,
     channel_names,
     discover_labels,
     json_object,
-    parse_labels,
     unique_cases,
 )
 from trivox.datasets.names import usable_name

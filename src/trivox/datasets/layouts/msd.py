@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from trivox.datasets.dataset import Case, Dataset, Side, listed_case
-from trivox.datasets.listing import ADVICE, json_object, parse_labels, unique_cases
+from trivox.datasets.label_parsing import parse_labels
+from trivox.datasets.listing import ADVICE, json_object, unique_cases
 from trivox.errors import FormatError
 from trivox.schema import validated
 from trivox.volumes.formats import case_stem

@@ -16,6 +16,7 @@ from trivox.datasets.channels import numbered_case, split_stem
 from trivox.datasets.class_tables import class_order, read_class_table
 from trivox.datasets.dataset import Case, Dataset, Fold, Side, listed_case
 from trivox.datasets.declared_folds import SPLITS, read_splits
+from trivox.datasets.label_parsing import parse_labels
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.msd import description_file, numbered_names
 from trivox.datasets.listing import (
@@ -23,7 +24,6 @@ from trivox.datasets.listing import (
     CHANNEL_SUFFIX,
     entries,
     json_object,
-    parse_labels,
     unique_cases,
 )
 from trivox.datasets.region_order import KEY, require_paintable, working_order
@@ -173,6 +173,13 @@ def _labels(content: Mapping[str, Any], file: Path) -> LabelScheme:
             f"{file}: 'labels' has regions ({few(regions)}) but '{KEY}' is missing; "
             f"{advice}"
         )
+    if not regions and isinstance(raw, dict):
+        # a list of one value is a label (nnU-Net's rule)
+        raw = {
+            name: value[0] if isinstance(value, list) and len(value) == 1 else value
+            for name, value in raw.items()
+        }
+        order = ()
     return parse_labels(raw, where=file, order=order)
 
 
@@ -323,6 +330,7 @@ def _by_channel(
         named = split_stem(stem, channels) if len(channels) > 1 else None
         name, number = named or (stem, ALL_CHANNELS)
         if parts:
-            name, number = parts["case"], int(parts["channel"])
+            name = parts["case"]
+            number = int(parts["channel"])
         groups.setdefault(name, {})[number] = path
     return groups

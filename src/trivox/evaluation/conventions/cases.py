@@ -13,9 +13,10 @@ from trivox.datasets.labels import IGNORED
 from trivox.evaluation.metrics import overlap
 from trivox.evaluation.metrics.components import around
 from trivox.evaluation.metrics.content import TargetMetrics
+from trivox.evaluation.metrics.lattice import Lattice, longest_diagonal, voxel_mm3
 from trivox.evaluation.metrics.overlap import Confusion
 from trivox.evaluation.metrics.surfaces import surface_distances
-from trivox.volumes.volume import Array, Spacing
+from trivox.volumes.volume import Array
 
 DEFAULT_TOLERANCE_MM = 2.0
 
@@ -38,7 +39,7 @@ def evaluate_case(
     prediction: Array,
     reference: Array,
     *,
-    spacing: Spacing,
+    spacing: Lattice,
     targets: Mapping[str, Sequence[int]],
     tolerance_mm: Tolerance = DEFAULT_TOLERANCE_MM,
     hd95_if_missed: IfMissed = "null",
@@ -46,7 +47,8 @@ def evaluate_case(
     """Metrics of each target, in the convention `Standard`.
 
     prediction, reference: label indices `(z, y, x)`; where the reference is -1, neither
-    is looked at. spacing: mm `(z, y, x)`. targets: name -> indices that belong to it;
+    is looked at. spacing: mm `(z, y, x)`, or the steps
+    of a sheared grid. targets: name -> indices that belong to it;
     targets may overlap. tolerance_mm: for NSD, one for all or one for each target (2 mm
     for those not named). hd95_if_missed: distance where exactly one mask is empty:
     None, or the image diagonal. Returns for each target dice, iou, sensitivity,
@@ -54,10 +56,10 @@ def evaluate_case(
     volume_error_ml, volume_error_percent, and `empty` (which mask holds nothing).
     Raises `GeometryError` if the shapes differ.
     """
-    voxel_ml = float(np.prod(spacing)) / 1000
+    voxel_ml = voxel_mm3(spacing) / 1000
     if_missed = None
     if hd95_if_missed == "diagonal":
-        if_missed = float(np.linalg.norm(np.array(prediction.shape) * spacing))
+        if_missed = longest_diagonal(spacing, prediction.shape)
     result: dict[str, TargetMetrics] = {}
     for name, region in regions_of(prediction, reference, targets=targets):
         tolerance = tolerance_of(tolerance_mm, name)
@@ -185,7 +187,7 @@ def volume_metrics(counts: Confusion, voxel_ml: float) -> TargetMetrics:
 
 
 def _distance_metrics(
-    region: Region, spacing: Spacing, tolerance: float, if_missed: float | None
+    region: Region, spacing: Lattice, tolerance: float, if_missed: float | None
 ) -> TargetMetrics:
     """hd95_mm and assd_mm (`if_missed` where exactly one mask is empty), nsd and
     nsd_voxel.

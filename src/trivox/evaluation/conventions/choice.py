@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 from pydantic import Field, ValidationError
 
 from trivox.errors import RecipeError
@@ -22,8 +21,9 @@ from trivox.evaluation.conventions.instances import instance_metrics
 from trivox.evaluation.conventions.legacy import PENALTY_MM, legacy_metrics
 from trivox.evaluation.conventions.lesions import lesion_wise_metrics
 from trivox.evaluation.metrics.content import ConventionBlock, TargetMetrics
+from trivox.evaluation.metrics.lattice import Lattice, voxel_mm3
 from trivox.schema import Frozen, first_complaint
-from trivox.volumes.volume import Array, Spacing
+from trivox.volumes.volume import Array
 
 Limit = Annotated[float, Field(ge=0)]
 
@@ -53,11 +53,11 @@ class Convention(Frozen, ABC):
         prediction: Array,
         reference: Array,
         *,
-        spacing: Spacing,
+        spacing: Lattice,
         targets: Mapping[str, Sequence[int]],
     ) -> dict[str, TargetMetrics]:
         """Metrics of each target of two maps of label indices `(z, y, x)`; spacing: mm
-        `(z, y, x)`.
+        `(z, y, x)`, or the steps of a sheared grid.
 
         targets: name -> indices that belong to it. Raises `GeometryError` if the shapes
         differ.
@@ -102,7 +102,7 @@ class Standard(Convention):
         prediction: Array,
         reference: Array,
         *,
-        spacing: Spacing,
+        spacing: Lattice,
         targets: Mapping[str, Sequence[int]],
     ) -> dict[str, TargetMetrics]:
         """`evaluate_case` with these parameters."""
@@ -120,7 +120,7 @@ class Challenge(Convention):
     """A convention that measures each region by itself, whatever the image around."""
 
     @abstractmethod
-    def measure(self, region: Region, spacing: Spacing) -> TargetMetrics:
+    def measure(self, region: Region, spacing: Lattice) -> TargetMetrics:
         """Metrics of one region."""
 
     def evaluate(
@@ -128,11 +128,11 @@ class Challenge(Convention):
         prediction: Array,
         reference: Array,
         *,
-        spacing: Spacing,
+        spacing: Lattice,
         targets: Mapping[str, Sequence[int]],
     ) -> dict[str, TargetMetrics]:
         """`measure` of each target, and its volumes."""
-        voxel_ml = float(np.prod(spacing)) / 1000
+        voxel_ml = voxel_mm3(spacing) / 1000
         result: dict[str, TargetMetrics] = {}
         for name, region in regions_of(prediction, reference, targets=targets):
             result[name] = {
@@ -155,7 +155,7 @@ class Legacy(Challenge):
 
     penalty_mm: Limit = PENALTY_MM
 
-    def measure(self, region: Region, spacing: Spacing) -> TargetMetrics:
+    def measure(self, region: Region, spacing: Lattice) -> TargetMetrics:
         """Metrics of one region."""
         return legacy_metrics(region, spacing=spacing, penalty_mm=self.penalty_mm)
 
@@ -187,7 +187,7 @@ class LesionWise(Challenge):
     min_lesion_mm3: Limit = 50.0
     penalty_mm: Limit = 374.0
 
-    def measure(self, region: Region, spacing: Spacing) -> TargetMetrics:
+    def measure(self, region: Region, spacing: Lattice) -> TargetMetrics:
         """Metrics of one region."""
         return lesion_wise_metrics(region, spacing=spacing, **self.model_dump())
 
@@ -212,7 +212,7 @@ class InstanceWise(Challenge):
 
     penalty_mm: Limit = 373.0
 
-    def measure(self, region: Region, spacing: Spacing) -> TargetMetrics:
+    def measure(self, region: Region, spacing: Lattice) -> TargetMetrics:
         """Metrics of one region."""
         return instance_metrics(region, spacing=spacing, penalty_mm=self.penalty_mm)
 

@@ -26,13 +26,14 @@ from trivox.evaluation.metrics.components import (
     sizes,
 )
 from trivox.evaluation.metrics.content import LesionRow, TargetMetrics
+from trivox.evaluation.metrics.lattice import Lattice, edges_of, voxel_mm3
 from trivox.evaluation.metrics.overlap import confusion
 from trivox.evaluation.metrics.surfaces import (
     SurfaceDistances,
     surface_distances,
     within,
 )
-from trivox.volumes.volume import Array, Spacing
+from trivox.volumes.volume import Array
 
 VOXELS = (1.0, 1.0, 1.0)
 MATCHED_DICE = 1e-6
@@ -41,7 +42,7 @@ UNMATCHED = 1.0 + 1e-6
 
 
 def instance_metrics(
-    region: Region, *, spacing: Spacing, penalty_mm: float
+    region: Region, *, spacing: Lattice, penalty_mm: float
 ) -> TargetMetrics:
     """Whole region: dice, nsd, hd95_mm.
 
@@ -100,10 +101,10 @@ def match_instances(predicted: Array, expected: Array) -> dict[int, int]:
 
 
 def _measure(
-    predicted: Array, expected: Array, matches: dict[int, int], spacing: Spacing
+    predicted: Array, expected: Array, matches: dict[int, int], spacing: Lattice
 ) -> list[LesionRow]:
     """One row a lesion of the reference."""
-    volumes = sizes(expected) * float(np.prod(spacing))
+    volumes = sizes(expected) * voxel_mm3(spacing)
     places = boxes(expected)
     matched_places = boxes(predicted)
     rows: list[LesionRow] = []
@@ -118,7 +119,7 @@ def _measure(
             distances = surface_distances(prediction, lesion, spacing=spacing)
             total = counts.predicted + counts.expected
             row["dice"] = 2 * counts.true_positive / total
-            row["nsd"] = _surface_dice(distances, min(spacing))
+            row["nsd"] = _surface_dice(distances, min(edges_of(spacing)))
             row["hd95_mm"] = distances.pooled_percentile_mm()
         rows.append(row)
     return rows

@@ -9,16 +9,16 @@ import math
 
 from trivox.evaluation.conventions.cases import Region
 from trivox.evaluation.metrics.content import TargetMetrics
+from trivox.evaluation.metrics.lattice import Lattice
 from trivox.evaluation.metrics.overlap import Confusion
 from trivox.evaluation.metrics.surfaces import surface_distances
-from trivox.volumes.volume import Spacing
 
 PENALTY_MM = math.sqrt(240**2 + 240**2 + 155**2)
 """The diagonal of the BraTS grid, 373.13 mm."""
 
 
 def legacy_metrics(
-    region: Region, *, spacing: Spacing, penalty_mm: float = PENALTY_MM
+    region: Region, *, spacing: Lattice, penalty_mm: float = PENALTY_MM
 ) -> TargetMetrics:
     """dice, hd95_mm, sensitivity and specificity of a region, never None; spacing: mm
     `(z, y, x)`.

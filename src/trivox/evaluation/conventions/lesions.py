@@ -26,8 +26,9 @@ from trivox.evaluation.metrics.components import (
     sizes,
 )
 from trivox.evaluation.metrics.content import LesionRow, TargetMetrics
+from trivox.evaluation.metrics.lattice import Lattice, voxel_mm3
 from trivox.evaluation.metrics.surfaces import surface_distances
-from trivox.volumes.volume import Array, Spacing
+from trivox.volumes.volume import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class Lesions:
 def lesion_wise_metrics(
     region: Region,
     *,
-    spacing: Spacing,
+    spacing: Lattice,
     dilation: int,
     min_lesion_mm3: float,
     penalty_mm: float,
@@ -110,13 +111,13 @@ def _dilated(mask: Array, steps: int) -> Array:
 
 
 def _measure(
-    lesions: Lesions, spacing: Spacing, min_lesion_mm3: float, penalty_mm: float
+    lesions: Lesions, spacing: Lattice, min_lesion_mm3: float, penalty_mm: float
 ) -> list[LesionRow]:
     """Dice and HD95 of each lesion that counts, against the union of what found it."""
     shared = _by_lesion(meetings(lesions.reference, lesions.prediction))
     lesion_sizes = sizes(lesions.reference)
     component_sizes = sizes(lesions.prediction)
-    volumes = lesion_sizes * float(np.prod(spacing))
+    volumes = lesion_sizes * voxel_mm3(spacing)
     places = boxes(lesions.reference)
     component_places = boxes(lesions.prediction)
     rows: list[LesionRow] = []

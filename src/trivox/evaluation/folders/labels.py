@@ -1,6 +1,6 @@
 """A folder of predictions against a folder of references: the content of metrics.json."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from trivox.evaluation.conventions.choice import (
     choose_convention,
 )
 from trivox.evaluation.folders.class_answers import is_class_table, measure_answers
+from trivox.evaluation.folders.measured import finished, measured_files
 from trivox.evaluation.folders.pairs import (
     LabelPair,
     label_maps,
@@ -29,6 +30,7 @@ from trivox.evaluation.folders.pairs import (
 from trivox.evaluation.metrics.content import (
     FORMAT_VERSION,
     METRICS_FILE,
+    MeasuredFile,
     MetricRow,
     MetricsFile,
     Statistic,
@@ -39,6 +41,7 @@ from trivox.evaluation.metrics.statistics import summarise
 from trivox.files import read_json
 from trivox.schema import first_complaint
 from trivox.volumes.formats import read_header, read_labels
+from trivox.volumes.geometry import turned_onto
 from trivox.volumes.volume import spacing_of
 
 VOLUMES = (
@@ -98,36 +101,60 @@ def evaluate_folders(
             "warnings": [UNMEASURED] if maps else [],
             "classification": section,
         }
+    maps, begun = finished(predictions, maps)
     paired, unpaired = pair_up(predictions, references, maps, expected)
     pairs, unread = readable_pairs(paired)
     require_same_grids(pairs)
     scheme = labels or expected.labels or labels_found(pairs, references)
-    warnings += [*unpaired, *unusable_files(predictions), *unusable_files(references)]
+    warnings += [*begun, *unpaired]
+    warnings += [*unusable_files(predictions), *unusable_files(references)]
     warnings += _unmet_terms(pairs, rules, scheme, references)
 
-    def measure(pair: LabelPair) -> dict[str, TargetMetrics] | str:
-        try:
-            return _evaluate_pair(pair, labels or labels_of(pair, scheme), rules, whole)
-        except FormatError as error:
-            return not_measured(pair.case, str(error))
+    def measure(pair: LabelPair) -> dict[str, TargetMetrics]:
+        return _evaluate_pair(pair, labels or labels_of(pair, scheme), rules, whole)
 
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        rows = list(pool.map(measure, pairs))
-    cases = {
-        pair.case: row
-        for pair, row in zip(pairs, rows, strict=True)
-        if not isinstance(row, str)
-    }
-    unread += [row for row in rows if isinstance(row, str)]
+    cases, sources, spoiled = _measured(pairs, measure, workers)
+    unread += spoiled
     if not cases:
         raise DataError(f"{predictions}: no case can be measured: {unread[0]}")
     warnings += unread
     metrics = collect_metrics(
         cases, task=task, convention=rules, whole=whole, warnings=warnings
     )
+    metrics["sources"] = sources
     if section is not None:
         metrics["classification"] = section
     return metrics
+
+
+def _measured(
+    pairs: Sequence[LabelPair],
+    measure: Callable[[LabelPair], dict[str, TargetMetrics]],
+    workers: int,
+) -> tuple[
+    dict[str, dict[str, TargetMetrics]], dict[str, dict[str, MeasuredFile]], list[str]
+]:
+    """The metrics and the files of each case, and warnings about those whose voxels
+    cannot be read.
+    """
+    cases = {}
+    sources = {}
+    warnings = []
+
+    def files_and_metrics(
+        pair: LabelPair,
+    ) -> tuple[dict[str, MeasuredFile], dict[str, TargetMetrics]]:
+        files = measured_files(pair.prediction, pair.reference)  # before they are read
+        return files, measure(pair)
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        futures = [pool.submit(files_and_metrics, pair) for pair in pairs]
+        for pair, future in zip(pairs, futures, strict=True):
+            try:
+                sources[pair.case], cases[pair.case] = future.result()
+            except FormatError as error:
+                warnings.append(not_measured(pair.case, str(error)))
+    return cases, sources, warnings
 
 
 def _evaluate_pair(
@@ -135,10 +162,12 @@ def _evaluate_pair(
 ) -> dict[str, TargetMetrics]:
     predicted = read_labels(pair.prediction)
     expected = read_labels(pair.reference)
+    # grids were compared before: what has no other order has this one
+    predicted = turned_onto(predicted, expected.shape, expected.affine) or predicted
     return rules.evaluate(
         labels.encode(predicted.array[0], where=f"{pair.case}: prediction"),
         labels.encode(expected.array[0], where=f"{pair.case}: reference"),
-        spacing=expected.spacing,
+        spacing=expected.steps,
         targets=labels.targets if whole is None else with_whole(labels, whole),
     )
 

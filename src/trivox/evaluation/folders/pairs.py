@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.choice import load_dataset
@@ -18,7 +20,8 @@ from trivox.errors import DataError, FormatError, GeometryError, few
 from trivox.evaluation.folders.class_answers import is_class_table
 from trivox.inference.doubt.kinds import EXTRAS
 from trivox.volumes.formats import read_header
-from trivox.volumes.geometry import describe_mismatch
+from trivox.volumes.geometry import describe_mismatch, turned_onto
+from trivox.volumes.volume import Volume
 
 T = TypeVar("T")
 
@@ -187,16 +190,18 @@ def readable_pairs(
 
 def require_same_grids(pairs: Sequence[LabelPair]) -> None:
     """Compare headers before any voxel is read; raises `GeometryError` naming every
-    case whose label maps lie on different grids.
+    case whose label maps lie on different voxels, in whatever order.
     """
     mismatches = []
     for pair in pairs:
         predicted = read_header(pair.prediction)
         expected = read_header(pair.reference)
+        empty = np.broadcast_to(np.uint8(0), (1, *predicted.shape))
+        grid = Volume(empty, predicted.affine)
         mismatch = describe_mismatch(
             predicted.shape, predicted.affine, expected.shape, expected.affine
         )
-        if mismatch:
+        if mismatch and turned_onto(grid, expected.shape, expected.affine) is None:
             mismatches.append(
                 f"{pair.case}: prediction and reference do not share a grid, {mismatch}"
             )

@@ -11,6 +11,7 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
 from trivox.datasets.layouts import exams as exam_layout
 from trivox.errors import DataError, FormatError, GeometryError, few
+from trivox.evaluation.folders.measured import finished, measured_files
 from trivox.evaluation.folders.pairs import (
     image_files,
     named_alike,
@@ -90,18 +91,21 @@ def evaluate_volumes(
     predictions answer, for metrics.json. window: HU. Raises `DataError` if no case is
     in both, `GeometryError` naming the case whose prediction is oblique.
     """
-    predicted = image_files(predictions)
+    predicted, warnings = finished(predictions, image_files(predictions))
     expected = named_alike(predictions, references, predicted, _references(references))
     cases = {}
+    sources = {}
     unread = []
     for name in sorted(set(predicted) & set(expected)):
         try:
+            files = measured_files(predicted[name], expected[name].volume)
             cases[name] = _measure(name, predicted[name], expected[name], window)
+            sources[name] = files
         except FormatError as error:
             unread.append(not_measured(name, str(error)))
     if not cases:
         raise DataError(f"{predictions}: no case can be measured: {unread[0]}")
-    warnings = [*unusable_files(predictions), *unusable_files(references), *unread]
+    warnings += [*unusable_files(predictions), *unusable_files(references), *unread]
     alone = sorted(set(predicted) - set(expected))
     if alone:
         warnings.append(
@@ -114,7 +118,9 @@ def evaluate_volumes(
             "prediction; psnr_ceiling_db is what a perfect volume on that grid scores "
             "against the reference's own"
         )
-    return collect_volumes(cases, task=task, window=window, warnings=warnings)
+    metrics = collect_volumes(cases, task=task, window=window, warnings=warnings)
+    metrics["sources"] = sources
+    return metrics
 
 
 def _measure(

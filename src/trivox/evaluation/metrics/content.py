@@ -356,9 +356,21 @@ class LadderSection(TypedDict):
 
 
 # -- the file --------------------------------------------------------------------------
+class MeasuredFile(TypedDict):
+    """A file that was measured, and what it was, see `trivox.sources.Source`."""
+
+    file: str
+    size: int
+    modified_ns: int
+    changed_ns: int
+    sha256: str
+
+
 class MetricsFile(TypedDict):
     """metrics.json: cases (case -> target -> metrics), statistics over them (target ->
     metric -> statistic), and the sections that the task has.
+
+    sources: prediction and reference of each case; 0.1.0 did not write them down.
     """
 
     task: NotRequired[str]
@@ -368,6 +380,7 @@ class MetricsFile(TypedDict):
     cases: Mapping[str, Mapping[str, MetricRow]]
     summary: Mapping[str, SummaryRow]
     warnings: NotRequired[list[str]]
+    sources: NotRequired[Mapping[str, Mapping[str, MeasuredFile]]]
     ladder: NotRequired[LadderSection]
     by_views: NotRequired[list[LadderSection]]
     postprocessing: NotRequired[PostprocessingSection]

@@ -19,7 +19,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from trivox.volumes.volume import Spacing
+from trivox.evaluation.metrics.lattice import Lattice, cofactors
 
 Floats = NDArray[np.float64]
 Point = tuple[int, int, int]
@@ -28,13 +28,11 @@ CORNERS: tuple[Point, ...] = tuple(product((0, 1), repeat=3))  # type: ignore[ar
 """Offset `(z, y, x)` of the corner that bit i of a neighbourhood code stands for."""
 
 
-def element_areas(spacing: Spacing) -> Floats:
+def element_areas(spacing: Lattice) -> Floats:
     """Area in mm² of the surface element of each neighbourhood code `(256,)`; spacing
-    in mm `(z, y, x)`.
+    in mm `(z, y, x)`, or the steps of a sheared grid.
     """
-    z, y, x = spacing
-    faces = np.array([y * x, z * x, z * y])
-    normals = _unit_normals() * faces
+    normals = _unit_normals() @ cofactors(spacing)
     areas = np.sqrt((normals**2).sum(axis=2))
     return np.asarray(areas.sum(axis=1))
 

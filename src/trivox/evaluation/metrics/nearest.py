@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from trivox.volumes.volume import Array, Spacing
+from trivox.evaluation.metrics.lattice import Lattice, steps_of, upright_spacing
+from trivox.volumes.volume import Array, Spacing, Steps
 
 Floats = NDArray[np.float64]
 
@@ -60,25 +61,31 @@ def distances_to(
     points: Array,
     mask: Array,
     *,
-    spacing: Spacing,
+    spacing: Lattice,
     limit_mm: float = np.inf,
     workers: int = 1,
 ) -> Floats:
     """Distance in mm of each true voxel of `points` to the nearest one of `mask`, both
-    boolean `(z, y, x)` of one shape.
+    boolean `(z, y, x)` of one shape; spacing: mm `(z, y, x)`, or the steps of a sheared
+    grid, whose distances all come from the KD-tree.
 
     In the order of `np.flatnonzero(points)`; infinite beyond `limit_mm`, or where
     `mask` is empty. workers: threads of the KD-tree.
     """
     if not points.any() or not mask.any():
         return np.full(np.count_nonzero(points), np.inf)
-    squared, open_ones = _scan(
-        points, ColumnDistances.of(mask).distance, spacing, limit_mm
-    )
-    result = np.sqrt(squared)
+    upright = upright_spacing(spacing)
+    if upright is None:
+        result = np.full(np.count_nonzero(points), np.inf)
+        open_ones = np.arange(len(result))
+    else:
+        columns = ColumnDistances.of(mask).distance
+        squared, open_ones = _scan(points, columns, upright, limit_mm)
+        result = np.sqrt(squared)
     if open_ones.size:
-        places = np.argwhere(points)[open_ones] * np.asarray(spacing)
-        result[open_ones] = _tree_query(places, mask, spacing, limit_mm, workers)
+        steps = steps_of(spacing if upright is None else upright)
+        places = np.argwhere(points)[open_ones] @ steps
+        result[open_ones] = _tree_query(places, mask, steps, limit_mm, workers)
     result[result > _bound(limit_mm)] = np.inf
     return result
 
@@ -149,13 +156,13 @@ def _places_of(points: Array, columns: Array) -> NDArray[np.int64]:
 
 
 def _tree_query(
-    places: Floats, mask: Array, spacing: Spacing, limit_mm: float, workers: int
+    places: Floats, mask: Array, steps: Steps, limit_mm: float, workers: int
 ) -> Floats:
     """Distance of each place in mm to the nearest voxel of the mask, by a KD-tree."""
     # Surfaces are evenly spread: the cheap midpoint tree is as good as a balanced one
     # and built much faster.
     tree = cKDTree(
-        np.argwhere(mask) * np.asarray(spacing),
+        np.argwhere(mask) @ steps,
         leafsize=32,
         balanced_tree=False,
         compact_nodes=False,

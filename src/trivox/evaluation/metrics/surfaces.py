@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivox.datasets.boxes import NOTHING, box_of
+from trivox.evaluation.metrics.lattice import Lattice
 from trivox.evaluation.metrics.mesh_areas import CORNERS, element_areas
 from trivox.evaluation.metrics.nearest import distances_to
 from trivox.evaluation.metrics.overlap import require_same_shape
-from trivox.volumes.volume import Array, Spacing
+from trivox.volumes.volume import Array
 
 SurfaceKind = Literal["voxel", "mesh"]
 Floats = NDArray[np.float64]
@@ -113,13 +114,13 @@ def surface_distances(
     prediction: Array,
     reference: Array,
     *,
-    spacing: Spacing,
+    spacing: Lattice,
     surface: SurfaceKind = "voxel",
     limit_mm: float = np.inf,
     workers: int = 2,
 ) -> SurfaceDistances:
     """Both directed surface distances of two boolean masks `(z, y, x)`; spacing in mm
-    `(z, y, x)`.
+    `(z, y, x)`, or the steps of a sheared grid.
 
     surface: of voxels or of mesh elements. limit_mm: distances above it are infinite,
     which saves time where only the surface Dice is wanted. Raises `GeometryError` if
@@ -137,7 +138,7 @@ def surface_distances(
     return SurfaceDistances(forth, back, weights, other_weights, surface)
 
 
-def _voxel_elements(mask: Array, spacing: Spacing) -> tuple[Array, Floats]:
+def _voxel_elements(mask: Array, spacing: Lattice) -> tuple[Array, Floats]:
     """The voxels of a padded mask with one of the six face neighbours outside, as a
     mask without that rim, and the weight 1 of each; spacing does not matter.
     """
@@ -150,7 +151,7 @@ def _voxel_elements(mask: Array, spacing: Spacing) -> tuple[Array, Floats]:
     return edges, np.ones(np.count_nonzero(edges))
 
 
-def _mesh_elements(mask: Array, spacing: Spacing) -> tuple[Array, Floats]:
+def _mesh_elements(mask: Array, spacing: Lattice) -> tuple[Array, Floats]:
     """The 2x2x2 neighbourhoods of a padded mask that the surface passes through, as a
     mask, and the area in mm² within each.
     """
@@ -172,7 +173,7 @@ def _neighbourhood_codes(mask: Array) -> NDArray[np.uint8]:
 
 
 def _nearest(
-    elements: Array, others: Array, spacing: Spacing, limit_mm: float, workers: int
+    elements: Array, others: Array, spacing: Lattice, limit_mm: float, workers: int
 ) -> Floats:
     """Distance of each element of a surface to the nearest one of the other surface.
 

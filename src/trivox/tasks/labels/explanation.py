@@ -33,6 +33,7 @@ from trivox.tasks.labels.explanation_figures import (
     scene_of,
 )
 from trivox.version import NOTICE, __version__
+from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 from trivox.volumes.volume import Shape
 
 FEATURES = "feature_maps.png"
@@ -51,6 +52,7 @@ def explain_case(
     point: Shape | None = None,
     layers: Sequence[int] | None = None,
     device: str = "auto",
+    choice: SeriesChoice = NO_CHOICE,
     console: Console | None = None,
 ) -> dict[str, object]:
     """Write feature maps, attention rollout, saliency and `explain.json` for one case
@@ -58,12 +60,13 @@ def explain_case(
 
     case: its name, needed where `source` holds several; point: source voxel `(z, y, x)`
     to explain, default: the middle of what is predicted; layers: encoder stages to
-    draw, default all.
+    draw, default all; choice: how DICOM images are read.
     """
     console = console or Quiet()
     predictor = Predictor.load(model, device=device, precision="fp32")
     plan = predictor.members[0].plan
-    chosen = _case(load_inputs(source, channels=predictor.channels), case, source)
+    cases = load_inputs(source, channels=predictor.channels)
+    chosen = _case(cases, case, source).read_by(choice)
     volume = read_channels(chosen, channels=len(predictor.channels))
     prepared_case = prepare(crop_volume(volume, None, where=chosen.name), plan)
     subject = choose_subject(predictor, prepared_case, point, where=chosen.name)

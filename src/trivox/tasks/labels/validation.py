@@ -12,6 +12,7 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.evaluation.conventions.cases import evaluate_case
 from trivox.evaluation.folders.labels import collect_metrics, with_whole
+from trivox.evaluation.folders.measured import measured_files
 from trivox.evaluation.metrics.content import (
     MetricsFile,
     PostprocessingSection,
@@ -118,6 +119,10 @@ def validate_folds(
         trust = calibrate(evidences.samples, scheme, seed=seed)
     metrics["postprocessing"] = cast(PostprocessingSection, choice.section)
     metrics["calibration"] = trust.section
+    metrics["sources"] = {
+        name: measured_files(_file(out, name), folds.cases[name].label)
+        for name in names
+    }
     answers = evidences.classes
     section = answers.section(seed=seed) if answers.cases else None
     temperature = 1.0
@@ -180,7 +185,7 @@ def _measure(
             write_volume(_file(out, name), predicted.with_array(scheme.decode(cleaned)))
         reference = _indices(cases[name], scheme)
         results[name] = evaluate_case(
-            cleaned, reference.array[0], spacing=reference.spacing, targets=targets
+            cleaned, reference.array[0], spacing=reference.steps, targets=targets
         )
     return results
 

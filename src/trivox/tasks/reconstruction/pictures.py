@@ -30,7 +30,10 @@ def exam_figure(case: Case, prediction: Volume, *, title: str) -> bytes:
             volume, None, spacing=grid.spacing, title=title, xrays=exam.xrays
         )
     pair = on_one_grid(
-        prediction, read_volume(case.volume), window=WINDOW, isocentre=exam.isocentre
+        prediction,
+        read_volume(case.volume, choice=case.choice),
+        window=WINDOW,
+        isocentre=exam.isocentre,
     )
     return volume_figure(
         pair.prediction,

@@ -2,14 +2,15 @@
 rendered to learn from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.exams import Exam, read_exam
-from trivox.errors import PlanError
+from trivox.errors import DataError, PlanError
 from trivox.inference.reconstructor import volume_network
 from trivox.networks.registry import XRAY_NETWORKS
 from trivox.networks.xray2ct.views2d import PIXEL_STEP
@@ -19,6 +20,7 @@ from trivox.projection.geometry import SDD_MM, SOD_MM
 from trivox.volumes.formats import read_header
 from trivox.volumes.volume import Shape, spacing_of
 
+T = TypeVar("T")
 TASK = "reconstruction"
 """Its name, as plans carry it."""
 MARGIN = 1.05
@@ -37,9 +39,10 @@ def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> VolumePlan:
     options = recipe.reconstruction
     cases = dataset.training_cases
     shape = _grid_shape(recipe)
-    extent = max(_extent(case) for case in cases[:: max(1, len(cases) // LOOKED_AT)])
+    looked_at = cases[:: max(1, len(cases) // LOOKED_AT)]
+    extent = max(_each_readable(_extent, looked_at), default=0.0) or _extent(cases[0])
     step = options.spacing_mm or extent / max(shape)
-    exam = read_exam(cases[0])
+    exam = next(_each_readable(read_exam, cases), None) or read_exam(cases[0])
     detector = _detector(exam, options.detector or 2 * max(shape))
     sod, sdd = _distances(exam)
     z, y, x = (size * options.render_factor for size in shape)
@@ -66,6 +69,15 @@ def plan_reconstruction(dataset: Dataset, recipe: Recipe) -> VolumePlan:
     )
     _require_possible(plan, recipe, exam)
     return plan
+
+
+def _each_readable(read: Callable[[Case], T], cases: Iterable[Case]) -> Iterator[T]:
+    """What `read` makes of the cases that can be read."""
+    for case in cases:
+        try:
+            yield read(case)
+        except DataError:
+            continue
 
 
 def _require_possible(plan: VolumePlan, recipe: Recipe, exam: Exam) -> None:
@@ -127,7 +139,7 @@ def _grid_shape(recipe: Recipe) -> Shape:
 def _extent(case: Case) -> float:
     """Longest edge of a case's CT, mm."""
     assert case.volume is not None
-    header = read_header(case.volume)
+    header = read_header(case.volume, choice=case.choice)
     spacing = spacing_of(header.affine)
     return max(n * step for n, step in zip(header.shape, spacing, strict=True))
 

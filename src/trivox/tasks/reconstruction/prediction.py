@@ -29,7 +29,7 @@ def write_beside(
         return {"figure": figure.name}
     row = measure_volume(
         result.volume,
-        read_volume(case.volume),
+        read_volume(case.volume, choice=case.choice),
         window=window,
         projections=read_exam(case),
     )

@@ -2,7 +2,7 @@
 drr` does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -12,17 +12,18 @@ import torch
 
 from trivox.config.choices import ViewFormat
 from trivox.datasets.dataset import NOTE
+from trivox.datasets.dicom_folders import is_dicom_file, is_dicom_folder
 from trivox.datasets.exams import write_exam
 from trivox.datasets.layouts.exams import PATIENTS, VOLUME, exam_folders
 from trivox.datasets.listing import (
     image_stem,
-    is_dicom_folder,
     is_image_file,
     list_images,
 )
 from trivox.errors import DataError, FormatError, RecipeError, TrivoxError
 from trivox.evaluation.report.exam_preview import exam_preview
 from trivox.files import write_text
+from trivox.locks import claimed
 from trivox.projection.geometry import SDD_MM, SOD_MM, Geometry
 from trivox.projection.grids import Point, middle_of
 from trivox.projection.noise import add_noise
@@ -34,6 +35,7 @@ from trivox.projection.rendering import (
     share_outside,
 )
 from trivox.tasks.console import Console
+from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 from trivox.volumes.formats import read_volume
 from trivox.volumes.volume import Volume
 
@@ -66,6 +68,7 @@ class DrrRequest:
     isocentre: Point | None = None
     view_format: ViewFormat = "npz"
     seed: int = 0
+    choice: SeriesChoice = NO_CHOICE
 
     def geometry(self, pixel_mm: float) -> Geometry:
         """The views; raises `GeometryError` for impossible ones."""
@@ -93,6 +96,20 @@ def render_exams(request: DrrRequest, console: Console) -> list[Path]:
     _require_possible(request)
     scans = find_scans(request.inputs)
     note = _note(request.inputs)
+    with claimed(request.out, "drr", scans.keys(), say=console.say):
+        done, failed = _render_all(request, scans, note, console)
+    for line in failed[1:]:
+        console.say(f"error: {line}")
+    if failed:
+        count = f" ({len(failed)} of {len(scans)} CTs could not be rendered)"
+        raise DataError(failed[0] + count if len(scans) > 1 else failed[0])
+    return done
+
+
+def _render_all(
+    request: DrrRequest, scans: Mapping[str, Path], note: str, console: Console
+) -> tuple[list[Path], list[str]]:
+    """Folders of what was rendered, and what is wrong with the others."""
     done = []
     failed = []
     for name, path in console.track(scans.items(), len(scans), "rendering"):
@@ -101,12 +118,7 @@ def render_exams(request: DrrRequest, console: Console) -> list[Path]:
             write_text(request.out / NOTE, note)
         except TrivoxError as error:
             failed.append(str(error) if str(path) in str(error) else f"{path}: {error}")
-    for line in failed[1:]:
-        console.say(f"error: {line}")
-    if failed:
-        count = f" ({len(failed)} of {len(scans)} CTs could not be rendered)"
-        raise DataError(failed[0] + count if len(scans) > 1 else failed[0])
-    return done
+    return done, failed
 
 
 def _note(inputs: Sequence[Path]) -> str:
@@ -165,7 +177,7 @@ def find_scans(inputs: Sequence[Path]) -> dict[str, Path]:
 def _scans_at(path: Path) -> dict[str, Path]:
     if not path.exists():
         raise FormatError(f"{path}: not found; check the path")
-    if is_image_file(path) or is_dicom_folder(path):
+    if is_image_file(path) or is_dicom_folder(path) or is_dicom_file(path):
         return {image_stem(path.absolute()): path}
     exams = {
         folder.name: folder / VOLUME
@@ -182,7 +194,7 @@ def _scans_at(path: Path) -> dict[str, Path]:
 
 
 def _render_exam(request: DrrRequest, name: str, path: Path, console: Console) -> Path:
-    volume = read_volume(path)
+    volume = read_volume(path, choice=request.choice)
     doubt = doubt_about(volume)
     if doubt:
         console.say(f"warning: {name}: {doubt}")

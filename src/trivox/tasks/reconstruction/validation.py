@@ -10,6 +10,7 @@ import numpy as np
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.exams import Exam, read_exam
+from trivox.evaluation.folders.measured import measured_files
 from trivox.evaluation.folders.volume_summary import (
     CONSISTENT,
     NETWORK,
@@ -107,7 +108,13 @@ def finish_volumes(
         by_views=list(rungs.values()),
         warnings=_warnings(exams, recipe, folders),
     )
-    write_json(request.out / "validation" / "metrics.json", metrics)
+    out = request.out / "validation"
+    volumes = {case.name: case.volume for case in exams.dataset.cases}
+    metrics["sources"] = {
+        name: measured_files(_file(out, name), volumes[name])
+        for name in metrics["cases"]
+    }
+    write_json(out / "metrics.json", metrics)
     description = VolumeDescription(
         task=task,
         plan=exams.plan,
@@ -200,7 +207,11 @@ def _write(
 ) -> None:
     array = np.rint(volume).astype(np.int16)
     placed_volume = placed(array, exams.plan.grid, isocentre=exam.isocentre)
-    write_volume(out / "predictions" / f"{case}.nii.gz", placed_volume)
+    write_volume(_file(out, case), placed_volume)
+
+
+def _file(out: Path, case: str) -> Path:
+    return out / "predictions" / f"{case}.nii.gz"
 
 
 def evenly(names: Sequence[str], most: int) -> list[str]:

@@ -129,8 +129,8 @@ def _offsets(sources: list[Any], count: int) -> Vector:
     step = number(sources, MEASURES, "SpacingBetweenSlices", 0.0)
     given = find(sources, "", "GridFrameOffsetVector")
     if given is not None and np.size(given) == count:
-        offsets = np.asarray(given, dtype=np.float64)
-        return offsets - offsets[0]
+        offsets: Vector = np.array([float(offset) for offset in given])
+        return offsets - float(offsets[0])
     if step == 0 or (_over_time(dataset) and "SliceVector" not in dataset):
         raise FormatError(
             f"{count} frames without positions or SpacingBetweenSlices: a film or "
