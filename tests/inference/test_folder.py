@@ -377,3 +377,24 @@ def test_what_a_reader_has_to_say_stands_in_the_record(predictor, cases, tmp_pat
     assert records[cases[1].name]["warnings"] == []
     written = nibabel.load(tmp_path / "out" / "odd.nii.gz")
     np.testing.assert_array_equal(written.affine, source.affine)
+
+
+def test_a_scan_in_micron_is_predicted_in_mm_and_written_in_micron(
+    predictor, cases, tmp_path
+):
+    source = nibabel.load(cases[0].images[0])
+    header = source.header.copy()
+    affine = np.diag([1e3, 1e3, 1e3, 1]) @ source.affine
+    header.set_qform(affine, code=1)
+    header.set_sform(affine, code=1)
+    header["xyzt_units"] = 3
+    file = tmp_path / "micron.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.asarray(source.dataobj), None, header), file)
+    case = cases[0].model_copy(update={"name": "micron", "images": (file,)})
+    records = predict_cases(predictor, [case, cases[0]], tmp_path / "out")
+    for name, volumes in records["micron"]["volumes"].items():
+        expected = records[cases[0].name]["volumes"][name]["volume_ml"]
+        assert volumes["volume_ml"] == pytest.approx(expected)
+    written = nibabel.load(tmp_path / "out" / "micron.nii.gz")
+    np.testing.assert_array_equal(written.affine, nibabel.load(file).affine)
+    assert written.header["xyzt_units"] == 3

@@ -1,5 +1,9 @@
 """NPY, NPZ and HDF5."""
 
+import struct
+import zipfile
+from types import SimpleNamespace
+
 import h5py
 import numpy as np
 import pytest
@@ -7,8 +11,11 @@ import pytest
 from sample_volumes import sample
 from trivox.errors import (
     DataError,
+    FormatError,
 )
+from trivox.volumes import header
 from trivox.volumes.formats import (
+    read_header,
     read_volume,
     write_volume,
 )
@@ -67,3 +74,57 @@ def test_npy_without_grid(tmp_path):
         np.testing.assert_array_equal(volume.affine, np.eye(4))
     write_volume(tmp_path / "b.npy", sample(channels=2, affine=np.eye(4)))
     np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), sample(channels=2).array)
+
+
+def promising(shape, kind="<f8", values=b""):
+    """An NPY file whose header says more than follows."""
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + values
+
+
+@pytest.mark.parametrize("count", [59, 480])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (1000, 1000, 500), (10**6, 10**6, 10**6)])
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "b.npz"])
+def test_a_header_that_promises_more_than_the_file_can_hold_is_refused(
+    tmp_path, name, shape, count
+):
+    data = promising(shape, values=bytes(count))
+    path = tmp_path / name
+    if name.endswith(".npz"):
+        packing = zipfile.ZIP_DEFLATED if name[0] == "a" else zipfile.ZIP_STORED
+        with zipfile.ZipFile(path, "w", packing) as archive:
+            archive.writestr("image.npy", data)
+    else:
+        path.write_bytes(data)
+    if (shape, count) == ((3, 4, 5), 480):
+        assert read_volume(path).shape == shape
+        return
+    for read in (read_header, read_volume):
+        with pytest.raises(FormatError, match=rf"{name}: .*(fewer bytes|limit)"):
+            read(path)
+
+
+@pytest.mark.parametrize("text", ["(" * 4000, "{'descr': " * 500, "1" * 9000, "[]"])
+def test_a_header_that_is_no_header_is_one_line(tmp_path, text):
+    data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+    (tmp_path / "a.npy").write_bytes(data)
+    with pytest.raises(FormatError, match=r"a\.npy: ") as raised:
+        read_volume(tmp_path / "a.npy")
+    assert "\n" not in str(raised.value)
+
+
+def test_other_packings_of_zip_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("image.npy", promising((1, 1, 1), values=bytes(8)))
+    with pytest.raises(FormatError, match="unusual way"):
+        read_volume(tmp_path / "a.npz")
+
+
+def test_more_than_is_free_in_memory_is_refused_before_it_is_taken(
+    tmp_path, monkeypatch
+):
+    free = SimpleNamespace(available=2**28)
+    monkeypatch.setattr(header.psutil, "virtual_memory", lambda: free)
+    (tmp_path / "a.npy").write_bytes(promising((100, 1000, 1000), "<i4"))
+    with pytest.raises(FormatError, match=r"0\.373 GiB, and 0\.25 GiB of memory are"):
+        read_volume(tmp_path / "a.npy")

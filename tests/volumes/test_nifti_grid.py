@@ -81,7 +81,7 @@ def test_the_qform_is_what_nibabel_means(sizes, angles, offset, flipped):
     from trivox.volumes.headers.nifti_grid import placement_of
 
     placement = placement_of(header)
-    np.testing.assert_allclose(placement.affine, header.get_qform(), atol=2e-4)
+    np.testing.assert_allclose(placement.affine, header.get_qform(), atol=1e-5)
     assert placement.remarks == ()
 
 

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from trivox.errors import FormatError, GeometryError, TrivoxError
 from trivox.volumes.formats import read_header, read_volume
+from trivox.volumes.headers import promise
 
 NRRD_TYPES = {
     "int8": "i1",
@@ -450,3 +451,25 @@ def test_a_damaged_metaimage_header_is_one_line(tmp_path, before, after):
         with pytest.raises(TrivoxError, match=r"a\.mha: ") as raised:
             read(path)
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+@pytest.mark.parametrize("chunk", [1, 3, 2**20])
+def test_numbers_written_as_text_are_read_chunk_by_chunk(
+    tmp_path, suffix, chunk, monkeypatch
+):
+    monkeypatch.setattr(promise, "CHUNK", chunk)
+    text = (NRRD if suffix == ".nrrd" else META).replace("2000", "2")
+    text = text.replace("3000", "3").replace("encoding: raw", "encoding: ascii")
+    text += (
+        "\n" if suffix == ".nrrd" else "BinaryData = False\nElementDataFile = LOCAL\n"
+    )
+    path = tmp_path / f"a{suffix}"
+    words = " 1  22 3 255\n5 6 7 8 9\t10 11 12"
+    path.write_text(text + words + "\n")
+    expected = [int(word) for word in words.split()]
+    np.testing.assert_array_equal(read_volume(path).array.ravel(), expected)
+    for wrong in (words + " 13", words[:-3], words + "x", "1" * 10**5, "x " * 12, "-"):
+        path.write_text(text + wrong)
+        with pytest.raises(FormatError, match=rf"a{suffix}: "):
+            read_volume(path)

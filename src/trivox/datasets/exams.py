@@ -97,7 +97,8 @@ def read_views(path: Path) -> Array:
             views = archive["views"] if "views" in archive.files else None
     except FileNotFoundError as error:
         raise FormatError(f"{path}: file not found; {ADVICE}") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    # memory is missing where the file promises more than it holds
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise FormatError(f"{path}: cannot be read ({error}); {ADVICE}") from error
     if views is None or views.ndim != 3 or views.dtype.kind not in "iuf":
         raise FormatError(

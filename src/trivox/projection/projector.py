@@ -54,7 +54,7 @@ class Projector:
 
     def project(self, volumes: Tensor) -> Tensor:
         """Line integrals `(b, v, rows, columns)` of attenuation `(b, z, y, x)` in 1/mm;
-        zero outside the grid.
+        zero outside the grid. Rays are not ended at the detector.
         """
         return self._apply(volumes, self.grid.shape, adjoint=False)
 

@@ -1,65 +1,51 @@
-"""Plain arrays: NPY, NPZ and HDF5, `(z, y, x)` or `(c, z, y, x)`; the last two may
-carry `spacing` or `affine`.
+"""Plain arrays: NPY and NPZ, `(z, y, x)` or `(c, z, y, x)`; the latter may carry
+`spacing` or `affine`.
 """
 
 import math
 import zipfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from trivox.errors import FormatError, GeometryError
-from trivox.volumes.header import Header, kept_dtype, require_size
+from trivox.volumes.header import Header, kept_dtype, require_size, require_voxels
+from trivox.volumes.headers.streams import MAX_DEFLATE_RATIO, take_values
 from trivox.volumes.volume import Array, Shape, Volume, affine_from_spacing
 
 _NPZ_NAMES = ("image", "label", "data", "array")
-_HDF5_NAMES = ("image", "label", "data", "volume")
-_COMPRESSED = {"compression": "gzip", "compression_opts": 3, "shuffle": True}
-_MAX_SIDE_VALUES = 16
+MAX_SIDE_VALUES = 16
 """An affine; nothing larger is read beside the array."""
-_SLAB = 2**20
-"""Values converted at once."""
-_TRUNCATED = (
-    "holds fewer bytes than its header declares; it is truncated, copy it again"
-)
+TRUNCATED = "holds fewer bytes than its header declares; it is truncated, copy it again"
 
 
 def header(path: Path) -> Header:
     """Shape, affine, channels and type, from the array's header alone."""
-    if path.suffix.lower() in (".h5", ".hdf5"):
-        with h5py.File(path, "r") as file:
-            dataset = _dataset(file)
-            return _describe(dataset.shape, dataset.dtype, dataset.attrs.get)
-    if path.suffix.lower() == ".npz":
-        with zipfile.ZipFile(path) as archive, archive.open(_member(archive)) as stream:
-            return _describe(*_npy_header(stream)[:2], _side_values(archive))
-    with path.open("rb") as stream:
-        return _describe(*_npy_header(stream)[:2], _nothing)
+    with _opened(path) as stored:
+        described = describe_array(stored.shape, stored.dtype, stored.side)
+        require_voxels(path, described)
+        stored.require_kept()
+        return described
 
 
 def read(path: Path, *, max_bytes: int) -> Volume:
-    """Read `.npy`, `.npz`, `.h5` or `.hdf5`; objects are refused (they would be
-    pickled).
-    """
-    described = header(path)
-    require_size(path, described, max_bytes=max_bytes)
+    """Read `.npy` or `.npz`; objects are refused (they would be pickled)."""
+    with _opened(path) as stored:
+        described = describe_array(stored.shape, stored.dtype, stored.side)
+        itemsize = stored.dtype.itemsize
+        require_size(path, described, max_bytes=max_bytes, itemsize=itemsize)
+        stored.require_kept()
+        flat = np.empty(math.prod(stored.shape), dtype=described.dtype)
+        take_values(stored.stream, flat, stored=stored.dtype)
+    order: Literal["F", "C"] = "F" if stored.fortran else "C"
+    array = np.ascontiguousarray(flat.reshape(stored.shape, order=order))
     size = (described.channels, *described.shape)
-    if path.suffix.lower() in (".h5", ".hdf5"):
-        array = _read_hdf5(path, described.dtype)
-    elif path.suffix.lower() == ".npz":
-        with zipfile.ZipFile(path) as archive, archive.open(_member(archive)) as stream:
-            array = _read_npy(stream, described.dtype)
-    else:
-        if path.stat().st_size < math.prod(size):  # a byte a voxel is the least
-            raise FormatError(_TRUNCATED)
-        with path.open("rb") as stream:
-            array = _read_npy(stream, described.dtype)
-    return Volume(array.reshape(size), described.affine)
+    return Volume(array.reshape(size), described.affine, described.remarks)
 
 
 def write(path: Path, volume: Volume) -> None:
@@ -69,24 +55,61 @@ def write(path: Path, volume: Volume) -> None:
     array = volume.array[0] if volume.channels == 1 else volume.array
     if path.suffix.lower() == ".npz":
         np.savez_compressed(path, image=array, affine=volume.affine)
-    elif path.suffix.lower() == ".npy":
-        if not np.array_equal(volume.affine, np.eye(4)):
-            raise GeometryError(
-                f"{path}: .npy cannot hold spacing and orientation; write .npz or .nii.gz"
-            )
-        np.save(path, array, allow_pickle=False)
-    else:
-        with h5py.File(path, "w", track_order=False) as file:
-            options = dict(_COMPRESSED) if array.size else {}
-            image = file.create_dataset(
-                "image", data=array, track_times=False, **options
-            )
-            image.attrs["affine"] = volume.affine
+        return
+    if not np.array_equal(volume.affine, np.eye(4)):
+        raise GeometryError(
+            f"{path}: .npy cannot hold spacing and orientation; write .npz or .nii.gz"
+        )
+    np.save(path, array, allow_pickle=False)
 
 
-def _describe(
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """An array in a file: its stream stands at the first value, of which `room` bytes
+    can follow; side: gives what stands beside it, by name.
+    """
+
+    stream: IO[bytes]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+    room: int
+    side: Callable[[str], Any]
+
+    def require_kept(self) -> None:
+        """Raise `FormatError` for more values than the file can hold."""
+        if math.prod(self.shape) * self.dtype.itemsize > self.room:
+            raise FormatError(TRUNCATED)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Stored]:
+    if path.suffix.lower() == ".npy":
+        with path.open("rb") as stream:
+            header = _npy_header(stream)
+            room = path.stat().st_size - stream.tell()
+            yield _Stored(stream, *header, room, _nothing)
+        return
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(_member(archive))
+        packed = min(member.compress_size, path.stat().st_size)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise FormatError(
+                f"'{member.filename}' is packed in an unusual way; save the file with "
+                "numpy.savez_compressed"
+            )
+        room = min(member.file_size, packed * MAX_DEFLATE_RATIO)
+        with archive.open(member) as stream:
+            header = _npy_header(stream)
+            yield _Stored(stream, *header, room, _side_values(archive))
+
+
+def describe_array(
     shape: tuple[int, ...], stored: np.dtype[Any], side: Callable[[str], Any]
 ) -> Header:
+    """What an array `(z, y, x)` or `(c, z, y, x)` is as a volume; side: gives `affine`
+    or `spacing` beside it, or None.
+    """
     if not 2 <= len(shape) <= 4:
         raise FormatError(
             f"an array of shape {shape} is not (z, y, x) or (c, z, y, x); reshape it"
@@ -120,31 +143,22 @@ def _nothing(_name: str) -> None:
 
 def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
     """Shape, type and whether Fortran order; leaves the stream at the first value."""
-    if np.lib.format.read_magic(stream) == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    else:
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+    try:
+        if np.lib.format.read_magic(stream) == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        else:
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+    except MemoryError as error:  # of deep nesting, whatever memory there is
+        raise FormatError("no header of NPY; the file is damaged") from error
+    if min(shape, default=0) < 0:
+        raise FormatError(f"the header declares a shape of {shape}; it is damaged")
     return shape, dtype, fortran
 
 
-def _read_npy(stream: IO[bytes], kept: np.dtype[Any]) -> Array:
-    """The rest of an NPY stream, converted slab by slab so that float64 never fills
-    memory.
+def choose_array(names: list[str], known: tuple[str, ...]) -> str:
+    """The array to read: the first known name, else the only one there is; raises
+    `FormatError` where that leaves a choice.
     """
-    shape, stored, fortran = _npy_header(stream)
-    flat = np.empty(int(np.prod(shape, dtype=np.int64)), dtype=kept)
-    with np.errstate(over="ignore"):
-        for start in range(0, flat.size, _SLAB):
-            count = min(_SLAB, flat.size - start)
-            data = stream.read(count * stored.itemsize)
-            if len(data) != count * stored.itemsize:
-                raise FormatError(_TRUNCATED)
-            flat[start : start + count] = np.frombuffer(data, dtype=stored)
-    return np.ascontiguousarray(flat.reshape(shape, order="F" if fortran else "C"))
-
-
-def _choose(names: list[str], known: tuple[str, ...]) -> str:
-    """The array to read: the first known name, else the only one there is."""
     for name in known:
         if name in names:
             return name
@@ -160,7 +174,7 @@ def _choose(names: list[str], known: tuple[str, ...]) -> str:
 def _member(archive: zipfile.ZipFile) -> str:
     files = [name for name in archive.namelist() if name.endswith(".npy")]
     names = [name.removesuffix(".npy") for name in files]
-    return _choose(names, _NPZ_NAMES) + ".npy"
+    return choose_array(names, _NPZ_NAMES) + ".npy"
 
 
 def _side_values(archive: zipfile.ZipFile) -> Callable[[str], Any]:
@@ -169,7 +183,7 @@ def _side_values(archive: zipfile.ZipFile) -> Callable[[str], Any]:
             return None
         with closing(archive.open(f"{name}.npy")) as stream:
             shape, stored, _ = _npy_header(stream)
-        if stored.kind not in "iuf" or math.prod(shape) > _MAX_SIDE_VALUES:
+        if stored.kind not in "iuf" or math.prod(shape) > MAX_SIDE_VALUES:
             raise FormatError(
                 f"'{name}' is an array of {stored} {shape}; "
                 "it must be 3 (spacing) or 4x4 (affine) numbers"
@@ -178,26 +192,3 @@ def _side_values(archive: zipfile.ZipFile) -> Callable[[str], Any]:
             return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
 
     return get
-
-
-def _dataset(file: Any) -> Any:
-    datasets: dict[str, object] = {}
-
-    def collect(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            datasets[name] = item
-
-    # follows no external links, so a file cannot smuggle in another one
-    file.visititems(collect)
-    return datasets[_choose(list(datasets), _HDF5_NAMES)]
-
-
-def _read_hdf5(path: Path, kept: np.dtype[Any]) -> Array:
-    with h5py.File(path, "r") as file:
-        dataset = _dataset(file)
-        array = np.empty(dataset.shape, dtype=kept)
-        if dataset.dtype.kind == "b":
-            array[...] = dataset[()]
-        else:
-            dataset.read_direct(array)  # HDF5 converts in blocks
-        return array

@@ -20,7 +20,7 @@ from trivox.volumes.header import (
     about_spacing,
     one_line,
     reading,
-    require_size,
+    require_voxels,
 )
 from trivox.volumes.picture_names import LOSSY, is_picture_stack
 from trivox.volumes.picture_names import SUFFIXES as PICTURES
@@ -29,8 +29,9 @@ from trivox.volumes.volume import Array, Volume
 
 NIFTI = (".nii.gz", ".nii", ".hdr", ".img")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
-ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
-VOLUMES: tuple[str, ...] = (*NIFTI, *ITK, *ARRAYS, *DICOM)
+ARRAYS = (".npy", ".npz")
+HDF5 = (".h5", ".hdf5")
+VOLUMES: tuple[str, ...] = (*NIFTI, *ITK, *ARRAYS, *HDF5, *DICOM)
 SUFFIXES: tuple[str, ...] = (*VOLUMES, *PICTURES)
 """Every suffix that can be read, lower case; a folder is a DICOM series, or a stack of
 pictures that says their spacing.
@@ -57,7 +58,7 @@ def read_header(path: Path, *, choice: SeriesChoice = NO_CHOICE) -> Header:
     path = Path(path)
     with reading(path):
         header = _reader(path, choice).header(path)
-        require_size(path, header, max_bytes=2**63)
+        require_voxels(path, header)
         Volume(np.empty((1, 1, 1, 1)), header.affine)  # refuses a damaged affine
         remarks = about_spacing(header.shape, header.affine)
         return replace(header, remarks=(*header.remarks, *remarks))
@@ -210,6 +211,10 @@ def _module(path: Path) -> Any:
         return arrays
     if suffix in PICTURES:
         return _pictures()
+    if suffix in HDF5:
+        from trivox.volumes import hdf5
+
+        return hdf5
     missing = "" if path.exists() else "file not found, and "
     raise FormatError(
         f"{path}: {missing}the name ends in no known suffix; "

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from trivox.errors import GeometryError
-from trivox.volumes.volume import Array, Shape, Volume, spacing_of
+from trivox.volumes.volume import Array, Shape, Spacing, Steps, Volume, spacing_of
 
 
 def describe_mismatch(
@@ -49,6 +49,14 @@ def require_same_grid(first: Volume, second: Volume, *, where: str) -> None:
             f"{where}: {mismatch}; resample them to one grid, "
             "or run 'trivox check' for the list"
         )
+
+
+Lattice = Spacing | Steps
+"""Spacing in mm `(z, y, x)`, or the steps in the world along z, y, x: rows in mm, `(3,
+3)`.
+"""
+UPRIGHT = 1e-5
+"""Cosine between axes that counts as a right angle."""
 
 
 @dataclass(frozen=True)
@@ -131,3 +139,63 @@ def reorient(volume: Volume, orientation: Orientation) -> Volume:
         if flip:
             affine[:3, 3] += column * (volume.shape[axis] - 1)
     return replace(volume, array=array, affine=affine)
+
+
+# -- how voxels stand in the world ----------------------------------------------------
+# All that is measured of a mask depends on the place of its voxels alone: volumes on the
+# determinant of the steps along the axes, areas on their cofactors, distances on the
+# steps themselves. A turned grid measures as a straight one of the same spacing.
+
+
+def steps_of(lattice: Lattice) -> Steps:
+    """The step along each axis, rows in mm, `(3, 3)`."""
+    steps = np.asarray(lattice, dtype=np.float64)
+    if steps.ndim == 1:
+        return np.diag(steps)
+    return steps
+
+
+def edges_of(lattice: Lattice) -> Spacing:
+    """Lengths of a voxel's edges in mm, `(z, y, x)`."""
+    z, y, x = np.linalg.norm(steps_of(lattice), axis=1).tolist()
+    return z, y, x
+
+
+def upright_spacing(lattice: Lattice) -> Spacing | None:
+    """The spacing where the axes stand at right angles; None of a sheared grid."""
+    edges = edges_of(lattice)
+    lengths = np.array(edges)
+    directions = steps_of(lattice) / lengths[:, None]
+    cosines = directions @ directions.T
+    if np.abs(cosines - np.eye(3)).max() > UPRIGHT:
+        return None
+    return edges
+
+
+def voxel_mm3(lattice: Lattice) -> float:
+    """Volume of a voxel in mm³."""
+    edges = upright_spacing(lattice)
+    if edges is not None:
+        return float(np.prod(edges))
+    steps = steps_of(lattice)
+    return float(abs(np.linalg.det(steps)))
+
+
+def cofactors(lattice: Lattice) -> NDArray[np.float64]:
+    """What turns an area vector `(z, y, x)` in voxels, a row, into one in mm²."""
+    edges = upright_spacing(lattice)
+    if edges is not None:
+        z, y, x = edges
+        return np.diag([y * x, z * x, z * y])
+    steps = steps_of(lattice)
+    inverse = np.linalg.inv(steps)
+    return np.asarray(np.linalg.det(steps) * inverse.T)
+
+
+def longest_diagonal(lattice: Lattice, shape: tuple[int, ...]) -> float:
+    """The longest diagonal of an image of so many voxels `(z, y, x)`, in mm."""
+    signs = np.array([[1, 1, 1], [1, 1, -1], [1, -1, 1], [1, -1, -1]])
+    corners = signs * np.array(shape)
+    diagonals = corners @ steps_of(lattice)
+    lengths = np.linalg.norm(diagonals, axis=1)
+    return float(lengths.max())

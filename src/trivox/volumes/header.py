@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from trivox.errors import FormatError, GeometryError, ResourceError, TrivoxError
@@ -17,6 +18,8 @@ from trivox.volumes.volume import Shape, spacing_of
 
 MAX_BYTES = 16 * 2**30
 """What a file may ask for at most, unless the caller allows more."""
+WORTH_A_LOOK = 2**28
+"""Bytes from which on it is asked how many are free."""
 
 FINEST_MM = 0.005
 COARSEST_MM = 100.0
@@ -75,18 +78,24 @@ def kept_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
     )
 
 
-def require_size(
-    path: Path, header: Header, *, max_bytes: int, itemsize: int = 0
-) -> None:
-    """Raise `FormatError` if the header declares no voxels, or more than `max_bytes` in
-    memory or as stored.
-    """
+def require_voxels(path: Path, header: Header) -> None:
+    """Raise `FormatError` if the header declares none."""
     size = (header.channels, *header.shape)
     if min(size) < 1:
         raise FormatError(
             f"{path}: the header declares a size of {size} (c, z, y, x); "
             "the file is damaged"
         )
+
+
+def require_size(
+    path: Path, header: Header, *, max_bytes: int, itemsize: int = 0
+) -> None:
+    """Raise `FormatError` if the header declares no voxels, or more than `max_bytes` or
+    than is free in memory, as kept or as stored.
+    """
+    require_voxels(path, header)
+    size = (header.channels, *header.shape)
     needed = math.prod(size) * max(header.dtype.itemsize, itemsize)
     if needed > max_bytes:
         raise FormatError(
@@ -94,6 +103,14 @@ def require_size(
             f"{needed / 2**30:.3g} GiB, more than the limit of "
             f"{max_bytes / 2**30:.3g} GiB; crop or resample the file, or raise max_bytes"
         )
+    if needed > WORTH_A_LOOK:
+        free = psutil.virtual_memory().available
+        if needed > free:
+            raise FormatError(
+                f"{path}: the header declares {size} voxels (c, z, y, x), "
+                f"{needed / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB of memory are "
+                "free; crop or resample the file, or use a larger machine"
+            )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import SimpleITK as sitk  # noqa: N813 - its name everywhere
 from numpy.typing import NDArray
 
 from trivox.errors import FormatError, GeometryError
-from trivox.volumes.header import Header, kept_dtype, require_size
+from trivox.volumes.header import Header, kept_dtype, require_size, require_voxels
 from trivox.volumes.headers.metaimage import parse_metaimage
 from trivox.volumes.headers.nrrd import parse_nrrd
 from trivox.volumes.headers.promise import Promise
@@ -26,7 +26,7 @@ def header(path: Path) -> Header:
     """
     promise = _promise(path)
     described = _described(promise)
-    require_size(path, described, max_bytes=2**63)
+    require_voxels(path, described)
     promise.require_kept()
     return described
 

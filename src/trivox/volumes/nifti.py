@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from nibabel import Nifti1Header, Nifti2Header
 from nibabel import load as load_pair
+from nibabel.imageglobals import logger
 from numpy.typing import NDArray
 
 from trivox.errors import FormatError
@@ -43,7 +44,7 @@ _Scaling = tuple[float | None, float | None]
 def header(path: Path) -> Header:
     """Shape, affine, channels and type, from the first kilobytes of the file."""
     if _is_pair(path):
-        return _describe_pair(load_pair(path))[0]
+        return _describe_pair(_loaded_pair(path))[0]
     with _opened(path) as source:
         return _describe_single(_raw_header(source)[0])[0]
 
@@ -152,6 +153,18 @@ def _describe_single(raw: Any) -> tuple[Header, float]:
     return _describe(raw, placement_of(raw), _scaling_of(raw))
 
 
+def _loaded_pair(path: Path) -> Any:
+    """What nibabel makes of a pair, without what it says to the terminal about damaged
+    headers.
+    """
+    spoke = logger.disabled
+    logger.disabled = True
+    try:
+        return load_pair(path)
+    finally:
+        logger.disabled = spoke
+
+
 def _describe_pair(image: Any) -> tuple[Header, float]:
     # Loading removes the scaling from the header and may take the affine from a .mat
     # file (SPM).
@@ -229,7 +242,7 @@ def _scaled(array: Array, scaling: _Scaling) -> Array:
 
 
 def _read_pair(path: Path, *, max_bytes: int) -> Volume:
-    image = load_pair(path)
+    image = _loaded_pair(path)
     described, unit_mm = _describe_pair(image)
     itemsize = image.get_data_dtype().itemsize
     require_size(path, described, max_bytes=max_bytes, itemsize=itemsize)

@@ -15,6 +15,10 @@ Spacing = tuple[float, float, float]
 Steps = NDArray[np.float64]
 """Where a step along z, y, x leads in the world: rows in mm, `(3, 3)`."""
 
+FARTHEST_MM = 1e12
+LAST_ROW = (0.0, 0.0, 0.0, 1.0)
+"""Of an affine, whose numbers are below the first."""
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
@@ -41,6 +45,14 @@ class Volume:
             raise GeometryError(
                 "the affine of a volume is a finite 4x4 matrix; "
                 "the file's header is damaged"
+            )
+        if (
+            np.abs(self.affine).max() > FARTHEST_MM
+            or (self.affine[3] != LAST_ROW).any()
+        ):
+            raise GeometryError(
+                "the affine of a volume leads to no place (it is projective, or its "
+                "numbers are too large); repair the file's header"
             )
         if abs(np.linalg.det(self.affine[:3, :3])) < 1e-12:
             raise GeometryError(

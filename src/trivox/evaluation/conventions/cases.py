@@ -13,9 +13,9 @@ from trivox.datasets.labels import IGNORED
 from trivox.evaluation.metrics import overlap
 from trivox.evaluation.metrics.components import around
 from trivox.evaluation.metrics.content import TargetMetrics
-from trivox.evaluation.metrics.lattice import Lattice, longest_diagonal, voxel_mm3
 from trivox.evaluation.metrics.overlap import Confusion
 from trivox.evaluation.metrics.surfaces import surface_distances
+from trivox.volumes.geometry import Lattice, longest_diagonal, voxel_mm3
 from trivox.volumes.volume import Array
 
 DEFAULT_TOLERANCE_MM = 2.0

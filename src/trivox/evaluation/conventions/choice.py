@@ -21,8 +21,8 @@ from trivox.evaluation.conventions.instances import instance_metrics
 from trivox.evaluation.conventions.legacy import PENALTY_MM, legacy_metrics
 from trivox.evaluation.conventions.lesions import lesion_wise_metrics
 from trivox.evaluation.metrics.content import ConventionBlock, TargetMetrics
-from trivox.evaluation.metrics.lattice import Lattice, voxel_mm3
 from trivox.schema import Frozen, first_complaint
+from trivox.volumes.geometry import Lattice, voxel_mm3
 from trivox.volumes.volume import Array
 
 Limit = Annotated[float, Field(ge=0)]

@@ -26,13 +26,13 @@ from trivox.evaluation.metrics.components import (
     sizes,
 )
 from trivox.evaluation.metrics.content import LesionRow, TargetMetrics
-from trivox.evaluation.metrics.lattice import Lattice, edges_of, voxel_mm3
 from trivox.evaluation.metrics.overlap import confusion
 from trivox.evaluation.metrics.surfaces import (
     SurfaceDistances,
     surface_distances,
     within,
 )
+from trivox.volumes.geometry import Lattice, edges_of, voxel_mm3
 from trivox.volumes.volume import Array
 
 VOXELS = (1.0, 1.0, 1.0)

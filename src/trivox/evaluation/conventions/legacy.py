@@ -9,9 +9,9 @@ import math
 
 from trivox.evaluation.conventions.cases import Region
 from trivox.evaluation.metrics.content import TargetMetrics
-from trivox.evaluation.metrics.lattice import Lattice
 from trivox.evaluation.metrics.overlap import Confusion
 from trivox.evaluation.metrics.surfaces import surface_distances
+from trivox.volumes.geometry import Lattice
 
 PENALTY_MM = math.sqrt(240**2 + 240**2 + 155**2)
 """The diagonal of the BraTS grid, 373.13 mm."""

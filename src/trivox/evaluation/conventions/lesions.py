@@ -26,8 +26,8 @@ from trivox.evaluation.metrics.components import (
     sizes,
 )
 from trivox.evaluation.metrics.content import LesionRow, TargetMetrics
-from trivox.evaluation.metrics.lattice import Lattice, voxel_mm3
 from trivox.evaluation.metrics.surfaces import surface_distances
+from trivox.volumes.geometry import Lattice, voxel_mm3
 from trivox.volumes.volume import Array
 
 

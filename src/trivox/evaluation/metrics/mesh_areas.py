@@ -19,7 +19,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from trivox.evaluation.metrics.lattice import Lattice, cofactors
+from trivox.volumes.geometry import Lattice, cofactors
 
 Floats = NDArray[np.float64]
 Point = tuple[int, int, int]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from trivox.evaluation.metrics.lattice import Lattice, steps_of, upright_spacing
+from trivox.volumes.geometry import Lattice, steps_of, upright_spacing
 from trivox.volumes.volume import Array, Spacing, Steps
 
 Floats = NDArray[np.float64]

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivox.datasets.boxes import NOTHING, box_of
-from trivox.evaluation.metrics.lattice import Lattice
 from trivox.evaluation.metrics.mesh_areas import CORNERS, element_areas
 from trivox.evaluation.metrics.nearest import distances_to
 from trivox.evaluation.metrics.overlap import require_same_shape
+from trivox.volumes.geometry import Lattice
 from trivox.volumes.volume import Array
 
 SurfaceKind = Literal["voxel", "mesh"]

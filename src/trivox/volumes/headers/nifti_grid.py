@@ -2,7 +2,6 @@
 is doubtful (nifti1.h, "3D image orientation and location in space").
 """
 
-import math
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -20,6 +19,8 @@ MM_OF_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 """Metre, millimetre and micron, by the code in the lowest three bits of xyzt_units."""
 SPACING_ROUNDING = 1e-3
 """Share of a spacing that rounding explains."""
+QUATERNION_ROUNDING = 3.6e-7
+"""Of the sum of squares of a quaternion."""
 PLACE_ROUNDING = 1e-2
 """Share of a voxel, at the corners of the image, that rounding explains."""
 
@@ -43,7 +44,8 @@ def placement_of(raw: Any) -> Placement:
     """
     code = int(raw["xyzt_units"]) % 8
     unit_mm = MM_OF_UNIT.get(code, 1.0)
-    affine, remarks = _chosen(raw, unit_mm)
+    with np.errstate(invalid="ignore", over="ignore"):  # of damaged numbers
+        affine, remarks = _chosen(raw, unit_mm)
     if code > max(MM_OF_UNIT):
         remarks.append(f"unknown unit: xyzt_units holds {code}; taken for mm")
     affine[:3] *= unit_mm
@@ -74,10 +76,10 @@ def _doubts(raw: Any, sform: Affine, has_qform: bool, unit_mm: float) -> list[st
         return []  # refused by whoever makes a volume of it
     if not has_qform:
         given = np.isfinite(sizes) & (sizes > 0)
-        own = np.array(spacing_of(sform)[::-1])
-        if given.all() and not _same_spacing(sizes, own):
+        taken = np.array(spacing_of(sform)[::-1])
+        if given.all() and not _same_spacing(sizes, taken):
             return [
-                f"sform and pixdim disagree: {_spacings(own, sizes, unit_mm)}; the "
+                f"sform and pixdim disagree: {_spacings(taken, sizes, unit_mm)}; the "
                 "sform was taken"
             ]
         return []
@@ -90,31 +92,48 @@ def _doubts(raw: Any, sform: Affine, has_qform: bool, unit_mm: float) -> list[st
 
 def _disagreement(raw: Any, sform: Affine, qform: Affine, unit_mm: float) -> list[str]:
     """Where sform and qform differ by more than rounding explains."""
-    own = np.array(spacing_of(sform)[::-1])
+    taken = np.array(spacing_of(sform)[::-1])
     other = np.array(spacing_of(qform)[::-1])
     size = [int(n) for n in raw.get_data_shape()[:3]]
-    edges = [(0, max(n - 1, 0)) for n in size] + [(0, 0)] * (3 - len(size))
-    corners = np.array(list(product(*edges, (1,))), dtype=np.float64)
-    apart = np.linalg.norm((corners @ (sform - qform).T)[:, :3], axis=1).max()
+    ends = np.maximum([*size, 1, 1][:3], 1) - 1
+    corners = np.array(list(product((0, 1), repeat=3))) * ends
+    corners = np.column_stack((corners, np.ones(8)))
+    apart = _farthest(corners, sform - qform)
     turned = qform.copy()
-    turned[:3, :3] *= own / np.maximum(other, 1e-30)
-    misplaced = np.linalg.norm((corners @ (sform - turned).T)[:, :3], axis=1).max()
-    if _same_spacing(own, other) and misplaced <= PLACE_ROUNDING * own.min():
+    turned[:3, :3] *= taken / np.maximum(other, 1e-30)
+    misplaced = _farthest(corners, sform - turned)
+    reach = float(np.linalg.norm(ends * taken))
+    rounding = PLACE_ROUNDING * taken.min() + _turn_rounding(raw) * reach
+    if _same_spacing(taken, other) and misplaced <= rounding:
         return []
     return [
-        f"sform and qform disagree: {_spacings(own, other, unit_mm)}, voxels up to "
+        f"sform and qform disagree: {_spacings(taken, other, unit_mm)}, voxels up to "
         f"{apart * unit_mm:.3g} mm apart; the sform was taken"
     ]
+
+
+def _farthest(corners: Affine, difference: Affine) -> float:
+    """The longest way that a difference of affines moves one of the corners."""
+    ways = corners @ difference.T
+    return float(np.linalg.norm(ways[:, :3], axis=1).max())
+
+
+def _turn_rounding(raw: Any) -> float:
+    """Radians by which the rotation may be off, since the first number of its
+    quaternion is only known from the others, which are in single precision.
+    """
+    smallest = np.sqrt(QUATERNION_ROUNDING)
+    return float(QUATERNION_ROUNDING / max(raw.get_qform_quaternion()[0], smallest))
 
 
 def _same_spacing(first: Affine, second: Affine) -> bool:
     return bool(np.allclose(first, second, rtol=SPACING_ROUNDING, atol=0))
 
 
-def _spacings(own: Affine, other: Affine, unit_mm: float) -> str:
+def _spacings(taken: Affine, other: Affine, unit_mm: float) -> str:
     """Two spacings `(x, y, z)` in words, `(z, y, x)`."""
     texts = []
-    for spacing in (own, other):
+    for spacing in (taken, other):
         steps = (spacing[::-1] * unit_mm).tolist()
         texts.append(" x ".join(f"{step:.4g}" for step in steps))
     return f"spacing {texts[0]} mm (z y x) and {texts[1]} mm"
@@ -143,17 +162,18 @@ def _qform(raw: Any) -> Affine:
     """The affine of offset, quaternion and voxel sizes (nifti1.h, method 2)."""
     sizes = _voxel_sizes(raw)
     _require_sizes(sizes)
-    fields = ("quatern_b", "quatern_c", "quatern_d")
-    b, c, d = (float(raw[name]) for name in fields)
-    rest = 1 - (b * b + c * c + d * d)
-    if not rest >= -1e-5:  # NaN compares false
+    try:
+        rotation = quat2mat(raw.get_qform_quaternion())
+    except ValueError:
+        rotation = np.full((3, 3), np.nan)
+    if not np.isfinite(rotation).all():
+        b, c, d = (float(raw[f"quatern_{letter}"]) for letter in "bcd")
         raise GeometryError(
             f"the quaternion ({b:g}, {c:g}, {d:g}) is no rotation; repair the qform"
         )
     if float(raw["pixdim"][0]) == -1:
         sizes[2] = -sizes[2]  # any other value is taken for 1, as the standard says
     affine = np.eye(4)
-    rotation = quat2mat([math.sqrt(max(rest, 0.0)), b, c, d])
     affine[:3, :3] = rotation * sizes
     affine[:3, 3] = [float(raw[f"qoffset_{axis}"]) for axis in "xyz"]
     return affine

@@ -129,7 +129,7 @@ def _fields(path: Path) -> tuple[Fields, list[str], int]:
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#") or ":=" in line:
             continue
-        name, colon, value = line.partition(": ")
+        name, colon, value = line.partition(":")
         name = OTHER_NAMES.get(name.strip().lower(), name.strip().lower())
         if not colon or name not in FIELDS or name in fields:
             raise FormatError(
@@ -250,7 +250,7 @@ def _in_space(
             raise FormatError(f"space '{space[:40]}' is not known; repair the header")
         signs = TO_RAS["LPS"]
         remarks.append(
-            f"space '{space or fields['space dimension']}' does not say where right and "
+            f"space '{space or 'without a name'}' does not say where right and "
             "left are: taken for left-posterior-superior, as ITK does"
         )
     units = re.findall(r'"([^"]*)"', fields.get("space units", ""))

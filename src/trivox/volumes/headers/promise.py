@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from trivox.errors import FormatError
 from trivox.volumes.headers.streams import (
+    CHUNK,
     GZIP,
     MAX_DEFLATE_RATIO,
     TOO_MUCH,
@@ -25,8 +26,8 @@ from trivox.volumes.headers.streams import (
 )
 
 Encoding = Literal["raw", "gzip", "zlib", "bzip2", "text"]
-MOST_TEXT = 2**28
-"""Bytes of numbers written as text."""
+LONGEST_NUMBER = 64
+"""Characters of a number written as text."""
 LINE = 2**16
 """Bytes of a line that is skipped, at most."""
 
@@ -88,7 +89,7 @@ class Promise:
         with path.open("rb") as file:
             self._go_to_data(file, path, len(target))
             if self.encoding == "text":
-                target[...] = _words(file, len(target), self.dtype)
+                _take_words(file, target, self.dtype)
                 return
             with _decoded(file, self.encoding) as source:
                 skip(source, self.skipped)
@@ -116,15 +117,23 @@ def _decoded(file: BinaryIO, encoding: Encoding) -> Iterator[Source]:
         yield Inflated(file, GZIP if encoding == "gzip" else ZLIB_OR_GZIP)
 
 
-def _words(file: BinaryIO, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Numbers written as text."""
-    text = file.read(MOST_TEXT + 1)
-    if len(text) > MOST_TEXT:
-        raise FormatError("holds too many numbers as text; save it as raw or gzip")
-    words = text.split()
-    if len(words) != count:
+def _take_words(file: BinaryIO, target: NDArray[Any], dtype: np.dtype[Any]) -> None:
+    """Fill `target` with numbers written as text, a chunk at a time."""
+    filled = 0
+    rest = b""
+    chunk = b"?"
+    while chunk:
+        chunk = file.read(CHUNK)
+        words = (rest + chunk).split()
+        # the last word may go on in the next chunk
+        cut = bool(chunk) and not chunk[-1:].isspace()
+        rest = words.pop() if cut else b""
+        filled += len(words)
+        if len(rest) > LONGEST_NUMBER or filled > len(target):
+            break
+        target[filled - len(words) : filled] = np.array(words, "S").astype(dtype)
+    if chunk or filled != len(target):
         raise FormatError(
-            f"holds {len(words)} numbers where its header declares {count}; it is "
+            f"does not hold the {len(target)} numbers that its header declares; it is "
             "damaged, export it again"
         )
-    return np.array(words).astype(dtype)

@@ -1,6 +1,5 @@
 """Headers of lines of text: what their words may be, and which files they may name."""
 
-import math
 import re
 from pathlib import Path
 
@@ -9,6 +8,8 @@ from trivox.volumes.placeholders import require_fetched
 
 MOST_BYTES = 2**23
 """Of a header; those of segmentations with hundreds of segments have a tenth of it."""
+FARTHEST = 1e12
+"""More than any length or place, in any unit."""
 MOST_FILES = 10_000
 """That an image may be spread over."""
 PATTERN = re.compile(r"([^%]*)%(0?\d?)d([^%]*?)((?: +-?\d{1,6}){3,4}) *")
@@ -51,7 +52,7 @@ def numbers(text: str, *, what: str, count: int | None = None) -> list[float]:
         raise FormatError(
             f"{what} holds '{text[:60]}', no numbers; the header is damaged"
         ) from error
-    if not all(math.isfinite(value) for value in values):
+    if not all(abs(value) < FARTHEST for value in values):  # NaN compares false
         raise GeometryError(
             f"{what} holds '{text[:60]}', which is no length; repair the header"
         )

@@ -11,13 +11,13 @@ from scipy.spatial.transform import Rotation
 
 from trivox.evaluation.conventions.cases import evaluate_case
 from trivox.evaluation.conventions.choice import CONVENTIONS, choose_convention
-from trivox.evaluation.metrics.lattice import (
+from trivox.evaluation.metrics.mesh_areas import CORNERS, element_areas
+from trivox.evaluation.metrics.surfaces import surface_distances
+from trivox.volumes.geometry import (
     longest_diagonal,
     upright_spacing,
     voxel_mm3,
 )
-from trivox.evaluation.metrics.mesh_areas import CORNERS, element_areas
-from trivox.evaluation.metrics.surfaces import surface_distances
 
 few = settings(max_examples=20, deadline=None, derandomize=True)
 spacings = st.tuples(*[st.sampled_from([0.5, 0.83, 1.0, 2.5])] * 3)
