@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK
+
 from class_trees import write_tree
 from dicom_slices import save, slice_of
 from nnunet_folder import model_folder, plans_of
-
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
 
@@ -288,12 +288,12 @@ def volumes(folder: Path) -> None:
         if suffix == ".npy":
             volume = Volume(image.array, affine_from_spacing((1.0, 1.0, 1.0)))
         write_volume(folder / f"scan{suffix}", volume)
-    picture = sitk.GetImageFromArray(image.array[0])
+    picture = SimpleITK.GetImageFromArray(image.array[0])
     picture.SetSpacing(SPACING[::-1])
     for name in ("pair.hdr", "pair.nhdr", "pair.mhd", "pair.nii"):
-        sitk.WriteImage(picture, str(folder / name))
-    sitk.WriteImage(picture, str(folder / "packed.nrrd"), useCompression=True)
-    sitk.WriteImage(picture, str(folder / "packed.mha"), useCompression=True)
+        SimpleITK.WriteImage(picture, str(folder / name))
+    SimpleITK.WriteImage(picture, str(folder / "packed.nrrd"), useCompression=True)
+    SimpleITK.WriteImage(picture, str(folder / "packed.mha"), useCompression=True)
 
 
 def dicom(folder: Path) -> None:

@@ -15,7 +15,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -418,6 +418,3 @@ def wrong(result: Result) -> int:
 def counted(result: Result) -> int:
     """All inputs."""
     return sum(row.inputs for row in result.rows.values())
-
-
-Names = Iterable[str]

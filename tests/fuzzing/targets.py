@@ -9,10 +9,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from fuzzing import examples
-
 from trivox.errors import InterruptedTrainingError
-
-Read = Callable[[Path], object]
 
 
 @dataclass(frozen=True)
@@ -348,7 +345,7 @@ def records(folder: Path, file: Path) -> object:
     from trivox.inference.folder import predict_cases
 
     cases = [Case(name=f"pancreas_{i:03d}", images=()) for i in (0, 1, 20)]
-    return predict_cases(_Predictor(), cases, folder)
+    return predict_cases(_Predictor(), cases, folder, overwrite=True)
 
 
 def answers(folder: Path, file: Path) -> object:
