@@ -283,7 +283,7 @@ def predict(folder: Path, file: Path) -> object:
     import trivox
     from trivox.inference.bundle import file_hash
 
-    if file.suffix == ".safetensors":
+    if file.suffix == ".safetensors" and file.is_file():
         description = folder / "bundle" / "bundle.json"
         text = description.read_text(encoding="utf-8")
         old = (folder / ".sums" / file.name).read_text(encoding="utf-8")
