@@ -19,7 +19,11 @@ one line and exits with 1.
     └── InterruptedTrainingError  work was asked to stop and has saved its state
 """
 
+import unicodedata
 from collections.abc import Iterable
+
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Kinds of characters that a terminal obeys, or that cannot be seen (Unicode)."""
 
 
 def few(names: Iterable[str], *, separator: str = ", ", shown: int = 5) -> str:
@@ -32,6 +36,22 @@ def few(names: Iterable[str], *, separator: str = ", ", shown: int = 5) -> str:
 def of_case(name: str, reason: str) -> str:
     """`reason` with the name of the case in front, once."""
     return reason if reason.startswith(f"{name}: ") else f"{name}: {reason}"
+
+
+def visible(text: str) -> str:
+    """Text as one line that a terminal shows and does not obey: control characters,
+    those that turn the direction of writing and halves of characters are written as
+    `\\x1b`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_shown(character) for character in text)
+
+
+def _shown(character: str) -> str:
+    if unicodedata.category(character) in HIDDEN:
+        return character.encode("unicode_escape").decode()
+    return character
 
 
 class TrivoxError(Exception):

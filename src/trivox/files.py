@@ -26,6 +26,8 @@ FORGOTTEN_SECONDS = 86_400
 """Age at which nobody is taken to write a file any more, where nobody can be asked: on
 another machine.
 """
+HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON writes halves of characters, of which two make one."""
 
 
 @lru_cache(maxsize=1)
@@ -39,6 +41,26 @@ def this_machine() -> str:
     return (
         "h" + hashlib.sha256(f"{socket.gethostname()} {seen}".encode()).hexdigest()[:7]
     )
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Around a whole verb: what the system says of a file or of memory becomes a
+    `ResourceError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = "a file" if error.filename is None else error.filename
+        raise ResourceError(
+            f"{where}: cannot be read or written ({error.strerror or error}); check "
+            "its path, its rights and the disk"
+        ) from error
+    except MemoryError as error:
+        raise ResourceError(
+            f"out of memory ({str(error) or 'no more to be had'}); use smaller cases, "
+            "patches or batches, or more memory"
+        ) from error
 
 
 def temporary_name(path: Path) -> Path:
@@ -95,11 +117,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     `path`.
 
     On any exception the temporary file is removed; what killed processes left in the
-    folder is removed when it is first written to.
+    folder is removed when it is first written to. Raises `ResourceError` where no file
+    can be: in the place of a folder or a device, or under a name that is none.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(path.parent.absolute())
-    temporary = temporary_name(path)
+    temporary = _place_beside(path)
     try:
         yield temporary
         _sync(temporary)
@@ -111,6 +132,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _place_beside(path: Path) -> Path:
+    """The temporary name of a file, in a folder that is there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(path.parent.absolute())
+        temporary = temporary_name(path)
+        taken = path.exists() and not path.is_file()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ResourceError(
+            f"{path}: cannot be written ({reason}); choose another name"
+        ) from error
+    if taken:
+        raise ResourceError(
+            f"{path}: is a folder or a device and no file; choose another name"
+        )
+    return temporary
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -137,16 +177,52 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises `FormatError` naming the file if it is missing or
-    malformed.
+    malformed, or has one name twice in an object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise FormatError(f"{path}: file not found; check the path") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise FormatError(
             f"{path}: not readable as JSON ({error}); repair or regenerate the file"
         ) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read the object in a JSON file, likewise; raises `FormatError` too if it holds
+    anything else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise FormatError(
+            f"{path}: holds no object with named fields; repair or regenerate the file"
+        )
+    return content
+
+
+def parse_json(text: str) -> Any:
+    """What JSON says; raises `ValueError` for anything that Python's reader does not
+    take, half characters, and objects that have one name twice.
+    """
+    try:
+        content = json.loads(text, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("its brackets are nested too deeply") from error
+    if HALF_CHARACTER.search(text):
+        # what stands for half a character can be written nowhere
+        json.dumps(content, ensure_ascii=False).encode()
+    return content
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; raises `ValueError` for two fields of one name."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two fields of one object are called {double[:60]!a}")
+    return content
 
 
 def replace_folder(new: Path, final: Path) -> None:

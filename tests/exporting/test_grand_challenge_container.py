@@ -74,7 +74,7 @@ def break_out(folder):
         (break_one, "socket 't2-mri' (T2) holds no .mha"),
         (break_twice, "holds 2 .mha files"),
         (break_file, "damaged"),
-        (break_list, "inputs.json: is not a list"),
+        (break_list, "it has to be a list of values"),
         (break_out, "leads out of"),
     ],
 )

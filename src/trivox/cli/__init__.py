@@ -13,7 +13,12 @@ from trivox.cli import after_training, before_training, training
 from trivox.cli.options import split_triples
 from trivox.cli.runtime import is_first_rank, let_the_first_rank_speak
 from trivox.cli.streams import Steady, steady_streams
-from trivox.errors import InterruptedTrainingError, TrivoxError, UsageError
+from trivox.errors import (
+    InterruptedTrainingError,
+    TrivoxError,
+    UsageError,
+    visible,
+)
 from trivox.version import NOTICE, __version__
 
 
@@ -142,5 +147,5 @@ def _as_line(error: BaseException) -> str:
 
 def _fail(line: str, code: int) -> Any:
     let_the_first_rank_speak()
-    print(" ".join(line.split()), file=sys.stderr)
+    print(visible(" ".join(line.split())), file=sys.stderr)
     sys.exit(code)

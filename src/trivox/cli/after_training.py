@@ -15,7 +15,7 @@ from trivox.cli.options import (
     option,
 )
 from trivox.cli.reading_options import Series, SliceTolerance
-from trivox.cli.terminal import Terminal
+from trivox.cli.terminal import Terminal, say
 from trivox.config.choices import (
     ContainerTarget,
     ConventionName,
@@ -90,10 +90,10 @@ def predict(
     )
     for name, record in predictions.records.items():
         if record.get("abstain"):
-            print(f"look at {name}: {record['reason']}")
-    print(predictions.summary)
+            say(f"look at {name}: {record['reason']}")
+    say(predictions.summary)
     if predictions.classes:
-        print(f"classes: {out / 'classes.csv'}")
+        say(f"classes: {out / 'classes.csv'}")
     predictions.require_all()
 
 
@@ -127,9 +127,9 @@ def evaluate(
         whole=whole,
     )
     for warning in evaluation.warnings:
-        print(f"warning: {warning}")
-    print(evaluation.headline)
-    print(f"written to {out}")
+        say(f"warning: {warning}")
+    say(evaluation.headline)
+    say(f"written to {out}")
 
 
 def rank(
@@ -153,9 +153,10 @@ def rank(
         metrics, out, names=names, metric=metric, permutations=permutations, seed=seed
     )
     for warning in ranking.warnings:
-        print(f"warning: {warning}")
-    print("\n".join(ranking.lines))
-    print(f"written to {out}")
+        say(f"warning: {warning}")
+    for line in ranking.lines:
+        say(line)
+    say(f"written to {out}")
 
 
 def report(
@@ -197,7 +198,7 @@ def explain(
         console=Terminal(),
     )
     names = ", ".join(file.name for file in explanation.files)
-    print(f"written to {out}: {names}")
+    say(f"written to {out}: {names}")
 
 
 def info(
@@ -221,7 +222,7 @@ def info(
         print(json.dumps(facts, indent=2))
         return
     for name, value in facts.items():
-        print(f"{name:24} {value}")
+        say(f"{name:24} {value}")
 
 
 def package(
@@ -275,8 +276,8 @@ def package(
         mounted_weights=mounted_weights,
         missing_channels=missing_channels,
     )
-    print(f"written to {out}: README.md has the commands")
-    print(f"try it without Docker: python {out / 'smoke_test.py'}")
+    say(f"written to {out}: README.md has the commands")
+    say(f"try it without Docker: python {out / 'smoke_test.py'}")
 
 
 def _slugs(texts: list[str]) -> dict[str, str]:
@@ -301,4 +302,4 @@ def doctor() -> None:
     from trivox.verbs.doctor import examine_machine
 
     for name, value in examine_machine().items():
-        print(f"{name:18} {value}")
+        say(f"{name:18} {value}")

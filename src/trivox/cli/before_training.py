@@ -23,14 +23,14 @@ from trivox.cli.options import (
     option,
 )
 from trivox.cli.reading_options import Series, SliceTolerance
-from trivox.cli.terminal import Terminal
+from trivox.cli.terminal import Terminal, say
 from trivox.config.choices import (
     BratsFormat,
     CheckpointName,
     ClassFoldersFormat,
     ViewFormat,
 )
-from trivox.errors import DataError
+from trivox.errors import DataError, visible
 
 
 def import_nnunet(
@@ -73,10 +73,10 @@ def import_nnunet(
         names = training["checkpoints"].items()
         folds = ", ".join(f"{fold} ({name})" for fold, name in names)
         configuration = f"{training['configuration']}, {training['trainer']}"
-        print(f"{plan.dataset} ({configuration}), folds {folds}")
+        say(f"{plan.dataset} ({configuration}), folds {folds}")
     for note in bundle.description.training["notes"]:
-        print(f"note: {note}")
-    print(f"model: {out} ({plan.network}; labels {', '.join(plan.labels.targets)})")
+        say(f"note: {note}")
+    say(f"model: {out} ({plan.network}; labels {', '.join(plan.labels.targets)})")
 
 
 def import_brats(
@@ -104,7 +104,7 @@ def import_brats(
         to=to,
         progress=lambda steps, total: terminal.track(steps, total, "importing"),
     )
-    print(f"{out}: {done.cases} cases of {', '.join(done.families)}")
+    say(f"{out}: {done.cases} cases of {', '.join(done.families)}")
     notes = (
         ("held out", done.held_out),
         ("without label map", done.unlabelled),
@@ -112,8 +112,8 @@ def import_brats(
     )
     for what, count in notes:
         if count:
-            print(f"note: {count} cases {what}")
-    print(f"next: trivox check {out}")
+            say(f"note: {count} cases {what}")
+    say(f"next: trivox check {out}")
 
 
 def import_class_folders(
@@ -162,17 +162,17 @@ def import_class_folders(
     )
     folds = f"{done.folds} folds"
     split = f"{done.validation} to validate on" if done.folds == 1 else folds
-    print(f"{out}: {done.cases} cases, {done.test} of them test cases, {split}")
+    say(f"{out}: {done.cases} cases, {done.test} of them test cases, {split}")
     classes = (f"{count} {name}" for name, count in done.classes.items())
-    print("classes: " + ", ".join(classes))
+    say("classes: " + ", ".join(classes))
     notes = (
         ("cases without mask", done.unlabelled),
         ("masks without image left out", done.masks_alone),
     )
     for what, count in notes:
         if count:
-            print(f"note: {count} {what}")
-    print(
+            say(f"note: {count} {what}")
+    say(
         f"next: trivox check {out}; for nnU-Net, copy splits_final.json to its "
         "preprocessed folder before training"
     )
@@ -218,11 +218,11 @@ def drr(
         slice_tolerance=slice_tolerance,
         console=Terminal(),
     )
-    print(
+    say(
         f"{len(rendered.exams)} exams of {rendered.views} views in {out}; each has a "
         "preview.png"
     )
-    print(f"next: trivox check {out}")
+    say(f"next: trivox check {out}")
 
 
 def check(
@@ -245,21 +245,21 @@ def check(
     )
     data = checked.dataset
     report = checked.report
-    print(
+    say(
         f"{data.name}: {len(data.cases)} cases, {len(data.training_cases)} to train "
         f"on, {data.layout} layout"
     )
     if data.classes:
         counts = (f"{count} {name}" for name, count in checked.class_counts.items())
-        print("classes: " + ", ".join(counts))
+        say("classes: " + ", ".join(counts))
     for finding in report.findings:
-        print(f"{finding.severity}: {finding}")
+        say(f"{finding.severity}: {finding}")
     if report.errors:
         raise DataError(
             f"{dataset}: {len(report.errors)} problems would make training wrong; they "
             "are listed above"
         )
-    print(f"ready to train ({len(report.warnings)} warnings)")
+    say(f"ready to train ({len(report.warnings)} warnings)")
 
 
 def plan(
@@ -296,8 +296,8 @@ def plan(
     )
     _print_plan(planned.dataset, planned.decisions)
     for warning in planned.warnings:
-        print(f"warning: {warning}")
-    print(f"written to {out}")
+        say(f"warning: {warning}")
+    say(f"written to {out}")
 
 
 def preprocess(
@@ -328,16 +328,17 @@ def preprocess(
         slice_tolerance=slice_tolerance,
         console=Terminal(),
     )
-    print(f"{len(done.cases)} cases ready in {out}")
+    say(f"{len(done.cases)} cases ready in {out}")
 
 
 def _print_plan(name: str, decisions: Sequence[tuple[str, str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"Plan for {name}")
+    table = Table(title=Text(visible(f"Plan for {name}")))
     for heading in ("what", "decision", "why"):
         table.add_column(heading, overflow="fold")
     for row in decisions:
-        table.add_row(*row)
+        table.add_row(*(Text(visible(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 140).print(table)

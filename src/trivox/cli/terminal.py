@@ -8,10 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from trivox.errors import visible
+
 T = TypeVar("T")
 
 SECONDS = 30.0
 """Longest silence of long work where there is no terminal to draw a bar on."""
+
+
+def say(line: str) -> None:
+    """Print a line; what names in it would make a terminal do is shown instead."""
+    print(visible(line), flush=True)
 
 
 class Terminal:
@@ -21,7 +28,7 @@ class Terminal:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        print(line, flush=True)
+        say(line)
 
     def track(
         self,
@@ -98,7 +105,7 @@ def _speaking(work: Work) -> Iterator[None]:
 
     def speak() -> None:
         while not finished.wait(SECONDS):
-            print(work.line(time.monotonic() - work.began), flush=True)
+            say(work.line(time.monotonic() - work.began))
 
     thread = threading.Thread(target=speak, name="trivox-progress", daemon=True)
     thread.start()

@@ -23,7 +23,7 @@ from trivox.cli.options import (
     option,
 )
 from trivox.cli.reading_options import Series, SliceTolerance
-from trivox.cli.terminal import Terminal
+from trivox.cli.terminal import Terminal, say
 from trivox.config.choices import (
     USUAL_DEMO,
     USUAL_TASK,
@@ -92,10 +92,10 @@ def train(
         console=Terminal(),
     )
     if trained.metrics:
-        print(trained.headline)
+        say(trained.headline)
         for warning in trained.metrics.get("warnings", ()):
-            print(f"warning: {warning}")
-        print(f"model: {trained.bundle}")
+            say(f"warning: {warning}")
+        say(f"model: {trained.bundle}")
 
 
 def pretrain(
@@ -142,8 +142,8 @@ def pretrain(
         if r2 is not None:
             score = f"{r2:.3f} (1 is perfect, 0 is the mean)"
         cases = len(facts["held_out"])
-        print(f"R2 of hidden voxels in {cases} held-out cases: {score}")
-        print(
+        say(f"R2 of hidden voxels in {cases} held-out cases: {score}")
+        say(
             f"next: trivox train DATASET --out RUN --network {facts['network']} "
             f"--pretrained {out}"
         )

@@ -95,8 +95,14 @@ def _natural(name: str) -> tuple[object, ...]:
     if re.fullmatch(r"-?\d+(\.\d+)?", name):
         return (0, float(name), name)
     parts = re.split(r"(\d+)", name.casefold())
-    keys = [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    keys = [_size(part) if part.isdecimal() else (-1, part) for part in parts]
     return (1, keys, name)
+
+
+def _size(digits: str) -> tuple[int, str]:
+    """Sorts whole numbers by value, however many digits they have."""
+    plain = digits.lstrip("0")
+    return len(plain), plain
 
 
 @dataclass(frozen=True)

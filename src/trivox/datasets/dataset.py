@@ -67,8 +67,10 @@ class Case(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _patient_defaults_to_name(cls, data: dict[str, object]) -> dict[str, object]:
-        return data if data.get("patient") else {**data, "patient": data.get("name")}
+    def _patient_defaults_to_name(cls, data: object) -> object:
+        if not isinstance(data, dict) or data.get("patient"):
+            return data
+        return {**data, "patient": data.get("name")}
 
     @field_validator("name")
     @classmethod

@@ -50,7 +50,7 @@ def parse_labels(
     content = {
         "labels": {name: each[0] for name, each in labels.items()},
         "regions": regions or {},
-        "region_order": tuple(order),
+        "region_order": order,
         "background": background,
         "ignore": ignored[0] if ignored else None,
     }

@@ -22,7 +22,7 @@ from trivox.datasets.layouts.brats import family_of
 from trivox.errors import BundleError, RecipeError
 from trivox.exporting.contract import Contract, Target
 from trivox.exporting.own_wheel import installed_versions, write_wheel
-from trivox.files import new_folder, write_json, write_text
+from trivox.files import in_one_line, new_folder, write_json, write_text
 from trivox.inference.bundle import LabelBundle, read_bundle
 from trivox.inference.predictor import Predictor
 from trivox.outputs import require_new_folder
@@ -36,6 +36,7 @@ FILES = Path(__file__).parent / "container_files"
 SLUG = re.compile(r"[A-Za-z0-9_-]+")
 
 
+@in_one_line()
 def package_model(
     models: Sequence[Path],
     out: Path,

@@ -3,9 +3,9 @@ read.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trivox.config.choices import MissingChannels
 from trivox.errors import BundleError
@@ -13,6 +13,7 @@ from trivox.files import read_json
 from trivox.schema import Frozen, validated
 
 Target = Literal["brats", "grand-challenge"]
+Slug = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,200}$")]
 
 
 class Contract(Frozen):
@@ -32,9 +33,17 @@ class Contract(Frozen):
     values: tuple[int, ...]
     missing_channels: MissingChannels = "refuse"
     mounted_weights: bool = False
-    input_slugs: dict[str, str] = Field(default_factory=dict)
-    output_slug: str = ""
+    input_slugs: dict[Slug, str] = Field(default_factory=dict)
+    output_slug: Slug | Literal[""] = ""
     example_cases: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_a_socket_for_each_channel(self) -> "Contract":
+        if self.target == "grand-challenge":
+            without = [name for name in self.channels if name not in self.slugs]
+            if without:
+                raise ValueError(f"channel {without[0][:60]!a} has no input socket")
+        return self
 
     @property
     def slugs(self) -> dict[str, str]:

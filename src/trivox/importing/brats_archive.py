@@ -24,7 +24,7 @@ from trivox.datasets.layouts.brats import (
     patient_of,
 )
 from trivox.errors import DataError, FormatError, RecipeError
-from trivox.files import atomic_path, temporary_name, write_json
+from trivox.files import atomic_path, in_one_line, temporary_name, write_json
 from trivox.importing.archives import ArchiveMember, members
 from trivox.importing.staging import (
     begin,
@@ -87,6 +87,7 @@ def _in_silence(steps: Iterable[Step], total: int) -> Iterable[Step]:
     return steps
 
 
+@in_one_line()
 def import_brats(
     source: Path, out: Path, *, to: str = "brats", progress: ShowFiles = _in_silence
 ) -> Imported:

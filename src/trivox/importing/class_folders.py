@@ -4,6 +4,7 @@ of nnU-Net 2, classes included.
 
 import csv
 import io
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from trivox.datasets.layouts import class_folders
 from trivox.datasets.layouts.nnunet_raw import CLASS_TABLE
 from trivox.datasets.splits import make_splits
 from trivox.errors import DataError, FormatError, GeometryError, RecipeError
-from trivox.files import atomic_path, write_json, write_text
+from trivox.files import atomic_path, in_one_line, write_json, write_text
 from trivox.importing.staging import (
     begin,
     is_done,
@@ -77,6 +78,7 @@ def _in_silence(steps: Iterable[ChannelStep], total: int) -> Iterable[ChannelSte
     return steps
 
 
+@in_one_line()
 def import_class_folders(
     source: Path,
     out: Path,
@@ -170,6 +172,15 @@ def _load(
     return dataset.model_copy(update={"channels": tuple(channels) or dataset.channels})
 
 
+def _state(file: Path) -> os.stat_result:
+    try:
+        return file.stat()
+    except OSError as error:
+        raise FormatError(
+            f"{file}: cannot be read ({error.strerror}); restore or remove it"
+        ) from error
+
+
 def _identity(source: Path, dataset: Dataset) -> dict[str, object]:
     """What tells this import from that of another source, of the same after a change,
     or under other names.
@@ -179,7 +190,7 @@ def _identity(source: Path, dataset: Dataset) -> dict[str, object]:
         files += case.images
         if case.label is not None:
             files.append(case.label)
-    states = [file.stat() for file in files]
+    states = [_state(file) for file in files]
     listed = [
         (str(file.relative_to(dataset.root)), state.st_size, state.st_mtime_ns)
         for file, state in zip(files, states, strict=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trivox.config.choices import CheckpointName
 from trivox.errors import BundleError, TrustError
-from trivox.files import new_folder
+from trivox.files import in_one_line, new_folder
 from trivox.importing.nnunet_checkpoints import (
     CHECKPOINTS,
     Checkpoint,
@@ -60,6 +60,7 @@ class _Model:
         return self.description.plan
 
 
+@in_one_line()
 def import_nnunet(
     folder: Path,
     out: Path,

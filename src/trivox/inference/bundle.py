@@ -55,7 +55,7 @@ class Bundle(Generic[D]):
         files = []
         for entry in listed:
             path = self.folder / entry.file
-            if not path.exists():
+            if not path.is_file():
                 raise BundleError(
                     f"{path}: weights are missing; copy the whole bundle folder"
                 )

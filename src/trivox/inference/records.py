@@ -25,6 +25,8 @@ ALL_CASES = ""
 ADVICE = "choose another --out"
 LATER = ("description", "precision")
 """What 0.1.0 did not write about a model; there it is taken to be the same."""
+LONGEST = 255
+"""Bytes of a name that file systems take."""
 
 
 @dataclass
@@ -217,7 +219,13 @@ def _is_written(content: Any) -> bool:
     files = content.get("files", {})
     if not isinstance(files, dict):
         return False
-    return all(Path(name).name == name for name in (*cases, *files))
+    return all(_names_file(name) for name in (*cases, *files))
+
+
+def _names_file(name: str) -> bool:
+    """Whether files in one folder may be called so."""
+    short = len(name.encode()) <= LONGEST
+    return short and name.isprintable() and Path(name).name == name
 
 
 def _inputs(case: Case) -> list[Path]:

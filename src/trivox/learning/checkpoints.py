@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +22,7 @@ from trivox.errors import BundleError, ResourceError, TrivoxError, few
 from trivox.files import (
     atomic_path,
     read_json,
+    read_object,
     surviving_folder,
     whole_folder,
     write_json,
@@ -106,7 +107,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         optimizer = _load_optimizer(whole / OPTIMIZER)
     return Checkpoint(
         weights=load_weights(whole / WEIGHTS),
-        state=read_json(whole / STATE),
+        state=cast(RunState, read_object(whole / STATE)),
         optimizer=optimizer,
         raw=_load_if_there(whole / RAW),
         objective=_load_if_there(whole / OBJECTIVE),

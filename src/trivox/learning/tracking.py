@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
 from trivox.config.recipe import Recipe
-from trivox.files import write_text
+from trivox.errors import visible
+from trivox.files import parse_json, write_text
 from trivox.learning.progress import finite
 from trivox.learning.runtime import rank
 from trivox.learning.trackers import Tracker, open_trackers
+from trivox.schema import LARGEST
 
 
 class RunLog:
@@ -38,6 +42,7 @@ class RunLog:
         """A line for people: console and `log.txt`."""
         if not self.active:
             return
+        text = visible(text)
         self.say(text)
         with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
@@ -130,6 +135,26 @@ class EpochSteps:
         return f"loss {self.loss:.3f}" if self.losses else ""
 
 
+class Record(BaseModel):
+    """A line of `metrics.jsonl`: where training stood, and any numbers beside it."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
+    __pydantic_extra__: dict[str, int | float | str | None] = Field(init=False)
+
+    kind: str = ""
+    step: int = Field(0, ge=0, le=LARGEST)
+    epoch: int | None = Field(None, ge=0, le=LARGEST)
+    seconds: float = 0.0
+    seconds_per_step: float = 0.0
+
+    @model_validator(mode="after")
+    def _has_numbers_that_can_be_drawn(self) -> "Record":
+        for value in (self.__pydantic_extra__ or {}).values():
+            if isinstance(value, int) and abs(value) > LARGEST:
+                raise ValueError("a number beyond 64 bits")
+        return self
+
+
 def epoch_line(record: Mapping[str, Any], summary: str) -> str:
     """The record of an epoch as a line for people; summary: of its scores, in a few
     words.
@@ -145,14 +170,18 @@ def epoch_line(record: Mapping[str, Any], summary: str) -> str:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a `metrics.jsonl`; a line cut off by a crash is left out."""
+    """The records of a `metrics.jsonl`; a line cut off by a crash, or that no training
+    wrote, is left out.
+    """
     records: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
+                content = parse_json(line)
+                Record.model_validate(content)
+            except ValueError:
                 continue
+            records.append(content)
     return records
 
 

@@ -16,7 +16,7 @@ import torch
 from trivox.datasets.content import CaseContent, content_of, recorded_content
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.exams import Exam, read_exam
-from trivox.files import read_json, remove_leftovers, write_json
+from trivox.files import read_json, read_object, remove_leftovers, write_json
 from trivox.locks import claimed
 from trivox.planning.volumes import VolumePlan
 from trivox.preparation.arrays import open_array, write_array
@@ -28,7 +28,7 @@ from trivox.preparation.renewal import (
     make_room,
     unheard,
 )
-from trivox.preparation.store import CONTENT, damaged
+from trivox.preparation.store import CONTENT, undamaged
 from trivox.projection.geometry import Geometry
 from trivox.projection.geometry_files import parsed_record, record_of
 from trivox.projection.grids import on_grid
@@ -37,6 +37,8 @@ from trivox.volumes.formats import read_volume
 from trivox.volumes.volume import Array
 
 KEY = "preparation-key.json"
+KINDS = {"volume": "int16", "views": "float32"}
+"""Numbers of the arrays."""
 
 
 class ExamStore:
@@ -97,15 +99,14 @@ class ExamStore:
         return Xrays.of(images[None], record.geometry)
 
     def _facts(self, name: str) -> dict[str, Any]:
-        facts: dict[str, Any] = read_json(self.folder / f"{name}.json")
-        return facts
+        return read_object(self.folder / f"{name}.json")
 
     def _read(self, name: str, what: str) -> Array:
         file = self.folder / f"{name}.{what}.b2nd"
-        try:
+        with undamaged(self.folder, name):
             array: Array = open_array(file)[:]
-        except (OSError, RuntimeError, ValueError) as error:
-            raise damaged(self.folder, name, error) from error
+            if array.ndim != 3 or array.dtype != KINDS[what]:
+                raise ValueError(f"{what} is of size {array.shape}, {array.dtype}")
         return array
 
 

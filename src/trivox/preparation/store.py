@@ -7,16 +7,19 @@ written last: a case without it is not there.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, cast
 
 import numpy as np
+from pydantic import Field, StrictInt, TypeAdapter
+from typing_extensions import TypedDict
 
 from trivox.datasets.content import CaseContent, recorded_content
-from trivox.errors import FormatError
-from trivox.files import atomic_path, read_json, write_json
+from trivox.errors import FormatError, TrivoxError
+from trivox.files import atomic_path, read_object, write_json
 from trivox.preparation.arrays import open_array, write_array
 from trivox.volumes.volume import Array, Shape
 
@@ -27,15 +30,21 @@ FOREGROUND_VOXELS = 10_000
 SEED = 1234
 
 
+Count = Annotated[StrictInt, Field(ge=1, le=2**48)]
+
+
 class CaseFacts(TypedDict):
     """What `NAME.json` says; shape: `(z, y, x)`, source_spacing: of the source in the
     patient's `(z, y, x)`, mm; present: voxels of each label index that is noted.
     """
 
-    channels: int
-    shape: list[int]
-    source_spacing: list[float]
-    present: dict[str, int]
+    channels: Count
+    shape: Annotated[list[Count], Field(min_length=3, max_length=3)]
+    source_spacing: Annotated[list[float], Field(min_length=3, max_length=3)]
+    present: dict[Annotated[str, Field(pattern=r"^-?[0-9]{1,5}$")], Count]
+
+
+FACTS = TypeAdapter(CaseFacts)
 
 
 class Store:
@@ -77,7 +86,7 @@ class Store:
 
     def content(self, name: str) -> CaseContent | None:
         """What a complete case was made of, if that was recorded."""
-        return recorded_content(read_json(self.folder / f"{name}.json").get(CONTENT))
+        return recorded_content(read_object(self.folder / f"{name}.json").get(CONTENT))
 
     def shape(self, name: str) -> Shape:
         """Size of a case, `(z, y, x)`."""
@@ -123,8 +132,9 @@ class Store:
         whole = np.zeros((image.shape[0], *size), np.float32)
         indices = np.zeros(size, np.int16)
         if all(edge.stop > edge.start for edge in inside):
-            whole[(slice(None), *paste)] = image[(slice(None), *inside)]
-            indices[paste] = label[inside]
+            with undamaged(self.folder, name):
+                whole[(slice(None), *paste)] = image[(slice(None), *inside)]
+                indices[paste] = label[inside]
         return whole, indices
 
     def read(self, name: str) -> tuple[Array, Array]:
@@ -133,16 +143,26 @@ class Store:
 
     def foreground(self, name: str, index: int) -> Array:
         """Voxel positions `(n, 3)` of a class."""
-        return self._positions(name)[index]
+        positions = self._positions(name).get(index)
+        if positions is None:
+            problem = ValueError(f"no positions of label {index}")
+            raise damaged(self.folder, name, problem)
+        return positions
 
     def _read_facts(self, name: str) -> CaseFacts:
-        facts: CaseFacts = read_json(self.folder / f"{name}.json")
-        return facts
+        content = read_object(self.folder / f"{name}.json")
+        with undamaged(self.folder, name):
+            FACTS.validate_python(content)
+        return cast(CaseFacts, content)
 
     def _read_positions(self, name: str) -> dict[int, Array]:
         file = self.folder / f"{name}.foreground.npz"
-        with np.load(file, allow_pickle=False) as archive:
-            return {int(index): archive[index] for index in archive.files}
+        with (
+            undamaged(self.folder, name),
+            file.open("rb") as stream,
+            np.load(stream, allow_pickle=False) as archive,
+        ):
+            return {int(i): _checked_positions(archive[i]) for i in archive.files}
 
     def _arrays(self, name: str) -> tuple[Any, Any]:
         """Open arrays, one pair a thread: blosc2 handles are not shared between
@@ -153,14 +173,21 @@ class Store:
         if name not in handles:
             if len(handles) > 256:
                 handles.clear()
-            try:
-                handles[name] = (self._open(name, "image"), self._open(name, "label"))
-            except (OSError, RuntimeError, ValueError) as error:
-                raise damaged(self.folder, name, error) from error
+            facts = self._facts(name)
+            shape = tuple(facts["shape"])
+            with undamaged(self.folder, name):
+                image = self._open(
+                    name, "image", (facts["channels"], *shape), "float32"
+                )
+                label = self._open(name, "label", shape, "int16")
+            handles[name] = (image, label)
         return handles[name]
 
-    def _open(self, name: str, kind: str) -> Any:
-        return open_array(self.folder / f"{name}.{kind}.b2nd")
+    def _open(self, name: str, kind: str, shape: Sequence[int], dtype: str) -> Any:
+        array = open_array(self.folder / f"{name}.{kind}.b2nd")
+        if tuple(array.shape) != shape or array.dtype != dtype:
+            raise ValueError(f"{kind} is of size {array.shape}, {array.dtype}")
+        return array
 
     def mean_voxels(self, names: Sequence[str], indices: int) -> Array:
         """Voxels of each label index `(indices,)` in a case, averaged over the named
@@ -172,6 +199,9 @@ class Store:
             counts = {int(index): count for index, count in facts["present"].items()}
             if 0 not in counts:  # background is counted only in partly labelled cases
                 counts[0] = int(np.prod(facts["shape"])) - sum(counts.values())
+            if max(counts) >= indices:
+                problem = ValueError(f"label {max(counts)} of {indices}")
+                raise damaged(self.folder, name, problem)
             for index, count in counts.items():
                 total[index] += count if index >= 0 else 0
         return total / max(1, len(names))
@@ -179,9 +209,32 @@ class Store:
 
 def damaged(folder: Path, name: str, error: Exception) -> FormatError:
     """What to say of a prepared case that cannot be read."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
     return FormatError(
-        f"{folder}: prepared case {name} is damaged ({error}); delete the folder"
+        f"{folder}: prepared case {name} is damaged ({reason}); delete the folder"
     )
+
+
+@contextmanager
+def undamaged(folder: Path, name: str) -> Iterator[None]:
+    """Reading a prepared case: whatever the readers of a damaged file raise becomes one
+    line.
+    """
+    try:
+        yield
+    except TrivoxError:
+        raise
+    # readers of zip, numpy and blosc2 raise nearly everything
+    except Exception as error:
+        raise damaged(folder, name, error) from error
+
+
+def _checked_positions(voxels: Array) -> Array:
+    if voxels.ndim != 2 or voxels.shape[1] != 3 or voxels.dtype.kind not in "iu":
+        raise ValueError(f"positions of size {voxels.shape}, {voxels.dtype}")
+    if not len(voxels):
+        raise ValueError("no positions")
+    return voxels
 
 
 def foreground_positions(label: Array) -> tuple[dict[str, int], dict[int, Array]]:

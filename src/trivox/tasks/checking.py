@@ -4,10 +4,9 @@ the dataset stops.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from trivox.datasets.checks.dataset import check_dataset
-from trivox.datasets.checks.findings import Finding, Report
+from trivox.datasets.checks.findings import Finding, Report, read_findings
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.splits import Split
 from trivox.errors import DataError
@@ -103,9 +102,8 @@ def require_foreground(
     """Raise `DataError` for a fold, of those to train, of whose training cases no label
     map holds a label; `file` holds what was found by the check.
     """
-    content: Any = read_json(file) if file.exists() else {}
-    findings = content.get("findings", ())
-    empty = {each.get("case") for each in findings if each.get("code") == EMPTY}
+    findings = read_findings(file) if file.exists() else ()
+    empty = {each.case for each in findings if each.code == EMPTY}
     labelled = {case.name for case in dataset.training_cases if case.label is not None}
     if dataset.labels is None or not labelled:
         return

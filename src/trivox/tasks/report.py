@@ -2,11 +2,14 @@
 decided, in one page.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trivox.config.recipe import read_recipe
+from trivox.datasets.checks.findings import read_findings
+from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.errors import BundleError
 from trivox.evaluation.folders.labels import read_metrics
 from trivox.evaluation.folders.measured import changed_since
@@ -126,8 +129,8 @@ def _facts(
     if records:
         last = records[-1]
         facts["training"] = (
-            f"{last['seconds'] / 60:.1f} min, {last['step']} steps, "
-            f"{last['seconds_per_step']:.2f} s a step"
+            f"{number(last.get('seconds', math.nan) / 60, 1)} min, {last['step']} "
+            f"steps, {number(last.get('seconds_per_step'), 2)} s a step"
         )
     facts["validation cases"] = str(len(metrics["cases"]))
     return facts
@@ -141,18 +144,17 @@ def _warnings(
     """
     warnings = []
     dataset = run / "dataset.json"
-    note = read_json(dataset).get("note") if dataset.exists() else None
-    if note:
-        warnings.append(str(note))
+    if dataset.exists():
+        warnings += [note for note in [read_saved_dataset(dataset).note] if note]
     warnings += [str(warning) for warning in metrics.get("warnings", [])]
     warnings += changed_since(metrics)
     warnings += _optimism(metrics.get("postprocessing") or {})
     warnings += plan_warnings
     check = run / "check.json"
     if check.exists():
-        findings = read_json(check).get("findings", [])
+        findings = read_findings(check)
         for finding in findings[:FINDINGS_SHOWN]:
-            warnings.append(f"{finding['case'] or 'dataset'}: {finding['message']}")
+            warnings.append(f"{finding.case or 'dataset'}: {finding.message}")
         if len(findings) > FINDINGS_SHOWN:
             more = len(findings) - FINDINGS_SHOWN
             warnings.append(f"and {more} more in check.json")

@@ -13,7 +13,7 @@ from trivox.config.remedies import doubled_remedies
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.splits import Split
 from trivox.errors import RecipeError, few
-from trivox.files import read_json, surviving_folder, write_json
+from trivox.files import read_json, read_object, surviving_folder, write_json
 from trivox.learning.progress import Progress
 from trivox.learning.runtime import (
     Runtime,
@@ -174,7 +174,7 @@ def _require_same_part(request: RunRequest) -> None:
     file = request.out / "run.json"
     wanted = stamped({"fold": request.fold}, request.task)
     if started(request.out):
-        saved = read_json(file)  # a run whose fold is not known is refused as well
+        saved = read_object(file)  # a run whose fold is not known is refused as well
         if {"format_version": FORMAT_VERSION, **saved} != wanted:
             raise RecipeError(
                 f"{request.out}: holds fold {saved.get('fold')}, not {request.fold}; "

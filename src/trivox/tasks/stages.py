@@ -176,7 +176,9 @@ def _sides(content: Any) -> list[tuple[object, object]]:
     """What folds train and validate on; those of trivox 0.1 do not say where they are
     from.
     """
-    return [(fold["train"], fold["validation"]) for fold in content]
+    folds = content if isinstance(content, list) else []
+    known = [fold for fold in folds if isinstance(fold, dict)]
+    return [(fold.get("train"), fold.get("validation")) for fold in known]
 
 
 def _as_lists(split: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from trivox.datasets.phantoms.brains import BrainPhantomSettings, write_brain_ph
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 from trivox.datasets.phantoms.thoraxes import ThoraxSettings, write_thoraxes
 from trivox.errors import RecipeError
-from trivox.files import read_json, write_json, write_text
+from trivox.files import read_object, write_json, write_text
 from trivox.schema import stamped
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import started
@@ -185,12 +185,12 @@ def _train(
 
 def _require_same_demo(run: Path, source: Path, preset: str) -> None:
     """Raise `RecipeError` if a run is of another preset or other data."""
-    saved = read_json(run / "recipe.json").get("preset")
+    saved = read_object(run / "recipe.json").get("preset")
     if saved != preset:
         raise RecipeError(
             f"{run}: holds a demo of preset {saved}, not {preset}; choose another --out"
         )
-    root = read_json(run / "dataset.json").get("root")
+    root = read_object(run / "dataset.json").get("root")
     if root != str(load_dataset(source).root):
         raise RecipeError(
             f"{run}: holds a demo on {root}, not {source}; choose another --out"

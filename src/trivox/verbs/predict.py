@@ -136,12 +136,15 @@ def predict(
 
 def chosen_cases(cases: Iterable[Case], file: Path) -> tuple[Case, ...]:
     """The cases whose names stand in a text file, one a line."""
-    if not file.exists():
-        raise FormatError(f"{file}: file not found; {ONE_A_LINE}")
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise FormatError(f"{file}: is not UTF-8 text; {ONE_A_LINE}") from error
+    except FileNotFoundError as error:
+        raise FormatError(f"{file}: file not found; {ONE_A_LINE}") from error
+    except OSError as error:
+        problem = error.strerror or str(error)
+        raise FormatError(f"{file}: {problem}; {ONE_A_LINE}") from error
     wanted = {line.strip() for line in lines if line.strip()}
     chosen = tuple(case for case in cases if case.name in wanted)
     missing = wanted - {case.name for case in chosen}

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from textwrap import fill
 from typing import TypeVar
 
+from trivox.files import in_one_line
+
 F = TypeVar("F", bound=Callable[..., object])
 
 TEXTS = {
@@ -105,11 +107,13 @@ def text(verb: str, option: str) -> str:
 
 
 def described(verb: F) -> F:
-    """Add to a verb's docstring what its options mean."""
+    """Add to a verb's docstring what its options mean, and let it say in one line what
+    the system says of its files.
+    """
     lines = [inspect.cleandoc(verb.__doc__ or ""), "", "Options:"]
     lines += [_line(verb, name) for name in inspect.signature(verb).parameters]
     verb.__doc__ = "\n".join(lines)
-    return verb
+    return in_one_line()(verb)
 
 
 def _line(verb: Callable[..., object], name: str) -> str:

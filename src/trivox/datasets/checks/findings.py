@@ -2,10 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
-from trivox.errors import of_case
-from trivox.schema import Frozen
+from pydantic import BaseModel, ConfigDict
+
+from trivox.errors import FormatError, of_case
+from trivox.files import read_json
+from trivox.schema import Frozen, validated
 
 Severity = Literal["error", "warning"]
 
@@ -64,6 +68,23 @@ class Report(Frozen):
             "codes": dict(sorted(counts.items())),
             "findings": [finding.model_dump() for finding in self.findings],
         }
+
+
+class _Written(BaseModel):
+    """What is read again of a written report."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    findings: tuple[Finding, ...] = ()
+
+
+def read_findings(file: Path) -> tuple[Finding, ...]:
+    """The findings in a written report; raises `FormatError` for anything else."""
+    advice = "delete it, and check again"
+    content = read_json(file)
+    return validated(
+        _Written, content, where=file, error=FormatError, advice=advice
+    ).findings
 
 
 def error(code: str, case: str, message: str, fix: str) -> Finding:

@@ -5,16 +5,30 @@ Also reads nnU-Net version 1, which lists `case.nii.gz` but stores `case_0000.ni
 `case_0001.nii.gz`...
 """
 
+import os
+import re
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, Field
 
 from trivox.datasets.dataset import Case, Dataset, Side, listed_case
 from trivox.datasets.label_parsing import parse_labels
 from trivox.datasets.listing import ADVICE, json_object, unique_cases
 from trivox.errors import FormatError
+from trivox.schema import validated
 from trivox.volumes.formats import case_stem
+
+NUMBER = re.compile("[0-9]{1,4}")
+"""Of a channel."""
+
+
+class Pair(BaseModel):
+    """An entry of `training` or `test`; what else it holds is not read."""
+
+    image: str = Field(min_length=1)
+    label: str | None = None
 
 
 def description_file(path: Path) -> Path:
@@ -53,7 +67,7 @@ def numbered_names(content: Any, *, where: Path, key: str) -> tuple[str, ...]:
     names get their number appended.
     """
     entries = content if isinstance(content, dict) else {}
-    if not entries or not all(str(number).isdigit() for number in entries):
+    if not entries or not all(NUMBER.fullmatch(str(number)) for number in entries):
         raise FormatError(
             f"{where}: '{key}' must number the channels, such as "
             f'{{"0": "CT"}}, found {content!r:.60}; {ADVICE}'
@@ -67,28 +81,27 @@ def numbered_names(content: Any, *, where: Path, key: str) -> tuple[str, ...]:
 
 
 def _cases(
-    entries: Iterable[Any],
+    entries: object,
     root: Path,
     channels: int,
     *,
     split: Side,
 ) -> list[Case]:
+    if not isinstance(entries, list):
+        raise FormatError(f"{root}: the cases of dataset.json are no list; {ADVICE}")
     cases = []
     for entry in entries:
-        pair = entry if isinstance(entry, dict) else {"image": entry}
-        if "image" not in pair:
-            raise FormatError(
-                f"{root}: an entry of dataset.json has no 'image': {entry}; add it"
-            )
-        image = root / str(pair["image"])
-        label = pair.get("label")
+        content = {"image": entry} if isinstance(entry, str) else entry
+        where = f"{root}: an entry of dataset.json"
+        pair = validated(Pair, content, where=where, error=FormatError, advice=ADVICE)
+        image = root / pair.image
         if image.name.startswith("._"):  # macOS leaves these beside the real files
             continue
         files = _channel_files(image, channels)
         case = listed_case(
             case_stem(image),
             images=tuple(files.values()) or (image,),
-            label=root / str(label) if label else None,
+            label=root / pair.label if pair.label else None,
             absent=tuple(i for i in range(channels) if files and i not in files),
             split=split,
         )
@@ -100,9 +113,9 @@ def _channel_files(image: Path, channels: int) -> dict[int, Path]:
     """The files of nnU-Net 1 by channel that stand for `image` where it does not exist;
     none if there are none.
     """
-    if image.exists():
+    if os.path.lexists(image):
         return {}
     stem = case_stem(image)
     suffix = image.name.removeprefix(stem)
     parts = {i: image.with_name(f"{stem}_{i:04d}{suffix}") for i in range(channels)}
-    return {i: part for i, part in parts.items() if part.exists() or part.is_symlink()}
+    return {i: part for i, part in parts.items() if os.path.lexists(part)}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from trivox.datasets.channels import numbered_case, split_stem
 from trivox.datasets.class_tables import class_order, read_class_table
@@ -67,6 +67,13 @@ class Additions(Frozen):
         return validated(
             LabelScheme, content, where=where, error=LabelError, advice=ADVICE
         )
+
+
+class Listed(BaseModel):
+    """An entry of `dataset`; what else it holds is not read."""
+
+    images: tuple[str, ...] = Field(min_length=1)
+    label: str | None = None
 
 
 def matches(path: Path) -> bool:
@@ -276,12 +283,13 @@ def _classes(cases: Sequence[Case], additions: Additions, root: Path) -> dict[st
     return classes
 
 
-def _listed_case(name: str, entry: dict[str, Any], root: Path) -> Case:
-    label = entry.get("label")
+def _listed_case(name: str, entry: object, root: Path) -> Case:
+    where = f"{root / 'dataset.json'}, 'dataset', case {name[:60]!a}"
+    listed = validated(Listed, entry, where=where, error=FormatError, advice=ADVICE)
     return Case(
         name=name,
-        images=tuple(root / p for p in entry["images"]),
-        label=root / label if label else None,
+        images=tuple(root / image for image in listed.images),
+        label=root / listed.label if listed.label else None,
     )
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeGuard
+
+from pydantic import ValidationError
 
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import BundleError, DataError, FormatError, LabelError, few
@@ -28,6 +29,7 @@ from trivox.evaluation.folders.pairs import (
 )
 from trivox.evaluation.metrics.content import (
     FORMAT_VERSION,
+    METRICS_FILE,
     MeasuredFile,
     MetricRow,
     MetricsFile,
@@ -37,6 +39,7 @@ from trivox.evaluation.metrics.content import (
 )
 from trivox.evaluation.metrics.statistics import summarise
 from trivox.files import read_json
+from trivox.schema import first_complaint
 from trivox.volumes.formats import read_header, read_labels
 from trivox.volumes.geometry import turned_onto
 from trivox.volumes.volume import spacing_of
@@ -50,6 +53,7 @@ VOLUMES = (
 NO_STATISTICS = ("empty", "lesions")
 LESION_COUNTS = "lesions_"
 EMPTY_COUNTS = {"both": "n_empty", "prediction": "n_missed", "reference": "n_spurious"}
+GIVE = "give a run or what 'trivox evaluate' wrote"
 UNMEASURED = "label maps are not measured: the references hold none"
 
 CaseMetrics = Mapping[str, Mapping[str, MetricRow]]
@@ -218,30 +222,22 @@ def read_metrics(file: Path) -> MetricsFile:
     Files of trivox 0.1.0 have no `task` and no `format_version`.
     """
     content = read_json(file)
-    if not _is_metrics(content):
-        raise BundleError(
-            f"{file}: is no metrics.json; give a run or what 'trivox evaluate' wrote"
-        )
+    known = {"summary", "cases", "convention"}
+    if not isinstance(content, dict) or not known <= content.keys():
+        raise BundleError(f"{file}: is no metrics.json; {GIVE}")
     version = content.get("format_version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
         raise BundleError(
-            f"{file}: metrics format {version} is not {FORMAT_VERSION}; measure again "
-            "with 'trivox evaluate'"
+            f"{file}: metrics format {version!r:.40} is not {FORMAT_VERSION}; measure "
+            "again with 'trivox evaluate'"
         )
-    return content
-
-
-def _is_metrics(content: object) -> TypeGuard[MetricsFile]:
-    """Whether the sections that every metrics.json has are there and are tables."""
-    if not isinstance(content, dict):
-        return False
-    sections = (content.get(key) for key in ("summary", "cases", "convention"))
-    if not all(isinstance(section, dict) for section in sections):
-        return False
-    rows: list[object] = []
-    for case in content["cases"].values():
-        rows += case.values() if isinstance(case, dict) else [None]
-    return all(isinstance(row, dict) for row in rows)
+    try:
+        return METRICS_FILE.validate_python(content)
+    except ValidationError as invalid:
+        complaint = first_complaint(invalid)
+        raise BundleError(
+            f"{file}: is no metrics.json, {complaint}; {GIVE}"
+        ) from invalid
 
 
 # -- statistics over cases -------------------------------------------------------------

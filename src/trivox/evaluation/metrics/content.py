@@ -5,16 +5,78 @@ name are mappings (`MetricRow`, `SummaryRow`, `VolumeMetrics`); everything with 
 keys is a TypedDict. None, `null` in the file, is what cannot be known.
 """
 
+import math
 from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StrictInt,
+    TypeAdapter,
+)
+from typing_extensions import TypedDict
 
 FORMAT_VERSION = 1
 """Of metrics.json; files of trivox 0.1.0 have none, and no `task`."""
 
-MetricRow = Mapping[str, Any]
+COUNTED = "n_"
+"""How the names of counts in a summary begin."""
+NO_NUMBERS: Mapping[str, type] = {"empty": str, "lesions": list}
+"""What stands beside the numbers of a row."""
+
+
+def _number(value: object) -> float:
+    """A number as it is read from a file; NaN for null."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("is no number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("is a number beyond all measure") from None
+
+
+def _metric_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row as it is read from a file: numbers, and what has another name than they."""
+    for name, value in row.items():
+        known = NO_NUMBERS.get(name)
+        try:
+            if known is None:
+                _number(value)
+            elif not isinstance(value, known):
+                raise ValueError(f"is no {known.__name__}")
+        except ValueError as error:
+            raise ValueError(f"{name[:60]} {error}") from None
+    return row
+
+
+def _summary_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row as it is read from a file: statistics and counts."""
+    return {name: _statistic_or_count(name, value) for name, value in row.items()}
+
+
+def _statistic_or_count(name: str, value: object) -> object:
+    is_count = name.startswith(COUNTED)
+    return _number(value) if is_count else STATISTIC.validate_python(value)
+
+
+def _number_if_known(value: object) -> float | None:
+    return None if value is None else _number(value)
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+"""A number; NaN, which the file calls null, where it is not known."""
+MaybeNumber = Annotated[float | None, BeforeValidator(_number_if_known)]
+Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
+Count = StrictInt
+
+MetricRow = Annotated[Mapping[str, Any], AfterValidator(_metric_row)]
 """Metrics of one target in one case, by name; see `TargetMetrics`, `VolumeMetrics`."""
 
-SummaryRow = Mapping[str, Any]
+SummaryRow = Annotated[Mapping[str, Any], AfterValidator(_summary_row)]
 """A `Statistic` for each metric; of labels also the counts n_empty, n_missed and
 n_spurious.
 """
@@ -30,27 +92,30 @@ ConventionBlock = dict[str, object]
 class Statistic(TypedDict):
     """A metric over cases; std with n - 1, ci95 of the mean."""
 
-    mean: float | None
-    std: float | None
-    median: float | None
-    ci95: list[float] | None
-    n: int
+    mean: MaybeNumber
+    std: MaybeNumber
+    median: MaybeNumber
+    ci95: Interval | None
+    n: Count
+
+
+STATISTIC = TypeAdapter(Statistic)
 
 
 class PairedDifference(TypedDict):
     """How much better a model is than another on the same cases."""
 
-    mean: float
-    ci95: list[float]
-    p_value: float
-    n: int
+    mean: Number
+    ci95: Interval
+    p_value: Number
+    n: Count
 
 
 class Score(TypedDict):
     """A score of all cases together, with its 95 % interval."""
 
-    value: float | None
-    ci95: list[float] | None
+    value: MaybeNumber
+    ci95: Interval | None
 
 
 # -- label maps ------------------------------------------------------------------------
@@ -59,11 +124,11 @@ class LesionRow(TypedDict, total=False):
     them, dice and hd95_mm under `brats-instance` only where it was found.
     """
 
-    volume_mm3: float
-    dice: float
-    nsd: float
-    hd95_mm: float | None
-    components: int
+    volume_mm3: Number
+    dice: Number
+    nsd: Number
+    hd95_mm: MaybeNumber
+    components: Count
 
 
 class TargetMetrics(TypedDict, total=False):
@@ -73,32 +138,32 @@ class TargetMetrics(TypedDict, total=False):
     both hold something. lesions: one row a lesion of the reference.
     """
 
-    dice: float | None
-    iou: float | None
-    sensitivity: float | None
-    specificity: float
-    precision: float | None
-    hd95_mm: float | None
-    assd_mm: float | None
-    nsd: float | None
-    nsd_voxel: float | None
-    instance_dice: float | None
-    instance_nsd: float | None
-    instance_hd95_mm: float | None
-    lesions_found: int
-    lesions_missed: int
-    lesions_spurious: int
-    lesions_too_small: int
-    lesion_precision: float | None
-    lesion_sensitivity: float | None
-    rq: float | None
-    pq: float | None
-    whole_dice: float
-    whole_hd95_mm: float
-    volume_ml: float
-    reference_volume_ml: float
-    volume_error_ml: float
-    volume_error_percent: float | None
+    dice: MaybeNumber
+    iou: MaybeNumber
+    sensitivity: MaybeNumber
+    specificity: Number
+    precision: MaybeNumber
+    hd95_mm: MaybeNumber
+    assd_mm: MaybeNumber
+    nsd: MaybeNumber
+    nsd_voxel: MaybeNumber
+    instance_dice: MaybeNumber
+    instance_nsd: MaybeNumber
+    instance_hd95_mm: MaybeNumber
+    lesions_found: Count
+    lesions_missed: Count
+    lesions_spurious: Count
+    lesions_too_small: Count
+    lesion_precision: MaybeNumber
+    lesion_sensitivity: MaybeNumber
+    rq: MaybeNumber
+    pq: MaybeNumber
+    whole_dice: Number
+    whole_hd95_mm: Number
+    volume_ml: Number
+    reference_volume_ml: Number
+    volume_error_ml: Number
+    volume_error_percent: MaybeNumber
     empty: str
     lesions: list[LesionRow]
 
@@ -106,8 +171,8 @@ class TargetMetrics(TypedDict, total=False):
 class RuleGain(TypedDict):
     """What postprocessing adds to the mean Dice of a target."""
 
-    on_the_same_cases: float | None
-    cross_fitted: float | None
+    on_the_same_cases: MaybeNumber
+    cross_fitted: MaybeNumber
 
 
 class PostprocessingSection(TypedDict, total=False):
@@ -116,10 +181,10 @@ class PostprocessingSection(TypedDict, total=False):
     """
 
     largest_foreground: bool
-    largest_of: list[int]
+    largest_of: list[Count]
     largest_of_regions: list[str]
-    remove_small: dict[str, float]
-    replace_small: dict[str, float]
+    remove_small: dict[str, Number]
+    replace_small: dict[str, Number]
     trials: list[str]
     gain: dict[str, RuleGain]
     convention: str
@@ -129,28 +194,28 @@ class PostprocessingSection(TypedDict, total=False):
 class CalibrationErrors(TypedDict):
     """All 0 at best; see `measure_calibration`."""
 
-    ece: float
-    adaptive_ece: float
-    classwise_ece: float
-    mce: float
-    brier: float
-    nll: float
+    ece: Number
+    adaptive_ece: Number
+    classwise_ece: Number
+    mce: Number
+    brier: Number
+    nll: Number
 
 
 class ReliabilityCurve(TypedDict):
     """One entry for each bin of confidence; None where it is empty."""
 
-    count: list[int]
-    confidence: list[float | None]
-    accuracy: list[float | None]
+    count: list[Count]
+    confidence: list[MaybeNumber]
+    accuracy: list[MaybeNumber]
 
 
 class RiskCoverage(TypedDict):
     """Mean risk over all coverages in three orders; see `risk_coverage`."""
 
-    aurc: float
-    best: float
-    random: float
+    aurc: Number
+    best: Number
+    random: Number
 
 
 class DoubtSection(TypedDict):
@@ -158,11 +223,11 @@ class DoubtSection(TypedDict):
     score.
     """
 
-    cases: int
-    spearman_with_dice: NotRequired[float | None]
-    aurc: NotRequired[float]
-    best: NotRequired[float]
-    random: NotRequired[float]
+    cases: Count
+    spearman_with_dice: NotRequired[MaybeNumber]
+    aurc: NotRequired[Number]
+    best: NotRequired[Number]
+    random: NotRequired[Number]
 
 
 class CalibrationMeasures(TypedDict):
@@ -172,7 +237,7 @@ class CalibrationMeasures(TypedDict):
 
     before: CalibrationErrors | None
     after: CalibrationErrors | None
-    error_ranking_auroc: float | None
+    error_ranking_auroc: MaybeNumber
     reliability: dict[str, ReliabilityCurve]
 
 
@@ -182,10 +247,10 @@ class CalibrationSection(CalibrationMeasures):
     abstention: the rule by which cases are flagged, None if there is none.
     """
 
-    temperature: float
-    cross_fitted: list[float]
-    cases: int
-    voxels: int
+    temperature: Number
+    cross_fitted: list[Number]
+    cases: Count
+    voxels: Count
     doubt: DoubtSection
     abstention: dict[str, object] | None
     convention: dict[str, str]
@@ -207,8 +272,8 @@ class ClassSummary(TypedDict):
     log_loss: Score
     recall: dict[str, Score]
     precision: dict[str, Score]
-    support: dict[str, int]
-    confusion: list[list[int]]
+    support: dict[str, Count]
+    confusion: list[list[Count]]
 
 
 class ClassDifference(TypedDict):
@@ -221,8 +286,8 @@ class ClassDifference(TypedDict):
 class ClassValues(TypedDict):
     """The compared scores without intervals."""
 
-    macro_f1: float | None
-    auc: float | None
+    macro_f1: MaybeNumber
+    auc: MaybeNumber
 
 
 class ClassRow(TypedDict):
@@ -238,7 +303,7 @@ ClassCase = TypedDict(
     {
         "class": str | None,
         "answer": str,
-        "probabilities": dict[str, float],
+        "probabilities": dict[str, Number],
         "fold": str | None,
         "flags": list[str],
     },
@@ -268,9 +333,9 @@ class ClassificationSection(TypedDict):
 class Gain(TypedDict):
     """Network minus another method on the same cases."""
 
-    difference: float | None
-    ci95: list[float] | None
-    wilcoxon_p: float | None
+    difference: MaybeNumber
+    ci95: Interval | None
+    wilcoxon_p: MaybeNumber
 
 
 class LadderRow(TypedDict):
@@ -286,7 +351,7 @@ class LadderRow(TypedDict):
 class LadderSection(TypedDict):
     """The methods that had to be beaten, with one number of views."""
 
-    views: int
+    views: Count
     rows: list[LadderRow]
 
 
@@ -309,7 +374,7 @@ class MetricsFile(TypedDict):
     """
 
     task: NotRequired[str]
-    format_version: NotRequired[int]
+    format_version: NotRequired[Count]
     notice: NotRequired[str]
     convention: ConventionBlock
     cases: Mapping[str, Mapping[str, MetricRow]]
@@ -321,3 +386,7 @@ class MetricsFile(TypedDict):
     postprocessing: NotRequired[PostprocessingSection]
     calibration: NotRequired[CalibrationSection]
     classification: NotRequired[ClassificationSection]
+
+
+METRICS_FILE = TypeAdapter(MetricsFile)
+"""Reads a metrics.json; raises pydantic's `ValidationError`."""

@@ -98,7 +98,7 @@ def volume_part(metrics: Metrics, records: Records = ()) -> Part:
 
 def _headlines(metrics: Metrics) -> list[Headline]:
     """The first figures of the page, with the number of views that they hold for."""
-    headlines = headlines_of(HEADLINES, metrics["summary"][TARGET])
+    headlines = headlines_of(HEADLINES, _summary(metrics))
     ladder = metrics.get("ladder")
     if not ladder:
         return headlines
@@ -108,20 +108,21 @@ def _headlines(metrics: Metrics) -> list[Headline]:
 
 def volume_headline(metrics: Metrics) -> str:
     """One line with the mean PSNR, SSIM and MAE, their 95 % intervals and the window."""
-    summary = metrics["summary"][TARGET]
+    summary = _summary(metrics)
     parts = []
     for metric, heading, unit, digits in HEADLINES:
-        score = summary[metric]
-        text = f"{heading} {number(score['mean'], digits)} {unit}".rstrip()
-        if score["ci95"]:
+        score = summary.get(metric) or {}
+        text = f"{heading} {number(score.get('mean'), digits)} {unit}".rstrip()
+        if score.get("ci95"):
             low, high = (number(edge, digits) for edge in score["ci95"])
             text += f" [{low}, {high}]"
         parts.append(text)
     cases = len(metrics["cases"])
-    window = metrics["convention"]["window"].split(";")[0]
+    window = str(metrics["convention"].get("window", "not known"))
+    circumstances = f"95 % CI over {cases} cases; window {window.split(';')[0]}"
     ladder = metrics.get("ladder")
     views = f"{views_of(ladder)}: " if ladder else ""
-    return f"{views}{', '.join(parts)} (95 % CI over {cases} cases; window {window})"
+    return f"{views}{', '.join(parts)} ({circumstances})"
 
 
 def views_of(section: Metrics) -> str:
@@ -130,9 +131,15 @@ def views_of(section: Metrics) -> str:
     return f"{views} view{'' if views == 1 else 's'}"
 
 
+def _summary(metrics: Metrics) -> Metrics:
+    """Statistics of the volumes; empty where the file has none."""
+    row: Metrics = metrics["summary"].get(TARGET, {})
+    return row
+
+
 def _view(metrics: Metrics) -> Mapping[str, object]:
     """Tables and chart for the template."""
-    summary = metrics["summary"][TARGET]
+    summary = _summary(metrics)
     ladder = metrics.get("ladder")
     sections = metrics.get("by_views") or []
     charted = sections or ([ladder] if ladder else [])
@@ -181,7 +188,7 @@ def _score_of(name: str, section: Metrics) -> Metrics:
     """What a method scored in a ladder; empty where it was not measured."""
     for row in section["rows"]:
         if row["name"] == name:
-            score: Metrics = row["summary"][COMPARED]
+            score: Metrics = row["summary"].get(COMPARED, {})
             return score
     return {}
 
@@ -189,7 +196,12 @@ def _score_of(name: str, section: Metrics) -> Metrics:
 def _case_rows(metrics: Metrics) -> list[VolumeLine]:
     """One row a case, the lowest PSNR first."""
     rows: list[VolumeLine] = [
-        {"case": name, "values": targets[TARGET]}
+        {"case": name, "values": targets.get(TARGET, {})}
         for name, targets in metrics["cases"].items()
     ]
-    return sorted(rows, key=lambda row: row["values"]["psnr_db"])
+    return sorted(rows, key=_psnr_or_last)
+
+
+def _psnr_or_last(row: VolumeLine) -> float:
+    psnr = row["values"].get(HEADLINES[0].metric)
+    return float("inf") if psnr is None else float(psnr)

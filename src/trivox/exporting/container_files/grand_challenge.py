@@ -7,16 +7,18 @@ another name than its slug.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
+from pydantic import AliasChoices, BaseModel, Field, RootModel
 
 from trivox import Predictor, TrivoxError, write_volume
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError
 from trivox.exporting.contract import Contract, read_contract
+from trivox.files import read_json
+from trivox.schema import validated
 
 HERE = Path(__file__).parent
 
@@ -91,22 +93,39 @@ def socket_folders(folder: Path) -> dict[str, Path]:
     file = folder / "inputs.json"
     if not file.is_file():
         return {}
-    places: dict[str, Path] = {}
-    try:
-        for entry in json.loads(file.read_text(encoding="utf-8")):
-            socket = entry.get("socket") or entry["interface"]
-            places[socket["slug"]] = folder / socket["relative_path"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    advice = "it has to be a list of values with socket, slug and relative_path"
+    inputs = validated(
+        Inputs, read_json(file), where=file, error=DataError, advice=advice
+    )
+    return {
+        value.place.slug: _inside(folder, value.place, file) for value in inputs.root
+    }
+
+
+class Place(BaseModel):
+    """Where the images of a socket lie."""
+
+    slug: str
+    relative_path: str = Field(pattern=r"^[^\x00]{1,1000}$")
+
+
+class Value(BaseModel):
+    """What inputs.json says of a socket."""
+
+    place: Place = Field(validation_alias=AliasChoices("socket", "interface"))
+
+
+class Inputs(RootModel[tuple[Value, ...]]):
+    """Content of inputs.json."""
+
+
+def _inside(folder: Path, place: Place, file: Path) -> Path:
+    path = folder / place.relative_path
+    if not path.resolve().is_relative_to(folder.resolve()):
         raise DataError(
-            f"{file}: is not a list of values with socket, slug and relative_path "
-            f"({error!r})"
-        ) from error
-    for slug, place in places.items():
-        if not place.resolve().is_relative_to(folder.resolve()):
-            raise DataError(
-                f"{file}: relative_path of socket '{slug}' leads out of {folder}"
-            )
-    return places
+            f"{file}: relative_path of socket '{place.slug}' leads out of {folder}"
+        )
+    return path
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from trivox.volumes.dicom.steps import usual_step
 
 _LISTED = 8
 """Series that an error names."""
+MOST_FILES = 100_000
+"""Files below a folder that are looked at; exams have at most some ten thousand."""
 _UNSAID = (LOCALIZER, DIRECTORY)
 """What lies beside most series and needs no word."""
 
@@ -71,6 +73,11 @@ def contents_of(folder: Path) -> Contents:
     files: list[Path] = []
     for root, _, names in os.walk(folder):
         files += [Path(root, name) for name in names if not name.startswith(".")]
+        if len(files) > MOST_FILES:
+            raise FormatError(
+                f"{folder}: more than {MOST_FILES} files below this folder; give the "
+                "folder of one exam"
+            )
     contents = Contents()
     for file in sorted(files):
         if is_dicom(file):

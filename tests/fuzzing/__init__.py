@@ -1,0 +1,3 @@
+"""Files and settings that nobody would write on purpose, and what each reader makes of
+them.
+"""
