@@ -210,8 +210,9 @@ def parse_json(text: str) -> Any:
     except RecursionError as error:
         raise ValueError("its brackets are nested too deeply") from error
     if HALF_CHARACTER.search(text):
-        # what stands for half a character can be written nowhere
-        json.dumps(content, ensure_ascii=False).encode()
+        # what stands for half a character can be written nowhere, but for a byte in the
+        # name of a file that is no text
+        json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")
     return content
 
 

@@ -73,7 +73,7 @@ def break_out(folder):
         (break_nothing, "socket 't1-mri' (T1) holds no .mha"),
         (break_one, "socket 't2-mri' (T2) holds no .mha"),
         (break_twice, "holds 2 .mha files"),
-        (break_file, "damaged"),
+        (break_file, "no MetaImage header"),
         (break_list, "it has to be a list of values"),
         (break_out, "leads out of"),
     ],

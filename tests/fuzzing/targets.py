@@ -419,9 +419,11 @@ def nnunet(folder: Path, file: Path) -> object:
 
 def nnunet_plan(folder: Path, file: Path) -> object:
     """The plans of nnU-Net alone."""
+    from trivox.importing.nnunet_checkpoints import Checkpoint
     from trivox.importing.nnunet_plans import read_nnunet_plan
 
-    return read_nnunet_plan(folder, "small")
+    checkpoint = Checkpoint(folder / "x.pth", {}, "small", "nnUNetTrainer", ())
+    return read_nnunet_plan(folder, checkpoint)
 
 
 def brats_archive(folder: Path, file: Path) -> object:

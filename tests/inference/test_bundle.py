@@ -192,6 +192,7 @@ def test_a_bundle_says_what_those_of_0_1_0_said(tiny_run, xray_run, kind):
         "postprocessing",
         "temperature",
         "abstention",
+        "likeness",
         "classification",
     }
     run = tiny_run if kind == "labels" else xray_run

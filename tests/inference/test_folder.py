@@ -14,9 +14,9 @@ import pytest
 from trivox.datasets.layouts.choice import load_dataset, load_inputs
 from trivox.errors import RecipeError, ResourceError
 from trivox.inference import writing
-from trivox.inference.doubt.kinds import KINDS
+from trivox.inference.doubt.kinds import KINDS, Extras
 from trivox.inference.folder import predict_cases
-from trivox.inference.predictor import Extras, Predictor
+from trivox.inference.predictor import Predictor
 from trivox.inference.reconstructor import Reconstructor
 from trivox.volumes.formats import read_labels, read_volume
 

@@ -10,9 +10,9 @@ from trivox.datasets.layouts.choice import load_inputs
 from trivox.datasets.names import LONGEST
 from trivox.errors import DataError
 from trivox.files import read_json
-from trivox.inference.doubt.kinds import EXTRAS
+from trivox.inference.doubt.kinds import EXTRAS, Extras
 from trivox.inference.folder import predict_cases
-from trivox.inference.predictor import Extras, Predictor
+from trivox.inference.predictor import Predictor
 from trivox.inference.records import RECORDS, PredictionRecords, owners_of
 from trivox.inference.writing import file_names
 

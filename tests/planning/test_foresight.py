@@ -22,13 +22,13 @@ from trivox.volumes.formats import read_volume, write_volume
 
 @pytest.fixture
 def data(tiny_data, tmp_path):
-    """A dataset of which one image says that its voxels are metres long."""
+    """A dataset of which one image says that its voxels are hundreds of times longer."""
     folder = shutil.copytree(tiny_data, tmp_path / "data")
     case = load_dataset(folder).training_cases[0]
     for file in (*case.images, case.label):
         volume = read_volume(file)
         affine = volume.affine.copy()
-        affine[:3, :3] *= 300
+        affine[:3, :3] *= 250
         write_volume(file, type(volume)(volume.array, affine))
     return folder
 

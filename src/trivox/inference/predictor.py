@@ -36,6 +36,7 @@ from trivox.inference.describe import (
 )
 from trivox.inference.descriptions import LabelDescription, digest_of
 from trivox.inference.doubt.calibration import Abstention
+from trivox.inference.doubt.kinds import NOTHING_ELSE, Extras
 from trivox.inference.doubt.sampling import BandSampler
 from trivox.inference.doubt.uncertainty import require_kinds
 from trivox.inference.judge import judge, unlike_training
@@ -62,35 +63,6 @@ SCALES = (0.05, 20.0)
 """Sizes at which structures may be looked at; beyond them no network knows them."""
 
 
-@dataclass(frozen=True)
-class Extras:
-    """What every prediction of a predictor gives beside the label map.
-
-    uncertainty: kinds of doubt (`trivox.inference.doubt.uncertainty.KINDS`);
-    numbered_classes: `subtype_results.csv` (columns Names,Subtype) beside
-    `classes.csv`, of models that give classes.
-    """
-
-    probabilities: bool = False
-    uncertainty: tuple[str, ...] = ()
-    numbered_classes: bool = False
-
-    @property
-    def maps(self) -> tuple[str, ...]:
-        """Names of the maps that stand beside the label map."""
-        first = ("probabilities",) if self.probabilities else ()
-        return (*first, *dict.fromkeys(self.uncertainty))
-
-    def also(self, *, probabilities: bool, uncertainty: Sequence[str]) -> "Extras":
-        """These and more."""
-        kinds = dict.fromkeys((*self.uncertainty, *uncertainty))
-        return replace(
-            self,
-            probabilities=self.probabilities or probabilities,
-            uncertainty=tuple(kinds),
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class Predictor:
     """Ready to predict; build it with `Predictor.load`.
@@ -104,7 +76,7 @@ class Predictor:
     scales: tuple[float, ...] = (1.0,)
     seed: int = 0
     missing: MissingChannels = "refuse"
-    extras: Extras = Extras()
+    extras: Extras = NOTHING_ELSE
     read_everything: bool = False
     """Whether networks are run for the class where the answer does not need it, to
     compare with.

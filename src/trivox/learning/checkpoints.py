@@ -22,7 +22,6 @@ from trivox.errors import BundleError, ResourceError, TrivoxError, few
 from trivox.files import (
     atomic_path,
     read_json,
-    read_object,
     surviving_folder,
     whole_folder,
     write_json,
@@ -107,7 +106,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         optimizer = _load_optimizer(whole / OPTIMIZER)
     return Checkpoint(
         weights=load_weights(whole / WEIGHTS),
-        state=cast(RunState, read_object(whole / STATE)),
+        state=cast(RunState, read_json(whole / STATE)),
         optimizer=optimizer,
         raw=_load_if_there(whole / RAW),
         objective=_load_if_there(whole / OBJECTIVE),

@@ -5,13 +5,13 @@ fits the memory that the family aims at. Data alone; nothing heavy is imported h
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from annotated_types import Ge, Gt, Le
 
 MIN_FEATURE_MAP = 4
 """An axis is halved only while it stays at least this many voxels long."""
 
 
-Bytes = Annotated[float, Field(gt=0, le=1e9)]
+Bytes = Annotated[float, Gt(0), Le(1e9)]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Measured:
         "allow_inf_nan": False,
     }
 
-    parameters: Annotated[int, Field(ge=1)]
+    parameters: Annotated[int, Ge(1)]
     bytes_per_voxel: tuple[Bytes, Bytes]
 
 

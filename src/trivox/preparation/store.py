@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NotRequired, cast
 
 import numpy as np
 from pydantic import Field, StrictInt, TypeAdapter
@@ -40,7 +40,9 @@ class CaseFacts(TypedDict):
 
     channels: Count
     shape: Annotated[list[Count], Field(min_length=3, max_length=3)]
-    source_spacing: Annotated[list[float], Field(min_length=3, max_length=3)]
+    source_spacing: NotRequired[
+        Annotated[list[float], Field(min_length=3, max_length=3)]
+    ]
     present: dict[Annotated[str, Field(pattern=r"^-?[0-9]{1,5}$")], Count]
 
 

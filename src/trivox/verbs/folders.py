@@ -16,6 +16,7 @@ PREPARED = {
     "fingerprint.json": outputs.FINGERPRINT,
     "plan.json": outputs.PLAN,
     "splits.json": outputs.FOLDS,
+    "sources.json": outputs.SOURCES,
 }
 TRAINED = {
     **PREPARED,

@@ -108,7 +108,7 @@ def require_others_work(folder, out, victim, before):
     report = check_dataset(dataset)
     assert not {each.case for each in report.errors} & set(others)
     assert report.checked_cases >= len(others)
-    rest = require_checked(dataset, out / "check.json", Quiet())
+    rest = require_checked(dataset, out / "check.json", Quiet(), task="segmentation")
     learnt = [case.name for case in before.training_cases if case.name != victim]
     assert {case.name for case in rest.training_cases} - {victim} == set(learnt)
     measured = {case.name for case in measure(dataset).cases}
@@ -228,4 +228,9 @@ def test_training_stops_where_half_of_the_cases_are_bad(copied, tmp_path):
     for case in (first, second):
         case.images[0].write_bytes(b"")
     with pytest.raises(DataError, match="2 problems would make training wrong"):
-        require_checked(load_dataset(folder), tmp_path / "check.json", Quiet())
+        require_checked(
+            load_dataset(folder),
+            tmp_path / "check.json",
+            Quiet(),
+            task="segmentation",
+        )

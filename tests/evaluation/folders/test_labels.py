@@ -365,7 +365,9 @@ def test_a_prediction_in_another_order_of_axes_measures_the_same(folders, axes):
             volume = read_volume(predictions / file.name)
             other = reorient(volume, Orientation(axes, flips))
             write_volume(predictions / file.name, other)
-        assert measure_folders(predictions, references) == expected
+        measured = measure_folders(predictions, references)
+        assert measured["cases"] == expected["cases"]
+        assert measured["summary"] == expected["summary"]
 
 
 def test_a_sheared_reference_is_measured_in_the_world(tmp_path):

@@ -19,8 +19,9 @@ from trivox.errors import BundleError, DataError
 from trivox.files import read_json, write_json
 from trivox.inference.classes.files import read_classes
 from trivox.inference.classes.reader import NO_LESION
+from trivox.inference.doubt.kinds import Extras
 from trivox.inference.folder import predict_cases
-from trivox.inference.predictor import Extras, Predictor
+from trivox.inference.predictor import Predictor
 from trivox.learning.tracking import read_records
 from trivox.networks.class_head import Outputs
 from trivox.preparation.classes import ClassedLabels

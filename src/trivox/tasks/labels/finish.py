@@ -113,7 +113,8 @@ def _likeness(prepared: PreparedImages) -> Likeness | None:
     looks = []
     for case in prepared.dataset.training_cases:
         image, _ = prepared.store.read(case.name)
-        z, y, x = prepared.store.facts(case.name)["source_spacing"]
+        facts = prepared.store.facts(case.name)
+        z, y, x = facts.get("source_spacing", plan.spacing)
         spacing = (z, y, x)
         first, second, third = (spacing[axis] for axis in plan.axis_order)
         look = look_at(

@@ -21,8 +21,9 @@ from trivox.evaluation.report.class_part import class_part
 from trivox.evaluation.report.label_part import label_headline, label_part, trust_part
 from trivox.evaluation.report.pages import Part
 from trivox.inference.bundle import read_bundle
+from trivox.inference.doubt.kinds import Extras
 from trivox.inference.folder import CasePredictor
-from trivox.inference.predictor import Extras, Predictor
+from trivox.inference.predictor import Predictor
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime
 from trivox.networks.counting import count_operations
