@@ -39,10 +39,12 @@ def stamped(content: Mapping[str, Any], task: str | None) -> dict[str, Any]:
     return {"task": task, "format_version": FORMAT_VERSION, **content}
 
 
-def unstamped(content: Mapping[str, Any]) -> dict[str, Any]:
+def unstamped(content: Any) -> dict[str, Any]:
     """The content without what `stamped` says of it; raises `ValueError` for another
-    version. Older files say neither.
+    version, and for what is no object. Older files say neither.
     """
+    if not isinstance(content, Mapping):
+        raise ValueError("no object with named fields")
     version = content.get("format_version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
         raise ValueError(
