@@ -223,10 +223,12 @@ def _only_one(group: Sequence[Case]) -> Case:
     if len(group) == 1:
         return first
     files = few(str(case.images[0]) for case in group if case.images)
-    names = " or ".join(dict.fromkeys(f"'{case.name}'" for case in group))
+    names = [*dict.fromkeys(f"'{case.name}'" for case in group)]
+    have = "have this name"
+    if len(names) > 1:
+        have = f"are named {' or '.join(names)}, one file on some systems"
     return first.with_complaint(
-        f"{len(group)} cases are named {names} ({files}), one file on some systems; give "
-        "every case its own name"
+        f"{len(group)} cases {have} ({files}); give every case its own name"
     )
 
 
