@@ -162,17 +162,21 @@ class NetworkArguments(Frozen):
             raise ValueError("the first stage must work at full resolution")
         return self
 
-    def topology(self, *, residual: bool) -> Topology:
-        """As a topology of three axes; nnU-Net counts decoder stages from the coarsest."""
+    def topology(self, *, residual: bool, where: str) -> Topology:
+        """As a topology of three axes; nnU-Net counts decoder stages from the coarsest.
+
+        Raises `BundleError` naming `where` for one that no network can have.
+        """
         missing = (1,) * (3 - len(self.strides[0]))
-        return Topology(
-            kernels=tuple((*missing, *kernel) for kernel in self.kernel_sizes),
-            strides=tuple((*missing, *stride) for stride in self.strides),
-            features=self.features_per_stage,
-            encoder_blocks=self.blocks,
-            decoder_blocks=self.n_conv_per_stage_decoder[::-1],
-            residual=residual,
-        )
+        content = {
+            "kernels": tuple((*missing, *kernel) for kernel in self.kernel_sizes),
+            "strides": tuple((*missing, *stride) for stride in self.strides),
+            "features": self.features_per_stage,
+            "encoder_blocks": self.blocks,
+            "decoder_blocks": self.n_conv_per_stage_decoder[::-1],
+            "residual": residual,
+        }
+        return checked(Topology, content, where)
 
 
 class Configuration(Lenient):

@@ -60,18 +60,15 @@ def read_nnunet_plan(folder: Path, checkpoint: Checkpoint) -> tuple[Plan, str | 
     content = _with_parents(plans.configurations, name, file)
     configuration = checked(Configuration, content, f"{file}: configuration {name}")
     residual, arguments = _architecture(configuration, content, file, checkpoint)
-    network = checked(
-        NetworkArguments,
-        arguments,
-        f"{file}: network of {name}, trained by {checkpoint.trainer}",
-    )
+    where = f"{file}: network of {name}, trained by {checkpoint.trainer}"
+    network = checked(NetworkArguments, arguments, where)
     grid = read_grid_rules(
         configuration,
         plans.image_reader_writer,
         file,
         refines=configuration.previous_stage is not None,
     )
-    topology = network.topology(residual=residual)
+    topology = network.topology(residual=residual, where=where)
     model = _Model(plans, configuration, topology, grid, checkpoint.norm, folder)
     try:
         plan = model.plan(dataset)
