@@ -127,3 +127,13 @@ def test_the_citation_is_of_this_version():
     assert citation["version"] == __version__
     assert citation["cff-version"] == "1.2.0"
     assert citation["license"] == "MIT"
+
+
+def test_what_can_go_wrong_names_tests_that_there_are():
+    page = (ROOT / "docs" / "explanation" / "what-can-go-wrong.md").read_text()
+    named = set(re.findall(r"`([\w/]+\.py)`", page))
+    assert len(named) > 40
+    missing = [
+        n for n in named if not any((ROOT / p / n).exists() for p in ("tests", ""))
+    ]
+    assert not missing
