@@ -41,10 +41,15 @@ def built() -> Path:
 
 def _command(out: Path) -> list[str]:
     spec = importlib.util.find_spec("torch")
-    assert spec is not None and spec.submodule_search_locations
-    torch = Path(spec.submodule_search_locations[0])
+    assert spec is not None
+    (folder,) = spec.submodule_search_locations or [""]
+    torch = Path(folder)
     headers = torch / "include"
-    includes = [headers, headers / "torch/csrc/api/include", sysconfig.get_path("include")]
+    includes = [
+        headers,
+        headers / "torch/csrc/api/include",
+        sysconfig.get_path("include"),
+    ]
     return [
         *("g++", "-O1", "-std=c++20", "-shared", "-fPIC", "-w"),
         f"-DTORCH_EXTENSION_NAME={NAME}",

@@ -43,8 +43,7 @@ int64_t block_size(int64_t bytes) { return (bytes + 511) / 512 * 512; }
 void take(int64_t bytes, int device) {
   int64_t now = in_use[device] += block_size(bytes);
   if (limit > 0 && now > limit) {
-    in_use[device] -= block_size(bytes);
-    TORCH_CHECK_WITH(OutOfMemoryError, false, "CUDA out of memory. Tried to allocate ", bytes, " bytes");
+    in_use[device] -= block_size(bytes); TORCH_CHECK_WITH(OutOfMemoryError, false, "CUDA out of memory. Tried to allocate ", bytes, " bytes");
   }
   int64_t most = peak[device];
   while (now > most && !peak[device].compare_exchange_weak(most, now)) {}
@@ -70,14 +69,12 @@ struct Allocator : c10::Allocator {
 struct PinnedAllocator final : Allocator {
   static void unpin(void* context) {
     auto* data = static_cast<c10::DataPtr*>(context);
-    std::lock_guard<std::mutex> lock(guard);
-    pinned.erase(data->get());
+    std::lock_guard<std::mutex> lock(guard); pinned.erase(data->get());
     delete data;
   }
   c10::DataPtr allocate(size_t n) override {
     auto* data = new c10::DataPtr(c10::GetCPUAllocator()->allocate(n));
-    std::lock_guard<std::mutex> lock(guard);
-    pinned.insert(data->get());
+    std::lock_guard<std::mutex> lock(guard); pinned.insert(data->get());
     return {data->get(), data, &unpin, Device(c10::kCPU)};
   }
 } pinned_allocator;
@@ -114,7 +111,7 @@ struct Guard final : c10::impl::NoOpDeviceGuardImpl<CUDA> {
   Device getDevice() const override { return {CUDA, current}; } void setDevice(Device d) const override { current = d.index(); }
   void uncheckedSetDevice(Device d) const noexcept override { current = d.index(); }
   Stream getStream(Device d) const noexcept override { return Stream(Stream::DEFAULT, d); }
-  Stream getNewStream(Device d, int) const override { return Stream(Stream::DEFAULT, d); }
+  Stream getNewStream(Device d, int) const override { return getStream(d); }
   Stream exchangeStream(Stream s) const noexcept override { return s; }
   DeviceIndex deviceCount() const noexcept override { return DEVICES; }
   void record(void**, const Stream&, DeviceIndex, c10::EventFlag) const override {} void block(void*, const Stream&) const override {}
@@ -260,7 +257,17 @@ void fallback(const c10::OperatorHandle& op, Stack* stack) {
   }
   launches++;
   if (waits || every_launch) tell(waits ? "wait" : "launch", schema.name());
-  op.redispatchBoxed(ON_HOST, stack);
+  const Stack arguments(stack->begin() + begin, stack->end());
+  try {
+    op.redispatchBoxed(ON_HOST, stack);
+  } catch (const c10::NotImplementedError&) {  // a GPU has kernels for halves where a CPU has none
+    auto half = at::kFloat;
+    auto wide = [&](const Tensor& x) { return at::isReducedFloatingType(x.scalar_type()) ? (half = x.scalar_type(), x.to(at::kFloat)) : x; };
+    stack->resize(begin);
+    for (const auto& value : arguments) stack->push_back(each_tensor(value, wide));
+    op.redispatchBoxed(ON_HOST, stack);
+    for (size_t i = begin; i < stack->size(); i++) (*stack)[i] = each_tensor((*stack)[i], [&](const Tensor& x) { return x.to(half); });
+  }
   for (auto& [original, alias] : written) aliases.settle(original, alias);
   const size_t first = stack->size() - schema.returns().size();
   for (size_t i = 0; i < schema.returns().size(); i++) {

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trivox.inference.engines.engine import Engine
+from trivox.learning.microbatch import available_memory
 from trivox.volumes.volume import Shape
 
 SIGMA = 1 / 8
@@ -146,10 +147,8 @@ class SlidingWindows:
         shape = (self.outputs, self.patch_size[0], *size[1:])
         device = self.device
         needed = 3 * 4 * math.prod(shape)
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            if needed > free:
-                device = torch.device("cpu")
+        if device.type == "cuda" and needed > available_memory(device):
+            device = torch.device("cpu")
         return torch.zeros(shape, device=device)
 
     def _add_windows(

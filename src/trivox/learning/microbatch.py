@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from trivox.errors import ResourceError
-from trivox.learning.runtime import out_of_memory, world_size
+from trivox.learning.runtime import free_cached_memory, out_of_memory, world_size
 
 HEADROOM = 0.85
 """Share of the available memory that a step may fill: the forecast is right to about
@@ -68,6 +68,5 @@ def lowered(error: Exception, micro: int, device: torch.device) -> int:
         raise ResourceError(
             "out of memory on one of several ranks; set micro_batch to a smaller number"
         ) from error
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    free_cached_memory(device)
     return math.ceil(micro / 2)
