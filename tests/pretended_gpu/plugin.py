@@ -7,3 +7,9 @@ if REASON is None:
     from pretended_gpu.device import pretend
 
     pretend()
+
+
+def pytest_configure(config):
+    # operators that are composed on a GPU give the CPU's kernels a result to resize
+    resized = "ignore:An output with one or more elements was resized:UserWarning"
+    config.addinivalue_line("filterwarnings", resized)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from trivox.errors import ResourceError
-from trivox.learning.runtime import Runtime, free_cached_memory, out_of_memory
+from trivox.learning.microbatch import in_parts
+from trivox.learning.runtime import Runtime
 
 VOXELS_A_BATCH = {"cpu": 2**18, "cuda": 2**23}
 """Patch voxels a forward pass.
@@ -51,34 +51,21 @@ class TorchEngine:
         return usual if tried is None else min(usual, tried // 2)
 
     def logits(self, windows: Tensor) -> Tensor:
-        """Logits in the precision of the runtime; in two halves where memory does not
+        """Logits in the precision of the runtime; in halves where memory does not
         suffice. Raises `ResourceError` where it does not for a single window.
         """
-        try:
-            return self._computed(windows)
-        except RuntimeError as error:
-            self._require_fewer(windows, error)
-        # after the handler, whose traceback holds the maps
-        free_cached_memory(self.device)
-        halves = [self.logits(part) for part in windows.chunk(2)]
-        return torch.cat(halves)
+        logits: Tensor = in_parts(
+            self._computed, windows, self.device, too_many=self._note
+        )
+        return logits
 
     def _computed(self, windows: Tensor) -> Tensor:
         with self.runtime.autocast():
             logits: Tensor = self.network(windows)
         return logits
 
-    def _require_fewer(self, windows: Tensor, error: RuntimeError) -> None:
-        """Note that so many windows were too many; raises the error if it is not about
-        memory.
-        """
-        if not out_of_memory(error):
-            raise error
-        if len(windows) == 1:
-            raise ResourceError(
-                f"a single window of {tuple(windows.shape[2:])} voxels does not fit into "
-                f"the memory of {self.device}; use --device cpu, or close other programs"
-            ) from error
+    def _note(self, windows: Tensor) -> None:
+        """So many windows are too many."""
         self.room.too_many = windows[:, 0].numel()
 
 

@@ -39,7 +39,9 @@ def look(xrays: Xrays, grid: Grid, *, water_per_mm: float) -> Sight:
     autocast: bf16 has three digits, a detector has hundreds of pixels.
     """
     device = xrays.images.device
-    counted = device.type == "meta"  # where nothing is computed, torch knows no autocast
+    counted = (
+        device.type == "meta"
+    )  # where nothing is computed, torch knows no autocast
     with nullcontext() if counted else torch.autocast(device.type, enabled=False):
         return _look(xrays, grid, water_per_mm)
 
