@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trivox.inference.engines.engine import Engine, require_finite
 from trivox.inference.window_sums import HalfSums, SingleSums, Sums, advance
+from trivox.learning.microbatch import available_memory
 from trivox.volumes.volume import Shape
 
 
@@ -152,10 +153,8 @@ class SlidingWindows:
         shape = (channels, self.patch_size[0], *size[1:])
         device = self.device
         needed = 3 * 4 * math.prod(shape)
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            if needed > free:
-                device = torch.device("cpu")
+        if device.type == "cuda" and needed > available_memory(device):
+            device = torch.device("cpu")
         return torch.zeros(shape, dtype=dtype, device=device)
 
     def _add_windows(

@@ -3,12 +3,14 @@ training, lowered when memory runs out.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from trivox.errors import ResourceError
-from trivox.learning.runtime import out_of_memory, world_size
+from trivox.learning.runtime import free_cached_memory, out_of_memory, world_size
 from trivox.memory import free_memory
 
 HEADROOM = 0.85
@@ -53,6 +55,46 @@ def lowered(error: Exception, micro: int, device: torch.device) -> int:
         raise ResourceError(
             "out of memory on one of several ranks; set micro_batch to a smaller number"
         ) from error
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    free_cached_memory(device)
     return math.ceil(micro / 2)
+
+
+def in_parts(
+    compute: Callable[[Any], Any],
+    batch: Any,
+    device: torch.device,
+    *,
+    too_many: Callable[[Any], None] = lambda batch: None,
+) -> Any:
+    """`compute(batch)`, where memory does not suffice of its halves, joined again.
+
+    compute: gives a tensor, or a named tuple of them, with a row for each sample;
+    too_many: is told of a batch that did not fit. Raises `ResourceError` where a single
+    sample does not.
+    """
+    try:
+        return compute(batch)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        if len(batch) == 1:
+            raise ResourceError(
+                f"a single patch does not fit into the memory of {device}; close other "
+                "programs, or use --device cpu"
+            ) from error
+    # after the handler, whose traceback holds the maps
+    free_cached_memory(device)
+    too_many(batch)
+    middle = len(batch) // 2
+    halves = (batch[:middle], batch[middle:])
+    return _joined(
+        [in_parts(compute, half, device, too_many=too_many) for half in halves]
+    )
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Tensors one after the other; of named tuples, each field."""
+    first = parts[0]
+    if first is None or isinstance(first, Tensor):
+        return None if first is None else torch.cat(list(parts))
+    return type(first)(*(_joined(field) for field in zip(*parts, strict=True)))

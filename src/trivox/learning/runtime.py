@@ -32,6 +32,8 @@ MALLOC_VARIABLES = (
     "MALLOC_MMAP_THRESHOLD_",
     "GLIBC_TUNABLES",
 )
+NO_MEMORY = ("out of memory", "alloc", "unable to find an engine to execute")
+"""What torch, CUDA, cuBLAS and cuDNN say in messages about memory."""
 
 
 def rank() -> int:
@@ -144,7 +146,9 @@ def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
         raise RecipeError("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-        torch.backends.cuda.matmul.allow_tf32 = True
+        # convolutions in fp32 may round to TF32; matrix products compute geometry and
+        # SSIM, where three digits are not enough
+        torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = True
     return Runtime(chosen, precision)
 
@@ -153,7 +157,16 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a device or in the process."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "alloc" in str(error).lower()
+    if not isinstance(error, RuntimeError):
+        return False
+    said = str(error).lower()
+    return any(sign in said for sign in NO_MEMORY)
+
+
+def free_cached_memory(device: torch.device) -> None:
+    """Give back what torch keeps of a GPU's memory for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def keep_freed_memory() -> bool:

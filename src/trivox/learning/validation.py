@@ -2,10 +2,13 @@
 held-out cases every epoch.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from trivox.config.recipe import Recipe
+from trivox.learning.microbatch import in_parts
 from trivox.learning.objective import Objective
 from trivox.learning.progress import ShowSteps, unshown
 from trivox.learning.runtime import Runtime, sum_over_ranks
@@ -33,12 +36,15 @@ def validate(
     def note() -> str:
         return f"loss {float(losses[0] / losses[1]):.3f}" if losses[1] else ""
 
+    def compute(images: Any) -> Any:
+        with runtime.autocast():
+            return network(images)
+
     steps = range(recipe.validation_iterations)
     batches = stream(source, steps, device=runtime.device, workers=recipe.workers)
     shown = show_steps(steps, "validation", note)
     for _, (images, targets) in zip(shown, batches, strict=True):
-        with runtime.autocast():
-            outputs = network(images)
+        outputs = in_parts(compute, images, runtime.device)
         losses += torch.tensor([float(objective.loss(outputs, targets)), 1.0])
         batch_counts = objective.count(outputs, targets)
         counts = batch_counts if counts is None else counts + batch_counts

@@ -154,6 +154,8 @@ class HybridUNet(Recomputing):
         self.heads = nn.ModuleList(
             nn.Conv3d(features[s], outputs, 1) for s in finer_stages
         )
+        if not deep_supervision:  # DDP waits for every parameter that learns
+            self.heads[1:].requires_grad_(False)
         _spread_drop_path(self.encoder, drop_path)
         _initialise(self)
 

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from trivox.errors import RecipeError
 
+HALF_PRECISION = (torch.float16, torch.bfloat16)
 SLOPE = 0.01
 """Negative slope of the leaky ReLU (nnU-Net)."""
 
@@ -23,15 +24,17 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor
     """Each channel of each sample of `(b, c, z, y, x)` to mean 0 and variance 1, then
     scaled and shifted `(c,)`.
 
-    A group norm of one channel a group, but for channels-last maps on a CPU, where
-    torch's group norm is slow: there a batch norm of each sample, which is the same and
-    keeps the layout.
+    A group norm of one channel a group, or a batch norm of each sample, which is the
+    same and keeps the layout: where torch's group norm is slow (channels-last maps on a
+    CPU), and for half precision on a GPU, where autocast would make fp32 of the map and
+    of all that is computed from it.
     """
-    if (
-        x.device.type != "cpu"
-        or x.is_contiguous()
-        or not x.is_contiguous(memory_format=torch.channels_last_3d)
-    ):
+    if x.device.type == "cpu":
+        channels_last = x.is_contiguous(memory_format=torch.channels_last_3d)
+        by_sample = channels_last and not x.is_contiguous()
+    else:
+        by_sample = x.dtype in HALF_PRECISION
+    if not by_sample:
         return F.group_norm(x, x.shape[1], weight, bias, eps)
     samples = [x] if len(x) == 1 else x.split(1)
     normed = [

@@ -71,6 +71,8 @@ class UNet(Recomputing):
         self.heads = nn.ModuleList(
             nn.Conv3d(features[s], outputs, 1) for s in finer_stages
         )
+        if not deep_supervision:  # DDP waits for every parameter that learns
+            self.heads[1:].requires_grad_(False)
         initialise(self)
 
     def encoder_stages(self) -> list[nn.Module]:

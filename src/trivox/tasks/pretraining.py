@@ -23,6 +23,7 @@ from trivox.errors import DataError, FormatError, RecipeError
 from trivox.files import atomic_path, write_json
 from trivox.inference.bundle import PRETRAINED
 from trivox.learning.checkpoints import final_weights, load_weights
+from trivox.learning.losses.targets import taking_part
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime, widest_type
 from trivox.learning.tracking import read_records
@@ -60,9 +61,7 @@ class MaskedObjective(Objective):
         finest, *others = [outputs] if isinstance(outputs, Tensor) else outputs
         hidden = ~labels.isnan()
         error = torch.where(hidden, finest.float() - labels, 0)
-        # coarser heads still take part, with gradient zero: DDP waits for every
-        # parameter
-        idle = torch.stack([finest.sum() * 0, *(other.sum() * 0 for other in others)])
+        idle = torch.stack([taking_part(output) for output in (finest, *others)])
         return error.square().sum() / hidden.sum().clamp(min=1) + idle.sum()
 
     def count(self, outputs: Tensor, labels: Tensor) -> Tensor:

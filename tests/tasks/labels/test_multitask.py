@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from classed_phantoms import CASES, UNKNOWN, UNMARKED, write_classed_phantoms
 from impossible_bundles import VALUES, altered, places, predicts_or_refuses
 from trivox.config.recipe import make_recipe
 from trivox.datasets.layouts.choice import load_dataset
-from trivox.datasets.phantoms.ellipsoids import PhantomSettings, phantom_case
 from trivox.errors import BundleError, DataError
 from trivox.files import read_json, write_json
 from trivox.inference.classes.files import read_classes
@@ -30,47 +30,12 @@ from trivox.tasks.labels.multitask import MultitaskTask
 from trivox.tasks.run import run_request
 from trivox.tasks.stages import prepare
 from trivox.tasks.task import RunRequest
-from trivox.volumes.formats import write_volume
-
-CASES, UNKNOWN, UNMARKED = 14, 3, 5
-"""All cases; one without a class, one without a mask."""
 
 
 @pytest.fixture(scope="session")
 def classed_data(tmp_path_factory):
     """Phantoms whose lesions are bright (class b, the odd ones) or dark (class a)."""
-    folder = tmp_path_factory.mktemp("classed") / "data"
-    wanted = PhantomSettings(
-        cases=CASES,
-        shape=(16, 24, 20),
-        spacing=(2.0, 1.5, 1.5),
-        lesions=1,
-        spacing_variation=0.0,
-    )
-    entries = []
-    for index in range(CASES):
-        image, label = phantom_case(wanted, index)
-        array = image.array.astype(np.float32)
-        array[label.array == 2] += 400 if index % 2 else -300
-        name = f"case_{index:02d}"
-        write_volume(folder / f"{name}.nii.gz", image.with_array(array))
-        entry = {
-            "case": name,
-            "images": [f"{name}.nii.gz"],
-            "class": "ab"[index % 2],
-            "patient": f"p{index}",
-        }
-        if index == UNKNOWN:
-            del entry["class"]
-        if index != UNMARKED:
-            write_volume(folder / "labels" / f"{name}.nii.gz", label)
-            entry["label"] = f"labels/{name}.nii.gz"
-        entries.append(entry)
-    write_json(
-        folder / "manifest.json",
-        {"labels": {"organ": 1, "lesion": 2}, "classes": ["a", "b"], "cases": entries},
-    )
-    return folder
+    return write_classed_phantoms(tmp_path_factory.mktemp("classed") / "data")
 
 
 SETTINGS = {

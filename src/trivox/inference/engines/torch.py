@@ -1,11 +1,12 @@
 """Networks computed by torch."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from trivox.learning.microbatch import in_parts
 from trivox.learning.runtime import Runtime
 
 VOXELS_A_BATCH = {"cpu": 2**18, "cuda": 2**23}
@@ -17,12 +18,20 @@ s each (31 M parameters, bf16); a GPU wants to be kept busy.
 VOXELS_ELSEWHERE = 2**21
 
 
+@dataclass
+class Room:
+    """Patch voxels that were seen not to fit into memory at once; none so far."""
+
+    too_many: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class TorchEngine:
     """A network in eval mode on the runtime's device."""
 
     network: nn.Module
     runtime: Runtime
+    room: Room = field(default_factory=Room)
 
     @property
     def device(self) -> torch.device:
@@ -36,14 +45,28 @@ class TorchEngine:
 
     @property
     def voxels_a_batch(self) -> int:
-        """Patch voxels a forward pass."""
-        return VOXELS_A_BATCH.get(self.runtime.device.type, VOXELS_ELSEWHERE)
+        """Patch voxels a forward pass; half as many as did not fit into memory."""
+        usual = VOXELS_A_BATCH.get(self.runtime.device.type, VOXELS_ELSEWHERE)
+        tried = self.room.too_many
+        return usual if tried is None else min(usual, tried // 2)
 
     def logits(self, windows: Tensor) -> Tensor:
-        """Logits in the precision of the runtime."""
+        """Logits in the precision of the runtime; in halves where memory does not
+        suffice. Raises `ResourceError` where it does not for a single window.
+        """
+        logits: Tensor = in_parts(
+            self._computed, windows, self.device, too_many=self._note
+        )
+        return logits
+
+    def _computed(self, windows: Tensor) -> Tensor:
         with self.runtime.autocast():
             logits: Tensor = self.network(windows)
         return logits
+
+    def _note(self, windows: Tensor) -> None:
+        """So many windows are too many."""
+        self.room.too_many = windows[:, 0].numel()
 
 
 def torch_engines(

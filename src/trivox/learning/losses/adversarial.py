@@ -73,7 +73,9 @@ class Critic:
         device: torch.device | str = "cpu",
         learning_rate: float = LEARNING_RATE,
     ) -> None:
-        with torch.random.fork_rng(devices=[]):
+        where = torch.device(device)
+        seeded = [where] if where.type == "cuda" else []
+        with torch.random.fork_rng(devices=seeded):
             torch.manual_seed(0)
             self.network = PatchCritic().to(device)
         self.optimizer = torch.optim.Adam(

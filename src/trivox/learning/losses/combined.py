@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from trivox.learning.losses.targets import taking_part
 from trivox.learning.losses.weighting import balanced
 from trivox.learning.runtime import sum_over_ranks, world_size
 
@@ -67,9 +68,7 @@ class DeepSupervisionLoss(nn.Module):
                 small = shrink_labels(labels, logits.shape[2:])
                 parts.append(weight * self.base(logits, small))
             else:
-                # a head without weight still takes part, with gradient zero: DDP waits
-                # for every parameter
-                idle.append(logits.sum() * 0)
+                idle.append(taking_part(logits))
         return torch.stack(parts).sum(0) + sum(idle)
 
 

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from trivox.config.volumes import ReconstructionLoss
 from trivox.learning.losses.perceptual import PerceptualDifference
 from trivox.learning.losses.similarity import ssim3d
-from trivox.learning.losses.targets import full_precision
+from trivox.learning.losses.targets import full_precision, taking_part
 from trivox.projection.attenuation import attenuation_of
 from trivox.projection.geometry import Grid
 from trivox.projection.projector import Projector
@@ -91,7 +91,7 @@ class VolumeCriterion(nn.Module):
         parts = self.parts(scales, target, xrays)
         # outputs without a part still take part, with gradient zero: DDP waits for
         # every parameter
-        idle = torch.stack([output.float().sum() * 0 for output in scales]).sum()
+        idle = torch.stack([taking_part(output) for output in scales]).sum()
         weighted = (self.weights[name] * value for name, value in parts.items())
         return sum(weighted, start=idle)
 

@@ -2,6 +2,7 @@
 views are fused into one map.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +35,18 @@ class Sight:
 
 @torch.no_grad()
 def look(xrays: Xrays, grid: Grid, *, water_per_mm: float) -> Sight:
-    """Where and how the voxels of `grid` appear in the X-rays."""
+    """Where and how the voxels of `grid` appear in the X-rays, in fp32 also under
+    autocast: bf16 has three digits, a detector has hundreds of pixels.
+    """
+    device = xrays.images.device
+    counted = (
+        device.type == "meta"
+    )  # where nothing is computed, torch knows no autocast
+    with nullcontext() if counted else torch.autocast(device.type, enabled=False):
+        return _look(xrays, grid, water_per_mm)
+
+
+def _look(xrays: Xrays, grid: Grid, water_per_mm: float) -> Sight:
     geometry = xrays.geometry
     b, v = xrays.images.shape[:2]
     points = grid.points(device=xrays.images.device).reshape(-1, 3)
@@ -121,13 +133,12 @@ class ViewLifting(nn.Module):
         if v == 0:
             return maps.new_zeros(b, self.outputs, *sight.shape)
         reduced = self.reduce(maps.flatten(0, 1))
-        places = _folded(sight.places)
         sampled = F.grid_sample(
-            reduced,
-            places.to(reduced.dtype),
+            reduced.float(),  # as precise as the places
+            _folded(sight.places),
             align_corners=False,
         )
-        features = sampled[:, :, 0]  # (b * v, features, n)
+        features = sampled[:, :, 0].to(reduced.dtype)  # (b * v, features, n)
         facts = sight.facts.flatten(0, 1)
         together = torch.cat(
             (features, facts.to(features.dtype)),

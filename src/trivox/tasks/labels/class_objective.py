@@ -16,7 +16,7 @@ from trivox.errors import DataError
 from trivox.learning.case_classifier.monitor import ClassMonitor
 from trivox.learning.losses.classes import balanced_weights, class_cross_entropy
 from trivox.learning.losses.combined import AdaptiveLoss
-from trivox.learning.losses.targets import region_targets
+from trivox.learning.losses.targets import region_targets, taking_part
 from trivox.learning.objective import Objective
 from trivox.networks.class_head import Outputs, jitter
 from trivox.planning.plan import Plan
@@ -138,7 +138,7 @@ class MultitaskObjective(Objective):
         )
         view = self.in_view(outputs, targets)
         known = (targets.classes >= 0).sum().clamp(min=1)
-        idle = outputs.classes.sum() * 0  # DDP waits for every parameter
+        idle = taking_part(outputs.classes)
         return (loss * view).sum() / known + idle
 
     def in_view(self, outputs: Outputs, targets: ClassedLabels) -> Tensor:

@@ -1,0 +1,1 @@
+"""trivox on a CUDA device that is pretended on the CPU; see `device.cpp`."""
