@@ -28,6 +28,7 @@ SETTINGS = {
 RUNS = {
     "sample": {"batch_dice": False},
     "pooled": {"batch_dice": True},
+    "one head": {"deep_supervision": False},
     "features": {
         "pretrained": "sample",
         "freeze_encoder": 0.7,

@@ -223,3 +223,11 @@ def test_seeds_are_the_same_with_and_without_exact_repetition():
         drawn.append(torch.rand(3))
     seed_everything(5)
     assert torch.equal(*drawn)
+
+
+def test_one_gpu_for_all_processes_of_torchrun_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        RecipeError, match="use --device cuda, which gives each its own"
+    ):
+        make_runtime("cuda:0")

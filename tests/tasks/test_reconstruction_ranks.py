@@ -25,7 +25,7 @@ SETTINGS = {
     "momentum": 0.0,
     "final_weights": "latest",
     "reconstruction": {
-        "view_counts": (2,),
+        "view_counts": (0, 2),
         "growth": (4,),
         "adversarial": 0.1,
         "adversarial_share": 0.5,

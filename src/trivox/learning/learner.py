@@ -81,7 +81,8 @@ class Learner:
             self.distributed = nn.parallel.DistributedDataParallel(
                 self.network,
                 device_ids=[device.index] if device.type == "cuda" else None,
-                find_unused_parameters=bool(self.growing.sizes),
+                find_unused_parameters=bool(self.growing.sizes)
+                or self.objective.leaves_parts_out,
             )
         wrapped = self.network if self.distributed is None else self.distributed
         self.forward: Callable[..., Any] = wrapped

@@ -26,6 +26,13 @@ class Objective(ABC):
         """
         return None
 
+    @property
+    def leaves_parts_out(self) -> bool:
+        """Whether some steps use only a part of the network's parameters, which ranks
+        have to know.
+        """
+        return False
+
     def inputs(self, images: Any, targets: Any) -> tuple[Any, ...]:
         """What the network is called with in training."""
         return (images,)

@@ -7,10 +7,12 @@ import ctypes
 import os
 import random
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -31,6 +33,10 @@ MALLOC_VARIABLES = (
     "MALLOC_TOP_PAD_",
     "MALLOC_MMAP_THRESHOLD_",
     "GLIBC_TUNABLES",
+)
+NO_CUDA = (
+    "there is an NVIDIA GPU here that torch cannot use (a CPU build of torch, or an old "
+    "driver): the CPU computes; 'trivox doctor' says more"
 )
 NO_MEMORY = ("out of memory", "alloc", "unable to find an engine to execute")
 """What torch, CUDA, cuBLAS and cuDNN say in messages about memory."""
@@ -193,6 +199,8 @@ def _device(name: str) -> torch.device:
     if name in ("auto", "cuda") and torch.cuda.is_available():
         return torch.device("cuda", local)
     if name == "auto":
+        if any(Path("/proc/driver/nvidia/gpus").glob("*")):
+            warnings.warn(NO_CUDA, stacklevel=3)
         return torch.device("cpu")
     try:
         device = torch.device(name)
@@ -203,6 +211,11 @@ def _device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise RecipeError(
             f"device '{name}' cannot train or predict; use auto, cpu, cuda or cuda:N"
+        )
+    if device.index is not None and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise RecipeError(
+            f"device '{name}' would be shared by all processes of torchrun; use --device "
+            "cuda, which gives each its own"
         )
     if not _is_here(device):
         raise ResourceError(

@@ -40,6 +40,11 @@ class ReconstructionObjective(Objective):
         self._critic_state: CriticState | None = None
         """Of a checkpoint, until there is a critic to restore."""
 
+    @property
+    def leaves_parts_out(self) -> bool:
+        """Without any view nothing is lifted."""
+        return 0 in self.options.view_counts
+
     def begin(self, spent: float, epoch: int) -> None:
         """The weight of the adversarial loss."""
         wanted = ramp(
