@@ -64,13 +64,13 @@ class Frozen(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _within_64_bits(cls, content: Any) -> Any:
-        place = _beyond_64_bits(content)
+        place = beyond_64_bits(content)
         if place is not None:
             raise ValueError(f"{place} is a whole number beyond 64 bits")
         return content
 
 
-def _beyond_64_bits(content: Any) -> str | None:
+def beyond_64_bits(content: Any) -> str | None:
     """Where in dicts and lists the first whole number stands that is too large; None if
     all are within 64 bits.
     """

@@ -406,7 +406,8 @@ def once(target: Target, number: int, seed: int) -> None:
     with tempfile.TemporaryDirectory(prefix="trivox-fuzz-") as name:
         bench = Bench(target, Path(name), seed)
         file = bench.spoil(number)
-        sys.stderr.write(f"{file}: {file.read_bytes()[:3000]!r}\n")
+        content = file.read_bytes() if file.is_file() else b""
+        sys.stderr.write(f"{file}: {content[:3000]!r}\n")
         print(target.read(bench.folder, file))
 
 

@@ -53,7 +53,9 @@ class Recipe(Frozen):
         description="staged: one encoder stage after the other, deepest first",
     )
     memory_gb: Positive | None = Field(
-        None, description="memory to plan for; None: the network family's own target"
+        None,
+        le=1e5,
+        description="memory to plan for; None: the network family's own target",
     )
     patch_size: tuple[Count, ...] | None = Field(
         None, description="voxels (z, y, x); None: planned"

@@ -31,7 +31,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Lenient(BaseModel):
     """A part of a file of which no more than the fields here is needed."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class PlansFile(Lenient):

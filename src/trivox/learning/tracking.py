@@ -174,7 +174,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     wrote, is left out.
     """
     records: list[dict[str, Any]] = []
-    if path.exists():
+    if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 content = parse_json(line)

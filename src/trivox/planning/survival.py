@@ -154,7 +154,9 @@ def look_at_survival(
     for case in progress(chosen):
         box = (boxes or {}).get(case.name)
         label_map = _read(case, dataset.labels, order, box)
-        if label_map is None or not _fits(label_map, spacing):
+        if label_map is None or not label_map.indices.size:
+            continue
+        if not _fits(label_map, spacing):
             continue
         losses = count_losses(label_map, spacing)
         survival.losses[case.name] = losses

@@ -45,7 +45,7 @@ def write_array(path: Path, array: Array) -> None:
                 blocks=(*lead, *block),
                 cparams={"codec": blosc2.Codec.ZSTD, "clevel": 3, "nthreads": 1},
             )
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:
         raise ResourceError(
             f"{path}: cannot be written ({error}); check the free disk space"
         ) from error

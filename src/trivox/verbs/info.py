@@ -10,6 +10,9 @@ from trivox.tasks.choice import task_of
 from trivox.verbs.settings import Settings, parsed
 from trivox.verbs.texts import described
 
+LARGEST_INPUT = 4096
+"""Channels, or voxels along an axis, of a network that is counted."""
+
 
 @described
 def info(
@@ -31,10 +34,10 @@ def info(
             f"'{name}' is neither a run, a bundle nor a network; networks: "
             f"{', '.join(NETWORKS)}"
         )
-    if min(input) < 1:
+    if min(input) < 1 or max(input) > LARGEST_INPUT:
         raise RecipeError(
-            f"input {input} (channels z y x) needs positive sizes; try --input 1 128 "
-            "128 128"
+            f"input {input!s:.60} (channels z y x) needs sizes from 1 to {LARGEST_INPUT}; try "
+            "--input 1 128 128 128"
         )
     options = parsed(set)
     if name in XRAY_NETWORKS:

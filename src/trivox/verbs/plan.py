@@ -54,8 +54,8 @@ def plan(
     for data that cannot be used, `PlanError` for a plan that cannot be.
     """
     file = Path(out)
-    fingerprint = file.with_name("fingerprint.json")
     require_file(file, PLAN)
+    fingerprint = file.with_name("fingerprint.json")
     require_file(fingerprint, FINGERPRINT)
     choice = series_choice(series, slice_tolerance)
     data = load_dataset(Path(dataset)).read_by(choice)

@@ -39,7 +39,7 @@ from trivox.evaluation.metrics.content import (
 )
 from trivox.evaluation.metrics.statistics import summarise
 from trivox.files import read_json
-from trivox.schema import first_complaint
+from trivox.schema import beyond_64_bits, first_complaint
 from trivox.volumes.formats import read_header, read_labels
 from trivox.volumes.geometry import turned_onto
 from trivox.volumes.volume import spacing_of
@@ -231,6 +231,9 @@ def read_metrics(file: Path) -> MetricsFile:
             f"{file}: metrics format {version!r:.40} is not {FORMAT_VERSION}; measure "
             "again with 'trivox evaluate'"
         )
+    place = beyond_64_bits(content)
+    if place is not None:
+        raise BundleError(f"{file}: {place} is a number beyond 64 bits; {GIVE}")
     try:
         return METRICS_FILE.validate_python(content)
     except ValidationError as invalid:

@@ -50,7 +50,11 @@ def predictions_of(section: Section) -> ClassPredictions | None:
     """The cases of the section whose class is known; None without any."""
     classes = tuple(section["classes"])
     cases = section["cases"]
-    known = {name: case for name, case in cases.items() if case["class"] is not None}
+    known = {
+        name: case
+        for name, case in cases.items()
+        if case["class"] in classes and case["probabilities"].keys() >= {*classes}
+    }
     if not known:
         return None
     truth = [classes.index(case["class"]) for case in known.values()]

@@ -17,7 +17,7 @@ from trivox import Predictor, TrivoxError, write_volume
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError
 from trivox.exporting.contract import Contract, read_contract
-from trivox.files import read_json
+from trivox.files import in_one_line, read_json
 from trivox.schema import validated
 
 HERE = Path(__file__).parent
@@ -55,6 +55,7 @@ def predict(given: argparse.Namespace) -> None:
     print(f"{out.name}: {prediction.seconds:.1f} s")
 
 
+@in_one_line()
 def find_case(folder: Path, contract: Contract) -> Case:
     """The images of the sockets in the order of the model's channels; named after the
     first.
@@ -65,7 +66,7 @@ def find_case(folder: Path, contract: Contract) -> Case:
     for index, channel in enumerate(contract.channels):
         slug = contract.slugs[channel]
         place = places.get(slug, folder / "images" / slug)
-        files = sorted(place.glob("*.mha"))
+        files = sorted(place.glob("*.mha")) if place.is_dir() else []
         if len(files) > 1:
             raise DataError(
                 f"socket '{slug}' holds {len(files)} .mha files; a run gets one case"
