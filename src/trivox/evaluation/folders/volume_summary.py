@@ -130,9 +130,10 @@ def _loss(rungs: Rungs) -> str:
     if not lost_db > 0:
         return ""
     views = f"{rungs.views} view{'' if rungs.views == 1 else 's'}"
+    cases = f"{len(answer)} case{'' if len(answer) == 1 else 's'}"
     return (
         f"with {views} the network loses: {best} has {lost_db:.2f} dB more PSNR on the "
-        f"same {len(answer)} cases; train longer or on more cases, or take {best}"
+        f"same {cases}; train longer or on more cases, or take {best}"
     )
 
 
