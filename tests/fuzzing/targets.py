@@ -125,7 +125,7 @@ def plan(folder: Path, file: Path) -> object:
                 decided.topology,
                 channels=len(decided.inputs),
                 outputs=decided.outputs,
-                **decided.network_options,
+                options=decided.network_options,
             )
     return lines
 

@@ -3,6 +3,9 @@ import shutil
 
 import pytest
 
+import trivox
+from trivox.errors import BundleError
+from trivox.files import read_json, write_json
 from trivox.tasks.console import Quiet
 from trivox.tasks.labels.segmentation import SegmentationTask
 from trivox.tasks.report import report_run
@@ -46,3 +49,15 @@ def test_rules_chosen_on_the_cases_they_are_measured_on_are_a_warning(
     )
     assert ("its gain here is optimistic" in text) == bool(rule)
     assert ("organ 0.0123 here, 0.0045 on cases not chosen on" in text) == bool(rule)
+
+
+def test_metrics_that_contradict_themselves_are_one_line(tiny_run, tmp_path):
+    metrics = read_json(tiny_run / "validation" / "metrics.json")
+    for curve in metrics["calibration"]["reliability"].values():
+        curve["accuracy"].clear()
+    file = tmp_path / "metrics.json"
+    write_json(file, metrics)
+    with pytest.raises(BundleError, match="lack or contradict something") as refusal:
+        trivox.report(file, tmp_path / "page.html")
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "page.html").exists()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -15,7 +15,7 @@ from trivox.files import read_json, write_json
 from trivox.schema import Frozen
 from trivox.volumes.formats import read_header
 from trivox.volumes.geometry import canonical_orientation
-from trivox.volumes.volume import Array, Shape, Spacing, spacing_of
+from trivox.volumes.volume import Array, spacing_of
 
 SAMPLES = 10_000_000
 """Foreground intensities drawn over all cases; percentiles to 0.5 % need far fewer,
@@ -38,6 +38,10 @@ class Intensities(Frozen):
     percentile_99_5: float
 
 
+Voxels = Annotated[int, Field(ge=1, le=2**31)]
+Millimetres = Annotated[float, Field(ge=1e-6, le=1e6)]
+
+
 class CaseFingerprint(Frozen):
     """One case in canonical orientation: size after cropping to the non-zero box,
     spacing, and share of the box; box: that it was cropped to, which 0.1.0 did not
@@ -45,8 +49,8 @@ class CaseFingerprint(Frozen):
     """
 
     name: str
-    shape: Shape
-    spacing: Spacing
+    shape: tuple[Voxels, Voxels, Voxels]
+    spacing: tuple[Millimetres, Millimetres, Millimetres]
     relative_size: float
     box: BoxEdges | None = None
 
