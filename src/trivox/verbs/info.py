@@ -36,8 +36,8 @@ def info(
         )
     if min(input) < 1 or max(input) > LARGEST_INPUT:
         raise RecipeError(
-            f"input {input!s:.60} (channels z y x) needs sizes from 1 to {LARGEST_INPUT}; try "
-            "--input 1 128 128 128"
+            f"input {input!s:.60} (channels z y x) needs positive sizes up to "
+            f"{LARGEST_INPUT}; try --input 1 128 128 128"
         )
     options = parsed(set)
     if name in XRAY_NETWORKS:
