@@ -10,8 +10,10 @@ import trivox
 from classed_phantoms import write_classed_phantoms
 from conftest import TINY, TINY_XRAYS
 from trivox.inference.predictor import Extras, Predictor
+from trivox.networks.xray2ct.lifting import look
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.projector import Projector
+from trivox.projection.xrays import Xrays
 
 DEVICE = "cuda:1"
 EVERY_CHANGE = dict.fromkeys(
@@ -180,3 +182,16 @@ def test_building_things_leaves_the_generators_alone(gpu):
     state = torch.cuda.get_rng_state(gpu)
     Critic(device=gpu)
     assert torch.equal(torch.cuda.get_rng_state(gpu), state)
+
+
+def test_voxels_are_looked_up_in_full_precision(gpu):
+    """bf16 has three digits, and a detector has hundreds of pixels."""
+    grid = Grid((8, 8, 8), (20.0, 20.0, 20.0))
+    geometry = Geometry.orbit([0, 50], detector=(256, 256), pixel_mm=1.5).to(gpu)
+    xrays = Xrays.of(torch.rand(1, 2, 256, 256, device=gpu), geometry)
+    expected = look(xrays, grid, water_per_mm=0.02)
+    with torch.autocast("cuda", torch.bfloat16):
+        sight = look(xrays, grid, water_per_mm=0.02)
+    assert sight.places.dtype == torch.float32
+    assert torch.equal(sight.places, expected.places)
+    assert torch.equal(sight.facts, expected.facts)
