@@ -52,6 +52,8 @@ def report_run(
         with working(console, "drawing pictures"):
             pictures = task.pictures(run, plan, metrics, report=target, console=console)
         parts = task.parts(metrics, records)
+        facts = _facts(recipe, records, metrics)
+        warnings = _warnings(run, metrics, task.warnings(plan))
     write_report(
         target,
         title=task.title(plan),
@@ -60,8 +62,8 @@ def report_run(
         recipe=recipe,
         pictures=pictures.cases,
         surfaces=pictures.surfaces,
-        warnings=_warnings(run, metrics, task.warnings(plan)),
-        facts=_facts(recipe, records, metrics),
+        warnings=warnings,
+        facts=facts,
     )
     console.say(f"report: {target}")
     return target
