@@ -88,7 +88,6 @@ FOLDS = Kind("list of folds", _folds)
 SOURCES = Kind("record of sources", object_with("cases", "channels", "labels"))
 TRANSFER = Kind("report of a transfer", object_with("source"))
 PRETRAINING = Kind("record of a pretraining", object_with("left_out", "validation_r2"))
-PREDICTIONS = Kind("prediction", object_with("model", "cases"))
 
 
 @dataclass(frozen=True)

@@ -52,18 +52,13 @@ def fails(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
-def succeeds(tmp_path, monkeypatch, capsys):
+def succeeds(trivox):
     """Run a command that must succeed; returns all that it says."""
-    monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["trivox", *(str(a) for a in arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        said = capsys.readouterr()
-        assert not stop.value.code, said.err
-        return said.out + said.err
+        code, said = trivox(*arguments)
+        assert not code, said
+        return said
 
     return call
 

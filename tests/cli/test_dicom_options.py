@@ -3,14 +3,12 @@
 import inspect
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
 
 import trivox as package
 from dicom_slices import save, slice_of
-from trivox.cli import main
 from trivox.datasets.content import content_of, is_made_of
 from trivox.datasets.layouts.choice import load_dataset, load_inputs
 from trivox.volumes.choice import SeriesChoice
@@ -19,22 +17,6 @@ from trivox.volumes.volume import Volume
 
 READING = ("check", "plan", "preprocess", "train", "pretrain", "drr", "predict")
 PLANE = (24, 20)
-
-
-@pytest.fixture
-def trivox(tmp_path, monkeypatch, capsys):
-    """Run a command; returns its exit status and what it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["trivox", *(str(a) for a in arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        printed = capsys.readouterr()
-        return stop.value.code or 0, printed.out + printed.err
-
-    return call
 
 
 def series(folder, number, heights):

@@ -1,32 +1,13 @@
 """`trivox drr` as it is typed; what it does is tested in tests/tasks/test_rendering.py."""
 
-import sys
-
 import numpy as np
 import pytest
 
-from trivox.cli import main
 from trivox.datasets.exams import read_exam
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.phantoms.thoraxes import ThoraxSettings, write_thoraxes
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
-
-
-@pytest.fixture
-def trivox(tmp_path, monkeypatch, capsys):
-    """Run a command; returns its exit status and what it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["trivox", *(str(a) for a in arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        printed = capsys.readouterr()
-        return stop.value.code or 0, printed.out + printed.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -162,8 +162,8 @@ def test_only_errors_about_memory_lower_the_micro_batch():
         RuntimeError("DefaultCPUAllocator: can't allocate"),
         MemoryError(),
     ):
-        assert lowered(error, 5, CPU.device) == 3
+        assert lowered(error, 5) == 3
         with pytest.raises(ResourceError, match="--patch-size"):
-            lowered(error, 1, CPU.device)
+            lowered(error, 1)
     with pytest.raises(ValueError, match="allocate"):
-        lowered(ValueError("how to allocate labels"), 4, CPU.device)
+        lowered(ValueError("how to allocate labels"), 4)

@@ -20,7 +20,12 @@ from trivox.learning.growing import Growing
 from trivox.learning.microbatch import lowered
 from trivox.learning.objective import Objective
 from trivox.learning.progress import Progress
-from trivox.learning.runtime import Runtime, seed_step, world_size
+from trivox.learning.runtime import (
+    Runtime,
+    free_cached_memory,
+    seed_step,
+    world_size,
+)
 from trivox.learning.schedules import make_optimizer, rate_factor, set_rate
 
 
@@ -178,12 +183,15 @@ class Learner:
             try:
                 return self._accumulate(images, targets, micro, progress.step)
             except RuntimeError as error:
-                self.optimizer.zero_grad(set_to_none=True)
-                progress.micro_batch = lowered(error, micro, self.runtime.device)
-                say(
-                    f"out of memory: micro-batch lowered from {micro} to "
-                    f"{progress.micro_batch}, same effective batch"
-                )
+                smaller = lowered(error, micro)
+            # after the handler, whose traceback holds the maps
+            self.optimizer.zero_grad(set_to_none=True)
+            free_cached_memory(self.runtime.device)
+            progress.micro_batch = smaller
+            say(
+                f"out of memory: micro-batch lowered from {micro} to {smaller}, same "
+                "effective batch"
+            )
 
     def _accumulate(self, images: Any, targets: Any, micro: int, step: int) -> float:
         seed_step(self.recipe.seed, step)

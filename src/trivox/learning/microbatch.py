@@ -40,7 +40,7 @@ def choose_micro_batch(
     return next((part for part in parts if forecast(part) <= HEADROOM * available), 1)
 
 
-def lowered(error: Exception, micro: int, device: torch.device) -> int:
+def lowered(error: Exception, micro: int) -> int:
     """The micro-batch to go on with after `error`; raises it again if it is not about
     memory, or if nothing is left.
     """
@@ -55,7 +55,6 @@ def lowered(error: Exception, micro: int, device: torch.device) -> int:
         raise ResourceError(
             "out of memory on one of several ranks; set micro_batch to a smaller number"
         ) from error
-    free_cached_memory(device)
     return math.ceil(micro / 2)
 
 
