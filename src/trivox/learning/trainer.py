@@ -34,7 +34,8 @@ from trivox.learning.readings import Readings
 from trivox.learning.runtime import Runtime, rank, sum_over_ranks, world_size
 from trivox.learning.tracking import EpochSteps, RunLog, epoch_line
 from trivox.learning.validation import validate
-from trivox.preparation.batches import Source, stream
+from trivox.preparation.batches import Source
+from trivox.preparation.stream import stream
 from trivox.volumes.header import one_line
 
 

@@ -1,10 +1,6 @@
-"""Batches of augmented patches: drawn, read ahead by threads, finished on the device of
-the network.
-"""
+"""Batches of augmented patches: drawn, read, and finished on the device of the network."""
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -154,33 +150,6 @@ class BatchSource:
             intensity=[d.intensity for d in draws if d.intensity is not None],
             cases=[draw.request.case for draw in draws],
         )
-
-
-def stream(
-    source: Source, steps: Sequence[int], *, device: torch.device, workers: int
-) -> Iterator[tuple[Any, Any]]:
-    """The finished batches of `steps` in order, with up to `workers` + 1 of them read
-    ahead.
-    """
-    if workers == 0:
-        for step in steps:
-            yield source.read(step).finish(device)
-        return
-    with ThreadPoolExecutor(
-        max_workers=workers, thread_name_prefix="trivox-reader"
-    ) as pool:
-        waiting: deque[Future[Unfinished]] = deque()
-        upcoming = iter(steps)
-        try:
-            for step in upcoming:
-                waiting.append(pool.submit(source.read, step))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result().finish(device)
-            while waiting:
-                yield waiting.popleft().result().finish(device)
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _stack(
