@@ -16,6 +16,7 @@ from trivox.learning.checkpoints import Checkpoint, ResumeState
 from trivox.learning.compiling import compile_network, explained
 from trivox.learning.divergence import all_finite
 from trivox.learning.freezing import Freezing
+from trivox.learning.graphs import StepGraph
 from trivox.learning.growing import Growing
 from trivox.learning.microbatch import lowered
 from trivox.learning.objective import Objective
@@ -61,6 +62,7 @@ class Learner:
             self.average = MovingAverage(network, recipe.weights_ema)
             networks.append(self.average.network)
         self.growing = Growing(networks, recipe)
+        self.graph = StepGraph() if self._records() else None
         self._wrap()
 
     def modules(self) -> list[nn.Module]:
@@ -79,6 +81,11 @@ class Learner:
         of its weights.
         """
         return self.network if self.average is None else self.average.network
+
+    def _records(self) -> bool:
+        """Whether steps become a CUDA graph: one process on a GPU whose steps repeat."""
+        alone = self.runtime.device.type == "cuda" and world_size() == 1
+        return self.recipe.cuda_graph and alone and self.objective.repeats
 
     def _wrap(self) -> None:
         """Put DDP and the compiler around the network; anew when frozen parameters
@@ -167,8 +174,14 @@ class Learner:
             stages = len(self.freezing.stages)
             say(f"encoder: {self.freezing.frozen} of {stages} stages are frozen")
             self._wrap()
+            self._forget_graph()
         if self.growing.apply(spent):
             say(f"grid: {self.growing.size or 'full size'}")
+            self._forget_graph()
+
+    def _forget_graph(self) -> None:
+        if self.graph is not None:
+            self.graph.forget()
 
     def _gradients(
         self,
@@ -181,14 +194,18 @@ class Learner:
         the loss.
         """
         asked = self.recipe.micro_batch
+        if self.graph is not None:
+            self.graph.say = say
         while True:
             micro = asked if isinstance(asked, int) else len(images)
             micro = min(progress.micro_batch or micro, len(images))
+            seed_step(self.recipe.seed, progress.step)
             try:
-                return self._accumulate(images, targets, micro, progress.step)
+                return self._computed(images, targets, micro)
             except RuntimeError as error:
                 smaller = lowered(error, micro)
             # after the handler, whose traceback holds the maps
+            self._forget_graph()
             self.optimizer.zero_grad(set_to_none=True)
             free_cached_memory(self.runtime.device)
             progress.micro_batch = smaller
@@ -197,8 +214,17 @@ class Learner:
                 "effective batch"
             )
 
-    def _accumulate(self, images: Any, targets: Any, micro: int, step: int) -> Tensor:
-        seed_step(self.recipe.seed, step)
+    def _computed(self, images: Any, targets: Any, micro: int) -> Tensor:
+        """The loss of a batch; its gradients are computed by its graph or one by one."""
+        if self.graph is None:
+            return self._accumulate(images, targets, micro)
+
+        def work(images: Any, targets: Any) -> Tensor:
+            return self._accumulate(images, targets, micro)
+
+        return self.graph(work, images, targets)
+
+    def _accumulate(self, images: Any, targets: Any, micro: int) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.runtime.device)
         starts = range(0, len(images), micro)
