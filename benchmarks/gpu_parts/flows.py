@@ -4,8 +4,8 @@ happens between two steps of the progress that a training shows is one step.
 Small drawn data and small networks; a watched training ends with its last step.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,23 +41,30 @@ VOLUMES = {
 TINY_PATCHES = {**PATCHES, "patch_size": (16, 16, 16), "network": "unet-tiny"}
 TINY_VOLUMES = {**VOLUMES, "patch_size": (8, 8, 8)}
 WARM = 3
-"""Steps before the first that is watched: caches are full then."""
+"""Steps until caches are full."""
 
 
 class EnoughSeenError(Exception):
     """Ends a training once its steps were watched."""
 
 
+Phase = tuple[int, AbstractContextManager[Any]]
+"""How many steps are to run inside of a context."""
+
+
 @dataclass
 class Watch(Quiet):
-    """A console that has `steps` steps of a training run inside of `watching`, after
-    `warm` others, and then ends it.
+    """A console that takes the steps of a training through phases, one after the other,
+    and then ends it.
     """
 
-    watching: AbstractContextManager[Any]
-    steps: int
-    warm: int = WARM
+    phases: Sequence[Phase]
     said: list[str] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """Steps of all phases."""
+        return sum(steps for steps, _ in self.phases)
 
     def say(self, line: str) -> None:
         self.said.append(line)
@@ -65,17 +72,29 @@ class Watch(Quiet):
     def track(
         self, items: Iterable[Any], total: int, what: str, note: object = None
     ) -> Iterator[Any]:
-        return self._steps(items) if what.startswith("epoch") else iter(items)
+        return self.watched(items) if what.startswith("epoch") else iter(items)
 
-    def _steps(self, items: Iterable[Any]) -> Iterator[Any]:
+    def watched(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Pass the steps of an epoch through."""
         remaining = iter(items)
-        for _ in range(self.warm):
-            yield next(remaining)
-        with self.watching:
-            for _ in range(self.steps):
-                yield next(remaining)
-            # what has been read ahead belongs to the next step
-            raise EnoughSeenError
+        for steps, context in self.phases:
+            with context:
+                for _ in range(steps):
+                    yield next(remaining)
+                # the last is over when the next is asked for
+        raise EnoughSeenError
+
+    def repeat(self, work: Callable[[], object]) -> None:
+        """Do something that is no training as often as there are steps."""
+        for steps, context in self.phases:
+            with context:
+                for _ in range(steps):
+                    work()
+
+
+def counted(watching: AbstractContextManager[Any], steps: int) -> Watch:
+    """`steps` steps inside of `watching`, once caches are full."""
+    return Watch([(WARM, nullcontext()), (steps, watching)])
 
 
 @dataclass(frozen=True)
@@ -105,7 +124,7 @@ def train(
 
     task: "pretraining" for `trivox.pretrain`.
     """
-    length = {"iterations_per_epoch": watch.warm + watch.steps + 1}
+    length = {"iterations_per_epoch": watch.steps + 1}
     asked = {
         "preset": "production",
         "device": device,
@@ -171,11 +190,7 @@ def _predictions(
     rng = np.random.default_rng(0)
     image = rng.normal(size=[round(0.8 * n) for n in shape]).astype(np.float32)
     spacing = (TARGET / 0.8,) * 3
-    for _ in range(watch.warm):
-        predictor.predict_array(image, spacing)
-    with watch.watching:
-        for _ in range(watch.steps):
-            predictor.predict_array(image, spacing)
+    watch.repeat(lambda: predictor.predict_array(image, spacing))
 
 
 def _phantoms(folder: Path) -> Path:
