@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
 from case import their_plans
 from gpu_parts.flows import EnoughSeenError
+from gpu_parts.meters import pretends
 from gpu_parts.record import Record, Row
 from gpu_parts.step import COMPILED
 from gpu_parts.training import (
@@ -108,11 +110,20 @@ def _their_steps(
         with contextlib.suppress(EnoughSeenError):
             for _ in steps:
                 batch = next(batches[0]) if loaders else drawn
-                trainer.train_step(batch)
+                with _precision():
+                    trainer.train_step(batch)
         for each in batches or ():
             if processes:
                 each._finish()
     return {**meter.row(setup.batch), "readers": processes if loaders else None}
+
+
+def _precision() -> contextlib.AbstractContextManager[Any]:
+    """nnU-Net's own; a CPU has no kernel for the softmax of its halves."""
+    if not pretends():
+        return contextlib.nullcontext()
+    name = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.autocast"
+    return mock.patch(name, return_value=contextlib.nullcontext())
 
 
 def _their_trainer(setup: Setup) -> Any:
@@ -158,7 +169,10 @@ def _drawn(trainer: Any, setup: Setup) -> dict[str, Any]:
 
 def _write_cases(setup: Setup, root: Path) -> None:
     """The scans of `with_reading` as nnU-Net prepares them."""
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+    from nnunetv2.training.dataloading.nnunet_dataset import (
+        comp_blosc2_params,
+        nnUNetDatasetBlosc2,
+    )
 
     folder = root / "Dataset001_Benchmark" / "benchmark"
     folder.mkdir(parents=True)
@@ -180,7 +194,7 @@ def _write_cases(setup: Setup, root: Path) -> None:
         for value in range(1, CLASSES):
             everywhere = np.argwhere(classes == value)
             places[value] = rng.permutation(everywhere)[:10000]
-        blocks, chunks = nnUNetDatasetBlosc2.comp_blosc2_params(
+        blocks, chunks = comp_blosc2_params(
             voxels.shape, setup.plan().patch_size, voxels.itemsize
         )
         nnUNetDatasetBlosc2.save_case(

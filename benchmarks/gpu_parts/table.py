@@ -24,6 +24,7 @@ def table(content: Mapping[str, Any]) -> str:
     """A row for each that was measured, a column for each value that any of them has."""
     rows = content["rows"]
     columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns.sort(key=lambda column: column == "error")
     if not rows:
         return "nothing was measured"
     lines = [
