@@ -132,9 +132,10 @@ def _with_cuda(driver: Driver, build: str) -> str:
             f"built for {build}; update the driver, or install an older build of torch"
         )
     if not driver.gpus:
-        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-        why = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is '{hidden}')"
-        return f"cpu: there is a GPU, but the driver lets this process use none{why}"
+        return (
+            "cpu: there is a GPU, but the driver lets this process use none; look at "
+            "CUDA_VISIBLE_DEVICES, or ask the scheduler for one"
+        )
     return f"cuda, {_precision(driver)}: the driver runs what this torch is built for"
 
 
