@@ -5,7 +5,7 @@ little better (Polyak & Juditsky 1992).
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class MovingAverage:
@@ -28,8 +28,8 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Follow `network` after its step number `step`, counted from 0."""
-        averages = list(self.network.parameters())
-        weights = list(network.parameters())
+        averages: list[Tensor] = [*self.network.parameters()]
+        weights: list[Tensor] = [*network.parameters()]
         torch._foreach_lerp_(averages, weights, 1 - self.decay_at(step))
         copies = list(self.network.buffers())
         if copies:

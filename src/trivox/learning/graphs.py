@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trivox.learning.microbatch import out_of_memory
+from trivox.learning.runtime import out_of_memory
 
 WARM_UP = 3
 """Steps before a graph is recorded, in which kernels are chosen and memory is taken."""

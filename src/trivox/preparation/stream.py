@@ -3,7 +3,7 @@ while the step before is computed.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -27,7 +27,7 @@ def stream(
             yield batch.finish(device)
 
 
-def _read(source: Source, steps: Sequence[int], workers: int) -> Iterator[Unfinished]:
+def _read(source: Source, steps: Sequence[int], workers: int) -> Generator[Unfinished]:
     """Batches as read, by so many threads."""
     if workers == 0:
         yield from map(source.read, steps)
