@@ -16,9 +16,22 @@ from trivox.errors import ResourceError
 COMPILERS = ("g++", "clang++", "c++")
 
 
-def compiled(network: nn.Module, device: torch.device) -> Callable[..., Any]:
-    """The forward pass of `network`, compiled at its first call; raises `ResourceError`
-    where that is impossible.
+class Compiled(nn.Module):
+    """A network that is called in another way; its parameters are those of the network."""
+
+    def __init__(self, network: nn.Module, call: Callable[..., Any]) -> None:
+        super().__init__()
+        self.network = network
+        self.call = call
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the network gives."""
+        return self.call(*inputs)
+
+
+def compiled(network: nn.Module, device: torch.device) -> nn.Module:
+    """`network`, compiled at its first call; raises `ResourceError` where that is
+    impossible.
     """
     if not any(shutil.which(name) for name in COMPILERS):
         raise ResourceError(
@@ -34,7 +47,7 @@ def compiled(network: nn.Module, device: torch.device) -> Callable[..., Any]:
 
     optimised = torch.compile(network)
 
-    def forward(*inputs: torch.Tensor) -> Any:
+    def call(*inputs: torch.Tensor) -> Any:
         try:
             return optimised(*inputs)
         except TorchDynamoException as error:
@@ -43,4 +56,4 @@ def compiled(network: nn.Module, device: torch.device) -> Callable[..., Any]:
                 f"torch.compile failed ({reason}); leave compile off"
             ) from error
 
-    return forward
+    return Compiled(network, call)

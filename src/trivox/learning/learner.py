@@ -20,6 +20,7 @@ from trivox.learning.growing import Growing
 from trivox.learning.microbatch import lowered
 from trivox.learning.objective import Objective
 from trivox.learning.progress import Progress
+from trivox.learning.ranks.gradients import with_shared_gradients
 from trivox.learning.runtime import (
     Runtime,
     free_cached_memory,
@@ -77,22 +78,22 @@ class Learner:
         return self.network if self.average is None else self.average.network
 
     def _wrap(self) -> None:
-        """Put DDP and the compiler around the network; anew when frozen parameters
+        """Put the compiler and DDP around the network; anew when frozen parameters
         change, which DDP must know.
         """
         device = self.runtime.device
         self.distributed: nn.parallel.DistributedDataParallel | None = None
+        wrapped = self.network
+        if self.recipe.compile:
+            wrapped = compiled(wrapped, device)
         if world_size() > 1:
-            self.distributed = nn.parallel.DistributedDataParallel(
-                self.network,
-                device_ids=[device.index] if device.type == "cuda" else None,
-                find_unused_parameters=bool(self.growing.sizes)
+            self.distributed = with_shared_gradients(
+                wrapped,
+                device,
+                parts_left_out=bool(self.growing.sizes)
                 or self.objective.leaves_parts_out,
             )
-        wrapped = self.network if self.distributed is None else self.distributed
-        self.forward: Callable[..., Any] = wrapped
-        if self.recipe.compile:
-            self.forward = compiled(wrapped, device)
+        self.forward: Callable[..., Any] = self.distributed or wrapped
 
     # -- state -------------------------------------------------------------------------
     def resume_state(self) -> ResumeState:

@@ -8,10 +8,9 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -270,29 +269,3 @@ def seed_step(seed: int, step: int) -> None:
     """
     number = (seed * 1_000_003 + step) * world_size() + rank()
     torch.manual_seed(number % 2**63)
-
-
-@contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
-    """Join the processes that torchrun started (gloo on CPU, nccl on GPU, gloo where
-    nccl is missing); without torchrun, do nothing.
-
-    Raises `ResourceError` for a torch that was built without distributed.
-    """
-    if "RANK" not in os.environ:
-        yield
-        return
-    if not dist.is_available():
-        raise ResourceError(
-            "this torch was built without distributed; start without torchrun"
-        )
-    if dist.is_initialized():
-        yield
-        return
-    nccl = device.type == "cuda" and dist.is_nccl_available()
-    # rank 0 preprocesses while the others wait: hours on a large dataset
-    dist.init_process_group("nccl" if nccl else "gloo", timeout=timedelta(hours=12))
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
