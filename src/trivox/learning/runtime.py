@@ -51,6 +51,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def is_launched() -> bool:
+    """Whether torchrun started this process."""
+    return "RANK" in os.environ
+
+
 def launched_rank() -> int:
     """Rank that torchrun gave this process (0 without it), before they have met."""
     return int(os.environ.get("RANK", 0))
@@ -198,7 +203,8 @@ def _device(name: str) -> torch.device:
     if name in ("auto", "cuda") and torch.cuda.is_available():
         return torch.device("cuda", local)
     if name == "auto":
-        if any(Path("/proc/driver/nvidia/gpus").glob("*")):
+        hidden = any(Path("/proc/driver/nvidia/gpus").glob("*"))
+        if hidden and launched_rank() == 0:
             warnings.warn(NO_CUDA, stacklevel=3)
         return torch.device("cpu")
     try:

@@ -6,7 +6,6 @@ is gloo's, whose processes sleep until they hear something; those that wait in n
 a GPU and a core busy.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from trivox.errors import ResourceError
-from trivox.learning.runtime import rank, world_size
+from trivox.learning.runtime import is_launched, rank, world_size
 
 TRAINING = timedelta(minutes=20)
 """Of a collective in training; the slowest step, a checkpoint and a compilation take
@@ -43,7 +42,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
     Raises `ResourceError` for a torch that was built without distributed.
     """
-    if "RANK" not in os.environ or MEETING.group is not None:
+    if not is_launched() or MEETING.group is not None:
         yield
         return
     if not dist.is_available():
