@@ -21,6 +21,7 @@ from trivox.learning.growing import Growing
 from trivox.learning.microbatch import lowered
 from trivox.learning.objective import Objective
 from trivox.learning.progress import Progress
+from trivox.learning.ranks.gradients import with_shared_gradients
 from trivox.learning.runtime import (
     Runtime,
     free_cached_memory,
@@ -88,7 +89,7 @@ class Learner:
         return self.recipe.cuda_graph and alone and self.objective.repeats
 
     def _wrap(self) -> None:
-        """Put DDP and the compiler around the network; anew when frozen parameters
+        """Put the compiler and DDP around the network; anew when frozen parameters
         change, which DDP must know.
         """
         device = self.runtime.device
@@ -97,10 +98,10 @@ class Learner:
             compile_network(self.network, device)
         self.distributed: nn.parallel.DistributedDataParallel | None = None
         if world_size() > 1:
-            self.distributed = nn.parallel.DistributedDataParallel(
+            self.distributed = with_shared_gradients(
                 self.network,
-                device_ids=[device.index] if device.type == "cuda" else None,
-                find_unused_parameters=bool(self.growing.sizes)
+                device,
+                parts_left_out=bool(self.growing.sizes)
                 or self.objective.leaves_parts_out,
             )
         wrapped = self.network if self.distributed is None else self.distributed
