@@ -188,9 +188,14 @@ def test_a_rendering_replaces_only_what_was_rendered(made, tmp_path, capsys):
     exam = next((tmp_path / "patients").iterdir())
     aside = exam.with_name(f"{exam.name}.old")
     shutil.copytree(exam, aside)
+    before = files_in(aside)
+    assert call(*arguments, "--out", tmp_path) == 0
+    assert files_in(aside) == before
+    (exam / "remarks.txt").write_bytes(FOREIGN)
     before = files_in(tmp_path)
-    assert aside.name in refused(capsys, *arguments, "--out", tmp_path)
+    assert "remarks.txt" in refused(capsys, *arguments, "--out", tmp_path)
     assert files_in(tmp_path) == before
+    (exam / "remarks.txt").unlink()
     shutil.rmtree(aside)
     (tmp_path / "rendered.json").unlink()  # as 0.1.0 left it
     assert call(*arguments, "--out", tmp_path) == 0
