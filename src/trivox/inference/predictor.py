@@ -352,6 +352,7 @@ class Predictor:
             "task": self.members[0].plan.task,
             "settings": self.settings,
             "description": digest_of(self.descriptions),
+            "labels": self.members[0].plan.labels.labels,
         }
 
     def files(self, case: Case) -> list[str]:
