@@ -89,6 +89,14 @@ def test_probabilities_are_shares(measured, tmp_path, value):
     require_refusal(tmp_path, content, "probabilities")
 
 
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), 1e300, 2**64])
+def test_numbers_beyond_all_measure_are_refused(measured, tmp_path, value):
+    content = json.loads(measured)
+    row = content["cases"][first(content, "cases")]
+    row[next(iter(row))]["dice"] = value
+    require_refusal(tmp_path, content, "dice")
+
+
 def test_classes_have_names_of_their_own(measured, tmp_path):
     content = json.loads(measured)
     classes = content["classification"]["classes"]

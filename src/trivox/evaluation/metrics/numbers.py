@@ -1,11 +1,13 @@
 """Numbers as metrics.json holds them: null is what cannot be known, and nothing is
-infinite.
+larger than 64 bits hold.
 """
 
 import math
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, StrictInt
+
+from trivox.schema import LARGEST
 
 
 def read_number(value: object) -> float:
@@ -14,13 +16,9 @@ def read_number(value: object) -> float:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("is no number")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if math.isinf(number):
+    if abs(value) > LARGEST:
         raise ValueError("is a number beyond all measure")
-    return number
+    return float(value)
 
 
 def _number_if_known(value: object) -> float | None:
