@@ -11,7 +11,7 @@ from trivox.config.recipe import make_recipe
 from trivox.learning.divergence import all_finite
 from trivox.learning.losses.choice import LOSSES, LossSetup, make_loss
 from trivox.learning.runtime import Runtime
-from trivox.learning.schedules import load_optimizer, make_optimizer, take_step
+from trivox.learning.steps.schedules import load_optimizer, make_optimizer, take_step
 from trivox.networks.registry import build_network
 from trivox.tasks.labels.objective import SegmentationObjective
 

@@ -27,11 +27,11 @@ from trivox.learning.checkpoints import (
 )
 from trivox.learning.divergence import MAX_SKIPPED, PATIENCE, diverged, far_off
 from trivox.learning.interruption import stop_signals
-from trivox.learning.learner import Learner
 from trivox.learning.objective import Objective
 from trivox.learning.progress import Clock, Progress, ShowSteps, duration, unshown
 from trivox.learning.readings import Readings
 from trivox.learning.runtime import Runtime, rank, sum_over_ranks, world_size
+from trivox.learning.steps.learner import Learner
 from trivox.learning.tracking import EpochSteps, RunLog, epoch_line
 from trivox.learning.validation import validate
 from trivox.preparation.batches import Source

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trivox.learning.constants import on_device
+from trivox.learning.losses.constants import on_device
 from trivox.learning.losses.targets import full_precision, region_targets
 
 

@@ -8,7 +8,7 @@ is absent and predicted absent costs 0.
 import torch
 from torch import Tensor
 
-from trivox.learning.constants import on_device
+from trivox.learning.losses.constants import on_device
 from trivox.learning.losses.targets import SMOOTH, SoftCounts, soft_counts
 
 FLOOR = 1e-6

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from trivox.learning.constants import on_device
+from trivox.learning.losses.constants import on_device
 from trivox.learning.runtime import sum_over_ranks, world_size
 
 SMOOTH = 1e-5

@@ -11,13 +11,8 @@ from torch import Tensor, nn
 
 from trivox.config.recipe import Recipe
 from trivox.errors import RecipeError
-from trivox.learning.averaging import MovingAverage
 from trivox.learning.checkpoints import Checkpoint, ResumeState
-from trivox.learning.compiling import compile_network, explained
 from trivox.learning.divergence import all_finite
-from trivox.learning.freezing import Freezing
-from trivox.learning.graphs import StepGraph
-from trivox.learning.growing import Growing
 from trivox.learning.microbatch import lowered
 from trivox.learning.objective import Objective
 from trivox.learning.progress import Progress
@@ -28,7 +23,12 @@ from trivox.learning.runtime import (
     seed_step,
     world_size,
 )
-from trivox.learning.schedules import (
+from trivox.learning.steps.averaging import MovingAverage
+from trivox.learning.steps.compiling import compile_network, explained
+from trivox.learning.steps.freezing import Freezing
+from trivox.learning.steps.graphs import StepGraph
+from trivox.learning.steps.growing import Growing
+from trivox.learning.steps.schedules import (
     load_optimizer,
     make_optimizer,
     rate_factor,
