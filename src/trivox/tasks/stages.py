@@ -69,7 +69,7 @@ def prepare(
         dataset = still_set_aside(dataset, out / CHECK)
     require_same_content(dataset, out, console, begun=begun)
     dataset = require_checked(dataset, out / CHECK, console, task=task.name)
-    write_content(dataset, out, workers=recipe.workers, console=console)
+    write_content(dataset, out, workers=recipe.cases_at_a_time, console=console)
     save_dataset(dataset, out / "dataset.json")
     plan_file = _plan_file(request, reuse_plan=reuse_plan)
     if plan_file is None:
@@ -90,7 +90,7 @@ def prepare(
         dataset,
         plan,
         (request.prepared or out) / "prepared",
-        workers=max(1, recipe.workers),
+        workers=recipe.cases_at_a_time,
         replace=request.prepared is None,
         console=console,
     )
