@@ -11,9 +11,12 @@ from conftest import TINY
 from trivox.config.options import Augmentation
 from trivox.errors import ResourceError
 from trivox.preparation.batches import BatchSource
+from trivox.preparation.classes import CaseClasses, Classed
+from trivox.preparation.masking import Masked, Masking
 from trivox.preparation.resident import CaseCache, Cuts, ForGpu
 from trivox.preparation.sampler import PatchSampler
 from trivox.preparation.store import Store
+from trivox.volumes.resampling import apply_along, blur_matrix
 
 PATCH = (16, 18, 20)
 BUDGET = 40
@@ -75,6 +78,37 @@ def test_nnunets_defaults_take_few_launches_and_no_wait(store, gpu, cached):
     launches = sum(counts.launches.values()) / steps
     assert not counts.waits, counts.table(steps=steps)
     assert launches <= BUDGET, counts.table(steps=steps, what="launches")
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["sent", "cached"])
+@pytest.mark.parametrize("kind", ["hidden", "classed", "validation"])
+def test_other_batches_of_patches_wait_for_nothing_either(store, gpu, kind, cached):
+    from pretended_gpu.device import counting
+
+    reading = for_gpu(store, gpu, cached=cached)
+    augmentation = None if kind == "validation" else EVERYTHING
+    patches = source(store, augmentation=augmentation, gpu=reading)
+    made = {
+        "hidden": Masked(patches, Masking()),
+        "classed": Classed(patches, CaseClasses({"a": 0, "b": 1}, {})),
+        "validation": patches,
+    }[kind]
+    with counting() as counts:
+        for step in range(3):
+            made.read(step).finish(gpu)
+    assert not counts.waits, counts.table(steps=3)
+
+
+def test_a_product_along_an_axis_waits_for_nothing(gpu):
+    from pretended_gpu.device import counting
+
+    array = torch.rand(1, 70, 20, 30)
+    matrix = blur_matrix(70, 1.5)
+    there = array.to(gpu)
+    with counting() as counts:
+        result = apply_along(there, matrix, 0)
+    assert not counts.waits, counts.table()
+    torch.testing.assert_close(result.cpu(), apply_along(array, matrix, 0))
 
 
 @pytest.mark.parametrize("augmentation", [None, EVERYTHING], ids=["plain", "all"])
