@@ -149,22 +149,33 @@ def test_cached_cases_give_the_batches_of_sent_boxes_bit_for_bit(
 @pytest.mark.parametrize("half", [False, True])
 def test_boxes_are_those_of_the_store_also_beyond_the_border(store, gpu, half):
     cache = for_gpu(store, gpu, cached=True, half=half).cache
-    corners = [
-        ("a", (3, 4, 5)),
-        ("b", (-4, 20, 30)),
-        ("a", (35, -9, 30)),
-        ("b", (90, 0, 0)),
-    ]
-    images, labels = cache.boxes(Cuts(corners, 2, (12, 14, 16)))
-    for number, (name, start) in enumerate(corners):
-        image, label = store.read_box(name, start, (12, 14, 16))
-        result = images[number].cpu()
-        expected = torch.from_numpy(image)
-        if half:
-            torch.testing.assert_close(result, expected, atol=0, rtol=2**-11)
-        else:
-            assert torch.equal(result, expected)
-        assert torch.equal(labels[number].cpu(), torch.from_numpy(label))
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        size = tuple(rng.integers(1, 24, 3).tolist())
+        starts = rng.integers(-25, 50, (4, 3)).tolist()
+        corners = [(name, tuple(s)) for name, s in zip("abab", starts, strict=True)]
+        images, labels = cache.boxes(Cuts(corners, 2, size))
+        for number, (name, start) in enumerate(corners):
+            image, label = store.read_box(name, start, size)
+            tolerance = 2**-11 if half else 0
+            expected = torch.from_numpy(image)
+            torch.testing.assert_close(
+                images[number].cpu(), expected, atol=0, rtol=tolerance
+            )
+            assert torch.equal(labels[number].cpu(), torch.from_numpy(label))
+
+
+def test_a_cache_that_memory_runs_out_for_becomes_smaller(store, gpu):
+    from pretended_gpu.device import memory_of
+
+    cache = for_gpu(store, gpu, cached=True).cache
+    cuts = {name: Cuts([(name, (1, 2, 3))], 2, (8, 8, 8)) for name in "ab"}
+    with memory_of(0.8):
+        for name in "abab":
+            image, _ = cache.boxes(cuts[name])
+            expected, _ = store.read_box(name, (1, 2, 3), (8, 8, 8))
+            assert torch.equal(image[0].cpu(), torch.from_numpy(expected))
+    assert cache.names == ["b"]
 
 
 def test_once_all_cases_are_there_no_voxel_is_sent(store, gpu):

@@ -130,12 +130,24 @@ class CaseCache:
         self.prepare(name)
         parcel = self._parcels[name]
         self._make_room(parcel.memory.nbytes)
-        there = parcel.to(self.device)
+        there = self._sent(parcel)
         ready = stream.record_event()
         self._residents[name] = Resident(there, stream, ready, ready)
         self.held += parcel.memory.nbytes
         if not self.backed:
             del self._parcels[name]
+
+    def _sent(self, parcel: Parcel) -> Parcel:
+        """A case on the device; if memory ran out, the cache makes do with half of what
+        it holds.
+        """
+        try:
+            return parcel.to(self.device)
+        except torch.OutOfMemoryError:
+            self.capacity = self.held // 2
+        self._make_room(parcel.memory.nbytes)
+        torch.cuda.empty_cache()
+        return parcel.to(self.device)
 
     def _make_room(self, needed: int) -> None:
         while self._residents and self.held + needed > self.capacity:
