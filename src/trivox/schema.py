@@ -121,6 +121,10 @@ def validated(
         raise error(f"{where}: {first_complaint(invalid)}; {advice}") from invalid
 
 
+KINDS = {"bool", "int", "float", "str", "constrained-int", "constrained-float"}
+"""How pydantic calls kinds of values, beside those of which it lists the values."""
+
+
 def first_complaint(
     invalid: ValidationError, *, whole: str = "", parts: int | None = None
 ) -> str:
@@ -129,7 +133,19 @@ def first_complaint(
     whole: what to call the content itself where no field is to blame; parts: of the
     field's name to show at most.
     """
-    first: Mapping[str, Any] = invalid.errors()[0]
-    field = ".".join(str(part) for part in first["loc"][:parts]) or whole
-    message = str(first["msg"]).removeprefix("Value error, ")
+    errors = invalid.errors()
+    place = _without_kind(errors[0]["loc"])
+    field = ".".join(str(part) for part in place[:parts]) or whole
+    # each kind of value that a field may have complains for itself
+    alike = [error for error in errors if _without_kind(error["loc"]) == place]
+    message = ", or ".join(
+        error["msg"].removeprefix("Value error, ") for error in alike
+    )
     return f"{field}: {message}" if field else message
+
+
+def _without_kind(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where a wrong value stands, without which of several kinds was tried there."""
+    last = str(place[-1]) if place else ""
+    kind = last in KINDS or last.startswith("literal[")
+    return place[:-1] if kind else place

@@ -1,5 +1,7 @@
 """Recipes: presets are values, settings are typed, errors name the wrong one."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -179,3 +181,20 @@ def test_a_recipe_that_does_not_exist_is_refused_with_the_names_that_do():
 def test_every_named_recipe_knows_every_preset():
     for recipe in NAMED_RECIPES.values():
         assert set(recipe) == {"", *PRESETS}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"workers": -1}, "'workers': Input should be greater than or equal to 0, or"),
+        ({"workers": "many"}, "or Input should be 'auto' (got 'many')"),
+        ({"micro_batch": 0}, "'micro_batch': Input should be greater"),
+        (
+            {"loss_options": {"target_weights": {"left-lung": -1.0}}},
+            "'loss_options.target_weights.left-lung': Input should be greater",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_called_by_its_name(changes, said):
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        make_recipe("production", changes)

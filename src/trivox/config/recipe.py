@@ -191,13 +191,23 @@ class Recipe(Frozen):
     deterministic: bool = Field(
         False, description="on GPUs: only algorithms that repeat exactly; slower"
     )
-    workers: int = Field(
-        2,
-        ge=0,
-        le=1024,
-        description="threads that read patches ahead of the training step",
+    workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = Field(
+        "auto",
+        description="threads that read patches ahead of the training step; "
+        "auto: 2 on a CPU, for a GPU as many as its share of the cores, at most 12",
+    )
+    patch_cache: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="prepared cases stay in a GPU's memory and patches are cut there; "
+        "auto: where they fit into it, or into the host's memory; without effect on a "
+        "CPU",
     )
     seed: int = Field(12345, ge=0, description="of weights, patches and augmentation")
+
+    @property
+    def cases_at_a_time(self) -> int:
+        """Cases that are prepared together: each takes memory of its own."""
+        return 2 if self.workers == "auto" else max(1, self.workers)
 
     @property
     def inference_axes(self) -> tuple[Literal["z", "y", "x"], ...]:

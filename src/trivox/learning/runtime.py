@@ -33,6 +33,8 @@ MALLOC_VARIABLES = (
     "MALLOC_MMAP_THRESHOLD_",
     "GLIBC_TUNABLES",
 )
+MOST_READERS = 12
+"""Threads that read patches; more do not read faster than a GPU computes."""
 NO_CUDA = (
     "there is an NVIDIA GPU here that torch cannot use (a CPU build of torch, or an old "
     "driver): the CPU computes; 'trivox doctor' says more"
@@ -69,6 +71,26 @@ def rank_positions(batch: int) -> range:
     """
     ranks = world_size()
     return range(rank(), -(-batch // ranks) * ranks, ranks)
+
+
+def reading_threads(workers: int | str, device: torch.device) -> int:
+    """Threads that read patches: so many, or for "auto" this rank's share of the cores up
+    to 12; 2 where the cores compute as well.
+    """
+    if isinstance(workers, int):
+        return workers
+    if device.type != "cuda":
+        return 2
+    ranks = min(world_size(), torch.cuda.device_count())  # of this machine
+    share = usable_cores() // max(1, ranks)
+    return max(1, min(share, MOST_READERS))
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:

@@ -30,7 +30,13 @@ from trivox.learning.interruption import stop_signals
 from trivox.learning.objective import Objective
 from trivox.learning.progress import Clock, Progress, ShowSteps, duration, unshown
 from trivox.learning.readings import Readings
-from trivox.learning.runtime import Runtime, rank, sum_over_ranks, world_size
+from trivox.learning.runtime import (
+    Runtime,
+    rank,
+    reading_threads,
+    sum_over_ranks,
+    world_size,
+)
 from trivox.learning.steps.learner import Learner
 from trivox.learning.tracking import EpochSteps, RunLog, epoch_line
 from trivox.learning.validation import validate
@@ -203,7 +209,7 @@ class Trainer:
         per_epoch = self.recipe.iterations_per_epoch
         first = self.progress.step
         numbers = range(first, (first // per_epoch + 1) * per_epoch)
-        workers = self.recipe.workers
+        workers = reading_threads(self.recipe.workers, self.runtime.device)
         batches = stream(
             self.training, numbers, device=self.runtime.device, workers=workers
         )

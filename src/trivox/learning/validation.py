@@ -11,7 +11,7 @@ from trivox.config.recipe import Recipe
 from trivox.learning.microbatch import in_parts
 from trivox.learning.objective import Objective
 from trivox.learning.progress import ShowSteps, unshown
-from trivox.learning.runtime import Runtime, sum_over_ranks
+from trivox.learning.runtime import Runtime, reading_threads, sum_over_ranks
 from trivox.preparation.batches import Source
 from trivox.preparation.stream import stream
 
@@ -42,7 +42,8 @@ def validate(
             return network(images)
 
     steps = range(recipe.validation_iterations)
-    batches = stream(source, steps, device=runtime.device, workers=recipe.workers)
+    workers = reading_threads(recipe.workers, runtime.device)
+    batches = stream(source, steps, device=runtime.device, workers=workers)
     shown = show_steps(steps, "validation", note)
     for _, (images, targets) in zip(shown, batches, strict=True):
         outputs = in_parts(compute, images, runtime.device)

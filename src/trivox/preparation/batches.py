@@ -15,7 +15,8 @@ from trivox.preparation.intensity import (
     draw_intensity,
     mirror,
 )
-from trivox.preparation.parcels import Parcel, smallest_integers
+from trivox.preparation.parcels import Patches
+from trivox.preparation.resident import CaseCache, Cuts, ForGpu, ResidentBatch
 from trivox.preparation.sampler import PatchRequest, PatchSampler, sample_rng
 from trivox.preparation.spatial import (
     SpatialChange,
@@ -23,7 +24,7 @@ from trivox.preparation.spatial import (
     common_box,
     draw_spatial,
 )
-from trivox.preparation.together import Changes, Patches
+from trivox.preparation.together import Changes, PackedBatch
 from trivox.volumes.volume import Array, Shape, Spacing
 
 
@@ -41,6 +42,17 @@ class Source(Protocol):
 
     def read(self, step: int) -> Unfinished:
         """Draw and read the batch of a step; touches no device and no shared state."""
+
+
+class PatchBatch(Protocol):
+    """A batch of patches as read."""
+
+    @property
+    def cases(self) -> Sequence[str]:
+        """Name of each sample's case."""
+
+    def finish(self, device: torch.device) -> Patches:
+        """Images `(b, c, z, y, x)` float32 and label indices `(b, z, y, x)` int16."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +87,7 @@ class RawBatch:
         z, y, x)` int16.
         """
         if device.type == "cuda":
-            return PackedBatch.of(self).finish(device)
+            return self.packed(half=False).finish(device)
         images, labels = _moved(self.plain, device)
         if self.boxed is not None:
             boxes, box_labels = _moved(self.boxed, device)
@@ -95,10 +107,13 @@ class RawBatch:
         depth, rows, columns = self.plain[0].shape[2:]
         return depth, rows, columns
 
+    def packed(self, *, half: bool) -> PackedBatch:
+        """The same for a GPU; half: see `trivox.preparation.parcels.halved`."""
+        changes = self.changes()
+        return PackedBatch.of(self.plain, self.boxed, changes, self.cases, half=half)
+
     def changes(self) -> Changes | None:
         """What a GPU does to all samples together; None without augmentation."""
-        if not self.intensity:
-            return None
         depth, rows, columns = (self.boxed or self.plain)[1].shape[1:]
         return Changes.of(
             self.spatial,
@@ -111,34 +126,41 @@ class RawBatch:
 
 
 @dataclass(frozen=True, eq=False)
-class PackedBatch:
-    """A batch as read, ready for a GPU: voxels and numbers in one piece of memory."""
+class _Drawn:
+    """What is drawn for the samples of a batch: patches to be taken as they are, boxes
+    to be warped and their places in the batch, and changes.
+    """
 
-    parcel: Parcel
-    changes: Changes | None
-    cases: Sequence[str] = ()
+    plain: list[PatchRequest]
+    boxed: list[PatchRequest]
+    warped: list[int]
+    spatial: list[SpatialChange]
+    intensity: list[IntensityChange]
+    cases: list[str]
 
     @classmethod
-    def of(cls, batch: RawBatch) -> "PackedBatch":
-        """Pack a batch; label indices take a byte each, if they fit."""
-        changes = batch.changes()
-        named = {"images": batch.plain[0], "labels": smallest_integers(batch.plain[1])}
-        if batch.boxed is not None:
-            boxes, labels = batch.boxed
-            named |= {"boxes": boxes, "box labels": smallest_integers(labels)}
-        tensors = {} if changes is None else changes.tensors
-        return cls(Parcel.of({**named, **tensors}), changes, batch.cases)
+    def of(cls, draws: Sequence[Draw]) -> "_Drawn":
+        plain: list[PatchRequest] = []
+        boxed: list[PatchRequest] = []
+        warped: list[int] = []
+        for index, draw in enumerate(draws):
+            if draw.spatial is None:
+                plain.append(draw.request)
+            else:
+                boxed.append(draw.request)
+                warped.append(index)
+        return cls(
+            plain=plain,
+            boxed=boxed,
+            warped=warped,
+            spatial=[draw.spatial for draw in draws if draw.spatial is not None],
+            intensity=[draw.intensity for draw in draws if draw.intensity is not None],
+            cases=[draw.request.case for draw in draws],
+        )
 
-    def finish(self, device: torch.device) -> Patches:
-        """As `RawBatch.finish`, in one upload and without a wait."""
-        tensors = self.parcel.to(device).tensors()
-        plain = (tensors["images"], tensors["labels"])
-        if self.changes is None:
-            return plain[0].float(), plain[1].to(torch.int16)
-        boxed = None
-        if "boxes" in tensors:
-            boxed = (tensors["boxes"], tensors["box labels"])
-        return self.changes.apply(tensors, plain, boxed)
+    def box(self, patch: Shape) -> Shape:
+        """The box that serves all that are warped."""
+        return common_box(self.spatial, patch) if self.spatial else patch
 
 
 def _moved(patches: Patches, device: torch.device) -> Patches:
@@ -154,8 +176,10 @@ class BatchSource:
 
     augmentation None gives plain patches (validation). `stream` keeps training and
     validation draws apart. The last `masks` channels are masks, not pictures: their
-    grey values are left alone. `trivox.preparation.masking.Masked` hides parts of what
-    a source reads, `trivox.preparation.classes.Classed` adds classes.
+    grey values are left alone. gpu: None for a CPU.
+
+    `trivox.preparation.masking.Masked` hides parts of what a source reads,
+    `trivox.preparation.classes.Classed` adds classes.
     """
 
     sampler: PatchSampler
@@ -165,6 +189,7 @@ class BatchSource:
     augmentation: Augmentation | None = None
     stream: int = 0
     masks: int = 0
+    gpu: ForGpu | None = None
 
     def draw(self, step: int, position: int) -> Draw:
         """What the sample of a step at a position of the global batch is to be."""
@@ -178,30 +203,51 @@ class BatchSource:
         intensity = draw_intensity(rng, self.augmentation, channels)
         return Draw(request, spatial, intensity)
 
-    def read(self, step: int) -> RawBatch:
-        """Draw and read the batch of a step; touches no device and no shared state."""
-        draws = [self.draw(step, position) for position in self.positions]
-        changes = [draw.spatial for draw in draws if draw.spatial is not None]
+    def read(self, step: int) -> PatchBatch:
+        """Draw and read the batch of a step; touches no device and no shared state but
+        a cache of cases.
+        """
+        drawn = _Drawn.of([self.draw(step, position) for position in self.positions])
+        if self.gpu is None:
+            return self._raw(drawn)
+        if self.gpu.cache is None:
+            return self._raw(drawn).packed(half=self.gpu.half)
+        return self._resident(drawn, self.gpu.cache)
+
+    def _raw(self, drawn: _Drawn) -> RawBatch:
         patch = self.sampler.patch_size
-        box = common_box(changes, patch) if changes else patch
-        plain: list[tuple[Array, Array]] = []
-        boxed: list[tuple[Array, Array]] = []
-        warped: list[int] = []
-        for index, draw in enumerate(draws):
-            if draw.spatial is None:
-                plain.append(self.sampler.read(draw.request, patch))
-            else:
-                boxed.append(self.sampler.read(draw.request, box))
-                warped.append(index)
+        box = drawn.box(patch)
+        plain = [self.sampler.read(request, patch) for request in drawn.plain]
+        boxed = [self.sampler.read(request, box) for request in drawn.boxed]
         channels = (boxed or plain)[0][0].shape[0]
         return RawBatch(
             plain=_stack(plain, channels, patch),
             boxed=_stack(boxed, channels, box) if boxed else None,
-            warped=warped,
-            spatial=changes,
-            intensity=[d.intensity for d in draws if d.intensity is not None],
-            cases=[draw.request.case for draw in draws],
+            warped=drawn.warped,
+            spatial=drawn.spatial,
+            intensity=drawn.intensity,
+            cases=drawn.cases,
         )
+
+    def _resident(self, drawn: _Drawn, cache: CaseCache) -> ResidentBatch:
+        patch = self.sampler.patch_size
+        box = drawn.box(patch)
+        channels = self.sampler.store.channels(drawn.cases[0])
+        changes = Changes.of(
+            drawn.spatial,
+            drawn.warped,
+            drawn.intensity,
+            patch=patch,
+            box=box,
+            channels=channels,
+        )
+        plain, boxed = (
+            [(each.case, self.sampler.corner(each, size)) for each in requests]
+            for requests, size in ((drawn.plain, patch), (drawn.boxed, box))
+        )
+        plain_cuts = Cuts(plain, channels, patch)
+        boxed_cuts = Cuts(boxed, channels, box)
+        return ResidentBatch.of(cache, plain_cuts, boxed_cuts, changes, drawn.cases)
 
 
 def _stack(

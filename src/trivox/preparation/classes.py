@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trivox.preparation.batches import BatchSource, RawBatch
+from trivox.preparation.batches import BatchSource, PatchBatch
+from trivox.projection.uploads import sent
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +43,13 @@ class CaseClasses:
 class ClassedBatch:
     """A batch as read with the class and the lesion voxels of each sample, `(b, 2)`."""
 
-    batch: RawBatch
+    batch: PatchBatch
     classes: Tensor
 
     def finish(self, device: torch.device) -> tuple[Tensor, ClassedLabels]:
         """Images `(b, c, z, y, x)`, and the labels with their classes."""
         images, labels = self.batch.finish(device)
-        classes, lesion = self.classes.to(device, non_blocking=True).unbind(1)
+        classes, lesion = sent(self.classes, device).unbind(1)
         return images, ClassedLabels(labels, classes, lesion)
 
 

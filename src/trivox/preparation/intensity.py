@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trivox.config.options import Augmentation
@@ -346,9 +345,11 @@ def _bent(volumes: Tensor, low: Tensor, span: Tensor, exponents: Tensor) -> Tens
     """Volumes to a power, in few launches."""
     std, mean = torch.std_mean(volumes, (1, 2, 3), correction=0)
     powers = volumes.sub(low).div_(span).pow_(exponents)
-    return F.batch_norm(
-        powers[None], None, None, weight=std, bias=mean, training=True, eps=1e-14
-    )[0]
+    # its sums do not cancel, as cuDNN's may, which `F.batch_norm` would take
+    normed, _, _ = torch.native_batch_norm(
+        powers[None], std, mean, None, None, training=True, momentum=0, eps=1e-14
+    )
+    return normed[0]
 
 
 def _bend(volumes: Tensor, low: Tensor, span: Tensor, exponents: Tensor) -> None:

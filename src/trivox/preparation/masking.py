@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trivox.preparation.batches import BatchSource, RawBatch
+from trivox.preparation.batches import BatchSource, PatchBatch
 from trivox.preparation.sampler import sample_rng
+from trivox.projection.uploads import sent
 from trivox.volumes.volume import Array, Shape
 
 LONGEST = 16
@@ -66,13 +67,13 @@ def hide(images: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
 class MaskedBatch:
     """A batch as read, and the voxels `(b, z, y, x)` to hide in it."""
 
-    batch: RawBatch
+    batch: PatchBatch
     hidden: Tensor
 
     def finish(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Images and targets `(b, c, z, y, x)` as `hide` gives them."""
         images, _ = self.batch.finish(device)
-        return hide(images, self.hidden.to(device, non_blocking=True))
+        return hide(images, sent(self.hidden, device))
 
 
 @dataclass(frozen=True)

@@ -135,13 +135,19 @@ class PatchSampler:
         """Image and label in a box of `size` round the request's centre, kept inside
         the case where it fits.
         """
+        start = self.corner(request, size)
+        return self.store.read_box(request.case, start, size)
+
+    def corner(self, request: PatchRequest, size: Shape) -> tuple[int, int, int]:
+        """First voxel of a box of `size` round the request's centre."""
         limits = self.store.shape(request.case)
         start: list[int] = []
         for axis, (patch, box) in enumerate(zip(self.patch_size, size, strict=True)):
             first = patch_start(request.centre[axis], patch, limits[axis])
             margin = (box - patch) // 2
             start.append(first - margin)
-        return self.store.read_box(request.case, start, size)
+        z, y, x = start
+        return z, y, x
 
 
 def patch_start(centre: int, patch: int, limit: int) -> int:

@@ -130,7 +130,7 @@ class Store:
         (background).
         """
         image, label = self._arrays(name)
-        inside, paste = _clip(start, size, label.shape)
+        inside, paste = clipped(start, size, label.shape)
         whole = np.zeros((image.shape[0], *size), np.float32)
         indices = np.zeros(size, np.int16)
         if all(edge.stop > edge.start for edge in inside):
@@ -264,7 +264,7 @@ def foreground_positions(label: Array) -> tuple[dict[str, int], dict[int, Array]
     return counts, chosen
 
 
-def _clip(
+def clipped(
     start: Sequence[int], size: Shape, shape: Sequence[int]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """The part of a box that lies inside an array of `shape`: where in the array, and

@@ -18,16 +18,12 @@ from trivox.preparation.intensity import (
     apply_intensity,
     intensity_parts,
 )
+from trivox.preparation.parcels import Parcel, Patches, compact
 from trivox.preparation.spatial import GridTables, SpatialChange, grid_tables
 from trivox.volumes.volume import Shape
 
-FEW = 2**24
-"""Weights of corners, up to which the votes of all eight are counted at once (1 GB):
-more would take too much memory.
-"""
-
-Patches = tuple[Tensor, Tensor]
-"""Images `(n, c, z, y, x)` and label indices `(n, z, y, x)`."""
+VOTERS = 4
+"""Corners whose votes are counted at once: more take memory, fewer take launches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +49,12 @@ class Changes:
         patch: Shape,
         box: Shape,
         channels: int,
-    ) -> "Changes":
-        """Of the samples at the places `warped` of the batch, and of all of them."""
+    ) -> "Changes | None":
+        """Of the samples at the places `warped` of the batch, and of all of them; None
+        if there are none.
+        """
+        if not intensity:
+            return None
         plain = [i for i in range(len(intensity)) if i not in warped]
         order = [*plain, *warped]
         read = [intensity[i] for i in order]
@@ -94,6 +94,46 @@ class Changes:
         return torch.cat([images, warped]), torch.cat([labels, warped_labels])
 
 
+@dataclass(frozen=True, eq=False)
+class PackedBatch:
+    """A batch as read, ready for a GPU: voxels and numbers in one piece of memory."""
+
+    parcel: Parcel
+    changes: Changes | None
+    cases: Sequence[str] = ()
+
+    @classmethod
+    def of(
+        cls,
+        plain: Patches,
+        boxed: Patches | None,
+        changes: Changes | None,
+        cases: Sequence[str],
+        *,
+        half: bool,
+    ) -> "PackedBatch":
+        """Pack patches and boxes in types that are sent fast, see `compact`."""
+        images, labels = compact(plain, half=half)
+        named = {"images": images, "labels": labels}
+        if boxed is not None:
+            boxes, box_labels = compact(boxed, half=half)
+            named |= {"boxes": boxes, "box labels": box_labels}
+        if changes is not None:
+            named |= changes.tensors
+        return cls(Parcel.of(named), changes, cases)
+
+    def finish(self, device: torch.device) -> Patches:
+        """Augment on `device`, in one upload and without a wait."""
+        tensors = self.parcel.to(device).tensors()
+        plain = (tensors["images"], tensors["labels"])
+        if self.changes is None:
+            return plain[0].float(), plain[1].to(torch.int16)
+        boxed = None
+        if "boxes" in tensors:
+            boxed = (tensors["boxes"], tensors["box labels"])
+        return self.changes.apply(tensors, plain, boxed)
+
+
 def _tables(
     spatial: Sequence[SpatialChange], patch: Shape, box: Shape
 ) -> dict[str, Tensor]:
@@ -101,16 +141,14 @@ def _tables(
     tables = grid_tables(spatial, patch, box)
     z, y, x = tables.along
     size = torch.tensor(box[::-1], dtype=torch.float32)
-    # whether a corner is the upper one along x, y and z, (3, 8)
-    upper = torch.tensor([[0, 1] * 4, [0, 0, 1, 1] * 2, [0] * 4 + [1] * 4]).float()
     boxes = torch.tensor([(0, 0, box[0] * index) for index in range(len(spatial))])
     named = {
         "grid.z": z,
         "grid.y": y,
         "grid.x": x,
         "half": (size - 1) / 2,
-        "lower": 1 - upper,
-        "slope": 2 * upper - 1,
+        "lower": torch.tensor([1.0, 0.0]),
+        "slope": torch.tensor([-1.0, 1.0]),
         "box": boxes[:, None, None, None],
     }
     return named if tables.bends is None else {**named, "bends": tables.bends}
@@ -180,13 +218,24 @@ def _voted(labels: Tensor, grid: Tensor, tensors: Mapping[str, Tensor]) -> Tenso
     x, y, z = low.unbind(-1)
     cells = labels.flatten(0, 1).unfold(0, 2, 1).unfold(1, 2, 1).unfold(2, 2, 1)
     corners = cells[z, y, x].flatten(-3)  # (n, z, y, x, 8)
-    ends = torch.addcmul(tensors["lower"], share[..., None], tensors["slope"])
-    weight = ends.prod(-2)  # (n, z, y, x, 8)
-    at_once = 8 if weight.numel() <= FEW else 4
-    totals = [
-        ((some[..., None] == corners[..., None, :]) * weight[..., None, :]).sum(-1)
-        for some in corners.split(at_once, dim=-1)
-    ]
-    together = totals[0] if len(totals) == 1 else torch.cat(totals, -1)
-    winner = together.argmax(-1, keepdim=True)
+    del low, x, y, z
+    weight = _weights(share, tensors)
+    totals: list[Tensor] = []
+    for some in corners.split(VOTERS, dim=-1):
+        alike = some[..., None] == corners[..., None, :]
+        votes = alike * weight[..., None, :]
+        totals.append(votes.sum(-1, dtype=torch.float32))
+        del alike, votes
+    winner = torch.cat(totals, -1).argmax(-1, keepdim=True)
     return corners.gather(-1, winner)[..., 0]
+
+
+def _weights(share: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """Linear weights `(..., 8)` of the corners of cells, of which places lie at `share`
+    `(..., 3)`; in fp16, since there are many.
+    """
+    ends = torch.addcmul(tensors["lower"], share[..., None], tensors["slope"])
+    x, y, z = ends.unbind(-2)
+    plane = z[..., :, None] * y[..., None, :]
+    weight = plane[..., None] * x[..., None, None, :]
+    return weight.flatten(-3).half()

@@ -15,6 +15,7 @@ from trivox.planning.plan import ImagePlan, Plan
 from trivox.planning.planner import make_plan
 from trivox.preparation.batches import BatchSource, Source
 from trivox.preparation.preprocess import preprocess
+from trivox.preparation.resident import GpuStore
 from trivox.preparation.sampler import PatchSampler
 from trivox.preparation.store import Store
 from trivox.tasks.console import Console
@@ -121,8 +122,9 @@ class ImageTask(Task[ImagePlanT, Store], Generic[ImagePlanT]):
         """Batches of patches; each rank takes its share of the global batch."""
         plan = prepared.plan
         positions = rank_positions(recipe.batch_size or plan.batch_size)
+        store = prepared.store
         sampler = PatchSampler(
-            prepared.store,
+            store,
             names,
             plan.patch_size,
             positions.stop,
@@ -136,6 +138,7 @@ class ImageTask(Task[ImagePlanT, Store], Generic[ImagePlanT]):
             augmentation=recipe.augmentation if training else None,
             stream=TRAINING if training else VALIDATION,
             masks=int(plan.mask_channel),
+            gpu=store.gpu if isinstance(store, GpuStore) else None,
         )
 
     def micro_batch(

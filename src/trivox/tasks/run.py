@@ -29,6 +29,7 @@ from trivox.schema import FORMAT_VERSION, stamped
 from trivox.tasks.checking import require_foreground
 from trivox.tasks.choice import task_named
 from trivox.tasks.console import Console, Quiet
+from trivox.tasks.residence import at_hand
 from trivox.tasks.stages import (
     CHECK,
     prepare,
@@ -294,6 +295,10 @@ def train_fold(
                 say=log.line,
             )
         micro_batch = task.micro_batch(prepared, recipe, runtime, log)
+        chosen = recipe.model_copy(
+            update={"micro_batch": micro_batch or recipe.micro_batch}
+        )
+        prepared = at_hand(prepared, chosen, runtime, split, log)
         trainer = Trainer(
             network=network,
             objective=task.objective(prepared, recipe, split.train),

@@ -75,7 +75,7 @@ def prepare(
         dataset = still_set_aside(dataset, out / CHECK)
     require_same_content(dataset, out, console, begun=begun)
     dataset = require_checked(dataset, out / CHECK, console, task=task.name)
-    write_content(dataset, out, workers=recipe.workers, console=console)
+    write_content(dataset, out, workers=recipe.cases_at_a_time, console=console)
     save_dataset(dataset, out / "dataset.json")
     if begun:
         restore_plan(out)
@@ -128,7 +128,7 @@ def _store(
         dataset,
         plan,
         (request.prepared or request.out) / "prepared",
-        workers=max(1, recipe.workers),
+        workers=recipe.cases_at_a_time,
         replace=request.prepared is None,
         console=console,
     )

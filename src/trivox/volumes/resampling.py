@@ -98,7 +98,9 @@ def apply_along(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
     """
     # found where the matrix was made: a GPU would be waited for
     bands = [_band(rows) for rows in matrix.split(BAND)]
-    matrix = matrix.to(array)
+    if array.is_cuda and not matrix.is_cuda:
+        matrix = matrix.pin_memory()
+    matrix = matrix.to(array, non_blocking=True)
     parts = []
     for rows, (first, last) in zip(matrix.split(BAND), bands, strict=True):
         band = rows[:, first:last]
