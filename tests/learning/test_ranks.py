@@ -2,13 +2,30 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from trivox.config.recipe import read_recipe
+from trivox.datasets.splits import Split
+from trivox.errors import DataError
+from trivox.files import read_json
+from trivox.inference.classes.reader import Reading
+from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.checkpoints import load_weights
+from trivox.learning.ranks.parcels import packed, unpacked
+from trivox.learning.ranks.sharing import from_first, shared
 from trivox.learning.tracking import read_records
+from trivox.tasks.choice import task_named
+from trivox.tasks.console import Quiet
+from trivox.tasks.labels.validation import TrainedFolds, validate_folds
 from trivox.tasks.run import run_request
+from trivox.tasks.stages import prepared_before
 from trivox.tasks.task import RunRequest
 
 pytestmark = pytest.mark.skipif(
@@ -49,9 +66,11 @@ import torch
 import torch.distributed as dist
 import trivox.tasks.labels.segmentation as segmentation
 import trivox.tasks.run as training
+from trivox.learning.ranks.group import process_group
+sys.path.insert(0, sys.argv[5])
+from test_ranks import failures, validated
 
 torch.set_num_threads(1)
-dist.init_process_group("gloo")  # once for all runs
 networks = []
 build = segmentation.build_network
 
@@ -63,18 +82,72 @@ segmentation.build_network = remember
 data = Path(sys.argv[1])
 folder = Path(sys.argv[2])
 settings = json.loads(sys.argv[3])
-for run, extras in json.loads(sys.argv[4]).items():
-    if "pretrained" in extras:
-        extras["pretrained"] = str(folder / extras["pretrained"])
-    request = training.RunRequest(data, folder / run, "quick_test", settings | extras)
-    training.run_request(request)
-    network = networks[0]  # the first that a run builds is the one it trains
-    joined = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
-    (folder / f"{run}-{dist.get_rank()}.txt").write_text(hashlib.sha256(joined).hexdigest())
-    networks.clear()
-dist.barrier()
-dist.destroy_process_group()
+written = set()
+
+def note(event, details):
+    path, mode, flags = (*details, None, None, None)[:3] if event == "open" else (0, 0, 0)
+    if isinstance(path, str) and str(folder) in path and mode not in (None, "r", "rb"):
+        written.add(Path(path).name)
+
+sys.addaudithook(note)
+with process_group(torch.device("cpu")):  # once for all runs
+    for run, extras in json.loads(sys.argv[4]).items():
+        if "pretrained" in extras:
+            extras["pretrained"] = str(folder / extras["pretrained"])
+        request = training.RunRequest(
+            data, folder / run, "quick_test", settings | extras
+        )
+        training.run_request(request)
+        network = networks[0]  # the first that a run builds is the one it trains
+        state = network.state_dict().values()
+        joined = b"".join(value.numpy().tobytes() for value in state)
+        digest = hashlib.sha256(joined).hexdigest()
+        (folder / f"{run}-{dist.get_rank()}.txt").write_text(digest)
+        networks.clear()
+    (folder / f"written-{dist.get_rank()}.json").write_text(json.dumps(sorted(written)))
+    validated(data, folder / "sample", folder / "validated")
+    reasons = json.dumps(failures())
+    (folder / f"failures-{dist.get_rank()}.json").write_text(reasons)
 """
+
+
+def validated(data, run, out):
+    """Validation of all cases by the weights of a run; two folds hold out one of them
+    both.
+    """
+    task = task_named("segmentation")
+    dataset = task.load(data)
+    recipe = read_recipe(read_json(run / "recipe.json"))
+    request = RunRequest(data, run)
+    prepared = prepared_before(task, dataset, request, recipe, console=Quiet())
+    names = tuple(case.name for case in dataset.training_cases)
+    splits = (Split((), names[:3]), Split((), names[2:]))
+    folds = TrainedFolds(
+        replace(prepared, splits=splits),
+        recipe,
+        dict.fromkeys("01", run / "checkpoints" / "latest" / "weights.safetensors"),
+        None,
+        device="cpu",
+    )
+    return validate_folds(
+        folds, out, task="segmentation", whole="everything", console=Quiet()
+    )
+
+
+def failures():
+    """What each rank is told of a case that fails on the second one, and of plain work."""
+
+    def compute(cases):
+        if 3 in cases:
+            raise DataError("case 3: is broken")
+        return cases
+
+    try:
+        reason = shared(range(6), compute, ())
+    except DataError as error:
+        reason = str(error)
+    squares = shared(range(5), lambda cases: [case**2 for case in cases], ())
+    return [reason, squares, from_first(lambda: ("of the first", os.getpid()), ())]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +167,7 @@ def ranks(tmp_path_factory, tiny_data, tiny_settings):
         str(folder),
         settings,
         json.dumps(RUNS),
+        str(Path(__file__).parent),
     ]
     done = subprocess.run(
         command,
@@ -135,3 +209,82 @@ def test_two_ranks_equal_each_other_and_one_process(
 def test_ranks_leave_one_whole_run(ranks, tiny_run):
     names = {path.name for path in (ranks / "sample").iterdir()}
     assert names == {path.name for path in tiny_run.iterdir()}
+
+
+def test_only_the_first_rank_writes(ranks):
+    first, second = (read_json(ranks / f"written-{rank}.json") for rank in (0, 1))
+    assert any("recipe.json" in name for name in first)
+    others = [name for name in second if not name.startswith(".trivox-")]
+    assert others == [f"{name}-1.txt" for name in sorted(RUNS)]
+
+
+def test_held_out_cases_that_ranks_share_give_the_figures_of_one_process(
+    ranks, tmp_path, tiny_data
+):
+    validation = validated(tiny_data, ranks / "sample", tmp_path)
+    assert len(validation.metrics["cases"]) == 5
+    expected, result = (
+        json.loads((folder / "metrics.json").read_text().replace(str(folder), ""))
+        for folder in (tmp_path, ranks / "validated")
+    )
+    assert result == expected
+    for file in (tmp_path / "predictions").iterdir():
+        assert (
+            file.read_bytes()
+            == (ranks / "validated" / "predictions" / file.name).read_bytes()
+        )
+
+
+def test_the_first_rank_says_what_failed_on_another(ranks):
+    first, second = (read_json(ranks / f"failures-{rank}.json") for rank in (0, 1))
+    assert first[0] == second[0] == "case 3: is broken"
+    assert first[1] == [0, 1, 4, 9, 16]
+    assert first[2] == second[2]
+
+
+NUMBERS = st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none()
+VALUES = st.recursive(
+    NUMBERS | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(value=VALUES)
+def test_values_arrive_as_they_were_sent(value):
+    result = unpacked(packed(value), ())
+    assert result == value
+    assert repr(result) == repr(value)  # types too
+
+
+def test_arrays_and_classes_arrive_as_they_were_sent():
+    logits = np.array([[np.nan, 0.1], [1e-300, -np.inf]])
+    reading = Reading(logits, {"volume": 0.1 + 0.2}, ("flag",))
+    rules = Postprocessing(largest_of=(1, 2), remove_small={"core": 0.3})
+    sent = {
+        1: [reading, rules, Path("a/b"), np.float32(0.5)],
+        "mask": torch.ones(0, 2) > 0,
+    }
+    result = unpacked(packed(sent), (Reading, Postprocessing))
+    first, second, path, number = result[1]
+    assert first.logits.dtype == np.float64
+    assert np.array_equal(first.logits, logits, equal_nan=True)
+    assert (first.features, first.flags) == (reading.features, reading.flags)
+    assert (second, path, number) == (rules, Path("a/b"), 0.5)
+    assert torch.equal(result["mask"], sent["mask"])
+
+
+@pytest.mark.parametrize("kinds", [(), (Postprocessing,)])
+def test_a_class_that_is_not_expected_does_not_arrive(kinds):
+    reading = Reading(None, {}, ())
+    with pytest.raises(TypeError, match="a Reading came from another rank"):
+        unpacked(packed(reading), kinds)
+
+
+def test_what_is_no_value_is_not_sent():
+    with pytest.raises(TypeError, match="a Quiet cannot be sent"):
+        packed([Quiet()])

@@ -16,11 +16,11 @@ from torch import nn
 from trivox.errors import RecipeError, ResourceError
 from trivox.learning import runtime as runtime_module
 from trivox.learning.interruption import stop_signals
+from trivox.learning.ranks.group import process_group
 from trivox.learning.runtime import (
     Runtime,
     keep_freed_memory,
     make_runtime,
-    process_group,
     process_memory_peak,
     rank,
     seed_everything,

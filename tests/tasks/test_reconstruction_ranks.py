@@ -44,8 +44,6 @@ torch.set_num_threads(1)
 dist.init_process_group("gloo")
 networks, build = [], reconstruction.volume_network
 reconstruction.volume_network = lambda *args: networks.append(build(*args)) or networks[-1]
-reconstruction.finish_volumes = lambda *args: {}
-reconstruction.report_run = lambda *args, **kwargs: None
 data, folder = Path(sys.argv[1]), Path(sys.argv[2])
 request = training.RunRequest(
     data, folder / "run", "quick_test", json.loads(sys.argv[3]), task="reconstruction"
@@ -110,4 +108,14 @@ def test_two_ranks_take_the_step_that_one_process_takes(xray_data, tmp_path):
             rtol=1e-4,
             atol=1e-5,
             msg=lambda text, name=name: f"{name}: {text}",
+        )
+    figures = [
+        json.loads((tmp_path / folder / "run/validation/metrics.json").read_text())
+        for folder in ("one", "two")
+    ]
+    one, two = (each["cases"] for each in figures)
+    assert list(one) == list(two)
+    for name, values in one.items():
+        assert two[name]["volume"]["mae_hu"] == pytest.approx(
+            values["volume"]["mae_hu"], rel=1e-3
         )

@@ -8,10 +8,9 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +49,11 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_launched() -> bool:
+    """Whether torchrun started this process."""
+    return "RANK" in os.environ
 
 
 def launched_rank() -> int:
@@ -199,7 +203,8 @@ def _device(name: str) -> torch.device:
     if name in ("auto", "cuda") and torch.cuda.is_available():
         return torch.device("cuda", local)
     if name == "auto":
-        if any(Path("/proc/driver/nvidia/gpus").glob("*")):
+        hidden = any(Path("/proc/driver/nvidia/gpus").glob("*"))
+        if hidden and launched_rank() == 0:
             warnings.warn(NO_CUDA, stacklevel=3)
         return torch.device("cpu")
     try:
@@ -270,29 +275,3 @@ def seed_step(seed: int, step: int) -> None:
     """
     number = (seed * 1_000_003 + step) * world_size() + rank()
     torch.manual_seed(number % 2**63)
-
-
-@contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
-    """Join the processes that torchrun started (gloo on CPU, nccl on GPU, gloo where
-    nccl is missing); without torchrun, do nothing.
-
-    Raises `ResourceError` for a torch that was built without distributed.
-    """
-    if "RANK" not in os.environ:
-        yield
-        return
-    if not dist.is_available():
-        raise ResourceError(
-            "this torch was built without distributed; start without torchrun"
-        )
-    if dist.is_initialized():
-        yield
-        return
-    nccl = device.type == "cuda" and dist.is_nccl_available()
-    # rank 0 preprocesses while the others wait: hours on a large dataset
-    dist.init_process_group("nccl" if nccl else "gloo", timeout=timedelta(hours=12))
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()

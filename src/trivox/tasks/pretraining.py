@@ -25,7 +25,7 @@ from trivox.inference.bundle import PRETRAINED
 from trivox.learning.checkpoints import final_weights, load_weights
 from trivox.learning.losses.targets import taking_part
 from trivox.learning.objective import Objective
-from trivox.learning.runtime import Runtime, widest_type
+from trivox.learning.runtime import Runtime, rank, widest_type
 from trivox.learning.tracking import read_records
 from trivox.networks.registry import build_network
 from trivox.planning.plan import ImagePlan, read_image_plan
@@ -55,6 +55,11 @@ class MaskedObjective(Objective):
     """Squared error in the hidden voxels; targets `(b, c, z, y, x)` are NaN where
     nothing was hidden.
     """
+
+    @property
+    def repeats(self) -> bool:
+        """Every step computes the same."""
+        return True
 
     def loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         """Mean over hidden voxels and channels, of the finest output."""
@@ -199,6 +204,8 @@ class PretrainingTask(ImageTask[ImagePlan]):
         console: Console,
     ) -> Mapping[str, Any]:
         """Write the weights without the heads, and what they are."""
+        if rank() != 0:
+            return {}
         (fold, folder), *_ = folders.items()
         weights = load_weights(final_weights(folder / "checkpoints", "latest"))
         heads = head_names(prepared.plan)

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from trivox.config.recipe import Recipe, read_recipe
 from trivox.config.remedies import doubled_remedies
 from trivox.datasets.dataset import Dataset
@@ -15,11 +13,11 @@ from trivox.datasets.splits import Split
 from trivox.errors import RecipeError, few
 from trivox.files import read_json, read_object, surviving_folder, write_json
 from trivox.learning.progress import Progress
+from trivox.learning.ranks.group import first_rank_first, meet, process_group
 from trivox.learning.runtime import (
     Runtime,
     launched_rank,
     make_runtime,
-    process_group,
     rank,
     seed_everything,
     world_size,
@@ -31,10 +29,17 @@ from trivox.schema import FORMAT_VERSION, stamped
 from trivox.tasks.checking import require_foreground
 from trivox.tasks.choice import task_named
 from trivox.tasks.console import Console, Quiet
-from trivox.tasks.stages import CHECK, prepare, recipe_for, started
+from trivox.tasks.stages import (
+    CHECK,
+    prepare,
+    prepared_before,
+    recipe_for,
+    started,
+)
 from trivox.tasks.start import require_start, start_from
 from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
 
+RECIPE = "recipe.json"
 MAY_CHANGE = {"epochs", "minutes", "seed"}
 """Settings that a plan does not depend on."""
 ON_THE_WAY = ("epochs", "minutes", "learning_rate", "gradient_clip", "precision")
@@ -49,7 +54,8 @@ def run_request(
     """Everything from the folder to the report; returns what was measured, the content
     of `validation/metrics.json` for tasks that give a model.
 
-    Finished stages are reused. Under torchrun all ranks train, rank 0 does the rest.
+    Finished stages are reused. Under torchrun all ranks train and predict the held-out
+    cases, rank 0 does the rest.
     """
     task = task_named(request.task)
     # before anything is written
@@ -81,10 +87,8 @@ def _sole_writer(
 def _run(
     task: Task[PlanT, StoreT], dataset: Dataset, request: RunRequest, console: Console
 ) -> Mapping[str, Any]:
-    recipe = settle_recipe(request, task)
-    runtime = make_runtime(request.device, recipe.precision)
-    with process_group(runtime.device):
-        prepared = _prepare(task, dataset, request, recipe, runtime, console)
+    with process_group(make_runtime(request.device).device):
+        recipe, runtime, prepared = _begun(task, dataset, request, console)
         folders = fold_folders(request, prepared.splits)
         require_foreground(
             prepared.dataset, prepared.splits, folders, request.out / CHECK
@@ -104,9 +108,30 @@ def _run(
                 runtime=runtime,
                 console=console,
             )
-        if rank() != 0:
-            return {}
-        return task.finish(request, recipe, prepared, folders, console)
+        meet()  # the last checkpoint is written by the first rank
+        results = task.finish(request, recipe, prepared, folders, console)
+        meet()
+        return results
+
+
+def _begun(
+    task: Task[PlanT, StoreT], dataset: Dataset, request: RunRequest, console: Console
+) -> tuple[Recipe, Runtime, Prepared[PlanT, StoreT]]:
+    """What training needs: the first rank settles and prepares it, the others read what
+    it left.
+    """
+    with first_rank_first():
+        first = rank() == 0
+        file = request.out / RECIPE
+        recipe = settle_recipe(request, task) if first else read_recipe(read_json(file))
+        runtime = make_runtime(request.device, recipe.precision)
+        if first:
+            prepared = prepare(
+                task, dataset, request, recipe, runtime=runtime, console=console
+            )
+        else:
+            prepared = prepared_before(task, dataset, request, recipe, console=console)
+    return recipe, runtime, prepared
 
 
 def length_lines(
@@ -141,12 +166,11 @@ def settle_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:
     """The recipe of a new run, or the saved one when resuming, where only settings
     `ON_THE_WAY` may change.
     """
-    file = request.out / "recipe.json"
+    file = request.out / RECIPE
     _require_same_part(request)
     recipe = asked_recipe(request, task)
     if not file.exists():
-        if rank() == 0:
-            write_json(file, stamped(recipe.model_dump(mode="json"), request.task))
+        write_json(file, stamped(recipe.model_dump(mode="json"), request.task))
         return recipe
     saved = read_recipe(read_json(file))
     if started(request.out) and not request.resume:
@@ -157,7 +181,7 @@ def settle_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:
     if request.resume:
         changes = _changes(saved, recipe, request)
         recipe = saved.model_copy(update=changes)
-        if changes and rank() == 0:
+        if changes:
             write_json(file, stamped(recipe.model_dump(mode="json"), request.task))
         return recipe
     write_json(file, stamped(recipe.model_dump(mode="json"), request.task))
@@ -180,7 +204,7 @@ def _require_same_part(request: RunRequest) -> None:
                 f"{request.out}: holds fold {saved.get('fold')}, not {request.fold}; "
                 "choose another --out"
             )
-    elif rank() == 0:
+    else:
         write_json(file, wanted)
 
 
@@ -239,23 +263,6 @@ def no_such_fold(fold: str, count: int, source: str) -> RecipeError:
     """The error that there is no such fold, with those that there are."""
     known = "0 is the only one" if count == 1 else f"choose 0 to {count - 1}, or all"
     return RecipeError(f"fold '{fold}' does not exist ({source}: {count}); {known}")
-
-
-def _prepare(
-    task: Task[PlanT, StoreT],
-    dataset: Dataset,
-    request: RunRequest,
-    recipe: Recipe,
-    runtime: Runtime,
-    console: Console,
-) -> Prepared[PlanT, StoreT]:
-    """Rank 0 works, the others wait and then read what it left."""
-    if rank() != 0:
-        dist.barrier()
-    prepared = prepare(task, dataset, request, recipe, runtime=runtime, console=console)
-    if rank() == 0 and world_size() > 1:
-        dist.barrier()
-    return prepared
 
 
 def train_fold(

@@ -24,10 +24,16 @@ from trivox.planning.fingerprint import (
 )
 from trivox.tasks.checking import require_checked, still_set_aside
 from trivox.tasks.console import Console
-from trivox.tasks.origin import require_same_content, write_content
+from trivox.tasks.origin import (
+    require_same_content,
+    require_same_plan,
+    restore_plan,
+    write_content,
+)
 from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
 
 CHECK = "check.json"
+PLAN = "plan.json"
 FOLDS = 5
 
 
@@ -71,6 +77,8 @@ def prepare(
     dataset = require_checked(dataset, out / CHECK, console, task=task.name)
     write_content(dataset, out, workers=recipe.workers, console=console)
     save_dataset(dataset, out / "dataset.json")
+    if begun:
+        restore_plan(out)
     plan_file = _plan_file(request, reuse_plan=reuse_plan)
     if plan_file is None:
         plan = task.plan(
@@ -84,24 +92,53 @@ def prepare(
         plan = task.read_plan(plan_file)
         task.require_fitting(plan, dataset, plan_file)
         plan = plan.model_copy(update={"task": task.name})
-    write_json(out / "plan.json", plan.model_dump(mode="json"))
+    require_same_plan(plan, out, begun=begun)
+    write_json(out / PLAN, plan.model_dump(mode="json"))
     console.say(task.plan_line(plan))
-    store = task.store(
+    store = _store(task, dataset, plan, request, recipe, console)
+    return Prepared(dataset, plan, splits_of(dataset, out), store)
+
+
+def prepared_before(
+    task: Task[PlanT, StoreT],
+    dataset: Dataset,
+    request: RunRequest,
+    recipe: Recipe,
+    *,
+    console: Console,
+) -> Prepared[PlanT, StoreT]:
+    """What another process has prepared just now in the request's folder."""
+    out = request.out
+    dataset = still_set_aside(dataset, out / CHECK)
+    plan = task.read_plan(out / PLAN)
+    store = _store(task, dataset, plan, request, recipe, console)
+    return Prepared(dataset, plan, dataset_splits(dataset, folds=FOLDS), store)
+
+
+def _store(
+    task: Task[PlanT, StoreT],
+    dataset: Dataset,
+    plan: PlanT,
+    request: RunRequest,
+    recipe: Recipe,
+    console: Console,
+) -> StoreT:
+    """All training cases, prepared in the run or where the request says."""
+    return task.store(
         dataset,
         plan,
-        (request.prepared or out) / "prepared",
+        (request.prepared or request.out) / "prepared",
         workers=max(1, recipe.workers),
         replace=request.prepared is None,
         console=console,
     )
-    return Prepared(dataset, plan, splits_of(dataset, out), store)
 
 
 def _plan_file(request: RunRequest, *, reuse_plan: bool) -> Path | None:
     """The plan to take: the one that the user named, else the one in the run; raises
     `PlanError` for another plan than a started run has.
     """
-    there = request.out / "plan.json"
+    there = request.out / PLAN
     if not reuse_plan or not there.exists():
         return request.plan
     if request.plan is None or _same_plan(request.plan, there):
@@ -165,8 +202,8 @@ def splits_of(dataset: Dataset, out: Path) -> tuple[Split, ...]:
     content = [_as_lists(asdict(split)) for split in splits]
     if file.exists() and started(out) and _sides(read_json(file)) != _sides(content):
         raise DataError(
-            f"{out}: the training cases changed since this run began; choose another "
-            "--out"
+            f"{out}: the folds changed since this run began (now {splits[0].source}); "
+            "choose another --out, or restore them"
         )
     write_json(file, content)
     return splits

@@ -23,6 +23,7 @@ from trivox.evaluation.report.viewer import SurfaceScene
 from trivox.inference.folder import CasePredictor
 from trivox.learning.checkpoints import final_weights
 from trivox.learning.objective import Objective
+from trivox.learning.ranks.sharing import from_first
 from trivox.learning.runtime import Runtime
 from trivox.learning.tracking import RunLog
 from trivox.preparation.batches import Source
@@ -130,7 +131,7 @@ def _nothing_more(case: Case, prediction: Any) -> dict[str, object]:
 class Task(ABC, Generic[PlanT, StoreT]):
     """One way to learn from a dataset.
 
-    Every method but `finish` runs on all ranks.
+    Every method runs on all ranks.
     """
 
     name: ClassVar[str]
@@ -270,7 +271,8 @@ class Task(ABC, Generic[PlanT, StoreT]):
     ) -> Mapping[str, Any]:
         """What is left to do after training; returns what was measured.
 
-        folders: of the trained folds.
+        folders: of the trained folds. Ranks share what takes long; the first writes and
+        returns the results, the others nothing.
         """
 
 
@@ -368,13 +370,17 @@ class ModelTask(Task[PlanT, StoreT]):
 
 
 def trained_weights(recipe: Recipe, folders: Mapping[int, Path]) -> dict[str, Path]:
-    """The weights file of each trained fold that becomes the model; folders: of the
-    folds.
+    """The weights file of each trained fold that becomes the model, written by the first
+    rank; folders: of the folds.
     """
-    return {
-        str(fold): final_weights(folder / "checkpoints", recipe.final_weights)
-        for fold, folder in folders.items()
-    }
+
+    def write() -> dict[str, Path]:
+        return {
+            str(fold): final_weights(folder / "checkpoints", recipe.final_weights)
+            for fold, folder in folders.items()
+        }
+
+    return from_first(write, ())
 
 
 def training_summary(

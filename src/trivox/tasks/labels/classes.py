@@ -2,8 +2,9 @@
 cases.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -20,6 +21,7 @@ from trivox.inference.classes.reader import Reading, predicted_indices
 from trivox.inference.predictor import Predictor
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.case_classifier.fitting import best_single_feature, fit_classifier
+from trivox.learning.ranks.sharing import from_first, shared
 from trivox.tasks.console import Console, working
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.volumes.volume import Array
@@ -138,10 +140,30 @@ def fit_fold(
 
     predictor: of this fold's network alone. Nothing of the held-out cases takes part,
     in no choice either. Writes `folder/case-features.npz` and
-    `folder/classifier.safetensors`.
+    `folder/classifier.safetensors`. Ranks share the cases.
     """
-    rows = training_rows(prepared, predictor, fold, console)
-    rows.save(folder / "case-features.npz")
+    cases = classed_cases(prepared, fold)
+    what = f"reading classes of fold {fold}"
+    read = partial(read_cases, prepared, predictor, what, console)
+    readings = shared(cases, read, (Reading,))
+
+    def fit() -> FoldAnswers:
+        rows = training_rows(prepared, predictor, cases, readings)
+        rows.save(folder / "case-features.npz")
+        return _fitted(rows, prepared, recipe, folder, fold, console)
+
+    return from_first(fit, (FoldAnswers, CaseClassifier, ClassPredictions))
+
+
+def _fitted(
+    rows: TrainingRows,
+    prepared: PreparedImages,
+    recipe: Recipe,
+    folder: Path,
+    fold: str,
+    console: Console,
+) -> FoldAnswers:
+    """Fit what answers on what was read."""
     single = rows.single(rows.hand_made, recipe)
     usable = shares_in_lesion(prepared, recipe, usable=rows.varying)
     shares = {name: rows.single([name], recipe) for name in usable}
@@ -173,18 +195,23 @@ def fit_fold(
     return FoldAnswers(file, single, shares, fitted, facts)
 
 
-def training_rows(
-    prepared: PreparedImages, predictor: Predictor, fold: str, console: Console
-) -> TrainingRows:
-    """Read the training cases of a fold whose class is known."""
+def classed_cases(prepared: PreparedImages, fold: str) -> list[Case]:
+    """The training cases of a fold whose class is known."""
     training = set(prepared.splits[int(fold)].train)
-    cases = [
+    return [
         case
         for case in prepared.dataset.training_cases
         if case.name in training and case.class_name is not None
     ]
-    what = f"reading classes of fold {fold}"
-    readings = read_cases(prepared, predictor, cases, what, console)
+
+
+def training_rows(
+    prepared: PreparedImages,
+    predictor: Predictor,
+    cases: Sequence[Case],
+    readings: Sequence[Reading],
+) -> TrainingRows:
+    """What was read in training cases, as a table."""
     names = list(readings[0].features)
     features = [_values(reading, names) for reading in readings]
     return TrainingRows(
@@ -239,18 +266,16 @@ def subsets_of(
 def read_cases(
     prepared: PreparedImages,
     predictor: Predictor,
-    cases: Sequence[Case],
     what: str,
     console: Console,
-) -> list[Reading]:
+    cases: Sequence[Case],
+) -> Iterator[Reading]:
     """What a network reads from prepared cases, where it predicts the lesion."""
     member = predictor.members[0]
-    readings = []
     for case in console.track(cases, len(cases), what):
         image = torch.from_numpy(prepared.store.read(case.name)[0])
         indices = predicted_indices(member.windows, predictor.labels, image)
-        readings.append(member.readers[0].read(image, indices))
-    return readings
+        yield member.readers[0].read(image, indices)
 
 
 def truth_of(prepared: PreparedImages, cases: Sequence[Case]) -> Array:

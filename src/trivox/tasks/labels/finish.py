@@ -62,8 +62,10 @@ def finish_labels(
     prepared: PreparedImages,
     folders: Mapping[int, Path],
     console: Console,
-) -> MetricsFile:
-    """Write `validation/` and `bundle/`; returns the content of metrics.json."""
+) -> MetricsFile | None:
+    """Write `validation/` and `bundle/`; returns the content of metrics.json, on the
+    first rank.
+    """
     weights = trained_weights(recipe, folders)
     classes = task.class_description(prepared, recipe)
     folds = TrainedFolds(prepared, recipe, weights, classes, device=request.device)
@@ -85,6 +87,8 @@ def finish_labels(
         warnings=too_short(recipe, folders),
         console=console,
     )
+    if validation is None:
+        return None
     if classes is not None:
         temperature = validation.head_temperature
         classes = classes.model_copy(update={"temperature": temperature})

@@ -3,6 +3,7 @@ masks.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,11 +13,20 @@ from trivox.datasets.dataset import Case
 from trivox.evaluation.folders.class_section import classification_section
 from trivox.evaluation.metrics.classification import ClassPredictions
 from trivox.evaluation.metrics.content import ClassificationSection
-from trivox.inference.describe import Prediction
+from trivox.inference.classes.reader import Reading
+from trivox.inference.classify import Classification
 from trivox.inference.doubt.calibration import fit_temperature
 from trivox.tasks.labels.classes import FoldAnswers, truth_of
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.volumes.volume import Array
+
+
+@dataclass(frozen=True, eq=False)
+class ClassLesson:
+    """How a held-out case was answered, and what the network read in it."""
+
+    answer: Classification
+    reading: Reading
 
 
 class HeldOutAnswers:
@@ -27,6 +37,8 @@ class HeldOutAnswers:
     ) -> None:
         self.prepared = prepared
         self.answers = answers
+        cases = prepared.dataset.training_cases
+        self._known = {case.name: case for case in cases}
         self.cases: list[Case] = []
         self.folds: dict[str, str] = {}
         self.flags: dict[str, tuple[str, ...]] = {}
@@ -35,16 +47,14 @@ class HeldOutAnswers:
         self._single: list[Array] = []
         self._shares: dict[str, list[Array]] = {}
 
-    def add(self, fold: str, case: Case, prediction: Prediction) -> None:
+    def add(self, fold: str, name: str, lesson: ClassLesson) -> None:
         """Note a case of `fold`, predicted by that fold's network and classifier."""
-        answer = prediction.classification
-        if answer is None:
-            return
-        reading = prediction.readings[0]
+        answer = lesson.answer
+        reading = lesson.reading
         assert reading.logits is not None, "validation reads everything"
-        self.cases.append(case)
-        self.folds[case.name] = fold
-        self.flags[case.name] = answer.flags
+        self.cases.append(self._known[name])
+        self.folds[name] = fold
+        self.flags[name] = answer.flags
         self.logits.append(reading.logits)
         self._model.append(np.array(list(answer.probabilities.values())))
         simpler = self.answers[fold]

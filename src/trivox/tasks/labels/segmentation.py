@@ -105,9 +105,11 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
         prepared: PreparedImages,
         folders: Mapping[int, Path],
         console: Console,
-    ) -> MetricsFile:
+    ) -> Mapping[str, Any]:
         """Bundle, validation on the source images, postprocessing chosen there, report."""
         metrics = finish_labels(self, request, recipe, prepared, folders, console)
+        if metrics is None:
+            return {}
         first = next(iter(folders.values()))
         report_run(self, request.out, console=console, log_folder=first)
         return metrics

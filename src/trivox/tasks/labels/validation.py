@@ -2,8 +2,10 @@
 files, as a user would predict them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -19,15 +21,27 @@ from trivox.evaluation.metrics.content import (
     TargetMetrics,
 )
 from trivox.files import write_json
+from trivox.inference.classes.reader import Reading
+from trivox.inference.classify import Classification
+from trivox.inference.describe import Prediction
 from trivox.inference.descriptions import ClassDescription, LabelDescription
+from trivox.inference.doubt.sampling import VoxelSample
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
-from trivox.inference.rules.rule_trials import Evidence, choose_rules, evidence_of
-from trivox.learning.runtime import make_runtime
+from trivox.inference.rules.region_trials import RegionEvidence, RegionParts
+from trivox.inference.rules.rule_trials import (
+    Choice,
+    Evidence,
+    LabelEvidence,
+    choose_rules,
+    evidence_of,
+)
+from trivox.learning.ranks.sharing import from_first, shared
+from trivox.learning.runtime import make_runtime, rank
 from trivox.tasks.console import Console, working
 from trivox.tasks.labels.calibration import HeldOut, Trust, calibrate, held_out
 from trivox.tasks.labels.classes import FoldAnswers
-from trivox.tasks.labels.held_out_classes import HeldOutAnswers
+from trivox.tasks.labels.held_out_classes import ClassLesson, HeldOutAnswers
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.volumes.formats import read_labels, write_volume
 from trivox.volumes.volume import Volume
@@ -68,6 +82,19 @@ class TrainedFolds:
         """Names of the cases that a fold's network has not seen."""
         return self.prepared.splits[int(fold)].validation
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Each fold with each case that it has not seen."""
+        pairs: list[tuple[str, str]] = []
+        for fold in self.weights:
+            pairs += [(fold, name) for name in self.held_out(fold)]
+        return pairs
+
+    @property
+    def all_held_out(self) -> list[str]:
+        """Names of the cases that some fold has not seen, each once."""
+        return list(dict.fromkeys(name for _, name in self.pairs))
+
 
 @dataclass(frozen=True, eq=False)
 class Validation:
@@ -79,6 +106,29 @@ class Validation:
     postprocessing: Postprocessing
     trust: Trust
     head_temperature: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What the prediction of a held-out case teaches.
+
+    classes: what is known about its class; evidence: from which postprocessing is
+    chosen; sample: voxels, from which trust is learnt; None: nothing.
+    """
+
+    fold: str
+    name: str
+    classes: ClassLesson | None
+    evidence: Evidence | None
+    sample: HeldOut | None
+
+
+KINDS = (
+    *(Lesson, ClassLesson, Classification, Reading),
+    *(LabelEvidence, RegionEvidence, RegionParts),
+    *(HeldOut, VoxelSample),
+)
+"""Parts of a lesson."""
 
 
 @dataclass(eq=False)
@@ -93,6 +143,14 @@ class Evidences:
     labels: dict[str, Evidence] = field(default_factory=dict)
     samples: dict[str, HeldOut] = field(default_factory=dict)
 
+    def add(self, lesson: Lesson) -> None:
+        """Take note of a case."""
+        if lesson.classes is not None:
+            self.classes.add(lesson.fold, lesson.name, lesson.classes)
+        if lesson.evidence is not None and lesson.sample is not None:
+            self.labels[lesson.name] = lesson.evidence
+            self.samples[lesson.name] = lesson.sample
+
 
 def validate_folds(
     folds: TrainedFolds,
@@ -102,7 +160,7 @@ def validate_folds(
     whole: str | None,
     warnings: Sequence[str] = (),
     console: Console,
-) -> Validation:
+) -> Validation | None:
     """Predict each fold's held-out cases with that fold's network, measure them and
     learn what the bundle needs.
 
@@ -110,25 +168,36 @@ def validate_folds(
     reader of the figures has to know. Cases without a
     label map do not count in the scores of labels, those without a class not in the
     classifier's. Writes `out/predictions/CASE.nii.gz` and `out/metrics.json`, both
-    after postprocessing. One case at a time is in memory.
+    after postprocessing. One case at a time is in memory. Ranks share the cases; only
+    the first returns what they give.
     """
     seed = folds.recipe.seed
-    scheme = folds.scheme
+    predict = partial(_predict_held_out, folds, out, console)
+    lessons = shared(folds.all_held_out, predict, KINDS)
     evidences = Evidences(HeldOutAnswers(folds.prepared, folds.answers))
-    for fold in folds.weights:
-        _predict_held_out(folds, fold, out, evidences, console)
-    with working(console, "choosing postprocessing"):
-        choice = choose_rules(list(evidences.labels.values()), scheme, seed=seed)
-    names = list(evidences.labels)
-    cases = _measure(folds, names, choice.rules, out, whole, console)
+    for lesson in _fold_by_fold(folds, lessons):
+        evidences.add(lesson)
+
+    def choose() -> Choice:
+        with working(console, "choosing postprocessing"):
+            cases = list(evidences.labels.values())
+            return choose_rules(cases, folds.scheme, seed=seed)
+
+    choice = from_first(choose, (Choice, Postprocessing))
+    known = [name for name in folds.all_held_out if folds.cases[name].label is not None]
+    measure = partial(_measure, folds, choice.rules, out, whole, console)
+    rows = shared(known, measure, ())
+    if rank() != 0:
+        return None
+    cases = dict(zip(known, rows, strict=True))
     metrics = collect_metrics(cases, task=task, whole=whole, warnings=warnings)
     with working(console, "calibrating"):
-        trust = calibrate(evidences.samples, scheme, seed=seed)
+        trust = calibrate(evidences.samples, folds.scheme, seed=seed)
     metrics["postprocessing"] = cast(PostprocessingSection, choice.section)
     metrics["calibration"] = trust.section
     metrics["sources"] = {
         name: measured_files(_file(out, name), folds.cases[name].label)
-        for name in names
+        for name in known
     }
     answers = evidences.classes
     section = answers.section(seed=seed) if answers.cases else None
@@ -140,49 +209,78 @@ def validate_folds(
     return Validation(metrics, choice.rules, trust, temperature)
 
 
+def _fold_by_fold(
+    folds: TrainedFolds, lessons: Sequence[Sequence[Lesson]]
+) -> list[Lesson]:
+    """The lessons of the cases in the order of the folds and their cases."""
+    known = {(each.fold, each.name): each for each in chain(*lessons)}
+    return [known[pair] for pair in folds.pairs if pair in known]
+
+
 def _predict_held_out(
-    folds: TrainedFolds, fold: str, out: Path, evidences: Evidences, console: Console
-) -> None:
-    """Write the label maps of a fold's held-out cases, and note what they teach."""
-    scheme = folds.scheme
-    cases = folds.cases
-    count = sum(len(folds.held_out(fold)) for fold in folds.weights)
-    predictor = fold_predictor(folds, fold)
-    names = folds.held_out(fold)
-    for name in console.track(names, len(names), f"validating fold {fold}"):
-        case = cases[name]
-        reference = None if case.label is None else _indices(case, scheme).array[0]
-        prediction = predictor.predict_case(case, reference=reference)
-        write_volume(_file(out, name), prediction.labels)
-        evidences.classes.add(fold, case, prediction)
-        if reference is None:
+    folds: TrainedFolds, out: Path, console: Console, names: Sequence[str]
+) -> list[list[Lesson]]:
+    """Write the label maps of held-out cases; returns what each teaches in the folds
+    that have not seen it.
+    """
+    lessons: dict[str, list[Lesson]] = {name: [] for name in names}
+    for fold in folds.weights:
+        part = [name for name in folds.held_out(fold) if name in lessons]
+        if not part:
             continue
-        evidence = evidence_of(
-            scheme.encode(prediction.labels.array[0]),
-            reference,
-            scheme,
-            voxel_mm3=prediction.labels.voxel_ml * 1000,
-        )
-        assert prediction.sample is not None
-        evidences.labels[name] = evidence
-        evidences.samples[name] = held_out(
-            fold, prediction.sample, evidence.dice, reference, cases=count
-        )
+        predictor = fold_predictor(folds, fold)
+        for name in console.track(part, len(part), f"validating fold {fold}"):
+            lessons[name].append(_lesson(folds, fold, name, predictor, out))
+    return list(lessons.values())
+
+
+def _lesson(
+    folds: TrainedFolds, fold: str, name: str, predictor: Predictor, out: Path
+) -> Lesson:
+    """Predict a case, and note what that teaches."""
+    scheme = folds.scheme
+    case = folds.cases[name]
+    reference = None if case.label is None else _indices(case, scheme).array[0]
+    prediction = predictor.predict_case(case, reference=reference)
+    write_volume(_file(out, name), prediction.labels)
+    classes = _class_lesson(prediction)
+    if reference is None:
+        return Lesson(fold, name, classes, None, None)
+    evidence = evidence_of(
+        scheme.encode(prediction.labels.array[0]),
+        reference,
+        scheme,
+        voxel_mm3=prediction.labels.voxel_ml * 1000,
+    )
+    assert prediction.sample is not None
+    sample = held_out(
+        fold,
+        prediction.sample,
+        evidence.dice,
+        reference,
+        cases=len(folds.pairs),
+    )
+    return Lesson(fold, name, classes, evidence, sample)
+
+
+def _class_lesson(prediction: Prediction) -> ClassLesson | None:
+    if prediction.classification is None:
+        return None
+    return ClassLesson(prediction.classification, prediction.readings[0])
 
 
 def _measure(
     folds: TrainedFolds,
-    names: Sequence[str],
     rules: Postprocessing,
     out: Path,
     whole: str | None,
     console: Console,
-) -> dict[str, dict[str, TargetMetrics]]:
-    """Clean the label maps by the rules that were chosen, and measure them, by case."""
+    names: Sequence[str],
+) -> Iterator[dict[str, TargetMetrics]]:
+    """Clean the label maps by the rules that were chosen, and measure them."""
     scheme = folds.scheme
     cases = folds.cases
     targets = scheme.targets if whole is None else with_whole(scheme, whole)
-    results = {}
     for name in console.track(names, len(names), "measuring"):
         predicted = read_labels(_file(out, name))
         indices = scheme.encode(predicted.array[0])
@@ -191,10 +289,9 @@ def _measure(
         if cleaned is not indices:
             write_volume(_file(out, name), predicted.with_array(scheme.decode(cleaned)))
         reference = _indices(cases[name], scheme)
-        results[name] = evaluate_case(
+        yield evaluate_case(
             cleaned, reference.array[0], spacing=reference.steps, targets=targets
         )
-    return results
 
 
 def _file(out: Path, name: str) -> Path:

@@ -212,9 +212,11 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
         prepared: PreparedExams,
         folders: Mapping[int, Path],
         console: Console,
-    ) -> MetricsFile:
+    ) -> Mapping[str, Any]:
         """Bundle, validation beside the classical ladder, report."""
         metrics = finish_volumes(self.name, request, recipe, prepared, folders, console)
+        if metrics is None:
+            return {}
         first = next(iter(folders.values()))
         report_run(self, request.out, console=console, log_folder=first)
         return metrics

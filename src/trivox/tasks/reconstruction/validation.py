@@ -2,8 +2,9 @@
 bundle.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from trivox.files import write_json
 from trivox.inference.bundle import write_bundle
 from trivox.inference.descriptions import VolumeDescription
 from trivox.inference.reconstructor import Reconstructor
-from trivox.learning.runtime import make_runtime
+from trivox.learning.ranks.sharing import shared
+from trivox.learning.runtime import make_runtime, rank
 from trivox.preparation.exam_store import fitted_views
 from trivox.projection.grids import placed
 from trivox.projection.ladder import Ladder
@@ -48,6 +50,8 @@ LIBRARY = 500
 Row = dict[str, float | None]
 VolumeScores = dict[int, dict[str, dict[str, Row]]]
 """By number of views, then method, then case."""
+CaseScores = dict[int, dict[str, Row]]
+"""Of a case, by number of views, then method."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,17 +93,25 @@ def finish_volumes(
     exams: PreparedExams,
     folders: Mapping[int, Path],
     console: Console,
-) -> MetricsFile:
-    """Write `validation/` and `bundle/`; returns the content of metrics.json."""
+) -> MetricsFile | None:
+    """Write `validation/` and `bundle/`; returns the content of metrics.json, on the
+    first rank. Ranks share the exams.
+    """
     weights = trained_weights(recipe, folders)
+    runtime = make_runtime(request.device, recipe.precision)
+    out = request.out / "validation"
     measured: VolumeScores = {}
     views = 0
-    runtime = make_runtime(request.device, recipe.precision)
     for fold, file in weights.items():
         reconstructor = Reconstructor.of(exams.plan, [file], runtime)
         results = FoldResults.of(exams, reconstructor, int(fold))
         views = max(views, results.views)
-        _validate_fold(results, fold, request.out / "validation", measured, console)
+        measure = partial(_measure_exams, results, fold, out, console)
+        rows = shared(results.held_out, measure, ())
+        for case, scores in zip(results.held_out, rows, strict=False):
+            _note(measured, case, scores)
+    if rank() != 0:
+        return None
     rungs = {count: Rungs(count, measured[count]) for count in sorted(measured)}
     metrics = collect_volumes(
         measured[views][CONSISTENT],
@@ -109,7 +121,6 @@ def finish_volumes(
         by_views=list(rungs.values()),
         warnings=[*too_short(recipe, folders), *_warnings(exams, recipe, folders)],
     )
-    out = request.out / "validation"
     volumes = {case.name: case.volume for case in exams.dataset.cases}
     metrics["sources"] = {
         name: measured_files(_file(out, name), volumes[name])
@@ -126,25 +137,37 @@ def finish_volumes(
     return metrics
 
 
-def _validate_fold(
-    fold: FoldResults, name: str, out: Path, measured: VolumeScores, console: Console
-) -> None:
-    """Measure a fold's held-out exams, and write their volumes from all views."""
+def _measure_exams(
+    fold: FoldResults, name: str, out: Path, console: Console, held_out: Sequence[str]
+) -> Iterator[CaseScores]:
+    """Measure held-out exams of a fold, and write their volumes from all views."""
+    if not held_out:
+        return
     exams = fold.exams
     cases = {case.name: case for case in exams.dataset.cases}
     ladders = {count: _ladder(exams, fold.library, count) for count in fold.counts}
-    held_out = fold.held_out
     for case in console.track(held_out, len(held_out), f"validating fold {name}"):
         exam = read_exam(cases[case])
         truth = reference_volume(exams, case).numpy()
+        scores: CaseScores = {}
         for count, ladder in ladders.items():
             xrays = fitted_views(exam, exams.plan).select(range(count))
             volumes = volumes_of(fold.reconstructor, ladder, xrays)
-            for method, volume in volumes.items():
-                row = _measure(volume, truth, exams, exam, xrays)
-                measured.setdefault(count, {}).setdefault(method, {})[case] = row
+            scores[count] = {
+                method: _measure(volume, truth, exams, exam, xrays)
+                for method, volume in volumes.items()
+            }
             if count == fold.views:
                 _write(out, case, volumes[CONSISTENT], exams, exam)
+        yield scores
+
+
+def _note(measured: VolumeScores, case: str, scores: CaseScores) -> None:
+    """Put the scores of a case to those of the others."""
+    for count, methods in scores.items():
+        of_count = measured.setdefault(count, {})
+        for method, row in methods.items():
+            of_count.setdefault(method, {})[case] = row
 
 
 def _ladder(exams: PreparedExams, names: Sequence[str], count: int) -> Ladder:

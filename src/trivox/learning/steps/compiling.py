@@ -16,8 +16,8 @@ from trivox.errors import ResourceError
 COMPILERS = ("g++", "clang++", "c++")
 
 
-def compiled(network: nn.Module, device: torch.device) -> Callable[..., Any]:
-    """The forward pass of `network`, compiled at its first call; raises `ResourceError`
+def compile_network(network: nn.Module, device: torch.device) -> None:
+    """Have `network` compiled when it is first called, in place; raises `ResourceError`
     where that is impossible.
     """
     if not any(shutil.which(name) for name in COMPILERS):
@@ -30,13 +30,18 @@ def compiled(network: nn.Module, device: torch.device) -> Callable[..., Any]:
             "compile=true needs triton on a GPU; run: pip install triton, "
             "or leave it off"
         )
-    from torch._dynamo.exc import TorchDynamoException
+    network.compile()
 
-    optimised = torch.compile(network)
+
+def explained(network: nn.Module) -> Callable[..., Any]:
+    """The forward pass of a compiled network, or of one that holds it, whose first call
+    raises `ResourceError` where it cannot be compiled.
+    """
+    from torch._dynamo.exc import TorchDynamoException
 
     def forward(*inputs: torch.Tensor) -> Any:
         try:
-            return optimised(*inputs)
+            return network(*inputs)
         except TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
             raise ResourceError(

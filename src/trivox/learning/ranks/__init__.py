@@ -1,0 +1,1 @@
+"""The processes that torchrun started: how they meet, and how they share work."""
