@@ -126,7 +126,8 @@ def ours(volume: Tensor, geometry: Geometry, grid: Grid, method: str) -> Contend
 
 
 def build_and_project(volume: Tensor, geometry: Geometry, grid: Grid) -> Tensor:
-    return Projector(geometry, grid, method="matrix").project(volume[None])[0]
+    fresh = geometry.select(range(geometry.views))  # a geometry keeps what was built
+    return Projector(fresh, grid, method="matrix").project(volume[None])[0]
 
 
 def rtk(volume: Tensor, geometry: Geometry, grid: Grid) -> tuple[Callable, Callable]:

@@ -20,7 +20,7 @@ def pairs(count: int = 4, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]
 @pytest.fixture(scope="module")
 def taught():
     critic = Critic()
-    losses = [critic.learn(*pairs(seed=seed)) for seed in range(25)]
+    losses = [float(critic.learn(*pairs(seed=seed))) for seed in range(25)]
     return critic, losses
 
 

@@ -83,12 +83,11 @@ def test_the_members_of_all_groups_lie_alike(partition):
     grid = (16, 9, 5)
     groups = token_groups(grid, 4, partition, CPU)
     places = grid_coordinates(grid)
+    (coordinates,) = groups.coordinates
     for number, members in enumerate(groups.index):
         real = slice(None) if groups.real is None else groups.real[number]
         between = places[members[real]] - places[members[real]][:1]
-        assert torch.equal(
-            groups.coordinates[real] - groups.coordinates[real][:1], between
-        )
+        assert torch.equal(coordinates[real] - coordinates[real][:1], between)
 
 
 def test_a_grid_first_seen_in_inference_can_be_trained_on_later():

@@ -333,8 +333,8 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
     const auto op = dispatcher.findOp(known);
     auto has = [&](c10::DispatchKey key) { return op && op->hasKernelForDispatchKey(key); };
     const bool both = has(c10::DispatchKey::CPU) && has(c10::DispatchKey::CompositeExplicitAutograd);
-    const bool convolution = name == "convolution" || name == "convolution_backward" || name == "_convolution";
-    if (both || convolution || name.rfind("_foreach_", 0) == 0)
+    const bool named = name == "convolution" || name == "convolution_backward" || name == "_convolution" || name == "silu_backward";
+    if (both || named || name.rfind("_foreach_", 0) == 0)
       m.impl(name.c_str(), torch::CppFunction::makeFromBoxedFunction<&fallback>());
   }
 }

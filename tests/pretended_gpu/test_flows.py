@@ -159,7 +159,7 @@ def test_prediction(run, gpu, options, extras):
     assert labels.shape == image.shape
 
 
-@pytest.mark.parametrize("method", ["joseph", "siddon"])
+@pytest.mark.parametrize("method", ["auto", "joseph", "siddon", "matrix"])
 def test_the_projector_and_its_gradient(gpu, method):
     geometry = Geometry.orbit([0, 60, 90], detector=(12, 12), pixel_mm=30.0)
     grid = Grid((10, 10, 10), (20.0, 20.0, 20.0))

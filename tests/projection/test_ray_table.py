@@ -9,8 +9,9 @@ from trivox.errors import GeometryError, ResourceError
 from trivox.projection import ray_table
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.joseph import joseph
-from trivox.projection.projector import Projector, follow
+from trivox.projection.projector import Projector
 from trivox.projection.ray_table import RayTable
+from trivox.projection.rays import follow
 from trivox.projection.siddon import siddon
 from trivox.projection.tracing import Tracing
 

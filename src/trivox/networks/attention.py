@@ -13,8 +13,10 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from trivox.networks.efficient import DropPath
+from trivox.networks.halves import LayerNorm
 
 HEAD_DIM = 48
 """Divisible by 6 (two rotated halves of three axes) and by 8 (fused attention kernels).
@@ -24,6 +26,8 @@ BASE = 100.0
 WINDOW = 8
 """Tokens along an axis of a window."""
 LAYER_SCALE = 0.1
+SMALL = 64**2
+"""Pairs of tokens of a window of 4 along each axis."""
 
 TokenGrid = tuple[int, int, int]
 Partition = Literal["global", "window", "shifted", "grid"]
@@ -66,12 +70,36 @@ class RelativePositionBias3D(nn.Module):
         """Coordinates `(..., t, 3)` and `(..., k, 3)` less than a window apart on each
         axis; bias `(..., heads, t, k)`.
         """
-        offset = query_coordinates[..., :, None, :] - key_coordinates[..., None, :, :]
-        z, y, x = (offset.long() + self.window - 1).unbind(-1)
-        side = 2 * self.window - 1
         table = self.table.view(-1, self.heads)
-        bias = F.embedding((z * side + y) * side + x, table)
-        return bias.movedim(-1, -3)
+        if query_coordinates is key_coordinates:
+            entries = within_window(query_coordinates, self.window)
+        else:
+            entries = table_entries(query_coordinates, key_coordinates, self.window)
+        return F.embedding(entries, table).movedim(-1, -3)
+
+
+def table_entries(query: Tensor, key: Tensor, window: int) -> Tensor:
+    """Which entry of the table of a `RelativePositionBias3D` belongs to each pair of
+    coordinates, `(..., t, k)`.
+    """
+    offset = query[..., :, None, :] - key[..., None, :, :]
+    z, y, x = (offset.long() + window - 1).unbind(-1)
+    side = 2 * window - 1
+    return (z * side + y) * side + x
+
+
+_ENTRIES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def within_window(coordinates: Tensor, window: int) -> Tensor:
+    """`table_entries` of the coordinates of a window among themselves, computed once:
+    those of `token_groups` stay the same tensors.
+    """
+    known: dict[int, Tensor] = _ENTRIES.setdefault(coordinates, {})
+    if window not in known:
+        with torch.inference_mode(False):
+            known[window] = table_entries(coordinates, coordinates, window)
+    return known[window]
 
 
 def _axis_groups(size: int, window: int, partition: Partition) -> tuple[Tensor, Tensor]:
@@ -104,7 +132,7 @@ class Groups:
     place: Tensor
     """Where each token went among all members, `(n,)`."""
     coordinates: Tensor
-    """Of the members from the first one on, `(t, 3)`: the same in every group."""
+    """Of the members from the first one on, `(1, t, 3)`: the same in every group."""
 
 
 # What is made in inference mode may not be used in training later.
@@ -126,7 +154,7 @@ def token_groups(
         index=members.clamp(min=0).to(device),
         real=real.to(device) if padded else None,
         place=place.to(device),
-        coordinates=coordinates.reshape(-1, 3).float().to(device),
+        coordinates=coordinates.reshape(1, -1, 3).float().to(device),
     )
 
 
@@ -167,8 +195,8 @@ class MultiHeadSelfAttention3D(nn.Module):
         self.heads = channels // HEAD_DIM
         self.to_query = nn.Linear(channels, channels, bias=False)
         self.to_key_value = nn.Linear(channels, 2 * channels, bias=False)
-        self.query_norm = nn.LayerNorm(HEAD_DIM)
-        self.key_norm = nn.LayerNorm(HEAD_DIM)
+        self.query_norm = LayerNorm(HEAD_DIM)
+        self.key_norm = LayerNorm(HEAD_DIM)
         self.project = nn.Linear(channels, channels)
         self.position_bias = (
             None if window is None else RelativePositionBias3D(self.heads, window)
@@ -200,7 +228,10 @@ class MultiHeadSelfAttention3D(nn.Module):
             if allowed is not None:
                 bias = bias.masked_fill(~allowed, -torch.inf)
             allowed = bias
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        if bias is not None and is_small(query, key):
+            out = attended_in_full(query, key, value, bias)
+        else:
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         projected: Tensor = self.project(out.transpose(1, 2).flatten(2))
         return projected
 
@@ -250,6 +281,21 @@ class MultiHeadSelfAttention3D(nn.Module):
         return heads
 
 
+def is_small(query: Tensor, key: Tensor) -> bool:
+    """Whether a GPU needs less for all logits of a group at once than a fused kernel
+    does for the padding of its bias.
+    """
+    return query.is_cuda and query.shape[-2] * key.shape[-2] <= SMALL
+
+
+def attended_in_full(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Attention as its formula says; the softmax is computed in fp32 by its kernel."""
+    with torch.autocast(query.device.type, enabled=False):
+        logits = (query * HEAD_DIM**-0.5) @ key.transpose(-1, -2) + bias
+        weights: Tensor = logits.softmax(-1)
+        return weights @ value
+
+
 class SwiGLU(nn.Module):
     """Gated feed-forward layer with 8/3 of the width inside (Shazeer 2020)."""
 
@@ -292,8 +338,8 @@ class TransformerBlock3D(nn.Module):
         super().__init__()
         self.partition = partition
         self.window = window
-        self.attention_norm = nn.LayerNorm(channels)
-        self.feed_norm = nn.LayerNorm(channels)
+        self.attention_norm = LayerNorm(channels)
+        self.feed_norm = LayerNorm(channels)
         self.attention = MultiHeadSelfAttention3D(
             channels, window=window if position_bias else None
         )
@@ -316,15 +362,18 @@ class TransformerBlock3D(nn.Module):
     def attend(self, tokens: Tensor, grid: TokenGrid) -> Tensor:
         """Attention within each group of tokens, `(b, n, c)` to the same."""
         groups = token_groups(grid, self.window, self.partition, tokens.device)
-        coordinates = groups.coordinates[None]
+        coordinates = groups.coordinates
         if len(groups.index) == 1:
             whole: Tensor = self.attention(tokens, coordinates)
             return whole
         b = len(tokens)
-        parts = tokens[:, groups.index].flatten(0, 1)  # (b * groups, t, c)
+        parts = tokens.index_select(1, groups.index.flatten())
+        parts = parts.unflatten(1, groups.index.shape).flatten(
+            0, 1
+        )  # (b * groups, t, c)
         mask = None if groups.real is None else groups.real[:, None].repeat(b, 1, 1)
         out: Tensor = self.attention(parts, coordinates, mask=mask)
-        return out.reshape(b, groups.index.numel(), -1)[:, groups.place]
+        return out.reshape(b, groups.index.numel(), -1).index_select(1, groups.place)
 
 
 class SwinTransformerBlock3D(nn.Sequential):

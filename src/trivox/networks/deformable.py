@@ -15,6 +15,7 @@ from trivox.networks.attention import (
 )
 from trivox.networks.depthwise import DepthwiseConv3d
 from trivox.networks.efficient import DropPath, Pointwise
+from trivox.networks.halves import LayerNorm
 from trivox.networks.layers import InstanceNorm
 
 STRIDE = 2
@@ -32,8 +33,8 @@ class DeformableAttention3D(nn.Module):
 
     def __init__(self, channels: int, *, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(channels)
-        self.feed_norm = nn.LayerNorm(channels)
+        self.attention_norm = LayerNorm(channels)
+        self.feed_norm = LayerNorm(channels)
         self.offsets = nn.Sequential(
             DepthwiseConv3d(channels, (3, 3, 3), (STRIDE,) * 3),
             InstanceNorm(channels),

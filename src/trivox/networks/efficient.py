@@ -22,7 +22,12 @@ class Pointwise(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(b, inputs, z, y, x)` to `(b, outputs, z, y, x)`."""
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        channels_last = x.movedim(1, -1)
+        if not x.is_cuda or channels_last.is_contiguous():
+            return super().forward(channels_last).movedim(-1, 1)
+        # no copies of the map in another layout, forward and back
+        kernel = self.weight[:, :, None, None, None]
+        return F.conv3d(x, kernel, self.bias)
 
 
 class DropPath(nn.Module):

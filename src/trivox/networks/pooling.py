@@ -14,9 +14,14 @@ def masks_at(masks: Tensor, size: torch.Size) -> Tensor:
     """Masks `(b, m, z, y, x)` on the grid of a feature map: means over the voxels that
     each of its own stands for.
     """
-    if masks.shape[2:] == size:
+    given = masks.shape[2:]
+    if given == size:
         return masks
-    return F.adaptive_avg_pool3d(masks, size)  # type: ignore[arg-type]
+    if any(old % new for old, new in zip(given, size, strict=True)):
+        return F.adaptive_avg_pool3d(masks, size)  # type: ignore[arg-type]
+    # the same, which Apple's GPUs have a kernel for
+    blocks = [old // new for old, new in zip(given, size, strict=True)]
+    return F.avg_pool3d(masks, blocks)
 
 
 def masked_moments(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,9 +19,10 @@ from trivox.preparation.sampler import sample_rng
 from trivox.projection.attenuation import attenuation_of
 from trivox.projection.geometry import Geometry, even_angles
 from trivox.projection.noise import add_noise
-from trivox.projection.projector import follow, project
+from trivox.projection.projector import project
+from trivox.projection.rays import follow
 from trivox.projection.uploads import sent
-from trivox.projection.xrays import Xrays, products
+from trivox.projection.xrays import Xrays, follow_ahead
 from trivox.volumes.volume import Array
 
 WHOLE_STEP = 1 << 20
@@ -140,9 +141,7 @@ class ExamSource:
             views = self._stored(names, rng, count)
             geometry = views.geometry
             photons = None
-        if geometry.views:
-            for of_network, grid in products(geometry, self.plan.grid):
-                follow(of_network, grid)
+        follow_ahead(geometry, self.plan.grid)
         dropped: list[Array] = []
         gains: list[float] = []
         for position in self.positions:

@@ -281,13 +281,14 @@ def _cell_index(grid: Tensor, size: Sequence[int]) -> Tensor:
     """
     # whole numbers stay whole
     small = math.prod(voxels + 2 for voxels in size) < 2**24
-    exact = torch.float32 if small else torch.float64
-    index = grid.new_zeros(grid.shape[:-1], dtype=exact)
+    no_double = grid.device.type == "mps"
+    exact = torch.float32 if small or no_double else torch.float64
+    index = grid.new_zeros(grid.shape[:-1], dtype=torch.int64 if no_double else exact)
     for axis, voxels in enumerate(size):
         place = grid[..., 2 - axis].to(exact).add(1)
         place.mul_((voxels - 1) / 2).floor_()
         place.add_(1).clamp_(0, voxels + 1)
-        index.mul_(voxels + 2).add_(place)
+        index.mul_(voxels + 2).add_(place.to(index.dtype))
     return index.long()
 
 

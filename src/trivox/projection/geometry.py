@@ -346,6 +346,12 @@ class Geometry:
         """
         return self.remember("rays", self._rays)
 
+    def rays_on(self, device: torch.device) -> Tensor:
+        """`rays` on a device, sent there once."""
+        if self.primary.device == device:
+            return self.rays()
+        return self.remember(("rays", device), lambda: sent(self.rays(), device))
+
     def _rays(self) -> Tensor:
         source = self.source[..., None, None, :]
         direction = torch.nn.functional.normalize(self.pixel_points() - source, dim=-1)

@@ -51,7 +51,9 @@ class SirtStep:
         """The volume `(b, z, y, x)` in 1/mm a step closer to the X-rays; not clamped."""
         misfit = self.xrays.images - self.projector.project(volume)
         change = self.projector.backproject(self.rows * misfit)
-        return volume + strength * self.columns * change
+        if isinstance(strength, Tensor):
+            return volume + strength * self.columns * change
+        return torch.addcmul(volume, self.columns, change, value=strength)
 
 
 def _alike(present: Tensor) -> bool:
@@ -60,7 +62,7 @@ def _alike(present: Tensor) -> bool:
 
 
 def _inverse(sums: Tensor, least: float) -> Tensor:
-    return torch.where(sums > least, 1 / sums.clamp(min=least), torch.zeros_like(sums))
+    return torch.where(sums > least, 1 / sums.clamp(min=least), 0)
 
 
 @torch.no_grad()
@@ -120,7 +122,7 @@ def _fista(
         before = volume
         volume = step(ahead)
         following = (1 + (1 + 4 * speed**2) ** 0.5) / 2 if momentum else 1.0
-        ahead = volume + (speed - 1) / following * (volume - before)
+        ahead = torch.lerp(before, volume, 1 + (speed - 1) / following)
         speed = following
     return volume
 

@@ -11,7 +11,6 @@ from trivox.errors import GeometryError, RecipeError
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.joseph import joseph
 from trivox.projection.ray_table import RayTable
-from trivox.projection.rays import pencils
 from trivox.projection.siddon import siddon
 from trivox.projection.system_matrix import SystemMatrix
 from trivox.projection.tracing import Tracing
@@ -111,14 +110,6 @@ class Projector:
         rays = self.geometry.primary.numel() * math.prod(self.geometry.detector)
         most = MATRIX_ENTRIES if device.type == "cpu" else GPU_ENTRIES
         return 4 * rays * max(self.grid.shape) <= most
-
-
-def follow(geometry: Geometry, grid: Grid) -> None:
-    """Follow the rays of a geometry now, so that its projectors find them: readers do
-    so ahead of time. Raises `GeometryError` if the grid reaches behind a source.
-    """
-    for exam in geometry.exams():
-        pencils(exam, grid, dtype=torch.float32)
 
 
 def project(

@@ -189,6 +189,14 @@ def _pencils(geometry: Geometry, grid: Grid, dtype: torch.dtype) -> list[Pencil]
     return made
 
 
+def follow(geometry: Geometry, grid: Grid) -> None:
+    """Follow the rays of a geometry now, so that its projectors find them. Raises
+    `GeometryError` if the grid reaches behind a source.
+    """
+    for exam in geometry.exams():
+        pencils(exam, grid, dtype=torch.float32)
+
+
 def _float64(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 

@@ -10,8 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trivox.projection.geometry import Geometry, Grid
+from trivox.projection.rays import follow
 from trivox.projection.uploads import sent
 
+SCALES = 4
+"""Of the detector, each with half the pixels along an edge of the one before, at which
+a network looks at X-rays.
+"""
 LARGEST = 64
 """Voxels along an axis of the grid on which the prior is computed; finer grids
 interpolate it.
@@ -110,10 +115,23 @@ def prior_grid(grid: Grid) -> Grid:
     return grid.resized((z // factor, y // factor, x // factor))
 
 
-def products(geometry: Geometry, grid: Grid) -> Iterator[tuple[Geometry, Grid]]:
+def _products(geometry: Geometry, grid: Grid) -> Iterator[tuple[Geometry, Grid]]:
     """What is projected where a network makes a volume on `grid` of views, at least one:
     for the loss, for data consistency, and for the prior.
     """
     yield geometry, grid
     for of_network in (grid, prior_grid(grid)):
         yield geometry.binned(joining(geometry, of_network)), of_network
+
+
+def follow_ahead(geometry: Geometry, grid: Grid) -> None:
+    """Compute now, and keep with the geometry, what of it a network will need that makes
+    a volume on `grid` of its views.
+    """
+    if not geometry.views:
+        return
+    for of_network, voxels in _products(geometry, grid):
+        follow(of_network, voxels)
+    for scale in range(SCALES):
+        if not any(edge % 2**scale for edge in geometry.detector):
+            geometry.binned(2**scale).rays()

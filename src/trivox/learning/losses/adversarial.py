@@ -82,9 +82,9 @@ class Critic:
             self.network.parameters(), lr=learning_rate, betas=(0.5, 0.999)
         )
 
-    def learn(self, real: Tensor, fake: Tensor) -> float:
+    def learn(self, real: Tensor, fake: Tensor) -> Tensor:
         """One step towards telling `real` from `fake`, both `(b, 1, z, y, x)`; returns
-        its hinge loss (2: knows nothing).
+        its hinge loss, a scalar where they lie (2: knows nothing).
 
         No gradient reaches the network that made `fake`.
         """
@@ -97,7 +97,7 @@ class Critic:
         loss.backward()
         self._average_gradients()
         self.optimizer.step()
-        return float(loss.detach())
+        return loss.detach()
 
     def judge(self, fake: Tensor, real: Tensor) -> Tensor:
         """What the reconstructed `fake` costs its network: minus the verdict, plus 10 x

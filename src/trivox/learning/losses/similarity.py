@@ -6,6 +6,8 @@ data range is 1 whatever the volumes hold. Everything is computed in fp32, also 
 autocast.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -73,13 +75,16 @@ def _weighted_means(maps: Tensor) -> Tensor:
     axis after the other.
     """
     for axis in (-3, -2, -1):
-        weights = _gaussian_rows(maps.shape[axis], maps)
+        weights = _gaussian_rows(maps.shape[axis], maps.device, maps.dtype)
         means = torch.tensordot(maps, weights, dims=([axis], [1]))
         maps = means.movedim(-1, axis)
     return maps
 
 
-def _gaussian_rows(size: int, like: Tensor) -> Tensor:
+# what is made in inference mode may not be used in training later
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _gaussian_rows(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """A matrix `(places, size)` whose rows are the same Gaussian, one voxel further on
     each.
 
@@ -90,12 +95,12 @@ def _gaussian_rows(size: int, like: Tensor) -> Tensor:
     taps = min(TAPS, largest_odd)
     middle = taps // 2
     places = size - taps + 1
-    tap = torch.arange(taps, device=like.device)
-    first = torch.arange(places, device=like.device)
-    offsets = tap.to(like.dtype) - middle
+    tap = torch.arange(taps, device=device)
+    first = torch.arange(places, device=device)
+    offsets = tap.to(dtype) - middle
     squares = (offsets / SIGMA).square()
     kernel = (-0.5 * squares).exp()
     kernel = kernel / kernel.sum()
     index = first[:, None] + tap
-    rows = like.new_zeros(places, size)
+    rows = torch.zeros(places, size, device=device, dtype=dtype)
     return rows.scatter(1, index, kernel.expand(places, -1))

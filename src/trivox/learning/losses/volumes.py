@@ -25,7 +25,8 @@ Each is divided by its entry in `SCALES`, about what it costs to answer with the
 training volume.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,7 @@ from trivox.learning.losses.targets import full_precision, taking_part
 from trivox.projection.attenuation import attenuation_of
 from trivox.projection.geometry import Grid
 from trivox.projection.projector import Projector
+from trivox.projection.uploads import constant, sent
 from trivox.projection.xrays import Xrays
 
 SCALES = {
@@ -87,13 +89,24 @@ class VolumeCriterion(nn.Module):
         self, outputs: Tensor | Sequence[Tensor], target: Tensor, xrays: Xrays | None
     ) -> Tensor:
         """The loss, a scalar; arguments as for `parts`."""
-        scales = _scales(outputs)
-        parts = self.parts(scales, target, xrays)
-        # outputs without a part still take part, with gradient zero: DDP waits for
-        # every parameter
-        idle = torch.stack([taking_part(output) for output in scales]).sum()
-        weighted = (self.weights[name] * value for name, value in parts.items())
-        return sum(weighted, start=idle)
+        finest, *coarser = _scales(outputs)
+        costs = self._costs([finest, *coarser], target, xrays)
+        terms = [taking_part(output) for output in self._idle(finest, coarser, costs)]
+        if costs:
+            factors = [self.weights[name] / SCALES[name] for name in costs]
+            weights = constant(tuple(factors), target.device)
+            terms.append((torch.stack(list(costs.values())) * weights).sum())
+        return sum(terms[1:], start=terms[0])
+
+    @staticmethod
+    def _idle(
+        finest: Tensor, coarser: Sequence[Tensor], costs: Mapping[str, Tensor]
+    ) -> list[Tensor]:
+        """Outputs that no part looks at: they take part with gradient zero, since DDP
+        waits for every parameter.
+        """
+        idle = [] if set(costs) - {"deep_supervision"} else [finest]
+        return idle if "deep_supervision" in costs else [*idle, *coarser]
 
     def parts(
         self, outputs: Tensor | Sequence[Tensor], target: Tensor, xrays: Xrays | None
@@ -105,7 +118,14 @@ class VolumeCriterion(nn.Module):
         views of the re-projection. `reprojection` is left out without views,
         `deep_supervision` with a single output.
         """
-        finest, *coarser = (full_precision(output) for output in _scales(outputs))
+        costs = self._costs(_scales(outputs), target, xrays)
+        return {name: cost / SCALES[name] for name, cost in costs.items()}
+
+    def _costs(
+        self, outputs: Sequence[Tensor], target: Tensor, xrays: Xrays | None
+    ) -> dict[str, Tensor]:
+        """Every part, not yet scaled."""
+        finest, *coarser = (full_precision(output) for output in outputs)
         target = at_size_of(finest, full_precision(target))
         with torch.autocast(target.device.type, enabled=False):
             costs = {
@@ -119,9 +139,7 @@ class VolumeCriterion(nn.Module):
                 costs["deep_supervision"] = deep_supervision(coarser, target)
             if xrays is not None and xrays.views and "reprojection" in self.weights:
                 costs["reprojection"] = self._reprojection(finest, target, xrays)
-        return {
-            name: costs[name] / SCALES[name] for name in self.weights if name in costs
-        }
+        return {name: costs[name] for name in self.weights if name in costs}
 
     def _reprojection(self, prediction: Tensor, target: Tensor, xrays: Xrays) -> Tensor:
         z, y, x = prediction.shape[2:]
@@ -160,9 +178,13 @@ def edges(volumes: Tensor) -> Tensor:
     Along each axis a central difference `[-1, 0, 1] / 2` of what `[1, 2, 1] / 4`
     smooths along the other two.
     """
-    squares = [_sobel(volumes, axis).square() for axis in (-3, -2, -1)]
+    if volumes.device.type == "cpu":
+        squares = [_sobel(volumes, axis).square() for axis in (-3, -2, -1)]
+        square = torch.stack(squares).sum(0)
+    else:
+        square = _gradient(volumes).square().sum(1, keepdim=True)
     # the slope of the root is finite where a volume is flat
-    return (torch.stack(squares).sum(0) + 1e-12).sqrt()
+    return (square + 1e-12).sqrt()
 
 
 def edge_difference(prediction: Tensor, target: Tensor) -> Tensor:
@@ -175,7 +197,8 @@ def edge_difference(prediction: Tensor, target: Tensor) -> Tensor:
 def frequency_difference(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean weighted magnitude of the spectrum of the difference."""
     magnitude, share = spectrum(prediction - target)
-    weight = LOW_FREQUENCIES + _radius(prediction)
+    radius = _radius(prediction.shape[-3:], prediction.device, prediction.dtype)
+    weight = LOW_FREQUENCIES + radius
     return (magnitude * share * weight).sum() / magnitude.shape[0] / magnitude.shape[1]
 
 
@@ -188,9 +211,10 @@ def spectrum(volumes: Tensor) -> tuple[Tensor, Tensor]:
     """
     magnitude = torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs()
     size = volumes.shape[-1]
-    columns = torch.arange(size // 2 + 1, device=volumes.device)
-    single = (columns == 0) | (columns * 2 == size)
-    return magnitude, (2 - single.to(magnitude.dtype)) / volumes[0, 0].numel()
+    single = (0, size - size // 2)  # columns that are their own mirror image
+    columns = [1.0 if column in single else 2.0 for column in range(size // 2 + 1)]
+    shares = constant(tuple(columns), volumes.device).to(magnitude.dtype)
+    return magnitude, shares / volumes[0, 0].numel()
 
 
 def deep_supervision(coarser: Sequence[Tensor], target: Tensor) -> Tensor:
@@ -212,7 +236,8 @@ def at_size_of(output: Tensor, target: Tensor) -> Tensor:
     if target.shape == output.shape:
         return target
     z, y, x = output.shape[2:]
-    return F.adaptive_avg_pool3d(target, (z, y, x))
+    factors = (target.shape[2] // z, target.shape[3] // y, target.shape[4] // x)
+    return F.avg_pool3d(target, factors)
 
 
 PARTS = {
@@ -239,14 +264,38 @@ def _sobel(volumes: Tensor, along: int) -> Tensor:
     return volumes
 
 
-def _radius(volumes: Tensor) -> Tensor:
+def _gradient(volumes: Tensor) -> Tensor:
+    """Along the three axes, `(b, 3, z - 2, y - 2, x - 2)` of `(b, 1, z, y, x)`: what
+    `_sobel` computes of each, in one kernel, which a GPU needs little more time for than
+    for one of its sums.
+    """
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(cudnn.enabled, cudnn.benchmark, allow_tf32=False):
+        return F.conv3d(volumes, sobel_kernels(volumes.device))
+
+
+# what is made in inference mode may not be used in training later
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def sobel_kernels(device: torch.device) -> Tensor:
+    """The operator of each axis, `(3, 1, 3, 3, 3)`."""
+    one = torch.zeros(27)
+    one[13] = 1  # its kernels, mirrored, are what the operator makes of a single voxel
+    single = F.pad(one.view(1, 1, 3, 3, 3), (1, 1) * 3)
+    made = [_sobel(single, axis).flip(-3, -2, -1) for axis in (-3, -2, -1)]
+    return sent(torch.cat(made), device)
+
+
+# what is made in inference mode may not be used in training later
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _radius(shape: torch.Size, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Frequency of each place of the half spectrum `(z, y, x // 2 + 1)`, 1 in the
     corner.
     """
     z, y, x = (
-        torch.fft.fftfreq(size, device=volumes.device, dtype=volumes.dtype).square()
-        for size in volumes.shape[-3:]
+        torch.fft.fftfreq(size, device=device, dtype=dtype).square() for size in shape
     )
-    half = volumes.shape[-1] // 2 + 1
+    half = shape[-1] // 2 + 1
     squares: Tensor = z[:, None, None] + y[:, None] + x[:half]
     return (squares / 0.75).sqrt()

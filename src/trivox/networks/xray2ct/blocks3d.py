@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from trivox.networks.attention import HEAD_DIM, SwinTransformerBlock3D
 from trivox.networks.efficient import Pointwise
+from trivox.networks.halves import GroupNorm
 from trivox.networks.layers import Conv3d
 
 GROUP = 8
@@ -18,7 +19,7 @@ def normed(inputs: int, outputs: int) -> nn.Sequential:
     """Convolution, group norm, GELU."""
     convolution = Conv3d(inputs, outputs, 3, padding=1, bias=False)
     return nn.Sequential(
-        convolution, nn.GroupNorm(max(1, outputs // GROUP), outputs), nn.GELU()
+        convolution, GroupNorm(max(1, outputs // GROUP), outputs), nn.GELU()
     )
 
 

@@ -19,17 +19,18 @@ class HounsfieldWindow(nn.Module):
     def __init__(self, window: tuple[float, float], water_per_mm: float) -> None:
         super().__init__()
         low, high = window
-        self.low = low
-        self.width = high - low
         self.water = water_per_mm
+        self.width = (high - low) / 1000 * water_per_mm
+        """Of the window, 1/mm."""
+        self.low = (1 + low / 1000) * water_per_mm
 
     def attenuation(self, normalised: Tensor) -> Tensor:
         """1/mm; below 0 for what is thinner than air."""
-        return (1 + (self.low + normalised * self.width) / 1000) * self.water
+        return normalised * self.width + self.low
 
     def normalised(self, attenuation: Tensor) -> Tensor:
         """The inverse of `attenuation`."""
-        return ((attenuation / self.water - 1) * 1000 - self.low) / self.width
+        return (attenuation - self.low) / self.width
 
 
 def iterative_prior(

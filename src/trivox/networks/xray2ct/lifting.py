@@ -185,11 +185,10 @@ class ViewLifting(nn.Module):
     def fuse(self, x: Tensor, score: Tensor, seen: Tensor) -> Tensor:
         """Features `(b, v, c, n)`, scores and masks `(b, v, 1, n)` to `(b, 3 c, n)`."""
         least = torch.finfo(x.dtype).min
-        hidden = ~seen
         count = seen.sum(dim=1).clamp(min=1)
         x = x * seen
-        highest = x.masked_fill(hidden, least).amax(dim=1)
-        weights = score.masked_fill(hidden, least)
+        highest = torch.where(seen, x, least).amax(dim=1)
+        weights = torch.where(seen, score, least)
         mean = x.sum(dim=1) / count
         weighted = x * weights.softmax(dim=1)
         parts = (

@@ -6,9 +6,11 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from trivox.errors import GeometryError, RecipeError
 from trivox.networks.efficient import Pointwise
+from trivox.networks.halves import halved, wants_halves
 from trivox.networks.xray2ct.consistency import (
     DataConsistency,
     HounsfieldWindow,
@@ -139,6 +141,15 @@ class HybridCNNViTUNet3D(nn.Module):
 
         Raises `GeometryError` for detectors that cannot be halved three times.
         """
+        if self._halves_ahead(xrays.images.device):
+            weights = halved(self._learnt())
+            outputs: Tensor | list[Tensor] = functional_call(
+                self, weights, (xrays,), {"consistent": consistent}
+            )
+            return outputs
+        return self._forward(xrays, consistent=consistent)
+
+    def _forward(self, xrays: Xrays, *, consistent: bool) -> Tensor | list[Tensor]:
         physics = self._physics(xrays, consistent=consistent)
         known = self._known(xrays, physics)
         residuals = self._residuals(self._decode(xrays, known))
@@ -160,6 +171,21 @@ class HybridCNNViTUNet3D(nn.Module):
     @gradient_checkpointing.setter
     def gradient_checkpointing(self, wanted: bool) -> None:
         self.unet.gradient_checkpointing = wanted
+
+    def _learnt(self) -> dict[str, Tensor]:
+        """Weights of the layers; how far the prior and the X-rays are trusted stays in
+        fp32.
+        """
+        layers = ("views.", "lifting.", "unet.", "heads.")
+        named = self.named_parameters()
+        return {name: weight for name, weight in named if name.startswith(layers)}
+
+    def _halves_ahead(self, device: torch.device) -> bool:
+        """Whether the weights are to be brought to bf16 at once, and were not yet; what
+        is computed again in the backward pass would find them in fp32.
+        """
+        plain = self.heads[str(self.levels - 1)].weight.dtype == torch.float32
+        return plain and not self.gradient_checkpointing and wants_halves(device)
 
     # -- without learning --------------------------------------------------------------
     def _physics(

@@ -5,18 +5,21 @@ No view has an index or weights of its own. A pixel is known by its ray, given i
 Plücker coordinates.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivox.errors import GeometryError
-from trivox.projection.xrays import Xrays
+from trivox.networks.halves import GroupNorm, LayerNorm
+from trivox.projection.uploads import constant
+from trivox.projection.xrays import SCALES, Xrays
 
 LINE_INTEGRALS = 4.0
 """What images are divided by: a constant, so that the total mass that a ray met stays
 known. Chests reach about 6.
 """
-SCALES = 4
 PIXEL_STEP = 2 ** (SCALES - 1)
 """Edges of a detector are multiples of this."""
 OCTAVES = 4
@@ -29,7 +32,7 @@ def normed2d(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
     """Convolution, group norm, GELU."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(
-        convolution, nn.GroupNorm(max(1, outputs // 8), outputs), nn.GELU()
+        convolution, GroupNorm(max(1, outputs // 8), outputs), nn.GELU()
     )
 
 
@@ -37,8 +40,8 @@ def rays_at(xrays: Xrays, factor: int) -> Tensor:
     """Rays `(b, v, 6, rows, columns)` of the detector with `factor` x `factor` pixels
     joined.
     """
-    geometry = xrays.geometry.to(xrays.images.device)
-    rays = geometry.binned(factor).rays().movedim(-1, -3)
+    geometry = xrays.geometry.binned(factor)
+    rays = geometry.rays_on(xrays.images.device).movedim(-1, -3)
     return rays if geometry.batched else rays.expand(len(xrays), *rays.shape)
 
 
@@ -52,8 +55,8 @@ class CrossViewTransformerAttention(nn.Module):
     def __init__(self, channels: int, *, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = nn.LayerNorm(channels)
-        self.feed_norm = nn.LayerNorm(channels)
+        self.norm = LayerNorm(channels)
+        self.feed_norm = LayerNorm(channels)
         self.place = nn.Linear(RAY * (1 + 2 * OCTAVES), channels)
         self.to_query_key = nn.Linear(channels, 2 * channels)
         self.to_value = nn.Linear(channels, channels)
@@ -103,9 +106,8 @@ def waves(rays: Tensor) -> Tensor:
     """Coordinates `(..., 6)` with sines and cosines of their first octaves, `(..., 6 *
     (1 + 2 * OCTAVES))`.
     """
-    octaves = torch.arange(OCTAVES, device=rays.device)
-    frequencies = torch.pi * 2.0**octaves
-    angles = rays[..., None] * frequencies
+    frequencies = tuple(math.pi * 2.0**octave for octave in range(OCTAVES))
+    angles = rays[..., None] * constant(frequencies, rays.device)
     angles = angles.flatten(-2)
     parts = (
         rays,

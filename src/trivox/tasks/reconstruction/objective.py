@@ -37,6 +37,7 @@ class ReconstructionObjective(Objective):
 
     def __post_init__(self) -> None:
         self.budget = PsnrBudget(self.options.psnr_budget)
+        self._placed: torch.device | None = None
         self._critic_state: CriticState | None = None
         """Of a checkpoint, until there is a critic to restore."""
 
@@ -56,8 +57,8 @@ class ReconstructionObjective(Objective):
         """Sum of the parts, weighted; in training the critic learns from the same
         volumes.
         """
-        criterion = self.criterion.to(targets.volume.device)
-        value: Tensor = criterion(outputs, targets.volume, targets.xrays)
+        self._place(targets.volume.device)
+        value: Tensor = self.criterion(outputs, targets.volume, targets.xrays)
         if not self.adversarial_weight or not torch.is_grad_enabled():
             return value
         self.critic = self.critic or self._new_critic(targets.volume.device)
@@ -65,6 +66,12 @@ class ReconstructionObjective(Objective):
         real = at_size_of(fake, targets.volume)
         self.critic.learn(real, fake)
         return value + self.adversarial_weight * self.critic.judge(fake, real)
+
+    def _place(self, device: torch.device) -> None:
+        """Bring the loss to a device once: it has an encoder of its own."""
+        if self._placed != device:
+            self.criterion.to(device)
+            self._placed = device
 
     def figures(self) -> dict[str, float]:
         """The weight of the adversarial loss, where there is one."""
@@ -109,7 +116,7 @@ class ReconstructionObjective(Objective):
         wide = widest_type(finest.device)
         sums: Tensor = finest.new_zeros(MOST_VIEWS + 1, 3, dtype=wide)
         parts = [
-            torch.ones(len(finest)),
+            finest.new_ones(len(finest)),
             psnr(finest, targets.volume),
             ssim3d(finest, targets.volume),
         ]
