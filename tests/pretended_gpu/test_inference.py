@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import trivox
+from trivox.datasets.layouts.choice import load_dataset
 from trivox.errors import RecipeError, TrivoxError
 from trivox.inference.decide import seeded
 from trivox.inference.doubt.kinds import Extras
@@ -231,3 +232,20 @@ def test_only_prediction_knows_lists(gpu, tiny_data, tmp_path):
         trivox.train(tiny_data, tmp_path / "run", device="cuda:0,1")
     with pytest.raises(RecipeError, match="is several, and only the cases"):
         make_runtime("cuda:0,1")
+
+
+def test_exams_are_shared_too(gpu, xray_run, xray_data, tmp_path):
+    """With the figures and numbers beside them."""
+    names = [case.name for case in load_dataset(xray_data).cases[:2]]
+    chosen = tmp_path / "chosen.txt"
+    chosen.write_text("\n".join(names))
+    options = {"cases": chosen, "precision": "fp32"}
+    written = []
+    for device in (str(gpu), "cuda:0,1"):
+        out = tmp_path / device
+        trivox.predict(xray_run, xray_data, out, device=device, **options)
+        files = {path.name: path.read_bytes() for path in out.iterdir()}
+        del files["predictions.json"]
+        written.append(files)
+    assert len(written[0]) == 6
+    assert written[0] == written[1]

@@ -11,7 +11,7 @@ from typing import Any
 from trivox.datasets.dataset import Case
 from trivox.errors import few
 from trivox.files import remove_leftovers
-from trivox.inference.many.line import Line, Passage
+from trivox.inference.many.line import SHARE, Line, Passage
 from trivox.inference.many.origins import input_names, is_from
 from trivox.inference.many.predictors import CasePredictor, R
 from trivox.inference.many.sharing import ended
@@ -81,7 +81,9 @@ def predict_cases(
         with alone(out):
             done = _begin(predictor, cases, records, overwrite=overwrite, say=say)
         todo = [case for case in cases if case.name not in done]
-        lines = [Line(each, _writer(records, also)) for each in (predictor, *others)]
+        write = _writer(records, also)
+        share = SHARE / (1 + len(others))
+        lines = [Line(each, write, share) for each in (predictor, *others)]
         # a CPU has no time to spare for two cases
         abreast = predictor.device.type == "cuda"
         with closing(ended(lines, todo, abreast=abreast)) as passages:

@@ -18,7 +18,7 @@ from trivox.learning.runtime import out_of_memory
 from trivox.memory import free_memory
 
 SHARE = 0.5
-"""Of the free memory that a case may take while another one is on its way."""
+"""Of the free memory that the cases of all lines may take which are read early."""
 
 
 def is_of_case(error: Exception) -> bool:
@@ -35,13 +35,14 @@ def is_of_case(error: Exception) -> bool:
 class Passage(Generic[R]):
     """A case on its way; after an error nothing more is done for it.
 
-    state: of its last step; record: of a case that was written; seconds: that were
-    spent on it.
+    share: of the free memory that it may take beside others; state: of its last step;
+    record: of a case that was written; seconds: that were spent on it.
     """
 
     case: Case
     predictor: CasePredictor[R]
     write: Callable[[Case, R], Record]
+    share: float = SHARE
     origin: Record = field(default_factory=dict)
     state: Any = None
     record: Record | None = None
@@ -86,7 +87,7 @@ class Passage(Generic[R]):
             needed = self.predictor.forecast(self.case)
         except (TrivoxError, OSError):
             return True  # whoever reads it says why it cannot be read
-        return needed <= SHARE * free_memory()
+        return needed <= self.share * free_memory()
 
     @contextmanager
     def _step(self) -> Iterator[None]:
@@ -112,15 +113,17 @@ def _forget_frames(error: Exception) -> None:
 class Line(Generic[R]):
     """One device, and what goes through it.
 
-    write: writes the prediction of a case; returns what its record says.
+    write: writes the prediction of a case; returns what its record says; share: of the
+    free memory that a case may take which is read early.
     """
 
     predictor: CasePredictor[R]
     write: Callable[[Case, R], Record]
+    share: float = SHARE
 
     def passage(self, case: Case) -> Passage[R]:
         """A case that begins its way."""
-        return Passage(case, self.predictor, self.write)
+        return Passage(case, self.predictor, self.write, self.share)
 
     def alone(self, case: Case) -> Passage[R]:
         """A case with nothing else on its way, at its end."""
