@@ -323,6 +323,12 @@ class _Predictor:
 
     identity = "0123456789ab"
 
+    @property
+    def device(self) -> object:
+        import torch
+
+        return torch.device("cpu")
+
     def about(self) -> dict[str, object]:
         return {}
 
@@ -332,7 +338,13 @@ class _Predictor:
     def tables(self) -> list[str]:
         return ["classes.csv"]
 
-    def predict_case(self, case: object) -> _Answer:
+    def begin(self, case: object) -> None:
+        """Nothing is read."""
+
+    def compute(self, begun: object) -> None:
+        """Nothing is computed."""
+
+    def complete(self, case: object, computed: object) -> _Answer:
         return _Answer()
 
     def finish(self, records: object, out: Path) -> None:

@@ -220,14 +220,14 @@ def test_a_stale_label_map_of_a_failed_case_is_removed(predictor, cases, tmp_pat
 def test_a_case_too_large_for_the_memory_is_set_aside(
     predictor, cases, tmp_path, monkeypatch, error
 ):
-    real = Predictor.predict_case
+    real = Predictor.begin
 
-    def predict(self, case, **options):
+    def begin(self, case):
         if case.name == cases[0].name:
             raise error
-        return real(self, case, **options)
+        return real(self, case)
 
-    monkeypatch.setattr(Predictor, "predict_case", predict)
+    monkeypatch.setattr(Predictor, "begin", begin)
     records = predict_cases(predictor, cases, tmp_path)
     assert "memory" in records[cases[0].name]["error"]
     assert len(done_at(tmp_path)) == 2

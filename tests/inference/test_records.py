@@ -67,6 +67,7 @@ class Giving:
     def __init__(self, predictor, endings, extras):
         self.identity = predictor.identity
         self.about = predictor.about
+        self.device = predictor.device
         self.tables = predictor.tables
         self.endings = [*endings, *(["_probabilities"] if extras.probabilities else [])]
 

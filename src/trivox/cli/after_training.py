@@ -53,7 +53,7 @@ def predict(
     overwrite: Annotated[bool, option("predict", "overwrite")] = False,
     subtype_results: Annotated[bool, option("predict", "subtype_results")] = False,
     cases: Annotated[Path | None, option("predict", "cases")] = None,
-    device: Device = "auto",
+    device: Annotated[str, option("predict", "device")] = "auto",
     precision: Annotated[PrecisionName, option("predict", "precision")] = "auto",
     series: Series = None,
     slice_tolerance: SliceTolerance = None,

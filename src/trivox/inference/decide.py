@@ -10,7 +10,7 @@ single votes.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from trivox.datasets.labels import LabelScheme
 from trivox.inference.doubt.sampling import BandSampler, VoxelSample
 from trivox.inference.doubt.uncertainty import Agreement, Sums, probabilities_of
-from trivox.inference.engines.room import MEMORY
+from trivox.inference.engines.room import MEMORY, spared
 from trivox.inference.members import Member
 from trivox.inference.restore import (
     Sampler,
@@ -84,13 +84,29 @@ class Pollster:
         cases: Sequence[PreparedCase],
         *,
         detailed: bool,
-        sampler: BandSampler | None,
+        sampler: Callable[[], BandSampler | None],
     ) -> Decision:
         """Decide on a case, prepared for each member.
 
         detailed: whether probabilities are wanted as well; where neither they nor
-        single votes are, a single member goes the memory-lean way.
+        single votes are, a single member goes the memory-lean way. sampler: makes one.
         """
+
+        def decided(lean: bool) -> Decision:
+            members = [member.spared(lean) for member in self.members]
+            pollster = replace(self, members=members)
+            return pollster.decide_once(cases, sampler(), detailed=detailed)
+
+        return spared(decided, self.members[0].windows.device)
+
+    def decide_once(
+        self,
+        cases: Sequence[PreparedCase],
+        sampler: BandSampler | None,
+        *,
+        detailed: bool,
+    ) -> Decision:
+        """The same, or an error where the memory of a GPU does not suffice."""
         poll = None
         if len(self.members) == 1 and not (detailed or self.spread):
             slabs = self.members[0].windows.slabs(cases[0].image)

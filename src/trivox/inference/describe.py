@@ -2,6 +2,7 @@
 label values, with what makes it doubtful.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,15 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.inference.classes.reader import Reading
 from trivox.inference.classify import Classification
+from trivox.inference.decide import Decision
 from trivox.inference.descriptions import LabelDescription
+from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.sampling import VoxelSample
+from trivox.inference.judge import judge
+from trivox.inference.source_grid import to_source
 from trivox.inference.writing import Record, write_prediction
 from trivox.planning.plan import Plan
-from trivox.preparation.grid import PreparedCase
+from trivox.preparation.grid import GridRecord, PreparedCase
 from trivox.volumes.volume import Volume
 
 FEW_VOXELS = 4
@@ -67,6 +72,58 @@ class Prediction:
                 "flags": list(self.classification.flags),
             }
         return record
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """What networks made of a case, not yet on its source grid.
+
+    record: of the first member; unlike, warnings: what was seen of the image;
+    probabilities: whether they are wanted; sampled: whether the sample is.
+    """
+
+    decision: Decision
+    record: GridRecord
+    unlike: Sequence[str] | None
+    warnings: tuple[str, ...]
+    probabilities: bool
+    sampled: bool
+    classification: Classification | None
+    readings: tuple[Reading, ...]
+    seconds: float
+
+
+def prediction_of(
+    computed: Computed,
+    scheme: LabelScheme,
+    rule: Abstention | None,
+    temperature: float,
+) -> Prediction:
+    """What was computed, on the source grid and judged; see `judge`."""
+    started = time.monotonic()
+    decision = computed.decision
+    restored = to_source(
+        decision, computed.record, scheme, probabilities=computed.probabilities
+    )
+    judgement = judge(
+        decision,
+        scheme,
+        rule,
+        unlike=computed.unlike,
+        temperature=temperature,
+        voxel_ml=computed.record.source.voxel_ml,
+    )
+    return Prediction(
+        labels=restored.labels,
+        probabilities=restored.probabilities,
+        seconds=computed.seconds + time.monotonic() - started,
+        warnings=computed.warnings,
+        uncertainty=restored.uncertainty,
+        trust=judgement,
+        sample=decision.sample if computed.sampled else None,
+        classification=computed.classification,
+        readings=computed.readings,
+    )
 
 
 def about_image(case: PreparedCase, plan: Plan) -> tuple[str, ...]:

@@ -2,16 +2,19 @@
 while the others go on.
 """
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-from pydantic import ValidationError
+from threading import Lock
+from typing import Any
 
 from trivox.datasets.dataset import Case
-from trivox.errors import FormatError, ResourceError, TrivoxError, few
+from trivox.errors import few
 from trivox.files import remove_leftovers
+from trivox.inference.many.line import SHARE, Line, Passage
+from trivox.inference.many.origins import input_names, is_from
+from trivox.inference.many.predictors import CasePredictor, R
+from trivox.inference.many.sharing import ended
 from trivox.inference.records import (
     ALL_CASES,
     PredictionRecords,
@@ -28,50 +31,12 @@ from trivox.inference.writing import Record
 from trivox.learning.runtime import out_of_memory
 from trivox.locks import alone, claimed
 from trivox.schema import FORMAT_VERSION
-from trivox.sources import Source, is_unchanged, source_of
-from trivox.volumes.choice import NO_CHOICE
 
 VERB = "predict"
 
 
-class Result(Protocol):
-    """The prediction of a case."""
-
-    def write(self, case: Case, out: Path) -> Record:
-        """Write its files into `out`; returns what its record says: `output`,
-        `warnings` and whatever else there is to say, ready for JSON.
-        """
-
-
 ShowCases = Callable[[Iterable[Case], int], Iterable[Case]]
 """Passes cases on, given how many there are."""
-R = TypeVar("R", bound=Result)
-Made = TypeVar("Made", bound=Result, covariant=True)
-
-
-class CasePredictor(Protocol[Made]):
-    """A model made ready, with all options of what it is to give."""
-
-    @property
-    def identity(self) -> str:
-        """Names the weights."""
-
-    def about(self) -> Mapping[str, Any]:
-        """What besides the weights decides a prediction, as `predictions.json` has
-        it.
-        """
-
-    def files(self, case: Case) -> Sequence[str]:
-        """Names of the files that the prediction of a case leaves."""
-
-    def tables(self) -> Sequence[str]:
-        """Names of the files that are written about all cases together."""
-
-    def predict_case(self, case: Case) -> Made:
-        """Predict a case from its files; errors name the case."""
-
-    def finish(self, records: Mapping[str, Record], out: Path) -> None:
-        """Write what is written about all cases together."""
 
 
 def predict_cases(
@@ -79,6 +44,7 @@ def predict_cases(
     cases: Sequence[Case],
     out: Path,
     *,
+    others: Sequence[CasePredictor[R]] = (),
     overwrite: bool = False,
     sole: bool = False,
     also: Callable[[Case, R], Mapping[str, Any]] = lambda case, result: {},
@@ -89,11 +55,12 @@ def predict_cases(
     """Write what `predictor` gives for each case (`out/CASE.nii.gz` and what it was
     asked for beside it) and `out/predictions.json`; returns the records by case.
 
-    also: called with each result, for what else is to be written about it (as CASE and
-    one of `also_endings`); what it returns joins the record. A case done before by the
-    same model with the same settings from the same files is kept. A case that fails has
-    `error` in its record and no map; a full disk or missing memory while reading or
-    writing ends the work, since every later case would fail as well.
+    others: the same model with the same options on other devices, which share the cases.
+    also: called with each result, one at a time, for what else is to be written about
+    it (as CASE and one of `also_endings`); what it returns joins the record. A case done
+    before by the same model with the same settings from the same files is kept. A case
+    that fails has `error` in its record and no map; a full disk or missing memory while
+    reading or writing ends the work, since every later case would fail as well.
 
     Raises `DataError` before the first case if a file would be written over that is an
     input, another case's, or not from a prediction, or if other cases lie there that
@@ -118,13 +85,14 @@ def predict_cases(
         with alone(out):
             done = _begin(predictor, cases, records, overwrite=overwrite, say=say)
         todo = [case for case in cases if case.name not in done]
-        for case in progress(todo, len(todo)):
-            record = _predict_one(predictor, case, records, also)
-            records.cases[case.name] = record
-            if "error" in record:
-                reason = record["error"].removeprefix(f"{case.name}: ")
-                say(f"{case.name}: set aside: {reason}")
-            records.save()
+        write = _writer(records, also)
+        share = SHARE / (1 + len(others))
+        lines = [Line(each, write, share) for each in (predictor, *others)]
+        # a CPU has no time to spare for two cases
+        abreast = predictor.device.type == "cuda"
+        with closing(ended(lines, todo, abreast=abreast)) as passages:
+            for _, passage in zip(progress(todo, len(todo)), passages, strict=True):
+                _note(passage, records, say)
         with alone(out):
             predictor.finish(records.all_cases(), out)
     return {case.name: records.cases[case.name] for case in cases}
@@ -177,67 +145,53 @@ def _begin(
         before = f"{len(records.cases)} of {len(cases)}"
         say(f"{before} cases were predicted before by this model and are kept")
     records.save_here()
-    return set(records.cases)
+    done_before = set(records.cases)
+    todo = (case.name for case in cases if case.name not in done_before)
+    records.order = [*records.cases, *todo]
+    return done_before
 
 
-def _predict_one(
-    predictor: CasePredictor[R],
-    case: Case,
-    records: PredictionRecords,
-    also: Callable[[Case, R], Mapping[str, Any]],
-) -> Record:
-    started = time.monotonic()
-    record = _origin(case)  # before it is read: a later change is noticed
-    try:
-        result = predictor.predict_case(case)
+def _writer(
+    records: PredictionRecords, also: Callable[[Case, R], Mapping[str, Any]]
+) -> Callable[[Case, R], Record]:
+    """Writes the prediction of a case, and what else is to be written about it."""
+    one_at_a_time = Lock()
+
+    def write(case: Case, result: R) -> Record:
         # no map of an earlier prediction stands beside the new ones
         records.remove(case.name)
         records.claim(case.name)
-        record |= result.write(case, records.out)
-        record |= also(case, result)
+        record = result.write(case, records.out)
+        with one_at_a_time:
+            record |= also(case, result)
         record |= written_files(records.out, records.outputs[case.name])
-    except ResourceError:
-        raise
-    except (TrivoxError, ValueError, MemoryError, RuntimeError) as error:
-        reason = _reason(error)
+        return record
+
+    return write
+
+
+def _note(
+    passage: Passage[R], records: PredictionRecords, say: Callable[[str], None]
+) -> None:
+    """Note what became of a case."""
+    case = passage.case
+    record = passage.record
+    if record is None:
+        reason = _reason(passage.error)
         records.remove(case.name)
-        record = {"inputs": _input_names(case), "error": reason}
-    record["seconds"] = round(time.monotonic() - started, 3)
-    return record
+        record = {"inputs": input_names(case), "error": reason}
+        short = reason.removeprefix(f"{case.name}: ")
+        say(f"{case.name}: set aside: {short}")
+    record["seconds"] = round(passage.seconds, 3)
+    records.note(case.name, record)
+    records.save()
 
 
-def _reason(error: Exception) -> str:
-    """Why a case is set aside; raises an error again that is a bug, not the case's
-    fault.
-    """
-    if out_of_memory(error):
+def _reason(error: Exception | None) -> str:
+    """Why a case is set aside."""
+    if error is not None and out_of_memory(error):
         return f"out of memory ({error}); use a smaller case or model, or more memory"
-    if isinstance(error, RuntimeError):
-        raise error
     return str(error)
-
-
-def _inputs(case: Case) -> list[Path]:
-    """The files that a prediction is made from."""
-    return [*case.images] if case.geometry is None else [*case.images, case.geometry]
-
-
-def _input_names(case: Case) -> list[str]:
-    return [str(path) for path in _inputs(case)]
-
-
-def _origin(case: Case) -> Record:
-    """The part of a record that says what a prediction is made from; nothing of files
-    that cannot be read, which whoever reads the case will name.
-    """
-    names: Record = {"inputs": _input_names(case)}
-    if case.choice != NO_CHOICE:
-        names["choice"] = case.choice.model_dump()
-    try:
-        sources = [source_of(path) for path in _inputs(case)]
-    except FormatError:
-        return names
-    return names | {"sources": [source.model_dump() for source in sources]}
 
 
 def _finished(
@@ -257,7 +211,7 @@ def _finished(
         record = earlier.get(case.name)
         if record is None or not _done(record, out, predictor.files(case)):
             continue
-        if _is_from(record, case):
+        if is_from(record, case):
             finished[case.name] = record
         else:
             changed.append(case.name)
@@ -289,23 +243,3 @@ def _say_kept(altered: Sequence[str], say: Callable[[str], None]) -> None:
 def _done(record: Record, out: Path, names: Sequence[str]) -> bool:
     """Whether a case was predicted before, and all its files are there."""
     return "error" not in record and all((out / name).exists() for name in names)
-
-
-def _is_from(record: Record, case: Case) -> bool:
-    """Whether the inputs are what they were, and read as they were; 0.1.0 did not write
-    that down.
-    """
-    if record.get("inputs") != _input_names(case):
-        return False
-    if record.get("choice", NO_CHOICE.model_dump()) != case.choice.model_dump():
-        return False
-    sources = record.get("sources")
-    if sources is None:
-        return True
-    try:
-        recorded = [Source.model_validate(source) for source in sources]
-    except (TypeError, ValidationError):
-        return False
-    pairs = zip(_inputs(case), recorded, strict=False)
-    same = all(is_unchanged(path, source) for path, source in pairs)
-    return same and len(recorded) == len(_inputs(case))

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from trivox.config.choices import MissingChannels, require_choice
 from trivox.datasets.dataset import Case
@@ -22,25 +23,23 @@ from trivox.inference.bundle import model_paths, read_bundle
 from trivox.inference.classes.files import (
     CLASSES_FILE,
     SUBTYPE_FILE,
-    ClassAnswer,
-    write_classes,
-    write_subtype_results,
+    write_class_tables,
 )
 from trivox.inference.classify import classify
 from trivox.inference.decide import Decision, Pollster
 from trivox.inference.describe import (
+    Computed,
     Prediction,
     about_absent,
-    about_image,
     in_values_of,
+    prediction_of,
 )
 from trivox.inference.descriptions import LabelDescription, digest_of
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.kinds import NOTHING_ELSE, Extras
 from trivox.inference.doubt.sampling import BandSampler
 from trivox.inference.doubt.uncertainty import require_kinds
-from trivox.inference.engines.room import spared
-from trivox.inference.judge import judge, unlike_training
+from trivox.inference.engines.torch import time_convolutions
 from trivox.inference.members import (
     Member,
     WindowOptions,
@@ -50,11 +49,10 @@ from trivox.inference.members import (
     require_alike,
     require_scale_one,
 )
-from trivox.inference.prepare import prepare_image
+from trivox.inference.prepare import Begun, begun_image, case_bytes
 from trivox.inference.read import read_image
 from trivox.inference.rules.postprocess import apply_rules
-from trivox.inference.source_grid import to_source
-from trivox.inference.writing import ENDING, Record, file_names
+from trivox.inference.writing import Record, file_names
 from trivox.learning.runtime import Runtime, make_runtime
 from trivox.preparation.grid import GridRecord, PreparedCase
 from trivox.volumes.formats import case_stem, write_volume
@@ -125,6 +123,7 @@ class Predictor:
         runtime = make_runtime(device, precision)
         if precision == "auto":
             runtime = fitting_runtime(runtime, descriptions)
+        time_convolutions(runtime)
         options = WindowOptions(mirror, overlap, mc_samples)
         members = load_members(bundles, runtime, options, scales)
         return cls(descriptions, members, tuple(scales), seed, missing)
@@ -236,17 +235,9 @@ class Predictor:
 
         The label map is written with the case's own values, if it has any.
         """
-        prediction = self.predict_volume(
-            read_image(case, self.channels, missing=self.missing),
-            probabilities=probabilities,
-            uncertainty=uncertainty,
-            reference=reference,
-            where=case.name,
-        )
-        labels, lost = in_values_of(case, prediction.labels, self.labels)
-        absent = about_absent(case, self.channels, self.descriptions)
-        warnings = (*prediction.warnings, *absent, *lost)
-        return replace(prediction, labels=labels, warnings=warnings)
+        extras = self._asked(probabilities, uncertainty)
+        computed = self._computed(self.begin(case), extras, reference)
+        return self.complete(case, computed)
 
     def predict_volume(
         self,
@@ -265,41 +256,71 @@ class Predictor:
         x)` on the source grid; voxels near them are sampled. Neither changes the label
         map.
         """
-        started = time.monotonic()
+        extras = self._asked(probabilities, uncertainty)
+        begun = begun_image(volume, self.members, self.descriptions, where=where)
+        return self._restored(self._computed(begun, extras, reference))
+
+    def _asked(self, probabilities: bool, uncertainty: Sequence[str]) -> Extras:
         extras = self.extras.also(probabilities=probabilities, uncertainty=uncertainty)
         require_kinds(extras.uncertainty, votes=self.votes)
-        cases = prepare_image(volume, self.members, where=where)
-        record = cases[0].record
-        decision = self._decide(cases, extras, reference)
-        restored = to_source(
-            decision, record, self.labels, probabilities=extras.probabilities
-        )
-        judgement = judge(
-            decision,
-            self.labels,
-            self.abstention,
-            unlike=unlike_training(self.descriptions, self.members, cases),
-            temperature=self.members[0].temperature,
-            voxel_ml=record.source.voxel_ml,
-        )
+        return extras
+
+    # -- the steps of a case, see `trivox.inference.many` ------------------------------
+    @property
+    def device(self) -> torch.device:
+        """Where the networks lie."""
+        return self.members[0].windows.device
+
+    def forecast(self, case: Case) -> float:
+        """Bytes of memory that a case takes on its way, from what its headers say."""
+        plans = [member.plan for member in self.members]
+        return case_bytes(case, plans, detailed=bool(self.extras.maps))
+
+    def begin(self, case: Case) -> Begun:
+        """Read a case and prepare it; errors name the case."""
+        volume = read_image(case, self.channels, missing=self.missing)
+        return begun_image(volume, self.members, self.descriptions, where=case.name)
+
+    def compute(self, begun: Begun) -> Computed:
+        """What the networks make of a case."""
+        return self._computed(begun, self.extras, None)
+
+    def _computed(
+        self, begun: Begun, extras: Extras, reference: Array | None
+    ) -> Computed:
+        started = time.monotonic()
+        ready = begun.made_ready(self.members, self.descriptions)
+        decision = self._decide(ready.cases, extras, reference)
         classification, readings = classify(
             self.members,
-            cases,
+            ready.cases,
             decision.raw,
             self.classes,
             everything=self.read_everything,
         )
-        return Prediction(
-            labels=restored.labels,
-            probabilities=restored.probabilities,
-            seconds=time.monotonic() - started,
-            warnings=(*volume.remarks, *about_image(cases[0], self.members[0].plan)),
-            uncertainty=restored.uncertainty,
-            trust=judgement,
-            sample=None if reference is None else decision.sample,
+        return Computed(
+            decision=decision,
+            record=ready.cases[0].record,
+            unlike=ready.unlike,
+            warnings=(*begun.remarks, *ready.warnings),
+            probabilities=extras.probabilities,
+            sampled=reference is not None,
             classification=classification,
             readings=readings,
+            seconds=begun.seconds + time.monotonic() - started,
         )
+
+    def complete(self, case: Case, computed: Computed) -> Prediction:
+        """The prediction of a case, in the case's own values if it has any."""
+        prediction = self._restored(computed)
+        labels, lost = in_values_of(case, prediction.labels, self.labels)
+        absent = about_absent(case, self.channels, self.descriptions)
+        warnings = (*prediction.warnings, *absent, *lost)
+        return replace(prediction, labels=labels, warnings=warnings)
+
+    def _restored(self, computed: Computed) -> Prediction:
+        temperature = self.members[0].temperature
+        return prediction_of(computed, self.labels, self.abstention, temperature)
 
     def _decide(
         self,
@@ -317,23 +338,19 @@ class Predictor:
             voxel_mm3=record.source.voxel_ml * 1000,
         )
         kinds = extras.uncertainty
-
-        def decided(lean: bool) -> Decision:
-            pollster = Pollster(
-                [member.spared(lean) for member in self.members],
-                self.labels,
-                kinds,
-                spread=bool(kinds or self.members[0].passes),
-                seed=self.seed,
-                clean=clean,
-            )
-            return pollster.decide(
-                cases,
-                detailed=bool(extras.maps),
-                sampler=self._sampler(record, reference),
-            )
-
-        return spared(decided, self.members[0].windows.device)
+        pollster = Pollster(
+            self.members,
+            self.labels,
+            kinds,
+            spread=bool(kinds or self.members[0].passes),
+            seed=self.seed,
+            clean=clean,
+        )
+        return pollster.decide(
+            cases,
+            detailed=bool(extras.maps),
+            sampler=partial(self._sampler, record, reference),
+        )
 
     def _sampler(
         self, record: GridRecord, reference: Array | None
@@ -370,15 +387,6 @@ class Predictor:
         """Write the classes of the cases that did not fail as tables: `classes.csv`,
         and `subtype_results.csv` if asked for.
         """
-        if not self.classes:
-            return
-        rows = []
-        for name, record in records.items():
-            if "error" not in record:
-                answer = record["class"]
-                flags = tuple(answer["flags"])
-                rows.append(ClassAnswer(name, answer["probabilities"], flags))
-        write_classes(out / CLASSES_FILE, rows, classes=self.classes)
-        if self.extras.numbered_classes:
-            file = out / SUBTYPE_FILE
-            write_subtype_results(file, rows, classes=self.classes, ending=ENDING)
+        if self.classes:
+            numbered = self.extras.numbered_classes
+            write_class_tables(out, records, classes=self.classes, numbered=numbered)

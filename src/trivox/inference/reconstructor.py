@@ -17,6 +17,7 @@ from trivox.errors import BundleError, DataError
 from trivox.inference.bundle import model_paths, read_volume_bundle
 from trivox.inference.descriptions import SYNTHETIC, Weights, digest_of, identity_of
 from trivox.inference.engines.engine import require_finite
+from trivox.inference.engines.torch import time_convolutions
 from trivox.inference.members import fill_network
 from trivox.inference.writing import Record, file_names, write_prediction
 from trivox.learning.runtime import Runtime, make_runtime
@@ -24,18 +25,20 @@ from trivox.memory import require_memory
 from trivox.networks.registry import build_volume_network
 from trivox.networks.xray2ct.model import HybridCNNViTUNet3D
 from trivox.planning.describe import sized
-from trivox.planning.footprint import volume_bytes
+from trivox.planning.footprint import preparation_bytes, volume_bytes
 from trivox.planning.volumes import VolumePlan
 from trivox.preparation.exam_store import fitted_views
 from trivox.projection.attenuation import attenuation_of, hounsfield_of
-from trivox.projection.grids import placed
+from trivox.projection.grids import Point, placed
 from trivox.projection.iterative import SirtStep
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
-from trivox.volumes.volume import Volume
+from trivox.volumes.volume import Array, Volume
 
 DENSEST = 3071
 """HU at most, as scanners store them."""
+VIEW_BYTES = 8
+"""A byte of a file of views, while these are read and fitted to the model's detector."""
 
 
 def volume_network(plan: VolumePlan) -> HybridCNNViTUNet3D:
@@ -74,6 +77,28 @@ class Reconstruction:
 
 
 @dataclass(frozen=True, eq=False)
+class Begun:
+    """An exam that was read.
+
+    isocentre: RAS mm; see `trivox.datasets.exams.Exam`.
+    """
+
+    xrays: Xrays
+    kind: str
+    isocentre: Point
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """What networks made of an exam: HU `(z, y, x)` float32."""
+
+    begun: Begun
+    hounsfield: Array
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
 class Reconstructor:
     """Ready to reconstruct; build it with `Reconstructor.load`."""
 
@@ -105,6 +130,7 @@ class Reconstructor:
                     f"{bundles[0].folder}: their volumes cannot be averaged"
                 )
         runtime = make_runtime(device, precision)
+        time_convolutions(runtime)
         networks: list[HybridCNNViTUNet3D] = []
         weights: list[Weights] = []
         views: set[int] = set()
@@ -159,6 +185,21 @@ class Reconstructor:
         """The volume of an exam's views, in the world of its CT; raises `DataError` and
         its kin for views that are wrong.
         """
+        return self.complete(case, self.compute(self.begin(case)))
+
+    # -- the steps of a case, see `trivox.inference.many` ------------------------------
+    @property
+    def device(self) -> torch.device:
+        """Where the networks lie."""
+        return self.runtime.device
+
+    def forecast(self, case: Case) -> float:
+        """Bytes of memory that an exam takes on its way."""
+        files = sum(path.stat().st_size for path in case.images if path.is_file())
+        return VIEW_BYTES * files + preparation_bytes(self.plan.shape, channels=1)
+
+    def begin(self, case: Case) -> Begun:
+        """Read an exam; raises as `predict_case`."""
         started = time.monotonic()
         exam = read_exam(case)
         xrays = fitted_views(exam, self.plan)
@@ -167,12 +208,23 @@ class Reconstructor:
                 f"{case.name}: has no views; a volume without X-rays would be the mean "
                 "of the training cases"
             )
-        hounsfield = self.reconstruct(xrays)[0].cpu().numpy()
-        whole = np.rint(hounsfield).astype(np.int16)
-        volume = placed(whole, self.plan.grid, isocentre=exam.isocentre)
-        warnings = self._warnings(xrays, exam.kind)
         seconds = time.monotonic() - started
-        return Reconstruction(volume, xrays.views, seconds, warnings)
+        return Begun(xrays, exam.kind, exam.isocentre, seconds)
+
+    def compute(self, begun: Begun) -> Computed:
+        """What the networks make of an exam."""
+        started = time.monotonic()
+        hounsfield = self.reconstruct(begun.xrays)[0].cpu().numpy()
+        return Computed(begun, hounsfield, time.monotonic() - started)
+
+    def complete(self, case: Case, computed: Computed) -> Reconstruction:
+        """The volume in the world of the exam's CT."""
+        begun = computed.begun
+        whole = np.rint(computed.hounsfield).astype(np.int16)
+        volume = placed(whole, self.plan.grid, isocentre=begun.isocentre)
+        warnings = self._warnings(begun.xrays, begun.kind)
+        seconds = begun.seconds + computed.seconds
+        return Reconstruction(volume, begun.xrays.views, seconds, warnings)
 
     def _warnings(self, xrays: Xrays, kind: str) -> tuple[str, ...]:
         """What a reader of the volume has to know."""

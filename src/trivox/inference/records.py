@@ -5,9 +5,11 @@ Only what a prediction wrote is ever written over or removed by a later one.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from pydantic import ValidationError
@@ -40,7 +42,8 @@ class PredictionRecords:
 
     model: its identity and settings; outputs: names of all files that may be written
     about each case that is asked for, and, under `ALL_CASES`, about all together;
-    cases: their records so far; owners: file name -> case.
+    cases: their records so far; owners: file name -> case; order: of the cases. Several
+    threads may write cases, one at a time changes what is said of them.
     """
 
     out: Path
@@ -48,23 +51,33 @@ class PredictionRecords:
     outputs: Mapping[str, Sequence[str]]
     cases: dict[str, Record] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
+    order: Sequence[str] = ()
+    lock: AbstractContextManager[object] = field(default_factory=RLock, repr=False)
 
     def claim(self, case: str) -> None:
         """Say before it is written what will be of a case, so that a killed process
         leaves no file of which nobody knows.
         """
-        self.owners |= dict.fromkeys(self.outputs[case], case)
+        with self.lock:
+            self.owners |= dict.fromkeys(self.outputs[case], case)
 
     def remove(self, case: str) -> None:
         """Remove all files of a case."""
-        names = [name for name, owner in self.owners.items() if owner == case]
-        for name in names:
-            (self.out / name).unlink(missing_ok=True)
-            del self.owners[name]
+        with self.lock:
+            names = [name for name, owner in self.owners.items() if owner == case]
+            for name in names:
+                (self.out / name).unlink(missing_ok=True)
+                del self.owners[name]
+
+    def note(self, case: str, record: Record) -> None:
+        """Note the record of a case, in its place among those of the others."""
+        self.cases[case] = record
+        places = {name: place for place, name in enumerate(self.order)}
+        self.cases = dict(sorted(self.cases.items(), key=lambda each: places[each[0]]))
 
     def save(self) -> None:
         """Write them, beside what another process said of other cases meanwhile."""
-        with alone(self.out):
+        with self.lock, alone(self.out):
             self.save_here()
 
     def save_here(self) -> None:

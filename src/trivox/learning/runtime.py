@@ -171,13 +171,14 @@ def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     chosen = _device(device)
     if chosen.type == "cpu":
         keep_freed_memory()
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)  # of which the precision is asked
     require_choice("precision", precision, PrecisionName)
     if precision == "auto":
         precision = _best_precision(chosen)
     if precision == "fp16" and chosen.type == "cpu":
         raise RecipeError("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
     if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
         # convolutions in fp32 may round to TF32; matrix products compute geometry and
         # SSIM, where three digits are not enough
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -229,6 +230,11 @@ def _device(name: str) -> torch.device:
         if hidden and launched_rank() == 0:
             warnings.warn(NO_CUDA, stacklevel=3)
         return torch.device("cpu")
+    if "," in name:
+        raise RecipeError(
+            f"device '{name}' is several, and only the cases of 'trivox predict' are "
+            "shared among GPUs; name one"
+        )
     try:
         device = torch.device(name)
     except RuntimeError as error:

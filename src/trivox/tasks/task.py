@@ -20,7 +20,7 @@ from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.report.page import CasePictures
 from trivox.evaluation.report.pages import Part
 from trivox.evaluation.report.viewer import SurfaceScene
-from trivox.inference.folder import CasePredictor
+from trivox.inference.many.predictors import CasePredictor
 from trivox.learning.checkpoints import final_weights
 from trivox.learning.objective import Objective
 from trivox.learning.ranks.sharing import from_first

@@ -1,7 +1,7 @@
 """From a model and images to label maps or volumes: `trivox.predict`."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from trivox.datasets.dataset import Case
 from trivox.errors import DataError, FormatError, few
 from trivox.inference.bundle import model_paths
 from trivox.inference.folder import predict_cases
+from trivox.inference.many.devices import devices_of, require_same
 from trivox.inference.records import RECORDS
 from trivox.outputs import require_folder_place
 from trivox.tasks.choice import task_of
@@ -98,7 +99,6 @@ def predict(
     require_folder_place(folder)
     task = task_of(paths[0])
     options = PredictOptions(
-        device=device,
         precision=precision,
         seed=seed,
         tta=tta,
@@ -109,7 +109,12 @@ def predict(
         missing_channels=missing_channels,
         subtype_results=subtype_results,
     )
-    predictor = task.predictor(paths, options)
+    predictors = [
+        task.predictor(paths, replace(options, device=each))
+        for each in devices_of(device)
+    ]
+    require_same(predictors)
+    predictor, *others = predictors
     choice = series_choice(series, slice_tolerance)
     listed = task.inputs(Path(input), predictor, console)
     inputs = tuple(case.read_by(choice) for case in listed)
@@ -119,6 +124,7 @@ def predict(
         predictor,
         inputs,
         folder,
+        others=others,
         overwrite=overwrite,
         also=task.written_beside(predictor, folder),
         also_endings=task.endings_beside,

@@ -75,6 +75,8 @@ TEXTS = {
     "sdd": "mm from the source to the detector",
     "secondary": "degrees, + cranial; one, or one a view",
     "seed": "seed of everything random",
+    "predict.device": "auto, cpu, cuda, cuda:N or mps; GPUs that share the cases: "
+    "cuda:0,1",
     "predict.seed": "of the random dropout",
     "evaluate.set": "parameter of the convention as key=value, for example dilation=1; "
     "window=[-1024,1476] for CTs; repeatable",

@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
 
 from spoiled_cases import (
     ALWAYS_FOUND,
@@ -61,6 +62,7 @@ class Reading:
     channels: tuple[str, ...]
     missing: str = "refuse"
     identity = "reading"
+    device = torch.device("cpu")
 
     def about(self):
         return {}
@@ -71,8 +73,14 @@ class Reading:
     def tables(self):
         return []
 
-    def predict_case(self, case):
-        return Read(read_image(case, self.channels, missing=self.missing))
+    def begin(self, case):
+        return read_image(case, self.channels, missing=self.missing)
+
+    def compute(self, begun):
+        return begun
+
+    def complete(self, case, computed):
+        return Read(computed)
 
     def finish(self, records, out):
         pass

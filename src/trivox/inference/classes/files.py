@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from trivox.datasets.tables import read_table
 from trivox.errors import DataError, FormatError
 from trivox.files import write_text
+from trivox.inference.writing import ENDING
 
 CLASSES_FILE = "classes.csv"
 SUBTYPE_FILE = "subtype_results.csv"
@@ -60,6 +62,28 @@ def write_classes(
             [row.case, row.answer, *probabilities, BETWEEN_FLAGS.join(row.flags)]
         )
     write_text(path, _csv(lines))
+
+
+def write_class_tables(
+    folder: Path,
+    records: Mapping[str, Mapping[str, Any]],
+    *,
+    classes: Sequence[str],
+    numbered: bool,
+) -> None:
+    """Write the classes of the cases that did not fail, from their records, and, if
+    asked for, as numbers too.
+    """
+    rows = []
+    for name, record in records.items():
+        if "error" not in record:
+            answer = record["class"]
+            flags = tuple(answer["flags"])
+            rows.append(ClassAnswer(name, answer["probabilities"], flags))
+    write_classes(folder / CLASSES_FILE, rows, classes=classes)
+    if numbered:
+        file = folder / SUBTYPE_FILE
+        write_subtype_results(file, rows, classes=classes, ending=ENDING)
 
 
 def read_classes(

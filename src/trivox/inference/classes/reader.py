@@ -15,6 +15,7 @@ from trivox.datasets.lesions import mask_table, other_targets
 from trivox.inference.classes.case_masks import case_masks
 from trivox.inference.classes.features import handmade_features
 from trivox.inference.engines.engine import require_finite
+from trivox.inference.engines.room import sent
 from trivox.inference.engines.torch import TorchEngine
 from trivox.inference.restore import label_indices
 from trivox.inference.windows import SlidingWindows, window_starts
@@ -195,12 +196,13 @@ class ClassReader:
     def _view(self, image: Tensor, indices: Array, start: Shape) -> "_View":
         """What the network finds in one window, means over its mirrored copies."""
         size = self.plan.patch_size
-        window = _window(image, start, size).to(self.runtime.device)
+        device = self.runtime.device
+        window = sent(_window(image, start, size), device)
         whole = torch.from_numpy(indices[None].astype(np.int16))
         table = torch.from_numpy(self.mask_table)
         known = region_targets(_window(whole, start, size), table).float()
-        known = known.to(self.runtime.device)
-        masks = self.network.masks.around(known)
+        mass = float(known[:, 0].sum())
+        masks = self.network.masks.around(sent(known, device))
         logits: list[Tensor] = []
         pooled: list[Tensor] = []
         # one by one: both would leave the cache
@@ -215,7 +217,7 @@ class ClassReader:
         return _View(
             torch.stack(logits).mean(0),
             torch.stack(pooled).mean(0),
-            float(known[:, 0].sum()),
+            mass,
         )
 
     def _likeliest(self, image: Tensor) -> Array:

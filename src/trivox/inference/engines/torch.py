@@ -74,3 +74,12 @@ def torch_engines(
 ) -> tuple[TorchEngine, ...]:
     """An engine for each network."""
     return tuple(TorchEngine(network, runtime) for network in networks)
+
+
+def time_convolutions(runtime: Runtime) -> None:
+    """Have cuDNN try its ways to compute a convolution and take the fastest: windows
+    have few sizes, so it does that once. Not where the user wants what repeats exactly.
+    """
+    exact = torch.are_deterministic_algorithms_enabled()
+    if runtime.device.type == "cuda" and not exact:
+        torch.backends.cudnn.benchmark = True

@@ -22,7 +22,7 @@ from trivox.evaluation.report.label_part import label_headline, label_part, trus
 from trivox.evaluation.report.pages import Part
 from trivox.inference.bundle import read_bundle
 from trivox.inference.doubt.kinds import Extras
-from trivox.inference.folder import CasePredictor
+from trivox.inference.many.predictors import CasePredictor
 from trivox.inference.predictor import Predictor
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime

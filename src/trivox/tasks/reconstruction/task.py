@@ -24,7 +24,7 @@ from trivox.evaluation.report.pages import Part
 from trivox.evaluation.report.volume_part import volume_headline, volume_part
 from trivox.inference.bundle import read_volume_bundle
 from trivox.inference.descriptions import SYNTHETIC
-from trivox.inference.folder import CasePredictor
+from trivox.inference.many.predictors import CasePredictor
 from trivox.inference.reconstructor import Reconstructor, volume_network
 from trivox.learning.losses.volumes import VolumeCriterion
 from trivox.learning.objective import Objective
