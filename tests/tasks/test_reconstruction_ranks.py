@@ -116,4 +116,6 @@ def test_two_ranks_take_the_step_that_one_process_takes(xray_data, tmp_path):
     one, two = (each["cases"] for each in figures)
     assert list(one) == list(two)
     for name, values in one.items():
-        assert two[name]["volume"]["mae_hu"] == pytest.approx(values["volume"]["mae_hu"], rel=1e-3)
+        assert two[name]["volume"]["mae_hu"] == pytest.approx(
+            values["volume"]["mae_hu"], rel=1e-3
+        )
