@@ -24,6 +24,11 @@ def described(tensor):
     )
 
 
+def tensors_of(arguments):
+    """Those among the arguments of an operator."""
+    return [each for each in arguments if isinstance(each, torch.Tensor)]
+
+
 class WithoutArithmetic(TorchDispatchMode):
     """Convolutions and matrix products give zeros."""
 
@@ -31,7 +36,7 @@ class WithoutArithmetic(TorchDispatchMode):
         options = options or {}
         if function not in HEAVY:
             return function(*arguments, **options)
-        device = arguments[0].device
+        (device,) = {tensor.device for tensor in tensors_of(arguments)}  # never mixed
         results = function(
             *tree_map_only(torch.Tensor, described, arguments), **options
         )
