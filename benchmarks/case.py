@@ -219,7 +219,9 @@ def their_plans(plan: Plan) -> dict:
     }
 
 
-def their_predictor(plan: Plan, network: UNet, *, mirror: bool = False):
+def their_predictor(
+    plan: Plan, network: UNet, *, mirror: bool = False, device: str = "cpu"
+):
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -244,7 +246,7 @@ def their_predictor(plan: Plan, network: UNet, *, mirror: bool = False):
     }
     with contextlib.redirect_stdout(io.StringIO()):
         predictor = nnUNetPredictor(
-            use_mirroring=mirror, device=torch.device("cpu"), allow_tqdm=False
+            use_mirroring=mirror, device=torch.device(device), allow_tqdm=False
         )
     weights = [other.state_dict()]
     predictor.manual_initialization(

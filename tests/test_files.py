@@ -154,6 +154,13 @@ def test_a_crash_after_the_renames_leaves_the_new_folder_to_be_found(tmp_path):
     assert content_of(surviving_folder(latest)) == "new"
 
 
+def test_somebody_s_copy_beside_a_folder_that_is_replaced_stays(tmp_path):
+    latest = folder_with(tmp_path / "latest", "old")
+    copy = folder_with(tmp_path / "latest.old", "a person's")
+    replace_folder(folder_with(tmp_path / "new", "new"), latest)
+    assert (content_of(latest), content_of(copy)) == ("new", "a person's")
+
+
 def test_nothing_survives_where_nothing_was(tmp_path):
     assert surviving_folder(tmp_path / "latest") is None
 

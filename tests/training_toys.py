@@ -131,6 +131,7 @@ def make(
     source=None,
     validation=True,
     lines=None,
+    runtime=CPU,
     **settings,
 ):
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +143,7 @@ def make(
         validation=Toy(seed=7) if validation else None,
         recipe=make_recipe("production", {**RECIPE, **settings}),
         folder=folder,
-        runtime=CPU,
+        runtime=runtime,
         log=RunLog(folder, say=lines.append),
     )
 

@@ -235,29 +235,28 @@ def replace_folder(new: Path, final: Path) -> None:
     for file in new.iterdir():
         if file.is_file():
             _sync(file)
-    hidden, *others = _predecessors(final)
+    hidden = _aside(final)
     if final.exists():
         shutil.rmtree(hidden, ignore_errors=True)
         final.rename(hidden)
     new.rename(final)
-    for old in (hidden, *others):
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def surviving_folder(final: Path) -> Path | None:
     """The folder that `replace_folder` left at `final`, or its predecessor if the
     process died in between.
     """
-    for folder in (final, *_predecessors(final)):
+    # 0.1.0 wrote no dot; a name without one may be somebody's copy and is only read
+    for folder in (final, _aside(final), final.with_name(f"{final.name}.old")):
         if folder.is_dir():
             return folder
     return None
 
 
-def _predecessors(final: Path) -> list[Path]:
-    """What the old folder is called while it is replaced; without a dot in 0.1.0."""
-    name = f"{final.name}.old"
-    return [final.with_name(f".{name}"), final.with_name(name)]
+def _aside(final: Path) -> Path:
+    """What the old folder is called while it is replaced."""
+    return final.with_name(f".{final.name}.old")
 
 
 @contextmanager

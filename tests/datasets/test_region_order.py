@@ -87,3 +87,10 @@ def test_the_order_of_brats_passes_and_a_wrong_one_is_told():
         require_paintable(wrong, where="x")
     image = np.array([[0, 1], [2, 3]])
     assert (labels.decode(labels.encode(image)) == image).all()
+
+
+@pytest.mark.parametrize("far", [2**63, -(2**63), 10**300])
+def test_an_order_is_found_for_values_of_any_size(far):
+    names, values = working_order({"whole": [1, far], "core": [far]})
+    assert names == ["whole", "core"]
+    assert values == [1, far]

@@ -56,6 +56,7 @@ def test_every_case_has_a_label_map_and_a_record(predictor, cases, tmp_path):
             "output",
             "seconds",
             "warnings",
+            "written",
             "volumes",
         }
         assert record["inputs"] == [str(path) for path in case.images]
@@ -320,6 +321,7 @@ def test_exams_become_volumes_with_what_else_is_written_about_them(
             "views",
             "warnings",
             "deepest",
+            "written",
             "seconds",
         ]
         assert record["inputs"] == [str(exam.images[0]), str(exam.geometry)]

@@ -50,6 +50,17 @@ def test_a_file_that_no_prediction_wrote_is_never_written_over(
     assert content_of(tmp_path) == before
 
 
+@pytest.mark.parametrize("ending", [".nii", ".nrrd", ".MHA"])
+def test_no_second_image_of_one_name_is_put_beside_somebody_s(
+    predictor, cases, tmp_path, ending
+):
+    (tmp_path / f"{cases[1].name}{ending}").write_bytes(b"of a person")
+    before = content_of(tmp_path)
+    with pytest.raises(DataError, match=f"{cases[1].name}{ending} would have a second"):
+        predict_cases(predictor, cases, tmp_path)
+    assert content_of(tmp_path) == before
+
+
 class Giving:
     """A predictor that says it leaves more files; it is never asked to predict."""
 

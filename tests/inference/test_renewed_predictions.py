@@ -14,13 +14,14 @@ from trivox.errors import BusyError, DataError
 from trivox.evaluation.folders.labels import evaluate_folders
 from trivox.evaluation.folders.measured import changed_since
 from trivox.files import read_json, write_json
+from trivox.inference.doubt.kinds import Extras
 from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
 from trivox.inference.records import RECORDS, unfinished_cases
 from trivox.locks import claimed
-from trivox.tasks.choice import task_named
-from trivox.tasks.report import report_metrics
+from trivox.tasks.console import Quiet
 from trivox.verbs.rank import rank
+from trivox.verbs.report import report
 from trivox.volumes.formats import read_labels, read_volume, write_volume
 
 
@@ -54,6 +55,16 @@ def stamps(folder):
 def exported_again(path):
     volume = read_volume(path)
     write_volume(path, volume.with_array(volume.array[:, ::-1].copy()))
+
+
+class Lines(Quiet):
+    """Remembers what was said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
 
 
 def map_of(case):
@@ -204,11 +215,74 @@ def test_what_another_model_predicts_just_now_is_never_removed(
     assert stamps(out) == before
 
 
+# -- maps that a person corrected ------------------------------------------------------
+def corrected_map(out, case):
+    """A person draws a predicted map anew, and the file keeps its time."""
+    file = out / map_of(case)
+    stamp = file.stat()
+    volume = read_labels(file)
+    write_volume(file, volume.with_array(volume.array[:, ::-1].copy()))
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    return file.read_bytes()
+
+
+def test_a_map_that_a_person_corrected_is_kept_and_said(predictor, cases, out):
+    predict_cases(predictor, cases, out)
+    drawn = corrected_map(out, cases[1])
+    said = []
+    predict_cases(predictor, cases, out, say=said.append)
+    assert said[0] == (
+        "1 prediction was changed by hand since and is kept as such (--overwrite "
+        f"predicts again): {cases[1].name}"
+    )
+    assert (out / map_of(cases[1])).read_bytes() == drawn
+    predict_cases(predictor, cases, out, overwrite=True)
+    assert (out / map_of(cases[1])).read_bytes() != drawn
+
+
+@pytest.mark.parametrize("why", ["another model", "another input", "more files"])
+def test_a_map_that_a_person_corrected_is_lost_to_no_prediction(
+    predictor, other, cases, out, why
+):
+    predict_cases(predictor, cases, out)
+    drawn = corrected_map(out, cases[1])
+    model = other if why == "another model" else predictor
+    if why == "another input":
+        exported_again(cases[1].images[0])
+    if why == "more files":
+        model = replace(predictor, extras=Extras(probabilities=True))
+    before = stamps(out)
+    with pytest.raises(DataError, match=f"{cases[1].name} changed since .*--overwrite"):
+        predict_cases(model, cases, out)
+    assert stamps(out) == before
+    assert (out / map_of(cases[1])).read_bytes() == drawn
+
+
+def test_another_dataset_of_the_same_names_is_predicted_anew_and_said(
+    predictor, cases, out, tmp_path
+):
+    predict_cases(predictor, cases, out)
+    second = shutil.copytree(tmp_path / "data", tmp_path / "second")
+    moved = [
+        case.model_copy(
+            update={
+                "images": tuple(
+                    second / p.relative_to(tmp_path / "data") for p in case.images
+                )
+            }
+        )
+        for case in cases
+    ]
+    said = []
+    predict_cases(predictor, moved, out, say=said.append)
+    assert said[0].startswith("3 inputs changed since they were predicted and are")
+
+
 # -- measuring -------------------------------------------------------------------------
 @pytest.fixture
 def metrics(predictor, cases, out, tmp_path):
     predict_cases(predictor, cases, out)
-    content = evaluate_folders(out, tmp_path / "data", task="drawn")
+    content = evaluate_folders(out, tmp_path / "data", task="segmentation")
     write_json(tmp_path / "metrics.json", content)
     return content
 
@@ -240,9 +314,9 @@ def test_figures_say_when_what_they_measured_has_changed(
     write_volume(file, volume.with_array(volume.array[:, ::-1].copy()))
     line = "1 of 3 cases changed since they were measured, measure again: "
     assert changed_since(metrics) == [line + cases[2].name]
-    report_metrics(
-        task_named("segmentation"), tmp_path / "metrics.json", tmp_path / "r.html"
-    )
+    said = Lines()
+    report(tmp_path / "metrics.json", tmp_path / "r.html", console=said)
+    assert said.lines[0] == f"warning: {line}{cases[2].name}"
     assert line in (tmp_path / "r.html").read_text(encoding="utf-8")
     write_json(tmp_path / "again.json", metrics)
     files = [tmp_path / "metrics.json", tmp_path / "again.json"]

@@ -10,8 +10,8 @@ from torch import nn
 
 from training_toys import Net, Scripted, Toy, assert_same, interrupt, make, weights_of
 from trivox.errors import BundleError, InterruptedTrainingError
-from trivox.learning.averaging import MovingAverage
 from trivox.learning.checkpoints import RAW, load_checkpoint
+from trivox.learning.steps.averaging import MovingAverage
 
 DECAY = 0.6
 

@@ -168,7 +168,7 @@ def test_a_pickle_in_place_of_the_weights_is_refused_and_never_run(tmp_path):
 
 def test_a_leftover_of_a_killed_save_is_overwritten(tmp_path):
     save_checkpoint(tmp_path / "latest", trained(0)[0], {"step": 1})
-    shutil.copytree(tmp_path / "latest", tmp_path / "latest.old")
+    shutil.copytree(tmp_path / "latest", tmp_path / ".latest.old")
     save_checkpoint(tmp_path / "latest", trained(1)[0], {"step": 2})
     assert load_checkpoint(tmp_path / "latest").state == {"step": 2}
     assert names(tmp_path) == ["latest"]

@@ -7,7 +7,7 @@ import torch
 
 from training_toys import Net, assert_same, make
 from trivox.errors import ResourceError
-from trivox.learning.compiling import COMPILERS, compiled
+from trivox.learning.steps.compiling import COMPILERS, compile_network
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning"
@@ -39,20 +39,22 @@ def test_the_training_calls_what_the_compiler_returned(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compiler)
     monkeypatch.setattr(
-        "trivox.learning.compiling.shutil.which", lambda name: f"/usr/bin/{name}"
+        "trivox.learning.steps.compiling.shutil.which", lambda name: f"/usr/bin/{name}"
     )
-    trainer = make(tmp_path, compile=True)
+    trainer = make(tmp_path, compile=True, weights_ema=0.5)
     trainer.fit()
-    assert calls == [4] * 8  # every training step, no validation
+    assert calls == [4] * 8  # every training step; the average is validated
 
 
 def test_without_a_compiler_it_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr("trivox.learning.compiling.shutil.which", lambda name: None)
+    monkeypatch.setattr(
+        "trivox.learning.steps.compiling.shutil.which", lambda name: None
+    )
     with pytest.raises(
         ResourceError,
         match=rf"C\+\+ compiler \({', '.join(COMPILERS).replace('+', '.')}\)",
     ):
-        compiled(Net(), torch.device("cpu"))
+        compile_network(Net(), torch.device("cpu"))
 
 
 def test_a_compiler_that_fails_is_no_out_of_memory(tmp_path, monkeypatch):
@@ -71,7 +73,7 @@ def test_a_compiler_that_fails_is_no_out_of_memory(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compiler)
     monkeypatch.setattr(
-        "trivox.learning.compiling.shutil.which", lambda name: f"/usr/bin/{name}"
+        "trivox.learning.steps.compiling.shutil.which", lambda name: f"/usr/bin/{name}"
     )
     trainer = make(tmp_path, compile=True)
     with pytest.raises(

@@ -12,7 +12,7 @@ from training_toys import Net, Toy, assert_same, interrupt, make
 from trivox.config.recipe import make_recipe
 from trivox.errors import InterruptedTrainingError, RecipeError
 from trivox.learning.checkpoints import load_checkpoint
-from trivox.learning.freezing import Freezing
+from trivox.learning.steps.freezing import Freezing
 
 
 class Staged(nn.Module):

@@ -3,7 +3,7 @@ from torch import nn
 
 from trivox.config.recipe import make_recipe
 from trivox.errors import RecipeError
-from trivox.learning.growing import Growing
+from trivox.learning.steps.growing import Growing
 
 
 class Grid(nn.Module):

@@ -47,6 +47,17 @@ def kept(folder):
     ]
 
 
+def test_somebody_s_copy_of_the_best_stays_and_is_no_candidate(tmp_path):
+    offer(tmp_path, 1, 0.9, count=1)
+    for name in ("best-backup", "best.old", "best epoch 1", "best-2 (copy)"):
+        shutil.copytree(tmp_path / "best", tmp_path / name)
+    offer(tmp_path, 2, 0.95, count=1)
+    offer(tmp_path, 3, 0.2, count=1)
+    assert kept(tmp_path) == [("best", 2)]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"best", "best-backup", "best.old", "best epoch 1", "best-2 (copy)"}
+
+
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     scores=st.lists(st.integers(0, 5), min_size=1, max_size=8), count=st.integers(1, 4)

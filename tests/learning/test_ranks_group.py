@@ -8,10 +8,10 @@ from torch import nn
 
 from training_toys import make
 from trivox.learning import learner as learner_module
-from trivox.learning.compiling import Compiled
 from trivox.learning.ranks import group
 from trivox.learning.ranks.gradients import with_shared_gradients
 from trivox.learning.ranks.group import meet, process_group
+from trivox.learning.steps.compiling import Compiled
 
 dist = torch.distributed
 pytestmark = pytest.mark.skipif(
@@ -84,7 +84,7 @@ def test_ranks_share_gradients_of_the_compiled_network(tmp_path, monkeypatch, al
     monkeypatch.setattr(learner_module, "world_size", lambda: 2)
     monkeypatch.setattr(torch, "compile", lambda network: network)
     monkeypatch.setattr(
-        "trivox.learning.compiling.shutil.which", lambda name: f"/usr/bin/{name}"
+        "trivox.learning.steps.compiling.shutil.which", lambda name: f"/usr/bin/{name}"
     )
     trainer = make(tmp_path, compile=True)
     names = list(trainer.network.state_dict())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from trivox.config.recipe import make_recipe
-from trivox.learning.schedules import make_optimizer, rate_factor, set_rate
+from trivox.learning.steps.schedules import make_optimizer, rate_factor, set_rate
 from trivox.networks.layers import ConvBlock
 
 

@@ -14,7 +14,7 @@ from trivox.config.recipe import make_recipe
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import RecipeError
 from trivox.learning.checkpoints import load_weights, save_checkpoint
-from trivox.learning.schedules import make_optimizer, set_rate
+from trivox.learning.steps.schedules import make_optimizer, set_rate
 from trivox.networks.class_head import LesionMasks, add_class_head, jitter, shrink
 from trivox.networks.class_head import _grow as grow
 from trivox.networks.pooling import masked_attention, masked_moments

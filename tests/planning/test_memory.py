@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from trivox.config.recipe import make_recipe
 from trivox.learning.losses.choice import LossSetup, make_loss
-from trivox.learning.schedules import make_optimizer
+from trivox.learning.steps.schedules import make_optimizer
 from trivox.networks.layers import parameters_of
 from trivox.networks.registry import PATCH_NETWORKS, build_network
 from trivox.planning.memory import forecast_memory, parameter_count

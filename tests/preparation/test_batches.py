@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from trivox.config.options import Augmentation
-from trivox.preparation.batches import BatchSource, stream
+from trivox.preparation.batches import BatchSource
 from trivox.preparation.sampler import PatchSampler
+from trivox.preparation.stream import stream
 
 CPU = torch.device("cpu")
 STRONG = Augmentation(

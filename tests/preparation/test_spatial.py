@@ -18,13 +18,12 @@ from trivox.preparation.spatial import (
     apply_spatial,
     common_box,
     draw_spatial,
+    grid_tables,
     rotation_matrix,
-    sampling_grid,
 )
 
 ALWAYS = Augmentation(rotation=1, scaling=1, elastic=1, elastic_mm=1.5)
 IDENTITY = SpatialChange(np.eye(3, dtype=np.float32))
-CPU = torch.device("cpu")
 
 
 def turned(degrees, spacing=(1.0, 1.0, 1.0), *, scale=1.0):
@@ -132,7 +131,7 @@ def test_labels_are_the_argmax_of_linearly_sampled_one_hots_except_ties(seed, sp
     image, label = scene(box, seed=seed)
     _, warped = apply_spatial(image, label, [change], patch)
     one_hot = torch.stack([label[0] == value for value in (-1, 0, 1, 2)]).float()[None]
-    grid = sampling_grid([change], patch, box, CPU)
+    grid = grid_tables([change], patch, box).grid()
     share = F.grid_sample(one_hot, grid, mode="bilinear", align_corners=True)[0]
     theirs = share.argmax(0) - 1
     two = share.topk(2, 0).values

@@ -52,10 +52,11 @@ class Counts:
         else:
             self.launches[name, _place()] += 1
 
-    def table(self, *, steps: int = 1, most: int = 15) -> str:
-        """Waits of each place, the most first."""
-        lines = [f"{sum(self.waits.values()) / steps:.1f} waits"]
-        for (name, place), count in self.waits.most_common(most):
+    def table(self, *, steps: int = 1, most: int = 15, what: str = "waits") -> str:
+        """Waits or launches of each place, the most first."""
+        counted: Counter[tuple[str, str]] = getattr(self, what)
+        lines = [f"{sum(counted.values()) / steps:.1f} {what}"]
+        for (name, place), count in counted.most_common(most):
             lines.append(f"{count / steps:8.1f}  {name}  {place}")
         return "\n".join(lines)
 

@@ -8,7 +8,7 @@ from trivox.projection.projector import project
 from trivox.projection.rays import pencils
 
 GRID = Grid((20, 24, 28), (8.0, 8.0, 8.0), (10.0, -6.0, 14.0))
-KIND = {"dtype": torch.float64, "device": torch.device("cpu")}
+KIND = {"dtype": torch.float64}
 
 
 def test_rays_that_miss_the_grid_are_left_out_and_the_others_come_once():

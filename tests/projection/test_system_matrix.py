@@ -16,7 +16,7 @@ GRID = Grid((10, 9, 8), (9.0, 8.0, 7.0), (3.0, -2.0, 4.0))
 EXAM = Geometry.orbit(
     (0, 44, 130), detector=(12, 15), pixel_mm=(9.0, 8.0), secondary=(0.0, 12.0, -20.0)
 )
-KIND = {"dtype": torch.float64, "device": torch.device("cpu")}
+KIND = {"dtype": torch.float64}
 
 
 @pytest.mark.parametrize("rule", [joseph, siddon])
@@ -51,7 +51,7 @@ def kinds(detector, grid, **options):
     geometry = Geometry.orbit((0, 90), detector=detector, pixel_mm=4.0)
     projector = Projector(geometry, grid, **options)
     projector.project(torch.zeros(1, *grid.shape))
-    (operators,) = projector._made.values()
+    operators = projector._operators(torch.float32, torch.device("cpu"))
     return {type(operator) for operator in operators}
 
 
@@ -64,8 +64,12 @@ def test_auto_keeps_the_matrix_while_it_is_small():
     assert kinds((8, 8), small, method="joseph") == {Tracing}
 
 
-def test_a_projector_builds_once():
+def test_what_projectors_keep_is_built_once_for_a_geometry():
     projector = Projector(EXAM, GRID)
-    first = projector._operators(**KIND)
+    kind = {**KIND, "device": torch.device("cpu")}
+    (first,) = projector._operators(**kind)
     projector.project(torch.zeros(1, *GRID.shape, dtype=torch.float64))
-    assert projector._operators(**KIND) is first
+    other = Projector(EXAM, Grid(GRID.shape, GRID.spacing, GRID.centre_mm))
+    assert projector._operators(**kind)[0] is first
+    assert other._operators(**kind)[0] is first
+    assert Projector(EXAM, GRID, method="siddon")._operators(**kind)[0] is not first

@@ -136,6 +136,29 @@ def test_a_run_is_never_resumed_under_other_settings(run, data, tmp_path):
         run_request(request)
 
 
+def test_a_plan_that_changed_after_a_run_began_is_refused_and_comes_back(
+    run, data, tiny_settings
+):
+    file = run / "plan.json"
+    before = file.read_bytes()
+    request = RunRequest(data.root, run, "quick_test", tiny_settings, resume=True)
+    run_request(request)
+    write_json(file, {**read_json(file), "spacing": [4, 4, 4], "batch_size": 1})
+    with pytest.raises(
+        PlanError, match=r"plan\.json: spacing, batch_size changed since"
+    ):
+        run_request(request)
+    file.unlink()
+    run_request(request)
+    assert file.read_bytes() == before
+
+
+def test_a_run_of_which_the_plan_was_not_recorded_goes_on(run, data, tiny_settings):
+    write_json(run / FILE, {**read_json(run / FILE), "plan": None})
+    run_request(RunRequest(data.root, run, "quick_test", tiny_settings, resume=True))
+    assert origin_of(run).plan == read_json(run / "plan.json")
+
+
 def prepared(data, out, settings, **request):
     console = Lines()
     prepare(

@@ -182,15 +182,39 @@ def test_an_input_is_no_output(made, tiny_data, tiny_run, tmp_path, capsys):
         assert files_in(tmp_path) == before, arguments
 
 
+def test_what_a_run_goes_by_is_written_by_its_own_training(
+    made, tiny_data, tiny_run, tmp_path, capsys
+):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    maps = run / "validation" / "predictions"
+    before = files_in(tmp_path)
+    for arguments in (
+        ["check", tiny_data, "--out", run / "check.json"],
+        ["plan", tiny_data, *OPTIONS, "--out", run / "plan.json"],
+        ["plan", tiny_data, *OPTIONS, "--out", run / "second.json"],
+        ["evaluate", maps, tiny_data, "--out", run / "validation" / "metrics.json"],
+        ["preprocess", tiny_data, *OPTIONS[:2], "--out", run],
+    ):
+        assert "run" in refused(capsys, *arguments)
+        assert files_in(tmp_path) == before, arguments
+    for _ in range(2):
+        assert call("evaluate", maps, tiny_data, "--out", run / "metrics.json") == 0
+
+
 def test_a_rendering_replaces_only_what_was_rendered(made, tmp_path, capsys):
     arguments, _ = made["drr"]
     assert call(*arguments, "--out", tmp_path) == 0
     exam = next((tmp_path / "patients").iterdir())
     aside = exam.with_name(f"{exam.name}.old")
     shutil.copytree(exam, aside)
+    before = files_in(aside)
+    assert call(*arguments, "--out", tmp_path) == 0
+    assert files_in(aside) == before
+    (exam / "remarks.txt").write_bytes(FOREIGN)
     before = files_in(tmp_path)
-    assert aside.name in refused(capsys, *arguments, "--out", tmp_path)
+    assert "remarks.txt" in refused(capsys, *arguments, "--out", tmp_path)
     assert files_in(tmp_path) == before
+    (exam / "remarks.txt").unlink()
     shutil.rmtree(aside)
     (tmp_path / "rendered.json").unlink()  # as 0.1.0 left it
     assert call(*arguments, "--out", tmp_path) == 0

@@ -11,7 +11,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from trivox.errors import FormatError, GeometryError, LabelError
 from trivox.volumes.formats import read_header, read_labels, read_volume, write_volume
-from trivox.volumes.pictures import UNKNOWN
+from trivox.volumes.pictures import PALETTE, UNKNOWN
 from trivox.volumes.volume import Volume
 
 SHAPE = (9, 12)
@@ -284,3 +284,42 @@ def complaint_of(read, path):
     except (FormatError, GeometryError) as error:
         return str(error)
     return ""
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_pictures_that_are_shown_turned_are_refused(tmp_path, suffix):
+    """A label map may be drawn on either."""
+    picture = Image.fromarray(grey(0, np.uint8, 255))
+    for orientation in range(10):
+        path = tmp_path / f"{orientation}{suffix}"
+        words = Image.Exif()
+        words[0x112] = orientation
+        picture.save(path, exif=words)
+        if 2 <= orientation <= 8:
+            for read in (read_volume, read_header):
+                with pytest.raises(
+                    FormatError, match=f"EXIF orientation {orientation}"
+                ):
+                    read(path)
+        else:
+            assert read_volume(path).shape == read_header(path).shape == (1, *SHAPE)
+
+
+@pytest.mark.parametrize(
+    "words", [b"", b"Exif", b"Exif\0\0MM", b"Exif\0\0" + 99 * b"\xff"]
+)
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_damaged_words_about_a_picture_do_not_matter(tmp_path, suffix, words):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(grey(0, np.uint8, 255)).save(path, exif=words)
+    assert read_volume(path).shape == (1, *SHAPE)
+
+
+def test_numbers_of_colours_are_said_to_be_no_brightness(tmp_path):
+    rng = np.random.default_rng(0)
+    colours = Image.fromarray(rng.integers(0, 256, (*SHAPE, 3), np.uint8))
+    colours.convert("P").save(tmp_path / "colours.png")
+    assert PALETTE in read_header(tmp_path / "colours.png").remarks
+    levels = Image.fromarray(grey(0, np.uint8, 255)).convert("P")
+    levels.save(tmp_path / "levels.png")
+    assert PALETTE not in read_volume(tmp_path / "levels.png").remarks

@@ -298,7 +298,9 @@ def _slugs(texts: list[str]) -> dict[str, str]:
 
 
 def doctor() -> None:
-    """Say what this machine offers: versions, cores, memory, GPUs, optional packages."""
+    """Say what this machine offers: versions, cores, memory, GPUs and whether they will
+    be used, optional packages.
+    """
     from trivox.verbs.doctor import examine_machine
 
     for name, value in examine_machine().items():

@@ -74,6 +74,11 @@ class Recipe(Frozen):
     compile: bool = Field(
         False, description="compile the network with torch.compile; pays in long runs"
     )
+    cuda_graph: bool = Field(
+        False,
+        description="on a GPU: record the kernels of a step once and let the device "
+        "start them by itself; where a step changes on the way, it is computed as usual",
+    )
 
     mask_channel: bool = Field(
         False,

@@ -31,6 +31,9 @@ from trivox.projection.xrays import Xrays
 from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Array, Volume
 
+PREVIEW = "preview.png"
+EXAM_FILES = (GEOMETRY, *VIEWS, VOLUME, PREVIEW)
+"""What `write_exam` leaves."""
 ADVICE = "render or export the views again"
 """What to do about views that cannot be read."""
 
@@ -142,7 +145,7 @@ def write_exam(
             if volume is not None:
                 write_volume(temporary / VOLUME, volume)
             if preview is not None:
-                (temporary / "preview.png").write_bytes(preview)
+                (temporary / PREVIEW).write_bytes(preview)
     except OSError as error:
         raise ResourceError(
             f"{folder}: cannot be written ({error.strerror or error}); check the disk "

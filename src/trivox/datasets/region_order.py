@@ -66,12 +66,18 @@ def _values_of(names: Sequence[str], regions: Mapping[str, Sequence[int]]) -> li
 
 
 def _scheme(regions: dict[str, tuple[int, ...]], order: Sequence[int]) -> LabelScheme:
-    present = set[int]().union(*regions.values())
+    """Labels with these regions whose values are numbered from 1, as large as they may
+    be.
+    """
+    present = sorted(set[int]().union(*regions.values()))
+    number = {value: place for place, value in enumerate(present, start=1)}
     return LabelScheme(
-        labels={str(value): value for value in present},
-        regions=regions,
-        region_order=tuple(order),
-        background=min(present) - 1,
+        labels={str(place): place for place in number.values()},
+        regions={
+            name: tuple(number[value] for value in values)
+            for name, values in regions.items()
+        },
+        region_order=tuple(number[value] for value in order),
     )
 
 

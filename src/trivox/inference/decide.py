@@ -19,14 +19,17 @@ from torch import Tensor
 from trivox.datasets.labels import LabelScheme
 from trivox.inference.doubt.sampling import BandSampler, VoxelSample
 from trivox.inference.doubt.uncertainty import Agreement, Sums, probabilities_of
+from trivox.inference.engines.room import MEMORY
 from trivox.inference.members import Member
 from trivox.inference.restore import (
     Sampler,
+    indices_of,
     label_indices,
     restore,
     restored_logits,
+    winners,
 )
-from trivox.inference.windows import Slab, SlidingWindows
+from trivox.inference.windows import BESIDE, Slab, SlidingWindows
 from trivox.preparation.grid import GridRecord, PreparedCase
 from trivox.volumes.volume import Array
 
@@ -103,36 +106,54 @@ class Pollster:
     ) -> Poll:
         """All votes; a sampler sees the logits only where a single member decides."""
         first = cases[0].record
-        votes = Tally(self.scheme, first, self.kinds)
+        votes = self._tally(first, self.kinds)
         apart = self.spread and any(len(member.votes()) > 1 for member in self.members)
-        decision = Tally(self.scheme, first) if apart else votes
+        decision = self._tally(first) if apart else votes
         agreement = None
         if self.spread:
             agreement = Agreement(len(self.scheme.values) - 1, first.cropped_shape)
         volumes: list[Array] = []
         for member, case in zip(self.members, cases, strict=True):
-            logits = torch.zeros(self.scheme.output_channels, *case.record.shape)
-            for labels in self._votes(member, case, votes, logits):
+            image = member.windows.placed(case.image)
+            logits = self._blank_logits(member, case.record)
+            for labels in self._votes(member, image, case.record, votes, logits):
                 if agreement is not None:
                     agreement.add(labels)
                 volumes.append(target_voxels(self.clean(labels), self.scheme))
             if apart:
                 decision.add([Slab(0, logits)], case.record, member.temperature)
         maps = votes.sums.maps()
-        probabilities = decision.sums.mean()
+        probabilities = decision.sums.mean().cpu()
         if len(self.members) == 1:
             slabs: Iterable[Slab] = [Slab(0, logits)]
             if self.spread and self.members[0].windows.half:
                 # the mean of single votes is rounded otherwise
-                slabs = self.members[0].windows.slabs(cases[0].image)
+                slabs = self.members[0].windows.slabs(image)
             labels = label_case(slabs, first, self.scheme, sampler)
         else:
             labels = label_indices(probabilities, self.scheme, above=0.5)
         dice = None if agreement is None else agreement.dice()
         return Poll(labels, probabilities, maps, np.stack(volumes), dice)
 
+    def _tally(self, first: GridRecord, kinds: Sequence[str] = ()) -> "Tally":
+        """An empty one, on the GPU if it fits there."""
+        size = (self.scheme.output_channels, *first.cropped_shape)
+        windows = self.members[0].windows
+        place = windows.place_for(size, copies=BESIDE + len(kinds))
+        return Tally(self.scheme, first, kinds, place)
+
+    def _blank_logits(self, member: Member, record: GridRecord) -> Tensor:
+        """Zeros for the logits of a member, on the GPU if they fit there."""
+        size = (self.scheme.output_channels, *record.shape)
+        return torch.zeros(size, device=member.windows.place_for(size, copies=BESIDE))
+
     def _votes(
-        self, member: Member, case: PreparedCase, votes: "Tally", total: Tensor
+        self,
+        member: Member,
+        image: Tensor,
+        record: GridRecord,
+        votes: "Tally",
+        total: Tensor,
     ) -> Iterator[Array]:
         """Label indices of each vote of a member as it is counted; `total` becomes the
         mean of their logits.
@@ -140,24 +161,32 @@ class Pollster:
         windows = member.votes() if self.spread else [member.windows]
         for each in windows:
             with seeded(self.seed + votes.sums.votes, each):
-                slabs = _noted(each.slabs(case.image), total, 1 / len(windows))
-                labels = votes.add(slabs, case.record, member.temperature)
+                slabs = _noted(each.slabs(image), total, 1 / len(windows))
+                labels = votes.add(slabs, record, member.temperature)
             yield labels
 
 
 class Tally:
-    """Counts votes on the ordered and cropped grid of the first member."""
+    """Counts votes on the ordered and cropped grid of the first member; place: where
+    the sums lie.
+    """
 
     def __init__(
-        self, scheme: LabelScheme, first: GridRecord, kinds: Sequence[str] = ()
+        self,
+        scheme: LabelScheme,
+        first: GridRecord,
+        kinds: Sequence[str] = (),
+        place: torch.device = MEMORY,
     ) -> None:
         self.scheme = scheme
+        self.place = place
         self.axis_order = first.axis_order
         self.sums = Sums(
             scheme.output_channels,
             first.cropped_shape,
             exclusive=scheme.exclusive,
             kinds=kinds,
+            place=place,
         )
 
     def add(
@@ -167,21 +196,21 @@ class Tally:
         on the grid of the first member.
         """
         axes = [self.axis_order.index(axis) for axis in record.axis_order]
-        shape = [record.cropped_shape[axes.index(axis)] for axis in range(3)]
-        labels = np.empty(shape, np.int16)
-        ordered = labels.transpose(axes)
         rows = restored_logits(
             slabs, record.shape, record.cropped_shape, nearest_axis=record.logits_axis
         )
+        parts = []
         for start, logits in rows:
             chance = probabilities_of(
                 logits, exclusive=self.scheme.exclusive, temperature=temperature
-            ).cpu()
+            ).to(self.place)
             self.sums.add(start, chance, axes)
-            decided = label_indices(chance, self.scheme, above=0.5)
-            ordered[start : start + chance.shape[1]] = decided
+            parts.append(winners(chance, self.scheme, above=0.5))
         self.sums.votes += 1
-        return labels
+        rows_axis = 0 if self.scheme.exclusive else 1
+        won = torch.cat(parts, dim=rows_axis).cpu()
+        labels = indices_of(won, self.scheme)
+        return labels.transpose(np.argsort(axes))
 
 
 def label_case(
@@ -201,8 +230,8 @@ def label_case(
         exclusive=scheme.exclusive,
         sampler=sampler,
         half=record.half_logits,
-    ).numpy()
-    return restored if scheme.exclusive else scheme.paint_regions(restored)
+    )
+    return indices_of(restored, scheme)
 
 
 def target_voxels(labels: Array, scheme: LabelScheme) -> Array:
@@ -217,14 +246,24 @@ def seeded(seed: int, windows: SlidingWindows) -> Iterator[None]:
     the state outside is kept.
     """
     device = windows.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed % 2**63)
+    if device.type != "cuda":
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed % 2**63)
+            yield
+        return
+    # of this GPU alone: others compute other cases meanwhile
+    generator = torch.cuda.default_generators[device.index or 0]
+    state = generator.get_state()
+    generator.manual_seed(seed % 2**63)
+    try:
         yield
+    finally:
+        generator.set_state(state)
 
 
 def _noted(slabs: Iterable[Slab], total: Tensor, share: float) -> Iterator[Slab]:
     """Pass slabs on and add `share` of them to the logits of the member."""
     for slab in slabs:
         place = total[:, slab.start : slab.start + slab.logits.shape[1]]
-        place.add_(slab.logits.cpu(), alpha=share)
+        place.add_(slab.logits.to(total.device), alpha=share)
         yield slab

@@ -15,11 +15,14 @@ from trivox.files import remove_leftovers
 from trivox.inference.records import (
     ALL_CASES,
     PredictionRecords,
+    altered_cases,
     is_of_another,
     owners_of,
     read_records,
     require_free,
     require_no_strangers,
+    require_unaltered,
+    written_files,
 )
 from trivox.inference.writing import Record
 from trivox.learning.runtime import out_of_memory
@@ -108,6 +111,7 @@ def predict_cases(
         require_free(out, cases, outputs, owners, replaced=replaced)
     if replaced and not (sole or overwrite):
         require_no_strangers(there, out, outputs)
+        require_unaltered(out, altered_cases(there, out))
     names = None if replaced else [case.name for case in cases]
     with claimed(out, VERB, names, say=say):
         records = PredictionRecords(out, model, outputs)
@@ -163,8 +167,7 @@ def _begin(
         for name in {*records.owners.values()}:
             records.remove(name)
     elif not overwrite:
-        done = there.get("cases", {})
-        records.cases = _finished(predictor, cases, out, done, say)
+        records.cases = _finished(predictor, cases, out, there, say)
     asked = records.outputs
     records.owners = {n: case for n, case in records.owners.items() if case in asked}
     for name in asked:
@@ -192,6 +195,7 @@ def _predict_one(
         records.claim(case.name)
         record |= result.write(case, records.out)
         record |= also(case, result)
+        record |= written_files(records.out, records.outputs[case.name])
     except ResourceError:
         raise
     except (TrivoxError, ValueError, MemoryError, RuntimeError) as error:
@@ -238,22 +242,29 @@ def _origin(case: Case) -> Record:
 
 def _finished(
     predictor: CasePredictor[R],
-    cases: Iterable[Case],
+    cases: Sequence[Case],
     out: Path,
-    earlier: Mapping[str, Record],
+    there: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> dict[str, Record]:
-    """Records of the cases that need not be predicted again."""
+    """Records of the cases that need not be predicted again; raises `DataError` where
+    one has to be and somebody changed its map.
+    """
+    earlier = there.get("cases", {})
     finished: dict[str, Record] = {}
     changed = []
     for case in cases:
         record = earlier.get(case.name)
-        if record is None or not _done(record, case, out, predictor.files(case)):
+        if record is None or not _done(record, out, predictor.files(case)):
             continue
         if _is_from(record, case):
             finished[case.name] = record
         else:
             changed.append(case.name)
+    altered = altered_cases(there, out)
+    again = {case.name for case in cases} - finished.keys()
+    require_unaltered(out, sorted({*altered} & again))
+    _say_kept(sorted({*altered} & {*finished}), say)
     if changed:
         one = "input changed since it was predicted and is"
         many = "inputs changed since they were predicted and are"
@@ -264,17 +275,28 @@ def _finished(
     return finished
 
 
-def _done(record: Record, case: Case, out: Path, names: Sequence[str]) -> bool:
+def _say_kept(altered: Sequence[str], say: Callable[[str], None]) -> None:
+    """Say which maps are not what the model gave."""
+    if altered:
+        one = "prediction was changed by hand since and is"
+        many = "predictions were changed by hand since and are"
+        say(
+            f"{len(altered)} {one if len(altered) == 1 else many} kept as such "
+            f"(--overwrite predicts again): {few(altered)}"
+        )
+
+
+def _done(record: Record, out: Path, names: Sequence[str]) -> bool:
     """Whether a case was predicted before, and all its files are there."""
-    if "error" in record or record.get("inputs") != _input_names(case):
-        return False
-    return all((out / name).exists() for name in names)
+    return "error" not in record and all((out / name).exists() for name in names)
 
 
 def _is_from(record: Record, case: Case) -> bool:
     """Whether the inputs are what they were, and read as they were; 0.1.0 did not write
     that down.
     """
+    if record.get("inputs") != _input_names(case):
+        return False
     if record.get("choice", NO_CHOICE.model_dump()) != case.choice.model_dump():
         return False
     sources = record.get("sources")

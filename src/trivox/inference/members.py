@@ -46,6 +46,10 @@ class Member:
         """
         return self.windows.votes() * max(1, self.passes)
 
+    def spared(self, lean: bool) -> "Member":
+        """The same; lean: that leaves a GPU to the networks, see `SlidingWindows`."""
+        return replace(self, windows=replace(self.windows, lean=lean))
+
 
 @dataclass(frozen=True)
 class WindowOptions:

@@ -39,6 +39,7 @@ from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.kinds import NOTHING_ELSE, Extras
 from trivox.inference.doubt.sampling import BandSampler
 from trivox.inference.doubt.uncertainty import require_kinds
+from trivox.inference.engines.room import spared
 from trivox.inference.judge import judge, unlike_training
 from trivox.inference.members import (
     Member,
@@ -316,19 +317,23 @@ class Predictor:
             voxel_mm3=record.source.voxel_ml * 1000,
         )
         kinds = extras.uncertainty
-        pollster = Pollster(
-            self.members,
-            self.labels,
-            kinds,
-            spread=bool(kinds or self.members[0].passes),
-            seed=self.seed,
-            clean=clean,
-        )
-        return pollster.decide(
-            cases,
-            detailed=bool(extras.maps),
-            sampler=self._sampler(record, reference),
-        )
+
+        def decided(lean: bool) -> Decision:
+            pollster = Pollster(
+                [member.spared(lean) for member in self.members],
+                self.labels,
+                kinds,
+                spread=bool(kinds or self.members[0].passes),
+                seed=self.seed,
+                clean=clean,
+            )
+            return pollster.decide(
+                cases,
+                detailed=bool(extras.maps),
+                sampler=self._sampler(record, reference),
+            )
+
+        return spared(decided, self.members[0].windows.device)
 
     def _sampler(
         self, record: GridRecord, reference: Array | None
@@ -347,6 +352,7 @@ class Predictor:
             "task": self.members[0].plan.task,
             "settings": self.settings,
             "description": digest_of(self.descriptions),
+            "labels": self.members[0].plan.labels.labels,
         }
 
     def files(self, case: Case) -> list[str]:

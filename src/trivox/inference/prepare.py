@@ -7,6 +7,7 @@ import numpy as np
 from trivox.datasets.reading import CroppedCase, crop_volume
 from trivox.errors import DataError
 from trivox.inference.decide import label_case
+from trivox.inference.engines.room import spared
 from trivox.inference.members import Member
 from trivox.memory import require_memory
 from trivox.planning.describe import sized
@@ -57,6 +58,10 @@ def _prepared(case: CroppedCase, member: Member) -> PreparedCase:
 def _found_by(member: Member, case: CroppedCase) -> Array:
     """Label indices `(z, y, x)` that a coarser model finds, on the case's grid."""
     prepared = _prepared(case, member)
-    slabs = member.windows.slabs(prepared.image)
-    labels = label_case(slabs, prepared.record, member.plan.labels, None)
+
+    def decided(lean: bool) -> Array:
+        slabs = member.spared(lean).windows.slabs(prepared.image)
+        return label_case(slabs, prepared.record, member.plan.labels, None)
+
+    labels = spared(decided, member.windows.device)
     return labels.transpose(np.argsort(member.plan.axis_order))

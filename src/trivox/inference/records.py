@@ -10,7 +10,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from trivox.datasets.dataset import Case
+from trivox.datasets.listing import is_image_file
 from trivox.errors import DataError, FormatError, few
 from trivox.files import read_json, write_json
 from trivox.inference.classes.files import CLASSES_FILE, SUBTYPE_FILE
@@ -18,12 +21,14 @@ from trivox.inference.doubt.kinds import EXTRAS
 from trivox.inference.writing import Record, file_names
 from trivox.locks import alone
 from trivox.schema import STAMP
+from trivox.sources import Source, is_unchanged, source_of
+from trivox.volumes.formats import case_stem
 
 RECORDS = "predictions.json"
 ALL_CASES = ""
 """Whose the tables about all cases are."""
 ADVICE = "choose another --out"
-LATER = ("description", "precision")
+LATER = ("description", "precision", "labels")
 """What 0.1.0 did not write about a model; there it is taken to be the same."""
 LONGEST = 255
 """Bytes of a name that file systems take."""
@@ -128,6 +133,58 @@ def require_no_strangers(
         )
 
 
+def written_files(out: Path, names: Iterable[str]) -> Record:
+    """What the files of a case are when they were written, for its record."""
+    there = [name for name in names if (out / name).is_file()]
+    sources = {name: source_of(out / name) for name in there}
+    return {"written": {name: source.model_dump() for name, source in sources.items()}}
+
+
+def altered_cases(content: Mapping[str, Any], out: Path) -> list[str]:
+    """Cases of which a file is not what was written: somebody corrected or damaged it.
+    Of records of 0.1.0, which do not say what was written, none.
+    """
+    cases = content.get("cases", {})
+    return [name for name, record in cases.items() if _is_altered(record, out)]
+
+
+def _is_altered(record: Record, out: Path) -> bool:
+    written = record.get("written")
+    if not isinstance(written, dict):
+        return False
+    try:
+        sources = {n: Source.model_validate(source) for n, source in written.items()}
+    except ValidationError:
+        return False
+    return any(
+        _there(out / name) and not is_unchanged(out / name, source)
+        for name, source in sources.items()
+    )
+
+
+def require_unaltered(out: Path, altered: Iterable[str]) -> None:
+    """Raise `DataError` where maps that somebody changed would be written over or
+    removed.
+    """
+    listed = list(altered)
+    if listed:
+        raise DataError(
+            f"{out}: {few(listed)} changed since they were predicted and would be "
+            f"lost; {ADVICE}, or add --overwrite"
+        )
+
+
+def meant_labels(out: Path) -> dict[str, int]:
+    """Name -> value of the labels of the model that predicted into a folder; empty
+    where nothing says so.
+    """
+    try:
+        labels = read_records(out).get("labels") if out.is_dir() else None
+    except DataError:
+        labels = None
+    return labels if isinstance(labels, dict) else {}
+
+
 def unfinished_cases(out: Path) -> list[str]:
     """Cases that have files in a folder of predictions and no record there: their
     prediction was begun and not ended, or failed.
@@ -188,6 +245,27 @@ def require_free(
         raise DataError(
             f"{out}: {few(foreign)} would be written over, and no prediction wrote "
             f"them; {ADVICE}"
+        )
+    _require_no_twins(out, outputs, owners)
+
+
+def _require_no_twins(
+    out: Path, outputs: Mapping[str, Sequence[str]], owners: Mapping[str, str]
+) -> None:
+    """Raise `DataError` where an image of another format has the name of an output
+    (`a.nii` beside `a.nii.gz`): nobody could tell any more which of them is the case.
+    """
+    if not out.is_dir():
+        return
+    new = set(chain.from_iterable(outputs.values())) - owners.keys()
+    stems = {case_stem(Path(name)) for name in new}
+    images = filter(is_image_file, sorted(out.iterdir()))
+    foreign = [path for path in images if path.name not in owners]
+    twins = [path.name for path in foreign if case_stem(path) in stems]
+    if twins:
+        raise DataError(
+            f"{out}: {few(twins)} would have a second image of the same name beside it; "
+            f"{ADVICE}"
         )
 
 

@@ -9,13 +9,16 @@ logits, at a cost that hardly grows with the number of classes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from trivox.datasets.labels import LabelScheme
-from trivox.inference.windows import Slab
+from trivox.inference.engines.room import MEMORY, fits, sent
+from trivox.inference.windows import BESIDE, Slab
 from trivox.volumes.resampling import (
     Corners,
     corner_weights,
@@ -32,8 +35,25 @@ HALF_STEP = 2**-10
 """Twice the relative rounding of half precision."""
 Rounding = Callable[[Tensor], Tensor]
 """What becomes of interpolated logits."""
-VOXELS_A_CHUNK = 2**20
-"""Restored voxels at a time: bounds the extra memory."""
+VALUES_A_CHUNK = 2**26
+"""Restored logits at a time on a GPU, unless a CPU would take more."""
+
+
+@dataclass(frozen=True)
+class Portions:
+    """How much is done at a time: chunk: restored voxels, which bounds the extra memory;
+    boundary: voxels between classes; hard: those that look at every class.
+    """
+
+    chunk: int
+    boundary: int
+    hard: int
+
+
+IN_CACHE = Portions(2**20, 2**14, 2**12)
+"""On a CPU."""
+ON_A_GPU = Portions(2**23, 2**20, 2**17)
+"""Each portion waits for it."""
 
 
 class Sampler(Protocol):
@@ -52,14 +72,28 @@ class Sampler(Protocol):
 
 def label_indices(scores: Tensor, scheme: LabelScheme, *, above: float = 0) -> Array:
     """Label indices (int16) `(...)` of scores `(output, ...)`, as
-    `LabelScheme.decide` has them; torch's maximum is several times faster than an
-    argmax on CPUs.
+    `LabelScheme.decide` has them.
 
     above: what a region needs to be painted, 0 of logits and 0.5 of probabilities.
     """
-    if scheme.exclusive:
-        return scores.max(0).indices.to(torch.int16).numpy()
-    return scheme.decide(scores.numpy(), above=above)
+    won = winners(scores, scheme, above=above)
+    return indices_of(won.cpu(), scheme)
+
+
+def winners(scores: Tensor, scheme: LabelScheme, *, above: float) -> Tensor:
+    """What the labels of scores `(output, ...)` are made of: int16 `(...)`, the index
+    of the largest, or bool `(region, ...)`, whether it is `above`.
+    """
+    if not scheme.exclusive:
+        return scores > above
+    # several times faster on CPUs than an argmax
+    return scores.max(0).indices.to(torch.int16)
+
+
+def indices_of(won: Tensor, scheme: LabelScheme) -> Array:
+    """Label indices (int16) `(...)` of `winners` that are in memory."""
+    array = won.numpy()
+    return array if scheme.exclusive else scheme.paint_regions(array)
 
 
 def axis_corners(size: int, new_size: int, *, by_nearest: bool) -> Corners:
@@ -98,20 +132,31 @@ def restore(
     rounded to half precision before they are compared, as in nnU-Net, where the first
     of two equal classes wins.
     """
-    corners = _corners(size, shape, nearest_axis)
-    parts = []
+    chunks = _row_chunks(slabs, size, shape, nearest_axis, whole=not exclusive)
+    parts: list[Tensor] = []
     start = 0
-    for rows, part in _row_chunks(slabs, corners, shape):
+    for rows, part in chunks:
         if exclusive:
             labels = _winning_class(rows, part, half=half)
         else:
             labels = _interpolate(rows, part) > 0
         if sampler is not None:
-            voxels = sampler.choose(start, labels).to(rows.device)
+            voxels = sent(sampler.choose(start, labels), rows.device)
             sampler.keep(_at_voxels(rows, part, voxels))
         start += len(part[0][0])
-        parts.append(labels.cpu())
-    return torch.cat(parts, dim=0 if exclusive else 1)
+        place = parts[0].device if parts else _place_for_all(labels, shape)
+        parts.append(labels.to(place))
+    return torch.cat(parts, dim=0 if exclusive else 1).cpu()
+
+
+def _place_for_all(labels: Tensor, shape: Shape) -> torch.device:
+    """Where the labels of some rows wait for the others: on the GPU if all of them fit,
+    so that they are fetched at once.
+    """
+    rows = labels.shape[-3]
+    whole = labels.nbytes // rows * shape[0]
+    device = labels.device
+    return device if fits(BESIDE * whole, device) else MEMORY
 
 
 def restored_logits(
@@ -125,18 +170,28 @@ def restored_logits(
     `shape`, a few rows at a time.
     """
     start = 0
-    for rows, part in _row_chunks(slabs, _corners(size, shape, nearest_axis), shape):
+    for rows, part in _row_chunks(slabs, size, shape, nearest_axis, whole=True):
         yield start, _interpolate(rows, part)
         start += len(part[0][0])
 
 
+@lru_cache(maxsize=16)
 def _corners(
-    size: Sequence[int], shape: Shape, nearest_axis: int | None
+    size: tuple[int, ...],
+    shape: tuple[int, ...],
+    nearest_axis: int | None,
+    device: torch.device,
 ) -> list[Corners]:
-    return [
-        axis_corners(old, new, by_nearest=axis == nearest_axis)
-        for axis, (old, new) in enumerate(zip(size, shape, strict=True))
-    ]
+    """The corners along each axis, sent to a device once for all slabs and votes."""
+    tables: list[Corners] = []
+    for axis, (old, new) in enumerate(zip(size, shape, strict=True)):
+        low, high, weight = axis_corners(old, new, by_nearest=axis == nearest_axis)
+        tables.append((sent(low, device), sent(high, device), sent(weight, device)))
+    return tables
+
+
+def _portions(device: torch.device) -> Portions:
+    return ON_A_GPU if device.type == "cuda" else IN_CACHE
 
 
 def _at_voxels(logits: Tensor, corners: list[Corners], voxels: Tensor) -> Tensor:
@@ -150,28 +205,52 @@ def _at_voxels(logits: Tensor, corners: list[Corners], voxels: Tensor) -> Tensor
 
 
 def _row_chunks(
-    slabs: Iterable[Slab], corners: list[Corners], shape: Shape
+    slabs: Iterable[Slab],
+    size: Sequence[int],
+    shape: Shape,
+    nearest_axis: int | None,
+    *,
+    whole: bool = False,
 ) -> Iterable[tuple[Tensor, list[Corners]]]:
     """Pair new rows with the old rows that they lie between, as soon as a slab brings
-    them.
+    them; whole: so few that their logits of all channels fit.
     """
-    low, high, weight = corners[0]
+    low, high, _ = axis_corners(size[0], shape[0], by_nearest=nearest_axis == 0)
     # copied rows in front of the slab that the next new rows need as well
     held = Slab(0, torch.empty(0))
-    step = max(1, VOXELS_A_CHUNK // (shape[1] * shape[2]))
     done = 0
     for slab in slabs:
+        device = slab.logits.device
+        along, *across = _corners(tuple(size), tuple(shape), nearest_axis, device)
+        channels = len(slab.logits) if whole else 1
+        step = _rows_a_chunk(shape, channels, device)
         end = slab.start + slab.logits.shape[1]
         ready = int((high < end).sum())
         while done < ready:
             stop = min(done + step, ready)
             first = int(low[done:stop].min())
             last = int(high[done:stop].max()) + 1
-            along = (low[done:stop] - first, high[done:stop] - first, weight[done:stop])
-            yield _rows(held, slab, first, last), [along, *corners[1:]]
+            part = _part(along, slice(done, stop), first)
+            yield _rows(held, slab, first, last), [part, *across]
             done = stop
         keep = min(int(low[done]), end) if done < len(low) else end
         held = Slab(keep, _rows(held, slab, keep, end).clone())
+
+
+def _rows_a_chunk(shape: Shape, channels: int, device: torch.device) -> int:
+    """New rows at a time; of logits of several channels not more than on a CPU, unless
+    these are few.
+    """
+    voxels = _portions(device).chunk
+    if channels > 1:
+        voxels = min(voxels, max(IN_CACHE.chunk, VALUES_A_CHUNK // channels))
+    return max(1, voxels // (shape[1] * shape[2]))
+
+
+def _part(along: Corners, rows: slice, first: int) -> Corners:
+    """The corners of some new rows, counted from the first old row that they need."""
+    low, high, weight = along
+    return low[rows] - first, high[rows] - first, weight[rows]
 
 
 def _rows(held: Slab, slab: Slab, first: int, last: int) -> Tensor:
@@ -202,7 +281,8 @@ def _winning_class(
     second = None
     if len(logits) > 2 and len(boundary):
         second = _runners_up(logits, index, highest).reshape(-1)
-    for voxels in boundary.split(2**14):
+    portions = _portions(logits.device)
+    for voxels in boundary.split(portions.boundary):
         index, weight = corner_weights(voxels, corners, winners.shape)  # (8, n)
         candidates = flat_winners[index].long()
         best, value = _best_candidate(flat_logits, candidates, index, weight, rounded)
@@ -243,7 +323,8 @@ def _best_of_all(
     are equal.
     """
     parts = []
-    chunks = zip(index.split(2**12, 1), weight.split(2**12, 1), strict=True)
+    few = _portions(logits.device).hard
+    chunks = zip(index.split(few, 1), weight.split(few, 1), strict=True)
     for corner, share in chunks:
         total = torch.zeros(len(logits), corner.shape[1], device=logits.device)
         for at, part in zip(corner, share, strict=True):
@@ -306,10 +387,10 @@ def _interpolated(
 def _interpolate(logits: Tensor, corners: list[Corners]) -> Tensor:
     """Linear interpolation of all channels."""
     for axis, (low, high, weight) in enumerate(corners, start=1):
-        lower = logits.index_select(axis, low.to(logits.device))
-        upper = logits.index_select(axis, high.to(logits.device))
+        lower = logits.index_select(axis, low)
+        upper = logits.index_select(axis, high)
         shape = [1] * 4
         shape[axis] = -1
-        share = weight.to(logits.device).reshape(shape)
+        share = weight.reshape(shape)
         logits = torch.lerp(lower, upper, share)
     return logits

@@ -5,10 +5,13 @@ nnU-Net does it, so that its models give its labels where classes are close.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from trivox.inference.engines.room import sent
 
 SIGMA = 1 / 8
 """Standard deviation of the window weight as a share of the patch."""
@@ -53,7 +56,7 @@ class SingleSums:
         copies: int,
     ) -> None:
         self.rows = rows
-        weights = [axis_weight(voxels).to(rows.device) for voxels in patch]
+        weights = _axis_weights(tuple(patch), rows.device)
         axes = zip(starts, weights, size, strict=True)
         self.totals = [_total_weight(*axis) for axis in axes]
         self.weight = outer(*weights) / copies
@@ -79,10 +82,7 @@ class HalfSums:
     def __init__(self, rows: Tensor, patch: Sequence[int], copies: int) -> None:
         self.rows = rows
         self.copies = copies
-        axes = [_bell(voxels).double() for voxels in patch]
-        weight = (HALF_PEAK * outer(*axes)).half()
-        least = weight[weight > 0].min()
-        self.weight = weight.clamp(min=least).to(rows.device)
+        self.weight = _half_weight(tuple(patch), rows.device)
 
     def add(self, window: Tensor, place: Sequence[slice]) -> None:
         """See `Sums`."""
@@ -102,6 +102,21 @@ def axis_weight(patch: int) -> Tensor:
     """
     weight = _bell(patch)
     return (weight / weight.max()).clamp(min=WEIGHT_FLOOR)
+
+
+@lru_cache(maxsize=16)
+def _axis_weights(patch: tuple[int, ...], device: torch.device) -> list[Tensor]:
+    """The weight along each axis, sent to a device once."""
+    return [sent(axis_weight(voxels), device) for voxels in patch]
+
+
+@lru_cache(maxsize=4)
+def _half_weight(patch: tuple[int, ...], device: torch.device) -> Tensor:
+    """nnU-Net's weights `(z, y, x)` of a window, likewise."""
+    axes = [_bell(voxels).double() for voxels in patch]
+    weight = (HALF_PEAK * outer(*axes)).half()
+    least = weight[weight > 0].min()
+    return sent(weight.clamp(min=least), device)
 
 
 def _bell(patch: int) -> Tensor:

@@ -15,9 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from trivox.inference.engines.engine import Engine, require_finite
+from trivox.inference.engines.room import MEMORY, fits, sent
 from trivox.inference.window_sums import HalfSums, SingleSums, Sums, advance
-from trivox.learning.microbatch import available_memory
 from trivox.volumes.volume import Shape
+
+BESIDE = 3
+"""Copies of what lies on a GPU that are left room for: what is computed from it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,8 @@ class SlidingWindows:
     only_flip: tuple[int, ...] | None = None
     """The one mirrored copy to predict from; None: all that `mirror_axes` allows."""
     half: bool = False
+    lean: bool = False
+    """Whether a GPU holds the network alone, and the image and the sums stay in memory."""
 
     @property
     def device(self) -> torch.device:
@@ -96,14 +101,37 @@ class SlidingWindows:
             for engine, flip in product(self.engines, self.flips)
         ]
 
+    def place_for(self, shape: Sequence[int], *, copies: int) -> torch.device:
+        """Where `copies` tensors of float32 that are computed with may lie: on the GPU,
+        if they fit beside the network.
+        """
+        needed = 4 * copies * math.prod(shape)
+        if not self.lean and fits(needed, self.device):
+            return self.device
+        return MEMORY
+
+    def placed(self, image: Tensor) -> Tensor:
+        """The image where windows are cut out of it: on the GPU if it fits beside the
+        sums, so that it is sent there once and not window by window.
+        """
+        if image.device == self.device:
+            return image
+        sizes = zip(image.shape[1:], self.patch_size, strict=True)
+        depth, height, width = (max(pair) for pair in sizes)
+        planes = image.shape[0] * depth + self.outputs * self.patch_size[0]
+        place = self.place_for((planes, height, width), copies=BESIDE)
+        return sent(image, place)
+
     @torch.inference_mode()
     def slabs(self, image: Tensor) -> Iterator[Slab]:
         """Slabs in order of z that together cover `image` `(c, z, y, x)` exactly once.
 
-        One buffer serves all of them (fresh memory of this size costs more than the
+        image: in memory, or `placed` before where it is looked at several times. One
+        buffer serves all of them (fresh memory of this size costs more than the
         sums): use or copy a slab before asking for the next. Raises `BundleError` where
-        a network gives what is no number.
+        a network gives what is no number, on a GPU after the last slab.
         """
+        image = self.placed(image)
         if self.half and len(self.engines) > 1:
             yield from self._network_by_network(image)
             return
@@ -115,15 +143,21 @@ class SlidingWindows:
         along_z, along_y, along_x = starts
         corners = list(product(along_y, along_x))
         ends = [*along_z[1:], size[0]]
+        totals: list[Tensor] = []  # on a GPU, read once at the end
         for z, end in zip(along_z, ends, strict=True):
             layer = padded[:, z : z + self.patch_size[0]]
             self._add_windows(sums, layer, corners)
             done = sums.mean(z, end - z)
-            require_finite(done)
+            if done.is_cuda:
+                totals.append(done.sum(dtype=torch.float32))
+            else:
+                require_finite(done)
             slab = _unpad(Slab(z, done), before, image.shape[1:])
             if slab.logits.shape[1]:
                 yield slab
             advance(sums.rows, end - z)
+        if totals:
+            require_finite(torch.stack(totals))
 
     def _network_by_network(self, image: Tensor) -> Iterator[Slab]:
         """The mean of networks that are summed each for itself, in half precision."""
@@ -147,15 +181,10 @@ class SlidingWindows:
         return SingleSums(rows, self.patch_size, size, starts, copies)
 
     def _buffer(self, channels: int, size: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Zeros `(channels, z, y, x)`, as deep as a patch: on the GPU if three of them
-        fit beside the network, else in memory.
-        """
+        """Zeros `(channels, z, y, x)`, as deep as a patch."""
         shape = (channels, self.patch_size[0], *size[1:])
-        device = self.device
-        needed = 3 * 4 * math.prod(shape)
-        if device.type == "cuda" and needed > available_memory(device):
-            device = torch.device("cpu")
-        return torch.zeros(shape, dtype=dtype, device=device)
+        place = self.place_for(shape, copies=BESIDE)
+        return torch.zeros(shape, dtype=dtype, device=place)
 
     def _add_windows(
         self, sums: Sums, layer: Tensor, corners: Sequence[tuple[int, int]]
@@ -185,7 +214,7 @@ class SlidingWindows:
         """Sum of the logits over networks and mirrored copies for `(n, c, z, y, x)`, as
         many copies at once as fit.
         """
-        patches = patches.to(self.device)
+        patches = sent(patches, self.device)
         voxels = patches[:, 0].numel()
         together = max(1, self._budget // max(1, voxels))
         total: Tensor | None = None

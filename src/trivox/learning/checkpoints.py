@@ -6,6 +6,7 @@
     best/ best-2/    the best so far by the smoothed score: weights and state.json alone
 """
 
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ RAW = "raw.safetensors"
 """Weights as trained where `WEIGHTS` holds their moving average."""
 OBJECTIVE = "objective.safetensors"
 """Weights that the objective trains."""
+NEW = "best-new"
+BEST = re.compile(rf"best(?:-\d+|-[0-9a-f]{{8}})?|{NEW}")
+"""What the best are called, also while they are renamed; a folder of another name
+(`best-backup`) is somebody's copy.
+"""
 
 
 class RunState(TypedDict):
@@ -159,13 +165,13 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 # -- the best --------------------------------------------------------------------------
 def best_checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints `best*` in `folder`, best first.
+    """The whole checkpoints `best`, `best-2` ... in `folder`, best first.
 
     Their states say how good they are, not their names: a process killed while renaming
     leaves names in disorder.
     """
     ranked = []
-    for path in folder.glob("best*"):
+    for path in _named_best(folder):
         try:
             progress = read_json(path / STATE)["progress"]
             place = (-float(progress["smoothed"]), int(progress["epoch"]), path)
@@ -197,7 +203,7 @@ def keep_best(
         place += progress["smoothed"] >= score
     if place >= count:
         return False
-    new = folder / "best-new"
+    new = folder / NEW
     save(new)
     _settle(folder, [*ordered[:place], new, *ordered[place:]][:count])
     return True
@@ -209,8 +215,8 @@ def forget_best(folder: Path) -> None:
 
 
 def _settle(folder: Path, ordered: Sequence[Path]) -> None:
-    """Name the folders `best`, `best-2` ... in their order and remove all others."""
-    for path in folder.glob("best*"):
+    """Name the folders `best`, `best-2` ... in their order and remove the others."""
+    for path in _named_best(folder):
         if path not in ordered:
             shutil.rmtree(path, ignore_errors=True)
     moved: list[tuple[Path, Path]] = []
@@ -221,6 +227,10 @@ def _settle(folder: Path, ordered: Sequence[Path]) -> None:
             moved.append((aside, final))
     for aside, final in moved:
         aside.rename(final)
+
+
+def _named_best(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("best*") if BEST.fullmatch(path.name)]
 
 
 def final_weights(folder: Path, which: Literal["latest", "best", "average"]) -> Path:

@@ -33,6 +33,13 @@ class Objective(ABC):
         """
         return False
 
+    @property
+    def repeats(self) -> bool:
+        """Whether the loss is the same kernels at every step, none of them on the host:
+        what a CUDA graph can record.
+        """
+        return False
+
     def inputs(self, images: Any, targets: Any) -> tuple[Any, ...]:
         """What the network is called with in training."""
         return (images,)

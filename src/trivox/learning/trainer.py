@@ -27,13 +27,15 @@ from trivox.learning.checkpoints import (
 )
 from trivox.learning.divergence import MAX_SKIPPED, PATIENCE, diverged, far_off
 from trivox.learning.interruption import stop_signals
-from trivox.learning.learner import Learner
 from trivox.learning.objective import Objective
 from trivox.learning.progress import Clock, Progress, ShowSteps, duration, unshown
+from trivox.learning.readings import Readings
 from trivox.learning.runtime import Runtime, rank, sum_over_ranks, world_size
+from trivox.learning.steps.learner import Learner
 from trivox.learning.tracking import EpochSteps, RunLog, epoch_line
 from trivox.learning.validation import validate
-from trivox.preparation.batches import Source, stream
+from trivox.preparation.batches import Source
+from trivox.preparation.stream import stream
 from trivox.volumes.header import one_line
 
 
@@ -61,6 +63,9 @@ class Trainer:
         self.asked_to_stop = False
         self.stopping = False
         """Whether a rank was asked to stop, so that all of them do."""
+        self.readings = Readings.on(self.runtime.device)
+        self.skipped = 0
+        """Steps in a row whose loss or gradients were not finite."""
         self.lost = 0
         """Epochs in a row after which the model was lost."""
 
@@ -206,24 +211,37 @@ class Trainer:
         what = f"epoch {self.progress.epoch + 1}"
         shown = self.show_steps(numbers, what, steps.note)
         for _, (images, targets) in zip(shown, batches, strict=False):
-            steps.add(*self._step(images, targets))
-            self.progress.step += 1
-            self._agree()
+            self._step(images, targets)
+            due = self.readings.due
+            if due:
+                self._read(steps)
+            # ranks wait for each other where they wait for the device anyway
+            if due or world_size() == 1:
+                self._agree()
             if self.stopping or self.progress.minutes_over(self.recipe):
                 break
         batches.close()  # type: ignore[attr-defined]
+        self._read(steps)
         return steps
 
-    def _step(self, images: Any, targets: Any) -> tuple[float, float]:
-        """One optimizer step: its loss and the norm of its gradients."""
+    def _step(self, images: Any, targets: Any) -> None:
+        """One optimizer step."""
         taken = self.learner.step(images, targets, self.progress, say=self.log.line)
-        if self.progress.first_loss is None and self.learner.skipped == 0:
-            self.progress.first_loss = taken[0]
-        if self.learner.skipped > MAX_SKIPPED:
-            raise self._diverged(
-                f"loss or gradients were not finite for {MAX_SKIPPED} steps"
-            )
-        return taken
+        self.readings.add(*taken)
+        self.progress.step += 1
+
+    def _read(self, steps: EpochSteps) -> None:
+        """Take note of the steps that were taken since the last reading."""
+        for loss, norm in self.readings.read():
+            steps.add(loss, norm)
+            usable = math.isfinite(loss) and math.isfinite(norm)
+            self.skipped = 0 if usable else self.skipped + 1
+            if usable and self.progress.first_loss is None:
+                self.progress.first_loss = loss
+            if self.skipped > MAX_SKIPPED:
+                raise self._diverged(
+                    f"loss or gradients were not finite for {MAX_SKIPPED} steps"
+                )
 
     def _agree(self) -> None:
         """Read the clock; ranks share its mean, and stop together if one was asked to.

@@ -12,7 +12,8 @@ from trivox.learning.microbatch import in_parts
 from trivox.learning.objective import Objective
 from trivox.learning.progress import ShowSteps, unshown
 from trivox.learning.runtime import Runtime, sum_over_ranks
-from trivox.preparation.batches import Source, stream
+from trivox.preparation.batches import Source
+from trivox.preparation.stream import stream
 
 
 @torch.no_grad()

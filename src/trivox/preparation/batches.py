@@ -1,10 +1,6 @@
-"""Batches of augmented patches: drawn, read ahead by threads, finished on the device of
-the network.
-"""
+"""Batches of augmented patches: drawn, read, and finished on the device of the network."""
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +15,7 @@ from trivox.preparation.intensity import (
     draw_intensity,
     mirror,
 )
+from trivox.preparation.parcels import Parcel, smallest_integers
 from trivox.preparation.sampler import PatchRequest, PatchSampler, sample_rng
 from trivox.preparation.spatial import (
     SpatialChange,
@@ -26,6 +23,7 @@ from trivox.preparation.spatial import (
     common_box,
     draw_spatial,
 )
+from trivox.preparation.together import Changes, Patches
 from trivox.volumes.volume import Array, Shape, Spacing
 
 
@@ -65,23 +63,24 @@ class RawBatch:
     intensity: changes of all samples, or none; cases: name of each sample's case.
     """
 
-    plain: tuple[Tensor, Tensor]
-    boxed: tuple[Tensor, Tensor] | None
+    plain: Patches
+    boxed: Patches | None
     warped: list[int]
     spatial: list[SpatialChange]
     intensity: list[IntensityChange]
     cases: Sequence[str] = ()
 
-    def finish(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def finish(self, device: torch.device) -> Patches:
         """Augment on `device`: images `(b, c, z, y, x)` float32 and label indices `(b,
         z, y, x)` int16.
         """
+        if device.type == "cuda":
+            return PackedBatch.of(self).finish(device)
         images, labels = _moved(self.plain, device)
         if self.boxed is not None:
             boxes, box_labels = _moved(self.boxed, device)
-            depth, rows, columns = images.shape[2:]
             warped, warped_labels = apply_spatial(
-                boxes, box_labels, self.spatial, (depth, rows, columns)
+                boxes, box_labels, self.spatial, self.patch
             )
             images = _interleave(images, warped, self.warped)
             labels = _interleave(labels, warped_labels, self.warped)
@@ -90,10 +89,59 @@ class RawBatch:
             images, labels = mirror(images, labels, self.intensity)
         return images, labels
 
+    @property
+    def patch(self) -> Shape:
+        """Size of the patches."""
+        depth, rows, columns = self.plain[0].shape[2:]
+        return depth, rows, columns
 
-def _moved(
-    patches: tuple[Tensor, Tensor], device: torch.device
-) -> tuple[Tensor, Tensor]:
+    def changes(self) -> Changes | None:
+        """What a GPU does to all samples together; None without augmentation."""
+        if not self.intensity:
+            return None
+        depth, rows, columns = (self.boxed or self.plain)[1].shape[1:]
+        return Changes.of(
+            self.spatial,
+            self.warped,
+            self.intensity,
+            patch=self.patch,
+            box=(depth, rows, columns),
+            channels=self.plain[0].shape[1],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PackedBatch:
+    """A batch as read, ready for a GPU: voxels and numbers in one piece of memory."""
+
+    parcel: Parcel
+    changes: Changes | None
+    cases: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, batch: RawBatch) -> "PackedBatch":
+        """Pack a batch; label indices take a byte each, if they fit."""
+        changes = batch.changes()
+        named = {"images": batch.plain[0], "labels": smallest_integers(batch.plain[1])}
+        if batch.boxed is not None:
+            boxes, labels = batch.boxed
+            named |= {"boxes": boxes, "box labels": smallest_integers(labels)}
+        tensors = {} if changes is None else changes.tensors
+        return cls(Parcel.of({**named, **tensors}), changes, batch.cases)
+
+    def finish(self, device: torch.device) -> Patches:
+        """As `RawBatch.finish`, in one upload and without a wait."""
+        tensors = self.parcel.to(device).tensors()
+        plain = (tensors["images"], tensors["labels"])
+        if self.changes is None:
+            return plain[0].float(), plain[1].to(torch.int16)
+        boxed = None
+        if "boxes" in tensors:
+            boxed = (tensors["boxes"], tensors["box labels"])
+        return self.changes.apply(tensors, plain, boxed)
+
+
+def _moved(patches: Patches, device: torch.device) -> Patches:
     images, labels = patches
     return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
@@ -154,33 +202,6 @@ class BatchSource:
             intensity=[d.intensity for d in draws if d.intensity is not None],
             cases=[draw.request.case for draw in draws],
         )
-
-
-def stream(
-    source: Source, steps: Sequence[int], *, device: torch.device, workers: int
-) -> Iterator[tuple[Any, Any]]:
-    """The finished batches of `steps` in order, with up to `workers` + 1 of them read
-    ahead.
-    """
-    if workers == 0:
-        for step in steps:
-            yield source.read(step).finish(device)
-        return
-    with ThreadPoolExecutor(
-        max_workers=workers, thread_name_prefix="trivox-reader"
-    ) as pool:
-        waiting: deque[Future[Unfinished]] = deque()
-        upcoming = iter(steps)
-        try:
-            for step in upcoming:
-                waiting.append(pool.submit(source.read, step))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result().finish(device)
-            while waiting:
-                yield waiting.popleft().result().finish(device)
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _stack(

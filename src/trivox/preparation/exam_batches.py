@@ -19,8 +19,9 @@ from trivox.preparation.sampler import sample_rng
 from trivox.projection.attenuation import attenuation_of
 from trivox.projection.geometry import Geometry, even_angles
 from trivox.projection.noise import add_noise
-from trivox.projection.projector import Projector
-from trivox.projection.xrays import Xrays
+from trivox.projection.projector import follow, project
+from trivox.projection.uploads import sent
+from trivox.projection.xrays import Xrays, products
 from trivox.volumes.volume import Array
 
 WHOLE_STEP = 1 << 20
@@ -65,22 +66,24 @@ class RawExams:
         """Render, add noise, drop views, bring the volumes to the network's grid and
         window.
         """
-        hounsfield = self.volumes.to(device, non_blocking=True).float()
+        hounsfield = sent(self.volumes, device).float()
         if isinstance(self.views, Geometry):
-            xrays = self._rendered(hounsfield, self.views.to(device))
+            xrays = self._rendered(hounsfield, self.views)
         else:
             xrays = self.views.to(device)
-        gain = self.gain.to(device)[:, None, None, None]
+        gain = sent(self.gain, device)[:, None, None, None]
         xrays = Xrays(xrays.images * gain, xrays.geometry, xrays.present)
-        xrays = xrays.without(self.dropped.to(device))
+        xrays = xrays.without(sent(self.dropped, device))
         volumes = to_window(coarser(hounsfield, self.plan), self.plan.window)
         return xrays, VolumeTargets(volumes, xrays)
 
     def _rendered(self, hounsfield: Tensor, geometry: Geometry) -> Xrays:
         attenuation = attenuation_of(hounsfield, water=self.plan.water_per_mm)
-        images = Projector(geometry, self.plan.render_grid).project(attenuation)
+        images = project(attenuation, geometry, self.plan.render_grid)
         if self.photons is not None:
-            generator = torch.Generator(hounsfield.device).manual_seed(self.seed)
+            device = hounsfield.device
+            where = "cpu" if device.type == "mps" else device
+            generator = torch.Generator(where).manual_seed(self.seed)
             images = add_noise(images, self.photons, generator=generator)
         return Xrays.of(images, geometry)
 
@@ -130,11 +133,16 @@ class ExamSource:
         names = [self.name_of(step, position) for position in self.positions]
         views: Geometry | Xrays
         if self.options.views == "random":
-            views = self._geometry(rng, count)
+            views = geometry = self._geometry(rng, count)
             photons = self._photons(rng)
+            follow(geometry, self.plan.render_grid)
         else:
             views = self._stored(names, rng, count)
+            geometry = views.geometry
             photons = None
+        if geometry.views:
+            for of_network, grid in products(geometry, self.plan.grid):
+                follow(of_network, grid)
         dropped: list[Array] = []
         gains: list[float] = []
         for position in self.positions:

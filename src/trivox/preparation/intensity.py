@@ -6,15 +6,20 @@ that it was drawn for.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trivox.config.options import Augmentation
-from trivox.volumes.resampling import apply_along, blur_matrix, low_resolution_matrix
+from trivox.volumes.resampling import (
+    apply_along,
+    blur_matrix,
+    low_resolution_matrix,
+)
 from trivox.volumes.volume import Array
 
 
@@ -98,29 +103,129 @@ def _factors(
     return factor if applied else np.ones(channels)
 
 
-def apply_intensity(images: Tensor, changes: Sequence[IntensityChange]) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A change of some of the volumes `(n, z, y, x)` of a batch.
+
+    change: takes volumes `(r, z, y, x)`, which it changes in place, and `numbers`, one
+    a volume each; rows: which volumes, ascending; scattered: the same as a tensor,
+    where others lie between them.
+    """
+
+    change: Callable[..., None]
+    rows: list[int]
+    numbers: tuple[Tensor, ...]
+    scattered: Tensor | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What has to be on the device of the volumes."""
+        return (*self.numbers, *(() if self.scattered is None else (self.scattered,)))
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> "Part":
+        """The same with its tensors on another device."""
+        count = len(self.numbers)
+        scattered = None if self.scattered is None else tensors[count]
+        return Part(self.change, self.rows, tuple(tensors[:count]), scattered)
+
+    def apply(self, volumes: Tensor) -> None:
+        """Change the volumes in place."""
+        if self.scattered is None:
+            self.change(volumes[self.rows[0] : self.rows[-1] + 1], *self.numbers)
+            return
+        chosen = volumes.index_select(0, self.scattered)
+        self.change(chosen, *self.numbers)
+        volumes.index_copy_(0, self.scattered, chosen)
+
+
+def apply_intensity(
+    images: Tensor,
+    changes: Sequence[IntensityChange],
+    parts: Sequence[Part] | None = None,
+) -> Tensor:
     """Apply the changes to `(b, c, z, y, x)` in place (mirroring excepted) and return
     it.
 
     Channels beyond those that the changes were drawn for are masks, which only
-    mirroring changes.
+    mirroring changes. parts: what `intensity_parts` made of the changes, if it did.
     """
-    masks = images[:, len(changes[0].gamma) :]
-    if masks.shape[1]:
-        pictures = images[:, : len(changes[0].gamma)].contiguous()
-        return torch.cat([apply_intensity(pictures, changes), masks], dim=1)
+    if parts is None:
+        parts = intensity_parts(changes, images.shape[1:], apart=True)
     _add_noise(images, changes)
     volumes = images.view(-1, *images.shape[2:])  # (b c, z, y, x): each on its own
-    _blur(volumes, np.concatenate([c.blur_sigma for c in changes]))
-    _brighten(volumes, np.concatenate([c.brightness for c in changes]))
-    _contrast(volumes, np.concatenate([c.contrast for c in changes]))
-    _coarsen(volumes, np.concatenate([c.zoom for c in changes]))
-    _gamma(volumes, np.concatenate([c.gamma_inverted for c in changes]), sign=-1)
-    _gamma(volumes, np.concatenate([c.gamma for c in changes]), sign=1)
+    for part in parts:
+        part.apply(volumes)
     for image, change in zip(images, changes, strict=True):
         if change.dropped is not None:
-            image[change.dropped] = 0
+            image[change.dropped].zero_()
     return images
+
+
+def intensity_parts(
+    changes: Sequence[IntensityChange], shape: Sequence[int], *, apart: bool
+) -> list[Part]:
+    """What is to be done, in this order, to samples of `shape` `(c, z, y, x)`; noise and
+    dropped channels are not among it.
+
+    apart: one volume after the other, so that it stays in a CPU's cache; otherwise all
+    together, which takes a GPU few launches.
+    """
+    channels, *size = shape
+    pictures = len(changes[0].gamma)
+    places = [
+        sample * channels + channel
+        for sample in range(len(changes))
+        for channel in range(pictures)
+    ]
+    blurs = np.concatenate([c.blur_sigma for c in changes])
+    first, second = _gammas(changes)
+    drawn = (
+        (_transform, blurs, 0, lambda sigmas: _blurs(sigmas, size)),
+        (_brighten, _together(changes, "brightness"), 1, _factor),
+        (_contrast, _together(changes, "contrast"), 1, _factor_and_rest),
+        (_transform, _together(changes, "zoom"), 1, lambda z: _coarsenings(z, size)),
+        (_gamma, first, 1, _exponent_and_sign),
+        (_gamma, second, 1, _exponent_and_sign),
+    )
+    parts: list[Part] = []
+    for change, values, neutral, numbers_of in drawn:
+        chosen = np.flatnonzero(values[:, 0] != neutral).tolist()
+        for group in _groups(chosen, apart=apart):
+            rows = [places[index] for index in group]
+            parts.append(_part(change, rows, numbers_of(values[group])))
+    return parts
+
+
+def _together(changes: Sequence[IntensityChange], name: str) -> Array:
+    """What is drawn for each volume, `(n, 1)`."""
+    drawn: list[Array] = [getattr(change, name) for change in changes]
+    return np.concatenate(drawn)[:, None]
+
+
+def _gammas(changes: Sequence[IntensityChange]) -> tuple[Array, Array]:
+    """Exponent and sign `(n, 2)` of each volume's first gamma, the inverted one if there
+    is one, and of the second, of those that have both.
+    """
+    inverted = _together(changes, "gamma_inverted")
+    upright = _together(changes, "gamma")
+    turned = inverted != 1
+    first = np.where(turned, inverted, upright)
+    second = np.where(turned, upright, 1)
+    signs = np.where(turned, -1.0, 1.0)
+    return np.hstack([first, signs]), np.hstack([second, np.ones_like(second)])
+
+
+def _groups(chosen: list[int], *, apart: bool) -> list[list[int]]:
+    if apart:
+        return [[index] for index in chosen]
+    return [chosen] if chosen else []
+
+
+def _part(
+    change: Callable[..., None], rows: list[int], numbers: tuple[Tensor, ...]
+) -> Part:
+    in_a_row = rows[-1] - rows[0] + 1 == len(rows)
+    return Part(change, rows, numbers, None if in_a_row else torch.tensor(rows))
 
 
 def mirror(
@@ -140,76 +245,136 @@ def mirror(
 def _add_noise(images: Tensor, changes: Sequence[IntensityChange]) -> None:
     for image, change in zip(images, changes, strict=True):
         if change.noise_sigma > 0:
+            pictures = image[: len(change.gamma)]
             device = image.device
             generator = torch.Generator(device).manual_seed(change.noise_seed)
-            noise = torch.randn(image.shape, generator=generator, device=device)
-            image.add_(noise, alpha=change.noise_sigma)
+            noise = torch.randn(pictures.shape, generator=generator, device=device)
+            pictures.add_(noise, alpha=change.noise_sigma)
 
 
-def _chosen(drawn: Array, neutral: float) -> list[int]:
-    return [int(index) for index in np.flatnonzero(drawn != neutral)]
+def _column(values: Array) -> Tensor:
+    """A number a volume, `(r, 1, 1, 1)`."""
+    return torch.from_numpy(values).float()[:, None, None, None]
 
 
-def _blur(volumes: Tensor, sigmas: Array) -> None:
-    for index in _chosen(sigmas[:, 0], 0):
-        drawn = torch.from_numpy(sigmas[index]).float()
-        axes = zip(volumes.shape[1:], drawn, strict=True)
-        _apply(volumes, index, [blur_matrix(size, sigma) for size, sigma in axes])
+def _factor(factors: Array) -> tuple[Tensor, ...]:
+    return (_column(factors[:, 0]),)
 
 
-def _coarsen(volumes: Tensor, zooms: Array) -> None:
-    for index in _chosen(zooms, 1):
-        operators: list[Tensor] = []
-        for size in volumes.shape[1:]:
-            coarse = max(1, round(size * float(zooms[index])))
-            operators.append(low_resolution_matrix(size, coarse))
-        _apply(volumes, index, operators)
+def _factor_and_rest(factors: Array) -> tuple[Tensor, ...]:
+    return _column(factors[:, 0]), _column(1 - factors[:, 0])
 
 
-def _apply(volumes: Tensor, index: int, operators: Sequence[Tensor]) -> None:
-    """One banded product an axis: blur and low resolution are local, most of their
-    matrices is zero.
+def _exponent_and_sign(values: Array) -> tuple[Tensor, ...]:
+    exponents = _column(values[:, 0])
+    if (values[:, 1] > 0).all():
+        return (exponents,)
+    return exponents, _column(values[:, 1])
+
+
+def _blurs(sigmas: Array, size: Sequence[int]) -> tuple[Tensor, ...]:
+    """A matrix `(r, n, n)` an axis."""
+    drawn = torch.from_numpy(sigmas).float()
+    return tuple(
+        torch.stack([blur_matrix(voxels, sigma) for sigma in along])
+        for voxels, along in zip(size, drawn.T, strict=True)
+    )
+
+
+def _coarsenings(zooms: Array, size: Sequence[int]) -> tuple[Tensor, ...]:
+    matrices: list[Tensor] = []
+    for voxels in size:
+        coarse = [max(1, round(voxels * float(zoom))) for zoom in zooms[:, 0]]
+        along = [low_resolution_matrix(voxels, points) for points in coarse]
+        matrices.append(torch.stack(along))
+    return tuple(matrices)
+
+
+def _transform(volumes: Tensor, *matrices: Tensor) -> None:
+    """One product an axis: blur and low resolution."""
+    result = volumes
+    for axis, along in enumerate(matrices):
+        result = _apply_each(result, along, axis)
+    volumes.copy_(result)
+
+
+def _apply_each(volumes: Tensor, matrices: Tensor, axis: int) -> Tensor:
+    """Multiply axis `axis` of each of `(r, z, y, x)` by a matrix of its own, `(r, n, n)`.
+
+    Most of them is zero, which a CPU leaves out; on a GPU every band would be a launch.
     """
-    volume = volumes[index : index + 1]
-    for axis, operator in enumerate(operators):
-        volume = apply_along(volume, operator, axis)
-    volumes[index] = volume[0]
+    if not volumes.is_cuda:
+        pairs = zip(volumes.split(1), matrices, strict=True)
+        products = [apply_along(volume, matrix, axis) for volume, matrix in pairs]
+        return torch.cat(products) if len(products) > 1 else products[0]
+    if axis == 0:
+        planes = volumes.flatten(2)
+        return torch.bmm(matrices, planes).view_as(volumes)
+    if axis == 1:
+        return matrices[:, None] @ volumes
+    lines = volumes.flatten(1, 2)
+    return torch.bmm(lines, matrices.mT).view_as(volumes)
 
 
-def _brighten(volumes: Tensor, factors: Array) -> None:
-    for index in _chosen(factors, 1):
-        volumes[index].mul_(float(factors[index]))
+def _brighten(volumes: Tensor, factors: Tensor) -> None:
+    volumes.mul_(factors)
 
 
-def _contrast(volumes: Tensor, factors: Array) -> None:
-    for index in _chosen(factors, 1):
-        volume = volumes[index]
-        factor = float(factors[index])
-        low, high = torch.aminmax(volume)
-        mean = volume.mean()
-        volume.mul_(factor).add_(mean * (1 - factor)).clamp_(low, high)
+def _contrast(volumes: Tensor, factors: Tensor, rest: Tensor) -> None:
+    low, high = _range(volumes)
+    mean = volumes.mean((1, 2, 3), keepdim=True)
+    volumes.mul_(factors).add_(mean * rest).clamp_(low, high)
 
 
-def _gamma(volumes: Tensor, exponents: Array, *, sign: int) -> None:
-    """Raise the range-normalised volume (negated if `sign` is -1) to a power, keeping
+def _gamma(volumes: Tensor, exponents: Tensor, signs: Tensor | None = None) -> None:
+    """Raise range-normalised volumes (negated where the sign is -1) to a power, keeping
     mean and standard deviation.
     """
-    for index in _chosen(exponents, 1):
-        volume = volumes[index].mul_(sign)
-        std, mean = _std_mean(volume)
-        low, high = torch.aminmax(volume)
-        span = (high - low).clamp(min=1e-7)
-        volume.sub_(low).div_(span)
-        # a power as exp(e log x), which is vectorised on CPUs; 0 stays 0
-        volume.log_().mul_(float(exponents[index])).exp_()
-        volume.mul_(span).add_(low)
-        new_std, new_mean = _std_mean(volume)
-        volume.sub_(new_mean).mul_(std / new_std.clamp(min=1e-8))
-        volume.add_(mean).mul_(sign)
+    if signs is not None:
+        volumes.mul_(signs)
+    low, high = _range(volumes)
+    span = (high - low).clamp_(min=1e-7)
+    if volumes.is_cuda:
+        volumes.copy_(_bent(volumes, low, span, exponents))
+    else:
+        _bend(volumes, low, span, exponents)
+    if signs is not None:
+        volumes.mul_(signs)
 
 
-def _std_mean(volume: Tensor) -> tuple[Tensor, Tensor]:
-    """As `torch.std_mean`, which takes twenty times as long on one core."""
-    mean = volume.mean()
-    length = torch.linalg.vector_norm(volume - mean)
-    return length / math.sqrt(max(volume.numel() - 1, 1)), mean
+def _bent(volumes: Tensor, low: Tensor, span: Tensor, exponents: Tensor) -> Tensor:
+    """Volumes to a power, in few launches."""
+    std, mean = torch.std_mean(volumes, (1, 2, 3), correction=0)
+    powers = volumes.sub(low).div_(span).pow_(exponents)
+    return F.batch_norm(
+        powers[None], None, None, weight=std, bias=mean, training=True, eps=1e-14
+    )[0]
+
+
+def _bend(volumes: Tensor, low: Tensor, span: Tensor, exponents: Tensor) -> None:
+    """The same in place, by what is vectorised on CPUs."""
+    std, mean = _std_mean(volumes)
+    volumes.sub_(low).div_(span)
+    # a power as exp(e log x); 0 stays 0
+    volumes.log_().mul_(exponents).exp_()
+    volumes.mul_(span).add_(low)
+    new_std, new_mean = _std_mean(volumes)
+    volumes.sub_(new_mean).mul_(std / new_std.clamp_(min=1e-8)).add_(mean)
+
+
+def _range(volumes: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value of each volume."""
+    if len(volumes) == 1:  # without an axis the search is vectorised on CPUs
+        low, high = torch.aminmax(volumes)
+        return low, high
+    low, high = torch.aminmax(volumes.flatten(1), dim=1)
+    return low[:, None, None, None], high[:, None, None, None]
+
+
+def _std_mean(volumes: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each volume, as `torch.std_mean`, which takes a CPU twenty times as long."""
+    axes = (1, 2, 3)
+    mean = volumes.mean(axes, keepdim=True)
+    length = torch.linalg.vector_norm(volumes - mean, dim=axes, keepdim=True)
+    voxels = math.prod(volumes.shape[1:])
+    return length / math.sqrt(max(voxels - 1, 1)), mean

@@ -166,7 +166,7 @@ def apply_spatial(
     turned = [index for index, change in enumerate(changes) if not change.is_scaling]
     if turned:
         turns = [changes[index] for index in turned]
-        grid = sampling_grid(turns, patch, images.shape[2:], images.device)
+        grid = grid_tables(turns, patch, images.shape[2:]).grid().to(images.device)
         sources = images if len(turned) == len(changes) else images[turned]
         warped[turned] = F.grid_sample(
             sources, grid, mode="bilinear", padding_mode="zeros", align_corners=True
@@ -196,38 +196,49 @@ def _scale(
     return image, resample_labels(label, corners)
 
 
-def sampling_grid(
-    changes: Sequence[SpatialChange],
-    patch: Shape,
-    box: Sequence[int],
-    device: torch.device,
-) -> Tensor:
-    """Normalised coordinates `(b, z, y, x, 3)` in torch's order (x, y, z) for boxes of
-    size `box`.
+@dataclass(frozen=True, eq=False)
+class GridTables:
+    """What a sampling grid is summed from, small enough to be made on the host.
+
+    along: a tensor an axis, `(b, z, 1, 1, 3)`, `(b, 1, y, 1, 3)` and `(b, 1, 1, x, 3)`;
+    bends: `(b, 3, k, k, k)` at the control points, or None.
     """
+
+    along: tuple[Tensor, Tensor, Tensor]
+    bends: Tensor | None
+
+    def grid(self) -> Tensor:
+        """Normalised coordinates `(b, z, y, x, 3)` in torch's order (x, y, z)."""
+        z, y, x = self.along
+        grid = (z + y) + x
+        if self.bends is not None:
+            field = F.interpolate(
+                self.bends, size=grid.shape[1:4], mode="trilinear", align_corners=True
+            )
+            grid += field.movedim(1, -1)
+        return grid
+
+
+def grid_tables(
+    changes: Sequence[SpatialChange], patch: Shape, box: Sequence[int]
+) -> GridTables:
+    """The tables for patches from boxes of size `box`."""
     size = torch.tensor(box, dtype=torch.float32)
     scale = 2 / (size - 1).clamp(min=1)
-    offsets: list[Tensor] = []
-    for count in patch:
-        index = torch.arange(count, dtype=torch.float32, device=device)
-        offsets.append(index - (count - 1) / 2)
-    grid = torch.empty(len(changes), *patch, 3, device=device)
-    for target, change in zip(grid, changes, strict=True):
-        matrix = torch.from_numpy(change.matrix) * scale[:, None]
-        matrix = matrix.flip(0).to(device)  # rows x, y, z
-        z, y, x = (
-            offset[:, None] * matrix[:, axis] for axis, offset in enumerate(offsets)
-        )
-        planes = z[:, None, None] + y[:, None]
-        torch.add(planes, x, out=target)  # (z, y, x, 3)
+    matrices = torch.from_numpy(np.stack([change.matrix for change in changes]))
+    matrices = (matrices * scale[:, None]).flip(1)  # rows x, y, z
+    along: list[Tensor] = []
+    for axis, count in enumerate(patch):
+        index = torch.arange(count, dtype=torch.float32)
+        offset = index - (count - 1) / 2
+        along.append(offset[:, None] * matrices[:, None, :, axis])  # (b, count, 3)
+    z, y, x = along
+    bends = None
     if any(change.displacement is not None for change in changes):
-        bends = _bends(changes) * scale[:, None, None, None]
-        field = bends.to(device).flip(1)  # x, y, z
-        field = F.interpolate(
-            field, size=tuple(patch), mode="trilinear", align_corners=True
-        )
-        grid += field.movedim(1, -1)
-    return grid
+        bends = (_bends(changes) * scale[:, None, None, None]).flip(1)  # x, y, z
+    return GridTables(
+        (z[:, :, None, None], y[:, None, :, None], x[:, None, None]), bends
+    )
 
 
 def _bends(changes: Sequence[SpatialChange]) -> Tensor:

@@ -10,14 +10,18 @@ either in other software, so the word is avoided).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from trivox.errors import GeometryError
+from trivox.projection.uploads import sent
 from trivox.volumes.volume import Shape, Spacing
+
+Made = TypeVar("Made")
 
 SOD_MM = 850.0
 SDD_MM = 1020.0
@@ -98,6 +102,7 @@ class Geometry:
     pixel_mm: Tensor
     offset_mm: Tensor
     detector: tuple[int, int]
+    made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def orbit(
@@ -153,9 +158,22 @@ class Geometry:
         return self.primary.ndim == 2
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that is a tensor, by name: everything but the detector."""
-        names = [field.name for field in fields(self) if field.name != "detector"]
-        return {name: getattr(self, name) for name in names}
+        """All that is a tensor, by name."""
+        values = {part.name: getattr(self, part.name) for part in fields(self)}
+        return {name: part for name, part in values.items() if torch.is_tensor(part)}
+
+    def remember(self, what: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made at the first call with the name `what`: renderer,
+        prior, data consistency and loss share what following the rays costs.
+
+        Without gradient, and of use in training whatever mode it was made in; it must
+        not refer to this geometry, or memory would be freed late.
+        """
+        if what not in self.made:
+            with torch.inference_mode(False), torch.no_grad():
+                self.made[what] = make()
+        made: Made = self.made[what]
+        return made
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Geometry":
         changed = {name: change(tensor) for name, tensor in self.tensors().items()}
@@ -165,8 +183,24 @@ class Geometry:
         return Geometry(**tensors, detector=self.detector)
 
     def to(self, target: torch.device | torch.dtype) -> "Geometry":
-        """On another device or in another precision."""
-        return self._map(lambda tensor: tensor.to(target))
+        """On another device, sent there once and as one piece, or in another precision."""
+        if isinstance(target, torch.dtype):
+            return self._map(lambda tensor: tensor.to(target))
+        if self.primary.device == target:
+            return self
+        return self.remember(("on", target), lambda: self._sent(target))
+
+    def _sent(self, device: torch.device) -> "Geometry":
+        tensors = self.tensors()
+        parts = [*tensors.values(), *self.axes()]
+        whole = torch.cat([part.flatten() for part in parts])
+        pieces = sent(whole, device).split([part.numel() for part in parts])
+        *there, towards, down, right = (
+            piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)
+        )
+        geometry = self._with(dict(zip(tensors, there, strict=True)))
+        geometry.made["axes"] = (towards, down, right)
+        return geometry
 
     def select(self, views: Sequence[int] | Tensor) -> "Geometry":
         """Some of the views, in that order."""
@@ -178,7 +212,28 @@ class Geometry:
         """One exam of a batch, or several; a geometry that exams share stays what it
         is.
         """
-        return self._map(lambda tensor: tensor[part]) if self.batched else self
+        if not self.batched:
+            return self
+        if isinstance(part, int):
+            return self.exams()[part]
+        some = self._map(lambda tensor: tensor[part])
+        some.made["exams"] = self.exams()[part]
+        return some
+
+    def exams(self) -> list["Geometry"]:
+        """The views `(v,)` of each exam of a batch; of a geometry that exams share, it
+        alone.
+        """
+        if not self.batched:
+            return [self]
+        return self.remember("exams", self._exams)
+
+    def _exams(self) -> list["Geometry"]:
+        exams: list[Geometry] = []
+        for index in range(len(self.primary)):
+            tensors = {name: part[index] for name, part in self.tensors().items()}
+            exams.append(self._with(tensors))
+        return exams
 
     @staticmethod
     def stack(exams: Sequence["Geometry"]) -> "Geometry":
@@ -198,22 +253,34 @@ class Geometry:
         """The detector with `factor` x `factor` pixels joined to one; raises
         `GeometryError` if they do not divide it.
         """
+        if factor == 1:
+            return self
+        return self.remember(("binned", factor), lambda: self._binned(factor))
+
+    def _binned(self, factor: int) -> "Geometry":
         rows, columns = self.detector
         if rows % factor or columns % factor:
             raise GeometryError(
                 f"a detector of {rows} x {columns} pixels cannot be binned by {factor}"
             )
-        return replace(
+        coarser = replace(
             self,
             pixel_mm=self.pixel_mm * factor,
             detector=(rows // factor, columns // factor),
         )
+        coarser.made["axes"] = self.axes()
+        if self.batched:
+            coarser.made["exams"] = [exam.binned(factor) for exam in self.exams()]
+        return coarser
 
     # -- places ------------------------------------------------------------------------
     def axes(self) -> tuple[Tensor, Tensor, Tensor]:
         """Unit vectors `(..., v, 3)`: from the isocentre to the source, along image
         rows (down), along columns (right).
         """
+        return self.remember("axes", self._axes)
+
+    def _axes(self) -> tuple[Tensor, Tensor, Tensor]:
         turn = self.primary * (math.pi / 180)
         tilt = self.secondary * (math.pi / 180)
         sin = turn.sin()
@@ -277,6 +344,9 @@ class Geometry:
         """Plücker coordinates of the rays `(..., v, rows, columns, 6)`: unit direction,
         and moment in units of `sod`.
         """
+        return self.remember("rays", self._rays)
+
+    def _rays(self) -> Tensor:
         source = self.source[..., None, None, :]
         direction = torch.nn.functional.normalize(self.pixel_points() - source, dim=-1)
         moment = torch.linalg.cross(source.expand_as(direction), direction)

@@ -38,10 +38,10 @@ class SirtStep:
         images = self.xrays.images
         present = self.xrays.present
         batched = self.projector.geometry.batched
-        if not batched and bool((present == present[:1]).all()):
+        if not batched and _alike(present):
             present = present[:1]
         least = SHORTEST * min(self.projector.grid.spacing)
-        exams = len(present) if batched else 1
+        exams = len(images) if batched else 1
         ones = images.new_ones(exams, *self.projector.grid.shape)
         rows = _inverse(self.projector.project(ones), least) * present[:, :, None, None]
         columns = self.projector.backproject((rows > 0).to(images.dtype))
@@ -52,6 +52,11 @@ class SirtStep:
         misfit = self.xrays.images - self.projector.project(volume)
         change = self.projector.backproject(self.rows * misfit)
         return volume + strength * self.columns * change
+
+
+def _alike(present: Tensor) -> bool:
+    """Whether all exams have the same views; nothing waits for a GPU to say so."""
+    return present.device.type == "cpu" and bool((present == present[:1]).all())
 
 
 def _inverse(sums: Tensor, least: float) -> Tensor:
@@ -75,7 +80,7 @@ def sirt(
     work of about twenty-five.
     """
     volume = _empty(xrays, projector) if start is None else start
-    if not xrays.views or not xrays.present.any():
+    if _has_none(xrays):
         return volume
     step = SirtStep(xrays, projector)
     return _fista(
@@ -84,6 +89,14 @@ def sirt(
         iterations=iterations,
         momentum=momentum,
     )
+
+
+def _has_none(xrays: Xrays) -> bool:
+    """Whether there is no view at all, as far as a GPU need not be asked: steps towards
+    absent views change nothing.
+    """
+    absent = xrays.present.device.type == "cpu" and not xrays.present.any()
+    return not xrays.views or bool(absent)
 
 
 def _empty(xrays: Xrays, projector: Projector) -> Tensor:
@@ -132,7 +145,7 @@ def tv(
     instead of the plain one.
     """
     volume = _empty(xrays, projector)
-    if not xrays.views or not xrays.present.any():
+    if _has_none(xrays):
         return volume
     step = SirtStep(xrays, projector)
     usual = _median_of_positive(step.columns)

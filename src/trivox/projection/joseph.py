@@ -5,15 +5,13 @@ Joseph, An improved algorithm for reprojecting rays through pixel images, IEEE T
 Imaging 1(3), 1982.
 """
 
-from trivox.projection.rays import Pencil, Taps
+from trivox.projection.rays import Rays, Taps
 
 
-def joseph(rays: Pencil) -> Taps:
+def joseph(rays: Rays) -> Taps:
     """Four voxels a plane; weights sum to 1."""
-    p, q = rays.places()
-    p.clamp_(0, rays.last[0])  # beyond lie empty voxels only
-    q.clamp_(0, rays.last[1])
-    _, stride_p, stride_q = rays.strides
+    p, q = rays.inside(rays.places())  # beyond lie empty voxels only
+    stride_p, stride_q = rays.others
     corner = p.int().mul_(stride_p)
     corner.add_(q.int().mul_(stride_q)).add_(rays.plane_voxels())
     p.frac_()

@@ -15,6 +15,11 @@ def add_noise(
     `log(photons)`. photons may be a tensor that broadcasts, as `(b, 1, 1, 1)`; 1e5 is a
     chest film, 1e4 a low dose. Without gradient.
     """
-    photons = torch.as_tensor(photons, dtype=images.dtype, device=images.device)
-    counts = torch.poisson(photons * torch.exp(-images.detach()), generator=generator)
-    return torch.log(photons / counts.clamp(min=1))
+    if not isinstance(photons, Tensor):
+        photons = images.new_full((), photons)
+    expected = photons.to(images) * torch.exp(-images.detach())
+    if images.device.type == "mps":  # which has no kernel for it
+        counts = torch.poisson(expected.cpu(), generator=generator).to(images)
+    else:
+        counts = torch.poisson(expected, generator=generator)
+    return torch.log(photons.to(images) / counts.clamp(min=1))

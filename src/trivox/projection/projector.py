@@ -1,6 +1,7 @@
 """Line integrals of a volume along X-rays, and the exact adjoint."""
 
 import math
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from trivox.errors import GeometryError, RecipeError
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.joseph import joseph
+from trivox.projection.ray_table import RayTable
+from trivox.projection.rays import pencils
 from trivox.projection.siddon import siddon
 from trivox.projection.system_matrix import SystemMatrix
 from trivox.projection.tracing import Tracing
@@ -19,9 +22,11 @@ MATRIX_ENTRIES = 1 << 23
 """Entries up to which "auto" builds the matrix: at most 134 MB with its transpose
 (eight views of 64^2 on 32^3: 67 MB).
 """
+GPU_ENTRIES = 1 << 25
+"""Entries up to which "auto" keeps the matrix on a GPU, at most 268 MB."""
 
 
-Operator = Tracing | SystemMatrix
+Operator = Tracing | SystemMatrix | RayTable
 """A linear map of volumes to images, `forward`, and its `adjoint`."""
 
 
@@ -32,11 +37,11 @@ class Projector:
     geometry: `(v,)` for all exams, or `(b, v)` for a batch of exactly that many; any
     number of views, none included. method: "joseph" (interpolation in every plane),
     "siddon" (exact lengths in voxels), "matrix" (Joseph's weights as a sparse matrix,
-    made at the first use and kept) or "auto": the matrix on a CPU while it is small,
-    otherwise "joseph". Derivatives of any order keep no more than the result; none is
-    taken with respect to the geometry. Computed in float32, or in float64 if given
-    that; raises `GeometryError` for shapes that do not fit or a grid that reaches
-    behind a source.
+    made at the first use and kept) or "auto": the matrix while it is small, otherwise
+    "joseph". What is kept, the geometry keeps, for all its projectors. Derivatives of
+    any order keep no more than the result; none is taken with respect to the geometry.
+    Computed in float32, or in float64 if given that; raises `GeometryError` for shapes
+    that do not fit or a grid that reaches behind a source.
     """
 
     def __init__(
@@ -50,7 +55,6 @@ class Projector:
         self.geometry = geometry
         self.grid = grid
         self.method = method
-        self._made: dict[tuple[torch.dtype, torch.device], list[Operator]] = {}
 
     def project(self, volumes: Tensor) -> Tensor:
         """Line integrals `(b, v, rows, columns)` of attenuation `(b, z, y, x)` in 1/mm;
@@ -81,25 +85,40 @@ class Projector:
 
     def _operators(self, dtype: torch.dtype, device: torch.device) -> list[Operator]:
         """One, or one an exam; made at the first use."""
-        if (dtype, device) not in self._made:
-            exams = [self.geometry]
-            if self.geometry.batched:
-                count = len(self.geometry.primary)
-                exams = [self.geometry.exam(index) for index in range(count)]
-            make = SystemMatrix if self._keeps_matrix(device) else Tracing
-            rule = siddon if self.method == "siddon" else joseph
-            self._made[dtype, device] = [
-                make(exam, self.grid, rule, dtype=dtype, device=device)
-                for exam in exams
-            ]
-        return self._made[dtype, device]
+        keeps = self._keeps_matrix(device)
+        what = ("operator", self.method == "siddon", keeps, self.grid, dtype, device)
+        operators: list[Operator] = []
+        for exam in self.geometry.exams():
+            make = partial(self._made, exam, keeps, dtype, device)
+            operators.append(exam.remember(what, make))
+        return operators
+
+    def _made(
+        self, exam: Geometry, keeps: bool, dtype: torch.dtype, device: torch.device
+    ) -> Operator:
+        rule = siddon if self.method == "siddon" else joseph
+        if device.type != "cpu":
+            return RayTable(
+                exam, self.grid, rule, dtype=dtype, device=device, keep=keeps
+            )
+        if keeps:
+            return SystemMatrix(exam, self.grid, rule, dtype=dtype)
+        return Tracing(exam, self.grid, rule, dtype=dtype)
 
     def _keeps_matrix(self, device: torch.device) -> bool:
         if self.method != "auto":
             return self.method == "matrix"
         rays = self.geometry.primary.numel() * math.prod(self.geometry.detector)
-        small = 4 * rays * max(self.grid.shape) <= MATRIX_ENTRIES
-        return device.type == "cpu" and small
+        most = MATRIX_ENTRIES if device.type == "cpu" else GPU_ENTRIES
+        return 4 * rays * max(self.grid.shape) <= most
+
+
+def follow(geometry: Geometry, grid: Grid) -> None:
+    """Follow the rays of a geometry now, so that its projectors find them: readers do
+    so ahead of time. Raises `GeometryError` if the grid reaches behind a source.
+    """
+    for exam in geometry.exams():
+        pencils(exam, grid, dtype=torch.float32)
 
 
 def project(

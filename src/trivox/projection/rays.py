@@ -8,6 +8,7 @@ slope of at most one voxel a plane.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -23,10 +24,9 @@ PAD = (1, 2)
 """Empty voxels before and after each axis: whatever lies outside the grid is read
 there, so that no ray needs a test.
 """
-CPU_SAMPLES = 1 << 16
-"""Samples of all rays together in one go: what a core's cache holds."""
-GPU_SAMPLES = 1 << 23
-"""The same on a GPU: enough to keep it busy."""
+SAMPLES = 1 << 16
+"""Of all rays together in one go: what a core's cache holds."""
+HOST = torch.device("cpu")
 TILE = 16
 """Rows and columns of pixels that are worked on together: their rays meet the same
 voxels in the same planes.
@@ -34,25 +34,56 @@ voxels in the same planes.
 
 
 @dataclass(frozen=True, eq=False)
-class Pencil:
-    """Rays `(n,)` that share the axis that they are driven along; voxels are counted in
-    the padded grid.
+class Rays(ABC):
+    """Rays `(n,)` as a rule for reading voxels takes them; voxels are counted in the
+    padded grid.
 
-    which: their places in the images `(v, rows, columns)`, flattened; planes: number
-    along the driven axis; within `(2, n)`: first plane in which a ray is inside the
-    grid, and the one after the last; first, slope `(2, n)`: voxel along the other two
-    axes in plane 0, and its change a plane; last: highest voxel of those axes that may
-    be read; step `(n,)`: mm between planes along the ray; start, strides: flat voxel of
+    planes: number along the driven axis; first, slope `(2, n)`: voxel along the other
+    two axes in plane 0, and its change a plane; step `(n,)`: mm between planes along
+    the ray.
+    """
+
+    planes: int
+    first: Tensor
+    slope: Tensor
+    step: Tensor
+
+    def places(self) -> Tensor:
+        """Voxel along the other two axes in every plane, `(2, n, planes)`."""
+        plane = torch.arange(
+            self.planes, dtype=self.first.dtype, device=self.first.device
+        )
+        return torch.addcmul(self.first[..., None], self.slope[..., None], plane)
+
+    @abstractmethod
+    def inside(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Places along each of the other two axes `(n, planes)`, moved in place to
+        voxels that may be read.
+        """
+
+    @abstractmethod
+    def plane_voxels(self) -> Tensor:
+        """Flat voxel where each plane begins, `(planes,)` or `(n, planes)` int32."""
+
+    @property
+    @abstractmethod
+    def others(self) -> tuple[int | Tensor, int | Tensor]:
+        """Distances of neighbours along the other two axes, numbers or `(n, 1)`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pencil(Rays):
+    """Rays that share the axis that they are driven along.
+
+    which: their places in the images `(v, rows, columns)`, flattened; within `(2, n)`:
+    first plane in which a ray is inside the grid, and the one after the last; last:
+    highest voxel of the other two axes that may be read; start, strides: flat voxel of
     plane 0, and distances of neighbours along the driven axis and the other two.
     """
 
     which: Tensor
-    planes: int
     within: Tensor
-    first: Tensor
-    slope: Tensor
     last: tuple[int, int]
-    step: Tensor
     start: int
     strides: tuple[int, int, int]
 
@@ -63,9 +94,7 @@ class Pencil:
         """The rays in groups to work on at once, each with the planes in which one of
         them is inside the grid.
         """
-        on_cpu = self.which.device.type == "cpu"
-        samples = CPU_SAMPLES if on_cpu else GPU_SAMPLES
-        count = max(1, samples // self.planes)
+        count = max(1, SAMPLES // self.planes)
         for at in range(0, len(self), count):
             rays = slice(at, at + count)
             start = int(self.within[0, rays].min())
@@ -83,24 +112,27 @@ class Pencil:
                 strides=self.strides,
             )
 
-    def places(self) -> Tensor:
-        """Voxel along the other two axes in every plane, `(2, n, planes)`."""
-        plane = torch.arange(
-            self.planes, dtype=self.first.dtype, device=self.first.device
-        )
-        return torch.addcmul(self.first[..., None], self.slope[..., None], plane)
+    def inside(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Rays`."""
+        p, q = places
+        return p.clamp_(0, self.last[0]), q.clamp_(0, self.last[1])
 
     def plane_voxels(self) -> Tensor:
-        """Flat voxel where each plane begins, `(planes,)` int32."""
+        """See `Rays`."""
         plane = torch.arange(self.planes, dtype=torch.int32, device=self.first.device)
         return plane * self.strides[0] + self.start
+
+    @property
+    def others(self) -> tuple[int, int]:
+        """See `Rays`."""
+        return self.strides[1], self.strides[2]
 
 
 Taps = list[tuple[Tensor, Tensor]]
 """Flat padded voxels `(n, planes)` int32 and their weights: what a ray reads at every
 plane, in units of its step.
 """
-Rule = Callable[[Pencil], Taps]
+Rule = Callable[[Rays], Taps]
 """How a method reads the voxels about a ray."""
 
 
@@ -110,25 +142,40 @@ def padded_shape(grid: Grid) -> Shape:
     return z, y, x
 
 
-def pencils(
-    geometry: Geometry, grid: Grid, *, dtype: torch.dtype, device: torch.device
-) -> list[Pencil]:
-    """The rays of views `(v,)` that meet the grid, by driven axis; places are computed
-    in float64 and kept in `dtype`.
+def inner_voxels(grid: Grid, device: torch.device = HOST) -> Tensor:
+    """Flat voxel of the grid for each flat voxel of the padded one, int32; -1 in the
+    border.
+    """
+    voxels = torch.full(padded_shape(grid), -1, dtype=torch.int32, device=device)
+    inside = (slice(PAD[0], -PAD[1]),) * 3
+    count = math.prod(grid.shape)
+    index = torch.arange(count, dtype=torch.int32, device=device)
+    voxels[inside] = index.view(grid.shape)
+    return voxels.flatten()
+
+
+def pencils(geometry: Geometry, grid: Grid, *, dtype: torch.dtype) -> list[Pencil]:
+    """The rays of views `(v,)` that meet the grid, by driven axis, on the host; places
+    are computed in float64 and kept in `dtype`. Made once for a geometry.
 
     Raises `GeometryError` if the grid reaches behind a source.
     """
-    geometry = geometry.to(device).to(torch.float64)
+    what = ("pencils", grid, dtype)
+    return geometry.remember(what, lambda: _pencils(geometry, grid, dtype))
+
+
+def _pencils(geometry: Geometry, grid: Grid, dtype: torch.dtype) -> list[Pencil]:
+    geometry = geometry.to(HOST).to(torch.float64)
     _check_in_front(geometry, grid)
-    order = _tiles((geometry.views, *geometry.detector), device)
+    order = _tiles((geometry.views, *geometry.detector))
     source = geometry.source[:, None, None]
     direction = (geometry.pixel_points() - source).flatten(0, 2)[order]  # (n, 3)
     origin = source.expand(-1, *geometry.detector, -1).flatten(0, 2)[order]
     length = direction.norm(dim=-1)
     # from mm to voxels of the padded grid, all as x, y, z
-    spacing = _float64(grid.spacing[::-1], device)
-    middle = (_float64(grid.shape[::-1], device) - 1) / 2
-    origin = (origin - _float64(grid.centre_mm, device)) / spacing + middle + PAD[0]
+    spacing = _float64(grid.spacing[::-1])
+    middle = (_float64(grid.shape[::-1]) - 1) / 2
+    origin = (origin - _float64(grid.centre_mm)) / spacing + middle + PAD[0]
     run = direction / spacing
     driven = run.abs().argmax(dim=-1)
     made: list[Pencil] = []
@@ -142,8 +189,8 @@ def pencils(
     return made
 
 
-def _float64(values: Sequence[float], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64, device=device)
+def _float64(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _pencil(
@@ -189,7 +236,7 @@ def _planes_within(
     # parallel to the borders: it crosses them far away
     slope = torch.where(slope.abs() < 1e-9, 1e-9, slope)
     low = PAD[0] - 1
-    high = torch.tensor(last, device=first.device)[:, None]
+    high = torch.tensor(last)[:, None]
     crossings = torch.stack(((low - first) / slope, (high - first) / slope))
     enters = crossings.amin(dim=0).amax(dim=0)
     leaves = crossings.amax(dim=0).amin(dim=0)
@@ -197,9 +244,9 @@ def _planes_within(
     return planes_within.clamp(0, planes).long()
 
 
-def _tiles(images: tuple[int, int, int], device: torch.device) -> Tensor:
+def _tiles(images: tuple[int, int, int]) -> Tensor:
     """Flat pixels of images `(v, rows, columns)`, tile by tile."""
-    flat = torch.arange(math.prod(images), device=device).view(images)
+    flat = torch.arange(math.prod(images)).view(images)
     tiles: list[Tensor] = []
     for rows in flat.split(TILE, dim=1):
         tiles += [tile.flatten(1) for tile in rows.split(TILE, dim=2)]
@@ -207,10 +254,9 @@ def _tiles(images: tuple[int, int, int], device: torch.device) -> Tensor:
 
 
 def _check_in_front(geometry: Geometry, grid: Grid) -> None:
-    device = geometry.sod.device
-    signs = torch.tensor(list(product((-1.0, 1.0), repeat=3)), device=device)
-    half = _float64(grid.extent_mm[::-1], device) / 2
-    corners = signs * half + _float64(grid.centre_mm, device)
+    signs = torch.tensor(list(product((-1.0, 1.0), repeat=3)))
+    half = _float64(grid.extent_mm[::-1]) / 2
+    corners = signs * half + _float64(grid.centre_mm)
     _, depth = geometry.project_points(corners)
     behind = (depth <= 0).any(dim=-1)
     if bool(behind.any()):

@@ -8,10 +8,10 @@ axis a ray enters a new voxel at most once along each other axis.
 import torch
 from torch import Tensor
 
-from trivox.projection.rays import Pencil, Taps
+from trivox.projection.rays import Rays, Taps
 
 
-def siddon(rays: Pencil) -> Taps:
+def siddon(rays: Rays) -> Taps:
     """Three voxels a layer: before the first crossing, between the two, and after the
     second; weights sum to 1.
     """
@@ -33,12 +33,11 @@ def siddon(rays: Pencil) -> Taps:
     ]
 
 
-def _flat(rays: Pencil, voxels: Tensor) -> Tensor:
-    """Flat voxel of pairs along the other two axes, `(2, n, planes)`; outside the grid,
-    one of its empty border.
+def _flat(rays: Rays, voxels: Tensor) -> Tensor:
+    """Flat voxel of pairs along the other two axes, `(2, n, planes)`, which are lost;
+    outside the grid, one of its empty border.
     """
-    p, q = (
-        voxels[axis].clamp(0, last).int().mul_(rays.strides[1 + axis])
-        for axis, last in enumerate(rays.last)
-    )
-    return p.add_(q).add_(rays.plane_voxels())
+    p, q = rays.inside(voxels)
+    stride_p, stride_q = rays.others
+    flat = p.int().mul_(stride_p)
+    return flat.add_(q.int().mul_(stride_q)).add_(rays.plane_voxels())

@@ -1,5 +1,5 @@
 """The projection matrix itself, sparse: what pays where one geometry serves many
-products, as in iterations and training.
+products, as in iterations and training. On a CPU.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trivox.errors import ResourceError
 from trivox.projection.geometry import Geometry, Grid
-from trivox.projection.rays import PAD, Pencil, Rule, padded_shape, pencils
+from trivox.projection.rays import Pencil, Rule, inner_voxels, pencils
 
 
 class SystemMatrix:
@@ -30,18 +30,17 @@ class SystemMatrix:
         rule: Rule,
         *,
         dtype: torch.dtype,
-        device: torch.device,
     ) -> None:
         self.grid = grid
         self.images = (geometry.views, *geometry.detector)
-        whole = pencils(geometry, grid, dtype=dtype, device=device)
+        whole = pencils(geometry, grid, dtype=dtype)
         if sum(len(rays) * rays.planes * 4 for rays in whole) >= 2**31:
             raise ResourceError(
                 "the system matrix would have more than 2^31 entries; "
                 "use method 'joseph' or 'siddon'"
             )
-        inner = _inner_voxels(grid, device)
-        none = torch.zeros(0, dtype=torch.int32, device=device)
+        inner = inner_voxels(grid)
+        none = torch.zeros(0, dtype=torch.int32)
         counts = [none]
         columns = [none]
         values = [none.to(dtype)]
@@ -86,18 +85,6 @@ def _entries(rays: Pencil, rule: Rule, inner: Tensor) -> tuple[Tensor, Tensor, T
     return inside.sum(dim=-1, dtype=torch.int32), columns[inside], values[inside]
 
 
-def _inner_voxels(grid: Grid, device: torch.device) -> Tensor:
-    """Flat voxel of the grid for each flat voxel of the padded one, int32; -1 in the
-    border.
-    """
-    voxels = torch.full(padded_shape(grid), -1, dtype=torch.int32, device=device)
-    inside = (slice(PAD[0], -PAD[1]),) * 3
-    count = math.prod(grid.shape)
-    index = torch.arange(count, dtype=torch.int32, device=device)
-    voxels[inside] = index.view(grid.shape)
-    return voxels.flatten()
-
-
 def _compressed(
     rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]
 ) -> Tensor:
@@ -110,11 +97,9 @@ def _compressed(
 
 
 def _transpose(matrix: Tensor) -> Tensor:
-    """The transpose in compressed rows; on a CPU scipy's counting sort takes a tenth of
-    torch's time.
+    """The transpose in compressed rows; scipy's counting sort takes a tenth of torch's
+    time.
     """
-    if matrix.device.type != "cpu":
-        return matrix.t().to_sparse_csr()
     parts = (matrix.values(), matrix.col_indices(), matrix.crow_indices())
     rows, columns = matrix.shape
     by_rows = csr_array(tuple(part.numpy() for part in parts), shape=(rows, columns))

@@ -1,5 +1,5 @@
 """Products with the projection matrix that are computed as rays are followed; nothing
-of its size is ever held.
+of its size is ever held. On a CPU.
 """
 
 import math
@@ -24,13 +24,12 @@ class Tracing:
         rule: Rule,
         *,
         dtype: torch.dtype,
-        device: torch.device,
     ) -> None:
         self.grid = grid
         self.rule = rule
         self.images = (geometry.views, *geometry.detector)
         self.parts: list[Pencil] = []
-        for rays in pencils(geometry, grid, dtype=dtype, device=device):
+        for rays in pencils(geometry, grid, dtype=dtype):
             self.parts += rays.parts()
 
     def forward(self, volumes: Tensor) -> Tensor:

@@ -1,23 +1,25 @@
-"""What a run was made from: its cases, their files and what is declared about them. A
-run that began on other data is never gone on with.
+"""What a run was made from: its cases, their files, what is declared about them, and
+its plan. A run that began on other data or under another plan is never gone on with.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from trivox.datasets.content import CaseContent, content_of, is_made_of
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import DataError, TrivoxError, few
+from trivox.errors import DataError, PlanError, TrivoxError, few
 from trivox.files import read_json, write_json
 from trivox.schema import Frozen
 from trivox.tasks.console import Console
 
 FILE = "sources.json"
-DERIVED = ("check.json", "plan.json")
+PLAN = "plan.json"
+DERIVED = ("check.json", PLAN)
 """Files in a run that belong to its data."""
 
 
@@ -31,7 +33,7 @@ class CaseOrigin(Frozen):
 
 
 class RunOrigin(Frozen):
-    """Content of `sources.json`."""
+    """Content of `sources.json`; plan: what training goes by, once it is decided."""
 
     format_version: int = 1
     task: str | None
@@ -39,6 +41,7 @@ class RunOrigin(Frozen):
     classes: tuple[str, ...]
     labels: LabelScheme | None
     cases: dict[str, CaseOrigin]
+    plan: dict[str, Any] | None = None
 
 
 def require_same_content(
@@ -93,8 +96,53 @@ def write_content(
         classes=dataset.classes,
         labels=dataset.labels,
         cases=origins,
+        plan=None if earlier is None else earlier.plan,
     )
     write_json(out / FILE, now.model_dump(mode="json"))
+
+
+def restore_plan(out: Path) -> None:
+    """Write the plan of a run that has begun, where its file is gone."""
+    recorded = read_origin(out)
+    file = out / PLAN
+    if recorded is not None and recorded.plan is not None and not file.exists():
+        write_json(file, recorded.plan)
+
+
+def require_same_plan(plan: BaseModel, out: Path, *, begun: bool) -> None:
+    """Raise `PlanError` naming what changed in the plan since a run began; otherwise
+    record it.
+
+    begun: whether it has trained. A run of 0.1.0, which did not record its plan, is
+    taken to go by the same.
+    """
+    recorded = read_origin(out)
+    if recorded is None:
+        return
+    now = plan.model_dump(mode="json")
+    if begun and recorded.plan is not None:
+        changed = _changed_fields(plan, recorded.plan)
+        if changed:
+            raise PlanError(
+                f"{out / PLAN}: {few(changed)} changed since this run began; delete "
+                "this file to go on with the plan of the run, or train into another "
+                "--out"
+            )
+    unchanged = recorded.model_copy(update={"plan": now})
+    write_json(out / FILE, unchanged.model_dump(mode="json"))
+
+
+def _changed_fields(plan: BaseModel, recorded: dict[str, Any]) -> list[str]:
+    """Fields that a recorded plan, read as this version reads it, has otherwise."""
+    try:
+        before = type(plan).model_validate(recorded)
+    except ValidationError:
+        return ["its form"]
+    return [
+        field
+        for field in type(plan).model_fields
+        if getattr(plan, field) != getattr(before, field)
+    ]
 
 
 def read_origin(out: Path) -> RunOrigin | None:

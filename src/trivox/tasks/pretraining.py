@@ -56,6 +56,11 @@ class MaskedObjective(Objective):
     nothing was hidden.
     """
 
+    @property
+    def repeats(self) -> bool:
+        """Every step computes the same."""
+        return True
+
     def loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         """Mean over hidden voxels and channels, of the finest output."""
         finest, *others = [outputs] if isinstance(outputs, Tensor) else outputs

@@ -3,8 +3,7 @@ decided, in one page.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +47,18 @@ def report_run(
     recipe = read_recipe(read_json(run / "recipe.json")).model_dump(mode="json")
     target = out or run / "report.html"
     plan = task.read_plan(run / "plan.json")
-    with whole_metrics(run):
-        with working(console, "drawing pictures"):
-            pictures = task.pictures(run, plan, metrics, report=target, console=console)
-        parts = task.parts(metrics, records)
-        facts = _facts(recipe, records, metrics)
-        warnings = _warnings(run, metrics, task.warnings(plan))
+    with working(console, "drawing pictures"):
+        pictures = task.pictures(run, plan, metrics, report=target, console=console)
     write_report(
         target,
         title=task.title(plan),
-        parts=parts,
+        parts=task.parts(metrics, records),
         plan=_as_facts(task.decisions(plan)),
         recipe=recipe,
         pictures=pictures.cases,
         surfaces=pictures.surfaces,
-        warnings=warnings,
-        facts=facts,
+        warnings=_warnings(run, metrics, task.warnings(plan)),
+        facts=_facts(recipe, records, metrics),
     )
     console.say(f"report: {target}")
     return target
@@ -83,29 +78,13 @@ def report_metrics(task: ModelTask[Any, Any], file: Path, out: Path) -> None:
     """Write a report of a metrics.json alone: tables and box plots."""
     metrics = read_metrics(file)
     warnings = [str(warning) for warning in metrics.get("warnings", [])]
-    with whole_metrics(file):
-        parts = task.parts(metrics, [])
     write_report(
         out,
         title=file.stem,
-        parts=parts,
+        parts=task.parts(metrics, []),
         warnings=[*warnings, *changed_since(metrics)],
         facts={"trivox": __version__, "source": str(file)},
     )
-
-
-@contextmanager
-def whole_metrics(where: Path) -> Iterator[None]:
-    """Figures that lack what others refer to, as no measuring leaves them, become one
-    line.
-    """
-    try:
-        yield
-    except (LookupError, TypeError, ValueError) as error:
-        raise BundleError(
-            f"{where}: its metrics lack or contradict something "
-            f"({type(error).__name__}: {error}); measure again"
-        ) from error
 
 
 def ranked_cases(scores: Mapping[str, float]) -> dict[str, list[str]]:

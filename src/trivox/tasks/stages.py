@@ -24,7 +24,12 @@ from trivox.planning.fingerprint import (
 )
 from trivox.tasks.checking import require_checked, still_set_aside
 from trivox.tasks.console import Console
-from trivox.tasks.origin import require_same_content, write_content
+from trivox.tasks.origin import (
+    require_same_content,
+    require_same_plan,
+    restore_plan,
+    write_content,
+)
 from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
 
 CHECK = "check.json"
@@ -72,6 +77,8 @@ def prepare(
     dataset = require_checked(dataset, out / CHECK, console, task=task.name)
     write_content(dataset, out, workers=recipe.workers, console=console)
     save_dataset(dataset, out / "dataset.json")
+    if begun:
+        restore_plan(out)
     plan_file = _plan_file(request, reuse_plan=reuse_plan)
     if plan_file is None:
         plan = task.plan(
@@ -85,6 +92,7 @@ def prepare(
         plan = task.read_plan(plan_file)
         task.require_fitting(plan, dataset, plan_file)
         plan = plan.model_copy(update={"task": task.name})
+    require_same_plan(plan, out, begun=begun)
     write_json(out / PLAN, plan.model_dump(mode="json"))
     console.say(task.plan_line(plan))
     store = _store(task, dataset, plan, request, recipe, console)
@@ -194,8 +202,8 @@ def splits_of(dataset: Dataset, out: Path) -> tuple[Split, ...]:
     content = [_as_lists(asdict(split)) for split in splits]
     if file.exists() and started(out) and _sides(read_json(file)) != _sides(content):
         raise DataError(
-            f"{out}: the training cases changed since this run began; choose another "
-            "--out"
+            f"{out}: the folds changed since this run began (now {splits[0].source}); "
+            "choose another --out, or restore them"
         )
     write_json(file, content)
     return splits

@@ -10,10 +10,11 @@ from trivox.datasets.class_tables import with_classes
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.files import write_json
-from trivox.outputs import CHECK, require_file
+from trivox.outputs import CHECK
 from trivox.schema import stamped
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.foresight import planned_losses
+from trivox.verbs.folders import require_result
 from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
 
@@ -49,7 +50,7 @@ def check(
     no dataset at all.
     """
     if out is not None:
-        require_file(Path(out), CHECK)
+        require_result(Path(out), CHECK)
     choice = series_choice(series, slice_tolerance)
     data = load_dataset(Path(dataset)).read_by(choice)
     if classes is not None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from trivox.config.choices import ConventionName
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import write_json
-from trivox.outputs import METRICS, require_file
+from trivox.outputs import METRICS
 from trivox.tasks.choice import task_of_references
 from trivox.tasks.task import EvaluateOptions
+from trivox.verbs.folders import require_result
 from trivox.verbs.settings import Settings, parsed
 from trivox.verbs.texts import described
 
@@ -51,7 +52,7 @@ def evaluate(
     X-rays): PSNR, SSIM, MAE and more; --set window=[-1024,1476] says in which HU.
     Raises `DataError` if no case is in both, `GeometryError` for different grids.
     """
-    require_file(Path(out), METRICS)
+    require_result(Path(out), METRICS)
     options = EvaluateOptions(
         convention=convention,
         tolerance_mm=tolerance_mm,

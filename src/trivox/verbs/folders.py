@@ -1,4 +1,6 @@
-"""What the verbs leave in their folders, so that nobody's own files are written over."""
+"""What the verbs leave in their folders, so that nobody's own files are written over,
+and none of a run's by another verb.
+"""
 
 from pathlib import Path
 
@@ -26,6 +28,7 @@ TRAINED = {
     "pretraining.json": outputs.PRETRAINING,
     "report.html": outputs.PAGE,
 }
+VALIDATED = "validation/metrics.json"
 RECORD = "demo.json"
 SHOWN = ("run", "first", "predictions", "unseen-cases.txt")
 MADE = (
@@ -43,6 +46,24 @@ MADE = (
     "wandb",
     "mlflow",
 )
+
+
+def require_result(out: Path, kind: Kind) -> None:
+    """Raise unless a file of `kind` can be written to `out`, and is no part of a run,
+    which goes by what its own training wrote.
+    """
+    outputs.require_file(out, kind)
+    places = [out.absolute() / "..", out.absolute() / "../.."]
+    for folder in (place.resolve() for place in places):
+        run_files = [folder / name for name in (*TRAINED, VALIDATED)]
+        if outputs.is_there(out) and out.resolve() in run_files and is_run(folder):
+            raise DataError(f"{out}: belongs to the run {folder}; {outputs.ADVICE}")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a training began in a folder."""
+    record = folder / "run.json"
+    return record.is_file() and outputs.RUN.wrote(record)
 
 
 def require_run(out: Path, source: Path) -> None:
@@ -67,7 +88,13 @@ def require_prepared(folder: Path) -> None:
 
 
 def require_preparation(out: Path, source: Path) -> None:
-    """Raise unless `source` can be prepared in `out`, likewise."""
+    """Raise unless `source` can be prepared in `out`, likewise; a run prepares its own
+    cases.
+    """
+    if is_run(out):
+        raise DataError(
+            f"{out}: is a run, which prepares its own cases; {outputs.ADVICE}"
+        )
     contents = Contents("preparation", PREPARED, ("check.json",), ("prepared",))
     outputs.require_folder(out, contents, source=source)
 

@@ -9,11 +9,12 @@ from trivox.config.choices import PresetName
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.files import write_json
 from trivox.learning.runtime import make_runtime
-from trivox.outputs import FINGERPRINT, PLAN, require_file
+from trivox.outputs import FINGERPRINT, PLAN
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import recipe_for
 from trivox.tasks.task import PlanDecision
+from trivox.verbs.folders import require_result
 from trivox.verbs.settings import Settings, overrides, recipe_name, series_choice
 from trivox.verbs.texts import described
 
@@ -54,9 +55,9 @@ def plan(
     for data that cannot be used, `PlanError` for a plan that cannot be.
     """
     file = Path(out)
-    require_file(file, PLAN)
+    require_result(file, PLAN)
     fingerprint = file.with_name("fingerprint.json")
-    require_file(fingerprint, FINGERPRINT)
+    require_result(fingerprint, FINGERPRINT)
     choice = series_choice(series, slice_tolerance)
     data = load_dataset(Path(dataset)).read_by(choice)
     task = task_of(data)

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from trivox.evaluation.folders.labels import read_metrics
+from trivox.evaluation.folders.measured import changed_since
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.outputs import PAGE, Contents, names_there, require_file, require_folder
 from trivox.tasks.choice import task_of, task_of_run
 from trivox.tasks.console import Console, Quiet
@@ -29,11 +31,20 @@ def report(
     console = console or Quiet()
     if path.is_dir():
         _require_pages(target.with_name(f"{target.stem}-3d"))
-        run_metrics(path)  # a run that is not finished has nothing to report
+        # a run that is not finished has nothing to report
+        _say_changes(run_metrics(path), console)
         return report_run(task_of_run(path), path, console=console, out=target)
-    report_metrics(task_of(read_metrics(path)), path, target)
+    metrics = read_metrics(path)
+    _say_changes(metrics, console)
+    report_metrics(task_of(metrics), path, target)
     console.say(f"report: {target}")
     return target
+
+
+def _say_changes(metrics: MetricsFile, console: Console) -> None:
+    """What the page says too: figures that are older than the files they measured."""
+    for line in changed_since(metrics):
+        console.say(f"warning: {line}")
 
 
 def _require_pages(folder: Path) -> None:

@@ -6,9 +6,10 @@ As in nnU-Net, a picture has pixels of 1 mm and is 999 mm deep, colours are chan
 """
 
 import re
+import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from trivox.volumes.volume import Array, Spacing, Volume
 DEPTH = 999.0
 """mm, of a single picture."""
 UNKNOWN = "spacing: pictures do not hold any; their pixels count as 1 x 1 mm"
+PALETTE = (
+    "palette: pixels are numbers of colours, as label maps have them, not their "
+    "brightness; save images in grey or RGB"
+)
 _FORMATS = ("PNG", "TIFF", "JPEG", "BMP")
 _MODES: dict[str, tuple[int, type[np.generic]]] = {
     "1": (1, np.uint8),
@@ -42,6 +47,9 @@ _MODES: dict[str, tuple[int, type[np.generic]]] = {
 """Channels and type by Pillow's mode; an alpha channel must be opaque."""
 _SCALED = {"L;2": 85, "L;4": 17}
 """By how much Pillow multiplies values of few bits; they may be labels."""
+_ORIENTATION = 0x112
+"""The tag of EXIF and TIFF that says how a picture is to be turned when it is shown."""
+_TURNED = range(2, 9)
 _NUMBER = re.compile(r"\d+(?=\D*$)")
 
 
@@ -59,7 +67,8 @@ def read(path: Path, *, max_bytes: int) -> Volume:
     `spacing.json`.
 
     The array is `(c, z, y, x)`; palettes give their indices. Raises `FormatError` for
-    pages without a declared spacing, transparent pixels and colours of 16 bits.
+    pages without a declared spacing, transparent pixels, colours of 16 bits and pictures
+    that are to be turned.
     """
     if path.is_dir():
         return _read_stack(path, max_bytes=max_bytes)
@@ -95,6 +104,18 @@ def write(path: Path, volume: Volume) -> None:
     Image.fromarray(array[0, 0]).save(path, format="PNG")
 
 
+def _orientation(image: Any) -> Any:
+    """How a picture is to be turned; None if it says nothing. Pillow's own way decodes
+    the pixels of a PNG for it.
+    """
+    tags = getattr(image, "tag_v2", None)
+    if tags is None:
+        tags = Image.Exif()
+        with suppress(SyntaxError, ValueError, KeyError, TypeError, struct.error):
+            tags.load(image.info.get("exif"))  # what is damaged says nothing
+    return tags.get(_ORIENTATION)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
@@ -102,7 +123,20 @@ def _opened(path: Path) -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on size, which is limited here
         with Image.open(path, formats=_FORMATS) as image:
+            _require_as_shown(path, image)
             yield image
+
+
+def _require_as_shown(path: Path, image: Any) -> None:
+    """Raise for a picture that programs turn before they show it: its label map may be
+    drawn on either.
+    """
+    orientation = _orientation(image)
+    if orientation in _TURNED:
+        raise FormatError(
+            f"{path}: is to be turned when it is shown (EXIF orientation {orientation}); "
+            "save it as it was labelled, without that"
+        )
 
 
 def _described(path: Path, image: Any, pages: Pages) -> Header:
@@ -119,6 +153,8 @@ def _described(path: Path, image: Any, pages: Pages) -> Header:
     if spacing is None:
         spacing = (DEPTH, 1.0, 1.0)
         remarks = (UNKNOWN,)
+    if _has_colours_by_number(image):
+        remarks += (PALETTE,)
     size = (slices, rows, columns)
     return Header(
         size, _affine(spacing), channels * pages.channels, np.dtype(kind), remarks
@@ -136,6 +172,15 @@ def _kind(image: Any) -> tuple[int, type[np.generic]]:
             "colours of 16 bits are not read; save 8 bits, or each channel in grey"
         )
     return channels, kind
+
+
+def _has_colours_by_number(image: Any) -> bool:
+    """Whether numbers of a palette are no brightness."""
+    if image.mode != "P":
+        return False
+    colours = image.getpalette("RGB") or []
+    levels = np.arange(len(colours) // 3).repeat(3)
+    return not np.array_equal(colours, levels)
 
 
 def _raw_mode(image: Any) -> str:

@@ -96,10 +96,11 @@ def apply_along(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
     """Multiply axis `axis` (0, 1, 2 for z, y, x) of `(c, z, y, x)` by `(m, n)`, band by
     band, without moving axes.
     """
+    # found where the matrix was made: a GPU would be waited for
+    bands = [_band(rows) for rows in matrix.split(BAND)]
     matrix = matrix.to(array)
     parts = []
-    for rows in matrix.split(BAND):
-        first, last = _band(rows)
+    for rows, (first, last) in zip(matrix.split(BAND), bands, strict=True):
         band = rows[:, first:last]
         source = array.narrow(axis + 1, first, last - first)
         product = _multiply(source, band, axis)

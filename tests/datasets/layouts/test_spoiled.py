@@ -234,3 +234,12 @@ def test_training_stops_where_half_of_the_cases_are_bad(copied, tmp_path):
             Quiet(),
             task="segmentation",
         )
+
+
+def test_where_no_case_can_be_used_the_first_says_why(tmp_path):
+    for folder in ("images", "labels"):
+        for ending in (".nii", ".nii.gz"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"a{ending}").write_bytes(b"")
+    with pytest.raises(DataError, match=r"none of 1 cases can be used: a: .*both"):
+        load_dataset(tmp_path)

@@ -63,6 +63,46 @@ def test_folders_give_what_the_cases_give(folders):
     json.dumps(metrics, allow_nan=False)
 
 
+def test_a_map_that_is_measured_against_itself_is_said(folders):
+    predictions, references = folders
+    (predictions / "b.nii.gz").unlink()
+    (predictions / "b.nii.gz").symlink_to(references / "b.nii.gz")
+    (line,) = measure_folders(predictions, references)["warnings"]
+    assert "reference of 1 of 3 cases are one file" in line
+    (line,) = measure_folders(references, references)["warnings"]
+    assert line.endswith("measured against itself: a, b, c")
+
+
+@pytest.mark.parametrize(
+    ("meant", "refused"),
+    [
+        ({"organ": 7, "tumour": 14}, False),
+        ({"organ": 14, "tumour": 7}, True),
+        ({"liver": 14}, False),
+        ({"organ": 14, "lesion": 7}, True),
+        ("damaged", False),
+    ],
+)
+def test_predictions_of_another_meaning_are_refused(folders, meant, refused):
+    predictions, references = folders
+    record = {"model": "a", "cases": {}, "files": {}, "labels": meant}
+    write_json(predictions / "predictions.json", record)
+    images = predictions.parent / "data"
+    rows = []
+    for case in SHIFTS:
+        name = f"{case}.nii.gz"
+        save(images / name, label_map())
+        rows.append({"case": case, "images": [name], "label": str(references / name)})
+    content = {"labels": {"organ": 7, "tumour": 14}, "cases": rows}
+    manifest = predictions.parent / "data" / "manifest.json"
+    write_json(manifest, content)
+    if refused:
+        with pytest.raises(LabelError, match="organ is 14 in the predictions and 7 in"):
+            measure_folders(predictions, manifest)
+    else:
+        assert len(measure_folders(predictions, manifest)["cases"]) == 3
+
+
 def test_values_name_labels_that_nobody_declared(folders):
     assert set(measure_folders(*folders)["cases"]["a"]) == {"label_7", "label_14"}
 

@@ -4,18 +4,17 @@ import pytest
 import torch
 
 from networks.xray2ct.toys import GRID, WATER, WINDOW, blobs, exams, furthest, orbit
-from trivox.networks.xray2ct import consistency
 from trivox.networks.xray2ct.consistency import (
     DataConsistency,
     HounsfieldWindow,
     iterative_prior,
-    joined,
 )
+from trivox.projection import xrays as xrays_module
 from trivox.projection.attenuation import attenuation_of
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.iterative import SirtStep, sirt
 from trivox.projection.projector import Projector
-from trivox.projection.xrays import Xrays
+from trivox.projection.xrays import Xrays, joined
 
 
 def misfit(volume, xrays, projector):
@@ -71,7 +70,7 @@ def test_on_small_grids_the_prior_is_sirt():
 def test_on_large_grids_the_prior_is_sirt_of_half_the_voxels_about_the_start(
     monkeypatch,
 ):
-    monkeypatch.setattr(consistency, "LARGEST", 8)
+    monkeypatch.setattr(xrays_module, "LARGEST", 8)
     xrays = exams(orbit(0, 50, 90))
     start = 0.01 * torch.rand(1, *GRID.shape)
     projector = Projector(xrays.geometry, GRID)

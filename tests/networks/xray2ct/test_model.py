@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from networks.xray2ct.toys import GRID, WATER, WINDOW, exams, furthest, network, orbit
 from trivox.errors import GeometryError, RecipeError
 from trivox.networks.registry import build_volume_network
-from trivox.networks.xray2ct.consistency import HounsfieldWindow, joined
+from trivox.networks.xray2ct.consistency import HounsfieldWindow
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.iterative import sirt
 from trivox.projection.projector import Projector
-from trivox.projection.xrays import Xrays
+from trivox.projection.xrays import Xrays, joined
 
 ANGLES = (0.0, 30.0, 75.0, 120.0)
 

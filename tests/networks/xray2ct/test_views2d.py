@@ -24,11 +24,9 @@ def pyramid(attention=1):
 def attention_input(views=3, seed=0):
     torch.manual_seed(seed)
     geometry = orbit(*(50.0 * view for view in range(views)))
-    return (
-        torch.randn(2, views, 32, 4, 4),
-        rays_at(geometry, 8, 2),
-        torch.ones(2, views, dtype=torch.bool),
-    )
+    maps = torch.randn(2, views, 32, 4, 4)
+    xrays = Xrays.of(torch.zeros(2, views, *geometry.detector), geometry)
+    return maps, rays_at(xrays, 8), xrays.present
 
 
 def between_views():

@@ -11,7 +11,7 @@ from trivox.config.recipe import make_recipe
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import RecipeError
 from trivox.learning.losses.choice import LOSSES, LossSetup, make_loss
-from trivox.learning.schedules import make_optimizer
+from trivox.learning.steps.schedules import make_optimizer
 from trivox.networks.registry import build_network
 from trivox.planning.memory import forecast_memory
 from trivox.planning.plan import Normalisation, Plan

@@ -1,9 +1,11 @@
 """DICOM files that cannot be used: one line that names the file."""
 
+import os
 import struct
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -18,6 +20,7 @@ from dicom_slices import (
     slice_of,
 )
 from trivox.errors import DataError, FormatError
+from trivox.volumes.choice import SeriesChoice
 from trivox.volumes.dicom import files
 from trivox.volumes.dicom.reading import list_series
 from trivox.volumes.formats import read_header, read_volume
@@ -90,12 +93,21 @@ def test_deflated_is_read_and_does_not_inflate_without_limit(tmp_path, monkeypat
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "unit vectors"),
         ({"ImagePositionPatient": [0, 0]}, "2 numbers instead of 3"),
         ({"RescaleSlope": 0}, "RescaleSlope is 0"),
+        ({"RescaleSlope": "1e-300"}, "RescaleSlope is 1e-300, which would erase"),
+        ({"RescaleSlope": "1e308"}, "beyond all measure"),
+        ({"RescaleIntercept": "-1e300"}, "RescaleSlope is 1, which would erase"),
+        ({"RescaleSlope": "nan"}, "RescaleSlope is not finite"),
+        ({"RescaleIntercept": "inf"}, "RescaleIntercept is not finite"),
+        ({"Rows": 30}, "the size in the header is wrong"),
+        ({"Columns": 47}, "the size in the header is wrong"),
+        ({"BitsAllocated": 8, "BitsStored": 8}, "the size in the header is wrong"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "colour"),
         ({"BitsStored": 20}, "BitsStored is 20"),
         ({"BitsAllocated": 1}, "1 bits"),
         ({"PixelData": None}, "no pixel data"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
 def test_attributes_that_make_an_image_unusable(tmp_path, attributes, problem):
     folder = save(tmp_path / "s", [slice_of(0, **attributes)])
     with pytest.raises(FormatError, match=rf"IM000\.dcm: .*{problem}"):
@@ -116,3 +128,47 @@ def test_folders_and_files_without_images(tmp_path):
                 read(tmp_path / path)
     with pytest.raises(FormatError, match="no such folder"):
         list_series(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("number", [0, 2, 4])
+@pytest.mark.parametrize("content", [b"", bytes(4000), b"version https://git-lfs"])
+def test_a_slice_that_was_emptied_is_named(tmp_path, content, number):
+    """At the end of a series it would not be missed, were the others read alone."""
+    folder = save(tmp_path / "s", [slice_of(i) for i in range(5)])
+    place = {dcmread(file).ImagePositionPatient[2]: file for file in folder.iterdir()}
+    emptied = place[2.0 * number]
+    emptied.write_bytes(content)
+    with pytest.raises(FormatError, match=rf"{emptied.name}: is .*remove it"):
+        read_volume(folder)
+
+
+def test_a_damaged_file_is_said_of_the_series_in_its_folder_alone(tmp_path):
+    save(tmp_path / "whole", [slice_of(i, series="1.1") for i in range(5)])
+    save(tmp_path / "spoilt", [slice_of(i, series="1.2") for i in range(5)])
+    (tmp_path / "spoilt" / "IM003.dcm").write_bytes(b"")
+    assert read_volume(tmp_path, choice=SeriesChoice(series="1.1")).shape[0] == 5
+    with pytest.raises(FormatError, match=r"IM003\.dcm: is empty"):
+        read_volume(tmp_path, choice=SeriesChoice(series="1.2"))
+
+
+def test_images_of_two_patients_are_no_series(tmp_path):
+    slices = [slice_of(i, PatientID="ab"[i == 3]) for i in range(5)]
+    with pytest.raises(FormatError, match="2 patients"):
+        read_volume(save(tmp_path / "two", slices))
+    slices = [slice_of(i, PatientID="a" if i else "") for i in range(5)]
+    assert read_volume(save(tmp_path / "one", slices)).shape[0] == 5
+
+
+def test_pipes_beside_slices_are_not_waited_for(tmp_path):
+    folder = save(tmp_path / "s", [slice_of(i) for i in range(3)])
+    os.mkfifo(folder / "pipe")
+    assert read_volume(folder).shape[0] == 3
+    assert read_volume(folder / "IM000.dcm").shape[0] == 3
+
+
+def test_a_little_padding_is_read(tmp_path):
+    dataset = slice_of(0)
+    plain = read_volume(save(tmp_path / "plain", [dataset]))
+    dataset.PixelData += bytes(14)
+    padded = read_volume(save(tmp_path / "padded", [dataset]))
+    np.testing.assert_array_equal(padded.array, plain.array)

@@ -71,6 +71,7 @@ def load(path: Path) -> Dataset:
     if test_images is not None:
         test_labels = find_folder(root, ["labelsts"])
         test = _cases(test_images, test_labels, channels, numbers, split="test")
+    cases = unique_cases([*train, *test], where=root)
     files = [case.label for case in train if case.label and not case.complaint]
     return Dataset(
         name=root.name,
@@ -78,7 +79,7 @@ def load(path: Path) -> Dataset:
         layout="folders",
         channels=channels or channel_names(train),
         labels=discover_labels(files, where=labels),
-        cases=unique_cases([*train, *test], where=root),
+        cases=cases,
     )
 
 

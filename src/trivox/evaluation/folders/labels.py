@@ -14,7 +14,11 @@ from trivox.evaluation.conventions.choice import (
     choose_convention,
 )
 from trivox.evaluation.folders.class_answers import is_class_table, measure_answers
-from trivox.evaluation.folders.measured import finished, measured_files
+from trivox.evaluation.folders.measured import (
+    against_themselves,
+    finished,
+    measured_files,
+)
 from trivox.evaluation.folders.pairs import (
     LabelPair,
     label_maps,
@@ -25,6 +29,7 @@ from trivox.evaluation.folders.pairs import (
     readable_pairs,
     references_of,
     require_same_grids,
+    require_same_meaning,
     unusable_files,
 )
 from trivox.evaluation.metrics.content import (
@@ -106,7 +111,11 @@ def evaluate_folders(
     pairs, unread = readable_pairs(paired)
     require_same_grids(pairs)
     scheme = labels or expected.labels or labels_found(pairs, references)
+    if labels is None and expected.labels is not None:
+        require_same_meaning(predictions, expected.labels)
     warnings += [*begun, *unpaired]
+    files = {pair.case: (pair.prediction, pair.reference) for pair in pairs}
+    warnings += against_themselves(files)
     warnings += [*unusable_files(predictions), *unusable_files(references)]
     warnings += _unmet_terms(pairs, rules, scheme, references)
 

@@ -24,6 +24,24 @@ def measured_files(prediction: Path, reference: Path | None) -> dict[str, Measur
     return files
 
 
+def against_themselves(files: Mapping[str, tuple[Path, Path]]) -> list[str]:
+    """A warning about cases (name -> prediction and reference) of which both are one
+    file: what is measured there says nothing of a model.
+    """
+    same = [case for case, both in files.items() if _are_one(*both)]
+    if not same:
+        return []
+    return [
+        f"prediction and reference of {len(same)} of {len(files)} cases are one file, "
+        f"measured against itself: {few(same)}"
+    ]
+
+
+def _are_one(prediction: Path, reference: Path) -> bool:
+    there = prediction.exists() and reference.exists()
+    return there and prediction.samefile(reference)
+
+
 def _measured(file: Path) -> MeasuredFile:
     source = source_of(file)
     return MeasuredFile(

@@ -16,9 +16,10 @@ from trivox.datasets.listing import (
     is_image_file,
     survey,
 )
-from trivox.errors import DataError, FormatError, GeometryError, few
+from trivox.errors import DataError, FormatError, GeometryError, LabelError, few
 from trivox.evaluation.folders.class_answers import is_class_table
 from trivox.inference.doubt.kinds import EXTRAS
+from trivox.inference.records import meant_labels
 from trivox.volumes.formats import read_header
 from trivox.volumes.geometry import describe_mismatch, turned_onto
 from trivox.volumes.volume import Volume
@@ -209,6 +210,23 @@ def require_same_grids(pairs: Sequence[LabelPair]) -> None:
         raise GeometryError(
             f"{few(mismatches, separator='; ')}; predict on the grid of the references, "
             "or resample"
+        )
+
+
+def require_same_meaning(predictions: Path, references: LabelScheme) -> None:
+    """Raise `LabelError` where the model that predicted into a folder writes a label of
+    the same name by another value than the references.
+    """
+    meant = meant_labels(predictions)
+    others = [
+        f"{name} is {meant[name]} in the predictions and {value} in the references"
+        for name, value in references.labels.items()
+        if name in meant and meant[name] != value
+    ]
+    if others:
+        raise LabelError(
+            f"{predictions}: label values mean other labels: {few(others)}; correct "
+            "the dataset's declaration, or measure against references of this meaning"
         )
 
 

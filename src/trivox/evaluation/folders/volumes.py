@@ -11,7 +11,11 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
 from trivox.datasets.layouts import exams as exam_layout
 from trivox.errors import DataError, FormatError, GeometryError, few
-from trivox.evaluation.folders.measured import finished, measured_files
+from trivox.evaluation.folders.measured import (
+    against_themselves,
+    finished,
+    measured_files,
+)
 from trivox.evaluation.folders.pairs import (
     image_files,
     named_alike,
@@ -96,7 +100,10 @@ def evaluate_volumes(
     cases = {}
     sources = {}
     unread = []
-    for name in sorted(set(predicted) & set(expected)):
+    common = sorted(set(predicted) & set(expected))
+    files_of = {name: (predicted[name], expected[name].volume) for name in common}
+    warnings += against_themselves(files_of)
+    for name in common:
         try:
             files = measured_files(predicted[name], expected[name].volume)
             cases[name] = _measure(name, predicted[name], expected[name], window)

@@ -5,18 +5,21 @@ name are mappings (`MetricRow`, `SummaryRow`, `VolumeMetrics`); everything with 
 keys is a TypedDict. None, `null` in the file, is what cannot be known.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    StrictInt,
-    TypeAdapter,
-)
+from pydantic import AfterValidator, TypeAdapter
 from typing_extensions import TypedDict
+
+from trivox.evaluation.metrics.agreement import agreeing_classes, agreeing_curve
+from trivox.evaluation.metrics.numbers import (
+    Count,
+    Interval,
+    MaybeNumber,
+    Number,
+    Share,
+    read_number,
+)
 
 FORMAT_VERSION = 1
 """Of metrics.json; files of trivox 0.1.0 have none, and no `task`."""
@@ -27,25 +30,13 @@ NO_NUMBERS: Mapping[str, type] = {"empty": str, "lesions": list}
 """What stands beside the numbers of a row."""
 
 
-def _number(value: object) -> float:
-    """A number as it is read from a file; NaN for null."""
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("is no number")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError("is a number beyond all measure") from None
-
-
 def _metric_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row as it is read from a file: numbers, and what has another name than they."""
     for name, value in row.items():
         known = NO_NUMBERS.get(name)
         try:
             if known is None:
-                _number(value)
+                read_number(value)
             elif not isinstance(value, known):
                 raise ValueError(f"is no {known.__name__}")
         except ValueError as error:
@@ -60,18 +51,8 @@ def _summary_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _statistic_or_count(name: str, value: object) -> object:
     is_count = name.startswith(COUNTED)
-    return _number(value) if is_count else STATISTIC.validate_python(value)
+    return read_number(value) if is_count else STATISTIC.validate_python(value)
 
-
-def _number_if_known(value: object) -> float | None:
-    return None if value is None else _number(value)
-
-
-Number = Annotated[float, BeforeValidator(_number)]
-"""A number; NaN, which the file calls null, where it is not known."""
-MaybeNumber = Annotated[float | None, BeforeValidator(_number_if_known)]
-Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
-Count = StrictInt
 
 MetricRow = Annotated[Mapping[str, Any], AfterValidator(_metric_row)]
 """Metrics of one target in one case, by name; see `TargetMetrics`, `VolumeMetrics`."""
@@ -238,7 +219,18 @@ class CalibrationMeasures(TypedDict):
     before: CalibrationErrors | None
     after: CalibrationErrors | None
     error_ranking_auroc: MaybeNumber
-    reliability: dict[str, ReliabilityCurve]
+    reliability: dict[str, Annotated[ReliabilityCurve, AfterValidator(agreeing_curve)]]
+
+
+class AbstentionRule(TypedDict):
+    """What is shown of the rule of the bundle, see `Abstention` there."""
+
+    threshold: Number
+    poor_dice: Number
+    cases: Count
+    poor: Count
+    flagged: Count
+    flagged_poor: Count
 
 
 class CalibrationSection(CalibrationMeasures):
@@ -252,7 +244,7 @@ class CalibrationSection(CalibrationMeasures):
     cases: Count
     voxels: Count
     doubt: DoubtSection
-    abstention: dict[str, object] | None
+    abstention: AbstentionRule | None
     convention: dict[str, str]
 
 
@@ -303,7 +295,7 @@ ClassCase = TypedDict(
     {
         "class": str | None,
         "answer": str,
-        "probabilities": dict[str, Number],
+        "probabilities": dict[str, Share],
         "fold": str | None,
         "flags": list[str],
     },
@@ -385,7 +377,9 @@ class MetricsFile(TypedDict):
     by_views: NotRequired[list[LadderSection]]
     postprocessing: NotRequired[PostprocessingSection]
     calibration: NotRequired[CalibrationSection]
-    classification: NotRequired[ClassificationSection]
+    classification: NotRequired[
+        Annotated[ClassificationSection, AfterValidator(agreeing_classes)]
+    ]
 
 
 METRICS_FILE = TypeAdapter(MetricsFile)

@@ -31,6 +31,7 @@ from trivox.evaluation.report.charts import (
     short,
 )
 from trivox.evaluation.report.drawing import LINES, PALETTE, Style, png
+from trivox.evaluation.report.pages import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +99,7 @@ def class_reliability(section: Section) -> bytes | None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     confidence, correct = top_label(predictions.probabilities, predictions.truth)
     reliability_panels(upper, lower, reliability_curve(confidence, correct))
-    title = f"ECE {section['summary']['ece']['value']:.3f}"
+    title = f"ECE {number(section['summary']['ece']['value'])}"
     upper.set_title(title, fontsize=10.5, color=INK, loc="right")
     _legend_above(upper)
     upper.set_ylabel("accuracy")

@@ -318,10 +318,10 @@ def method_names(sections: Sequence[Mapping[str, Any]]) -> list[str]:
 def _draw_rung(
     axes: "Axes", place: int, row: Mapping[str, Any], *, of_network: bool
 ) -> None:
-    score = row["summary"]["psnr_db"]
-    mean = score["mean"]
-    if mean is None:
+    score = row["summary"].get("psnr_db")
+    if score is None or score["mean"] is None:
         return
+    mean = score["mean"]
     colour = ORANGE if of_network else BLUE
     if score["ci95"]:
         axes.hlines(place, *score["ci95"], color=colour, linewidth=2)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trivox.errors import BundleError, RecipeError
 from trivox.inference.doubt.kinds import KINDS
+from trivox.inference.engines.room import MEMORY
 from trivox.volumes.volume import Array, Shape
 
 
@@ -85,18 +86,28 @@ def _drops(module: nn.Module) -> bool:
 
 class Sums:
     """Sums over votes, on the ordered and cropped source grid: of p, and only if a kind
-    needs it, of p squared and H[p].
+    needs it, of p squared and H[p]. place: where they lie.
     """
 
     def __init__(
-        self, channels: int, shape: Shape, *, exclusive: bool, kinds: Sequence[str] = ()
+        self,
+        channels: int,
+        shape: Shape,
+        *,
+        exclusive: bool,
+        kinds: Sequence[str] = (),
+        place: torch.device = MEMORY,
     ) -> None:
         self.exclusive = exclusive
         self.kinds = tuple(kinds)
         self.votes = 0
-        self._sum = torch.zeros(channels, *shape)
-        self._square = torch.zeros(channels, *shape) if "variance" in kinds else None
-        self._entropy = torch.zeros(shape) if "mutual_information" in kinds else None
+        self._square: Tensor | None = None
+        self._entropy: Tensor | None = None
+        self._sum = torch.zeros(channels, *shape, device=place)
+        if "variance" in kinds:
+            self._square = torch.zeros(channels, *shape, device=place)
+        if "mutual_information" in kinds:
+            self._entropy = torch.zeros(shape, device=place)
 
     def add(self, start: int, chance: Tensor, axes: Sequence[int] = (0, 1, 2)) -> None:
         """Add rows from `start` of a vote `(c, rows, y, x)`; axis i of its grid is axis
@@ -122,7 +133,8 @@ class Sums:
             plane = self._plane(z)
             for kind in self.kinds:
                 planes[kind].append(plane[kind])
-        return {kind: torch.stack(parts).numpy() for kind, parts in planes.items()}
+        stacked = {kind: torch.stack(parts) for kind, parts in planes.items()}
+        return {kind: volume.cpu().numpy() for kind, volume in stacked.items()}
 
     def _plane(self, z: int) -> dict[str, Tensor]:
         mean = self._sum[:, z] / self.votes

@@ -96,6 +96,10 @@ LOSSES: dict[LossName, Callable[[LossSetup], Loss]] = {
 }
 
 
+ON_HOST: tuple[LossName, ...] = ("boundary", "hausdorff")
+"""Losses that are computed on the CPU in part."""
+
+
 def make_loss(weights: Mapping[LossName, float], setup: LossSetup) -> nn.Module:
     """The loss of a recipe at every scale of deep supervision: terms by name with their
     weights (0: left out).

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trivox.config.options import ClassificationOptions
+from trivox.learning.losses.constants import on_device
 
 
 def class_cross_entropy(
@@ -32,7 +33,8 @@ def class_cross_entropy(
         right = logits.softmax(1).gather(1, index[:, None])[:, 0]
         loss = loss * (1 - right) ** focal_gamma
     if weights is not None:
-        loss = loss * weights.to(logits)[index]
+        weights = on_device(weights, logits.device).to(logits.dtype)
+        loss = loss * weights[index]
     return torch.where(known, loss, torch.zeros_like(loss))
 
 

@@ -114,6 +114,9 @@ class AdaptiveLoss(nn.Module):
         self.register_buffer("total", torch.zeros_like(start))
         self.register_buffer("earlier", torch.zeros_like(start))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.seen: int | None = None
+        """`steps` on the host, where no step has to wait for it; None: not known."""
+        self.register_load_state_dict_post_hook(_forget)
 
     def forward(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         """The weighted sum; every call with gradients counts as a training step."""
@@ -137,10 +140,12 @@ class AdaptiveLoss(nn.Module):
         # the trainer leaves a step out that is not finite
         self.total += terms.nan_to_num(0.0, 0.0, 0.0)
         self.steps += 1
-        if int(self.steps) % self.window:
+        seen = int(self.steps) if self.seen is None else self.seen + 1
+        self.seen = seen
+        if seen % self.window:
             return
         recent = sum_over_ranks(self.total.clone()) / (self.window * world_size())
-        if int(self.steps) > self.window:
+        if seen > self.window:
             self.factor.copy_(balanced(recent, self.earlier))
         self.earlier.copy_(recent)
         self.total.zero_()
@@ -152,6 +157,11 @@ class AdaptiveLoss(nn.Module):
         else:
             now = self.start * self.factor
         return dict(zip(self.names, now.detach().tolist(), strict=True))
+
+
+def _forget(loss: AdaptiveLoss, _keys: object) -> None:
+    """Steps are counted anew from what was loaded."""
+    loss.seen = None
 
 
 def shrink_labels(labels: Tensor, size: Sequence[int]) -> Tensor:

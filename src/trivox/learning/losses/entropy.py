@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trivox.learning.losses.constants import on_device
 from trivox.learning.losses.targets import full_precision, region_targets
 
 
@@ -64,11 +65,15 @@ def top_k_cross_entropy(
     )
     value = value.flatten()
     valid = labels.flatten() >= 0
-    labelled = int(valid.sum())
-    wanted = min(labelled, max(1, round(share * labelled)))
+    most = max(1, round(share * len(value)))
     ranked = value.detach().masked_fill(~valid, float("-inf"))
-    hardest = ranked.topk(wanted, sorted=False).indices
-    return _ratio(value[hardest].sum(), weight.flatten()[hardest].sum())
+    hardest = ranked.topk(most).indices
+    # of all voxels, and so too many where some are ignored
+    labelled = valid.sum()
+    wanted = (share * labelled.double()).round().clamp(min=1).minimum(labelled)
+    counted = torch.arange(most, device=value.device) < wanted
+    weights = weight.flatten()[hardest] * counted
+    return _ratio((value[hardest] * counted).sum(), weights.sum())
 
 
 def _ratio(value: Tensor, weight: Tensor) -> Tensor:
@@ -87,7 +92,9 @@ def _of_voxels(
 ) -> tuple[Tensor, Tensor]:
     """Weighted loss of each voxel and its weight, both `(b, z, y, x)`; 0 where ignored."""
     logits = full_precision(logits)
-    weights = None if class_weights is None else class_weights.to(logits)
+    weights = class_weights
+    if weights is not None:
+        weights = on_device(weights, logits.device).to(logits.dtype)
     if regions is not None:
         return _of_regions(logits, labels, regions, weights, smoothing, gamma)
     valid = labels >= 0
@@ -132,8 +139,8 @@ def _of_regions(
         outside = _focal(F.logsigmoid(-logits), gamma)
         value = target * inside + (1 - target) * outside
     value = value if weights is None else value * weights.view(-1, 1, 1, 1)
-    total = logits.shape[1] if weights is None else float(weights.sum())
-    return value.sum(1) * valid, valid * logits.new_tensor(total)
+    total = logits.shape[1] if weights is None else weights.sum()
+    return value.sum(1) * valid, valid.to(logits.dtype) * total
 
 
 def _focal(logarithm: Tensor, gamma: float) -> Tensor:

@@ -1,5 +1,4 @@
-"""Dice and cross-entropy in one pass: one softmax buffer, gather and scatter instead of
-one-hot, analytic backward.
+"""Dice and cross-entropy in one pass: one softmax buffer, analytic backward.
 
 Soft Dice as in nnU-Net: `(2 sum(p y) + s) / (sum(p) + sum(y) + s)` with s = 1e-5,
 without background, a sample at a time or over the batch. The loss is `ce_weight * CE +
@@ -14,9 +13,11 @@ from torch import Tensor
 
 from trivox.learning.losses.targets import (
     SMOOTH,
+    complete,
     differentiable_sum,
     full_precision,
     region_targets,
+    sums_by_class,
 )
 from trivox.learning.runtime import sum_over_ranks, world_size
 
@@ -74,7 +75,7 @@ class _DiceCrossEntropy(torch.autograd.Function):
         ce = ce_weight * gradient / count
         result = (everywhere[:, :, None] + (ce - mean)).mul_(probability)
         result.scatter_add_(1, index, at_true - ce)
-        if not bool(valid.all()):
+        if not complete(valid):
             result.mul_(valid[:, None])
         return result.reshape(shape).to(dtype), None, None, None, None
 
@@ -96,10 +97,10 @@ def _sums(
     """Of each class `(b, c)`: sum(p y), sum(y) and sum(p) over the valid voxels."""
     dtype = probability.dtype
     picked = probability.gather(1, index)[:, 0] * valid  # of the true class
-    rows = probability.new_zeros(probability.shape[:2])
-    overlap = rows.scatter_add(1, index[:, 0], picked)
-    size = rows.scatter_add(1, index[:, 0], valid.to(dtype))
-    if bool(valid.all()):
+    classes = probability.shape[1]
+    overlap = sums_by_class(picked, index[:, 0], classes)
+    size = sums_by_class(valid.to(dtype), index[:, 0], classes)
+    if complete(valid):
         return overlap, size, probability.sum(2)
     return overlap, size, torch.einsum("bcn,bn->bc", probability, valid.to(dtype))
 

@@ -8,6 +8,7 @@ is absent and predicted absent costs 0.
 import torch
 from torch import Tensor
 
+from trivox.learning.losses.constants import on_device
 from trivox.learning.losses.targets import SMOOTH, SoftCounts, soft_counts
 
 FLOOR = 1e-6
@@ -37,7 +38,8 @@ def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
     """Mean of `(b, target)`, weighted by `(target,)`."""
     if weights is None:
         return values.mean()
-    share = weights.to(values) / weights.sum().to(values)
+    weights = on_device(weights, values.device).to(values.dtype)
+    share = weights / weights.sum()
     return torch.einsum("bt,t->", values, share) / len(values)
 
 

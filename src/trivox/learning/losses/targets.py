@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from trivox.learning.losses.constants import on_device
 from trivox.learning.runtime import sum_over_ranks, world_size
 
 SMOOTH = 1e-5
@@ -49,7 +50,7 @@ def region_targets(labels: Tensor, regions: Tensor) -> Tensor:
     """Boolean `(b, region, z, y, x)` from indices `(b, z, y, x)`; ignored voxels belong
     to no region.
     """
-    of_index = regions.to(labels.device).T
+    of_index = on_device(regions, labels.device).T
     inside = of_index[labels.clamp(min=0).long()]  # (b, z, y, x, region)
     return (inside & (labels >= 0)[..., None]).movedim(-1, 1)
 
@@ -100,14 +101,13 @@ def soft_counts(
 
 
 def _class_counts(logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """By gather and scatter: no one-hot copy of the labels."""
     probability = full_precision(logits).softmax(1).flatten(2)  # (b, c, n)
     valid = (labels.flatten(1) >= 0).to(probability.dtype)  # (b, n)
     index = labels.flatten(1).clamp(min=0).long()
     picked = probability.gather(1, index[:, None])[:, 0] * valid
-    rows = probability.new_zeros(probability.shape[:2])
-    overlap = rows.scatter_add(1, index, picked)
-    size = rows.scatter_add(1, index, valid)
+    classes = probability.shape[1]
+    overlap = sums_by_class(picked, index, classes)
+    size = sums_by_class(valid, index, classes)
     mass = torch.einsum("bcn,bn->bc", probability, valid)
     return overlap[:, 1:], mass[:, 1:], size[:, 1:]
 
@@ -121,6 +121,25 @@ def _region_counts(
         probability.flatten(2).sum(2),
         target.flatten(2).sum(2).to(probability),
     )
+
+
+def sums_by_class(values: Tensor, index: Tensor, classes: int) -> Tensor:
+    """Sums `(b, c)` of the values `(b, n)` whose index `(b, n)` is each class.
+
+    A CPU adds them where they belong. A GPU, whose threads would queue for the few
+    sums, writes them into a row for each class first.
+    """
+    if values.device.type == "cpu":
+        return values.new_zeros(len(values), classes).scatter_add(1, index, values)
+    rows = values.new_zeros(len(values), classes, values.shape[1])
+    return rows.scatter_(1, index[:, None], values[:, None]).sum(2)
+
+
+def complete(valid: Tensor) -> bool:
+    """Whether no voxel is ignored, which saves a pass; False on a GPU, which a look at
+    the answer would make wait.
+    """
+    return valid.device.type == "cpu" and bool(valid.all())
 
 
 def taking_part(output: Tensor) -> Tensor:

@@ -6,19 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trivox.projection.geometry import Grid
 from trivox.projection.iterative import SirtStep, sirt
 from trivox.projection.projector import Projector
-from trivox.projection.xrays import Xrays
-
-LARGEST = 64
-"""Voxels along an axis of the grid on which the prior is computed; finer grids
-interpolate it.
-"""
-COARSER = 1.25
-"""How much larger than a voxel a detector's pixel may become, at the isocentre, when
-pixels are joined.
-"""
+from trivox.projection.xrays import Xrays, joined, prior_grid
 
 
 class HounsfieldWindow(nn.Module):
@@ -42,24 +32,6 @@ class HounsfieldWindow(nn.Module):
         return ((attenuation / self.water - 1) * 1000 - self.low) / self.width
 
 
-def joined(xrays: Xrays, grid: Grid) -> Xrays:
-    """The X-rays with pixels joined as long as they show no less than the voxels of
-    `grid` can.
-    """
-    geometry = xrays.geometry
-    pixels = geometry.pixel_mm.amax(-1) * geometry.sod / geometry.sdd
-    at_isocentre = float(pixels.max())
-    factor = 1
-    while at_isocentre * factor * 2 <= COARSER * min(grid.spacing):
-        if any(edge % (factor * 2) for edge in geometry.detector):
-            break
-        factor *= 2
-    if factor == 1:
-        return xrays
-    images = F.avg_pool2d(xrays.images, factor)
-    return Xrays(images, geometry.binned(factor), xrays.present)
-
-
 def iterative_prior(
     xrays: Xrays, projector: Projector, start: Tensor, *, iterations: int
 ) -> Tensor:
@@ -69,11 +41,10 @@ def iterative_prior(
     What lies between the coarser voxels stays as in `start`.
     """
     grid = projector.grid
-    factor = max(1, max(grid.shape) // LARGEST)
-    if factor == 1:
+    coarse = prior_grid(grid)
+    if coarse.shape == grid.shape:
         return sirt(xrays, projector, iterations=iterations, start=start)
-    z, y, x = grid.shape
-    coarse = grid.resized((z // factor, y // factor, x // factor))
+    factor = grid.shape[0] // coarse.shape[0]
     xrays = joined(xrays, coarse)
     projector = Projector(xrays.geometry, coarse)
     coarse_start = F.avg_pool3d(start, factor)

@@ -2,14 +2,17 @@
 views are fused into one map.
 """
 
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivox.projection.geometry import Grid
+from trivox.projection.uploads import constant, sent
 from trivox.projection.xrays import Xrays
 
 FACTS = 4
@@ -33,29 +36,39 @@ class Sight:
     shape: tuple[int, int, int]
 
 
-@torch.no_grad()
 def look(xrays: Xrays, grid: Grid, *, water_per_mm: float) -> Sight:
-    """Where and how the voxels of `grid` appear in the X-rays, in fp32 also under
-    autocast: bf16 has three digits, a detector has hundreds of pixels.
+    """Where and how the voxels of `grid` appear in the X-rays."""
+    (sight,) = look_at_all(xrays, (grid,), water_per_mm=water_per_mm)
+    return sight
+
+
+@torch.no_grad()
+def look_at_all(
+    xrays: Xrays, grids: tuple[Grid, ...], *, water_per_mm: float
+) -> list[Sight]:
+    """Where and how the voxels of several grids of one field of view appear in the
+    X-rays, in fp32 also under autocast: bf16 has three digits, a detector has hundreds
+    of pixels.
     """
     device = xrays.images.device
     counted = (
         device.type == "meta"
     )  # where nothing is computed, torch knows no autocast
     with nullcontext() if counted else torch.autocast(device.type, enabled=False):
-        return _look(xrays, grid, water_per_mm)
+        return _look(xrays, grids, water_per_mm)
 
 
-def _look(xrays: Xrays, grid: Grid, water_per_mm: float) -> Sight:
-    geometry = xrays.geometry
+def _look(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[Sight]:
+    device = xrays.images.device
+    geometry = xrays.geometry.to(device)
     b, v = xrays.images.shape[:2]
-    points = grid.points(device=xrays.images.device).reshape(-1, 3)
+    points = voxels_of(grids, device)
     pixels, depth = geometry.project_points(points)  # (..., v, n, 2), (..., v, n)
-    size = pixels.new_tensor(geometry.detector)
+    size = constant(geometry.detector, device)
     places = ((pixels + 0.5) * 2 / size - 1).flip(-1)
     towards = points - geometry.source[..., None, :]  # (..., v, n, 3)
     distance = towards.norm(dim=-1)
-    chord = crossing(towards / distance[..., None], points, grid)
+    chord = crossing(towards / distance[..., None], points, grids[0])
     cosine = depth / distance
     depth = depth / geometry.sod[..., None] - 1
     if not geometry.batched:
@@ -78,7 +91,27 @@ def _look(xrays: Xrays, grid: Grid, water_per_mm: float) -> Sight:
         (depth * 4, cosine, mean, torch.ones_like(mean)),
         dim=2,
     )
-    return Sight(places, seen, facts * seen[:, :, None], grid.shape)
+    facts = facts * seen[:, :, None]
+    counts = [math.prod(grid.shape) for grid in grids]
+    parts = zip(
+        grids,
+        places.split(counts, dim=2),
+        seen.split(counts, dim=2),
+        facts.split(counts, dim=3),
+        strict=True,
+    )
+    return [
+        Sight(there, shown, known, grid.shape) for grid, there, shown, known in parts
+    ]
+
+
+# what is made in inference mode may not be used in training later
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def voxels_of(grids: tuple[Grid, ...], device: torch.device) -> Tensor:
+    """Voxel centres of several grids `(n, 3)`, mm; sent once."""
+    points = [grid.points().reshape(-1, 3) for grid in grids]
+    return sent(torch.cat(points), device)
 
 
 def _folded(places: Tensor) -> Tensor:
@@ -91,14 +124,10 @@ def crossing(direction: Tensor, points: Tensor, grid: Grid) -> Tensor:
     3)` within the grid's box.
     """
     z, y, x = grid.extent_mm
-    half = points.new_tensor((x, y, z)) / 2
-    centre = points.new_tensor(grid.centre_mm)
+    half = constant((x, y, z), points.device) / 2
+    centre = constant(grid.centre_mm, points.device)
     flat = direction.abs() < 1e-6
-    steep = torch.where(
-        flat,
-        torch.full_like(direction, 1e-6),
-        direction,
-    )
+    steep = torch.where(flat, 1e-6, direction)
     one = (centre - half - points) / steep
     other = (centre + half - points) / steep
     enters = torch.minimum(one, other).amax(-1)

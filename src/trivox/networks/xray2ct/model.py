@@ -13,15 +13,14 @@ from trivox.networks.xray2ct.consistency import (
     DataConsistency,
     HounsfieldWindow,
     iterative_prior,
-    joined,
 )
-from trivox.networks.xray2ct.lifting import ViewLifting, look
+from trivox.networks.xray2ct.lifting import Sight, ViewLifting, look_at_all
 from trivox.networks.xray2ct.sizes import LIFTED, ReconstructionSize, levels_of
 from trivox.networks.xray2ct.unet3d import VolumeUNet
 from trivox.networks.xray2ct.views2d import MultiScaleFeaturePyramid
 from trivox.projection.geometry import Grid
 from trivox.projection.projector import Projector
-from trivox.projection.xrays import Xrays
+from trivox.projection.xrays import Xrays, joined
 from trivox.volumes.volume import Shape
 
 Prior = Literal["sirt", "none"]
@@ -203,13 +202,14 @@ class HybridCNNViTUNet3D(nn.Module):
     def _decode(self, xrays: Xrays, known: Tensor) -> dict[int, Tensor]:
         """Maps of all levels in use."""
         views = self.views(xrays) if xrays.views else None
+        sights = self._sights(xrays)
         count = xrays.present.sum(dim=1).to(known.dtype)
         many = torch.log1p(count)[:, None, None, None, None]
 
         def given(level: int) -> Tensor:
             grid = self.grid_at(level)
             here = _pooled(known, grid.shape)
-            lifted = self._lifted(level, xrays, views, here)
+            lifted = self._lifted(level, sights, views, here)
             channels = (lifted, here, many.expand(-1, 1, *grid.shape))
             together = torch.cat(channels, dim=1)
             if views is None:
@@ -221,8 +221,21 @@ class HybridCNNViTUNet3D(nn.Module):
         maps: dict[int, Tensor] = self.unet(given, self.finest, self.fade)
         return maps
 
+    def _sights(self, xrays: Xrays) -> dict[int, Sight]:
+        """How the voxels of the levels in use that look into the views appear there."""
+        levels = [level for level in map(int, self.lifting) if level <= self.finest]
+        if not xrays.views or not levels:
+            return {}
+        grids = tuple(self.grid_at(level) for level in levels)
+        sights = look_at_all(xrays, grids, water_per_mm=self.units.water)
+        return dict(zip(levels, sights, strict=True))
+
     def _lifted(
-        self, level: int, xrays: Xrays, views: list[Tensor] | None, here: Tensor
+        self,
+        level: int,
+        sights: dict[int, Sight],
+        views: list[Tensor] | None,
+        here: Tensor,
     ) -> Tensor:
         """What the voxels of a level look up in the views, `(b, c, z, y, x)`."""
         lifting = self.lifting[str(level)]
@@ -230,8 +243,7 @@ class HybridCNNViTUNet3D(nn.Module):
         grid = self.grid_at(level)
         if views is None:
             return here.new_zeros(len(here), lifting.outputs, *grid.shape)
-        sight = look(xrays, grid, water_per_mm=self.units.water)
-        lifted: Tensor = lifting(views[self.levels - 1 - level], sight)
+        lifted: Tensor = lifting(views[self.levels - 1 - level], sights[level])
         return lifted
 
     def _residuals(self, maps: dict[int, Tensor]) -> list[Tensor]:

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivox.errors import GeometryError
-from trivox.projection.geometry import Geometry
 from trivox.projection.xrays import Xrays
 
 LINE_INTEGRALS = 4.0
@@ -34,12 +33,13 @@ def normed2d(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
     )
 
 
-def rays_at(geometry: Geometry, factor: int, batch: int) -> Tensor:
+def rays_at(xrays: Xrays, factor: int) -> Tensor:
     """Rays `(b, v, 6, rows, columns)` of the detector with `factor` x `factor` pixels
     joined.
     """
+    geometry = xrays.geometry.to(xrays.images.device)
     rays = geometry.binned(factor).rays().movedim(-1, -3)
-    return rays if geometry.batched else rays.expand(batch, *rays.shape)
+    return rays if geometry.batched else rays.expand(len(xrays), *rays.shape)
 
 
 class CrossViewTransformerAttention(nn.Module):
@@ -170,11 +170,7 @@ class MultiScaleFeaturePyramid(nn.Module):
         maps = []
         for scale, stage in enumerate(self.down):
             factor = 2 ** max(scale - 1, 0)  # of the stage's input
-            rays = rays_at(
-                xrays.geometry,
-                factor,
-                len(xrays.images),
-            )
+            rays = rays_at(xrays, factor)
             rays = rays.flatten(0, 1).to(x.dtype)
             x = stage(torch.cat((x, rays), dim=1))
             maps.append(x)
@@ -182,7 +178,7 @@ class MultiScaleFeaturePyramid(nn.Module):
 
     def _between_views(self, x: Tensor, xrays: Xrays) -> Tensor:
         b, v = xrays.images.shape[:2]
-        rays = rays_at(xrays.geometry, PIXEL_STEP, b)
+        rays = rays_at(xrays, PIXEL_STEP)
         x = x.unflatten(0, (b, v))
         for block in self.attention:
             x = block(x, rays, xrays.present)

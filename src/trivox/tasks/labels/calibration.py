@@ -4,6 +4,7 @@ how well both do.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from trivox.evaluation.metrics.calibration import (
     top_label,
 )
 from trivox.evaluation.metrics.content import (
+    AbstentionRule,
     CalibrationErrors,
     CalibrationMeasures,
     CalibrationSection,
@@ -120,7 +122,7 @@ def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -
     dice = [case.dice for case in every]
     seen_empty = any(case.empty for case in every)
     abstention = choose_abstention(scores, dice, seen_empty=seen_empty)
-    rule = None if abstention is None else abstention.model_dump(mode="json")
+    rule = None if abstention is None else _rule(abstention)
     section: CalibrationSection = {
         "temperature": temperature,
         "cross_fitted": sorted(crossed.values()),
@@ -150,6 +152,11 @@ def _groups(cases: Mapping[str, HeldOut], seed: int) -> dict[str, str]:
     return {
         name: str(position % 2) for name, position in zip(cases, order, strict=True)
     }
+
+
+def _rule(abstention: Abstention) -> AbstentionRule:
+    """The rule as metrics.json holds it."""
+    return cast(AbstentionRule, abstention.model_dump(mode="json"))
 
 
 def _cross_fitted(

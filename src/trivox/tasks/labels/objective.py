@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trivox.config.recipe import Recipe
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import RecipeError
-from trivox.learning.losses.choice import LossSetup, make_loss
+from trivox.learning.losses.choice import ON_HOST, LossSetup, make_loss
 from trivox.learning.losses.combined import AdaptiveLoss
 from trivox.learning.losses.targets import region_targets
 from trivox.learning.losses.weighting import class_weights
@@ -34,6 +34,8 @@ class SegmentationObjective(Objective):
     regions: Tensor
     """Membership `(target, index)`."""
     unseen: UnseenTargets = field(default_factory=UnseenTargets)
+    on_host: bool = False
+    """Whether a part of the loss is computed on the CPU."""
 
     @classmethod
     def of(
@@ -59,7 +61,13 @@ class SegmentationObjective(Objective):
             target_weights=weights,
         )
         criterion = make_loss(recipe.loss, setup)
-        return cls(plan.labels, criterion, regions, UnseenTargets.under(recipe))
+        return cls(
+            plan.labels,
+            criterion,
+            regions,
+            UnseenTargets.under(recipe),
+            on_host=any(recipe.loss.get(name, 0.0) > 0 for name in ON_HOST),
+        )
 
     @property
     def module(self) -> nn.Module | None:
@@ -67,6 +75,11 @@ class SegmentationObjective(Objective):
         saved and loaded with it.
         """
         return self.criterion if isinstance(self.criterion, AdaptiveLoss) else None
+
+    @property
+    def repeats(self) -> bool:
+        """Whether every step computes the same, all of it on the device."""
+        return self.module is None and not self.on_host
 
     def begin(self, spent: float, epoch: int) -> None:
         """Note where training stands."""

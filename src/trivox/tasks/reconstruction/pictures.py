@@ -6,6 +6,7 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.exams import read_exam
 from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.errors import TrivoxError
+from trivox.evaluation.folders.volume_summary import COMPARED, TARGET
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.metrics.volumes import WINDOW, grid_of, on_one_grid
 from trivox.evaluation.report.page import CasePictures
@@ -51,11 +52,11 @@ def picture_exams(
     damaged is left out with a line.
     """
     cases = {case.name: case for case in read_saved_dataset(run / "dataset.json").cases}
-    decibels = {
-        name: row["volume"]["psnr_db"]
-        for name, row in metrics["cases"].items()
-        if row["volume"]["psnr_db"] is not None
+    scores = {
+        name: targets.get(TARGET, {}).get(COMPARED)
+        for name, targets in metrics["cases"].items()
     }
+    decibels = {name: score for name, score in scores.items() if score is not None}
     pictures = []
     for name, ranks in ranked_cases(decibels).items():
         heading = f"{', '.join(ranks)} case: {name}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trivox.datasets.dataset import NOTE
+from trivox.datasets.exams import EXAM_FILES, PREVIEW
 from trivox.datasets.layouts.exams import PATIENTS
 from trivox.errors import DataError, few
 from trivox.files import read_json, write_json
@@ -36,10 +37,10 @@ def require_rendered(out: Path, scans: Mapping[str, Path]) -> None:
     earlier = _rendered(out)
     _require_no_input(out, scans)
     new = [name for name in scans if name not in earlier]
-    places = [f"{PATIENTS}/{name}" for name in new]
-    # where an earlier exam stands for a moment while it is replaced
-    places += [f"{PATIENTS}/{name}.old" for name in scans]
-    require_folder(out, Contents("rendering", KINDS, others=tuple(places)))
+    places = tuple(f"{PATIENTS}/{name}" for name in new)
+    require_folder(out, Contents("rendering", KINDS, others=places))
+    for name in scans:
+        _require_only_an_exam(out / PATIENTS / name)
 
 
 def claim_exam(out: Path, name: str, task: str) -> None:
@@ -58,8 +59,21 @@ def _rendered(out: Path) -> list[str]:
     note = out / NOTE
     if is_there(record) or not note.is_file() or not KINDS[NOTE].wrote(note):
         return []
-    pictures = (out / PATIENTS).glob("*/preview.png")
+    pictures = (out / PATIENTS).glob(f"*/{PREVIEW}")
     return [picture.parent.name for picture in pictures]
+
+
+def _require_only_an_exam(folder: Path) -> None:
+    """Raise `DataError` if a folder that is replaced holds more than an exam."""
+    if not folder.is_dir():
+        return
+    seen = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    foreign = sorted(seen - {*EXAM_FILES})
+    if foreign:
+        raise DataError(
+            f"{folder}: {few(foreign)} would be lost, and no rendering of trivox wrote "
+            f"them; {ADVICE}"
+        )
 
 
 def _require_no_input(out: Path, scans: Mapping[str, Path]) -> None:

@@ -33,11 +33,12 @@ def numbers(
     if value is None or (not np.isscalar(value) and len(value) == 0):
         return None
     values = np.asarray(value, dtype=np.float64).ravel()
-    if values.shape != (count,) or not np.isfinite(values).all():
+    if values.shape != (count,):
         raise FormatError(
-            f"{keyword} holds {values.size} numbers instead of {count} finite ones; "
-            "repair the file"
+            f"{keyword} holds {values.size} numbers instead of {count}; repair the file"
         )
+    if not np.isfinite(values).all():
+        raise FormatError(f"{keyword} is not finite; repair the file")
     return values
 
 

@@ -201,10 +201,9 @@ def _frame(
 ) -> Frame:
     dataset = sources[-1]
     slope = number(sources, _RESCALING, "RescaleSlope", 1.0)
-    if slope == 0:
-        raise FormatError(
-            "RescaleSlope is 0, which would erase the image; repair the file"
-        )
+    intercept = number(sources, _RESCALING, "RescaleIntercept", 0.0)
+    stored = _stored_range(dataset)
+    _require_values(slope, intercept, stored)
     spacing, remarks = _pixel_spacing(sources)
     return Frame(
         path=path,
@@ -221,8 +220,8 @@ def _frame(
         spacing=spacing,
         depth=_depth(sources),
         slope=slope,
-        intercept=number(sources, _RESCALING, "RescaleIntercept", 0.0),
-        stored=_stored_range(dataset),
+        intercept=intercept,
+        stored=stored,
         marks=_marks(sources, index),
         injection=injection_of(dataset),
         remarks=(*place.remarks, *remarks),
@@ -286,6 +285,21 @@ def _depth(sources: list[Any]) -> float:
     """What the header says about the slice distance, 0 where it says nothing."""
     between = abs(number(sources, MEASURES, "SpacingBetweenSlices", 0.0))
     return between or abs(number(sources, MEASURES, "SliceThickness", 0.0))
+
+
+def _require_values(slope: float, intercept: float, stored: tuple[int, int]) -> None:
+    """Raise unless rescaled values are told apart and are numbers, as float32."""
+    span = abs(slope) * (stored[1] - stored[0])
+    if span + abs(intercept) == abs(intercept):
+        raise FormatError(
+            f"RescaleSlope is {slope:g}, which would erase the image; repair the file"
+        )
+    largest = max(abs(slope * value + intercept) for value in stored)
+    if not largest <= np.finfo(np.float32).max:
+        raise FormatError(
+            f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g} give values "
+            "beyond all measure; repair the file"
+        )
 
 
 def _stored_range(dataset: Any) -> tuple[int, int]:

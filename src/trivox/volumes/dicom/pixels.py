@@ -25,6 +25,8 @@ _SYNTAXES = {
     (False, False): ExplicitVRBigEndian,
 }
 """By (implicit, little endian), for files that do not name theirs."""
+_PADDING = 16
+"""Bytes after the pixels that mean nothing."""
 
 
 def decode(
@@ -42,6 +44,7 @@ def decode(
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = _SYNTAXES[dataset.original_encoding]
     require_declared_sizes(dataset)
+    _require_no_more(dataset)
     declared = (dataset.Rows, dataset.Columns)
     for array in _planes(dataset, indices, native):
         if array.shape != declared:
@@ -49,6 +52,25 @@ def decode(
                 f"{path}: decodes to {array.shape} pixels, declared are {declared}"
             )
         yield _without_unused_bits(array, dataset)
+
+
+def _require_no_more(dataset: Any) -> None:
+    """Refuse uncompressed pixels that fill another row or column than are declared: the
+    size in the header is wrong, and rows would begin at the wrong place.
+    """
+    if dataset.file_meta.TransferSyntaxUID.is_compressed:
+        return
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    bytes_each = int(dataset.BitsAllocated) // 8
+    shortest = min(int(dataset.Rows), int(dataset.Columns)) * bytes_each
+    needed = frames * int(dataset.Rows) * int(dataset.Columns) * bytes_each
+    stored = len(dataset.PixelData)
+    # padding to an even length is allowed, and some archives add a little more
+    if stored - needed >= max(shortest, _PADDING):
+        raise FormatError(
+            f"holds {stored} bytes of pixels, {dataset.Rows} x {dataset.Columns} need "
+            f"{needed}; the size in the header is wrong, copy the file again"
+        )
 
 
 def _planes(

@@ -18,8 +18,9 @@ from trivox.volumes.dicom.places import (
     is_placed,
     same_plane,
 )
-from trivox.volumes.dicom.signature import is_dicom
+from trivox.volumes.dicom.signature import SUFFIXES, is_dicom
 from trivox.volumes.dicom.steps import usual_step
+from trivox.volumes.placeholders import require_fetched
 
 _LISTED = 8
 """Series that an error names."""
@@ -82,7 +83,19 @@ def contents_of(folder: Path) -> Contents:
     for file in sorted(files):
         if is_dicom(file):
             contents.add(frames_of(file))
+        elif file.suffix.lower() in SUFFIXES:
+            contents.add(_no_dicom(file))
     return contents
+
+
+def _no_dicom(file: Path) -> Aside:
+    """A file that is called as slices are and is none: cut off, or never fetched."""
+    try:
+        require_fetched(file)
+        problem = f"{file}: is no DICOM file, whatever its name says; copy it again"
+    except FormatError as error:
+        problem = str(error)
+    return Aside(file, "", "damaged file", f"{problem}, or remove it")
 
 
 def series_of(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
@@ -122,7 +135,7 @@ def choose(path: Path, wanted: str | None) -> Chosen:
     if len(meant) != 1:
         raise FormatError(_unclear(path, listed, meant, wanted))
     uid = meant[0].uid
-    remarks = _remarks(uid, contents.asides, pictures)
+    remarks = _remarks(series[uid], contents.asides, pictures)
     if _rules(wanted) and len(listed) > 1:
         remarks = (f"series: {wanted} of {len(listed)} is {meant[0]}", *remarks)
     return Chosen(series[uid], remarks)
@@ -141,13 +154,17 @@ def _without_pictures(
     return volumes, sum(pictures)
 
 
-def _remarks(uid: str, asides: Sequence[Aside], pictures: int) -> tuple[str, ...]:
+def _remarks(
+    frames: Sequence[Frame], asides: Sequence[Aside], pictures: int
+) -> tuple[str, ...]:
     """What was left aside beside a series; raises `FormatError` for what belongs to it
     and cannot be used.
     """
+    folders = {frame.path.parent for frame in frames}
     for aside in asides:
+        near = bool(aside.series) or aside.path.parent in folders
         # a file that ends too early may hold but the beginning of its UID
-        if aside.problem and uid.startswith(aside.series):
+        if aside.problem and near and frames[0].series.startswith(aside.series):
             raise FormatError(aside.problem)
     counts = Counter(aside.what for aside in asides if aside.what not in _UNSAID)
     if pictures:
@@ -267,14 +284,14 @@ def _around(path: Path) -> Chosen:
         return Chosen(frames)
     asides: list[Aside] = []
     for file in sorted(path.parent.iterdir()):
-        if file == path or not file.is_file() or not is_dicom(file):
+        if file == path or not is_dicom(file):
             continue
         others = frames_of(file)
         if isinstance(others, Aside):
             asides.append(others)
             continue
         frames += [other for other in others if _belongs(first, other)]
-    return Chosen(frames, _remarks(first.series, asides, 0))
+    return Chosen(frames, _remarks(frames, asides, 0))
 
 
 def _belongs(first: Frame, other: Frame) -> bool:

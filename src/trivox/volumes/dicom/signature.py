@@ -19,8 +19,10 @@ _LONG = frozenset(b"OB OW SQ UN UT".split())
 
 def is_dicom(path: Path) -> bool:
     """Whether the file starts as DICOM files do: 128 bytes, then DICM; or, as old
-    archives write it, with its first elements.
+    archives write it, with its first elements. Pipes and devices are none.
     """
+    if not path.is_file():
+        return False  # a pipe would be waited for
     try:
         with path.open("rb") as file:
             beginning = file.read(_SEEN)

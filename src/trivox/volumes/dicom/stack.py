@@ -71,8 +71,10 @@ def stack_of(path: Path, chosen: Chosen, *, tolerance: float | None = None) -> S
 
     tolerance: mm by which slice distances may differ. Raises `GeometryError` for frames
     that do not share one plane, do not lie behind each other or lie at uneven
-    distances, and `FormatError` for several without a position; both name `path`.
+    distances, and `FormatError` for several without a position and for those of several
+    patients; both name `path`.
     """
+    _require_one_patient(path, chosen.frames)
     usual, *others = alike(chosen.frames)
     if others:
         raise GeometryError(_mixed(path, usual, others))
@@ -96,6 +98,20 @@ def stack_of(path: Path, chosen: Chosen, *, tolerance: float | None = None) -> S
         step = normal_of(usual[0]) * depth
         remarks += unknown
     return Stack(places, _affine(usual[0], points[0], step), tuple(remarks))
+
+
+def _require_one_patient(path: Path, frames: Iterable[Frame]) -> None:
+    """Raise if images of a series name different patients; blank names nobody."""
+    named: dict[str, str] = {}
+    for frame in frames:
+        named.setdefault(frame.patient, frame.path.name)
+    named.pop("", None)
+    if len(named) > 1:
+        files = few(named.values())
+        raise FormatError(
+            f"{path}: one series holds images of {len(named)} patients by PatientID "
+            f"({files}, for example); give each patient a folder of its own"
+        )
 
 
 def _said(frames: Iterable[Frame]) -> Iterable[str]:

@@ -2,21 +2,17 @@
 the way through training.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from trivox.config.recipe import Recipe
 from trivox.errors import RecipeError
-from trivox.learning.averaging import MovingAverage
 from trivox.learning.checkpoints import Checkpoint, ResumeState
-from trivox.learning.compiling import compiled
 from trivox.learning.divergence import all_finite
-from trivox.learning.freezing import Freezing
-from trivox.learning.growing import Growing
 from trivox.learning.microbatch import lowered
 from trivox.learning.objective import Objective
 from trivox.learning.progress import Progress
@@ -27,7 +23,18 @@ from trivox.learning.runtime import (
     seed_step,
     world_size,
 )
-from trivox.learning.schedules import make_optimizer, rate_factor, set_rate
+from trivox.learning.steps.averaging import MovingAverage
+from trivox.learning.steps.compiling import compile_network, explained
+from trivox.learning.steps.freezing import Freezing
+from trivox.learning.steps.graphs import StepGraph
+from trivox.learning.steps.growing import Growing
+from trivox.learning.steps.schedules import (
+    load_optimizer,
+    make_optimizer,
+    rate_factor,
+    set_rate,
+    take_step,
+)
 
 
 class Learner:
@@ -56,8 +63,7 @@ class Learner:
             self.average = MovingAverage(network, recipe.weights_ema)
             networks.append(self.average.network)
         self.growing = Growing(networks, recipe)
-        self.skipped = 0
-        """Steps in a row whose loss or gradients were not finite."""
+        self.graph = StepGraph() if self._records() else None
         self._wrap()
 
     def modules(self) -> list[nn.Module]:
@@ -77,23 +83,31 @@ class Learner:
         """
         return self.network if self.average is None else self.average.network
 
+    def _records(self) -> bool:
+        """Whether steps become a CUDA graph: one process on a GPU whose steps repeat."""
+        alone = self.runtime.device.type == "cuda" and world_size() == 1
+        return self.recipe.cuda_graph and alone and self.objective.repeats
+
     def _wrap(self) -> None:
         """Put the compiler and DDP around the network; anew when frozen parameters
         change, which DDP must know.
         """
         device = self.runtime.device
-        self.distributed: nn.parallel.DistributedDataParallel | None = None
-        wrapped = self.network
+        # first, so that its graph is not cut where ranks exchange gradients
         if self.recipe.compile:
-            wrapped = compiled(wrapped, device)
+            compile_network(self.network, device)
+        self.distributed: nn.parallel.DistributedDataParallel | None = None
         if world_size() > 1:
             self.distributed = with_shared_gradients(
-                wrapped,
+                self.network,
                 device,
                 parts_left_out=bool(self.growing.sizes)
                 or self.objective.leaves_parts_out,
             )
-        self.forward: Callable[..., Any] = self.distributed or wrapped
+        wrapped = self.network if self.distributed is None else self.distributed
+        self.forward: Callable[..., Any] = wrapped
+        if self.recipe.compile:
+            self.forward = explained(wrapped)
 
     # -- state -------------------------------------------------------------------------
     def resume_state(self) -> ResumeState:
@@ -117,11 +131,7 @@ class Learner:
         if self.objective.module is not None and checkpoint.objective is not None:
             self.objective.module.load_state_dict(checkpoint.objective)
         if checkpoint.optimizer is not None:
-            rates = [group["base_lr"] for group in self.optimizer.param_groups]
-            self.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
-            # the recipe's, which may have changed since
-            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-                group["base_lr"] = rate
+            load_optimizer(self.optimizer, checkpoint.optimizer["optimizer"])
             self.scaler.load_state_dict(checkpoint.optimizer["scaler"])
             self.objective.restore(checkpoint.optimizer.get("objective", {}))
 
@@ -133,9 +143,10 @@ class Learner:
         progress: Progress,
         *,
         say: Callable[[str], None],
-    ) -> tuple[float, float]:
+    ) -> tuple[Tensor, Tensor]:
         """One optimizer step; returns the loss and the norm of the gradients before
-        they were clipped.
+        they were clipped, both still on the device. A step whose gradients are not
+        finite changes nothing.
 
         Out of memory halves the micro-batch and repeats the step with the same
         effective batch. Raises `ResourceError` where a single sample does not fit.
@@ -144,12 +155,12 @@ class Learner:
         loss = self._gradients(images, targets, progress, say)
         self.scaler.unscale_(self.optimizer)
         clip = self.recipe.gradient_clip
-        norm = float(nn.utils.clip_grad_norm_(self.parameters(), clip))
-        usable = math.isfinite(loss) and math.isfinite(norm)
-        self.skipped = 0 if usable else self.skipped + 1
-        # under fp16 the scaler skips a bad step by itself and lowers its scale
-        if math.isfinite(norm) or self.scaler.is_enabled():
+        norm = nn.utils.clip_grad_norm_(self.parameters(), clip)
+        if self.scaler.is_enabled():
+            # which skips a bad step by itself and lowers its scale
             self.scaler.step(self.optimizer)
+        else:
+            take_step(self.optimizer, norm)
         self.scaler.update()
         if self.average is not None:
             self.average.update(self.network, progress.step)
@@ -164,8 +175,14 @@ class Learner:
             stages = len(self.freezing.stages)
             say(f"encoder: {self.freezing.frozen} of {stages} stages are frozen")
             self._wrap()
+            self._forget_graph()
         if self.growing.apply(spent):
             say(f"grid: {self.growing.size or 'full size'}")
+            self._forget_graph()
+
+    def _forget_graph(self) -> None:
+        if self.graph is not None:
+            self.graph.forget()
 
     def _gradients(
         self,
@@ -173,19 +190,23 @@ class Learner:
         targets: Any,
         progress: Progress,
         say: Callable[[str], None],
-    ) -> float:
+    ) -> Tensor:
         """Compute the gradients of the batch, in parts that fit into memory; returns
         the loss.
         """
         asked = self.recipe.micro_batch
+        if self.graph is not None:
+            self.graph.say = say
         while True:
             micro = asked if isinstance(asked, int) else len(images)
             micro = min(progress.micro_batch or micro, len(images))
+            seed_step(self.recipe.seed, progress.step)
             try:
-                return self._accumulate(images, targets, micro, progress.step)
+                return self._computed(images, targets, micro)
             except RuntimeError as error:
                 smaller = lowered(error, micro)
             # after the handler, whose traceback holds the maps
+            self._forget_graph()
             self.optimizer.zero_grad(set_to_none=True)
             free_cached_memory(self.runtime.device)
             progress.micro_batch = smaller
@@ -194,10 +215,19 @@ class Learner:
                 "effective batch"
             )
 
-    def _accumulate(self, images: Any, targets: Any, micro: int, step: int) -> float:
-        seed_step(self.recipe.seed, step)
+    def _computed(self, images: Any, targets: Any, micro: int) -> Tensor:
+        """The loss of a batch; its gradients are computed by its graph or one by one."""
+        if self.graph is None:
+            return self._accumulate(images, targets, micro)
+
+        def work(images: Any, targets: Any) -> Tensor:
+            return self._accumulate(images, targets, micro)
+
+        return self.graph(work, images, targets)
+
+    def _accumulate(self, images: Any, targets: Any, micro: int) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        total = torch.zeros((), device=self.runtime.device)
         starts = range(0, len(images), micro)
         for start in starts:
             part = images[start : start + micro]
@@ -208,7 +238,7 @@ class Learner:
                     outputs = self.forward(*self.objective.inputs(part, target))
                 loss = self.objective.loss(outputs, target) * share
                 self.scaler.scale(loss).backward()
-            total += float(loss.detach())
+            total += loss.detach()
         return total
 
     def _gradients_synchronised(self, last: bool) -> AbstractContextManager[None]:

@@ -1,13 +1,14 @@
-"""Optimizers and the course of the learning rate.
+"""Optimizers, their steps, and the course of the learning rate.
 
 The schedule is a function of the share of the budget that is spent.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trivox.config.recipe import Recipe
 from trivox.networks.class_head import MultitaskNetwork
@@ -23,6 +24,9 @@ def make_optimizer(
     class head learns at `classification.learning_rate_factor` times the rate. Each
     group keeps its own rate in `base_lr`; `set_rate` scales it, so groups go on
     learning at different rates.
+
+    For a network on a GPU, a step is one kernel for many parameters, which can leave a
+    step out without asking the host (see `take_step`).
     """
     rate = recipe.learning_rate
     head = network.head if isinstance(network, MultitaskNetwork) else None
@@ -35,16 +39,65 @@ def make_optimizer(
     learnt = [] if objective is None else list(objective.parameters())
     if learnt:
         groups.append({"params": learnt, "weight_decay": 0.0})
+    fused = True if trained[0].is_cuda else None
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "sgd":
         optimizer = torch.optim.SGD(
-            groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0
+            groups,
+            lr=rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.momentum > 0,
+            fused=fused,
         )
     else:
-        optimizer = torch.optim.AdamW(groups, lr=rate, betas=recipe.betas)
+        optimizer = torch.optim.AdamW(groups, lr=rate, betas=recipe.betas, fused=fused)
     for group in optimizer.param_groups:
         group.setdefault("base_lr", group["lr"])
+    _begin_momentum(optimizer)
     return optimizer
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Have fused SGD begin with zeros: a first step that it leaves out would leave its
+    memory as it was allocated.
+    """
+    for group in optimizer.param_groups:
+        if group["fused"] and group.get("momentum", 0.0) > 0:
+            for parameter in group["params"]:
+                state = optimizer.state[parameter]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Continue from the state of an optimizer. Rates and kernels stay those of this
+    session, whose recipe and device may be others.
+
+    Raises `KeyError` or `ValueError` for a state of other parameters.
+    """
+    groups = [
+        {**loaded, "base_lr": group["base_lr"], "fused": group["fused"]}
+        for loaded, group in zip(
+            saved["param_groups"], optimizer.param_groups, strict=True
+        )
+    ]
+    optimizer.load_state_dict({**saved, "param_groups": groups})
+    _begin_momentum(optimizer)
+
+
+def take_step(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
+    """Step unless the norm of the gradients is not finite; on a GPU the device decides,
+    and nothing waits for it.
+    """
+    finite = norm.isfinite()
+    if not optimizer.param_groups[0]["fused"]:
+        if bool(finite):
+            optimizer.step()
+        return
+    # what a GradScaler tells fused optimizers
+    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    optimizer.step()
+    del optimizer.found_inf  # type: ignore[attr-defined]
 
 
 def _groups(

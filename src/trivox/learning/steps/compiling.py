@@ -16,22 +16,9 @@ from trivox.errors import ResourceError
 COMPILERS = ("g++", "clang++", "c++")
 
 
-class Compiled(nn.Module):
-    """A network that is called in another way; its parameters are those of the network."""
-
-    def __init__(self, network: nn.Module, call: Callable[..., Any]) -> None:
-        super().__init__()
-        self.network = network
-        self.call = call
-
-    def forward(self, *inputs: Any) -> Any:
-        """What the network gives."""
-        return self.call(*inputs)
-
-
-def compiled(network: nn.Module, device: torch.device) -> nn.Module:
-    """`network`, compiled at its first call; raises `ResourceError` where that is
-    impossible.
+def compile_network(network: nn.Module, device: torch.device) -> None:
+    """Have `network` compiled when it is first called, in place; raises `ResourceError`
+    where that is impossible.
     """
     if not any(shutil.which(name) for name in COMPILERS):
         raise ResourceError(
@@ -43,17 +30,22 @@ def compiled(network: nn.Module, device: torch.device) -> nn.Module:
             "compile=true needs triton on a GPU; run: pip install triton, "
             "or leave it off"
         )
+    network.compile()
+
+
+def explained(network: nn.Module) -> Callable[..., Any]:
+    """The forward pass of a compiled network, or of one that holds it, whose first call
+    raises `ResourceError` where it cannot be compiled.
+    """
     from torch._dynamo.exc import TorchDynamoException
 
-    optimised = torch.compile(network)
-
-    def call(*inputs: torch.Tensor) -> Any:
+    def forward(*inputs: torch.Tensor) -> Any:
         try:
-            return optimised(*inputs)
+            return network(*inputs)
         except TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
             raise ResourceError(
                 f"torch.compile failed ({reason}); leave compile off"
             ) from error
 
-    return Compiled(network, call)
+    return forward

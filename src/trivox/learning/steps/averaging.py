@@ -5,7 +5,7 @@ little better (Polyak & Juditsky 1992).
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class MovingAverage:
@@ -28,10 +28,9 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Follow `network` after its step number `step`, counted from 0."""
-        share = 1 - self.decay_at(step)
-        parameters = zip(self.network.parameters(), network.parameters(), strict=True)
-        for average, weight in parameters:
-            average.lerp_(weight, share)
-        buffers = zip(self.network.buffers(), network.buffers(), strict=True)
-        for copied, buffer in buffers:
-            copied.copy_(buffer)
+        averages: list[Tensor] = [*self.network.parameters()]
+        weights: list[Tensor] = [*network.parameters()]
+        torch._foreach_lerp_(averages, weights, 1 - self.decay_at(step))
+        copies = list(self.network.buffers())
+        if copies:
+            torch._foreach_copy_(copies, list(network.buffers()))

@@ -1,0 +1,33 @@
+"""Numbers as metrics.json holds them: null is what cannot be known, and nothing is
+larger than 64 bits hold.
+"""
+
+import math
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, StrictInt
+
+from trivox.schema import LARGEST
+
+
+def read_number(value: object) -> float:
+    """A number as it is read from a file; NaN for null."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("is no number")
+    if abs(value) > LARGEST:
+        raise ValueError("is a number beyond all measure")
+    return float(value)
+
+
+def _number_if_known(value: object) -> float | None:
+    return None if value is None else read_number(value)
+
+
+Number = Annotated[float, BeforeValidator(read_number)]
+"""A number; NaN, which the file calls null, where it is not known."""
+MaybeNumber = Annotated[float | None, BeforeValidator(_number_if_known)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
+Count = StrictInt

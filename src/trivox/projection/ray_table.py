@@ -1,0 +1,152 @@
+"""Products with the projection matrix on a GPU: all rays of all views at once, with few
+kernels and nothing that the program has to wait for.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trivox.errors import ResourceError
+from trivox.projection.geometry import Geometry, Grid
+from trivox.projection.rays import Pencil, Rays, Rule, inner_voxels, pencils
+from trivox.projection.uploads import sent
+
+SAMPLES = 1 << 21
+"""Of all rays together in one go: enough to keep a GPU busy, and a few hundred MB."""
+
+
+@dataclass(frozen=True, eq=False)
+class MixedRays(Rays):
+    """Rays that are driven along any axis.
+
+    facts: `(7, n, 1)` int32, see `_tables`.
+    """
+
+    facts: Tensor
+
+    def inside(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Rays`."""
+        p, q = places.clamp_(min=0).clamp_(max=self.facts[4:6])
+        return p, q
+
+    def plane_voxels(self) -> Tensor:
+        """See `Rays`; behind a ray's last plane lies an empty one."""
+        start, stride, *_, planes = self.facts
+        plane = torch.arange(self.planes, dtype=torch.int32, device=self.first.device)
+        voxels: Tensor = torch.minimum(plane, planes) * stride + start
+        return voxels
+
+    @property
+    def others(self) -> tuple[Tensor, Tensor]:
+        """See `Rays`."""
+        return self.facts[2], self.facts[3]
+
+
+class RayTable:
+    """A projection of volumes `(b, z, y, x)` to `(b, v, rows, columns)` and its adjoint
+    on a GPU. The rays are followed on the host, in float64, and sent.
+
+    keep: hold the matrix from the first product on, 8 bytes an entry in float32, every
+    pixel with as many entries; otherwise they are computed anew in each product.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        grid: Grid,
+        rule: Rule,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        keep: bool,
+    ) -> None:
+        self.grid = grid
+        self.rule = rule
+        self.images = (geometry.views, *geometry.detector)
+        pixels = math.prod(self.images)
+        if keep and pixels * max(grid.shape) * 4 >= 2**31:
+            raise ResourceError(
+                "the system matrix would have more than 2^31 entries; "
+                "use method 'joseph' or 'siddon'"
+            )
+        lines, kinds = _tables(pencils(geometry, grid, dtype=dtype), pixels, dtype)
+        self.lines = sent(lines, device)
+        self.kinds = sent(kinds, device)
+        self.inner = inner_voxels(grid, device)
+        count = max(1, SAMPLES // max(grid.shape))
+        starts = range(0, max(1, pixels), count)
+        self.parts = [slice(start, min(pixels, start + count)) for start in starts]
+        self.keep = keep
+        self.kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        """Line integrals of `(b, z, y, x)`."""
+        flat = volumes.flatten(1)
+        images: list[Tensor] = []
+        for rays in self.parts:
+            places, weights = self._entries(rays)
+            values = flat.index_select(1, places.flatten())
+            products = values.view(len(flat), *weights.shape).mul_(weights)
+            images.append(products.sum(dim=-1))
+        whole = images[0] if len(images) == 1 else torch.cat(images, dim=1)
+        return whole.view(len(volumes), *self.images)
+
+    def adjoint(self, images: Tensor) -> Tensor:
+        """Back-projection of `(b, v, rows, columns)`."""
+        flat = images.flatten(1)
+        volumes = images.new_zeros(len(images), math.prod(self.grid.shape))
+        for rays in self.parts:
+            places, weights = self._entries(rays)
+            values = flat[:, rays, None] * weights
+            volumes.index_add_(1, places.flatten(), values.flatten(1))
+        return volumes.view(len(images), *self.grid.shape)
+
+    def _entries(self, rays: slice) -> tuple[Tensor, Tensor]:
+        """Flat voxels `(n, entries)` int32 of some rays, and their weights in mm."""
+        if rays.start in self.kept:
+            return self.kept[rays.start]
+        with torch.inference_mode(False):
+            entries = self._computed(rays)
+        if self.keep:
+            self.kept[rays.start] = entries
+        return entries
+
+    def _computed(self, rays: slice) -> tuple[Tensor, Tensor]:
+        lines = self.lines[:, rays]
+        kind = lines[5].int()
+        mixed = MixedRays(
+            planes=max(self.grid.shape),
+            first=lines[:2],
+            slope=lines[2:4],
+            step=lines[4],
+            facts=self.kinds.index_select(1, kind)[..., None],
+        )
+        taps = self.rule(mixed)
+        padded = torch.cat([place for place, _ in taps], dim=-1)  # (n, taps * planes)
+        weights = torch.cat([weight for _, weight in taps], dim=-1)
+        places = self.inner.index_select(0, padded.flatten()).view(padded.shape)
+        weights.mul_(mixed.step[:, None]).mul_(places >= 0)  # the border is empty
+        return places.clamp_(min=0), weights
+
+
+def _tables(
+    rays: Sequence[Pencil], pixels: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Each pixel's ray, `(6, pixels)`: first and slope along two axes, step, number of
+    its pencil; and of each pencil `(7, pencils)` int32: start, strides, last, planes.
+
+    Rays that miss the grid have step 0 and stay in the corner of the border.
+    """
+    lines = torch.zeros(6, pixels, dtype=dtype)
+    kinds: list[list[int]] = []
+    for number, pencil in enumerate(rays):
+        lines[:2, pencil.which] = pencil.first
+        lines[2:4, pencil.which] = pencil.slope
+        lines[4, pencil.which] = pencil.step
+        lines[5, pencil.which] = number
+        kinds.append([pencil.start, *pencil.strides, *pencil.last, pencil.planes])
+    nothing = [[0] * 7]
+    return lines, torch.tensor(kinds or nothing, dtype=torch.int32).T.contiguous()

@@ -1,0 +1,23 @@
+"""What is computed on the host reaches a GPU without anything waiting for it."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`; from the host to a GPU by way of pinned memory, which the
+    GPU reads while the program goes on.
+    """
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+# what is made in inference mode may not be used in training later
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers that never change, float32; sent once."""
+    return sent(torch.tensor(values, dtype=torch.float32), device)
