@@ -9,7 +9,8 @@ import torch
 import trivox
 from classed_phantoms import write_classed_phantoms
 from conftest import TINY, TINY_XRAYS
-from trivox.inference.predictor import Extras, Predictor
+from trivox.inference.doubt.kinds import KINDS, Extras
+from trivox.inference.predictor import Predictor
 from trivox.networks.xray2ct.lifting import look
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.projector import Projector
@@ -107,10 +108,19 @@ def test_a_hybrid_is_trained_and_explained(tmp_path, tiny_data, gpu, attention):
     assert list((tmp_path / "why").iterdir())
 
 
-def test_multitask(tmp_path, gpu):
+def test_multitask_with_the_classes_of_its_predictions(tmp_path, gpu):
     data = write_classed_phantoms(tmp_path / "data")
-    train(data, tmp_path / "run", precision="bf16")
-    assert finite(tmp_path / "run")
+    out = tmp_path / "run"
+    head = {"classifier": "head", "class_weights": "inverse_frequency"}
+    settings = {**TINY, "epochs": 1, "precision": "bf16", "classification": head}
+    trivox.train(
+        data, out, task="multitask", preset="quick_test", device=DEVICE, set=settings
+    )
+    assert finite(out)
+    image = data / "case_00.nii.gz"
+    result = trivox.predict(out, image, tmp_path / "out", device=DEVICE)
+    (record,) = result.records.values()
+    assert sum(record["class"]["probabilities"].values()) == pytest.approx(1)
 
 
 def test_pretraining(tmp_path, tiny_data, gpu):
@@ -147,7 +157,7 @@ def test_reconstruction(tmp_path, xray_data, gpu, views):
         ({}, Extras(probabilities=True)),
         (
             {"mirror": True, "mc_samples": 2, "scales": (1.0, 1.2)},
-            Extras(probabilities=True, uncertainty=("entropy", "variance")),
+            Extras(probabilities=True, uncertainty=KINDS),
         ),
     ],
     ids=["plain", "probabilities", "all votes"],
@@ -157,6 +167,15 @@ def test_prediction(run, gpu, options, extras):
     image = np.random.default_rng(0).normal(size=(20, 40, 30)).astype(np.float32)
     labels = predictor.predict_array(image, (2.0, 1.2, 1.9))
     assert labels.shape == image.shape
+
+
+def test_two_models_vote(run, gpu):
+    predictor = Predictor.load([run, run], device=DEVICE, precision="bf16")
+    image = np.random.default_rng(0).normal(size=(20, 24, 20)).astype(np.float32)
+    alone = Predictor.load(run, device=DEVICE, precision="bf16")
+    spacing = (2.0, 1.5, 1.5)
+    labels = predictor.predict_array(image, spacing)
+    assert (labels == alone.predict_array(image, spacing)).mean() > 0.99
 
 
 @pytest.mark.parametrize("method", ["auto", "joseph", "siddon", "matrix"])

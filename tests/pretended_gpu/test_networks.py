@@ -4,23 +4,17 @@ import pytest
 import torch
 from torch import nn
 
+from pretended_gpu.arithmetic import WithoutArithmetic
 from trivox.learning.losses.fused import dice_cross_entropy
 from trivox.learning.runtime import Runtime
 from trivox.networks.layers import InstanceNorm
-from trivox.networks.registry import NETWORKS, build_network, patch_family
+from trivox.networks.registry import PATCH_NETWORKS, build_network, patch_family
 
 PATCH = (32, 32, 32)
 TINY = (16, 16, 16)
 """For fp16, which a CPU computes slowly."""
 SLOW = ("hybrid-base", "hybrid-large", "resenc-l", "resenc-xl")
-PEERS = (
-    "segresnet-ds",
-    "swin-unetr-v2",
-    "mednext-s",
-    "mednext-b",
-    "mednext-m",
-    "mednext-l",
-)
+PEERS = [name for name, family in PATCH_NETWORKS.items() if family.blueprint.uniform]
 
 
 def small(name, patch=PATCH, width=32):
@@ -32,11 +26,7 @@ def small(name, patch=PATCH, width=32):
     return topology, patch
 
 
-CASES = [
-    (name, {})
-    for name, family in NETWORKS.items()
-    if family.__class__.__name__ == "PatchFamily" and name not in (*SLOW, *PEERS)
-]
+CASES = [(name, {}) for name in PATCH_NETWORKS if name not in (*SLOW, *PEERS)]
 CASES += [
     ("hybrid-lite", {"attention": kind})
     for kind in ("none", "swin", "deformable", "global")
@@ -52,6 +42,16 @@ def test_a_network_learns_and_predicts(gpu, name, options, precision):
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_other_precisions(gpu, precision):
     learn(gpu, "unet-tiny", {}, precision)
+
+
+@pytest.mark.parametrize("name", [*SLOW, *PEERS])
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_a_large_network_learns_and_predicts(gpu, name, precision):
+    """All but what convolutions and products compute."""
+    if name in PEERS:
+        pytest.importorskip("monai")
+    with WithoutArithmetic():
+        learn(gpu, name, {}, precision)
 
 
 def learn(gpu, name, options, precision):

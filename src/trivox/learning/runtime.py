@@ -124,6 +124,11 @@ class Runtime:
         """Bytes of an activation."""
         return 4 if self.precision == "fp32" else 2
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is a GPU, of whatever maker."""
+        return self.device.type != "cpu"
+
     def autocast(self) -> AbstractContextManager[object]:
         """Mixed precision for a forward pass."""
         if self.precision == "fp32":

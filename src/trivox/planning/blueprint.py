@@ -21,7 +21,7 @@ class Measured:
 
     bytes_per_voxel: of the fullest moment of a training step, for each voxel of the
     batch, beside weights, optimizer, gradients and loss: in fp32, and under 16-bit
-    autocast.
+    autocast; gpu_bytes_per_voxel: the same on a GPU, where that differs.
     """
 
     __pydantic_config__: ClassVar[dict[str, str | bool]] = {
@@ -31,6 +31,13 @@ class Measured:
 
     parameters: Annotated[int, Ge(1)]
     bytes_per_voxel: tuple[Bytes, Bytes]
+    gpu_bytes_per_voxel: tuple[Bytes, Bytes] | None = None
+
+    def on(self, *, gpu: bool) -> tuple[Bytes, Bytes]:
+        """Bytes a voxel in fp32 and in 16 bits, on a GPU or a CPU."""
+        if gpu and self.gpu_bytes_per_voxel is not None:
+            return self.gpu_bytes_per_voxel
+        return self.bytes_per_voxel
 
 
 @dataclass(frozen=True)

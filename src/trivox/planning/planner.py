@@ -36,15 +36,16 @@ def make_plan(
     *,
     task: str,
     activation_bytes: int,
+    gpu: bool = False,
     dimension: Dimension | None = None,
     low_resolution: bool = False,
 ) -> ImagePlan:
     """Decide spacing, topology, patch, batch and normalisation; no network is built.
 
     The dials are the recipe's `memory_gb`, `patch_size` and `batch_size`; blueprint: of
-    the recipe's network; dimension: None: 2 where the recipe's patch has two axes.
-    Gives a `Plan` where the dataset has labels. Raises `PlanError` for an impossible
-    patch.
+    the recipe's network; gpu: whether it learns on one; dimension: None: 2 where the
+    recipe's patch has two axes. Gives a `Plan` where the dataset has labels. Raises
+    `PlanError` for an impossible patch.
     """
     dimension = dimension or _dimension(recipe)
     inputs = len(dataset.channels) + recipe.mask_channel
@@ -67,6 +68,7 @@ def make_plan(
         outputs=outputs,
         optimizer=recipe.optimizer,
         activation_bytes=activation_bytes,
+        gpu=gpu,
     )
     normalisations = _normalisations(fingerprint, dataset, recipe)
     decided = {

@@ -30,6 +30,7 @@ def step_memory(plan: ImagePlan, recipe: Recipe, runtime: Runtime, micro: int) -
         optimizer=recipe.optimizer,
         deep_supervision=recipe.deep_supervision,
         activation_bytes=runtime.activation_bytes,
+        gpu=runtime.on_gpu,
         gradient_checkpointing=recipe.gradient_checkpointing,
     )
     return forecast.total + (forecast.weights if recipe.weights_ema else 0)

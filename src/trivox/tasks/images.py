@@ -51,6 +51,7 @@ class ImageTask(Task[ImagePlanT, Store], Generic[ImagePlanT]):
             patch_family(recipe.network).blueprint,
             task=self.name,
             activation_bytes=runtime.activation_bytes,
+            gpu=runtime.on_gpu,
         )
         return with_foresight(plan, dataset, measured, console)
 
