@@ -1,5 +1,6 @@
 """A run of any task: settle the recipe, prepare, train the folds, finish."""
 
+import gc
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,7 +62,10 @@ def run_request(
         require_start(asked)
     console = console if console is not None and launched_rank() == 0 else Quiet()
     with _sole_writer(request, task, console):
-        return _run(task, dataset, request, console)
+        try:
+            return _run(task, dataset, request, console)
+        finally:
+            gc.collect()  # lets go of the prepared cases, which others may then replace
 
 
 @contextmanager
