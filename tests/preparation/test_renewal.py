@@ -20,6 +20,7 @@ from trivox.files import read_json, write_json
 from trivox.locks import READ
 from trivox.preparation.exam_store import ExamStore, prepare_exams
 from trivox.preparation.preprocess import preprocess
+from trivox.preparation.renewal import release
 from trivox.preparation.store import Store
 from trivox.volumes.formats import read_volume, write_volume
 
@@ -57,7 +58,9 @@ def data(phantoms, tmp_path):
 @pytest.fixture
 def prepared(data, plan, tmp_path):
     """The folder of its prepared cases."""
-    return preprocess(data, plan, tmp_path / "store").folder
+    store = preprocess(data, plan, tmp_path / "store")
+    release(store)
+    return store.folder
 
 
 @pytest.mark.parametrize("what", ["image", "second image", "label"])
@@ -119,9 +122,11 @@ def test_what_another_training_reads_is_never_replaced_under_it(
 def test_a_store_in_use_keeps_its_cases_and_lets_others_read(data, plan, prepared):
     first = preprocess(data, plan, prepared)
     second = preprocess(data, plan, prepared)
-    gc.collect()
     assert len([*prepared.glob(f"{READ}*")]) == 2
-    del first, second
+    release(first)
+    release(first)
+    assert len([*prepared.glob(f"{READ}*")]) == 1
+    del second
     gc.collect()
     assert not [*prepared.glob(f"{READ}*")]
 

@@ -27,6 +27,10 @@ UNKNOWN = (
 """Of one case and of several."""
 
 
+_releases: weakref.WeakKeyDictionary[object, Callable[[], object]]
+_releases = weakref.WeakKeyDictionary()
+
+
 def unheard(line: str) -> None:
     """Nobody listens."""
 
@@ -96,13 +100,20 @@ def cases_to_prepare(
 
 
 def hold(store: CaseStore, dataset: Dataset) -> None:
-    """Keep other processes from replacing the training cases as long as the store is in
-    use.
+    """Keep other processes from replacing the training cases until `release`, or until
+    the store is gone.
     """
     held = ExitStack()
     names = [case.name for case in dataset.training_cases]
     held.enter_context(reading(store.folder, "train", names))
-    weakref.finalize(store, held.close)
+    _releases[store] = weakref.finalize(store, held.close)
+
+
+def release(store: object) -> None:
+    """Let others replace the cases of a store again."""
+    let_go = _releases.pop(store, None)
+    if let_go is not None:
+        let_go()
 
 
 def make_room(store: CaseStore, *, replace: bool, say: Say) -> None:

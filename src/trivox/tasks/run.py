@@ -1,9 +1,8 @@
 """A run of any task: settle the recipe, prepare, train the folds, finish."""
 
-import gc
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from trivox.learning.runtime import (
 from trivox.learning.tracking import run_log
 from trivox.learning.trainer import Trainer
 from trivox.locks import claimed
+from trivox.preparation.renewal import release
 from trivox.schema import FORMAT_VERSION, stamped
 from trivox.tasks.checking import require_foreground
 from trivox.tasks.choice import task_named
@@ -62,10 +62,7 @@ def run_request(
         require_start(asked)
     console = console if console is not None and launched_rank() == 0 else Quiet()
     with _sole_writer(request, task, console):
-        try:
-            return _run(task, dataset, request, console)
-        finally:
-            gc.collect()  # lets go of the prepared cases, which others may then replace
+        return _run(task, dataset, request, console)
 
 
 @contextmanager
@@ -87,8 +84,9 @@ def _run(
 ) -> Mapping[str, Any]:
     recipe = settle_recipe(request, task)
     runtime = make_runtime(request.device, recipe.precision)
-    with process_group(runtime.device):
+    with process_group(runtime.device), ExitStack() as held:
         prepared = _prepare(task, dataset, request, recipe, runtime, console)
+        held.callback(release, prepared.store)
         folders = fold_folders(request, prepared.splits)
         require_foreground(
             prepared.dataset, prepared.splits, folders, request.out / CHECK
