@@ -19,7 +19,7 @@ NO_MEMORY_OF_TORCH = ("alloc", "unable to find an engine to execute")
 def memory_ran_out(error: BaseException) -> bool:
     """Whether an error says that memory is missing, whatever its type."""
     said = str(error).lower()
-    signs = NO_MEMORY
+    signs = [*NO_MEMORY]
     if isinstance(error, RuntimeError):
         signs += NO_MEMORY_OF_TORCH
     return isinstance(error, MemoryError) or any(sign in said for sign in signs)
