@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trivox.errors import FormatError, ResourceError
+from trivox.memory import memory_ran_out, no_memory
 
 TEMPORARY = re.compile(r"\.tmp-(?:(h[0-9a-f]{7})-)?(\d{1,9})-.+", re.DOTALL)
 """The machine and the process that write, and the name that the file or folder will
@@ -56,11 +57,10 @@ def in_one_line() -> Iterator[None]:
             f"{where}: cannot be read or written ({error.strerror or error}); check "
             "its path, its rights and the disk"
         ) from error
-    except MemoryError as error:
-        raise ResourceError(
-            f"out of memory ({str(error) or 'no more to be had'}); use smaller cases, "
-            "patches or batches, or more memory"
-        ) from error
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not memory_ran_out(error):
+            raise
+        raise no_memory(error) from error
 
 
 def temporary_name(path: Path) -> Path:

@@ -18,13 +18,14 @@ from secrets import token_hex
 from socket import gethostname
 from typing import IO, TypedDict
 
-from trivox.errors import BusyError, ResourceError
+from trivox.errors import BusyError, ResourceError, few
 from trivox.files import FORGOTTEN_SECONDS, runs, this_machine
 
 LOCK = ".trivox-lock"
 """Held for moments, while records are read and written."""
 CLAIM = ".trivox-writes-"
-"""Beginning of the name of the file of each process that writes."""
+READ = ".trivox-reads-"
+"""Beginnings of the names of the files of each process that writes, or reads for long."""
 FAR = 1 << 30
 """Byte that is locked where a lock keeps others from reading (Windows)."""
 PAUSE = 0.02
@@ -92,6 +93,31 @@ def claimed(
 
 
 @contextmanager
+def reading(folder: Path, verb: str, names: Collection[str]) -> Iterator[None]:
+    """Let other processes know that what has these `names` in `folder` is read, so that
+    it is not replaced meanwhile; any number may. Where there can be no locks, nobody
+    knows.
+    """
+    with ExitStack() as held:
+        with suppress(NoLocksError), alone(folder):
+            _rival(folder, names, READ)  # the files of dead ones go
+            _leave(folder, verb, names, held, READ)
+        yield
+
+
+def require_unread(folder: Path, names: Collection[str]) -> None:
+    """Raise `BusyError` if another process reads what is going to be replaced."""
+    with alone(folder):
+        other = _rival(folder, names, READ)
+    if other is not None:
+        of_them = sorted({*names} & {*(other["names"] or names)})
+        raise BusyError(
+            f"{folder}: {few(of_them)} would be replaced, but {_described(other, READ)}; "
+            "wait for it, or choose another --out"
+        )
+
+
+@contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """For moments, be the only process that reads and writes records in `folder`."""
     file = folder / LOCK
@@ -121,11 +147,7 @@ def _claim(
         with alone(folder):
             other = _rival(folder, names)
             if other is None:
-                file = folder / f"{CLAIM}{this_machine()}-{os.getpid()}-{token_hex(4)}"
-                opened = _locked(file)
-                assert opened is not None  # nobody else knows the name
-                held.callback(_remove, file, opened)
-                _write_claim(opened, verb, names)
+                _leave(folder, verb, names, held, CLAIM)
                 return
         if not wait:
             raise BusyError(
@@ -135,6 +157,21 @@ def _claim(
             say(f"{folder}: {_described(other)}; waiting for it")
             silent = True
         time.sleep(WAIT)
+
+
+def _leave(
+    folder: Path,
+    verb: str,
+    names: Collection[str] | None,
+    held: ExitStack,
+    prefix: str,
+) -> None:
+    """Leave the file of this process; `held` removes it."""
+    file = folder / f"{prefix}{this_machine()}-{os.getpid()}-{token_hex(4)}"
+    opened = _locked(file)
+    assert opened is not None  # nobody else knows the name
+    held.callback(_remove, file, opened)
+    _write_claim(opened, verb, names)
 
 
 def _write_claim(opened: IO[bytes], verb: str, names: Collection[str] | None) -> None:
@@ -150,20 +187,26 @@ def _write_claim(opened: IO[bytes], verb: str, names: Collection[str] | None) ->
     opened.flush()
 
 
-def _rival(folder: Path, names: Collection[str] | None) -> Claim | None:
-    """Another process that writes the same; files of dead ones are removed."""
-    for file in sorted(folder.glob(f"{CLAIM}*")):
+def _rival(
+    folder: Path, names: Collection[str] | None, prefix: str = CLAIM
+) -> Claim | None:
+    """Another process that writes (or reads) the same; files of dead ones are removed."""
+    for file in sorted(folder.glob(f"{prefix}*")):
         if not _is_alive(file):
             with suppress(OSError):
                 file.unlink()
             continue
         claim = _read_claim(file)
-        if claim is None:
+        if claim is None or (prefix == READ and _is_mine(claim)):
             continue
         others = claim["names"]
         if names is None or others is None or not set(others).isdisjoint(names):
             return claim
     return None
+
+
+def _is_mine(claim: Claim) -> bool:
+    return (claim["machine"], claim["process"]) == (this_machine(), os.getpid())
 
 
 def _read_claim(file: Path) -> Claim | None:
@@ -199,11 +242,12 @@ def _may_be_alive(file: Path) -> bool:
     return False
 
 
-def _described(claim: Claim | None) -> str:
+def _described(claim: Claim | None, prefix: str = CLAIM) -> str:
     assert claim is not None
+    done = "written" if prefix == CLAIM else "read"
     since = claim["since"][:16].replace("T", " ")
     return (
-        f"is being written by process {claim['process']} on {claim['host']} since "
+        f"is being {done} by process {claim['process']} on {claim['host']} since "
         f"{since} (trivox {claim['verb']})"
     )
 

@@ -2,9 +2,36 @@
 
 from pathlib import Path
 
-from trivox.errors import DataError
+from trivox.errors import DataError, ResourceError
 
 CGROUP = Path("/sys/fs/cgroup")
+NO_MEMORY = (
+    "out of memory",
+    "cannot allocate memory",
+    "can't start new thread",
+    "failed to map segment",
+)
+"""What the system says where memory, or room for a thread or a library, is missing."""
+NO_MEMORY_OF_TORCH = ("alloc", "unable to find an engine to execute")
+"""What torch, CUDA, cuBLAS and cuDNN say besides."""
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory is missing, whatever its type."""
+    said = str(error).lower()
+    signs = [*NO_MEMORY]
+    if isinstance(error, RuntimeError):
+        signs += NO_MEMORY_OF_TORCH
+    return isinstance(error, MemoryError) or any(sign in said for sign in signs)
+
+
+def no_memory(error: BaseException) -> ResourceError:
+    """The line that says so."""
+    reason = " ".join(str(error).split()) or "no more to be had"
+    return ResourceError(
+        f"out of memory ({reason}); use smaller cases, patches or batches, or more "
+        "memory"
+    )
 
 
 def free_memory() -> int:

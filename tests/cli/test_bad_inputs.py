@@ -635,6 +635,18 @@ def test_ctrl_c_in_training_saves_and_exits_with_130(tiny_data, options, tmp_pat
     assert not list(run.rglob(".tmp-*"))
 
 
+def test_ctrl_c_before_a_verb_begins_is_one_line_and_130(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trivox.cli.app", interrupted)
+    monkeypatch.setattr(sys, "argv", ["trivox", "doctor"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_ctrl_c_elsewhere_is_one_line_and_130(tiny_data, tmp_path, monkeypatch, capsys):
     def press(*args, **kwargs):
         raise KeyboardInterrupt

@@ -2,8 +2,11 @@
 touched is not.
 """
 
+import gc
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,9 +15,12 @@ import pytest
 
 from trivox.datasets.labels import IGNORED, LabelScheme
 from trivox.datasets.layouts.choice import load_dataset
+from trivox.errors import BusyError
 from trivox.files import read_json, write_json
+from trivox.locks import READ
 from trivox.preparation.exam_store import ExamStore, prepare_exams
 from trivox.preparation.preprocess import preprocess
+from trivox.preparation.renewal import release
 from trivox.preparation.store import Store
 from trivox.volumes.formats import read_volume, write_volume
 
@@ -22,7 +28,8 @@ LINE = "1 of {total} prepared cases no longer matches its files and is prepared 
 
 
 def stamps(folder):
-    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    files = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return {path.name: path.stat().st_mtime_ns for path in files}
 
 
 def case_of(name):
@@ -51,7 +58,9 @@ def data(phantoms, tmp_path):
 @pytest.fixture
 def prepared(data, plan, tmp_path):
     """The folder of its prepared cases."""
-    return preprocess(data, plan, tmp_path / "store").folder
+    store = preprocess(data, plan, tmp_path / "store")
+    release(store)
+    return store.folder
 
 
 @pytest.mark.parametrize("what", ["image", "second image", "label"])
@@ -73,6 +82,53 @@ def test_a_case_of_which_a_file_changed_is_prepared_again_and_no_other(
     assert same == [what == "label", what != "label"]
     assert preprocess(data, plan, prepared, say=lines.append)
     assert len(lines) == 1
+
+
+READER = """
+import sys
+from pathlib import Path
+from trivox.locks import reading
+with reading(Path(sys.argv[1]), "train", [sys.argv[2]]):
+    print("ready", flush=True)
+    input()
+"""
+
+
+@pytest.mark.parametrize("change", ["a file", "the plan", "the dataset"])
+def test_what_another_training_reads_is_never_replaced_under_it(
+    data, plan, prepared, change
+):
+    names = [case.name for case in data.cases]
+    arguments = [sys.executable, "-c", READER, str(prepared), names[1]]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    if change == "a file":
+        turned(data.cases[1].label)
+    if change == "the plan":
+        plan = plan.model_copy(update={"spacing": (3.0, 3.0, 3.0)})
+    if change == "the dataset":
+        data = data.model_copy(update={"cases": data.cases[2:]})
+    before = stamps(prepared)
+    with subprocess.Popen(arguments, **pipes) as child:
+        assert child.stdout.readline() == "ready\n"
+        match = f"{names[1]} would be replaced, but is being read by .*{child.pid}"
+        with pytest.raises(BusyError, match=match):
+            preprocess(data, plan, prepared)
+        assert stamps(prepared) == before
+        child.communicate("\n")
+    preprocess(data, plan, prepared)
+    assert stamps(prepared) != before
+
+
+def test_a_store_in_use_keeps_its_cases_and_lets_others_read(data, plan, prepared):
+    first = preprocess(data, plan, prepared)
+    second = preprocess(data, plan, prepared)
+    assert len([*prepared.glob(f"{READ}*")]) == 2
+    release(first)
+    release(first)
+    assert len([*prepared.glob(f"{READ}*")]) == 1
+    del second
+    gc.collect()
+    assert not [*prepared.glob(f"{READ}*")]
 
 
 def test_a_file_that_was_only_touched_changes_nothing(data, plan, prepared):
@@ -222,4 +278,5 @@ def test_of_two_writers_of_one_folder_the_second_waits_and_has_nothing_to_do(
     assert seen["second"] == [0]
     assert len(lines) == 1
     assert "waiting for it" in lines[0]
+    gc.collect()
     assert not list(folder.glob(".*"))

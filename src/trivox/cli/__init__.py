@@ -102,6 +102,9 @@ def _root(
         raise typer.Exit
 
 
+INTERRUPTED = "interrupted; the same command continues where it can"
+
+
 def main() -> None:
     """Entry point: one clear line and exit 1 for a known problem, 2 for options that do
     not go together, 130 for Ctrl-C; tracebacks only with --debug.
@@ -116,11 +119,11 @@ def main() -> None:
         app()
     except SystemExit as stop:
         if stop.code == 130:  # what typer makes of Ctrl-C
-            print(
-                "interrupted; the same command continues where it can", file=sys.stderr
-            )
+            print(INTERRUPTED, file=sys.stderr)
         _require_output(output)
         raise
+    except KeyboardInterrupt:  # before typer hears of it
+        _fail(INTERRUPTED, 130)
     except InterruptedTrainingError as error:
         _fail(str(error), 130)
     except (TrivoxError, OSError, MemoryError) as error:

@@ -19,6 +19,7 @@ from trivox.inference.windows import SlidingWindows
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.checkpoints import load_weights
 from trivox.learning.runtime import Runtime
+from trivox.memory import memory_ran_out, no_memory
 from trivox.networks.class_head import LesionMasks, MultitaskNetwork, add_class_head
 from trivox.networks.registry import build_network
 from trivox.planning.plan import Plan
@@ -191,6 +192,8 @@ def fill_network(network: nn.Module, file: Path) -> None:
     try:
         network.load_state_dict(load_weights(file))
     except RuntimeError as error:
+        if memory_ran_out(error):
+            raise no_memory(error) from error
         raise BundleError(
             f"{file}: weights do not fit the plan of the bundle (made by another "
             "version?); train again"

@@ -27,6 +27,7 @@ from trivox.files import (
     whole_folder,
     write_json,
 )
+from trivox.memory import memory_ran_out, no_memory
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.pt"
@@ -123,6 +124,8 @@ def _load_optimizer(file: Path) -> ResumeState:
     try:
         content: ResumeState = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
+        if memory_ran_out(error):
+            raise no_memory(error) from error
         raise BundleError(
             f"{file}: damaged ({error}); delete the run to start again"
         ) from error
@@ -150,7 +153,9 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise BundleError(
             f"{path}: weights not found; train first, or check the path"
         ) from error
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        if memory_ran_out(error):
+            raise no_memory(error) from error
         raise BundleError(
             f"{path}: not readable as safetensors ({error}); copy or train it again"
         ) from error

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from trivox.config.choices import PrecisionName, require_choice
 from trivox.errors import RecipeError, ResourceError
+from trivox.memory import memory_ran_out
 
 MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 2**26, -3: 2**25}
 """Of malloc.h: M_TRIM_THRESHOLD (free bytes at the heap's end that stay), M_TOP_PAD
@@ -39,8 +40,6 @@ NO_CUDA = (
     "there is an NVIDIA GPU here that torch cannot use (a CPU build of torch, or an old "
     "driver): the CPU computes; 'trivox doctor' says more"
 )
-NO_MEMORY = ("out of memory", "alloc", "unable to find an engine to execute")
-"""What torch, CUDA, cuBLAS and cuDNN say in messages about memory."""
 
 
 def rank() -> int:
@@ -193,12 +192,7 @@ def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a device or in the process."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    if not isinstance(error, RuntimeError):
-        return False
-    said = str(error).lower()
-    return any(sign in said for sign in NO_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or memory_ran_out(error)
 
 
 def free_cached_memory(device: torch.device) -> None:

@@ -40,6 +40,7 @@ from trivox.learning.runtime import (
 from trivox.learning.steps.learner import Learner
 from trivox.learning.tracking import EpochSteps, RunLog, epoch_line
 from trivox.learning.validation import validate
+from trivox.memory import memory_ran_out, no_memory
 from trivox.preparation.batches import Source
 from trivox.preparation.stream import stream
 from trivox.volumes.header import one_line
@@ -90,6 +91,8 @@ class Trainer:
             self.learner.resume(checkpoint)
             self.progress = Progress.restored(checkpoint.state["progress"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            if memory_ran_out(error):
+                raise no_memory(error) from error
             raise BundleError(
                 f"{self.folder}: checkpoints/latest does not fit this run "
                 f"({one_line(error)}); delete the run to start again"

@@ -25,6 +25,7 @@ from trivox.preparation.renewal import (
     VERB,
     Say,
     cases_to_prepare,
+    hold,
     make_room,
     unheard,
 )
@@ -137,6 +138,7 @@ def prepare_exams(
         todo = cases_to_prepare(store, dataset, None, sole=replace, say=say)
         prepare_one = partial(_prepare_one, plan=plan, store=store)
         for_every_case(todo, prepare_one, workers=workers, progress=progress)
+        hold(store, dataset)
     return store
 
 

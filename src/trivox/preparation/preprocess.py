@@ -22,6 +22,7 @@ from trivox.preparation.renewal import (
     VERB,
     Say,
     cases_to_prepare,
+    hold,
     make_room,
     unheard,
 )
@@ -64,6 +65,7 @@ def preprocess(
         todo = cases_to_prepare(store, dataset, labels, sole=replace, say=say)
         prepare_one = partial(_prepare_one, plan=plan, store=store)
         for_every_case(todo, prepare_one, workers=workers, progress=progress)
+        hold(store, dataset)
     return store
 
 

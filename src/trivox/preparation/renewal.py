@@ -2,7 +2,9 @@
 again.
 """
 
+import weakref
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +12,7 @@ from trivox.datasets.content import CaseContent, is_made_of
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import PlanError, few
+from trivox.locks import reading, require_unread
 
 Say = Callable[[str], None]
 VERB = "preprocess"
@@ -22,6 +25,10 @@ UNKNOWN = (
     "do not say what they were made from and are",
 )
 """Of one case and of several."""
+
+
+_releases: weakref.WeakKeyDictionary[object, Callable[[], object]]
+_releases = weakref.WeakKeyDictionary()
 
 
 def unheard(line: str) -> None:
@@ -58,7 +65,8 @@ def cases_to_prepare(
     say: Say,
 ) -> list[Case]:
     """The training cases that are not in the store, or are there as they were before
-    their files changed; the latter are removed, and said.
+    their files changed; the latter are removed, and said. Raises `BusyError` where a
+    training of another process reads what would be removed.
 
     sole: the store is of this dataset alone, so that cases which it no longer holds are
     removed too.
@@ -84,9 +92,28 @@ def cases_to_prepare(
         count = _counted(len(gone), "prepared case is", "prepared cases are")
         say(f"{count} not in the dataset and removed: {few(gone)}")
         changed += gone
-    for name in (*changed, *unknown):
+    removed = [*changed, *unknown]
+    require_unread(store.folder, removed)
+    for name in removed:
         store.remove(name)
     return todo
+
+
+def hold(store: CaseStore, dataset: Dataset) -> None:
+    """Keep other processes from replacing the training cases until `release`, or until
+    the store is gone.
+    """
+    held = ExitStack()
+    names = [case.name for case in dataset.training_cases]
+    held.enter_context(reading(store.folder, "train", names))
+    _releases[store] = weakref.finalize(store, held.close)
+
+
+def release(store: object) -> None:
+    """Let others replace the cases of a store again."""
+    let_go = _releases.pop(store, None)
+    if let_go is not None:
+        let_go()
 
 
 def make_room(store: CaseStore, *, replace: bool, say: Say) -> None:
@@ -99,6 +126,7 @@ def make_room(store: CaseStore, *, replace: bool, say: Say) -> None:
             "use --plan with its plan.json, or prepare anew"
         )
     names = store.names()
+    require_unread(store.folder, names)
     if names:
         count = _counted(len(names), "case was", "cases were")
         say(f"{count} prepared under another plan and removed: {few(names)}")

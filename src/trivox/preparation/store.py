@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 from trivox.datasets.content import CaseContent, recorded_content
 from trivox.errors import FormatError, TrivoxError
 from trivox.files import atomic_path, read_object, write_json
+from trivox.memory import memory_ran_out, no_memory
 from trivox.preparation.arrays import open_array, write_array
 from trivox.volumes.volume import Array, Shape
 
@@ -228,6 +229,8 @@ def undamaged(folder: Path, name: str) -> Iterator[None]:
         raise
     # readers of zip, numpy and blosc2 raise nearly everything
     except Exception as error:
+        if memory_ran_out(error):
+            raise no_memory(error) from error
         raise damaged(folder, name, error) from error
 
 

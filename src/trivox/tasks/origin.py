@@ -128,8 +128,8 @@ def require_same_plan(plan: BaseModel, out: Path, *, begun: bool) -> None:
                 "this file to go on with the plan of the run, or train into another "
                 "--out"
             )
-    unchanged = recorded.model_copy(update={"plan": now})
-    write_json(out / FILE, unchanged.model_dump(mode="json"))
+    updated = recorded.model_copy(update={"plan": now})
+    write_json(out / FILE, updated.model_dump(mode="json"))
 
 
 def _changed_fields(plan: BaseModel, recorded: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from trivox.learning.runtime import (
 from trivox.learning.tracking import run_log
 from trivox.learning.trainer import Trainer
 from trivox.locks import claimed
+from trivox.preparation.renewal import release
 from trivox.schema import FORMAT_VERSION, stamped
 from trivox.tasks.checking import require_foreground
 from trivox.tasks.choice import task_named
@@ -88,8 +89,10 @@ def _sole_writer(
 def _run(
     task: Task[PlanT, StoreT], dataset: Dataset, request: RunRequest, console: Console
 ) -> Mapping[str, Any]:
-    with process_group(make_runtime(request.device).device):
+    device = make_runtime(request.device).device
+    with process_group(device), ExitStack() as held:
         recipe, runtime, prepared = _begun(task, dataset, request, console)
+        held.callback(release, prepared.store)
         folders = fold_folders(request, prepared.splits)
         require_foreground(
             prepared.dataset, prepared.splits, folders, request.out / CHECK

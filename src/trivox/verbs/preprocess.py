@@ -7,7 +7,7 @@ from trivox.config.choices import PresetName
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.learning.runtime import make_runtime
 from trivox.locks import claimed
-from trivox.preparation.renewal import VERB
+from trivox.preparation.renewal import VERB, release
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import prepare, recipe_for
@@ -69,5 +69,6 @@ def preprocess(
             reuse_plan=False,
             console=console,
         )
+    release(prepared.store)
     names = tuple(case.name for case in prepared.dataset.training_cases)
     return Preprocessed(request.out, names)

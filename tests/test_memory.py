@@ -1,0 +1,82 @@
+"""Missing memory is called so, and never a damaged file."""
+
+import errno
+import os
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from trivox.errors import ResourceError
+from trivox.files import in_one_line
+from trivox.inference.members import fill_network
+from trivox.learning.checkpoints import (
+    OPTIMIZER,
+    WEIGHTS,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
+from trivox.memory import memory_ran_out
+from trivox.preparation.store import undamaged
+
+MISSING = [
+    MemoryError(),
+    RuntimeError("can't start new thread"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 12 bytes"),
+    OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ImportError("a.so: failed to map segment from shared object"),
+    SafetensorError("Error while serializing: Cannot allocate memory (os error 12)"),
+]
+DAMAGE = [RuntimeError("size mismatch"), OSError(errno.EIO, "x"), ValueError("alloc")]
+LINE = r"^out of memory \("
+missing = pytest.mark.parametrize("error", MISSING, ids=repr)
+
+
+def raising(error):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
+
+
+@missing
+def test_errors_of_memory_are_told_from_others(error):
+    assert memory_ran_out(error)
+    assert not any(memory_ran_out(other) for other in DAMAGE)
+
+
+@missing
+def test_a_reader_that_lacks_memory_calls_no_file_damaged(error, tmp_path, monkeypatch):
+    network = nn.Linear(1, 1)
+    save_checkpoint(tmp_path / "latest", network, {"step": 1}, {"a": 1})
+    with monkeypatch.context() as patched:
+        patched.setattr("trivox.learning.checkpoints.load_file", raising(error))
+        with pytest.raises(ResourceError, match=LINE), in_one_line():
+            load_weights(tmp_path / "latest" / WEIGHTS)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "load", raising(error))
+        with pytest.raises(ResourceError, match=LINE), in_one_line():
+            load_checkpoint(tmp_path / "latest")
+    with pytest.raises(ResourceError, match=LINE), undamaged(tmp_path, "a"):
+        raise error
+    assert (tmp_path / "latest" / OPTIMIZER).exists()
+
+
+@pytest.mark.parametrize("error", MISSING[:3], ids=repr)
+def test_a_network_that_lacks_memory_has_no_wrong_weights(error, tmp_path, monkeypatch):
+    network = nn.Linear(1, 1)
+    save_checkpoint(tmp_path / "latest", network, {})
+    monkeypatch.setattr(network, "load_state_dict", raising(error))
+    with pytest.raises((ResourceError, MemoryError)):
+        fill_network(network, tmp_path / "latest" / WEIGHTS)
+
+
+@pytest.mark.parametrize("error", MISSING[:5], ids=repr)
+def test_a_verb_says_it_in_one_line(error):
+    with pytest.raises(ResourceError) as raised, in_one_line():
+        raise error
+    assert "\n" not in str(raised.value)
+    with pytest.raises(RuntimeError, match="size mismatch"), in_one_line():
+        raise DAMAGE[0]
