@@ -2,6 +2,7 @@
 not fit its model.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -70,14 +71,14 @@ class Frozen(BaseModel):
         return content
 
 
-def beyond_64_bits(content: Any) -> str | None:
-    """Where in dicts and lists the first whole number stands that is too large; None if
-    all are within 64 bits.
+def beyond_64_bits(content: Any, kind: type[int] | type[float] = int) -> str | None:
+    """Where in dicts and lists the first number of a kind stands that is too large; None
+    if all are within what 64 bits hold as whole numbers. Infinity is for others.
     """
     waiting: list[tuple[str, Any]] = [("", content)]
     while waiting:
         place, value = waiting.pop()
-        if isinstance(value, int) and abs(value) > LARGEST:
+        if isinstance(value, kind) and LARGEST < abs(value) < math.inf:
             return place
         parts: Iterable[tuple[Any, Any]] = ()
         if isinstance(value, Mapping):

@@ -40,6 +40,12 @@ def test_whole_numbers_beyond_64_bits_are_refused(name: str, digits: int) -> Non
         make_recipe("quick_test", parse_settings([f"{name}={'9' * digits}"]))
 
 
+@given(name=st.sampled_from(sorted(SETTINGS)), sign=st.sampled_from(["", "-"]))
+def test_no_setting_overflows_the_numbers_of_arrays(name: str, sign: str) -> None:
+    with pytest.raises(RecipeError, match=name.split(".")[0]):
+        make_recipe("quick_test", parse_settings([f"{name}={sign}1e308"]))
+
+
 @given(
     name=st.sampled_from(sorted(SETTINGS)),
     value=st.sampled_from([0, -1, 1e308, LARGEST, "x", None, [], {}, [[]], "²"]),

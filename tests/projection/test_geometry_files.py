@@ -94,6 +94,11 @@ def test_numbers_are_written_as_people_write_them(tmp_path):
         ),
         (lambda g: g["views"][1].update(secondary_degrees=90), "between -90 and 90"),
         (lambda g: g["views"][0].update(pixel_mm=[1, -1]), r"views.0.pixel_mm.1"),
+        (lambda g: g["views"][0].update(pixel_mm=[1, 1e30]), r"views.0.pixel_mm.1"),
+        (lambda g: g["views"][0].update(offset_mm=[1, -1e300]), r"offset_mm.1"),
+        (lambda g: g["views"][1].update(source_detector_mm=1e39), "detector_mm"),
+        (lambda g: g["views"][1].update(primary_degrees=1e300), "primary_degrees"),
+        (lambda g: g.update(isocentre_mm=[0, 0, 1e38]), "isocentre_mm.2"),
         (
             lambda g: g["views"][0].update(primary_degrees="left"),
             r"views.0.primary_degrees",

@@ -19,7 +19,7 @@ from trivox.config.options import (
 from trivox.config.presets import NAMED_RECIPES, PRESETS, network_settings
 from trivox.config.volumes import ReconstructionOptions
 from trivox.errors import RecipeError
-from trivox.schema import Frozen, first_complaint, unstamped
+from trivox.schema import Frozen, beyond_64_bits, first_complaint, unstamped
 
 
 class Recipe(Frozen):
@@ -225,6 +225,14 @@ class Recipe(Frozen):
             weight, _, name = term.rpartition("*")
             weights[name] = weight or 1.0
         return weights
+
+    @model_validator(mode="before")
+    @classmethod
+    def _measurable(cls, content: Any) -> Any:
+        place = beyond_64_bits(content, float)  # arrays of float32 overflow
+        if place is not None:
+            raise ValueError(f"{place} is a number beyond all measure")
+        return content
 
     @model_validator(mode="after")
     def _coherent(self) -> "Recipe":

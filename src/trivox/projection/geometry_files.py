@@ -24,19 +24,23 @@ CONVENTION = (
     "line integrals of attenuation, no unit"
 )
 Kind = Literal["line integrals", "silhouettes", "uncalibrated"]
-Length = Annotated[float, Field(gt=0)]
+FARTHEST_MM = 1e5
+"""No source, detector or patient is as far away."""
+Length = Annotated[float, Field(gt=0, le=FARTHEST_MM)]
+Place = Annotated[float, Field(ge=-FARTHEST_MM, le=FARTHEST_MM)]
+Angle = Annotated[float, Field(ge=-3600, le=3600)]
 Count = Annotated[int, Field(ge=1)]
 
 
 class ViewRecord(Frozen):
     """One view of `geometry.json`; lengths in mm, pixel and offset as (rows, columns)."""
 
-    primary_degrees: float
-    secondary_degrees: float = 0.0
+    primary_degrees: Angle
+    secondary_degrees: Angle = 0.0
     source_isocentre_mm: Length
     source_detector_mm: Length
     pixel_mm: tuple[Length, Length]
-    offset_mm: tuple[float, float] = (0.0, 0.0)
+    offset_mm: tuple[Place, Place] = (0.0, 0.0)
 
     @model_validator(mode="after")
     def _possible(self) -> "ViewRecord":
@@ -68,7 +72,7 @@ class GeometryRecord(Frozen):
     convention: str = CONVENTION
     kind: Kind = "line integrals"
     detector: tuple[Count, Count]
-    isocentre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    isocentre_mm: tuple[Place, Place, Place] = (0.0, 0.0, 0.0)
     water_per_mm: Length = WATER_PER_MM
     views: tuple[ViewRecord, ...]
 

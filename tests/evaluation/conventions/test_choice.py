@@ -297,6 +297,8 @@ def test_different_shapes_are_refused(name):
         ("brats-lesion-wise", {"dilation": 1.5}, "dilation: .*integer"),
         ("brats-lesion-wise", {"min_lesion_mm3": "small"}, "min_lesion_mm3: .*number"),
         ("brats-instance", {"penalty_mm": float("inf")}, "penalty_mm: .*finite"),
+        ("trivox", {"tolerance_mm": 1e308}, "tolerance_mm: .*less than"),
+        ("brats-instance", {"penalty_mm": 1e300}, "penalty_mm: .*less than"),
         ("trivox", {"tolerance_mm": -1.0}, "tolerance_mm: .*greater"),
     ],
 )

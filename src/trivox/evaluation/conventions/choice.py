@@ -25,7 +25,8 @@ from trivox.schema import Frozen, first_complaint
 from trivox.volumes.geometry import Lattice, voxel_mm3
 from trivox.volumes.volume import Array
 
-Limit = Annotated[float, Field(ge=0)]
+Limit = Annotated[float, Field(ge=0, le=1e5)]
+"""mm; no patient is as large as the largest."""
 
 COMMON = {
     "ignored": "voxels that the reference marks as ignored are removed from both masks",

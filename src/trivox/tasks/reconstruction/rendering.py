@@ -25,6 +25,7 @@ from trivox.evaluation.report.exam_preview import exam_preview
 from trivox.files import write_text
 from trivox.locks import claimed
 from trivox.projection.geometry import SDD_MM, SOD_MM, Geometry
+from trivox.projection.geometry_files import record_of
 from trivox.projection.grids import Point, middle_of
 from trivox.projection.noise import add_noise
 from trivox.projection.rendering import (
@@ -45,6 +46,8 @@ from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 from trivox.volumes.formats import read_volume
 from trivox.volumes.volume import Volume
 
+MOST_PHOTONS = 1e12
+"""A pixel; of more, the noise is smaller than rounding."""
 NOTICEABLE = 0.001
 """Share of the body beyond the detector from which a view counts as truncated."""
 
@@ -136,13 +139,16 @@ def _note(inputs: Sequence[Path]) -> str:
 
 
 def _require_possible(request: DrrRequest) -> None:
+    """Raise `RecipeError` or `GeometryError` for what no X-ray room has."""
+    pixel_mm = 1.0 if request.pixel_mm is None else request.pixel_mm
+    photons = 1.0 if request.photons is None else request.photons
     numbers = [
         *request.angles,
         *request.secondary,
         request.sod,
         request.sdd,
-        request.pixel_mm or 1.0,
-        request.photons or 1.0,
+        pixel_mm,
+        photons,
         *(request.isocentre or ()),
     ]
     if not all(map(isfinite, numbers)):
@@ -156,12 +162,13 @@ def _require_possible(request: DrrRequest) -> None:
         raise RecipeError(
             "a secondary angle lies between -90 and 90 degrees; correct it"
         )
-    if request.photons is not None and request.photons < 1:
+    if not 1 <= photons <= MOST_PHOTONS:
         raise RecipeError(
-            f"{request.photons:g} photons a pixel show nothing; give 1000 or more, a "
-            "chest film has about 1e5"
+            f"{photons:g} photons a pixel show nothing, or no noise; give 1000 or more, "
+            "a chest film has about 1e5"
         )
-    request.geometry(request.pixel_mm or 1.0)
+    geometry = request.geometry(pixel_mm)
+    record_of(geometry, isocentre=request.isocentre or (0.0, 0.0, 0.0))
 
 
 def find_scans(inputs: Sequence[Path]) -> dict[str, Path]:
@@ -206,9 +213,11 @@ def _render_exam(request: DrrRequest, name: str, path: Path, console: Console) -
     isocentre = request.isocentre or middle_of(volume)
     points = body_points(volume, isocentre=isocentre)
     detector = (request.detector, request.detector)
-    pixel = request.pixel_mm or pixel_to_show(
-        points, detector=detector, sod=request.sod, sdd=request.sdd
-    )
+    pixel = request.pixel_mm
+    if pixel is None:
+        pixel = pixel_to_show(
+            points, detector=detector, sod=request.sod, sdd=request.sdd
+        )
     geometry = request.geometry(pixel)
     _warn_of_truncation(name, geometry, points, console)
     images = torch.from_numpy(render(volume, geometry, isocentre=isocentre))
