@@ -43,7 +43,7 @@ def run(record: Record) -> None:
         model = write_model(plan, folder)
         source = folder / "scan_0000.nii.gz"
         rng = np.random.default_rng(0)
-        image = rng.normal(size=(1, *shape)).astype(np.float32)
+        image = rng.integers(-50, 50, (1, *shape), dtype=np.int16)
         write_volume(source, Volume(image, affine_from_spacing((spacing,) * 3)))
         size = "x".join(map(str, shape))
         for mirrored in (False, True):
