@@ -4,6 +4,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -124,6 +125,58 @@ def test_torchs_warnings_are_counted_by_place(gpu, monkeypatch):
             warnings.warn("another", stacklevel=1)
     assert waits.places == {"learning/some.py:3": 2}
     assert modes == ["warn", "default"]
+
+
+def test_kernels_are_timed_between_events(gpu, monkeypatch):
+    import torch
+
+    from gpu_parts import meters
+
+    clock = iter(range(10_000))
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = next(clock)
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, end):
+            return end.at - self.at
+
+    calls = []
+    monkeypatch.setattr(meters, "pretends", lambda: False)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    seconds = meters.kernel_seconds(lambda: calls.append(0), warm=3, most=5, limit=60)
+    assert seconds == 0.001
+    assert len(calls) == 3 + 5
+
+
+def test_only_what_runs_on_the_gpu_keeps_it_busy(gpu, monkeypatch):
+    import torch
+
+    from gpu_parts import meters
+
+    def event(kind, start, end):
+        return SimpleNamespace(
+            activity_type=lambda: kind, start_ns=lambda: start, end_ns=lambda: end
+        )
+
+    events = [event("kernel", 0, 4), event("cpu_op", 0, 90), event("gpu_memcpy", 3, 6)]
+    monkeypatch.setattr(meters, "pretends", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    with meters.Profile() as profile:
+        pass
+    monkeypatch.setattr(meters, "pretends", lambda: False)
+    results = SimpleNamespace(events=lambda: events)
+    inner = SimpleNamespace(kineto_results=results)
+    profile.profiler = SimpleNamespace(profiler=inner)
+    profile.seconds = 12e-9
+    assert profile.row(2) == {"busy": pytest.approx(0.5), "operations": 1.0}
 
 
 def test_a_gpu_is_busy_once_where_kernels_overlap(gpu):

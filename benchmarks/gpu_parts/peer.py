@@ -92,6 +92,7 @@ def _their_steps(
     """Steps of nnU-Net's trainer under our meter."""
     if importlib.util.find_spec("nnunetv2") is None:
         raise RuntimeError(MISSING)
+    torch.backends.cudnn.benchmark = True  # as nnUNetv2_train does
     meter = Meter(length)
     with tempfile.TemporaryDirectory() as folder, quiet():
         environment = {

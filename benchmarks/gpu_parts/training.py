@@ -31,6 +31,8 @@ from trivox.planning.plan import Normalisation, Plan
 from trivox.tasks.labels.objective import SegmentationObjective
 
 CLASSES = 3
+REMARKABLE = ("out of memory", "graph")
+"""In lines of a training's log: a smaller micro-batch, a step that is no graph."""
 MOST_READERS = 12
 """As many as nnU-Net has processes."""
 
@@ -170,7 +172,7 @@ def of_drawn_batches(setup: Setup, variant: Variant, length: Length) -> Row:
     meter = Meter(length)
     with (
         tempfile.TemporaryDirectory() as folder,
-        run_log(Path(folder), recipe, say=lambda line: None) as log,
+        run_log(Path(folder), recipe, say=meter.watch.say) as log,
     ):
         trainer = Trainer(
             network=network,
@@ -246,7 +248,17 @@ class Meter:
             **self.timing.row(self.length.timed, batch),
             **self.profile.row(self.length.profiled),
             "warm_seconds": self.warming.seconds,
+            "remarks": self.remarks(),
         }
+
+    def remarks(self) -> str | None:
+        """What the training said of doing something else than it was asked to."""
+        lines = [
+            line
+            for line in self.watch.said
+            if any(sign in line.lower() for sign in REMARKABLE)
+        ]
+        return "; ".join(lines) or None
 
 
 class Stopwatch(nullcontext):
