@@ -12,6 +12,7 @@ from trivox.learning.divergence import all_finite
 from trivox.learning.losses.choice import LOSSES, LossSetup, make_loss
 from trivox.learning.runtime import Runtime
 from trivox.learning.steps.schedules import load_optimizer, make_optimizer, take_step
+from trivox.networks.class_head import jitter
 from trivox.networks.registry import build_network
 from trivox.tasks.labels.objective import SegmentationObjective
 
@@ -153,3 +154,21 @@ def step(network, optimizer):
         parameter.grad = torch.ones_like(parameter)
     device = next(network.parameters()).device
     take_step(optimizer, torch.ones((), device=device))
+
+
+def test_masks_of_a_class_head_are_varied_alike_on_both_devices(gpu):
+    """A GPU computes all changes of all samples, a CPU those that were drawn."""
+    from pretended_gpu.device import counting
+
+    torch.manual_seed(0)
+    mask = torch.rand(12, 2, 5, 6, 7)
+    there = mask.to(gpu)
+    choice = torch.randint(3, (12,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randint", lambda *_, device: choice.to(device))
+        expected = jitter(mask)
+        choice = choice.to(gpu)
+        with counting() as counts:
+            result = jitter(there)
+    assert not counts.waits, counts.table()
+    assert torch.equal(result.cpu(), expected)

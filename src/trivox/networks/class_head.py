@@ -93,7 +93,7 @@ class LesionMasks:
         return torch.cat([lesion, organ, *others], 1)
 
     def _joined(self, chance: Tensor, outputs: tuple[int, ...]) -> Tensor:
-        chosen = chance[:, list(outputs)]
+        chosen = torch.stack([chance[:, output] for output in outputs], 1)
         if self.exclusive:
             return chosen.sum(1, keepdim=True)
         return chosen.amax(1, keepdim=True)
@@ -139,6 +139,8 @@ def jitter(mask: Tensor) -> Tensor:
     masks are never exact.
     """
     choice = torch.randint(3, (len(mask),), device=mask.device)
+    if mask.device.type != "cpu":
+        return _changed(mask, choice[:, None, None, None, None])
     grown = choice == 1
     shrunk = choice == 2
     result = mask.clone()
@@ -148,6 +150,15 @@ def jitter(mask: Tensor) -> Tensor:
     if shrunk.any():
         result[shrunk] = shrink(mask[shrunk])
     return result
+
+
+def _changed(mask: Tensor, choice: Tensor) -> Tensor:
+    """Samples grown where the choice is 1 and shrunk where it is 2; both are computed of
+    all, since a GPU would have to be waited for to know which.
+    """
+    radii = [int(n > 1) for n in mask.shape[2:]]
+    result = torch.where(choice == 1, _grow(mask, radii), mask)
+    return torch.where(choice == 2, shrink(mask), result)
 
 
 class ClassHead(nn.Module):

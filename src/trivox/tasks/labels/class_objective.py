@@ -16,6 +16,7 @@ from trivox.errors import DataError
 from trivox.learning.case_classifier.monitor import ClassMonitor
 from trivox.learning.losses.classes import balanced_weights, class_cross_entropy
 from trivox.learning.losses.combined import AdaptiveLoss
+from trivox.learning.losses.constants import on_device
 from trivox.learning.losses.targets import region_targets, taking_part
 from trivox.learning.objective import Objective
 from trivox.networks.class_head import Outputs, jitter
@@ -127,7 +128,7 @@ class MultitaskObjective(Objective):
     def _class_loss(self, outputs: Outputs, targets: ClassedLabels) -> Tensor:
         logits = outputs.classes.float()
         if self.options.imbalance == "logit_adjustment":
-            logits = logits + self.prior.to(logits).clamp(min=1e-6).log()
+            logits = logits + on_device(self.prior, logits.device).clamp(min=1e-6).log()
         gamma = self.options.focal_gamma if self.options.loss == "focal" else 0.0
         loss = class_cross_entropy(
             logits,
@@ -147,7 +148,7 @@ class MultitaskObjective(Objective):
 
         Without a reference mask: whether the network sees a lesion there.
         """
-        lesion = region_targets(targets.labels, self.masks[:1])[:, 0].flatten(1).sum(1)
+        lesion = self._lesion(targets.labels).flatten(1).sum(1)
         share = (lesion / (ENOUGH * targets.lesion.clamp(min=1))).clamp(max=1)
         scales = outputs.segmentation
         finest = scales[0] if isinstance(scales, list) else scales
@@ -158,8 +159,13 @@ class MultitaskObjective(Objective):
         """Where lesion is predicted, bool `(b, z, y, x)`."""
         labels = self.segmentation.labels
         if labels.exclusive:
-            return region_targets(logits.max(1).indices, self.masks[:1])[:, 0]
+            return self._lesion(logits.max(1).indices)
         return (logits > 0).any(1)
+
+    def _lesion(self, labels: Tensor) -> Tensor:
+        """Where label indices are lesion, bool `(b, z, y, x)`."""
+        masks = on_device(self.masks, labels.device)
+        return region_targets(labels, masks[:1])[:, 0]
 
     def count(self, outputs: Outputs, targets: ClassedLabels) -> Tensor:
         """Counts of the segmentation and of the classes in one row, which `score` takes
