@@ -23,7 +23,7 @@ from trivox.projection.xrays import Xrays
 from trivox.tasks.reconstruction.objective import ReconstructionObjective
 
 WAITS = 0
-LAUNCHES = {"rendered": 2300, "stored": 2450, "adversarial": 2650}
+LAUNCHES = {"rendered": 2250, "stored": 2350, "adversarial": 2600}
 """177 waits and 7699 launches were counted before rays were followed in the readers."""
 PLAN = VolumePlan(
     dataset="drawn",

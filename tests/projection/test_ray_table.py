@@ -1,5 +1,8 @@
 """The operator of GPUs is, on any device, the one that rays are followed for on a CPU."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -113,3 +116,19 @@ def test_a_grid_behind_the_source_is_noticed_ahead():
     geometry = Geometry.orbit([0], detector=(4, 4), pixel_mm=1.0, sod=20.0, sdd=40.0)
     with pytest.raises(GeometryError, match="behind the X-ray source"):
         follow(geometry, GRID)
+
+
+def test_what_a_geometry_keeps_is_freed_with_it():
+    """Memory of a GPU cannot wait for Python to look for circles."""
+    geometry = Geometry.orbit((0, 44), detector=(6, 9), pixel_mm=13.0)
+    batch = Geometry.stack([geometry, geometry])
+    projector = Projector(batch.binned(3), GRID)
+    projector.project(torch.zeros(2, *GRID.shape))
+    operators = projector._operators(torch.float32, HOST)
+    kept = [weakref.ref(operator) for operator in operators]
+    gc.disable()
+    try:
+        del projector, operators, batch
+        assert [reference() for reference in kept] == [None, None]
+    finally:
+        gc.enable()
