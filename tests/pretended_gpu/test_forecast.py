@@ -11,6 +11,7 @@ from pretended_gpu.arithmetic import WithoutArithmetic
 from trivox.config.recipe import make_recipe
 from trivox.learning.losses.choice import LossSetup, make_loss
 from trivox.learning.runtime import Runtime
+from trivox.learning.steps.schedules import make_optimizer
 from trivox.networks.registry import PATCH_NETWORKS, build_network
 from trivox.planning.memory import forecast_memory
 from trivox.planning.topology import as_slices
