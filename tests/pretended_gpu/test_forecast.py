@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from torch import nn
-from trivox.learning.schedules import make_optimizer
 
 from pretended_gpu.arithmetic import WithoutArithmetic
 from trivox.config.recipe import make_recipe

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from trivox.datasets.labels import LabelScheme
-from trivox.inference.engines.room import MEMORY, fits, sent
+from trivox.inference.engines.room import MEMORY, fits
 from trivox.inference.windows import BESIDE, Slab
+from trivox.uploads import sent
 from trivox.volumes.resampling import (
     Corners,
     corner_weights,

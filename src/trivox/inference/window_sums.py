@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trivox.inference.engines.room import sent
+from trivox.uploads import sent
 
 SIGMA = 1 / 8
 """Standard deviation of the window weight as a share of the patch."""

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from trivox.inference.engines.engine import Engine, require_finite
-from trivox.inference.engines.room import MEMORY, fits, sent
+from trivox.inference.engines.room import MEMORY, fits
 from trivox.inference.window_sums import HalfSums, SingleSums, Sums, advance
+from trivox.uploads import sent
 from trivox.volumes.volume import Shape
 
 BESIDE = 3

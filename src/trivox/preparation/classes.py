@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trivox.preparation.batches import BatchSource, PatchBatch
-from trivox.projection.uploads import sent
+from trivox.uploads import sent
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ from trivox.projection.geometry import Geometry, even_angles
 from trivox.projection.noise import add_noise
 from trivox.projection.projector import project
 from trivox.projection.rays import follow
-from trivox.projection.uploads import sent
 from trivox.projection.xrays import Xrays, follow_ahead
+from trivox.uploads import sent
 from trivox.volumes.volume import Array
 
 WHOLE_STEP = 1 << 20

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trivox.preparation.batches import BatchSource, PatchBatch
 from trivox.preparation.sampler import sample_rng
-from trivox.projection.uploads import sent
+from trivox.uploads import sent
 from trivox.volumes.volume import Array, Shape
 
 LONGEST = 16

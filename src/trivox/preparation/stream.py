@@ -10,7 +10,11 @@ from typing import Any
 
 import torch
 
+from trivox.memory import memory_ran_out
 from trivox.preparation.batches import Source, Unfinished
+
+Finished = tuple[Any, torch.Event]
+"""A batch, and when it is ready."""
 
 
 def stream(
@@ -58,24 +62,37 @@ def _finished_ahead(
     """
     aside = torch.Stream(device)
 
-    def finish(batch: Unfinished, free: torch.Event) -> tuple[Any, torch.Event]:
+    def finish(batch: Unfinished, free: torch.Event) -> Finished:
         with torch.no_grad(), aside:
             aside.wait_event(free)
             return batch.finish(device), aside.record_event()
 
     with ThreadPoolExecutor(1, thread_name_prefix="trivox-finisher") as pool:
-        ahead: deque[Future[tuple[Any, torch.Event]]] = deque()
+        ahead: deque[tuple[Unfinished, Future[Finished]]] = deque()
         for batch in batches:
-            main = torch.accelerator.current_stream(device)
-            ahead.append(pool.submit(finish, batch, main.record_event()))
+            free = torch.accelerator.current_stream(device).record_event()
+            ahead.append((batch, pool.submit(finish, batch, free)))
             if len(ahead) > 1:
-                yield _taken(ahead.popleft(), device)
+                yield _taken(*ahead.popleft(), device)
         while ahead:
-            yield _taken(ahead.popleft(), device)
+            yield _taken(*ahead.popleft(), device)
 
 
-def _taken(future: Future[tuple[Any, torch.Event]], device: torch.device) -> Any:
-    """A finished batch, which what is asked of the device from now on waits for."""
-    batch, ready = future.result()
-    torch.accelerator.current_stream(device).wait_event(ready)
-    return batch
+def _taken(batch: Unfinished, future: Future[Finished], device: torch.device) -> Any:
+    """A finished batch, which what is asked of the device from now on waits for.
+
+    Where the memory of the device did not suffice for it beside a step, it is finished
+    now, after the step.
+    """
+    try:
+        finished, ready = future.result()
+    except RuntimeError as error:
+        if not memory_ran_out(error):
+            raise
+        # it holds what was computed
+        error.__traceback__ = None
+    else:
+        torch.accelerator.current_stream(device).wait_event(ready)
+        return finished
+    torch.cuda.empty_cache()
+    return batch.finish(device)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from trivox.errors import GeometryError
-from trivox.projection.uploads import sent
+from trivox.uploads import sent
 from trivox.volumes.volume import Shape, Spacing
 
 Made = TypeVar("Made")

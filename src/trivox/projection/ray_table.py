@@ -12,7 +12,7 @@ from torch import Tensor
 from trivox.errors import ResourceError
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.rays import Pencil, Rays, Rule, inner_voxels, pencils
-from trivox.projection.uploads import sent
+from trivox.uploads import sent
 
 SAMPLES = 1 << 21
 """Of all rays together in one go: enough to keep a GPU busy, and a few hundred MB."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.rays import follow
-from trivox.projection.uploads import sent
+from trivox.uploads import sent
 
 SCALES = 4
 """Of the detector, each with half the pixels along an edge of the one before, at which

@@ -15,7 +15,6 @@ from trivox.datasets.lesions import mask_table, other_targets
 from trivox.inference.classes.case_masks import case_masks
 from trivox.inference.classes.features import handmade_features
 from trivox.inference.engines.engine import require_finite
-from trivox.inference.engines.room import sent
 from trivox.inference.engines.torch import TorchEngine
 from trivox.inference.restore import label_indices
 from trivox.inference.windows import SlidingWindows, window_starts
@@ -25,6 +24,7 @@ from trivox.learning.runtime import Runtime
 from trivox.networks.class_head import MASKS, MultitaskNetwork, Pooled
 from trivox.planning.plan import Plan
 from trivox.preparation.sampler import patch_start
+from trivox.uploads import sent
 from trivox.volumes.volume import Array, Shape
 
 NO_LESION = "no lesion predicted: answered from the most likely voxels"

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from trivox.errors import ResourceError
 from trivox.learning.microbatch import available_memory
@@ -17,15 +16,6 @@ T = TypeVar("T")
 def fits(count: int, device: torch.device) -> bool:
     """Whether a GPU has `count` bytes left; what is on a CPU stays there."""
     return device.type == "cuda" and count <= available_memory(device)
-
-
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device. A GPU takes it when it comes to it; nobody waits."""
-    if device.type != "cuda" or tensor.device.type != "cpu":
-        return tensor.to(device)
-    # from other memory a copy waits
-    pinned = tensor.pin_memory()
-    return pinned.to(device, non_blocking=True)
 
 
 def spared(work: Callable[[bool], T], device: torch.device) -> T:

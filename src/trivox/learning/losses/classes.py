@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trivox.config.options import ClassificationOptions
-from trivox.learning.losses.constants import on_device
+from trivox.uploads import on_device
 
 
 def class_cross_entropy(

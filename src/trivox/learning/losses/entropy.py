@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trivox.learning.losses.constants import on_device
 from trivox.learning.losses.targets import full_precision, region_targets
+from trivox.uploads import on_device
 
 
 def cross_entropy(

@@ -8,8 +8,8 @@ is absent and predicted absent costs 0.
 import torch
 from torch import Tensor
 
-from trivox.learning.losses.constants import on_device
 from trivox.learning.losses.targets import SMOOTH, SoftCounts, soft_counts
+from trivox.uploads import on_device
 
 FLOOR = 1e-6
 """Least error of focal Tversky: below it the slope of the root would grow without

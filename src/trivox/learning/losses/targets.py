@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from trivox.learning.losses.constants import on_device
 from trivox.learning.runtime import sum_over_ranks, world_size
+from trivox.uploads import on_device
 
 SMOOTH = 1e-5
 """Added to both sides of an overlap ratio: an empty target that is predicted empty

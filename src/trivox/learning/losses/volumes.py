@@ -39,8 +39,8 @@ from trivox.learning.losses.targets import full_precision, taking_part
 from trivox.projection.attenuation import attenuation_of
 from trivox.projection.geometry import Grid
 from trivox.projection.projector import Projector
-from trivox.projection.uploads import constant, sent
 from trivox.projection.xrays import Xrays
+from trivox.uploads import constant, sent
 
 SCALES = {
     "l1": 0.05,

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivox.projection.geometry import Grid
-from trivox.projection.uploads import constant, sent
 from trivox.projection.xrays import Xrays
+from trivox.uploads import constant, sent
 
 FACTS = 4
 """Depth, cosine of the incidence, mean attenuation along the ray, whether the detector

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from trivox.errors import GeometryError
 from trivox.networks.halves import GroupNorm, LayerNorm
-from trivox.projection.uploads import constant
 from trivox.projection.xrays import SCALES, Xrays
+from trivox.uploads import constant
 
 LINE_INTEGRALS = 4.0
 """What images are divided by: a constant, so that the total mass that a ray met stays

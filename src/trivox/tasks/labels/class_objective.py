@@ -16,13 +16,13 @@ from trivox.errors import DataError
 from trivox.learning.case_classifier.monitor import ClassMonitor
 from trivox.learning.losses.classes import balanced_weights, class_cross_entropy
 from trivox.learning.losses.combined import AdaptiveLoss
-from trivox.learning.losses.constants import on_device
 from trivox.learning.losses.targets import region_targets, taking_part
 from trivox.learning.objective import Objective
 from trivox.networks.class_head import Outputs, jitter
 from trivox.planning.plan import Plan
 from trivox.preparation.classes import ClassedLabels
 from trivox.tasks.labels.objective import SegmentationObjective
+from trivox.uploads import on_device
 
 ENOUGH = 0.25
 """Share of a lesion that has to be in view for its patch to count fully."""

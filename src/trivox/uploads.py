@@ -4,6 +4,9 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+_PLACED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
@@ -21,3 +24,17 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Numbers that never change, float32; sent once."""
     return sent(torch.tensor(values, dtype=torch.float32), device)
+
+
+def on_device(fixed: Tensor, device: torch.device) -> Tensor:
+    """A tensor that never changes on `device`, sent there once and kept as long as it
+    is.
+    """
+    if fixed.device == device:
+        return fixed
+    placed: dict[torch.device, Tensor] = _PLACED.setdefault(fixed, {})
+    if device not in placed:
+        # what is made in inference mode may not be used in training later
+        with torch.inference_mode(False):
+            placed[device] = sent(fixed, device)
+    return placed[device]
