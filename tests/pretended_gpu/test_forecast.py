@@ -30,6 +30,8 @@ PLANS = {
     "lean, recomputed": ("unet-small", CUBE, {"gradient_checkpointing": True}),
     "plain, recomputed": ("nnunet-plain", CUBE, {"gradient_checkpointing": True}),
 }
+SEVERAL = 7
+"""Plans that are measured in fp16, which takes as much as bf16."""
 FACTS = {
     "batch": 2,
     "channels": 1,
@@ -127,7 +129,8 @@ def compared(gpu, network, patch, precision, facts):
 def test_the_forecast_is_within_15_percent_of_the_peak(gpu, precision):
     table = [f"{'plan, ' + precision:24s} forecast / MB  peak / MB  ratio"]
     ratios = []
-    for name, (network, patch, facts) in PLANS.items():
+    plans = dict(list(PLANS.items())[:SEVERAL] if precision == "fp16" else PLANS)
+    for name, (network, patch, facts) in plans.items():
         if network.startswith("mednext"):
             pytest.importorskip("monai")
         forecast, peak = compared(gpu, network, patch, precision, facts)

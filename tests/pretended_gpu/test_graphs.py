@@ -9,8 +9,8 @@ import torch
 
 from pretended_gpu.test_networks import TINY, small
 from training_toys import Net, Toy, make
-from trivox.learning import graphs
 from trivox.learning.runtime import Runtime
+from trivox.learning.steps import graphs
 from trivox.learning.steps.graphs import WARM_UP
 from trivox.networks.registry import build_network
 from trivox.preparation.batches import RawBatch
