@@ -13,6 +13,7 @@ import pytest
 from trivox.datasets.reading import read_case
 from trivox.errors import DataError, PlanError, ResourceError
 from trivox.files import read_json
+from trivox.locks import READ
 from trivox.planning.plan import ImagePlan
 from trivox.preparation.grid import prepare
 from trivox.preparation.preprocess import open_store, preprocess
@@ -24,8 +25,13 @@ def prepared_names(store, cases):
     return [case.name for case in cases if store.has(case.name)]
 
 
+def files(folder):
+    """All but the mark of whoever reads them."""
+    return [path for path in folder.iterdir() if not path.name.startswith(READ)]
+
+
 def stamps(folder):
-    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    return {path.name: path.stat().st_mtime_ns for path in files(folder)}
 
 
 @pytest.fixture
@@ -66,7 +72,7 @@ def test_another_plan_empties_the_store(plan, prepared):
     other = plan.model_copy(update={"spacing": (9.0, 9.0, 9.0)})
     store = open_store(prepared.folder, other)
     assert not store.has("phantom_000")
-    assert [path.name for path in store.folder.iterdir()] == [store.key_file.name]
+    assert files(store.folder) == [store.key_file]
     assert read_json(store.key_file) == other.preparation_key
 
 
@@ -74,8 +80,8 @@ def test_emptying_a_store_leaves_foreign_files_alone(plan, prepared):
     (prepared.folder / "notes.txt").write_text("mine")
     other = plan.model_copy(update={"spacing": (9.0, 9.0, 9.0)})
     store = open_store(prepared.folder, other)
-    files = sorted(path.name for path in store.folder.iterdir())
-    assert files == ["notes.txt", store.key_file.name]
+    names = sorted(path.name for path in files(store.folder))
+    assert names == ["notes.txt", store.key_file.name]
 
 
 def test_a_store_that_belongs_to_someone_else_is_never_emptied(plan, prepared):
