@@ -5,13 +5,14 @@ import torch
 from torch import nn
 
 from pretended_gpu.test_networks import PATCH, TINY, small
-from training_toys import SCHEME, make
+from training_toys import SCHEME, make, segmentation
 from trivox.config.options import LossOptions
 from trivox.config.recipe import make_recipe
 from trivox.learning.divergence import all_finite
 from trivox.learning.losses.choice import LOSSES, LossSetup, make_loss
 from trivox.learning.runtime import Runtime
 from trivox.learning.steps.schedules import load_optimizer, make_optimizer, take_step
+from trivox.learning.validation import validate
 from trivox.networks.class_head import jitter
 from trivox.networks.registry import build_network
 from trivox.tasks.labels.objective import SegmentationObjective
@@ -81,6 +82,20 @@ def test_a_step_waits_for_nothing_until_figures_are_read(tmp_path, gpu, settings
     places = {place.partition(":")[0] for _, place in counts.waits}
     assert places == {"learning/readings.py"}, counts.table(steps=STEPS)
     assert sum(counts.waits.values()) == 1
+
+
+def test_validation_waits_for_its_scores_alone(gpu):
+    from pretended_gpu.device import counting
+
+    recipe = make_recipe("production", {"validation_iterations": 6, "workers": 0})
+    runtime = Runtime(gpu, "fp32")
+    network = nn.Conv3d(1, 2, 3, padding=1).to(gpu)
+    source = Fixed(TINY, gpu)
+    expected = validate(network, segmentation(), source, recipe, runtime)
+    with counting() as counts:
+        figures = validate(network, segmentation(), source, recipe, runtime)
+    assert figures == expected
+    assert sum(counts.waits.values()) <= 8, counts.table()
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES.keys() - ON_HOST))

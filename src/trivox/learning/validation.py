@@ -32,10 +32,12 @@ def validate(
     training = network.training
     network.eval()
     counts: Tensor | None = None
-    losses = torch.zeros(2, dtype=torch.float64)  # their sum, and how many there are
+    # sum of the losses and their number, on the device: nothing waits for a batch
+    losses = torch.zeros(2, dtype=runtime.wide, device=runtime.device)
 
     def note() -> str:
-        return f"loss {float(losses[0] / losses[1]):.3f}" if losses[1] else ""
+        total, number = losses.tolist()
+        return f"loss {total / number:.3f}" if number else ""
 
     def compute(images: Any) -> Any:
         with runtime.autocast():
@@ -47,13 +49,14 @@ def validate(
     shown = show_steps(steps, "validation", note)
     for _, (images, targets) in zip(shown, batches, strict=True):
         outputs = in_parts(compute, images, runtime.device)
-        losses += torch.tensor([float(objective.loss(outputs, targets)), 1.0])
+        losses[0] += objective.loss(outputs, targets)
+        losses[1] += 1
         batch_counts = objective.count(outputs, targets)
         counts = batch_counts if counts is None else counts + batch_counts
     network.train(training)
     assert counts is not None
-    losses = sum_over_ranks(losses.to(runtime.device, torch.float32))
+    total, number = sum_over_ranks(losses.float()).tolist()
     return {
-        "validation_loss": float(losses[0] / losses[1]),
+        "validation_loss": total / number,
         **objective.score(sum_over_ranks(counts)),
     }
