@@ -195,8 +195,13 @@ def test_ctrl_c_leaves_nothing_half_written_and_the_rest_is_gone_on_with(
 
     out = tmp_path / "out"
     monkeypatch.setattr(Predictor, "compute", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        shared(model, scans, out, device)
+    # whoever started the tests may ignore Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            shared(model, scans, out, device)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
     assert not [each for each in threading.enumerate() if "meanwhile" in each.name]
     assert shared(model, scans, out, device) == alone
