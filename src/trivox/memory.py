@@ -1,6 +1,8 @@
 """How much memory is left, also inside a container; and a refusal before it is taken."""
 
 from pathlib import Path
+from typing import Protocol
+from weakref import WeakSet
 
 from trivox.errors import DataError, ResourceError
 
@@ -32,6 +34,22 @@ def no_memory(error: BaseException) -> ResourceError:
         f"out of memory ({reason}); use smaller cases, patches or batches, or more "
         "memory"
     )
+
+
+class Holder(Protocol):
+    """What holds memory of a device that others may need more."""
+
+    def give_way(self) -> bool:
+        """Let go of a part; False if nothing is left of it."""
+
+
+HOLDERS: WeakSet[Holder] = WeakSet()
+
+
+def make_room() -> bool:
+    """Ask all holders to give way; whether one did."""
+    answers = [holder.give_way() for holder in HOLDERS]
+    return any(answers)
 
 
 def free_memory() -> int:

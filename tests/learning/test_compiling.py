@@ -7,7 +7,7 @@ import torch
 
 from training_toys import Net, assert_same, make
 from trivox.errors import ResourceError
-from trivox.learning.steps.compiling import COMPILERS, compile_network
+from trivox.learning.steps.compiling import COMPILERS, compiled
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning"
@@ -54,7 +54,7 @@ def test_without_a_compiler_it_says_what_is_missing(monkeypatch):
         ResourceError,
         match=rf"C\+\+ compiler \({', '.join(COMPILERS).replace('+', '.')}\)",
     ):
-        compile_network(Net(), torch.device("cpu"))
+        compiled(Net(), torch.device("cpu"))
 
 
 def test_a_compiler_that_fails_is_no_out_of_memory(tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ from trivox.errors import (
 from trivox.learning import progress as progress_module
 from trivox.learning.divergence import MAX_SKIPPED
 from trivox.learning.progress import duration
+from trivox.memory import HOLDERS
 
 
 # -- learning --------------------------------------------------------------------------
@@ -68,6 +69,32 @@ def test_out_of_memory_lowers_the_micro_batch_and_keeps_the_effective_batch(
         whole.network.state_dict(), limited.network.state_dict(), tolerance=1e-6
     )
     assert [r["step"] for r in epochs_of(tmp_path / "b")] == [4, 8]
+
+
+def test_what_holds_memory_gives_way_before_the_micro_batch_is_lowered(tmp_path):
+    class Cache:
+        """Cases that leave memory for two samples, then for all."""
+
+        halves = 2
+
+        def give_way(self):
+            self.halves -= 1
+            network.most = 4 if self.halves == 0 else 3
+            return self.halves >= 0
+
+    lines = []
+    network = Net(most=3)
+    cache = Cache()
+    HOLDERS.add(cache)
+    trainer = make(tmp_path / "b", network=network, lines=lines)
+    trainer.fit()
+    HOLDERS.discard(cache)
+    whole = make(tmp_path / "a")
+    whole.fit()
+    assert cache.halves == 0
+    assert trainer.progress.micro_batch is None
+    assert sum("half of the room" in line for line in lines) == 2
+    assert_same(whole.network.state_dict(), network.state_dict())
 
 
 def test_lowered_micro_batch_survives_a_resume(tmp_path):

@@ -64,3 +64,26 @@ def test_an_error_reaches_whoever_takes_the_batch(gpu):
     next(batches)
     with pytest.raises(ValueError, match="batch 7"):
         next(batches)
+
+
+def test_a_batch_that_does_not_fit_beside_a_step_is_finished_after_it(gpu):
+    """By the thread that finishes the others: two at a time would share what they
+    read from.
+    """
+    source = Noted()
+    real = Noting.finish
+    failed = []
+
+    def full_at_first(self, device):
+        if self.step == 1 and not failed:
+            failed.append(threading.current_thread().name)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Noting, "finish", full_at_first)
+        batches = list(stream(source, range(4), device=gpu, workers=1))
+    expected = stream(Toy(), range(4), device=torch.device("cpu"), workers=0)
+    for there, here in zip(batches, expected, strict=True):
+        assert torch.equal(there[0].cpu(), here[0])
+    assert source.threads == set(failed)

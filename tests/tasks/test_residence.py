@@ -20,9 +20,12 @@ GPU = torch.device("cuda", 0)
         ([10, 20, 30], "gpu"),
         ([30, 30, 30], "gpu"),
         ([31, 30, 30], "host"),
-        ([45, 45, 45, 45], "host"),
+        ([32] * 6, "host"),
         ([46, 45], None),
         ([45] * 5, None),
+        # pinned as 64 each
+        ([40, 40, 40], "host"),
+        ([40, 40, 40, 40], None),
     ],
 )
 def test_cases_lie_where_they_fit(sizes, place):

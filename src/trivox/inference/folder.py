@@ -159,8 +159,9 @@ def _writer(
 
     def write(case: Case, result: R) -> Record:
         # no map of an earlier prediction stands beside the new ones
-        records.remove(case.name)
-        records.claim(case.name)
+        with records.lock:
+            records.remove(case.name)
+            records.claim(case.name)
         record = result.write(case, records.out)
         with one_at_a_time:
             record |= also(case, result)

@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from trivox.learning.runtime import world_size
+
 EVERY = 20
 """Steps of a GPU between two readings."""
+EVERY_OF_RANKS = 4
+"""The same where several train, which only then hear that one was asked to stop;
+torchrun gives them 30 seconds.
+"""
 
 
 @dataclass
@@ -21,7 +27,9 @@ class Readings:
     @classmethod
     def on(cls, device: torch.device) -> "Readings":
         """Readings that suit a device: a CPU never waits."""
-        return cls(1 if device.type == "cpu" else EVERY)
+        if device.type == "cpu":
+            return cls(1)
+        return cls(EVERY if world_size() == 1 else EVERY_OF_RANKS)
 
     def add(self, loss: Tensor, norm: Tensor) -> None:
         """Take note of a step."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from trivox.memory import HOLDERS, memory_ran_out
 from trivox.preparation.parcels import Parcel, Patches, compact
 from trivox.preparation.store import Store, clipped
 from trivox.preparation.together import Changes
@@ -69,9 +70,13 @@ class CaseCache:
     _residents: OrderedDict[str, Resident] = field(default_factory=OrderedDict)
     _parcels: dict[str, Parcel] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
     _readers: dict[str, threading.Lock] = field(
         default_factory=lambda: defaultdict(threading.Lock)
     )
+
+    def __post_init__(self) -> None:
+        HOLDERS.add(self)
 
     @property
     def names(self) -> list[str]:
@@ -106,16 +111,26 @@ class CaseCache:
         images = new(shape, device=self.device)
         labels = new((len(places), *cuts.size), dtype=torch.int16, device=self.device)
         stream = torch.accelerator.current_stream(self.device)
-        for number, (inside, paste) in enumerate(places):
-            if not all(_extent(inside)):
-                continue
-            case = self._resident(cuts.corners[number][0], stream)
-            parts = case.parcel.tensors()
-            voxels = parts["image"][(slice(None), *inside)]
-            images[number][(slice(None), *paste)].copy_(voxels)
-            labels[number][paste].copy_(parts["label"][inside])
-            case.used = stream.record_event()
+        with self._turn:
+            for number, (inside, paste) in enumerate(places):
+                if not all(_extent(inside)):
+                    continue
+                case = self._resident(cuts.corners[number][0], stream)
+                parts = case.parcel.tensors()
+                voxels = parts["image"][(slice(None), *inside)]
+                images[number][(slice(None), *paste)].copy_(voxels)
+                labels[number][paste].copy_(parts["label"][inside])
+                case.used = stream.record_event()
         return images, labels
+
+    def give_way(self) -> bool:
+        """Hold no more than half of what is held now; False if that is nothing."""
+        with self._turn:
+            if not self._residents:
+                return False
+            self.capacity = self.held // 2
+            self._make_room(0)
+            return True
 
     def _resident(self, name: str, stream: torch.Stream) -> Resident:
         """A case that `stream` may read."""
@@ -143,7 +158,9 @@ class CaseCache:
         """
         try:
             return parcel.to(self.device)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not memory_ran_out(error):
+                raise
             self.capacity = self.held // 2
         self._make_room(parcel.memory.nbytes)
         torch.cuda.empty_cache()

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -60,39 +61,55 @@ def _finished_ahead(
     A batch is begun only once the device has done what was asked of it before: so its
     memory may be that of a batch that was used up.
     """
-    aside = torch.Stream(device)
+    aside = _stream_aside(device)
 
     def finish(batch: Unfinished, free: torch.Event) -> Finished:
         with torch.no_grad(), aside:
             aside.wait_event(free)
             return batch.finish(device), aside.record_event()
 
-    with ThreadPoolExecutor(1, thread_name_prefix="trivox-finisher") as pool:
+    pool = ThreadPoolExecutor(1, thread_name_prefix="trivox-finisher")
+
+    def taken(batch: Unfinished, future: Future[Finished]) -> Any:
+        finished, ready = _result(future) or again(batch)
+        torch.accelerator.current_stream(device).wait_event(ready)
+        return finished
+
+    def again(batch: Unfinished) -> Finished:
+        """A batch that did not fit beside a step, after the step."""
+        torch.cuda.empty_cache()
+        return pool.submit(finish, batch, _now(device)).result()
+
+    with pool:
         ahead: deque[tuple[Unfinished, Future[Finished]]] = deque()
         for batch in batches:
-            free = torch.accelerator.current_stream(device).record_event()
-            ahead.append((batch, pool.submit(finish, batch, free)))
+            ahead.append((batch, pool.submit(finish, batch, _now(device))))
             if len(ahead) > 1:
-                yield _taken(*ahead.popleft(), device)
+                yield taken(*ahead.popleft())
         while ahead:
-            yield _taken(*ahead.popleft(), device)
+            yield taken(*ahead.popleft())
 
 
-def _taken(batch: Unfinished, future: Future[Finished], device: torch.device) -> Any:
-    """A finished batch, which what is asked of the device from now on waits for.
-
-    Where the memory of the device did not suffice for it beside a step, it is finished
-    now, after the step.
+@lru_cache
+def _stream_aside(device: torch.device) -> torch.Stream:
+    """The stream in which batches are finished: always the same, since memory that was
+    taken in one stream is never used in another.
     """
+    return torch.Stream(device)
+
+
+def _now(device: torch.device) -> torch.Event:
+    """When the device has done what was asked of it so far."""
+    return torch.accelerator.current_stream(device).record_event()
+
+
+def _result(future: Future[Finished]) -> Finished | None:
+    """A finished batch; None if the memory of the device did not suffice for it."""
     try:
-        finished, ready = future.result()
+        return future.result()
     except RuntimeError as error:
         if not memory_ran_out(error):
             raise
         # it holds what was computed
         error.__traceback__ = None
-    else:
-        torch.accelerator.current_stream(device).wait_event(ready)
-        return finished
-    torch.cuda.empty_cache()
-    return batch.finish(device)
+    return None

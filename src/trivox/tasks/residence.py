@@ -56,10 +56,11 @@ class Rooms:
         """Where cases of such sizes fit: all on the "gpu", or all on the "host" and the
         two largest on the GPU; None if nowhere.
         """
-        total = sum(sizes)
-        if total <= self.gpu:
+        if sum(sizes) <= self.gpu:
             return "gpu"
-        fits = total <= self.host and 2 * max(sizes) <= self.gpu
+        # torch takes pinned memory in blocks of powers of two
+        pinned = sum(1 << (size - 1).bit_length() for size in sizes)
+        fits = pinned <= self.host and 2 * max(sizes) <= self.gpu
         return "host" if fits else None
 
 

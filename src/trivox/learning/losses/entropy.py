@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trivox.learning.losses.targets import full_precision, region_targets
+from trivox.learning.runtime import widest_type
 from trivox.uploads import on_device
 
 
@@ -69,8 +70,8 @@ def top_k_cross_entropy(
     ranked = value.detach().masked_fill(~valid, float("-inf"))
     hardest = ranked.topk(most).indices
     # of all voxels, and so too many where some are ignored
-    labelled = valid.sum()
-    wanted = (share * labelled.double()).round().clamp(min=1).minimum(labelled)
+    labelled = valid.sum().to(widest_type(labels.device))
+    wanted = (share * labelled).round().clamp(min=1).minimum(labelled)
     counted = torch.arange(most, device=value.device) < wanted
     weights = weight.flatten()[hardest] * counted
     return _ratio((value[hardest] * counted).sum(), weights.sum())

@@ -16,8 +16,8 @@ from trivox.errors import ResourceError
 COMPILERS = ("g++", "clang++", "c++")
 
 
-def compile_network(network: nn.Module, device: torch.device) -> None:
-    """Have `network` compiled when it is first called, in place; raises `ResourceError`
+def compiled(network: nn.Module, device: torch.device) -> nn.Module:
+    """`network`, compiled when it is first called in this way; raises `ResourceError`
     where that is impossible.
     """
     if not any(shutil.which(name) for name in COMPILERS):
@@ -30,7 +30,8 @@ def compile_network(network: nn.Module, device: torch.device) -> None:
             "compile=true needs triton on a GPU; run: pip install triton, "
             "or leave it off"
         )
-    network.compile()
+    result: nn.Module = torch.compile(network)  # type: ignore[assignment]
+    return result
 
 
 def explained(network: nn.Module) -> Callable[..., Any]:

@@ -20,11 +20,12 @@ from trivox.learning.ranks.gradients import with_shared_gradients
 from trivox.learning.runtime import (
     Runtime,
     free_cached_memory,
+    out_of_memory,
     seed_step,
     world_size,
 )
 from trivox.learning.steps.averaging import MovingAverage
-from trivox.learning.steps.compiling import compile_network, explained
+from trivox.learning.steps.compiling import compiled, explained
 from trivox.learning.steps.freezing import Freezing
 from trivox.learning.steps.graphs import StepGraph
 from trivox.learning.steps.growing import Growing
@@ -35,6 +36,7 @@ from trivox.learning.steps.schedules import (
     set_rate,
     take_step,
 )
+from trivox.memory import make_room
 
 
 class Learner:
@@ -93,18 +95,19 @@ class Learner:
         change, which DDP must know.
         """
         device = self.runtime.device
+        wrapped = self.network
         # first, so that its graph is not cut where ranks exchange gradients
         if self.recipe.compile:
-            compile_network(self.network, device)
+            wrapped = compiled(wrapped, device)
         self.distributed: nn.parallel.DistributedDataParallel | None = None
         if world_size() > 1:
             self.distributed = with_shared_gradients(
-                self.network,
+                wrapped,
                 device,
                 parts_left_out=bool(self.growing.sizes)
                 or self.objective.leaves_parts_out,
             )
-        wrapped = self.network if self.distributed is None else self.distributed
+        wrapped = self.distributed or wrapped
         self.forward: Callable[..., Any] = wrapped
         if self.recipe.compile:
             self.forward = explained(wrapped)
@@ -204,16 +207,28 @@ class Learner:
             try:
                 return self._computed(images, targets, micro)
             except RuntimeError as error:
-                smaller = lowered(error, micro)
+                smaller = self._less(error, micro, say)
             # after the handler, whose traceback holds the maps
             self._forget_graph()
             self.optimizer.zero_grad(set_to_none=True)
             free_cached_memory(self.runtime.device)
-            progress.micro_batch = smaller
-            say(
-                f"out of memory: micro-batch lowered from {micro} to {smaller}, same "
-                "effective batch"
-            )
+            if smaller < micro:
+                progress.micro_batch = smaller
+
+    def _less(self, error: RuntimeError, micro: int, say: Callable[[str], None]) -> int:
+        """The micro-batch after `error`: as it was if a cache gave way, else smaller.
+
+        Ranks do not repeat a step by themselves: others wait for its gradients.
+        """
+        if out_of_memory(error) and world_size() == 1 and make_room():
+            say("out of memory: cases on the GPU take half of the room from now on")
+            return micro
+        smaller = lowered(error, micro)
+        say(
+            f"out of memory: micro-batch lowered from {micro} to {smaller}, same "
+            "effective batch"
+        )
+        return smaller
 
     def _computed(self, images: Any, targets: Any, micro: int) -> Tensor:
         """The loss of a batch; its gradients are computed by its graph or one by one."""
