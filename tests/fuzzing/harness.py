@@ -227,6 +227,8 @@ class Child:
         inner.close()
         self.job: Job | None = None
         self.number: int | None = None
+        self.silent = False
+        """Whether nothing more will come from it: it died."""
         self.since = time.monotonic()
 
     def give(self, job: Job | None) -> None:
@@ -301,6 +303,7 @@ def _listen(working: list[Child], waiting: list[Job], result: Result) -> None:
             said = pipe.recv()
         except (EOFError, ConnectionResetError):
             child.process.join()
+            child.silent = True
             continue
         child.since = time.monotonic()
         if said == "done":
@@ -335,7 +338,8 @@ def _watched(
     """
     if child.job is None:
         return child
-    dead = not child.process.is_alive() and not child.pipe.poll()
+    # a pipe that was closed at the other end can be read for ever
+    dead = child.silent or not (child.process.is_alive() or child.pipe.poll())
     # loading everything at the start takes long, and is no reading
     hanging = child.number is not None and time.monotonic() - child.since > seconds
     if not (dead or hanging):

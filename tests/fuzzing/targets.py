@@ -95,7 +95,7 @@ def fingerprint(folder: Path, file: Path) -> object:
 
     return trivox.plan(
         folder / "data",
-        folder / "plan.json",
+        folder / "new" / "plan.json",
         preset="quick_test",
         network="unet-tiny",
         device="cpu",
@@ -103,8 +103,9 @@ def fingerprint(folder: Path, file: Path) -> object:
 
 
 def with_fingerprint(folder: Path) -> None:
-    """A run whose data were measured today."""
+    """Data that were measured today."""
     examples.run("segmentation")(folder)
+    (folder / "new").mkdir()
     fingerprint(folder, folder)
 
 
@@ -573,7 +574,7 @@ def arguments_of(verb: str, *arguments: str) -> Callable[[Path], None]:
 TRAIN = ("data", "--out", "run", "--network", "unet-tiny", "--device", "cpu")
 COMMANDS = {
     "check": ("data", "--out", "check.json"),
-    "plan": ("data", "--out", "plan.json", "--preset", "quick_test"),
+    "plan": ("data", "--out", "new-plan.json", "--preset", "quick_test"),
     "preprocess": ("data", "--out", "prepared", "--preset", "quick_test"),
     "drr": ("ct.nii.gz", "--out", "xrays", "--detector", "8"),
     "train": (*TRAIN, "--preset", "quick_test"),
@@ -618,7 +619,7 @@ TARGETS = (
     Target("X-ray exams", examples.exams, both, ("*.csv", "**/*.json", "**/*.npz")),
     Target("saved dataset", examples.run("multitask"), saved, ("dataset.json",)),
     Target("class tables", examples.class_tables, class_table),
-    Target("fingerprint", with_fingerprint, fingerprint, ("f*.json",), True, 30),
+    Target("fingerprint", with_fingerprint, fingerprint, ("new/f*.json",), True, 30),
     Target("plan", examples.run("segmentation"), plan, ("plan.json",), share=50),
     Target("plan of X-rays", examples.run("reconstruction"), plan, ("plan.json",)),
     Target("recipe", examples.run("segmentation"), recipe, ("recipe.json",)),
