@@ -91,7 +91,9 @@ class Crew:
         """End all threads and wait until they have."""
         with self._lock:
             self._dismissed = True
-            for later in self._work:
-                later.interrupt()
-        for later in self._work:
+            working = list(self._work)
+        # without the lock: a thread that waits for it could not hear that it is to end
+        for later in working:
+            later.interrupt()
+        for later in working:
             later.wait()
