@@ -5,11 +5,15 @@ few of each kind, and what once ended otherwise.
 """
 
 import json
+import multiprocessing
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from fuzzing import harness
 from fuzzing.harness import Bench, counted, fuzz, judged, wrong
 from fuzzing.targets import TARGETS, Target
 from trivox.cli.terminal import say
@@ -37,6 +41,40 @@ def test_thousands_of_files_and_settings_end_in_success_or_one_line():
     result = fuzz(TARGETS, count=10_000, seed=1)
     assert counted(result) >= 10_000
     assert wrong(result) == 0, result.groups
+
+
+def test_a_child_that_dies_is_counted_and_another_goes_on(tmp_path, monkeypatch):
+    """A pipe whose other end is closed can be read for ever."""
+
+    class Dead:
+        def __init__(self, *_):
+            self.pipe, self.other = multiprocessing.Pipe()
+            self.process = SimpleNamespace(
+                is_alive=lambda: False, join=lambda: None, exitcode=-11
+            )
+            self.job = None
+            self.number = None
+            self.silent = False
+            self.since = time.monotonic()
+
+        def give(self, job):
+            self.job = job
+
+        def end(self):
+            self.pipe.close()
+
+    monkeypatch.setattr(harness, "Child", Dead)
+    child = Dead()
+    child.give(harness.Job("recipe", 0, 5))
+    child.number = 3
+    child.other.close()
+    result = harness.Result()
+    waiting = []
+    harness._listen([child], waiting, result)
+    other = harness._watched(child, tmp_path, 0, waiting, result, 60)
+    assert other is not child
+    assert other.job == harness.Job("recipe", 4, 1)
+    assert result.rows["recipe"].deaths == 1
 
 
 def test_other_exceptions_are_counted_as_such(tmp_path):

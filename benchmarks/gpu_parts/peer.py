@@ -23,7 +23,7 @@ from case import their_plans
 from gpu_parts.flows import EnoughSeenError
 from gpu_parts.meters import pretends
 from gpu_parts.record import Record, Row
-from gpu_parts.step import COMPILED
+from gpu_parts.step import COMPILED, measure_drawn, measure_reading
 from gpu_parts.training import (
     CLASSES,
     TINY,
@@ -32,8 +32,6 @@ from gpu_parts.training import (
     Meter,
     Setup,
     Variant,
-    of_drawn_batches,
-    with_reading,
 )
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, phantom_case
 
@@ -47,27 +45,17 @@ def run(record: Record) -> None:
     """What is most worth knowing comes first: the limit may cut the rest."""
     length = TINY_LENGTH if record.pretended else Length()
     plain = TINY if record.pretended else PLAIN
-    _ours(record, plain, Variant(), length)
+    measure_drawn(record, plain, Variant(), length)
     _theirs(record, plain, length, compiled=False, loaders=False)
-    _our_reading(record, plain, length)
+    measure_reading(record, plain, length)
     if record.pretended:
         _theirs(record, plain, length, compiled=False, loaders=True)
         return
     _theirs(record, plain, length, compiled=True, loaders=True)
-    _our_reading(record, FOUR, length)
+    measure_reading(record, FOUR, length)
     _theirs(record, FOUR, length, compiled=True, loaders=True)
     _theirs(record, plain, length, compiled=True, loaders=False)
-    _ours(record, plain, COMPILED[-1], length)
-
-
-def _ours(record: Record, setup: Setup, variant: Variant, length: Length) -> None:
-    work = partial(of_drawn_batches, setup, variant, length)
-    record.measure(f"trivox, {setup.name}, drawn batches, {variant.name}", work)
-
-
-def _our_reading(record: Record, setup: Setup, length: Length) -> None:
-    work = partial(with_reading, setup, length, tiny=record.pretended)
-    record.measure(f"trivox, {setup.name}, reading and augmentation", work)
+    measure_drawn(record, plain, COMPILED[-1], length)
 
 
 def _theirs(

@@ -24,7 +24,10 @@ def memory_ran_out(error: BaseException) -> bool:
     signs = [*NO_MEMORY]
     if isinstance(error, RuntimeError):
         signs += NO_MEMORY_OF_TORCH
-    return isinstance(error, MemoryError) or any(sign in said for sign in signs)
+    # torch has an exception of its own, which is not loaded for that
+    kinds = {kind.__name__ for kind in type(error).mro()}
+    named = {"MemoryError", "OutOfMemoryError"} & kinds
+    return bool(named) or any(sign in said for sign in signs)
 
 
 def no_memory(error: BaseException) -> ResourceError:

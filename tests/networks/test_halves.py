@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from trivox.networks.halves import GroupNorm, LayerNorm, halved, wants_halves
+from trivox.networks.halves import GroupNorm, LayerNorm, in_bf16, wants_halves
 
 
 def network():
@@ -14,7 +14,7 @@ def network():
 
 def test_they_are_what_each_alone_would_be_and_gradients_come_back_in_fp32():
     net = network()
-    weights = halved(dict(net.named_parameters()))
+    weights = in_bf16(dict(net.named_parameters()))
     for name, weight in net.named_parameters():
         assert torch.equal(weights[name], weight.bfloat16())
     functional_call(net, weights, (torch.ones(3, 4).bfloat16(),)).sum().backward()
@@ -29,7 +29,7 @@ def test_they_are_what_each_alone_would_be_and_gradients_come_back_in_fp32():
 
 def test_what_takes_no_part_has_no_gradient():
     net = network()
-    weights = halved(dict(net.named_parameters()))
+    weights = in_bf16(dict(net.named_parameters()))
     net[0].bias.requires_grad_(False)
     (weights["0.weight"].sum() * 2).backward()
     assert torch.equal(net[0].weight.grad, torch.full((6, 4), 2.0))
@@ -39,14 +39,14 @@ def test_what_takes_no_part_has_no_gradient():
 def test_frozen_weights_stay_without_gradient():
     net = network()
     net[0].requires_grad_(False)
-    weights = halved(dict(net.named_parameters()))
+    weights = in_bf16(dict(net.named_parameters()))
     functional_call(net, weights, (torch.ones(3, 4).bfloat16(),)).sum().backward()
     assert net[0].weight.grad is None
     assert net[2].weight.grad is not None
 
 
 def test_nothing_is_left_of_a_network_without_weights():
-    assert halved({}) == {}
+    assert in_bf16({}) == {}
 
 
 def test_a_cpu_keeps_autocast_and_torchs_norms():

@@ -10,6 +10,7 @@ import trivox
 from conftest import TINY
 from trivox.config.options import Augmentation
 from trivox.errors import ResourceError
+from trivox.memory import make_room
 from trivox.preparation.batches import BatchSource
 from trivox.preparation.classes import CaseClasses, Classed
 from trivox.preparation.masking import Masked, Masking
@@ -63,6 +64,11 @@ def source(store, *, augmentation=None, batch=2, **changes):
 def for_gpu(store, gpu, *, cached, half=False, capacity=2**30, backed=False):
     cache = CaseCache(store, gpu, capacity, half=half, backed=backed)
     return ForGpu(half, cache if cached else None)
+
+
+def names_on_gpu(cache):
+    """The least recently used case first."""
+    return list(cache._residents)
 
 
 @pytest.mark.parametrize("cached", [False, True], ids=["sent", "cached"])
@@ -175,7 +181,22 @@ def test_a_cache_that_memory_runs_out_for_becomes_smaller(store, gpu):
             image, _ = cache.boxes(cuts[name])
             expected, _ = store.read_box(name, (1, 2, 3), (8, 8, 8))
             assert torch.equal(image[0].cpu(), torch.from_numpy(expected))
-    assert cache.names == ["b"]
+    assert names_on_gpu(cache) == ["b"]
+
+
+def test_a_cache_gives_way_until_nothing_is_left(store, gpu):
+    """A training step asks it to before the micro-batch is lowered."""
+    cache = for_gpu(store, gpu, cached=True).cache
+    cuts = {name: Cuts([(name, (1, 2, 3))], 2, (8, 8, 8)) for name in "ab"}
+    expected = {name: cache.boxes(cut) for name, cut in cuts.items()}
+    assert names_on_gpu(cache) == ["a", "b"]
+    left = []
+    while make_room() and len(left) < 5:
+        left.append(names_on_gpu(cache))
+    assert left == [["b"], []]
+    assert cache.held == 0
+    for name, cut in cuts.items():
+        assert torch.equal(cache.boxes(cut)[0], expected[name][0])
 
 
 def test_once_all_cases_are_there_no_voxel_is_sent(store, gpu):
@@ -185,7 +206,7 @@ def test_once_all_cases_are_there_no_voxel_is_sent(store, gpu):
     made = source(store, augmentation=None, gpu=reading)
     for step in range(4):
         made.read(step).finish(gpu)
-    assert sorted(reading.cache.names) == ["a", "b"]
+    assert sorted(names_on_gpu(reading.cache)) == ["a", "b"]
     with counting(launches=True) as counts:
         for step in range(4, 10):
             made.read(step).finish(gpu)
@@ -207,15 +228,15 @@ def test_the_least_recently_used_case_makes_room(store, gpu, backed):
     cut(whole, "a")
     one = whole.held
     cut(whole, "b", "a")
-    assert whole.names == ["b", "a"]
+    assert names_on_gpu(whole) == ["b", "a"]
     assert whole.held > one
     small = for_gpu(
         store, gpu, cached=True, capacity=whole.held - 1, backed=backed
     ).cache
     cut(small, "a", "b")
-    assert small.names == ["b"]
+    assert names_on_gpu(small) == ["b"]
     cut(small, "a")
-    assert small.names == ["a"]
+    assert names_on_gpu(small) == ["a"]
     assert small.held == one
     with counting() as counts:
         image, _ = small.boxes(Cuts([("b", (2, 2, 2))], 2, size))

@@ -208,9 +208,9 @@ def test_voxels_are_looked_up_in_full_precision(gpu):
     grid = Grid((8, 8, 8), (20.0, 20.0, 20.0))
     geometry = Geometry.orbit([0, 50], detector=(256, 256), pixel_mm=1.5).to(gpu)
     xrays = Xrays.of(torch.rand(1, 2, 256, 256, device=gpu), geometry)
-    expected = look(xrays, grid, water_per_mm=0.02)
+    (expected,) = look(xrays, (grid,), water_per_mm=0.02)
     with torch.autocast("cuda", torch.bfloat16):
-        sight = look(xrays, grid, water_per_mm=0.02)
+        (sight,) = look(xrays, (grid,), water_per_mm=0.02)
     assert sight.places.dtype == torch.float32
     assert torch.equal(sight.places, expected.places)
     assert torch.equal(sight.facts, expected.facts)

@@ -7,7 +7,8 @@ from torch import nn
 from trivox.errors import ResourceError
 from trivox.inference.engines.torch import TorchEngine
 from trivox.inference.windows import SlidingWindows
-from trivox.learning.runtime import Runtime, out_of_memory
+from trivox.learning.runtime import Runtime
+from trivox.memory import memory_ran_out
 
 SAID = [
     "CUDA out of memory. Tried to allocate 2.00 GiB",
@@ -21,12 +22,12 @@ SAID = [
 
 @pytest.mark.parametrize("message", SAID)
 def test_every_way_to_say_it_is_understood(message):
-    assert out_of_memory(RuntimeError(message))
+    assert memory_ran_out(RuntimeError(message))
 
 
 def test_other_errors_are_not_about_memory():
-    assert not out_of_memory(RuntimeError("Expected all tensors on one device"))
-    assert not out_of_memory(ValueError("shapes differ"))
+    assert not memory_ran_out(RuntimeError("Expected all tensors on one device"))
+    assert not memory_ran_out(ValueError("shapes differ"))
 
 
 class Wide(nn.Module):

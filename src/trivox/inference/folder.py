@@ -28,8 +28,8 @@ from trivox.inference.records import (
     written_files,
 )
 from trivox.inference.writing import Record
-from trivox.learning.runtime import out_of_memory
 from trivox.locks import alone, claimed
+from trivox.memory import memory_ran_out
 from trivox.schema import FORMAT_VERSION
 
 VERB = "predict"
@@ -190,7 +190,7 @@ def _note(
 
 def _reason(error: Exception | None) -> str:
     """Why a case is set aside."""
-    if error is not None and out_of_memory(error):
+    if error is not None and memory_ran_out(error):
         return f"out of memory ({error}); use a smaller case or model, or more memory"
     return str(error)
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from trivox.errors import ResourceError
-from trivox.learning.runtime import free_cached_memory, out_of_memory, world_size
-from trivox.memory import free_memory
+from trivox.learning.runtime import free_cached_memory, world_size
+from trivox.memory import free_memory, memory_ran_out
 
 HEADROOM = 0.85
 """Share of the available memory that a step may fill: the forecast is right to about
@@ -44,7 +44,7 @@ def lowered(error: Exception, micro: int) -> int:
     """The micro-batch to go on with after `error`; raises it again if it is not about
     memory, or if nothing is left.
     """
-    if not out_of_memory(error):
+    if not memory_ran_out(error):
         raise error
     if micro <= 1:
         raise ResourceError(
@@ -74,7 +74,7 @@ def in_parts(
     try:
         return compute(batch)
     except RuntimeError as error:
-        if not out_of_memory(error):
+        if not memory_ran_out(error):
             raise
         if len(batch) == 1:
             raise ResourceError(

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from trivox.config.choices import PrecisionName, require_choice
 from trivox.errors import RecipeError, ResourceError
-from trivox.memory import memory_ran_out
 
 MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 2**26, -3: 2**25}
 """Of malloc.h: M_TRIM_THRESHOLD (free bytes at the heap's end that stay), M_TOP_PAD
@@ -188,11 +187,6 @@ def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = True
     return Runtime(chosen, precision)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a device or in the process."""
-    return isinstance(error, torch.OutOfMemoryError) or memory_ran_out(error)
 
 
 def free_cached_memory(device: torch.device) -> None:

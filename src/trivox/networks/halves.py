@@ -7,6 +7,7 @@ work on, to fp32. The weights that are learnt stay fp32 either way.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def _copied(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]
     return tuple(copies)
 
 
-def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def in_bf16(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights in bf16, for `torch.func.functional_call`."""
     return dict(zip(weights, _Halves.apply(*weights.values()), strict=True))
 
@@ -56,31 +57,29 @@ def wants_halves(device: torch.device) -> bool:
     )
 
 
-def _half(x: Tensor, weight: Tensor) -> bool:
-    return x.device.type == "cuda" and x.dtype == weight.dtype == torch.bfloat16
+def _as_given(x: Tensor, weight: Tensor) -> AbstractContextManager[object]:
+    """Where autocast would take a norm to fp32: not if map and weights are in bf16 on a
+    GPU, whose kernel adds up in fp32 by itself.
+    """
+    half = x.dtype == weight.dtype == torch.bfloat16
+    if half and x.device.type == "cuda":
+        return torch.autocast("cuda", enabled=False)
+    return nullcontext()
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's; of a map in bf16 with weights in bf16 also under autocast on a GPU, whose
-    kernel adds up in fp32.
-    """
+    """torch's; in bf16 on a GPU if map and weights are."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`(b, c, ...)` to the same."""
-        if not _half(x, self.weight):
-            return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with _as_given(x, self.weight):
             return super().forward(x)
 
 
 class LayerNorm(nn.LayerNorm):
-    """torch's; of tokens in bf16 with weights in bf16 also under autocast on a GPU, whose
-    kernel adds up in fp32.
-    """
+    """torch's; in bf16 on a GPU if tokens and weights are."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., c)` to the same."""
-        if not _half(x, self.weight):
-            return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with _as_given(x, self.weight):
             return super().forward(x)

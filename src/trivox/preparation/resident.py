@@ -78,11 +78,6 @@ class CaseCache:
     def __post_init__(self) -> None:
         HOLDERS.add(self)
 
-    @property
-    def names(self) -> list[str]:
-        """Cases on the device, the least recently used one first."""
-        return list(self._residents)
-
     def prepare(self, name: str) -> None:
         """See to it that a case is on the device, or read and ready to be sent."""
         with self._guard:

@@ -9,9 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trivox.errors import ResourceError
 from trivox.projection.geometry import Geometry, Grid
-from trivox.projection.rays import Pencil, Rays, Rule, inner_voxels, pencils
+from trivox.projection.rays import (
+    Pencil,
+    Rays,
+    Rule,
+    inner_voxels,
+    pencils,
+    require_indices,
+)
 from trivox.uploads import sent
 
 SAMPLES = 1 << 21
@@ -67,11 +73,8 @@ class RayTable:
         self.rule = rule
         self.images = (geometry.views, *geometry.detector)
         pixels = math.prod(self.images)
-        if keep and pixels * max(grid.shape) * 4 >= 2**31:
-            raise ResourceError(
-                "the system matrix would have more than 2^31 entries; "
-                "use method 'joseph' or 'siddon'"
-            )
+        if keep:
+            require_indices(pixels * max(grid.shape) * 4)
         lines, kinds = _tables(pencils(geometry, grid, dtype=dtype), pixels, dtype)
         self.lines = sent(lines, device)
         self.kinds = sent(kinds, device)

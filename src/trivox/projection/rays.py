@@ -16,7 +16,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from trivox.errors import GeometryError
+from trivox.errors import GeometryError, ResourceError
 from trivox.projection.geometry import Geometry, Grid
 from trivox.volumes.volume import Shape
 
@@ -195,6 +195,15 @@ def follow(geometry: Geometry, grid: Grid) -> None:
     """
     for exam in geometry.exams():
         pencils(exam, grid, dtype=torch.float32)
+
+
+def require_indices(entries: int) -> None:
+    """Raise `ResourceError` for a matrix of more entries than indices can count."""
+    if entries >= 2**31:
+        raise ResourceError(
+            "the system matrix would have more than 2^31 entries; "
+            "use method 'joseph' or 'siddon'"
+        )
 
 
 def _float64(values: Sequence[float]) -> Tensor:

@@ -10,9 +10,14 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from trivox.errors import ResourceError
 from trivox.projection.geometry import Geometry, Grid
-from trivox.projection.rays import Pencil, Rule, inner_voxels, pencils
+from trivox.projection.rays import (
+    Pencil,
+    Rule,
+    inner_voxels,
+    pencils,
+    require_indices,
+)
 
 
 class SystemMatrix:
@@ -34,11 +39,7 @@ class SystemMatrix:
         self.grid = grid
         self.images = (geometry.views, *geometry.detector)
         whole = pencils(geometry, grid, dtype=dtype)
-        if sum(len(rays) * rays.planes * 4 for rays in whole) >= 2**31:
-            raise ResourceError(
-                "the system matrix would have more than 2^31 entries; "
-                "use method 'joseph' or 'siddon'"
-            )
+        require_indices(sum(len(rays) * rays.planes * 4 for rays in whole))
         inner = inner_voxels(grid)
         none = torch.zeros(0, dtype=torch.int32)
         counts = [none]

@@ -24,7 +24,8 @@ def maps(views, channels=5, batch=1, size=16):
 
 
 def sight_of(xrays, grid=GRID):
-    return look(xrays, grid, water_per_mm=WATER)
+    (sight,) = look(xrays, (grid,), water_per_mm=WATER)
+    return sight
 
 
 def see_through():

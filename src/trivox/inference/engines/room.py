@@ -7,7 +7,8 @@ import torch
 
 from trivox.errors import ResourceError
 from trivox.learning.microbatch import available_memory
-from trivox.learning.runtime import free_cached_memory, out_of_memory
+from trivox.learning.runtime import free_cached_memory
+from trivox.memory import memory_ran_out
 
 MEMORY = torch.device("cpu")
 T = TypeVar("T")
@@ -25,7 +26,7 @@ def spared(work: Callable[[bool], T], device: torch.device) -> T:
     try:
         return work(False)
     except (RuntimeError, ResourceError) as error:
-        full = isinstance(error, ResourceError) or out_of_memory(error)
+        full = isinstance(error, ResourceError) or memory_ran_out(error)
         if device.type != "cuda" or not full:
             raise
     # after the handler, whose traceback holds tensors

@@ -14,8 +14,7 @@ from trivox.inference.many.origins import origin_of
 from trivox.inference.many.predictors import CasePredictor, R
 from trivox.inference.many.threads import Crew, Later
 from trivox.inference.writing import Record
-from trivox.learning.runtime import out_of_memory
-from trivox.memory import free_memory
+from trivox.memory import free_memory, memory_ran_out
 
 SHARE = 0.5
 """Of the free memory that the cases of all lines may take which are read early."""
@@ -28,7 +27,7 @@ def is_of_case(error: Exception) -> bool:
     if isinstance(error, ResourceError):
         return False
     expected = isinstance(error, TrivoxError | ValueError | MemoryError)
-    return expected or out_of_memory(error)
+    return expected or memory_ran_out(error)
 
 
 @dataclass(eq=False)

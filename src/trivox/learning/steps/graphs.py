@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trivox.learning.runtime import out_of_memory
+from trivox.memory import memory_ran_out
 
 WARM_UP = 3
 """Steps before a graph is recorded, in which kernels are chosen and memory is taken."""
@@ -24,8 +24,7 @@ class StepGraph:
     are all once recording has failed.
     """
 
-    def __init__(self, *, say: Callable[[str], None] = lambda text: None) -> None:
-        self.say = say
+    def __init__(self) -> None:
         self.usable = True
         self.forget()
 
@@ -36,14 +35,16 @@ class StepGraph:
         self.inputs: tuple[Tensor, ...] = ()
         self.loss: Tensor | None = None
 
-    def __call__(self, work: Work, images: Any, targets: Any) -> Tensor:
-        """`work(images, targets)`."""
+    def __call__(
+        self, work: Work, images: Any, targets: Any, *, say: Callable[[str], None]
+    ) -> Tensor:
+        """`work(images, targets)`; says why if it cannot be recorded."""
         batch = (images, targets)
         if not self.usable or not all(isinstance(part, Tensor) for part in batch):
             return work(images, targets)
         if self.replay is None:
             self.steps += 1
-            if self.steps <= WARM_UP or not self._record(work, batch):
+            if self.steps <= WARM_UP or not self._record(work, batch, say):
                 return work(images, targets)
         if any(
             part.shape != static.shape or part.dtype != static.dtype
@@ -59,7 +60,9 @@ class StepGraph:
         self.replay()
         return self.loss.clone()
 
-    def _record(self, work: Work, batch: tuple[Tensor, ...]) -> bool:
+    def _record(
+        self, work: Work, batch: tuple[Tensor, ...], say: Callable[[str], None]
+    ) -> bool:
         """Record `work` for batches like this one; whether that was possible."""
         images, targets = (part.clone() for part in batch)
         try:
@@ -67,11 +70,11 @@ class StepGraph:
             with torch.random.fork_rng(devices=[images.device]):
                 self.replay, self.loss = record(lambda: work(images, targets))
         except RuntimeError as error:
-            if out_of_memory(error):
+            if memory_ran_out(error):
                 raise
             self.usable = False
             reason = str(error).strip().partition("\n")[0]
-            self.say(f"cuda_graph: not possible here ({reason}); going on without")
+            say(f"cuda_graph: not possible here ({reason}); going on without")
             return False
         self.inputs = (images, targets)
         return True

@@ -20,7 +20,6 @@ from trivox.learning.ranks.gradients import with_shared_gradients
 from trivox.learning.runtime import (
     Runtime,
     free_cached_memory,
-    out_of_memory,
     seed_step,
     world_size,
 )
@@ -36,7 +35,7 @@ from trivox.learning.steps.schedules import (
     set_rate,
     take_step,
 )
-from trivox.memory import make_room
+from trivox.memory import make_room, memory_ran_out
 
 
 class Learner:
@@ -198,14 +197,12 @@ class Learner:
         the loss.
         """
         asked = self.recipe.micro_batch
-        if self.graph is not None:
-            self.graph.say = say
         while True:
             micro = asked if isinstance(asked, int) else len(images)
             micro = min(progress.micro_batch or micro, len(images))
             seed_step(self.recipe.seed, progress.step)
             try:
-                return self._computed(images, targets, micro)
+                return self._computed(images, targets, micro, say)
             except RuntimeError as error:
                 smaller = self._less(error, micro, say)
             # after the handler, whose traceback holds the maps
@@ -220,7 +217,7 @@ class Learner:
 
         Ranks do not repeat a step by themselves: others wait for its gradients.
         """
-        if out_of_memory(error) and world_size() == 1 and make_room():
+        if memory_ran_out(error) and world_size() == 1 and make_room():
             say("out of memory: cases on the GPU take half of the room from now on")
             return micro
         smaller = lowered(error, micro)
@@ -230,7 +227,9 @@ class Learner:
         )
         return smaller
 
-    def _computed(self, images: Any, targets: Any, micro: int) -> Tensor:
+    def _computed(
+        self, images: Any, targets: Any, micro: int, say: Callable[[str], None]
+    ) -> Tensor:
         """The loss of a batch; its gradients are computed by its graph or one by one."""
         if self.graph is None:
             return self._accumulate(images, targets, micro)
@@ -238,7 +237,7 @@ class Learner:
         def work(images: Any, targets: Any) -> Tensor:
             return self._accumulate(images, targets, micro)
 
-        return self.graph(work, images, targets)
+        return self.graph(work, images, targets, say=say)
 
     def _accumulate(self, images: Any, targets: Any, micro: int) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)

@@ -36,16 +36,8 @@ class Sight:
     shape: tuple[int, int, int]
 
 
-def look(xrays: Xrays, grid: Grid, *, water_per_mm: float) -> Sight:
-    """Where and how the voxels of `grid` appear in the X-rays."""
-    (sight,) = look_at_all(xrays, (grid,), water_per_mm=water_per_mm)
-    return sight
-
-
 @torch.no_grad()
-def look_at_all(
-    xrays: Xrays, grids: tuple[Grid, ...], *, water_per_mm: float
-) -> list[Sight]:
+def look(xrays: Xrays, grids: tuple[Grid, ...], *, water_per_mm: float) -> list[Sight]:
     """Where and how the voxels of several grids of one field of view appear in the
     X-rays, in fp32 also under autocast: bf16 has three digits, a detector has hundreds
     of pixels.
@@ -55,10 +47,10 @@ def look_at_all(
         device.type == "meta"
     )  # where nothing is computed, torch knows no autocast
     with nullcontext() if counted else torch.autocast(device.type, enabled=False):
-        return _look(xrays, grids, water_per_mm)
+        return _looked(xrays, grids, water_per_mm)
 
 
-def _look(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[Sight]:
+def _looked(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[Sight]:
     device = xrays.images.device
     geometry = xrays.geometry.to(device)
     b, v = xrays.images.shape[:2]

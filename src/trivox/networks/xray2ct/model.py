@@ -10,13 +10,13 @@ from torch.func import functional_call
 
 from trivox.errors import GeometryError, RecipeError
 from trivox.networks.efficient import Pointwise
-from trivox.networks.halves import halved, wants_halves
+from trivox.networks.halves import in_bf16, wants_halves
 from trivox.networks.xray2ct.consistency import (
     DataConsistency,
     HounsfieldWindow,
     iterative_prior,
 )
-from trivox.networks.xray2ct.lifting import Sight, ViewLifting, look_at_all
+from trivox.networks.xray2ct.lifting import Sight, ViewLifting, look
 from trivox.networks.xray2ct.sizes import LIFTED, ReconstructionSize, levels_of
 from trivox.networks.xray2ct.unet3d import VolumeUNet
 from trivox.networks.xray2ct.views2d import MultiScaleFeaturePyramid
@@ -139,10 +139,10 @@ class HybridCNNViTUNet3D(nn.Module):
         """See the class; consistent: whether the steps towards the X-rays are taken,
         without them a report can say what they are worth.
 
-        Raises `GeometryError` for detectors that cannot be halved three times.
+        Raises `GeometryError` for detectors that cannot be in_bf16 three times.
         """
         if self._halves_ahead(xrays.images.device):
-            weights = halved(self._learnt())
+            weights = in_bf16(self._learnt())
             outputs: Tensor | list[Tensor] = functional_call(
                 self, weights, (xrays,), {"consistent": consistent}
             )
@@ -253,7 +253,7 @@ class HybridCNNViTUNet3D(nn.Module):
         if not xrays.views or not levels:
             return {}
         grids = tuple(self.grid_at(level) for level in levels)
-        sights = look_at_all(xrays, grids, water_per_mm=self.units.water)
+        sights = look(xrays, grids, water_per_mm=self.units.water)
         return dict(zip(levels, sights, strict=True))
 
     def _lifted(

@@ -144,7 +144,7 @@ class MultiScaleFeaturePyramid(nn.Module):
 
     def forward(self, xrays: Xrays) -> list[Tensor]:
         """Maps `(b, v, c, rows, columns)`, finest first; raises `GeometryError` if a
-        detector cannot be halved thrice.
+        detector cannot be in_bf16 thrice.
         """
         rows, columns = xrays.geometry.detector
         if rows % PIXEL_STEP or columns % PIXEL_STEP:
