@@ -146,7 +146,17 @@ def test_separators_of_unicode_end_no_row(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    ['"text"', "[1]", '{"step": "1"}', '{"step": 1e999}', "9" * 5000, "\xff", "{"],
+    [
+        '"text"',
+        "[1]",
+        '{"step": "1"}',
+        '{"step": 1e999}',
+        '{"kind": "epoch", "epoch": 1}',
+        '{"kind": "epoch", "step": 1}',
+        "9" * 5000,
+        "\xff",
+        "{",
+    ],
 )
 def test_lines_that_no_training_wrote_are_left_out(tmp_path, line):
     file = tmp_path / "metrics.jsonl"

@@ -78,7 +78,9 @@ def test_records_after_the_checkpoint_are_written_once(tmp_path):
         dying.fit()
     with (tmp_path / "b" / "metrics.jsonl").open("a") as file:
         file.write(
-            '{"kind": "epoch", "step": 8}\n{"kind": "epoch", "step": 12}\n{"kind": "epo'
+            '{"kind": "epoch", "epoch": 2, "step": 8}\n'
+            '{"kind": "epoch", "epoch": 3, "step": 12}\n'
+            '{"kind": "epo'
         )
     second = make(tmp_path / "b", epochs=3)
     second.resume()
@@ -89,7 +91,7 @@ def test_records_after_the_checkpoint_are_written_once(tmp_path):
 
 def test_an_attempt_that_died_before_its_first_checkpoint_leaves_no_records(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(
-        '{"kind": "epoch", "step": 4}\n{"kind": "ep'
+        '{"kind": "epoch", "epoch": 1, "step": 4}\n{"kind": "ep'
     )
     trainer = make(tmp_path)
     assert not trainer.resume()

@@ -15,7 +15,12 @@ from trivox.tasks.brevity import EPOCHS, FEWEST_STEPS, rises_steeply, too_short
 def run_of(folder, scores, *, steps):
     folder.mkdir(exist_ok=True)
     lines = [
-        {"kind": "epoch", "step": (number + 1) * steps, "validation_dice": score}
+        {
+            "kind": "epoch",
+            "epoch": number + 1,
+            "step": (number + 1) * steps,
+            "validation_dice": score,
+        }
         for number, score in enumerate(scores)
     ]
     text = "\n".join(json.dumps(line) for line in lines)

@@ -148,6 +148,12 @@ class Record(BaseModel):
     seconds_per_step: float = 0.0
 
     @model_validator(mode="after")
+    def _says_where_an_epoch_ended(self) -> "Record":
+        if self.kind == "epoch" and not self.model_fields_set >= {"epoch", "step"}:
+            raise ValueError("an epoch without its number or step")
+        return self
+
+    @model_validator(mode="after")
     def _has_numbers_that_can_be_drawn(self) -> "Record":
         for value in (self.__pydantic_extra__ or {}).values():
             if isinstance(value, int) and abs(value) > LARGEST:
