@@ -19,11 +19,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fuzzing.mutations import mutated
 from fuzzing.targets import TARGETS, Target
 
+ExcInfo = tuple[type[BaseException], BaseException, Any]
 ADDRESS_SPACE = 3 * 2**30
 """Bytes that a child may take beyond what it has at its start."""
 SECONDS = 30.0
@@ -120,7 +121,7 @@ class Bench:
     def mend(self, file: Path) -> None:
         """Make the example whole again."""
         if self.target.writes:
-            shutil.rmtree(self.folder)
+            shutil.rmtree(self.folder, onerror=_unless_gone)
             shutil.copytree(self.whole, self.folder, symlinks=True)
             return
         if file.is_symlink() or not file.is_dir():
@@ -141,6 +142,15 @@ class Bench:
         seconds = time.monotonic() - begun
         megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return Outcome(self.target.name, number, verdict, group, seconds, megabytes)
+
+
+def _unless_gone(_remove: object, _path: str, reason: ExcInfo) -> None:
+    """Let what is gone be gone: the mark of who reads a store vanishes with the store,
+    whenever Python clears it away.
+    """
+    error = reason[1]
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def judged(target: Target, folder: Path, file: Path) -> tuple[Verdict, str]:
