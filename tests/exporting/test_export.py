@@ -1,22 +1,26 @@
 """An export gives what the model gives, and one that does not is never kept."""
 
 import json
+import runpy
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from trivox import export as export_verb
 from trivox.errors import BundleError, DataError, UsageError
 from trivox.exporting import export as exporting
 from trivox.exporting import networks
-from trivox.exporting.card import ExportCard
+from trivox.exporting.card import ExportCard, Pipeline
 from trivox.exporting.export import ExportOptions, export_model
+from trivox.inference.descriptions import LabelDescription
 from trivox.inference.engines.graph import graph_of
 from trivox.inference.predictor import Predictor
+from trivox.inference.rules.postprocess import Postprocessing
 from trivox.volumes.formats import read_labels
-from untrained_models import write_scans, write_untrained
+from untrained_models import plan_of, write_scans, write_untrained
 
 pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
 pytest.importorskip("openvino", reason="needs the extra 'export'")
@@ -162,3 +166,25 @@ def test_an_ensemble_averages_its_networks(bundles, tmp_path):
     exported = export_model(models, tmp_path / "export", options)
     assert len(exported.card.pipeline.networks) == 2
     assert np.isclose(exported.verdict.equal, 1, atol=1e-3)
+
+
+def test_the_program_cleans_regions_as_predict_does():
+    scheme = plan_of(regions=True).labels
+    rules = Postprocessing(
+        largest_of_regions=("middle",),
+        remove_small={"core": 30.0},
+        replace_small={"whole": 400.0},
+    )
+    description = LabelDescription(
+        task="t", plan=plan_of(regions=True), postprocessing=rules
+    )
+    pipeline = Pipeline.of(description, ["network0.onnx"], ("a", "b"))
+    grids = runpy.run_path(str(exporting.STANDALONE / "grids.py"))
+    for seed in range(8):
+        noise = np.random.default_rng(seed).normal(size=(14, 16, 12))
+        labels = np.digitize(gaussian_filter(noise, 1.2), (0.05, 0.12, 0.2))
+        labels = labels.astype(np.int16)
+        expected = rules.apply(labels, scheme, voxel_mm3=2.0)
+        cleaned = grids["cleaned"](labels, pipeline.model_dump(), 2.0)
+        np.testing.assert_array_equal(cleaned, expected)
+        assert (expected != labels).any()

@@ -98,7 +98,8 @@ class Model:
         exclusive = not self.rules["labels"]["regions"]
         decide = (lambda rows: rows.argmax(0)) if exclusive else self.painted
         indices = restored_labels(logits, way.shape, across, decide)
-        indices = cleaned(indices, self.rules["postprocessing"])
+        voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
+        indices = cleaned(indices, self.rules, voxel_mm3)
         whole = np.zeros(way.canonical, np.int16)
         whole[*way.box] = indices.transpose(np.argsort(self.rules["axis_order"]))
         restored = unoriented(whole[None], way.axes, way.flips)[0]
@@ -191,7 +192,7 @@ class Model:
 
     def volumes_ml(self, values: Array, affine: Array) -> dict[str, float]:
         """Volume of each label in ml."""
-        voxel = abs(np.linalg.det(affine[:3, :3])) / 1000
+        voxel = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
         named = zip(self.rules["names"], self.rules["values"], strict=True)
         return {name: voxel * int((values == v).sum()) for name, v in list(named)[1:]}
 
