@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trivox.verbs.preprocess import preprocess
     from trivox.verbs.pretrain import pretrain
     from trivox.verbs.rank import rank
+    from trivox.verbs.release.distill import distill
     from trivox.verbs.release.export import export
     from trivox.verbs.report import report
     from trivox.verbs.train import train
@@ -51,12 +52,14 @@ VERBS = (
     "drr",
     "info",
     "export",
+    "distill",
 )
 """In the order in which a project needs them."""
 
 _HOMES = {
     **{verb: f"trivox.verbs.{verb}" for verb in VERBS},
     "export": "trivox.verbs.release.export",
+    "distill": "trivox.verbs.release.distill",
     "Case": "trivox.datasets.dataset",
     "Dataset": "trivox.datasets.dataset",
     "Predictor": "trivox.inference.predictor",
@@ -83,6 +86,7 @@ __all__ = [
     "Volume",
     "__version__",
     "check",
+    "distill",
     "drr",
     "evaluate",
     "explain",

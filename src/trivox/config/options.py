@@ -131,6 +131,33 @@ class LossOptions(Frozen):
     )
 
 
+class DistillationOptions(Frozen):
+    """Learning from the answers of trained models beside the labels; without teachers,
+    from labels alone.
+    """
+
+    teachers: tuple[str, ...] = Field(
+        (), description="runs or bundles that answer for every patch"
+    )
+    identities: tuple[str, ...] = Field(
+        (), description="short hashes of the teachers' files; none: whatever lies there"
+    )
+    networks: Literal["all", "fold"] = Field(
+        "all",
+        description="which networks of the teachers answer: all, or those that were "
+        "trained on the same fold",
+    )
+    unlabelled: str | None = Field(
+        None, description="images without labels that are learnt from as well"
+    )
+    temperature: float = Field(
+        2.0, gt=0, le=1e3, description="that the logits of both are divided by"
+    )
+    weight: Probability = Field(
+        0.5, description="of the teachers' answers; the labels have the rest"
+    )
+
+
 class ClassificationOptions(Frozen):
     """How the class of a case is learnt beside its segmentation; without effect where
     cases have no classes.
