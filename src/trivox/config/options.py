@@ -1,8 +1,8 @@
 """Parts of a recipe: augmentation, constants of the losses, classes."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trivox.schema import Frozen
 
@@ -156,6 +156,14 @@ class DistillationOptions(Frozen):
     weight: Probability = Field(
         0.5, description="of the teachers' answers; the labels have the rest"
     )
+
+    @model_validator(mode="after")
+    def _has_teachers(self) -> Self:
+        if self.unlabelled is not None and not self.teachers:
+            raise ValueError("images without labels teach nothing without teachers")
+        if self.identities and len(self.identities) != len(self.teachers):
+            raise ValueError("one identity is needed for each teacher")
+        return self
 
 
 class ClassificationOptions(Frozen):
