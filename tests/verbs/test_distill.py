@@ -33,7 +33,7 @@ def settings(tiny_settings):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory, tiny_data):
-    """Three images: one of a labelled case, two of others under the names of cases."""
+    """Images: two under the names of cases, one of a labelled case, one that is none."""
     folder = tmp_path_factory.mktemp("images")
     drawn = PhantomSettings(
         cases=2, shape=(16, 20, 18), spacing=(2.0, 1.5, 1.5), seed=9
@@ -43,6 +43,7 @@ def images(tmp_path_factory, tiny_data):
     for case in trivox.load_dataset(others).cases:
         shutil.copy(case.images[0], folder / f"{case.name}.nii.gz")
     (folder / "known.nii.gz").symlink_to(known.images[0])
+    (folder / "broken.nii.gz").write_bytes(b"no image")
     return folder
 
 
@@ -86,12 +87,15 @@ def test_a_student_is_a_run_that_says_who_taught_it_and_predicts(
 
 def test_images_without_labels_are_trained_on_and_never_held_out(student):
     cases = read_json(student / "dataset.json")["cases"]
-    taught = {case["name"] for case in cases if case["taught"]}
+    images = {case["name"]: case["complaint"] for case in cases if case["taught"]}
+    assert images.pop("broken")
+    taught = set(images)
     assert len(taught) == 2
     assert all(name.startswith("unlabelled_") for name in taught)
     for split in read_json(student / "splits.json"):
         assert taught <= set(split["train"])
         assert not taught & set(split["validation"])
+        assert "broken" not in split["train"]
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
@@ -108,7 +112,8 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     with pytest.raises(InterruptedTrainingError):
         trivox.distill(tiny_run, tmp_path / "run", **given)
     monkeypatch.undo()
-    trivox.distill(tiny_run, tmp_path / "run", resume=True, **given)
+    # what is not said again is as it was
+    trivox.distill(tiny_run, tmp_path / "run", resume=True, **settings)
     weights = [
         load_weights(read_bundle(run).weight_files()[0])
         for run in (student, tmp_path / "run")
@@ -157,8 +162,9 @@ def test_what_cannot_be_is_refused_in_one_line_and_leaves_nothing(
         trivox.distill(alone, out, **settings)
     with pytest.raises(DataError, match="all 6 images have labels"):
         trivox.distill(tiny_run, out, unlabelled=tiny_data, **settings)
-    with pytest.raises(DataError, match="is the input"):
-        trivox.distill(tiny_run, tiny_run, **settings)
+    for teacher in (tiny_run, tiny_run / "bundle"):
+        with pytest.raises(DataError, match="is the input"):
+            trivox.distill(teacher, tiny_run, **settings)
     assert not out.exists()
 
 

@@ -61,7 +61,7 @@ def distill(
         ),
     ],
     out: Annotated[Path, option("distill", "out")],
-    network: Annotated[str, option("distill", "network")] = "unet-tiny",
+    network: Annotated[str | None, option("distill", "network")] = None,
     dataset: Annotated[Path | None, option("distill", "dataset")] = None,
     unlabelled: Annotated[Path | None, option("distill", "unlabelled")] = None,
     temperature: Annotated[float | None, option("distill", "temperature")] = None,

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from trivox.config.options import DistillationOptions
 from trivox.config.recipe import Recipe, read_recipe
 from trivox.config.remedies import doubled_remedies
 from trivox.datasets.dataset import Dataset
@@ -69,7 +70,7 @@ def run_request(
     if not started(request.out):
         require_start(asked)
     console = console if console is not None and launched_rank() == 0 else Quiet()
-    dataset = with_unlabelled(dataset, asked.distillation, console)
+    dataset = with_unlabelled(dataset, _teaching(request, asked), console)
     dataset = dataset.read_by(request.choice)
     with _sole_writer(request, task, console):
         return _run(task, dataset, request, console)
@@ -167,6 +168,14 @@ def asked_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:
         device=request.device,
         named=request.named or task.recipe,
     )
+
+
+def _teaching(request: RunRequest, asked: Recipe) -> DistillationOptions:
+    """What is learnt from other models: as asked, or as the run began."""
+    file = request.out / RECIPE
+    if request.resume and file.exists():
+        return read_recipe(read_json(file)).distillation
+    return asked.distillation
 
 
 def settle_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:

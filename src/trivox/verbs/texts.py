@@ -28,7 +28,8 @@ TEXTS = {
     "distill.fold": "0 to 4, or all: each learns from its own network; default: all "
     "networks teach one student",
     "distill.model": "run or bundle folder that teaches; several vote",
-    "distill.network": "network family of the student; 'trivox info --help' lists them",
+    "distill.network": "network family of the student; default: unet-tiny; 'trivox "
+    "info --help' lists them",
     "distill.out": "folder of the student's run",
     "drr.out": "folder of the X-ray dataset",
     "drr.seed": "of the noise",

@@ -95,15 +95,25 @@ def voters(
 
 
 def _trained_on(bundle: LabelBundle, fold: str) -> frozenset[str] | None:
-    """Cases that a network was trained on, as far as its run is at hand."""
+    """Cases that a network was trained on; None where its run is not at hand, and where
+    an ensemble taught it, each of which knew others.
+    """
     run = run_of(bundle)
-    if run is None:
+    if run is None or _taught_by_ensemble(bundle):
         return None
     try:
         splits = read_json(run / "splits.json")
         return frozenset(splits[int(fold)]["train"])
     except (TrivoxError, ValueError, IndexError, KeyError, TypeError):
         return None
+
+
+def _taught_by_ensemble(bundle: LabelBundle) -> bool:
+    recipe = bundle.description.training.get("recipe")
+    taught = recipe.get("distillation") if isinstance(recipe, dict) else None
+    if not isinstance(taught, dict):
+        return False
+    return bool(taught.get("teachers")) and taught.get("networks") == "all"
 
 
 def plan_of_student(dataset: Dataset, recipe: Recipe, runtime: Runtime) -> Plan:

@@ -11,7 +11,8 @@ from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.splits import dataset_splits
 from trivox.errors import BundleError
 from trivox.inference.bundle import LabelBundle, model_paths
-from trivox.tasks.console import Console, Quiet
+from trivox.learning.runtime import launched_rank
+from trivox.tasks.console import Console
 from trivox.tasks.labels.teachers import read_teachers, run_of, voters
 from trivox.tasks.stages import FOLDS
 from trivox.verbs.folders import require_run
@@ -27,7 +28,7 @@ def distill(
     model: Path | str | Sequence[Path | str],
     out: Path | str,
     *,
-    network: str = SMALL,
+    network: str | None = None,
     dataset: Path | str | None = None,
     unlabelled: Path | str | None = None,
     temperature: float | None = None,
@@ -54,10 +55,10 @@ def distill(
     labels than the dataset's, and what `trivox.train` raises.
     """
     paths = [path.absolute() for path in model_paths(model)]
-    for path in paths:
-        require_run(Path(out), path)
     teachers = DistillationOptions(teachers=tuple(str(path) for path in paths))
     bundles = read_teachers(teachers)
+    for bundle in bundles:
+        require_run(Path(out), run_of(bundle) or bundle.folder)
     source = _cases_of(bundles) if dataset is None else Path(dataset)
     networks = "all" if fold is None else "fold"
     options = teachers.model_copy(update={"networks": networks})
@@ -71,7 +72,11 @@ def distill(
         "weight": teacher_weight,
     }
     given = {name: value for name, value in asked.items() if value is not None}
-    (console or Quiet()).say(_teaching(bundles, options, fold))
+    settings = merged(parsed(set), {"distillation": given})
+    if network is None and not resume:
+        settings = merged({"network": SMALL}, settings)
+    if console is not None and launched_rank() == 0:
+        console.say(_teaching(bundles, options, fold))
     return train(
         source,
         out,
@@ -87,7 +92,7 @@ def distill(
         seed=seed,
         resume=resume,
         recipe=recipe,
-        set=merged(parsed(set), {"distillation": given}),
+        set=settings,
         console=console,
     )
 
@@ -130,5 +135,6 @@ def _teaching(
     count = sum(len(bundle.description.weights) for bundle in bundles)
     who = ", ".join(options.teachers)
     if fold is None:
-        return f"taught by {count} networks of {who}"
+        networks = "1 network" if count == 1 else f"{count} networks"
+        return f"taught by {networks} of {who}"
     return f"each fold is taught by its own network of {who}"
