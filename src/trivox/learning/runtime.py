@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trivox.config.choices import PrecisionName, require_choice
+from trivox.cores import usable_cores
 from trivox.errors import RecipeError, ResourceError
 
 MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 2**26, -3: 2**25}
@@ -35,6 +36,8 @@ MALLOC_VARIABLES = (
 )
 MOST_READERS = 12
 """Threads that read patches; more do not read faster than a GPU computes."""
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""By which a user, or torchrun, says how many threads compute."""
 NO_CUDA = (
     "there is an NVIDIA GPU here that torch cannot use (a CPU build of torch, or an old "
     "driver): the CPU computes; 'trivox doctor' says more"
@@ -82,13 +85,6 @@ def reading_threads(workers: int | str, device: torch.device) -> int:
     ranks = min(world_size(), torch.cuda.device_count())  # of this machine
     share = usable_cores() // max(1, ranks)
     return max(1, min(share, MOST_READERS))
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
@@ -169,9 +165,12 @@ def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     """Choose the device ("auto": a GPU if there is one) and the fastest precision that
     it has hardware for.
 
-    For a CPU, the process keeps memory that is freed, see `keep_freed_memory`.
+    torch computes with no more threads than there are cores for this process, see
+    `limit_threads`. For a CPU, the process keeps memory that is freed, see
+    `keep_freed_memory`.
     """
     chosen = _device(device)
+    limit_threads()
     if chosen.type == "cpu":
         keep_freed_memory()
     if chosen.type == "cuda":
@@ -187,6 +186,21 @@ def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = True
     return Runtime(chosen, precision)
+
+
+def limit_threads() -> int:
+    """Have torch use no more threads than `usable_cores`, of which it sees those of the
+    whole machine inside a container; returns how many it uses.
+
+    Threads that wait for each other's share of CPU time are slower than fewer that need
+    not. What the environment says (OMP_NUM_THREADS, MKL_NUM_THREADS), and a number that
+    is smaller already, stays.
+    """
+    asked = any(name in os.environ for name in THREAD_VARIABLES)
+    cores = usable_cores()
+    if not asked and torch.get_num_threads() > cores:
+        torch.set_num_threads(cores)
+    return torch.get_num_threads()
 
 
 def free_cached_memory(device: torch.device) -> None:
