@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from trivox.datasets.labels import LabelScheme
+from trivox.inference.logits.labels import label_indices
 from trivox.inference.restore import (
-    label_indices,
     restore,
     restore_labels,
     restored_logits,
