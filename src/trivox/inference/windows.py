@@ -18,6 +18,7 @@ from trivox.inference.engines.engine import Engine, require_finite
 from trivox.inference.engines.room import MEMORY, fits
 from trivox.inference.logits.heads import Features, features_of
 from trivox.inference.window_sums import HalfSums, SingleSums, Sums, advance
+from trivox.learning.runtime import large_blocks_kept
 from trivox.uploads import sent
 from trivox.volumes.volume import Shape
 
@@ -237,9 +238,10 @@ class SlidingWindows:
             part = corners[first : first + together]
             places = [self._place(corner) for corner in part]
             windows = [layer[:, :, *place] for place in places]
-            logits = self._predict(torch.stack(windows)).to(sums.rows.device)
-            for place, window in zip(places, logits, strict=True):
-                sums.add(window, place)
+            with large_blocks_kept():
+                logits = self._predict(torch.stack(windows)).to(sums.rows.device)
+                for place, window in zip(places, logits, strict=True):
+                    sums.add(window, place)
 
     def _place(self, corner: tuple[int, int]) -> tuple[slice, slice]:
         """Of a window in y and x, from its first voxel."""

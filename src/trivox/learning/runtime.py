@@ -8,8 +8,8 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,12 @@ MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 2**26, -3: 2**25}
 (bytes taken at once), M_MMAP_THRESHOLD (bytes from which a block is taken from the
 system and returned to it; 32 MB is the most).
 """
+MOST_MAPPED_BLOCKS = -4
+"""Of malloc.h, M_MMAP_MAX: blocks that may be taken from the system each for itself; 65536
+unless told otherwise.
+"""
 MALLOC_VARIABLES = (
+    "MALLOC_MMAP_MAX_",
     "MALLOC_TRIM_THRESHOLD_",
     "MALLOC_TOP_PAD_",
     "MALLOC_MMAP_THRESHOLD_",
@@ -215,17 +220,39 @@ def keep_freed_memory() -> bool:
 
     Each step of a network frees and takes its maps again. Memory that went back to the
     system comes again page by page, which costs a lean block up to 40 % of its time.
-    Blocks above 32 MB are beyond malloc's limit. Without glibc (macOS, musl, another
-    malloc preloaded) nothing changes, nor where the user has set malloc's options
-    (MALLOC_*_, GLIBC_TUNABLES).
+    Blocks above 32 MB are beyond malloc's limit (but see `large_blocks_kept`). Without
+    glibc (macOS, musl, another malloc preloaded) nothing changes, nor where the user has
+    set malloc's options (MALLOC_*_, GLIBC_TUNABLES).
     """
+    return _tell_malloc(MALLOC_OPTIONS)
+
+
+@contextmanager
+def large_blocks_kept() -> Iterator[None]:
+    """Within, blocks above malloc's limit of 32 MB are taken from memory that was freed
+    as well, where `keep_freed_memory` does its work.
+
+    The maps of a large window are such blocks: pages that the system gives anew for
+    each of them cost a quarter of the time. For what is freed within: a scan that took
+    from this memory would leave holes in it.
+    """
+    kept = _tell_malloc({MOST_MAPPED_BLOCKS: 0})
+    try:
+        yield
+    finally:
+        if kept:
+            _tell_malloc({MOST_MAPPED_BLOCKS: 2**16})
+
+
+def _tell_malloc(options: Mapping[int, int]) -> bool:
+    """Give options to glibc's malloc; whether it agreed."""
     if any(name in os.environ for name in MALLOC_VARIABLES):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    return all(mallopt(option, value) == 1 for option, value in MALLOC_OPTIONS.items())
+    return all(mallopt(option, value) == 1 for option, value in options.items())
 
 
 def _device(name: str) -> torch.device:
