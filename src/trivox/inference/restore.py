@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from trivox.inference.engines.room import MEMORY, fits
+from trivox.inference.logits.labels import largest
 from trivox.inference.windows import BESIDE, Slab
 from trivox.uploads import sent
 from trivox.volumes.resampling import (
@@ -256,9 +257,7 @@ def _winning_class(
 ) -> Tensor:
     """Class indices of the new voxels that `corners` describe; see the module."""
     rounded = _to_half if half else _unchanged
-    # torch's argmax is several times slower than max on CPUs
-    highest, index = logits.max(0)
-    winners = index.to(torch.int16)
+    highest, winners = largest(logits)
     lows = [low for low, _, _ in corners]
     result = gather(winners, lows)
     boundary = torch.nonzero(gather(mixed_cells(winners), lows))  # (n, 3)
@@ -266,7 +265,7 @@ def _winning_class(
     flat_winners = winners.reshape(-1)
     second = None
     if len(logits) > 2 and len(boundary):
-        second = _runners_up(logits, index, highest).reshape(-1)
+        second = _runners_up(logits, winners.long(), highest).reshape(-1)
     portions = _portions(logits.device)
     for voxels in boundary.split(portions.boundary):
         index, weight = corner_weights(voxels, corners, winners.shape)  # (8, n)
@@ -315,7 +314,7 @@ def _best_of_all(
         total = torch.zeros(len(logits), corner.shape[1], device=logits.device)
         for at, part in zip(corner, share, strict=True):
             total += logits[:, at] * part
-        parts.append(rounded(total).max(0).indices)
+        parts.append(largest(rounded(total))[1].long())
     return torch.cat(parts) if parts else index.new_zeros(0)
 
 
