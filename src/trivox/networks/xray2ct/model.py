@@ -139,7 +139,7 @@ class HybridCNNViTUNet3D(nn.Module):
         """See the class; consistent: whether the steps towards the X-rays are taken,
         without them a report can say what they are worth.
 
-        Raises `GeometryError` for detectors that cannot be in_bf16 three times.
+        Raises `GeometryError` for detectors that cannot be halved three times.
         """
         if self._halves_ahead(xrays.images.device):
             weights = in_bf16(self._learnt())

@@ -1,0 +1,81 @@
+"""Attention among few tokens on a GPU, all logits of a group at once: with fewer kernels
+than a fused one needs, whose bias is filled up and whose mask becomes a bias.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SMALL = 64**2
+"""Pairs of tokens of a window of 4 along each axis."""
+
+
+def is_small(query: Tensor, key: Tensor, *, most: int = SMALL) -> bool:
+    """Whether a GPU needs less for all logits of a group at once, at most so many, than
+    a fused kernel does for the padding of its bias.
+    """
+    return query.is_cuda and query.shape[-2] * key.shape[-2] <= most
+
+
+def attended_in_full(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Attention as its formula says; the softmax is computed in fp32 by its kernel.
+
+    Queries `(n, heads, t, d)`, keys and values `(n, heads, k, d)`; bias of the logits
+    `(n or 1, heads or 1, t or 1, k)`; mask `(n, 1, t or 1, k)`, true where a key may be seen:
+    one at least by each query. Result `(n, heads, t, d)`.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        attended: Tensor = _Attention.apply(query, key, value, bias, mask)
+        return attended
+
+
+class _Attention(torch.autograd.Function):
+    """softmax(q k^T / sqrt(d) + bias) v, with scale and bias in the kernel of the first
+    product, and the scale in those of its derivatives.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor,
+        mask: Tensor | None,
+    ) -> Tensor:
+        n, heads, t, d = query.shape
+        ctx.scale = d**-0.5
+        ctx.bias = bias.shape
+        q, k, v = (part.flatten(0, 1) for part in (query, key, value))
+        shown = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+        start = shown.expand(n, heads, t, key.shape[-2]).flatten(0, 1)
+        logits = torch.baddbmm(start, q, k.mT, alpha=ctx.scale)
+        weights = logits.softmax(-1)
+        ctx.save_for_backward(q, k, v, weights)
+        return (weights @ v).unflatten(0, (n, heads))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, weights = ctx.saved_tensors
+        shape = gradients[0].shape[:2]
+        gradient = gradients[0].flatten(0, 1)
+        of_value = weights.mT @ gradient
+        of_weights = gradient @ v.mT
+        of_logits = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+        of_query = torch.baddbmm(q, of_logits, k, beta=0, alpha=ctx.scale)
+        of_key = torch.baddbmm(k, of_logits.mT, q, beta=0, alpha=ctx.scale)
+        parts = (of_query, of_key, of_value)
+        of_query, of_key, of_value = (part.unflatten(0, shape) for part in parts)
+        of_bias = None
+        if ctx.needs_input_grad[3]:
+            of_bias = of_logits.unflatten(0, shape).sum_to_size(ctx.bias)
+        return of_query, of_key, of_value, of_bias, None
