@@ -23,19 +23,23 @@ ADJOINTS = {
 """Of linear interpolation, by the number of axes."""
 
 
-class _Halves(torch.autograd.Function):
-    """Copies in bf16, and the gradients back in fp32, each in one kernel."""
+class _Brought(torch.autograd.Function):
+    """Copies in another type, and the gradients back in that of the first, each in one
+    kernel.
+    """
 
     @staticmethod
-    def forward(ctx: Any, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        return _copied(weights, torch.bfloat16)
+        ctx.dtype = tensors[0].dtype
+        return _copied(tensors, dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         there = [gradient for gradient in gradients if gradient is not None]
-        copies = iter(_copied(there, torch.float32))
-        return tuple(None if part is None else next(copies) for part in gradients)
+        copies = iter(_copied(there, ctx.dtype))
+        back = [None if part is None else next(copies) for part in gradients]
+        return None, *back
 
 
 def _copied(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -45,9 +49,18 @@ def _copied(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]
     return tuple(copies)
 
 
+def in_type(tensors: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
+    """Tensors of one type in another, all at once."""
+    if tensors[0].dtype == dtype:
+        return tensors
+    copies: tuple[Tensor, ...] = _Brought.apply(dtype, *tensors)
+    return copies
+
+
 def in_bf16(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights in bf16, for `torch.func.functional_call`."""
-    return dict(zip(weights, _Halves.apply(*weights.values()), strict=True))
+    halves = in_type(list(weights.values()), torch.bfloat16)
+    return dict(zip(weights, halves, strict=True))
 
 
 def wants_halves(device: torch.device) -> bool:

@@ -16,7 +16,7 @@ from trivox.networks.xray2ct.consistency import (
     HounsfieldWindow,
     iterative_prior,
 )
-from trivox.networks.xray2ct.lifting import Sight, ViewLifting, look
+from trivox.networks.xray2ct.lifting import Fused, ViewLifting, lift, look
 from trivox.networks.xray2ct.sizes import LIFTED, ReconstructionSize, levels_of
 from trivox.networks.xray2ct.unet3d import VolumeUNet
 from trivox.networks.xray2ct.views2d import MultiScaleFeaturePyramid
@@ -228,16 +228,15 @@ class HybridCNNViTUNet3D(nn.Module):
     def _decode(self, xrays: Xrays, known: Tensor) -> dict[int, Tensor]:
         """Maps of all levels in use."""
         views = self.views(xrays) if xrays.views else None
-        sights = self._sights(xrays)
+        lifted = self._lifted(xrays, views)
         count = xrays.present.sum(dim=1).to(known.dtype)
         many = torch.log1p(count)[:, None, None, None, None]
 
         def given(level: int) -> Tensor:
             grid = self.grid_at(level)
             here = _pooled(known, grid.shape)
-            lifted = self._lifted(level, sights, views, here)
-            channels = (lifted, here, many.expand(-1, 1, *grid.shape))
-            together = torch.cat(channels, dim=1)
+            fused = lifted.get(level) or self._nothing(level, here)
+            together = torch.cat((*fused, here, many.expand(-1, 1, *grid.shape)), dim=1)
             if views is None:
                 return together
             # Convolutions of few channels take half the time in this layout on CPUs,
@@ -247,30 +246,26 @@ class HybridCNNViTUNet3D(nn.Module):
         maps: dict[int, Tensor] = self.unet(given, self.finest, self.fade)
         return maps
 
-    def _sights(self, xrays: Xrays) -> dict[int, Sight]:
-        """How the voxels of the levels in use that look into the views appear there."""
+    def _lifted(self, xrays: Xrays, views: list[Tensor] | None) -> dict[int, Fused]:
+        """What the voxels of the levels in use look up in the views, if there are any."""
         levels = [level for level in map(int, self.lifting) if level <= self.finest]
-        if not xrays.views or not levels:
+        if views is None or not levels:
             return {}
         grids = tuple(self.grid_at(level) for level in levels)
         sights = look(xrays, grids, water_per_mm=self.units.water)
-        return dict(zip(levels, sights, strict=True))
+        maps = [views[self.levels - 1 - level] for level in levels]
+        liftings = [self._lifting(level) for level in levels]
+        return dict(zip(levels, lift(liftings, maps, sights), strict=True))
 
-    def _lifted(
-        self,
-        level: int,
-        sights: dict[int, Sight],
-        views: list[Tensor] | None,
-        here: Tensor,
-    ) -> Tensor:
-        """What the voxels of a level look up in the views, `(b, c, z, y, x)`."""
+    def _lifting(self, level: int) -> ViewLifting:
         lifting = self.lifting[str(level)]
         assert isinstance(lifting, ViewLifting)
-        grid = self.grid_at(level)
-        if views is None:
-            return here.new_zeros(len(here), lifting.outputs, *grid.shape)
-        lifted: Tensor = lifting(views[self.levels - 1 - level], sights[level])
-        return lifted
+        return lifting
+
+    def _nothing(self, level: int, here: Tensor) -> tuple[Tensor]:
+        """What no view shows, `(b, c, z, y, x)`."""
+        outputs = self._lifting(level).outputs
+        return (here.new_zeros(len(here), outputs, *here.shape[2:]),)
 
     def _residuals(self, maps: dict[int, Tensor]) -> list[Tensor]:
         """What to add to the base at each scale that has an output, finest first."""
