@@ -1,8 +1,10 @@
 """Reconstruction by repeated projection: SIRT, its step alone, and total variation."""
 
+import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trivox.projection.projector import Projector
@@ -28,8 +30,7 @@ class SirtStep:
     def __init__(self, xrays: Xrays, projector: Projector) -> None:
         self.xrays = xrays
         self.projector = projector
-        with torch.no_grad():
-            self.rows, self.columns = self._weights()
+        self.rows, self.columns = projector.shared(xrays.present, self._weights)
 
     def _weights(self) -> tuple[Tensor, Tensor]:
         """R `(b | 1, v, rows, columns)` and C `(b | 1, z, y, x)`, 1/mm: one for the
@@ -62,7 +63,7 @@ def _alike(present: Tensor) -> bool:
 
 
 def _inverse(sums: Tensor, least: float) -> Tensor:
-    return torch.where(sums > least, 1 / sums.clamp(min=least), 0)
+    return F.threshold(sums, least, math.inf).reciprocal()
 
 
 @torch.no_grad()
@@ -116,13 +117,15 @@ def _fista(
     """Repeat a step, each time from a place ahead of the last two volumes: Nesterov's
     momentum as in FISTA (Beck and Teboulle 2009).
     """
-    ahead = volume
+    before = volume
     speed = 1.0
+    beyond = 0.0
     for _ in range(iterations):
+        ahead = torch.lerp(before, volume, 1 + beyond) if beyond else volume
         before = volume
         volume = step(ahead)
         following = (1 + (1 + 4 * speed**2) ** 0.5) / 2 if momentum else 1.0
-        ahead = torch.lerp(before, volume, 1 + (speed - 1) / following)
+        beyond = (speed - 1) / following
         speed = following
     return volume
 

@@ -10,12 +10,10 @@ from trivox.projection.rays import Rays, Taps
 
 def joseph(rays: Rays) -> Taps:
     """Four voxels a plane; weights sum to 1."""
-    p, q = rays.inside(rays.places())  # beyond lie empty voxels only
+    places = rays.inside(rays.places())  # beyond lie empty voxels only
     stride_p, stride_q = rays.others
-    corner = p.int().mul_(stride_p)
-    corner.add_(q.int().mul_(stride_q)).add_(rays.plane_voxels())
-    p.frac_()
-    q.frac_()
+    corner = rays.flat(places.int())
+    p, q = places.frac_()
     both = p * q
     p_only = p.sub_(both)
     neither = (1 - q).sub_(p_only)

@@ -1,8 +1,9 @@
 """Line integrals of a volume along X-rays, and the exact adjoint."""
 
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from trivox.projection.siddon import siddon
 from trivox.projection.system_matrix import SystemMatrix
 from trivox.projection.tracing import Tracing
 
+Made = TypeVar("Made")
 Method = Literal["auto", "joseph", "siddon", "matrix"]
 
 MATRIX_ENTRIES = 1 << 23
@@ -54,6 +56,16 @@ class Projector:
         self.geometry = geometry
         self.grid = grid
         self.method = method
+        self._shared: tuple[Tensor, Any] | None = None
+
+    def shared(self, of: Tensor, make: Callable[[], Made]) -> Made:
+        """What `make` gives for a tensor, kept until another tensor is asked for."""
+        if self._shared is None or self._shared[0] is not of:
+            # of use in training whatever mode it was made in
+            with torch.inference_mode(False), torch.no_grad():
+                self._shared = (of, make())
+        made: Made = self._shared[1]
+        return made
 
     def project(self, volumes: Tensor) -> Tensor:
         """Line integrals `(b, v, rows, columns)` of attenuation `(b, z, y, x)` in 1/mm;

@@ -18,7 +18,7 @@ from trivox.projection.rays import (
     pencils,
     require_indices,
 )
-from trivox.uploads import sent
+from trivox.uploads import constant, sent
 
 SAMPLES = 1 << 21
 """Of all rays together in one go: enough to keep a GPU busy, and a few hundred MB."""
@@ -28,27 +28,27 @@ SAMPLES = 1 << 21
 class MixedRays(Rays):
     """Rays that are driven along any axis.
 
-    facts: `(7, n, 1)` int32, see `_tables`.
+    facts: `(n, 4 + planes)` int32, see `_kinds`.
     """
 
     facts: Tensor
 
-    def inside(self, places: Tensor) -> tuple[Tensor, Tensor]:
+    def inside(self, places: Tensor) -> Tensor:
         """See `Rays`."""
-        p, q = places.clamp_(min=0).clamp_(max=self.facts[4:6])
-        return p, q
+        first = constant((0.0,), places.device)
+        last = self.facts[:, :2].T[..., None]
+        return places.clamp_(first, last)
 
-    def plane_voxels(self) -> Tensor:
-        """See `Rays`; behind a ray's last plane lies an empty one."""
-        start, stride, *_, planes = self.facts
-        plane = torch.arange(self.planes, dtype=torch.int32, device=self.first.device)
-        voxels: Tensor = torch.minimum(plane, planes) * stride + start
-        return voxels
+    def flat(self, voxels: Tensor) -> Tensor:
+        """See `Rays`."""
+        p, q = voxels.mul_(self.facts[:, 2:4].T[..., None])
+        flat: Tensor = p.add_(q).add_(self.facts[:, 4:])
+        return flat
 
     @property
     def others(self) -> tuple[Tensor, Tensor]:
         """See `Rays`."""
-        return self.facts[2], self.facts[3]
+        return self.facts[:, 2, None], self.facts[:, 3, None]
 
 
 class RayTable:
@@ -75,7 +75,9 @@ class RayTable:
         pixels = math.prod(self.images)
         if keep:
             require_indices(pixels * max(grid.shape) * 4)
-        lines, kinds = _tables(pencils(geometry, grid, dtype=dtype), pixels, dtype)
+        rays = pencils(geometry, grid, dtype=dtype)
+        lines = _lines(rays, pixels, dtype)
+        kinds = _kinds(rays, max(grid.shape))
         self.lines = sent(lines, device)
         self.kinds = sent(kinds, device)
         self.inner = inner_voxels(grid, device)
@@ -125,7 +127,7 @@ class RayTable:
             first=lines[:2],
             slope=lines[2:4],
             step=lines[4],
-            facts=self.kinds.index_select(1, kind)[..., None],
+            facts=self.kinds.index_select(0, kind),
         )
         taps = self.rule(mixed)
         padded = torch.cat([place for place, _ in taps], dim=-1)  # (n, taps * planes)
@@ -135,21 +137,29 @@ class RayTable:
         return places.clamp_(min=0), weights
 
 
-def _tables(
-    rays: Sequence[Pencil], pixels: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def _lines(rays: Sequence[Pencil], pixels: int, dtype: torch.dtype) -> Tensor:
     """Each pixel's ray, `(6, pixels)`: first and slope along two axes, step, number of
-    its pencil; and of each pencil `(7, pencils)` int32: start, strides, last, planes.
-
-    Rays that miss the grid have step 0 and stay in the corner of the border.
+    its pencil. Rays that miss the grid have step 0 and stay in the corner of the border.
     """
     lines = torch.zeros(6, pixels, dtype=dtype)
-    kinds: list[list[int]] = []
     for number, pencil in enumerate(rays):
         lines[:2, pencil.which] = pencil.first
         lines[2:4, pencil.which] = pencil.slope
         lines[4, pencil.which] = pencil.step
         lines[5, pencil.which] = number
-        kinds.append([pencil.start, *pencil.strides, *pencil.last, pencil.planes])
-    nothing = [[0] * 7]
-    return lines, torch.tensor(kinds or nothing, dtype=torch.int32).T.contiguous()
+    return lines
+
+
+def _kinds(rays: Sequence[Pencil], planes: int) -> Tensor:
+    """What the rays of each pencil share, `(pencils, 4 + planes)` int32: last voxel along
+    two axes, strides along them, and where each plane begins; behind a pencil's last one
+    lies an empty one.
+    """
+    kinds: list[Tensor] = []
+    for pencil in rays:
+        shared = torch.tensor([*pencil.last, *pencil.strides[1:]], dtype=torch.int32)
+        plane = torch.arange(planes, dtype=torch.int32).clamp(max=pencil.planes)
+        kinds.append(torch.cat((shared, plane * pencil.strides[0] + pencil.start)))
+    if not kinds:
+        return torch.zeros(1, 4 + planes, dtype=torch.int32)
+    return torch.stack(kinds)

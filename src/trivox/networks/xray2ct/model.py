@@ -1,5 +1,6 @@
 """From X-rays to a volume: `HybridCNNViTUNet3D`."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,13 +11,13 @@ from torch.func import functional_call
 
 from trivox.errors import GeometryError, RecipeError
 from trivox.networks.efficient import Pointwise
-from trivox.networks.halves import in_bf16, wants_halves
+from trivox.networks.halves import in_bf16, in_type, wants_halves
 from trivox.networks.xray2ct.consistency import (
     DataConsistency,
     HounsfieldWindow,
     iterative_prior,
 )
-from trivox.networks.xray2ct.lifting import Fused, ViewLifting, lift, look
+from trivox.networks.xray2ct.lifting import FEW, Fused, ViewLifting, lift, look
 from trivox.networks.xray2ct.sizes import LIFTED, ReconstructionSize, levels_of
 from trivox.networks.xray2ct.unet3d import VolumeUNet
 from trivox.networks.xray2ct.views2d import MultiScaleFeaturePyramid
@@ -154,9 +155,8 @@ class HybridCNNViTUNet3D(nn.Module):
         known = self._known(xrays, physics)
         residuals = self._residuals(self._decode(xrays, known))
         base = self._base(known, xrays)
-        outputs = [
-            _pooled(base, residual.shape[2:]) + residual for residual in residuals
-        ]
+        bases = [_pooled(base, residual.shape[2:]) for residual in residuals]
+        outputs = list(torch._foreach_add(bases, residuals))
         if physics is not None and consistent:
             outputs[0] = self._consistent(outputs[0], physics)
         return outputs if self.training and self.deep_supervision else outputs[0]
@@ -237,7 +237,9 @@ class HybridCNNViTUNet3D(nn.Module):
             here = _pooled(known, grid.shape)
             fused = lifted.get(level) or self._nothing(level, here)
             together = torch.cat((*fused, here, many.expand(-1, 1, *grid.shape)), dim=1)
-            if views is None:
+            if views is None or (
+                together.is_cuda and len(together) * math.prod(grid.shape) <= FEW
+            ):
                 return together
             # Convolutions of few channels take half the time in this layout on CPUs,
             # and less in bf16 on GPUs.
@@ -270,8 +272,8 @@ class HybridCNNViTUNet3D(nn.Module):
     def _residuals(self, maps: dict[int, Tensor]) -> list[Tensor]:
         """What to add to the base at each scale that has an output, finest first."""
         with_output = [k for k in range(self.finest, -1, -1) if str(k) in self.heads]
-        residuals = [self.heads[str(level)](maps[level]) for level in with_output]
-        residuals = [residual.float() for residual in residuals]
+        halves = [self.heads[str(level)](maps[level]) for level in with_output]
+        residuals = list(in_type(halves, torch.float32))
         if self.fade < 1 and len(residuals) > 1:
             size = residuals[0].shape[2:]
             coarser = F.interpolate(residuals[1], size=size, mode="trilinear")
