@@ -17,7 +17,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from trivox.networks.efficient import DropPath
 from trivox.networks.halves import LayerNorm
-from trivox.networks.small_attention import attended_in_full, is_small
+from trivox.networks.transformer_kernels import (
+    attended_in_full,
+    gated,
+    is_small,
+    with_branch,
+)
 
 HEAD_DIM = 48
 """Divisible by 6 (two rotated halves of three axes) and by 8 (fused attention kernels).
@@ -299,8 +304,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
-        gate, value = self.gate(x).chunk(2, dim=-1)
-        out: Tensor = self.project(F.silu(gate) * value)
+        out: Tensor = self.project(gated(self.gate(x)))
         return out
 
 
@@ -345,9 +349,10 @@ class TransformerBlock3D(nn.Module):
         grid = (x.shape[2], x.shape[3], x.shape[4])
         tokens: Tensor = x.movedim(1, -1).flatten(1, 3)  # (b, n, c)
         attended = self.attend(self.attention_norm(tokens), grid)
-        tokens = tokens + self.drop_path(self.attention_scale * attended)
-        fed = self.feed(self.feed_norm(tokens))
-        tokens = tokens + self.drop_path(self.feed_scale * fed)
+        attended = self.drop_path(attended)
+        tokens = with_branch(tokens, self.attention_scale, attended)
+        fed = self.drop_path(self.feed(self.feed_norm(tokens)))
+        tokens = with_branch(tokens, self.feed_scale, fed)
         out: Tensor = tokens.reshape(len(x), *grid, -1).movedim(-1, 1).to(x.dtype)
         return out
 

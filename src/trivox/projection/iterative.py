@@ -57,6 +57,29 @@ class SirtStep:
         return torch.addcmul(volume, self.columns, change, value=strength)
 
 
+class _Repeated:
+    """The steps of `sirt`: those of a `SirtStep`, after which nothing is negative, and
+    that may use up the volume that they are given.
+    """
+
+    def __init__(self, step: SirtStep) -> None:
+        self.step = step
+        self.images = step.xrays.images
+        self.in_place = step.projector.towards(step.rows, step.columns)
+
+    def __call__(self, volume: Tensor) -> Tensor:
+        """The volume `(b, z, y, x)` in 1/mm a step closer to the X-rays."""
+        if self.in_place is None:
+            return self.step(volume).clamp(min=0)
+        if len(self.in_place) == 1:
+            self.in_place[0](volume, self.images)
+            return volume.clamp_(min=0)
+        exams = zip(self.in_place, volume.split(1), self.images.split(1), strict=True)
+        for step, exam, images in exams:
+            step(exam, images)
+        return volume.clamp_(min=0)
+
+
 def _alike(present: Tensor) -> bool:
     """Whether all exams have the same views; nothing waits for a GPU to say so."""
     return present.device.type == "cpu" and bool((present == present[:1]).all())
@@ -85,13 +108,8 @@ def sirt(
     volume = _empty(xrays, projector) if start is None else start
     if _has_none(xrays):
         return volume
-    step = SirtStep(xrays, projector)
-    return _fista(
-        volume,
-        lambda ahead: step(ahead).clamp(min=0),
-        iterations=iterations,
-        momentum=momentum,
-    )
+    step = _Repeated(SirtStep(xrays, projector))
+    return _fista(volume, step, iterations=iterations, momentum=momentum)
 
 
 def _has_none(xrays: Xrays) -> bool:
@@ -121,7 +139,7 @@ def _fista(
     speed = 1.0
     beyond = 0.0
     for _ in range(iterations):
-        ahead = torch.lerp(before, volume, 1 + beyond) if beyond else volume
+        ahead = torch.lerp(before, volume, 1 + beyond)
         before = volume
         volume = step(ahead)
         following = (1 + (1 + 4 * speed**2) ** 0.5) / 2 if momentum else 1.0

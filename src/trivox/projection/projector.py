@@ -11,7 +11,7 @@ from torch import Tensor
 from trivox.errors import GeometryError, RecipeError
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.joseph import joseph
-from trivox.projection.ray_table import RayTable
+from trivox.projection.ray_table import RayTable, Towards
 from trivox.projection.siddon import siddon
 from trivox.projection.system_matrix import SystemMatrix
 from trivox.projection.tracing import Tracing
@@ -77,6 +77,22 @@ class Projector:
         """The adjoint of `project`: `(b, v, rows, columns)` to `(b, z, y, x)`."""
         shape = (self.geometry.views, *self.geometry.detector)
         return self._apply(images, shape, adjoint=True)
+
+    def towards(self, rows: Tensor, columns: Tensor) -> list[Towards] | None:
+        """Steps of SIRT in place with weights of pixels and voxels, one, or one an exam;
+        None where they are not to be had, as on a CPU.
+        """
+        operators = self._operators(columns.dtype, columns.device)
+        steps: list[Towards] = []
+        for number, operator in enumerate(operators):
+            exam = slice(number, number + 1) if self.geometry.batched else slice(None)
+            step = None
+            if isinstance(operator, RayTable):
+                step = operator.towards(rows[exam], columns[exam])
+            if step is None:
+                return None
+            steps.append(step)
+        return steps
 
     def _apply(self, given: Tensor, shape: tuple[int, ...], *, adjoint: bool) -> Tensor:
         exams = len(self.geometry.primary) if self.geometry.batched else len(given)

@@ -14,6 +14,7 @@ from trivox.projection.rays import (
     Pencil,
     Rays,
     Rule,
+    Taps,
     inner_voxels,
     pencils,
     require_indices,
@@ -28,7 +29,7 @@ SAMPLES = 1 << 21
 class MixedRays(Rays):
     """Rays that are driven along any axis.
 
-    facts: `(n, 4 + planes)` int32, see `_kinds`.
+    facts: `(n, 8 + planes)` int32, see `_kinds`.
     """
 
     facts: Tensor
@@ -42,13 +43,33 @@ class MixedRays(Rays):
     def flat(self, voxels: Tensor) -> Tensor:
         """See `Rays`."""
         p, q = voxels.mul_(self.facts[:, 2:4].T[..., None])
-        flat: Tensor = p.add_(q).add_(self.facts[:, 4:])
+        flat: Tensor = p.add_(q).add_(self.facts[:, 8:])
         return flat
 
-    @property
-    def others(self) -> tuple[Tensor, Tensor]:
+    def corners(self, first: Tensor, beyond: Tensor) -> Taps:
         """See `Rays`."""
-        return self.facts[:, 2, None], self.facts[:, 3, None]
+        p, q = torch.stack((1 - beyond, beyond), dim=2)  # (n, 2, planes)
+        weights = p[:, :, None] * q[:, None]
+        away = self.facts[:, 4:8].view(-1, 2, 2, 1)
+        places = first[:, None, None] + away
+        return [(places.flatten(1), weights.flatten(1))]
+
+
+@dataclass(frozen=True, eq=False)
+class Towards:
+    """Steps `x + C A^T R (b - A x)` of SIRT, where R and C are within the entries of
+    A^T, `(b | 1, n, entries)`.
+    """
+
+    table: "RayTable"
+    places: Tensor
+    back: Tensor
+
+    def __call__(self, volumes: Tensor, images: Tensor) -> None:
+        """Bring volumes `(b, z, y, x)` a step closer to images, in place."""
+        misfit = (images - self.table.forward(volumes)).flatten(1)
+        change = (misfit[..., None] * self.back).flatten(1)
+        volumes.view(len(volumes), -1).index_add_(1, self.places, change)
 
 
 class RayTable:
@@ -109,6 +130,20 @@ class RayTable:
             volumes.index_add_(1, places.flatten(), values.flatten(1))
         return volumes.view(len(images), *self.grid.shape)
 
+    def towards(self, rows: Tensor, columns: Tensor) -> "Towards | None":
+        """Steps of SIRT with weights `(b | 1, v, rows, columns)` of the pixels and `(b |
+        1, z, y, x)` of the voxels; None for a matrix that is not kept, or is large.
+        """
+        exams = max(len(rows), len(columns))
+        if not self.keep or len(self.parts) > 1:
+            return None
+        places, weights = self._entries(self.parts[0])
+        if exams * weights.numel() > 4 * SAMPLES:
+            return None
+        of_voxels = columns.flatten(1).index_select(1, places.flatten())
+        back = of_voxels.view(-1, *weights.shape) * weights
+        return Towards(self, places.flatten(), back * rows.flatten(1)[..., None])
+
     def _entries(self, rays: slice) -> tuple[Tensor, Tensor]:
         """Flat voxels `(n, entries)` int32 of some rays, and their weights in mm."""
         if rays.start in self.kept:
@@ -129,12 +164,18 @@ class RayTable:
             step=lines[4],
             facts=self.kinds.index_select(0, kind),
         )
-        taps = self.rule(mixed)
-        padded = torch.cat([place for place, _ in taps], dim=-1)  # (n, taps * planes)
-        weights = torch.cat([weight for _, weight in taps], dim=-1)
+        padded, weights = _joined(self.rule(mixed))
         places = self.inner.index_select(0, padded.flatten()).view(padded.shape)
         weights.mul_(mixed.step[:, None]).mul_(places >= 0)  # the border is empty
         return places.clamp_(min=0), weights
+
+
+def _joined(taps: Taps) -> tuple[Tensor, Tensor]:
+    """Voxels and weights of all taps, `(n, taps * planes)`."""
+    if len(taps) == 1:
+        return taps[0]
+    voxels, weights = zip(*taps, strict=True)
+    return torch.cat(voxels, dim=-1), torch.cat(weights, dim=-1)
 
 
 def _lines(rays: Sequence[Pencil], pixels: int, dtype: torch.dtype) -> Tensor:
@@ -151,15 +192,16 @@ def _lines(rays: Sequence[Pencil], pixels: int, dtype: torch.dtype) -> Tensor:
 
 
 def _kinds(rays: Sequence[Pencil], planes: int) -> Tensor:
-    """What the rays of each pencil share, `(pencils, 4 + planes)` int32: last voxel along
-    two axes, strides along them, and where each plane begins; behind a pencil's last one
-    lies an empty one.
+    """What the rays of each pencil share, `(pencils, 8 + planes)` int32: last voxel along
+    two axes, strides along them, how far the four voxels about a place are from the
+    first, and where each plane begins; behind a pencil's last one lies an empty one.
     """
     kinds: list[Tensor] = []
     for pencil in rays:
-        shared = torch.tensor([*pencil.last, *pencil.strides[1:]], dtype=torch.int32)
+        _, p, q = pencil.strides
+        shared = torch.tensor([*pencil.last, p, q, 0, q, p, p + q], dtype=torch.int32)
         plane = torch.arange(planes, dtype=torch.int32).clamp(max=pencil.planes)
         kinds.append(torch.cat((shared, plane * pencil.strides[0] + pencil.start)))
     if not kinds:
-        return torch.zeros(1, 4 + planes, dtype=torch.int32)
+        return torch.zeros(1, 8 + planes, dtype=torch.int32)
     return torch.stack(kinds)

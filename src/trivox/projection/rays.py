@@ -68,10 +68,12 @@ class Rays(ABC):
         int32, which are lost.
         """
 
-    @property
     @abstractmethod
-    def others(self) -> tuple[int | Tensor, int | Tensor]:
-        """Distances of neighbours along the other two axes, numbers or `(n, 1)`."""
+    def corners(self, first: Tensor, beyond: Tensor) -> "Taps":
+        """The four voxels about each place: flat voxels `(n, planes)` of the first ones,
+        and how far beyond them the places are along the other two axes, `(2, n, planes)`
+        in voxels, which are lost.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,15 +134,25 @@ class Pencil(Rays):
         plane = torch.arange(self.planes, dtype=torch.int32, device=self.first.device)
         return plane * self.strides[0] + self.start
 
-    @property
-    def others(self) -> tuple[int, int]:
+    def corners(self, first: Tensor, beyond: Tensor) -> "Taps":
         """See `Rays`."""
-        return self.strides[1], self.strides[2]
+        _, stride_p, stride_q = self.strides
+        p, q = beyond
+        both = p * q
+        p_only = p.sub_(both)
+        neither = (1 - q).sub_(p_only)
+        q_only = q.sub_(both)
+        return [
+            (first, neither),
+            (first + stride_q, q_only),
+            (first + stride_p, p_only),
+            (first + (stride_p + stride_q), both),
+        ]
 
 
 Taps = list[tuple[Tensor, Tensor]]
 """Flat padded voxels `(n, planes)` int32 and their weights: what a ray reads at every
-plane, in units of its step.
+plane, in units of its step. On a GPU several may come as one, `(n, k * planes)`.
 """
 Rule = Callable[[Rays], Taps]
 """How a method reads the voxels about a ray."""

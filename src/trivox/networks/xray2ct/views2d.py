@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trivox.errors import GeometryError
 from trivox.networks.halves import GroupNorm, LayerNorm, interpolated
-from trivox.networks.small_attention import attended_in_full, is_small
+from trivox.networks.transformer_kernels import attended_in_full, is_small
 from trivox.projection.xrays import SCALES, Xrays
 from trivox.uploads import constant
 

@@ -1,10 +1,13 @@
-"""Attention among few tokens on a GPU, all logits of a group at once: with fewer kernels
-than a fused one needs, whose bias is filled up and whose mask becomes a bias.
+"""Parts of transformers on a GPU, with the kernels that they need and no more.
+
+Attention among few tokens computes all logits of a group at once: a fused kernel wants
+its bias filled up and its mask made a bias, each by kernels more.
 """
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -57,7 +60,8 @@ class _Attention(torch.autograd.Function):
         q, k, v = (part.flatten(0, 1) for part in (query, key, value))
         shown = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
         start = shown.expand(n, heads, t, key.shape[-2]).flatten(0, 1)
-        logits = torch.baddbmm(start, q, k.mT, alpha=ctx.scale)
+        logits = torch.empty_like(start, memory_format=torch.contiguous_format)
+        torch.baddbmm(start, q, k.mT, alpha=ctx.scale, out=logits)
         weights = logits.softmax(-1)
         ctx.save_for_backward(q, k, v, weights)
         return (weights @ v).unflatten(0, (n, heads))
@@ -79,3 +83,60 @@ class _Attention(torch.autograd.Function):
         if ctx.needs_input_grad[3]:
             of_bias = of_logits.unflatten(0, shape).sum_to_size(ctx.bias)
         return of_query, of_key, of_value, of_bias, None
+
+
+def with_branch(tokens: Tensor, scale: Tensor, branch: Tensor) -> Tensor:
+    """Tokens `(b, n, c)` and a branch of them times its scale `(c,)`."""
+    if tokens.is_cuda:
+        added: Tensor = _Branch.apply(tokens, scale, branch)
+        return added
+    return tokens + scale * branch
+
+
+class _Branch(torch.autograd.Function):
+    """A scaled sum in one kernel; gradients lie as the products with them want it."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, scale: Tensor, branch: Tensor) -> Tensor:
+        ctx.save_for_backward(scale, branch)
+        return torch.addcmul(tokens, scale, branch)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scale, branch = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        of_scale = (gradient * branch).sum((0, 1))
+        return gradient, of_scale.to(scale.dtype), (gradient * scale).to(branch.dtype)
+
+
+def gated(both: Tensor) -> Tensor:
+    """SiLU of the first half of the channels `(..., 2 c)` times the second one."""
+    if both.is_cuda:
+        product: Tensor = _Gated.apply(both)
+        return product
+    gate, value = both.chunk(2, dim=-1)
+    return F.silu(gate) * value
+
+
+class _Gated(torch.autograd.Function):
+    """Gradients of both halves are written where they belong."""
+
+    @staticmethod
+    def forward(ctx: Any, both: Tensor) -> Tensor:
+        gate, value = both.chunk(2, dim=-1)
+        opened = F.silu(gate)
+        ctx.save_for_backward(both, opened)
+        return opened * value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        both, opened = ctx.saved_tensors
+        gate, value = both.chunk(2, dim=-1)
+        result = torch.empty_like(both)
+        of_gate, of_value = result.chunk(2, dim=-1)
+        torch.mul(gradients[0], opened, out=of_value)
+        closing = torch.ops.aten.silu_backward.grad_input
+        closing(gradients[0] * value, gate, grad_input=of_gate)
+        return result
