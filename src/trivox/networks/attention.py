@@ -21,6 +21,7 @@ from trivox.networks.transformer_kernels import (
     attended_in_full,
     gated,
     is_small,
+    moved,
     with_branch,
 )
 
@@ -364,13 +365,16 @@ class TransformerBlock3D(nn.Module):
             whole: Tensor = self.attention(tokens, coordinates)
             return whole
         b = len(tokens)
-        parts = tokens.index_select(1, groups.index.flatten())
+        parts = moved(tokens, groups.index.flatten(), groups.place)
         parts = parts.unflatten(1, groups.index.shape).flatten(
             0, 1
         )  # (b * groups, t, c)
         mask = None if groups.real is None else groups.real[:, None].repeat(b, 1, 1)
         out: Tensor = self.attention(parts, coordinates, mask=mask)
-        return out.reshape(b, groups.index.numel(), -1).index_select(1, groups.place)
+        members = out.reshape(b, groups.index.numel(), -1)
+        if groups.real is not None:
+            return members.index_select(1, groups.place)
+        return moved(members, groups.place, groups.index.flatten())
 
 
 class SwinTransformerBlock3D(nn.Sequential):

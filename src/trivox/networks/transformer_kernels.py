@@ -140,3 +140,27 @@ class _Gated(torch.autograd.Function):
         closing = torch.ops.aten.silu_backward.grad_input
         closing(gradients[0] * value, gate, grad_input=of_gate)
         return result
+
+
+def moved(tokens: Tensor, forth: Tensor, back: Tensor) -> Tensor:
+    """Tokens `(b, n, c)` at the places `forth`, where `back` finds each of the `n`; what
+    comes from a token a second time has no gradient.
+    """
+    if tokens.is_cuda:
+        there: Tensor = _Moved.apply(tokens, forth, back)
+        return there
+    return tokens.index_select(1, forth)
+
+
+class _Moved(torch.autograd.Function):
+    """Gradients are moved back, where others would be added up."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, forth: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(forth, back)
+        return tokens.index_select(1, forth)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        forth, back = ctx.saved_tensors
+        return _Moved.apply(gradients[0], back, forth), None, None

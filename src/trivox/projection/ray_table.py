@@ -19,7 +19,7 @@ from trivox.projection.rays import (
     pencils,
     require_indices,
 )
-from trivox.uploads import constant, sent
+from trivox.uploads import constant, sent_together
 
 SAMPLES = 1 << 21
 """Of all rays together in one go: enough to keep a GPU busy, and a few hundred MB."""
@@ -99,8 +99,7 @@ class RayTable:
         rays = pencils(geometry, grid, dtype=dtype)
         lines = _lines(rays, pixels, dtype)
         kinds = _kinds(rays, max(grid.shape))
-        self.lines = sent(lines, device)
-        self.kinds = sent(kinds, device)
+        self.lines, self.kinds = sent_together((lines, kinds), device)
         self.inner = inner_voxels(grid, device)
         count = max(1, SAMPLES // max(grid.shape))
         starts = range(0, max(1, pixels), count)

@@ -61,8 +61,9 @@ def _looked(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[
     b, v = xrays.images.shape[:2]
     points = voxels_of(grids, device)
     pixels, depth = geometry.project_points(points)  # (..., v, n, 2), (..., v, n)
-    size = constant(geometry.detector, device)
-    places = ((pixels + 0.5) * 2 / size - 1).flip(-1)
+    step = constant(tuple(2 / edge for edge in geometry.detector), device)
+    first = constant(tuple(1 / edge - 1 for edge in geometry.detector), device)
+    places = torch.addcmul(first, pixels, step).flip(-1)
     towards = points - geometry.source[..., None, :]  # (..., v, n, 3)
     distance = towards.norm(dim=-1)
     chord = crossing(towards / distance[..., None], points, grids[0])
@@ -121,7 +122,7 @@ def crossing(direction: Tensor, points: Tensor, grid: Grid) -> Tensor:
     3)` within the grid's box.
     """
     z, y, x = grid.extent_mm
-    half = constant((x, y, z), points.device) / 2
+    half = constant((x / 2, y / 2, z / 2), points.device)
     centre = constant(grid.centre_mm, points.device)
     flat = direction.abs() < 1e-6
     steep = torch.where(flat, 1e-6, direction)
