@@ -51,7 +51,7 @@ def _copied(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]
 
 def in_type(tensors: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
     """Tensors of one type in another, all at once."""
-    if tensors[0].dtype == dtype:
+    if not tensors or tensors[0].dtype == dtype:
         return tensors
     copies: tuple[Tensor, ...] = _Brought.apply(dtype, *tensors)
     return copies

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from trivox.errors import GeometryError
-from trivox.uploads import constant, sent
+from trivox.uploads import constant, sent, sent_together
 from trivox.volumes.volume import Shape, Spacing
 
 Made = TypeVar("Made")
@@ -345,11 +345,19 @@ class Geometry:
         """
         return self.remember("rays", self._rays)
 
-    def rays_on(self, device: torch.device) -> Tensor:
-        """`rays` on a device, sent there once."""
-        if self.primary.device == device:
-            return self.rays()
-        return self.remember(("rays", device), lambda: sent(self.rays(), device))
+    def rays_on(self, device: torch.device, scales: int) -> dict[int, Tensor]:
+        """`rays` with 1, 2, 4, ... pixels along an edge joined, by their number, on a
+        device; sent there once and as one piece.
+        """
+        what = ("rays", device, scales)
+        return self.remember(what, lambda: self._rays_on(device, scales))
+
+    def _rays_on(self, device: torch.device, scales: int) -> dict[int, Tensor]:
+        factors = [2**scale for scale in range(scales)]
+        rays = [self.binned(factor).rays() for factor in factors]
+        if self.primary.device != device:
+            rays = sent_together(rays, device)
+        return dict(zip(factors, rays, strict=True))
 
     def _rays(self) -> Tensor:
         source = self.source[..., None, None, :]

@@ -57,19 +57,27 @@ class MixedRays(Rays):
 
 @dataclass(frozen=True, eq=False)
 class Towards:
-    """Steps `x + C A^T R (b - A x)` of SIRT, where R and C are within the entries of
-    A^T, `(b | 1, n, entries)`.
+    """Steps `x + C A^T R (b - A x)` of SIRT: the voxels of the entries of A, its
+    weights `(n, entries)`, and those of A^T with R and C, `(b | 1, n, entries)`.
     """
 
-    table: "RayTable"
     places: Tensor
+    weights: Tensor
     back: Tensor
 
     def __call__(self, volumes: Tensor, images: Tensor) -> None:
         """Bring volumes `(b, z, y, x)` a step closer to images, in place."""
-        misfit = (images - self.table.forward(volumes)).flatten(1)
-        change = (misfit[..., None] * self.back).flatten(1)
-        volumes.view(len(volumes), -1).index_add_(1, self.places, change)
+        flat = volumes.view(len(volumes), -1)
+        values = flat.index_select(1, self.places).view(len(flat), *self.weights.shape)
+        misfit = torch.baddbmm(
+            images.flatten(1).T[..., None],
+            values.transpose(0, 1),
+            self.weights[..., None],
+            alpha=-1,
+            out=values.new_empty(len(self.weights), len(flat), 1),
+        )
+        change = self.back * misfit.transpose(0, 1)
+        flat.index_add_(1, self.places, change.flatten(1))
 
 
 class RayTable:
@@ -97,9 +105,9 @@ class RayTable:
         if keep:
             require_indices(pixels * max(grid.shape) * 4)
         rays = pencils(geometry, grid, dtype=dtype)
-        lines = _lines(rays, pixels, dtype)
-        kinds = _kinds(rays, max(grid.shape))
-        self.lines, self.kinds = sent_together((lines, kinds), device)
+        lines, pencil = _lines(rays, pixels, dtype)
+        parts = (lines, pencil, _kinds(rays, max(grid.shape)))
+        self.lines, self.pencil, self.kinds = sent_together(parts, device)
         self.inner = inner_voxels(grid, device)
         count = max(1, SAMPLES // max(grid.shape))
         starts = range(0, max(1, pixels), count)
@@ -141,7 +149,7 @@ class RayTable:
             return None
         of_voxels = columns.flatten(1).index_select(1, places.flatten())
         back = of_voxels.view(-1, *weights.shape) * weights
-        return Towards(self, places.flatten(), back * rows.flatten(1)[..., None])
+        return Towards(places.flatten(), weights, back * rows.flatten(1)[..., None])
 
     def _entries(self, rays: slice) -> tuple[Tensor, Tensor]:
         """Flat voxels `(n, entries)` int32 of some rays, and their weights in mm."""
@@ -155,13 +163,12 @@ class RayTable:
 
     def _computed(self, rays: slice) -> tuple[Tensor, Tensor]:
         lines = self.lines[:, rays]
-        kind = lines[5].int()
         mixed = MixedRays(
             planes=max(self.grid.shape),
             first=lines[:2],
             slope=lines[2:4],
             step=lines[4],
-            facts=self.kinds.index_select(0, kind),
+            facts=self.kinds.index_select(0, self.pencil[rays]),
         )
         padded, weights = _joined(self.rule(mixed))
         places = self.inner.index_select(0, padded.flatten()).view(padded.shape)
@@ -177,17 +184,21 @@ def _joined(taps: Taps) -> tuple[Tensor, Tensor]:
     return torch.cat(voxels, dim=-1), torch.cat(weights, dim=-1)
 
 
-def _lines(rays: Sequence[Pencil], pixels: int, dtype: torch.dtype) -> Tensor:
-    """Each pixel's ray, `(6, pixels)`: first and slope along two axes, step, number of
-    its pencil. Rays that miss the grid have step 0 and stay in the corner of the border.
+def _lines(
+    rays: Sequence[Pencil], pixels: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Each pixel's ray, `(5, pixels)`: first and slope along two axes, step; and the
+    number of its pencil, int32. Rays that miss the grid have step 0 and stay in the
+    corner of the border.
     """
-    lines = torch.zeros(6, pixels, dtype=dtype)
+    lines = torch.zeros(5, pixels, dtype=dtype)
+    numbers = torch.zeros(pixels, dtype=torch.int32)
     for number, pencil in enumerate(rays):
         lines[:2, pencil.which] = pencil.first
         lines[2:4, pencil.which] = pencil.slope
         lines[4, pencil.which] = pencil.step
-        lines[5, pencil.which] = number
-    return lines
+        numbers[pencil.which] = number
+    return lines, numbers
 
 
 def _kinds(rays: Sequence[Pencil], planes: int) -> Tensor:

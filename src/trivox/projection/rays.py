@@ -51,9 +51,7 @@ class Rays(ABC):
 
     def places(self) -> Tensor:
         """Voxel along the other two axes in every plane, `(2, n, planes)`."""
-        plane = torch.arange(
-            self.planes, dtype=self.first.dtype, device=self.first.device
-        )
+        plane = _planes(self.planes, self.first.dtype, self.first.device)
         return torch.addcmul(self.first[..., None], self.slope[..., None], plane)
 
     @abstractmethod
@@ -74,6 +72,13 @@ class Rays(ABC):
         and how far beyond them the places are along the other two axes, `(2, n, planes)`
         in voxels, which are lost.
         """
+
+
+# what is made in inference mode may not be used in training later
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def _planes(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.arange(count, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True, eq=False)

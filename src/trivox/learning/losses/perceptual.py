@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trivox.learning.losses.targets import full_precision
+from trivox.uploads import constant
 
 WINDOW = (-1024.0, 1476.0)
 """HU that the encoder sees as 0 to 1."""
@@ -113,7 +114,7 @@ class PerceptualDifference(nn.Module):
             return (torch.cat(means) * self.weights).sum()
 
     def _channels(self, volumes: Tensor) -> list[Tensor]:
-        channels: list[Tensor] = self.encoder(
-            full_precision(volumes) * self.gain + self.shift
-        )
+        shift = constant((self.shift,), volumes.device)
+        seen = torch.add(shift, full_precision(volumes), alpha=self.gain)
+        channels: list[Tensor] = self.encoder(seen)
         return channels

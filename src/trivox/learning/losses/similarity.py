@@ -70,11 +70,13 @@ def _weighted_means(maps: Tensor) -> Tensor:
     """Means of `(..., z, y, x)` under the Gaussian about each place where it fits, one
     axis after the other.
     """
-    for axis in (-3, -2, -1):
-        weights = _gaussian_rows(maps.shape[axis], maps.device, maps.dtype)
-        means = torch.tensordot(maps, weights, dims=([axis], [1]))
-        maps = means.movedim(-1, axis)
-    return maps
+    z, y, x = maps.shape[-3:]
+    along_z, along_y, along_x = (
+        _gaussian_rows(size, maps.device, maps.dtype) for size in (z, y, x)
+    )
+    means = along_z @ maps.flatten(-2)
+    means = along_y @ means.unflatten(-1, (y, x))
+    return means @ along_x.T
 
 
 # what is made in inference mode may not be used in training later

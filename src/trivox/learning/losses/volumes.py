@@ -152,7 +152,7 @@ class VolumeCriterion(nn.Module):
     def _attenuation(self, volumes: Tensor) -> Tensor:
         """Per mm, `(b, z, y, x)` of `(b, 1, z, y, x)`."""
         low, high = self.window
-        hounsfield = volumes[:, 0] * (high - low) + low
+        hounsfield = volumes.squeeze(1) * (high - low) + low
         return attenuation_of(hounsfield, water=self.water_per_mm)
 
 

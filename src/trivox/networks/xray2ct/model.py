@@ -173,18 +173,28 @@ class HybridCNNViTUNet3D(nn.Module):
         self.unet.gradient_checkpointing = wanted
 
     def _learnt(self) -> dict[str, Tensor]:
-        """Weights of the layers; how far the prior and the X-rays are trusted stays in
-        fp32.
+        """Weights of the layers; scales of branches, and how far the prior and the X-rays
+        are trusted, stay in fp32.
         """
         layers = ("views.", "lifting.", "unet.", "heads.")
         named = self.named_parameters()
-        return {name: weight for name, weight in named if name.startswith(layers)}
+        return {
+            name: weight
+            for name, weight in named
+            if name.startswith(layers) and not name.endswith("_scale")
+        }
+
+    @property
+    def _head_weight(self) -> Tensor:
+        weight = self.heads[str(self.levels - 1)].weight
+        assert isinstance(weight, Tensor)
+        return weight
 
     def _halves_ahead(self, device: torch.device) -> bool:
         """Whether the weights are to be brought to bf16 at once, and were not yet; what
         is computed again in the backward pass would find them in fp32.
         """
-        plain = self.heads[str(self.levels - 1)].weight.dtype == torch.float32
+        plain = self._head_weight.dtype == torch.float32
         return plain and not self.gradient_checkpointing and wants_halves(device)
 
     # -- without learning --------------------------------------------------------------
@@ -209,7 +219,7 @@ class HybridCNNViTUNet3D(nn.Module):
         with torch.no_grad(), torch.autocast(mean.device.type, enabled=False):
             start = self.units.attenuation(mean).clamp(min=0)
             sirt = iterative_prior(*physics, start, iterations=self.prior_iterations)
-            prior = mean + self.units.normalised(sirt) - self.units.normalised(start)
+            prior = mean + (sirt - start) / self.units.width
             return torch.stack((prior, mean), dim=1)
 
     def _base(self, known: Tensor, xrays: Xrays) -> Tensor:
@@ -220,7 +230,7 @@ class HybridCNNViTUNet3D(nn.Module):
 
     def _consistent(self, volume: Tensor, physics: tuple[Xrays, Projector]) -> Tensor:
         with torch.autocast(volume.device.type, enabled=False):
-            attenuation = self.units.attenuation(volume[:, 0])
+            attenuation = self.units.attenuation(volume.squeeze(1))
             attenuation = self.consistency(attenuation, *physics)
             return self.units.normalised(attenuation)[:, None]
 
@@ -232,7 +242,7 @@ class HybridCNNViTUNet3D(nn.Module):
         count = xrays.present.sum(dim=1).to(known.dtype)
         many = torch.log1p(count)[:, None, None, None, None]
 
-        def given(level: int) -> Tensor:
+        def made(level: int) -> Tensor:
             grid = self.grid_at(level)
             here = _pooled(known, grid.shape)
             fused = lifted.get(level) or self._nothing(level, here)
@@ -245,7 +255,10 @@ class HybridCNNViTUNet3D(nn.Module):
             # and less in bf16 on GPUs.
             return together.contiguous(memory_format=torch.channels_last_3d)
 
-        maps: dict[int, Tensor] = self.unet(given, self.finest, self.fade)
+        levels = [level for level in map(int, self.lifting) if level <= self.finest]
+        given = in_type([made(level) for level in levels], self._head_weight.dtype)
+        of_level = dict(zip(levels, given, strict=True))
+        maps: dict[int, Tensor] = self.unet(of_level, self.finest, self.fade)
         return maps
 
     def _lifted(self, xrays: Xrays, views: list[Tensor] | None) -> dict[int, Fused]:

@@ -43,8 +43,9 @@ def rays_at(xrays: Xrays, factor: int, dtype: torch.dtype = torch.float32) -> Te
     """Rays `(b, v, 6, rows, columns)` of the detector with `factor` x `factor` pixels
     joined.
     """
-    geometry = xrays.geometry.binned(factor)
-    rays = geometry.rays_on(xrays.images.device).to(dtype).movedim(-1, -3)
+    geometry = xrays.geometry
+    rays = geometry.rays_on(xrays.images.device, SCALES)[factor]
+    rays = rays.to(dtype).movedim(-1, -3)
     return rays if geometry.batched else rays.expand(len(xrays), *rays.shape)
 
 
