@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trivox.verbs.evaluate import evaluate
     from trivox.verbs.explain import explain
     from trivox.verbs.info import info
+    from trivox.verbs.models import models
     from trivox.verbs.plan import plan
     from trivox.verbs.predict import predict
     from trivox.verbs.preprocess import preprocess
@@ -48,6 +49,7 @@ VERBS = (
     "explain",
     "pretrain",
     "drr",
+    "models",
     "info",
 )
 """In the order in which a project needs them."""
@@ -86,6 +88,7 @@ __all__ = [
     "info",
     "load_dataset",
     "make_recipe",
+    "models",
     "plan",
     "predict",
     "preprocess",

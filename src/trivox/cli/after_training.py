@@ -29,7 +29,8 @@ def predict(
     model: Annotated[
         list[Path],
         typer.Argument(
-            help="run or bundle folder(s), then the input: image, folder, dataset",
+            help="run(s), bundle(s) or names that 'trivox models' lists, then the "
+            "input: image, folder, dataset",
             metavar="MODEL... INPUT",
         ),
     ],
@@ -229,7 +230,8 @@ def package(
     models: Annotated[
         list[Path],
         typer.Argument(
-            metavar="MODEL...", help="run or bundle folder(s); several vote"
+            metavar="MODEL...",
+            help="run(s), bundle(s) or names that 'trivox models' lists; several vote",
         ),
     ],
     target: Annotated[
@@ -301,7 +303,7 @@ def doctor() -> None:
     """Say what this machine offers: versions, cores, memory, GPUs and whether they will
     be used, optional packages.
     """
-    from trivox.verbs.doctor import examine_machine
+    from trivox.verbs.machine.doctor import examine_machine
 
     for name, value in examine_machine().items():
         say(f"{name:18} {value}")
