@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from trivox.datasets.dataset import Case
 from trivox.errors import BundleError
-from trivox.files import atomic_path, new_folder, write_json
+from trivox.files import new_folder, write_bytes, write_json
 from trivox.inference.bundle import file_hash, read_any_bundle
 from trivox.inference.describe import Prediction
 from trivox.inference.descriptions import (
@@ -111,8 +111,7 @@ def _half_files(
     for entry in listed:
         path = folder / entry.file
         tensors = _half_tensors(load_weights(source / entry.file), path)
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary)
+        write_bytes(path, save(tensors))
         entries.append(entry.model_copy(update={"sha256": file_hash(path)}))
     return tuple(entries)
 

@@ -14,7 +14,7 @@ from trivox.inference.descriptions import (
 )
 from trivox.inference.zoo.card import Card
 from trivox.inference.zoo.release import Release, fetch_model
-from trivox.inference.zoo.shelves import RELEASED, ready_models, users_shelf
+from trivox.inference.zoo.shelves import known_names, ready_models, users_shelf
 from trivox.tasks.console import Console, Quiet
 from trivox.verbs.texts import described
 
@@ -86,7 +86,7 @@ def models(
     if names:
         _fetch(names, source, (console or Quiet()).say)
     here = ready_models()
-    return tuple(_listed(name, here.get(name)) for name in sorted({*here, *RELEASED}))
+    return tuple(_listed(name, here.get(name)) for name in known_names())
 
 
 def _fetch(

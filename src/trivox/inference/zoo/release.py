@@ -161,15 +161,26 @@ def fetch_model(
             say(f"{name}: is here already, in {final}")
             return final
         _require_fetched(final)
-        with whole_folder(final) as folder:
-            for file in model.files:
-                (folder / file.file).write_bytes(release.read(model, file))
-            require(folder)
-            content = {"source": release.place, "trivox_version": __version__}
-            record = {**content, **model.model_dump(mode="json")}
-            write_json(folder / RECORD, stamped(record, None))
+        try:
+            with whole_folder(final) as folder:
+                _fill(folder, release, model)
+                require(folder)
+        except OSError as error:
+            raise ResourceError(
+                f"{final}: cannot be written ({error.strerror or error}); make room "
+                f"there, or name the model by its path in a copy of {release.place}"
+            ) from error
     say(f"{name}: fetched from {release.place} to {final}")
     return final
+
+
+def _fill(folder: Path, release: Release, model: ReleasedModel) -> None:
+    """Write a model's files, and where they are from."""
+    for file in model.files:
+        (folder / file.file).write_bytes(release.read(model, file))
+    content = {"source": release.place, "trivox_version": __version__}
+    record = {**content, **model.model_dump(mode="json")}
+    write_json(folder / RECORD, stamped(record, None))
 
 
 def index_of(shelf: Path) -> Index:

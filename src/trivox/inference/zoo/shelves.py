@@ -48,6 +48,11 @@ def ready_models() -> dict[str, Path]:
     return dict(sorted(models.items()))
 
 
+def known_names() -> list[str]:
+    """Names of the models that are here or in this version's release."""
+    return sorted({*ready_models(), *RELEASED})
+
+
 def model_folder(model: Path) -> Path:
     """What a user calls a model, as a path: one that exists, else the folder of the
     ready model of that name.
@@ -75,8 +80,7 @@ def same_name_hint(model: Path) -> str:
 
 
 def _choice() -> str:
-    names = sorted({*ready_models(), *RELEASED})
-    return f"the name of a ready model: {', '.join(names)}"
+    return f"the name of a ready model: {', '.join(known_names())}"
 
 
 def _on(shelf: Path) -> Mapping[str, Path]:
