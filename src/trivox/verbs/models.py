@@ -5,13 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trivox.errors import BundleError, ResourceError, TrivoxError
+from trivox.errors import ResourceError, TrivoxError
 from trivox.inference.bundle import read_any_bundle
-from trivox.inference.descriptions import (
-    BundleDescription,
-    LabelDescription,
-    VolumeDescription,
-)
+from trivox.inference.descriptions import LabelDescription, VolumeDescription
 from trivox.inference.zoo.card import Card
 from trivox.inference.zoo.release import Release, fetch_model
 from trivox.inference.zoo.shelves import known_names, ready_models, users_shelf
@@ -135,13 +131,13 @@ def _listed(name: str, folder: Path | None) -> ReadyModel:
     )
 
 
-def _ends(description: BundleDescription) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _ends(
+    description: LabelDescription | VolumeDescription,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What goes into a model and what comes out."""
     if isinstance(description, LabelDescription):
         answers = description.classification
         classes = () if answers is None else answers.classes
         return description.plan.channels, (*description.plan.labels.targets, *classes)
-    if isinstance(description, VolumeDescription):
-        views = description.views
-        return (f"{min(views)} to {max(views)} X-rays",), ("a volume in HU",)
-    raise BundleError(f"a model of task {description.task} is of an unknown kind")
+    views = ", ".join(str(number) for number in description.views)
+    return (f"{views} X-rays",), ("a volume in HU",)

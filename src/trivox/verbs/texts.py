@@ -66,7 +66,8 @@ TEXTS = {
     "prepared": "a folder from 'trivox preprocess'",
     "preset": "default: production, on a CPU quick_test",
     "pretrain.out": "folder of the pretraining, for --pretrained later",
-    "pretrained": "run, bundle, pretraining or safetensors file to start from",
+    "pretrained": "run, bundle, ready model, pretraining or safetensors file to start "
+    "from",
     "probabilities": "also write class probabilities",
     "rank.seed": "of the permutations",
     "recipe": "a recipe.json to start from, or the name of a recipe: brats",

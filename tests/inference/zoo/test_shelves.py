@@ -15,6 +15,7 @@ from trivox.inference.predictor import Predictor
 from trivox.inference.zoo import shelves
 from trivox.inference.zoo.shelves import RELEASED, model_folder, ready_models
 from trivox.networks.registry import NETWORKS
+from trivox.tasks.start import find_weights
 from untrained_models import write_scans
 
 
@@ -53,6 +54,7 @@ def test_every_verb_that_takes_a_model_takes_a_name(shelf, tmp_path):
     assert not voted.failed
     assert trivox.info(NAME)["card"]["licence"] == "MIT"
     assert trivox.info(NAME)["bundle"] == str(shelf / NAME)
+    assert find_weights(Path(NAME)).parent == shelf / NAME
 
 
 @pytest.mark.slow
