@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trivox.verbs.preprocess import preprocess
     from trivox.verbs.pretrain import pretrain
     from trivox.verbs.rank import rank
+    from trivox.verbs.release.export import export
     from trivox.verbs.report import report
     from trivox.verbs.train import train
     from trivox.volumes.choice import SeriesChoice
@@ -51,11 +52,13 @@ VERBS = (
     "drr",
     "models",
     "info",
+    "export",
 )
 """In the order in which a project needs them."""
 
 _HOMES = {
     **{verb: f"trivox.verbs.{verb}" for verb in VERBS},
+    "export": "trivox.verbs.release.export",
     "Case": "trivox.datasets.dataset",
     "Dataset": "trivox.datasets.dataset",
     "Predictor": "trivox.inference.predictor",
@@ -85,6 +88,7 @@ __all__ = [
     "drr",
     "evaluate",
     "explain",
+    "export",
     "info",
     "load_dataset",
     "make_recipe",

@@ -19,6 +19,7 @@ from trivox.cli.terminal import Terminal, say
 from trivox.config.choices import (
     ContainerTarget,
     ConventionName,
+    EngineChoice,
     MissingChannels,
     PrecisionName,
     Uncertainty,
@@ -56,6 +57,7 @@ def predict(
     cases: Annotated[Path | None, option("predict", "cases")] = None,
     device: Annotated[str, option("predict", "device")] = "auto",
     precision: Annotated[PrecisionName, option("predict", "precision")] = "auto",
+    engine: Annotated[EngineChoice, option("predict", "engine")] = "torch",
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
 ) -> None:
@@ -85,6 +87,7 @@ def predict(
         cases=cases,
         device=device,
         precision=precision,
+        engine=engine,
         series=series,
         slice_tolerance=slice_tolerance,
         console=Terminal(),

@@ -356,7 +356,7 @@ class TransformerBlock3D(nn.Module):
         tokens = tokens + self.drop_path(self.attention_scale * attended)
         fed = self.feed(self.feed_norm(tokens))
         tokens = tokens + self.drop_path(self.feed_scale * fed)
-        out: Tensor = tokens.reshape(len(x), *grid, -1).movedim(-1, 1).to(x.dtype)
+        out: Tensor = tokens.reshape(x.shape[0], *grid, -1).movedim(-1, 1).to(x.dtype)
         return out
 
     def attend(self, tokens: Tensor, grid: TokenGrid) -> Tensor:
@@ -366,7 +366,7 @@ class TransformerBlock3D(nn.Module):
         if len(groups.index) == 1:
             whole: Tensor = self.attention(tokens, coordinates)
             return whole
-        b = len(tokens)
+        b = tokens.shape[0]
         parts = tokens.index_select(1, groups.index.flatten())
         parts = parts.unflatten(1, groups.index.shape).flatten(
             0, 1

@@ -26,6 +26,16 @@ TEXTS = {
     "device": "auto, cpu, cuda, cuda:N or mps",
     "drr.out": "folder of the X-ray dataset",
     "drr.seed": "of the noise",
+    "export.out": "folder of the export, new or empty",
+    "to": "for which programs: ONNX Runtime, or OpenVINO",
+    "export.precision": "of the export; int8 is calibrated",
+    "calibrate": "dataset whose images tell how values are distributed, for int8; "
+    "default: the training cases of the run",
+    "verify": "dataset that the export is tried on; default: the validation cases of the "
+    "run, phantoms where they are not at hand",
+    "accept_loss": "keep an int8 export that loses more than half a Dice point",
+    "engine": "what computes the networks: torch, openvino, onnx, or auto (the fastest "
+    "here, measured once)",
     "epochs": "length of training in epochs",
     "explain.out": "folder of the figures and numbers",
     "fold": "0 to 4, or all",

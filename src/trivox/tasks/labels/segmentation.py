@@ -129,6 +129,7 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             scales=options.scales,
             seed=options.seed,
             missing=options.missing_channels,
+            engine=options.engine,
         )
         extras = Extras(
             probabilities=options.probabilities,

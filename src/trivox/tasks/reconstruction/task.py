@@ -235,6 +235,11 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
                     f"--{option} is of models that give label maps; leave it out for a "
                     "reconstruction"
                 )
+        if options.engine not in ("auto", "torch"):
+            raise UsageError(
+                f"--engine {options.engine} computes label maps; networks that read "
+                "X-rays are torch's, leave --engine out"
+            )
         return Reconstructor.load(
             models, device=options.device, precision=options.precision
         )
