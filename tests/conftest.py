@@ -63,17 +63,14 @@ def data_root(request):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A user's home in which nothing lies, and no checkout with ready models; returns
+    """A user's cache in which nothing lies, and no checkout with ready models; returns
     the shelf of fetched ones.
     """
     from trivox.inference.zoo import shelves
 
-    folder = tmp_path / "home"
-    folder.mkdir()
-    monkeypatch.setenv("HOME", str(folder))
-    monkeypatch.setenv("USERPROFILE", str(folder))
+    monkeypatch.setattr(shelves, "cache_folder", lambda what: tmp_path / "cache" / what)
     monkeypatch.setattr(shelves, "CHECKOUT", tmp_path / "elsewhere")
-    return folder / ".trivox" / "models"
+    return tmp_path / "cache" / "models"
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import torch
 
 from gpu_parts.record import Record, Row
 from trivox.learning.runtime import make_runtime
-from trivox.verbs.machine.doctor import examine_machine
+from trivox.verbs.doctor import examine_machine
 
 QUERY = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit")
 """Of nvidia-smi."""

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from trivox.verbs.evaluate import evaluate
     from trivox.verbs.explain import explain
     from trivox.verbs.info import info
-    from trivox.verbs.models import models
     from trivox.verbs.plan import plan
     from trivox.verbs.predict import predict
     from trivox.verbs.preprocess import preprocess
     from trivox.verbs.pretrain import pretrain
     from trivox.verbs.rank import rank
     from trivox.verbs.release.export import export
+    from trivox.verbs.release.models import models
     from trivox.verbs.report import report
     from trivox.verbs.train import train
     from trivox.volumes.choice import SeriesChoice
@@ -59,6 +59,7 @@ VERBS = (
 _HOMES = {
     **{verb: f"trivox.verbs.{verb}" for verb in VERBS},
     "export": "trivox.verbs.release.export",
+    "models": "trivox.verbs.release.models",
     "Case": "trivox.datasets.dataset",
     "Dataset": "trivox.datasets.dataset",
     "Predictor": "trivox.inference.predictor",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trivox.learning.runtime import make_runtime
-from trivox.verbs.machine import doctor, nvidia
+from trivox.verbs import doctor, nvidia
 
 DRIVER = r"""
 #include <cstring>

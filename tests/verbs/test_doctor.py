@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from trivox.learning.runtime import make_runtime
-from trivox.verbs.machine import doctor, nvidia
+from trivox.verbs import doctor, nvidia
 
 
 def test_facts_are_those_of_this_machine():

@@ -306,7 +306,7 @@ def doctor() -> None:
     """Say what this machine offers: versions, cores, memory, GPUs and whether they will
     be used, optional packages.
     """
-    from trivox.verbs.machine.doctor import examine_machine
+    from trivox.verbs.doctor import examine_machine
 
     for name, value in examine_machine().items():
         say(f"{name:18} {value}")

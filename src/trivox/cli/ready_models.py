@@ -23,7 +23,7 @@ def models(
     import json
 
     from trivox.schema import stamped
-    from trivox.verbs.models import models as run
+    from trivox.verbs.release.models import models as run
 
     if context.invoked_subcommand is not None:
         return
@@ -43,6 +43,6 @@ def fetch(
     source: Annotated[str | None, option("models", "source")] = None,
 ) -> None:
     """Bring models here from a release: a folder or an address with an index.json."""
-    from trivox.verbs.models import models as run
+    from trivox.verbs.release.models import models as run
 
     run(names, source=source, console=Terminal())

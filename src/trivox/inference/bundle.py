@@ -104,11 +104,13 @@ def copy_weights(folder: Path, what: str, files: Mapping[str, Path]) -> list[Wei
 
 
 def model_paths(models: Path | str | Sequence[Path | str]) -> list[Path]:
-    """The paths of one or several models; raises `BundleError` for none."""
+    """The paths of one or several models, ready ones called by their names included;
+    raises `BundleError` for none, and for names that are not known.
+    """
     paths = [models] if isinstance(models, str | Path) else list(models)
     if not paths:
         raise BundleError("no model given; name a run, a bundle or a ready model")
-    return [Path(path) for path in paths]
+    return [model_folder(Path(path)) for path in paths]
 
 
 def read_bundle(path: Path) -> LabelBundle:

@@ -196,7 +196,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(release, home, monkeypatch):
 
 def test_a_home_that_nobody_can_write_is_said(release, home):
     home.parent.write_text("a file where the folder would be")
-    with pytest.raises(ResourceError, match=r"\.trivox.*cannot be written"):
+    with pytest.raises(ResourceError, match=r"cache.*cannot be written"):
         trivox.models(NAME, source=release)
     assert [model.name for model in trivox.models()] == sorted(
         ["brain-phantom", "hippocampus", "xray-phantom"]

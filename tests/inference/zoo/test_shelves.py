@@ -109,12 +109,12 @@ def test_a_model_whose_replacement_was_killed_is_still_there(shelf):
 
 
 def test_a_user_without_a_home_has_the_checkout(checkout, monkeypatch):
-    def nowhere():
+    def nowhere(what):
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr("pathlib.Path.home", nowhere)
+    monkeypatch.setattr(shelves, "cache_folder", nowhere)
     assert ready_models() == {NAME: checkout / NAME}
-    with pytest.raises(trivox.TrivoxError, match="user's home, and there is none"):
+    with pytest.raises(trivox.TrivoxError, match="user's cache, and there is no home"):
         trivox.models(NAME)
 
 

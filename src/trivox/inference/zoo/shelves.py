@@ -1,7 +1,7 @@
 """Where models that are ready to use lie, and how a name becomes a folder.
 
 A shelf is a folder with one bundle a name. There are two: what was fetched, in the
-user's home, and `models/` of a checkout that trivox is installed from (`pip install
+user's cache, and `models/` of a checkout that trivox is installed from (`pip install
 -e`). What was fetched goes first.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from trivox.caches import cache_folder
 from trivox.errors import BundleError
 from trivox.files import surviving_folder
 
@@ -27,7 +28,7 @@ CHECKOUT = Path(__file__).parents[4]
 def users_shelf() -> Path | None:
     """Where fetched models are put; None for a user without a home."""
     try:
-        return Path.home() / ".trivox" / "models"
+        return cache_folder("models")
     except RuntimeError:
         return None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from trivox.verbs.machine.nvidia import Driver, Gpu, ask_driver
+from trivox.verbs.nvidia import Driver, Gpu, ask_driver
 from trivox.version import __version__
 
 NO_GPU = "cpu: no NVIDIA GPU was found"

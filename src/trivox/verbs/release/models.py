@@ -91,7 +91,7 @@ def _fetch(
     shelf = users_shelf()
     if shelf is None:
         raise ResourceError(
-            "fetched models lie in the user's home, and there is none; give the "
+            "fetched models lie in the user's cache, and there is no home; give the "
             "release's folder of a model by its path instead"
         )
     release = Release.at(source)
