@@ -282,7 +282,7 @@ def info(folder: Path, file: Path) -> object:
 def predict(folder: Path, file: Path) -> object:
     """One case is predicted; weights that were exchanged have a new checksum."""
     import trivox
-    from trivox.inference.bundle import file_hash
+    from trivox.files import file_hash
 
     if file.suffix == ".safetensors" and file.is_file():
         description = folder / "bundle" / "bundle.json"
@@ -298,7 +298,7 @@ def bundle(task: str) -> Callable[[Path], None]:
     """A bundle, its checksums and a scan."""
 
     def write(folder: Path) -> None:
-        from trivox.inference.bundle import file_hash
+        from trivox.files import file_hash
 
         examples.run(task)(folder)
         for file in (folder / "bundle").glob("*.safetensors"):

@@ -27,8 +27,8 @@ from trivox.exporting.card import (
 )
 from trivox.exporting.networks import FORMATS, PRECISIONS
 from trivox.exporting.verification import Verdict, verified
-from trivox.files import in_one_line, new_folder, write_json, write_text
-from trivox.inference.bundle import LabelBundle, file_hash, read_bundle
+from trivox.files import file_hash, in_one_line, new_folder, write_json, write_text
+from trivox.inference.bundle import LabelBundle, read_bundle
 from trivox.inference.engines.graph import LOGITS, OPSET, WINDOWS
 from trivox.inference.engines.torch import TorchEngine
 from trivox.inference.predictor import Predictor

@@ -7,14 +7,13 @@ JSON and safetensors, nothing that executes.
     weights-fold0.safetensors   and so on, one a fold
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from trivox.errors import BundleError
-from trivox.files import atomic_path, read_json, write_json
+from trivox.files import atomic_path, file_hash, read_json, write_json
 from trivox.inference.descriptions import (
     BundleDescription,
     LabelDescription,
@@ -145,12 +144,6 @@ def bundle_content(path: Path) -> tuple[Path, dict[str, object]]:
             "version that wrote it"
         )
     return file, content
-
-
-def file_hash(path: Path) -> str:
-    """Hex sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _state(path: Path) -> str:

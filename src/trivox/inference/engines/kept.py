@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from trivox.caches import cache_folder
-from trivox.files import remove_leftovers, write_bytes
-from trivox.inference.bundle import file_hash
+from trivox.files import file_hash, remove_leftovers, write_bytes
 from trivox.inference.engines.graph import OPSET, graph_of
 from trivox.planning.plan import Plan
 from trivox.version import __version__

@@ -32,10 +32,10 @@ def export(
     accept_loss: bool = False,
     console: Console | None = None,
 ) -> Exported:
-    """Write a model, or several that vote, for programs that know nothing of trivox.
+    """Write a model for programs that know nothing of trivox, tried before it is kept.
 
-    The export is run on the model's validation cases, or on phantoms where these are
-    not at hand, and compared with the model before anything is kept. Raises
+    Several models vote. The export is run on the model's validation cases, or on
+    phantoms where these are not at hand, and compared with the model. Raises
     `BundleError` for a model that cannot be exported, and where the export gives other
     labels; `UsageError` for a precision that the target does not have.
     """
