@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.errors import BundleError, DataError
 from trivox.exporting.half import Agreement, agreement, write_half
-from trivox.inference.bundle import file_hash, read_any_bundle
+from trivox.files import file_hash
+from trivox.inference.bundle import read_any_bundle
 from trivox.learning.checkpoints import load_weights
 from untrained_models import write_scans, write_untrained
 

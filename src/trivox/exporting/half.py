@@ -15,8 +15,8 @@ from torch import Tensor
 
 from trivox.datasets.dataset import Case
 from trivox.errors import BundleError
-from trivox.files import new_folder, write_bytes, write_json
-from trivox.inference.bundle import file_hash, read_any_bundle
+from trivox.files import file_hash, new_folder, write_bytes, write_json
+from trivox.inference.bundle import read_any_bundle
 from trivox.inference.describe import Prediction
 from trivox.inference.descriptions import (
     BundleDescription,
