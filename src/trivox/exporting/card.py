@@ -11,6 +11,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.errors import BundleError
 from trivox.inference.descriptions import AXES, LabelDescription
 from trivox.inference.rules.postprocess import Postprocessing
+from trivox.inference.rules.region_rules import fallback_table, outer_first
 from trivox.planning.grid_rules import GridRules
 from trivox.planning.plan import Normalisation
 from trivox.schema import Frozen
@@ -21,6 +22,47 @@ CARD = "export.json"
 Runtime = Literal["onnx", "openvino"]
 
 
+class RegionStep(Frozen):
+    """What is done with the components of one region, in this order: all but the
+    largest go, then those below `remove_small` mm3, then all if less than
+    `replace_small` mm3 is left.
+
+    indices: of the labels that make up the region; fallback: the index that a voxel of
+    each index takes when it leaves the region.
+    """
+
+    name: str
+    indices: tuple[int, ...]
+    largest: bool
+    remove_small: float
+    replace_small: float
+    fallback: tuple[int, ...]
+
+
+def region_steps(description: LabelDescription) -> tuple[RegionStep, ...]:
+    """The rules of regions as steps, outer regions first."""
+    labels = description.plan.labels
+    rules = description.postprocessing.of_regions()
+    fallback = fallback_table(labels)
+    names = list(labels.targets)
+    steps = []
+    for row in outer_first(labels):
+        name = names[row]
+        if name not in rules:
+            continue
+        rule = rules[name]
+        step = RegionStep(
+            name=name,
+            indices=labels.targets[name],
+            largest=rule.largest,
+            remove_small=rule.remove_small,
+            replace_small=rule.replace_small,
+            fallback=tuple(int(index) for index in fallback[row]),
+        )
+        steps.append(step)
+    return tuple(steps)
+
+
 class Pipeline(Frozen):
     """All that a program needs beside the networks, to make of an image what `trivox
     predict` makes of it.
@@ -28,7 +70,8 @@ class Pipeline(Frozen):
     networks: files; their logits are averaged, and those of mirrored copies along
     `mirror_axes` (0 is z). inputs: what the networks see, the channels first. values,
     names: of each label index, background first; paint: for each region the index that
-    it is painted with and the regions that must be there as well.
+    it is painted with and the regions that must be there as well; region_steps: the
+    rules of `postprocessing` for regions, worked out.
     """
 
     networks: tuple[str, ...] = Field(min_length=1)
@@ -51,6 +94,7 @@ class Pipeline(Frozen):
     outputs: int
     paint: tuple[tuple[int, tuple[int, ...]], ...]
     postprocessing: Postprocessing
+    region_steps: tuple[RegionStep, ...] = ()
 
     @classmethod
     def of(
@@ -91,6 +135,7 @@ class Pipeline(Frozen):
                 (labels.values.index(value), holders) for value, holders in painted
             ),
             postprocessing=description.postprocessing,
+            region_steps=region_steps(description),
         )
 
 
@@ -134,9 +179,6 @@ def left_out(description: LabelDescription) -> tuple[str, ...]:
     lines = []
     if description.classification is not None:
         lines.append("the class of the case: the export gives the label map alone")
-    if description.postprocessing.of_regions():
-        names = ", ".join(sorted(description.postprocessing.of_regions()))
-        lines.append(f"rules that clean the regions {names}")
     if description.plan.grid.sums == "half":
         lines.append("sums in half precision, which decide between equal classes")
     return tuple(lines)

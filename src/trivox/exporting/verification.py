@@ -30,6 +30,10 @@ LEAST_EQUAL = {"fp32": 0.999, "fp16": 0.99, "bf16": 0.98, "int8": 0.9}
 """Share of the voxels, of those that are not background in either label map, that have
 one label; fp32 differs where classes are equal, by rounding alone.
 """
+MOST_APART = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 0.1, "int8": 0.5}
+"""Root mean square of the difference of the logits, as a share of theirs, on phantoms:
+a model may find nothing there, and all label maps be alike.
+"""
 MOST_LOST = 0.005
 """Dice that int8 may cost."""
 
@@ -64,6 +68,8 @@ class Verdict:
     equal: float
     seconds: tuple[float, float]
     left_aside: tuple[str, ...] = ()
+    apart: float | None = None
+    """Of the logits, see `MOST_APART`; None where they were not compared."""
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -72,6 +78,7 @@ class Verdict:
             "on": self.whose,
             "cases": self.cases,
             "equal_voxels": self.equal,
+            "logits_apart": self.apart,
             "seconds_a_case": {"model": self.seconds[0], "export": self.seconds[1]},
             "labels": {name: vars(score) for name, score in self.labels.items()},
             "small_lesion_ml": SMALL_ML,
@@ -156,7 +163,7 @@ def verified(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         given = tuple(cases) or phantom_scans(predictor.members[0].plan, folder)
-        comparison = _Comparison(export, predictor, folder)
+        comparison = _Comparison(export, predictor, folder, logits=not cases)
         for case in given:
             comparison.add(case)
     verdict = comparison.verdict(whose)
@@ -166,6 +173,13 @@ def verified(
 
 def _require_agreement(verdict: Verdict, *, precision: str, accept_loss: bool) -> None:
     least = LEAST_EQUAL[precision]
+    apart = verdict.apart or 0.0
+    if apart > MOST_APART[precision] and not accept_loss:
+        raise BundleError(
+            f"the export gives other logits than the model: they lie {apart:.2g} of "
+            f"their size apart on {verdict.whose}, at most {MOST_APART[precision]:g} is "
+            f"expected of {precision}; nothing was written"
+        )
     if precision == "int8" and verdict.lost > MOST_LOST and not accept_loss:
         raise BundleError(
             f"the export in int8 loses {100 * verdict.lost:.2f} Dice points on "
@@ -183,8 +197,12 @@ def _require_agreement(verdict: Verdict, *, precision: str, accept_loss: bool) -
 class _Comparison:
     """Label maps of the model and of its export, case by case."""
 
-    def __init__(self, export: Path, predictor: Predictor, folder: Path) -> None:
+    def __init__(
+        self, export: Path, predictor: Predictor, folder: Path, *, logits: bool
+    ) -> None:
         self.export = export
+        self.logits = folder / "logits.npy" if logits else None
+        self.apart: list[float] = []
         self.predictor = predictor
         self.folder = folder
         self.tallies = {name: _Tally() for name in predictor.labels.targets}
@@ -206,6 +224,8 @@ class _Comparison:
         started = time.perf_counter()
         exported = self._exported(case)
         self.seconds.append((by_torch, time.perf_counter() - started))
+        if self.logits is not None:
+            self.apart.append(self._logits_apart(case, self.logits))
         scheme = self.predictor.labels
         reference = _reference(case, scheme, original)
         labels = scheme.encode(original.array[0])
@@ -217,9 +237,10 @@ class _Comparison:
         out = self.folder / "exported.nii.gz"
         out.unlink(missing_ok=True)
         command = [sys.executable, str(self.export / "run.py"), *map(str, files)]
-        done = subprocess.run(
-            [*command, "--out", str(out)], capture_output=True, text=True, check=False
-        )
+        command += ["--out", str(out)]
+        if self.logits is not None:
+            command += ["--logits", str(self.logits)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["no reason"]
             raise BundleError(
@@ -227,6 +248,24 @@ class _Comparison:
                 "was written"
             )
         return np.asarray(read_labels(out).array[0])
+
+    def _logits_apart(self, case: Case, file: Path) -> float:
+        """How far the logits of both lie apart, as a share of their size; 1 where they
+        are on another grid.
+        """
+        exported = np.load(file)
+        members = self.predictor.members
+        begun = self.predictor.begin(case)
+        ready = begun.made_ready(members, self.predictor.descriptions)
+        total = np.zeros(exported.shape, np.float32)
+        for member, prepared in zip(members, ready.cases, strict=True):
+            slabs = member.windows.slabs(prepared.image)
+            logits = np.concatenate([slab.logits.numpy().copy() for slab in slabs], 1)
+            if logits.shape != exported.shape:
+                return 1.0
+            total += logits / len(members)
+        difference = np.sqrt(np.square(exported - total).mean())
+        return float(difference / max(np.sqrt(np.square(total).mean()), 1e-12))
 
     def _as_nifti(self, case: Case) -> list[Path]:
         """The channels of a case, in the order of the model, a file each."""
@@ -276,6 +315,7 @@ class _Comparison:
             equal,
             (model, export),
             tuple(self.left_aside),
+            max(self.apart, default=None),
         )
 
 

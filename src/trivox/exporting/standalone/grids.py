@@ -220,14 +220,36 @@ def bell(patch: int) -> Array:
     return (weight / weight.max()).clip(WEIGHT_FLOOR)
 
 
-def cleaned(labels: Array, rules: Rules) -> Array:
-    """Label indices after the rules of the largest components."""
-    if rules["largest_foreground"]:
+def cleaned(labels: Array, rules: Rules, voxel_mm3: float) -> Array:
+    """Label indices after the rules of the largest components, then those of regions."""
+    simple = rules["postprocessing"]
+    if simple["largest_foreground"]:
         labels = np.where(largest(labels > 0), labels, 0)
-    for index in rules["largest_of"]:
+    for index in simple["largest_of"]:
         mask = labels == index
         labels = np.where(mask & ~largest(mask), 0, labels)
+    for step in rules["region_steps"]:
+        labels = region_cleaned(labels, step, voxel_mm3)
     return labels
+
+
+def region_cleaned(labels: Array, step: Rules, voxel_mm3: float) -> Array:
+    """Label indices after a region's rule; what leaves it falls back to what encloses
+    it.
+    """
+    mask = np.isin(labels, step["indices"])
+    parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    volumes = np.bincount(parts.ravel(), minlength=count + 1) * voxel_mm3
+    stays = np.ones(count + 1, bool)
+    if step["largest"] and count:
+        stays[1:] = np.arange(1, count + 1) == volumes[1:].argmax() + 1
+    rounding = 1 - 1e-4  # of a voxel's volume as headers store it
+    stays[1:] &= volumes[1:] >= step["remove_small"] * rounding
+    if volumes[1:][stays[1:]].sum() < step["replace_small"] * rounding:
+        stays[1:] = False
+    leaves = mask & ~stays[parts]
+    fallback = np.array(step["fallback"], labels.dtype)
+    return np.where(leaves, fallback[labels], labels)
 
 
 def largest(mask: Array) -> Array:

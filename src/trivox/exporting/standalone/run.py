@@ -13,12 +13,14 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
 from grids import (
     Array,
+    Axes,
+    Flips,
     Shape,
     bell,
     cleaned,
@@ -38,6 +40,20 @@ from grids import (
 Files = Path | str | Sequence[Path | str]
 Network = Callable[[Array], Array]
 HERE = Path(__file__).resolve().parent
+
+
+class Way(NamedTuple):
+    """From a source to the networks' grid: canonical axes, the box in them, and both
+    spacings in the networks' order of axes.
+    """
+
+    axes: Axes
+    flips: Flips
+    canonical: Shape
+    box: tuple[slice, ...]
+    shape: Shape
+    spacing: list[float]
+    target: list[float]
 
 
 class Model:
@@ -60,58 +76,64 @@ class Model:
 
     def predict(self, files: Files, out: Path | str | None = None) -> Array:
         """Label values (z, y, x) on the grid of the first file, written to `out`."""
-        files = [files] if isinstance(files, str | Path) else list(files)
-        channels = self.rules["channels"]
-        if len(files) != len(channels):
-            raise ValueError(f"one file is needed for each of {channels}")
-        image, source = read_channels(files)
+        image, source = self.read(files)
         values = self.predict_array(image, source.affine)
         if out is not None:
             write_labels(out, values, source)
         return values
 
+    def read(self, files: Files) -> tuple[Array, Any]:
+        """Channels (c, z, y, x) of one file each, and the first file."""
+        files = [files] if isinstance(files, str | Path) else list(files)
+        channels = self.rules["channels"]
+        if len(files) != len(channels):
+            raise ValueError(f"one file is needed for each of {channels}")
+        return read_channels(files)
+
     def predict_array(self, image: Array, affine: Array) -> Array:
         """The same for an array (c, z, y, x) and its affine (x, y, z to mm)."""
-        if not np.isfinite(image).all():
-            raise ValueError("the image holds NaN or infinite values")
-        stored = self.rules["grid"]["axes"] == "stored"
-        axes, flips = ((0, 1, 2), (False,) * 3) if stored else orientation(affine)
-        canonical = oriented(image, axes, flips)
-        steps = np.sqrt((affine[:3, :3] ** 2).sum(0))[::-1]  # z, y, x
-        spacing = [float(steps[axis]) for axis in axes]
-        box = nonzero_box(canonical)
-        cropped = canonical[:, *box]
-        order = self.rules["axis_order"]
-        indices = self.labels_of(cropped, [spacing[axis] for axis in order])
-        whole = np.full(canonical.shape[1:], 0, np.int16)
-        whole[*box] = indices.transpose(np.argsort(order))
-        restored = unoriented(whole[None], axes, flips)[0]
+        prepared, way = self.prepare(image, affine)
+        logits = self.logits(prepared)
+        across = coarse_axis(self.rules["grid"]["logits"], way.target, way.spacing)
+        exclusive = not self.rules["labels"]["regions"]
+        decide = (lambda rows: rows.argmax(0)) if exclusive else self.painted
+        indices = restored_labels(logits, way.shape, across, decide)
+        voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
+        indices = cleaned(indices, self.rules, voxel_mm3)
+        whole = np.zeros(way.canonical, np.int16)
+        whole[*way.box] = indices.transpose(np.argsort(self.rules["axis_order"]))
+        restored = unoriented(whole[None], way.axes, way.flips)[0]
         values = np.array(self.rules["values"])
         kind = np.result_type(*(np.min_scalar_type(v) for v in self.rules["values"]))
         return values.astype(kind)[restored]
 
-    def labels_of(self, cropped: Array, spacing: list[float]) -> Array:
-        """Label indices of an image on canonical axes, in the network's axis order."""
+    def prepare(self, image: Array, affine: Array) -> tuple[Array, Way]:
+        """The image on the networks' grid (c, z, y, x), and the way back."""
+        if not np.isfinite(image).all():
+            raise ValueError("the image holds NaN or infinite values")
         rules = self.rules
+        stored = rules["grid"]["axes"] == "stored"
+        axes, flips = ((0, 1, 2), (False,) * 3) if stored else orientation(affine)
+        canonical = oriented(image, axes, flips)
+        box = nonzero_box(canonical)
+        cropped = canonical[:, *box]
         order = rules["axis_order"]
-        image = normalised(cropped, rules["normalisations"])
-        image = image.transpose(0, *(axis + 1 for axis in order))
-        shape = image.shape[1:]
+        steps = np.sqrt((affine[:3, :3] ** 2).sum(0))[::-1]  # z, y, x
+        spacing = [float(steps[axes[axis]]) for axis in order]
         target = list(rules["spacing"])
         if rules["grid"]["slices"] == "kept":
             target[0] = spacing[0]
-        resampled = self.on_grid(image, spacing, target)
+        values = normalised(cropped, rules["normalisations"])
+        values = values.transpose(0, *(axis + 1 for axis in order))
+        way = Way(
+            axes, flips, canonical.shape[1:], box, values.shape[1:], spacing, target
+        )
+        resampled = self.on_grid(values, spacing, target)
         if rules["mask_channel"]:
             mask = foreground(cropped).transpose(order)[None].astype(np.float32)
-            on_grid = linear(mask, resampled.shape[1:], None)
-            resampled = np.concatenate([resampled, on_grid > 0.5]).astype(np.float32)
-        logits = self.logits(resampled)
-        how = rules["grid"]["logits"]
-        across = coarse_axis(how, target, spacing)
-        exclusive = not rules["labels"]["regions"]
-        decide = (lambda rows: rows.argmax(0)) if exclusive else self.painted
-        indices = restored_labels(logits, shape, across, decide)
-        return cleaned(indices, rules["postprocessing"])
+            seen = linear(mask, resampled.shape[1:], None) > 0.5
+            resampled = np.concatenate([resampled, seen]).astype(np.float32)
+        return resampled, way
 
     def on_grid(self, image: Array, spacing: list[float], target: list[float]) -> Array:
         """An image resampled to the network's grid."""
@@ -170,7 +192,7 @@ class Model:
 
     def volumes_ml(self, values: Array, affine: Array) -> dict[str, float]:
         """Volume of each label in ml."""
-        voxel = abs(np.linalg.det(affine[:3, :3])) / 1000
+        voxel = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
         named = zip(self.rules["names"], self.rules["values"], strict=True)
         return {name: voxel * int((values == v).sum()) for name, v in list(named)[1:]}
 
@@ -229,8 +251,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", help="NIfTI files, one a channel")
     parser.add_argument("--out", required=True, help="label map to write, .nii.gz")
+    parser.add_argument("--logits", help="file.npy for the networks' logits as well")
     given = parser.parse_args()
-    Model().predict(given.files, given.out)
+    model = Model()
+    model.predict(given.files, given.out)
+    if given.logits:
+        image, source = model.read(given.files)
+        prepared, _ = model.prepare(image, source.affine)
+        np.save(given.logits, model.logits(prepared))
 
 
 if __name__ == "__main__":
