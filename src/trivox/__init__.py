@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trivox.verbs.pretrain import pretrain
     from trivox.verbs.rank import rank
     from trivox.verbs.release.export import export
+    from trivox.verbs.release.models import models
     from trivox.verbs.report import report
     from trivox.verbs.train import train
     from trivox.volumes.choice import SeriesChoice
@@ -49,6 +50,7 @@ VERBS = (
     "explain",
     "pretrain",
     "drr",
+    "models",
     "info",
     "export",
 )
@@ -57,6 +59,7 @@ VERBS = (
 _HOMES = {
     **{verb: f"trivox.verbs.{verb}" for verb in VERBS},
     "export": "trivox.verbs.release.export",
+    "models": "trivox.verbs.release.models",
     "Case": "trivox.datasets.dataset",
     "Dataset": "trivox.datasets.dataset",
     "Predictor": "trivox.inference.predictor",
@@ -90,6 +93,7 @@ __all__ = [
     "info",
     "load_dataset",
     "make_recipe",
+    "models",
     "plan",
     "predict",
     "preprocess",

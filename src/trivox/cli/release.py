@@ -14,7 +14,8 @@ def export(
     model: Annotated[
         list[Path],
         typer.Argument(
-            metavar="MODEL...", help="run or bundle folder(s); several vote"
+            metavar="MODEL...",
+            help="run(s), bundle(s) or names that 'trivox models' lists; several vote",
         ),
     ],
     to: Annotated[ExportTarget, option("export", "to")],
