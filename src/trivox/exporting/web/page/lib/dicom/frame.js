@@ -29,6 +29,8 @@ const TAG = {
   units: 0x00541001,
 };
 const NO_IMAGES = new Set("SEG RTSTRUCT RTPLAN RTDOSE RTRECORD SR PR KO REG DOC FID".split(" "));
+/** By how much directions may differ from unit vectors at right angles. */
+const TURNED = 1e-2;
 
 /** What a file holds: a frame, or null where it is no DICOM image at all. */
 export async function frameOf(file) {
@@ -57,7 +59,7 @@ function described(file, elements) {
     number: elements.text(TAG.number),
     size: [elements.short(TAG.rows, 0), elements.short(TAG.columns, 0)],
     position: elements.numbers(TAG.position, 3),
-    orientation: elements.numbers(TAG.orientation, 6),
+    orientation: directionsOf(elements.numbers(TAG.orientation, 6)),
     spacing: elements.numbers(TAG.pixelSpacing, 2) ?? elements.numbers(TAG.detectorSpacing, 2),
     depth: Math.abs(elements.number(TAG.between, 0)) || Math.abs(elements.number(TAG.thickness, 0)),
     slope: elements.number(TAG.slope, 1),
@@ -65,6 +67,21 @@ function described(file, elements) {
     units: elements.text(TAG.units).toUpperCase(),
     problem: problemOf(elements),
   };
+}
+
+/** The directions of rows and columns as unit vectors. */
+function directionsOf(numbers) {
+  if (!numbers) return null;
+  const [row, column] = [numbers.slice(0, 3), numbers.slice(3)];
+  const lengths = [row, column].map((vector) => Math.sqrt(dot(vector, vector)));
+  if (lengths.some((length) => Math.abs(length - 1) > TURNED) || Math.abs(dot(row, column)) > TURNED) {
+    throw new Problem(`ImageOrientationPatient ${numbers.join(", ")} is no pair of unit vectors; repair the file`);
+  }
+  return numbers.map((value, index) => value / lengths[Math.floor(index / 3)]);
+}
+
+function dot(one, other) {
+  return one.reduce((sum, value, axis) => sum + value * other[axis], 0);
 }
 
 /** Why an image cannot be part of a volume here, or null. */
