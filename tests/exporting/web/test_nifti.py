@@ -84,6 +84,7 @@ def test_files_are_read_as_python_reads_them(tmp_path):
         np.testing.assert_array_equal(read, wanted, path.name)
         spoken = "no sform and no qform" in " ".join(page["remarks"])
         assert spoken == (path.name == "neither.nii")
+        assert ("infinite" in " ".join(page["remarks"])) == (path.stem == "infinite")
 
 
 def damaged(folder):

@@ -102,7 +102,8 @@ async function start(description, sources) {
 async function show(result, description, name) {
   const { names } = description.pipeline;
   at("result").hidden = false;
-  fillTable(result.volumes, description.pipeline);
+  fillTable(result.volumes);
+  at("legend").replaceChildren(...names.slice(1).map(legendOf));
   offer(result.file, name);
   at("remarks").replaceChildren(...result.remarks.map((text) => element("li", text)));
   at("how").textContent = `Computed in ${result.seconds.toFixed(1)} s (${result.how}).`;
@@ -117,17 +118,21 @@ async function show(result, description, name) {
   }
 }
 
-function fillTable(volumes, pipeline) {
-  const rows = volumes.map(({ name, indices, voxels, ml }) => {
+function fillTable(volumes) {
+  const rows = volumes.map(({ name, voxels, ml }) => {
     const row = document.createElement("tr");
     const label = element("th", name);
     label.scope = "row";
-    // a region of several labels has no colour of its own
-    if (indices.length === 1) label.prepend(swatch(colourOf(indices[0])));
     row.append(label, number(ml.toFixed(ml < 1 ? 3 : 2)), number(String(voxels)));
     return row;
   });
   at("volumes").tBodies[0].replaceChildren(...rows);
+}
+
+function legendOf(name, position) {
+  const entry = element("li", name);
+  entry.prepend(swatch(colourOf(position + 1)));
+  return entry;
 }
 
 function swatch([red, green, blue]) {

@@ -9,6 +9,10 @@ export function applyAlong(values, shape, rows, axis) {
   const inner = shape.slice(axis + 1).reduce((product, size) => product * size, 1);
   const outer = shape.slice(0, axis).reduce((product, size) => product * size, 1);
   const result = new Float32Array(outer * rows.length * inner);
+  if (inner === 1) {
+    multiplyLines(values, shape[axis], rows, result);
+    return { values: result, shape: newShape };
+  }
   const sums = new Float64Array(inner);
   let target = 0;
   for (let block = 0; block < outer; block++) {
@@ -25,6 +29,24 @@ export function applyAlong(values, shape, rows, axis) {
     }
   }
   return { values: result, shape: newShape };
+}
+
+/** The same where the axis is the last one: line by line. */
+function multiplyLines(values, length, rows, result) {
+  const firsts = Int32Array.from(rows, ({ first }) => first);
+  const ends = [];
+  for (const { weights } of rows) ends.push((ends.at(-1) ?? 0) + weights.length);
+  const weights = Float64Array.from(rows.flatMap((row) => Array.from(row.weights)));
+  let target = 0;
+  for (let start = 0; start < values.length; start += length) {
+    let at = 0;
+    for (let row = 0; row < rows.length; row++) {
+      let source = start + firsts[row];
+      let sum = 0;
+      for (; at < ends[row]; at++) sum += weights[at] * values[source++];
+      result[target++] = sum;
+    }
+  }
 }
 
 /** Takes slices of an axis. */

@@ -126,11 +126,15 @@ function sizesOf(dim) {
 
 /** A slope of 0 is called unset by the standard; one that is no number is unset as well. */
 function scalingOf({ slope, intercept }) {
-  if (slope === 0 || !Number.isFinite(slope)) return { slope: 1, intercept: 0 };
+  if (slope === 0 || !Number.isFinite(slope)) {
+    const isSaid = Math.abs(slope) === Infinity;
+    const remarks = isSaid ? ["scl_slope is infinite: values are read as they are stored"] : [];
+    return { slope: 1, intercept: 0, remarks };
+  }
   if (!Number.isFinite(intercept)) {
     throw new Problem(
       `scales its values by ${slope} and adds ${intercept}; repair scl_slope and scl_inter`,
     );
   }
-  return { slope, intercept };
+  return { slope, intercept, remarks: [] };
 }

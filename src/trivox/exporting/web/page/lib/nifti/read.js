@@ -40,7 +40,8 @@ async function volumeOf(stream, most) {
   if (await stream.more()) {
     throw new Problem("holds more voxels than its header declares; it is damaged, export it again");
   }
-  return { channels, shape: header.shape, ...placement };
+  const remarks = [...placement.remarks, ...header.remarks];
+  return { channels, shape: header.shape, ...placement, remarks };
 }
 
 async function valuesOf(stream, header, count) {
