@@ -18,7 +18,9 @@ from contextlib import contextmanager
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="chromium is not installed"
+)
 PATIENCE = 240
 """Seconds until a page that does not answer has failed."""
 FLAGS = [
@@ -40,7 +42,13 @@ class Browser:
     def __init__(self, profile, *flags):
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
-        command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"]
+        command = [
+            CHROMIUM,
+            *FLAGS,
+            *flags,
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ]
         script = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
         self._process = subprocess.Popen(
             ["bash", "-c", script, "bash", *command],

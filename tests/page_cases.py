@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from trivox.datasets.reading import crop_volume
+from trivox.exporting.card import Pipeline
 from trivox.inference.decide import label_case
+from trivox.inference.descriptions import AXES, LabelDescription
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.inference.windows import SlidingWindows
 from trivox.planning.grid_rules import GridRules, Interpolation
@@ -17,6 +19,7 @@ from trivox.preparation.grid import prepare
 from trivox.volumes.volume import Volume
 from untrained_models import plan_of
 
+CPU = torch.device("cpu")
 NNUNET = GridRules(
     axes="stored",
     image=Interpolation(clip="slice"),
@@ -35,7 +38,7 @@ class ToyEngine:
 
     weights: np.ndarray
     steps: np.ndarray
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     precision: str = "fp32"
     voxels_a_batch: int = 1
 
@@ -60,24 +63,17 @@ class Drawn:
 
     @property
     def pipeline(self):
-        plan = self.plan
-        return {
-            "networks": [f"network{n}.onnx" for n in range(len(self.engines))],
-            "channels": list(plan.channels),
-            "normalisations": [n.model_dump(mode="json") for n in plan.normalisations],
-            "mask_channel": plan.mask_channel,
-            "axis_order": list(plan.axis_order),
-            "spacing": list(plan.spacing),
-            "grid": plan.grid.model_dump(mode="json"),
-            "patch_size": list(plan.patch_size),
-            "overlap": self.overlap,
-            "mirror_axes": list(self.mirror_axes),
-            "labels": plan.labels.model_dump(mode="json"),
-            "values": list(plan.labels.values),
-            "names": ["background", *plan.labels.labels],
-            "targets": {k: list(v) for k, v in plan.labels.targets.items()},
-            "postprocessing": self.rules.model_dump(mode="json"),
-        }
+        axes = tuple(AXES[axis] for axis in self.mirror_axes)
+        description = LabelDescription(
+            task=self.plan.task,
+            plan=self.plan,
+            overlap=self.overlap,
+            mirror_axes=axes,
+            postprocessing=self.rules,
+        )
+        names = [f"network{number}.onnx" for number in range(len(self.engines))]
+        card = Pipeline.of(description, names, ("windows", "logits"))
+        return card.model_dump(mode="json")
 
     @property
     def toys(self):
@@ -106,9 +102,7 @@ class Drawn:
         )
         scheme = self.plan.labels
         indices = label_case(windows.slabs(case.image), case.record, scheme, None)
-        clean = self.rules.apply(
-            indices, scheme, voxel_mm3=self.volume.voxel_ml * 1000
-        )
+        clean = self.rules.apply(indices, scheme, voxel_mm3=self.volume.voxel_ml * 1000)
         values = scheme.decode(clean)
         return case.record.to_source(values, fill=scheme.background).array[0]
 
@@ -140,7 +134,9 @@ def drawn(seed):
     mirrors = tuple(axis for axis in range(3) if draw.integers(2))
     overlap = float(draw.choice([0.5, 0.25]))
     volume = _volume(draw, channels, spacing)
-    return Drawn(volume, plan, mirrors, overlap, _rules(seed // 4 % 4, regions), engines)
+    return Drawn(
+        volume, plan, mirrors, overlap, _rules(seed // 4 % 4, regions), engines
+    )
 
 
 def _normalisation(draw):
@@ -163,7 +159,9 @@ def _rules(kind, regions):
     if kind == 0:
         return Postprocessing(largest_of_regions=names[:2], remove_small={names[2]: 20})
     if kind == 1:
-        return Postprocessing(replace_small={names[1]: 900}, remove_small={names[0]: 30})
+        return Postprocessing(
+            replace_small={names[1]: 900}, remove_small={names[0]: 30}
+        )
     if kind == 2 and not regions:
         return Postprocessing(largest_foreground=True, largest_of=(1, 3))
     return Postprocessing()

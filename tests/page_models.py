@@ -82,7 +82,10 @@ def export_of(description, windows, folder, names):
     labels = plan.labels
     named = {value: name for name, value in labels.labels.items()}
     files = [
-        {"file": name, "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()}
+        {
+            "file": name,
+            "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+        }
         for name in names
     ]
     pipeline = {
@@ -104,4 +107,9 @@ def export_of(description, windows, folder, names):
         "targets": {name: list(indices) for name, indices in labels.targets.items()},
         "postprocessing": description.postprocessing.model_dump(mode="json"),
     }
-    return {"format_version": 1, "task": plan.task, "files": files, "pipeline": pipeline}
+    return {
+        "format_version": 1,
+        "task": plan.task,
+        "files": files,
+        "pipeline": pipeline,
+    }

@@ -14,8 +14,8 @@ import pytest
 from page_browser import isolated, needs_chromium, opened, served
 from page_models import ct_bundle, page_of
 from trivox import Predictor
-from trivox.exporting.web.assets import Archives, write_assets
 from trivox.errors import ResourceError
+from trivox.exporting.web.assets import Archives, write_assets
 from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Volume
 
@@ -180,9 +180,13 @@ def test_tumour_regions_take_a_file_for_each_channel(
 ):
     bundle, folder = brats
     case = data_root / "brats-cubes/BraTS20_Training_003"
-    names = [case / f"{case.name}_{kind}.nii.gz" for kind in ("t1", "t1ce", "t2", "flair")]
+    names = [
+        case / f"{case.name}_{kind}.nii.gz" for kind in ("t1", "t1ce", "t2", "flair")
+    ]
     browser = browse(folder)
-    asked = browser.value("[...document.querySelectorAll('.name')].map((n) => n.innerText)")
+    asked = browser.value(
+        "[...document.querySelectorAll('.name')].map((n) => n.innerText)"
+    )
     assert asked == ["T1", "T1ce", "T2", "FLAIR"]
     choose(browser, *names[:2])
     browser.click("#start")
@@ -204,7 +208,9 @@ def test_a_chest_ct_is_segmented_as_by_predict(phantom, data_root, browse, tmp_p
     require_private(browser)
 
 
-def test_a_dicom_folder_is_segmented_as_by_predict(phantom, data_root, browse, tmp_path):
+def test_a_dicom_folder_is_segmented_as_by_predict(
+    phantom, data_root, browse, tmp_path
+):
     bundle, folder = phantom
     series = data_root / "chest-ct/Lung_Dx-A0002"
     browser = browse(folder, server=isolated)
@@ -314,7 +320,9 @@ def test_work_can_be_cancelled_and_begun_again(phantom, data_root, browse, tmp_p
     require_equal(page, predicted(bundle, [scan]))
 
 
-def test_a_network_that_was_altered_is_refused(hippocampus, data_root, browse, tmp_path):
+def test_a_network_that_was_altered_is_refused(
+    hippocampus, data_root, browse, tmp_path
+):
     _, folder = hippocampus
     altered = tmp_path / "altered"
     shutil.copytree(folder, altered)

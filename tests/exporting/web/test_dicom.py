@@ -26,7 +26,9 @@ def stored_as(syntax):
     for each in made:
         each.file_meta.TransferSyntaxUID = syntax
         if syntax == ExplicitVRBigEndian:
-            each.PixelData = np.frombuffer(each.PixelData, "<u2").astype(">u2").tobytes()
+            each.PixelData = (
+                np.frombuffer(each.PixelData, "<u2").astype(">u2").tobytes()
+            )
     return made
 
 
@@ -71,7 +73,9 @@ def readable(folder):
         "bytes": slices(
             BitsAllocated=8, BitsStored=8, HighBit=7, PixelData=bytes(range(216)) * 8
         ),
-        "sequences": slices(RequestAttributesSequence=one(ScheduledProcedureStepID="4")),
+        "sequences": slices(
+            RequestAttributesSequence=one(ScheduledProcedureStepID="4")
+        ),
         "single": [slice_of(3)],
         "backwards": slices()[::-1],
         "copies": slices() + slices()[:1],
@@ -118,8 +122,14 @@ REFUSED = {
     "uneven": gapped,
     "sideways": shifted,
     "patients": lambda: [slice_of(0, PatientID="a"), slice_of(1, PatientID="b")],
-    "another size": lambda: [*slices()[:-1], slice_of(4, pixels=np.zeros((40, 48), "u2"))],
-    "different images": lambda: [*slices(), slice_of(0, pixels=np.ones((36, 48), "u2"))],
+    "another size": lambda: [
+        *slices()[:-1],
+        slice_of(4, pixels=np.zeros((40, 48), "u2")),
+    ],
+    "different images": lambda: [
+        *slices(),
+        slice_of(0, pixels=np.ones((36, 48), "u2")),
+    ],
     "cannot be ordered": lambda: slices(ImagePositionPatient=None),
     "PixelSpacing": lambda: slices(PixelSpacing=None),
     "fewer pixels": lambda: slices(PixelData=bytes(100)),
@@ -159,6 +169,6 @@ def test_what_lies_beside_a_series_is_left_alone(tmp_path):
     save(folder, [slice_of(n, series="1.7") for n in range(2)], name="other")
     (folder / "notes.txt").write_text("no image", encoding="utf-8")
     (page,) = run(call(folder))
-    assert tuple(page["shape"])[0] == COUNT
+    assert page["shape"][0] == COUNT
     assert len(page["titles"]) == 2
     assert page["titles"][0].startswith("-: CT, thorax, 5 images")

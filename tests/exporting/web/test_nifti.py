@@ -107,7 +107,12 @@ def damaged(folder):
     yield file("text.nii", b"no image at all " * 40), "no NIfTI"
     yield file("empty.nii", b""), "fewer bytes"
     yield save(folder / "colour.nii", array, affine, datatype=128), "colour"
-    yield save(folder / "huge.nii", array, affine, dim=[3, 30000, 30000, 30000, 1, 1, 1, 1]), "fewer bytes"  # noqa: E501
+    yield (
+        save(
+            folder / "huge.nii", array, affine, dim=[3, 30000, 30000, 30000, 1, 1, 1, 1]
+        ),
+        "fewer bytes",
+    )
     yield save(folder / "none.nii", array, affine, dim=[3, 0, 5, 6, 1, 1, 1, 1]), "size"
     rows = {"srow_x": [0, 0, 0, 0]}
     yield save(folder / "singular.nii", array, affine, **rows), "singular"

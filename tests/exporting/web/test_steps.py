@@ -146,7 +146,5 @@ def test_an_empty_image_gives_a_label_map():
     case = drawn(4)
     page = of_page(case.volume)
     page["channels"] = [np.zeros_like(each) for each in page["channels"]]
-    segmented = only(
-        "segmented", volume=page, pipeline=case.pipeline, toys=case.toys
-    )
+    segmented = only("segmented", volume=page, pipeline=case.pipeline, toys=case.toys)
     assert segmented["labels"]["data"].size == page["channels"][0].size

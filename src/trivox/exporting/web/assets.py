@@ -8,10 +8,12 @@ import io
 import tarfile
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from trivox.caches import cache_folder
 from trivox.errors import FormatError, ResourceError
 from trivox.files import read_json, write_bytes
 from trivox.schema import Frozen, validated
@@ -55,6 +57,15 @@ class Pins(Frozen):
     packages: tuple[Package, ...]
 
 
+def pinned() -> Sequence[Package]:
+    """The packages that the page takes files of."""
+    content = read_json(PINS)
+    pins = validated(
+        Pins, content, where=PINS, error=FormatError, advice="install trivox again"
+    )
+    return pins.packages
+
+
 @dataclass(frozen=True)
 class Archives:
     """Where archives come from: a folder of them; without one the cache, which is
@@ -62,7 +73,13 @@ class Archives:
     """
 
     folder: Path | None = None
-    cache: Path = Path.home() / ".cache" / "trivox" / "web"
+    cache: Path = field(default_factory=partial(cache_folder, "web"))
+    packages: Sequence[Package] = field(default_factory=pinned)
+
+    def require(self) -> None:
+        """Have all of them; raises as `bytes_of`."""
+        for package in self.packages:
+            self.bytes_of(package)
 
     def bytes_of(self, package: Package) -> bytes:
         """A verified archive; raises `ResourceError` in one line if it cannot be had,
@@ -89,20 +106,9 @@ class Archives:
         return content
 
 
-def pinned() -> Sequence[Package]:
-    """The packages that the page takes files of."""
-    content = read_json(PINS)
-    pins = validated(
-        Pins, content, where=PINS, error=FormatError, advice="install trivox again"
-    )
-    return pins.packages
-
-
-def write_assets(
-    folder: Path, archives: Archives, packages: Sequence[Package] | None = None
-) -> None:
+def write_assets(folder: Path, archives: Archives) -> None:
     """Write the files of others into `folder`; raises as `Archives.bytes_of`."""
-    for package in pinned() if packages is None else packages:
+    for package in archives.packages:
         content = archives.bytes_of(package)
         for asset, data in _files(package, content):
             if asset.target.endswith(PACKED):

@@ -1,11 +1,10 @@
 """An offline web page beside the networks of an export."""
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from trivox.errors import BundleError
+from trivox.exporting.card import Pipeline
 from trivox.exporting.web.assets import Archives, write_assets
 from trivox.files import write_text
 
@@ -39,33 +38,34 @@ makes them so; tell another server to send these headers with every file:
 | `vendor/` | ONNX Runtime Web and NiiVue, unchanged but for names and compression |
 | `licenses/` | their licences |
 """
+WITHOUT_BROWSER = """
+## Without a browser
+"""
 
 
-def write_page(
-    folder: Path, *, export: Mapping[str, Any], archives: Archives | None = None
-) -> None:
-    """Add a page to a folder that holds the networks and `export.json`.
+def write_page(folder: Path, archives: Archives) -> None:
+    """Add a page to a folder that holds an export in ONNX.
 
-    export: the content of that file; archives: where the files of others come from.
-    Raises `BundleError` for what the page cannot do, `ResourceError` and `FormatError`
-    where files of others cannot be had.
+    archives: where the files of others come from. Raises `ResourceError` and
+    `FormatError` where they cannot be had.
     """
-    require_page(export["pipeline"])
-    write_assets(folder / "vendor", archives or Archives())
+    write_assets(folder / "vendor", archives)
     shutil.copytree(ROOM / "page", folder, dirs_exist_ok=True)
     shutil.copytree(ROOM / "licenses", folder / "licenses", dirs_exist_ok=True)
-    write_text(folder / "README.md", README)
+    readme = folder / "README.md"
+    without_browser = readme.read_text(encoding="utf-8")
+    write_text(readme, README + WITHOUT_BROWSER + without_browser.partition("\n")[2])
 
 
-def require_page(pipeline: Mapping[str, Any]) -> None:
+def require_page(pipeline: Pipeline) -> None:
     """Raise `BundleError` that names the rule of a pipeline that the page lacks."""
-    regions = len(pipeline["labels"].get("regions", {}))
-    if regions > MOST_REGIONS:
+    if len(pipeline.paint) > MOST_REGIONS:
         raise BundleError(
-            f"{regions} regions: the page knows at most {MOST_REGIONS}; export to onnx"
+            f"{len(pipeline.paint)} regions: the page knows at most {MOST_REGIONS}; "
+            "export to onnx"
         )
-    ties = pipeline["grid"]["labels"]["ties"]
-    if pipeline["mask_channel"] and ties != "smallest":
+    ties = pipeline.grid.labels.ties
+    if pipeline.mask_channel and ties != "smallest":
         raise BundleError(
             f"a mask channel that is resampled with ties {ties!r}: the page knows "
             "'smallest' alone; export to onnx"

@@ -1,8 +1,11 @@
 """Serve this folder on this computer alone, with the headers that let browsers compute in
-several threads: python serve.py [PORT]
+several threads.
+
+Run it as: python serve.py [PORT]
 """
 
 import sys
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,7 +32,5 @@ if __name__ == "__main__":
     handler = partial(Isolated, directory=str(Path(__file__).parent))
     server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     print(f"http://127.0.0.1:{server.server_port}  (Ctrl-C ends it)", flush=True)
-    try:
+    with suppress(KeyboardInterrupt):
         server.serve_forever()
-    except KeyboardInterrupt:
-        pass

@@ -20,7 +20,7 @@ export async function openNetworks(description, base, { gpu, report }) {
     report("loading", number / description.pipeline.networks.length);
     files.push(await loaded(new URL(name, base), digestOf(description, name)));
   }
-  const shape = [1, inputsOf(description.pipeline), ...description.pipeline.patch_size];
+  const shape = [1, description.pipeline.inputs.length, ...description.pipeline.patch_size];
   const names = description.pipeline;
   if (gpu) {
     const onGpu = await opened("webgpu", base, files, names, shape).catch(() => null);
@@ -33,11 +33,6 @@ export async function openNetworks(description, base, { gpu, report }) {
     return { ...(await opened("wasm", base, files, names, shape)), remark: `${reason}; WebAssembly is used.` };
   }
   return opened("wasm", base, files, names, shape);
-}
-
-/** Inputs of a network: the channels, and the mask if it sees one. */
-function inputsOf(pipeline) {
-  return pipeline.channels.length + (pipeline.mask_channel ? 1 : 0);
 }
 
 function digestOf(description, name) {

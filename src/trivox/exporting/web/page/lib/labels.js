@@ -18,46 +18,31 @@ function signed(low, high) {
   return low >= -(2 ** 15) && high < 2 ** 15 ? Int16Array : Int32Array;
 }
 
-export function isExclusive(labels) {
-  return Object.keys(labels.regions ?? {}).length === 0;
+export function isExclusive(pipeline) {
+  return pipeline.paint.length === 0;
 }
 
 /** Index painted for each combination of regions, whose bit r says that region r is
  * there: later regions over earlier ones, a nested region only inside those that hold it. */
-export function paintedIndex(present, labels, values) {
-  const holders = containing(labels);
+export function paintedIndex(present, paint) {
   let index = 0;
-  labels.region_order.forEach((value, region) => {
-    const needed = [region, ...holders[region]];
-    if (needed.every((one) => (present >>> one) & 1)) index = values.indexOf(value);
+  paint.forEach(([painting, holders], region) => {
+    const needed = [region, ...holders];
+    if (needed.every((one) => (present >>> one) & 1)) index = painting;
   });
   return index;
 }
 
 /** Paints numbers of combinations as indices. */
-export function painted(combinations, labels, values) {
+export function painted(combinations, paint) {
   const known = new Map();
   const result = new Int16Array(combinations.length);
   for (let voxel = 0; voxel < result.length; voxel++) {
     const present = combinations[voxel];
-    if (!known.has(present)) known.set(present, paintedIndex(present, labels, values));
+    if (!known.has(present)) known.set(present, paintedIndex(present, paint));
     result[voxel] = known.get(present);
   }
   return result;
-}
-
-/** For each region the numbers of the regions that hold all its values and more. */
-function containing(labels) {
-  const sets = Object.values(labels.regions).map((values) => new Set(values));
-  return sets.map((set) => {
-    if (!labels.nested) return [];
-    const numbers = [...sets.keys()];
-    return numbers.filter((other) => isWithin(set, sets[other]) && set.size < sets[other].size);
-  });
-}
-
-function isWithin(set, other) {
-  return [...set].every((value) => other.has(value));
 }
 
 /** Voxels of each index. */

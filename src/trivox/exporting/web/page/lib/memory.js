@@ -11,14 +11,14 @@ const LONGEST = 2 ** 32 - 2 ** 16;
 const MOST = 16 * 2 ** 30;
 
 /** About how many bytes at once, from the volume read to its label map. */
-export function bytesNeeded(volume, record, pipeline, outputs) {
+export function bytesNeeded(volume, record, pipeline) {
   const source = product(volume.shape);
   const cropped = record.placing.voxels;
   const onGrid = product(record.shape);
-  const inputs = pipeline.channels.length + (pipeline.mask_channel ? 1 : 0);
+  const inputs = pipeline.inputs.length;
   const plane = record.shape[1] * record.shape[2];
   const padded = Math.max(plane, pipeline.patch_size[1] * pipeline.patch_size[2]);
-  const rows = 4 * (outputs + 1) * pipeline.patch_size[0] * padded;
+  const rows = 4 * (pipeline.outputs + 1) * pipeline.patch_size[0] * padded;
   const preparing = 4 * (inputs * (cropped + onGrid) + 2 * Math.max(cropped, onGrid));
   const computing = 4 * inputs * onGrid + 3.5 * rows + 4 * cropped;
   const finishing = 6 * cropped + 6 * source;
@@ -32,8 +32,8 @@ function product(shape) {
 }
 
 /** Throws before the work begins where it is known that it cannot end. */
-export function requireMemory(volume, record, pipeline, outputs) {
-  const { total, longest } = bytesNeeded(volume, record, pipeline, outputs);
+export function requireMemory(volume, record, pipeline) {
+  const { total, longest } = bytesNeeded(volume, record, pipeline);
   const installed = globalThis.navigator?.deviceMemory;
   const isKnown = installed !== undefined && installed < MOST_TOLD;
   const most = isKnown ? SHARE * installed * 2 ** 30 : MOST;

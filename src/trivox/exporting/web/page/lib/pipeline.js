@@ -16,17 +16,17 @@ export async function segment(volume, pipeline, networks, report = () => {}) {
   requireChannels(volume, pipeline);
   requireNumbers(volume.channels);
   const record = recordOf(volume, pipeline);
-  const outputs = outputsOf(pipeline);
-  requireMemory(volume, record, pipeline, outputs);
+  const { outputs } = pipeline;
+  requireMemory(volume, record, pipeline);
   report("preparing", 0);
   const image = prepare(volume, record, pipeline);
   let windows = 0;
-  const sliding = new SlidingWindows(networks, pipeline, outputs, (step) => {
+  const sliding = new SlidingWindows(networks, pipeline, (step) => {
     windows += step;
     report("computing", Math.min(1, windows / sliding.count(record.shape)));
   });
   report("computing", 0);
-  const exclusive = isExclusive(pipeline.labels);
+  const exclusive = isExclusive(pipeline);
   const restored = await restore(sliding.slabs(image), record.shape, record.placing.shape, {
     outputs,
     nearestAxis: record.logitsAxis,
@@ -34,7 +34,7 @@ export async function segment(volume, pipeline, networks, report = () => {}) {
     half: pipeline.grid.logits.half && exclusive,
   });
   report("finishing", 1);
-  const indices = exclusive ? restored : painted(restored, pipeline.labels, pipeline.values);
+  const indices = exclusive ? restored : painted(restored, pipeline.paint);
   const ml = voxelMl(volume.affine);
   applyRules(indices, record.placing.shape, pipeline, 1000 * ml);
   return answer(indices, volume, record, pipeline, ml);
@@ -49,11 +49,6 @@ function answer(indices, volume, record, pipeline, ml) {
     indices: { data: record.placing.toSource(indices, plain), shape, affine, unitMm },
     volumes: volumesOf(countsOf(indices, pipeline.values.length), pipeline.targets, ml),
   };
-}
-
-/** Channels of what the networks give: one a region, or background and labels. */
-export function outputsOf({ labels, values }) {
-  return isExclusive(labels) ? values.length : Object.keys(labels.regions).length;
 }
 
 function requireChannels(volume, pipeline) {

@@ -76,17 +76,16 @@ function staying(sizes, rule, mm3) {
 /** The index that a voxel of each index takes when it leaves a target: it leaves what is
  * inside the target as well, and the others of its regions are painted. */
 function fallbackOf(row, targets, pipeline) {
-  const { labels, values } = pipeline;
   const sets = targets.map(([, indices]) => new Set(indices));
   const isInside = sets.map((set) => [...set].every((index) => sets[row].has(index)));
-  return values.map((_, index) => {
+  return pipeline.values.map((_, index) => {
     if (!sets[row].has(index)) return index;
-    if (isExclusive(labels)) return 0;
+    if (isExclusive(pipeline)) return 0;
     let remaining = 0;
     sets.forEach((set, target) => {
       if (set.has(index) && !isInside[target]) remaining |= 1 << target;
     });
-    const painted = paintedIndex(remaining, labels, values);
+    const painted = paintedIndex(remaining, pipeline.paint);
     const gains = sets.some((set, target) => set.has(painted) && !((remaining >>> target) & 1));
     return gains ? 0 : painted;
   });

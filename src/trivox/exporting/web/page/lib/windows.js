@@ -37,13 +37,13 @@ function compare(one, other) {
 export class SlidingWindows {
   /** networks: functions from a window `(channels, z, y, x)` to its logits; seen: is told
    * after each window how many are done. */
-  constructor(networks, pipeline, outputs, seen = () => {}) {
+  constructor(networks, pipeline, seen = () => {}) {
     this.networks = networks;
     this.patch = pipeline.patch_size;
     this.overlap = pipeline.overlap;
     this.half = pipeline.grid.sums === "half";
     this.flips = mirrored(pipeline.mirror_axes, this.half);
-    this.outputs = outputs;
+    this.outputs = pipeline.outputs;
     this.seen = seen;
   }
 
