@@ -116,7 +116,7 @@ def export_model(models: Sequence[Path], out: Path, options: ExportOptions) -> E
             model=predictor.identity,
             files=_files(folder),
             versions=_versions(),
-            left_out=left_out(description),
+            left_out=left_out(description, page=archives is not None),
             pipeline=pipeline,
         )
         _write_program(folder, card)
@@ -131,7 +131,9 @@ def export_model(models: Sequence[Path], out: Path, options: ExportOptions) -> E
         card = card.model_copy(update={"verified": verdict.summary})
         write_card(folder, card)
         if archives is not None:
-            write_page(folder, archives)
+            for name in PROGRAM:  # the page does what it does, and more
+                (folder / name).unlink()
+            write_page(folder, card, archives)
     return Exported(out, card, verdict)
 
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from trivox.errors import BundleError
-from trivox.exporting.card import Pipeline
+from trivox.exporting.card import ExportCard, Pipeline
 from trivox.exporting.web.assets import Archives, write_assets
 from trivox.files import write_text
 
@@ -38,23 +38,26 @@ makes them so; tell another server to send these headers with every file:
 | `vendor/` | ONNX Runtime Web and NiiVue, unchanged but for names and compression |
 | `licenses/` | their licences |
 """
-WITHOUT_BROWSER = """
-## Without a browser
+LABELS = """
+| value | label |
+|---|---|
 """
 
 
-def write_page(folder: Path, archives: Archives) -> None:
+def write_page(folder: Path, card: ExportCard, archives: Archives) -> None:
     """Add a page to a folder that holds an export in ONNX.
 
-    archives: where the files of others come from. Raises `ResourceError` and
-    `FormatError` where they cannot be had.
+    card: of the export; archives: where the files of others come from. Raises
+    `ResourceError` and `FormatError` where they cannot be had.
     """
     write_assets(folder / "vendor", archives)
     shutil.copytree(ROOM / "page", folder, dirs_exist_ok=True)
     shutil.copytree(ROOM / "licenses", folder / "licenses", dirs_exist_ok=True)
-    readme = folder / "README.md"
-    without_browser = readme.read_text(encoding="utf-8")
-    write_text(readme, README + WITHOUT_BROWSER + without_browser.partition("\n")[2])
+    pipeline = card.pipeline
+    labels = zip(pipeline.values[1:], pipeline.names[1:], strict=True)
+    rows = "".join(f"| {value} | {name} |\n" for value, name in labels)
+    lacking = "".join(f"\nLeft out: {line}.\n" for line in card.left_out)
+    write_text(folder / "README.md", README + LABELS + rows + lacking)
 
 
 def require_page(pipeline: Pipeline) -> None:

@@ -9,6 +9,7 @@ const base = new URL(".", import.meta.url).href;
 const STAGES = {
   reading: "reading the image",
   loading: "loading the networks",
+  trying: "trying WebGPU",
   preparing: "preparing the image",
   computing: "computing",
   finishing: "putting the labels back",
@@ -111,7 +112,7 @@ async function show(result, description, name) {
     viewer ??= new Viewer(at("canvas"), ({ string }) => {
       at("place").textContent = string;
     });
-    await viewer.show(result.image, result.overlay, names, Number(at("opacity").value));
+    await viewer.show(result, names, Number(at("opacity").value));
   } catch (error) {
     console.error(error);
     showProblem("The image cannot be shown here (no WebGL2, or too large for it); the label map can be downloaded.");

@@ -20,8 +20,9 @@ export class Viewer {
     });
   }
 
-  /** Shows an image and the indices of its labels, both NIfTI files in memory. */
-  async show(image, overlay, names, opacity) {
+  /** Shows an image and the indices of its labels, both NIfTI files in memory, at the
+   * centre of the labels. */
+  async show({ image, overlay, centre }, names, opacity) {
     if (!this.attached) {
       this.attached = await this.niivue.attachToCanvas(this.canvas);
       this.niivue.setSliceType(this.niivue.sliceTypeMultiplanar);
@@ -32,6 +33,9 @@ export class Viewer {
     labels.setColormapLabel(tableOf(names));
     this.niivue.addVolume(labels);
     this.niivue.updateGLVolume();
+    if (centre) this.niivue.scene.crosshairPos = this.niivue.mm2frac(centre);
+    this.niivue.createOnLocationChange();
+    this.niivue.drawScene();
   }
 
   setOpacity(value) {

@@ -20,13 +20,13 @@ const TASKS = {
     const volume = await readChannels(sources, pipeline.channels);
     if (opened?.gpu !== gpu) opened = { gpu, ...(await openNetworks(description, base, { gpu, report })) };
     const started = performance.now();
-    const { labels, indices, volumes } = await segment(volume, pipeline, opened.networks, report);
+    const { labels, indices, volumes, centre } = await segment(volume, pipeline, opened.networks, report);
     const seconds = (performance.now() - started) / 1000;
     const image = plainNifti({ ...volume, data: volume.channels[0] });
     const overlay = plainNifti(indices);
     const file = await packedNifti(labels);
     const remarks = [...volume.remarks, ...(opened.remark ? [opened.remark] : [])];
-    return { image, overlay, file, volumes, seconds, how: opened.how, remarks };
+    return { image, overlay, file, volumes, centre, seconds, how: opened.how, remarks };
   },
 };
 

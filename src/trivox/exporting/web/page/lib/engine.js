@@ -6,6 +6,10 @@ import { Problem } from "./problem.js";
 const MOST_THREADS = 8;
 /** Largest difference of logits, relative to their range, that counts as equal. */
 const EQUAL = 1e-4;
+/** How ONNX Runtime names a node that failed. */
+const FAILED_NODE = /Name:\s?'([^']+)'/;
+/** Nodes left to the CPU, above which WebGPU is of no use. */
+const MOST_ON_CPU = 16;
 const RUNTIMES = {
   wasm: { module: "ort.wasm.min.js", glue: "ort-wasm.js", binary: "ort-wasm.wasm.gz" },
   webgpu: { module: "ort.webgpu.min.js", glue: "ort-webgpu.js", binary: "ort-webgpu.wasm.gz" },
@@ -22,17 +26,34 @@ export async function openNetworks(description, base, { gpu, report }) {
   }
   const shape = [1, description.pipeline.inputs.length, ...description.pipeline.patch_size];
   const names = description.pipeline;
-  if (gpu) {
-    const onGpu = await opened("webgpu", base, files, names, shape).catch(() => null);
-    if (onGpu) {
-      const plain = await opened("wasm", base, files.slice(0, 1), names, shape);
-      const isEqual = await giveTheSame(onGpu.networks[0], plain.networks[0], shape);
-      if (isEqual) return { ...onGpu, how: "WebGPU" };
-    }
-    const reason = onGpu ? "WebGPU gives other logits here" : "WebGPU does not run this model here";
-    return { ...(await opened("wasm", base, files, names, shape)), remark: `${reason}; WebAssembly is used.` };
+  const plain = await opened("wasm", base, files, names, shape);
+  if (!gpu) return plain;
+  report("trying", 0);
+  try {
+    const onGpu = await openedOnGpu(base, files, names, shape);
+    if (await giveTheSame(onGpu, plain.networks, shape)) return { networks: onGpu, how: "WebGPU" };
+    return { ...plain, remark: "WebGPU gives other logits here; WebAssembly is used." };
+  } catch (error) {
+    console.warn(error);
+    return { ...plain, remark: "WebGPU does not run this model here; WebAssembly is used." };
   }
-  return opened("wasm", base, files, names, shape);
+}
+
+/** The networks on WebGPU; nodes that it cannot compute are left to the CPU. */
+async function openedOnGpu(base, files, names, shape) {
+  const onCpu = new Set();
+  const window = noiseOf(shape);
+  for (;;) {
+    try {
+      const { networks } = await opened("webgpu", base, files, names, shape, [...onCpu]);
+      for (const network of networks) await network(window);
+      return networks;
+    } catch (error) {
+      const node = FAILED_NODE.exec(error.message)?.[1];
+      if (node === undefined || onCpu.has(node) || onCpu.size >= MOST_ON_CPU) throw error;
+      onCpu.add(node);
+    }
+  }
 }
 
 function digestOf(description, name) {
@@ -59,9 +80,10 @@ function nameOf(url) {
   return url.pathname.split("/").pop();
 }
 
-async function opened(kind, base, files, names, shape) {
+async function opened(kind, base, files, names, shape, forceCpuNodeNames = []) {
   const ort = await runtime(kind, base);
-  const providers = kind === "webgpu" ? ["webgpu", "wasm"] : ["wasm"];
+  const onGpu = { name: "webgpu", forceCpuNodeNames };
+  const providers = kind === "webgpu" ? [onGpu, "wasm"] : ["wasm"];
   const networks = [];
   for (const bytes of files) {
     const session = await ort.InferenceSession.create(bytes, { executionProviders: providers });
@@ -88,12 +110,22 @@ async function runtime(kind, base) {
   return ort;
 }
 
-/** Whether two engines agree on a window of reproducible noise. */
-async function giveTheSame(first, second, shape) {
+/** A window of reproducible noise. */
+function noiseOf(shape) {
   const size = shape.reduce((product, length) => product * length, 1);
-  const noise = Float32Array.from({ length: size }, (_, index) => ((index * 7919) % 1009) / 504 - 1);
-  const ones = await first(noise);
-  const others = await second(noise);
+  return Float32Array.from({ length: size }, (_, index) => ((index * 7919) % 1009) / 504 - 1);
+}
+
+/** Whether networks agree with those of another engine. */
+async function giveTheSame(networks, otherNetworks, shape) {
+  const window = noiseOf(shape);
+  for (const [number, network] of networks.entries()) {
+    if (!isNear(await network(window), await otherNetworks[number](window))) return false;
+  }
+  return true;
+}
+
+function isNear(ones, others) {
   let apart = 0;
   let range = 0;
   for (let index = 0; index < ones.length; index++) {

@@ -47,8 +47,28 @@ function answer(indices, volume, record, pipeline, ml) {
   return {
     labels: { data: record.placing.toSource(indices, table), shape, affine, unitMm },
     indices: { data: record.placing.toSource(indices, plain), shape, affine, unitMm },
+    centre: centreOf(indices, record.placing, volume),
     volumes: volumesOf(countsOf(indices, pipeline.values.length), pipeline.targets, ml),
   };
+}
+
+/** The place in RAS mm of a labelled voxel near the middle of all of them; null of none. */
+function centreOf(indices, placing, { shape, affine }) {
+  let count = 0;
+  for (const index of indices) if (index > 0) count++;
+  let left = Math.ceil(count / 2);
+  let place = null;
+  placing.each((index, at) => {
+    if (indices[index] > 0 && --left === 0) place = at;
+  });
+  if (place === null) return null;
+  const x = place % shape[2];
+  const y = Math.floor(place / shape[2]) % shape[1];
+  const z = Math.floor(place / (shape[1] * shape[2]));
+  return [0, 1, 2].map((row) => {
+    const [alongX, alongY, alongZ, start] = affine[row];
+    return alongX * x + alongY * y + alongZ * z + start;
+  });
 }
 
 function requireChannels(volume, pipeline) {
