@@ -82,7 +82,7 @@ function nameOf(url) {
 
 async function opened(kind, base, files, names, shape, forceCpuNodeNames = []) {
   const ort = await runtime(kind, base);
-  const onGpu = { name: "webgpu", forceCpuNodeNames };
+  const onGpu = { name: "webgpu", ...(forceCpuNodeNames.length ? { forceCpuNodeNames } : {}) };
   const providers = kind === "webgpu" ? [onGpu, "wasm"] : ["wasm"];
   const networks = [];
   for (const bytes of files) {
