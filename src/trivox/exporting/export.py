@@ -5,7 +5,7 @@ that is done around them, and a program that does it without trivox.
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def export_model(models: Sequence[Path], out: Path, options: ExportOptions) -> E
         _write_program(folder, card)
         verdict = verified(
             folder,
-            _without_left_out(predictor),
+            predictor,
             options.verification,
             whose=options.whose,
             precision=options.precision,
@@ -135,18 +135,6 @@ def export_model(models: Sequence[Path], out: Path, options: ExportOptions) -> E
                 (folder / name).unlink()
             write_page(folder, card, archives)
     return Exported(out, card, verdict)
-
-
-def _without_left_out(predictor: Predictor) -> Predictor:
-    """The model without the rules that the exported program lacks, see
-    `trivox.exporting.card.left_out`: what it is compared with.
-    """
-    descriptions = []
-    for description in predictor.descriptions:
-        rules = description.postprocessing
-        simple = rules.without(rules.of_regions())
-        descriptions.append(description.model_copy(update={"postprocessing": simple}))
-    return replace(predictor, descriptions=tuple(descriptions))
 
 
 def require_precision(options: ExportOptions) -> None:
