@@ -68,7 +68,8 @@ class _Attention(torch.autograd.Function):
         torch.baddbmm(start, q, k.mT, alpha=ctx.scale, out=logits)
         weights = logits.softmax(-1)
         ctx.save_for_backward(q, k, v, weights)
-        return (weights @ v).unflatten(0, (n, heads))
+        attended: Tensor = (weights @ v).unflatten(0, (n, heads))
+        return attended
 
     @staticmethod
     @once_differentiable
