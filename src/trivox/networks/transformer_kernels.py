@@ -68,7 +68,8 @@ class _Attention(torch.autograd.Function):
         torch.baddbmm(start, q, k.mT, alpha=ctx.scale, out=logits)
         weights = logits.softmax(-1)
         ctx.save_for_backward(q, k, v, weights)
-        return (weights @ v).unflatten(0, (n, heads))
+        attended: Tensor = (weights @ v).unflatten(0, (n, heads))
+        return attended
 
     @staticmethod
     @once_differentiable
@@ -91,7 +92,8 @@ class _Attention(torch.autograd.Function):
 
 def with_branch(tokens: Tensor, scale: Tensor, branch: Tensor) -> Tensor:
     """Tokens `(b, n, c)` and a branch of them times its scale `(c,)`."""
-    if tokens.is_cuda and tokens.numel() <= FEW:
+    alike = tokens.dtype == branch.dtype
+    if tokens.is_cuda and alike and tokens.numel() <= FEW:
         added: Tensor = _Branch.apply(tokens, scale, branch)
         return added
     return tokens + scale * branch

@@ -132,7 +132,8 @@ class Pencil(Rays):
         """See `Rays`."""
         p, q = voxels
         flat = p.mul_(self.strides[1]).add_(q.mul_(self.strides[2]))
-        return flat.add_(self.plane_voxels())
+        voxels_of_planes: Tensor = flat.add_(self.plane_voxels())
+        return voxels_of_planes
 
     def plane_voxels(self) -> Tensor:
         """Flat voxel where each plane begins, `(planes,)` int32."""

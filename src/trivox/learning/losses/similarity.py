@@ -76,7 +76,8 @@ def _weighted_means(maps: Tensor) -> Tensor:
     )
     means = along_z @ maps.flatten(-2)
     means = along_y @ means.unflatten(-1, (y, x))
-    return means @ along_x.T
+    weighted: Tensor = means @ along_x.T
+    return weighted
 
 
 # what is made in inference mode may not be used in training later

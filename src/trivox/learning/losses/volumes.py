@@ -214,7 +214,8 @@ def spectrum(volumes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _magnitude(volumes: Tensor) -> Tensor:
-    return torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs()
+    magnitude: Tensor = torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs()
+    return magnitude
 
 
 def _shares(shape: torch.Size, device: torch.device, dtype: torch.dtype) -> Tensor:

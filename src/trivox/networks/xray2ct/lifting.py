@@ -217,8 +217,8 @@ def _looked_up(
         facts = sight.facts.flatten(0, 1)
         known.append(torch.cat((sampled.squeeze(2), facts), dim=1))
     levels: list[Level] = []
-    known = in_type(known, reduced[0].dtype)
-    for lifting, channels in zip(liftings, known, strict=True):
+    narrow = in_type(known, reduced[0].dtype)
+    for lifting, channels in zip(liftings, narrow, strict=True):
         x = F.gelu(lifting.point(channels))
         score = lifting.score(x)
         levels.append((x.unflatten(0, views), score.unflatten(0, views)))

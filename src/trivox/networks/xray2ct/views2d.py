@@ -88,8 +88,12 @@ class CrossViewTransformerAttention(nn.Module):
         query, key = placed.chunk(2, dim=-1)
         value = self.to_value(normed)
         hidden = value.new_zeros(b, v, 1).masked_fill_(~visible[..., None], -torch.inf)
-        parts = [self._split(part) for part in (query, key, value)]
-        attended = attended_by_all(*parts, hidden.expand(b, v, h * w).flatten(1))
+        attended = attended_by_all(
+            self._split(query),
+            self._split(key),
+            self._split(value),
+            hidden.expand(b, v, h * w).flatten(1),
+        )
         attended = attended.transpose(1, 2).flatten(2)
         tokens = tokens + self.project(attended)
         tokens = tokens + self.feed(self.feed_norm(tokens))
