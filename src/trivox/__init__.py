@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from trivox.verbs.preprocess import preprocess
     from trivox.verbs.pretrain import pretrain
     from trivox.verbs.rank import rank
+    from trivox.verbs.release.export import export
+    from trivox.verbs.release.models import models
     from trivox.verbs.report import report
     from trivox.verbs.train import train
     from trivox.volumes.choice import SeriesChoice
@@ -48,12 +50,16 @@ VERBS = (
     "explain",
     "pretrain",
     "drr",
+    "models",
     "info",
+    "export",
 )
 """In the order in which a project needs them."""
 
 _HOMES = {
     **{verb: f"trivox.verbs.{verb}" for verb in VERBS},
+    "export": "trivox.verbs.release.export",
+    "models": "trivox.verbs.release.models",
     "Case": "trivox.datasets.dataset",
     "Dataset": "trivox.datasets.dataset",
     "Predictor": "trivox.inference.predictor",
@@ -83,9 +89,11 @@ __all__ = [
     "drr",
     "evaluate",
     "explain",
+    "export",
     "info",
     "load_dataset",
     "make_recipe",
+    "models",
     "plan",
     "predict",
     "preprocess",

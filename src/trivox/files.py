@@ -298,6 +298,12 @@ def new_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def file_hash(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _sync(file: Path) -> None:
     """Bring a file's content to the disk; Windows does so only where it is open for
     writing, so that what is read-only (copied as such) is left alone.

@@ -24,6 +24,7 @@ VERBS = (
     "evaluate",
     "report",
     "explain",
+    "export",
     "info",
     "doctor",
     "demo",

@@ -282,7 +282,7 @@ def info(folder: Path, file: Path) -> object:
 def predict(folder: Path, file: Path) -> object:
     """One case is predicted; weights that were exchanged have a new checksum."""
     import trivox
-    from trivox.inference.bundle import file_hash
+    from trivox.files import file_hash
 
     if file.suffix == ".safetensors" and file.is_file():
         description = folder / "bundle" / "bundle.json"
@@ -298,7 +298,7 @@ def bundle(task: str) -> Callable[[Path], None]:
     """A bundle, its checksums and a scan."""
 
     def write(folder: Path) -> None:
-        from trivox.inference.bundle import file_hash
+        from trivox.files import file_hash
 
         examples.run(task)(folder)
         for file in (folder / "bundle").glob("*.safetensors"):
@@ -465,6 +465,32 @@ def socket_inputs(folder: Path, file: Path) -> object:
     from trivox.exporting.contract import read_contract
 
     return find_case(folder, read_contract(folder / "contract.json"))
+
+
+def release(folder: Path) -> None:
+    """A release with one model that has a card."""
+    from releases import write_release
+
+    write_release(folder)
+
+
+def fetched(folder: Path, file: Path) -> object:
+    """The model of a release is fetched."""
+    from trivox.inference.bundle import read_any_bundle
+    from trivox.inference.zoo.release import Release, fetch_model
+
+    source = Release.at(folder / "release")
+    shelf = folder / "shelf"
+    name = source.index.models[0].name if source.index.models else "none"
+    return fetch_model(source, name, shelf, require=read_any_bundle, say=str)
+
+
+def carded(folder: Path, file: Path) -> object:
+    """A model with a card is listed."""
+    from trivox.inference.bundle import read_any_bundle
+
+    card = read_any_bundle(file).description.card
+    return card and card.lines
 
 
 def container(folder: Path) -> None:
@@ -670,6 +696,8 @@ TARGETS = (
     Target("BraTS archive", examples.archives, brats_archive, writes=True, share=20),
     Target("class folders, import", nested_tree, class_tree, writes=True, share=10),
     Target("container inputs", container, socket_inputs, ("*.json",)),
+    Target("release of models", release, fetched, ("release/**/*",), True),
+    Target("model with a card", release, carded, ("made/bundle/*.json",)),
     Target("list of cases", listed, chosen, share=30),
     Target("volumes", examples.volumes, volume, share=400),
     Target("DICOM series", examples.dicom, series, share=50),

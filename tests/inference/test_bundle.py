@@ -9,8 +9,8 @@ import pytest
 
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, phantom_case
 from trivox.errors import BundleError, DataError
+from trivox.files import file_hash
 from trivox.inference.bundle import (
-    file_hash,
     read_bundle,
     read_volume_bundle,
     write_bundle,

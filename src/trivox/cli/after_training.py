@@ -19,6 +19,7 @@ from trivox.cli.terminal import Terminal, say
 from trivox.config.choices import (
     ContainerTarget,
     ConventionName,
+    EngineChoice,
     MissingChannels,
     PrecisionName,
     Uncertainty,
@@ -29,7 +30,8 @@ def predict(
     model: Annotated[
         list[Path],
         typer.Argument(
-            help="run or bundle folder(s), then the input: image, folder, dataset",
+            help="run(s), bundle(s) or names that 'trivox models' lists, then the "
+            "input: image, folder, dataset",
             metavar="MODEL... INPUT",
         ),
     ],
@@ -55,6 +57,7 @@ def predict(
     cases: Annotated[Path | None, option("predict", "cases")] = None,
     device: Annotated[str, option("predict", "device")] = "auto",
     precision: Annotated[PrecisionName, option("predict", "precision")] = "auto",
+    engine: Annotated[EngineChoice, option("predict", "engine")] = "torch",
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
 ) -> None:
@@ -84,6 +87,7 @@ def predict(
         cases=cases,
         device=device,
         precision=precision,
+        engine=engine,
         series=series,
         slice_tolerance=slice_tolerance,
         console=Terminal(),
@@ -229,7 +233,8 @@ def package(
     models: Annotated[
         list[Path],
         typer.Argument(
-            metavar="MODEL...", help="run or bundle folder(s); several vote"
+            metavar="MODEL...",
+            help="run(s), bundle(s) or names that 'trivox models' lists; several vote",
         ),
     ],
     target: Annotated[

@@ -12,6 +12,12 @@ TaskName = Literal["segmentation", "multitask", "reconstruction"]
 USUAL_TASK: TaskName = "segmentation"
 PresetName = Literal["quick_test", "production", "fine_tuning", "large"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+EngineName = Literal["torch", "openvino", "onnx"]
+"""What computes networks at prediction."""
+EngineChoice = Literal["auto", "torch", "openvino", "onnx"]
+ExportTarget = Literal["onnx", "openvino", "web"]
+"""What a model is exported to."""
+ExportPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 MissingChannels = Literal["refuse", "zeros"]
 """Cases that lack a channel: refuse them, or take zeros for it."""
 SeriesRule = Literal["largest", "thinnest", "axial"]

@@ -8,17 +8,21 @@ from pathlib import Path
 
 from torch import nn
 
+from trivox.config.choices import EngineName
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import BundleError, RecipeError
+from trivox.errors import BundleError, RecipeError, UsageError
 from trivox.inference.bundle import LabelBundle
 from trivox.inference.classes.reader import ClassReader
 from trivox.inference.descriptions import AXES, LabelDescription
 from trivox.inference.doubt.uncertainty import wake_dropout
-from trivox.inference.engines.torch import torch_engines
+from trivox.inference.engines.choice import fastest_engine
+from trivox.inference.engines.engine import Engine
+from trivox.inference.engines.kept import Source
+from trivox.inference.engines.making import made_engines
 from trivox.inference.windows import SlidingWindows
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.checkpoints import load_weights
-from trivox.learning.runtime import Runtime
+from trivox.learning.runtime import Runtime, make_runtime
 from trivox.memory import memory_ran_out, no_memory
 from trivox.networks.class_head import LesionMasks, MultitaskNetwork, add_class_head
 from trivox.networks.registry import build_network
@@ -57,12 +61,13 @@ class WindowOptions:
     """How the windows of a member look at an image.
 
     mirror: average over mirrored copies; overlap: of windows; None: as the description
-    says. passes: with random dropout.
+    says. passes: with random dropout; engine: what computes the networks.
     """
 
     mirror: bool | None = None
     overlap: float | None = None
     passes: int = 0
+    engine: EngineName = "torch"
 
     def overlap_of(self, description: LabelDescription) -> float:
         """Overlap of the windows of a model."""
@@ -134,6 +139,11 @@ def load_member(
     classifiers: one for each weights file, or none.
     """
     plan = description.plan
+    if options.passes and options.engine != "torch":
+        raise UsageError(
+            f"--engine {options.engine} has no dropout for --mc-samples; use --engine "
+            "torch"
+        )
     networks = [
         _load_network(description, file).to(runtime.device).eval() for file in weights
     ]
@@ -145,8 +155,12 @@ def load_member(
     half = plan.grid.sums == "half"
     # a batch rounds otherwise than its samples alone, and nnU-Net computes these
     alone = half and runtime.device.type == "cpu"
+    sources = [
+        Source(network, file, plan)
+        for network, file in zip(segmenters, weights, strict=True)
+    ]
     windows = SlidingWindows(
-        torch_engines(segmenters, runtime),
+        made_engines(options.engine, sources, runtime),
         plan.patch_size,
         plan.labels.output_channels,
         overlap=options.overlap_of(description),
@@ -156,6 +170,28 @@ def load_member(
     )
     readers = _readers(description, networks, classifiers, runtime, axes)
     return Member(plan, windows, description.temperature, options.passes, readers)
+
+
+def computing(engine: Engine) -> dict[str, object]:
+    """What a network was computed in and by what, for the record; torch is not named."""
+    others = {} if engine.name == "torch" else {"engine": engine.name}
+    return {"precision": engine.precision, **others}
+
+
+def quickest(
+    bundle: LabelBundle, device: str, precision: str, *, passes: int
+) -> EngineName:
+    """The engine that computes a model fastest here; dropout is torch's alone.
+
+    passes: with random dropout. Raises `BundleError`.
+    """
+    if passes:
+        return "torch"
+    runtime = make_runtime(device, precision)
+    file = bundle.weight_files()[0]
+    network = _load_network(bundle.description, file).eval()
+    source = Source(_segmenter(network), file, bundle.description.plan)
+    return fastest_engine(source, runtime, precision=precision)
 
 
 def _segmenter(network: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trivox.config.choices import MissingChannels, require_choice
+from trivox.config.choices import EngineChoice, MissingChannels, require_choice
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import RecipeError
@@ -39,13 +39,16 @@ from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.kinds import NOTHING_ELSE, Extras
 from trivox.inference.doubt.sampling import BandSampler
 from trivox.inference.doubt.uncertainty import require_kinds
+from trivox.inference.engines.making import runtime_beside
 from trivox.inference.engines.torch import time_convolutions
 from trivox.inference.members import (
     Member,
     WindowOptions,
+    computing,
     fitting_runtime,
     load_member,
     load_members,
+    quickest,
     require_alike,
     require_scale_one,
 )
@@ -53,7 +56,7 @@ from trivox.inference.prepare import Begun, begun_image, case_bytes
 from trivox.inference.read import read_image
 from trivox.inference.rules.postprocess import apply_rules
 from trivox.inference.writing import Record, file_names
-from trivox.learning.runtime import Runtime, make_runtime
+from trivox.learning.runtime import Runtime
 from trivox.preparation.grid import GridRecord, PreparedCase
 from trivox.volumes.formats import case_stem, write_volume
 from trivox.volumes.volume import Array, Spacing, Volume, affine_from_spacing
@@ -97,6 +100,7 @@ class Predictor:
         scales: Sequence[float] = (1.0,),
         seed: int = 0,
         missing: MissingChannels = "refuse",
+        engine: EngineChoice = "torch",
     ) -> "Predictor":
         """Load a run or bundle, or several for an ensemble.
 
@@ -104,8 +108,9 @@ class Predictor:
         windows, likewise; mc_samples: passes with random dropout, drawn from `seed`;
         scales: predict with structures that many times as large, and average; missing:
         cases that lack a channel are refused, or predicted with zeros in its place and
-        a warning. Raises `BundleError` for a damaged model, models that do not fit
-        together, or `mc_samples` without any dropout.
+        a warning; engine: what computes the networks, "auto": the fastest here. Raises
+        `BundleError` for a damaged model, models that do not fit together, or
+        `mc_samples` without any dropout.
         """
         low, high = SCALES
         if not scales or not all(low <= scale <= high for scale in scales):
@@ -115,16 +120,19 @@ class Predictor:
         if mc_samples < 0:
             raise RecipeError(f"mc_samples {mc_samples} must not be below 0")
         require_choice("missing", missing, MissingChannels)
+        require_choice("engine", engine, EngineChoice)
         bundles = [read_bundle(path) for path in model_paths(models)]
         require_alike(bundles)
         descriptions = tuple(bundle.description for bundle in bundles)
         if descriptions[0].classification is not None:
             require_scale_one(scales)
-        runtime = make_runtime(device, precision)
+        if engine == "auto":
+            engine = quickest(bundles[0], device, precision, passes=mc_samples)
+        runtime = runtime_beside(engine, device, precision)
         if precision == "auto":
             runtime = fitting_runtime(runtime, descriptions)
         time_convolutions(runtime)
-        options = WindowOptions(mirror, overlap, mc_samples)
+        options = WindowOptions(mirror, overlap, mc_samples, engine)
         members = load_members(bundles, runtime, options, scales)
         return cls(descriptions, members, tuple(scales), seed, missing)
 
@@ -173,7 +181,7 @@ class Predictor:
         return {
             "overlap": [each.overlap for each in windows],
             "mirror_axes": [list(each.mirror_axes) for each in windows],
-            "precision": windows[0].engines[0].precision,
+            **computing(windows[0].engines[0]),
             "postprocessing": [rule.model_dump(mode="json") for rule in rules],
             "temperature": [member.temperature for member in self.members],
             "scales": list(self.scales),

@@ -214,6 +214,15 @@ def free_cached_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+def free_pinned_memory() -> None:
+    """Give back what torch keeps for later of the host's memory that a GPU reads; older
+    versions of torch cannot.
+    """
+    give_back = getattr(torch.accelerator, "empty_host_cache", None)
+    if give_back is not None:
+        give_back()
+
+
 def keep_freed_memory() -> bool:
     """Have glibc's malloc reuse the memory of freed tensors instead of returning it to
     the system; whether it agreed.

@@ -2,6 +2,8 @@
 which the image chooses.
 """
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +24,37 @@ STRIDE = 2
 """One sampling point for a block of this many tokens along each axis."""
 REACH = 2.0
 """How far a point can move, in distances between points."""
+
+
+def gathered(tokens: Tensor, points: Tensor, grid: TokenGrid) -> Tensor:
+    """Tokens `(b, n, c)` of a grid interpolated linearly at points `(b, k, 3)` inside
+    it, `(b, k, c)`: torch's `grid_sample` for runtimes that have it for pictures only.
+    """
+    result = torch.zeros_like(points[..., :1])
+    for corner in product((0, 1), repeat=3):
+        index, weight = _corner(points, corner, grid)
+        chosen = index[..., None].expand(-1, -1, tokens.shape[-1])
+        result = result + tokens.gather(1, chosen) * weight[..., None]
+    return result
+
+
+def _corner(
+    points: Tensor, corner: tuple[int, ...], grid: TokenGrid
+) -> tuple[Tensor, Tensor]:
+    """The token at one corner of the cell around each point, and its weight, `(b, k)`."""
+    index = torch.zeros_like(points[..., 0])
+    weight = torch.ones_like(index)
+    for axis, size in enumerate(grid):
+        place = points[..., axis]
+        low = place.floor()
+        along = place - low
+        if corner[axis]:
+            low = (low + 1).clamp(max=size - 1)
+            weight = weight * along
+        else:
+            weight = weight * (1 - along)
+        index = index * size + low
+    return index.long(), weight
 
 
 class DeformableAttention3D(nn.Module):
@@ -63,7 +96,7 @@ class DeformableAttention3D(nn.Module):
         tokens = tokens + self.drop_path(self.attention_scale * attended)
         fed = self.feed(self.feed_norm(tokens))
         tokens = tokens + self.drop_path(self.feed_scale * fed)
-        out: Tensor = tokens.reshape(len(x), *grid, -1).movedim(-1, 1).to(x.dtype)
+        out: Tensor = tokens.reshape(x.shape[0], *grid, -1).movedim(-1, 1).to(x.dtype)
         return out
 
     def points(self, features: Tensor) -> Tensor:
@@ -85,10 +118,12 @@ class DeformableAttention3D(nn.Module):
         """Normalised tokens `(b, n, c)` interpolated at the points, `(b, k, c)`, and
         the points, `(b, k, 3)`.
         """
-        features = tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)
+        features = tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *grid)
         points = self.points(features)
         half = torch.tensor([(n - 1) / 2 or 1.0 for n in grid], device=points.device)
         place = (points / half - 1).flip(-1)  # (b, k, xyz) in -1..1
+        if torch.compiler.is_exporting():
+            return gathered(tokens, points, grid), points
         sampled = F.grid_sample(
             features.float(), place[:, :, None, None], align_corners=True
         )

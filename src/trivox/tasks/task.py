@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel
 from torch import nn
 
-from trivox.config.choices import MissingChannels
+from trivox.config.choices import EngineChoice, MissingChannels
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import load_dataset
@@ -76,7 +76,7 @@ class Prepared(Generic[PlanT, StoreT]):
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How to predict. The first two hold for every model, the others for those that
+    """How to predict. The first three hold for every model, the others for those that
     give label maps.
 
     tta: average mirrored copies, None: as trained; uncertainty: kinds of doubt to
@@ -87,6 +87,7 @@ class PredictOptions:
 
     device: str = "auto"
     precision: str = "auto"
+    engine: EngineChoice = "torch"
     seed: int = 0
     tta: bool | None = None
     probabilities: bool = False

@@ -5,7 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from trivox.config.choices import MissingChannels, PrecisionName, UncertaintyKind
+from trivox.config.choices import (
+    EngineChoice,
+    MissingChannels,
+    PrecisionName,
+    UncertaintyKind,
+)
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError, FormatError, few
 from trivox.inference.bundle import model_paths
@@ -82,6 +87,7 @@ def predict(
     cases: Path | str | None = None,
     device: str = "auto",
     precision: PrecisionName = "auto",
+    engine: EngineChoice = "torch",
     series: str | None = None,
     slice_tolerance: float | None = None,
     console: Console | None = None,
@@ -100,6 +106,7 @@ def predict(
     task = task_of(paths[0])
     options = PredictOptions(
         precision=precision,
+        engine=engine,
         seed=seed,
         tta=tta,
         probabilities=probabilities,

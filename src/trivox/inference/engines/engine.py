@@ -1,6 +1,6 @@
 """What sliding windows ask of whatever computes a network."""
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from trivox.errors import BundleError
 
 class Engine(Protocol):
     """One network made ready to compute."""
+
+    name: ClassVar[str]
 
     @property
     def device(self) -> torch.device:

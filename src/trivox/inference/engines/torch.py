@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ class Room:
 @dataclass(frozen=True, eq=False)
 class TorchEngine:
     """A network in eval mode on the runtime's device."""
+
+    name: ClassVar[str] = "torch"
 
     network: nn.Module
     runtime: Runtime

@@ -129,6 +129,7 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             scales=options.scales,
             seed=options.seed,
             missing=options.missing_channels,
+            engine=options.engine,
         )
         extras = Extras(
             probabilities=options.probabilities,
@@ -219,6 +220,7 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             "folds": [weights.fold for weights in description.weights],
             "network": plan.network,
             **classes,
+            **description.card_facts,
             **count_operations(
                 plan.network,
                 plan.topology,

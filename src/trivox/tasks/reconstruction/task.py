@@ -235,6 +235,11 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
                     f"--{option} is of models that give label maps; leave it out for a "
                     "reconstruction"
                 )
+        if options.engine not in ("auto", "torch"):
+            raise UsageError(
+                f"--engine {options.engine} computes label maps; networks that read "
+                "X-rays are torch's, leave --engine out"
+            )
         return Reconstructor.load(
             models, device=options.device, precision=options.precision
         )
@@ -321,6 +326,7 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
             "window_hu": list(plan.window),
             "trained_views": list(description.views),
             "folds": [weights.fold for weights in description.weights],
+            **description.card_facts,
             **count_volume_network(
                 plan.network, views=2, shape=plan.shape, options=plan.network_options
             ),

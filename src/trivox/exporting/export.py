@@ -1,0 +1,244 @@
+"""A model as files that other programs run: networks as graphs, `export.json` with all
+that is done around them, and a program that does it without trivox.
+"""
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from torch import nn
+
+from trivox.config.choices import ExportPrecision, ExportTarget
+from trivox.datasets.dataset import Case
+from trivox.errors import BundleError, UsageError
+from trivox.exporting.calibration import calibration_windows
+from trivox.exporting.card import (
+    CARD,
+    ExportCard,
+    ExportFile,
+    Pipeline,
+    Runtime,
+    left_out,
+)
+from trivox.exporting.networks import FORMATS, PRECISIONS
+from trivox.exporting.verification import Verdict, verified
+from trivox.exporting.web.assets import Archives
+from trivox.exporting.web.page_folder import require_page, write_page
+from trivox.files import file_hash, in_one_line, new_folder, write_json, write_text
+from trivox.inference.bundle import LabelBundle, read_bundle
+from trivox.inference.engines.graph import LOGITS, OPSET, WINDOWS
+from trivox.inference.engines.torch import TorchEngine
+from trivox.inference.predictor import Predictor
+from trivox.outputs import require_new_folder
+from trivox.version import NOTICE
+
+STANDALONE = Path(__file__).parent / "standalone"
+PROGRAM = ("run.py", "grids.py")
+RUNTIMES: Mapping[ExportTarget, Runtime] = {
+    "onnx": "onnx",
+    "openvino": "openvino",
+    "web": "onnx",
+}
+SPECIAL = re.compile(r"[^A-Za-z0-9._-]+")
+"""What stands in no name of a file that is shown as an example."""
+PACKAGES = ("torch", "numpy", "onnx", "onnxruntime", "openvino", "nncf")
+"""Whose versions an export names, as far as they are here."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a model is exported.
+
+    calibration: cases whose images tell how values are distributed, for int8;
+    verification: cases that the export is tried on, none: phantoms; whose: what to call
+    them; accept_loss: keep an int8 export that loses more than half a Dice point; assets:
+    folder of the archives of others that a page is made of, none: they are fetched.
+    """
+
+    target: ExportTarget
+    precision: ExportPrecision = "fp32"
+    calibration: Sequence[Case] = ()
+    verification: Sequence[Case] = ()
+    whose: str = "phantoms"
+    accept_loss: bool = False
+    assets: Path | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the card, and how the export compares with the model."""
+
+    folder: Path
+    card: ExportCard
+    verdict: Verdict = field(repr=False)
+
+    @property
+    def lines(self) -> list[str]:
+        """For a terminal."""
+        others = [f"left out: {line}" for line in self.card.left_out]
+        size = sum(file.bytes for file in self.card.files) / 1e6
+        end = f"written to {self.folder} ({size:.1f} MB): README.md says how to run it"
+        return [*self.verdict.lines, *others, end]
+
+
+@in_one_line()
+def export_model(models: Sequence[Path], out: Path, options: ExportOptions) -> Exported:
+    """Write models that vote into `out`, all at once, once the export was seen to agree
+    with them.
+
+    Raises `BundleError` for models that are damaged, do not fit together or have no
+    graph, and for an export that does not agree; `UsageError` for a precision that the
+    target does not have; `ResourceError` for packages that are missing.
+    """
+    require_new_folder(out)
+    require_precision(options)
+    bundles = [read_bundle(path) for path in models]
+    require_one_plan(bundles)
+    archives = _archives(options)
+    predictor = Predictor.load(list(models), device="cpu", precision="fp32")
+    description = bundles[0].description
+    with new_folder(out) as folder:
+        names = _write_networks(predictor, folder, options)
+        pipeline = Pipeline.of(description, names, (WINDOWS, LOGITS))
+        if archives is not None:
+            require_page(pipeline)
+        card = ExportCard(
+            task=description.task,
+            engine=options.target,
+            runtime=RUNTIMES[options.target],
+            opset=OPSET,
+            precision=options.precision,
+            model=predictor.identity,
+            files=_files(folder),
+            versions=_versions(),
+            left_out=left_out(description, page=archives is not None),
+            pipeline=pipeline,
+        )
+        _write_program(folder, card)
+        verdict = verified(
+            folder,
+            predictor,
+            options.verification,
+            whose=options.whose,
+            precision=options.precision,
+            accept_loss=options.accept_loss,
+        )
+        card = card.model_copy(update={"verified": verdict.summary})
+        write_card(folder, card)
+        if archives is not None:
+            for name in PROGRAM:  # the page does what it does, and more
+                (folder / name).unlink()
+            write_page(folder, card, archives)
+    return Exported(out, card, verdict)
+
+
+def require_precision(options: ExportOptions) -> None:
+    """Raise `UsageError` for a precision that a target does not have."""
+    known = PRECISIONS[RUNTIMES[options.target]]
+    if options.precision not in known:
+        raise UsageError(
+            f"--precision {options.precision} is none of --to {options.target}; choose "
+            f"one of {', '.join(known)}"
+        )
+    if options.precision == "int8" and not options.calibration:
+        raise UsageError(
+            "--precision int8 needs images to see how values are distributed; give "
+            "--calibrate DATASET"
+        )
+
+
+def _archives(options: ExportOptions) -> Archives | None:
+    """What a page is made of, seen to be there before any work is done; None of what is
+    no page.
+    """
+    if options.target != "web":
+        if options.assets is not None:
+            raise UsageError(f"--assets is for --to web, not for {options.target}")
+        return None
+    archives = Archives(options.assets)
+    archives.require()
+    return archives
+
+
+def require_one_plan(bundles: Sequence[LabelBundle]) -> None:
+    """Raise `BundleError` for models that see images on different grids."""
+    first = bundles[0].description.plan
+    for bundle in bundles[1:]:
+        plan = bundle.description.plan
+        alike = plan.patch_size == first.patch_size
+        if not alike or plan.preparation_key != first.preparation_key:
+            raise BundleError(
+                f"{bundle.folder}: its plan differs from that of {bundles[0].folder}, "
+                "and an export prepares an image once; export each alone"
+            )
+
+
+def _write_networks(
+    predictor: Predictor, folder: Path, options: ExportOptions
+) -> list[str]:
+    """Write the graph of each network; returns the names of the files."""
+    plan = predictor.members[0].plan
+    windows = calibration_windows(predictor, options.calibration)
+    write = FORMATS[RUNTIMES[options.target]]
+    names = []
+    for number, network in enumerate(_networks(predictor)):
+        stem = f"network{number}"
+        names.append(write(network, plan, folder / stem, options.precision, windows))
+    return names
+
+
+def _networks(predictor: Predictor) -> Iterable[nn.Module]:
+    for member in predictor.members:
+        for engine in member.windows.engines:
+            assert isinstance(engine, TorchEngine)
+            yield engine.network
+
+
+def _files(folder: Path) -> tuple[ExportFile, ...]:
+    return tuple(
+        ExportFile(file=file.name, sha256=file_hash(file), bytes=file.stat().st_size)
+        for file in sorted(folder.iterdir())
+    )
+
+
+def _versions() -> dict[str, str]:
+    known: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            known[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return known
+
+
+def write_card(folder: Path, card: ExportCard) -> None:
+    """Write `export.json`."""
+    write_json(folder / CARD, card.model_dump(mode="json"))
+
+
+def _write_program(folder: Path, card: ExportCard) -> None:
+    """Write the card, the program that needs no trivox, and how to run it."""
+    write_card(folder, card)
+    for name in PROGRAM:
+        shutil.copyfile(STANDALONE / name, folder / name)
+    environment = Environment(
+        loader=FileSystemLoader(STANDALONE),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=False,  # Markdown
+    )
+    pipeline = card.pipeline
+    facts: dict[str, Any] = {
+        "card": card,
+        "notice": NOTICE,
+        "scans": [f"{SPECIAL.sub('-', name)}.nii.gz" for name in pipeline.channels],
+        "labels": list(zip(pipeline.values, pipeline.names, strict=True))[1:],
+    }
+    text = environment.get_template("README.md.j2").render(facts)
+    write_text(folder / "README.md", text)

@@ -1,0 +1,115 @@
+"""Networks as files of a runtime, in a precision."""
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from trivox.errors import ResourceError
+from trivox.exporting.card import Runtime
+from trivox.files import write_bytes
+from trivox.inference.engines.graph import NEEDED, WINDOWS, graph_of
+from trivox.planning.plan import Plan
+from trivox.volumes.volume import Array
+
+PRECISIONS: Mapping[Runtime, tuple[str, ...]] = {
+    "onnx": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "fp16", "int8"),
+}
+"""Of each runtime; fp16 halves the file, the CPU computes in fp32."""
+FEW_WEIGHTS = 1024
+"""Numbers of a tensor that stays in fp32 in an fp16 file."""
+Windows = Sequence[Array]
+"""Prepared windows `(1, c, z, y, x)` float32 that show how values are distributed."""
+
+
+def write_onnx(
+    network: nn.Module, plan: Plan, stem: Path, precision: str, windows: Windows
+) -> str:
+    """Write a network in eval mode as `STEM.onnx`; returns the file's name."""
+    graph = graph_of(network, channels=len(plan.inputs), patch=plan.patch_size)
+    if precision == "fp16":
+        graph = with_half_weights(graph)
+    if precision == "int8":
+        graph = _quantised_onnx(graph, windows)
+    file = stem.with_suffix(".onnx")
+    write_bytes(file, graph)
+    return file.name
+
+
+def write_openvino(
+    network: nn.Module, plan: Plan, stem: Path, precision: str, windows: Windows
+) -> str:
+    """Write a network likewise as `STEM.xml` and `STEM.bin`; returns the former's name."""
+    openvino = _imported("openvino")
+    graph = graph_of(network, channels=len(plan.inputs), patch=plan.patch_size)
+    model = openvino.Core().read_model(graph)
+    if precision == "int8":
+        model.reshape([1, len(plan.inputs), *plan.patch_size])
+        model = _quantised(model, windows)
+    file = stem.with_suffix(".xml")
+    openvino.save_model(model, str(file), compress_to_fp16=precision == "fp16")
+    return file.name
+
+
+Writer = Callable[[nn.Module, Plan, Path, str, Windows], str]
+FORMATS: Mapping[Runtime, Writer] = {"onnx": write_onnx, "openvino": write_openvino}
+
+
+def with_half_weights(graph: bytes) -> bytes:
+    """The graph with its large weights in half precision, half as large; they are
+    brought back to fp32 when it is opened.
+    """
+    onnx = _imported("onnx")
+    model = onnx.load_model_from_string(graph)
+    casts = []
+    for weights in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(weights)
+        if array.dtype != np.float32 or array.size < FEW_WEIGHTS:
+            continue
+        name = weights.name
+        half = f"{name}.half"
+        small = onnx.numpy_helper.from_array(array.astype(np.float16), half)
+        weights.CopyFrom(small)
+        to = onnx.TensorProto.FLOAT
+        casts.append(onnx.helper.make_node("Cast", [half], [name], to=to))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    smaller: bytes = model.SerializeToString()
+    return smaller
+
+
+def _quantised_onnx(graph: bytes, windows: Windows) -> bytes:
+    onnx = _imported("onnx")
+    model = _quantised(onnx.load_model_from_string(graph), windows)
+    quantised: bytes = model.SerializeToString()
+    return quantised
+
+
+def _quantised(model: Any, windows: Windows) -> Any:
+    """Weights and maps in int8, by what the windows make of them (NNCF)."""
+    # NNCF reports its use to its makers where it can import this
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    nncf = _imported("nncf")
+    nncf.set_log_level(logging.ERROR)
+    seen = nncf.Dataset(list(windows), lambda window: {WINDOWS: window})
+    return nncf.quantize(
+        model,
+        seen,
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(windows),
+    )
+
+
+def _imported(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ResourceError(f"an export needs {name}: {NEEDED}") from error

@@ -1,0 +1,265 @@
+"""Label maps from an exported model; needs numpy, scipy, nibabel and the model's
+runtime (onnxruntime or openvino), no trivox and no torch.
+
+    python run.py SCAN.nii.gz --out labels.nii.gz
+
+Several channels: one file each, in the order of export.json. Research use only, not a
+medical device. Arrays are (channel, z, y, x).
+"""
+
+import argparse
+import itertools
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel
+import numpy as np
+from grids import (
+    Array,
+    Axes,
+    Flips,
+    Shape,
+    bell,
+    cleaned,
+    coarse_axis,
+    foreground,
+    linear,
+    nonzero_box,
+    normalised,
+    orientation,
+    oriented,
+    resized,
+    restored_labels,
+    unoriented,
+    window_starts,
+)
+
+Files = Path | str | Sequence[Path | str]
+Network = Callable[[Array], Array]
+HERE = Path(__file__).resolve().parent
+
+
+class Way(NamedTuple):
+    """From a source to the networks' grid: canonical axes, the box in them, and both
+    spacings in the networks' order of axes.
+    """
+
+    axes: Axes
+    flips: Flips
+    canonical: Shape
+    box: tuple[slice, ...]
+    shape: Shape
+    spacing: list[float]
+    target: list[float]
+
+
+class Model:
+    """The networks of an export and what has to be done around them."""
+
+    def __init__(
+        self, folder: Path | str = HERE, *, threads: int | None = None
+    ) -> None:
+        self.folder = Path(folder)
+        self.export = json.loads((self.folder / "export.json").read_text("utf-8"))
+        self.rules = self.export["pipeline"]
+        open_network = {"onnx": open_onnx, "openvino": open_openvino}
+        shape = (1, len(self.rules["inputs"]), *self.rules["patch_size"])
+        self.networks = [
+            open_network[self.export["runtime"]](
+                self.folder / name, shape, self.export["precision"], threads
+            )
+            for name in self.rules["networks"]
+        ]
+
+    def predict(self, files: Files, out: Path | str | None = None) -> Array:
+        """Label values (z, y, x) on the grid of the first file, written to `out`."""
+        image, source = self.read(files)
+        values = self.predict_array(image, source.affine)
+        if out is not None:
+            write_labels(out, values, source)
+        return values
+
+    def read(self, files: Files) -> tuple[Array, Any]:
+        """Channels (c, z, y, x) of one file each, and the first file."""
+        files = [files] if isinstance(files, str | Path) else list(files)
+        channels = self.rules["channels"]
+        if len(files) != len(channels):
+            raise ValueError(f"one file is needed for each of {channels}")
+        return read_channels(files)
+
+    def predict_array(self, image: Array, affine: Array) -> Array:
+        """The same for an array (c, z, y, x) and its affine (x, y, z to mm)."""
+        prepared, way = self.prepare(image, affine)
+        logits = self.logits(prepared)
+        across = coarse_axis(self.rules["grid"]["logits"], way.target, way.spacing)
+        exclusive = not self.rules["labels"]["regions"]
+        decide = (lambda rows: rows.argmax(0)) if exclusive else self.painted
+        indices = restored_labels(logits, way.shape, across, decide)
+        voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
+        indices = cleaned(indices, self.rules, voxel_mm3)
+        whole = np.zeros(way.canonical, np.int16)
+        whole[*way.box] = indices.transpose(np.argsort(self.rules["axis_order"]))
+        restored = unoriented(whole[None], way.axes, way.flips)[0]
+        values = np.array(self.rules["values"])
+        kind = np.result_type(*(np.min_scalar_type(v) for v in self.rules["values"]))
+        return values.astype(kind)[restored]
+
+    def prepare(self, image: Array, affine: Array) -> tuple[Array, Way]:
+        """The image on the networks' grid (c, z, y, x), and the way back."""
+        if not np.isfinite(image).all():
+            raise ValueError("the image holds NaN or infinite values")
+        rules = self.rules
+        stored = rules["grid"]["axes"] == "stored"
+        axes, flips = ((0, 1, 2), (False,) * 3) if stored else orientation(affine)
+        canonical = oriented(image, axes, flips)
+        box = nonzero_box(canonical)
+        cropped = canonical[:, *box]
+        order = rules["axis_order"]
+        steps = np.sqrt((affine[:3, :3] ** 2).sum(0))[::-1]  # z, y, x
+        spacing = [float(steps[axes[axis]]) for axis in order]
+        target = list(rules["spacing"])
+        if rules["grid"]["slices"] == "kept":
+            target[0] = spacing[0]
+        values = normalised(cropped, rules["normalisations"])
+        values = values.transpose(0, *(axis + 1 for axis in order))
+        way = Way(
+            axes, flips, canonical.shape[1:], box, values.shape[1:], spacing, target
+        )
+        resampled = self.on_grid(values, spacing, target)
+        if rules["mask_channel"]:
+            mask = foreground(cropped).transpose(order)[None].astype(np.float32)
+            seen = linear(mask, resampled.shape[1:], None) > 0.5
+            resampled = np.concatenate([resampled, seen]).astype(np.float32)
+        return resampled, way
+
+    def on_grid(self, image: Array, spacing: list[float], target: list[float]) -> Array:
+        """An image resampled to the network's grid."""
+        how = self.rules["grid"]["image"]
+        if how is None:
+            return image
+        sizes = zip(image.shape[1:], spacing, target, strict=True)
+        shape = tuple(max(1, round(mm / new * size)) for size, mm, new in sizes)
+        return resized(image, shape, how, coarse_axis(how, spacing, target))
+
+    def logits(self, image: Array) -> Array:
+        """Mean logits over windows, mirrored copies and networks."""
+        patch = self.rules["patch_size"]
+        missing = [max(0, p - s) for p, s in zip(patch, image.shape[1:], strict=True)]
+        edges = [(m // 2, m - m // 2) for m in missing]
+        padded = np.pad(image, [(0, 0), *edges])
+        size = padded.shape[1:]
+        total = np.zeros((self.rules["outputs"], *size), np.float32)
+        weights = [bell(p) for p in patch]
+        weight = math.prod(np.ix_(*weights))
+        summed = np.zeros(size, np.float32)
+        overlap = self.rules["overlap"]
+        axes = zip(size, patch, strict=True)
+        starts = [window_starts(s, p, overlap) for s, p in axes]
+        for corner in itertools.product(*starts):
+            place = [slice(c, c + p) for c, p in zip(corner, patch, strict=True)]
+            total[:, *place] += self.window(padded[:, *place]) * weight
+            summed[*place] += weight
+        total /= summed
+        inside = [slice(a, s - b) for (a, b), s in zip(edges, size, strict=True)]
+        return total[:, *inside]
+
+    def window(self, window: Array) -> Array:
+        """Mean logits of one window over mirrored copies and networks."""
+        mirrored = self.rules["mirror_axes"]
+        counts = range(len(mirrored) + 1)
+        chosen = (itertools.combinations(mirrored, count) for count in counts)
+        flips = list(itertools.chain.from_iterable(chosen))
+        total = 0.0
+        for flip in flips:
+            axes = [axis + 1 for axis in flip]
+            copy = np.ascontiguousarray(np.flip(window, axes))
+            for network in self.networks:
+                total = total + np.flip(network(copy[None])[0], axes)
+        return total / (len(flips) * len(self.networks))
+
+    def painted(self, logits: Array) -> Array:
+        """Label indices of overlapping regions: later ones over earlier ones."""
+        result = np.zeros(logits.shape[1:], np.int16)
+        for region, (value, holders) in enumerate(self.rules["paint"]):
+            inside = logits[region] > 0
+            for holder in holders:
+                inside = inside & (logits[holder] > 0)
+            result[inside] = value
+        return result
+
+    def volumes_ml(self, values: Array, affine: Array) -> dict[str, float]:
+        """Volume of each label in ml."""
+        voxel = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+        named = zip(self.rules["names"], self.rules["values"], strict=True)
+        return {name: voxel * int((values == v).sum()) for name, v in list(named)[1:]}
+
+
+def open_onnx(file: Path, shape: Shape, precision: str, threads: int | None) -> Network:
+    """A network computed by ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(
+        str(file), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda windows: session.run(["logits"], {"windows": windows})[0]
+
+
+def open_openvino(
+    file: Path, shape: Shape, precision: str, threads: int | None
+) -> Network:
+    """A network computed by OpenVINO."""
+    import openvino
+
+    hint = "bf16" if precision == "bf16" else "f32"
+    hints = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        hints["INFERENCE_NUM_THREADS"] = threads
+    core = openvino.Core()
+    model = core.read_model(str(file))
+    model.reshape(list(shape))
+    request = core.compile_model(model, "CPU", hints).create_infer_request()
+    return lambda windows: request.infer({0: windows})[0].copy()
+
+
+def read_channels(files: Sequence[Path | str]) -> tuple[Array, Any]:
+    """Channels of NIfTI files as one float32 array, and the first file."""
+    sources = [nibabel.load(file) for file in files]
+    arrays = [np.asanyarray(source.dataobj) for source in sources]
+    for file, source, array in zip(files, sources, arrays, strict=True):
+        if array.squeeze().ndim != 3:
+            raise ValueError(f"{file}: is not one volume in three dimensions")
+        if not np.allclose(source.affine, sources[0].affine, atol=0.05):
+            raise ValueError(f"{file}: lies on another grid than {files[0]}")
+    volumes = [array.reshape(array.shape[:3]).T for array in arrays]
+    return np.stack(volumes).astype(np.float32), sources[0]
+
+
+def write_labels(out: Path | str, values: Array, source: Any) -> None:
+    """A label map on the grid of its source."""
+    labels = nibabel.Nifti1Image(values.T, source.affine)
+    labels.header.set_xyzt_units("mm")
+    nibabel.save(labels, out)
+
+
+def main() -> None:
+    """Predict one case from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", help="NIfTI files, one a channel")
+    parser.add_argument("--out", required=True, help="label map to write, .nii.gz")
+    parser.add_argument("--logits", help="file.npy for the networks' logits as well")
+    given = parser.parse_args()
+    model = Model()
+    model.predict(given.files, given.out)
+    if given.logits:
+        image, source = model.read(given.files)
+        prepared, _ = model.prepare(image, source.affine)
+        np.save(given.logits, model.logits(prepared))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""A network as a graph (ONNX) that other programs compute."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from trivox.errors import ResourceError
+
+OPSET = 18
+"""Of ONNX; runtimes of 2023 and later read it."""
+WINDOWS = "windows"
+LOGITS = "logits"
+"""Names of what goes in `(n, c, z, y, x)` and comes out `(n, outputs, z, y, x)`, both
+float32.
+"""
+MOST_WINDOWS = 2**16
+NEEDED = "pip install 'trivox[export]'"
+
+
+class UnexportableError(ResourceError):
+    """A network that has no graph: it computes what ONNX does not know."""
+
+
+def graph_of(network: nn.Module, *, channels: int, patch: Sequence[int]) -> bytes:
+    """The graph of a network in eval mode on a CPU, for any number of windows of
+    `patch` voxels `(z, y, x)`.
+
+    Raises `ResourceError` where the packages for it are missing, `UnexportableError`
+    naming what has no counterpart in ONNX.
+    """
+    example = torch.zeros(2, channels, *patch)
+    with torch.inference_mode(False), torch.no_grad():
+        # tables that depend on the grid alone are made here, and constants of the graph
+        network(example[:1])
+    count = torch.export.Dim("n", min=1, max=MOST_WINDOWS)
+    try:
+        with _quietly(), torch.no_grad():
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[WINDOWS],
+                output_names=[LOGITS],
+                dynamic_shapes=({0: count},),
+                verbose=False,
+            )
+    except ImportError as error:
+        raise ResourceError(
+            f"a graph of a network needs onnx and onnxscript ({error}); {NEEDED}"
+        ) from error
+    except Exception as error:
+        raise UnexportableError(
+            f"network {type(network).__name__}: {_reason(error)}; it runs with "
+            "--engine torch"
+        ) from error
+    assert program is not None
+    graph: bytes = program.model_proto.SerializeToString()
+    return graph
+
+
+def _reason(error: BaseException) -> str:
+    """What torch says of an operator that has no counterpart, in one line."""
+    innermost = error
+    while innermost.__cause__ is not None:
+        innermost = innermost.__cause__
+    lines = [line.strip() for line in str(innermost).splitlines()]
+    said = next((line for line in lines if line), type(innermost).__name__)
+    return f"has no ONNX graph ({said[:200]})"
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what the exporter says of itself."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""Verbs that bring a trained model to those who use it."""

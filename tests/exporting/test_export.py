@@ -1,0 +1,190 @@
+"""An export gives what the model gives, and one that does not is never kept."""
+
+import json
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from trivox import export as export_verb
+from trivox.errors import BundleError, DataError, UsageError
+from trivox.exporting import export as exporting
+from trivox.exporting import networks
+from trivox.exporting.card import ExportCard, Pipeline
+from trivox.exporting.export import ExportOptions, export_model
+from trivox.inference.descriptions import LabelDescription
+from trivox.inference.engines.graph import graph_of
+from trivox.inference.predictor import Predictor
+from trivox.inference.rules.postprocess import Postprocessing
+from trivox.volumes.formats import read_labels
+from untrained_models import plan_of, write_scans, write_untrained
+
+pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
+pytest.importorskip("openvino", reason="needs the extra 'export'")
+pytest.importorskip("nncf", reason="needs the extra 'export'")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def made_once():
+    """Graphs of the same network: making one takes seconds."""
+    graphs = {}
+
+    def graph(network, **size):
+        weights = [value.sum().item() for value in network.state_dict().values()]
+        key = str(weights)
+        if key not in graphs:
+            graphs[key] = graph_of(network, **size)
+        return graphs[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "graph_of", graph)
+        yield
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "labels": write_untrained(folder / "labels"),
+        "regions": write_untrained(folder / "regions", regions=True),
+    }
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions"])
+def test_the_exported_program_gives_the_labels_of_predict(bundles, tmp_path, kind):
+    out = tmp_path / "export"
+    (case,) = write_scans(tmp_path, (20, 25, 18))
+    options = ExportOptions("onnx", verification=[case], whose="scans")
+    exported = export_model([bundles[kind]], out, options)
+    assert exported.verdict.equal >= 0.999
+    labels = tmp_path / "labels.nii.gz"
+    command = [sys.executable, out / "run.py", case.images[0], "--out", labels]
+    subprocess.run(command, check=True)
+    predictor = Predictor.load(bundles[kind], device="cpu", precision="fp32")
+    expected = predictor.predict_case(case).labels.array
+    assert (read_labels(labels).array == expected).mean() >= 0.9999
+    card = ExportCard.model_validate_json((out / "export.json").read_text())
+    assert card.verified["cases"] == 1
+    assert {file.file for file in card.files} == {"network0.onnx"}
+
+
+def test_openvino_is_verified_on_phantoms_where_there_are_no_cases(bundles, tmp_path):
+    out = tmp_path / "export"
+    exported = export_verb(bundles["labels"], out, to="openvino")
+    assert exported.card.verified["on"] == "phantoms"
+    assert {file.name for file in out.iterdir()} == {
+        *("export.json", "README.md", "run.py", "grids.py"),
+        *("network0.xml", "network0.bin"),
+    }
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_smaller_networks_are_smaller(bundles, tmp_path, precision):
+    cases = write_scans(tmp_path, (20, 25, 18), (18, 18, 22))
+    options = ExportOptions(
+        "onnx", precision, calibration=cases, accept_loss=True, verification=cases[:1]
+    )
+    sizes = []
+    for each in (ExportOptions("onnx", verification=cases[:1]), options):
+        out = tmp_path / each.precision
+        export_model([bundles["labels"]], out, each)
+        sizes.append((out / "network0.onnx").stat().st_size)
+    assert sizes[1] < sizes[0]
+
+
+def wrong_axes(pipeline):
+    return {**pipeline, "axis_order": [2, 1, 0]}
+
+
+def wrong_normalisation(pipeline):
+    (how,) = pipeline["normalisations"]
+    return {**pipeline, "normalisations": [{**how, "scheme": "none"}]}
+
+
+def wrong_orientation(pipeline):
+    return {**pipeline, "grid": {**pipeline["grid"], "axes": "stored"}}
+
+
+def wrong_spacing(pipeline):
+    return {**pipeline, "spacing": [2 * edge for edge in pipeline["spacing"]]}
+
+
+def swapped_labels(pipeline):
+    return {**pipeline, "values": [3, 2, 1, 0]}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        wrong_axes,
+        wrong_normalisation,
+        pytest.param(wrong_orientation, marks=pytest.mark.slow),
+        pytest.param(wrong_spacing, marks=pytest.mark.slow),
+        pytest.param(swapped_labels, marks=pytest.mark.slow),
+    ],
+)
+def test_a_broken_export_is_never_kept(bundles, tmp_path, monkeypatch, broken):
+    def write(folder, card):
+        content = json.loads(card.model_dump_json())
+        content["pipeline"] = broken(content["pipeline"])
+        (folder / "export.json").write_text(json.dumps(content))
+
+    monkeypatch.setattr(exporting, "write_card", write)
+    with pytest.raises(BundleError, match=r"gives other (labels|logits) than"):
+        export_verb(bundles["labels"], tmp_path / "export", to="onnx")
+    assert not (tmp_path / "export").exists()
+
+
+def test_what_the_target_does_not_have_is_refused(bundles, tmp_path):
+    model = bundles["labels"]
+    with pytest.raises(UsageError, match="none of --to onnx"):
+        export_verb(model, tmp_path / "export", to="onnx", precision="bf16")
+    with pytest.raises(UsageError, match="--calibrate"):
+        export_verb(model, tmp_path / "export", to="onnx", precision="int8")
+    assert not (tmp_path / "export").exists()
+
+
+def test_nothing_of_the_users_is_written_over(bundles, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match="not empty"):
+        export_verb(bundles["labels"], tmp_path, to="onnx")
+
+
+def test_models_of_different_plans_are_refused(bundles, tmp_path):
+    other = write_untrained(tmp_path / "other", patch=(24, 24, 24))
+    with pytest.raises(BundleError, match="export each alone"):
+        export_verb([bundles["labels"], other], tmp_path / "export", to="onnx")
+
+
+def test_an_ensemble_averages_its_networks(bundles, tmp_path):
+    models = [bundles["labels"], bundles["labels"]]
+    (case,) = write_scans(tmp_path, (18, 20, 18))
+    options = ExportOptions("onnx", verification=[case])
+    exported = export_model(models, tmp_path / "export", options)
+    assert len(exported.card.pipeline.networks) == 2
+    assert np.isclose(exported.verdict.equal, 1, atol=1e-3)
+
+
+def test_the_program_cleans_regions_as_predict_does():
+    scheme = plan_of(regions=True).labels
+    rules = Postprocessing(
+        largest_of_regions=("middle",),
+        remove_small={"core": 30.0},
+        replace_small={"whole": 400.0},
+    )
+    description = LabelDescription(
+        task="t", plan=plan_of(regions=True), postprocessing=rules
+    )
+    pipeline = Pipeline.of(description, ["network0.onnx"], ("a", "b"))
+    grids = runpy.run_path(str(exporting.STANDALONE / "grids.py"))
+    for seed in range(8):
+        noise = np.random.default_rng(seed).normal(size=(14, 16, 12))
+        labels = np.digitize(gaussian_filter(noise, 1.2), (0.05, 0.12, 0.2))
+        labels = labels.astype(np.int16)
+        expected = rules.apply(labels, scheme, voxel_mm3=2.0)
+        cleaned = grids["cleaned"](labels, pipeline.model_dump(), 2.0)
+        np.testing.assert_array_equal(cleaned, expected)
+        assert (expected != labels).any()
