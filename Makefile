@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 MINUTES ?= 2
 
-.PHONY: demo test test-slow test-pretended-gpu lint types bench docs clean
+.PHONY: demo test test-slow test-browser test-pretended-gpu lint types bench docs clean
 
 demo: $(VENV)/installed  ## generate phantoms, train, predict, evaluate, report
 	$(BIN)/trivox demo --out $(OUT) --minutes $(MINUTES)
@@ -15,6 +15,9 @@ test: $(VENV)/installed-dev  ## the default tests with coverage
 
 test-slow: $(VENV)/installed-dev  ## what takes minutes
 	$(BIN)/python -m pytest -m slow
+
+test-browser: $(VENV)/installed-dev  ## pages in a headless Chromium, on real scans
+	$(BIN)/python -m pytest -m browser tests/exporting/web
 
 test-pretended-gpu: $(VENV)/installed-dev  ## on a CUDA device that is pretended on the CPU
 	PYTHONPATH=tests $(BIN)/python -m pytest -q -p pretended_gpu.plugin tests/pretended_gpu

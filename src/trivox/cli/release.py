@@ -24,6 +24,7 @@ def export(
     calibrate: Annotated[Path | None, option("export", "calibrate")] = None,
     verify: Annotated[Path | None, option("export", "verify")] = None,
     accept_loss: Annotated[bool, option("export", "accept_loss")] = False,
+    assets: Annotated[Path | None, option("export", "assets")] = None,
 ) -> None:
     """Write a model for programs that know nothing of trivox, tried before it is kept."""
     from trivox.verbs.release.export import export as run
@@ -36,6 +37,7 @@ def export(
         calibrate=calibrate,
         verify=verify,
         accept_loss=accept_loss,
+        assets=assets,
         console=Terminal(),
     )
     for line in exported.lines:

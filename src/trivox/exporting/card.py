@@ -174,11 +174,13 @@ class ExportCard(Frozen):
     verified: dict[str, Any] | None = None
 
 
-def left_out(description: LabelDescription) -> tuple[str, ...]:
-    """What a model does and its export does not."""
+def left_out(description: LabelDescription, *, page: bool = False) -> tuple[str, ...]:
+    """What a model does and its export does not; page: in a browser."""
     lines = []
     if description.classification is not None:
         lines.append("the class of the case: the export gives the label map alone")
+    if page:
+        return tuple(lines)
     if description.plan.grid.sums == "half":
         lines.append("sums in half precision, which decide between equal classes")
     return tuple(lines)

@@ -27,6 +27,8 @@ from trivox.exporting.card import (
 )
 from trivox.exporting.networks import FORMATS, PRECISIONS
 from trivox.exporting.verification import Verdict, verified
+from trivox.exporting.web.assets import Archives
+from trivox.exporting.web.page_folder import require_page, write_page
 from trivox.files import file_hash, in_one_line, new_folder, write_json, write_text
 from trivox.inference.bundle import LabelBundle, read_bundle
 from trivox.inference.engines.graph import LOGITS, OPSET, WINDOWS
@@ -37,7 +39,11 @@ from trivox.version import NOTICE
 
 STANDALONE = Path(__file__).parent / "standalone"
 PROGRAM = ("run.py", "grids.py")
-RUNTIMES: Mapping[ExportTarget, Runtime] = {"onnx": "onnx", "openvino": "openvino"}
+RUNTIMES: Mapping[ExportTarget, Runtime] = {
+    "onnx": "onnx",
+    "openvino": "openvino",
+    "web": "onnx",
+}
 SPECIAL = re.compile(r"[^A-Za-z0-9._-]+")
 """What stands in no name of a file that is shown as an example."""
 PACKAGES = ("torch", "numpy", "onnx", "onnxruntime", "openvino", "nncf")
@@ -50,7 +56,8 @@ class ExportOptions:
 
     calibration: cases whose images tell how values are distributed, for int8;
     verification: cases that the export is tried on, none: phantoms; whose: what to call
-    them; accept_loss: keep an int8 export that loses more than half a Dice point.
+    them; accept_loss: keep an int8 export that loses more than half a Dice point; assets:
+    folder of the archives of others that a page is made of, none: they are fetched.
     """
 
     target: ExportTarget
@@ -59,6 +66,7 @@ class ExportOptions:
     verification: Sequence[Case] = ()
     whose: str = "phantoms"
     accept_loss: bool = False
+    assets: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -91,11 +99,14 @@ def export_model(models: Sequence[Path], out: Path, options: ExportOptions) -> E
     require_precision(options)
     bundles = [read_bundle(path) for path in models]
     require_one_plan(bundles)
+    archives = _archives(options)
     predictor = Predictor.load(list(models), device="cpu", precision="fp32")
     description = bundles[0].description
     with new_folder(out) as folder:
         names = _write_networks(predictor, folder, options)
         pipeline = Pipeline.of(description, names, (WINDOWS, LOGITS))
+        if archives is not None:
+            require_page(pipeline)
         card = ExportCard(
             task=description.task,
             engine=options.target,
@@ -105,7 +116,7 @@ def export_model(models: Sequence[Path], out: Path, options: ExportOptions) -> E
             model=predictor.identity,
             files=_files(folder),
             versions=_versions(),
-            left_out=left_out(description),
+            left_out=left_out(description, page=archives is not None),
             pipeline=pipeline,
         )
         _write_program(folder, card)
@@ -119,6 +130,10 @@ def export_model(models: Sequence[Path], out: Path, options: ExportOptions) -> E
         )
         card = card.model_copy(update={"verified": verdict.summary})
         write_card(folder, card)
+        if archives is not None:
+            for name in PROGRAM:  # the page does what it does, and more
+                (folder / name).unlink()
+            write_page(folder, card, archives)
     return Exported(out, card, verdict)
 
 
@@ -135,6 +150,19 @@ def require_precision(options: ExportOptions) -> None:
             "--precision int8 needs images to see how values are distributed; give "
             "--calibrate DATASET"
         )
+
+
+def _archives(options: ExportOptions) -> Archives | None:
+    """What a page is made of, seen to be there before any work is done; None of what is
+    no page.
+    """
+    if options.target != "web":
+        if options.assets is not None:
+            raise UsageError(f"--assets is for --to web, not for {options.target}")
+        return None
+    archives = Archives(options.assets)
+    archives.require()
+    return archives
 
 
 def require_one_plan(bundles: Sequence[LabelBundle]) -> None:

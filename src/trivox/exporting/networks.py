@@ -1,7 +1,7 @@
 """Networks as files of a runtime, in a precision."""
 
 import logging
-import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,8 @@ def _quantised_onnx(graph: bytes, windows: Windows) -> bytes:
 
 def _quantised(model: Any, windows: Windows) -> Any:
     """Weights and maps in int8, by what the windows make of them (NNCF)."""
-    # NNCF counts its users otherwise
-    os.environ.setdefault("NNCF_TELEMETRY", "0")
+    # NNCF reports its use to its makers where it can import this
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     nncf = _imported("nncf")
     nncf.set_log_level(logging.ERROR)
     seen = nncf.Dataset(list(windows), lambda window: {WINDOWS: window})

@@ -27,7 +27,9 @@ TEXTS = {
     "drr.out": "folder of the X-ray dataset",
     "drr.seed": "of the noise",
     "export.out": "folder of the export, new or empty",
-    "to": "for which programs: ONNX Runtime, or OpenVINO",
+    "to": "for which programs: ONNX Runtime, OpenVINO, or a browser (an offline page)",
+    "assets": "folder of the npm archives that --to web is made of; default: they are "
+    "fetched once",
     "export.precision": "of the export; int8 is calibrated",
     "calibrate": "dataset whose images tell how values are distributed, for int8; "
     "default: the training cases of the run",

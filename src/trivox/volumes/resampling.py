@@ -97,32 +97,33 @@ def apply_along(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
     band, without moving axes.
     """
     # found where the matrix was made: a GPU would be waited for
-    bands = [_band(rows) for rows in matrix.split(BAND)]
+    bands = bands_of(matrix)
     if array.is_cuda and not matrix.is_cuda:
         matrix = matrix.pin_memory()
     matrix = matrix.to(array, non_blocking=True)
     parts = []
-    for rows, (first, last) in zip(matrix.split(BAND), bands, strict=True):
-        band = rows[:, first:last]
+    for (_, first, last), rows in zip(bands, matrix.split(BAND), strict=True):
         source = array.narrow(axis + 1, first, last - first)
-        product = _multiply(source, band, axis)
-        parts.append(product)
+        parts.append(multiply(source, rows[:, first:last], axis))
     if len(parts) == 1:
         return parts[0]
     return torch.cat(parts, dim=axis + 1)
 
 
-def _band(rows: Tensor) -> tuple[int, int]:
-    """First column that is not negligible in any row, and the one after the last."""
-    counts = (rows.abs() > NEGLIGIBLE).any(0)
-    used = torch.nonzero(counts)
-    if not len(used):
-        return 0, 1
-    last = int(used[-1])
-    return int(used[0]), last + 1
+def bands_of(matrix: Tensor) -> list[tuple[Tensor, int, int]]:
+    """Some rows of `(m, n)` at a time, cut to the columns that count in them, and the
+    first of these and the one after the last.
+    """
+    bands: list[tuple[Tensor, int, int]] = []
+    for rows in matrix.split(BAND):
+        used = torch.nonzero((rows.abs() > NEGLIGIBLE).any(0))
+        first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+        bands.append((rows[:, first:last], first, last))
+    return bands
 
 
-def _multiply(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
+def multiply(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Axis `axis` of `(c, z, y, x)` times all of a matrix."""
     channels, depth, height, width = array.shape  # (c, z, y, x)
     if axis == 2:
         return array @ matrix.T
@@ -144,7 +145,7 @@ def resize_image(
     `skimage.transform.resize(order=3, mode="edge", anti_aliasing=False)` to 3e-6.
     """
     sizes = image.shape[1:]
-    changed = [axis for axis in range(3) if shape[axis] != sizes[axis]]
+    changed = shrinking_first(sizes, shape)
     if not changed:
         return image
     low, high = torch.aminmax(image.flatten(1), dim=1)
@@ -153,7 +154,6 @@ def resize_image(
         slices = slices.to(image.device)
         image = image.index_select(nearest_axis + 1, slices)
         changed.remove(nearest_axis)
-    changed.sort(key=lambda axis: shape[axis] / sizes[axis])  # shrink first, grow last
     for axis in changed:
         matrix = spline_matrix(sizes[axis], shape[axis], order)
         image = apply_along(image, matrix, axis)
@@ -162,6 +162,12 @@ def resize_image(
     low = low[:, None, None, None]
     high = high[:, None, None, None]
     return image.clamp_(low, high)
+
+
+def shrinking_first(sizes: Sequence[int], shape: Sequence[int]) -> list[int]:
+    """The axes whose size changes, those that grow last."""
+    changed = [axis for axis in range(3) if shape[axis] != sizes[axis]]
+    return sorted(changed, key=lambda axis: shape[axis] / sizes[axis])
 
 
 def resize_slices(
