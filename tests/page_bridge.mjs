@@ -82,6 +82,10 @@ const CALLS = {
     const { toHalf } = await lib("numbers");
     return Float32Array.from(values, toHalf);
   },
+  async line({ message }) {
+    const { lineOf } = await lib("problem");
+    return lineOf(new RangeError(message));
+  },
   async starts({ size, patch, overlap }) {
     const { windowStarts } = await lib("windows");
     return windowStarts(size, patch, overlap);

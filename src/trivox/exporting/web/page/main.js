@@ -109,8 +109,8 @@ async function show(result, description, name) {
   at("remarks").replaceChildren(...result.remarks.map((text) => element("li", text)));
   at("how").textContent = `Computed in ${result.seconds.toFixed(1)} s (${result.how}).`;
   try {
-    viewer ??= new Viewer(at("canvas"), ({ string }) => {
-      at("place").textContent = string;
+    viewer ??= new Viewer(at("canvas"), (line) => {
+      at("place").textContent = line;
     });
     await viewer.show(result, names, Number(at("opacity").value));
   } catch (error) {
