@@ -22,8 +22,9 @@ from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Volume
 
 pytestmark = [pytest.mark.browser, needs_chromium]
-AGREEMENT = 0.99999
-TIE = 1e-4
+MOST_TIES = 1e-4
+"""Share of voxels where networks that were hardly trained may have two equal classes."""
+TIE = 1e-5
 """Probabilities that close are equal but for rounding."""
 QUICK = {
     "network": "unet-tiny",
@@ -168,11 +169,16 @@ def require_equal(page, prediction):
     assert page.array.dtype == python.array.dtype
     np.testing.assert_allclose(page.affine, python.affine, atol=1e-4)
     other = (page.array != python.array)[0]
-    if other.mean() <= 1 - AGREEMENT:
-        return
-    assert other.sum() <= 2
-    two = np.sort(prediction.probabilities.array[:, other], axis=0)[-2:]
-    assert (two[1] - two[0] < TIE).all()
+    assert other.mean() <= MOST_TIES
+    assert (margins(prediction.probabilities.array[:, other]) < TIE).all()
+
+
+def margins(chances):
+    """How clear the answer is in voxels `(n,)`, by the chances `(class, n)`."""
+    if not np.allclose(chances.sum(0), 1, atol=1e-4):  # regions, there from 0.5 on
+        return np.abs(chances - 0.5).min(0)
+    two = np.sort(chances, axis=0)[-2:]
+    return two[1] - two[0]
 
 
 def require_private(browser):
