@@ -11,13 +11,17 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
+from nnunet_folder import model_folder
 from page_browser import isolated, needs_chromium, opened, served
 from page_models import ct_bundle, page_of
 from trivox import Predictor
 from trivox.datasets.dataset import Case
 from trivox.errors import ResourceError
+from trivox.exporting.export import ExportOptions, export_model
 from trivox.exporting.web.assets import Archives, write_assets
+from trivox.importing.nnunet import import_nnunet
 from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Volume
 
@@ -268,6 +272,37 @@ def test_a_dicom_folder_is_segmented_as_by_predict(
     page = read_volume(tmp_path / "page.nii.gz")
     require_equal(page, predicted(bundle, [series]))
     browser.screenshot(tmp_path / "dicom.png")
+
+
+def scans_in_odd_axes(folder, channels):
+    """A file for each channel, whose axes lie in the world as no canonical ones do."""
+    draw = np.random.default_rng(9)
+    affine = np.array([[0, -0.8, 0, 3], [0, 0, 1.1, 5], [-1.3, 0, 0, 7], [0, 0, 0, 1]])
+    for number in range(channels):
+        noise = gaussian_filter(draw.normal(size=(40, 50, 44)), 2)
+        image = (300 * noise + 20).astype(np.float32)
+        path = folder / f"scan_{number:04d}.nii.gz"
+        write_volume(path, Volume(image[None], affine))
+        yield path
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_model_of_nnunet_keeps_its_axes_and_half_sums(
+    archives, browse, tmp_path, precision
+):
+    model = model_folder(tmp_path / "model")
+    imported = import_nnunet(model, tmp_path / "bundle", trust=True)
+    plan = imported.description.plan
+    assert (plan.grid.sums, plan.grid.axes) == ("half", "stored")
+    options = ExportOptions("web", precision, assets=archives.folder)
+    export_model([tmp_path / "bundle"], tmp_path / "page", options)
+    files = list(scans_in_odd_axes(tmp_path, len(plan.channels)))
+    page = segmented(browse(tmp_path / "page"), tmp_path, *files)
+    prediction = predicted(tmp_path / "bundle", files)
+    if precision == "fp32":
+        require_equal(page, prediction)
+    else:
+        assert (page.array == prediction.labels.array).mean() > 0.999
 
 
 def test_a_study_asks_which_series_is_meant(phantom, data_root, browse, tmp_path):
