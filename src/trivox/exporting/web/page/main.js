@@ -22,7 +22,9 @@ let address = null;
 
 /** A worker under the same content security policy as the page. */
 function newWorker() {
-  const start = new Blob([`import ${JSON.stringify(`${base}worker.js`)};`], { type: "text/javascript" });
+  const start = new Blob([`import ${JSON.stringify(`${base}worker.js`)};`], {
+    type: "text/javascript",
+  });
   const url = URL.createObjectURL(start);
   const started = new Worker(url, { type: "module" });
   started.onmessage = ({ data }) => received(data);
@@ -115,7 +117,9 @@ async function show(result, description, name) {
     await viewer.show(result, names, Number(at("opacity").value));
   } catch (error) {
     console.error(error);
-    showProblem("The image cannot be shown here (no WebGL2, or too large for it); the label map can be downloaded.");
+    showProblem(
+      "The image cannot be shown here (no WebGL2, or too large for it); the label map can be downloaded.",
+    );
   }
 }
 
@@ -164,10 +168,12 @@ function offer(file, name) {
 
 async function ready() {
   const response = await fetch(new URL("export.json", base)).catch(() => null);
-  if (!response?.ok) throw new Error("export.json cannot be loaded from the server; copy the whole folder again.");
+  if (!response?.ok)
+    throw new Error("export.json cannot be loaded from the server; copy the whole folder again.");
   const description = await response.json();
   const { pipeline } = description;
-  at("title").textContent = `Segment ${pipeline.names.slice(1, 6).join(", ")}${pipeline.names.length > 6 ? " ..." : ""}`;
+  at("title").textContent =
+    `Segment ${pipeline.names.slice(1, 6).join(", ")}${pipeline.names.length > 6 ? " ..." : ""}`;
   const list = async (files) => (await asked({ task: "list", files })).series;
   const sources = new Sources(at("sources"), pipeline.channels, list, showProblem);
   at("gpu-choice").hidden = !navigator.gpu;
