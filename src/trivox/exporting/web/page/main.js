@@ -16,7 +16,9 @@ const STAGES = {
 };
 
 let worker = null;
-let answer = null;
+/** Those who wait for answers of the worker, by the number of their task. */
+const waiting = new Map();
+let asking = 0;
 let viewer = null;
 let address = null;
 
@@ -36,32 +38,33 @@ function newWorker() {
 }
 
 function received(data) {
-  if (data.kind === "progress") showProgress(data.stage, data.share);
-  else if (data.kind === "done") answer?.resolve(data.result);
-  else answer?.reject(new Error(data.line));
+  if (data.kind === "progress") {
+    showProgress(data.stage, data.share);
+    return;
+  }
+  const { resolve, reject } = waiting.get(data.number);
+  waiting.delete(data.number);
+  if (data.kind === "done") resolve(data.result);
+  else reject(new Error(data.line));
 }
 
+/** Ends the worker; whoever waits for it is told why. */
 function failed(line) {
-  stopWorker();
-  answer?.reject(new Error(line));
-}
-
-function stopWorker() {
   worker?.terminate();
   worker = null;
+  const ended = [...waiting.values()];
+  waiting.clear();
+  for (const { reject } of ended) reject(new Error(line));
 }
 
 /** Sends a task to the worker and waits for what comes back. */
-async function asked(task) {
+function asked(task) {
   worker ??= newWorker();
-  try {
-    return await new Promise((resolve, reject) => {
-      answer = { resolve, reject };
-      worker.postMessage(task);
-    });
-  } finally {
-    answer = null;
-  }
+  return new Promise((resolve, reject) => {
+    asking += 1;
+    waiting.set(asking, { resolve, reject });
+    worker.postMessage({ ...task, number: asking });
+  });
 }
 
 function showProgress(stage, share) {
@@ -94,8 +97,7 @@ async function start(description, sources) {
     const result = await asked({ task: "segment", description, base, sources: chosen, gpu });
     await show(result, description, chosen[0].files[0].name);
   } catch (error) {
-    // its memory may be used up or fragmented
-    stopWorker();
+    failed(error.message); // the worker's memory may be used up
     showProblem(error.message);
   } finally {
     setBusy(false);

@@ -37,12 +37,13 @@ const TASKS = {
 };
 
 onmessage = async ({ data }) => {
+  const { number } = data;
   try {
     const result = await TASKS[data.task](data);
     const buffers = [result.image, result.overlay].filter(Boolean);
-    postMessage({ kind: "done", result }, buffers);
+    postMessage({ kind: "done", number, result }, buffers);
   } catch (error) {
     console.error(error);
-    postMessage({ kind: "failed", line: lineOf(error) });
+    postMessage({ kind: "failed", number, line: lineOf(error) });
   }
 };
