@@ -171,6 +171,56 @@ def test_the_settings_of_the_provider_follow_the_precision(tmp_path, precision):
     assert enabled == ({f"trt_{precision}_enable"} - {"trt_fp32_enable"})
 
 
+def test_without_tensorrt_the_cpu_computes_the_same_and_it_is_said(exported, capsys):
+    folder = exported / "tensorrt"
+    export = json.loads((folder / "export.json").read_text())
+    file = folder / "network0.onnx"
+    by_tensorrt = RUNTIMES["open_tensorrt"](file, export, 1)
+    assert "TensorRT is not at hand, CPU computes instead" in capsys.readouterr().err
+    assert by_tensorrt.by == "onnxruntime CPU"
+    windows = np.random.default_rng(0).normal(size=(3, 1, 1, 16, 16, 16))
+    windows = windows.astype(np.float32)
+    by_onnx = RUNTIMES["open_onnx"](file, export, 1)
+    pairs = zip(by_tensorrt.stream(windows), by_onnx.stream(windows), strict=True)
+    for logits, expected in pairs:
+        np.testing.assert_array_equal(logits, expected)
+
+
+def test_with_tensorrt_windows_come_in_batches_of_the_profile(
+    exported, capsys, monkeypatch
+):
+    asked = {}
+
+    class Session:
+        def __init__(self, file, options, providers):
+            asked["providers"] = [name for name, _ in providers]
+            asked["settings"] = providers[0][1]
+            asked["batches"] = []
+
+        def get_providers(self):
+            return asked["providers"]
+
+        def run(self, names, given):
+            asked["batches"].append(len(given["windows"]))
+            return [given["windows"] + 1]
+
+    offered = ["CPUExecutionProvider", "TensorrtExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    folder = exported / "tensorrt"
+    export = json.loads((folder / "export.json").read_text())
+    network = RUNTIMES["open_tensorrt"](folder / "network0.onnx", export, None)
+    assert network.by == "onnxruntime Tensorrt"
+    assert capsys.readouterr().err == ""
+    windows = [np.full((1, 1, 2, 2, 2), n, np.float32) for n in range(19)]
+    logits = list(network.stream(windows))
+    assert [each.flat[0] for each in logits] == list(range(1, 20))
+    assert {each.shape for each in logits} == {(1, 1, 2, 2, 2)}
+    assert asked["batches"] == [8, 8, 3]
+    assert asked["providers"] == ["TensorrtExecutionProvider", "CPUExecutionProvider"]
+    assert asked["settings"]["trt_profile_max_shapes"] == "windows:8x1x16x16x16"
+
+
 @settings(deadline=None)
 @given(st.lists(st.integers()), st.integers(1, 5))
 def test_windows_under_way_keep_their_order_and_stay_few(windows, most):

@@ -74,10 +74,15 @@ class Exported:
     @property
     def lines(self) -> list[str]:
         """For a terminal."""
-        others = [f"left out: {line}" for line in self.card.left_out]
+        tried = self.card.verified or {}
+        also = [
+            f"{other['runtime']}: {other['equal_voxels']:.5f} of them equal"
+            for other in tried.get("others", ())
+        ]
+        lacking = [f"left out: {line}" for line in self.card.left_out]
         size = sum(file.bytes for file in self.card.files) / 1e6
         end = f"written to {self.folder} ({size:.1f} MB): README.md says how to run it"
-        return [*self.verdict.lines, *others, end]
+        return [*self.verdict.lines, *also, *lacking, end]
 
 
 @in_one_line()

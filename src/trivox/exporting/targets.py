@@ -3,6 +3,7 @@ files lie, and what lies beside them.
 """
 
 import importlib.util
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,8 @@ class Target:
         """The runtimes of an export; raises `UsageError` where none has the precision."""
         fitting = [name for name in self.runtimes if precision in PRECISIONS[name]]
         if not fitting:
-            known = dict.fromkeys(
-                each for name in self.runtimes for each in PRECISIONS[name]
-            )
+            each = [PRECISIONS[name] for name in self.runtimes]
+            known = dict.fromkeys(itertools.chain.from_iterable(each))
             raise UsageError(
                 f"--precision {precision} is none of --to {target}; choose one of "
                 f"{', '.join(known)}"

@@ -46,11 +46,11 @@ Served = dict[str, tuple[str, ...]]
 
 def served_models(plan: Plan, networks: Networks) -> Served:
     """Names of the models of a repository that holds these files."""
-    served: Served = {
-        runtime: tuple(Path(name).parent.parent.name for name in names)
-        for runtime, names in networks.items()
-    }
-    return {**served, "volume": (f"{served_name(plan.dataset)}-volume",)}
+    served: Served = {"volume": (f"{served_name(plan.dataset)}-volume",)}
+    for runtime, names in networks.items():
+        folders = [Path(name).parents[1] for name in names]
+        served[runtime] = tuple(folder.name for folder in folders)
+    return served
 
 
 def batches(plan: Plan) -> tuple[int, int, int]:

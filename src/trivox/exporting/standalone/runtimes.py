@@ -119,10 +119,7 @@ def open_tensorrt(file: Path, export: Facts, threads: int | None) -> Network:
 
 def tensorrt_settings(folder: Path, export: Facts) -> Facts:
     """Of ONNX Runtime's TensorRT provider; engines are kept in `engines/`."""
-    least, usual, most = (
-        "windows:" + "x".join(str(size) for size in (count, *window_shape(export)[1:]))
-        for count in export["batches"]
-    )
+    least, usual, most = (profile(count, export) for count in export["batches"])
     cache = str(folder / "engines")
     settings = {
         "trt_profile_min_shapes": least,
@@ -136,6 +133,12 @@ def tensorrt_settings(folder: Path, export: Facts) -> Facts:
     if export["precision"] != "fp32":
         settings[f"trt_{export['precision']}_enable"] = True
     return settings
+
+
+def profile(count: int, export: Facts) -> str:
+    """`count` windows, as the provider reads it: `windows:4x1x96x96x96`."""
+    sizes = (count, *window_shape(export)[1:])
+    return "windows:" + "x".join(map(str, sizes))
 
 
 def batches(windows: Windows, most: int) -> Iterator[list[Array]]:
