@@ -137,23 +137,13 @@ def _quantised(model: Any, windows: Windows, *, symmetric: bool = False) -> Any:
     nncf = _imported("nncf")
     nncf.set_log_level(logging.ERROR)
     seen = nncf.Dataset(list(windows), lambda window: {WINDOWS: window})
+    presets = nncf.QuantizationPreset
     return nncf.quantize(
         model,
         seen,
-        preset=nncf.QuantizationPreset.MIXED,
+        preset=presets.PERFORMANCE if symmetric else presets.MIXED,
         subset_size=len(windows),
-        advanced_parameters=_around_zero() if symmetric else None,
     )
-
-
-def _around_zero() -> Any:
-    """Signed numbers whose zero is zero."""
-    advanced = _imported("nncf.quantization.advanced_parameters")
-    modes = _imported("nncf").QuantizationMode
-    how = advanced.QuantizationParameters(
-        mode=modes.SYMMETRIC, signedness_to_force=True
-    )
-    return advanced.AdvancedQuantizationParameters(activations_quantization_params=how)
 
 
 def _imported(name: str) -> Any:
