@@ -3,10 +3,11 @@ write; against nnU-Net's predictor.
 
 The same plan, network and weights on both sides, mirroring off. Theirs:
 `predict_from_files_sequential` (no child processes, so that all its work is counted).
-Ours: `Predictor.predict_case` and `write_volume`, in the precision that it chooses for
-this CPU (and in fp32 with --fp32). The network is nnU-Net's plain U-Net, trained for
-some steps on the synthetic scan itself at the plan's spacing, so that the predicted
-labels are no noise.
+Ours: `Predictor.predict_case` and `write_volume`, by torch in the precision that it
+chooses for this CPU (and in fp32 with --fp32), and with --engines by OpenVINO in fp32,
+bf16 and int8 (calibrated on windows of the scan itself) and by ONNX Runtime. The network
+is nnU-Net's plain U-Net, trained for some steps on the synthetic scan itself at the
+plan's spacing, so that the predicted labels are no noise.
 """
 
 import argparse
@@ -24,13 +25,13 @@ import torch
 from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 
+from _engines import predictor_of
 from _measure import Race, cells, equal_share, header, timed
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.importing.nnunet import nnunet_name
 from trivox.inference.bundle import write_bundle
 from trivox.inference.descriptions import LabelDescription
-from trivox.inference.predictor import Predictor
 from trivox.inference.windows import window_starts
 from trivox.learning.losses.fused import dice_cross_entropy
 from trivox.learning.runtime import cpu_has_bf16
@@ -298,7 +299,9 @@ def compare(
             {"0": folder / "weights.safetensors"},
         )
         predictors = {
-            kind: Predictor.load(folder / "bundle", device="cpu", precision=kind)
+            kind: predictor_of(
+                kind, folder / "bundle", [Case(name="scan", images=(source,))]
+            )
             for kind in kinds
         }
         peer = their_predictor(plan, network)
@@ -333,7 +336,8 @@ def compare(
         ]
     )
     for kind in kinds:
-        precision = predictors[kind].members[0].windows.engines[0].precision
+        engine = predictors[kind].members[0].windows.engines[0]
+        precision = f"{engine.name} {engine.precision}"
         Race(best[kind], best["theirs"], None, None).show(
             f"case {'x'.join(map(str, shape))} at {spacing} mm, plan at {TARGET} mm, C={classes}, "
             f"{windows} windows of {'x'.join(map(str, patch))}, "
@@ -374,6 +378,9 @@ def main() -> None:
     parser.add_argument(
         "--features", type=int, default=32, help="of the first stage; nnU-Net: 32"
     )
+    parser.add_argument(
+        "--engines", action="store_true", help="also by OpenVINO and ONNX Runtime"
+    )
     parser.add_argument("--fp32", action="store_true", help="also ours in fp32")
     parser.add_argument(
         "--profile", action="store_true", help="also print where our time goes"
@@ -388,6 +395,8 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     header()
     kinds = ["auto", "fp32"] if given.fp32 else ["auto"]
+    if given.engines:
+        kinds += ["openvino fp32", "openvino bf16", "openvino int8", "onnx fp32"]
     for scene in given.scenes:
         classes, shape, spacing = SCENES[scene]
         if given.quick:

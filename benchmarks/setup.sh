@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 "${PYTHON:-python3}" -m venv .venv
 install() { .venv/bin/pip install --quiet --disable-pip-version-check --constraint ../constraints.txt "$@"; }
 install torch==2.13.0
-install --editable ..
+install --editable "..[export]"
 install "monai>=1.5,<1.7" einops nvidia-ml-py
 install --no-deps nnunetv2==2.8.1 dynamic-network-architectures==0.4.4 batchgenerators==0.25.5 \
   batchgeneratorsv2==0.3.6 acvl_utils==0.2.6 fft-conv-pytorch

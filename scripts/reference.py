@@ -98,6 +98,8 @@ def _verbs(commands: dict[str, Any], before: str = "") -> Iterator[tuple[str, An
     """Names and commands; a group's as `import nnunet`."""
     for name, command in commands.items():
         if hasattr(command, "commands"):
+            if command.invoke_without_command:
+                yield f"{before}{name}", command
             yield from _verbs(command.commands, f"{before}{name} ")
         else:
             yield f"{before}{name}", command

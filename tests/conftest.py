@@ -1,5 +1,6 @@
 """Fixtures that all rooms share."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,32 @@ def data_root(request):
     if not root.is_dir():
         pytest.skip(f"no real scans at {root} (pass --data)")
     return root
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A user's cache in which nothing lies, and no checkout with ready models; returns
+    the shelf of fetched ones.
+    """
+    from trivox.inference.zoo import shelves
+
+    monkeypatch.setattr(shelves, "cache_folder", lambda what: tmp_path / "cache" / what)
+    monkeypatch.setattr(shelves, "CHECKOUT", tmp_path / "elsewhere")
+    return tmp_path / "cache" / "models"
+
+
+@pytest.fixture(scope="session")
+def whole_release(tmp_path_factory):
+    """A release of models; tests read it and never write into it."""
+    from releases import write_release
+
+    return write_release(tmp_path_factory.mktemp("release"))
+
+
+@pytest.fixture
+def release(tmp_path, whole_release):
+    """A copy of it, to be damaged."""
+    return Path(shutil.copytree(whole_release, tmp_path / "release"))
 
 
 TINY = {

@@ -83,7 +83,14 @@ def evaluate(predictions, data, out):
     trivox.evaluate(predictions, data, out)
 
 
-VERBS = {each.__name__: each for each in (train, preprocess, predict, evaluate)}
+def fetch(source, out):
+    from trivox.inference.zoo.release import Release, fetch_model
+
+    release = Release.at(source)
+    fetch_model(release, "tiny", Path(out), require=Path.is_dir, say=print)
+
+
+VERBS = {each.__name__: each for each in (train, preprocess, predict, evaluate, fetch)}
 
 
 def begin(process):

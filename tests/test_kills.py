@@ -20,6 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from trivox.inference.zoo.release import index_of
 from trivox.locks import CLAIM, LOCK
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
@@ -169,10 +170,22 @@ class Work:
             arguments = {"model": self.model, "data": self.data, "out": out}
             parts = [self.folder / f"part-{number}.txt" for number in range(2)]
             return [as_job(verb, {**arguments, "cases": part}) for part in parts]
+        if verb == "fetch":
+            arguments = {"source": self.release(), "out": out}
+            return [as_job(verb, arguments), as_job(verb, arguments)]
         self.expected("predict")
         maps = self.folder / "predict"
         arguments = {"predictions": maps, "data": self.data, "out": out / "m.json"}
         return [as_job(verb, arguments), as_job(verb, arguments)]
+
+    def release(self):
+        """A release that holds the model."""
+        release = self.folder / "release"
+        if not release.exists():
+            shutil.copytree(self.model / "bundle", release / "tiny")
+            index = index_of(release).model_dump_json()
+            (release / "index.json").write_text(index)
+        return release
 
     def finish(self, verb, out):
         """Do what is left of a verb's work."""
@@ -248,7 +261,7 @@ def campaign(work, verb, kills, *, seed, out, together, chain=CHAIN, timed=0.0):
 
 
 @pytest.mark.parametrize("together", [False, True])
-@pytest.mark.parametrize("verb", ["preprocess", "predict", "evaluate"])
+@pytest.mark.parametrize("verb", ["preprocess", "predict", "evaluate", "fetch"])
 def test_a_killed_verb_loses_nothing(work, tmp_path, verb, together):
     """Alone, and while another process works in the same folder."""
     counts = campaign(work, verb, 2, seed=1, out=tmp_path, together=together, chain=2)
@@ -261,10 +274,12 @@ CAMPAIGN = {
     ("preprocess", False): 45,
     ("predict", False): 40,
     ("evaluate", False): 10,
+    ("fetch", False): 10,
     ("train", True): 15,
     ("preprocess", True): 15,
     ("predict", True): 10,
     ("evaluate", True): 5,
+    ("fetch", True): 5,
 }
 """Kills of each verb, alone and beside another process."""
 COLUMNS = ("killed", "ended before", "refused", "ended as undisturbed")

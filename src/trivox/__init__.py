@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trivox.verbs.rank import rank
     from trivox.verbs.release.distill import distill
     from trivox.verbs.release.export import export
+    from trivox.verbs.release.models import models
     from trivox.verbs.report import report
     from trivox.verbs.train import train
     from trivox.volumes.choice import SeriesChoice
@@ -50,6 +51,7 @@ VERBS = (
     "explain",
     "pretrain",
     "drr",
+    "models",
     "info",
     "export",
     "distill",
@@ -60,6 +62,7 @@ _HOMES = {
     **{verb: f"trivox.verbs.{verb}" for verb in VERBS},
     "export": "trivox.verbs.release.export",
     "distill": "trivox.verbs.release.distill",
+    "models": "trivox.verbs.release.models",
     "Case": "trivox.datasets.dataset",
     "Dataset": "trivox.datasets.dataset",
     "Predictor": "trivox.inference.predictor",
@@ -94,6 +97,7 @@ __all__ = [
     "info",
     "load_dataset",
     "make_recipe",
+    "models",
     "plan",
     "predict",
     "preprocess",

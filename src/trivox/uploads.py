@@ -1,10 +1,15 @@
 """What is computed on the host reaches a GPU without anything waiting for it."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
+
+ALIGNED = 16
+"""Bytes: where a tensor of any type may begin."""
 
 _PLACED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
@@ -16,6 +21,20 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.device.type == "cpu" and device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def sent_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Several tensors on `device`, sent as one piece."""
+    if device.type != "cuda" or any(part.device.type != "cpu" for part in tensors):
+        return [sent(part, device) for part in tensors]
+    parts = [part.contiguous().view(-1).view(torch.uint8) for part in tensors]
+    padded = [F.pad(part, (0, -len(part) % ALIGNED)) for part in parts]
+    lengths = [len(part) for part in padded]
+    pieces = sent(torch.cat(padded), device).split(lengths)
+    return [
+        piece[: len(part)].view(tensor.dtype).view(tensor.shape)
+        for piece, part, tensor in zip(pieces, parts, tensors, strict=True)
+    ]
 
 
 # what is made in inference mode may not be used in training later

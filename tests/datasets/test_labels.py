@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from trivox.datasets import labels as module
 from trivox.datasets.labels import IGNORED, LabelScheme
 from trivox.errors import LabelError
 
@@ -38,6 +39,24 @@ def test_decoding_undoes_encoding_for_any_values(scheme, seed):
     assert indices.min() >= 0
     np.testing.assert_array_equal(scheme.decode(indices), values)
     np.testing.assert_array_equal(scheme.encode(scheme.decode(indices)), indices)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(scheme=schemes(), portion=st.integers(1, 80))
+def test_large_maps_are_looked_up_in_portions(scheme, portion):
+    values = np.random.default_rng(1).choice(scheme.values, size=(3, 4, 5))
+    for order in ((0, 1, 2), (2, 0, 1)):
+        turned = values.transpose(order)[::-1]
+        at_once = scheme.encode(turned)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(module, "A_PORTION", portion)
+            np.testing.assert_array_equal(scheme.encode(turned), at_once)
+            np.testing.assert_array_equal(scheme.decode(at_once), turned)
+            with pytest.raises(LabelError, match=r"labels of c: .*-7777"):
+                scheme.encode(
+                    np.where(turned == turned[0, 0, 0], -7777, turned),
+                    where="labels of c",
+                )
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)

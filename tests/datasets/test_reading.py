@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trivox.datasets import reading
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.reading import crop_volume, nonzero_box, read_case, read_channels
@@ -127,12 +128,39 @@ def test_the_box_is_the_smallest_that_holds_all_that_is_not_zero(data):
     )
 
 
+@given(st.permutations([1, 2, 3]), st.integers(1, 400), st.data())
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_the_box_is_the_same_some_planes_at_a_time(axes, portion, data):
+    image = np.zeros((2, 6, 7, 9), np.int16).transpose(0, *axes)[:, ::-1, :, ::-1]
+    drawn = st.tuples(*(st.integers(0, n - 1) for n in image.shape))
+    points = data.draw(st.lists(drawn, max_size=4))
+    for point in points:
+        image[point] = 1
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(reading, "A_PORTION", 10**6)
+        at_once = nonzero_box(image)
+        patched.setattr(reading, "A_PORTION", portion)
+        assert nonzero_box(image) == at_once
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint8, np.float32, np.int32])
+def test_a_stored_type_stays_where_single_precision_holds_it(tmp_path, kind):
+    case = write_case(tmp_path, [image_in_air().astype(kind)])
+    stored = read_channels(case, channels=1, stored=True).array
+    plain = read_channels(case, channels=1).array
+    assert stored.dtype == (np.float32 if kind == np.int32 else kind)
+    assert plain.dtype == np.float32
+    np.testing.assert_array_equal(stored, plain)
+
+
 def test_an_empty_image_is_kept_whole():
     assert nonzero_box(np.zeros((1, 2, 3, 4))) == ((0, 2), (0, 3), (0, 4))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_refused(value):
+@pytest.mark.parametrize("portion", [1, 10**6])
+def test_values_that_are_not_finite_are_refused(monkeypatch, value, portion):
+    monkeypatch.setattr(reading, "A_PORTION", portion)
     image = image_in_air()
     image[0, 4, 5, 6] = value
     with pytest.raises(DataError, match=r"c1.*NaN or infinite"):

@@ -467,6 +467,32 @@ def socket_inputs(folder: Path, file: Path) -> object:
     return find_case(folder, read_contract(folder / "contract.json"))
 
 
+def release(folder: Path) -> None:
+    """A release with one model that has a card."""
+    from releases import write_release
+
+    write_release(folder)
+
+
+def fetched(folder: Path, file: Path) -> object:
+    """The model of a release is fetched."""
+    from trivox.inference.bundle import read_any_bundle
+    from trivox.inference.zoo.release import Release, fetch_model
+
+    source = Release.at(folder / "release")
+    shelf = folder / "shelf"
+    name = source.index.models[0].name if source.index.models else "none"
+    return fetch_model(source, name, shelf, require=read_any_bundle, say=str)
+
+
+def carded(folder: Path, file: Path) -> object:
+    """A model with a card is listed."""
+    from trivox.inference.bundle import read_any_bundle
+
+    card = read_any_bundle(file).description.card
+    return card and card.lines
+
+
 def container(folder: Path) -> None:
     """A contract and the inputs of a run."""
     contract = {
@@ -670,6 +696,8 @@ TARGETS = (
     Target("BraTS archive", examples.archives, brats_archive, writes=True, share=20),
     Target("class folders, import", nested_tree, class_tree, writes=True, share=10),
     Target("container inputs", container, socket_inputs, ("*.json",)),
+    Target("release of models", release, fetched, ("release/**/*",), True),
+    Target("model with a card", release, carded, ("made/bundle/*.json",)),
     Target("list of cases", listed, chosen, share=30),
     Target("volumes", examples.volumes, volume, share=400),
     Target("DICOM series", examples.dicom, series, share=50),

@@ -10,6 +10,7 @@ from trivox.datasets.layouts.choice import load_inputs
 from trivox.datasets.names import LONGEST
 from trivox.errors import DataError
 from trivox.files import read_json
+from trivox.inference import folder
 from trivox.inference.doubt.kinds import EXTRAS, Extras
 from trivox.inference.folder import predict_cases
 from trivox.inference.predictor import Predictor
@@ -167,6 +168,32 @@ def test_a_killed_prediction_owns_what_it_was_about_to_write(
     assert (tmp_path / f"{cases[0].name}.nii.gz").exists()
     monkeypatch.undo()
     assert set(predict_cases(predictor, cases, tmp_path)) == {c.name for c in cases}
+
+
+def test_a_case_that_was_written_before_ctrl_c_is_not_predicted_again(
+    predictor, cases, tmp_path, monkeypatch
+):
+    """Also one that another thread wrote, of which nobody had heard yet."""
+
+    def interrupted(lines, todo, *, abreast):
+        lines[0].alone(todo[0])
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(folder, "ended", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict_cases(predictor, cases, tmp_path)
+    monkeypatch.undo()
+    first, *others = (case.name for case in cases)
+    assert set(read_json(tmp_path / RECORDS)["cases"]) == {first}
+    asked = []
+
+    def shown(todo, total):
+        asked.extend(case.name for case in todo)
+        return todo
+
+    predict_cases(predictor, cases, tmp_path, progress=shown)
+    assert asked == others
 
 
 def saving_once(save):

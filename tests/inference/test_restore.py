@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from trivox.datasets.labels import LabelScheme
+from trivox.inference.logits import labels as labels_module
+from trivox.inference.logits.labels import label_indices, largest
 from trivox.inference.restore import (
-    label_indices,
     restore,
     restore_labels,
     restored_logits,
@@ -196,6 +197,21 @@ def test_the_coarse_axis_takes_the_nearest_slice(axis):
 
 def test_ties_go_to_the_smaller_class():
     assert restore_labels(torch.zeros(5, 4, 4, 4), (9, 9, 9)).max() == 0
+
+
+@given(st.integers(2, 90), st.integers(0, 9), st.integers(1, 60))
+@few
+def test_the_largest_is_the_first_of_equals(classes, seed, portion):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randint(-4, 4, (classes, 6, 5, 7), generator=generator).float()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(labels_module, "IN_CACHE", portion)
+        for scores in (logits, logits[:, 2:5], logits[:, :, 1:4, 2:]):
+            highest, index = largest(scores)
+            expected = scores.numpy()
+            np.testing.assert_array_equal(highest, expected.max(0))
+            np.testing.assert_array_equal(index, expected.argmax(0))
+            assert index.dtype == torch.int16
 
 
 MEMORY = """

@@ -174,15 +174,23 @@ def test_sums_are_as_wide_as_the_device_can(device, widest):
 
 
 FAULTS = """
-import resource, torch
-from trivox.learning.runtime import keep_freed_memory, make_runtime
-def faults():
+import resource, sys, torch
+from contextlib import nullcontext
+from trivox.learning.runtime import keep_freed_memory, large_blocks_kept, make_runtime
+def faults(megabytes):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    [torch.ones(20 * 2**20, dtype=torch.uint8) for _ in range(4)]
+    [torch.ones(megabytes * 2**20, dtype=torch.uint8) for _ in range(4)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+def fewest(megabytes):
+    counts = [faults(megabytes) for _ in range(6)]
+    return min(counts[2:])
 make_runtime("cpu")
-counts = [faults() for _ in range(6)]
-print(min(counts[2:]), keep_freed_memory())
+if sys.argv[1] == "small":
+    print(fewest(20), keep_freed_memory())
+else:
+    before = fewest(80)
+    with large_blocks_kept():
+        print(fewest(80), keep_freed_memory(), before)
 """
 
 
@@ -194,12 +202,42 @@ def test_on_a_cpu_memory_that_was_freed_is_taken_again_without_asking_the_system
     of 4 kB.
     """
     done = subprocess.run(
-        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
+        [sys.executable, "-c", FAULTS, "small"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     pages, supported = done.stdout.split()
     if supported != "True":
         pytest.skip("malloc is not glibc's, or has been told otherwise")
     assert int(pages) < 1000  # four tensors have 20480 pages
+
+
+@pytest.mark.skipif(
+    "LD_PRELOAD" in os.environ, reason="another malloc may be preloaded"
+)
+def test_large_blocks_are_kept_where_that_is_asked_for():
+    """Four tensors of 80 MB have 81920 pages of 4 kB."""
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, "large"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    within, supported, before = done.stdout.split()
+    if supported != "True":
+        pytest.skip("malloc is not glibc's, or has been told otherwise")
+    assert int(within) < 1000
+    assert int(within) < int(before)
+
+
+@pytest.mark.parametrize("name", runtime_module.MALLOC_VARIABLES)
+def test_what_the_user_told_malloc_stays(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(runtime_module.ctypes, "CDLL", None)  # would be called
+    assert keep_freed_memory() is False
+    with runtime_module.large_blocks_kept():
+        pass
 
 
 def test_the_same_seed_gives_the_same_numbers_everywhere():

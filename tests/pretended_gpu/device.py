@@ -122,6 +122,9 @@ def pretend(capability: tuple[int, int] = H100) -> None:
     torch.cuda.default_generators = tuple(
         _device.default_generator(index) for index in range(DEVICES)
     )
+    if hasattr(torch.accelerator, "empty_host_cache"):
+        # its pinned memory is as all other, and torch keeps none of it
+        torch.accelerator.empty_host_cache = lambda: None
     for module in (torch.cuda, torch.cuda.random):
         module._lazy_call = lambda call, **_: call()  # type: ignore[attr-defined]
 

@@ -82,6 +82,22 @@ def test_losses_of_several_scales_are_summed_there(gpu, adaptive, mode):
         assert all(scale.grad.device == gpu for scale in scales)
 
 
+@pytest.mark.parametrize(("name", "waits"), [("boundary", 1), ("hausdorff", 1)])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_loss_of_distances_waits_as_often_as_its_page_says(gpu, name, waits, mode):
+    from pretended_gpu.device import counting
+
+    labels = blobs((2, 8, 9, 10))
+    logits, _ = drawn(mode, labels.shape, dtype=torch.float32)
+    loss = LOSSES[name](next(iter(setups(mode))))
+    there = labels.to(gpu)
+    on_gpu = logits.to(gpu).requires_grad_()
+    loss(on_gpu, there)
+    with counting() as counts:
+        loss(on_gpu, there).backward()
+    assert sum(counts.waits.values()) == waits, counts.table()
+
+
 @pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 3.0])])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_of_a_class(gpu, kind, weights):

@@ -23,7 +23,7 @@ from trivox.projection.xrays import Xrays
 from trivox.tasks.reconstruction.objective import ReconstructionObjective
 
 WAITS = 0
-LAUNCHES = {"rendered": 2250, "stored": 2350, "adversarial": 2600}
+LAUNCHES = {"rendered": 1610, "stored": 1670, "adversarial": 1950}
 """177 waits and 7699 launches were counted before rays were followed in the readers."""
 PLAN = VolumePlan(
     dataset="drawn",

@@ -1,5 +1,7 @@
 """Where prepared cases are kept for a GPU, and who reads them."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,16 @@ GPU = torch.device("cuda", 0)
 )
 def test_cases_lie_where_they_fit(sizes, place):
     assert Rooms(gpu=90, host=200).place(sizes) == place
+
+
+def test_pinned_memory_is_given_back_where_torch_knows_how(monkeypatch):
+    calls = []
+    give_back = partial(calls.append, "given back")
+    monkeypatch.setattr(torch.accelerator, "empty_host_cache", give_back, raising=False)
+    runtime.free_pinned_memory()
+    assert calls == ["given back"]
+    monkeypatch.delattr(torch.accelerator, "empty_host_cache")
+    runtime.free_pinned_memory()
 
 
 @pytest.mark.parametrize(

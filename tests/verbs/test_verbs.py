@@ -20,8 +20,12 @@ JOINED = {"predict": {"model", "input"}}
 
 def option_names(verb):
     """Names of a command's options as they are typed, without dashes in front."""
+    command = COMMANDS[verb]
     names = set()
-    for parameter in COMMANDS[verb].params:
+    for name, below in getattr(command, "commands", {}).items():
+        flags = [each for each in below.params if each.opts[0].startswith("--")]
+        names |= {name, *(flag.name for flag in flags)}
+    for parameter in command.params:
         flags = [flag for flag in parameter.opts if flag.startswith("--")]
         name = flags[0].removeprefix("--") if flags else parameter.name
         names.add(name.replace("-", "_"))

@@ -11,6 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from trivox.cli import after_training, before_training, release, training
 from trivox.cli.options import split_triples
+from trivox.cli.ready_models import ready_models
 from trivox.cli.runtime import is_first_rank, let_the_first_rank_speak
 from trivox.cli.streams import Steady, steady_streams
 from trivox.errors import (
@@ -69,6 +70,7 @@ app.add_typer(importers, name="import")
 importers.command("nnunet")(before_training.import_nnunet)
 importers.command("brats")(before_training.import_brats)
 importers.command("class-folders")(before_training.import_class_folders)
+app.add_typer(ready_models, name="models")
 COMMANDS = (
     before_training.check,
     before_training.plan,

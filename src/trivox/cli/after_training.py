@@ -30,7 +30,8 @@ def predict(
     model: Annotated[
         list[Path],
         typer.Argument(
-            help="run or bundle folder(s), then the input: image, folder, dataset",
+            help="run(s), bundle(s) or names that 'trivox models' lists, then the "
+            "input: image, folder, dataset",
             metavar="MODEL... INPUT",
         ),
     ],
@@ -232,7 +233,8 @@ def package(
     models: Annotated[
         list[Path],
         typer.Argument(
-            metavar="MODEL...", help="run or bundle folder(s); several vote"
+            metavar="MODEL...",
+            help="run(s), bundle(s) or names that 'trivox models' lists; several vote",
         ),
     ],
     target: Annotated[

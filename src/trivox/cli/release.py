@@ -25,7 +25,8 @@ def export(
     model: Annotated[
         list[Path],
         typer.Argument(
-            metavar="MODEL...", help="run or bundle folder(s); several vote"
+            metavar="MODEL...",
+            help="run(s), bundle(s) or names that 'trivox models' lists; several vote",
         ),
     ],
     to: Annotated[ExportTarget, option("export", "to")],
@@ -34,6 +35,7 @@ def export(
     calibrate: Annotated[Path | None, option("export", "calibrate")] = None,
     verify: Annotated[Path | None, option("export", "verify")] = None,
     accept_loss: Annotated[bool, option("export", "accept_loss")] = False,
+    assets: Annotated[Path | None, option("export", "assets")] = None,
 ) -> None:
     """Write a model for programs that know nothing of trivox, tried before it is kept."""
     from trivox.verbs.release.export import export as run
@@ -46,6 +48,7 @@ def export(
         calibrate=calibrate,
         verify=verify,
         accept_loss=accept_loss,
+        assets=assets,
         console=Terminal(),
     )
     for line in exported.lines:

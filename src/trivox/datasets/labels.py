@@ -2,6 +2,7 @@
 works with.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,8 @@ from trivox.errors import LabelError
 from trivox.schema import Frozen
 from trivox.volumes.volume import Array
 
+A_PORTION = 2**20
+"""Voxels whose labels are looked up at once."""
 IGNORED = -1
 """Index of voxels that neither loss nor metrics look at."""
 
@@ -107,15 +110,20 @@ class LabelScheme(Frozen):
             index[self.ignore] = IGNORED
         known = sorted(index)
         indices = np.array([index[value] for value in known], dtype=np.int16)
-        position = np.searchsorted(known, array).clip(max=len(known) - 1)
-        wrong = np.array(known)[position] != array
-        if wrong.any():
-            unknown = np.unique(array[wrong])[:5].tolist()
+        values = np.array(known)
+        result = np.empty_like(array, dtype=np.int16)
+        unknown: set[int | float] = set()
+        for row, source in _rows(result, array):
+            position = np.searchsorted(values, source).clip(max=len(known) - 1)
+            wrong = values[position] != source
+            unknown.update(np.unique(source[wrong]).tolist())
+            row[...] = indices[position]
+        if unknown:
             raise LabelError(
-                f"{where}: label values {unknown} are not declared (known: {known}); "
-                "correct the label map or declare them in the dataset file"
+                f"{where}: label values {sorted(unknown)[:5]} are not declared (known: "
+                f"{known}); correct the label map or declare them in the dataset file"
             )
-        return np.asarray(indices[position])
+        return result
 
     def decode(self, indices: Array) -> Array:
         """Indices back to file values, in the smallest integer type that holds them
@@ -125,7 +133,10 @@ class LabelScheme(Frozen):
         kind = np.result_type(
             np.min_scalar_type(table.min()), np.min_scalar_type(table.max())
         )
-        return np.asarray(table.astype(kind)[indices])
+        result = np.empty_like(indices, dtype=kind)
+        for row, source in _rows(result, indices):
+            row[...] = table[source]
+        return result
 
     def region_table(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Membership `(target, index)`: row t is true at the indices that target t
@@ -184,3 +195,12 @@ class LabelScheme(Frozen):
         ]
         lost = tuple(name for name in self.labels if name not in other.labels)
         return np.array(values), lost
+
+
+def _rows(result: Array, source: Array) -> Iterator[tuple[Array, Array]]:
+    """Both, some voxels at a time: an index takes 64 bits while it is looked up."""
+    if source.size <= A_PORTION or source.ndim < 2:
+        yield result, source
+        return
+    for pair in zip(result, source, strict=True):
+        yield from _rows(*pair)

@@ -2,13 +2,14 @@
 orientation, cropped to the non-zero box.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trivox.datasets.boxes import box_of
+from trivox.datasets.boxes import NOTHING, box_of
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, GeometryError, TrivoxError, of_case
@@ -21,14 +22,16 @@ from trivox.volumes.geometry import (
 )
 from trivox.volumes.volume import Array, Shape, Spacing, Volume
 
+A_PORTION = 2**23
+"""Values that are looked at at once."""
 BoxEdges = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """First voxel and the one after the last, along z, y, x."""
 
 
 @dataclass(frozen=True, eq=False)
 class CroppedCase:
-    """An image `(c, z, y, x)` float32 and, if known, its label indices `(z, y, x)`, and
-    how to get back to the source.
+    """An image `(c, z, y, x)`, float32 or as stored, and, if known, its label indices
+    `(z, y, x)`, and how to get back to the source.
     """
 
     image: Array
@@ -52,9 +55,11 @@ class CroppedCase:
         return float(np.prod(self.shape) / np.prod(self.canonical_shape))
 
 
-def read_channels(case: Case, *, channels: int) -> Volume:
+def read_channels(case: Case, *, channels: int, stored: bool = False) -> Volume:
     """All channels of a case as one float32 volume, zeros for absent ones; raises an
     error that names the case.
+
+    stored: a single file keeps the type of its values, where float32 holds them all.
     """
     case.require_usable()
     if not case.images:
@@ -79,6 +84,8 @@ def read_channels(case: Case, *, channels: int) -> Volume:
         )
     first = replace(volumes[0], remarks=_remarks(case, volumes))
     if len(volumes) == 1 and not case.absent and not case.order:
+        if stored and np.can_cast(first.array.dtype, np.float32):
+            return first
         return first.with_array(first.array.astype(np.float32, copy=False))
     array = np.zeros((channels, *volumes[0].shape), np.float32)
     present = (i for i in range(channels) if i not in case.absent)
@@ -130,7 +137,7 @@ def crop_volume(
     """Orient `(c, z, y, x)`, to canonical axes unless told otherwise, and crop to the
     box outside which all channels are zero.
     """
-    if not np.isfinite(volume.array).all():
+    if not _is_finite(volume.array):
         raise DataError(
             f"{where}: the image holds NaN or infinite values, or some beyond 3.4e38; "
             "repair it, 'trivox check' lists all such files"
@@ -153,12 +160,44 @@ def crop_volume(
     )
 
 
+def _is_finite(image: Array) -> bool:
+    """Whether all values are numbers."""
+    if image.dtype.kind in "iu":
+        return True
+    return all(np.isfinite(part).all() for _, part in _portions(image, 1))
+
+
 def nonzero_box(image: Array) -> BoxEdges:
     """The smallest box that holds all voxels `(c, z, y, x)` that are not zero in every
     channel; all of it if none.
     """
-    present = (image != 0).any(axis=0)
-    if min(present.shape) == 0:
+    shape = image.shape[1:]
+    if min(shape) == 0:
         raise GeometryError("the image has an axis without voxels; repair the file")
-    z, y, x = box_of(present) or (slice(0, size) for size in present.shape)
-    return (z.start, z.stop), (y.start, y.stop), (x.start, x.stop)
+    # the axis along which memory is read in one go
+    axis = int(np.argmax(np.abs(image.strides[1:])))
+    present = [np.zeros(size, bool) for size in shape]
+    for first, part in _portions(image, axis + 1):
+        box = box_of((part != 0).any(axis=0))
+        for number, side in enumerate(box or NOTHING):
+            start = first if number == axis else 0
+            present[number][start + side.start : start + side.stop] = True
+    z, y, x = (_edges(along) for along in present)
+    return z, y, x
+
+
+def _edges(along: NDArray[np.bool_]) -> tuple[int, int]:
+    """The first and the one after the last that is true; all if none is."""
+    hits = np.flatnonzero(along)
+    if not hits.size:
+        return 0, len(along)
+    return int(hits[0]), int(hits[-1]) + 1
+
+
+def _portions(image: Array, axis: int) -> Iterator[tuple[int, Array]]:
+    """All of an image, some of it along an axis at a time: where it begins, and it."""
+    size = image.shape[axis]
+    step = max(1, A_PORTION * size // max(image.size, 1))
+    before = (slice(None),) * axis
+    for first in range(0, size, step):
+        yield first, image[*before, first : first + step]

@@ -27,20 +27,30 @@ def phantom_scans(plan: Plan, folder: Path) -> tuple[Case, ...]:
     cases = []
     for number in range(SCANS):
         name = f"phantom{number}"
-        spacing = [FINER * edge for edge in plan.spacing]
-        sides = zip(plan.patch_size, plan.spacing, spacing, strict=True)
-        shape = [max(8, round(LARGER * n * mm / fine)) for n, mm, fine in sides]
-        affine = affine_from_spacing((spacing[0], spacing[1], spacing[2]))
-        affine[:3, :3] = TURNS[number] @ affine[:3, :3]
         files = []
         for channel, how in enumerate(plan.normalisations):
             rng = np.random.default_rng([number, channel])
-            array = _scaled(_structures(rng, shape), how)
+            structures = _structures(rng, _shape(plan))
+            image = _scaled(structures, how)
             file = folder / f"{name}_{channel:04d}.nii.gz"
-            write_volume(file, Volume(array[None], affine))
+            write_volume(file, Volume(image[None], _affine(plan, number)))
             files.append(file)
         cases.append(Case(name=name, images=tuple(files)))
     return tuple(cases)
+
+
+def _shape(plan: Plan) -> list[int]:
+    """Voxels `(z, y, x)`: along no axis few."""
+    larger = LARGER / FINER
+    return [max(8, round(larger * voxels)) for voxels in plan.patch_size]
+
+
+def _affine(plan: Plan, number: int) -> Array:
+    z, y, x = plan.spacing
+    affine = affine_from_spacing((FINER * z, FINER * y, FINER * x))
+    directions = affine[:3, :3]
+    affine[:3, :3] = TURNS[number] @ directions
+    return affine
 
 
 def _structures(rng: np.random.Generator, shape: Sequence[int]) -> Array:

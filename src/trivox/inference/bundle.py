@@ -20,6 +20,7 @@ from trivox.inference.descriptions import (
     VolumeDescription,
     Weights,
 )
+from trivox.inference.zoo.shelves import model_folder, same_name_hint
 from trivox.schema import validated
 
 FORMAT_VERSION = 1
@@ -102,11 +103,13 @@ def copy_weights(folder: Path, what: str, files: Mapping[str, Path]) -> list[Wei
 
 
 def model_paths(models: Path | str | Sequence[Path | str]) -> list[Path]:
-    """The paths of one or several models; raises `BundleError` for none."""
+    """The paths of one or several models, ready ones called by their names included;
+    raises `BundleError` for none, and for names that are not known.
+    """
     paths = [models] if isinstance(models, str | Path) else list(models)
     if not paths:
-        raise BundleError("no model given; name a run or bundle folder")
-    return [Path(path) for path in paths]
+        raise BundleError("no model given; name a run, a bundle or a ready model")
+    return [model_folder(Path(path)) for path in paths]
 
 
 def read_bundle(path: Path) -> LabelBundle:
@@ -122,15 +125,16 @@ def read_volume_bundle(path: Path) -> VolumeBundle:
 
 
 def bundle_content(path: Path) -> tuple[Path, dict[str, object]]:
-    """The `bundle.json` at `path` (a bundle's folder, the file, or a run) and what it
-    says, of a known version.
+    """The `bundle.json` of a model (a bundle's folder, the file, a run, or the name of a
+    ready model) and what it says, of a known version.
     """
-    candidates = [path / "bundle.json", path / "bundle" / "bundle.json", path]
+    folder = model_folder(path)
+    candidates = [folder / "bundle.json", folder / "bundle" / "bundle.json", folder]
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None or file.suffix != ".json":
         raise BundleError(
-            f"{path}: {_state(path)}; give a run or a bundle folder that holds "
-            "bundle.json"
+            f"{path}: {_state(folder)}; give a run or a bundle folder that holds "
+            f"bundle.json{same_name_hint(path)}"
         )
     content = read_json(file)
     version = content.get("format_version") if isinstance(content, dict) else None
@@ -151,17 +155,31 @@ def _state(path: Path) -> str:
     return "no model"
 
 
-def _read(path: Path, kind: type[D], *, lacks: str) -> Bundle[D]:
-    """The one reader of both kinds; lacks: what to say of a bundle of the other."""
+def read_any_bundle(path: Path) -> LabelBundle | VolumeBundle:
+    """Read a bundle of either kind, likewise."""
     file, content = bundle_content(path)
-    # only the bundles of volumes say of how many views they are made
-    written: type[BundleDescription]
-    written = VolumeDescription if "views" in content else LabelDescription
-    if written is not kind:
+    if _kind(content) is VolumeDescription:
+        return _described(file, content, VolumeDescription)
+    return _described(file, content, LabelDescription)
+
+
+def _read(path: Path, kind: type[D], *, lacks: str) -> Bundle[D]:
+    """A bundle of one kind; lacks: what to say of one of the other."""
+    file, content = bundle_content(path)
+    if _kind(content) is not kind:
         raise BundleError(
             f"{file}: a model of task {content.get('task')} {lacks}; choose another "
             "model"
         )
+    return _described(file, content, kind)
+
+
+def _kind(content: Mapping[str, object]) -> type[BundleDescription]:
+    # only the bundles of volumes say of how many views they are made
+    return VolumeDescription if "views" in content else LabelDescription
+
+
+def _described(file: Path, content: object, kind: type[D]) -> Bundle[D]:
     advice = "the bundle was altered, export it again"
     description = validated(kind, content, where=file, error=BundleError, advice=advice)
     if not description.weights:

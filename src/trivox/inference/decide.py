@@ -20,15 +20,9 @@ from trivox.datasets.labels import LabelScheme
 from trivox.inference.doubt.sampling import BandSampler, VoxelSample
 from trivox.inference.doubt.uncertainty import Agreement, Sums, probabilities_of
 from trivox.inference.engines.room import MEMORY, spared
+from trivox.inference.logits.labels import indices_of, label_indices, winners
 from trivox.inference.members import Member
-from trivox.inference.restore import (
-    Sampler,
-    indices_of,
-    label_indices,
-    restore,
-    restored_logits,
-    winners,
-)
+from trivox.inference.restore import Sampler, restore, restored_logits
 from trivox.inference.windows import BESIDE, Slab, SlidingWindows
 from trivox.preparation.grid import GridRecord, PreparedCase
 from trivox.volumes.volume import Array
@@ -246,13 +240,16 @@ def label_case(
         exclusive=scheme.exclusive,
         sampler=sampler,
         half=record.half_logits,
+        paint=None if scheme.exclusive else scheme.paint_regions,
     )
-    return indices_of(restored, scheme)
+    return np.asarray(restored.numpy())
 
 
 def target_voxels(labels: Array, scheme: LabelScheme) -> Array:
     """Voxels of each target in label indices, `(target,)`."""
-    counts = np.bincount(labels.reshape(-1), minlength=len(scheme.values))
+    counts = np.zeros(len(scheme.values), np.int64)
+    for row in labels:  # counting turns what it counts into 64 bits
+        counts += np.bincount(row.reshape(-1), minlength=len(counts))
     return np.asarray(scheme.region_table().astype(np.int64) @ counts)
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.likeness import Likeness
 from trivox.inference.rules.postprocess import Postprocessing
+from trivox.inference.zoo.card import Card
 from trivox.planning.plan import Plan
 from trivox.planning.volumes import VolumePlan
 from trivox.schema import Frozen, Grown
@@ -37,7 +38,14 @@ class Weights(Frozen):
     sha256: str
 
 
-NO_ANSWER = {"format_version", "trivox_version", "notice", "training", "weights"}
+NO_ANSWER = {
+    "format_version",
+    "trivox_version",
+    "notice",
+    "training",
+    "weights",
+    "card",
+}
 """Fields of a description that decide no answer, and its files, which have their own
 hashes.
 """
@@ -67,8 +75,11 @@ class ClassDescription(Frozen):
 class BundleDescription(Grown):
     """What every `bundle.json` says.
 
-    weights: none while the model lies in no bundle yet.
+    weights: none while the model lies in no bundle yet; card: of a model that is given
+    to others.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("card",)
 
     format_version: Literal[1] = 1
     trivox_version: str = __version__
@@ -76,6 +87,7 @@ class BundleDescription(Grown):
     task: str
     training: dict[str, Any] = Field(default_factory=dict)
     weights: tuple[Weights, ...] = ()
+    card: Card | None = None
 
     @property
     def files(self) -> tuple[Weights, ...]:
@@ -86,6 +98,11 @@ class BundleDescription(Grown):
     def identity(self) -> str:
         """A short hash over the files: predictions name the model that made them."""
         return identity_of(self.files)
+
+    @property
+    def card_facts(self) -> dict[str, object]:
+        """The card ready for JSON, if there is one."""
+        return {} if self.card is None else {"card": self.card.model_dump(mode="json")}
 
     def naming(
         self, weights: Sequence[Weights], classifiers: Sequence[Weights]
@@ -104,7 +121,7 @@ class LabelDescription(BundleDescription):
     model whose labels this one refines.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("may_mirror", "previous")
+    later: ClassVar[tuple[str, ...]] = ("card", "may_mirror", "previous")
 
     plan: Plan
     overlap: float = Field(0.5, ge=0, lt=1)

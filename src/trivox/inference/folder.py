@@ -87,12 +87,17 @@ def predict_cases(
         todo = [case for case in cases if case.name not in done]
         write = _writer(records, also)
         share = SHARE / (1 + len(others))
-        lines = [Line(each, write, share) for each in (predictor, *others)]
+        written: list[Passage[R]] = []
+        models = (predictor, *others)
+        lines = [Line(each, write, share, written) for each in models]
         # a CPU has no time to spare for two cases
         abreast = predictor.device.type == "cuda"
-        with closing(ended(lines, todo, abreast=abreast)) as passages:
-            for _, passage in zip(progress(todo, len(todo)), passages, strict=True):
-                _note(passage, records, say)
+        try:
+            with closing(ended(lines, todo, abreast=abreast)) as passages:
+                for _, passage in zip(progress(todo, len(todo)), passages, strict=True):
+                    _note(passage, records, say)
+        finally:
+            _note_written(written, records, say)
         with alone(out):
             predictor.finish(records.all_cases(), out)
     return {case.name: records.cases[case.name] for case in cases}
@@ -186,6 +191,17 @@ def _note(
     record["seconds"] = round(passage.seconds, 3)
     records.note(case.name, record)
     records.save()
+
+
+def _note_written(
+    written: Sequence[Passage[R]],
+    records: PredictionRecords,
+    say: Callable[[str], None],
+) -> None:
+    """Note the cases that were written before the work ended early."""
+    for passage in written:
+        if passage.case.name not in records.cases:
+            _note(passage, records, say)
 
 
 def _reason(error: Exception | None) -> str:

@@ -16,6 +16,7 @@ from trivox.inference.classes.reader import ClassReader
 from trivox.inference.descriptions import AXES, LabelDescription
 from trivox.inference.doubt.uncertainty import wake_dropout
 from trivox.inference.engines.choice import fastest_engine
+from trivox.inference.engines.engine import Engine
 from trivox.inference.engines.kept import Source
 from trivox.inference.engines.making import made_engines
 from trivox.inference.windows import SlidingWindows
@@ -169,6 +170,12 @@ def load_member(
     )
     readers = _readers(description, networks, classifiers, runtime, axes)
     return Member(plan, windows, description.temperature, options.passes, readers)
+
+
+def computing(engine: Engine) -> dict[str, object]:
+    """What a network was computed in and by what, for the record; torch is not named."""
+    others = {} if engine.name == "torch" else {"engine": engine.name}
+    return {"precision": engine.precision, **others}
 
 
 def quickest(

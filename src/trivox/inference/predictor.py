@@ -44,6 +44,7 @@ from trivox.inference.engines.torch import time_convolutions
 from trivox.inference.members import (
     Member,
     WindowOptions,
+    computing,
     fitting_runtime,
     load_member,
     load_members,
@@ -177,13 +178,10 @@ class Predictor:
         """What besides the weights decides a prediction, ready for JSON."""
         windows = [member.windows for member in self.members]
         rules = [each.postprocessing for each in self.descriptions]
-        engine = windows[0].engines[0]
-        others = {} if engine.name == "torch" else {"engine": engine.name}
         return {
             "overlap": [each.overlap for each in windows],
             "mirror_axes": [list(each.mirror_axes) for each in windows],
-            "precision": engine.precision,
-            **others,
+            **computing(windows[0].engines[0]),
             "postprocessing": [rule.model_dump(mode="json") for rule in rules],
             "temperature": [member.temperature for member in self.members],
             "scales": list(self.scales),

@@ -29,7 +29,8 @@ from trivox.volumes.formats import read_header
 from trivox.volumes.volume import Array, Volume, spacing_of
 
 READ_BYTES = 12
-"""A voxel of each channel: as it is stored, in float32, and normalised."""
+"""A voxel of each channel: as it is stored, in float32, and normalised. Less of large
+scans (`trivox.volumes.rows`)."""
 DETAIL_BYTES = 16
 """A voxel of each output: the sums of votes and their squares, the mean, and where it
 is put back.
@@ -139,7 +140,7 @@ def _cropped(volume: Volume, members: Sequence[Member], *, where: str) -> Croppe
         )
     cropped = crop_volume(volume, None, where=where, orientation=plan.grid.orientation)
     for member in members:
-        _require_room(cropped, member.plan)
+        _require_room(cropped, member)
     return cropped
 
 
@@ -147,11 +148,13 @@ def _on_grids(case: CroppedCase, members: Sequence[Member]) -> tuple[PreparedCas
     return tuple(_prepared(case, member) for member in members)
 
 
-def _require_room(case: CroppedCase, plan: Plan) -> None:
+def _require_room(case: CroppedCase, member: Member) -> None:
     """Raise `DataError` before windows and their sums take more memory than there is."""
+    plan = member.plan
     shape = shape_on_grid(case.shape, case.spacing, plan)
+    summed = member.windows.summed_channels(shape)
     require_memory(
-        window_bytes(plan) + prediction_bytes(plan, shape),
+        window_bytes(plan) + prediction_bytes(plan, shape, summed=summed),
         f"windows of {sized(plan.patch_size)} and {sized(shape)} voxels at "
         f"{sized(plan.spacing)} mm",
         "correct the voxel size of the image, crop it, or use a smaller model",

@@ -13,7 +13,7 @@ def read_image(
     case: Case, channels: Sequence[str], *, missing: MissingChannels
 ) -> Volume:
     """The channels of a case as one volume, zeros for absent ones if asked for; errors
-    name the case.
+    name the case. The values of a single file stay as they are stored.
     """
     case.require_usable()
     if case.absent and missing == "refuse":
@@ -22,4 +22,4 @@ def read_image(
             f"{case.name}: has no {names}; add the file, or predict with zeros in its "
             "place by --missing-channels zeros"
         )
-    return read_channels(case, channels=len(channels))
+    return read_channels(case, channels=len(channels), stored=True)

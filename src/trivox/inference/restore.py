@@ -8,6 +8,7 @@ voxels interpolate all classes. So the labels are exactly the argmax of all inte
 logits, at a cost that hardly grows with the number of classes.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,8 +17,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trivox.datasets.labels import LabelScheme
 from trivox.inference.engines.room import MEMORY, fits
+from trivox.inference.logits.labels import largest
 from trivox.inference.windows import BESIDE, Slab
 from trivox.uploads import sent
 from trivox.volumes.resampling import (
@@ -36,6 +37,8 @@ HALF_STEP = 2**-10
 """Twice the relative rounding of half precision."""
 Rounding = Callable[[Tensor], Tensor]
 """What becomes of interpolated logits."""
+Painting = Callable[[Array], Array]
+"""Label indices `(z, y, x)` of regions `(region, z, y, x)`."""
 VALUES_A_CHUNK = 2**26
 """Restored logits at a time on a GPU, unless a CPU would take more."""
 
@@ -71,32 +74,6 @@ class Sampler(Protocol):
         ...
 
 
-def label_indices(scores: Tensor, scheme: LabelScheme, *, above: float = 0) -> Array:
-    """Label indices (int16) `(...)` of scores `(output, ...)`, as
-    `LabelScheme.decide` has them.
-
-    above: what a region needs to be painted, 0 of logits and 0.5 of probabilities.
-    """
-    won = winners(scores, scheme, above=above)
-    return indices_of(won.cpu(), scheme)
-
-
-def winners(scores: Tensor, scheme: LabelScheme, *, above: float) -> Tensor:
-    """What the labels of scores `(output, ...)` are made of: int16 `(...)`, the index
-    of the largest, or bool `(region, ...)`, whether it is `above`.
-    """
-    if not scheme.exclusive:
-        return scores > above
-    # several times faster on CPUs than an argmax
-    return scores.max(0).indices.to(torch.int16)
-
-
-def indices_of(won: Tensor, scheme: LabelScheme) -> Array:
-    """Label indices (int16) `(...)` of `winners` that are in memory."""
-    array = won.numpy()
-    return array if scheme.exclusive else scheme.paint_regions(array)
-
-
 def axis_corners(size: int, new_size: int, *, by_nearest: bool) -> Corners:
     """Lower and upper neighbour and the upper weight; the nearest slice alone along an
     axis that is not interpolated.
@@ -124,6 +101,7 @@ def restore(
     exclusive: bool = True,
     sampler: Sampler | None = None,
     half: bool = False,
+    paint: Painting | None = None,
 ) -> Tensor:
     """Labels of size `shape` from slabs of a grid of `size`.
 
@@ -131,10 +109,11 @@ def restore(
     where the logit is above 0. sampler: is shown the labels of each chunk of rows, and
     given the logits of the voxels that it chooses. half: interpolated logits are
     rounded to half precision before they are compared, as in nnU-Net, where the first
-    of two equal classes wins.
+    of two equal classes wins. paint: makes label indices of regions, which are returned
+    in place of them.
     """
     chunks = _row_chunks(slabs, size, shape, nearest_axis, whole=not exclusive)
-    parts: list[Tensor] = []
+    whole: Tensor | None = None
     start = 0
     for rows, part in chunks:
         if exclusive:
@@ -144,20 +123,27 @@ def restore(
         if sampler is not None:
             voxels = sent(sampler.choose(start, labels), rows.device)
             sampler.keep(_at_voxels(rows, part, voxels))
-        start += len(part[0][0])
-        place = parts[0].device if parts else _place_for_all(labels, shape)
-        parts.append(labels.to(place))
-    return torch.cat(parts, dim=0 if exclusive else 1).cpu()
+        if paint is not None and not labels.is_cuda:
+            labels = torch.from_numpy(paint(labels.numpy()))
+        if whole is None:
+            whole = _room_for_all(labels, shape)
+        count = len(part[0][0])
+        whole.narrow(-3, start, count).copy_(labels)
+        start += count
+    assert whole is not None
+    if paint is not None and whole.ndim == 4:
+        return torch.from_numpy(paint(whole.cpu().numpy()))
+    return whole.cpu()
 
 
-def _place_for_all(labels: Tensor, shape: Shape) -> torch.device:
+def _room_for_all(labels: Tensor, shape: Shape) -> Tensor:
     """Where the labels of some rows wait for the others: on the GPU if all of them fit,
     so that they are fetched at once.
     """
-    rows = labels.shape[-3]
-    whole = labels.nbytes // rows * shape[0]
-    device = labels.device
-    return device if fits(BESIDE * whole, device) else MEMORY
+    size = (*labels.shape[:-3], *shape)
+    needed = math.prod(size) * labels.itemsize
+    place = labels.device if fits(BESIDE * needed, labels.device) else MEMORY
+    return torch.empty(size, dtype=labels.dtype, device=place)
 
 
 def restored_logits(
@@ -271,9 +257,7 @@ def _winning_class(
 ) -> Tensor:
     """Class indices of the new voxels that `corners` describe; see the module."""
     rounded = _to_half if half else _unchanged
-    # torch's argmax is several times slower than max on CPUs
-    highest, index = logits.max(0)
-    winners = index.to(torch.int16)
+    highest, winners = largest(logits)
     lows = [low for low, _, _ in corners]
     result = gather(winners, lows)
     boundary = torch.nonzero(gather(mixed_cells(winners), lows))  # (n, 3)
@@ -281,7 +265,7 @@ def _winning_class(
     flat_winners = winners.reshape(-1)
     second = None
     if len(logits) > 2 and len(boundary):
-        second = _runners_up(logits, index, highest).reshape(-1)
+        second = _runners_up(logits, winners.long(), highest).reshape(-1)
     portions = _portions(logits.device)
     for voxels in boundary.split(portions.boundary):
         index, weight = corner_weights(voxels, corners, winners.shape)  # (8, n)
@@ -330,7 +314,7 @@ def _best_of_all(
         total = torch.zeros(len(logits), corner.shape[1], device=logits.device)
         for at, part in zip(corner, share, strict=True):
             total += logits[:, at] * part
-        parts.append(rounded(total).max(0).indices)
+        parts.append(largest(rounded(total))[1].long())
     return torch.cat(parts) if parts else index.new_zeros(0)
 
 

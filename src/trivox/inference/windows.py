@@ -16,10 +16,16 @@ from torch import Tensor, nn
 
 from trivox.inference.engines.engine import Engine, require_finite
 from trivox.inference.engines.room import MEMORY, fits
+from trivox.inference.logits.heads import Features, features_of
 from trivox.inference.window_sums import HalfSums, SingleSums, Sums, advance
+from trivox.learning.runtime import large_blocks_kept
 from trivox.uploads import sent
 from trivox.volumes.volume import Shape
 
+MUCH = 2**29
+"""Bytes of summed logits above which features are summed in their place, where these are
+fewer (see `trivox.inference.logits.heads`).
+"""
 BESIDE = 3
 """Copies of what lies on a GPU that are left room for: what is computed from it."""
 
@@ -117,8 +123,7 @@ class SlidingWindows:
         """
         if image.device == self.device:
             return image
-        sizes = zip(image.shape[1:], self.patch_size, strict=True)
-        depth, height, width = (max(pair) for pair in sizes)
+        depth, height, width = self._padded_shape(image.shape[1:])
         planes = image.shape[0] * depth + self.outputs * self.patch_size[0]
         place = self.place_for((planes, height, width), copies=BESIDE)
         return sent(image, place)
@@ -135,6 +140,10 @@ class SlidingWindows:
         image = self.placed(image)
         if self.half and len(self.engines) > 1:
             yield from self._network_by_network(image)
+            return
+        features = self._narrower(image.shape[1:])
+        if features is not None:
+            yield from self._by_features(features, image)
             return
         padded, before = pad_to(image, self.patch_size)
         size = padded.shape[1:]
@@ -159,6 +168,36 @@ class SlidingWindows:
             advance(sums.rows, end - z)
         if totals:
             require_finite(torch.stack(totals))
+
+    def summed_channels(self, size: Sequence[int]) -> int:
+        """Channels that are summed of an image of `size` `(z, y, x)`."""
+        features = self._narrower(size)
+        return self.outputs if features is None else features.weight.shape[1]
+
+    def _narrower(self, size: Sequence[int]) -> Features | None:
+        """What is summed in place of logits, where these would take much memory."""
+        *_, height, width = self._padded_shape(size)
+        needed = 4 * self.outputs * self.patch_size[0] * height * width
+        if self.half or needed <= MUCH:
+            return None
+        return features_of(self.engines, self.outputs)
+
+    def _by_features(self, features: Features, image: Tensor) -> Iterator[Slab]:
+        """Slabs of few rows, made of slabs of features."""
+        count = features.weight.shape[1]
+        windows = replace(self, engines=[features], outputs=count)
+        for slab in windows.slabs(image):
+            start = slab.start
+            for logits in features.rows(slab.logits):
+                require_finite(logits)
+                yield Slab(start, logits)
+                start += logits.shape[1]
+
+    def _padded_shape(self, size: Sequence[int]) -> Shape:
+        """At least as large as a window."""
+        pairs = zip(size, self.patch_size, strict=True)
+        depth, height, width = (max(pair) for pair in pairs)
+        return depth, height, width
 
     def _network_by_network(self, image: Tensor) -> Iterator[Slab]:
         """The mean of networks that are summed each for itself, in half precision."""
@@ -199,9 +238,10 @@ class SlidingWindows:
             part = corners[first : first + together]
             places = [self._place(corner) for corner in part]
             windows = [layer[:, :, *place] for place in places]
-            logits = self._predict(torch.stack(windows)).to(sums.rows.device)
-            for place, window in zip(places, logits, strict=True):
-                sums.add(window, place)
+            with large_blocks_kept():
+                logits = self._predict(torch.stack(windows)).to(sums.rows.device)
+                for place, window in zip(places, logits, strict=True):
+                    sums.add(window, place)
 
     def _place(self, corner: tuple[int, int]) -> tuple[slice, slice]:
         """Of a window in y and x, from its first voxel."""

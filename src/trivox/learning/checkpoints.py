@@ -144,11 +144,11 @@ def save_weights(network: nn.Module, path: Path) -> None:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; raises `BundleError` naming it if it is missing, damaged
-    or holds what is no number.
+    """Read a safetensors file, what is stored in half precision as fp32; raises
+    `BundleError` naming it if it is missing, damaged or holds what is no number.
     """
     try:
-        weights = load_file(path)
+        stored = load_file(path)
     except FileNotFoundError as error:
         raise BundleError(
             f"{path}: weights not found; train first, or check the path"
@@ -159,6 +159,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise BundleError(
             f"{path}: not readable as safetensors ({error}); copy or train it again"
         ) from error
+    weights = {name: _single(value) for name, value in stored.items()}
     wrong = [name for name, value in weights.items() if not value.isfinite().all()]
     if wrong:
         raise BundleError(
@@ -166,6 +167,12 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             "diverged; train it again with a lower learning rate"
         )
     return weights
+
+
+def _single(value: Tensor) -> Tensor:
+    """fp32 where a tensor is stored with fewer bits."""
+    short = value.is_floating_point() and value.element_size() < 4
+    return value.float() if short else value
 
 
 # -- the best --------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trivox.config.choices import PrecisionName, require_choice
+from trivox.cores import usable_cores
 from trivox.errors import RecipeError, ResourceError
 
 MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 2**26, -3: 2**25}
@@ -27,7 +28,12 @@ MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 2**26, -3: 2**25}
 (bytes taken at once), M_MMAP_THRESHOLD (bytes from which a block is taken from the
 system and returned to it; 32 MB is the most).
 """
+MOST_MAPPED_BLOCKS = -4
+"""Of malloc.h, M_MMAP_MAX: blocks that may be taken from the system each for itself; 65536
+unless told otherwise.
+"""
 MALLOC_VARIABLES = (
+    "MALLOC_MMAP_MAX_",
     "MALLOC_TRIM_THRESHOLD_",
     "MALLOC_TOP_PAD_",
     "MALLOC_MMAP_THRESHOLD_",
@@ -35,6 +41,8 @@ MALLOC_VARIABLES = (
 )
 MOST_READERS = 12
 """Threads that read patches; more do not read faster than a GPU computes."""
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""By which a user, or torchrun, says how many threads compute."""
 NO_CUDA = (
     "there is an NVIDIA GPU here that torch cannot use (a CPU build of torch, or an old "
     "driver): the CPU computes; 'trivox doctor' says more"
@@ -82,13 +90,6 @@ def reading_threads(workers: int | str, device: torch.device) -> int:
     ranks = min(world_size(), torch.cuda.device_count())  # of this machine
     share = usable_cores() // max(1, ranks)
     return max(1, min(share, MOST_READERS))
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
@@ -169,9 +170,12 @@ def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     """Choose the device ("auto": a GPU if there is one) and the fastest precision that
     it has hardware for.
 
-    For a CPU, the process keeps memory that is freed, see `keep_freed_memory`.
+    torch computes with no more threads than there are cores for this process, see
+    `limit_threads`. For a CPU, the process keeps memory that is freed, see
+    `keep_freed_memory`.
     """
     chosen = _device(device)
+    limit_threads()
     if chosen.type == "cpu":
         keep_freed_memory()
     if chosen.type == "cuda":
@@ -189,10 +193,34 @@ def make_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     return Runtime(chosen, precision)
 
 
+def limit_threads() -> int:
+    """Have torch use no more threads than `usable_cores`, of which it sees those of the
+    whole machine inside a container; returns how many it uses.
+
+    Threads that wait for each other's share of CPU time are slower than fewer that need
+    not. What the environment says (OMP_NUM_THREADS, MKL_NUM_THREADS), and a number that
+    is smaller already, stays.
+    """
+    asked = any(name in os.environ for name in THREAD_VARIABLES)
+    cores = usable_cores()
+    if not asked and torch.get_num_threads() > cores:
+        torch.set_num_threads(cores)
+    return torch.get_num_threads()
+
+
 def free_cached_memory(device: torch.device) -> None:
     """Give back what torch keeps of a GPU's memory for later."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def free_pinned_memory() -> None:
+    """Give back what torch keeps for later of the host's memory that a GPU reads; older
+    versions of torch cannot.
+    """
+    give_back = getattr(torch.accelerator, "empty_host_cache", None)
+    if give_back is not None:
+        give_back()
 
 
 def keep_freed_memory() -> bool:
@@ -201,17 +229,39 @@ def keep_freed_memory() -> bool:
 
     Each step of a network frees and takes its maps again. Memory that went back to the
     system comes again page by page, which costs a lean block up to 40 % of its time.
-    Blocks above 32 MB are beyond malloc's limit. Without glibc (macOS, musl, another
-    malloc preloaded) nothing changes, nor where the user has set malloc's options
-    (MALLOC_*_, GLIBC_TUNABLES).
+    Blocks above 32 MB are beyond malloc's limit (but see `large_blocks_kept`). Without
+    glibc (macOS, musl, another malloc preloaded) nothing changes, nor where the user has
+    set malloc's options (MALLOC_*_, GLIBC_TUNABLES).
     """
+    return _tell_malloc(MALLOC_OPTIONS)
+
+
+@contextmanager
+def large_blocks_kept() -> Iterator[None]:
+    """Within, blocks above malloc's limit of 32 MB are taken from memory that was freed
+    as well, where `keep_freed_memory` does its work.
+
+    The maps of a large window are such blocks: pages that the system gives anew for
+    each of them cost a quarter of the time. For what is freed within: a scan that took
+    from this memory would leave holes in it.
+    """
+    agreed = _tell_malloc({MOST_MAPPED_BLOCKS: 0})
+    try:
+        yield
+    finally:
+        if agreed:
+            _tell_malloc({MOST_MAPPED_BLOCKS: 2**16})
+
+
+def _tell_malloc(options: Mapping[int, int]) -> bool:
+    """Give options to glibc's malloc; whether it agreed."""
     if any(name in os.environ for name in MALLOC_VARIABLES):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    return all(mallopt(option, value) == 1 for option, value in MALLOC_OPTIONS.items())
+    return all(mallopt(option, value) == 1 for option, value in options.items())
 
 
 def _device(name: str) -> torch.device:

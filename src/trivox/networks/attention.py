@@ -17,6 +17,13 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from trivox.networks.efficient import DropPath
 from trivox.networks.halves import LayerNorm
+from trivox.networks.transformer_kernels import (
+    attended_in_full,
+    gated,
+    is_small,
+    moved,
+    with_branch,
+)
 
 HEAD_DIM = 48
 """Divisible by 6 (two rotated halves of three axes) and by 8 (fused attention kernels).
@@ -26,8 +33,6 @@ BASE = 100.0
 WINDOW = 8
 """Tokens along an axis of a window."""
 LAYER_SCALE = 0.1
-SMALL = 64**2
-"""Pairs of tokens of a window of 4 along each axis."""
 
 TokenGrid = tuple[int, int, int]
 Partition = Literal["global", "window", "shifted", "grid"]
@@ -223,15 +228,14 @@ class MultiHeadSelfAttention3D(nn.Module):
         query = query.to(value.dtype)
         key = key.to(value.dtype)
         allowed = None if mask is None else mask[:, None]
-        if bias is not None:
-            bias = bias.to(value.dtype)
-            if allowed is not None:
-                bias = bias.masked_fill(~allowed, -torch.inf)
-            allowed = bias
+        bias = None if bias is None else bias.to(value.dtype)
         if bias is not None and is_small(query, key):
-            out = attended_in_full(query, key, value, bias)
+            out = attended_in_full(query, key, value, bias, allowed)
         else:
-            out = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+            if bias is not None and allowed is not None:
+                bias = bias.masked_fill(~allowed, -torch.inf)
+            shown = allowed if bias is None else bias
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=shown)
         projected: Tensor = self.project(out.transpose(1, 2).flatten(2))
         return projected
 
@@ -263,11 +267,9 @@ class MultiHeadSelfAttention3D(nn.Module):
         """Queries, keys (both normalised) and values `(n, heads, t or k, d)`; bias of
         the logits `(n or 1, heads, t, k)`.
         """
-        keys = tokens if keys is None else keys
         key_coordinates = coordinates if key_coordinates is None else key_coordinates
-        query = self.query_norm(self._heads(self.to_query(tokens)))
-        keys_and_values = self.to_key_value(keys).chunk(2, dim=-1)
-        key, value = (self._heads(part) for part in keys_and_values)
+        query, key, value = map(self._heads, self._projected(tokens, keys))
+        query = self.query_norm(query)
         key = self.key_norm(key)
         if self.position_bias is not None:
             return query, key, value, self.position_bias(coordinates, key_coordinates)
@@ -275,25 +277,21 @@ class MultiHeadSelfAttention3D(nn.Module):
         key = rotate(key, key_coordinates[:, None])
         return query, key, value, None
 
+    def _projected(self, tokens: Tensor, keys: Tensor | None) -> tuple[Tensor, ...]:
+        """Queries of the tokens, keys and values; on a GPU by one product, where all are
+        of the same tokens.
+        """
+        if keys is None and tokens.is_cuda:
+            weights = (self.to_query.weight, self.to_key_value.weight)
+            return F.linear(tokens, torch.cat(weights)).chunk(3, dim=-1)
+        query = self.to_query(tokens)
+        keys = tokens if keys is None else keys
+        return query, *self.to_key_value(keys).chunk(2, dim=-1)
+
     def _heads(self, x: Tensor) -> Tensor:
         """`(n, t, c)` to `(n, heads, t, d)`."""
         heads: Tensor = x.unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
         return heads
-
-
-def is_small(query: Tensor, key: Tensor) -> bool:
-    """Whether a GPU needs less for all logits of a group at once than a fused kernel
-    does for the padding of its bias.
-    """
-    return query.is_cuda and query.shape[-2] * key.shape[-2] <= SMALL
-
-
-def attended_in_full(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Attention as its formula says; the softmax is computed in fp32 by its kernel."""
-    with torch.autocast(query.device.type, enabled=False):
-        logits = (query * HEAD_DIM**-0.5) @ key.transpose(-1, -2) + bias
-        weights: Tensor = logits.softmax(-1)
-        return weights @ value
 
 
 class SwiGLU(nn.Module):
@@ -307,8 +305,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
-        gate, value = self.gate(x).chunk(2, dim=-1)
-        out: Tensor = self.project(F.silu(gate) * value)
+        out: Tensor = self.project(gated(self.gate(x)))
         return out
 
 
@@ -353,9 +350,10 @@ class TransformerBlock3D(nn.Module):
         grid = (x.shape[2], x.shape[3], x.shape[4])
         tokens: Tensor = x.movedim(1, -1).flatten(1, 3)  # (b, n, c)
         attended = self.attend(self.attention_norm(tokens), grid)
-        tokens = tokens + self.drop_path(self.attention_scale * attended)
-        fed = self.feed(self.feed_norm(tokens))
-        tokens = tokens + self.drop_path(self.feed_scale * fed)
+        attended = self.drop_path(attended)
+        tokens = with_branch(tokens, self.attention_scale, attended)
+        fed = self.drop_path(self.feed(self.feed_norm(tokens)))
+        tokens = with_branch(tokens, self.feed_scale, fed)
         out: Tensor = tokens.reshape(x.shape[0], *grid, -1).movedim(-1, 1).to(x.dtype)
         return out
 
@@ -367,13 +365,16 @@ class TransformerBlock3D(nn.Module):
             whole: Tensor = self.attention(tokens, coordinates)
             return whole
         b = tokens.shape[0]
-        parts = tokens.index_select(1, groups.index.flatten())
+        parts = moved(tokens, groups.index.flatten(), groups.place)
         parts = parts.unflatten(1, groups.index.shape).flatten(
             0, 1
         )  # (b * groups, t, c)
         mask = None if groups.real is None else groups.real[:, None].repeat(b, 1, 1)
         out: Tensor = self.attention(parts, coordinates, mask=mask)
-        return out.reshape(b, groups.index.numel(), -1).index_select(1, groups.place)
+        members = out.reshape(b, groups.index.numel(), -1)
+        if groups.real is not None:
+            return members.index_select(1, groups.place)
+        return moved(members, groups.place, groups.index.flatten())
 
 
 class SwinTransformerBlock3D(nn.Sequential):

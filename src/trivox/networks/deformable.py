@@ -30,20 +30,31 @@ def gathered(tokens: Tensor, points: Tensor, grid: TokenGrid) -> Tensor:
     """Tokens `(b, n, c)` of a grid interpolated linearly at points `(b, k, 3)` inside
     it, `(b, k, c)`: torch's `grid_sample` for runtimes that have it for pictures only.
     """
-    low = points.floor()
-    share = points - low
     result = torch.zeros_like(points[..., :1])
     for corner in product((0, 1), repeat=3):
-        index = torch.zeros_like(points[..., 0])
-        weight = torch.ones_like(points[..., 0])
-        for axis, (up, size) in enumerate(zip(corner, grid, strict=True)):
-            place = (low[..., axis] + up).clamp(max=size - 1)
-            index = index * size + place
-            along = share[..., axis]
-            weight = weight * (along if up else 1 - along)
-        chosen = index.long()[..., None].expand(-1, -1, tokens.shape[-1])
+        index, weight = _corner(points, corner, grid)
+        chosen = index[..., None].expand(-1, -1, tokens.shape[-1])
         result = result + tokens.gather(1, chosen) * weight[..., None]
     return result
+
+
+def _corner(
+    points: Tensor, corner: tuple[int, ...], grid: TokenGrid
+) -> tuple[Tensor, Tensor]:
+    """The token at one corner of the cell around each point, and its weight, `(b, k)`."""
+    index = torch.zeros_like(points[..., 0])
+    weight = torch.ones_like(index)
+    for axis, size in enumerate(grid):
+        place = points[..., axis]
+        low = place.floor()
+        along = place - low
+        if corner[axis]:
+            low = (low + 1).clamp(max=size - 1)
+            weight = weight * along
+        else:
+            weight = weight * (1 - along)
+        index = index * size + low
+    return index.long(), weight
 
 
 class DeformableAttention3D(nn.Module):

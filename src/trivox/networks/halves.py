@@ -1,5 +1,5 @@
 """Half precision on a GPU with a fraction of the kernels: all weights are brought to it
-at once, and norms stay in it.
+at once, and norms and interpolation stay in it.
 
 torch's autocast brings every weight to it alone, and every gradient back: hundreds of
 kernels a step for a network of many small layers; and it takes norms, with what they
@@ -11,22 +11,35 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+LINEAR = {2: "bilinear", 3: "trilinear"}
+ADJOINTS = {
+    2: torch.ops.aten.upsample_bilinear2d_backward,
+    3: torch.ops.aten.upsample_trilinear3d_backward,
+}
+"""Of linear interpolation, by the number of axes."""
 
 
-class _Halves(torch.autograd.Function):
-    """Copies in bf16, and the gradients back in fp32, each in one kernel."""
+class _Brought(torch.autograd.Function):
+    """Copies in another type, and the gradients back in that of the first, each in one
+    kernel.
+    """
 
     @staticmethod
-    def forward(ctx: Any, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        return _copied(weights, torch.bfloat16)
+        ctx.dtype = tensors[0].dtype
+        return _copied(tensors, dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         there = [gradient for gradient in gradients if gradient is not None]
-        copies = iter(_copied(there, torch.float32))
-        return tuple(None if part is None else next(copies) for part in gradients)
+        copies = iter(_copied(there, ctx.dtype))
+        back = [None if part is None else next(copies) for part in gradients]
+        return None, *back
 
 
 def _copied(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -36,9 +49,18 @@ def _copied(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]
     return tuple(copies)
 
 
+def in_type(tensors: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
+    """Tensors of one type in another, all at once."""
+    if not tensors or tensors[0].dtype == dtype:
+        return tensors
+    copies: tuple[Tensor, ...] = _Brought.apply(dtype, *tensors)
+    return copies
+
+
 def in_bf16(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights in bf16, for `torch.func.functional_call`."""
-    return dict(zip(weights, _Halves.apply(*weights.values()), strict=True))
+    halves = in_type(list(weights.values()), torch.bfloat16)
+    return dict(zip(weights, halves, strict=True))
 
 
 def wants_halves(device: torch.device) -> bool:
@@ -83,3 +105,32 @@ class LayerNorm(nn.LayerNorm):
         """`(..., c)` to the same."""
         with _as_given(x, self.weight):
             return super().forward(x)
+
+
+class _Interpolated(torch.autograd.Function):
+    """Linear interpolation in bf16; what the gradients of a voxel add up to, in fp32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: tuple[int, ...]) -> Tensor:
+        ctx.shape = x.shape
+        with torch.autocast("cuda", enabled=False):
+            return F.interpolate(x, size=size, mode=LINEAR[len(size)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        size = gradients[0].shape[2:]
+        adjoint = ADJOINTS[len(size)]
+        summed = adjoint(gradients[0].float(), size, ctx.shape, False)
+        return summed.to(gradients[0].dtype), None
+
+
+def interpolated(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Linear interpolation of `(b, c, rows, columns)` or `(b, c, z, y, x)` to another
+    size; of bf16 on a GPU in bf16, which autocast would take to fp32, and all that is
+    computed from it.
+    """
+    if x.is_cuda and x.dtype == torch.bfloat16:
+        half: Tensor = _Interpolated.apply(x, tuple(size))
+        return half
+    return F.interpolate(x, size=tuple(size), mode=LINEAR[len(size)])

@@ -38,15 +38,15 @@ def window_bytes(plan: ImagePlan) -> int:
     return 2 * maps * voxels
 
 
-def prediction_bytes(plan: Plan, shape: Shape) -> int:
-    """Of predicting a case of `shape` voxels: its image, and a patch's depth of logits
-    of all outputs, twice.
+def prediction_bytes(plan: Plan, shape: Shape, *, summed: int) -> int:
+    """Of predicting a case of `shape` voxels: its image, and a patch's depth of the
+    `summed` channels, twice.
     """
     padded = padded_shape(shape, plan.patch_size)
     depth, *_ = plan.patch_size
     _, height, width = padded
     image = 4 * len(plan.inputs) * math.prod(padded)
-    rows = 4 * plan.outputs * depth * height * width
+    rows = 4 * summed * depth * height * width
     return image + 2 * rows
 
 

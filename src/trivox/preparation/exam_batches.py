@@ -22,7 +22,7 @@ from trivox.projection.noise import add_noise
 from trivox.projection.projector import project
 from trivox.projection.rays import follow
 from trivox.projection.xrays import Xrays, follow_ahead
-from trivox.uploads import sent
+from trivox.uploads import sent_together
 from trivox.volumes.volume import Array
 
 WHOLE_STEP = 1 << 20
@@ -67,16 +67,17 @@ class RawExams:
         """Render, add noise, drop views, bring the volumes to the network's grid and
         window.
         """
-        hounsfield = sent(self.volumes, device).float()
+        sources = (self.volumes, self.gain, self.dropped)
+        volumes, gain, dropped = sent_together(sources, device)
+        hounsfield = volumes.float()
         if isinstance(self.views, Geometry):
             xrays = self._rendered(hounsfield, self.views)
         else:
             xrays = self.views.to(device)
-        gain = sent(self.gain, device)[:, None, None, None]
-        xrays = Xrays(xrays.images * gain, xrays.geometry, xrays.present)
-        xrays = xrays.without(sent(self.dropped, device))
-        volumes = to_window(coarser(hounsfield, self.plan), self.plan.window)
-        return xrays, VolumeTargets(volumes, xrays)
+        images = xrays.images * gain[:, None, None, None]
+        xrays = Xrays(images, xrays.geometry, xrays.present).without(dropped)
+        targets = to_window(coarser(hounsfield, self.plan), self.plan.window)
+        return xrays, VolumeTargets(targets, xrays)
 
     def _rendered(self, hounsfield: Tensor, geometry: Geometry) -> Xrays:
         attenuation = attenuation_of(hounsfield, water=self.plan.water_per_mm)

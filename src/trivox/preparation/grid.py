@@ -14,13 +14,10 @@ from trivox.planning.footprint import preparation_bytes
 from trivox.planning.grid_rules import Interpolation
 from trivox.planning.plan import ImagePlan
 from trivox.planning.spacing import resampled_shape
-from trivox.preparation.normalise import foreground_mask, normalise
+from trivox.preparation.normalise import NormalisedRows, foreground_mask
 from trivox.volumes.geometry import Orientation
-from trivox.volumes.resampling import (
-    resize_image,
-    resize_labels,
-    resize_slices,
-)
+from trivox.volumes.resampling import resize_labels
+from trivox.volumes.rows import Rows, resize_rows, resize_rows_by_slices, whole
 from trivox.volumes.volume import Array, Shape, Spacing, Ties, Volume
 
 
@@ -127,10 +124,8 @@ def prepare(
         inside = foreground_mask(case.image) | (before > 0)
         # nnU-Net lets what lies outside the object vote as a label of its own
         seen = np.where(inside, before, IGNORED)
-    image = normalise(case.image, plan.normalisations, mask=inside)  # (c, z, y, x)
-    axes = [axis + 1 for axis in plan.axis_order]
-    ordered = torch.from_numpy(np.ascontiguousarray(image.transpose(0, *axes)))
-    resized = _resized(ordered, record, plan.grid.image)
+    rows = NormalisedRows.of(case.image, plan.normalisations, mask=inside)
+    resized = _resized(rows.ordered(plan.axis_order), record, plan.grid.image)
 
     def on_grid(labels: Array) -> Tensor:
         ordered = labels.transpose(plan.axis_order).astype(np.int16, order="C")
@@ -174,15 +169,15 @@ def _record(case: CroppedCase, plan: ImagePlan) -> GridRecord:
     )
 
 
-def _resized(image: Tensor, record: GridRecord, rule: Interpolation | None) -> Tensor:
+def _resized(rows: Rows, record: GridRecord, rule: Interpolation | None) -> Tensor:
     """An image `(c, z, y, x)` on the network's grid."""
     if rule is None:
-        return image
+        return whole(rows)
     axis = record.image_axis
     if axis is None or rule.clip == "channel":
-        return resize_image(image, record.shape, order=rule.order, nearest_axis=axis)
-    return resize_slices(
-        image,
+        return resize_rows(rows, record.shape, order=rule.order, nearest_axis=axis)
+    return resize_rows_by_slices(
+        rows,
         record.shape,
         axis=axis,
         order=rule.order,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from trivox.errors import GeometryError
-from trivox.uploads import sent
+from trivox.uploads import constant, sent, sent_together
 from trivox.volumes.volume import Shape, Spacing
 
 Made = TypeVar("Made")
@@ -328,17 +328,16 @@ class Geometry:
         shared by all exams of a batch, or have a leading batch axis. Whole numbers are
         pixel centres: (0, 0) is the middle of the first pixel.
         """
-        towards, down, right = self.axes()
-        points = points[..., None, :, :]  # (..., 1, n, 3) against (..., v, 3, 1)
-        depth = self.sod[..., None] - (points @ towards[..., None]).squeeze(-1)
+        axes = torch.stack(self.axes(), dim=-1)  # (..., v, 3, 3)
+        along = points[..., None, :, :] @ axes
+        depth = self.sod[..., None] - along[..., 0]
         scale = self.sdd[..., None] / depth
-        places: list[Tensor] = []
-        for index, axis in enumerate((down, right)):
-            on_detector = scale * (points @ axis[..., None]).squeeze(-1)  # mm
-            off_centre = on_detector - self.offset_mm[..., index, None]
-            pixel = off_centre / self.pixel_mm[..., index, None]
-            places.append(pixel + (self.detector[index] - 1) / 2)
-        return torch.stack(places, dim=-1), depth
+        on_detector = scale[..., None] * along[..., 1:]  # mm
+        off_centre = on_detector - self.offset_mm[..., None, :]
+        pixels = off_centre / self.pixel_mm[..., None, :]
+        rows, columns = self.detector
+        middle = constant(((rows - 1) / 2, (columns - 1) / 2), points.device)
+        return pixels + middle.to(pixels.dtype), depth
 
     def rays(self) -> Tensor:
         """Plücker coordinates of the rays `(..., v, rows, columns, 6)`: unit direction,
@@ -346,11 +345,19 @@ class Geometry:
         """
         return self.remember("rays", self._rays)
 
-    def rays_on(self, device: torch.device) -> Tensor:
-        """`rays` on a device, sent there once."""
-        if self.primary.device == device:
-            return self.rays()
-        return self.remember(("rays", device), lambda: sent(self.rays(), device))
+    def rays_on(self, device: torch.device, scales: int) -> dict[int, Tensor]:
+        """`rays` with 1, 2, 4, ... pixels along an edge joined, by their number, on a
+        device; sent there once and as one piece.
+        """
+        what = ("rays", device, scales)
+        return self.remember(what, lambda: self._rays_on(device, scales))
+
+    def _rays_on(self, device: torch.device, scales: int) -> dict[int, Tensor]:
+        factors = [2**scale for scale in range(scales)]
+        rays = [self.binned(factor).rays() for factor in factors]
+        if self.primary.device != device:
+            rays = sent_together(rays, device)
+        return dict(zip(factors, rays, strict=True))
 
     def _rays(self) -> Tensor:
         source = self.source[..., None, None, :]

@@ -1,8 +1,10 @@
 """Reconstruction by repeated projection: SIRT, its step alone, and total variation."""
 
+import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trivox.projection.projector import Projector
@@ -28,8 +30,7 @@ class SirtStep:
     def __init__(self, xrays: Xrays, projector: Projector) -> None:
         self.xrays = xrays
         self.projector = projector
-        with torch.no_grad():
-            self.rows, self.columns = self._weights()
+        self.rows, self.columns = projector.shared(xrays.present, self._weights)
 
     def _weights(self) -> tuple[Tensor, Tensor]:
         """R `(b | 1, v, rows, columns)` and C `(b | 1, z, y, x)`, 1/mm: one for the
@@ -56,13 +57,36 @@ class SirtStep:
         return torch.addcmul(volume, self.columns, change, value=strength)
 
 
+class _Repeated:
+    """The steps of `sirt`: those of a `SirtStep`, after which nothing is negative, and
+    that may use up the volume that they are given.
+    """
+
+    def __init__(self, step: SirtStep) -> None:
+        self.step = step
+        self.images = step.xrays.images
+        self.in_place = step.projector.towards(step.rows, step.columns)
+
+    def __call__(self, volume: Tensor) -> Tensor:
+        """The volume `(b, z, y, x)` in 1/mm a step closer to the X-rays."""
+        if self.in_place is None:
+            return self.step(volume).clamp(min=0)
+        if len(self.in_place) == 1:
+            self.in_place[0](volume, self.images)
+            return volume.clamp_(min=0)
+        exams = zip(self.in_place, volume.split(1), self.images.split(1), strict=True)
+        for step, exam, images in exams:
+            step(exam, images)
+        return volume.clamp_(min=0)
+
+
 def _alike(present: Tensor) -> bool:
     """Whether all exams have the same views; nothing waits for a GPU to say so."""
     return present.device.type == "cpu" and bool((present == present[:1]).all())
 
 
 def _inverse(sums: Tensor, least: float) -> Tensor:
-    return torch.where(sums > least, 1 / sums.clamp(min=least), 0)
+    return F.threshold(sums, least, math.inf).reciprocal()
 
 
 @torch.no_grad()
@@ -84,13 +108,8 @@ def sirt(
     volume = _empty(xrays, projector) if start is None else start
     if _has_none(xrays):
         return volume
-    step = SirtStep(xrays, projector)
-    return _fista(
-        volume,
-        lambda ahead: step(ahead).clamp(min=0),
-        iterations=iterations,
-        momentum=momentum,
-    )
+    step = _Repeated(SirtStep(xrays, projector))
+    return _fista(volume, step, iterations=iterations, momentum=momentum)
 
 
 def _has_none(xrays: Xrays) -> bool:
@@ -116,13 +135,15 @@ def _fista(
     """Repeat a step, each time from a place ahead of the last two volumes: Nesterov's
     momentum as in FISTA (Beck and Teboulle 2009).
     """
-    ahead = volume
+    before = volume
     speed = 1.0
+    beyond = 0.0
     for _ in range(iterations):
+        ahead = torch.lerp(before, volume, 1 + beyond)
         before = volume
         volume = step(ahead)
         following = (1 + (1 + 4 * speed**2) ** 0.5) / 2 if momentum else 1.0
-        ahead = torch.lerp(before, volume, 1 + (speed - 1) / following)
+        beyond = (speed - 1) / following
         speed = following
     return volume
 

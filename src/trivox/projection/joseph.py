@@ -10,19 +10,6 @@ from trivox.projection.rays import Rays, Taps
 
 def joseph(rays: Rays) -> Taps:
     """Four voxels a plane; weights sum to 1."""
-    p, q = rays.inside(rays.places())  # beyond lie empty voxels only
-    stride_p, stride_q = rays.others
-    corner = p.int().mul_(stride_p)
-    corner.add_(q.int().mul_(stride_q)).add_(rays.plane_voxels())
-    p.frac_()
-    q.frac_()
-    both = p * q
-    p_only = p.sub_(both)
-    neither = (1 - q).sub_(p_only)
-    q_only = q.sub_(both)
-    return [
-        (corner, neither),
-        (corner + stride_q, q_only),
-        (corner + stride_p, p_only),
-        (corner + (stride_p + stride_q), both),
-    ]
+    places = rays.inside(rays.places())  # beyond lie empty voxels only
+    first = rays.flat(places.int())
+    return rays.corners(first, places.frac_())

@@ -1,8 +1,9 @@
 """Line integrals of a volume along X-rays, and the exact adjoint."""
 
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -10,11 +11,12 @@ from torch import Tensor
 from trivox.errors import GeometryError, RecipeError
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.joseph import joseph
-from trivox.projection.ray_table import RayTable
+from trivox.projection.ray_table import RayTable, Towards
 from trivox.projection.siddon import siddon
 from trivox.projection.system_matrix import SystemMatrix
 from trivox.projection.tracing import Tracing
 
+Made = TypeVar("Made")
 Method = Literal["auto", "joseph", "siddon", "matrix"]
 
 MATRIX_ENTRIES = 1 << 23
@@ -54,6 +56,16 @@ class Projector:
         self.geometry = geometry
         self.grid = grid
         self.method = method
+        self._shared: tuple[Tensor, Any] | None = None
+
+    def shared(self, of: Tensor, make: Callable[[], Made]) -> Made:
+        """What `make` gives for a tensor, kept until another tensor is asked for."""
+        if self._shared is None or self._shared[0] is not of:
+            # of use in training whatever mode it was made in
+            with torch.inference_mode(False), torch.no_grad():
+                self._shared = (of, make())
+        made: Made = self._shared[1]
+        return made
 
     def project(self, volumes: Tensor) -> Tensor:
         """Line integrals `(b, v, rows, columns)` of attenuation `(b, z, y, x)` in 1/mm;
@@ -65,6 +77,22 @@ class Projector:
         """The adjoint of `project`: `(b, v, rows, columns)` to `(b, z, y, x)`."""
         shape = (self.geometry.views, *self.geometry.detector)
         return self._apply(images, shape, adjoint=True)
+
+    def towards(self, rows: Tensor, columns: Tensor) -> list[Towards] | None:
+        """Steps of SIRT in place with weights of pixels and voxels, one, or one an exam;
+        None where they are not to be had, as on a CPU.
+        """
+        operators = self._operators(columns.dtype, columns.device)
+        steps: list[Towards] = []
+        for number, operator in enumerate(operators):
+            exam = slice(number, number + 1) if self.geometry.batched else slice(None)
+            step = None
+            if isinstance(operator, RayTable):
+                step = operator.towards(rows[exam], columns[exam])
+            if step is None:
+                return None
+            steps.append(step)
+        return steps
 
     def _apply(self, given: Tensor, shape: tuple[int, ...], *, adjoint: bool) -> Tensor:
         exams = len(self.geometry.primary) if self.geometry.batched else len(given)

@@ -14,11 +14,12 @@ from trivox.projection.rays import (
     Pencil,
     Rays,
     Rule,
+    Taps,
     inner_voxels,
     pencils,
     require_indices,
 )
-from trivox.uploads import sent
+from trivox.uploads import constant, sent_together
 
 SAMPLES = 1 << 21
 """Of all rays together in one go: enough to keep a GPU busy, and a few hundred MB."""
@@ -28,27 +29,55 @@ SAMPLES = 1 << 21
 class MixedRays(Rays):
     """Rays that are driven along any axis.
 
-    facts: `(7, n, 1)` int32, see `_tables`.
+    facts: `(n, 8 + planes)` int32, see `_kinds`.
     """
 
     facts: Tensor
 
-    def inside(self, places: Tensor) -> tuple[Tensor, Tensor]:
+    def inside(self, places: Tensor) -> Tensor:
         """See `Rays`."""
-        p, q = places.clamp_(min=0).clamp_(max=self.facts[4:6])
-        return p, q
+        first = constant((0.0,), places.device)
+        last = self.facts[:, :2].T[..., None]
+        return places.clamp_(first, last)
 
-    def plane_voxels(self) -> Tensor:
-        """See `Rays`; behind a ray's last plane lies an empty one."""
-        start, stride, *_, planes = self.facts
-        plane = torch.arange(self.planes, dtype=torch.int32, device=self.first.device)
-        voxels: Tensor = torch.minimum(plane, planes) * stride + start
-        return voxels
-
-    @property
-    def others(self) -> tuple[Tensor, Tensor]:
+    def flat(self, voxels: Tensor) -> Tensor:
         """See `Rays`."""
-        return self.facts[2], self.facts[3]
+        p, q = voxels.mul_(self.facts[:, 2:4].T[..., None])
+        flat: Tensor = p.add_(q).add_(self.facts[:, 8:])
+        return flat
+
+    def corners(self, first: Tensor, beyond: Tensor) -> Taps:
+        """See `Rays`."""
+        p, q = torch.stack((1 - beyond, beyond), dim=2)  # (n, 2, planes)
+        weights = p[:, :, None] * q[:, None]
+        away = self.facts[:, 4:8].view(-1, 2, 2, 1)
+        places = first[:, None, None] + away
+        return [(places.flatten(1), weights.flatten(1))]
+
+
+@dataclass(frozen=True, eq=False)
+class Towards:
+    """Steps `x + C A^T R (b - A x)` of SIRT: the voxels of the entries of A, its
+    weights `(n, entries)`, and those of A^T with R and C, `(b | 1, n, entries)`.
+    """
+
+    places: Tensor
+    weights: Tensor
+    back: Tensor
+
+    def __call__(self, volumes: Tensor, images: Tensor) -> None:
+        """Bring volumes `(b, z, y, x)` a step closer to images, in place."""
+        flat = volumes.view(len(volumes), -1)
+        values = flat.index_select(1, self.places).view(len(flat), *self.weights.shape)
+        misfit = torch.baddbmm(
+            images.flatten(1).T[..., None],
+            values.transpose(0, 1),
+            self.weights[..., None],
+            alpha=-1,
+            out=values.new_empty(len(self.weights), len(flat), 1),
+        )
+        change = self.back * misfit.transpose(0, 1)
+        flat.index_add_(1, self.places, change.flatten(1))
 
 
 class RayTable:
@@ -75,9 +104,10 @@ class RayTable:
         pixels = math.prod(self.images)
         if keep:
             require_indices(pixels * max(grid.shape) * 4)
-        lines, kinds = _tables(pencils(geometry, grid, dtype=dtype), pixels, dtype)
-        self.lines = sent(lines, device)
-        self.kinds = sent(kinds, device)
+        rays = pencils(geometry, grid, dtype=dtype)
+        lines, pencil = _lines(rays, pixels, dtype)
+        parts = (lines, pencil, _kinds(rays, max(grid.shape)))
+        self.lines, self.pencil, self.kinds = sent_together(parts, device)
         self.inner = inner_voxels(grid, device)
         count = max(1, SAMPLES // max(grid.shape))
         starts = range(0, max(1, pixels), count)
@@ -107,6 +137,20 @@ class RayTable:
             volumes.index_add_(1, places.flatten(), values.flatten(1))
         return volumes.view(len(images), *self.grid.shape)
 
+    def towards(self, rows: Tensor, columns: Tensor) -> "Towards | None":
+        """Steps of SIRT with weights `(b | 1, v, rows, columns)` of the pixels and `(b |
+        1, z, y, x)` of the voxels; None for a matrix that is not kept, or is large.
+        """
+        exams = max(len(rows), len(columns))
+        if not self.keep or len(self.parts) > 1:
+            return None
+        places, weights = self._entries(self.parts[0])
+        if exams * weights.numel() > 4 * SAMPLES:
+            return None
+        of_voxels = columns.flatten(1).index_select(1, places.flatten())
+        back = of_voxels.view(-1, *weights.shape) * weights
+        return Towards(places.flatten(), weights, back * rows.flatten(1)[..., None])
+
     def _entries(self, rays: slice) -> tuple[Tensor, Tensor]:
         """Flat voxels `(n, entries)` int32 of some rays, and their weights in mm."""
         if rays.start in self.kept:
@@ -119,37 +163,55 @@ class RayTable:
 
     def _computed(self, rays: slice) -> tuple[Tensor, Tensor]:
         lines = self.lines[:, rays]
-        kind = lines[5].int()
         mixed = MixedRays(
             planes=max(self.grid.shape),
             first=lines[:2],
             slope=lines[2:4],
             step=lines[4],
-            facts=self.kinds.index_select(1, kind)[..., None],
+            facts=self.kinds.index_select(0, self.pencil[rays]),
         )
-        taps = self.rule(mixed)
-        padded = torch.cat([place for place, _ in taps], dim=-1)  # (n, taps * planes)
-        weights = torch.cat([weight for _, weight in taps], dim=-1)
+        padded, weights = _joined(self.rule(mixed))
         places = self.inner.index_select(0, padded.flatten()).view(padded.shape)
         weights.mul_(mixed.step[:, None]).mul_(places >= 0)  # the border is empty
         return places.clamp_(min=0), weights
 
 
-def _tables(
+def _joined(taps: Taps) -> tuple[Tensor, Tensor]:
+    """Voxels and weights of all taps, `(n, taps * planes)`."""
+    if len(taps) == 1:
+        return taps[0]
+    voxels, weights = zip(*taps, strict=True)
+    return torch.cat(voxels, dim=-1), torch.cat(weights, dim=-1)
+
+
+def _lines(
     rays: Sequence[Pencil], pixels: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Each pixel's ray, `(6, pixels)`: first and slope along two axes, step, number of
-    its pencil; and of each pencil `(7, pencils)` int32: start, strides, last, planes.
-
-    Rays that miss the grid have step 0 and stay in the corner of the border.
+    """Each pixel's ray, `(5, pixels)`: first and slope along two axes, step; and the
+    number of its pencil, int32. Rays that miss the grid have step 0 and stay in the
+    corner of the border.
     """
-    lines = torch.zeros(6, pixels, dtype=dtype)
-    kinds: list[list[int]] = []
+    lines = torch.zeros(5, pixels, dtype=dtype)
+    numbers = torch.zeros(pixels, dtype=torch.int32)
     for number, pencil in enumerate(rays):
         lines[:2, pencil.which] = pencil.first
         lines[2:4, pencil.which] = pencil.slope
         lines[4, pencil.which] = pencil.step
-        lines[5, pencil.which] = number
-        kinds.append([pencil.start, *pencil.strides, *pencil.last, pencil.planes])
-    nothing = [[0] * 7]
-    return lines, torch.tensor(kinds or nothing, dtype=torch.int32).T.contiguous()
+        numbers[pencil.which] = number
+    return lines, numbers
+
+
+def _kinds(rays: Sequence[Pencil], planes: int) -> Tensor:
+    """What the rays of each pencil share, `(pencils, 8 + planes)` int32: last voxel along
+    two axes, strides along them, how far the four voxels about a place are from the
+    first, and where each plane begins; behind a pencil's last one lies an empty one.
+    """
+    kinds: list[Tensor] = []
+    for pencil in rays:
+        _, p, q = pencil.strides
+        shared = torch.tensor([*pencil.last, p, q, 0, q, p, p + q], dtype=torch.int32)
+        plane = torch.arange(planes, dtype=torch.int32).clamp(max=pencil.planes)
+        kinds.append(torch.cat((shared, plane * pencil.strides[0] + pencil.start)))
+    if not kinds:
+        return torch.zeros(1, 8 + planes, dtype=torch.int32)
+    return torch.stack(kinds)

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 import torch
@@ -50,25 +51,34 @@ class Rays(ABC):
 
     def places(self) -> Tensor:
         """Voxel along the other two axes in every plane, `(2, n, planes)`."""
-        plane = torch.arange(
-            self.planes, dtype=self.first.dtype, device=self.first.device
-        )
+        plane = _planes(self.planes, self.first.dtype, self.first.device)
         return torch.addcmul(self.first[..., None], self.slope[..., None], plane)
 
     @abstractmethod
-    def inside(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Places along each of the other two axes `(n, planes)`, moved in place to
-        voxels that may be read.
+    def inside(self, places: Tensor) -> Tensor:
+        """Places along the other two axes `(2, n, planes)`, moved in place to voxels
+        that may be read.
         """
 
     @abstractmethod
-    def plane_voxels(self) -> Tensor:
-        """Flat voxel where each plane begins, `(planes,)` or `(n, planes)` int32."""
+    def flat(self, voxels: Tensor) -> Tensor:
+        """Flat voxels `(n, planes)` of those along the other two axes, `(2, n, planes)`
+        int32, which are lost.
+        """
 
-    @property
     @abstractmethod
-    def others(self) -> tuple[int | Tensor, int | Tensor]:
-        """Distances of neighbours along the other two axes, numbers or `(n, 1)`."""
+    def corners(self, first: Tensor, beyond: Tensor) -> "Taps":
+        """The four voxels about each place: flat voxels `(n, planes)` of the first ones,
+        and how far beyond them the places are along the other two axes, `(2, n, planes)`
+        in voxels, which are lost.
+        """
+
+
+# what is made in inference mode may not be used in training later
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def _planes(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.arange(count, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,25 +122,43 @@ class Pencil(Rays):
                 strides=self.strides,
             )
 
-    def inside(self, places: Tensor) -> tuple[Tensor, Tensor]:
+    def inside(self, places: Tensor) -> Tensor:
         """See `Rays`."""
-        p, q = places
-        return p.clamp_(0, self.last[0]), q.clamp_(0, self.last[1])
+        for along, last in zip(places, self.last, strict=True):
+            along.clamp_(0, last)
+        return places
+
+    def flat(self, voxels: Tensor) -> Tensor:
+        """See `Rays`."""
+        p, q = voxels
+        flat = p.mul_(self.strides[1]).add_(q.mul_(self.strides[2]))
+        voxels_of_planes: Tensor = flat.add_(self.plane_voxels())
+        return voxels_of_planes
 
     def plane_voxels(self) -> Tensor:
-        """See `Rays`."""
+        """Flat voxel where each plane begins, `(planes,)` int32."""
         plane = torch.arange(self.planes, dtype=torch.int32, device=self.first.device)
         return plane * self.strides[0] + self.start
 
-    @property
-    def others(self) -> tuple[int, int]:
+    def corners(self, first: Tensor, beyond: Tensor) -> "Taps":
         """See `Rays`."""
-        return self.strides[1], self.strides[2]
+        _, stride_p, stride_q = self.strides
+        p, q = beyond
+        both = p * q
+        p_only = p.sub_(both)
+        neither = (1 - q).sub_(p_only)
+        q_only = q.sub_(both)
+        return [
+            (first, neither),
+            (first + stride_q, q_only),
+            (first + stride_p, p_only),
+            (first + (stride_p + stride_q), both),
+        ]
 
 
 Taps = list[tuple[Tensor, Tensor]]
 """Flat padded voxels `(n, planes)` int32 and their weights: what a ray reads at every
-plane, in units of its step.
+plane, in units of its step. On a GPU several may come as one, `(n, k * planes)`.
 """
 Rule = Callable[[Rays], Taps]
 """How a method reads the voxels about a ray."""
@@ -142,9 +170,12 @@ def padded_shape(grid: Grid) -> Shape:
     return z, y, x
 
 
+# what is made in inference mode may not be used in training later
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def inner_voxels(grid: Grid, device: torch.device = HOST) -> Tensor:
     """Flat voxel of the grid for each flat voxel of the padded one, int32; -1 in the
-    border.
+    border. Not to be changed: made once.
     """
     voxels = torch.full(padded_shape(grid), -1, dtype=torch.int32, device=device)
     inside = (slice(PAD[0], -PAD[1]),) * 3

@@ -37,7 +37,4 @@ def _flat(rays: Rays, voxels: Tensor) -> Tensor:
     """Flat voxel of pairs along the other two axes, `(2, n, planes)`, which are lost;
     outside the grid, one of its empty border.
     """
-    p, q = rays.inside(voxels)
-    stride_p, stride_q = rays.others
-    flat = p.int().mul_(stride_p)
-    return flat.add_(q.int().mul_(stride_q)).add_(rays.plane_voxels())
+    return rays.flat(rays.inside(voxels).int())

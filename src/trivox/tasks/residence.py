@@ -9,7 +9,12 @@ from trivox.config.recipe import Recipe
 from trivox.datasets.splits import Split
 from trivox.errors import ResourceError
 from trivox.learning.microbatch import HEADROOM, available_memory
-from trivox.learning.runtime import Runtime, rank_positions, world_size
+from trivox.learning.runtime import (
+    Runtime,
+    free_pinned_memory,
+    rank_positions,
+    world_size,
+)
 from trivox.learning.tracking import RunLog
 from trivox.memory import free_memory, gigabytes
 from trivox.planning.plan import ImagePlan
@@ -120,5 +125,6 @@ def rooms_beside(plan: ImagePlan, recipe: Recipe, runtime: Runtime) -> Rooms:
     voxels = batch * math.prod(plan.patch_size)
     changing = voxels * (of_labels + of_a_channel * len(plan.inputs))
     left = HEADROOM * available_memory(runtime.device) - step - changing
+    free_pinned_memory()  # in which the cases of an earlier fold lay
     host = SHARE_OF_HOST * free_memory() / world_size()
     return Rooms(max(0, int(left)), int(host))

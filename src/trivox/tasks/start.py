@@ -19,8 +19,8 @@ PICKLES = (".pth", ".pt", ".ckpt", ".pkl", ".bin")
 
 
 def find_weights(path: Path) -> Path:
-    """The safetensors file of a run, a bundle (its first network) or a pretraining; a
-    safetensors file is itself.
+    """The safetensors file of a run, a bundle or ready model (its first network) or a
+    pretraining; a safetensors file is itself.
 
     Raises `BundleError` for anything else, checksums included.
     """

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from trivox.cores import usable_cores
 from trivox.verbs.nvidia import Driver, Gpu, ask_driver
 from trivox.version import __version__
 
@@ -32,7 +33,7 @@ def examine_machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "torch": _version("torch") or "missing: pip install torch",
         "torch's build": _build() or "for CPUs alone",
-        "cores": str(_cores()),
+        "cores": _cores(),
         "memory": f"{psutil.virtual_memory().total / 1e9:.0f} GB",
         "free disk": f"{free / 1e9:.0f} GB in {Path.cwd()}",
         "gpu": ", ".join(map(str, gpus)) or "none found",
@@ -53,11 +54,11 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cores() -> int | None:
-    """Cores that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+def _cores() -> str:
+    """Cores that this process may use, and how many there are if these are more."""
+    usable = usable_cores()
+    there = os.cpu_count() or usable
+    return f"{usable} of {there}" if there > usable else str(usable)
 
 
 def _seen_by_torch() -> Driver | None:

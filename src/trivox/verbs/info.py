@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from trivox.errors import BundleError, RecipeError
+from trivox.inference.zoo.shelves import known_names
 from trivox.networks.counting import count_family, count_volume_network
 from trivox.networks.registry import NETWORKS, XRAY_NETWORKS
 from trivox.tasks.choice import task_of
@@ -26,12 +27,13 @@ def info(
     Raises `BundleError` for what is neither, `RecipeError` for options that the network
     does not have.
     """
-    if Path(what).exists():
-        return task_of(Path(what)).facts(Path(what))
     name = str(what)
+    if Path(what).exists() or name in known_names():
+        return task_of(Path(what)).facts(Path(what))
     if name not in NETWORKS:
         raise BundleError(
-            f"'{name}' is neither a run, a bundle nor a network; networks: "
+            f"'{name}' is neither a run, a bundle, a ready model nor a network; ready "
+            f"models: {', '.join(known_names())}; networks: "
             f"{', '.join(NETWORKS)}"
         )
     if min(input) < 1 or max(input) > LARGEST_INPUT:

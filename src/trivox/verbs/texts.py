@@ -34,7 +34,10 @@ TEXTS = {
     "drr.out": "folder of the X-ray dataset",
     "drr.seed": "of the noise",
     "export.out": "folder of the export, new or empty",
-    "to": "for which programs: ONNX Runtime, or OpenVINO",
+    "to": "for which programs: ONNX Runtime, OpenVINO, TensorRT, a Triton server, or a browser "
+    "(an offline page)",
+    "assets": "folder of the npm archives that --to web is made of; default: they are "
+    "fetched once",
     "export.precision": "of the export; int8 is calibrated",
     "calibrate": "dataset whose images tell how values are distributed, for int8; "
     "default: the training cases of the run",
@@ -65,7 +68,10 @@ TEXTS = {
     "minutes": "or in minutes for each fold; the schedule follows. Validation and "
     "report come on top",
     "missing_channels": "cases that lack a channel: refuse, or take zeros for it",
-    "model": "run or bundle folder; several vote",
+    "model": "run or bundle folder, or a name that 'trivox models' lists; several vote",
+    "models.fetch": "names to bring here first",
+    "models.source": "folder or https address of the release; default: that of this "
+    "version",
     "names": "of the models, with commas between; default: from the paths",
     "network": "network family; 'trivox info --help' lists them",
     "noise": "photons a pixel, such as 1e5; default: none",
@@ -82,7 +88,8 @@ TEXTS = {
     "prepared": "a folder from 'trivox preprocess'",
     "preset": "default: production, on a CPU quick_test",
     "pretrain.out": "folder of the pretraining, for --pretrained later",
-    "pretrained": "run, bundle, pretraining or safetensors file to start from",
+    "pretrained": "run, bundle, ready model, pretraining or safetensors file to start "
+    "from",
     "probabilities": "also write class probabilities",
     "rank.seed": "of the permutations",
     "recipe": "a recipe.json to start from, or the name of a recipe: brats",
@@ -118,7 +125,7 @@ TEXTS = {
     "tta": "average mirrored copies; default: as trained",
     "uncertainty": "also write how unsure the model is; repeatable",
     "views": "degrees: 0 AP, 90 source on the left, 180 PA",
-    "what": "a run, a bundle, or a network name",
+    "what": "a run, a bundle, a ready model, or a network name",
     "whole": "also measure all labels together, under this name: pancreas, say",
     "workers": "cases at a time",
 }

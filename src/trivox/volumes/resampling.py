@@ -1,5 +1,5 @@
 """Resampling by small matrices, one an axis; the same trick blurs and simulates low
-resolution.
+resolution (`trivox.volumes.blurring`).
 
 Spline interpolation on a regular grid is a linear, separable operator. Applying scipy's
 1-D operator to the unit vectors gives its matrix; three matrix products then resize a
@@ -58,7 +58,8 @@ def linear_matrix(corners: Corners, size: int) -> Tensor:
     rows = torch.arange(len(low))
     matrix = torch.zeros(len(low), size)
     matrix.index_put_((rows, low), 1 - weight, accumulate=True)
-    return matrix.index_put_((rows, high), weight, accumulate=True)
+    matrix.index_put_((rows, high), weight, accumulate=True)
+    return matrix
 
 
 def positions(size: int, new_size: int) -> Tensor:
@@ -71,7 +72,8 @@ def nearest(size: int, new_size: int) -> Tensor:
     """Index of the old voxel nearest to each new one; halves go up, as in scipy
     (torch.round would go to even).
     """
-    rounded = torch.floor(positions(size, new_size) + 0.5)
+    centres = positions(size, new_size)
+    rounded = torch.floor(centres + 0.5)
     return rounded.long().clamp(0, size - 1)
 
 
@@ -79,7 +81,8 @@ def neighbours(size: int, new_size: int) -> Corners:
     """For linear interpolation: lower index, upper index (both clamped) and the upper
     one's float32 weight.
     """
-    return neighbours_of(positions(size, new_size), size)
+    centres = positions(size, new_size)
+    return neighbours_of(centres, size)
 
 
 def neighbours_of(
@@ -87,7 +90,8 @@ def neighbours_of(
 ) -> Corners:
     """The same for any positions in voxels along an axis of `size`."""
     centre = centre.clamp(0, size - 1)
-    low = torch.floor(centre).long()
+    floor = torch.floor(centre)
+    low = floor.long()
     high = (low + 1).clamp(max=size - 1)
     return low, high, (centre - low).to(dtype)
 
@@ -97,32 +101,34 @@ def apply_along(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
     band, without moving axes.
     """
     # found where the matrix was made: a GPU would be waited for
-    bands = [_band(rows) for rows in matrix.split(BAND)]
+    bands = bands_of(matrix)
     if array.is_cuda and not matrix.is_cuda:
         matrix = matrix.pin_memory()
     matrix = matrix.to(array, non_blocking=True)
     parts = []
-    for rows, (first, last) in zip(matrix.split(BAND), bands, strict=True):
-        band = rows[:, first:last]
-        source = array.narrow(axis + 1, first, last - first)
-        product = _multiply(source, band, axis)
+    for (_, first, end), rows in zip(bands, matrix.split(BAND), strict=True):
+        source = array.narrow(axis + 1, first, end - first)
+        product = multiply(source, rows[:, first:end], axis)
         parts.append(product)
     if len(parts) == 1:
         return parts[0]
     return torch.cat(parts, dim=axis + 1)
 
 
-def _band(rows: Tensor) -> tuple[int, int]:
-    """First column that is not negligible in any row, and the one after the last."""
-    counts = (rows.abs() > NEGLIGIBLE).any(0)
-    used = torch.nonzero(counts)
-    if not len(used):
-        return 0, 1
-    last = int(used[-1])
-    return int(used[0]), last + 1
+def bands_of(matrix: Tensor) -> list[tuple[Tensor, int, int]]:
+    """Some rows of `(m, n)` each, cut to the columns that count: from one to another."""
+    bands: list[tuple[Tensor, int, int]] = []
+    for rows in matrix.split(BAND):
+        counts = rows.abs() > NEGLIGIBLE
+        used = torch.nonzero(counts.any(0))
+        first = int(used[0]) if len(used) else 0
+        end = int(used[-1]) + 1 if len(used) else 1
+        bands.append((rows[:, first:end], first, end))
+    return bands
 
 
-def _multiply(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
+def multiply(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Axis `axis` of `(c, z, y, x)` times all of a matrix."""
     channels, depth, height, width = array.shape  # (c, z, y, x)
     if axis == 2:
         return array @ matrix.T
@@ -144,7 +150,7 @@ def resize_image(
     `skimage.transform.resize(order=3, mode="edge", anti_aliasing=False)` to 3e-6.
     """
     sizes = image.shape[1:]
-    changed = [axis for axis in range(3) if shape[axis] != sizes[axis]]
+    changed = shrinking_first(sizes, shape)
     if not changed:
         return image
     low, high = torch.aminmax(image.flatten(1), dim=1)
@@ -153,7 +159,6 @@ def resize_image(
         slices = slices.to(image.device)
         image = image.index_select(nearest_axis + 1, slices)
         changed.remove(nearest_axis)
-    changed.sort(key=lambda axis: shape[axis] / sizes[axis])  # shrink first, grow last
     for axis in changed:
         matrix = spline_matrix(sizes[axis], shape[axis], order)
         image = apply_along(image, matrix, axis)
@@ -162,6 +167,12 @@ def resize_image(
     low = low[:, None, None, None]
     high = high[:, None, None, None]
     return image.clamp_(low, high)
+
+
+def shrinking_first(sizes: Sequence[int], shape: Sequence[int]) -> list[int]:
+    """The axes whose size changes, those that grow last."""
+    changed = [axis for axis in range(3) if shape[axis] != sizes[axis]]
+    return sorted(changed, key=lambda axis: shape[axis] / sizes[axis])
 
 
 def resize_slices(
@@ -184,11 +195,11 @@ def resize_slices(
     if shape[axis] == sizes[axis]:
         return image
     if order_across == 0:
-        taken = nearest(sizes[axis], shape[axis]).to(image.device)
+        taken = nearest(sizes[axis], shape[axis])
+        taken = taken.to(image.device)
         return image.index_select(axis + 1, taken)
-    return apply_along(
-        image, spline_matrix(sizes[axis], shape[axis], order_across), axis
-    )
+    matrix = spline_matrix(sizes[axis], shape[axis], order_across)
+    return apply_along(image, matrix, axis)
 
 
 def resize_labels(
@@ -257,7 +268,8 @@ def resample_labels(labels: Tensor, corners: Sequence[Corners]) -> Tensor:
     undecided = torch.nonzero(mixed)  # (n, 3)
     for part in undecided.split(2**20):
         index, weight = corner_weights(part, corners, labels.shape)
-        candidates = labels.reshape(-1)[index]
+        flat = labels.reshape(-1)
+        candidates = flat[index]
         result[tuple(part.T)] = vote(candidates, weight)
     return result
 
@@ -363,31 +375,3 @@ def _vote_of_many(labels: Tensor, weight: Tensor) -> Tensor:
         best = torch.where(better, candidate, best)
         best_weight = torch.where(better, total, best_weight)
     return best
-
-
-def blur_matrix(size: int, sigma: Tensor | float) -> Tensor:
-    """Gaussian blur of one axis as a `(size, size)` operator; sigma in voxels.
-
-    Equals `scipy.ndimage.gaussian_filter1d` (truncate 4, mode "nearest").
-    """
-    sigma = float(sigma)
-    reach = int(4 * sigma + 0.5)
-    taps = torch.arange(-reach, reach + 1)
-    deviations = taps / max(sigma, 1e-6)
-    weights = torch.exp(-0.5 * deviations**2)
-    weights = weights / weights.sum()
-    columns = torch.arange(size)[:, None] + taps
-    columns = columns.clamp(0, size - 1)
-    rows = weights.expand(size, -1).contiguous()
-    matrix = torch.zeros(size, size)
-    return matrix.scatter_add_(1, columns, rows)
-
-
-@lru_cache(maxsize=512)
-def low_resolution_matrix(size: int, coarse: int) -> Tensor:
-    """The `(size, size)` operator of sampling an axis at `coarse` points (nearest) and
-    going back linearly.
-    """
-    taken = nearest(size, coarse)
-    low, high, weight = neighbours(coarse, size)
-    return linear_matrix((taken[low], taken[high], weight), size)

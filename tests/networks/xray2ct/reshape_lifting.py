@@ -54,4 +54,6 @@ class ReshapeLiftingNet(nn.Module):
 
         assert len(maps) == LIFTED
         finest = self.levels - 1
-        return self.mean_volume + self.head(self.unet(given, finest)[finest])
+        levels = range(self.levels - LIFTED, self.levels)
+        of_level = {level: given(level) for level in levels}
+        return self.mean_volume + self.head(self.unet(of_level, finest)[finest])

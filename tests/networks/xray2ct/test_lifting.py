@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from networks.xray2ct.toys import GRID, WATER, exams, furthest, orbit
-from trivox.networks.xray2ct.lifting import ViewLifting, crossing, look
+from trivox.networks.xray2ct.lifting import ViewLifting, crossing, fuse, look
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
@@ -144,7 +144,7 @@ def test_mean_and_maximum_are_those_of_the_views_that_see_a_voxel():
     x = torch.randn(1, 4, 2, 50)
     score = torch.randn(1, 4, 1, 50)
     seen = torch.rand(1, 4, 1, 50) < 0.6
-    mean, highest, weighted = lifting().fuse(x, score, seen).chunk(3, dim=1)
+    mean, highest, weighted = fuse(x, score, seen)
     for n in range(50):
         chosen = seen[0, :, 0, n]
         if not chosen.any():

@@ -16,7 +16,7 @@ from trivox.inference.classes.case_masks import case_masks
 from trivox.inference.classes.features import handmade_features
 from trivox.inference.engines.engine import require_finite
 from trivox.inference.engines.torch import TorchEngine
-from trivox.inference.restore import label_indices
+from trivox.inference.logits.labels import label_indices
 from trivox.inference.windows import SlidingWindows, window_starts
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.losses.targets import region_targets

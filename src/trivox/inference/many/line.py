@@ -34,14 +34,16 @@ def is_of_case(error: Exception) -> bool:
 class Passage(Generic[R]):
     """A case on its way; after an error nothing more is done for it.
 
-    share: of the free memory that it may take beside others; state: of its last step;
-    record: of a case that was written; seconds: that were spent on it.
+    share: of the free memory that it may take beside others; written: joined once its
+    case was written; state: of its last step; record: of a case that was written;
+    seconds: that were spent on it.
     """
 
     case: Case
     predictor: CasePredictor[R]
     write: Callable[[Case, R], Record]
     share: float = SHARE
+    written: list["Passage[R]"] = field(default_factory=list)
     origin: Record = field(default_factory=dict)
     state: Any = None
     record: Record | None = None
@@ -76,6 +78,7 @@ class Passage(Generic[R]):
             if self.error is None:
                 result = self.predictor.complete(self.case, self.state)
                 self.record = self.origin | self.write(self.case, result)
+                self.written.append(self)
         self.state = None
         if self.error is not None and not is_of_case(self.error):
             raise self.error
@@ -113,16 +116,18 @@ class Line(Generic[R]):
     """One device, and what goes through it.
 
     write: writes the prediction of a case; returns what its record says; share: of the
-    free memory that a case may take which is read early.
+    free memory that a case may take which is read early; written: the cases that were
+    written, which whoever is interrupted may not have heard of yet.
     """
 
     predictor: CasePredictor[R]
     write: Callable[[Case, R], Record]
     share: float = SHARE
+    written: list[Passage[R]] = field(default_factory=list)
 
     def passage(self, case: Case) -> Passage[R]:
         """A case that begins its way."""
-        return Passage(case, self.predictor, self.write, self.share)
+        return Passage(case, self.predictor, self.write, self.share, self.written)
 
     def alone(self, case: Case) -> Passage[R]:
         """A case with nothing else on its way, at its end."""

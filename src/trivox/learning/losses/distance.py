@@ -2,7 +2,8 @@
 
 Distances are Euclidean, in voxels of the output's own grid (not mm), from scipy's exact
 transform on the CPU, one mask at a time; they carry no gradient. A mask that is empty
-or fills its crop has no surface: its distances are 0.
+or fills its crop has no surface: its distances are 0. In a step on a GPU each of these
+losses waits once, for its masks, and the GPU waits while distances are measured.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from scipy.ndimage import distance_transform_edt, find_objects
 from torch import Tensor
 
 from trivox.learning.losses.targets import masks
+from trivox.uploads import sent
 from trivox.volumes.volume import Array
 
 
@@ -42,8 +44,8 @@ def hausdorff(
     """
     probability, target = masks(logits, labels, regions)
     predicted = probability.detach() > 0.5
-    to_label = _each(_distance, target, probability)
-    to_prediction = _each(_distance, predicted, probability)
+    both = torch.stack((target, predicted))
+    to_label, to_prediction = _each(_distance, both, probability)
     weight = to_label.pow(power) + to_prediction.pow(power)
     error = probability - target.to(probability.dtype)
     return _mean(error.square() * weight, labels)
@@ -57,15 +59,14 @@ def _mean(values: Tensor, labels: Tensor) -> Tensor:
 
 
 def _each(measure: Callable[[Array], Array], mask: Tensor, like: Tensor) -> Tensor:
-    """`measure` of every sample and target of the boolean `(b, target, z, y, x)`, on
-    the device of `like`.
-    """
+    """`measure` of every mask of the boolean `(..., z, y, x)`, on the device of `like`."""
     fields = np.zeros(mask.shape, np.float32)
-    for at in np.ndindex(*mask.shape[:2]):
-        one = mask[at].cpu().numpy()
+    whole = mask.cpu().numpy()
+    for at in np.ndindex(*mask.shape[:-3]):
+        one = whole[at]
         if one.any() and not one.all():
             fields[at] = measure(one)
-    return torch.from_numpy(fields).to(like)
+    return sent(torch.from_numpy(fields), like.device).to(like.dtype)
 
 
 def _signed_distance(mask: Array) -> Array:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trivox.learning.losses.targets import full_precision
+from trivox.uploads import constant
 
 WINDOW = (-1024.0, 1476.0)
 """HU that the encoder sees as 0 to 1."""
@@ -55,13 +56,15 @@ class TissueEncoder(nn.Module):
         """Channels divided by their spread over the phantoms that the encoder was
         trained on.
         """
-        spreads = [
-            self.get_buffer(f"spread{index}") for index in range(len(self.mixing) + 1)
-        ]
         return [
             channels / spread.view(-1, 1, 1, 1)
-            for channels, spread in zip(self(volumes), spreads, strict=True)
+            for channels, spread in zip(self(volumes), self.spreads(), strict=True)
         ]
+
+    def spreads(self) -> list[Tensor]:
+        """Of the channels of each scale over the phantoms, `(c,)`."""
+        scales = range(len(self.mixing) + 1)
+        return [self.get_buffer(f"spread{index}") for index in scales]
 
 
 class PerceptualDifference(nn.Module):
@@ -72,6 +75,8 @@ class PerceptualDifference(nn.Module):
     gradients pass through it.
     """
 
+    weights: Tensor
+
     def __init__(
         self, *, window: tuple[float, float], file: Path = ENCODER_FILE
     ) -> None:
@@ -79,10 +84,20 @@ class PerceptualDifference(nn.Module):
         self.encoder = TissueEncoder()
         self.encoder.load_state_dict(load_file(file))
         self.encoder.requires_grad_(False)
+        self.register_buffer("weights", self._weights(), persistent=False)
         low, high = window
         width = WINDOW[1] - WINDOW[0]
         self.gain = (high - low) / width
         self.shift = (low - WINDOW[0]) / width
+
+    def _weights(self) -> Tensor:
+        """Of every channel of all scales in the mean over scales of means over channels
+        that are divided by their spread.
+        """
+        spreads = self.encoder.spreads()
+        return torch.cat(
+            [1 / spread / len(spread) / len(spreads) for spread in spreads]
+        )
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """A scalar of `(b, 1, z, y, x)` and `(b, 1, z, y, x)` in fp32; the mean of what
@@ -92,8 +107,14 @@ class PerceptualDifference(nn.Module):
             channels = self._channels(prediction)
             with torch.no_grad():
                 wanted = self._channels(target)
-            scales = zip(channels, wanted, strict=True)
-            return torch.stack([F.l1_loss(*scale) for scale in scales]).mean()
+            means = [
+                (here - there).abs().mean((0, 2, 3, 4))
+                for here, there in zip(channels, wanted, strict=True)
+            ]
+            return (torch.cat(means) * self.weights).sum()
 
     def _channels(self, volumes: Tensor) -> list[Tensor]:
-        return self.encoder.normalised(full_precision(volumes) * self.gain + self.shift)
+        shift = constant((self.shift,), volumes.device)
+        seen = torch.add(shift, full_precision(volumes), alpha=self.gain)
+        channels: list[Tensor] = self.encoder(seen)
+        return channels

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trivox.learning.losses.targets import full_precision
+from trivox.uploads import constant
 
 SIGMA = 1.5
 """Of the Gaussian, in voxels."""
@@ -51,34 +52,32 @@ def ssim3d(prediction: Tensor, target: Tensor) -> Tensor:
     with torch.autocast(prediction.device.type, enabled=False):
         p = full_precision(prediction).flatten(0, -4)
         t = full_precision(target).flatten(0, -4)
-        maps = torch.stack((p, t, p * p, t * t, p * t))
-        means = _weighted_means(maps)
-        mean_p, mean_t, square_p, square_t, product = means
-        between = mean_p * mean_t
-        squares = mean_p.square() + mean_t.square()
-        covariance = product - between
-        variances = square_p + square_t - squares
-        contrast = _ratio(2 * covariance, variances, K2**2)
-        luminance = _ratio(2 * between, squares, K1**2)
+        both = torch.stack((p + t, p - t))
+        means, squares = _weighted_means(torch.cat((both, both.square()))).chunk(2)
+        of_means = means.square()
+        variances = squares - of_means
+        # 4 p t = (p + t)^2 - (p - t)^2, and so for the covariance
+        of_sum, of_difference = torch.stack((of_means, variances)).unbind(1)
+        of_sum = of_sum + constant((2 * K1**2, 2 * K2**2), p.device).view(2, 1, 1, 1, 1)
+        ratios = (of_sum - of_difference) / (of_sum + of_difference)
+        luminance, contrast = ratios
         similar: Tensor = luminance * contrast
         similar = similar.reshape(len(prediction), -1)
         return similar.mean(1)
-
-
-def _ratio(top: Tensor, bottom: Tensor, constant: float) -> Tensor:
-    """Of two numbers that both may be 0."""
-    return (top + constant) / (bottom + constant)
 
 
 def _weighted_means(maps: Tensor) -> Tensor:
     """Means of `(..., z, y, x)` under the Gaussian about each place where it fits, one
     axis after the other.
     """
-    for axis in (-3, -2, -1):
-        weights = _gaussian_rows(maps.shape[axis], maps.device, maps.dtype)
-        means = torch.tensordot(maps, weights, dims=([axis], [1]))
-        maps = means.movedim(-1, axis)
-    return maps
+    z, y, x = maps.shape[-3:]
+    along_z, along_y, along_x = (
+        _gaussian_rows(size, maps.device, maps.dtype) for size in (z, y, x)
+    )
+    means = along_z @ maps.flatten(-2)
+    means = along_y @ means.unflatten(-1, (y, x))
+    weighted: Tensor = means @ along_x.T
+    return weighted
 
 
 # what is made in inference mode may not be used in training later

@@ -152,7 +152,7 @@ class VolumeCriterion(nn.Module):
     def _attenuation(self, volumes: Tensor) -> Tensor:
         """Per mm, `(b, z, y, x)` of `(b, 1, z, y, x)`."""
         low, high = self.window
-        hounsfield = volumes[:, 0] * (high - low) + low
+        hounsfield = volumes.squeeze(1) * (high - low) + low
         return attenuation_of(hounsfield, water=self.water_per_mm)
 
 
@@ -196,10 +196,10 @@ def edge_difference(prediction: Tensor, target: Tensor) -> Tensor:
 
 def frequency_difference(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean weighted magnitude of the spectrum of the difference."""
-    magnitude, share = spectrum(prediction - target)
-    radius = _radius(prediction.shape[-3:], prediction.device, prediction.dtype)
-    weight = LOW_FREQUENCIES + radius
-    return (magnitude * share * weight).sum() / magnitude.shape[0] / magnitude.shape[1]
+    magnitude = _magnitude(prediction - target)
+    shape = prediction.shape[-3:]
+    weighted = magnitude * _frequency_weights(shape, magnitude.device, magnitude.dtype)
+    return weighted.sum() / (magnitude.shape[0] * magnitude.shape[1])
 
 
 def spectrum(volumes: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,24 +209,47 @@ def spectrum(volumes: Tensor) -> tuple[Tensor, Tensor]:
     The share of a column that the half spectrum leaves out lies with its mirror image,
     so that `(magnitude^2 * share).sum() == volume.square().mean()` (Parseval).
     """
-    magnitude = torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs()
-    size = volumes.shape[-1]
+    magnitude = _magnitude(volumes)
+    return magnitude, _shares(volumes.shape[-3:], magnitude.device, magnitude.dtype)
+
+
+def _magnitude(volumes: Tensor) -> Tensor:
+    magnitude: Tensor = torch.fft.rfftn(volumes, dim=(-3, -2, -1), norm="ortho").abs()
+    return magnitude
+
+
+def _shares(shape: torch.Size, device: torch.device, dtype: torch.dtype) -> Tensor:
+    size = shape[-1]
     single = (0, size - size // 2)  # columns that are their own mirror image
     columns = [1.0 if column in single else 2.0 for column in range(size // 2 + 1)]
-    shares = constant(tuple(columns), volumes.device).to(magnitude.dtype)
-    return magnitude, shares / volumes[0, 0].numel()
+    return constant(tuple(columns), device).to(dtype) / shape.numel()
 
 
 def deep_supervision(coarser: Sequence[Tensor], target: Tensor) -> Tensor:
     """Absolute differences of coarser outputs, each to the target averaged over its
     voxels, with halving weights.
     """
-    weights = [0.5**scale for scale in range(1, len(coarser) + 1)]
-    terms = [
-        weight * F.l1_loss(output, at_size_of(output, target))
-        for weight, output in zip(weights, coarser, strict=True)
+    wanted = [at_size_of(output, target).flatten() for output in coarser]
+    outputs = [output.flatten() for output in coarser]
+    difference = torch.cat(outputs) - torch.cat(wanted)
+    sizes = tuple(len(output) for output in outputs)
+    return (difference.abs() * _halving_weights(sizes, target.device)).sum()
+
+
+# what is made in inference mode may not be used in training later
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _halving_weights(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    """Of each value in a sum of means over so many values each, the first with weight
+    1/2, the next with 1/4, ..., divided by the sum of all weights.
+    """
+    weights = [0.5**scale for scale in range(1, len(sizes) + 1)]
+    whole = sum(weights)
+    parts = [
+        torch.full((size,), weight / whole / size)
+        for weight, size in zip(weights, sizes, strict=True)
     ]
-    return torch.stack(terms).sum() / sum(weights)
+    return sent(torch.cat(parts), device)
 
 
 def at_size_of(output: Tensor, target: Tensor) -> Tensor:
@@ -289,6 +312,14 @@ def sobel_kernels(device: torch.device) -> Tensor:
 # what is made in inference mode may not be used in training later
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
+def _frequency_weights(
+    shape: torch.Size, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Share and weight of each place of the half spectrum `(z, y, x // 2 + 1)`."""
+    radius = _radius(shape, device, dtype)
+    return (LOW_FREQUENCIES + radius) * _shares(shape, device, dtype)
+
+
 def _radius(shape: torch.Size, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Frequency of each place of the half spectrum `(z, y, x // 2 + 1)`, 1 in the
     corner.

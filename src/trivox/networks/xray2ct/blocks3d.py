@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from trivox.networks.attention import HEAD_DIM, SwinTransformerBlock3D
 from trivox.networks.efficient import Pointwise
-from trivox.networks.halves import GroupNorm
+from trivox.networks.halves import GroupNorm, interpolated
 from trivox.networks.layers import Conv3d
 
 GROUP = 8
@@ -134,6 +134,6 @@ class DecoderBlock3D(nn.Module):
         """`(b, coarser, z / 2, y / 2, x / 2)` and the skip `(b, channels, z, y, x)` to
         the latter's shape.
         """
-        x = F.interpolate(self.up(coarser), size=skip.shape[2:], mode="trilinear")
+        x = interpolated(self.up(coarser), skip.shape[2:])
         out: Tensor = self.refine(self.join(torch.cat((x, self.gate(skip, x)), dim=1)))
         return out

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from trivox.projection.iterative import SirtStep, sirt
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays, joined, prior_grid
+from trivox.uploads import constant
 
 
 class HounsfieldWindow(nn.Module):
@@ -26,11 +27,13 @@ class HounsfieldWindow(nn.Module):
 
     def attenuation(self, normalised: Tensor) -> Tensor:
         """1/mm; below 0 for what is thinner than air."""
-        return normalised * self.width + self.low
+        low = constant((self.low,), normalised.device)
+        return torch.add(low, normalised, alpha=self.width)
 
     def normalised(self, attenuation: Tensor) -> Tensor:
         """The inverse of `attenuation`."""
-        return (attenuation - self.low) / self.width
+        low = constant((-self.low / self.width,), attenuation.device)
+        return torch.add(low, attenuation, alpha=1 / self.width)
 
 
 def iterative_prior(

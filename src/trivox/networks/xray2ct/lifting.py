@@ -3,6 +3,7 @@ views are fused into one map.
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,10 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trivox.networks.halves import in_type
 from trivox.projection.geometry import Grid
 from trivox.projection.xrays import Xrays
 from trivox.uploads import constant, sent
+from trivox.volumes.volume import Shape
 
+FEW = 1 << 17
+"""Voxels of all levels for which a GPU needs less time than for the start of kernels."""
 FACTS = 4
 """Depth, cosine of the incidence, mean attenuation along the ray, whether the detector
 sees it.
@@ -56,8 +61,9 @@ def _looked(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[
     b, v = xrays.images.shape[:2]
     points = voxels_of(grids, device)
     pixels, depth = geometry.project_points(points)  # (..., v, n, 2), (..., v, n)
-    size = constant(geometry.detector, device)
-    places = ((pixels + 0.5) * 2 / size - 1).flip(-1)
+    step = constant(tuple(2 / edge for edge in geometry.detector), device)
+    first = constant(tuple(1 / edge - 1 for edge in geometry.detector), device)
+    places = torch.addcmul(first, pixels, step).flip(-1)
     towards = points - geometry.source[..., None, :]  # (..., v, n, 3)
     distance = towards.norm(dim=-1)
     chord = crossing(towards / distance[..., None], points, grids[0])
@@ -116,7 +122,7 @@ def crossing(direction: Tensor, points: Tensor, grid: Grid) -> Tensor:
     3)` within the grid's box.
     """
     z, y, x = grid.extent_mm
-    half = constant((x, y, z), points.device) / 2
+    half = constant((x / 2, y / 2, z / 2), points.device)
     centre = constant(grid.centre_mm, points.device)
     flat = direction.abs() < 1e-6
     steep = torch.where(flat, 1e-6, direction)
@@ -150,42 +156,138 @@ class ViewLifting(nn.Module):
 
     def forward(self, maps: Tensor, sight: Sight) -> Tensor:
         """Maps `(b, v, c, rows, columns)` of one scale to `(b, outputs, z, y, x)`."""
-        b, v = maps.shape[:2]
-        if v == 0:
-            return maps.new_zeros(b, self.outputs, *sight.shape)
-        reduced = self.reduce(maps.flatten(0, 1))
-        sampled = F.grid_sample(
-            reduced.float(),  # as precise as the places
-            _folded(sight.places),
-            align_corners=False,
-        )
-        features = sampled[:, :, 0].to(reduced.dtype)  # (b * v, features, n)
-        facts = sight.facts.flatten(0, 1)
-        together = torch.cat(
-            (features, facts.to(features.dtype)),
-            dim=1,
-        )
-        x = F.gelu(self.point(together))
-        score = self.score(x)
-        fused = self.fuse(
-            x.unflatten(0, (b, v)),
-            score.reshape(b, v, 1, -1),
-            sight.seen[:, :, None],
-        )
-        return fused.reshape(b, -1, *sight.shape)
+        (fused,) = lift([self], [maps], [sight])
+        return torch.cat(fused, dim=1)
 
-    def fuse(self, x: Tensor, score: Tensor, seen: Tensor) -> Tensor:
-        """Features `(b, v, c, n)`, scores and masks `(b, v, 1, n)` to `(b, 3 c, n)`."""
-        least = torch.finfo(x.dtype).min
-        count = seen.sum(dim=1).clamp(min=1)
-        x = x * seen
-        highest = torch.where(seen, x, least).amax(dim=1)
-        weights = torch.where(seen, score, least)
-        mean = x.sum(dim=1) / count
-        weighted = x * weights.softmax(dim=1)
-        parts = (
-            mean,
-            highest * seen.any(dim=1),
-            weighted.sum(dim=1),
+
+Fused = tuple[Tensor, Tensor, Tensor]
+"""Mean, maximum and attention-weighted mean over the views that see a voxel."""
+
+
+def lift(
+    liftings: Sequence[ViewLifting], maps: Sequence[Tensor], sights: Sequence[Sight]
+) -> list[Fused]:
+    """What the voxels of several levels look up in the views: maps `(b, v, c, rows,
+    columns)`, a scale for each level, to three of `(b, features, z, y, x)`.
+    """
+    if maps[0].shape[1] == 0:
+        return [_unseen(*each) for each in zip(liftings, maps, sights, strict=True)]
+    levels = _looked_up(liftings, maps, sights)
+    seen = [sight.seen[:, :, None] for sight in sights]
+    voxels = sum(there.shape[-1] for there in seen)
+    if maps[0].device.type == "cpu" or voxels > FEW:
+        fused = [fuse(*level, there) for level, there in zip(levels, seen, strict=True)]
+    else:
+        fused = fuse_at_once(levels, seen)
+    return [
+        _as_maps(*each, sight.shape) for each, sight in zip(fused, sights, strict=True)
+    ]
+
+
+def _as_maps(mean: Tensor, highest: Tensor, weighted: Tensor, shape: Shape) -> Fused:
+    """`(b, c, n)` to `(b, c, z, y, x)`."""
+    return (
+        mean.unflatten(-1, shape),
+        highest.unflatten(-1, shape),
+        weighted.unflatten(-1, shape),
+    )
+
+
+def _unseen(lifting: ViewLifting, maps: Tensor, sight: Sight) -> Fused:
+    nothing = maps.new_zeros(len(maps), lifting.features, *sight.shape)
+    return nothing, nothing, nothing
+
+
+Level = tuple[Tensor, Tensor]
+"""Features of voxels in each view `(b, v, c, n)`, and their scores `(b, v, 1, n)`."""
+
+
+def _looked_up(
+    liftings: Sequence[ViewLifting], maps: Sequence[Tensor], sights: Sequence[Sight]
+) -> list[Level]:
+    views = maps[0].shape[:2]
+    reduced: list[Tensor] = []
+    for lifting, scale in zip(liftings, maps, strict=True):
+        reduced.append(lifting.reduce(scale.flatten(0, 1)))
+    known: list[Tensor] = []
+    # as precise as the places
+    precise = in_type(reduced, torch.float32)
+    for scale, sight in zip(precise, sights, strict=True):
+        sampled = F.grid_sample(scale, _folded(sight.places), align_corners=False)
+        facts = sight.facts.flatten(0, 1)
+        known.append(torch.cat((sampled.squeeze(2), facts), dim=1))
+    levels: list[Level] = []
+    narrow = in_type(known, reduced[0].dtype)
+    for lifting, channels in zip(liftings, narrow, strict=True):
+        x = F.gelu(lifting.point(channels))
+        score = lifting.score(x)
+        levels.append((x.unflatten(0, views), score.unflatten(0, views)))
+    return levels
+
+
+def fuse(x: Tensor, score: Tensor, seen: Tensor) -> Fused:
+    """Features `(b, v, c, n)`, scores and masks `(b, v, 1, n)` to three of `(b, c, n)`."""
+    return _fused(x, _shares(score, seen))
+
+
+def fuse_at_once(levels: Sequence[Level], seen: Sequence[Tensor]) -> list[Fused]:
+    """`fuse` of several levels, with the kernels of one: channels and voxels of all in
+    one axis.
+    """
+    features = [x for x, _ in levels]
+    scores = [score for _, score in levels]
+    of_voxels = _shares(
+        torch.cat(scores, dim=3).squeeze(2),
+        torch.cat(list(seen), dim=3).squeeze(2),
+    )
+    sizes = tuple((x.shape[2], x.shape[3]) for x in features)
+    voxels = _voxels(sizes, scores[0].device)
+    shares = [part.index_select(-1, voxels) for part in of_voxels]
+    joined = torch.cat([x.flatten(2) for x in features], dim=2)
+    lengths = [channels * count for channels, count in sizes]
+    columns = [part.split(lengths, dim=1) for part in _fused(joined, shares)]
+    return [
+        (
+            mean.unflatten(1, size),
+            highest.unflatten(1, size),
+            weighted.unflatten(1, size),
         )
-        return torch.cat(parts, dim=1)
+        for size, mean, highest, weighted in zip(sizes, *columns, strict=True)
+    ]
+
+
+def _shares(score: Tensor, seen: Tensor) -> list[Tensor]:
+    """Of views in the weighted mean and in the mean; what to add to the features of a
+    view that does not see a voxel, so that they are never the highest; and which voxels
+    are seen by any: `(b, v, ...)`, the last one `(b, ...)`.
+    """
+    there = seen.float()
+    hidden = (there - 1) * torch.finfo(there.dtype).max
+    weights = (score + hidden).softmax(dim=1) * there
+    count = there.sum(dim=1, keepdim=True).clamp(min=1)
+    return [weights, there / count, hidden, there.amax(dim=1)]
+
+
+def _fused(x: Tensor, shares: Sequence[Tensor]) -> Fused:
+    weights, share, hidden, visible = shares
+    x = x.float()
+    mean = (x * share).sum(dim=1)
+    highest = (x + hidden).amax(dim=1) * visible
+    weighted = (x * weights).sum(dim=1)
+    return mean, highest, weighted
+
+
+# what is made in inference mode may not be used in training later
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _voxels(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """Which voxel of all levels belongs to each channel and voxel of levels with so many
+    of both.
+    """
+    parts: list[Tensor] = []
+    start = 0
+    for channels, count in sizes:
+        voxels = torch.arange(start, start + count, dtype=torch.int32)
+        parts.append(voxels.repeat(channels))
+        start += count
+    return sent(torch.cat(parts), device)

@@ -1,5 +1,6 @@
 """From X-rays to a volume: `HybridCNNViTUNet3D`."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,13 +11,13 @@ from torch.func import functional_call
 
 from trivox.errors import GeometryError, RecipeError
 from trivox.networks.efficient import Pointwise
-from trivox.networks.halves import in_bf16, wants_halves
+from trivox.networks.halves import in_bf16, in_type, wants_halves
 from trivox.networks.xray2ct.consistency import (
     DataConsistency,
     HounsfieldWindow,
     iterative_prior,
 )
-from trivox.networks.xray2ct.lifting import Sight, ViewLifting, look
+from trivox.networks.xray2ct.lifting import FEW, Fused, ViewLifting, lift, look
 from trivox.networks.xray2ct.sizes import LIFTED, ReconstructionSize, levels_of
 from trivox.networks.xray2ct.unet3d import VolumeUNet
 from trivox.networks.xray2ct.views2d import MultiScaleFeaturePyramid
@@ -139,7 +140,7 @@ class HybridCNNViTUNet3D(nn.Module):
         """See the class; consistent: whether the steps towards the X-rays are taken,
         without them a report can say what they are worth.
 
-        Raises `GeometryError` for detectors that cannot be in_bf16 three times.
+        Raises `GeometryError` for detectors that cannot be halved three times.
         """
         if self._halves_ahead(xrays.images.device):
             weights = in_bf16(self._learnt())
@@ -154,9 +155,8 @@ class HybridCNNViTUNet3D(nn.Module):
         known = self._known(xrays, physics)
         residuals = self._residuals(self._decode(xrays, known))
         base = self._base(known, xrays)
-        outputs = [
-            _pooled(base, residual.shape[2:]) + residual for residual in residuals
-        ]
+        bases = [_pooled(base, residual.shape[2:]) for residual in residuals]
+        outputs = list(torch._foreach_add(bases, residuals))
         if physics is not None and consistent:
             outputs[0] = self._consistent(outputs[0], physics)
         return outputs if self.training and self.deep_supervision else outputs[0]
@@ -173,18 +173,28 @@ class HybridCNNViTUNet3D(nn.Module):
         self.unet.gradient_checkpointing = wanted
 
     def _learnt(self) -> dict[str, Tensor]:
-        """Weights of the layers; how far the prior and the X-rays are trusted stays in
-        fp32.
+        """Weights of the layers; scales of branches, and how far the prior and the X-rays
+        are trusted, stay in fp32.
         """
         layers = ("views.", "lifting.", "unet.", "heads.")
         named = self.named_parameters()
-        return {name: weight for name, weight in named if name.startswith(layers)}
+        return {
+            name: weight
+            for name, weight in named
+            if name.startswith(layers) and not name.endswith("_scale")
+        }
+
+    @property
+    def _head_weight(self) -> Tensor:
+        weight = self.heads[str(self.levels - 1)].weight
+        assert isinstance(weight, Tensor)
+        return weight
 
     def _halves_ahead(self, device: torch.device) -> bool:
         """Whether the weights are to be brought to bf16 at once, and were not yet; what
         is computed again in the backward pass would find them in fp32.
         """
-        plain = self.heads[str(self.levels - 1)].weight.dtype == torch.float32
+        plain = self._head_weight.dtype == torch.float32
         return plain and not self.gradient_checkpointing and wants_halves(device)
 
     # -- without learning --------------------------------------------------------------
@@ -209,7 +219,7 @@ class HybridCNNViTUNet3D(nn.Module):
         with torch.no_grad(), torch.autocast(mean.device.type, enabled=False):
             start = self.units.attenuation(mean).clamp(min=0)
             sirt = iterative_prior(*physics, start, iterations=self.prior_iterations)
-            prior = mean + self.units.normalised(sirt) - self.units.normalised(start)
+            prior = mean + (sirt - start) / self.units.width
             return torch.stack((prior, mean), dim=1)
 
     def _base(self, known: Tensor, xrays: Xrays) -> Tensor:
@@ -220,7 +230,7 @@ class HybridCNNViTUNet3D(nn.Module):
 
     def _consistent(self, volume: Tensor, physics: tuple[Xrays, Projector]) -> Tensor:
         with torch.autocast(volume.device.type, enabled=False):
-            attenuation = self.units.attenuation(volume[:, 0])
+            attenuation = self.units.attenuation(volume.squeeze(1))
             attenuation = self.consistency(attenuation, *physics)
             return self.units.normalised(attenuation)[:, None]
 
@@ -228,55 +238,55 @@ class HybridCNNViTUNet3D(nn.Module):
     def _decode(self, xrays: Xrays, known: Tensor) -> dict[int, Tensor]:
         """Maps of all levels in use."""
         views = self.views(xrays) if xrays.views else None
-        sights = self._sights(xrays)
+        lifted = self._lifted(xrays, views)
         count = xrays.present.sum(dim=1).to(known.dtype)
         many = torch.log1p(count)[:, None, None, None, None]
 
-        def given(level: int) -> Tensor:
+        def made(level: int) -> Tensor:
             grid = self.grid_at(level)
             here = _pooled(known, grid.shape)
-            lifted = self._lifted(level, sights, views, here)
-            channels = (lifted, here, many.expand(-1, 1, *grid.shape))
-            together = torch.cat(channels, dim=1)
-            if views is None:
+            fused = lifted.get(level) or self._nothing(level, here)
+            together = torch.cat((*fused, here, many.expand(-1, 1, *grid.shape)), dim=1)
+            if views is None or (
+                together.is_cuda and len(together) * math.prod(grid.shape) <= FEW
+            ):
                 return together
             # Convolutions of few channels take half the time in this layout on CPUs,
             # and less in bf16 on GPUs.
             return together.contiguous(memory_format=torch.channels_last_3d)
 
-        maps: dict[int, Tensor] = self.unet(given, self.finest, self.fade)
+        levels = [level for level in map(int, self.lifting) if level <= self.finest]
+        given = in_type([made(level) for level in levels], self._head_weight.dtype)
+        of_level = dict(zip(levels, given, strict=True))
+        maps: dict[int, Tensor] = self.unet(of_level, self.finest, self.fade)
         return maps
 
-    def _sights(self, xrays: Xrays) -> dict[int, Sight]:
-        """How the voxels of the levels in use that look into the views appear there."""
+    def _lifted(self, xrays: Xrays, views: list[Tensor] | None) -> dict[int, Fused]:
+        """What the voxels of the levels in use look up in the views, if there are any."""
         levels = [level for level in map(int, self.lifting) if level <= self.finest]
-        if not xrays.views or not levels:
+        if views is None or not levels:
             return {}
         grids = tuple(self.grid_at(level) for level in levels)
         sights = look(xrays, grids, water_per_mm=self.units.water)
-        return dict(zip(levels, sights, strict=True))
+        maps = [views[self.levels - 1 - level] for level in levels]
+        liftings = [self._lifting(level) for level in levels]
+        return dict(zip(levels, lift(liftings, maps, sights), strict=True))
 
-    def _lifted(
-        self,
-        level: int,
-        sights: dict[int, Sight],
-        views: list[Tensor] | None,
-        here: Tensor,
-    ) -> Tensor:
-        """What the voxels of a level look up in the views, `(b, c, z, y, x)`."""
+    def _lifting(self, level: int) -> ViewLifting:
         lifting = self.lifting[str(level)]
         assert isinstance(lifting, ViewLifting)
-        grid = self.grid_at(level)
-        if views is None:
-            return here.new_zeros(len(here), lifting.outputs, *grid.shape)
-        lifted: Tensor = lifting(views[self.levels - 1 - level], sights[level])
-        return lifted
+        return lifting
+
+    def _nothing(self, level: int, here: Tensor) -> tuple[Tensor]:
+        """What no view shows, `(b, c, z, y, x)`."""
+        outputs = self._lifting(level).outputs
+        return (here.new_zeros(len(here), outputs, *here.shape[2:]),)
 
     def _residuals(self, maps: dict[int, Tensor]) -> list[Tensor]:
         """What to add to the base at each scale that has an output, finest first."""
         with_output = [k for k in range(self.finest, -1, -1) if str(k) in self.heads]
-        residuals = [self.heads[str(level)](maps[level]) for level in with_output]
-        residuals = [residual.float() for residual in residuals]
+        halves = [self.heads[str(level)](maps[level]) for level in with_output]
+        residuals = list(in_type(halves, torch.float32))
         if self.fade < 1 and len(residuals) > 1:
             size = residuals[0].shape[2:]
             coarser = F.interpolate(residuals[1], size=size, mode="trilinear")

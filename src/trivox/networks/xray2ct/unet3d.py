@@ -2,7 +2,7 @@
 or several scales.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -38,10 +38,9 @@ class VolumeUNet(Recomputing):
         self.decoder = nn.ModuleList(_decoder(size, k) for k in range(1, levels))
 
     def forward(
-        self, given: Callable[[int], Tensor], finest: int, fade: float = 1.0
+        self, given: Mapping[int, Tensor], finest: int, fade: float = 1.0
     ) -> dict[int, Tensor]:
-        """Maps of all levels from `finest` on, by level; `given(level)` makes what a
-        level is given.
+        """Maps of all levels from `finest` on, by level; given: what levels look up.
 
         fade: weight of the finest level in the next one, from 0 (as if it were not
         there) to 1.
@@ -50,7 +49,7 @@ class VolumeUNet(Recomputing):
         for level in range(finest, -1, -1):
             parts: list[Tensor] = []
             if str(level) in self.entry:
-                parts.append(self.entry[str(level)](given(level)))
+                parts.append(self.entry[str(level)](given[level]))
             if level < finest:
                 finer: Tensor = self.down[level](skips[level + 1])
                 fading = fade < 1 and level == finest - 1

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivox.errors import GeometryError
-from trivox.networks.halves import GroupNorm, LayerNorm
+from trivox.networks.halves import GroupNorm, LayerNorm, interpolated
+from trivox.networks.transformer_kernels import attended_in_full, is_small
 from trivox.projection.xrays import SCALES, Xrays
 from trivox.uploads import constant
 
@@ -26,6 +27,8 @@ OCTAVES = 4
 """Frequencies 1, 2, 4, 8 of the ray's coordinates that tell neighbouring tokens apart.
 """
 RAY = 6
+FEW = 256**2
+"""Pairs of tokens, as of four views of 64 x 64 pixels."""
 
 
 def normed2d(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
@@ -36,12 +39,13 @@ def normed2d(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
     )
 
 
-def rays_at(xrays: Xrays, factor: int) -> Tensor:
+def rays_at(xrays: Xrays, factor: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Rays `(b, v, 6, rows, columns)` of the detector with `factor` x `factor` pixels
     joined.
     """
-    geometry = xrays.geometry.binned(factor)
-    rays = geometry.rays_on(xrays.images.device).movedim(-1, -3)
+    geometry = xrays.geometry
+    rays = geometry.rays_on(xrays.images.device, SCALES)[factor]
+    rays = rays.to(dtype).movedim(-1, -3)
     return rays if geometry.batched else rays.expand(len(xrays), *rays.shape)
 
 
@@ -79,16 +83,16 @@ class CrossViewTransformerAttention(nn.Module):
         # An exam without any view attends to its blanks, since a softmax over nothing
         # is NaN; the lifting leaves them out.
         visible = present | ~present.any(dim=1, keepdim=True)
-        mask = visible.repeat_interleave(h * w, dim=1)
         normed = self.norm(tokens)
         placed = self.to_query_key(normed + places)
         query, key = placed.chunk(2, dim=-1)
         value = self.to_value(normed)
-        attended = F.scaled_dot_product_attention(
+        hidden = value.new_zeros(b, v, 1).masked_fill_(~visible[..., None], -torch.inf)
+        attended = attended_by_all(
             self._split(query),
             self._split(key),
             self._split(value),
-            attn_mask=mask[:, None, None],
+            hidden.expand(b, v, h * w).flatten(1),
         )
         attended = attended.transpose(1, 2).flatten(2)
         tokens = tokens + self.project(attended)
@@ -100,6 +104,18 @@ class CrossViewTransformerAttention(nn.Module):
         """`(b, n, c)` to `(b, heads, n, c / heads)`."""
         heads: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         return heads
+
+
+def attended_by_all(
+    query: Tensor, key: Tensor, value: Tensor, hidden: Tensor
+) -> Tensor:
+    """Attention of `(b, heads, n, d)` whose keys are hidden where `(b, n)` is minus
+    infinity, and shown where it is 0.
+    """
+    bias = hidden[:, None, None]
+    if is_small(query, key, most=FEW):
+        return attended_in_full(query, key, value, bias)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
 
 
 def waves(rays: Tensor) -> Tensor:
@@ -144,7 +160,7 @@ class MultiScaleFeaturePyramid(nn.Module):
 
     def forward(self, xrays: Xrays) -> list[Tensor]:
         """Maps `(b, v, c, rows, columns)`, finest first; raises `GeometryError` if a
-        detector cannot be in_bf16 thrice.
+        detector cannot be halved thrice.
         """
         rows, columns = xrays.geometry.detector
         if rows % PIXEL_STEP or columns % PIXEL_STEP:
@@ -158,24 +174,21 @@ class MultiScaleFeaturePyramid(nn.Module):
         for scale in range(SCALES - 2, -1, -1):
             here = maps[scale]
             above = self.up[scale](maps[scale + 1])
-            above = F.interpolate(
-                above,
-                size=here.shape[2:],
-                mode="bilinear",
-            )
+            above = interpolated(above, here.shape[2:])
             maps[scale] = self.merge[scale](here + above)
         return [x.unflatten(0, (b, v)) for x in maps]
 
     def _down(self, xrays: Xrays) -> list[Tensor]:
         """Maps of each view alone, `(b * v, c, rows, columns)`, finest first."""
-        x = (xrays.images[:, :, None] / LINE_INTEGRALS).flatten(0, 1)
-        maps = []
+        views = xrays.images.shape[:2]
+        x = xrays.images[:, :, None] / LINE_INTEGRALS
+        maps: list[Tensor] = []
         for scale, stage in enumerate(self.down):
             factor = 2 ** max(scale - 1, 0)  # of the stage's input
-            rays = rays_at(xrays, factor)
-            rays = rays.flatten(0, 1).to(x.dtype)
-            x = stage(torch.cat((x, rays), dim=1))
-            maps.append(x)
+            rays = rays_at(xrays, factor, x.dtype)
+            together = torch.cat((x, rays), dim=2)
+            maps.append(stage(together.flatten(0, 1)))
+            x = maps[-1].unflatten(0, views)
         return maps
 
     def _between_views(self, x: Tensor, xrays: Xrays) -> Tensor:

@@ -232,6 +232,7 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             "folds": [weights.fold for weights in description.weights],
             "network": plan.network,
             **classes,
+            **description.card_facts,
             **count_operations(
                 plan.network,
                 plan.topology,

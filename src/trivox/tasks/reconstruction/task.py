@@ -334,6 +334,7 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
             "window_hu": list(plan.window),
             "trained_views": list(description.views),
             "folds": [weights.fold for weights in description.weights],
+            **description.card_facts,
             **count_volume_network(
                 plan.network, views=2, shape=plan.shape, options=plan.network_options
             ),

@@ -30,6 +30,7 @@ def export(
     calibrate: Path | str | None = None,
     verify: Path | str | None = None,
     accept_loss: bool = False,
+    assets: Path | str | None = None,
     console: Console | None = None,
 ) -> Exported:
     """Write a model for programs that know nothing of trivox, tried before it is kept.
@@ -58,6 +59,7 @@ def export(
         verification=tried,
         whose=whose if tried else PHANTOMS,
         accept_loss=accept_loss,
+        assets=None if assets is None else Path(assets),
     )
     with working(console or Quiet(), "exporting"):
         return export_model(paths, Path(out), options)
