@@ -17,7 +17,8 @@ from trivox.preparation.masking import Masked, Masking
 from trivox.preparation.resident import CaseCache, Cuts, ForGpu
 from trivox.preparation.sampler import PatchSampler
 from trivox.preparation.store import Store
-from trivox.volumes.resampling import apply_along, blur_matrix
+from trivox.volumes.blurring import blur_matrix
+from trivox.volumes.resampling import apply_along
 
 PATCH = (16, 18, 20)
 BUDGET = 40

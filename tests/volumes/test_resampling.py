@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.transform import resize
 
+from trivox.volumes.blurring import blur_matrix, low_resolution_matrix
 from trivox.volumes.resampling import (
-    blur_matrix,
-    low_resolution_matrix,
     nearest,
     resize_image,
     resize_labels,

@@ -245,11 +245,11 @@ def large_blocks_kept() -> Iterator[None]:
     each of them cost a quarter of the time. For what is freed within: a scan that took
     from this memory would leave holes in it.
     """
-    kept = _tell_malloc({MOST_MAPPED_BLOCKS: 0})
+    agreed = _tell_malloc({MOST_MAPPED_BLOCKS: 0})
     try:
         yield
     finally:
-        if kept:
+        if agreed:
             _tell_malloc({MOST_MAPPED_BLOCKS: 2**16})
 
 

@@ -14,11 +14,8 @@ import torch
 from torch import Tensor
 
 from trivox.config.options import Augmentation
-from trivox.volumes.resampling import (
-    apply_along,
-    blur_matrix,
-    low_resolution_matrix,
-)
+from trivox.volumes.blurring import blur_matrix, low_resolution_matrix
+from trivox.volumes.resampling import apply_along
 from trivox.volumes.volume import Array
 
 

@@ -1,5 +1,5 @@
 """Resampling by small matrices, one an axis; the same trick blurs and simulates low
-resolution.
+resolution (`trivox.volumes.blurring`).
 
 Spline interpolation on a regular grid is a linear, separable operator. Applying scipy's
 1-D operator to the unit vectors gives its matrix; three matrix products then resize a
@@ -58,7 +58,8 @@ def linear_matrix(corners: Corners, size: int) -> Tensor:
     rows = torch.arange(len(low))
     matrix = torch.zeros(len(low), size)
     matrix.index_put_((rows, low), 1 - weight, accumulate=True)
-    return matrix.index_put_((rows, high), weight, accumulate=True)
+    matrix.index_put_((rows, high), weight, accumulate=True)
+    return matrix
 
 
 def positions(size: int, new_size: int) -> Tensor:
@@ -71,7 +72,8 @@ def nearest(size: int, new_size: int) -> Tensor:
     """Index of the old voxel nearest to each new one; halves go up, as in scipy
     (torch.round would go to even).
     """
-    rounded = torch.floor(positions(size, new_size) + 0.5)
+    centres = positions(size, new_size)
+    rounded = torch.floor(centres + 0.5)
     return rounded.long().clamp(0, size - 1)
 
 
@@ -79,7 +81,8 @@ def neighbours(size: int, new_size: int) -> Corners:
     """For linear interpolation: lower index, upper index (both clamped) and the upper
     one's float32 weight.
     """
-    return neighbours_of(positions(size, new_size), size)
+    centres = positions(size, new_size)
+    return neighbours_of(centres, size)
 
 
 def neighbours_of(
@@ -87,7 +90,8 @@ def neighbours_of(
 ) -> Corners:
     """The same for any positions in voxels along an axis of `size`."""
     centre = centre.clamp(0, size - 1)
-    low = torch.floor(centre).long()
+    floor = torch.floor(centre)
+    low = floor.long()
     high = (low + 1).clamp(max=size - 1)
     return low, high, (centre - low).to(dtype)
 
@@ -102,23 +106,24 @@ def apply_along(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
         matrix = matrix.pin_memory()
     matrix = matrix.to(array, non_blocking=True)
     parts = []
-    for (_, first, last), rows in zip(bands, matrix.split(BAND), strict=True):
-        source = array.narrow(axis + 1, first, last - first)
-        parts.append(multiply(source, rows[:, first:last], axis))
+    for (_, first, end), rows in zip(bands, matrix.split(BAND), strict=True):
+        source = array.narrow(axis + 1, first, end - first)
+        product = multiply(source, rows[:, first:end], axis)
+        parts.append(product)
     if len(parts) == 1:
         return parts[0]
     return torch.cat(parts, dim=axis + 1)
 
 
 def bands_of(matrix: Tensor) -> list[tuple[Tensor, int, int]]:
-    """Some rows of `(m, n)` at a time, cut to the columns that count in them, and the
-    first of these and the one after the last.
-    """
+    """Some rows of `(m, n)` each, cut to the columns that count: from one to another."""
     bands: list[tuple[Tensor, int, int]] = []
     for rows in matrix.split(BAND):
-        used = torch.nonzero((rows.abs() > NEGLIGIBLE).any(0))
-        first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
-        bands.append((rows[:, first:last], first, last))
+        counts = rows.abs() > NEGLIGIBLE
+        used = torch.nonzero(counts.any(0))
+        first = int(used[0]) if len(used) else 0
+        end = int(used[-1]) + 1 if len(used) else 1
+        bands.append((rows[:, first:end], first, end))
     return bands
 
 
@@ -190,11 +195,11 @@ def resize_slices(
     if shape[axis] == sizes[axis]:
         return image
     if order_across == 0:
-        taken = nearest(sizes[axis], shape[axis]).to(image.device)
+        taken = nearest(sizes[axis], shape[axis])
+        taken = taken.to(image.device)
         return image.index_select(axis + 1, taken)
-    return apply_along(
-        image, spline_matrix(sizes[axis], shape[axis], order_across), axis
-    )
+    matrix = spline_matrix(sizes[axis], shape[axis], order_across)
+    return apply_along(image, matrix, axis)
 
 
 def resize_labels(
@@ -263,7 +268,8 @@ def resample_labels(labels: Tensor, corners: Sequence[Corners]) -> Tensor:
     undecided = torch.nonzero(mixed)  # (n, 3)
     for part in undecided.split(2**20):
         index, weight = corner_weights(part, corners, labels.shape)
-        candidates = labels.reshape(-1)[index]
+        flat = labels.reshape(-1)
+        candidates = flat[index]
         result[tuple(part.T)] = vote(candidates, weight)
     return result
 
@@ -369,31 +375,3 @@ def _vote_of_many(labels: Tensor, weight: Tensor) -> Tensor:
         best = torch.where(better, candidate, best)
         best_weight = torch.where(better, total, best_weight)
     return best
-
-
-def blur_matrix(size: int, sigma: Tensor | float) -> Tensor:
-    """Gaussian blur of one axis as a `(size, size)` operator; sigma in voxels.
-
-    Equals `scipy.ndimage.gaussian_filter1d` (truncate 4, mode "nearest").
-    """
-    sigma = float(sigma)
-    reach = int(4 * sigma + 0.5)
-    taps = torch.arange(-reach, reach + 1)
-    deviations = taps / max(sigma, 1e-6)
-    weights = torch.exp(-0.5 * deviations**2)
-    weights = weights / weights.sum()
-    columns = torch.arange(size)[:, None] + taps
-    columns = columns.clamp(0, size - 1)
-    rows = weights.expand(size, -1).contiguous()
-    matrix = torch.zeros(size, size)
-    return matrix.scatter_add_(1, columns, rows)
-
-
-@lru_cache(maxsize=512)
-def low_resolution_matrix(size: int, coarse: int) -> Tensor:
-    """The `(size, size)` operator of sampling an axis at `coarse` points (nearest) and
-    going back linearly.
-    """
-    taken = nearest(size, coarse)
-    low, high, weight = neighbours(coarse, size)
-    return linear_matrix((taken[low], taken[high], weight), size)

@@ -90,7 +90,9 @@ def resize_rows_by_slices(
 class _Step(Protocol):
     """Resizes one axis of an image."""
 
-    axis: int
+    @property
+    def axis(self) -> int:
+        """0, 1, 2 for z, y, x."""
 
     def applied(self, image: Tensor) -> Tensor:
         """The image resized along the axis."""

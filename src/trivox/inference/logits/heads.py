@@ -98,8 +98,9 @@ def last_layer(network: nn.Module) -> nn.Conv3d | None:
     if not isinstance(heads, nn.ModuleList) or not len(heads):
         return None
     first = heads[0]
-    pointwise = isinstance(first, nn.Conv3d) and first.weight[0, 0].numel() == 1
-    return first if pointwise and first.groups == 1 else None
+    if not isinstance(first, nn.Conv3d) or first.groups != 1:
+        return None
+    return first if first.weight[0, 0].numel() == 1 else None
 
 
 def without_last(network: nn.Module) -> nn.Module:
