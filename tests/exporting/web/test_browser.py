@@ -352,7 +352,9 @@ def test_folders_of_several_channels_may_be_chosen_at_once(brats, data_root, bro
         folder_input = ".file:nth-of-type(2) input"
         browser.choose(f".source:nth-of-type({number}) {folder_input}", study)
     chosen = "[...document.querySelectorAll('.chosen')].map((each) => each.innerText)"
-    browser.wait_for(f"{chosen}.filter((text) => text.includes('5 series')).length === 3")
+    browser.wait_for(
+        f"{chosen}.filter((text) => text.includes('5 series')).length === 3"
+    )
 
 
 def spoiled(folder, scan):
