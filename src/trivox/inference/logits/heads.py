@@ -10,6 +10,7 @@ number of classes.
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,14 +30,11 @@ class Features:
     weight: `(outputs, f)` and bias: `(outputs,)` of the mean of these logits.
     """
 
+    name: ClassVar[str] = TorchEngine.name
+
     engines: Sequence[Engine]
     weight: Tensor
     bias: Tensor
-
-    @property
-    def name(self) -> str:
-        """See `Engine`."""
-        return self.engines[0].name
 
     @property
     def device(self) -> torch.device:
