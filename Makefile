@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
+# The server of PyPI needs a Python of the system: others lack symbols that it asks for.
+TRITON_PYTHON ?= /usr/bin/python3.11
+TRITON := build/triton
 MINUTES ?= 2
 
-.PHONY: demo test test-slow test-browser test-pretended-gpu lint types bench docs clean
+.PHONY: demo test test-slow test-browser test-pretended-gpu test-triton lint types bench docs clean
 
 demo: $(VENV)/installed  ## generate phantoms, train, predict, evaluate, report
 	$(BIN)/trivox demo --out $(OUT) --minutes $(MINUTES)
@@ -21,6 +24,9 @@ test-browser: $(VENV)/installed-dev  ## pages in a headless Chromium, on real sc
 
 test-pretended-gpu: $(VENV)/installed-dev  ## on a CUDA device that is pretended on the CPU
 	PYTHONPATH=tests $(BIN)/python -m pytest -q -p pretended_gpu.plugin tests/pretended_gpu
+
+test-triton: $(VENV)/installed-dev $(TRITON)/installed  ## with a real Triton server
+	TRIVOX_TRITON=$(TRITON) $(BIN)/python -m pytest -q -m triton tests/exporting
 
 lint: $(VENV)/installed-dev  ## style and the order of the rooms
 	$(BIN)/ruff check .
@@ -38,7 +44,7 @@ docs: $(VENV)/installed-dev  ## build the documentation into site/
 	$(BIN)/zensical build
 
 clean:  ## remove what make made
-	rm -rf $(VENV) site runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) site runs $(TRITON) .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	scripts/install
@@ -47,3 +53,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 $(VENV)/installed-dev: pyproject.toml constraints.txt
 	scripts/install dev
 	@touch $@ $(VENV)/installed
+
+$(TRITON)/installed:
+	$(TRITON_PYTHON) -m venv $(TRITON)
+	$(TRITON)/bin/pip install --quiet "nvidia-pytriton==0.7.0" "numpy<2" scipy nibabel onnxruntime openvino
+	@touch $@

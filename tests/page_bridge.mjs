@@ -6,7 +6,14 @@ const [folder] = process.argv.slice(2);
 const lib = (name) => import(`${folder}/lib/${name}.js`);
 
 const TYPES = {
-  Float32Array, Float64Array, Int8Array, Int16Array, Int32Array, Uint8Array, Uint16Array, Uint32Array,
+  Float32Array,
+  Float64Array,
+  Int8Array,
+  Int16Array,
+  Int32Array,
+  Uint8Array,
+  Uint16Array,
+  Uint32Array,
 };
 
 function unpacked(value) {
@@ -82,6 +89,10 @@ const CALLS = {
     const { toHalf } = await lib("numbers");
     return Float32Array.from(values, toHalf);
   },
+  async line({ message }) {
+    const { lineOf } = await lib("problem");
+    return lineOf(new RangeError(message));
+  },
   async starts({ size, patch, overlap }) {
     const { windowStarts } = await lib("windows");
     return windowStarts(size, patch, overlap);
@@ -101,7 +112,9 @@ const CALLS = {
   },
   async segmented({ volume, pipeline, toys }) {
     const { segment } = await lib("pipeline");
-    const networks = toys.map(({ weights, steps }) => toyNetwork(weights, steps, pipeline.patch_size));
+    const networks = toys.map(({ weights, steps }) =>
+      toyNetwork(weights, steps, pipeline.patch_size),
+    );
     const stages = [];
     const report = (stage) => stages.at(-1) === stage || stages.push(stage);
     return { ...(await segment(volume, pipeline, networks, report)), stages };

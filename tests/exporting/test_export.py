@@ -15,6 +15,7 @@ from trivox.exporting import export as exporting
 from trivox.exporting import networks
 from trivox.exporting.card import ExportCard, Pipeline
 from trivox.exporting.export import ExportOptions, export_model
+from trivox.exporting.programs import STANDALONE
 from trivox.inference.descriptions import LabelDescription
 from trivox.inference.engines.graph import graph_of
 from trivox.inference.predictor import Predictor
@@ -68,6 +69,7 @@ def test_the_exported_program_gives_the_labels_of_predict(bundles, tmp_path, kin
     assert (read_labels(labels).array == expected).mean() >= 0.9999
     card = ExportCard.model_validate_json((out / "export.json").read_text())
     assert card.verified["cases"] == 1
+    assert card.verified["runtime"] == "onnxruntime CPU"
     assert {file.file for file in card.files} == {"network0.onnx"}
 
 
@@ -76,7 +78,7 @@ def test_openvino_is_verified_on_phantoms_where_there_are_no_cases(bundles, tmp_
     exported = export_verb(bundles["labels"], out, to="openvino")
     assert exported.card.verified["on"] == "phantoms"
     assert {file.name for file in out.iterdir()} == {
-        *("export.json", "README.md", "run.py", "grids.py"),
+        *("export.json", "README.md", "run.py", "grids.py", "runtimes.py"),
         *("network0.xml", "network0.bin"),
     }
 
@@ -179,7 +181,7 @@ def test_the_program_cleans_regions_as_predict_does():
         task="t", plan=plan_of(regions=True), postprocessing=rules
     )
     pipeline = Pipeline.of(description, ["network0.onnx"], ("a", "b"))
-    grids = runpy.run_path(str(exporting.STANDALONE / "grids.py"))
+    grids = runpy.run_path(str(STANDALONE / "grids.py"))
     for seed in range(8):
         noise = np.random.default_rng(seed).normal(size=(14, 16, 12))
         labels = np.digitize(gaussian_filter(noise, 1.2), (0.05, 0.12, 0.2))

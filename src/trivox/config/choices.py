@@ -15,7 +15,7 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 EngineName = Literal["torch", "openvino", "onnx"]
 """What computes networks at prediction."""
 EngineChoice = Literal["auto", "torch", "openvino", "onnx"]
-ExportTarget = Literal["onnx", "openvino", "web"]
+ExportTarget = Literal["onnx", "openvino", "tensorrt", "triton", "web"]
 """What a model is exported to."""
 ExportPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 MissingChannels = Literal["refuse", "zeros"]

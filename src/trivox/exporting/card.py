@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
+from trivox.config.choices import ExportTarget
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import BundleError
 from trivox.inference.descriptions import AXES, LabelDescription
@@ -19,7 +20,7 @@ from trivox.version import NOTICE, __version__
 
 FORMAT_VERSION = 1
 CARD = "export.json"
-Runtime = Literal["onnx", "openvino"]
+Runtime = Literal["onnx", "openvino", "tensorrt"]
 
 
 class RegionStep(Frozen):
@@ -154,21 +155,25 @@ class ExportFile(Frozen):
 class ExportCard(Frozen):
     """What was exported, from what, with which versions, and what was verified.
 
-    engine: what was asked for; runtime: what computes the networks; left_out: what the
-    model does and the export does not.
+    engine: what was asked for; runtime: what computes the networks; batches: fewest,
+    usual and most windows at once; served: names of a server's models, by the runtime
+    that computes them, `volume`: what makes label maps; left_out: what the model does
+    and the export does not.
     """
 
     task: str
     format_version: Literal[1] = 1
     trivox_version: str = __version__
     notice: str = NOTICE
-    engine: str
+    engine: ExportTarget
     runtime: Runtime
     opset: int
     precision: str
     model: str
     files: tuple[ExportFile, ...]
     versions: dict[str, str]
+    batches: tuple[int, int, int] = (1, 1, 1)
+    served: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     pipeline: Pipeline
     verified: dict[str, Any] | None = None

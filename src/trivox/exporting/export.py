@@ -3,14 +3,12 @@ that is done around them, and a program that does it without trivox.
 """
 
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import nn
 
 from trivox.config.choices import ExportPrecision, ExportTarget
@@ -25,25 +23,21 @@ from trivox.exporting.card import (
     Runtime,
     left_out,
 )
-from trivox.exporting.networks import FORMATS, PRECISIONS
+from trivox.exporting.networks import write_networks
+from trivox.exporting.programs import PROGRAM, rendered, write_program
+from trivox.exporting.targets import TARGETS, Place
+from trivox.exporting.triton import batches
 from trivox.exporting.verification import Verdict, verified
 from trivox.exporting.web.assets import Archives
 from trivox.exporting.web.page_folder import require_page, write_page
 from trivox.files import file_hash, in_one_line, new_folder, write_json, write_text
 from trivox.inference.bundle import LabelBundle, read_bundle
+from trivox.inference.descriptions import LabelDescription
 from trivox.inference.engines.graph import LOGITS, OPSET, WINDOWS
 from trivox.inference.engines.torch import TorchEngine
 from trivox.inference.predictor import Predictor
 from trivox.outputs import require_new_folder
-from trivox.version import NOTICE
 
-STANDALONE = Path(__file__).parent / "standalone"
-PROGRAM = ("run.py", "grids.py")
-RUNTIMES: Mapping[ExportTarget, Runtime] = {
-    "onnx": "onnx",
-    "openvino": "openvino",
-    "web": "onnx",
-}
 SPECIAL = re.compile(r"[^A-Za-z0-9._-]+")
 """What stands in no name of a file that is shown as an example."""
 PACKAGES = ("torch", "numpy", "onnx", "onnxruntime", "openvino", "nncf")
@@ -80,10 +74,15 @@ class Exported:
     @property
     def lines(self) -> list[str]:
         """For a terminal."""
-        others = [f"left out: {line}" for line in self.card.left_out]
+        tried = self.card.verified or {}
+        also = [
+            f"{other['runtime']}: {other['equal_voxels']:.5f} of them equal"
+            for other in tried.get("others", ())
+        ]
+        lacking = [f"left out: {line}" for line in self.card.left_out]
         size = sum(file.bytes for file in self.card.files) / 1e6
         end = f"written to {self.folder} ({size:.1f} MB): README.md says how to run it"
-        return [*self.verdict.lines, *others, end]
+        return [*self.verdict.lines, *also, *lacking, end]
 
 
 @in_one_line()
@@ -96,40 +95,22 @@ def export_model(models: Sequence[Path], out: Path, options: ExportOptions) -> E
     target does not have; `ResourceError` for packages that are missing.
     """
     require_new_folder(out)
-    require_precision(options)
+    runtimes = chosen_runtimes(options)
     bundles = [read_bundle(path) for path in models]
     require_one_plan(bundles)
     archives = _archives(options)
     predictor = Predictor.load(list(models), device="cpu", precision="fp32")
-    description = bundles[0].description
     with new_folder(out) as folder:
-        names = _write_networks(predictor, folder, options)
-        pipeline = Pipeline.of(description, names, (WINDOWS, LOGITS))
+        networks = _write_networks(predictor, folder, options, runtimes)
+        card = _card(bundles[0].description, predictor, folder, options, networks)
         if archives is not None:
-            require_page(pipeline)
-        card = ExportCard(
-            task=description.task,
-            engine=options.target,
-            runtime=RUNTIMES[options.target],
-            opset=OPSET,
-            precision=options.precision,
-            model=predictor.identity,
-            files=_files(folder),
-            versions=_versions(),
-            left_out=left_out(description, page=archives is not None),
-            pipeline=pipeline,
-        )
-        _write_program(folder, card)
-        verdict = verified(
-            folder,
-            predictor,
-            options.verification,
-            whose=options.whose,
-            precision=options.precision,
-            accept_loss=options.accept_loss,
-        )
-        card = card.model_copy(update={"verified": verdict.summary})
+            require_page(card.pipeline)
+        write_program(folder)
+        verdict, tried = _tried(folder, card, networks, predictor, options)
+        card = card.model_copy(update={"verified": tried})
         write_card(folder, card)
+        _write_readme(folder, card)
+        TARGETS[options.target].finish(folder, card)
         if archives is not None:
             for name in PROGRAM:  # the page does what it does, and more
                 (folder / name).unlink()
@@ -137,19 +118,17 @@ def export_model(models: Sequence[Path], out: Path, options: ExportOptions) -> E
     return Exported(out, card, verdict)
 
 
-def require_precision(options: ExportOptions) -> None:
-    """Raise `UsageError` for a precision that a target does not have."""
-    known = PRECISIONS[RUNTIMES[options.target]]
-    if options.precision not in known:
-        raise UsageError(
-            f"--precision {options.precision} is none of --to {options.target}; choose "
-            f"one of {', '.join(known)}"
-        )
+def chosen_runtimes(options: ExportOptions) -> tuple[Runtime, ...]:
+    """The runtimes that the target has at this precision; raises `UsageError` for a
+    precision that it does not have.
+    """
+    runtimes = TARGETS[options.target].chosen(options.target, options.precision)
     if options.precision == "int8" and not options.calibration:
         raise UsageError(
             "--precision int8 needs images to see how values are distributed; give "
             "--calibrate DATASET"
         )
+    return runtimes
 
 
 def _archives(options: ExportOptions) -> Archives | None:
@@ -178,18 +157,84 @@ def require_one_plan(bundles: Sequence[LabelBundle]) -> None:
             )
 
 
+Networks = Mapping[Runtime, Sequence[str]]
+"""Files of the networks, for each runtime."""
+
+
 def _write_networks(
-    predictor: Predictor, folder: Path, options: ExportOptions
-) -> list[str]:
-    """Write the graph of each network; returns the names of the files."""
+    predictor: Predictor,
+    folder: Path,
+    options: ExportOptions,
+    runtimes: Sequence[Runtime],
+) -> Networks:
+    """Write the graph of each network for each runtime."""
     plan = predictor.members[0].plan
     windows = calibration_windows(predictor, options.calibration)
-    write = FORMATS[RUNTIMES[options.target]]
-    names = []
-    for number, network in enumerate(_networks(predictor)):
-        stem = f"network{number}"
-        names.append(write(network, plan, folder / stem, options.precision, windows))
+    stem = TARGETS[options.target].stem
+    networks = list(_networks(predictor))
+    names: dict[Runtime, list[str]] = {runtime: [] for runtime in runtimes}
+    for number, network in enumerate(networks):
+        places = [Place(plan, name, number, len(networks)) for name in runtimes]
+        stems = {place.runtime: folder / stem(place) for place in places}
+        files = write_networks(network, plan, stems, options.precision, windows)
+        for runtime, file in files.items():
+            names[runtime].append(file.relative_to(folder).as_posix())
     return names
+
+
+def _card(
+    description: LabelDescription,
+    predictor: Predictor,
+    folder: Path,
+    options: ExportOptions,
+    networks: Networks,
+) -> ExportCard:
+    """Of an export whose networks are written; the first runtime is the program's."""
+    runtime, names = next(iter(networks.items()))
+    return ExportCard(
+        task=description.task,
+        engine=options.target,
+        runtime=runtime,
+        opset=OPSET,
+        precision=options.precision,
+        model=predictor.identity,
+        files=_files(folder),
+        versions=_versions(),
+        batches=batches(description.plan),
+        served=TARGETS[options.target].served(description.plan, networks),
+        left_out=left_out(description, page=options.target == "web"),
+        pipeline=Pipeline.of(description, names, (WINDOWS, LOGITS)),
+    )
+
+
+def _tried(
+    folder: Path,
+    card: ExportCard,
+    networks: Networks,
+    predictor: Predictor,
+    options: ExportOptions,
+) -> tuple[Verdict, dict[str, Any]]:
+    """How the networks of each runtime compare with the model, the program's last; and
+    what the card says of it.
+    """
+    others: list[dict[str, Any]] = []
+    verdicts = []
+    for runtime, names in reversed(list(networks.items())):
+        pipeline = card.pipeline.model_copy(update={"networks": tuple(names)})
+        change = {"runtime": runtime, "pipeline": pipeline}
+        write_card(folder, card.model_copy(update=change))
+        verdict = verified(
+            folder,
+            predictor,
+            options.verification,
+            whose=options.whose,
+            precision=options.precision,
+            accept_loss=options.accept_loss,
+        )
+        verdicts.append(verdict)
+        others.append(verdict.summary)
+    summary = others.pop()
+    return verdicts[-1], {**summary, "others": others}
 
 
 def _networks(predictor: Predictor) -> Iterable[nn.Module]:
@@ -200,9 +245,14 @@ def _networks(predictor: Predictor) -> Iterable[nn.Module]:
 
 
 def _files(folder: Path) -> tuple[ExportFile, ...]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
     return tuple(
-        ExportFile(file=file.name, sha256=file_hash(file), bytes=file.stat().st_size)
-        for file in sorted(folder.iterdir())
+        ExportFile(
+            file=file.relative_to(folder).as_posix(),
+            sha256=file_hash(file),
+            bytes=file.stat().st_size,
+        )
+        for file in files
     )
 
 
@@ -221,24 +271,13 @@ def write_card(folder: Path, card: ExportCard) -> None:
     write_json(folder / CARD, card.model_dump(mode="json"))
 
 
-def _write_program(folder: Path, card: ExportCard) -> None:
-    """Write the card, the program that needs no trivox, and how to run it."""
-    write_card(folder, card)
-    for name in PROGRAM:
-        shutil.copyfile(STANDALONE / name, folder / name)
-    environment = Environment(
-        loader=FileSystemLoader(STANDALONE),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        autoescape=False,  # Markdown
-    )
+def _write_readme(folder: Path, card: ExportCard) -> None:
+    """Write how the export is run."""
     pipeline = card.pipeline
-    facts: dict[str, Any] = {
+    facts = {
         "card": card,
-        "notice": NOTICE,
         "scans": [f"{SPECIAL.sub('-', name)}.nii.gz" for name in pipeline.channels],
         "labels": list(zip(pipeline.values, pipeline.names, strict=True))[1:],
     }
-    text = environment.get_template("README.md.j2").render(facts)
-    write_text(folder / "README.md", text)
+    template = TARGETS[card.engine].readme
+    write_text(folder / "README.md", rendered(template, facts))

@@ -27,7 +27,8 @@ TEXTS = {
     "drr.out": "folder of the X-ray dataset",
     "drr.seed": "of the noise",
     "export.out": "folder of the export, new or empty",
-    "to": "for which programs: ONNX Runtime, OpenVINO, or a browser (an offline page)",
+    "to": "for which programs: ONNX Runtime, OpenVINO, TensorRT, a Triton server, or a browser "
+    "(an offline page)",
     "assets": "folder of the npm archives that --to web is made of; default: they are "
     "fetched once",
     "export.precision": "of the export; int8 is calibrated",

@@ -11,13 +11,21 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
+from nnunet_folder import model_folder
 from page_browser import isolated, needs_chromium, opened, served
-from page_models import ct_bundle, page_of
+from page_models import page_of
 from trivox import Predictor
 from trivox.datasets.dataset import Case
+from trivox.datasets.phantoms.abdomens import (
+    PancreasPhantomSettings,
+    write_pancreas_phantoms,
+)
 from trivox.errors import ResourceError
+from trivox.exporting.export import ExportOptions, export_model
 from trivox.exporting.web.assets import Archives, write_assets
+from trivox.importing.nnunet import import_nnunet
 from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Volume
 
@@ -25,6 +33,8 @@ pytestmark = [pytest.mark.browser, needs_chromium]
 AGREEMENT = 0.99999
 TIE = 1e-4
 """Probabilities that close are equal but for rounding."""
+FEW = 2
+"""Voxels that may differ in images of less than a hundred thousand."""
 QUICK = {
     "network": "unet-tiny",
     "epochs": 2,
@@ -99,7 +109,9 @@ def brats(data_root, tmp_path_factory, archives):
 def phantom(tmp_path_factory, archives):
     """A model of CT phantoms with coarse voxels."""
     folder = tmp_path_factory.mktemp("phantom")
-    bundle = ct_bundle(folder / "bundle")
+    settings = PancreasPhantomSettings(cases=8, shape=(24, 48, 48), spacing=(4, 4, 4))
+    data = write_pancreas_phantoms(folder / "data", settings)
+    bundle = trained(data, folder / "run", patch_size=[24, 48, 48])
     return bundle, page_of([bundle], folder / "page", archives)
 
 
@@ -168,11 +180,16 @@ def require_equal(page, prediction):
     assert page.array.dtype == python.array.dtype
     np.testing.assert_allclose(page.affine, python.affine, atol=1e-4)
     other = (page.array != python.array)[0]
-    if other.mean() <= 1 - AGREEMENT:
-        return
-    assert other.sum() <= 2
-    two = np.sort(prediction.probabilities.array[:, other], axis=0)[-2:]
-    assert (two[1] - two[0] < TIE).all()
+    assert other.sum() <= max(FEW, (1 - AGREEMENT) * other.size)
+    assert (margins(prediction.probabilities.array[:, other]) < TIE).all()
+
+
+def margins(chances):
+    """How clear the answer is in voxels `(n,)`, by the chances `(class, n)`."""
+    if not np.allclose(chances.sum(0), 1, atol=1e-4):  # regions, there from 0.5 on
+        return np.abs(chances - 0.5).min(0)
+    two = np.sort(chances, axis=0)[-2:]
+    return two[1] - two[0]
 
 
 def require_private(browser):
@@ -212,6 +229,27 @@ def test_a_page_is_small_and_says_what_was_verified(hippocampus):
     card = json.loads((folder / "export.json").read_text(encoding="utf-8"))
     assert card["engine"] == "web"
     assert card["verified"]["equal_voxels"] > 0.999
+
+
+def test_no_script_of_the_page_reaches_another_server(hippocampus, browse, tmp_path):
+    _, folder = hippocampus
+    browser = browse(folder)
+    with served(tmp_path) as other:
+        asked = f"fetch('{other}', {{mode: 'no-cors'}})"
+        answered = f"{asked}.then(() => 'reached', () => 'refused')"
+        in_worker = f"""
+            new Promise((done) => {{
+              const text = `{answered}.then((answer) => postMessage(answer))`;
+              const worker = new Worker(URL.createObjectURL(new Blob([text])));
+              worker.onmessage = (event) => done(event.data);
+            }})
+        """
+        assert browser.value(answered) == "refused"
+        assert browser.value(in_worker) == "refused"
+        browser.open(f"{browser.address}serve.py")  # a file without a policy
+        browser.wait_for("document.body && !document.getElementById('main')")
+        assert browser.value(answered) == "reached"
+        assert browser.value(in_worker) == "reached"
 
 
 def test_tumour_regions_take_a_file_for_each_channel(
@@ -264,6 +302,37 @@ def test_a_dicom_folder_is_segmented_as_by_predict(
     browser.screenshot(tmp_path / "dicom.png")
 
 
+def scans_in_odd_axes(folder, channels):
+    """A file for each channel, whose axes lie in the world as no canonical ones do."""
+    draw = np.random.default_rng(9)
+    affine = np.array([[0, -0.8, 0, 3], [0, 0, 1.1, 5], [-1.3, 0, 0, 7], [0, 0, 0, 1]])
+    for number in range(channels):
+        noise = gaussian_filter(draw.normal(size=(40, 50, 44)), 2)
+        image = (300 * noise + 20).astype(np.float32)
+        path = folder / f"scan_{number:04d}.nii.gz"
+        write_volume(path, Volume(image[None], affine))
+        yield path
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_model_of_nnunet_keeps_its_axes_and_half_sums(
+    archives, browse, tmp_path, precision
+):
+    model = model_folder(tmp_path / "model")
+    imported = import_nnunet(model, tmp_path / "bundle", trust=True)
+    plan = imported.description.plan
+    assert (plan.grid.sums, plan.grid.axes) == ("half", "stored")
+    options = ExportOptions("web", precision, assets=archives.folder)
+    export_model([tmp_path / "bundle"], tmp_path / "page", options)
+    files = list(scans_in_odd_axes(tmp_path, len(plan.channels)))
+    page = segmented(browse(tmp_path / "page"), tmp_path, *files)
+    prediction = predicted(tmp_path / "bundle", files)
+    if precision == "fp32":
+        require_equal(page, prediction)
+    else:
+        assert (page.array == prediction.labels.array).mean() > 0.999
+
+
 def test_a_study_asks_which_series_is_meant(phantom, data_root, browse, tmp_path):
     _, folder = phantom
     browser = browse(folder)
@@ -273,6 +342,19 @@ def test_a_study_asks_which_series_is_meant(phantom, data_root, browse, tmp_path
     assert "T1post" in titles or "MR" in titles
     assert browser.value("document.querySelectorAll('option').length") == 5
     browser.screenshot(tmp_path / "study.png")
+
+
+def test_folders_of_several_channels_may_be_chosen_at_once(brats, data_root, browse):
+    _, folder = brats
+    browser = browse(folder)
+    study = data_root / "dicom/mr-study"
+    for number in (1, 2, 3):
+        folder_input = ".file:nth-of-type(2) input"
+        browser.choose(f".source:nth-of-type({number}) {folder_input}", study)
+    chosen = "[...document.querySelectorAll('.chosen')].map((each) => each.innerText)"
+    browser.wait_for(
+        f"{chosen}.filter((text) => text.includes('5 series')).length === 3"
+    )
 
 
 def spoiled(folder, scan):

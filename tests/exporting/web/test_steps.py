@@ -148,3 +148,20 @@ def test_an_empty_image_gives_a_label_map():
     page["channels"] = [np.zeros_like(each) for each in page["channels"]]
     segmented = only("segmented", volume=page, pipeline=case.pipeline, toys=case.toys)
     assert segmented["labels"]["data"].size == page["channels"][0].size
+
+
+def test_memory_that_ran_out_is_said_as_such_whoever_says_it():
+    calls = [
+        {"call": "line", "message": message}
+        for message in (
+            "Array buffer allocation failed",
+            "Invalid typed array length: 9999999999",
+            "WebAssembly.Memory(): could not allocate memory",
+            "std::bad_alloc",
+            "Out of memory",
+        )
+    ]
+    for line in run(*calls):
+        assert line.startswith("The memory of this browser does not suffice")
+    other = only("line", message="x is not a function\n  at y")
+    assert other == "The page failed (x is not a function); reload it and try again."

@@ -11,11 +11,10 @@ import argparse
 import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel
 import numpy as np
 from grids import (
     Array,
@@ -36,9 +35,9 @@ from grids import (
     unoriented,
     window_starts,
 )
+from runtimes import OPENERS, Network
 
 Files = Path | str | Sequence[Path | str]
-Network = Callable[[Array], Array]
 HERE = Path(__file__).resolve().parent
 
 
@@ -60,19 +59,23 @@ class Model:
     """The networks of an export and what has to be done around them."""
 
     def __init__(
-        self, folder: Path | str = HERE, *, threads: int | None = None
+        self,
+        folder: Path | str = HERE,
+        *,
+        threads: int | None = None,
+        networks: Sequence[Network] = (),
     ) -> None:
+        """networks: computed elsewhere; none: those of the folder, on this machine."""
         self.folder = Path(folder)
         self.export = json.loads((self.folder / "export.json").read_text("utf-8"))
         self.rules = self.export["pipeline"]
-        open_network = {"onnx": open_onnx, "openvino": open_openvino}
-        shape = (1, len(self.rules["inputs"]), *self.rules["patch_size"])
-        self.networks = [
-            open_network[self.export["runtime"]](
-                self.folder / name, shape, self.export["precision"], threads
-            )
-            for name in self.rules["networks"]
-        ]
+        self.networks = list(networks) or self.opened(threads)
+
+    def opened(self, threads: int | None) -> list[Network]:
+        """The networks of the folder."""
+        open_network = OPENERS[self.export["runtime"]]
+        files = [self.folder / name for name in self.rules["networks"]]
+        return [open_network(file, self.export, threads) for file in files]
 
     def predict(self, files: Files, out: Path | str | None = None) -> Array:
         """Label values (z, y, x) on the grid of the first file, written to `out`."""
@@ -158,27 +161,27 @@ class Model:
         overlap = self.rules["overlap"]
         axes = zip(size, patch, strict=True)
         starts = [window_starts(s, p, overlap) for s, p in axes]
-        for corner in itertools.product(*starts):
-            place = [slice(c, c + p) for c, p in zip(corner, patch, strict=True)]
-            total[:, *place] += self.window(padded[:, *place]) * weight
+        places = [
+            tuple(slice(c, c + p) for c, p in zip(corner, patch, strict=True))
+            for corner in itertools.product(*starts)
+        ]
+        flips = self.flips()
+        streams = [
+            network.stream(copies(padded, places, flips)) for network in self.networks
+        ]
+        for place in places:
+            total[:, *place] += mean_of(streams, flips) * weight
             summed[*place] += weight
         total /= summed
         inside = [slice(a, s - b) for (a, b), s in zip(edges, size, strict=True)]
         return total[:, *inside]
 
-    def window(self, window: Array) -> Array:
-        """Mean logits of one window over mirrored copies and networks."""
-        mirrored = self.rules["mirror_axes"]
-        counts = range(len(mirrored) + 1)
-        chosen = (itertools.combinations(mirrored, count) for count in counts)
-        flips = list(itertools.chain.from_iterable(chosen))
-        total = 0.0
-        for flip in flips:
-            axes = [axis + 1 for axis in flip]
-            copy = np.ascontiguousarray(np.flip(window, axes))
-            for network in self.networks:
-                total = total + np.flip(network(copy[None])[0], axes)
-        return total / (len(flips) * len(self.networks))
+    def flips(self) -> list[tuple[int, ...]]:
+        """Axes of (c, z, y, x) along which each copy of a window is mirrored."""
+        axes = [axis + 1 for axis in self.rules["mirror_axes"]]
+        counts = range(len(axes) + 1)
+        chosen = (itertools.combinations(axes, count) for count in counts)
+        return list(itertools.chain.from_iterable(chosen))
 
     def painted(self, logits: Array) -> Array:
         """Label indices of overlapping regions: later ones over earlier ones."""
@@ -197,37 +200,31 @@ class Model:
         return {name: voxel * int((values == v).sum()) for name, v in list(named)[1:]}
 
 
-def open_onnx(file: Path, shape: Shape, precision: str, threads: int | None) -> Network:
-    """A network computed by ONNX Runtime."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    session = onnxruntime.InferenceSession(
-        str(file), options, providers=["CPUExecutionProvider"]
-    )
-    return lambda windows: session.run(["logits"], {"windows": windows})[0]
+def copies(
+    image: Array, places: Sequence[tuple[slice, ...]], flips: Sequence[tuple[int, ...]]
+) -> Iterator[Array]:
+    """Mirrored copies (1, c, z, y, x) of each window, one after the other."""
+    for place in places:
+        window = image[:, *place]
+        for axes in flips:
+            yield np.ascontiguousarray(np.flip(window, axes)[None])
 
 
-def open_openvino(
-    file: Path, shape: Shape, precision: str, threads: int | None
-) -> Network:
-    """A network computed by OpenVINO."""
-    import openvino
-
-    hint = "bf16" if precision == "bf16" else "f32"
-    hints = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
-    if threads:
-        hints["INFERENCE_NUM_THREADS"] = threads
-    core = openvino.Core()
-    model = core.read_model(str(file))
-    model.reshape(list(shape))
-    request = core.compile_model(model, "CPU", hints).create_infer_request()
-    return lambda windows: request.infer({0: windows})[0].copy()
+def mean_of(
+    streams: Sequence[Iterator[Array]], flips: Sequence[tuple[int, ...]]
+) -> Array:
+    """Mean logits (outputs, z, y, x) of the next window over copies and networks."""
+    total = 0.0
+    for axes in flips:
+        for stream in streams:
+            total = total + np.flip(next(stream)[0], axes)
+    return total / (len(flips) * len(streams))
 
 
 def read_channels(files: Sequence[Path | str]) -> tuple[Array, Any]:
     """Channels of NIfTI files as one float32 array, and the first file."""
+    import nibabel
+
     sources = [nibabel.load(file) for file in files]
     arrays = [np.asanyarray(source.dataobj) for source in sources]
     for file, source, array in zip(files, sources, arrays, strict=True):
@@ -241,6 +238,8 @@ def read_channels(files: Sequence[Path | str]) -> tuple[Array, Any]:
 
 def write_labels(out: Path | str, values: Array, source: Any) -> None:
     """A label map on the grid of its source."""
+    import nibabel
+
     labels = nibabel.Nifti1Image(values.T, source.affine)
     labels.header.set_xyzt_units("mm")
     nibabel.save(labels, out)
@@ -255,6 +254,7 @@ def main() -> None:
     given = parser.parse_args()
     model = Model()
     model.predict(given.files, given.out)
+    print(f"computed by {model.networks[0].by}")
     if given.logits:
         image, source = model.read(given.files)
         prepared, _ = model.prepare(image, source.affine)

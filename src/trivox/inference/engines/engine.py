@@ -1,6 +1,6 @@
 """What sliding windows ask of whatever computes a network."""
 
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +11,9 @@ from trivox.errors import BundleError
 class Engine(Protocol):
     """One network made ready to compute."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """What it is called on the command line."""
 
     @property
     def device(self) -> torch.device:

@@ -37,6 +37,11 @@ class Features:
     bias: Tensor
 
     @property
+    def name(self) -> str:
+        """See `Engine`."""
+        return self.engines[0].name
+
+    @property
     def device(self) -> torch.device:
         """See `Engine`."""
         return self.engines[0].device

@@ -16,13 +16,17 @@ const STAGES = {
 };
 
 let worker = null;
-let answer = null;
+/** Those who wait for answers of the worker, by the number of their task. */
+const waiting = new Map();
+let asking = 0;
 let viewer = null;
 let address = null;
 
 /** A worker under the same content security policy as the page. */
 function newWorker() {
-  const start = new Blob([`import ${JSON.stringify(`${base}worker.js`)};`], { type: "text/javascript" });
+  const start = new Blob([`import ${JSON.stringify(`${base}worker.js`)};`], {
+    type: "text/javascript",
+  });
   const url = URL.createObjectURL(start);
   const started = new Worker(url, { type: "module" });
   started.onmessage = ({ data }) => received(data);
@@ -34,32 +38,33 @@ function newWorker() {
 }
 
 function received(data) {
-  if (data.kind === "progress") showProgress(data.stage, data.share);
-  else if (data.kind === "done") answer?.resolve(data.result);
-  else answer?.reject(new Error(data.line));
+  if (data.kind === "progress") {
+    showProgress(data.stage, data.share);
+    return;
+  }
+  const { resolve, reject } = waiting.get(data.number);
+  waiting.delete(data.number);
+  if (data.kind === "done") resolve(data.result);
+  else reject(new Error(data.line));
 }
 
+/** Ends the worker; whoever waits for it is told why. */
 function failed(line) {
-  stopWorker();
-  answer?.reject(new Error(line));
-}
-
-function stopWorker() {
   worker?.terminate();
   worker = null;
+  const ended = [...waiting.values()];
+  waiting.clear();
+  for (const { reject } of ended) reject(new Error(line));
 }
 
 /** Sends a task to the worker and waits for what comes back. */
-async function asked(task) {
+function asked(task) {
   worker ??= newWorker();
-  try {
-    return await new Promise((resolve, reject) => {
-      answer = { resolve, reject };
-      worker.postMessage(task);
-    });
-  } finally {
-    answer = null;
-  }
+  return new Promise((resolve, reject) => {
+    asking += 1;
+    waiting.set(asking, { resolve, reject });
+    worker.postMessage({ ...task, number: asking });
+  });
 }
 
 function showProgress(stage, share) {
@@ -92,8 +97,7 @@ async function start(description, sources) {
     const result = await asked({ task: "segment", description, base, sources: chosen, gpu });
     await show(result, description, chosen[0].files[0].name);
   } catch (error) {
-    // its memory may be used up or fragmented
-    stopWorker();
+    failed(error.message); // the worker's memory may be used up
     showProblem(error.message);
   } finally {
     setBusy(false);
@@ -109,13 +113,15 @@ async function show(result, description, name) {
   at("remarks").replaceChildren(...result.remarks.map((text) => element("li", text)));
   at("how").textContent = `Computed in ${result.seconds.toFixed(1)} s (${result.how}).`;
   try {
-    viewer ??= new Viewer(at("canvas"), ({ string }) => {
-      at("place").textContent = string;
+    viewer ??= new Viewer(at("canvas"), (line) => {
+      at("place").textContent = line;
     });
     await viewer.show(result, names, Number(at("opacity").value));
   } catch (error) {
     console.error(error);
-    showProblem("The image cannot be shown here (no WebGL2, or too large for it); the label map can be downloaded.");
+    showProblem(
+      "The image cannot be shown here (no WebGL2, or too large for it); the label map can be downloaded.",
+    );
   }
 }
 
@@ -164,10 +170,12 @@ function offer(file, name) {
 
 async function ready() {
   const response = await fetch(new URL("export.json", base)).catch(() => null);
-  if (!response?.ok) throw new Error("export.json cannot be loaded from the server; copy the whole folder again.");
+  if (!response?.ok)
+    throw new Error("export.json cannot be loaded from the server; copy the whole folder again.");
   const description = await response.json();
   const { pipeline } = description;
-  at("title").textContent = `Segment ${pipeline.names.slice(1, 6).join(", ")}${pipeline.names.length > 6 ? " ..." : ""}`;
+  at("title").textContent =
+    `Segment ${pipeline.names.slice(1, 6).join(", ")}${pipeline.names.length > 6 ? " ..." : ""}`;
   const list = async (files) => (await asked({ task: "list", files })).series;
   const sources = new Sources(at("sources"), pipeline.channels, list, showProblem);
   at("gpu-choice").hidden = !navigator.gpu;

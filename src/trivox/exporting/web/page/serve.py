@@ -24,6 +24,7 @@ class Isolated(SimpleHTTPRequestHandler):
         """Add the headers."""
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        self.send_header("Cache-Control", "no-cache")  # of a folder written anew
         super().end_headers()
 
 

@@ -26,7 +26,13 @@ export class Sources {
     select.onchange = () => {
       row.series = select.value;
     };
-    line.append(element("span", { className: "name", textContent: name }), file.label, folder.label, chosen, select);
+    line.append(
+      element("span", { className: "name", textContent: name }),
+      file.label,
+      folder.label,
+      chosen,
+      select,
+    );
     line.addEventListener("dragover", (event) => event.preventDefault());
     line.addEventListener("drop", (event) => {
       event.preventDefault();
@@ -52,10 +58,13 @@ export class Sources {
     try {
       const series = await this.list(files);
       Object.assign(row, { files, series: series[0].uid });
-      const options = series.map(({ uid, title }) => element("option", { value: uid, textContent: title }));
+      const options = series.map(({ uid, title }) =>
+        element("option", { value: uid, textContent: title }),
+      );
       select.replaceChildren(...options);
       select.hidden = series.length < 2;
-      chosen.textContent = series.length < 2 ? series[0].title : `${series.length} series, choose one:`;
+      chosen.textContent =
+        series.length < 2 ? series[0].title : `${series.length} series, choose one:`;
     } catch (error) {
       chosen.textContent = "nothing chosen";
       this.onProblem(error.message);
@@ -69,7 +78,8 @@ export class Sources {
     const missing = this.rows.filter((row) => !row.files.length).map((row) => row.name);
     if (given.length === 0) return { line: `Choose an image: ${missing.join(", ")}.` };
     const sources = given.map(({ files, series }) => ({ files, series }));
-    if (missing.length && given.length > 1) return { line: `Choose the image of ${missing.join(", ")} as well.` };
+    if (missing.length && given.length > 1)
+      return { line: `Choose the image of ${missing.join(", ")} as well.` };
     return { sources };
   }
 }

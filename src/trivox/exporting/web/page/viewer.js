@@ -4,6 +4,7 @@ import { NVImage, Niivue } from "./vendor/niivue.js";
 import { colourOf } from "./lib/colours.js";
 
 export class Viewer {
+  /** onPlace(line): is told in words where the cross stands. */
   constructor(canvas, onPlace) {
     this.canvas = canvas;
     this.niivue = new Niivue({
@@ -11,13 +12,16 @@ export class Viewer {
       sagittalNoseLeft: true,
       isCornerOrientationText: true,
       crosshairWidth: 0.3,
+      crosshairWidthUnit: "percent",
       crosshairColor: [1, 0.3, 0.3, 0.7],
       fontColor: [1, 1, 1, 1],
       isColorbar: false,
       dragAndDropEnabled: false,
       logLevel: "error",
-      onLocationChange: onPlace,
+      fontMinPx: 16,
+      onLocationChange: (place) => onPlace(this.described(place)),
     });
+    this.names = [];
   }
 
   /** Shows an image and the indices of its labels, both NIfTI files in memory, at the
@@ -29,6 +33,7 @@ export class Viewer {
     }
     while (this.niivue.volumes.length) this.niivue.removeVolumeByIndex(0);
     this.niivue.addVolume(await NVImage.new(image, "image.nii", "gray", 1));
+    this.names = names;
     const labels = await NVImage.new(overlay, "labels.nii", "gray", opacity);
     labels.setColormapLabel(tableOf(names));
     this.niivue.addVolume(labels);
@@ -36,6 +41,14 @@ export class Viewer {
     if (centre) this.niivue.scene.crosshairPos = this.niivue.mm2frac(centre);
     this.niivue.createOnLocationChange();
     this.niivue.drawScene();
+  }
+
+  /** Where the cross stands, the image's value there, and the label. */
+  described({ mm, values }) {
+    const [x, y, z] = Array.from(mm, (value) => value.toFixed(1));
+    const [image, label] = values;
+    const name = label && label.value > 0 ? `, ${this.names[label.value]}` : "";
+    return `x ${x}, y ${y}, z ${z} mm: ${Number(image.value.toPrecision(5))}${name}`;
   }
 
   setOpacity(value) {

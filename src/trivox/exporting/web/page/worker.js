@@ -18,9 +18,15 @@ const TASKS = {
     const { pipeline } = description;
     report("reading", 0);
     const volume = await readChannels(sources, pipeline.channels);
-    if (opened?.gpu !== gpu) opened = { gpu, ...(await openNetworks(description, base, { gpu, report })) };
+    if (opened?.gpu !== gpu)
+      opened = { gpu, ...(await openNetworks(description, base, { gpu, report })) };
     const started = performance.now();
-    const { labels, indices, volumes, centre } = await segment(volume, pipeline, opened.networks, report);
+    const { labels, indices, volumes, centre } = await segment(
+      volume,
+      pipeline,
+      opened.networks,
+      report,
+    );
     const seconds = (performance.now() - started) / 1000;
     const image = plainNifti({ ...volume, data: volume.channels[0] });
     const overlay = plainNifti(indices);
@@ -31,12 +37,13 @@ const TASKS = {
 };
 
 onmessage = async ({ data }) => {
+  const { number } = data;
   try {
     const result = await TASKS[data.task](data);
     const buffers = [result.image, result.overlay].filter(Boolean);
-    postMessage({ kind: "done", result }, buffers);
+    postMessage({ kind: "done", number, result }, buffers);
   } catch (error) {
     console.error(error);
-    postMessage({ kind: "failed", line: lineOf(error) });
+    postMessage({ kind: "failed", number, line: lineOf(error) });
   }
 };

@@ -34,7 +34,11 @@ export function directionsOf(affine) {
 
 export function isSheared(affine) {
   const directions = directionsOf(affine);
-  for (const [first, second] of [[0, 1], [0, 2], [1, 2]]) {
+  for (const [first, second] of [
+    [0, 1],
+    [0, 2],
+    [1, 2],
+  ]) {
     let cosine = 0;
     for (const row of directions) cosine += row[first] * row[second];
     if (Math.abs(cosine) > UPRIGHT) return true;

@@ -2,8 +2,7 @@
  * than are asked for. */
 import { Problem } from "./problem.js";
 
-const TRUNCATED =
-  "holds fewer bytes than its header declares; it is truncated, copy it again";
+const TRUNCATED = "holds fewer bytes than its header declares; it is truncated, copy it again";
 
 export class ByteStream {
   /** @param {ReadableStream<Uint8Array>} readable */
@@ -65,9 +64,7 @@ export async function isGzip(blob) {
 /** The content of a file as a stream. */
 export function opened(blob, packed) {
   const stream = blob.stream();
-  return new ByteStream(
-    packed ? stream.pipeThrough(new DecompressionStream("gzip")) : stream,
-  );
+  return new ByteStream(packed ? stream.pipeThrough(new DecompressionStream("gzip")) : stream);
 }
 
 /** All bytes of a small gzip file, or of a file that a server has inflated already. */

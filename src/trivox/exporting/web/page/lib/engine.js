@@ -65,14 +65,17 @@ function digestOf(description, name) {
 async function loaded(url, digest) {
   const response = await fetch(url).catch(() => null);
   if (!response?.ok) {
-    throw new Problem(`${nameOf(url)} cannot be loaded from the server; copy the whole folder again.`);
+    throw new Problem(
+      `${nameOf(url)} cannot be loaded from the server; copy the whole folder again.`,
+    );
   }
   const bytes = await response.arrayBuffer();
   // browsers compute sums on https and localhost only
   if (digest && globalThis.crypto?.subtle) {
     const sum = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
     const text = Array.from(sum, (byte) => byte.toString(16).padStart(2, "0")).join("");
-    if (text !== digest) throw new Problem(`${nameOf(url)} was altered or cut off; copy the folder again.`);
+    if (text !== digest)
+      throw new Problem(`${nameOf(url)} was altered or cut off; copy the folder again.`);
   }
   return new Uint8Array(bytes);
 }
@@ -89,7 +92,9 @@ async function opened(kind, base, files, names, shape, forceCpuNodeNames = []) {
   for (const bytes of files) {
     const session = await ort.InferenceSession.create(bytes, { executionProviders: providers });
     networks.push(async (window) => {
-      const results = await session.run({ [names.input]: new ort.Tensor("float32", window, shape) });
+      const results = await session.run({
+        [names.input]: new ort.Tensor("float32", window, shape),
+      });
       return results[names.output].data;
     });
   }
@@ -102,7 +107,10 @@ async function runtime(kind, base) {
   const vendor = new URL("vendor/", base);
   const ort = await import(new URL(module, vendor).href);
   const response = await fetch(new URL(binary, vendor)).catch(() => null);
-  if (!response?.ok) throw new Problem(`vendor/${binary} cannot be loaded from the server; copy the whole folder again.`);
+  if (!response?.ok)
+    throw new Problem(
+      `vendor/${binary} cannot be loaded from the server; copy the whole folder again.`,
+    );
   ort.env.wasm.wasmBinary = await inflated(await response.blob());
   ort.env.wasm.wasmPaths = { mjs: new URL(glue, vendor).href };
   ort.env.wasm.numThreads = globalThis.crossOriginIsolated

@@ -12,8 +12,7 @@ import { resampledSize } from "./spline.js";
  * `shape` (network's grid), and the axes along which slices are resampled one by one. */
 export function recordOf(volume, pipeline) {
   const rules = pipeline.grid;
-  const orientation =
-    rules.axes === "stored" ? AS_STORED : canonicalOrientation(volume.affine);
+  const orientation = rules.axes === "stored" ? AS_STORED : canonicalOrientation(volume.affine);
   const box = nonzeroBox(volume.channels, volume.shape);
   const placing = new Placing(volume.shape, orientation, box, pipeline.axis_order);
   const edges = spacingOf(volume.affine);

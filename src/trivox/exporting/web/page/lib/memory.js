@@ -24,7 +24,10 @@ export function bytesNeeded(volume, record, pipeline) {
   const finishing = 6 * cropped + 6 * source;
   const networks = 4 * 60 * product(pipeline.patch_size);
   const read = 4 * volume.channels.length * source;
-  return { total: read + networks + Math.max(preparing, computing, finishing), longest: Math.max(rows, 4 * onGrid) };
+  return {
+    total: read + networks + Math.max(preparing, computing, finishing),
+    longest: Math.max(rows, 4 * onGrid),
+  };
 }
 
 function product(shape) {

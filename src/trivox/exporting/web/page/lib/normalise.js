@@ -9,7 +9,8 @@ export function normalise(channels, shape, how) {
   const mask = how.some((one) => one.masked) ? foregroundMask(channels, shape) : null;
   channels.forEach((values, index) => {
     const one = how[index];
-    if (values.some((value) => value !== 0)) SCHEMES[one.scheme](values, one, one.masked ? mask : null);
+    if (values.some((value) => value !== 0))
+      SCHEMES[one.scheme](values, one, one.masked ? mask : null);
   });
 }
 

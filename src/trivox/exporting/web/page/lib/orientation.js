@@ -2,7 +2,14 @@
  * source's grid and the cropped one, whose axes are in the network's order. */
 import { directionsOf } from "./affine.js";
 
-const ORDERS = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+const ORDERS = [
+  [0, 1, 2],
+  [0, 2, 1],
+  [1, 0, 2],
+  [1, 2, 0],
+  [2, 0, 1],
+  [2, 1, 0],
+];
 
 export const AS_STORED = { axes: [0, 1, 2], flips: [false, false, false] };
 
@@ -46,7 +53,12 @@ export function nonzeroBox(channels, [depth, height, width]) {
       }
     }
   }
-  if (high[0] === 0) return [[0, depth], [0, height], [0, width]];
+  if (high[0] === 0)
+    return [
+      [0, depth],
+      [0, height],
+      [0, width],
+    ];
   return low.map((start, axis) => [start, high[axis]]);
 }
 

@@ -6,7 +6,8 @@ export class Problem extends Error {
   }
 }
 
-const NO_MEMORY = /out of memory|bad_alloc|allocat|invalid array( buffer)? length|invalid typed array length/i;
+const NO_MEMORY =
+  /out of memory|bad_alloc|allocat|invalid array( buffer)? length|invalid typed array length/i;
 
 /** The line to show for anything that was thrown. */
 export function lineOf(error) {

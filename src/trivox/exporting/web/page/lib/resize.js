@@ -105,8 +105,9 @@ export function resizeSlices(channel, sizes, shape, axis, order, orderAcross) {
 
 /** Copies of the slices along an axis. */
 function slicesOf(values, shape, axis) {
-  return Array.from({ length: shape[axis] }, (_, slice) =>
-    selected(values, shape, [slice], axis).values,
+  return Array.from(
+    { length: shape[axis] },
+    (_, slice) => selected(values, shape, [slice], axis).values,
   );
 }
 

@@ -72,31 +72,53 @@ class Interpolator {
     this.width = width;
     this.outputs = outputs;
     this.half = half;
+    this.upper = 0;
     this.stride = rows.depth * height * width;
+    this.starts = new Int32Array(4);
+    this.shares = new Float64Array(4);
     this.at = new Int32Array(8);
     this.share = new Float64Array(8);
   }
 
-  /** Goes to a new voxel. */
-  moveTo(corners, z, y, x) {
-    const [alongZ, alongY, alongX] = corners;
-    const { at, share } = this;
-    let corner = 0;
-    for (const [plane, first] of [[alongZ.low[z], 1 - alongZ.weight[z]], [alongZ.high[z], alongZ.weight[z]]]) {
-      for (const [row, second] of [[alongY.low[y], 1 - alongY.weight[y]], [alongY.high[y], alongY.weight[y]]]) {
-        const start = ((plane - this.rows.start) * this.height + row) * this.width;
-        at[corner] = start + alongX.low[x];
-        share[corner++] = first * second * (1 - alongX.weight[x]);
-        at[corner] = start + alongX.high[x];
-        share[corner++] = first * second * alongX.weight[x];
-      }
+  /** Goes to a row of new voxels. */
+  moveToRow([alongZ, alongY], z, y) {
+    const { starts, shares, height, width } = this;
+    for (let corner = 0; corner < 4; corner++) {
+      const isBelow = corner < 2;
+      const isBefore = corner % 2 === 0;
+      const plane = (isBelow ? alongZ.low[z] : alongZ.high[z]) - this.rows.start;
+      const row = isBefore ? alongY.low[y] : alongY.high[y];
+      starts[corner] = (plane * height + row) * width;
+      const first = isBelow ? 1 - alongZ.weight[z] : alongZ.weight[z];
+      shares[corner] = first * (isBefore ? 1 - alongY.weight[y] : alongY.weight[y]);
+    }
+  }
+
+  /** Goes to a new voxel of the row. */
+  moveTo(alongX, x) {
+    const { at, starts } = this;
+    const low = alongX.low[x];
+    const high = alongX.high[x];
+    for (let corner = 0; corner < 4; corner++) {
+      at[2 * corner] = starts[corner] + low;
+      at[2 * corner + 1] = starts[corner] + high;
+    }
+    this.upper = alongX.weight[x];
+  }
+
+  /** Weighs the corners of the present voxel. */
+  weigh() {
+    for (let corner = 0; corner < 4; corner++) {
+      this.share[2 * corner] = this.shares[corner] * (1 - this.upper);
+      this.share[2 * corner + 1] = this.shares[corner] * this.upper;
     }
   }
 
   /** Values `(depth, y, x)` of one output at the present voxel. */
   of(values, offset) {
     let sum = 0;
-    for (let corner = 0; corner < 8; corner++) sum += values[offset + this.at[corner]] * this.share[corner];
+    for (let corner = 0; corner < 8; corner++)
+      sum += values[offset + this.at[corner]] * this.share[corner];
     return sum;
   }
 
@@ -111,8 +133,10 @@ function regions(between, corners, shape, first, end, labels) {
   let index = first * shape[1] * shape[2];
   for (let z = first; z < end; z++) {
     for (let y = 0; y < shape[1]; y++) {
+      between.moveToRow(corners, z, y);
       for (let x = 0; x < shape[2]; x++, index++) {
-        between.moveTo(corners, z, y, x);
+        between.moveTo(corners[2], x);
+        between.weigh();
         let present = 0;
         for (let output = 0; output < between.outputs; output++) {
           const value = Math.fround(between.of(between.logits, output * between.stride));
@@ -129,8 +153,9 @@ function winners(between, corners, shape, first, end, labels) {
   let index = first * shape[1] * shape[2];
   for (let z = first; z < end; z++) {
     for (let y = 0; y < shape[1]; y++) {
+      between.moveToRow(corners, z, y);
       for (let x = 0; x < shape[2]; x++, index++) {
-        between.moveTo(corners, z, y, x);
+        between.moveTo(corners[2], x);
         const winner = best[between.at[0]];
         labels[index] = agree(best, between.at) ? winner : winnerAt(between, best, second);
       }
@@ -166,6 +191,7 @@ function extremes({ logits, outputs, stride }) {
 }
 
 function winnerAt(between, best, second) {
+  between.weigh();
   let winner = -1;
   let most = -Infinity;
   for (const corner of between.at) {

@@ -10,7 +10,12 @@ const ROUNDING = 1e-4;
 export function applyRules(indices, shape, pipeline, mm3) {
   const rules = pipeline.postprocessing ?? {};
   if (rules.largest_foreground) {
-    keepLargest(indices, indices.map((index) => (index > 0 ? 1 : 0)), shape, () => true);
+    keepLargest(
+      indices,
+      indices.map((index) => (index > 0 ? 1 : 0)),
+      shape,
+      () => true,
+    );
   }
   const chosen = new Set(rules.largest_of ?? []);
   if (chosen.size) keepLargest(indices, Int16Array.from(indices), shape, (key) => chosen.has(key));
@@ -69,7 +74,8 @@ function staying(sizes, rule, mm3) {
   }
   stays = stays.map((stay, number) => stay && volumes[number] >= rule.removeSmall * (1 - ROUNDING));
   const total = volumes.reduce((sum, volume, number) => (stays[number] ? sum + volume : sum), 0);
-  if (rule.replaceSmall && total < rule.replaceSmall * (1 - ROUNDING)) return stays.map(() => false);
+  if (rule.replaceSmall && total < rule.replaceSmall * (1 - ROUNDING))
+    return stays.map(() => false);
   return stays;
 }
 

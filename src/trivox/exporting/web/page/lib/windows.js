@@ -72,7 +72,11 @@ export class SlidingWindows {
     for await (const first of streams[0]) {
       const others = [];
       for (const stream of streams.slice(1)) others.push((await stream.next()).value);
-      addHalves(first.logits, others.map((other) => other.logits), count);
+      addHalves(
+        first.logits,
+        others.map((other) => other.logits),
+        count,
+      );
       yield first;
     }
   }

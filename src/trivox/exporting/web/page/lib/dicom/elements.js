@@ -18,7 +18,21 @@ const COMPRESSED = {
   "1.2.840.10008.1.2.4.91": "JPEG 2000",
   "1.2.840.10008.1.2.5": "RLE",
 };
-const LONG = new Set(["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"]);
+const LONG = new Set([
+  "OB",
+  "OD",
+  "OF",
+  "OL",
+  "OV",
+  "OW",
+  "SQ",
+  "SV",
+  "UC",
+  "UN",
+  "UR",
+  "UT",
+  "UV",
+]);
 const UNDEFINED = 0xffffffff;
 const ITEM_END = 0xfffee00d;
 const SEQUENCE_END = 0xfffee0dd;
@@ -57,18 +71,23 @@ export class Elements {
       if (isOver(head.tag)) break;
       if (head.tag >>> 16 !== 0xfffe) this.places.set(head.tag, head);
       if (head.tag === PIXELS) break;
-      at = head.length === UNDEFINED ? this.afterSequence(head.start, layout) : head.start + head.length;
+      at =
+        head.length === UNDEFINED
+          ? this.afterSequence(head.start, layout)
+          : head.start + head.length;
     }
     this.end = at;
   }
 
   headAt(at, { implicit, little }) {
-    const tag = ((this.view.getUint16(at, little) << 16) | this.view.getUint16(at + 2, little)) >>> 0;
+    const tag =
+      ((this.view.getUint16(at, little) << 16) | this.view.getUint16(at + 2, little)) >>> 0;
     if (implicit || tag >>> 16 === 0xfffe) {
       return { tag, start: at + 8, length: this.view.getUint32(at + 4, little), vr: "" };
     }
     const vr = String.fromCharCode(this.bytes[at + 4], this.bytes[at + 5]);
-    if (!LONG.has(vr)) return { tag, start: at + 8, length: this.view.getUint16(at + 6, little), vr };
+    if (!LONG.has(vr))
+      return { tag, start: at + 8, length: this.view.getUint16(at + 6, little), vr };
     if (at + 12 > this.bytes.length) throw new Problem("is cut off; copy it again");
     return { tag, start: at + 12, length: this.view.getUint32(at + 8, little), vr };
   }
@@ -92,14 +111,19 @@ export class Elements {
     const place = this.places.get(tag);
     if (!place || place.length === UNDEFINED) return "";
     const bytes = this.bytes.subarray(place.start, place.start + place.length);
-    return Array.from(bytes, (byte) => String.fromCharCode(byte)).join("").replace(/[\0 ]+$/, "").trimStart();
+    return Array.from(bytes, (byte) => String.fromCharCode(byte))
+      .join("")
+      .replace(/[\0 ]+$/, "")
+      .trimStart();
   }
 
   /** Decimal strings as numbers; null unless there are `count` finite ones. */
   numbers(tag, count) {
     const parts = this.text(tag).split("\\");
     const values = parts.map((part) => (part.trim() === "" ? NaN : Number(part)));
-    return values.length >= count && values.slice(0, count).every(Number.isFinite) ? values.slice(0, count) : null;
+    return values.length >= count && values.slice(0, count).every(Number.isFinite)
+      ? values.slice(0, count)
+      : null;
   }
 
   number(tag, otherwise) {
@@ -112,4 +136,3 @@ export class Elements {
     return this.view.getUint16(place.start, this.layout.little);
   }
 }
-

@@ -48,7 +48,11 @@ export async function frameOf(file) {
 
 function described(file, elements) {
   const modality = elements.text(TAG.modality);
-  const isLocalizer = elements.text(TAG.imageType).toUpperCase().split("\\").some((kind) => kind === "LOCALIZER" || kind === "SCOUT");
+  const isLocalizer = elements
+    .text(TAG.imageType)
+    .toUpperCase()
+    .split("\\")
+    .some((kind) => kind === "LOCALIZER" || kind === "SCOUT");
   if (NO_IMAGES.has(modality) || isLocalizer || !elements.short(TAG.rows, 0)) return null;
   return {
     file,
@@ -74,8 +78,13 @@ function directionsOf(numbers) {
   if (!numbers) return null;
   const [row, column] = [numbers.slice(0, 3), numbers.slice(3)];
   const lengths = [row, column].map((vector) => Math.sqrt(dot(vector, vector)));
-  if (lengths.some((length) => Math.abs(length - 1) > TURNED) || Math.abs(dot(row, column)) > TURNED) {
-    throw new Problem(`ImageOrientationPatient ${numbers.join(", ")} is no pair of unit vectors; repair the file`);
+  if (
+    lengths.some((length) => Math.abs(length - 1) > TURNED) ||
+    Math.abs(dot(row, column)) > TURNED
+  ) {
+    throw new Problem(
+      `ImageOrientationPatient ${numbers.join(", ")} is no pair of unit vectors; repair the file`,
+    );
   }
   return numbers.map((value, index) => value / lengths[Math.floor(index / 3)]);
 }

@@ -49,7 +49,9 @@ export async function readSeries(files, uid) {
   const values = new Float32Array(plane * places.length);
   for (const [z, place] of places.entries()) values.set(await planeOf(place), z * plane);
   if (first.modality === "PT" && first.units !== "GML") {
-    throw new Problem("This is a PET series in no SUV, which 'trivox predict' computes; use it, or NIfTI in SUV.");
+    throw new Problem(
+      "This is a PET series in no SUV, which 'trivox predict' computes; use it, or NIfTI in SUV.",
+    );
   }
   return { channels: [values], shape, affine, unitMm: 1, remarks };
 }
@@ -60,7 +62,8 @@ function placesOf(frames) {
   const broken = frames.find((frame) => frame.problem);
   if (broken) throw new Problem(`${broken.file.name}: ${broken.problem}.`);
   const patients = new Set(frames.map((frame) => frame.patient).filter(Boolean));
-  if (patients.size > 1) throw new Problem(`This series holds images of ${patients.size} patients.`);
+  if (patients.size > 1)
+    throw new Problem(`This series holds images of ${patients.size} patients.`);
   const other = frames.find((frame) => !isAlike(first, frame));
   if (other) {
     throw new Problem(
@@ -70,7 +73,9 @@ function placesOf(frames) {
   }
   if (!frames.every((frame) => frame.position && frame.orientation)) {
     if (frames.length === 1) return [frames];
-    throw new Problem("Images without ImagePositionPatient or ImageOrientationPatient cannot be ordered.");
+    throw new Problem(
+      "Images without ImagePositionPatient or ImageOrientationPatient cannot be ordered.",
+    );
   }
   const places = stacked(frames);
   requireEven(places.map(({ height }) => height));
@@ -85,7 +90,9 @@ function isAlike(one, other) {
   );
   if (!sameSpacing) return false;
   if (!one.orientation || !other.orientation) return one.orientation === other.orientation;
-  return one.orientation.every((value, index) => Math.abs(value - other.orientation[index]) <= 1e-3);
+  return one.orientation.every(
+    (value, index) => Math.abs(value - other.orientation[index]) <= 1e-3,
+  );
 }
 
 function normalOf({ orientation: [a, b, c, d, e, f] }) {
@@ -94,7 +101,9 @@ function normalOf({ orientation: [a, b, c, d, e, f] }) {
 
 function stacked(frames) {
   const normal = normalOf(frames[0]);
-  const heights = frames.map(({ position }) => position.reduce((sum, mm, axis) => sum + mm * normal[axis], 0));
+  const heights = frames.map(({ position }) =>
+    position.reduce((sum, mm, axis) => sum + mm * normal[axis], 0),
+  );
   const order = [...frames.keys()].sort((one, other) => heights[one] - heights[other]);
   const places = [];
   let previous = -Infinity;
@@ -131,9 +140,12 @@ function requireLine(frames) {
   for (const frame of frames) {
     const share = frames.length > 1 ? (height(frame) - height(frames[0])) / whole : 0;
     frame.position.forEach((mm, axis) => {
-      const ideal = frames[0].position[axis] + share * (last.position[axis] - frames[0].position[axis]);
+      const ideal =
+        frames[0].position[axis] + share * (last.position[axis] - frames[0].position[axis]);
       if (Math.abs(mm - ideal) > tolerance) {
-        throw new Problem(`${frame.file.name}: is shifted sideways against the other images; the series joins several volumes.`);
+        throw new Problem(
+          `${frame.file.name}: is shifted sideways against the other images; the series joins several volumes.`,
+        );
       }
     });
   }
@@ -162,7 +174,12 @@ function gridOf(places) {
 }
 
 function diagonal(x, y, z) {
-  return [[x, 0, 0, 0], [0, y, 0, 0], [0, 0, z, 0], [0, 0, 0, 1]];
+  return [
+    [x, 0, 0, 0],
+    [0, y, 0, 0],
+    [0, 0, z, 0],
+    [0, 0, 0, 1],
+  ];
 }
 
 /** The pixels of a place; further images there must be equal. */

@@ -100,7 +100,11 @@ function second(raw) {
 function quaternionOf(affine) {
   const rows = directionsOf(affine);
   const handedness = determinant(affine) < 0 ? -1 : 1;
-  const [[xx, xy, xz], [yx, yy, yz], [zx, zy, zz]] = rows.map(([x, y, z]) => [x, y, z * handedness]);
+  const [[xx, xy, xz], [yx, yy, yz], [zx, zy, zz]] = rows.map(([x, y, z]) => [
+    x,
+    y,
+    z * handedness,
+  ]);
   // the largest of the four is the one to divide by (Shepperd 1978)
   const [squareW, squareX, squareY] = [1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz];
   const squareZ = 1 - xx - yy + zz;
