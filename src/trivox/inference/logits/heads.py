@@ -10,7 +10,6 @@ number of classes.
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +28,6 @@ class Features:
 
     weight: `(outputs, f)` and bias: `(outputs,)` of the mean of these logits.
     """
-
-    name: ClassVar[str] = TorchEngine.name
 
     engines: Sequence[Engine]
     weight: Tensor
