@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trivox.verbs.preprocess import preprocess
     from trivox.verbs.pretrain import pretrain
     from trivox.verbs.rank import rank
+    from trivox.verbs.release.distill import distill
     from trivox.verbs.release.export import export
     from trivox.verbs.release.models import models
     from trivox.verbs.report import report
@@ -53,12 +54,14 @@ VERBS = (
     "models",
     "info",
     "export",
+    "distill",
 )
 """In the order in which a project needs them."""
 
 _HOMES = {
     **{verb: f"trivox.verbs.{verb}" for verb in VERBS},
     "export": "trivox.verbs.release.export",
+    "distill": "trivox.verbs.release.distill",
     "models": "trivox.verbs.release.models",
     "Case": "trivox.datasets.dataset",
     "Dataset": "trivox.datasets.dataset",
@@ -86,6 +89,7 @@ __all__ = [
     "Volume",
     "__version__",
     "check",
+    "distill",
     "drr",
     "evaluate",
     "explain",

@@ -25,6 +25,7 @@ VERBS = (
     "report",
     "explain",
     "export",
+    "distill",
     "info",
     "doctor",
     "demo",

@@ -219,3 +219,13 @@ def test_pooling_equals_one_long_sample(name):
     torch.testing.assert_close(
         built(name, batch=True)(logits, labels), built(name)(*long)
     )
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@each_mode
+@each_loss
+def test_where_nothing_is_labelled_nothing_is_learnt(name, mode, batch):
+    logits, labels = drawn(mode, (2, 3, 4, 4), ignored=2.0)
+    value, gradient = value_and_gradient(built(name, mode, batch=batch), logits, labels)
+    assert float(value) == pytest.approx(0, abs=1e-4)
+    assert float(gradient.abs().max()) == 0

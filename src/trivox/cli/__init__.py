@@ -86,6 +86,7 @@ COMMANDS = (
     after_training.doctor,
     after_training.package,
     release.export,
+    release.distill,
     training.demo,
 )
 for command in COMMANDS:

@@ -5,8 +5,19 @@ from typing import Annotated
 
 import typer
 
-from trivox.cli.options import option
+from trivox.cli.options import (
+    Device,
+    Epochs,
+    Minutes,
+    Preset,
+    RecipeName,
+    Resume,
+    Seed,
+    Settings,
+    option,
+)
 from trivox.cli.terminal import Terminal, say
+from trivox.cli.training import say_trained
 from trivox.config.choices import ExportPrecision, ExportTarget
 
 
@@ -42,3 +53,58 @@ def export(
     )
     for line in exported.lines:
         say(line)
+
+
+def distill(
+    model: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...",
+            help="run or bundle folder(s) that teach; several vote",
+        ),
+    ],
+    out: Annotated[Path, option("distill", "out")],
+    network: Annotated[str | None, option("distill", "network")] = None,
+    dataset: Annotated[Path | None, option("distill", "dataset")] = None,
+    unlabelled: Annotated[Path | None, option("distill", "unlabelled")] = None,
+    temperature: Annotated[float | None, option("distill", "temperature")] = None,
+    teacher_weight: Annotated[float | None, option("distill", "teacher_weight")] = None,
+    fold: Annotated[str | None, option("distill", "fold")] = None,
+    preset: Preset = None,
+    epochs: Epochs = None,
+    minutes: Minutes = None,
+    batch_size: Annotated[int | None, option("distill", "batch_size")] = None,
+    lr: Annotated[float | None, option("distill", "lr")] = None,
+    device: Device = "auto",
+    seed: Seed = None,
+    resume: Resume = False,
+    recipe: RecipeName = None,
+    set: Settings = None,
+) -> None:
+    """Train a small network on labels and on the answers of a trained model, which looks
+    at the same patches.
+    """
+    from trivox.verbs.release.distill import distill as run
+
+    trained = run(
+        model,
+        out,
+        network=network,
+        dataset=dataset,
+        unlabelled=unlabelled,
+        temperature=temperature,
+        teacher_weight=teacher_weight,
+        fold=fold,
+        preset=preset,
+        epochs=epochs,
+        minutes=minutes,
+        batch_size=batch_size,
+        lr=lr,
+        device=device,
+        seed=seed,
+        resume=resume,
+        recipe=recipe,
+        set=set,
+        console=Terminal(),
+    )
+    say_trained(trained)

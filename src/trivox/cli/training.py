@@ -1,7 +1,7 @@
 """Commands that make models: train, pretrain, demo."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -91,6 +91,11 @@ def train(
         slice_tolerance=slice_tolerance,
         console=Terminal(),
     )
+    say_trained(trained)
+
+
+def say_trained(trained: Any) -> None:
+    """The figures of a finished run, and where its model lies."""
     if trained.metrics:
         say(trained.headline)
         for warning in trained.metrics.get("warnings", ()):

@@ -1,8 +1,8 @@
 """Parts of a recipe: augmentation, constants of the losses, classes."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trivox.schema import Frozen
 
@@ -129,6 +129,41 @@ class LossOptions(Frozen):
         description="learnt weights of the loss terms: by uncertainty, "
         "or by balancing their speed",
     )
+
+
+class DistillationOptions(Frozen):
+    """Learning from the answers of trained models beside the labels; without teachers,
+    from labels alone.
+    """
+
+    teachers: tuple[str, ...] = Field(
+        (), description="runs or bundles that answer for every patch"
+    )
+    identities: tuple[str, ...] = Field(
+        (), description="short hashes of the teachers' files; none: whatever lies there"
+    )
+    networks: Literal["all", "fold"] = Field(
+        "all",
+        description="which networks of the teachers answer: all, or those that were "
+        "trained on the same fold",
+    )
+    unlabelled: str | None = Field(
+        None, description="images without labels that are learnt from as well"
+    )
+    temperature: float = Field(
+        2.0, gt=0, le=1e3, description="that the logits of both are divided by"
+    )
+    weight: Probability = Field(
+        0.5, description="of the teachers' answers; the labels have the rest"
+    )
+
+    @model_validator(mode="after")
+    def _has_teachers(self) -> Self:
+        if self.unlabelled is not None and not self.teachers:
+            raise ValueError("images without labels teach nothing without teachers")
+        if self.identities and len(self.identities) != len(self.teachers):
+            raise ValueError("one identity is needed for each teacher")
+        return self
 
 
 class ClassificationOptions(Frozen):

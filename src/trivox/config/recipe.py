@@ -11,6 +11,7 @@ from trivox.config.options import (
     Augmentation,
     ClassificationOptions,
     Count,
+    DistillationOptions,
     LossName,
     LossOptions,
     Positive,
@@ -141,6 +142,10 @@ class Recipe(Frozen):
     reconstruction: ReconstructionOptions = Field(
         ReconstructionOptions(),
         description="learning a volume from X-rays (task reconstruction)",
+    )
+    distillation: DistillationOptions = Field(
+        DistillationOptions(),
+        description="learning from the answers of other models (trivox distill)",
     )
     batch_dice: bool | None = Field(
         None, description="Dice over the whole batch; None: planned"

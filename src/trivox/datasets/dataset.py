@@ -46,6 +46,7 @@ class Case(Frozen):
     `classes`, None if not known. geometry, volume: of X-ray views, whose one image file
     holds them all: where they were taken, and the CT, if known. split: cases to train
     on, those of a declared validation split, or of a test set that no training sees.
+    taught: whether a trained model answers for it, so that it teaches without a label.
     order: which of the channels in its files are meant, in which order; none: all of
     them, as they come. choice: how DICOM images are read. complaint: why the case cannot
     be used, and what to do; whatever reads cases sets it aside.
@@ -56,6 +57,7 @@ class Case(Frozen):
     label: Path | None = None
     patient: str = ""
     split: Side = "train"
+    taught: bool = False
     absent: tuple[int, ...] = ()
     order: tuple[int, ...] = ()
     choice: SeriesChoice = NO_CHOICE
@@ -170,7 +172,7 @@ class Dataset(Frozen):
     @property
     def training_cases(self) -> tuple[Case, ...]:
         """Cases outside a declared test set that can be used and that there is something
-        to learn from: a label map or a class; a volume, of exams.
+        to learn from: a label map, a class, answers of a model; a volume, of exams.
 
         All of them where other images than exams have no labels.
         """
@@ -183,5 +185,5 @@ class Dataset(Frozen):
         return tuple(
             case
             for case in cases
-            if case.label is not None or case.class_name is not None
+            if case.taught or case.label is not None or case.class_name is not None
         )

@@ -4,7 +4,7 @@ a dataset declares.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,19 +28,31 @@ class Split:
     validation: tuple[str, ...]
     source: str = field(default=OWN, compare=False)
 
+    def and_trained_on(self, names: Sequence[str]) -> "Split":
+        """The same, with more cases to train on."""
+        return replace(self, train=tuple(sorted([*self.train, *names])))
+
 
 def dataset_splits(
     dataset: Dataset, *, folds: int = 5, seed: int = 12345
 ) -> tuple[Split, ...]:
     """The folds that a dataset declares, else those of `make_splits`; of the cases that
-    can be trained on.
+    can be trained on. Those that only a model answers for are trained on in every fold.
 
     Raises what that raises, and `DataError` for a declared fold of which no case is left
     to train or to validate on.
     """
     cases = dataset.training_cases
-    if not dataset.folds:
-        return make_splits(cases, folds=folds, seed=seed)
+    known = [case for case in cases if not case.taught]
+    if dataset.folds:
+        splits = _declared_folds(dataset, known)
+    else:
+        splits = make_splits(known, folds=folds, seed=seed)
+    taught = [case.name for case in cases if case.taught]
+    return tuple(split.and_trained_on(taught) for split in splits)
+
+
+def _declared_folds(dataset: Dataset, cases: Sequence[Case]) -> tuple[Split, ...]:
     names = {case.name for case in cases}
     splits = []
     for number, fold in enumerate(dataset.folds):

@@ -145,9 +145,9 @@ def load_member(
             "torch"
         )
     networks = [
-        _load_network(description, file).to(runtime.device).eval() for file in weights
+        load_network(description, file).to(runtime.device).eval() for file in weights
     ]
-    segmenters = [_segmenter(network) for network in networks]
+    segmenters = [segmenter_of(network) for network in networks]
     if options.passes:
         for segmenter in segmenters:
             wake_dropout(segmenter)
@@ -189,17 +189,20 @@ def quickest(
         return "torch"
     runtime = make_runtime(device, precision)
     file = bundle.weight_files()[0]
-    network = _load_network(bundle.description, file).eval()
-    source = Source(_segmenter(network), file, bundle.description.plan)
+    network = load_network(bundle.description, file).eval()
+    source = Source(segmenter_of(network), file, bundle.description.plan)
     return fastest_engine(source, runtime, precision=precision)
 
 
-def _segmenter(network: nn.Module) -> nn.Module:
+def segmenter_of(network: nn.Module) -> nn.Module:
     """The part of a network that finds labels."""
     return network.segmenter if isinstance(network, MultitaskNetwork) else network
 
 
-def _load_network(description: LabelDescription, file: Path) -> nn.Module:
+def load_network(description: LabelDescription, file: Path) -> nn.Module:
+    """A network of a model with its weights; raises `BundleError` for those of another
+    one.
+    """
     plan = description.plan
     answers = description.classification
     network = build_network(

@@ -44,6 +44,10 @@ class Objective(ABC):
         """What the network is called with in training."""
         return (images,)
 
+    def targets(self, images: Any, targets: Any) -> Any:
+        """What outputs are compared with in training: what the batch holds, or more."""
+        return targets
+
     @abstractmethod
     def loss(self, outputs: Any, targets: Any) -> Tensor:
         """A scalar that is the mean over the samples given."""

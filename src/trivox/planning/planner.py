@@ -3,6 +3,7 @@ reason for each decision.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -98,6 +99,63 @@ def make_plan(
         )
     return validated(
         made, decided, where=dataset.root, error=PlanError, advice=IMPOSSIBLE
+    )
+
+
+def student_plan(
+    taught_by: Sequence[Plan],
+    recipe: Recipe,
+    blueprint: Blueprint,
+    *,
+    cases: int,
+    activation_bytes: int,
+    gpu: bool = False,
+) -> Plan:
+    """The plan of a network that learns from others: their grid, patch, inputs and
+    labels, with the recipe's network and a batch of its own.
+
+    taught_by: plans with the same preparation, the first decides; cases: to train on.
+    The patch grows to what all networks can halve, the dials are those of `make_plan`.
+    Raises `PlanError` for an impossible patch.
+    """
+    plan = taught_by[0]
+    first = 3 - plan.dimension
+    patch = recipe.patch_size or plan.patch_size[first:]
+    search = Search(blueprint, plan.outputs, memory_gb=recipe.memory_gb, cases=cases)
+    grid = TargetGrid(plan.axis_order, [*plan.spacing], [*plan.median_shape], {})
+    sized_so = recipe.model_copy(update={"patch_size": tuple(patch)})
+    choice = _choose(search, grid, sized_so, plan.dimension)
+    divisors = [choice.topology.divisor, *(each.topology.divisor for each in taught_by)]
+    steps = [math.lcm(*along) for along in zip(*divisors, strict=True)]
+    sides = zip(choice.patch, steps, strict=True)
+    padded = tuple(math.ceil(size / step) * step for size, step in sides)
+    memory = forecast_memory(
+        choice.topology,
+        padded,
+        batch=choice.batch,
+        channels=len(plan.inputs),
+        outputs=plan.outputs,
+        optimizer=recipe.optimizer,
+        activation_bytes=activation_bytes,
+        gpu=gpu,
+    )
+    decided = {
+        **plan.model_dump(),
+        "network": recipe.network,
+        "network_options": dict(recipe.network_options),
+        "topology": choice.topology,
+        "patch_size": padded,
+        "batch_size": choice.batch,
+        "memory": memory,
+        "reasons": {
+            **plan.reasons,
+            **choice.reasons,
+            **network_reasons(blueprint, choice.topology),
+            "patch_size": "as the teacher's, padded to the strides of both networks",
+        },
+    }
+    return validated(
+        Plan, decided, where=recipe.network, error=PlanError, advice=IMPOSSIBLE
     )
 
 

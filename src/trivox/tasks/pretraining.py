@@ -114,6 +114,10 @@ class PretrainingTask(ImageTask[ImagePlan]):
                 "pretraining has no Dice and no weights to start from; leave "
                 "early_stopping, pretrained and freeze_encoder out"
             )
+        if recipe.distillation.teachers:
+            raise RecipeError(
+                "pretraining learns from images alone; leave distillation out"
+            )
 
     def load(self, path: Path, classes: Path | None = None) -> Dataset:
         """The images at `path`: a folder of them, or any dataset.

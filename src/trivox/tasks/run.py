@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from trivox.config.options import DistillationOptions
 from trivox.config.recipe import Recipe, read_recipe
 from trivox.config.remedies import doubled_remedies
 from trivox.datasets.dataset import Dataset
@@ -40,6 +41,7 @@ from trivox.tasks.stages import (
 )
 from trivox.tasks.start import require_start, start_from
 from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
+from trivox.tasks.unlabelled import with_unlabelled
 
 RECIPE = "recipe.json"
 MAY_CHANGE = {"epochs", "minutes", "seed"}
@@ -61,13 +63,15 @@ def run_request(
     """
     task = task_named(request.task)
     # before anything is written
-    dataset = task.load(request.dataset, request.classes).read_by(request.choice)
+    dataset = task.load(request.dataset, request.classes)
     asked = asked_recipe(request, task)
     task.require_possible(asked)
     require_declared_fold(request, dataset)
     if not started(request.out):
         require_start(asked)
     console = console if console is not None and launched_rank() == 0 else Quiet()
+    dataset = with_unlabelled(dataset, _teaching(request, asked), console)
+    dataset = dataset.read_by(request.choice)
     with _sole_writer(request, task, console):
         return _run(task, dataset, request, console)
 
@@ -166,6 +170,14 @@ def asked_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:
     )
 
 
+def _teaching(request: RunRequest, asked: Recipe) -> DistillationOptions:
+    """What is learnt from other models: as asked, or as the run began."""
+    file = request.out / RECIPE
+    if request.resume and file.exists():
+        return read_recipe(read_json(file)).distillation
+    return asked.distillation
+
+
 def settle_recipe(request: RunRequest, task: Task[Any, Any]) -> Recipe:
     """The recipe of a new run, or the saved one when resuming, where only settings
     `ON_THE_WAY` may change.
@@ -231,8 +243,9 @@ def _changes(saved: Recipe, asked: Recipe, request: RunRequest) -> dict[str, Any
         if old[key] == new[key] or part:
             continue
         if key not in ON_THE_WAY:
+            before, now = _parts_that_differ(old.get(key), value)
             raise RecipeError(
-                f"{request.out}: was started with {key}={old.get(key)}, not {value}; "
+                f"{request.out}: was started with {key}={before}, not {now}; "
                 f"resume without that option ({few(ON_THE_WAY)} may change), or begin "
                 f"a new run with --pretrained {request.out}"
             )
@@ -240,6 +253,14 @@ def _changes(saved: Recipe, asked: Recipe, request: RunRequest) -> dict[str, Any
     if "epochs" in changes and "minutes" not in changes:
         changes["minutes"] = None  # epochs count only without
     return changes
+
+
+def _parts_that_differ(before: Any, now: Any) -> tuple[Any, Any]:
+    """Two values of a setting, of several parts those alone in which they differ."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return before, now
+    names = [name for name, value in now.items() if before.get(name) != value]
+    return {name: before.get(name) for name in names}, {n: now[n] for n in names}
 
 
 def fold_folders(request: RunRequest, splits: Sequence[Split]) -> dict[int, Path]:

@@ -24,6 +24,13 @@ TEXTS = {
     "folders, X-ray exams) or manifest file",
     "detector": "pixels along an edge",
     "device": "auto, cpu, cuda, cuda:N or mps",
+    "distill.dataset": "cases to learn from; default: those of the run",
+    "distill.fold": "0 to 4, or all: each learns from its own network; default: all "
+    "networks teach one student",
+    "distill.model": "run or bundle folder that teaches; several vote",
+    "distill.network": "network family of the student; default: unet-tiny; 'trivox "
+    "info --help' lists them",
+    "distill.out": "folder of the student's run",
     "drr.out": "folder of the X-ray dataset",
     "drr.seed": "of the noise",
     "export.out": "folder of the export, new or empty",
@@ -34,6 +41,8 @@ TEXTS = {
     "export.precision": "of the export; int8 is calibrated",
     "calibrate": "dataset whose images tell how values are distributed, for int8; "
     "default: the training cases of the run",
+    "unlabelled": "images without labels to learn from as well: a folder, or a dataset "
+    "whose labels are left aside",
     "verify": "dataset that the export is tried on; default: the validation cases of the "
     "run, phantoms where they are not at hand",
     "accept_loss": "keep an int8 export that loses more than half a Dice point",
@@ -108,6 +117,9 @@ TEXTS = {
     "source": "a run, or a metrics.json",
     "subtype_results": "also write the classes as numbers: columns Names,Subtype",
     "task": "what to learn",
+    "teacher_weight": "of the model's answers, 0 to 1; the labels have the rest; "
+    "default: 0.5",
+    "temperature": "that logits are divided by, so that rare answers count; default: 2",
     "tolerance_mm": "of the surface Dice (NSD) of convention trivox; default: 2",
     "train.out": "folder of the run",
     "tta": "average mirrored copies; default: as trained",

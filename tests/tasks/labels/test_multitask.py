@@ -11,12 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import trivox
 from classed_phantoms import CASES, UNKNOWN, UNMARKED, write_classed_phantoms
 from impossible_bundles import VALUES, altered, places, predicts_or_refuses
 from trivox.config.recipe import make_recipe
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.errors import BundleError, DataError
 from trivox.files import read_json, write_json
+from trivox.inference.bundle import read_bundle
 from trivox.inference.classes.files import read_classes
 from trivox.inference.classes.reader import NO_LESION
 from trivox.inference.doubt.kinds import Extras
@@ -545,3 +547,15 @@ def test_a_bundle_with_any_field_altered_predicts_or_is_refused(
     value = data.draw(st.sampled_from(VALUES))
     said = predicts_or_refuses(bundle, altered(content, place, value), case)
     assert said is None or "\n" not in said
+
+
+@pytest.mark.slow
+def test_a_model_with_classes_teaches_one_with_classes(classed_run, tmp_path):
+    brief = {**SETTINGS, "epochs": 1, "iterations_per_epoch": 2}
+    run = trivox.distill(
+        classed_run, tmp_path / "run", preset="quick_test", set=brief, device="cpu"
+    )
+    assert run.metrics["task"] == "multitask"
+    model = read_bundle(run.folder).description
+    assert model.classification.classes == ("a", "b")
+    assert model.training["recipe"]["distillation"]["weight"] == 0.5

@@ -172,7 +172,8 @@ def unpaired_files(dataset: Dataset) -> Unpaired:
     images = tuple(
         case.images[0]
         for case in dataset.cases
-        if case.split != "test" and case.label is None and not case.complaint
+        if case.split != "test" and case.label is None
+        if not case.complaint and not case.taught
     )
     return Unpaired(images, layout.orphans(dataset))
 

@@ -249,6 +249,7 @@ class Learner:
             share = len(part) / len(images)
             with self._gradients_synchronised(start == starts[-1]):
                 with self.runtime.autocast():
+                    target = self.objective.targets(part, target)
                     outputs = self.forward(*self.objective.inputs(part, target))
                 loss = self.objective.loss(outputs, target) * share
                 self.scaler.scale(loss).backward()

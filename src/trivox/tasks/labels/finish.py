@@ -19,6 +19,7 @@ from trivox.tasks.brevity import too_short
 from trivox.tasks.console import Console
 from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.prepared import PreparedImages
+from trivox.tasks.labels.teachers import known_cases
 from trivox.tasks.labels.validation import TrainedFolds, fold_predictor, validate_folds
 from trivox.tasks.task import RunRequest, trained_weights, training_summary
 
@@ -79,12 +80,16 @@ def finish_labels(
                 fold=str(fold),
                 console=console,
             )
+    warnings = [
+        *too_short(recipe, folders),
+        *known_cases(prepared, recipe, folders),
+    ]
     validation = validate_folds(
         folds,
         request.out / "validation",
         task=task.name,
         whole=task.whole(prepared.plan),
-        warnings=too_short(recipe, folders),
+        warnings=warnings,
         console=console,
     )
     if validation is None:

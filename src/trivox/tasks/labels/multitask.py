@@ -22,6 +22,7 @@ from trivox.tasks.labels.class_objective import MultitaskObjective
 from trivox.tasks.labels.classes import FoldAnswers, fit_fold
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.tasks.labels.segmentation import LabelTask
+from trivox.tasks.labels.teaching import with_teacher
 
 WHOLE = "all labels together"
 """Target beside each label: the organ with its lesion."""
@@ -78,9 +79,10 @@ class MultitaskTask(LabelTask):
         cases.
         """
         voxels = prepared.store.mean_voxels(names, len(prepared.plan.labels.values))
-        return MultitaskObjective.of(
+        objective = MultitaskObjective.of(
             prepared.plan, recipe, dataset=prepared.dataset, names=names, voxels=voxels
         )
+        return with_teacher(objective, prepared, recipe, names)
 
     def source(
         self,

@@ -27,7 +27,7 @@ from trivox.inference.predictor import Predictor
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime
 from trivox.networks.counting import count_operations
-from trivox.networks.registry import build_network
+from trivox.networks.registry import build_network, patch_family
 from trivox.planning.plan import Plan, read_plan
 from trivox.preparation.store import Store
 from trivox.tasks.console import Console
@@ -36,6 +36,8 @@ from trivox.tasks.labels.finish import Classifying, finish_labels
 from trivox.tasks.labels.objective import SegmentationObjective
 from trivox.tasks.labels.pictures import picture_cases
 from trivox.tasks.labels.prepared import PreparedImages
+from trivox.tasks.labels.teachers import plan_of_student, read_teachers
+from trivox.tasks.labels.teaching import with_teacher
 from trivox.tasks.report import report_run
 from trivox.tasks.task import (
     EvaluateOptions,
@@ -54,6 +56,12 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
 
     # -- what is decided --------------------------------------------------------------
 
+    def require_possible(self, recipe: Recipe) -> None:
+        """There is such a network, and teachers can teach."""
+        patch_family(recipe.network)
+        if recipe.distillation.teachers:
+            read_teachers(recipe.distillation)
+
     def plan(
         self,
         dataset: Dataset,
@@ -63,7 +71,11 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
         fingerprint: Path,
         console: Console,
     ) -> Plan:
-        """Measure the training cases, then decide spacing, patch, network and batch."""
+        """Measure the training cases, then decide spacing, patch, network and batch; what
+        a teacher goes by, where there is one.
+        """
+        if recipe.distillation.teachers:
+            return plan_of_student(dataset, recipe, runtime)
         plan = self.decide(
             dataset,
             recipe,
@@ -257,7 +269,8 @@ class SegmentationTask(LabelTask):
         """Loss and score for training on the cases `names`."""
         labels = prepared.plan.labels
         voxels = prepared.store.mean_voxels(names, len(labels.values))
-        return SegmentationObjective.of(prepared.plan, recipe, voxels=voxels)
+        objective = SegmentationObjective.of(prepared.plan, recipe, voxels=voxels)
+        return with_teacher(objective, prepared, recipe, names)
 
 
 def _taught_by_label(case: Case) -> Case:

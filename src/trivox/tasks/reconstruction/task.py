@@ -12,7 +12,7 @@ from torch import nn
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import load_dataset
-from trivox.errors import DataError, UsageError
+from trivox.errors import DataError, RecipeError, UsageError
 from trivox.evaluation.folders.volumes import (
     chosen_window,
     evaluate_volumes,
@@ -72,6 +72,14 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
     results = "volumes"
     endings_beside = (".png", ".json")
     note = SYNTHETIC
+
+    def require_possible(self, recipe: Recipe) -> None:
+        """Volumes are learnt from CTs alone."""
+        if recipe.distillation.teachers:
+            raise RecipeError(
+                "a model that makes volumes is not distilled; leave distillation out, "
+                "and train a smaller --network"
+            )
 
     # -- the data and what is decided from them ---------------------------------------
 
