@@ -78,7 +78,8 @@ def trained(data: Path, images: Path, given: argparse.Namespace) -> dict:
     """Train what is missing; returns the models of each row."""
     usual = {
         "preset": given.preset,
-        "minutes": given.minutes,
+        "minutes": None if given.epochs else given.minutes,
+        "epochs": given.epochs,
         "device": "cpu",
         "seed": given.seed,
         "set": given.set,
@@ -174,6 +175,11 @@ def main() -> None:
     parser.add_argument("--student", default="unet-tiny", help="its network")
     parser.add_argument("--folds", type=int, default=2, help="networks that teach")
     parser.add_argument("--minutes", type=float, default=3, help="of each training")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        help="instead of minutes: equal steps, whatever else the machine does",
+    )
     parser.add_argument("--held-out", type=int, default=60, help="cases put aside")
     parser.add_argument("--unlabelled", type=int, default=0, help="labels to hide")
     parser.add_argument("--temperature", type=float, default=2.0)
@@ -191,9 +197,12 @@ def main() -> None:
         name: measured(paths, cases, given.out / f"predictions{number}")
         for number, (name, paths) in enumerate(models.items())
     }
+    length = f"{given.minutes:g} minutes"
+    if given.epochs:
+        length = f"{given.epochs} epochs"
     print(
         f"{given.dataset.name}: {len(cases)} held-out cases, {given.teacher} teaches "
-        f"{given.student}, {given.minutes:g} minutes each, temperature "
+        f"{given.student}, {length} each, temperature "
         f"{given.temperature:g}, weight {given.weight:g}, preset {given.preset}\n"
     )
     show(rows)
