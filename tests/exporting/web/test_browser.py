@@ -31,11 +31,9 @@ from trivox.volumes.volume import Volume
 
 pytestmark = [pytest.mark.browser, needs_chromium]
 AGREEMENT = 0.99999
-ROUNDED = 0.9999
-"""Agreement of networks that were trained for seconds, whose classes are often close."""
-TIE = 2e-3
-"""Probabilities that close are equal but for rounding: logits of 10 that ONNX Runtime
-computes differ from those of torch by up to 4e-4.
+TIE = 1e-2
+"""Probabilities that close are equal but for rounding: in windows of hardly anything but
+air the logits of ONNX Runtime are off by 1e-3, those of torch by 1e-4.
 """
 FEW = 2
 """Voxels that may differ in images of less than a hundred thousand."""
@@ -185,8 +183,7 @@ def require_equal(page, prediction):
     assert page.array.dtype == python.array.dtype
     np.testing.assert_allclose(page.affine, python.affine, atol=1e-4)
     other = (page.array != python.array)[0]
-    if other.sum() > max(FEW, (1 - AGREEMENT) * other.size):
-        assert other.mean() <= 1 - ROUNDED
+    assert other.sum() <= max(FEW, (1 - AGREEMENT) * other.size)
     assert (margins(prediction.probabilities.array[:, other]) < TIE).all()
 
 
