@@ -14,6 +14,8 @@ from trivox import version as version_module
 from trivox.errors import ResourceError
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
+VENDORED = "_vendor"
+"""Folder of what setuptools carries for itself, and shows to all once it is imported."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """One date for all files: the same source gives the same bytes."""
 WHEEL = b"""\
@@ -79,6 +81,8 @@ def installed_versions() -> dict[str, str]:
             try:
                 needed = distribution(name)
             except PackageNotFoundError:  # for another platform or Python
+                continue
+            if VENDORED in Path(str(needed.locate_file(""))).parts:
                 continue
             key = re.sub(r"[-_.]+", "-", name).lower()
             if key not in versions:
