@@ -78,17 +78,23 @@ def installed_versions() -> dict[str, str]:
     pending = [_installed()]
     while pending:
         for name in _needs(pending.pop()):
-            try:
-                needed = distribution(name)
-            except PackageNotFoundError:  # for another platform or Python
-                continue
-            if VENDORED in Path(str(needed.locate_file(""))).parts:
+            needed = _distribution(name)
+            if needed is None:  # for another platform or Python
                 continue
             key = re.sub(r"[-_.]+", "-", name).lower()
             if key not in versions:
                 versions[key] = needed.version.partition("+")[0]
                 pending.append(needed)
     return dict(sorted(versions.items()))
+
+
+def _distribution(name: str) -> Distribution | None:
+    """What is installed under a name, without what setuptools carries."""
+    for package in Distribution.discover(name=name):
+        folder = Path(str(package.locate_file("")))
+        if folder.name != VENDORED:
+            return package
+    return None
 
 
 def _installed() -> Distribution:
