@@ -143,6 +143,9 @@ class Browser:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         files = [str(path) for path in paths]
         self.call("DOM.setFileInputFiles", nodeId=node, files=files)
+        # a folder is looked through before its files are there
+        quoted = json.dumps(selector)
+        self.wait_for(f"document.querySelector({quoted}).files.length > 0")
 
     def click(self, selector):
         self.value(f"document.querySelector({json.dumps(selector)}).click()")

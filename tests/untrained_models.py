@@ -58,7 +58,17 @@ def plan_of(*, patch=(16, 16, 16), dropout=0.0, regions=False):
     )
 
 
-def write_untrained(folder, **options):
+def balance(network, plan):
+    """Take the mean of each logit off, so that every label stands somewhere."""
+    noise = np.random.default_rng(1).normal(size=plan.patch_size)
+    smooth = gaussian_filter(noise, 2).astype(np.float32)
+    window = torch.from_numpy(smooth / smooth.std())[None, None]
+    with torch.no_grad():
+        logits = network.eval()(window)
+        network.heads[0].bias -= logits.mean((0, 2, 3, 4))
+
+
+def write_untrained(folder, *, balanced=False, **options):
     """A bundle in `folder`; returns it."""
     plan = plan_of(**options)
     torch.manual_seed(3)
@@ -73,6 +83,8 @@ def write_untrained(folder, **options):
     for parameter in network.parameters():
         if parameter.ndim > 1:
             parameter.data *= 3  # structures of several voxels
+    if balanced:
+        balance(network, plan)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), folder / "weights.safetensors")
     description = LabelDescription(

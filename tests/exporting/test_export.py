@@ -49,8 +49,8 @@ def made_once():
 def bundles(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     return {
-        "labels": write_untrained(folder / "labels"),
-        "regions": write_untrained(folder / "regions", regions=True),
+        "labels": write_untrained(folder / "labels", balanced=True),
+        "regions": write_untrained(folder / "regions", balanced=True, regions=True),
     }
 
 

@@ -123,3 +123,11 @@ def works(command):
     if shutil.which(command[0]) is None:
         return False
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_what_setuptools_carries_for_itself_is_not_installed(monkeypatch):
+    import setuptools
+
+    before = installed_versions()
+    monkeypatch.syspath_prepend(str(Path(setuptools.__file__).parent / "_vendor"))
+    assert installed_versions() == before

@@ -30,7 +30,7 @@ RUNTIMES = runpy.run_path(str(STANDALONE / "runtimes.py"))
 def exported(tmp_path_factory):
     """Both targets, of an ensemble; the graph is made once, which takes seconds."""
     room = tmp_path_factory.mktemp("exports")
-    bundle = write_untrained(room / "model")
+    bundle = write_untrained(room / "model", balanced=True)
     cases = write_scans(room / "scans", (18, 20, 18))
     graphs = []
 
@@ -274,7 +274,7 @@ def test_a_precision_that_one_backend_has_is_written_for_that_one():
 def test_int8_for_tensorrt_is_signed_and_around_zero(tmp_path):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("nncf")
-    bundle = write_untrained(tmp_path / "model")
+    bundle = write_untrained(tmp_path / "model", balanced=True)
     cases = write_scans(tmp_path, (20, 25, 18), (18, 18, 22))
     options = ExportOptions(
         "tensorrt", "int8", calibration=cases, accept_loss=True, verification=cases[:1]

@@ -14,6 +14,8 @@ from trivox import version as version_module
 from trivox.errors import ResourceError
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
+VENDORED = "_vendor"
+"""Folder of what setuptools carries for itself, and shows to all once it is imported."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """One date for all files: the same source gives the same bytes."""
 WHEEL = b"""\
@@ -76,15 +78,23 @@ def installed_versions() -> dict[str, str]:
     pending = [_installed()]
     while pending:
         for name in _needs(pending.pop()):
-            try:
-                needed = distribution(name)
-            except PackageNotFoundError:  # for another platform or Python
+            needed = _distribution(name)
+            if needed is None:  # for another platform or Python
                 continue
             key = re.sub(r"[-_.]+", "-", name).lower()
             if key not in versions:
                 versions[key] = needed.version.partition("+")[0]
                 pending.append(needed)
     return dict(sorted(versions.items()))
+
+
+def _distribution(name: str) -> Distribution | None:
+    """What is installed under a name, without what setuptools carries."""
+    for package in Distribution.discover(name=name):
+        folder = Path(str(package.locate_file("")))
+        if folder.name != VENDORED:
+            return package
+    return None
 
 
 def _installed() -> Distribution:

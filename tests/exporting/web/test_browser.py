@@ -31,8 +31,10 @@ from trivox.volumes.volume import Volume
 
 pytestmark = [pytest.mark.browser, needs_chromium]
 AGREEMENT = 0.99999
-TIE = 1e-4
-"""Probabilities that close are equal but for rounding."""
+TIE = 1e-2
+"""Probabilities that close are equal but for rounding: in windows of hardly anything but
+air the logits of ONNX Runtime are off by 1e-3, those of torch by 1e-4.
+"""
 FEW = 2
 """Voxels that may differ in images of less than a hundred thousand."""
 QUICK = {
@@ -111,7 +113,9 @@ def phantom(tmp_path_factory, archives):
     folder = tmp_path_factory.mktemp("phantom")
     settings = PancreasPhantomSettings(cases=8, shape=(24, 48, 48), spacing=(4, 4, 4))
     data = write_pancreas_phantoms(folder / "data", settings)
-    bundle = trained(data, folder / "run", patch_size=[24, 48, 48])
+    bundle = trained(
+        data, folder / "run", patch_size=[16, 32, 32], iterations_per_epoch=120
+    )
     return bundle, page_of([bundle], folder / "page", archives)
 
 
@@ -169,14 +173,13 @@ def predicted(bundle, files):
     """What `predict` makes of files: label map and probabilities."""
     predictor = Predictor.load([bundle], device="cpu", precision="fp32")
     case = Case(name="case", images=tuple(files))
-    prediction = predictor.predict_case(case, probabilities=True)
-    assert len(np.unique(prediction.labels.array)) > 1
-    return prediction
+    return predictor.predict_case(case, probabilities=True)
 
 
 def require_equal(page, prediction):
     """One label in every voxel, but for those where two classes are equal."""
     python = prediction.labels
+    assert len(np.unique(python.array)) > 1
     assert page.array.dtype == python.array.dtype
     np.testing.assert_allclose(page.affine, python.affine, atol=1e-4)
     other = (page.array != python.array)[0]

@@ -20,7 +20,7 @@ from trivox.inference.logits.labels import label_indices
 from trivox.inference.windows import SlidingWindows, window_starts
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.losses.targets import region_targets
-from trivox.learning.runtime import Runtime
+from trivox.learning.runtime import Runtime, large_blocks_kept
 from trivox.networks.class_head import MASKS, MultitaskNetwork, Pooled
 from trivox.planning.plan import Plan
 from trivox.preparation.sampler import patch_start
@@ -209,7 +209,7 @@ class ClassReader:
         for flip in [(), self.mirror_axes] if self.mirror_axes else [()]:
             axes = [axis + 2 for axis in flip]
             copy = window[None].flip(axes)
-            with self.runtime.autocast():
+            with self.runtime.autocast(), large_blocks_kept():
                 answer, moments = self.network.pool(copy, masks.flip(axes))
             require_finite(answer)
             logits.append(answer[0].float().cpu())

@@ -71,7 +71,9 @@ def model_folder(model: Path) -> Path:
             f"{name}: this ready model is not here yet; get it with 'trivox models "
             f"fetch {name}'"
         )
-    raise BundleError(f"{model}: no model there; give a run, a bundle, or {_choice()}")
+    raise BundleError(
+        f"{model}: no model there; give a run or a bundle folder, or {_choice()}"
+    )
 
 
 def same_name_hint(model: Path) -> str:
