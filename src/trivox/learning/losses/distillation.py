@@ -4,6 +4,10 @@
 divided by the temperature T, mean over voxels; T^2 keeps the size of the gradients
 whatever T is. Exclusive classes: softmax over `(b, c, z, y, x)`; regions: sigmoid, the
 divergence of yes and no for each, mean over regions.
+
+Small structures hardly count in a mean over voxels; the soft Dice of p and q (squares
+in the denominator: Milletari et al. 2016), which is 1 where they agree, weighs each
+target alike.
 """
 
 from collections.abc import Iterable
@@ -12,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trivox.learning.losses.targets import full_precision
+from trivox.learning.losses.targets import SMOOTH, full_precision
 
 
 def soft_answers(
@@ -46,6 +50,24 @@ def soft_divergence(
     inside = _mean_divergence(answers, F.logsigmoid(softened))
     outside = _mean_divergence(1 - answers, F.logsigmoid(-softened))
     return temperature**2 * (inside + outside)
+
+
+def soft_mismatch(
+    logits: Tensor, answers: Tensor, *, temperature: float, exclusive: bool
+) -> Tensor:
+    """`sum (p - q)^2 / (sum p^2 + sum q^2)`, 1 - soft Dice, as a mean over samples and
+    targets; of exclusive classes the background is left out.
+    """
+    softened = full_precision(logits) / temperature
+    if exclusive:
+        mine = softened.softmax(1)[:, 1:].flatten(2)
+        theirs = answers[:, 1:].flatten(2)
+    else:
+        mine = softened.sigmoid().flatten(2)
+        theirs = answers.flatten(2)
+    apart = (mine - theirs).square().sum(2)
+    size = mine.square().sum(2) + theirs.square().sum(2)
+    return (apart / (size + SMOOTH)).mean()
 
 
 def _mean_divergence(answers: Tensor, logarithm: Tensor) -> Tensor:

@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 from trivox.config.recipe import Recipe
 from trivox.inference.members import load_network, segmenter_of
-from trivox.learning.losses.distillation import soft_answers, soft_divergence
+from trivox.learning.losses.distillation import (
+    soft_answers,
+    soft_divergence,
+    soft_mismatch,
+)
 from trivox.learning.microbatch import in_parts
 from trivox.learning.objective import Objective
 from trivox.networks.class_head import Outputs
@@ -63,10 +67,16 @@ class Teacher:
         )
 
     def distance(self, logits: Tensor, answers: Tensor) -> Tensor:
-        """How far a student's logits are from answers, both `(b, c, z, y, x)`."""
-        return soft_divergence(
+        """How far a student's logits are from answers, both `(b, c, z, y, x)`: voxel by
+        voxel, and by the overlap of each target.
+        """
+        divergence = soft_divergence(
             logits, answers, temperature=self.temperature, exclusive=self.exclusive
         )
+        mismatch = soft_mismatch(
+            logits, answers, temperature=self.temperature, exclusive=self.exclusive
+        )
+        return divergence + mismatch
 
 
 @dataclass(frozen=True, eq=False)
