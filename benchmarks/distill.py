@@ -182,7 +182,7 @@ def main() -> None:
     )
     parser.add_argument("--held-out", type=int, default=60, help="cases put aside")
     parser.add_argument("--unlabelled", type=int, default=0, help="labels to hide")
-    parser.add_argument("--temperature", type=float, default=2.0)
+    parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--weight", type=float, default=0.5)
     parser.add_argument("--preset", default="quick_test")
     parser.add_argument("--seed", type=int, default=0)

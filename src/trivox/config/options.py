@@ -151,7 +151,7 @@ class DistillationOptions(Frozen):
         None, description="images without labels that are learnt from as well"
     )
     temperature: float = Field(
-        2.0, gt=0, le=1e3, description="that the logits of both are divided by"
+        1.0, gt=0, le=1e3, description="that the logits of both are divided by"
     )
     weight: Probability = Field(
         0.5, description="of the teachers' answers; the labels have the rest"

@@ -119,7 +119,7 @@ TEXTS = {
     "task": "what to learn",
     "teacher_weight": "of the model's answers, 0 to 1; the labels have the rest; "
     "default: 0.5",
-    "temperature": "that logits are divided by, so that rare answers count; default: 2",
+    "temperature": "that logits are divided by, so that rare answers count; default: 1",
     "tolerance_mm": "of the surface Dice (NSD) of convention trivox; default: 2",
     "train.out": "folder of the run",
     "tta": "average mirrored copies; default: as trained",
