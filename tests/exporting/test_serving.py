@@ -3,7 +3,9 @@
 import json
 import runpy
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,7 +127,8 @@ def test_tensorrt_says_that_it_was_not_run(exported):
 def test_the_engines_are_built_for_the_windows_of_the_network(exported):
     folder = exported / "tensorrt"
     script = folder / "build_engine.sh"
-    subprocess.run(["shellcheck", script], check=True)
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    subprocess.run([shellcheck, script], check=True)
     text = script.read_text()
     fewest, usual, most = card_of(folder).batches
     assert f"--minShapes=windows:{fewest}x1x16x16x16 " in text
