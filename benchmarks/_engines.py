@@ -8,6 +8,7 @@ from pathlib import Path
 from trivox.datasets.dataset import Case
 from trivox.exporting.calibration import calibration_windows
 from trivox.exporting.networks import write_onnx
+from trivox.inference.engines.graph import graph_of
 from trivox.inference.engines.runtimes import openvino_engine
 from trivox.inference.predictor import Predictor
 
@@ -38,8 +39,10 @@ def predictor_of(kind: str, model: Path, calibration: Sequence[Case]) -> Predict
     with tempfile.TemporaryDirectory() as name:
         for by_torch in member.windows.engines:
             stem = Path(name) / "network"
-            write_onnx(by_torch.network, plan, stem, "int8", windows)
-            graph = stem.with_suffix(".onnx").read_bytes()
+            graph = graph_of(
+                by_torch.network, channels=len(plan.inputs), patch=plan.patch_size
+            )
+            graph = write_onnx(graph, plan, stem, "int8", windows).read_bytes()
             engines.append(openvino_engine(graph, shape=shape, precision="int8"))
     small = replace(member.windows, engines=engines)
     return replace(predictor, members=(replace(member, windows=small),))
