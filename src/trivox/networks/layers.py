@@ -27,11 +27,12 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor
     A group norm of one channel a group, or a batch norm of each sample, which is the
     same and keeps the layout: where torch's group norm is slow (channels-last maps on a
     CPU), and for half precision on a GPU, where autocast would make fp32 of the map and
-    of all that is computed from it. A graph for other programs has the group norm.
+    of all that is computed from it. Graphs for other programs have torch's own, which
+    OpenVINO computes without changing the layout.
     """
     if torch.compiler.is_exporting():
-        by_sample = False
-    elif x.device.type == "cpu":
+        return F.instance_norm(x, None, None, weight, bias, True, 0.0, eps)
+    if x.device.type == "cpu":
         channels_last = x.is_contiguous(memory_format=torch.channels_last_3d)
         by_sample = channels_last and not x.is_contiguous()
     else:
