@@ -7,11 +7,14 @@ from pathlib import Path
 NAME = "trivox"
 
 
-def cache_folder(what: str) -> Path:
+def cache_folder(what: str) -> Path | None:
     """The user's folder for one kind of such things, as the system has it (XDG on
-    Linux); it may not exist yet.
+    Linux); it may not exist yet. None for a user without a home.
     """
-    return _base() / NAME / what
+    try:
+        return _base() / NAME / what
+    except RuntimeError:  # of `Path.home`
+        return None
 
 
 def _base() -> Path:

@@ -188,6 +188,10 @@ def quickest(
     if passes:
         return "torch"
     runtime = make_runtime(device, precision)
+    if precision == "auto":
+        fitting = fitting_runtime(runtime, [bundle.description])
+        precision = "auto" if fitting == runtime else fitting.precision
+        runtime = fitting
     file = bundle.weight_files()[0]
     network = load_network(bundle.description, file).eval()
     source = Source(segmenter_of(network), file, bundle.description.plan)

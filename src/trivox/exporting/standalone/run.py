@@ -37,6 +37,7 @@ from grids import (
 )
 from runtimes import OPENERS, Network
 
+Edges = tuple[int, int]
 Files = Path | str | Sequence[Path | str]
 HERE = Path(__file__).resolve().parent
 
@@ -106,9 +107,10 @@ class Model:
         whole = np.zeros(way.canonical, np.int16)
         whole[*way.box] = indices.transpose(np.argsort(self.rules["axis_order"]))
         restored = unoriented(whole[None], way.axes, way.flips)[0]
-        values = np.array(self.rules["values"])
-        kind = np.result_type(*(np.min_scalar_type(v) for v in self.rules["values"]))
-        return values.astype(kind)[restored]
+        values = self.rules["values"]
+        kinds = [np.min_scalar_type(value) for value in values]
+        table = np.array(values, np.result_type(*kinds))
+        return table[restored]
 
     def prepare(self, image: Array, affine: Array) -> tuple[Array, Way]:
         """The image on the networks' grid (c, z, y, x), and the way back."""
@@ -121,7 +123,7 @@ class Model:
         box = nonzero_box(canonical)
         cropped = canonical[:, *box]
         order = rules["axis_order"]
-        steps = np.sqrt((affine[:3, :3] ** 2).sum(0))[::-1]  # z, y, x
+        steps = np.linalg.norm(affine[:3, :3], axis=0)[::-1]  # z, y, x
         spacing = [float(steps[axes[axis]]) for axis in order]
         target = list(rules["spacing"])
         if rules["grid"]["slices"] == "kept":
@@ -133,8 +135,10 @@ class Model:
         )
         resampled = self.on_grid(values, spacing, target)
         if rules["mask_channel"]:
-            mask = foreground(cropped).transpose(order)[None].astype(np.float32)
-            seen = linear(mask, resampled.shape[1:], None) > 0.5
+            mask = foreground(cropped).transpose(order)
+            across = coarse_axis(rules["grid"]["labels"], spacing, target)
+            seen = linear(mask[None].astype(np.float32), resampled.shape[1:], across)
+            seen = seen > 0.5
             resampled = np.concatenate([resampled, seen]).astype(np.float32)
         return resampled, way
 
@@ -150,9 +154,7 @@ class Model:
     def logits(self, image: Array) -> Array:
         """Mean logits over windows, mirrored copies and networks."""
         patch = self.rules["patch_size"]
-        missing = [max(0, p - s) for p, s in zip(patch, image.shape[1:], strict=True)]
-        edges = [(m // 2, m - m // 2) for m in missing]
-        padded = np.pad(image, [(0, 0), *edges])
+        padded, edges = padded_to(image, patch)
         size = padded.shape[1:]
         total = np.zeros((self.rules["outputs"], *size), np.float32)
         weights = [bell(p) for p in patch]
@@ -198,6 +200,18 @@ class Model:
         voxel = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
         named = zip(self.rules["names"], self.rules["values"], strict=True)
         return {name: voxel * int((values == v).sum()) for name, v in list(named)[1:]}
+
+
+def padded_to(image: Array, patch: Sequence[int]) -> tuple[Array, list[Edges]]:
+    """(c, z, y, x) with zeros around it, at least as large as a patch, and how many
+    voxels were added before and after along each axis.
+    """
+    edges = []
+    for size, wanted in zip(image.shape[1:], patch, strict=True):
+        missing = max(0, wanted - size)
+        before = missing // 2
+        edges.append((before, missing - before))
+    return np.pad(image, [(0, 0), *edges]), edges
 
 
 def copies(

@@ -8,6 +8,7 @@ import io
 import tarfile
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -73,7 +74,7 @@ class Archives:
     """
 
     folder: Path | None = None
-    cache: Path = field(default_factory=partial(cache_folder, "web"))
+    cache: Path | None = field(default_factory=partial(cache_folder, "web"))
     packages: Sequence[Package] = field(default_factory=pinned)
 
     def require(self) -> None:
@@ -87,12 +88,14 @@ class Archives:
         """
         if self.folder is not None:
             return self._of_folder(package, self.folder)
-        kept_file = self.cache / package.archive
-        content = _content(kept_file)
+        if self.cache is None:
+            return _fetched(package)
+        file = self.cache / package.archive
+        content = _content(file)
         if content is None or _digest(content) != package.sha256:
-            content = _downloaded(package)
-            _require(content, package.sha256, package.url)
-            write_bytes(kept_file, content)
+            content = _fetched(package)
+            with suppress(OSError):  # it is fetched again next time
+                write_bytes(file, content)
         return content
 
     def _of_folder(self, package: Package, folder: Path) -> bytes:
@@ -139,6 +142,12 @@ def _content(file: Path) -> bytes | None:
         return file.read_bytes()
     except OSError:
         return None
+
+
+def _fetched(package: Package) -> bytes:
+    content = _downloaded(package)
+    _require(content, package.sha256, package.url)
+    return content
 
 
 def _downloaded(package: Package) -> bytes:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from trivox.errors import ResourceError
+from trivox.memory import memory_ran_out, no_memory
 
 OPSET = 18
 """Of ONNX; runtimes of 2023 and later read it."""
@@ -54,6 +55,8 @@ def graph_of(network: nn.Module, *, channels: int, patch: Sequence[int]) -> byte
             f"a graph of a network needs onnx and onnxscript ({error}); {NEEDED}"
         ) from error
     except Exception as error:
+        if isinstance(error, RuntimeError) and memory_ran_out(error):
+            raise no_memory(error) from error
         raise UnexportableError(
             f"network {type(network).__name__}: {_reason(error)}; it runs with "
             "--engine torch"

@@ -55,7 +55,10 @@ class Source:
 
     def graph(self) -> bytes:
         """The graph, as it was made before or made now."""
-        file = cache_folder("graphs") / f"{self.key()}.onnx"
+        folder = cache_folder("graphs")
+        if folder is None:
+            return self._made()
+        file = folder / f"{self.key()}.onnx"
         with suppress(OSError):
             graph = file.read_bytes()
             file.touch()
@@ -64,14 +67,19 @@ class Source:
 
     def made_again(self) -> bytes:
         """The graph made now, and kept if the cache can be written."""
-        plan = self.plan
-        graph = graph_of(self.network, channels=len(plan.inputs), patch=plan.patch_size)
-        file = cache_folder("graphs") / f"{self.key()}.onnx"
+        graph = self._made()
+        folder = cache_folder("graphs")
+        if folder is None:
+            return graph
         with suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(file, graph)
-            _tidy(file.parent)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_bytes(folder / f"{self.key()}.onnx", graph)
+            _tidy(folder)
         return graph
+
+    def _made(self) -> bytes:
+        plan = self.plan
+        return graph_of(self.network, channels=len(plan.inputs), patch=plan.patch_size)
 
 
 def _tidy(folder: Path) -> None:

@@ -27,10 +27,7 @@ CHECKOUT = Path(__file__).parents[4]
 
 def users_shelf() -> Path | None:
     """Where fetched models are put; None for a user without a home."""
-    try:
-        return cache_folder("models")
-    except RuntimeError:
-        return None
+    return cache_folder("models")
 
 
 def checkouts_shelf() -> Path | None:
