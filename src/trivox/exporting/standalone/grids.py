@@ -174,7 +174,8 @@ def stretched(image: Array, shape: Shape, axis: int, order: int) -> Array:
         return image.take(nearest(size, shape[axis]), axis + 1)
     matrix = spline(size, shape[axis], order)
     moved = np.moveaxis(image, axis + 1, -1)
-    return np.moveaxis(moved @ matrix.T, -1, axis + 1)
+    product = moved @ matrix.T
+    return np.moveaxis(product, -1, axis + 1)
 
 
 def spline(size: int, new_size: int, order: int) -> Array:
@@ -254,8 +255,9 @@ def window_starts(size: int, patch: int, overlap: float) -> list[int]:
     longest = patch * (1 - overlap)
     steps = math.ceil(room / longest)
     step = room / steps
-    starts = {round(index * step) for index in range(steps + 1)}
-    return sorted(starts)
+    places = step * np.arange(steps + 1)
+    starts = np.unique(places.round())
+    return starts.astype(int).tolist()
 
 
 def bell(patch: int) -> Array:
