@@ -32,8 +32,9 @@ def orientation(affine: Array) -> tuple[Axes, Flips]:
     flips = []
     for world in (2, 1, 0):
         axis = int(source[world])
+        cosine = float(directions[world, axis])
         axes.append(2 - axis)
-        flips.append(bool(directions[world, axis] < 0))
+        flips.append(cosine < 0)
     return tuple(axes), tuple(flips)
 
 
@@ -146,7 +147,8 @@ def resized(image: Array, shape: Shape, how: Rules, across: int | None) -> Array
     sizes = image.shape[1:]
     changed = [axis for axis in range(3) if sizes[axis] != shape[axis]]
     inplane = [axis for axis in changed if axis != across]
-    inplane.sort(key=lambda axis: shape[axis] / sizes[axis])  # shrink first, grow last
+    growth = [new / old for new, old in zip(shape, sizes, strict=True)]
+    inplane.sort(key=growth.__getitem__)  # shrink first, grow last
     low, high = ranges(image, across if slicewise else None)
     if across in changed and not slicewise:
         image = stretched(image, shape, across, 0)
@@ -201,8 +203,9 @@ def positions(size: int, new_size: int) -> Array:
 
 def nearest(size: int, new_size: int) -> Array:
     """The old voxel nearest to each new one."""
-    rounded = np.floor(positions(size, new_size) + 0.5)
-    return rounded.astype(int).clip(0, size - 1)
+    centre = positions(size, new_size)
+    rounded = np.floor(centre + 0.5).astype(int)
+    return rounded.clip(0, size - 1)
 
 
 def neighbours(size: int, new_size: int) -> tuple[Array, Array, Array]:
