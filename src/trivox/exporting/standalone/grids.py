@@ -186,8 +186,10 @@ def spline(size: int, new_size: int, order: int) -> Array:
     if order == 1 or size == 1:
         low, high, weight = neighbours(size, new_size)
         share = weight[:, None]
-        matrix = unit[low] * (1 - share)
-        matrix += unit[high] * share
+        lower = unit[low]
+        upper = unit[high]
+        matrix = lower * (1 - share)
+        matrix += upper * share
     else:
         zoom = (new_size / size, 1)
         matrix = ndimage.zoom(unit, zoom, order=order, mode="nearest", grid_mode=True)
@@ -265,7 +267,8 @@ def window_starts(size: int, patch: int, overlap: float) -> list[int]:
 
 def bell(patch: int) -> Array:
     """Gaussian weight along one axis."""
-    offset = np.arange(patch, dtype=np.float32) - patch // 2
+    voxels = np.arange(patch, dtype=np.float32)
+    offset = voxels - patch // 2
     deviations = offset / (patch * SIGMA)
     weight = np.exp(-0.5 * deviations**2)
     relative = weight / weight.max()
