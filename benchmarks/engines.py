@@ -23,6 +23,7 @@ from _engines import KINDS, predictor_of
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.evaluation.metrics.overlap import confusion, dice
+from trivox.inference.bundle import read_bundle
 from trivox.inference.predictor import Predictor
 from trivox.verbs.release.export import cases_of_run
 from trivox.volumes.formats import read_labels
@@ -47,7 +48,7 @@ def predicted(predictor: Predictor, cases: list[Case]) -> list[np.ndarray]:
 
 def measure(run: Path, kind: str, count: int, folder: Path) -> dict[str, object]:
     """What one engine costs and gives; label maps are left in a folder for agreement."""
-    known = cases_of_run(run)
+    known = cases_of_run(read_bundle(run))
     cases = list(known.validation[:count])
     predictor = predictor_of(kind, run, known.train)
     predicted(predictor, cases[:1])

@@ -20,7 +20,7 @@ from trivox.inference.descriptions import LabelDescription
 from trivox.inference.engines.graph import graph_of
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
-from trivox.volumes.formats import read_labels
+from trivox.volumes.formats import read_labels, read_volume, write_volume
 from untrained_models import plan_of, write_scans, write_untrained
 
 pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
@@ -190,3 +190,39 @@ def test_the_program_cleans_regions_as_predict_does():
         cleaned = grids["cleaned"](labels, pipeline.model_dump(), 2.0)
         np.testing.assert_array_equal(cleaned, expected)
         assert (expected != labels).any()
+
+
+def test_a_case_that_cannot_be_compared_is_left_aside(bundles, tmp_path):
+    cases = write_scans(tmp_path, (18, 20, 18), (20, 18, 18))
+    (tmp_path / "label.nii.gz").write_bytes(b"no label map")
+    damaged = cases[0].model_copy(update={"label": tmp_path / "label.nii.gz"})
+    other = read_volume(cases[1].images[0])
+    write_volume(
+        tmp_path / "other.nii.gz",
+        other.with_array(np.zeros_like(other.array, np.uint8)),
+    )
+    elsewhere = cases[0].model_copy(
+        update={"name": "elsewhere", "label": tmp_path / "other.nii.gz"}
+    )
+    options = ExportOptions("onnx", verification=[damaged, elsewhere, cases[1]])
+    exported = export_model([bundles["labels"]], tmp_path / "export", options)
+    assert exported.verdict.cases == 1
+    assert len(exported.verdict.left_aside) == 2
+    assert "elsewhere: image and label" in exported.verdict.left_aside[1]
+
+
+def test_images_without_labels_are_verified_on_as_well(bundles, tmp_path):
+    (case,) = write_scans(tmp_path, (18, 20, 18))
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(f"case,image\none,{case.images[0].name}\n")
+    out = tmp_path / "export"
+    exported = export_verb(bundles["labels"], out, to="onnx", verify=manifest)
+    assert exported.verdict.whose == "cases of manifest.csv"
+    assert exported.verdict.labels["a"].original is None
+
+
+def test_calibration_of_what_is_not_int8_is_refused(bundles, tmp_path):
+    with pytest.raises(UsageError, match="--calibrate is for --precision int8"):
+        export_verb(
+            bundles["labels"], tmp_path / "export", to="onnx", calibrate=tmp_path
+        )

@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,19 +28,20 @@ def program():
         sys.modules.pop(name, None)
 
 
+def computed(engine, window):
+    return engine.logits(torch.from_numpy(window)).float().numpy()
+
+
 def model_of(case, program, folder):
     """The program's model with the toy networks of a drawn case."""
     run, runtimes = program
     content = {"runtime": "onnx", "precision": "fp32", "pipeline": case.pipeline}
     (folder / "export.json").write_text(json.dumps(content))
 
-    def computed(engine):
-        return lambda window: engine.logits(torch.from_numpy(window)).float().numpy()
-
-    networks = [
-        runtimes.Network("toy", lambda windows, run=computed(engine): map(run, windows))
-        for engine in case.engines
-    ]
+    networks = []
+    for engine in case.engines:
+        stream = partial(map, partial(computed, engine))
+        networks.append(runtimes.Network("toy", stream))
     return run.Model(folder, networks=networks)
 
 

@@ -5,11 +5,13 @@ a dataset declares.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.errors import DataError, RecipeError, few
+from trivox.files import read_json
 
 OWN = "dealt by patient"
 SPLIT = "the split of the cases"
@@ -66,6 +68,29 @@ def _declared_folds(dataset: Dataset, cases: Sequence[Case]) -> tuple[Split, ...
             )
         splits.append(Split(train, validation, source=dataset.folds_from))
     return tuple(splits)
+
+
+def trained_splits(run: Path, folds: Sequence[str]) -> list[Split]:
+    """Those of a run's folds that have these names; raises `DataError` for a
+    `splits.json` that does not say them.
+    """
+    file = run / "splits.json"
+    content = read_json(file)
+    listed = content if isinstance(content, list) else []
+    numbers = [int(fold) for fold in folds if fold.isdecimal()]
+    return [_split(listed[number], file) for number in numbers if number < len(listed)]
+
+
+def _split(content: object, file: Path) -> Split:
+    said = content if isinstance(content, dict) else {}
+    sides: list[tuple[str, ...]] = []
+    for side in ("train", "validation"):
+        names = said.get(side)
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise DataError(f"{file}: lists no cases under '{side}'; restore the file")
+        sides.append(tuple(names))
+    train, validation = sides
+    return Split(train, validation)
 
 
 def make_splits(

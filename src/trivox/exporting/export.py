@@ -3,7 +3,7 @@ that is done around them, and a program that does it without trivox.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,7 +26,7 @@ from trivox.exporting.card import (
 from trivox.exporting.networks import write_networks
 from trivox.exporting.programs import PROGRAM, rendered, write_program
 from trivox.exporting.targets import TARGETS, Place
-from trivox.exporting.triton import batches
+from trivox.exporting.triton import Networks, batches
 from trivox.exporting.verification import Verdict, verified
 from trivox.exporting.web.assets import Archives
 from trivox.exporting.web.page_folder import require_page, write_page
@@ -155,10 +155,6 @@ def require_one_plan(bundles: Sequence[LabelBundle]) -> None:
                 f"{bundle.folder}: its plan differs from that of {bundles[0].folder}, "
                 "and an export prepares an image once; export each alone"
             )
-
-
-Networks = Mapping[Runtime, Sequence[str]]
-"""Files of the networks, for each runtime."""
 
 
 def _write_networks(

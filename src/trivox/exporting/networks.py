@@ -1,5 +1,7 @@
 """Networks as files of a runtime, in a precision."""
 
+import contextlib
+import io
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -9,10 +11,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from trivox.errors import ResourceError
 from trivox.exporting.card import Runtime
 from trivox.files import write_bytes
-from trivox.inference.engines.graph import NEEDED, WINDOWS, graph_of
+from trivox.inference.engines.graph import WINDOWS, graph_of
+from trivox.optional import optional_package
 from trivox.planning.plan import Plan
 from trivox.volumes.volume import Array
 
@@ -78,7 +80,7 @@ def write_openvino(
     graph: bytes, plan: Plan, stem: Path, precision: str, windows: Windows
 ) -> Path:
     """Write a graph as `STEM.xml` and `STEM.bin`."""
-    openvino = _imported("openvino")
+    openvino = optional_package("openvino", extra="export")
     model = openvino.Core().read_model(graph)
     if precision == "int8":
         model.reshape([1, len(plan.inputs), *plan.patch_size])
@@ -100,7 +102,7 @@ def with_half_weights(graph: bytes) -> bytes:
     """The graph with its large weights in half precision, half as large; they are
     brought back to fp32 when it is opened.
     """
-    onnx = _imported("onnx")
+    onnx = optional_package("onnx", extra="export")
     model = onnx.load_model_from_string(graph)
     casts = []
     for weights in model.graph.initializer:
@@ -123,7 +125,7 @@ def with_half_weights(graph: bytes) -> bytes:
 def _quantised_onnx(
     graph: bytes, windows: Windows, *, symmetric: bool = False
 ) -> bytes:
-    onnx = _imported("onnx")
+    onnx = optional_package("onnx", extra="export")
     model = onnx.load_model_from_string(graph)
     model = _quantised(model, windows, symmetric=symmetric)
     quantised: bytes = model.SerializeToString()
@@ -134,22 +136,15 @@ def _quantised(model: Any, windows: Windows, *, symmetric: bool = False) -> Any:
     """Weights and maps in int8, by what the windows make of them (NNCF)."""
     # NNCF reports its use to its makers where it can import this
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    nncf = _imported("nncf")
+    nncf = optional_package("nncf", extra="export")
     nncf.set_log_level(logging.ERROR)
     seen = nncf.Dataset(list(windows), lambda window: {WINDOWS: window})
     presets = nncf.QuantizationPreset
-    return nncf.quantize(
-        model,
-        seen,
-        preset=presets.PERFORMANCE if symmetric else presets.MIXED,
-        subset_size=len(windows),
-    )
-
-
-def _imported(name: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ResourceError(f"an export needs {name}: {NEEDED}") from error
+    # it draws bars of its own, where lines for a program may be expected
+    with contextlib.redirect_stdout(io.StringIO()):
+        return nncf.quantize(
+            model,
+            seen,
+            preset=presets.PERFORMANCE if symmetric else presets.MIXED,
+            subset_size=len(windows),
+        )

@@ -41,6 +41,7 @@ def network_folder(dataset: str, runtime: Runtime, number: int, count: int) -> s
 
 
 Networks = Mapping[Runtime, Sequence[str]]
+"""Files of the networks, for each runtime."""
 Served = dict[str, tuple[str, ...]]
 
 

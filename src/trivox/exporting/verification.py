@@ -15,13 +15,14 @@ import numpy as np
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import BundleError, DataError
+from trivox.errors import BundleError, DataError, of_case
 from trivox.evaluation.metrics.components import label_components, sizes
 from trivox.evaluation.metrics.overlap import confusion, dice
 from trivox.exporting.phantom_scans import phantom_scans
 from trivox.inference.predictor import Predictor
 from trivox.inference.read import read_image
 from trivox.volumes.formats import read_labels, write_volume
+from trivox.volumes.geometry import require_same_grid
 from trivox.volumes.volume import Array, Volume
 
 SMALL_ML = 1.0
@@ -236,12 +237,14 @@ class _Comparison:
 
     def add(self, case: Case) -> None:
         """Predict a case by both; one that cannot be read is left aside."""
+        scheme = self.predictor.labels
         try:
             started = time.perf_counter()
             prediction = self.predictor.predict_case(case)
             by_torch = time.perf_counter() - started
+            reference = _reference(case, scheme, prediction.labels)
         except DataError as error:
-            self.left_aside.append(str(error))
+            self.left_aside.append(of_case(case.name, str(error)))
             return
         original = prediction.labels
         started = time.perf_counter()
@@ -249,8 +252,6 @@ class _Comparison:
         self.seconds.append((by_torch, time.perf_counter() - started))
         if self.logits is not None:
             self.apart.append(self._logits_apart(case, self.logits))
-        scheme = self.predictor.labels
-        reference = _reference(case, scheme, original)
         labels = scheme.encode(original.array[0])
         self._compare(labels, scheme.encode(exported), reference, original)
 
@@ -354,12 +355,13 @@ def _dice(prediction: Array, reference: Array) -> float | None:
 
 
 def _reference(case: Case, scheme: LabelScheme, grid: Volume) -> Array | None:
-    """Label indices `(z, y, x)` of a case that has a label map."""
+    """Label indices `(z, y, x)` of a case that has a label map; raises `DataError` for
+    one that is damaged or lies elsewhere.
+    """
     if case.label is None:
         return None
     label = read_labels(case.label)
-    if label.shape != grid.shape:
-        return None
+    require_same_grid(grid, label, where=f"{case.name}: image and label")
     return scheme.encode(label.array[0], where=case.name)
 
 

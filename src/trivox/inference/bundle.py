@@ -42,6 +42,13 @@ class Bundle(Generic[D]):
         """A short hash over the files: predictions name the model that made them."""
         return self.description.identity
 
+    @property
+    def run(self) -> Path | None:
+        """The run that it lies in; None for a bundle alone."""
+        run = self.folder.parent
+        files = [run / name for name in ("dataset.json", "splits.json", "recipe.json")]
+        return run if all(file.is_file() for file in files) else None
+
     def weight_files(self) -> list[Path]:
         """Paths of the weights after comparing their checksums; raises `BundleError`
         for a damaged one.

@@ -7,16 +7,14 @@ and mlflow talks to a server only if the user has set its tracking URI. Each con
 its own record of a run that is resumed.
 """
 
-import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
-from types import ModuleType
 from typing import Any, Protocol
 
-from trivox.errors import ResourceError
 from trivox.files import write_text
+from trivox.optional import optional_package
 
 
 class Tracker(Protocol):
@@ -48,9 +46,9 @@ class TensorBoard:
     """Event files in `tensorboard/`; look at them with `tensorboard --logdir RUN`."""
 
     def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
-        self.writer: Any = _package("torch.utils.tensorboard").SummaryWriter(
-            str(folder / "tensorboard")
-        )
+        self.writer: Any = optional_package(
+            "torch.utils.tensorboard", extra="track"
+        ).SummaryWriter(str(folder / "tensorboard"))
 
     def record(self, step: int, figures: Mapping[str, float]) -> None:
         """Keep the figures of a step."""
@@ -67,7 +65,7 @@ class Wandb:
     """Weights & Biases in offline mode: files in `wandb/`."""
 
     def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
-        wandb: Any = _package("wandb")
+        wandb: Any = optional_package("wandb", extra="track")
         self.run = wandb.init(
             project=project,
             name=folder.name,
@@ -93,8 +91,8 @@ class MLflow:
     """
 
     def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
-        mlflow: Any = _package("mlflow")
-        _package("sqlalchemy")
+        mlflow: Any = optional_package("mlflow", extra="track")
+        optional_package("sqlalchemy", extra="track")
         home = folder.resolve() / "mlflow"
         home.mkdir(exist_ok=True)
         local = (
@@ -142,13 +140,3 @@ def _identity(file: Path) -> str:
     if not file.exists():
         write_text(file, token_hex(8))
     return file.read_text(encoding="ascii")
-
-
-def _package(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        missing = name.rpartition(".")[2]
-        raise ResourceError(
-            f"{missing} is not installed; run: pip install 'trivox[track]'"
-        ) from error

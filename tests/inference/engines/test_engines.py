@@ -1,16 +1,22 @@
 """Every engine computes what torch computes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from trivox import caches, optional
 from trivox.errors import ResourceError, UsageError
+from trivox.inference import members
+from trivox.inference.bundle import read_bundle
 from trivox.inference.engines import choice, kept, runtimes
 from trivox.inference.engines.choice import MOST_APART, Trial, fastest_engine, tried
 from trivox.inference.engines.graph import UnexportableError, graph_of
 from trivox.inference.engines.kept import Source
 from trivox.inference.engines.making import made_engine
 from trivox.inference.predictor import Predictor
+from trivox.learning import runtime
 from trivox.learning.runtime import Runtime
 from trivox.networks.registry import build_network, patch_family
 from untrained_models import plan_of, write_scans, write_untrained
@@ -170,6 +176,48 @@ def test_a_missing_runtime_is_named_with_its_extra(source, monkeypatch):
     def missing(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(runtimes.importlib, "import_module", missing)
+    monkeypatch.setattr(optional.importlib, "import_module", missing)
     with pytest.raises(ResourceError, match=r"pip install 'trivox\[openvino\]'"):
         made_engine("openvino", source, CPU)
+
+
+def test_where_no_rounding_is_small_torch_computes(source, monkeypatch, tmp_path):
+    monkeypatch.setattr(choice, "cache_folder", lambda what: tmp_path)
+    trials = [
+        Trial("torch", "bf16", 3.0, 1.0),
+        Trial("onnx", "fp32", 2.0, float("nan")),
+    ]
+    monkeypatch.setattr(choice, "tried", lambda *args, **more: trials)
+    assert fastest_engine(source, CPU, precision="auto") == "torch"
+
+
+def test_a_user_without_a_home_has_no_cache_and_all_engines(source, monkeypatch):
+    def homeless():
+        raise RuntimeError("no home")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(caches.Path, "home", homeless)
+    assert caches.cache_folder("graphs") is None
+    assert source.graph()
+    assert fastest_engine(source, CPU, precision="fp32") in ("torch", *ENGINES)
+
+
+@pytest.mark.parametrize(("sums", "precision"), [("single", "auto"), ("half", "fp32")])
+def test_engines_are_measured_in_what_the_model_computes_in(
+    bundle, monkeypatch, sums, precision
+):
+    read = read_bundle(bundle)
+    plan = read.description.plan
+    grid = plan.grid.model_copy(update={"sums": sums})
+    plan = plan.model_copy(update={"grid": grid})
+    description = read.description.model_copy(update={"plan": plan})
+    asked = []
+
+    def note(source, runtime, *, precision):
+        asked.append(precision)
+        return "torch"
+
+    monkeypatch.setattr(members, "fastest_engine", note)
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)
+    members.quickest(replace(read, description=description), "cpu", "auto", passes=0)
+    assert asked == [precision]

@@ -8,6 +8,7 @@ import pytest
 
 import trivox
 from releases import NAME, described
+from trivox import caches
 from trivox.errors import BundleError
 from trivox.exporting.containers import package_model
 from trivox.inference.bundle import read_any_bundle
@@ -109,10 +110,11 @@ def test_a_model_whose_replacement_was_killed_is_still_there(shelf):
 
 
 def test_a_user_without_a_home_has_the_checkout(checkout, monkeypatch):
-    def nowhere(what):
+    def nowhere():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(shelves, "cache_folder", nowhere)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(caches.Path, "home", nowhere)
     assert ready_models() == {NAME: checkout / NAME}
     with pytest.raises(trivox.TrivoxError, match="user's cache, and there is no home"):
         trivox.models(NAME)

@@ -10,6 +10,7 @@ from torch import nn
 
 from trivox.errors import ResourceError
 from trivox.memory import memory_ran_out, no_memory
+from trivox.optional import optional_package
 
 OPSET = 18
 """Of ONNX; runtimes of 2023 and later read it."""
@@ -19,7 +20,6 @@ LOGITS = "logits"
 float32.
 """
 MOST_WINDOWS = 2**16
-NEEDED = "pip install 'trivox[export]'"
 
 
 class UnexportableError(ResourceError):
@@ -33,6 +33,8 @@ def graph_of(network: nn.Module, *, channels: int, patch: Sequence[int]) -> byte
     Raises `ResourceError` where the packages for it are missing, `UnexportableError`
     naming what has no counterpart in ONNX.
     """
+    for package in ("onnx", "onnxscript"):
+        optional_package(package, extra="export")
     example = torch.zeros(2, channels, *patch)
     with torch.inference_mode(False), torch.no_grad():
         # tables that depend on the grid alone are made here, and constants of the graph
@@ -50,10 +52,6 @@ def graph_of(network: nn.Module, *, channels: int, patch: Sequence[int]) -> byte
                 dynamic_shapes=({0: count},),
                 verbose=False,
             )
-    except ImportError as error:
-        raise ResourceError(
-            f"a graph of a network needs onnx and onnxscript ({error}); {NEEDED}"
-        ) from error
     except Exception as error:
         if isinstance(error, RuntimeError) and memory_ran_out(error):
             raise no_memory(error) from error

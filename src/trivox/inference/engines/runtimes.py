@@ -1,6 +1,5 @@
 """Graphs computed by ONNX Runtime and OpenVINO, on a CPU."""
 
-import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trivox.errors import BundleError, ResourceError
+from trivox.errors import BundleError
 from trivox.inference.engines.graph import LOGITS, WINDOWS
 from trivox.inference.engines.torch import VOXELS_A_BATCH
 from trivox.learning.runtime import cpu_has_bf16
+from trivox.optional import optional_package
 
 CPU = torch.device("cpu")
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -21,18 +21,24 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 @dataclass(frozen=True, eq=False)
-class OnnxEngine:
-    """A graph in a session of ONNX Runtime."""
+class GraphEngine:
+    """A graph on the CPU."""
 
-    name: ClassVar[str] = "onnx"
-
-    session: Any
     precision: str
 
     @property
     def device(self) -> torch.device:
         """Always the CPU."""
         return CPU
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxEngine(GraphEngine):
+    """A graph in a session of ONNX Runtime."""
+
+    name: ClassVar[str] = "onnx"
+
+    session: Any
 
     @property
     def voxels_a_batch(self) -> int:
@@ -47,18 +53,12 @@ class OnnxEngine:
 
 
 @dataclass(frozen=True, eq=False)
-class OpenVinoEngine:
+class OpenVinoEngine(GraphEngine):
     """A graph that OpenVINO compiled for one window at a time."""
 
     name: ClassVar[str] = "openvino"
 
     request: Any
-    precision: str
-
-    @property
-    def device(self) -> torch.device:
-        """Always the CPU."""
-        return CPU
 
     @property
     def voxels_a_batch(self) -> int:
@@ -76,14 +76,11 @@ class OpenVinoEngine:
         return torch.cat(parts)
 
 
-GraphEngine = OnnxEngine | OpenVinoEngine
-
-
 def onnx_engine(graph: bytes, *, precision: str) -> OnnxEngine:
     """A graph made ready by ONNX Runtime; raises `ResourceError` without it,
     `BundleError` for a graph that it does not read.
     """
-    runtime = _package("onnxruntime")
+    runtime = optional_package("onnxruntime", extra="export")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -93,7 +90,7 @@ def onnx_engine(graph: bytes, *, precision: str) -> OnnxEngine:
         )
     except Exception as error:
         raise _unreadable("ONNX Runtime", error) from error
-    return OnnxEngine(session, precision)
+    return OnnxEngine(precision, session)
 
 
 def openvino_engine(
@@ -102,7 +99,7 @@ def openvino_engine(
     """A graph compiled by OpenVINO for windows of `shape` `(1, c, z, y, x)`; raises as
     `onnx_engine` does.
     """
-    openvino = _package("openvino")
+    openvino = optional_package("openvino", extra="openvino")
     core = openvino.Core()
     hints = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
@@ -115,7 +112,7 @@ def openvino_engine(
         compiled = core.compile_model(model, "CPU", hints)
     except Exception as error:
         raise _unreadable("OpenVINO", error) from error
-    return OpenVinoEngine(compiled.create_infer_request(), precision)
+    return OpenVinoEngine(precision, compiled.create_infer_request())
 
 
 def _unreadable(runtime: str, error: Exception) -> BundleError:
@@ -126,21 +123,11 @@ def _unreadable(runtime: str, error: Exception) -> BundleError:
 
 
 PACKAGES: Mapping[str, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
-EXTRAS: Mapping[str, str] = {"onnxruntime": "export", "openvino": "openvino"}
 
 
 def is_installed(engine: str) -> bool:
     """Whether the package of an engine is here."""
     return importlib.util.find_spec(PACKAGES[engine]) is not None
-
-
-def _package(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ResourceError(
-            f"the engine needs {name}: pip install 'trivox[{EXTRAS[name]}]'"
-        ) from error
 
 
 def best_precision(engine: str) -> str:

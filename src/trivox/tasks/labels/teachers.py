@@ -9,8 +9,8 @@ from pathlib import Path
 from trivox.config.options import DistillationOptions
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Dataset
+from trivox.datasets.splits import trained_splits
 from trivox.errors import BundleError, PlanError, RecipeError, TrivoxError
-from trivox.files import read_json
 from trivox.inference.bundle import LabelBundle, read_bundle
 from trivox.inference.descriptions import Weights
 from trivox.inference.members import require_alike
@@ -67,13 +67,6 @@ def read_teachers(options: DistillationOptions) -> list[LabelBundle]:
     return bundles
 
 
-def run_of(bundle: LabelBundle) -> Path | None:
-    """The run that a bundle lies in, None for a bundle alone."""
-    run = bundle.folder.parent
-    files = (run / name for name in ("dataset.json", "splits.json", "recipe.json"))
-    return run if all(file.is_file() for file in files) else None
-
-
 def voters(
     bundles: Sequence[LabelBundle], options: DistillationOptions, fold: int | str
 ) -> list[Voter]:
@@ -98,14 +91,14 @@ def _trained_on(bundle: LabelBundle, fold: str) -> frozenset[str] | None:
     """Cases that a network was trained on; None where its run is not at hand, and where
     an ensemble taught it, each of which knew others.
     """
-    run = run_of(bundle)
+    run = bundle.run
     if run is None or _taught_by_ensemble(bundle):
         return None
     try:
-        splits = read_json(run / "splits.json")
-        return frozenset(splits[int(fold)]["train"])
-    except (TrivoxError, ValueError, IndexError, KeyError, TypeError):
+        split = trained_splits(run, [fold])[0]
+    except (TrivoxError, IndexError):
         return None
+    return frozenset(split.train)
 
 
 def _taught_by_ensemble(bundle: LabelBundle) -> bool:

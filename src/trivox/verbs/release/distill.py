@@ -13,7 +13,7 @@ from trivox.errors import BundleError
 from trivox.inference.bundle import LabelBundle, model_paths
 from trivox.learning.runtime import launched_rank
 from trivox.tasks.console import Console
-from trivox.tasks.labels.teachers import read_teachers, run_of, voters
+from trivox.tasks.labels.teachers import read_teachers, voters
 from trivox.tasks.stages import FOLDS
 from trivox.verbs.folders import require_run
 from trivox.verbs.settings import Settings, parsed
@@ -58,7 +58,7 @@ def distill(
     teachers = DistillationOptions(teachers=tuple(str(path) for path in paths))
     bundles = read_teachers(teachers)
     for bundle in bundles:
-        require_run(Path(out), run_of(bundle) or bundle.folder)
+        require_run(Path(out), bundle.run or bundle.folder)
     source = _cases_of(bundles) if dataset is None else Path(dataset)
     networks = "all" if fold is None else "fold"
     options = teachers.model_copy(update={"networks": networks})
@@ -99,7 +99,7 @@ def distill(
 
 def _cases_of(bundles: Sequence[LabelBundle]) -> Path:
     """The saved dataset of the first model; raises `BundleError` where there is none."""
-    run = run_of(bundles[0])
+    run = bundles[0].run
     if run is None:
         raise BundleError(
             f"{bundles[0].folder}: lies in no run that says what it was trained on; name "

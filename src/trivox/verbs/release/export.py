@@ -3,15 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trivox.config.choices import ExportPrecision, ExportTarget, require_choice
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import load_dataset, read_saved_dataset
-from trivox.errors import BundleError
+from trivox.datasets.splits import trained_splits
+from trivox.errors import BundleError, UsageError
 from trivox.exporting.export import Exported, ExportOptions, export_model
-from trivox.files import read_json
-from trivox.inference.bundle import bundle_content, model_paths
+from trivox.inference.bundle import (
+    LabelBundle,
+    bundle_content,
+    model_paths,
+    read_bundle,
+)
 from trivox.tasks.console import Console, Quiet, working
 from trivox.verbs.texts import described
 
@@ -42,15 +46,19 @@ def export(
     """
     require_choice("target", to, ExportTarget)
     require_choice("precision", precision, ExportPrecision)
+    if calibrate is not None and precision != "int8":
+        raise UsageError(
+            f"--calibrate is for --precision int8, not for {precision}; leave it out"
+        )
     paths = model_paths(model)
     for path in paths:
         require_label_maps(path)
-    cases = cases_of_run(paths[0])
-    training = cases.train if calibrate is None else cases_of(Path(calibrate))
-    whose = cases.whose
-    tried = cases.validation[:MOST_CASES]
+    known = cases_of_run(read_bundle(paths[0]))
+    training = known.train if calibrate is None else cases_of(Path(calibrate))
+    whose = known.whose
+    tried = known.validation[:MOST_CASES]
     if verify is not None:
-        tried = [case for case in cases_of(Path(verify)) if case.label is not None]
+        tried = cases_of(Path(verify))
         whose = f"cases of {Path(verify).name}"
     options = ExportOptions(
         target=to,
@@ -92,32 +100,20 @@ class RunCases:
     whose: str = "validation cases"
 
 
-def cases_of_run(model: Path) -> RunCases:
-    """Those of a run, or of the run that a bundle lies in; none of a bundle alone."""
-    run = next((place for place in (model, model.parent) if _is_run(place)), None)
+def cases_of_run(bundle: LabelBundle) -> RunCases:
+    """Those of the run that a bundle lies in; none of a bundle alone."""
+    run = bundle.run
     if run is None:
         return RunCases()
     cases = {case.name: case for case in read_saved_dataset(run / "dataset.json").cases}
-    folds = _folds(run)
-    train = [name for fold in folds for name in fold["train"]]
-    held_out = [name for fold in folds for name in fold["validation"]]
+    names = [weights.fold for weights in bundle.description.weights]
+    splits = trained_splits(run, names)
+    train = [name for split in splits for name in split.train]
+    held_out = [name for split in splits for name in split.validation]
     whose = "validation cases"
-    if len(folds) > 1:
-        whose = f"cases that all but one of {len(folds)} folds were trained on"
+    if len(splits) > 1:
+        whose = f"cases that all but one of {len(splits)} folds were trained on"
     return RunCases(_there(cases, train), _there(cases, held_out), whose)
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "dataset.json").is_file() and (folder / "splits.json").is_file()
-
-
-def _folds(run: Path) -> list[dict[str, Any]]:
-    """The folds that were trained."""
-    splits = read_json(run / "splits.json")
-    _, content = bundle_content(run)
-    weights: Any = content["weights"]  # a bundle was read from it
-    numbers = [int(entry["fold"]) for entry in weights]
-    return [splits[number] for number in numbers if number < len(splits)]
 
 
 def _there(cases: Mapping[str, Case], names: Sequence[str]) -> list[Case]:
