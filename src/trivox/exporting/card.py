@@ -179,14 +179,14 @@ class ExportCard(Frozen):
     verified: dict[str, Any] | None = None
 
 
-def left_out(description: LabelDescription, *, page: bool = False) -> tuple[str, ...]:
-    """What a model does and its export does not; page: in a browser."""
+def left_out(description: LabelDescription, *, halves: bool) -> tuple[str, ...]:
+    """What a model does and its export does not; halves: whether the export sums in
+    half precision where the model does.
+    """
     lines = []
     if description.classification is not None:
         lines.append("the class of the case: the export gives the label map alone")
-    if page:
-        return tuple(lines)
-    if description.plan.grid.sums == "half":
+    if description.plan.grid.sums == "half" and not halves:
         lines.append("sums in half precision, which decide between equal classes")
     return tuple(lines)
 

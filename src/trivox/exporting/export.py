@@ -24,12 +24,10 @@ from trivox.exporting.card import (
     left_out,
 )
 from trivox.exporting.networks import write_networks
-from trivox.exporting.programs import PROGRAM, rendered, write_program
+from trivox.exporting.programs import rendered, write_program
 from trivox.exporting.targets import TARGETS, Place
 from trivox.exporting.triton import Networks, batches
 from trivox.exporting.verification import Verdict, verified
-from trivox.exporting.web.assets import Archives
-from trivox.exporting.web.page_folder import require_page, write_page
 from trivox.files import file_hash, in_one_line, new_folder, write_json, write_text
 from trivox.inference.bundle import LabelBundle, read_bundle
 from trivox.inference.descriptions import LabelDescription
@@ -95,53 +93,39 @@ def export_model(models: Sequence[Path], out: Path, options: ExportOptions) -> E
     target does not have; `ResourceError` for packages that are missing.
     """
     require_new_folder(out)
+    target = TARGETS[options.target]
     runtimes = chosen_runtimes(options)
     bundles = [read_bundle(path) for path in models]
     require_one_plan(bundles)
-    archives = _archives(options)
+    target.begin(options.assets)
     predictor = Predictor.load(list(models), device="cpu", precision="fp32")
     with new_folder(out) as folder:
         networks = _write_networks(predictor, folder, options, runtimes)
         card = _card(bundles[0].description, predictor, folder, options, networks)
-        if archives is not None:
-            require_page(card.pipeline)
+        target.require(card.pipeline)
         write_program(folder)
         verdict, tried = _tried(folder, card, networks, predictor, options)
         card = card.model_copy(update={"verified": tried})
         write_card(folder, card)
         _write_readme(folder, card)
-        TARGETS[options.target].finish(folder, card)
-        if archives is not None:
-            for name in PROGRAM:  # the page does what it does, and more
-                (folder / name).unlink()
-            write_page(folder, card, archives)
+        target.finish(folder, card, options.assets)
     return Exported(out, card, verdict)
 
 
 def chosen_runtimes(options: ExportOptions) -> tuple[Runtime, ...]:
-    """The runtimes that the target has at this precision; raises `UsageError` for a
-    precision that it does not have.
+    """The runtimes that the target has at this precision; raises `UsageError` for
+    options that it does not have.
     """
-    runtimes = TARGETS[options.target].chosen(options.target, options.precision)
+    target = TARGETS[options.target]
+    runtimes = target.chosen(options.target, options.precision)
+    if options.assets is not None and not target.takes_assets:
+        raise UsageError(f"--assets is for --to web, not for {options.target}")
     if options.precision == "int8" and not options.calibration:
         raise UsageError(
             "--precision int8 needs images to see how values are distributed; give "
             "--calibrate DATASET"
         )
     return runtimes
-
-
-def _archives(options: ExportOptions) -> Archives | None:
-    """What a page is made of, seen to be there before any work is done; None of what is
-    no page.
-    """
-    if options.target != "web":
-        if options.assets is not None:
-            raise UsageError(f"--assets is for --to web, not for {options.target}")
-        return None
-    archives = Archives(options.assets)
-    archives.require()
-    return archives
 
 
 def require_one_plan(bundles: Sequence[LabelBundle]) -> None:
@@ -198,7 +182,7 @@ def _card(
         versions=_versions(),
         batches=batches(description.plan),
         served=TARGETS[options.target].served(description.plan, networks),
-        left_out=left_out(description, page=options.target == "web"),
+        left_out=left_out(description, halves=TARGETS[options.target].sums_halves),
         pipeline=Pipeline.of(description, names, (WINDOWS, LOGITS)),
     )
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from trivox.config.choices import ExportTarget
 from trivox.errors import UsageError
-from trivox.exporting.card import ExportCard, Runtime
+from trivox.exporting.card import ExportCard, Pipeline, Runtime
 from trivox.exporting.networks import PRECISIONS
+from trivox.exporting.programs import PROGRAM
 from trivox.exporting.tensorrt import write_build_script
 from trivox.exporting.triton import (
     Networks,
@@ -20,6 +21,8 @@ from trivox.exporting.triton import (
     served_models,
     write_repository,
 )
+from trivox.exporting.web.assets import Archives
+from trivox.exporting.web.page_folder import require_page, write_page
 from trivox.planning.plan import Plan
 
 
@@ -37,14 +40,21 @@ class Place:
 class Target:
     """runtimes: each that is installed and has the precision gets its files, the first
     one is that of `run.py`; stem: where a network lies; served: names of the models of
-    a server; finish: writes what else is needed; readme: its template.
+    a server; begin: has at hand what else is needed, before any work; require: raises
+    for a pipeline that the target cannot run; finish: writes what else is needed, with
+    the folder of `--assets` if it `takes_assets`; readme: its template; sums_halves:
+    whether it sums in half precision as nnU-Net does.
     """
 
     runtimes: tuple[Runtime, ...]
     stem: Callable[[Place], str] = lambda place: f"network{place.number}"
     served: Callable[[Plan, Networks], Served] = lambda _plan, _networks: {}
-    finish: Callable[[Path, ExportCard], None] = lambda _folder, _card: None
+    begin: Callable[[Path | None], None] = lambda _assets: None
+    require: Callable[[Pipeline], None] = lambda _pipeline: None
+    finish: Callable[[Path, ExportCard, Path | None], None] = lambda *_: None
     readme: str = "README.md.j2"
+    takes_assets: bool = False
+    sums_halves: bool = False
 
     def chosen(self, target: str, precision: str) -> tuple[Runtime, ...]:
         """The runtimes of an export; raises `UsageError` where none has the precision."""
@@ -59,6 +69,16 @@ class Target:
         first, *others = fitting
         there = [name for name in others if importlib.util.find_spec(name)]
         return (first, *there)
+
+
+def _have_archives(assets: Path | None) -> None:
+    Archives(assets).require()
+
+
+def _write_page(folder: Path, card: ExportCard, assets: Path | None) -> None:
+    for name in PROGRAM:  # the page does what it does, and more
+        (folder / name).unlink()
+    write_page(folder, card, Archives(assets))
 
 
 def _in_repository(place: Place) -> str:
@@ -81,5 +101,12 @@ TARGETS: Mapping[ExportTarget, Target] = {
         finish=write_repository,
         readme="README-triton.md.j2",
     ),
-    "web": Target(("onnx",)),
+    "web": Target(
+        ("onnx",),
+        begin=_have_archives,
+        require=require_page,
+        finish=_write_page,
+        takes_assets=True,
+        sums_halves=True,
+    ),
 }

@@ -12,7 +12,9 @@ FLAGS = {"fp32": "--noTF32", "bf16": "--bf16", "fp16": "--fp16", "int8": "--int8
 """Of trtexec; without the first, products of fp32 are rounded to 10 bits."""
 
 
-def write_build_script(folder: Path, card: ExportCard) -> None:
+def write_build_script(
+    folder: Path, card: ExportCard, _assets: Path | None = None
+) -> None:
     """Write `build_engine.sh`, which calls trtexec for each network."""
     pipeline = card.pipeline
     sizes = (len(pipeline.inputs), *pipeline.patch_size)

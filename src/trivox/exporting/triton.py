@@ -64,7 +64,9 @@ def batches(plan: Plan) -> tuple[int, int, int]:
     return 1, max(1, most // 2), most
 
 
-def write_repository(folder: Path, card: ExportCard) -> None:
+def write_repository(
+    folder: Path, card: ExportCard, _assets: Path | None = None
+) -> None:
     """Write what a server needs beside the networks, and a client."""
     for runtime, names in card.served.items():
         if runtime in BACKENDS:
