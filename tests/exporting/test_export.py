@@ -4,6 +4,8 @@ import json
 import runpy
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +18,13 @@ from trivox.exporting import networks
 from trivox.exporting.card import ExportCard, Pipeline
 from trivox.exporting.export import ExportOptions, export_model
 from trivox.exporting.programs import STANDALONE
+from trivox.exporting.verification import (
+    LEAST_EQUAL,
+    MOST_APART,
+    LabelScore,
+    Verdict,
+    require_agreement,
+)
 from trivox.inference.descriptions import LabelDescription
 from trivox.inference.engines.graph import graph_of
 from trivox.inference.predictor import Predictor
@@ -170,13 +179,20 @@ def test_an_ensemble_averages_its_networks(bundles, tmp_path):
     assert np.isclose(exported.verdict.equal, 1, atol=1e-3)
 
 
-def test_the_program_cleans_regions_as_predict_does():
+@pytest.mark.parametrize(
+    "rules",
+    [
+        Postprocessing(
+            largest_of_regions=("middle",),
+            remove_small={"core": 30.0},
+            replace_small={"whole": 400.0},
+        ),
+        # what the outer region loses decides what the inner one keeps
+        Postprocessing(largest_of_regions=("whole", "middle")),
+    ],
+)
+def test_the_program_cleans_regions_as_predict_does(rules):
     scheme = plan_of(regions=True).labels
-    rules = Postprocessing(
-        largest_of_regions=("middle",),
-        remove_small={"core": 30.0},
-        replace_small={"whole": 400.0},
-    )
     description = LabelDescription(
         task="t", plan=plan_of(regions=True), postprocessing=rules
     )
@@ -184,7 +200,7 @@ def test_the_program_cleans_regions_as_predict_does():
     grids = runpy.run_path(str(STANDALONE / "grids.py"))
     for seed in range(8):
         noise = np.random.default_rng(seed).normal(size=(14, 16, 12))
-        labels = np.digitize(gaussian_filter(noise, 1.2), (0.05, 0.12, 0.2))
+        labels = np.digitize(gaussian_filter(noise, 1.2), (0.1, 0.15, 0.2))
         labels = labels.astype(np.int16)
         expected = rules.apply(labels, scheme, voxel_mm3=2.0)
         cleaned = grids["cleaned"](labels, pipeline.model_dump(), 2.0)
@@ -226,3 +242,28 @@ def test_calibration_of_what_is_not_int8_is_refused(bundles, tmp_path):
         export_verb(
             bundles["labels"], tmp_path / "export", to="onnx", calibrate=tmp_path
         )
+
+
+AGREES = Verdict("cases", 3, {}, equal=1.0, seconds=(1.0, 1.0), apart=0.0)
+
+
+@pytest.mark.parametrize("precision", LEAST_EQUAL)
+def test_labels_and_logits_are_each_enough_to_refuse_an_export(precision):
+    require_agreement(AGREES, precision=precision, accept_loss=False)
+    labels = replace(AGREES, equal=LEAST_EQUAL[precision] - 1e-6)
+    logits = replace(AGREES, apart=MOST_APART[precision] + 1e-6)
+    for verdict, reason in ((labels, "other labels"), (logits, "other logits")):
+        with pytest.raises(BundleError, match=reason):
+            require_agreement(verdict, precision=precision, accept_loss=False)
+        require_agreement(verdict, precision=precision, accept_loss=True)
+
+
+def test_int8_may_lose_half_a_dice_point():
+    for export, refused in ((0.8951, False), (0.8949, True)):
+        score = LabelScore(original=0.9, export=export, agreement=0.95)
+        verdict = replace(AGREES, labels={"organ": score})
+        for precision in ("bf16", "int8"):
+            reason = pytest.raises(BundleError, match=r"loses 0\.51 Dice points")
+            expected = reason if refused and precision == "int8" else nullcontext()
+            with expected:
+                require_agreement(verdict, precision=precision, accept_loss=False)

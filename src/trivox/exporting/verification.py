@@ -175,7 +175,7 @@ def verified(
         for case in given:
             comparison.add(case)
     verdict = comparison.verdict(whose)
-    _require_agreement(verdict, precision=precision, accept_loss=accept_loss)
+    require_agreement(verdict, precision=precision, accept_loss=accept_loss)
     return verdict
 
 
@@ -194,7 +194,10 @@ def _in_single(predictor: Predictor) -> Predictor:
     return replace(predictor, members=tuple(members))
 
 
-def _require_agreement(verdict: Verdict, *, precision: str, accept_loss: bool) -> None:
+def require_agreement(verdict: Verdict, *, precision: str, accept_loss: bool) -> None:
+    """Raise `BundleError` for an export that differs from its model by more than its
+    precision explains, unless the loss is accepted.
+    """
     least = LEAST_EQUAL[precision]
     apart = verdict.apart or 0.0
     if apart > MOST_APART[precision] and not accept_loss:

@@ -79,7 +79,7 @@ def open_openvino(file: Path, export: Facts, threads: int | None) -> Network:
     request = core.compile_model(model, "CPU", hints).create_infer_request()
 
     def run(windows: Array) -> Array:
-        return request.infer({0: windows})[0].copy()
+        return request.infer({0: windows})[0]
 
     return Network("openvino CPU", lambda windows: map(run, windows))
 

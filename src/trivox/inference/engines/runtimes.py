@@ -71,8 +71,7 @@ class OpenVinoEngine(GraphEngine):
         for window in windows.split(1):
             array = np.ascontiguousarray(window.numpy(), dtype=np.float32)
             answer = self.request.infer({0: array}, share_inputs=True)
-            # the request writes its next answer into the same memory
-            parts.append(torch.from_numpy(answer[0].copy()))
+            parts.append(torch.from_numpy(answer[0]))
         return torch.cat(parts)
 
 
