@@ -1,0 +1,1 @@
+"""What a prediction becomes for people and hospitals: DICOM objects, previews, measurements."""

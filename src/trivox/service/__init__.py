@@ -1,0 +1,1 @@
+"""Models at work beside a PACS: its client, its rules, the queue of studies, the DICOM node."""
