@@ -18,6 +18,7 @@ from trivox.memory import memory_ran_out
 from trivox.optional import optional_package
 from trivox.results.case import CaseResult
 from trivox.results.options import AS_USUAL, ResultOptions
+from trivox.results.segmentation import write_segmentation
 from trivox.volumes.formats import is_dicom_image
 
 MAP: ResultFormat = "nifti"
@@ -47,7 +48,14 @@ class Writer:
     options: tuple[str, ...] = ()
 
 
-WRITERS: dict[str, Writer] = {}
+WRITERS: dict[str, Writer] = {
+    "dicom-seg": Writer(
+        ".seg.dcm",
+        write_segmentation,
+        packages=("highdicom",),
+        options=("seg_type", "codes"),
+    ),
+}
 """By format, in the order in which they are written."""
 USUAL_OF_SERIES = "dicom-seg"
 """What a case of DICOM images is written as beside its map, unless told otherwise."""
