@@ -19,6 +19,7 @@ from trivox.optional import optional_package
 from trivox.results.case import CaseResult
 from trivox.results.options import AS_USUAL, ResultOptions
 from trivox.results.segmentation import write_segmentation
+from trivox.results.structures import write_structures
 from trivox.volumes.formats import is_dicom_image
 
 MAP: ResultFormat = "nifti"
@@ -55,6 +56,7 @@ WRITERS: dict[str, Writer] = {
         packages=("highdicom",),
         options=("seg_type", "codes"),
     ),
+    "rtstruct": Writer(".rtstruct.dcm", write_structures, options=("codes",)),
 }
 """By format, in the order in which they are written."""
 USUAL_OF_SERIES = "dicom-seg"
