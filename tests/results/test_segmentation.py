@@ -1,11 +1,10 @@
 """DICOM segmentations: on the source's own frames, valid, the same every time."""
 
-import highdicom
 import numpy as np
 import pydicom
 import pytest
 
-from dicom_checks import errors_of
+from dicom_checks import assert_same_places, errors_of, masks_in_world
 from dicom_slices import enhanced, one, save
 from result_cases import (
     NAMES,
@@ -29,67 +28,13 @@ def written(result, folder, name="a.seg.dcm"):
     return folder / name, remarks
 
 
-def masks_in_world(path):
-    """For each segment its voxels' centres in RAS mm, sorted, as highdicom reads them."""
-    with quiet():
-        seg = highdicom.seg.segread(path)
-    points = {}
-    frames = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
-    shared = seg.SharedFunctionalGroupsSequence[0]
-    row_mm, column_mm = shared.PixelMeasuresSequence[0].PixelSpacing
-    way = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
-    for frame, group in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
-        corner = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
-        for number, mask in masks_of(seg, shared, group, frame):
-            rows, columns = np.nonzero(mask)
-            at = corner + np.outer(columns * column_mm, way[:3])
-            at = at + np.outer(rows * row_mm, way[3:])
-            points.setdefault(number, []).append(at * (-1, -1, 1))
-    return {number: in_order(np.concatenate(each)) for number, each in points.items()}
-
-
-def masks_of(seg, shared, group, frame):
-    """(number, mask) of the segments in a frame."""
-    if seg.SegmentationType == "LABELMAP":
-        numbers = np.setdiff1d(np.unique(frame), [0])
-        return [(int(number), frame == number) for number in numbers]
-    holder = group if "SegmentIdentificationSequence" in group else shared
-    number = holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-    at_least = 128 if seg.SegmentationType == "FRACTIONAL" else 1
-    return [(int(number), frame >= at_least)]
-
-
-def in_order(points):
-    points = np.round(points, 4) + 0.0
-    return points[np.lexsort(points.T)]
-
-
-def truth(result):
-    """The same of the label map itself."""
-    affine = result.labels.affine
-    points = {}
-    for number, value in enumerate(sorted(result.names.values()), start=1):
-        z, y, x = np.nonzero(result.labels.array[0] == value)
-        at = np.stack([x, y, z, np.ones_like(x)])
-        points[number] = in_order((affine @ at)[:3].T)
-    return {number: each for number, each in points.items() if len(each)}
-
-
-def assert_same_places(path, result):
-    seen = {n: each for n, each in masks_in_world(path).items() if len(each)}
-    meant = truth(result)
-    assert seen.keys() == meant.keys()
-    for number, points in meant.items():
-        np.testing.assert_allclose(seen[number], points, atol=1e-3)
-
-
 @pytest.mark.parametrize("seg_type", TYPES)
 @pytest.mark.parametrize("kind", SERIES)
 def test_every_voxel_lies_where_it_was_found(kind, seg_type, tmp_path):
     folder = write_series(tmp_path / "case", **SERIES[kind])
     result = result_of(folder, seg_type=seg_type)
     path, _ = written(result, tmp_path)
-    assert_same_places(path, result)
+    assert_same_places(path, result.labels, NAMES.values())
     assert errors_of(path) == []
 
 
@@ -98,7 +43,7 @@ def test_frames_of_a_multi_frame_image_are_named(seg_type, tmp_path):
     folder = enhanced_series(tmp_path / "case")
     result = result_of(folder, seg_type=seg_type)
     path, _ = written(result, tmp_path)
-    assert_same_places(path, result)
+    assert_same_places(path, result.labels, NAMES.values())
     assert errors_of(path) == []
     source = pydicom.dcmread(folder / "IM000.dcm")
     for group in pydicom.dcmread(path).PerFrameFunctionalGroupsSequence:
@@ -119,7 +64,7 @@ def test_several_multi_frame_files_may_make_one_volume(tmp_path):
     folder = save(tmp_path / "case", parts)
     result = result_of(folder)
     path, _ = written(result, tmp_path)
-    assert_same_places(path, result)
+    assert_same_places(path, result.labels, NAMES.values())
     assert errors_of(path) == []
 
 
@@ -217,7 +162,7 @@ def test_a_label_map_holds_the_labels_that_regions_are_made_of(tmp_path):
     folder = write_series(tmp_path / "case")
     result = result_of(folder, segments=REGIONS, seg_type="labelmap")
     path, _ = written(result, tmp_path)
-    assert_same_places(path, result)
+    assert_same_places(path, result.labels, NAMES.values())
 
 
 @pytest.mark.parametrize("seg_type", TYPES)
