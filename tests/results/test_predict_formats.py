@@ -1,6 +1,7 @@
 """`trivox predict --format`: what is written, kept, refused, and said of it."""
 
 import json
+import shutil
 
 import pydicom
 import pytest
@@ -79,6 +80,16 @@ def test_every_kind_of_segmentation_holds_the_label_map(
     if seg_type != "fractional":
         labels = read_labels(out / "scan.nii.gz")
         assert_same_places(out / "scan.seg.dcm", labels, [1, 2, 3])
+
+
+def test_objects_beside_maps_are_no_maps_to_be_measured(model, series, tmp_path):
+    out = tmp_path / "out"
+    predict(model, series, out, format="nifti,dicom-seg,rtstruct")
+    references = tmp_path / "references"
+    references.mkdir()
+    shutil.copy(out / "scan.nii.gz", references)
+    evaluation = trivox.evaluate(out, references, tmp_path / "metrics.json")
+    assert evaluation.warnings == []
 
 
 def test_regions_are_segments(regional, series, tmp_path):

@@ -207,10 +207,11 @@ class ResultFiles:
 
     def is_done(self, case: Case, record: Mapping[str, Any], out: Path) -> bool:
         """Whether all formats of a case were written before, as they would be now."""
-        written = record.get("formats", {})
+        written = record.get("formats")
+        known = written if isinstance(written, Mapping) else {}
         for name in self.of_case(case):
-            entry = written.get(name)
-            if entry is None:
+            entry = known.get(name)
+            if not isinstance(entry, Mapping):
                 return False
             decided = self._decided(WRITERS[name])
             same = all(entry.get(key) == value for key, value in decided.items())
