@@ -1,11 +1,13 @@
 """DICOM segmentations: on the source's own frames, valid, the same every time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pydicom
 import pytest
 
 from dicom_checks import assert_same_places, errors_of, masks_in_world
-from dicom_slices import enhanced, one, save
+from dicom_slices import enhanced, one, save, slice_of
 from result_cases import (
     NAMES,
     PATIENT,
@@ -15,8 +17,11 @@ from result_cases import (
     result_of,
     write_series,
 )
+from trivox.datasets.dataset import Case
 from trivox.errors import DataError
 from trivox.results.segmentation import write_segmentation
+from trivox.results.structures import write_structures
+from trivox.volumes.choice import SeriesChoice
 from trivox.volumes.dicom.files import quiet
 from trivox.volumes.formats import read_volume
 
@@ -254,3 +259,58 @@ def test_a_case_that_says_not_where_it_lies_is_refused(tmp_path):
     folder = save(tmp_path / "case", [dataset])
     with pytest.raises(DataError, match=r"where its images lie.*nifti"):
         write_segmentation(result_of(folder), tmp_path / "a.dcm")
+
+
+ODD_NAMES = {
+    "näme with ümlauts": 1,
+    "back\\slash, and a line\nbreak": 2,
+    "肝" * 40: 3,
+    "so long a name that no value of the standard's kind for labels could hold it": 7,
+}
+
+
+@pytest.mark.parametrize("write", [write_segmentation, write_structures])
+def test_labels_may_be_called_anything(write, tmp_path):
+    folder = write_series(tmp_path / "case")
+    write(result_of(folder, names=ODD_NAMES), tmp_path / "a.dcm")
+    assert errors_of(tmp_path / "a.dcm") == []
+
+
+HEADERS = {
+    "dates of old": {"StudyDate": "2024.05.06", "ContentDate": "6 May"},
+    "times with colons": {"StudyTime": "07:08:09", "ContentTime": "noon"},
+    "age without unit": {"PatientAge": "41"},
+    "anonymous": {"PatientIdentityRemoved": "YES", "DeidentificationMethod": "by hand"},
+    "unknown characters": {"SpecificCharacterSet": "ISO_IR 999"},
+    "long patient": {"PatientID": "x" * 64, "PatientName": "A^B^C^D^E"},
+    "no thickness": {"SliceThickness": None},
+    "no spacing": {"PixelSpacing": None, "ImagerPixelSpacing": [0.5, 0.5]},
+}
+
+
+@pytest.mark.parametrize("write", [write_segmentation, write_structures])
+@pytest.mark.parametrize("kind", HEADERS)
+def test_headers_may_be_sloppy(kind, write, tmp_path):
+    with quiet():
+        folder = write_series(tmp_path / "case", **HEADERS[kind])
+        write(result_of(folder), tmp_path / "a.dcm")
+    assert errors_of(tmp_path / "a.dcm") == []
+
+
+def test_slices_that_are_read_as_even_stay_where_they_are(tmp_path):
+    datasets = []
+    for number, z in enumerate((0.0, 2.0, 4.3, 6.0)):
+        datasets.append(slice_of(number, position=(0, 0, z), **PATIENT))
+    folder = save(tmp_path / "case", datasets)
+    choice = SeriesChoice(slice_tolerance=0.5)
+    image = read_volume(folder, choice=choice)
+    labels = np.zeros(image.shape, np.uint8)
+    labels[:, 3:6, 4:8] = 1
+    result = replace(
+        result_of(folder, labels, choice=choice),
+        case=Case(name="case", images=(folder,), choice=choice),
+    )
+    path, _ = written(result, tmp_path)
+    frames = pydicom.dcmread(path).PerFrameFunctionalGroupsSequence
+    heights = {f.PlanePositionSequence[0].ImagePositionPatient[2] for f in frames}
+    assert heights == {0.0, 2.0, 4.3, 6.0}
