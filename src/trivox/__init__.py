@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trivox.inference.predictor import Predictor
     from trivox.inference.reconstructor import Reconstructor
     from trivox.verbs.check import check
+    from trivox.verbs.clinic.deidentify import deidentify
     from trivox.verbs.drr import drr
     from trivox.verbs.evaluate import evaluate
     from trivox.verbs.explain import explain
@@ -55,12 +56,14 @@ VERBS = (
     "info",
     "export",
     "distill",
+    "deidentify",
 )
 """In the order in which a project needs them."""
 
 _HOMES = {
     **{verb: f"trivox.verbs.{verb}" for verb in VERBS},
     "export": "trivox.verbs.release.export",
+    "deidentify": "trivox.verbs.clinic.deidentify",
     "distill": "trivox.verbs.release.distill",
     "models": "trivox.verbs.release.models",
     "Case": "trivox.datasets.dataset",
@@ -89,6 +92,7 @@ __all__ = [
     "Volume",
     "__version__",
     "check",
+    "deidentify",
     "distill",
     "drr",
     "evaluate",
