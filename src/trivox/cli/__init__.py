@@ -85,6 +85,7 @@ COMMANDS = (
     after_training.explain,
     after_training.doctor,
     after_training.package,
+    release.verify,
     release.export,
     release.distill,
     clinic.deidentify,
