@@ -126,18 +126,18 @@ def _metrics(
     except TrivoxError as error:
         verification.disagreements.append(str(error))
         return None
-    beside = file.parent / "predictions" if moved else None
-    verification.disagreements += _changed_files(metrics, beside)
+    folder = file.parent / "predictions" if moved else None
+    verification.disagreements += _changed_files(metrics, folder)
     return metrics
 
 
-def _changed_files(metrics: MetricsFile, beside: Path | None) -> Iterator[str]:
+def _changed_files(metrics: MetricsFile, folder: Path | None) -> Iterator[str]:
     """Files that are not what was measured, by their content."""
     for case, files in (metrics.get("sources") or {}).items():
         for what, recorded in files.items():
             file = Path(recorded["file"])
-            if what == "prediction" and beside is not None:
-                file = beside / file.name
+            if what == "prediction" and folder is not None:
+                file = folder / file.name
             if not file.exists():
                 yield f"{case}: its {what} is gone"
             elif file.is_file() and file_hash(file) != recorded["sha256"]:
@@ -279,7 +279,8 @@ def _alike(first: Path, second: Path) -> bool:
     if one.shape != other.shape:
         return False
     if one.dtype.kind in "iu" and other.dtype.kind in "iu":
-        changed = np.count_nonzero(one != other)
-        return changed <= ALIKE * max(np.count_nonzero(other), 1)
+        changed = int((one != other).sum())
+        labelled = int((other != 0).sum())
+        return changed <= ALIKE * max(labelled, 1)
     apart = np.abs(one.astype(np.float64) - other).sum()
     return bool(apart <= ALIKE * np.abs(other.astype(np.float64)).sum())

@@ -1,53 +1,64 @@
 """Whether two measurements of the same files give the same numbers."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 RELATIVE = 1e-6
 """What rounding in another version of a library may make of a number."""
 ABSOLUTE = 1e-9
 
+Place = str
+Leaf = str | float | bool | None
+"""What has no parts."""
 
-def differences(says: Any, is_so: Any, where: str = "") -> Iterator[str]:
+
+def differences(says: Any, is_so: Any, where: Place = "") -> Iterator[str]:
     """Where two contents of JSON differ, and how; numbers up to rounding."""
-    if isinstance(says, Mapping) and isinstance(is_so, Mapping):
-        for name in dict.fromkeys([*says, *is_so]):
-            place = f"{where}: {name}" if where else str(name)
-            yield from differences(says.get(name), is_so.get(name), place)
-    elif _are_lists(says, is_so):
-        pairs = zip(says, is_so, strict=True)
-        for number, (one, other) in enumerate(pairs, start=1):
-            yield from differences(one, other, f"{where}, number {number}")
-    elif not _same(says, is_so):
-        yield f"{where} says {_shown(says)}, the files give {_shown(is_so)}"
+    before = dict(leaves(says, where))
+    now = dict(leaves(is_so, where))
+    places = dict.fromkeys([*before, *now])
+    for place in places:
+        one = before.get(place)
+        other = now.get(place)
+        if not _same(one, other):
+            claim = _shown(one)
+            fact = _shown(other)
+            yield f"{place} says {claim}, the files give {fact}"
+
+
+def leaves(content: Any, where: Place = "") -> Iterator[tuple[Place, Leaf]]:
+    """All values without parts, and where each stands."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            inside = f"{where}: {name}" if where else str(name)
+            yield from leaves(value, inside)
+    elif isinstance(content, list | tuple):
+        for number, value in enumerate(content, start=1):
+            yield from leaves(value, f"{where}, number {number}")
+    else:
+        yield where, content
 
 
 def numbers_in(content: Any) -> int:
     """How many numbers there are."""
-    if isinstance(content, Mapping):
-        return sum(numbers_in(value) for value in content.values())
-    if isinstance(content, list | tuple):
-        return sum(numbers_in(value) for value in content)
-    return int(isinstance(content, int | float) and not isinstance(content, bool))
+    return sum(_is_number(value) for _, value in leaves(content))
 
 
-def _are_lists(says: Any, is_so: Any) -> bool:
-    lists = isinstance(says, list | tuple) and isinstance(is_so, list | tuple)
-    return lists and len(says) == len(is_so)
+def _is_number(value: Leaf) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _same(says: Any, is_so: Any) -> bool:
-    numbers = all(isinstance(value, int | float) for value in (says, is_so))
-    if numbers and not isinstance(says, bool):
-        return math.isclose(says, is_so, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
-    return bool(says == is_so)
+def _same(one: Leaf, other: Leaf) -> bool:
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+    return one == other
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Leaf) -> str:
     """A value for a message, short."""
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ", ".join(_shown(each) for each in value[:4]) + "]"
-    return "nothing" if value is None else f"{value!s:.40}"
+    if value is None:
+        return "nothing"
+    return f"{value!s:.40}"
