@@ -379,3 +379,19 @@ class ModelTask(Task[PlanT, StoreT]):
     @abstractmethod
     def facts(self, model: Path) -> dict[str, object]:
         """What a run or bundle is: data, labels, network, parameters, operations."""
+
+
+def training_summary(
+    prepared: Prepared[Any, Any],
+    recipe: Recipe,
+    folders: Mapping[int, Path],
+    metrics: MetricsFile,
+) -> dict[str, object]:
+    """What a bundle says about its training."""
+    cases = {str(fold): len(prepared.splits[fold].train) for fold in folders}
+    return {
+        "dataset": prepared.dataset.name,
+        "folds": cases,
+        "recipe": recipe.model_dump(mode="json"),
+        "validation": metrics["summary"],
+    }
