@@ -3,7 +3,6 @@ each as small as a reader takes it, and as odd as one asks for.
 """
 
 import numpy as np
-from dicom_slices import save, slice_of
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders import RLELosslessEncoder
@@ -14,6 +13,8 @@ from pydicom.uid import (
     RTStructureSetStorage,
     SegmentationStorage,
 )
+
+from dicom_slices import save, slice_of
 
 LABEL_MAP_CLASS = "1.2.840.10008.5.1.4.1.1.66.7"
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -13,8 +13,9 @@ from trivox.volumes.geometry import (
     describe_mismatch,
     reorient,
     require_same_grid,
-    turned_onto,
 )
+from trivox.volumes.segmentations.parts import agree, brought_onto
+from trivox.volumes.segmentations.segments import Grid
 from trivox.volumes.volume import Volume, affine_from_spacing, spacing_of
 
 SHAPES = st.tuples(*[st.integers(1, 5)] * 3)
@@ -163,7 +164,7 @@ def test_impossible_volumes_are_refused(array, affine, problem):
     flips=st.tuples(*[st.booleans()] * 3),
     shape=SHAPES,
 )
-def test_the_same_voxels_in_any_order_are_turned_onto_a_grid(
+def test_the_same_voxels_in_any_order_are_brought_onto_a_grid(
     spacing, angles, shear, axes, flips, shape
 ):
     """All 48 orders, on oblique and sheared grids and of single voxels."""
@@ -172,9 +173,9 @@ def test_the_same_voxels_in_any_order_are_turned_onto_a_grid(
     tilt[0, 1], tilt[0, 2], tilt[1, 2] = shear
     volume = Volume(volume.array, volume.affine @ tilt)
     other = reorient(volume, Orientation(tuple(axes), flips))
-    turned = turned_onto(other, volume.shape, volume.affine)
+    turned = brought_onto(other, Grid(volume.shape, volume.affine), background=0)
     np.testing.assert_array_equal(turned.array, volume.array)
-    np.testing.assert_allclose(turned.affine, volume.affine, atol=1e-9)
+    assert agree(turned, Grid(volume.shape, volume.affine))
     moved = volume.affine.copy()
     moved[:3, 3] += 0.2 * max(spacing)
-    assert turned_onto(other, volume.shape, moved) is None
+    assert brought_onto(other, Grid(volume.shape, moved), background=0) is other

@@ -13,13 +13,14 @@ from trivox.datasets.boxes import NOTHING, box_of
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, GeometryError, TrivoxError, of_case
-from trivox.volumes.formats import read_labels, read_volume
+from trivox.volumes.formats import read_header, read_labels, read_volume
 from trivox.volumes.geometry import (
     Orientation,
     canonical_orientation,
     reorient,
     require_same_grid,
 )
+from trivox.volumes.segmentations.segments import Grid
 from trivox.volumes.volume import Array, Shape, Spacing, Volume
 
 A_PORTION = 2**23
@@ -105,6 +106,20 @@ def _remarks(case: Case, volumes: Sequence[Volume]) -> tuple[str, ...]:
     return tuple(remarks)
 
 
+def read_label(case: Case, labels: LabelScheme, grid: Grid | None = None) -> Volume:
+    """The label map of a case, in its values, on the grid of its image.
+
+    labels: what values mean, and which names of segments have; grid: of the image, None:
+    read from its header. A label map of plain values that lies elsewhere stays there.
+    """
+    if case.label is None:
+        raise DataError(f"{case.name}: has no label map; check the case")
+    if grid is None and case.images:
+        header = read_header(case.images[0], choice=case.choice)
+        grid = Grid(header.shape, header.affine, case.images[0], case.choice)
+    return read_labels(case.label, onto=grid, meaning=labels)
+
+
 def read_case(
     case: Case,
     *,
@@ -119,7 +134,8 @@ def read_case(
         volume = read_channels(case, channels=channels)
         if labels is None or case.label is None:
             return crop_volume(volume, None, where=case.name, orientation=orientation)
-        label = read_labels(case.label)
+        grid = Grid(volume.shape, volume.affine, case.images[0], case.choice)
+        label = read_label(case, labels, grid)
         require_same_grid(volume, label, where=f"{case.name}: image and label")
         indices = labels.encode(label.array, where=case.name)
         return crop_volume(volume, indices, where=case.name, orientation=orientation)

@@ -32,6 +32,7 @@ from trivox.importing.staging import (
 from trivox.volumes.formats import read_header, read_labels, read_volume, write_volume
 from trivox.volumes.geometry import describe_mismatch
 from trivox.volumes.header import Header
+from trivox.volumes.segmentations.segments import Grid
 from trivox.volumes.volume import Volume
 
 FORMATS = ("nnunet",)
@@ -273,7 +274,9 @@ def _write_mask(step: ChannelStep, labels: LabelScheme | None) -> None:
     both differ by rounding).
     """
     assert labels is not None, "class folders have masks"
-    mask = read_labels(step.source)
+    first = read_header(step.case.images[0])
+    grid = Grid(first.shape, first.affine, step.case.images[0])
+    mask = read_labels(step.source, onto=grid, meaning=labels)
     image = _require_grid(step, mask, what="image and mask")
     indices = labels.encode(mask.array, where=str(step.source))
     kind = np.min_scalar_type(len(labels.values) - 1)

@@ -12,14 +12,13 @@ import torch
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
-from trivox.datasets.reading import BoxEdges
+from trivox.datasets.reading import BoxEdges, read_label
 from trivox.errors import TrivoxError, few
 from trivox.memory import free_memory
 from trivox.planning.describe import sized
 from trivox.planning.footprint import preparation_bytes
 from trivox.planning.grid_rules import GridRules
 from trivox.planning.spacing import resampled_shape
-from trivox.volumes.formats import read_labels
 from trivox.volumes.geometry import canonical_orientation, reorient
 from trivox.volumes.resampling import resize_labels
 from trivox.volumes.volume import Array, Spacing
@@ -180,9 +179,8 @@ def _read(
     order: tuple[int, int, int],
     box: BoxEdges | None,
 ) -> LabelMap | None:
-    assert case.label is not None
     try:
-        volume = read_labels(case.label)
+        volume = read_label(case, labels)
         indices = labels.encode(volume.array, where=case.name)
     except (TrivoxError, OSError):
         return None

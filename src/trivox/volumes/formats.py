@@ -119,6 +119,30 @@ def read_labels(
     return brought_onto(volume, onto, background=background)
 
 
+def segment_values(path: Path) -> dict[str, int]:
+    """The names of a segmentation's segments and the values that `read_labels` gives
+    them where no dataset says otherwise.
+    """
+    from trivox.volumes.segmentations.reading import values_in
+
+    return values_in(path)
+
+
+def label_grid(path: Path) -> "Grid":
+    """The voxels of a label map, without reading them; of a segmentation those that it
+    marks, of an RTSTRUCT those of the image beside it.
+    """
+    path = segmentation_in(Path(path))
+    if is_segmentation(path):
+        from trivox.volumes.segmentations.reading import grid_of
+
+        return grid_of(path)
+    from trivox.volumes.segmentations.segments import Grid
+
+    header = read_header(path)
+    return Grid(header.shape, header.affine)
+
+
 def _whole(path: Path, volume: Volume) -> Volume:
     """A label map of plain values."""
     if _suffix(path) in LOSSY:

@@ -118,18 +118,6 @@ def _directions(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(affine[:3, :3] / lengths)
 
 
-def turned_onto(
-    volume: Volume, shape: Shape, affine: NDArray[np.float64]
-) -> Volume | None:
-    """`volume` with its axes in the order of a grid that has the same voxels; None if
-    there is no such order.
-    """
-    turned = reorient(volume, orientation_towards(volume.affine, affine))
-    if describe_mismatch(turned.shape, turned.affine, shape, affine):
-        return None
-    return turned
-
-
 def reorient(volume: Volume, orientation: Orientation) -> Volume:
     """`volume` with its axes reordered and flipped; the affine follows, so world
     positions stay.

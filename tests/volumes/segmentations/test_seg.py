@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-import segmentation_files as files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import segmentation_files as files
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import FormatError, GeometryError, LabelError
 from trivox.volumes.formats import read_labels
-from trivox.volumes.segmentations.reading import grid_of, segment_values
+from trivox.volumes.segmentations.reading import grid_of, values_in
 from trivox.volumes.segmentations.segments import Grid
 
 SHAPE = (5, 7, 9)  # 63 pixels a frame: bits of frames begin within a byte
@@ -176,7 +176,7 @@ def test_names_decide_the_values(tmp_path):
     scheme = LabelScheme(labels={"liver": 300, "spleen": 7, "other": 1})
     volume = read_labels(tmp_path / "a.dcm", onto=GRID, meaning=scheme)
     np.testing.assert_array_equal(volume.array[0], np.array([0, 7, 300])[labels])
-    assert "liver" not in segment_values(tmp_path / "a.dcm")
+    assert "liver" not in values_in(tmp_path / "a.dcm")
 
 
 def test_segments_that_the_dataset_does_not_know_are_named(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import read_saved_dataset
-from trivox.datasets.reading import read_channels
+from trivox.datasets.reading import read_channels, read_label
 from trivox.errors import TrivoxError, few
 from trivox.evaluation.metrics.content import MetricRow, MetricsFile
 from trivox.evaluation.report.case_view import CaseView
@@ -85,10 +85,12 @@ def case_view(
     """
     image = read_channels(case, channels=len(plan.channels))
     orientation = canonical_orientation(image.affine)
-    files = [prediction] if case.label is None else [prediction, case.label]
+    volumes = [read_labels(prediction)]
+    if case.label is not None:
+        volumes.append(read_label(case, plan.labels))
     indices = []
-    for file in files:
-        array = orientation.apply(read_labels(file).array)[0]
+    for volume in volumes:
+        array = orientation.apply(volume.array)[0]
         contiguous = np.ascontiguousarray(array)
         indices.append(plan.labels.encode(contiguous, where=case.name))
     canonical = reorient(image, orientation)

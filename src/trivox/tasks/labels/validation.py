@@ -12,6 +12,7 @@ from typing import cast
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
+from trivox.datasets.reading import read_label
 from trivox.evaluation.conventions.cases import evaluate_case
 from trivox.evaluation.folders.labels import collect_metrics, with_whole
 from trivox.evaluation.folders.measured import measured_files
@@ -322,6 +323,5 @@ def fold_predictor(folds: TrainedFolds, fold: str) -> Predictor:
 
 def _indices(case: Case, scheme: LabelScheme) -> Volume:
     """The reference label map as indices."""
-    assert case.label is not None
-    volume = read_labels(case.label)
+    volume = read_label(case, scheme)
     return volume.with_array(scheme.encode(volume.array, where=case.name))

@@ -18,6 +18,7 @@ from trivox.volumes.segmentations.segments import (
     Segment,
     Segmentation,
 )
+from trivox.volumes.segmentations.signature import folded
 
 LARGEST = 2**31 - 1
 """Of label values."""
@@ -109,13 +110,13 @@ def values_of(
         numbers = numbered(segments)
         named = [segment.name or f"label_{segment.number}" for segment in segments]
         return Values(tuple(numbers[name] for name in named))
-    names = _folded(meaning.labels)
+    names = _values_by_folded(meaning.labels)
     known = set(meaning.labels.values())
     values: list[int] = []
     by_number: list[str] = []
     unknown: dict[int, str] = {}
     for place, segment in enumerate(segments):
-        value = meaning.labels.get(segment.name, names.get(_fold(segment.name)))
+        value = meaning.labels.get(segment.name, names.get(folded(segment.name)))
         if value is None and not segment.is_named and segment.number in known:
             value = segment.number
             by_number.append(segment.shown)
@@ -134,30 +135,25 @@ def values_of(
     return Values(tuple(values), remarks)
 
 
-def _fold(name: str) -> str:
-    """A name without what writing varies: capitals, blanks, underscores, hyphens."""
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
-
-
-def _folded(labels: Mapping[str, int]) -> dict[str, int]:
+def _values_by_folded(labels: Mapping[str, int]) -> dict[str, int]:
     """Values by folded name; names that then are the same are left out."""
-    folded: dict[str, int] = {}
+    values: dict[str, int] = {}
     twice: set[str] = set()
     for name, value in labels.items():
-        key = _fold(name)
-        if key in folded:
+        key = folded(name)
+        if key in values:
             twice.add(key)
-        folded[key] = value
-    return {name: value for name, value in folded.items() if name not in twice}
+        values[key] = value
+    return {name: value for name, value in values.items() if name not in twice}
 
 
 def _are_regions(
     segments: Sequence[Segment], present: Sequence[int], meaning: Meaning
 ) -> bool:
     """Whether the segments are the dataset's regions, and not its labels."""
-    names = {_fold(segments[place].name) for place in present}
-    labels = {_fold(name) for name in meaning.labels}
-    regions = {_fold(name) for name in meaning.regions}
+    names = {folded(segments[place].name) for place in present}
+    labels = {folded(name) for name in meaning.labels}
+    regions = {folded(name) for name in meaning.regions}
     return bool(names) and not names <= labels and names <= regions
 
 
@@ -168,10 +164,10 @@ def _regions(
     meaning: Meaning,
 ) -> Labels:
     """Regions painted in the dataset's order."""
-    places = {_fold(name): place for place, name in enumerate(meaning.regions)}
+    places = {folded(name): place for place, name in enumerate(meaning.regions)}
     present = np.zeros((len(places), *grid.shape), bool)
     for patch in patches:
-        region = present[places[_fold(segments[patch.segment].name)]]
+        region = present[places[folded(segments[patch.segment].name)]]
         _part(region, patch)[patch.mask] = True
     labels = meaning.decode(meaning.paint_regions(present))
     return np.asarray(labels, dtype=np.int32)

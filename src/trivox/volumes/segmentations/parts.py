@@ -13,7 +13,7 @@ from trivox.volumes.segmentations.planes import Planes, laid
 from trivox.volumes.segmentations.segments import Grid
 from trivox.volumes.volume import Volume
 
-SAID = "part: covers a part of the image's grid, the rest is taken as background"
+PART = "part: covers a part of the image's grid, the rest is taken as background"
 
 
 def is_part(
@@ -37,11 +37,11 @@ def brought_onto(volume: Volume, grid: Grid, *, background: int) -> Volume:
     if corner is None:
         return volume
     turned, (z, y, x) = corner
-    array = np.full((1, *grid.shape), background, volume.array.dtype)
+    array = np.full((volume.channels, *grid.shape), background, volume.array.dtype)
     slices, rows, columns = volume.shape
     view = turned.apply(array)
     view[:, z : z + slices, y : y + rows, x : x + columns] = volume.array
-    remarks = (*volume.remarks, SAID)
+    remarks = (*volume.remarks, PART)
     return Volume(array, grid.affine, remarks, unit_mm=volume.unit_mm)
 
 
@@ -60,7 +60,7 @@ def _corner(
     across, down, step = affine[:3, :3].T
     slices, *size = shape
     ends = affine[:3, 3] + np.array([[0.0], [slices - 1.0]]) * step
-    planes = Planes((size[0], size[1]), across, down, ends)
+    planes = Planes((size[0], size[1]), across, down, ends, step=step)
     try:
         laying = laid(planes, grid)
     except GeometryError:

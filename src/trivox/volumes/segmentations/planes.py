@@ -40,7 +40,8 @@ class Planes:
 
     size: `(rows, columns)`; across, down: steps from a pixel to the next of its row and
     of its column; positions: of the first pixels, `(planes, 3)`; depth: distance of
-    planes as the file says it, 0 where it does not.
+    planes as the file says it, 0 where it does not; step: from a plane to the next,
+    None: along the normal.
     """
 
     size: tuple[int, int]
@@ -48,6 +49,7 @@ class Planes:
     down: Vectors
     positions: Vectors
     depth: float = 0.0
+    step: Vectors | None = None
 
     @cached_property
     def normal(self) -> Vectors:
@@ -60,11 +62,11 @@ class Planes:
 
     @cached_property
     def affine(self) -> Vectors:
-        """Of the first plane: column, row, mm along the normal."""
+        """Of the first plane: column, row, and the step, or mm along the normal."""
         affine = np.eye(4)
         affine[:3, 0] = self.across
         affine[:3, 1] = self.down
-        affine[:3, 2] = self.normal
+        affine[:3, 2] = self.normal if self.step is None else self.step
         affine[:3, 3] = self.positions[0]
         return affine
 

@@ -10,7 +10,7 @@ from trivox.volumes.header import MAX_BYTES, Header, reading, require_size
 from trivox.volumes.segmentations.painting import Meaning, numbered, painted
 from trivox.volumes.segmentations.rtstruct import read_structures
 from trivox.volumes.segmentations.seg import read_seg
-from trivox.volumes.segmentations.segments import Grid, Segmentation
+from trivox.volumes.segmentations.segments import READ_AS, Grid, Segmentation
 from trivox.volumes.segmentations.signature import RTSTRUCT_CLASS, SEG_CLASSES
 from trivox.volumes.segmentations.slicer import read_slicer
 from trivox.volumes.segmentations.slicer_fields import is_slicer
@@ -33,7 +33,7 @@ def read_segmentation(path: Path, *, share: float = 0.5) -> Segmentation:
     raise FormatError(f"{path}: is no DICOM SEG, RTSTRUCT or segmentation of 3D Slicer")
 
 
-def segment_values(path: Path) -> dict[str, int]:
+def values_in(path: Path) -> dict[str, int]:
     """The names of a segmentation's segments, and their numbers; from 1 on where these
     are not distinct.
     """
@@ -70,7 +70,8 @@ def label_map(
             if str(path) in str(error):
                 raise
             raise type(error)(f"{path}: {error}") from error
-    read = f"{segmentation.kind}: {few(s.shown for s in segmentation.segments)}"
+    names = few(segment.shown for segment in segmentation.segments)
+    read = f"{READ_AS} {segmentation.kind}: {names}"
     return Volume(result.array[None], grid.affine, (read, *remarks, *result.remarks))
 
 

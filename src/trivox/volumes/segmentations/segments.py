@@ -13,6 +13,8 @@ from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 from trivox.volumes.geometry import Orientation
 from trivox.volumes.volume import Shape
 
+READ_AS = "read as"
+"""How the remark begins that says what a file was read as."""
 _SAYS_NOTHING = re.compile(r"(segment|segmentation|label|roi)?[ _-]*\d*", re.IGNORECASE)
 """Names that programs give where nobody named a segment."""
 

@@ -59,3 +59,10 @@ def class_in(path: Path) -> str:
                 after[start : start + length].rstrip(b"\0 ").decode("ascii", "replace")
             )
     return ""
+
+
+def folded(name: str) -> str:
+    """A segment's name without what writing varies: capitals, blanks, underscores,
+    hyphens.
+    """
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())

@@ -111,7 +111,7 @@ def _planes(header: Header) -> Planes:
     across, down, step = header.affine[:3, :3].T
     slices = np.arange(header.shape[0])[:, None]
     positions = header.affine[:3, 3] + slices * step
-    return Planes(header.shape[1:], across, down, positions)
+    return Planes(header.shape[1:], across, down, positions, step=step)
 
 
 def read_slicer(path: Path) -> SlicerSegments:
