@@ -11,11 +11,10 @@ from trivox.volumes.geometry import (
     Orientation,
     canonical_orientation,
     describe_mismatch,
+    on_grid_of,
     reorient,
-    require_same_grid,
+    turned_onto,
 )
-from trivox.volumes.segmentations.parts import agree, brought_onto
-from trivox.volumes.segmentations.segments import Grid
 from trivox.volumes.volume import Volume, affine_from_spacing, spacing_of
 
 SHAPES = st.tuples(*[st.integers(1, 5)] * 3)
@@ -132,13 +131,14 @@ def test_rounding_is_no_mismatch_but_a_tenth_of_a_voxel_is(spacing, angles):
 
 def test_volumes_on_two_grids_are_refused():
     first = volume_of((2, 3, 4))
-    require_same_grid(first, first.with_array(first.array[0]), where="case_1")
+    same = first.with_array(first.array[0])
+    assert on_grid_of(first, same, where="case_1") is same
     with pytest.raises(GeometryError, match=r"case_1: sizes differ.*trivox check"):
-        require_same_grid(first, volume_of((2, 3, 5)), where="case_1")
+        on_grid_of(first, volume_of((2, 3, 5)), where="case_1")
     with pytest.raises(
         GeometryError, match=r"spacings \[3\.0, 2\.0, 1\.0\] and \[2\.5, 2\.0, 1\.0\]"
     ):
-        require_same_grid(first, volume_of((2, 3, 4), (2.5, 2.0, 1.0)), where="case_1")
+        on_grid_of(first, volume_of((2, 3, 4), (2.5, 2.0, 1.0)), where="case_1")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_impossible_volumes_are_refused(array, affine, problem):
     flips=st.tuples(*[st.booleans()] * 3),
     shape=SHAPES,
 )
-def test_the_same_voxels_in_any_order_are_brought_onto_a_grid(
+def test_the_same_voxels_in_any_order_are_turned_onto_a_grid(
     spacing, angles, shear, axes, flips, shape
 ):
     """All 48 orders, on oblique and sheared grids and of single voxels."""
@@ -173,9 +173,9 @@ def test_the_same_voxels_in_any_order_are_brought_onto_a_grid(
     tilt[0, 1], tilt[0, 2], tilt[1, 2] = shear
     volume = Volume(volume.array, volume.affine @ tilt)
     other = reorient(volume, Orientation(tuple(axes), flips))
-    turned = brought_onto(other, Grid(volume.shape, volume.affine), background=0)
+    turned = turned_onto(other, volume.shape, volume.affine)
     np.testing.assert_array_equal(turned.array, volume.array)
-    assert agree(turned, Grid(volume.shape, volume.affine))
+    np.testing.assert_allclose(turned.affine, volume.affine, atol=1e-9)
     moved = volume.affine.copy()
     moved[:3, 3] += 0.2 * max(spacing)
-    assert brought_onto(other, Grid(volume.shape, moved), background=0) is other
+    assert turned_onto(other, volume.shape, moved) is None

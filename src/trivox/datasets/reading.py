@@ -13,12 +13,12 @@ from trivox.datasets.boxes import NOTHING, box_of
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, GeometryError, TrivoxError, of_case
-from trivox.volumes.formats import read_header, read_labels, read_volume
+from trivox.volumes.formats import read_labels, read_volume
 from trivox.volumes.geometry import (
     Orientation,
     canonical_orientation,
+    on_grid_of,
     reorient,
-    require_same_grid,
 )
 from trivox.volumes.segmentations.segments import Grid
 from trivox.volumes.volume import Array, Shape, Spacing, Volume
@@ -68,13 +68,15 @@ def read_channels(case: Case, *, channels: int, stored: bool = False) -> Volume:
             f"{case.name}: no image file for any of {channels} channels; check the case"
         )
     volumes = [read_volume(path, choice=case.choice) for path in case.images]
-    for path, volume in zip(case.images[1:], volumes[1:], strict=True):
-        require_same_grid(
+    alike = [
+        on_grid_of(
             volumes[0],
             volume,
             where=f"{case.name}: {case.images[0].name} and {path.name}",
         )
-    stacked = [*chain.from_iterable(volume.array for volume in volumes)]
+        for path, volume in zip(case.images, volumes, strict=True)
+    ]
+    stacked = [*chain.from_iterable(volume.array for volume in alike)]
     count = len(stacked)
     if case.order and max(case.order) < count:
         stacked = [stacked[number] for number in case.order]
@@ -106,20 +108,6 @@ def _remarks(case: Case, volumes: Sequence[Volume]) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def read_label(case: Case, labels: LabelScheme, grid: Grid | None = None) -> Volume:
-    """The label map of a case, in its values, on the grid of its image.
-
-    labels: what values mean, and which names of segments have; grid: of the image, None:
-    read from its header. A label map of plain values that lies elsewhere stays there.
-    """
-    if case.label is None:
-        raise DataError(f"{case.name}: has no label map; check the case")
-    if grid is None and case.images:
-        header = read_header(case.images[0], choice=case.choice)
-        grid = Grid(header.shape, header.affine, case.images[0], case.choice)
-    return read_labels(case.label, onto=grid, meaning=labels)
-
-
 def read_case(
     case: Case,
     *,
@@ -134,13 +122,25 @@ def read_case(
         volume = read_channels(case, channels=channels)
         if labels is None or case.label is None:
             return crop_volume(volume, None, where=case.name, orientation=orientation)
-        grid = Grid(volume.shape, volume.affine, case.images[0], case.choice)
-        label = read_label(case, labels, grid)
-        require_same_grid(volume, label, where=f"{case.name}: image and label")
+        label = read_reference(case, labels, volume)
         indices = labels.encode(label.array, where=case.name)
         return crop_volume(volume, indices, where=case.name, orientation=orientation)
     except TrivoxError as error:
         raise type(error)(of_case(case.name, str(error))) from error
+
+
+def read_reference(case: Case, labels: LabelScheme, grid: Volume) -> Volume:
+    """The label map of a case, in its values, on the grid of its image or with the axes
+    of another volume there; what it covers but a part of is background elsewhere.
+
+    labels: what values mean, and which values named segments have. Raises
+    `GeometryError` naming the case where the voxels are others.
+    """
+    if case.label is None:
+        raise DataError(f"{case.name}: has no label map; check the case")
+    onto = Grid(grid.shape, grid.affine, next(iter(case.images), None), case.choice)
+    label = read_labels(case.label, onto=onto, meaning=labels)
+    return on_grid_of(grid, label, where=f"{case.name}: image and label")
 
 
 def crop_volume(

@@ -10,7 +10,7 @@ import numpy as np
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import read_saved_dataset
-from trivox.datasets.reading import read_channels, read_label
+from trivox.datasets.reading import read_channels, read_reference
 from trivox.errors import TrivoxError, few
 from trivox.evaluation.metrics.content import MetricRow, MetricsFile
 from trivox.evaluation.report.case_view import CaseView
@@ -32,7 +32,7 @@ from trivox.tasks.console import Console
 from trivox.tasks.report import ranked_cases
 from trivox.tasks.task import Pictures
 from trivox.volumes.formats import read_labels
-from trivox.volumes.geometry import canonical_orientation, reorient
+from trivox.volumes.geometry import canonical_orientation, on_grid_of, reorient
 
 EMBEDDED = "median"
 
@@ -85,12 +85,13 @@ def case_view(
     """
     image = read_channels(case, channels=len(plan.channels))
     orientation = canonical_orientation(image.affine)
-    volumes = [read_labels(prediction)]
+    where = f"{case.name}: image and prediction"
+    labels = [on_grid_of(image, read_labels(prediction), where=where)]
     if case.label is not None:
-        volumes.append(read_label(case, plan.labels))
+        labels.append(read_reference(case, plan.labels, image))
     indices = []
-    for volume in volumes:
-        array = orientation.apply(volume.array)[0]
+    for label in labels:
+        array = orientation.apply(label.array)[0]
         contiguous = np.ascontiguousarray(array)
         indices.append(plan.labels.encode(contiguous, where=case.name))
     canonical = reorient(image, orientation)

@@ -1,13 +1,17 @@
 """Segmentations read as label maps, whatever their format."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from trivox.errors import FormatError, TrivoxError, few
 from trivox.volumes.dicom.files import class_of, load, quiet
+from trivox.volumes.dicom.frames import Aside, frames_of
+from trivox.volumes.dicom.signature import is_dicom
 from trivox.volumes.header import MAX_BYTES, Header, reading, require_size
 from trivox.volumes.segmentations.painting import Meaning, numbered, painted
+from trivox.volumes.segmentations.references import of_segmentation, of_structures
 from trivox.volumes.segmentations.rtstruct import read_structures
 from trivox.volumes.segmentations.seg import read_seg
 from trivox.volumes.segmentations.segments import READ_AS, Grid, Segmentation
@@ -39,6 +43,25 @@ def values_in(path: Path) -> dict[str, int]:
     """
     with reading(path), quiet():
         return numbered(read_segmentation(path).segments)
+
+
+def series_named(path: Path) -> frozenset[str]:
+    """UIDs of the series that a DICOM SEG or RTSTRUCT says it was drawn on."""
+    with reading(path), quiet():
+        dataset = load(path, pixels=False)
+        if class_of(dataset) == RTSTRUCT_CLASS:
+            return of_structures(dataset).series
+        return of_segmentation(dataset).series
+
+
+def series_in(files: Iterable[Path]) -> frozenset[str]:
+    """UIDs of the image series that DICOM files belong to."""
+    uids: set[str] = set()
+    for file in files:
+        frames = frames_of(file) if is_dicom(file) else Aside(file, "", "")
+        if isinstance(frames, list):
+            uids.update(frame.series for frame in frames)
+    return frozenset(uids)
 
 
 def grid_of(path: Path) -> Grid:
