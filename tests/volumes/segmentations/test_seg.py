@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 import segmentation_files as files
 from trivox.datasets.labels import LabelScheme
@@ -94,6 +95,15 @@ def test_the_padding_of_a_label_map_is_no_segment(tmp_path):
         type_="LABELMAP",
         PixelPaddingValue=7,
     )
+    volume = read_labels(tmp_path / "a.dcm", onto=GRID)
+    np.testing.assert_array_equal(volume.array[0], labels)
+
+
+def test_deflated_ones_are_read(tmp_path):
+    masks, labels = masks_of(5)
+    dataset = files.seg(tmp_path / "a.dcm", masks, AFFINE, names=NAMES)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     volume = read_labels(tmp_path / "a.dcm", onto=GRID)
     np.testing.assert_array_equal(volume.array[0], labels)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.choice import load_dataset
+from trivox.datasets.layouts.folders import LABEL_FOLDERS, find_folder
 from trivox.datasets.listing import (
     LABEL_SUFFIX,
     discover_labels,
@@ -107,11 +108,10 @@ def label_maps(path: Path) -> dict[str, Path]:
     `case.seg.dcm`, `case.rtstruct.dcm` and `case.seg.nrrd` are those of `case`, unless
     `case.nii.gz` or the like is there, of which they are other forms.
     """
-    files = {
-        name: segmentation_in(file)
-        for name, file in image_files(path).items()
-        if segmentation_in(file).is_file()
-    }
+    files = image_files(path)
+    if find_folder(path, LABEL_FOLDERS) is None:  # a dataset's are no cases
+        files = {name: segmentation_in(file) for name, file in files.items()}
+    files = {name: file for name, file in files.items() if file.is_file()}
     if path.is_file():
         return files
     extras: set[str] = set()  # what `trivox predict` writes beside a label map
