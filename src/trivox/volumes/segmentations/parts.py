@@ -3,6 +3,7 @@ marked.
 """
 
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,28 @@ from trivox.errors import GeometryError
 from trivox.volumes.geometry import Orientation, describe_mismatch
 from trivox.volumes.segmentations.planes import Planes, laid
 from trivox.volumes.segmentations.segments import Grid
-from trivox.volumes.volume import Volume
+from trivox.volumes.volume import Shape, Volume
 
+Affine = NDArray[np.float64]
 PART = "part: covers a part of the image's grid, the rest is taken as background"
+
+
+class Corner(NamedTuple):
+    """How a grid is to be turned, and which of its voxels then is the first of a part."""
+
+    turned: Orientation
+    plane: int
+    row: int
+    column: int
+
+    def box(self, shape: Shape) -> tuple[slice, slice, slice]:
+        """The voxels of a part of so many planes, rows and columns."""
+        planes, rows, columns = shape
+        return (
+            slice(self.plane, self.plane + planes),
+            slice(self.row, self.row + rows),
+            slice(self.column, self.column + columns),
+        )
 
 
 def is_part(
@@ -36,11 +56,9 @@ def brought_onto(volume: Volume, grid: Grid, *, background: int) -> Volume:
     corner = _corner(volume.shape, volume.affine, grid)
     if corner is None:
         return volume
-    turned, (z, y, x) = corner
     array = np.full((volume.channels, *grid.shape), background, volume.array.dtype)
-    slices, rows, columns = volume.shape
-    view = turned.apply(array)
-    view[:, z : z + slices, y : y + rows, x : x + columns] = volume.array
+    view = corner.turned.apply(array)
+    view[:, *corner.box(volume.shape)] = volume.array
     remarks = (*volume.remarks, PART)
     return Volume(array, grid.affine, remarks, unit_mm=volume.unit_mm)
 
@@ -51,39 +69,49 @@ def agree(volume: Volume, grid: Grid) -> bool:
     return mismatch is None
 
 
-def _corner(
-    shape: tuple[int, int, int], affine: NDArray[np.float64], grid: Grid
-) -> tuple[Orientation, tuple[int, int, int]] | None:
-    """How a grid is to be turned, and where in it the first voxel lies; None where some
-    lie outside, or between its voxels.
+def _corner(shape: Shape, affine: Affine, grid: Grid) -> Corner | None:
+    """Where a grid begins in another one; None where some of its voxels lie outside, or
+    between the other's.
     """
+    slices, rows, columns = shape
     across, down, step = affine[:3, :3].T
-    slices, *size = shape
-    ends = affine[:3, 3] + np.array([[0.0], [slices - 1.0]]) * step
-    planes = Planes((size[0], size[1]), across, down, ends, step=step)
+    first = affine[:3, 3]
+    last = first + (slices - 1) * step
+    ends = np.stack([first, last])
+    planes = Planes((rows, columns), across, down, ends, step=step)
     try:
         laying = laid(planes, grid)
     except GeometryError:
         return None
-    first, last = laying.corners
-    extent = last - first + (1, *size)
-    whole = (extent == shape).all()
-    inside = (first >= 0).all() and (first + shape <= laying.shape).all()
-    if not (whole and inside):
+    begin, end = laying.corners
+    after = begin + shape
+    expected = np.add(begin, [slices - 1, 0, 0])
+    inside = np.all(begin >= 0) and np.all(after <= laying.shape)
+    if not inside or np.any(end != expected):
         return None
-    z, y, x = first.tolist()
-    return laying.turned, (z, y, x)
+    z, y, x = begin.tolist()
+    return Corner(laying.turned, z, y, x)
 
 
 def joined(one: Grid, other: Grid) -> Grid:
     """The smallest grid, in the voxels of one, that holds both."""
-    z, y, x = other.shape
-    ends = np.array([*product((0, x - 1), (0, y - 1), (0, z - 1), (1,))])
-    corners = np.linalg.solve(one.affine, other.affine @ ends.T)[:3].T
     last = np.array(one.shape[::-1]) - 1
-    low = np.minimum(np.rint(corners.min(axis=0)), 0)
-    high = np.maximum(np.rint(corners.max(axis=0)), last)
+    reached = _corners_in(one, other)
+    lowest = reached.min(axis=0)
+    highest = reached.max(axis=0)
+    low = np.minimum(lowest, 0)
+    high = np.maximum(highest, last)
     affine = one.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ low
-    x, y, z = (high - low + 1).astype(int).tolist()
+    sizes = high - low + 1
+    x, y, z = sizes.astype(int).tolist()
     return one._replace(shape=(z, y, x), affine=affine)
+
+
+def _corners_in(one: Grid, other: Grid) -> Affine:
+    """The eight outermost voxels `(x, y, z)` of a grid in the voxels of another one."""
+    z, y, x = other.shape
+    ends = product((0, x - 1), (0, y - 1), (0, z - 1), (1,))
+    places = other.affine @ np.array([*ends]).T
+    indices = np.linalg.solve(one.affine, places)
+    return np.rint(indices[:3].T)
