@@ -7,6 +7,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.uid import (
+    Comprehensive3DSRStorage,
     CTImageStorage,
     ExplicitVRLittleEndian,
     RLELossless,
@@ -238,6 +239,19 @@ def rtstruct(
         for number, (_, contours) in enumerate(rois, start=1)
     ]
     return _saved(dataset, path, attributes)
+
+
+def report(path, *, images=(), uid="1.2.3"):
+    """Write an SR that refers to images, and holds neither image nor segments."""
+    dataset = _begun(Comprehensive3DSRStorage, "SR")
+    dataset.ValueType = "CONTAINER"
+    dataset.ContinuityOfContent = "SEPARATE"
+    study = item(
+        StudyInstanceUID="1.2", ReferencedSeriesSequence=referenced(images, uid)
+    )
+    dataset.CurrentRequestedProcedureEvidenceSequence = [study]
+    dataset.ContentSequence = [item(ValueType="TEXT", TextValue="nothing")]
+    return _saved(dataset, path, {})
 
 
 def _contour(contour):
