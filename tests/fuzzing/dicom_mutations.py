@@ -29,7 +29,7 @@ WORDS = (
 )
 NESTED = 12
 """Sequences in each other."""
-MANY = 1000
+MANY = 100
 """Items of a sequence that is too long."""
 
 
