@@ -1,0 +1,100 @@
+"""Statistics of all cases as files: `statistics.json`, and `statistics.csv` with one row
+a case and structure.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from trivox.files import write_json, write_text
+from trivox.inference.classes.files import natural_order
+from trivox.results.measuring.rows import CONVENTIONS, UNITS, Intensity
+from trivox.schema import stamped
+from trivox.version import NOTICE
+
+JSON_FILE = "statistics.json"
+CSV_FILE = "statistics.csv"
+TABLES = (JSON_FILE, CSV_FILE)
+STATISTICS = "statistics"
+"""Where they stand in the record of a case."""
+PLAIN = (
+    "present",
+    "truncated",
+    "touches",
+    "voxels",
+    "seen_ml",
+    "volume_ml",
+    "longest_mm",
+    "axial_long_mm",
+    "axial_short_mm",
+    "axial_slice",
+    "components",
+)
+"""What stands in one column of the table."""
+INTENSITIES = tuple(Intensity.__annotations__)
+SPREAD = {
+    "volume_ci95_ml": ("volume_low_ml", "volume_high_ml"),
+    "centroid_ras_mm": (
+        "centroid_right_mm",
+        "centroid_anterior_mm",
+        "centroid_superior_mm",
+    ),
+}
+"""What stands in several."""
+
+
+def write_statistics(
+    folder: Path, records: Mapping[str, Mapping[str, Any]], *, task: str
+) -> None:
+    """Write both tables from the records of the cases that did not fail, in natural
+    order.
+    """
+    names = sorted(records, key=natural_order)
+    cases = {n: records[n][STATISTICS] for n in names if STATISTICS in records[n]}
+    content = {
+        "notice": NOTICE,
+        "units": UNITS,
+        "conventions": CONVENTIONS,
+        "cases": cases,
+    }
+    write_json(folder / JSON_FILE, stamped(content, task))
+    write_text(folder / CSV_FILE, _table(cases))
+
+
+def _table(cases: Mapping[str, Mapping[str, Any]]) -> str:
+    """One row a case and structure; empty is what is not known."""
+    rows = list(_rows(cases))
+    columns = dict.fromkeys(["case", "label"])
+    for row in rows:
+        columns |= dict.fromkeys(row)
+    text = StringIO()
+    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _rows(cases: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, object]]:
+    for case, statistics in cases.items():
+        for label, row in statistics["structures"].items():
+            yield {"case": case, "label": label, **_columns(row)}
+
+
+def _columns(row: Mapping[str, Any]) -> dict[str, object]:
+    columns: dict[str, object] = {name: _cell(row[name]) for name in PLAIN}
+    for name, parts in SPREAD.items():
+        values = row[name] or [None] * len(parts)
+        columns |= dict(zip(parts, values, strict=True))
+    for channel, intensity in row["intensity"].items():
+        known = intensity or {}
+        columns |= {f"{channel}_{name}": known.get(name) for name in INTENSITIES}
+    return columns
+
+
+def _cell(value: object) -> object:
+    """A value as it stands in a cell."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(value) if isinstance(value, list) else value
