@@ -38,11 +38,15 @@ class Structures:
         return np.unique([*chain.from_iterable(self.segments.values())]).astype(int)
 
     @cached_property
-    def _numbers(self) -> Array:
-        """Labels as 1, 2, ... in the order of their values, 0 for all others."""
+    def numbers(self) -> Array:
+        """Labels as 1, 2, ... in the order of their values, 0 for all others, `(z, y,
+        x)`.
+        """
         values = self._values
         labels = self.labels.array[0]
         numbers = np.zeros(labels.shape, np.int32)
+        if not len(values):
+            return numbers
         for row, source in zip(numbers, labels, strict=True):
             place = np.searchsorted(values, source).clip(max=len(values) - 1)
             row[...] = np.where(values[place] == source, place + 1, 0)
@@ -51,16 +55,21 @@ class Structures:
     @cached_property
     def _boxes(self) -> list[Box | None]:
         """The box of each number from 1 on."""
-        boxes: list[Any] = find_objects(self._numbers, max_label=len(self._values))
+        boxes: list[Any] = find_objects(self.numbers, max_label=len(self._values))
         return boxes
+
+    def members(self, name: str) -> tuple[int, ...]:
+        """The numbers that belong to a structure."""
+        places = [self._values.searchsorted(value) for value in self.segments[name]]
+        return tuple(int(place) + 1 for place in places)
 
     def place(self, name: str) -> tuple[Box, Mask]:
         """The box round a structure and its mask there; an empty box where it was not
         found.
         """
-        numbers = np.searchsorted(self._values, list(self.segments[name])) + 1
-        box = around([self._boxes[number - 1] for number in numbers.tolist()])
-        return box, np.isin(self._numbers[box], numbers)
+        members = self.members(name)
+        box = around([self._boxes[number - 1] for number in members])
+        return box, np.isin(self.numbers[box], members)
 
 
 @dataclass(frozen=True, eq=False)
