@@ -90,6 +90,10 @@ TEXTS = {
     "pretrain.out": "folder of the pretraining, for --pretrained later",
     "pretrained": "run, bundle, ready model, pretraining or safetensors file to start "
     "from",
+    "predict.format": "files of each case, with commas between: nifti, dicom-seg, rtstruct; "
+    "default: nifti, and dicom-seg for DICOM images",
+    "seg_type": "of dicom-seg: a plane of bits for each label, whole numbers, or "
+    "probabilities",
     "probabilities": "also write class probabilities",
     "rank.seed": "of the permutations",
     "recipe": "a recipe.json to start from, or the name of a recipe: brats",

@@ -167,14 +167,22 @@ def _suffix(path: Path) -> str:
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
 
+def is_dicom_image(path: Path) -> bool:
+    """Whether an image is read as DICOM: a folder that is no stack of pictures, or a
+    file of DICOM.
+    """
+    if path.is_dir():
+        return not is_picture_stack(path)
+    suffix = _suffix(path)
+    return suffix in DICOM or (not suffix and path.is_file() and is_dicom(path))
+
+
 def _reader(path: Path, choice: SeriesChoice) -> _Format:
     require_fetched(path)
-    suffix = _suffix(path)
-    bare = not suffix and path.is_file() and is_dicom(path)
     if path.is_dir() and is_picture_stack(path):
         stack: _Format = _pictures()
         return stack
-    if path.is_dir() or suffix in DICOM or bare:
+    if is_dicom_image(path):
         from trivox.volumes.dicom.reading import DicomSeries
 
         return DicomSeries(choice)

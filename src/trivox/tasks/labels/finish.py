@@ -21,7 +21,8 @@ from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.tasks.labels.teachers import known_cases
 from trivox.tasks.labels.validation import TrainedFolds, fold_predictor, validate_folds
-from trivox.tasks.task import RunRequest, trained_weights, training_summary
+from trivox.tasks.task import RunRequest
+from trivox.tasks.trained import trained_weights, training_summary
 
 
 class Classifying:

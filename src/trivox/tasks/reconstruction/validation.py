@@ -34,7 +34,8 @@ from trivox.projection.xrays import Xrays
 from trivox.tasks.brevity import too_short
 from trivox.tasks.console import Console
 from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
-from trivox.tasks.task import RunRequest, trained_weights, training_summary
+from trivox.tasks.task import RunRequest
+from trivox.tasks.trained import trained_weights, training_summary
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Array
 

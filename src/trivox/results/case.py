@@ -1,0 +1,115 @@
+"""The result of one case, as everything takes it that makes a file of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from trivox.datasets.dataset import Case
+from trivox.datasets.reading import read_channels
+from trivox.inference.classify import Classification
+from trivox.inference.describe import Prediction, written_labels
+from trivox.inference.predictor import Predictor
+from trivox.inference.reconstructor import Reconstruction, Reconstructor
+from trivox.results.identity import (
+    ModelIdentity,
+    identity_of_labels,
+    identity_of_volumes,
+)
+from trivox.results.options import AS_USUAL, ResultOptions
+from trivox.results.source_series import SourceSeries, series_of_case
+from trivox.volumes.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class CaseResult:
+    """What a model found in a case, on the grid of its image.
+
+    labels: values as they are written, `(1, z, y, x)`; None of a model that makes
+    volumes; volume: what such a model made, in HU; names: label name -> value in
+    `labels`, background left out; segments: what was learnt and is measured: name ->
+    the values that belong to it; those of regions may overlap; probabilities: `(c, z, y,
+    x)`, background first, or one a region, where they were asked for; trust, warnings,
+    classification: as `Prediction` has them; channels: names of the image's; options:
+    how it is written.
+    """
+
+    case: Case
+    model: ModelIdentity
+    channels: tuple[str, ...]
+    labels: Volume | None = None
+    volume: Volume | None = None
+    names: Mapping[str, int] = field(default_factory=dict)
+    segments: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    probabilities: Volume | None = None
+    trust: Mapping[str, Any] = field(default_factory=dict)
+    classification: Classification | None = None
+    warnings: tuple[str, ...] = ()
+    options: ResultOptions = AS_USUAL
+
+    @cached_property
+    def image(self) -> Volume:
+        """All channels of the case `(c, z, y, x)`, read again, zeros for absent ones;
+        raises as `read_channels`.
+        """
+        return read_channels(self.case, channels=len(self.channels), stored=True)
+
+    @cached_property
+    def source(self) -> SourceSeries | None:
+        """The DICOM series that the first channel was read from; None for a case of
+        files of other formats.
+        """
+        return series_of_case(self.case)
+
+
+def label_result(
+    predictor: Predictor, case: Case, made: Prediction, options: ResultOptions
+) -> CaseResult:
+    """What a model of label maps found."""
+    names = written_labels(case, predictor.labels)
+    segments = _written_segments(predictor, names)
+    return CaseResult(
+        case=case,
+        model=identity_of_labels(predictor.descriptions),
+        channels=predictor.channels,
+        labels=made.labels,
+        names=names,
+        segments=segments,
+        probabilities=made.probabilities,
+        trust=made.trust,
+        classification=made.classification,
+        warnings=made.warnings,
+        options=options,
+    )
+
+
+def volume_result(
+    reconstructor: Reconstructor,
+    case: Case,
+    made: Reconstruction,
+    options: ResultOptions,
+) -> CaseResult:
+    """What a model of volumes made of X-rays."""
+    return CaseResult(
+        case=case,
+        model=identity_of_volumes(reconstructor),
+        channels=(),
+        volume=made.volume,
+        warnings=made.warnings,
+        options=options,
+    )
+
+
+def _written_segments(
+    predictor: Predictor, names: Mapping[str, int]
+) -> dict[str, tuple[int, ...]]:
+    """The values of each target in the written map; a label that the case's own scheme
+    lacks was written as background.
+    """
+    scheme = predictor.labels
+    by_value = {value: name for name, value in scheme.labels.items()}
+    segments: dict[str, tuple[int, ...]] = {}
+    for target, indices in scheme.targets.items():
+        parts = [by_value[scheme.values[index]] for index in indices]
+        segments[target] = tuple(names[part] for part in parts if part in names)
+    return segments

@@ -1,0 +1,212 @@
+"""The DICOM series that a case was read from, ready to be referred to.
+
+Objects about a series carry its patient and study, and name its images by their UIDs.
+What is missing or blank there is made up from what the files are, always the same, so
+that two objects about one series agree; it is said in `repairs`.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivox.datasets.dataset import Case
+from trivox.errors import DataError
+from trivox.files import file_hash
+from trivox.volumes.dicom.attributes import text
+from trivox.volumes.dicom.files import class_of, load, quiet
+from trivox.volumes.dicom.frames import Frame
+from trivox.volumes.dicom.reading import DicomSeries
+from trivox.volumes.dicom.stack import Stack
+from trivox.volumes.formats import is_dicom_image
+from trivox.volumes.header import reading
+from trivox.volumes.volume import Shape
+
+PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
+STUDY = (
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "StudyID",
+)
+"""Attributes that every object has, if only empty (type 2)."""
+_STANDING_IN = {
+    "CT": "1.2.840.10008.5.1.4.1.1.2",
+    "MR": "1.2.840.10008.5.1.4.1.1.4",
+    "PT": "1.2.840.10008.5.1.4.1.1.128",
+}
+"""Class of an image by its modality, where no header says it."""
+_SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
+
+
+@dataclass(frozen=True, eq=False)
+class SourceSeries:
+    """A series of images in the order of the volume's planes.
+
+    datasets: pydicom datasets without pixels, one a file, in the order in which the
+    planes first need them; frames: for each z the number of its dataset and, in it, of
+    its frame, from 0; affine: voxel index `(x, y, z, 1)` to RAS mm; repairs: what was
+    made up where the headers are blank, a sentence each; placed: whether the images say
+    where they lie.
+    """
+
+    datasets: tuple[Any, ...]
+    frames: tuple[tuple[int, int], ...]
+    affine: NDArray[np.float64]
+    shape: Shape
+    repairs: tuple[str, ...] = ()
+    placed: bool = True
+
+    @property
+    def first(self) -> Any:
+        """The dataset of the first plane: patient, study and series are its."""
+        return self.datasets[0]
+
+    @property
+    def is_multiframe(self) -> bool:
+        """Whether its files hold several planes each."""
+        return "NumberOfFrames" in self.first and len(self.frames) > len(self.datasets)
+
+
+def series_of_case(case: Case) -> SourceSeries | None:
+    """The series of the first channel; None for a case of files of other formats.
+
+    Raises `FormatError` and `GeometryError` as reading the case does.
+    """
+    if not case.images or not is_dicom_image(case.images[0]):
+        return None
+    return read_source(case.images[0], DicomSeries(case.choice))
+
+
+def read_source(path: Path, series: DicomSeries) -> SourceSeries:
+    """The headers of a series, in order and without gaps in what objects need."""
+    with reading(path), quiet():
+        stack = series.stack(path)
+        planes = [place[0] for place in stack.places]
+        files = list(dict.fromkeys(frame.path for frame in planes))
+        datasets = [load(file, pixels=False) for file in files]
+        repairs = _repaired(datasets, files)
+    numbers = {file: number for number, file in enumerate(files)}
+    frames = tuple((numbers[frame.path], frame.index) for frame in planes)
+    return SourceSeries(
+        datasets=tuple(datasets),
+        frames=frames,
+        affine=stack.affine,
+        shape=_shape(stack),
+        repairs=tuple(repairs),
+        placed=_are_placed(planes),
+    )
+
+
+def required_source(source: SourceSeries | None, what: str) -> SourceSeries:
+    """A source that objects can lie on; raises `DataError` where there is none."""
+    if source is None:
+        raise DataError(
+            f"{what} refers to a DICOM series, and this case was read from other files; "
+            "use --format nifti"
+        )
+    if not source.placed:
+        raise DataError(
+            f"{what} needs to know where its images lie, and ImagePositionPatient or "
+            "ImageOrientationPatient is missing; use --format nifti"
+        )
+    return source
+
+
+def uid_of(*parts: object) -> str:
+    """A UID that only depends on `parts` (DICOM PS3.5 B.2, a UUID under 2.25)."""
+    joined = "\0".join(str(part) for part in parts)
+    digest = hashlib.sha256(joined.encode("utf-8", "backslashreplace")).digest()
+    return f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}"
+
+
+def _shape(stack: Stack) -> Shape:
+    rows, columns = stack.places[0][0].size
+    return len(stack.places), rows, columns
+
+
+def _are_placed(planes: Sequence[Frame]) -> bool:
+    return all(plane.position is not None for plane in planes)
+
+
+# -- repairs ---------------------------------------------------------------------------
+def _repaired(datasets: Sequence[Any], files: Sequence[Path]) -> list[str]:
+    """Fill what is blank in place; returns what was filled, a sentence each."""
+    repairs: list[str] = []
+    if _fill_classes(datasets):
+        repairs.append("SOPClassUID is blank; taken from the file's header or modality")
+    if _fill_instances(datasets, files):
+        repairs.append(
+            "SOPInstanceUID is blank; taken from the file's header or made of its content"
+        )
+    repairs += _fill_shared(datasets)
+    for dataset in datasets:
+        for keyword in (*PATIENT, *STUDY):
+            if keyword not in dataset:
+                setattr(dataset, keyword, "")
+    return repairs
+
+
+def _fill_classes(datasets: Sequence[Any]) -> bool:
+    blank = [dataset for dataset in datasets if not text(dataset, "SOPClassUID")]
+    for dataset in blank:
+        usual = _STANDING_IN.get(text(dataset, "Modality"), _SECONDARY)
+        dataset.SOPClassUID = class_of(dataset) or usual
+    return bool(blank)
+
+
+def _fill_instances(datasets: Sequence[Any], files: Sequence[Path]) -> bool:
+    blank = False
+    for dataset, file in zip(datasets, files, strict=True):
+        if text(dataset, "SOPInstanceUID"):
+            continue
+        blank = True
+        meta = getattr(dataset, "file_meta", None) or {}
+        known = str(meta.get("MediaStorageSOPInstanceUID") or "")
+        dataset.SOPInstanceUID = known or uid_of("instance", file_hash(file))
+    return blank
+
+
+def _fill_shared(datasets: Sequence[Any]) -> list[str]:
+    """Fill UIDs that all images of a series share."""
+    repairs: list[str] = []
+    for keyword, made_of in (
+        ("StudyInstanceUID", _about_study),
+        ("SeriesInstanceUID", _about_series),
+        ("FrameOfReferenceUID", _about_frame),
+    ):
+        blank = [dataset for dataset in datasets if not text(dataset, keyword)]
+        if not blank:
+            continue
+        known = [str(each[keyword].value) for each in datasets if text(each, keyword)]
+        value = known[0] if known else uid_of(keyword, *made_of(datasets))
+        for dataset in blank:
+            setattr(dataset, keyword, value)
+        repairs.append(f"{keyword} is blank; made of what the files are")
+    return repairs
+
+
+def _about_study(datasets: Sequence[Any]) -> list[str]:
+    """What the series of one study have in common; of an anonymous one, its images."""
+    first = datasets[0]
+    keywords = ("PatientID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber")
+    facts = [text(first, keyword) for keyword in keywords]
+    return facts if any(facts[1:]) else _instances(datasets)
+
+
+def _about_series(datasets: Sequence[Any]) -> list[str]:
+    return _instances(datasets)
+
+
+def _about_frame(datasets: Sequence[Any]) -> list[str]:
+    return [text(datasets[0], "SeriesInstanceUID")]
+
+
+def _instances(datasets: Sequence[Any]) -> list[str]:
+    return sorted(str(dataset.SOPInstanceUID) for dataset in datasets)
