@@ -16,6 +16,8 @@ from trivox.results.identity import (
     identity_of_labels,
     identity_of_volumes,
 )
+from trivox.results.measuring.rows import StructureRow
+from trivox.results.measuring.structures import measure_structures
 from trivox.results.options import AS_USUAL, ResultOptions
 from trivox.results.source_series import SourceSeries, series_of_case
 from trivox.volumes.volume import Volume
@@ -53,6 +55,33 @@ class CaseResult:
         raises as `read_channels`.
         """
         return read_channels(self.case, channels=len(self.channels), stored=True)
+
+    @cached_property
+    def structures(self) -> dict[str, StructureRow]:
+        """What is measured of each segment; raises as `image`."""
+        if self.labels is None:
+            return {}
+        volumes = self.trust.get("volumes", {})
+        intervals = {name: said.get("ci95_ml") for name, said in volumes.items()}
+        return measure_structures(
+            self.labels,
+            self.segments,
+            self.image,
+            channels=self.channels,
+            absent=self.case.absent,
+            intervals={name: each for name, each in intervals.items() if each},
+        )
+
+    @cached_property
+    def hounsfield(self) -> tuple[bool, ...]:
+        """Whether the values of each channel are known to be in HU: it is called CT, or
+        is the first one and read from DICOM images of a CT.
+        """
+        named = [name.casefold() == "ct" for name in self.channels]
+        if named and not named[0] and self.source is not None:
+            modality = str(self.source.first.get("Modality", ""))
+            named[0] = modality == "CT"
+        return tuple(named)
 
     @cached_property
     def source(self) -> SourceSeries | None:

@@ -6,6 +6,7 @@ follows from it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,11 +14,19 @@ from typing import Any, Literal, get_args
 from trivox.config.choices import ResultFormat, SegType, require_choice
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError, TrivoxError, UsageError
+from trivox.inference.folder import Tables
 from trivox.inference.writing import Record
 from trivox.memory import memory_ran_out
 from trivox.optional import optional_package
 from trivox.results.case import CaseResult
+from trivox.results.measuring.files import (
+    STATISTICS,
+    TABLES,
+    statistics_record,
+    write_tables,
+)
 from trivox.results.options import AS_USUAL, ResultOptions
+from trivox.results.pictures.writing import write_preview
 from trivox.volumes.formats import is_dicom_image
 
 MAP: ResultFormat = "nifti"
@@ -47,7 +56,9 @@ class Writer:
     options: tuple[str, ...] = ()
 
 
-WRITERS: dict[str, Writer] = {}
+WRITERS: dict[str, Writer] = {
+    "png": Writer(".png", write_preview, of_series=False, of=("labels", "volumes")),
+}
 """By format, in the order in which they are written."""
 USUAL_OF_SERIES = "dicom-seg"
 """What a case of DICOM images is written as beside its map, unless told otherwise."""
@@ -82,12 +93,13 @@ class ResultFiles:
 
     formats: those that were asked for; None: as suits each case, and what cannot be
     written is left out with a warning; gives: what the model makes; options: how they
-    are written.
+    are written; statistics: whether structures are measured.
     """
 
     formats: tuple[str, ...] | None = None
     gives: Gives = "labels"
     options: ResultOptions = AS_USUAL
+    statistics: bool = False
 
     @property
     def maps(self) -> bool:
@@ -174,9 +186,10 @@ class ResultFiles:
                 written[name] = {"reason": reason, **self._decided(writer)}
             else:
                 written[name] = {"file": file, **self._decided(writer)}
+        record: Record = statistics_record(result) if self.statistics else {}
         if not written:
-            return {}
-        record: Record = {"formats": written, "warnings": [*dict.fromkeys(warnings)]}
+            return record
+        record |= {"formats": written, "warnings": [*dict.fromkeys(warnings)]}
         if not self.maps:
             record["output"] = next(iter(written.values()))["file"]
         return record
@@ -184,6 +197,8 @@ class ResultFiles:
     def is_done(self, case: Case, record: Mapping[str, Any], out: Path) -> bool:
         """Whether all formats of a case were written before, as they would be now."""
         written = record.get("formats", {})
+        if self.statistics and STATISTICS not in record:
+            return False
         for name in self.of_case(case):
             entry = written.get(name)
             if entry is None:
@@ -194,6 +209,11 @@ class ResultFiles:
             if not same or (file is not None and not (out / file).exists()):
                 return False
         return True
+
+    def tables(self, task: str) -> Tables:
+        """What is written about all cases together."""
+        names = TABLES if self.statistics else ()
+        return Tables(names, partial(write_tables, task=task))
 
     def _decided(self, writer: Writer) -> Record:
         """The options that decide a file of a format, for its record."""
@@ -222,11 +242,17 @@ def _written(
 
 
 def result_files(
-    wanted: str | Sequence[str] | None, options: ResultOptions, gives: Gives
+    wanted: str | Sequence[str] | None,
+    options: ResultOptions,
+    gives: Gives,
+    *,
+    statistics: bool = False,
 ) -> ResultFiles:
     """What `--format` and its options ask for; raises `UsageError` and `RecipeError`
     for what does not exist or go together.
     """
+    if statistics and gives != "labels":
+        raise UsageError(f"--statistics measures labels, and this model gives {gives}")
     formats = parse_formats(wanted)
     require_choice("seg_type", options.seg_type, SegType)
     without_seg = formats is not None and USUAL_OF_SERIES not in formats
@@ -234,4 +260,4 @@ def result_files(
         raise UsageError(
             f"--seg-type {options.seg_type} is of {USUAL_OF_SERIES}; add it to --format"
         )
-    return ResultFiles(formats, gives, options)
+    return ResultFiles(formats, gives, options, statistics)

@@ -98,6 +98,7 @@ def predict(
     slice_tolerance: float | None = None,
     format: str | Sequence[str] | None = None,
     seg_type: SegType = "binary",
+    statistics: bool = False,
     console: Console | None = None,
 ) -> Predictions:
     """Predict label maps for an image, a folder of images or a dataset, or volumes for
@@ -112,7 +113,8 @@ def predict(
     folder = Path(out)
     require_folder_place(folder)
     task = task_of(paths[0])
-    files = result_files(format, ResultOptions(seg_type=seg_type), task.gives)
+    how = ResultOptions(seg_type=seg_type)
+    files = result_files(format, how, task.gives, statistics=statistics)
     options = PredictOptions(
         precision=precision,
         engine=engine,
@@ -148,6 +150,7 @@ def predict(
         also=_written_beside(task, predictor, files, folder),
         also_endings=(*task.endings_beside, *files.endings),
         also_done=partial(files.is_done, out=folder),
+        tables=files.tables(task.name),
         progress=lambda items, total: console.track(items, total, "predicting"),
         say=console.say,
     )

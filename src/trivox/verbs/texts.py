@@ -119,6 +119,8 @@ TEXTS = {
     "set": "any recipe setting as key=value; repeatable",
     "sod": "mm from the source to the isocentre",
     "source": "a run, or a metrics.json",
+    "statistics": "also measure each label: volume, diameters, place and intensity, in "
+    "statistics.json and statistics.csv",
     "subtype_results": "also write the classes as numbers: columns Names,Subtype",
     "task": "what to learn",
     "teacher_weight": "of the model's answers, 0 to 1; the labels have the rest; "

@@ -10,6 +10,9 @@ from typing import Any
 
 from trivox.files import write_json, write_text
 from trivox.inference.classes.files import natural_order
+from trivox.inference.records import ALL_CASES, read_records
+from trivox.inference.writing import Record
+from trivox.results.case import CaseResult
 from trivox.results.measuring.rows import CONVENTIONS, UNITS, Intensity
 from trivox.schema import stamped
 from trivox.version import NOTICE
@@ -45,12 +48,25 @@ SPREAD = {
 """What stands in several."""
 
 
-def write_statistics(
-    folder: Path, records: Mapping[str, Mapping[str, Any]], *, task: str
+def statistics_record(result: CaseResult) -> Record:
+    """What joins the record of a case whose structures are measured."""
+    units = zip(result.channels, result.hounsfield, strict=True)
+    statistics = {
+        "units": {channel: "HU" if is_hu else None for channel, is_hu in units},
+        "spacing_zyx_mm": list(result.image.spacing),
+        "structures": result.structures,
+    }
+    return {STATISTICS: statistics}
+
+
+def write_tables(
+    records: Mapping[str, Mapping[str, Any]], folder: Path, *, task: str
 ) -> None:
-    """Write both tables from the records of the cases that did not fail, in natural
-    order.
+    """Write both tables from the records of the cases that were measured, in natural
+    order; nothing in a folder whose predictions were never measured.
     """
+    if read_records(folder).get("files", {}).get(JSON_FILE) != ALL_CASES:
+        return
     names = sorted(records, key=natural_order)
     cases = {n: records[n][STATISTICS] for n in names if STATISTICS in records[n]}
     content = {

@@ -56,15 +56,18 @@ BELOW_PLANES = 0.55
 STRIP_ABOVE = 0.35
 STRIP_TALLEST = 1.7
 STRIP_GAP = 0.15
+LEAST_ROOM = 1.5
+LEAST_STRIP_ROOM = 0.7
+"""For the name of a plane, however narrow that is."""
 NOTICE_DOWN = 0.38
 NOTES_DOWN = 0.66
 LINE = 0.19
-LEGEND_ROW = 0.215
+LEGEND_ROW = 0.195
 FOOTER = 0.28
 LETTER = 0.072
 """Of a letter in notes and legends, about."""
 
-LONGEST_NAME = 48
+LONGEST_NAME = 32
 LONGEST_LINE = 125
 MOST_NAMES = 45
 
@@ -105,6 +108,13 @@ class _Page:
         return min(room / across, TALLEST / tallest)
 
     @cached_property
+    def rooms(self) -> list[float]:
+        """Inches from side to side that each plane and its name take."""
+        return [
+            max(width * self.scale + 2 * MARGIN, LEAST_ROOM) for width, _ in self.sizes
+        ]
+
+    @cached_property
     def tall(self) -> float:
         """Height of the planes in inches."""
         return max(height for _, height in self.sizes) * self.scale
@@ -115,7 +125,7 @@ class _Page:
         None where there are no structures or no slices.
         """
         view = self.preview.view
-        if not self.preview.present or view.shape[0] == 1:
+        if not self.preview.present or len(self.planes) == 1:
             return None
         return view.zoomed()
 
@@ -193,16 +203,16 @@ def _draw_planes(figure: "Figure", page: _Page) -> None:
     preview = page.preview
     scale = page.scale
     middle = page.height - page.head - page.tall / 2
-    across = sum(width for width, _ in page.sizes) * scale
-    left = (WIDTH - across) / 2 - MARGIN * (len(page.sizes) - 1)
-    for plane, size in zip(page.planes, page.sizes, strict=True):
+    left = (WIDTH - sum(page.rooms)) / 2
+    for plane, size, room in zip(page.planes, page.sizes, page.rooms, strict=True):
         width, height = (edge * scale for edge in size)
-        axes = panel(figure, (left, middle - height / 2, width, height))
+        inset = left + (room - width) / 2
+        axes = panel(figure, (inset, middle - height / 2, width, height))
         index = preview.centre[plane.axis]
         _draw_plane(axes, preview, preview.view, plane, index)
         place = place_text(preview.view, plane, index)
         frame_plane(axes, plane, f"{plane.title}, {place}", size)
-        left += width + 2 * MARGIN
+        left += room
         if plane is page.planes[0]:
             scale_bar(axes, size[0], scale)
 
@@ -214,7 +224,8 @@ def _draw_strip(figure: "Figure", page: _Page, strip: CaseView) -> None:
     slices = labelled[np.rint(places[1::2]).astype(int)].tolist()
     size = AXIAL.size_mm(strip.shape, strip.spacing)
     width, height = (edge * page.strip_scale for edge in size)
-    left = (WIDTH - len(slices) * (width + STRIP_GAP) + STRIP_GAP) / 2
+    room = max(width, LEAST_STRIP_ROOM) + STRIP_GAP
+    left = (WIDTH - len(slices) * room) / 2 + (room - width) / 2
     for index in slices:
         axes = panel(figure, (left, page.foot, width, height))
         _draw_plane(axes, page.preview, strip, AXIAL, index)
@@ -222,7 +233,7 @@ def _draw_strip(figure: "Figure", page: _Page, strip: CaseView) -> None:
         axes.set_ylim(0, size[1])
         place = place_text(strip, AXIAL, index)
         name_above(axes, place, up=4, fontsize=8, alpha=0.8)
-        left += width + STRIP_GAP
+        left += room
 
 
 def _draw_plane(

@@ -15,23 +15,22 @@ from trivox.volumes.volume import Shape
 WINDOWS = ((-160.0, 240.0), (-1350.0, 150.0), (-450.0, 1050.0))
 """Of soft tissue, lung and bone in HU: the first that holds the largest structure."""
 
+
 @dataclass(frozen=True, eq=False)
 class Preview:
     """What a preview shows.
 
     title: name of the case; view: the case, its prediction as label indices; rows: what
-    was measured of each target; hounsfield: whether the image is in HU; notes: what else
-    is to be said; doubts: why not to rely on it; slanted: degrees between the axes of
-    image and patient.
+    was measured of each target; hounsfield: whether each channel is in HU; notes: what else
+    is to be said; doubts: why not to rely on it.
     """
 
     title: str
     view: CaseView
     rows: Mapping[str, StructureRow]
-    hounsfield: bool = False
+    hounsfield: Sequence[bool] = ()
     notes: Sequence[str] = ()
     doubts: Sequence[str] = ()
-    slanted: float = 0.0
 
     @cached_property
     def present(self) -> list[str]:
@@ -71,11 +70,16 @@ class Preview:
             return 0
         return clearest_channel(self.view.image, self.mask(self.largest))
 
+    @property
+    def is_hounsfield(self) -> bool:
+        """Whether the channel that is shown is in HU."""
+        return any(self.hounsfield[self.channel : self.channel + 1])
+
     @cached_property
     def limits(self) -> tuple[float, float]:
         """Values shown as black and white."""
         image = self.view.image[self.channel]
-        if not self.hounsfield:
+        if not self.is_hounsfield:
             z, y, x = self.centre
             return grey_range([image[z], image[:, y], image[:, :, x]])
         if self.largest is None:
@@ -98,6 +102,6 @@ class Preview:
     def caption(self) -> str:
         """What the grey values are."""
         low, high = self.limits
-        unit = " HU" if self.hounsfield else ""
+        unit = " HU" if self.is_hounsfield else ""
         name = self.view.channels[self.channel]
         return f"{name}, black to white {low:.4g} to {high:.4g}{unit}"
