@@ -21,6 +21,6 @@ def test_formats_come_with_commas_between_each_once():
 
 @pytest.mark.parametrize("given", ["", "dicom", "nifti,", "nifti;seg", []])
 def test_other_names_are_refused_in_a_line_that_lists_the_choices(given):
-    with pytest.raises(UsageError, match="--format .*choose of nifti") as refused:
+    with pytest.raises(UsageError, match=r"--format .*choose of nifti") as refused:
         parse_formats(given)
     assert "\n" not in str(refused.value)

@@ -1,9 +1,13 @@
 """The result of one case, as everything takes it that makes a file of it."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.reading import read_channels
@@ -82,6 +86,26 @@ class CaseResult:
             modality = str(self.source.first.get("Modality", ""))
             named[0] = modality == "CT"
         return tuple(named)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash over everything that decides what is written of the case, so that
+        objects have the same UID if, and only if, they say the same.
+        """
+        said = [
+            self.model,
+            sorted(self.names.items()),
+            sorted(self.segments.items()),
+            json.dumps(self.trust, sort_keys=True, default=str),
+            self.classification and sorted(self.classification.probabilities.items()),
+            self.options.record(),
+        ]
+        whole = hashlib.sha256(repr(said).encode("utf-8", "backslashreplace"))
+        for volume in (self.labels, self.volume, self.probabilities):
+            if volume is not None:
+                whole.update(str(volume.array.shape).encode())
+                whole.update(np.ascontiguousarray(volume.array).data)
+        return whole.hexdigest()
 
     @cached_property
     def source(self) -> SourceSeries | None:

@@ -27,6 +27,7 @@ from trivox.results.measuring.files import (
 )
 from trivox.results.options import AS_USUAL, ResultOptions
 from trivox.results.pictures.writing import write_preview
+from trivox.results.segmentation import write_segmentation
 from trivox.volumes.formats import is_dicom_image
 
 MAP: ResultFormat = "nifti"
@@ -57,6 +58,12 @@ class Writer:
 
 
 WRITERS: dict[str, Writer] = {
+    "dicom-seg": Writer(
+        ".seg.dcm",
+        write_segmentation,
+        packages=("highdicom",),
+        options=("seg_type", "codes"),
+    ),
     "png": Writer(".png", write_preview, of_series=False, of=("labels", "volumes")),
 }
 """By format, in the order in which they are written."""

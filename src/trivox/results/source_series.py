@@ -14,15 +14,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.config import RAISE
+from pydicom.valuerep import validate_value
 
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError
 from trivox.files import file_hash
-from trivox.volumes.dicom.attributes import text
+from trivox.volumes.dicom.attributes import number, text
 from trivox.volumes.dicom.files import class_of, load, quiet
 from trivox.volumes.dicom.frames import Frame
+from trivox.volumes.dicom.multiframe import MEASURES, UNPLACED, sources_of_frames
 from trivox.volumes.dicom.reading import DicomSeries
 from trivox.volumes.dicom.stack import Stack
+from trivox.volumes.dicom.steps import usual_step
 from trivox.volumes.formats import is_dicom_image
 from trivox.volumes.header import reading
 from trivox.volumes.volume import Shape
@@ -36,6 +40,25 @@ STUDY = (
     "StudyID",
 )
 """Attributes that every object has, if only empty (type 2)."""
+COPIED = (
+    "IssuerOfPatientID",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "LongitudinalTemporalInformationModified",
+    "StudyDescription",
+    "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID",
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName",
+    "ClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID",
+)
+"""What else objects take over of patient and study, where the source has it."""
+_SEXES = ("", "M", "F", "O")
 _STANDING_IN = {
     "CT": "1.2.840.10008.5.1.4.1.1.2",
     "MR": "1.2.840.10008.5.1.4.1.1.4",
@@ -51,13 +74,21 @@ class SourceSeries:
 
     datasets: pydicom datasets without pixels, one a file, in the order in which the
     planes first need them; frames: for each z the number of its dataset and, in it, of
-    its frame, from 0; affine: voxel index `(x, y, z, 1)` to RAS mm; repairs: what was
-    made up where the headers are blank, a sentence each; placed: whether the images say
-    where they lie.
+    its frame, from 0; positions: of the first voxel of each plane, LPS mm; orientation:
+    direction of increasing column, then of increasing row; spacing: mm between rows and
+    between columns; step: mm from plane to plane along their normal, 0 of one;
+    thickness: mm, as the header says, else the step; affine: voxel index `(x, y, z, 1)`
+    to RAS mm; repairs: what was made up where the headers are blank, a sentence each;
+    placed: whether the images say where they lie.
     """
 
     datasets: tuple[Any, ...]
     frames: tuple[tuple[int, int], ...]
+    positions: tuple[NDArray[np.float64], ...]
+    orientation: NDArray[np.float64]
+    spacing: tuple[float, float]
+    step: float
+    thickness: float
     affine: NDArray[np.float64]
     shape: Shape
     repairs: tuple[str, ...] = ()
@@ -68,10 +99,11 @@ class SourceSeries:
         """The dataset of the first plane: patient, study and series are its."""
         return self.datasets[0]
 
-    @property
-    def is_multiframe(self) -> bool:
-        """Whether its files hold several planes each."""
-        return "NumberOfFrames" in self.first and len(self.frames) > len(self.datasets)
+    def image_of(self, z: int) -> tuple[Any, int | None]:
+        """The dataset of a plane and its frame in it, from 0; None in a file of one."""
+        number, frame = self.frames[z]
+        dataset = self.datasets[number]
+        return dataset, frame if "NumberOfFrames" in dataset else None
 
 
 def series_of_case(case: Case) -> SourceSeries | None:
@@ -94,9 +126,17 @@ def read_source(path: Path, series: DicomSeries) -> SourceSeries:
         repairs = _repaired(datasets, files)
     numbers = {file: number for number, file in enumerate(files)}
     frames = tuple((numbers[frame.path], frame.index) for frame in planes)
+    first = planes[0]
+    positions, orientation = _places(planes)
+    step = _step(positions, orientation)
     return SourceSeries(
         datasets=tuple(datasets),
         frames=frames,
+        positions=positions,
+        orientation=orientation,
+        spacing=first.spacing,
+        step=step,
+        thickness=_thickness(datasets[0]) or step or first.depth or 1.0,
         affine=stack.affine,
         shape=_shape(stack),
         repairs=tuple(repairs),
@@ -132,7 +172,36 @@ def _shape(stack: Stack) -> Shape:
 
 
 def _are_placed(planes: Sequence[Frame]) -> bool:
-    return all(plane.position is not None for plane in planes)
+    known = all(plane.position is not None for plane in planes)
+    return known and not any(UNPLACED in plane.remarks for plane in planes)
+
+
+def _places(
+    planes: Sequence[Frame],
+) -> tuple[tuple[NDArray[np.float64], ...], NDArray[np.float64]]:
+    """Positions and orientation; those of an axial image at the origin where they are
+    not known.
+    """
+    somewhere = np.zeros(3)
+    axial = np.array([1.0, 0, 0, 0, 1.0, 0])
+    positions = tuple(
+        somewhere if plane.position is None else plane.position for plane in planes
+    )
+    orientation = planes[0].orientation
+    return positions, axial if orientation is None else orientation
+
+
+def _step(
+    positions: Sequence[NDArray[np.float64]], orientation: NDArray[np.float64]
+) -> float:
+    normal = np.cross(orientation[:3], orientation[3:])
+    return usual_step(np.array([position @ normal for position in positions]))
+
+
+def _thickness(dataset: Any) -> float:
+    """SliceThickness of the first file, 0 where it says nothing of use."""
+    sources = sources_of_frames(dataset)[0]
+    return max(number(sources, MEASURES, "SliceThickness", 0.0), 0.0)
 
 
 # -- repairs ---------------------------------------------------------------------------
@@ -146,11 +215,39 @@ def _repaired(datasets: Sequence[Any], files: Sequence[Path]) -> list[str]:
             "SOPInstanceUID is blank; taken from the file's header or made of its content"
         )
     repairs += _fill_shared(datasets)
+    repairs += _clear_invalid(datasets)
     for dataset in datasets:
         for keyword in (*PATIENT, *STUDY):
             if keyword not in dataset:
                 setattr(dataset, keyword, "")
     return repairs
+
+
+def _clear_invalid(datasets: Sequence[Any]) -> list[str]:
+    """Blank what is no value of its kind, which readers would stumble over."""
+    cleared: dict[str, None] = {}
+    for dataset in datasets:
+        for keyword in (*PATIENT, *STUDY, *COPIED):
+            if keyword in dataset and not _is_valid(dataset[keyword]):
+                del dataset[keyword]
+                cleared[keyword] = None
+    return [f"{keyword} holds no valid value; left out" for keyword in cleared]
+
+
+def _is_valid(element: Any) -> bool:
+    """Whether a value is one of its kind, by the standard's rules (PS3.5 6.2)."""
+    if element.keyword == "PatientSex":
+        return str(element.value or "") in _SEXES
+    if element.VR == "SQ":
+        return True
+    values = element.value if element.VM > 1 else [element.value]
+    try:
+        for value in values:
+            if value not in (None, ""):
+                validate_value(element.VR, str(value), RAISE)
+    except (TypeError, ValueError):
+        return False
+    return bool(element.VM <= 1)
 
 
 def _fill_classes(datasets: Sequence[Any]) -> bool:

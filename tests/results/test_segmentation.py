@@ -1,0 +1,324 @@
+"""DICOM segmentations: on the source's own frames, valid, the same every time."""
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+
+from dicom_checks import errors_of
+from dicom_slices import enhanced, one, save
+from result_cases import MR, NAMES, PATIENT, labels_for, result_of, write_series
+from trivox.errors import DataError
+from trivox.results.segmentation import write_segmentation
+from trivox.volumes.dicom.files import quiet
+from trivox.volumes.formats import read_volume
+
+TYPES = ("binary", "labelmap", "fractional")
+
+
+def written(result, folder, name="a.seg.dcm"):
+    remarks = write_segmentation(result, folder / name)
+    return folder / name, remarks
+
+
+def masks_in_world(path):
+    """For each segment its voxels' centres in RAS mm, sorted, as highdicom reads them."""
+    with quiet():
+        seg = highdicom.seg.segread(path)
+    points = {}
+    frames = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    row_mm, column_mm = shared.PixelMeasuresSequence[0].PixelSpacing
+    way = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
+    for frame, group in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        corner = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
+        for number, mask in masks_of(seg, shared, group, frame):
+            rows, columns = np.nonzero(mask)
+            at = corner + np.outer(columns * column_mm, way[:3])
+            at = at + np.outer(rows * row_mm, way[3:])
+            points.setdefault(number, []).append(at * (-1, -1, 1))
+    return {number: in_order(np.concatenate(each)) for number, each in points.items()}
+
+
+def masks_of(seg, shared, group, frame):
+    """(number, mask) of the segments in a frame."""
+    if seg.SegmentationType == "LABELMAP":
+        numbers = np.setdiff1d(np.unique(frame), [0])
+        return [(int(number), frame == number) for number in numbers]
+    holder = group if "SegmentIdentificationSequence" in group else shared
+    number = holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+    at_least = 128 if seg.SegmentationType == "FRACTIONAL" else 1
+    return [(int(number), frame >= at_least)]
+
+
+def in_order(points):
+    points = np.round(points, 4) + 0.0
+    return points[np.lexsort(points.T)]
+
+
+def truth(result):
+    """The same of the label map itself."""
+    affine = result.labels.affine
+    points = {}
+    for number, value in enumerate(sorted(result.names.values()), start=1):
+        z, y, x = np.nonzero(result.labels.array[0] == value)
+        at = np.stack([x, y, z, np.ones_like(x)])
+        points[number] = in_order((affine @ at)[:3].T)
+    return {number: each for number, each in points.items() if len(each)}
+
+
+def assert_same_places(path, result):
+    seen = {n: each for n, each in masks_in_world(path).items() if len(each)}
+    meant = truth(result)
+    assert seen.keys() == meant.keys()
+    for number, points in meant.items():
+        np.testing.assert_allclose(seen[number], points, atol=1e-3)
+
+
+SERIES = {
+    "ct": {},
+    "mr": MR,
+    "sagittal": {"orientation": (0, 1, 0, 0, 0, -1), "step": (1.5, 0, 0)},
+    "oblique": {
+        "orientation": (0.8, 0.6, 0, -0.36, 0.48, 0.8),
+        "step": (0.96, -1.28, 1.2),
+    },
+    "tilted": {"step": (0, 0.7, 2.0)},
+    "reversed columns": {"orientation": (-1, 0, 0, 0, 1, 0), "step": (0, 0, -2.0)},
+    "single": {"count": 1},
+    "wide": {"shape": (9, 23)},
+}
+
+
+@pytest.mark.parametrize("seg_type", TYPES)
+@pytest.mark.parametrize("kind", SERIES)
+def test_every_voxel_lies_where_it_was_found(kind, seg_type, tmp_path):
+    folder = write_series(tmp_path / "case", **SERIES[kind])
+    result = result_of(folder, seg_type=seg_type)
+    path, _ = written(result, tmp_path)
+    assert_same_places(path, result)
+    assert errors_of(path) == []
+
+
+def enhanced_series(folder, **attributes):
+    positions = [(-10.5, 20.25, 2.0 * number) for number in range(4)]
+    dataset = enhanced(positions, **PATIENT, **attributes)
+    return save(folder, [dataset])
+
+
+@pytest.mark.parametrize("seg_type", TYPES)
+def test_frames_of_a_multi_frame_image_are_named(seg_type, tmp_path):
+    folder = enhanced_series(tmp_path / "case")
+    result = result_of(folder, seg_type=seg_type)
+    path, _ = written(result, tmp_path)
+    assert_same_places(path, result)
+    assert errors_of(path) == []
+    source = pydicom.dcmread(folder / "IM000.dcm")
+    for group in pydicom.dcmread(path).PerFrameFunctionalGroupsSequence:
+        item = group.DerivationImageSequence[0].SourceImageSequence[0]
+        assert item.ReferencedSOPInstanceUID == source.SOPInstanceUID
+        frame = source.PerFrameFunctionalGroupsSequence[item.ReferencedFrameNumber - 1]
+        assert (
+            frame.PlanePositionSequence[0].ImagePositionPatient
+            == group.PlanePositionSequence[0].ImagePositionPatient
+        )
+
+
+def test_several_multi_frame_files_may_make_one_volume(tmp_path):
+    parts = []
+    for first in (0, 3):
+        positions = [(0, 0, 2.0 * (first + number)) for number in range(3)]
+        parts.append(enhanced(positions, **PATIENT))
+    folder = save(tmp_path / "case", parts)
+    result = result_of(folder)
+    path, _ = written(result, tmp_path)
+    assert_same_places(path, result)
+    assert errors_of(path) == []
+
+
+def test_frames_refer_to_the_images_at_their_places(tmp_path):
+    folder = write_series(tmp_path / "case")
+    path, _ = written(result_of(folder), tmp_path)
+    images = [pydicom.dcmread(file) for file in folder.iterdir()]
+    places = {each.SOPInstanceUID: each.ImagePositionPatient for each in images}
+    seg = pydicom.dcmread(path)
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        item = group.DerivationImageSequence[0].SourceImageSequence[0]
+        position = group.PlanePositionSequence[0].ImagePositionPatient
+        assert places[item.ReferencedSOPInstanceUID] == position
+    (series,) = seg.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == images[0].SeriesInstanceUID
+    named = {e.ReferencedSOPInstanceUID for e in series.ReferencedInstanceSequence}
+    assert named == places.keys()
+    assert {e.ReferencedSOPInstanceUID for e in seg.SourceImageSequence} == named
+
+
+@pytest.mark.parametrize("seg_type", TYPES)
+def test_a_case_in_which_nothing_is_found_has_a_valid_segmentation(seg_type, tmp_path):
+    folder = write_series(tmp_path / "case")
+    nothing = np.zeros(read_volume(folder).shape, np.uint8)
+    result = result_of(folder, nothing, seg_type=seg_type)
+    if seg_type == "fractional":
+        result.probabilities.array[:] = 0
+    path, _ = written(result, tmp_path)
+    seg = pydicom.dcmread(path)
+    assert not seg.pixel_array.any()
+    assert seg.NumberOfFrames == (1 if seg_type == "labelmap" else len(NAMES))
+    labels = [each.SegmentLabel for each in seg.SegmentSequence]
+    assert labels[-len(NAMES) :] == list(NAMES)
+    assert errors_of(path) == []
+
+
+def test_empty_frames_are_left_out(tmp_path):
+    folder = write_series(tmp_path / "case", count=9)
+    labels = np.zeros(read_volume(folder).shape, np.uint8)
+    labels[4, 2:5, 3:6] = 2
+    path, _ = written(result_of(folder, labels), tmp_path)
+    assert pydicom.dcmread(path).NumberOfFrames == 1
+
+
+@pytest.mark.parametrize(
+    ("seg_type", "syntax"),
+    [
+        ("binary", "1.2.840.10008.1.2.1"),  # bits cannot be run lengths (PS3.5 8.2.2)
+        ("labelmap", "1.2.840.10008.1.2.5"),
+        ("fractional", "1.2.840.10008.1.2.5"),
+    ],
+)
+def test_pixels_are_packed_as_the_standard_allows(seg_type, syntax, tmp_path):
+    folder = write_series(tmp_path / "case")
+    path, _ = written(result_of(folder, seg_type=seg_type), tmp_path)
+    assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == syntax
+
+
+def test_probabilities_are_stored_in_255_steps(tmp_path):
+    folder = write_series(tmp_path / "case")
+    result = result_of(folder, seg_type="fractional")
+    path, _ = written(result, tmp_path)
+    seg = pydicom.dcmread(path)
+    assert seg.SegmentationFractionalType == "PROBABILITY"
+    assert seg.MaximumFractionalValue == 255
+    assert set(np.unique(seg.pixel_array)) == {round(0.1 * 255), round(0.8 * 255)}
+
+
+def test_a_fractional_segmentation_needs_probabilities(tmp_path):
+    folder = write_series(tmp_path / "case")
+    result = result_of(folder, seg_type="binary")
+    object.__setattr__(result.options, "seg_type", "fractional")
+    with pytest.raises(DataError, match="needs probabilities"):
+        write_segmentation(result, tmp_path / "a.dcm")
+
+
+REGIONS = {"whole": (1, 2, 7), "core": (2, 7), "middle": (7,)}
+
+
+def test_regions_overlap_as_they_were_trained(tmp_path):
+    folder = write_series(tmp_path / "case")
+    result = result_of(folder, segments=REGIONS)
+    path, _ = written(result, tmp_path)
+    seg = pydicom.dcmread(path)
+    assert seg.SegmentsOverlap == "YES"
+    assert [each.SegmentLabel for each in seg.SegmentSequence] == list(REGIONS)
+    seen = masks_in_world(path)
+    for number, values in enumerate(REGIONS.values(), start=1):
+        inside = np.isin(result.labels.array, values)
+        assert len(seen[number]) == inside.sum()
+    assert errors_of(path) == []
+
+
+def test_a_label_map_holds_the_labels_that_regions_are_made_of(tmp_path):
+    folder = write_series(tmp_path / "case")
+    result = result_of(folder, segments=REGIONS, seg_type="labelmap")
+    path, _ = written(result, tmp_path)
+    assert_same_places(path, result)
+
+
+@pytest.mark.parametrize("seg_type", TYPES)
+def test_the_same_input_and_model_give_the_same_bytes(seg_type, tmp_path):
+    folder = write_series(tmp_path / "case")
+    once, _ = written(result_of(folder, seg_type=seg_type), tmp_path, "a.dcm")
+    twice, _ = written(result_of(folder, seg_type=seg_type), tmp_path, "b.dcm")
+    assert once.read_bytes() == twice.read_bytes()
+
+
+def test_another_result_is_another_object(tmp_path):
+    folder = write_series(tmp_path / "case")
+    uids = set()
+    shape = read_volume(folder).shape
+    for number in range(3):
+        result = result_of(folder, labels_for(shape, seed=number))
+        path, _ = written(result, tmp_path, f"{number}.dcm")
+        uids.add(pydicom.dcmread(path).SOPInstanceUID)
+    path, _ = written(result_of(folder, seg_type="labelmap"), tmp_path, "l.dcm")
+    uids.add(pydicom.dcmread(path).SOPInstanceUID)
+    assert len(uids) == 4
+
+
+def test_patient_and_study_are_the_sources_and_nothing_is_of_the_scanner(tmp_path):
+    folder = write_series(
+        tmp_path / "case", Manufacturer="ACME", StationName="CT1", InstitutionName="H"
+    )
+    path, _ = written(result_of(folder), tmp_path)
+    seg = pydicom.dcmread(path)
+    for keyword, value in PATIENT.items():
+        if keyword != "SpecificCharacterSet":
+            assert seg[keyword].value == value
+    assert "StationName" not in seg
+    assert "InstitutionName" not in seg
+    assert seg.Manufacturer == "trivox"
+    assert seg.DeviceSerialNumber == result_of(folder).model.sha256
+    assert "Research use only" in seg.SeriesDescription
+    assert "Research use only" in seg.ContentDescription
+    for segment in seg.SegmentSequence:
+        (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+        assert result_of(folder).model.sha256 in algorithm.AlgorithmParameters
+        assert segment.TrackingUID
+        assert segment.TrackingID
+
+
+def test_what_patients_lack_is_present_and_empty(tmp_path):
+    folder = write_series(tmp_path / "case", anonymous=True, SeriesInstanceUID=None)
+    path, remarks = written(result_of(folder), tmp_path)
+    seg = pydicom.dcmread(path)
+    for keyword in ("PatientName", "PatientID", "PatientSex", "StudyDate", "StudyID"):
+        assert keyword in seg
+        assert not seg[keyword].value
+    said = " ".join(remarks)
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        assert f"{keyword} is blank" in said
+        assert seg[keyword].value
+    assert seg.ContentDate == "19000101"
+    assert errors_of(path) == []
+
+
+def test_values_that_are_none_are_left_out_and_said(tmp_path):
+    with quiet():
+        folder = write_series(
+            tmp_path / "case", PatientSex="male", PatientBirthDate="5th of May"
+        )
+        path, remarks = written(result_of(folder), tmp_path)
+    assert errors_of(path) == []
+    assert "PatientSex holds no valid value; left out" in remarks
+    assert "PatientBirthDate holds no valid value; left out" in remarks
+    assert b"5th of May" not in path.read_bytes()
+
+
+def test_a_label_without_a_code_gets_a_private_one_and_that_is_said(tmp_path):
+    folder = write_series(tmp_path / "case")
+    path, remarks = written(result_of(folder), tmp_path)
+    assert any("no such organ has no code" in remark for remark in remarks)
+    last = pydicom.dcmread(path).SegmentSequence[-1]
+    (code,) = last.SegmentedPropertyTypeCodeSequence
+    assert code.CodingSchemeDesignator == "99TRIVOX"
+
+
+def test_a_case_that_says_not_where_it_lies_is_refused(tmp_path):
+    dataset = enhanced([(0, 0, 0)] * 3, PerFrameFunctionalGroupsSequence=None)
+    del dataset.PerFrameFunctionalGroupsSequence
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    shared.PixelMeasuresSequence = one(
+        PixelSpacing=[1, 1], SliceThickness=2, SpacingBetweenSlices=2
+    )
+    folder = save(tmp_path / "case", [dataset])
+    with pytest.raises(DataError, match=r"where its images lie.*nifti"):
+        write_segmentation(result_of(folder), tmp_path / "a.dcm")
