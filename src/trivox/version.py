@@ -3,3 +3,5 @@
 __version__ = "0.1.0"
 NOTICE = "Research use only, not a medical device."
 """Said by every bundle, report and page."""
+RESEARCH_USE = "RESEARCH USE ONLY - not for diagnosis or treatment"
+"""Said by every picture and object that leaves for a hospital."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,6 +26,7 @@ from trivox.results.measuring.files import (
     statistics_record,
     write_tables,
 )
+from trivox.results.measuring.report import write_report
 from trivox.results.options import AS_USUAL, ResultOptions
 from trivox.results.pictures.writing import write_preview
 from trivox.results.segmentation import write_segmentation
@@ -46,7 +48,8 @@ class Writer:
     ending: of its file, or folder, after the name of the case; write: makes it of a
     result, returns what has to be said of it; of_series: whether it refers to the DICOM
     images that the case was read from; of: which models have it; packages: that have to
-    be there; options: those of `ResultOptions` that decide it.
+    be there; options: those of `ResultOptions` that decide it; needs: formats that it
+    refers to, which are written as well.
     """
 
     ending: str
@@ -55,6 +58,7 @@ class Writer:
     of: tuple[Gives, ...] = ("labels",)
     packages: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 WRITERS: dict[str, Writer] = {
@@ -63,6 +67,13 @@ WRITERS: dict[str, Writer] = {
         write_segmentation,
         packages=("highdicom",),
         options=("seg_type", "codes"),
+    ),
+    "sr": Writer(
+        ".sr.dcm",
+        write_report,
+        packages=("highdicom",),
+        options=("seg_type", "codes"),
+        needs=("dicom-seg",),
     ),
     "png": Writer(".png", write_preview, of_series=False, of=("labels", "volumes")),
 }
@@ -117,18 +128,25 @@ class ResultFiles:
     def fractions(self) -> bool:
         """Whether probabilities are needed."""
         is_fractional = self.options.seg_type == "fractional"
-        return is_fractional and USUAL_OF_SERIES in self._possible
+        return is_fractional and USUAL_OF_SERIES in self.beside
 
     @property
     def endings(self) -> tuple[str, ...]:
         """Of all files that may be written about a case."""
-        return tuple(WRITERS[name].ending for name in self._possible)
+        return tuple(WRITERS[name].ending for name in self.beside)
 
     @property
-    def _possible(self) -> tuple[str, ...]:
+    def _asked(self) -> tuple[str, ...]:
+        """Formats that were asked for beside the map."""
+        return tuple(name for name in self.formats or () if name in WRITERS)
+
+    @property
+    def beside(self) -> tuple[str, ...]:
         """Formats that a case may be written in beside its map."""
         if self.formats is not None:
-            return tuple(name for name in WRITERS if name in self.formats)
+            needed = chain.from_iterable(WRITERS[name].needs for name in self._asked)
+            wanted = {*self.formats, *needed}
+            return tuple(name for name in WRITERS if name in wanted)
         usual = WRITERS.get(USUAL_OF_SERIES)
         return (USUAL_OF_SERIES,) if usual and self._can_write(usual) else ()
 
@@ -140,7 +158,7 @@ class ResultFiles:
         """The formats of a case beside its map."""
         if self.formats is None and not is_of_dicom(case):
             return ()
-        return self._possible
+        return self.beside
 
     def require_possible(
         self, cases: Sequence[Case], *, say: Callable[[str], None]
@@ -150,7 +168,7 @@ class ResultFiles:
         left out for want of a package, if nothing was asked for.
         """
         self._say_left_out(cases, say)
-        for name in self._possible:
+        for name in self.beside:
             writer = WRITERS[name]
             if self.gives not in writer.of:
                 raise UsageError(f"--format {name}: this model gives {self.gives}")
@@ -167,7 +185,7 @@ class ResultFiles:
         usual = WRITERS.get(USUAL_OF_SERIES)
         if self.formats is not None or usual is None or self.gives not in usual.of:
             return
-        if not self._possible and any(is_of_dicom(case) for case in cases):
+        if not self.beside and any(is_of_dicom(case) for case in cases):
             say(
                 f"no {USUAL_OF_SERIES}: {', '.join(usual.packages)} is not installed; "
                 f"run: pip install 'trivox[{EXTRA}]'"
@@ -262,9 +280,10 @@ def result_files(
         raise UsageError(f"--statistics measures labels, and this model gives {gives}")
     formats = parse_formats(wanted)
     require_choice("seg_type", options.seg_type, SegType)
-    without_seg = formats is not None and USUAL_OF_SERIES not in formats
+    files = ResultFiles(formats, gives, options, statistics)
+    without_seg = formats is not None and USUAL_OF_SERIES not in files.beside
     if without_seg and options.seg_type != "binary":
         raise UsageError(
             f"--seg-type {options.seg_type} is of {USUAL_OF_SERIES}; add it to --format"
         )
-    return ResultFiles(formats, gives, options, statistics)
+    return files

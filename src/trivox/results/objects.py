@@ -19,6 +19,7 @@ from pydicom.valuerep import format_number_as_ds
 from trivox.errors import visible
 from trivox.files import write_bytes
 from trivox.results.case import CaseResult
+from trivox.results.codes import cut
 from trivox.results.source_series import COPIED, PATIENT, STUDY, SourceSeries, uid_of
 from trivox.version import NOTICE, __version__
 from trivox.volumes.dicom.attributes import text
@@ -28,8 +29,6 @@ MANUFACTURER = "trivox"
 IMPLEMENTATION = UID("2.25.283334955791277955239492244943194656744")
 """Names trivox among the programs that write DICOM files (PS3.7 D.3.3.2)."""
 UNICODE = "ISO_IR 192"
-LONGEST_TEXT = 64
-"""Characters of a value of VR LO."""
 _DATES = ("Content", "Acquisition", "Series", "Study")
 """What an object is dated by: the first of these that its source states."""
 _UNDATED = "19000101"
@@ -67,9 +66,9 @@ def dated(source: SourceSeries) -> tuple[str, str]:
 
 
 def short(words: str) -> str:
-    """A text as a value of VR LO takes it: one line of 64 characters, no backslash."""
+    """A text as a value of VR LO takes it: one short line, no backslash."""
     plain = visible(words).replace("\\", "/")
-    return " ".join(plain.split())[:LONGEST_TEXT]
+    return cut(" ".join(plain.split()))
 
 
 def research_text(what: str) -> str:

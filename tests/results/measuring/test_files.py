@@ -92,7 +92,7 @@ def test_a_table_of_somebody_else_is_not_touched(model, scans, tmp_path):
     (out / "statistics.csv").write_text("mine", encoding="utf-8")
     trivox.predict(model, scans, out)
     assert (out / "statistics.csv").read_text(encoding="utf-8") == "mine"
-    with pytest.raises(DataError, match="statistics.csv"):
+    with pytest.raises(DataError, match=r"statistics\.csv"):
         trivox.predict(model, scans, out, statistics=True)
 
 

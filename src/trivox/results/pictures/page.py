@@ -3,7 +3,6 @@ their volumes and what there is to doubt; no name of a patient, only of the case
 """
 
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -36,13 +35,13 @@ from trivox.evaluation.report.drawing import (
 from trivox.results.measuring.borders import DIRECTIONS
 from trivox.results.measuring.rows import StructureRow
 from trivox.results.pictures.preview import Preview
+from trivox.version import RESEARCH_USE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 AXIAL = PLANES[0]
-RESEARCH_USE = "RESEARCH USE ONLY - not for diagnosis or treatment"
 SLICES = 5
 """In the row below the planes."""
 FILL = 0.3
@@ -82,10 +81,11 @@ class _Page:
     def lines(self) -> list[tuple[str, str]]:
         """What is said above the planes, with its colour."""
         preview = self.preview
-        plain = [preview.caption, *preview.notes]
-        lines = [(line, INK) for note in plain for line in _wrapped(note)]
-        for doubt in preview.doubts:
-            lines += [(line, PALETTE[-1]) for line in _wrapped(doubt)]
+        coloured = {note: INK for note in (preview.caption, *preview.notes)}
+        coloured |= dict.fromkeys(preview.doubts, PALETTE[-1])
+        lines: list[tuple[str, str]] = []
+        for words, colour in coloured.items():
+            lines += [(line, colour) for line in _wrapped(words)]
         return lines
 
     @cached_property

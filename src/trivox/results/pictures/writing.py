@@ -1,6 +1,6 @@
 """A result as a preview."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
