@@ -168,7 +168,8 @@ class ResultFiles:
         left out for want of a package, if nothing was asked for.
         """
         self._say_left_out(cases, say)
-        for name in self.beside:
+        # what was asked for is named before what that needs
+        for name in dict.fromkeys((*self._asked, *self.beside)):
             writer = WRITERS[name]
             if self.gives not in writer.of:
                 raise UsageError(f"--format {name}: this model gives {self.gives}")

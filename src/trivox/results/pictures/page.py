@@ -81,7 +81,7 @@ class _Page:
     def lines(self) -> list[tuple[str, str]]:
         """What is said above the planes, with its colour."""
         preview = self.preview
-        coloured = {note: INK for note in (preview.caption, *preview.notes)}
+        coloured = dict.fromkeys((preview.caption, *preview.notes), INK)
         coloured |= dict.fromkeys(preview.doubts, PALETTE[-1])
         lines: list[tuple[str, str]] = []
         for words, colour in coloured.items():
