@@ -3,7 +3,7 @@
 import numpy as np
 from pydicom.uid import MRImageStorage
 
-from dicom_slices import save, slice_of
+from dicom_slices import enhanced, save, slice_of
 from trivox.datasets.dataset import Case
 from trivox.results.case import CaseResult
 from trivox.results.codes import Codes
@@ -29,6 +29,22 @@ PATIENT = {
     "SpecificCharacterSet": "ISO_IR 100",
 }
 MR = {"SOPClassUID": MRImageStorage, "Modality": "MR"}
+
+
+SERIES = {
+    "ct": {},
+    "mr": MR,
+    "sagittal": {"orientation": (0, 1, 0, 0, 0, -1), "step": (1.5, 0, 0)},
+    "oblique": {
+        "orientation": (0.8, 0.6, 0, -0.36, 0.48, 0.8),
+        "step": (0.96, -1.28, 1.2),
+    },
+    "tilted": {"step": (0, 0.7, 2.0)},
+    "reversed columns": {"orientation": (-1, 0, 0, 0, 1, 0), "step": (0, 0, -2.0)},
+    "single": {"count": 1},
+    "wide": {"shape": (9, 23)},
+}
+"""Kinds of series, by what is asked of `write_series`."""
 
 
 def write_series(
@@ -60,6 +76,13 @@ def write_series(
         dataset.ImageOrientationPatient = [f"{value:.10g}" for value in orientation]
         datasets.append(dataset)
     return save(folder, datasets)
+
+
+def enhanced_series(folder, **attributes):
+    """A multi-frame image alone in a folder."""
+    positions = [(-10.5, 20.25, 2.0 * number) for number in range(4)]
+    dataset = enhanced(positions, **PATIENT, **attributes)
+    return save(folder, [dataset])
 
 
 def labels_for(shape, *, seed=0):

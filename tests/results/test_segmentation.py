@@ -7,7 +7,15 @@ import pytest
 
 from dicom_checks import errors_of
 from dicom_slices import enhanced, one, save
-from result_cases import MR, NAMES, PATIENT, labels_for, result_of, write_series
+from result_cases import (
+    NAMES,
+    PATIENT,
+    SERIES,
+    enhanced_series,
+    labels_for,
+    result_of,
+    write_series,
+)
 from trivox.errors import DataError
 from trivox.results.segmentation import write_segmentation
 from trivox.volumes.dicom.files import quiet
@@ -75,21 +83,6 @@ def assert_same_places(path, result):
         np.testing.assert_allclose(seen[number], points, atol=1e-3)
 
 
-SERIES = {
-    "ct": {},
-    "mr": MR,
-    "sagittal": {"orientation": (0, 1, 0, 0, 0, -1), "step": (1.5, 0, 0)},
-    "oblique": {
-        "orientation": (0.8, 0.6, 0, -0.36, 0.48, 0.8),
-        "step": (0.96, -1.28, 1.2),
-    },
-    "tilted": {"step": (0, 0.7, 2.0)},
-    "reversed columns": {"orientation": (-1, 0, 0, 0, 1, 0), "step": (0, 0, -2.0)},
-    "single": {"count": 1},
-    "wide": {"shape": (9, 23)},
-}
-
-
 @pytest.mark.parametrize("seg_type", TYPES)
 @pytest.mark.parametrize("kind", SERIES)
 def test_every_voxel_lies_where_it_was_found(kind, seg_type, tmp_path):
@@ -98,12 +91,6 @@ def test_every_voxel_lies_where_it_was_found(kind, seg_type, tmp_path):
     path, _ = written(result, tmp_path)
     assert_same_places(path, result)
     assert errors_of(path) == []
-
-
-def enhanced_series(folder, **attributes):
-    positions = [(-10.5, 20.25, 2.0 * number) for number in range(4)]
-    dataset = enhanced(positions, **PATIENT, **attributes)
-    return save(folder, [dataset])
 
 
 @pytest.mark.parametrize("seg_type", TYPES)

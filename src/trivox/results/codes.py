@@ -9,7 +9,7 @@ name says and nothing more.
 import colorsys
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from trivox.errors import DataError
+from trivox.errors import DataError, few
 from trivox.files import read_json
 from trivox.schema import Frozen
 
@@ -126,6 +126,16 @@ def _read(file: Path) -> dict[str, LabelCode]:
             f"{file}: {where or 'content'}: {first['msg']}; give each label its "
             '"category" and "type", each with "value", "scheme" and "meaning"'
         ) from error
+
+
+def uncoded(labels: Sequence[str]) -> tuple[str, ...]:
+    """What has to be said of labels that no terminology knows."""
+    if not labels:
+        return ()
+    return (
+        f"codes: {few(labels)} has no code and gets a private one; add it to a "
+        f"{FILE} beside the input or in the bundle",
+    )
 
 
 def key_of(name: str) -> str:

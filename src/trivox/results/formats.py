@@ -30,6 +30,7 @@ from trivox.results.measuring.report import write_report
 from trivox.results.options import AS_USUAL, ResultOptions
 from trivox.results.pictures.writing import write_preview
 from trivox.results.segmentation import write_segmentation
+from trivox.results.structures import write_structures
 from trivox.volumes.formats import is_dicom_image
 
 MAP: ResultFormat = "nifti"
@@ -68,6 +69,7 @@ WRITERS: dict[str, Writer] = {
         packages=("highdicom",),
         options=("seg_type", "codes"),
     ),
+    "rtstruct": Writer(".rtstruct.dcm", write_structures, options=("codes",)),
     "sr": Writer(
         ".sr.dcm",
         write_report,

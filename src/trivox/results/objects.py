@@ -19,7 +19,8 @@ from pydicom.valuerep import format_number_as_ds
 from trivox.errors import visible
 from trivox.files import write_bytes
 from trivox.results.case import CaseResult
-from trivox.results.codes import cut
+from trivox.results.codes import PRIVATE_SCHEME, Concept, LabelCode, cut
+from trivox.results.identity import ModelIdentity
 from trivox.results.source_series import COPIED, PATIENT, STUDY, SourceSeries, uid_of
 from trivox.version import NOTICE, __version__
 from trivox.volumes.dicom.attributes import text
@@ -28,6 +29,8 @@ from trivox.volumes.dicom.files import quiet
 MANUFACTURER = "trivox"
 IMPLEMENTATION = UID("2.25.283334955791277955239492244943194656744")
 """Names trivox among the programs that write DICOM files (PS3.7 D.3.3.2)."""
+FAMILY = Concept(value="123110", scheme="DCM", meaning="Artificial Intelligence")
+"""Kind of algorithm (PS3.16 CID 7162)."""
 UNICODE = "ISO_IR 192"
 _DATES = ("Content", "Acquisition", "Series", "Study")
 """What an object is dated by: the first of these that its source states."""
@@ -47,6 +50,9 @@ def complete(dataset: Dataset, result: CaseResult, source: SourceSeries) -> None
             setattr(dataset, keyword, first[keyword].value)
     dataset.StudyInstanceUID = first.StudyInstanceUID
     dataset.SpecificCharacterSet = UNICODE
+    labels = {*result.names, *result.segments}
+    if result.options.codes.private(labels):
+        dataset.CodingSchemeIdentificationSequence = [_private_scheme()]
     dataset.Manufacturer = MANUFACTURER
     dataset.ManufacturerModelName = short(result.model.name)
     dataset.DeviceSerialNumber = result.model.sha256
@@ -54,6 +60,15 @@ def complete(dataset: Dataset, result: CaseResult, source: SourceSeries) -> None
     if "InstanceCreationDate" in dataset:
         del dataset.InstanceCreationDate
         del dataset.InstanceCreationTime
+
+
+def _private_scheme() -> Dataset:
+    """What trivox's own scheme of codes is (PS3.3 C.12.1.1)."""
+    scheme = Dataset()
+    scheme.CodingSchemeDesignator = PRIVATE_SCHEME
+    scheme.CodingSchemeName = "Labels of models made by trivox"
+    scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
+    return scheme
 
 
 def dated(source: SourceSeries) -> tuple[str, str]:
@@ -95,6 +110,34 @@ def tracking_uid(result: CaseResult, source: SourceSeries, label: str) -> str:
 def tracking_id(result: CaseResult, label: str) -> str:
     """The same for people."""
     return short(f"{label} {result.model.sha256[:8]}")
+
+
+def coded(concept: Concept) -> Dataset:
+    """An item of a code sequence (PS3.3 8.8)."""
+    item = Dataset()
+    item.CodeValue = concept.value
+    item.CodingSchemeDesignator = concept.scheme
+    item.CodeMeaning = concept.meaning
+    return item
+
+
+def type_of(code: LabelCode) -> Dataset:
+    """What a label is, with its side (PS3.3 C.8.20.2.3)."""
+    item = coded(code.type)
+    if code.modifier is not None:
+        item.SegmentedPropertyTypeModifierCodeSequence = [coded(code.modifier)]
+    return item
+
+
+def algorithm_of(model: ModelIdentity) -> Dataset:
+    """The item that identifies the model behind an object (PS3.3 10.16)."""
+    algorithm = Dataset()
+    algorithm.AlgorithmFamilyCodeSequence = [coded(FAMILY)]
+    algorithm.AlgorithmName = short(model.name)
+    algorithm.AlgorithmVersion = model.version
+    algorithm.AlgorithmParameters = f"model_sha256={model.sha256}"
+    algorithm.AlgorithmSource = MANUFACTURER
+    return algorithm
 
 
 def number_text(value: float) -> str:

@@ -17,9 +17,10 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
 from trivox.errors import DataError
 from trivox.optional import optional_package
 from trivox.results.case import CaseResult
-from trivox.results.codes import Concept, LabelCode, cielab_of
+from trivox.results.codes import Concept, LabelCode, cielab_of, uncoded
 from trivox.results.objects import (
     MANUFACTURER,
+    algorithm_of,
     complete,
     dated,
     instance_uid,
@@ -32,6 +33,7 @@ from trivox.results.objects import (
     short,
     tracking_id,
     tracking_uid,
+    type_of,
     write_object,
 )
 from trivox.results.source_series import SourceSeries, required_source, uid_of
@@ -94,16 +96,6 @@ def _remarks(
 ) -> tuple[str, ...]:
     private = [each.label for each in segments if each.code.is_private]
     return (*source.repairs, *uncoded(private))
-
-
-def uncoded(labels: Sequence[str]) -> tuple[str, ...]:
-    """What has to be said of labels that no terminology knows."""
-    if not labels:
-        return ()
-    return (
-        f"codes: {', '.join(labels)} has no code and gets a private one; add it to a "
-        "codes.json beside the dataset or in the bundle",
-    )
 
 
 def _is_binary(result: CaseResult) -> bool:
@@ -215,33 +207,24 @@ def _described(
     """The description of a segment (PS3.3 C.8.20.4), with the algorithm behind it."""
     model = result.model
     code = segment.code
-    algorithm = highdicom.AlgorithmIdentificationSequence(
-        name=short(model.name),
-        family=highdicom.sr.CodedConcept("123110", "DCM", "Artificial Intelligence"),
-        version=model.version,
-        source=MANUFACTURER,
-        parameters={"model_sha256": model.sha256},
-    )
+    algorithm = algorithm_of(model)
     described = highdicom.seg.SegmentDescription(
         segment_number=segment.number,
         segment_label=short(segment.label),
-        segmented_property_category=_coded(highdicom, code.category),
-        segmented_property_type=_coded(highdicom, code.type),
+        segmented_property_category=_concept(highdicom, code.category),
+        segmented_property_type=_concept(highdicom, code.type),
         algorithm_type="AUTOMATIC",
-        algorithm_identification=algorithm,
+        algorithm_identification=[algorithm],
         tracking_uid=tracking_uid(result, source, segment.label),
         tracking_id=tracking_id(result, segment.label),
     )
-    if code.modifier is not None:
-        modifier = _coded(highdicom, code.modifier)
-        kind = described.SegmentedPropertyTypeCodeSequence[0]
-        kind.SegmentedPropertyTypeModifierCodeSequence = [modifier]
+    described.SegmentedPropertyTypeCodeSequence = [type_of(code)]
     assert code.color is not None
     described.RecommendedDisplayCIELabValue = list(cielab_of(code.color))
     return described
 
 
-def _coded(highdicom: Any, concept: Concept) -> Any:
+def _concept(highdicom: Any, concept: Concept) -> Any:
     return highdicom.sr.CodedConcept(concept.value, concept.scheme, concept.meaning)
 
 
