@@ -31,6 +31,7 @@ from trivox.results.options import AS_USUAL, ResultOptions
 from trivox.results.pictures.writing import write_preview
 from trivox.results.segmentation import write_segmentation
 from trivox.results.structures import write_structures
+from trivox.results.synthetic_ct import write_synthetic_ct
 from trivox.volumes.formats import is_dicom_image
 
 MAP: ResultFormat = "nifti"
@@ -78,6 +79,7 @@ WRITERS: dict[str, Writer] = {
         needs=("dicom-seg",),
     ),
     "png": Writer(".png", write_preview, of_series=False, of=("labels", "volumes")),
+    "dicom-ct": Writer(".ct", write_synthetic_ct, of_series=False, of=("volumes",)),
 }
 """By format, in the order in which they are written."""
 USUAL_OF_SERIES = "dicom-seg"

@@ -52,7 +52,7 @@ def complete(dataset: Dataset, result: CaseResult, source: SourceSeries) -> None
     dataset.SpecificCharacterSet = UNICODE
     labels = {*result.names, *result.segments}
     if result.options.codes.private(labels):
-        dataset.CodingSchemeIdentificationSequence = [_private_scheme()]
+        dataset.CodingSchemeIdentificationSequence = [private_scheme()]
     dataset.Manufacturer = MANUFACTURER
     dataset.ManufacturerModelName = short(result.model.name)
     dataset.DeviceSerialNumber = result.model.sha256
@@ -62,7 +62,7 @@ def complete(dataset: Dataset, result: CaseResult, source: SourceSeries) -> None
         del dataset.InstanceCreationTime
 
 
-def _private_scheme() -> Dataset:
+def private_scheme() -> Dataset:
     """What trivox's own scheme of codes is (PS3.3 C.12.1.1)."""
     scheme = Dataset()
     scheme.CodingSchemeDesignator = PRIVATE_SCHEME

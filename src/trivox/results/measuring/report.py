@@ -12,7 +12,6 @@ from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 from trivox.optional import optional_package
 from trivox.results.case import CaseResult
-from trivox.results.codes import PRIVATE_SCHEME
 from trivox.results.measuring.report_groups import Groups
 from trivox.results.measuring.rows import StructureRow
 from trivox.results.measuring.structures import measure_structures
@@ -21,6 +20,7 @@ from trivox.results.objects import (
     complete,
     dated,
     instance_uid,
+    private_scheme,
     research_text,
     series_uid,
     short,
@@ -65,7 +65,7 @@ def write_report(result: CaseResult, out: Path) -> Sequence[str]:
         dataset = _built(highdicom, result, source, segments, rows)
         complete(dataset, result, source)
         dataset.SeriesDescription = research_text("Measurements")
-        dataset.CodingSchemeIdentificationSequence = [_own_scheme()]
+        dataset.CodingSchemeIdentificationSequence = [private_scheme()]
     write_object(out, dataset, ExplicitVRLittleEndian)
     return ()
 
@@ -168,12 +168,3 @@ def _evidence(source: SourceSeries) -> Dataset:
         setattr(evidence, keyword, "")
     evidence.StudyInstanceUID = source.first.StudyInstanceUID
     return evidence
-
-
-def _own_scheme() -> Dataset:
-    """Whose private codes are (PS3.3 C.12.1.1.5)."""
-    scheme = Dataset()
-    scheme.CodingSchemeDesignator = PRIVATE_SCHEME
-    scheme.CodingSchemeName = "trivox: labels, classes and doubt of models"
-    scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
-    return scheme

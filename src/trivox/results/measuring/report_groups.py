@@ -13,7 +13,7 @@ from trivox.errors import visible
 from trivox.results.case import CaseResult
 from trivox.results.codes import Concept, private_concept
 from trivox.results.measuring.rows import StructureRow
-from trivox.results.objects import MANUFACTURER, tracking_id, tracking_uid
+from trivox.results.objects import FAMILY, MANUFACTURER, tracking_id, tracking_uid
 from trivox.results.segmentation import Segment
 from trivox.results.source_series import SourceSeries
 from trivox.version import RESEARCH_USE
@@ -28,9 +28,6 @@ CASE = "case"
 """What the group about the whole case is tracked as."""
 DOUBT = {"score": "score of doubt", "agreement": "agreement of votes"}
 MILLILITRE = Concept(value="mL", scheme="UCUM", meaning="milliliter")
-ARTIFICIAL_INTELLIGENCE = Concept(
-    value="123110", scheme="DCM", meaning="Artificial Intelligence"
-)
 DIGITS = 6
 """Of numbers, significant ones: voxels say no more."""
 
@@ -205,7 +202,7 @@ class Groups:
             name=visible(model.name),
             version=model.version,
             parameters=[f"model_sha256={model.sha256}"],
-            family=self._coded(ARTIFICIAL_INTELLIGENCE),
+            family=self._coded(FAMILY),
             manufacturer=MANUFACTURER,
         )
 
