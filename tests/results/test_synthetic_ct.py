@@ -41,9 +41,7 @@ def hounsfield(shape=(5, 7, 6), spacing=(3.0, 1.25, 0.75), seed=0):
 @pytest.fixture
 def written(tmp_path):
     result = made(tmp_path, hounsfield())
-    assert write_synthetic_ct(result, tmp_path / "case.ct") == (
-        "SYNTHETIC CT - NOT ACQUIRED",
-    )
+    assert write_synthetic_ct(result, tmp_path / "case.ct") == ()
     return tmp_path / "case.ct"
 
 
@@ -183,7 +181,8 @@ def test_only_models_of_volumes_make_them():
 
 def test_a_reconstruction_writes_a_series_and_a_figure(xray_run, xray_data, tmp_path):
     out = tmp_path / "out"
-    predicted = trivox.predict(xray_run, xray_data, out, format="nifti,dicom-ct,png")
+    exam = next((xray_data / "patients").iterdir())
+    predicted = trivox.predict(xray_run, exam, out, format="nifti,dicom-ct,png")
     predicted.require_all()
     for name, record in predicted.records.items():
         read = in_ras(read_volume(out / f"{name}.ct"))
@@ -193,5 +192,5 @@ def test_a_reconstruction_writes_a_series_and_a_figure(xray_run, xray_data, tmp_
         assert (out / f"{name}.png").exists()
         assert record["formats"]["dicom-ct"]["file"] == f"{name}.ct"
     before = sorted(path.stat().st_mtime_ns for path in out.glob("*.ct/*"))
-    trivox.predict(xray_run, xray_data, out, format="nifti,dicom-ct,png")
+    trivox.predict(xray_run, exam, out, format="nifti,dicom-ct,png")
     assert sorted(path.stat().st_mtime_ns for path in out.glob("*.ct/*")) == before

@@ -245,3 +245,23 @@ def test_a_case_of_other_files_is_refused(tmp_path):
     with pytest.raises(DataError, match="sr refers to a DICOM series"):
         write_report(result, tmp_path / "a.sr.dcm")
     assert isinstance(result.labels, Volume)
+
+
+@pytest.mark.parametrize("name", ["ct-jpeg2000", "mr-study/11_HCropVolume"])
+def test_reports_on_real_series_are_valid(data_root, tmp_path, name):
+    """Blank UIDs, JPEG 2000, oblique planes."""
+    folder = data_root / "dicom" / name
+    shape = read_volume(folder).shape
+    labels = np.zeros(shape, np.uint8)
+    middle = tuple(slice(size // 3, size // 2) for size in shape)
+    labels[middle] = 1
+    labels[:, : shape[1] // 4, : shape[2] // 4] = 2
+    result = result_of(folder, labels)
+    path = written(result, tmp_path)
+    assert errors_of(path) == []
+    groups = groups_of(path)
+    volume, _ = numbers_of(groups[1])["Volume"]
+    assert volume == pytest.approx(
+        np.sum(labels == 1) * result.labels.voxel_ml, rel=1e-5
+    )
+    assert "Volume" not in numbers_of(groups[2])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import SimpleITK
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivox.results.measuring.rows import CONVENTIONS
@@ -35,6 +35,7 @@ def rows_of(labels, image, **more):
     return measure_structures(labels, SEGMENTS, image, channels=names, **more)
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 999))
 def test_numbers_are_those_of_simpleitk(seed):
     labels, image = drawn(seed)
@@ -66,6 +67,7 @@ def test_numbers_are_those_of_simpleitk(seed):
     assert intensity["median"] == pytest.approx(np.median(inside))
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 99), st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))
 def test_how_it_is_stored_changes_nothing_but_indices(seed, order, flips):
     labels, image = drawn(seed)
@@ -88,6 +90,7 @@ def test_how_it_is_stored_changes_nothing_but_indices(seed, order, flips):
                 assert other == (value and pytest.approx(value, rel=1e-5))
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 99), st.floats(0.1, 10))
 def test_numbers_grow_with_the_voxels(seed, factor):
     labels, image = drawn(seed)
