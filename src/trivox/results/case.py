@@ -83,8 +83,9 @@ class CaseResult:
         """
         named = [name.casefold() == "ct" for name in self.channels]
         if named and not named[0] and self.source is not None:
-            modality = str(self.source.first.get("Modality", ""))
-            named[0] = modality == "CT"
+            first = self.source.first
+            in_units = str(first.get("RescaleType", "HU") or "HU")
+            named[0] = first.get("Modality") == "CT" and in_units.startswith("HU")
         return tuple(named)
 
     @cached_property

@@ -90,7 +90,8 @@ TEXTS = {
     "pretrain.out": "folder of the pretraining, for --pretrained later",
     "pretrained": "run, bundle, ready model, pretraining or safetensors file to start "
     "from",
-    "predict.format": "files of each case, with commas between: nifti, dicom-seg, rtstruct; "
+    "predict.format": "files of each case, with commas between: nifti, dicom-seg, rtstruct, sr "
+    "(measurements, brings dicom-seg along), png, dicom-ct (of volumes); "
     "default: nifti, and dicom-seg for DICOM images",
     "seg_type": "of dicom-seg: a plane of bits for each label, whole numbers, or "
     "probabilities",

@@ -15,7 +15,7 @@ from trivox.results.codes import Concept, private_concept
 from trivox.results.measuring.rows import StructureRow
 from trivox.results.objects import FAMILY, MANUFACTURER, tracking_id, tracking_uid
 from trivox.results.segmentation import Segment
-from trivox.results.source_series import SourceSeries
+from trivox.results.source_series import SourceSeries, uid_of
 from trivox.version import RESEARCH_USE
 
 LINES = {
@@ -50,11 +50,12 @@ class Groups:
         sr = self.highdicom.sr
         code = segment.code
         kind = self._coded(code.type)
+        uid = tracking_uid(self.result, self.source, segment.label)
         sites = []
         if code.modifier is not None:
             sites = [sr.FindingSite(kind, laterality=self._coded(code.modifier))]
         group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-            tracking_identifier=self._tracking(segment.label),
+            tracking_identifier=self._tracking(segment.label, uid),
             referenced_segment=self._segment(segment),
             finding_type=kind,
             finding_category=self._coded(code.category),
@@ -119,8 +120,10 @@ class Groups:
     def of_case(self) -> Any:
         """Class, doubt and warnings of the whole case."""
         sr = self.highdicom.sr
+        series = self.source.first.SeriesInstanceUID
+        uid = uid_of("tracking of a case", series, self.result.model.sha256)
         group = sr.MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=self._tracking(CASE),
+            tracking_identifier=self._tracking(CASE, uid),
             algorithm_id=self._algorithm(),
             measurements=[*self._chances(), *self._doubts()] or None,
             qualitative_evaluations=self._evaluations() or None,
@@ -190,11 +193,9 @@ class Groups:
             )
             group[0].ContentSequence.append(comment)
 
-    def _tracking(self, label: str) -> Any:
-        return self.highdicom.sr.TrackingIdentifier(
-            uid=tracking_uid(self.result, self.source, label),
-            identifier=tracking_id(self.result, label),
-        )
+    def _tracking(self, label: str, uid: str) -> Any:
+        name = tracking_id(self.result, label)
+        return self.highdicom.sr.TrackingIdentifier(uid=uid, identifier=name)
 
     def _algorithm(self) -> Any:
         model = self.result.model

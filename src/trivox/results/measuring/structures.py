@@ -44,7 +44,7 @@ class Structures:
         """
         values = self._values
         labels = self.labels.array[0]
-        numbers = np.zeros(labels.shape, np.int32)
+        numbers = np.zeros(labels.shape, np.min_scalar_type(len(values)))
         if not len(values):
             return numbers
         for row, source in zip(numbers, labels, strict=True):
