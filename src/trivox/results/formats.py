@@ -20,15 +20,15 @@ from trivox.inference.writing import Record
 from trivox.memory import memory_ran_out
 from trivox.optional import optional_package
 from trivox.results.case import CaseResult
-from trivox.results.measuring.files import (
+from trivox.results.options import AS_USUAL, ResultOptions
+from trivox.results.pictures.writing import write_preview
+from trivox.results.reporting.report import write_report
+from trivox.results.reporting.tables import (
     STATISTICS,
     TABLES,
     statistics_record,
     write_tables,
 )
-from trivox.results.measuring.report import write_report
-from trivox.results.options import AS_USUAL, ResultOptions
-from trivox.results.pictures.writing import write_preview
 from trivox.results.segmentation import write_segmentation
 from trivox.results.structures import write_structures
 from trivox.results.synthetic_ct import write_synthetic_ct

@@ -1,1 +1,1 @@
-"""What can be measured of a structure: size, place, intensity, and what cannot be known."""
+"""What can be measured of a structure, and what cannot be known."""

@@ -12,7 +12,6 @@ from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 from trivox.optional import optional_package
 from trivox.results.case import CaseResult
-from trivox.results.measuring.report_groups import Groups
 from trivox.results.measuring.rows import StructureRow
 from trivox.results.measuring.structures import measure_structures
 from trivox.results.objects import (
@@ -26,6 +25,7 @@ from trivox.results.objects import (
     short,
     write_object,
 )
+from trivox.results.reporting.groups import Groups
 from trivox.results.segmentation import KIND as SEGMENTATION
 from trivox.results.segmentation import Segment, segments_of
 from trivox.results.source_series import (

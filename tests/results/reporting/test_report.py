@@ -13,7 +13,7 @@ from dicom_slices import enhanced, save
 from result_cases import MODEL, MR, NAMES, PATIENT, result_of, write_series
 from trivox.errors import DataError
 from trivox.inference.classify import Classification
-from trivox.results.measuring.report import write_report
+from trivox.results.reporting.report import write_report
 from trivox.results.segmentation import write_segmentation
 from trivox.volumes.dicom.files import quiet
 from trivox.volumes.formats import read_volume
