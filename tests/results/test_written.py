@@ -67,7 +67,9 @@ def test_the_kind_of_the_segmentation_may_be_chosen_with_a_report(
 def test_previews_are_of_files_of_every_kind(model, series, tmp_path):
     volume = tmp_path / "volume"
     trivox.predict(model, series, volume)
-    with pytest.raises(UsageError, match="--format sr refers to DICOM images"):
+    with pytest.raises(
+        UsageError, match="--format dicom-seg, sr refers to DICOM images"
+    ):
         trivox.predict(model, volume / "case.nii.gz", tmp_path / "no", format="sr")
     trivox.predict(model, volume / "case.nii.gz", tmp_path / "out", format="nifti,png")
     assert {"case.nii.gz", "case.png"} <= names_in(tmp_path / "out")

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +26,9 @@ from trivox.results.measuring.structures import measure_structures
 from trivox.results.options import AS_USUAL, ResultOptions
 from trivox.results.source_series import SourceSeries, series_of_case
 from trivox.volumes.volume import Volume
+
+TASK_NUMBER = re.compile(r"^Task\d+_")
+"""What the names of MSD data sets begin with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +126,8 @@ def label_result(
     """What a model of label maps found."""
     names = written_labels(case, predictor.labels)
     segments = _written_segments(predictor, names)
+    dataset = predictor.members[0].plan.dataset
+    codes = replace(options.codes, context=TASK_NUMBER.sub("", dataset))
     return CaseResult(
         case=case,
         model=identity_of_labels(predictor.descriptions),
@@ -133,7 +139,7 @@ def label_result(
         trust=made.trust,
         classification=made.classification,
         warnings=made.warnings,
-        options=options,
+        options=replace(options, codes=codes),
     )
 
 

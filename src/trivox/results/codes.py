@@ -24,6 +24,7 @@ from trivox.schema import Frozen
 FILE = "codes.json"
 PRIVATE_SCHEME = "99TRIVOX"
 """Designator of trivox's own codes (PS3.16 8.2: private ones begin with 99)."""
+SIDES = ("left", "right")
 _LONGEST_VALUE = 16
 """Characters of a code value (VR SH)."""
 _LONGEST_TEXT = 64
@@ -69,16 +70,18 @@ TISSUE = Concept(value="85756007", scheme="SCT", meaning="Tissue")
 @dataclass(frozen=True)
 class Codes:
     """The codes of labels; names match in any case, with `_`, `-` or blanks between
-    their words.
+    their words, and `left` or `right` anywhere among them.
 
-    added: those that go before trivox's own, by name.
+    added: those that go before trivox's own, by name; context: the data set that labels
+    are of, since `Anterior` alone says not of what.
     """
 
     added: Mapping[str, LabelCode] = field(default_factory=dict)
+    context: str = ""
 
     @cached_property
     def _by_key(self) -> dict[str, LabelCode]:
-        known = dict(_known())
+        known = dict(_table())
         known.update((key_of(name), code) for name, code in self.added.items())
         return known
 
@@ -86,10 +89,14 @@ class Codes:
         """The code of a label, with a colour; number: of the label among its kind,
         which decides the colour where nobody names one.
         """
-        code = self._by_key.get(key_of(label)) or _private(label)
+        code = self._known(f"{self.context} {label}") or self._known(label)
+        code = code or _private(label)
         if code.color is None:
             code = code.model_copy(update={"color": _colour(number)})
         return code
+
+    def _known(self, name: str) -> LabelCode | None:
+        return self._by_key.get(key_of(name))
 
     def private(self, labels: Iterable[str]) -> list[str]:
         """The labels that no terminology knows."""
@@ -139,13 +146,16 @@ def uncoded(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def key_of(name: str) -> str:
-    """What the spellings of one label have in common."""
-    return re.sub(r"[\W_]+", "_", name.strip().casefold()).strip("_") or name
+    """What the spellings of one label have in common: its words, the side last."""
+    words = re.findall(r"[^\W_]+", name.casefold())
+    plain = [word for word in words if word not in SIDES]
+    sides = [word for word in words if word in SIDES]
+    return "_".join([*plain, *sides]) or name
 
 
 def cielab_of(color: Colour) -> tuple[int, int, int]:
     """A colour of sRGB as DICOM has CIELab: each number scaled to 16 bits (PS3.3
-    C.10.7.1.1, under D50).
+    C.10.7.1.1), under the white of screens, D65, which is how viewers read it.
     """
     linear = [_linear(part / 255) for part in color]
     ratios = [
@@ -162,11 +172,11 @@ def cielab_of(color: Colour) -> tuple[int, int, int]:
 
 
 _TO_WHITE = (
-    (0.4360747 / 0.96422, 0.3850649 / 0.96422, 0.1430804 / 0.96422),
-    (0.2225045, 0.7168786, 0.0606169),
-    (0.0139322 / 0.82521, 0.0971045 / 0.82521, 0.7141733 / 0.82521),
+    (0.4124564 / 0.95047, 0.3575761 / 0.95047, 0.1804375 / 0.95047),
+    (0.2126729, 0.7151522, 0.0721750),
+    (0.0193339 / 1.08883, 0.1191920 / 1.08883, 0.9503041 / 1.08883),
 )
-"""Linear sRGB to XYZ under D50 (Bradford), as shares of its white."""
+"""Linear sRGB to XYZ, as shares of its white."""
 
 
 def _linear(part: float) -> float:
@@ -210,7 +220,7 @@ def cut(words: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _known() -> dict[str, LabelCode]:
+def _table() -> dict[str, LabelCode]:
     """The table of trivox itself, by key."""
     table = _read(Path(__file__).with_name(FILE))
     return {key_of(name): code for name, code in table.items()}

@@ -164,12 +164,14 @@ class ResultFiles:
             return ()
         return self.beside
 
-    def require_possible(
+    def possible(
         self, cases: Sequence[Case], *, say: Callable[[str], None]
-    ) -> None:
-        """Raise `UsageError` for formats that the model does not have, or that no case
-        can be written in, and `ResourceError` where a package is missing; say what is
-        left out for want of a package, if nothing was asked for.
+    ) -> tuple[Case, ...]:
+        """The cases; those that cannot be written as asked have a complaint.
+
+        Raises `UsageError` for formats that the model does not have, or that no case
+        can be written in, and `ResourceError` where a package is missing. Says what is
+        left out for want of a package, if no format was asked for.
         """
         self._say_left_out(cases, say)
         # what was asked for is named before what that needs
@@ -179,12 +181,24 @@ class ResultFiles:
                 raise UsageError(f"--format {name}: this model gives {self.gives}")
             for package in writer.packages:
                 optional_package(package, extra=EXTRA)
-            asked = self.formats is not None and writer.of_series
-            if asked and not any(is_of_dicom(case) for case in cases):
-                raise UsageError(
-                    f"--format {name} refers to DICOM images, and the input holds none; "
-                    "leave it out"
-                )
+        of_series = [name for name in self.beside if WRITERS[name].of_series]
+        if self.formats is None or not of_series:
+            return tuple(cases)
+        named = ", ".join(of_series)
+        if not any(is_of_dicom(case) for case in cases):
+            raise UsageError(
+                f"--format {named} refers to DICOM images, and the input holds none; "
+                f"choose {MAP}"
+            )
+        complaint = (
+            f"{named} refers to DICOM images, and this is none; use --format {MAP}"
+        )
+        return tuple(
+            case
+            if is_of_dicom(case) or case.complaint
+            else case.with_complaint(complaint)
+            for case in cases
+        )
 
     def _say_left_out(self, cases: Sequence[Case], say: Callable[[str], None]) -> None:
         usual = WRITERS.get(USUAL_OF_SERIES)

@@ -15,13 +15,15 @@ from trivox.config.choices import (
 )
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError, FormatError, few
-from trivox.inference.bundle import model_paths
+from trivox.inference.bundle import bundle_content, model_paths
 from trivox.inference.folder import predict_cases
 from trivox.inference.many.devices import devices_of, require_same
 from trivox.inference.many.predictors import CasePredictor
 from trivox.inference.records import RECORDS
 from trivox.inference.writing import Record
 from trivox.outputs import require_folder_place
+from trivox.results.codes import FILE as CODES_FILE
+from trivox.results.codes import read_codes
 from trivox.results.formats import ResultFiles, result_files
 from trivox.results.options import ResultOptions
 from trivox.tasks.choice import task_of
@@ -106,14 +108,16 @@ def predict(
 
     Cases done before by the same model with the same settings are kept; a case that
     fails is set aside with its reason. Raises `BundleError` for models that are damaged
-    or do not fit together, `UsageError` for options that the models know nothing of.
+    or do not fit together, `UsageError` for options that the models know nothing of and
+    for formats that no case can be written in.
     """
     paths = model_paths(model)
     console = console or Quiet()
     folder = Path(out)
     require_folder_place(folder)
     task = task_of(paths[0])
-    how = ResultOptions(seg_type=seg_type)
+    codes = read_codes(_code_files(paths, Path(input)))
+    how = ResultOptions(seg_type, codes)
     files = result_files(format, how, task.gives, statistics=statistics)
     options = PredictOptions(
         precision=precision,
@@ -139,7 +143,7 @@ def predict(
     inputs = tuple(case.read_by(choice) for case in listed)
     if cases is not None:
         inputs = chosen_cases(inputs, Path(cases))
-    files.require_possible(inputs, say=console.say)
+    inputs = files.possible(inputs, say=console.say)
     records = predict_cases(
         predictor,
         inputs,
@@ -161,6 +165,13 @@ def predict(
         results=task.results,
         note=task.note,
     )
+
+
+def _code_files(models: Sequence[Path], source: Path) -> list[Path]:
+    """Where codes of labels may stand: in the bundles, then beside the input."""
+    folders = [bundle_content(model)[0].parent for model in models]
+    folders.append(source if source.is_dir() else source.parent)
+    return [folder / CODES_FILE for folder in folders]
 
 
 def _written_beside(
