@@ -23,3 +23,11 @@ def test_a_line_of_single_voxels_has_as_many_components():
     mask = np.zeros((1, 1, 9), bool)
     mask[..., ::2] = True
     assert label_components(mask).tolist() == [[[1, 0, 2, 0, 3, 0, 4, 0, 5]]]
+
+
+@given(arrays(bool, st.tuples(*[st.integers(1, 4)] * 3)))
+def test_numbers_ascend_in_the_order_of_the_files(mask):
+    """x slowest, as official packages number them."""
+    in_order = label_components(mask).T.ravel()
+    firsts = [np.flatnonzero(in_order == n)[0] for n in range(1, in_order.max() + 1)]
+    assert firsts == sorted(firsts)

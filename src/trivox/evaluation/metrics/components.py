@@ -34,7 +34,7 @@ def label_components(mask: Array) -> Array:
     number theirs: they decide between matches of equal value.
     """
     # cc3d 4.1 refuses thin arrays of single voxels (1 x 1 x 3 with a hole): a rim helps
-    rimmed = np.pad(mask.T, 1)
+    rimmed = np.ascontiguousarray(np.pad(mask.T, 1))
     labels = cc3d.connected_components(rimmed, connectivity=26)
     return np.ascontiguousarray(labels[1:-1, 1:-1, 1:-1].T)
 
