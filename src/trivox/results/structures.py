@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
 from trivox.results.case import CaseResult
@@ -35,6 +37,7 @@ SERIES_NUMBER = 9002
 _DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"
 """Class of the study that images are of; retired, and still what readers expect (PS3.3
 C.8.8.5)."""
+CONTOUR_DATA: BaseTag = Tag("ContourData")
 _DECIMALS = 5
 """Of mm: finer than any voxel, and numbers stay within 16 characters."""
 
@@ -146,9 +149,16 @@ def _contour(source: SourceSeries, contour: Contour) -> Dataset:
     item.ContourImageSequence = [reference(*source.image_of(contour.z))]
     item.ContourGeometricType = "CLOSED_PLANAR"
     item.NumberOfContourPoints = len(contour.points)
-    points = in_patient(source, contour)
-    item.ContourData = [f"{value:.{_DECIMALS}f}" for value in points.ravel()]
+    item[CONTOUR_DATA] = _numbers(in_patient(source, contour))
     return item
+
+
+def _numbers(points: NDArray[np.float64]) -> RawDataElement:
+    """ContourData as it stands in a file, since an object a number takes much memory."""
+    texts = (f"{value:.{_DECIMALS}f}" for value in points.ravel())
+    value = "\\".join(texts).encode("ascii")
+    value += b" " * (len(value) % 2)
+    return RawDataElement(CONTOUR_DATA, "DS", len(value), value, 0, True, True)
 
 
 def in_patient(source: SourceSeries, contour: Contour) -> NDArray[np.float64]:
