@@ -266,10 +266,14 @@ def outline_mask(
     """
     if not mask.any():
         return
+    # a figure holds all that its outlines are drawn of: the box of the mask is enough
+    first_row, after_row = _extent(mask, axis=1)
+    first_column, after_column = _extent(mask, axis=0)
+    inside = mask[first_row:after_row, first_column:after_column]
     # background around it closes outlines at the image's border
-    padded = np.pad(mask, 1).astype(float)
-    rows = (np.arange(padded.shape[0]) - 0.5) * row_mm
-    columns = (np.arange(padded.shape[1]) - 0.5) * column_mm
+    padded = np.pad(inside, 1).astype(float)
+    rows = (np.arange(padded.shape[0]) + first_row - 0.5) * row_mm
+    columns = (np.arange(padded.shape[1]) + first_column - 0.5) * column_mm
     axes.contour(
         columns,
         rows,
@@ -279,6 +283,12 @@ def outline_mask(
         linewidths=width,
         linestyles=[line],
     )
+
+
+def _extent(mask: Array, axis: int) -> tuple[int, int]:
+    """The first and the one after the last line across an axis that a mask reaches."""
+    lines = np.flatnonzero(mask.any(axis=axis))
+    return int(lines[0]), int(lines[-1]) + 1
 
 
 def scale_bar(

@@ -112,17 +112,20 @@ class _Seen:
         """Whether its largest slice may lie beyond, or go on beyond."""
         return bool(self.touched.keys() - {self.flat}) or self.leaves
 
-    @property
+    @cached_property
     def voxels(self) -> int:
         """How many there are."""
         return int(np.count_nonzero(self.mask))
 
     def centre(self) -> list[float]:
         """Mean of the voxels' centres `[x, y, z]` in RAS mm."""
-        axes = np.nonzero(self.mask)
-        inside = np.array([axis.mean() for axis in axes])
-        first = np.array([side.start for side in self.box])
-        x, y, z = (first + inside)[::-1]
+        places = []
+        for axis, side in enumerate(self.box):
+            others = tuple({0, 1, 2} - {axis})
+            counts = self.mask.sum(axis=others)
+            along = np.arange(side.start, side.stop)
+            places.append(float(counts @ along) / self.voxels)
+        z, y, x = places
         world = self.image.affine @ [x, y, z, 1.0]
         return [float(value) for value in world[:3]]
 
@@ -237,16 +240,15 @@ def _intensities(
 
 
 def _intensity(values: Array) -> Intensity:
-    exact = values.astype(np.float64)
-    low, quarter, median, three, high = np.percentile(exact, PERCENTILES).tolist()
+    low, quarter, median, three, high = np.percentile(values, PERCENTILES).tolist()
     return {
-        "mean": float(exact.mean()),
-        "std": float(exact.std()),
-        "min": float(exact.min()),
+        "mean": float(values.mean(dtype=np.float64)),
+        "std": float(values.std(dtype=np.float64)),
+        "min": float(values.min()),
         "p05": low,
         "p25": quarter,
         "median": median,
         "p75": three,
         "p95": high,
-        "max": float(exact.max()),
+        "max": float(values.max()),
     }

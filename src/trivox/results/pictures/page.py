@@ -3,6 +3,7 @@ their volumes and what there is to doubt; no name of a patient, only of the case
 """
 
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ from trivox.results.measuring.borders import DIRECTIONS
 from trivox.results.measuring.rows import StructureRow
 from trivox.results.pictures.preview import Preview
 from trivox.version import RESEARCH_USE
+from trivox.volumes.volume import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -243,25 +245,44 @@ def _draw_plane(
     size = plane.size_mm(view.shape, view.spacing)
     cut = plane.cut(view.image[preview.channel], index)
     draw_grey_cut(axes, cut, size, preview.limits)
-    labels = plane.cut(view.prediction, index)
+    masks = _masks(preview, view, plane.cut(view.prediction, index))
+    colours = {name: preview.styles[name]["colour"] for name in masks}
+    draw_cut(axes, _filled(masks, colours, cut.shape), size)
+    steps = (view.spacing[plane.rows], view.spacing[plane.columns])
+    for name, mask in masks.items():
+        style = preview.styles[name]
+        outline_mask(axes, mask, *steps, "black", width=2.2)
+        line = style["line"]
+        outline_mask(axes, mask, *steps, style["colour"], width=1.2, line=line)
+
+
+def _masks(preview: Preview, view: CaseView, labels: Array) -> dict[str, Array]:
+    """The structures that a slice shows, outer ones first."""
+    masks = {}
     for name in preview.present:
         mask = np.isin(labels, view.targets[name])
         if mask.any():
-            _draw_structure(axes, mask, plane, view, preview.styles[name])
+            masks[name] = mask
+    return masks
 
 
-def _draw_structure(
-    axes: "Axes", mask: Any, plane: Plane, view: CaseView, style: Style
-) -> None:
-    from matplotlib.colors import to_rgba
+def _filled(
+    masks: Mapping[str, Array], colours: Mapping[str, str], shape: tuple[int, ...]
+) -> Array:
+    """All structures as one translucent layer of bytes `(rows, columns, 4)`, later ones
+    over earlier ones.
+    """
+    from matplotlib.colors import to_rgb
 
-    colour = style["colour"]
-    filled = np.zeros((*mask.shape, 4))
-    filled[mask] = to_rgba(colour, FILL)
-    draw_cut(axes, filled, plane.size_mm(view.shape, view.spacing))
-    steps = (view.spacing[plane.rows], view.spacing[plane.columns])
-    outline_mask(axes, mask, *steps, "black", width=2.2)
-    outline_mask(axes, mask, *steps, colour, width=1.2, line=style["line"])
+    colour = np.zeros((*shape, 3), np.float32)
+    seen = np.zeros((*shape, 1), np.float32)  # opacity
+    for name, mask in masks.items():
+        below = seen[mask] * (1 - FILL)
+        seen[mask] = FILL + below
+        mixed = FILL * np.array(to_rgb(colours[name])) + below * colour[mask]
+        colour[mask] = mixed / seen[mask]
+    layer = np.concatenate([colour, seen], axis=-1)
+    return np.asarray(np.rint(layer * 255), np.uint8)
 
 
 # -- words -----------------------------------------------------------------------------

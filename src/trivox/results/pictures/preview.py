@@ -12,6 +12,8 @@ from trivox.results.measuring.borders import Mask
 from trivox.results.measuring.rows import StructureRow
 from trivox.volumes.volume import Shape
 
+ENOUGH = 10**6
+"""Voxels of a structure that its centroid is taken from."""
 WINDOWS = ((-160.0, 240.0), (-1350.0, 150.0), (-450.0, 1050.0))
 """Of soft tissue, lung and bone in HU: the first that holds the largest structure."""
 
@@ -57,7 +59,10 @@ class Preview:
         if self.largest is None:
             z, y, x = self.view.shape
             return z // 2, y // 2, x // 2
-        places = np.argwhere(self.mask(self.largest))
+        mask = self.mask(self.largest)
+        inside = np.flatnonzero(mask)
+        some = inside[:: len(inside) // ENOUGH + 1]
+        places = np.stack(np.unravel_index(some, mask.shape), axis=1)
         apart = (places - places.mean(axis=0)) * self.view.spacing
         nearest = (apart**2).sum(axis=1).argmin()
         z, y, x = places[nearest].tolist()
