@@ -9,6 +9,7 @@ from trivox.results.case import CaseResult
 from trivox.results.codes import Codes
 from trivox.results.identity import ModelIdentity
 from trivox.results.options import ResultOptions
+from trivox.volumes.choice import NO_CHOICE
 from trivox.volumes.formats import read_volume
 from trivox.volumes.volume import Volume
 
@@ -102,7 +103,7 @@ def result_of(
     folder, labels=None, *, names=None, segments=None, seg_type="binary", **options
 ):
     """The result of a model that found `labels` in the series in `folder`."""
-    image = read_volume(folder)
+    image = read_volume(folder, choice=options.get("choice", NO_CHOICE))
     names = NAMES if names is None else names
     if segments is None:
         segments = {name: (value,) for name, value in names.items()}

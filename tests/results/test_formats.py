@@ -6,6 +6,7 @@ import pytest
 
 from trivox.config.choices import ResultFormat
 from trivox.errors import UsageError
+from trivox.inference.writing import OBJECTS
 from trivox.results.formats import FORMATS, MAP, WRITERS, parse_formats
 
 
@@ -24,3 +25,9 @@ def test_other_names_are_refused_in_a_line_that_lists_the_choices(given):
     with pytest.raises(UsageError, match=r"--format .*choose of nifti") as refused:
         parse_formats(given)
     assert "\n" not in str(refused.value)
+
+
+def test_evaluation_knows_the_objects_that_stand_beside_a_map():
+    endings = {writer.ending for writer in WRITERS.values()}
+    objects = {ending for ending in endings if ending.endswith(".dcm")}
+    assert objects <= {f".{kind}.dcm" for kind in OBJECTS}

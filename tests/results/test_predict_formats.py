@@ -1,13 +1,13 @@
 """`trivox predict --format`: what is written, kept, refused, and said of it."""
 
 import json
+import shutil
 
-import numpy as np
 import pydicom
 import pytest
 
 import trivox
-from dicom_checks import errors_of
+from dicom_checks import assert_same_places, errors_of
 from dicom_slices import save, slice_of
 from result_cases import PATIENT, write_series
 from trivox.errors import DataError, ResourceError, UsageError
@@ -77,10 +77,19 @@ def test_every_kind_of_segmentation_holds_the_label_map(
     assert seg.SegmentationType == seg_type.upper()
     assert [each.SegmentLabel for each in seg.SegmentSequence][-3:] == ["a", "b", "c"]
     assert errors_of(out / "scan.seg.dcm") == []
-    labels = read_labels(out / "scan.nii.gz").array[0]
-    if seg_type == "labelmap":
-        planes = labels[labels.reshape(len(labels), -1).any(axis=1)]
-        np.testing.assert_array_equal(np.atleast_3d(seg.pixel_array), planes)
+    if seg_type != "fractional":
+        labels = read_labels(out / "scan.nii.gz")
+        assert_same_places(out / "scan.seg.dcm", labels, [1, 2, 3])
+
+
+def test_objects_beside_maps_are_no_maps_to_be_measured(model, series, tmp_path):
+    out = tmp_path / "out"
+    predict(model, series, out, format="nifti,dicom-seg,rtstruct")
+    references = tmp_path / "references"
+    references.mkdir()
+    shutil.copy(out / "scan.nii.gz", references)
+    evaluation = trivox.evaluate(out, references, tmp_path / "metrics.json")
+    assert evaluation.warnings == []
 
 
 def test_regions_are_segments(regional, series, tmp_path):

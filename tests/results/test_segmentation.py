@@ -1,12 +1,13 @@
 """DICOM segmentations: on the source's own frames, valid, the same every time."""
 
-import highdicom
+from dataclasses import replace
+
 import numpy as np
 import pydicom
 import pytest
 
-from dicom_checks import errors_of
-from dicom_slices import enhanced, one, save
+from dicom_checks import assert_same_places, errors_of, masks_in_world
+from dicom_slices import enhanced, one, save, slice_of
 from result_cases import (
     NAMES,
     PATIENT,
@@ -16,8 +17,11 @@ from result_cases import (
     result_of,
     write_series,
 )
+from trivox.datasets.dataset import Case
 from trivox.errors import DataError
 from trivox.results.segmentation import write_segmentation
+from trivox.results.structures import write_structures
+from trivox.volumes.choice import SeriesChoice
 from trivox.volumes.dicom.files import quiet
 from trivox.volumes.formats import read_volume
 
@@ -29,67 +33,13 @@ def written(result, folder, name="a.seg.dcm"):
     return folder / name, remarks
 
 
-def masks_in_world(path):
-    """For each segment its voxels' centres in RAS mm, sorted, as highdicom reads them."""
-    with quiet():
-        seg = highdicom.seg.segread(path)
-    points = {}
-    frames = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
-    shared = seg.SharedFunctionalGroupsSequence[0]
-    row_mm, column_mm = shared.PixelMeasuresSequence[0].PixelSpacing
-    way = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
-    for frame, group in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
-        corner = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
-        for number, mask in masks_of(seg, shared, group, frame):
-            rows, columns = np.nonzero(mask)
-            at = corner + np.outer(columns * column_mm, way[:3])
-            at = at + np.outer(rows * row_mm, way[3:])
-            points.setdefault(number, []).append(at * (-1, -1, 1))
-    return {number: in_order(np.concatenate(each)) for number, each in points.items()}
-
-
-def masks_of(seg, shared, group, frame):
-    """(number, mask) of the segments in a frame."""
-    if seg.SegmentationType == "LABELMAP":
-        numbers = np.setdiff1d(np.unique(frame), [0])
-        return [(int(number), frame == number) for number in numbers]
-    holder = group if "SegmentIdentificationSequence" in group else shared
-    number = holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-    at_least = 128 if seg.SegmentationType == "FRACTIONAL" else 1
-    return [(int(number), frame >= at_least)]
-
-
-def in_order(points):
-    points = np.round(points, 4) + 0.0
-    return points[np.lexsort(points.T)]
-
-
-def truth(result):
-    """The same of the label map itself."""
-    affine = result.labels.affine
-    points = {}
-    for number, value in enumerate(sorted(result.names.values()), start=1):
-        z, y, x = np.nonzero(result.labels.array[0] == value)
-        at = np.stack([x, y, z, np.ones_like(x)])
-        points[number] = in_order((affine @ at)[:3].T)
-    return {number: each for number, each in points.items() if len(each)}
-
-
-def assert_same_places(path, result):
-    seen = {n: each for n, each in masks_in_world(path).items() if len(each)}
-    meant = truth(result)
-    assert seen.keys() == meant.keys()
-    for number, points in meant.items():
-        np.testing.assert_allclose(seen[number], points, atol=1e-3)
-
-
 @pytest.mark.parametrize("seg_type", TYPES)
 @pytest.mark.parametrize("kind", SERIES)
 def test_every_voxel_lies_where_it_was_found(kind, seg_type, tmp_path):
     folder = write_series(tmp_path / "case", **SERIES[kind])
     result = result_of(folder, seg_type=seg_type)
     path, _ = written(result, tmp_path)
-    assert_same_places(path, result)
+    assert_same_places(path, result.labels, NAMES.values())
     assert errors_of(path) == []
 
 
@@ -98,7 +48,7 @@ def test_frames_of_a_multi_frame_image_are_named(seg_type, tmp_path):
     folder = enhanced_series(tmp_path / "case")
     result = result_of(folder, seg_type=seg_type)
     path, _ = written(result, tmp_path)
-    assert_same_places(path, result)
+    assert_same_places(path, result.labels, NAMES.values())
     assert errors_of(path) == []
     source = pydicom.dcmread(folder / "IM000.dcm")
     for group in pydicom.dcmread(path).PerFrameFunctionalGroupsSequence:
@@ -119,7 +69,7 @@ def test_several_multi_frame_files_may_make_one_volume(tmp_path):
     folder = save(tmp_path / "case", parts)
     result = result_of(folder)
     path, _ = written(result, tmp_path)
-    assert_same_places(path, result)
+    assert_same_places(path, result.labels, NAMES.values())
     assert errors_of(path) == []
 
 
@@ -217,7 +167,7 @@ def test_a_label_map_holds_the_labels_that_regions_are_made_of(tmp_path):
     folder = write_series(tmp_path / "case")
     result = result_of(folder, segments=REGIONS, seg_type="labelmap")
     path, _ = written(result, tmp_path)
-    assert_same_places(path, result)
+    assert_same_places(path, result.labels, NAMES.values())
 
 
 @pytest.mark.parametrize("seg_type", TYPES)
@@ -309,3 +259,58 @@ def test_a_case_that_says_not_where_it_lies_is_refused(tmp_path):
     folder = save(tmp_path / "case", [dataset])
     with pytest.raises(DataError, match=r"where its images lie.*nifti"):
         write_segmentation(result_of(folder), tmp_path / "a.dcm")
+
+
+ODD_NAMES = {
+    "näme with ümlauts": 1,
+    "back\\slash, and a line\nbreak": 2,
+    "肝" * 40: 3,
+    "so long a name that no value of the standard's kind for labels could hold it": 7,
+}
+
+
+@pytest.mark.parametrize("write", [write_segmentation, write_structures])
+def test_labels_may_be_called_anything(write, tmp_path):
+    folder = write_series(tmp_path / "case")
+    write(result_of(folder, names=ODD_NAMES), tmp_path / "a.dcm")
+    assert errors_of(tmp_path / "a.dcm") == []
+
+
+HEADERS = {
+    "dates of old": {"StudyDate": "2024.05.06", "ContentDate": "6 May"},
+    "times with colons": {"StudyTime": "07:08:09", "ContentTime": "noon"},
+    "age without unit": {"PatientAge": "41"},
+    "anonymous": {"PatientIdentityRemoved": "YES", "DeidentificationMethod": "by hand"},
+    "unknown characters": {"SpecificCharacterSet": "ISO_IR 999"},
+    "long patient": {"PatientID": "x" * 64, "PatientName": "A^B^C^D^E"},
+    "no thickness": {"SliceThickness": None},
+    "no spacing": {"PixelSpacing": None, "ImagerPixelSpacing": [0.5, 0.5]},
+}
+
+
+@pytest.mark.parametrize("write", [write_segmentation, write_structures])
+@pytest.mark.parametrize("kind", HEADERS)
+def test_headers_may_be_sloppy(kind, write, tmp_path):
+    with quiet():
+        folder = write_series(tmp_path / "case", **HEADERS[kind])
+        write(result_of(folder), tmp_path / "a.dcm")
+    assert errors_of(tmp_path / "a.dcm") == []
+
+
+def test_slices_that_are_read_as_even_stay_where_they_are(tmp_path):
+    datasets = []
+    for number, z in enumerate((0.0, 2.0, 4.3, 6.0)):
+        datasets.append(slice_of(number, position=(0, 0, z), **PATIENT))
+    folder = save(tmp_path / "case", datasets)
+    choice = SeriesChoice(slice_tolerance=0.5)
+    image = read_volume(folder, choice=choice)
+    labels = np.zeros(image.shape, np.uint8)
+    labels[:, 3:6, 4:8] = 1
+    result = replace(
+        result_of(folder, labels, choice=choice),
+        case=Case(name="case", images=(folder,), choice=choice),
+    )
+    path, _ = written(result, tmp_path)
+    frames = pydicom.dcmread(path).PerFrameFunctionalGroupsSequence
+    heights = {f.PlanePositionSequence[0].ImagePositionPatient[2] for f in frames}
+    assert heights == {0.0, 2.0, 4.3, 6.0}

@@ -8,6 +8,8 @@ from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Volume
 
 ENDING = ".nii.gz"
+OBJECTS = ("seg", "rtstruct", "sr")
+"""What DICOM objects about a case are called beside its map: `CASE.seg.dcm`."""
 
 Record = dict[str, Any]
 """What stands in `predictions.json` about a case."""

@@ -24,8 +24,8 @@ from trivox.results.options import AS_USUAL, ResultOptions
 from trivox.results.pictures.writing import write_preview
 from trivox.results.reporting.report import write_report
 from trivox.results.reporting.tables import (
-    STATISTICS,
     TABLES,
+    is_measured,
     statistics_record,
     write_tables,
 )
@@ -240,12 +240,13 @@ class ResultFiles:
 
     def is_done(self, case: Case, record: Mapping[str, Any], out: Path) -> bool:
         """Whether all formats of a case were written before, as they would be now."""
-        written = record.get("formats", {})
-        if self.statistics and STATISTICS not in record:
+        written = record.get("formats")
+        known = written if isinstance(written, Mapping) else {}
+        if self.statistics and not is_measured(record):
             return False
         for name in self.of_case(case):
-            entry = written.get(name)
-            if entry is None:
+            entry = known.get(name)
+            if not isinstance(entry, Mapping):
                 return False
             decided = self._decided(WRITERS[name])
             same = all(entry.get(key) == value for key, value in decided.items())

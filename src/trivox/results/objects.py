@@ -21,7 +21,14 @@ from trivox.files import write_bytes
 from trivox.results.case import CaseResult
 from trivox.results.codes import PRIVATE_SCHEME, Concept, LabelCode, cut
 from trivox.results.identity import ModelIdentity
-from trivox.results.source_series import COPIED, PATIENT, STUDY, SourceSeries, uid_of
+from trivox.results.source_series import (
+    COPIED,
+    PATIENT,
+    STUDY,
+    SourceSeries,
+    is_of_kind,
+    uid_of,
+)
 from trivox.version import NOTICE, __version__
 from trivox.volumes.dicom.attributes import text
 from trivox.volumes.dicom.files import quiet
@@ -75,8 +82,9 @@ def dated(source: SourceSeries) -> tuple[str, str]:
     """Date and time of the source, `19000101` and midnight where it states none."""
     for event in _DATES:
         date = text(source.first, f"{event}Date")
-        if date:
-            return date, text(source.first, f"{event}Time") or _MIDNIGHT
+        time = text(source.first, f"{event}Time")
+        if date and is_of_kind("DA", date):
+            return date, time if time and is_of_kind("TM", time) else _MIDNIGHT
     return _UNDATED, _MIDNIGHT
 
 
@@ -117,7 +125,7 @@ def coded(concept: Concept) -> Dataset:
     item = Dataset()
     item.CodeValue = concept.value
     item.CodingSchemeDesignator = concept.scheme
-    item.CodeMeaning = concept.meaning
+    item.CodeMeaning = short(concept.meaning)
     return item
 
 

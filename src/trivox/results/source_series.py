@@ -47,6 +47,7 @@ COPIED = (
     "PatientWeight",
     "PatientIdentityRemoved",
     "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
     "LongitudinalTemporalInformationModified",
     "StudyDescription",
     "ClinicalTrialSponsorName",
@@ -59,6 +60,8 @@ COPIED = (
 )
 """What else objects take over of patient and study, where the source has it."""
 _SEXES = ("", "M", "F", "O")
+_FORMATTED = ("AS", "CS", "DA", "DS", "TM")
+"""Kinds of values that follow a pattern."""
 _STANDING_IN = {
     "CT": "1.2.840.10008.5.1.4.1.1.2",
     "MR": "1.2.840.10008.5.1.4.1.1.4",
@@ -235,19 +238,21 @@ def _clear_invalid(datasets: Sequence[Any]) -> list[str]:
 
 
 def _is_valid(element: Any) -> bool:
-    """Whether a value is one of its kind, by the standard's rules (PS3.5 6.2)."""
+    """Whether a value is one of its kind, by the standard's rules (PS3.5 6.2); texts
+    always are: who a patient is, is never left out.
+    """
     if element.keyword == "PatientSex":
         return str(element.value or "") in _SEXES
-    if element.VR == "SQ":
-        return True
-    values = element.value if element.VM > 1 else [element.value]
+    return element.VR not in _FORMATTED or is_of_kind(element.VR, element.value)
+
+
+def is_of_kind(kind: str, value: Any) -> bool:
+    """Whether a value, or none, is one of a VR; several are not."""
     try:
-        for value in values:
-            if value not in (None, ""):
-                validate_value(element.VR, str(value), RAISE)
+        validate_value(kind, "" if value is None else str(value), RAISE)
     except (TypeError, ValueError):
         return False
-    return bool(element.VM <= 1)
+    return True
 
 
 def _fill_classes(datasets: Sequence[Any]) -> bool:

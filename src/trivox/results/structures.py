@@ -90,7 +90,7 @@ def _structure_set(
     for number, (name, code) in enumerate(labels.items(), start=1):
         dataset.StructureSetROISequence.append(_region(result, source, number, name))
         dataset.ROIContourSequence.append(_outline(result, source, number, name, code))
-        dataset.RTROIObservationsSequence.append(_observation(number, name, code))
+        dataset.RTROIObservationsSequence.append(_observation(number, code))
     return dataset
 
 
@@ -173,12 +173,11 @@ def in_patient(source: SourceSeries, contour: Contour) -> NDArray[np.float64]:
     return points
 
 
-def _observation(number: int, name: str, code: LabelCode) -> Dataset:
+def _observation(number: int, code: LabelCode) -> Dataset:
     """What a region stands for (PS3.3 C.8.8.8)."""
     observation = Dataset()
     observation.ObservationNumber = number
     observation.ReferencedROINumber = number
-    observation.ROIObservationLabel = short(name)[:16]
     observation.RTROIInterpretedType = ""
     observation.ROIInterpreter = ""
     observation.RTROIIdentificationCodeSequence = [type_of(code)]

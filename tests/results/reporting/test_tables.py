@@ -96,6 +96,18 @@ def test_a_table_of_somebody_else_is_not_touched(model, scans, tmp_path):
         trivox.predict(model, scans, out, statistics=True)
 
 
+@pytest.mark.parametrize("damage", [None, [], {}, {"structures": {"a": {"voxels": 1}}}])
+def test_a_damaged_record_is_measured_again(model, scans, tmp_path, damage):
+    out = tmp_path / "out"
+    trivox.predict(model, scans, out, statistics=True)
+    before = (out / "statistics.csv").read_bytes()
+    content = json.loads((out / RECORDS).read_text(encoding="utf-8"))
+    content["cases"]["scan_0"]["statistics"] = damage
+    (out / RECORDS).write_text(json.dumps(content), encoding="utf-8")
+    trivox.predict(model, scans, out, statistics=True)
+    assert (out / "statistics.csv").read_bytes() == before
+
+
 def test_a_case_that_fails_has_no_row(model, scans, tmp_path):
     (scans / "broken.nii.gz").write_bytes(b"no image")
     out = tmp_path / "out"

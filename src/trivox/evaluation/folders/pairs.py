@@ -20,6 +20,7 @@ from trivox.errors import DataError, FormatError, GeometryError, LabelError, few
 from trivox.evaluation.folders.class_answers import is_class_table
 from trivox.inference.doubt.kinds import EXTRAS
 from trivox.inference.records import meant_labels
+from trivox.inference.writing import OBJECTS
 from trivox.volumes.formats import read_header
 from trivox.volumes.geometry import describe_mismatch, turned_onto
 from trivox.volumes.volume import Volume
@@ -90,6 +91,7 @@ def label_maps(path: Path) -> dict[str, Path]:
     extras: set[str] = set()  # what `trivox predict` writes beside a label map
     for name in files:
         extras.update(f"{name}_{extra}" for extra in EXTRAS)
+        extras.update(f"{name}.{kind}" for kind in OBJECTS)
     return {name: file for name, file in files.items() if name not in extras}
 
 

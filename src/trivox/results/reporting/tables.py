@@ -13,7 +13,7 @@ from trivox.inference.classes.files import natural_order
 from trivox.inference.records import ALL_CASES, read_records
 from trivox.inference.writing import Record
 from trivox.results.case import CaseResult
-from trivox.results.measuring.rows import CONVENTIONS, UNITS, Intensity
+from trivox.results.measuring.rows import CONVENTIONS, UNITS, Intensity, StructureRow
 from trivox.schema import stamped
 from trivox.version import NOTICE
 
@@ -59,6 +59,21 @@ def statistics_record(result: CaseResult) -> Record:
     return {STATISTICS: statistics}
 
 
+def is_measured(record: Mapping[str, Any]) -> bool:
+    """Whether the record of a case holds what `statistics_record` says."""
+    statistics = record.get(STATISTICS)
+    if not isinstance(statistics, Mapping):
+        return False
+    rows = statistics.get("structures")
+    return isinstance(rows, Mapping) and all(map(_is_row, rows.values()))
+
+
+def _is_row(row: object) -> bool:
+    return (
+        isinstance(row, Mapping) and row.keys() == StructureRow.__annotations__.keys()
+    )
+
+
 def write_tables(
     records: Mapping[str, Mapping[str, Any]], folder: Path, *, task: str
 ) -> None:
@@ -68,7 +83,7 @@ def write_tables(
     if read_records(folder).get("files", {}).get(JSON_FILE) != ALL_CASES:
         return
     names = sorted(records, key=natural_order)
-    cases = {n: records[n][STATISTICS] for n in names if STATISTICS in records[n]}
+    cases = {n: records[n][STATISTICS] for n in names if is_measured(records[n])}
     content = {
         "notice": NOTICE,
         "units": UNITS,
