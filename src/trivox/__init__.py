@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trivox.inference.predictor import Predictor
     from trivox.inference.reconstructor import Reconstructor
     from trivox.verbs.check import check
+    from trivox.verbs.clinic.deidentify import deidentify
     from trivox.verbs.drr import drr
     from trivox.verbs.evaluate import evaluate
     from trivox.verbs.explain import explain
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from trivox.verbs.release.distill import distill
     from trivox.verbs.release.export import export
     from trivox.verbs.release.models import models
+    from trivox.verbs.release.verify import verify
     from trivox.verbs.report import report
     from trivox.verbs.train import train
     from trivox.volumes.choice import SeriesChoice
@@ -55,12 +57,16 @@ VERBS = (
     "info",
     "export",
     "distill",
+    "verify",
+    "deidentify",
 )
 """In the order in which a project needs them."""
 
 _HOMES = {
     **{verb: f"trivox.verbs.{verb}" for verb in VERBS},
     "export": "trivox.verbs.release.export",
+    "deidentify": "trivox.verbs.clinic.deidentify",
+    "verify": "trivox.verbs.release.verify",
     "distill": "trivox.verbs.release.distill",
     "models": "trivox.verbs.release.models",
     "Case": "trivox.datasets.dataset",
@@ -89,6 +95,7 @@ __all__ = [
     "Volume",
     "__version__",
     "check",
+    "deidentify",
     "distill",
     "drr",
     "evaluate",
@@ -107,6 +114,7 @@ __all__ = [
     "read_volume",
     "report",
     "train",
+    "verify",
     "write_volume",
 ]
 

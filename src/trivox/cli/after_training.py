@@ -105,6 +105,8 @@ def predict(
     say(predictions.summary)
     if predictions.classes:
         say(f"classes: {out / 'classes.csv'}")
+    if statistics:
+        say(f"statistics: {out / 'statistics.csv'}")
     predictions.require_all()
 
 
