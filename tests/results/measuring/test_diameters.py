@@ -54,14 +54,14 @@ def every_piece(mask):
     return [numbered == number for number in range(1, numbered.max() + 1)]
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(masks(), lattices())
 def test_the_longest_line_is_that_of_all_pairs_of_faces(mask, steps):
     every = [pdist(faces_mm(piece, steps)).max() for piece in every_piece(mask)]
     assert longest_line(mask, steps) == pytest.approx(max(every), rel=1e-9)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(masks(), lattices(), st.integers(0, 2))
 def test_the_axial_line_is_that_of_all_pairs_of_faces_within_a_slice(mask, steps, axis):
     longest = 0.0
@@ -85,7 +85,7 @@ def test_the_axial_line_is_that_of_all_pairs_of_faces_within_a_slice(mask, steps
     assert mask.take(lines.slice, axis=axis).any()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(masks(), lattices(), st.permutations(range(3)), st.integers(0, 7))
 def test_the_order_and_direction_of_the_axes_change_no_line(mask, steps, order, flips):
     turned = mask.transpose(order)
@@ -102,7 +102,7 @@ def test_the_order_and_direction_of_the_axes_change_no_line(mask, steps, order, 
     assert there[:2] == pytest.approx(here[:2], rel=1e-6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(masks(), lattices(), st.floats(0.01, 100))
 def test_lines_grow_with_the_voxels(mask, steps, factor):
     grown = longest_line(mask, factor * steps)
@@ -112,7 +112,7 @@ def test_lines_grow_with_the_voxels(mask, steps, factor):
     assert large[:2] == pytest.approx([factor * line for line in small[:2]], rel=1e-6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.floats(3, 12), st.tuples(*[st.floats(-0.5, 0.5)] * 3))
 def test_a_ball_measures_its_diameter(radius, shift):
     """Within half a voxel and the width of one: a ball is made of voxels."""

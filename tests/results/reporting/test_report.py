@@ -247,7 +247,13 @@ def test_a_case_of_other_files_is_refused(tmp_path):
     assert isinstance(result.labels, Volume)
 
 
-@pytest.mark.parametrize("name", ["ct-jpeg2000", "mr-study/11_HCropVolume"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("ct-jpeg2000", marks=pytest.mark.slow),
+        "mr-study/11_HCropVolume",
+    ],
+)
 def test_reports_on_real_series_are_valid(data_root, tmp_path, name):
     """Blank UIDs, JPEG 2000, oblique planes."""
     folder = data_root / "dicom" / name
