@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -26,6 +26,7 @@ def outline_of(mask):
     return lines
 
 
+@settings(max_examples=30)
 @given(arrays(bool, st.tuples(st.integers(1, 6), st.integers(1, 6))))
 def test_an_outline_stands_where_the_mask_is(mask):
     lines = outline_of(mask)
