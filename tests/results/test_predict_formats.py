@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pydicom
 import pytest
 
@@ -10,8 +11,14 @@ import trivox
 from dicom_checks import assert_same_places, errors_of
 from dicom_slices import save, slice_of
 from result_cases import PATIENT, write_series
+from trivox.datasets.dataset import Case
+from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, ResourceError, UsageError
+from trivox.inference.predictor import Predictor
 from trivox.results import formats, segmentation
+from trivox.results.case import label_result
+from trivox.results.options import ResultOptions
+from trivox.results.source_series import series_of_case
 from trivox.volumes.formats import read_labels
 from untrained_models import write_scans, write_untrained
 
@@ -266,3 +273,36 @@ def test_a_missing_package_that_is_asked_for_is_named(
     with pytest.raises(ResourceError, match="highdicom is not installed"):
         predict(model, series, tmp_path / "out", format="dicom-seg")
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_go_by_the_cases_own_values(model, series):
+    predictor = Predictor.load(model, device="cpu")
+    scheme = LabelScheme(labels={"c": 5, "a": 9})
+    case = Case(name="scan", images=(series,), labels=scheme)
+    made = predictor.predict_case(case)
+    result = label_result(predictor, case, made, ResultOptions())
+    assert result.names == {"a": 9, "c": 5}
+    assert result.segments == {"a": (9,), "b": (), "c": (5,)}
+    assert set(np.unique(result.labels.array)) == {0, 5, 9}
+
+
+def test_the_model_is_known_by_its_weights(model, regional, series):
+    identities = []
+    for each in (model, regional):
+        predictor = Predictor.load(each, device="cpu")
+        case = Case(name="scan", images=(series,))
+        made = predictor.predict_case(case)
+        identities.append(label_result(predictor, case, made, ResultOptions()).model)
+    first, second = identities
+    assert first.name == "untrained nnunet-plain"
+    assert first.version == trivox.__version__
+    assert len(first.sha256) == 64
+    assert first.sha256 != second.sha256
+
+
+def test_a_case_of_several_series_lies_on_that_of_its_first_channel(tmp_path):
+    for channel in ("T1", "T2"):
+        write_series(tmp_path / f"p_{channel}", SeriesInstanceUID=f"1.2.{channel[1]}")
+    images = (tmp_path / "p_T2", tmp_path / "p_T1")
+    source = series_of_case(Case(name="p", images=images))
+    assert source.first.SeriesInstanceUID == "1.2.2"

@@ -14,7 +14,7 @@ SERIES = (
     "dicom/mr-study/11_HCropVolume",
     "dicom/mr-study/37830-T2reg-78532",
     "dicom/dcmqi/23x38x3/multiframe",
-    "chest-ct/Lung_Dx-A0002",
+    pytest.param("chest-ct/Lung_Dx-A0002", marks=pytest.mark.slow),
 )
 
 
@@ -35,15 +35,10 @@ def ellipsoids(shape):
 def test_objects_about_real_series_are_valid(name, data_root, tmp_path):
     folder = data_root / name
     result = result_of(folder, ellipsoids(read_header(folder).shape))
-    write_segmentation(result, tmp_path / "a.dcm")
+    remarks = write_segmentation(result, tmp_path / "a.dcm")
     write_structures(result, tmp_path / "b.dcm")
     assert errors_of(tmp_path / "a.dcm") == []
     assert errors_of(tmp_path / "b.dcm") == []
-
-
-def test_blank_uids_of_the_source_are_repaired_and_said(data_root, tmp_path):
-    folder = data_root / "dicom" / "ct-jpeg2000"
-    result = result_of(folder, ellipsoids(read_header(folder).shape))
-    said = " ".join(write_segmentation(result, tmp_path / "a.dcm"))
-    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
-        assert f"{keyword} is blank" in said
+    blank = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    said = [any(f"{uid} is blank" in remark for remark in remarks) for uid in blank]
+    assert said == [name == "dicom/ct-jpeg2000"] * 3

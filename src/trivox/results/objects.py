@@ -38,6 +38,8 @@ IMPLEMENTATION = UID("2.25.283334955791277955239492244943194656744")
 """Names trivox among the programs that write DICOM files (PS3.7 D.3.3.2)."""
 FAMILY = Concept(value="123110", scheme="DCM", meaning="Artificial Intelligence")
 """Kind of algorithm (PS3.16 CID 7162)."""
+OF_LABELS = ("dicom-seg", "rtstruct")
+"""Kinds of objects that hold labels, and nothing of how sure they are."""
 UNICODE = "ISO_IR 192"
 _DATES = ("Content", "Acquisition", "Series", "Study")
 """What an object is dated by: the first of these that its source states."""
@@ -101,12 +103,17 @@ def research_text(what: str) -> str:
 
 def series_uid(result: CaseResult, source: SourceSeries, kind: str) -> str:
     """Of the series that an object of a kind is alone in."""
-    return uid_of("series", kind, source.first.SeriesInstanceUID, result.digest)
+    return uid_of("series", kind, source.identity, _digest(result, kind))
 
 
 def instance_uid(result: CaseResult, source: SourceSeries, kind: str) -> str:
     """Of an object of a kind."""
-    return uid_of("object", kind, source.first.SeriesInstanceUID, result.digest)
+    return uid_of("object", kind, source.identity, _digest(result, kind))
+
+
+def _digest(result: CaseResult, kind: str) -> str:
+    """What an object of a kind says, as a hash."""
+    return result.labels_digest if kind in OF_LABELS else result.digest
 
 
 def tracking_uid(result: CaseResult, source: SourceSeries, label: str) -> str:

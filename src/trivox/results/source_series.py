@@ -9,6 +9,7 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,15 @@ class SourceSeries:
     def first(self) -> Any:
         """The dataset of the first plane: patient, study and series are its."""
         return self.datasets[0]
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash over what objects take over of the series: its patient and study, and
+        the images that they refer to.
+        """
+        keywords = (*PATIENT, *STUDY, *COPIED, "StudyInstanceUID", "SeriesInstanceUID")
+        facts = [text(self.first, keyword) for keyword in keywords]
+        return uid_of(*facts, *_instances(self.datasets))
 
     def image_of(self, z: int) -> tuple[Any, int | None]:
         """The dataset of a plane and its frame in it, from 0; None in a file of one."""

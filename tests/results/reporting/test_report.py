@@ -204,6 +204,23 @@ def test_reports_are_valid_and_the_same_every_time(tmp_path, seg_type):
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
+def test_another_word_makes_another_report(result, tmp_path):
+    """The same UIDs if, and only if, it says the same."""
+    others = [
+        replace(result, warnings=("another warning",)),
+        replace(result, trust=TRUST | {"score": 0.5}),
+        replace(
+            result, classification=Classification({"benign": 0.25, "malignant": 0.75})
+        ),
+        replace(result, channels=("CT",)),
+    ]
+    uids = {
+        pydicom.dcmread(written(each, tmp_path)).SOPInstanceUID
+        for each in (result, replace(result), *others)
+    }
+    assert len(uids) == 1 + len(others)
+
+
 def test_a_whole_report_is_valid(result, tmp_path):
     assert errors_of(written(result, tmp_path)) == []
 
