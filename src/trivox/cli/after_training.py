@@ -63,6 +63,7 @@ def predict(
     slice_tolerance: SliceTolerance = None,
     format: Annotated[str | None, option("predict", "format")] = None,
     seg_type: Annotated[SegType, option("predict", "seg_type")] = "binary",
+    statistics: Annotated[bool, option("predict", "statistics")] = False,
 ) -> None:
     """Predict label maps for an image, a folder of images or a dataset, or volumes for
     X-rays; several models vote.
@@ -95,6 +96,7 @@ def predict(
         slice_tolerance=slice_tolerance,
         format=format,
         seg_type=seg_type,
+        statistics=statistics,
         console=Terminal(),
     )
     for name, record in predictions.records.items():
@@ -103,6 +105,8 @@ def predict(
     say(predictions.summary)
     if predictions.classes:
         say(f"classes: {out / 'classes.csv'}")
+    if statistics:
+        say(f"statistics: {out / 'statistics.csv'}")
     predictions.require_all()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from trivox.datasets.dataset import Case
 from trivox.errors import few
@@ -35,6 +35,16 @@ from trivox.schema import FORMAT_VERSION
 VERB = "predict"
 
 
+class Tables(NamedTuple):
+    """What is written about all cases together, beside what the predictor writes: names
+    of the files, and what writes them from the records.
+    """
+
+    names: Sequence[str]
+    write: Callable[[Mapping[str, Record], Path], None]
+
+
+NO_TABLES = Tables((), lambda records, out: None)
 ShowCases = Callable[[Iterable[Case], int], Iterable[Case]]
 """Passes cases on, given how many there are."""
 
@@ -51,6 +61,7 @@ def predict_cases(
     also: Callable[[Case, R], Mapping[str, Any]] = lambda case, result: {},
     also_endings: Sequence[str] = (),
     also_done: Callable[[Case, Record], bool] = lambda case, record: True,
+    tables: Tables = NO_TABLES,
     progress: ShowCases = lambda cases, total: cases,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Record]:
@@ -61,7 +72,7 @@ def predict_cases(
     maps: whether the maps themselves are written. also: called with each result, one at
     a time, for what else is to be written about it (as CASE and one of `also_endings`);
     what it returns joins the record; also_done: whether all of that was written before,
-    by the record of then. A case done
+    by the record of then; tables: what else is written about all cases. A case done
     before by the same model with the same settings from the same files is kept. A case
     that fails has `error` in its record and no map; a full disk or missing memory while
     reading or writing ends the work, since every later case would fail as well.
@@ -75,7 +86,8 @@ def predict_cases(
     identity = {"format_version": FORMAT_VERSION, "model": predictor.identity}
     model = {**identity, **predictor.about()}
     files = predictor.files if maps else _no_files
-    outputs = _outputs(files, predictor.tables(), cases, also_endings)
+    names_of_tables = (*predictor.tables(), *tables.names)
+    outputs = _outputs(files, names_of_tables, cases, also_endings)
     there = read_records(out)
     replaced = is_of_another(there, model)
     if not sole:
@@ -109,6 +121,7 @@ def predict_cases(
             _note_written(written, records, say)
         with alone(out):
             predictor.finish(records.all_cases(), out)
+            tables.write(records.all_cases(), out)
     return {case.name: records.cases[case.name] for case in cases}
 
 

@@ -21,6 +21,8 @@ from trivox.results.identity import (
     identity_of_labels,
     identity_of_volumes,
 )
+from trivox.results.measuring.rows import StructureRow
+from trivox.results.measuring.structures import measure_structures
 from trivox.results.options import AS_USUAL, ResultOptions
 from trivox.results.source_series import SourceSeries, series_of_case
 from trivox.volumes.volume import Volume
@@ -63,6 +65,34 @@ class CaseResult:
         return read_channels(self.case, channels=len(self.channels), stored=True)
 
     @cached_property
+    def structures(self) -> dict[str, StructureRow]:
+        """What is measured of each segment; raises as `image`."""
+        if self.labels is None:
+            return {}
+        volumes = self.trust.get("volumes", {})
+        intervals = {name: said.get("ci95_ml") for name, said in volumes.items()}
+        return measure_structures(
+            self.labels,
+            self.segments,
+            self.image,
+            channels=self.channels,
+            absent=self.case.absent,
+            intervals={name: each for name, each in intervals.items() if each},
+        )
+
+    @cached_property
+    def hounsfield(self) -> tuple[bool, ...]:
+        """Whether the values of each channel are known to be in HU: it is called CT, or
+        is the first one and read from DICOM images of a CT.
+        """
+        named = [name.casefold() == "ct" for name in self.channels]
+        if named and not named[0] and self.source is not None:
+            first = self.source.first
+            in_units = str(first.get("RescaleType", "HU") or "HU")
+            named[0] = first.get("Modality") == "CT" and in_units.startswith("HU")
+        return tuple(named)
+
+    @cached_property
     def labels_digest(self) -> str:
         """A hash over what decides an object that holds the labels and nothing else, so
         that it has the same UIDs if, and only if, it says the same.
@@ -80,12 +110,16 @@ class CaseResult:
 
     @cached_property
     def digest(self) -> str:
-        """A hash over that and what makes the case doubtful, likewise."""
+        """A hash over that, what was measured, and what makes the case doubtful,
+        likewise.
+        """
         classes = self.classification
         said = [
             self.labels_digest,
             json.dumps(self.trust, sort_keys=True, default=str),
-            classes and sorted(classes.probabilities.items()),
+            json.dumps(self.structures),
+            self.warnings,
+            classes and (sorted(classes.probabilities.items()), classes.flags),
         ]
         return _digest_of(said, [self.volume])
 

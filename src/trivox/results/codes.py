@@ -27,6 +27,8 @@ PRIVATE_SCHEME = "99TRIVOX"
 SIDES = ("left", "right")
 _LONGEST_VALUE = 16
 """Characters of a code value (VR SH)."""
+_LONGEST_TEXT = 64
+"""Of a text (VR LO)."""
 _TURN = 0.618034
 """Of the hue from one label to the next, so that neighbours differ (golden section)."""
 
@@ -196,14 +198,25 @@ def _colour(number: int) -> Colour:
 
 
 def _private(label: str) -> LabelCode:
-    """A code of trivox's own that means what the label's name says."""
+    return LabelCode(category=TISSUE, type=private_concept(label))
+
+
+def private_concept(label: str) -> Concept:
+    """A code of trivox's own that means what a name says."""
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", label).strip("_")
     if plain != label or len(plain) > _LONGEST_VALUE:
         digest = hashlib.sha256(label.encode("utf-8", "backslashreplace")).hexdigest()
         plain = f"{plain[:7]}-{digest[:8]}"
-    meaning = re.sub(r"[\\\x00-\x1f\x7f]+", " ", label).strip()[:64] or plain
-    concept = Concept(value=plain, scheme=PRIVATE_SCHEME, meaning=meaning)
-    return LabelCode(category=TISSUE, type=concept)
+    meaning = cut(re.sub(r"[\\\x00-\x1f\x7f]+", " ", label).strip()) or plain
+    return Concept(value=plain, scheme=PRIVATE_SCHEME, meaning=meaning)
+
+
+def cut(words: str) -> str:
+    """The beginning of a text that fits into VR LO: 64 characters, and for programs that
+    count bytes as many of those.
+    """
+    whole = words.encode("utf-8", "replace")
+    return whole[:_LONGEST_TEXT].decode("utf-8", "ignore")
 
 
 @lru_cache(maxsize=1)

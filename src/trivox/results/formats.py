@@ -6,20 +6,32 @@ follows from it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from trivox.config.choices import ResultFormat, SegType, require_choice
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError, TrivoxError, UsageError
+from trivox.inference.folder import Tables
 from trivox.inference.writing import Record
 from trivox.memory import memory_ran_out
 from trivox.optional import optional_package
 from trivox.results.case import CaseResult
 from trivox.results.options import AS_USUAL, ResultOptions
+from trivox.results.pictures.writing import write_preview
+from trivox.results.reporting.report import write_report
+from trivox.results.reporting.tables import (
+    TABLES,
+    is_measured,
+    statistics_record,
+    write_tables,
+)
 from trivox.results.segmentation import write_segmentation
 from trivox.results.structures import write_structures
+from trivox.results.synthetic_ct import write_synthetic_ct
 from trivox.volumes.formats import is_dicom_image
 
 MAP: ResultFormat = "nifti"
@@ -38,7 +50,8 @@ class Writer:
     ending: of its file, or folder, after the name of the case; write: makes it of a
     result, returns what has to be said of it; of_series: whether it refers to the DICOM
     images that the case was read from; of: which models have it; packages: that have to
-    be there; options: those of `ResultOptions` that decide it.
+    be there; options: those of `ResultOptions` that decide it; needs: formats that it
+    refers to, which are written as well.
     """
 
     ending: str
@@ -47,6 +60,7 @@ class Writer:
     of: tuple[Gives, ...] = ("labels",)
     packages: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 WRITERS: dict[str, Writer] = {
@@ -57,6 +71,15 @@ WRITERS: dict[str, Writer] = {
         options=("seg_type", "codes"),
     ),
     "rtstruct": Writer(".rtstruct.dcm", write_structures, options=("codes",)),
+    "sr": Writer(
+        ".sr.dcm",
+        write_report,
+        packages=("highdicom",),
+        options=("seg_type", "codes"),
+        needs=("dicom-seg",),
+    ),
+    "png": Writer(".png", write_preview, of_series=False, of=("labels", "volumes")),
+    "dicom-ct": Writer(".ct", write_synthetic_ct, of_series=False, of=("volumes",)),
 }
 """By format, in the order in which they are written."""
 USUAL_OF_SERIES = "dicom-seg"
@@ -92,12 +115,13 @@ class ResultFiles:
 
     formats: those that were asked for; None: as suits each case, and what cannot be
     written is left out with a warning; gives: what the model makes; options: how they
-    are written.
+    are written; statistics: whether structures are measured.
     """
 
     formats: tuple[str, ...] | None = None
     gives: Gives = "labels"
     options: ResultOptions = AS_USUAL
+    statistics: bool = False
 
     @property
     def maps(self) -> bool:
@@ -108,18 +132,25 @@ class ResultFiles:
     def fractions(self) -> bool:
         """Whether probabilities are needed."""
         is_fractional = self.options.seg_type == "fractional"
-        return is_fractional and USUAL_OF_SERIES in self._possible
+        return is_fractional and USUAL_OF_SERIES in self.beside
 
     @property
     def endings(self) -> tuple[str, ...]:
         """Of all files that may be written about a case."""
-        return tuple(WRITERS[name].ending for name in self._possible)
+        return tuple(WRITERS[name].ending for name in self.beside)
 
     @property
-    def _possible(self) -> tuple[str, ...]:
+    def _asked(self) -> tuple[str, ...]:
+        """Formats that were asked for beside the map."""
+        return tuple(name for name in self.formats or () if name in WRITERS)
+
+    @property
+    def beside(self) -> tuple[str, ...]:
         """Formats that a case may be written in beside its map."""
         if self.formats is not None:
-            return tuple(name for name in WRITERS if name in self.formats)
+            needed = chain.from_iterable(WRITERS[name].needs for name in self._asked)
+            wanted = {*self.formats, *needed}
+            return tuple(name for name in WRITERS if name in wanted)
         usual = WRITERS.get(USUAL_OF_SERIES)
         return (USUAL_OF_SERIES,) if usual and self._can_write(usual) else ()
 
@@ -131,7 +162,7 @@ class ResultFiles:
         """The formats of a case beside its map."""
         if self.formats is None and not is_of_dicom(case):
             return ()
-        return self._possible
+        return self.beside
 
     def possible(
         self, cases: Sequence[Case], *, say: Callable[[str], None]
@@ -143,13 +174,14 @@ class ResultFiles:
         left out for want of a package, if no format was asked for.
         """
         self._say_left_out(cases, say)
-        for name in self._possible:
+        # what was asked for is named before what that needs
+        for name in dict.fromkeys((*self._asked, *self.beside)):
             writer = WRITERS[name]
             if self.gives not in writer.of:
                 raise UsageError(f"--format {name}: this model gives {self.gives}")
             for package in writer.packages:
                 optional_package(package, extra=EXTRA)
-        of_series = [name for name in self._possible if WRITERS[name].of_series]
+        of_series = [name for name in self.beside if WRITERS[name].of_series]
         if self.formats is None or not of_series:
             return tuple(cases)
         named = ", ".join(of_series)
@@ -172,7 +204,7 @@ class ResultFiles:
         usual = WRITERS.get(USUAL_OF_SERIES)
         if self.formats is not None or usual is None or self.gives not in usual.of:
             return
-        if not self._possible and any(is_of_dicom(case) for case in cases):
+        if not self.beside and any(is_of_dicom(case) for case in cases):
             say(
                 f"no {USUAL_OF_SERIES}: {', '.join(usual.packages)} is not installed; "
                 f"run: pip install 'trivox[{EXTRA}]'"
@@ -198,9 +230,10 @@ class ResultFiles:
                 written[name] = {"reason": reason, **self._decided(writer)}
             else:
                 written[name] = {"file": file, **self._decided(writer)}
+        record: Record = statistics_record(result) if self.statistics else {}
         if not written:
-            return {}
-        record: Record = {"formats": written, "warnings": [*dict.fromkeys(warnings)]}
+            return record
+        record |= {"formats": written, "warnings": [*dict.fromkeys(warnings)]}
         if not self.maps:
             record["output"] = next(iter(written.values()))["file"]
         return record
@@ -209,6 +242,8 @@ class ResultFiles:
         """Whether all formats of a case were written before, as they would be now."""
         written = record.get("formats")
         known = written if isinstance(written, Mapping) else {}
+        if self.statistics and not is_measured(record):
+            return False
         for name in self.of_case(case):
             entry = known.get(name)
             if not isinstance(entry, Mapping):
@@ -219,6 +254,11 @@ class ResultFiles:
             if not same or (file is not None and not (out / file).exists()):
                 return False
         return True
+
+    def tables(self, task: str) -> Tables:
+        """What is written about all cases together."""
+        names = TABLES if self.statistics else ()
+        return Tables(names, partial(write_tables, task=task))
 
     def _decided(self, writer: Writer) -> Record:
         """The options that decide a file of a format, for its record."""
@@ -247,16 +287,23 @@ def _written(
 
 
 def result_files(
-    wanted: str | Sequence[str] | None, options: ResultOptions, gives: Gives
+    wanted: str | Sequence[str] | None,
+    options: ResultOptions,
+    gives: Gives,
+    *,
+    statistics: bool = False,
 ) -> ResultFiles:
     """What `--format` and its options ask for; raises `UsageError` and `RecipeError`
     for what does not exist or go together.
     """
+    if statistics and gives != "labels":
+        raise UsageError(f"--statistics measures labels, and this model gives {gives}")
     formats = parse_formats(wanted)
     require_choice("seg_type", options.seg_type, SegType)
-    without_seg = formats is not None and USUAL_OF_SERIES not in formats
+    files = ResultFiles(formats, gives, options, statistics)
+    without_seg = formats is not None and USUAL_OF_SERIES not in files.beside
     if without_seg and options.seg_type != "binary":
         raise UsageError(
             f"--seg-type {options.seg_type} is of {USUAL_OF_SERIES}; add it to --format"
         )
-    return ResultFiles(formats, gives, options)
+    return files

@@ -19,7 +19,7 @@ from pydicom.valuerep import format_number_as_ds
 from trivox.errors import visible
 from trivox.files import write_bytes
 from trivox.results.case import CaseResult
-from trivox.results.codes import PRIVATE_SCHEME, Concept, LabelCode
+from trivox.results.codes import PRIVATE_SCHEME, Concept, LabelCode, cut
 from trivox.results.identity import ModelIdentity
 from trivox.results.source_series import (
     COPIED,
@@ -41,8 +41,6 @@ FAMILY = Concept(value="123110", scheme="DCM", meaning="Artificial Intelligence"
 OF_LABELS = ("dicom-seg", "rtstruct")
 """Kinds of objects that hold labels, and nothing of how sure they are."""
 UNICODE = "ISO_IR 192"
-LONGEST_TEXT = 64
-"""Characters of a value of VR LO."""
 _DATES = ("Content", "Acquisition", "Series", "Study")
 """What an object is dated by: the first of these that its source states."""
 _UNDATED = "19000101"
@@ -63,7 +61,7 @@ def complete(dataset: Dataset, result: CaseResult, source: SourceSeries) -> None
     dataset.SpecificCharacterSet = UNICODE
     labels = {*result.names, *result.segments}
     if result.options.codes.private(labels):
-        dataset.CodingSchemeIdentificationSequence = [_private_scheme()]
+        dataset.CodingSchemeIdentificationSequence = [private_scheme()]
     dataset.Manufacturer = MANUFACTURER
     dataset.ManufacturerModelName = short(result.model.name)
     dataset.DeviceSerialNumber = result.model.sha256
@@ -73,7 +71,7 @@ def complete(dataset: Dataset, result: CaseResult, source: SourceSeries) -> None
         del dataset.InstanceCreationTime
 
 
-def _private_scheme() -> Dataset:
+def private_scheme() -> Dataset:
     """What trivox's own scheme of codes is (PS3.3 C.12.1.1)."""
     scheme = Dataset()
     scheme.CodingSchemeDesignator = PRIVATE_SCHEME
@@ -93,12 +91,9 @@ def dated(source: SourceSeries) -> tuple[str, str]:
 
 
 def short(words: str) -> str:
-    """A text as a value of VR LO takes it: one line of 64 characters, no backslash;
-    letters beyond ASCII count as many as they have bytes, as some programs count.
-    """
+    """A text as a value of VR LO takes it: one short line, no backslash."""
     plain = visible(words).replace("\\", "/")
-    line = " ".join(plain.split()).encode()
-    return line[:LONGEST_TEXT].decode(errors="ignore")
+    return cut(" ".join(plain.split()))
 
 
 def research_text(what: str) -> str:

@@ -100,6 +100,7 @@ def predict(
     slice_tolerance: float | None = None,
     format: str | Sequence[str] | None = None,
     seg_type: SegType = "binary",
+    statistics: bool = False,
     console: Console | None = None,
 ) -> Predictions:
     """Predict label maps for an image, a folder of images or a dataset, or volumes for
@@ -116,7 +117,8 @@ def predict(
     require_folder_place(folder)
     task = task_of(paths[0])
     codes = read_codes(_code_files(paths, Path(input)))
-    files = result_files(format, ResultOptions(seg_type, codes), task.gives)
+    how = ResultOptions(seg_type, codes)
+    files = result_files(format, how, task.gives, statistics=statistics)
     options = PredictOptions(
         precision=precision,
         engine=engine,
@@ -152,6 +154,7 @@ def predict(
         also=_written_beside(task, predictor, files, folder),
         also_endings=(*task.endings_beside, *files.endings),
         also_done=partial(files.is_done, out=folder),
+        tables=files.tables(task.name),
         progress=lambda items, total: console.track(items, total, "predicting"),
         say=console.say,
     )
