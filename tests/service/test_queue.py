@@ -22,7 +22,7 @@ ALLOWED = {
     State.SENDING: {State.DONE, State.SENDING, State.FAILED, State.WAITING},
     State.DONE: {State.WAITING},
     State.FAILED: {State.WAITING},
-    State.IGNORED: set(),
+    State.IGNORED: {State.WAITING},
 }
 
 
@@ -274,7 +274,9 @@ class Service(RuleBasedStateMachine):
         """Whatever happened: in the end each series is done, with all it holds."""
         self.jobs.clear()
         self.queue = self.opened()
-        for _ in range(300):
+        for _ in range(50):
+            if all(entry.state in FINAL for entry in self.queue.entries()):
+                break
             self.clock.now += LEASE + 10
             jobs = [self.queue.claim(work) for work in Work]
             for job in filter(None, jobs):

@@ -210,6 +210,11 @@ class Rules(Frozen):
         """The first rule that fits or may fit a series; None if none can."""
         return next((r for r in self.rules if r.fits(look) is not False), None)
 
+    def chosen(self, look: Look, count: int) -> Rule | None:
+        """The first rule that fits a series of so many objects, all of them known."""
+        enough = (rule for rule in self.rules if count >= rule.instances)
+        return next((rule for rule in enough if rule.fits(look)), None)
+
     def require_profiles(self, names: Iterable[str]) -> None:
         """Raise `UsageError` for a destination that no profile describes."""
         known = {SENDER, *names}

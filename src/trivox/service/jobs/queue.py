@@ -48,6 +48,10 @@ TRIES = 3
 INTERRUPTIONS = 100
 """How often work may end because the process that did it was killed."""
 MORE = "more objects of it came"
+RESULT = "trivox"
+"""Origin of series that are results."""
+OPENED_AGAIN = (State.READY, State.DONE, State.FAILED, State.IGNORED)
+"""States that end when more objects come."""
 
 
 class Queue:
@@ -122,20 +126,20 @@ class Queue:
             "WHERE key = ?",
             (received, expected, now + stable, now, row["key"]),
         )
-        if row["state"] in (State.READY, State.DONE, State.FAILED):
+        if row["origin"] != RESULT and row["state"] in OPENED_AGAIN:
             reason = MORE
             move(database, row["key"], State.WAITING, reason, now)
 
     # -- work --------------------------------------------------------------------------
-    def claim(self, work: Work, aside: Iterable[str] = ()) -> Job | None:
+    def claim(self, work: Work) -> Job | None:
         """The most urgent series that waits for this work, under a lease; None if none
-        does. aside: keys to leave to others.
+        does.
 
         A series whose work was cut off too often fails here.
         """
         while True:
             with self._changing() as database:
-                row = self._next(database, work, aside)
+                row = self._next(database, work)
                 if row is None:
                     return None
                 if row["owner"] is not None and row["interruptions"] >= INTERRUPTIONS:
@@ -144,14 +148,11 @@ class Queue:
                     continue
                 return self._leased(database, row, work)
 
-    def _next(
-        self, database: sqlite3.Connection, work: Work, aside: Iterable[str]
-    ) -> sqlite3.Row | None:
+    def _next(self, database: sqlite3.Connection, work: Work) -> sqlite3.Row | None:
         states = ", ".join(f"'{state}'" for state in TAKEN_FROM[work])
-        listed = ", ".join(f'"{key}"' for key in aside)
-        values = {"now": self.clock(), "aside": f"[{listed}]"}
+        statement = NEXT.format(states=states)
         row: sqlite3.Row | None = database.execute(
-            NEXT.format(states=states), values
+            statement, {"now": self.clock()}
         ).fetchone()
         return row
 
@@ -217,7 +218,7 @@ class Queue:
             now = self.clock()
             for key in results:
                 reason = "a result of trivox"
-                ignore(database, key, job.entry.study, "trivox", reason, now)
+                ignore(database, key, job.entry.study, RESULT, reason, now)
             database.execute(
                 "UPDATE series SET tries = 0, child = '', not_before = 0 WHERE key = ?",
                 (job.key,),
@@ -275,14 +276,14 @@ class Queue:
             )
             return [(State(row["state"]), row["reason"]) for row in rows]
 
-    def finished_before(self, moment: float) -> list[str]:
-        """Pseudonyms of series whose files nobody needs any more."""
+    def finished_before(self, moment: float) -> list[Entry]:
+        """Series whose files nobody needs any more."""
         with self._reading() as database:
             rows = database.execute(
-                "SELECT key FROM series WHERE state IN (?, ?) AND changed < ?",
+                "SELECT * FROM series WHERE state IN (?, ?) AND changed < ?",
                 (State.DONE, State.IGNORED, moment),
             )
-            return [row["key"] for row in rows]
+            return [entry_of(row) for row in rows]
 
     # -- the database ------------------------------------------------------------------
     @contextmanager

@@ -1,0 +1,53 @@
+"""Bringing series of an archive here, with a count of what came."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trivox.service.objects import SeriesPlace, Shelf
+from trivox.service.peers.archive import Archive
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What came of a series.
+
+    folder: of its objects; here: how many of them are here; expected: how many the
+    archive says there are.
+    """
+
+    folder: Path
+    here: int
+    expected: int
+    study: str = field(repr=False)
+    series: str = field(repr=False)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all are here."""
+        return self.here == self.expected and self.here > 0
+
+    @property
+    def lack(self) -> str:
+        """What is missing, in words."""
+        return lack_of(self.here, self.expected)
+
+
+def lack_of(here: int, expected: int) -> str:
+    """That not as many objects are here as there should be."""
+    if not expected:
+        return "the archive has no objects of it"
+    return f"{here} of {expected} objects are here; waits for the rest"
+
+
+def fetch_series(
+    archive: Archive, shelf: Shelf, study: str, series: str, count: int | None
+) -> Receipt:
+    """Fetch what is not here yet; count: of the series' objects as the archive gave it
+    elsewhere, which must be right as well.
+    """
+    listed = archive.instances(study, series)
+    place = SeriesPlace(shelf, study, series)
+    archive.fetch(study, series, shelf.missing(study, series, listed), place)
+    here = len(listed) - len(shelf.missing(study, series, listed))
+    expected = max(len(listed), count or 0)
+    return Receipt(place.folder, here, expected, study, series)

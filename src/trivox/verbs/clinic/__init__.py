@@ -1,0 +1,1 @@
+"""Verbs that work beside a hospital's archive."""
