@@ -118,7 +118,7 @@ def watch(
     """Watch an archive: series go through the model of their rule, and results back."""
     from trivox.verbs.clinic.service import pacs_watch as run
 
-    said = run(out, rules, profiles=profiles, pacs=pacs, once=once, console=Terminal())
+    said = run(rules, out, profiles=profiles, pacs=pacs, once=once, console=Terminal())
     say(said)
 
 
@@ -136,8 +136,8 @@ def node(
     from trivox.verbs.clinic.service import node as run
 
     said = run(
-        out,
         rules,
+        out,
         profiles=profiles,
         bind=bind,
         port=port,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trivox.service.objects import SeriesPlace, Shelf
+from trivox.service.objects import Shelf, series_place
 from trivox.service.peers.archive import Archive
 
 
@@ -46,8 +46,9 @@ def fetch_series(
     elsewhere, which must be right as well.
     """
     listed = archive.instances(study, series)
-    place = SeriesPlace(shelf, study, series)
-    archive.fetch(study, series, shelf.missing(study, series, listed), place)
+    with series_place(shelf, study, series) as place:
+        archive.fetch(study, series, shelf.missing(study, series, listed), place)
     here = len(listed) - len(shelf.missing(study, series, listed))
     expected = max(len(listed), count or 0)
-    return Receipt(place.folder, here, expected, study, series)
+    folder = shelf.series_folder(study, series)
+    return Receipt(folder, here, expected, study, series)

@@ -1,7 +1,9 @@
 """DICOM objects in files: who they are, and where they lie here."""
 
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -137,30 +139,40 @@ def objects_in(folder: Path) -> list[Path]:
     return sorted(file for file in files if not file.name.startswith("."))
 
 
+@dataclass
 class SeriesPlace:
-    """Where fetched objects of one series go; see `archive.Place`."""
+    """Where fetched objects of one series go; see `archive.Place`.
 
-    def __init__(self, shelf: Shelf, study: str, series: str) -> None:
-        self.shelf = shelf
-        self.study = study
-        self.series = series
-        self.folder = shelf.series_folder(study, series)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.folder)
-        self.numbers = count()
+    coming: folder of what is not whole yet.
+    """
+
+    shelf: Shelf
+    study: str = field(repr=False)
+    series: str = field(repr=False)
+    coming: Path
+    numbers: Iterator[int] = field(default_factory=count, repr=False)
 
     def new_part(self) -> Path:
         """The name of a file to write an object to."""
-        return temporary_name(self.folder / f"part-{next(self.numbers)}{SUFFIX}")
+        return self.coming / f"part-{next(self.numbers)}"
 
     def take(self, part: Path) -> None:
         """Keep an object; raises `DataError` if it is of another series."""
-        try:
-            each = read_object(part)
-            if (each.study, each.series) != (self.study, self.series):
-                raise DataError(
-                    f"{self.folder}: the archive sent an object of another series"
-                )
-            self.shelf.put(each)
-        finally:
-            part.unlink(missing_ok=True)
+        each = read_object(part)
+        if (each.study, each.series) != (self.study, self.series):
+            raise DataError("the archive sent an object of another series")
+        self.shelf.put(each)
+
+
+@contextmanager
+def series_place(shelf: Shelf, study: str, series: str) -> Iterator[SeriesPlace]:
+    """A place for the objects of a series; what is not whole in the end is removed."""
+    folder = shelf.series_folder(study, series)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder.parent)
+    coming = temporary_name(folder.with_name(f"{folder.name}-coming"))
+    coming.mkdir(exist_ok=True)
+    try:
+        yield SeriesPlace(shelf, study, series, coming)
+    finally:
+        shutil.rmtree(coming, ignore_errors=True)

@@ -17,7 +17,6 @@ TEXTS = {
     "node.bind": "address to listen at; default: of the rules, else 127.0.0.1, which "
     "this machine alone reaches",
     "node.port": "to listen at; default: of the rules, else 11112",
-    "command": "what predicts; default: trivox predict",
     "dates": "of the studies: a day as 20260131, or a range as 20260101-20260131",
     "description": "of the studies; * and ? stand for any letters",
     "modality": "of a series in the studies: CT, MR, ...",

@@ -32,6 +32,7 @@ from trivox.service.rules import SENDER, Rule, Rules
 from trivox.service.sending import send_objects
 
 PREDICT = (sys.executable, "-m", "trivox", "predict")
+"""The program that predicts, a process for each series."""
 RECEIVED = "received"
 RESULTS = "results"
 BEATS = 4
@@ -53,7 +54,7 @@ class Worker:
 
     archives: by the name of their profile; arrivals: sees to it that what is missing of
     a series comes; senders: profile by origin, where a series came from; stop: whether
-    to end; command: what predicts.
+    to end; put_back: series whose step did not succeed.
     """
 
     folder: Path
@@ -65,7 +66,6 @@ class Worker:
     arrivals: Callable[[Job], Arrival]
     say: Callable[[str], None]
     stop: threading.Event
-    command: Sequence[str] = PREDICT
     put_back: set[str] = field(default_factory=set)
 
     def turn(self) -> bool:
@@ -151,7 +151,7 @@ class Worker:
     def _command(self, rule: Rule, source: Path, out: Path) -> list[str]:
         formats = ",".join(rule.formats)
         options = ["--out", str(out), "--format", formats, *rule.options]
-        return [*self.command, rule.model, str(source), *options]
+        return [*PREDICT, rule.model, str(source), *options]
 
     def _send(self, job: Job, heart: "Heart") -> None:
         objects = self._objects(job)

@@ -4,6 +4,7 @@ A peer that is not named in the rules, or calls another title, is turned away be
 says anything.
 """
 
+import shutil
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,7 +61,7 @@ class Listener:
                 yield server.server_address[1]
             finally:
                 server.shutdown()
-                remove_all(coming)
+                shutil.rmtree(coming, ignore_errors=True)
 
     def _started(self) -> Any:
         node = self.node
@@ -169,10 +170,3 @@ def server_tls(node: Node) -> ssl.SSLContext | None:
     if node.ca_file is not None:
         context.verify_mode = ssl.CERT_REQUIRED
     return context
-
-
-def remove_all(folder: Path) -> None:
-    """Remove what did not come to its end."""
-    for file in folder.glob("*"):
-        file.unlink(missing_ok=True)
-    folder.rmdir()

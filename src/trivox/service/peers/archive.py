@@ -100,6 +100,9 @@ class Archive(Protocol):
     def echo(self) -> None:
         """Raise unless it answers."""
 
+    def close(self) -> None:
+        """Leave no connection open; the next request makes one anew."""
+
     def studies(self, query: Query) -> list[Attributes]:
         """Studies that match."""
 

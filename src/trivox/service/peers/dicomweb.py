@@ -56,6 +56,10 @@ class DicomWebArchive:
         """Ask for a single study."""
         self._page("/studies", {"limit": "1"})
 
+    def close(self) -> None:
+        """Close the connection."""
+        self.server.close()
+
     def studies(self, query: Query) -> list[Attributes]:
         """Studies that match."""
         rows = self._search("/studies", query.attributes, STUDY_ATTRIBUTES, STUDY)

@@ -70,6 +70,9 @@ class DimseArchive:
         """C-ECHO."""
         self.caller.retry.of(self._echo)
 
+    def close(self) -> None:
+        """Nothing: each request has an association of its own."""
+
     def studies(self, query: Query) -> list[Attributes]:
         """Studies that match."""
         keys = dict.fromkeys(STUDY_ATTRIBUTES, "") | query.attributes

@@ -114,10 +114,16 @@ class WebServer:
 
     def _finish(self) -> None:
         """Keep the connection only where the answer was read to its end."""
-        response = getattr(self, "response", None)
-        if self.connection is not None and (
-            response is None or not response.isclosed()
-        ):
+        whole = self.response is not None and self.response.isclosed()
+        if not whole:
+            self.close()
+        self.response = None
+
+    def close(self) -> None:
+        """Close the connection; the next request makes one anew."""
+        if self.response is not None:
+            self.response.close()
+        if self.connection is not None:
             self.connection.close()
             self.connection = None
 

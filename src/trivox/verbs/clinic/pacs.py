@@ -1,6 +1,7 @@
 """Searching, fetching from, sending to and asking an archive: `trivox pacs`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,12 @@ class FoundStudies:
     @property
     def lines(self) -> list[str]:
         """A table for people."""
-        cells = [[HEADINGS[column] for column in self.columns]]
-        for row in self.rows:
-            cells.append([row.get(column, "") for column in self.columns])
+        cells = [self._cells(row) for row in (HEADINGS, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         return [_line(row, widths) for row in cells]
+
+    def _cells(self, row: Attributes) -> list[str]:
+        return [row.get(column, "") for column in self.columns]
 
     def to_json(self) -> dict[str, Any]:
         """Everything that the archive said."""
@@ -108,12 +110,11 @@ class Fetched:
 
 @described
 def pacs_echo(*, profiles: Path | str | None = None, pacs: str | None = None) -> str:
-    """Ask an archive whether it answers (C-ECHO, or a search for one study).
+    """Ask an archive whether it answers.
 
     Returns a line that says so. Raises `UnreachableError` and `RefusedError`.
     """
-    archive = opened(profiles, pacs)
-    with quiet():
+    with opened(profiles, pacs) as archive:
         archive.echo()
     return f"{archive.name} answers"
 
@@ -145,8 +146,7 @@ def pacs_find(
         accession=accession,
         study=require_uid(study, "--study") if study else "",
     )
-    archive = opened(profiles, pacs)
-    with quiet():
+    with opened(profiles, pacs) as archive:
         studies = archive.studies(query)
         if not series:
             return FoundStudies(tuple(studies), STUDY_COLUMNS)
@@ -166,8 +166,9 @@ def pacs_fetch(
     series: Sequence[str] = (),
     console: Console | None = None,
 ) -> Fetched:
-    """Fetch a study, or some of its series, and count what came. What is here already
-    stays as it is.
+    """Fetch a study, or some of its series, and count what came.
+
+    What is here already stays as it is.
 
     Raises `UnreachableError` and `RefusedError`.
     """
@@ -175,9 +176,8 @@ def pacs_fetch(
     wanted = {require_uid(each, "--series") for each in series}
     folder = Path(out)
     require_folder_place(folder)
-    archive = opened(profiles, pacs)
     said = console or Quiet()
-    with quiet():
+    with opened(profiles, pacs) as archive:
         rows = _chosen(archive, uid, wanted)
         shelf = Shelf(folder, pseudonyms_of(folder))
         receipts = [
@@ -213,16 +213,17 @@ def pacs_send(
     sent again.
     """
     name, profile = chosen_profile(read_profiles(_path(profiles)), pacs)
-    archive = archive_of(name, profile)
-    with quiet():
+    with closing(archive_of(name, profile)) as archive, quiet():
         files = objects_below([Path(each) for each in objects])
         return send_objects(archive, files, Retry(profile.retries, profile.pause))
 
 
-def opened(profiles: Path | str | None, pacs: str | None) -> Archive:
+@contextmanager
+def opened(profiles: Path | str | None, pacs: str | None) -> Iterator[Archive]:
     """The archive of a profile."""
     name, profile = chosen_profile(read_profiles(_path(profiles)), pacs)
-    return archive_of(name, profile)
+    with closing(archive_of(name, profile)) as archive, quiet():
+        yield archive
 
 
 def _path(file: Path | str | None) -> Path | None:

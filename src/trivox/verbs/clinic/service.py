@@ -1,7 +1,8 @@
 """Models at work beside an archive: `trivox pacs watch` and `trivox node`."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from trivox.learning.interruption import stop_signals
 from trivox.outputs import require_folder_place
 from trivox.service.jobs.queue import Queue
 from trivox.service.jobs.states import Job
-from trivox.service.jobs.work import PREDICT, Arrival, Worker
+from trivox.service.jobs.work import Arrival, Worker
 from trivox.service.node.commitments import Commitments
 from trivox.service.node.intake import Intake, received_folder
 from trivox.service.node.listener import Listener
@@ -51,7 +52,6 @@ class Station:
         archives: Mapping[str, Archive],
         senders: Mapping[str, str],
         arrivals: Callable[[Job], Arrival],
-        command: Sequence[str],
     ) -> Worker:
         """Who does the work there."""
         return Worker(
@@ -64,7 +64,6 @@ class Station:
             arrivals,
             self.say,
             self.stop,
-            command,
         )
 
 
@@ -79,17 +78,15 @@ def station_in(folder: Path, rules: Rules, console: Console | None) -> Station:
 
 @described
 def pacs_watch(
-    out: Path | str,
     rules: Path | str,
+    out: Path | str,
     *,
     profiles: Path | str | None = None,
     pacs: str | None = None,
     once: bool = False,
     console: Console | None = None,
-    command: Sequence[str] = PREDICT,
 ) -> str:
-    """Watch an archive: series for which there is a rule go through its model, and the
-    results back to the archive or elsewhere, until it is stopped.
+    """Watch an archive: series go through the model of their rule, and results back.
 
     Returns how many series are in which state. Raises `DataError` with `once` if some
     did not come to a good end.
@@ -98,12 +95,14 @@ def pacs_watch(
     name, _ = chosen_profile(known, pacs)
     chosen = read_rules(Path(rules))
     chosen.require_profiles(known)
-    archives = _archives(known, [name, *_destinations(chosen)])
     station = station_in(Path(out), chosen, console)
-    watched = Watched(archives[name], chosen, station.queue, station.shelf, station.say)
-    worker = station.worker(archives, {}, watched.receive, command)
-    with quiet(), stop_signals(station.stop.set):
-        watch(watched, worker, once=once)
+    with _archives(known, [name, *_destinations(chosen)]) as archives:
+        watched = Watched(
+            archives[name], chosen, station.queue, station.shelf, station.say
+        )
+        worker = station.worker(archives, {}, watched.receive)
+        with quiet(), stop_signals(station.stop.set):
+            watch(watched, worker, once=once)
     if once and not station.stop.is_set():
         worker.require_done()
     return worker.summary()
@@ -111,18 +110,17 @@ def pacs_watch(
 
 @described
 def node(
-    out: Path | str,
     rules: Path | str,
+    out: Path | str = Path("trivox-node"),
     *,
     profiles: Path | str | None = None,
     bind: str | None = None,
     port: int | None = None,
     aet: str | None = None,
     console: Console | None = None,
-    command: Sequence[str] = PREDICT,
 ) -> str:
     """Be a DICOM node: what peers send goes through the model of its rule, and the
-    results where the rule says, until it is stopped.
+    results where the rule says.
 
     Returns how many series are in which state. Raises `ResourceError` where the port
     cannot be listened at.
@@ -132,17 +130,23 @@ def node(
     chosen.require_profiles(known)
     senders = _senders(chosen)
     wanted = [*senders.values(), *_destinations(chosen)]
-    count = chosen.node.count
-    archives = _archives(known, [*wanted, *([count] if count else [])])
+    wanted += [chosen.node.count] if chosen.node.count else []
     station = station_in(Path(out), chosen, console)
-    counting = archives[count] if count else None
-    intake = Intake(chosen, station.queue, station.shelf, station.say, counting)
-    commitments = Commitments(chosen.node, station.shelf, station.say)
-    listener = Listener(chosen.node, intake, commitments, station.say)
-    worker = station.worker(archives, senders, intake.receive, command)
-    with quiet(), stop_signals(station.stop.set):
-        serve(listener, worker)
+    with _archives(known, wanted) as archives:
+        listener = _listener(station, archives)
+        worker = station.worker(archives, senders, listener.intake.receive)
+        with quiet(), stop_signals(station.stop.set):
+            serve(listener, worker)
     return worker.summary()
+
+
+def _listener(station: Station, archives: Mapping[str, Archive]) -> Listener:
+    """Who takes what peers send to a station."""
+    settings = station.rules.node
+    counting = archives[settings.count] if settings.count else None
+    intake = Intake(station.rules, station.queue, station.shelf, station.say, counting)
+    commitments = Commitments(settings, station.shelf, station.say)
+    return Listener(settings, intake, commitments, station.say)
 
 
 def _known_profiles(file: Path | str | None) -> Profiles:
@@ -190,5 +194,12 @@ def _destinations(rules: Rules) -> list[str]:
     return names
 
 
-def _archives(known: Profiles, names: Iterable[str]) -> dict[str, Archive]:
-    return {name: archive_of(name, known[name]) for name in dict.fromkeys(names)}
+@contextmanager
+def _archives(known: Profiles, names: Iterable[str]) -> Iterator[dict[str, Archive]]:
+    """Archives by name, closed in the end."""
+    with ExitStack() as held:
+        archives: dict[str, Archive] = {}
+        for name in dict.fromkeys(names):
+            archives[name] = archive_of(name, known[name])
+            held.callback(archives[name].close)
+        yield archives

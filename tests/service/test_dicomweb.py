@@ -1,0 +1,171 @@
+"""Archives that speak DICOMweb, good ones and such that lie: real sockets, no patience."""
+
+import json
+
+import pytest
+
+import trivox
+from clinic import CANARIES, canaries_of, uid, web_archive, write_profiles, write_series
+from trivox.service.peers.archive import RefusedError, UnreachableError
+from trivox.service.sending import objects_below
+
+
+@pytest.fixture
+def series(tmp_path):
+    return write_series(tmp_path / "scan")
+
+
+@pytest.fixture
+def asked(tmp_path, series, monkeypatch):
+    """An archive that holds the series, and how to call a verb on it."""
+
+    def call(lies, verb, *arguments, filled=True, **options):
+        with web_archive(*lies) as archive:
+            if filled:
+                archive.load(series)
+            profiles = write_profiles(tmp_path, archive)
+            result = getattr(trivox, verb)(*arguments, profiles=profiles, **options)
+            return result, archive
+
+    return call
+
+
+def test_a_study_is_listed_fetched_and_sent_back(asked, series, tmp_path):
+    listed, _ = asked([], "pacs_find")
+    assert [row["StudyInstanceUID"] for row in listed.rows] == [uid("s")]
+    fetched, _ = asked([], "pacs_fetch", uid("s"), tmp_path / "out")
+    fetched.require_all()
+    files = sorted((tmp_path / "out").rglob("*.dcm"))
+    contents = {file.read_bytes() for file in files}
+    assert contents == {file.read_bytes() for file in series}
+    sent, archive = asked([], "pacs_send", files, filled=False)
+    sent.require_all()
+    assert sent.stored == 3
+    assert archive.stores == {uid(f"a {n}"): 1 for n in range(3)}
+
+
+def test_a_table_shows_what_json_says(asked):
+    listed, _ = asked([], "pacs_find", series=True)
+    head, row = listed.lines
+    assert head.split()[:2] == ["modality", "number"]
+    assert row.split()[0] == "CT"
+    (match,) = json.loads(json.dumps(listed.to_json()))["matches"]
+    assert match["NumberOfSeriesRelatedInstances"] == "3"
+    assert match["PatientName"] == CANARIES["PatientName"]
+
+
+def test_what_is_here_is_not_fetched_again(asked, tmp_path):
+    _, archive = asked([], "pacs_fetch", uid("s"), tmp_path / "out")
+    files = sorted((tmp_path / "out").rglob("*.dcm"))
+    times = {file: file.stat().st_mtime_ns for file in files}
+    files[0].unlink()
+    fetched, archive = asked([], "pacs_fetch", uid("s"), tmp_path / "out")
+    fetched.require_all()
+    gets = [path for _, path, _ in archive.seen if "/instances/" in path]
+    assert len(gets) == 1
+    assert all(file.stat().st_mtime_ns == times[file] for file in files[1:])
+
+
+def test_what_is_there_is_not_sent_again(asked, series):
+    sent, archive = asked([], "pacs_send", series)
+    assert (sent.stored, sent.present) == (0, 3)
+    assert not archive.stores
+
+
+def test_a_server_that_is_busy_is_asked_again(asked):
+    listed, archive = asked(["busy-twice"], "pacs_find")
+    assert len(listed.rows) == 1
+    assert archive.failures == 2
+
+
+def test_a_server_without_pages_is_understood(asked, tmp_path, series):
+    fetched, _ = asked(["no-paging"], "pacs_fetch", uid("s"), tmp_path / "out")
+    fetched.require_all()
+
+
+SEARCH_LIES = ["html", "no-json", "nested", "no-uids", "no-list", "huge", "redirect"]
+
+
+@pytest.mark.parametrize("lie", [*SEARCH_LIES, "unauthorized"])
+def test_a_search_with_a_bad_answer_ends_in_one_line(asked, lie):
+    with pytest.raises(RefusedError) as caught:
+        asked([lie], "pacs_find")
+    require_clean(str(caught.value))
+
+
+def test_a_server_that_hangs_up_cannot_be_reached(asked):
+    with pytest.raises(UnreachableError, match="web: cannot be reached"):
+        asked(["hang-up"], "pacs_find")
+
+
+OBJECT_LIES = ["html-objects", "garbage", "other-object", "truncated", "no-objects"]
+
+
+@pytest.mark.parametrize("lie", OBJECT_LIES)
+def test_a_bad_object_is_not_kept(asked, tmp_path, lie):
+    with pytest.raises(trivox.TrivoxError) as caught:
+        asked([lie], "pacs_fetch", uid("s"), tmp_path / "out")
+    require_clean(str(caught.value).replace(str(tmp_path), ""))
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.suffix == ".dcm"]
+
+
+def test_an_object_without_end_is_cut_off(asked, tmp_path, series):
+    with web_archive("endless") as archive:
+        archive.load(series)
+        profiles = write_profiles(tmp_path, archive)
+        text = profiles.read_text().replace("timeout", "largest_gb = 0.001\ntimeout")
+        profiles.write_text(text)
+        with pytest.raises(RefusedError, match="larger than it may be"):
+            trivox.pacs_fetch(uid("s"), tmp_path / "out", profiles=profiles)
+    assert not list((tmp_path / "out").rglob("*.dcm"))
+
+
+def test_a_series_of_which_the_archive_counts_more_is_not_whole(asked, tmp_path):
+    fetched, _ = asked(["count-too-high"], "pacs_fetch", uid("s"), tmp_path / "out")
+    with pytest.raises(trivox.TrivoxError, match="3 of 4 objects are here"):
+        fetched.require_all()
+
+
+@pytest.mark.parametrize(
+    ("lie", "count"), [("stow-nothing", 3), ("stow-half", 1), ("stow-refuses", 3)]
+)
+def test_what_was_not_stored_is_noticed_whatever_the_status(asked, series, lie, count):
+    sent, _ = asked([lie], "pacs_send", series, filled=False)
+    assert len(sent.refused) == count
+    with pytest.raises(RefusedError, match=f"{count} objects are not stored"):
+        sent.require_all()
+
+
+def test_the_secret_goes_where_it_belongs_and_nowhere_else(
+    tmp_path, series, monkeypatch
+):
+    monkeypatch.setenv("ARCHIVE_TOKEN", "s3cret-t0ken")
+    with web_archive() as archive:
+        profiles = write_profiles(tmp_path, archive)
+        text = profiles.read_text().replace(
+            "timeout", 'token_env = "ARCHIVE_TOKEN"\ntimeout'
+        )
+        profiles.write_text(text)
+        trivox.pacs_echo(profiles=profiles)
+        assert archive.seen[0][2]["Authorization"] == "Bearer s3cret-t0ken"
+        archive.lies.add("redirect")
+        with pytest.raises(RefusedError) as caught:
+            trivox.pacs_echo(profiles=profiles)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_two_objects_of_one_uid_are_not_sent(tmp_path, series):
+    other = write_series(tmp_path / "other", SeriesDescription="changed")
+    with pytest.raises(trivox.TrivoxError, match="has the UID of another object"):
+        objects_below([series[0].parent, other[0].parent])
+    assert len(objects_below([series[0].parent, series[0]])) == 3
+
+
+def test_what_is_no_uid_is_refused_before_anybody_is_asked(tmp_path):
+    with pytest.raises(trivox.TrivoxError, match="STUDY: is no UID"):
+        trivox.pacs_fetch("../etc", tmp_path / "out", profiles=tmp_path / "none.toml")
+
+
+def require_clean(line):
+    assert "\n" not in line
+    assert not [word for word in canaries_of("a") if word in line]
