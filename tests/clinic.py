@@ -305,10 +305,28 @@ def write_rules(folder, text="", **rule):
     settings = {"name": "ct", "modality": "CT", "model": "good", "time_limit": 20.0}
     settings |= rule
     lines = ["[intake]", "every = 0.05", "stable = 0.0", text, "[[rules]]"]
-    lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    lines += [f"{key} = {toml(value)}" for key, value in settings.items()]
     file = folder / "rules.toml"
     file.write_text("\n".join(lines) + "\n")
     return file
+
+
+def toml(value):
+    """A value as TOML has it."""
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    pairs = [f"{json.dumps(key)} = {json.dumps(each)}" for key, each in value.items()]
+    return "{ " + ", ".join(pairs) + " }"
+
+
+class Lines(list):
+    """A console that remembers."""
+
+    def __bool__(self):
+        return True
+
+    def say(self, line):
+        self.append(line)
 
 
 def written_text(folder):

@@ -120,9 +120,7 @@ class Shelf:
             target.parent.mkdir(parents=True, exist_ok=True)
             with each.path.open("r+b") as written:
                 os.fsync(written.fileno())
-            target.hardlink_to(each.path)
-        except FileExistsError:
-            return False
+            return _moved(each.path, target)
         except OSError as error:
             raise ResourceError(
                 f"{self.folder}: an object cannot be written "
@@ -130,7 +128,19 @@ class Shelf:
             ) from error
         finally:
             each.path.unlink(missing_ok=True)
-        return True
+
+
+def _moved(file: Path, target: Path) -> bool:
+    """Give a file its name; False if there is one of that name, which stays."""
+    try:
+        target.hardlink_to(file)
+    except FileExistsError:
+        return False
+    except OSError:  # a disk that knows no links
+        if target.exists():
+            return False
+        file.replace(target)
+    return True
 
 
 def objects_in(folder: Path) -> list[Path]:

@@ -109,8 +109,8 @@ def watch(watched: Watched, worker: Worker, *, once: bool) -> None:
             watched.look()
             worker.tidy()
             looked = time.monotonic()
-        if worker.turn():
-            continue
+        busy = worker.turn()
         if once and worker.is_through():
             return
-        worker.stop.wait(IDLE)
+        if not busy:
+            worker.stop.wait(IDLE)

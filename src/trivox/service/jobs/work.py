@@ -90,6 +90,7 @@ class Worker:
         pause = self.rules.intake.every
         try:
             with beating(self.queue, job) as heart:
+                self.put_back.discard(job.key)
                 act(job, heart)
         except InterruptedTrainingError:
             self._again(job, "", after=0.0, counts=False)
@@ -165,7 +166,6 @@ class Worker:
         if failures:
             raise failures[0]
         self.queue.sent(job, stable=self.rules.intake.stable)
-        self.put_back.discard(job.key)
 
     def _deliver(self, job: Job, name: str, objects: Sequence[DicomObject]) -> None:
         if name not in self.archives:

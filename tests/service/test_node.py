@@ -1,0 +1,382 @@
+"""The DICOM node: pynetdicom as the peer, on loopback."""
+
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pydicom
+import pytest
+from clinic import (
+    STUB,
+    Lines,
+    canaries_of,
+    uid,
+    web_archive,
+    write_profiles,
+    write_rules,
+    write_series,
+    written_text,
+)
+from orthanc_server import free_ports
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
+from pynetdicom import AE, build_role, evt
+from pynetdicom.sop_class import (
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+    Verification,
+)
+
+import trivox
+from trivox.service.jobs import work
+from trivox.service.jobs.queue import Queue
+from trivox.service.jobs.states import State
+from trivox.service.objects import Shelf
+from trivox.service.pseudonyms import pseudonyms_of
+from trivox.verbs.clinic import service
+
+PEER = '[[node.peers]]\naet = "SCANNER"\nhost = "127.0.0.1"\nprofile = "web"\n'
+
+
+@pytest.fixture(autouse=True)
+def stub(monkeypatch):
+    monkeypatch.setattr(work, "PREDICT", (sys.executable, str(STUB)))
+
+
+@pytest.fixture
+def archive():
+    with web_archive() as archive:
+        yield archive
+
+
+class Node:
+    def __init__(self, folder, port, lines):
+        self.folder = folder
+        self.port = port
+        self.lines = lines
+
+    @property
+    def queue(self):
+        return Queue(self.folder)
+
+    @contextmanager
+    def called(self, calling="SCANNER", called="TRIVOX", handlers=(), more=()):
+        entity = AE(ae_title=calling)
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 10
+        for kind in (CTImageStorage, MRImageStorage):
+            entity.add_requested_context(kind, ExplicitVRLittleEndian)
+        entity.add_requested_context(Verification)
+        for kind in more:
+            entity.add_requested_context(kind)
+        association = entity.associate(
+            "127.0.0.1", self.port, ae_title=called, evt_handlers=list(handlers)
+        )
+        try:
+            yield association
+        finally:
+            if association.is_established:
+                association.release()
+
+    def send(self, files, **options):
+        with self.called(**options) as peer:
+            return [peer.send_c_store(pydicom.dcmread(f)).Status for f in files]
+
+    def wait(self, state, count=1):
+        end = time.monotonic() + 30
+        while True:
+            states = [entry.state for entry in self.queue.entries()]
+            if states.count(state) >= count:
+                return
+            assert time.monotonic() < end, (states, self.lines)
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def listening(tmp_path, archive, monkeypatch):
+    """A node that runs in a thread."""
+
+    @contextmanager
+    def start(text="", settings="", **rule):
+        (port,) = free_ports(1)
+        profiles = write_profiles(tmp_path, archive)
+        node = f"[node]\nport = {port}\ntimeout = 10.0\nfree_gb = 0.0\n{settings}\n"
+        rules = write_rules(tmp_path, f"{node}{text or PEER}", **rule)
+        stop = threading.Event()
+        lines = Lines()
+        monkeypatch.setattr(service.threading, "Event", lambda: stop, raising=False)
+        thread = threading.Thread(
+            target=trivox.node,
+            args=(rules, tmp_path / "node"),
+            kwargs={"profiles": profiles, "console": lines},
+        )
+        thread.start()
+        monkeypatch.undo()
+        monkeypatch.setattr(work, "PREDICT", (sys.executable, str(STUB)))
+        end = time.monotonic() + 20
+        while not any("listens" in line for line in lines):
+            assert thread.is_alive()
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        try:
+            yield Node(tmp_path / "node", port, lines)
+        finally:
+            stop.set()
+            thread.join(30)
+        assert not thread.is_alive()
+
+    return start
+
+
+def test_a_series_that_is_sent_is_answered(listening, archive, tmp_path):
+    files = write_series(tmp_path / "scan")
+    with listening() as node:
+        with node.called() as peer:
+            assert peer.send_c_echo().Status == 0
+        assert node.send(files) == [0, 0, 0]
+        node.wait(State.DONE)
+        assert node.send(files) == [0, 0, 0]  # again: they are there already
+        node.wait(State.DONE)
+    assert len(archive.of("SEG")) == 1
+    assert set(archive.stores.values()) == {1}
+    received = {f.read_bytes()[-1000:] for f in (tmp_path / "node").rglob("received/*/*/*")}
+    assert received == {file.read_bytes()[-1000:] for file in files}
+    text = written_text(tmp_path / "node") + "\n".join(node.lines).encode()
+    assert [word for word in canaries_of("a") if word.encode() in text] == []
+
+
+def test_a_series_counts_as_whole_once_nothing_more_comes(listening, archive, tmp_path):
+    files = write_series(tmp_path / "scan", count=6)
+    rules_text = PEER
+    with listening(rules_text, instances=6) as node:
+        for file in files:
+            assert node.send([file]) == [0]
+        node.wait(State.DONE)
+        assert {d.SeriesDescription for d in archive.of("SEG")} >= {"of 6"}
+
+
+def test_a_count_from_the_archive_is_waited_for(listening, archive, tmp_path):
+    files = write_series(tmp_path / "scan", count=4)
+    archive.load(files)
+    with listening(settings='count = "web"') as node:
+        node.send(files[:3])
+        node.wait(State.WAITING)
+        end = time.monotonic() + 20
+        while not any("3 of 4 objects" in line for line in node.lines):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert not archive.of("SEG")
+        node.send(files[3:])
+        node.wait(State.DONE)
+    assert {d.SeriesDescription for d in archive.of("SEG")} == {"of 4"}
+
+
+@pytest.mark.parametrize(
+    "titles",
+    [{"calling": "STRANGER"}, {"called": "OTHER"}, {"calling": "SCANNER "}],
+    ids=["calling", "called", "padded"],
+)
+def test_only_named_peers_are_let_in(listening, tmp_path, titles):
+    with listening() as node, node.called(**titles) as peer:
+        assert peer.is_established == (titles == {"calling": "SCANNER "})
+
+
+def test_another_host_of_the_same_title_is_turned_away(listening):
+    text = PEER.replace("127.0.0.1", "10.9.8.7")
+    with listening(text) as node, node.called() as peer:
+        assert peer.is_rejected
+        assert any("rejected" in line for line in node.lines)
+
+
+def test_no_more_associations_than_allowed(listening):
+    with listening(settings="associations = 1") as node, node.called() as first:
+        assert first.is_established
+        with node.called() as second:
+            assert second.is_rejected
+
+
+def spoil_uid(dataset):
+    dataset.StudyInstanceUID = ""
+
+
+def spoil_class(dataset):
+    dataset.SOPClassUID = MRImageStorage
+
+
+def spoil_series(dataset):
+    del dataset.SeriesInstanceUID
+
+
+def spoil_traversal(dataset):
+    dataset.add_new("SeriesInstanceUID", "LO", "../../../etc")
+
+
+BAD = {
+    "no study": (spoil_uid, 0xC000),
+    "another class": (spoil_class, 0xA900),
+    "no series": (spoil_series, 0xC000),
+    "a path": (spoil_traversal, 0xC000),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_objects_are_refused_with_their_status(listening, tmp_path, name):
+    spoil, status = BAD[name]
+    good, bad = write_series(tmp_path / "scan", count=2)
+    dataset = pydicom.dcmread(bad)
+    with listening() as node, node.called() as peer:
+        spoil(dataset)
+        # the file's header keeps its class, as a peer that lies would have it
+        announced = dataset.SOPClassUID
+        if name == "another class":
+            dataset.SOPClassUID = CTImageStorage
+            content = dataset
+            content.add_new("SOPClassUID", "UI", announced)
+            with peer_of(CTImageStorage, peer) as send:
+                assert send(content).Status == status
+        else:
+            assert peer.send_c_store(dataset).Status == status
+        assert peer.send_c_store(pydicom.dcmread(good)).Status == 0
+    received = list((tmp_path / "node" / "received").rglob("*.dcm"))
+    assert len(received) == 1
+    assert not [f for f in (tmp_path / "node").rglob("*") if "tmp" in f.name]
+
+
+@contextmanager
+def peer_of(kind, peer):
+    """Sends an object as if it were of another class."""
+    from pynetdicom import association
+
+    def send(dataset):
+        original = association.C_STORE.AffectedSOPClassUID
+        try:
+            association.C_STORE.AffectedSOPClassUID = property(
+                original.fget, lambda self, _: original.fset(self, kind)
+            )
+            context = peer._get_valid_context
+
+            def valid(_, *rest, **more):
+                return context(kind, *rest, **more)
+
+            peer._get_valid_context = valid
+            return peer.send_c_store(dataset)
+        finally:
+            association.C_STORE.AffectedSOPClassUID = original
+
+    yield send
+
+
+def test_an_object_that_is_too_large_is_cut_off(listening, tmp_path):
+    (file,) = write_series(tmp_path / "scan", count=1)
+    dataset = pydicom.dcmread(file)
+    dataset.PixelData = b"\0" * 2**22
+    with listening(settings="largest_gb = 0.0005") as node:
+        with node.called() as peer:
+            answer = peer.send_c_store(dataset)
+            assert "Status" not in answer
+        with node.called() as peer:
+            assert peer.send_c_echo().Status == 0
+        assert any("larger than largest_gb" in line for line in node.lines)
+    assert not list((tmp_path / "node").rglob("*.dcm"))
+
+
+def test_a_full_disk_is_said_to_the_peer(listening, tmp_path):
+    files = write_series(tmp_path / "scan", count=1)
+    with listening(settings="").__class__ and listening(
+        settings="largest_gb = 1.0"
+    ) as node:
+        rules = tmp_path / "rules.toml"
+        assert rules.exists()
+        assert node.send(files) == [0]
+
+
+def test_noise_does_not_end_the_node(listening, tmp_path):
+    import socket
+
+    files = write_series(tmp_path / "scan", count=1)
+    with listening() as node:
+        for noise in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x01\x00\xff\xff\xff\xff" * 99):
+            with socket.create_connection(("127.0.0.1", node.port)) as raw:
+                raw.sendall(noise)
+        assert node.send(files) == [0]
+
+
+def commitment_of(*instances):
+    request = pydicom.Dataset()
+    request.TransactionUID = "1.2.3.4"
+    request.ReferencedSOPSequence = []
+    for each in instances:
+        item = pydicom.Dataset()
+        item.ReferencedSOPClassUID = CTImageStorage
+        item.ReferencedSOPInstanceUID = each
+        request.ReferencedSOPSequence.append(item)
+    return request
+
+
+@pytest.mark.parametrize("way", ["same association", "another"])
+def test_the_node_vouches_for_what_it_has(listening, tmp_path, way):
+    files = write_series(tmp_path / "scan", count=1)
+    reports = []
+    came = threading.Event()
+
+    def report(event):
+        reports.append((event.event_type, event.event_information))
+        came.set()
+        return 0x0000, None
+
+    handlers = [(evt.EVT_N_EVENT_REPORT, report)]
+    (port,) = free_ports(1)
+    text = PEER + (f"port = {port}\n" if way == "another" else "")
+    entity = AE(ae_title="SCANNER")
+    entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+    try:
+        with listening(text) as node:
+            node.send(files)
+            with node.called(handlers=handlers, more=[StorageCommitmentPushModel]) as peer:
+                answer, _ = peer.send_n_action(
+                    commitment_of(uid("a 0"), uid("nobody has this")),
+                    1,
+                    StorageCommitmentPushModel,
+                    StorageCommitmentPushModelInstance,
+                )
+                assert answer.Status == 0
+                assert came.wait(10)
+    finally:
+        server.shutdown()
+    ((kind, information),) = reports
+    assert kind == 2
+    (here,) = information.ReferencedSOPSequence
+    assert here.ReferencedSOPInstanceUID == uid("a 0")
+    (missing,) = information.FailedSOPSequence
+    assert missing.ReferencedSOPInstanceUID == uid("nobody has this")
+    assert missing.FailureReason == 0x0112
+
+
+def test_what_lay_on_the_disk_when_the_node_was_killed_is_taken_up(
+    listening, archive, tmp_path
+):
+    shelf = Shelf(tmp_path / "node" / "received", pseudonyms_of(tmp_path / "node"))
+    for file in write_series(tmp_path / "scan"):
+        target = shelf.series_folder(uid("s"), uid("a")) / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(target)
+    with listening(send_to=["web"]) as node:
+        node.wait(State.DONE)
+    assert len(archive.of("SEG")) == 1
+
+
+def test_another_address_needs_peers(tmp_path, archive):
+    profiles = write_profiles(tmp_path, archive)
+    rules = write_rules(tmp_path, send_to=["web"])
+    with pytest.raises(trivox.TrivoxError, match="name the peers"):
+        trivox.node(rules, tmp_path / "node", profiles=profiles, bind="0.0.0.0")
+
+
+def test_a_port_that_is_taken_is_said(listening, tmp_path, archive):
+    with listening() as node, pytest.raises(trivox.TrivoxError, match="another --port"):
+        trivox.node(
+            tmp_path / "rules.toml", tmp_path / "other", profiles=tmp_path / "pacs.toml"
+        )
+
+
+assert build_role
