@@ -13,16 +13,15 @@ from pydicom.uid import generate_uid
 PREFIX = "1.2.826.0.1.3680043.8.498."
 
 
-def main():
-    model, folder, *options = sys.argv[1:]
+def main(arguments):
+    model, folder, *options = arguments
     given = dict(zip(options[::2], options[1::2], strict=False))
     out = Path(given["--out"])
     files = sorted(Path(folder).glob("*.dcm"))
     source = pydicom.dcmread(files[0], stop_before_pixels=True)
     note_start(folder, model)
     act(model, out, source)
-    seconds = model.partition("-for-")[2]
-    time.sleep(float(seconds or 0))
+    time.sleep(float(model.partition("-for-")[2] or 0))
     out.mkdir(parents=True, exist_ok=True)
     if model != "nothing":
         write_result(out, source, files, other=model == "other-study")
@@ -71,4 +70,5 @@ def write_result(out, source, files, *, other):
     result.save_as(out / "result.seg.dcm", enforce_file_format=True)
 
 
-main()
+if __name__ == "__main__":
+    main(sys.argv[1:])

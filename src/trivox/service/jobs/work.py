@@ -35,6 +35,11 @@ PREDICT = (sys.executable, "-m", "trivox", "predict")
 """The program that predicts, a process for each series."""
 RECEIVED = "received"
 RESULTS = "results"
+LOOKS = 3
+PAUSE = 0.5
+"""How often results are looked for in an archive that does not show them yet, and
+seconds before the second time, doubled for each other.
+"""
 BEATS = 4
 """How often a lease is renewed in its time."""
 
@@ -170,7 +175,9 @@ class Worker:
     def _deliver(self, job: Job, name: str, objects: Sequence[DicomObject]) -> None:
         if name not in self.archives:
             raise DataError(f"{name}: there is no such profile to send results to")
-        sent = send_objects(self.archives[name], objects, Retry(3, 0.5, self._sleep))
+        sent = send_objects(
+            self.archives[name], objects, Retry(LOOKS, PAUSE, self._sleep)
+        )
         sent.require_all()
         self.say(f"series {job.key}: {sent.summary}")
 

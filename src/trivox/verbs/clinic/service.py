@@ -67,13 +67,18 @@ class Station:
         )
 
 
+def new_stop() -> threading.Event:
+    """What is set when the service is asked to stop."""
+    return threading.Event()
+
+
 def station_in(folder: Path, rules: Rules, console: Console | None) -> Station:
     """A station in a folder, which is made."""
     require_folder_place(folder)
     names = pseudonyms_of(folder)
     shelf = Shelf(received_folder(folder), names)
     said = (console or Quiet()).say
-    return Station(folder, rules, Queue(folder), shelf, said, threading.Event())
+    return Station(folder, rules, Queue(folder), shelf, said, new_stop())
 
 
 @described
