@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from trivox.errors import ResourceError
+from trivox.service.jobs import queue as queue_module
 from trivox.service.jobs.queue import Queue
 from trivox.service.jobs.states import FINAL, LostLeaseError, State, Work
 
@@ -117,6 +118,22 @@ def test_a_lease_that_is_renewed_is_not_taken_over(queue, clock):
         clock.now += LEASE - 1
         queue.renew(job)
     assert queue.claim(Work.RUN) is None
+
+
+def test_work_of_a_process_that_ended_is_free_at_once(
+    queue, monkeypatch, dead_process, living_process
+):
+    add(queue)
+    number = living_process
+    monkeypatch.setattr(queue_module.os, "getpid", lambda: number)
+    first = queue.claim(Work.RUN)
+    queue.free_dead()
+    assert queue.claim(Work.RUN) is None
+    queue.again(first, "", after=0, counts=False)
+    number = dead_process
+    assert queue.claim(Work.RUN)
+    queue.free_dead()
+    assert queue.claim(Work.RUN)
 
 
 @pytest.mark.parametrize("work", [Work.RUN, Work.SEND])

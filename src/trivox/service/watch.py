@@ -104,6 +104,7 @@ def watch(watched: Watched, worker: Worker, *, once: bool) -> None:
     """Look and work until asked to stop; once: until all that is there was tried."""
     every = watched.rules.intake.every
     looked = -every
+    watched.queue.free_dead()
     while not worker.stop.is_set():
         if once or time.monotonic() - looked >= every:
             watched.look()

@@ -11,6 +11,7 @@ Whoever works on a series holds it under a lease, and may change it only as long
 lease is its own; a lease that nobody renews ends, and another process takes over.
 """
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from secrets import token_hex
 
+from trivox.files import runs, this_machine
 from trivox.service.jobs.states import (
     AGAIN,
     AT_WORK,
@@ -160,7 +162,7 @@ class Queue:
         self, database: sqlite3.Connection, row: sqlite3.Row, work: Work
     ) -> Job:
         now = self.clock()
-        owner = token_hex(16)
+        owner = f"{this_machine()}-{os.getpid()}-{token_hex(16)}"
         key = row["key"]
         taken = row["received"] if work is Work.RUN else row["taken"]
         cut_off = int(row["owner"] is not None)
@@ -174,6 +176,21 @@ class Queue:
         held = row_of(database, key)
         assert held is not None
         return Job(entry_of(held), work, owner)
+
+    def free_dead(self) -> None:
+        """End the leases of processes of this machine that run no more, so that a
+        service that is started again goes on at once.
+        """
+        with self._changing() as database:
+            rows = database.execute(
+                "SELECT key, owner FROM series WHERE owner IS NOT NULL"
+            ).fetchall()
+            for row in rows:
+                if _is_dead(row["owner"]):
+                    database.execute(
+                        "UPDATE series SET lease = 0 WHERE key = ? AND owner = ?",
+                        (row["key"], row["owner"]),
+                    )
 
     def renew(self, job: Job, *, child: str | None = None) -> None:
         """Vouch for the work again; raises `LostLeaseError` if it went to another.
@@ -323,3 +340,9 @@ class Queue:
                 database.execute("ROLLBACK")
                 raise
             database.execute("COMMIT")
+
+
+def _is_dead(owner: str) -> bool:
+    """Whether the process that holds a lease is one of this machine that ended."""
+    machine, process, _ = owner.split("-")
+    return machine == this_machine() and not runs(int(process))

@@ -12,6 +12,7 @@ HOUR = 3600.0
 
 def serve(listener: Listener, worker: Worker) -> None:
     """Listen and work until asked to stop."""
+    worker.queue.free_dead()
     listener.intake.recover()
     tidied = -HOUR
     with listener.listening() as port:
