@@ -1,1 +1,1 @@
-"""Verbs that work beside a hospital's archive."""
+"""Verbs that bring models to where scans are made and read."""
