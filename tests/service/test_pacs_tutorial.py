@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+
 from orthanc_server import free_ports, is_here
 
 pytestmark = [
