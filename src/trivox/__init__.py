@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trivox.inference.predictor import Predictor
     from trivox.inference.reconstructor import Reconstructor
     from trivox.verbs.check import check
+    from trivox.verbs.clinic.deidentify import deidentify
     from trivox.verbs.clinic.pacs import pacs_echo, pacs_fetch, pacs_find, pacs_send
     from trivox.verbs.clinic.service import node, pacs_watch
     from trivox.verbs.drr import drr
@@ -63,12 +64,14 @@ VERBS = (
     "pacs_send",
     "pacs_watch",
     "node",
+    "deidentify",
 )
 """In the order in which a project needs them."""
 
 _HOMES = {
     **{verb: f"trivox.verbs.{verb}" for verb in VERBS},
     "export": "trivox.verbs.release.export",
+    "deidentify": "trivox.verbs.clinic.deidentify",
     "distill": "trivox.verbs.release.distill",
     "models": "trivox.verbs.release.models",
     "pacs_echo": "trivox.verbs.clinic.pacs",
@@ -92,7 +95,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "VERBS",
     "Case",
     "Dataset",
     "Predictor",
@@ -100,9 +102,11 @@ __all__ = [
     "Reconstructor",
     "SeriesChoice",
     "TrivoxError",
+    "VERBS",
     "Volume",
     "__version__",
     "check",
+    "deidentify",
     "distill",
     "drr",
     "evaluate",

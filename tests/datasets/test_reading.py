@@ -2,17 +2,22 @@
 case.
 """
 
+from dataclasses import replace
+from itertools import permutations, product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivox.datasets import reading
+from trivox.datasets.checks.examine import examine
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.reading import crop_volume, nonzero_box, read_case, read_channels
 from trivox.errors import DataError, GeometryError, LabelError
-from trivox.volumes.formats import write_volume
+from trivox.volumes.formats import read_volume, write_volume
+from trivox.volumes.geometry import Orientation, reorient
 from trivox.volumes.volume import Volume, affine_from_spacing
 
 LABELS = LabelScheme(labels={"a": 7, "b": 300})
@@ -45,6 +50,38 @@ def labels_like(image):
         .choice([0, 7, 300], size=image.shape[1:])
         .astype(np.int32)
     )
+
+
+ORDERS = [
+    Orientation(axes, flips)
+    for axes in permutations((0, 1, 2))
+    for flips in product((False, True), repeat=3)
+]
+
+
+def turn(file, orientation):
+    """The same voxels at the same places, stored with other axes."""
+    turned = reorient(read_volume(file), orientation)
+    write_volume(file, replace(turned, array=np.ascontiguousarray(turned.array)))
+
+
+@pytest.mark.parametrize("orientation", ORDERS)
+def test_labels_and_channels_may_be_stored_with_other_axes(tmp_path, orientation):
+    images = [image_in_air(seed=seed) for seed in (0, 1)]
+    label = labels_like(images[0])
+    straight = read_case(write_case(tmp_path, images, label), channels=2, labels=LABELS)
+    turn(tmp_path / "c1_label.nii.gz", orientation)
+    turn(tmp_path / "c1_1.nii.gz", orientation)
+    case = Case(
+        name="c1",
+        images=(tmp_path / "c1_0.nii.gz", tmp_path / "c1_1.nii.gz"),
+        label=tmp_path / "c1_label.nii.gz",
+    )
+    turned = read_case(case, channels=2, labels=LABELS)
+    np.testing.assert_array_equal(turned.image, straight.image)
+    np.testing.assert_array_equal(turned.label, straight.label)
+    examined = examine(case, ("a", "b"), LABELS)
+    assert "geometry-mismatch" not in {each.code for each in examined.findings}
 
 
 def test_channels_of_several_files_are_stacked_in_order(tmp_path):

@@ -129,6 +129,16 @@ def test_torchrun_needs_a_torch_with_distributed(monkeypatch):
 HANGUPS = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
 
 
+@pytest.fixture
+def heard():
+    """Hangups are heard, even where the tests run under nohup."""
+    before = [signal.signal(hangup, signal.SIG_DFL) for hangup in HANGUPS]
+    yield
+    for hangup, handler in zip(HANGUPS, before, strict=True):
+        signal.signal(hangup, handler)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, *HANGUPS])
 def test_stop_signals_give_back_what_was_there(number):
     before = signal.getsignal(number)

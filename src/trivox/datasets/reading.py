@@ -5,6 +5,7 @@ orientation, cropped to the non-zero box.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,8 @@ from trivox.volumes.formats import read_labels, read_volume
 from trivox.volumes.geometry import (
     Orientation,
     canonical_orientation,
+    on_grid_of,
     reorient,
-    require_same_grid,
 )
 from trivox.volumes.volume import Array, Shape, Spacing, Volume
 
@@ -67,13 +68,15 @@ def read_channels(case: Case, *, channels: int, stored: bool = False) -> Volume:
             f"{case.name}: no image file for any of {channels} channels; check the case"
         )
     volumes = [read_volume(path, choice=case.choice) for path in case.images]
-    for path, volume in zip(case.images[1:], volumes[1:], strict=True):
-        require_same_grid(
+    alike = [
+        on_grid_of(
             volumes[0],
             volume,
             where=f"{case.name}: {case.images[0].name} and {path.name}",
         )
-    stacked = [*chain.from_iterable(volume.array for volume in volumes)]
+        for path, volume in zip(case.images, volumes, strict=True)
+    ]
+    stacked = [*chain.from_iterable(volume.array for volume in alike)]
     count = len(stacked)
     if case.order and max(case.order) < count:
         stacked = [stacked[number] for number in case.order]
@@ -119,12 +122,18 @@ def read_case(
         volume = read_channels(case, channels=channels)
         if labels is None or case.label is None:
             return crop_volume(volume, None, where=case.name, orientation=orientation)
-        label = read_labels(case.label)
-        require_same_grid(volume, label, where=f"{case.name}: image and label")
+        label = read_reference(case.name, case.label, volume)
         indices = labels.encode(label.array, where=case.name)
         return crop_volume(volume, indices, where=case.name, orientation=orientation)
     except TrivoxError as error:
         raise type(error)(of_case(case.name, str(error))) from error
+
+
+def read_reference(case: str, file: Path, grid: Volume) -> Volume:
+    """A label map with the axes of its case's image, or of another volume on its grid;
+    raises `GeometryError` naming the case where the voxels are others.
+    """
+    return on_grid_of(grid, read_labels(file), where=f"{case}: image and label")
 
 
 def crop_volume(

@@ -15,6 +15,7 @@ import numpy as np
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
+from trivox.datasets.reading import read_reference
 from trivox.errors import BundleError, DataError, of_case
 from trivox.evaluation.metrics.components import label_components, sizes
 from trivox.evaluation.metrics.overlap import confusion, dice
@@ -22,7 +23,6 @@ from trivox.exporting.phantom_scans import phantom_scans
 from trivox.inference.predictor import Predictor
 from trivox.inference.read import read_image
 from trivox.volumes.formats import read_labels, write_volume
-from trivox.volumes.geometry import require_same_grid
 from trivox.volumes.volume import Array, Volume
 
 SMALL_ML = 1.0
@@ -363,8 +363,7 @@ def _reference(case: Case, scheme: LabelScheme, grid: Volume) -> Array | None:
     """
     if case.label is None:
         return None
-    label = read_labels(case.label)
-    require_same_grid(grid, label, where=f"{case.name}: image and label")
+    label = read_reference(case.name, case.label, grid)
     return scheme.encode(label.array[0], where=case.name)
 
 

@@ -20,7 +20,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts import class_folders
 from trivox.datasets.layouts.nnunet_raw import CLASS_TABLE
 from trivox.datasets.splits import make_splits
-from trivox.errors import DataError, FormatError, GeometryError, RecipeError
+from trivox.errors import DataError, FormatError, RecipeError
 from trivox.files import atomic_path, in_one_line, write_json, write_text
 from trivox.importing.staging import (
     begin,
@@ -30,8 +30,7 @@ from trivox.importing.staging import (
     sole_import,
 )
 from trivox.volumes.formats import read_header, read_labels, read_volume, write_volume
-from trivox.volumes.geometry import describe_mismatch
-from trivox.volumes.header import Header
+from trivox.volumes.geometry import on_grid_of
 from trivox.volumes.volume import Volume
 
 FORMATS = ("nnunet",)
@@ -259,9 +258,10 @@ def _write_channel(step: ChannelStep, channel: int) -> None:
     """One channel of the image file: the file as it is where that is all it holds
     (read, to find damage here).
     """
-    volume = read_volume(step.source)
-    _require_grid(step, volume, what="channels")
-    if step.source.name.endswith(ENDING) and volume.channels == 1:
+    stored = read_volume(step.source)
+    volume = _on_first_grid(step, stored, what="channels")
+    as_is = volume is stored and volume.channels == 1
+    if as_is and step.source.name.endswith(ENDING):
         with atomic_path(step.target) as temporary:
             shutil.copyfile(step.source, temporary)
     else:
@@ -273,24 +273,23 @@ def _write_mask(step: ChannelStep, labels: LabelScheme | None) -> None:
     both differ by rounding).
     """
     assert labels is not None, "class folders have masks"
-    mask = read_labels(step.source)
-    image = _require_grid(step, mask, what="image and mask")
+    stored = read_labels(step.source)
+    mask = _on_first_grid(step, stored, what="image and mask")
     indices = labels.encode(mask.array, where=str(step.source))
     kind = np.min_scalar_type(len(labels.values) - 1)
-    write_volume(step.target, Volume(indices.astype(kind), image.affine))
+    write_volume(step.target, Volume(indices.astype(kind), _first_grid(step).affine))
 
 
-def _require_grid(step: ChannelStep, volume: Volume, *, what: str) -> Header:
-    """Header of the case's first image; raises `GeometryError` if `volume` lies
-    elsewhere.
+def _first_grid(step: ChannelStep) -> Volume:
+    """The grid of the case's first image, without its voxels."""
+    return read_header(step.case.images[0]).grid
+
+
+def _on_first_grid(step: ChannelStep, volume: Volume, *, what: str) -> Volume:
+    """`volume` with the axes of the case's first image; raises `GeometryError` if it
+    lies elsewhere.
     """
-    first = read_header(step.case.images[0])
-    mismatch = describe_mismatch(first.shape, first.affine, volume.shape, volume.affine)
-    if mismatch:
-        raise GeometryError(
-            f"{step.source}: {what}: {mismatch}; resample them to one grid"
-        )
-    return first
+    return on_grid_of(_first_grid(step), volume, where=f"{step.source}: {what}")
 
 
 def _folds(dataset: Dataset) -> Folds:

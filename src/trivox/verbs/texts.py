@@ -46,6 +46,13 @@ TEXTS = {
     "dataset": "dataset folder (BraTS, MSD, nnU-Net raw, images/ + labels/, class "
     "folders, X-ray exams) or manifest file",
     "detector": "pixels along an edge",
+    "dicom": "DICOM files, or folders of DICOM files and of scans (NIfTI, NRRD, MetaImage)",
+    "deidentify.out": "folder that is handed on, new or of the same key",
+    "deidentify.key": "file of the secret that pseudonyms are made of; made if it is not "
+    "there. Keep it, and the table beside it, apart from --out",
+    "keep_dates": "leave dates of examinations as they are; by default they are taken out",
+    "shift_dates": "move all dates of a patient into the past by the same secret number of "
+    "days",
     "device": "auto, cpu, cuda, cuda:N or mps",
     "distill.dataset": "cases to learn from; default: those of the run",
     "distill.fold": "0 to 4, or all: each learns from its own network; default: all "

@@ -41,16 +41,6 @@ def describe_mismatch(
     )
 
 
-def require_same_grid(first: Volume, second: Volume, *, where: str) -> None:
-    """Raise `GeometryError` naming `where` unless both volumes lie on one grid."""
-    mismatch = describe_mismatch(first.shape, first.affine, second.shape, second.affine)
-    if mismatch:
-        raise GeometryError(
-            f"{where}: {mismatch}; resample them to one grid, "
-            "or run 'trivox check' for the list"
-        )
-
-
 Lattice = Spacing | Steps
 """Spacing in mm `(z, y, x)`, or the steps in the world along z, y, x: rows in mm, `(3,
 3)`.
@@ -127,6 +117,39 @@ def turned_onto(
     turned = reorient(volume, orientation_towards(volume.affine, affine))
     if describe_mismatch(turned.shape, turned.affine, shape, affine):
         return None
+    return turned
+
+
+def describe_other_voxels(
+    shape: Shape,
+    affine: NDArray[np.float64],
+    other_shape: Shape,
+    other_affine: NDArray[np.float64],
+) -> str | None:
+    """Say how two grids differ, or None where they have the same voxels, in whatever
+    order of axes.
+    """
+    mismatch = describe_mismatch(shape, affine, other_shape, other_affine)
+    if mismatch is None:
+        return None
+    nothing = np.broadcast_to(np.uint8(0), (1, *other_shape))
+    turned = turned_onto(Volume(nothing, other_affine), shape, affine)
+    return mismatch if turned is None else None
+
+
+def on_grid_of(first: Volume, second: Volume, *, where: str) -> Volume:
+    """`second` with its axes in the order of `first`; raises `GeometryError` naming
+    `where` unless both have the same voxels.
+    """
+    mismatch = describe_mismatch(first.shape, first.affine, second.shape, second.affine)
+    if mismatch is None:
+        return second
+    turned = turned_onto(second, first.shape, first.affine)
+    if turned is None:
+        raise GeometryError(
+            f"{where}: {mismatch}; resample them to one grid, "
+            "or run 'trivox check' for the list"
+        )
     return turned
 
 

@@ -14,7 +14,7 @@ import psutil
 from numpy.typing import NDArray
 
 from trivox.errors import FormatError, GeometryError, ResourceError, TrivoxError
-from trivox.volumes.volume import Shape, spacing_of
+from trivox.volumes.volume import Shape, Volume, spacing_of
 
 MAX_BYTES = 16 * 2**30
 """What a file may ask for at most, unless the caller allows more."""
@@ -41,6 +41,12 @@ class Header:
     channels: int
     dtype: np.dtype[Any]
     remarks: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> Volume:
+        """Where the voxels lie; a volume `(1, z, y, x)` of a single broadcast value."""
+        nothing = np.broadcast_to(np.uint8(0), (1, *self.shape))
+        return Volume(nothing, self.affine)
 
 
 def about_spacing(shape: Shape, affine: NDArray[np.float64]) -> tuple[str, ...]:

@@ -64,9 +64,10 @@ def validation(folder):
     """Four cases held out by two folds, and a fifth that no fold holds out."""
     for number in range(5):
         write_volume(folder / f"case_{number}.nii.gz", reference(number))
+    files = [folder / f"case_{number}.nii.gz" for number in range(5)]
     cases = tuple(
-        Case(name=f"case_{n}", images=(), label=folder / f"case_{n}.nii.gz")
-        for n in range(5)
+        Case(name=f"case_{number}", images=(file,), label=file)
+        for number, file in enumerate(files)
     )
     splits = [
         SimpleNamespace(validation=names)

@@ -17,7 +17,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.datasets.listing import present_values
 from trivox.errors import LabelError, few
 from trivox.volumes.formats import read_header, read_labels, read_volume
-from trivox.volumes.geometry import canonical_orientation, describe_mismatch
+from trivox.volumes.geometry import canonical_orientation, describe_other_voxels
 from trivox.volumes.volume import Array, Spacing, Volume
 
 T = TypeVar("T")
@@ -148,7 +148,7 @@ def _image_findings(
     for file, image in zip(case.images, images, strict=True):
         if image is None:
             continue
-        mismatch = describe_mismatch(
+        mismatch = describe_other_voxels(
             first.shape, first.affine, image.shape, image.affine
         )
         if mismatch:
@@ -237,7 +237,9 @@ def _examine_label(
 
 
 def _grid_findings(case: Case, image: Volume, label: Volume) -> Iterator[Finding]:
-    mismatch = describe_mismatch(image.shape, image.affine, label.shape, label.affine)
+    mismatch = describe_other_voxels(
+        image.shape, image.affine, label.shape, label.affine
+    )
     if mismatch:
         yield error(
             "geometry-mismatch",

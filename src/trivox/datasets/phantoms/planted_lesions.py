@@ -23,7 +23,7 @@ from trivox.datasets.phantoms.abdomens import (
 )
 from trivox.datasets.phantoms.ellipsoids import Field3, VoxelCentres, random_rotation
 from trivox.errors import DataError
-from trivox.volumes.geometry import require_same_grid
+from trivox.volumes.geometry import on_grid_of
 from trivox.volumes.volume import Array, Spacing, Volume
 
 Mask = NDArray[np.bool_]
@@ -72,7 +72,7 @@ def plant_lesion(
     Raises `DataError` if the image has several channels or the organ is absent or too
     small for such a lesion, `GeometryError` if the labels lie on another grid.
     """
-    _require_fit(image, labels, organ)
+    labels = _fitting(labels, image, organ)
     organs = labels.array[0]
     rng = np.random.default_rng(seed)
     place = _place(organs == organ, image.spacing, rng, reach=2 * max(radius_mm))
@@ -88,17 +88,19 @@ def plant_lesion(
     return image.with_array(planted), labels.with_array(values)
 
 
-def _require_fit(image: Volume, labels: Volume, organ: int) -> None:
+def _fitting(labels: Volume, image: Volume, organ: int) -> Volume:
+    """The labels with the image's axes; raises what `plant_lesion` does."""
     if image.channels != 1:
         raise DataError(
             "lesions are planted into CTs with one channel; "
             f"this image has {image.channels}"
         )
-    require_same_grid(image, labels, where="labels to plant a lesion by")
+    labels = on_grid_of(image, labels, where="labels to plant a lesion by")
     if not (labels.array[0] == organ).any():
         raise DataError(
             f"the label map has no voxel of the organ {organ}; choose one of its values"
         )
+    return labels
 
 
 def _place(

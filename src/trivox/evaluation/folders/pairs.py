@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import numpy as np
-
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.choice import load_dataset
@@ -21,8 +19,7 @@ from trivox.evaluation.folders.class_answers import is_class_table
 from trivox.inference.doubt.kinds import EXTRAS
 from trivox.inference.records import meant_labels
 from trivox.volumes.formats import read_header
-from trivox.volumes.geometry import describe_mismatch, turned_onto
-from trivox.volumes.volume import Volume
+from trivox.volumes.geometry import describe_other_voxels
 
 T = TypeVar("T")
 
@@ -197,12 +194,10 @@ def require_same_grids(pairs: Sequence[LabelPair]) -> None:
     for pair in pairs:
         predicted = read_header(pair.prediction)
         expected = read_header(pair.reference)
-        empty = np.broadcast_to(np.uint8(0), (1, *predicted.shape))
-        grid = Volume(empty, predicted.affine)
-        mismatch = describe_mismatch(
-            predicted.shape, predicted.affine, expected.shape, expected.affine
+        mismatch = describe_other_voxels(
+            expected.shape, expected.affine, predicted.shape, predicted.affine
         )
-        if mismatch and turned_onto(grid, expected.shape, expected.affine) is None:
+        if mismatch:
             mismatches.append(
                 f"{pair.case}: prediction and reference do not share a grid, {mismatch}"
             )

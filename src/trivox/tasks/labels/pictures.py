@@ -10,7 +10,7 @@ import numpy as np
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import read_saved_dataset
-from trivox.datasets.reading import read_channels
+from trivox.datasets.reading import read_channels, read_reference
 from trivox.errors import TrivoxError, few
 from trivox.evaluation.metrics.content import MetricRow, MetricsFile
 from trivox.evaluation.report.case_view import CaseView
@@ -31,7 +31,6 @@ from trivox.planning.plan import Plan
 from trivox.tasks.console import Console
 from trivox.tasks.report import ranked_cases
 from trivox.tasks.task import Pictures
-from trivox.volumes.formats import read_labels
 from trivox.volumes.geometry import canonical_orientation, reorient
 
 EMBEDDED = "median"
@@ -88,7 +87,8 @@ def case_view(
     files = [prediction] if case.label is None else [prediction, case.label]
     indices = []
     for file in files:
-        array = orientation.apply(read_labels(file).array)[0]
+        label = read_reference(case.name, file, image)
+        array = orientation.apply(label.array)[0]
         contiguous = np.ascontiguousarray(array)
         indices.append(plan.labels.encode(contiguous, where=case.name))
     canonical = reorient(image, orientation)

@@ -12,6 +12,7 @@ from typing import cast
 from trivox.config.recipe import Recipe
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
+from trivox.datasets.reading import read_reference
 from trivox.evaluation.conventions.cases import evaluate_case
 from trivox.evaluation.folders.labels import collect_metrics, with_whole
 from trivox.evaluation.folders.measured import measured_files
@@ -43,7 +44,7 @@ from trivox.tasks.labels.calibration import HeldOut, Trust, calibrate, held_out
 from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.held_out_classes import ClassLesson, HeldOutAnswers
 from trivox.tasks.labels.prepared import PreparedImages
-from trivox.volumes.formats import read_labels, write_volume
+from trivox.volumes.formats import read_header, read_labels, write_volume
 from trivox.volumes.volume import Volume
 
 
@@ -240,7 +241,10 @@ def _lesson(
     """Predict a case, and note what that teaches."""
     scheme = folds.scheme
     case = folds.cases[name]
-    reference = None if case.label is None else _indices(case, scheme).array[0]
+    reference = None
+    if case.label is not None:
+        image = read_header(case.images[0], choice=case.choice)
+        reference = _indices(case, scheme, image.grid).array[0]
     prediction = predictor.predict_case(case, reference=reference)
     write_volume(_file(out, name), prediction.labels)
     classes = _class_lesson(prediction)
@@ -288,7 +292,7 @@ def _measure(
         cleaned = rules.apply(indices, scheme, voxel_mm3=voxel_mm3)
         if cleaned is not indices:
             write_volume(_file(out, name), predicted.with_array(scheme.decode(cleaned)))
-        reference = _indices(cases[name], scheme)
+        reference = _indices(cases[name], scheme, predicted)
         yield evaluate_case(
             cleaned, reference.array[0], spacing=reference.steps, targets=targets
         )
@@ -320,8 +324,8 @@ def fold_predictor(folds: TrainedFolds, fold: str) -> Predictor:
     )
 
 
-def _indices(case: Case, scheme: LabelScheme) -> Volume:
-    """The reference label map as indices."""
+def _indices(case: Case, scheme: LabelScheme, grid: Volume) -> Volume:
+    """The reference label map as indices, with the axes of a volume on its grid."""
     assert case.label is not None
-    volume = read_labels(case.label)
+    volume = read_reference(case.name, case.label, grid)
     return volume.with_array(scheme.encode(volume.array, where=case.name))
