@@ -95,6 +95,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "VERBS",
     "Case",
     "Dataset",
     "Predictor",
@@ -102,7 +103,6 @@ __all__ = [
     "Reconstructor",
     "SeriesChoice",
     "TrivoxError",
-    "VERBS",
     "Volume",
     "__version__",
     "check",
