@@ -154,7 +154,7 @@ class Caller:
 def status_of(answer: Any, name: str) -> int:
     """The status of a response; raises `UnreachableError` where none came."""
     if not answer or "Status" not in answer:
-        raise unreachable(name, "the connection broke")
+        raise unreachable(name, "it broke off, or allows this to other titles only")
     return int(answer.Status)
 
 
