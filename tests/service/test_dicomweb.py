@@ -2,6 +2,7 @@
 
 import json
 
+import pydicom
 import pytest
 
 import trivox
@@ -103,8 +104,9 @@ OBJECT_LIES = ["html-objects", "garbage", "other-object", "truncated", "no-objec
 
 @pytest.mark.parametrize("lie", OBJECT_LIES)
 def test_a_bad_object_is_not_kept(asked, tmp_path, lie):
-    with pytest.raises(trivox.TrivoxError) as caught:
-        asked([lie], "pacs_fetch", uid("s"), tmp_path / "out")
+    fetched, _ = asked([lie], "pacs_fetch", uid("s"), tmp_path / "out")
+    with pytest.raises(trivox.TrivoxError, match="0 of 3 objects are here") as caught:
+        fetched.require_all()
     require_clean(str(caught.value).replace(str(tmp_path), ""))
     assert not [file for file in (tmp_path / "out").rglob("*") if file.suffix == ".dcm"]
 
@@ -115,8 +117,9 @@ def test_an_object_without_end_is_cut_off(asked, tmp_path, series):
         profiles = write_profiles(tmp_path, archive)
         text = profiles.read_text().replace("timeout", "largest_gb = 0.001\ntimeout")
         profiles.write_text(text)
-        with pytest.raises(RefusedError, match="larger than it may be"):
-            trivox.pacs_fetch(uid("s"), tmp_path / "out", profiles=profiles)
+        fetched = trivox.pacs_fetch(uid("s"), tmp_path / "out", profiles=profiles)
+    with pytest.raises(trivox.TrivoxError, match="larger than it may be"):
+        fetched.require_all()
     assert not list((tmp_path / "out").rglob("*.dcm"))
 
 
@@ -154,11 +157,26 @@ def test_the_secret_goes_where_it_belongs_and_nowhere_else(
     assert "s3cret" not in str(caught.value)
 
 
-def test_two_objects_of_one_uid_are_not_sent(tmp_path, series):
-    other = write_series(tmp_path / "other", SeriesDescription="changed")
-    with pytest.raises(trivox.TrivoxError, match="has the UID of another object"):
-        objects_below([series[0].parent, other[0].parent])
-    assert len(objects_below([series[0].parent, series[0]])) == 3
+def test_files_that_cannot_be_sent_do_not_hold_up_the_others(asked, tmp_path, series):
+    (other,) = write_series(tmp_path / "other", count=1, SeriesDescription="changed")
+    damaged = tmp_path / "scan" / "damaged.dcm"
+    damaged.write_bytes(b"\0" * 128 + b"DICM" + b"Canary" * 9)
+    (nameless,) = write_series(tmp_path / "more", series="n", count=1)
+    dataset = pydicom.dcmread(nameless)
+    del dataset.StudyInstanceUID
+    dataset.save_as(nameless)
+    files = [series[0].parent, other, nameless, series[0]]
+    sent, archive = asked([], "pacs_send", files, filled=False)
+    assert sent.stored == len(archive.stores) == 3
+    assert set(sent.refused) == {other, damaged, nameless}
+    with pytest.raises(RefusedError, match="3 objects are not stored"):
+        sent.require_all()
+
+
+def test_a_folder_without_objects_is_said(tmp_path):
+    (tmp_path / "notes.txt").write_text("none")
+    with pytest.raises(trivox.TrivoxError, match="there is no DICOM object"):
+        objects_below([tmp_path])
 
 
 def test_what_is_no_uid_is_refused_before_anybody_is_asked(tmp_path):

@@ -189,6 +189,23 @@ def test_a_count_that_does_not_match_waits_and_says_so(archive, station, tmp_pat
     assert len(archive.of("SEG")) == 1
 
 
+def test_an_object_that_an_archive_lists_and_lacks_is_waited_for(
+    archive, station, tmp_path
+):
+    load(archive, tmp_path, "a")
+    archive.lies.add("no-objects")
+    queue, _, _ = station()
+    (entry,) = queue.entries()
+    assert entry.state is State.WAITING
+    assert "0 of 3 objects are here" in entry.reason
+
+
+def test_a_profile_that_is_wrong_is_said_at_once(archive, station, tmp_path):
+    archive.lies.add("unauthorized")
+    _, _, error = station()
+    assert "status 401" in str(error)
+
+
 def test_objects_that_come_later_are_answered_again(archive, station, tmp_path):
     load(archive, tmp_path, "a")
     station()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trivox.errors import DataError
 from trivox.service.objects import Shelf, series_place
 from trivox.service.peers.archive import Archive
 
@@ -12,7 +13,7 @@ class Receipt:
     """What came of a series.
 
     folder: of its objects; here: how many of them are here; expected: how many the
-    archive says there are.
+    archive says there are; problem: what went wrong, blank if nothing did.
     """
 
     folder: Path
@@ -20,6 +21,7 @@ class Receipt:
     expected: int
     study: str = field(repr=False)
     series: str = field(repr=False)
+    problem: str = ""
 
     @property
     def is_whole(self) -> bool:
@@ -43,12 +45,18 @@ def fetch_series(
     archive: Archive, shelf: Shelf, study: str, series: str, count: int | None
 ) -> Receipt:
     """Fetch what is not here yet; count: of the series' objects as the archive gave it
-    elsewhere, which must be right as well.
+    elsewhere, which must be right as well. What the archive refuses is the receipt's
+    problem.
     """
+    problem = ""
     listed = archive.instances(study, series)
     with series_place(shelf, study, series) as place:
-        archive.fetch(study, series, shelf.missing(study, series, listed), place)
+        wanted = shelf.missing(study, series, listed)
+        try:
+            archive.fetch(study, series, wanted, place)
+        except DataError as error:
+            problem = str(error)
     here = len(listed) - len(shelf.missing(study, series, listed))
     expected = max(len(listed), count or 0)
     folder = shelf.series_folder(study, series)
-    return Receipt(folder, here, expected, study, series)
+    return Receipt(folder, here, expected, study, series, problem)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivox.errors import DataError, FormatError, few
+from trivox.errors import DataError, FormatError, TrivoxError, few
 from trivox.service.objects import DicomObject, read_object
 from trivox.service.peers.archive import Archive, RefusedError, Retry
 from trivox.volumes.dicom.signature import is_dicom
@@ -44,26 +44,30 @@ class Sent:
             )
 
 
-def objects_below(paths: Iterable[Path]) -> list[DicomObject]:
-    """All objects in files and folders, each once; raises `DataError` for a file that is
-    none, and where there are none at all.
+def objects_below(
+    paths: Iterable[Path],
+) -> tuple[list[DicomObject], dict[Path, str]]:
+    """All objects in files and folders, each once, and why, by file, where one cannot be
+    sent; raises `DataError` where there are none at all.
     """
     files: dict[Path, None] = {}
     for path in paths:
         files |= dict.fromkeys(_files_of(path))
-    objects = [read_object(file) for file in files]
-    if not objects:
+    by_uid: dict[str, DicomObject] = {}
+    unusable: dict[Path, str] = {}
+    for file in files:
+        try:
+            each = read_object(file)
+        except TrivoxError as error:
+            unusable[file] = str(error).removeprefix(f"{file}: ")
+            continue
+        first = by_uid.setdefault(each.instance, each)
+        if first is not each and first.path.read_bytes() != file.read_bytes():
+            unusable[file] = f"has the UID of another object, {first.path}"
+    if not by_uid and not unusable:
         listed = few(str(path) for path in paths)
         raise DataError(f"{listed}: there is no DICOM object; check the path")
-    by_uid: dict[str, DicomObject] = {}
-    for each in objects:
-        first = by_uid.setdefault(each.instance, each)
-        if first is not each and first.path.read_bytes() != each.path.read_bytes():
-            raise DataError(
-                f"{each.path}: has the UID of another object, {first.path}; "
-                "send one of them"
-            )
-    return list(by_uid.values())
+    return list(by_uid.values()), unusable
 
 
 def _files_of(path: Path) -> list[Path]:

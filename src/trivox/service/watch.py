@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
+from trivox.errors import DataError
 from trivox.service.fetching import fetch_series
 from trivox.service.jobs.queue import RESULT, Queue
 from trivox.service.jobs.states import Job
@@ -19,6 +20,7 @@ from trivox.service.peers.archive import (
     Archive,
     Attributes,
     Query,
+    RefusedError,
     UnreachableError,
     number_in,
 )
@@ -52,14 +54,30 @@ class Watched:
     say: Callable[[str], None]
     today: Callable[[], date] = date.today
     listed: dict[str, Listed] = field(default_factory=dict)
+    has_answered: bool = False
 
     def look(self) -> None:
-        """See what the archive has; what it does not answer is asked later again."""
+        """See what the archive has; what it does not answer is asked later again.
+
+        Raises `RefusedError` if it has never answered as it should: its profile is
+        wrong then.
+        """
         try:
-            for study in self.archive.studies(Query(dates=self._dates())):
-                self._look_at(study)
+            studies = self.archive.studies(Query(dates=self._dates()))
         except UnreachableError as error:
             self.say(str(error))
+            return
+        except RefusedError as error:
+            if not self.has_answered:
+                raise
+            self.say(str(error))
+            return
+        self.has_answered = True
+        for study in studies:
+            try:
+                self._look_at(study)
+            except (UnreachableError, RefusedError) as error:
+                self.say(str(error))
 
     def _dates(self) -> str:
         first = self.today() - timedelta(days=self.rules.intake.days)
@@ -96,6 +114,8 @@ class Watched:
         receipt = fetch_series(
             self.archive, self.shelf, listed.study, listed.series, listed.count
         )
+        if receipt.problem:
+            raise DataError(receipt.problem)
         lack = "" if receipt.is_whole else receipt.lack
         return Arrival(receipt.here, receipt.expected, lack)
 

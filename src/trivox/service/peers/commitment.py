@@ -4,8 +4,6 @@ J).
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from tempfile import mkdtemp
 from threading import Event
 from typing import Any
 
@@ -72,9 +70,7 @@ def vouched(caller: Caller, files: Sequence[DicomObject]) -> dict[str, str]:
     model = service_class(PUSH)
     with ExitStack() as held:
         if caller.profile.receive_port is not None:
-            folder = Path(mkdtemp(prefix="trivox-"))
-            held.callback(folder.rmdir)
-            receiver = listening(caller.profile, caller.name, handlers, folder)
+            receiver = listening(caller.profile, caller.name, handlers, None)
             held.enter_context(receiver)
         peer = held.enter_context(caller.calling([(model, None)], handlers=handlers))
         request = request_of(files, report.transaction)

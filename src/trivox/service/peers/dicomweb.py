@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from trivox.errors import DataError
 from trivox.service.objects import DicomObject
 from trivox.service.peers.archive import (
     INSTANCE,
@@ -82,9 +83,15 @@ class DicomWebArchive:
     ) -> None:
         """Bring objects one by one, so that what is here stays here."""
         folder = f"/studies/{quote(study)}/series/{quote(series)}/instances"
+        failures: list[DataError] = []
         for instance in sorted(wanted):
             path = f"{folder}/{quote(instance)}"
-            self.server.retry.of(partial(self._fetch, path, place))
+            try:
+                self.server.retry.of(partial(self._fetch, path, place))
+            except DataError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def send(self, files: Sequence[DicomObject]) -> dict[str, str]:
         """Store objects; returns why, by UID, where one was refused."""
@@ -133,6 +140,8 @@ class DicomWebArchive:
     def _fetch(self, path: str, place: Place) -> None:
         largest = self.server.profile.largest
         with self.server.asked("GET", path, accept=OBJECTS) as answer:
+            if answer.status == 404:
+                return  # listed, but not there: who counts will notice
             require_good(self.name, answer, 200)
             try:
                 parts = Parts(answer.read, boundary_of(answer.kind), largest)

@@ -3,7 +3,7 @@ for in a storage commitment.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +40,25 @@ def storing(place: Place) -> Callable[[Any], int]:
 
 @contextmanager
 def listening(
-    profile: Dimse, name: str, handlers: list[tuple[Any, Any]], folder: Path
+    profile: Dimse, name: str, handlers: list[tuple[Any, Any]], folder: Path | None
 ) -> Iterator[None]:
-    """Accept storage and commitments from anywhere that reaches the profile's receiver."""
+    """Accept what the profile's archive sends to its receiver.
+
+    folder: where objects are written first; None: only reports of commitments come.
+    """
     network = dicom_network()
     events = optional_package("pynetdicom.events", extra="dicom")
     entity = network.AE(ae_title=profile.calling_aet)
     entity.require_called_aet = True
     entity.require_calling_aet = [profile.aet]
     entity.network_timeout = profile.timeout
-    syntaxes = all_syntaxes()
-    for context in network.AllStoragePresentationContexts:
-        entity.add_supported_context(context.abstract_syntax, syntaxes)
+    if folder is not None:
+        _expect_objects(entity)
     commitment = service_class("StorageCommitmentPushModel")
     entity.add_supported_context(commitment, scu_role=True, scp_role=True)
     entity.add_supported_context(service_class("Verification"))
     address = (profile.receive_host, profile.receive_port)
-    with files_received_in(folder):
+    with nullcontext() if folder is None else files_received_in(folder):
         try:
             server = entity.start_server(
                 address,
@@ -72,6 +74,12 @@ def listening(
             yield
         finally:
             server.shutdown()
+
+
+def _expect_objects(entity: Any) -> None:
+    syntaxes = all_syntaxes()
+    for context in dicom_network().AllStoragePresentationContexts:
+        entity.add_supported_context(context.abstract_syntax, syntaxes)
 
 
 def all_syntaxes() -> list[Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +102,11 @@ class Fetched:
         lacking = [each for each in self.receipts if not each.is_whole]
         if lacking:
             counts = few(f"{each.here} of {each.expected}" for each in lacking)
+            reason = next((f"; {e.problem}" for e in lacking if e.problem), "")
             raise DataError(
                 f"{self.folder}: {len(lacking)} of {len(self.receipts)} series are not "
-                f"whole ({counts} objects are here); the same command fetches the rest"
+                f"whole ({counts} objects are here){reason}; the same command fetches "
+                "the rest"
             )
 
 
@@ -214,8 +216,9 @@ def pacs_send(
     """
     name, profile = chosen_profile(read_profiles(_path(profiles)), pacs)
     with closing(archive_of(name, profile)) as archive, quiet():
-        files = objects_below([Path(each) for each in objects])
-        return send_objects(archive, files, Retry(profile.retries, profile.pause))
+        files, unreadable = objects_below([Path(each) for each in objects])
+        sent = send_objects(archive, files, Retry(profile.retries, profile.pause))
+    return replace(sent, refused=unreadable | sent.refused)
 
 
 @contextmanager
