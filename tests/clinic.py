@@ -85,10 +85,11 @@ class WebArchive:
         self.failures = 0
         self.lock = threading.Lock()
         self.port = None
+        self.scheme = "http"
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}/dicom"
+        return f"{self.scheme}://localhost:{self.port}/dicom"
 
     def put(self, content):
         dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True)
@@ -277,10 +278,13 @@ class SilentServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def web_archive(*lies):
+def web_archive(*lies, tls=None):
     archive = WebArchive(lies)
     server = SilentServer(("127.0.0.1", 0), handler_of(archive))
     archive.port = server.server_address[1]
+    if tls is not None:
+        archive.scheme = "https"
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

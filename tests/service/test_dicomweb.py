@@ -1,6 +1,7 @@
 """Archives that speak DICOMweb, good ones and such that lie: real sockets, no patience."""
 
 import json
+import ssl
 
 import pydicom
 import pytest
@@ -187,3 +188,17 @@ def test_what_is_no_uid_is_refused_before_anybody_is_asked(tmp_path):
 def require_clean(line):
     assert "\n" not in line
     assert not [word for word in canaries_of("a") if word in line]
+
+
+def test_tls_is_judged_by_the_certificates_of_the_profile(tmp_path, certificate):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    with web_archive(tls=context) as archive:
+        profiles = write_profiles(tmp_path, archive)
+        with pytest.raises(UnreachableError, match="tls: certificate verify failed"):
+            trivox.pacs_echo(profiles=profiles)
+        text = profiles.read_text()
+        profiles.write_text(f'{text}ca_file = "{certificate}/cert.pem"\n')
+        assert trivox.pacs_echo(profiles=profiles) == "web answers"
+        profiles.write_text(f"{text}verify = false\n")
+        assert trivox.pacs_echo(profiles=profiles) == "web answers"

@@ -1,8 +1,6 @@
 """Archives that speak DIMSE, good ones and such that refuse: pynetdicom on loopback."""
 
-import shutil
 import ssl
-import subprocess
 from contextlib import contextmanager
 
 import pydicom
@@ -197,24 +195,6 @@ def test_nobody_there_is_said(dimse):
         pass
     with pytest.raises(trivox.TrivoxError, match="a: cannot be reached"):
         trivox.pacs_echo(profiles=profiles)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """A certificate of this machine that vouches for itself."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not here, which makes certificates")
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-keyout", folder / "key.pem", "-out", folder / "cert.pem"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return folder
 
 
 @pytest.mark.parametrize("trusted", [True, False])

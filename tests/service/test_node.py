@@ -1,5 +1,7 @@
 """The DICOM node: pynetdicom as the peer, on loopback."""
 
+import socket
+import ssl
 import sys
 import threading
 import time
@@ -67,7 +69,9 @@ class Node:
         return Queue(self.folder)
 
     @contextmanager
-    def called(self, calling="SCANNER", called="TRIVOX", handlers=(), more=()):
+    def called(
+        self, calling="SCANNER", called="TRIVOX", handlers=(), more=(), tls=None
+    ):
         entity = AE(ae_title=calling)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 10
         for kind in (CTImageStorage, MRImageStorage):
@@ -76,7 +80,11 @@ class Node:
         for kind in more:
             entity.add_requested_context(kind)
         association = entity.associate(
-            "127.0.0.1", self.port, ae_title=called, evt_handlers=list(handlers)
+            "127.0.0.1",
+            self.port,
+            ae_title=called,
+            evt_handlers=list(handlers),
+            tls_args=tls,
         )
         try:
             yield association
@@ -103,10 +111,10 @@ def listening(tmp_path, archive, monkeypatch):
     """A node that runs in a thread."""
 
     @contextmanager
-    def start(text="", settings="", **rule):
+    def start(text="", settings="", timeout=10.0, **rule):
         (port,) = free_ports(1)
         profiles = write_profiles(tmp_path, archive)
-        node = f"[node]\nport = {port}\ntimeout = 10.0\n{settings}\n"
+        node = f"[node]\nport = {port}\ntimeout = {timeout}\n{settings}\n"
         rules = write_rules(tmp_path, f"{node}{text or PEER}", stable=0.3, **rule)
         stop = threading.Event()
         lines = Lines()
@@ -127,6 +135,9 @@ def listening(tmp_path, archive, monkeypatch):
         finally:
             stop.set()
             thread.join(30)
+            for each in threading.enumerate():
+                if each.name.startswith("AcceptorThread"):
+                    each.join(30)  # of peers that said nothing
         assert not thread.is_alive()
 
     return start
@@ -282,10 +293,8 @@ def test_a_full_disk_is_said_to_the_peer(listening, tmp_path):
 
 
 def test_noise_does_not_end_the_node(listening, tmp_path):
-    import socket
-
     files = write_series(tmp_path / "scan", count=1)
-    with listening() as node:
+    with listening(timeout=2.0) as node:
         for noise in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x01\x00\xff\xff\xff\xff" * 99):
             with socket.create_connection(("127.0.0.1", node.port)) as raw:
                 raw.sendall(noise)
@@ -375,3 +384,38 @@ def test_a_port_that_is_taken_is_said(listening, tmp_path, archive):
         trivox.node(
             tmp_path / "rules.toml", tmp_path / "other", profiles=tmp_path / "pacs.toml"
         )
+
+
+def test_tls_lets_in_whom_the_certificates_vouch_for(listening, certificate):
+    files = [f"{name} = {str(certificate / file)!r}" for name, file in CERTIFICATES]
+    context = ssl.create_default_context(cafile=certificate / "cert.pem")
+    with listening(settings="\n".join(files), timeout=2.0) as node:
+        place = ("127.0.0.1", node.port)
+        with socket.create_connection(place):  # says nothing, and holds up nobody
+            with socket.create_connection(place, timeout=10) as raw:
+                require_cut_off(raw)
+            with (
+                socket.create_connection(place, timeout=10) as raw,
+                context.wrap_socket(raw, server_hostname="localhost") as nameless,
+            ):
+                require_cut_off(nameless)
+            context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+            with node.called(tls=(context, "localhost")) as peer:
+                assert peer.send_c_echo().Status == 0
+
+
+def require_cut_off(connection):
+    """Nothing is answered to a peer that is not let in, but for an alert of TLS."""
+    try:
+        connection.sendall(b"\x01\x00" + b"\0" * 200)
+        answer = connection.recv(1000)
+    except OSError:
+        return
+    assert not answer or answer[:1] == b"\x15"
+
+
+CERTIFICATES = [
+    ("cert_file", "cert.pem"),
+    ("key_file", "key.pem"),
+    ("ca_file", "cert.pem"),
+]

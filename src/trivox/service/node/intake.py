@@ -29,7 +29,7 @@ WRONG_CLASS = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 OTHER_OBJECT = 0xC001
 """Statuses of a C-STORE (DICOM PS3.4 table B.2-1)."""
-ADDITIONAL = "no rule is for it"
+NO_RULE = "no rule is for it"
 
 
 class NotTakenError(Exception):
@@ -105,7 +105,7 @@ class Intake:
         rule = self.rules.candidate(lambda name: looked_up(dataset, name))
         study = names.of(each.study)
         if rule is None:
-            self.queue.ignore(key, study, sender, ADDITIONAL)
+            self.queue.ignore(key, study, sender, NO_RULE)
             return
         self.queue.seen(key, study, sender, rule=rule.name, rank=rule.rank)
         here = len(objects_in(self.shelf.series_folder(each.study, each.series)))

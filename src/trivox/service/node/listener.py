@@ -33,6 +33,8 @@ BY_THE_USER = 1
 CALLING_NOT_KNOWN = 3
 """Why an association is rejected (PS3.8 section 9.3.4)."""
 REFUSED = 0xA700
+GREETING_SECONDS = 10.0
+"""Time in which a peer that connects has to ask for an association."""
 
 
 @dataclass
@@ -84,7 +86,7 @@ class Listener:
         entity = network.AE(ae_title=self.node.aet)
         entity.require_called_aet = True
         entity.maximum_associations = self.node.associations
-        entity.acse_timeout = self.node.timeout
+        entity.acse_timeout = min(self.node.timeout, GREETING_SECONDS)
         entity.dimse_timeout = self.node.timeout
         entity.network_timeout = self.node.timeout
         syntaxes = all_syntaxes()
@@ -154,19 +156,35 @@ class Listener:
             return REFUSED
 
 
+class PatientTls(ssl.SSLContext):
+    """TLS in which a peer that says nothing holds up nobody else: hands are shaken in
+    the thread of its own association, within a time.
+
+    patience: seconds.
+    """
+
+    patience = 10.0
+
+    def wrap_socket(self, sock: Any, *args: Any, **options: Any) -> ssl.SSLSocket:
+        """A socket whose first reading shakes hands."""
+        sock.settimeout(self.patience)
+        options["do_handshake_on_connect"] = False
+        return super().wrap_socket(sock, *args, **options)
+
+
 def server_tls(node: Node) -> ssl.SSLContext | None:
     """How the node proves who it is, and asks peers to; raises `UsageError`."""
     if node.cert_file is None:
         return None
+    context = PatientTls(ssl.PROTOCOL_TLS_SERVER)
+    context.patience = min(node.timeout, GREETING_SECONDS)
     try:
-        context = ssl.create_default_context(
-            ssl.Purpose.CLIENT_AUTH, cafile=node.ca_file
-        )
         context.load_cert_chain(node.cert_file, node.key_file)
+        if node.ca_file is not None:
+            context.load_verify_locations(node.ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ValueError) as error:
         raise UsageError(
             "node: cert_file, key_file or ca_file cannot be used; check them"
         ) from error
-    if node.ca_file is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
     return context

@@ -42,10 +42,6 @@ CLASS = "SOPClassUID"
 FIND = "StudyRootQueryRetrieveInformationModelFind"
 GET = "StudyRootQueryRetrieveInformationModelGet"
 MOVE = "StudyRootQueryRetrieveInformationModelMove"
-TRANSFERS = 12
-"""Transfer syntaxes that are proposed for each class: as many as fit where a series is
-of a few classes.
-"""
 SOME_FAILED = 0xB000
 """Status of a retrieval of which some objects did not come (PS3.4 section C.4.2.1.4)."""
 
