@@ -9,7 +9,7 @@ TRITON := build/triton
 READERS := build/dicom-readers
 MINUTES ?= 2
 
-.PHONY: demo test test-slow test-browser test-pretended-gpu test-dicom test-triton lint types bench docs clean
+.PHONY: demo test test-slow test-browser test-pacs test-pretended-gpu test-dicom test-triton lint types bench docs clean
 
 demo: $(VENV)/installed  ## generate phantoms, train, predict, evaluate, report
 	$(BIN)/trivox demo --out $(OUT) --minutes $(MINUTES)
@@ -22,6 +22,10 @@ test-slow: $(VENV)/installed-dev  ## what takes minutes
 
 test-browser: $(VENV)/installed-dev  ## pages in a headless Chromium, on real scans
 	$(BIN)/python -m pytest -m browser tests/exporting/web
+
+test-pacs: $(VENV)/installed-dev  ## with a real archive, Debian's Orthanc on loopback
+	scripts/orthanc
+	$(BIN)/python -m pytest -q -m pacs tests/service
 
 test-pretended-gpu: $(VENV)/installed-dev  ## on a CUDA device that is pretended on the CPU
 	PYTHONPATH=tests $(BIN)/python -m pytest -q -p pretended_gpu.plugin tests/pretended_gpu
