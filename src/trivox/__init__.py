@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from trivox.verbs.release.distill import distill
     from trivox.verbs.release.export import export
     from trivox.verbs.release.models import models
+    from trivox.verbs.release.verify import verify
     from trivox.verbs.report import report
     from trivox.verbs.train import train
     from trivox.volumes.choice import SeriesChoice
@@ -64,6 +65,7 @@ VERBS = (
     "pacs_send",
     "pacs_watch",
     "node",
+    "verify",
     "deidentify",
 )
 """In the order in which a project needs them."""
@@ -72,6 +74,7 @@ _HOMES = {
     **{verb: f"trivox.verbs.{verb}" for verb in VERBS},
     "export": "trivox.verbs.release.export",
     "deidentify": "trivox.verbs.clinic.deidentify",
+    "verify": "trivox.verbs.release.verify",
     "distill": "trivox.verbs.release.distill",
     "models": "trivox.verbs.release.models",
     "pacs_echo": "trivox.verbs.clinic.pacs",
@@ -131,6 +134,7 @@ __all__ = [
     "read_volume",
     "report",
     "train",
+    "verify",
     "write_volume",
 ]
 

@@ -86,6 +86,7 @@ COMMANDS = (
     after_training.explain,
     after_training.doctor,
     after_training.package,
+    release.verify,
     release.export,
     release.distill,
     pacs.node,

@@ -120,6 +120,11 @@ TEXTS = {
     "pretrain.out": "folder of the pretraining, for --pretrained later",
     "pretrained": "run, bundle, ready model, pretraining or safetensors file to start "
     "from",
+    "predict.format": "files of each case, with commas between: nifti, dicom-seg, rtstruct, sr "
+    "(measurements, brings dicom-seg along), png, dicom-ct (of volumes); "
+    "default: nifti, and dicom-seg for DICOM images",
+    "seg_type": "of dicom-seg: a plane of bits for each label, whole numbers, or "
+    "probabilities",
     "probabilities": "also write class probabilities",
     "rank.seed": "of the permutations",
     "recipe": "a recipe.json to start from, or the name of a recipe: brats",
@@ -145,6 +150,8 @@ TEXTS = {
     "set": "any recipe setting as key=value; repeatable",
     "sod": "mm from the source to the isocentre",
     "source": "a run, or a metrics.json",
+    "statistics": "also measure each label: volume, diameters, place and intensity, in "
+    "statistics.json and statistics.csv",
     "subtype_results": "also write the classes as numbers: columns Names,Subtype",
     "task": "what to learn",
     "teacher_weight": "of the model's answers, 0 to 1; the labels have the rest; "
