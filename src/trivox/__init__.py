@@ -59,13 +59,13 @@ VERBS = (
     "info",
     "export",
     "distill",
+    "verify",
     "pacs_echo",
     "pacs_find",
     "pacs_fetch",
     "pacs_send",
     "pacs_watch",
     "node",
-    "verify",
     "deidentify",
 )
 """In the order in which a project needs them."""
