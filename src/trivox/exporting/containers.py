@@ -100,7 +100,7 @@ def _fill(
     folder: Path, contract: Contract, bundles: Sequence[LabelBundle], identity: str
 ) -> None:
     for name, bundle in zip(contract.models, bundles, strict=True):
-        _copy_bundle(bundle, folder / "models" / name)
+        copy_bundle(bundle, folder / "models" / name)
     wheel = write_wheel(folder / "wheels")
     kind = KINDS[contract.target]
     versions = installed_versions(kind.extra).items()
@@ -113,7 +113,7 @@ def _fill(
     _open_to_all(folder)
 
 
-def _copy_bundle(bundle: LabelBundle, folder: Path) -> None:
+def copy_bundle(bundle: LabelBundle, folder: Path) -> None:
     """What inference reads, and nothing else that lies in the bundle's folder."""
     folder.mkdir(parents=True)
     files = bundle.checked(bundle.description.files)
