@@ -1,6 +1,5 @@
 """trivox in the image: the installed package as a wheel, and what it needs."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 import trivox
 from container_inputs import brats_case, files_below
+from locked_down import locked
 from trivox import Predictor
 from trivox.exporting.own_wheel import installed_versions, write_wheel
 
@@ -82,47 +82,6 @@ def test_locked_container_predicts_what_trivox_predicts(
     assert set(np.unique(labels)) == {0, 1, 2, 4}
     expected = np.where(labels == 4, 3, labels)
     np.testing.assert_array_equal(np.asarray(written.dataobj).T, expected)
-
-
-def locked(command, *, writable):
-    """Run as nobody, who may read but not write, without network, on a read-only root
-    file system.
-    """
-    limits = [
-        "setpriv",
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "--no-new-privs",
-        "--inh-caps=-all,+dac_read_search",
-        "--ambient-caps=-all,+dac_read_search",
-    ]
-    namespaces = ["unshare", "--net", "--mount", "--propagation=private"]
-    script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind / && exec "$@"'
-    shell = [*namespaces, "bash", "-c", script, str(writable), *limits]
-    touch = (
-        f"! touch {writable.parent}/x 2>/dev/null "
-        f"&& touch {writable}/x && rm {writable}/x"
-    )
-    if not works([*shell, "bash", "-c", touch]):
-        pytest.skip(
-            "no right to make namespaces here; "
-            "the entry point is run without them in the other tests"
-        )
-    return subprocess.run(
-        [*shell, *map(str, command)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-    )
-
-
-def works(command):
-    """Whether a program is here and succeeds."""
-    if shutil.which(command[0]) is None:
-        return False
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def test_what_setuptools_carries_for_itself_is_not_installed(monkeypatch):
