@@ -6,9 +6,14 @@ OUT ?= runs/demo
 # The server of PyPI needs a Python of the system: others lack symbols that it asks for.
 TRITON_PYTHON ?= /usr/bin/python3.11
 TRITON := build/triton
+# Tools that judge what is deployed: Helm's engine (0.25 GB), schemas of Kubernetes (0.1 GB) and of compose.
+DEPLOY := build/deploy
+TARGET ?= serve
+# for CUDA: IMAGE_OPTIONS="--build-arg TORCH_INDEX="
+IMAGE_OPTIONS ?=
 MINUTES ?= 2
 
-.PHONY: demo test test-slow test-browser test-pretended-gpu test-triton lint types bench docs clean
+.PHONY: demo test test-slow test-browser test-pretended-gpu test-triton test-deploy image lint types bench docs clean
 
 demo: $(VENV)/installed  ## generate phantoms, train, predict, evaluate, report
 	$(BIN)/trivox demo --out $(OUT) --minutes $(MINUTES)
@@ -28,6 +33,14 @@ test-pretended-gpu: $(VENV)/installed-dev  ## on a CUDA device that is pretended
 test-triton: $(VENV)/installed-dev $(TRITON)/installed  ## with a real Triton server
 	TRIVOX_TRITON=$(TRITON) $(BIN)/python -m pytest -q -m triton tests/exporting
 
+test-deploy: $(VENV)/installed-dev $(DEPLOY)/installed  ## the Helm chart in Helm's own engine, manifests by their schemas
+	TRIVOX_DEPLOY_TOOLS=$(DEPLOY)/bin/python $(BIN)/python -m pytest -q tests/deploy
+
+image:  ## the image that serves models, where Docker is: make image TARGET=predict
+	docker build -f deploy/Dockerfile --target $(TARGET) --tag trivox-$(TARGET) \
+	  --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/trivox/version.py)" \
+	  --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" $(IMAGE_OPTIONS) .
+
 lint: $(VENV)/installed-dev  ## style and the order of the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,7 +57,7 @@ docs: $(VENV)/installed-dev  ## build the documentation into site/
 	$(BIN)/zensical build
 
 clean:  ## remove what make made
-	rm -rf $(VENV) site runs $(TRITON) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) site runs $(TRITON) $(DEPLOY) .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	scripts/install
@@ -57,4 +70,9 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt
 $(TRITON)/installed:
 	$(TRITON_PYTHON) -m venv $(TRITON)
 	$(TRITON)/bin/pip install --quiet "nvidia-pytriton==0.7.0" "numpy<2" scipy nibabel onnxruntime openvino
+	@touch $@
+
+$(DEPLOY)/installed:
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/pip install --quiet "helm-python-sdk==0.2.2" "kubernetes-validate==1.37.0" "compose-spec==0.2.1" pyyaml
 	@touch $@

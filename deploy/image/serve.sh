@@ -3,6 +3,7 @@
 #
 # TRIVOX_MODELS       paths or names of models with blanks between; unset: every folder in /models
 # TRIVOX_TOKEN_FILE   file of the tokens; unset: /run/secrets/trivox-token
+# TRIVOX_JOB_MEMORY_GB  what one job may take; unset: a share of the machine's memory, which no limit of a container lowers
 # TRIVOX_HOST, TRIVOX_PORT, TRIVOX_WORKERS, TRIVOX_DEVICE
 # TRIVOX_ALLOW_HOSTS  names under which the server is called, with blanks between
 # TRIVOX_SCANS        folder whose files jobs may name
@@ -21,6 +22,9 @@ for name in ${TRIVOX_ALLOW_HOSTS:-}; do
 done
 if [ -n "${TRIVOX_SCANS:-}" ]; then
   set -- --data "$TRIVOX_SCANS" "$@"
+fi
+if [ -n "${TRIVOX_JOB_MEMORY_GB:-}" ]; then
+  set -- --job-memory-gb "$TRIVOX_JOB_MEMORY_GB" "$@"
 fi
 models=0
 if [ -n "${TRIVOX_MODELS:-}" ]; then

@@ -36,3 +36,9 @@ def linted():
         assert done.returncode == 0, done.stdout + done.stderr
 
     return run
+
+
+@pytest.fixture(scope="session")
+def chart(deploy):
+    """The folder of the Helm chart."""
+    return deploy / "helm" / "trivox"

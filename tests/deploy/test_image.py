@@ -4,15 +4,17 @@ import importlib.util
 import json
 import os
 import re
-import stat
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from container_inputs import scan
 from locked_down import locked
 from trivox.version import __version__
 
@@ -152,7 +154,7 @@ def test_images_write_nowhere_but_where_they_may(built):
     (variables,) = (text for what, text in built["run"] if what == "ENV")
     places = dict(pair.split("=", 1) for pair in variables.split())
     for name in ("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"):
-        assert places[name].startswith("/tmp")  # noqa: S108
+        assert places[name].startswith("/tmp")
     assert places["PYTHONDONTWRITEBYTECODE"] == "1"
 
 
@@ -242,7 +244,7 @@ def test_every_folder_of_models_is_served(start, tmp_path):
         ("--keep-hours", "2"),
         ("--allow-host", "a.example"),
         ("--allow-host", "b"),
-        ("--host", "0.0.0.0"),  # noqa: S104
+        ("--host", "0.0.0.0"),
         ("--state", "/data"),
         ("--token-file", str(tmp_path / "token")),
     ]:
@@ -251,10 +253,12 @@ def test_every_folder_of_models_is_served(start, tmp_path):
 
 @POSIX
 def test_models_are_named(start):
-    code, said, _ = start(TRIVOX_MODELS="/m/a hippocampus", TRIVOX_SCANS="/scans")
+    variables = {"TRIVOX_SCANS": "/scans", "TRIVOX_JOB_MEMORY_GB": "12"}
+    code, said, _ = start(TRIVOX_MODELS="/m/a hippocampus", **variables)
     assert code == 0
     assert {"/m/a", "hippocampus"} <= {*said}
     assert ("--data", "/scans") in [*pairwise(said)]
+    assert ("--job-memory-gb", "12") in [*pairwise(said)]
 
 
 @POSIX
@@ -306,22 +310,26 @@ def test_health_is_what_the_server_answers(deploy, server, monkeypatch):
 
 
 # -- the steps themselves --------------------------------------------------------------
-@pytest.mark.slow
-@POSIX
-def test_the_steps_build_a_trivox_that_predicts(deploy, root, tmp_path):
-    """In a fresh environment, as the Dockerfile runs them; then as the image's user, on a
-    read-only file system, without network.
-    """
-    script = deploy / "image" / "build-steps.sh"
-    environment = tmp_path / "trivox"
+@pytest.fixture
+def open_folder():
+    """A folder that any user may look into."""
+    with TemporaryDirectory(prefix="trivox-image-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def build(script, root, environment):
+    """Run the steps of the image `predict` in a fresh environment; what the last said."""
+    wheels = environment.with_name("wheels")
     constraints = root / "constraints.txt"
     # what pip has here in place of PyTorch's own index
     variables = {**os.environ, "TORCH_INDEX": "", "PYTHONPATH": ""}
     for step in (
         ["system"],
-        ["wheel", root, tmp_path / "wheels"],
+        ["wheel", root, wheels],
         ["torch", environment, constraints],
-        ["trivox", environment, constraints, tmp_path / "wheels", "dicom,openvino"],
+        ["trivox", environment, constraints, wheels, "dicom,openvino"],
     ):
         done = subprocess.run(
             [script, *step],
@@ -332,29 +340,32 @@ def test_the_steps_build_a_trivox_that_predicts(deploy, root, tmp_path):
             timeout=MINUTES * 60,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == __version__
-    names = json.loads((environment / "sbom.cdx.json").read_text())["components"]
-    assert {"torch", "highdicom", "openvino"} <= {each["name"] for each in names}
-    assert not {"torchvision", "timm"} & {each["name"] for each in names}
-    from container_inputs import scan
+    return done.stdout.splitlines()
 
-    scan(tmp_path / "in" / "case.nii.gz", 0)
-    out = tmp_path / "out"
+
+def predict_locked(environment, root, folder):
+    """Predict as the image's user, on a read-only file system, without network."""
+    scan(folder / "in" / "case.nii.gz", 0)
+    out = folder / "out"
     out.mkdir()
-    out.chmod(stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO)
+    out.chmod(0o777)
     places = [f"{name}={out}/.{name}" for name in ("HOME", "XDG_CACHE_HOME")]
     places += [f"MPLCONFIGDIR={out}/.mpl", f"TMPDIR={out}"]
     program = [environment / "bin" / "trivox", "predict", root / "models/hippocampus"]
-    command = [
-        "env",
-        *places,
-        *program,
-        tmp_path / "in",
-        "--out",
-        out,
-        "--device",
-        "cpu",
-    ]
-    done = locked(command, writable=out, user=10001)
+    command = ["env", *places, *program, folder / "in"]
+    done = locked([*command, "--out", out, "--device", "cpu"], writable=out, user=10001)
     assert done.returncode == 0, done.stderr
     assert (out / "case.nii.gz").is_file()
+
+
+@pytest.mark.slow
+@POSIX
+def test_the_steps_build_a_trivox_that_predicts(deploy, root, open_folder):
+    environment = open_folder / "trivox"
+    script = deploy / "image" / "build-steps.sh"
+    assert build(script, root, environment)[-1] == __version__
+    content = json.loads((environment / "sbom.cdx.json").read_text())
+    names = {each["name"] for each in content["components"]}
+    assert {"torch", "highdicom", "openvino"} <= names
+    assert not {"torchvision", "timm"} & names
+    predict_locked(environment, root, open_folder)
