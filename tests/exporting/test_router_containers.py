@@ -4,7 +4,9 @@ contracts.
 
 import importlib.util
 import json
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,22 @@ def run(context, enter):
         return enter(context, **{"models": context / "models"} | options)
 
     return start
+
+
+@pytest.fixture
+def start(context, monkeypatch, capsys):
+    """Runs the entry point with nothing but the given arguments."""
+
+    def begin(*arguments):
+        monkeypatch.setattr(sys, "argv", ["predict.py", *arguments])
+        code = 0
+        try:
+            runpy.run_path(str(context / "predict.py"), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code
+        return code, capsys.readouterr()
+
+    return begin
 
 
 @pytest.fixture
@@ -185,13 +203,11 @@ def test_objects_are_named_as_mercure_names_files(scans, run, tmp_path):
 
 @pytest.mark.parametrize("target", ["mercure"])
 def test_variables_of_mercure_name_the_folders(
-    context, scans, enter, tmp_path, monkeypatch
+    context, scans, start, tmp_path, monkeypatch
 ):
-    moved = (tmp_path / "in").rename(tmp_path / "data")
-    monkeypatch.setenv("MERCURE_IN_DIR", str(moved))
+    monkeypatch.setenv("MERCURE_IN_DIR", str(tmp_path / "in"))
     monkeypatch.setenv("MERCURE_OUT_DIR", str(tmp_path / "there"))
-    code, _ = enter(context, input=moved, output=tmp_path / "there")
-    assert code == 0
+    assert start("--device", "cpu")[0] == 0
     assert len(objects(tmp_path / "there")) == 1
 
 
@@ -261,6 +277,21 @@ def test_manifests_say_where_things_are_in_the_image(context):
 
 
 @pytest.mark.parametrize("target", ["map"])
+def test_variables_of_the_package_name_the_folders(
+    context, scans, start, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOLOSCAN_WORKDIR", str(tmp_path))
+    monkeypatch.setenv("HOLOSCAN_INPUT_PATH", "in/")
+    monkeypatch.setenv("HOLOSCAN_OUTPUT_PATH", str(tmp_path / "out"))
+    monkeypatch.setenv("HOLOSCAN_MODEL_PATH", str(context / "models"))
+    assert start("--device", "cpu")[0] == 0
+    assert len(objects(tmp_path / "out")) == 1
+    short = ("-i", tmp_path / "in", "-o", tmp_path / "o", "-m", context / "models")
+    assert start(*map(str, short))[0] == 0
+    assert len(objects(tmp_path / "o")) == 1
+
+
+@pytest.mark.parametrize("target", ["map"])
 def test_several_series_are_all_predicted(context, run, tmp_path):
     contract = read_contract(context / "contract.json")
     make(tmp_path / "in", contract)
@@ -281,11 +312,8 @@ def test_several_series_are_all_predicted(context, run, tmp_path):
 
 @pytest.mark.parametrize("target", ["map"])
 def test_manifests_are_shown_and_parts_are_copied(
-    context, contexts, tmp_path, monkeypatch, capsys
+    context, start, tmp_path, monkeypatch
 ):
-    import runpy
-    import sys
-
     places = {
         "APPLICATION": context,
         "MODEL_PATH": context / "models",
@@ -298,15 +326,6 @@ def test_manifests_are_shown_and_parts_are_copied(
     for name, place in places.items():
         monkeypatch.setenv(f"HOLOSCAN_{name}", str(place))
     out = tmp_path / "export"
-
-    def start(*arguments):
-        monkeypatch.setattr(sys, "argv", ["predict.py", *arguments])
-        code = 0
-        try:
-            runpy.run_path(str(context / "predict.py"), run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code
-        return code, capsys.readouterr()
 
     code, said = start("show")
     assert code == 0

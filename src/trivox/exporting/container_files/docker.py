@@ -8,7 +8,6 @@ that were predicted before are kept, so that the same command goes on after a st
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import trivox
 from trivox import TrivoxError
 from trivox.cli.terminal import Terminal
 from trivox.exporting.contract import read_contract
+from trivox.exporting.packaging.variables import said
 
 HERE = Path(__file__).parent
 
@@ -25,7 +25,6 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Predict every case of a folder. Research use only."
     )
-    said = os.environ.get
     parser.add_argument("--input", "-i", type=Path, default=Path("/input"))
     parser.add_argument("--output", "-o", type=Path, default=Path("/output"))
     parser.add_argument(
@@ -33,7 +32,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--format", default=said("TRIVOX_FORMAT") or None)
     parser.add_argument("--series", default=said("TRIVOX_SERIES") or None)
-    parser.add_argument("--device", default=said("TRIVOX_DEVICE") or "auto")
+    parser.add_argument("--device", default=said("TRIVOX_DEVICE", "auto"))
     return parser.parse_args()
 
 

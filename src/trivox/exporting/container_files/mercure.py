@@ -9,7 +9,6 @@ was predicted and written; otherwise 1, with one line on stderr and no object.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +26,7 @@ from trivox.exporting.packaging.delivery import (
     findings,
     require_predicted,
 )
+from trivox.exporting.packaging.variables import said
 from trivox.files import in_one_line, read_json, write_json
 from trivox.schema import Frozen, validated
 from trivox.version import NOTICE
@@ -55,9 +55,8 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Predict one DICOM series. Research use only."
     )
-    said = os.environ.get
-    source = Path(said("MERCURE_IN_DIR") or "/data")
-    output = Path(said("MERCURE_OUT_DIR") or "/output")
+    source = Path(said("MERCURE_IN_DIR", "/data"))
+    output = Path(said("MERCURE_OUT_DIR", "/output"))
     parser.add_argument("--input", type=Path, default=source)
     parser.add_argument("--output", type=Path, default=output)
     parser.add_argument(

@@ -13,7 +13,6 @@ code is 0 if every series was predicted; otherwise 1, with one line on stderr an
 """
 
 import argparse
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -25,11 +24,12 @@ from trivox.errors import DataError
 from trivox.exporting.contract import read_contract
 from trivox.exporting.packaging.delivery import deliver, require_predicted
 from trivox.exporting.packaging.manifests import environment
+from trivox.exporting.packaging.variables import said
 from trivox.files import in_one_line
 
 HERE = Path(__file__).parent
 EXPORT = Path("/var/run/holoscan/export")
-VARIABLES = environment() | dict(os.environ)
+USUAL = environment()
 MANIFESTS = ("HOLOSCAN_APP_MANIFEST_PATH", "HOLOSCAN_PKG_MANIFEST_PATH")
 PARTS = {
     "app": ("HOLOSCAN_APPLICATION",),
@@ -42,7 +42,8 @@ PARTS = {
 
 def place(variable: str) -> Path:
     """What a variable names; relative ones lie in the working directory."""
-    return Path(VARIABLES["HOLOSCAN_WORKDIR"]) / VARIABLES[variable]
+    work = said("HOLOSCAN_WORKDIR", USUAL["HOLOSCAN_WORKDIR"])
+    return Path(work) / said(variable, USUAL[variable])
 
 
 def options() -> argparse.Namespace:
@@ -59,10 +60,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--output", "-o", type=Path, default=output)
     parser.add_argument("--models", "--model", "-m", type=Path, default=models)
     parser.add_argument("--export", type=Path, default=EXPORT)
-    said = VARIABLES.get
     parser.add_argument("--format", default=said("TRIVOX_FORMAT") or None)
     parser.add_argument("--series", default=said("TRIVOX_SERIES") or None)
-    parser.add_argument("--device", default=said("TRIVOX_DEVICE") or "auto")
+    parser.add_argument("--device", default=said("TRIVOX_DEVICE", "auto"))
     return parser.parse_args()
 
 

@@ -64,7 +64,8 @@ def _name_of(path: Path, naming: Naming) -> str:
 
 def findings(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What was predicted of each case, without names of files."""
-    return [
-        {name: value for name, value in record.items() if name not in NO_RESULTS}
-        for record in records.values()
-    ]
+    return [_finding(record) for record in records.values()]
+
+
+def _finding(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in NO_RESULTS}
