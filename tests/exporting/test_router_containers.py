@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from container_inputs import files_below, random_model, scan
+from locked_down import locked
 from trivox import read_volume
 from trivox.errors import BundleError, RecipeError
 from trivox.exporting.containers import copy_bundle, package_model
 from trivox.exporting.contract import read_contract
+from trivox.exporting.packaging.delivery import doubted
 from trivox.exporting.packaging.scans import make, write_series
 from trivox.inference.bundle import read_bundle, write_bundle
 
@@ -98,21 +100,16 @@ def test_what_the_smoke_test_asks_for_is_what_the_entry_point_does(
 
 
 @each_target
-def test_a_stranger_in_the_output_breaks_the_contract(context, scans, run, tmp_path):
+def test_what_is_written_is_the_result_and_nothing_else(context, scans, run, tmp_path):
+    before = files_below(tmp_path / "in")
     assert run()[0] == 0
+    assert files_below(tmp_path / "in") == before
     smoke = smoke_test(context)
     contract = read_contract(context / "contract.json")
     smoke.check_all(scans, tmp_path / "out", contract)
     (tmp_path / "out" / "stranger.txt").write_text("hello")
     with pytest.raises(smoke.BrokenContractError, match="stranger"):
         smoke.check_all(scans, tmp_path / "out", contract)
-
-
-@each_target
-def test_nothing_is_written_beside_the_output(context, scans, run, tmp_path):
-    before = files_below(tmp_path / "in")
-    assert run()[0] == 0
-    assert files_below(tmp_path / "in") == before
 
 
 def test_routers_hand_on_one_series_so_the_model_reads_one_channel(bundle, tmp_path):
@@ -159,6 +156,22 @@ def test_models_that_also_answer_with_a_class_are_taken(
     assert contract.task == "multitask"
 
 
+@pytest.mark.slow
+@each_target
+def test_a_locked_container_predicts(context, scans, tmp_path):
+    """As the image's user, without home and network, nothing writable but the output."""
+    out = tmp_path / "locked"
+    out.mkdir()
+    out.chmod(0o777)
+    program = [sys.executable, "-I", "-B", "-u", context / "predict.py"]
+    places = ["--input", tmp_path / "in", "--output", out]
+    models = ["--models", context / "models", "--device", "cpu"]
+    command = ["env", "-u", "HOME", f"TMPDIR={out}", *program, *places, *models]
+    done = locked(command, writable=out, user=1000)
+    assert done.returncode == 0, done.stderr
+    smoke_test(context).check_all(scans, out, read_contract(context / "contract.json"))
+
+
 # -- docker ----------------------------------------------------------------------------
 @pytest.mark.parametrize("target", ["docker"])
 def test_label_maps_of_images_and_objects_of_dicom(run, tmp_path):
@@ -198,7 +211,24 @@ def test_objects_are_named_as_mercure_names_files(scans, run, tmp_path):
     assert file.name == f"{made.SeriesInstanceUID}#{made.SOPInstanceUID}.dcm"
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["trivox"]["objects"] == [file.name]
+    (case,) = result["trivox"]["cases"]
+    assert not {"inputs", "output", "sources", "written"} & case.keys()
+    assert str(tmp_path) not in json.dumps(result)
     assert "trivox" in result["__mercure_notification"]["text"]
+    assert result["__mercure_notification"]["requested"] is False
+
+
+@pytest.mark.parametrize("target", ["mercure"])
+def test_people_hear_of_answers_that_are_not_to_be_trusted(context, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["predict.py"])
+    names = runpy.run_path(str(context / "predict.py"))
+    text, asked = names["notice"](2, 1)
+    assert asked is True
+    assert "1 of its answers" in text
+    text, asked = names["notice"](2, 0)
+    assert asked is False
+    assert "answers" not in text
+    assert doubted({"a": {"abstain": True}, "b": {"abstain": False}, "c": {}}) == 1
 
 
 @pytest.mark.parametrize("target", ["mercure"])
@@ -212,10 +242,9 @@ def test_variables_of_mercure_name_the_folders(
 
 
 @pytest.mark.parametrize("target", ["mercure"])
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_settings_of_the_task_are_heard(scans, run, tmp_path, wrapped):
+def test_settings_of_the_task_are_heard(scans, run, tmp_path):
     process = {"settings": {"format": "rtstruct,dicom-seg", "series": 1}}
-    settings(tmp_path / "in", [process] if wrapped else process)
+    settings(tmp_path / "in", [process])
     assert run() == (0, [])
     kinds = sorted(made.Modality for made in objects(tmp_path / "out"))
     assert kinds == ["RTSTRUCT", "SEG"]
@@ -245,10 +274,13 @@ def test_wrong_settings_are_one_line_and_no_object(
 
 @pytest.mark.parametrize("target", ["mercure"])
 @pytest.mark.parametrize("process", [None, {}, [], {"settings": None}])
-def test_a_task_without_settings_is_the_usual_one(scans, run, tmp_path, process):
-    settings(tmp_path / "in", process)
-    assert run() == (0, [])
-    assert [made.Modality for made in objects(tmp_path / "out")] == ["SEG"]
+def test_a_task_without_settings_has_the_usual_ones(
+    context, tmp_path, monkeypatch, process
+):
+    monkeypatch.setattr(sys, "argv", ["predict.py"])
+    read = runpy.run_path(str(context / "predict.py"))["read_settings"]
+    settings(tmp_path, process)
+    assert read(tmp_path / "task.json") == read(tmp_path / "nothing.json")
 
 
 # -- map -------------------------------------------------------------------------------

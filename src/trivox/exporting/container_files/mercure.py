@@ -4,7 +4,8 @@ becomes DICOM objects in MERCURE_OUT_DIR, which mercure sends on.
 `task.json` beside the images holds the settings of the module ("process" > "settings"):
 format (dicom-seg, rtstruct; several with commas between), series (which, where a rule
 hands on whole studies: number, UID or rule), slice_tolerance (mm), device. `result.json`
-says what was predicted; mercure keeps it with the task. The exit code is 0 if everything
+says what was predicted; mercure keeps it with the task, and notifies people where the
+model says that its answer is not to be trusted. The exit code is 0 if everything
 was predicted and written; otherwise 1, with one line on stderr and no object.
 """
 
@@ -23,6 +24,7 @@ from trivox.exporting.contract import read_contract
 from trivox.exporting.packaging.delivery import (
     by_series,
     deliver,
+    doubted,
     findings,
     require_predicted,
 )
@@ -83,13 +85,21 @@ def predict(given: argparse.Namespace) -> None:
         )
         require_predicted(done.records)
         names = deliver(Path(scratch), given.output, by_series)
-    text = f"trivox: {len(names)} DICOM objects. {NOTICE}"
+    text, doubt = notice(len(names), doubted(done.records))
     result = {
         "trivox": {"objects": names, "cases": findings(done.records)},
-        "__mercure_notification": {"text": text},
+        "__mercure_notification": {"text": text, "requested": doubt},
     }
     write_json(given.output / RESULT, result)
     print(text)
+
+
+def notice(objects: int, doubts: int) -> tuple[str, bool]:
+    """What mercure tells people, and whether they have to hear of it."""
+    text = f"trivox: {objects} DICOM objects."
+    if doubts:
+        text += f" The model says that {doubts} of its answers are not to be trusted."
+    return f"{text} {NOTICE}", doubts > 0
 
 
 def read_settings(file: Path) -> Settings:

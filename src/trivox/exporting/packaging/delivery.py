@@ -11,8 +11,8 @@ from trivox.volumes.dicom.files import load
 from trivox.volumes.header import reading
 
 ENDING = ".dcm"
-NO_RESULTS = ("inputs", "output", "formats")
-"""Parts of a record that name files."""
+NO_RESULTS = ("inputs", "output", "formats", "sources", "written")
+"""Parts of a record that are of files."""
 
 Naming = Callable[[str, str], str]
 """From the UIDs of the series and the object to a file's name without its ending."""
@@ -65,6 +65,11 @@ def _name_of(path: Path, naming: Naming) -> str:
 def findings(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What was predicted of each case, without names of files."""
     return [_finding(record) for record in records.values()]
+
+
+def doubted(records: Mapping[str, Mapping[str, Any]]) -> int:
+    """How many predictions the model itself says not to trust."""
+    return sum(bool(record.get("abstain")) for record in records.values())
 
 
 def _finding(record: Mapping[str, Any]) -> dict[str, Any]:
