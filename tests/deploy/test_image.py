@@ -271,6 +271,44 @@ def test_no_server_starts_without_a_token_or_a_model(start, tmp_path):
     assert "no model" in error
 
 
+def test_the_server_has_every_option_that_it_is_started_with(deploy):
+    from typer.main import get_command
+
+    from trivox.cli import app
+
+    command = get_command(app).commands.get("serve")
+    if command is None:
+        pytest.skip("no trivox serve here")
+    known = {name for option in command.params for name in option.opts}
+    chart = deploy / "helm" / "trivox"
+    texts = [
+        (deploy / "image" / "serve.sh").read_text(),
+        (chart / "templates" / "statefulset.yaml").read_text(),
+    ]
+    used = {name for text in texts for name in re.findall(r" (--[a-z-]+)", text)}
+    assert {"--state", "--token-file", "--keep-hours", "--tls-key"} <= used
+    assert used <= known
+    schema = json.loads((chart / "values.schema.json").read_text())
+    arguments = schema["properties"]["serve"]["properties"]["extraArgs"]["items"]
+    (pattern,) = arguments["not"].values()
+    refused = re.search(r"\((.*?)\)", pattern)[1].split("|")
+    assert {f"--{name}" for name in refused} <= known
+
+
+def test_the_autoscaler_asks_for_a_figure_that_the_server_has(deploy):
+    if importlib.util.find_spec("trivox.service.serve") is None:
+        pytest.skip("no trivox serve here")
+    import yaml
+    from trivox.service.serve.api import metrics
+
+    values = yaml.safe_load((deploy / "helm" / "trivox" / "values.yaml").read_text())
+    metric = values["autoscaling"]["metric"]
+    source = Path(metrics.__file__).read_text()
+    assert f'"{metric["name"]}"' in source
+    for label in metric["selector"]:
+        assert f'labels=["{label}"]' in source
+
+
 @pytest.fixture
 def server():
     """A server that answers with a status."""

@@ -50,6 +50,23 @@ def test_versions_are_those_that_run_here_without_build_labels(brats):
     assert lines == [f"{name}=={version}" for name, version in versions.items()]
 
 
+def test_packages_of_an_extra_are_needed_where_it_is_asked_for(monkeypatch):
+    class Package:
+        requires = (
+            "numpy>=1.26",
+            "pytest>=8; extra == 'dicom'",
+            'mypy; python_version > "3" and extra == "track"',
+        )
+
+    monkeypatch.setattr("trivox.exporting.own_wheel._installed", Package)
+    usual = {*installed_versions()}
+    assert "numpy" in usual
+    assert not {"pytest", "mypy"} & usual
+    assert {"numpy", "pytest", "pluggy"} <= {*installed_versions("dicom")}
+    assert "mypy" not in installed_versions("dicom")
+    assert "mypy" in installed_versions("track")
+
+
 def test_locked_container_predicts_what_trivox_predicts(
     brats, bundle, installed, tmp_path
 ):
