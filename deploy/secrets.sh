@@ -4,6 +4,7 @@ set -eu
 cd "$(dirname "$0")"
 umask 077
 mkdir -p secrets models
+chmod 0755 models
 
 random() {
   od -An -N32 -tx1 /dev/urandom | tr -d ' \n'

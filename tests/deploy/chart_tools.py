@@ -1,7 +1,7 @@
 """Run by the Python of `make test-deploy`: renders the chart with Helm's own engine, and
-judges manifests by the schemas of Kubernetes and compose.yaml by the compose specification.
+judges manifests by the schemas of Kubernetes and compose files by the compose specification.
 
-    python chart_tools.py CHART COMPOSE < CASES.json
+    python chart_tools.py CHART COMPOSE... < CASES.json
 
 Each case is `{"values": {...}}`; an answer is `{"manifests": [...]}` or `{"error": "..."}`.
 """
@@ -22,11 +22,12 @@ VERSIONS = ("1.27", "1.31", "1.37")
 
 def main():
     """Answer on standard output."""
-    chart, compose = sys.argv[1:]
+    chart, *composes = sys.argv[1:]
     loaded = helm_python.Chart.load(chart)
     answers = [rendered(loaded, case["values"]) for case in json.load(sys.stdin)]
     lint = helm_python.lint(chart, strict=True)
-    facts = {"answers": answers, "lint": lint, "compose": judged(compose)}
+    complaints = {Path(file).name: judged(file) for file in composes}
+    facts = {"answers": answers, "lint": lint, "compose": complaints}
     print(json.dumps(facts))
 
 

@@ -90,6 +90,12 @@ def test_jobs_stay_below_the_limit_of_their_container(compose):
     assert float(job) < float(limit[:-1])
 
 
+def test_what_is_added_for_a_gpu_is_for_services_that_predict(compose, deploy):
+    added = yaml.safe_load((deploy / "compose.gpu.yaml").read_text())["services"]
+    assert added.keys() == {"serve", "watch"}
+    assert added.keys() < compose["services"].keys()
+
+
 # -- secrets ---------------------------------------------------------------------------
 @pytest.fixture
 def made(deploy, tmp_path):
@@ -112,6 +118,8 @@ def test_secrets_are_made_once_for_all_that_compose_reads(made, compose):
         assert (made / secret["file"]).is_file()
     folder = made / "secrets"
     assert folder.stat().st_mode & 0o777 == 0o700
+    # the user in the container has to read what is put there
+    assert (made / "models").stat().st_mode & 0o777 == 0o755
     password = (folder / "orthanc-password").read_text()
     token = (folder / "trivox-token").read_text()
     assert len({password, token}) == 2
