@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 import subprocess
-from importlib.util import find_spec
 
 import pytest
 import yaml
+
+from trivox.service.profiles import read_profiles
+from trivox.service.rules import read_rules
 
 SERVICES = ("serve", "watch", "orthanc")
 each_service = pytest.mark.parametrize("name", SERVICES)
@@ -144,13 +146,7 @@ def test_secrets_stay_out_of_the_repository_and_the_image(deploy, root):
 
 
 # -- the watcher's files ---------------------------------------------------------------
-@pytest.mark.skipif(
-    find_spec("trivox.service.profiles") is None, reason="no trivox pacs here"
-)
 def test_profiles_and_rules_are_those_that_the_watcher_reads(compose, deploy):
-    from trivox.service.profiles import read_profiles
-    from trivox.service.rules import read_rules
-
     profiles = read_profiles(deploy / "compose" / "pacs.toml")
     rules = read_rules(deploy / "compose" / "rules.toml")
     rules.require_profiles(profiles)

@@ -21,9 +21,6 @@ from trivox.exporting.packaging.delivery import doubted
 from trivox.exporting.packaging.scans import make, write_series
 from trivox.inference.bundle import read_bundle, write_bundle
 
-if importlib.util.find_spec("trivox.results.formats") is None:
-    pytest.skip("trivox predict has no --format here", allow_module_level=True)
-
 TARGETS = ("docker", "mercure", "map")
 each_target = pytest.mark.parametrize("target", TARGETS)
 

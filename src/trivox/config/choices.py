@@ -37,6 +37,12 @@ class Uncertainty(StrEnum):
     VARIANCE = "variance"
 
 
+ResultFormat = Literal["nifti", "dicom-seg", "rtstruct", "sr", "png", "dicom-ct"]
+"""What predictions are written as."""
+SegType = Literal["binary", "labelmap", "fractional"]
+"""Kinds of DICOM segmentations: a plane of bits a segment, whole numbers, or
+probabilities.
+"""
 ConventionName = Literal[
     "trivox", "brats-legacy", "brats-lesion-wise", "brats-instance"
 ]

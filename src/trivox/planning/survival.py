@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-import cc3d
 import numpy as np
 import torch
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
-from trivox.datasets.reading import BoxEdges
+from trivox.datasets.reading import BoxEdges, read_reference
 from trivox.errors import TrivoxError, few
 from trivox.memory import free_memory
 from trivox.planning.describe import sized
 from trivox.planning.footprint import preparation_bytes
 from trivox.planning.grid_rules import GridRules
 from trivox.planning.spacing import resampled_shape
-from trivox.volumes.formats import read_labels
+from trivox.volumes.components import connected
+from trivox.volumes.formats import read_header
 from trivox.volumes.geometry import canonical_orientation, reorient
 from trivox.volumes.resampling import resize_labels
 from trivox.volumes.volume import Array, Spacing
@@ -180,9 +180,9 @@ def _read(
     order: tuple[int, int, int],
     box: BoxEdges | None,
 ) -> LabelMap | None:
-    assert case.label is not None
     try:
-        volume = read_labels(case.label)
+        image = read_header(case.images[0], choice=case.choice)
+        volume = read_reference(case, labels, image.grid)
         indices = labels.encode(volume.array, where=case.name)
     except (TrivoxError, OSError):
         return None
@@ -211,7 +211,7 @@ def _fits(label_map: LabelMap, spacing: Spacing) -> bool:
 def count_losses(label_map: LabelMap, spacing: Spacing) -> dict[int, Loss]:
     """What each label of a case loses when it is resampled as preparation does."""
     indices = label_map.indices
-    components = cc3d.connected_components(indices, connectivity=26)
+    components = connected(indices)
     count = int(components.max())
     label_of = np.zeros(count + 1, np.int16)
     label_of[components] = indices
