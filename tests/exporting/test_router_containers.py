@@ -240,11 +240,11 @@ def test_variables_of_mercure_name_the_folders(
 
 @pytest.mark.parametrize("target", ["mercure"])
 def test_settings_of_the_task_are_heard(scans, run, tmp_path):
-    process = {"settings": {"format": "rtstruct,dicom-seg", "series": 1}}
+    process = {"settings": {"format": "rtstruct,dicom-seg,sr", "series": 1}}
     settings(tmp_path / "in", [process])
     assert run() == (0, [])
     kinds = sorted(made.Modality for made in objects(tmp_path / "out"))
-    assert kinds == ["RTSTRUCT", "SEG"]
+    assert kinds == ["RTSTRUCT", "SEG", "SR"]
 
 
 WRONG = [

@@ -2,7 +2,7 @@
 becomes DICOM objects in MERCURE_OUT_DIR, which mercure sends on.
 
 `task.json` beside the images holds the settings of the module ("process" > "settings"):
-format (dicom-seg, rtstruct; several with commas between), series (which, where a rule
+format (dicom-seg, rtstruct, sr; several with commas between), series (which, where a rule
 hands on whole studies: number, UID or rule), slice_tolerance (mm), device. `result.json`
 says what was predicted; mercure keeps it with the task, and notifies people where the
 model says that its answer is not to be trusted. The exit code is 0 if everything
