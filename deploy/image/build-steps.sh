@@ -41,7 +41,7 @@ user() {
   groupadd --gid "$uid" trivox
   useradd --uid "$uid" --gid "$uid" --no-log-init --no-create-home --home-dir /tmp --shell /usr/sbin/nologin trivox
   for folder in $folders; do
-    install -d -m 0750 -o "$uid" -g "$uid" "$folder"
+    install -d -m 0755 -o "$uid" -g "$uid" "$folder"
   done
 }
 
