@@ -175,14 +175,15 @@ def sbom(deploy, tmp_path_factory):
 
 
 def test_the_bill_names_every_installed_package(sbom):
-    from importlib.metadata import distributions
-
-    def plain(name):
-        return re.sub(r"[-_.]+", "-", name).lower()
-
-    installed = {plain(package.name) for package in distributions()} - {"trivox"}
+    # in a process of its own: setuptools, once imported, shows what it carries for itself
+    code = "import importlib.metadata as m; print(*{d.name for d in m.distributions()})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    names = {re.sub(r"[-_.]+", "-", name).lower() for name in done.stdout.split()}
     listed = [component["name"] for component in sbom["components"]]
-    assert sorted(installed) == listed
+    assert listed == sorted(names - {"trivox"})
+    assert {"torch", "numpy"} <= {*listed}
     assert sbom["metadata"]["component"]["name"] == "trivox"
     assert sbom["metadata"]["timestamp"].startswith("2023-11-14T22:13:20")
 
