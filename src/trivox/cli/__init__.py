@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from trivox.cli import after_training, before_training, release, training
+from trivox.cli import after_training, before_training, clinic, release, training
 from trivox.cli.options import split_triples
 from trivox.cli.ready_models import ready_models
 from trivox.cli.runtime import is_first_rank, let_the_first_rank_speak
@@ -87,6 +87,7 @@ COMMANDS = (
     after_training.package,
     release.export,
     release.distill,
+    clinic.serve,
     training.demo,
 )
 for command in COMMANDS:

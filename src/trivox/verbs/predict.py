@@ -20,6 +20,7 @@ from trivox.inference.records import RECORDS
 from trivox.outputs import require_folder_place
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
+from trivox.tasks.ready import ready_predictor
 from trivox.tasks.task import PredictOptions
 from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
@@ -117,7 +118,7 @@ def predict(
         subtype_results=subtype_results,
     )
     predictors = [
-        task.predictor(paths, replace(options, device=each))
+        ready_predictor(task, paths, replace(options, device=each))
         for each in devices_of(device)
     ]
     require_same(predictors)

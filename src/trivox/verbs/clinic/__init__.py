@@ -1,0 +1,1 @@
+"""Verbs that bring models to where scans are made and read."""
