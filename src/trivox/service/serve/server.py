@@ -79,12 +79,15 @@ def run(service: Service, say: Say) -> None:
     os.umask(0o077)
     folders = Folders(service.work.folder)
     folders.make()
-    with claimed(folders.root, VERB), _listening(service.address) as listener:
-        with running(service) as desk:
-            app = make_app(desk, service.gate)
-            server = Server(_config(app, service.address), desk)
-            say(f"serving {_names(service.models)} at {service.address.url}")
-            server.run(sockets=[listener])
+    with (
+        claimed(folders.root, VERB),
+        _listening(service.address) as listener,
+        running(service) as desk,
+    ):
+        app = make_app(desk, service.gate)
+        server = Server(_config(app, service.address), desk)
+        say(f"serving {_names(service.models)} at {service.address.url}")
+        server.run(sockets=[listener])
 
 
 @contextmanager

@@ -286,7 +286,7 @@ def _hear(watch: Watch) -> None:
         said = os.read(watch.child.reader, PIPE)
     except BlockingIOError:
         return
-    lines, newline, rest = (watch.text + said).rpartition(b"\n")
+    lines, _, rest = (watch.text + said).rpartition(b"\n")
     watch.text = rest
     for message in messages_of(lines):
         if "stage" in message:
