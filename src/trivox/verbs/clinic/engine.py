@@ -8,6 +8,7 @@ nothing. Elsewhere (CUDA does not survive a fork) each child loads its model.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from trivox.tasks.ready import READY, key_of
 from trivox.tasks.task import PredictOptions
 from trivox.verbs.predict import predict
 
+READERS = ("trivox.volumes.nifti", "trivox.volumes.itk", "trivox.volumes.dicom.reading")
+"""What loads slowly, and is needed for every case."""
 OUT_OF_MEMORY = "out of memory"
 """How the record of such a case begins."""
 USUAL_FORMAT = "nifti"
@@ -86,6 +89,8 @@ class PredictEngine:
         if not self.forks_warm:
             return
         torch.set_num_threads(1)
+        for reader in READERS:
+            import_module(reader)
         self._predictors[model] = self._loaded(model)
 
     def _loaded(self, model: str) -> Any:

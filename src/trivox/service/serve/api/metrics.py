@@ -34,9 +34,9 @@ class JobFigures(Collector):
         seconds = CounterMetricFamily(
             "trivox_job_seconds", "Seconds that jobs took", labels=["model", "state"]
         )
-        for model, state, number, duration in self.desk.store.totals():
-            ended.add_metric([model, state], number)
-            seconds.add_metric([model, state], duration)
+        for model, end, number, duration in self.desk.store.totals():
+            ended.add_metric([model, end], number)
+            seconds.add_metric([model, end], duration)
         yield ended
         yield seconds
         alive = self.desk.supervisor.alive

@@ -39,6 +39,7 @@ NOBODY = "local"
 CLIENT_VERSION = "trivox-client"
 """Header in which a client says of which version it is."""
 LOOPBACK_NAMES = ("localhost",)
+FAILED = ProblemError("internal", "the operator has to look at its log")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; "
     "base-uri 'none'; form-action 'none'",
@@ -199,10 +200,7 @@ class Guard:
         except Exception as error:
             LOG.error("a request failed: %s", places_of(error))
             if not begun:
-                problem = ProblemError(
-                    "internal", "the operator has to look at its log"
-                )
-                await problem.response()(scope, receive, send_guarded)
+                await FAILED.response()(scope, receive, send_guarded)
 
     def _measure(self, scope: Scope, status: int, seconds: float) -> None:
         """Note an answer by its route, which has the names of ids and not their values."""
