@@ -85,7 +85,7 @@ def run(service: Service, say: Say) -> None:
         running(service) as desk,
     ):
         app = make_app(desk, service.gate)
-        server = Server(_config(app, service.address), desk)
+        server = Server(server_config(app, service.address), desk)
         say(f"serving {_names(service.models)} at {service.address.url}")
         server.run(sockets=[listener])
 
@@ -148,7 +148,8 @@ class Server(uvicorn.Server):
                 signal.signal(each, handler)
 
 
-def _config(app: Any, address: Address) -> uvicorn.Config:
+def server_config(app: Any, address: Address) -> uvicorn.Config:
+    """How requests are taken."""
     return uvicorn.Config(
         app,
         log_config=None,

@@ -34,7 +34,11 @@ class JobLimits(Frozen):
 
 
 class WorkSettings(Frozen):
-    """What workers have to know. cores: that one job may keep busy."""
+    """What workers have to know.
+
+    cores: that one job may keep busy; lease: seconds for which a worker vouches for a
+    job; pause: seconds before a job that crashed is tried again, then twice as many.
+    """
 
     folder: Path
     models: tuple[ServedModel, ...]
@@ -42,6 +46,7 @@ class WorkSettings(Frozen):
     cores: int = Field(default=1, ge=1)
     limits: JobLimits = JobLimits()
     lease: float = Field(default=15.0, gt=0)
+    pause: float = Field(default=0.5, ge=0)
 
     def model(self, name: str) -> ServedModel | None:
         """A model by name."""

@@ -183,13 +183,22 @@ class JobStore:
         worker: number of the process that asks. A job whose process was killed too often
         fails here.
         """
-        while True:
-            with self._connections.changing() as database:
-                self._free_forgotten(database)
-                row = self._next(database)
-                if row is None:
-                    return None
-                return self._leased(database, job_of(row), worker)
+        if not self._is_work():
+            return None
+        with self._connections.changing() as database:
+            self._free_forgotten(database)
+            row = self._next(database)
+            return None if row is None else self._leased(database, job_of(row), worker)
+
+    def _is_work(self) -> bool:
+        """Whether a job may wait, without keeping others from writing."""
+        with self._connections.reading() as database:
+            row = database.execute(
+                "SELECT 1 FROM jobs WHERE state = ? AND not_before <= ? "
+                "OR state = ? AND lease_ends < ? LIMIT 1",
+                (State.QUEUED, self.steady(), State.RUNNING, self.steady()),
+            )
+            return row.fetchone() is not None
 
     def _next(self, database: sqlite3.Connection) -> sqlite3.Row | None:
         row: sqlite3.Row | None = database.execute(

@@ -95,6 +95,7 @@ class Supervisor:
         for process in processes:
             process.kill()
             process.wait()
+            _close(process)
             self._free(process.pid)
 
     def _watch(self) -> None:
@@ -112,6 +113,7 @@ class Supervisor:
         now = time.monotonic()
         if process is not None:
             place.process = None
+            _close(process)
             brief = now - place.born < SHORT
             place.pause = min(max(2 * place.pause, TICK), LONGEST) if brief else 0.0
             place.next = now + place.pause
@@ -132,3 +134,10 @@ class Supervisor:
         assert process.stdin is not None
         os.set_blocking(process.stdin.fileno(), False)
         return process
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    """Let go of the pipe to a process that has ended."""
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()

@@ -41,12 +41,10 @@ TICK = 0.05
 """Seconds between two looks at a child."""
 BEAT = 1.0
 """Seconds between two renewals of a lease."""
-IDLE = 1.0
+IDLE = 0.2
 """Seconds between two looks for a job that nobody announced."""
 GRACE = 10.0
 """Seconds that a job may still take when the server is asked to stop."""
-AFTER = 0.5
-"""Seconds before a job is tried again, twice as many each time."""
 NEARLY = 0.89
 """Of a job that takes longer than those before."""
 PIPE = 1 << 16
@@ -251,7 +249,7 @@ class Worker:
         LOG.info("job %s: failed, %s", claim.id, code)
 
     def _again(self, claim: Claim, code: Failure, detail: str) -> None:
-        pause = AFTER * 2**claim.job.tries
+        pause = self.settings.pause * 2**claim.job.tries
         state = self.store.again(claim, code, detail, after=pause)
         what = "set aside" if state is State.FAILED else "will be tried again"
         LOG.warning("job %s: %s, %s", claim.id, code, what)
