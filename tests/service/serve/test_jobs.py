@@ -170,6 +170,7 @@ def test_a_killed_worker_is_followed_by_another_which_does_its_job(tmp_path):
         os.kill(desk.supervisor.processes[0], signal.SIGKILL)
         until(lambda: not lives(grandchild) and not lives(child))
         until(lambda: int(note.read_text() or grandchild) != grandchild)
+        until(lambda: desk.store.job(job["id"]).child not in (None, child))
         job = desk.store.job(job["id"])
         assert (job.state, job.interruptions, job.tries) == ("running", 1, 0)
         client.delete(f"/v1/jobs/{job.id}")

@@ -33,29 +33,47 @@ Tell = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Child:
-    """A running child. reader: end of the pipe; started: when it began, by the system."""
+    """A child. reader: end of the pipe through which it speaks; starter: of that through
+    which it is let off.
+    """
 
     process: int
     reader: int
+    starter: int
+
+    def let_off(self) -> None:
+        """It may begin: its number is noted."""
+        os.write(self.starter, b"\n")
+        self.forget()
+
+    def forget(self) -> None:
+        """It never will."""
+        os.close(self.starter)
 
 
 def fork_child(
     engine: Engine, settings: WorkSettings, folders: Folders, claim: Claim
 ) -> Child:
-    """Start a child for a job; this process must have no other thread."""
+    """Make a child for a job, which waits until it is let off; this process must have no
+    other thread.
+    """
     reader, writer = os.pipe()
+    start, starter = os.pipe()
     parent = os.getpid()
     process = os.fork()
     if process:
         os.close(writer)
+        os.close(start)
         os.set_blocking(reader, False)
-        return Child(process, reader)
+        return Child(process, reader, starter)
     code = 1
     try:
         os.close(reader)
+        os.close(starter)
         _silence()
         set_apart(parent)
-        code = _work(engine, settings, folders, claim, _teller(writer))
+        if os.read(start, 1):
+            code = _work(engine, settings, folders, claim, _teller(writer))
     finally:
         os._exit(code)
 

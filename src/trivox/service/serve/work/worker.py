@@ -162,6 +162,12 @@ class Worker:
         child = fork_child(self.engine, self.settings, self.folders, claim)
         started = started_at(child.process)
         watch = Watch(claim, child, started, time.monotonic(), expected)
+        try:
+            self.store.works_as(claim, child.process, started or 0.0)
+            child.let_off()
+        except TrivoxError:  # it was cancelled, or the disk is full
+            child.forget()
+            watch.lost = True
         LOG.info("job %s: try %d begins", claim.id, claim.job.tries + 1)
         return watch
 
@@ -191,9 +197,6 @@ class Worker:
         try:
             if not watch.renewed:
                 self._renew(watch)
-                self.store.works_as(
-                    watch.claim, watch.child.process, watch.started or 0.0
-                )
             elif now > watch.renewed + BEAT:
                 self._renew(watch)
             elif not self.store.is_held(watch.claim):
