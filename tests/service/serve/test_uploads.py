@@ -182,7 +182,7 @@ def place(desk, tmp_path, monkeypatch):
     (data / "folder").mkdir(parents=True)
     (data / "scan.mha").write_bytes(scan())
     for number in range(2):
-        (data / "folder" / f"IM{number}").write_bytes(scan())
+        (data / "folder" / f"IM{number}").write_bytes(b"no preamble\n" + scan())
     (tmp_path / "secret.mha").write_bytes(scan())
     (data / "link.mha").symlink_to(tmp_path / "secret.mha")
     (data / "up").symlink_to(tmp_path)
