@@ -11,7 +11,7 @@ import threading
 import time
 import zipfile
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import psutil
@@ -133,13 +133,19 @@ class Killer(threading.Thread):
             processes = self.server.workers
             if not processes:
                 continue
+            children = [each for each in processes if self._is_child(each)]
+            if children and self.random.random() < 0.5:
+                processes = children
             victim = self.random.choice(processes)
-            try:
-                is_child = victim.parent().pid != self.server.process.pid
+            is_child = self._is_child(victim)
+            with suppress(psutil.NoSuchProcess):
                 victim.kill()
-            except (psutil.NoSuchProcess, AttributeError):
-                continue
-            self.counts["child" if is_child else "worker"] += 1
+                self.counts["child" if is_child else "worker"] += 1
+
+    def _is_child(self, process):
+        with suppress(psutil.NoSuchProcess):
+            return process.ppid() != self.server.process.pid
+        return False
 
 
 def test_every_job_ends_once_whatever_is_killed(tmp_path, capsys):
