@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch
 
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError
-from trivox.inference.bundle import bundle_content, model_paths, read_any_bundle
+from trivox.inference.bundle import model_paths, read_any_bundle
 from trivox.inference.descriptions import LabelDescription
+from trivox.results.formats import MAP, WRITERS
 from trivox.service.serve.jobs.states import Failure, Stage
 from trivox.service.serve.settings import WorkSettings
 from trivox.service.serve.work.engine import JobError, Order, Report
@@ -26,11 +28,15 @@ from trivox.tasks.ready import READY, key_of
 from trivox.tasks.task import PredictOptions
 from trivox.verbs.predict import predict
 
-READERS = ("trivox.volumes.nifti", "trivox.volumes.itk", "trivox.volumes.dicom.reading")
-"""What loads slowly, and is needed for every case."""
+NEEDED = (
+    "trivox.volumes.nifti",
+    "trivox.volumes.itk",
+    "trivox.volumes.dicom.reading",
+    "highdicom",
+)
+"""What loads slowly, and is needed for many cases."""
 OUT_OF_MEMORY = "out of memory"
 """How the record of such a case begins."""
-USUAL_FORMAT = "nifti"
 
 
 class Staged:
@@ -89,8 +95,8 @@ class PredictEngine:
         if not self.forks_warm:
             return
         torch.set_num_threads(1)
-        for reader in READERS:
-            import_module(reader)
+        for needed in filter(find_spec, NEEDED):
+            import_module(needed)
         self._predictors[model] = self._loaded(model)
 
     def _loaded(self, model: str) -> Any:
@@ -148,5 +154,6 @@ def _require_done(record: Any) -> None:
 
 def formats_of(path: Path) -> tuple[str, ...]:
     """The formats that results of a model may be asked for in."""
-    bundle_content(path)
-    return (USUAL_FORMAT,)
+    gives = task_of(path).gives
+    others = [name for name, writer in WRITERS.items() if gives in writer.of]
+    return (MAP, *others)

@@ -43,8 +43,8 @@ class JobRecords:
         with self._connections.reading() as database:
             rows = database.execute(
                 "SELECT seconds FROM jobs WHERE model = ? AND state = ? AND seconds > 0 "
-                "ORDER BY number DESC LIMIT 15",
-                (model, State.DONE),
+                "ORDER BY number DESC LIMIT ?",
+                (model, State.DONE, RECENT),
             )
             seconds = sorted(row["seconds"] for row in rows)
         return seconds[len(seconds) // 2] if seconds else None

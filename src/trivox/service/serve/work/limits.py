@@ -13,6 +13,8 @@ import psutil
 DIE_WITH_PARENT = 1
 """`PR_SET_PDEATHSIG` of Linux's prctl."""
 STATUS = Path("/proc/self/status")
+POLITE = 10
+"""By how much computing stands back behind answers."""
 FIRST_VICTIM = "1000"
 """Whom the system kills first when memory runs out."""
 
@@ -20,11 +22,14 @@ FIRST_VICTIM = "1000"
 def set_apart(parent: int) -> None:
     """Make this process the head of its own group, which ends with `parent`."""
     os.setsid()
+    os.nice(POLITE)
     if sys.platform == "linux":
         library = ctypes.CDLL(None, use_errno=True)
         library.prctl(DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
         with suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(FIRST_VICTIM, encoding="ascii")
+            Path("/proc/self/oom_score_adj").write_text(POLITE = 10
+"""By how much computing stands back behind answers."""
+FIRST_VICTIM, encoding="ascii")
     if os.getppid() != parent:  # it died before
         os._exit(1)
 
