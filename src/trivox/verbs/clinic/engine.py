@@ -19,14 +19,14 @@ from trivox.datasets.dataset import Case
 from trivox.errors import DataError
 from trivox.inference.bundle import model_paths, read_any_bundle
 from trivox.inference.descriptions import LabelDescription
+from trivox.inference.many.ready import READY
 from trivox.results.formats import MAP, WRITERS
 from trivox.service.serve.jobs.states import Failure, Stage
 from trivox.service.serve.settings import WorkSettings
 from trivox.service.serve.work.engine import JobError, Order, Report
 from trivox.tasks.choice import task_of
-from trivox.tasks.ready import READY, key_of
 from trivox.tasks.task import PredictOptions
-from trivox.verbs.predict import predict
+from trivox.verbs.predict import key_of, predict
 
 NEEDED = (
     "trivox.volumes.nifti",
@@ -133,7 +133,11 @@ class PredictEngine:
         key = key_of(task_of(paths[0]), paths, self.options())
         READY[key] = Staged(predictor, report)
         predictions = predict(
-            path, order.source, order.out, device=self.settings.device
+            path,
+            order.source,
+            order.out,
+            device=self.settings.device,
+            format=order.format,
         )
         for record in predictions.records.values():
             _require_done(record)

@@ -27,9 +27,7 @@ def set_apart(parent: int) -> None:
         library = ctypes.CDLL(None, use_errno=True)
         library.prctl(DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
         with suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(POLITE = 10
-"""By how much computing stands back behind answers."""
-FIRST_VICTIM, encoding="ascii")
+            Path("/proc/self/oom_score_adj").write_text(FIRST_VICTIM, encoding="ascii")
     if os.getppid() != parent:  # it died before
         os._exit(1)
 
