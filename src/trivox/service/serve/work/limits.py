@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import resource
 import signal
 import sys
 from contextlib import suppress
@@ -36,6 +35,8 @@ def limit_this_process(*, memory: int, seconds: float, largest: int) -> None:
     """memory: bytes of data beyond those that this process has; seconds: of CPU time;
     largest: bytes of a file.
     """
+    import resource  # not on Windows
+
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_CPU, int(seconds) + 1, warning=True)
     _limit(resource.RLIMIT_FSIZE, largest)
@@ -48,6 +49,8 @@ def _limit(what: int, value: int, *, warning: bool = False) -> None:
     """Set a limit, below one that there is already. warning: of CPU time, a signal comes
     some seconds before the end.
     """
+    import resource
+
     _, hard = resource.getrlimit(what)
     allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(what, (allowed, hard if warning else allowed))
