@@ -6,7 +6,7 @@ import signal
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,9 @@ def run(service: Service, say: Say) -> None:
     ):
         app = make_app(desk, service.gate)
         server = Server(server_config(app, service.address), desk)
-        say(f"serving {_names(service.models)} at {service.address.url}")
+        port = listener.getsockname()[1]
+        address = replace(service.address, port=port)
+        say(f"serving {_names(service.models)} at {address.url}")
         server.run(sockets=[listener])
 
 
@@ -152,6 +154,7 @@ def server_config(app: Any, address: Address) -> uvicorn.Config:
     """How requests are taken."""
     return uvicorn.Config(
         app,
+        http="h11",
         log_config=None,
         log_level="warning",
         access_log=False,
