@@ -43,7 +43,9 @@ def service_in(folder, **changes):
     """A service with two models that do what the scan says."""
     served = tuple(ServedModel(name=each.name, path=folder) for each in MODELS)
     limits = changes.pop("job_limits", JOB_LIMITS)
-    work = WorkSettings(folder=folder, models=served, limits=limits, pause=0.02)
+    work = WorkSettings(
+        folder=folder, models=served, limits=limits, pause=0.02, grace=0.2
+    )
     settings = {"limits": LIMITS, "workers": 1, **changes}
     return Service(work, MODELS, WORKER, **settings)
 

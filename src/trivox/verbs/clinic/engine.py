@@ -138,6 +138,7 @@ class PredictEngine:
             order.out,
             device=self.settings.device,
             format=order.format,
+            series=order.series,
         )
         for record in predictions.records.values():
             _require_done(record)

@@ -115,13 +115,14 @@ class JobStore(JobRecords):
                 return earlier
             self._require_room(database, new.client)
             database.execute(
-                "INSERT INTO jobs (id, client, model, format, key, body, size, state, "
-                "stage, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO jobs (id, client, model, format, series, key, body, size, "
+                "state, stage, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     new.id,
                     new.client,
                     new.model,
                     new.format,
+                    new.series,
                     new.key,
                     new.body,
                     new.size,

@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     client TEXT NOT NULL,
     model TEXT NOT NULL,
     format TEXT,
+    series TEXT,
     key TEXT UNIQUE,
     body TEXT NOT NULL,
     size INTEGER NOT NULL,
