@@ -14,16 +14,25 @@ TARGET ?= serve
 IMAGE_OPTIONS ?=
 MINUTES ?= 2
 
-.PHONY: demo test test-slow test-browser test-pacs test-pretended-gpu test-dicom test-triton test-deploy image lint types bench docs clean
+MODEL ?= hippocampus
+STATE ?= runs/serve
+
+.PHONY: demo serve test test-slow test-serve test-browser test-pacs test-pretended-gpu test-dicom test-triton test-deploy image lint types bench docs clean
 
 demo: $(VENV)/installed  ## generate phantoms, train, predict, evaluate, report
 	$(BIN)/trivox demo --out $(OUT) --minutes $(MINUTES)
+
+serve: $(VENV)/installed-serve  ## a ready model behind an API at 127.0.0.1:8470, until Ctrl-C
+	$(BIN)/trivox serve $(MODEL) --state $(STATE)
 
 test: $(VENV)/installed-dev  ## the default tests with coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 test-slow: $(VENV)/installed-dev  ## what takes minutes
 	$(BIN)/python -m pytest -m slow
+
+test-serve: $(VENV)/installed-dev  ## a server that is killed, filled up and kept busy, for a quarter of an hour
+	$(BIN)/python -m pytest -q -m serve tests/service
 
 test-browser: $(VENV)/installed-dev  ## pages in a headless Chromium, on real scans
 	$(BIN)/python -m pytest -m browser tests/exporting/web
@@ -71,9 +80,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	scripts/install
 	@touch $@
 
+$(VENV)/installed-serve: pyproject.toml constraints.txt
+	scripts/install openvino,dicom,serve
+	@touch $@ $(VENV)/installed
+
 $(VENV)/installed-dev: pyproject.toml constraints.txt
 	scripts/install dev
-	@touch $@ $(VENV)/installed
+	@touch $@ $(VENV)/installed $(VENV)/installed-serve
 
 $(READERS)/installed:
 	mkdir -p $(READERS)

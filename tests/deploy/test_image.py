@@ -300,6 +300,7 @@ def test_the_autoscaler_asks_for_a_figure_that_the_server_has(deploy):
     if importlib.util.find_spec("trivox.service.serve") is None:
         pytest.skip("no trivox serve here")
     import yaml
+
     from trivox.service.serve.api import metrics
 
     values = yaml.safe_load((deploy / "helm" / "trivox" / "values.yaml").read_text())

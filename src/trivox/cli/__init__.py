@@ -89,6 +89,7 @@ COMMANDS = (
     release.verify,
     release.export,
     release.distill,
+    clinic.serve,
     pacs.node,
     clinic.deidentify,
     training.demo,

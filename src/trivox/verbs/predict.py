@@ -1,6 +1,6 @@
 """From a model and images to label maps or volumes: `trivox.predict`."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from trivox.inference.bundle import bundle_content, model_paths
 from trivox.inference.folder import predict_cases
 from trivox.inference.many.devices import devices_of, require_same
 from trivox.inference.many.predictors import CasePredictor
+from trivox.inference.many.ready import ready_predictor
 from trivox.inference.records import RECORDS
 from trivox.inference.writing import Record
 from trivox.outputs import require_folder_place
@@ -133,7 +134,7 @@ def predict(
         fractions=files.fractions,
     )
     predictors = [
-        task.predictor(paths, replace(options, device=each))
+        made_ready(task, paths, replace(options, device=each))
         for each in devices_of(device)
     ]
     require_same(predictors)
@@ -165,6 +166,21 @@ def predict(
         results=task.results,
         note=task.note,
     )
+
+
+def made_ready(
+    task: ModelTask[Any, Any], models: Sequence[Path], options: PredictOptions
+) -> CasePredictor[Any]:
+    """Models that predict with some options; those that this process keeps ready."""
+    key = key_of(task, models, options)
+    return ready_predictor(key, lambda: task.predictor(models, options))
+
+
+def key_of(
+    task: ModelTask[Any, Any], models: Sequence[Path], options: PredictOptions
+) -> Hashable:
+    """What a predictor is kept under."""
+    return task.name, tuple(models), options
 
 
 def _code_files(models: Sequence[Path], source: Path) -> list[Path]:

@@ -148,6 +148,24 @@ TEXTS = {
     "slice_tolerance": "mm by which distances of DICOM slices may differ and are read "
     "as even; default: 1 %",
     "set": "any recipe setting as key=value; repeatable",
+    "serve.model": "run(s), bundle(s) or names that 'trivox models' lists; each is served "
+    "under its name",
+    "serve.data": "folder of scans that clients may name by 'path' in place of sending "
+    "them",
+    "host": "where to listen; any but this machine needs --token-file",
+    "port": "where to listen",
+    "token_file": "file with a token a line; clients send one of them",
+    "insecure_no_auth": "let everybody who reaches the server use it",
+    "allow_host": "name that the server has, behind a proxy for example; repeatable",
+    "tls_cert": "certificate (PEM) for https",
+    "tls_key": "its private key (PEM)",
+    "serve.workers": "jobs at a time",
+    "state": "folder of the jobs and their files; default: in the user's cache",
+    "queue": "open jobs at most; of one client half as many",
+    "max_upload_gb": "largest upload",
+    "job_minutes": "longest job",
+    "job_memory_gb": "memory of a job; default: four fifths of the machine's for all",
+    "keep_hours": "how long results are kept",
     "sod": "mm from the source to the isocentre",
     "source": "a run, or a metrics.json",
     "statistics": "also measure each label: volume, diameters, place and intensity, in "

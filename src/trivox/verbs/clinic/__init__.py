@@ -1,1 +1,1 @@
-"""Verbs of hospitals: archives, DICOM nodes, scans without the person."""
+"""Verbs of hospitals: archives, DICOM nodes, scans without the person, a service."""

@@ -1,0 +1,175 @@
+"""The table of the jobs in SQLite: a change that was made survives a power cut."""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from trivox.errors import ResourceError
+from trivox.service.serve.jobs.states import Job, ResultFile, Stage, State
+
+BUSY_SECONDS = 30.0
+VERSION = 1
+SYNCHRONOUS = "FULL"
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    client TEXT NOT NULL,
+    model TEXT NOT NULL,
+    format TEXT,
+    series TEXT,
+    key TEXT UNIQUE,
+    body TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    progress REAL NOT NULL DEFAULT 0,
+    code TEXT,
+    detail TEXT,
+    created REAL NOT NULL,
+    started REAL,
+    ended REAL,
+    seconds REAL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    interruptions INTEGER NOT NULL DEFAULT 0,
+    folder TEXT,
+    results TEXT NOT NULL DEFAULT '[]',
+    expired INTEGER NOT NULL DEFAULT 0,
+    change INTEGER NOT NULL DEFAULT 0,
+    lease TEXT,
+    lease_ends REAL NOT NULL DEFAULT 0,
+    worker INTEGER,
+    child INTEGER,
+    child_started REAL,
+    not_before REAL NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, number);
+CREATE INDEX IF NOT EXISTS jobs_by_client ON jobs (client, state);
+CREATE TABLE IF NOT EXISTS totals (
+    model TEXT NOT NULL,
+    state TEXT NOT NULL,
+    jobs INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    PRIMARY KEY (model, state)
+);
+"""
+COLUMNS = tuple(field.name for field in fields(Job))
+
+
+@contextmanager
+def database_in_one_line(file: Path) -> Iterator[None]:
+    """What SQLite says of the file becomes a `ResourceError`."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise ResourceError(
+            f"{file}: the jobs cannot be read or written ({error}); check the disk and "
+            "its rights, or start with an empty folder"
+        ) from error
+
+
+class Connections:
+    """A connection for each thread that asks."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._local = threading.local()
+
+    @property
+    def here(self) -> sqlite3.Connection:
+        """That of this thread."""
+        connection: sqlite3.Connection | None = getattr(self._local, "database", None)
+        if connection is None:
+            connection = connected(self.file)
+            self._local.database = connection
+        return connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for a look."""
+        with database_in_one_line(self.file):
+            yield self.here
+
+    @contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """One change, whole or not at all, on the disk when this ends."""
+        with self.reading() as database:
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+                database.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # a full disk has rolled back already
+                    database.execute("ROLLBACK")
+                raise
+
+
+def connected(file: Path) -> sqlite3.Connection:
+    """A connection whose changes are on the disk when they are committed."""
+    database = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None)
+    database.row_factory = sqlite3.Row
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
+    return database
+
+
+def make_tables(database: sqlite3.Connection, file: Path) -> None:
+    """Make what is missing; raises `ResourceError` for tables of another version."""
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version not in (0, VERSION):
+        raise ResourceError(
+            f"{file}: was written by another version of trivox; name another folder"
+        )
+    for statement in TABLES.split(";"):
+        database.execute(statement)
+    database.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def job_of(row: sqlite3.Row) -> Job:
+    """A row as what the rest of the service knows."""
+    values = {name: row[name] for name in COLUMNS}
+    listed = json.loads(values.pop("results"))
+    values["state"] = State(values["state"])
+    values["stage"] = Stage(values["stage"])
+    values["expired"] = bool(values["expired"])
+    return Job(**values, results=tuple(ResultFile(**each) for each in listed))
+
+
+def row_of(database: sqlite3.Connection, id: str) -> sqlite3.Row | None:
+    """The row of a job, None if there is none."""
+    row: sqlite3.Row | None = database.execute(
+        "SELECT * FROM jobs WHERE id = ?", (id,)
+    ).fetchone()
+    return row
+
+
+def as_text(results: tuple[ResultFile, ...]) -> str:
+    """Results as the table has them."""
+    return json.dumps([asdict(each) for each in results])
+
+
+def update(database: sqlite3.Connection, id: str, **values: Any) -> None:
+    """Change a job; every change counts."""
+    names = ", ".join(f"{name} = :{name}" for name in values)
+    database.execute(
+        f"UPDATE jobs SET {names}, change = change + 1 WHERE id = :id",
+        {**values, "id": id},
+    )
+
+
+def count_ended(
+    database: sqlite3.Connection, model: str, state: State, seconds: float
+) -> None:
+    """Add a job that ended to the totals, which outlive the jobs."""
+    database.execute(
+        "INSERT INTO totals (model, state, jobs, seconds) VALUES (?, ?, 1, ?) "
+        "ON CONFLICT (model, state) DO UPDATE SET jobs = jobs + 1, "
+        "seconds = seconds + excluded.seconds",
+        (model, state, seconds),
+    )

@@ -1,0 +1,1 @@
+"""Processes that work on jobs: one child a job, within limits."""
