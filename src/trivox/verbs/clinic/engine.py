@@ -5,8 +5,8 @@ thread and uses none to load it; children get it with all their memory, which co
 nothing. Elsewhere (CUDA does not survive a fork) each child loads its model.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from trivox.config.choices import UncertaintyKind
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError
 from trivox.inference.bundle import bundle_content, model_paths, read_any_bundle
@@ -31,6 +32,8 @@ READERS = ("trivox.volumes.nifti", "trivox.volumes.itk", "trivox.volumes.dicom.r
 OUT_OF_MEMORY = "out of memory"
 """How the record of such a case begins."""
 USUAL_FORMAT = "nifti"
+DOUBTS: tuple[UncertaintyKind, ...] = ("entropy",)
+"""Maps of doubt that may be asked for beside other formats."""
 
 
 class Staged:
@@ -80,9 +83,9 @@ class PredictEngine:
             return torch.version.cuda is None and not torch.backends.mps.is_built()
         return self.settings.device == "cpu"
 
-    def options(self) -> PredictOptions:
-        """What `trivox.predict` asks a predictor for by itself."""
-        return PredictOptions(device=self.settings.device)
+    def options(self, doubts: Sequence[UncertaintyKind] = ()) -> PredictOptions:
+        """What `trivox.predict` asks a predictor for by itself, and maps of doubt."""
+        return PredictOptions(device=self.settings.device, uncertainty=tuple(doubts))
 
     def warm(self, model: str) -> None:
         """Load a model with a single thread."""
@@ -123,11 +126,19 @@ class PredictEngine:
         predictor = self._predictors.get(order.model)
         if predictor is None:
             predictor = self._loaded(order.model)
+        doubts = doubts_of(order.format)
+        if doubts:
+            extras = predictor.extras.also(probabilities=False, uncertainty=doubts)
+            predictor = replace(predictor, extras=extras)
         paths = model_paths(path)
-        key = key_of(task_of(paths[0]), paths, self.options())
+        key = key_of(task_of(paths[0]), paths, self.options(doubts))
         READY[key] = Staged(predictor, report)
         predictions = predict(
-            path, order.source, order.out, device=self.settings.device
+            path,
+            order.source,
+            order.out,
+            uncertainty=doubts,
+            device=self.settings.device,
         )
         for record in predictions.records.values():
             _require_done(record)
@@ -149,4 +160,12 @@ def _require_done(record: Any) -> None:
 def formats_of(path: Path) -> tuple[str, ...]:
     """The formats that results of a model may be asked for in."""
     bundle_content(path)
+    if isinstance(read_any_bundle(path).description, LabelDescription):
+        return (USUAL_FORMAT, *DOUBTS)
     return (USUAL_FORMAT,)
+
+
+def doubts_of(format: str | None) -> list[UncertaintyKind]:
+    """The maps of doubt among the formats that are asked for."""
+    asked = (format or "").split(",")
+    return [each for each in DOUBTS if each in asked]

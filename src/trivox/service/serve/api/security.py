@@ -31,9 +31,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Note = Callable[[str, str, int, float], None]
 """Is called with method, route, status and seconds of each answer."""
 UNROUTED = "other"
-METHODS = ("GET", "POST", "DELETE")
-OPEN = ("/healthz", "/openapi.json")
+METHODS = ("GET", "POST", "PUT", "DELETE")
+OPEN = ("/healthz", "/openapi.json", "/")
 """Paths that need no token: they say nothing of anybody."""
+PAGE = "/page/"
+"""What the paths of the page's own files begin with."""
 NOBODY = "local"
 """The client where no token is needed."""
 CLIENT_VERSION = "trivox-client"
@@ -99,7 +101,7 @@ class Gate:
         self._require_name(headers.get("host", ""))
         self._require_no_stranger(headers)
         _require_version(headers.get(CLIENT_VERSION))
-        if not self.tokens or path in OPEN:
+        if not self.tokens or path in OPEN or path.startswith(PAGE):
             return NOBODY
         digest = self._digest(headers.get("authorization", ""))
         return hashlib.sha256(b"client" + digest).hexdigest()[:16]
