@@ -1,7 +1,7 @@
 """The routes of images to look at, reviews, and datasets made of them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
@@ -22,8 +22,8 @@ from trivox.service.serve.api.routes import Id, Limit, Name, client_of, problems
 from trivox.service.serve.api.uploads import received
 from trivox.service.serve.review.scans import ScanAnswer
 
-GZIP = {200: {"content": {"application/gzip": {}}}}
-ZIP = {200: {"content": {"application/zip": {}}}}
+GZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/gzip": {}}}}
+ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}}}
 FIELD = Annotated[int, Query(ge=0, le=999, description="number of the image")]
 Model = Annotated[str, Query(max_length=100, description="name of a model")]
 Accepted = Annotated[bool, Query(description="with accepted cases, not only edits")]

@@ -64,6 +64,7 @@ async function showImages(sides) {
       centre: centreOf(sides[0].labels),
     };
     await looker.show(volumes, labels.names, OPACITY);
+    at(`${PLACES[number]}-stage`).dataset.shows = job.id;
   }
   const [first, second] = lookers;
   first.niivue.broadcastTo(second.niivue, { "2d": true });

@@ -95,7 +95,8 @@ export class Editor {
     this.range.value = String(this.size);
     this.planes.value = this.looker.plane;
     const tool = this.erases ? "eraser" : this.labels.names[this.pen];
-    this.say(`${tool}, ${this.size} voxels wide, ${this.looker.plane}`);
+    const width = this.size === 1 ? "1 voxel" : `${this.size} voxels`;
+    this.say(`${tool}, ${width} wide, ${this.looker.plane}`);
   }
 
   say(line) {

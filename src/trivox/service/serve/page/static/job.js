@@ -15,7 +15,7 @@ import {
 import { nameOf } from "./names.js";
 import { stateOf } from "./queue.js";
 import { Reviewing } from "./reviewing.js";
-import { say, sayReduced, showRecord } from "./saying.js";
+import { say, sayReduced, showRecord, showVolumes } from "./saying.js";
 import { picturesOf } from "./xrays.js";
 import { at, element } from "./lib/dom.js";
 import { lineOf } from "./lib/problem.js";
@@ -130,6 +130,7 @@ class JobView {
     );
     await this.showDoubt();
     this.controls(sent);
+    at("stage").dataset.shows = this.job.id;
     at("edit").disabled = !labels?.canBeDrawn || !this.isWhole;
     at("edit").onclick = () => this.edit();
   }
@@ -142,8 +143,10 @@ class JobView {
   /** The label map that somebody corrected, else that of the model. */
   async currentLabels() {
     const isCorrected = this.reviewing.latest?.decision === "edit";
-    if (isCorrected && this.isWhole) return reviewedLabels(this.job, this.model);
-    return labelsOf(this.job, this.model);
+    const isShown = isCorrected && this.isWhole;
+    const labels = await (isShown ? reviewedLabels : labelsOf)(this.job, this.model);
+    if (this.isWhole) showVolumes(labels, isShown);
+    return labels;
   }
 
   async showDoubt() {
@@ -223,8 +226,7 @@ class JobView {
     if (!this.isWhole || !this.looker) return;
     this.labels = await reviewedLabels(this.job, this.model);
     await this.looker.change({ overlay: overlayOf(this.labels) });
-    at("volumes-note").textContent =
-      "Volumes are those of the model, not of the corrected label map that is shown.";
+    showVolumes(this.labels, true);
   }
 }
 

@@ -1,6 +1,7 @@
 /** What a prediction says of itself, in words and tables. */
 import { colourOf } from "./lib/colours.js";
 import { tableOf } from "./images.js";
+import { voxelMl } from "./lib/affine.js";
 import { at, element, row, swatch } from "./lib/dom.js";
 
 /** A function that writes a line into a place. */
@@ -63,12 +64,33 @@ function fillVolumes({ volumes = {}, agreement }, model) {
       return line;
     });
   at("volumes").tBodies[0].replaceChildren(...rows, ...others);
+  at("volumes-corrected").hidden = true;
   const notes = [];
   if (rows.some((line) => line.lastChild.textContent === "")) {
     notes.push("No interval: the model gives none for this.");
   }
   if (agreement) notes.push(`Agreement of its votes: ${agreement.toFixed(2)} (1: all alike).`);
   at("volumes-note").textContent = notes.join(" ");
+}
+
+/** Volumes of the labels that are shown: those of which the model says nothing, or all of
+ * them in a column of their own where somebody corrected them. */
+export function showVolumes(labels, isCorrected) {
+  const volumes = volumesOf(labels);
+  at("volumes-corrected").hidden = !isCorrected;
+  for (const line of at("volumes").tBodies[0].rows) {
+    const volume = volumes.get(line.firstChild.textContent);
+    const text = volume === undefined ? "" : ml(volume);
+    for (const cell of line.querySelectorAll(".corrected")) cell.remove();
+    if (isCorrected) line.append(element("td", text, { className: "number corrected" }));
+    else if (!line.cells[1].textContent) line.cells[1].textContent = text;
+  }
+}
+
+function volumesOf({ data, names, affine }) {
+  const counts = new Array(names.length).fill(0);
+  for (const index of data) counts[index]++;
+  return new Map(names.slice(1).map((name, position) => [name, counts[position + 1] * voxelMl(affine)]));
 }
 
 function sayClass(answer, model) {
