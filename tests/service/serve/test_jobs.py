@@ -140,13 +140,23 @@ def test_a_queued_job_is_cancelled_without_being_begun(client, desk):
     assert client.get(f"/v1/jobs/{job['id']}").json()["started"] is None
 
 
-def test_deleting_a_job_that_is_done_removes_its_files(client, desk):
+def test_deleting_a_job_that_is_done_forgets_it_and_its_files(client, desk):
     job = run(client, scan())
     deleted = client.delete(f"/v1/jobs/{job['id']}").json()
     assert (deleted["state"], deleted["results"]) == ("done", [])
-    answer = client.get(f"/v1/jobs/{job['id']}/results/case.nii.gz")
-    assert (answer.status_code, answer.json()["code"]) == (410, "expired")
+    for path in ("", "/results/case.nii.gz", "/events"):
+        answer = client.get(f"/v1/jobs/{job['id']}{path}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "no-such-job")
     assert not desk.folders.of(job["id"]).exists()
+
+
+def test_a_cancelled_job_is_known_until_it_is_deleted_again(client):
+    job = send(client, scan("sleep", 30)).json()
+    path = f"/v1/jobs/{job['id']}"
+    assert client.delete(path).json()["state"] == "cancelled"
+    assert client.get(path).json()["state"] == "cancelled"
+    assert client.delete(path).status_code == 200
+    assert client.get(path).status_code == 404
 
 
 def test_nothing_of_a_try_is_left_beside_the_results(client, desk):

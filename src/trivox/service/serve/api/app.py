@@ -1,10 +1,12 @@
 """The application: routers, problems instead of the framework's errors, the guard."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from trivox.service.serve.api.desk import Desk
 from trivox.service.serve.api.metrics import MEDIA_TYPE, Metrics
@@ -14,12 +16,17 @@ from trivox.service.serve.api.review_routes import review_routes
 from trivox.service.serve.api.reviews import ReviewDesk
 from trivox.service.serve.api.routes import job_routes, problems
 from trivox.service.serve.api.schemas import Health
-from trivox.service.serve.api.security import Gate, Guard
+from trivox.service.serve.api.security import FAILED, Gate, Guard
 from trivox.service.serve.page.files import PageFiles
 from trivox.service.serve.review.reader import ScanReader
 from trivox.service.serve.review.store import ReviewStore
 from trivox.version import NOTICE, __version__
 
+FILE_IS = (
+    "NIfTI, NRRD, MHA, DICOM, or a zip of a DICOM series or of an exam; repeated: the "
+    "channels of the model in order, or the slices of a series"
+)
+PATH_IS = "a scan by its path in the data folder of the server"
 BEARER = {"type": "http", "scheme": "bearer"}
 
 
@@ -57,11 +64,6 @@ def form_schema(desk: Desk) -> dict[str, Any]:
     choice = "|".join(formats)
     file = {"type": "string", "format": "binary", "minLength": 1}
     fields: dict[str, Any] = {
-        "file": {
-            "description": "NIfTI, NRRD, MHA, DICOM, or a zip; repeated: the channels of "
-            "the model in order, or the slices of a DICOM series",
-            **file,
-        },
         "model": {"type": "string", "enum": names},
         "format": {
             "type": "string",
@@ -69,18 +71,21 @@ def form_schema(desk: Desk) -> dict[str, Any]:
             "maxLength": 200,
         },
     }
-    schema: dict[str, Any] = {
+    sent = _form({"file": {"description": FILE_IS, **file}, **fields}, "file")
+    if desk.data is None:
+        return sent
+    path = {"type": "string", "minLength": 1, "maxLength": 4096}
+    named = _form({"path": {"description": PATH_IS, **path}, **fields}, "path")
+    return {"oneOf": [sent, named]}
+
+
+def _form(fields: Mapping[str, Any], source: str) -> dict[str, Any]:
+    return {
         "type": "object",
         "properties": fields,
-        "required": ["file", "model"],
+        "required": [source, "model"],
         "additionalProperties": False,
     }
-    if desk.data is not None:
-        path = "in place of 'file': a scan by its path in the data folder"
-        fields["path"] = {"type": "string", "maxLength": 4096, "description": path}
-        schema["required"] = ["model"]
-        schema["oneOf"] = [{"required": ["file"]}, {"required": ["path"]}]
-    return schema
 
 
 def _add_probes(app: FastAPI, desk: Desk, metrics: Metrics) -> None:
@@ -117,7 +122,24 @@ def _answer_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def of_framework(request: Request, error: HTTPException) -> Response:
-        return problem_of_status(error.status_code, error.headers).response()
+        problem = problem_of_status(error.status_code, error.headers)
+        if problem.code == "method-not-allowed":
+            problem.headers = {"Allow": ", ".join(_methods(app, request))}
+        return problem.response()
+
+    @app.exception_handler(Exception)
+    async def of_bugs(request: Request, error: Exception) -> Response:
+        return FAILED.response()
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """The methods that the routes of a path have."""
+    methods: set[str] = set()
+    for route in app.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return sorted(methods)
 
 
 def _ask_for_token(app: FastAPI) -> None:

@@ -29,6 +29,7 @@ from trivox.service.serve.jobs.states import (
 )
 from trivox.service.serve.jobs.store import JobStore
 from trivox.service.serve.settings import JobLimits
+from trivox.service.serve.work.staging import UNKNOWN
 from trivox.service.serve.work.supervisor import Supervisor
 
 KEY_LENGTH = 255
@@ -109,6 +110,7 @@ class Desk:
             body=_body(model.name, format, parts),
             size=sum(part.size for part in parts),
             key=request.key_hash,
+            unreadable=_is_unknown(parts),
         )
         job = self._kept(folder, new)
         self.supervisor.announce()
@@ -138,7 +140,7 @@ class Desk:
         except BaseException as error:
             self.folders.remove(new.id)
             raise _refusal(error) from error
-        if job.id != new.id:
+        if job.id != new.id or job.has_ended:
             self.folders.remove(new.id)
         return job
 
@@ -189,13 +191,18 @@ class Desk:
         return self.folders.of(job.id) / job.folder / name
 
     # -- ending ------------------------------------------------------------------------
-    def cancel(self, job: Job) -> Job:
-        """End an open job, or remove the files of one that has ended."""
-        ended = self.store.cancel(job.id)
-        if not ended.expired:
+    def delete(self, job: Job) -> Job:
+        """Cancel an open job, which is known as such for a while; forget one that has
+        ended. Their files are removed. Returns the job as it is then.
+        """
+        if job.has_ended:
             self.store.expire(job.id)
-            self.folders.remove(job.id)
-        return self.store.job(job.id) or ended
+            job = self.store.job(job.id) or job
+            self.store.remove(job.id)
+        else:
+            job = self.store.cancel(job.id)
+        self.folders.remove(job.id)
+        return job
 
     def is_healthy(self) -> bool:
         """Whether jobs can be taken and done."""
@@ -227,6 +234,10 @@ def require_done(job: Job) -> None:
         raise ProblemError("job-failed", "the job says why, in 'error'")
     if job.state is State.CANCELLED:
         raise ProblemError("job-cancelled", "send the scan again")
+
+
+def _is_unknown(parts: Sequence[Part]) -> bool:
+    return any(part.path.suffix == UNKNOWN for part in parts)
 
 
 def _body(model: str, format: str | None, parts: Sequence[Part]) -> str:

@@ -36,7 +36,7 @@ KINDS = {
     "not-ready": Kind(409, "The job has not ended yet"),
     "job-failed": Kind(409, "The job failed"),
     "job-cancelled": Kind(409, "The job was cancelled"),
-    "expired": Kind(410, "The results are kept no longer"),
+    "expired": Kind(404, "The results are kept no longer"),
     "too-large": Kind(413, "The upload is larger than the server takes"),
     "unsupported-media-type": Kind(415, "The body must be multipart/form-data"),
     "idempotency-key-reused": Kind(422, "The key belongs to another request"),

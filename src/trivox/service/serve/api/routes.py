@@ -84,7 +84,10 @@ def job_routes(desk: Desk, form: Mapping[str, Any]) -> APIRouter:
         "/jobs",
         status_code=202,
         response_model=Accepted,
-        responses=problems(404, 408, 413, 415, 422, 429, 503, 507),
+        responses={
+            **problems(404, 408, 409, 413, 415, 422, 429, 503, 507),
+            303: {"description": "the result, where the client waits for it"},
+        },
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -119,14 +122,14 @@ def job_routes(desk: Desk, form: Mapping[str, Any]) -> APIRouter:
 
     @router.delete("/jobs/{id}", responses=problems(404, 422))
     def delete_job(request: Request, id: Id) -> JobView:
-        """Cancel an open job; remove the files of one that has ended."""
-        return desk.view(desk.cancel(desk.job(id, client_of(request))))
+        """Cancel an open job; forget one that has ended, with its results."""
+        return desk.view(desk.delete(desk.job(id, client_of(request))))
 
     @router.get(
         "/jobs/{id}/results/{name}",
         response_class=FileResponse,
         responses={
-            **problems(404, 409, 410, 422),
+            **problems(404, 409, 422),
             200: {"content": {"application/octet-stream": {}}},
         },
     )
@@ -142,7 +145,7 @@ def job_routes(desk: Desk, form: Mapping[str, Any]) -> APIRouter:
         response_class=StreamingResponse,
         responses={
             **problems(404, 422, 503),
-            200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
+            200: {"content": {MEDIA_TYPE: {}}},
         },
     )
     async def show_events(request: Request, id: Id) -> Response:

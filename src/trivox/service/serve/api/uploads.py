@@ -197,7 +197,7 @@ class FormReader:
             raise _malformed("a header of the form is too long")
 
     def _header_ends(self) -> None:
-        name, value = (each.decode("utf-8", "replace") for each in self._header)
+        name, value = (each.decode("latin-1") for each in self._header)
         self._headers[name.lower()] = value
         self._header = [b"", b""]
 

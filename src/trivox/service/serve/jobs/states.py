@@ -22,6 +22,7 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+UNKNOWN = "the file is of no known format; send NIfTI, NRRD, MHA, DICOM, or a zip of it"
 ENDED = (State.DONE, State.FAILED, State.CANCELLED)
 OPEN = (State.QUEUED, State.RUNNING)
 
@@ -91,7 +92,8 @@ class ResultFile:
 @dataclass(frozen=True)
 class NewJob:
     """What a client asks for. client: pseudonym of its token; key: idempotency key, as a
-    hash; body: hash of all that was sent; size: bytes of it.
+    hash; body: hash of all that was sent; size: bytes of it; unreadable: whether it is
+    known already that nothing can be made of it.
     """
 
     id: str
@@ -101,6 +103,7 @@ class NewJob:
     body: str
     size: int
     key: str | None = None
+    unreadable: bool = False
 
 
 @dataclass(frozen=True)

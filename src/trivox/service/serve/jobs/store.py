@@ -18,6 +18,7 @@ from typing import Any
 from trivox.service.serve.jobs.states import (
     ENDED,
     OPEN,
+    UNKNOWN,
     Claim,
     Failure,
     Job,
@@ -131,6 +132,9 @@ class JobStore:
                     self.clock(),
                 ),
             )
+            job = self._job(database, new.id)
+            if new.unreadable:
+                self._fail(database, job, Failure.UNKNOWN_FORMAT, UNKNOWN)
             return self._job(database, new.id)
 
     def is_known(self, key: str) -> bool:
@@ -154,12 +158,22 @@ class JobStore:
         return job_of(row)
 
     def cancel(self, id: str) -> Job:
-        """End an open job at once; what ended before stays as it is."""
+        """End an open job at once; what ended before stays as it is. The files of one
+        that is cancelled are no more.
+        """
         with self._connections.changing() as database:
             job = self._job(database, id)
             if not job.has_ended:
+                update(database, id, expired=1)
                 self._end(database, job, State.CANCELLED)
             return self._job(database, id)
+
+    def remove(self, id: str) -> None:
+        """Forget a job that has ended."""
+        with self._connections.changing() as database:
+            database.execute(
+                "DELETE FROM jobs WHERE id = ? AND state IN (?, ?, ?)", (id, *ENDED)
+            )
 
     def job(self, id: str) -> Job | None:
         """A job, None if there is none of that id."""

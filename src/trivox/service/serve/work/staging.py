@@ -11,6 +11,7 @@ from zipfile import ZipInfo
 from trivox.datasets.channels import split_stem
 from trivox.datasets.layouts.exams import GEOMETRY, VIEWS
 from trivox.datasets.listing import CHANNEL_SUFFIX
+from trivox.service.serve.jobs.states import UNKNOWN as NO_FORMAT
 from trivox.service.serve.jobs.states import Failure
 from trivox.service.serve.work.archives import Archive, base_name, opened_archive
 from trivox.service.serve.work.engine import JobError
@@ -21,7 +22,6 @@ SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".zip")
 """Of files that may be sent."""
 UNKNOWN = ".bin"
 EXAM = (GEOMETRY, *VIEWS)
-FORMATS = "NIfTI, NRRD, MHA, DICOM, or a zip of a DICOM series"
 
 
 def suffix_of(name: str) -> str:
@@ -43,9 +43,7 @@ def staged(
         return _exam(parts, folder)
     suffixes = [suffix_of(name) for name in names]
     if UNKNOWN in suffixes:
-        raise JobError(
-            Failure.UNKNOWN_FORMAT, f"the file is of no known format; send {FORMATS}"
-        )
+        raise JobError(Failure.UNKNOWN_FORMAT, NO_FORMAT)
     if suffixes == [".zip"]:
         with opened_archive(parts[0], most) as archive:
             return _unpacked(archive, folder, channels)

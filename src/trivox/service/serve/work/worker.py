@@ -195,9 +195,7 @@ class Worker:
         """Renew the lease now and then; a job that was cancelled is killed at once."""
         now = time.monotonic()
         try:
-            if not watch.renewed:
-                self._renew(watch)
-            elif now > watch.renewed + BEAT:
+            if not watch.renewed or now > watch.renewed + BEAT:
                 self._renew(watch)
             elif not self.store.is_held(watch.claim):
                 raise LostLeaseError(watch.claim.id)
