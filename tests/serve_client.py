@@ -52,9 +52,12 @@ def service_in(folder, **changes):
 def served(folder, **changes):
     """A client of a service, and its desk."""
     service = service_in(folder, **changes)
-    with running(service) as desk, answering(make_app(desk, service.gate)) as url:
-        with httpx.Client(base_url=url, timeout=60.0) as client:
-            yield client, desk
+    with (
+        running(service) as desk,
+        answering(make_app(desk, service.gate)) as url,
+        httpx.Client(base_url=url, timeout=60.0) as client,
+    ):
+        yield client, desk
 
 
 @contextmanager
@@ -82,15 +85,15 @@ def send(client, data, *, model="one", name="Doe_Jane.mha", headers=None, **fiel
     )
 
 
-def ended(client, id, *, patience=60.0, headers=None):
+def ended(client, name, *, patience=60.0, headers=None):
     """The job at its end."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        answer = client.get(f"/v1/jobs/{id}", headers=headers or {})
+        answer = client.get(f"/v1/jobs/{name}", headers=headers or {})
         if answer.json()["state"] in ("done", "failed", "cancelled"):
             return answer.json()
         time.sleep(0.02)
-    raise AssertionError(f"job {id} did not end: {answer.json()}")
+    raise AssertionError(f"job {name} did not end: {answer.json()}")
 
 
 def until(condition, *, patience=30.0):

@@ -80,7 +80,6 @@ def run(service: Service, say: Say) -> None:
     folder, `ResourceError` where the port is taken.
     """
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    logging.getLogger("python_multipart").disabled = True  # it quotes what was sent
     os.umask(0o077)
     folders = Folders(service.work.folder)
     folders.make()

@@ -1,12 +1,13 @@
 """The application: routers, problems instead of the framework's errors, the guard."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
+from starlette.routing import compile_path
 
 from trivox.service.serve.api.desk import Desk
 from trivox.service.serve.api.metrics import MEDIA_TYPE, Metrics
@@ -39,6 +40,8 @@ def make_app(desk: Desk, gate: Gate, page: PageFiles | None = None) -> Guard:
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
     )
+    # it quotes what was sent
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     metrics = Metrics(desk)
     _answer_with_problems(app)
     _add_probes(app, desk, metrics)
@@ -124,7 +127,7 @@ def _answer_with_problems(app: FastAPI) -> None:
     async def of_framework(request: Request, error: HTTPException) -> Response:
         problem = problem_of_status(error.status_code, error.headers)
         if problem.code == "method-not-allowed":
-            problem.headers = {"Allow": ", ".join(_methods(app, request))}
+            problem.headers = {"Allow": ", ".join(_methods(app, request.scope["path"]))}
         return problem.response()
 
     @app.exception_handler(Exception)
@@ -132,13 +135,13 @@ def _answer_with_problems(app: FastAPI) -> None:
         return FAILED.response()
 
 
-def _methods(app: FastAPI, request: Request) -> list[str]:
-    """The methods that the routes of a path have."""
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """The methods that a path has."""
     methods: set[str] = set()
-    for route in app.routes:
-        match, _ = route.matches(request.scope)
-        if match is not Match.NONE:
-            methods |= getattr(route, "methods", None) or set()
+    for template, operations in app.openapi()["paths"].items():
+        pattern, _, _ = compile_path(template)
+        if pattern.match(path):
+            methods.update(name.upper() for name in operations)
     return sorted(methods)
 
 

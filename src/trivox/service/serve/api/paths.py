@@ -21,6 +21,7 @@ from trivox.service.serve.work.engine import JobError
 from trivox.service.serve.work.staging import EXAM, channel_of, is_image
 
 CHUNK = 1 << 20
+DICOM = ".dcm"
 MOST = 4096
 """Files of a folder."""
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -103,7 +104,7 @@ def _placed(names: Sequence[str], channels: Sequence[str]) -> dict[str, str]:
         return {name: name for name in names if name in EXAM}
     images = [name for name in names if is_image(name)]
     if not images:
-        return {f"{number:04d}": name for number, name in enumerate(names)}
+        return {f"{number:04d}{DICOM}": name for number, name in enumerate(names)}
     try:
         placed = {f"{channel_of(name, channels):04d}": name for name in images}
     except JobError as error:
@@ -130,7 +131,8 @@ def _copied_file(opened: int, name: str, target: Path, most: int) -> Part:
             written.write(chunk)
         written.flush()
         os.fsync(written.fileno())
-    suffix = "" if target.name in EXAM else format_suffix(head, name)
+    is_named = target.name in EXAM or target.suffix == DICOM
+    suffix = "" if is_named else format_suffix(head, name)
     final = target.with_name(f"{target.name}{suffix}")
     target.rename(final)
     return Part(final, size, digest.hexdigest())

@@ -37,7 +37,7 @@ def review_routes(reviews: ReviewDesk) -> APIRouter:
     @router.get(
         "/jobs/{id}/image",
         response_class=FileResponse,
-        responses={**problems(404, 410, 422, 503, 507), **GZIP},
+        responses={**problems(404, 422, 503, 507), **GZIP},
     )
     def show_image(request: Request, id: Id, channel: FIELD = 0) -> Response:
         """The scan of a job as NIfTI, to look at: without any text of the original, and
@@ -50,7 +50,7 @@ def review_routes(reviews: ReviewDesk) -> APIRouter:
     @router.get(
         "/jobs/{id}/results/{name}/view",
         response_class=FileResponse,
-        responses={**problems(404, 409, 410, 422, 503, 507), **GZIP},
+        responses={**problems(404, 409, 422, 503, 507), **GZIP},
     )
     def show_result_view(request: Request, id: Id, name: Name) -> Response:
         """A label map or another volume among the results, to look at: thinned out as the
@@ -61,7 +61,7 @@ def review_routes(reviews: ReviewDesk) -> APIRouter:
 
     @router.put(
         "/jobs/{id}/review",
-        responses=problems(404, 408, 409, 410, 413, 415, 422, 503, 507),
+        responses=problems(404, 408, 409, 413, 415, 422, 503, 507),
         openapi_extra={
             "requestBody": {
                 "required": True,

@@ -1,28 +1,44 @@
 """What clients are told of reviews and images."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
-from trivox.service.serve.api.reviews import ASKED, LONGEST_NAME, LONGEST_NOTE
+from trivox.service.serve.api.reviews import LONGEST_NAME, LONGEST_NOTE
 from trivox.service.serve.api.schemas import moment
 from trivox.service.serve.review.store import Decision, Review
 
 FIELDS = ("decision", "who", "note")
-FORM: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "decision": {"type": "string", "enum": [each.value for each in ASKED]},
+LABEL_MAP = {
+    "type": "string",
+    "format": "binary",
+    "minLength": 1,
+    "description": "the whole corrected label map as NIfTI",
+}
+
+
+def _form(decisions: Sequence[Decision], **more: Any) -> dict[str, Any]:
+    """What is sent for these decisions. more: fields that they need."""
+    fields = {
+        "decision": {"type": "string", "enum": [each.value for each in decisions]},
         "who": {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME},
         "note": {"type": "string", "maxLength": LONGEST_NOTE},
-        "file": {
-            "type": "string",
-            "format": "binary",
-            "description": "of an edit: the whole corrected label map as NIfTI",
-        },
-    },
-    "required": ["decision", "who"],
-    "additionalProperties": False,
+        **more,
+    }
+    return {
+        "type": "object",
+        "properties": fields,
+        "required": ["decision", "who", *more],
+        "additionalProperties": False,
+    }
+
+
+FORM: dict[str, Any] = {
+    "oneOf": [
+        _form((Decision.ACCEPT, Decision.REJECT)),
+        _form((Decision.EDIT,), file=LABEL_MAP),
+    ]
 }
 """What is sent for a review."""
 

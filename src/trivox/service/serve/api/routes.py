@@ -187,11 +187,11 @@ async def _awaited(desk: Desk, job: Job, seconds: float) -> Job:
 def _accepted(request: Request, job: Job) -> Response:
     """Where the job is; where its first result is, if it is done."""
     place = f"{request.scope.get('root_path', '')}/v1/jobs/{job.id}"
-    if job.state is State.FAILED:
-        raise ProblemError(
-            "job-failed", f"{job.code}: {job.detail}", {"Location": place}
-        )
-    if job.state is State.DONE and _wait(request) and job.results:
+    waited = _wait(request) > 0
+    if waited and job.state is State.FAILED:
+        reason = f"{job.code}: {job.detail}"
+        raise ProblemError("job-failed", reason, {"Location": place})
+    if waited and job.results:
         first = job.results[0].name
         return Response(
             status_code=303, headers={"Location": f"{place}/results/{first}"}

@@ -4,12 +4,14 @@ A page of another server may make a browser ask this one; the names in `Host` an
 betray it. A token is compared in a time that says nothing of it.
 """
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,6 +33,12 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Note = Callable[[str, str, int, float], None]
 """Is called with method, route, status and seconds of each answer."""
 UNROUTED = "other"
+LINGER = 5.0
+PAUSE = 0.5
+LINGER_BYTES = 1 << 26
+"""Seconds in all and between two pieces, and bytes, for which an upload is read on that
+was refused.
+"""
 METHODS = ("GET", "POST", "PUT", "DELETE")
 OPEN = ("/healthz", "/openapi.json", "/")
 """Paths that need no token: they say nothing of anybody."""
@@ -164,6 +172,15 @@ def _major_minor(version: str) -> tuple[str, ...]:
     return tuple(version.split(".")[:2])
 
 
+def _has_body(scope: Scope) -> bool:
+    """Whether something follows the headers of a request."""
+    headers = Headers(scope=scope)
+    if "expect" in headers:  # it waits to be asked
+        return False
+    announced = headers.get("content-length", "0") != "0"
+    return announced or "transfer-encoding" in headers
+
+
 class Guard:
     """The outermost layer: asks the gate, adds headers, and lets no error out."""
 
@@ -181,6 +198,22 @@ class Guard:
             return  # nothing else is spoken here
         began = time.perf_counter()
         begun = False
+        unread = _has_body(scope)
+
+        async def receive_guarded() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = unread and message.get("more_body", False)
+            return message
+
+        async def drain() -> None:
+            """Let a client finish that reads no answer before, if it does so soon."""
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER):
+                    left = LINGER_BYTES
+                    while unread and left > 0:
+                        message = await asyncio.wait_for(receive_guarded(), PAUSE)
+                        left -= len(message.get("body", b""))
 
         async def send_guarded(message: Message) -> None:
             nonlocal begun
@@ -190,13 +223,16 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+                await drain()
+                if unread:  # nobody wants the rest
+                    headers["Connection"] = "close"
             await send(message)
 
         try:
             scope.setdefault("state", {})
             client = self.gate.client(Headers(scope=scope), scope["path"])
             scope["state"]["client"] = client
-            await self.app(scope, receive, send_guarded)
+            await self.app(scope, receive_guarded, send_guarded)
         except ProblemError as problem:
             await problem.response()(scope, receive, send_guarded)
         except Exception as error:

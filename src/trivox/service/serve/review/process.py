@@ -13,10 +13,9 @@ from trivox.service.serve.work.limits import limit_this_process, set_apart
 from trivox.service.serve.work.wording import spoken
 
 
-def answered(order: ScanOrder) -> dict[str, Any]:
-    """What the server is told."""
+def said_of(order: ScanOrder) -> dict[str, Any]:
+    """What the server is told of an order."""
     try:
-        limit_this_process(memory=order.memory, seconds=order.seconds, largest=LARGEST)
         answer = carry_out(order)
     except BaseException as error:
         code, detail = failure_of(error)
@@ -33,7 +32,8 @@ def main() -> None:
         os.dup2(nowhere, standard)
     set_apart(parent)
     order = ScanOrder.model_validate_json(sys.stdin.read())
-    json.dump(answered(order), answer)
+    limit_this_process(memory=order.memory, seconds=order.seconds, largest=LARGEST)
+    json.dump(said_of(order), answer)
     answer.close()
 
 

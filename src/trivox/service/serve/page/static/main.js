@@ -9,6 +9,7 @@ import { prepareForm } from "./scans.js";
 import { at } from "./lib/dom.js";
 import { lineOf } from "./lib/problem.js";
 
+const FORM = "multipart/form-data";
 /** Models of the server, and whether it has a folder of scans. */
 const server = { models: [], hasData: false };
 let leave = () => {};
@@ -102,8 +103,8 @@ async function begin() {
   try {
     server.models = (await json("models")).models;
     const description = await json("../openapi.json");
-    const post = description.paths["/v1/jobs"].post.requestBody.content["multipart/form-data"];
-    server.hasData = "path" in post.schema.properties;
+    const { schema } = description.paths["/v1/jobs"].post.requestBody.content[FORM];
+    server.hasData = (schema.oneOf ?? [schema]).some(({ properties }) => "path" in properties);
   } catch (error) {
     problem(error);
     return;
