@@ -43,6 +43,8 @@ def model_view(name, channels=("CT",), labels=LABELS):
     )
 
 
+ASKED = reader._asked
+"""Reads a scan in a process of its own."""
 MODELS = [
     model_view("one"),
     model_view("two", ("T1", "T2")),
@@ -112,10 +114,8 @@ def scan(seed=0):
 @contextmanager
 def reviewed(folder, *, tokens=(), real=False):
     """A desk and its client. real: scans are read in processes with limits."""
-    before = reader._asked
     page = PageFiles(None)
-    if not real:
-        reader._asked = said_of
+    reader._asked = ASKED if real else said_of
     try:
         desk = Reviewed(folder, page, tokens)
         with (
@@ -124,7 +124,7 @@ def reviewed(folder, *, tokens=(), real=False):
         ):
             yield client, desk
     finally:
-        reader._asked = before
+        reader._asked = ASKED
 
 
 def put_review(client, id, decision="accept", *, file=None, headers=None, **fields):
@@ -135,4 +135,3 @@ def put_review(client, id, decision="accept", *, file=None, headers=None, **fiel
     return client.put(
         f"/v1/jobs/{id}/review", files=[*parts, *files.items()], headers=headers or {}
     )
-

@@ -73,7 +73,13 @@ async function showImages(sides) {
   const each = (does) => (value) => lookers.forEach((looker) => does(looker, value));
   at("compare-controls").replaceChildren(
     labelled("View", planesOf(each((looker, name) => looker.showPlanes(name)))),
-    labelled("Opacity of labels", opacityOf(OPACITY, each((looker, value) => looker.setOpacity(value)))),
+    labelled(
+      "Opacity of labels",
+      opacityOf(
+        OPACITY,
+        each((looker, value) => looker.setOpacity(value)),
+      ),
+    ),
   );
   return close;
 }
@@ -81,7 +87,13 @@ async function showImages(sides) {
 // -- numbers ------------------------------------------------------------------------------
 function fillTable(sides, isSame) {
   const [first, second] = sides;
-  const heads = ["Label", `${first.job.model}, ml`, `${second.job.model}, ml`, "Difference", "Dice"];
+  const heads = [
+    "Label",
+    `${first.job.model}, ml`,
+    `${second.job.model}, ml`,
+    "Difference",
+    "Dice",
+  ];
   const head = element("tr");
   head.append(...heads.map((text) => element("th", text, { scope: "col" })));
   at("compared").tHead.replaceChildren(head);

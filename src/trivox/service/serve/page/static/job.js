@@ -167,13 +167,23 @@ class JobView {
 
   controls(sent) {
     const { labelled, opacityOf, planesOf, windowsOf } = this.looking;
-    const controls = [labelled("View", planesOf((name) => this.looker.showPlanes(name)))];
+    const controls = [
+      labelled(
+        "View",
+        planesOf((name) => this.looker.showPlanes(name)),
+      ),
+    ];
     if (this.hasLabels) {
       const opacity = opacityOf(this.opacity, (value) => this.setOpacity(value));
       controls.push(labelled("Opacity of labels", opacity));
     }
     if (this.looker.looksLikeCt) {
-      controls.push(labelled("Window", windowsOf((window) => this.looker.setWindow(window))));
+      controls.push(
+        labelled(
+          "Window",
+          windowsOf((window) => this.looker.setWindow(window)),
+        ),
+      );
     }
     if (this.hasLabels && sent.channels > 1) {
       controls.push(labelled("Channel", this.channels(sent.channels)));

@@ -8,9 +8,21 @@ const DOUBT_COLOURS = "inferno";
 const CLEAR = 0.1;
 /** Where the arrows lead in each plane: right, up, and forward through the planes. */
 const WAYS = {
-  axial: [[-1, 0, 0], [0, 1, 0], [0, 0, 1]],
-  coronal: [[-1, 0, 0], [0, 0, 1], [0, 1, 0]],
-  sagittal: [[0, -1, 0], [0, 0, 1], [-1, 0, 0]],
+  axial: [
+    [-1, 0, 0],
+    [0, 1, 0],
+    [0, 0, 1],
+  ],
+  coronal: [
+    [-1, 0, 0],
+    [0, 0, 1],
+    [0, 1, 0],
+  ],
+  sagittal: [
+    [0, -1, 0],
+    [0, 0, 1],
+    [-1, 0, 0],
+  ],
 };
 export const PLANES = Object.keys(WAYS);
 /** Level and width in HU. */

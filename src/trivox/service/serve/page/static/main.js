@@ -85,7 +85,8 @@ at("token-form").onsubmit = (event) => {
 function prepareTheme() {
   const button = at("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "")) === "dark";
+  const isDark = () =>
+    (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "")) === "dark";
   const label = () => {
     button.textContent = isDark() ? "Light" : "Dark";
   };

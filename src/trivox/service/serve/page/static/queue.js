@@ -82,7 +82,8 @@ function draw() {
   const list = at("queue");
   const there = new Map([...list.children].map((item) => [item.dataset.id, item]));
   const items = [...jobs.values()].map((job) => there.get(job.id) ?? itemOf(job));
-  const isSame = items.length === list.children.length && items.every((item, i) => item === list.children[i]);
+  const isSame =
+    items.length === list.children.length && items.every((item, i) => item === list.children[i]);
   if (!isSame) list.replaceChildren(...items); // the focus stays where nothing changes
   for (const job of jobs.values()) update(job);
   at("queue-empty").hidden = jobs.size > 0;

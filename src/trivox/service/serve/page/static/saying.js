@@ -90,7 +90,9 @@ export function showVolumes(labels, isCorrected) {
 function volumesOf({ data, names, affine }) {
   const counts = new Array(names.length).fill(0);
   for (const index of data) counts[index]++;
-  return new Map(names.slice(1).map((name, position) => [name, counts[position + 1] * voxelMl(affine)]));
+  return new Map(
+    names.slice(1).map((name, position) => [name, counts[position + 1] * voxelMl(affine)]),
+  );
 }
 
 function sayClass(answer, model) {

@@ -50,9 +50,7 @@ function sourcesOf(model) {
   return names.map((name, number) => {
     const line = element("div", "", { className: "source" });
     const files = element("output", "no file", { className: "chosen", id: `chosen-${number}` });
-    const chooser = chooserOf(`Choose ${name}`, { multiple: true }, (list) =>
-      choose(number, list),
-    );
+    const chooser = chooserOf(`Choose ${name}`, { multiple: true }, (list) => choose(number, list));
     line.append(element("span", name, { className: "name" }), chooser);
     if (names.length === 1) {
       const folder = { multiple: true, webkitdirectory: true };
