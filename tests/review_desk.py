@@ -76,22 +76,22 @@ class Reviewed:
         self.app = apps.make_app(self.desk, gate, page)
 
     def done(self, files, *, model="one", client=NOBODY, seed=0, results=None):
-        """The id of a job that was sent these files (name -> volume or bytes)."""
-        id = token_hex(16)
-        folder = self.folders.of(id)
+        """The job of a job that was sent these files (name -> volume or bytes)."""
+        job = token_hex(16)
+        folder = self.folders.of(job)
         (folder / "input").mkdir(parents=True)
         for name, content in files.items():
             put(folder / "input" / name, content)
-        self.store.add(NewJob(id, client, model, None, "", 1))
+        self.store.add(NewJob(job, client, model, None, "", 1))
         claim = self.store.claim(1)
-        out = self.folders.results(id, claim.lease)
+        out = self.folders.results(job, claim.lease)
         out.mkdir()
         labels = Volume(drawn_labels(seed), AFFINE)
         for name, content in (results or {"case.nii.gz": labels}).items():
             put(out / name, content)
         listed = tuple(result_file(each) for each in sorted(out.iterdir()))
         self.store.finish(claim, out.name, listed, 1.0)
-        return id
+        return job
 
 
 def put(file, content):
@@ -127,11 +127,11 @@ def reviewed(folder, *, tokens=(), real=False):
         reader._asked = ASKED
 
 
-def put_review(client, id, decision="accept", *, file=None, headers=None, **fields):
+def put_review(client, job, decision="accept", *, file=None, headers=None, **fields):
     """Send a review; returns the answer."""
     files = {"file": ("labels.nii.gz", file)} if file is not None else {}
     form = {"decision": decision, "who": "Dr. A", **fields}
     parts = [(name, (None, value)) for name, value in form.items()]
     return client.put(
-        f"/v1/jobs/{id}/review", files=[*parts, *files.items()], headers=headers or {}
+        f"/v1/jobs/{job}/review", files=[*parts, *files.items()], headers=headers or {}
     )

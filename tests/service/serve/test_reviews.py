@@ -20,7 +20,6 @@ from dicom_slices import slice_of
 from review_desk import (
     AFFINE,
     LABELS,
-    SHAPE,
     drawn_image,
     drawn_labels,
     put_review,
@@ -69,14 +68,14 @@ def problem(answer, status, code="invalid-request"):
 # -- images ----------------------------------------------------------------------------
 def test_a_scan_is_given_as_it_lies_in_the_world(service, tmp_path):
     client, desk = service
-    id = desk.done(scan())
-    answer = client.get(f"/v1/jobs/{id}/image")
+    job = desk.done(scan())
+    answer = client.get(f"/v1/jobs/{job}/image")
     volume = volume_of(answer, tmp_path)
     np.testing.assert_array_equal(volume.array, drawn_image())
     np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-6)
     assert answer.headers["trivox-kind"] == "volume"
     assert answer.headers["trivox-step"] == "1,1,1"
-    again = client.get(f"/v1/jobs/{id}/image")
+    again = client.get(f"/v1/jobs/{job}/image")
     twin = client.get(f"/v1/jobs/{desk.done(scan())}/image")
     other = client.get(f"/v1/jobs/{desk.done(scan(seed=1))}/image")
     assert answer.headers["etag"] == again.headers["etag"] == twin.headers["etag"]
@@ -86,15 +85,15 @@ def test_a_scan_is_given_as_it_lies_in_the_world(service, tmp_path):
 def test_each_channel_is_given_by_its_number(service, tmp_path):
     client, desk = service
     images = [Volume(drawn_image(seed), AFFINE) for seed in (3, 4)]
-    id = desk.done(
+    job = desk.done(
         {f"000{n}.nii.gz": each for n, each in enumerate(images)}, model="two"
     )
     for number, image in enumerate(images):
         volume = volume_of(
-            client.get(f"/v1/jobs/{id}/image?channel={number}"), tmp_path
+            client.get(f"/v1/jobs/{job}/image?channel={number}"), tmp_path
         )
         np.testing.assert_array_equal(volume.array, image.array)
-    assert "2 images" in problem(client.get(f"/v1/jobs/{id}/image?channel=2"), 422)
+    assert "2 images" in problem(client.get(f"/v1/jobs/{job}/image?channel=2"), 422)
 
 
 def test_dicom_is_given_without_a_word_of_the_patient(service, tmp_path):
@@ -110,12 +109,12 @@ def test_dicom_is_given_without_a_word_of_the_patient(service, tmp_path):
     series.mkdir()
     for name, content in files.items():
         (series / name).write_bytes(content)
-    id = desk.done(files)
-    volume = volume_of(client.get(f"/v1/jobs/{id}/image"), tmp_path)
+    job = desk.done(files)
+    volume = volume_of(client.get(f"/v1/jobs/{job}/image"), tmp_path)
     expected = read_volume(series)
     np.testing.assert_array_equal(volume.array, expected.array)
     np.testing.assert_allclose(volume.affine, expected.affine, atol=1e-5)
-    stored = (desk.folders.of(id) / "view").rglob("*")
+    stored = (desk.folders.of(job) / "view").rglob("*")
     assert not any(SECRET in each.read_bytes() for each in stored if each.is_file())
 
 
@@ -124,20 +123,20 @@ def test_views_of_an_exam_lie_one_behind_the_other(service, tmp_path):
     views = np.random.default_rng(2).random((2, 4, 5)).astype(np.float32)
     buffer = io.BytesIO()
     np.savez(buffer, views=views)
-    id = desk.done(
+    job = desk.done(
         {"geometry.json": b"{}", "views.npz": buffer.getvalue()}, model="views"
     )
-    answer = client.get(f"/v1/jobs/{id}/image")
+    answer = client.get(f"/v1/jobs/{job}/image")
     assert answer.headers["trivox-kind"] == "views"
     np.testing.assert_array_equal(volume_of(answer, tmp_path).array[0], views)
 
 
 def test_results_are_given_to_look_at(service, tmp_path):
     client, desk = service
-    id = desk.done(scan(), seed=5)
-    volume = volume_of(client.get(f"/v1/jobs/{id}/results/case.nii.gz/view"), tmp_path)
+    job = desk.done(scan(), seed=5)
+    volume = volume_of(client.get(f"/v1/jobs/{job}/results/case.nii.gz/view"), tmp_path)
     np.testing.assert_array_equal(volume.array, drawn_labels(5))
-    unknown = client.get(f"/v1/jobs/{id}/results/other.nii.gz/view")
+    unknown = client.get(f"/v1/jobs/{job}/results/other.nii.gz/view")
     problem(unknown, 404, "no-such-result")
 
 
@@ -160,16 +159,16 @@ def test_a_thinned_image_has_voxels_of_the_original_at_their_place(
 
 def test_a_reader_that_dies_is_one_line(monkeypatch, tmp_path):
     with reviewed(tmp_path / "state", real=True) as (client, desk):
-        id = desk.done(scan())
+        job = desk.done(scan())
         dies = (sys.executable, "-c", "import os; os.abort()")
         monkeypatch.setattr(reader, "COMMAND", dies)
-        assert "limits" in problem(client.get(f"/v1/jobs/{id}/image"), 422)
+        assert "limits" in problem(client.get(f"/v1/jobs/{job}/image"), 422)
 
 
 def test_scans_are_read_by_a_process_with_limits(tmp_path):
     with reviewed(tmp_path / "state", real=True) as (client, desk):
-        id = desk.done(scan())
-        volume = volume_of(client.get(f"/v1/jobs/{id}/image"), tmp_path)
+        job = desk.done(scan())
+        volume = volume_of(client.get(f"/v1/jobs/{job}/image"), tmp_path)
         np.testing.assert_array_equal(volume.array, drawn_image())
         damaged = desk.done({"0000.nii.gz": b"\x1f\x8b" + SECRET})
         line = problem(client.get(f"/v1/jobs/{damaged}/image"), 422)
@@ -180,14 +179,14 @@ def test_scans_are_read_by_a_process_with_limits(tmp_path):
 # -- reviews ---------------------------------------------------------------------------
 def test_reviews_follow_each_other_and_none_is_lost(service):
     client, desk = service
-    id = desk.done(scan())
-    assert client.get(f"/v1/jobs/{id}/review").json() == {"job": id, "reviews": []}
+    job = desk.done(scan())
+    assert client.get(f"/v1/jobs/{job}/review").json() == {"job": job, "reviews": []}
     for decision, who in (("reject", "Dr. A"), ("accept", "Dr. B")):
-        answer = put_review(client, id, decision, who=who, note="as I see it")
+        answer = put_review(client, job, decision, who=who, note="as I see it")
         assert answer.status_code == 200, answer.text
         assert answer.json()["model"] == "one"
         assert answer.json()["identity"] == "a1b2c3"
-    history = client.get(f"/v1/jobs/{id}/review").json()["reviews"]
+    history = client.get(f"/v1/jobs/{job}/review").json()["reviews"]
     assert [each["decision"] for each in history] == ["reject", "accept"]
     assert [each["who"] for each in history] == ["Dr. A", "Dr. B"]
     assert history[0]["when"] <= history[1]["when"]
@@ -197,24 +196,24 @@ def test_reviews_follow_each_other_and_none_is_lost(service):
     newest = client.get("/v1/reviews").json()["reviews"]
     assert [(each["job"], each["decision"]) for each in newest] == [
         (other, "reject"),
-        (id, "accept"),
+        (job, "accept"),
     ]
 
 
 def test_a_corrected_label_map_is_stored_on_the_grid_of_the_result(service, tmp_path):
     client, desk = service
-    id = desk.done(scan())
+    job = desk.done(scan())
     labels = Volume(drawn_labels(9), AFFINE)
     turned = reorient(labels, Orientation((2, 0, 1), (True, False, True)))
-    answer = put_review(client, id, "edit", file=nifti(turned, tmp_path))
+    answer = put_review(client, job, "edit", file=nifti(turned, tmp_path))
     assert answer.status_code == 200, answer.text
-    stored = volume_of(client.get(f"/v1/jobs/{id}/review/labels"), tmp_path)
+    stored = volume_of(client.get(f"/v1/jobs/{job}/review/labels"), tmp_path)
     np.testing.assert_array_equal(stored.array, labels.array)
     np.testing.assert_allclose(stored.affine, AFFINE, atol=1e-6)
     first = answer.json()["sha256"]
-    second = put_review(client, id, "accept").json()["sha256"]
+    second = put_review(client, job, "accept").json()["sha256"]
     assert first != second
-    assert len(list((desk.folders.root / "reviews" / id).glob("labels-*"))) == 2
+    assert len(list((desk.folders.root / "reviews" / job).glob("labels-*"))) == 2
 
 
 def refused(folder):
@@ -237,20 +236,20 @@ def refused(folder):
 
 def test_what_is_no_correction_is_refused_in_one_line(service, tmp_path):
     client, desk = service
-    id = desk.done(scan())
+    job = desk.done(scan())
     for name, content, words in refused(tmp_path):
-        line = problem(put_review(client, id, "edit", file=content), 422)
+        line = problem(put_review(client, job, "edit", file=content), 422)
         assert words in line, (name, line)
         assert "Doe" not in line
-    assert "label map" in problem(put_review(client, id, "edit"), 422)
+    assert "label map" in problem(put_review(client, job, "edit"), 422)
     labels = nifti(Volume(drawn_labels(), AFFINE), tmp_path)
-    problem(put_review(client, id, "accept", file=labels), 422)
-    problem(put_review(client, id, "praise"), 422)
-    problem(put_review(client, id, who=" "), 422)
-    problem(put_review(client, id, who="x" * 101), 422)
-    assert client.get(f"/v1/jobs/{id}/review").json()["reviews"] == []
+    problem(put_review(client, job, "accept", file=labels), 422)
+    problem(put_review(client, job, "praise"), 422)
+    problem(put_review(client, job, who=" "), 422)
+    problem(put_review(client, job, who="x" * 101), 422)
+    assert client.get(f"/v1/jobs/{job}/review").json()["reviews"] == []
     assert not list(desk.folders.uploads.iterdir())
-    assert not (desk.folders.root / "reviews" / id).exists()
+    assert not (desk.folders.root / "reviews" / job).exists()
 
 
 @settings(max_examples=25, deadline=None)
@@ -295,13 +294,13 @@ def test_jobs_and_reviews_of_others_are_not_shown(tmp_path):
         theirs = {"Authorization": "Bearer second"}
         headers = Headers({"host": "127.0.0.1", **ours})
         client_name = desk.app.gate.client(headers, "/v1/jobs")
-        id = desk.done(scan(), client=client_name)
-        assert put_review(client, id, headers=ours).status_code == 200
+        job = desk.done(scan(), client=client_name)
+        assert put_review(client, job, headers=ours).status_code == 200
         for path in ("image", "review", "review/labels"):
-            assert client.get(f"/v1/jobs/{id}/{path}").status_code == 401
-            answer = client.get(f"/v1/jobs/{id}/{path}", headers=theirs)
+            assert client.get(f"/v1/jobs/{job}/{path}").status_code == 401
+            answer = client.get(f"/v1/jobs/{job}/{path}", headers=theirs)
             problem(answer, 404, "no-such-job")
-        problem(put_review(client, id, headers=theirs), 404, "no-such-job")
+        problem(put_review(client, job, headers=theirs), 404, "no-such-job")
         assert client.get("/v1/reviews", headers=theirs).json()["reviews"] == []
         assert len(client.get("/v1/reviews", headers=ours).json()["reviews"]) == 1
 
@@ -309,20 +308,20 @@ def test_jobs_and_reviews_of_others_are_not_shown(tmp_path):
 def test_jobs_without_results_cannot_be_reviewed(service):
     client, desk = service
     problem(put_review(client, "0" * 32), 404, "no-such-job")
-    id = desk.done(scan())
-    desk.store.expire(id)
-    problem(put_review(client, id), 404, "expired")
-    problem(client.get(f"/v1/jobs/{id}/image"), 404, "expired")
+    job = desk.done(scan())
+    desk.store.expire(job)
+    problem(put_review(client, job), 404, "expired")
+    problem(client.get(f"/v1/jobs/{job}/image"), 404, "expired")
 
 
 def test_results_without_labels_can_be_accepted_and_not_corrected(service, tmp_path):
     client, desk = service
-    id = desk.done(
+    job = desk.done(
         scan(), model="views", results={"case.nii.gz": scan()["0000.nii.gz"]}
     )
-    assert put_review(client, id).json()["sha256"] is None
+    assert put_review(client, job).json()["sha256"] is None
     labels = nifti(Volume(drawn_labels(), AFFINE), tmp_path)
-    assert "no label map" in problem(put_review(client, id, "edit", file=labels), 422)
+    assert "no label map" in problem(put_review(client, job, "edit", file=labels), 422)
     problem(client.get("/v1/reviews/dataset?model=views"), 422)
 
 
@@ -344,27 +343,27 @@ def unpacked(answer, folder):
 
 def test_corrections_become_a_dataset_without_a_word_of_the_patient(service, tmp_path):
     client, desk = service
-    ids = [desk.done(named_scan(seed), seed=seed) for seed in range(4)]
+    jobs = [desk.done(named_scan(seed), seed=seed) for seed in range(4)]
     corrected = drawn_labels(77)
     file = nifti(Volume(corrected, AFFINE), tmp_path)
-    put_review(client, ids[0], "edit", file=file, note="Doe^Jane again")
-    put_review(client, ids[1], "accept", who="Dr. B")
-    put_review(client, ids[2], "accept")
-    put_review(client, ids[2], "reject")
+    put_review(client, jobs[0], "edit", file=file, note="Doe^Jane again")
+    put_review(client, jobs[1], "accept", who="Dr. B")
+    put_review(client, jobs[2], "accept")
+    put_review(client, jobs[2], "reject")
     answer = client.get("/v1/reviews/dataset?model=one")
     folder = unpacked(answer, tmp_path / "data")
     dataset = load_dataset(folder)
     assert dataset.labels.labels == LABELS
     assert dataset.channels == ("CT",)
     assert [case.name for case in dataset.cases] == sorted(
-        f"case-{id[:12]}" for id in ids[:2]
+        f"case-{job[:12]}" for job in jobs[:2]
     )
-    labels = read_labels(folder / "labelsTr" / f"case-{ids[0][:12]}.nii.gz")
+    labels = read_labels(folder / "labelsTr" / f"case-{jobs[0][:12]}.nii.gz")
     np.testing.assert_array_equal(labels.array, corrected)
-    image = read_volume(folder / "imagesTr" / f"case-{ids[1][:12]}_0000.nii.gz")
+    image = read_volume(folder / "imagesTr" / f"case-{jobs[1][:12]}_0000.nii.gz")
     np.testing.assert_array_equal(image.array, drawn_image(1))
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    told = provenance["cases"][f"case-{ids[1][:12]}"]
+    told = provenance["cases"][f"case-{jobs[1][:12]}"]
     assert (told["who"], told["decision"], told["identity"]) == (
         "Dr. B",
         "accept",
@@ -378,26 +377,26 @@ def test_corrections_become_a_dataset_without_a_word_of_the_patient(service, tmp
     assert not list(desk.folders.uploads.iterdir())
     edits = client.get("/v1/reviews/dataset?model=one&accepted=false")
     only = load_dataset(unpacked(edits, tmp_path / "edits"))
-    assert [case.name for case in only.cases] == [f"case-{ids[0][:12]}"]
+    assert [case.name for case in only.cases] == [f"case-{jobs[0][:12]}"]
 
 
 def test_reviews_outlive_jobs_until_they_are_withdrawn(service, tmp_path):
     client, desk = service
-    id = desk.done(scan())
-    put_review(client, id)
-    desk.store.expire(id)
-    desk.folders.remove(id)
+    job = desk.done(scan())
+    put_review(client, job)
+    desk.store.expire(job)
+    desk.folders.remove(job)
     desk.store.forget(time.time() + 1)
     desk.folders.sweep(desk.store.known_ids(), young=0.0)
-    assert client.get(f"/v1/jobs/{id}").status_code == 404
-    assert len(client.get(f"/v1/jobs/{id}/review").json()["reviews"]) == 1
+    assert client.get(f"/v1/jobs/{job}").status_code == 404
+    assert len(client.get(f"/v1/jobs/{job}/review").json()["reviews"]) == 1
     dataset = unpacked(client.get("/v1/reviews/dataset?model=one"), tmp_path / "data")
     assert len(load_dataset(dataset).cases) == 1
-    assert client.delete(f"/v1/jobs/{id}/review").json()["decision"] == "withdrawn"
-    assert not (desk.folders.root / "reviews" / id).exists()
-    history = client.get(f"/v1/jobs/{id}/review").json()["reviews"]
+    assert client.delete(f"/v1/jobs/{job}/review").json()["decision"] == "withdrawn"
+    assert not (desk.folders.root / "reviews" / job).exists()
+    history = client.get(f"/v1/jobs/{job}/review").json()["reviews"]
     assert [each["decision"] for each in history] == ["accept", "withdrawn"]
     answer = client.get("/v1/reviews/dataset?model=one")
     problem(answer, 404, "no-such-review")
-    problem(client.get(f"/v1/jobs/{id}/review/labels"), 404, "no-such-review")
+    problem(client.get(f"/v1/jobs/{job}/review/labels"), 404, "no-such-review")
     problem(client.get("/v1/reviews/dataset?model=none"), 404, "no-such-model")

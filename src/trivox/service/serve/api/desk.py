@@ -61,7 +61,7 @@ class Desk:
     limits: ServerLimits
     data: Path | None = None
     workers: int = 1
-    job_limits: JobLimits = JobLimits()
+    job_limits: JobLimits = field(default_factory=JobLimits)
     stopping: threading.Event = field(default_factory=threading.Event)
     _uploads: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from trivox.datasets.layouts.exams import VIEWS, is_exam
 from trivox.errors import DataError, LabelError
@@ -43,7 +44,7 @@ class ScanOrder(Frozen):
     channel: int | None = None
     reference: Path | None = None
     labels: Path | None = None
-    declared: dict[str, int] = {}
+    declared: dict[str, int] = Field(default_factory=dict)
     background: int = 0
     words: tuple[str, ...] = ()
     memory: int = 1 << 32
@@ -87,7 +88,7 @@ def carry_out(order: ScanOrder) -> ScanAnswer:
 def channels_of(source: Path) -> list[Volume]:
     """The images of a scan on one grid, a channel each."""
     files = [source]
-    images = [] if source.is_file() else [each for each in source.iterdir()]
+    images = [] if source.is_file() else list(source.iterdir())
     if images and all(is_image(each.name) for each in images):
         files = sorted(images)
     volumes = [read_volume(file) for file in files]

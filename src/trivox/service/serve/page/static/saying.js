@@ -104,11 +104,13 @@ function sayClass(answer, model) {
     row(name, value.toFixed(3)),
   );
   at("classes").tBodies[0].replaceChildren(...rows);
-  const temperature = model?.class_temperature;
-  const calibrated =
-    temperature && temperature !== 1
-      ? `Probabilities are calibrated by a temperature of ${temperature.toFixed(2)}, found in validation.`
-      : "Probabilities are not calibrated.";
+  const calibrated = calibrationOf(model?.class_temperature);
   const flags = answer.flags.length ? ` ${answer.flags.join(", ")}` : "";
   at("class-calibration").textContent = `${calibrated}${flags}`;
+}
+
+function calibrationOf(temperature) {
+  if (!temperature || temperature === 1) return "Probabilities are not calibrated.";
+  const found = `by a temperature of ${temperature.toFixed(2)}, found in validation`;
+  return `Probabilities are calibrated ${found}.`;
 }
