@@ -43,7 +43,7 @@ READY = f"{SHOWN} || document.getElementById('job-problem')?.hidden === false"
 BOTH = """['first-stage', 'second-stage'].every(
     (name) => document.getElementById(name).dataset.shows)"""
 HARMLESS = ("GL Driver Message", "GPU stall")
-KEYS = {" ": ("Space", 32), "ArrowLeft": ("ArrowLeft", 37), "PageUp": ("PageUp", 33)}
+KEYS = {" ": ("Space", 32), "Tab": ("Tab", 9), "PageUp": ("PageUp", 33)}
 PICTURES = os.environ.get("TRIVOX_PICTURES")
 
 
@@ -153,43 +153,44 @@ def choose_model(browser, name):
     )
 
 
-def shown_jobs(browser):
-    return browser.value("document.querySelectorAll('#queue .button').length")
+def listed(url):
+    """The jobs that the server knows, by id."""
+    jobs = httpx.get(f"{url}v1/jobs", timeout=60).json()["jobs"]
+    return {job["id"]: job["state"] for job in jobs}
 
 
 def send(browser, *files, model="hippocampus", second="", doubt=False):
-    """Send a scan with the form."""
+    """Send a scan with the form; returns the ids of the jobs, the first model's first."""
     browser.wait_for(LOADED)
+    before = listed(browser.address)
     choose_model(browser, model)
     browser.choose("#sources input", *files)
     browser.value(f"document.getElementById('second').value = '{second}'")
     if doubt:
         browser.click("#formats input[value=entropy]")
     browser.click("#send")
+    number = 2 if second else 1
+    until(lambda: len(listed(browser.address)) == len(before) + number)
+    return [job for job in listed(browser.address) if job not in before][::-1]
 
 
-def show(browser, number=0):
+def show(browser, job):
     """Open a result of the queue."""
-    browser.wait_for(f"document.querySelectorAll('#queue .button').length > {number}")
-    browser.value(f"document.querySelectorAll('#queue .button')[{number}].click()")
+    link = f"#queue a[href='#/job/{job}']"
+    browser.wait_for(f'!!document.querySelector("{link}")')
+    browser.click(link)
     browser.wait_for(READY)
 
 
 def result_of(browser, *files, **options):
     """Send a scan and look at its result; returns the id of the job."""
-    before = shown_jobs(browser) if browser.value(LOADED) else 0
-    send(browser, *files, **options)
-    browser.wait_for(
-        f"document.querySelectorAll('#queue .button').length > {before}"
-        " || document.getElementById('scan-problem')?.hidden === false"
-    )
-    assert browser.value("document.getElementById('scan-problem').hidden")
-    show(browser)
-    return browser.value("location.hash").rpartition("/")[2]
+    (job,) = send(browser, *files, **options)
+    show(browser, job)
+    return job
 
 
 def press(browser, key, *, control=False):
-    code, number = KEYS.get(key, (f"Key{key.upper()}", ord(key.upper())))
+    code, number = KEYS.get(key) or (f"Key{key.upper()}", ord(key.upper()))
     fields = {
         "key": key,
         "code": code,
@@ -225,11 +226,11 @@ def edit(browser):
 
 
 def review(browser, decision, who="Dr. Example"):
+    reviews = "document.querySelectorAll('#history li').length"
+    before = browser.value(reviews)
     browser.value(f"document.getElementById('who').value = '{who}'")
     browser.click(f"#review-form button[value={decision}]")
-    browser.wait_for(
-        "!['', 'Saving ...'].includes(document.getElementById('review-status').innerText)"
-    )
+    browser.wait_for(f"{reviews} > {before}")
     assert browser.text("#review-status").startswith("Saved")
 
 
@@ -264,14 +265,14 @@ def test_a_scan_goes_from_upload_to_a_dataset(url, browse, scan_file, tmp_path):
     browser = browse(url)
     browser.wait_for(LOADED)
     picture(browser, tmp_path, "upload")
-    send(browser, scan_file, second="hippocampus-plain", doubt=True)
-    running = "document.querySelector('.job-state')?.innerText.match(/running|waiting/)"
-    browser.wait_for(f"!!{running}")
+    job, _ = send(browser, scan_file, second="hippocampus-plain", doubt=True)
+    states = (
+        "[...document.querySelectorAll('.job-state')].map((each) => each.innerText)"
+    )
+    browser.wait_for(f"{states}.some((state) => state.startsWith('running'))")
     picture(browser, tmp_path, "running")
-    browser.wait_for("document.querySelectorAll('#queue .button').length == 2")
     assert "hippocampus_001.nii.gz" in browser.text(".job-name")
-    show(browser, 1)
-    job = browser.value("location.hash").rpartition("/")[2]
+    show(browser, job)
     assert "Research use only" in browser.text(".notice")
     rows = browser.text("#volumes")
     assert "Anterior" in rows
@@ -280,13 +281,15 @@ def test_a_scan_goes_from_upload_to_a_dataset(url, browse, scan_file, tmp_path):
     picture(browser, tmp_path, "result")
     browser.click("#doubt-controls input")
     assert float(browser.text("#doubt-high")) > float(browser.text("#doubt-low")) > 0
+    picture(browser, tmp_path, "doubt")
+    browser.click("#doubt-controls input")
 
     edit(browser)
     press(browser, " ")
     assert browser.text("#edit-status").startswith("painted at")
     for _ in range(3):
         press(browser, "]")
-    drag(browser, "#stage canvas", (0.12, 0.2), (0.3, 0.25))
+    drag(browser, "#stage canvas", (0.17, 0.25), (0.26, 0.27))
     picture(browser, tmp_path, "correction")
     review(browser, "edit")
     before = label_map(url, job, tmp_path)
@@ -313,7 +316,7 @@ def test_a_scan_goes_from_upload_to_a_dataset(url, browse, scan_file, tmp_path):
 
 def test_two_models_are_compared_on_one_scan(url, browse, scan_file, tmp_path):
     browser = browse(url)
-    send(browser, scan_file, second="hippocampus-plain")
+    jobs = send(browser, scan_file, second="hippocampus-plain")
     browser.wait_for("!document.getElementById('compare').disabled")
     browser.click("#compare")
     browser.wait_for(BOTH)
@@ -321,7 +324,6 @@ def test_two_models_are_compared_on_one_scan(url, browse, scan_file, tmp_path):
         "[...document.querySelectorAll('#compared tbody tr')]"
         ".map((row) => [...row.cells].map((cell) => cell.innerText))"
     )
-    jobs = browser.value("location.hash").split("/")[2:]
     first, second = (label_map(url, job, tmp_path) for job in jobs)
     for value, (name, one, other, _, dice) in enumerate(rows, start=1):
         here, there = first.array == value, second.array == value
@@ -488,12 +490,16 @@ def test_a_token_is_asked_for_once(models, browse, scan_file, tmp_path):
         browser.click("#token-form button")
         browser.wait_for(f"{LOADED} && document.getElementById('token-form').hidden")
         # the server lacks NiiVue: all else works
-        result_of(browser, scan_file)
+        browser.choose("#sources input", scan_file)
+        browser.click("#send")
+        browser.wait_for("!!document.querySelector('#queue a')")
+        browser.click("#queue a")
+        browser.wait_for(READY)
         assert "lacks NiiVue" in browser.text("#job-problem")
         assert "Anterior" in browser.text("#volumes")
         review(browser, "reject")
         browser.call("Page.reload")
-        browser.wait_for("!document.getElementById('view-job')?.hidden")
+        browser.wait_for("document.getElementById('view-job')?.hidden === false")
         assert browser.value("document.getElementById('token-form').hidden")
         # browsers themselves note what was refused
         refused = ("401", "404")

@@ -9,6 +9,7 @@ import { lineOf } from "./lib/problem.js";
 
 const OPACITY = 0.5;
 const PLACES = ["first", "second"];
+const LETTERS = ["A", "B"];
 
 export async function showComparison(server, ...ids) {
   at("compare-problem").hidden = true;
@@ -17,7 +18,8 @@ export async function showComparison(server, ...ids) {
   at("compared-note").textContent = "";
   const sides = await Promise.all(ids.map((id) => sideOf(server, id)));
   sides.forEach((side, number) => {
-    at(`${PLACES[number]}-title`).textContent = `${nameOf(side.job)} · ${side.job.model}`;
+    const name = `${LETTERS[number]}: ${nameOf(side.job)} · ${side.job.model}`;
+    at(`${PLACES[number]}-title`).textContent = name;
   });
   const isSame = sides[0].image.tag === sides[1].image.tag;
   if (!isSame) problem("These are two different scans: only their volumes are compared.");
@@ -55,7 +57,7 @@ async function showImages(sides) {
   const lookers = [];
   const close = () => lookers.forEach((looker) => looker.close());
   for (const [number, { image, labels, job }] of sides.entries()) {
-    const canvas = canvasOf(at(`${PLACES[number]}-stage`), `Result of ${job.model}`);
+    const canvas = canvasOf(at(`${PLACES[number]}-stage`), `Result ${LETTERS[number]}`);
     const looker = new looking.Looker(canvas, number ? () => {} : say("compare-place"));
     lookers.push(looker);
     const volumes = {
@@ -87,13 +89,8 @@ async function showImages(sides) {
 // -- numbers ------------------------------------------------------------------------------
 function fillTable(sides, isSame) {
   const [first, second] = sides;
-  const heads = [
-    "Label",
-    `${first.job.model}, ml`,
-    `${second.job.model}, ml`,
-    "Difference",
-    "Dice",
-  ];
+  const volumes = sides.map(({ job }, number) => `${LETTERS[number]}: ${job.model}, ml`);
+  const heads = ["Label", ...volumes, "Difference", "Dice"];
   const head = element("tr");
   head.append(...heads.map((text) => element("th", text, { scope: "col" })));
   at("compared").tHead.replaceChildren(head);

@@ -34,6 +34,7 @@ export class Reviewing {
   }
 
   async decide(decision) {
+    at("review-status").textContent = "Saving ...";
     const file = decision === "edit" ? await this.corrected() : null;
     await this.put(decision, file);
   }
@@ -44,7 +45,9 @@ export class Reviewing {
       at("edit-file").value = "";
       return;
     }
-    if (file) await this.put("edit", file);
+    if (!file) return;
+    at("review-status").textContent = "Saving ...";
+    await this.put("edit", file);
   }
 
   async put(decision, file) {
@@ -54,7 +57,6 @@ export class Reviewing {
     form.append("note", at("note").value);
     if (file) form.append("file", file, "labels.nii.gz");
     sessionStorage.setItem(WHO, at("who").value);
-    at("review-status").textContent = "Saving ...";
     try {
       await asked(`jobs/${this.job.id}/review`, { method: "PUT", body: form });
       at("review-status").textContent = `Saved: ${WORDS[decision]}.`;
