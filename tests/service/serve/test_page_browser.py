@@ -144,6 +144,7 @@ def resize(browser, size):
         deviceScaleFactor=1,
         mobile=False,
     )
+    browser.call("Emulation.setScrollbarsHidden", hidden=True)
 
 
 def choose_model(browser, name):
@@ -249,7 +250,11 @@ def picture(browser, folder, name):
     file = folder / f"{name}.png"
     browser.screenshot(file)
     if PICTURES:
-        few = Image.open(file).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        few = (
+            Image.open(file)
+            .convert("RGB")
+            .quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        )
         few.save(Path(PICTURES) / f"page-{name}.png", optimize=True)
 
 
@@ -269,7 +274,7 @@ def test_a_scan_goes_from_upload_to_a_dataset(url, browse, scan_file, tmp_path):
     states = (
         "[...document.querySelectorAll('.job-state')].map((each) => each.innerText)"
     )
-    browser.wait_for(f"{states}.some((state) => state.startsWith('running'))")
+    browser.wait_for(f"{states}.some((state) => state.includes('computing'))")
     picture(browser, tmp_path, "running")
     assert "hippocampus_001.nii.gz" in browser.text(".job-name")
     show(browser, job)

@@ -105,17 +105,18 @@ def _description(model: ModelView, cases: int) -> dict[str, Any]:
 
 def _provenance(model: ModelView, cases: Sequence[Review]) -> dict[str, Any]:
     """Who decided what of which model's results, and when."""
-    views = {each.job: view_of_review(each).model_dump(mode="json") for each in cases}
     return {
         "format_version": 1,
         "trivox_version": __version__,
         "notice": NOTICE,
         "model": {"name": model.name, "identity": model.identity},
-        "cases": {
-            case_name(job): {field: view[field] for field in FIELDS}
-            for job, view in views.items()
-        },
+        "cases": {case_name(each.job): _origin(each) for each in cases},
     }
+
+
+def _origin(review: Review) -> dict[str, Any]:
+    """Where a label map is from."""
+    return view_of_review(review).model_dump(mode="json", include=set(FIELDS))
 
 
 def _write_zip(

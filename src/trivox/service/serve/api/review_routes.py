@@ -24,7 +24,7 @@ from trivox.service.serve.review.scans import ScanAnswer
 
 GZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/gzip": {}}}}
 ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}}}
-FIELD = Annotated[int, Query(ge=0, le=999, description="number of the image")]
+Channel = Annotated[int, Query(ge=0, le=999, description="number of the image")]
 Model = Annotated[str, Query(max_length=100, description="name of a model")]
 Accepted = Annotated[bool, Query(description="with accepted cases, not only edits")]
 
@@ -32,6 +32,13 @@ Accepted = Annotated[bool, Query(description="with accepted cases, not only edit
 def review_routes(reviews: ReviewDesk) -> APIRouter:
     """Reviews of the results of jobs."""
     router = APIRouter(prefix="/v1")
+    _add_images(router, reviews)
+    _add_reviews(router, reviews)
+    _add_lists(router, reviews)
+    return router
+
+
+def _add_images(router: APIRouter, reviews: ReviewDesk) -> None:
     desk = reviews.desk
 
     @router.get(
@@ -39,7 +46,7 @@ def review_routes(reviews: ReviewDesk) -> APIRouter:
         response_class=FileResponse,
         responses={**problems(404, 422, 503, 507), **GZIP},
     )
-    def show_image(request: Request, id: Id, channel: FIELD = 0) -> Response:
+    def show_image(request: Request, id: Id, channel: Channel = 0) -> Response:
         """The scan of a job as NIfTI, to look at: without any text of the original, and
         thinned out where it is large (`Trivox-Step`: of how many voxels along x, y, z
         one is there). `ETag` is the same for the same scan.
@@ -58,6 +65,10 @@ def review_routes(reviews: ReviewDesk) -> APIRouter:
         """
         job = desk.job(id, client_of(request))
         return _looked_at(*reviews.result(job, name))
+
+
+def _add_reviews(router: APIRouter, reviews: ReviewDesk) -> None:
+    desk = reviews.desk
 
     @router.put(
         "/jobs/{id}/review",
@@ -103,6 +114,8 @@ def review_routes(reviews: ReviewDesk) -> APIRouter:
         file = reviews.labels(id, client_of(request))
         return FileResponse(file, media_type="application/gzip")
 
+
+def _add_lists(router: APIRouter, reviews: ReviewDesk) -> None:
     @router.get("/reviews", responses=problems(422))
     def list_reviews(request: Request, limit: Limit = 50) -> ReviewList:
         """Of each job of this client the review that counts, the newest first."""
@@ -126,8 +139,6 @@ def review_routes(reviews: ReviewDesk) -> APIRouter:
         return FileResponse(
             file, media_type="application/zip", filename=file.name, background=done
         )
-
-    return router
 
 
 def _looked_at(file: Path, answer: ScanAnswer) -> Response:

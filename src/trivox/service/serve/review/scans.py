@@ -93,8 +93,11 @@ def channels_of(source: Path) -> list[Volume]:
         files = sorted(images)
     volumes = [read_volume(file) for file in files]
     first = volumes[0]
-    alike = [on_grid_of(first, each, where="the images") for each in volumes]
-    return [volume.with_array(channel) for volume in alike for channel in volume.array]
+    channels: list[Volume] = []
+    for volume in volumes:
+        alike = on_grid_of(first, volume, where="the images")
+        channels += [alike.with_array(channel) for channel in alike.array]
+    return channels
 
 
 def _view(volumes: Sequence[Volume], channel: int, out: Path) -> ScanAnswer:

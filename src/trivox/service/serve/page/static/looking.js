@@ -74,6 +74,7 @@ export class Looker extends Viewer {
     volume.cal_max = high;
     this.niivue.addVolume(volume);
     this.niivue.updateGLVolume();
+    this.niivue.createOnLocationChange();
     return { low: CLEAR * high, high, colours: this.niivue.colormap(DOUBT_COLOURS) };
   }
 

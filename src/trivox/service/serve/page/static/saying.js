@@ -67,7 +67,7 @@ function fillVolumes({ volumes = {}, agreement }, model) {
   at("volumes-corrected").hidden = true;
   const notes = [];
   if (rows.some((line) => line.lastChild.textContent === "")) {
-    notes.push("No interval: the model gives none for this.");
+    notes.push("Intervals come with the map of doubt.");
   }
   if (agreement) notes.push(`Agreement of its votes: ${agreement.toFixed(2)} (1: all alike).`);
   at("volumes-note").textContent = notes.join(" ");
