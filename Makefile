@@ -6,12 +6,19 @@ OUT ?= runs/demo
 # The server of PyPI needs a Python of the system: others lack symbols that it asks for.
 TRITON_PYTHON ?= /usr/bin/python3.11
 TRITON := build/triton
+READERS := build/dicom-readers
 MINUTES ?= 2
 
-.PHONY: demo test test-slow test-browser test-pretended-gpu test-triton lint types bench docs clean
+MODEL ?= hippocampus
+STATE ?= runs/serve
+
+.PHONY: demo serve test test-slow test-serve test-browser test-pacs test-pretended-gpu test-dicom test-triton lint types bench docs clean
 
 demo: $(VENV)/installed  ## generate phantoms, train, predict, evaluate, report
 	$(BIN)/trivox demo --out $(OUT) --minutes $(MINUTES)
+
+serve: $(VENV)/installed-serve  ## a ready model behind an API at 127.0.0.1:8470, until Ctrl-C
+	$(BIN)/trivox serve $(MODEL) --state $(STATE)
 
 test: $(VENV)/installed-dev  ## the default tests with coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=85
@@ -19,11 +26,21 @@ test: $(VENV)/installed-dev  ## the default tests with coverage
 test-slow: $(VENV)/installed-dev  ## what takes minutes
 	$(BIN)/python -m pytest -m slow
 
+test-serve: $(VENV)/installed-dev  ## a server that is killed, filled up and kept busy, for a quarter of an hour
+	$(BIN)/python -m pytest -q -m serve tests/service
+
 test-browser: $(VENV)/installed-dev  ## pages in a headless Chromium, on real scans
 	$(BIN)/python -m pytest -m browser tests/exporting/web
 
+test-pacs: $(VENV)/installed-dev  ## with a real archive, Debian's Orthanc on loopback
+	scripts/orthanc
+	$(BIN)/python -m pytest -q -m pacs tests/service
+
 test-pretended-gpu: $(VENV)/installed-dev  ## on a CUDA device that is pretended on the CPU
 	PYTHONPATH=tests $(BIN)/python -m pytest -q -p pretended_gpu.plugin tests/pretended_gpu
+
+test-dicom: $(VENV)/installed-dev $(READERS)/installed  ## results read back by cornerstone and dcmqi
+	TRIVOX_DICOM_READERS=$(READERS) $(BIN)/python -m pytest -q -m dicom tests/results
 
 test-triton: $(VENV)/installed-dev $(TRITON)/installed  ## with a real Triton server
 	TRIVOX_TRITON=$(TRITON) $(BIN)/python -m pytest -q -m triton tests/exporting
@@ -44,15 +61,28 @@ docs: $(VENV)/installed-dev  ## build the documentation into site/
 	$(BIN)/zensical build
 
 clean:  ## remove what make made
-	rm -rf $(VENV) site runs $(TRITON) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) site runs $(TRITON) $(READERS) .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	scripts/install
 	@touch $@
 
+$(VENV)/installed-serve: pyproject.toml constraints.txt
+	scripts/install openvino,dicom,serve
+	@touch $@ $(VENV)/installed
+
 $(VENV)/installed-dev: pyproject.toml constraints.txt
 	scripts/install dev
-	@touch $@ $(VENV)/installed
+	@touch $@ $(VENV)/installed $(VENV)/installed-serve
+
+$(READERS)/installed:
+	mkdir -p $(READERS)
+	cp tests/dicom_readers/* $(READERS)
+	cd $(READERS) && npm install --no-audit --no-fund --silent
+	cd $(READERS) && npx esbuild read_segmentations.mjs --bundle --platform=node --format=cjs --outfile=read_segmentations.cjs --log-level=error
+	$(PYTHON) -m venv $(READERS)/venv
+	$(READERS)/venv/bin/pip install --quiet dcmqi==1.5.7
+	@touch $@
 
 $(TRITON)/installed:
 	$(TRITON_PYTHON) -m venv $(TRITON)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from trivox.inference.predictor import Predictor
     from trivox.inference.reconstructor import Reconstructor
     from trivox.verbs.check import check
+    from trivox.verbs.clinic.deidentify import deidentify
+    from trivox.verbs.clinic.pacs import pacs_echo, pacs_fetch, pacs_find, pacs_send
+    from trivox.verbs.clinic.service import node, pacs_watch
     from trivox.verbs.drr import drr
     from trivox.verbs.evaluate import evaluate
     from trivox.verbs.explain import explain
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from trivox.verbs.release.distill import distill
     from trivox.verbs.release.export import export
     from trivox.verbs.release.models import models
+    from trivox.verbs.release.verify import verify
     from trivox.verbs.report import report
     from trivox.verbs.train import train
     from trivox.volumes.choice import SeriesChoice
@@ -55,14 +59,30 @@ VERBS = (
     "info",
     "export",
     "distill",
+    "verify",
+    "pacs_echo",
+    "pacs_find",
+    "pacs_fetch",
+    "pacs_send",
+    "pacs_watch",
+    "node",
+    "deidentify",
 )
 """In the order in which a project needs them."""
 
 _HOMES = {
     **{verb: f"trivox.verbs.{verb}" for verb in VERBS},
     "export": "trivox.verbs.release.export",
+    "deidentify": "trivox.verbs.clinic.deidentify",
+    "verify": "trivox.verbs.release.verify",
     "distill": "trivox.verbs.release.distill",
     "models": "trivox.verbs.release.models",
+    "pacs_echo": "trivox.verbs.clinic.pacs",
+    "pacs_find": "trivox.verbs.clinic.pacs",
+    "pacs_fetch": "trivox.verbs.clinic.pacs",
+    "pacs_send": "trivox.verbs.clinic.pacs",
+    "pacs_watch": "trivox.verbs.clinic.service",
+    "node": "trivox.verbs.clinic.service",
     "Case": "trivox.datasets.dataset",
     "Dataset": "trivox.datasets.dataset",
     "Predictor": "trivox.inference.predictor",
@@ -89,6 +109,7 @@ __all__ = [
     "Volume",
     "__version__",
     "check",
+    "deidentify",
     "distill",
     "drr",
     "evaluate",
@@ -98,6 +119,12 @@ __all__ = [
     "load_dataset",
     "make_recipe",
     "models",
+    "node",
+    "pacs_echo",
+    "pacs_fetch",
+    "pacs_find",
+    "pacs_send",
+    "pacs_watch",
     "plan",
     "predict",
     "preprocess",
@@ -107,6 +134,7 @@ __all__ = [
     "read_volume",
     "report",
     "train",
+    "verify",
     "write_volume",
 ]
 

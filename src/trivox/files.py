@@ -86,6 +86,14 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink()
 
 
+def remove_path(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @lru_cache(maxsize=4096)
 def _tidy(folder: Path) -> None:
     """`remove_leftovers` once in the life of this process."""

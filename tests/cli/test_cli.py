@@ -26,6 +26,8 @@ VERBS = (
     "explain",
     "export",
     "distill",
+    "pacs",
+    "node",
     "info",
     "doctor",
     "demo",

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
+import segmentation_files
 from class_trees import write_tree
 from dicom_slices import save, slice_of
 from nnunet_folder import model_folder, plans_of
@@ -299,3 +300,48 @@ def volumes(folder: Path) -> None:
 def dicom(folder: Path) -> None:
     """A series."""
     save(folder / "series", [slice_of(number) for number in range(3)])
+
+
+def segmentations(folder: Path) -> None:
+    """What marks segments, in every form, beside the series that it was drawn on; and a
+    report, which marks none.
+    """
+    grid = np.diag([-1.0, -1.5, 2.0, 1.0])
+    uids = segmentation_files.series(folder / "series", grid, SHAPE)
+    labels = mask().array[0]
+    masks = np.stack([labels == 1, labels == 2])
+    names = ["organ", "lesion"]
+    forms = {
+        "binary": {},
+        "apart": {"per_frame_geometry": True, "order": 1},
+        "fractions": {"type_": "FRACTIONAL"},
+        "runs": {"type_": "FRACTIONAL", "rle": True},
+    }
+    for name, options in forms.items():
+        segmentation_files.seg(
+            folder / f"{name}.dcm", masks, grid, names=names, images=uids, **options
+        )
+    for bits in (8, 16):
+        segmentation_files.seg(
+            folder / f"map{bits}.dcm",
+            labels[None],
+            grid,
+            names=names,
+            images=uids,
+            type_="LABELMAP",
+            bits=bits,
+            rle=bits == 8,
+        )
+    corners = np.array([[0.5, 0.5, 1], [4.5, 0.5, 1], [4.5, 3.5, 1], [0.5, 3.5, 1]])
+    contour = corners @ grid[:3, :3].T
+    rois = [
+        ("organ", [contour, np.add(contour, [0, 0, 2])]),
+        ("lesion", [("POINT", contour[:1])]),
+    ]
+    segmentation_files.rtstruct(folder / "structures.dcm", rois, images=uids)
+    segmentation_files.report(folder / "report.dcm", images=uids)
+    segments = [("organ", 0, 1), ("lesion", 0, 2)]
+    layers = labels[None]
+    segmentation_files.slicer_file(folder / "one.seg.nrrd", layers, grid, segments)
+    segments = [("organ", 0, 1), ("lesion", 1, 1)]
+    segmentation_files.slicer_file(folder / "two.seg.nrrd", masks, grid, segments)

@@ -12,6 +12,8 @@ import zipfile
 import zlib
 from collections.abc import Callable
 
+from fuzzing.dicom_mutations import of_dicom
+
 Random = random.Random
 
 NESTED = 100_000
@@ -446,6 +448,18 @@ def of_zip(data: bytes, rng: Random) -> bytes:
     return written.getvalue()
 
 
+def of_object(data: bytes, rng: Random) -> bytes:
+    """DICOM with odd elements, or odd bytes; what cannot be written any more is damaged
+    as bytes.
+    """
+    if rng.random() < 0.3:
+        return of_bytes(data, rng)
+    try:
+        return of_dicom(data, rng)
+    except Exception:  # of pydicom, which writes no nonsense
+        return of_bytes(data, rng)
+
+
 MUTATIONS: dict[str, Callable[[bytes, Random], bytes]] = {
     ".json": of_json,
     ".jsonl": of_lines,
@@ -462,6 +476,7 @@ MUTATIONS: dict[str, Callable[[bytes, Random], bytes]] = {
     ".nhdr": of_header,
     ".mha": of_header,
     ".mhd": of_header,
+    ".dcm": of_object,
 }
 """By what a file's name ends in; others are taken as bytes."""
 

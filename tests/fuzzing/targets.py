@@ -4,6 +4,7 @@ spoilt, and the reading.
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -549,6 +550,29 @@ def series(folder: Path, file: Path) -> object:
     return read_volume(folder / "series")
 
 
+def segmentation(folder: Path, file: Path) -> object:
+    """A file is read as label map: on its own grid, on that of its image, as a dataset
+    means it, and as reference and prediction.
+    """
+    from trivox.datasets.labels import LabelScheme
+    from trivox.errors import TrivoxError
+    from trivox.evaluation.folders.labels import evaluate_folders
+    from trivox.volumes.formats import read_header, read_labels, segment_values
+    from trivox.volumes.segmentations.segments import Grid
+
+    header = read_header(folder / "series")
+    grid = Grid(header.shape, header.affine, folder / "series")
+    meaning = LabelScheme(labels={"organ": 1, "lesion": 2})
+    for onto, means in ((None, None), (grid, None), (grid, meaning)):
+        try:
+            read_labels(file, onto=onto, meaning=means)
+        except TrivoxError:
+            continue
+    with suppress(TrivoxError):
+        evaluate_folders(file, folder / "binary.dcm", task="segmentation")
+    return segment_values(file)
+
+
 # -- options ---------------------------------------------------------------------------
 def command(folder: Path, file: Path) -> object:
     """A command is run up to the first step of any training."""
@@ -701,6 +725,13 @@ TARGETS = (
     Target("list of cases", listed, chosen, share=30),
     Target("volumes", examples.volumes, volume, share=400),
     Target("DICOM series", examples.dicom, series, share=50),
+    Target(
+        "segmentations",
+        examples.segmentations,
+        segmentation,
+        ("*.dcm", "*.nrrd"),
+        share=100,
+    ),
     *command_targets(),
 )
 """In the order of the table."""

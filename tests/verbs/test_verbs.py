@@ -11,7 +11,9 @@ from trivox.cli import app
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 from trivox.verbs.texts import TEXTS, text
 
-COMMANDS = get_command(app).commands
+COMMANDS = dict(get_command(app).commands)
+for _name, _command in COMMANDS.pop("pacs").commands.items():
+    COMMANDS[f"pacs_{_name}"] = _command
 ONLY_PYTHON = {"console"}
 ONLY_COMMAND = {"help", "json"}
 JOINED = {"predict": {"model", "input"}}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from trivox.cli import after_training, before_training, clinic, release, training
+from trivox.cli import after_training, before_training, clinic, pacs, release, training
 from trivox.cli.options import split_triples
 from trivox.cli.ready_models import ready_models
 from trivox.cli.runtime import is_first_rank, let_the_first_rank_speak
@@ -71,6 +71,7 @@ importers.command("nnunet")(before_training.import_nnunet)
 importers.command("brats")(before_training.import_brats)
 importers.command("class-folders")(before_training.import_class_folders)
 app.add_typer(ready_models, name="models")
+app.add_typer(pacs.archives, name="pacs")
 COMMANDS = (
     before_training.check,
     before_training.plan,
@@ -85,9 +86,12 @@ COMMANDS = (
     after_training.explain,
     after_training.doctor,
     after_training.package,
+    release.verify,
     release.export,
     release.distill,
     clinic.serve,
+    pacs.node,
+    clinic.deidentify,
     training.demo,
 )
 for command in COMMANDS:

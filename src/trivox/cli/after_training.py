@@ -22,6 +22,7 @@ from trivox.config.choices import (
     EngineChoice,
     MissingChannels,
     PrecisionName,
+    SegType,
     Uncertainty,
 )
 
@@ -60,6 +61,9 @@ def predict(
     engine: Annotated[EngineChoice, option("predict", "engine")] = "torch",
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
+    format: Annotated[str | None, option("predict", "format")] = None,
+    seg_type: Annotated[SegType, option("predict", "seg_type")] = "binary",
+    statistics: Annotated[bool, option("predict", "statistics")] = False,
 ) -> None:
     """Predict label maps for an image, a folder of images or a dataset, or volumes for
     X-rays; several models vote.
@@ -90,6 +94,9 @@ def predict(
         engine=engine,
         series=series,
         slice_tolerance=slice_tolerance,
+        format=format,
+        seg_type=seg_type,
+        statistics=statistics,
         console=Terminal(),
     )
     for name, record in predictions.records.items():
@@ -98,6 +105,8 @@ def predict(
     say(predictions.summary)
     if predictions.classes:
         say(f"classes: {out / 'classes.csv'}")
+    if statistics:
+        say(f"statistics: {out / 'statistics.csv'}")
     predictions.require_all()
 
 

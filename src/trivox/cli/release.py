@@ -14,6 +14,7 @@ from trivox.cli.options import (
     Resume,
     Seed,
     Settings,
+    argument,
     option,
 )
 from trivox.cli.terminal import Terminal, say
@@ -108,3 +109,10 @@ def distill(
         console=Terminal(),
     )
     say_trained(trained)
+
+
+def verify(source: Annotated[Path, argument("verify", "source")]) -> None:
+    """Compare every number of a run or a metrics.json with the files that it is of."""
+    from trivox.verbs.release.verify import verify as run
+
+    run(source, console=Terminal())

@@ -20,6 +20,8 @@ ExportTarget = Literal["onnx", "openvino", "tensorrt", "triton", "web"]
 ExportPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 MissingChannels = Literal["refuse", "zeros"]
 """Cases that lack a channel: refuse them, or take zeros for it."""
+DateRule = Literal["remove", "shift", "keep"]
+"""What becomes of dates when scans are de-identified."""
 SeriesRule = Literal["largest", "thinnest", "axial"]
 """Which of several DICOM series is meant: that of most slices, that of the smallest slice
 distance, those whose slices lie across the body.
@@ -35,6 +37,12 @@ class Uncertainty(StrEnum):
     VARIANCE = "variance"
 
 
+ResultFormat = Literal["nifti", "dicom-seg", "rtstruct", "sr", "png", "dicom-ct"]
+"""What predictions are written as."""
+SegType = Literal["binary", "labelmap", "fractional"]
+"""Kinds of DICOM segmentations: a plane of bits a segment, whole numbers, or
+probabilities.
+"""
 ConventionName = Literal[
     "trivox", "brats-legacy", "brats-lesion-wise", "brats-instance"
 ]

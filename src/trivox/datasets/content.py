@@ -12,6 +12,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.schema import Frozen
 from trivox.sources import Source, are_unchanged, sources_of
 from trivox.volumes.choice import NO_CHOICE
+from trivox.volumes.segmentations.signature import is_segmentation
 
 
 class CaseContent(Frozen):
@@ -91,5 +92,8 @@ def _reading(case: Case, labels: LabelScheme | None) -> str:
         said["choice"] = case.choice.model_dump()
     if labels is not None:
         said |= {"values": labels.values, "ignore": labels.ignore}
+        if case.label is not None and is_segmentation(case.label):
+            said["names"] = labels.labels
+            said["regions"] = labels.regions
     text = json.dumps(said, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

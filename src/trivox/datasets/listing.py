@@ -23,8 +23,14 @@ from trivox.volumes.formats import (
     case_stem,
     read_header,
     read_labels,
+    segment_values,
 )
 from trivox.volumes.picture_names import SPACING, is_picture, is_picture_stack
+from trivox.volumes.segmentations.signature import (
+    folded,
+    is_segmentation,
+    segmentation_in,
+)
 from trivox.volumes.volume import Array
 
 CHANNEL_SUFFIX = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -38,8 +44,12 @@ UNREADABLE = ".unreadable"
 """Stands for what lies in a folder that cannot be looked into."""
 NOT_OURS = ("lost+found", "$RECYCLE.BIN", "System Volume Information")
 """Folders of file systems, which are no cases."""
-LABEL_SUFFIX = re.compile(r"[._-](seg|label|labels|mask|segmentation)$", re.IGNORECASE)
+LABEL_SUFFIX = re.compile(
+    r"[._-](seg|label|labels|mask|segmentation|rtstruct|rtss)$", re.IGNORECASE
+)
 """What names of label maps end in; 3D Slicer saves `case.seg.nrrd`."""
+SEGMENTATIONS = (".seg.nrrd", ".seg.dcm", ".rtstruct.dcm", ".dcm", ".seg.nhdr")
+"""How files end that name their segments, the longer endings first."""
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -68,6 +78,19 @@ def is_image_file(path: Path) -> bool:
     if not readable or path.name.startswith("."):
         return False
     return path.is_file() or is_dangling(path)
+
+
+def segmentation_files(folder: Path) -> dict[str, Path]:
+    """Files of a folder that name their segments, by what their names begin with."""
+    listed: dict[str, Path] = {}
+    if not folder.is_dir():
+        return listed
+    for path in entries(folder):
+        name = path.name
+        ending = next((e for e in SEGMENTATIONS if name.lower().endswith(e)), "")
+        if ending and not name.startswith(".") and is_segmentation(path):
+            listed.setdefault(name[: -len(ending)], path)
+    return listed
 
 
 def is_picture_file(path: Path) -> bool:
@@ -245,7 +268,8 @@ def present_values(array: Array) -> dict[int, int]:
 
 
 def discover_labels(files: Sequence[Path], *, where: Path) -> LabelScheme:
-    """Label values found by reading all label maps; value v is named `label_v`.
+    """Label values found by reading all label maps; value v is named `label_v`, where
+    files name their segments as they do.
 
     Unreadable label maps are passed over here, `check_dataset` reports them. Raises
     `LabelError` if no value but 0 is found, with the reason where files cannot be read,
@@ -255,29 +279,56 @@ def discover_labels(files: Sequence[Path], *, where: Path) -> LabelScheme:
         contents = [*pool.map(_values_in, files)]
     reasons = [content for content in contents if isinstance(content, str)]
     read = [content for content in contents if not isinstance(content, str)]
-    values = sorted(set[int]().union(*read) - {0})
-    if not values and reasons:
+    named = common_values(each for each in read if isinstance(each, dict))
+    plain = (each for each in read if isinstance(each, set))
+    values = sorted(set[int]().union(*plain) - {0} - set(named.values()))
+    named |= {discovered_name(value): value for value in values}
+    if not named and reasons:
         rest = ", the others hold no label" if read else ""
         raise LabelError(
             f"{where}: {len(reasons)} of {len(files)} label maps cannot be read{rest}: "
             f"{reasons[0]}"
         )
-    if not values:
+    if not named:
         raise LabelError(
             f"{where}: no label but background in {len(files)} label maps; check the "
             "label files"
         )
-    if len(values) > MAXIMUM_LABELS:
+    if len(named) > MAXIMUM_LABELS:
         raise LabelError(
-            f"{where}: {len(values)} different label values; were images and labels "
+            f"{where}: {len(named)} different label values; were images and labels "
             "swapped?"
         )
-    return LabelScheme(labels={discovered_name(value): value for value in values})
+    return LabelScheme(labels=named)
 
 
-def _values_in(file: Path) -> set[int] | str:
-    """The values of a label map, or why it cannot be read."""
+def common_values(files: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """A value for each name of segments in several files: its number where all files
+    agree and no two names share one, else its place among the sorted names.
+
+    Names that differ in capitals and the like are one, as the first file writes it.
+    """
+    spelt: dict[str, str] = {}
+    numbers: dict[str, set[int]] = {}
+    for named in files:
+        for name, number in named.items():
+            key = folded(name)
+            spelt.setdefault(key, name)
+            numbers.setdefault(key, set()).add(number)
+    distinct = set[int]().union(*numbers.values())
+    if len(distinct) == len(numbers) == sum(map(len, numbers.values())):
+        return {spelt[key]: each for key, (each,) in numbers.items()}
+    return {spelt[key]: place for place, key in enumerate(sorted(spelt), start=1)}
+
+
+def _values_in(file: Path) -> dict[str, int] | set[int] | str:
+    """The values of a label map, by name where it names them, or why it cannot be
+    read.
+    """
     try:
+        file = segmentation_in(file)
+        if is_segmentation(file):
+            return segment_values(file)
         return set(present_values(read_labels(file).array))
     except (TrivoxError, OSError) as error:
         return str(error)

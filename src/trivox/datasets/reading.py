@@ -5,7 +5,6 @@ orientation, cropped to the non-zero box.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from trivox.volumes.geometry import (
     on_grid_of,
     reorient,
 )
+from trivox.volumes.segmentations.segments import Grid
 from trivox.volumes.volume import Array, Shape, Spacing, Volume
 
 A_PORTION = 2**23
@@ -122,18 +122,25 @@ def read_case(
         volume = read_channels(case, channels=channels)
         if labels is None or case.label is None:
             return crop_volume(volume, None, where=case.name, orientation=orientation)
-        label = read_reference(case.name, case.label, volume)
+        label = read_reference(case, labels, volume)
         indices = labels.encode(label.array, where=case.name)
         return crop_volume(volume, indices, where=case.name, orientation=orientation)
     except TrivoxError as error:
         raise type(error)(of_case(case.name, str(error))) from error
 
 
-def read_reference(case: str, file: Path, grid: Volume) -> Volume:
-    """A label map with the axes of its case's image, or of another volume on its grid;
-    raises `GeometryError` naming the case where the voxels are others.
+def read_reference(case: Case, labels: LabelScheme, grid: Volume) -> Volume:
+    """The label map of a case, in its values, on the grid of its image or with the axes
+    of another volume there; what it covers but a part of is background elsewhere.
+
+    labels: what values mean, and which values named segments have. Raises
+    `GeometryError` naming the case where the voxels are others.
     """
-    return on_grid_of(grid, read_labels(file), where=f"{case}: image and label")
+    if case.label is None:
+        raise DataError(f"{case.name}: has no label map; check the case")
+    onto = Grid(grid.shape, grid.affine, next(iter(case.images), None), case.choice)
+    label = read_labels(case.label, onto=onto, meaning=labels)
+    return on_grid_of(grid, label, where=f"{case.name}: image and label")
 
 
 def crop_volume(

@@ -363,7 +363,7 @@ def _reference(case: Case, scheme: LabelScheme, grid: Volume) -> Array | None:
     """
     if case.label is None:
         return None
-    label = read_reference(case.name, case.label, grid)
+    label = read_reference(case, scheme, grid)
     return scheme.encode(label.array[0], where=case.name)
 
 

@@ -31,6 +31,7 @@ from trivox.importing.staging import (
 )
 from trivox.volumes.formats import read_header, read_labels, read_volume, write_volume
 from trivox.volumes.geometry import on_grid_of
+from trivox.volumes.segmentations.segments import Grid
 from trivox.volumes.volume import Volume
 
 FORMATS = ("nnunet",)
@@ -273,11 +274,13 @@ def _write_mask(step: ChannelStep, labels: LabelScheme | None) -> None:
     both differ by rounding).
     """
     assert labels is not None, "class folders have masks"
-    stored = read_labels(step.source)
+    first = _first_grid(step)
+    grid = Grid(first.shape, first.affine, step.case.images[0])
+    stored = read_labels(step.source, onto=grid, meaning=labels)
     mask = _on_first_grid(step, stored, what="image and mask")
     indices = labels.encode(mask.array, where=str(step.source))
     kind = np.min_scalar_type(len(labels.values) - 1)
-    write_volume(step.target, Volume(indices.astype(kind), _first_grid(step).affine))
+    write_volume(step.target, Volume(indices.astype(kind), first.affine))
 
 
 def _first_grid(step: ChannelStep) -> Volume:

@@ -18,6 +18,7 @@ from trivox.inference.classify import Classification
 from trivox.inference.decide import Decision
 from trivox.inference.descriptions import LabelDescription
 from trivox.inference.doubt.calibration import Abstention
+from trivox.inference.doubt.kinds import Extras
 from trivox.inference.doubt.sampling import VoxelSample
 from trivox.inference.judge import judge
 from trivox.inference.source_grid import to_source
@@ -40,7 +41,7 @@ class Prediction:
     hand), `votes` and their `agreement`, and, if the model has a rule for it, `abstain`
     with score and reason; sample: voxels with logits, if a reference was given;
     classification: the class of the case, if the model gives one; readings: what each
-    network read for it.
+    network read for it; fractions: whether no map is written of the probabilities.
     """
 
     labels: Volume
@@ -52,19 +53,21 @@ class Prediction:
     sample: VoxelSample | None = None
     classification: Classification | None = None
     readings: tuple[Reading, ...] = ()
+    fractions: bool = False
 
     def write(self, case: Case, out: Path) -> Record:
         """Write the label map and what stands beside it into `out`; returns the record
         of the case.
         """
         extras = dict(self.uncertainty)
-        if self.probabilities is not None:
+        if self.probabilities is not None and not self.fractions:
             extras = {"probabilities": self.probabilities, **extras}
-        record: Record = {
-            "output": write_prediction(out, case.name, self.labels, extras),
-            "warnings": list(self.warnings),
-            **self.trust,
-        }
+        output = write_prediction(out, case.name, self.labels, extras)
+        return {"output": output, **self.record()}
+
+    def record(self) -> Record:
+        """What the record of the case says beside the names of its files."""
+        record: Record = {"warnings": list(self.warnings), **self.trust}
         if self.classification is not None:
             record["class"] = {
                 "answer": self.classification.answer,
@@ -78,15 +81,15 @@ class Prediction:
 class Computed:
     """What networks made of a case, not yet on its source grid.
 
-    record: of the first member; unlike, warnings: what was seen of the image;
-    probabilities: whether they are wanted; sampled: whether the sample is.
+    record: of the first member; unlike, warnings: what was seen of the image; extras:
+    what is wanted beside labels; sampled: whether the sample is.
     """
 
     decision: Decision
     record: GridRecord
     unlike: Sequence[str] | None
     warnings: tuple[str, ...]
-    probabilities: bool
+    extras: Extras
     sampled: bool
     classification: Classification | None
     readings: tuple[Reading, ...]
@@ -103,7 +106,7 @@ def prediction_of(
     started = time.monotonic()
     decision = computed.decision
     restored = to_source(
-        decision, computed.record, scheme, probabilities=computed.probabilities
+        decision, computed.record, scheme, probabilities=computed.extras.given
     )
     judgement = judge(
         decision,
@@ -123,6 +126,7 @@ def prediction_of(
         sample=decision.sample if computed.sampled else None,
         classification=computed.classification,
         readings=computed.readings,
+        fractions=not computed.extras.probabilities,
     )
 
 
@@ -168,11 +172,9 @@ def in_values_of(
     """A label map of `scheme` in the case's own values, matched by label name, and a
     warning for names that it lacks.
     """
-    wanted = case.labels
-    if wanted is None or wanted.labels == scheme.labels:
+    wanted = _own_scheme(case, scheme)
+    if wanted is None:
         return labels, ()
-    if not set(wanted.labels) & set(scheme.labels):
-        return labels, ()  # a model of other things keeps its own values
     table, unknown = scheme.translation(wanted)
     lost = [name for name in unknown if (labels.array == scheme.labels[name]).any()]
     warnings: tuple[str, ...] = ()
@@ -183,3 +185,25 @@ def in_values_of(
         )
     values = table.astype(np.min_scalar_type(table.max()))
     return labels.with_array(values[scheme.encode(labels.array)]), warnings
+
+
+def written_labels(case: Case, scheme: LabelScheme) -> dict[str, int]:
+    """Name -> value of the labels of a model in the map that is written of a case;
+    labels that the case's own scheme lacks are not among them.
+    """
+    wanted = _own_scheme(case, scheme)
+    if wanted is None:
+        return dict(scheme.labels)
+    return {
+        name: wanted.labels[name] for name in scheme.labels if name in wanted.labels
+    }
+
+
+def _own_scheme(case: Case, scheme: LabelScheme) -> LabelScheme | None:
+    """What the values of a case's own label maps mean; None where the model's values
+    are written: they are the same, or the model is of other things.
+    """
+    wanted = case.labels
+    if wanted is None or wanted.labels == scheme.labels:
+        return None
+    return wanted if set(wanted.labels) & set(scheme.labels) else None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from trivox.datasets.dataset import Case
 from trivox.errors import few
@@ -35,6 +35,16 @@ from trivox.schema import FORMAT_VERSION
 VERB = "predict"
 
 
+class Tables(NamedTuple):
+    """What is written about all cases together, beside what the predictor writes: names
+    of the files, and what writes them from the records.
+    """
+
+    names: Sequence[str]
+    write: Callable[[Mapping[str, Record], Path], None]
+
+
+NO_TABLES = Tables((), lambda records, out: None)
 ShowCases = Callable[[Iterable[Case], int], Iterable[Case]]
 """Passes cases on, given how many there are."""
 
@@ -47,8 +57,11 @@ def predict_cases(
     others: Sequence[CasePredictor[R]] = (),
     overwrite: bool = False,
     sole: bool = False,
+    maps: bool = True,
     also: Callable[[Case, R], Mapping[str, Any]] = lambda case, result: {},
     also_endings: Sequence[str] = (),
+    also_done: Callable[[Case, Record], bool] = lambda case, record: True,
+    tables: Tables = NO_TABLES,
     progress: ShowCases = lambda cases, total: cases,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Record]:
@@ -56,8 +69,10 @@ def predict_cases(
     asked for beside it) and `out/predictions.json`; returns the records by case.
 
     others: the same model with the same options on other devices, which share the cases.
-    also: called with each result, one at a time, for what else is to be written about
-    it (as CASE and one of `also_endings`); what it returns joins the record. A case done
+    maps: whether the maps themselves are written. also: called with each result, one at
+    a time, for what else is to be written about it (as CASE and one of `also_endings`);
+    what it returns joins the record; also_done: whether all of that was written before,
+    by the record of then; tables: what else is written about all cases. A case done
     before by the same model with the same settings from the same files is kept. A case
     that fails has `error` in its record and no map; a full disk or missing memory while
     reading or writing ends the work, since every later case would fail as well.
@@ -70,7 +85,9 @@ def predict_cases(
     """
     identity = {"format_version": FORMAT_VERSION, "model": predictor.identity}
     model = {**identity, **predictor.about()}
-    outputs = _outputs(predictor, cases, also_endings)
+    files = predictor.files if maps else _no_files
+    names_of_tables = (*predictor.tables(), *tables.names)
+    outputs = _outputs(files, names_of_tables, cases, also_endings)
     there = read_records(out)
     replaced = is_of_another(there, model)
     if not sole:
@@ -82,10 +99,14 @@ def predict_cases(
     names = None if replaced else [case.name for case in cases]
     with claimed(out, VERB, names, say=say):
         records = PredictionRecords(out, model, outputs)
+
+        def is_done(case: Case, record: Record) -> bool:
+            return _done(record, out, files(case)) and also_done(case, record)
+
         with alone(out):
-            done = _begin(predictor, cases, records, overwrite=overwrite, say=say)
+            done = _begin(is_done, cases, records, overwrite=overwrite, say=say)
         todo = [case for case in cases if case.name not in done]
-        write = _writer(records, also)
+        write = _writer(records, also, maps=maps)
         share = SHARE / (1 + len(others))
         written: list[Passage[R]] = []
         models = (predictor, *others)
@@ -100,22 +121,30 @@ def predict_cases(
             _note_written(written, records, say)
         with alone(out):
             predictor.finish(records.all_cases(), out)
+            tables.write(records.all_cases(), out)
     return {case.name: records.cases[case.name] for case in cases}
 
 
+def _no_files(case: Case) -> Sequence[str]:
+    return ()
+
+
 def _outputs(
-    predictor: CasePredictor[R], cases: Sequence[Case], also_endings: Sequence[str]
+    files: Callable[[Case], Sequence[str]],
+    tables: Sequence[str],
+    cases: Sequence[Case],
+    also_endings: Sequence[str],
 ) -> dict[str, Sequence[str]]:
     """Names of the files that may be written about each case, and about all."""
-    outputs: dict[str, Sequence[str]] = {ALL_CASES: predictor.tables()}
+    outputs: dict[str, Sequence[str]] = {ALL_CASES: tables}
     for case in cases:
         more = (f"{case.name}{ending}" for ending in also_endings)
-        outputs[case.name] = (*predictor.files(case), *more)
+        outputs[case.name] = (*files(case), *more)
     return outputs
 
 
 def _begin(
-    predictor: CasePredictor[R],
+    is_done: Callable[[Case, Record], bool],
     cases: Sequence[Case],
     records: PredictionRecords,
     *,
@@ -140,7 +169,7 @@ def _begin(
         for name in {*records.owners.values()}:
             records.remove(name)
     elif not overwrite:
-        records.cases = _finished(predictor, cases, out, there, say)
+        records.cases = _finished(is_done, cases, out, there, say)
     asked = records.outputs
     records.owners = {n: case for n, case in records.owners.items() if case in asked}
     for name in asked:
@@ -157,7 +186,10 @@ def _begin(
 
 
 def _writer(
-    records: PredictionRecords, also: Callable[[Case, R], Mapping[str, Any]]
+    records: PredictionRecords,
+    also: Callable[[Case, R], Mapping[str, Any]],
+    *,
+    maps: bool,
 ) -> Callable[[Case, R], Record]:
     """Writes the prediction of a case, and what else is to be written about it."""
     one_at_a_time = Lock()
@@ -167,7 +199,7 @@ def _writer(
         with records.lock:
             records.remove(case.name)
             records.claim(case.name)
-        record = result.write(case, records.out)
+        record = result.write(case, records.out) if maps else result.record()
         with one_at_a_time:
             record |= also(case, result)
         record |= written_files(records.out, records.outputs[case.name])
@@ -212,7 +244,7 @@ def _reason(error: Exception | None) -> str:
 
 
 def _finished(
-    predictor: CasePredictor[R],
+    is_done: Callable[[Case, Record], bool],
     cases: Sequence[Case],
     out: Path,
     there: Mapping[str, Any],
@@ -226,7 +258,7 @@ def _finished(
     changed = []
     for case in cases:
         record = earlier.get(case.name)
-        if record is None or not _done(record, out, predictor.files(case)):
+        if record is None or not is_done(case, record):
             continue
         if is_from(record, case):
             finished[case.name] = record

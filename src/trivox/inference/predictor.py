@@ -282,7 +282,7 @@ class Predictor:
     def forecast(self, case: Case) -> float:
         """Bytes of memory that a case takes on its way, from what its headers say."""
         plans = [member.plan for member in self.members]
-        return case_bytes(case, plans, detailed=bool(self.extras.maps))
+        return case_bytes(case, plans, detailed=self.extras.detailed)
 
     def begin(self, case: Case) -> Begun:
         """Read a case and prepare it; errors name the case."""
@@ -311,7 +311,7 @@ class Predictor:
             record=ready.cases[0].record,
             unlike=ready.unlike,
             warnings=(*begun.remarks, *ready.warnings),
-            probabilities=extras.probabilities,
+            extras=extras,
             sampled=reference is not None,
             classification=classification,
             readings=readings,
@@ -356,7 +356,7 @@ class Predictor:
         )
         return pollster.decide(
             cases,
-            detailed=bool(extras.maps),
+            detailed=extras.detailed,
             sampler=partial(self._sampler, record, reference),
         )
 

@@ -69,11 +69,12 @@ class Reconstruction:
 
     def write(self, case: Case, out: Path) -> Record:
         """Write the volume into `out`; returns the record of the exam."""
-        return {
-            "output": write_prediction(out, case.name, self.volume, {}),
-            "views": self.views,
-            "warnings": list(self.warnings),
-        }
+        output = write_prediction(out, case.name, self.volume, {})
+        return {"output": output, **self.record()}
+
+    def record(self) -> Record:
+        """What the record of the exam says beside the names of its files."""
+        return {"views": self.views, "warnings": list(self.warnings)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +107,8 @@ class Reconstructor:
     networks: tuple[HybridCNNViTUNet3D, ...] = field(repr=False)
     runtime: Runtime
     trained_views: tuple[int, ...]
-    identity: str
+    weights: tuple[Weights, ...]
+    """Files of all networks; none of networks that are in no bundle yet."""
 
     @classmethod
     def load(
@@ -140,8 +142,8 @@ class Reconstructor:
             networks += [_loaded(description.plan, file, runtime) for file in files]
             weights += description.weights
             views |= set(description.views)
-        identity = identity_of(weights)
-        return cls(first, tuple(networks), runtime, tuple(sorted(views)), identity)
+        seen = tuple(sorted(views))
+        return cls(first, tuple(networks), runtime, seen, tuple(weights))
 
     @classmethod
     def of(
@@ -149,7 +151,12 @@ class Reconstructor:
     ) -> "Reconstructor":
         """From weights that are in no bundle yet."""
         networks = tuple(_loaded(plan, file, runtime) for file in weights)
-        return cls(plan, networks, runtime, (), "")
+        return cls(plan, networks, runtime, (), ())
+
+    @property
+    def identity(self) -> str:
+        """A short hash over the weights; empty for those in no bundle."""
+        return identity_of(self.weights)
 
     @torch.inference_mode()
     def reconstruct(self, xrays: Xrays, *, consistent: bool = True) -> Tensor:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from trivox.datasets.dataset import Case
 from trivox.datasets.listing import is_image_file
 from trivox.errors import DataError, FormatError, few
-from trivox.files import read_json, write_json
+from trivox.files import read_json, remove_path, write_json
 from trivox.inference.classes.files import CLASSES_FILE, SUBTYPE_FILE
 from trivox.inference.doubt.kinds import EXTRAS
 from trivox.inference.writing import Record, file_names
@@ -66,7 +66,7 @@ class PredictionRecords:
         with self.lock:
             names = [name for name, owner in self.owners.items() if owner == case]
             for name in names:
-                (self.out / name).unlink(missing_ok=True)
+                remove_path(self.out / name)
                 del self.owners[name]
 
     def note(self, case: str, record: Record) -> None:
@@ -148,7 +148,7 @@ def require_no_strangers(
 
 def written_files(out: Path, names: Iterable[str]) -> Record:
     """What the files of a case are when they were written, for its record."""
-    there = [name for name in names if (out / name).is_file()]
+    there = [name for name in names if (out / name).exists()]
     sources = {name: source_of(out / name) for name in there}
     return {"written": {name: source.model_dump() for name, source in sources.items()}}
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from trivox.config.recipe import Recipe
 from trivox.errors import BundleError, ResourceError, TrivoxError, few
 from trivox.files import (
     atomic_path,
@@ -27,6 +28,7 @@ from trivox.files import (
     whole_folder,
     write_json,
 )
+from trivox.learning.ranks.sharing import from_first
 from trivox.memory import memory_ran_out, no_memory
 
 WEIGHTS = "weights.safetensors"
@@ -279,3 +281,17 @@ def average_checkpoints(folders: Sequence[Path], out: Path) -> None:
         mean[name] = (total[name] / len(folders)).to(first[name].dtype)
     with atomic_path(out) as temporary:
         save_file(mean, temporary)
+
+
+def trained_weights(recipe: Recipe, folders: Mapping[int, Path]) -> dict[str, Path]:
+    """The weights file of each trained fold that becomes the model, written by the first
+    rank; folders: of the folds.
+    """
+
+    def write() -> dict[str, Path]:
+        return {
+            str(fold): final_weights(folder / "checkpoints", recipe.final_weights)
+            for fold, folder in folders.items()
+        }
+
+    return from_first(write, ())

@@ -12,14 +12,14 @@ import torch
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.labels import LabelScheme
-from trivox.datasets.reading import BoxEdges
+from trivox.datasets.reading import BoxEdges, read_reference
 from trivox.errors import TrivoxError, few
 from trivox.memory import free_memory
 from trivox.planning.describe import sized
 from trivox.planning.footprint import preparation_bytes
 from trivox.planning.grid_rules import GridRules
 from trivox.planning.spacing import resampled_shape
-from trivox.volumes.formats import read_labels
+from trivox.volumes.formats import read_header
 from trivox.volumes.geometry import canonical_orientation, reorient
 from trivox.volumes.resampling import resize_labels
 from trivox.volumes.volume import Array, Spacing
@@ -180,9 +180,9 @@ def _read(
     order: tuple[int, int, int],
     box: BoxEdges | None,
 ) -> LabelMap | None:
-    assert case.label is not None
     try:
-        volume = read_labels(case.label)
+        image = read_header(case.images[0], choice=case.choice)
+        volume = read_reference(case, labels, image.grid)
         indices = labels.encode(volume.array, where=case.name)
     except (TrivoxError, OSError):
         return None

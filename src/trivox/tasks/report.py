@@ -22,6 +22,7 @@ from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.tracking import read_records
 from trivox.tasks.console import Console, working
 from trivox.tasks.task import ModelTask, PlanDecision
+from trivox.tasks.verified import verified_line
 from trivox.version import __version__
 
 FINDINGS_SHOWN = 20
@@ -58,7 +59,7 @@ def report_run(
         pictures=pictures.cases,
         surfaces=pictures.surfaces,
         warnings=_warnings(run, metrics, task.warnings(plan)),
-        facts=_facts(recipe, records, metrics),
+        facts=_facts(run, recipe, records, metrics),
     )
     console.say(f"report: {target}")
     return target
@@ -117,6 +118,7 @@ def _as_facts(decisions: Sequence[PlanDecision]) -> dict[str, str]:
 
 
 def _facts(
+    run: Path,
     recipe: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
     metrics: MetricsFile,
@@ -133,6 +135,7 @@ def _facts(
             f"steps, {number(last.get('seconds_per_step'), 2)} s a step"
         )
     facts["validation cases"] = str(len(metrics["cases"]))
+    facts["figures"] = verified_line(run)
     return facts
 
 

@@ -21,12 +21,13 @@ from trivox.evaluation.report.page import CasePictures
 from trivox.evaluation.report.pages import Part
 from trivox.evaluation.report.viewer import SurfaceScene
 from trivox.inference.many.predictors import CasePredictor
-from trivox.learning.checkpoints import final_weights
 from trivox.learning.objective import Objective
-from trivox.learning.ranks.sharing import from_first
 from trivox.learning.runtime import Runtime
 from trivox.learning.tracking import RunLog
 from trivox.preparation.batches import Source
+from trivox.results.case import CaseResult
+from trivox.results.formats import Gives
+from trivox.results.options import ResultOptions
 from trivox.tasks.console import Console
 from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 
@@ -82,7 +83,8 @@ class PredictOptions:
     tta: average mirrored copies, None: as trained; uncertainty: kinds of doubt to
     write; mc_samples: passes with random dropout, drawn from `seed`; scales: sizes to
     average over; missing_channels: refuse a case that lacks one, or take zeros;
-    subtype_results: also write the classes as numbers.
+    subtype_results: also write the classes as numbers; fractions: give probabilities
+    of which no map is written.
     """
 
     device: str = "auto"
@@ -96,6 +98,7 @@ class PredictOptions:
     scales: tuple[float, ...] = (1.0,)
     missing_channels: MissingChannels = "refuse"
     subtype_results: bool = False
+    fractions: bool = False
 
 
 @dataclass(frozen=True)
@@ -284,6 +287,8 @@ class ModelTask(Task[PlanT, StoreT]):
     """What predictions are called."""
     note: ClassVar[str] = ""
     """What has to be said of them."""
+    gives: ClassVar[Gives] = "labels"
+    """What its models make of a case."""
     endings_beside: ClassVar[tuple[str, ...]] = ()
     """Of the files that `written_beside` writes, after the name of the case."""
 
@@ -324,6 +329,12 @@ class ModelTask(Task[PlanT, StoreT]):
         and returns what joins its record.
         """
         return _nothing_more
+
+    @abstractmethod
+    def result(
+        self, predictor: Any, case: Case, made: Any, options: ResultOptions
+    ) -> CaseResult:
+        """What a predictor made of a case, ready to be written in any format."""
 
     def classes(self, predictor: CasePredictor[Any]) -> tuple[str, ...]:
         """Classes that a case may belong to, where the models answer with one."""
@@ -368,20 +379,6 @@ class ModelTask(Task[PlanT, StoreT]):
     @abstractmethod
     def facts(self, model: Path) -> dict[str, object]:
         """What a run or bundle is: data, labels, network, parameters, operations."""
-
-
-def trained_weights(recipe: Recipe, folders: Mapping[int, Path]) -> dict[str, Path]:
-    """The weights file of each trained fold that becomes the model, written by the first
-    rank; folders: of the folds.
-    """
-
-    def write() -> dict[str, Path]:
-        return {
-            str(fold): final_weights(folder / "checkpoints", recipe.final_weights)
-            for fold, folder in folders.items()
-        }
-
-    return from_first(write, ())
 
 
 def training_summary(

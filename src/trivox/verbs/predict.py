@@ -1,7 +1,8 @@
 """From a model and images to label maps or volumes: `trivox.predict`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,26 @@ from trivox.config.choices import (
     EngineChoice,
     MissingChannels,
     PrecisionName,
+    SegType,
     UncertaintyKind,
 )
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError, FormatError, few
-from trivox.inference.bundle import model_paths
+from trivox.inference.bundle import bundle_content, model_paths
 from trivox.inference.folder import predict_cases
 from trivox.inference.many.devices import devices_of, require_same
+from trivox.inference.many.predictors import CasePredictor
+from trivox.inference.many.ready import ready_predictor
 from trivox.inference.records import RECORDS
+from trivox.inference.writing import Record
 from trivox.outputs import require_folder_place
+from trivox.results.codes import FILE as CODES_FILE
+from trivox.results.codes import read_codes
+from trivox.results.formats import ResultFiles, result_files
+from trivox.results.options import ResultOptions
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
-from trivox.tasks.ready import ready_predictor
-from trivox.tasks.task import PredictOptions
+from trivox.tasks.task import ModelTask, PredictOptions
 from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
 
@@ -91,6 +99,9 @@ def predict(
     engine: EngineChoice = "torch",
     series: str | None = None,
     slice_tolerance: float | None = None,
+    format: str | Sequence[str] | None = None,
+    seg_type: SegType = "binary",
+    statistics: bool = False,
     console: Console | None = None,
 ) -> Predictions:
     """Predict label maps for an image, a folder of images or a dataset, or volumes for
@@ -98,13 +109,17 @@ def predict(
 
     Cases done before by the same model with the same settings are kept; a case that
     fails is set aside with its reason. Raises `BundleError` for models that are damaged
-    or do not fit together, `UsageError` for options that the models know nothing of.
+    or do not fit together, `UsageError` for options that the models know nothing of and
+    for formats that no case can be written in.
     """
     paths = model_paths(model)
     console = console or Quiet()
     folder = Path(out)
     require_folder_place(folder)
     task = task_of(paths[0])
+    codes = read_codes(_code_files(paths, Path(input)))
+    how = ResultOptions(seg_type, codes)
+    files = result_files(format, how, task.gives, statistics=statistics)
     options = PredictOptions(
         precision=precision,
         engine=engine,
@@ -116,9 +131,10 @@ def predict(
         scales=tuple(scales),
         missing_channels=missing_channels,
         subtype_results=subtype_results,
+        fractions=files.fractions,
     )
     predictors = [
-        ready_predictor(task, paths, replace(options, device=each))
+        made_ready(task, paths, replace(options, device=each))
         for each in devices_of(device)
     ]
     require_same(predictors)
@@ -128,14 +144,18 @@ def predict(
     inputs = tuple(case.read_by(choice) for case in listed)
     if cases is not None:
         inputs = chosen_cases(inputs, Path(cases))
+    inputs = files.possible(inputs, say=console.say)
     records = predict_cases(
         predictor,
         inputs,
         folder,
         others=others,
         overwrite=overwrite,
-        also=task.written_beside(predictor, folder),
-        also_endings=task.endings_beside,
+        maps=files.maps,
+        also=_written_beside(task, predictor, files, folder),
+        also_endings=(*task.endings_beside, *files.endings),
+        also_done=partial(files.is_done, out=folder),
+        tables=files.tables(task.name),
         progress=lambda items, total: console.track(items, total, "predicting"),
         say=console.say,
     )
@@ -146,6 +166,46 @@ def predict(
         results=task.results,
         note=task.note,
     )
+
+
+def made_ready(
+    task: ModelTask[Any, Any], models: Sequence[Path], options: PredictOptions
+) -> CasePredictor[Any]:
+    """Models that predict with some options; those that this process keeps ready."""
+    key = key_of(task, models, options)
+    return ready_predictor(key, lambda: task.predictor(models, options))
+
+
+def key_of(
+    task: ModelTask[Any, Any], models: Sequence[Path], options: PredictOptions
+) -> Hashable:
+    """What a predictor is kept under."""
+    return task.name, tuple(models), options
+
+
+def _code_files(models: Sequence[Path], source: Path) -> list[Path]:
+    """Where codes of labels may stand: in the bundles, then beside the input."""
+    folders = [bundle_content(model)[0].parent for model in models]
+    folders.append(source if source.is_dir() else source.parent)
+    return [folder / CODES_FILE for folder in folders]
+
+
+def _written_beside(
+    task: ModelTask[Any, Any],
+    predictor: CasePredictor[Any],
+    files: ResultFiles,
+    out: Path,
+) -> Callable[[Case, Any], Record]:
+    """What writes all that stands beside a map into `out`, and returns what joins its
+    record.
+    """
+    of_task = task.written_beside(predictor, out)
+
+    def write(case: Case, made: Any) -> Record:
+        result = task.result(predictor, case, made, files.options)
+        return {**of_task(case, made), **files.write(result, out)}
+
+    return write
 
 
 def chosen_cases(cases: Iterable[Case], file: Path) -> tuple[Case, ...]:

@@ -12,6 +12,29 @@ from trivox.files import in_one_line
 F = TypeVar("F", bound=Callable[..., object])
 
 TEXTS = {
+    "accession": "accession number of the studies",
+    "node.aet": "title of the node; default: of the rules, else TRIVOX",
+    "node.bind": "address to listen at; default: of the rules, else 127.0.0.1, which "
+    "this machine alone reaches",
+    "node.port": "to listen at; default: of the rules, else 11112",
+    "dates": "of the studies: a day as 20260131, or a range as 20260101-20260131",
+    "description": "of the studies; * and ? stand for any letters",
+    "modality": "of a series in the studies: CT, MR, ...",
+    "objects": "DICOM files, or folders of them",
+    "once": "stop when all that is there was worked on; exit 1 if not all of it is "
+    "done",
+    "pacs_fetch.out": "folder for the objects; those that are there stay",
+    "pacs_fetch.study": "UID of the study",
+    "pacs_fetch.series": "UID of a series of it; repeatable; default: all",
+    "pacs_find.series": "list the series of the studies",
+    "pacs_find.study": "UID of a study",
+    "pacs_watch.out": "folder for the queue, received objects and results",
+    "node.out": "folder for the queue, received objects and results",
+    "pacs": "name of the profile; default: the only one",
+    "patient_id": "of the studies; * and ? stand for any letters",
+    "patient_name": "of the studies; * and ? stand for any letters",
+    "profiles": "TOML file of archives; default: ~/.config/trivox/pacs.toml",
+    "rules": "TOML file that says which series go through which model",
     "batch_size": "patches a step, over all ranks",
     "case": "name of the case, if the input holds several",
     "cases": "text file with the names of the cases to predict, one a line",
@@ -23,6 +46,13 @@ TEXTS = {
     "dataset": "dataset folder (BraTS, MSD, nnU-Net raw, images/ + labels/, class "
     "folders, X-ray exams) or manifest file",
     "detector": "pixels along an edge",
+    "dicom": "DICOM files, or folders of DICOM files and of scans (NIfTI, NRRD, MetaImage)",
+    "deidentify.out": "folder that is handed on, new or of the same key",
+    "deidentify.key": "file of the secret that pseudonyms are made of; made if it is not "
+    "there. Keep it, and the table beside it, apart from --out",
+    "keep_dates": "leave dates of examinations as they are; by default they are taken out",
+    "shift_dates": "move all dates of a patient into the past by the same secret number of "
+    "days",
     "device": "auto, cpu, cuda, cuda:N or mps",
     "distill.dataset": "cases to learn from; default: those of the run",
     "distill.fold": "0 to 4, or all: each learns from its own network; default: all "
@@ -90,6 +120,11 @@ TEXTS = {
     "pretrain.out": "folder of the pretraining, for --pretrained later",
     "pretrained": "run, bundle, ready model, pretraining or safetensors file to start "
     "from",
+    "predict.format": "files of each case, with commas between: nifti, dicom-seg, rtstruct, sr "
+    "(measurements, brings dicom-seg along), png, dicom-ct (of volumes); "
+    "default: nifti, and dicom-seg for DICOM images",
+    "seg_type": "of dicom-seg: a plane of bits for each label, whole numbers, or "
+    "probabilities",
     "probabilities": "also write class probabilities",
     "rank.seed": "of the permutations",
     "recipe": "a recipe.json to start from, or the name of a recipe: brats",
@@ -135,6 +170,8 @@ TEXTS = {
     "keep_hours": "how long results are kept",
     "sod": "mm from the source to the isocentre",
     "source": "a run, or a metrics.json",
+    "statistics": "also measure each label: volume, diameters, place and intensity, in "
+    "statistics.json and statistics.csv",
     "subtype_results": "also write the classes as numbers: columns Names,Subtype",
     "task": "what to learn",
     "teacher_weight": "of the model's answers, 0 to 1; the labels have the rest; "

@@ -4,7 +4,7 @@ DICOM series or a stack of pictures.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,12 @@ from trivox.volumes.header import (
 from trivox.volumes.picture_names import LOSSY, is_picture_stack
 from trivox.volumes.picture_names import SUFFIXES as PICTURES
 from trivox.volumes.placeholders import require_fetched
+from trivox.volumes.segmentations.signature import is_segmentation, segmentation_in
 from trivox.volumes.volume import Array, Volume
+
+if TYPE_CHECKING:
+    from trivox.volumes.segmentations.painting import Meaning
+    from trivox.volumes.segmentations.segments import Grid
 
 NIFTI = (".nii.gz", ".nii", ".hdr", ".img")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -37,8 +42,6 @@ SUFFIXES: tuple[str, ...] = (*VOLUMES, *PICTURES)
 pictures that says their spacing.
 """
 
-LABEL_OBJECTS = ("SEG", "RTSTRUCT")
-"""DICOM objects that hold labels, and no image."""
 PAIRED = (".hdr", ".img", ".nhdr", ".mhd")
 
 
@@ -85,11 +88,63 @@ def read_volume(
         return replace(volume, remarks=(*volume.remarks, *remarks))
 
 
-def read_labels(path: Path) -> Volume:
+def read_labels(
+    path: Path,
+    *,
+    onto: "Grid | None" = None,
+    meaning: "Meaning | None" = None,
+    share: float = 0.5,
+) -> Volume:
     """Read a label map: int32, one channel, values within 1e-3 of a whole number;
     raises `LabelError` for any other.
+
+    DICOM SEG, RTSTRUCT and segmentations of 3D Slicer name their segments. meaning: what
+    the dataset calls its labels, whose values these then get; None: the numbers of the
+    segments are the values. share: of the fractions of a SEG, from which on a voxel
+    belongs to a segment. onto: the grid of the image; what marks but a part of it is
+    brought onto all of it. `GeometryError` for segments that do not lie on it; a label
+    map of plain values that does not is returned as it lies.
     """
-    volume = _label_volume(path)
+    path = segmentation_in(Path(path))
+    if is_segmentation(path):
+        from trivox.volumes.segmentations.reading import label_map
+
+        return label_map(path, onto=onto, meaning=meaning, share=share)
+    volume = _whole(path, read_volume(path))
+    if onto is None:
+        return volume
+    from trivox.volumes.segmentations.parts import brought_onto
+
+    background = 0 if meaning is None else meaning.background
+    return brought_onto(volume, onto, background=background)
+
+
+def segment_values(path: Path) -> dict[str, int]:
+    """The names of a segmentation's segments and the values that `read_labels` gives
+    them where no dataset says otherwise.
+    """
+    from trivox.volumes.segmentations.reading import values_in
+
+    return values_in(path)
+
+
+def label_grid(path: Path) -> "Grid":
+    """The voxels of a label map, without reading them; of a segmentation those that it
+    marks, of an RTSTRUCT those of the image beside it.
+    """
+    path = segmentation_in(Path(path))
+    if is_segmentation(path):
+        from trivox.volumes.segmentations.reading import grid_of
+
+        return grid_of(path)
+    from trivox.volumes.segmentations.segments import Grid
+
+    header = read_header(path)
+    return Grid(header.shape, header.affine)
+
+
+def _whole(path: Path, volume: Volume) -> Volume:
+    """A label map of plain values."""
     if _suffix(path) in LOSSY:
         raise LabelError(
             f"{path}: JPEG changes values, so that it holds no label map; save it as PNG"
@@ -111,22 +166,6 @@ def read_labels(path: Path) -> Volume:
             f"this one also holds {shown}; is it an image?"
         )
     return volume.with_array(result)
-
-
-def _label_volume(path: Path) -> Volume:
-    """The volume of a label map; an error about a DICOM object that holds labels, but no
-    image, says how to bring them in.
-    """
-    try:
-        return read_volume(path)
-    except FormatError as error:
-        from_dicom = path.is_dir() or _suffix(path) in (*DICOM, "")
-        if not from_dicom or not any(kind in str(error) for kind in LABEL_OBJECTS):
-            raise
-        raise FormatError(
-            f"{error}; export labels from DICOM as NIfTI first: 3D Slicer, or dcmqi's "
-            "segimage2itkimage for SEG and plastimatch convert for RTSTRUCT"
-        ) from error
 
 
 def write_volume(path: Path, volume: Volume) -> None:
@@ -167,14 +206,22 @@ def _suffix(path: Path) -> str:
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
 
+def is_dicom_image(path: Path) -> bool:
+    """Whether an image is read as DICOM: a folder that is no stack of pictures, or a
+    file of DICOM.
+    """
+    if path.is_dir():
+        return not is_picture_stack(path)
+    suffix = _suffix(path)
+    return suffix in DICOM or (not suffix and path.is_file() and is_dicom(path))
+
+
 def _reader(path: Path, choice: SeriesChoice) -> _Format:
     require_fetched(path)
-    suffix = _suffix(path)
-    bare = not suffix and path.is_file() and is_dicom(path)
     if path.is_dir() and is_picture_stack(path):
         stack: _Format = _pictures()
         return stack
-    if path.is_dir() or suffix in DICOM or bare:
+    if is_dicom_image(path):
         from trivox.volumes.dicom.reading import DicomSeries
 
         return DicomSeries(choice)

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
 
 from layout_copies import LAYOUT_WRITERS, as_folders
 from trivox.datasets.layouts.choice import load_dataset, load_inputs
@@ -133,22 +131,4 @@ def test_label_maps_that_cannot_be_read_say_why(tmp_path):
     huge = np.full((1, 3, 3, 3), 2.0**40, np.float32)
     write_volume(tmp_path / "labels" / "a.seg.nrrd", Volume(huge, affine))
     with pytest.raises(LabelError, match=r"whole numbers \(32 bit\).*1.09951e\+12"):
-        load_dataset(tmp_path)
-
-
-@pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT"])
-def test_label_objects_of_dicom_say_how_to_bring_them_in(tmp_path, kind):
-    affine = affine_from_spacing((1, 1, 1))
-    array = np.ones((1, 3, 3, 3), np.uint8)
-    write_volume(tmp_path / "images" / "a.nii.gz", Volume(array, affine))
-    folder = tmp_path / "labels" / "a"
-    folder.mkdir(parents=True)
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
-    content = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
-    content.Modality = kind
-    content.SOPClassUID = meta.MediaStorageSOPClassUID
-    content.save_as(folder / "object.dcm", enforce_file_format=False)
-    with pytest.raises(LabelError, match=rf"only 1 x {kind}.*export labels from DICOM"):
         load_dataset(tmp_path)

@@ -243,7 +243,7 @@ def test_references_may_carry_a_suffix_and_files_may_be_given(folders):
 def test_all_cases_on_other_grids_are_named_in_one_line(folders):
     predictions, references = folders
     save(predictions / "a.nii.gz", label_map() * 7, spacing=(2.0, 1.0, 0.6))
-    save(predictions / "c.nii.gz", label_map()[1:] * 7)
+    save(predictions / "c.nii.gz", label_map()[1:] * 7, spacing=(2.0, 1.0, 0.6))
     with pytest.raises(GeometryError, match=r"a: .* mm.*; c: .*sizes differ") as caught:
         measure_folders(predictions, references)
     assert "\n" not in str(caught.value)

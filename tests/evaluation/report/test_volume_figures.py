@@ -6,7 +6,6 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from thoraxes import exam_of_chest, picture
-from trivox.evaluation.metrics.volumes import NOTICE
 from trivox.evaluation.report import volume_figures
 from trivox.evaluation.report.volume_figures import volume_figure
 from trivox.projection.geometry import Geometry, Grid
@@ -64,7 +63,9 @@ def test_the_figure_has_four_rows_with_one_grey_scale_for_both_cts(drawn):
 def test_the_figure_says_that_the_ct_is_synthetic(drawn):
     reference, _ = exam_of_chest(GRID)
     volume_figure(reference, None, spacing=GRID.spacing, title="x")
-    assert NOTICE in [text.get_text() for text in drawn[0].texts]
+    words = " ".join(text.get_text() for text in drawn[0].texts)
+    assert "SYNTHETIC CT - NOT ACQUIRED" in words
+    assert "RESEARCH USE ONLY - not for diagnosis or treatment" in words
     assert [len(row) for row in images_of(drawn[0])] == [3]
 
 

@@ -15,9 +15,11 @@ from trivox.datasets.checks.findings import Finding, error, warning
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.listing import present_values
-from trivox.errors import LabelError, few
+from trivox.errors import GeometryError, LabelError, few
 from trivox.volumes.formats import read_header, read_labels, read_volume
 from trivox.volumes.geometry import canonical_orientation, describe_other_voxels
+from trivox.volumes.segmentations.segments import Grid
+from trivox.volumes.segmentations.signature import is_segmentation, segmentation_in
 from trivox.volumes.volume import Array, Spacing, Volume
 
 T = TypeVar("T")
@@ -66,7 +68,9 @@ def examine(
         examination.findings += _channel_findings(case, readable, channels)
         examination.digest = digest_of(readable)
     if case.label is not None:
-        label = read_noting(case.label, read_labels, examination)
+        grid = _grid_of(case, readable)
+        read_label = partial(read_labels, onto=grid, meaning=labels)
+        label = read_noting(case.label, read_label, examination)
         note_remarks(examination, case.label, label)
         if label is not None:
             _examine_label(examination, label, readable, labels)
@@ -86,16 +90,45 @@ def read_noting(
             return reader(file)
         examination.findings.append(absent)
     except LabelError as failure:
-        fractional = read_header(file).channels == 1
-        code = "fractional-label" if fractional else "channel-count"
-        fix = "save one channel of whole-number labels"
-        examination.findings.append(error(code, name, _one_line(failure), fix))
+        examination.findings.append(_label_finding(file, name, failure))
+    except GeometryError as failure:
+        examination.findings.append(_place_finding(file, name, failure))
     # readers of damaged files raise anything; the check goes on
     except Exception as failure:
-        message = f"{file} cannot be read ({_one_line(failure)})"
-        fix = "copy or convert it again, or remove the case"
-        examination.findings.append(error("unreadable", name, message, fix))
+        examination.findings.append(_unreadable(file, name, failure))
     return None
+
+
+def _label_finding(file: Path, name: str, failure: LabelError) -> Finding:
+    """What is wrong with the content of a label map."""
+    said = _one_line(failure)
+    if is_segmentation(segmentation_in(file)):
+        fix = "correct the segments, or the names in the dataset"
+        return error("segments", name, said, fix)
+    fractional = read_header(file).channels == 1
+    code = "fractional-label" if fractional else "channel-count"
+    return error(code, name, said, "save one channel of whole-number labels")
+
+
+def _place_finding(file: Path, name: str, failure: GeometryError) -> Finding:
+    """What is wrong with the place of a label map, or with the grid of an image."""
+    if is_segmentation(segmentation_in(file)):
+        fix = "give the image that it was drawn on, or correct the file"
+        return error("geometry-mismatch", name, _one_line(failure), fix)
+    return _unreadable(file, name, failure)
+
+
+def _unreadable(file: Path, name: str, failure: Exception) -> Finding:
+    message = f"{file} cannot be read ({_one_line(failure)})"
+    fix = "copy or convert it again, or remove the case"
+    return error("unreadable", name, message, fix)
+
+
+def _grid_of(case: Case, images: list[Volume]) -> Grid | None:
+    """The grid of a case's first image, None if it cannot be read."""
+    if not images:
+        return None
+    return Grid(images[0].shape, images[0].affine, case.images[0], case.choice)
 
 
 def note_remarks(examination: Examination, file: Path, volume: Volume | None) -> None:

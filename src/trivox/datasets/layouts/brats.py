@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 from trivox.datasets.channels import ALIASES, sequence_of
 from trivox.datasets.dataset import Case, Dataset, listed_case
 from trivox.datasets.labels import LabelScheme
-from trivox.datasets.listing import UNREADABLE, entries, unique_cases
+from trivox.datasets.listing import SEGMENTATIONS, UNREADABLE, entries, unique_cases
 from trivox.errors import FormatError, LabelError
 
 SEQUENCES = ("T1", "T1ce", "T2", "FLAIR")
@@ -29,7 +29,7 @@ CONTENTS = {**ALIASES, "seg": LABEL}
 """What the last part of a file's name (lower case) says about its content."""
 
 DEPTH = 5  # collection / release / TrainingData / HGG / case
-SUFFIXES = (".nii.gz", ".nii")
+SUFFIXES = (".nii.gz", ".nii", *SEGMENTATIONS)
 FILE = re.compile(
     rf"(?P<case>.+)[_-](?P<content>{'|'.join(sorted(CONTENTS, key=len, reverse=True))})",
     re.IGNORECASE,

@@ -10,6 +10,7 @@ from trivox.datasets.dicom_folders import is_dicom_file, is_dicom_folder
 from trivox.datasets.layouts import (
     brats,
     class_folders,
+    dicom_cases,
     exams,
     folders,
     manifest,
@@ -90,6 +91,11 @@ LAYOUTS: dict[str, Layout] = {
         folders.matches,
         folders.load,
         orphans=unlisted_labels,
+    ),
+    "dicom": Layout(
+        "a folder a patient with a DICOM series and its SEG or RTSTRUCT",
+        dicom_cases.matches,
+        dicom_cases.load,
     ),
     "class-folders": Layout(
         "a folder a class, images and masks together (train/subtype0/case_0000.nii.gz "

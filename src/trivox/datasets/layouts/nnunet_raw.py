@@ -24,6 +24,7 @@ from trivox.datasets.listing import (
     CHANNEL_SUFFIX,
     entries,
     json_object,
+    segmentation_files,
     unique_cases,
 )
 from trivox.datasets.region_order import KEY, require_paintable, working_order
@@ -297,7 +298,8 @@ def _cases_in(
     images: Path, labels: Path, side: Side, ending: str, channels: Sequence[str]
 ) -> Iterator[Case]:
     """Cases of an image folder; a channel without file is absent."""
-    masks = {path.name[: -len(ending)]: path for path in _files_in(labels, ending)}
+    masks = segmentation_files(labels)
+    masks |= {path.name[: -len(ending)]: path for path in _files_in(labels, ending)}
     groups = _by_channel(_files_in(images, ending), ending, channels)
     for name, files in sorted(groups.items()):
         whole = files.get(ALL_CHANNELS)

@@ -3,17 +3,26 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import BundleError, DataError, FormatError, LabelError, few
+from trivox.errors import (
+    BundleError,
+    DataError,
+    FormatError,
+    GeometryError,
+    LabelError,
+    few,
+)
 from trivox.evaluation.conventions.choice import (
     STANDARD,
     Convention,
     choose_convention,
 )
 from trivox.evaluation.folders.class_answers import is_class_table, measure_answers
+from trivox.evaluation.folders.grids import on_shared_grids
 from trivox.evaluation.folders.measured import (
     against_themselves,
     finished,
@@ -28,7 +37,6 @@ from trivox.evaluation.folders.pairs import (
     pair_up,
     readable_pairs,
     references_of,
-    require_same_grids,
     require_same_meaning,
     unusable_files,
 )
@@ -45,8 +53,9 @@ from trivox.evaluation.metrics.content import (
 from trivox.evaluation.metrics.statistics import summarise
 from trivox.files import read_json
 from trivox.schema import beyond_64_bits, first_complaint
-from trivox.volumes.formats import read_header, read_labels
-from trivox.volumes.geometry import turned_onto
+from trivox.volumes.formats import label_grid, read_labels
+from trivox.volumes.segmentations.parts import PART
+from trivox.volumes.segmentations.segments import READ_AS, Grid
 from trivox.volumes.volume import spacing_of
 
 VOLUMES = (
@@ -60,6 +69,14 @@ LESION_COUNTS = "lesions_"
 EMPTY_COUNTS = {"both": "n_empty", "prediction": "n_missed", "reference": "n_spurious"}
 GIVE = "give a run or what 'trivox evaluate' wrote"
 UNMEASURED = "label maps are not measured: the references hold none"
+
+
+class Measured(NamedTuple):
+    """The metrics of a case by target, and what the readers of its files had to say."""
+
+    metrics: dict[str, TargetMetrics]
+    remarks: list[str]
+
 
 CaseMetrics = Mapping[str, Mapping[str, MetricRow]]
 """Case -> target -> metrics."""
@@ -109,8 +126,10 @@ def evaluate_folders(
     maps, begun = finished(predictions, maps)
     paired, unpaired = pair_up(predictions, references, maps, expected)
     pairs, unread = readable_pairs(paired)
-    require_same_grids(pairs)
-    scheme = labels or expected.labels or labels_found(pairs, references)
+    placed, unplaced = on_shared_grids(pairs)
+    unread += unplaced
+    pairs = [pair for pair, _ in placed]
+    scheme = labels or expected.labels or labels_found(pairs, predictions, references)
     if labels is None and expected.labels is not None:
         require_same_meaning(predictions, expected.labels)
     warnings += [*begun, *unpaired]
@@ -119,10 +138,11 @@ def evaluate_folders(
     warnings += [*unusable_files(predictions), *unusable_files(references)]
     warnings += _unmet_terms(pairs, rules, scheme, references)
 
-    def measure(pair: LabelPair) -> dict[str, TargetMetrics]:
-        return _evaluate_pair(pair, labels or labels_of(pair, scheme), rules, whole)
+    def measure(pair: LabelPair, grid: Grid) -> Measured:
+        means = labels or labels_of(pair, scheme)
+        return _evaluate_pair(pair, grid, means, rules, whole)
 
-    cases, sources, spoiled = _measured(pairs, measure, workers)
+    cases, sources, spoiled = _measured(placed, measure, workers)
     unread += spoiled
     if not cases:
         raise DataError(f"{predictions}: no case can be measured: {unread[0]}")
@@ -137,48 +157,63 @@ def evaluate_folders(
 
 
 def _measured(
-    pairs: Sequence[LabelPair],
-    measure: Callable[[LabelPair], dict[str, TargetMetrics]],
+    placed: Sequence[tuple[LabelPair, Grid]],
+    measure: Callable[[LabelPair, Grid], Measured],
     workers: int,
 ) -> tuple[
     dict[str, dict[str, TargetMetrics]], dict[str, dict[str, MeasuredFile]], list[str]
 ]:
-    """The metrics and the files of each case, and warnings about those whose voxels
-    cannot be read.
+    """The metrics and the files of each case, and warnings: what readers had to say, and
+    which cases have voxels that cannot be read, or segments that have no label.
     """
     cases = {}
     sources = {}
     warnings = []
 
     def files_and_metrics(
-        pair: LabelPair,
-    ) -> tuple[dict[str, MeasuredFile], dict[str, TargetMetrics]]:
+        pair: LabelPair, grid: Grid
+    ) -> tuple[dict[str, MeasuredFile], Measured]:
         files = measured_files(pair.prediction, pair.reference)  # before they are read
-        return files, measure(pair)
+        return files, measure(pair, grid)
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        futures = [pool.submit(files_and_metrics, pair) for pair in pairs]
-        for pair, future in zip(pairs, futures, strict=True):
+        futures = [pool.submit(files_and_metrics, *each) for each in placed]
+        for (pair, _), future in zip(placed, futures, strict=True):
             try:
-                sources[pair.case], cases[pair.case] = future.result()
+                sources[pair.case], measured = future.result()
             except FormatError as error:
                 warnings.append(not_measured(pair.case, str(error)))
+            except (GeometryError, LabelError) as error:
+                if not pair.segmentations:
+                    raise
+                warnings.append(not_measured(pair.case, str(error)))
+            else:
+                cases[pair.case] = measured.metrics
+                warnings += measured.remarks
     return cases, sources, warnings
 
 
 def _evaluate_pair(
-    pair: LabelPair, labels: LabelScheme, rules: Convention, whole: str | None
-) -> dict[str, TargetMetrics]:
-    predicted = read_labels(pair.prediction)
-    expected = read_labels(pair.reference)
-    # grids were compared before: what has no other order has this one
-    predicted = turned_onto(predicted, expected.shape, expected.affine) or predicted
-    return rules.evaluate(
+    pair: LabelPair,
+    grid: Grid,
+    labels: LabelScheme,
+    rules: Convention,
+    whole: str | None,
+) -> Measured:
+    predicted = read_labels(pair.prediction, onto=grid, meaning=labels)
+    expected = read_labels(pair.reference, onto=grid, meaning=labels)
+    remarks = [
+        f"{pair.case}: {remark}"
+        for remark in (*predicted.remarks, *expected.remarks)
+        if remark == PART or (pair.segmentations and not remark.startswith(READ_AS))
+    ]
+    metrics = rules.evaluate(
         labels.encode(predicted.array[0], where=f"{pair.case}: prediction"),
         labels.encode(expected.array[0], where=f"{pair.case}: reference"),
         spacing=expected.steps,
         targets=labels.targets if whole is None else with_whole(labels, whole),
     )
+    return Measured(metrics, remarks)
 
 
 def with_whole(labels: LabelScheme, name: str) -> dict[str, tuple[int, ...]]:
@@ -343,5 +378,5 @@ def _unmet_terms(
 
 
 def _has_1_mm(file: Path) -> bool:
-    spacing = spacing_of(read_header(file).affine)
+    spacing = spacing_of(label_grid(file).affine)
     return all(abs(mm - 1) <= 1e-3 for mm in spacing)

@@ -1,5 +1,6 @@
 """Which label maps of two folders belong together, and what their values mean."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -7,6 +8,7 @@ from typing import NamedTuple, TypeVar
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.choice import load_dataset
+from trivox.datasets.layouts.folders import LABEL_FOLDERS, find_folder
 from trivox.datasets.listing import (
     LABEL_SUFFIX,
     discover_labels,
@@ -14,33 +16,55 @@ from trivox.datasets.listing import (
     is_image_file,
     survey,
 )
-from trivox.errors import DataError, FormatError, GeometryError, LabelError, few
+from trivox.errors import DataError, FormatError, LabelError, few
 from trivox.evaluation.folders.class_answers import is_class_table
 from trivox.inference.doubt.kinds import EXTRAS
 from trivox.inference.records import meant_labels
-from trivox.volumes.formats import read_header
-from trivox.volumes.geometry import describe_other_voxels
+from trivox.volumes.choice import NO_CHOICE, SeriesChoice
+from trivox.volumes.formats import read_header, segment_values
+from trivox.volumes.segmentations.signature import (
+    class_in,
+    is_segmentation,
+    segmentation_in,
+)
 
 T = TypeVar("T")
+OTHER_FORM = re.compile(r"[.](seg|rtstruct)$", re.IGNORECASE)
+"""What the names of segmentations end in that `trivox predict` and 3D Slicer write."""
 
 
 class LabelPair(NamedTuple):
-    """Two label maps of a case; labels: how the case's are written, if its dataset
-    says so.
+    """Two label maps of a case.
+
+    labels: how the case's are written, if its dataset says so; image: the case's first
+    image, if known, read by a choice; segmentations: which of the two files mark
+    segments by name, on voxels that an image has.
     """
 
     case: str
     prediction: Path
     reference: Path
-    labels: LabelScheme | None
+    labels: LabelScheme | None = None
+    image: Path | None = None
+    choice: SeriesChoice = NO_CHOICE
+    segmentations: tuple[Path, ...] = ()
+
+
+class Reference(NamedTuple):
+    """A label map that is measured against, and what its dataset says of its case."""
+
+    file: Path
+    labels: LabelScheme | None = None
+    image: Path | None = None
+    choice: SeriesChoice = NO_CHOICE
 
 
 class References(NamedTuple):
-    """Label map and own label scheme of each case, whether each of them should have a
-    prediction, and their dataset.
+    """The label map of each case, whether each of them should have a prediction, and
+    their dataset.
     """
 
-    files: dict[str, tuple[Path, LabelScheme | None]]
+    files: dict[str, Reference]
     labels: LabelScheme | None = None
     complete: bool = False
     dataset: Dataset | None = None
@@ -80,14 +104,35 @@ def not_measured(case: str, reason: str) -> str:
 def label_maps(path: Path) -> dict[str, Path]:
     """Files that can be label maps, by case name: those in a folder, or the file
     itself.
+
+    `case.seg.dcm`, `case.rtstruct.dcm` and `case.seg.nrrd` are those of `case`, unless
+    `case.nii.gz` or the like is there, of which they are other forms.
     """
-    files = {n: file for n, file in image_files(path).items() if not file.is_dir()}
+    files = image_files(path)
+    if find_folder(path, LABEL_FOLDERS) is None:  # a dataset's are no cases
+        files = {name: segmentation_in(file) for name, file in files.items()}
+    files = {name: file for name, file in files.items() if file.is_file()}
     if path.is_file():
         return files
     extras: set[str] = set()  # what `trivox predict` writes beside a label map
     for name in files:
         extras.update(f"{name}_{extra}" for extra in EXTRAS)
-    return {name: file for name, file in files.items() if name not in extras}
+    maps: dict[str, Path] = {}
+    for name in sorted(files.keys() - extras, key=_plain_first):
+        maps.setdefault(OTHER_FORM.sub("", name), files[name])
+    return {name: file for name, file in sorted(maps.items()) if not _is_report(file)}
+
+
+def _plain_first(name: str) -> tuple[str, bool, bool, str]:
+    """An order in which the other forms of a label map come after it."""
+    case, form, _ = OTHER_FORM.sub("\0", name).partition("\0")
+    return case, bool(form), name.endswith("rtstruct"), name
+
+
+def _is_report(file: Path) -> bool:
+    """Whether it is DICOM that holds neither image nor segments."""
+    kind = class_in(file)
+    return bool(kind) and not is_segmentation(file)
 
 
 def references_of(path: Path, predicted: Iterable[str]) -> References:
@@ -99,8 +144,8 @@ def references_of(path: Path, predicted: Iterable[str]) -> References:
     files = label_maps(path)
     if files:
         cases = set(predicted)
-        unlabelled: dict[str, tuple[Path, LabelScheme | None]] = {
-            name if name in cases else LABEL_SUFFIX.sub("", name): (file, None)
+        unlabelled = {
+            name if name in cases else LABEL_SUFFIX.sub("", name): Reference(file)
             for name, file in files.items()
         }
         return References(unlabelled, complete=True)
@@ -108,7 +153,9 @@ def references_of(path: Path, predicted: Iterable[str]) -> References:
         return References({})
     dataset = load_dataset(path)
     labelled = {
-        case.name: (case.label, case.labels)
+        case.name: Reference(
+            case.label, case.labels, next(iter(case.images), None), case.choice
+        )
         for case in dataset.cases
         if case.label is not None
     }
@@ -143,8 +190,22 @@ def pair_up(
             f"reference without prediction, not measured: {few(unpredicted)}"
         )
     common = sorted(set(predicted) & set(files))
-    pairs = [LabelPair(case, predicted[case], *files[case]) for case in common]
+    pairs = [_pair(case, predicted[case], files[case]) for case in common]
     return pairs, warnings
+
+
+def _pair(case: str, prediction: Path, reference: Reference) -> LabelPair:
+    file = segmentation_in(reference.file)
+    named = tuple(each for each in (prediction, file) if is_segmentation(each))
+    return LabelPair(
+        case,
+        prediction,
+        file,
+        reference.labels,
+        reference.image,
+        reference.choice,
+        named,
+    )
 
 
 def named_alike(
@@ -178,34 +239,15 @@ def readable_pairs(
     for pair in pairs:
         try:
             for file in (pair.prediction, pair.reference):
-                read_header(file)
+                if file in pair.segmentations:
+                    segment_values(file)
+                else:
+                    read_header(file)
         except FormatError as error:
             warnings.append(not_measured(pair.case, str(error)))
         else:
             readable.append(pair)
     return readable, warnings
-
-
-def require_same_grids(pairs: Sequence[LabelPair]) -> None:
-    """Compare headers before any voxel is read; raises `GeometryError` naming every
-    case whose label maps lie on different voxels, in whatever order.
-    """
-    mismatches = []
-    for pair in pairs:
-        predicted = read_header(pair.prediction)
-        expected = read_header(pair.reference)
-        mismatch = describe_other_voxels(
-            expected.shape, expected.affine, predicted.shape, predicted.affine
-        )
-        if mismatch:
-            mismatches.append(
-                f"{pair.case}: prediction and reference do not share a grid, {mismatch}"
-            )
-    if mismatches:
-        raise GeometryError(
-            f"{few(mismatches, separator='; ')}; predict on the grid of the references, "
-            "or resample"
-        )
 
 
 def require_same_meaning(predictions: Path, references: LabelScheme) -> None:
@@ -225,8 +267,18 @@ def require_same_meaning(predictions: Path, references: LabelScheme) -> None:
         )
 
 
-def labels_found(pairs: Sequence[LabelPair], where: Path) -> LabelScheme:
-    """Each value in the files as a label named `label_<value>`."""
+def labels_found(
+    pairs: Sequence[LabelPair], predictions: Path, where: Path
+) -> LabelScheme:
+    """Each value in the files as a label named `label_<value>`, or as segments are named.
+
+    Where files of segments are among them, what the model that predicted says of its
+    labels decides.
+    """
+    if any(pair.segmentations for pair in pairs):
+        meant = meant_labels(predictions)
+        if meant:
+            return LabelScheme(labels=meant)
     files: list[Path] = []
     for pair in pairs:
         files += [pair.prediction, pair.reference]

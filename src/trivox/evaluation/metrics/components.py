@@ -33,8 +33,10 @@ def label_components(mask: Array) -> Array:
     Numbers ascend in the order of the files (x slowest), in which the official packages
     number theirs: they decide between matches of equal value.
     """
-    labels = cc3d.connected_components(np.ascontiguousarray(mask.T), connectivity=26)
-    return np.ascontiguousarray(labels.T)
+    # cc3d 4.1 refuses thin arrays of single voxels (1 x 1 x 3 with a hole): a rim helps
+    rimmed = np.ascontiguousarray(np.pad(mask.T, 1))
+    labels = cc3d.connected_components(rimmed, connectivity=26)
+    return np.ascontiguousarray(labels[1:-1, 1:-1, 1:-1].T)
 
 
 def sizes(labels: Array) -> Integers:

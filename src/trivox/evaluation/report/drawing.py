@@ -6,6 +6,7 @@ safe in threads.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -200,7 +201,8 @@ def heading(
     """A line in the middle of the figure, `down` inches below its upper end."""
     height = figure.get_size_inches()[1]
     usual: Style = {"color": INK, "parse_math": False, "ha": "center", "va": "top"}
-    figure.text(0.5, 1 - down / height, text, fontsize=fontsize, **(usual | style))
+    line = drawable(text)
+    figure.text(0.5, 1 - down / height, line, fontsize=fontsize, **(usual | style))
 
 
 def legend_below(figure: "Figure", handles: Sequence[Any], *, columns: int) -> None:
@@ -219,7 +221,21 @@ def legend_below(figure: "Figure", handles: Sequence[Any], *, columns: int) -> N
 
 def escaped(name: str) -> str:
     """A name as it is, for matplotlib, which reads text between dollars as mathematics."""
-    return name.replace("$", r"\$")
+    return drawable(name).replace("$", r"\$")
+
+
+def drawable(text: str) -> str:
+    """A text in which `□` stands for what the font lacks."""
+    known = _characters()
+    return "".join(each if ord(each) in known else "□" for each in text)
+
+
+@lru_cache(maxsize=1)
+def _characters() -> frozenset[int]:
+    """Characters of the font that figures are written in."""
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
 def outline(
@@ -250,10 +266,14 @@ def outline_mask(
     """
     if not mask.any():
         return
+    # a figure holds all that its outlines are drawn of: the box of the mask is enough
+    first_row, after_row = _extent(mask, axis=1)
+    first_column, after_column = _extent(mask, axis=0)
+    inside = mask[first_row:after_row, first_column:after_column]
     # background around it closes outlines at the image's border
-    padded = np.pad(mask, 1).astype(float)
-    rows = (np.arange(padded.shape[0]) - 0.5) * row_mm
-    columns = (np.arange(padded.shape[1]) - 0.5) * column_mm
+    padded = np.pad(inside, 1).astype(float)
+    rows = (np.arange(padded.shape[0]) + first_row - 0.5) * row_mm
+    columns = (np.arange(padded.shape[1]) + first_column - 0.5) * column_mm
     axes.contour(
         columns,
         rows,
@@ -263,6 +283,12 @@ def outline_mask(
         linewidths=width,
         linestyles=[line],
     )
+
+
+def _extent(mask: Array, axis: int) -> tuple[int, int]:
+    """The first and the one after the last line across an axis that a mask reaches."""
+    lines = np.flatnonzero(mask.any(axis=axis))
+    return int(lines[0]), int(lines[-1]) + 1
 
 
 def scale_bar(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trivox.datasets.reading import nonzero_box
-from trivox.evaluation.metrics.volumes import NOTICE, HuWindow, body_mask
+from trivox.evaluation.metrics.volumes import HuWindow, body_mask
 from trivox.evaluation.report.charts import (
     BLUE,
     ORANGE,
@@ -45,12 +45,15 @@ from trivox.evaluation.report.xray_marks import (
 )
 from trivox.projection.geometry import Geometry
 from trivox.projection.xrays import Xrays
+from trivox.version import RESEARCH_USE, SYNTHETIC_CT
 from trivox.volumes.volume import Array, Shape, Spacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+BURNT_IN = f"{SYNTHETIC_CT}   {RESEARCH_USE}"
+"""Into every figure of a volume."""
 SHOWN = (-1000.0, 600.0)
 """HU drawn as black and white, for prediction and reference alike: lungs, soft tissue
 and bone are all told apart.
@@ -170,7 +173,7 @@ def volume_figure(
     scale_bar(axes, sizes[0][0], scale)
     heading(figure, title, down=0.1, fontsize=12)
     style: Style = {"color": PALETTE[0], "weight": "bold"}
-    heading(figure, NOTICE, down=0.36, fontsize=10, **style)
+    heading(figure, BURNT_IN, down=0.36, fontsize=10, **style)
     return png(figure)
 
 

@@ -13,12 +13,14 @@ class Extras:
     """What every prediction of a predictor gives beside the label map.
 
     uncertainty: kinds of doubt (`trivox.inference.doubt.uncertainty.KINDS`);
-    numbered_classes: `subtype_results.csv` (columns Names,Subtype) beside
-    `classes.csv`, of models that give classes.
+    fractions: whether probabilities are given of which no map is written, since files
+    of another format are made of them; numbered_classes: `subtype_results.csv` (columns
+    Names,Subtype) beside `classes.csv`, of models that give classes.
     """
 
     probabilities: bool = False
     uncertainty: tuple[str, ...] = ()
+    fractions: bool = False
     numbered_classes: bool = False
 
     @property
@@ -26,6 +28,16 @@ class Extras:
         """Names of the maps that stand beside the label map."""
         first = ("probabilities",) if self.probabilities else ()
         return (*first, *dict.fromkeys(self.uncertainty))
+
+    @property
+    def given(self) -> bool:
+        """Whether probabilities are given."""
+        return self.probabilities or self.fractions
+
+    @property
+    def detailed(self) -> bool:
+        """Whether more is given than the label map."""
+        return self.given or bool(self.uncertainty)
 
     def also(self, *, probabilities: bool, uncertainty: Sequence[str]) -> "Extras":
         """These and more."""

@@ -18,6 +18,9 @@ class Result(Protocol):
         `warnings` and whatever else there is to say, ready for JSON.
         """
 
+    def record(self) -> Record:
+        """What its record says beside the names of its files."""
+
 
 R = TypeVar("R", bound=Result)
 Made = TypeVar("Made", bound=Result, covariant=True)

@@ -14,6 +14,7 @@ from trivox.inference.bundle import write_bundle
 from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.inference.doubt.likeness import Likeness, learn_likeness, look_at
 from trivox.inference.predictor import Predictor
+from trivox.learning.checkpoints import trained_weights
 from trivox.planning.plan import Plan
 from trivox.tasks.brevity import too_short
 from trivox.tasks.console import Console
@@ -21,7 +22,7 @@ from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.tasks.labels.teachers import known_cases
 from trivox.tasks.labels.validation import TrainedFolds, fold_predictor, validate_folds
-from trivox.tasks.task import RunRequest, trained_weights, training_summary
+from trivox.tasks.task import RunRequest, training_summary
 
 
 class Classifying:

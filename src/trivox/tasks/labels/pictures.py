@@ -31,7 +31,8 @@ from trivox.planning.plan import Plan
 from trivox.tasks.console import Console
 from trivox.tasks.report import ranked_cases
 from trivox.tasks.task import Pictures
-from trivox.volumes.geometry import canonical_orientation, reorient
+from trivox.volumes.formats import read_labels
+from trivox.volumes.geometry import canonical_orientation, on_grid_of, reorient
 
 EMBEDDED = "median"
 
@@ -84,10 +85,12 @@ def case_view(
     """
     image = read_channels(case, channels=len(plan.channels))
     orientation = canonical_orientation(image.affine)
-    files = [prediction] if case.label is None else [prediction, case.label]
+    where = f"{case.name}: image and prediction"
+    labels = [on_grid_of(image, read_labels(prediction), where=where)]
+    if case.label is not None:
+        labels.append(read_reference(case, plan.labels, image))
     indices = []
-    for file in files:
-        label = read_reference(case.name, file, image)
+    for label in labels:
         array = orientation.apply(label.array)[0]
         contiguous = np.ascontiguousarray(array)
         indices.append(plan.labels.encode(contiguous, where=case.name))

@@ -30,6 +30,8 @@ from trivox.networks.counting import count_operations
 from trivox.networks.registry import build_network, patch_family
 from trivox.planning.plan import Plan, read_plan
 from trivox.preparation.store import Store
+from trivox.results.case import CaseResult, label_result
+from trivox.results.options import ResultOptions
 from trivox.tasks.console import Console
 from trivox.tasks.images import ImageTask
 from trivox.tasks.labels.finish import Classifying, finish_labels
@@ -147,8 +149,15 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             probabilities=options.probabilities,
             uncertainty=options.uncertainty,
             numbered_classes=options.subtype_results,
+            fractions=options.fractions,
         )
         return replace(predictor, extras=extras)
+
+    def result(
+        self, predictor: Any, case: Case, made: Any, options: ResultOptions
+    ) -> CaseResult:
+        """A label map, with what makes it doubtful."""
+        return label_result(predictor, case, made, options)
 
     def classes(self, predictor: Any) -> tuple[str, ...]:
         """Of models that were trained with classes."""

@@ -326,6 +326,5 @@ def fold_predictor(folds: TrainedFolds, fold: str) -> Predictor:
 
 def _indices(case: Case, scheme: LabelScheme, grid: Volume) -> Volume:
     """The reference label map as indices, with the axes of a volume on its grid."""
-    assert case.label is not None
-    volume = read_reference(case.name, case.label, grid)
+    volume = read_reference(case, scheme, grid)
     return volume.with_array(scheme.encode(volume.array, where=case.name))

@@ -36,6 +36,8 @@ from trivox.planning.footprint import rendering_bytes, volume_bytes
 from trivox.planning.volumes import VolumePlan, read_volume_plan
 from trivox.preparation.exam_batches import ExamSource, to_window
 from trivox.preparation.exam_store import ExamStore, prepare_exams
+from trivox.results.case import CaseResult, volume_result
+from trivox.results.options import ResultOptions
 from trivox.tasks.console import Console
 from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
 from trivox.tasks.reconstruction.objective import ReconstructionObjective
@@ -70,6 +72,7 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
     name = TASK
     recipe = "xray2ct"
     results = "volumes"
+    gives = "volumes"
     endings_beside = (".png", ".json")
     note = SYNTHETIC
 
@@ -251,6 +254,12 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
         return Reconstructor.load(
             models, device=options.device, precision=options.precision
         )
+
+    def result(
+        self, predictor: Any, case: Case, made: Any, options: ResultOptions
+    ) -> CaseResult:
+        """A synthetic volume."""
+        return volume_result(predictor, case, made, options)
 
     def written_beside(
         self, predictor: Any, out: Path

@@ -24,6 +24,7 @@ from trivox.files import write_json
 from trivox.inference.bundle import write_bundle
 from trivox.inference.descriptions import VolumeDescription
 from trivox.inference.reconstructor import Reconstructor
+from trivox.learning.checkpoints import trained_weights
 from trivox.learning.ranks.sharing import shared
 from trivox.learning.runtime import make_runtime, rank
 from trivox.preparation.exam_store import fitted_views
@@ -34,7 +35,7 @@ from trivox.projection.xrays import Xrays
 from trivox.tasks.brevity import too_short
 from trivox.tasks.console import Console
 from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
-from trivox.tasks.task import RunRequest, trained_weights, training_summary
+from trivox.tasks.task import RunRequest, training_summary
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Array
 

@@ -1,1 +1,1 @@
-"""Verbs that bring models to where scans are made and read."""
+"""Verbs of hospitals: archives, DICOM nodes, scans without the person, a service."""

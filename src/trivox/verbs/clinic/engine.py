@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,30 @@ import torch
 from trivox.config.choices import UncertaintyKind
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError
-from trivox.inference.bundle import bundle_content, model_paths, read_any_bundle
+from trivox.inference.bundle import model_paths, read_any_bundle
 from trivox.inference.descriptions import LabelDescription
+from trivox.inference.many.ready import READY
+from trivox.results.formats import MAP, WRITERS
 from trivox.service.serve.jobs.states import Failure, Stage
 from trivox.service.serve.settings import WorkSettings
 from trivox.service.serve.work.engine import JobError, Order, Report
 from trivox.tasks.choice import task_of
-from trivox.tasks.ready import READY, key_of
 from trivox.tasks.task import PredictOptions
-from trivox.verbs.predict import predict
+from trivox.verbs.predict import key_of, predict
 
-READERS = ("trivox.volumes.nifti", "trivox.volumes.itk", "trivox.volumes.dicom.reading")
-"""What loads slowly, and is needed for every case."""
+NEEDED = (
+    "trivox.volumes.nifti",
+    "trivox.volumes.itk",
+    "trivox.volumes.dicom.reading",
+    "highdicom",
+)
+"""What loads slowly, and is needed for many cases."""
 OUT_OF_MEMORY = "out of memory"
 """How the record of such a case begins."""
-USUAL_FORMAT = "nifti"
 DOUBTS: tuple[UncertaintyKind, ...] = ("entropy",)
-"""Maps of doubt that may be asked for beside other formats."""
+"""Maps of doubt that may be asked for like formats."""
+WITH_DOUBT = ("labels",)
+"""What models give that have such maps."""
 
 
 class Staged:
@@ -92,8 +100,8 @@ class PredictEngine:
         if not self.forks_warm:
             return
         torch.set_num_threads(1)
-        for reader in READERS:
-            import_module(reader)
+        for needed in filter(find_spec, NEEDED):
+            import_module(needed)
         self._predictors[model] = self._loaded(model)
 
     def _loaded(self, model: str) -> Any:
@@ -126,7 +134,7 @@ class PredictEngine:
         predictor = self._predictors.get(order.model)
         if predictor is None:
             predictor = self._loaded(order.model)
-        doubts = doubts_of(order.format)
+        formats, doubts = parted(order.format)
         if doubts:
             extras = predictor.extras.also(probabilities=False, uncertainty=doubts)
             predictor = replace(predictor, extras=extras)
@@ -139,6 +147,7 @@ class PredictEngine:
             order.out,
             uncertainty=doubts,
             device=self.settings.device,
+            format=",".join(formats) or None,
         )
         for record in predictions.records.values():
             _require_done(record)
@@ -159,13 +168,14 @@ def _require_done(record: Any) -> None:
 
 def formats_of(path: Path) -> tuple[str, ...]:
     """The formats that results of a model may be asked for in."""
-    bundle_content(path)
-    if isinstance(read_any_bundle(path).description, LabelDescription):
-        return (USUAL_FORMAT, *DOUBTS)
-    return (USUAL_FORMAT,)
+    gives = task_of(path).gives
+    others = [name for name, writer in WRITERS.items() if gives in writer.of]
+    doubts = DOUBTS if gives in WITH_DOUBT else ()
+    return (MAP, *others, *doubts)
 
 
-def doubts_of(format: str | None) -> list[UncertaintyKind]:
-    """The maps of doubt among the formats that are asked for."""
-    asked = (format or "").split(",")
-    return [each for each in DOUBTS if each in asked]
+def parted(format: str | None) -> tuple[list[str], list[UncertaintyKind]]:
+    """The formats that are asked for, and the maps of doubt among them."""
+    asked = [] if format is None else format.split(",")
+    doubts = [each for each in DOUBTS if each in asked]
+    return [each for each in asked if each not in DOUBTS], doubts

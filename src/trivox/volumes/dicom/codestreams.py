@@ -5,10 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from pydicom.encaps import generate_frames
-from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes
+from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, RLELossless
 
 from trivox.errors import FormatError
 
+_LONGEST_RUN = 64
+"""Bytes that one byte of RLE becomes, at most: two stand for 128."""
 JPEG = "1.2.840.10008.1.2.4."
 JPEG_SYNTAXES = tuple(JPEG + end for end in ("50", "51", "53", "55", "57", "70"))
 """Baseline, extended, and lossless JPEG."""
@@ -24,7 +26,10 @@ def require_declared_sizes(dataset: Any) -> None:
     """Refuse compressed frames whose own size differs from the header's, before a
     decoder allocates it.
     """
-    size_of = _sizer(dataset.file_meta.TransferSyntaxUID)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax == RLELossless:
+        _require_runs(dataset)
+    size_of = _sizer(syntax)
     if size_of is None:
         return
     declared = (int(dataset.Rows), int(dataset.Columns))
@@ -35,6 +40,21 @@ def require_declared_sizes(dataset: Any) -> None:
             raise FormatError(
                 f"a compressed frame holds {size} pixels, declared are {declared}; "
                 "the file is damaged"
+            )
+
+
+def _require_runs(dataset: Any) -> None:
+    """Refuse frames larger than runs of that length can make, before they are
+    allocated.
+    """
+    bytes_each = max(int(dataset.BitsAllocated) // 8, 1)
+    declared = int(dataset.Rows) * int(dataset.Columns) * bytes_each
+    count = int(dataset.get("NumberOfFrames") or 1)
+    for frame in generate_frames(dataset.PixelData, number_of_frames=count):
+        if declared > len(frame) * _LONGEST_RUN:
+            raise FormatError(
+                f"a compressed frame of {len(frame)} bytes cannot hold {declared}, "
+                "which are declared; the file is damaged"
             )
 
 

@@ -1,5 +1,6 @@
 """One DICOM file, opened with care."""
 
+import mmap
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -11,10 +12,17 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from trivox.errors import FormatError
 from trivox.volumes.dicom.attributes import text
+from trivox.volumes.dicom.elements import WORTH_COUNTING, require_countable
 from trivox.volumes.dicom.signature import is_bare, is_dicom
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -48,7 +56,7 @@ _NO_IMAGE_MODALITIES = (
     "FID",
 )
 DIRECTORY = "directory"
-_INFLATED = 2**30
+_INFLATED = 2**28
 """Bytes that a deflated file may become."""
 _META_START = 144
 """Where the elements after the length of group 2 begin."""
@@ -89,7 +97,8 @@ def load(path: Path, *, pixels: bool) -> Any:
     """The pydicom dataset, with or without its pixels.
 
     Files without the 128 bytes and DICM are read where their first elements are those
-    of DICOM. Raises `FormatError` for what is no DICOM.
+    of DICOM. Raises `FormatError` for what is no DICOM, and for what would fill the
+    memory.
     """
     if not path.is_file():
         raise FileNotFoundError(path)
@@ -98,12 +107,37 @@ def load(path: Path, *, pixels: bool) -> Any:
             f"{path}: not a DICOM file (DICM is missing at byte 128, and it does not "
             "begin with DICOM's first elements); check the file"
         )
+    _require_countable(path)
     if is_bare(path):
         return _with_meta(dcmread(path, stop_before_pixels=not pixels, force=True))
     meta = read_file_meta_info(str(path))
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         return _inflated(path, meta, pixels=pixels)
     return dcmread(path, stop_before_pixels=not pixels)
+
+
+def _require_countable(path: Path) -> None:
+    """Raise `FormatError` for a large file of too many elements; what is deflated is
+    looked at when it is inflated.
+    """
+    if path.stat().st_size < WORTH_COUNTING:
+        return
+    syntax = ImplicitVRLittleEndian
+    start = 0
+    if not is_bare(path):
+        meta = read_file_meta_info(str(path))
+        syntax = UID(meta.get("TransferSyntaxUID") or syntax)
+        start = _META_START + int(meta.get("FileMetaInformationGroupLength") or 0)
+    if syntax == DeflatedExplicitVRLittleEndian or not syntax.is_transfer_syntax:
+        return
+    implicit = syntax == ImplicitVRLittleEndian
+    little = syntax != ExplicitVRBigEndian
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        memoryview(content) as view,
+    ):
+        require_countable(view, start, implicit=implicit, little=little)
 
 
 def _with_meta(dataset: Any) -> Any:
@@ -122,9 +156,10 @@ def _inflated(path: Path, meta: Any, *, pixels: bool) -> Any:
     content = inflating.decompress(packed, _INFLATED)
     if inflating.unconsumed_tail:
         raise FormatError(
-            f"{path}: its deflated content is larger than {_INFLATED / 2**30:g} GiB; "
+            f"{path}: its deflated content is larger than {_INFLATED / 2**20:g} MiB; "
             "store it uncompressed"
         )
+    require_countable(content, 0, implicit=False, little=True)
     dataset = dcmread(BytesIO(content), stop_before_pixels=not pixels, force=True)
     dataset.file_meta = meta
     meta.TransferSyntaxUID = ExplicitVRLittleEndian

@@ -67,8 +67,8 @@ def places_of_frames(sources: list[list[Any]]) -> list[Place]:
     """Where each frame lies; raises `FormatError` for several frames that are not
     slices of one volume.
     """
-    positions = [_position(source) for source in sources]
-    orientations = [_orientation(source) for source in sources]
+    positions = [position_of(source) for source in sources]
+    orientations = [orientation_of(source) for source in sources]
     if len(sources) == 1:
         return [Place(positions[0], orientations[0])]
     apart = len({id(source[0]) for source in sources}) > 1
@@ -78,7 +78,8 @@ def places_of_frames(sources: list[list[Any]]) -> list[Place]:
     return _in_steps(sources, positions[0], orientations[0])
 
 
-def _position(sources: list[Any]) -> Vector | None:
+def position_of(sources: list[Any]) -> Vector | None:
+    """Centre of the first pixel, LPS mm; None where it is not known."""
     position = numbers(sources, "PlanePositionSequence", "ImagePositionPatient", 3)
     if position is None:
         group = "PlanePositionVolumeSequence"
@@ -86,7 +87,10 @@ def _position(sources: list[Any]) -> Vector | None:
     return position
 
 
-def _orientation(sources: list[Any]) -> Vector | None:
+def orientation_of(sources: list[Any]) -> Vector | None:
+    """Directions of increasing column and row, unit vectors (LPS); None where they are
+    not known, `FormatError` where they are none.
+    """
     keyword = "ImageOrientationPatient"
     orientation = numbers(sources, "PlaneOrientationSequence", keyword, 6)
     if orientation is None:

@@ -50,7 +50,7 @@ class DicomSeries:
         those of the pixels.
         """
         with reading(path), quiet():
-            return self._stack(path).header
+            return self.stack(path).header
 
     def read(self, path: Path, *, max_bytes: int) -> Volume:
         """The array `(1, z, y, x)` is int16 (int32) for whole-numbered rescaling with
@@ -60,13 +60,16 @@ class DicomSeries:
         missing slices, mixed images, several different images at one position).
         """
         with reading(path), quiet(), native_decoder() as native:
-            stack = self._stack(path)
+            stack = self.stack(path)
             header = stack.header
             require_size(path, header, max_bytes=max_bytes)
             array = _pixels(path, stack, native)
         return Volume(array[None], stack.affine, header.remarks)
 
-    def _stack(self, path: Path) -> Stack:
+    def stack(self, path: Path) -> Stack:
+        """The images in order and their grid; errors as `header`, but for those that
+        only `trivox.volumes.header.reading` turns into lines.
+        """
         chosen = choose(path, self.choice.series)
         return stack_of(path, chosen, tolerance=self.choice.slice_tolerance)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -63,8 +64,8 @@ def review_desk(desk: Desk) -> ReviewDesk:
 def form_schema(desk: Desk) -> dict[str, Any]:
     """What is sent for a job."""
     names = [model.name for model in desk.models]
-    formats = sorted({each for model in desk.models for each in model.formats})
-    choice = "|".join(formats)
+    listed = chain.from_iterable(model.formats for model in desk.models)
+    choice = "|".join(sorted({*listed}))
     file = {"type": "string", "format": "binary", "minLength": 1}
     fields: dict[str, Any] = {
         "model": {"type": "string", "enum": names},

@@ -24,8 +24,6 @@ CHUNK = 1 << 20
 DICOM = ".dcm"
 MOST = 4096
 """Files of a folder."""
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def copied(
@@ -63,16 +61,32 @@ def _parts_of(path: str) -> list[str]:
     return parts
 
 
+def _entered(name: str | Path, place: int | None = None) -> int:
+    """A folder opened for a look, which must not be a link within another one."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if place is None:
+        return os.open(name, flags)
+    return os.open(name, flags | os.O_NOFOLLOW, dir_fd=place)
+
+
+def _looked_at(name: str, place: int) -> int:
+    """A file or folder in a folder opened, which must not be a link; nothing is waited
+    for.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.open(name, flags, dir_fd=place)
+
+
 @contextmanager
 def _opened(root: Path, parts: Sequence[str]) -> Iterator[int]:
     """A file or folder below `root`; no step follows a link."""
-    current = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    current = _entered(root)
     try:
         for part in parts[:-1]:
-            inner = os.open(part, FOLDER, dir_fd=current)
+            inner = _entered(part, current)
             os.close(current)
             current = inner
-        last = os.open(parts[-1], FILE, dir_fd=current)
+        last = _looked_at(parts[-1], current)
         try:
             yield last
         finally:
@@ -90,7 +104,7 @@ def _copied_folder(
     copies: list[Part] = []
     for place, name in _placed(names, channels).items():
         left = most - sum(part.size for part in copies)
-        file = os.open(name, FILE, dir_fd=opened)
+        file = _looked_at(name, opened)
         try:
             copies.append(_copied_file(file, name, folder / place, left))
         finally:

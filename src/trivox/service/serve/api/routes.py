@@ -68,8 +68,14 @@ def client_of(request: Request) -> str:
 def job_routes(desk: Desk, form: Mapping[str, Any]) -> APIRouter:
     """Models and jobs. form: schema of what is sent for a job."""
     router = APIRouter(prefix="/v1")
-    streams = Streams(desk)
+    _add_models(router, desk)
+    _add_submission(router, desk, form)
+    _add_jobs(router, desk)
+    _add_results(router, desk)
+    return router
 
+
+def _add_models(router: APIRouter, desk: Desk) -> None:
     @router.get("/models", responses=problems())
     def list_models() -> ModelList:
         """The models that are served."""
@@ -80,6 +86,8 @@ def job_routes(desk: Desk, form: Mapping[str, Any]) -> APIRouter:
         """A model by name."""
         return desk.model(name)
 
+
+def _add_submission(router: APIRouter, desk: Desk, form: Mapping[str, Any]) -> None:
     @router.post(
         "/jobs",
         status_code=202,
@@ -110,6 +118,8 @@ def job_routes(desk: Desk, form: Mapping[str, Any]) -> APIRouter:
             job = await _awaited(desk, job, seconds)
         return _accepted(request, job)
 
+
+def _add_jobs(router: APIRouter, desk: Desk) -> None:
     @router.get("/jobs", responses=problems(422))
     def list_jobs(request: Request, limit: Limit = 50) -> JobList:
         """The newest jobs of this client."""
@@ -124,6 +134,10 @@ def job_routes(desk: Desk, form: Mapping[str, Any]) -> APIRouter:
     def delete_job(request: Request, id: Id) -> JobView:
         """Cancel an open job; forget one that has ended, with its results."""
         return desk.view(desk.delete(desk.job(id, client_of(request))))
+
+
+def _add_results(router: APIRouter, desk: Desk) -> None:
+    streams = Streams(desk)
 
     @router.get(
         "/jobs/{id}/results/{name}",
@@ -154,8 +168,6 @@ def job_routes(desk: Desk, form: Mapping[str, Any]) -> APIRouter:
         await run_sync(desk.job, id, client)
         events = await streams.of(id, client)
         return StreamingResponse(events, media_type=MEDIA_TYPE)
-
-    return router
 
 
 def _key(request: Request) -> str | None:

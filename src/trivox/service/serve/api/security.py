@@ -181,6 +181,54 @@ def _has_body(scope: Scope) -> bool:
     return announced or "transfer-encoding" in headers
 
 
+class Exchange:
+    """One request and its answer, as the guard lets them pass."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, note: Note) -> None:
+        self.scope = scope
+        self.begun = False
+        self._receive = receive
+        self._send = send
+        self._note = note
+        self._began = time.perf_counter()
+        self._unread = _has_body(scope)
+
+    async def receive(self) -> Message:
+        """The next piece of the request."""
+        message = await self._receive()
+        self._unread = self._unread and message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """The next piece of the answer; the first one has the headers."""
+        if message["type"] == "http.response.start":
+            self.begun = True
+            self._measure(message["status"])
+            await self._drain()
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+            if self._unread:  # nobody wants the rest
+                headers["Connection"] = "close"
+        await self._send(message)
+
+    def _measure(self, status: int) -> None:
+        """Note an answer by its route, which has the names of ids and not their values."""
+        route = getattr(self.scope.get("route"), "path", UNROUTED)
+        method = self.scope["method"]
+        seconds = time.perf_counter() - self._began
+        self._note(method if method in METHODS else UNROUTED, route, status, seconds)
+
+    async def _drain(self) -> None:
+        """Let a client finish that reads no answer before, if it does so soon."""
+        left = LINGER_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while self._unread and left > 0:
+                    message = await asyncio.wait_for(self.receive(), PAUSE)
+                    left -= len(message.get("body", b""))
+
+
 class Guard:
     """The outermost layer: asks the gate, adds headers, and lets no error out."""
 
@@ -193,55 +241,19 @@ class Guard:
         """Answer a request."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            return  # nothing else is spoken here
-        began = time.perf_counter()
-        begun = False
-        unread = _has_body(scope)
+        elif scope["type"] == "http":  # nothing else is spoken here
+            await self._answer(Exchange(scope, receive, send, self.note))
 
-        async def receive_guarded() -> Message:
-            nonlocal unread
-            message = await receive()
-            unread = unread and message.get("more_body", False)
-            return message
-
-        async def drain() -> None:
-            """Let a client finish that reads no answer before, if it does so soon."""
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LINGER):
-                    left = LINGER_BYTES
-                    while unread and left > 0:
-                        message = await asyncio.wait_for(receive_guarded(), PAUSE)
-                        left -= len(message.get("body", b""))
-
-        async def send_guarded(message: Message) -> None:
-            nonlocal begun
-            if message["type"] == "http.response.start":
-                begun = True
-                self._measure(scope, message["status"], time.perf_counter() - began)
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-                await drain()
-                if unread:  # nobody wants the rest
-                    headers["Connection"] = "close"
-            await send(message)
-
+    async def _answer(self, exchange: Exchange) -> None:
+        scope = exchange.scope
         try:
             scope.setdefault("state", {})
             client = self.gate.client(Headers(scope=scope), scope["path"])
             scope["state"]["client"] = client
-            await self.app(scope, receive_guarded, send_guarded)
+            await self.app(scope, exchange.receive, exchange.send)
         except ProblemError as problem:
-            await problem.response()(scope, receive, send_guarded)
+            await problem.response()(scope, exchange.receive, exchange.send)
         except Exception as error:
             LOG.error("a request failed: %s", places_of(error))
-            if not begun:
-                await FAILED.response()(scope, receive, send_guarded)
-
-    def _measure(self, scope: Scope, status: int, seconds: float) -> None:
-        """Note an answer by its route, which has the names of ids and not their values."""
-        route = getattr(scope.get("route"), "path", UNROUTED)
-        method = scope["method"] if scope["method"] in METHODS else UNROUTED
-        self.note(method, route, status, seconds)
+            if not exchange.begun:
+                await FAILED.response()(scope, exchange.receive, exchange.send)

@@ -15,6 +15,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from trivox.service.serve.jobs.records import JobRecords
 from trivox.service.serve.jobs.states import (
     ENDED,
     OPEN,
@@ -32,7 +33,6 @@ from trivox.service.serve.jobs.states import (
     TooManyJobsError,
 )
 from trivox.service.serve.jobs.tables import (
-    Connections,
     as_text,
     count_ended,
     job_of,
@@ -41,7 +41,6 @@ from trivox.service.serve.jobs.tables import (
     update,
 )
 
-DATABASE = "jobs.sqlite"
 LEASE = 15.0
 """Seconds after which a job that nobody vouches for is free again."""
 TRIES = 3
@@ -67,7 +66,7 @@ class Limits:
     per_client: int = 128
 
 
-class JobStore:
+class JobStore(JobRecords):
     """The jobs of a folder; many processes may share it on one machine."""
 
     def __init__(
@@ -79,12 +78,11 @@ class JobStore:
         steady: Callable[[], float] = time.monotonic,
         lease: float = LEASE,
     ) -> None:
-        self.file = folder / DATABASE
+        super().__init__(folder)
         self.limits = limits
         self.clock = clock
         self.steady = steady
         self.lease = lease
-        self._connections = Connections(self.file)
         with self._connections.changing() as database:
             make_tables(database, self.file)
 
@@ -137,12 +135,6 @@ class JobStore:
                 self._fail(database, job, Failure.UNKNOWN_FORMAT, UNKNOWN)
             return self._job(database, new.id)
 
-    def is_known(self, key: str) -> bool:
-        """Whether a job with this idempotency key was queued."""
-        with self._connections.reading() as database:
-            row = database.execute("SELECT 1 FROM jobs WHERE key = ?", (key,))
-            return row.fetchone() is not None
-
     def _of_key(self, database: sqlite3.Connection, new: NewJob) -> Job | None:
         if new.key is None:
             return None
@@ -174,21 +166,6 @@ class JobStore:
             database.execute(
                 "DELETE FROM jobs WHERE id = ? AND state IN (?, ?, ?)", (id, *ENDED)
             )
-
-    def job(self, id: str) -> Job | None:
-        """A job, None if there is none of that id."""
-        with self._connections.reading() as database:
-            row = row_of(database, id)
-            return None if row is None else job_of(row)
-
-    def jobs(self, client: str, limit: int) -> list[Job]:
-        """The newest jobs of a client."""
-        with self._connections.reading() as database:
-            rows = database.execute(
-                "SELECT * FROM jobs WHERE client = ? ORDER BY number DESC LIMIT ?",
-                (client, limit),
-            )
-            return [job_of(row) for row in rows]
 
     # -- work --------------------------------------------------------------------------
     def claim(self, worker: int) -> Claim | None:
@@ -326,59 +303,7 @@ class JobStore:
         else:
             self._queue(database, job.id)
 
-    # -- what is known -----------------------------------------------------------------
-    def expected_seconds(self, model: str) -> float | None:
-        """What a job of a model takes: the median of the last ones, None before any."""
-        with self._connections.reading() as database:
-            rows = database.execute(
-                "SELECT seconds FROM jobs WHERE model = ? AND state = ? AND seconds > 0 "
-                "ORDER BY number DESC LIMIT 15",
-                (model, State.DONE),
-            )
-            seconds = sorted(row["seconds"] for row in rows)
-        return seconds[len(seconds) // 2] if seconds else None
-
-    def ahead(self, id: str) -> int:
-        """How many open jobs were queued before a job."""
-        with self._connections.reading() as database:
-            query = (
-                "SELECT count(*) FROM jobs WHERE state IN (?, ?) AND number < "
-                "(SELECT number FROM jobs WHERE id = ?)"
-            )
-            return int(database.execute(query, (*OPEN, id)).fetchone()[0])
-
-    def counts(self) -> dict[State, int]:
-        """How many jobs are in each state."""
-        with self._connections.reading() as database:
-            rows = database.execute("SELECT state, count(*) FROM jobs GROUP BY state")
-            counted = {State(state): number for state, number in rows}
-        return {state: counted.get(state, 0) for state in State}
-
-    def totals(self) -> list[tuple[str, str, int, float]]:
-        """Model, state, jobs that ended so and the seconds they took, since the folder
-        was made.
-        """
-        with self._connections.reading() as database:
-            rows = database.execute("SELECT model, state, jobs, seconds FROM totals")
-            return [tuple(row) for row in rows]
-
     # -- age ---------------------------------------------------------------------------
-    def known_ids(self) -> set[str]:
-        """Ids of all jobs whose files are there."""
-        with self._connections.reading() as database:
-            rows = database.execute("SELECT id FROM jobs WHERE NOT expired")
-            return {row["id"] for row in rows}
-
-    def ended_before(self, moment: float) -> list[str]:
-        """Ids of jobs whose results nobody may fetch any more."""
-        with self._connections.reading() as database:
-            rows = database.execute(
-                "SELECT id FROM jobs WHERE state IN (?, ?, ?) AND ended < ? "
-                "AND NOT expired",
-                (*ENDED, moment),
-            )
-            return [row["id"] for row in rows]
-
     def expire(self, id: str) -> None:
         """Note that the files of a job that ended are no more."""
         with self._connections.changing() as database:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import traceback
 from collections.abc import Callable, Sequence
@@ -134,6 +135,7 @@ def _computed(
     engine.predict(Order(job.model, source, out, job.format), report)
     report(Stage.WRITING)
     neutralise(out, scratch)
+    pack_folders(out)
     results = results_in(out)
     final = folders.results(job.id, claim.lease)
     out.rename(final)
@@ -147,6 +149,13 @@ def neutralise(out: Path, scratch: Path) -> None:
         text = file.read_text(encoding="utf-8")
         plain = text.replace(f"{given_prefix(scratch)}", "")
         file.write_text(plain, encoding="utf-8")
+
+
+def pack_folders(out: Path) -> None:
+    """A result of many files becomes a zip of its name."""
+    for folder in [each for each in out.iterdir() if each.is_dir()]:
+        shutil.make_archive(str(folder), "zip", folder)
+        shutil.rmtree(folder)
 
 
 def given_prefix(scratch: Path) -> str:

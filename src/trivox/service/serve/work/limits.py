@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import resource
 import signal
 import sys
 from contextlib import suppress
@@ -13,6 +12,8 @@ import psutil
 DIE_WITH_PARENT = 1
 """`PR_SET_PDEATHSIG` of Linux's prctl."""
 STATUS = Path("/proc/self/status")
+POLITE = 10
+"""By how much computing stands back behind answers."""
 FIRST_VICTIM = "1000"
 """Whom the system kills first when memory runs out."""
 
@@ -20,6 +21,7 @@ FIRST_VICTIM = "1000"
 def set_apart(parent: int) -> None:
     """Make this process the head of its own group, which ends with `parent`."""
     os.setsid()
+    os.nice(POLITE)
     if sys.platform == "linux":
         library = ctypes.CDLL(None, use_errno=True)
         library.prctl(DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
@@ -33,6 +35,8 @@ def limit_this_process(*, memory: int, seconds: float, largest: int) -> None:
     """memory: bytes of data beyond those that this process has; seconds: of CPU time;
     largest: bytes of a file.
     """
+    import resource  # not on Windows
+
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_CPU, int(seconds) + 1, warning=True)
     _limit(resource.RLIMIT_FSIZE, largest)
@@ -45,6 +49,8 @@ def _limit(what: int, value: int, *, warning: bool = False) -> None:
     """Set a limit, below one that there is already. warning: of CPU time, a signal comes
     some seconds before the end.
     """
+    import resource
+
     _, hard = resource.getrlimit(what)
     allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(what, (allowed, hard if warning else allowed))

@@ -27,7 +27,7 @@ LONGEST = 1000
 
 def spoken(message: str, names: Iterable[str] = ()) -> str:
     """A message as it may leave the service. names: of labels and channels."""
-    known = _vocabulary() | {word for name in names for word in WORD.findall(name)}
+    known = _vocabulary().union(WORD.findall(" ".join(names)))
     line = " ".join(message.split())[:LONGEST]
     shown = TOKEN.sub(lambda token: _shown(token[0], known), line)
     return re.sub(rf"{HIDDEN}(?:\s+{HIDDEN})+", HIDDEN, shown)

@@ -45,6 +45,8 @@ IDLE = 0.2
 """Seconds between two looks for a job that nobody announced."""
 GRACE = 10.0
 """Seconds that a job may still take when the server is asked to stop."""
+ROOM = 20
+"""Times as long is waited for a disk that is full."""
 NEARLY = 0.89
 """Of a job that takes longer than those before."""
 PIPE = 1 << 16
@@ -250,7 +252,8 @@ class Worker:
         LOG.info("job %s: failed, %s", claim.id, code)
 
     def _again(self, claim: Claim, code: Failure, detail: str) -> None:
-        pause = self.settings.pause * 2**claim.job.tries
+        patience = ROOM if code is Failure.NO_SPACE else 1
+        pause = self.settings.pause * patience * 2**claim.job.tries
         state = self.store.again(claim, code, detail, after=pause)
         what = "set aside" if state is State.FAILED else "will be tried again"
         LOG.warning("job %s: %s, %s", claim.id, code, what)

@@ -5,9 +5,15 @@ import { remember } from "./names.js";
 import { at, element } from "./lib/dom.js";
 
 const USUAL = "nifti";
+const DOUBTS = ["entropy"];
 const FORMAT_NAMES = {
   nifti: "label map or volume (NIfTI)",
   entropy: "map of doubt",
+  "dicom-seg": "DICOM segmentation (of DICOM images)",
+  rtstruct: "RT structure set (of DICOM images)",
+  sr: "DICOM report of measurements (of DICOM images)",
+  "dicom-ct": "synthetic CT as DICOM",
+  png: "preview (PNG)",
 };
 let server = null;
 /** Files by the number of their channel; a whole series or zip is at 0. */
@@ -122,9 +128,12 @@ function formatOf(name) {
   return label;
 }
 
-function formats(model) {
+/** The formats to ask for; without any, the server writes what suits the case. */
+function formats() {
   const boxes = [...at("formats").querySelectorAll("input:checked")];
-  return boxes.map(({ value }) => value).filter((name) => model.formats.includes(name));
+  const names = boxes.map(({ value }) => value);
+  const others = names.filter((name) => name !== USUAL);
+  return others.every((name) => DOUBTS.includes(name)) ? others : names;
 }
 
 /** What is wrong with what was chosen, null if nothing is. */
@@ -164,7 +173,7 @@ async function submit() {
 async function queued(model, path) {
   const form = new FormData();
   form.append("model", model.name);
-  const wanted = formats(model);
+  const wanted = formats().filter((name) => model.formats.includes(name));
   if (wanted.length) form.append("format", wanted.join(","));
   const files = chosen.flat();
   if (path) form.append("path", path);

@@ -1,0 +1,1 @@
+"""Scans without the person: what identifies a patient is left out, by an allow-list."""

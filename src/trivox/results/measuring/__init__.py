@@ -1,0 +1,1 @@
+"""What can be measured of a structure, and what cannot be known."""

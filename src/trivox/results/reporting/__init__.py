@@ -1,0 +1,1 @@
+"""What was measured as files for people and programs: tables and DICOM reports."""

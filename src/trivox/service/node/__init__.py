@@ -1,0 +1,1 @@
+"""The DICOM node: who may send, what is taken, and what is vouched for."""

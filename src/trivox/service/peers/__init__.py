@@ -1,0 +1,1 @@
+"""Talking to archives: DICOMweb and DIMSE under one face."""

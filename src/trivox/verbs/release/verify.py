@@ -1,0 +1,57 @@
+"""Whether figures follow from files: `trivox.verify`."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from trivox.errors import BundleError, DataError, TrivoxError, few
+from trivox.tasks.choice import task_of_run
+from trivox.tasks.console import Console, Quiet
+from trivox.tasks.verified import remove_record, write_record
+from trivox.tasks.verifying import Verification, verify_metrics, verify_run
+from trivox.verbs.report import report
+from trivox.verbs.texts import described
+
+
+@described
+def verify(source: Path | str, *, console: Console | None = None) -> Verification:
+    """Compare every number of a run or a metrics.json with the files that it is of.
+
+    Of a run also its data, its folds by case and patient, its weights, and a case that
+    they predict again; its report says afterwards that it was verified. Raises
+    `DataError` naming what does not agree.
+    """
+    path = Path(source)
+    console = console or Quiet()
+    if not path.exists():
+        raise DataError(f"{path}: not found; give a run or a metrics.json")
+    if path.is_file():
+        verification = verify_metrics(path)
+    else:
+        verification = _verified_run(path, console)
+    for line in verification.lines:
+        console.say(line)
+    if verification.disagreements:
+        count = len(verification.disagreements)
+        first = few(verification.disagreements, separator="; ", shown=3)
+        raise DataError(f"{path}: {count} things do not agree: {first}")
+    return verification
+
+
+def _verified_run(run: Path, console: Console) -> Verification:
+    task_of_run(run)  # raises for what is no run
+    if not (run / "dataset.json").is_file():
+        raise BundleError(f"{run}: no run with its dataset.json; give the whole run")
+    verification = verify_run(run, console)
+    if verification.disagreements:
+        remove_record(run)
+    else:
+        content = {
+            "numbers": verification.numbers,
+            "cases_predicted_again": verification.cases,
+            "unchecked": verification.unchecked,
+        }
+        write_record(run, content)
+    if (run / "report.html").is_file():
+        with suppress(*([TrivoxError] if verification.disagreements else [])):
+            report(run, console=console)
+    return verification

@@ -1,0 +1,186 @@
+"""A DICOM object without the person: nothing of what identified it is left, what its
+image needs is.
+"""
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import (
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+)
+
+from dicom_slices import COLUMNS, ROWS, compress, one, save, slice_of
+from privacy.canaries import planted, with_private
+from trivox.errors import FormatError
+from trivox.privacy.dates import cleaned_date, cleaned_moment, cleaned_time
+from trivox.privacy.key import Key
+from trivox.privacy.objects import AsideError, cleaned_object
+from trivox.volumes.dicom.files import quiet
+from trivox.volumes.dicom.native import native_decoder
+
+KEY = Key(b"0123456789abcdef")
+
+
+def cleaned(tmp_path, dataset, dates="remove", key=KEY):
+    (file,) = save(tmp_path / "objects", [dataset]).iterdir()
+    with native_decoder() as native:
+        result = cleaned_object(file, key, dates, native)
+    file.unlink()
+    (tmp_path / "cleaned.dcm").write_bytes(result.content)
+    return result, pydicom.dcmread(tmp_path / "cleaned.dcm")
+
+
+def test_nothing_that_was_planted_survives(tmp_path):
+    dataset = slice_of(1, BurnedInAnnotation="NO")
+    with quiet():
+        canaries = planted(dataset) | with_private(dataset)
+    assert len(canaries) > 2000
+    result, _ = cleaned(tmp_path, dataset)
+    survivors = [text for text in canaries if text.encode() in result.content]
+    assert survivors == []
+
+
+def test_nothing_deep_in_reports_survives(tmp_path):
+    dataset = slice_of(1)
+    item = one(ValueType="CONTAINER")
+    item[0].ContentSequence = one(ValueType="TEXT", TextValue="CANARYTEXT")
+    item[0].ContentSequence.append(one(ValueType="PNAME", PersonName="CANARYNAME")[0])
+    coded = one(
+        ValueType="CODE",
+        ConceptNameCodeSequence=one(
+            CodeValue="121071",
+            CodingSchemeDesignator="DCM",
+            CodeMeaning="CANARYMEANING",
+        ),
+    )
+    coded[0].ConceptCodeSequence = one(
+        CodeValue="CANARYCODE", CodingSchemeDesignator="99CANARY", CodeMeaning="CANARY"
+    )
+    item[0].ContentSequence.append(coded[0])
+    dataset.ContentSequence = item
+    result, read = cleaned(tmp_path, dataset)
+    assert b"CANARY" not in result.content
+    assert len(read.ContentSequence) == 1
+    assert len(read.ContentSequence[0].ContentSequence) == 0
+
+
+def test_pixels_carry_nothing_beside_the_image(tmp_path):
+    dataset = slice_of(1)
+    pixels = np.frombuffer(dataset.PixelData, "<u2").reshape(ROWS, COLUMNS)
+    dataset.PixelData = (pixels | 0xF000).tobytes() + b"CANARY"
+    _, read = cleaned(tmp_path, dataset)
+    np.testing.assert_array_equal(read.pixel_array, pixels)
+    assert len(read.PixelData) == pixels.nbytes
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLosslessSV1, RLELossless])
+def test_compressed_pixels_become_plain_ones(tmp_path, syntax):
+    dataset = slice_of(2)
+    pixels = dataset.pixel_array.copy()
+    compress(dataset, syntax)
+    _, read = cleaned(tmp_path, dataset)
+    np.testing.assert_array_equal(read.pixel_array, pixels)
+    assert not read.file_meta.TransferSyntaxUID.is_compressed
+
+
+def test_what_an_image_needs_stays(tmp_path):
+    dataset = slice_of(3, KVP="120", Manufacturer="Siemens Healthineers", PatientID="a")
+    _, read = cleaned(tmp_path, dataset)
+    for keyword in ("ImagePositionPatient", "PixelSpacing", "RescaleIntercept", "KVP"):
+        assert read[keyword].value == dataset[keyword].value
+    assert read.Manufacturer == "SIEMENS"
+    assert read.PatientIdentityRemoved == "YES"
+    assert read.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
+    assert read.StudyDate == ""
+    assert read.LongitudinalTemporalInformationModified == "REMOVED"
+
+
+def test_references_follow_and_the_standards_uids_stay(tmp_path):
+    source = slice_of(1, FrameOfReferenceUID="1.2.7", StudyInstanceUID="1.2.8")
+    later = slice_of(2, FrameOfReferenceUID="1.2.7", StudyInstanceUID="1.2.8")
+    later.ReferencedImageSequence = one(
+        ReferencedSOPClassUID=source.SOPClassUID,
+        ReferencedSOPInstanceUID=source.SOPInstanceUID,
+    )
+    _, first = cleaned(tmp_path, source)
+    _, second = cleaned(tmp_path, later)
+    assert first.SOPClassUID == source.SOPClassUID
+    reference = second.ReferencedImageSequence[0]
+    assert reference.ReferencedSOPInstanceUID == first.SOPInstanceUID
+    assert reference.ReferencedSOPClassUID == source.SOPClassUID
+    for keyword in ("FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        assert first[keyword].value == second[keyword].value != source[keyword].value
+    _, other = cleaned(tmp_path, source, key=Key(b"another key of 16"))
+    assert other.SOPInstanceUID != first.SOPInstanceUID
+
+
+def test_names_of_structures_stay_where_many_files_share_them(tmp_path):
+    dataset = slice_of(1)
+    dataset.StructureSetROISequence = one(ROINumber="3", ROIName="Left_Lung")
+    dataset.StructureSetROISequence.append(one(ROINumber="4", ROIName="Miller 1")[0])
+    _, read = cleaned(tmp_path, dataset)
+    names = [item.ROIName for item in read.StructureSetROISequence]
+    assert names == ["left lung", "structure 4"]
+
+
+ASIDE = {
+    "burnt in": {"BurnedInAnnotation": "YES"},
+    "screen": {"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]},
+    "colours": {"SamplesPerPixel": 3},
+    "class": {"SOPClassUID": SecondaryCaptureImageStorage},
+    "X-ray": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1"},
+}
+
+
+@pytest.mark.parametrize("kind", ASIDE)
+def test_what_may_show_a_name_is_set_aside(tmp_path, kind):
+    dataset = slice_of(1, **ASIDE[kind])
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    with pytest.raises(AsideError):
+        cleaned(tmp_path, dataset)
+
+
+def test_damaged_objects_are_named_without_their_values(tmp_path):
+    dataset = slice_of(1, PatientName="CANARY")
+    dataset.PixelData = dataset.PixelData[:100]
+    with pytest.raises(FormatError) as caught:
+        cleaned(tmp_path, dataset)
+    assert "CANARY" not in str(caught.value)
+
+
+def test_sequences_without_end_are_set_aside(tmp_path):
+    dataset = slice_of(1)
+    deepest = one(ValueType="CONTAINER")
+    for _ in range(40):
+        deepest = one(ValueType="CONTAINER", ContentSequence=deepest)
+    dataset.ContentSequence = deepest
+    with pytest.raises(AsideError, match="deep"):
+        cleaned(tmp_path, dataset)
+
+
+def test_dates_of_a_patient_move_together(tmp_path):
+    first = slice_of(1, PatientID="a", StudyDate="20200310", ContentDate="20200311")
+    second = slice_of(2, PatientID="a", StudyDate="20200410", ContentDate="20200411")
+    moved = [cleaned(tmp_path, each, "shift")[1] for each in (first, second)]
+    days = [
+        np.datetime64(f"{d[:4]}-{d[4:6]}-{d[6:]}") for d in (e.StudyDate for e in moved)
+    ]
+    assert days[1] - days[0] == np.timedelta64(31, "D")
+    assert moved[0].StudyDate < first.StudyDate
+    kept = cleaned(tmp_path, first, "keep")[1]
+    assert kept.StudyDate == first.StudyDate
+
+
+def test_dates_that_are_none_are_not_kept():
+    for rule in ("keep", "shift", "remove"):
+        assert cleaned_date("StudyDate", "CANARY", rule, 5) == ""
+        assert cleaned_date("StudyDate", "20201399", rule, 5) == ""
+        assert cleaned_time("StudyTime", "noon", rule) == ""
+        assert cleaned_moment("FrameAcquisitionDateTime", "x", rule, 5).isdigit()
+    assert cleaned_date("StudyDate", "20200301", "shift", 1) == "20200229"
+    assert cleaned_moment("x", "20200301120000.5+0100", "shift", 1).startswith(
+        "20200229"
+    )
