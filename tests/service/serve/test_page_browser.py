@@ -475,7 +475,7 @@ def test_dicom_that_is_unlike_the_training_is_said_loudly(url, browse, tmp_path)
     assert loud.startswith("The model abstains")
     assert "Do not rely on this result" in loud
     assert browser.text("#job-title").startswith("12 files")
-    picture(browser, tmp_path, "abstention")
+    browser.screenshot(tmp_path / "abstention.png")
 
 
 def test_a_phone_shows_all_without_scrolling_sideways(url, browse, scan_file, tmp_path):
