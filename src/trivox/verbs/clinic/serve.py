@@ -63,8 +63,9 @@ def serve(
 ) -> None:
     """Serve models behind an API, with a queue on disk that survives crashes.
 
-    Returns when the process is asked to stop. Raises `UsageError` for an address that others can reach without a token, `BundleError`
-    for models that are damaged, `BusyError` where another server has the same folder.
+    Returns when the process is asked to stop. Raises `UsageError` for an address that
+    others can reach without a token, `BundleError` for models that are damaged,
+    `BusyError` where another server has the same folder.
     """
     _require_system()
     console = console or Quiet()
