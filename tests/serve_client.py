@@ -1,6 +1,5 @@
 """What tests of the service share: a server in this process whose workers are real."""
 
-import socket
 import sys
 import threading
 import time
@@ -13,7 +12,13 @@ import uvicorn
 from trivox.service.serve.api.app import make_app
 from trivox.service.serve.api.limits import ServerLimits
 from trivox.service.serve.api.schemas import ModelView
-from trivox.service.serve.server import Address, Service, running, server_config
+from trivox.service.serve.server import (
+    Address,
+    Service,
+    listening,
+    running,
+    server_config,
+)
 from trivox.service.serve.settings import JobLimits, ServedModel, WorkSettings
 
 WORKER = (sys.executable, str(Path(__file__).with_name("serve_engine.py")))
@@ -65,8 +70,7 @@ def served(folder, **changes):
 @contextmanager
 def answering(app):
     """The address at which an application answers."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+    with listening(Address(port=0)) as listener:
         server = uvicorn.Server(server_config(app, Address()))
         work = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         work.start()

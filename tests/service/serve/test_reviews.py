@@ -399,6 +399,6 @@ def test_reviews_outlive_jobs_until_they_are_withdrawn(service, tmp_path):
     history = client.get(f"/v1/jobs/{job}/review").json()["reviews"]
     assert [each["decision"] for each in history] == ["accept", "withdrawn"]
     answer = client.get("/v1/reviews/dataset?model=one")
-    problem(answer, 404, "no-such-review")
-    problem(client.get(f"/v1/jobs/{job}/review/labels"), 404, "no-such-review")
+    problem(answer, 409, "no-such-review")
+    problem(client.get(f"/v1/jobs/{job}/review/labels"), 409, "no-such-review")
     problem(client.get("/v1/reviews/dataset?model=none"), 404, "no-such-model")

@@ -85,7 +85,7 @@ def run(service: Service, say: Say) -> None:
     folders.make()
     with (
         claimed(folders.root, VERB),
-        _listening(service.address) as listener,
+        listening(service.address) as listener,
         running(service) as desk,
     ):
         page = PageFiles(viewer_archives(service.assets))
@@ -178,13 +178,14 @@ def server_config(app: Any, address: Address) -> uvicorn.Config:
 
 
 @contextmanager
-def _listening(address: Address) -> Iterator[Any]:
+def listening(address: Address) -> Iterator[Any]:
     """A socket at the address; raises in one line where there can be none."""
     _require_certificate(address)
     import socket
 
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listener = socket.socket(family)
+    # asyncio sends at once only what goes through sockets that say they are TCP's
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address.host, address.port))
