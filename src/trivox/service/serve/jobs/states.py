@@ -100,6 +100,7 @@ class NewJob:
     client: str
     model: str
     format: str | None
+    series: str | None
     body: str
     size: int
     key: str | None = None
@@ -117,6 +118,7 @@ class Job:
     client: str
     model: str
     format: str | None
+    series: str | None
     body: str
     size: int
     state: State
