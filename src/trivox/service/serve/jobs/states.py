@@ -100,11 +100,11 @@ class NewJob:
     client: str
     model: str
     format: str | None
-    series: str | None
     body: str
     size: int
     key: str | None = None
     unreadable: bool = False
+    series: str | None = None
 
 
 @dataclass(frozen=True)
