@@ -123,6 +123,10 @@ def element(value, vr="LO"):
     return {"vr": vr, "Value": [value]}
 
 
+def study_of(dataset):
+    return str(dataset.StudyInstanceUID)
+
+
 def rows_of(archive, level, study, series):
     chosen = archive.matching(study, series)
     rows = {}
@@ -148,6 +152,7 @@ def rows_of(archive, level, study, series):
             "00080060": element(str(dataset.Modality), "CS"),
             "0008103E": element(str(dataset.SeriesDescription)),
             "00180015": {"vr": "CS"},
+            "00201208": element(len(archive.matching(study_of(dataset))), "IS"),
             "00201209": element(len(same) + extra, "IS"),
             "00080018": element(str(dataset.SOPInstanceUID), "UI"),
         }

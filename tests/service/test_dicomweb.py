@@ -5,10 +5,14 @@ import ssl
 
 import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import trivox
 from clinic import CANARIES, canaries_of, uid, web_archive, write_profiles, write_series
-from trivox.service.peers.archive import RefusedError, UnreachableError
+from trivox.service.peers.archive import RefusedError, UnreachableError, number_in
+from trivox.service.peers.dicomweb import refusals, rows_of
+from trivox.service.peers.http import Answer
 from trivox.service.sending import objects_below
 
 
@@ -202,3 +206,39 @@ def test_tls_is_judged_by_the_certificates_of_the_profile(tmp_path, certificate)
         assert trivox.pacs_echo(profiles=profiles) == "web answers"
         profiles.write_text(f"{text}verify = false\n")
         assert trivox.pacs_echo(profiles=profiles) == "web answers"
+
+
+ANSWER = Answer(200, {"content-type": "application/dicom+json"}, None)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
+TAGS = st.sampled_from(["0020000D", "00201209", "-1234567", "+1234567", "0x123456"])
+NAMES = TAGS | st.sampled_from(["Value", "vr", "00081198", "00081155"]) | st.text()
+JSONS = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4)
+    ),
+)
+
+
+@settings(max_examples=150)
+@given(JSONS | st.lists(st.dictionaries(NAMES, JSONS, max_size=3), max_size=3))
+def test_any_json_is_rows_of_text_or_refused(content):
+    encoded = json.dumps(content).encode()
+    assert isinstance(refusals(encoded), dict)
+    try:
+        rows = rows_of(encoded, ANSWER, "web")
+    except RefusedError:
+        return
+    for row in rows:
+        assert all(isinstance(value, str) for value in row.values())
+        number_in(row, "NumberOfSeriesRelatedInstances")
+
+
+@settings(max_examples=100)
+@given(st.binary(max_size=60))
+def test_any_bytes_are_refused_or_rows(content):
+    assert isinstance(refusals(content), dict)
+    try:
+        rows_of(content, ANSWER, "web")
+    except RefusedError as error:
+        require_clean(str(error))

@@ -3,6 +3,7 @@
 import sqlite3
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -24,6 +25,11 @@ from trivox.service.jobs import work
 from trivox.service.jobs.child import run_child
 from trivox.service.jobs.queue import Queue
 from trivox.service.jobs.states import State
+from trivox.service.objects import Shelf
+from trivox.service.peers.choice import archive_of
+from trivox.service.profiles import read_profiles
+from trivox.service.pseudonyms import pseudonyms_of
+from trivox.service.rules import read_rules
 
 
 @pytest.fixture(autouse=True)
@@ -248,6 +254,24 @@ def test_a_result_that_an_archive_swallows_is_not_called_done(
     _, _, error = station()
     assert error is None
     assert len(starts(tmp_path)) == 1
+
+
+def test_studies_that_did_not_change_are_not_asked_for_again(archive, tmp_path):
+    load(archive, tmp_path, "a", Modality="MR")
+    rules = read_rules(write_rules(tmp_path))
+    profiles = read_profiles(write_profiles(tmp_path, archive))
+    shelf = Shelf(tmp_path, pseudonyms_of(tmp_path))
+    with closing(archive_of("web", profiles["web"])) as web:
+        watched = watching.Watched(web, rules, Queue(tmp_path), shelf, print)
+        for expected in (2, 3):
+            watched.look()
+            assert len(archive.seen) == expected
+        load(archive, tmp_path, "b")
+        watched.look()
+        assert len(archive.seen) == 5
+        assert len(watched.queue.entries()) == 2
+        watched.look()  # something of it waits
+        assert len(archive.seen) == 7
 
 
 def test_two_watchers_share_the_work(archive, station, tmp_path):

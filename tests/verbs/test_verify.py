@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import trivox
 from trivox.errors import BundleError, DataError
 from trivox.files import file_hash
-from trivox.tasks.verified import RECORD
+from trivox.tasks.verification.record import RECORD
 
 
 @pytest.fixture
@@ -193,5 +193,5 @@ def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(BundleError):
         trivox.verify(tmp_path)
     (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(DataError, match=r"no metrics\.json"):
+    with pytest.raises(BundleError, match=r"no metrics\.json"):
         trivox.verify(tmp_path / "metrics.json")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-import cc3d
 import numpy as np
 import torch
 
@@ -19,6 +18,7 @@ from trivox.planning.describe import sized
 from trivox.planning.footprint import preparation_bytes
 from trivox.planning.grid_rules import GridRules
 from trivox.planning.spacing import resampled_shape
+from trivox.volumes.components import connected
 from trivox.volumes.formats import read_header
 from trivox.volumes.geometry import canonical_orientation, reorient
 from trivox.volumes.resampling import resize_labels
@@ -211,7 +211,7 @@ def _fits(label_map: LabelMap, spacing: Spacing) -> bool:
 def count_losses(label_map: LabelMap, spacing: Spacing) -> dict[int, Loss]:
     """What each label of a case loses when it is resampled as preparation does."""
     indices = label_map.indices
-    components = cc3d.connected_components(indices, connectivity=26)
+    components = connected(indices)
     count = int(components.max())
     label_of = np.zeros(count + 1, np.int16)
     label_of[components] = indices

@@ -3,14 +3,14 @@ predicted, and answered.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 from trivox.errors import DataError
 from trivox.service.fetching import fetch_series
 from trivox.service.jobs.queue import RESULT, Queue
-from trivox.service.jobs.states import Job
+from trivox.service.jobs.states import Job, State
 from trivox.service.jobs.work import Arrival, Worker
 from trivox.service.objects import Shelf
 from trivox.service.peers.archive import (
@@ -26,6 +26,7 @@ from trivox.service.peers.archive import (
 )
 from trivox.service.rules import Rules
 
+STUDY_COUNT = "NumberOfStudyRelatedInstances"
 NO_LONGER = "the archive does not list it any more"
 IDLE = 1.0
 """Seconds between two looks into the queue."""
@@ -44,7 +45,8 @@ class Listed:
 class Watched:
     """An archive, and what it lists.
 
-    today: the day; studies are looked for from some days before it on.
+    today: the day; studies are looked for from some days before it on; counts: of the
+    objects of each study when its series were listed.
     """
 
     archive: Archive
@@ -54,6 +56,7 @@ class Watched:
     say: Callable[[str], None]
     today: Callable[[], date] = date.today
     listed: dict[str, Listed] = field(default_factory=dict)
+    counts: dict[str, str] = field(default_factory=dict)
     has_answered: bool = False
 
     def look(self) -> None:
@@ -73,9 +76,11 @@ class Watched:
             self.say(str(error))
             return
         self.has_answered = True
+        entries = self.queue.entries()
+        waiting = {each.study for each in entries if each.state is State.WAITING}
         for study in studies:
             try:
-                self._look_at(study)
+                self._look_at(study, waiting)
             except (UnreachableError, RefusedError) as error:
                 self.say(str(error))
 
@@ -83,7 +88,18 @@ class Watched:
         first = self.today() - timedelta(days=self.rules.intake.days)
         return f"{first:%Y%m%d}-"
 
-    def _look_at(self, study: Attributes) -> None:
+    def _look_at(self, study: Attributes, waiting: Collection[str]) -> None:
+        """Note the series of a study; waiting: studies of which something is missing.
+        One that has as many objects as before is not asked for again.
+        """
+        name = self.shelf.names.of(study[STUDY])
+        count = study.get(STUDY_COUNT, "")
+        if count and self.counts.get(name) == count and name not in waiting:
+            return
+        self._list(study)
+        self.counts[name] = count
+
+    def _list(self, study: Attributes) -> None:
         for row in self.archive.series(study[STUDY]):
             key = self.shelf.names.of(row[SERIES])
             count = number_in(row, COUNT)

@@ -22,7 +22,7 @@ from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.tracking import read_records
 from trivox.tasks.console import Console, working
 from trivox.tasks.task import ModelTask, PlanDecision
-from trivox.tasks.verified import verified_line
+from trivox.tasks.verification.record import verified_line
 from trivox.version import __version__
 
 FINDINGS_SHOWN = 20

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-import cc3d
 import numpy as np
 from scipy import ndimage
 
 from trivox.datasets.boxes import box_of
+from trivox.volumes.components import connected
 from trivox.volumes.volume import Array, Spacing
 
 AXES = ("z", "y", "x")
@@ -179,7 +179,7 @@ def _mean_depth(part: Array, lesion: Array, depth: Array) -> float:
 
 def _components(mask: Array) -> tuple[float, float]:
     """How many 26-connected components there are, and the share of the largest one."""
-    numbers = cc3d.connected_components(mask.astype(np.uint8), connectivity=26)
+    numbers = connected(mask.astype(np.uint8))
     sizes = np.bincount(numbers.reshape(-1))[1:]
     return float(len(sizes)), float(sizes.max() / sizes.sum())
 

@@ -4,7 +4,6 @@ on validation cases which ones help.
 
 from collections.abc import Collection, Sequence
 
-import cc3d
 import numpy as np
 from pydantic import Field, NonNegativeFloat
 
@@ -12,6 +11,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.errors import BundleError
 from trivox.inference.rules.region_rules import RegionRule, clean_regions
 from trivox.schema import Frozen
+from trivox.volumes.components import connected
 from trivox.volumes.volume import Array
 
 MIN_GAIN = 1e-5
@@ -114,9 +114,7 @@ def largest_of_each(labels: Array) -> Array:
     """Label indices `(z, y, x)` with only the largest 26-connected component of each;
     one pass for all labels.
     """
-    components = cc3d.connected_components(
-        np.ascontiguousarray(labels.clip(min=0)), connectivity=26
-    )
+    components = connected(labels.clip(min=0))
     sizes = np.bincount(components.reshape(-1))
     first = np.zeros(len(sizes), dtype=labels.dtype)
     # a component lies within one label

@@ -9,10 +9,10 @@ background. Rules only ever take away: no region gains a voxel.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import cc3d
 import numpy as np
 
 from trivox.datasets.labels import LabelScheme
+from trivox.volumes.components import connected
 from trivox.volumes.volume import Array
 
 ROUNDING = 1e-4
@@ -154,5 +154,5 @@ def components_of(labels: Array, member: Array) -> tuple[Array, Array, Array]:
     components from 1 on, voxels of each.
     """
     mask = member[labels]
-    parts = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26)
+    parts = connected(mask)
     return mask, parts, np.bincount(parts[mask], minlength=1)[1:]

@@ -4,10 +4,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from trivox.errors import BundleError, DataError, TrivoxError, few
-from trivox.tasks.choice import task_of_run
+from trivox.evaluation.folders.labels import read_metrics
+from trivox.tasks.choice import task_of, task_of_run
 from trivox.tasks.console import Console, Quiet
-from trivox.tasks.verified import remove_record, write_record
-from trivox.tasks.verifying import Verification, verify_metrics, verify_run
+from trivox.tasks.verification.checking import Verification, verify_metrics, verify_run
+from trivox.tasks.verification.record import remove_record, write_record
 from trivox.verbs.report import report
 from trivox.verbs.texts import described
 
@@ -25,7 +26,7 @@ def verify(source: Path | str, *, console: Console | None = None) -> Verificatio
     if not path.exists():
         raise DataError(f"{path}: not found; give a run or a metrics.json")
     if path.is_file():
-        verification = verify_metrics(path)
+        verification = verify_metrics(path, task_of(read_metrics(path)))
     else:
         verification = _verified_run(path, console)
     for line in verification.lines:
@@ -38,10 +39,10 @@ def verify(source: Path | str, *, console: Console | None = None) -> Verificatio
 
 
 def _verified_run(run: Path, console: Console) -> Verification:
-    task_of_run(run)  # raises for what is no run
+    task = task_of_run(run)
     if not (run / "dataset.json").is_file():
         raise BundleError(f"{run}: no run with its dataset.json; give the whole run")
-    verification = verify_run(run, console)
+    verification = verify_run(run, task, console)
     if verification.disagreements:
         remove_record(run)
     else:

@@ -24,14 +24,14 @@ from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import file_hash, read_json
 from trivox.inference.bundle import read_any_bundle
 from trivox.inference.folder import predict_cases
-from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console
 from trivox.tasks.origin import differences as changes_since
 from trivox.tasks.origin import read_origin
 from trivox.tasks.stages import FOLDS
-from trivox.tasks.task import EvaluateOptions, PredictOptions
+from trivox.tasks.task import EvaluateOptions, ModelTask, PredictOptions
 from trivox.volumes.formats import read_volume
 
+AnyTask = ModelTask[Any, Any]
 ALIKE = 0.02
 """Part of all values by which a prediction that is made again may differ: bf16 on
 another machine changes some voxels at borders.
@@ -65,7 +65,7 @@ class Verification:
         return [*wrong, *notes, f"{self.source}: {done}: {result}"]
 
 
-def verify_run(run: Path, console: Console) -> Verification:
+def verify_run(run: Path, task: AnyTask, console: Console) -> Verification:
     """Compare everything that a finished run says with its files; see the module."""
     verification = Verification(run)
     wrong = verification.disagreements
@@ -79,15 +79,14 @@ def verify_run(run: Path, console: Console) -> Verification:
         return verification
     wrong += _cases_trained_on(metrics, _folds_trained(run, splits))
     references = run / "dataset.json"
-    _measure_again(
-        metrics, run / "validation" / "predictions", references, verification
-    )
+    predictions = run / "validation" / "predictions"
+    _measure_again(metrics, task, predictions, references, verification)
     if not any("weights" in line for line in wrong):
-        _predict_again(run, dataset, metrics, verification, console)
+        _predict_again(run, task, dataset, metrics, verification, console)
     return verification
 
 
-def verify_metrics(file: Path) -> Verification:
+def verify_metrics(file: Path, task: AnyTask) -> Verification:
     """Compare what a metrics.json says with the files that were measured."""
     verification = Verification(file)
     metrics = _metrics(file, verification)
@@ -105,7 +104,7 @@ def verify_metrics(file: Path) -> Verification:
         return verification
     for references in (reference.parent, reference.parent.parent):
         tried = Verification(file)
-        _measure_again(metrics, predictions, references, tried)
+        _measure_again(metrics, task, predictions, references, tried)
         if not tried.disagreements:
             break
     verification.numbers += tried.numbers
@@ -200,12 +199,12 @@ def _cases_trained_on(metrics: MetricsFile, splits: Sequence[Split]) -> Iterator
 
 def _measure_again(
     metrics: MetricsFile,
+    task: AnyTask,
     predictions: Path,
     references: Path,
     verification: Verification,
 ) -> None:
     """Every number of cases and of the summary, from the files."""
-    task = task_of(metrics)
     try:
         again = task.evaluate(predictions, references, _options_of(metrics))
     except TrivoxError as error:
@@ -237,6 +236,7 @@ def _options_of(metrics: MetricsFile) -> EvaluateOptions:
 
 def _predict_again(
     run: Path,
+    task: AnyTask,
     dataset: Dataset,
     metrics: MetricsFile,
     verification: Verification,
@@ -252,7 +252,7 @@ def _predict_again(
     name = next(iter(metrics["cases"]))
     cases = [case for case in dataset.cases if case.name == name]
     options = PredictOptions(device="cpu", precision=_precision(run))
-    predictor = task_of(run).predictor([run], options)
+    predictor = task.predictor([run], options)
     with TemporaryDirectory(prefix="trivox-") as folder:
         console.say(f"predicting {name} again")
         records = predict_cases(predictor, cases, Path(folder), sole=True)
