@@ -40,6 +40,7 @@ def serve(
     workers: Annotated[int, option("serve", "workers", min=1, max=64)] = 1,
     device: Device = "auto",
     state: Annotated[Path | None, option("serve", "state")] = None,
+    assets: Annotated[Path | None, option("serve", "assets")] = None,
     queue: Annotated[int, option("serve", "queue", min=1, max=100_000)] = 256,
     max_upload_gb: Annotated[
         float, option("serve", "max_upload_gb", min=0.001, max=1000)
@@ -70,6 +71,7 @@ def serve(
         workers=workers,
         device=device,
         state=state,
+        assets=assets,
         queue=queue,
         max_upload_gb=max_upload_gb,
         job_minutes=job_minutes,

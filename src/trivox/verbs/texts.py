@@ -160,6 +160,8 @@ TEXTS = {
     "tls_cert": "certificate (PEM) for https",
     "tls_key": "its private key (PEM)",
     "serve.workers": "jobs at a time",
+    "serve.assets": "folder of the archive with NiiVue, which the page shows images with; default: "
+    "fetched once",
     "state": "folder of the jobs and their files; default: in the user's cache",
     "queue": "open jobs at most; of one client half as many",
     "max_upload_gb": "largest upload",

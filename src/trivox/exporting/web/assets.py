@@ -113,14 +113,14 @@ def write_assets(folder: Path, archives: Archives) -> None:
     """Write the files of others into `folder`; raises as `Archives.bytes_of`."""
     for package in archives.packages:
         content = archives.bytes_of(package)
-        for asset, data in _files(package, content):
+        for asset, data in files_of(package, content):
             if asset.target.endswith(PACKED):
                 data = gzip.compress(data, mtime=0)
             write_bytes(folder / asset.target, data)
 
 
-def _files(package: Package, content: bytes) -> Sequence[tuple[Asset, bytes]]:
-    """The files that are taken of an archive, verified."""
+def files_of(package: Package, content: bytes) -> Sequence[tuple[Asset, bytes]]:
+    """The files that are taken of an archive, verified; raises `FormatError`."""
     taken: list[tuple[Asset, bytes]] = []
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:

@@ -23,6 +23,7 @@ from trivox.service.serve.api.security import Gate
 from trivox.service.serve.janitor import Janitor
 from trivox.service.serve.jobs.folders import Folders
 from trivox.service.serve.jobs.store import JobStore, Limits
+from trivox.service.serve.page.files import PageFiles, viewer_archives
 from trivox.service.serve.settings import WorkSettings
 from trivox.service.serve.work.supervisor import Supervisor
 from trivox.service.serve.work.worker import settings_text
@@ -59,7 +60,9 @@ class Address:
 
 @dataclass(frozen=True)
 class Service:
-    """All that a server is. command: starts a worker, given a file of settings."""
+    """All that a server is. command: starts a worker, given a file of settings;
+    assets: folder with what the page takes of others, None: it is fetched once.
+    """
 
     work: WorkSettings
     models: Sequence[ModelView]
@@ -69,6 +72,7 @@ class Service:
     gate: Gate = field(default_factory=Gate)
     address: Address = field(default_factory=Address)
     data: Path | None = None
+    assets: Path | None = None
 
 
 def run(service: Service, say: Say) -> None:
@@ -84,7 +88,8 @@ def run(service: Service, say: Say) -> None:
         _listening(service.address) as listener,
         running(service) as desk,
     ):
-        app = make_app(desk, service.gate)
+        page = PageFiles(viewer_archives(service.assets))
+        app = make_app(desk, service.gate, page)
         server = Server(server_config(app, service.address), desk)
         say(f"serving {_names(service.models)} at {service.address.url}")
         server.run(sockets=[listener])
@@ -111,6 +116,7 @@ def running(service: Service) -> Iterator[Desk]:
         limits,
         data=service.data,
         workers=service.workers,
+        job_limits=service.work.limits,
     )
     supervisor.start()
     janitor.start()

@@ -5,8 +5,8 @@ thread and uses none to load it; children get it with all their memory, which co
 nothing. Elsewhere (CUDA does not survive a fork) each child loads its model.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from trivox.config.choices import UncertaintyKind
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError
 from trivox.inference.bundle import model_paths, read_any_bundle
@@ -37,6 +38,10 @@ NEEDED = (
 """What loads slowly, and is needed for many cases."""
 OUT_OF_MEMORY = "out of memory"
 """How the record of such a case begins."""
+DOUBTS: tuple[UncertaintyKind, ...] = ("entropy",)
+"""Maps of doubt that may be asked for like formats."""
+WITH_DOUBT = ("labels",)
+"""What models give that have such maps."""
 
 
 class Staged:
@@ -86,9 +91,9 @@ class PredictEngine:
             return torch.version.cuda is None and not torch.backends.mps.is_built()
         return self.settings.device == "cpu"
 
-    def options(self) -> PredictOptions:
-        """What `trivox.predict` asks a predictor for by itself."""
-        return PredictOptions(device=self.settings.device)
+    def options(self, doubts: Sequence[UncertaintyKind] = ()) -> PredictOptions:
+        """What `trivox.predict` asks a predictor for by itself, and maps of doubt."""
+        return PredictOptions(device=self.settings.device, uncertainty=tuple(doubts))
 
     def warm(self, model: str) -> None:
         """Load a model with a single thread."""
@@ -129,15 +134,20 @@ class PredictEngine:
         predictor = self._predictors.get(order.model)
         if predictor is None:
             predictor = self._loaded(order.model)
+        formats, doubts = parted(order.format)
+        if doubts:
+            extras = predictor.extras.also(probabilities=False, uncertainty=doubts)
+            predictor = replace(predictor, extras=extras)
         paths = model_paths(path)
-        key = key_of(task_of(paths[0]), paths, self.options())
+        key = key_of(task_of(paths[0]), paths, self.options(doubts))
         READY[key] = Staged(predictor, report)
         predictions = predict(
             path,
             order.source,
             order.out,
+            uncertainty=doubts,
             device=self.settings.device,
-            format=order.format,
+            format=",".join(formats) or None,
         )
         for record in predictions.records.values():
             _require_done(record)
@@ -160,4 +170,12 @@ def formats_of(path: Path) -> tuple[str, ...]:
     """The formats that results of a model may be asked for in."""
     gives = task_of(path).gives
     others = [name for name, writer in WRITERS.items() if gives in writer.of]
-    return (MAP, *others)
+    doubts = DOUBTS if gives in WITH_DOUBT else ()
+    return (MAP, *others, *doubts)
+
+
+def parted(format: str | None) -> tuple[list[str], list[UncertaintyKind]]:
+    """The formats that are asked for, and the maps of doubt among them."""
+    asked = [] if format is None else format.split(",")
+    doubts = [each for each in DOUBTS if each in asked]
+    return [each for each in asked if each not in DOUBTS], doubts

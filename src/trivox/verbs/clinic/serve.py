@@ -53,6 +53,7 @@ def serve(
     workers: int = 1,
     device: str = "auto",
     state: Path | str | None = None,
+    assets: Path | str | None = None,
     queue: int = 256,
     max_upload_gb: float = 2.0,
     job_minutes: float = 60.0,
@@ -96,7 +97,8 @@ def serve(
         keep=keep_hours * HOUR,
         access=Access(host, port, tuple(tokens), tuple(allow_host)),
         tls=_pair(tls_cert, tls_key),
-        data=_data_folder(data),
+        data=_folder(data, "--data"),
+        assets=_folder(assets, "--assets"),
         console=console,
     )
 
@@ -120,6 +122,7 @@ def run_service(
     access: Access,
     tls: tuple[Path, Path] | None,
     data: Path | None,
+    assets: Path | None,
     console: Console,
 ) -> None:
     """Serve with packages that the extra `serve` brings."""
@@ -143,6 +146,7 @@ def run_service(
         gate=_gate(access),
         address=Address(access.host, access.port, certificate, key),
         data=data,
+        assets=assets,
     )
     run(service, console.say)
 
@@ -220,12 +224,12 @@ def _state_folder(state: Path | str | None) -> Path:
     return folder.absolute()
 
 
-def _data_folder(data: Path | str | None) -> Path | None:
-    if data is None:
+def _folder(given: Path | str | None, option: str) -> Path | None:
+    if given is None:
         return None
-    folder = Path(data).absolute()
+    folder = Path(given).absolute()
     if not folder.is_dir():
-        raise UsageError(f"--data {data}: is no folder; name the folder of the scans")
+        raise UsageError(f"{option} {given}: is no folder; name one that is there")
     return folder
 
 
@@ -290,11 +294,15 @@ def _view_of(model: ServedModel) -> Any:
     labels: dict[str, int] = {}
     channels: list[str] = []
     classes: list[str] = []
+    background = 0
+    temperature: float | None = None
     if isinstance(description, LabelDescription):
         labels = dict(description.plan.labels.labels)
+        background = description.plan.labels.background
         channels = list(description.plan.channels)
         answers = description.classification
         classes = [] if answers is None else list(answers.classes)
+        temperature = None if answers is None else answers.temperature
     return ModelView(
         name=model.name,
         task=description.task,
@@ -306,4 +314,6 @@ def _view_of(model: ServedModel) -> Any:
         identity=bundle.identity,
         sha256={each.file: each.sha256 for each in description.files},
         card=_card_of(description),
+        background=background,
+        class_temperature=temperature,
     )

@@ -1,10 +1,10 @@
 /** The page: what is chosen goes to the worker, what comes back is shown. */
 import { colourOf } from "./lib/colours.js";
+import { at, element, row, swatch } from "./lib/dom.js";
 import { lineOf } from "./lib/problem.js";
 import { Sources } from "./sources.js";
 import { Viewer } from "./viewer.js";
 
-const at = (id) => document.getElementById(id);
 const base = new URL(".", import.meta.url).href;
 const STAGES = {
   reading: "reading the image",
@@ -126,13 +126,9 @@ async function show(result, description, name) {
 }
 
 function fillTable(volumes) {
-  const rows = volumes.map(({ name, voxels, ml }) => {
-    const row = document.createElement("tr");
-    const label = element("th", name);
-    label.scope = "row";
-    row.append(label, number(ml.toFixed(ml < 1 ? 3 : 2)), number(String(voxels)));
-    return row;
-  });
+  const rows = volumes.map(({ name, voxels, ml }) =>
+    row(name, ml.toFixed(ml < 1 ? 3 : 2), String(voxels)),
+  );
   at("volumes").tBodies[0].replaceChildren(...rows);
 }
 
@@ -140,25 +136,6 @@ function legendOf(name, position) {
   const entry = element("li", name);
   entry.prepend(swatch(colourOf(position + 1)));
   return entry;
-}
-
-function swatch([red, green, blue]) {
-  const canvas = document.createElement("canvas");
-  Object.assign(canvas, { width: 14, height: 14, className: "swatch" });
-  const pen = canvas.getContext("2d");
-  pen.fillStyle = `rgb(${red} ${green} ${blue})`;
-  pen.fillRect(0, 0, 14, 14);
-  return canvas;
-}
-
-function number(text) {
-  const cell = element("td", text);
-  cell.className = "number";
-  return cell;
-}
-
-function element(tag, text) {
-  return Object.assign(document.createElement(tag), { textContent: text });
 }
 
 function offer(file, name) {

@@ -24,8 +24,8 @@ export class Viewer {
     this.names = [];
   }
 
-  /** Shows an image and the indices of its labels, both NIfTI files in memory, at the
-   * centre of the labels. */
+  /** Shows an image and the indices of its labels, if there are any, both NIfTI files in
+   * memory, at the centre of the labels. */
   async show({ image, overlay, centre }, names, opacity) {
     if (!this.attached) {
       this.attached = await this.niivue.attachToCanvas(this.canvas);
@@ -34,13 +34,17 @@ export class Viewer {
     while (this.niivue.volumes.length) this.niivue.removeVolumeByIndex(0);
     this.niivue.addVolume(await NVImage.new(image, "image.nii", "gray", 1));
     this.names = names;
-    const labels = await NVImage.new(overlay, "labels.nii", "gray", opacity);
-    labels.setColormapLabel(tableOf(names));
-    this.niivue.addVolume(labels);
+    if (overlay) await this.addLabels(overlay, opacity);
     this.niivue.updateGLVolume();
     if (centre) this.niivue.scene.crosshairPos = this.niivue.mm2frac(centre);
     this.niivue.createOnLocationChange();
     this.niivue.drawScene();
+  }
+
+  async addLabels(overlay, opacity) {
+    const labels = await NVImage.new(overlay, "labels.nii", "gray", opacity);
+    labels.setColormapLabel(tableOf(this.names));
+    this.niivue.addVolume(labels);
   }
 
   /** Where the cross stands, the image's value there, and the label. */
@@ -57,7 +61,7 @@ export class Viewer {
 }
 
 /** The colour table of indices 0 (transparent) to n. */
-function tableOf(names) {
+export function tableOf(names) {
   const table = { R: [0], G: [0], B: [0], A: [0], I: [0], labels: [""] };
   names.slice(1).forEach((name, position) => {
     const [red, green, blue] = colourOf(position + 1);

@@ -12,10 +12,16 @@ from starlette.routing import compile_path
 
 from trivox.service.serve.api.desk import Desk
 from trivox.service.serve.api.metrics import MEDIA_TYPE, Metrics
+from trivox.service.serve.api.page_routes import page_routes
 from trivox.service.serve.api.problems import ProblemError, problem_of_status
+from trivox.service.serve.api.review_routes import review_routes
+from trivox.service.serve.api.reviews import ReviewDesk
 from trivox.service.serve.api.routes import job_routes, problems
 from trivox.service.serve.api.schemas import Health
 from trivox.service.serve.api.security import FAILED, Gate, Guard
+from trivox.service.serve.page.files import PageFiles
+from trivox.service.serve.review.reader import ScanReader
+from trivox.service.serve.review.store import ReviewStore
 from trivox.version import NOTICE, __version__
 
 FILE_IS = (
@@ -26,8 +32,8 @@ PATH_IS = "a scan by its path in the data folder of the server"
 BEARER = {"type": "http", "scheme": "bearer"}
 
 
-def make_app(desk: Desk, gate: Gate) -> Guard:
-    """What answers requests."""
+def make_app(desk: Desk, gate: Gate, page: PageFiles | None = None) -> Guard:
+    """What answers requests. page: files of the page; None: there is none."""
     app = FastAPI(
         title="trivox",
         version=__version__,
@@ -41,9 +47,18 @@ def make_app(desk: Desk, gate: Gate) -> Guard:
     _answer_with_problems(app)
     _add_probes(app, desk, metrics)
     app.include_router(job_routes(desk, form_schema(desk)))
+    app.include_router(review_routes(review_desk(desk)))
+    if page is not None:
+        app.include_router(page_routes(page))
     if gate.tokens:
         _ask_for_token(app)
     return Guard(app, gate, metrics.note)
+
+
+def review_desk(desk: Desk) -> ReviewDesk:
+    """Where reviews are taken in."""
+    reader = ScanReader(desk.folders, desk.job_limits)
+    return ReviewDesk(desk, reader, ReviewStore(desk.folders))
 
 
 def form_schema(desk: Desk) -> dict[str, Any]:

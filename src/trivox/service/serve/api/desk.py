@@ -28,6 +28,7 @@ from trivox.service.serve.jobs.states import (
     TooManyJobsError,
 )
 from trivox.service.serve.jobs.store import JobStore
+from trivox.service.serve.settings import JobLimits
 from trivox.service.serve.work.staging import UNKNOWN
 from trivox.service.serve.work.supervisor import Supervisor
 
@@ -60,6 +61,7 @@ class Desk:
     limits: ServerLimits
     data: Path | None = None
     workers: int = 1
+    job_limits: JobLimits = field(default_factory=JobLimits)
     stopping: threading.Event = field(default_factory=threading.Event)
     _uploads: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)

@@ -28,6 +28,7 @@ KINDS = {
     "not-found": Kind(404, "There is no such thing"),
     "no-such-job": Kind(404, "There is no such job"),
     "no-such-result": Kind(404, "The job has no such result"),
+    "no-such-review": Kind(404, "There is no such review"),
     "no-such-model": Kind(404, "No such model is served"),
     "no-such-path": Kind(404, "There is no such scan in the data folder"),
     "method-not-allowed": Kind(405, "The method is not allowed here"),

@@ -58,7 +58,9 @@ class ModelView(BaseModel):
     """A model that is served.
 
     labels: name -> value in the label maps; channels: images that it reads, in order;
-    formats: of the results that may be asked for; sha256: of each file of weights.
+    formats: of the results that may be asked for; background: value in the label maps;
+    sha256: of each file of weights; class_temperature: by which the probabilities of
+    classes are calibrated, None where it is not known.
     """
 
     name: str
@@ -71,6 +73,8 @@ class ModelView(BaseModel):
     identity: str
     sha256: dict[str, str]
     card: dict[str, Any] | None
+    background: int = 0
+    class_temperature: float | None = None
 
 
 class ModelList(BaseModel):
@@ -110,9 +114,9 @@ def view_of(job: Job, eta: float | None) -> JobView:
         results=[each.name for each in job.results],
         model=job.model,
         format=job.format,
-        created=_moment(job.created) or "",
-        started=_moment(job.started),
-        ended=_moment(job.ended),
+        created=moment(job.created) or "",
+        started=moment(job.started),
+        ended=moment(job.ended),
         eta_seconds=None if eta is None else round(eta, 1),
         tries=job.tries,
         expired=job.expired,
@@ -120,7 +124,8 @@ def view_of(job: Job, eta: float | None) -> JobView:
     )
 
 
-def _moment(seconds: float | None) -> str | None:
+def moment(seconds: float | None) -> str | None:
+    """A time as ISO 8601 in UTC."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -39,9 +39,11 @@ LINGER_BYTES = 1 << 26
 """Seconds in all and between two pieces, and bytes, for which an upload is read on that
 was refused.
 """
-METHODS = ("GET", "POST", "DELETE")
-OPEN = ("/healthz", "/openapi.json")
+METHODS = ("GET", "POST", "PUT", "DELETE")
+OPEN = ("/healthz", "/openapi.json", "/")
 """Paths that need no token: they say nothing of anybody."""
+PAGE = "/page/"
+"""What the paths of the page's own files begin with."""
 NOBODY = "local"
 """The client where no token is needed."""
 CLIENT_VERSION = "trivox-client"
@@ -107,7 +109,7 @@ class Gate:
         self._require_name(headers.get("host", ""))
         self._require_no_stranger(headers)
         _require_version(headers.get(CLIENT_VERSION))
-        if not self.tokens or path in OPEN:
+        if not self.tokens or path in OPEN or path.startswith(PAGE):
             return NOBODY
         digest = self._digest(headers.get("authorization", ""))
         return hashlib.sha256(b"client" + digest).hexdigest()[:16]

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -117,9 +117,16 @@ class PartFile:
 class FormReader:
     """Takes the parts of a form out of the bytes that come."""
 
-    def __init__(self, upload: Upload, boundary: bytes, limits: ServerLimits) -> None:
+    def __init__(
+        self,
+        upload: Upload,
+        boundary: bytes,
+        limits: ServerLimits,
+        fields: Sequence[str] = FIELDS,
+    ) -> None:
         self.upload = upload
         self.limits = limits
+        self.fields = fields
         self.received = 0
         self.ended = False
         self._looked = 0
@@ -203,8 +210,9 @@ class FormReader:
             name = options.get(b"filename", b"").decode("utf-8", "replace")
             number = len(self.upload.parts)
             self._file = PartFile(self.upload.folder, number, name)
-        elif self._name not in FIELDS:
-            raise _malformed(f"fields are {', '.join((FILE, *FIELDS))}, and no others")
+        elif self._name not in self.fields:
+            names = ", ".join((FILE, *self.fields))
+            raise _malformed(f"fields are {names}, and no others")
         elif self._name in self.upload.fields:
             raise _malformed(f"{self._name} is there twice")
 
@@ -233,10 +241,17 @@ class FormReader:
         self.ended = True
 
 
-async def received(request: Request, folder: Path, limits: ServerLimits) -> Upload:
-    """Write what a request brings into a folder; raises `ProblemError`."""
+async def received(
+    request: Request,
+    folder: Path,
+    limits: ServerLimits,
+    fields: Sequence[str] = FIELDS,
+) -> Upload:
+    """Write what a request brings into a folder; raises `ProblemError`. fields: names of
+    what it may bring beside files.
+    """
     upload = Upload(folder)
-    reader = FormReader(upload, _boundary(request), limits)
+    reader = FormReader(upload, _boundary(request), limits, fields)
     _require_length(request, folder, limits)
     try:
         async for batch in _batches(request, limits.silence):
