@@ -42,13 +42,15 @@ KINDS = {
     "idempotency-key-reused": Kind(422, "The key belongs to another request"),
     "client-version": Kind(426, "Client and server are of different versions"),
     "too-many-jobs": Kind(429, "Too many jobs of this client are open"),
+    "too-many-images": Kind(429, "Too many images of this client are kept"),
     "internal": Kind(500, "The server failed"),
+    "no-inline-inference": Kind(501, "Volumes are not sent as numbers in one request"),
     "queue-full": Kind(503, "The server takes no more jobs at the moment"),
     "not-healthy": Kind(503, "The server cannot work at the moment"),
     "no-space": Kind(507, "The disk of the server is full"),
 }
 """All problems by code."""
-LATER = ("too-many-jobs", "queue-full", "no-space", "not-healthy")
+LATER = ("too-many-jobs", "too-many-images", "queue-full", "no-space", "not-healthy")
 """Of which the client may try again."""
 BY_STATUS = {
     404: "not-found",

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from trivox.service.serve.jobs.folders import Folders
-from trivox.service.serve.jobs.store import DATABASE
+from trivox.service.serve.jobs.records import DATABASE
 from trivox.service.serve.jobs.tables import Connections
 
 TABLE = """
