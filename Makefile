@@ -30,7 +30,7 @@ test-serve: $(VENV)/installed-dev  ## a server that is killed, filled up and kep
 	$(BIN)/python -m pytest -q -m serve tests/service
 
 test-browser: $(VENV)/installed-dev  ## pages in a headless Chromium, on real scans
-	$(BIN)/python -m pytest -m browser tests/exporting/web
+	$(BIN)/python -m pytest -m browser tests/exporting/web tests/service/serve
 
 test-pacs: $(VENV)/installed-dev  ## with a real archive, Debian's Orthanc on loopback
 	scripts/orthanc
