@@ -6,13 +6,15 @@ OUT ?= runs/demo
 # The server of PyPI needs a Python of the system: others lack symbols that it asks for.
 TRITON_PYTHON ?= /usr/bin/python3.11
 TRITON := build/triton
+CLIENTS_PYTHON ?= /usr/bin/python3.11
+CLIENTS := build/clients
 READERS := build/dicom-readers
 MINUTES ?= 2
 
 MODEL ?= hippocampus
 STATE ?= runs/serve
 
-.PHONY: demo serve test test-slow test-serve test-browser test-pacs test-pretended-gpu test-dicom test-triton lint types bench docs clean
+.PHONY: demo serve test test-slow test-serve test-browser test-pacs test-pretended-gpu test-dicom test-triton test-clients lint types bench docs clean
 
 demo: $(VENV)/installed  ## generate phantoms, train, predict, evaluate, report
 	$(BIN)/trivox demo --out $(OUT) --minutes $(MINUTES)
@@ -45,6 +47,9 @@ test-dicom: $(VENV)/installed-dev $(READERS)/installed  ## results read back by 
 test-triton: $(VENV)/installed-dev $(TRITON)/installed  ## with a real Triton server
 	TRIVOX_TRITON=$(TRITON) $(BIN)/python -m pytest -q -m triton tests/exporting
 
+test-clients: $(VENV)/installed-dev $(CLIENTS)/installed  ## with the client of MONAI Label from PyPI
+	TRIVOX_CLIENTS=$(CLIENTS) $(BIN)/python -m pytest -q -m clients tests/service
+
 lint: $(VENV)/installed-dev  ## style and the order of the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,7 +66,7 @@ docs: $(VENV)/installed-dev  ## build the documentation into site/
 	$(BIN)/zensical build
 
 clean:  ## remove what make made
-	rm -rf $(VENV) site runs $(TRITON) $(READERS) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) site runs $(TRITON) $(CLIENTS) $(READERS) .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	scripts/install
@@ -83,6 +88,12 @@ $(READERS)/installed:
 	$(PYTHON) -m venv $(READERS)/venv
 	$(READERS)/venv/bin/pip install --quiet dcmqi==1.5.7
 	@touch $@
+
+$(CLIENTS)/installed:  # its client needs `requests` and the module `cgi` of Python 3.11
+	$(CLIENTS_PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip install --quiet --no-deps "monailabel==0.8.5"
+	$(CLIENTS)/bin/pip install --quiet requests
+	touch $@
 
 $(TRITON)/installed:
 	$(TRITON_PYTHON) -m venv $(TRITON)

@@ -44,8 +44,9 @@ def service_in(folder, **changes):
     served = tuple(ServedModel(name=each.name, path=folder) for each in MODELS)
     limits = changes.pop("job_limits", JOB_LIMITS)
     work = WorkSettings(folder=folder, models=served, limits=limits, pause=0.02)
+    worker = changes.pop("worker", WORKER)
     settings = {"limits": LIMITS, "workers": 1, **changes}
-    return Service(work, MODELS, WORKER, **settings)
+    return Service(work, MODELS, worker, **settings)
 
 
 @contextmanager

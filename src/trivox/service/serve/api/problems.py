@@ -29,6 +29,7 @@ KINDS = {
     "no-such-job": Kind(404, "There is no such job"),
     "no-such-result": Kind(404, "The job has no such result"),
     "no-such-review": Kind(404, "There is no such review"),
+    "no-such-session": Kind(404, "There is no such session"),
     "no-such-model": Kind(404, "No such model is served"),
     "no-such-path": Kind(404, "There is no such scan in the data folder"),
     "method-not-allowed": Kind(405, "The method is not allowed here"),
