@@ -130,7 +130,8 @@ class TrivoxClient:
         timeout: float | None = None,
     ) -> Job:
         """The job once it is done. progress: is called with each change; timeout:
-        seconds, which are looked at with each change and every ten seconds. Raises `JobFailed`, `JobCancelled` and `WaitedTooLong`.
+        seconds, which are looked at with each change and every ten seconds. Raises
+        `JobFailed`, `JobCancelled` and `WaitedTooLong`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         last: Job | None = None

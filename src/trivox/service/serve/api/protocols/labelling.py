@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum, auto
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ TAG = "final"
 STRATEGY = "first"
 
 Json = dict[str, Any]
+
+
+class Kind(StrEnum):
+    """What viewers sort models by."""
+
+    SEGMENTATION = auto()
 
 
 @dataclass(frozen=True)
@@ -226,7 +233,7 @@ def params_of(text: str | None) -> Json:
 
 def _model_info(model: ModelView) -> Json:
     return {
-        "type": "segmentation",
+        "type": Kind.SEGMENTATION,
         "labels": model.labels,
         "dimension": 3,
         "description": f"{model.task} of {', '.join(model.channels)}",
