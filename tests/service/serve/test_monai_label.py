@@ -222,7 +222,6 @@ def test_a_corrected_label_is_a_review_of_the_job(asked, place):
         ('{"result_extension": ".exe"}', {}),
         ('{"result_dtype": "object"}', {}),
         ("{}", {"output": "dicom_seg"}),
-        ("{}", {"image": ""}),
     ],
 )
 def test_what_is_not_understood_is_refused(asked, params, query):
@@ -230,6 +229,12 @@ def test_what_is_not_understood_is_refused(asked, params, query):
     query = {"image": "inner/there.nii.gz", **query}
     answer = asked.post("/infer/one", params=query, files=form)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
+
+
+@pytest.mark.parametrize("image", ["", "nothing", "../scan.nii.gz", "/etc/passwd"])
+def test_an_image_that_is_not_there_is_said_to_be_so(asked, image):
+    answer = infer(asked, image=image)
+    assert (answer.status_code, answer.json()["code"]) == (404, "no-such-path")
 
 
 def test_a_scan_that_cannot_be_used_is_said_to_be_so(asked):

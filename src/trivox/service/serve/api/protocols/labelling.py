@@ -25,6 +25,7 @@ NAME = "trivox"
 BACKGROUND = "background"
 NIFTI = ".nii.gz"
 NRRD = ".nrrd"
+SUFFIXES = (NIFTI, NRRD)
 WHO = "MONAI Label client"
 TAG = "final"
 STRATEGY = "first"
@@ -53,7 +54,7 @@ class Asked:
     def suffix(self) -> str:
         """Format that the label map is wanted in; raises `ProblemError`."""
         suffix = self.params.get("result_extension") or NIFTI
-        if suffix not in (NIFTI, NRRD):
+        if suffix not in SUFFIXES:
             raise _invalid(f"result_extension is {NIFTI} or {NRRD}")
         return str(suffix)
 
@@ -149,7 +150,7 @@ class Labelling:
         """The image as a job takes it: one that was sent, or a path."""
         name = asked.session or asked.image
         if not name:
-            raise _invalid("name an image, or send one as 'file'")
+            raise ProblemError("no-such-path", "name an image, or send one as 'file'")
         entry = self.shelf.entry(client, name)
         if entry is not None and entry.files:
             return self.shelf.upload(self.shelf.touch(entry), upload.folder)

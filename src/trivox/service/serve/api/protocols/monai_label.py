@@ -2,6 +2,7 @@
 use: information, images, sessions, inference and labels. Training is not offered.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from secrets import token_hex
 from typing import Annotated, Any, Literal
@@ -14,8 +15,10 @@ from starlette.responses import JSONResponse
 from trivox.service.serve.api import desk as desks
 from trivox.service.serve.api.problems import ProblemError
 from trivox.service.serve.api.protocols import label_answers as answers
+from trivox.service.serve.api.protocols.label_answers import NRRD_TYPES
 from trivox.service.serve.api.protocols.labelling import (
     STRATEGY,
+    SUFFIXES,
     TAG,
     Asked,
     Labelling,
@@ -31,6 +34,14 @@ from trivox.service.serve.api.uploads import Upload, received
 LONGEST_WAIT = 3600
 FORM_BYTES = 8192
 FIELDS = ("params", "client_id")
+PARAMS = {
+    "type": "object",
+    "properties": {
+        "result_extension": {"enum": list(SUFFIXES)},
+        "result_dtype": {"enum": list(NRRD_TYPES)},
+    },
+}
+"""Other parameters are taken and not looked at."""
 SENT = (400, 404, 408, 409, 413, 415, 422, 429, 503, 507)
 """Problems of requests that send something."""
 
@@ -57,15 +68,18 @@ def label_routes(labelling: Labelling, gate: Gate) -> APIRouter:
     return router
 
 
-def _form(**parts: dict[str, Any]) -> dict[str, Any]:
+def _form(required: Sequence[str] = (), **files: dict[str, Any]) -> dict[str, Any]:
     """The description of what is sent."""
+    client = {"type": "string", "maxLength": 1024}
     schema = {
         "type": "object",
-        "properties": {"params": {"type": "string"}, **parts},
-        "required": list(parts),
+        "properties": {"params": PARAMS, "client_id": client, **files},
+        "required": list(required),
+        "minProperties": 1,
+        "additionalProperties": False,
     }
     content = {"multipart/form-data": {"schema": schema}}
-    return {"requestBody": {"required": bool(parts), "content": content}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 BINARY = {"type": "string", "format": "binary", "minLength": 1}
@@ -133,7 +147,7 @@ def _add_inference(router: APIRouter, labelling: Labelling) -> None:
             **problems(*SENT),
             200: {"content": {"multipart/form-data": {}, "application/json": {}}},
         },
-        openapi_extra=_form(),
+        openapi_extra=_form(file=BINARY),
     )
     async def infer(
         request: Request,
@@ -184,7 +198,9 @@ def _add_images(router: APIRouter, labelling: Labelling) -> None:
         return {"name": "trivox", "description": "", "objects": objects}
 
     @router.put(
-        "/datastore/", responses=problems(*SENT), openapi_extra=_form(file=BINARY)
+        "/datastore/",
+        responses=problems(*SENT),
+        openapi_extra=_form(["file"], file=BINARY),
     )
     async def put_image(request: Request, image: Text = "") -> dict[str, Any]:
         """Send an image under a name, which models are run on later."""
@@ -225,7 +241,9 @@ def _add_labels(router: APIRouter, labelling: Labelling) -> None:
     desk = labelling.desk
 
     @router.put(
-        "/datastore/label", responses=problems(*SENT), openapi_extra=_form(label=BINARY)
+        "/datastore/label",
+        responses=problems(*SENT),
+        openapi_extra=_form(["label"], label=BINARY),
     )
     async def put_label(
         request: Request, image: Named, tag: Text = TAG
@@ -255,7 +273,9 @@ def _add_sessions(router: APIRouter, labelling: Labelling) -> None:
     desk = labelling.desk
 
     @router.put(
-        "/session/", responses=problems(*SENT), openapi_extra=_form(files=BINARY)
+        "/session/",
+        responses=problems(*SENT),
+        openapi_extra=_form(["files"], files=BINARY),
     )
     async def put_session(
         request: Request, expiry: Expiry = 0, uncompress: bool = False
@@ -278,7 +298,14 @@ def _add_sessions(router: APIRouter, labelling: Labelling) -> None:
             raise ProblemError("no-such-session", "open a session for the image again")
         return entry
 
-    @router.get("/session/{session_id}", responses=problems(404, 422))
+    @router.get(
+        "/session/{session_id}",
+        response_class=Response,
+        responses={
+            **problems(404, 422),
+            200: {"content": {answers.BINARY: {}, "application/json": {}}},
+        },
+    )
     def show_session(
         request: Request,
         session_id: SessionId,
