@@ -93,7 +93,7 @@ $(CLIENTS)/installed:  # its client needs `requests` and the module `cgi` of Pyt
 	$(CLIENTS_PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/pip install --quiet --no-deps "monailabel==0.8.5"
 	$(CLIENTS)/bin/pip install --quiet requests
-	touch $@
+	@touch $@
 
 $(TRITON)/installed:
 	$(TRITON_PYTHON) -m venv $(TRITON)

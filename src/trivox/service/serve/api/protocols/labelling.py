@@ -26,6 +26,9 @@ BACKGROUND = "background"
 NIFTI = ".nii.gz"
 NRRD = ".nrrd"
 SUFFIXES = (NIFTI, NRRD)
+USUAL_DTYPE = "uint16"
+CHOICES = {"result_extension": SUFFIXES, "result_dtype": tuple(NRRD_TYPES)}
+"""Parameters that are looked at, and what they may be."""
 WHO = "MONAI Label client"
 TAG = "final"
 STRATEGY = "first"
@@ -52,19 +55,13 @@ class Asked:
 
     @property
     def suffix(self) -> str:
-        """Format that the label map is wanted in; raises `ProblemError`."""
-        suffix = self.params.get("result_extension") or NIFTI
-        if suffix not in SUFFIXES:
-            raise _invalid(f"result_extension is {NIFTI} or {NRRD}")
-        return str(suffix)
+        """Format that the label map is wanted in."""
+        return str(self.params.get("result_extension", NIFTI))
 
     @property
     def dtype(self) -> str:
-        """Type of the voxels of a label map as NRRD; raises `ProblemError`."""
-        dtype = self.params.get("result_dtype") or "uint16"
-        if dtype not in NRRD_TYPES:
-            raise _invalid(f"result_dtype is one of {', '.join(NRRD_TYPES)}")
-        return str(dtype)
+        """Type of the voxels of a label map as NRRD."""
+        return str(self.params.get("result_dtype", USUAL_DTYPE))
 
 
 @dataclass
@@ -229,6 +226,9 @@ def params_of(text: str | None) -> Json:
         raise _invalid("params is no JSON") from error
     if not isinstance(params, dict):
         raise _invalid("params is no JSON object")
+    for name, choices in CHOICES.items():
+        if name in params and params[name] not in choices:
+            raise _invalid(f"{name} is one of {', '.join(choices)}")
     return params
 
 

@@ -15,10 +15,9 @@ from starlette.responses import JSONResponse
 from trivox.service.serve.api import desk as desks
 from trivox.service.serve.api.problems import ProblemError
 from trivox.service.serve.api.protocols import label_answers as answers
-from trivox.service.serve.api.protocols.label_answers import NRRD_TYPES
 from trivox.service.serve.api.protocols.labelling import (
+    CHOICES,
     STRATEGY,
-    SUFFIXES,
     TAG,
     Asked,
     Labelling,
@@ -37,8 +36,8 @@ FIELDS = ("params", "client_id")
 PARAMS = {
     "type": "object",
     "properties": {
-        "result_extension": {"enum": list(SUFFIXES)},
-        "result_dtype": {"enum": list(NRRD_TYPES)},
+        name: {"type": "string", "enum": list(choices)}
+        for name, choices in CHOICES.items()
     },
 }
 """Other parameters are taken and not looked at."""
@@ -70,7 +69,7 @@ def label_routes(labelling: Labelling, gate: Gate) -> APIRouter:
 
 def _form(required: Sequence[str] = (), **files: dict[str, Any]) -> dict[str, Any]:
     """The description of what is sent."""
-    client = {"type": "string", "maxLength": 1024}
+    client = {"type": "string", "maxLength": 4096}
     schema = {
         "type": "object",
         "properties": {"params": PARAMS, "client_id": client, **files},
@@ -164,10 +163,8 @@ def _add_inference(router: APIRouter, labelling: Labelling) -> None:
         with labelling.desk.place() as folder:
             limits = labelling.desk.limits
             upload = await received(request, folder / "input", limits, FIELDS)
-            params = params_of(upload.fields.get("params"))
+            params = params_of(upload.fields.pop("params", None))
             asked = Asked(model, image, session_id, params)
-            _require_known_format(asked)
-            upload.fields = {}
             job = await run_sync(labelling.queue, asked, upload, asking)
         job = await awaited(labelling.desk, job, LONGEST_WAIT)
         content = await run_sync(labelling.label_map, job, asked)
@@ -178,11 +175,6 @@ def _add_inference(router: APIRouter, labelling: Labelling) -> None:
         if output == "all":
             return answers.both_answer(labelling.params(job), file, size, name)
         return answers.file_answer(file, size, name)
-
-
-def _require_known_format(asked: Asked) -> None:
-    """Raise `ProblemError` before anything is computed in vain."""
-    _ = asked.suffix, asked.dtype
 
 
 def _add_images(router: APIRouter, labelling: Labelling) -> None:
@@ -207,7 +199,7 @@ def _add_images(router: APIRouter, labelling: Labelling) -> None:
         name = image or token_hex(16)
         with desk.place() as folder:
             upload = await received(request, folder / "input", desk.limits, FIELDS)
-            _require_files(upload)
+            _require_whole(upload)
             keep = desk.limits.keep
             add = partial(labelling.shelf.add, client_of(request), name, "image")
             await run_sync(add, upload, keep)
@@ -253,7 +245,7 @@ def _add_labels(router: APIRouter, labelling: Labelling) -> None:
             upload = await received(
                 request, folder / "input", desk.limits, FIELDS, ("label",)
             )
-            _require_files(upload)
+            _require_whole(upload)
             client = client_of(request)
             return await run_sync(labelling.save, image, client, upload, tag)
 
@@ -286,7 +278,7 @@ def _add_sessions(router: APIRouter, labelling: Labelling) -> None:
             upload = await received(
                 request, folder / "input", desk.limits, FIELDS, ("files",)
             )
-            _require_files(upload)
+            _require_whole(upload)
             keep = float(expiry) or desk.limits.keep
             add = partial(labelling.shelf.add, client_of(request), name, "session")
             entry = await run_sync(add, upload, keep)
@@ -329,6 +321,7 @@ def _add_sessions(router: APIRouter, labelling: Labelling) -> None:
         return session_view(entry)
 
 
-def _require_files(upload: Upload) -> None:
+def _require_whole(upload: Upload) -> None:
+    params_of(upload.fields.get("params"))
     if not any(part.size for part in upload.parts):
         raise ProblemError("invalid-request", "send the file")
