@@ -9,12 +9,17 @@ TRITON := build/triton
 CLIENTS_PYTHON ?= /usr/bin/python3.11
 CLIENTS := build/clients
 READERS := build/dicom-readers
+# Tools that judge what is deployed: Helm's engine (0.25 GB), schemas of Kubernetes (0.1 GB) and of compose.
+DEPLOY := build/deploy
+TARGET ?= serve
+# for CUDA: IMAGE_OPTIONS="--build-arg TORCH_INDEX="
+IMAGE_OPTIONS ?=
 MINUTES ?= 2
 
 MODEL ?= hippocampus
 STATE ?= runs/serve
 
-.PHONY: demo serve test test-slow test-serve test-browser test-pacs test-pretended-gpu test-dicom test-triton test-clients lint types bench docs clean
+.PHONY: demo serve test test-slow test-serve test-browser test-pacs test-pretended-gpu test-dicom test-triton test-clients test-deploy image lint types bench docs clean
 
 demo: $(VENV)/installed  ## generate phantoms, train, predict, evaluate, report
 	$(BIN)/trivox demo --out $(OUT) --minutes $(MINUTES)
@@ -50,6 +55,14 @@ test-triton: $(VENV)/installed-dev $(TRITON)/installed  ## with a real Triton se
 test-clients: $(VENV)/installed-dev $(CLIENTS)/installed  ## with the client of MONAI Label from PyPI
 	TRIVOX_CLIENTS=$(CLIENTS) $(BIN)/python -m pytest -q -m clients tests/service
 
+test-deploy: $(VENV)/installed-dev $(DEPLOY)/installed  ## the Helm chart in Helm's own engine, manifests by their schemas
+	TRIVOX_DEPLOY_TOOLS=$(DEPLOY)/bin/python $(BIN)/python -m pytest -q tests/deploy
+
+image:  ## the image that serves models, where Docker is: make image TARGET=predict
+	docker build -f deploy/Dockerfile --target $(TARGET) --tag trivox-$(TARGET) \
+	  --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/trivox/version.py)" \
+	  --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" $(IMAGE_OPTIONS) .
+
 lint: $(VENV)/installed-dev  ## style and the order of the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,7 +79,7 @@ docs: $(VENV)/installed-dev  ## build the documentation into site/
 	$(BIN)/zensical build
 
 clean:  ## remove what make made
-	rm -rf $(VENV) site runs $(TRITON) $(CLIENTS) $(READERS) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) site runs $(TRITON) $(CLIENTS) $(READERS) $(DEPLOY) .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	scripts/install
@@ -98,4 +111,9 @@ $(CLIENTS)/installed:  # its client needs `requests` and the module `cgi` of Pyt
 $(TRITON)/installed:
 	$(TRITON_PYTHON) -m venv $(TRITON)
 	$(TRITON)/bin/pip install --quiet "nvidia-pytriton==0.7.0" "numpy<2" scipy nibabel onnxruntime openvino
+	@touch $@
+
+$(DEPLOY)/installed:
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/pip install --quiet "helm-python-sdk==0.2.2" "kubernetes-validate==1.37.0" "compose-spec==0.2.1" pyyaml
 	@touch $@

@@ -1,6 +1,5 @@
 """What tests of the service share: a server in this process whose workers are real."""
 
-import socket
 import sys
 import threading
 import time
@@ -13,7 +12,13 @@ import uvicorn
 from trivox.service.serve.api.app import make_app
 from trivox.service.serve.api.limits import ServerLimits
 from trivox.service.serve.api.schemas import ModelView
-from trivox.service.serve.server import Address, Service, running, server_config
+from trivox.service.serve.server import (
+    Address,
+    Service,
+    listening,
+    running,
+    server_config,
+)
 from trivox.service.serve.settings import JobLimits, ServedModel, WorkSettings
 
 WORKER = (sys.executable, str(Path(__file__).with_name("serve_engine.py")))
@@ -43,7 +48,9 @@ def service_in(folder, **changes):
     """A service with two models that do what the scan says."""
     served = tuple(ServedModel(name=each.name, path=folder) for each in MODELS)
     limits = changes.pop("job_limits", JOB_LIMITS)
-    work = WorkSettings(folder=folder, models=served, limits=limits, pause=0.02)
+    work = WorkSettings(
+        folder=folder, models=served, limits=limits, pause=0.02, grace=0.2
+    )
     worker = changes.pop("worker", WORKER)
     settings = {"limits": LIMITS, "workers": 1, **changes}
     return Service(work, MODELS, worker, **settings)
@@ -64,8 +71,7 @@ def served(folder, **changes):
 @contextmanager
 def answering(app):
     """The address at which an application answers."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+    with listening(Address(port=0)) as listener:
         server = uvicorn.Server(server_config(app, Address()))
         work = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         work.start()

@@ -56,7 +56,8 @@ class FakeEngine:
         names = [each.name for each in sources]
         (order.out / "case.nii.gz").write_bytes(content)
         record = {"case": {"inputs": [str(each) for each in sources], "names": names}}
-        text = json.dumps({"model": order.model, "cases": record})
+        asked = {"model": order.model, "format": order.format, "series": order.series}
+        text = json.dumps({**asked, "cases": record})
         (order.out / "predictions.json").write_text(text, encoding="utf-8")
 
     def do_nothing(self, value, order):

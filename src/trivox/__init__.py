@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trivox.verbs.check import check
     from trivox.verbs.clinic.deidentify import deidentify
     from trivox.verbs.clinic.pacs import pacs_echo, pacs_fetch, pacs_find, pacs_send
+    from trivox.verbs.clinic.serve import serve
     from trivox.verbs.clinic.service import node, pacs_watch
     from trivox.verbs.drr import drr
     from trivox.verbs.evaluate import evaluate
@@ -67,6 +68,7 @@ VERBS = (
     "pacs_watch",
     "node",
     "deidentify",
+    "serve",
 )
 """In the order in which a project needs them."""
 
@@ -83,6 +85,7 @@ _HOMES = {
     "pacs_send": "trivox.verbs.clinic.pacs",
     "pacs_watch": "trivox.verbs.clinic.service",
     "node": "trivox.verbs.clinic.service",
+    "serve": "trivox.verbs.clinic.serve",
     "Case": "trivox.datasets.dataset",
     "Dataset": "trivox.datasets.dataset",
     "Predictor": "trivox.inference.predictor",
@@ -133,6 +136,7 @@ __all__ = [
     "read_labels",
     "read_volume",
     "report",
+    "serve",
     "train",
     "verify",
     "write_volume",

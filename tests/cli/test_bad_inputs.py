@@ -113,7 +113,12 @@ def text_as_label(data):
 
 
 def wrong_shape(data):
-    change(data, LABEL, lambda array: array[:, 1:])
+    """A row more and a plane less: no part of the image's grid, nor it of this one."""
+    change(
+        data,
+        LABEL,
+        lambda array: np.pad(array[:, 1:], [(0, 0), (0, 0), (0, 1), (0, 0)]),
+    )
 
 
 def wrong_geometry(data):

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from container_inputs import SLUGS, random_model
+from trivox.datasets.labels import LabelScheme
 from trivox.exporting.containers import package_model
 
 
@@ -32,6 +33,24 @@ def grand_challenge(bundle, tmp_path_factory):
         output_slug="tumour",
     )
     return out
+
+
+@pytest.fixture(scope="session")
+def organs(tiny_run, tmp_path_factory):
+    """A model of one channel."""
+    out = tmp_path_factory.mktemp("models") / "organs"
+    labels = LabelScheme(labels={"liver": 1, "spleen": 2})
+    return random_model(tiny_run, out, channels=("CT",), labels=labels)
+
+
+@pytest.fixture(scope="session")
+def contexts(organs, tmp_path_factory):
+    """Folders by target, of containers that are for no challenge."""
+    root = tmp_path_factory.mktemp("contexts")
+    targets = ("docker", "mercure", "map")
+    for target in targets:
+        package_model([organs], root / target, target=target)
+    return {target: root / target for target in targets}
 
 
 @pytest.fixture

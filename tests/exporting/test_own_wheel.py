@@ -1,6 +1,5 @@
 """trivox in the image: the installed package as a wheel, and what it needs."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 import trivox
 from container_inputs import brats_case, files_below
+from locked_down import locked
 from trivox import Predictor
 from trivox.exporting.own_wheel import installed_versions, write_wheel
 
@@ -50,6 +50,23 @@ def test_versions_are_those_that_run_here_without_build_labels(brats):
     assert lines == [f"{name}=={version}" for name, version in versions.items()]
 
 
+def test_packages_of_an_extra_are_needed_where_it_is_asked_for(monkeypatch):
+    class Package:
+        requires = (
+            "numpy>=1.26",
+            "pytest>=8; extra == 'dicom'",
+            'mypy; python_version > "3" and extra == "track"',
+        )
+
+    monkeypatch.setattr("trivox.exporting.own_wheel._installed", Package)
+    usual = {*installed_versions()}
+    assert "numpy" in usual
+    assert not {"pytest", "mypy"} & usual
+    assert {"numpy", "pytest", "pluggy"} <= {*installed_versions("dicom")}
+    assert "mypy" not in installed_versions("dicom")
+    assert "mypy" in installed_versions("track")
+
+
 def test_locked_container_predicts_what_trivox_predicts(
     brats, bundle, installed, tmp_path
 ):
@@ -82,47 +99,6 @@ def test_locked_container_predicts_what_trivox_predicts(
     assert set(np.unique(labels)) == {0, 1, 2, 4}
     expected = np.where(labels == 4, 3, labels)
     np.testing.assert_array_equal(np.asarray(written.dataobj).T, expected)
-
-
-def locked(command, *, writable):
-    """Run as nobody, who may read but not write, without network, on a read-only root
-    file system.
-    """
-    limits = [
-        "setpriv",
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "--no-new-privs",
-        "--inh-caps=-all,+dac_read_search",
-        "--ambient-caps=-all,+dac_read_search",
-    ]
-    namespaces = ["unshare", "--net", "--mount", "--propagation=private"]
-    script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind / && exec "$@"'
-    shell = [*namespaces, "bash", "-c", script, str(writable), *limits]
-    touch = (
-        f"! touch {writable.parent}/x 2>/dev/null "
-        f"&& touch {writable}/x && rm {writable}/x"
-    )
-    if not works([*shell, "bash", "-c", touch]):
-        pytest.skip(
-            "no right to make namespaces here; "
-            "the entry point is run without them in the other tests"
-        )
-    return subprocess.run(
-        [*shell, *map(str, command)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-    )
-
-
-def works(command):
-    """Whether a program is here and succeeds."""
-    if shutil.which(command[0]) is None:
-        return False
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def test_what_setuptools_carries_for_itself_is_not_installed(monkeypatch):

@@ -5,16 +5,16 @@ import subprocess
 
 import pytest
 
-from trivox.service.jobs import tables
+from trivox.service import database
 
 
 @pytest.fixture(autouse=True, scope="session")
 def disks_are_not_waited_for():
     """Tests kill processes and cut no power."""
-    before = tables.SYNCHRONOUS
-    tables.SYNCHRONOUS = "OFF"
+    before = database.SYNCHRONOUS
+    database.SYNCHRONOUS = "OFF"
     yield
-    tables.SYNCHRONOUS = before
+    database.SYNCHRONOUS = before
 
 
 @pytest.fixture(scope="session")

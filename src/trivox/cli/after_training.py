@@ -248,7 +248,11 @@ def package(
     ],
     target: Annotated[
         ContainerTarget,
-        typer.Option("--target", help="whose container contract to keep"),
+        typer.Option(
+            "--target",
+            help="what the container is for: any machine with Docker (docker), the DICOM "
+            "router mercure, a MONAI Application Package (map), or a challenge",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="folder to write, new or empty")],
     input_slug: Annotated[
@@ -276,8 +280,8 @@ def package(
         MissingChannels, option("predict", "missing_channels")
     ] = "refuse",
 ) -> None:
-    """Write a folder that `docker build` turns into a challenge container: entry point,
-    model, code, smoke test.
+    """Write a folder that `docker build` turns into a container: entry point, model,
+    code, smoke test.
     """
     from trivox.exporting.containers import package_model
 

@@ -52,7 +52,7 @@ USUAL_DEMO: DemoName = "segmentation"
 CheckpointName = Literal["final", "best", "latest"]
 BratsFormat = Literal["brats", "nnunet"]
 ClassFoldersFormat = Literal["nnunet"]
-ContainerTarget = Literal["brats", "grand-challenge"]
+ContainerTarget = Literal["brats", "grand-challenge", "docker", "mercure", "map"]
 
 
 def require_choice(what: str, value: str, choices: Any) -> None:

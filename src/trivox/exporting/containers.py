@@ -1,10 +1,12 @@
-"""A model as a container for a challenge: a folder from which `docker build` makes the
-image, with tests of its own.
+"""A model as a container: a folder from which `docker build` makes the image, with tests
+of its own.
 
-brats: `/input` holds cases in the naming of a BraTS release, `/output` gets
-`CASE.nii.gz` (BrainLesion/BraTS, the challenges' runner, counts the files and opens
-each). grand-challenge: `/input/images/<slug>/*.mha` for each socket, one case a run,
-`/output/images/<slug>/*.mha` (grand-challenge.org/documentation/runtime-environment).
+docker, mercure, map: for any machine, for the router mercure, and as a MONAI Application
+Package (`trivox.exporting.packaging.kinds`). brats: `/input` holds cases in the naming of
+a BraTS release, `/output` gets `CASE.nii.gz` (BrainLesion/BraTS, the challenges' runner,
+counts the files and opens each). grand-challenge: `/input/images/<slug>/*.mha` for each
+socket, one case a run, `/output/images/<slug>/*.mha`
+(grand-challenge.org/documentation/runtime-environment).
 """
 
 import re
@@ -12,28 +14,33 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from trivox.config.choices import MissingChannels
-from trivox.datasets.channels import sequence_of
-from trivox.datasets.labels import LabelScheme
-from trivox.datasets.layouts.brats import family_of
-from trivox.errors import BundleError, RecipeError
+from trivox.errors import BundleError
 from trivox.exporting.contract import Contract, Target
 from trivox.exporting.own_wheel import installed_versions, write_wheel
+from trivox.exporting.packaging.kinds import KINDS, Asked, require_no_sockets
+from trivox.exporting.packaging.manifests import (
+    DOCS,
+    ETC,
+    WORK,
+    configuration,
+    manifests,
+)
+from trivox.exporting.packaging.manifests import environment as map_environment
 from trivox.files import in_one_line, new_folder, write_json, write_text
 from trivox.inference.bundle import LabelBundle, read_bundle
 from trivox.inference.predictor import Predictor
 from trivox.outputs import require_new_folder
 from trivox.version import NOTICE, __version__
 
-ENTRY_POINTS: dict[Target, str] = {
-    "brats": "brats.py",
-    "grand-challenge": "grand_challenge.py",
-}
 FILES = Path(__file__).parent / "container_files"
-SLUG = re.compile(r"[A-Za-z0-9_-]+")
+NAMES = {"dockerignore": ".dockerignore"}
+CODES = "codes.json"
+"""What a bundle may say of its labels in terminologies."""
 
 
 @in_one_line()
@@ -57,16 +64,15 @@ def package_model(
     once, and if `out` holds anything.
     """
     require_new_folder(out)
-    bundles = _segmentation_bundles(models)
+    kind = KINDS[target]
+    asked = Asked(input_slugs or {}, output_slug, mounted_weights)
+    bundles = [read_bundle(path) for path in models]
+    if not kind.classes:
+        _require_segmentation(bundles)
+    if not kind.sockets:
+        require_no_sockets(target, asked)
     # Loading checks sums, and that weights and plans fit together.
     predictor = Predictor.load(list(models), device="cpu", precision="fp32")
-    if target == "brats":
-        _require_no_sockets(input_slugs, output_slug, mounted_weights)
-        facts = _for_brats(predictor.channels, predictor.labels)
-    else:
-        facts = _for_grand_challenge(
-            predictor.channels, predictor.labels, input_slugs or {}, output_slug
-        )
     contract = Contract(
         task=bundles[0].description.task,
         target=target,
@@ -74,118 +80,47 @@ def package_model(
         channels=predictor.channels,
         labels=predictor.labels.labels,
         missing_channels=missing_channels,
-        mounted_weights=mounted_weights,
-        **facts,
+        **kind.facts(predictor.channels, predictor.labels, asked),
     )
     with new_folder(out) as folder:
         _fill(folder, contract, bundles, predictor.identity)
     return contract
 
 
-def _segmentation_bundles(models: Sequence[Path]) -> list[LabelBundle]:
-    bundles = [read_bundle(path) for path in models]
+def _require_segmentation(bundles: Sequence[LabelBundle]) -> None:
     for bundle in bundles:
         if bundle.description.classification is not None:
             raise BundleError(
                 f"{bundle.folder}: a model for {bundle.description.task}; "
                 "the challenges take label maps, package a segmentation model"
             )
-    return bundles
-
-
-def _require_no_sockets(
-    input_slugs: Mapping[str, str] | None, output_slug: str, mounted_weights: bool
-) -> None:
-    if input_slugs or output_slug or mounted_weights:
-        raise RecipeError(
-            "slugs and mounted weights are for --target grand-challenge; "
-            "leave them out for brats"
-        )
-
-
-def _for_brats(channels: Sequence[str], labels: LabelScheme) -> dict[str, object]:
-    """Examples of the family that knows the model's labels, and the values that its
-    label maps may hold.
-    """
-    sequences = [sequence_of(channel) for channel in channels]
-    if not all(sequences) or len(set(sequences)) < len(sequences):
-        raise BundleError(
-            f"the model reads {', '.join(channels)}, BraTS gives T1, T1ce, T2 and "
-            "FLAIR once each; train on a BraTS dataset"
-        )
-    cavity = "100" if "RC" in labels.labels else "000"
-    examples = (f"BraTS-GLI-00001-{cavity}", f"BraTS-GLI-00002-{cavity}")
-    family = family_of(examples[0])
-    assert family is not None, "the examples are BraTS cases"
-    unknown = [name for name in labels.labels if name not in family.labels.labels]
-    if unknown:
-        known = ", ".join(family.labels.labels)
-        raise BundleError(
-            f"the model's labels {', '.join(unknown)} are not those of BraTS "
-            f"({known}); name them so in the dataset and train again"
-        )
-    return {"example_cases": examples, "values": family.labels.values}
-
-
-def _for_grand_challenge(
-    channels: Sequence[str],
-    labels: LabelScheme,
-    input_slugs: Mapping[str, str],
-    output_slug: str,
-) -> dict[str, object]:
-    """Checked slugs and the label values, which have to fit into a byte."""
-    for slug in (*input_slugs, output_slug):
-        _require_slug(slug)
-    if sorted(input_slugs.values()) != sorted(channels):
-        named = ", ".join(input_slugs.values()) or "none"
-        raise RecipeError(
-            f"--input-slug names the channels {named}, the model reads "
-            f"{', '.join(channels)}; give --input-slug SLUG=CHANNEL once for each"
-        )
-    if min(labels.values) < 0 or max(labels.values) > 255:
-        raise BundleError(
-            f"label values {sorted(labels.values)} do not fit into the unsigned bytes "
-            "of a grand-challenge label map; "
-            "number the labels from 0 to 255 and train again"
-        )
-    return {
-        "input_slugs": dict(input_slugs),
-        "output_slug": output_slug,
-        "values": labels.values,
-    }
-
-
-def _require_slug(slug: str) -> None:
-    if SLUG.fullmatch(slug):
-        return
-    wrong = f"'{slug}' is no slug of a socket (letters, digits, - and _)"
-    raise RecipeError(
-        f"{wrong if slug else 'a socket has no name'}; name them with "
-        "--input-slug SLUG=CHANNEL for each channel, and --output-slug SLUG"
-    )
 
 
 def _fill(
     folder: Path, contract: Contract, bundles: Sequence[LabelBundle], identity: str
 ) -> None:
     for name, bundle in zip(contract.models, bundles, strict=True):
-        _copy_bundle(bundle, folder / "models" / name)
+        copy_bundle(bundle, folder / "models" / name)
     wheel = write_wheel(folder / "wheels")
-    versions = installed_versions().items()
+    kind = KINDS[contract.target]
+    versions = installed_versions(kind.extra).items()
     pins = "".join(f"{name}=={version}\n" for name, version in versions)
     write_text(folder / "constraints.txt", pins)
     write_json(folder / "contract.json", contract.model_dump(mode="json"))
-    shutil.copyfile(FILES / ENTRY_POINTS[contract.target], folder / "predict.py")
+    shutil.copyfile(FILES / kind.entry, folder / "predict.py")
     shutil.copyfile(FILES / "smoke_test.py", folder / "smoke_test.py")
-    shutil.copyfile(FILES / "dockerignore", folder / ".dockerignore")
     _render(folder, contract, bundles, identity=identity, wheel=wheel.name)
     _open_to_all(folder)
 
 
-def _copy_bundle(bundle: LabelBundle, folder: Path) -> None:
+def copy_bundle(bundle: LabelBundle, folder: Path) -> None:
     """What inference reads, and nothing else that lies in the bundle's folder."""
     folder.mkdir(parents=True)
-    for path in (bundle.folder / "bundle.json", *bundle.weight_files()):
+    files = bundle.checked(bundle.description.files)
+    codes = bundle.folder / CODES
+    if codes.is_file():
+        files.append(codes)
+    for path in (bundle.folder / "bundle.json", *files):
         shutil.copyfile(path, folder / path.name)
 
 
@@ -208,8 +143,10 @@ def _render(
     names = [bundle.description.plan.dataset for bundle in bundles]
     datasets = list(dict.fromkeys(names))
     plain = re.sub(r"[^a-z0-9]+", "-", datasets[0].lower()).strip("-")
-    facts = {
+    kind = KINDS[contract.target]
+    facts: dict[str, Any] = {
         "contract": contract,
+        "kind": kind,
         "notice": NOTICE,
         "version": __version__,
         "identity": identity,
@@ -218,9 +155,19 @@ def _render(
         "models": datasets,
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
     }
-    for name in ("Dockerfile", "README.md", "smoke_test.sh"):
-        template = environment.get_template(f"{name}.j2")
-        write_text(folder / name, template.render(facts))
+    if contract.target == "map":
+        facts |= {"etc": ETC, "work": WORK, "docs": DOCS}
+        facts |= {"variables": map_environment()}
+        _write_manifests(folder, contract, facts["image"])
+    for template in ("Dockerfile", "README.md", "smoke_test.sh", "dockerignore"):
+        text = environment.get_template(f"{template}.j2").render(facts)
+        write_text(folder / NAMES.get(template, template), text)
+
+
+def _write_manifests(folder: Path, contract: Contract, title: str) -> None:
+    for name, content in manifests(contract).items():
+        write_json(folder / name, content)
+    write_text(folder / "app.yaml", configuration(title))
 
 
 def _open_to_all(folder: Path) -> None:

@@ -12,7 +12,7 @@ from trivox.errors import BundleError
 from trivox.files import read_json
 from trivox.schema import Frozen, validated
 
-Target = Literal["brats", "grand-challenge"]
+Target = Literal["brats", "grand-challenge", "docker", "mercure", "map"]
 Slug = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,200}$")]
 
 
@@ -20,8 +20,8 @@ class Contract(Frozen):
     """What entry point and smoke test are told.
 
     models: bundle folders, all of which vote; labels: name -> value in the model;
-    values: which may stand in a label map written for the example cases; input_slugs:
-    socket -> channel.
+    values: which may stand in a label map written for the example cases; formats: that
+    results are written in, none: as suits each case; input_slugs: socket -> channel.
     """
 
     task: str | None = None
@@ -32,6 +32,7 @@ class Contract(Frozen):
     labels: dict[str, int]
     values: tuple[int, ...]
     missing_channels: MissingChannels = "refuse"
+    formats: tuple[str, ...] = ()
     mounted_weights: bool = False
     input_slugs: dict[Slug, str] = Field(default_factory=dict)
     output_slug: Slug | Literal[""] = ""

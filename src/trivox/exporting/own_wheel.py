@@ -14,6 +14,7 @@ from trivox import version as version_module
 from trivox.errors import ResourceError
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
+EXTRA = re.compile(r"""extra == ["']([^"']*)""")
 VENDORED = "_vendor"
 """Folder of what setuptools carries for itself, and shows to all once it is imported."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -70,21 +71,24 @@ def _content(package: Distribution) -> dict[str, bytes]:
     return content
 
 
-def installed_versions() -> dict[str, str]:
+def installed_versions(extra: str = "") -> dict[str, str]:
     """Name -> version of everything installed that trivox needs, directly or not; build
     labels (`+cpu`) left out.
+
+    extra: one of trivox's, whose packages are needed too.
     """
     versions: dict[str, str] = {}
-    pending = [_installed()]
-    while pending:
-        for name in _needs(pending.pop()):
-            needed = _distribution(name)
-            if needed is None:  # for another platform or Python
-                continue
-            key = re.sub(r"[-_.]+", "-", name).lower()
-            if key not in versions:
-                versions[key] = needed.version.partition("+")[0]
-                pending.append(needed)
+    package = _installed()
+    names = [*_needs(package), *_needs(package, extra)]
+    while names:
+        name = names.pop()
+        needed = _distribution(name)
+        if needed is None:  # for another platform or Python
+            continue
+        key = re.sub(r"[-_.]+", "-", name).lower()
+        if key not in versions:
+            versions[key] = needed.version.partition("+")[0]
+            names += _needs(needed)
     return dict(sorted(versions.items()))
 
 
@@ -107,12 +111,13 @@ def _installed() -> Distribution:
         ) from error
 
 
-def _needs(package: Distribution) -> Iterator[str]:
-    """Names of requirements, those of extras left out."""
+def _needs(package: Distribution, extra: str = "") -> Iterator[str]:
+    """Names of requirements: those of no extra, or those of one."""
     for requirement in package.requires or []:
         name, _, marker = requirement.partition(";")
         match = NAME.match(name)
-        if match and "extra ==" not in marker:
+        asked = EXTRA.search(marker)
+        if match and (asked[1] if asked else "") == extra:
             yield match[0]
 
 

@@ -15,6 +15,7 @@ from trivox.privacy.elements import Cleaner, TooDeepError
 from trivox.privacy.key import Key
 from trivox.privacy.pixels import plain_pixels
 from trivox.privacy.profile import CLASSES, NEEDED, TEXT_BURNT_IN
+from trivox.results.source_series import made_instance_uid
 from trivox.version import __version__
 from trivox.volumes.dicom.attributes import text
 from trivox.volumes.dicom.files import class_of, load, quiet
@@ -102,7 +103,8 @@ def _cleaned(
     result.PatientID = pseudonym
     for keyword in (*ALWAYS, *NEEDED.get(kind, ())):
         if keyword not in result:
-            setattr(result, keyword, None)
+            empty = Sequence() if keyword.endswith("Sequence") else None
+            setattr(result, keyword, empty)
     if kind in SIDED and "BodyPartExamined" not in result:
         result.Laterality = None  # may be a part of which there are two
     _name(result, dataset, path, key)
@@ -155,7 +157,7 @@ def _name(result: Dataset, dataset: Any, path: Path, key: Key) -> None:
     kind = class_of(dataset)
     result.SOPClassUID = kind
     if not result.get("SOPInstanceUID"):
-        result.SOPInstanceUID = key.uid(f"file {path.name}")
+        result.SOPInstanceUID = key.uid(made_instance_uid(dataset, path))
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
         if not result.get(keyword):
             setattr(result, keyword, key.uid(f"{keyword} {path.parent.name}"))

@@ -9,6 +9,8 @@ from pydicom.sr._concepts_dict import concepts
 
 from trivox.privacy.profile import MAKERS
 
+MILLILITRES = (("UCUM", "mL"), ("UCUM", "ml"))
+"""A unit that every report of volumes has, and the tables of the standard do not."""
 STRUCTURES = re.compile(
     r"(background|anterior|posterior|liver|spleen|pancreas|heart|aorta|brain|prostate|"
     r"bladder|urinary bladder|stomach|esophagus|duodenum|colon|spine|trachea|"
@@ -36,7 +38,7 @@ def maker(name: str) -> str:
 @lru_cache(maxsize=1)
 def _meanings() -> dict[tuple[str, str], str]:
     """Of all codes that the standard's tables hold, by scheme and value."""
-    meanings: dict[tuple[str, str], str] = {}
+    meanings: dict[tuple[str, str], str] = dict.fromkeys(MILLILITRES, "milliliter")
     for scheme, words in concepts.items():
         for codes in words.values():
             for value, (meaning, _) in codes.items():

@@ -265,7 +265,8 @@ def _refer(dataset: Any, source: SourceSeries) -> None:
     for item in _sources_in(dataset):
         z = int(str(item.ReferencedSOPInstanceUID).removeprefix(_STAND_IN)) - 1
         item.update(reference(*source.image_of(z)))
-    dataset.SourceImageSequence = [reference(image) for image in source.datasets]
+    # readers that have it take its items frame by frame, and place segments by them
+    dataset.pop("SourceImageSequence", None)
     dataset.ReferencedSeriesSequence = [referenced_series(source)]
     organisation = uid_of("dimensions", dataset.SOPInstanceUID)
     dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = organisation

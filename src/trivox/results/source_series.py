@@ -279,10 +279,17 @@ def _fill_instances(datasets: Sequence[Any], files: Sequence[Path]) -> bool:
         if text(dataset, "SOPInstanceUID"):
             continue
         blank = True
-        meta = getattr(dataset, "file_meta", None) or {}
-        known = str(meta.get("MediaStorageSOPInstanceUID") or "")
-        dataset.SOPInstanceUID = known or uid_of("instance", file_hash(file))
+        dataset.SOPInstanceUID = made_instance_uid(dataset, file)
     return blank
+
+
+def made_instance_uid(dataset: Any, file: Path) -> str:
+    """The UID of an object that is blank: that in the header of its file, else one made
+    of its content.
+    """
+    meta = getattr(dataset, "file_meta", None) or {}
+    known = str(meta.get("MediaStorageSOPInstanceUID") or "")
+    return known or uid_of("instance", file_hash(file))
 
 
 def _fill_shared(datasets: Sequence[Any]) -> list[str]:

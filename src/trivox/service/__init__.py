@@ -1,1 +1,1 @@
-"""Models at work beside a PACS: its client, its rules, the queue of studies, the DICOM node."""
+"""Models at work beside a PACS and behind an API: client, rules, queues, DICOM node, server."""

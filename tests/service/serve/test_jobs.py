@@ -73,6 +73,15 @@ def test_channels_in_a_zip_are_matched_by_name(client):
     assert content.index("first") < content.index("second")
 
 
+def test_what_is_asked_for_reaches_the_prediction(client):
+    job = run(client, scan(), format="dicom-seg,nifti", series="largest,axial")
+    records = client.get(f"/v1/jobs/{job['id']}/results/predictions.json").json()
+    assert (records["format"], records["series"]) == (
+        "dicom-seg,nifti",
+        "largest,axial",
+    )
+
+
 @pytest.mark.parametrize(
     ("does", "code", "tries"),
     [
@@ -192,8 +201,10 @@ def test_jobs_outlive_the_server(tmp_path):
         slow = send(client, scan("sleep", 30)).json()
         waiting = send(client, scan()).json()
         until(lambda: client.get(f"/v1/jobs/{slow['id']}").json()["state"] == "running")
+    with served(tmp_path) as (client, desk):
+        job = desk.store.job(slow["id"])
+        assert (job.interruptions, job.tries) == (0, 0)
         client.delete(f"/v1/jobs/{slow['id']}")
-    with served(tmp_path) as (client, _):
         assert ended(client, waiting["id"])["state"] == "done"
         result = client.get(f"/v1/jobs/{done['id']}/results/case.nii.gz")
         assert result.content == scan()

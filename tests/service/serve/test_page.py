@@ -1,6 +1,7 @@
 """The files of the page: all that it needs, nothing else, without a token."""
 
 import re
+import subprocess
 import tarfile
 from hashlib import sha256
 from io import BytesIO
@@ -8,6 +9,7 @@ from io import BytesIO
 import httpx
 import pytest
 
+from page_node import NODE, needs_node
 from review_desk import Reviewed, put_review, scan
 from serve_client import answering
 from trivox.exporting.web.assets import Archives, Asset, Package
@@ -162,6 +164,18 @@ def test_whatever_a_script_looks_for_is_in_the_page():
         assert set(wanted) <= set(ids), script.name
     for target in re.findall(r'\b(?:for|aria-labelledby)="([^"]+)"', html):
         assert target in ids
+
+
+@needs_node
+def test_scripts_are_modules_without_errors():
+    for script in SCRIPTS:
+        done = subprocess.run(
+            [NODE, "--check", "--input-type=module"],
+            input=script.read_bytes(),
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, (script.name, done.stderr)
 
 
 def test_scripts_are_short_enough_to_be_read():

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import zipfile
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -22,14 +23,17 @@ import pytest
 from PIL import Image
 
 import page_axe
+import review_desk
 from dicom_slices import slice_of
 from page_browser import needs_chromium, opened
-from serve_client import until
+from serve_client import answering, until
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.datasets.phantoms.thoraxes import ThoraxSettings, write_thoraxes
 from trivox.errors import ResourceError
 from trivox.inference.zoo.shelves import ready_models
-from trivox.service.serve.page.files import viewer_archives
+from trivox.service.serve.page.files import PageFiles, viewer_archives
+from trivox.service.serve.review import reader, scans
+from trivox.service.serve.review.process import said_of
 from trivox.volumes.formats import read_labels, read_volume, write_volume
 from trivox.volumes.geometry import Orientation, reorient
 from trivox.volumes.volume import Volume
@@ -393,6 +397,54 @@ def test_undo_and_discard_leave_the_label_map_alone(url, browse, scan_file, tmp_
     assert browser.value("document.getElementById('save-edit').hidden")
 
 
+RECORD = {
+    "warnings": [],
+    "volumes": {"liver": {"volume_ml": 1.5, "ci95_ml": [1.2, 1.9]}},
+    "class": {
+        "answer": "malignant",
+        "probabilities": {"benign": 0.25, "malignant": 0.75},
+        "flags": [],
+    },
+    "abstain": True,
+    "reason": "the model doubts",
+}
+
+
+def test_classes_are_calibrated_and_large_images_thinned(
+    browse, niivue, tmp_path, monkeypatch
+):
+    classed = {"classes": ["benign", "malignant"], "class_temperature": 1.7}
+    model = review_desk.MODELS[0].model_copy(update=classed)
+    monkeypatch.setattr(review_desk, "MODELS", [model])
+    thin = partial(scans.thinned_out, most=60)
+    monkeypatch.setattr(scans, "thinned_out", thin)
+    monkeypatch.setattr(reader, "_asked", said_of)
+    page = PageFiles(viewer_archives(None))
+    desk = review_desk.Reviewed(tmp_path / "state", page)
+    labels = Volume(review_desk.drawn_labels(), review_desk.AFFINE)
+    records = json.dumps({"cases": {"case": RECORD}}).encode()
+    results = {"case.nii.gz": labels, "predictions.json": records}
+    job = desk.done(review_desk.scan(), results=results)
+    with answering(desk.app) as address:
+        browser = browse(f"{address}/")
+        browser.wait_for(LOADED)
+        show(browser, job)
+        assert browser.text("#class-answer") == "malignant, probability 0.75"
+        assert "temperature of 1.70" in browser.text("#class-calibration")
+        assert "the model doubts" in browser.text("#abstention")
+        assert "1.20 to 1.90" in browser.text("#volumes")
+        assert "one of 2 x 2 x 1 voxels" in browser.text("#reduced")
+        assert browser.value("document.getElementById('edit').disabled")
+        put = tmp_path / "corrected.nii.gz"
+        write_volume(put, labels.with_array(review_desk.drawn_labels(3)))
+        browser.value("document.getElementById('who').value = 'Dr. Example'")
+        browser.choose("#edit-file", put)
+        browser.wait_for("document.querySelectorAll('#history li').length == 1")
+        stored = label_map(f"{address}/", job, tmp_path, reviewed=True)
+        np.testing.assert_array_equal(stored.array, review_desk.drawn_labels(3))
+        require_accessible(browser, page_axe.script())
+
+
 def test_x_rays_stand_beside_the_synthetic_ct(url, browse, tmp_path):
     settings = ThoraxSettings(cases=1, size=32, angles=(0.0, 90.0))
     write_thoraxes(tmp_path / "exams", settings)
@@ -423,7 +475,7 @@ def test_dicom_that_is_unlike_the_training_is_said_loudly(url, browse, tmp_path)
     assert loud.startswith("The model abstains")
     assert "Do not rely on this result" in loud
     assert browser.text("#job-title").startswith("12 files")
-    picture(browser, tmp_path, "abstention")
+    browser.screenshot(tmp_path / "abstention.png")
 
 
 def test_a_phone_shows_all_without_scrolling_sideways(url, browse, scan_file, tmp_path):

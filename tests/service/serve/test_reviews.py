@@ -30,6 +30,7 @@ from trivox.datasets.layouts.choice import load_dataset
 from trivox.errors import GeometryError, LabelError
 from trivox.service.serve.review import reader
 from trivox.service.serve.review.scans import ScanOrder, thinned_out, write_labels
+from trivox.verbs.check import check
 from trivox.volumes.formats import read_labels, read_volume, write_volume
 from trivox.volumes.geometry import Orientation, reorient
 from trivox.volumes.volume import Volume
@@ -352,6 +353,7 @@ def test_corrections_become_a_dataset_without_a_word_of_the_patient(service, tmp
     put_review(client, jobs[2], "reject")
     answer = client.get("/v1/reviews/dataset?model=one")
     folder = unpacked(answer, tmp_path / "data")
+    assert not check(folder).report.errors
     dataset = load_dataset(folder)
     assert dataset.labels.labels == LABELS
     assert dataset.channels == ("CT",)

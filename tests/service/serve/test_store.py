@@ -1,6 +1,8 @@
 """The table of the jobs: whatever happens between two steps, every job ends once."""
 
 import sqlite3
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -38,7 +40,9 @@ class Clock:
 
 
 def new(number, *, client="anna", key=None, body=""):
-    return NewJob(f"{number:032x}", client, "liver", None, body or str(number), 1, key)
+    return NewJob(
+        f"{number:032x}", client, "liver", None, body or str(number), 1, key
+    )
 
 
 @pytest.fixture
@@ -167,10 +171,25 @@ def test_a_damaged_table_is_said_in_one_line(tmp_path):
         JobStore(tmp_path)
 
 
-def test_changes_are_on_the_disk_when_they_are_made(store):
-    with store._connections.reading() as database:
-        assert database.execute("PRAGMA synchronous").fetchone()[0] == 2
-        assert database.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+PRAGMAS = """
+import sys
+from pathlib import Path
+from trivox.service.serve.jobs.store import JobStore
+store = JobStore(Path(sys.argv[1]))
+with store._connections.reading() as database:
+    for name in ("synchronous", "journal_mode"):
+        print(database.execute(f"PRAGMA {name}").fetchone()[0])
+"""
+
+
+def test_changes_are_on_the_disk_when_they_are_made(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PRAGMAS, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["2", "wal"]
 
 
 # -- age -------------------------------------------------------------------------------

@@ -57,6 +57,7 @@ def code(answer):
         (MODEL + part("file", b"", "x.nii") + END, 422, "invalid-request"),
         (MODEL + part("path", b"\xff") + END, 422, "invalid-request"),
         (part("format", b"pdf") + WHOLE, 422, "invalid-request"),
+        (part("series", b"1.2.840.113619") + WHOLE, 422, "invalid-request"),
         (part("path", b"x") + WHOLE, 422, "invalid-request"),
         (part("format", b"x" * 5000) + WHOLE, 422, "invalid-request"),
         (MODEL + part("file", bytes(1 << 21), "x.nii") + END, 413, "too-large"),

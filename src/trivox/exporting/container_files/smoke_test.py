@@ -1,4 +1,4 @@
-"""Does the entry point keep the challenge's contract? Made-up scans go in, the files
+"""Does the entry point keep the contract of the container? Made-up scans go in, the files
 that come out are checked.
 
     python smoke_test.py                      make, predict and check in a temporary
@@ -12,59 +12,41 @@ codes, not the model.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
-import uuid
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trivox import Volume, read_volume, write_volume
-from trivox.datasets.channels import sequence_of
-from trivox.datasets.layouts.brats import family_of
-from trivox.datasets.layouts.choice import load_inputs
+from trivox import read_volume
 from trivox.exporting.contract import Contract, read_contract
-from trivox.volumes.volume import affine_from_spacing
+from trivox.exporting.packaging.scans import SERIES, expected, make
 
 HERE = Path(__file__).parent
-SHAPE = (20, 28, 24)  # (z, y, x)
+RECORDS = {"docker": ("predictions.json",), "mercure": ("result.json",)}
+"""Files about the results that a kind of container leaves beside them."""
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 
 
 class BrokenContractError(Exception):
-    """What the entry point did is not what the challenge asks for."""
-
-
-def make(folder: Path, contract: Contract) -> dict[str, Path]:
-    """Write scans as the challenge passes them; returns output file -> an image whose
-    grid it must have.
-    """
-    if contract.target == "brats":
-        return {
-            f"{name}.nii.gz": _brats_case(folder, name, contract)
-            for name in contract.example_cases
-        }
-    images = []
-    entries = []
-    for seed, channel in enumerate(contract.channels):
-        slug = contract.slugs[channel]
-        images.append(_grand_challenge_image(folder, slug, seed))
-        socket = {"slug": slug, "relative_path": f"images/{slug}"}
-        entries.append({"socket": socket})
-    (folder / "inputs.json").write_text(json.dumps(entries), encoding="utf-8")
-    return {f"images/{contract.output_slug}/{images[0].name}": images[0]}
+    """What the entry point did is not what the contract asks for."""
 
 
 def check(
-    expected: dict[str, Path], output: Path, values: set[int], *, kind: str | None
+    expected: dict[str, Path],
+    output: Path,
+    values: set[int],
+    *,
+    kind: str | None,
+    records: Collection[str] = (),
 ) -> None:
     """Raise `BrokenContractError` unless `output` holds the expected files and nothing
-    else, each as it has to be.
+    else but `records`, each as it has to be.
     """
-    files = [path for path in output.rglob("*") if path.is_file()]
-    written = {str(path.relative_to(output)) for path in files}
+    written = {str(path.relative_to(output)) for path in _written(output, records)}
     if written != set(expected):
         raise BrokenContractError(
             f"files {sorted(written)} were written, {sorted(expected)} are expected"
@@ -91,6 +73,59 @@ def _check_labels(
         )
 
 
+def _written(output: Path, records: Collection[str]) -> list[Path]:
+    """Files of the output, without those that say something of the others."""
+    files = [path for path in output.rglob("*") if path.is_file()]
+    return [path for path in files if path.name not in records]
+
+
+def check_objects(
+    series: Path, output: Path, labels: set[str], *, records: Collection[str]
+) -> None:
+    """Raise `BrokenContractError` unless `output` holds one DICOM segmentation of the
+    images in `series`, and nothing else but `records`.
+    """
+    files = _written(output, records)
+    if len(files) != 1 or files[0].suffix != ".dcm":
+        names = sorted(path.name for path in files)
+        raise BrokenContractError(f"files {names} were written, one .dcm is expected")
+    given = _header(files[0])
+    source = _header(next(series.glob("*.dcm")))
+    if given.SOPClassUID != SEGMENTATION:
+        raise BrokenContractError(f"{files[0].name}: is no segmentation")
+    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID"):
+        if given.get(keyword) != source.get(keyword):
+            raise BrokenContractError(f"{keyword} is not that of the images")
+    referenced = {
+        str(each.SeriesInstanceUID) for each in given.ReferencedSeriesSequence
+    }
+    if referenced != {str(source.SeriesInstanceUID)}:
+        raise BrokenContractError("another series is referenced")
+    strange = {str(each.SegmentLabel) for each in given.SegmentSequence} - labels
+    if strange:
+        raise BrokenContractError(f"segments {sorted(strange)} are no labels")
+
+
+def _header(file: Path) -> Any:
+    from pydicom import dcmread
+
+    return dcmread(file, stop_before_pixels=True)
+
+
+def check_all(wanted: dict[str, Path], output: Path, contract: Contract) -> None:
+    """Check whatever the container has to write."""
+    records = RECORDS.get(contract.target, ())
+    missing = [name for name in records if not (output / name).is_file()]
+    if wanted and missing:
+        raise BrokenContractError(f"{missing[0]} was not written")
+    if SERIES in wanted:
+        labels = set(contract.labels)
+        check_objects(wanted[SERIES], output, labels, records=records)
+        return
+    kind = "uint8" if contract.target == "grand-challenge" else None
+    check(wanted, output, set(contract.values), kind=kind, records=records)
+
+
 def predict(
     input_: Path, output: Path, models: Path
 ) -> subprocess.CompletedProcess[str]:
@@ -107,21 +142,20 @@ def predict(
 
 def run_all(folder: Path, contract: Contract, models: Path) -> None:
     """A good input, one with a broken file beside good ones, and none at all."""
-    expected = make(folder / "input", contract)
+    wanted = make(folder / "input", contract)
     done = predict(folder / "input", folder / "output", models)
     if done.returncode != 0:
         raise BrokenContractError(f"exit code {done.returncode}: {done.stderr}")
-    check(expected, folder / "output", set(contract.values), kind=_kind(contract))
-    broken = next(iter(expected))
-    expected[broken].write_bytes(b"no image")
+    check_all(wanted, folder / "output", contract)
+    name, file = _break_one(wanted)
     done = predict(folder / "input", folder / "second", models)
-    if done.returncode == 0 or Path(broken).name.split(".")[0] not in done.stderr:
+    if done.returncode == 0 or name not in done.stderr:
         raise BrokenContractError(
             f"a broken case gave exit code {done.returncode} and said: {done.stderr}"
         )
     (folder / "second").mkdir(exist_ok=True)
-    others = {name: image for name, image in expected.items() if name != broken}
-    check(others, folder / "second", set(contract.values), kind=_kind(contract))
+    others = {name: image for name, image in wanted.items() if image != file}
+    check_all(others, folder / "second", contract)
     (folder / "empty").mkdir()
     done = predict(folder / "empty", folder / "third", models)
     if done.returncode == 0 or len(done.stderr.splitlines()) != 1:
@@ -130,60 +164,15 @@ def run_all(folder: Path, contract: Contract, models: Path) -> None:
         )
 
 
-def _brats_case(folder: Path, name: str, contract: Contract) -> Path:
-    """One folder a case, as its family names the files; voxels of 1 mm with flipped
-    axes, as BraTS stores them.
-    """
-    family = family_of(name)
-    assert family is not None, "the examples are BraTS cases"
-    flipped = np.diag([-1.0, -1.0, 1.0, 1.0])
-    affine = affine_from_spacing((1.0, 1.0, 1.0), (0.0, 239.0, 0.0)) @ flipped
-    paths = []
-    for number, channel in enumerate(contract.channels):
-        path = folder / name / family.file_name(name, sequence_of(channel))
-        write_volume(path, Volume(_noise(number), affine))
-        paths.append(path)
-    return paths[0]
-
-
-def _grand_challenge_image(folder: Path, slug: str, seed: int) -> Path:
-    path = folder / "images" / slug / f"{uuid.uuid5(uuid.NAMESPACE_OID, slug)}.mha"
-    write_volume(path, Volume(_noise(seed), _oblique()))
-    return path
-
-
-def _noise(seed: int) -> NDArray[np.float32]:
-    """A noisy ellipsoid in zeros, `(1, z, y, x)`."""
-    axes = [np.linspace(-1.2, 1.2, size) ** 2 for size in SHAPE]
-    inside = axes[0][:, None, None] + axes[1][:, None] + axes[2] < 1
-    noise = np.random.default_rng(seed).normal(500, 120, SHAPE)
-    return np.asarray((noise.clip(1) * inside)[None], dtype=np.float32)
-
-
-def _oblique() -> NDArray[np.float64]:
-    """A turned grid of unequal spacing, so that a lost direction, spacing or origin
-    shows.
-    """
-    affine = affine_from_spacing((2.0, 1.1, 0.9), (-31.0, 17.5, 4.0))
-    cos = np.cos(0.3)
-    sin = np.sin(0.3)
-    turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-    affine[:3, :3] = turn @ affine[:3, :3]
-    return affine
-
-
-def _kind(contract: Contract) -> str | None:
-    return "uint8" if contract.target == "grand-challenge" else None
-
-
-def _expected(folder: Path, contract: Contract) -> dict[str, Path]:
-    """What `make` returned for the scans in `folder`."""
-    if contract.target == "brats":
-        cases = load_inputs(folder, channels=contract.channels)
-        return {f"{case.name}.nii.gz": case.images[0] for case in cases}
-    slug = contract.slugs[contract.channels[0]]
-    image = next((folder / "images" / slug).glob("*.mha"))
-    return {f"images/{contract.output_slug}/{image.name}": image}
+def _break_one(wanted: dict[str, Path]) -> tuple[str, Path]:
+    """Harm a case; returns what has to be said of it, and what it was."""
+    name, image = next(iter(wanted.items()))
+    if image.is_dir():
+        file = sorted(image.glob("*.dcm"))[0]
+        file.write_bytes(file.read_bytes()[:600])
+        return file.name, image
+    image.write_bytes(b"no image")
+    return Path(name).name.split(".")[0], image
 
 
 def main() -> None:
@@ -207,9 +196,7 @@ def main() -> None:
             make(given.folders[0], contract)
         elif given.verb == "check":
             source, output = given.folders[:2]
-            expected = _expected(source, contract)
-            values = set(contract.values)
-            check(expected, output, values, kind=_kind(contract))
+            check_all(expected(source, contract), output, contract)
         else:
             with tempfile.TemporaryDirectory(
                 prefix="trivox-smoke-", ignore_cleanup_errors=True

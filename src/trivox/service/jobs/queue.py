@@ -20,6 +20,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from trivox.files import runs, this_machine
+from trivox.service.database import connected, database_in_one_line, make_tables
 from trivox.service.jobs.states import (
     AGAIN,
     AT_WORK,
@@ -32,12 +33,11 @@ from trivox.service.jobs.states import (
 )
 from trivox.service.jobs.tables import (
     NEXT,
-    connected,
-    database_in_one_line,
+    TABLES,
+    VERSION,
     entry_of,
     has_more,
     ignore,
-    make_tables,
     move,
     note,
     row_of,
@@ -70,7 +70,7 @@ class Queue:
         self.clock = clock
         self.lease = lease
         with self._changing() as database:
-            make_tables(database, self.file)
+            make_tables(database, self.file, TABLES, VERSION)
 
     # -- what comes in -----------------------------------------------------------------
     def seen(self, key: str, study: str, origin: str, *, rule: str, rank: int) -> bool:
@@ -326,7 +326,10 @@ class Queue:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with database_in_one_line(self.file), closing(connected(self.file)) as database:
+        with (
+            database_in_one_line(self.file, "the queue"),
+            closing(connected(self.file)) as database,
+        ):
             yield database
 
     @contextmanager

@@ -1,17 +1,10 @@
 """The tables of the queue, and changes to single rows of them."""
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-from trivox.errors import ResourceError
 from trivox.service.jobs.states import Entry, State
 
-BUSY_SECONDS = 30.0
 VERSION = 1
-SYNCHRONOUS = "FULL"
-"""A change that was made survives a power cut."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS series (
@@ -47,37 +40,6 @@ SELECT * FROM series WHERE state IN ({states}) AND not_before <= :now
 AND (owner IS NULL OR lease < :now)
 ORDER BY rank DESC, since, key LIMIT 1
 """
-
-
-@contextmanager
-def database_in_one_line(file: Path) -> Iterator[None]:
-    """What SQLite says of the file becomes a `ResourceError`."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise ResourceError(
-            f"{file}: the queue cannot be read or written ({error}); check the disk and "
-            "its rights, or start with an empty folder"
-        ) from error
-
-
-def connected(file: Path) -> sqlite3.Connection:
-    """A connection whose changes are on the disk when they are committed."""
-    database = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None)
-    database.row_factory = sqlite3.Row
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
-    return database
-
-
-def make_tables(database: sqlite3.Connection, file: Path) -> None:
-    """Make what is missing; raises `ResourceError` for tables of another version."""
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, VERSION):
-        raise ResourceError(f"{file}: was written by another version of trivox")
-    for statement in TABLES.split(";"):
-        database.execute(statement)
-    database.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def row_of(database: sqlite3.Connection, key: str) -> sqlite3.Row | None:

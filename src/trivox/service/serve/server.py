@@ -6,7 +6,7 @@ import signal
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,15 @@ def run(service: Service, say: Say) -> None:
     folders.make()
     with (
         claimed(folders.root, VERB),
-        _listening(service.address) as listener,
+        listening(service.address) as listener,
         running(service) as desk,
     ):
         page = PageFiles(viewer_archives(service.assets))
         app = make_app(desk, service.gate, page)
         server = Server(server_config(app, service.address), desk)
-        say(f"serving {_names(service.models)} at {service.address.url}")
+        port = listener.getsockname()[1]
+        address = replace(service.address, port=port)
+        say(f"serving {_names(service.models)} at {address.url}")
         server.run(sockets=[listener])
 
 
@@ -159,6 +161,7 @@ def server_config(app: Any, address: Address) -> uvicorn.Config:
     """How requests are taken."""
     return uvicorn.Config(
         app,
+        http="h11",
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -176,13 +179,14 @@ def server_config(app: Any, address: Address) -> uvicorn.Config:
 
 
 @contextmanager
-def _listening(address: Address) -> Iterator[Any]:
+def listening(address: Address) -> Iterator[Any]:
     """A socket at the address; raises in one line where there can be none."""
     _require_certificate(address)
     import socket
 
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listener = socket.socket(family)
+    # asyncio sends at once only what goes through sockets that say they are TCP's
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address.host, address.port))

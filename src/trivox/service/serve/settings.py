@@ -37,7 +37,8 @@ class WorkSettings(Frozen):
     """What workers have to know.
 
     cores: that one job may keep busy; lease: seconds for which a worker vouches for a
-    job; pause: seconds before a job that crashed is tried again, then twice as many.
+    job; pause: seconds before a job that crashed is tried again, then twice as many; grace: seconds
+    that a job may still take when the server is asked to stop.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class WorkSettings(Frozen):
     limits: JobLimits = JobLimits()
     lease: float = Field(default=15.0, gt=0)
     pause: float = Field(default=0.5, ge=0)
+    grace: float = Field(default=10.0, ge=0)
 
     def model(self, name: str) -> ServedModel | None:
         """A model by name."""

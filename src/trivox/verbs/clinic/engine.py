@@ -148,6 +148,7 @@ class PredictEngine:
             uncertainty=doubts,
             device=self.settings.device,
             format=",".join(formats) or None,
+            series=order.series,
         )
         for record in predictions.records.values():
             _require_done(record)

@@ -61,10 +61,11 @@ def serve(
     keep_hours: float = 24.0,
     console: Console | None = None,
 ) -> None:
-    """Serve models to clients until the process is asked to stop.
+    """Serve models behind an API, with a queue on disk that survives crashes.
 
-    Raises `UsageError` for an address that others can reach without a token, `BundleError`
-    for models that are damaged, `BusyError` where another server has the same folder.
+    Returns when the process is asked to stop. Raises `UsageError` for an address that
+    others can reach without a token, `BundleError` for models that are damaged,
+    `BusyError` where another server has the same folder.
     """
     _require_system()
     console = console or Quiet()

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
-from trivox.service.serve.api.desk import Desk
+from trivox.service.serve.api.desk import SERIES, Desk
 from trivox.service.serve.api.metrics import MEDIA_TYPE, Metrics
 from trivox.service.serve.api.page_routes import page_routes
 from trivox.service.serve.api.problems import ProblemError, problem_of_status
@@ -82,6 +82,7 @@ def form_schema(desk: Desk) -> dict[str, Any]:
             "pattern": f"^({choice})(,({choice}))*$",
             "maxLength": 200,
         },
+        "series": {"type": "string", "pattern": f"^({SERIES})$", "maxLength": 200},
     }
     sent = _form({"file": {"description": FILE_IS, **file}, **fields}, "file")
     if desk.data is None:

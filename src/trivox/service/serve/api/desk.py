@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import threading
 import time
@@ -32,7 +33,9 @@ from trivox.service.serve.settings import JobLimits
 from trivox.service.serve.work.staging import UNKNOWN
 from trivox.service.serve.work.supervisor import Supervisor
 
-KEY_LENGTH = 255
+RULE = "(?:largest|thinnest|axial)"
+SERIES = rf"\d{{1,5}}|{RULE}(?:,{RULE})*"
+"""Which series of a folder of DICOM is meant."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Desk:
         """Make a job of what was sent; it is on the disk when this returns."""
         model = self.model(upload.fields.get("model"))
         format = checked_format(upload.fields.get("format"), model)
+        series = checked_series(upload.fields.get("series"))
         parts = self._parts(upload, model)
         folder = upload.folder.parent
         new = NewJob(
@@ -107,7 +111,8 @@ class Desk:
             client=request.client,
             model=model.name,
             format=format,
-            body=_body(model.name, format, parts),
+            series=series,
+            body=_body(model.name, format, series, parts),
             size=sum(part.size for part in parts),
             key=request.key_hash,
             unreadable=_is_unknown(parts),
@@ -224,6 +229,17 @@ def checked_format(format: str | None, model: ModelView) -> str | None:
     return ",".join(dict.fromkeys(names))
 
 
+def checked_series(series: str | None) -> str | None:
+    """A choice of a series; raises `ProblemError` for one that is none. UIDs, which would
+    be kept with the job, are not taken.
+    """
+    if series is None or re.fullmatch(SERIES, series):
+        return series
+    raise ProblemError(
+        "invalid-request", "series is its number, or of largest, thinnest, axial"
+    )
+
+
 def require_done(job: Job) -> None:
     """Raise `ProblemError` for a job that has no results."""
     if job.state not in ENDED:
@@ -240,9 +256,11 @@ def _is_unknown(parts: Sequence[Part]) -> bool:
     return any(part.path.suffix == UNKNOWN for part in parts)
 
 
-def _body(model: str, format: str | None, parts: Sequence[Part]) -> str:
+def _body(
+    model: str, format: str | None, series: str | None, parts: Sequence[Part]
+) -> str:
     """A hash of all that makes two requests the same."""
-    content = [model, format, [part.sha256 for part in parts]]
+    content = [model, format, series, [part.sha256 for part in parts]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

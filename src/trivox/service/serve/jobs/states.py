@@ -104,6 +104,7 @@ class NewJob:
     size: int
     key: str | None = None
     unreadable: bool = False
+    series: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class Job:
     client: str
     model: str
     format: str | None
+    series: str | None
     body: str
     size: int
     state: State

@@ -15,6 +15,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from trivox.service.database import make_tables
 from trivox.service.serve.jobs.records import JobRecords
 from trivox.service.serve.jobs.states import (
     ENDED,
@@ -33,10 +34,11 @@ from trivox.service.serve.jobs.states import (
     TooManyJobsError,
 )
 from trivox.service.serve.jobs.tables import (
+    TABLES,
+    VERSION,
     as_text,
     count_ended,
     job_of,
-    make_tables,
     row_of,
     update,
 )
@@ -84,7 +86,7 @@ class JobStore(JobRecords):
         self.steady = steady
         self.lease = lease
         with self._connections.changing() as database:
-            make_tables(database, self.file)
+            make_tables(database, self.file, TABLES, VERSION)
 
     # -- clients -----------------------------------------------------------------------
     def require_room(self, client: str) -> None:
@@ -115,13 +117,14 @@ class JobStore(JobRecords):
                 return earlier
             self._require_room(database, new.client)
             database.execute(
-                "INSERT INTO jobs (id, client, model, format, key, body, size, state, "
-                "stage, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO jobs (id, client, model, format, series, key, body, size, "
+                "state, stage, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     new.id,
                     new.client,
                     new.model,
                     new.format,
+                    new.series,
                     new.key,
                     new.body,
                     new.size,

@@ -9,12 +9,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from trivox.errors import ResourceError
+from trivox.service.database import connected, database_in_one_line
 from trivox.service.serve.jobs.states import Job, ResultFile, Stage, State
 
-BUSY_SECONDS = 30.0
 VERSION = 1
-SYNCHRONOUS = "FULL"
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -23,6 +21,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     client TEXT NOT NULL,
     model TEXT NOT NULL,
     format TEXT,
+    series TEXT,
     key TEXT UNIQUE,
     body TEXT NOT NULL,
     size INTEGER NOT NULL,
@@ -61,18 +60,6 @@ CREATE TABLE IF NOT EXISTS totals (
 COLUMNS = tuple(field.name for field in fields(Job))
 
 
-@contextmanager
-def database_in_one_line(file: Path) -> Iterator[None]:
-    """What SQLite says of the file becomes a `ResourceError`."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise ResourceError(
-            f"{file}: the jobs cannot be read or written ({error}); check the disk and "
-            "its rights, or start with an empty folder"
-        ) from error
-
-
 class Connections:
     """A connection for each thread that asks."""
 
@@ -92,7 +79,7 @@ class Connections:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The connection, for a look."""
-        with database_in_one_line(self.file):
+        with database_in_one_line(self.file, "the jobs"):
             yield self.here
 
     @contextmanager
@@ -107,27 +94,6 @@ class Connections:
                 with suppress(sqlite3.Error):  # a full disk has rolled back already
                     database.execute("ROLLBACK")
                 raise
-
-
-def connected(file: Path) -> sqlite3.Connection:
-    """A connection whose changes are on the disk when they are committed."""
-    database = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None)
-    database.row_factory = sqlite3.Row
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
-    return database
-
-
-def make_tables(database: sqlite3.Connection, file: Path) -> None:
-    """Make what is missing; raises `ResourceError` for tables of another version."""
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, VERSION):
-        raise ResourceError(
-            f"{file}: was written by another version of trivox; name another folder"
-        )
-    for statement in TABLES.split(";"):
-        database.execute(statement)
-    database.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def job_of(row: sqlite3.Row) -> Job:

@@ -132,7 +132,7 @@ def _computed(
     parts = folders.parts(job.id)
     channels = engine.channels(job.model)
     source = staged(parts, given, channels, settings.limits.unpacked)
-    engine.predict(Order(job.model, source, out, job.format), report)
+    engine.predict(Order(job.model, source, out, job.format, job.series), report)
     report(Stage.WRITING)
     neutralise(out, scratch)
     pack_folders(out)

@@ -23,13 +23,15 @@ class JobError(Exception):
 @dataclass(frozen=True)
 class Order:
     """What is to be computed. source: image, folder of a DICOM series or of an exam, or
-    folder with a file for each channel; out: folder of the results, which is there.
+    folder with a file for each channel; out: folder of the results, which is there;
+    series: which one of a DICOM folder.
     """
 
     model: str
     source: Path
     out: Path
     format: str | None = None
+    series: str | None = None
 
 
 class Engine(Protocol):

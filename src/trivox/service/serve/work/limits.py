@@ -12,7 +12,7 @@ import psutil
 DIE_WITH_PARENT = 1
 """`PR_SET_PDEATHSIG` of Linux's prctl."""
 STATUS = Path("/proc/self/status")
-POLITE = 10
+POLITE = 5
 """By how much computing stands back behind answers."""
 FIRST_VICTIM = "1000"
 """Whom the system kills first when memory runs out."""

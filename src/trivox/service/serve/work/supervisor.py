@@ -20,6 +20,8 @@ PATIENCE = 20.0
 """Seconds until a worker that was asked to stop is killed."""
 SHORT = 5.0
 """Seconds of a life after which the next worker is not started at once."""
+WITHOUT_THREADS = ("env", "OPENBLAS_NUM_THREADS=1")
+"""Workers fork: no library starts threads before."""
 LONGEST = 30.0
 """Seconds at most between two starts."""
 
@@ -130,7 +132,8 @@ class Supervisor:
                 kill_group(job.child, job.child_started)
 
     def _started(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(self.command, stdin=subprocess.PIPE, close_fds=True)
+        command = [*WITHOUT_THREADS, *self.command]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, close_fds=True)
         assert process.stdin is not None
         os.set_blocking(process.stdin.fileno(), False)
         return process

@@ -16,7 +16,8 @@ HIDDEN = "…"
 PACKAGE = "trivox"
 WORD = re.compile(r"[^\W\d_]+(?:'[a-z]+)?")
 TOKEN = re.compile(r"\S+")
-NUMBER = re.compile(r"[-+]?\d{1,6}(?:\.\d{1,6})?")
+NUMBER = re.compile(r"[-+]?\d{1,4}(?:\.\d{1,4})?")
+"""Sizes and distances; longer ones may name somebody."""
 AROUND = ".,;:!?()[]'\"/<>=x%"
 """Signs that may stand around words and numbers."""
 NEUTRAL = re.compile(r"case(?:_\d{4})?(?:\.(?:nii|gz|nrrd|mha|dcm|zip))*|\d{5}\.dcm")

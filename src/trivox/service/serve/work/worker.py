@@ -43,8 +43,6 @@ BEAT = 1.0
 """Seconds between two renewals of a lease."""
 IDLE = 0.2
 """Seconds between two looks for a job that nobody announced."""
-GRACE = 10.0
-"""Seconds that a job may still take when the server is asked to stop."""
 ROOM = 20
 """Times as long is waited for a disk that is full."""
 NEARLY = 0.89
@@ -191,7 +189,9 @@ class Worker:
         return memory_of(os.getpid())
 
     def _is_out_of_grace(self) -> bool:
-        return self.stopping is not None and time.monotonic() > self.stopping + GRACE
+        if self.stopping is None:
+            return False
+        return time.monotonic() > self.stopping + self.settings.grace
 
     def _vouch(self, watch: Watch) -> None:
         """Renew the lease now and then; a job that was cancelled is killed at once."""

@@ -1,10 +1,11 @@
 /** What the page asks the server, with the token of this tab. */
+import { Problem } from "./lib/problem.js";
 
 const KEY = "token";
 const base = new URL("v1/", document.baseURI);
 
 /** What the server answered in place of what was asked for. */
-export class Refusal extends Error {
+export class Refusal extends Problem {
   constructor(status, { title, detail, code }) {
     super([title, detail].filter(Boolean).join(": "));
     this.status = status;
@@ -25,7 +26,7 @@ export async function asked(path, { headers = {}, ...options } = {}) {
     response = await fetch(new URL(path, base), { headers: sent, ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer; look whether it runs, and try again.");
+    throw new Problem("The server does not answer; look whether it runs, and try again.");
   }
   if (!response.ok) throw new Refusal(response.status, await problemOf(response));
   return response;
@@ -78,7 +79,7 @@ export function sent(path, form, onShare) {
     if (token) request.setRequestHeader("Authorization", `Bearer ${token}`);
     request.upload.onprogress = ({ loaded, total }) => onShare(total ? loaded / total : 0);
     request.onerror = () =>
-      reject(new Error("The upload was cut off; look whether the server runs, and try again."));
+      reject(new Problem("The upload was cut off; look whether the server runs, and try again."));
     request.onload = () => {
       const answer = parsed(request.responseText);
       if (request.status < 300) resolve(answer);

@@ -5,7 +5,7 @@ import { NO_VIEWER, canvasOf } from "./job.js";
 import { nameOf } from "./names.js";
 import { ml, say } from "./saying.js";
 import { at, element, row } from "./lib/dom.js";
-import { lineOf } from "./lib/problem.js";
+import { Problem, lineOf } from "./lib/problem.js";
 
 const OPACITY = 0.5;
 const PLACES = ["first", "second"];
@@ -36,7 +36,7 @@ async function sideOf(server, id) {
   const job = await json(`jobs/${id}`);
   const model = server.models.find(({ name }) => name === job.model);
   if (job.state !== "done" || job.expired || !Object.keys(model?.labels ?? {}).length) {
-    throw new Error("Compare two results with label maps that are done.");
+    throw new Problem("Compare two results with label maps that are done.");
   }
   const [image, labels, record] = await Promise.all([
     imageOf(job),
@@ -53,9 +53,10 @@ function problem(line) {
 
 async function showImages(sides) {
   const looking = await import("./looking.js").catch(() => null);
-  if (!looking) throw new Error(NO_VIEWER);
+  if (!looking) throw new Problem(NO_VIEWER);
   const lookers = [];
   const close = () => lookers.forEach((looker) => looker.close());
+  const isUnsaved = () => false;
   for (const [number, { image, labels, job }] of sides.entries()) {
     const canvas = canvasOf(at(`${PLACES[number]}-stage`), `Result ${LETTERS[number]}`);
     const looker = new looking.Looker(canvas, number ? () => {} : say("compare-place"));
@@ -83,7 +84,7 @@ async function showImages(sides) {
       ),
     ),
   );
-  return close;
+  return { close, isUnsaved };
 }
 
 // -- numbers ------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ export class Editor {
     this.pen = 1;
     this.size = 1;
     this.erases = false;
+    this.isChanged = false;
   }
 
   async open() {
@@ -38,6 +39,9 @@ export class Editor {
     niivue.setDrawOpacity(this.opacity);
     niivue.setOpacity(1, 0);
     niivue.setDrawingEnabled(true);
+    niivue.onDrawingChanged = () => {
+      this.isChanged = true;
+    };
     niivue.drawPenAxCorSag = PENS[this.looker.plane];
     this.onKey = (event) => this.key(event);
     this.looker.canvas.addEventListener("keydown", this.onKey, { capture: true });
@@ -49,6 +53,7 @@ export class Editor {
   close() {
     const { niivue } = this.looker;
     this.looker.canvas.removeEventListener("keydown", this.onKey, { capture: true });
+    niivue.onDrawingChanged = () => {};
     niivue.setDrawingEnabled(false);
     niivue.closeDrawing();
     niivue.setOpacity(1, this.opacity);
@@ -139,6 +144,7 @@ export class Editor {
     niivue.drawPt(x, y, z, this.erases ? 0 : this.pen);
     niivue.drawAddUndoBitmap();
     niivue.refreshDrawing(true);
+    this.isChanged = true;
     this.say(`${this.erases ? "erased" : "painted"} at ${x}, ${y}, ${z}`);
   }
 

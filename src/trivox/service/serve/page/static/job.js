@@ -18,7 +18,7 @@ import { Reviewing } from "./reviewing.js";
 import { say, sayReduced, showRecord, showVolumes } from "./saying.js";
 import { picturesOf } from "./xrays.js";
 import { at, element } from "./lib/dom.js";
-import { lineOf } from "./lib/problem.js";
+import { Problem, lineOf } from "./lib/problem.js";
 
 const OPACITY = 0.5;
 const DOUBT_OPACITY = 0.7;
@@ -29,26 +29,30 @@ export const NO_VIEWER =
 export async function showJob(server, id) {
   clear();
   const job = await json(`jobs/${id}`);
+  at("job-columns").hidden = false;
   at("job-title").textContent = `${nameOf(job)} · ${job.model}`;
   document.title = `${at("job-title").textContent} - trivox`;
   if (job.expired || job.state !== "done") {
     at("job-problem").hidden = false;
     at("job-problem").textContent = job.expired ? "The results are kept no longer." : stateOf(job);
+    at("job-columns").hidden = true;
     return null;
   }
   const model = server.models.find(({ name }) => name === job.model);
   const view = new JobView(job, model);
   await view.open();
-  return () => view.close();
+  return { close: () => view.close(), isUnsaved: () => view.editor?.isChanged };
 }
 
 function clear() {
+  at("job-columns").hidden = true;
   for (const id of ["abstention", "synthetic", "job-problem", "reduced", "class-panel"])
     at(id).hidden = true;
   for (const id of ["doubt-panel", "views", "edit-panel", "save-edit"]) at(id).hidden = true;
   for (const id of ["stage", "viewer-controls", "files", "history", "remarks", "xrays"])
     at(id).replaceChildren();
   for (const id of ["volumes", "classes"]) at(id).tBodies[0].replaceChildren();
+  showEditing(false);
   for (const id of ["place", "volumes-note", "class-calibration"]) at(id).textContent = "";
 }
 
@@ -84,7 +88,7 @@ class JobView {
   }
 
   close() {
-    this.editor?.close();
+    if (this.editor) this.stopEditing();
     this.looker?.close();
   }
 
@@ -99,7 +103,7 @@ class JobView {
     button.setAttribute("aria-label", `Download ${name}`);
     button.onclick = () =>
       download(`jobs/${this.job.id}/results/${name}`, name).catch((error) =>
-        this.problem(error.message),
+        this.problem(lineOf(error)),
       );
     item.append(button);
     return item;
@@ -112,7 +116,7 @@ class JobView {
     const image = this.hasLabels ? sent : await resultOf(this.job);
     sayReduced(image.step);
     const looking = await import("./looking.js").catch(() => null);
-    if (!looking) throw new Error(NO_VIEWER);
+    if (!looking) throw new Problem(NO_VIEWER);
     this.looking = looking;
     this.image = await bytesOf(image);
     this.isWhole = image.step.every((each) => each === 1);
@@ -218,16 +222,14 @@ class JobView {
     const { Editor } = await import("./editing.js");
     this.editor = new Editor(this.looker, this.labels, this.opacity);
     await this.editor.open();
-    at("edit").textContent = "Discard correction";
-    at("save-edit").hidden = false;
+    showEditing(true);
     this.looker.canvas.focus();
   }
 
   stopEditing() {
     this.editor.close();
     this.editor = null;
-    at("edit").textContent = "Edit";
-    at("save-edit").hidden = true;
+    showEditing(false);
   }
 
   async stored(decision) {
@@ -237,6 +239,15 @@ class JobView {
     this.labels = await reviewedLabels(this.job, this.model);
     await this.looker.change({ overlay: overlayOf(this.labels) });
     showVolumes(this.labels, true);
+  }
+}
+
+/** A result that is being corrected is neither accepted nor rejected as it is. */
+function showEditing(isOn) {
+  at("edit").textContent = isOn ? "Discard correction" : "Edit";
+  at("save-edit").hidden = !isOn;
+  for (const button of at("review-form").querySelectorAll("[value=accept], [value=reject]")) {
+    button.disabled = isOn;
   }
 }
 

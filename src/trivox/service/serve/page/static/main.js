@@ -9,10 +9,14 @@ import { prepareForm } from "./scans.js";
 import { at } from "./lib/dom.js";
 import { lineOf } from "./lib/problem.js";
 
+const UNSAVED = "Leave without saving the correction?";
 const FORM = "multipart/form-data";
 /** Models of the server, and whether it has a folder of scans. */
 const server = { models: [], hasData: false };
-let leave = () => {};
+const NOTHING = { close() {}, isUnsaved: () => false };
+/** The view that is shown, and its address. */
+let shown = { ...NOTHING, hash: null };
+let routing = Promise.resolve();
 
 const VIEWS = {
   scans: () => showQueue(),
@@ -28,11 +32,20 @@ function placeOf(hash) {
   return name in VIEWS ? [name, ...rest] : ["scans"];
 }
 
+/** One view after the other: what a slow one still loads must not come into the next. */
+function goOn() {
+  routing = routing.then(route);
+}
+
 async function route() {
-  if (location.hash === "#main") return;
+  if (location.hash === "#main" || location.hash === shown.hash) return;
+  if (shown.isUnsaved() && !confirm(UNSAVED)) {
+    history.replaceState(null, "", shown.hash);
+    return;
+  }
   const [name, ...rest] = placeOf(location.hash);
-  leave();
-  leave = () => {};
+  shown.close();
+  shown = { ...NOTHING, hash: location.hash };
   for (const view of document.querySelectorAll(".view")) view.hidden = true;
   const view = at(`view-${name}`);
   view.hidden = false;
@@ -43,7 +56,8 @@ async function route() {
   route.before = true;
   showProblem("");
   try {
-    leave = (await VIEWS[name](...rest)) ?? (() => {});
+    const { hash } = location;
+    shown = { ...((await VIEWS[name](...rest)) ?? NOTHING), hash };
   } catch (error) {
     problem(error);
   }
@@ -59,7 +73,7 @@ function markCurrent(name) {
 
 function problem(error) {
   if (error instanceof Refusal && error.status === 401) askForToken(true);
-  else showProblem(error instanceof Refusal ? error.message : lineOf(error));
+  else showProblem(lineOf(error));
 }
 
 function showProblem(line) {
@@ -112,9 +126,13 @@ async function begin() {
   }
   at("token-form").hidden = true;
   prepareForm(server);
-  onhashchange = route;
-  await route();
+  shown = { ...NOTHING, hash: null };
+  onhashchange = goOn;
+  goOn();
 }
 
+addEventListener("beforeunload", (event) => {
+  if (shown.isUnsaved()) event.preventDefault();
+});
 prepareTheme();
 begin();

@@ -2,6 +2,7 @@
 import { asked, events, json } from "./api.js";
 import { nameOf } from "./names.js";
 import { at, element } from "./lib/dom.js";
+import { lineOf } from "./lib/problem.js";
 
 /** Streams at a time: browsers keep few connections to a server. */
 const STREAMS = 2;
@@ -29,11 +30,12 @@ export async function showQueue() {
   };
   await refresh();
   timer = setInterval(() => refresh().catch(() => {}), PAUSE);
-  return () => {
+  const close = () => {
     clearInterval(timer);
     for (const stream of streams.values()) stream.abort();
     streams = new Map();
   };
+  return { close, isUnsaved: () => false };
 }
 
 /** Jobs that were just queued are picked for a comparison where there are two. */
@@ -72,6 +74,11 @@ async function listen(id) {
     // the list is asked for again in any case
   }
   streams.delete(id);
+}
+
+function showProblem(line) {
+  at("queue-problem").textContent = line;
+  at("queue-problem").hidden = line === "";
 }
 
 function say(line) {
@@ -176,7 +183,8 @@ async function ended(id) {
   try {
     await asked(`jobs/${id}`, { method: "DELETE" });
     await refresh();
+    showProblem("");
   } catch (error) {
-    say(error.message);
+    showProblem(lineOf(error));
   }
 }

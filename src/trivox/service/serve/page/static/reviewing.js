@@ -2,6 +2,7 @@
 import { asked, json } from "./api.js";
 import { clock } from "./names.js";
 import { at, element } from "./lib/dom.js";
+import { lineOf } from "./lib/problem.js";
 
 const WHO = "who";
 const WORDS = {
@@ -24,16 +25,17 @@ export class Reviewing {
     at("note").value = "";
     at("edit-file").value = "";
     at("review-status").textContent = "";
-    at("review-form").onsubmit = (event) => {
-      event.preventDefault();
-      this.decide(event.submitter.value);
-    };
+    at("review-form").onsubmit = (event) => event.preventDefault();
+    for (const button of at("review-form").querySelectorAll("button[value]")) {
+      button.onclick = () => this.decide(button.value);
+    }
     at("edit-file").onchange = () => this.file(at("edit-file").files[0]);
     at("withdraw").onclick = () => this.withdraw();
     await this.showHistory();
   }
 
   async decide(decision) {
+    if (!at("review-form").reportValidity()) return;
     at("review-status").textContent = "Saving ...";
     const file = decision === "edit" ? await this.corrected() : null;
     await this.put(decision, file);
@@ -64,7 +66,7 @@ export class Reviewing {
       await this.showHistory();
       await this.onStored(decision);
     } catch (error) {
-      at("review-status").textContent = error.message;
+      at("review-status").textContent = lineOf(error);
     }
   }
 
@@ -74,7 +76,7 @@ export class Reviewing {
       at("review-status").textContent = "Removed.";
       await this.showHistory();
     } catch (error) {
-      at("review-status").textContent = error.message;
+      at("review-status").textContent = lineOf(error);
     }
   }
 

@@ -3,6 +3,7 @@ import { download, json } from "./api.js";
 import { clock, nameOf } from "./names.js";
 import { wordOf } from "./reviewing.js";
 import { at, element } from "./lib/dom.js";
+import { lineOf } from "./lib/problem.js";
 
 const SHOWN = 200;
 
@@ -16,10 +17,10 @@ export async function showReviews({ models }) {
   const { reviews } = await json(`reviews?limit=${SHOWN}`);
   at("reviews-empty").hidden = reviews.length > 0;
   at("reviews").hidden = !reviews.length;
-  at("reviews").tBodies[0].replaceChildren(...reviews.map(lineOf));
+  at("reviews").tBodies[0].replaceChildren(...reviews.map(rowOf));
 }
 
-function lineOf({ job, model, decision, who, note, when }) {
+function rowOf({ job, model, decision, who, note, when }) {
   const line = document.createElement("tr");
   const link = element("a", nameOf({ id: job, created: when }), { href: `#/job/${job}` });
   const scan = document.createElement("td");
@@ -38,6 +39,6 @@ async function fetchDataset() {
     await download(`reviews/dataset?${query}`, `${model}-reviewed.zip`);
     at("dataset-status").textContent = "Done.";
   } catch (error) {
-    at("dataset-status").textContent = error.message;
+    at("dataset-status").textContent = lineOf(error);
   }
 }

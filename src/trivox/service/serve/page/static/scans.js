@@ -3,6 +3,7 @@ import { sent } from "./api.js";
 import { followed } from "./queue.js";
 import { remember } from "./names.js";
 import { at, element } from "./lib/dom.js";
+import { lineOf } from "./lib/problem.js";
 
 const USUAL = "nifti";
 const DOUBTS = ["entropy"];
@@ -60,7 +61,7 @@ function sourcesOf(model) {
     line.append(element("span", name, { className: "name" }), chooser);
     if (names.length === 1) {
       const folder = { multiple: true, webkitdirectory: true };
-      line.append(chooserOf("Folder (DICOM)", folder, (list) => choose(0, list)));
+      line.append(chooserOf("Folder (DICOM)", folder, (list) => choose(0, list.filter(isPart))));
     }
     line.append(files);
     return line;
@@ -115,8 +116,31 @@ function prepareDrop() {
   place.ondrop = (event) => {
     event.preventDefault();
     place.classList.remove("over");
-    dropped([...event.dataTransfer.files]);
+    filesOf(event.dataTransfer).then(dropped);
   };
+}
+
+/** The files that are dropped, those in folders too. */
+async function filesOf({ items, files }) {
+  const entries = [...items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!entries.some(({ isDirectory }) => isDirectory)) return [...files];
+  return (await Promise.all(entries.map(filesIn))).flat().filter(isPart);
+}
+
+async function filesIn(entry) {
+  if (entry.isFile) return [await new Promise((done, failed) => entry.file(done, failed))];
+  const reader = entry.createReader();
+  const inside = [];
+  for (;;) {
+    const some = await new Promise((done, failed) => reader.readEntries(done, failed));
+    if (!some.length) return (await Promise.all(inside.map(filesIn))).flat();
+    inside.push(...some);
+  }
+}
+
+/** Whether a file of a folder belongs to a series: not what systems and discs add. */
+function isPart({ name }) {
+  return !name.startsWith(".") && name !== "DICOMDIR";
 }
 
 function formatOf(name) {
@@ -164,7 +188,7 @@ async function submit() {
     followed(jobs);
   } catch (error) {
     at("sending").textContent = "";
-    showProblem(error.message);
+    showProblem(lineOf(error));
   } finally {
     at("send").disabled = false;
   }

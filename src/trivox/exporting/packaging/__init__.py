@@ -1,0 +1,1 @@
+"""What the kinds of containers differ in, what their entry points share, and their trials."""
