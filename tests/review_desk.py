@@ -75,14 +75,17 @@ class Reviewed:
         gate = Gate(tuple(token_digest(each) for each in tokens))
         self.app = apps.make_app(self.desk, gate, page)
 
-    def done(self, files, *, model="one", client=NOBODY, seed=0, results=None):
+    def done(
+        self, files, *, model="one", client=NOBODY, seed=0, series=None, results=None
+    ):
         """The job of a job that was sent these files (name -> volume or bytes)."""
         job = token_hex(16)
         folder = self.folders.of(job)
         (folder / "input").mkdir(parents=True)
         for name, content in files.items():
             put(folder / "input" / name, content)
-        self.store.add(NewJob(job, client, model, None, "", 1))
+        new = NewJob(job, client, model, format=None, series=series, body="", size=1)
+        self.store.add(new)
         claim = self.store.claim(1)
         out = self.folders.results(job, claim.lease)
         out.mkdir()

@@ -299,3 +299,13 @@ def test_the_client_from_pypi_is_answered(tmp_path, place, token):
     assert "no-such-model" in said["no model"]
     assert "no-such-path" in said["no image"]
     assert "404" in said["no session"]
+
+
+def test_an_image_without_a_label_is_said_to_have_none(asked, place):
+    scan = (place / "scan.nii.gz").read_bytes()
+    asked.put("/datastore/", params={"image": "new"}, files={"file": ("a", scan)})
+    answer = asked.get("/datastore/label", params={"label": "new"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "not-reviewed")
+    assert asked.delete("/datastore/", params={"id": "new"}).status_code == 200
+    again = asked.delete("/datastore/", params={"id": "new"})
+    assert (again.status_code, again.json()["code"]) == (404, "no-such-path")

@@ -399,6 +399,21 @@ def test_reviews_outlive_jobs_until_they_are_withdrawn(service, tmp_path):
     history = client.get(f"/v1/jobs/{job}/review").json()["reviews"]
     assert [each["decision"] for each in history] == ["accept", "withdrawn"]
     answer = client.get("/v1/reviews/dataset?model=one")
-    problem(answer, 404, "no-such-review")
-    problem(client.get(f"/v1/jobs/{job}/review/labels"), 404, "no-such-review")
+    problem(answer, 409, "not-reviewed")
+    problem(client.get(f"/v1/jobs/{job}/review/labels"), 409, "not-reviewed")
     problem(client.get("/v1/reviews/dataset?model=none"), 404, "no-such-model")
+
+
+def test_the_series_that_was_computed_is_the_one_to_look_at(service, tmp_path):
+    client, desk = service
+    files = {}
+    for number in range(6):
+        which = "1.2.3" if number < 4 else "1.2.4"
+        dataset = slice_of(number, series=which, SeriesNumber=int(which[-1]))
+        buffer = io.BytesIO()
+        dataset.save_as(buffer, enforce_file_format=True)
+        files[f"{number:04d}.dcm"] = buffer.getvalue()
+    job = desk.done(files, series="4")
+    volume = volume_of(client.get(f"/v1/jobs/{job}/image"), tmp_path)
+    assert volume.shape[0] == 2
+    problem(client.get(f"/v1/jobs/{desk.done(files)}/image"), 422)

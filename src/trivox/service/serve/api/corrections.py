@@ -57,7 +57,7 @@ def write_corrections(
     newest = reviews.store.newest(client, MOST, name)
     cases = [each for each in newest if each.decision in wanted and each.labels]
     if not cases:
-        raise ProblemError("no-such-review", "accept or correct results of it first")
+        raise ProblemError("not-reviewed", "accept or correct results of it first")
     files = dict(_files(reviews, cases))
     size = sum(file.stat().st_size for file in files.values())
     require_space(desk.folders.root, desk.limits.reserve, size)

@@ -97,7 +97,7 @@ def _add_reviews(router: APIRouter, reviews: ReviewDesk) -> None:
         history = reviews.history(id, client_of(request))
         return History(job=id, reviews=[view_of_review(each) for each in history])
 
-    @router.delete("/jobs/{id}/review", responses=problems(404, 422))
+    @router.delete("/jobs/{id}/review", responses=problems(404, 409, 422))
     def withdraw_review(request: Request, id: Id) -> ReviewView:
         """Remove the images and label maps that reviews of a job keep; the history
         stays.
@@ -107,7 +107,7 @@ def _add_reviews(router: APIRouter, reviews: ReviewDesk) -> None:
     @router.get(
         "/jobs/{id}/review/labels",
         response_class=FileResponse,
-        responses={**problems(404, 422), **GZIP},
+        responses={**problems(404, 409, 422), **GZIP},
     )
     def show_labels(request: Request, id: Id) -> Response:
         """The label map that was accepted or corrected last."""
@@ -125,7 +125,7 @@ def _add_lists(router: APIRouter, reviews: ReviewDesk) -> None:
     @router.get(
         "/reviews/dataset",
         response_class=FileResponse,
-        responses={**problems(404, 422, 507), **ZIP},
+        responses={**problems(404, 409, 422, 507), **ZIP},
     )
     def show_dataset(
         request: Request, model: Model, accepted: Accepted = True

@@ -52,7 +52,7 @@ class ReviewDesk:
         file = self.desk.result(job, name)
         if not name.endswith(ENDING):
             raise _invalid("this result is no volume")
-        sent = replace(self._sent(job), channels=("result",), result=file)
+        sent = replace(self._sent(job), channels=("result",), series=None, result=file)
         with _problems():
             return self.reader.view(sent, 0)
 
@@ -92,7 +92,7 @@ class ReviewDesk:
         """Remove the files of a job's reviews, and note that; raises `ProblemError`."""
         reviews = self.history(id, client)
         if not reviews:
-            raise ProblemError("no-such-review", "nobody has reviewed this job")
+            raise ProblemError("not-reviewed", "accept, reject or correct it first")
         last = reviews[-1]
         withdrawn = NewReview(
             job=id,
@@ -111,7 +111,7 @@ class ReviewDesk:
         """The label map that counts; raises `ProblemError`."""
         reviews = self.history(id, client)
         if not reviews or reviews[-1].labels is None:
-            raise ProblemError("no-such-review", "the job has no accepted label map")
+            raise ProblemError("not-reviewed", "accept or correct its label map first")
         return self.store.of(id) / reviews[-1].labels
 
     # -- files -------------------------------------------------------------------------
@@ -163,7 +163,7 @@ class ReviewDesk:
         if model is None:
             raise ProblemError("no-such-model", "the model is not served any more")
         words = (*model.channels, *model.labels, *model.classes)
-        return Sent(job.id, model.channels, words)
+        return Sent(job.id, model.channels, words, job.series)
 
 
 @contextmanager

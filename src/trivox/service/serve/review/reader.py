@@ -32,12 +32,14 @@ VIEW = "view"
 @dataclass(frozen=True)
 class Sent:
     """A scan as it was sent. id: of its job; channels: of the model; words: that may be
-    said of it; result: file of the job that is meant in its place.
+    said of it; series: which one of a DICOM folder; result: file of the job that is
+    meant in its place.
     """
 
     id: str
     channels: Sequence[str]
     words: Sequence[str]
+    series: str | None = None
     result: Path | None = None
 
     @property
@@ -88,6 +90,7 @@ class ScanReader:
                 unpacked=self.limits.unpacked,
                 out=out,
                 words=tuple(sent.words),
+                series=sent.series,
                 memory=self.limits.memory,
                 seconds=min(self.limits.seconds, LONGEST),
                 **what,

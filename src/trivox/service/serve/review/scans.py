@@ -16,6 +16,7 @@ from trivox.datasets.layouts.exams import VIEWS, is_exam
 from trivox.errors import DataError, LabelError
 from trivox.schema import Frozen
 from trivox.service.serve.work.staging import CASE, is_image, staged
+from trivox.volumes.choice import NO_CHOICE, SeriesChoice
 from trivox.volumes.formats import read_labels, read_volume, write_volume
 from trivox.volumes.geometry import on_grid_of
 from trivox.volumes.volume import Volume
@@ -32,6 +33,7 @@ class ScanOrder(Frozen):
 
     parts: files that were sent; scratch: empty folder; channels: names that the model
     has for its images; unpacked: bytes that a zip may become; out: folder for the files;
+    series: which one of a DICOM folder;
     channel: that is looked at, None: all are written in full; reference: label map of
     the model; labels: corrected label map; declared: names and values that it may hold.
     """
@@ -41,6 +43,7 @@ class ScanOrder(Frozen):
     channels: tuple[str, ...]
     unpacked: int
     out: Path
+    series: str | None = None
     channel: int | None = None
     reference: Path | None = None
     labels: Path | None = None
@@ -77,7 +80,7 @@ def carry_out(order: ScanOrder) -> ScanAnswer:
         write_labels(order)
     if is_exam(source):
         return _view_of_exam(source, order)
-    volumes = channels_of(source)
+    volumes = channels_of(source, SeriesChoice(series=order.series))
     if order.channel is None:
         for number, volume in enumerate(volumes):
             write_volume(order.out / view_name(number), without_remarks(volume))
@@ -85,13 +88,13 @@ def carry_out(order: ScanOrder) -> ScanAnswer:
     return _view(volumes, order.channel, order.out)
 
 
-def channels_of(source: Path) -> list[Volume]:
+def channels_of(source: Path, choice: SeriesChoice = NO_CHOICE) -> list[Volume]:
     """The images of a scan on one grid, a channel each."""
     files = [source]
     images = [] if source.is_file() else list(source.iterdir())
     if images and all(is_image(each.name) for each in images):
         files = sorted(images)
-    volumes = [read_volume(file) for file in files]
+    volumes = [read_volume(file, choice=choice) for file in files]
     first = volumes[0]
     channels: list[Volume] = []
     for volume in volumes:

@@ -195,7 +195,7 @@ class Labelling:
         """The label map that was kept of an image; raises `ProblemError`."""
         entry = self.shelf.entry(client, image)
         if entry is None or entry.job is None:
-            raise ProblemError("no-such-review", "the image has no label")
+            raise ProblemError("not-reviewed", "the image has no label")
         return self.reviews.labels(entry.job, client)
 
     def _is_labelled(self, entry: Entry) -> bool:

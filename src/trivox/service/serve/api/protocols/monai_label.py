@@ -252,7 +252,7 @@ def _add_labels(router: APIRouter, labelling: Labelling) -> None:
     @router.get(
         "/datastore/label",
         response_class=Response,
-        responses={**problems(404, 422), 200: {"content": {answers.BINARY: {}}}},
+        responses={**problems(404, 409, 422), 200: {"content": {answers.BINARY: {}}}},
     )
     def show_label(request: Request, label: Named, tag: Text = TAG) -> Response:
         """The label map that was kept of an image."""

@@ -199,6 +199,8 @@ async function queued(model, path) {
   form.append("model", model.name);
   const wanted = formats().filter((name) => model.formats.includes(name));
   if (wanted.length) form.append("format", wanted.join(","));
+  const series = at("series").value.trim();
+  if (series) form.append("series", series);
   const files = chosen.flat();
   if (path) form.append("path", path);
   else for (const file of files) form.append("file", file);
