@@ -26,6 +26,7 @@ from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Volume
 
 SOURCE = Path(__file__).parents[3] / "clients" / "python" / "src"
+REFERENCE = SOURCE.parents[2] / "docs" / "reference" / "service.md"
 TOKEN = "correct-horse-battery"
 AFFINE = np.array([[-0.8, 0.1, 0, 3], [0, 0.9, 0, 5], [0, 0, 2.5, 7], [0, 0, 0, 1]])
 QUICK = tc.Retries(times=3, pause=0.0)
@@ -257,6 +258,13 @@ def test_every_problem_of_the_service_has_a_type(code):
     error = error_of(KINDS[code].status, content, {"retry-after": "7"})
     assert type(error) is not tc.TrivoxClientError
     assert (error.code, str(error), error.retry_after) == (code, "t: d", 7.0)
+
+
+@pytest.mark.parametrize("code", KINDS)
+def test_every_problem_is_in_the_reference(code):
+    rows = REFERENCE.read_text(encoding="utf-8").splitlines()
+    row = next(each for each in rows if each.startswith(f"| {KINDS[code].status} |"))
+    assert f"`{code}`" in row
 
 
 @settings(max_examples=40, deadline=None)

@@ -40,9 +40,7 @@ class Clock:
 
 
 def new(number, *, client="anna", key=None, body=""):
-    return NewJob(
-        f"{number:032x}", client, "liver", None, body or str(number), 1, key
-    )
+    return NewJob(f"{number:032x}", client, "liver", None, body or str(number), 1, key)
 
 
 @pytest.fixture
