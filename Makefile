@@ -6,6 +6,8 @@ OUT ?= runs/demo
 # The server of PyPI needs a Python of the system: others lack symbols that it asks for.
 TRITON_PYTHON ?= /usr/bin/python3.11
 TRITON := build/triton
+CLIENTS_PYTHON ?= /usr/bin/python3.11
+CLIENTS := build/clients
 READERS := build/dicom-readers
 # Tools that judge what is deployed: Helm's engine (0.25 GB), schemas of Kubernetes (0.1 GB) and of compose.
 DEPLOY := build/deploy
@@ -17,7 +19,7 @@ MINUTES ?= 2
 MODEL ?= hippocampus
 STATE ?= runs/serve
 
-.PHONY: demo serve test test-slow test-serve test-browser test-pacs test-pretended-gpu test-dicom test-triton test-deploy image lint types bench docs clean
+.PHONY: demo serve test test-slow test-serve test-browser test-pacs test-pretended-gpu test-dicom test-triton test-clients test-deploy image lint types bench docs clean
 
 demo: $(VENV)/installed  ## generate phantoms, train, predict, evaluate, report
 	$(BIN)/trivox demo --out $(OUT) --minutes $(MINUTES)
@@ -50,6 +52,9 @@ test-dicom: $(VENV)/installed-dev $(READERS)/installed  ## results read back by 
 test-triton: $(VENV)/installed-dev $(TRITON)/installed  ## with a real Triton server
 	TRIVOX_TRITON=$(TRITON) $(BIN)/python -m pytest -q -m triton tests/exporting
 
+test-clients: $(VENV)/installed-dev $(CLIENTS)/installed  ## with the client of MONAI Label from PyPI
+	TRIVOX_CLIENTS=$(CLIENTS) $(BIN)/python -m pytest -q -m clients tests/service
+
 test-deploy: $(VENV)/installed-dev $(DEPLOY)/installed  ## the Helm chart in Helm's own engine, manifests by their schemas
 	TRIVOX_DEPLOY_TOOLS=$(DEPLOY)/bin/python $(BIN)/python -m pytest -q tests/deploy
 
@@ -74,7 +79,7 @@ docs: $(VENV)/installed-dev  ## build the documentation into site/
 	$(BIN)/zensical build
 
 clean:  ## remove what make made
-	rm -rf $(VENV) site runs $(TRITON) $(READERS) $(DEPLOY) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) site runs $(TRITON) $(CLIENTS) $(READERS) $(DEPLOY) .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	scripts/install
@@ -95,6 +100,12 @@ $(READERS)/installed:
 	cd $(READERS) && npx esbuild read_segmentations.mjs --bundle --platform=node --format=cjs --outfile=read_segmentations.cjs --log-level=error
 	$(PYTHON) -m venv $(READERS)/venv
 	$(READERS)/venv/bin/pip install --quiet dcmqi==1.5.7
+	@touch $@
+
+$(CLIENTS)/installed:  # its client needs `requests` and the module `cgi` of Python 3.11
+	$(CLIENTS_PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip install --quiet --no-deps "monailabel==0.8.5"
+	$(CLIENTS)/bin/pip install --quiet requests
 	@touch $@
 
 $(TRITON)/installed:

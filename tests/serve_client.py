@@ -51,8 +51,9 @@ def service_in(folder, **changes):
     work = WorkSettings(
         folder=folder, models=served, limits=limits, pause=0.02, grace=0.2
     )
+    worker = changes.pop("worker", WORKER)
     settings = {"limits": LIMITS, "workers": 1, **changes}
-    return Service(work, MODELS, WORKER, **settings)
+    return Service(work, MODELS, worker, **settings)
 
 
 @contextmanager

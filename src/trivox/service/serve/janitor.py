@@ -21,7 +21,8 @@ REMEMBERED = 7 * 86_400.0
 
 @dataclass
 class Janitor:
-    """Goes round now and then. keep: seconds for which results are kept.
+    """Goes round now and then. keep: seconds for which results are kept; sweep: removes
+    what else has become too old.
 
     Somebody may set the clock of the machine: ages are moved with it, so that nothing
     expires too early.
@@ -30,6 +31,7 @@ class Janitor:
     store: JobStore
     folders: Folders
     keep: float
+    sweep: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.time
     steady: Callable[[], float] = time.monotonic
     pause: float = PAUSE
@@ -66,6 +68,7 @@ class Janitor:
             self.folders.remove(id)
         self.store.forget(now - self.keep - REMEMBERED)
         self.folders.sweep(self.store.known_ids())
+        self.sweep()
 
     def _follow_clock(self) -> None:
         offset = self.clock() - self.steady()

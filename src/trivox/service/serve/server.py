@@ -18,6 +18,7 @@ from trivox.locks import claimed
 from trivox.service.serve.api.app import make_app
 from trivox.service.serve.api.desk import Desk
 from trivox.service.serve.api.limits import ServerLimits
+from trivox.service.serve.api.protocols.shelf import Shelf
 from trivox.service.serve.api.schemas import ModelView
 from trivox.service.serve.api.security import Gate
 from trivox.service.serve.janitor import Janitor
@@ -109,7 +110,7 @@ def running(service: Service) -> Iterator[Desk]:
     write_json(file, settings_text(service.work))
     command = (*service.command, str(file))
     supervisor = Supervisor(command, service.workers, store, folders)
-    janitor = Janitor(store, folders, limits.keep)
+    janitor = Janitor(store, folders, limits.keep, Shelf(folders, limits).sweep)
     desk = Desk(
         store,
         folders,

@@ -14,11 +14,15 @@ from trivox.service.serve.api.desk import SERIES, Desk
 from trivox.service.serve.api.metrics import MEDIA_TYPE, Metrics
 from trivox.service.serve.api.page_routes import page_routes
 from trivox.service.serve.api.problems import ProblemError, problem_of_status
+from trivox.service.serve.api.protocols.kserve import kserve_routes
+from trivox.service.serve.api.protocols.labelling import Labelling
+from trivox.service.serve.api.protocols.monai_label import label_routes
+from trivox.service.serve.api.protocols.shelf import Shelf
 from trivox.service.serve.api.review_routes import review_routes
 from trivox.service.serve.api.reviews import ReviewDesk
 from trivox.service.serve.api.routes import job_routes, problems
 from trivox.service.serve.api.schemas import Health
-from trivox.service.serve.api.security import FAILED, Gate, Guard
+from trivox.service.serve.api.security import FAILED, OPEN, Gate, Guard
 from trivox.service.serve.page.files import PageFiles
 from trivox.service.serve.review.reader import ScanReader
 from trivox.service.serve.review.store import ReviewStore
@@ -47,7 +51,11 @@ def make_app(desk: Desk, gate: Gate, page: PageFiles | None = None) -> Guard:
     _answer_with_problems(app)
     _add_probes(app, desk, metrics)
     app.include_router(job_routes(desk, form_schema(desk)))
-    app.include_router(review_routes(review_desk(desk)))
+    reviews = review_desk(desk)
+    app.include_router(review_routes(reviews))
+    app.include_router(kserve_routes(desk))
+    labelling = Labelling(desk, reviews, Shelf(desk.folders, desk.limits))
+    app.include_router(label_routes(labelling, gate))
     if page is not None:
         app.include_router(page_routes(page))
     if gate.tokens:
@@ -152,7 +160,7 @@ def _ask_for_token(app: FastAPI) -> None:
     content = app.openapi()
     content["components"]["securitySchemes"] = {"bearer": BEARER}
     for path, operations in content["paths"].items():
-        if path != "/healthz":
+        if path not in OPEN:
             for operation in operations.values():
                 operation["security"] = [{"bearer": []}]
     app.openapi_schema = content

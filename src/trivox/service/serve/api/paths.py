@@ -32,9 +32,9 @@ def copied(
     """Copy a scan of `root` (a file, or a folder of a DICOM series, an exam or a file for
     each channel) as the parts of a job; raises `ProblemError`.
     """
-    parts = _parts_of(path)
+    parts = parts_of(path)
     try:
-        with _opened(root, parts) as opened:
+        with opened_below(root, parts) as opened:
             if stat.S_ISDIR(os.fstat(opened).st_mode):
                 copies = _copied_folder(opened, folder, channels, most)
             else:
@@ -43,21 +43,22 @@ def copied(
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space() from error
-        raise _nothing() from error
+        raise nothing_there() from error
     return copies
 
 
-def _nothing() -> ProblemError:
+def nothing_there() -> ProblemError:
+    """What is said of a path that leads to no scan."""
     return ProblemError(
         "no-such-path", "name a scan by its path in the data folder of the server"
     )
 
 
-def _parts_of(path: str) -> list[str]:
+def parts_of(path: str) -> list[str]:
     """The names that a path is made of; raises `ProblemError` for one that leads out."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if not parts or path.startswith("/") or ".." in parts or "\0" in path:
-        raise _nothing()
+        raise nothing_there()
     return parts
 
 
@@ -78,7 +79,7 @@ def _looked_at(name: str, place: int) -> int:
 
 
 @contextmanager
-def _opened(root: Path, parts: Sequence[str]) -> Iterator[int]:
+def opened_below(root: Path, parts: Sequence[str]) -> Iterator[int]:
     """A file or folder below `root`; no step follows a link."""
     current = _entered(root)
     try:
@@ -131,7 +132,7 @@ def _placed(names: Sequence[str], channels: Sequence[str]) -> dict[str, str]:
 def _copied_file(opened: int, name: str, target: Path, most: int) -> Part:
     """Copy a plain file; its suffix follows from its content or its name."""
     if not stat.S_ISREG(os.fstat(opened).st_mode):
-        raise _nothing()
+        raise nothing_there()
     digest = hashlib.sha256()
     size = 0
     head = b""

@@ -28,6 +28,7 @@ KINDS = {
     "not-found": Kind(404, "There is no such thing"),
     "no-such-job": Kind(404, "There is no such job"),
     "no-such-result": Kind(404, "The job has no such result"),
+    "no-such-session": Kind(404, "There is no such session"),
     "no-such-model": Kind(404, "No such model is served"),
     "no-such-path": Kind(404, "There is no such scan in the data folder"),
     "method-not-allowed": Kind(405, "The method is not allowed here"),
@@ -42,13 +43,15 @@ KINDS = {
     "idempotency-key-reused": Kind(422, "The key belongs to another request"),
     "client-version": Kind(426, "Client and server are of different versions"),
     "too-many-jobs": Kind(429, "Too many jobs of this client are open"),
+    "too-many-images": Kind(429, "Too many images of this client are kept"),
     "internal": Kind(500, "The server failed"),
+    "no-inline-inference": Kind(501, "Volumes are not sent as numbers in one request"),
     "queue-full": Kind(503, "The server takes no more jobs at the moment"),
     "not-healthy": Kind(503, "The server cannot work at the moment"),
     "no-space": Kind(507, "The disk of the server is full"),
 }
 """All problems by code."""
-LATER = ("too-many-jobs", "queue-full", "no-space", "not-healthy")
+LATER = ("too-many-jobs", "too-many-images", "queue-full", "no-space", "not-healthy")
 """Of which the client may try again."""
 BY_STATUS = {
     404: "not-found",

@@ -115,7 +115,7 @@ def _add_submission(router: APIRouter, desk: Desk, form: Mapping[str, Any]) -> N
             job = await run_sync(desk.queue, upload, asked)
         seconds = _wait(request)
         if seconds:
-            job = await _awaited(desk, job, seconds)
+            job = await awaited(desk, job, seconds)
         return _accepted(request, job)
 
 
@@ -185,7 +185,7 @@ def _wait(request: Request) -> int:
     return min(int(match[1]), LONGEST_WAIT) if match else 0
 
 
-async def _awaited(desk: Desk, job: Job, seconds: float) -> Job:
+async def awaited(desk: Desk, job: Job, seconds: float) -> Job:
     """The job at its end, or after some seconds."""
     deadline = time.monotonic() + seconds
     while not job.has_ended and time.monotonic() < deadline:

@@ -24,6 +24,8 @@ from trivox.service.serve.work.staging import UNKNOWN, suffix_of
 FILE = "file"
 FIELDS = ("model", "format", "series", "path")
 FIELD_BYTES = 4096
+LONG_FIELDS = {"params": 1 << 18}
+"""Bytes of fields that may be longer."""
 HEADER_BYTES = 8192
 PARTS = 4096
 OVERHEAD = 1 << 20
@@ -123,7 +125,9 @@ class FormReader:
         boundary: bytes,
         limits: ServerLimits,
         fields: Sequence[str] = FIELDS,
+        files: Sequence[str] = (FILE,),
     ) -> None:
+        self.files = files
         self.upload = upload
         self.limits = limits
         self.fields = fields
@@ -206,12 +210,12 @@ class FormReader:
         _, options = parse_options_header(disposition)
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
         self._value = b""
-        if self._name == FILE:
+        if self._name in self.files:
             name = options.get(b"filename", b"").decode("utf-8", "replace")
             number = len(self.upload.parts)
             self._file = PartFile(self.upload.folder, number, name)
         elif self._name not in self.fields:
-            names = ", ".join((FILE, *self.fields))
+            names = ", ".join((*self.files, *self.fields))
             raise _malformed(f"fields are {names}, and no others")
         elif self._name in self.upload.fields:
             raise _malformed(f"{self._name} is there twice")
@@ -223,7 +227,7 @@ class FormReader:
                 raise too_large(self.limits.upload)
             return
         self._value += data[start:end]
-        if len(self._value) > FIELD_BYTES:
+        if len(self._value) > LONG_FIELDS.get(self._name, FIELD_BYTES):
             raise _malformed(f"{self._name} is too long")
 
     def _part_ends(self) -> None:
@@ -246,12 +250,13 @@ async def received(
     folder: Path,
     limits: ServerLimits,
     fields: Sequence[str] = FIELDS,
+    files: Sequence[str] = (FILE,),
 ) -> Upload:
-    """Write what a request brings into a folder; raises `ProblemError`. fields: names of
-    what it may bring beside files.
+    """Write what a request brings into a folder; raises `ProblemError`. files: names of
+    the parts that are files; fields: of what it may bring beside them.
     """
     upload = Upload(folder)
-    reader = FormReader(upload, _boundary(request), limits, fields)
+    reader = FormReader(upload, _boundary(request), limits, fields, files)
     _require_length(request, folder, limits)
     try:
         async for batch in _batches(request, limits.silence):
