@@ -20,6 +20,7 @@ from trivox.service.node.intake import Intake
 from trivox.service.peers.archive import in_one_line
 from trivox.service.peers.association import (
     at_once,
+    close_unfinished,
     dicom_network,
     files_received_in,
     service_class,
@@ -104,6 +105,7 @@ class Listener:
             (events.EVT_DATA_RECV, self._count),
             (events.EVT_DIMSE_RECV, self._count_anew),
             (events.EVT_CONN_CLOSE, self._count_anew),
+            (events.EVT_CONN_CLOSE, close_unfinished),
             (events.EVT_C_STORE, self._store),
             (events.EVT_N_ACTION, self.commitments.handle),
         ]

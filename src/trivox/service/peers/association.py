@@ -59,6 +59,14 @@ def files_received_in(folder: Path) -> Iterator[None]:
         tempfile.tempdir = before
 
 
+def close_unfinished(event: Any) -> None:
+    """Let go of the file of an object of which no more will come."""
+    message = event.assoc.dimse.message
+    file = getattr(message, "_data_set_file", None)
+    if file is not None:
+        file.close()
+
+
 def at_once(event: Any) -> None:
     """Let small pieces go without waiting for more: it makes storing twice as fast."""
     with suppress(OSError, AttributeError):
