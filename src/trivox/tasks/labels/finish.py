@@ -9,13 +9,17 @@ from typing import ClassVar
 import torch
 
 from trivox.config.recipe import Recipe
+from trivox.errors import DataError
 from trivox.evaluation.metrics.content import MetricsFile
+from trivox.files import write_bytes
 from trivox.inference.bundle import write_bundle
 from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.inference.doubt.likeness import Likeness, learn_likeness, look_at
 from trivox.inference.predictor import Predictor
 from trivox.learning.checkpoints import trained_weights
 from trivox.planning.plan import Plan
+from trivox.results.codes import FILE as CODES_FILE
+from trivox.results.codes import read_codes
 from trivox.tasks.brevity import too_short
 from trivox.tasks.console import Console
 from trivox.tasks.labels.classes import FoldAnswers
@@ -114,7 +118,21 @@ def finish_labels(
     write_bundle(
         request.out / "bundle", description, weights, classifiers=folds.classifiers
     )
+    take_codes(prepared.dataset.root, request.out / "bundle", console)
     return validation.metrics
+
+
+def take_codes(dataset: Path, bundle: Path, console: Console) -> None:
+    """Let the bundle know the codes of labels that a dataset gives, if it does."""
+    file = dataset / CODES_FILE
+    if not file.is_file():
+        return
+    try:
+        read_codes([file])
+    except DataError as error:
+        console.say(f"warning: the bundle has no codes of labels: {error}")
+    else:
+        write_bytes(bundle / CODES_FILE, file.read_bytes())
 
 
 def _likeness(prepared: PreparedImages) -> Likeness | None:
