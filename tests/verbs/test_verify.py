@@ -22,9 +22,9 @@ def run(tiny_run, tmp_path):
 
 
 def edited(file, change):
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     change(content)
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def first_number(mapping):
@@ -75,7 +75,7 @@ def train_on_a_held_out_case(run):
 
 def split_a_patient(run):
     def change(dataset):
-        splits = json.loads((run / "splits.json").read_text())
+        splits = json.loads((run / "splits.json").read_text(encoding="utf-8"))
         one, other = splits[0]["train"][0], splits[0]["validation"][0]
         for case in dataset["cases"]:
             if case["name"] in (one, other):
@@ -118,13 +118,18 @@ CHANGES = {
 
 def test_a_run_is_verified_and_its_report_says_so(run):
     trivox.report(run)
-    assert "not verified" in (run / "report.html").read_text()
+    assert "not verified" in (run / "report.html").read_text(encoding="utf-8")
     verification = trivox.verify(run)
     assert verification.numbers > 20
     assert verification.cases == 1
     assert verification.disagreements == []
-    assert "numbers follow from the files" in (run / "report.html").read_text()
-    assert json.loads((run / RECORD).read_text())["numbers"] == verification.numbers
+    assert "numbers follow from the files" in (run / "report.html").read_text(
+        encoding="utf-8"
+    )
+    assert (
+        json.loads((run / RECORD).read_text(encoding="utf-8"))["numbers"]
+        == verification.numbers
+    )
 
 
 @pytest.mark.parametrize("what", CHANGES)
@@ -142,7 +147,7 @@ def test_a_report_made_after_a_change_is_not_verified(run):
     trivox.verify(run)
     edit_mean(run)
     trivox.report(run)
-    assert "not verified" in (run / "report.html").read_text()
+    assert "not verified" in (run / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture
