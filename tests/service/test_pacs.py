@@ -211,7 +211,8 @@ def test_a_watcher_that_is_killed_loses_none_and_does_none_twice(
     with running(verb, rules, out, profiles, log) as process:
         wait_for(lambda: all_done(out))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, log.read_text()
+        # where all was done before, it may end before it listens to signals
+        assert process.wait(30) in (0, -signal.SIGTERM), log.read_text()
     require_each_once(server, out)
 
 
