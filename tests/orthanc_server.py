@@ -11,7 +11,8 @@ from base64 import b64encode
 from contextlib import contextmanager
 from pathlib import Path
 
-PROGRAM = "Orthanc"
+PROGRAM = "/usr/sbin/Orthanc"
+"""Where Debian puts it; not every user looks for programs there."""
 PLUGINS = Path("/usr/share/orthanc/plugins")
 USER, PASSWORD = "tester", "only-for-tests"
 SECONDS = 60
