@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 
@@ -24,13 +25,22 @@ def exam(tmp_path):
     more = {"FrameOfReferenceUID": "1.2.7", "Manufacturer": "SIEMENS"}
     series = [slice_of(number, **named, **more) for number in range(6)]
     save(tmp_path / "exam" / "case", series)
-    model = write_untrained(tmp_path / "model")
+    model = write_untrained(tmp_path / "model", balanced=True)
     formats = "dicom-seg,rtstruct,sr"
     out = tmp_path / "out"
     trivox.predict(model, tmp_path / "exam" / "case", out, format=formats)
     for file in out.glob("*.dcm"):
         shutil.copy(file, tmp_path / "exam")
     return tmp_path / "exam"
+
+
+def test_masks_of_segmentations_stay_bit_for_bit(exam, tmp_path):
+    (before,) = [dcmread(file) for file in exam.glob("*.seg.dcm")]
+    assert before.pixel_array.any()
+    trivox.deidentify(exam, tmp_path / "cleaned", tmp_path / "key")
+    objects = [dcmread(file) for file in (tmp_path / "cleaned").rglob("*.dcm")]
+    (after,) = [each for each in objects if each.Modality == "SEG"]
+    np.testing.assert_array_equal(after.pixel_array, before.pixel_array)
 
 
 def test_references_follow_into_segmentations_structures_and_reports(exam, tmp_path):

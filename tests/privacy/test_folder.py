@@ -120,6 +120,35 @@ def test_the_same_key_gives_the_same_files(exam, tmp_path):
         trivox.deidentify(exam / "series", tmp_path / "a", tmp_path / "key2")
 
 
+def test_folders_called_after_a_patient_get_another_name(tmp_path):
+    scan = Volume(np.ones((1, 3, 4, 5), np.int16), np.eye(4))
+    write_scan(tmp_path / "in" / SECRET / "scan.nii.gz", scan)
+    trivox.deidentify(tmp_path / "in", tmp_path / "out", tmp_path / "key")
+    (file,) = (tmp_path / "out").rglob("*.nii.gz")
+    assert SECRET not in str(file.relative_to(tmp_path / "out"))
+    assert file.parent.parent == tmp_path / "out"
+
+
+def test_two_objects_of_one_uid_do_not_take_each_others_place(tmp_path):
+    first = slice_of(1, InstanceNumber=1, PatientID="a")
+    other = slice_of(2, InstanceNumber=1, PatientID="a", StudyInstanceUID="1.2.9")
+    first.StudyInstanceUID = other.StudyInstanceUID
+    other.SOPInstanceUID = first.SOPInstanceUID
+    save(tmp_path / "in" / "a", [first])
+    save(tmp_path / "in" / "b", [other])
+    outcome = trivox.deidentify(tmp_path / "in", tmp_path / "out", tmp_path / "key")
+    assert len(outcome.written) == 1
+    assert list(outcome.aside) == ["has the name or UID of another file"]
+
+
+def test_a_folder_is_of_one_rule_for_dates(exam, tmp_path):
+    trivox.deidentify(exam / "series", tmp_path / "out", tmp_path / "key")
+    with pytest.raises(DataError, match="another rule for dates"):
+        trivox.deidentify(
+            exam / "series", tmp_path / "out", tmp_path / "key", keep_dates=True
+        )
+
+
 def test_impossible_requests_are_refused_before_anything_is_written(exam, tmp_path):
     key = tmp_path / "key"
     with pytest.raises(DataError, match="handed on"):

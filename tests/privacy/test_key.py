@@ -30,6 +30,11 @@ def test_days_and_names_are_of_their_range(key, patient):
     assert key.name("patient", patient) != key.name("study", patient)
 
 
+def test_patients_move_by_days_of_their_own():
+    key = Key(b"0123456789abcdef")
+    assert len({key.days(str(patient)) for patient in range(100)}) > 90
+
+
 def test_a_made_key_is_read_again_and_its_owners_alone(tmp_path):
     key = made_key(tmp_path / "secrets" / "key")
     assert read_key(tmp_path / "secrets" / "key") == key

@@ -73,6 +73,39 @@ def train_on_a_held_out_case(run):
     edited(run / "splits.json", change)
 
 
+def exchange_sides(run):
+    def change(splits):
+        splits[0]["train"], splits[0]["validation"] = (
+            splits[0]["validation"],
+            splits[0]["train"],
+        )
+
+    edited(run / "splits.json", change)
+
+
+def deal_other_folds(run):
+    """Cases of two later folds change places: no case is on both sides."""
+
+    def change(splits):
+        third, fourth = splits[2], splits[3]
+        third["validation"], fourth["validation"] = (
+            fourth["validation"],
+            third["validation"],
+        )
+        third["train"], fourth["train"] = fourth["train"], third["train"]
+
+    edited(run / "splits.json", change)
+
+
+def record_another_label(run):
+    def change(sources):
+        case = next(iter(sources["cases"].values()))
+        label = case["content"]["files"]["label"]
+        label.update(sha256="0" * 64, size=label["size"] + 1)
+
+    edited(run / "sources.json", change)
+
+
 def split_a_patient(run):
     def change(dataset):
         splits = json.loads((run / "splits.json").read_text(encoding="utf-8"))
@@ -110,7 +143,10 @@ CHANGES = {
     "a number of a case": (edit_case, "cases: "),
     "a mean": (edit_mean, "summary: .*mean says"),
     "a case on both sides": (train_on_a_held_out_case, "on both sides"),
-    "a patient on both sides": (split_a_patient, "patient|data changed"),
+    "a patient on both sides": (split_a_patient, "1 patients on both sides"),
+    "a label of the data": (record_another_label, "the data changed"),
+    "sides of the fold": (exchange_sides, "no fold held out"),
+    "other folds": (deal_other_folds, "other folds than the data give"),
     "damaged weights": (damage_weights, "weights: .*checksum"),
     "other weights": (exchange_weights, "another prediction"),
 }
