@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+import SimpleITK as sitk
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -188,6 +189,22 @@ def test_maps_that_changed_places_are_named(measured):
     content = first.read_bytes()
     first.write_bytes(second.read_bytes())
     second.write_bytes(content)
+    with pytest.raises(DataError, match="not the file that was measured"):
+        trivox.verify(file)
+
+
+def test_maps_of_header_and_voxels_are_looked_at_whole(measured, tiny_data):
+    file, maps = measured
+    for nifti in [*maps.iterdir()]:
+        image = sitk.ReadImage(nifti)
+        sitk.WriteImage(image, maps / f"{nifti.name.removesuffix('.nii.gz')}.mhd")
+        nifti.unlink()
+    trivox.evaluate(maps, tiny_data, file)
+    assert trivox.verify(file).disagreements == []
+    voxels = sorted(maps.glob("*.*raw"))[0]
+    content = bytearray(voxels.read_bytes())
+    content[-1] ^= 1
+    voxels.write_bytes(content)
     with pytest.raises(DataError, match="not the file that was measured"):
         trivox.verify(file)
 
