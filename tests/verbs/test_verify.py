@@ -127,10 +127,9 @@ def test_a_run_is_verified_and_its_report_says_so(run):
     assert "numbers follow from the files" in (run / "report.html").read_text(
         encoding="utf-8"
     )
-    assert (
-        json.loads((run / RECORD).read_text(encoding="utf-8"))["numbers"]
-        == verification.numbers
-    )
+    record = json.loads((run / RECORD).read_text(encoding="utf-8"))
+    assert record["numbers"] == verification.numbers
+    assert (record["task"], record["format_version"]) == ("segmentation", 1)
 
 
 @pytest.mark.parametrize("what", CHANGES)
