@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -195,8 +195,8 @@ def test_maps_that_changed_places_are_named(measured):
 def test_maps_of_header_and_voxels_are_looked_at_whole(measured, tiny_data):
     file, maps = measured
     for nifti in [*maps.iterdir()]:
-        image = sitk.ReadImage(nifti)
-        sitk.WriteImage(image, maps / f"{nifti.name.removesuffix('.nii.gz')}.mhd")
+        image = SimpleITK.ReadImage(nifti)
+        SimpleITK.WriteImage(image, maps / f"{nifti.name.removesuffix('.nii.gz')}.mhd")
         nifti.unlink()
     trivox.evaluate(maps, tiny_data, file)
     assert trivox.verify(file).disagreements == []
