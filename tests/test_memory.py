@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from trivox.errors import ResourceError
+from trivox.errors import BundleError, ResourceError
 from trivox.files import in_one_line
 from trivox.inference.members import fill_network
 from trivox.learning.checkpoints import (
@@ -71,6 +71,19 @@ def test_a_network_that_lacks_memory_has_no_wrong_weights(error, tmp_path, monke
     monkeypatch.setattr(network, "load_state_dict", raising(error))
     with pytest.raises((ResourceError, MemoryError)):
         fill_network(network, tmp_path / "latest" / WEIGHTS)
+
+
+def test_only_weights_of_another_network_are_called_so(tmp_path, monkeypatch):
+    network = nn.Linear(1, 1)
+    save_checkpoint(tmp_path / "latest", network, {})
+    file = tmp_path / "latest" / WEIGHTS
+    for other in (nn.Linear(2, 1), nn.Linear(1, 1, bias=False)):
+        with pytest.raises(BundleError, match="do not fit"):
+            fill_network(other, file)
+    failure = RuntimeError("CUDA error: device-side assert triggered")
+    monkeypatch.setattr(network, "load_state_dict", raising(failure))
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        fill_network(network, file)
 
 
 @pytest.mark.parametrize("error", MISSING[:5], ids=repr)

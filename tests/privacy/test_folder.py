@@ -75,6 +75,7 @@ def test_a_folder_is_cleaned_and_what_is_damaged_set_aside(exam, tmp_path):
         if file.suffix == ".gz":
             assert SECRET.encode() not in gzip.decompress(content)
     record = json.loads((out / RECORD).read_text())
+    assert (record["task"], record["format_version"]) == (None, 1)
     assert record["set_aside"] == {
         "cannot be read": 1,
         "is no DICOM object and no scan": 1,

@@ -5,6 +5,7 @@ image needs is.
 import numpy as np
 import pydicom
 import pytest
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     JPEG2000Lossless,
     JPEGLosslessSV1,
@@ -65,6 +66,33 @@ def test_nothing_deep_in_reports_survives(tmp_path):
     assert b"CANARY" not in result.content
     assert len(read.ContentSequence) == 1
     assert len(read.ContentSequence[0].ContentSequence) == 0
+
+
+def test_items_of_reports_stay_if_they_are_whole(tmp_path):
+    dataset = slice_of(1)
+    name = {
+        "ConceptNameCodeSequence": one(
+            CodeValue="121071", CodingSchemeDesignator="DCM", CodeMeaning="Finding"
+        )
+    }
+    image = one(ReferencedSOPClassUID="1.2.9", ReferencedSOPInstanceUID="1.2.10")
+    point = {"GraphicType": "POINT", "GraphicData": [1.0, 2.0]}
+    whole = [
+        one(ValueType="SCOORD", **point),
+        one(ValueType="IMAGE", ReferencedSOPSequence=image),
+        one(ValueType="UIDREF", UID="1.2.11", **name),
+    ]
+    lacking = [
+        one(ValueType="SCOORD", **name),
+        one(ValueType="IMAGE", **name),
+        one(ValueType="UIDREF", **name),
+        one(ValueType="UIDREF", UID="1.2.11"),
+    ]
+    dataset.ContentSequence = Sequence([items[0] for items in (*whole, *lacking)])
+    _, read = cleaned(tmp_path, dataset)
+    kinds = [item.ValueType for item in read.ContentSequence]
+    assert kinds == ["SCOORD", "IMAGE", "UIDREF"]
+    assert list(read.ContentSequence[0].GraphicData) == [1.0, 2.0]
 
 
 def test_pixels_carry_nothing_beside_the_image(tmp_path):

@@ -185,6 +185,22 @@ def test_a_damaged_queue_is_said_in_one_line(tmp_path):
         Queue(tmp_path)
 
 
+def test_a_change_that_sqlite_rolled_back_is_said_by_its_own_reason(queue):
+    """As it does by itself where a disk is full."""
+    add(queue, "a")
+    refusal = "SELECT RAISE(ROLLBACK, 'database or disk is full')"
+    with sqlite3.connect(queue.file) as database:
+        database.execute(
+            f"CREATE TRIGGER full AFTER INSERT ON steps BEGIN {refusal}; END"
+        )
+    with pytest.raises(ResourceError, match="disk is full"):
+        queue.seen("b", "study", "archive", rule="r", rank=1)
+    with sqlite3.connect(queue.file) as database:
+        database.execute("DROP TRIGGER full")
+    assert [entry.key for entry in queue.entries()] == ["a"]
+    assert queue.claim(Work.RUN).key == "a"
+
+
 def test_a_queue_of_another_version_is_left_alone(tmp_path):
     with sqlite3.connect(tmp_path / "queue.sqlite") as database:
         database.execute("PRAGMA user_version = 9")

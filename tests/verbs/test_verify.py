@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+import SimpleITK
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -162,10 +163,9 @@ def test_a_run_is_verified_and_its_report_says_so(run):
     assert "numbers follow from the files" in (run / "report.html").read_text(
         encoding="utf-8"
     )
-    assert (
-        json.loads((run / RECORD).read_text(encoding="utf-8"))["numbers"]
-        == verification.numbers
-    )
+    record = json.loads((run / RECORD).read_text(encoding="utf-8"))
+    assert record["numbers"] == verification.numbers
+    assert (record["task"], record["format_version"]) == ("segmentation", 1)
 
 
 @pytest.mark.parametrize("what", CHANGES)
@@ -224,6 +224,22 @@ def test_maps_that_changed_places_are_named(measured):
     content = first.read_bytes()
     first.write_bytes(second.read_bytes())
     second.write_bytes(content)
+    with pytest.raises(DataError, match="not the file that was measured"):
+        trivox.verify(file)
+
+
+def test_maps_of_header_and_voxels_are_looked_at_whole(measured, tiny_data):
+    file, maps = measured
+    for nifti in [*maps.iterdir()]:
+        image = SimpleITK.ReadImage(nifti)
+        SimpleITK.WriteImage(image, maps / f"{nifti.name.removesuffix('.nii.gz')}.mhd")
+        nifti.unlink()
+    trivox.evaluate(maps, tiny_data, file)
+    assert trivox.verify(file).disagreements == []
+    voxels = sorted(maps.glob("*.*raw"))[0]
+    content = bytearray(voxels.read_bytes())
+    content[-1] ^= 1
+    voxels.write_bytes(content)
     with pytest.raises(DataError, match="not the file that was measured"):
         trivox.verify(file)
 

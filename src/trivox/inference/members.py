@@ -29,6 +29,9 @@ from trivox.networks.registry import build_network
 from trivox.planning.plan import Plan
 from trivox.volumes.volume import Spacing
 
+MISFIT = "Error(s) in loading state_dict"
+"""How torch begins when names or shapes of weights are not those of a network."""
+
 
 @dataclass(frozen=True, eq=False)
 class Member:
@@ -237,6 +240,8 @@ def fill_network(network: nn.Module, file: Path) -> None:
     except RuntimeError as error:
         if memory_ran_out(error):
             raise no_memory(error) from error
+        if not str(error).startswith(MISFIT):
+            raise
         raise BundleError(
             f"{file}: weights do not fit the plan of the bundle (made by another "
             "version?); train again"

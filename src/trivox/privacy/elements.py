@@ -37,8 +37,6 @@ PROPERTIES = (
     "SegmentedPropertyCategoryCodeSequence",
     "SegmentedPropertyTypeCodeSequence",
 )
-
-
 SAYING: dict[str, tuple[str, ...]] = {
     "CONTAINER": (),
     "NUM": ("MeasuredValueSequence",),
@@ -51,6 +49,7 @@ SAYING: dict[str, tuple[str, ...]] = {
 }
 """Kinds of items of a report that may stay, and what makes them whole (PS3.3 C.17.3)."""
 UNNAMED = ("CONTAINER", "IMAGE", "COMPOSITE", "SCOORD", "SCOORD3D")
+"""Those that may do without a name."""
 
 
 class TooDeepError(ValueError):
@@ -139,7 +138,7 @@ class Cleaner:
         items = [_code(item) for item in dataset[keyword].value]
         known = [item for item in items if item is not None]
         if not known and keyword in PROPERTIES:
-            known = [_code_of(*TISSUE)]
+            known = [code_of(*TISSUE)]
         if known:
             setattr(result, keyword, Sequence(known))
 
@@ -219,10 +218,11 @@ def _code(item: Any) -> Dataset | None:
     scheme = str(item.get("CodingSchemeDesignator", "")).strip()
     value = str(item.get("CodeValue", "")).strip()
     says = meaning(scheme, value)
-    return None if says is None else _code_of(value, scheme, says)
+    return None if says is None else code_of(value, scheme, says)
 
 
-def _code_of(value: str, scheme: str, says: str) -> Dataset:
+def code_of(value: str, scheme: str, says: str) -> Dataset:
+    """An item of a sequence of codes (PS3.3 8.8)."""
     code = Dataset()
     code.CodeValue = value
     code.CodingSchemeDesignator = scheme
@@ -235,13 +235,7 @@ def _says_something(item: Dataset) -> bool:
     are codes that the standard does not hold.
     """
     kind = item.get("ValueType", "")
-    if not kind or (kind != "CONTAINER" and "ConceptNameCodeSequence" not in item):
-        return (
-            kind in ("IMAGE", "COMPOSITE", "SCOORD", "SCOORD3D")
-            and "ReferencedSOPSequence" in item
-        )
-    if kind == "CODE":
-        return "ConceptCodeSequence" in item
-    if kind == "NUM":
-        return "MeasuredValueSequence" in item
-    return True
+    is_named = "ConceptNameCodeSequence" in item or kind in UNNAMED
+    if kind not in SAYING or not is_named:
+        return False
+    return all(keyword in item for keyword in SAYING[kind])

@@ -20,7 +20,7 @@ from trivox.outputs import Contents, Kind, object_with, require_folder
 from trivox.privacy.key import Key
 from trivox.privacy.objects import METHOD, AsideError, Cleaned, cleaned_object
 from trivox.privacy.scans import folder_name, is_scan, scan_name, write_cleaned
-from trivox.schema import FORMAT_VERSION
+from trivox.schema import stamped
 from trivox.volumes.dicom.native import NativeDecoder, native_decoder
 from trivox.volumes.dicom.signature import is_dicom
 
@@ -173,7 +173,6 @@ def _record(outcome: Outcome, key: Key, dates: DateRule) -> None:
     """What was done, for those who are handed the folder: no name of a source."""
     aside = {reason: len(files) for reason, files in sorted(outcome.aside.items())}
     content = {
-        "format_version": FORMAT_VERSION,
         "method": METHOD,
         "key": key.fingerprint,
         "dates": dates,
@@ -182,7 +181,7 @@ def _record(outcome: Outcome, key: Key, dates: DateRule) -> None:
         "set_aside": aside,
         "notes": [FACES] if outcome.heads else [],
     }
-    write_json(outcome.folder / RECORD, content)
+    write_json(outcome.folder / RECORD, stamped(content, None))
 
 
 def table_of(key_file: Path) -> Path:

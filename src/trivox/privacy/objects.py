@@ -11,7 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from trivox.config.choices import DateRule
 from trivox.errors import DataError, FormatError
-from trivox.privacy.elements import Cleaner, TooDeepError
+from trivox.privacy.elements import Cleaner, TooDeepError, code_of
 from trivox.privacy.key import Key
 from trivox.privacy.pixels import plain_pixels
 from trivox.privacy.profile import CLASSES, NEEDED, TEXT_BURNT_IN
@@ -167,17 +167,10 @@ def _say_method(result: Dataset, dates: DateRule) -> None:
     """That, and how, the person was taken out (PS3.15 E.1)."""
     result.PatientIdentityRemoved = "YES"
     result.DeidentificationMethod = METHOD
-    codes = [_code(*PROFILE), *(_code(*each) for each in OPTIONS[dates])]
+    done = (PROFILE, *OPTIONS[dates])
+    codes = [code_of(value, "DCM", says) for value, says in done]
     result.DeidentificationMethodCodeSequence = Sequence(codes)
     result.LongitudinalTemporalInformationModified = TEMPORAL[dates]
-
-
-def _code(value: str, meaning: str) -> Dataset:
-    code = Dataset()
-    code.CodeValue = value
-    code.CodingSchemeDesignator = "DCM"
-    code.CodeMeaning = meaning
-    return code
 
 
 def _file(result: Dataset) -> bytes:

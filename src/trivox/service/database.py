@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trivox.errors import ResourceError
@@ -31,6 +31,19 @@ def connected(file: Path) -> sqlite3.Connection:
     database.execute("PRAGMA journal_mode = WAL")
     database.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
     return database
+
+
+@contextmanager
+def one_change(database: sqlite3.Connection) -> Iterator[None]:
+    """Whole or not at all, on the disk when this ends; nobody else writes meanwhile."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # a full disk has rolled back already
+            database.execute("ROLLBACK")
+        raise
 
 
 def make_tables(

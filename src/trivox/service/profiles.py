@@ -49,13 +49,17 @@ class Connection(Frozen):
 
     timeout: seconds without an answer; retries: after a first try that failed; pause:
     seconds before the first of them, doubled for each other; ca_file: certificates
-    that vouch for the server; largest_gb: of one object.
+    that vouch for the server; cert_file, key_file: by which it knows this program;
+    verify: whether its certificate must be good; largest_gb: of one object.
     """
 
     timeout: Seconds = 30.0
     retries: int = Field(3, ge=0, le=20)
     pause: float = Field(0.5, ge=0, le=60)
     ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    verify: bool = True
     largest_gb: float = Field(4.0, gt=0, le=1000)
 
     @property
@@ -68,8 +72,7 @@ class DicomWeb(Connection):
     """An archive that speaks DICOMweb (DICOM PS3.18).
 
     url: of the service, before `/studies`; user: with a password, or token: a bearer
-    token; verify: whether its certificate must be good; plain: whether a secret may
-    travel without TLS to another machine.
+    token; plain: whether a secret may travel without TLS to another machine.
     """
 
     kind: Literal["dicomweb"] = "dicomweb"
@@ -79,9 +82,6 @@ class DicomWeb(Connection):
     password_env: Variable | None = None
     token_file: Path | None = None
     token_env: Variable | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    verify: bool = True
     plain: bool = False
 
     @model_validator(mode="after")
@@ -119,9 +119,6 @@ class Dimse(Connection):
     receive_port: Port | None = None
     commitment: bool = False
     tls: bool = False
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    verify: bool = True
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

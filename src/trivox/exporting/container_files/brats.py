@@ -12,11 +12,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from trivox import Predictor, TrivoxError
+from trivox import Predictor
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import load_inputs
 from trivox.errors import DataError
 from trivox.exporting.contract import read_contract
+from trivox.exporting.packaging.ending import run_entry
 from trivox.inference.folder import predict_cases
 
 HERE = Path(__file__).parent
@@ -99,8 +100,4 @@ def complain(line: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        predict(options())
-    except (TrivoxError, OSError, MemoryError) as error:
-        complain(f"error: {error or 'out of memory'}")
-        sys.exit(1)
+    run_entry(lambda: predict(options()))

@@ -8,13 +8,12 @@ that were predicted before are kept, so that the same command goes on after a st
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import trivox
-from trivox import TrivoxError
 from trivox.cli.terminal import Terminal
 from trivox.exporting.contract import read_contract
+from trivox.exporting.packaging.ending import run_entry
 from trivox.exporting.packaging.variables import said
 
 HERE = Path(__file__).parent
@@ -54,9 +53,4 @@ def predict(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        predict(options())
-    except (TrivoxError, OSError, MemoryError) as error:
-        message = " ".join(str(error).split()) or "out of memory"
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(1)
+    run_entry(lambda: predict(options()))

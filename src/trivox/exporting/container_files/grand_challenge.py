@@ -7,16 +7,16 @@ another name than its slug.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 from pydantic import AliasChoices, BaseModel, Field, RootModel
 
-from trivox import Predictor, TrivoxError, write_volume
+from trivox import Predictor, write_volume
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError
 from trivox.exporting.contract import Contract, read_contract
+from trivox.exporting.packaging.ending import run_entry
 from trivox.files import in_one_line, read_json
 from trivox.schema import validated
 
@@ -130,9 +130,4 @@ def _inside(folder: Path, place: Place, file: Path) -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        predict(options())
-    except (TrivoxError, OSError, MemoryError) as error:
-        message = " ".join(str(error).split()) or "out of memory"
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(1)
+    run_entry(lambda: predict(options()))

@@ -10,7 +10,6 @@ was predicted and written; otherwise 1, with one line on stderr and no object.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -18,7 +17,6 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 import trivox
-from trivox import TrivoxError
 from trivox.errors import UsageError
 from trivox.exporting.contract import read_contract
 from trivox.exporting.packaging.delivery import (
@@ -28,6 +26,7 @@ from trivox.exporting.packaging.delivery import (
     findings,
     require_predicted,
 )
+from trivox.exporting.packaging.ending import run_entry
 from trivox.exporting.packaging.variables import said
 from trivox.files import in_one_line, read_json, write_json
 from trivox.schema import Frozen, validated
@@ -119,9 +118,4 @@ def read_settings(file: Path) -> Settings:
 
 
 if __name__ == "__main__":
-    try:
-        predict(options())
-    except (TrivoxError, OSError, MemoryError) as error:
-        message = " ".join(str(error).split()) or "out of memory"
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(1)
+    run_entry(lambda: predict(options()))

@@ -14,15 +14,14 @@ code is 0 if every series was predicted; otherwise 1, with one line on stderr an
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import trivox
-from trivox import TrivoxError
 from trivox.errors import DataError
 from trivox.exporting.contract import read_contract
 from trivox.exporting.packaging.delivery import deliver, require_predicted
+from trivox.exporting.packaging.ending import run_entry
 from trivox.exporting.packaging.manifests import environment
 from trivox.exporting.packaging.variables import said
 from trivox.files import in_one_line
@@ -123,9 +122,4 @@ def main(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(options())
-    except (TrivoxError, OSError, MemoryError) as error:
-        message = " ".join(str(error).split()) or "out of memory"
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(1)
+    run_entry(lambda: main(options()))

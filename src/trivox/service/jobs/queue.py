@@ -20,7 +20,12 @@ from pathlib import Path
 from secrets import token_hex
 
 from trivox.files import runs, this_machine
-from trivox.service.database import connected, database_in_one_line, make_tables
+from trivox.service.database import (
+    connected,
+    database_in_one_line,
+    make_tables,
+    one_change,
+)
 from trivox.service.jobs.states import (
     AGAIN,
     AT_WORK,
@@ -335,14 +340,8 @@ class Queue:
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
         """One change, whole or not at all, on the disk when this ends."""
-        with self._reading() as database:
-            database.execute("BEGIN IMMEDIATE")
-            try:
-                yield database
-            except BaseException:
-                database.execute("ROLLBACK")
-                raise
-            database.execute("COMMIT")
+        with self._reading() as database, one_change(database):
+            yield database
 
 
 def _is_dead(owner: str) -> bool:

@@ -3,7 +3,6 @@ PS3.8). pynetdicom is imported when one is made.
 """
 
 import socket
-import ssl
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -122,7 +121,7 @@ class Caller:
     ) -> Any:
         events = optional_package("pynetdicom.events", extra="dicom")
         profile = self.profile
-        tls = (self._tls(), profile.host) if profile.tls else None
+        tls = (client_tls(self.name, profile), profile.host) if profile.tls else None
         association = entity.associate(
             profile.host,
             profile.port,
@@ -147,16 +146,6 @@ class Caller:
         if association.acceptor.primitive is not None:
             return refused(self.name, "takes nothing of what was proposed")
         return unreachable(self.name, "no association")
-
-    def _tls(self) -> ssl.SSLContext:
-        profile = self.profile
-        return client_tls(
-            self.name,
-            ca_file=profile.ca_file,
-            cert_file=profile.cert_file,
-            key_file=profile.key_file,
-            verify=profile.verify,
-        )
 
 
 def status_of(answer: Any, name: str) -> int:

@@ -8,12 +8,12 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from trivox.errors import UsageError
 from trivox.service.peers.archive import RefusedError, Retry, refused, unreachable
-from trivox.service.profiles import DicomWeb
+from trivox.service.profiles import Connection, DicomWeb
 from trivox.service.secret import read_secret
 
 LARGEST_TEXT = 64 * 2**20
@@ -156,7 +156,10 @@ class WebServer:
         host = parts.hostname or ""
         if parts.scheme == "https":
             self.connection = http.client.HTTPSConnection(
-                host, parts.port, timeout=timeout, context=self._tls()
+                host,
+                parts.port,
+                timeout=timeout,
+                context=client_tls(self.name, self.profile),
             )
         else:
             self.connection = http.client.HTTPConnection(
@@ -164,31 +167,19 @@ class WebServer:
             )
         return self.connection
 
-    def _tls(self) -> ssl.SSLContext:
-        profile = self.profile
-        return client_tls(
-            self.name,
-            ca_file=profile.ca_file,
-            cert_file=profile.cert_file,
-            key_file=profile.key_file,
-            verify=profile.verify,
-        )
 
-
-def client_tls(
-    name: str, *, ca_file: Any, cert_file: Any, key_file: Any, verify: bool
-) -> ssl.SSLContext:
+def client_tls(name: str, profile: Connection) -> ssl.SSLContext:
     """How a server's certificate is judged; raises `UsageError` for bad files."""
     try:
-        context = ssl.create_default_context(cafile=ca_file)
-        if cert_file is not None:
-            context.load_cert_chain(cert_file, key_file)
+        context = ssl.create_default_context(cafile=profile.ca_file)
+        if profile.cert_file is not None:
+            context.load_cert_chain(profile.cert_file, profile.key_file)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"profile {name}: ca_file, cert_file or key_file cannot be used "
             f"({_reason(error)})"
         ) from error
-    if not verify:
+    if not profile.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context

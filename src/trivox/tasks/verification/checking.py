@@ -21,9 +21,10 @@ from trivox.evaluation.conventions.choice import CONVENTIONS
 from trivox.evaluation.folders.agreement import differences, numbers_in
 from trivox.evaluation.folders.labels import read_metrics
 from trivox.evaluation.metrics.content import MetricsFile
-from trivox.files import file_hash, read_json
+from trivox.files import read_json
 from trivox.inference.bundle import read_any_bundle
 from trivox.inference.folder import predict_cases
+from trivox.sources import source_of
 from trivox.tasks.console import Console
 from trivox.tasks.origin import differences as changes_since
 from trivox.tasks.origin import read_origin
@@ -139,7 +140,7 @@ def _changed_files(metrics: MetricsFile, folder: Path | None) -> Iterator[str]:
                 file = folder / file.name
             if not file.exists():
                 yield f"{case}: its {what} is gone"
-            elif file.is_file() and file_hash(file) != recorded["sha256"]:
+            elif source_of(file).sha256 != recorded["sha256"]:
                 yield f"{case}: its {what} is not the file that was measured"
 
 

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from trivox.files import file_hash, read_json, write_json
-from trivox.schema import FORMAT_VERSION
+from trivox.schema import stamped
 
 RECORD = "verified.json"
 
 
-def write_record(run: Path, content: Mapping[str, Any]) -> None:
+def write_record(run: Path, content: Mapping[str, Any], task: str) -> None:
     """Say in a run that its figures and its model, as they are now, were verified."""
-    files = {"format_version": FORMAT_VERSION, "files": _hashes(run)}
-    write_json(run / RECORD, {**files, **content})
+    record = {"files": _hashes(run), **content}
+    write_json(run / RECORD, stamped(record, task))
 
 
 def remove_record(run: Path) -> None:

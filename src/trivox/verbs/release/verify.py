@@ -51,7 +51,7 @@ def _verified_run(run: Path, console: Console) -> Verification:
             "cases_predicted_again": verification.cases,
             "unchecked": verification.unchecked,
         }
-        write_record(run, content)
+        write_record(run, content, task.name)
     if (run / "report.html").is_file():
         with suppress(*([TrivoxError] if verification.disagreements else [])):
             report(run, console=console)

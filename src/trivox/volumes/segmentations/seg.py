@@ -37,7 +37,6 @@ FRACTIONAL = "FRACTIONAL"
 LABELMAP = "LABELMAP"
 SHARE = 0.5
 """Of the largest fraction, from which on a voxel belongs to a segment."""
-LABEL_MAP_CLASS = "1.2.840.10008.5.1.4.1.1.66.7"
 _BACKGROUND = ("125040", "DCM")
 """The code of what is no segment, in label maps."""
 _TO_RAS = np.array([-1.0, -1.0, 1.0])

@@ -5,7 +5,6 @@ other without following links: what is computed is what lay there then, and noth
 outside can be reached.
 """
 
-import errno
 import hashlib
 import os
 import stat
@@ -16,7 +15,7 @@ from pathlib import Path
 from trivox.service.serve.api.limits import no_space
 from trivox.service.serve.api.problems import ProblemError
 from trivox.service.serve.api.uploads import Part, format_suffix, too_large
-from trivox.service.serve.jobs.folders import sync_folder
+from trivox.service.serve.jobs.folders import NO_SPACE, sync_folder
 from trivox.service.serve.work.engine import JobError
 from trivox.service.serve.work.staging import EXAM, channel_of, is_image
 
@@ -41,7 +40,7 @@ def copied(
                 copies = [_copied_file(opened, parts[-1], folder / "0000", most)]
         sync_folder(folder)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_SPACE:
             raise no_space() from error
         raise nothing_there() from error
     return copies

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from hashlib import file_digest
 from pathlib import Path
 from secrets import token_hex
 
 from trivox.errors import BusyError, DataError, ResourceError
+from trivox.files import file_hash
 from trivox.service.serve.api.desk import Desk, require_done
 from trivox.service.serve.api.limits import no_space, require_space
 from trivox.service.serve.api.problems import ProblemError
@@ -151,8 +151,7 @@ class ReviewDesk:
         for image in out.glob(f"image_*{ENDING}"):
             image.replace(folder / image.name)
         sync_folder(folder)
-        with (folder / name).open("rb") as opened:
-            return name, file_digest(opened, "sha256").hexdigest()
+        return name, file_hash(folder / name)
 
     def _model(self, job: Job) -> ModelView | None:
         models = self.desk.models

@@ -5,6 +5,7 @@ STATE/uploads/     what is being sent
 STATE/jobs/ID/     input/0000.nii.gz  work-LEASE/  results-LEASE/
 """
 
+import errno
 import os
 import shutil
 import time
@@ -13,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 PRIVATE = 0o700
+NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+"""What the system says of a full disk, and of limits on files."""
 YOUNG = 600.0
 """Seconds for which a folder that no job knows of is left alone: it may be on its way."""
 

@@ -22,7 +22,9 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-UNKNOWN = "the file is of no known format; send NIfTI, NRRD, MHA, DICOM, or a zip of it"
+NO_FORMAT = (
+    "the file is of no known format; send NIfTI, NRRD, MHA, DICOM, or a zip of it"
+)
 ENDED = (State.DONE, State.FAILED, State.CANCELLED)
 OPEN = (State.QUEUED, State.RUNNING)
 

@@ -19,8 +19,8 @@ from trivox.service.database import make_tables
 from trivox.service.serve.jobs.records import JobRecords
 from trivox.service.serve.jobs.states import (
     ENDED,
+    NO_FORMAT,
     OPEN,
-    UNKNOWN,
     Claim,
     Failure,
     Job,
@@ -135,7 +135,7 @@ class JobStore(JobRecords):
             )
             job = self._job(database, new.id)
             if new.unreadable:
-                self._fail(database, job, Failure.UNKNOWN_FORMAT, UNKNOWN)
+                self._fail(database, job, Failure.UNKNOWN_FORMAT, NO_FORMAT)
             return self._job(database, new.id)
 
     def _of_key(self, database: sqlite3.Connection, new: NewJob) -> Job | None:

@@ -4,12 +4,12 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from trivox.service.database import connected, database_in_one_line
+from trivox.service.database import connected, database_in_one_line, one_change
 from trivox.service.serve.jobs.states import Job, ResultFile, Stage, State
 
 VERSION = 1
@@ -85,15 +85,8 @@ class Connections:
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
         """One change, whole or not at all, on the disk when this ends."""
-        with self.reading() as database:
-            database.execute("BEGIN IMMEDIATE")
-            try:
-                yield database
-                database.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):  # a full disk has rolled back already
-                    database.execute("ROLLBACK")
-                raise
+        with self.reading() as database, one_change(database):
+            yield database
 
 
 def job_of(row: sqlite3.Row) -> Job:

@@ -4,7 +4,6 @@ Everything here reads files that somebody sent: it runs in a process of its own
 (`trivox.service.serve.review.process`), never in the server.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from pydantic import Field
 
 from trivox.datasets.layouts.exams import VIEWS, is_exam
 from trivox.errors import DataError, LabelError
+from trivox.files import file_hash
 from trivox.schema import Frozen
 from trivox.service.serve.work.staging import CASE, is_image, staged
 from trivox.volumes.choice import NO_CHOICE, SeriesChoice
@@ -112,7 +112,7 @@ def _view(volumes: Sequence[Volume], channel: int, out: Path) -> ScanAnswer:
     return ScanAnswer(
         step=step,
         channels=len(volumes),
-        sha256=_digest(file),
+        sha256=file_hash(file),
         remarks=volumes[channel].remarks,
     )
 
@@ -153,7 +153,7 @@ def _view_of_exam(exam: Path, order: ScanOrder) -> ScanAnswer:
     views = read_views(file)
     target = order.out / view_name(order.channel or 0)
     write_volume(target, Volume(views[None], np.eye(4)))
-    return ScanAnswer(kind="views", channels=len(views), sha256=_digest(target))
+    return ScanAnswer(kind="views", channels=len(views), sha256=file_hash(target))
 
 
 def write_labels(order: ScanOrder) -> None:
@@ -189,8 +189,3 @@ def require_declared(
 def name_of_labels() -> str:
     """What the label map of a model is called among its results."""
     return f"{CASE}{ENDING}"
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

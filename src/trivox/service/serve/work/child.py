@@ -2,8 +2,6 @@
 JSON for each stage, and one for the end.
 """
 
-import errno
-import hashlib
 import json
 import os
 import shutil
@@ -15,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from trivox.errors import BundleError, ResourceError, TrivoxError
+from trivox.files import file_hash
 from trivox.memory import memory_ran_out
-from trivox.service.serve.jobs.folders import Folders, sync_folder
+from trivox.service.serve.jobs.folders import NO_SPACE, Folders, sync_folder
 from trivox.service.serve.jobs.states import Claim, Failure, ResultFile, Stage
 from trivox.service.serve.settings import WorkSettings
 from trivox.service.serve.work.engine import Engine, JobError, Order
@@ -26,8 +25,6 @@ from trivox.service.serve.work.wording import spoken
 
 LARGEST = 1 << 36
 """Bytes of a file that a job may write."""
-NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-"""What the system says of a full disk, and of limits on files."""
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -176,8 +173,7 @@ def _rank(file: Path) -> tuple[bool, bool, str]:
 
 
 def _result(file: Path) -> ResultFile:
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    digest = file_hash(file)
     with file.open("rb+") as opened:
         os.fsync(opened.fileno())
     return ResultFile(file.name, file.stat().st_size, digest)

@@ -11,8 +11,7 @@ from zipfile import ZipInfo
 from trivox.datasets.channels import split_stem
 from trivox.datasets.layouts.exams import GEOMETRY, VIEWS
 from trivox.datasets.listing import CHANNEL_SUFFIX
-from trivox.service.serve.jobs.states import UNKNOWN as NO_FORMAT
-from trivox.service.serve.jobs.states import Failure
+from trivox.service.serve.jobs.states import NO_FORMAT, Failure
 from trivox.service.serve.work.archives import Archive, base_name, opened_archive
 from trivox.service.serve.work.engine import JobError
 
