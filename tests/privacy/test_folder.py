@@ -107,6 +107,28 @@ def test_files_of_a_case_keep_one_name(exam, tmp_path):
     assert image.name.replace("_0000", "") == label.name
 
 
+def test_folders_of_scans_name_nobody(tmp_path):
+    scan = Volume(np.zeros((1, 2, 3, 4), np.uint8), np.eye(4))
+    write_scan(tmp_path / "all" / SECRET / "images" / "a.nii.gz", scan)
+    trivox.deidentify(tmp_path / "all", tmp_path / "out", tmp_path / "key")
+    (file,) = (tmp_path / "out").rglob("*.nii.gz")
+    assert file.parent.name == "images"
+    assert SECRET not in str(file.relative_to(tmp_path / "out"))
+    assert file.parent.parent.parent == tmp_path / "out"
+
+
+def test_of_two_objects_of_one_uid_the_other_is_set_aside(tmp_path):
+    one, other = (slice_of(number, SOPInstanceUID="1.2.3.4") for number in range(2))
+    save(tmp_path / "exam", [one, other, one])
+    outcome = trivox.deidentify(tmp_path / "exam", tmp_path / "out", tmp_path / "key")
+    assert len(outcome.written) == 1
+    assert sum(map(len, outcome.aside.values())) in (1, 2)
+    (written,) = (tmp_path / "out").rglob("*.dcm")
+    (source,) = outcome.written.values()
+    expected = dcmread(source).pixel_array
+    np.testing.assert_array_equal(dcmread(written).pixel_array, expected)
+
+
 def test_the_same_key_gives_the_same_files(exam, tmp_path):
     for out in ("a", "b"):
         trivox.deidentify(exam / "series", tmp_path / out, tmp_path / "key")

@@ -13,8 +13,9 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from dicom_slices import COLUMNS, ROWS, compress, one, save, slice_of
+from dicom_slices import COLUMNS, ROWS, compress, enhanced, one, save, slice_of
 from privacy.canaries import planted, with_private
+from segmentation_files import seg
 from trivox.errors import FormatError
 from trivox.privacy.dates import cleaned_date, cleaned_moment, cleaned_time
 from trivox.privacy.key import Key
@@ -114,6 +115,32 @@ def test_compressed_pixels_become_plain_ones(tmp_path, syntax):
     assert not read.file_meta.TransferSyntaxUID.is_compressed
 
 
+def test_every_frame_of_a_file_stays(tmp_path):
+    dataset = enhanced([(0, 0, 2.0 * number) for number in range(3)])
+    _, read = cleaned(tmp_path, dataset)
+    assert read.NumberOfFrames == 3
+    np.testing.assert_array_equal(read.pixel_array, dataset.pixel_array)
+
+
+def test_bits_stay_where_they_were(tmp_path):
+    masks = np.random.default_rng(0).random((1, 3, 5, 7)) < 0.5  # 35 bits a frame
+    dataset = seg(tmp_path / "seg.dcm", masks, np.eye(4), names=["a"])
+    _, read = cleaned(tmp_path, dataset)
+    np.testing.assert_array_equal(read.pixel_array, dataset.pixel_array)
+    np.testing.assert_array_equal(read.pixel_array, masks[0])
+
+
+def test_blank_uids_become_pseudonyms(tmp_path):
+    blank = slice_of(1, PatientID="a", SeriesInstanceUID="", StudyInstanceUID="")
+    _, read = cleaned(tmp_path, blank)
+    _, again = cleaned(tmp_path, blank)
+    _, other = cleaned(tmp_path, blank, key=Key(b"another key of 16"))
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+        assert read[keyword].value.startswith("2.25.")
+        assert read[keyword].value == again[keyword].value != other[keyword].value
+    assert read.StudyInstanceUID != read.SeriesInstanceUID
+
+
 def test_what_an_image_needs_stays(tmp_path):
     dataset = slice_of(3, KVP="120", Manufacturer="Siemens Healthineers", PatientID="a")
     _, read = cleaned(tmp_path, dataset)
@@ -161,6 +188,7 @@ ASIDE = {
     "class": {"SOPClassUID": SecondaryCaptureImageStorage},
     "tables": {"ModalityLUTSequence": one(LUTExplanation="CANARY")},
     "X-ray": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1"},
+    "tables": {"ModalityLUTSequence": one(LUTExplanation="CANARY")},
 }
 
 
@@ -201,6 +229,50 @@ def test_dates_of_a_patient_move_together(tmp_path):
     assert moved[0].StudyDate < first.StudyDate
     kept = cleaned(tmp_path, first, "keep")[1]
     assert kept.StudyDate == first.StudyDate
+    said = {"MODIFIED": (moved[0], "113107"), "UNMODIFIED": (kept, "113106")}
+    for temporal, (read, option) in said.items():
+        assert read.LongitudinalTemporalInformationModified == temporal
+        codes = [each.CodeValue for each in read.DeidentificationMethodCodeSequence]
+        assert codes == ["113100", option]
+
+
+def test_dates_and_times_are_taken_out_unless_they_are_asked_for(tmp_path):
+    given = {
+        "StudyDate": "20200310",
+        "StudyTime": "101112",
+        "AcquisitionTime": "131415.5",
+        "RadiopharmaceuticalStartDateTime": "20200310101112",
+    }
+    _, read = cleaned(tmp_path, slice_of(1, PatientID="a", **given))
+    assert [read.get(keyword) or "" for keyword in given] == [""] * len(given)
+    assert cleaned_date("StudyDate", "20200310", "remove", 5) == ""
+    assert cleaned_time("StudyTime", "101112", "remove") == ""
+    moment = cleaned_moment("AcquisitionDateTime", "20200310101112", "remove", 5)
+    assert moment == "19000101000000"
+
+
+def test_a_text_in_the_place_of_a_number_does_not_stay(tmp_path):
+    template = one(TemplateIdentifier="CANARY", MappingResource="DCMR")
+    template.append(one(TemplateIdentifier="1500")[0])
+    report = {"ValueType": "CONTAINER", "ContentTemplateSequence": template}
+    pointers = one(DimensionIndexPointer=0x00290010)
+    pointers.append(one(DimensionIndexPointer=0x00200032)[0])
+    dataset = slice_of(
+        1, ContentSequence=one(**report), DimensionIndexSequence=pointers
+    )
+    dataset.FrameIncrementPointer = 0x3004000C  # as doses have it
+    dataset.add_new("KVP", "LO", "CANARY")
+    dataset.add_new("WindowCenter", "SH", ["40", "CANARY"])
+    result, read = cleaned(tmp_path, dataset)
+    assert b"CANARY" not in result.content
+    assert not read.KVP
+    assert read.FrameIncrementPointer == 0x3004000C
+    assert "WindowCenter" not in read  # half of what was said is another thing
+    bad, good = read.ContentSequence[0].ContentTemplateSequence
+    assert ("TemplateIdentifier" in bad, good.TemplateIdentifier) == (False, "1500")
+    private, known = read.DimensionIndexSequence
+    assert "DimensionIndexPointer" not in private
+    assert known.DimensionIndexPointer == 0x00200032
 
 
 def test_dates_that_are_none_are_not_kept():

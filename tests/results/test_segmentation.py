@@ -192,9 +192,11 @@ def test_another_result_is_another_object(tmp_path):
         result = result_of(folder, labels_for(shape, seed=number))
         path, _ = written(result, tmp_path, f"{number}.dcm")
         uids.add(pydicom.dcmread(path).SOPInstanceUID)
-    path, _ = written(result_of(folder, seg_type="labelmap"), tmp_path, "l.dcm")
-    uids.add(pydicom.dcmread(path).SOPInstanceUID)
-    assert len(uids) == 4
+    others = {"l": {"seg_type": "labelmap"}, "r": {"segments": {"all": (1, 2, 7)}}}
+    for name, options in others.items():
+        path, _ = written(result_of(folder, **options), tmp_path, f"{name}.dcm")
+        uids.add(pydicom.dcmread(path).SOPInstanceUID)
+    assert len(uids) == 5
 
 
 def test_what_an_object_does_not_say_does_not_change_its_uid(tmp_path):
@@ -256,6 +258,73 @@ def test_what_patients_lack_is_present_and_empty(tmp_path):
     assert errors_of(path) == []
 
 
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [({}, True), ({"RescaleType": "HU"}, True), ({"RescaleType": "US"}, False)],
+)
+def test_values_are_in_hu_where_a_ct_says_nothing_else(header, expected, tmp_path):
+    result = result_of(write_series(tmp_path / "case", **header))
+    assert result.hounsfield == (expected,)
+
+
+def test_exams_of_nobody_are_not_one_study(tmp_path):
+    studies = set()
+    for number in range(2):
+        folder = tmp_path / f"case{number}"
+        write_series(folder, anonymous=True, PatientID="anonymous")
+        studies.add(result_of(folder).source.first.StudyInstanceUID)
+    assert len(studies) == 2
+
+
+def test_images_without_a_uid_get_that_of_the_others(tmp_path):
+    folder = write_series(tmp_path / "case")
+    file = sorted(folder.iterdir())[2]
+    image = pydicom.dcmread(file)
+    image.StudyInstanceUID = image.FrameOfReferenceUID = ""
+    image.save_as(file)
+    for each in result_of(folder).source.datasets:
+        assert each.StudyInstanceUID == PATIENT["StudyInstanceUID"]
+        assert each.FrameOfReferenceUID == PATIENT["FrameOfReferenceUID"]
+
+
+def test_what_two_models_find_is_not_tracked_as_one(tmp_path):
+    result = result_of(write_series(tmp_path / "case"))
+    model = replace(result.model, sha256="f" * 64)
+    tracked = set()
+    for number, each in enumerate((result, replace(result, model=model))):
+        path, _ = written(each, tmp_path, f"{number}.dcm")
+        segments = pydicom.dcmread(path).SegmentSequence
+        tracked |= {segment.TrackingUID for segment in segments}
+    assert len(tracked) == 2 * len(NAMES)
+
+
+def test_a_side_is_said_beside_the_organ(tmp_path):
+    names = {"kidney_left": 1, "kidney_right": 2}
+    result = result_of(write_series(tmp_path / "case"), names=names)
+    path, _ = written(result, tmp_path)
+    write_structures(result, tmp_path / "b.dcm")
+    structures = pydicom.dcmread(tmp_path / "b.dcm")
+    of_segments = [
+        each.SegmentedPropertyTypeCodeSequence[0]
+        for each in pydicom.dcmread(path).SegmentSequence
+    ]
+    of_regions = [
+        each.RTROIIdentificationCodeSequence[0]
+        for each in structures.RTROIObservationsSequence
+    ]
+    for types in (of_segments, of_regions):
+        assert [each.CodeMeaning for each in types] == ["Kidney", "Kidney"]
+        sides = [each.SegmentedPropertyTypeModifierCodeSequence[0] for each in types]
+        assert [side.CodeMeaning for side in sides] == ["Left", "Right"]
+
+
+def test_labels_of_another_grid_are_refused(tmp_path):
+    result = result_of(write_series(tmp_path / "case"))
+    other = result_of(write_series(tmp_path / "other", shape=(9, 23)))
+    with pytest.raises(DataError, match="changed meanwhile, predict again"):
+        write_segmentation(replace(result, labels=other.labels), tmp_path / "a.dcm")
+
+
 def test_values_that_are_none_are_left_out_and_said(tmp_path):
     with quiet():
         folder = write_series(
@@ -307,6 +376,7 @@ def test_labels_may_be_called_anything(write, tmp_path):
 HEADERS = {
     "dates of old": {"StudyDate": "2024.05.06", "ContentDate": "6 May"},
     "times with colons": {"StudyTime": "07:08:09", "ContentTime": "noon"},
+    "a time that is none": {"ContentDate": "20240506", "ContentTime": "noon"},
     "age without unit": {"PatientAge": "41"},
     "anonymous": {"PatientIdentityRemoved": "YES", "DeidentificationMethod": "by hand"},
     "unknown characters": {"SpecificCharacterSet": "ISO_IR 999"},

@@ -139,6 +139,18 @@ def test_long_contours_are_not_cut(tmp_path):
     np.testing.assert_array_equal(masks["liver"], labels == 1)
 
 
+def test_every_value_has_an_even_length(tmp_path):
+    """Numbers are written as they are, without what pydicom adds to odd ones."""
+    path, _ = written(result_of(write_series(tmp_path / "case")), tmp_path)
+    values = [
+        contour.get_item("ContourData").value
+        for outline in pydicom.dcmread(path).ROIContourSequence
+        for contour in outline.ContourSequence
+    ]
+    assert {len(value) % 2 for value in values} == {0}
+    assert {value.endswith(b" ") for value in values} == {True, False}
+
+
 def test_the_same_input_and_model_give_the_same_bytes(tmp_path):
     folder = write_series(tmp_path / "case")
     once, _ = written(result_of(folder), tmp_path, "a.dcm")

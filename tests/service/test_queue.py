@@ -14,6 +14,7 @@ from trivox.errors import ResourceError
 from trivox.service.jobs import queue as queue_module
 from trivox.service.jobs.queue import Queue
 from trivox.service.jobs.states import FINAL, LostLeaseError, State, Work
+from trivox.service.jobs.work import beating
 
 LEASE = 60.0
 ALLOWED = {
@@ -93,6 +94,40 @@ def test_work_that_is_cut_off_without_end_fails(queue, clock):
         clock.now += LEASE + 1
     assert queue.claim(Work.RUN) is None
     assert queue.entry("a").state is State.FAILED
+
+
+def test_work_that_came_to_an_end_was_cut_off_never(queue, clock):
+    add(queue)
+    queue.claim(Work.RUN)
+    clock.now += LEASE + 1
+    queue.predicted(queue.claim(Work.RUN), [])
+    assert interruptions(queue) == 0
+
+
+def interruptions(queue):
+    with sqlite3.connect(queue.file) as database:
+        (count,) = database.execute("SELECT interruptions FROM series").fetchone()
+        return count
+
+
+def test_results_that_are_sent_here_are_not_worked_on(queue):
+    add(queue)
+    queue.predicted(queue.claim(Work.RUN), ["result"])
+    queue.arrived("result", 1, stable=0)
+    queue.counted("result", 2, stable=0)
+    assert queue.entry("result").state is State.IGNORED
+
+
+def test_who_lost_a_lease_is_told(tmp_path):
+    queue = Queue(tmp_path, lease=0.04)
+    add(queue)
+    with beating(queue, queue.claim(Work.RUN)) as heart:
+        heart.require()
+        with sqlite3.connect(queue.file) as database:
+            database.execute("UPDATE series SET owner = 'another'")
+        assert heart.lost.wait(30)
+        with pytest.raises(LostLeaseError):
+            heart.require()
 
 
 @pytest.mark.parametrize("end", ["renew", "again", "predicted"])

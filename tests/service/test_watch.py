@@ -127,6 +127,41 @@ def test_nothing_that_is_written_or_said_names_the_patient(
     assert b"rule ct" in text
 
 
+def test_whatever_goes_wrong_is_said_without_the_patient(
+    archive, station, tmp_path, monkeypatch
+):
+    load(archive, tmp_path, "a")
+
+    def fail(*args, **options):
+        raise trivox.errors.DataError(f"of {' '.join(canaries_of('a'))}: no")
+
+    monkeypatch.setattr(work, "run_child", fail)
+    queue, lines, error = station()
+    (entry,) = queue.entries()
+    text = "\n".join([entry.reason, *lines, str(error)])
+    assert [word for word in canaries_of("a") if word in text] == []
+    assert "[removed]" in entry.reason
+
+
+def test_the_prediction_of_a_killed_service_is_ended_first(
+    archive, station, tmp_path, monkeypatch
+):
+    load(archive, tmp_path, "a")
+
+    def interrupted(*args, started, **options):
+        started("machine 1 1.0")
+        raise trivox.errors.InterruptedTrainingError("the service stops")
+
+    ended = []
+    monkeypatch.setattr(work, "run_child", interrupted)
+    station()
+    monkeypatch.setattr(work, "run_child", predicts_here)
+    monkeypatch.setattr(work, "end_orphan", ended.append)
+    _, _, error = station()
+    assert error is None
+    assert ended == ["machine 1 1.0"]
+
+
 def test_urgent_series_go_first(archive, station, tmp_path):
     load(archive, tmp_path, "a", "b", "c")
     load(archive, tmp_path, "z", SeriesDescription="stroke")

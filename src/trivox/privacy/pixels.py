@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels import iter_pixels
 
 from trivox.volumes.dicom.native import NativeDecoder
 from trivox.volumes.dicom.pixels import decode
+from trivox.volumes.segmentations.seg_pixels import stored_frames
 
 WORDS = ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
 
@@ -25,7 +25,7 @@ def plain_pixels(
         return
     count = int(dataset.get("NumberOfFrames") or 1)
     if int(dataset.BitsAllocated) == 1:
-        content = _packed(dataset)
+        content = _packed(path)
     else:
         planes = decode(path, range(count), native=native)
         content = b"".join(_little_endian(plane) for plane in planes)
@@ -34,8 +34,7 @@ def plain_pixels(
     if "PhotometricInterpretation" not in result:
         result.PhotometricInterpretation = "MONOCHROME2"  # of label maps with a palette
     wide = int(dataset.BitsAllocated) > 8
-    padding = b"\0" * (len(content) % 2)
-    result.add_new("PixelData", "OW" if wide else "OB", content + padding)
+    result.add_new("PixelData", "OW" if wide else "OB", content)
 
 
 def _little_endian(plane: Any) -> bytes:
@@ -43,8 +42,7 @@ def _little_endian(plane: Any) -> bytes:
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _packed(dataset: Any) -> bytes:
+def _packed(path: Path) -> bytes:
     """Frames of one bit a pixel, without the bits after the last one."""
-    planes = [np.asarray(plane, bool) for plane in iter_pixels(dataset, raw=True)]
-    bits = np.concatenate([plane.ravel() for plane in planes])
+    bits = np.concatenate([frame.ravel() for frame in stored_frames(path)])
     return np.packbits(bits, bitorder="little").tobytes()

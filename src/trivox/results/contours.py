@@ -142,9 +142,7 @@ def _without_straight(points: Numbers) -> Numbers:
     before = points - np.roll(points, 1, axis=0)
     after = np.roll(before, -1, axis=0)
     turns = _cross(before, after) != 0
-    back = (before * after).sum(axis=1) < 0
-    turning = turns | back
-    corners: Numbers = points[turning]
+    corners: Numbers = points[turns]
     return corners
 
 

@@ -1,5 +1,7 @@
 """Who may ask, and what every answer says."""
 
+import re
+
 import pytest
 
 from serve_client import ended, send, served, until
@@ -39,6 +41,26 @@ def test_nobody_without_a_token_learns_anything(closed, path, header):
     answer = closed.get(path, headers=header)
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+SAYING_NOTHING = {
+    *("/healthz", "/v2/health/live", "/v2/health/ready"),
+    *("/auth/", "/auth/token"),
+}
+
+
+def test_every_operation_asks_for_a_token_but_those_that_say_nothing(closed):
+    paths = closed.get("/openapi.json").json()["paths"]
+    assert len(paths) > 25
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            answer = closed.request(method, re.sub(r"{\w+}", "0" * 32, path))
+            is_open = answer.json().get("code") != "unauthorized"
+            is_described_as_open = "security" not in operation
+            # a wrong password is answered as a wrong token is
+            is_open = is_open or path == "/auth/token"
+            expected = path in SAYING_NOTHING
+            assert (is_open, is_described_as_open) == (expected, expected), path
 
 
 def test_whoever_has_a_token_is_answered(closed):
