@@ -38,7 +38,8 @@ class WorkSettings(Frozen):
 
     cores: that one job may keep busy; lease: seconds for which a worker vouches for a
     job; pause: seconds before a job that crashed is tried again, then twice as many; grace: seconds
-    that a job may still take when the server is asked to stop.
+    that a job may still take when the server is asked to stop; archives: file with the
+    profiles of those that scans may be fetched from, None: there are none.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class WorkSettings(Frozen):
     lease: float = Field(default=15.0, gt=0)
     pause: float = Field(default=0.5, ge=0)
     grace: float = Field(default=10.0, ge=0)
+    archives: Path | None = None
 
     def model(self, name: str) -> ServedModel | None:
         """A model by name."""

@@ -9,8 +9,7 @@ from pydantic import BaseModel
 
 from trivox.service.serve.api.desk import Desk
 from trivox.service.serve.api.problems import ProblemError
-from trivox.service.serve.api.routes import problems
-from trivox.service.serve.api.schemas import ModelView
+from trivox.service.serve.api.schemas import ModelView, problems
 from trivox.version import __version__
 
 PLATFORM = "trivox"
