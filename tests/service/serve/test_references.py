@@ -10,7 +10,7 @@ import trivox_client as tc
 
 from clinic import canaries_of, uid, web_archive, write_profiles, write_series
 from serve_client import ended, served
-from trivox.errors import ResourceError, UsageError
+from trivox.errors import ResourceError
 from trivox.service.objects import Shelf
 from trivox.service.serve.api.archives import search
 from trivox.service.serve.jobs.states import Failure
@@ -103,7 +103,8 @@ def test_a_reference_sent_twice_is_one_job(client):
     ids = {
         post(client, reference=REFERENCE, headers=keyed).json()["id"] for _ in range(2)
     }
-    assert len(ids) == 1
+    (job,) = ids
+    assert ended(client, job)["state"] == "done"
     other = REFERENCE.replace(uid("a"), uid("b"))
     answer = post(client, reference=other, headers=keyed)
     assert code(answer, 422) == "idempotency-key-reused"
@@ -116,7 +117,7 @@ def test_a_reference_sent_twice_is_one_job(client):
         ({"reference": REFERENCE + "/instances/1.2"}, "invalid-request"),
         ({"reference": REFERENCE.replace("studies", "patients")}, "invalid-request"),
         ({"reference": f"../{REFERENCE}"}, "invalid-request"),
-        ({"reference": REFERENCE + ".1" * 32}, "invalid-request"),
+        ({"reference": REFERENCE.replace("1.2", "1..2")}, "invalid-request"),
         ({"reference": REFERENCE, "path": "x"}, "invalid-request"),
         ({"reference": REFERENCE, "model": "two"}, "invalid-request"),
         ({}, "invalid-request"),
@@ -258,11 +259,3 @@ def test_what_was_sent_needs_no_archive(tmp_path):
     part.touch()
     assert fetched([part], None, tmp_path / "scratch") == [part]
     assert FILE not in {each.name for each in tmp_path.iterdir()}
-
-
-def test_uids_have_64_letters():
-    long = "1." + "2" * 62
-    reference = parsed_reference(f"web/studies/{long}/series/{long}")
-    assert reference.text == f"web/studies/{long}/series/{long}"
-    with pytest.raises(UsageError, match="ARCHIVE/studies"):
-        parsed_reference(f"web/studies/{long}3/series/{long}")

@@ -46,7 +46,7 @@ KINDS = {
     "too-many-jobs": Kind(429, "Too many jobs of this client are open"),
     "too-many-images": Kind(429, "Too many images of this client are kept"),
     "internal": Kind(500, "The server failed"),
-    "no-inline-inference": Kind(501, "Volumes are not sent as numbers in one request"),
+    "no-inline-inference": Kind(404, "Volumes are not sent as numbers in one request"),
     "archive-unreachable": Kind(502, "The archive does not answer"),
     "archive-refused": Kind(502, "The archive answered something else"),
     "too-many-searches": Kind(503, "Too many searches at a time"),

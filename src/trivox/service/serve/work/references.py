@@ -30,7 +30,6 @@ UID = r"[0-9]+(\.[0-9]+){1,31}"
 REFERENCE = rf"{ARCHIVE}/studies/{UID}/series/{UID}"
 """The name of an archive, then what DICOMweb calls a series (DICOM PS3.18 section
 10.3)."""
-LONGEST_UID = 64
 _PARTS = re.compile(
     rf"(?P<archive>{ARCHIVE})/studies/(?P<study>{UID})/series/(?P<series>{UID})"
 )
@@ -40,8 +39,8 @@ class Reference(Frozen):
     """A series of an archive that the server has a profile of."""
 
     archive: str = Field(pattern=rf"^{ARCHIVE}$")
-    study: str = Field(pattern=rf"^{UID}$", max_length=LONGEST_UID)
-    series: str = Field(pattern=rf"^{UID}$", max_length=LONGEST_UID)
+    study: str = Field(pattern=rf"^{UID}$")
+    series: str = Field(pattern=rf"^{UID}$")
 
     @property
     def text(self) -> str:
@@ -52,7 +51,7 @@ class Reference(Frozen):
 def parsed_reference(text: str) -> Reference:
     """A reference as clients write it; raises `UsageError` for what is none."""
     match = _PARTS.fullmatch(text)
-    if match is None or max(map(len, match.group("study", "series"))) > LONGEST_UID:
+    if match is None:
         raise UsageError(
             "a reference is ARCHIVE/studies/UID/series/UID; search the archive for it"
         )

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, StringConstraints
 
 from trivox.schema import Frozen
-from trivox.service.serve.work.references import LONGEST_UID, UID
+from trivox.service.serve.work.references import UID
 
 Word = Annotated[
     str, StringConstraints(max_length=64, pattern=r"^[^\\\x00-\x1f\x7f]*$")
@@ -35,7 +35,7 @@ class StudyQuery(Frozen):
 class SeriesQuery(Frozen):
     """Whose series are looked for."""
 
-    study: str = Field(pattern=rf"^{UID}$", max_length=LONGEST_UID)
+    study: str = Field(pattern=rf"^{UID}$", max_length=64)
 
 
 class StudyView(BaseModel):

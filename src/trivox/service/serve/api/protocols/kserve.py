@@ -106,7 +106,7 @@ def _add_models(router: APIRouter, desk: Desk) -> None:
     @router.post(
         "/models/{name}/infer",
         response_class=Response,
-        responses=problems(404, 422, 501),
+        responses=problems(404, 422),
     )
     def infer(request: Request, name: Name) -> Response:
         """Is refused: volumes go through `POST /v1/jobs`."""
