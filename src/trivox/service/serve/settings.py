@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 from pydantic import Field
 
+from trivox.memory import total_memory
 from trivox.schema import Frozen
 
 GIBI = 1 << 30
 MEMORY_SHARE = 0.8
-"""Of the machine's memory that all jobs together may take."""
+"""Of the memory that all jobs together may take."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
@@ -58,6 +58,5 @@ class WorkSettings(Frozen):
 
 
 def usual_memory(workers: int) -> int:
-    """Bytes that each of so many jobs may take on this machine."""
-    total: int = psutil.virtual_memory().total
-    return max(int(total * MEMORY_SHARE / workers), 1)
+    """Bytes that each of so many jobs may take on this machine, or in its container."""
+    return max(int(total_memory() * MEMORY_SHARE / workers), 1)
