@@ -10,6 +10,7 @@ each channel is a region of its own (sigmoid).
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trivox.learning.runtime import sum_over_ranks, world_size
@@ -19,11 +20,25 @@ SMOOTH = 1e-5
 """Added to both sides of an overlap ratio: an empty target that is predicted empty
 costs nothing.
 """
+NARROW = 1e-30
+"""Less than any two values of a volume differ by, and more than fp32's smallest."""
 
 
 def full_precision(logits: Tensor) -> Tensor:
     """Logits of half precision as fp32; sums over a million voxels need it."""
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+def absolute_difference(
+    one: Tensor, other: Tensor, *, reduction: str = "mean"
+) -> Tensor:
+    """|one - other| of each value, or the mean (`reduction`: "none", "mean").
+
+    torch's own takes a kernel for each of its operations, and three more for the
+    gradient; its smooth one takes one, and is the same where no difference lies within
+    its width.
+    """
+    return F.smooth_l1_loss(one, other, reduction=reduction, beta=NARROW)
 
 
 class _DifferentiableSum(torch.autograd.Function):

@@ -12,15 +12,12 @@ from torch.func import functional_call
 from trivox.errors import GeometryError, RecipeError
 from trivox.networks.efficient import Pointwise
 from trivox.networks.halves import in_bf16, in_type, wants_halves
-from trivox.networks.xray2ct.consistency import (
-    DataConsistency,
-    HounsfieldWindow,
-    iterative_prior,
-)
+from trivox.networks.xray2ct.consistency import DataConsistency, iterative_prior
 from trivox.networks.xray2ct.lifting import FEW, Fused, ViewLifting, lift, look
 from trivox.networks.xray2ct.sizes import LIFTED, ReconstructionSize, levels_of
 from trivox.networks.xray2ct.unet3d import VolumeUNet
 from trivox.networks.xray2ct.views2d import MultiScaleFeaturePyramid
+from trivox.projection.attenuation import HounsfieldWindow
 from trivox.projection.geometry import Grid
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays, joined
