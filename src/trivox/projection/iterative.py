@@ -45,7 +45,7 @@ class SirtStep:
         exams = len(images) if batched else 1
         ones = images.new_ones(exams, *self.projector.grid.shape)
         rows = _inverse(self.projector.project(ones), least) * present[:, :, None, None]
-        columns = self.projector.backproject((rows > 0).to(images.dtype))
+        columns = self.projector.backproject(rows.sign())
         return rows, _inverse(columns, least)
 
     def __call__(self, volume: Tensor, strength: Tensor | float = 1.0) -> Tensor:

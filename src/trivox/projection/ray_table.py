@@ -42,9 +42,9 @@ class MixedRays(Rays):
 
     def flat(self, voxels: Tensor) -> Tensor:
         """See `Rays`."""
-        p, q = voxels.mul_(self.facts[:, 2:4].T[..., None])
-        flat: Tensor = p.add_(q).add_(self.facts[:, 8:])
-        return flat
+        p, q = voxels
+        flat = torch.addcmul(self.facts[:, 8:], p, self.facts[:, 2:3])
+        return flat.addcmul_(q, self.facts[:, 3:4])
 
     def corners(self, first: Tensor, beyond: Tensor) -> Taps:
         """See `Rays`."""
@@ -122,8 +122,9 @@ class RayTable:
         for rays in self.parts:
             places, weights = self._entries(rays)
             values = flat.index_select(1, places.flatten())
-            products = values.view(len(flat), *weights.shape).mul_(weights)
-            images.append(products.sum(dim=-1))
+            values = values.view(len(flat), *weights.shape).transpose(0, 1)
+            sums = torch.bmm(values, weights[..., None])  # (n, b, 1)
+            images.append(sums.squeeze(2).T)
         whole = images[0] if len(images) == 1 else torch.cat(images, dim=1)
         return whole.view(len(volumes), *self.images)
 

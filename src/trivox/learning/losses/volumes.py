@@ -187,7 +187,8 @@ def edges(volumes: Tensor) -> Tensor:
     smooths along the other two.
     """
     if volumes.device.type != "cpu":
-        return _gradient(volumes).norm(dim=1, keepdim=True)
+        magnitude: Tensor = _gradient(volumes).norm(dim=1, keepdim=True)
+        return magnitude
     squares = [_sobel(volumes, axis).square() for axis in (-3, -2, -1)]
     return (torch.stack(squares).sum(0) + FLAT**2).sqrt()
 
@@ -204,7 +205,8 @@ def frequency_difference(prediction: Tensor, target: Tensor) -> Tensor:
     magnitude = _magnitude(prediction - target)
     shape = prediction.shape[-3:]
     weights = _frequency_weights(shape, magnitude.device, magnitude.dtype)
-    return (magnitude.flatten(-3) @ weights.flatten()).mean()
+    of_volumes = torch.matmul(magnitude.flatten(-3), weights.flatten())
+    return of_volumes.mean()
 
 
 def spectrum(volumes: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,8 @@ FACTS = 4
 """Depth, cosine of the incidence, mean attenuation along the ray, whether the detector
 sees it.
 """
+DEPTH = 4.0
+"""Factor on the depth, which is counted from the isocentre in units of its distance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,19 +65,21 @@ def _looked(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[
     pixels, depth = geometry.project_points(points)  # (..., v, n, 2), (..., v, n)
     step = constant(tuple(2 / edge for edge in geometry.detector), device)
     first = constant(tuple(1 / edge - 1 for edge in geometry.detector), device)
-    places = torch.addcmul(first, pixels, step).flip(-1)
+    places = torch.addcmul(first, pixels, step)
     towards = points - geometry.source[..., None, :]  # (..., v, n, 3)
     distance = towards.norm(dim=-1)
     chord = crossing(towards / distance[..., None], points, grids[0])
     cosine = depth / distance
-    depth = depth / geometry.sod[..., None] - 1
+    away = depth / geometry.sod[..., None]
+    away = torch.add(constant((-DEPTH,), device), away, alpha=DEPTH)
+    seen = (places.abs().amax(-1) <= 1) & (depth > 0) & xrays.present[:, :, None]
     if not geometry.batched:
         places = places.expand(b, *places.shape)
-        depth = depth.expand(b, *depth.shape)
+        away = away.expand(b, *away.shape)
         cosine = cosine.expand(b, *cosine.shape)
         chord = chord.expand(b, *chord.shape)
-    inside = places.abs().amax(-1) <= 1
-    seen = inside & (depth > -1) & xrays.present[:, :, None]
+    # after exams have their own, or every look would copy them
+    places = places.flip(-1)
     images = xrays.images.flatten(0, 1)
     integral = F.grid_sample(
         images[:, None],
@@ -86,7 +90,7 @@ def _looked(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[
     water = chord * water_per_mm
     mean = integral.reshape(b, v, len(points)) / water.clamp(min=1.0)
     facts = torch.stack(
-        (depth * 4, cosine, mean, torch.ones_like(mean)),
+        (away, cosine, mean, torch.ones_like(mean)),
         dim=2,
     )
     facts = facts * seen[:, :, None]
@@ -119,18 +123,23 @@ def _folded(places: Tensor) -> Tensor:
 
 def crossing(direction: Tensor, points: Tensor, grid: Grid) -> Tensor:
     """Length in mm of lines with unit `direction` `(..., n, 3)` through `points` `(n,
-    3)` within the grid's box.
+    3)`, none of them on a face of the grid's box, within it.
     """
-    z, y, x = grid.extent_mm
-    half = constant((x / 2, y / 2, z / 2), points.device)
-    centre = constant(grid.centre_mm, points.device)
-    flat = direction.abs() < 1e-6
-    steep = torch.where(flat, 1e-6, direction)
-    one = (centre - half - points) / steep
-    other = (centre + half - points) / steep
+    faces = _faces(grid, points.device) - points
+    # a line along a face meets it at infinity
+    one, other = faces.unflatten(0, (2, *[1] * (direction.ndim - 2))) / direction
     enters = torch.minimum(one, other).amax(-1)
     leaves = torch.maximum(one, other).amin(-1)
     return (leaves - enters).clamp(min=0)
+
+
+def _faces(grid: Grid, device: torch.device) -> Tensor:
+    """Where the grid's box begins and ends along x, y and z, `(2, 1, 3)` mm."""
+    z, y, x = grid.extent_mm
+    half = (x / 2, y / 2, z / 2)
+    begins = [middle - side for middle, side in zip(grid.centre_mm, half, strict=True)]
+    ends = [middle + side for middle, side in zip(grid.centre_mm, half, strict=True)]
+    return constant((*begins, *ends), device).view(2, 1, 3)
 
 
 class ViewLifting(nn.Module):

@@ -1,7 +1,6 @@
 """From X-rays to a volume: `HybridCNNViTUNet3D`."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -21,6 +20,7 @@ from trivox.projection.attenuation import HounsfieldWindow
 from trivox.projection.geometry import Grid
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays, joined
+from trivox.uploads import constant
 from trivox.volumes.volume import Shape
 
 Prior = Literal["sirt", "none"]
@@ -149,11 +149,10 @@ class HybridCNNViTUNet3D(nn.Module):
 
     def _forward(self, xrays: Xrays, *, consistent: bool) -> Tensor | list[Tensor]:
         physics = self._physics(xrays, consistent=consistent)
-        known = self._known(xrays, physics)
+        known = self._at_levels(self._known(xrays, physics))
         residuals = self._residuals(self._decode(xrays, known))
-        base = self._base(known, xrays)
-        bases = [_pooled(base, residual.shape[2:]) for residual in residuals]
-        outputs = list(torch._foreach_add(bases, residuals))
+        bases = self._bases([known[level] for level in residuals], xrays)
+        outputs = list(torch._foreach_add(bases, list(residuals.values())))
         if physics is not None and consistent:
             outputs[0] = self._consistent(outputs[0], physics)
         return outputs if self.training and self.deep_supervision else outputs[0]
@@ -216,14 +215,33 @@ class HybridCNNViTUNet3D(nn.Module):
         with torch.no_grad(), torch.autocast(mean.device.type, enabled=False):
             start = self.units.attenuation(mean).clamp(min=0)
             sirt = iterative_prior(*physics, start, iterations=self.prior_iterations)
-            prior = mean + (sirt - start) / self.units.width
+            prior = torch.add(mean, sirt - start, alpha=1 / self.units.width)
             return torch.stack((prior, mean), dim=1)
 
-    def _base(self, known: Tensor, xrays: Xrays) -> Tensor:
-        """Mean + w(views) * (prior - mean), w(0) = 0: `(b, 1, z, y, x)`."""
+    def _at_levels(self, known: Tensor) -> dict[int, Tensor]:
+        """What is known on the grids of the levels in use that look into the X-rays or
+        have an output.
+        """
+        levels = {*map(int, self.lifting), *map(int, self.heads)}
+        return {
+            level: _pooled(known, self.grid_at(level).shape)
+            for level in levels
+            if level <= self.finest
+        }
+
+    def _bases(self, known: Sequence[Tensor], xrays: Xrays) -> list[Tensor]:
+        """Mean + w(views) * (prior - mean), w(0) = 0, `(b, 1, z, y, x)` on each of
+        several grids; of all voxels in one axis, at once.
+        """
         count = xrays.present.sum(dim=1).clamp(max=MOST_VIEWS)
-        weight = torch.cat((self.trust.new_zeros(1), self.trust))[count]
-        return torch.lerp(known[:, 1:], known[:, :1], weight[:, None, None, None, None])
+        none = constant((0.0,), self.trust.device)
+        weight = torch.cat((none, self.trust)).index_select(0, count)
+        shapes = [here.shape[2:] for here in known]
+        joined = torch.cat([here.flatten(2) for here in known], dim=2)
+        prior, mean = joined.split(1, dim=1)
+        bases = torch.lerp(mean, prior, weight[:, None, None])
+        parts = bases.split([shape.numel() for shape in shapes], dim=2)
+        return [part.unflatten(2, s) for part, s in zip(parts, shapes, strict=True)]
 
     def _consistent(self, volume: Tensor, physics: tuple[Xrays, Projector]) -> Tensor:
         with torch.autocast(volume.device.type, enabled=False):
@@ -232,20 +250,20 @@ class HybridCNNViTUNet3D(nn.Module):
             return self.units.normalised(attenuation)[:, None]
 
     # -- learnt ------------------------------------------------------------------------
-    def _decode(self, xrays: Xrays, known: Tensor) -> dict[int, Tensor]:
-        """Maps of all levels in use."""
+    def _decode(self, xrays: Xrays, known: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Maps of all levels in use; known: on the grid of each."""
         views = self.views(xrays) if xrays.views else None
         lifted = self._lifted(xrays, views)
-        count = xrays.present.sum(dim=1).to(known.dtype)
+        count = xrays.present.sum(dim=1, dtype=torch.float32)
         many = torch.log1p(count)[:, None, None, None, None]
 
         def made(level: int) -> Tensor:
-            grid = self.grid_at(level)
-            here = _pooled(known, grid.shape)
+            here = known[level]
             fused = lifted.get(level) or self._nothing(level, here)
-            together = torch.cat((*fused, here, many.expand(-1, 1, *grid.shape)), dim=1)
+            size = here.shape[2:]
+            together = torch.cat((*fused, here, many.expand(-1, 1, *size)), dim=1)
             if views is None or (
-                together.is_cuda and len(together) * math.prod(grid.shape) <= FEW
+                together.is_cuda and len(together) * size.numel() <= FEW
             ):
                 return together
             # Convolutions of few channels take half the time in this layout on CPUs,
@@ -279,8 +297,8 @@ class HybridCNNViTUNet3D(nn.Module):
         outputs = self._lifting(level).outputs
         return (here.new_zeros(len(here), outputs, *here.shape[2:]),)
 
-    def _residuals(self, maps: dict[int, Tensor]) -> list[Tensor]:
-        """What to add to the base at each scale that has an output, finest first."""
+    def _residuals(self, maps: dict[int, Tensor]) -> dict[int, Tensor]:
+        """What to add to the base at each level that has an output, finest first."""
         with_output = [k for k in range(self.finest, -1, -1) if str(k) in self.heads]
         halves = [self.heads[str(level)](maps[level]) for level in with_output]
         residuals = list(in_type(halves, torch.float32))
@@ -288,7 +306,7 @@ class HybridCNNViTUNet3D(nn.Module):
             size = residuals[0].shape[2:]
             coarser = F.interpolate(residuals[1], size=size, mode="trilinear")
             residuals[0] = torch.lerp(coarser, residuals[0], self.fade)
-        return residuals
+        return dict(zip(with_output, residuals, strict=True))
 
 
 def _head(width: int) -> Pointwise:
