@@ -4,9 +4,12 @@ the gradients.
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trivox.learning.losses.targets import absolute_difference
+from trivox.networks import halves
 from trivox.networks.halves import interpolated
 from trivox.networks.transformer_kernels import (
     attended_in_full,
@@ -80,11 +83,26 @@ def test_branches_gates_and_moves(gpu):
     alike(moved, gpu, tokens, order, back)
 
 
-@pytest.mark.parametrize(("size", "twice"), [((3, 5), (6, 9)), ((2, 3, 4), (4, 6, 8))])
-def test_interpolation_in_bf16(gpu, size, twice):
+@pytest.mark.parametrize("entries", [0, halves.ENTRIES])
+@pytest.mark.parametrize(
+    ("size", "twice"), [((3, 5), (6, 9)), ((3, 5), (6, 10)), ((2, 3, 4), (4, 6, 8))]
+)
+def test_interpolation_in_bf16(gpu, monkeypatch, size, twice, entries):
+    """By a matrix where it may, of a map that is doubled, and without."""
+    from pretended_gpu.device import counting
+
+    monkeypatch.setattr(halves, "ENTRIES", entries)
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     there = x.bfloat16().to(gpu).requires_grad_()
-    result = interpolated(there, twice)
+    interpolated(there, twice)  # sends the matrix
+    with counting(launches=True) as counts:
+        result = interpolated(there, twice)
+    by_matrix = entries > 0 and twice == tuple(2 * edge for edge in size)
+    assert [name for name, _ in counts.launches] == [
+        "aten::bmm"
+        if by_matrix
+        else f"aten::upsample_{halves.LINEAR[len(size)]}{len(size)}d"
+    ]
     assert result.dtype == torch.bfloat16
     expected = interpolated(x, twice)
     torch.testing.assert_close(result.float().cpu(), expected, rtol=0.02, atol=0.02)
@@ -137,3 +155,17 @@ def test_sirt_in_place(gpu, shared):
     torch.testing.assert_close(result.cpu(), expected, rtol=1e-4, atol=1e-6)
     assert torch.equal(began.cpu(), start)
     assert (result.cpu() - start).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_absolute_differences(gpu, reduction):
+    """Also of values that are the same, whose slope is 0."""
+    one, other = torch.randn(2, 2, 5, 6)
+    one[0] = other[0]
+
+    def work(one, other):
+        if one.is_cuda:
+            return absolute_difference(one, other, reduction=reduction)
+        return F.l1_loss(one, other, reduction=reduction)
+
+    alike(work, gpu, one, other, tolerance=1e-6)

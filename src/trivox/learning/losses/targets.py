@@ -10,8 +10,8 @@ each channel is a region of its own (sigmoid).
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from trivox.learning.runtime import sum_over_ranks, world_size
 from trivox.uploads import on_device
@@ -22,6 +22,8 @@ costs nothing.
 """
 NARROW = 1e-30
 """Less than any two values of a volume differ by, and more than fp32's smallest."""
+REDUCTIONS = {"none": 0, "mean": 1}
+"""As torch's kernels count them."""
 
 
 def full_precision(logits: Tensor) -> Tensor:
@@ -35,10 +37,32 @@ def absolute_difference(
     """|one - other| of each value, or the mean (`reduction`: "none", "mean").
 
     torch's own takes a kernel for each of its operations, and three more for the
-    gradient; its smooth one takes one, and is the same where no difference lies within
-    its width.
+    gradient; its smooth one, which is the same where no difference lies within its
+    width, takes one for either.
     """
-    return F.smooth_l1_loss(one, other, reduction=reduction, beta=NARROW)
+    difference: Tensor = _AbsoluteDifference.apply(one, other, REDUCTIONS[reduction])
+    return difference
+
+
+class _AbsoluteDifference(torch.autograd.Function):
+    """The kernel of the gradient writes to memory that none has filled before."""
+
+    @staticmethod
+    def forward(ctx: Any, one: Tensor, other: Tensor, reduction: int) -> Tensor:
+        ctx.save_for_backward(one, other)
+        ctx.reduction = reduction
+        value: Tensor = torch.ops.aten.smooth_l1_loss(one, other, reduction, NARROW)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        one, other = ctx.saved_tensors
+        of_one = torch.empty_like(one)
+        torch.ops.aten.smooth_l1_loss_backward.grad_input(
+            gradients[0], one, other, ctx.reduction, NARROW, grad_input=of_one
+        )
+        return of_one, -of_one if ctx.needs_input_grad[1] else None, None
 
 
 class _DifferentiableSum(torch.autograd.Function):

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from trivox.config.volumes import ReconstructionLoss
 from trivox.learning.losses.perceptual import PerceptualDifference
-from trivox.learning.losses.similarity import ssim3d
+from trivox.learning.losses.similarity import similarities
 from trivox.learning.losses.targets import (
     absolute_difference,
     full_precision,
@@ -176,7 +176,7 @@ def squared(prediction: Tensor, target: Tensor) -> Tensor:
 
 def dissimilarity(prediction: Tensor, target: Tensor) -> Tensor:
     """1 - SSIM."""
-    return 1 - ssim3d(prediction, target).mean()
+    return 1 - similarities(prediction, target).mean()
 
 
 def edges(volumes: Tensor) -> Tensor:

@@ -89,11 +89,8 @@ def _looked(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[
     )
     water = chord * water_per_mm
     mean = integral.reshape(b, v, len(points)) / water.clamp(min=1.0)
-    facts = torch.stack(
-        (away, cosine, mean, torch.ones_like(mean)),
-        dim=2,
-    )
-    facts = facts * seen[:, :, None]
+    one = constant((1.0,), device).expand_as(mean)
+    facts = torch.stack((away, cosine, mean, one), dim=2) * seen[:, :, None]
     counts = [math.prod(grid.shape) for grid in grids]
     parts = zip(
         grids,
@@ -123,14 +120,14 @@ def _folded(places: Tensor) -> Tensor:
 
 def crossing(direction: Tensor, points: Tensor, grid: Grid) -> Tensor:
     """Length in mm of lines with unit `direction` `(..., n, 3)` through `points` `(n,
-    3)`, none of them on a face of the grid's box, within it.
+    3)` within the grid's box, where all of these lie.
     """
     faces = _faces(grid, points.device) - points
     # a line along a face meets it at infinity
     one, other = faces.unflatten(0, (2, *[1] * (direction.ndim - 2))) / direction
     enters = torch.minimum(one, other).amax(-1)
     leaves = torch.maximum(one, other).amin(-1)
-    return (leaves - enters).clamp(min=0)
+    return leaves - enters
 
 
 def _faces(grid: Grid, device: torch.device) -> Tensor:
@@ -271,7 +268,8 @@ def _shares(score: Tensor, seen: Tensor) -> list[Tensor]:
     are seen by any: `(b, v, ...)`, the last one `(b, ...)`.
     """
     there = seen.float()
-    hidden = (there - 1) * torch.finfo(there.dtype).max
+    most = torch.finfo(there.dtype).max
+    hidden = torch.add(constant((-most,), there.device), there, alpha=most)
     weights = (score + hidden).softmax(dim=1) * there
     count = there.sum(dim=1, keepdim=True).clamp(min=1)
     return [weights, there / count, hidden, there.amax(dim=1)]

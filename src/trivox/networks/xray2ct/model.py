@@ -150,8 +150,9 @@ class HybridCNNViTUNet3D(nn.Module):
     def _forward(self, xrays: Xrays, *, consistent: bool) -> Tensor | list[Tensor]:
         physics = self._physics(xrays, consistent=consistent)
         known = self._at_levels(self._known(xrays, physics))
-        residuals = self._residuals(self._decode(xrays, known))
-        bases = self._bases([known[level] for level in residuals], xrays)
+        views = xrays.present.sum(dim=1)
+        residuals = self._residuals(self._decode(xrays, known, views))
+        bases = self._bases([known[level] for level in residuals], views)
         outputs = list(torch._foreach_add(bases, list(residuals.values())))
         if physics is not None and consistent:
             outputs[0] = self._consistent(outputs[0], physics)
@@ -229,17 +230,17 @@ class HybridCNNViTUNet3D(nn.Module):
             if level <= self.finest
         }
 
-    def _bases(self, known: Sequence[Tensor], xrays: Xrays) -> list[Tensor]:
+    def _bases(self, known: Sequence[Tensor], views: Tensor) -> list[Tensor]:
         """Mean + w(views) * (prior - mean), w(0) = 0, `(b, 1, z, y, x)` on each of
-        several grids; of all voxels in one axis, at once.
+        several grids; of all voxels in one axis, at once. views: of each exam `(b,)`.
         """
-        count = xrays.present.sum(dim=1).clamp(max=MOST_VIEWS)
         none = constant((0.0,), self.trust.device)
-        weight = torch.cat((none, self.trust)).index_select(0, count)
+        trust = torch.cat((none, self.trust))[:, None]
+        weight = F.embedding(views.clamp(max=MOST_VIEWS), trust)  # (b, 1)
         shapes = [here.shape[2:] for here in known]
         joined = torch.cat([here.flatten(2) for here in known], dim=2)
         prior, mean = joined.split(1, dim=1)
-        bases = torch.lerp(mean, prior, weight[:, None, None])
+        bases = torch.lerp(mean, prior, weight[..., None])
         parts = bases.split([shape.numel() for shape in shapes], dim=2)
         return [part.unflatten(2, s) for part, s in zip(parts, shapes, strict=True)]
 
@@ -250,19 +251,22 @@ class HybridCNNViTUNet3D(nn.Module):
             return self.units.normalised(attenuation)[:, None]
 
     # -- learnt ------------------------------------------------------------------------
-    def _decode(self, xrays: Xrays, known: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Maps of all levels in use; known: on the grid of each."""
-        views = self.views(xrays) if xrays.views else None
-        lifted = self._lifted(xrays, views)
-        count = xrays.present.sum(dim=1, dtype=torch.float32)
-        many = torch.log1p(count)[:, None, None, None, None]
+    def _decode(
+        self, xrays: Xrays, known: Mapping[int, Tensor], views: Tensor
+    ) -> dict[int, Tensor]:
+        """Maps of all levels in use; known: on the grid of each; views: of each exam
+        `(b,)`.
+        """
+        maps = self.views(xrays) if xrays.views else None
+        lifted = self._lifted(xrays, maps)
+        many = torch.log1p(views)[:, None, None, None, None]
 
         def made(level: int) -> Tensor:
             here = known[level]
             fused = lifted.get(level) or self._nothing(level, here)
             size = here.shape[2:]
             together = torch.cat((*fused, here, many.expand(-1, 1, *size)), dim=1)
-            if views is None or (
+            if maps is None or (
                 together.is_cuda and len(together) * size.numel() <= FEW
             ):
                 return together
@@ -273,8 +277,8 @@ class HybridCNNViTUNet3D(nn.Module):
         levels = [level for level in map(int, self.lifting) if level <= self.finest]
         given = in_type([made(level) for level in levels], self._head_weight.dtype)
         of_level = dict(zip(levels, given, strict=True))
-        maps: dict[int, Tensor] = self.unet(of_level, self.finest, self.fade)
-        return maps
+        decoded: dict[int, Tensor] = self.unet(of_level, self.finest, self.fade)
+        return decoded
 
     def _lifted(self, xrays: Xrays, views: list[Tensor] | None) -> dict[int, Fused]:
         """What the voxels of the levels in use look up in the views, if there are any."""
