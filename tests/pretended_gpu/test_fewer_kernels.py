@@ -98,11 +98,7 @@ def test_interpolation_in_bf16(gpu, monkeypatch, size, twice, entries):
     with counting(launches=True) as counts:
         result = interpolated(there, twice)
     by_matrix = entries > 0 and twice == tuple(2 * edge for edge in size)
-    assert [name for name, _ in counts.launches] == [
-        "aten::bmm"
-        if by_matrix
-        else f"aten::upsample_{halves.LINEAR[len(size)]}{len(size)}d"
-    ]
+    assert ("aten::bmm" in {name for name, _ in counts.launches}) == by_matrix
     assert result.dtype == torch.bfloat16
     expected = interpolated(x, twice)
     torch.testing.assert_close(result.float().cpu(), expected, rtol=0.02, atol=0.02)
