@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trivox.learning.losses.targets import absolute_difference
+from trivox.learning.losses.targets import absolute_difference, taking_part
 from trivox.networks import halves
 from trivox.networks.halves import interpolated
+from trivox.networks.layers import instance_norm
 from trivox.networks.transformer_kernels import (
     attended_in_full,
     gated,
@@ -165,3 +166,42 @@ def test_absolute_differences(gpu, reduction):
         return F.l1_loss(one, other, reduction=reduction)
 
     alike(work, gpu, one, other, tolerance=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layout", "norms"), [(torch.contiguous_format, 1), (torch.channels_last_3d, 3)]
+)
+def test_norms_of_a_batch_in_bf16(gpu, layout, norms):
+    """With an activation in place behind them; by one kernel where the layout allows."""
+    from pretended_gpu.device import counting
+
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 5, 6, 7)
+    weight, bias = torch.randn(2, 4)
+
+    def work(x, weight, bias):
+        half = x.bfloat16().contiguous(memory_format=layout)
+        if x.is_cuda:
+            return F.leaky_relu_(instance_norm(half, weight, bias, 1e-5), 0.1).float()
+        normed = F.instance_norm(half.float(), weight=weight, bias=bias, eps=1e-5)
+        return F.leaky_relu(normed, 0.1)
+
+    alike(work, gpu, x, weight, bias, tolerance=0.1)
+    with counting(launches=True) as counts:
+        work(x.to(gpu), weight.to(gpu), bias.to(gpu))
+    names = [name for name, _ in counts.launches.elements()]
+    assert names.count("aten::native_batch_norm") == norms
+
+
+def test_an_idle_output_costs_a_kernel_and_one_for_its_gradient(gpu):
+    from pretended_gpu.device import counting
+
+    output = torch.randn(2, 3, 4, 5, 6, device=gpu).half().requires_grad_()
+    with counting(launches=True) as counts:
+        value = taking_part(output * 60000)
+        value.backward()
+    assert value == 0
+    assert not output.grad.any()
+    names = [name for name, _ in counts.launches.elements()]
+    assert names.count("aten::zero_") == 2
+    assert len(names) <= 5, counts.table(what="launches")

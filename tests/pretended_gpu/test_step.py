@@ -21,6 +21,7 @@ from trivox.tasks.labels.objective import SegmentationObjective
 
 CPU = torch.device("cpu")
 STEPS = 4
+LAUNCHES = 310
 ON_HOST = {"boundary", "hausdorff"}
 """Losses of distances, which scipy computes."""
 
@@ -84,6 +85,12 @@ def test_a_step_waits_for_nothing_until_figures_are_read(tmp_path, gpu, settings
     places = {place.partition(":")[0] for _, place in counts.waits}
     assert places == {"learning/readings.py"}, counts.table(steps=STEPS)
     assert sum(counts.waits.values()) == 1
+
+
+def test_a_step_of_two_supervised_scales_launches_few_kernels(tmp_path, gpu):
+    counts = counted(tmp_path, gpu, deep_supervision=True)
+    launched = sum(counts.launches.values()) / STEPS
+    assert launched <= LAUNCHES, counts.table(steps=STEPS, what="launches", most=40)
 
 
 def test_validation_waits_for_its_scores_alone(gpu):

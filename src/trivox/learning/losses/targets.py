@@ -185,5 +185,20 @@ def taking_part(output: Tensor) -> Tensor:
     """0, with gradient zero for all that an output was computed from: DDP waits for
     every parameter, also of a head that has no weight in the loss.
     """
-    one = output[(slice(1),) * output.ndim]  # a sum of all would overflow in fp16
-    return one.float().sum() * 0
+    nothing: Tensor = _TakingPart.apply(output)
+    return nothing
+
+
+class _TakingPart(torch.autograd.Function):
+    """Nothing is computed of the output: a sum of all would overflow in fp16."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor) -> Tensor:
+        ctx.output = output.shape, output.dtype
+        return output.new_zeros((), dtype=torch.float32)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        shape, dtype = ctx.output
+        return gradients[0].new_zeros(shape, dtype=dtype)
