@@ -18,8 +18,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from trivox.networks.efficient import DropPath
 from trivox.networks.halves import LayerNorm
 from trivox.networks.transformer_kernels import (
+    SwiGLU,
     attended_in_full,
-    gated,
     is_small,
     moved,
     with_branch,
@@ -306,21 +306,6 @@ class MultiHeadSelfAttention3D(nn.Module):
         """`(n, t, c)` to `(n, heads, t, d)`."""
         heads: Tensor = x.unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
         return heads
-
-
-class SwiGLU(nn.Module):
-    """Gated feed-forward layer with 8/3 of the width inside (Shazeer 2020)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        inner = round(channels * 8 / 3 / 16) * 16
-        self.gate = nn.Linear(channels, 2 * inner, bias=False)
-        self.project = nn.Linear(inner, channels, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same shape."""
-        out: Tensor = self.project(gated(self.gate(x)))
-        return out
 
 
 class TransformerBlock3D(nn.Module):

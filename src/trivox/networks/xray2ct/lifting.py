@@ -72,7 +72,8 @@ def _looked(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[
     cosine = depth / distance
     away = depth / geometry.sod[..., None]
     away = torch.add(constant((-DEPTH,), device), away, alpha=DEPTH)
-    seen = (places.abs().amax(-1) <= 1) & (depth > 0) & xrays.present[:, :, None]
+    on_detector = places.abs().amax(-1) <= 1
+    seen = on_detector & (depth > 0) & xrays.present[:, :, None]
     if not geometry.batched:
         places = places.expand(b, *places.shape)
         away = away.expand(b, *away.shape)
@@ -90,7 +91,8 @@ def _looked(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[
     water = chord * water_per_mm
     mean = integral.reshape(b, v, len(points)) / water.clamp(min=1.0)
     one = constant((1.0,), device).expand_as(mean)
-    facts = torch.stack((away, cosine, mean, one), dim=2) * seen[:, :, None]
+    facts = torch.stack((away, cosine, mean, one), dim=2)
+    facts = facts * seen[:, :, None]
     counts = [math.prod(grid.shape) for grid in grids]
     parts = zip(
         grids,
@@ -124,19 +126,22 @@ def crossing(direction: Tensor, points: Tensor, grid: Grid) -> Tensor:
     """
     faces = _faces(grid, points.device) - points
     # a line along a face meets it at infinity
-    one, other = faces.unflatten(0, (2, *[1] * (direction.ndim - 2))) / direction
-    enters = torch.minimum(one, other).amax(-1)
-    leaves = torch.maximum(one, other).amin(-1)
-    return leaves - enters
+    exams_and_views = [1] * (direction.ndim - 2)
+    faces = faces.unflatten(0, (2, *exams_and_views))
+    one, other = faces / direction
+    lower = torch.minimum(one, other)
+    upper = torch.maximum(one, other)
+    return upper.amin(-1) - lower.amax(-1)
 
 
 def _faces(grid: Grid, device: torch.device) -> Tensor:
     """Where the grid's box begins and ends along x, y and z, `(2, 1, 3)` mm."""
-    z, y, x = grid.extent_mm
-    half = (x / 2, y / 2, z / 2)
-    begins = [middle - side for middle, side in zip(grid.centre_mm, half, strict=True)]
-    ends = [middle + side for middle, side in zip(grid.centre_mm, half, strict=True)]
-    return constant((*begins, *ends), device).view(2, 1, 3)
+    ends: list[float] = []
+    for middle, size in zip(grid.centre_mm, grid.extent_mm[::-1], strict=True):
+        ends.append(middle - size / 2)
+        ends.append(middle + size / 2)
+    faces = constant(tuple(ends), device).view(3, 2)
+    return faces.T[:, None]
 
 
 class ViewLifting(nn.Module):
