@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trivox.datasets.checks.dataset import check_dataset
-from trivox.datasets.checks.findings import Report
+from trivox.datasets.checks.findings import CheckFile, Report
 from trivox.datasets.class_tables import with_classes
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import load_dataset
@@ -21,10 +21,29 @@ from trivox.verbs.texts import described
 
 @dataclass(frozen=True)
 class Checked:
-    """A dataset and what was found in it."""
+    """A dataset and what was found in it.
+
+    file: of the findings, None if they were not written.
+    """
 
     dataset: Dataset
     report: Report
+    file: Path | None = None
+
+    @property
+    def task(self) -> str | None:
+        """What is learnt from the dataset, None where that is not known."""
+        return self.dataset.task
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether training can begin: nothing would make it wrong."""
+        return not self.report.errors
+
+    @property
+    def content(self) -> CheckFile:
+        """The findings as check.json holds them."""
+        return self.report.content
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -63,4 +82,4 @@ def check(
         report = report.also(planned_losses(data, console))
     if out is not None:
         write_json(Path(out), stamped(report.to_json(), data.task))
-    return Checked(data, report)
+    return Checked(data, report, None if out is None else Path(out))

@@ -34,6 +34,13 @@ THORAXES = ThoraxSettings(cases=120, test_cases=20, size=64)
 
 
 @dataclass(frozen=True)
+class Demonstration(Evaluation):
+    """What was measured on cases that training never saw, and the run itself."""
+
+    run: TrainedRun
+
+
+@dataclass(frozen=True)
 class Demo:
     """What a demo shows: the data that it generates in a folder of this name, what they
     are, recipe and task for them.
@@ -103,7 +110,7 @@ def demo(
     preset: PresetName = "quick_test",
     device: str = "auto",
     console: Console | None = None,
-) -> Evaluation:
+) -> Demonstration:
     """Generate (or take) data, train, predict cases that training never saw, measure
     them, and point to the report.
 
@@ -143,9 +150,8 @@ def demo(
     )
     console.say(f"validation {run.headline}")
     evaluation = _measure_unseen(source, run, folder, device, console)
-    report = run.folder / "report.html"
-    console.say(f"open {report} in a browser; the model is {run.bundle}")
-    return evaluation
+    console.say(f"open {run.report} in a browser; the model is {run.bundle}")
+    return Demonstration(evaluation.file, evaluation.metrics, evaluation.headline, run)
 
 
 def _generate(shown: Demo, out: Path, console: Console) -> Path:

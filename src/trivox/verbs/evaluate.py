@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trivox.config.choices import ConventionName
-from trivox.evaluation.metrics.content import MetricsFile
+from trivox.evaluation.metrics.content import MetricsFile, warnings_in
 from trivox.files import write_json
 from trivox.outputs import METRICS
 from trivox.tasks.choice import task_of_references
@@ -28,8 +28,7 @@ class Evaluation:
     @property
     def warnings(self) -> list[str]:
         """What a reader of the figures has to know."""
-        classes = self.metrics.get("classification", {})
-        return [*self.metrics["warnings"], *classes.get("warnings", [])]
+        return warnings_in(self.metrics)
 
 
 @described

@@ -382,5 +382,11 @@ class MetricsFile(TypedDict):
     ]
 
 
+def warnings_in(metrics: MetricsFile) -> list[str]:
+    """What a reader of the figures has to know."""
+    classes = metrics.get("classification", {})
+    return [*metrics.get("warnings", []), *classes.get("warnings", [])]
+
+
 METRICS_FILE = TypeAdapter(MetricsFile)
 """Reads a metrics.json; raises pydantic's `ValidationError`."""

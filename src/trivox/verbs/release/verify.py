@@ -34,7 +34,8 @@ def verify(source: Path | str, *, console: Console | None = None) -> Verificatio
     if verification.disagreements:
         count = len(verification.disagreements)
         first = few(verification.disagreements, separator="; ", shown=3)
-        raise DataError(f"{path}: {count} things do not agree: {first}")
+        message = f"{path}: {count} things do not agree: {first}"
+        raise DataError(message).with_result(verification)
     return verification
 
 

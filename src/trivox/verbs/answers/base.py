@@ -1,0 +1,63 @@
+"""What all answers have in common."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from trivox.files import plain_json
+
+
+def _absolute(path: Path) -> str:
+    return str(path.absolute())
+
+
+Place = Annotated[
+    Path,
+    PlainSerializer(_absolute, return_type=str),
+    Field(description="an absolute path"),
+]
+Count = Annotated[int, Field(ge=0)]
+Counted = Annotated[int, BeforeValidator(len), Field(ge=0)]
+"""How many there are of what has the name."""
+
+
+class Part(BaseModel):
+    """Part of an answer; it is filled from what has attributes of the same names."""
+
+    model_config = ConfigDict(
+        frozen=True, from_attributes=True, use_attribute_docstrings=True
+    )
+
+
+class Failure(Part):
+    """Why a verb ended with another exit code than 0."""
+
+    kind: str
+    """Stable name: `usage` for options that do not go together, `internal` for what should
+    not happen, else of the class of the error.
+    """
+    message: str
+    """What is wrong, where, and what to do: the line on standard error."""
+
+
+class Answer(Part):
+    """What a verb answers."""
+
+    task: str | None = None
+    """What it is about; null where that is not known, or of no task."""
+    format_version: Literal[1] = 1
+    verb: str | None = None
+    """The command; null where none was understood."""
+    error: Failure | None = None
+    """Null on success. A verb that fails after it has done something says both."""
+
+
+def content_of(answer: BaseModel) -> Any:
+    """An answer as JSON: NaN is null, numbers of numpy are numbers."""
+    return plain_json(answer.model_dump(mode="json", fallback=_listed))
+
+
+def _listed(value: Any) -> Any:
+    """Arrays and numbers of numpy as those of Python, anything else as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

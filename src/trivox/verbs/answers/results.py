@@ -1,0 +1,100 @@
+"""Answers about results: predict, rank, report, explain."""
+
+from typing import Any, NotRequired
+
+from pydantic import AliasPath, ConfigDict, Field
+from typing_extensions import TypedDict
+
+from trivox.evaluation.folders.ranking import RankingFile
+from trivox.verbs.answers.base import Answer, Count, Part, Place
+
+
+class CaseRecord(TypedDict):
+    """What predictions.json says of a case; tasks and options add more."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    inputs: list[str]
+    seconds: float
+    output: NotRequired[str]
+    warnings: NotRequired[list[str]]
+    error: NotRequired[str]
+    abstain: NotRequired[bool]
+    reason: NotRequired[str]
+    volumes: NotRequired[dict[str, dict[str, Any]]]
+
+
+class PredictedCase(Part):
+    """What became of a case."""
+
+    name: str
+    is_done: bool
+    """Whether there is a prediction; else `error` in the record says why not."""
+    files: tuple[Place, ...]
+    """That were written about it, the prediction first."""
+    record: CaseRecord
+    """What predictions.json says of it."""
+
+
+class PredictAnswer(Answer):
+    """What `trivox predict` made. It fails where a case was set aside."""
+
+    folder: Place
+    file: Place
+    """The predictions.json in it."""
+    results: str
+    """What the cases are called."""
+    done: Count
+    """Cases that are predicted."""
+    failed: tuple[str, ...]
+    """Names of the cases that were set aside."""
+    seconds: float
+    """All cases together."""
+    classes: tuple[str, ...]
+    """That cases may belong to, if the model gives one; they stand in classes.csv."""
+    note: str
+    """What has to be said of all results; blank: nothing."""
+    cases: tuple[PredictedCase, ...]
+
+
+class RankAnswer(Answer):
+    """How `trivox rank` ranked."""
+
+    task: str | None = Field(None, validation_alias=AliasPath("content", "task"))
+    file: Place
+    """The ranking.json."""
+    ranking: RankingFile = Field(validation_alias=AliasPath("content"))
+    """What it says."""
+
+
+class ReportAnswer(Answer):
+    """What `trivox report` wrote."""
+
+    file: Place
+    """The page."""
+
+
+class ExplainFile(TypedDict):
+    """What explain.json says."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    model: str
+    identity: str
+    network: str
+    case: str
+    fold: str
+    point: dict[str, Any]
+    notes: list[str]
+    files: list[str]
+
+
+class ExplainAnswer(Answer):
+    """What `trivox explain` drew."""
+
+    task: str | None = Field(None, validation_alias=AliasPath("facts", "task"))
+    folder: Place
+    files: tuple[Place, ...]
+    """Figures and numbers."""
+    explanation: ExplainFile = Field(validation_alias=AliasPath("facts"))
+    """What explain.json says."""
