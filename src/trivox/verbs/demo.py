@@ -19,7 +19,7 @@ from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 from trivox.datasets.phantoms.thoraxes import ThoraxSettings, write_thoraxes
 from trivox.errors import RecipeError
 from trivox.files import read_object, write_json, write_text
-from trivox.schema import stamped
+from trivox.schema import Frozen, stamped
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import started
 from trivox.verbs.evaluate import Evaluation, evaluate
@@ -31,6 +31,12 @@ PHANTOMS = PhantomSettings(cases=30, test_cases=6, shape=(32, 64, 64), channels=
 BRAINS = BrainPhantomSettings(cases=30, test_cases=6, shape=(48, 60, 52))
 ABDOMENS = PancreasPhantomSettings(cases=75, test_cases=15, shape=(24, 48, 48))
 THORAXES = ThoraxSettings(cases=120, test_cases=20, size=64)
+
+
+class DemoFile(Frozen):
+    """What demo.json says beside its task and version: which demo it is."""
+
+    demo: str
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ def demo(
     folder = Path(out)
     console = console or Quiet()
     require_demo(folder, shown.folder, data)
-    write_json(folder / RECORD, stamped({"demo": what}, shown.task))
+    write_json(folder / RECORD, stamped(DemoFile(demo=what).model_dump(), shown.task))
     source = Path(data) if data is not None else _generate(shown, folder, console)
     settings = dict(SCALED_DOWN[preset])
     trained = partial(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic_core import to_jsonable_python
 
 from trivox.files import plain_json
 
@@ -18,7 +19,7 @@ Place = Annotated[
     Field(description="an absolute path"),
 ]
 Count = Annotated[int, Field(ge=0)]
-Counted = Annotated[int, BeforeValidator(len), Field(ge=0)]
+Counted = Annotated[int, Field(ge=0), BeforeValidator(len)]
 """How many there are of what has the name."""
 
 
@@ -26,7 +27,10 @@ class Part(BaseModel):
     """Part of an answer; it is filled from what has attributes of the same names."""
 
     model_config = ConfigDict(
-        frozen=True, from_attributes=True, use_attribute_docstrings=True
+        frozen=True,
+        from_attributes=True,
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
     )
 
 
@@ -53,9 +57,17 @@ class Answer(Part):
     """Null on success. A verb that fails after it has done something says both."""
 
 
+class ErrorAnswer(Answer):
+    """What a command answers of which nothing came. Where it did something nevertheless,
+    its own answer says so beside `error`.
+    """
+
+    error: Failure
+
+
 def content_of(answer: BaseModel) -> Any:
     """An answer as JSON: NaN is null, numbers of numpy are numbers."""
-    return plain_json(answer.model_dump(mode="json", fallback=_listed))
+    return plain_json(to_jsonable_python(answer, fallback=_listed))
 
 
 def _listed(value: Any) -> Any:

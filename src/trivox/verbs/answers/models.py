@@ -10,6 +10,7 @@ from pydantic import AliasPath, BeforeValidator, Field
 from trivox.exporting.card import ExportCard
 from trivox.exporting.contract import Contract
 from trivox.inference.zoo.card import Card
+from trivox.tasks.pretraining import PretrainingFile
 from trivox.verbs.answers.base import Answer, Count, Part, Place
 from trivox.verbs.answers.measures import MeasuredAnswer
 
@@ -75,16 +76,8 @@ class PretrainAnswer(Answer):
     folder: Place
     weights: Place
     """What `trivox train --pretrained` takes."""
-    network: str = Field(validation_alias=AliasPath("facts", "network"))
-    channels: tuple[str, ...] = Field(validation_alias=AliasPath("facts", "channels"))
-    cases: Count = Field(validation_alias=AliasPath("facts", "cases"))
-    """That it learnt from."""
-    held_out: tuple[str, ...] = Field(validation_alias=AliasPath("facts", "held_out"))
-    """Names of the cases that it was measured on."""
-    validation_r2: float | None = Field(
-        validation_alias=AliasPath("facts", "validation_r2")
-    )
-    """R2 of hidden voxels there, as in pretraining.json; null: not measured."""
+    report: PretrainingFile = Field(validation_alias=AliasPath("facts"))
+    """What its pretraining.json says."""
 
 
 class ImportNnunetAnswer(Answer):

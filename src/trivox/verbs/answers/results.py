@@ -6,6 +6,7 @@ from pydantic import AliasPath, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from trivox.evaluation.folders.ranking import RankingFile
+from trivox.tasks.labels.explanation import ExplainFile
 from trivox.verbs.answers.base import Answer, Count, Part, Place
 
 
@@ -22,6 +23,23 @@ class CaseRecord(TypedDict):
     abstain: NotRequired[bool]
     reason: NotRequired[str]
     volumes: NotRequired[dict[str, dict[str, Any]]]
+
+
+class PredictionsFile(TypedDict):
+    """What predictions.json says; tasks and options add more.
+
+    model: its identity; labels: name -> value in the maps; files: name -> case, blank:
+    of all cases; cases: their records.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    task: NotRequired[str]
+    format_version: int
+    model: str
+    labels: NotRequired[dict[str, int]]
+    files: dict[str, str]
+    cases: dict[str, CaseRecord]
 
 
 class PredictedCase(Part):
@@ -72,21 +90,6 @@ class ReportAnswer(Answer):
 
     file: Place
     """The page."""
-
-
-class ExplainFile(TypedDict):
-    """What explain.json says."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    model: str
-    identity: str
-    network: str
-    case: str
-    fold: str
-    point: dict[str, Any]
-    notes: list[str]
-    files: list[str]
 
 
 class ExplainAnswer(Answer):
