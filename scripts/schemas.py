@@ -95,10 +95,11 @@ class Plain(GenerateJsonSchema):
         return super().field_is_required(field, total)
 
     def ser_schema(self, schema: Any) -> Any:
-        """What wraps the writing of a model leaves fields out and changes none."""
-        if schema["type"] == "function-wrap":
-            return None
-        return super().ser_schema(schema)
+        """What wraps the writing of a value changes nothing but which fields there are."""
+        if schema["type"] != "function-wrap":
+            return super().ser_schema(schema)
+        wrapped = schema.get("schema")
+        return None if wrapped is None else self.generate_inner(wrapped)
 
 
 def all_schemas() -> dict[str, dict[str, Any]]:

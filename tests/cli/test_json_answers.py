@@ -9,6 +9,7 @@ import pytest
 from typer.main import get_command
 
 from class_trees import write_tree
+from classed_phantoms import write_classed_phantoms
 from clinic import uid, web_archive, write_profiles, write_series
 from json_schemas import ENDING, SCHEMAS, complaints
 from nnunet_folder import model_folder
@@ -187,7 +188,7 @@ def test_the_index_of_a_release_fits_its_schema(whole_release):
     assert complaints("index-file", content) == []
 
 
-def require_answer(asked, place, verb, arguments):
+def require_answer(asked, verb, arguments):
     status, document = asked(*verb.split(), *arguments)
     assert status == 0, document["error"]
     assert complaints(verb.replace(" ", "-"), document) == []
@@ -196,9 +197,12 @@ def require_answer(asked, place, verb, arguments):
         if document.get(name) is not None:
             assert Path(document[name]).is_absolute()
             assert Path(document[name]).exists()
-    for name in WRITES.get(verb, ()):
-        files = list(place.path.rglob(f"{name}.json"))
-        assert files
+
+
+def require_files(folder, names):
+    for name in names:
+        files = list(folder.rglob(f"{name}.json"))
+        assert files, name
         for file in files:
             content = json.loads(file.read_text(encoding="utf-8"))
             assert complaints(f"{name}-file", content) == []
@@ -206,10 +210,54 @@ def require_answer(asked, place, verb, arguments):
 
 @pytest.mark.parametrize("verb", CALLS)
 def test_answers_fit_their_schemas(asked, place, verb):
-    require_answer(asked, place, verb, CALLS[verb](place))
+    require_answer(asked, verb, CALLS[verb](place))
+    require_files(place.path, WRITES.get(verb, ()))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", LONG)
 def test_answers_of_long_work_fit_their_schemas(asked, place, verb):
-    require_answer(asked, place, verb, LONG[verb](place))
+    require_answer(asked, verb, LONG[verb](place))
+    require_files(place.path, WRITES[verb])
+
+
+# -- other tasks -----------------------------------------------------------------------
+SMALL = [
+    *("--preset", "quick_test", "--device", "cpu", "--epochs", 1),
+    *("--set", "iterations_per_epoch=2", "--set", "workers=0"),
+]
+
+
+@pytest.mark.slow
+def test_answers_about_x_rays_fit_their_schemas(asked, place, xray_run, xray_data):
+    place.run, place.data = xray_run, xray_data
+    task = ["--task", "reconstruction"]
+    predict = [xray_run, xray_data, "--out", "volumes", "--device", "cpu"]
+    for verb, arguments in (
+        ("check", [xray_data]),
+        ("plan", [xray_data, "--preset", "quick_test"]),
+        ("info", [xray_run]),
+        ("predict", predict),
+        ("evaluate", ["volumes", xray_data]),
+        ("train", [xray_data, "--out", "run", *task, *SMALL]),
+    ):
+        require_answer(asked, verb, arguments)
+    require_files(place.path, ["recipe", "plan", "metrics", "bundle", "predictions"])
+
+
+@pytest.mark.slow
+def test_answers_about_classes_fit_their_schemas(asked, place):
+    data = write_classed_phantoms(place.path / "data")
+    train = [data, "--task", "multitask", "--network", "unet-tiny", *SMALL]
+    patch = ["--set", "patch_size=[16,16,16]"]
+    for verb, arguments in (
+        ("check", [data]),
+        ("train", [*train, *patch, "--out", "run"]),
+        ("info", ["run"]),
+        ("predict", ["run", data, "--out", "maps", "--device", "cpu"]),
+        ("evaluate", ["maps", data]),
+        ("report", ["metrics.json"]),
+        ("verify", ["metrics.json"]),
+    ):
+        require_answer(asked, verb, arguments)
+    require_files(place.path, [*WRITES["train"], *WRITES["predict"]])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trivox.datasets.checks.dataset import check_dataset
-from trivox.datasets.checks.findings import CheckFile, Report
+from trivox.datasets.checks.findings import Report
 from trivox.datasets.class_tables import with_classes
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import load_dataset
@@ -39,11 +39,6 @@ class Checked:
     def is_ready(self) -> bool:
         """Whether training can begin: nothing would make it wrong."""
         return not self.report.errors
-
-    @property
-    def content(self) -> CheckFile:
-        """The findings as check.json holds them."""
-        return self.report.content
 
     @property
     def class_counts(self) -> dict[str, int]:

@@ -37,9 +37,9 @@ class Planned:
         return str(self.plan.task)
 
     @property
-    def fingerprint(self) -> Path:
-        """The file that holds what was measured."""
-        return fingerprint_beside(self.file)
+    def fingerprint(self) -> Path | None:
+        """The file that holds what was measured; None where nothing had to be."""
+        return fingerprint_beside(self.file) if isinstance(self.plan, Plan) else None
 
 
 def fingerprint_beside(file: Path) -> Path:

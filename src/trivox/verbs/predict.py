@@ -52,7 +52,9 @@ class PredictedCase:
     @property
     def files(self) -> tuple[Path, ...]:
         """What was written about it."""
-        return tuple(self.folder / name for name in self.record.get("written", ()))
+        main = [self.record["output"]] if "output" in self.record else []
+        names = self.record.get("written", main)
+        return tuple(self.folder / name for name in names)
 
 
 @dataclass(frozen=True)

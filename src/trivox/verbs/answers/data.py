@@ -99,8 +99,8 @@ class PlanAnswer(Answer):
     dataset: str
     file: Place
     """The plan.json that was written."""
-    fingerprint: Place
-    """What was measured, beside it."""
+    fingerprint: Place | None
+    """What was measured, beside it; null where nothing had to be."""
     plan: Plan | VolumePlan
     """What plan.json says."""
     decisions: Annotated[tuple[Decision, ...], BeforeValidator(_decisions)]

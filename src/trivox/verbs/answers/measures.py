@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pydantic import AliasPath, Field
+from pydantic import AliasPath, Field, SkipValidation
 
 from trivox.evaluation.metrics.content import ClassSummary, SummaryRow
 from trivox.verbs.answers.base import Answer, Count, Counted, Place
@@ -16,15 +16,17 @@ class MeasuredAnswer(Answer):
     """The metrics.json that holds all of it."""
     headline: str
     """The most important figures in one line."""
-    convention: str = Field(validation_alias=AliasPath("metrics", "convention", "name"))
-    """The rules that were measured by."""
+    convention: str | None = Field(
+        None, validation_alias=AliasPath("metrics", "convention", "name")
+    )
+    """Name of the rules that were measured by; null where there is only one way."""
     cases: Counted = Field(validation_alias=AliasPath("metrics", "cases"))
     """That were measured."""
-    summary: Mapping[str, SummaryRow] = Field(
+    summary: SkipValidation[Mapping[str, SummaryRow]] = Field(
         validation_alias=AliasPath("metrics", "summary")
     )
     """Statistics over cases by label and metric, as in the file."""
-    classes: ClassSummary | None = Field(
+    classes: SkipValidation[ClassSummary | None] = Field(
         None, validation_alias=AliasPath("metrics", "classification", "summary")
     )
     """Scores of the classes, as in the file; null if none were measured."""

@@ -2,27 +2,53 @@
 
 from typing import Any, NotRequired
 
-from pydantic import AliasPath, ConfigDict, Field
+from pydantic import AliasPath, ConfigDict, Field, SkipValidation
 from typing_extensions import TypedDict
 
 from trivox.evaluation.folders.ranking import RankingFile
+from trivox.inference.judge import TargetVolume
+from trivox.sources import Source
 from trivox.tasks.labels.explanation import ExplainFile
 from trivox.verbs.answers.base import Answer, Count, Part, Place
 
 
-class CaseRecord(TypedDict):
-    """What predictions.json says of a case; tasks and options add more."""
+class ClassRecord(TypedDict):
+    """The class of a case."""
+
+    answer: str
+    probabilities: dict[str, float]
+    flags: list[str]
+
+
+_CaseRecord = TypedDict("_CaseRecord", {"class": ClassRecord}, total=False)
+
+
+class CaseRecord(_CaseRecord, total=False):
+    """What predictions.json says of a case, as far as it is known; tasks and options add
+    more.
+
+    sources: what the inputs were; output: name of the prediction; error: why there is
+    none; written: what the files were when they were written, by name; for the rest see
+    `trivox.inference.judge.Judgement`.
+    """
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
     inputs: list[str]
+    sources: list[Source]
+    output: str
     seconds: float
-    output: NotRequired[str]
-    warnings: NotRequired[list[str]]
-    error: NotRequired[str]
-    abstain: NotRequired[bool]
-    reason: NotRequired[str]
-    volumes: NotRequired[dict[str, dict[str, Any]]]
+    warnings: list[str]
+    error: str
+    volumes: dict[str, TargetVolume]
+    votes: int
+    agreement: float | None
+    abstain: bool
+    score: float | None
+    unlike: list[str]
+    reason: str | None
+    formats: dict[str, dict[str, Any]]
+    written: dict[str, Source]
 
 
 class PredictionsFile(TypedDict):
@@ -50,7 +76,7 @@ class PredictedCase(Part):
     """Whether there is a prediction; else `error` in the record says why not."""
     files: tuple[Place, ...]
     """That were written about it, the prediction first."""
-    record: CaseRecord
+    record: SkipValidation[CaseRecord]
     """What predictions.json says of it."""
 
 
@@ -81,7 +107,7 @@ class RankAnswer(Answer):
     task: str | None = Field(None, validation_alias=AliasPath("content", "task"))
     file: Place
     """The ranking.json."""
-    ranking: RankingFile = Field(validation_alias=AliasPath("content"))
+    ranking: SkipValidation[RankingFile] = Field(validation_alias=AliasPath("content"))
     """What it says."""
 
 
@@ -99,5 +125,7 @@ class ExplainAnswer(Answer):
     folder: Place
     files: tuple[Place, ...]
     """Figures and numbers."""
-    explanation: ExplainFile = Field(validation_alias=AliasPath("facts"))
+    explanation: SkipValidation[ExplainFile] = Field(
+        validation_alias=AliasPath("facts")
+    )
     """What explain.json says."""
