@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from trivox import cli
 from trivox.errors import DataError, InterruptedTrainingError, TrivoxError, UsageError
 from trivox.verbs.answers.documents import document
 
+ROOT = Path(__file__).parents[2]
 FULL = Path("/dev/full")
 """A disk without space."""
 NOISY = """
@@ -192,6 +194,24 @@ def test_kinds_of_errors_stay_what_they_are():
         for name in names:
             assert named[name] == kind
     assert set(named.values()) == KINDS.keys()
+
+
+def test_the_page_lists_all_kinds():
+    page = ROOT / "docs" / "reference" / "schemas.md"
+    rows = re.findall(r"^\| `(\w+)` \| .* \| ([12]) \|$", page.read_text(), re.M)
+    expected = {kind: "2" if kind == "usage" else "1" for kind in KINDS}
+    expected.pop("interrupted")  # stopped: there is no document
+    assert dict(rows) == {**expected, "internal": "1"}
+
+
+def test_the_example_of_the_page_works():
+    page = ROOT / "docs" / "how-to" / "read-trivox-from-programs.md"
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    names = {}
+    exec(code, names)
+    assert names["machine"]["python"]
+    with pytest.raises(RuntimeError, match="none: not found"):
+        names["ask"]("check", "none")
 
 
 @pytest.mark.parametrize(

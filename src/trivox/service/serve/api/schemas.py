@@ -1,10 +1,10 @@
 """What the API answers with: the same fields in the documentation and on the wire."""
 
 from datetime import UTC, datetime
-from typing import Any
 
 from pydantic import BaseModel, Field
 
+from trivox.inference.zoo.card import Card
 from trivox.service.serve.jobs.states import Job, Stage, State
 
 ID = r"^[0-9a-f]{32}$"
@@ -72,7 +72,7 @@ class ModelView(BaseModel):
     version: str
     identity: str
     sha256: dict[str, str]
-    card: dict[str, Any] | None
+    card: Card | None
     background: int = 0
     class_temperature: float | None = None
 
