@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,14 @@ from hypothesis import strategies as st
 from clinic import uid, web_archive, write_profiles, write_series
 from json_schemas import complaints
 from trivox import cli
-from trivox.errors import DataError, InterruptedTrainingError, TrivoxError, UsageError
+from trivox.cli.failures import message_of
+from trivox.errors import (
+    HIDDEN,
+    DataError,
+    InterruptedTrainingError,
+    TrivoxError,
+    UsageError,
+)
 from trivox.verbs.answers.documents import document
 
 ROOT = Path(__file__).parents[2]
@@ -264,6 +272,14 @@ def test_the_message_is_the_line(ran, monkeypatch, error, kind):
     assert answer["verb"] == "doctor"
     assert answer["error"]["kind"] == kind
     assert err == f"error: {answer['error']['message']}\n"
+
+
+@given(text=st.text(st.characters()))
+def test_any_message_is_one_line_that_a_terminal_shows(text):
+    for error in (DataError(text), OSError(text), KeyError(text)):
+        line = message_of(error)
+        assert not {*map(unicodedata.category, line)} & {*HIDDEN}
+        assert json.loads(json.dumps(line)) == line
 
 
 def failing(monkeypatch, error, *options):

@@ -1,5 +1,6 @@
 """From a folder to a model: `trivox.train`, `trivox train`."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import cast
 
 from trivox.config.choices import USUAL_TASK, PresetName, TaskName
 from trivox.evaluation.metrics.content import MetricsFile, warnings_in
-from trivox.files import read_object
+from trivox.files import read_object, surviving_folder
 from trivox.learning.checkpoints import STATE
 from trivox.learning.progress import Progress, finite
 from trivox.tasks.checking import set_aside_in
@@ -19,6 +20,9 @@ from trivox.tasks.task import RunRequest
 from trivox.verbs.folders import VALIDATED, require_prepared, require_run
 from trivox.verbs.settings import Settings, overrides, recipe_name, series_choice
 from trivox.verbs.texts import described
+
+FOLD = re.compile(r"fold(\d{1,4})")
+"""Folder of a fold where all are trained; copies beside it have other names."""
 
 
 @dataclass(frozen=True)
@@ -156,19 +160,25 @@ def train(
 
 def _folds(run: Path) -> Iterator[TrainedFold]:
     """The folds that were trained, by what their last checkpoints say."""
-    fold = str(read_object(run / "run.json")["fold"])
-    folders = {fold: run}
-    if not fold.isdecimal():
-        below = sorted(run.glob("fold[0-9]*"))
-        folders = {each.name.removeprefix("fold"): each for each in below}
-    for number, folder in folders.items():
-        state = read_object(folder / "checkpoints" / "latest" / STATE)
-        progress = Progress.restored(state["progress"])
+    for fold, folder in sorted(_folders(run).items()):
+        latest = surviving_folder(folder / "checkpoints" / "latest")
+        if latest is None:
+            continue
+        progress = Progress.restored(read_object(latest / STATE)["progress"])
         yield TrainedFold(
-            int(number),
+            fold,
             folder,
             epochs=progress.epoch,
             best_epoch=progress.best_epoch,
             best=finite(progress.best),
             seconds=progress.seconds,
         )
+
+
+def _folders(run: Path) -> dict[int, Path]:
+    """Where folds were trained, by number: in the run itself, or each below it."""
+    fold = str(read_object(run / "run.json")["fold"])
+    if fold.isdecimal():
+        return {int(fold): run}
+    matches = [(FOLD.fullmatch(each.name), each) for each in run.iterdir()]
+    return {int(match[1]): folder for match, folder in matches if match}
