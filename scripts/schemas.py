@@ -28,6 +28,7 @@ from trivox.privacy.folder import DeidentifiedFile
 from trivox.projection.geometry_files import GeometryRecord
 from trivox.schema import FORMAT_VERSION
 from trivox.service.serve.api import review_schemas, schemas
+from trivox.service.serve.api.archives import schemas as archives
 from trivox.tasks.labels.explanation import ExplainFile
 from trivox.tasks.origin import RunOrigin
 from trivox.tasks.pretraining import PretrainingFile
@@ -70,6 +71,7 @@ STAMPED: dict[str, Any] = {
 """Likewise, of those whose model does not say their task and version."""
 SERVICE: dict[str, Any] = {
     "accepted": schemas.Accepted,
+    "archives": archives.ArchiveList,
     "health": schemas.Health,
     "job": schemas.JobView,
     "jobs": schemas.JobList,
@@ -77,6 +79,8 @@ SERVICE: dict[str, Any] = {
     "problem": schemas.Problem,
     "review": review_schemas.ReviewView,
     "reviews": review_schemas.ReviewList,
+    "series": archives.SeriesList,
+    "studies": archives.StudyList,
 }
 """What the service answers with."""
 

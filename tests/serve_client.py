@@ -48,8 +48,14 @@ def service_in(folder, **changes):
     """A service with two models that do what the scan says."""
     served = tuple(ServedModel(name=each.name, path=folder) for each in MODELS)
     limits = changes.pop("job_limits", JOB_LIMITS)
+    archives = changes.pop("archives", None)
     work = WorkSettings(
-        folder=folder, models=served, limits=limits, pause=0.02, grace=0.2
+        folder=folder,
+        models=served,
+        limits=limits,
+        pause=0.02,
+        grace=0.2,
+        archives=archives,
     )
     worker = changes.pop("worker", WORKER)
     settings = {"limits": LIMITS, "workers": 1, **changes}

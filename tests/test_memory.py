@@ -3,11 +3,13 @@
 import errno
 import os
 
+import psutil
 import pytest
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from trivox import memory
 from trivox.errors import BundleError, ResourceError
 from trivox.files import in_one_line
 from trivox.inference.members import fill_network
@@ -20,6 +22,7 @@ from trivox.learning.checkpoints import (
 )
 from trivox.memory import memory_ran_out
 from trivox.preparation.store import undamaged
+from trivox.service.serve.settings import MEMORY_SHARE, usual_memory
 
 MISSING = [
     MemoryError(),
@@ -93,3 +96,18 @@ def test_a_verb_says_it_in_one_line(error):
     assert "\n" not in str(raised.value)
     with pytest.raises(RuntimeError, match="size mismatch"), in_one_line():
         raise DAMAGE[0]
+
+
+@pytest.mark.parametrize("said", ["max\n", "no number", None])
+def test_without_a_limit_the_machine_has_what_it_has(said, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    if said is not None:
+        (tmp_path / "memory.max").write_text(said)
+    assert memory.total_memory() == psutil.virtual_memory().total
+
+
+def test_jobs_share_the_memory_of_their_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text(f"{1 << 30}\n")
+    assert memory.total_memory() == 1 << 30
+    assert usual_memory(2) == int((1 << 30) * MEMORY_SHARE / 2)

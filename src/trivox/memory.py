@@ -67,10 +67,25 @@ def free_memory() -> int:
     return min(free, _container_memory())
 
 
+def total_memory() -> int:
+    """Bytes of the machine, or of its container (cgroup v2)."""
+    import psutil
+
+    total: int = psutil.virtual_memory().total
+    try:
+        return min(total, _container_limit())
+    except (OSError, ValueError):  # "max": no limit
+        return total
+
+
+def _container_limit() -> int:
+    return int((CGROUP / "memory.max").read_text(encoding="ascii"))
+
+
 def _container_memory() -> int:
     """What the limit of a container leaves; huge without one."""
     try:
-        limit = int((CGROUP / "memory.max").read_text(encoding="ascii"))
+        limit = _container_limit()
         facts = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
         used = next(int(line.split()[1]) for line in facts if line.startswith("anon "))
     except (OSError, ValueError, StopIteration):  # "max": no limit

@@ -18,7 +18,7 @@ from trivox.exporting import networks
 from trivox.exporting.card import ExportCard, Pipeline
 from trivox.exporting.export import ExportOptions, export_model
 from trivox.exporting.programs import STANDALONE
-from trivox.exporting.verification import (
+from trivox.exporting.verdict import (
     LEAST_EQUAL,
     MOST_APART,
     LabelScore,

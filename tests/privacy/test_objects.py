@@ -186,7 +186,6 @@ ASIDE = {
     "screen": {"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]},
     "colours": {"SamplesPerPixel": 3},
     "class": {"SOPClassUID": SecondaryCaptureImageStorage},
-    "tables": {"ModalityLUTSequence": one(LUTExplanation="CANARY")},
     "X-ray": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1"},
     "tables": {"ModalityLUTSequence": one(LUTExplanation="CANARY")},
 }

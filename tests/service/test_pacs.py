@@ -20,6 +20,11 @@ from clinic import toml
 from orthanc_server import PASSWORD, USER, free_ports, is_here, orthanc
 from trivox.service.jobs.queue import Queue
 from trivox.service.jobs.states import State
+from trivox.service.serve.work.references import (
+    fetched,
+    parsed_reference,
+    write_reference,
+)
 from untrained_models import write_untrained
 
 pytestmark = [
@@ -127,6 +132,25 @@ def test_what_is_sent_comes_back(profiles, real_series, tmp_path, way):
     theirs = trivox.read_volume(folder)
     assert np.array_equal(ours.array, theirs.array)
     assert np.allclose(ours.affine, theirs.affine)
+
+
+@pytest.mark.parametrize("way", ["web", "get", "move"])
+def test_a_job_of_a_service_fetches_what_it_refers_to(
+    profiles, real_series, tmp_path, way
+):
+    trivox.pacs_send([real_series[0].parent], profiles=profiles, pacs="web")
+    first = pydicom.dcmread(real_series[0], stop_before_pixels=True)
+    uids = (first.StudyInstanceUID, first.SeriesInstanceUID)
+    reference = parsed_reference(f"{way}/studies/{uids[0]}/series/{uids[1]}")
+    folder = tmp_path / "input"
+    folder.mkdir()
+    part = write_reference(folder, reference)
+    parts = fetched([part], profiles, tmp_path / "scratch")
+    assert len(parts) == len(real_series)
+    assert sorted(folder.iterdir()) == parts
+    ours = trivox.read_volume(folder)
+    theirs = trivox.read_volume(real_series[0].parent)
+    assert np.array_equal(ours.array, theirs.array)
 
 
 def test_a_wrong_password_is_said_in_one_line(profiles, tmp_path):

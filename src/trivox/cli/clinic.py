@@ -32,6 +32,7 @@ def deidentify(
 def serve(
     model: Annotated[list[Path], argument("serve", "model", metavar="MODEL...")],
     data: Annotated[Path | None, option("serve", "data")] = None,
+    profiles: Annotated[Path | None, option("serve", "profiles")] = None,
     host: Annotated[str, option("serve", "host")] = "127.0.0.1",
     port: Annotated[int, option("serve", "port", min=0, max=65535)] = 8470,
     token_file: Annotated[Path | None, option("serve", "token_file")] = None,
@@ -63,6 +64,7 @@ def serve(
     run(
         list(model),
         data=data,
+        profiles=profiles,
         host=host,
         port=port,
         token_file=token_file,

@@ -64,6 +64,41 @@ def region_steps(description: LabelDescription) -> tuple[RegionStep, ...]:
     return tuple(steps)
 
 
+class ClassNetwork(Frozen):
+    """What one network answers about the class of a case.
+
+    network: file of the graph that reads windows, None: the answer does not need it;
+    classifier: file that answers in place of the graph's own logits, which are divided
+    by `temperature`.
+    """
+
+    network: str | None
+    classifier: str | None
+    temperature: float
+
+
+class ClassSteps(Frozen):
+    """How the class of a case is read where its lesion is.
+
+    names: of the classes; lesion, others: label indices of the lesion, and of other
+    targets by name; rim_mm: thickness of the shell round the lesion; outputs: of the
+    networks that make up the lesion; likeliest: voxels that stand for a lesion that was
+    not predicted; mirror_axes: along which one copy of a window is mirrored; pooled,
+    widths: names of the masks and channels of the stages that features are of.
+    """
+
+    names: tuple[str, ...]
+    lesion: tuple[int, ...]
+    others: dict[str, tuple[int, ...]]
+    rim_mm: float
+    outputs: tuple[int, ...]
+    likeliest: int
+    mirror_axes: tuple[int, ...]
+    pooled: tuple[str, ...]
+    widths: tuple[int, ...]
+    networks: tuple[ClassNetwork, ...]
+
+
 class Pipeline(Frozen):
     """All that a program needs beside the networks, to make of an image what `trivox
     predict` makes of it.
@@ -72,7 +107,8 @@ class Pipeline(Frozen):
     `mirror_axes` (0 is z). inputs: what the networks see, the channels first. values,
     names: of each label index, background first; paint: for each region the index that
     it is painted with and the regions that must be there as well; region_steps: the
-    rules of `postprocessing` for regions, worked out.
+    rules of `postprocessing` for regions, worked out; classes: how the class of a case
+    is read, of models and targets that have one.
     """
 
     networks: tuple[str, ...] = Field(min_length=1)
@@ -96,10 +132,15 @@ class Pipeline(Frozen):
     paint: tuple[tuple[int, tuple[int, ...]], ...]
     postprocessing: Postprocessing
     region_steps: tuple[RegionStep, ...] = ()
+    classes: ClassSteps | None = None
 
     @classmethod
     def of(
-        cls, description: LabelDescription, networks: Sequence[str], names: "Ends"
+        cls,
+        description: LabelDescription,
+        networks: Sequence[str],
+        names: "Ends",
+        classes: ClassSteps | None = None,
     ) -> Self:
         """Of a model whose networks lie in files; raises `BundleError` for a model that
         needs another one before it.
@@ -137,6 +178,7 @@ class Pipeline(Frozen):
             ),
             postprocessing=description.postprocessing,
             region_steps=region_steps(description),
+            classes=classes,
         )
 
 
@@ -179,12 +221,14 @@ class ExportCard(Frozen):
     verified: dict[str, Any] | None = None
 
 
-def left_out(description: LabelDescription, *, halves: bool) -> tuple[str, ...]:
+def left_out(
+    description: LabelDescription, *, halves: bool, classes: bool
+) -> tuple[str, ...]:
     """What a model does and its export does not; halves: whether the export sums in
-    half precision where the model does.
+    half precision where the model does; classes: whether it answers with a class.
     """
     lines = []
-    if description.classification is not None:
+    if description.classification is not None and not classes:
         lines.append("the class of the case: the export gives the label map alone")
     if description.plan.grid.sums == "half" and not halves:
         lines.append("sums in half precision, which decide between equal classes")

@@ -17,20 +17,22 @@ from trivox.errors import BundleError, UsageError
 from trivox.exporting.calibration import calibration_windows
 from trivox.exporting.card import (
     CARD,
+    ClassSteps,
     ExportCard,
     ExportFile,
     Pipeline,
     Runtime,
     left_out,
 )
+from trivox.exporting.classes import write_classes
 from trivox.exporting.networks import write_networks
 from trivox.exporting.programs import rendered, write_program
 from trivox.exporting.targets import TARGETS, Place
 from trivox.exporting.triton import Networks, batches
-from trivox.exporting.verification import Verdict, verified
+from trivox.exporting.verdict import Verdict
+from trivox.exporting.verification import verified
 from trivox.files import file_hash, in_one_line, new_folder, write_json, write_text
 from trivox.inference.bundle import LabelBundle, read_bundle
-from trivox.inference.descriptions import LabelDescription
 from trivox.inference.engines.graph import LOGITS, OPSET, WINDOWS
 from trivox.inference.engines.torch import TorchEngine
 from trivox.inference.predictor import Predictor
@@ -101,9 +103,10 @@ def export_model(models: Sequence[Path], out: Path, options: ExportOptions) -> E
     predictor = Predictor.load(list(models), device="cpu", precision="fp32")
     with new_folder(out) as folder:
         networks = _write_networks(predictor, folder, options, runtimes)
-        card = _card(bundles[0].description, predictor, folder, options, networks)
+        classes = _write_classes(predictor, folder, options, runtimes)
+        card = _card(predictor, folder, options, networks, classes)
         target.require(card.pipeline)
-        write_program(folder)
+        write_program(folder, classes=card.pipeline.classes is not None)
         verdict, tried = _tried(folder, card, networks, predictor, options)
         card = card.model_copy(update={"verified": tried})
         write_card(folder, card)
@@ -162,14 +165,30 @@ def _write_networks(
     return names
 
 
+def _write_classes(
+    predictor: Predictor,
+    folder: Path,
+    options: ExportOptions,
+    runtimes: Sequence[Runtime],
+) -> ClassSteps | None:
+    """Write what answers with the class of a case for the program's runtime, if model
+    and target have one.
+    """
+    if not TARGETS[options.target].classifies:
+        return None
+    return write_classes(predictor, folder, runtimes[0], options.precision)
+
+
 def _card(
-    description: LabelDescription,
     predictor: Predictor,
     folder: Path,
     options: ExportOptions,
     networks: Networks,
+    classes: ClassSteps | None,
 ) -> ExportCard:
     """Of an export whose networks are written; the first runtime is the program's."""
+    description = predictor.descriptions[0]
+    target = TARGETS[options.target]
     runtime, names = next(iter(networks.items()))
     return ExportCard(
         task=description.task,
@@ -181,9 +200,11 @@ def _card(
         files=_files(folder),
         versions=_versions(),
         batches=batches(description.plan),
-        served=TARGETS[options.target].served(description.plan, networks),
-        left_out=left_out(description, halves=TARGETS[options.target].sums_halves),
-        pipeline=Pipeline.of(description, names, (WINDOWS, LOGITS)),
+        served=target.served(description.plan, networks),
+        left_out=left_out(
+            description, halves=target.sums_halves, classes=target.classifies
+        ),
+        pipeline=Pipeline.of(description, names, (WINDOWS, LOGITS), classes),
     )
 
 

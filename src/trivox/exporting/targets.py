@@ -43,7 +43,8 @@ class Target:
     a server; begin: has at hand what else is needed, before any work; require: raises
     for a pipeline that the target cannot run; finish: writes what else is needed, with
     the folder of `--assets` if it `takes_assets`; readme: its template; sums_halves:
-    whether it sums in half precision as nnU-Net does.
+    whether it sums in half precision as nnU-Net does; classifies: whether it answers
+    with the class of a case.
     """
 
     runtimes: tuple[Runtime, ...]
@@ -55,6 +56,7 @@ class Target:
     readme: str = "README.md.j2"
     takes_assets: bool = False
     sums_halves: bool = False
+    classifies: bool = True
 
     def chosen(self, target: str, precision: str) -> tuple[Runtime, ...]:
         """The runtimes of an export; raises `UsageError` where none has the precision."""
@@ -100,6 +102,7 @@ TARGETS: Mapping[ExportTarget, Target] = {
         served=served_models,
         finish=write_repository,
         readme="README-triton.md.j2",
+        classifies=False,
     ),
     "web": Target(
         ("onnx",),
@@ -108,5 +111,6 @@ TARGETS: Mapping[ExportTarget, Target] = {
         finish=_write_page,
         takes_assets=True,
         sums_halves=True,
+        classifies=False,
     ),
 }

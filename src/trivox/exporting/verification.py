@@ -6,10 +6,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,113 +18,24 @@ from trivox.datasets.reading import read_reference
 from trivox.errors import BundleError, DataError, of_case
 from trivox.evaluation.metrics.components import label_components, sizes
 from trivox.evaluation.metrics.overlap import confusion, dice
+from trivox.exporting.card import CARD
 from trivox.exporting.phantom_scans import phantom_scans
+from trivox.exporting.verdict import (
+    SMALL_ML,
+    ClassScore,
+    LabelScore,
+    Verdict,
+    require_agreement,
+)
+from trivox.files import read_object
+from trivox.inference.describe import Prediction
 from trivox.inference.predictor import Predictor
 from trivox.inference.read import read_image
 from trivox.volumes.formats import read_labels, write_volume
 from trivox.volumes.volume import Array, Volume
 
-SMALL_ML = 1.0
-"""Volume of a small lesion."""
-LEAST_EQUAL = {"fp32": 0.999, "fp16": 0.99, "bf16": 0.98, "int8": 0.9}
-"""Share of the voxels, of those that are not background in either label map, that have
-one label; fp32 differs where classes are equal, by rounding alone.
-"""
-MOST_APART = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 0.1, "int8": 0.5}
-"""Root mean square of the difference of the logits, as a share of theirs, on phantoms:
-a model may find nothing there, and all label maps be alike.
-"""
 SAID = "computed by "
 """What the exported program says before what computed its networks."""
-MOST_LOST = 0.005
-"""Dice that int8 may cost."""
-
-
-@dataclass(frozen=True)
-class LabelScore:
-    """Of one label, means over the cases that have it; None where none has.
-
-    original, export: Dice against the references; agreement: Dice between the two;
-    small: lesions below 1 ml in the references, and the shares that each touches.
-    """
-
-    original: float | None
-    export: float | None
-    agreement: float | None
-    small: int = 0
-    small_original: float | None = None
-    small_export: float | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How an export compares with its model.
-
-    equal: share of the voxels with one label, where either has one; seconds: of a case,
-    the model's in fp32 by torch and the export's with its start; runtime: what computed
-    the export, as its program says.
-    """
-
-    whose: str
-    cases: int
-    labels: Mapping[str, LabelScore]
-    equal: float
-    seconds: tuple[float, float]
-    left_aside: tuple[str, ...] = ()
-    runtime: str = ""
-    apart: float | None = None
-    """Of the logits, see `MOST_APART`; None where they were not compared."""
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """For `export.json`."""
-        return {
-            "on": self.whose,
-            "runtime": self.runtime,
-            "cases": self.cases,
-            "equal_voxels": self.equal,
-            "logits_apart": self.apart,
-            "seconds_a_case": {"model": self.seconds[0], "export": self.seconds[1]},
-            "labels": {name: vars(score) for name, score in self.labels.items()},
-            "small_lesion_ml": SMALL_ML,
-            "left_aside": list(self.left_aside),
-        }
-
-    @property
-    def lines(self) -> list[str]:
-        """For a terminal."""
-        lines = [
-            f"verified on {self.cases} {self.whose}: {self.equal:.5f} of the labelled "
-            f"voxels equal; {self.seconds[0]:.1f} s a case by torch in fp32, "
-            f"{self.seconds[1]:.1f} s exported ({self.runtime})",
-            f"{'label':20} {'Dice':>7} {'export':>7} {'agree':>7}  small lesions",
-        ]
-        for name, score in self.labels.items():
-            small = "none"
-            if score.small:
-                small = (
-                    f"{_shown(score.small_original)} -> {_shown(score.small_export)} "
-                    f"of {score.small}"
-                )
-            lines.append(
-                f"{name[:20]:20} {_shown(score.original):>7} {_shown(score.export):>7} "
-                f"{_shown(score.agreement):>7}  {small}"
-            )
-        return [*lines, *(f"not verified on {line}" for line in self.left_aside)]
-
-    @property
-    def lost(self) -> float:
-        """Mean Dice that the export loses against the references."""
-        losses = [
-            score.original - score.export
-            for score in self.labels.values()
-            if score.original is not None and score.export is not None
-        ]
-        return float(np.mean(losses)) if losses else 0.0
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
 
 
 @dataclass
@@ -194,32 +104,6 @@ def _in_single(predictor: Predictor) -> Predictor:
     return replace(predictor, members=tuple(members))
 
 
-def require_agreement(verdict: Verdict, *, precision: str, accept_loss: bool) -> None:
-    """Raise `BundleError` for an export that differs from its model by more than its
-    precision explains, unless the loss is accepted.
-    """
-    least = LEAST_EQUAL[precision]
-    apart = verdict.apart or 0.0
-    if apart > MOST_APART[precision] and not accept_loss:
-        raise BundleError(
-            f"the export gives other logits than the model: they lie {apart:.2g} of "
-            f"their size apart on {verdict.whose}, at most {MOST_APART[precision]:g} is "
-            f"expected of {precision}; nothing was written"
-        )
-    if precision == "int8" and verdict.lost > MOST_LOST and not accept_loss:
-        raise BundleError(
-            f"the export in int8 loses {100 * verdict.lost:.2f} Dice points on "
-            f"{verdict.cases} {verdict.whose}, more than {100 * MOST_LOST:g}; take "
-            "bf16, give more cases to --calibrate, or keep it with --accept-loss"
-        )
-    if verdict.equal < least and not accept_loss:
-        raise BundleError(
-            f"the export gives other labels than the model: {verdict.equal:.4f} of the "
-            f"labelled voxels of {verdict.cases} {verdict.whose} are equal, at least "
-            f"{least:g} are expected of {precision}; nothing was written"
-        )
-
-
 class _Comparison:
     """Label maps of the model and of its export, case by case."""
 
@@ -228,6 +112,8 @@ class _Comparison:
     ) -> None:
         self.export = export
         self.logits = folder / "logits.npy" if logits else None
+        self.classes = folder / "classes.json"
+        self.chances: list[tuple[Array, Array]] = []
         self.apart: list[float] = []
         self.predictor = predictor
         self.folder = folder
@@ -251,14 +137,38 @@ class _Comparison:
             return
         original = prediction.labels
         started = time.perf_counter()
-        exported = self._exported(case)
+        exported = self._exported(case, classes=self._has_classes)
+        if self._has_classes:
+            self._compare_classes(prediction)
         self.seconds.append((by_torch, time.perf_counter() - started))
         if self.logits is not None:
             self.apart.append(self._logits_apart(case, self.logits))
         labels = scheme.encode(original.array[0])
         self._compare(labels, scheme.encode(exported), reference, original)
 
-    def _exported(self, case: Case) -> Array:
+    @property
+    def _has_classes(self) -> bool:
+        """Whether the export answers with the class of a case."""
+        return read_object(self.export / CARD)["pipeline"]["classes"] is not None
+
+    def _compare_classes(self, prediction: Prediction) -> None:
+        """Probabilities of one case by both."""
+        assert prediction.classification is not None
+        expected = prediction.classification.probabilities
+        answered = read_object(self.classes)["probabilities"]
+        pair = [
+            np.array([each[name] for name in expected]) for each in (expected, answered)
+        ]
+        self.chances.append((pair[0], pair[1]))
+
+    def _class_score(self) -> ClassScore | None:
+        if not self.chances:
+            return None
+        alike = [bool(a.argmax() == b.argmax()) for a, b in self.chances]
+        apart = [float(np.abs(a - b).max()) for a, b in self.chances]
+        return ClassScore(float(np.mean(alike)), max(apart))
+
+    def _exported(self, case: Case, *, classes: bool) -> Array:
         """Label values `(z, y, x)` by the export's own program."""
         files = self._as_nifti(case)
         out = self.folder / "exported.nii.gz"
@@ -267,6 +177,8 @@ class _Comparison:
         command += ["--out", str(out)]
         if self.logits is not None:
             command += ["--logits", str(self.logits)]
+        if classes:
+            command += ["--classes", str(self.classes)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["no reason"]
@@ -345,6 +257,7 @@ class _Comparison:
             tuple(self.left_aside),
             self.runtime,
             max(self.apart, default=None),
+            self._class_score(),
         )
 
 

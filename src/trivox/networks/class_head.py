@@ -207,9 +207,9 @@ class ClassHead(nn.Module):
             share = masks.float().flatten(2).mean(2)
             tokens.append(self.sizes((share + 1e-6).log())[:, None])
             joined = torch.cat(tokens, 1)  # (b, token, width)
-            likeness = self.keys(joined) @ self.query / joined.shape[2] ** 0.5
-            weights = likeness.softmax(1)
-            out: Tensor = self.out((weights[:, None] @ joined)[:, 0])
+            query = self.query[:, None] / joined.shape[2] ** 0.5
+            weights = (self.keys(joined) @ query).softmax(1)  # (b, token, 1)
+            out: Tensor = self.out((weights.mT @ joined)[:, 0])
         return out
 
     def _token(self, index: int, features: Tensor, masks: Tensor) -> Tensor:

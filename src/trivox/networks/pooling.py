@@ -73,7 +73,7 @@ def masked_attention(features: Tensor, masks: Tensor, queries: Tensor) -> Tensor
     inside = inside.flatten(2)  # (b, m, voxel)
     width = queries.shape[1]
     likeness = queries @ values / width**0.5
-    bias = (inside + 1e-12).log()
+    bias = inside.clamp(min=1e-12).log()
     weights = (likeness + bias).softmax(2)
     pooled: Tensor = weights @ values.transpose(1, 2)
     return pooled

@@ -150,6 +150,8 @@ TEXTS = {
     "set": "any recipe setting as key=value; repeatable",
     "serve.model": "run(s), bundle(s) or names that 'trivox models' lists; each is served "
     "under its name",
+    "serve.profiles": "TOML file of archives that clients may search and take scans from; "
+    "default: none",
     "serve.data": "folder of scans that clients may name by 'path' in place of sending "
     "them",
     "host": "where to listen; any but this machine needs --token-file",

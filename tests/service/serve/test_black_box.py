@@ -11,12 +11,13 @@ import threading
 import time
 import zipfile
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 import psutil
 import pytest
 
+from clinic import web_archive, write_profiles, write_series
 from dicom_slices import slice_of
 from serve_process import serving
 from trivox.volumes.formats import write_volume
@@ -30,6 +31,7 @@ SMALL_JOBS = 1000
 GROWTH = 48 << 20
 """Bytes by which a process may grow while it does the last 700 of 1000 jobs."""
 ENDS = ("done", "failed", "cancelled")
+TOKEN = "correct-horse-battery"
 
 
 def volume(rng, size=20):
@@ -322,11 +324,28 @@ def test_a_second_job_needs_no_loading(tmp_path, capsys):
             print(f"\nfrom scan to labels: {[round(each, 2) for each in seconds]} s")
 
 
-def test_what_the_api_describes_is_what_it_does(tmp_path):
-    """schemathesis: no answer of the server contradicts its own description."""
-    with serving(tmp_path / "state", "hippocampus") as server:
+@pytest.mark.parametrize("equipped", [False, True])
+def test_what_the_api_describes_is_what_it_does(tmp_path, equipped):
+    """schemathesis: no answer of the server contradicts its own description, alone and
+    with a token, a data folder and an archive.
+    """
+    with web_archive() as archive, ExitStack() as stack:
+        options = []
+        header = []
+        if equipped:
+            archive.load(write_series(tmp_path / "data"))
+            tokens = tmp_path / "tokens"
+            tokens.write_text(TOKEN)
+            tokens.chmod(0o600)
+            profiles = write_profiles(tmp_path, archive)
+            options += ["--token-file", tokens, "--profiles", profiles]
+            options += ["--data", tmp_path / "data"]
+            header += ["-H", f"Authorization: Bearer {TOKEN}"]
+        server = stack.enter_context(
+            serving(tmp_path / "state", "hippocampus", *map(str, options))
+        )
         command = ["schemathesis", "run", f"{server.url}/openapi.json", "--no-color"]
-        limits = ["--max-examples", "20", "--seed", str(SEED)]
+        limits = ["--max-examples", "20", "--seed", str(SEED), *header]
         done = subprocess.run(
             [*command, *limits],
             capture_output=True,

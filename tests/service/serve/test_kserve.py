@@ -37,7 +37,7 @@ def test_an_unknown_model_is_said_to_be_unknown(client, path):
 
 def test_inference_is_refused_with_the_way_to_take(client):
     answer = client.post("/v2/models/one/infer", json={"inputs": []})
-    assert (answer.status_code, answer.json()["code"]) == (501, "no-inline-inference")
+    assert (answer.status_code, answer.json()["code"]) == (404, "no-inline-inference")
     assert "/v1/jobs" in answer.json()["detail"]
 
 

@@ -19,11 +19,13 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
 import page_axe
 import review_desk
+from clinic import web_archive, write_profiles
 from dicom_slices import slice_of
 from page_browser import needs_chromium, opened
 from serve_client import answering, until
@@ -321,6 +323,49 @@ def test_a_scan_goes_from_upload_to_a_dataset(url, browse, scan_file, tmp_path):
         archive.extractall(tmp_path / "data")
     dataset = load_dataset(tmp_path / "data")
     assert [case.name for case in dataset.cases] == [f"case-{job[:12]}"]
+
+
+def test_a_series_of_an_archive_is_found_and_segmented(
+    models, niivue, browse, data_root, tmp_path
+):
+    """A real MR study; what the archive says of the patient is drawn by the tests."""
+    scans = sorted((data_root / "dicom/mr-study/11_HCropVolume").glob("*.dcm"))
+    axe = page_axe.script()
+    with web_archive() as archive, ExitStack() as stack:
+        for file in scans:
+            dataset = pydicom.dcmread(file)
+            dataset.PatientName, dataset.PatientID = "Example^Ada", "TEST-0001"
+            dataset.StudyDescription = "head"
+            buffer = io.BytesIO()
+            dataset.save_as(buffer)
+            archive.put(buffer.getvalue())
+        profiles = write_profiles(tmp_path, archive)
+        options = (*models[:2], "--profiles", profiles)
+        url = stack.enter_context(serving(tmp_path, *options))
+        browser = browse(url)
+        browser.wait_for(LOADED)
+        browser.click("#archive-choice summary")
+        browser.value("document.getElementById('patient-id').value = 'TEST-*'")
+        browser.click("#search")
+        browser.wait_for("document.querySelectorAll('#studies > li').length === 1")
+        assert "Example Ada (TEST-0001)" in browser.text("#studies")
+        assert browser.text("#search-status") == "1 study."
+        browser.click("#studies > li > button")
+        browser.wait_for("!!document.querySelector('#studies ul button')")
+        assert f"{len(scans)} images" in browser.text("#studies ul")
+        picture(browser, tmp_path, "archive")
+        require_accessible(browser, axe)
+        browser.click("#studies ul button")
+        browser.wait_for("!document.getElementById('picked').hidden")
+        browser.click("#send")
+        until(lambda: len(listed(url)) == 1)
+        (job,) = listed(url)
+        show(browser, job)
+        assert "Anterior" in browser.text("#volumes")
+        picture(browser, tmp_path, "archive-result")
+        log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+        assert "TEST-0001" not in log
+        assert "Example" not in log
 
 
 def test_two_models_are_compared_on_one_scan(url, browse, scan_file, tmp_path):

@@ -104,9 +104,31 @@ class TrivoxClient:
             contents += images_of(source, np.eye(4) if affine is None else affine)
         else:
             contents += files_of(source)
-        fields = {"model": model}
+        return self._queued(contents, {"model": model}, format, key)
+
+    def submit_reference(
+        self,
+        reference: str,
+        model: str,
+        *,
+        format: str | None = None,
+        key: str | None = None,
+    ) -> Job:
+        """Queue a series of an archive that the server knows, `NAME/studies/UID/series/UID`
+        as `/v1/archives/NAME/series` gives it; the server fetches it. Others as in
+        `submit`.
+        """
+        return self._queued([], {"model": model, "reference": reference}, format, key)
+
+    def _queued(
+        self,
+        contents: list[Path | bytes],
+        fields: dict[str, str],
+        format: str | None,
+        key: str | None,
+    ) -> Job:
         if format is not None:
-            fields["format"] = format
+            fields = {**fields, "format": format}
         with closing(Form(contents, fields)) as form:
             answer = self._transport.post(
                 "/v1/jobs", key or token_hex(16), form.content

@@ -51,11 +51,14 @@ class Form:
     def content(self) -> dict[str, Any]:
         """What httpx sends, with the files at their beginning."""
         self.close()
-        parts = [
-            ("file", (f"{number:04d}{_suffix(each)}", self._open(each)))
-            for number, each in enumerate(self.contents)
+        # httpx sends fields alone as another kind of form
+        parts: list[tuple[str, tuple[str | None, Any]]] = [
+            (name, (None, value)) for name, value in self.fields.items()
         ]
-        return {"data": self.fields, "files": parts}
+        for number, each in enumerate(self.contents):
+            name = f"{number:04d}{_suffix(each)}"
+            parts.append(("file", (name, self._open(each))))
+        return {"files": parts}
 
     def close(self) -> None:
         """Close the files."""

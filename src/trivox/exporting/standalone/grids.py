@@ -20,6 +20,7 @@ SIGMA = 1 / 8  # of the windows' weights, as a share of the patch
 WEIGHT_FLOOR = 1e-4
 VALUES_AT_ONCE = 2**26  # of restored logits
 SMALLEST = 1e-8  # that values are divided by
+TIE = 1e-6  # between weights of labels that count as equal
 ROUNDING = 1 - 1e-4  # of a voxel's volume as headers store it
 
 
@@ -249,6 +250,23 @@ def restored_labels(
         count = mixed.shape[1]
         rows_in_plane = linear(mixed, (count, height, width), across)
         result[part] = decide(rows_in_plane)
+    return result
+
+
+def resized_labels(labels: Array, shape: Shape, across: int | None) -> Array:
+    """Label indices (z, y, x) of another size: each voxel takes what has most linear
+    weight around it, the smallest of equals.
+    """
+    if labels.shape == tuple(shape):
+        return labels
+    best = np.zeros(shape, np.float32)
+    result = np.zeros(shape, np.int16)
+    for index in np.unique(labels):
+        mask = labels == index
+        share = linear(mask[None].astype(np.float32), shape, across)[0]
+        better = share > best + TIE
+        result[better] = index
+        best[better] = share[better]
     return result
 
 

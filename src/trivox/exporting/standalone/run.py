@@ -31,11 +31,13 @@ from grids import (
     orientation,
     oriented,
     resized,
+    resized_labels,
     restored_labels,
     unoriented,
     window_starts,
 )
 from runtimes import OPENERS, Network
+from scipy.special import expit, softmax
 
 Edges = tuple[int, int]
 Files = Path | str | Sequence[Path | str]
@@ -56,6 +58,15 @@ class Way(NamedTuple):
     target: list[float]
 
 
+class Answer(NamedTuple):
+    """Label values (z, y, x); classes: class, probabilities and warnings, None for a
+    model without classes.
+    """
+
+    labels: Array
+    classes: dict[str, Any] | None
+
+
 class Model:
     """The networks of an export and what has to be done around them."""
 
@@ -71,6 +82,13 @@ class Model:
         self.export = json.loads((self.folder / "export.json").read_text("utf-8"))
         self.rules = self.export["pipeline"]
         self.networks = list(networks) or self.opened(threads)
+        self.classes = None
+        if self.rules.get("classes"):
+            from classes import CaseClasses
+
+            self.classes = CaseClasses(
+                self.folder, self.export, self.lesion_chance, threads
+            )
 
     def opened(self, threads: int | None) -> list[Network]:
         """The networks of the folder."""
@@ -80,11 +98,15 @@ class Model:
 
     def predict(self, files: Files, out: Path | str | None = None) -> Array:
         """Label values (z, y, x) on the grid of the first file, written to `out`."""
+        return self.predict_case(files, out).labels
+
+    def predict_case(self, files: Files, out: Path | str | None = None) -> Answer:
+        """The same, and the class of the case of a model with classes."""
         image, source = self.read(files)
-        values = self.predict_array(image, source.affine)
+        answer = self.answer(image, source.affine)
         if out is not None:
-            write_labels(out, values, source)
-        return values
+            write_labels(out, answer.labels, source)
+        return answer
 
     def read(self, files: Files) -> tuple[Array, Any]:
         """Channels (c, z, y, x) of one file each, and the first file."""
@@ -95,13 +117,21 @@ class Model:
         return read_channels(files)
 
     def predict_array(self, image: Array, affine: Array) -> Array:
-        """The same for an array (c, z, y, x) and its affine (x, y, z to mm)."""
+        """Label values of an array (c, z, y, x) and its affine (x, y, z to mm)."""
+        return self.answer(image, affine).labels
+
+    def answer(self, image: Array, affine: Array) -> Answer:
+        """Label values, and the class if there is one, of an array and its affine."""
         prepared, way = self.prepare(image, affine)
         logits = self.logits(prepared)
         across = coarse_axis(self.rules["grid"]["logits"], way.target, way.spacing)
         exclusive = not self.rules["labels"]["regions"]
         decide = (lambda rows: rows.argmax(0)) if exclusive else self.painted
         indices = restored_labels(logits, way.shape, across, decide)
+        case_class = None
+        if self.classes is not None:
+            seen = self.on_networks_grid(indices, prepared.shape[1:], way)
+            case_class = self.classes.answer(prepared, seen)
         voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
         indices = cleaned(indices, self.rules, voxel_mm3)
         whole = np.zeros(way.canonical, np.int16)
@@ -110,7 +140,12 @@ class Model:
         values = self.rules["values"]
         kinds = [np.min_scalar_type(value) for value in values]
         table = np.array(values, np.result_type(*kinds))
-        return table[restored]
+        return Answer(table[restored], case_class)
+
+    def on_networks_grid(self, indices: Array, shape: Shape, way: Way) -> Array:
+        """Label indices (z, y, x) of the cropped image, resampled as labels are."""
+        across = coarse_axis(self.rules["grid"]["labels"], way.spacing, way.target)
+        return resized_labels(indices, shape, across)
 
     def prepare(self, image: Array, affine: Array) -> tuple[Array, Way]:
         """The image on the networks' grid (c, z, y, x), and the way back."""
@@ -153,6 +188,24 @@ class Model:
 
     def logits(self, image: Array) -> Array:
         """Mean logits over windows, mirrored copies and networks."""
+        return self.windowed(image, self.networks, self.flips(), self.rules["overlap"])
+
+    def lesion_chance(self, number: int, image: Array) -> Array:
+        """Probability of each voxel to be lesion by one network without mirroring."""
+        logits = self.windowed(image, [self.networks[number]], [()], 0.5)
+        outputs = self.rules["classes"]["outputs"]
+        if self.rules["labels"]["regions"]:
+            return expit(logits[outputs]).max(0)
+        return softmax(logits, axis=0)[outputs].sum(0)
+
+    def windowed(
+        self,
+        image: Array,
+        networks: Sequence[Network],
+        flips: Sequence[tuple[int, ...]],
+        overlap: float,
+    ) -> Array:
+        """Mean logits of some networks over windows and mirrored copies."""
         patch = self.rules["patch_size"]
         padded, edges = padded_to(image, patch)
         size = padded.shape[1:]
@@ -160,16 +213,14 @@ class Model:
         weights = [bell(p) for p in patch]
         weight = math.prod(np.ix_(*weights))
         summed = np.zeros(size, np.float32)
-        overlap = self.rules["overlap"]
         axes = zip(size, patch, strict=True)
         starts = [window_starts(s, p, overlap) for s, p in axes]
         places = [
             tuple(slice(c, c + p) for c, p in zip(corner, patch, strict=True))
             for corner in itertools.product(*starts)
         ]
-        flips = self.flips()
         streams = [
-            network.stream(copies(padded, places, flips)) for network in self.networks
+            network.stream(copies(padded, places, flips)) for network in networks
         ]
         for place in places:
             total[:, *place] += mean_of(streams, flips) * weight
@@ -264,10 +315,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", help="NIfTI files, one a channel")
     parser.add_argument("--out", required=True, help="label map to write, .nii.gz")
+    parser.add_argument("--classes", help="file.json for the class of the case as well")
     parser.add_argument("--logits", help="file.npy for the networks' logits as well")
     given = parser.parse_args()
     model = Model()
-    model.predict(given.files, given.out)
+    if given.classes and model.classes is None:
+        parser.error("--classes: the model has no classes")
+    answer = model.predict_case(given.files, given.out)
+    if answer.classes is not None:
+        chance = max(answer.classes["probabilities"].values())
+        print(f"class: {answer.classes['class']} (probability {chance:.3f})")
+    if given.classes:
+        content = json.dumps(answer.classes, indent=2) + "\n"
+        Path(given.classes).write_text(content, "utf-8")
     print(f"computed by {model.networks[0].by}")
     if given.logits:
         image, source = model.read(given.files)

@@ -5,7 +5,7 @@ machine. Windows are (1, channel, z, y, x), logits (1, output, z, y, x), both fl
 import itertools
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,8 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 Windows = Iterable[Array]
 Facts = dict[str, Any]
+Reader = Callable[[Array, Array], tuple[Array, Array]]
+"""Of a window (1, c, z, y, x) and masks (1, m, z, y, x): logits (k,), features (f,)."""
 
 
 class Network(NamedTuple):
@@ -49,15 +51,20 @@ def window_shape(export: Facts) -> tuple[int, ...]:
     return (1, len(rules["inputs"]), *rules["patch_size"])
 
 
-def open_onnx(file: Path, export: Facts, threads: int | None) -> Network:
-    """A network computed by ONNX Runtime on the CPU."""
+def onnx_session(file: Path, threads: int | None) -> Any:
+    """A graph that ONNX Runtime computes on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    session = onnxruntime.InferenceSession(
+    return onnxruntime.InferenceSession(
         str(file), options, providers=["CPUExecutionProvider"]
     )
+
+
+def open_onnx(file: Path, export: Facts, threads: int | None) -> Network:
+    """A network computed by ONNX Runtime on the CPU."""
+    session = onnx_session(file, threads)
 
     def run(windows: Array) -> Array:
         return session.run(["logits"], {"windows": windows})[0]
@@ -65,18 +72,26 @@ def open_onnx(file: Path, export: Facts, threads: int | None) -> Network:
     return Network("onnxruntime CPU", lambda windows: map(run, windows))
 
 
-def open_openvino(file: Path, export: Facts, threads: int | None) -> Network:
-    """A network computed by OpenVINO on the CPU."""
+def openvino_request(
+    file: Path, hint: str, shape: Sequence[int] | None, threads: int | None
+) -> Any:
+    """A graph that OpenVINO compiled for the CPU."""
     import openvino
 
-    hint = "bf16" if export["precision"] == "bf16" else "f32"
     hints = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         hints["INFERENCE_NUM_THREADS"] = threads
     core = openvino.Core()
     model = core.read_model(str(file))
-    model.reshape(list(window_shape(export)))
-    request = core.compile_model(model, "CPU", hints).create_infer_request()
+    if shape is not None:
+        model.reshape(list(shape))
+    return core.compile_model(model, "CPU", hints).create_infer_request()
+
+
+def open_openvino(file: Path, export: Facts, threads: int | None) -> Network:
+    """A network computed by OpenVINO on the CPU."""
+    hint = "bf16" if export["precision"] == "bf16" else "f32"
+    request = openvino_request(file, hint, window_shape(export), threads)
 
     def run(windows: Array) -> Array:
         return request.infer({0: windows})[0]
@@ -146,6 +161,27 @@ def batches(windows: Windows, most: int) -> Iterator[list[Array]]:
     rest = iter(windows)
     while batch := list(itertools.islice(rest, most)):
         yield batch
+
+
+def open_reader(file: Path, export: Facts, threads: int | None) -> Reader:
+    """What reads the class of a case from a window, in fp32 on the CPU."""
+    if export["runtime"] == "openvino":
+        request = openvino_request(file, "f32", None, threads)
+
+        def infer(windows: Array, masks: Array) -> tuple[Array, Array]:
+            answer = request.infer({"windows": windows, "masks": masks})
+            return answer[0][0].copy(), answer[1][0].copy()
+
+        return infer
+    session = onnx_session(file, threads)
+
+    def run(windows: Array, masks: Array) -> tuple[Array, Array]:
+        outputs = session.run(
+            ["classes", "features"], {"windows": windows, "masks": masks}
+        )
+        return outputs[0][0], outputs[1][0]
+
+    return run
 
 
 OPENERS = {"onnx": open_onnx, "openvino": open_openvino, "tensorrt": open_tensorrt}

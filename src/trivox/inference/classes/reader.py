@@ -213,7 +213,7 @@ class ClassReader:
                 answer, moments = self.network.pool(copy, masks.flip(axes))
             require_finite(answer)
             logits.append(answer[0].float().cpu())
-            pooled.append(_features(moments).cpu())
+            pooled.append(features_in_row(moments).cpu())
         return _View(
             torch.stack(logits).mean(0),
             torch.stack(pooled).mean(0),
@@ -255,7 +255,7 @@ def predicted_indices(
     return np.concatenate([label_indices(slab.logits.cpu(), labels) for slab in slabs])
 
 
-def _features(pooled: Pooled) -> Tensor:
+def features_in_row(pooled: Pooled) -> Tensor:
     """Means and deviations of each encoder stage in one row `(f,)`, without those of
     the image itself.
     """

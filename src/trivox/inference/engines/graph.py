@@ -2,11 +2,12 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trivox.errors import ResourceError
 from trivox.memory import memory_ran_out, no_memory
@@ -30,26 +31,41 @@ def graph_of(network: nn.Module, *, channels: int, patch: Sequence[int]) -> byte
     """The graph of a network in eval mode on a CPU, for any number of windows of
     `patch` voxels `(z, y, x)`.
 
-    Raises `ResourceError` where the packages for it are missing, `UnexportableError`
-    naming what has no counterpart in ONNX.
+    Raises as `exported` does.
     """
-    for package in ("onnx", "onnxscript"):
-        optional_package(package, extra="export")
     example = torch.zeros(2, channels, *patch)
     with torch.inference_mode(False), torch.no_grad():
         # tables that depend on the grid alone are made here, and constants of the graph
         network(example[:1])
     count = torch.export.Dim("n", min=1, max=MOST_WINDOWS)
+    return exported(network, {WINDOWS: example}, [LOGITS], sizes=({0: count},))
+
+
+def exported(
+    network: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    *,
+    sizes: tuple[dict[int, Any], ...] | None = None,
+) -> bytes:
+    """The graph of a module in eval mode on a CPU, for tensors of the shapes of
+    `inputs`; sizes: axes of each that may have another.
+
+    Raises `ResourceError` where the packages for it are missing, `UnexportableError`
+    naming what has no counterpart in ONNX.
+    """
+    for package in ("onnx", "onnxscript"):
+        optional_package(package, extra="export")
     try:
         with _quietly(), torch.no_grad():
             program = torch.onnx.export(
                 network,
-                (example,),
+                tuple(inputs.values()),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=[WINDOWS],
-                output_names=[LOGITS],
-                dynamic_shapes=({0: count},),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=sizes,
                 verbose=False,
             )
     except Exception as error:

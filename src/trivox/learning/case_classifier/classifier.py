@@ -13,14 +13,9 @@ from scipy.special import softmax
 
 from trivox.errors import BundleError, DataError
 from trivox.files import atomic_path
-from trivox.learning.case_classifier.network import Network, logits_of
+from trivox.learning.case_classifier.network import Network, logits_of, standardise
 from trivox.schema import Frozen
 from trivox.volumes.volume import Array
-
-LIMIT = 4.0
-"""Standard deviations beyond which a feature counts as this far: one odd value must not
-decide a case.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,11 +192,3 @@ def _check_shapes(network: Network, features: int, classes: int) -> None:
             raise ValueError("shape of a layer")
     if width != classes:
         raise ValueError("number of classes")
-
-
-def standardise(rows: Array, fill: Array, mean: Array, scale: Array) -> Array:
-    """Rows `(n, f)` with what is not known (or not finite) filled in, centred, scaled,
-    and held within `LIMIT`.
-    """
-    known = np.where(np.isfinite(rows), rows, fill)
-    return np.asarray(np.clip((known - mean) / scale, -LIMIT, LIMIT))

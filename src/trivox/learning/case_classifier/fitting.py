@@ -9,9 +9,14 @@ import numpy as np
 from scipy.special import softmax
 
 from trivox.errors import DataError, RecipeError
-from trivox.learning.case_classifier.classifier import CaseClassifier, standardise
+from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.case_classifier.kinds import FITS, SETTINGS
-from trivox.learning.case_classifier.network import Network, scaled, widened
+from trivox.learning.case_classifier.network import (
+    Network,
+    scaled,
+    standardise,
+    widened,
+)
 from trivox.learning.case_classifier.rows import (
     CaseRows,
     Imbalance,

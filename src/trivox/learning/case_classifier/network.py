@@ -1,7 +1,8 @@
 """What every fitted classifier is made of: small networks whose logits are averaged.
 
 Layers of (weight, bias) with ReLU in between; a linear classifier is one network of one
-layer. Numpy is all that they need.
+layer. Numpy is all that they need, and exports carry this module as it is
+(`trivox.exporting.programs`).
 """
 
 import numpy as np
@@ -11,6 +12,19 @@ from trivox.volumes.volume import Array
 Layer = tuple[Array, Array]
 """Weight `(out, in)` and bias `(out,)`."""
 Network = tuple[Layer, ...]
+
+LIMIT = 4.0
+"""Standard deviations beyond which a feature counts as this far: one odd value must not
+decide a case.
+"""
+
+
+def standardise(rows: Array, fill: Array, mean: Array, scale: Array) -> Array:
+    """Rows `(n, f)` with what is not known (or not finite) filled in, centred, scaled,
+    and held within `LIMIT`.
+    """
+    known = np.where(np.isfinite(rows), rows, fill)
+    return np.asarray(np.clip((known - mean) / scale, -LIMIT, LIMIT))
 
 
 def logits_of(networks: tuple[Network, ...], x: Array) -> Array:

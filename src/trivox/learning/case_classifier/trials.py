@@ -8,9 +8,8 @@ from typing import TypedDict
 import numpy as np
 from scipy.special import softmax
 
-from trivox.learning.case_classifier.classifier import standardise
 from trivox.learning.case_classifier.kinds import FITS, SETTINGS
-from trivox.learning.case_classifier.network import logits_of
+from trivox.learning.case_classifier.network import logits_of, standardise
 from trivox.learning.case_classifier.rows import CaseRows, scaling_of, telling
 from trivox.volumes.volume import Array
 

@@ -118,6 +118,7 @@ def running(service: Service) -> Iterator[Desk]:
         service.models,
         limits,
         data=service.data,
+        archives=service.work.archives,
         workers=service.workers,
         job_limits=service.work.limits,
     )

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 from pydantic import Field
 
+from trivox.memory import total_memory
 from trivox.schema import Frozen
 
 GIBI = 1 << 30
 MEMORY_SHARE = 0.8
-"""Of the machine's memory that all jobs together may take."""
+"""Of the memory that all jobs together may take."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
@@ -38,7 +38,8 @@ class WorkSettings(Frozen):
 
     cores: that one job may keep busy; lease: seconds for which a worker vouches for a
     job; pause: seconds before a job that crashed is tried again, then twice as many; grace: seconds
-    that a job may still take when the server is asked to stop.
+    that a job may still take when the server is asked to stop; archives: file with the
+    profiles of those that scans may be fetched from, None: there are none.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class WorkSettings(Frozen):
     lease: float = Field(default=15.0, gt=0)
     pause: float = Field(default=0.5, ge=0)
     grace: float = Field(default=10.0, ge=0)
+    archives: Path | None = None
 
     def model(self, name: str) -> ServedModel | None:
         """A model by name."""
@@ -56,6 +58,5 @@ class WorkSettings(Frozen):
 
 
 def usual_memory(workers: int) -> int:
-    """Bytes that each of so many jobs may take on this machine."""
-    total: int = psutil.virtual_memory().total
-    return max(int(total * MEMORY_SHARE / workers), 1)
+    """Bytes that each of so many jobs may take on this machine, or in its container."""
+    return max(int(total_memory() * MEMORY_SHARE / workers), 1)

@@ -16,6 +16,7 @@ from trivox.inference.descriptions import LabelDescription
 from trivox.inference.zoo.shelves import ready_models
 from trivox.optional import optional_package
 from trivox.outputs import require_folder_place
+from trivox.service.profiles import read_profiles
 from trivox.service.serve.settings import (
     GIBI,
     JobLimits,
@@ -43,6 +44,7 @@ def serve(
     model: Path | str | Sequence[Path | str],
     *,
     data: Path | str | None = None,
+    profiles: Path | str | None = None,
     host: str = "127.0.0.1",
     port: int = 8470,
     token_file: Path | str | None = None,
@@ -90,6 +92,7 @@ def serve(
         device=device,
         cores=max(usable_cores() // workers, 1),
         limits=limits,
+        archives=_archives(profiles),
     )
     run_service(
         work,
@@ -232,6 +235,15 @@ def _folder(given: Path | str | None, option: str) -> Path | None:
     if not folder.is_dir():
         raise UsageError(f"{option} {given}: is no folder; name one that is there")
     return folder
+
+
+def _archives(profiles: Path | str | None) -> Path | None:
+    """The file of profiles; raises `FormatError` for one that is damaged."""
+    if profiles is None:
+        return None
+    file = Path(profiles).absolute()
+    read_profiles(file)
+    return file
 
 
 def _pair(

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
+from trivox.service.serve.api.archives.routes import archive_routes
 from trivox.service.serve.api.desk import SERIES, Desk
 from trivox.service.serve.api.metrics import MEDIA_TYPE, Metrics
 from trivox.service.serve.api.page_routes import page_routes
@@ -20,17 +21,21 @@ from trivox.service.serve.api.protocols.monai_label import label_routes
 from trivox.service.serve.api.protocols.shelf import Shelf
 from trivox.service.serve.api.review_routes import review_routes
 from trivox.service.serve.api.reviews import ReviewDesk
-from trivox.service.serve.api.routes import job_routes, problems
-from trivox.service.serve.api.schemas import Health
+from trivox.service.serve.api.routes import job_routes
+from trivox.service.serve.api.schemas import Health, problems
 from trivox.service.serve.api.security import FAILED, OPEN, Gate, Guard
 from trivox.service.serve.page.files import PageFiles
 from trivox.service.serve.review.reader import ScanReader
 from trivox.service.serve.review.store import ReviewStore
+from trivox.service.serve.work.references import REFERENCE
 from trivox.version import NOTICE, __version__
 
 FILE_IS = (
     "NIfTI, NRRD, MHA, DICOM, or a zip of a DICOM series or of an exam; repeated: the "
     "channels of the model in order, or the slices of a series"
+)
+REFERENCE_IS = (
+    "a series of an archive that the server knows: NAME/studies/UID/series/UID"
 )
 PATH_IS = "a scan by its path in the data folder of the server"
 BEARER = {"type": "http", "scheme": "bearer"}
@@ -53,6 +58,7 @@ def make_app(desk: Desk, gate: Gate, page: PageFiles | None = None) -> Guard:
     app.include_router(job_routes(desk, form_schema(desk)))
     reviews = review_desk(desk)
     app.include_router(review_routes(reviews))
+    app.include_router(archive_routes(desk.archives))
     app.include_router(kserve_routes(desk))
     labelling = Labelling(desk, reviews, Shelf(desk.folders, desk.limits))
     app.include_router(label_routes(labelling, gate))
@@ -84,12 +90,15 @@ def form_schema(desk: Desk) -> dict[str, Any]:
         },
         "series": {"type": "string", "pattern": f"^({SERIES})$", "maxLength": 200},
     }
-    sent = _form({"file": {"description": FILE_IS, **file}, **fields}, "file")
-    if desk.data is None:
-        return sent
-    path = {"type": "string", "minLength": 1, "maxLength": 4096}
-    named = _form({"path": {"description": PATH_IS, **path}, **fields}, "path")
-    return {"oneOf": [sent, named]}
+    ways = [_form({"file": {"description": FILE_IS, **file}, **fields}, "file")]
+    if desk.data is not None:
+        path = {"type": "string", "minLength": 1, "maxLength": 4096}
+        ways.append(_form({"path": {"description": PATH_IS, **path}, **fields}, "path"))
+    if desk.archives is not None:
+        series = {"type": "string", "pattern": f"^{REFERENCE}$", "maxLength": 256}
+        named = {"reference": {"description": REFERENCE_IS, **series}, **fields}
+        ways.append(_form(named, "reference"))
+    return {"oneOf": ways} if len(ways) > 1 else ways[0]
 
 
 def _form(fields: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 
-from trivox.errors import ResourceError
+from trivox.errors import ResourceError, UsageError
+from trivox.files import file_hash
+from trivox.service.serve.api.archives.search import require_archive
 from trivox.service.serve.api.limits import ServerLimits, no_space, require_space
 from trivox.service.serve.api.paths import copied
 from trivox.service.serve.api.problems import ProblemError
@@ -30,6 +32,7 @@ from trivox.service.serve.jobs.states import (
 )
 from trivox.service.serve.jobs.store import JobStore
 from trivox.service.serve.settings import JobLimits
+from trivox.service.serve.work.references import parsed_reference, write_reference
 from trivox.service.serve.work.staging import UNKNOWN
 from trivox.service.serve.work.supervisor import Supervisor
 
@@ -55,7 +58,9 @@ class Request:
 
 @dataclass
 class Desk:
-    """The jobs of a server. data: folder of scans that clients may name, if any."""
+    """The jobs of a server. data: folder of scans that clients may name, if any;
+    archives: file with the profiles of archives that scans may be fetched from.
+    """
 
     store: JobStore
     folders: Folders
@@ -63,6 +68,7 @@ class Desk:
     models: Sequence[ModelView]
     limits: ServerLimits
     data: Path | None = None
+    archives: Path | None = None
     workers: int = 1
     job_limits: JobLimits = field(default_factory=JobLimits)
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -122,18 +128,45 @@ class Desk:
         return job
 
     def _parts(self, upload: Upload, model: ModelView) -> list[Part]:
+        """Files that were sent, that lie in the data folder, or a reference."""
         path = upload.fields.get("path")
-        if path is not None and self.data is None:
-            raise ProblemError("invalid-request", "the server has no data folder")
-        if (path is None) == (not upload.parts):
-            raise ProblemError("invalid-request", "send either 'file' or 'path'")
+        reference = upload.fields.get("reference")
+        given = [bool(upload.parts), path is not None, reference is not None]
+        if sum(given) != 1:
+            raise ProblemError(
+                "invalid-request", "send one of 'file', 'path' and 'reference'"
+            )
         if any(not part.size for part in upload.parts):
             raise ProblemError("invalid-request", "file is empty")
-        if path is None or self.data is None:
-            return upload.parts
+        if path is not None:
+            return self._copied(path, upload, model)
+        if reference is not None:
+            return [self._referred(reference, upload, model)]
+        return upload.parts
+
+    def _copied(self, path: str, upload: Upload, model: ModelView) -> list[Part]:
+        if self.data is None:
+            raise ProblemError("invalid-request", "the server has no data folder")
         return copied(
             self.data, path, upload.folder, model.channels, self.limits.upload
         )
+
+    def _referred(self, text: str, upload: Upload, model: ModelView) -> Part:
+        """A series that is fetched when the job runs."""
+        if self.archives is None:
+            raise ProblemError("invalid-request", "the server has no archives")
+        if len(model.channels) != 1:
+            raise ProblemError(
+                "invalid-request",
+                f"the model reads {len(model.channels)} images, a reference is one",
+            )
+        try:
+            reference = parsed_reference(text)
+        except UsageError as error:
+            raise ProblemError("invalid-request", str(error)) from error
+        require_archive(reference.archive, self.archives)
+        file = write_reference(upload.folder, reference)
+        return Part(file, file.stat().st_size, file_hash(file))
 
     def _kept(self, folder: Path, new: NewJob) -> Job:
         """Queue the job once its files are where they stay."""

@@ -30,6 +30,7 @@ KINDS = {
     "no-such-result": Kind(404, "The job has no such result"),
     "no-such-session": Kind(404, "There is no such session"),
     "no-such-model": Kind(404, "No such model is served"),
+    "no-such-archive": Kind(404, "The server knows no such archive"),
     "no-such-path": Kind(404, "There is no such scan in the data folder"),
     "method-not-allowed": Kind(405, "The method is not allowed here"),
     "timeout": Kind(408, "Nothing came for too long"),
@@ -45,13 +46,19 @@ KINDS = {
     "too-many-jobs": Kind(429, "Too many jobs of this client are open"),
     "too-many-images": Kind(429, "Too many images of this client are kept"),
     "internal": Kind(500, "The server failed"),
-    "no-inline-inference": Kind(501, "Volumes are not sent as numbers in one request"),
+    "no-inline-inference": Kind(404, "Volumes are not sent as numbers in one request"),
+    "archive-unreachable": Kind(502, "The archive does not answer"),
+    "archive-refused": Kind(502, "The archive answered something else"),
+    "too-many-searches": Kind(503, "Too many searches at a time"),
     "queue-full": Kind(503, "The server takes no more jobs at the moment"),
     "not-healthy": Kind(503, "The server cannot work at the moment"),
     "no-space": Kind(507, "The disk of the server is full"),
 }
 """All problems by code."""
-LATER = ("too-many-jobs", "too-many-images", "queue-full", "no-space", "not-healthy")
+LATER = (
+    *("too-many-jobs", "too-many-images", "too-many-searches", "queue-full"),
+    *("no-space", "not-healthy", "archive-unreachable"),
+)
 """Of which the client may try again."""
 BY_STATUS = {
     404: "not-found",

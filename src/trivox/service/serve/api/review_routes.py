@@ -18,7 +18,8 @@ from trivox.service.serve.api.review_schemas import (
     view_of_review,
 )
 from trivox.service.serve.api.reviews import ReviewDesk
-from trivox.service.serve.api.routes import Id, Limit, Name, client_of, problems
+from trivox.service.serve.api.routes import Id, Limit, Name, client_of
+from trivox.service.serve.api.schemas import problems
 from trivox.service.serve.api.uploads import received
 from trivox.service.serve.review.scans import ScanAnswer
 

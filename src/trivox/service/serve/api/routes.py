@@ -16,7 +16,6 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from trivox.service.serve.api import desk as desks
 from trivox.service.serve.api.desk import Desk
 from trivox.service.serve.api.events import MEDIA_TYPE, Streams
-from trivox.service.serve.api.problems import MEDIA_TYPE as PROBLEM
 from trivox.service.serve.api.problems import ProblemError
 from trivox.service.serve.api.schemas import (
     ID,
@@ -25,7 +24,7 @@ from trivox.service.serve.api.schemas import (
     JobView,
     ModelList,
     ModelView,
-    Problem,
+    problems,
 )
 from trivox.service.serve.api.uploads import received
 from trivox.service.serve.jobs.states import Job, State
@@ -45,18 +44,6 @@ MEDIA_TYPES = {
 Id = Annotated[str, Path(pattern=ID, description="of the job")]
 Name = Annotated[str, Path(max_length=200, description="one of the job's `results`")]
 Limit = Annotated[int, Query(ge=1, le=200)]
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problems that an operation may answer with, beside those of every one."""
-    each = {
-        "model": Problem,
-        "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
-    usual = (400, 401, 403, 426)
-    return {
-        status: {**each, "description": "problem"} for status in (*usual, *statuses)
-    }
 
 
 def client_of(request: Request) -> str:

@@ -1,10 +1,12 @@
 """What the API answers with: the same fields in the documentation and on the wire."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import BaseModel, Field
 
 from trivox.inference.zoo.card import Card
+from trivox.service.serve.api.problems import MEDIA_TYPE as PROBLEM
 from trivox.service.serve.jobs.states import Job, Stage, State
 
 ID = r"^[0-9a-f]{32}$"
@@ -129,3 +131,15 @@ def moment(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problems that an operation may answer with, beside those of every one."""
+    each = {
+        "model": Problem,
+        "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    usual = (400, 401, 403, 426)
+    return {
+        status: {**each, "description": "problem"} for status in (*usual, *statuses)
+    }

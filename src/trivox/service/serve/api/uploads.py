@@ -22,7 +22,7 @@ from trivox.service.serve.jobs.folders import sync_folder
 from trivox.service.serve.work.staging import UNKNOWN, suffix_of
 
 FILE = "file"
-FIELDS = ("model", "format", "series", "path")
+FIELDS = ("model", "format", "series", "path", "reference")
 FIELD_BYTES = 4096
 LONG_FIELDS = {"params": 1 << 18}
 """Bytes of fields that may be longer."""

@@ -63,7 +63,13 @@ class Failure(StrEnum):
     CRASHED = "crashed"
     INTERRUPTED = "interrupted"
     NO_SPACE = "no-space"
+    ARCHIVE = "archive-unreachable"
+    NOT_IN_ARCHIVE = "not-in-archive"
     INTERNAL = "internal"
+
+
+TRIED_AGAIN = (Failure.NO_SPACE, Failure.ARCHIVE)
+"""What may be otherwise a while later."""
 
 
 class QueueFullError(BusyError):

@@ -20,6 +20,7 @@ from trivox.service.serve.jobs.states import Claim, Failure, ResultFile, Stage
 from trivox.service.serve.settings import WorkSettings
 from trivox.service.serve.work.engine import Engine, JobError, Order
 from trivox.service.serve.work.limits import limit_this_process, set_apart
+from trivox.service.serve.work.references import fetched
 from trivox.service.serve.work.staging import CASE, staged
 from trivox.service.serve.work.wording import spoken
 
@@ -126,7 +127,7 @@ def _computed(
     given.mkdir(parents=True)
     out.mkdir()
     report(Stage.READING)
-    parts = folders.parts(job.id)
+    parts = fetched(folders.parts(job.id), settings.archives, scratch / "archive")
     channels = engine.channels(job.model)
     source = staged(parts, given, channels, settings.limits.unpacked)
     engine.predict(Order(job.model, source, out, job.format, job.series), report)

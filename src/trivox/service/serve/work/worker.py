@@ -23,6 +23,7 @@ from trivox.files import read_json
 from trivox.service.serve.jobs.folders import Folders
 from trivox.service.serve.jobs.states import (
     SHARES,
+    TRIED_AGAIN,
     Claim,
     Failure,
     LostLeaseError,
@@ -43,8 +44,8 @@ BEAT = 1.0
 """Seconds between two renewals of a lease."""
 IDLE = 0.2
 """Seconds between two looks for a job that nobody announced."""
-ROOM = 20
-"""Times as long is waited for a disk that is full."""
+LATER = 20
+"""Times as long is waited for a disk that is full, or an archive that is down."""
 NEARLY = 0.89
 """Of a job that takes longer than those before."""
 PIPE = 1 << 16
@@ -242,7 +243,7 @@ class Worker:
         code = Failure(watch.last["failed"])
         if code is Failure.INTERNAL:
             LOG.error("job %s: %s", watch.claim.id, watch.last["where"])
-        if code is Failure.NO_SPACE:
+        if code in TRIED_AGAIN:
             self._again(watch.claim, code, watch.last["detail"])
         else:
             self._fail(watch.claim, code, watch.last["detail"])
@@ -252,7 +253,7 @@ class Worker:
         LOG.info("job %s: failed, %s", claim.id, code)
 
     def _again(self, claim: Claim, code: Failure, detail: str) -> None:
-        patience = ROOM if code is Failure.NO_SPACE else 1
+        patience = LATER if code in TRIED_AGAIN else 1
         pause = self.settings.pause * patience * 2**claim.job.tries
         state = self.store.again(claim, code, detail, after=pause)
         what = "set aside" if state is State.FAILED else "will be tried again"

@@ -9,8 +9,7 @@ from pydantic import BaseModel
 
 from trivox.service.serve.api.desk import Desk
 from trivox.service.serve.api.problems import ProblemError
-from trivox.service.serve.api.routes import problems
-from trivox.service.serve.api.schemas import ModelView
+from trivox.service.serve.api.schemas import ModelView, problems
 from trivox.version import __version__
 
 PLATFORM = "trivox"
@@ -107,7 +106,7 @@ def _add_models(router: APIRouter, desk: Desk) -> None:
     @router.post(
         "/models/{name}/infer",
         response_class=Response,
-        responses=problems(404, 422, 501),
+        responses=problems(404, 422),
     )
     def infer(request: Request, name: Name) -> Response:
         """Is refused: volumes go through `POST /v1/jobs`."""

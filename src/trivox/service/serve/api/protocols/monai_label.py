@@ -26,7 +26,8 @@ from trivox.service.serve.api.protocols.labelling import (
 )
 from trivox.service.serve.api.protocols.listing import opened_image
 from trivox.service.serve.api.protocols.shelf import Entry
-from trivox.service.serve.api.routes import awaited, client_of, problems
+from trivox.service.serve.api.routes import awaited, client_of
+from trivox.service.serve.api.schemas import problems
 from trivox.service.serve.api.security import Gate
 from trivox.service.serve.api.uploads import Upload, received
 

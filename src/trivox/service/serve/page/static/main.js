@@ -11,8 +11,8 @@ import { lineOf } from "./lib/problem.js";
 
 const UNSAVED = "Leave without saving the correction?";
 const FORM = "multipart/form-data";
-/** Models of the server, and whether it has a folder of scans. */
-const server = { models: [], hasData: false };
+/** Models of the server, whether it has a folder of scans, and archives. */
+const server = { models: [], hasData: false, archives: [] };
 const NOTHING = { close() {}, isUnsaved: () => false };
 /** The view that is shown, and its address. */
 let shown = { ...NOTHING, hash: null };
@@ -117,6 +117,7 @@ function prepareTheme() {
 async function begin() {
   try {
     server.models = (await json("models")).models;
+    server.archives = (await json("archives")).archives;
     const description = await json("../openapi.json");
     const { schema } = description.paths["/v1/jobs"].post.requestBody.content[FORM];
     server.hasData = (schema.oneOf ?? [schema]).some(({ properties }) => "path" in properties);

@@ -1,5 +1,6 @@
 /** A new scan: its model, its files, and what is wanted of it. */
 import { sent } from "./api.js";
+import { pickedSeries, prepareArchives } from "./archive.js";
 import { followed } from "./queue.js";
 import { remember } from "./names.js";
 import { at, element } from "./lib/dom.js";
@@ -27,6 +28,7 @@ export function prepareForm(offer) {
   at("second").replaceChildren(new Option("no other model", ""), ...options());
   at("second-choice").hidden = server.models.length < 2;
   at("path-choice").hidden = !server.hasData;
+  prepareArchives(server.archives);
   at("model").onchange = showModel;
   at("scan-form").onsubmit = (event) => {
     event.preventDefault();
@@ -160,9 +162,15 @@ function formats() {
   return others.every((name) => DOUBTS.includes(name)) ? others : names;
 }
 
+/** Why a series of an archive is not what a model reads, null if it may be. */
+function unlike(model) {
+  if (!pickedSeries() || model.channels.length === 1) return null;
+  return `${model.name} reads something else than one image, which a series of an archive is.`;
+}
+
 /** What is wrong with what was chosen, null if nothing is. */
 function lacking(model, path) {
-  if (path) return null;
+  if (path || pickedSeries()) return null;
   const count = Math.max(model.channels.length, 1);
   const missing = Array.from({ length: count }, (_, number) => number).filter(
     (number) => !chosen[number]?.length,
@@ -177,7 +185,7 @@ async function submit() {
   const names = [at("model").value, at("second").value].filter(Boolean);
   const models = names.map(modelNamed);
   const path = server.hasData ? at("path").value.trim() : "";
-  const line = lacking(models[0], path);
+  const line = models.map(unlike).find(Boolean) ?? lacking(models[0], path);
   showProblem(line ?? "");
   if (line) return;
   at("send").disabled = true;
@@ -199,15 +207,18 @@ async function queued(model, path) {
   form.append("model", model.name);
   const wanted = formats().filter((name) => model.formats.includes(name));
   if (wanted.length) form.append("format", wanted.join(","));
-  const series = at("series").value.trim();
-  if (series) form.append("series", series);
+  const which = at("series").value.trim();
+  if (which) form.append("series", which);
+  const series = pickedSeries();
   const files = chosen.flat();
-  if (path) form.append("path", path);
+  if (series) form.append("reference", series.reference);
+  else if (path) form.append("path", path);
   else for (const file of files) form.append("file", file);
   const job = await sent("jobs", form, (share) => {
     at("sending").textContent = `Sending ${Math.floor(100 * share)} %`;
   });
-  remember(job.id, path || (files.length > 2 ? `${files.length} files` : files[0].name));
+  const names = files.length > 2 ? `${files.length} files` : files[0]?.name;
+  remember(job.id, series?.name ?? (path || names));
   return job;
 }
 

@@ -1,0 +1,1 @@
+"""Archives that scans are looked for in."""
