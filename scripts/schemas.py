@@ -100,10 +100,7 @@ class Plain(GenerateJsonSchema):
 
     def ser_schema(self, schema: Any) -> Any:
         """What wraps the writing of a value changes nothing but which fields there are."""
-        if schema["type"] != "function-wrap":
-            return super().ser_schema(schema)
-        wrapped = schema.get("schema")
-        return None if wrapped is None else self.generate_inner(wrapped)
+        return None if schema["type"] == "function-wrap" else super().ser_schema(schema)
 
 
 def all_schemas() -> dict[str, dict[str, Any]]:

@@ -9,6 +9,8 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 from pydantic_core import to_jsonable_python
 
@@ -27,6 +29,14 @@ Place = Annotated[
 Count = Annotated[int, Field(ge=0)]
 Counted = Annotated[int, Field(ge=0), BeforeValidator(len)]
 """How many there are of what has the name."""
+
+
+def _passed_on(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    return value
+
+
+AS_WRITTEN = WrapValidator(_passed_on)
+"""Of content that trivox made and wrote: it is passed on as it is."""
 
 
 class Part(BaseModel):

@@ -1,11 +1,12 @@
 """Answers about figures: evaluate, verify."""
 
 from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import AliasPath, Field, SkipValidation
+from pydantic import AliasPath, Field
 
 from trivox.evaluation.metrics.content import ClassSummary, SummaryRow
-from trivox.verbs.answers.base import Answer, Count, Counted, Place
+from trivox.verbs.answers.base import AS_WRITTEN, Answer, Count, Counted, Place
 
 
 class MeasuredAnswer(Answer):
@@ -22,11 +23,11 @@ class MeasuredAnswer(Answer):
     """Name of the rules that were measured by; null where there is only one way."""
     cases: Counted = Field(validation_alias=AliasPath("metrics", "cases"))
     """That were measured."""
-    summary: SkipValidation[Mapping[str, SummaryRow]] = Field(
+    summary: Annotated[Mapping[str, SummaryRow], AS_WRITTEN] = Field(
         validation_alias=AliasPath("metrics", "summary")
     )
     """Statistics over cases by label and metric, as in the file."""
-    classes: SkipValidation[ClassSummary | None] = Field(
+    classes: Annotated[ClassSummary | None, AS_WRITTEN] = Field(
         None, validation_alias=AliasPath("metrics", "classification", "summary")
     )
     """Scores of the classes, as in the file; null if none were measured."""

@@ -1,15 +1,15 @@
 """Answers about results: predict, rank, report, explain."""
 
-from typing import Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
-from pydantic import AliasPath, ConfigDict, Field, SkipValidation
+from pydantic import AliasPath, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from trivox.evaluation.folders.ranking import RankingFile
 from trivox.inference.judge import TargetVolume
 from trivox.sources import Source
 from trivox.tasks.labels.explanation import ExplainFile
-from trivox.verbs.answers.base import Answer, Count, Part, Place
+from trivox.verbs.answers.base import AS_WRITTEN, Answer, Count, Part, Place
 
 
 class ClassRecord(TypedDict):
@@ -76,7 +76,7 @@ class PredictedCase(Part):
     """Whether there is a prediction; else `error` in the record says why not."""
     files: tuple[Place, ...]
     """That were written about it, the prediction first."""
-    record: SkipValidation[CaseRecord]
+    record: Annotated[CaseRecord, AS_WRITTEN]
     """What predictions.json says of it."""
 
 
@@ -107,7 +107,9 @@ class RankAnswer(Answer):
     task: str | None = Field(None, validation_alias=AliasPath("content", "task"))
     file: Place
     """The ranking.json."""
-    ranking: SkipValidation[RankingFile] = Field(validation_alias=AliasPath("content"))
+    ranking: Annotated[RankingFile, AS_WRITTEN] = Field(
+        validation_alias=AliasPath("content")
+    )
     """What it says."""
 
 
@@ -125,7 +127,7 @@ class ExplainAnswer(Answer):
     folder: Place
     files: tuple[Place, ...]
     """Figures and numbers."""
-    explanation: SkipValidation[ExplainFile] = Field(
+    explanation: Annotated[ExplainFile, AS_WRITTEN] = Field(
         validation_alias=AliasPath("facts")
     )
     """What explain.json says."""
