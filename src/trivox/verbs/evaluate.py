@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trivox.config.choices import ConventionName
-from trivox.evaluation.metrics.content import MetricsFile, warnings_in
+from trivox.evaluation.folders.measured import warnings_in
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import write_json
 from trivox.outputs import METRICS
 from trivox.tasks.choice import task_of_references

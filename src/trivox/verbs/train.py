@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import cast
 
 from trivox.config.choices import USUAL_TASK, PresetName, TaskName
-from trivox.evaluation.metrics.content import MetricsFile, warnings_in
+from trivox.evaluation.folders.measured import warnings_in
+from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import read_object, surviving_folder
 from trivox.learning.checkpoints import STATE
 from trivox.learning.progress import Progress, finite
