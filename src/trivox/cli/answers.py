@@ -53,7 +53,7 @@ def answers(verb: str) -> Callable[[Command], Command]:
             context.meta[VERB] = verb
             if "context" in parameters:
                 options["context"] = context
-            if not context.meta[ASKED]:
+            if not context.meta.get(ASKED):
                 return function(**options)
             with _told_to_a_program():
                 return function(**options)
