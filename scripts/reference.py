@@ -35,7 +35,8 @@ def commands_page() -> str:
         "",
         "Every verb exits with 0 on success, 1 with one line that says what, where and "
         "what to do, 2 on wrong usage.",
-        "`trivox --debug VERB ...` shows the traceback.",
+        "`trivox --debug VERB ...` shows the traceback; `trivox VERB ... --json` prints "
+        "one [document](schemas.md) for programs.",
         "",
     ]
     for name, command in _verbs(root.commands):  # type: ignore[attr-defined]

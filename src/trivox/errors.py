@@ -21,6 +21,7 @@ one line and exits with 1.
 
 import unicodedata
 from collections.abc import Iterable
+from typing import ClassVar, Self
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Kinds of characters that a terminal obeys, or that cannot be seen (Unicode)."""
@@ -55,47 +56,79 @@ def _shown(character: str) -> str:
 
 
 class TrivoxError(Exception):
-    """Base of every error that trivox raises on purpose."""
+    """Base of every error that trivox raises on purpose.
+
+    kind: what programs are told that it is, the same in every version; result: what a
+    verb has done nevertheless, None where nothing came of it.
+    """
+
+    kind: ClassVar[str] = "error"
+    result: object = None
+
+    def with_result(self, result: object) -> Self:
+        """The same error, with what was done nevertheless."""
+        self.result = result
+        return self
 
 
 class DataError(TrivoxError):
     """The user's data cannot be used as they are."""
 
+    kind = "data"
+
 
 class FormatError(DataError):
     """A file is missing, corrupt, of an unknown format, or larger than the limit."""
+
+    kind = "format"
 
 
 class GeometryError(DataError):
     """Two volumes that must share a grid do not, or a grid is impossible."""
 
+    kind = "geometry"
+
 
 class LabelError(DataError):
     """A label map holds values that the dataset does not declare, or no whole numbers."""
+
+    kind = "label"
 
 
 class PlanError(TrivoxError):
     """A plan cannot be made, or does not fit the data that it is used on."""
 
+    kind = "plan"
+
 
 class RecipeError(TrivoxError):
     """A setting does not exist, has a wrong type, or contradicts another one."""
+
+    kind = "recipe"
 
 
 class BundleError(TrivoxError):
     """A run or bundle is incomplete, was altered, or has an unknown format version."""
 
+    kind = "bundle"
+
 
 class TrustError(TrivoxError):
     """A file of a kind that can carry code was not declared trusted."""
+
+    kind = "trust"
 
 
 class ResourceError(TrivoxError):
     """Memory, disk space or an optional package is missing."""
 
+    kind = "resource"
+
 
 class BusyError(TrivoxError):
     """Another process writes what was to be written."""
+
+    kind = "busy"
 
 
 class DivergedTrainingError(TrivoxError):
@@ -103,12 +136,18 @@ class DivergedTrainingError(TrivoxError):
     no model comes of it.
     """
 
+    kind = "diverged"
+
 
 class InterruptedTrainingError(TrivoxError):
     """Work was asked to stop (Ctrl-C or SIGTERM) and has saved its state."""
+
+    kind = "interrupted"
 
 
 class UsageError(TrivoxError):
     """Options that contradict each other or do not apply; the command line exits with
     2.
     """
+
+    kind = "usage"

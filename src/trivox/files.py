@@ -174,11 +174,26 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
+def plain_json(content: Any) -> Any:
+    """Content as JSON knows it: NaN and infinity become null, what numpy made becomes
+    numbers and lists.
+    """
+    if isinstance(content, dict):
+        return {str(key): plain_json(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [plain_json(value) for value in content]
+    if hasattr(content, "tolist"):  # numpy scalars and arrays
+        return plain_json(content.tolist())
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically; NaN becomes null, since JSON knows
     no NaN.
     """
-    plain = _without_nan(content)
+    plain = plain_json(content)
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
@@ -319,15 +334,3 @@ def _sync(file: Path) -> None:
     if os.access(file, os.W_OK):
         with file.open("r+b") as written:
             os.fsync(written.fileno())
-
-
-def _without_nan(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {str(key): _without_nan(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_without_nan(value) for value in content]
-    if hasattr(content, "tolist"):  # numpy scalars and arrays
-        return _without_nan(content.tolist())
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
-    return content

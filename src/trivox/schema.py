@@ -10,8 +10,10 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import (
     BaseModel,
     ConfigDict,
+    GetJsonSchemaHandler,
     JsonValue,
     SerializerFunctionWrapHandler,
+    TypeAdapter,
     ValidationError,
     model_serializer,
     model_validator,
@@ -53,6 +55,23 @@ def unstamped(content: Any) -> dict[str, Any]:
             "wrote it"
         )
     return {name: content[name] for name in content if name not in STAMP}
+
+
+class DescribedAs:
+    """What JSON Schemas say of a field whose own type says less.
+
+    kind: a type that all its values have.
+    """
+
+    def __init__(self, kind: Any) -> None:
+        """Keep the type."""
+        self.kind = kind
+
+    def __get_pydantic_json_schema__(
+        self, schema: Any, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The schema of that type."""
+        return handler(TypeAdapter(self.kind).core_schema)
 
 
 class Frozen(BaseModel):

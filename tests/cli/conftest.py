@@ -1,5 +1,6 @@
 """What the tests of commands share."""
 
+import json
 import sys
 
 import pytest
@@ -8,8 +9,8 @@ from trivox.cli import main
 
 
 @pytest.fixture
-def trivox(tmp_path, monkeypatch, capsys):
-    """Run a command; returns its exit status and what it printed."""
+def ran(tmp_path, monkeypatch, capsys):
+    """Run a command; returns its exit status, and what it printed to each stream."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
@@ -17,7 +18,29 @@ def trivox(tmp_path, monkeypatch, capsys):
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             main()
-        printed = capsys.readouterr()
-        return stop.value.code or 0, printed.out + printed.err
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def trivox(ran):
+    """Run a command; returns its exit status and what it printed."""
+
+    def call(*arguments):
+        status, out, err = ran(*arguments)
+        return status, out + err
+
+    return call
+
+
+@pytest.fixture
+def asked(ran):
+    """Run a command with --json; returns its exit status and its answer."""
+
+    def call(*arguments):
+        status, out, _ = ran(*arguments, "--json")
+        assert out.endswith("}\n")
+        return status, json.loads(out, parse_constant=pytest.fail)
 
     return call

@@ -16,7 +16,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from json_schemas import complaints
 from trivox.cli import main
+from trivox.cli.answers import FLAG
 from trivox.config.choices import (
     ConventionName,
     DemoName,
@@ -30,17 +32,39 @@ from trivox.volumes.formats import read_volume, write_volume
 from trivox.volumes.volume import Volume
 
 
-@pytest.fixture
-def fails(tmp_path, monkeypatch, capsys):
+def line_of(answer, remarks):
+    """The last line of a command that answered a program; before it are remarks."""
+    document = json.loads(answer, parse_constant=pytest.fail)
+    schemas = ["error"]
+    if "file" in document or "folder" in document:  # something was done
+        schemas.append(document["verb"].replace(" ", "-"))
+    assert [line for name in schemas for line in complaints(name, document)] == []
+    line = f"error: {document['error']['message']}\n"
+    assert remarks.endswith(line)
+    return line
+
+
+WAYS = [
+    pytest.param((), id=""),
+    pytest.param((FLAG,), marks=pytest.mark.slow, id="json"),
+]
+"""For people, and for programs."""
+
+
+@pytest.fixture(params=WAYS)
+def fails(tmp_path, monkeypatch, capsys, request):
     """Run a command that must fail; returns its one line."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments, code=1):
-        monkeypatch.setattr(sys, "argv", ["trivox", *(str(a) for a in arguments)])
+        given = [*(str(a) for a in arguments), *request.param]
+        monkeypatch.setattr(sys, "argv", ["trivox", *given])
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             main()
-        text = capsys.readouterr().err
+        out, text = capsys.readouterr()
+        if request.param:
+            text = line_of(out, text)
         assert stop.value.code == code, text
         assert text.startswith("error: ")
         assert text.count("\n") == 1

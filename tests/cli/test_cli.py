@@ -48,7 +48,7 @@ def run(tmp_path, monkeypatch):
         ):
             raise result.exception
         assert result.exit_code == code, result.output
-        return result.output
+        return result.stdout if "--json" in arguments else result.output
 
     return call
 

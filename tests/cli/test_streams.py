@@ -139,7 +139,7 @@ def test_a_line_that_did_not_fit_is_an_error(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["trivox", "--version"])
     with Steady(os.dup(1), "w") as stream:
         stream.lost = OSError(errno.ENOSPC, "No space left on device")
-        monkeypatch.setattr("trivox.cli.steady_streams", lambda: stream)
+        monkeypatch.setattr("trivox.cli.steady_streams", lambda **asked: stream)
         with pytest.raises(SystemExit) as stop:
             main()
     assert stop.value.code == 1

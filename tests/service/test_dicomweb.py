@@ -14,6 +14,7 @@ from trivox.service.peers.archive import RefusedError, UnreachableError, number_
 from trivox.service.peers.dicomweb import refusals, rows_of
 from trivox.service.peers.http import Answer
 from trivox.service.sending import objects_below
+from trivox.verbs.answers.documents import document
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_a_table_shows_what_json_says(asked):
     head, row = listed.lines
     assert head.split()[:2] == ["modality", "number"]
     assert row.split()[0] == "CT"
-    (match,) = json.loads(json.dumps(listed.to_json()))["matches"]
+    (match,) = document("pacs find", listed)["matches"]
     assert match["NumberOfSeriesRelatedInstances"] == "3"
     assert match["PatientName"] == CANARIES["PatientName"]
 

@@ -8,6 +8,7 @@ import trivox
 from releases import CARD, NAME
 from trivox.errors import BundleError
 from trivox.inference.zoo.shelves import RELEASED
+from trivox.verbs.answers.documents import document
 
 
 def by_name():
@@ -20,7 +21,8 @@ def test_a_model_shows_its_card(whole_release, home):
     text = "\n".join(model.lines)
     for said in (CARD["summary"], CARD["licence"], "a dice 0.5 (0.4 to 0.6)", "always"):
         assert said in text
-    assert json.loads(json.dumps(model.to_json()))["card"] == CARD
+    (listed,) = document("models", {"models": [model]})["models"]
+    assert json.loads(json.dumps(listed))["card"] == CARD
     assert model.outputs == ("a", "b", "c")
     assert model.bytes == (home / NAME / "weights-fold0.safetensors").stat().st_size
 

@@ -15,7 +15,7 @@ COMMANDS = dict(get_command(app).commands)
 for _name, _command in COMMANDS.pop("pacs").commands.items():
     COMMANDS[f"pacs_{_name}"] = _command
 ONLY_PYTHON = {"console"}
-ONLY_COMMAND = {"help", "json"}
+ONLY_COMMAND = {"help", "json", "as_json"}
 JOINED = {"predict": {"model", "input"}}
 """Arguments that the command line has in one list: `MODEL... INPUT`."""
 

@@ -10,6 +10,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from trivox.cli import after_training, before_training, clinic, pacs, release, training
+from trivox.cli.answers import ASKED, failures_answered, is_asked, print_answer
+from trivox.cli.failures import message_of
 from trivox.cli.options import split_triples
 from trivox.cli.ready_models import ready_models
 from trivox.cli.runtime import is_first_rank, let_the_first_rank_speak
@@ -28,9 +30,18 @@ class Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Split options of three numbers that come as one."""
-        return super().parse_args(ctx, split_triples(args))
+        ctx.meta[ASKED] = is_asked(args)
+        with failures_answered(ctx.meta):
+            return super().parse_args(ctx, split_triples(args))
 
     def invoke(self, ctx: Any) -> Any:
+        """Run a command, and print its answer where JSON is asked for."""
+        with failures_answered(ctx.meta):
+            result = self._invoke(ctx)
+            print_answer(ctx.meta, result)
+            return result
+
+    def _invoke(self, ctx: Any) -> Any:
         """Run a command; what pydantic puts before a complaint is left out."""
         try:
             return super().invoke(ctx)
@@ -118,7 +129,7 @@ def main() -> None:
     """Entry point: one clear line and exit 1 for a known problem, 2 for options that do
     not go together, 130 for Ctrl-C; tracebacks only with --debug.
     """
-    output = steady_streams()
+    output = steady_streams(alone=is_asked(sys.argv[1:]))
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -138,7 +149,7 @@ def main() -> None:
     except (TrivoxError, OSError, MemoryError) as error:
         if debug:
             raise
-        _fail(_as_line(error), 2 if isinstance(error, UsageError) else 1)
+        _fail(f"error: {message_of(error)}", 2 if isinstance(error, UsageError) else 1)
     except Exception:
         let_the_first_rank_speak()
         raise
@@ -149,12 +160,6 @@ def _require_output(output: Steady | None) -> None:
     sys.stdout.flush()
     if output is not None and output.lost is not None:
         _fail(f"error: standard output cannot be written ({output.lost.strerror})", 1)
-
-
-def _as_line(error: BaseException) -> str:
-    if isinstance(error, TrivoxError):
-        return f"error: {error}"
-    return f"error: {error or 'out of memory'}; run again with --debug for details"
 
 
 def _fail(line: str, code: int) -> Any:

@@ -3,10 +3,11 @@ explain, info, package, doctor.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from trivox.cli.answers import answers
 from trivox.cli.options import (
     Device,
     Out,
@@ -15,7 +16,7 @@ from trivox.cli.options import (
     option,
 )
 from trivox.cli.reading_options import Series, SliceTolerance
-from trivox.cli.terminal import Terminal, say
+from trivox.cli.terminal import Terminal, remark, say
 from trivox.config.choices import (
     ContainerTarget,
     ConventionName,
@@ -27,6 +28,7 @@ from trivox.config.choices import (
 )
 
 
+@answers("predict")
 def predict(
     model: Annotated[
         list[Path],
@@ -64,7 +66,7 @@ def predict(
     format: Annotated[str | None, option("predict", "format")] = None,
     seg_type: Annotated[SegType, option("predict", "seg_type")] = "binary",
     statistics: Annotated[bool, option("predict", "statistics")] = False,
-) -> None:
+) -> Any:
     """Predict label maps for an image, a folder of images or a dataset, or volumes for
     X-rays; several models vote.
     """
@@ -108,8 +110,10 @@ def predict(
     if statistics:
         say(f"statistics: {out / 'statistics.csv'}")
     predictions.require_all()
+    return predictions
 
 
+@answers("evaluate")
 def evaluate(
     predictions: Annotated[Path, argument("evaluate", "predictions")],
     references: Annotated[Path, argument("evaluate", "references")],
@@ -119,7 +123,7 @@ def evaluate(
     set: Annotated[list[str] | None, option("evaluate", "set")] = None,
     classes: Annotated[Path | None, option("evaluate", "classes")] = None,
     whole: Annotated[str | None, option("evaluate", "whole")] = None,
-) -> None:
+) -> Any:
     """Measure predictions against references, with confidence intervals.
 
     Dice, HD95 and more of each label or region; macro-F1, AUC and more of the classes,
@@ -140,11 +144,13 @@ def evaluate(
         whole=whole,
     )
     for warning in evaluation.warnings:
-        say(f"warning: {warning}")
+        remark(f"warning: {warning}")
     say(evaluation.headline)
     say(f"written to {out}")
+    return evaluation
 
 
+@answers("rank")
 def rank(
     metrics: Annotated[
         list[Path], argument("rank", "metrics", metavar="METRICS_JSON...")
@@ -156,7 +162,7 @@ def rank(
         int, option("rank", "permutations", min=100, max=1_000_000)
     ] = 10_000,
     seed: Annotated[int, option("rank", "seed", min=0)] = 0,
-) -> None:
+) -> Any:
     """Rank models as the BraTS challenge does: by their ranks in each case, region and
     metric; with permutation tests.
     """
@@ -166,22 +172,25 @@ def rank(
         metrics, out, names=names, metric=metric, permutations=permutations, seed=seed
     )
     for warning in ranking.warnings:
-        say(f"warning: {warning}")
+        remark(f"warning: {warning}")
     for line in ranking.lines:
         say(line)
     say(f"written to {out}")
+    return ranking
 
 
+@answers("report")
 def report(
     source: Annotated[Path, argument("report", "source")],
     out: Annotated[Path | None, option("report", "out")] = None,
-) -> None:
+) -> Any:
     """Write the HTML report of a run or of a metrics.json."""
     from trivox.verbs.report import report as run
 
-    run(source, out, console=Terminal())
+    return {"file": run(source, out, console=Terminal())}
 
 
+@answers("explain")
 def explain(
     model: Annotated[Path, argument("explain", "model")],
     input: Annotated[Path, argument("explain", "input")],
@@ -192,7 +201,7 @@ def explain(
     device: Device = "auto",
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
-) -> None:
+) -> Any:
     """Look inside a model at one case: feature maps, where attention looks, which
     voxels matter; figures and numbers.
     """
@@ -212,11 +221,12 @@ def explain(
     )
     names = ", ".join(file.name for file in explanation.files)
     say(f"written to {out}: {names}")
+    return explanation
 
 
+@answers("info")
 def info(
     what: Annotated[str, argument("info", "what")],
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     input: Annotated[tuple[int, int, int, int], option("info", "input")] = (
         1,
         128,
@@ -224,20 +234,17 @@ def info(
         128,
     ),
     set: Annotated[list[str] | None, option("info", "set")] = None,
-) -> None:
+) -> Any:
     """Describe a model or a network: parameters, operations, memory."""
-    import json
-
     from trivox.verbs.info import info as run
 
     facts = run(what, input=input, set=set)
-    if as_json:
-        print(json.dumps(facts, indent=2))
-        return
     for name, value in facts.items():
         say(f"{name:24} {value}")
+    return facts
 
 
+@answers("package")
 def package(
     models: Annotated[
         list[Path],
@@ -279,13 +286,13 @@ def package(
     missing_channels: Annotated[
         MissingChannels, option("predict", "missing_channels")
     ] = "refuse",
-) -> None:
+) -> Any:
     """Write a folder that `docker build` turns into a container: entry point, model,
     code, smoke test.
     """
     from trivox.exporting.containers import package_model
 
-    package_model(
+    contract = package_model(
         models,
         out,
         target=target,
@@ -296,6 +303,7 @@ def package(
     )
     say(f"written to {out}: README.md has the commands")
     say(f"try it without Docker: python {out / 'smoke_test.py'}")
+    return {"folder": out, "contract": contract}
 
 
 def _slugs(texts: list[str]) -> dict[str, str]:
@@ -315,11 +323,14 @@ def _slugs(texts: list[str]) -> dict[str, str]:
     return channels
 
 
-def doctor() -> None:
+@answers("doctor")
+def doctor() -> Any:
     """Say what this machine offers: versions, cores, memory, GPUs and whether they will
     be used, optional packages.
     """
     from trivox.verbs.doctor import examine_machine
 
-    for name, value in examine_machine().items():
+    facts = examine_machine()
+    for name, value in facts.items():
         say(f"{name:18} {value}")
+    return {"facts": facts}

@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from trivox.cli.answers import answers
 from trivox.cli.options import (
     Classes,
     DatasetPath,
@@ -23,7 +24,7 @@ from trivox.cli.options import (
     option,
 )
 from trivox.cli.reading_options import Series, SliceTolerance
-from trivox.cli.terminal import Terminal, say
+from trivox.cli.terminal import Terminal, for_people, remark, say
 from trivox.config.choices import (
     BratsFormat,
     CheckpointName,
@@ -33,6 +34,7 @@ from trivox.config.choices import (
 from trivox.errors import DataError, visible
 
 
+@answers("import nnunet")
 def import_nnunet(
     folder: Annotated[
         Path,
@@ -59,7 +61,7 @@ def import_nnunet(
             help="folder of the 3d_lowres model that a cascade refines; default: beside it",
         ),
     ] = None,
-) -> None:
+) -> Any:
     """Turn a model of nnU-Net v2 into a bundle: plain and residual-encoder U-Nets, 2-D,
     3-D and cascades, all folds.
     """
@@ -77,8 +79,10 @@ def import_nnunet(
     for note in bundle.description.training["notes"]:
         say(f"note: {note}")
     say(f"model: {out} ({plan.network}; labels {', '.join(plan.labels.targets)})")
+    return bundle
 
 
+@answers("import brats")
 def import_brats(
     source: Annotated[
         Path,
@@ -91,7 +95,7 @@ def import_brats(
         BratsFormat,
         typer.Option("--format", help="brats (a folder a case) or nnU-Net's raw one"),
     ] = "brats",
-) -> None:
+) -> Any:
     """Bring BraTS cases from an archive or folder into a tidy dataset; a second call
     finishes what was interrupted.
     """
@@ -114,8 +118,10 @@ def import_brats(
         if count:
             say(f"note: {count} cases {what}")
     say(f"next: trivox check {out}")
+    return {"folder": out, **vars(done)}
 
 
+@answers("import class-folders")
 def import_class_folders(
     source: Annotated[
         Path,
@@ -145,7 +151,7 @@ def import_class_folders(
             help="name of a channel; repeatable; CT sets the normalisation",
         ),
     ] = None,
-) -> None:
+) -> Any:
     """Write class folders as nnU-Net raw data with splits and classes; a second call
     finishes what was interrupted.
     """
@@ -176,8 +182,10 @@ def import_class_folders(
         f"next: trivox check {out}; for nnU-Net, copy splits_final.json to its "
         "preprocessed folder before training"
     )
+    return {"folder": out, **vars(done)}
 
 
+@answers("drr")
 def drr(
     ct: Annotated[list[Path], argument("drr", "ct", metavar="CT...")],
     out: Annotated[Path, option("drr", "out")],
@@ -195,7 +203,7 @@ def drr(
     seed: Annotated[int, option("drr", "seed")] = 0,
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
-) -> None:
+) -> Any:
     """Render X-rays of CTs: line integrals, their geometry and a preview, as a dataset
     to train and predict on.
     """
@@ -223,8 +231,10 @@ def drr(
         "preview.png"
     )
     say(f"next: trivox check {out}")
+    return rendered
 
 
+@answers("check")
 def check(
     dataset: DatasetPath,
     out: Annotated[Path | None, option("check", "out")] = None,
@@ -233,7 +243,7 @@ def check(
     slice_tolerance: SliceTolerance = None,
     predictions: Annotated[Path | None, option("check", "predictions")] = None,
     page: Annotated[Path | None, option("check", "page")] = None,
-) -> None:
+) -> Any:
     """Look for everything that would make training wrong; exit 1 if there is any."""
     from trivox.verbs.check import check as run
 
@@ -262,10 +272,12 @@ def check(
         raise DataError(
             f"{dataset}: {len(report.errors)} problems would make training wrong; they "
             "are listed above"
-        )
+        ).with_result(checked)
     say(f"ready to train ({len(report.warnings)} warnings)")
+    return checked
 
 
+@answers("plan")
 def plan(
     dataset: DatasetPath,
     out: Out = Path("plan.json"),
@@ -278,7 +290,7 @@ def plan(
     set: Settings = None,
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
-) -> None:
+) -> Any:
     """Measure a dataset and decide spacing, patch, network and batch, with the reason
     for each.
     """
@@ -300,10 +312,12 @@ def plan(
     )
     _print_plan(planned.dataset, planned.decisions)
     for warning in planned.warnings:
-        say(f"warning: {warning}")
+        remark(f"warning: {warning}")
     say(f"written to {out}")
+    return planned
 
 
+@answers("preprocess")
 def preprocess(
     dataset: DatasetPath,
     out: Out,
@@ -314,7 +328,7 @@ def preprocess(
     workers: Annotated[int, option("preprocess", "workers")] = 2,
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
-) -> None:
+) -> Any:
     """Normalise and resample all training cases; a second call finishes what was
     interrupted.
     """
@@ -333,9 +347,12 @@ def preprocess(
         console=Terminal(),
     )
     say(f"{len(done.cases)} cases ready in {out}")
+    return done
 
 
 def _print_plan(name: str, decisions: Sequence[tuple[str, str, str]]) -> None:
+    if not for_people.get():
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,23 +1,25 @@
 """Commands that bring models to where scans are made and read."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+from trivox.cli.answers import answers
 from trivox.cli.options import Device, argument, option
 from trivox.cli.terminal import Terminal
 
 
+@answers("deidentify")
 def deidentify(
     dicom: Annotated[list[Path], argument("deidentify", "dicom")],
     out: Annotated[Path, option("deidentify", "out")],
     key: Annotated[Path, option("deidentify", "key")],
     keep_dates: Annotated[bool, option("deidentify", "keep_dates")] = False,
     shift_dates: Annotated[bool, option("deidentify", "shift_dates")] = False,
-) -> None:
+) -> Any:
     """Write DICOM objects and scans anew, with nothing that names the person."""
     from trivox.verbs.clinic.deidentify import deidentify as run
 
-    run(
+    return run(
         dicom,
         out,
         key,

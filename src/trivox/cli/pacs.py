@@ -1,10 +1,11 @@
 """Commands that work beside a hospital's archive."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from trivox.cli.answers import answers
 from trivox.cli.options import argument, option
 from trivox.cli.terminal import Terminal, say
 
@@ -21,14 +22,18 @@ Station = Annotated[Path, option("pacs_watch", "out")]
 
 
 @archives.command()
-def echo(profiles: Profiles = None, pacs: Pacs = None) -> None:
+@answers("pacs echo")
+def echo(profiles: Profiles = None, pacs: Pacs = None) -> Any:
     """Ask an archive whether it answers."""
     from trivox.verbs.clinic.pacs import pacs_echo as run
 
-    say(run(profiles=profiles, pacs=pacs))
+    says = run(profiles=profiles, pacs=pacs)
+    say(says)
+    return {"says": says}
 
 
 @archives.command()
+@answers("pacs find")
 def find(
     profiles: Profiles = None,
     pacs: Pacs = None,
@@ -40,12 +45,8 @@ def find(
     accession: Annotated[str, option("pacs_find", "accession")] = "",
     study: Annotated[str, option("pacs_find", "study")] = "",
     series: Annotated[bool, option("pacs_find", "series")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-) -> None:
+) -> Any:
     """Search an archive for studies."""
-    import json
-
-    from trivox.schema import stamped
     from trivox.verbs.clinic.pacs import pacs_find as run
 
     listed = run(
@@ -60,21 +61,20 @@ def find(
         study=study,
         series=series,
     )
-    if as_json:
-        print(json.dumps(stamped(listed.to_json(), None), indent=2))
-        return
     for line in listed.lines:
         say(line)
+    return listed
 
 
 @archives.command()
+@answers("pacs fetch")
 def fetch(
     study: Annotated[str, argument("pacs_fetch", "study", metavar="STUDY")],
     out: Annotated[Path, option("pacs_fetch", "out")],
     profiles: Profiles = None,
     pacs: Pacs = None,
     series: Annotated[list[str] | None, option("pacs_fetch", "series")] = None,
-) -> None:
+) -> Any:
     """Fetch a study, or some of its series, and count what came."""
     from trivox.verbs.clinic.pacs import pacs_fetch as run
 
@@ -89,22 +89,25 @@ def fetch(
     for line in fetched.lines:
         say(line)
     fetched.require_all()
+    return fetched
 
 
 @archives.command()
+@answers("pacs send")
 def send(
     objects: Annotated[
         list[Path], argument("pacs_send", "objects", metavar="DICOM...")
     ],
     profiles: Profiles = None,
     pacs: Pacs = None,
-) -> None:
+) -> Any:
     """Send DICOM files to an archive, and look whether they are there afterwards."""
     from trivox.verbs.clinic.pacs import pacs_send as run
 
     sent = run(objects, profiles=profiles, pacs=pacs)
     say(sent.summary)
     sent.require_all()
+    return sent
 
 
 @archives.command()

@@ -1,9 +1,10 @@
 """Models that are ready to use: list and fetch."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from trivox.cli.answers import answers
 from trivox.cli.options import argument, option
 from trivox.cli.terminal import Terminal, say
 
@@ -15,34 +16,30 @@ ready_models = typer.Typer(
 
 
 @ready_models.callback()
+@answers("models")
 def models(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-) -> None:
+) -> Any:
     """List the models that are ready to use, with their cards."""
-    import json
-
-    from trivox.schema import stamped
     from trivox.verbs.release.models import models as run
 
     if context.invoked_subcommand is not None:
-        return
+        return None
     listed = run()
-    if as_json:
-        content = {"models": [model.to_json() for model in listed]}
-        print(json.dumps(stamped(content, None), indent=2))
-        return
     for model in listed:
         for line in model.lines:
             say(line)
+    return {"models": listed}
 
 
 @ready_models.command()
+@answers("models fetch")
 def fetch(
     names: Annotated[list[str], argument("models", "fetch", metavar="NAME...")],
     source: Annotated[str | None, option("models", "source")] = None,
-) -> None:
+) -> Any:
     """Bring models here from a release: a folder or an address with an index.json."""
     from trivox.verbs.release.models import models as run
 
-    run(names, source=source, console=Terminal())
+    listed = run(names, source=source, console=Terminal())
+    return {"models": [model for model in listed if model.name in names]}

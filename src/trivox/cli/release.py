@@ -1,10 +1,11 @@
 """Commands that bring a trained model to those who use it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from trivox.cli.answers import answers
 from trivox.cli.options import (
     Device,
     Epochs,
@@ -22,6 +23,7 @@ from trivox.cli.training import say_trained
 from trivox.config.choices import ExportPrecision, ExportTarget
 
 
+@answers("export")
 def export(
     model: Annotated[
         list[Path],
@@ -37,7 +39,7 @@ def export(
     verify: Annotated[Path | None, option("export", "verify")] = None,
     accept_loss: Annotated[bool, option("export", "accept_loss")] = False,
     assets: Annotated[Path | None, option("export", "assets")] = None,
-) -> None:
+) -> Any:
     """Write a model for programs that know nothing of trivox, tried before it is kept."""
     from trivox.verbs.release.export import export as run
 
@@ -54,8 +56,10 @@ def export(
     )
     for line in exported.lines:
         say(line)
+    return exported
 
 
+@answers("distill")
 def distill(
     model: Annotated[
         list[Path],
@@ -81,7 +85,7 @@ def distill(
     resume: Resume = False,
     recipe: RecipeName = None,
     set: Settings = None,
-) -> None:
+) -> Any:
     """Train a small network on labels and on the answers of a trained model, which looks
     at the same patches.
     """
@@ -109,10 +113,12 @@ def distill(
         console=Terminal(),
     )
     say_trained(trained)
+    return trained
 
 
-def verify(source: Annotated[Path, argument("verify", "source")]) -> None:
+@answers("verify")
+def verify(source: Annotated[Path, argument("verify", "source")]) -> Any:
     """Compare every number of a run or a metrics.json with the files that it is of."""
     from trivox.verbs.release.verify import verify as run
 
-    run(source, console=Terminal())
+    return run(source, console=Terminal())

@@ -31,16 +31,23 @@ class Steady(io.FileIO):
             return len(data)
 
 
-def steady_streams() -> Steady | None:
+def steady_streams(*, alone: bool = False) -> Steady | None:
     """Make standard output and error such streams, where they are still those of the
     process; returns what lies under the output.
+
+    alone: only what Python prints goes there; what libraries and other processes write
+    to its number comes out with the errors.
     """
     if os.name == "nt":  # its consoles take no bytes
         return None
     _open_what_is_closed()
     if sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__:
         return None  # captured, or made steady before
-    under = Steady(1, "w", closefd=False)
+    number = 1
+    if alone:
+        number = os.dup(1)
+        os.dup2(2, 1)
+    under = Steady(number, "w", closefd=False)
     sys.stdout = _text_stream(under, sys.stdout)
     sys.stderr = _text_stream(Steady(2, "w", closefd=False), sys.stderr)
     return under

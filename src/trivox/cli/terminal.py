@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,9 +17,19 @@ SECONDS = 30.0
 """Longest silence of long work where there is no terminal to draw a bar on."""
 
 
-def say(line: str) -> None:
+for_people: ContextVar[bool] = ContextVar("for_people", default=True)
+"""Whether people read the answer, not a program."""
+
+
+def remark(line: str) -> None:
     """Print a line; what names in it would make a terminal do is shown instead."""
     print(visible(line), flush=True)
+
+
+def say(line: str) -> None:
+    """Print a line of an answer, unless a program gets it."""
+    if for_people.get():
+        remark(line)
 
 
 class Terminal:
@@ -28,7 +39,7 @@ class Terminal:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        say(line)
+        remark(line)
 
     def track(
         self,
@@ -105,7 +116,7 @@ def _speaking(work: Work) -> Iterator[None]:
 
     def speak() -> None:
         while not finished.wait(SECONDS):
-            say(work.line(time.monotonic() - work.began))
+            remark(work.line(time.monotonic() - work.began))
 
     thread = threading.Thread(target=speak, name="trivox-progress", daemon=True)
     thread.start()

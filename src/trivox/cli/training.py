@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from trivox.cli.answers import answers
 from trivox.cli.options import (
     Classes,
     DatasetPath,
@@ -23,7 +24,7 @@ from trivox.cli.options import (
     option,
 )
 from trivox.cli.reading_options import Series, SliceTolerance
-from trivox.cli.terminal import Terminal, say
+from trivox.cli.terminal import Terminal, remark, say
 from trivox.config.choices import (
     USUAL_DEMO,
     USUAL_TASK,
@@ -33,6 +34,7 @@ from trivox.config.choices import (
 )
 
 
+@answers("train")
 def train(
     dataset: DatasetPath,
     out: Annotated[Path, option("train", "out")],
@@ -58,7 +60,7 @@ def train(
     set: Settings = None,
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
-) -> None:
+) -> Any:
     """Check, plan, preprocess, train, validate and report: from a folder to a model in
     one command.
     """
@@ -92,6 +94,7 @@ def train(
         console=Terminal(),
     )
     say_trained(trained)
+    return trained
 
 
 def say_trained(trained: Any) -> None:
@@ -99,10 +102,11 @@ def say_trained(trained: Any) -> None:
     if trained.metrics:
         say(trained.headline)
         for warning in trained.metrics.get("warnings", ()):
-            say(f"warning: {warning}")
+            remark(f"warning: {warning}")
         say(f"model: {trained.bundle}")
 
 
+@answers("pretrain")
 def pretrain(
     images: Annotated[Path, argument("pretrain", "images")],
     out: Annotated[Path, option("pretrain", "out")],
@@ -118,13 +122,13 @@ def pretrain(
     set: Settings = None,
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
-) -> None:
+) -> Any:
     """Learn from images without labels, by restoring hidden blocks; 'train
     --pretrained' starts from the result.
     """
     from trivox.verbs.pretrain import pretrain as run
 
-    facts = run(
+    pretraining = run(
         images,
         out,
         preset=preset,
@@ -140,7 +144,8 @@ def pretrain(
         series=series,
         slice_tolerance=slice_tolerance,
         console=Terminal(),
-    ).facts
+    )
+    facts = pretraining.facts
     if facts:
         r2 = facts["validation_r2"]
         score = "not measured"
@@ -152,8 +157,10 @@ def pretrain(
             f"next: trivox train DATASET --out RUN --network {facts['network']} "
             f"--pretrained {out}"
         )
+    return pretraining
 
 
+@answers("demo")
 def demo(
     what: Annotated[DemoName, typer.Argument(help="what to show")] = USUAL_DEMO,
     out: Annotated[Path, typer.Option("--out", help="folder of the demo")] = Path(
@@ -168,7 +175,7 @@ def demo(
         PresetName, typer.Option("--preset", help="scaled down to a CPU")
     ] = "quick_test",
     device: Device = "auto",
-) -> None:
+) -> Any:
     """Show the whole way in a few minutes: generate phantoms (or take --data), train,
     predict, evaluate, report.
 
@@ -176,7 +183,7 @@ def demo(
     """
     from trivox.verbs.demo import demo as run
 
-    run(
+    return run(
         what,
         out=out,
         minutes=minutes,

@@ -3,11 +3,12 @@ intervals, agreement, whether to look at the case.
 """
 
 from collections.abc import Sequence
-from typing import NotRequired, TypedDict
+from typing import NotRequired
 
 import numpy as np
 import torch
 from scipy.special import stdtrit
+from typing_extensions import TypedDict
 
 from trivox.datasets.labels import LabelScheme
 from trivox.inference.decide import Decision, Poll, target_voxels

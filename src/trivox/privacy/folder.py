@@ -20,7 +20,7 @@ from trivox.outputs import Contents, Kind, object_with, require_folder
 from trivox.privacy.key import Key
 from trivox.privacy.objects import METHOD, AsideError, Cleaned, cleaned_object
 from trivox.privacy.scans import folder_name, is_scan, scan_name, write_cleaned
-from trivox.schema import stamped
+from trivox.schema import Frozen, stamped
 from trivox.volumes.dicom.native import NativeDecoder, native_decoder
 from trivox.volumes.dicom.signature import is_dicom
 
@@ -42,7 +42,8 @@ class Outcome:
     """What became of the files.
 
     written: name in the folder -> its source; aside: reason -> sources; patients:
-    pseudonyms; heads: whether there are images that a face can be computed from.
+    pseudonyms; heads: whether there are images that a face can be computed from; report:
+    what is said of it in the folder.
     """
 
     folder: Path
@@ -50,11 +51,28 @@ class Outcome:
     aside: dict[str, list[Path]] = field(default_factory=dict)
     patients: set[str] = field(default_factory=set)
     heads: bool = False
+    report: "DeidentifiedFile | None" = None
 
     @property
     def damaged(self) -> int:
         """Files that cannot be read."""
         return len(self.aside.get(DAMAGED, []))
+
+
+class DeidentifiedFile(Frozen):
+    """What deidentified.json says beside its version: nothing of a source.
+
+    key: its fingerprint; written: files; patients: how many; set_aside: files by reason;
+    notes: what the folder's reader has to know.
+    """
+
+    method: str
+    key: str
+    dates: DateRule
+    written: int
+    patients: int
+    set_aside: dict[str, int]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -172,16 +190,17 @@ def _files(sources: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
 def _record(outcome: Outcome, key: Key, dates: DateRule) -> None:
     """What was done, for those who are handed the folder: no name of a source."""
     aside = {reason: len(files) for reason, files in sorted(outcome.aside.items())}
-    content = {
-        "method": METHOD,
-        "key": key.fingerprint,
-        "dates": dates,
-        "written": len(outcome.written),
-        "patients": len(outcome.patients),
-        "set_aside": aside,
-        "notes": [FACES] if outcome.heads else [],
-    }
-    write_json(outcome.folder / RECORD, stamped(content, None))
+    report = DeidentifiedFile(
+        method=METHOD,
+        key=key.fingerprint,
+        dates=dates,
+        written=len(outcome.written),
+        patients=len(outcome.patients),
+        set_aside=aside,
+        notes=(FACES,) if outcome.heads else (),
+    )
+    write_json(outcome.folder / RECORD, stamped(report.model_dump(), None))
+    outcome.report = report
 
 
 def table_of(key_file: Path) -> Path:

@@ -41,7 +41,7 @@ class Sent:
             raise RefusedError(
                 f"{self.archive}: {len(self.refused)} objects are not stored: "
                 f"{file.name}: {reason}"
-            )
+            ).with_result(self)
 
 
 def objects_below(

@@ -82,9 +82,14 @@ def still_set_aside(dataset: Dataset, file: Path) -> Dataset:
     """The dataset without the cases that a check, whose findings `file` holds, set
     aside.
     """
+    return without_cases(dataset, set_aside_in(file))
+
+
+def set_aside_in(file: Path) -> Mapping[str, str]:
+    """The cases that a check set aside, and why; `file` holds what it found."""
     earlier = read_json(file) if file.exists() else None
     aside = earlier.get(LEFT_OUT) if isinstance(earlier, dict) else None
-    return without_cases(dataset, aside) if isinstance(aside, dict) else dataset
+    return aside if isinstance(aside, dict) else {}
 
 
 def without_cases(dataset: Dataset, reasons: Mapping[str, str]) -> Dataset:

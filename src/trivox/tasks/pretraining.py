@@ -31,7 +31,7 @@ from trivox.networks.registry import build_network
 from trivox.planning.plan import ImagePlan, read_image_plan
 from trivox.preparation.masking import Masked, Masking
 from trivox.preparation.store import Store
-from trivox.schema import stamped
+from trivox.schema import Frozen, stamped
 from trivox.tasks.console import Console
 from trivox.tasks.images import ImageTask
 from trivox.tasks.task import Prepared, RunRequest
@@ -49,6 +49,25 @@ can.
 
 UnlabelledImages = Prepared[ImagePlan, Store]
 """Images ready to train on."""
+
+
+class PretrainingFile(Frozen):
+    """What pretraining.json says beside its task and version.
+
+    cases: that it learnt from; held_out: names of those that it was measured on;
+    left_out: tensors of the heads; validation_r2: R2 of hidden voxels, None where it was
+    not measured.
+    """
+
+    notice: str = NOTICE
+    network: str
+    channels: tuple[str, ...]
+    cases: int
+    held_out: tuple[str, ...]
+    left_out: tuple[str, ...]
+    validation_r2: float | None
+    convention: str = CONVENTION
+    recipe: Recipe
 
 
 class MaskedObjective(Objective):
@@ -218,17 +237,16 @@ class PretrainingTask(ImageTask[ImagePlan]):
             save_file(body, temporary)
         records = read_records(folder / "metrics.jsonl")
         scores = [r["validation_r2"] for r in records if "validation_r2" in r]
-        facts = {
-            "notice": NOTICE,
-            "network": prepared.plan.network,
-            "channels": list(prepared.plan.channels),
-            "cases": len(prepared.splits[fold].train),
-            "held_out": list(prepared.splits[fold].validation),
-            "left_out": sorted(heads),
-            "validation_r2": scores[-1] if scores else None,
-            "convention": CONVENTION,
-            "recipe": recipe.model_dump(mode="json"),
-        }
+        said = PretrainingFile(
+            network=prepared.plan.network,
+            channels=prepared.plan.channels,
+            cases=len(prepared.splits[fold].train),
+            held_out=prepared.splits[fold].validation,
+            left_out=tuple(sorted(heads)),
+            validation_r2=scores[-1] if scores else None,
+            recipe=recipe,
+        )
+        facts = said.model_dump(mode="json")
         write_json(request.out / "pretraining.json", stamped(facts, self.name))
         return facts
 

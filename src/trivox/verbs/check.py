@@ -24,10 +24,24 @@ from trivox.verbs.texts import described
 
 @dataclass(frozen=True)
 class Checked:
-    """A dataset and what was found in it."""
+    """A dataset and what was found in it.
+
+    file: of the findings, None if they were not written.
+    """
 
     dataset: Dataset
     report: Report
+    file: Path | None = None
+
+    @property
+    def task(self) -> str | None:
+        """What is learnt from the dataset, None where that is not known."""
+        return self.dataset.task
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether training can begin: nothing would make it wrong."""
+        return not self.report.errors
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -79,4 +93,4 @@ def check(
             write_suspects(Path(page), data, suspects, console)
     if out is not None:
         write_json(Path(out), stamped(report.to_json(), data.task))
-    return Checked(data, report)
+    return Checked(data, report, None if out is None else Path(out))

@@ -19,7 +19,7 @@ from trivox.datasets.phantoms.ellipsoids import PhantomSettings, write_phantoms
 from trivox.datasets.phantoms.thoraxes import ThoraxSettings, write_thoraxes
 from trivox.errors import RecipeError
 from trivox.files import read_object, write_json, write_text
-from trivox.schema import stamped
+from trivox.schema import Frozen, stamped
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import started
 from trivox.verbs.evaluate import Evaluation, evaluate
@@ -31,6 +31,19 @@ PHANTOMS = PhantomSettings(cases=30, test_cases=6, shape=(32, 64, 64), channels=
 BRAINS = BrainPhantomSettings(cases=30, test_cases=6, shape=(48, 60, 52))
 ABDOMENS = PancreasPhantomSettings(cases=75, test_cases=15, shape=(24, 48, 48))
 THORAXES = ThoraxSettings(cases=120, test_cases=20, size=64)
+
+
+class DemoFile(Frozen):
+    """What demo.json says beside its task and version: which demo it is."""
+
+    demo: str
+
+
+@dataclass(frozen=True)
+class Demonstration(Evaluation):
+    """What was measured on cases that training never saw, and the run itself."""
+
+    run: TrainedRun
 
 
 @dataclass(frozen=True)
@@ -103,7 +116,7 @@ def demo(
     preset: PresetName = "quick_test",
     device: str = "auto",
     console: Console | None = None,
-) -> Evaluation:
+) -> Demonstration:
     """Generate (or take) data, train, predict cases that training never saw, measure
     them, and point to the report.
 
@@ -120,7 +133,7 @@ def demo(
     folder = Path(out)
     console = console or Quiet()
     require_demo(folder, shown.folder, data)
-    write_json(folder / RECORD, stamped({"demo": what}, shown.task))
+    write_json(folder / RECORD, stamped(DemoFile(demo=what).model_dump(), shown.task))
     source = Path(data) if data is not None else _generate(shown, folder, console)
     settings = dict(SCALED_DOWN[preset])
     trained = partial(
@@ -143,9 +156,8 @@ def demo(
     )
     console.say(f"validation {run.headline}")
     evaluation = _measure_unseen(source, run, folder, device, console)
-    report = run.folder / "report.html"
-    console.say(f"open {report} in a browser; the model is {run.bundle}")
-    return evaluation
+    console.say(f"open {run.report} in a browser; the model is {run.bundle}")
+    return Demonstration(evaluation.file, evaluation.metrics, evaluation.headline, run)
 
 
 def _generate(shown: Demo, out: Path, console: Console) -> Path:

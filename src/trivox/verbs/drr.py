@@ -1,28 +1,22 @@
 """X-rays of CTs: `trivox.drr`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from trivox.config.choices import ViewFormat
 from trivox.errors import UsageError
 from trivox.projection.geometry import SDD_MM, SOD_MM
 from trivox.tasks.console import Console, Quiet
-from trivox.tasks.reconstruction.rendering import DrrRequest, render_exams
+from trivox.tasks.reconstruction.rendering import (
+    DrrRequest,
+    RenderedExams,
+    render_exams,
+)
 from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
 
 Angles = str | Sequence[float]
 """Degrees: numbers, or text with commas between."""
-
-
-@dataclass(frozen=True)
-class RenderedExams:
-    """A dataset of X-rays, and the folders of its exams."""
-
-    folder: Path
-    exams: tuple[Path, ...]
-    views: int
 
 
 @described
@@ -67,8 +61,7 @@ def drr(
         seed=seed,
         choice=series_choice(series, slice_tolerance),
     )
-    exams = render_exams(request, console or Quiet())
-    return RenderedExams(request.out, tuple(exams), len(request.angles))
+    return render_exams(request, console or Quiet())
 
 
 def _degrees(angles: Angles, option: str) -> tuple[float, ...]:

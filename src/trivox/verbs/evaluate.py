@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trivox.config.choices import ConventionName
+from trivox.evaluation.folders.measured import warnings_in
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import write_json
 from trivox.outputs import METRICS
@@ -28,8 +29,7 @@ class Evaluation:
     @property
     def warnings(self) -> list[str]:
         """What a reader of the figures has to know."""
-        classes = self.metrics.get("classification", {})
-        return [*self.metrics["warnings"], *classes.get("warnings", [])]
+        return warnings_in(self.metrics)
 
 
 @described

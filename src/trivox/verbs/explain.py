@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from trivox.tasks.console import Console
-from trivox.tasks.labels.explanation import explain_case
+from trivox.tasks.labels.explanation import ExplainFile, explain_case
 from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
 
@@ -16,7 +15,7 @@ class Explanation:
     """Content of `explain.json`, and the files that stand in a folder."""
 
     folder: Path
-    facts: dict[str, Any] = field(repr=False)
+    facts: ExplainFile = field(repr=False)
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from trivox.config.choices import PresetName
 from trivox.datasets.layouts.choice import load_dataset
 from trivox.files import write_json
 from trivox.learning.runtime import make_runtime
 from trivox.outputs import FINGERPRINT, PLAN
+from trivox.planning.plan import Plan
+from trivox.planning.volumes import VolumePlan
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import recipe_for
@@ -27,9 +27,24 @@ class Planned:
 
     dataset: str
     file: Path
-    plan: BaseModel
+    plan: Plan | VolumePlan
     decisions: tuple[PlanDecision, ...]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> str:
+        """What it is a plan of."""
+        return str(self.plan.task)
+
+    @property
+    def fingerprint(self) -> Path | None:
+        """The file that holds what was measured; None where nothing had to be."""
+        return fingerprint_beside(self.file) if isinstance(self.plan, Plan) else None
+
+
+def fingerprint_beside(file: Path) -> Path:
+    """Where the measurements of a plan stand."""
+    return file.with_name("fingerprint.json")
 
 
 @described
@@ -56,7 +71,7 @@ def plan(
     """
     file = Path(out)
     require_result(file, PLAN)
-    fingerprint = file.with_name("fingerprint.json")
+    fingerprint = fingerprint_beside(file)
     require_result(fingerprint, FINGERPRINT)
     choice = series_choice(series, slice_tolerance)
     data = load_dataset(Path(dataset)).read_by(choice)

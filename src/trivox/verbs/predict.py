@@ -37,6 +37,27 @@ ONE_A_LINE = "give a text file with one case name a line"
 
 
 @dataclass(frozen=True)
+class PredictedCase:
+    """What became of a case: its record, and the folder of its files."""
+
+    name: str
+    folder: Path
+    record: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it was not set aside."""
+        return "error" not in self.record
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What was written about it."""
+        main = [self.record["output"]] if "output" in self.record else []
+        names = self.record.get("written", main)
+        return tuple(self.folder / name for name in names)
+
+
+@dataclass(frozen=True)
 class Predictions:
     """What a folder of predictions holds.
 
@@ -50,6 +71,25 @@ class Predictions:
     classes: tuple[str, ...] = ()
     results: str = "cases"
     note: str = ""
+    task: str | None = None
+
+    @property
+    def file(self) -> Path:
+        """What holds the records."""
+        return self.folder / RECORDS
+
+    @property
+    def cases(self) -> tuple["PredictedCase", ...]:
+        """What became of each case."""
+        return tuple(
+            PredictedCase(name, self.folder, record)
+            for name, record in self.records.items()
+        )
+
+    @property
+    def done(self) -> int:
+        """Cases that are predicted."""
+        return len(self.records) - len(self.failed)
 
     @property
     def failed(self) -> list[str]:
@@ -64,8 +104,7 @@ class Predictions:
     @property
     def summary(self) -> str:
         """How many cases were predicted, in which time."""
-        done = len(self.records) - len(self.failed)
-        cases = f"{done} of {len(self.records)} {self.results}"
+        cases = f"{self.done} of {len(self.records)} {self.results}"
         note = f" ({self.note})" if self.note else ""
         return f"{cases} in {self.folder}, {self.seconds:.1f} s{note}"
 
@@ -74,8 +113,8 @@ class Predictions:
         if self.failed:
             raise DataError(
                 f"{len(self.failed)} cases failed: {few(self.failed)}; reasons are in "
-                f"{self.folder / RECORDS}"
-            )
+                f"{self.file}"
+            ).with_result(self)
 
 
 @described
@@ -165,6 +204,7 @@ def predict(
         classes=task.classes(predictor),
         results=task.results,
         note=task.note,
+        task=task.name,
     )
 
 

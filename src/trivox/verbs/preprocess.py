@@ -23,6 +23,7 @@ class Preprocessed:
 
     folder: Path
     cases: tuple[str, ...]
+    task: str
 
 
 @described
@@ -71,4 +72,4 @@ def preprocess(
         )
     release(prepared.store)
     names = tuple(case.name for case in prepared.dataset.training_cases)
-    return Preprocessed(request.out, names)
+    return Preprocessed(request.out, names, task.name)

@@ -27,6 +27,11 @@ class Pretraining:
     facts: Mapping[str, Any] = field(repr=False)
 
     @property
+    def task(self) -> str:
+        """What was learnt."""
+        return PRETRAINING.name
+
+    @property
     def weights(self) -> Path:
         """What `trivox train --pretrained` takes."""
         return self.folder / PRETRAINED

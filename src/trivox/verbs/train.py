@@ -1,18 +1,45 @@
 """From a folder to a model: `trivox.train`, `trivox train`."""
 
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from trivox.config.choices import USUAL_TASK, PresetName, TaskName
+from trivox.evaluation.folders.measured import warnings_in
 from trivox.evaluation.metrics.content import MetricsFile
+from trivox.files import read_object, surviving_folder
+from trivox.learning.checkpoints import STATE
+from trivox.learning.progress import Progress, finite
+from trivox.tasks.checking import set_aside_in
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console
 from trivox.tasks.run import run_request
+from trivox.tasks.stages import CHECK
 from trivox.tasks.task import RunRequest
-from trivox.verbs.folders import require_prepared, require_run
+from trivox.verbs.folders import VALIDATED, require_prepared, require_run
 from trivox.verbs.settings import Settings, overrides, recipe_name, series_choice
 from trivox.verbs.texts import described
+
+FOLD = re.compile(r"fold(\d{1,4})")
+"""Folder of a fold where all are trained; copies beside it have other names."""
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """How the training of a fold went.
+
+    epochs: that it was trained for; best_epoch: with the best smoothed score, 0 where
+    none was measured; best: that score; seconds: of training.
+    """
+
+    fold: int
+    folder: Path
+    epochs: int
+    best_epoch: int
+    best: float | None
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -31,6 +58,31 @@ class TrainedRun:
     def bundle(self) -> Path:
         """The folder that inference needs."""
         return self.folder / "bundle"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.folder / "report.html"
+
+    @property
+    def file(self) -> Path:
+        """What holds the metrics."""
+        return self.folder / VALIDATED
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the figures has to know."""
+        return warnings_in(self.metrics)
+
+    @property
+    def set_aside(self) -> Mapping[str, str]:
+        """Why cases were left out, by name."""
+        return set_aside_in(self.folder / CHECK)
+
+    @property
+    def folds(self) -> tuple[TrainedFold, ...]:
+        """How the training of each fold went."""
+        return tuple(_folds(self.folder))
 
 
 @described
@@ -105,3 +157,29 @@ def train(
     metrics = cast(MetricsFile, run_request(request, console=console))
     headline = task_of(metrics).headline(metrics) if metrics else ""
     return TrainedRun(request.out, metrics, headline)
+
+
+def _folds(run: Path) -> Iterator[TrainedFold]:
+    """The folds that were trained, by what their last checkpoints say."""
+    for fold, folder in sorted(_folders(run).items()):
+        latest = surviving_folder(folder / "checkpoints" / "latest")
+        if latest is None:
+            continue
+        progress = Progress.restored(read_object(latest / STATE)["progress"])
+        yield TrainedFold(
+            fold,
+            folder,
+            epochs=progress.epoch,
+            best_epoch=progress.best_epoch,
+            best=finite(progress.best),
+            seconds=progress.seconds,
+        )
+
+
+def _folders(run: Path) -> dict[int, Path]:
+    """Where folds were trained, by number: in the run itself, or each below it."""
+    fold = str(read_object(run / "run.json")["fold"])
+    if fold.isdecimal():
+        return {int(fold): run}
+    matches = [(FOLD.fullmatch(each.name), each) for each in run.iterdir()]
+    return {int(match[1]): folder for match, folder in matches if match}

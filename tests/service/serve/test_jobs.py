@@ -9,6 +9,7 @@ import zipfile
 import psutil
 import pytest
 
+from json_schemas import complaints
 from serve_client import JOB_LIMITS, ended, send, served, until
 from serve_engine import SECRET, scan
 
@@ -31,6 +32,22 @@ def test_a_scan_becomes_results(client):
     assert result.content == scan()
     records = client.get(f"/v1/jobs/{job['id']}/results/predictions.json").json()
     assert records["cases"]["case"]["inputs"] == ["case.mha"]
+
+
+def test_answers_fit_the_schemas_that_are_published(client):
+    accepted = send(client, scan()).json()
+    assert complaints("service-accepted", accepted) == []
+    job = ended(client, accepted["id"])
+    assert complaints("service-job", job) == []
+    for path, name in (
+        ("healthz", "health"),
+        ("v1/models", "models"),
+        ("v1/jobs", "jobs"),
+        ("v1/jobs/none", "problem"),
+        (f"v1/jobs/{job['id']}/results/none", "problem"),
+        ("v1/models/none", "problem"),
+    ):
+        assert complaints(f"service-{name}", client.get(f"/{path}").json()) == []
 
 
 def test_channels_are_taken_in_the_order_in_which_they_are_sent(client):

@@ -9,6 +9,7 @@ import pytest
 import trivox_client as tc
 
 from clinic import canaries_of, uid, web_archive, write_profiles, write_series
+from json_schemas import complaints
 from serve_client import ended, served
 from trivox.errors import ResourceError
 from trivox.service.objects import Shelf
@@ -125,6 +126,18 @@ def test_a_reference_sent_twice_is_one_job(client):
 )
 def test_what_is_no_reference_is_refused(client, fields, expected):
     assert code(post(client, **fields), 422) == expected
+
+
+def test_answers_about_archives_fit_the_schemas_that_are_published(client):
+    query = {"study": uid("s")}
+    answers = {
+        "archives": client.get("/v1/archives"),
+        "studies": client.post("/v1/archives/web/studies", json={}),
+        "series": client.post("/v1/archives/web/series", json=query),
+        "problem": client.post("/v1/archives/elsewhere/series", json=query),
+    }
+    for name, answer in answers.items():
+        assert complaints(f"service-{name}", answer.json()) == []
 
 
 def test_only_archives_of_the_server_are_asked(client, archive):

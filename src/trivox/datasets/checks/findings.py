@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from trivox.errors import FormatError, of_case
 from trivox.files import read_json
-from trivox.schema import Frozen, validated
+from trivox.schema import Frozen, Grown, validated
 
 Severity = Literal["error", "warning"]
 
@@ -57,17 +57,37 @@ class Report(Frozen):
         )
 
     def to_json(self) -> dict[str, object]:
-        """Content for `trivox.files.write_json`: the findings and how many there are of
-        each code.
-        """
+        """Content for `trivox.files.write_json`."""
+        return self.content.model_dump(mode="json")
+
+    @property
+    def content(self) -> "CheckFile":
+        """The findings and how many there are of each code, as check.json holds them."""
         counts = Counter(finding.code for finding in self.findings)
-        return {
-            "checked_cases": self.checked_cases,
-            "errors": len(self.errors),
-            "warnings": len(self.warnings),
-            "codes": dict(sorted(counts.items())),
-            "findings": [finding.model_dump() for finding in self.findings],
-        }
+        return CheckFile(
+            checked_cases=self.checked_cases,
+            errors=len(self.errors),
+            warnings=len(self.warnings),
+            codes=dict(sorted(counts.items())),
+            findings=self.findings,
+        )
+
+
+class CheckFile(Grown):
+    """What check.json says beside its task and version.
+
+    errors, warnings: how many there are; codes: findings of each code; set_aside: of a
+    run, case -> why it is left out.
+    """
+
+    later = ("set_aside",)
+
+    checked_cases: int
+    errors: int
+    warnings: int
+    codes: dict[str, int]
+    findings: tuple[Finding, ...]
+    set_aside: dict[str, str] | None = None
 
 
 class _Written(BaseModel):

@@ -1,5 +1,5 @@
 """Which files figures were measured on, so that it is noticed when one of them changed
-since.
+since, and what else their reader has to know.
 """
 
 from collections.abc import Mapping
@@ -95,3 +95,9 @@ def finished(
         )
     rest = {name: file for name, file in maps.items() if name not in unfinished}
     return rest, [f"prediction not finished, not measured: {listed}"]
+
+
+def warnings_in(metrics: MetricsFile) -> list[str]:
+    """What a reader of the figures has to know."""
+    classes = metrics.get("classification", {})
+    return [*metrics.get("warnings", []), *classes.get("warnings", [])]

@@ -11,10 +11,11 @@ null hypothesis, both could have swapped their ranks in any case.
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from trivox.errors import DataError, RecipeError
 from trivox.evaluation.conventions.choice import CONVENTIONS, Standard

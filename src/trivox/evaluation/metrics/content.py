@@ -20,6 +20,7 @@ from trivox.evaluation.metrics.numbers import (
     Share,
     read_number,
 )
+from trivox.schema import DescribedAs
 
 FORMAT_VERSION = 1
 """Of metrics.json; files of trivox 0.1.0 have none, and no `task`."""
@@ -53,14 +54,6 @@ def _statistic_or_count(name: str, value: object) -> object:
     is_count = name.startswith(COUNTED)
     return read_number(value) if is_count else STATISTIC.validate_python(value)
 
-
-MetricRow = Annotated[Mapping[str, Any], AfterValidator(_metric_row)]
-"""Metrics of one target in one case, by name; see `TargetMetrics`, `VolumeMetrics`."""
-
-SummaryRow = Annotated[Mapping[str, Any], AfterValidator(_summary_row)]
-"""A `Statistic` for each metric; of labels also the counts n_empty, n_missed and
-n_spurious.
-"""
 
 VolumeMetrics = dict[str, float | None]
 """Metrics of one synthetic CT, by name."""
@@ -348,6 +341,23 @@ class LadderSection(TypedDict):
 
 
 # -- the file --------------------------------------------------------------------------
+MetricRow = Annotated[
+    Mapping[str, Any],
+    AfterValidator(_metric_row),
+    DescribedAs(TargetMetrics | VolumeMetrics),
+]
+"""Metrics of one target in one case, by name; see `TargetMetrics`, `VolumeMetrics`."""
+
+SummaryRow = Annotated[
+    Mapping[str, Any],
+    AfterValidator(_summary_row),
+    DescribedAs(dict[str, Statistic | Count]),
+]
+"""A `Statistic` for each metric; of labels also the counts n_empty, n_missed and
+n_spurious.
+"""
+
+
 class MeasuredFile(TypedDict):
     """A file that was measured, and what it was, see `trivox.sources.Source`."""
 

@@ -4,9 +4,9 @@ compared between models.
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TypedDict
 
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from trivox.inference.doubt.uncertainty import probabilities_of
 from trivox.inference.explain.attention_maps import (

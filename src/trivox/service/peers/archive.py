@@ -49,9 +49,13 @@ SERIES_ATTRIBUTES = (
 class UnreachableError(ResourceError):
     """An archive does not answer; later it may."""
 
+    kind = "unreachable"
+
 
 class RefusedError(DataError):
     """An archive does not do what it was asked, or answers what makes no sense."""
+
+    kind = "refused"
 
 
 @dataclass(frozen=True)

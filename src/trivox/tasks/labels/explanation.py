@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import load_inputs
@@ -15,6 +16,9 @@ from trivox.inference.explain import attention_maps as attention
 from trivox.inference.explain.attention_maps import SeenBlock
 from trivox.inference.explain.numbers import (
     CONVENTION,
+    AttentionFacts,
+    StageFacts,
+    WindowFacts,
     attention_facts,
     stage_facts,
     window_facts,
@@ -46,6 +50,40 @@ NAMES_SHOWN = 5
 EXPLANATION = Kind("explanation", object_with("trivox", "files"))
 
 
+class PointFacts(TypedDict):
+    """The voxel `(z, y, x)` that is explained, how it was chosen, and what is predicted
+    there.
+    """
+
+    source_voxel: Sequence[int]
+    chosen: str
+    label: str
+
+
+class ExplainFile(TypedDict):
+    """What explain.json says; attention: None for networks without; files: those of the
+    explanation.
+    """
+
+    task: str
+    format_version: int
+    trivox: str
+    notice: str
+    model: str
+    identity: str
+    network: str
+    case: str
+    fold: str
+    point: PointFacts
+    window: WindowFacts
+    stages: Sequence[StageFacts]
+    attention: AttentionFacts | None
+    saliency: Mapping[str, Any]
+    notes: Sequence[str]
+    convention: Mapping[str, str]
+    files: Sequence[str]
+
+
 def explain_case(
     model: Path,
     source: Path,
@@ -57,7 +95,7 @@ def explain_case(
     device: str = "auto",
     choice: SeriesChoice = NO_CHOICE,
     console: Console | None = None,
-) -> dict[str, object]:
+) -> ExplainFile:
     """Write feature maps, attention rollout, saliency and `explain.json` for one case
     into `out`; returns the numbers.
 
@@ -94,7 +132,7 @@ def explain_case(
         SALIENCY: drawn,
     }
     written = [name for name, figure in figures.items() if figure is not None]
-    facts: dict[str, object] = {
+    facts: ExplainFile = {
         "task": plan.task,
         "format_version": FORMAT_VERSION,
         "trivox": __version__,

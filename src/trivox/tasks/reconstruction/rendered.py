@@ -18,7 +18,7 @@ from trivox.outputs import (
     require_folder_place,
     text_with,
 )
-from trivox.schema import stamped
+from trivox.schema import Frozen, stamped
 
 RENDERED = "The X-rays are rendered from CT (digitally reconstructed radiographs), not acquired."
 """What reports have to say of a rendered dataset."""
@@ -27,6 +27,12 @@ KINDS = {
     RECORD: Kind("list of renderings", object_with("format_version", "exams")),
     NOTE: Kind("note", text_with(RENDERED)),
 }
+
+
+class RenderedFile(Frozen):
+    """What rendered.json says beside its task and version: names of the exams."""
+
+    exams: tuple[str, ...]
 
 
 def require_rendered(out: Path, scans: Mapping[str, Path]) -> None:
@@ -45,8 +51,8 @@ def require_rendered(out: Path, scans: Mapping[str, Path]) -> None:
 
 def claim_exam(out: Path, name: str, task: str) -> None:
     """Say before it is written that an exam in `out` is rendered."""
-    exams = sorted({*_rendered(out), name})
-    write_json(out / RECORD, stamped({"exams": exams}, task))
+    exams = tuple(sorted({*_rendered(out), name}))
+    write_json(out / RECORD, stamped(RenderedFile(exams=exams).model_dump(), task))
 
 
 def _rendered(out: Path) -> list[str]:

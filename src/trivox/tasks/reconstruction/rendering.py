@@ -92,8 +92,31 @@ class DrrRequest:
         )
 
 
-def render_exams(request: DrrRequest, console: Console) -> list[Path]:
-    """Render each CT into `OUT/patients/NAME`; returns these folders.
+@dataclass(frozen=True)
+class RenderedExams:
+    """A dataset of X-rays, and the folders of its exams.
+
+    failed: a line for each CT that could not be rendered.
+    """
+
+    folder: Path
+    exams: tuple[Path, ...]
+    views: int
+    failed: tuple[str, ...] = ()
+    task: str = TASK
+
+    def require_all(self) -> None:
+        """Raise `DataError` if a CT could not be rendered."""
+        if not self.failed:
+            return
+        scans = len(self.exams) + len(self.failed)
+        count = f" ({len(self.failed)} of {scans} CTs could not be rendered)"
+        message = self.failed[0] + count if scans > 1 else self.failed[0]
+        raise DataError(message).with_result(self)
+
+
+def render_exams(request: DrrRequest, console: Console) -> RenderedExams:
+    """Render each CT into `OUT/patients/NAME`.
 
     A CT that cannot be rendered is named and passed over; then `DataError` is raised at
     the end. Wrong settings raise `RecipeError` or `GeometryError` before anything is
@@ -108,10 +131,10 @@ def render_exams(request: DrrRequest, console: Console) -> list[Path]:
         done, failed = _render_all(request, scans, note, console)
     for line in failed[1:]:
         console.say(f"error: {line}")
-    if failed:
-        count = f" ({len(failed)} of {len(scans)} CTs could not be rendered)"
-        raise DataError(failed[0] + count if len(scans) > 1 else failed[0])
-    return done
+    views = len(request.angles)
+    rendered = RenderedExams(request.out, tuple(done), views, tuple(failed))
+    rendered.require_all()
+    return rendered
 
 
 def _render_all(

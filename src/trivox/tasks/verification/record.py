@@ -1,19 +1,39 @@
 """The record of a run that its figures follow from its files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trivox.files import file_hash, read_json, write_json
-from trivox.schema import stamped
+from trivox.schema import Frozen, stamped
 
 RECORD = "verified.json"
 
 
-def write_record(run: Path, content: Mapping[str, Any], task: str) -> None:
+class VerifiedFile(Frozen):
+    """What verified.json says beside its task and version.
+
+    files: sha256 of what this holds for; numbers: that follow from the files; unchecked:
+    a line each.
+    """
+
+    files: dict[str, str]
+    numbers: int
+    cases_predicted_again: int
+    unchecked: tuple[str, ...]
+
+
+def write_record(
+    run: Path, task: str, *, numbers: int, cases: int, unchecked: Sequence[str]
+) -> None:
     """Say in a run that its figures and its model, as they are now, were verified."""
-    record = {"files": _hashes(run), **content}
-    write_json(run / RECORD, stamped(record, task))
+    record = VerifiedFile(
+        files=_hashes(run),
+        numbers=numbers,
+        cases_predicted_again=cases,
+        unchecked=tuple(unchecked),
+    )
+    write_json(run / RECORD, stamped(record.model_dump(), task))
 
 
 def remove_record(run: Path) -> None:

@@ -61,7 +61,7 @@ def deidentify(
         raise DataError(
             f"{outcome.damaged} files cannot be read and were set aside; which, stands in "
             f"{table_of(key_file)}"
-        )
+        ).with_result(outcome)
     return outcome
 
 

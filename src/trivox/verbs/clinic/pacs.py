@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from trivox.errors import DataError, UsageError, few
 from trivox.outputs import require_folder_place
@@ -72,10 +71,6 @@ class FoundStudies:
     def _cells(self, row: Attributes) -> list[str]:
         return [row.get(column, "") for column in self.columns]
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything that the archive said."""
-        return {"matches": [dict(row) for row in self.rows]}
-
 
 def _line(row: Iterable[str], widths: Iterable[int]) -> str:
     padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
@@ -107,7 +102,7 @@ class Fetched:
                 f"{self.folder}: {len(lacking)} of {len(self.receipts)} series are not "
                 f"whole ({counts} objects are here){reason}; the same command fetches "
                 "the rest"
-            )
+            ).with_result(self)
 
 
 @described

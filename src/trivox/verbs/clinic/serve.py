@@ -12,7 +12,7 @@ from trivox.caches import cache_folder
 from trivox.cores import usable_cores
 from trivox.errors import ResourceError, UsageError
 from trivox.inference.bundle import model_paths, read_any_bundle
-from trivox.inference.descriptions import BundleDescription, LabelDescription
+from trivox.inference.descriptions import LabelDescription
 from trivox.inference.zoo.shelves import ready_models
 from trivox.optional import optional_package
 from trivox.outputs import require_folder_place
@@ -292,11 +292,6 @@ def _name_of(given: Path | str, folder: Path) -> str:
     return "".join(letters).strip("-")[:NAMES] or "model"
 
 
-def _card_of(description: BundleDescription) -> dict[str, Any] | None:
-    card = description.card
-    return None if card is None else card.model_dump(mode="json")
-
-
 def _view_of(model: ServedModel) -> Any:
     """What clients are told of a model."""
     from trivox.service.serve.api.schemas import ModelView
@@ -326,7 +321,7 @@ def _view_of(model: ServedModel) -> Any:
         version=description.trivox_version,
         identity=bundle.identity,
         sha256={each.file: each.sha256 for each in description.files},
-        card=_card_of(description),
+        card=description.card,
         background=background,
         class_temperature=temperature,
     )

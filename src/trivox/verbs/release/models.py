@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from trivox.errors import ResourceError, TrivoxError
 from trivox.inference.bundle import read_any_bundle
@@ -48,21 +47,6 @@ class ReadyModel:
             return (first,)
         rows = [f"  {heading:12} {text}" for heading, text in self.card.lines]
         return (first, f"  {self.card.summary}", *rows)
-
-    def to_json(self) -> dict[str, Any]:
-        """The same, ready for JSON."""
-        card = None if self.card is None else self.card.model_dump(mode="json")
-        return {
-            "name": self.name,
-            "folder": None if self.folder is None else str(self.folder),
-            "task": self.task or None,
-            "inputs": list(self.inputs),
-            "outputs": list(self.outputs),
-            "bytes": self.bytes,
-            "identity": self.identity or None,
-            "card": card,
-            "trouble": self.trouble or None,
-        }
 
 
 @described

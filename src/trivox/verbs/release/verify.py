@@ -34,7 +34,8 @@ def verify(source: Path | str, *, console: Console | None = None) -> Verificatio
     if verification.disagreements:
         count = len(verification.disagreements)
         first = few(verification.disagreements, separator="; ", shown=3)
-        raise DataError(f"{path}: {count} things do not agree: {first}")
+        message = f"{path}: {count} things do not agree: {first}"
+        raise DataError(message).with_result(verification)
     return verification
 
 
@@ -46,12 +47,13 @@ def _verified_run(run: Path, console: Console) -> Verification:
     if verification.disagreements:
         remove_record(run)
     else:
-        content = {
-            "numbers": verification.numbers,
-            "cases_predicted_again": verification.cases,
-            "unchecked": verification.unchecked,
-        }
-        write_record(run, content, task.name)
+        write_record(
+            run,
+            task.name,
+            numbers=verification.numbers,
+            cases=verification.cases,
+            unchecked=verification.unchecked,
+        )
     if (run / "report.html").is_file():
         with suppress(*([TrivoxError] if verification.disagreements else [])):
             report(run, console=console)

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from trivox.inference.zoo.card import Card
 from trivox.service.serve.api.problems import MEDIA_TYPE as PROBLEM
 from trivox.service.serve.jobs.states import Job, Stage, State
 
@@ -73,7 +74,7 @@ class ModelView(BaseModel):
     version: str
     identity: str
     sha256: dict[str, str]
-    card: dict[str, Any] | None
+    card: Card | None
     background: int = 0
     class_temperature: float | None = None
 
