@@ -25,8 +25,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
 from trivox.datasets.exams import write_exam, write_patients
+from trivox.evaluation.metrics.claims import claim_text, paired_difference
 from trivox.evaluation.metrics.overlap import confusion, dice
-from trivox.evaluation.metrics.statistics import paired_difference, summarise
+from trivox.evaluation.metrics.statistics import summarise
 from trivox.projection.classical import nearest_by_xrays, visual_hull
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.grids import middle_of, on_grid
@@ -348,10 +349,7 @@ def main() -> None:
         )
         for name, theirs in rows.items():
             difference = paired_difference(ours, theirs)
-            low, high = difference["ci95"]
-            print(
-                f"network minus {name}: {difference['mean']:+.3f} ({low:+.3f} to {high:+.3f})"
-            )
+            print(f"network minus {name}: {claim_text(difference, 3)}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from trivox.evaluation.folders.volume_summary import (
     Rungs,
     collect_volumes,
 )
-from trivox.evaluation.metrics.statistics import paired_difference, summarise
+from trivox.evaluation.metrics.claims import paired_difference
+from trivox.evaluation.metrics.statistics import summarise
 from trivox.evaluation.metrics.volumes import METRICS, NOTICE, WINDOW
 from trivox.evaluation.report.charts import volume_curves
 from trivox.evaluation.report.page import write_report
@@ -99,6 +100,9 @@ def test_the_network_is_compared_with_every_other_row_on_the_same_cases():
             "difference": expected["mean"],
             "ci95": expected["ci95"],
             "wilcoxon_p": wilcoxon(network, other).pvalue,
+            "method": "Student-t",
+            "p_false_claim": expected["p_false_claim"],
+            "effect_size": expected["effect_size"],
         }
 
 

@@ -228,7 +228,14 @@ def test_paired_difference_is_narrower_than_both_intervals_and_zero_against_itse
     assert difference["value"] == pytest.approx(score["value"] - other["value"])
     widths = np.ptp(score["ci95"]), np.ptp(other["ci95"])
     assert np.ptp(difference["ci95"]) < min(widths)
-    assert scores.difference(scores)["auc"] == {"value": 0, "ci95": [0, 0]}
+    backwards = ClassScores.of(worse, seed=0).difference(scores)["macro_f1"]
+    assert difference["p_false_claim"] + backwards["p_false_claim"] == pytest.approx(1)
+    assert difference["p_false_claim"] < 0.5 < backwards["p_false_claim"]
+    assert scores.difference(scores)["auc"] == {
+        "value": 0,
+        "ci95": [0, 0],
+        "p_false_claim": 0.5,
+    }
 
 
 def test_a_comparison_needs_the_same_cases():

@@ -1,10 +1,8 @@
 import numpy as np
 import pytest
 
-from trivox.errors import DataError
 from trivox.evaluation.metrics.statistics import (
     bootstrap_interval,
-    paired_difference,
     summarise,
 )
 
@@ -51,22 +49,3 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
         for i in range(200)
     ]
     assert 0.89 <= np.mean([low <= 0.8 <= high for low, high in intervals]) <= 0.99
-
-
-def test_pairing_finds_a_small_constant_gain():
-    rng = np.random.default_rng(2)
-    base = rng.uniform(0.3, 0.9, 40)
-    better = base + 0.02 + rng.normal(0, 0.01, 40)
-    result = paired_difference([*better, None], [*base, 0.5])
-    assert result["n"] == 40
-    assert 0 < result["ci95"][0] < result["mean"] < result["ci95"][1]
-    assert result["p_value"] == 1 / 2000
-    assert paired_difference(base, base)["p_value"] == 1
-    assert paired_difference(base, better)["mean"] == pytest.approx(-result["mean"])
-
-
-def test_unequal_cases_are_refused():
-    with pytest.raises(DataError, match="same cases"):
-        paired_difference([1.0], [1.0, 2.0])
-    with pytest.raises(DataError, match="at least one case"):
-        paired_difference([None], [1.0])

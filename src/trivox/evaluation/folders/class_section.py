@@ -9,6 +9,14 @@ from typing import Any
 import numpy as np
 
 from trivox.errors import DataError
+from trivox.evaluation.metrics.class_content import (
+    ClassCase,
+    ClassDifference,
+    ClassificationSection,
+    ClassRow,
+    ClassSummary,
+    ClassValues,
+)
 from trivox.evaluation.metrics.classification import (
     CONVENTION,
     ClassPredictions,
@@ -16,14 +24,6 @@ from trivox.evaluation.metrics.classification import (
     Integers,
     majority_answer,
     measure_classes,
-)
-from trivox.evaluation.metrics.content import (
-    ClassCase,
-    ClassDifference,
-    ClassificationSection,
-    ClassRow,
-    ClassSummary,
-    ClassValues,
 )
 from trivox.evaluation.metrics.statistics import RESAMPLES
 

@@ -22,7 +22,13 @@ from trivox.evaluation.metrics.calibration import (
     log_losses,
     squared_distances,
 )
-from trivox.evaluation.metrics.content import ClassDifference, ClassSummary, Score
+from trivox.evaluation.metrics.claims import false_claim_of_draws
+from trivox.evaluation.metrics.class_content import (
+    ClassDifference,
+    ClassSummary,
+    Score,
+    ScoreDifference,
+)
 from trivox.evaluation.metrics.statistics import RESAMPLES
 
 Floats = NDArray[np.float64]
@@ -61,7 +67,10 @@ CONVENTION = {
     "1e-12 count as that",
     "ci95": "percentile bootstrap over cases (2000 resamples, fixed seed); resamples "
     "in which a score is null do not count",
-    "difference": "this model minus the row, over the same resamples of the same cases",
+    "difference": "this model minus the row, over the same resamples of the same "
+    "cases; p_false_claim: the share of them in which this model is not better (ties "
+    "count half), the probability that it is not; no effect size, since these scores "
+    "are no means over cases",
 }
 
 
@@ -223,7 +232,7 @@ class ClassScores:
 
     def difference(self, other: "ClassScores") -> ClassDifference:
         """How much better these are than others on the same cases: macro-F1 and AUC,
-        each `{"value", "ci95"}`, by paired bootstrap.
+        each `{"value", "ci95", "p_false_claim"}`, by paired bootstrap.
 
         Both must have been measured with the same seed and resamples. Raises
         `DataError` unless cases, classes and truth are the same.
@@ -236,13 +245,16 @@ class ClassScores:
                 "a paired comparison needs the same cases with the same classes in the "
                 "same order"
             )
-        differences: dict[str, Score] = {}
+        several = len(first.names) > 1
+        differences: dict[str, ScoreDifference] = {}
         for name in COMPARED:
-            differences[name] = _score_of(
-                self.value[name] - other.value[name],
-                self.draws[name] - other.draws[name],
-                several=len(first.names) > 1,
+            draws = self.draws[name] - other.draws[name]
+            score = _score_of(
+                self.value[name] - other.value[name], draws, several=several
             )
+            known = several and score["value"] is not None
+            chance = false_claim_of_draws(draws) if known else None
+            differences[name] = {**score, "p_false_claim": chance}
         return cast(ClassDifference, differences)
 
     def _score(self, name: str, column: int | None = None) -> Score:

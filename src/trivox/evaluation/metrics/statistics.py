@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trivox.errors import DataError
-from trivox.evaluation.metrics.content import PairedDifference, Statistic
+from trivox.evaluation.metrics.content import Statistic
 
 RESAMPLES = 2000
 
@@ -47,55 +46,6 @@ def bootstrap_interval(
     means = _resampled_means(np.asarray(values, dtype=float), resamples, seed)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def paired_difference(
-    first: Sequence[float | None],
-    second: Sequence[float | None],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> PairedDifference:
-    """How much better the first model is than the second on the same cases, in the same
-    order.
-
-    Returns mean difference, its 95 % interval, a two-sided bootstrap p-value (twice the
-    smaller tail, not below 1 / resamples) and n; cases without a value in both are left
-    out. Raises `DataError` if the lengths differ or no case remains.
-    """
-    if len(first) != len(second):
-        raise DataError(
-            f"a paired comparison needs the same cases: {len(first)} and "
-            f"{len(second)} values were given"
-        )
-    differences = paired_differences(first, second)
-    if not differences.size:
-        raise DataError(
-            "a paired comparison needs at least one case that both models have a value "
-            "for"
-        )
-    means = _resampled_means(differences, resamples, seed)
-    tail = min(float((means <= 0).mean()), float((means >= 0).mean()))
-    low, high = np.quantile(means, [0.025, 0.975])
-    p_value = min(max(2 * tail, 1 / resamples), 1.0)
-    return {
-        "mean": float(differences.mean()),
-        "ci95": [float(low), float(high)],
-        "p_value": p_value,
-        "n": int(differences.size),
-    }
-
-
-def paired_differences(
-    first: Sequence[float | None], second: Sequence[float | None]
-) -> NDArray[np.float64]:
-    """First minus second of the cases that have a value in both, `(n,)`."""
-    differences = [
-        a - b
-        for a, b in zip(first, second, strict=True)
-        if a is not None and b is not None
-    ]
-    return np.array(differences, dtype=float)
 
 
 def _resampled_means(

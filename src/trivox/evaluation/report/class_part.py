@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-from trivox.evaluation.metrics.content import Score
+from trivox.evaluation.metrics.class_content import Score
 from trivox.evaluation.report.charts import Records
 from trivox.evaluation.report.class_figures import (
     Section,
@@ -165,7 +165,10 @@ def _note(section: Section) -> str:
         "interval."
     ]
     if len(section["rows"]) > 1:
-        sentences.append("Gained: this model minus the row, on the same cases.")
+        sentences.append(
+            "Gained: this model minus the row, on the same cases; P(false claim): the "
+            "probability that it is not better."
+        )
     if cases > known:
         sentences.append(f"{cases - known} more were answered.")
     if section.get("resubstitution"):

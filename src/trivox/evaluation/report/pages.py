@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 MISSING = "–"
+SMALLEST_CHANCE = 0.0001
 
 Metrics = Mapping[str, Any]
 """The content of metrics.json."""
@@ -84,6 +85,7 @@ def page_environment() -> "Environment":
     )
     environment.filters.update(
         number=number,
+        chance=_chance,
         interval=_interval,
         data_uri=_data_uri,
         compact=_compact,
@@ -130,6 +132,13 @@ def number(value: Any, digits: int = 3) -> str:
 def _interval(edges: Sequence[float], digits: int = 3) -> str:
     low, high = edges
     return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def _chance(value: Any) -> str:
+    """A probability that is never shown as 0."""
+    if isinstance(value, int | float) and value < SMALLEST_CHANCE:
+        return f"< {SMALLEST_CHANCE}"
+    return number(value, 4)
 
 
 def _compact(value: Any) -> str:

@@ -19,7 +19,7 @@ from trivox.datasets.splits import Split, dataset_splits, trained_splits
 from trivox.errors import DataError, TrivoxError, few
 from trivox.evaluation.conventions.choice import CONVENTIONS
 from trivox.evaluation.folders.agreement import differences, numbers_in
-from trivox.evaluation.folders.labels import read_metrics
+from trivox.evaluation.folders.labels import read_metrics, whole_in
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import read_json
 from trivox.inference.bundle import read_any_bundle
@@ -229,10 +229,10 @@ def _options_of(metrics: MetricsFile) -> EvaluateOptions:
         return EvaluateOptions(settings={} if window is None else {"window": window})
     fields = CONVENTIONS[name].model_fields
     settings = {key: block[key] for key in fields if key in block}
-    whole = str(block.get("whole", ""))
-    named = whole.split("'")[1] if whole.startswith("'") else None
     convention: ConventionName = name  # type: ignore[assignment]
-    return EvaluateOptions(convention=convention, settings=settings, whole=named)
+    return EvaluateOptions(
+        convention=convention, settings=settings, whole=whole_in(block)
+    )
 
 
 def _predict_again(
