@@ -12,6 +12,7 @@ use only.
 """
 
 import argparse
+import math
 import subprocess
 import sys
 import time
@@ -117,8 +118,8 @@ def best_threshold(estimates: Tensor, truths: Tensor) -> float:
 
 def show(name: str, found: list[float], threshold: float | None) -> None:
     """Print a row."""
-    summary = summarise(found)
-    low, high = summary["ci95"]
+    summary = summarise(found, "dice")
+    low, high = summary["ci95"] or (math.nan, math.nan)
     cut = "" if threshold is None else f"{threshold:.3g}"
     print(
         f"| {name} | {summary['mean']:.3f} ({low:.3f} to {high:.3f}) "

@@ -12,6 +12,7 @@ and writing included. A finished run is not trained again.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import trivox
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import load_dataset, save_dataset
 from trivox.evaluation.metrics.claims import claim_text, paired_difference
-from trivox.evaluation.metrics.statistics import bootstrap_interval
+from trivox.evaluation.metrics.statistics import summarise
 from trivox.inference.bundle import read_bundle
 from trivox.inference.predictor import Predictor
 from trivox.learning.tracking import read_records
@@ -154,7 +155,7 @@ def show(rows: dict[str, Row]) -> None:
     )
     print("|---|---|---|---|---|---|---|")
     for name, row in rows.items():
-        low, high = bootstrap_interval(row.dice)
+        low, high = summarise(row.dice, "dice")["ci95"] or (math.nan, math.nan)
         text = "-"
         if name != ALONE:
             text = claim_text(paired_difference(row.dice, rows[ALONE].dice))

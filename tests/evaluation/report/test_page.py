@@ -54,8 +54,13 @@ def metrics(names=("case_1", "case_2"), targets=("organ", "tumour")):
     named = {name: (i + 1,) for i, name in enumerate(targets)}
     return collect_metrics(
         {
-            n: evaluate_case(prediction, reference, spacing=(3, 1, 1), targets=named)
-            for n in names
+            name: evaluate_case(
+                np.roll(prediction, shift, axis=2),
+                reference,
+                spacing=(3, 1, 1),
+                targets=named,
+            )
+            for shift, name in enumerate(names)
         },
         task="segmentation",
     )
@@ -267,7 +272,7 @@ def test_a_page_puts_parts_together_in_the_order_given(tmp_path):
     first = Part(
         body=Markup("<p>one</p>"),
         details=Markup("<p>one by case</p>"),
-        headlines=[Headline("First", 0.25, (0.2, 0.3))],
+        headlines=[Headline("First", 0.25, (0.2, 0.3), "Wilson")],
         warnings=["look", "twice"],
         convention={"first": "of one"},
     )
@@ -307,7 +312,7 @@ def test_the_headline_of_labels_names_each_and_their_mean():
     line = label_headline(content)
     assert line.startswith("Dice: organ ")
     assert f"mean over labels {mean:.4f} [" in line
-    assert line.endswith("(95 % CI over 2 cases)")
+    assert line.endswith("(95 % CI over 2 cases, Student-t of the logit)")
     assert label_headline({"cases": {}, "summary": {}}) == ""
 
 

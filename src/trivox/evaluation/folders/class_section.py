@@ -19,13 +19,13 @@ from trivox.evaluation.metrics.class_content import (
 )
 from trivox.evaluation.metrics.classification import (
     CONVENTION,
+    RESAMPLES,
     ClassPredictions,
     ClassScores,
     Integers,
     majority_answer,
     measure_classes,
 )
-from trivox.evaluation.metrics.statistics import RESAMPLES
 
 THIS = "this model"
 MAJORITY = "majority answer"

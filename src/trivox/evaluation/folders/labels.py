@@ -309,7 +309,7 @@ def summarise_cases(
     for metric in metrics:
         if metric not in VOLUMES and not metric.startswith(LESION_COUNTS):
             values = [mean_of_case(case, metric, apart) for case in cases.values()]
-            means[metric] = summarise(values)
+            means[metric] = summarise(values, metric)
     summary[mean_row(targets)] = means
     return summary
 
@@ -349,7 +349,7 @@ def _summary_row(rows: Sequence[MetricRow], metrics: Sequence[str]) -> SummaryRo
     """Statistics of one target, and how often a mask was empty."""
     summary: dict[str, Statistic | int] = {}
     for metric in metrics:
-        summary[metric] = summarise([row.get(metric) for row in rows])
+        summary[metric] = summarise([row.get(metric) for row in rows], metric)
     for state, count in EMPTY_COUNTS.items():
         summary[count] = sum(row.get("empty") == state for row in rows)
     return summary

@@ -8,6 +8,7 @@ al. 2018, arXiv:1811.02629). `comparing` says how far two models differ.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -32,9 +33,11 @@ from trivox.evaluation.metrics.content import (
     MetricsFile,
     Statistic,
 )
-from trivox.evaluation.metrics.statistics import summarise
+from trivox.evaluation.metrics.statistics import methods_of, summarise
 
 PERMUTATIONS = 10_000
+ABOUT_STATISTICS = ("summary", "ci95", "ladder")
+"""What a convention says of statistics, not of how a case is measured."""
 Floats = NDArray[np.float64]
 Models = Mapping[str, MetricsFile]
 """Content of the metrics.json of each model, by name."""
@@ -173,7 +176,9 @@ def ranking_lines(ranking: RankingFile) -> Iterator[str]:
     for name, model in ranking["models"].items():
         yield f"{model['place']:>5}  {name:<{width}}  {model['score']:.3f}"
     for metric in ranking["metrics"]:
-        yield f"mean {metric} with 95 % interval"
+        by_label = [model["means"].values() for model in ranking["models"].values()]
+        methods = methods_of(rows[metric] for rows in chain(*by_label))
+        yield f"mean {metric} with 95 % interval ({', '.join(methods) or 'none'})"
         for name, model in ranking["models"].items():
             means = model["means"].items()
             values = [f"{label} {_interval(rows[metric])}" for label, rows in means]
@@ -216,7 +221,7 @@ def _require_same_convention(first: str, other: str, models: Models) -> None:
     expected = models[first]["convention"]
     convention = models[other]["convention"]
     values = []
-    for key in sorted({*expected, *convention}):
+    for key in sorted({*expected, *convention} - set(ABOUT_STATISTICS)):
         wanted = expected.get(key)
         actual = convention.get(key)
         if wanted != actual:
@@ -332,7 +337,7 @@ def _means(
         rows = [case[label] for case in cases if label in case]
         means[label] = {}
         for metric in metrics:
-            means[label][metric] = summarise([row.get(metric) for row in rows])
+            means[label][metric] = summarise([row.get(metric) for row in rows], metric)
     return means
 
 

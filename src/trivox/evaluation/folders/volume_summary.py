@@ -87,7 +87,7 @@ def summarise_rows(cases: Cases) -> dict[str, Statistic]:
     """Statistics of every metric over cases."""
     summary: dict[str, Statistic] = {}
     for metric in METRICS:
-        summary[metric] = summarise([row.get(metric) for row in cases.values()])
+        summary[metric] = summarise([row.get(metric) for row in cases.values()], metric)
     return summary
 
 

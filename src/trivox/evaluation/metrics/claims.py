@@ -19,12 +19,10 @@ from numpy.typing import NDArray
 
 from trivox.errors import DataError
 from trivox.evaluation.metrics.content import PairedDifference
-from trivox.evaluation.metrics.intervals import STUDENT_T, student_t_interval
+from trivox.evaluation.metrics.intervals import ALIKE, STUDENT_T, student_t_interval
 
 FEWEST = 3
 """Differences from which anything is claimed."""
-ALIKE = 1e-12
-"""Spread over size of differences below which they are alike but for rounding."""
 CONVENTION = (
     "mean of the paired differences of cases, its 95 % interval (Student-t), the "
     "posterior probability that the claim is false (mean difference not above zero, "

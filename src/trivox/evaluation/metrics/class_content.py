@@ -10,10 +10,13 @@ from trivox.evaluation.metrics.numbers import Count, Interval, MaybeNumber, Shar
 
 
 class Score(TypedDict):
-    """A score of all cases together, with its 95 % interval."""
+    """A score of all cases together, with its 95 % interval; files of 0.1.0 do not say
+    its method (it was the percentile bootstrap).
+    """
 
     value: MaybeNumber
     ci95: Interval | None
+    method: NotRequired[str | None]
 
 
 class ClassSummary(TypedDict):

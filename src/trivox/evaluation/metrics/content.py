@@ -71,12 +71,18 @@ ConventionBlock = dict[str, object]
 
 # -- numbers ---------------------------------------------------------------------------
 class Statistic(TypedDict):
-    """A metric over cases; std with n - 1, ci95 of the mean."""
+    """A metric over cases; std with n - 1, ci95 of the mean by `method`.
+
+    Files of 0.1.0 have no `method` (it was the percentile bootstrap) and no interval of
+    the median.
+    """
 
     mean: MaybeNumber
     std: MaybeNumber
     median: MaybeNumber
     ci95: Interval | None
+    method: NotRequired[str | None]
+    median_ci95: NotRequired[Interval | None]
     n: Count
 
 
