@@ -131,6 +131,20 @@ def known(now, before):
     return {name: known(now[name], value) for name, value in before.items()}
 
 
+@pytest.mark.parametrize("task", ["segmentation", "multitask"])
+def test_an_old_model_says_nothing_of_intervals_of_volumes(unpack, tmp_path, task):
+    old = unpack(task)
+    trivox.predict(old / "run", old / "data", tmp_path, device="cpu", statistics=True)
+    records = json.loads((tmp_path / "predictions.json").read_text())["cases"]
+    measured = json.loads((tmp_path / "statistics.json").read_text())["cases"]
+    assert records.keys() == measured.keys()
+    for name, record in records.items():
+        for volume in record["volumes"].values():
+            assert "volume_ml_low" not in volume
+        for row in measured[name]["structures"].values():
+            assert row["volume_ml_low"] is row["volume_ml_high"] is None
+
+
 @pytest.mark.parametrize("task", MODELS)
 def test_old_runs_and_metrics_are_reported(unpack, tmp_path, task):
     old = unpack(task)

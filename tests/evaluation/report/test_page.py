@@ -379,6 +379,37 @@ def test_report_shows_how_far_probabilities_can_be_trusted(tmp_path):
     assert len(page.sources) == 3
 
 
+def test_report_shows_the_intervals_of_volumes_and_how_often_they_held(tmp_path):
+    row = {
+        "low_factor": 0.61,
+        "high_factor": 1.274,
+        "cases": 41,
+        "covered": 37,
+        "tested": 41,
+        "coverage": 37 / 41,
+        "ci95": [0.77, 0.96],
+        "method": "Wilson",
+    }
+    few = dict.fromkeys(row) | {"cases": 5, "covered": 0, "tested": 0}
+    section = {
+        "level": 0.9,
+        "offset_ml": 0.001,
+        "convention": {"intervals": "as split conformal prediction says"},
+        "targets": {"organ": row, "tumour": few},
+    }
+    measured = {**metrics(), "calibration": trusted(), "volume_intervals": section}
+    text, _ = report(tmp_path / "report.html", parts=parts(measured))
+    for expected in (
+        "<td>0.61</td>",
+        "<td>1.27</td>",
+        '<td>37 of 41<small title="Wilson">0.77 to 0.96</small></td>',
+        "as split conformal prediction says",
+    ):
+        assert expected in text
+    without, _ = report(tmp_path / "r.html", parts=parts({**metrics()}))
+    assert "where the true one lies" not in without
+
+
 def test_reliability_is_drawn_for_every_stage_that_was_measured():
     both, one = (picture(reliability_chart(trusted(after))) for after in (True, False))
     assert both.shape[1] == one.shape[1]

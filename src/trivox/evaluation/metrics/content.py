@@ -249,6 +249,33 @@ class CalibrationSection(CalibrationMeasures):
     convention: dict[str, str]
 
 
+# -- volumes of labels ---------------------------------------------------------------
+class VolumeIntervalRow(TypedDict):
+    """By what factors the true volume of a target is below and above the predicted one
+    at most; covered: how many of the tested cases were, ci95: of that share.
+    """
+
+    low_factor: MaybeNumber
+    high_factor: MaybeNumber
+    cases: Count
+    covered: Count
+    tested: Count
+    coverage: MaybeNumber
+    ci95: Interval | None
+    method: str | None
+
+
+class VolumeIntervalSection(TypedDict):
+    """Intervals of volumes as the bundle holds them, and how they did on cases that they
+    were not learnt on, by target.
+    """
+
+    level: Number
+    offset_ml: Number
+    convention: dict[str, str]
+    targets: dict[str, VolumeIntervalRow]
+
+
 # -- volumes ---------------------------------------------------------------------------
 class Gain(TypedDict):
     """Network minus another method on the same cases; files of 0.1.0 say nothing of the
@@ -310,6 +337,7 @@ class MetricsFile(TypedDict):
     by_views: NotRequired[list[LadderSection]]
     postprocessing: NotRequired[PostprocessingSection]
     calibration: NotRequired[CalibrationSection]
+    volume_intervals: NotRequired[VolumeIntervalSection]
     classification: NotRequired[CheckedClasses]
 
 

@@ -94,7 +94,7 @@ def student_t_interval(values: Floats) -> tuple[float, float]:
 
 def standard_error(values: Floats) -> float:
     """Of the mean of `(n,)` values, n above 1."""
-    return float(values.std(ddof=1)) / values.size**0.5
+    return float(values.std(ddof=1) / values.size**0.5)
 
 
 def hall_interval(values: Floats) -> tuple[float, float]:

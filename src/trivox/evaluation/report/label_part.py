@@ -123,6 +123,7 @@ def trust_part(metrics: Metrics) -> Part:
     `calibration`.
     """
     calibration = metrics.get("calibration") or {}
+    volumes = metrics.get("volume_intervals") or {}
     if not calibration:
         return Part()
     body = rendered(
@@ -130,8 +131,12 @@ def trust_part(metrics: Metrics) -> Part:
         rows=_calibration_rows(calibration),
         reliability=reliability_chart(calibration),
         sentences=list(_trust_sentences(calibration)),
+        volumes=volumes.get("targets") or {},
     )
-    convention = titled("calibration", calibration.get("convention"))
+    convention = {
+        **titled("calibration", calibration.get("convention")),
+        **titled("volumes", volumes.get("convention")),
+    }
     return Part(body=body, convention=convention)
 
 
