@@ -131,9 +131,8 @@ def known(now, before):
     return {name: known(now[name], value) for name, value in before.items()}
 
 
-@pytest.mark.parametrize("task", ["segmentation", "multitask"])
-def test_an_old_model_says_nothing_of_intervals_of_volumes(unpack, tmp_path, task):
-    old = unpack(task)
+def test_an_old_model_says_nothing_of_intervals_of_volumes(unpack, tmp_path):
+    old = unpack("segmentation")
     trivox.predict(old / "run", old / "data", tmp_path, device="cpu", statistics=True)
     records = json.loads((tmp_path / "predictions.json").read_text())["cases"]
     measured = json.loads((tmp_path / "statistics.json").read_text())["cases"]
