@@ -101,6 +101,8 @@ def test_only_cases_with_a_value_in_both_count():
     text = claim_text(claim)
     assert "P(false claim) 0." in text
     assert "d_z +" in text
+    certain = paired_difference(np.arange(40.0), np.arange(40.0) - 1)
+    assert "P(false claim) below 0.0001" in claim_text(certain)
     with pytest.raises(DataError, match="same cases"):
         paired_difference([1.0], [1.0, 2.0])
     with pytest.raises(DataError, match="at least one case"):

@@ -23,6 +23,8 @@ from trivox.evaluation.metrics.intervals import ALIKE, STUDENT_T, student_t_inte
 
 FEWEST = 3
 """Differences from which anything is claimed."""
+SMALLEST = 0.0001
+"""That is shown; no assumption is good enough for less."""
 CONVENTION = (
     "mean of the paired differences of cases, its 95 % interval (Student-t), the "
     "posterior probability that the claim is false (mean difference not above zero, "
@@ -137,9 +139,13 @@ def claim_text(claim: PairedDifference, digits: int = 4) -> str:
 
 def odds_text(claim: PairedDifference) -> str:
     """P(false claim) and effect size of a claim from enough cases."""
-    chance = f"P(false claim) {claim['p_false_claim']:.3g}"
+    chance = claim["p_false_claim"]
+    shown = "-" if chance is None else f"{chance:.3g}"
+    if chance is not None and chance < SMALLEST:
+        shown = f"below {SMALLEST}"
     size = claim["effect_size"]
-    return chance if size is None else f"{chance}, d_z {size:+.2f}"
+    effect = "" if size is None else f", d_z {size:+.2f}"
+    return f"P(false claim) {shown}{effect}"
 
 
 def _spread(differences: Floats) -> float:
