@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trivox.evaluation.metrics.statistics import paired_difference
+from trivox.evaluation.metrics.claims import claim_text, paired_difference
 
 NETWORKS = (
     "hybrid-lite",
@@ -106,9 +106,7 @@ def show(name: str, found: dict[str, list[dict]], against: str) -> None:
             gap = paired_difference(
                 dice.mean(0).tolist(), table[against].mean(0).tolist()
             )
-            text = (
-                f"{gap['mean']:+.4f} ({gap['ci95'][0]:+.4f} to {gap['ci95'][1]:+.4f})"
-            )
+            text = claim_text(gap)
         steps = ", ".join(str(run["steps"]) for run in found[network])
         seeds = ", ".join(f"{d:.4f}" for d in dice.mean(1))
         print(f"| {network} | {steps} | {seeds} | {dice.mean():.4f} | {text} |")

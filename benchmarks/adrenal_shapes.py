@@ -12,6 +12,7 @@ use only.
 """
 
 import argparse
+import math
 import subprocess
 import sys
 import time
@@ -25,8 +26,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
 from trivox.datasets.exams import write_exam, write_patients
+from trivox.evaluation.metrics.claims import claim_text, paired_difference
 from trivox.evaluation.metrics.overlap import confusion, dice
-from trivox.evaluation.metrics.statistics import paired_difference, summarise
+from trivox.evaluation.metrics.statistics import summarise
 from trivox.projection.classical import nearest_by_xrays, visual_hull
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.grids import middle_of, on_grid
@@ -116,8 +118,8 @@ def best_threshold(estimates: Tensor, truths: Tensor) -> float:
 
 def show(name: str, found: list[float], threshold: float | None) -> None:
     """Print a row."""
-    summary = summarise(found)
-    low, high = summary["ci95"]
+    summary = summarise(found, "dice")
+    low, high = summary["ci95"] or (math.nan, math.nan)
     cut = "" if threshold is None else f"{threshold:.3g}"
     print(
         f"| {name} | {summary['mean']:.3f} ({low:.3f} to {high:.3f}) "
@@ -348,10 +350,7 @@ def main() -> None:
         )
         for name, theirs in rows.items():
             difference = paired_difference(ours, theirs)
-            low, high = difference["ci95"]
-            print(
-                f"network minus {name}: {difference['mean']:+.3f} ({low:+.3f} to {high:+.3f})"
-            )
+            print(f"network minus {name}: {claim_text(difference, 3)}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ and writing included. A finished run is not trained again.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ import torch
 import trivox
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import load_dataset, save_dataset
-from trivox.evaluation.metrics.statistics import bootstrap_interval, paired_difference
+from trivox.evaluation.metrics.claims import claim_text, paired_difference
+from trivox.evaluation.metrics.statistics import summarise
 from trivox.inference.bundle import read_bundle
 from trivox.inference.predictor import Predictor
 from trivox.learning.tracking import read_records
@@ -153,12 +155,10 @@ def show(rows: dict[str, Row]) -> None:
     )
     print("|---|---|---|---|---|---|---|")
     for name, row in rows.items():
-        low, high = bootstrap_interval(row.dice)
+        low, high = summarise(row.dice, "dice")["ci95"] or (math.nan, math.nan)
         text = "-"
         if name != ALONE:
-            gap = paired_difference(row.dice, rows[ALONE].dice)
-            first, last = gap["ci95"]
-            text = f"{gap['mean']:+.4f} ({first:+.4f} to {last:+.4f})"
+            text = claim_text(paired_difference(row.dice, rows[ALONE].dice))
         print(
             f"| {name} | {row.megabytes:.1f} | {row.parameters / 1e6:.2f} M | "
             f"{row.steps} | {row.seconds:.2f} | {np.mean(row.dice):.4f} "

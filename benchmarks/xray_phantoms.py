@@ -10,6 +10,7 @@ at its X-rays, or does not know where they come from, would not lose by any of t
 """
 
 import argparse
+import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -36,7 +37,7 @@ Rows = dict[str, list[float | None]]
 def shown(values: list[float | None], digits: int = 2) -> str:
     """Mean and interval."""
     found = summarise(values)
-    low, high = found["ci95"]
+    low, high = found["ci95"] or (math.nan, math.nan)
     return f"{found['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 

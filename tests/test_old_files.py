@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import trivox
+from trivox.evaluation.folders.agreement import names_methods, without_intervals
 from trivox.inference.bundle import bundle_content
 from trivox.tasks.choice import task_of
 from trivox.tasks.run import run_request
@@ -86,8 +87,34 @@ def test_old_metrics_are_measured_again_to_the_same_numbers(unpack, tmp_path, ta
     )
     assert evaluation.metrics["task"] == task
     now = json.loads((tmp_path / "metrics.json").read_text())
-    for section in ("cases", "summary"):
-        assert known(now[section], before[section]) == before[section]
+    assert known(now["cases"], before["cases"]) == before["cases"]
+    # Intervals were percentile bootstraps then.
+    summary = without_intervals(before["summary"])
+    assert known(now["summary"], summary) == summary
+    assert names_methods(now["summary"])
+    assert not names_methods(before["summary"])
+
+
+def test_old_intervals_are_named_in_the_report_and_not_checked(unpack, tmp_path):
+    old = unpack("segmentation")
+    page = trivox.report(old / "metrics.json", tmp_path / "m.html").read_text("utf-8")
+    assert "95 % interval of the mean (percentile bootstrap)" in page
+    shutil.copytree(old / "predictions", tmp_path / "predictions")
+    trivox.evaluate(tmp_path / "predictions", old / "data", tmp_path / "m.json")
+    content = json.loads((tmp_path / "m.json").read_text())
+    content["summary"] = json.loads((old / "metrics.json").read_text())["summary"]
+    (tmp_path / "m.json").write_text(json.dumps(content))
+    lines = trivox.verify(tmp_path / "m.json").lines
+    assert any("not checked: intervals of the summary" in line for line in lines)
+    assert lines[-1].endswith("all agree")
+
+
+def test_old_and_new_metrics_are_ranked_together(unpack, tmp_path):
+    old = unpack("segmentation")
+    trivox.evaluate(old / "predictions", old / "data", tmp_path / "new.json")
+    files = [old / "metrics.json", tmp_path / "new.json"]
+    ranking = trivox.rank(files, tmp_path / "ranking.json", names="old,new")
+    assert [row["place"] for row in ranking.content["models"].values()] == [1, 1]
 
 
 def known(now, before):
@@ -102,6 +129,19 @@ def known(now, before):
         return now
     assert set(before) <= set(now)
     return {name: known(now[name], value) for name, value in before.items()}
+
+
+def test_an_old_model_says_nothing_of_intervals_of_volumes(unpack, tmp_path):
+    old = unpack("segmentation")
+    trivox.predict(old / "run", old / "data", tmp_path, device="cpu", statistics=True)
+    records = json.loads((tmp_path / "predictions.json").read_text())["cases"]
+    measured = json.loads((tmp_path / "statistics.json").read_text())["cases"]
+    assert records.keys() == measured.keys()
+    for name, record in records.items():
+        for volume in record["volumes"].values():
+            assert "volume_ml_low" not in volume
+        for row in measured[name]["structures"].values():
+            assert row["volume_ml_low"] is row["volume_ml_high"] is None
 
 
 @pytest.mark.parametrize("task", MODELS)

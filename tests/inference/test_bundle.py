@@ -9,6 +9,7 @@ import pytest
 
 from trivox.datasets.phantoms.ellipsoids import PhantomSettings, phantom_case
 from trivox.errors import BundleError, DataError
+from trivox.exporting.half import write_half
 from trivox.files import file_hash
 from trivox.inference.bundle import (
     read_bundle,
@@ -16,6 +17,7 @@ from trivox.inference.bundle import (
     write_bundle,
 )
 from trivox.inference.descriptions import LabelDescription
+from trivox.inference.doubt.conformal import VolumeBand, VolumeIntervals
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.runtime import make_runtime
@@ -172,6 +174,26 @@ def test_a_predictor_of_loose_weights_is_that_of_their_bundle(tiny_run, trained)
         loose.predict_volume(IMAGE).labels.array,
         trained.predict_volume(IMAGE).labels.array,
     )
+
+
+def test_what_is_known_of_volumes_lies_in_the_bundle_and_goes_where_it_goes(
+    tiny_run, tmp_path
+):
+    bundle = read_bundle(tiny_run)
+    band = VolumeBand(low=-0.2, high=0.1, cases=19)
+    intervals = VolumeIntervals(offset_ml=0.01, targets={"organ": band, "lesion": None})
+    knows = bundle.description.model_copy(update={"volumes": intervals})
+    write_bundle(tmp_path / "b", knows, {"0": bundle.weight_files()[0]})
+    again = read_bundle(tmp_path / "b")
+    assert again.description.volumes == intervals
+    assert write_half(tmp_path / "b", tmp_path / "half").volumes == intervals
+    assert read_bundle(tmp_path / "half").description.volumes == intervals
+    volumes = Predictor.load(tmp_path / "b").predict_volume(IMAGE).trust["volumes"]
+    organ = volumes["organ"]
+    bounds = intervals.interval("organ", organ["volume_ml"])
+    assert (organ["volume_ml_low"], organ["volume_ml_high"]) == bounds
+    # Earlier versions read bundles that know nothing of it.
+    assert "volumes" not in bundle.description.model_dump(mode="json")
 
 
 @pytest.mark.parametrize("kind", ["labels", "volumes"])

@@ -1,6 +1,7 @@
 """What a prediction says about itself, through the predictor: volumes, flags, samples."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from scipy.stats import t as students_t
 from torch import nn
 
+from trivox.inference.doubt.conformal import VolumeBand, VolumeIntervals
 from trivox.inference.doubt.likeness import FEWEST, learn_likeness, look_at
 from trivox.inference.judge import interval_of_levels, interval_of_votes
 from trivox.inference.predictor import Predictor
@@ -241,3 +243,53 @@ def test_an_image_unlike_the_training_images_is_flagged_whatever_the_network_say
     if unlike:
         start = "not like the training images: intensities of contrast_0 (distance"
         assert trust["reason"].startswith(start)
+
+
+# -- intervals of volumes --------------------------------------------------------------
+def band(low, high):
+    return VolumeBand(low=low, high=high, cases=20)
+
+
+def known(organ, lesion=None):
+    return VolumeIntervals(offset_ml=0.001, targets={"organ": organ, "lesion": lesion})
+
+
+def test_a_model_that_knows_it_says_where_the_true_volume_lies(predictor):
+    intervals = known(band(-0.3, 0.2))
+    trust = made(predictor, "one vote", volumes=intervals).predict_volume(IMAGE).trust
+    organ, lesion = (trust["volumes"][name] for name in ("organ", "lesion"))
+    bounds = intervals.interval("organ", organ["volume_ml"])
+    assert (organ["volume_ml_low"], organ["volume_ml_high"]) == bounds
+    assert bounds[0] < organ["volume_ml"] < bounds[1]
+    assert lesion["volume_ml_low"] is lesion["volume_ml_high"] is None
+    assert "caution" not in organ
+    plain = made(predictor, "one vote").predict_volume(IMAGE).trust["volumes"]
+    assert set(plain["organ"]) == {"volume_ml"}
+
+
+def test_several_models_give_the_interval_that_holds_those_of_all(predictor):
+    model = predictor([Blurred()], [Blurred(seed=1)], volumes=known(band(-0.3, 0.2)))
+    first, second = model.descriptions
+    wider = second.model_copy(update={"volumes": known(band(-0.1, 0.5))})
+    joined = replace(model, descriptions=(first, wider))
+    organ = joined.predict_volume(IMAGE).trust["volumes"]["organ"]
+    low, _ = first.volumes.interval("organ", organ["volume_ml"])
+    _, high = wider.volumes.interval("organ", organ["volume_ml"])
+    assert (organ["volume_ml_low"], organ["volume_ml_high"]) == (low, high)
+    unknown = second.model_copy(update={"volumes": None})
+    silent = replace(model, descriptions=(first, unknown)).predict_volume(IMAGE).trust
+    assert "volume_ml_low" not in silent["volumes"]["organ"]
+
+
+def test_an_image_unlike_the_training_images_says_so_beside_the_interval(predictor):
+    model = made(predictor, "one vote")
+    plan = model.members[0].plan
+    looks = [look_of(noisy(seed), model) for seed in range(FEWEST)]
+    likeness = learn_likeness(looks, channels=plan.channels, axes=plan.axis_order)
+    asked = made(
+        predictor, "one vote", likeness=likeness, volumes=known(band(-0.3, 0.2))
+    )
+    for noise, unlike in ((100, False), (3000, True)):
+        volumes = asked.predict_volume(noisy(100, noise)).trust["volumes"]
+        assert ("caution" in volumes["organ"]) is unlike
+        assert "caution" not in volumes["lesion"]  # it has no interval

@@ -104,6 +104,8 @@ def predict(
     for name, record in predictions.records.items():
         if record.get("abstain"):
             say(f"look at {name}: {record['reason']}")
+    if predictions.doubtful:
+        say(predictions.doubtful)
     say(predictions.summary)
     if predictions.classes:
         say(f"classes: {out / 'classes.csv'}")

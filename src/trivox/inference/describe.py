@@ -18,6 +18,7 @@ from trivox.inference.classify import Classification
 from trivox.inference.decide import Decision
 from trivox.inference.descriptions import LabelDescription
 from trivox.inference.doubt.calibration import Abstention
+from trivox.inference.doubt.conformal import VolumeIntervals
 from trivox.inference.doubt.kinds import Extras
 from trivox.inference.doubt.sampling import VoxelSample
 from trivox.inference.judge import judge
@@ -101,6 +102,7 @@ def prediction_of(
     scheme: LabelScheme,
     rule: Abstention | None,
     temperature: float,
+    intervals: Sequence[VolumeIntervals],
 ) -> Prediction:
     """What was computed, on the source grid and judged; see `judge`."""
     started = time.monotonic()
@@ -115,6 +117,7 @@ def prediction_of(
         unlike=computed.unlike,
         temperature=temperature,
         voxel_ml=computed.record.source.voxel_ml,
+        intervals=intervals,
     )
     return Prediction(
         labels=restored.labels,

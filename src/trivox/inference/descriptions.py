@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from trivox.inference.doubt.calibration import Abstention
+from trivox.inference.doubt.conformal import VolumeIntervals
 from trivox.inference.doubt.likeness import Likeness
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.inference.zoo.card import Card
@@ -117,11 +118,12 @@ class LabelDescription(BundleDescription):
     mirror_axes: along which copies are mirrored and averaged unless told otherwise;
     may_mirror: along which they may be at all; temperature: probabilities are those of
     logits divided by it; abstention: when to flag; likeness: what the training images
-    looked like; classification: of models that also give a class; previous: the coarser
-    model whose labels this one refines.
+    looked like; volumes: how far true volumes lie from predicted ones; classification:
+    of models that also give a class; previous: the coarser model whose labels this one
+    refines.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("card", "may_mirror", "previous")
+    later: ClassVar[tuple[str, ...]] = ("card", "may_mirror", "volumes", "previous")
 
     plan: Plan
     overlap: float = Field(0.5, ge=0, lt=1)
@@ -131,6 +133,7 @@ class LabelDescription(BundleDescription):
     temperature: Temperature = 1.0
     abstention: Abstention | None = None
     likeness: Likeness | None = None
+    volumes: VolumeIntervals | None = None
     classification: ClassDescription | None = None
     previous: "LabelDescription | None" = None
 

@@ -35,7 +35,8 @@ from trivox.inference.describe import (
     prediction_of,
 )
 from trivox.inference.descriptions import LabelDescription, digest_of
-from trivox.inference.doubt.calibration import Abstention
+from trivox.inference.doubt.calibration import Abstention, joint_rule
+from trivox.inference.doubt.conformal import joint_intervals
 from trivox.inference.doubt.kinds import NOTHING_ELSE, Extras
 from trivox.inference.doubt.sampling import BandSampler
 from trivox.inference.doubt.uncertainty import require_kinds
@@ -199,15 +200,8 @@ class Predictor:
 
     @property
     def abstention(self) -> Abstention | None:
-        """When a case is flagged; several models need a rule each, and the mean of
-        their thresholds holds.
-        """
-        rules = [each.abstention for each in self.descriptions]
-        known = [rule for rule in rules if rule is not None]
-        if len(known) < len(rules):
-            return None
-        threshold = float(np.mean([rule.threshold for rule in known]))
-        return known[0].model_copy(update={"threshold": threshold})
+        """When a case is flagged."""
+        return joint_rule([each.abstention for each in self.descriptions])
 
     # -- one image ---------------------------------------------------------------------
     def predict_array(self, image: Array, spacing: Spacing) -> Array:
@@ -328,7 +322,10 @@ class Predictor:
 
     def _restored(self, computed: Computed) -> Prediction:
         temperature = self.members[0].temperature
-        return prediction_of(computed, self.labels, self.abstention, temperature)
+        intervals = joint_intervals([each.volumes for each in self.descriptions])
+        return prediction_of(
+            computed, self.labels, self.abstention, temperature, intervals
+        )
 
     def _decide(
         self,

@@ -69,15 +69,13 @@ class CaseResult:
         """What is measured of each segment; raises as `image`."""
         if self.labels is None:
             return {}
-        volumes = self.trust.get("volumes", {})
-        intervals = {name: said.get("ci95_ml") for name, said in volumes.items()}
         return measure_structures(
             self.labels,
             self.segments,
             self.image,
             channels=self.channels,
             absent=self.case.absent,
-            intervals={name: each for name, each in intervals.items() if each},
+            volumes=self.trust.get("volumes"),
         )
 
     @cached_property

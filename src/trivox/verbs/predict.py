@@ -33,6 +33,9 @@ from trivox.tasks.task import ModelTask, PredictOptions
 from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
 
+FEWEST_TO_ORDER = 4
+DOUBTFUL = 3
+"""Cases that are named."""
 ONE_A_LINE = "give a text file with one case name a line"
 
 
@@ -107,6 +110,23 @@ class Predictions:
         cases = f"{self.done} of {len(self.records)} {self.results}"
         note = f" ({self.note})" if self.note else ""
         return f"{cases} in {self.folder}, {self.seconds:.1f} s{note}"
+
+    @property
+    def doubtful(self) -> str:
+        """The cases on which the votes agree least, worst first: where poor predictions
+        are most probable. Empty unless several votes were asked for doubt on
+        `FEWEST_TO_ORDER` cases.
+        """
+        agreements = {
+            name: float(record["agreement"])
+            for name, record in self.records.items()
+            if record.get("agreement") is not None
+        }
+        if len(agreements) < FEWEST_TO_ORDER:
+            return ""
+        worst = sorted(agreements, key=lambda name: agreements[name])
+        shown = [f"{name} ({agreements[name]:.2f})" for name in worst[:DOUBTFUL]]
+        return f"the votes agree least on {', '.join(shown)}"
 
     def require_all(self) -> None:
         """Raise `DataError` if a case failed."""

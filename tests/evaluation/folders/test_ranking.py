@@ -11,8 +11,10 @@ from scipy.stats import rankdata
 
 from trivox.errors import BundleError, DataError, RecipeError
 from trivox.evaluation.conventions.choice import choose_convention
+from trivox.evaluation.folders.comparing import holm
 from trivox.evaluation.folders.labels import collect_metrics, read_metrics
 from trivox.evaluation.folders.ranking import name_models, rank_models, ranking_lines
+from trivox.evaluation.metrics.claims import claim_of, claim_text
 
 REGIONS = ("WT", "ET")
 SIGNS = {"dice": -1, "hd95_mm": 1}
@@ -87,7 +89,7 @@ def test_a_model_better_everywhere_is_first_and_significantly_so():
     assert all(pair["p_value"] < 0.01 for pair in ranking["comparisons"])
     statistics = ranking["models"]["high"]["means"]["WT"]["dice"]
     assert statistics["mean"] == pytest.approx(0.6)
-    assert statistics["ci95"] == pytest.approx([0.6, 0.6])
+    assert statistics["ci95"] is None  # all cases are alike
 
 
 def test_equal_models_share_the_first_place():
@@ -217,6 +219,67 @@ def test_the_table_shows_places_means_and_p_values():
         low, high = dice["ci95"]
         assert f"ET {dice['mean']:.3f} [{low:.3f}, {high:.3f}]" in text
     assert text.count("p = ") == 3
+
+
+def test_claims_are_those_of_the_values_better_being_above_zero():
+    models = random_models(8, cases=6)
+    models["m1"]["cases"].pop("case5")
+    for pair in rank_models(models, permutations=100)["comparisons"]:
+        first, second = (models[pair[side]]["cases"] for side in ("first", "second"))
+        cases = sorted({*first} & {*second})
+        for metric, sign in SIGNS.items():
+            rows = {
+                side: np.array([[c[k][r][metric] for r in REGIONS] for k in cases])
+                for side, c in (("first", first), ("second", second))
+            }
+            gains = -sign * (rows["first"] - rows["second"])
+            for i, region in enumerate(REGIONS):
+                assert pair["values"][region][metric] == claim_of(gains[:, i])
+            mean = pair["values"]["mean"][metric]
+            assert mean["n"] == len(cases)
+            assert mean["mean"] == pytest.approx(gains.mean())
+        assert pair["ranks"]["mean"] == pytest.approx(pair["difference"])
+        assert pair["ranks"]["p_false_claim"] <= 0.5
+
+
+def test_all_labels_together_do_not_count_in_the_mean_of_labels():
+    dice = np.random.default_rng(0).random((4, 2))
+    models = {}
+    for name, score in {"a": 0.0, "b": 1.0}.items():
+        cases = content(dice, dice)["cases"]
+        rows = {case: {**row, "all": {"dice": score}} for case, row in cases.items()}
+        models[name] = collect(rows, whole="all")
+    pair = rank_models(models, metrics=["dice"], permutations=100)["comparisons"][0]
+    assert pair["first"] == "b"
+    assert pair["values"]["all"]["dice"]["mean"] == 1
+    assert pair["values"]["mean"]["dice"]["mean"] == 0
+
+
+def test_p_values_of_several_pairs_are_corrected_as_holm_does():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5]) == [0.5]
+    assert holm([0.9, 0.8]) == [1, 1]
+    comparisons = rank_models(random_models(4))["comparisons"]
+    raw = [pair["p_value"] for pair in comparisons]
+    assert [pair["p_holm"] for pair in comparisons] == holm(raw)
+
+
+def test_the_table_shows_what_can_be_claimed():
+    ranking = rank_models(random_models(5))
+    text = "\n".join(ranking_lines(json.loads(json.dumps(ranking, allow_nan=False))))
+    for pair in ranking["comparisons"]:
+        for metric in SIGNS:
+            claim = claim_text(pair["values"]["mean"][metric])
+            line = f"{pair['first']} over {pair['second']}, {metric} of mean: {claim}"
+            assert line in text
+    claims = [
+        pair["values"]["mean"][m] for pair in ranking["comparisons"] for m in SIGNS
+    ]
+    expected = sum(claim["p_false_claim"] for claim in claims)
+    assert f"of these 6 claims, {expected:.2f} are expected to be false" in text
+    two = rank_models(random_models(5, models=2, cases=2))
+    text = "\n".join(ranking_lines(json.loads(json.dumps(two, allow_nan=False))))
+    assert "2 cases: too few to claim anything" in text
 
 
 @pytest.mark.parametrize(

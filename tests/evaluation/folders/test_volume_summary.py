@@ -14,7 +14,8 @@ from trivox.evaluation.folders.volume_summary import (
     Rungs,
     collect_volumes,
 )
-from trivox.evaluation.metrics.statistics import paired_difference, summarise
+from trivox.evaluation.metrics.claims import paired_difference
+from trivox.evaluation.metrics.statistics import summarise
 from trivox.evaluation.metrics.volumes import METRICS, NOTICE, WINDOW
 from trivox.evaluation.report.charts import volume_curves
 from trivox.evaluation.report.page import write_report
@@ -99,6 +100,9 @@ def test_the_network_is_compared_with_every_other_row_on_the_same_cases():
             "difference": expected["mean"],
             "ci95": expected["ci95"],
             "wilcoxon_p": wilcoxon(network, other).pvalue,
+            "method": "Student-t",
+            "p_false_claim": expected["p_false_claim"],
+            "effect_size": expected["effect_size"],
         }
 
 
@@ -163,7 +167,7 @@ def test_the_report_has_every_row_of_the_ladder_and_says_synthetic(tmp_path):
     assert text.count('class="overall"') == 1 + 2 + 2
     gained = metrics["ladder"]["rows"][0]["paired"]["psnr_db"]
     low, high = gained["ci95"]
-    interval = f"<small>{low:.2f} to {high:.2f}</small>"
+    interval = '<small title="Student-t">' + f"{low:.2f} to {high:.2f}</small>"
     assert f"<td>{gained['difference']:.2f}{interval}</td>" in text
     assert "1 view</th>" in text
     assert "4 views</th>" in text
@@ -181,14 +185,14 @@ def test_the_report_does_with_a_single_case_and_no_ladder(tmp_path):
     metrics = collect(rows(20, names=NAMES[:1]))
     write_report(tmp_path / "r.html", title="x", parts=[volume_part(metrics)])
     text = (tmp_path / "r.html").read_text()
-    assert "one case: no interval" in text
+    assert "no interval" in text
     assert "What had to be beaten" not in text
 
 
 def test_the_headline_states_the_window():
     headline = volume_headline(content())
-    assert "PSNR 24.64 dB [23.99, 25.23], SSIM 0.500" in headline
-    assert "over 12 cases; window [-1024, 1476] HU" in headline
+    assert "PSNR 24.64 dB [23.88, 25.40], SSIM 0.500" in headline
+    assert "over 12 cases, Student-t; window [-1024, 1476] HU" in headline
 
 
 def test_the_ladder_chart_draws_one_panel_for_each_number_of_views():

@@ -19,6 +19,7 @@ from trivox.evaluation.metrics.classification import (
     weighted_scores,
 )
 
+NOTHING = {"value": None, "ci95": None, "method": None}
 few = settings(max_examples=12, deadline=None, derandomize=True)
 counted = st.lists(st.integers(0, 9), min_size=2, max_size=5).filter(
     lambda counts: sum(counts) > 1
@@ -107,7 +108,7 @@ def test_the_majority_answer_of_nine_fifteen_twelve_scores_a_macro_f1_of_0_196()
     assert scores["balanced_accuracy"]["value"] == pytest.approx(1 / 3)
     assert (scores["mcc"]["value"], scores["auc"]["value"]) == (0, 0.5)
     assert scores["recall"]["subtype1"]["value"] == 1
-    assert scores["precision"]["subtype0"] == {"value": None, "ci95": None}
+    assert scores["precision"]["subtype0"] == NOTHING
     assert scores["confusion"] == [[0, 9, 0], [0, 15, 0], [0, 12, 0]]
 
 
@@ -132,7 +133,11 @@ def test_a_perfect_answer():
         "brier": 0,
         "log_loss": 0,
     }
-    assert scores["accuracy"]["ci95"] == [1, 1]
+    for name in ("accuracy", "macro_f1", "auc"):
+        low, high = scores[name]["ci95"]
+        assert (low, high) == pytest.approx((9 / (9 + 1.96**2), 1), abs=1e-3)
+        assert scores[name]["method"] == "Wilson"
+    assert scores["ece"]["ci95"] is None
 
 
 def one_hot(counts):
@@ -149,7 +154,7 @@ def test_a_class_without_cases_counts_in_macro_f1_and_leaves_auc_unknown():
     scores = measure_classes(one_hot((4, 5, 0)), seed=0)
     assert scores["macro_f1"]["value"] == pytest.approx(2 / 3)
     assert scores["balanced_accuracy"]["value"] == 1
-    assert scores["auc"] == {"value": None, "ci95": None}
+    assert scores["auc"] == NOTHING
     assert scores["recall"]["subtype2"]["value"] is None
 
 
@@ -170,9 +175,9 @@ def test_cases_without_a_known_class_do_not_count():
         measure_classes(unknown, seed=0)
 
 
-def test_intervals_are_those_of_a_bootstrap_done_case_by_case():
+def test_errors_are_those_of_a_bootstrap_done_case_by_case():
     """scipy resamples otherwise: agreement to within the noise of 2000 resamples."""
-    from scipy.stats import bootstrap
+    from scipy.stats import bootstrap, t
 
     known = drawn_predictions((15, 25, 20), seed=4)
     scores = measure_classes(known, seed=0)
@@ -183,7 +188,7 @@ def test_intervals_are_those_of_a_bootstrap_done_case_by_case():
             truth, answer, labels=labels, average="macro", zero_division=0
         )
 
-    expected = bootstrap(
+    error = bootstrap(
         (known.truth, known.answers),
         macro_f1,
         paired=True,
@@ -191,16 +196,18 @@ def test_intervals_are_those_of_a_bootstrap_done_case_by_case():
         n_resamples=200,
         method="percentile",
         rng=np.random.default_rng(1),
-    ).confidence_interval
-    assert scores["macro_f1"]["ci95"] == pytest.approx(
-        [expected.low, expected.high], abs=0.035
-    )
+    ).standard_error
+    value = scores["macro_f1"]["value"]
+    half = t.ppf(0.975, 59) * error / (value * (1 - value))
+    centre = np.log(value / (1 - value))
+    expected = [1 / (1 + np.exp(-centre - side * half)) for side in (-1, 1)]
+    assert scores["macro_f1"]["ci95"] == pytest.approx(expected, abs=0.035)
 
 
 def test_equal_seeds_give_equal_intervals_and_several_portions_the_same_as_one():
     known = drawn_predictions((9, 15, 12))
     first, again, other = (
-        measure_classes(known, seed=seed)["auc"]["ci95"] for seed in (1, 1, 2)
+        measure_classes(known, seed=seed)["macro_f1"]["ci95"] for seed in (1, 1, 2)
     )
     assert first == again != other
     large = drawn_predictions((600, 600), seed=1)  # drawn 1666 resamples at a time
@@ -211,7 +218,7 @@ def test_equal_seeds_give_equal_intervals_and_several_portions_the_same_as_one()
 def test_one_case_has_no_interval():
     one = ClassPredictions(("a",), np.array([1]), np.array([[0.2, 0.8]]), ("x", "y"))
     scores = measure_classes(one, seed=0)
-    assert scores["accuracy"] == {"value": 1, "ci95": None}
+    assert scores["accuracy"] == {**NOTHING, "value": 1}
 
 
 def test_paired_difference_is_narrower_than_both_intervals_and_zero_against_itself():
@@ -228,7 +235,15 @@ def test_paired_difference_is_narrower_than_both_intervals_and_zero_against_itse
     assert difference["value"] == pytest.approx(score["value"] - other["value"])
     widths = np.ptp(score["ci95"]), np.ptp(other["ci95"])
     assert np.ptp(difference["ci95"]) < min(widths)
-    assert scores.difference(scores)["auc"] == {"value": 0, "ci95": [0, 0]}
+    backwards = ClassScores.of(worse, seed=0).difference(scores)["macro_f1"]
+    assert difference["p_false_claim"] + backwards["p_false_claim"] == pytest.approx(1)
+    assert difference["p_false_claim"] < 0.5 < backwards["p_false_claim"]
+    assert scores.difference(scores)["auc"] == {
+        "value": 0,
+        "ci95": None,
+        "method": None,
+        "p_false_claim": 0.5,
+    }
 
 
 def test_a_comparison_needs_the_same_cases():

@@ -1,12 +1,17 @@
 import numpy as np
 import pytest
 
-from trivox.errors import DataError
-from trivox.evaluation.metrics.statistics import (
-    bootstrap_interval,
-    paired_difference,
-    summarise,
+from trivox.evaluation.metrics.intervals import (
+    ANYWHERE,
+    HALL,
+    LOG_T,
+    LOGIT_T,
+    POSITIVE,
+    SHARE,
+    STUDENT_T,
+    Support,
 )
+from trivox.evaluation.metrics.statistics import methods_of, summarise, support_of
 
 
 def test_missing_values_do_not_count():
@@ -22,6 +27,7 @@ def test_missing_values_do_not_count():
         "n": 0,
     }
     assert summarise([0.5])["ci95"] is None
+    assert summarise([0.5] * 20)["ci95"] is None
 
 
 def test_summary_is_what_numpy_says():
@@ -33,40 +39,44 @@ def test_summary_is_what_numpy_says():
     assert result["ci95"][0] < result["mean"] < result["ci95"][1]
 
 
-def test_interval_agrees_with_theory_and_is_reproducible():
-    values = np.random.default_rng(0).normal(5, 2, 200)
-    low, high = bootstrap_interval(values)
-    half = 1.96 * values.std() / np.sqrt(200)
-    assert (low, high) == pytest.approx(
-        (values.mean() - half, values.mean() + half), abs=0.05
-    )
-    assert bootstrap_interval(values) == (low, high)
-    assert bootstrap_interval(values, level=0.5)[0] > low
+@pytest.mark.parametrize(
+    ("metric", "support"),
+    [
+        ("dice", SHARE),
+        ("instance_nsd", SHARE),
+        ("instance_hd95_mm", POSITIVE),
+        ("mae_body_hu", POSITIVE),
+        ("lesions_missed", POSITIVE),
+        ("volume_error_percent", Support(-100)),
+        ("volume_error_ml", ANYWHERE),
+        ("psnr_db", ANYWHERE),
+        ("anything else", ANYWHERE),
+    ],
+)
+def test_a_name_says_where_values_lie(metric, support):
+    assert support_of(metric) == support
 
 
-def test_interval_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(1)
-    intervals = [
-        bootstrap_interval(rng.beta(8, 2, 30), seed=i, resamples=500)
-        for i in range(200)
-    ]
-    assert 0.89 <= np.mean([low <= 0.8 <= high for low, high in intervals]) <= 0.99
+@pytest.mark.parametrize(
+    ("metric", "cases", "method"),
+    [
+        ("dice", 7, LOGIT_T),
+        ("dice", 8, HALL),
+        ("hd95_mm", 7, LOG_T),
+        ("hd95_mm", 8, HALL),
+        ("psnr_db", 7, STUDENT_T),
+        ("psnr_db", 8, STUDENT_T),
+    ],
+)
+def test_the_method_goes_by_metric_and_cases_and_stands_beside(metric, cases, method):
+    values = np.random.default_rng(0).uniform(0.5, 1, cases)
+    statistic = summarise(values, metric)
+    assert statistic["method"] == method
+    assert methods_of([statistic, statistic]) == [method]
+    # Values that cannot be of the metric are taken as they are.
+    assert summarise(values - 5, metric)["method"] == STUDENT_T
 
 
-def test_pairing_finds_a_small_constant_gain():
-    rng = np.random.default_rng(2)
-    base = rng.uniform(0.3, 0.9, 40)
-    better = base + 0.02 + rng.normal(0, 0.01, 40)
-    result = paired_difference([*better, None], [*base, 0.5])
-    assert result["n"] == 40
-    assert 0 < result["ci95"][0] < result["mean"] < result["ci95"][1]
-    assert result["p_value"] == 1 / 2000
-    assert paired_difference(base, base)["p_value"] == 1
-    assert paired_difference(base, better)["mean"] == pytest.approx(-result["mean"])
-
-
-def test_unequal_cases_are_refused():
-    with pytest.raises(DataError, match="same cases"):
-        paired_difference([1.0], [1.0, 2.0])
-    with pytest.raises(DataError, match="at least one case"):
-        paired_difference([None], [1.0])
+def test_intervals_of_old_files_are_named_too():
+    old = {"mean": 0.5, "ci95": [0.4, 0.6]}
+    assert methods_of([old, {"mean": 0.5, "ci95": None}]) == ["percentile bootstrap"]

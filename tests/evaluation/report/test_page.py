@@ -54,8 +54,13 @@ def metrics(names=("case_1", "case_2"), targets=("organ", "tumour")):
     named = {name: (i + 1,) for i, name in enumerate(targets)}
     return collect_metrics(
         {
-            n: evaluate_case(prediction, reference, spacing=(3, 1, 1), targets=named)
-            for n in names
+            name: evaluate_case(
+                np.roll(prediction, shift, axis=2),
+                reference,
+                spacing=(3, 1, 1),
+                targets=named,
+            )
+            for shift, name in enumerate(names)
         },
         task="segmentation",
     )
@@ -267,7 +272,7 @@ def test_a_page_puts_parts_together_in_the_order_given(tmp_path):
     first = Part(
         body=Markup("<p>one</p>"),
         details=Markup("<p>one by case</p>"),
-        headlines=[Headline("First", 0.25, (0.2, 0.3))],
+        headlines=[Headline("First", 0.25, (0.2, 0.3), "Wilson")],
         warnings=["look", "twice"],
         convention={"first": "of one"},
     )
@@ -307,7 +312,7 @@ def test_the_headline_of_labels_names_each_and_their_mean():
     line = label_headline(content)
     assert line.startswith("Dice: organ ")
     assert f"mean over labels {mean:.4f} [" in line
-    assert line.endswith("(95 % CI over 2 cases)")
+    assert line.endswith("(95 % CI over 2 cases, Student-t of the logit)")
     assert label_headline({"cases": {}, "summary": {}}) == ""
 
 
@@ -372,6 +377,37 @@ def test_report_shows_how_far_probabilities_can_be_trusted(tmp_path):
     without, page = report(tmp_path / "report.html")
     assert "<h2>Trust</h2>" not in without
     assert len(page.sources) == 3
+
+
+def test_report_shows_the_intervals_of_volumes_and_how_often_they_held(tmp_path):
+    row = {
+        "low_factor": 0.61,
+        "high_factor": 1.274,
+        "cases": 41,
+        "covered": 37,
+        "tested": 41,
+        "coverage": 37 / 41,
+        "ci95": [0.77, 0.96],
+        "method": "Wilson",
+    }
+    few = dict.fromkeys(row) | {"cases": 5, "covered": 0, "tested": 0}
+    section = {
+        "level": 0.9,
+        "offset_ml": 0.001,
+        "convention": {"intervals": "as split conformal prediction says"},
+        "targets": {"organ": row, "tumour": few},
+    }
+    measured = {**metrics(), "calibration": trusted(), "volume_intervals": section}
+    text, _ = report(tmp_path / "report.html", parts=parts(measured))
+    for expected in (
+        "<td>0.61</td>",
+        "<td>1.27</td>",
+        '<td>37 of 41<small title="Wilson">0.77 to 0.96</small></td>',
+        "as split conformal prediction says",
+    ):
+        assert expected in text
+    without, _ = report(tmp_path / "r.html", parts=parts({**metrics()}))
+    assert "where the true one lies" not in without
 
 
 def test_reliability_is_drawn_for_every_stage_that_was_measured():

@@ -115,10 +115,12 @@ def test_regions_overlap_and_hold_all_their_labels():
 
 def test_what_was_not_found_has_no_volume_and_no_other_number():
     labels, image = drawn(3)
-    row = rows_of(labels, image, intervals={"none": [0.0, 0.4]})["none"]
+    said = {"ci95_ml": [0.0, 0.4], "volume_ml_low": 0.0, "volume_ml_high": 0.3}
+    row = rows_of(labels, image, volumes={"none": said})["none"]
     assert row["present"] is False
     assert row["volume_ml"] == 0
     assert row["volume_ci95_ml"] == [0.0, 0.4]
+    assert (row["volume_ml_low"], row["volume_ml_high"]) == (0.0, 0.3)
     assert row["longest_mm"] is row["centroid_ras_mm"] is row["box_voxels"] is None
     assert row["intensity"] == {"c0": None, "c1": None}
 
@@ -133,8 +135,12 @@ def test_absent_channels_have_no_intensity():
 def test_an_interval_of_what_is_truncated_is_not_known():
     labels, image = drawn(3)
     labels.array[0, 0] = 7
-    rows = rows_of(labels, image, intervals={"seven": [1.0, 2.0]})
-    assert rows["seven"]["volume_ci95_ml"] is None
+    said = {"ci95_ml": [1.0, 2.0], "volume_ml_low": 1.0, "volume_ml_high": 2.0}
+    row = rows_of(labels, image, volumes={"seven": said})["seven"]
+    assert (
+        row["volume_ci95_ml"] is row["volume_ml_low"] is row["volume_ml_high"] is None
+    )
+    rows = rows_of(labels, image)
     assert rows["all"]["truncated"] is True
 
 

@@ -14,6 +14,7 @@ from trivox.tasks.labels.calibration import (
     HeldOut,
     calibrate,
     held_out,
+    learn_volumes,
 )
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
@@ -207,3 +208,44 @@ def test_a_run_of_all_folds_learns_trust_for_its_bundle(
         > 1000
     )
     assert "<h2>Trust</h2>" in (tmp_path / "run/report.html").read_text()
+
+
+def volumes_of(count, bias=1.2):
+    rng = np.random.default_rng(0)
+    rows = {}
+    for i in range(count):
+        true = float(rng.lognormal(2, 0.4))
+        predicted = true * bias * float(rng.lognormal(0, 0.1))
+        row = {"volume_ml": predicted, "reference_volume_ml": true}
+        rows[f"case_{i}"] = {"a": row}
+    return rows
+
+
+@pytest.mark.parametrize("folds", [1, 5])
+def test_intervals_of_volumes_are_measured_on_cases_they_were_not_learnt_on(folds):
+    rows = volumes_of(60)
+    of_case = {name: str(i % folds) for i, name in enumerate(rows)}
+    lesson = learn_volumes(rows, of_case, ["a"], offset_ml=0.001, seed=0)
+    row = lesson.section["targets"]["a"]
+    low, high = lesson.intervals.interval("a", 12.0)
+    assert low < 10 < high
+    assert row["low_factor"] == pytest.approx(low / 12, rel=1e-3)
+    assert row["cases"] == row["tested"] == 60
+    assert row["coverage"] == row["covered"] / 60
+    assert row["ci95"][0] < 0.9 < row["ci95"][1]
+    again = learn_volumes(rows, of_case, ["a"], offset_ml=0.001, seed=0)
+    assert again.section == lesson.section
+
+
+def test_few_cases_have_no_interval_and_fewer_no_coverage():
+    lesson = learn_volumes(
+        volumes_of(8),
+        {f"case_{i}": "0" for i in range(8)},
+        ["a"],
+        offset_ml=0.1,
+        seed=0,
+    )
+    assert lesson.intervals is None
+    row = lesson.section["targets"]["a"]
+    assert row["low_factor"] is row["coverage"] is row["ci95"] is None
+    assert (row["tested"], row["covered"]) == (0, 0)

@@ -21,6 +21,7 @@ from trivox.evaluation.conventions.instances import instance_metrics
 from trivox.evaluation.conventions.legacy import PENALTY_MM, legacy_metrics
 from trivox.evaluation.conventions.lesions import lesion_wise_metrics
 from trivox.evaluation.metrics.content import ConventionBlock, TargetMetrics
+from trivox.evaluation.metrics.statistics import CONVENTION as INTERVALS
 from trivox.schema import Frozen, first_complaint
 from trivox.volumes.geometry import Lattice, voxel_mm3
 from trivox.volumes.volume import Array
@@ -32,8 +33,7 @@ COMMON = {
     "ignored": "voxels that the reference marks as ignored are removed from both masks",
     "volume_error": "prediction minus reference",
     "summary": "statistics over cases; std with n - 1; 'mean' first averages the "
-    "labels within each case; ci95 is the percentile bootstrap interval of the mean "
-    "over cases (2000 resamples, fixed seed)",
+    f"labels within each case; {INTERVALS}",
 }
 
 

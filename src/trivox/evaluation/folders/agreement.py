@@ -8,6 +8,10 @@ RELATIVE = 1e-6
 """What rounding in another version of a library may make of a number."""
 ABSOLUTE = 1e-9
 
+INTERVALS = ("ci95", "method", "median_ci95")
+"""What a statistic says of its intervals."""
+
+Summary = Mapping[str, Mapping[str, Any]]
 Place = str
 Leaf = str | float | bool | None
 """What has no parts."""
@@ -43,6 +47,30 @@ def leaves(content: Any, where: Place = "") -> Iterator[tuple[Place, Leaf]]:
 def numbers_in(content: Any) -> int:
     """How many numbers there are."""
     return sum(_is_number(value) for _, value in leaves(content))
+
+
+def names_methods(summary: Summary) -> bool:
+    """Whether a summary says of all its intervals by which method they were found."""
+    return all("method" in row for row in _statistics(summary) if row.get("ci95"))
+
+
+def without_intervals(summary: Summary) -> dict[str, dict[str, Any]]:
+    """A summary without what is said of intervals."""
+    others: dict[str, dict[str, Any]] = {}
+    for target, row in summary.items():
+        others[target] = {name: _without(value) for name, value in row.items()}
+    return others
+
+
+def _without(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {name: part for name, part in value.items() if name not in INTERVALS}
+
+
+def _statistics(summary: Summary) -> Iterator[Mapping[str, Any]]:
+    for row in summary.values():
+        yield from (value for value in row.values() if isinstance(value, Mapping))
 
 
 def _is_number(value: Leaf) -> bool:

@@ -10,8 +10,8 @@ from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.tables import read_table
 from trivox.errors import DataError
 from trivox.evaluation.folders.class_section import classification_section
+from trivox.evaluation.metrics.class_content import ClassificationSection
 from trivox.evaluation.metrics.classification import ClassPredictions
-from trivox.evaluation.metrics.content import ClassificationSection
 from trivox.inference.classes.files import (
     CLASSES_FILE,
     ClassAnswer,

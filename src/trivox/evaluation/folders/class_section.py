@@ -9,15 +9,7 @@ from typing import Any
 import numpy as np
 
 from trivox.errors import DataError
-from trivox.evaluation.metrics.classification import (
-    CONVENTION,
-    ClassPredictions,
-    ClassScores,
-    Integers,
-    majority_answer,
-    measure_classes,
-)
-from trivox.evaluation.metrics.content import (
+from trivox.evaluation.metrics.class_content import (
     ClassCase,
     ClassDifference,
     ClassificationSection,
@@ -25,7 +17,15 @@ from trivox.evaluation.metrics.content import (
     ClassSummary,
     ClassValues,
 )
-from trivox.evaluation.metrics.statistics import RESAMPLES
+from trivox.evaluation.metrics.classification import (
+    CONVENTION,
+    RESAMPLES,
+    ClassPredictions,
+    ClassScores,
+    Integers,
+    majority_answer,
+    measure_classes,
+)
 
 THIS = "this model"
 MAJORITY = "majority answer"

@@ -43,6 +43,7 @@ from trivox.evaluation.folders.pairs import (
 from trivox.evaluation.metrics.content import (
     FORMAT_VERSION,
     METRICS_FILE,
+    ConventionBlock,
     MeasuredFile,
     MetricRow,
     MetricsFile,
@@ -307,8 +308,8 @@ def summarise_cases(
     means: dict[str, Statistic] = {}
     for metric in metrics:
         if metric not in VOLUMES and not metric.startswith(LESION_COUNTS):
-            values = [_mean_of(case, metric, apart) for case in cases.values()]
-            means[metric] = summarise(values)
+            values = [mean_of_case(case, metric, apart) for case in cases.values()]
+            means[metric] = summarise(values, metric)
     summary[mean_row(targets)] = means
     return summary
 
@@ -316,6 +317,14 @@ def summarise_cases(
 def mean_row(labels: Iterable[str]) -> str:
     """Name of the summary's row over all labels: `mean`, unless a label is called so."""
     return "mean_of_labels" if "mean" in labels else "mean"
+
+
+def whole_in(convention: ConventionBlock) -> str | None:
+    """Name of the target that is all labels together, by the words of
+    `collect_metrics`; None: there is none.
+    """
+    said = str(convention.get("whole", ""))
+    return said.split("'")[1] if said.startswith("'") else None
 
 
 def names_in(mappings: Iterable[Mapping[str, object]]) -> list[str]:
@@ -340,16 +349,16 @@ def _summary_row(rows: Sequence[MetricRow], metrics: Sequence[str]) -> SummaryRo
     """Statistics of one target, and how often a mask was empty."""
     summary: dict[str, Statistic | int] = {}
     for metric in metrics:
-        summary[metric] = summarise([row.get(metric) for row in rows])
+        summary[metric] = summarise([row.get(metric) for row in rows], metric)
     for state, count in EMPTY_COUNTS.items():
         summary[count] = sum(row.get("empty") == state for row in rows)
     return summary
 
 
-def _mean_of(
-    case: Mapping[str, MetricRow], metric: str, apart: Sequence[str]
+def mean_of_case(
+    case: Mapping[str, MetricRow], metric: str, apart: Sequence[str] = ()
 ) -> float | None:
-    """Mean of a metric over the labels of a case, nulls left out."""
+    """Mean of a metric over the labels of a case, nulls and labels `apart` left out."""
     values = [row.get(metric) for name, row in case.items() if name not in apart]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

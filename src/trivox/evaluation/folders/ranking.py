@@ -4,12 +4,11 @@ metric, not by their means.
 In every case, for every region and metric, models get ranks from 1 (best) on, ties
 share the mean of theirs, and a model without a result is last. A case's mean over
 regions and metrics is the model's rank there; the mean over cases its score (Bakas et
-al. 2018, arXiv:1811.02629). Two models are compared by a permutation test: under the
-null hypothesis, both could have swapped their ranks in any case.
+al. 2018, arXiv:1811.02629). `comparing` says how far two models differ.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,15 @@ from typing_extensions import TypedDict
 
 from trivox.errors import DataError, RecipeError
 from trivox.evaluation.conventions.choice import CONVENTIONS, Standard
-from trivox.evaluation.folders.labels import names_in
+from trivox.evaluation.folders.comparing import (
+    HIGHER_IS_BETTER,
+    LOWER_IS_BETTER,
+    Comparison,
+    compare_models,
+    comparison_lines,
+)
+from trivox.evaluation.folders.labels import names_in, whole_in
+from trivox.evaluation.metrics.claims import CONVENTION
 from trivox.evaluation.metrics.content import (
     FORMAT_VERSION,
     ConventionBlock,
@@ -27,27 +34,11 @@ from trivox.evaluation.metrics.content import (
     MetricsFile,
     Statistic,
 )
-from trivox.evaluation.metrics.statistics import summarise
+from trivox.evaluation.metrics.statistics import methods_of, summarise
 
 PERMUTATIONS = 10_000
-HIGHER_IS_BETTER = (
-    "dice",
-    "iou",
-    "sensitivity",
-    "specificity",
-    "precision",
-    "nsd",
-    "nsd_voxel",
-    "whole_dice",
-    "instance_dice",
-    "instance_nsd",
-    "lesion_precision",
-    "lesion_sensitivity",
-    "rq",
-    "pq",
-)
-LOWER_IS_BETTER = ("hd95_mm", "assd_mm", "whole_hd95_mm", "instance_hd95_mm")
-
+ABOUT_STATISTICS = ("summary", "ci95", "ladder")
+"""What a convention says of statistics, not of how a case is measured."""
 Floats = NDArray[np.float64]
 Models = Mapping[str, MetricsFile]
 """Content of the metrics.json of each model, by name."""
@@ -65,15 +56,6 @@ class RankedModel(TypedDict):
     means: dict[str, dict[str, Statistic]]
 
 
-class Comparison(TypedDict):
-    """Two models, the better one first; difference: of their scores."""
-
-    first: str
-    second: str
-    difference: float
-    p_value: float
-
-
 class RankingFile(TypedDict):
     """What ranking.json holds; models in the order of their places."""
 
@@ -85,6 +67,7 @@ class RankingFile(TypedDict):
     models: dict[str, RankedModel]
     comparisons: list[Comparison]
     permutations: int
+    claims: str
     warnings: list[str]
 
 
@@ -140,7 +123,15 @@ def rank_models(
         "metrics": ranked,
         "cases": len(cases),
         "models": results,
-        "comparisons": _comparisons(names, order, case_ranks, permutations, seed),
+        "comparisons": compare_models(
+            {names[i]: models[names[i]]["cases"] for i in order},
+            case_ranks[order],
+            metrics=ranked,
+            whole=whole_in(models[names[0]]["convention"]),
+            permutations=permutations,
+            seed=seed,
+        ),
+        "claims": CONVENTION,
         "permutations": permutations,
         "warnings": _warnings(models, cases),
     }
@@ -186,17 +177,14 @@ def ranking_lines(ranking: RankingFile) -> Iterator[str]:
     for name, model in ranking["models"].items():
         yield f"{model['place']:>5}  {name:<{width}}  {model['score']:.3f}"
     for metric in ranking["metrics"]:
-        yield f"mean {metric} with 95 % interval"
+        by_label = [model["means"].values() for model in ranking["models"].values()]
+        methods = methods_of(rows[metric] for rows in chain(*by_label))
+        yield f"mean {metric} with 95 % interval ({', '.join(methods) or 'none'})"
         for name, model in ranking["models"].items():
             means = model["means"].items()
             values = [f"{label} {_interval(rows[metric])}" for label, rows in means]
             yield f"       {name:<{width}}  {'  '.join(values)}"
-    yield "permutation test of two models (two-sided)"
-    for pair in ranking["comparisons"]:
-        yield (
-            f"       {pair['first']} before {pair['second']} by "
-            f"{pair['difference']:.3f} ranks: p = {pair['p_value']:.4g}"
-        )
+    yield from comparison_lines(ranking["comparisons"])
 
 
 def _interval(row: Statistic) -> str:
@@ -234,7 +222,7 @@ def _require_same_convention(first: str, other: str, models: Models) -> None:
     expected = models[first]["convention"]
     convention = models[other]["convention"]
     values = []
-    for key in sorted({*expected, *convention}):
+    for key in sorted({*expected, *convention} - set(ABOUT_STATISTICS)):
         wanted = expected.get(key)
         actual = convention.get(key)
         if wanted != actual:
@@ -350,36 +338,8 @@ def _means(
         rows = [case[label] for case in cases if label in case]
         means[label] = {}
         for metric in metrics:
-            means[label][metric] = summarise([row.get(metric) for row in rows])
+            means[label][metric] = summarise([row.get(metric) for row in rows], metric)
     return means
-
-
-def _comparisons(
-    names: Sequence[str],
-    order: Sequence[int],
-    case_ranks: Floats,
-    permutations: int,
-    seed: int,
-) -> list[Comparison]:
-    """Each pair of models, the better one first, with the difference of their scores
-    and its p-value.
-    """
-    rng = np.random.default_rng(seed)
-    either = np.array([-1.0, 1.0], dtype=np.float32)
-    signs = rng.choice(either, (permutations, case_ranks.shape[1]))
-    comparisons: list[Comparison] = []
-    for i, j in combinations(order, 2):
-        differences = case_ranks[j] - case_ranks[i]
-        extreme = np.abs(signs @ differences) >= abs(differences.sum()) - 1e-6
-        comparisons.append(
-            {
-                "first": names[i],
-                "second": names[j],
-                "difference": float(differences.mean()),
-                "p_value": float((1 + extreme.sum()) / (1 + permutations)),
-            }
-        )
-    return comparisons
 
 
 def _warnings(models: Models, cases: Sequence[str]) -> list[str]:

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from trivox.errors import DataError
+from trivox.evaluation.metrics.claims import (
+    CONVENTION,
+    paired_difference,
+    paired_differences,
+)
 from trivox.evaluation.metrics.content import (
     FORMAT_VERSION,
     Gain,
@@ -17,11 +22,7 @@ from trivox.evaluation.metrics.content import (
     Statistic,
     VolumeMetrics,
 )
-from trivox.evaluation.metrics.statistics import (
-    paired_difference,
-    paired_differences,
-    summarise,
-)
+from trivox.evaluation.metrics.statistics import summarise
 from trivox.evaluation.metrics.volumes import METRICS, NOTICE, HuWindow, convention
 
 TARGET = "volume"
@@ -33,8 +34,8 @@ FEWEST_PAIRS = 6
 """Cases below which Wilcoxon's test cannot reach p < 0.05, whatever they show."""
 LADDER = (
     "the network and what it has to beat, on the same cases and views; gained: network "
-    "minus row in PSNR, with the paired bootstrap interval and the two-sided p of "
-    f"Wilcoxon's signed-rank test (from {FEWEST_PAIRS} cases on)"
+    f"minus row in PSNR: {CONVENTION}; and the two-sided p of Wilcoxon's signed-rank "
+    f"test (from {FEWEST_PAIRS} cases on)"
 )
 
 Cases = Mapping[str, VolumeMetrics]
@@ -86,7 +87,7 @@ def summarise_rows(cases: Cases) -> dict[str, Statistic]:
     """Statistics of every metric over cases."""
     summary: dict[str, Statistic] = {}
     for metric in METRICS:
-        summary[metric] = summarise([row.get(metric) for row in cases.values()])
+        summary[metric] = summarise([row.get(metric) for row in cases.values()], metric)
     return summary
 
 
@@ -150,8 +151,11 @@ def _gain(network: Cases, cases: Cases) -> Gain:
     paired = paired_difference(scores, others)
     return {
         "difference": paired["mean"],
-        "ci95": paired["ci95"] if paired["n"] != 1 else None,
+        "ci95": paired["ci95"],
         "wilcoxon_p": _wilcoxon(scores, others),
+        "method": paired["method"],
+        "p_false_claim": paired["p_false_claim"],
+        "effect_size": paired["effect_size"],
     }
 
 

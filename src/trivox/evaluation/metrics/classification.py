@@ -1,5 +1,5 @@
-"""How good the classes of cases are: scores of one classifier, their bootstrap
-intervals, and paired differences.
+"""How good the classes of cases are: scores of one classifier, their intervals, and
+paired differences.
 
 The answer to a case is its most probable class. A score is computed for many weightings
 of the cases at once: ones give its value, the counts of how often each case was drawn
@@ -22,8 +22,26 @@ from trivox.evaluation.metrics.calibration import (
     log_losses,
     squared_distances,
 )
-from trivox.evaluation.metrics.content import ClassDifference, ClassSummary, Score
-from trivox.evaluation.metrics.statistics import RESAMPLES
+from trivox.evaluation.metrics.claims import false_claim_of_draws
+from trivox.evaluation.metrics.class_content import (
+    ClassDifference,
+    ClassSummary,
+    Score,
+    ScoreDifference,
+)
+from trivox.evaluation.metrics.class_intervals import (
+    BOUNDED,
+    LOSSES,
+    area_interval,
+    bounded_interval,
+    difference_interval,
+    loss_interval,
+    positive_classes,
+    proportion_interval,
+    scored,
+)
+from trivox.evaluation.metrics.class_intervals import CONVENTION as INTERVALS
+from trivox.evaluation.metrics.intervals import Interval
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -40,6 +58,7 @@ SCORES = (
 )
 BY_CLASS = ("recall", "precision")
 COMPARED = ("macro_f1", "auc")
+RESAMPLES = 2000
 
 CONVENTION = {
     "answer": "the class with the largest probability",
@@ -59,9 +78,11 @@ CONVENTION = {
     "classes: 0..2",
     "log_loss": "-ln of the probability of the true class in nats; probabilities below "
     "1e-12 count as that",
-    "ci95": "percentile bootstrap over cases (2000 resamples, fixed seed); resamples "
-    "in which a score is null do not count",
-    "difference": "this model minus the row, over the same resamples of the same cases",
+    "ci95": INTERVALS,
+    "difference": "this model minus the row, over the same resamples of the same "
+    "cases; ci95: Student-t with their standard error; p_false_claim: the share of "
+    "them in which this model is not better (ties count half); no effect size, since "
+    "these scores are no means over cases",
 }
 
 
@@ -214,16 +235,15 @@ class ClassScores:
         confusion = self.value["confusion"][0].astype(int)
         support = confusion.sum(axis=1).tolist()
         summary: dict[str, object] = {name: self._score(name) for name in SCORES}
-        for name in BY_CLASS:
-            scores = (self._score(name, i) for i in range(len(classes)))
-            summary[name] = dict(zip(classes, scores, strict=True))
+        for axis, name in enumerate(BY_CLASS):
+            summary[name] = self._by_class(name, confusion.sum(axis=1 - axis))
         summary["support"] = dict(zip(classes, support, strict=True))
         summary["confusion"] = confusion.tolist()
         return cast(ClassSummary, summary)
 
     def difference(self, other: "ClassScores") -> ClassDifference:
         """How much better these are than others on the same cases: macro-F1 and AUC,
-        each `{"value", "ci95"}`, by paired bootstrap.
+        each `{"value", "ci95", "p_false_claim"}`, by paired bootstrap.
 
         Both must have been measured with the same seed and resamples. Raises
         `DataError` unless cases, classes and truth are the same.
@@ -236,23 +256,47 @@ class ClassScores:
                 "a paired comparison needs the same cases with the same classes in the "
                 "same order"
             )
-        differences: dict[str, Score] = {}
+        cases = len(first.names)
+        differences: dict[str, ScoreDifference] = {}
         for name in COMPARED:
-            differences[name] = _score_of(
-                self.value[name] - other.value[name],
-                self.draws[name] - other.draws[name],
-                several=len(first.names) > 1,
-            )
+            draws = self.draws[name] - other.draws[name]
+            value = float((self.value[name] - other.value[name])[0])
+            known = cases > 1 and np.isfinite(value)
+            interval = difference_interval(value, draws, cases) if known else None
+            chance = false_claim_of_draws(draws) if known else None
+            differences[name] = {**scored(value, interval), "p_false_claim": chance}
         return cast(ClassDifference, differences)
 
-    def _score(self, name: str, column: int | None = None) -> Score:
-        """A score of all cases, or one of the class in a column."""
-        value = self.value[name]
-        draws = self.draws[name]
-        if column is not None:
-            value = value[:, column]
-            draws = draws[:, column]
-        return _score_of(value, draws, several=len(self.known.names) > 1)
+    def _score(self, name: str) -> Score:
+        """A score of all cases."""
+        value = float(self.value[name][0])
+        return scored(value, self._interval(name, value))
+
+    def _interval(self, name: str, value: float) -> Interval | None:
+        """That of a score of all cases; None for a single one."""
+        known = self.known
+        cases = len(known.names)
+        if cases == 1 or not np.isfinite(value):
+            return None
+        if name == "accuracy":
+            return proportion_interval(value, cases)
+        if name == "auc":
+            return area_interval(value, known.truth, known.probabilities)
+        if name in LOSSES:
+            return loss_interval(name, known.truth, known.probabilities)
+        if name in BOUNDED:
+            return bounded_interval(name, value, self.draws[name], cases)
+        return None
+
+    def _by_class(self, name: str, counts: Floats) -> dict[str, Score]:
+        """A proportion of each class, and of how many cases."""
+        scores: dict[str, Score] = {}
+        shares = self.value[name][0].tolist()
+        for label, share, count in zip(self.known.classes, shares, counts, strict=True):
+            known = count > 0 and len(self.known.names) > 1
+            interval = proportion_interval(share, float(count)) if known else None
+            scores[label] = scored(share, interval)
+        return scores
 
 
 def weighted_scores(known: ClassPredictions, weights: Floats) -> dict[str, Floats]:
@@ -316,9 +360,9 @@ def _area_under_roc(known: ClassPredictions, weights: Floats) -> Floats:
     """Mean over classes of the area of the class against the rest; of two classes that
     of the second.
     """
-    positive = range(len(known.classes)) if len(known.classes) > 2 else (1,)
     areas = [
-        _area(known.probabilities[:, k], known.truth == k, weights) for k in positive
+        _area(known.probabilities[:, k], known.truth == k, weights)
+        for k in positive_classes(len(known.classes))
     ]
     return np.asarray(np.mean(areas, axis=0))
 
@@ -353,14 +397,3 @@ def _one_hot(index: NDArray[np.integer[Any]], count: int) -> Floats:
 def _ratio(part: Floats, whole: Floats) -> Floats:
     """NaN where the whole is 0."""
     return np.asarray(part / np.where(whole > 0, whole, np.nan))
-
-
-def _score_of(value: Floats, draws: Floats, *, several: bool) -> Score:
-    """A score with its interval; resamples that do not define it are left out."""
-    if not np.isfinite(value[0]):
-        return {"value": None, "ci95": None}
-    defined = draws[np.isfinite(draws)]
-    edges = None
-    if several and defined.size:
-        edges = np.quantile(defined, [0.025, 0.975]).tolist()
-    return {"value": float(value[0]), "ci95": edges}

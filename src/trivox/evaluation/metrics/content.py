@@ -11,13 +11,13 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, TypeAdapter
 from typing_extensions import TypedDict
 
-from trivox.evaluation.metrics.agreement import agreeing_classes, agreeing_curve
+from trivox.evaluation.metrics.agreement import agreeing_curve
+from trivox.evaluation.metrics.class_content import CheckedClasses
 from trivox.evaluation.metrics.numbers import (
     Count,
     Interval,
     MaybeNumber,
     Number,
-    Share,
     read_number,
 )
 from trivox.schema import DescribedAs
@@ -64,12 +64,18 @@ ConventionBlock = dict[str, object]
 
 # -- numbers ---------------------------------------------------------------------------
 class Statistic(TypedDict):
-    """A metric over cases; std with n - 1, ci95 of the mean."""
+    """A metric over cases; std with n - 1, ci95 of the mean by `method`.
+
+    Files of 0.1.0 have no `method` (it was the percentile bootstrap) and no interval of
+    the median.
+    """
 
     mean: MaybeNumber
     std: MaybeNumber
     median: MaybeNumber
     ci95: Interval | None
+    method: NotRequired[str | None]
+    median_ci95: NotRequired[Interval | None]
     n: Count
 
 
@@ -77,19 +83,14 @@ STATISTIC = TypeAdapter(Statistic)
 
 
 class PairedDifference(TypedDict):
-    """How much better a model is than another on the same cases."""
+    """How much better a model is than another on the same cases; see `claims`."""
 
     mean: Number
-    ci95: Interval
-    p_value: Number
-    n: Count
-
-
-class Score(TypedDict):
-    """A score of all cases together, with its 95 % interval."""
-
-    value: MaybeNumber
     ci95: Interval | None
+    method: str
+    p_false_claim: MaybeNumber
+    effect_size: MaybeNumber
+    n: Count
 
 
 # -- label maps ------------------------------------------------------------------------
@@ -241,86 +242,45 @@ class CalibrationSection(CalibrationMeasures):
     convention: dict[str, str]
 
 
-# -- classes of cases ------------------------------------------------------------------
-class ClassSummary(TypedDict):
-    """All scores of a classifier; recall and precision by class, support: cases by
-    class, confusion: `[truth][answer]`.
+# -- volumes of labels ---------------------------------------------------------------
+class VolumeIntervalRow(TypedDict):
+    """By what factors the true volume of a target is below and above the predicted one
+    at most; covered: how many of the tested cases were, ci95: of that share.
     """
 
-    macro_f1: Score
-    balanced_accuracy: Score
-    accuracy: Score
-    mcc: Score
-    auc: Score
-    ece: Score
-    brier: Score
-    log_loss: Score
-    recall: dict[str, Score]
-    precision: dict[str, Score]
-    support: dict[str, Count]
-    confusion: list[list[Count]]
+    low_factor: MaybeNumber
+    high_factor: MaybeNumber
+    cases: Count
+    covered: Count
+    tested: Count
+    coverage: MaybeNumber
+    ci95: Interval | None
+    method: str | None
 
 
-class ClassDifference(TypedDict):
-    """One model minus another one on the same cases."""
-
-    macro_f1: Score
-    auc: Score
-
-
-class ClassValues(TypedDict):
-    """The compared scores without intervals."""
-
-    macro_f1: MaybeNumber
-    auc: MaybeNumber
-
-
-class ClassRow(TypedDict):
-    """A classifier beside the others; `difference` is absent for this model itself."""
-
-    name: str
-    summary: ClassSummary
-    difference: NotRequired[ClassDifference]
-
-
-ClassCase = TypedDict(
-    "ClassCase",
-    {
-        "class": str | None,
-        "answer": str,
-        "probabilities": dict[str, Share],
-        "fold": str | None,
-        "flags": list[str],
-    },
-)
-"""Class and answer of one case; by functional syntax, since `class` is a keyword."""
-
-
-class ClassificationSection(TypedDict):
-    """One classifier beside what it must beat.
-
-    resubstitution: its scores on the cases that it was fitted on, and gap: those minus
-    the scores here; None if not measured. classifier: facts by fold.
+class VolumeIntervalSection(TypedDict):
+    """Intervals of volumes as the bundle holds them, and how they did on cases that they
+    were not learnt on, by target.
     """
 
+    level: Number
+    offset_ml: Number
     convention: dict[str, str]
-    classes: list[str]
-    cases: dict[str, ClassCase]
-    summary: ClassSummary
-    rows: list[ClassRow]
-    resubstitution: ClassValues | None
-    gap: ClassValues | None
-    classifier: dict[str, object]
-    warnings: list[str]
+    targets: dict[str, VolumeIntervalRow]
 
 
 # -- volumes ---------------------------------------------------------------------------
 class Gain(TypedDict):
-    """Network minus another method on the same cases."""
+    """Network minus another method on the same cases; files of 0.1.0 say nothing of the
+    method, of false claims and of the effect size.
+    """
 
     difference: MaybeNumber
     ci95: Interval | None
     wilcoxon_p: MaybeNumber
+    method: NotRequired[str]
+    p_false_claim: NotRequired[MaybeNumber]
+    effect_size: NotRequired[MaybeNumber]
 
 
 class LadderRow(TypedDict):
@@ -387,9 +347,8 @@ class MetricsFile(TypedDict):
     by_views: NotRequired[list[LadderSection]]
     postprocessing: NotRequired[PostprocessingSection]
     calibration: NotRequired[CalibrationSection]
-    classification: NotRequired[
-        Annotated[ClassificationSection, AfterValidator(agreeing_classes)]
-    ]
+    volume_intervals: NotRequired[VolumeIntervalSection]
+    classification: NotRequired[CheckedClasses]
 
 
 METRICS_FILE = TypeAdapter(MetricsFile)

@@ -1,21 +1,71 @@
-"""Summaries over cases and how certain they are: bootstrap intervals, seeded and
-vectorised.
-"""
+"""Summaries of metrics over cases, and how certain they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trivox.errors import DataError
-from trivox.evaluation.metrics.content import PairedDifference, Statistic
+from trivox.evaluation.metrics.content import Statistic
+from trivox.evaluation.metrics.intervals import (
+    ANYWHERE,
+    POSITIVE,
+    SHARE,
+    Support,
+    mean_interval,
+    median_interval,
+)
 
-RESAMPLES = 2000
+SHARES = {
+    "dice",
+    "iou",
+    "sensitivity",
+    "specificity",
+    "precision",
+    "nsd",
+    "nsd_voxel",
+    "whole_dice",
+    "instance_dice",
+    "instance_nsd",
+    "lesion_precision",
+    "lesion_sensitivity",
+    "rq",
+    "pq",
+    "lung_dice",
+    "bone_dice",
+}
+OTHERS = {
+    "ssim": Support(-1.0, 1.0),
+    "volume_ml": POSITIVE,
+    "reference_volume_ml": POSITIVE,
+    "volume_error_percent": Support(-100.0),
+    "projection_rmse": POSITIVE,
+}
+POSITIVE_ENDS = ("hd95_mm", "assd_mm", "_hu")
+COUNTS = "lesions_"
+OLD = "percentile bootstrap"
+"""Of files that do not say."""
+CONVENTION = (
+    "ci95: 95 % interval of the mean over cases, method: how it was found; without "
+    "bounds (errors in ml, PSNR) Student-t; between bounds, from 8 cases on, Hall's "
+    "skewness-corrected t, below that Student-t of the logit or the logarithm of the "
+    "mean; null where all values are alike. median_ci95: of the median, order "
+    "statistics, from 6 cases on"
+)
 
 
-def summarise(values: Sequence[float | None], *, seed: int = 0) -> Statistic:
-    """Mean, std (n - 1), median, 95 % interval of the mean, and n, of the values that
-    are not None or NaN.
+def support_of(metric: str) -> Support:
+    """Between what values a metric lies, by its name; unknown ones anywhere."""
+    if metric in SHARES:
+        return SHARE
+    if metric.endswith(POSITIVE_ENDS) or metric.startswith(COUNTS):
+        return POSITIVE
+    return OTHERS.get(metric, ANYWHERE)
+
+
+def summarise(values: Sequence[float | None], metric: str = "") -> Statistic:
+    """Mean, std (n - 1), median, 95 % intervals of mean and median, and n, of the
+    values that are finite; metric: its name, from which it is known where values can
+    lie.
 
     What cannot be known is None: everything for no value, std and ci95 for a single
     one.
@@ -24,83 +74,22 @@ def summarise(values: Sequence[float | None], *, seed: int = 0) -> Statistic:
     known = np.array(numbers, dtype=float)
     if not known.size:
         return {"mean": None, "std": None, "median": None, "ci95": None, "n": 0}
-    several = known.size > 1
+    interval = mean_interval(known, support_of(metric))
+    middle = median_interval(known)
     return {
         "mean": float(known.mean()),
-        "std": float(known.std(ddof=1)) if several else None,
+        "std": float(known.std(ddof=1)) if known.size > 1 else None,
         "median": float(np.median(known)),
-        "ci95": list(bootstrap_interval(known, seed=seed)) if several else None,
+        "ci95": None if interval is None else [interval.low, interval.high],
+        "method": None if interval is None else interval.method,
+        "median_ci95": None if middle is None else list(middle),
         "n": int(known.size),
     }
 
 
-def bootstrap_interval(
-    values: Sequence[float] | NDArray[np.float64],
-    *,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean (Efron 1979); cases are the unit that
-    is drawn.
+def methods_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Methods of the intervals of statistics or scores, each once; files of 0.1.0 do
+    not name theirs.
     """
-    means = _resampled_means(np.asarray(values, dtype=float), resamples, seed)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def paired_difference(
-    first: Sequence[float | None],
-    second: Sequence[float | None],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> PairedDifference:
-    """How much better the first model is than the second on the same cases, in the same
-    order.
-
-    Returns mean difference, its 95 % interval, a two-sided bootstrap p-value (twice the
-    smaller tail, not below 1 / resamples) and n; cases without a value in both are left
-    out. Raises `DataError` if the lengths differ or no case remains.
-    """
-    if len(first) != len(second):
-        raise DataError(
-            f"a paired comparison needs the same cases: {len(first)} and "
-            f"{len(second)} values were given"
-        )
-    differences = paired_differences(first, second)
-    if not differences.size:
-        raise DataError(
-            "a paired comparison needs at least one case that both models have a value "
-            "for"
-        )
-    means = _resampled_means(differences, resamples, seed)
-    tail = min(float((means <= 0).mean()), float((means >= 0).mean()))
-    low, high = np.quantile(means, [0.025, 0.975])
-    p_value = min(max(2 * tail, 1 / resamples), 1.0)
-    return {
-        "mean": float(differences.mean()),
-        "ci95": [float(low), float(high)],
-        "p_value": p_value,
-        "n": int(differences.size),
-    }
-
-
-def paired_differences(
-    first: Sequence[float | None], second: Sequence[float | None]
-) -> NDArray[np.float64]:
-    """First minus second of the cases that have a value in both, `(n,)`."""
-    differences = [
-        a - b
-        for a, b in zip(first, second, strict=True)
-        if a is not None and b is not None
-    ]
-    return np.array(differences, dtype=float)
-
-
-def _resampled_means(
-    values: NDArray[np.float64], resamples: int, seed: int
-) -> NDArray[np.float64]:
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(0, values.size, size=(resamples, values.size))
-    return np.asarray(values[draws].mean(axis=1))
+    names = [row.get("method", OLD) for row in rows if row.get("ci95")]
+    return list(dict.fromkeys(names))

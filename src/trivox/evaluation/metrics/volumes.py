@@ -16,6 +16,7 @@ from trivox.datasets.exams import Exam
 from trivox.errors import GeometryError
 from trivox.evaluation.metrics.content import VolumeMetrics
 from trivox.evaluation.metrics.overlap import confusion, dice
+from trivox.evaluation.metrics.statistics import CONVENTION as INTERVALS
 from trivox.learning.losses.similarity import psnr, ssim3d
 from trivox.projection.attenuation import attenuation_of
 from trivox.projection.geometry import Grid
@@ -75,8 +76,7 @@ def convention(window: HuWindow) -> dict[str, str]:
         "projection_rmse": "root mean square of measured minus re-projected line "
         "integrals over the views given; a perfect volume does not score 0, since its "
         "voxels are coarser than what was X-rayed; null without calibrated views",
-        "ci95": "percentile bootstrap of the mean over cases (2000 resamples, fixed "
-        "seed)",
+        "ci95": INTERVALS,
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-from trivox.evaluation.metrics.content import Score
+from trivox.evaluation.metrics.class_content import Score
 from trivox.evaluation.report.charts import Records
 from trivox.evaluation.report.class_figures import (
     Section,
@@ -19,6 +19,7 @@ from trivox.evaluation.report.pages import (
     Headline,
     Metrics,
     Part,
+    methods_text,
     number,
     rendered,
     titled,
@@ -110,8 +111,10 @@ def _headlines(section: Section) -> list[Headline]:
     for metric, heading, unit, digits in HEADLINES:
         score = section["summary"][metric]
         if score["value"] is not None:
-            headline = Headline(heading, score["value"], score["ci95"], unit, digits)
-            headlines.append(headline)
+            method = methods_text([score])
+            headlines.append(
+                Headline(heading, score["value"], score["ci95"], method, unit, digits)
+            )
     return headlines
 
 
@@ -160,12 +163,17 @@ def _note(section: Section) -> str:
     """What the tables are about, in sentences."""
     cases = len(section["cases"])
     known = sum(section["summary"]["support"].values())
+    scores = [section["summary"][column.metric] for column in (*COLUMNS, *TRUST)]
+    methods = methods_text(scores)
     sentences = [
-        f"Over {known} cases whose class is known; below each score its 95 % bootstrap "
-        "interval."
+        f"Over {known} cases whose class is known; below each score its 95 % interval "
+        f"({methods})."
     ]
     if len(section["rows"]) > 1:
-        sentences.append("Gained: this model minus the row, on the same cases.")
+        sentences.append(
+            "Gained: this model minus the row, on the same cases; P(false claim): the "
+            "probability that it is not better."
+        )
     if cases > known:
         sentences.append(f"{cases - known} more were answered.")
     if section.get("resubstitution"):

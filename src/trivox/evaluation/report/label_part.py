@@ -19,6 +19,7 @@ from trivox.evaluation.report.pages import (
     Metrics,
     Part,
     headlines_of,
+    methods_text,
     number,
     rendered,
     titled,
@@ -90,10 +91,15 @@ def label_part(metrics: Metrics, records: Records = ()) -> Part:
     metrics.jsonl.
     """
     columns = _columns(metrics)
+    summary = _summary_rows(metrics)
+    statistics: list[Metrics] = []
+    for row in summary:
+        statistics += [_statistic(row, column.metric) for column in columns]
     body = rendered(
         "label_part.html.j2",
         columns=columns,
-        summary=_summary_rows(metrics),
+        summary=summary,
+        methods=methods_text(statistics),
         boxes=box_plots(metrics),
     )
     details = rendered("label_cases.html.j2", columns=columns, rows=_case_rows(metrics))
@@ -117,6 +123,7 @@ def trust_part(metrics: Metrics) -> Part:
     `calibration`.
     """
     calibration = metrics.get("calibration") or {}
+    volumes = metrics.get("volume_intervals") or {}
     if not calibration:
         return Part()
     body = rendered(
@@ -124,8 +131,12 @@ def trust_part(metrics: Metrics) -> Part:
         rows=_calibration_rows(calibration),
         reliability=reliability_chart(calibration),
         sentences=list(_trust_sentences(calibration)),
+        volumes=volumes.get("targets") or {},
     )
-    convention = titled("calibration", calibration.get("convention"))
+    convention = {
+        **titled("calibration", calibration.get("convention")),
+        **titled("volumes", volumes.get("convention")),
+    }
     return Part(body=body, convention=convention)
 
 
@@ -139,21 +150,21 @@ def label_headline(metrics: Metrics) -> str:
     classes = (metrics.get("classification") or {}).get("summary")
     if classes:
         scores = []
-        for title, score in (
-            ("macro-F1", classes["macro_f1"]),
-            ("AUC", classes["auc"]),
-        ):
+        shown = {"macro-F1": classes["macro_f1"], "AUC": classes["auc"]}
+        for title, score in shown.items():
             if score["value"] is not None:
                 text = _with_interval(score["value"], score["ci95"], digits=3)
                 scores.append(f"{title} {text}")
         cases = sum(classes["support"].values())
-        parts.append(f"classes: {', '.join(scores)} (95 % CI over {cases} cases)")
+        basis = _basis(list(shown.values()), cases)
+        parts.append(f"classes: {', '.join(scores)} ({basis})")
     return "; ".join(parts)
 
 
 def _dice_headline(metrics: Metrics) -> str:
     summary = metrics["summary"]
     scores = []
+    measured: list[Metrics] = []
     for name, row in summary.items():
         dice = row.get("dice") or {}
         if dice.get("mean") is not None:
@@ -161,7 +172,15 @@ def _dice_headline(metrics: Metrics) -> str:
             title = "mean over labels" if name == mean_row(others) else name
             text = _with_interval(dice["mean"], dice["ci95"], digits=4)
             scores.append(f"{title} {text}")
-    return f"Dice: {', '.join(scores)} (95 % CI over {len(metrics['cases'])} cases)"
+            measured.append(dice)
+    return f"Dice: {', '.join(scores)} ({_basis(measured, len(metrics['cases']))})"
+
+
+def _basis(rows: Sequence[Metrics], cases: int) -> str:
+    """What intervals are of, and how they were found."""
+    methods = methods_text(rows)
+    how = f", {methods}" if methods else ""
+    return f"95 % CI over {cases} cases{how}"
 
 
 def _with_interval(
@@ -200,6 +219,11 @@ def _summary_rows(metrics: Metrics) -> list[SummaryLine]:
         mean = _mean_of_labels(metrics)
         rows.append({"name": "all labels", "overall": True, "statistics": mean})
     return rows
+
+
+def _statistic(row: SummaryLine, metric: str) -> Metrics:
+    statistic: Metrics = row["statistics"].get(metric) or {}
+    return statistic
 
 
 def _case_rows(metrics: Metrics) -> list[CaseLine]:

@@ -10,12 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from trivox.evaluation.metrics.statistics import methods_of
 from trivox.version import __version__
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 MISSING = "–"
+SMALLEST_CHANCE = 0.0001
 
 Metrics = Mapping[str, Any]
 """The content of metrics.json."""
@@ -32,11 +34,14 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Headline:
-    """A main number of a report with its 95 % interval, if it has one."""
+    """A main number of a report with its 95 % interval, if it has one, and how that was
+    found.
+    """
 
     heading: str
     mean: float
     ci95: Sequence[float] | None
+    method: str
     unit: str = ""
     digits: int = 3
 
@@ -84,6 +89,8 @@ def page_environment() -> "Environment":
     )
     environment.filters.update(
         number=number,
+        chance=_chance,
+        method=_method,
         interval=_interval,
         data_uri=_data_uri,
         compact=_compact,
@@ -110,8 +117,16 @@ def headlines_of(
         row = statistics.get(metric) or {}
         if row.get("mean") is not None:
             text = f"Mean {heading}"
-            headlines.append(Headline(text, row["mean"], row["ci95"], unit, digits))
+            method = methods_text([row])
+            headlines.append(
+                Headline(text, row["mean"], row["ci95"], method, unit, digits)
+            )
     return headlines
+
+
+def methods_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The methods of the intervals of statistics or scores, as a reader wants them."""
+    return ", ".join(methods_of(rows))
 
 
 def titled(title: str, convention: Mapping[str, Any] | None) -> dict[str, object]:
@@ -130,6 +145,17 @@ def number(value: Any, digits: int = 3) -> str:
 def _interval(edges: Sequence[float], digits: int = 3) -> str:
     low, high = edges
     return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def _method(row: Mapping[str, Any]) -> str:
+    return methods_text([row])
+
+
+def _chance(value: Any) -> str:
+    """A probability that is never shown as 0."""
+    if isinstance(value, int | float) and value < SMALLEST_CHANCE:
+        return f"< {SMALLEST_CHANCE}"
+    return number(value, 4)
 
 
 def _compact(value: Any) -> str:

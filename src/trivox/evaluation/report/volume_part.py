@@ -18,6 +18,7 @@ from trivox.evaluation.report.pages import (
     Metrics,
     Part,
     headlines_of,
+    methods_text,
     number,
     rendered,
 )
@@ -110,8 +111,8 @@ def volume_headline(metrics: Metrics) -> str:
     """One line with the mean PSNR, SSIM and MAE, their 95 % intervals and the window."""
     summary = _summary(metrics)
     parts = []
-    for metric, heading, unit, digits in HEADLINES:
-        score = summary.get(metric) or {}
+    scores = [summary.get(column.metric) or {} for column in HEADLINES]
+    for score, (_, heading, unit, digits) in zip(scores, HEADLINES, strict=True):
         text = f"{heading} {number(score.get('mean'), digits)} {unit}".rstrip()
         if score.get("ci95"):
             low, high = (number(edge, digits) for edge in score["ci95"])
@@ -119,7 +120,10 @@ def volume_headline(metrics: Metrics) -> str:
         parts.append(text)
     cases = len(metrics["cases"])
     window = str(metrics["convention"].get("window", "not known"))
-    circumstances = f"95 % CI over {cases} cases; window {window.split(';')[0]}"
+    methods = methods_text(scores) or "none"
+    circumstances = (
+        f"95 % CI over {cases} cases, {methods}; window {window.split(';')[0]}"
+    )
     ladder = metrics.get("ladder")
     views = f"{views_of(ladder)}: " if ladder else ""
     return f"{views}{', '.join(parts)} ({circumstances})"
@@ -147,6 +151,7 @@ def _view(metrics: Metrics) -> Mapping[str, object]:
         "notice": NOTICE,
         "columns": [column for column in COLUMNS if _is_known(column.metric, summary)],
         "summary": summary,
+        "methods": methods_text(summary.values()),
         "ladder": _table(ladder) if ladder else None,
         "by_views": _by_views(sections) if sections else None,
         "chart": ladder_chart(charted, of_network=OF_NETWORK),

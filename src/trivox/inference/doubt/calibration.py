@@ -65,6 +65,17 @@ class Abstention(Frozen):
         )
 
 
+def joint_rule(rules: Sequence[Abstention | None]) -> Abstention | None:
+    """The rule of several models together: the mean of their thresholds; None unless
+    each has a rule.
+    """
+    known = [rule for rule in rules if rule is not None]
+    if len(known) < len(rules):
+        return None
+    threshold = float(np.mean([rule.threshold for rule in known]))
+    return known[0].model_copy(update={"threshold": threshold})
+
+
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that minimises the negative log-likelihood of `labels` `(n,)`
     under `logits / T` `(n, c)`.

@@ -34,6 +34,8 @@ class StructureRow(TypedDict, total=False):
     seen_ml: float
     volume_ml: float | None
     volume_ci95_ml: list[float] | None
+    volume_ml_low: float | None
+    volume_ml_high: float | None
     longest_mm: float | None
     axial_long_mm: float | None
     axial_short_mm: float | None
@@ -58,6 +60,10 @@ CONVENTIONS = {
     "seen_ml": "their volume, of truncated structures as well",
     "volume_ml": "volume in millilitres: voxels times the volume of one",
     "volume_ci95_ml": "95 % interval of the volume, where predictions.json has one",
+    "volume_ml_low": "lower bound of the 90 % interval of the true volume (split "
+    "conformal, of cases like those of validation), where the model knows one; not sure "
+    "where predictions.json says `caution`",
+    "volume_ml_high": "its upper bound",
     "longest_mm": "longest straight line between two faces of voxels of one connected "
     "piece (26 neighbours); maximum 3D diameter of IBSI, L0JK",
     "axial_long_mm": "longest line between two faces of one piece within a slice along "
@@ -76,6 +82,7 @@ CONVENTIONS = {
 
 UNITS = {
     "*_ml": "millilitres",
+    "volume_ml_*": "millilitres",
     "*_mm": "millimetres",
     "voxels": "number of voxels",
     "intensity": "as the image files store it; see `units` of each case",

@@ -137,13 +137,13 @@ def measure_structures(
     *,
     channels: Sequence[str],
     absent: Sequence[int] = (),
-    intervals: Mapping[str, Sequence[float]] | None = None,
+    volumes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, StructureRow]:
     """All numbers of each structure of a label map.
 
     labels: file values `(1, z, y, x)`; segments: name -> the values that belong to it;
     image: `(c, z, y, x)` on the same grid; channels: their names; absent: indices of
-    those that the case lacks; intervals: 95 % of the volume in ml, where known.
+    those that the case lacks; volumes: what predictions.json says of volumes by name.
     """
     structures = Structures(labels, segments)
     field = Field.of(image)
@@ -157,11 +157,20 @@ def measure_structures(
             row |= _axial(seen)
             row |= _whole(seen)
             row["intensity"] = _intensities(seen, channels, absent)
-        interval = (intervals or {}).get(name)
-        if interval is not None and not row["truncated"]:
-            row["volume_ci95_ml"] = [float(bound) for bound in interval]
+        if volumes and not row["truncated"]:
+            row |= _intervals(volumes.get(name, {}))
         rows[name] = row
     return rows
+
+
+def _intervals(volume: Mapping[str, Any]) -> StructureRow:
+    """What predictions.json says about how sure a volume is."""
+    interval = volume.get("ci95_ml")
+    return {
+        "volume_ci95_ml": [float(bound) for bound in interval] if interval else None,
+        "volume_ml_low": volume.get("volume_ml_low"),
+        "volume_ml_high": volume.get("volume_ml_high"),
+    }
 
 
 def _not_found(channels: Sequence[str]) -> StructureRow:
@@ -173,6 +182,8 @@ def _not_found(channels: Sequence[str]) -> StructureRow:
         "seen_ml": 0.0,
         "volume_ml": 0.0,
         "volume_ci95_ml": None,
+        "volume_ml_low": None,
+        "volume_ml_high": None,
         "longest_mm": None,
         "axial_long_mm": None,
         "axial_short_mm": None,

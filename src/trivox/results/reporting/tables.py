@@ -29,6 +29,8 @@ PLAIN = (
     "voxels",
     "seen_ml",
     "volume_ml",
+    "volume_ml_low",
+    "volume_ml_high",
     "longest_mm",
     "axial_long_mm",
     "axial_short_mm",

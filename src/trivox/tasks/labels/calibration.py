@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trivox.datasets.labels import LabelScheme
+from trivox.evaluation.folders.labels import CaseMetrics
 from trivox.evaluation.metrics.calibration import (
     BINS,
     area_under_roc,
@@ -26,14 +27,28 @@ from trivox.evaluation.metrics.content import (
     CalibrationMeasures,
     CalibrationSection,
     DoubtSection,
+    MetricRow,
     ReliabilityCurve,
+    VolumeIntervalRow,
+    VolumeIntervalSection,
 )
+from trivox.evaluation.metrics.intervals import wilson_interval
 from trivox.inference.doubt.calibration import (
     Abstention,
     choose_abstention,
     fit_temperature,
     foreground_entropy,
     known_pairs,
+)
+from trivox.inference.doubt.conformal import (
+    LEVEL,
+    RULE,
+    Pairs,
+    VolumeIntervals,
+    band_of,
+    crossed,
+    learn_intervals,
+    log_ratios,
 )
 from trivox.inference.doubt.sampling import BAND_VOXELS, VoxelSample
 from trivox.inference.doubt.uncertainty import entropy, probabilities_of
@@ -63,6 +78,16 @@ CONVENTION = {
     "doubt": "mean entropy of the predicted foreground of a case against its mean Dice "
     "before postprocessing: Spearman, and area under the risk-coverage curve with risk 1 "
     "- Dice (best and random order beside it)",
+}
+
+
+VOLUME_CONVENTION = {
+    "intervals": RULE,
+    "factor": "true volume over predicted volume; the interval of a prediction is its "
+    "volume times low_factor to high_factor, both volumes with the offset",
+    "coverage": "share of held-out cases whose true volume lay in an interval learnt on "
+    "the other folds, or with one fold on the other half of the cases (seeded halves); "
+    "ci95: Wilson",
 }
 
 
@@ -113,7 +138,7 @@ def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -
     log-likelihood; otherwise it is 1.
     """
     every = list(cases.values())
-    groups = _groups(cases, seed)
+    groups = _groups({name: case.fold for name, case in cases.items()}, seed)
     crossed = _cross_fitted(cases, groups, scheme)
     pairs = [(case, crossed.get(groups[name])) for name, case in cases.items()]
     measured = _measured(pairs, scheme)
@@ -136,6 +161,73 @@ def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -
     return Trust(temperature, abstention, section)
 
 
+@dataclass(frozen=True, eq=False)
+class VolumeLesson:
+    """intervals go into the bundle, the section into metrics.json as
+    `volume_intervals`.
+    """
+
+    intervals: VolumeIntervals | None
+    section: VolumeIntervalSection
+
+
+def learn_volumes(
+    cases: CaseMetrics,
+    folds: Mapping[str, str],
+    targets: Sequence[str],
+    *,
+    offset_ml: float,
+    seed: int,
+) -> VolumeLesson:
+    """How far the true volumes of targets lie from the predicted ones in held-out
+    cases, after postprocessing, and how often such an interval holds them.
+
+    folds: that of each case; offset_ml: a voxel of the plan.
+    """
+    groups = _groups({name: folds[name] for name in cases}, seed)
+    volumes: dict[str, Pairs] = {}
+    rows: dict[str, VolumeIntervalRow] = {}
+    for target in targets:
+        pairs = {name: _volumes(case[target]) for name, case in cases.items()}
+        volumes[target] = list(pairs.values())
+        ratios = log_ratios(volumes[target], offset_ml).tolist()
+        by_case = dict(zip(pairs, ratios, strict=True))
+        rows[target] = _tested(by_case, groups)
+    return VolumeLesson(
+        learn_intervals(volumes, offset_ml=offset_ml),
+        {
+            "level": LEVEL,
+            "offset_ml": offset_ml,
+            "convention": VOLUME_CONVENTION,
+            "targets": rows,
+        },
+    )
+
+
+def _volumes(row: MetricRow) -> tuple[float, float]:
+    return row["volume_ml"], row["reference_volume_ml"]
+
+
+def _tested(
+    ratios: Mapping[str, float], groups: Mapping[str, str]
+) -> VolumeIntervalRow:
+    """The band of a target, and how often those of other groups hold its cases."""
+    band = band_of(np.array(list(ratios.values())))
+    held = [holds for _, holds in crossed(ratios, groups)]
+    share = float(np.mean(held)) if held else None
+    interval = None if share is None else wilson_interval(sum(held), len(held))
+    return {
+        "low_factor": None if band is None else float(np.exp(band.low)),
+        "high_factor": None if band is None else float(np.exp(band.high)),
+        "cases": len(ratios),
+        "covered": sum(held),
+        "tested": len(held),
+        "coverage": share,
+        "ci95": None if interval is None else [interval.low, interval.high],
+        "method": None if interval is None else interval.method,
+    }
+
+
 def _helps(measured: CalibrationMeasures) -> bool:
     """Whether temperatures fitted on other cases lower the negative log-likelihood."""
     before = measured["before"]
@@ -143,14 +235,13 @@ def _helps(measured: CalibrationMeasures) -> bool:
     return before is not None and after is not None and after["nll"] <= before["nll"]
 
 
-def _groups(cases: Mapping[str, HeldOut], seed: int) -> dict[str, str]:
+def _groups(folds: Mapping[str, str], seed: int) -> dict[str, str]:
     """The fold of each case, or with a single fold two random halves."""
-    folds = {name: case.fold for name, case in cases.items()}
     if len(set(folds.values())) > 1:
-        return folds
-    order = np.random.default_rng(seed).permutation(len(cases))
+        return dict(folds)
+    order = np.random.default_rng(seed).permutation(len(folds))
     return {
-        name: str(position % 2) for name, position in zip(cases, order, strict=True)
+        name: str(position % 2) for name, position in zip(folds, order, strict=True)
     }
 
 

@@ -112,6 +112,7 @@ def finish_labels(
         temperature=validation.trust.temperature,
         abstention=validation.trust.abstention,
         likeness=_likeness(prepared),
+        volumes=validation.volumes,
         classification=classes,
         training=summary,
     )

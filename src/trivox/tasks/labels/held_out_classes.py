@@ -11,8 +11,8 @@ from scipy.special import softmax
 
 from trivox.datasets.dataset import Case
 from trivox.evaluation.folders.class_section import classification_section
+from trivox.evaluation.metrics.class_content import ClassificationSection
 from trivox.evaluation.metrics.classification import ClassPredictions
-from trivox.evaluation.metrics.content import ClassificationSection
 from trivox.inference.classes.reader import Reading
 from trivox.inference.classify import Classification
 from trivox.inference.doubt.calibration import fit_temperature

@@ -2,6 +2,7 @@
 files, as a user would predict them.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +27,7 @@ from trivox.inference.classes.reader import Reading
 from trivox.inference.classify import Classification
 from trivox.inference.describe import Prediction
 from trivox.inference.descriptions import ClassDescription, LabelDescription
+from trivox.inference.doubt.conformal import VolumeIntervals
 from trivox.inference.doubt.sampling import VoxelSample
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
@@ -40,7 +42,13 @@ from trivox.inference.rules.rule_trials import (
 from trivox.learning.ranks.sharing import from_first, shared
 from trivox.learning.runtime import make_runtime, rank
 from trivox.tasks.console import Console, working
-from trivox.tasks.labels.calibration import HeldOut, Trust, calibrate, held_out
+from trivox.tasks.labels.calibration import (
+    HeldOut,
+    Trust,
+    calibrate,
+    held_out,
+    learn_volumes,
+)
 from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.held_out_classes import ClassLesson, HeldOutAnswers
 from trivox.tasks.labels.prepared import PreparedImages
@@ -106,6 +114,7 @@ class Validation:
     metrics: MetricsFile
     postprocessing: Postprocessing
     trust: Trust
+    volumes: VolumeIntervals | None
     head_temperature: float = 1.0
 
 
@@ -196,6 +205,14 @@ def validate_folds(
         trust = calibrate(evidences.samples, folds.scheme, seed=seed)
     metrics["postprocessing"] = cast(PostprocessingSection, choice.section)
     metrics["calibration"] = trust.section
+    volumes = learn_volumes(
+        cases,
+        {name: fold for fold, name in folds.pairs},
+        list(folds.scheme.targets),
+        offset_ml=math.prod(folds.prepared.plan.spacing) / 1000,
+        seed=seed,
+    )
+    metrics["volume_intervals"] = volumes.section
     metrics["sources"] = {
         name: measured_files(_file(out, name), folds.cases[name].label)
         for name in known
@@ -207,7 +224,7 @@ def validate_folds(
         metrics["classification"] = section
         temperature = answers.head_temperature()
     write_json(out / "metrics.json", metrics)
-    return Validation(metrics, choice.rules, trust, temperature)
+    return Validation(metrics, choice.rules, trust, volumes.intervals, temperature)
 
 
 def _fold_by_fold(

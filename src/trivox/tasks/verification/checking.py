@@ -18,8 +18,13 @@ from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.datasets.splits import Split, dataset_splits, trained_splits
 from trivox.errors import DataError, TrivoxError, few
 from trivox.evaluation.conventions.choice import CONVENTIONS
-from trivox.evaluation.folders.agreement import differences, numbers_in
-from trivox.evaluation.folders.labels import read_metrics
+from trivox.evaluation.folders.agreement import (
+    differences,
+    names_methods,
+    numbers_in,
+    without_intervals,
+)
+from trivox.evaluation.folders.labels import read_metrics, whole_in
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import read_json
 from trivox.inference.bundle import read_any_bundle
@@ -110,6 +115,7 @@ def verify_metrics(file: Path, task: AnyTask) -> Verification:
             break
     verification.numbers += tried.numbers
     verification.disagreements += tried.disagreements
+    verification.unchecked += tried.unchecked
     return verification
 
 
@@ -214,6 +220,13 @@ def _measure_again(
     for part in MEASURED:
         says: Any = metrics[part]  # type: ignore[literal-required]
         is_so: Any = again[part]  # type: ignore[literal-required]
+        if part == "summary" and not names_methods(says):
+            says = without_intervals(says)
+            is_so = without_intervals(is_so)
+            verification.unchecked.append(
+                "intervals of the summary: the file is of a version that found them in "
+                "another way"
+            )
         verification.numbers += numbers_in(says)
         verification.disagreements += differences(says, is_so, part)
     if "classification" in metrics:
@@ -229,10 +242,10 @@ def _options_of(metrics: MetricsFile) -> EvaluateOptions:
         return EvaluateOptions(settings={} if window is None else {"window": window})
     fields = CONVENTIONS[name].model_fields
     settings = {key: block[key] for key in fields if key in block}
-    whole = str(block.get("whole", ""))
-    named = whole.split("'")[1] if whole.startswith("'") else None
     convention: ConventionName = name  # type: ignore[assignment]
-    return EvaluateOptions(convention=convention, settings=settings, whole=named)
+    return EvaluateOptions(
+        convention=convention, settings=settings, whole=whole_in(block)
+    )
 
 
 def _predict_again(

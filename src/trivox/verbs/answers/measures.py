@@ -5,7 +5,8 @@ from typing import Annotated
 
 from pydantic import AliasPath, Field
 
-from trivox.evaluation.metrics.content import ClassSummary, SummaryRow
+from trivox.evaluation.metrics.class_content import ClassSummary
+from trivox.evaluation.metrics.content import SummaryRow
 from trivox.verbs.answers.base import AS_WRITTEN, Answer, Count, Counted, Place
 
 

@@ -1,0 +1,126 @@
+"""Which score points best at poor predictions: the doubt score (mean entropy in the
+predicted foreground), or how little the votes overlap (1 - pairwise Dice; Zenk et al.
+2025, arXiv:2406.03323).
+
+failures.py RUN...: finished runs of one fold of the same data, whose held-out cases
+are predicted as they are, and every fourth of them damaged; by the runs together (votes:
+the networks), and by the first alone (votes: its mirrored copies). Area under the
+risk-coverage curve with risk 1 - Dice; lower is better.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from trivox.datasets.dataset import Case
+from trivox.datasets.layouts.choice import read_saved_dataset
+from trivox.datasets.reading import read_channels
+from trivox.evaluation.metrics.calibration import rank_correlation, risk_coverage
+from trivox.files import read_json
+from trivox.inference.predictor import Predictor
+from trivox.inference.rules.rule_trials import candidate_dice
+from trivox.volumes.formats import read_labels
+
+from trust import DAMAGES  # isort: skip
+
+AS_IT_IS = "as it is"
+EVERY = 4
+RESAMPLES = 2000
+
+
+class Answer(NamedTuple):
+    """What was said of a case, and how good it was."""
+
+    entropy: float
+    disagreement: float
+    dice: float
+
+
+def held_out(run: Path) -> list[Case]:
+    """The cases that the fold of a run has not seen."""
+    fold = int(read_json(run / "run.json")["fold"])
+    names = read_json(run / "splits.json")[fold]["validation"]
+    cases = {case.name: case for case in read_saved_dataset(run / "dataset.json").cases}
+    return [cases[name] for name in names]
+
+
+def asked(predictor: Predictor, case: Case, damage: str) -> Answer:
+    """Predict a case; where nothing is found both scores are the largest."""
+    rng = np.random.default_rng(0)
+    scheme = predictor.labels
+    volume = read_channels(case, channels=len(predictor.channels))
+    changed = DAMAGES[damage](volume.array, rng).astype(np.float32)
+    prediction = predictor.predict_volume(
+        volume.with_array(changed), uncertainty=["entropy"]
+    )
+    maps = (prediction.labels, read_labels(case.label))
+    indices = [scheme.encode(labels.array[0]) for labels in maps]
+    dice = candidate_dice(*indices, len(scheme.values) - 1)[0]
+    score = prediction.trust["score"]
+    agreement = prediction.trust["agreement"]
+    return Answer(
+        np.inf if score is None else score,
+        1.0 if agreement is None else 1 - agreement,
+        float(np.nanmean(dice)),
+    )
+
+
+def show(title: str, answers: Sequence[Answer]) -> None:
+    """A row: both scores, and the difference of their areas by paired bootstrap."""
+    table = np.array(answers)
+    risk = 1 - table[:, 2]
+    areas = [risk_coverage(table[:, column], risk) for column in (0, 1)]
+    ranks = [rank_correlation(table[:, column], table[:, 2]) for column in (0, 1)]
+    rng = np.random.default_rng(0)
+    gains = []
+    for _ in range(RESAMPLES):
+        drawn = rng.integers(0, len(table), len(table))
+        by_score = [
+            risk_coverage(table[drawn, column], risk[drawn])["aurc"]
+            for column in (0, 1)
+        ]
+        gains.append(by_score[0] - by_score[1])
+    low, high = np.quantile(gains, [0.025, 0.975])
+    print(
+        f"| {title} | {len(table)} | {areas[0]['best']:.4f} | {areas[0]['random']:.4f} | "
+        f"{areas[0]['aurc']:.4f} | {areas[1]['aurc']:.4f} | "
+        f"{areas[0]['aurc'] - areas[1]['aurc']:+.4f} [{low:+.4f}, {high:+.4f}] | "
+        f"{ranks[0]:.2f}, {ranks[1]:.2f} |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    runs = parser.parse_args().runs
+    torch.set_num_threads(1)
+    voters = {"mirrored copies": Predictor.load(runs[0], device="cpu", mirror=True)}
+    if len(runs) > 1:
+        voters[f"{len(runs)} networks"] = Predictor.load(runs, device="cpu")
+    print(
+        "| votes, cases | n | best | random | AURC entropy | AURC 1 - pairwise Dice | "
+        "entropy minus pairwise | Spearman with Dice |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    cases = held_out(runs[0])
+    for name, predictor in voters.items():
+        plain = [asked(predictor, case, AS_IT_IS) for case in cases]
+        show(f"{name}, as they are", plain)
+        damages = [damage for damage in DAMAGES if damage != AS_IT_IS]
+        damaged = [
+            asked(predictor, case, damage)
+            for damage in damages
+            for case in cases[::EVERY]
+        ]
+        show(f"{name}, damaged ones among them", [*plain, *damaged])
+    single = [answer.dice for answer in plain]
+    print(f"mean Dice as they are: {np.mean(single):.3f}")
+
+
+if __name__ == "__main__":
+    main()
