@@ -1,5 +1,7 @@
 """The notebooks in examples/ run from the first cell to the last."""
 
+import runpy
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,7 @@ PRINTED = {
         "images swapped",
     ),
 }
+KINDS = {"stream", "display_data", "execute_result"}
 FOLDERS = {"reconstruction.ipynb": "volumes"}
 PICTURES = {
     "quickstart.ipynb": 5,
@@ -101,12 +104,31 @@ def test_all_notebooks_are_tested():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_it_is_stored_without_outputs(name):
+def test_what_it_gives_is_stored_as_it_was_run_last(name):
     notebook = read(name)
     nbformat.validate(notebook)
-    for cell in notebook.cells:
-        assert not cell.get("outputs")
-        assert not cell.get("execution_count")
+    script = runpy.run_path(str(FOLDER.parent / "scripts" / "notebooks"))
+    advice = "run scripts/notebooks: the cells changed since"
+    assert notebook.metadata["trivox"]["run"] == script["digest"](notebook), advice
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
+    outputs = list(chain.from_iterable(cell.outputs for cell in cells))
+    assert {output.output_type for output in outputs} <= KINDS
+    text = "".join(output.get("text", "") for output in outputs)
+    for expected in PRINTED[name]:
+        assert expected in text
+    assert "/tmp/" not in text
+    assert sum("image/png" in e.get("data", {}) for e in outputs) == PICTURES[name]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_can_be_opened_on_a_machine_of_others(name):
+    title, install, *others = read(name).cells
+    for place in ("colab.research.google.com/github", "kaggle.com/kernels"):
+        assert f"{place}" in title.source
+    assert title.source.count(f"trivox/trivox/blob/main/examples/{name})") == 2
+    assert "%pip install" in install.source
+    assert any("ipyniivue" in cell.source for cell in others)
 
 
 SLOW = [name for name in SMALL if name != "quickstart.ipynb"]

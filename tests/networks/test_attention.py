@@ -182,15 +182,13 @@ def test_attention_with_a_position_bias_equals_the_softmax_formula_with_and_with
     torch.testing.assert_close(
         attention.weights(x, places), logits.softmax(-1).mean(1), rtol=1e-4, atol=1e-5
     )
-    mask = (torch.arange(12) < 7).repeat(2, 1, 1)
-    for seen, scores in (
-        (None, logits),
-        (mask, logits.masked_fill(~mask[:, None], -torch.inf)),
-    ):
+    last = torch.zeros(2, 1, 12)
+    last[..., 7:] = -torch.inf
+    for hidden, scores in ((None, logits), (last, logits + last[:, None])):
         attended = scores.softmax(-1) @ value
         expected = attention.project(attended.transpose(1, 2).flatten(2))
         torch.testing.assert_close(
-            attention(x, places, mask=seen), expected, rtol=1e-4, atol=1e-5
+            attention(x, places, hidden=hidden), expected, rtol=1e-4, atol=1e-5
         )
 
 

@@ -4,10 +4,14 @@ the gradients.
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trivox.learning.losses.targets import absolute_difference, taking_part
+from trivox.networks import halves
 from trivox.networks.halves import interpolated
+from trivox.networks.layers import instance_norm
 from trivox.networks.transformer_kernels import (
     attended_in_full,
     gated,
@@ -46,9 +50,9 @@ def alike(work, gpu, *tensors, tolerance=1e-5):
         torch.testing.assert_close(other, one, rtol=tolerance, atol=tolerance)
 
 
-def by_formula(query, key, value, bias, mask):
+def by_formula(query, key, value, bias, hidden):
     logits = query @ key.mT * query.shape[-1] ** -0.5 + bias
-    return logits.masked_fill(~mask, -torch.inf).softmax(-1) @ value
+    return (logits + hidden).softmax(-1) @ value
 
 
 @SHAPES
@@ -58,13 +62,13 @@ def test_attention_in_full(gpu, n, heads, t, k):
     query = torch.randn(n, heads, t, 6)
     key, value = torch.randn(2, n, heads, k, 6)
     bias = torch.randn(1, heads, t, k)
-    mask = torch.rand(n, 1, 1, k) < 0.7
-    mask[..., 0] = True
+    hidden = torch.zeros(n, 1, 1, k)
+    hidden[..., 1:].masked_fill_(torch.rand(n, 1, 1, k - 1) < 0.3, -torch.inf)
 
     def work(query, key, value, bias):
         if query.is_cuda:
-            return attended_in_full(query, key, value, bias, mask.to(gpu))
-        return by_formula(query, key, value, bias, mask)
+            return attended_in_full(query, key, value, bias, hidden.to(gpu))
+        return by_formula(query, key, value, bias, hidden)
 
     alike(work, gpu, query, key, value, bias)
 
@@ -80,11 +84,22 @@ def test_branches_gates_and_moves(gpu):
     alike(moved, gpu, tokens, order, back)
 
 
-@pytest.mark.parametrize(("size", "twice"), [((3, 5), (6, 9)), ((2, 3, 4), (4, 6, 8))])
-def test_interpolation_in_bf16(gpu, size, twice):
+@pytest.mark.parametrize("entries", [0, halves.ENTRIES])
+@pytest.mark.parametrize(
+    ("size", "twice"), [((3, 5), (6, 9)), ((3, 5), (6, 10)), ((2, 3, 4), (4, 6, 8))]
+)
+def test_interpolation_in_bf16(gpu, monkeypatch, size, twice, entries):
+    """By a matrix where it may, of a map that is doubled, and without."""
+    from pretended_gpu.device import counting
+
+    monkeypatch.setattr(halves, "ENTRIES", entries)
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     there = x.bfloat16().to(gpu).requires_grad_()
-    result = interpolated(there, twice)
+    interpolated(there, twice)  # sends the matrix
+    with counting(launches=True) as counts:
+        result = interpolated(there, twice)
+    by_matrix = entries > 0 and twice == tuple(2 * edge for edge in size)
+    assert ("aten::bmm" in {name for name, _ in counts.launches}) == by_matrix
     assert result.dtype == torch.bfloat16
     expected = interpolated(x, twice)
     torch.testing.assert_close(result.float().cpu(), expected, rtol=0.02, atol=0.02)
@@ -137,3 +152,56 @@ def test_sirt_in_place(gpu, shared):
     torch.testing.assert_close(result.cpu(), expected, rtol=1e-4, atol=1e-6)
     assert torch.equal(began.cpu(), start)
     assert (result.cpu() - start).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_absolute_differences(gpu, reduction):
+    """Also of values that are the same, whose slope is 0."""
+    one, other = torch.randn(2, 2, 5, 6)
+    one[0] = other[0]
+
+    def work(one, other):
+        if one.is_cuda:
+            return absolute_difference(one, other, reduction=reduction)
+        return F.l1_loss(one, other, reduction=reduction)
+
+    alike(work, gpu, one, other, tolerance=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layout", "norms"), [(torch.contiguous_format, 1), (torch.channels_last_3d, 3)]
+)
+def test_norms_of_a_batch_in_bf16(gpu, layout, norms):
+    """With an activation in place behind them; by one kernel where the layout allows."""
+    from pretended_gpu.device import counting
+
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 5, 6, 7)
+    weight, bias = torch.randn(2, 4)
+
+    def work(x, weight, bias):
+        half = x.bfloat16().contiguous(memory_format=layout)
+        if x.is_cuda:
+            return F.leaky_relu_(instance_norm(half, weight, bias, 1e-5), 0.1).float()
+        normed = F.instance_norm(half.float(), weight=weight, bias=bias, eps=1e-5)
+        return F.leaky_relu(normed, 0.1)
+
+    alike(work, gpu, x, weight, bias, tolerance=0.1)
+    with counting(launches=True) as counts:
+        work(x.to(gpu), weight.to(gpu), bias.to(gpu))
+    names = [name for name, _ in counts.launches.elements()]
+    assert names.count("aten::native_batch_norm") == norms
+
+
+def test_an_idle_output_costs_a_kernel_and_one_for_its_gradient(gpu):
+    from pretended_gpu.device import counting
+
+    output = torch.randn(2, 3, 4, 5, 6, device=gpu).half().requires_grad_()
+    with counting(launches=True) as counts:
+        value = taking_part(output * 60000)
+        value.backward()
+    assert value == 0
+    assert not output.grad.any()
+    names = [name for name, _ in counts.launches.elements()]
+    assert names.count("aten::zero_") == 2
+    assert len(names) <= 5, counts.table(what="launches")

@@ -1,5 +1,7 @@
 """What a training step launches and waits for on a GPU, by file and line."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -19,6 +21,7 @@ from trivox.tasks.labels.objective import SegmentationObjective
 
 CPU = torch.device("cpu")
 STEPS = 4
+LAUNCHES = 310
 ON_HOST = {"boundary", "hausdorff"}
 """Losses of distances, which scipy computes."""
 
@@ -84,6 +87,12 @@ def test_a_step_waits_for_nothing_until_figures_are_read(tmp_path, gpu, settings
     assert sum(counts.waits.values()) == 1
 
 
+def test_a_step_of_two_supervised_scales_launches_few_kernels(tmp_path, gpu):
+    counts = counted(tmp_path, gpu, deep_supervision=True)
+    launched = sum(counts.launches.values()) / STEPS
+    assert launched <= LAUNCHES, counts.table(steps=STEPS, what="launches", most=40)
+
+
 def test_validation_waits_for_its_scores_alone(gpu):
     from pretended_gpu.device import counting
 
@@ -132,7 +141,7 @@ def test_a_step_whose_gradients_are_not_finite_changes_nothing(tmp_path, gpu):
         network.to(gpu)
         before = {k: v.clone() for k, v in network.state_dict().items()}
         optimizer = make_optimizer(network, recipe)
-        for value in (float("nan"), 1.0):
+        for value in (math.nan, math.inf, 1.0):
             for parameter in network.parameters():
                 parameter.grad = torch.full_like(parameter, value)
             take_step(optimizer, torch.tensor(value, device=gpu))
@@ -140,7 +149,7 @@ def test_a_step_whose_gradients_are_not_finite_changes_nothing(tmp_path, gpu):
                 torch.equal(before[key], tensor)
                 for key, tensor in network.state_dict().items()
             )
-            assert same == (value != value)
+            assert same != math.isfinite(value)
         assert all_finite(optimizer.state_dict())
 
 

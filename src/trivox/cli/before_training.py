@@ -241,6 +241,8 @@ def check(
     classes: Classes = None,
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
+    predictions: Annotated[Path | None, option("check", "predictions")] = None,
+    page: Annotated[Path | None, option("check", "page")] = None,
 ) -> Any:
     """Look for everything that would make training wrong; exit 1 if there is any."""
     from trivox.verbs.check import check as run
@@ -251,6 +253,8 @@ def check(
         classes=classes,
         series=series,
         slice_tolerance=slice_tolerance,
+        predictions=predictions,
+        page=page,
         console=Terminal(),
     )
     data = checked.dataset

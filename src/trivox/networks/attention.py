@@ -18,8 +18,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from trivox.networks.efficient import DropPath
 from trivox.networks.halves import LayerNorm
 from trivox.networks.transformer_kernels import (
+    SwiGLU,
     attended_in_full,
-    gated,
     is_small,
     moved,
     with_branch,
@@ -143,6 +143,21 @@ class Groups:
 # What is made in inference mode may not be used in training later.
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
+def hidden_members(groups: Groups, samples: int) -> Tensor | None:
+    """What to add to the logits of the members of the groups of so many samples as keys,
+    `(samples * groups, 1, t)`: minus infinity where one is padding, otherwise 0; None
+    where none is.
+    """
+    if groups.real is None:
+        return None
+    shown = torch.zeros(groups.real.shape, device=groups.real.device)
+    hidden = shown.masked_fill_(~groups.real, -torch.inf)
+    return hidden[:, None].repeat(samples, 1, 1)
+
+
+# What is made in inference mode may not be used in training later.
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def token_groups(
     grid: TokenGrid, window: int, partition: Partition, device: torch.device
 ) -> Groups:
@@ -214,27 +229,26 @@ class MultiHeadSelfAttention3D(nn.Module):
         *,
         keys: Tensor | None = None,
         key_coordinates: Tensor | None = None,
-        mask: Tensor | None = None,
+        hidden: Tensor | None = None,
     ) -> Tensor:
         """`(n, t, c)` to the same. Keys and values come from the tokens, or from `keys`
         `(n, k, c)`.
 
-        coordinates: `(n or 1, t, 3)`; mask: `(n, t or 1, k)`, true where a key may be
-        seen.
+        coordinates: `(n or 1, t, 3)`; hidden: `(n, t or 1, k)`, minus infinity where a
+        key must not be seen, otherwise 0.
         """
         query, key, value, bias = self._parts(
             tokens, coordinates, keys, key_coordinates
         )
         query = query.to(value.dtype)
         key = key.to(value.dtype)
-        allowed = None if mask is None else mask[:, None]
+        hidden = None if hidden is None else hidden[:, None]
         bias = None if bias is None else bias.to(value.dtype)
         if bias is not None and is_small(query, key):
-            out = attended_in_full(query, key, value, bias, allowed)
+            out = attended_in_full(query, key, value, bias, hidden)
         else:
-            if bias is not None and allowed is not None:
-                bias = bias.masked_fill(~allowed, -torch.inf)
-            shown = allowed if bias is None else bias
+            added = [part for part in (bias, hidden) if part is not None]
+            shown = sum(added[1:], start=added[0]).to(value.dtype) if added else None
             out = F.scaled_dot_product_attention(query, key, value, attn_mask=shown)
         projected: Tensor = self.project(out.transpose(1, 2).flatten(2))
         return projected
@@ -292,21 +306,6 @@ class MultiHeadSelfAttention3D(nn.Module):
         """`(n, t, c)` to `(n, heads, t, d)`."""
         heads: Tensor = x.unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
         return heads
-
-
-class SwiGLU(nn.Module):
-    """Gated feed-forward layer with 8/3 of the width inside (Shazeer 2020)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        inner = round(channels * 8 / 3 / 16) * 16
-        self.gate = nn.Linear(channels, 2 * inner, bias=False)
-        self.project = nn.Linear(inner, channels, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same shape."""
-        out: Tensor = self.project(gated(self.gate(x)))
-        return out
 
 
 class TransformerBlock3D(nn.Module):
@@ -369,8 +368,8 @@ class TransformerBlock3D(nn.Module):
         parts = parts.unflatten(1, groups.index.shape).flatten(
             0, 1
         )  # (b * groups, t, c)
-        mask = None if groups.real is None else groups.real[:, None].repeat(b, 1, 1)
-        out: Tensor = self.attention(parts, coordinates, mask=mask)
+        hidden = hidden_members(groups, b)
+        out: Tensor = self.attention(parts, coordinates, hidden=hidden)
         members = out.reshape(b, groups.index.numel(), -1)
         if groups.real is not None:
             return members.index_select(1, groups.place)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from trivox.networks.attention import (
     LAYER_SCALE,
     MultiHeadSelfAttention3D,
-    SwiGLU,
     TokenGrid,
     grid_coordinates,
 )
@@ -19,6 +18,7 @@ from trivox.networks.depthwise import DepthwiseConv3d
 from trivox.networks.efficient import DropPath, Pointwise
 from trivox.networks.halves import LayerNorm
 from trivox.networks.layers import InstanceNorm
+from trivox.networks.transformer_kernels import SwiGLU
 
 STRIDE = 2
 """One sampling point for a block of this many tokens along each axis."""

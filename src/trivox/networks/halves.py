@@ -6,8 +6,10 @@ kernels a step for a network of many small layers; and it takes norms, with what
 work on, to fp32. The weights that are learnt stay fp32 either way.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,12 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from trivox.uploads import sent
+
 LINEAR = {2: "bilinear", 3: "trilinear"}
 ADJOINTS = {
     2: torch.ops.aten.upsample_bilinear2d_backward,
     3: torch.ops.aten.upsample_trilinear3d_backward,
 }
 """Of linear interpolation, by the number of axes."""
+ENTRIES = 1 << 22
+"""Of a matrix that doubles a map: 8 MB."""
+PRODUCTS = 1 << 30
+"""With such a matrix: less time for a GPU than the start of the kernels that it saves."""
 
 
 class _Brought(torch.autograd.Function):
@@ -108,7 +116,9 @@ class LayerNorm(nn.LayerNorm):
 
 
 class _Interpolated(torch.autograd.Function):
-    """Linear interpolation in bf16; what the gradients of a voxel add up to, in fp32."""
+    """Linear interpolation in bf16; what the gradients of a voxel add up to, in fp32,
+    which takes two kernels more.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -125,12 +135,43 @@ class _Interpolated(torch.autograd.Function):
         return summed.to(gradients[0].dtype), None
 
 
+def _doubled_by_matrix(x: Tensor, size: tuple[int, ...]) -> bool:
+    """Whether a map is made twice as large along each axis, and is so small that a
+    product with a matrix does it: one kernel, one for its gradient, both of which add up
+    in fp32, and weights that bf16 holds exactly.
+    """
+    doubled = all(new == 2 * old for new, old in zip(size, x.shape[2:], strict=True))
+    count = math.prod(size)
+    few = count * x[0, 0].numel() <= ENTRIES and count * x.numel() <= PRODUCTS
+    return doubled and few and x.is_contiguous()
+
+
+# what is made in inference mode may not be used in training later
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _interpolation(
+    shape: tuple[int, ...], size: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """Weights `(values, 1, *size)` with which each value of a map of a shape enters
+    another size, in bf16.
+    """
+    values = math.prod(shape)
+    each = torch.eye(values).view(values, 1, *shape)
+    weights = F.interpolate(each, size=size, mode=LINEAR[len(size)])
+    return sent(weights.to(torch.bfloat16), device)
+
+
 def interpolated(x: Tensor, size: Sequence[int]) -> Tensor:
     """Linear interpolation of `(b, c, rows, columns)` or `(b, c, z, y, x)` to another
     size; of bf16 on a GPU in bf16, which autocast would take to fp32, and all that is
     computed from it.
     """
-    if x.is_cuda and x.dtype == torch.bfloat16:
-        half: Tensor = _Interpolated.apply(x, tuple(size))
-        return half
-    return F.interpolate(x, size=tuple(size), mode=LINEAR[len(size)])
+    size = tuple(size)
+    if not x.is_cuda or x.dtype != torch.bfloat16:
+        return F.interpolate(x, size=size, mode=LINEAR[len(size)])
+    if _doubled_by_matrix(x, size):
+        weights = _interpolation(x.shape[2:], size, x.device).flatten(1)
+        doubled = torch.bmm(x.flatten(2), weights.expand(len(x), -1, -1))
+        return doubled.view(*x.shape[:2], *size)
+    half: Tensor = _Interpolated.apply(x, size)
+    return half

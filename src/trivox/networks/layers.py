@@ -24,10 +24,11 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor
     """Each channel of each sample of `(b, c, z, y, x)` to mean 0 and variance 1, then
     scaled and shifted `(c,)`.
 
-    A group norm of one channel a group, or a batch norm of each sample, which is the
-    same and keeps the layout: where torch's group norm is slow (channels-last maps on a
-    CPU), and for half precision on a GPU, where autocast would make fp32 of the map and
-    of all that is computed from it. Graphs for other programs have torch's own, which
+    A group norm of one channel a group, or a batch norm of each sample, or of the
+    channels of all as those of one, which is the same and keeps the layout: where
+    torch's group norm is slow (channels-last maps on a CPU), and for half precision on a
+    GPU, where autocast would make fp32 of the map and of all that is computed from it.
+    Graphs for other programs have torch's own, which
     OpenVINO computes without changing the layout.
     """
     if torch.compiler.is_exporting():
@@ -39,12 +40,19 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor
         by_sample = x.dtype in HALF_PRECISION
     if not by_sample:
         return F.group_norm(x, x.shape[1], weight, bias, eps)
-    samples = [x] if len(x) == 1 else x.split(1)
-    normed = [
-        torch.batch_norm(sample, weight, bias, None, None, True, 0.0, eps, False)
-        for sample in samples
-    ]
-    return normed[0] if len(x) == 1 else torch.cat(normed)
+    if len(x) == 1:
+        return _batch_norm(x, weight, bias, eps)
+    if not x.is_contiguous():
+        return torch.cat([_batch_norm(part, weight, bias, eps) for part in x.split(1)])
+    channels = x.view(1, -1, *x.shape[2:])
+    normed = _batch_norm(channels, weight.repeat(len(x)), bias.repeat(len(x)), eps)
+    # to autograd no view, which an activation in place would have to copy
+    together: Tensor = torch.ops.aten._unsafe_view(normed, x.shape)
+    return together
+
+
+def _batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return torch.batch_norm(x, weight, bias, None, None, True, 0.0, eps, False)
 
 
 class InstanceNorm(nn.GroupNorm):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from trivox.uploads import constant
@@ -31,16 +31,16 @@ def attended_in_full(
     key: Tensor,
     value: Tensor,
     bias: Tensor,
-    mask: Tensor | None = None,
+    hidden: Tensor | None = None,
 ) -> Tensor:
     """Attention as its formula says; the softmax is computed in fp32 by its kernel.
 
     Queries `(n, heads, t, d)`, keys and values `(n, heads, k, d)`; bias of the logits
-    `(n or 1, heads or 1, t or 1, k)`; mask `(n, 1, t or 1, k)`, true where a key may be seen:
-    one at least by each query. Result `(n, heads, t, d)`.
+    `(n or 1, heads or 1, t or 1, k)`; hidden `(n, 1, t or 1, k)`, minus infinity where a key
+    must not be seen, otherwise 0: each query sees one at least. Result `(n, heads, t, d)`.
     """
     with torch.autocast(query.device.type, enabled=False):
-        attended: Tensor = _Attention.apply(query, key, value, bias, mask)
+        attended: Tensor = _Attention.apply(query, key, value, bias, hidden)
         return attended
 
 
@@ -56,14 +56,17 @@ class _Attention(torch.autograd.Function):
         key: Tensor,
         value: Tensor,
         bias: Tensor,
-        mask: Tensor | None,
+        hidden: Tensor | None,
     ) -> Tensor:
         n, heads, t, d = query.shape
         ctx.scale = d**-0.5
         ctx.bias = bias.shape
         q, k, v = (part.flatten(0, 1) for part in (query, key, value))
-        shown = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
-        start = shown.expand(n, heads, t, key.shape[-2]).flatten(0, 1)
+        shape = (n, heads, t, key.shape[-2])
+        shown = bias.expand(shape)
+        if hidden is not None:
+            shown = torch.add(shown, hidden, out=bias.new_empty(shape))
+        start = shown.flatten(0, 1)
         logits = torch.empty_like(start, memory_format=torch.contiguous_format)
         torch.baddbmm(start, q, k.mT, alpha=ctx.scale, out=logits)
         weights = logits.softmax(-1)
@@ -160,6 +163,21 @@ class _Gated(torch.autograd.Function):
         closing = torch.ops.aten.silu_backward.grad_input
         closing(gradients[0] * value, gate, grad_input=of_gate)
         return result
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer with 8/3 of the width inside (Shazeer 2020)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = round(channels * 8 / 3 / 16) * 16
+        self.gate = nn.Linear(channels, 2 * inner, bias=False)
+        self.project = nn.Linear(inner, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        out: Tensor = self.project(gated(self.gate(x)))
+        return out
 
 
 def moved(tokens: Tensor, forth: Tensor, back: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from trivox.projection.noise import add_noise
 from trivox.projection.projector import project
 from trivox.projection.rays import follow
 from trivox.projection.xrays import Xrays, follow_ahead
-from trivox.uploads import sent_together
+from trivox.uploads import sent, sent_together
 from trivox.volumes.volume import Array
 
 WHOLE_STEP = 1 << 20
@@ -50,16 +50,15 @@ class RawExams:
     """Exams as read: CTs on the rendering grid `(b, z, y, x)` int16 HU, and the views
     or where they are to be taken from.
 
-    dropped: views `(b, v)` that are missing; photons: of the noise, None for none;
-    gain: factors `(b,)` on the views.
+    gain: factors `(b, v)` on the views, 0 for one that is missing; photons: of the
+    noise, None for none.
     """
 
     plan: VolumePlan
     volumes: Tensor
     views: Xrays | Geometry
-    dropped: Tensor
-    photons: float | None
     gain: Tensor
+    photons: float | None
     seed: int
 
     @torch.no_grad()
@@ -67,19 +66,19 @@ class RawExams:
         """Render, add noise, drop views, bring the volumes to the network's grid and
         window.
         """
-        sources = (self.volumes, self.gain, self.dropped)
-        volumes, gain, dropped = sent_together(sources, device)
+        volumes, gain = sent_together((self.volumes, self.gain), device)
         hounsfield = volumes.float()
         if isinstance(self.views, Geometry):
-            xrays = self._rendered(hounsfield, self.views)
+            geometry = self.views
+            images = self._rendered(hounsfield, geometry)
         else:
-            xrays = self.views.to(device)
-        images = xrays.images * gain[:, None, None, None]
-        xrays = Xrays(images, xrays.geometry, xrays.present).without(dropped)
+            geometry = self.views.geometry
+            images = sent(self.views.images, device)
+        xrays = Xrays(images * gain[:, :, None, None], geometry, gain > 0)
         targets = to_window(coarser(hounsfield, self.plan), self.plan.window)
         return xrays, VolumeTargets(targets, xrays)
 
-    def _rendered(self, hounsfield: Tensor, geometry: Geometry) -> Xrays:
+    def _rendered(self, hounsfield: Tensor, geometry: Geometry) -> Tensor:
         attenuation = attenuation_of(hounsfield, water=self.plan.water_per_mm)
         images = project(attenuation, geometry, self.plan.render_grid)
         if self.photons is not None:
@@ -87,7 +86,7 @@ class RawExams:
             where = "cpu" if device.type == "mps" else device
             generator = torch.Generator(where).manual_seed(self.seed)
             images = add_noise(images, self.photons, generator=generator)
-        return Xrays.of(images, geometry)
+        return images
 
 
 def coarser(volumes: Tensor, plan: VolumePlan) -> Tensor:
@@ -143,20 +142,14 @@ class ExamSource:
             geometry = views.geometry
             photons = None
         follow_ahead(geometry, self.plan.grid)
-        dropped: list[Array] = []
-        gains: list[float] = []
-        for position in self.positions:
-            missing, gain = self._losses(step, position, views.views)
-            dropped.append(missing)
-            gains.append(gain)
+        gains = [self._gain(step, place, views.views) for place in self.positions]
         volumes = np.stack([self.store.volume(name) for name in names])
         return RawExams(
             plan=self.plan,
             volumes=torch.from_numpy(volumes),
             views=views,
-            dropped=torch.from_numpy(np.stack(dropped)),
+            gain=torch.from_numpy(np.stack(gains)),
             photons=photons,
-            gain=torch.tensor(gains, dtype=torch.float32),
             seed=int(rng.integers(2**31)),
         )
 
@@ -175,10 +168,10 @@ class ExamSource:
         low, high = (math.log(value) for value in self.options.photons)
         return math.exp(rng.uniform(low, high))
 
-    def _losses(self, step: int, position: int, views: int) -> tuple[Array, float]:
-        """Views of a sample that are missing `(v,)`, and the factor on the others."""
+    def _gain(self, step: int, position: int, views: int) -> Array:
+        """Factor on each view of a sample `(v,)`, 0 for one that is missing."""
         if not self.training:
-            return np.zeros(views, bool), 1.0
+            return np.ones(views, np.float32)
         options = self.options
         rng = sample_rng(self.seed, step, position, stream=self._stream)
         dropped = rng.random(views) < options.drop_view
@@ -186,7 +179,8 @@ class ExamSource:
             dropped[rng.integers(views)] = False
         if rng.random() < options.no_views:
             dropped[:] = True
-        return dropped, 1.0 + options.gain_jitter * rng.uniform(-1, 1)
+        gain = np.float32(1.0 + options.gain_jitter * rng.uniform(-1, 1))
+        return np.where(dropped, np.float32(0), gain)
 
     def _geometry(self, rng: np.random.Generator, count: int) -> Geometry:
         jitter = self.options.angle_jitter if self.training else 0.0

@@ -192,14 +192,14 @@ class Geometry:
 
     def _sent(self, device: torch.device) -> "Geometry":
         tensors = self.tensors()
-        parts = [*tensors.values(), *self.axes()]
+        parts = [*tensors.values(), self._axes()]
         whole = torch.cat([part.flatten() for part in parts])
         pieces = sent(whole, device).split([part.numel() for part in parts])
-        *there, towards, down, right = (
+        *there, axes = (
             piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)
         )
         geometry = self._with(dict(zip(tensors, there, strict=True)))
-        geometry.made["axes"] = (towards, down, right)
+        geometry.made["axes"] = axes
         return geometry
 
     def select(self, views: Sequence[int] | Tensor) -> "Geometry":
@@ -268,7 +268,7 @@ class Geometry:
             pixel_mm=self.pixel_mm * factor,
             detector=(rows // factor, columns // factor),
         )
-        coarser.made["axes"] = self.axes()
+        coarser.made["axes"] = self._axes()
         if self.batched:
             coarser.made["exams"] = [exam.binned(factor) for exam in self.exams()]
         return coarser
@@ -278,9 +278,14 @@ class Geometry:
         """Unit vectors `(..., v, 3)`: from the isocentre to the source, along image
         rows (down), along columns (right).
         """
-        return self.remember("axes", self._axes)
+        towards, down, right = self._axes().unbind(-1)
+        return towards, down, right
 
-    def _axes(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _axes(self) -> Tensor:
+        """`axes` as columns, `(..., v, 3, 3)`."""
+        return self.remember("axes", self._turned)
+
+    def _turned(self) -> Tensor:
         turn = self.primary * (math.pi / 180)
         tilt = self.secondary * (math.pi / 180)
         sin = turn.sin()
@@ -290,7 +295,7 @@ class Geometry:
         towards = torch.stack((-sin * level, cos * level, -rise), dim=-1)
         down = -torch.stack((-sin * rise, cos * rise, level), dim=-1)
         right = torch.stack((-cos, -sin, torch.zeros_like(turn)), dim=-1)
-        return towards, down, right
+        return torch.stack((towards, down, right), dim=-1)
 
     @property
     def source(self) -> Tensor:
@@ -328,8 +333,7 @@ class Geometry:
         shared by all exams of a batch, or have a leading batch axis. Whole numbers are
         pixel centres: (0, 0) is the middle of the first pixel.
         """
-        axes = torch.stack(self.axes(), dim=-1)  # (..., v, 3, 3)
-        along = points[..., None, :, :] @ axes
+        along = points[..., None, :, :] @ self._axes()
         depth = self.sod[..., None] - along[..., 0]
         scale = self.sdd[..., None] / depth
         on_detector = scale[..., None] * along[..., 1:]  # mm

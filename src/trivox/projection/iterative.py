@@ -38,14 +38,12 @@ class SirtStep:
         """
         images = self.xrays.images
         present = self.xrays.present
-        batched = self.projector.geometry.batched
-        if not batched and _alike(present):
+        if not self.projector.geometry.batched and _alike(present):
             present = present[:1]
         least = SHORTEST * min(self.projector.grid.spacing)
-        exams = len(images) if batched else 1
-        ones = images.new_ones(exams, *self.projector.grid.shape)
-        rows = _inverse(self.projector.project(ones), least) * present[:, :, None, None]
-        columns = self.projector.backproject((rows > 0).to(images.dtype))
+        lengths = self.projector.lengths(images.dtype, images.device)
+        rows = _inverse(lengths, least) * present[:, :, None, None]
+        columns = self.projector.backproject(rows.sign())
         return rows, _inverse(columns, least)
 
     def __call__(self, volume: Tensor, strength: Tensor | float = 1.0) -> Tensor:

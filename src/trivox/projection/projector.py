@@ -78,6 +78,19 @@ class Projector:
         shape = (self.geometry.views, *self.geometry.detector)
         return self._apply(images, shape, adjoint=True)
 
+    def lengths(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """How far each ray runs within the grid, mm: line integrals of ones, of each
+        exam, or of one for all, `(b | 1, v, rows, columns)`.
+        """
+        lengths: list[Tensor] = []
+        for operator in self._operators(dtype, device):
+            if isinstance(operator, RayTable):
+                lengths.append(operator.lengths())
+            else:
+                ones = torch.ones(1, *self.grid.shape, dtype=dtype)
+                lengths.append(operator.forward(ones))
+        return lengths[0] if len(lengths) == 1 else torch.cat(lengths)
+
     def towards(self, rows: Tensor, columns: Tensor) -> list[Towards] | None:
         """Steps of SIRT in place with weights of pixels and voxels, one, or one an exam;
         None where they are not to be had, as on a CPU.

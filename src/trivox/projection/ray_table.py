@@ -5,6 +5,7 @@ kernels and nothing that the program has to wait for.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -42,9 +43,9 @@ class MixedRays(Rays):
 
     def flat(self, voxels: Tensor) -> Tensor:
         """See `Rays`."""
-        p, q = voxels.mul_(self.facts[:, 2:4].T[..., None])
-        flat: Tensor = p.add_(q).add_(self.facts[:, 8:])
-        return flat
+        p, q = voxels
+        flat = torch.addcmul(self.facts[:, 8:], p, self.facts[:, 2:3])
+        return flat.addcmul_(q, self.facts[:, 3:4])
 
     def corners(self, first: Tensor, beyond: Tensor) -> Taps:
         """See `Rays`."""
@@ -108,7 +109,7 @@ class RayTable:
         lines, pencil = _lines(rays, pixels, dtype)
         parts = (lines, pencil, _kinds(rays, max(grid.shape)))
         self.lines, self.pencil, self.kinds = sent_together(parts, device)
-        self.inner = inner_voxels(grid, device)
+        self.inner, self.inside = _inner(grid, dtype, device)
         count = max(1, SAMPLES // max(grid.shape))
         starts = range(0, max(1, pixels), count)
         self.parts = [slice(start, min(pixels, start + count)) for start in starts]
@@ -124,8 +125,17 @@ class RayTable:
             values = flat.index_select(1, places.flatten())
             products = values.view(len(flat), *weights.shape).mul_(weights)
             images.append(products.sum(dim=-1))
-        whole = images[0] if len(images) == 1 else torch.cat(images, dim=1)
-        return whole.view(len(volumes), *self.images)
+        return self._as_images(images)
+
+    def lengths(self) -> Tensor:
+        """Line integrals of ones, `(1, v, rows, columns)`."""
+        weights = [self._entries(rays)[1] for rays in self.parts]
+        return self._as_images([part.sum(dim=-1)[None] for part in weights])
+
+    def _as_images(self, parts: Sequence[Tensor]) -> Tensor:
+        """Pixels `(b, n)` of all parts as `(b, v, rows, columns)`."""
+        whole = parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
+        return whole.view(len(whole), *self.images)
 
     def adjoint(self, images: Tensor) -> Tensor:
         """Back-projection of `(b, v, rows, columns)`."""
@@ -171,9 +181,23 @@ class RayTable:
             facts=self.kinds.index_select(0, self.pencil[rays]),
         )
         padded, weights = _joined(self.rule(mixed))
-        places = self.inner.index_select(0, padded.flatten()).view(padded.shape)
-        weights.mul_(mixed.step[:, None]).mul_(places >= 0)  # the border is empty
-        return places.clamp_(min=0), weights
+        flat = padded.flatten()
+        inside = self.inside.index_select(0, flat).view(padded.shape)
+        weights.mul_(mixed.step[:, None]).mul_(inside)
+        return self.inner.index_select(0, flat).view(padded.shape), weights
+
+
+# what is made in inference mode may not be used in training later
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _inner(
+    grid: Grid, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Flat voxel of the grid for each flat voxel of the padded one, int32, and 1; any
+    voxel and 0 in the border, which is empty.
+    """
+    voxels = inner_voxels(grid, device)
+    return voxels.clamp(min=0), (voxels >= 0).to(dtype)
 
 
 def _joined(taps: Taps) -> tuple[Tensor, Tensor]:

@@ -9,11 +9,14 @@ from trivox.datasets.checks.findings import Report
 from trivox.datasets.class_tables import with_classes
 from trivox.datasets.dataset import Dataset
 from trivox.datasets.layouts.choice import load_dataset
+from trivox.errors import UsageError
 from trivox.files import write_json
-from trivox.outputs import CHECK
+from trivox.outputs import CHECK, PAGE
 from trivox.schema import stamped
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.foresight import planned_losses
+from trivox.tasks.suspects.page import write_suspects
+from trivox.tasks.suspects.search import search
 from trivox.verbs.folders import require_result
 from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
@@ -56,15 +59,23 @@ def check(
     classes: Path | str | None = None,
     series: str | None = None,
     slice_tolerance: float | None = None,
+    predictions: Path | str | None = None,
+    page: Path | str | None = None,
     console: Console | None = None,
 ) -> Checked:
     """Look for everything that would make training wrong.
 
-    The report's errors would, its warnings might. Raises `FormatError` where there is
-    no dataset at all.
+    The report's errors would, its warnings might. With predictions of networks that were
+    not trained on the cases, labels that are probably wrong are among the warnings.
+    Raises `FormatError` where there is no dataset at all, `DataError` where fewer than 8
+    cases can be compared with predictions.
     """
+    if page is not None and predictions is None:
+        raise UsageError("--page shows what --predictions finds; give both")
     if out is not None:
         require_result(Path(out), CHECK)
+    if page is not None:
+        require_result(Path(page), PAGE)
     choice = series_choice(series, slice_tolerance)
     data = load_dataset(Path(dataset)).read_by(choice)
     if classes is not None:
@@ -75,6 +86,11 @@ def check(
     )
     if data.labels is not None and not report.errors:
         report = report.also(planned_losses(data, console))
+    if predictions is not None:
+        suspects = search(data, Path(predictions), console)
+        report = report.also(suspects.findings)
+        if page is not None:
+            write_suspects(Path(page), data, suspects, console)
     if out is not None:
         write_json(Path(out), stamped(report.to_json(), data.task))
     return Checked(data, report, None if out is None else Path(out))

@@ -120,6 +120,9 @@ TEXTS = {
     "pretrain.out": "folder of the pretraining, for --pretrained later",
     "pretrained": "run, bundle, ready model, pretraining or safetensors file to start "
     "from",
+    "check.predictions": "run, or folder of label maps by networks that were not trained on "
+    "these cases: labels that are probably wrong are listed",
+    "check.page": "page with a picture of each of them, .html",
     "predict.format": "files of each case, with commas between: nifti, dicom-seg, rtstruct, sr "
     "(measurements, brings dicom-seg along), png, dicom-ct (of volumes); "
     "default: nifti, and dicom-seg for DICOM images",

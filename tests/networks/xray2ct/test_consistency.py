@@ -4,13 +4,9 @@ import pytest
 import torch
 
 from networks.xray2ct.toys import GRID, WATER, WINDOW, blobs, exams, furthest, orbit
-from trivox.networks.xray2ct.consistency import (
-    DataConsistency,
-    HounsfieldWindow,
-    iterative_prior,
-)
+from trivox.networks.xray2ct.consistency import DataConsistency, iterative_prior
 from trivox.projection import xrays as xrays_module
-from trivox.projection.attenuation import attenuation_of
+from trivox.projection.attenuation import HounsfieldWindow, attenuation_of
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.iterative import SirtStep, sirt
 from trivox.projection.projector import Projector

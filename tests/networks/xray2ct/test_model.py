@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from networks.xray2ct.toys import GRID, WATER, WINDOW, exams, furthest, network, orbit
 from trivox.errors import GeometryError, RecipeError
 from trivox.networks.registry import build_volume_network
-from trivox.networks.xray2ct.consistency import HounsfieldWindow
+from trivox.projection.attenuation import HounsfieldWindow
 from trivox.projection.geometry import Geometry, Grid
 from trivox.projection.iterative import sirt
 from trivox.projection.projector import Projector

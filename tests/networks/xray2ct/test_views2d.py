@@ -26,7 +26,8 @@ def attention_input(views=3, seed=0):
     geometry = orbit(*(50.0 * view for view in range(views)))
     maps = torch.randn(2, views, 32, 4, 4)
     xrays = Xrays.of(torch.zeros(2, views, *geometry.detector), geometry)
-    return maps, rays_at(xrays, 8), xrays.present
+    rays = rays_at(xrays, 8).expand(2, -1, -1, -1, -1)
+    return maps, rays, xrays.present
 
 
 def between_views():

@@ -67,16 +67,17 @@ def overlay_figure(
     spacing: Spacing,
     names: Sequence[str],
     title: str,
+    at: Shape | None = None,
 ) -> bytes:
     """PNG of the axial, coronal and sagittal slices that show the reference (else the
-    prediction) best.
+    prediction) best, or that go through the voxel `at` `(z, y, x)`.
 
     image, prediction, reference: `(z, y, x)` on one canonical grid (x to the right, y
     to the front, z upwards); spacing in mm `(z, y, x)`. names: of the indices 1, 2, ...
     in the label arrays. The prediction is filled, the reference outlined; both in the
     label's colour.
     """
-    slices = _slices(prediction, reference, len(names))
+    slices = at or _slices(prediction, reference, len(names))
     overlay = _Overlay(image, prediction, reference, spacing, slices)
     colours = _colours(overlay, len(names))
     sizes = [plane.size_mm(image.shape, spacing) for plane in PLANES]

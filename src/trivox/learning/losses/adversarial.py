@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from trivox.errors import FormatError
-from trivox.learning.losses.targets import full_precision
+from trivox.learning.losses.targets import absolute_difference, full_precision
 from trivox.learning.runtime import sum_over_ranks, world_size
 
 WIDTHS = (16, 32, 64)
@@ -112,7 +112,7 @@ class Critic:
             with torch.no_grad():
                 _, wanted = self._verdicts(real)
             matching = [
-                F.l1_loss(of_fake, of_real)
+                absolute_difference(of_fake, of_real)
                 for of_fake, of_real in zip(features, wanted, strict=True)
             ]
             return -verdict.mean() + MATCHING * torch.stack(matching).mean()

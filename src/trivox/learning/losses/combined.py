@@ -3,6 +3,7 @@ supervision, and weights that are learnt.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from trivox.learning.losses.targets import taking_part
 from trivox.learning.losses.weighting import balanced
 from trivox.learning.runtime import sum_over_ranks, world_size
+from trivox.uploads import sent
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits `(b, c, z, y, x)` and indices `(b, z, y, x)` to a scalar, or to one number a
@@ -171,9 +173,19 @@ def shrink_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
     for axis, new in enumerate(size, start=1):
         old = labels.shape[axis]
         if new != old:
-            at = ((torch.arange(new, device=labels.device) + 0.5) * (old / new)).long()
-            labels = labels.index_select(axis, at)
+            labels = labels.index_select(axis, _nearest(old, new, labels.device))
     return labels
+
+
+# what is made in inference mode may not be used in training later
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _nearest(old: int, new: int, device: torch.device) -> Tensor:
+    """Which of `old` voxels along an axis lies at the centre of each of `new` ones; sent
+    once.
+    """
+    at = ((torch.arange(new) + 0.5) * (old / new)).long()
+    return sent(at, device)
 
 
 def supervision_weights(scales: int) -> list[float]:

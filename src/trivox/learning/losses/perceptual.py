@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trivox.learning.losses.targets import full_precision
+from trivox.learning.losses.targets import absolute_difference, full_precision
 from trivox.uploads import constant
 
 WINDOW = (-1024.0, 1476.0)
@@ -75,8 +75,6 @@ class PerceptualDifference(nn.Module):
     gradients pass through it.
     """
 
-    weights: Tensor
-
     def __init__(
         self, *, window: tuple[float, float], file: Path = ENCODER_FILE
     ) -> None:
@@ -84,20 +82,19 @@ class PerceptualDifference(nn.Module):
         self.encoder = TissueEncoder()
         self.encoder.load_state_dict(load_file(file))
         self.encoder.requires_grad_(False)
-        self.register_buffer("weights", self._weights(), persistent=False)
+        self.shares = self._shares()
         low, high = window
         width = WINDOW[1] - WINDOW[0]
         self.gain = (high - low) / width
         self.shift = (low - WINDOW[0]) / width
 
-    def _weights(self) -> Tensor:
-        """Of every channel of all scales in the mean over scales of means over channels
+    def _shares(self) -> list[list[float]]:
+        """Of every channel of each scale in the mean over scales of means over channels
         that are divided by their spread.
         """
         spreads = self.encoder.spreads()
-        return torch.cat(
-            [1 / spread / len(spread) / len(spreads) for spread in spreads]
-        )
+        shares = [1 / spread / len(spread) / len(spreads) for spread in spreads]
+        return [share.tolist() for share in shares]
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """A scalar of `(b, 1, z, y, x)` and `(b, 1, z, y, x)` in fp32; the mean of what
@@ -107,11 +104,20 @@ class PerceptualDifference(nn.Module):
             channels = self._channels(prediction)
             with torch.no_grad():
                 wanted = self._channels(target)
-            means = [
-                (here - there).abs().mean((0, 2, 3, 4))
+            differences = [
+                absolute_difference(here, there, reduction="none")
                 for here, there in zip(channels, wanted, strict=True)
             ]
-            return (torch.cat(means) * self.weights).sum()
+            return self._mean(differences)
+
+    def _mean(self, differences: Sequence[Tensor]) -> Tensor:
+        """Over the scales, of all samples together."""
+        weights: list[float] = []
+        for scale, shares in zip(differences, self.shares, strict=True):
+            values = scale.numel() // len(shares)
+            weights += [share / values for share in shares]
+        sums = torch.cat([scale.sum((0, 2, 3, 4)) for scale in differences])
+        return torch.dot(sums, constant(tuple(weights), sums.device))
 
     def _channels(self, volumes: Tensor) -> list[Tensor]:
         shift = constant((self.shift,), volumes.device)

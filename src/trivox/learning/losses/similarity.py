@@ -21,6 +21,11 @@ TAPS = 11
 K1 = 0.01
 K2 = 0.03
 """Wang's constants for a data range of 1."""
+LEAST1 = 2 * K1**2
+LEAST2 = 2 * K2**2
+"""Of both sides of his ratios, whose parts are doubled here."""
+SIGNS = (1.0, 1.0, 1.0, -1.0)
+"""Of what is of a sum and of a difference, below and above a ratio's line."""
 PERFECT_DB = 100.0
 
 
@@ -49,6 +54,12 @@ def ssim3d(prediction: Tensor, target: Tensor) -> Tensor:
     that fits), K 0.01 and 0.03, data range 1, population covariance; the mean over the
     places where the weights lie inside the volume whole.
     """
+    similar = similarities(prediction, target)
+    return similar.reshape(len(prediction), -1).mean(1)
+
+
+def similarities(prediction: Tensor, target: Tensor) -> Tensor:
+    """What `ssim3d` is the mean of, of all samples, `(b, z - 10, y - 10, x - 10)`."""
     with torch.autocast(prediction.device.type, enabled=False):
         p = full_precision(prediction).flatten(0, -4)
         t = full_precision(target).flatten(0, -4)
@@ -56,14 +67,17 @@ def ssim3d(prediction: Tensor, target: Tensor) -> Tensor:
         means, squares = _weighted_means(torch.cat((both, both.square()))).chunk(2)
         of_means = means.square()
         variances = squares - of_means
+        parts = torch.stack((of_means, variances))
         # 4 p t = (p + t)^2 - (p - t)^2, and so for the covariance
-        of_sum, of_difference = torch.stack((of_means, variances)).unbind(1)
-        of_sum = of_sum + constant((2 * K1**2, 2 * K2**2), p.device).view(2, 1, 1, 1, 1)
-        ratios = (of_sum - of_difference) / (of_sum + of_difference)
-        luminance, contrast = ratios
+        signs = constant(SIGNS, p.device).to(p.dtype)
+        signs = signs.view(2, 2).expand(2, 2, 2)
+        least = constant((LEAST1, LEAST2), p.device).to(p.dtype)
+        least = least.view(2, 1, 1)
+        both = torch.baddbmm(least, signs, parts.flatten(2))
+        below, above = both.unbind(1)
+        luminance, contrast = above / below
         similar: Tensor = luminance * contrast
-        similar = similar.reshape(len(prediction), -1)
-        return similar.mean(1)
+        return similar.view(means.shape[1:])
 
 
 def _weighted_means(maps: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from trivox.learning.runtime import sum_over_ranks, world_size
 from trivox.uploads import on_device
@@ -19,11 +20,49 @@ SMOOTH = 1e-5
 """Added to both sides of an overlap ratio: an empty target that is predicted empty
 costs nothing.
 """
+NARROW = 1e-30
+"""Less than any two values of a volume differ by, and more than fp32's smallest."""
+REDUCTIONS = {"none": 0, "mean": 1}
+"""As torch's kernels count them."""
 
 
 def full_precision(logits: Tensor) -> Tensor:
     """Logits of half precision as fp32; sums over a million voxels need it."""
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+def absolute_difference(
+    one: Tensor, other: Tensor, *, reduction: str = "mean"
+) -> Tensor:
+    """|one - other| of each value, or the mean (`reduction`: "none", "mean").
+
+    torch's own takes a kernel for each of its operations, and three more for the
+    gradient; its smooth one, which is the same where no difference lies within its
+    width, takes one for either.
+    """
+    difference: Tensor = _AbsoluteDifference.apply(one, other, REDUCTIONS[reduction])
+    return difference
+
+
+class _AbsoluteDifference(torch.autograd.Function):
+    """The kernel of the gradient writes to memory that none has filled before."""
+
+    @staticmethod
+    def forward(ctx: Any, one: Tensor, other: Tensor, reduction: int) -> Tensor:
+        ctx.save_for_backward(one, other)
+        ctx.reduction = reduction
+        value: Tensor = torch.ops.aten.smooth_l1_loss(one, other, reduction, NARROW)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        one, other = ctx.saved_tensors
+        of_one = torch.empty_like(one)
+        torch.ops.aten.smooth_l1_loss_backward.grad_input(
+            gradients[0], one, other, ctx.reduction, NARROW, grad_input=of_one
+        )
+        return of_one, -of_one if ctx.needs_input_grad[1] else None, None
 
 
 class _DifferentiableSum(torch.autograd.Function):
@@ -146,5 +185,20 @@ def taking_part(output: Tensor) -> Tensor:
     """0, with gradient zero for all that an output was computed from: DDP waits for
     every parameter, also of a head that has no weight in the loss.
     """
-    one = output[(slice(1),) * output.ndim]  # a sum of all would overflow in fp16
-    return one.float().sum() * 0
+    nothing: Tensor = _TakingPart.apply(output)
+    return nothing
+
+
+class _TakingPart(torch.autograd.Function):
+    """Nothing is computed of the output: a sum of all would overflow in fp16."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor) -> Tensor:
+        ctx.output = output.shape, output.dtype
+        return output.new_zeros((), dtype=torch.float32)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        shape, dtype = ctx.output
+        return gradients[0].new_zeros(shape, dtype=dtype)

@@ -34,9 +34,13 @@ from torch import Tensor, nn
 
 from trivox.config.volumes import ReconstructionLoss
 from trivox.learning.losses.perceptual import PerceptualDifference
-from trivox.learning.losses.similarity import ssim3d
-from trivox.learning.losses.targets import full_precision, taking_part
-from trivox.projection.attenuation import attenuation_of
+from trivox.learning.losses.similarity import similarities
+from trivox.learning.losses.targets import (
+    absolute_difference,
+    full_precision,
+    taking_part,
+)
+from trivox.projection.attenuation import HounsfieldWindow
 from trivox.projection.geometry import Grid
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
@@ -56,6 +60,10 @@ SCALES = {
 differ by up to a third.
 """
 LOW_FREQUENCIES = 0.1
+FLAT = 1e-6
+"""Added to the gradient of a volume along an axis of its own: where it is flat, the
+slope of its magnitude is finite.
+"""
 
 
 class VolumeCriterion(nn.Module):
@@ -78,8 +86,7 @@ class VolumeCriterion(nn.Module):
         self.weights: dict[str, float] = {
             name: weight for name, weight in weights.model_dump().items() if weight > 0
         }
-        self.window = window
-        self.water_per_mm = water_per_mm
+        self.units = HounsfieldWindow(window, water_per_mm)
         self.grid = grid
         self.perceptual: PerceptualDifference | None = None
         if "perceptual" in self.weights:
@@ -95,7 +102,7 @@ class VolumeCriterion(nn.Module):
         if costs:
             factors = [self.weights[name] / SCALES[name] for name in costs]
             weights = constant(tuple(factors), target.device)
-            terms.append((torch.stack(list(costs.values())) * weights).sum())
+            terms.append(torch.dot(torch.stack(list(costs.values())), weights))
         return sum(terms[1:], start=terms[0])
 
     @staticmethod
@@ -145,20 +152,21 @@ class VolumeCriterion(nn.Module):
         z, y, x = prediction.shape[2:]
         projector = Projector(xrays.geometry, self.grid.resized((z, y, x)))
         difference = self._attenuation(prediction) - self._attenuation(target)
-        of_views = projector.project(difference).abs().mean((-2, -1))  # (b, v)
-        present = xrays.present.to(of_views.dtype)
-        return ((of_views * present).sum(1) / present.sum(1).clamp(min=1)).mean()
+        images = projector.project(difference)
+        of_views = torch.linalg.vector_norm(images, 1, (-2, -1))  # (b, v)
+        count = xrays.present.sum(1, keepdim=True).clamp(min=1)
+        values = images.numel() // xrays.views
+        share = xrays.present / (count * values)
+        return torch.dot(of_views.flatten(), share.flatten())
 
     def _attenuation(self, volumes: Tensor) -> Tensor:
         """Per mm, `(b, z, y, x)` of `(b, 1, z, y, x)`."""
-        low, high = self.window
-        hounsfield = volumes.squeeze(1) * (high - low) + low
-        return attenuation_of(hounsfield, water=self.water_per_mm)
+        return F.relu(self.units.attenuation(volumes.squeeze(1)))
 
 
 def absolute(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference."""
-    return F.l1_loss(prediction, target)
+    return absolute_difference(prediction, target)
 
 
 def squared(prediction: Tensor, target: Tensor) -> Tensor:
@@ -168,7 +176,7 @@ def squared(prediction: Tensor, target: Tensor) -> Tensor:
 
 def dissimilarity(prediction: Tensor, target: Tensor) -> Tensor:
     """1 - SSIM."""
-    return 1 - ssim3d(prediction, target).mean()
+    return 1 - similarities(prediction, target).mean()
 
 
 def edges(volumes: Tensor) -> Tensor:
@@ -178,28 +186,27 @@ def edges(volumes: Tensor) -> Tensor:
     Along each axis a central difference `[-1, 0, 1] / 2` of what `[1, 2, 1] / 4`
     smooths along the other two.
     """
-    if volumes.device.type == "cpu":
-        squares = [_sobel(volumes, axis).square() for axis in (-3, -2, -1)]
-        square = torch.stack(squares).sum(0)
-    else:
-        square = _gradient(volumes).square().sum(1, keepdim=True)
-    # the slope of the root is finite where a volume is flat
-    return (square + 1e-12).sqrt()
+    if volumes.device.type != "cpu":
+        magnitude: Tensor = _gradient(volumes).norm(dim=1, keepdim=True)
+        return magnitude
+    squares = [_sobel(volumes, axis).square() for axis in (-3, -2, -1)]
+    return (torch.stack(squares).sum(0) + FLAT**2).sqrt()
 
 
 def edge_difference(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of the Sobel magnitudes; a shift of all values costs
     nothing.
     """
-    return F.l1_loss(edges(prediction), edges(target))
+    return absolute_difference(edges(prediction), edges(target))
 
 
 def frequency_difference(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean weighted magnitude of the spectrum of the difference."""
     magnitude = _magnitude(prediction - target)
     shape = prediction.shape[-3:]
-    weighted = magnitude * _frequency_weights(shape, magnitude.device, magnitude.dtype)
-    return weighted.sum() / (magnitude.shape[0] * magnitude.shape[1])
+    weights = _frequency_weights(shape, magnitude.device, magnitude.dtype)
+    of_volumes = torch.matmul(magnitude.flatten(-3), weights.flatten())
+    return of_volumes.mean()
 
 
 def spectrum(volumes: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,9 +238,11 @@ def deep_supervision(coarser: Sequence[Tensor], target: Tensor) -> Tensor:
     """
     wanted = [at_size_of(output, target).flatten() for output in coarser]
     outputs = [output.flatten() for output in coarser]
-    difference = torch.cat(outputs) - torch.cat(wanted)
     sizes = tuple(len(output) for output in outputs)
-    return (difference.abs() * _halving_weights(sizes, target.device)).sum()
+    differences = absolute_difference(
+        torch.cat(outputs), torch.cat(wanted), reduction="none"
+    )
+    return torch.dot(differences, _halving_weights(sizes, target.device))
 
 
 # what is made in inference mode may not be used in training later
@@ -288,25 +297,26 @@ def _sobel(volumes: Tensor, along: int) -> Tensor:
 
 
 def _gradient(volumes: Tensor) -> Tensor:
-    """Along the three axes, `(b, 3, z - 2, y - 2, x - 2)` of `(b, 1, z, y, x)`: what
-    `_sobel` computes of each, in one kernel, which a GPU needs little more time for than
-    for one of its sums.
+    """Along the three axes, and `FLAT`: `(b, 4, z - 2, y - 2, x - 2)` of `(b, 1, z, y,
+    x)`. What `_sobel` computes of each, in one kernel, which a GPU needs little more time
+    for than for one of its sums.
     """
     cudnn = torch.backends.cudnn
     with cudnn.flags(cudnn.enabled, cudnn.benchmark, allow_tf32=False):
-        return F.conv3d(volumes, sobel_kernels(volumes.device))
+        flat = constant((0.0, 0.0, 0.0, FLAT), volumes.device)
+        return F.conv3d(volumes, sobel_kernels(volumes.device), flat)
 
 
 # what is made in inference mode may not be used in training later
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
 def sobel_kernels(device: torch.device) -> Tensor:
-    """The operator of each axis, `(3, 1, 3, 3, 3)`."""
+    """The operator of each axis, and of none, `(4, 1, 3, 3, 3)`."""
     one = torch.zeros(27)
     one[13] = 1  # its kernels, mirrored, are what the operator makes of a single voxel
     single = F.pad(one.view(1, 1, 3, 3, 3), (1, 1) * 3)
     made = [_sobel(single, axis).flip(-3, -2, -1) for axis in (-3, -2, -1)]
-    return sent(torch.cat(made), device)
+    return sent(torch.cat([*made, torch.zeros_like(made[0])]), device)
 
 
 # what is made in inference mode may not be used in training later

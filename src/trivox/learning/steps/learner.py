@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from trivox.config.recipe import Recipe
@@ -241,20 +240,21 @@ class Learner:
 
     def _accumulate(self, images: Any, targets: Any, micro: int) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.runtime.device)
+        losses: list[Tensor] = []
         starts = range(0, len(images), micro)
         for start in starts:
             part = images[start : start + micro]
             target = targets[start : start + micro]
-            share = len(part) / len(images)
             with self._gradients_synchronised(start == starts[-1]):
                 with self.runtime.autocast():
                     target = self.objective.targets(part, target)
                     outputs = self.forward(*self.objective.inputs(part, target))
-                loss = self.objective.loss(outputs, target) * share
+                loss = self.objective.loss(outputs, target)
+                if len(starts) > 1:
+                    loss = loss * (len(part) / len(images))
                 self.scaler.scale(loss).backward()
-            total += loss.detach()
-        return total
+            losses.append(loss.detach())
+        return sum(losses[1:], start=losses[0])
 
     def _gradients_synchronised(self, last: bool) -> AbstractContextManager[None]:
         """Ranks exchange gradients only with the last micro-batch."""

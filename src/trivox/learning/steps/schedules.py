@@ -89,13 +89,12 @@ def take_step(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
     """Step unless the norm of the gradients is not finite; on a GPU the device decides,
     and nothing waits for it.
     """
-    finite = norm.isfinite()
     if not optimizer.param_groups[0]["fused"]:
-        if bool(finite):
+        if bool(norm.isfinite()):
             optimizer.step()
         return
-    # what a GradScaler tells fused optimizers
-    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    # what a GradScaler tells fused optimizers; 0 times what is not finite is no number
+    optimizer.found_inf = (norm * 0).isnan().float()  # type: ignore[attr-defined]
     optimizer.step()
     del optimizer.found_inf  # type: ignore[attr-defined]
 

@@ -9,31 +9,6 @@ from torch import Tensor, nn
 from trivox.projection.iterative import SirtStep, sirt
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays, joined, prior_grid
-from trivox.uploads import constant
-
-
-class HounsfieldWindow(nn.Module):
-    """Between normalised HU (0 to 1 within the window, not clamped) and attenuation in
-    1/mm.
-    """
-
-    def __init__(self, window: tuple[float, float], water_per_mm: float) -> None:
-        super().__init__()
-        low, high = window
-        self.water = water_per_mm
-        self.width = (high - low) / 1000 * water_per_mm
-        """Of the window, 1/mm."""
-        self.low = (1 + low / 1000) * water_per_mm
-
-    def attenuation(self, normalised: Tensor) -> Tensor:
-        """1/mm; below 0 for what is thinner than air."""
-        low = constant((self.low,), normalised.device)
-        return torch.add(low, normalised, alpha=self.width)
-
-    def normalised(self, attenuation: Tensor) -> Tensor:
-        """The inverse of `attenuation`."""
-        low = constant((-self.low / self.width,), attenuation.device)
-        return torch.add(low, attenuation, alpha=1 / self.width)
 
 
 def iterative_prior(

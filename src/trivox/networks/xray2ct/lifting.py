@@ -24,6 +24,8 @@ FACTS = 4
 """Depth, cosine of the incidence, mean attenuation along the ray, whether the detector
 sees it.
 """
+DEPTH = 4.0
+"""Factor on the depth, which is counted from the isocentre in units of its distance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,19 +65,22 @@ def _looked(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[
     pixels, depth = geometry.project_points(points)  # (..., v, n, 2), (..., v, n)
     step = constant(tuple(2 / edge for edge in geometry.detector), device)
     first = constant(tuple(1 / edge - 1 for edge in geometry.detector), device)
-    places = torch.addcmul(first, pixels, step).flip(-1)
+    places = torch.addcmul(first, pixels, step)
     towards = points - geometry.source[..., None, :]  # (..., v, n, 3)
     distance = towards.norm(dim=-1)
     chord = crossing(towards / distance[..., None], points, grids[0])
     cosine = depth / distance
-    depth = depth / geometry.sod[..., None] - 1
+    away = depth / geometry.sod[..., None]
+    away = torch.add(constant((-DEPTH,), device), away, alpha=DEPTH)
+    on_detector = places.abs().amax(-1) <= 1
+    seen = on_detector & (depth > 0) & xrays.present[:, :, None]
     if not geometry.batched:
         places = places.expand(b, *places.shape)
-        depth = depth.expand(b, *depth.shape)
+        away = away.expand(b, *away.shape)
         cosine = cosine.expand(b, *cosine.shape)
         chord = chord.expand(b, *chord.shape)
-    inside = places.abs().amax(-1) <= 1
-    seen = inside & (depth > -1) & xrays.present[:, :, None]
+    # after exams have their own, or every look would copy them
+    places = places.flip(-1)
     images = xrays.images.flatten(0, 1)
     integral = F.grid_sample(
         images[:, None],
@@ -85,10 +90,8 @@ def _looked(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[
     )
     water = chord * water_per_mm
     mean = integral.reshape(b, v, len(points)) / water.clamp(min=1.0)
-    facts = torch.stack(
-        (depth * 4, cosine, mean, torch.ones_like(mean)),
-        dim=2,
-    )
+    one = constant((1.0,), device).expand_as(mean)
+    facts = torch.stack((away, cosine, mean, one), dim=2)
     facts = facts * seen[:, :, None]
     counts = [math.prod(grid.shape) for grid in grids]
     parts = zip(
@@ -119,18 +122,26 @@ def _folded(places: Tensor) -> Tensor:
 
 def crossing(direction: Tensor, points: Tensor, grid: Grid) -> Tensor:
     """Length in mm of lines with unit `direction` `(..., n, 3)` through `points` `(n,
-    3)` within the grid's box.
+    3)` within the grid's box, where all of these lie.
     """
-    z, y, x = grid.extent_mm
-    half = constant((x / 2, y / 2, z / 2), points.device)
-    centre = constant(grid.centre_mm, points.device)
-    flat = direction.abs() < 1e-6
-    steep = torch.where(flat, 1e-6, direction)
-    one = (centre - half - points) / steep
-    other = (centre + half - points) / steep
-    enters = torch.minimum(one, other).amax(-1)
-    leaves = torch.maximum(one, other).amin(-1)
-    return (leaves - enters).clamp(min=0)
+    faces = _faces(grid, points.device) - points
+    # a line along a face meets it at infinity
+    exams_and_views = [1] * (direction.ndim - 2)
+    faces = faces.unflatten(0, (2, *exams_and_views))
+    one, other = faces / direction
+    lower = torch.minimum(one, other)
+    upper = torch.maximum(one, other)
+    return upper.amin(-1) - lower.amax(-1)
+
+
+def _faces(grid: Grid, device: torch.device) -> Tensor:
+    """Where the grid's box begins and ends along x, y and z, `(2, 1, 3)` mm."""
+    ends: list[float] = []
+    for middle, size in zip(grid.centre_mm, grid.extent_mm[::-1], strict=True):
+        ends.append(middle - size / 2)
+        ends.append(middle + size / 2)
+    faces = constant(tuple(ends), device).view(3, 2)
+    return faces.T[:, None]
 
 
 class ViewLifting(nn.Module):
@@ -262,7 +273,8 @@ def _shares(score: Tensor, seen: Tensor) -> list[Tensor]:
     are seen by any: `(b, v, ...)`, the last one `(b, ...)`.
     """
     there = seen.float()
-    hidden = (there - 1) * torch.finfo(there.dtype).max
+    most = torch.finfo(there.dtype).max
+    hidden = torch.add(constant((-most,), there.device), there, alpha=most)
     weights = (score + hidden).softmax(dim=1) * there
     count = there.sum(dim=1, keepdim=True).clamp(min=1)
     return [weights, there / count, hidden, there.amax(dim=1)]

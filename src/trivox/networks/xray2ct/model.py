@@ -1,7 +1,6 @@
 """From X-rays to a volume: `HybridCNNViTUNet3D`."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -12,18 +11,16 @@ from torch.func import functional_call
 from trivox.errors import GeometryError, RecipeError
 from trivox.networks.efficient import Pointwise
 from trivox.networks.halves import in_bf16, in_type, wants_halves
-from trivox.networks.xray2ct.consistency import (
-    DataConsistency,
-    HounsfieldWindow,
-    iterative_prior,
-)
+from trivox.networks.xray2ct.consistency import DataConsistency, iterative_prior
 from trivox.networks.xray2ct.lifting import FEW, Fused, ViewLifting, lift, look
 from trivox.networks.xray2ct.sizes import LIFTED, ReconstructionSize, levels_of
 from trivox.networks.xray2ct.unet3d import VolumeUNet
 from trivox.networks.xray2ct.views2d import MultiScaleFeaturePyramid
+from trivox.projection.attenuation import HounsfieldWindow
 from trivox.projection.geometry import Grid
 from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays, joined
+from trivox.uploads import constant
 from trivox.volumes.volume import Shape
 
 Prior = Literal["sirt", "none"]
@@ -152,11 +149,11 @@ class HybridCNNViTUNet3D(nn.Module):
 
     def _forward(self, xrays: Xrays, *, consistent: bool) -> Tensor | list[Tensor]:
         physics = self._physics(xrays, consistent=consistent)
-        known = self._known(xrays, physics)
-        residuals = self._residuals(self._decode(xrays, known))
-        base = self._base(known, xrays)
-        bases = [_pooled(base, residual.shape[2:]) for residual in residuals]
-        outputs = list(torch._foreach_add(bases, residuals))
+        known = self._at_levels(self._known(xrays, physics))
+        views = xrays.present.sum(dim=1)
+        residuals = self._residuals(self._decode(xrays, known, views))
+        bases = self._bases([known[level] for level in residuals], views)
+        outputs = list(torch._foreach_add(bases, list(residuals.values())))
         if physics is not None and consistent:
             outputs[0] = self._consistent(outputs[0], physics)
         return outputs if self.training and self.deep_supervision else outputs[0]
@@ -219,14 +216,33 @@ class HybridCNNViTUNet3D(nn.Module):
         with torch.no_grad(), torch.autocast(mean.device.type, enabled=False):
             start = self.units.attenuation(mean).clamp(min=0)
             sirt = iterative_prior(*physics, start, iterations=self.prior_iterations)
-            prior = mean + (sirt - start) / self.units.width
+            prior = torch.add(mean, sirt - start, alpha=1 / self.units.width)
             return torch.stack((prior, mean), dim=1)
 
-    def _base(self, known: Tensor, xrays: Xrays) -> Tensor:
-        """Mean + w(views) * (prior - mean), w(0) = 0: `(b, 1, z, y, x)`."""
-        count = xrays.present.sum(dim=1).clamp(max=MOST_VIEWS)
-        weight = torch.cat((self.trust.new_zeros(1), self.trust))[count]
-        return torch.lerp(known[:, 1:], known[:, :1], weight[:, None, None, None, None])
+    def _at_levels(self, known: Tensor) -> dict[int, Tensor]:
+        """What is known on the grids of the levels in use that look into the X-rays or
+        have an output.
+        """
+        levels = {*map(int, self.lifting), *map(int, self.heads)}
+        return {
+            level: _pooled(known, self.grid_at(level).shape)
+            for level in levels
+            if level <= self.finest
+        }
+
+    def _bases(self, known: Sequence[Tensor], views: Tensor) -> list[Tensor]:
+        """Mean + w(views) * (prior - mean), w(0) = 0, `(b, 1, z, y, x)` on each of
+        several grids; of all voxels in one axis, at once. views: of each exam `(b,)`.
+        """
+        none = constant((0.0,), self.trust.device)
+        trust = torch.cat((none, self.trust))[:, None]
+        weight = F.embedding(views.clamp(max=MOST_VIEWS), trust)  # (b, 1)
+        shapes = [here.shape[2:] for here in known]
+        joined = torch.cat([here.flatten(2) for here in known], dim=2)
+        prior, mean = joined.split(1, dim=1)
+        bases = torch.lerp(mean, prior, weight[..., None])
+        parts = bases.split([shape.numel() for shape in shapes], dim=2)
+        return [part.unflatten(2, s) for part, s in zip(parts, shapes, strict=True)]
 
     def _consistent(self, volume: Tensor, physics: tuple[Xrays, Projector]) -> Tensor:
         with torch.autocast(volume.device.type, enabled=False):
@@ -235,20 +251,23 @@ class HybridCNNViTUNet3D(nn.Module):
             return self.units.normalised(attenuation)[:, None]
 
     # -- learnt ------------------------------------------------------------------------
-    def _decode(self, xrays: Xrays, known: Tensor) -> dict[int, Tensor]:
-        """Maps of all levels in use."""
-        views = self.views(xrays) if xrays.views else None
-        lifted = self._lifted(xrays, views)
-        count = xrays.present.sum(dim=1).to(known.dtype)
-        many = torch.log1p(count)[:, None, None, None, None]
+    def _decode(
+        self, xrays: Xrays, known: Mapping[int, Tensor], views: Tensor
+    ) -> dict[int, Tensor]:
+        """Maps of all levels in use; known: on the grid of each; views: of each exam
+        `(b,)`.
+        """
+        maps = self.views(xrays) if xrays.views else None
+        lifted = self._lifted(xrays, maps)
+        many = torch.log1p(views)[:, None, None, None, None]
 
         def made(level: int) -> Tensor:
-            grid = self.grid_at(level)
-            here = _pooled(known, grid.shape)
+            here = known[level]
             fused = lifted.get(level) or self._nothing(level, here)
-            together = torch.cat((*fused, here, many.expand(-1, 1, *grid.shape)), dim=1)
-            if views is None or (
-                together.is_cuda and len(together) * math.prod(grid.shape) <= FEW
+            size = here.shape[2:]
+            together = torch.cat((*fused, here, many.expand(-1, 1, *size)), dim=1)
+            if maps is None or (
+                together.is_cuda and len(together) * size.numel() <= FEW
             ):
                 return together
             # Convolutions of few channels take half the time in this layout on CPUs,
@@ -258,8 +277,8 @@ class HybridCNNViTUNet3D(nn.Module):
         levels = [level for level in map(int, self.lifting) if level <= self.finest]
         given = in_type([made(level) for level in levels], self._head_weight.dtype)
         of_level = dict(zip(levels, given, strict=True))
-        maps: dict[int, Tensor] = self.unet(of_level, self.finest, self.fade)
-        return maps
+        decoded: dict[int, Tensor] = self.unet(of_level, self.finest, self.fade)
+        return decoded
 
     def _lifted(self, xrays: Xrays, views: list[Tensor] | None) -> dict[int, Fused]:
         """What the voxels of the levels in use look up in the views, if there are any."""
@@ -282,8 +301,8 @@ class HybridCNNViTUNet3D(nn.Module):
         outputs = self._lifting(level).outputs
         return (here.new_zeros(len(here), outputs, *here.shape[2:]),)
 
-    def _residuals(self, maps: dict[int, Tensor]) -> list[Tensor]:
-        """What to add to the base at each scale that has an output, finest first."""
+    def _residuals(self, maps: dict[int, Tensor]) -> dict[int, Tensor]:
+        """What to add to the base at each level that has an output, finest first."""
         with_output = [k for k in range(self.finest, -1, -1) if str(k) in self.heads]
         halves = [self.heads[str(level)](maps[level]) for level in with_output]
         residuals = list(in_type(halves, torch.float32))
@@ -291,7 +310,7 @@ class HybridCNNViTUNet3D(nn.Module):
             size = residuals[0].shape[2:]
             coarser = F.interpolate(residuals[1], size=size, mode="trilinear")
             residuals[0] = torch.lerp(coarser, residuals[0], self.fade)
-        return residuals
+        return dict(zip(with_output, residuals, strict=True))
 
 
 def _head(width: int) -> Pointwise:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivox.errors import GeometryError
-from trivox.networks.halves import GroupNorm, LayerNorm, interpolated
+from trivox.networks.halves import GroupNorm, LayerNorm, in_type, interpolated
 from trivox.networks.transformer_kernels import attended_in_full, is_small
 from trivox.projection.xrays import SCALES, Xrays
 from trivox.uploads import constant
@@ -39,14 +39,12 @@ def normed2d(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
     )
 
 
-def rays_at(xrays: Xrays, factor: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Rays `(b, v, 6, rows, columns)` of the detector with `factor` x `factor` pixels
-    joined.
+def rays_at(xrays: Xrays, factor: int) -> Tensor:
+    """Rays `(v, 6, rows, columns)` that the exams share, or `(b, v, 6, rows, columns)`,
+    of the detector with `factor` x `factor` pixels joined.
     """
-    geometry = xrays.geometry
-    rays = geometry.rays_on(xrays.images.device, SCALES)[factor]
-    rays = rays.to(dtype).movedim(-1, -3)
-    return rays if geometry.batched else rays.expand(len(xrays), *rays.shape)
+    rays = xrays.geometry.rays_on(xrays.images.device, SCALES)[factor]
+    return rays.movedim(-1, -3)
 
 
 class CrossViewTransformerAttention(nn.Module):
@@ -82,17 +80,19 @@ class CrossViewTransformerAttention(nn.Module):
         places = self.place(waves(coordinates))
         # An exam without any view attends to its blanks, since a softmax over nothing
         # is NaN; the lifting leaves them out.
-        visible = present | ~present.any(dim=1, keepdim=True)
+        absent = present.any(dim=1, keepdim=True) > present
         normed = self.norm(tokens)
         placed = self.to_query_key(normed + places)
         query, key = placed.chunk(2, dim=-1)
         value = self.to_value(normed)
-        hidden = value.new_zeros(b, v, 1).masked_fill_(~visible[..., None], -torch.inf)
+        hidden = value.new_zeros(b, v, h * w).masked_fill_(
+            absent[..., None], -torch.inf
+        )
         attended = attended_by_all(
             self._split(query),
             self._split(key),
             self._split(value),
-            hidden.expand(b, v, h * w).flatten(1),
+            hidden.flatten(1),
         )
         attended = attended.transpose(1, 2).flatten(2)
         tokens = tokens + self.project(attended)
@@ -181,19 +181,23 @@ class MultiScaleFeaturePyramid(nn.Module):
     def _down(self, xrays: Xrays) -> list[Tensor]:
         """Maps of each view alone, `(b * v, c, rows, columns)`, finest first."""
         views = xrays.images.shape[:2]
-        x = xrays.images[:, :, None] / LINE_INTEGRALS
+        factors = [2 ** max(scale - 1, 0) for scale in range(SCALES)]  # of the inputs
+        rays = [rays_at(xrays, factor) for factor in factors]
+        weight = self.up[0].weight
+        assert isinstance(weight, Tensor)
+        images, *rays = in_type([xrays.images / LINE_INTEGRALS, *rays], weight.dtype)
+        x = images[:, :, None]
         maps: list[Tensor] = []
-        for scale, stage in enumerate(self.down):
-            factor = 2 ** max(scale - 1, 0)  # of the stage's input
-            rays = rays_at(xrays, factor, x.dtype)
-            together = torch.cat((x, rays), dim=2)
+        for lines, stage in zip(rays, self.down, strict=True):
+            lines = lines.to(x.dtype).expand(*views, -1, -1, -1)
+            together = torch.cat((x, lines), dim=2)
             maps.append(stage(together.flatten(0, 1)))
             x = maps[-1].unflatten(0, views)
         return maps
 
     def _between_views(self, x: Tensor, xrays: Xrays) -> Tensor:
         b, v = xrays.images.shape[:2]
-        rays = rays_at(xrays, PIXEL_STEP)
+        rays = rays_at(xrays, PIXEL_STEP).expand(b, -1, -1, -1, -1)
         x = x.unflatten(0, (b, v))
         for block in self.attention:
             x = block(x, rays, xrays.present)

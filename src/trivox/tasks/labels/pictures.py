@@ -2,13 +2,15 @@
 pages beside it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote
 
 import numpy as np
 
 from trivox.datasets.dataset import Case
+from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.datasets.reading import read_channels, read_reference
 from trivox.errors import TrivoxError, few
@@ -77,25 +79,38 @@ def _mean_dice(rows: Mapping[str, MetricRow]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+class Meaning(Protocol):
+    """What images and labels mean: a plan says it, and a dataset."""
+
+    @property
+    def channels(self) -> Sequence[str]:
+        """Names of the images of a case."""
+
+    @property
+    def labels(self) -> LabelScheme | None:
+        """What label values mean."""
+
+
 def case_view(
-    case: Case, plan: Plan, prediction: Path, metrics: MetricsFile
+    case: Case, plan: Meaning, prediction: Path, metrics: MetricsFile
 ) -> CaseView:
-    """A case of a run with its prediction, its reference and its Dice; raises the
-    errors of reading them.
+    """A case with its prediction, its reference and its Dice; raises the errors of
+    reading them.
     """
+    scheme = plan.labels
+    assert scheme is not None
     image = read_channels(case, channels=len(plan.channels))
     orientation = canonical_orientation(image.affine)
     where = f"{case.name}: image and prediction"
     labels = [on_grid_of(image, read_labels(prediction), where=where)]
     if case.label is not None:
-        labels.append(read_reference(case, plan.labels, image))
+        labels.append(read_reference(case, scheme, image))
     indices = []
     for label in labels:
         array = orientation.apply(label.array)[0]
         contiguous = np.ascontiguousarray(array)
-        indices.append(plan.labels.encode(contiguous, where=case.name))
+        indices.append(scheme.encode(contiguous, where=case.name))
     canonical = reorient(image, orientation)
-    scheme = plan.labels
     rows = metrics["cases"].get(case.name, {})
     return CaseView(
         canonical.array,

@@ -1,0 +1,216 @@
+"""Labels that are probably wrong: thick differences stand out, thin ones do not."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+
+import trivox
+from trivox.datasets.labels import LabelScheme
+from trivox.errors import DataError, UsageError
+from trivox.tasks.suspects.disagreement import disagreement
+from trivox.tasks.suspects.judging import LEAST_CASES, suspects
+from trivox.volumes.formats import write_volume
+from trivox.volumes.volume import Volume, affine_from_spacing
+
+SCHEME = LabelScheme(labels={"liver": 1, "spleen": 2})
+SHAPE = (20, 24, 28)
+
+
+def organs(seed, shift=0):
+    """Two balls of about the same size and place in each case."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.indices(SHAPE)
+    labels = np.zeros(SHAPE, np.int16)
+    for value, centre in ((1, (9, 11, 8)), (2, (10, 12, 20))):
+        middle = np.array(centre) + rng.uniform(-0.5, 0.5, 3) + shift
+        radius = 4.5 + rng.uniform(-0.4, 0.4)
+        far = (z - middle[0]) ** 2 + (y - middle[1]) ** 2 + (x - middle[2]) ** 2
+        labels[far < radius**2] = value
+    return labels
+
+
+def compared(label, prediction, spacing=(1.0, 1.0, 1.0)):
+    return disagreement(label, prediction, SCHEME, spacing)
+
+
+def usual(count=12):
+    return {f"case{n}": compared(organs(n), organs(n + 100)) for n in range(count)}
+
+
+def missing(label):
+    return np.where(label == 2, 0, label)
+
+
+def exchanged(label):
+    return np.where(label > 0, 3 - label, 0)
+
+
+def moved(label):
+    return np.roll(label, 5, axis=2)
+
+
+def made_up(label):
+    result = label.copy()
+    result[1:5, 1:5, 1:5] = 1
+    return result
+
+
+def grown(label):
+    return np.where(label > 0, label, ndimage.grey_dilation(label, size=(7, 7, 7)))
+
+
+def misnamed(label):
+    result = label.copy()
+    result[:, :, 20:][label[:, :, 20:] == 2] = 1
+    return result
+
+
+WRONG = (missing, exchanged, moved, made_up, grown, misnamed)
+
+
+def test_borders_that_are_drawn_otherwise_are_usual():
+    assert suspects(usual(40)) == []
+
+
+@pytest.mark.parametrize("spoil", WRONG)
+def test_what_is_wrong_stands_out(spoil):
+    cases = usual()
+    cases["bad"] = compared(spoil(organs(50)), organs(150))
+    listed = suspects(cases)
+    assert [each.case for each in listed] == ["bad"]
+    assert listed[0].score > 2.75
+    assert listed[0].reasons
+
+
+def test_what_is_wrong_most_comes_first():
+    cases = usual(20)
+    cases["moved"] = compared(moved(organs(50)), organs(150))
+    cases["little"] = compared(made_up(organs(51)), organs(151))
+    listed = suspects(cases)
+    assert [each.case for each in listed] == sorted(
+        [each.case for each in listed], key=lambda case: -_score(listed, case)
+    )
+    assert {each.case for each in listed} == {"moved", "little"}
+
+
+def _score(listed, case):
+    return next(each.score for each in listed if each.case == case)
+
+
+def test_of_a_few_cases_nobody_knows_what_is_usual():
+    cases = usual(LEAST_CASES - 2)
+    cases["bad"] = compared(exchanged(organs(50)), organs(150))
+    assert suspects(cases) == []
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    factor=st.floats(0.25, 4),
+    axes=st.permutations((0, 1, 2)),
+)
+def test_distances_are_in_mm_and_axes_do_not_matter(seed, factor, axes):
+    label = missing(organs(seed))
+    prediction = organs(seed + 1)
+    spacing = (1.0, 1.0, 1.0)
+    first = compared(label, prediction, spacing)
+    larger = compared(label, prediction, (factor, factor, factor))
+    assert larger.depth_mm == pytest.approx(factor * first.depth_mm, rel=1e-6)
+    assert larger.dice == first.dice
+    assert larger.island_ml == pytest.approx(factor**3 * first.island_ml)
+    turned = compared(label.transpose(axes), prediction.transpose(axes))
+    assert turned.depth_mm == first.depth_mm
+    assert turned.island_ml == first.island_ml
+    assert (
+        label.transpose(axes)[turned.place] != prediction.transpose(axes)[turned.place]
+    )
+
+
+@given(seed=st.integers(0, 10**6))
+def test_what_is_ignored_differs_from_nothing(seed):
+    label = organs(seed)
+    prediction = exchanged(label)
+    ignoring = np.where(label > 0, -1, label)
+    each = compared(ignoring, prediction)
+    assert (each.depth_mm, each.core_ml, each.island_ml) == (0, 0, 0)
+
+
+def test_equal_maps_differ_nowhere():
+    each = compared(organs(0), organs(0))
+    assert each.dice == {"liver": 1, "spleen": 1}
+    assert (each.depth_mm, each.core_ml, each.island_ml) == (0, 0, 0)
+    empty = np.zeros(SHAPE, np.int16)
+    assert compared(empty, empty).dice == {"liver": None, "spleen": None}
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A dataset with one label that is wrong, and predictions of all cases."""
+    root = tmp_path / "data"
+    maps = tmp_path / "maps"
+    affine = affine_from_spacing((1.5, 1.0, 1.0))
+    affine[0] *= -1  # x to the left
+    for number in range(10):
+        name = f"case{number}.nii.gz"
+        label = organs(number)
+        image = label * 100.0 + np.random.default_rng(number).normal(0, 5, SHAPE)
+        if number == 4:
+            label = made_up(label)
+        write_volume(root / "images" / name, Volume(image[None].astype("f4"), affine))
+        write_volume(root / "labels" / name, Volume(label[None], affine))
+        prediction = organs(number + 100)
+        write_volume(maps / name, Volume(prediction[None], affine))
+    return root, maps
+
+
+def test_a_check_lists_them_and_a_page_shows_them(data, tmp_path):
+    root, maps = data
+    page = tmp_path / "page.html"
+    checked = trivox.check(
+        root, predictions=maps, page=page, out=tmp_path / "check.json"
+    )
+    listed = [each for each in checked.report.findings if each.code == "label-doubtful"]
+    (finding,) = listed
+    assert (finding.case, finding.severity) == ("case4", "warning")
+    assert "stand alone at voxel" in finding.message
+    written = json.loads((tmp_path / "check.json").read_text())
+    assert written["codes"]["label-doubtful"] == 1
+    text = page.read_text(encoding="utf-8")
+    assert text.count("data:image/png") == 1
+    assert "<td" in text
+    assert "case4: " in text
+    trivox.check(root, predictions=maps, page=page)
+
+
+def test_what_cannot_be_compared_is_said(data, tmp_path):
+    root, maps = data
+    (maps / "case1.nii.gz").write_bytes(b"damaged")
+    page = tmp_path / "page.html"
+    checked = trivox.check(root, predictions=maps, page=page)
+    assert "label-doubtful" in {each.code for each in checked.report.findings}
+    assert "not compared: case1" in page.read_text(encoding="utf-8")
+    for number in (2, 3):
+        (maps / f"case{number}.nii.gz").unlink()
+    with pytest.raises(DataError, match="7 predictions of labelled cases"):
+        trivox.check(root, predictions=maps)
+
+
+def test_predictions_must_be_there(data, tmp_path):
+    root, _ = data
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no label maps"):
+        trivox.check(root, predictions=tmp_path / "empty")
+    with pytest.raises(UsageError, match="give both"):
+        trivox.check(root, page=tmp_path / "page.html")
+
+
+def test_a_file_of_the_users_is_not_written_over(data, tmp_path):
+    root, maps = data
+    page = tmp_path / "page.html"
+    page.write_text("mine")
+    with pytest.raises(DataError, match=r"page\.html"):
+        trivox.check(root, predictions=maps, page=page)
+    assert page.read_text() == "mine"
