@@ -116,6 +116,19 @@ def test_what_comes_after_two_dashes_is_no_option(ran):
     assert err.startswith("error: '--json' is neither")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text here")
+@pytest.mark.parametrize("name", [b"\xff\xe5", "\u00fc \u202e".encode(), b"a\nb"])
+def test_paths_of_any_name_can_be_opened_as_they_stand(
+    asked, tmp_path, tiny_data, name
+):
+    folder = tmp_path / os.fsdecode(name)
+    shutil.copytree(tiny_data, folder)
+    status, answer = asked("check", folder.name)
+    assert status == 0
+    assert answer["dataset"]["root"] == str(folder)
+    assert Path(answer["dataset"]["root"]).is_dir()
+
+
 VALUES = st.recursive(
     st.none()
     | st.booleans()

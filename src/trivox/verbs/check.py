@@ -26,12 +26,14 @@ from trivox.verbs.texts import described
 class Checked:
     """A dataset and what was found in it.
 
-    file: of the findings, None if they were not written.
+    file: of the findings; page: of pictures of labels that are probably wrong; None if
+    they were not written.
     """
 
     dataset: Dataset
     report: Report
     file: Path | None = None
+    page: Path | None = None
 
     @property
     def task(self) -> str | None:
@@ -93,4 +95,9 @@ def check(
             write_suspects(Path(page), data, suspects, console)
     if out is not None:
         write_json(Path(out), stamped(report.to_json(), data.task))
-    return Checked(data, report, None if out is None else Path(out))
+    return Checked(
+        data,
+        report,
+        file=None if out is None else Path(out),
+        page=None if page is None else Path(page),
+    )

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import trivox
+from json_schemas import complaints
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, UsageError
 from trivox.tasks.suspects.disagreement import disagreement
 from trivox.tasks.suspects.judging import LEAST_CASES, suspects
+from trivox.verbs.answers.documents import document
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
 
@@ -178,6 +180,10 @@ def test_a_check_lists_them_and_a_page_shows_them(data, tmp_path):
     assert "stand alone at voxel" in finding.message
     written = json.loads((tmp_path / "check.json").read_text())
     assert written["codes"]["label-doubtful"] == 1
+    answer = document("check", checked)
+    assert complaints("check", answer) == []
+    assert answer["page"] == str(page)
+    assert answer["report"]["codes"] == written["codes"]
     text = page.read_text(encoding="utf-8")
     assert text.count("data:image/png") == 1
     assert "<td" in text

@@ -75,6 +75,8 @@ class CheckAnswer(Answer):
     """Whether training can begin."""
     file: Place | None
     """Where the findings were written to, null without --out."""
+    page: Place | None
+    """Of pictures of labels that are probably wrong, null without --page."""
     report: CheckFile = Field(validation_alias=AliasPath("report", "content"))
     """What that file says."""
 
