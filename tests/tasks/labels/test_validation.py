@@ -74,7 +74,7 @@ def validation(folder):
         for names in (["case_0", "case_3"], ["case_1", "case_2"])
     ]
     prepared = SimpleNamespace(
-        plan=SimpleNamespace(labels=SCHEME, task="segmentation"),
+        plan=SimpleNamespace(labels=SCHEME, task="segmentation", spacing=(1, 1, 1)),
         dataset=SimpleNamespace(training_cases=cases),
         splits=splits,
     )
