@@ -252,3 +252,26 @@ def test_what_is_no_run_is_refused(tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
     with pytest.raises(BundleError, match=r"no metrics\.json"):
         trivox.verify(tmp_path / "metrics.json")
+
+
+@pytest.fixture
+def volumes_run(xray_run, tmp_path):
+    copy = tmp_path / "volumes"
+    shutil.copytree(xray_run, copy)
+    return copy
+
+
+def test_a_run_of_volumes_is_verified_as_far_as_its_files_tell(volumes_run):
+    verification = trivox.verify(volumes_run)
+    assert verification.disagreements == []
+    assert (verification.numbers, verification.cases) == (0, 1)
+    (line,) = [line for line in verification.unchecked if "network's grid" in line]
+    assert line.startswith("the figures")
+
+
+def test_a_volume_that_was_changed_is_named(volumes_run):
+    file = sorted((volumes_run / "validation" / "predictions").glob("*.nii.gz"))[0]
+    volume = trivox.read_volume(file)
+    trivox.write_volume(file, volume.with_array(volume.array + 100))
+    with pytest.raises(DataError, match="not the file that was measured"):
+        trivox.verify(volumes_run)

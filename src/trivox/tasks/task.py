@@ -289,6 +289,10 @@ class ModelTask(Task[PlanT, StoreT]):
     """What has to be said of them."""
     gives: ClassVar[Gives] = "labels"
     """What its models make of a case."""
+    measured_before: ClassVar[str] = ""
+    """Where validation measures what it writes only afterwards, on another grid; blank:
+    the files themselves are measured.
+    """
     endings_beside: ClassVar[tuple[str, ...]] = ()
     """Of the files that `written_beside` writes, after the name of the case."""
 

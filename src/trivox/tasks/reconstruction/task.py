@@ -74,6 +74,7 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
     results = "volumes"
     gives = "volumes"
     endings_beside = (".png", ".json")
+    measured_before = "on the network's grid"
     note = SYNTHETIC
 
     def require_possible(self, recipe: Recipe) -> None:
