@@ -137,3 +137,29 @@ def require_refusal(folder, content, place):
     file.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(BundleError, match=place):
         read_metrics(file)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [("covered", 8), ("covered", -1), ("tested", 6)]
+)
+def test_no_more_intervals_hold_than_were_tested(measured, tmp_path, part, value):
+    row = {"low_factor": 0.8, "high_factor": 1.2, "cases": 9, "covered": 7}
+    row |= {"tested": 7, "coverage": 1.0, "ci95": [0.6, 1.0], "method": "Wilson"}
+    section = {"level": 0.9, "offset_ml": 0.1, "convention": {}, "targets": {"a": row}}
+    whole = json.loads(measured) | {"volume_intervals": section}
+    file = tmp_path / "metrics.json"
+    file.write_text(json.dumps(whole), encoding="utf-8")
+    assert read_metrics(file)["volume_intervals"]["targets"]["a"]["covered"] == 7
+    row[part] = value
+    require_refusal(tmp_path, whole, "volume_intervals.targets.a: covered")
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("flagged", 6), ("poor", 6), ("flagged_poor", 3), ("flagged_poor", -1)],
+)
+def test_what_is_flagged_is_part_of_all(measured, tmp_path, part, value):
+    rule = {"threshold": 0.3, "poor_dice": 0.5, "cases": 5, "poor": 2}
+    rule |= {"flagged": 2, "flagged_poor": 1, part: value}
+    whole = changed(measured, ("calibration", "abstention"), rule)
+    require_refusal(tmp_path, whole, "abstention.*no part")

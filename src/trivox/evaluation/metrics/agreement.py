@@ -5,7 +5,8 @@ Each function takes a section whose values are of the right type and returns it 
 is; raises `ValueError` with what contradicts what. A file that was measured never does.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from trivox.errors import few
@@ -45,6 +46,20 @@ def agreeing_curve(curve: Section) -> Section:
         if any(count and value is None for count, value in pairs):
             raise ValueError(f"{name}: is missing in a bin that is not empty")
     return curve
+
+
+def agreeing_counts(*order: str) -> Callable[[Section], Section]:
+    """A check of counts that follow one another: none is below 0, and each is part of
+    the next.
+    """
+
+    def check(section: Section) -> Section:
+        for part, whole in pairwise(order):
+            if not 0 <= section[part] <= section[whole]:
+                raise ValueError(f"{part}: is no part of {whole}")
+        return section
+
+    return check
 
 
 def _require_all_classes(

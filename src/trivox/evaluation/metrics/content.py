@@ -11,7 +11,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, TypeAdapter
 from typing_extensions import TypedDict
 
-from trivox.evaluation.metrics.agreement import agreeing_curve
+from trivox.evaluation.metrics.agreement import agreeing_counts, agreeing_curve
 from trivox.evaluation.metrics.class_content import CheckedClasses
 from trivox.evaluation.metrics.numbers import (
     Count,
@@ -231,6 +231,13 @@ class AbstentionRule(TypedDict):
     flagged_poor: Count
 
 
+CheckedRule = Annotated[
+    AbstentionRule,
+    AfterValidator(agreeing_counts("flagged_poor", "poor", "cases")),
+    AfterValidator(agreeing_counts("flagged_poor", "flagged", "cases")),
+]
+
+
 class CalibrationSection(CalibrationMeasures):
     """The temperature, what it does, and how well doubt points at poor cases.
 
@@ -242,7 +249,7 @@ class CalibrationSection(CalibrationMeasures):
     cases: Count
     voxels: Count
     doubt: DoubtSection
-    abstention: AbstentionRule | None
+    abstention: CheckedRule | None
     convention: dict[str, str]
 
 
@@ -262,6 +269,11 @@ class VolumeIntervalRow(TypedDict):
     method: str | None
 
 
+CheckedInterval = Annotated[
+    VolumeIntervalRow, AfterValidator(agreeing_counts("covered", "tested"))
+]
+
+
 class VolumeIntervalSection(TypedDict):
     """Intervals of volumes as the bundle holds them, and how they did on cases that they
     were not learnt on, by target.
@@ -270,7 +282,7 @@ class VolumeIntervalSection(TypedDict):
     level: Number
     offset_ml: Number
     convention: dict[str, str]
-    targets: dict[str, VolumeIntervalRow]
+    targets: dict[str, CheckedInterval]
 
 
 # -- volumes ---------------------------------------------------------------------------
