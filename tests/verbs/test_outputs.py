@@ -284,3 +284,9 @@ def test_a_later_version_of_a_file_is_refused_in_one_line(
     }
     assert call(*commands[name]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_plan_is_not_written_where_its_measurements_stand(tiny_data, tmp_path):
+    out = tmp_path / "fingerprint.json"
+    assert call("plan", tiny_data, *OPTIONS, "--out", out) == 2
+    assert not out.exists()

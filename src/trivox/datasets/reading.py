@@ -5,6 +5,7 @@ orientation, cropped to the non-zero box.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,9 +139,22 @@ def read_reference(case: Case, labels: LabelScheme, grid: Volume) -> Volume:
     """
     if case.label is None:
         raise DataError(f"{case.name}: has no label map; check the case")
+    return _read_marked(case.label, case, labels, grid, what="label")
+
+
+def read_prediction(
+    file: Path, case: Case, labels: LabelScheme, grid: Volume
+) -> Volume:
+    """A label map that was predicted for a case, likewise."""
+    return _read_marked(file, case, labels, grid, what="prediction")
+
+
+def _read_marked(
+    file: Path, case: Case, labels: LabelScheme, grid: Volume, *, what: str
+) -> Volume:
     onto = Grid(grid.shape, grid.affine, next(iter(case.images), None), case.choice)
-    label = read_labels(case.label, onto=onto, meaning=labels)
-    return on_grid_of(grid, label, where=f"{case.name}: image and label")
+    label = read_labels(file, onto=onto, meaning=labels)
+    return on_grid_of(grid, label, where=f"{case.name}: image and {what}")
 
 
 def crop_volume(

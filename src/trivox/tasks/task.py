@@ -290,9 +290,7 @@ class ModelTask(Task[PlanT, StoreT]):
     gives: ClassVar[Gives] = "labels"
     """What its models make of a case."""
     measured_before: ClassVar[str] = ""
-    """Where validation measures what it writes only afterwards, on another grid; blank:
-    the files themselves are measured.
-    """
+    """Where validation measures, on another grid than that of what it writes, if so."""
     endings_beside: ClassVar[tuple[str, ...]] = ()
     """Of the files that `written_beside` writes, after the name of the case."""
 

@@ -17,7 +17,7 @@ from trivox.tasks.console import Console, Quiet
 from trivox.tasks.foresight import planned_losses
 from trivox.tasks.suspects.page import write_suspects
 from trivox.tasks.suspects.search import search
-from trivox.verbs.folders import require_result
+from trivox.verbs.folders import require_apart, require_result
 from trivox.verbs.settings import series_choice
 from trivox.verbs.texts import described
 
@@ -78,6 +78,8 @@ def check(
         require_result(Path(out), CHECK)
     if page is not None:
         require_result(Path(page), PAGE)
+    if out is not None and page is not None:
+        require_apart(Path(out), Path(page))
     choice = series_choice(series, slice_tolerance)
     data = load_dataset(Path(dataset)).read_by(choice)
     if classes is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from trivox import outputs
 from trivox.datasets.dataset import NOTE
 from trivox.datasets.phantoms.ellipsoids import DRAWN
-from trivox.errors import DataError
+from trivox.errors import DataError, UsageError
 from trivox.inference.bundle import PRETRAINED
 from trivox.outputs import Contents, Kind, names_there, object_with, text_with
 from trivox.preparation.exam_store import KEY
@@ -58,6 +58,12 @@ def require_result(out: Path, kind: Kind) -> None:
         run_files = [folder / name for name in (*TRAINED, VALIDATED)]
         if outputs.is_there(out) and out.resolve() in run_files and is_run(folder):
             raise DataError(f"{out}: belongs to the run {folder}; {outputs.ADVICE}")
+
+
+def require_apart(first: Path, second: Path) -> None:
+    """Raise `UsageError` if two results would be written to one file."""
+    if first.resolve() == second.resolve():
+        raise UsageError(f"{first}: two files would be written there; {outputs.ADVICE}")
 
 
 def is_run(folder: Path) -> bool:

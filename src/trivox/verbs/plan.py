@@ -14,7 +14,7 @@ from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console, Quiet
 from trivox.tasks.stages import recipe_for
 from trivox.tasks.task import PlanDecision
-from trivox.verbs.folders import require_result
+from trivox.verbs.folders import require_apart, require_result
 from trivox.verbs.settings import Settings, overrides, recipe_name, series_choice
 from trivox.verbs.texts import described
 
@@ -73,6 +73,7 @@ def plan(
     require_result(file, PLAN)
     fingerprint = fingerprint_beside(file)
     require_result(fingerprint, FINGERPRINT)
+    require_apart(file, fingerprint)
     choice = series_choice(series, slice_tolerance)
     data = load_dataset(Path(dataset)).read_by(choice)
     task = task_of(data)

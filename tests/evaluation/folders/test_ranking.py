@@ -295,3 +295,30 @@ def test_other_files_are_no_metrics(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(BundleError, match="is no metrics"):
         read_metrics(tmp_path / "x.json")
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), unknown=st.floats(0, 1))
+def test_nan_in_a_file_is_what_is_not_known(tmp_path_factory, seed, unknown):
+    """Other programs write it for null, and it must not make a claim."""
+    models = random_models(seed)
+    rng = np.random.default_rng(seed)
+    for row in rows_of(models):
+        row["dice"] = None if rng.random() < unknown else row["dice"]
+    expected = rank_models(models, permutations=100)
+    folder = tmp_path_factory.mktemp("nan")
+    read = {}
+    for name, each in models.items():
+        text = json.dumps(each).replace('"dice": null', '"dice": NaN')
+        (folder / name).write_text(text)
+        read[name] = read_metrics(folder / name)
+    assert rank_models(read, permutations=100) == expected
+
+
+def rows_of(models):
+    return [
+        row
+        for each in models.values()
+        for case in each["cases"].values()
+        for row in case.values()
+    ]

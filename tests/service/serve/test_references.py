@@ -91,6 +91,16 @@ def test_what_is_found_can_be_referred_to(hospital):
     assert all(source in result.content for source in sources)
 
 
+@pytest.mark.parametrize(("most", "shown"), [(1, 1), (2, 2), (3, 2)])
+def test_series_that_are_not_shown_are_said_to_be_there(
+    client, monkeypatch, most, shown
+):
+    monkeypatch.setattr(search, "MOST", most)
+    answer = client.post("/v1/archives/web/series", json={"study": uid("s")}).json()
+    assert len(answer["series"]) == shown
+    assert answer["more"] == (most < 2)
+
+
 def test_the_python_client_sends_a_reference(client):
     with tc.TrivoxClient(str(client.base_url)) as asking:
         job = asking.submit_reference(REFERENCE, model="one", format="nifti")

@@ -10,12 +10,15 @@ from scipy import ndimage
 
 import trivox
 from json_schemas import complaints
+from segmentation_files import slicer_file
+from trivox.datasets.boxes import box_of
 from trivox.datasets.labels import LabelScheme
-from trivox.errors import DataError, UsageError
+from trivox.errors import DataError, LabelError, UsageError
+from trivox.tasks.console import Quiet
 from trivox.tasks.suspects.disagreement import disagreement
 from trivox.tasks.suspects.judging import LEAST_CASES, suspects
 from trivox.verbs.answers.documents import document
-from trivox.volumes.formats import write_volume
+from trivox.volumes.formats import read_labels, write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
 
 SCHEME = LabelScheme(labels={"liver": 1, "spleen": 2})
@@ -168,6 +171,21 @@ def data(tmp_path):
     return root, maps
 
 
+class Lines(Quiet):
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, line):
+        self.said.append(line)
+
+
+@pytest.fixture
+def lines():
+    return Lines()
+
+
 def test_a_check_lists_them_and_a_page_shows_them(data, tmp_path):
     root, maps = data
     page = tmp_path / "page.html"
@@ -220,3 +238,69 @@ def test_a_file_of_the_users_is_not_written_over(data, tmp_path):
     with pytest.raises(DataError, match=r"page\.html"):
         trivox.check(root, predictions=maps, page=page)
     assert page.read_text() == "mine"
+
+
+@pytest.mark.parametrize("spoil", [lambda b: b"damaged", lambda b: b[:-300]])
+def test_what_is_not_compared_is_listed_without_a_page(data, spoil, lines):
+    root, maps = data
+    file = maps / "case4.nii.gz"
+    file.write_bytes(spoil(file.read_bytes()))
+    (maps / "case9.nii.gz").unlink()
+    checked = trivox.check(root, predictions=maps, console=lines)
+    codes = [(each.code, each.case) for each in checked.report.findings]
+    assert codes == [("label-not-compared", "case4")]
+    assert "8 of 10 labels compared with predictions" in lines.said
+
+
+def test_labels_are_no_predictions_of_themselves(data):
+    root, _ = data
+    with pytest.raises(DataError, match="is the label itself"):
+        trivox.check(root, predictions=root / "labels")
+
+
+def test_segments_of_predictions_are_taken_by_their_names(data):
+    """3D Slicer numbers them as it likes, and crops files to what is marked."""
+    root, maps = data
+    before = trivox.check(root, predictions=maps).report.findings
+    for file in list(maps.iterdir()):
+        volume = read_labels(file)
+        box = volume.array[0] > 0
+        inside = box_of(box)
+        layer = 3 - volume.array[0][inside]
+        layer[~box[inside]] = 0
+        affine = volume.affine.copy()
+        first = [side.start for side in inside]
+        affine[:3, 3] += volume.affine[:3, :3] @ first[::-1]
+        file.unlink()
+        seg = maps / file.name.replace(".nii.gz", ".seg.nrrd")
+        slicer_file(seg, layer[None], affine, [("label_2", 0, 1), ("label_1", 0, 2)])
+    assert trivox.check(root, predictions=maps).report.findings == before
+
+
+def test_the_values_of_predictions_mean_what_those_of_labels_mean(data):
+    root, maps = data
+    records = {"format_version": 1, "cases": {}, "labels": {"label_1": 2, "label_2": 1}}
+    (maps / "predictions.json").write_text(json.dumps(records))
+    with pytest.raises(LabelError, match="mean other labels"):
+        trivox.check(root, predictions=maps)
+
+
+@given(axis=st.integers(0, 2), size=st.integers(3, 9), step=st.floats(0.1, 3))
+def test_a_picture_is_as_deep_as_it_is_wide(axis, size, step):
+    """The one voxel across it says nothing, however thick it is."""
+    label = np.zeros((20, 20), np.int16)
+    label[5 : 5 + size, 4 : 4 + size] = 1
+    spacing = [1.0, 1.0, 1.0]
+    spacing[axis] = step
+    flat = np.expand_dims(label, axis)
+    each = compared(flat, np.zeros_like(flat), tuple(spacing))
+    assert each.depth_mm == (size + 1) // 2
+    assert flat[each.place] == 1
+
+
+def test_findings_and_their_page_are_two_files(data, tmp_path):
+    root, maps = data
+    one = tmp_path / "file"
+    with pytest.raises(UsageError, match="two files"):
+        trivox.check(root, predictions=maps, page=one, out=tmp_path / "." / "file")
+    assert not one.exists()

@@ -18,6 +18,7 @@ from trivox.evaluation.metrics.numbers import (
     Interval,
     MaybeNumber,
     Number,
+    number_if_known,
     read_number,
 )
 from trivox.schema import DescribedAs
@@ -33,16 +34,19 @@ NO_NUMBERS: Mapping[str, type] = {"empty": str, "lesions": list}
 
 def _metric_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row as it is read from a file: numbers, and what has another name than they."""
-    for name, value in row.items():
-        known = NO_NUMBERS.get(name)
-        try:
-            if known is None:
-                read_number(value)
-            elif not isinstance(value, known):
-                raise ValueError(f"is no {known.__name__}")
-        except ValueError as error:
-            raise ValueError(f"{name[:60]} {error}") from None
-    return row
+    return {name: _metric(name, value) for name, value in row.items()}
+
+
+def _metric(name: str, value: object) -> object:
+    known = NO_NUMBERS.get(name)
+    try:
+        if known is None:
+            return None if number_if_known(value) is None else value
+        if not isinstance(value, known):
+            raise ValueError(f"is no {known.__name__}")
+    except ValueError as error:
+        raise ValueError(f"{name[:60]} {error}") from None
+    return value
 
 
 def _summary_row(row: Mapping[str, Any]) -> Mapping[str, Any]:

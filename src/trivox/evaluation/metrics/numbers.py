@@ -21,13 +21,15 @@ def read_number(value: object) -> float:
     return float(value)
 
 
-def _number_if_known(value: object) -> float | None:
-    return None if value is None else read_number(value)
+def number_if_known(value: object) -> float | None:
+    """A number as it is read from a file; None for null."""
+    number = read_number(value)  # NaN, which some programs write, is null as well
+    return None if math.isnan(number) else number
 
 
 Number = Annotated[float, BeforeValidator(read_number)]
 """A number; NaN, which the file calls null, where it is not known."""
-MaybeNumber = Annotated[float | None, BeforeValidator(_number_if_known)]
+MaybeNumber = Annotated[float | None, BeforeValidator(number_if_known)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
 Count = StrictInt

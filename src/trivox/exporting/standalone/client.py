@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc as grpc
-from run import HERE, Array, Model, write_labels
+from run import HERE, Array, Model, require_places, write_labels
 from runtimes import Network, in_flight
 
 
@@ -59,6 +59,7 @@ def given(name: str, array: Array, kind: str) -> Any:
 
 def predict(arguments: argparse.Namespace) -> None:
     """Write the label map of one case."""
+    require_places(arguments.files, [arguments.out])
     server = Server(arguments.url)
     facts = json.loads((HERE / "export.json").read_text("utf-8"))
     runtime = arguments.runtime or facts["runtime"]

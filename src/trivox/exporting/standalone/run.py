@@ -11,6 +11,8 @@ import argparse
 import itertools
 import json
 import math
+import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +44,7 @@ from scipy.special import expit, softmax
 Edges = tuple[int, int]
 Files = Path | str | Sequence[Path | str]
 HERE = Path(__file__).resolve().parent
+ENDINGS = (".nii", ".nii.gz")
 
 
 class Way(NamedTuple):
@@ -113,7 +116,9 @@ class Model:
         files = [files] if isinstance(files, str | Path) else list(files)
         channels = self.rules["channels"]
         if len(files) != len(channels):
-            raise ValueError(f"one file is needed for each of {channels}")
+            raise ValueError(
+                f"one file is needed for each of {channels}, {len(files)} are given"
+            )
         return read_channels(files)
 
     def predict_array(self, image: Array, affine: Array) -> Array:
@@ -288,17 +293,32 @@ def mean_of(
 
 def read_channels(files: Sequence[Path | str]) -> tuple[Array, Any]:
     """Channels of NIfTI files as one float32 array, and the first file."""
-    import nibabel
-
-    sources = [nibabel.load(file) for file in files]
-    arrays = [np.asanyarray(source.dataobj) for source in sources]
-    for file, source, array in zip(files, sources, arrays, strict=True):
-        if array.squeeze().ndim != 3:
+    volumes = []
+    sources = []
+    for file in files:
+        source, array = read_volume(file)
+        if array.ndim < 3 or any(size > 1 for size in array.shape[3:]):
             raise ValueError(f"{file}: is not one volume in three dimensions")
-        if not np.allclose(source.affine, sources[0].affine, atol=0.05):
+        sources.append(source)
+        volumes.append(array.reshape(array.shape[:3]).T)
+        alike = volumes[0].shape == volumes[-1].shape
+        if not alike or not np.allclose(source.affine, sources[0].affine, atol=0.05):
             raise ValueError(f"{file}: lies on another grid than {files[0]}")
-    volumes = [array.reshape(array.shape[:3]).T for array in arrays]
     return np.stack(volumes).astype(np.float32), sources[0]
+
+
+def read_volume(file: Path | str) -> tuple[Any, Array]:
+    """A NIfTI file and its values; raises `ValueError` for a damaged one."""
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    damaged = (OSError, EOFError, zlib.error, ImageFileError, HeaderDataError)
+    try:
+        source = nibabel.load(file)
+        return source, np.asanyarray(source.dataobj)
+    except damaged as error:
+        raise ValueError(f"{file}: cannot be read ({error})") from error
 
 
 def write_labels(out: Path | str, values: Array, source: Any) -> None:
@@ -310,6 +330,22 @@ def write_labels(out: Path | str, values: Array, source: Any) -> None:
     nibabel.save(labels, out)
 
 
+def require_places(files: Sequence[str], outs: Sequence[str | None]) -> None:
+    """Raise `ValueError` before anything is computed for a place that nothing can be
+    written to, or where a scan or another result lies.
+    """
+    taken = {Path(file).resolve() for file in files}
+    for out in filter(None, outs):
+        place = Path(out).resolve()
+        if place in taken:
+            raise ValueError(f"{out}: is a scan or another result; name another file")
+        if not place.parent.is_dir() or place.is_dir():
+            raise ValueError(f"{out}: is a folder, or in none; name a file in a folder")
+        taken.add(place)
+    if not str(outs[0]).endswith(ENDINGS):
+        raise ValueError(f"{outs[0]}: is no NIfTI; name a file that ends in .nii.gz")
+
+
 def main() -> None:
     """Predict one case from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -318,9 +354,18 @@ def main() -> None:
     parser.add_argument("--classes", help="file.json for the class of the case as well")
     parser.add_argument("--logits", help="file.npy for the networks' logits as well")
     given = parser.parse_args()
+    try:
+        predict(given)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def predict(given: argparse.Namespace) -> None:
+    """Write what is asked for of one case, and say it."""
+    require_places(given.files, [given.out, given.classes, given.logits])
     model = Model()
     if given.classes and model.classes is None:
-        parser.error("--classes: the model has no classes")
+        raise ValueError("--classes: the model has no classes")
     answer = model.predict_case(given.files, given.out)
     if answer.classes is not None:
         chance = max(answer.classes["probabilities"].values())

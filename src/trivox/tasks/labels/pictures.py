@@ -12,7 +12,7 @@ import numpy as np
 from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.choice import read_saved_dataset
-from trivox.datasets.reading import read_channels, read_reference
+from trivox.datasets.reading import read_channels, read_prediction, read_reference
 from trivox.errors import TrivoxError, few
 from trivox.evaluation.metrics.content import MetricRow, MetricsFile
 from trivox.evaluation.report.case_view import CaseView
@@ -33,8 +33,7 @@ from trivox.planning.plan import Plan
 from trivox.tasks.console import Console
 from trivox.tasks.report import ranked_cases
 from trivox.tasks.task import Pictures
-from trivox.volumes.formats import read_labels
-from trivox.volumes.geometry import canonical_orientation, on_grid_of, reorient
+from trivox.volumes.geometry import canonical_orientation, reorient
 
 EMBEDDED = "median"
 
@@ -101,8 +100,7 @@ def case_view(
     assert scheme is not None
     image = read_channels(case, channels=len(plan.channels))
     orientation = canonical_orientation(image.affine)
-    where = f"{case.name}: image and prediction"
-    labels = [on_grid_of(image, read_labels(prediction), where=where)]
+    labels = [read_prediction(prediction, case, scheme, image)]
     if case.label is not None:
         labels.append(read_reference(case, scheme, image))
     indices = []

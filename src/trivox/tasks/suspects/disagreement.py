@@ -94,14 +94,17 @@ def disagreement(
 
 def _deepest(wrong: Array, spacing: Spacing) -> tuple[Array, Shape]:
     """Distances in mm from each voxel that differs to the next that does not, of the
-    box of all; and the voxel where it is largest.
+    box of all; and the voxel where it is largest. Along an axis of one voxel, that of a
+    picture, there is no depth.
     """
     box = box_of(wrong)
     if box is None:
         return np.zeros((0,)), NOWHERE
-    padded = np.pad(wrong[box], 1)
+    rims = [min(size - 1, 1) for size in wrong.shape]
+    padded = np.pad(wrong[box], [(rim, rim) for rim in rims])
     distance = ndimage.distance_transform_edt(padded, sampling=spacing)
-    depth = distance[1:-1, 1:-1, 1:-1]
+    inner = (slice(rim, -rim or None) for rim in rims)
+    depth = distance[tuple(inner)]
     inside = np.unravel_index(int(depth.argmax()), depth.shape)
     z, y, x = (int(index) + side.start for index, side in zip(inside, box, strict=True))
     return depth, (z, y, x)

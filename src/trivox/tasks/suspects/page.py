@@ -47,7 +47,7 @@ def write_suspects(
         title=f"Labels of {dataset.name} to look at",
         parts=[Part(body=table, cases=search.compared)],
         pictures=pictures,
-        warnings=[f"not compared: {line}" for line in search.aside],
+        warnings=[f"not compared: {line}" for line in search.asides],
         facts={
             "cases compared": str(search.compared),
             "to look at": str(len(search.suspects)),

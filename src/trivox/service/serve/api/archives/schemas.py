@@ -68,6 +68,7 @@ class SeriesView(BaseModel):
 
 
 class SeriesList(BaseModel):
-    """The series of a study."""
+    """The series of a study; more: whether there are others."""
 
     series: list[SeriesView]
+    more: bool

@@ -80,7 +80,8 @@ class Searches:
         """The series of a study; raises `ProblemError`."""
         with self._opened(name) as archive:
             rows = archive.series(study)
-        return SeriesList(series=list(_series(name, study, rows[:MOST])))
+        shown = list(_series(name, study, rows))
+        return SeriesList(series=shown[:MOST], more=len(shown) > MOST)
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[Archive]:

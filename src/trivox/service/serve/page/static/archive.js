@@ -102,9 +102,10 @@ function itemOf(study) {
 async function showSeries({ study }, list, button) {
   button.disabled = true;
   try {
-    const { series } = await asked("series", { study });
+    const { series, more } = await asked("series", { study });
     list.replaceChildren(...series.map(lineOfSeries));
     if (!series.length) say("The study has no series that can be taken.");
+    if (more) say(`The first ${series.length} series of the study; it has others.`);
     list.querySelector("button")?.focus();
   } catch (error) {
     button.disabled = false;
