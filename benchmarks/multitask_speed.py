@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from _engines import predictor_of
 from _measure import Race, equal_share, header, timed
 from case import at_the_plans_spacing, network_of, their_predictor
 from trivox.datasets.dataset import Case
@@ -205,7 +206,7 @@ def compare(scene: str, *, features: int, steps: int, precisions: list[str]) -> 
         for (what, bundle), precision in product(
             bundles_of(plan, network, folder).items(), precisions
         ):
-            predictor = Predictor.load(bundle, device="cpu", precision=precision)
+            predictor = predictor_of(precision, bundle, [])
             ours, prediction = timed(
                 partial(predicted, predictor, source, folder / "ours.nii.gz")
             )
@@ -215,7 +216,7 @@ def compare(scene: str, *, features: int, steps: int, precisions: list[str]) -> 
                 f"{what} of {'x'.join(map(str, shape))} against mask alone, "
                 f"{windows} windows of {'x'.join(map(str, plan.patch_size))}, "
                 f"8 mirrored copies, resenc-m with {features} features, "
-                f"{predictor.members[0].windows.engines[0].precision}; "
+                f"{named(predictor)}; "
                 f"wall {theirs.wall / ours.wall:.2f}x",
                 f"{equal_share(found, their_labels):.5f} equal; "
                 "lesion Dice to the reference "
@@ -227,6 +228,12 @@ def compare(scene: str, *, features: int, steps: int, precisions: list[str]) -> 
                     else ""
                 ),
             )
+
+
+def named(predictor: Predictor) -> str:
+    """Engine and precision."""
+    engine = predictor.members[0].windows.engines[0]
+    return f"{engine.name} {engine.precision}"
 
 
 def predicted(predictor: Predictor, source: Path, out: Path) -> Prediction:
@@ -246,6 +253,9 @@ def main() -> None:
         "--quick",
         action="store_true",
         help="a small scan and a lean network; ratios only indicative",
+    )
+    parser.add_argument(
+        "--engines", action="store_true", help="also by OpenVINO in bf16 and fp32"
     )
     parser.add_argument(
         "--threads", type=int, default=1, help="threads of torch on both sides"
@@ -270,6 +280,8 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     header()
     precisions = ["auto", "fp32"] if given.fp32 else ["auto"]
+    if given.engines:
+        precisions += ["openvino bf16", "openvino fp32"]
     if given.quick:
         compare("quick", features=8, steps=30, precisions=precisions)
         return

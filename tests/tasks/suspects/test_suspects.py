@@ -16,7 +16,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, LabelError, UsageError
 from trivox.tasks.console import Quiet
 from trivox.tasks.suspects.disagreement import disagreement
-from trivox.tasks.suspects.judging import LEAST_CASES, suspects
+from trivox.tasks.suspects.judging import LEAST_CASES, LIMIT, suspects
 from trivox.verbs.answers.documents import document
 from trivox.volumes.formats import read_labels, write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
@@ -87,7 +87,7 @@ def test_what_is_wrong_stands_out(spoil):
     cases["bad"] = compared(spoil(organs(50)), organs(150))
     listed = suspects(cases)
     assert [each.case for each in listed] == ["bad"]
-    assert listed[0].score > 2.75
+    assert listed[0].score > LIMIT
     assert listed[0].reasons
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from trivox.tasks.suspects.disagreement import Disagreement
 
-LIMIT = 2.75
+LIMIT = 3.5
 """Robust standard deviations above the median from which on a case is doubtful; chosen
 on hippocampus labels with planted errors (benchmarks/label_errors.py).
 """
