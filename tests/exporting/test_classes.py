@@ -258,6 +258,7 @@ def test_targets_without_classes_say_so(models, tmp_path):
     assert any("class of the case" in line for line in exported.card.left_out)
 
 
+@pytest.mark.slow
 def test_an_export_that_answers_otherwise_is_never_kept(models, tmp_path, monkeypatch):
     (case,) = write_scans(tmp_path, (20, 25, 18))
     comparison = verification._Comparison

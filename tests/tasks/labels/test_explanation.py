@@ -127,7 +127,14 @@ def test_a_hybrid_shows_its_attention_and_what_it_is_worth(
     assert "not trained" in found["convention"]["without_attention"]
 
 
-@pytest.mark.parametrize("kind", ["swin", "deformable", "none"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("swin", marks=pytest.mark.slow),
+        pytest.param("deformable", marks=pytest.mark.slow),
+        "none",
+    ],
+)
 def test_other_kinds_of_attention(plan, image, tmp_path, kind):
     model = bundle(
         tmp_path / "model", hybrid(plan, network_options={"attention": kind})

@@ -477,7 +477,9 @@ def test_a_gradient_that_reaches_the_encoder_leaves_only_hand_made_features():
     assert list(subsets_of(joint, ("x",), deep)) == ["hand-made"]
 
 
-@pytest.mark.parametrize("classifier", ["head", "lda"])
+@pytest.mark.parametrize(
+    "classifier", ["head", pytest.param("lda", marks=pytest.mark.slow)]
+)
 def test_what_answers_can_be_chosen(classed_data, tmp_path, classifier):
     longer = {
         **SETTINGS,

@@ -15,6 +15,8 @@ from trivox.optional import optional_package
 
 OPSET = 18
 """Of ONNX; runtimes of 2023 and later read it."""
+WRITING = 2
+"""Raised where the same network becomes another graph: those of before are not used."""
 WINDOWS = "windows"
 LOGITS = "logits"
 """Names of what goes in `(n, c, z, y, x)` and comes out `(n, outputs, z, y, x)`, both

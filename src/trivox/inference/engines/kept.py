@@ -12,7 +12,7 @@ from torch import nn
 
 from trivox.caches import cache_folder
 from trivox.files import file_hash, remove_leftovers, write_bytes
-from trivox.inference.engines.graph import OPSET, graph_of
+from trivox.inference.engines.graph import OPSET, WRITING, graph_of
 from trivox.planning.plan import Plan
 from trivox.version import __version__
 
@@ -46,6 +46,7 @@ class Source:
             plan.topology.model_dump(mode="json"),
             self.shape,
             OPSET,
+            WRITING,
             __version__,
             torch.__version__,
             *others,
