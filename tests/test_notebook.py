@@ -131,20 +131,12 @@ def test_it_can_be_opened_on_a_machine_of_others(name):
     assert any("ipyniivue" in cell.source for cell in others)
 
 
-SLOW = [name for name in SMALL if name != "quickstart.ipynb"]
-
-
 # The warnings are Jupyter's own.
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::RuntimeWarning"
 )
-@pytest.mark.parametrize(
-    "name",
-    [
-        "quickstart.ipynb",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
 def test_every_cell_runs(name, tmp_path, monkeypatch):
     notebook = read(name)
     (parameters,) = (cell for cell in notebook.cells if is_of_parameters(cell))

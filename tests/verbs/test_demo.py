@@ -25,7 +25,13 @@ def test_every_preset_has_a_demo():
     assert set(SCALED_DOWN) == set(PRESETS)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "large" else name
+        for name in PRESETS
+    ],
+)
 def test_every_preset_trains_and_reports(preset, tmp_path, tiny_data):
     if network_of(preset) not in NETWORKS:
         pytest.skip(f"{network_of(preset)} is not there yet")
@@ -136,6 +142,7 @@ def test_what_does_not_exist_is_named(tmp_path, what, preset):
         )
 
 
+@pytest.mark.slow
 def test_the_multitask_demo_draws_textures_and_answers_with_classes(
     tmp_path, monkeypatch
 ):
