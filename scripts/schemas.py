@@ -162,8 +162,9 @@ def text_of(schema: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    texts = {name: text_of(schema) for name, schema in all_schemas().items()}
     FOLDER.mkdir(parents=True, exist_ok=True)
     for old in FOLDER.glob(f"*{ENDING}"):
         old.unlink()
-    for name, schema in all_schemas().items():
-        (FOLDER / f"{name}{ENDING}").write_text(text_of(schema), encoding="utf-8")
+    for name, text in texts.items():
+        (FOLDER / f"{name}{ENDING}").write_text(text, encoding="utf-8")

@@ -68,10 +68,9 @@ def balance(network, plan):
         network.heads[0].bias -= logits.mean((0, 2, 3, 4))
 
 
-def write_untrained(folder, *, balanced=False, **options):
-    """A bundle in `folder`; returns it."""
-    plan = plan_of(**options)
-    torch.manual_seed(3)
+def untrained(plan, *, seed=3, balanced=False):
+    """The network of a plan, with structures of several voxels."""
+    torch.manual_seed(seed)
     network = build_network(
         plan.network,
         plan.topology,
@@ -82,9 +81,16 @@ def write_untrained(folder, *, balanced=False, **options):
     )
     for parameter in network.parameters():
         if parameter.ndim > 1:
-            parameter.data *= 3  # structures of several voxels
+            parameter.data *= 3
     if balanced:
         balance(network, plan)
+    return network
+
+
+def write_untrained(folder, *, balanced=False, **options):
+    """A bundle in `folder`; returns it."""
+    plan = plan_of(**options)
+    network = untrained(plan, balanced=balanced)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), folder / "weights.safetensors")
     description = LabelDescription(

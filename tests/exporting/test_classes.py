@@ -31,8 +31,7 @@ from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.inference.predictor import Predictor
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.networks.class_head import LesionMasks, add_class_head
-from trivox.networks.registry import build_network
-from untrained_models import balance, plan_of, write_scans
+from untrained_models import plan_of, untrained, write_scans
 
 pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
 pytest.importorskip("openvino", reason="needs the extra 'export'")
@@ -42,18 +41,7 @@ LESION = (2,)
 
 
 def network_of(plan, seed):
-    torch.manual_seed(seed)
-    network = build_network(
-        plan.network,
-        plan.topology,
-        channels=1,
-        outputs=plan.labels.output_channels,
-        deep_supervision=False,
-    )
-    for parameter in network.parameters():
-        if parameter.ndim > 1:
-            parameter.data *= 3
-    balance(network, plan)
+    network = untrained(plan, seed=seed, balanced=True)
     return add_class_head(
         network,
         plan.topology,

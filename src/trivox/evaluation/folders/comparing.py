@@ -25,25 +25,7 @@ from trivox.evaluation.metrics.claims import (
     paired_differences,
 )
 from trivox.evaluation.metrics.content import MetricRow, PairedDifference
-
-HIGHER_IS_BETTER = (
-    "dice",
-    "iou",
-    "sensitivity",
-    "specificity",
-    "precision",
-    "nsd",
-    "nsd_voxel",
-    "whole_dice",
-    "instance_dice",
-    "instance_nsd",
-    "lesion_precision",
-    "lesion_sensitivity",
-    "rq",
-    "pq",
-)
-LOWER_IS_BETTER = ("hd95_mm", "assd_mm", "whole_hd95_mm", "instance_hd95_mm")
-
+from trivox.evaluation.metrics.statistics import LOWER_IS_BETTER
 
 Floats = NDArray[np.float64]
 

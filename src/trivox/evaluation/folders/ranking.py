@@ -19,8 +19,6 @@ from typing_extensions import TypedDict
 from trivox.errors import DataError, RecipeError
 from trivox.evaluation.conventions.choice import CONVENTIONS, Standard
 from trivox.evaluation.folders.comparing import (
-    HIGHER_IS_BETTER,
-    LOWER_IS_BETTER,
     Comparison,
     compare_models,
     comparison_lines,
@@ -34,7 +32,12 @@ from trivox.evaluation.metrics.content import (
     MetricsFile,
     Statistic,
 )
-from trivox.evaluation.metrics.statistics import methods_of, summarise
+from trivox.evaluation.metrics.statistics import (
+    HIGHER_IS_BETTER,
+    LOWER_IS_BETTER,
+    methods_of,
+    summarise,
+)
 
 PERMUTATIONS = 10_000
 ABOUT_STATISTICS = ("summary", "ci95", "ladder")

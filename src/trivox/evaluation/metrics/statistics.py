@@ -15,7 +15,7 @@ from trivox.evaluation.metrics.intervals import (
     median_interval,
 )
 
-SHARES = {
+HIGHER_IS_BETTER = (
     "dice",
     "iou",
     "sensitivity",
@@ -30,9 +30,10 @@ SHARES = {
     "lesion_sensitivity",
     "rq",
     "pq",
-    "lung_dice",
-    "bone_dice",
-}
+)
+"""Metrics of labels, all of them shares."""
+LOWER_IS_BETTER = ("hd95_mm", "assd_mm", "whole_hd95_mm", "instance_hd95_mm")
+SHARES = {*HIGHER_IS_BETTER, "lung_dice", "bone_dice"}
 OTHERS = {
     "ssim": Support(-1.0, 1.0),
     "volume_ml": POSITIVE,

@@ -1,12 +1,10 @@
 """Answers about archives: pacs echo, find, fetch, send."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AliasPath, BeforeValidator, Field
+from pydantic import AliasPath, Field
 
-from trivox.verbs.answers.base import Answer, Count, Part, Place
+from trivox.verbs.answers.base import Answer, Count, Part, Place, reasons_of
 
 
 class EchoAnswer(Answer):
@@ -55,10 +53,6 @@ class RefusedFile(Part):
     reason: str
 
 
-def _rows(reasons: Mapping[Path, str]) -> list[dict[str, Any]]:
-    return [{"file": file, "reason": reason} for file, reason in reasons.items()]
-
-
 class SendAnswer(Answer):
     """What `trivox pacs send` sent. It fails where an object is not in the archive."""
 
@@ -68,4 +62,4 @@ class SendAnswer(Answer):
     """Objects that are new there."""
     present: Count
     """Objects that were there before."""
-    refused: Annotated[tuple[RefusedFile, ...], BeforeValidator(_rows)]
+    refused: Annotated[tuple[RefusedFile, ...], reasons_of("file")]

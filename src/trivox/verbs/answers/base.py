@@ -1,5 +1,6 @@
 """What all answers have in common."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,15 @@ Place = Annotated[
 Count = Annotated[int, Field(ge=0)]
 Counted = Annotated[int, Field(ge=0), BeforeValidator(len)]
 """How many there are of what has the name."""
+
+
+def reasons_of(name: str) -> BeforeValidator:
+    """Of reasons by what they are of: as rows that call it `name`, and `reason`."""
+
+    def rows(reasons: Mapping[Any, str]) -> list[dict[str, Any]]:
+        return [{name: key, "reason": reason} for key, reason in reasons.items()]
+
+    return BeforeValidator(rows)
 
 
 def _passed_on(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:

@@ -2,7 +2,6 @@
 export, package.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AliasPath, BeforeValidator, Field
@@ -11,7 +10,7 @@ from trivox.exporting.card import ExportCard
 from trivox.exporting.contract import Contract
 from trivox.inference.zoo.card import Card
 from trivox.tasks.pretraining import PretrainingFile
-from trivox.verbs.answers.base import Answer, Count, Part, Place
+from trivox.verbs.answers.base import Answer, Count, Part, Place, reasons_of
 from trivox.verbs.answers.measures import MeasuredAnswer
 
 
@@ -46,10 +45,6 @@ class SetAside(Part):
     reason: str
 
 
-def _rows(reasons: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"case": case, "reason": reason} for case, reason in reasons.items()]
-
-
 class TrainAnswer(MeasuredAnswer):
     """What `trivox train` and `trivox distill` made, measured on held-out cases."""
 
@@ -60,7 +55,7 @@ class TrainAnswer(MeasuredAnswer):
     report: Place
     """The page."""
     folds: tuple[TrainedFold, ...]
-    set_aside: Annotated[tuple[SetAside, ...], BeforeValidator(_rows)]
+    set_aside: Annotated[tuple[SetAside, ...], reasons_of("case")]
     """Cases that were left out."""
 
 

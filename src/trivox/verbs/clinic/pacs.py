@@ -1,7 +1,7 @@
 """Searching, fetching from, sending to and asking an archive: `trivox pacs`."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,13 +20,12 @@ from trivox.service.peers.archive import (
     number_in,
     require_uid,
 )
-from trivox.service.peers.choice import archive_of
+from trivox.service.peers.choice import opened
 from trivox.service.profiles import chosen_profile, read_profiles
 from trivox.service.pseudonyms import pseudonyms_of
 from trivox.service.sending import Sent, objects_below, send_objects
 from trivox.tasks.console import Console, Quiet
 from trivox.verbs.texts import described
-from trivox.volumes.dicom.files import quiet
 
 STUDY_COLUMNS = (
     "StudyDate",
@@ -111,7 +110,7 @@ def pacs_echo(*, profiles: Path | str | None = None, pacs: str | None = None) ->
 
     Returns a line that says so. Raises `UnreachableError` and `RefusedError`.
     """
-    with opened(profiles, pacs) as archive:
+    with _chosen_archive(profiles, pacs) as archive:
         archive.echo()
     return f"{archive.name} answers"
 
@@ -143,7 +142,7 @@ def pacs_find(
         accession=accession,
         study=require_uid(study, "--study") if study else "",
     )
-    with opened(profiles, pacs) as archive:
+    with _chosen_archive(profiles, pacs) as archive:
         studies = archive.studies(query)
         if not series:
             return FoundStudies(tuple(studies), STUDY_COLUMNS)
@@ -174,7 +173,7 @@ def pacs_fetch(
     folder = Path(out)
     require_folder_place(folder)
     said = console or Quiet()
-    with opened(profiles, pacs) as archive:
+    with _chosen_archive(profiles, pacs) as archive:
         rows = _chosen(archive, uid, wanted)
         shelf = Shelf(folder, pseudonyms_of(folder))
         receipts = [
@@ -210,17 +209,17 @@ def pacs_send(
     sent again.
     """
     name, profile = chosen_profile(read_profiles(_path(profiles)), pacs)
-    with closing(archive_of(name, profile)) as archive, quiet():
+    with opened(name, profile) as archive:
         files, unreadable = objects_below([Path(each) for each in objects])
         sent = send_objects(archive, files, Retry(profile.retries, profile.pause))
     return replace(sent, refused=unreadable | sent.refused)
 
 
 @contextmanager
-def opened(profiles: Path | str | None, pacs: str | None) -> Iterator[Archive]:
+def _chosen_archive(profiles: Path | str | None, pacs: str | None) -> Iterator[Archive]:
     """The archive of a profile."""
     name, profile = chosen_profile(read_profiles(_path(profiles)), pacs)
-    with closing(archive_of(name, profile)) as archive, quiet():
+    with opened(name, profile) as archive:
         yield archive
 
 

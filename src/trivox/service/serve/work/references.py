@@ -3,7 +3,6 @@ series is fetched when its job runs.
 """
 
 import re
-from contextlib import closing
 from pathlib import Path
 from secrets import token_bytes
 
@@ -15,13 +14,12 @@ from trivox.schema import Frozen, validated
 from trivox.service.fetching import Receipt, fetch_series
 from trivox.service.objects import Shelf, objects_in
 from trivox.service.peers.archive import Retry, UnreachableError
-from trivox.service.peers.choice import archive_of
+from trivox.service.peers.choice import opened
 from trivox.service.profiles import chosen_profile, read_profiles
 from trivox.service.pseudonyms import SALT_BYTES, Pseudonyms
 from trivox.service.serve.jobs.folders import sync_folder
 from trivox.service.serve.jobs.states import Failure
 from trivox.service.serve.work.engine import JobError
-from trivox.volumes.dicom.files import quiet
 
 FILE = "reference.json"
 """What it is called among the parts of a job."""
@@ -120,5 +118,5 @@ def _receipt(reference: Reference, profiles: Path | None, scratch: Path) -> Rece
     def fetch() -> Receipt:
         return fetch_series(archive, shelf, reference.study, reference.series, None)
 
-    with closing(archive_of(name, profile)) as archive, quiet():
+    with opened(name, profile) as archive:
         return retry.of(fetch)

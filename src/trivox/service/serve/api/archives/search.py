@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from trivox.errors import TrivoxError, UsageError
@@ -16,7 +16,7 @@ from trivox.service.peers.archive import (
     UnreachableError,
     number_in,
 )
-from trivox.service.peers.choice import archive_of
+from trivox.service.peers.choice import opened
 from trivox.service.profiles import DicomWeb, Dimse, chosen_profile, read_profiles
 from trivox.service.serve.api.archives.schemas import (
     SeriesList,
@@ -27,7 +27,6 @@ from trivox.service.serve.api.archives.schemas import (
 )
 from trivox.service.serve.api.problems import ProblemError
 from trivox.service.serve.work.references import Reference
-from trivox.volumes.dicom.files import quiet
 
 MOST = 200
 """Matches of an answer."""
@@ -89,7 +88,7 @@ class Searches:
         if not self._places.acquire(blocking=False):
             raise ProblemError("too-many-searches", "search again a little later")
         try:
-            with closing(archive_of(name, profile)) as archive, quiet():
+            with opened(name, profile) as archive:
                 yield archive
         except UnreachableError as error:
             raise ProblemError("archive-unreachable", str(error)) from error
