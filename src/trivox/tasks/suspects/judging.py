@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trivox.tasks.suspects.disagreement import Disagreement
+from trivox.tasks.suspects.disagreement import CORE_MM, Disagreement
 
 LIMIT = 3.5
 """Robust standard deviations above the median from which on a case is doubtful; chosen
@@ -84,7 +84,11 @@ def _reason(name: str, each: Disagreement, cases: Mapping[str, Disagreement]) ->
         )
     if name == "core":
         usual = np.median([other.core_ml for other in cases.values()])
-        return f"{each.core_ml:.2f} ml differ inside (usual {usual:.2f})"
+        place = _shown(each.place)
+        return (
+            f"{each.core_ml:.2f} ml differ at least {CORE_MM:g} mm deep, most at voxel "
+            f"{place} (usual {usual:.2f})"
+        )
     if name == "island":
         place = _shown(each.island_place)
         return f"{each.island_ml:.2f} ml stand alone at voxel {place}"
