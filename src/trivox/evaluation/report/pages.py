@@ -126,7 +126,7 @@ def headlines_of(
 
 def methods_text(rows: Iterable[Mapping[str, Any]]) -> str:
     """The methods of the intervals of statistics or scores, as a reader wants them."""
-    return ", ".join(methods_of(rows))
+    return "; ".join(methods_of(rows))
 
 
 def titled(title: str, convention: Mapping[str, Any] | None) -> dict[str, object]:
