@@ -15,7 +15,7 @@ from trivox.datasets.boxes import box_of
 from trivox.datasets.labels import LabelScheme
 from trivox.errors import DataError, LabelError, UsageError
 from trivox.tasks.console import Quiet
-from trivox.tasks.suspects.disagreement import disagreement
+from trivox.tasks.suspects.disagreement import Disagreement, disagreement
 from trivox.tasks.suspects.judging import LEAST_CASES, LIMIT, suspects
 from trivox.verbs.answers.documents import document
 from trivox.volumes.formats import read_labels, write_volume
@@ -149,6 +149,69 @@ def test_equal_maps_differ_nowhere():
     assert (each.depth_mm, each.core_ml, each.island_ml) == (0, 0, 0)
     empty = np.zeros(SHAPE, np.int16)
     assert compared(empty, empty).dice == {"liver": None, "spleen": None}
+
+
+def test_figures_are_those_that_one_counts_by_hand():
+    label = np.zeros(SHAPE, np.int16)
+    label[4:9, 5:10, 6:11] = 1
+    each = compared(label, np.zeros_like(label), (2.0, 1.0, 1.0))
+    assert each.dice == {"liver": 0, "spleen": None}
+    assert (each.depth_mm, each.place) == (3, (5, 7, 8))
+    assert each.core_ml == pytest.approx(5 * 3 * 3 * 0.002)
+    assert (each.island_ml, each.island_place) == (pytest.approx(0.25), (6, 7, 8))
+    assert each.signs == pytest.approx(
+        {
+            "depth": 3,
+            "core": np.log(1 + 45),
+            "island": np.log(1 + 125),
+            "dice liver": np.log(1.01 / 0.01),
+        }
+    )
+
+
+def plain(**other):
+    """A case as most are."""
+    facts = {"depth_mm": 2.0, "core_ml": 0.0, "island_ml": 0.0, "voxel_ml": 0.001}
+    return Disagreement(**{"dice": {"liver": 0.9, "spleen": None}, **facts, **other})
+
+
+def test_reasons_come_strongest_first_with_what_is_usual():
+    cases = {f"case{number}": plain() for number in range(LEAST_CASES)}
+    depth = 2 + 0.5 * (LIMIT + 0.1)
+    cases["bad"] = plain(
+        dice={"liver": 0.5}, depth_mm=depth, core_ml=0.1, place=(3, 4, 5)
+    )
+    cases["fine"] = plain(depth_mm=2 + 0.5 * (LIMIT - 0.1))
+    (bad,) = suspects(cases)
+    assert bad.case == "bad"
+    assert bad.strongest == "dice liver"
+    assert bad.score == pytest.approx(np.log(0.91 / 0.11) / 0.15)
+    assert bad.reasons == (
+        "Dice of liver 0.500 (usual 0.900)",
+        "0.10 ml differ at least 2 mm deep, most at voxel (3, 4, 5) (z y x) "
+        "(usual 0.00)",
+        f"differs {depth:.1f} mm deep at voxel (3, 4, 5) (z y x) (usual 2.0)",
+    )
+    del cases["fine"], cases["case0"]
+    assert [each.case for each in suspects(cases)] == ["bad"]
+    del cases["case1"]
+    assert suspects(cases) == []
+
+
+def test_what_varies_is_measured_by_how_much_it_does():
+    cases = {f"case{depth}": plain(depth_mm=float(depth)) for depth in range(11)}
+    cases["more"], cases["less"] = plain(depth_mm=5 + 4 * 4.4478), plain(depth_mm=0.0)
+    (more,) = suspects(cases)
+    assert more.score == pytest.approx(4)
+
+
+def test_a_target_that_few_cases_have_is_not_judged():
+    cases = {f"case{number}": plain() for number in range(12)}
+    for number in range(LEAST_CASES - 1):
+        cases[f"case{number}"] = plain(dice={"spleen": 0.9 if number else 0.0})
+    assert suspects(cases) == []
+    cases["case7"] = plain(dice={"spleen": 0.9})
+    assert [each.strongest for each in suspects(cases)] == ["dice spleen"]
 
 
 @pytest.fixture
