@@ -288,7 +288,9 @@ def test_an_archive_that_is_down_is_asked_again(client):
 def test_what_a_killed_try_left_is_fetched_anew(hospital, tmp_path, monkeypatch):
     _, desk, archive = hospital
     safe = []
-    monkeypatch.setattr(references, "sync_folder", lambda f: safe.append({*f.iterdir()}))
+    monkeypatch.setattr(
+        references, "sync_folder", lambda f: safe.append({*f.iterdir()})
+    )
     part = write_reference(tmp_path, parsed_reference(REFERENCE))
     for half in ("00000.dcm", "00007.dcm"):
         (tmp_path / half).write_bytes(b"half")
