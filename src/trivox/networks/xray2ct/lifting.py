@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from trivox.networks.halves import in_type
 from trivox.projection.geometry import Grid
 from trivox.projection.xrays import Xrays
-from trivox.uploads import constant, sent
+from trivox.uploads import constant, made_once, sent
 from trivox.volumes.volume import Shape
 
 FEW = 1 << 17
@@ -106,9 +105,7 @@ def _looked(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[
     ]
 
 
-# what is made in inference mode may not be used in training later
-@lru_cache(maxsize=4)
-@torch.inference_mode(False)
+@made_once(4)
 def voxels_of(grids: tuple[Grid, ...], device: torch.device) -> Tensor:
     """Voxel centres of several grids `(n, 3)`, mm; sent once."""
     points = [grid.points().reshape(-1, 3) for grid in grids]
@@ -289,9 +286,7 @@ def _fused(x: Tensor, shares: Sequence[Tensor]) -> Fused:
     return mean, highest, weighted
 
 
-# what is made in inference mode may not be used in training later
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
+@made_once(8)
 def _voxels(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
     """Which voxel of all levels belongs to each channel and voxel of levels with so many
     of both.
