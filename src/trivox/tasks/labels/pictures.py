@@ -2,7 +2,7 @@
 pages beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
@@ -15,7 +15,7 @@ from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.datasets.reading import read_channels, read_prediction, read_reference
 from trivox.errors import TrivoxError, few
 from trivox.evaluation.folders.labels import mean_of_case
-from trivox.evaluation.metrics.content import MetricsFile
+from trivox.evaluation.metrics.content import MetricRow, MetricsFile
 from trivox.evaluation.report.case_view import CaseView
 from trivox.evaluation.report.figures import overlay_figure
 from trivox.evaluation.report.page import CasePictures
@@ -52,7 +52,7 @@ def picture_cases(
     for name, ranks in ranked_cases(_scores(metrics)).items():
         try:
             prediction = run / "validation" / "predictions" / f"{name}.nii.gz"
-            view = case_view(cases[name], plan, prediction, metrics)
+            view = case_view(cases[name], plan, prediction, metrics["cases"][name])
         except (TrivoxError, KeyError) as error:
             console.say(f"{name}: no picture ({error})")
             continue
@@ -89,10 +89,15 @@ class Meaning(Protocol):
 
 
 def case_view(
-    case: Case, meaning: Meaning, prediction: Path, metrics: MetricsFile
+    case: Case,
+    meaning: Meaning,
+    prediction: Path,
+    metrics: Mapping[str, MetricRow],
 ) -> CaseView:
     """A case with its prediction, its reference and its Dice; raises the errors of
     reading them.
+
+    metrics: of the case by target; empty: it was not measured.
     """
     scheme = meaning.labels
     assert scheme is not None
@@ -107,7 +112,6 @@ def case_view(
         contiguous = np.ascontiguousarray(array)
         indices.append(scheme.encode(contiguous, where=case.name))
     canonical = reorient(image, orientation)
-    rows = metrics["cases"].get(case.name, {})
     return CaseView(
         canonical.array,
         indices[0],
@@ -116,7 +120,7 @@ def case_view(
         channels=meaning.channels,
         labels=sorted(scheme.labels, key=lambda name: scheme.labels[name]),
         targets=scheme.targets,
-        dice={name: row.get("dice") for name, row in rows.items()},
+        dice={name: row.get("dice") for name, row in metrics.items()},
     )
 
 
