@@ -362,9 +362,8 @@ class TransformerBlock3D(nn.Module):
             return whole
         b = tokens.shape[0]
         parts = moved(tokens, groups.index.flatten(), groups.place)
-        parts = parts.unflatten(1, groups.index.shape).flatten(
-            0, 1
-        )  # (b * groups, t, c)
+        parts = parts.unflatten(1, groups.index.shape)
+        parts = parts.flatten(0, 1)  # (b * groups, t, c)
         hidden = hidden_members(groups, b)
         out: Tensor = self.attention(parts, coordinates, hidden=hidden)
         members = out.reshape(b, groups.index.numel(), -1)
