@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from trivox.evaluation.folders.labels import read_metrics
 from trivox.evaluation.metrics.intervals import wilson_interval
 from trivox.files import read_json
-from trivox.inference.doubt.conformal import band_of, crossed, log_ratios
+from trivox.inference.doubt.conformal import band_of, held_by_others, log_ratios
 from trivox.planning.plan import read_plan
 
 Floats = NDArray[np.float64]
@@ -68,7 +68,7 @@ def show(run: Path) -> None:
         by_fold = "one fold"
         if len(set(folds.values())) > 1:
             named = dict(zip(cases, ratios.tolist(), strict=True))
-            held = [holds for _, holds in crossed(named, folds)]
+            held = [holds for _, holds in held_by_others(named, folds)]
             low, high, _ = wilson_interval(sum(held), len(held))
             by_fold = (
                 f"{sum(held)} of {len(held)} = {100 * np.mean(held):.1f} "

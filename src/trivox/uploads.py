@@ -1,7 +1,8 @@
 """What is computed on the host reaches a GPU without anything waiting for it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 ALIGNED = 16
 """Bytes: where a tensor of any type may begin."""
+
+Arguments = ParamSpec("Arguments")
+Made = TypeVar("Made")
 
 _PLACED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
@@ -37,9 +41,21 @@ def sent_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tenso
     ]
 
 
-# what is made in inference mode may not be used in training later
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)
+def made_once(
+    most: int,
+) -> Callable[[Callable[Arguments, Made]], Callable[Arguments, Made]]:
+    """Keep the last `most` tensors that a function makes, by its arguments: out of
+    inference mode, since what is made in it may not be used in training later.
+    """
+
+    def keeping(make: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
+        usable = torch.inference_mode(False)(make)
+        return cast(Callable[Arguments, Made], lru_cache(most)(usable))
+
+    return keeping
+
+
+@made_once(256)
 def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Numbers that never change, float32; sent once."""
     return sent(torch.tensor(values, dtype=torch.float32), device)

@@ -249,13 +249,13 @@ def test_targets_without_classes_say_so(models, tmp_path):
 @pytest.mark.slow
 def test_an_export_that_answers_otherwise_is_never_kept(models, tmp_path, monkeypatch):
     (case,) = write_scans(tmp_path, (20, 25, 18))
-    comparison = verification._Comparison
-    score = comparison._class_score
+    apart = MOST_CHANCE_APART["fp32"] + 1e-6
 
-    def worse(self):
-        return replace(score(self), apart=MOST_CHANCE_APART["fp32"] + 1e-6)
+    def of_worse(verdict, **asked):
+        worse = replace(verdict.classes, apart=apart)
+        require_agreement(replace(verdict, classes=worse), **asked)
 
-    monkeypatch.setattr(comparison, "_class_score", worse)
+    monkeypatch.setattr(verification, "require_agreement", of_worse)
     options = ExportOptions("onnx", verification=[case])
     with pytest.raises(BundleError, match="gives other classes than the model"):
         export_model([models["measured"]], tmp_path / "export", options)

@@ -20,7 +20,6 @@ from trivox.errors import (
     InterruptedTrainingError,
     TrivoxError,
     UsageError,
-    visible,
 )
 from trivox.version import NOTICE, __version__
 
@@ -145,7 +144,7 @@ def main() -> None:
     except KeyboardInterrupt:  # before typer hears of it
         _fail(INTERRUPTED, 130)
     except InterruptedTrainingError as error:
-        _fail(str(error), 130)
+        _fail(message_of(error), 130)
     except (TrivoxError, OSError, MemoryError) as error:
         if debug:
             raise
@@ -164,5 +163,5 @@ def _require_output(output: Steady | None) -> None:
 
 def _fail(line: str, code: int) -> Any:
     let_the_first_rank_speak()
-    print(visible(" ".join(line.split())), file=sys.stderr)
+    print(line, file=sys.stderr)
     sys.exit(code)

@@ -1,7 +1,5 @@
 """Errors as people and programs are told of them."""
 
-import typer
-
 from trivox.errors import ResourceError, TrivoxError, UsageError, visible
 
 INTERNAL = "internal"
@@ -12,7 +10,7 @@ def kind_of(error: BaseException) -> str:
     """Stable name of a kind of error."""
     if isinstance(error, TrivoxError):
         return error.kind
-    if isinstance(error, typer.BadParameter) or hasattr(error, "format_message"):
+    if hasattr(error, "format_message"):  # of typer: wrong usage
         return UsageError.kind
     known = isinstance(error, OSError | MemoryError)
     return ResourceError.kind if known else INTERNAL
@@ -26,7 +24,7 @@ def message_of(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     if isinstance(error, TrivoxError):
         return str(error)
-    if hasattr(error, "format_message"):  # of typer: wrong usage
+    if hasattr(error, "format_message"):
         return str(error.format_message())
     if isinstance(error, OSError | MemoryError):
         return f"{error or 'out of memory'}; run again with --debug for details"

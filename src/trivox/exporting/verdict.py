@@ -1,6 +1,6 @@
 """How an export compares with its model, and by how much it may differ."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,7 @@ class Verdict:
     runtime: str = ""
     apart: float | None = None
     """Of the logits, see `MOST_APART`; None where they were not compared."""
-    classes: "ClassScore | None" = None
+    classes: ClassScore | None = None
     """None where there are none."""
 
     @property
@@ -135,35 +135,37 @@ def require_agreement(verdict: Verdict, *, precision: str, accept_loss: bool) ->
     """Raise `BundleError` for an export that differs from its model by more than its
     precision explains, unless the loss is accepted.
     """
-    least = LEAST_EQUAL[precision]
+    complaint = next(_complaints(verdict, precision), None)
+    if complaint is not None and not accept_loss:
+        raise BundleError(complaint)
+
+
+def _complaints(verdict: Verdict, precision: str) -> Iterator[str]:
+    """What differs by more than a precision explains, what says most first."""
     apart = verdict.apart or 0.0
-    if apart > MOST_APART[precision] and not accept_loss:
-        raise BundleError(
+    if apart > MOST_APART[precision]:
+        yield (
             f"the export gives other logits than the model: they lie {apart:.2g} of "
             f"their size apart on {verdict.whose}, at most {MOST_APART[precision]:g} is "
             f"expected of {precision}; nothing was written"
         )
-    if precision == "int8" and verdict.lost > MOST_LOST and not accept_loss:
-        raise BundleError(
+    if precision == "int8" and verdict.lost > MOST_LOST:
+        yield (
             f"the export in int8 loses {100 * verdict.lost:.2f} Dice points on "
             f"{verdict.cases} {verdict.whose}, more than {100 * MOST_LOST:g}; take "
             "bf16, give more cases to --calibrate, or keep it with --accept-loss"
         )
     classes = verdict.classes
-    if (
-        classes is not None
-        and classes.apart > MOST_CHANCE_APART[precision]
-        and not accept_loss
-    ):
-        raise BundleError(
+    if classes is not None and classes.apart > MOST_CHANCE_APART[precision]:
+        yield (
             f"the export gives other classes than the model: a probability differs by "
             f"{classes.apart:.2g} on {verdict.whose}, at most "
             f"{MOST_CHANCE_APART[precision]:g} is expected of {precision}; nothing was "
             "written"
         )
-    if verdict.equal < least and not accept_loss:
-        raise BundleError(
+    if verdict.equal < LEAST_EQUAL[precision]:
+        yield (
             f"the export gives other labels than the model: {verdict.equal:.4f} of the "
             f"labelled voxels of {verdict.cases} {verdict.whose} are equal, at least "
-            f"{least:g} are expected of {precision}; nothing was written"
+            f"{LEAST_EQUAL[precision]:g} are expected of {precision}; nothing was written"
         )

@@ -50,12 +50,12 @@ class _Tally:
 
     def score(self) -> LabelScore:
         return LabelScore(
-            _mean(self.original),
-            _mean(self.export),
-            _mean(self.agreement),
-            len(self.touched_original),
-            _mean(self.touched_original),
-            _mean(self.touched_export),
+            original=_mean(self.original),
+            export=_mean(self.export),
+            agreement=_mean(self.agreement),
+            small=len(self.touched_original),
+            small_original=_mean(self.touched_original),
+            small_export=_mean(self.touched_export),
         )
 
 
@@ -112,8 +112,9 @@ class _Comparison:
     ) -> None:
         self.export = export
         self.logits = folder / "logits.npy" if logits else None
-        self.classes = folder / "classes.json"
-        self.chances: list[tuple[Array, Array]] = []
+        pipeline = read_object(export / CARD)["pipeline"]
+        self.classes = folder / "classes.json" if pipeline["classes"] else None
+        self.probabilities: list[tuple[Array, Array]] = []
         self.apart: list[float] = []
         self.predictor = predictor
         self.folder = folder
@@ -137,38 +138,35 @@ class _Comparison:
             return
         original = prediction.labels
         started = time.perf_counter()
-        exported = self._exported(case, classes=self._has_classes)
-        if self._has_classes:
-            self._compare_classes(prediction)
+        exported = self._exported(case)
+        if self.classes is not None:
+            self._compare_classes(prediction, self.classes)
         self.seconds.append((by_torch, time.perf_counter() - started))
         if self.logits is not None:
             self.apart.append(self._logits_apart(case, self.logits))
         labels = scheme.encode(original.array[0])
         self._compare(labels, scheme.encode(exported), reference, original)
 
-    @property
-    def _has_classes(self) -> bool:
-        """Whether the export answers with the class of a case."""
-        return read_object(self.export / CARD)["pipeline"]["classes"] is not None
-
-    def _compare_classes(self, prediction: Prediction) -> None:
-        """Probabilities of one case by both."""
+    def _compare_classes(self, prediction: Prediction, file: Path) -> None:
+        """Probabilities of one case by both; file: what the export answered."""
         assert prediction.classification is not None
-        expected = prediction.classification.probabilities
-        answered = read_object(self.classes)["probabilities"]
-        pair = [
-            np.array([each[name] for name in expected]) for each in (expected, answered)
-        ]
-        self.chances.append((pair[0], pair[1]))
+        original = prediction.classification.probabilities
+        exported = read_object(file)["probabilities"]
+        self.probabilities.append(
+            (
+                np.array([original[name] for name in original]),
+                np.array([exported[name] for name in original]),
+            )
+        )
 
     def _class_score(self) -> ClassScore | None:
-        if not self.chances:
+        if not self.probabilities:
             return None
-        alike = [bool(a.argmax() == b.argmax()) for a, b in self.chances]
-        apart = [float(np.abs(a - b).max()) for a, b in self.chances]
+        alike = [bool(a.argmax() == b.argmax()) for a, b in self.probabilities]
+        apart = [float(np.abs(a - b).max()) for a, b in self.probabilities]
         return ClassScore(float(np.mean(alike)), max(apart))
 
-    def _exported(self, case: Case, *, classes: bool) -> Array:
+    def _exported(self, case: Case) -> Array:
         """Label values `(z, y, x)` by the export's own program."""
         files = self._as_nifti(case)
         out = self.folder / "exported.nii.gz"
@@ -177,7 +175,7 @@ class _Comparison:
         command += ["--out", str(out)]
         if self.logits is not None:
             command += ["--logits", str(self.logits)]
-        if classes:
+        if self.classes is not None:
             command += ["--classes", str(self.classes)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -249,15 +247,15 @@ class _Comparison:
         model, export = np.mean(self.seconds, axis=0).tolist()
         scores = {name: tally.score() for name, tally in self.tallies.items()}
         return Verdict(
-            whose,
-            len(self.seconds),
-            scores,
-            equal,
-            (model, export),
-            tuple(self.left_aside),
-            self.runtime,
-            max(self.apart, default=None),
-            self._class_score(),
+            whose=whose,
+            cases=len(self.seconds),
+            labels=scores,
+            equal=equal,
+            seconds=(model, export),
+            left_aside=tuple(self.left_aside),
+            runtime=self.runtime,
+            apart=max(self.apart, default=None),
+            classes=self._class_score(),
         )
 
 

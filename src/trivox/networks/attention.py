@@ -7,7 +7,7 @@ patch size. Tokens are `(b, n, c)` with `n = z * y * x`; coordinates are in toke
 """
 
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Literal
 
 import torch
@@ -24,6 +24,7 @@ from trivox.networks.transformer_kernels import (
     moved,
     with_branch,
 )
+from trivox.uploads import made_once
 
 HEAD_DIM = 48
 """Divisible by 6 (two rotated halves of three axes) and by 8 (fused attention kernels).
@@ -140,9 +141,7 @@ class Groups:
     """Of the members from the first one on, `(1, t, 3)`: the same in every group."""
 
 
-# What is made in inference mode may not be used in training later.
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@made_once(64)
 def hidden_members(groups: Groups, samples: int) -> Tensor | None:
     """What to add to the logits of the members of the groups of so many samples as keys,
     `(samples * groups, 1, t)`: minus infinity where one is padding, otherwise 0; None
@@ -155,9 +154,7 @@ def hidden_members(groups: Groups, samples: int) -> Tensor | None:
     return hidden[:, None].repeat(samples, 1, 1)
 
 
-# What is made in inference mode may not be used in training later.
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@made_once(64)
 def token_groups(
     grid: TokenGrid, window: int, partition: Partition, device: torch.device
 ) -> Groups:
@@ -365,9 +362,8 @@ class TransformerBlock3D(nn.Module):
             return whole
         b = tokens.shape[0]
         parts = moved(tokens, groups.index.flatten(), groups.place)
-        parts = parts.unflatten(1, groups.index.shape).flatten(
-            0, 1
-        )  # (b * groups, t, c)
+        parts = parts.unflatten(1, groups.index.shape)
+        parts = parts.flatten(0, 1)  # (b * groups, t, c)
         hidden = hidden_members(groups, b)
         out: Tensor = self.attention(parts, coordinates, hidden=hidden)
         members = out.reshape(b, groups.index.numel(), -1)

@@ -9,7 +9,6 @@ work on, to fp32. The weights that are learnt stay fp32 either way.
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from trivox.uploads import sent
+from trivox.uploads import made_once, sent
 
 LINEAR = {2: "bilinear", 3: "trilinear"}
 ADJOINTS = {
@@ -146,9 +145,7 @@ def _doubled_by_matrix(x: Tensor, size: tuple[int, ...]) -> bool:
     return doubled and few and x.is_contiguous()
 
 
-# what is made in inference mode may not be used in training later
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
+@made_once(16)
 def _interpolation(
     shape: tuple[int, ...], size: tuple[int, ...], device: torch.device
 ) -> Tensor:

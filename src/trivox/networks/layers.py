@@ -24,12 +24,12 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor
     """Each channel of each sample of `(b, c, z, y, x)` to mean 0 and variance 1, then
     scaled and shifted `(c,)`.
 
-    A group norm of one channel a group, or a batch norm of each sample, or of the
-    channels of all as those of one, which is the same and keeps the layout: where
-    torch's group norm is slow (channels-last maps on a CPU), and for half precision on a
-    GPU, where autocast would make fp32 of the map and of all that is computed from it.
-    Graphs for other programs have torch's own, which
-    OpenVINO computes without changing the layout.
+    A group norm of one channel a group. A batch norm of each sample, or of the channels
+    of all as those of one, is the same and keeps the layout: where torch's group norm is
+    slow (channels-last maps on a CPU), and for half precision on a GPU, where autocast
+    would make fp32 of the map and of all that is computed from it. Graphs for other
+    programs have torch's own instance norm, which OpenVINO computes without changing the
+    layout.
     """
     if torch.compiler.is_exporting():
         return F.instance_norm(x, None, None, weight, bias, True, 0.0, eps)

@@ -5,7 +5,6 @@ kernels and nothing that the program has to wait for.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from trivox.projection.rays import (
     pencils,
     require_indices,
 )
-from trivox.uploads import constant, sent_together
+from trivox.uploads import constant, made_once, sent_together
 
 SAMPLES = 1 << 21
 """Of all rays together in one go: enough to keep a GPU busy, and a few hundred MB."""
@@ -187,9 +186,7 @@ class RayTable:
         return self.inner.index_select(0, flat).view(padded.shape), weights
 
 
-# what is made in inference mode may not be used in training later
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
+@made_once(8)
 def _inner(
     grid: Grid, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:

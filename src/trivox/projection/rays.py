@@ -11,7 +11,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from trivox.errors import GeometryError, ResourceError
 from trivox.projection.geometry import Geometry, Grid
+from trivox.uploads import made_once
 from trivox.volumes.volume import Shape
 
 PAD = (1, 2)
@@ -74,9 +74,7 @@ class Rays(ABC):
         """
 
 
-# what is made in inference mode may not be used in training later
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)
+@made_once(256)
 def _planes(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.arange(count, dtype=dtype, device=device)
 
@@ -170,9 +168,7 @@ def padded_shape(grid: Grid) -> Shape:
     return z, y, x
 
 
-# what is made in inference mode may not be used in training later
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
+@made_once(8)
 def inner_voxels(grid: Grid, device: torch.device = HOST) -> Tensor:
     """Flat voxel of the grid for each flat voxel of the padded one, int32; -1 in the
     border. Not to be changed: made once.

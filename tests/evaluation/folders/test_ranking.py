@@ -14,7 +14,7 @@ from trivox.evaluation.conventions.choice import choose_convention
 from trivox.evaluation.folders.comparing import holm
 from trivox.evaluation.folders.labels import collect_metrics, read_metrics
 from trivox.evaluation.folders.ranking import name_models, rank_models, ranking_lines
-from trivox.evaluation.metrics.claims import claim_of, claim_text
+from trivox.evaluation.metrics.claims import claim_of, claim_text, odds_text
 
 REGIONS = ("WT", "ET")
 SIGNS = {"dice": -1, "hd95_mm": 1}
@@ -272,6 +272,8 @@ def test_the_table_shows_what_can_be_claimed():
             claim = claim_text(pair["values"]["mean"][metric])
             line = f"{pair['first']} over {pair['second']}, {metric} of mean: {claim}"
             assert line in text
+        holms = f"p = {pair['p_value']:.4g} (Holm {pair['p_holm']:.4g})"
+        assert f"ranks: {holms}, {odds_text(pair['ranks'])}\n" in text
     claims = [
         pair["values"]["mean"][m] for pair in ranking["comparisons"] for m in SIGNS
     ]
@@ -280,6 +282,18 @@ def test_the_table_shows_what_can_be_claimed():
     two = rank_models(random_models(5, models=2, cases=2))
     text = "\n".join(ranking_lines(json.loads(json.dumps(two, allow_nan=False))))
     assert "2 cases: too few to claim anything" in text
+    assert "P(false claim) -" not in text
+    assert "are expected to be false" not in text
+
+
+def test_one_label_has_no_mean_of_labels():
+    dice = np.random.default_rng(0).random((2, 4))
+    models = {}
+    for name, scores in zip("ab", dice, strict=True):
+        rows = {f"c{i}": {"WT": {"dice": float(s)}} for i, s in enumerate(scores)}
+        models[name] = collect(rows)
+    (pair,) = rank_models(models, metrics=["dice"], permutations=100)["comparisons"]
+    assert list(pair["values"]) == ["WT"]
 
 
 @pytest.mark.parametrize(

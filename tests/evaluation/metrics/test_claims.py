@@ -103,6 +103,11 @@ def test_only_cases_with_a_value_in_both_count():
     assert "d_z +" in text
     certain = paired_difference(np.arange(40.0), np.arange(40.0) - 1)
     assert "P(false claim) below 0.0001" in claim_text(certain)
+    claim |= {"mean": 0.25, "ci95": [-0.125, 1], "p_false_claim": 0.0316}
+    shown = "+0.2500 [-0.1250, +1.0000], P(false claim) 0.0316, d_z +1.50"
+    assert claim_text(claim | {"effect_size": 1.5}) == shown
+    unknown = {"p_false_claim": None, "effect_size": None}
+    assert claim_text(claim | unknown, 1) == "+0.2 [-0.1, +1.0], P(false claim) -"
     with pytest.raises(DataError, match="same cases"):
         paired_difference([1.0], [1.0, 2.0])
     with pytest.raises(DataError, match="at least one case"):

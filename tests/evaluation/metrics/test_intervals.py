@@ -4,9 +4,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from trivox.evaluation.metrics.class_intervals import area_error, bounded_interval
+from trivox.evaluation.metrics.class_intervals import (
+    area_error,
+    bounded_interval,
+    difference_interval,
+    loss_interval,
+)
 from trivox.evaluation.metrics.intervals import (
     ANYWHERE,
+    LOG_T,
+    LOGIT_T,
     POSITIVE,
     SHARE,
     WILSON,
@@ -137,3 +144,31 @@ def test_the_error_of_an_area_is_that_of_delong():
     expected = above.mean(1).var(ddof=1) / 7 + above.mean(0).var(ddof=1) / 12
     assert area_error(truth, rows, (1,)) == pytest.approx(expected**0.5)
     assert area_error(truth, rows, (0, 1)) == pytest.approx(expected**0.5)
+
+
+def test_one_case_of_a_class_adds_the_most_that_it_can_to_the_error_of_an_area():
+    chance = np.array([0.1, 0.2, 0.3, 0.6, 0.4])
+    rows = np.stack([1 - chance, chance], axis=1)
+    truth = np.array([0, 0, 0, 0, 1])
+    below = np.array([1, 1, 1, 0])
+    expected = 0.75 * 0.25 + below.var(ddof=1) / 4
+    assert area_error(truth, rows, (1,)) == pytest.approx(expected**0.5)
+
+
+@pytest.mark.parametrize(("name", "method"), [("brier", LOGIT_T), ("log_loss", LOG_T)])
+def test_losses_lie_where_they_can(name, method):
+    chance = np.array([0.9, 0.8, 0.6, 0.95, 0.4])
+    rows = np.stack([1 - chance, chance], axis=1)
+    low, high, by = loss_interval(name, np.ones(5, int), rows)
+    assert by == method
+    mean = {"brier": 2 * (1 - chance) ** 2, "log_loss": -np.log(chance)}[name].mean()
+    assert 0 < low < mean < high < 2
+
+
+def test_a_difference_has_an_interval_on_both_sides():
+    draws = np.array([0.1, 0.3, np.nan])
+    low, high, _ = difference_interval(0.2, draws, 12)
+    half = stats.t.ppf(0.975, 11) * 0.1
+    assert (low, high) == pytest.approx((0.2 - half, 0.2 + half))
+    assert difference_interval(0.2, np.full(3, 0.2), 12) is None
+    assert difference_interval(0.2, np.full(3, np.nan), 12) is None

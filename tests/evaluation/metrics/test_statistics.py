@@ -62,6 +62,8 @@ def test_a_name_says_where_values_lie(metric, support):
     [
         ("dice", 7, LOGIT_T),
         ("dice", 8, HALL),
+        ("hd95_mm", 3, STUDENT_T),
+        ("hd95_mm", 4, LOG_T),
         ("hd95_mm", 7, LOG_T),
         ("hd95_mm", 8, HALL),
         ("psnr_db", 7, STUDENT_T),

@@ -11,7 +11,7 @@ from trivox.inference.doubt.conformal import (
     VolumeBand,
     VolumeIntervals,
     band_of,
-    crossed,
+    held_by_others,
     joint_interval,
     learn_intervals,
     log_ratios,
@@ -93,11 +93,11 @@ def test_too_few_cases_give_none():
 def test_each_case_is_tested_by_the_cases_of_other_groups():
     ratios = {f"c{i}": 0.01 * i for i in range(20)} | {"odd": 5.0}
     groups = {name: str(i % 2) for i, name in enumerate(ratios)}
-    held = dict(crossed(ratios, groups))
+    held = dict(held_by_others(ratios, groups))
     assert set(held) == set(ratios)
     assert not held["odd"]
     assert sum(held.values()) >= 18
-    assert not dict(crossed(ratios, dict.fromkeys(ratios, "0")))
+    assert not dict(held_by_others(ratios, dict.fromkeys(ratios, "0")))
 
 
 @pytest.mark.parametrize(

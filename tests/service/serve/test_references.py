@@ -4,6 +4,8 @@ import errno
 import json
 import logging
 import shutil
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import trivox_client as tc
@@ -14,8 +16,9 @@ from serve_client import ended, served
 from trivox.errors import ResourceError
 from trivox.service.objects import Shelf
 from trivox.service.serve.api.archives import search
+from trivox.service.serve.api.archives.schemas import StudyQuery
 from trivox.service.serve.jobs.states import Failure
-from trivox.service.serve.work import worker
+from trivox.service.serve.work import references, worker
 from trivox.service.serve.work.child import failure_of
 from trivox.service.serve.work.engine import JobError
 from trivox.service.serve.work.references import (
@@ -89,6 +92,36 @@ def test_what_is_found_can_be_referred_to(hospital):
     assert [part.suffix for part in parts] == [".dcm"] * 3
     result = client.get(f"/v1/jobs/{job['id']}/results/case.nii.gz")
     assert all(source in result.content for source in sources)
+
+
+def test_profiles_that_cannot_be_read_are_the_operators(tmp_path):
+    file = tmp_path / "pacs.toml"
+    file.write_text("[web")
+    for ask in (search.archive_names, partial(search.require_archive, "web")):
+        with pytest.raises(search.ProblemError) as raised:
+            ask(file)
+        assert raised.value.code == "not-healthy"
+        assert str(tmp_path) not in raised.value.detail
+
+
+def test_series_without_a_uid_cannot_be_referred_to():
+    rows = [{search.SERIES: "local"}, {search.SERIES: uid("a"), "Modality": "CT"}]
+    (view,) = search._series("web", uid("s"), rows)
+    assert (view.reference, view.modality) == (REFERENCE, "CT")
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_studies_that_are_not_shown_are_said_to_be_there(monkeypatch, most):
+    class Two:
+        def studies(self, query):
+            return [{search.STUDY: uid(name)} for name in "st"]
+
+    monkeypatch.setattr(search, "MOST", most)
+    searches = search.Searches(None)
+    monkeypatch.setattr(searches, "_opened", lambda name: nullcontext(Two()))
+    answer = searches.studies("web", StudyQuery())
+    assert len(answer.studies) == most
+    assert answer.more == (most < 2)
 
 
 @pytest.mark.parametrize(("most", "shown"), [(1, 1), (2, 2), (3, 2)])
@@ -231,6 +264,7 @@ def test_a_job_whose_scan_cannot_be_had_says_why(
     with pytest.raises(JobError) as raised:
         fetched([part], desk.archives, tmp_path / "scratch")
     assert raised.value.code is expected
+    assert raised.value.detail.rpartition(": ")[2]
     assert part.exists()
 
 
@@ -251,13 +285,19 @@ def test_an_archive_that_is_down_is_asked_again(client):
     assert Failure.ARCHIVE in worker.TRIED_AGAIN
 
 
-def test_what_a_killed_try_left_is_fetched_anew(hospital, tmp_path):
+def test_what_a_killed_try_left_is_fetched_anew(hospital, tmp_path, monkeypatch):
     _, desk, archive = hospital
+    safe = []
+    monkeypatch.setattr(
+        references, "sync_folder", lambda f: safe.append({*f.iterdir()})
+    )
     part = write_reference(tmp_path, parsed_reference(REFERENCE))
-    half = tmp_path / "00000.dcm"
-    half.write_bytes(b"half")
+    for half in ("00000.dcm", "00007.dcm"):
+        (tmp_path / half).write_bytes(b"half")
     parts = fetched(sorted(tmp_path.iterdir()), desk.archives, tmp_path / "scratch")
     shutil.rmtree(tmp_path / "scratch")
+    scratch = {tmp_path / "scratch"}
+    assert safe == [{part, *parts} | scratch, {*parts} | scratch]
     sources = {content for content, _ in archive.matching(uid("s"), uid("a"))}
     assert {each.read_bytes() for each in parts} == sources
     assert not part.exists()

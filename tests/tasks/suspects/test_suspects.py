@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -13,10 +13,14 @@ from json_schemas import complaints
 from segmentation_files import slicer_file
 from trivox.datasets.boxes import box_of
 from trivox.datasets.labels import LabelScheme
+from trivox.datasets.reading import read_channels
 from trivox.errors import DataError, LabelError, UsageError
 from trivox.tasks.console import Quiet
-from trivox.tasks.suspects.disagreement import disagreement
-from trivox.tasks.suspects.judging import LEAST_CASES, LIMIT, suspects
+from trivox.tasks.labels.pictures import case_view
+from trivox.tasks.suspects import page
+from trivox.tasks.suspects.disagreement import Disagreement, disagreement
+from trivox.tasks.suspects.judging import LEAST_CASES, LIMIT, Suspect, suspects
+from trivox.tasks.suspects.search import Search, search
 from trivox.verbs.answers.documents import document
 from trivox.volumes.formats import read_labels, write_volume
 from trivox.volumes.volume import Volume, affine_from_spacing
@@ -151,6 +155,69 @@ def test_equal_maps_differ_nowhere():
     assert compared(empty, empty).dice == {"liver": None, "spleen": None}
 
 
+def test_figures_are_those_that_one_counts_by_hand():
+    label = np.zeros(SHAPE, np.int16)
+    label[4:9, 5:10, 6:11] = 1
+    each = compared(label, np.zeros_like(label), (2.0, 1.0, 1.0))
+    assert each.dice == {"liver": 0, "spleen": None}
+    assert (each.depth_mm, each.place) == (3, (5, 7, 8))
+    assert each.core_ml == pytest.approx(5 * 3 * 3 * 0.002)
+    assert (each.island_ml, each.island_place) == (pytest.approx(0.25), (6, 7, 8))
+    assert each.signs == pytest.approx(
+        {
+            "depth": 3,
+            "core": np.log(1 + 45),
+            "island": np.log(1 + 125),
+            "dice liver": np.log(1.01 / 0.01),
+        }
+    )
+
+
+def plain(**other):
+    """A case as most are."""
+    facts = {"depth_mm": 2.0, "core_ml": 0.0, "island_ml": 0.0, "voxel_ml": 0.001}
+    return Disagreement(**{"dice": {"liver": 0.9, "spleen": None}, **facts, **other})
+
+
+def test_reasons_come_strongest_first_with_what_is_usual():
+    cases = {f"case{number}": plain() for number in range(LEAST_CASES)}
+    depth = 2 + 0.5 * (LIMIT + 0.1)
+    cases["bad"] = plain(
+        dice={"liver": 0.5}, depth_mm=depth, core_ml=0.1, place=(3, 4, 5)
+    )
+    cases["fine"] = plain(depth_mm=2 + 0.5 * (LIMIT - 0.1))
+    (bad,) = suspects(cases)
+    assert bad.case == "bad"
+    assert bad.strongest == "dice liver"
+    assert bad.score == pytest.approx(np.log(0.91 / 0.11) / 0.15)
+    assert bad.reasons == (
+        "Dice of liver 0.500 (usual 0.900)",
+        "0.10 ml differ at least 2 mm deep, most at voxel (3, 4, 5) (z y x) "
+        "(usual 0.00)",
+        f"differs {depth:.1f} mm deep at voxel (3, 4, 5) (z y x) (usual 2.0)",
+    )
+    del cases["fine"], cases["case0"]
+    assert [each.case for each in suspects(cases)] == ["bad"]
+    del cases["case1"]
+    assert suspects(cases) == []
+
+
+def test_what_varies_is_measured_by_how_much_it_does():
+    cases = {f"case{depth}": plain(depth_mm=float(depth)) for depth in range(11)}
+    cases["more"], cases["less"] = plain(depth_mm=5 + 4 * 4.4478), plain(depth_mm=0.0)
+    (more,) = suspects(cases)
+    assert more.score == pytest.approx(4)
+
+
+def test_a_target_that_few_cases_have_is_not_judged():
+    cases = {f"case{number}": plain() for number in range(12)}
+    for number in range(LEAST_CASES - 1):
+        cases[f"case{number}"] = plain(dice={"spleen": 0.9 if number else 0.0})
+    assert suspects(cases) == []
+    cases["case7"] = plain(dice={"spleen": 0.9})
+    assert [each.strongest for each in suspects(cases)] == ["dice spleen"]
+
+
 @pytest.fixture
 def data(tmp_path):
     """A dataset with one label that is wrong, and predictions of all cases."""
@@ -209,6 +276,52 @@ def test_a_check_lists_them_and_a_page_shows_them(data, tmp_path):
     trivox.check(root, predictions=maps, page=page)
 
 
+def listed(number, **facts):
+    """A doubtful case, whose sign is given."""
+    sign = facts.pop("sign", "depth")
+    return Suspect(f"case{number}", 9.0, ("why",), sign, plain(**facts))
+
+
+def test_a_page_draws_the_first_and_says_what_it_cannot_draw(
+    data, tmp_path, monkeypatch, lines
+):
+    root, maps = data
+
+    def drawn(case, *_):
+        if case.name == "case1":
+            raise DataError("gone")
+        return b"png"
+
+    monkeypatch.setattr(page, "MOST", 2)
+    monkeypatch.setattr(page, "_figure", drawn)
+    doubtful = tuple(listed(number) for number in range(3))
+    files = {f"case{number}": maps for number in range(3)}
+    out = tmp_path / "page.html"
+    three = Search(3, doubtful, {}, files)
+    page.write_suspects(out, trivox.check(root).dataset, three, lines)
+    assert lines.said == ["case1: no picture (gone)"]
+    text = out.read_text(encoding="utf-8")
+    assert text.count("data:image/png") == 1
+    assert "case2" in text
+
+
+@given(place=st.tuples(*(st.integers(0, edge - 1) for edge in SHAPE)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=4)
+def test_pictures_are_taken_where_the_label_is_most_doubtful(data, place):
+    root, maps = data
+    dataset = trivox.check(root).dataset
+    case = dataset.cases[0]
+    view = case_view(case, dataset, maps / "case0.nii.gz", page.NOT_MEASURED)
+    value = read_channels(case, channels=1).array[0][place]
+    for each in (
+        listed(0, place=place),
+        listed(0, sign="island", island_place=place),
+    ):
+        at = page._on_canonical_axes(case, dataset, each)
+        assert view.image[0][at] == value
+    assert page._on_canonical_axes(case, dataset, listed(0, depth_mm=0.0)) is None
+
+
 def test_what_cannot_be_compared_is_said(data, tmp_path):
     root, maps = data
     (maps / "case1.nii.gz").write_bytes(b"damaged")
@@ -250,12 +363,22 @@ def test_what_is_not_compared_is_listed_without_a_page(data, spoil, lines):
     codes = [(each.code, each.case) for each in checked.report.findings]
     assert codes == [("label-not-compared", "case4")]
     assert "8 of 10 labels compared with predictions" in lines.said
+    first, *others = checked.dataset.cases
+    classed = first.model_copy(update={"label": None, "class_name": "a"})
+    fewer = checked.dataset.model_copy(update={"cases": (classed, *others)})
+    with pytest.raises(DataError, match=r"7 predictions of labelled.*; case4: "):
+        search(fewer, maps, lines)
+    (maps / "case9.nii.gz").write_bytes((maps / "case8.nii.gz").read_bytes())
+    listed = search(fewer, maps, lines)
+    assert lines.said[-1] == "8 of 9 labels compared with predictions"
+    assert set(listed.predictions) == {f"case{n}" for n in (1, 2, 3, 5, 6, 7, 8, 9)}
 
 
 def test_labels_are_no_predictions_of_themselves(data):
     root, _ = data
-    with pytest.raises(DataError, match="is the label itself"):
+    with pytest.raises(DataError, match="is the label itself") as raised:
         trivox.check(root, predictions=root / "labels")
+    assert str(raised.value).count("is the label itself") == 1
 
 
 def test_segments_of_predictions_are_taken_by_their_names(data):

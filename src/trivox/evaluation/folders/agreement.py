@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from trivox.evaluation.folders.labels import names_in
+
 RELATIVE = 1e-6
 """What rounding in another version of a library may make of a number."""
 ABSOLUTE = 1e-9
@@ -11,18 +13,17 @@ ABSOLUTE = 1e-9
 INTERVALS = ("ci95", "method", "median_ci95")
 """What a statistic says of its intervals."""
 
-Summary = Mapping[str, Mapping[str, Any]]
-Place = str
+Row = Mapping[str, Any]
+Summary = Mapping[str, Row]
 Leaf = str | float | bool | None
 """What has no parts."""
 
 
-def differences(says: Any, is_so: Any, where: Place = "") -> Iterator[str]:
-    """Where two contents of JSON differ, and how; numbers up to rounding."""
+def differences(says: Any, is_so: Any, where: str = "") -> Iterator[str]:
+    """Where two contents of JSON differ, and how, a line each; numbers up to rounding."""
     before = dict(leaves(says, where))
     now = dict(leaves(is_so, where))
-    places = dict.fromkeys([*before, *now])
-    for place in places:
+    for place in names_in([before, now]):
         one = before.get(place)
         other = now.get(place)
         if not _same(one, other):
@@ -31,12 +32,12 @@ def differences(says: Any, is_so: Any, where: Place = "") -> Iterator[str]:
             yield f"{place} says {claim}, the files give {fact}"
 
 
-def leaves(content: Any, where: Place = "") -> Iterator[tuple[Place, Leaf]]:
+def leaves(content: Any, where: str = "") -> Iterator[tuple[str, Leaf]]:
     """All values without parts, and where each stands."""
     if isinstance(content, Mapping):
+        before = f"{where}: " if where else ""
         for name, value in content.items():
-            inside = f"{where}: {name}" if where else str(name)
-            yield from leaves(value, inside)
+            yield from leaves(value, f"{before}{name}")
     elif isinstance(content, list | tuple):
         for number, value in enumerate(content, start=1):
             yield from leaves(value, f"{where}, number {number}")
@@ -51,26 +52,34 @@ def numbers_in(content: Any) -> int:
 
 def names_methods(summary: Summary) -> bool:
     """Whether a summary says of all its intervals by which method they were found."""
-    return all("method" in row for row in _statistics(summary) if row.get("ci95"))
+    for row in summary.values():
+        for value in row.values():
+            if _has_interval(value) and "method" not in value:
+                return False
+    return True
 
 
-def without_intervals(summary: Summary) -> dict[str, dict[str, Any]]:
+def without_intervals(summary: Summary) -> Summary:
     """A summary without what is said of intervals."""
-    others: dict[str, dict[str, Any]] = {}
+    others = {}
     for target, row in summary.items():
-        others[target] = {name: _without(value) for name, value in row.items()}
+        others[target] = {name: _without_interval(row[name]) for name in row}
     return others
 
 
-def _without(value: Any) -> Any:
-    if not isinstance(value, Mapping):
+def _is_statistic(value: Any) -> bool:
+    """Whether a value of a summary is one, not a count."""
+    return isinstance(value, Mapping)
+
+
+def _has_interval(value: Any) -> bool:
+    return _is_statistic(value) and bool(value.get("ci95"))
+
+
+def _without_interval(value: Any) -> Any:
+    if not _is_statistic(value):
         return value
-    return {name: part for name, part in value.items() if name not in INTERVALS}
-
-
-def _statistics(summary: Summary) -> Iterator[Mapping[str, Any]]:
-    for row in summary.values():
-        yield from (value for value in row.values() if isinstance(value, Mapping))
+    return {name: value[name] for name in value if name not in INTERVALS}
 
 
 def _is_number(value: Leaf) -> bool:

@@ -102,10 +102,7 @@ def rank_models(
     cases = _cases(models)
     columns = _columns(models, cases, ranked)
     ranks = _ranks(models, columns)
-    place_of_case = {case: place for place, case in enumerate(cases)}
-    case_of = np.array([place_of_case[column.case] for column in columns])
-    of_case = case_of == np.arange(len(cases))[:, None]  # (case, column)
-    case_ranks = ranks @ (of_case / of_case.sum(1, keepdims=True)).T  # (model, case)
+    case_ranks = _ranks_of_cases(ranks, columns, cases)
     scores = case_ranks.mean(1)
     order = np.argsort(scores, kind="stable").tolist()
     names = list(models)
@@ -303,6 +300,17 @@ def _ranks(models: Models, columns: Sequence[Criterion]) -> Floats:
     from scipy.stats import rankdata  # slow to load
 
     return np.asarray(rankdata(-merits, axis=0), dtype=np.float64)
+
+
+def _ranks_of_cases(
+    ranks: Floats, columns: Sequence[Criterion], cases: Sequence[str]
+) -> Floats:
+    """Mean rank of each model in each case, `(model, case)`."""
+    place_of_case = {case: place for place, case in enumerate(cases)}
+    case_of = np.array([place_of_case[column.case] for column in columns])
+    of_case = case_of == np.arange(len(cases))[:, None]  # (case, column)
+    shares = of_case / of_case.sum(1, keepdims=True)
+    return np.asarray(ranks @ shares.T)
 
 
 def _merit(content: MetricsFile, column: Criterion) -> float:

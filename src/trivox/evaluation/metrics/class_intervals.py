@@ -29,14 +29,6 @@ from trivox.evaluation.metrics.intervals import (
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-
-class Losses(NamedTuple):
-    """What a score is the mean of, and where its values lie."""
-
-    of_case: Callable[[Floats, Integers], NDArray[Any]]
-    support: Support
-
-
 DELONG = "DeLong, logit"
 BOOTSTRAP = "bootstrap error, logit"
 PAIRED = "Student-t, paired bootstrap error"
@@ -45,11 +37,6 @@ BOUNDED: Mapping[str, Support] = {
     "balanced_accuracy": SHARE,
     "mcc": Support(-1.0, 1.0),
 }
-LOSSES = {
-    "brier": Losses(squared_distances, Support(0.0, 2.0)),
-    "log_loss": Losses(log_losses, POSITIVE),
-}
-"""Scores that are means over cases."""
 CONVENTION = (
     "95 %, by the method beside it: proportions (accuracy, recall, precision) by "
     "Wilson; auc from its standard error as DeLong finds it, the others from that of "
@@ -59,11 +46,23 @@ CONVENTION = (
 )
 
 
+class Losses(NamedTuple):
+    """What a score is the mean of, and where its values lie."""
+
+    of_case: Callable[[Floats, Integers], NDArray[Any]]
+    support: Support
+
+
+LOSSES = {
+    "brier": Losses(squared_distances, Support(0.0, 2.0)),
+    "log_loss": Losses(log_losses, POSITIVE),
+}
+"""Scores that are means over cases."""
+
+
 def bounded_interval(name: str, value: float, draws: Floats, cases: int) -> Interval:
     """Of a score between two bounds; draws: its values in resamples, NaN left out."""
-    defined = draws[np.isfinite(draws)]
-    error = float(defined.std()) if defined.size else 0.0
-    interval = logit_interval(value, error, cases, BOUNDED[name])
+    interval = logit_interval(value, _error_of(draws), cases, BOUNDED[name])
     return _named(interval, BOOTSTRAP)
 
 
@@ -131,12 +130,17 @@ def difference_interval(value: float, draws: Floats, cases: int) -> Interval | N
     """Of a difference of two scores of so many cases; draws: in resamples, NaN left
     out; None where they do not vary.
     """
-    defined = draws[np.isfinite(draws)]
-    error = float(defined.std()) if defined.size else 0.0
+    error = _error_of(draws)
     if not error:
         return None
     half = t_quantile(cases) * error
     return Interval(value - half, value + half, PAIRED)
+
+
+def _error_of(draws: Floats) -> float:
+    """Standard error of a score, from its values in resamples; 0 where none is finite."""
+    defined = draws[np.isfinite(draws)]
+    return float(defined.std()) if defined.size else 0.0
 
 
 def scored(value: float, interval: Interval | None) -> Score:

@@ -23,6 +23,9 @@ ENOUGH_FOR_LOGARITHM = 4
 ALIKE = 1e-9
 """Spread over size of values below which they are alike but for rounding."""
 
+NORMAL = 1.959963984540054
+"""Of which 2.5 % of a normal distribution lie above."""
+
 STUDENT_T = "Student-t"
 LOGIT_T = "Student-t of the logit"
 LOG_T = "Student-t of the logarithm"
@@ -174,10 +177,6 @@ def wilson_interval(hits: float, cases: float) -> Interval:
     low = (centre - half) / (1 + weight)
     high = (centre + half) / (1 + weight)
     return Interval(max(low, 0.0), min(high, 1.0), WILSON)
-
-
-NORMAL = 1.959963984540054
-"""Of which 2.5 % of a normal distribution lie above."""
 
 
 def median_interval(values: Floats) -> tuple[float, float] | None:

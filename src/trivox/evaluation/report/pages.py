@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from trivox.evaluation.metrics.claims import SMALLEST
 from trivox.evaluation.metrics.statistics import methods_of
 from trivox.version import __version__
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 MISSING = "–"
-SMALLEST_CHANCE = 0.0001
 
 Metrics = Mapping[str, Any]
 """The content of metrics.json."""
@@ -153,8 +153,8 @@ def _method(row: Mapping[str, Any]) -> str:
 
 def _chance(value: Any) -> str:
     """A probability that is never shown as 0."""
-    if isinstance(value, int | float) and value < SMALLEST_CHANCE:
-        return f"< {SMALLEST_CHANCE}"
+    if isinstance(value, int | float) and value < SMALLEST:
+        return f"< {SMALLEST}"
     return number(value, 4)
 
 

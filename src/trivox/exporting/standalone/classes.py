@@ -130,7 +130,7 @@ class CaseClasses:
         for start in self.starts(masks[0] > 0):
             window = boxed(image, start, patch)
             inside = boxed(masks, start, patch)
-            copies = [read(flipped(window, f), flipped(inside, f)) for f in flips]
+            copies = [read(mirrored(window, f), mirrored(inside, f)) for f in flips]
             logits, features = zip(*copies, strict=True)
             yield inside[0].sum(), np.mean(logits, axis=0), np.mean(features, axis=0)
 
@@ -180,7 +180,7 @@ def boxed(array: Array, start: Sequence[int], size: Sequence[int]) -> Array:
     return np.pad(array[tuple(part)], edges)
 
 
-def flipped(array: Array, axes: Sequence[int]) -> Array:
+def mirrored(array: Array, axes: Sequence[int]) -> Array:
     """(1, c, z, y, x): an array (c, z, y, x) mirrored along axes of the volume."""
     turned = np.flip(array, [axis + 1 for axis in axes])
     return np.ascontiguousarray(turned[None], np.float32)

@@ -128,24 +128,33 @@ class Model:
     def answer(self, image: Array, affine: Array) -> Answer:
         """Label values, and the class if there is one, of an array and its affine."""
         prepared, way = self.prepare(image, affine)
-        logits = self.logits(prepared)
-        across = coarse_axis(self.rules["grid"]["logits"], way.target, way.spacing)
-        exclusive = not self.rules["labels"]["regions"]
-        decide = (lambda rows: rows.argmax(0)) if exclusive else self.painted
-        indices = restored_labels(logits, way.shape, across, decide)
+        indices = self.decided(self.logits(prepared), way)
         case_class = None
         if self.classes is not None:
             seen = self.on_networks_grid(indices, prepared.shape[1:], way)
             case_class = self.classes.answer(prepared, seen)
         voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
         indices = cleaned(indices, self.rules, voxel_mm3)
+        return Answer(self.on_source_grid(indices, way), case_class)
+
+    def decided(self, logits: Array, way: Way) -> Array:
+        """Label indices (z, y, x) of the cropped image from logits on the networks'
+        grid.
+        """
+        across = coarse_axis(self.rules["grid"]["logits"], way.target, way.spacing)
+        exclusive = not self.rules["labels"]["regions"]
+        decide = (lambda rows: rows.argmax(0)) if exclusive else self.painted
+        return restored_labels(logits, way.shape, across, decide)
+
+    def on_source_grid(self, indices: Array, way: Way) -> Array:
+        """Label values (z, y, x) of the source from indices of the cropped image."""
         whole = np.zeros(way.canonical, np.int16)
         whole[*way.box] = indices.transpose(np.argsort(self.rules["axis_order"]))
         restored = unoriented(whole[None], way.axes, way.flips)[0]
         values = self.rules["values"]
         kinds = [np.min_scalar_type(value) for value in values]
         table = np.array(values, np.result_type(*kinds))
-        return Answer(table[restored], case_class)
+        return table[restored]
 
     def on_networks_grid(self, indices: Array, shape: Shape, way: Way) -> Array:
         """Label indices (z, y, x) of the cropped image, resampled as labels are."""

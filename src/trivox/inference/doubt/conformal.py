@@ -7,7 +7,7 @@ validation cases, scanner, patients and all.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -127,9 +127,9 @@ def joint_interval(
     return min(lows), max(highs)
 
 
-def crossed(
+def held_by_others(
     ratios: Mapping[str, float], groups: Mapping[str, str]
-) -> Iterable[tuple[str, bool]]:
+) -> Iterator[tuple[str, bool]]:
     """Each case, and whether the band learnt on the cases of other groups holds it;
     cases whose others are too few are left out.
     """

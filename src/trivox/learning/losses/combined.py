@@ -3,7 +3,6 @@ supervision, and weights that are learnt.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from trivox.learning.losses.targets import taking_part
 from trivox.learning.losses.weighting import balanced
 from trivox.learning.runtime import sum_over_ranks, world_size
-from trivox.uploads import sent
+from trivox.uploads import made_once, sent
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits `(b, c, z, y, x)` and indices `(b, z, y, x)` to a scalar, or to one number a
@@ -177,9 +176,7 @@ def shrink_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
     return labels
 
 
-# what is made in inference mode may not be used in training later
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@made_once(64)
 def _nearest(old: int, new: int, device: torch.device) -> Tensor:
     """Which of `old` voxels along an axis lies at the centre of each of `new` ones; sent
     once.

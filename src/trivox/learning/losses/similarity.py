@@ -21,8 +21,7 @@ TAPS = 11
 K1 = 0.01
 K2 = 0.03
 """Wang's constants for a data range of 1."""
-LEAST1 = 2 * K1**2
-LEAST2 = 2 * K2**2
+LEAST = (2 * K1**2, 2 * K2**2)
 """Of both sides of his ratios, whose parts are doubled here."""
 SIGNS = (1.0, 1.0, 1.0, -1.0)
 """Of what is of a sum and of a difference, below and above a ratio's line."""
@@ -64,17 +63,18 @@ def similarities(prediction: Tensor, target: Tensor) -> Tensor:
         p = full_precision(prediction).flatten(0, -4)
         t = full_precision(target).flatten(0, -4)
         both = torch.stack((p + t, p - t))
-        means, squares = _weighted_means(torch.cat((both, both.square()))).chunk(2)
+        powers = torch.cat((both, both.square()))
+        means, squares = _weighted_means(powers).chunk(2)
         of_means = means.square()
         variances = squares - of_means
         parts = torch.stack((of_means, variances))
         # 4 p t = (p + t)^2 - (p - t)^2, and so for the covariance
         signs = constant(SIGNS, p.device).to(p.dtype)
         signs = signs.view(2, 2).expand(2, 2, 2)
-        least = constant((LEAST1, LEAST2), p.device).to(p.dtype)
+        least = constant(LEAST, p.device).to(p.dtype)
         least = least.view(2, 1, 1)
-        both = torch.baddbmm(least, signs, parts.flatten(2))
-        below, above = both.unbind(1)
+        sides = torch.baddbmm(least, signs, parts.flatten(2))
+        below, above = sides.unbind(1)
         luminance, contrast = above / below
         similar: Tensor = luminance * contrast
         return similar.view(means.shape[1:])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import starmap
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trivox.networks.halves import in_type
 from trivox.projection.geometry import Grid
 from trivox.projection.xrays import Xrays
-from trivox.uploads import constant, sent
+from trivox.uploads import constant, made_once, sent
 from trivox.volumes.volume import Shape
 
 FEW = 1 << 17
@@ -26,6 +26,11 @@ sees it.
 """
 DEPTH = 4.0
 """Factor on the depth, which is counted from the isocentre in units of its distance."""
+
+
+Grids = tuple[Grid, ...]
+Sizes = tuple[tuple[int, int], ...]
+"""Channels and voxels of several levels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,40 +45,44 @@ class Sight:
     places: Tensor
     seen: Tensor
     facts: Tensor
-    shape: tuple[int, int, int]
+    shape: Shape
 
 
 @torch.no_grad()
-def look(xrays: Xrays, grids: tuple[Grid, ...], *, water_per_mm: float) -> list[Sight]:
+def look(xrays: Xrays, grids: Grids, *, water_per_mm: float) -> list[Sight]:
     """Where and how the voxels of several grids of one field of view appear in the
     X-rays, in fp32 also under autocast: bf16 has three digits, a detector has hundreds
     of pixels.
     """
     device = xrays.images.device
-    counted = (
-        device.type == "meta"
-    )  # where nothing is computed, torch knows no autocast
+    # where nothing is computed, torch knows no autocast
+    counted = device.type == "meta"
     with nullcontext() if counted else torch.autocast(device.type, enabled=False):
         return _looked(xrays, grids, water_per_mm)
 
 
-def _looked(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[Sight]:
+def _looked(xrays: Xrays, grids: Grids, water_per_mm: float) -> list[Sight]:
     device = xrays.images.device
     geometry = xrays.geometry.to(device)
-    b, v = xrays.images.shape[:2]
+    b = len(xrays)
     points = voxels_of(grids, device)
     pixels, depth = geometry.project_points(points)  # (..., v, n, 2), (..., v, n)
-    step = constant(tuple(2 / edge for edge in geometry.detector), device)
-    first = constant(tuple(1 / edge - 1 for edge in geometry.detector), device)
+    steps = tuple(2 / edge for edge in geometry.detector)
+    firsts = tuple(1 / edge - 1 for edge in geometry.detector)
+    step = constant(steps, device)
+    first = constant(firsts, device)
     places = torch.addcmul(first, pixels, step)
     towards = points - geometry.source[..., None, :]  # (..., v, n, 3)
     distance = towards.norm(dim=-1)
-    chord = crossing(towards / distance[..., None], points, grids[0])
+    direction = towards / distance[..., None]
+    chord = crossing(direction, points, grids[0])
     cosine = depth / distance
     away = depth / geometry.sod[..., None]
     away = torch.add(constant((-DEPTH,), device), away, alpha=DEPTH)
     on_detector = places.abs().amax(-1) <= 1
-    seen = on_detector & (depth > 0) & xrays.present[:, :, None]
+    in_front = depth > 0
+    present = xrays.present[:, :, None]
+    seen = on_detector & in_front & present
     if not geometry.batched:
         places = places.expand(b, *places.shape)
         away = away.expand(b, *away.shape)
@@ -81,18 +90,30 @@ def _looked(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[
         chord = chord.expand(b, *chord.shape)
     # after exams have their own, or every look would copy them
     places = places.flip(-1)
+    water = chord * water_per_mm
+    mean = _integrals(xrays, places) / water.clamp(min=1.0)
+    one = constant((1.0,), device).expand_as(mean)
+    facts = torch.stack((away, cosine, mean, one), dim=2)
+    facts = facts * seen[:, :, None]
+    return _of_each_grid(grids, places, seen, facts)
+
+
+def _integrals(xrays: Xrays, places: Tensor) -> Tensor:
+    """What the images show at places `(b, v, n, 2)`: line integrals `(b, v, n)`."""
     images = xrays.images.flatten(0, 1)
-    integral = F.grid_sample(
+    shown = F.grid_sample(
         images[:, None],
         _folded(places),
         padding_mode="border",
         align_corners=False,
     )
-    water = chord * water_per_mm
-    mean = integral.reshape(b, v, len(points)) / water.clamp(min=1.0)
-    one = constant((1.0,), device).expand_as(mean)
-    facts = torch.stack((away, cosine, mean, one), dim=2)
-    facts = facts * seen[:, :, None]
+    return shown.reshape(places.shape[:3])
+
+
+def _of_each_grid(
+    grids: Grids, places: Tensor, seen: Tensor, facts: Tensor
+) -> list[Sight]:
+    """The sights of grids whose voxels follow one another."""
     counts = [math.prod(grid.shape) for grid in grids]
     parts = zip(
         grids,
@@ -106,10 +127,8 @@ def _looked(xrays: Xrays, grids: tuple[Grid, ...], water_per_mm: float) -> list[
     ]
 
 
-# what is made in inference mode may not be used in training later
-@lru_cache(maxsize=4)
-@torch.inference_mode(False)
-def voxels_of(grids: tuple[Grid, ...], device: torch.device) -> Tensor:
+@made_once(4)
+def voxels_of(grids: Grids, device: torch.device) -> Tensor:
     """Voxel centres of several grids `(n, 3)`, mm; sent once."""
     points = [grid.points().reshape(-1, 3) for grid in grids]
     return sent(torch.cat(points), device)
@@ -182,7 +201,8 @@ def lift(
     columns)`, a scale for each level, to three of `(b, features, z, y, x)`.
     """
     if maps[0].shape[1] == 0:
-        return [_unseen(*each) for each in zip(liftings, maps, sights, strict=True)]
+        given = zip(liftings, maps, sights, strict=True)
+        return list(starmap(_unseen, given))
     levels = _looked_up(liftings, maps, sights)
     seen = [sight.seen[:, :, None] for sight in sights]
     voxels = sum(there.shape[-1] for there in seen)
@@ -191,16 +211,18 @@ def lift(
     else:
         fused = fuse_at_once(levels, seen)
     return [
-        _as_maps(*each, sight.shape) for each, sight in zip(fused, sights, strict=True)
+        _unfolded(each, -1, sight.shape)
+        for each, sight in zip(fused, sights, strict=True)
     ]
 
 
-def _as_maps(mean: Tensor, highest: Tensor, weighted: Tensor, shape: Shape) -> Fused:
-    """`(b, c, n)` to `(b, c, z, y, x)`."""
+def _unfolded(fused: Fused, axis: int, sizes: Sequence[int]) -> Fused:
+    """With several axes in the place of one."""
+    mean, highest, weighted = fused
     return (
-        mean.unflatten(-1, shape),
-        highest.unflatten(-1, shape),
-        weighted.unflatten(-1, shape),
+        mean.unflatten(axis, sizes),
+        highest.unflatten(axis, sizes),
+        weighted.unflatten(axis, sizes),
     )
 
 
@@ -258,11 +280,7 @@ def fuse_at_once(levels: Sequence[Level], seen: Sequence[Tensor]) -> list[Fused]
     lengths = [channels * count for channels, count in sizes]
     columns = [part.split(lengths, dim=1) for part in _fused(joined, shares)]
     return [
-        (
-            mean.unflatten(1, size),
-            highest.unflatten(1, size),
-            weighted.unflatten(1, size),
-        )
+        _unfolded((mean, highest, weighted), 1, size)
         for size, mean, highest, weighted in zip(sizes, *columns, strict=True)
     ]
 
@@ -274,7 +292,8 @@ def _shares(score: Tensor, seen: Tensor) -> list[Tensor]:
     """
     there = seen.float()
     most = torch.finfo(there.dtype).max
-    hidden = torch.add(constant((-most,), there.device), there, alpha=most)
+    lowest = constant((-most,), there.device)
+    hidden = torch.add(lowest, there, alpha=most)
     weights = (score + hidden).softmax(dim=1) * there
     count = there.sum(dim=1, keepdim=True).clamp(min=1)
     return [weights, there / count, hidden, there.amax(dim=1)]
@@ -289,10 +308,8 @@ def _fused(x: Tensor, shares: Sequence[Tensor]) -> Fused:
     return mean, highest, weighted
 
 
-# what is made in inference mode may not be used in training later
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
-def _voxels(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+@made_once(8)
+def _voxels(sizes: Sizes, device: torch.device) -> Tensor:
     """Which voxel of all levels belongs to each channel and voxel of levels with so many
     of both.
     """

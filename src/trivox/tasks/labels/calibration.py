@@ -46,7 +46,7 @@ from trivox.inference.doubt.conformal import (
     Pairs,
     VolumeIntervals,
     band_of,
-    crossed,
+    held_by_others,
     learn_intervals,
     log_ratios,
 )
@@ -79,8 +79,6 @@ CONVENTION = {
     "before postprocessing: Spearman, and area under the risk-coverage curve with risk 1 "
     "- Dice (best and random order beside it)",
 }
-
-
 VOLUME_CONVENTION = {
     "intervals": RULE,
     "factor": "true volume over predicted volume; the interval of a prediction is its "
@@ -139,8 +137,8 @@ def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -
     """
     every = list(cases.values())
     groups = _groups({name: case.fold for name, case in cases.items()}, seed)
-    crossed = _cross_fitted(cases, groups, scheme)
-    pairs = [(case, crossed.get(groups[name])) for name, case in cases.items()]
+    cross_fitted = _cross_fitted(cases, groups, scheme)
+    pairs = [(case, cross_fitted.get(groups[name])) for name, case in cases.items()]
     measured = _measured(pairs, scheme)
     temperature = _fitted(every, scheme) if _helps(measured) else 1.0
     scores = [_score(case, scheme, temperature) for case in every]
@@ -150,7 +148,7 @@ def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -
     rule = None if abstention is None else _rule(abstention)
     section: CalibrationSection = {
         "temperature": temperature,
-        "cross_fitted": sorted(crossed.values()),
+        "cross_fitted": sorted(cross_fitted.values()),
         "cases": len(every),
         "voxels": sum(len(case.sample.logits) for case in every),
         **measured,
@@ -213,7 +211,7 @@ def _tested(
 ) -> VolumeIntervalRow:
     """The band of a target, and how often those of other groups hold its cases."""
     band = band_of(np.array(list(ratios.values())))
-    held = [holds for _, holds in crossed(ratios, groups)]
+    held = [holds for _, holds in held_by_others(ratios, groups)]
     share = float(np.mean(held)) if held else None
     interval = None if share is None else wilson_interval(sum(held), len(held))
     return {

@@ -14,6 +14,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.datasets.layouts.choice import read_saved_dataset
 from trivox.datasets.reading import read_channels, read_prediction, read_reference
 from trivox.errors import TrivoxError, few
+from trivox.evaluation.folders.labels import mean_of_case
 from trivox.evaluation.metrics.content import MetricRow, MetricsFile
 from trivox.evaluation.report.case_view import CaseView
 from trivox.evaluation.report.figures import overlay_figure
@@ -51,7 +52,7 @@ def picture_cases(
     for name, ranks in ranked_cases(_scores(metrics)).items():
         try:
             prediction = run / "validation" / "predictions" / f"{name}.nii.gz"
-            view = case_view(cases[name], plan, prediction, metrics)
+            view = case_view(cases[name], plan, prediction, metrics["cases"][name])
         except (TrivoxError, KeyError) as error:
             console.say(f"{name}: no picture ({error})")
             continue
@@ -69,13 +70,10 @@ def picture_cases(
 
 def _scores(metrics: MetricsFile) -> dict[str, float]:
     """Mean Dice of the cases where there is one."""
-    means = {name: _mean_dice(rows) for name, rows in metrics["cases"].items()}
+    means = {
+        name: mean_of_case(rows, "dice") for name, rows in metrics["cases"].items()
+    }
     return {name: mean for name, mean in means.items() if mean is not None}
-
-
-def _mean_dice(rows: Mapping[str, MetricRow]) -> float | None:
-    values = [row["dice"] for row in rows.values() if row.get("dice") is not None]
-    return sum(values) / len(values) if values else None
 
 
 class Meaning(Protocol):
@@ -91,14 +89,19 @@ class Meaning(Protocol):
 
 
 def case_view(
-    case: Case, plan: Meaning, prediction: Path, metrics: MetricsFile
+    case: Case,
+    meaning: Meaning,
+    prediction: Path,
+    metrics: Mapping[str, MetricRow],
 ) -> CaseView:
     """A case with its prediction, its reference and its Dice; raises the errors of
     reading them.
+
+    metrics: of the case by target; empty: it was not measured.
     """
-    scheme = plan.labels
+    scheme = meaning.labels
     assert scheme is not None
-    image = read_channels(case, channels=len(plan.channels))
+    image = read_channels(case, channels=len(meaning.channels))
     orientation = canonical_orientation(image.affine)
     labels = [read_prediction(prediction, case, scheme, image)]
     if case.label is not None:
@@ -109,16 +112,15 @@ def case_view(
         contiguous = np.ascontiguousarray(array)
         indices.append(scheme.encode(contiguous, where=case.name))
     canonical = reorient(image, orientation)
-    rows = metrics["cases"].get(case.name, {})
     return CaseView(
         canonical.array,
         indices[0],
         indices[1] if len(indices) > 1 else None,
         canonical.affine,
-        channels=plan.channels,
+        channels=meaning.channels,
         labels=sorted(scheme.labels, key=lambda name: scheme.labels[name]),
         targets=scheme.targets,
-        dice={name: row.get("dice") for name, row in rows.items()},
+        dice={name: row.get("dice") for name, row in metrics.items()},
     )
 
 

@@ -6,7 +6,6 @@ wrong is thick: a structure that is missing, exchanged, moved or made up.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from scipy import ndimage
@@ -34,8 +33,6 @@ class Disagreement:
     touches none in the other; place: voxel `(z, y, x)` of the deepest difference,
     island_place: of the middle of the island.
     """
-
-    SIGNS: ClassVar[tuple[str, ...]] = ("depth", "core", "island")
 
     dice: Mapping[str, float | None]
     depth_mm: float

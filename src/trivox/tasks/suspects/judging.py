@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,17 @@ class Suspect:
     disagreement: Disagreement
 
 
+class Usual(NamedTuple):
+    """Median of a sign over all cases, and its robust standard deviation."""
+
+    median: float
+    deviation: float
+
+    def score(self, value: float) -> float:
+        """By how many deviations a value lies above the median."""
+        return (value - self.median) / self.deviation
+
+
 def suspects(
     cases: Mapping[str, Disagreement], *, limit: float = LIMIT
 ) -> list[Suspect]:
@@ -45,12 +57,12 @@ def suspects(
     chosen = []
     for case, each in cases.items():
         scores = {
-            name: (value - usual[name][0]) / usual[name][1]
+            name: usual[name].score(value)
             for name, value in each.signs.items()
             if name in usual
         }
-        signs = sorted(scores, key=lambda name: -scores[name])
-        strong = [name for name in signs if scores[name] > limit]
+        strong = [name for name, score in scores.items() if score > limit]
+        strong.sort(key=scores.__getitem__, reverse=True)
         if strong:
             reasons = tuple(_reason(name, each, cases) for name in strong)
             suspect = Suspect(case, scores[strong[0]], reasons, strong[0], each)
@@ -58,8 +70,8 @@ def suspects(
     return sorted(chosen, key=lambda suspect: -suspect.score)
 
 
-def _usual(cases: Mapping[str, Disagreement]) -> dict[str, tuple[float, float]]:
-    """Median and robust standard deviation of each sign that enough cases have."""
+def _usual(cases: Mapping[str, Disagreement]) -> dict[str, Usual]:
+    """Of each sign that enough cases have."""
     values: dict[str, list[float]] = {}
     for each in cases.values():
         for name, value in each.signs.items():
@@ -69,8 +81,10 @@ def _usual(cases: Mapping[str, Disagreement]) -> dict[str, tuple[float, float]]:
         if len(numbers) < LEAST_CASES:
             continue
         middle = float(np.median(numbers))
-        spread = TO_DEVIATION * float(np.median(np.abs(np.array(numbers) - middle)))
-        usual[name] = (middle, max(spread, SMALLEST.get(name, SMALLEST_OF_DICE)))
+        distances = np.abs(np.array(numbers) - middle)
+        deviation = TO_DEVIATION * float(np.median(distances))
+        smallest = SMALLEST.get(name, SMALLEST_OF_DICE)
+        usual[name] = Usual(middle, max(deviation, smallest))
     return usual
 
 

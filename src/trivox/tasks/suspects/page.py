@@ -1,14 +1,12 @@
 """A page to go through: each doubtful label where it is most doubtful."""
 
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.reading import read_channels
 from trivox.errors import TrivoxError
-from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.report.figures import overlay_figure
 from trivox.evaluation.report.page import CasePictures, write_report
 from trivox.evaluation.report.pages import Part, rendered
@@ -19,7 +17,6 @@ from trivox.tasks.suspects.search import Search
 from trivox.volumes.geometry import canonical_orientation
 from trivox.volumes.volume import Shape
 
-NOT_MEASURED = cast(MetricsFile, {"cases": {}})
 MOST = 50
 """Cases with a picture."""
 
@@ -57,7 +54,7 @@ def write_suspects(
 
 def _figure(case: Case, dataset: Dataset, file: Path, suspect: Suspect) -> bytes:
     """Three planes through the most doubtful voxel."""
-    view = case_view(case, dataset, file, NOT_MEASURED)
+    view = case_view(case, dataset, file, {})
     return overlay_figure(
         view.image[0],
         view.prediction,

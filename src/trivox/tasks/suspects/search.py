@@ -90,7 +90,7 @@ def search(dataset: Dataset, source: Path, console: Console) -> Search:
             + "".join(f"; {line}" for line in _lines(aside)[:1])
         )
     console.say(f"{len(compared)} of {len(labelled)} labels compared with predictions")
-    chosen = {case.name: files[case.name] for case in cases if case.name in compared}
+    chosen = {name: files[name] for name in compared}
     return Search(len(compared), tuple(suspects(compared)), aside, chosen)
 
 

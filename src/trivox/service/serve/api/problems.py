@@ -56,8 +56,13 @@ KINDS = {
 }
 """All problems by code."""
 LATER = (
-    *("too-many-jobs", "too-many-images", "too-many-searches", "queue-full"),
-    *("no-space", "not-healthy", "archive-unreachable"),
+    "too-many-jobs",
+    "too-many-images",
+    "too-many-searches",
+    "queue-full",
+    "no-space",
+    "not-healthy",
+    "archive-unreachable",
 )
 """Of which the client may try again."""
 BY_STATUS = {

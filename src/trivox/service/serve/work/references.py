@@ -15,7 +15,7 @@ from trivox.service.fetching import Receipt, fetch_series
 from trivox.service.objects import Shelf, objects_in
 from trivox.service.peers.archive import Retry, UnreachableError
 from trivox.service.peers.choice import opened
-from trivox.service.profiles import chosen_profile, read_profiles
+from trivox.service.profiles import NAME, chosen_profile, read_profiles
 from trivox.service.pseudonyms import SALT_BYTES, Pseudonyms
 from trivox.service.serve.jobs.folders import sync_folder
 from trivox.service.serve.jobs.states import Failure
@@ -23,20 +23,17 @@ from trivox.service.serve.work.engine import JobError
 
 FILE = "reference.json"
 """What it is called among the parts of a job."""
-ARCHIVE = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 UID = r"[0-9]+(\.[0-9]+){1,31}"
-REFERENCE = rf"{ARCHIVE}/studies/{UID}/series/{UID}"
+REFERENCE = rf"{NAME.pattern}/studies/{UID}/series/{UID}"
 """The name of an archive, then what DICOMweb calls a series (DICOM PS3.18 section
-10.3)."""
-_PARTS = re.compile(
-    rf"(?P<archive>{ARCHIVE})/studies/(?P<study>{UID})/series/(?P<series>{UID})"
-)
+10.3).
+"""
 
 
 class Reference(Frozen):
     """A series of an archive that the server has a profile of."""
 
-    archive: str = Field(pattern=rf"^{ARCHIVE}$")
+    archive: str = Field(pattern=rf"^{NAME.pattern}$")
     study: str = Field(pattern=rf"^{UID}$")
     series: str = Field(pattern=rf"^{UID}$")
 
@@ -48,12 +45,12 @@ class Reference(Frozen):
 
 def parsed_reference(text: str) -> Reference:
     """A reference as clients write it; raises `UsageError` for what is none."""
-    match = _PARTS.fullmatch(text)
-    if match is None:
+    if not re.fullmatch(REFERENCE, text):
         raise UsageError(
             "a reference is ARCHIVE/studies/UID/series/UID; search the archive for it"
         )
-    return Reference(**match.groupdict())
+    archive, _, study, _, series = text.split("/")
+    return Reference(archive=archive, study=study, series=series)
 
 
 def write_reference(folder: Path, reference: Reference) -> Path:
