@@ -75,7 +75,7 @@ class OpenVinoEngine(GraphEngine):
         return torch.cat(parts)
 
 
-def onnx_engine(graph: bytes, *, precision: str) -> OnnxEngine:
+def onnx_session(graph: bytes) -> Any:
     """A graph made ready by ONNX Runtime; raises `ResourceError` without it,
     `BundleError` for a graph that it does not read.
     """
@@ -84,19 +84,16 @@ def onnx_engine(graph: bytes, *, precision: str) -> OnnxEngine:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
-        session = runtime.InferenceSession(
+        return runtime.InferenceSession(
             graph, options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:
         raise _unreadable("ONNX Runtime", error) from error
-    return OnnxEngine(precision, session)
 
 
-def openvino_engine(
-    graph: bytes, *, shape: Sequence[int], precision: str
-) -> OpenVinoEngine:
+def openvino_request(graph: bytes, *, shape: Sequence[int], precision: str) -> Any:
     """A graph compiled by OpenVINO for windows of `shape` `(1, c, z, y, x)`; raises as
-    `onnx_engine` does.
+    `onnx_session` does.
     """
     openvino = optional_package("openvino", extra="openvino")
     core = openvino.Core()
@@ -111,7 +108,7 @@ def openvino_engine(
         compiled = core.compile_model(model, "CPU", hints)
     except Exception as error:
         raise _unreadable("OpenVINO", error) from error
-    return OpenVinoEngine(precision, compiled.create_infer_request())
+    return compiled.create_infer_request()
 
 
 def _unreadable(runtime: str, error: Exception) -> BundleError:
