@@ -289,7 +289,7 @@ def _readers(
             classifier=classifier,
             temperature=answers.temperature,
         )
-        readers.append(reader)
+        readers.append(reader.made_ready())
     return tuple(readers)
 
 

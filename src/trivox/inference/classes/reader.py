@@ -106,6 +106,12 @@ class ClassReader:
             self._pooled_names()
         )
 
+    def made_ready(self) -> "ClassReader":
+        """The same, having made what every answer needs."""
+        if self.needs_network:
+            _ = self._encoder
+        return self
+
     @cached_property
     def _encoder(self) -> Encoder:
         return self.make_encoder()

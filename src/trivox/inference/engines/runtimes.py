@@ -16,8 +16,10 @@ from trivox.learning.runtime import cpu_has_bf16
 from trivox.optional import optional_package
 
 CPU = torch.device("cpu")
-HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-"""What OpenVINO calls the precision that it may compute in; what was quantised stays so."""
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+"""What OpenVINO calls the precision that it may compute in; round what was quantised, it
+takes what is fastest.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +100,11 @@ def openvino_request(graph: bytes, *, shape: Sequence[int], precision: str) -> A
     openvino = optional_package("openvino", extra="openvino")
     core = openvino.Core()
     hints = {
-        "INFERENCE_PRECISION_HINT": HINTS[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
+    if precision in HINTS:
+        hints["INFERENCE_PRECISION_HINT"] = HINTS[precision]
     try:
         model = core.read_model(graph)
         model.reshape(list(shape))
