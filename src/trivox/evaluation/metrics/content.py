@@ -285,6 +285,30 @@ class VolumeIntervalSection(TypedDict):
     targets: dict[str, CheckedInterval]
 
 
+class MissedRow(TypedDict):
+    """The threshold for missing at most a share of the voxels of a target, from so many
+    cases that have it; missed: what was missed in the mean of the tested cases.
+    """
+
+    max_missed: Number
+    threshold: MaybeNumber
+    cases: Count
+    tested: Count
+    missed: MaybeNumber
+    ci95: Interval | None
+    method: str | None
+
+
+class MissedSection(TypedDict):
+    """Thresholds below which few voxels are missed, by target; the bundle holds all."""
+
+    convention: dict[str, str]
+    targets: dict[
+        str,
+        list[Annotated[MissedRow, AfterValidator(agreeing_counts("tested", "cases"))]],
+    ]
+
+
 # -- volumes ---------------------------------------------------------------------------
 class Gain(TypedDict):
     """Network minus another method on the same cases; files of 0.1.0 say nothing of the
@@ -364,6 +388,7 @@ class MetricsFile(TypedDict):
     postprocessing: NotRequired[PostprocessingSection]
     calibration: NotRequired[CalibrationSection]
     volume_intervals: NotRequired[VolumeIntervalSection]
+    missed_voxels: NotRequired[MissedSection]
     classification: NotRequired[CheckedClasses]
 
 

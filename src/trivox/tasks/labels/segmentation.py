@@ -22,6 +22,7 @@ from trivox.evaluation.report.label_part import label_headline, label_part, trus
 from trivox.evaluation.report.pages import Part
 from trivox.inference.bundle import read_bundle
 from trivox.inference.doubt.kinds import Extras
+from trivox.inference.doubt.missed import sensitive
 from trivox.inference.many.predictors import CasePredictor
 from trivox.inference.predictor import Predictor
 from trivox.learning.objective import Objective
@@ -145,11 +146,20 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             missing=options.missing_channels,
             engine=options.engine,
         )
+        asked = None
+        if options.max_missed is not None:
+            asked = sensitive(
+                [each.missed for each in predictor.descriptions],
+                options.max_missed,
+                list(predictor.labels.targets),
+                scales=options.scales,
+            )
         extras = Extras(
             probabilities=options.probabilities,
             uncertainty=options.uncertainty,
             numbered_classes=options.subtype_results,
             fractions=options.fractions,
+            sensitive=asked,
         )
         return replace(predictor, extras=extras)
 
