@@ -127,6 +127,7 @@ def evaluate(
     set: Annotated[list[str] | None, option("evaluate", "set")] = None,
     classes: Annotated[Path | None, option("evaluate", "classes")] = None,
     whole: Annotated[str | None, option("evaluate", "whole")] = None,
+    reference: Annotated[list[Path] | None, option("evaluate", "reference")] = None,
 ) -> Any:
     """Measure predictions against references, with confidence intervals.
 
@@ -134,6 +135,8 @@ def evaluate(
     if the predictions hold a classes.csv and the classes of the references are known.
     If the references are CTs (volumes that reach below -100 HU, or a dataset of
     X-rays): PSNR, SSIM, MAE and more; --set window=[-1024,1476] says in which HU.
+    With --reference, label maps of the same cases by other raters: how well raters
+    agree with one another, with the model, and the model with what they agree on.
     """
     from trivox.verbs.evaluate import evaluate as run
 
@@ -146,10 +149,13 @@ def evaluate(
         set=set,
         classes=classes,
         whole=whole,
+        reference=reference or (),
     )
     for warning in evaluation.warnings:
         remark(f"warning: {warning}")
     say(evaluation.headline)
+    for line in evaluation.raters:
+        say(line)
     say(f"written to {out}")
     return evaluation
 

@@ -140,6 +140,7 @@ TEXTS = {
     "scales": "average over these sizes, for example 0.9,1,1.1",
     "sdd": "mm from the source to the detector",
     "secondary": "degrees, + cranial; one, or one a view",
+    "reference": "label maps of the same cases by another rater; repeatable",
     "seed": "seed of everything random",
     "predict.device": "auto, cpu, cuda, cuda:N or mps; GPUs that share the cases: "
     "cuda:0,1",

@@ -19,7 +19,7 @@ from trivox.evaluation.metrics.calibration import (
     risk_coverage,
     top_label,
 )
-from trivox.evaluation.metrics.content import (
+from trivox.evaluation.metrics.trust_content import (
     AbstentionRule,
     CalibrationErrors,
     CalibrationMeasures,

@@ -16,6 +16,7 @@ from trivox.datasets.layouts.choice import load_inputs
 from trivox.errors import DataError, PlanError
 from trivox.evaluation.conventions.choice import choose_convention
 from trivox.evaluation.folders.labels import evaluate_folders
+from trivox.evaluation.folders.raters import compare_raters
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.report.class_part import class_part
 from trivox.evaluation.report.label_part import label_headline, label_part, trust_part
@@ -189,14 +190,20 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
         settings = dict(options.settings)
         if options.tolerance_mm is not None:
             settings["tolerance_mm"] = options.tolerance_mm
+        convention = choose_convention(options.convention, settings)
         metrics = evaluate_folders(
             predictions,
             references,
             task=self.name,
-            convention=choose_convention(options.convention, settings),
+            convention=convention,
             classes=options.classes,
             whole=options.whole,
         )
+        if options.raters:
+            metrics["raters"], warnings = compare_raters(
+                predictions, [references, *options.raters], convention
+            )
+            metrics["warnings"] = [*metrics.get("warnings", []), *warnings]
         if "classification" in metrics:
             metrics["task"] = WITH_CLASSES
         return metrics

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from trivox.datasets.labels import LabelScheme
-from trivox.evaluation.metrics.content import MissedRow, MissedSection
 from trivox.evaluation.metrics.intervals import SHARE, mean_interval
+from trivox.evaluation.metrics.trust_content import MissedRow, MissedSection
 from trivox.inference.doubt.conformal import Floats
 from trivox.inference.doubt.missed import (
     RULE,

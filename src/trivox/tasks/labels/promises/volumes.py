@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from trivox.evaluation.folders.labels import CaseMetrics
-from trivox.evaluation.metrics.content import (
-    MetricRow,
+from trivox.evaluation.metrics.content import MetricRow
+from trivox.evaluation.metrics.intervals import wilson_interval
+from trivox.evaluation.metrics.trust_content import (
     VolumeIntervalRow,
     VolumeIntervalSection,
 )
-from trivox.evaluation.metrics.intervals import wilson_interval
 from trivox.inference.doubt.conformal import (
     LEVEL,
     RULE,
