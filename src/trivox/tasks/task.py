@@ -82,9 +82,9 @@ class PredictOptions:
 
     tta: average mirrored copies, None: as trained; uncertainty: kinds of doubt to
     write; mc_samples: passes with random dropout, drawn from `seed`; scales: sizes to
-    average over; missing_channels: refuse a case that lacks one, or take zeros;
-    subtype_results: also write the classes as numbers; fractions: give probabilities
-    of which no map is written.
+    average over; missing_channels: refuse a case without one, or take zeros;
+    subtype_results: write classes as numbers too; fractions: give probabilities of
+    which no map is written; max_missed: share of voxels that a further map may miss.
     """
 
     device: str = "auto"
@@ -99,15 +99,15 @@ class PredictOptions:
     missing_channels: MissingChannels = "refuse"
     subtype_results: bool = False
     fractions: bool = False
+    max_missed: float | None = None
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
     """How to measure predictions.
 
-    tolerance_mm: of the surface Dice, None: as the convention says; settings: of the
-    convention; classes: a table of the cases' classes; whole: a name under which all
-    labels together are measured as well.
+    tolerance_mm: of the surface Dice, None: as the convention says, settings: of it;
+    classes: a table of them; whole: name of all labels together; raters: other readers'.
     """
 
     convention: str = "trivox"
@@ -115,6 +115,7 @@ class EvaluateOptions:
     settings: Mapping[str, Any] = field(default_factory=dict)
     classes: Path | None = None
     whole: str | None = None
+    raters: tuple[Path, ...] = ()
 
 
 @dataclass(eq=False)

@@ -152,6 +152,7 @@ def predict(
     missing_channels: MissingChannels = "refuse",
     overwrite: bool = False,
     subtype_results: bool = False,
+    max_missed: float | None = None,
     cases: Path | str | None = None,
     device: str = "auto",
     precision: PrecisionName = "auto",
@@ -190,6 +191,7 @@ def predict(
         scales=tuple(scales),
         missing_channels=missing_channels,
         subtype_results=subtype_results,
+        max_missed=max_missed,
         fractions=files.fractions,
     )
     predictors = [

@@ -1,11 +1,26 @@
 """What can stand beside a predicted label map, as `CASE_<extra>.nii.gz`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 KINDS = ("entropy", "mutual_information", "variance")
 """Maps of doubt; see `trivox.inference.doubt.uncertainty`."""
-EXTRAS = ("probabilities", *KINDS)
+SENSITIVE = "sensitive"
+"""A map in which few voxels are missed; see `trivox.inference.doubt.missed`."""
+EXTRAS = ("probabilities", *KINDS, SENSITIVE)
+
+
+@dataclass(frozen=True)
+class Sensitive:
+    """From what probability on a voxel counts so that at most a share of `max_missed`
+    of each target is missed in the mean of cases; None: of too few validation cases.
+
+    cases: with each target, that its threshold was learnt on.
+    """
+
+    max_missed: float
+    thresholds: Mapping[str, float | None]
+    cases: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -15,19 +30,22 @@ class Extras:
     uncertainty: kinds of doubt (`trivox.inference.doubt.uncertainty.KINDS`);
     fractions: whether probabilities are given of which no map is written, since files
     of another format are made of them; numbered_classes: `subtype_results.csv` (columns
-    Names,Subtype) beside `classes.csv`, of models that give classes.
+    Names,Subtype) beside `classes.csv`, of models that give classes; sensitive: for a
+    map in which few voxels are missed.
     """
 
     probabilities: bool = False
     uncertainty: tuple[str, ...] = ()
     fractions: bool = False
     numbered_classes: bool = False
+    sensitive: Sensitive | None = None
 
     @property
     def maps(self) -> tuple[str, ...]:
         """Names of the maps that stand beside the label map."""
         first = ("probabilities",) if self.probabilities else ()
-        return (*first, *dict.fromkeys(self.uncertainty))
+        last = () if self.sensitive is None else (SENSITIVE,)
+        return (*first, *dict.fromkeys(self.uncertainty), *last)
 
     @property
     def given(self) -> bool:
@@ -37,7 +55,14 @@ class Extras:
     @property
     def detailed(self) -> bool:
         """Whether more is given than the label map."""
-        return self.given or bool(self.uncertainty)
+        return self.given or bool(self.uncertainty) or self.sensitive is not None
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What of it decides what is in a map, ready for JSON."""
+        if self.sensitive is None:
+            return {}
+        return {"max_missed": self.sensitive.max_missed}
 
     def also(self, *, probabilities: bool, uncertainty: Sequence[str]) -> "Extras":
         """These and more."""

@@ -16,12 +16,14 @@ from trivox.datasets.layouts.choice import load_inputs
 from trivox.errors import DataError, PlanError
 from trivox.evaluation.conventions.choice import choose_convention
 from trivox.evaluation.folders.labels import evaluate_folders
+from trivox.evaluation.folders.raters import compare_raters
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.report.class_part import class_part
 from trivox.evaluation.report.label_part import label_headline, label_part, trust_part
 from trivox.evaluation.report.pages import Part
 from trivox.inference.bundle import read_bundle
 from trivox.inference.doubt.kinds import Extras
+from trivox.inference.doubt.missed import sensitive
 from trivox.inference.many.predictors import CasePredictor
 from trivox.inference.predictor import Predictor
 from trivox.learning.objective import Objective
@@ -145,11 +147,20 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             missing=options.missing_channels,
             engine=options.engine,
         )
+        asked = None
+        if options.max_missed is not None:
+            asked = sensitive(
+                [each.missed for each in predictor.descriptions],
+                options.max_missed,
+                list(predictor.labels.targets),
+                scales=options.scales,
+            )
         extras = Extras(
             probabilities=options.probabilities,
             uncertainty=options.uncertainty,
             numbered_classes=options.subtype_results,
             fractions=options.fractions,
+            sensitive=asked,
         )
         return replace(predictor, extras=extras)
 
@@ -179,14 +190,20 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
         settings = dict(options.settings)
         if options.tolerance_mm is not None:
             settings["tolerance_mm"] = options.tolerance_mm
+        convention = choose_convention(options.convention, settings)
         metrics = evaluate_folders(
             predictions,
             references,
             task=self.name,
-            convention=choose_convention(options.convention, settings),
+            convention=convention,
             classes=options.classes,
             whole=options.whole,
         )
+        if options.raters:
+            metrics["raters"], warnings = compare_raters(
+                predictions, [references, *options.raters], convention
+            )
+            metrics["warnings"] = [*metrics.get("warnings", []), *warnings]
         if "classification" in metrics:
             metrics["task"] = WITH_CLASSES
         return metrics

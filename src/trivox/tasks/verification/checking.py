@@ -235,6 +235,8 @@ def _measure_again(
             )
         verification.numbers += numbers_in(says)
         verification.disagreements += differences(says, is_so, part)
+    if "raters" in metrics:
+        verification.unchecked.append("agreement of raters is not measured again")
     if "classification" in metrics:
         verification.unchecked.append("scores of classes are not computed again")
 

@@ -6,7 +6,7 @@ from pydantic import AliasPath, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from trivox.evaluation.folders.ranking import RankingFile
-from trivox.inference.judge import TargetVolume
+from trivox.inference.judge import SensitiveTarget, TargetVolume
 from trivox.sources import Source
 from trivox.tasks.labels.explanation import ExplainFile
 from trivox.verbs.answers.base import AS_WRITTEN, Answer, Count, Part, Place
@@ -47,6 +47,7 @@ class CaseRecord(_CaseRecord, total=False):
     score: float | None
     unlike: list[str]
     reason: str | None
+    sensitive: dict[str, SensitiveTarget]
     formats: dict[str, dict[str, Any]]
     written: dict[str, Source]
 
