@@ -16,10 +16,13 @@ from trivox.cli.options import (
     Network,
     PatchSize,
     Preset,
+    PricePerHour,
+    PricePerKwh,
     RecipeName,
     Resume,
     Seed,
     Settings,
+    Watts,
     argument,
     option,
 )
@@ -60,6 +63,9 @@ def train(
     set: Settings = None,
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
+    watts_per_core: Watts = None,
+    price_per_hour: PricePerHour = None,
+    price_per_kwh: PricePerKwh = None,
 ) -> Any:
     """Check, plan, preprocess, train, validate and report: from a folder to a model in
     one command.
@@ -91,6 +97,9 @@ def train(
         set=set,
         series=series,
         slice_tolerance=slice_tolerance,
+        watts_per_core=watts_per_core,
+        price_per_hour=price_per_hour,
+        price_per_kwh=price_per_kwh,
         console=Terminal(),
     )
     say_trained(trained)
