@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from trivox.cli.answers import answers
+from trivox.cli.cost_options import PricePerHour, PricePerKwh, Watts
 from trivox.cli.options import (
     Classes,
     DatasetPath,
@@ -19,11 +20,8 @@ from trivox.cli.options import (
     Out,
     PatchSize,
     Preset,
-    PricePerHour,
-    PricePerKwh,
     RecipeName,
     Settings,
-    Watts,
     argument,
     named_values,
     option,

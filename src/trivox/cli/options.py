@@ -36,10 +36,6 @@ Minutes = Annotated[float | None, option("train", "minutes")]
 Seed = Annotated[int | None, option("train", "seed")]
 Resume = Annotated[bool, option("train", "resume")]
 
-Watts = Annotated[float | None, option("train", "watts_per_core")]
-PricePerHour = Annotated[float | None, option("train", "price_per_hour")]
-PricePerKwh = Annotated[float | None, option("train", "price_per_kwh")]
-
 TRIPLES = ("--patch-size", "--isocentre", "--point")
 """Options of three numbers, which may come as one: `96,96,96`."""
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from trivox.cli.answers import answers
+from trivox.cli.cost_options import PricePerHour, PricePerKwh, Watts
 from trivox.cli.options import (
     Classes,
     DatasetPath,
@@ -16,13 +17,10 @@ from trivox.cli.options import (
     Network,
     PatchSize,
     Preset,
-    PricePerHour,
-    PricePerKwh,
     RecipeName,
     Resume,
     Seed,
     Settings,
-    Watts,
     argument,
     option,
 )

@@ -5,7 +5,7 @@ a folder that is removed. What the parts take is what a forecast is made of.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Generic
@@ -19,7 +19,7 @@ from trivox.errors import TrivoxError
 from trivox.files import write_json
 from trivox.learning.checkpoints import save_checkpoint
 from trivox.learning.metering import Meter
-from trivox.learning.progress import Progress
+from trivox.learning.progress import Clock, Progress
 from trivox.learning.runtime import Runtime, reading_threads, seed_everything
 from trivox.learning.steps.learner import Learner
 from trivox.learning.tracking import RunLog
@@ -36,12 +36,16 @@ from trivox.tasks.task import PlanT, Prepared, RunRequest, StoreT, Task
 
 SECONDS = 6.0
 """That each part is tried for, about."""
+OF_STEPS = 12.0
+"""Likewise; steps differ by their augmentation."""
 PORTION = 8
 """Cases that are prepared together."""
 WARM_UP = 3
 """Steps that do not count: the first ones are slow."""
-MOST_STEPS = 100
-MOST_BATCHES = 20
+MOST_STEPS = 200
+BATCHES = 4
+"""Of validation, tried together."""
+MOST_BATCHES = 5 * BATCHES
 MOST_HELD_OUT = 8
 FOLD = 0
 TOO_LITTLE = (TrivoxError, ValueError, RuntimeError)
@@ -167,7 +171,10 @@ class Rehearsal(Generic[PlanT, StoreT]):
         names = prepared.splits[FOLD].train
         log = RunLog(self.folder, active=False)
         micro = self.task.micro_batch(prepared, self.recipe, self.runtime, log)
-        changes = {"micro_batch": micro or self.recipe.micro_batch}
+        changes = {
+            "micro_batch": micro or self.recipe.micro_batch,
+            "minutes": OF_STEPS / 60,  # a whole schedule, so that something is learnt
+        }
         recipe = self.recipe.model_copy(update=changes)
         near = at_hand(prepared, recipe, self.runtime, prepared.splits[FOLD], log)
         network = self.task.network(near, recipe, names)
@@ -175,7 +182,10 @@ class Rehearsal(Generic[PlanT, StoreT]):
         learner = Learner(network, objective, recipe, self.runtime)
         progress = Progress(micro_batch=micro)
 
+        clock = Clock.starting(progress)
+
         def step(batch: tuple[Any, Any]) -> int:
+            progress.seconds = clock.seconds()
             learner.step(*batch, progress, say=log.line)
             progress.step += 1
             return 1
@@ -188,7 +198,7 @@ class Rehearsal(Generic[PlanT, StoreT]):
         with closing(batches):  # type: ignore[type-var]
             for batch in islice(batches, WARM_UP):
                 step(batch)
-            stepping, steps = self.tried(batches, step)
+            stepping, steps = self.tried(batches, step, seconds=OF_STEPS)
         validation = self.task.source(near, recipe, names, training=False)
 
         def validating(number: int) -> int:
@@ -197,8 +207,8 @@ class Rehearsal(Generic[PlanT, StoreT]):
             return number
 
         validating(1)
-        most = min(MOST_BATCHES, recipe.validation_iterations)
-        measuring, measured = self.tried(iter([most]), validating)
+        portions = repeat(BATCHES, MOST_BATCHES // BATCHES)
+        measuring, measured = self.tried(portions, validating)
         return TrainingParts(
             step=stepping.times(1 / max(1, steps)),
             batch=measuring.times(1 / max(1, measured)),
@@ -283,14 +293,18 @@ class Rehearsal(Generic[PlanT, StoreT]):
 
     # -- how long ---------------------------------------------------------------------
     def tried(
-        self, items: Iterator[Any], work: Callable[[Any], int]
+        self,
+        items: Iterator[Any],
+        work: Callable[[Any], int],
+        *,
+        seconds: float = SECONDS,
     ) -> tuple[Usage, int]:
         """What working on items took until the time was over, and what it was worth."""
         begun = self.meter.read()
         worth = 0
         for item in items:
             worth += work(item)
-            if self.meter.read().seconds - begun.seconds > SECONDS:
+            if self.meter.read().seconds - begun.seconds > seconds:
                 break
         return self.meter.since(begun), worth
 
