@@ -243,6 +243,7 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             "network": plan.network,
             **classes,
             **description.card_facts,
+            **description.cost_facts,
             **count_operations(
                 plan.network,
                 plan.topology,

@@ -346,6 +346,7 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
             "trained_views": list(description.views),
             "folds": [weights.fold for weights in description.weights],
             **description.card_facts,
+            **description.cost_facts,
             **count_volume_network(
                 plan.network, views=2, shape=plan.shape, options=plan.network_options
             ),
