@@ -107,6 +107,16 @@ def test_a_forecast_of_epochs_is_the_sum_of_its_parts(epochs, folds, held_out, c
     assert math.isclose(forecast.total.seconds, sum(wanted.values()))
 
 
+@given(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 1000))
+def test_memory_grows_with_what_stays_of_held_out_cases(before, each, held_out):
+    predicting = RATES.predicting.model_copy(update={"memory_bytes": before})
+    changes = {"predicting": predicting, "held_out_bytes": each}
+    rates = RATES.model_copy(update=changes)
+    amount = Amount(cases=1, held_out=held_out)
+    forecast = forecast_cost(rates, recipe(), amount)
+    assert forecast.total.memory_bytes == before + each * held_out
+
+
 @given(st.floats(0.1, 1e4))
 def test_minutes_are_spent_on_as_many_steps_as_fit(minutes):
     amount = Amount(cases=1, held_out=1)

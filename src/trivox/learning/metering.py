@@ -13,6 +13,7 @@ import torch
 
 from trivox.energy import POWERCAP, Nvml, Rapl, open_nvml, open_rapl, polled
 from trivox.learning.runtime import (
+    is_first_of_machine,
     process_memory_peak,
     sum_over_ranks,
     widest_type,
@@ -83,7 +84,7 @@ class Meter:
         joules = cpu_seconds * self.watts_per_core
         if now.machine is not None and before.machine is not None:
             joules = now.machine - before.machine
-            if not _first_of_machine():  # which counts for all of its processes
+            if not is_first_of_machine():  # which counts for all of its processes
                 joules = 0.0
         if now.gpu is not None and before.gpu is not None:
             joules += now.gpu - before.gpu
@@ -135,8 +136,3 @@ def _counter_of(device: torch.device) -> Nvml | None:
 
 def _joules(counter: Rapl | Nvml | None) -> float | None:
     return None if counter is None else counter.joules()
-
-
-def _first_of_machine() -> bool:
-    """Whether no other process of torchrun's on this machine comes before."""
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0

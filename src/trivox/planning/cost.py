@@ -103,7 +103,8 @@ class Rates(Frozen):
     preparing: a case checked, measured and prepared; step: an optimizer step; batch: one
     of validation; saving: a checkpoint; learning: after training, a case that the model
     remembers the look of; predicting: a held-out case predicted and measured; ending:
-    what else validation does once; report: the page.
+    what else validation does once; report: the page; held_out_bytes: that stay in memory
+    of each held-out case.
     """
 
     preparing: Usage
@@ -114,6 +115,7 @@ class Rates(Frozen):
     predicting: Usage
     ending: Usage
     report: Usage
+    held_out_bytes: Bytes = 0
 
 
 class Amount(Frozen):
@@ -207,10 +209,12 @@ def forecast_cost(rates: Rates, recipe: Recipe, amount: Amount) -> Forecast:
         training += validating  # of the epoch that the end of the time cuts short
     learning = rates.learning.times(amount.cases)
     predicting = rates.predicting.times(amount.held_out)
+    validation = learning + predicting + rates.ending
+    memory = validation.memory_bytes + rates.held_out_bytes * amount.held_out
     stages: dict[Stage, Usage] = {
         "preparation": rates.preparing.times(amount.cases),
         "training": training.times(amount.folds),
-        "validation": learning + predicting + rates.ending,
+        "validation": validation.model_copy(update={"memory_bytes": memory}),
         "report": rates.report,
     }
     return Forecast(epochs=epochs, steps=round(epochs * per_epoch), stages=stages)

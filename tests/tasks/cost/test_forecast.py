@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trivox
+from json_schemas import complaints
 from trivox.config.recipe import merged, read_recipe
 from trivox.datasets.dataset import Case
 from trivox.errors import DataError, UsageError
@@ -19,6 +20,7 @@ from trivox.tasks.cost import rehearsal
 from trivox.tasks.cost.ledger import Ledger, planned_cost
 from trivox.tasks.cost.sample import MOST_CASES, mean_size, size_of, spread
 from trivox.tasks.cost.table import cost_notes, cost_rows
+from trivox.verbs.answers.documents import document
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,8 @@ def test_every_part_of_a_training_was_tried(planned):
     written = json.loads((planned.file.parent / "forecast.json").read_text())
     assert written["task"] == planned.task
     assert type(forecast).model_validate(unstamped(written)) == forecast
+    assert complaints("forecast-file", written) == []
+    assert complaints("plan", document("plan", planned)) == []
 
 
 def test_the_folder_of_a_rehearsal_is_gone_and_the_data_are_as_they_were(

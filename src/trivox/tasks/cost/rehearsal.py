@@ -97,6 +97,7 @@ class Rehearsal(Generic[PlanT, StoreT]):
             predicting=afterwards.predicting.times(larger),
             ending=afterwards.ending,
             report=afterwards.report,
+            held_out_bytes=afterwards.held_out_bytes,
         )
         return Rehearsed(rates, len(tried), self.missing)
 
@@ -255,7 +256,9 @@ class Rehearsal(Generic[PlanT, StoreT]):
         more_held_out = self._validated(prepared, names[:number], names[:number])
         learning = more_known.without(one).times(1 / (number - 1))
         predicting = more_held_out.without(more_known).times(1 / (number - 1))
+        growth = more_held_out.memory_bytes - more_known.memory_bytes
         return FinishingParts(
+            held_out_bytes=max(0, growth) // (number - 1),
             learning=learning,
             predicting=predicting,
             ending=one.without(learning + predicting),
@@ -320,8 +323,11 @@ class TrainingParts:
 
 @dataclass(frozen=True)
 class FinishingParts:
-    """Of a case known, a held-out case, all else in validation, and the page."""
+    """Of a case known, a held-out case, all else in validation, and the page; and bytes
+    that stay in memory of a held-out case.
+    """
 
+    held_out_bytes: int = 0
     learning: Usage = NOTHING
     predicting: Usage = NOTHING
     ending: Usage = NOTHING
