@@ -21,6 +21,7 @@ from trivox.exporting.card import ExportCard
 from trivox.exporting.contract import Contract
 from trivox.inference.descriptions import LabelDescription, VolumeDescription
 from trivox.inference.zoo.release import Index
+from trivox.planning.cost import CostFile, ForecastFile
 from trivox.planning.fingerprint import Fingerprint
 from trivox.planning.plan import ImagePlan, Plan
 from trivox.planning.volumes import VolumePlan
@@ -61,8 +62,10 @@ FILES: dict[str, Any] = {
 """By the name of the file, without its ending."""
 STAMPED: dict[str, Any] = {
     "check": CheckFile,
+    "cost": CostFile,
     "deidentified": DeidentifiedFile,
     "demo": DemoFile,
+    "forecast": ForecastFile,
     "pretraining": PretrainingFile,
     "recipe": Recipe,
     "rendered": RenderedFile,

@@ -78,6 +78,8 @@ def _json(file: Path) -> object:
 PAGE = Kind("report", _page)
 CHECK = Kind("check", object_with("checked_cases", "codes", "findings"))
 PLAN = Kind("plan", object_with("format_version", "task", "spacing", "reasons"))
+COST = Kind("record of costs", object_with("settings", "measured"))
+FORECAST = Kind("forecast of costs", object_with("settings", "rates"))
 FINGERPRINT = Kind("fingerprint", object_with("dataset", "cases", "intensities"))
 DATASET = Kind("saved dataset", object_with("root", "layout", "channels", "cases"))
 METRICS = Kind("evaluation", object_with("convention", "cases", "summary"))

@@ -8,11 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from trivox.cli.answers import answers
+from trivox.cli.cost_options import PricePerHour, PricePerKwh, Watts
 from trivox.cli.options import (
     Classes,
     DatasetPath,
     Device,
+    Epochs,
     MemoryGb,
+    Minutes,
     Network,
     Out,
     PatchSize,
@@ -284,12 +287,18 @@ def plan(
     preset: Preset = None,
     recipe: RecipeName = None,
     network: Network = None,
+    epochs: Epochs = None,
+    minutes: Minutes = None,
     memory_gb: MemoryGb = None,
     patch_size: PatchSize = None,
     device: Device = "auto",
     set: Settings = None,
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
+    cost: Annotated[bool, option("plan", "cost")] = False,
+    watts_per_core: Watts = None,
+    price_per_hour: PricePerHour = None,
+    price_per_kwh: PricePerKwh = None,
 ) -> Any:
     """Measure a dataset and decide spacing, patch, network and batch, with the reason
     for each.
@@ -302,15 +311,25 @@ def plan(
         preset=preset,
         recipe=recipe,
         network=network,
+        epochs=epochs,
+        minutes=minutes,
         memory_gb=memory_gb,
         patch_size=patch_size,
         device=device,
         set=set,
         series=series,
         slice_tolerance=slice_tolerance,
+        cost=cost,
+        watts_per_core=watts_per_core,
+        price_per_hour=price_per_hour,
+        price_per_kwh=price_per_kwh,
         console=Terminal(),
     )
     _print_plan(planned.dataset, planned.decisions)
+    for row in planned.cost_rows:
+        say(f"{row.what}: {row.forecast}")
+    for note in planned.cost_notes:
+        say(note)
     for warning in planned.warnings:
         remark(f"warning: {warning}")
     say(f"written to {out}")

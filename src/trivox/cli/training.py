@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from trivox.cli.answers import answers
+from trivox.cli.cost_options import PricePerHour, PricePerKwh, Watts
 from trivox.cli.options import (
     Classes,
     DatasetPath,
@@ -60,6 +61,9 @@ def train(
     set: Settings = None,
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
+    watts_per_core: Watts = None,
+    price_per_hour: PricePerHour = None,
+    price_per_kwh: PricePerKwh = None,
 ) -> Any:
     """Check, plan, preprocess, train, validate and report: from a folder to a model in
     one command.
@@ -91,6 +95,9 @@ def train(
         set=set,
         series=series,
         slice_tolerance=slice_tolerance,
+        watts_per_core=watts_per_core,
+        price_per_hour=price_per_hour,
+        price_per_kwh=price_per_kwh,
         console=Terminal(),
     )
     say_trained(trained)

@@ -106,6 +106,12 @@ class BundleDescription(Grown):
         """The card ready for JSON, if there is one."""
         return {} if self.card is None else {"card": self.card.model_dump(mode="json")}
 
+    @property
+    def cost_facts(self) -> dict[str, object]:
+        """What preparing and training has cost, if that is known."""
+        cost = self.training.get("cost")
+        return {} if cost is None else {"cost": cost}
+
     def naming(
         self, weights: Sequence[Weights], classifiers: Sequence[Weights]
     ) -> Self:

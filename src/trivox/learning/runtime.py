@@ -69,6 +69,11 @@ def launched_rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
+def is_first_of_machine() -> bool:
+    """Whether no other process of torchrun's on this machine comes before this one."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
+
+
 def rank_positions(batch: int) -> range:
     """Places of this rank in a global batch of at least `batch`: every `world_size`-th.
 

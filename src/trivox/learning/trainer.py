@@ -4,6 +4,7 @@ It knows no task: an `Objective` gives loss and score.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ class Trainer:
     log: RunLog
     progress: Progress = field(default_factory=Progress)
     show_steps: ShowSteps = unshown
+    after_epoch: Callable[[], None] = lambda: None
+    """What is to be done besides, by all ranks."""
 
     def __post_init__(self) -> None:
         self.learner = Learner(self.network, self.objective, self.recipe, self.runtime)
@@ -206,6 +209,7 @@ class Trainer:
         if not self.lost:
             self._keep(figures)
         self._foretell(self.clock.seconds() - began, len(steps.losses))
+        self.after_epoch()
 
     def _train(self) -> EpochSteps:
         """The steps up to the end of the epoch, or of the minutes."""

@@ -21,6 +21,8 @@ from trivox.files import read_json
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.learning.tracking import read_records
 from trivox.tasks.console import Console, working
+from trivox.tasks.cost.ledger import read_cost
+from trivox.tasks.cost.table import cost_notes, cost_rows
 from trivox.tasks.task import ModelTask, PlanDecision
 from trivox.tasks.verification.record import verified_line
 from trivox.version import __version__
@@ -47,6 +49,7 @@ def report_run(
     records = _epochs(run, log_folder)
     recipe = read_recipe(read_json(run / "recipe.json")).model_dump(mode="json")
     target = out or run / "report.html"
+    cost = read_cost(run)
     plan = task.read_plan(run / "plan.json")
     with working(console, "drawing pictures"):
         pictures = task.pictures(run, plan, metrics, report=target, console=console)
@@ -60,6 +63,8 @@ def report_run(
         surfaces=pictures.surfaces,
         warnings=_warnings(run, metrics, task.warnings(plan)),
         facts=_facts(run, recipe, records, metrics),
+        costs=[] if cost is None else cost_rows(cost),
+        cost_notes=[] if cost is None else cost_notes(cost),
     )
     console.say(f"report: {target}")
     return target

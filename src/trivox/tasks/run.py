@@ -1,7 +1,7 @@
 """A run of any task: settle the recipe, prepare, train the folds, finish."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,14 @@ from trivox.learning.runtime import (
 from trivox.learning.tracking import run_log
 from trivox.learning.trainer import Trainer
 from trivox.locks import claimed
+from trivox.planning.cost import Amount
 from trivox.preparation.renewal import release
 from trivox.schema import FORMAT_VERSION, stamped
 from trivox.tasks.checking import require_foreground
 from trivox.tasks.choice import task_named
 from trivox.tasks.console import Console, Quiet
+from trivox.tasks.cost.ledger import opened, planned_cost
+from trivox.tasks.cost.table import cost_lines
 from trivox.tasks.residence import at_hand
 from trivox.tasks.stages import (
     CHECK,
@@ -95,9 +98,14 @@ def _run(
 ) -> Mapping[str, Any]:
     device = make_runtime(request.device).device
     with process_group(device), ExitStack() as held:
-        recipe, runtime, prepared = _begun(task, dataset, request, console)
+        planned = planned_cost(request.plan, request.task, say=console.say)
+        ledger = held.enter_context(opened(request, device, planned, say=console.say))
+        with ledger.stage("preparation", whole=True):
+            recipe, runtime, prepared = _begun(task, dataset, request, console)
         held.callback(release, prepared.store)
         folders = fold_folders(request, prepared.splits)
+        amount = amount_of(prepared, folders)
+        ledger.foresee(planned, recipe, runtime, amount, say=console.say)
         require_foreground(
             prepared.dataset, prepared.splits, folders, request.out / CHECK
         )
@@ -107,19 +115,35 @@ def _run(
         for line in length_lines(task, recipe, prepared, list(folders)):
             console.say(line)
         for fold, folder in folders.items():
-            train_fold(
-                task,
-                prepared,
-                recipe,
-                folder,
-                fold=fold,
-                runtime=runtime,
-                console=console,
-            )
+            with ledger.stage("training"):
+                train_fold(
+                    task,
+                    prepared,
+                    recipe,
+                    folder,
+                    fold=fold,
+                    runtime=runtime,
+                    console=console,
+                    after_epoch=ledger.note,
+                )
         meet()  # the last checkpoint is written by the first rank
-        results = task.finish(request, recipe, prepared, folders, console)
-        meet()
+        with ledger.stage("validation"):
+            results = task.finish(request, recipe, prepared, folders, console)
+            meet()
+        with ledger.stage("report"):
+            if results:
+                task.report(request.out, folders, console)
+            meet()
+        for line in cost_lines(ledger.cost):
+            console.say(line)
         return results
+
+
+def amount_of(prepared: Prepared[Any, Any], folders: Mapping[int, Path]) -> Amount:
+    """How much is trained and validated."""
+    held_out = {name for fold in folders for name in prepared.splits[fold].validation}
+    cases = len(prepared.dataset.training_cases)
+    return Amount(cases=cases, held_out=len(held_out), folds=len(folders))
 
 
 def _begun(
@@ -299,6 +323,7 @@ def train_fold(
     fold: int,
     runtime: Runtime,
     console: Console,
+    after_epoch: Callable[[], None],
 ) -> Progress:
     """Train one fold in `folder`, from its latest checkpoint if there is one."""
     seed_everything(recipe.seed, deterministic=recipe.deterministic)
@@ -336,6 +361,7 @@ def train_fold(
             show_steps=lambda steps, what, note: iter(
                 console.track(steps, len(steps), what, note)
             ),
+            after_epoch=after_epoch,
         )
         for warning in task.warnings(prepared.plan):
             log.line(f"warning: {warning}")

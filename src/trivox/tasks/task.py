@@ -24,6 +24,7 @@ from trivox.inference.many.predictors import CasePredictor
 from trivox.learning.objective import Objective
 from trivox.learning.runtime import Runtime
 from trivox.learning.tracking import RunLog
+from trivox.planning.cost import NO_PRICES, CostSettings
 from trivox.preparation.batches import Source
 from trivox.results.case import CaseResult
 from trivox.results.formats import Gives
@@ -47,7 +48,7 @@ class RunRequest:
 
     preset: None: by the machine; fold: a number, or "all" for every fold; named: a
     recipe for a kind of data; classes: a table with the class of each case; choice: how
-    DICOM images are read.
+    DICOM images are read; cost: what energy and time cost.
     """
 
     dataset: Path
@@ -63,6 +64,7 @@ class RunRequest:
     named: str | None = None
     classes: Path | None = None
     choice: SeriesChoice = NO_CHOICE
+    cost: CostSettings = NO_PRICES
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,6 +282,9 @@ class Task(ABC, Generic[PlanT, StoreT]):
         returns the results, the others nothing.
         """
 
+    def report(self, run: Path, folders: Mapping[int, Path], console: Console) -> None:
+        """Write the page of a finished run; of the first rank alone."""
+
 
 class ModelTask(Task[PlanT, StoreT]):
     """A task whose training gives a model: something that predicts and is measured."""
@@ -382,19 +387,3 @@ class ModelTask(Task[PlanT, StoreT]):
     @abstractmethod
     def facts(self, model: Path) -> dict[str, object]:
         """What a run or bundle is: data, labels, network, parameters, operations."""
-
-
-def training_summary(
-    prepared: Prepared[Any, Any],
-    recipe: Recipe,
-    folders: Mapping[int, Path],
-    metrics: MetricsFile,
-) -> dict[str, object]:
-    """What a bundle says about its training."""
-    cases = {str(fold): len(prepared.splits[fold].train) for fold in folders}
-    return {
-        "dataset": prepared.dataset.name,
-        "folds": cases,
-        "recipe": recipe.model_dump(mode="json"),
-        "validation": metrics["summary"],
-    }

@@ -27,6 +27,7 @@ TRAINED = {
     "transfer.json": outputs.TRANSFER,
     "pretraining.json": outputs.PRETRAINING,
     "report.html": outputs.PAGE,
+    "cost.json": outputs.COST,
 }
 VALIDATED = "validation/metrics.json"
 RECORD = "demo.json"

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from trivox.config.presets import NAMED_RECIPES
 from trivox.config.recipe import merged, parse_settings
 from trivox.errors import RecipeError, UsageError
 from trivox.files import read_json
+from trivox.planning.cost import CostSettings
 from trivox.schema import unstamped
 from trivox.volumes.choice import SeriesChoice
 
@@ -26,6 +29,31 @@ def series_choice(series: str | None, slice_tolerance: float | None) -> SeriesCh
             f"--slice-tolerance {slice_tolerance}: give mm, 0 or more, for example 0.1"
         )
     return SeriesChoice(series=series, slice_tolerance=slice_tolerance)
+
+
+def cost_settings(
+    watts_per_core: float | None,
+    price_per_hour: float | None,
+    price_per_kwh: float | None,
+) -> CostSettings:
+    """What energy and time cost, of options that were given (not None); raises
+    `UsageError` for one that can be neither power nor price.
+    """
+    options = {
+        "watts_per_core": watts_per_core,
+        "price_per_hour": price_per_hour,
+        "price_per_kwh": price_per_kwh,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return CostSettings(**given)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        option = name.replace("_", "-")
+        least = "a number above 0" if name == "watts_per_core" else "0 or more"
+        raise UsageError(
+            f"--{option} {given[name]:g}: give {least}, for example 0.3"
+        ) from error
 
 
 def recipe_name(recipe: Path | str | None) -> str | None:

@@ -41,6 +41,8 @@ TEXTS = {
     "check.out": "also write the findings as JSON",
     "classes": "CSV or JSON with the class of each case, columns case,class for example",
     "console": "where lines and progress go; default: nowhere",
+    "cost": "also try every part of the training on a few cases, for about half a minute, "
+    "and say what it will take: time, memory, energy, price",
     "convention": "rules to measure by",
     "ct": "CTs (NIfTI, NRRD, MetaImage, DICOM folder), or folders of them",
     "dataset": "dataset folder (BraTS, MSD, nnU-Net raw, images/ + labels/, class "
@@ -115,6 +117,8 @@ TEXTS = {
     "plan": "a plan.json to use; default: plan now",
     "point": "voxel of the image file, z y x from 0; default: middle of the prediction",
     "precision": "of the arithmetic",
+    "price_per_hour": "of the machine, in your unit; default: no price is said",
+    "price_per_kwh": "of energy, in your unit; default: no price is said",
     "predictions": "folder of predicted label maps or volumes, with classes.csv if "
     "there is one",
     "prepared": "a folder from 'trivox preprocess'",
@@ -190,6 +194,8 @@ TEXTS = {
     "tta": "average mirrored copies; default: as trained",
     "uncertainty": "also write how unsure the model is; repeatable",
     "views": "degrees: 0 AP, 90 source on the left, 180 PA",
+    "watts_per_core": "of a core that computes, assumed where no counter of energy can be "
+    "read; default: 12",
     "what": "a run, a bundle, a ready model, or a network name",
     "whole": "also measure all labels together, under this name: pancreas, say",
     "workers": "cases at a time",

@@ -12,14 +12,22 @@ from trivox.evaluation.metrics.content import MetricsFile
 from trivox.files import read_object, surviving_folder
 from trivox.learning.checkpoints import STATE
 from trivox.learning.progress import Progress, finite
+from trivox.planning.cost import CostFile
 from trivox.tasks.checking import set_aside_in
 from trivox.tasks.choice import task_of
 from trivox.tasks.console import Console
+from trivox.tasks.cost.ledger import read_cost
 from trivox.tasks.run import run_request
 from trivox.tasks.stages import CHECK
 from trivox.tasks.task import RunRequest
 from trivox.verbs.folders import VALIDATED, require_prepared, require_run
-from trivox.verbs.settings import Settings, overrides, recipe_name, series_choice
+from trivox.verbs.settings import (
+    Settings,
+    cost_settings,
+    overrides,
+    recipe_name,
+    series_choice,
+)
 from trivox.verbs.texts import described
 
 FOLD = re.compile(r"fold(\d{1,4})")
@@ -80,6 +88,11 @@ class TrainedRun:
         return set_aside_in(self.folder / CHECK)
 
     @property
+    def cost(self) -> CostFile | None:
+        """What it has cost, and what was forecast; None where that was not recorded."""
+        return read_cost(self.folder)
+
+    @property
     def folds(self) -> tuple[TrainedFold, ...]:
         """How the training of each fold went."""
         return tuple(_folds(self.folder))
@@ -112,6 +125,9 @@ def train(
     set: Settings = None,
     series: str | None = None,
     slice_tolerance: float | None = None,
+    watts_per_core: float | None = None,
+    price_per_hour: float | None = None,
+    price_per_kwh: float | None = None,
     console: Console | None = None,
 ) -> TrainedRun:
     """Check, plan, preprocess, train, validate and report: from a folder to a model in
@@ -153,6 +169,7 @@ def train(
         named=recipe_name(recipe),
         classes=None if classes is None else Path(classes),
         choice=series_choice(series, slice_tolerance),
+        cost=cost_settings(watts_per_core, price_per_hour, price_per_kwh),
     )
     metrics = cast(MetricsFile, run_request(request, console=console))
     headline = task_of(metrics).headline(metrics) if metrics else ""

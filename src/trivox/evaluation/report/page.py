@@ -4,13 +4,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from trivox.evaluation.report.pages import Part, rendered
 from trivox.evaluation.report.viewer import SurfaceScene
 from trivox.files import write_text
 
 T = TypeVar("T")
+
+
+class CostLine(Protocol):
+    """One quantity that training took; ratio: measured / forecast."""
+
+    @property
+    def what(self) -> str:
+        """Its name."""
+
+    @property
+    def forecast(self) -> str:
+        """What was expected."""
+
+    @property
+    def measured(self) -> str:
+        """What it was."""
+
+    @property
+    def ratio(self) -> float | None:
+        """None where only one of them is known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +56,8 @@ def write_report(
     surfaces: tuple[str, SurfaceScene] | None = None,
     warnings: Sequence[str] = (),
     facts: Mapping[str, str] | None = None,
+    costs: Sequence[CostLine] = (),
+    cost_notes: Sequence[str] = (),
 ) -> None:
     """Write the report to `out` atomically.
 
@@ -43,7 +65,8 @@ def write_report(
     `trust_part`, `volume_part`). plan, recipe: content of their JSON files. pictures:
     cases, in the order shown. surfaces: caption and scene of the one case that can be
     turned on the page itself. warnings: before those of the parts. facts: name ->
-    value, shown at the top (device, training time...). All text is escaped; the page
+    value, shown at the top (device, training time...). costs: what training took beside
+    what was forecast, and how that is known. All text is escaped; the page
     loads nothing from anywhere.
     """
     convention = _chained(part.convention.items() for part in parts)
@@ -61,6 +84,9 @@ def write_report(
         surfaces=surfaces,
         plan=_plan_rows(plan or {}),
         recipe=dict(recipe or {}),
+        costs=costs,
+        forecast=any(line.forecast for line in costs),
+        cost_notes=cost_notes,
     )
     write_text(out, page)
 

@@ -22,11 +22,12 @@ from trivox.results.codes import FILE as CODES_FILE
 from trivox.results.codes import read_codes
 from trivox.tasks.brevity import too_short
 from trivox.tasks.console import Console
+from trivox.tasks.cost.summary import training_summary
 from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.prepared import PreparedImages
 from trivox.tasks.labels.teachers import known_cases
 from trivox.tasks.labels.validation import TrainedFolds, fold_predictor, validate_folds
-from trivox.tasks.task import RunRequest, training_summary
+from trivox.tasks.task import RunRequest
 
 
 class Classifying:
@@ -102,7 +103,9 @@ def finish_labels(
     if classes is not None:
         temperature = validation.head_temperature
         classes = classes.model_copy(update={"temperature": temperature})
-    summary = training_summary(prepared, recipe, folders, validation.metrics)
+    summary = training_summary(
+        prepared, recipe, folders, validation.metrics, request.out
+    )
     description = LabelDescription(
         task=task.name,
         plan=prepared.plan,

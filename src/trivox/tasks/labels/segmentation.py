@@ -122,13 +122,14 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
         folders: Mapping[int, Path],
         console: Console,
     ) -> Mapping[str, Any]:
-        """Bundle, validation on the source images, postprocessing chosen there, report."""
+        """Bundle, validation on the source images, postprocessing chosen there."""
         metrics = finish_labels(self, request, recipe, prepared, folders, console)
-        if metrics is None:
-            return {}
+        return {} if metrics is None else metrics
+
+    def report(self, run: Path, folders: Mapping[int, Path], console: Console) -> None:
+        """The page, with the curves of the first fold."""
         first = next(iter(folders.values()))
-        report_run(self, request.out, console=console, log_folder=first)
-        return metrics
+        report_run(self, run, console=console, log_folder=first)
 
     # -- use --------------------------------------------------------------------------
 
@@ -259,6 +260,7 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             "network": plan.network,
             **classes,
             **description.card_facts,
+            **description.cost_facts,
             **count_operations(
                 plan.network,
                 plan.topology,

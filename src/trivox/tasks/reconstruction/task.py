@@ -226,13 +226,14 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
         folders: Mapping[int, Path],
         console: Console,
     ) -> Mapping[str, Any]:
-        """Bundle, validation beside the classical ladder, report."""
+        """Bundle, and validation beside the classical ladder."""
         metrics = finish_volumes(self.name, request, recipe, prepared, folders, console)
-        if metrics is None:
-            return {}
+        return {} if metrics is None else metrics
+
+    def report(self, run: Path, folders: Mapping[int, Path], console: Console) -> None:
+        """The page, with the curves of the first fold."""
         first = next(iter(folders.values()))
-        report_run(self, request.out, console=console, log_folder=first)
-        return metrics
+        report_run(self, run, console=console, log_folder=first)
 
     # -- use --------------------------------------------------------------------------
 
@@ -346,6 +347,7 @@ class ReconstructionTask(ModelTask[VolumePlan, ExamStore]):
             "trained_views": list(description.views),
             "folds": [weights.fold for weights in description.weights],
             **description.card_facts,
+            **description.cost_facts,
             **count_volume_network(
                 plan.network, views=2, shape=plan.shape, options=plan.network_options
             ),

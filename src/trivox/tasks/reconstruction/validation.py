@@ -34,8 +34,9 @@ from trivox.projection.projector import Projector
 from trivox.projection.xrays import Xrays
 from trivox.tasks.brevity import too_short
 from trivox.tasks.console import Console
+from trivox.tasks.cost.summary import training_summary
 from trivox.tasks.reconstruction.exams import PreparedExams, reference_volume
-from trivox.tasks.task import RunRequest, training_summary
+from trivox.tasks.task import RunRequest
 from trivox.volumes.formats import write_volume
 from trivox.volumes.volume import Array
 
@@ -132,7 +133,7 @@ def finish_volumes(
         task=task,
         plan=exams.plan,
         views=recipe.reconstruction.view_counts,
-        training=training_summary(exams, recipe, folders, metrics),
+        training=training_summary(exams, recipe, folders, metrics, request.out),
     )
     write_bundle(request.out / "bundle", description, weights)
     return metrics

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import AliasPath, BeforeValidator, Field
 
 from trivox.datasets.checks.findings import CheckFile
+from trivox.planning.cost import ForecastFile
 from trivox.planning.plan import Plan
 from trivox.planning.volumes import VolumePlan
 from trivox.privacy.folder import DeidentifiedFile
@@ -95,6 +96,13 @@ def _decisions(rows: Sequence[Any]) -> list[Any]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
+class CostRow(Part):
+    """One quantity that training takes, for people."""
+
+    what: str
+    forecast: str
+
+
 class PlanAnswer(Answer):
     """What `trivox plan` decided."""
 
@@ -107,6 +115,12 @@ class PlanAnswer(Answer):
     """What plan.json says."""
     decisions: Annotated[tuple[Decision, ...], BeforeValidator(_decisions)]
     warnings: tuple[str, ...]
+    cost: ForecastFile | None
+    """What its forecast.json says; null without --cost."""
+    cost_rows: tuple[CostRow, ...]
+    """The forecast in words."""
+    cost_notes: tuple[str, ...]
+    """How it is known."""
 
 
 class PreprocessAnswer(Answer):

@@ -9,6 +9,8 @@ from pydantic import AliasPath, BeforeValidator, Field
 from trivox.exporting.card import ExportCard
 from trivox.exporting.contract import Contract
 from trivox.inference.zoo.card import Card
+from trivox.planning.cost import CostFile
+from trivox.schema import JsonObject
 from trivox.tasks.pretraining import PretrainingFile
 from trivox.verbs.answers.base import Answer, Count, Part, Place, reasons_of
 from trivox.verbs.answers.measures import MeasuredAnswer
@@ -57,6 +59,8 @@ class TrainAnswer(MeasuredAnswer):
     folds: tuple[TrainedFold, ...]
     set_aside: Annotated[tuple[SetAside, ...], reasons_of("case")]
     """Cases that were left out."""
+    cost: CostFile | None
+    """What its cost.json says."""
 
 
 class DemoAnswer(MeasuredAnswer):
@@ -141,6 +145,8 @@ class InfoAnswer(Answer):
     folds: tuple[str, ...] | None = None
     card: Card | None = None
     """Of a model that is given to others."""
+    cost: JsonObject | None = None
+    """What preparing and training it has cost."""
 
 
 class ReadyModelAnswer(Part):
