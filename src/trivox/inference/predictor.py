@@ -189,6 +189,7 @@ class Predictor:
             "mc_samples": self.members[0].passes,
             "seed": self.seed,
             "missing": self.missing,
+            **self.extras.settings,
         }
 
     @property

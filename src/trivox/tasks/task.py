@@ -84,7 +84,7 @@ class PredictOptions:
     write; mc_samples: passes with random dropout, drawn from `seed`; scales: sizes to
     average over; missing_channels: refuse a case that lacks one, or take zeros;
     subtype_results: also write the classes as numbers; fractions: give probabilities
-    of which no map is written.
+    of which no map is written; detection: see `trivox.inference.detection.pair`.
     """
 
     device: str = "auto"
@@ -99,6 +99,7 @@ class PredictOptions:
     missing_channels: MissingChannels = "refuse"
     subtype_results: bool = False
     fractions: bool = False
+    detection: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from trivox.config.choices import (
     UncertaintyKind,
 )
 from trivox.datasets.dataset import Case
-from trivox.errors import DataError, FormatError, few
+from trivox.errors import DataError, FormatError, UsageError, few
 from trivox.inference.bundle import bundle_content, model_paths
 from trivox.inference.folder import predict_cases
 from trivox.inference.many.devices import devices_of, require_same
@@ -152,6 +152,7 @@ def predict(
     missing_channels: MissingChannels = "refuse",
     overwrite: bool = False,
     subtype_results: bool = False,
+    detection: str | None = None,
     cases: Path | str | None = None,
     device: str = "auto",
     precision: PrecisionName = "auto",
@@ -179,6 +180,7 @@ def predict(
     codes = read_codes(_code_files(paths, Path(input)))
     how = ResultOptions(seg_type, codes)
     files = result_files(format, how, task.gives, statistics=statistics)
+    _require_nifti(detection, files)
     options = PredictOptions(
         precision=precision,
         engine=engine,
@@ -190,6 +192,7 @@ def predict(
         scales=tuple(scales),
         missing_channels=missing_channels,
         subtype_results=subtype_results,
+        detection=detection,
         fractions=files.fractions,
     )
     predictors = [
@@ -201,8 +204,7 @@ def predict(
     choice = series_choice(series, slice_tolerance)
     listed = task.inputs(Path(input), predictor, console)
     inputs = tuple(case.read_by(choice) for case in listed)
-    if cases is not None:
-        inputs = chosen_cases(inputs, Path(cases))
+    inputs = inputs if cases is None else chosen_cases(inputs, Path(cases))
     inputs = files.possible(inputs, say=console.say)
     records = predict_cases(
         predictor,
@@ -226,6 +228,14 @@ def predict(
         note=task.note,
         task=task.name,
     )
+
+
+def _require_nifti(detection: str | None, files: ResultFiles) -> None:
+    """Raise `UsageError` where maps of detection are asked for without any maps."""
+    if detection is not None and not files.maps:
+        raise UsageError(
+            "--detection writes maps in NIfTI, which --format leaves out; add nifti to it"
+        )
 
 
 def made_ready(

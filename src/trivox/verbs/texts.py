@@ -45,6 +45,9 @@ TEXTS = {
     "ct": "CTs (NIfTI, NRRD, MetaImage, DICOM folder), or folders of them",
     "dataset": "dataset folder (BraTS, MSD, nnU-Net raw, images/ + labels/, class "
     "folders, X-ray exams) or manifest file",
+    "detection": "also write candidates for lesions, each with one likelihood, and the "
+    "likelihood of the case, the largest of them: labels that are lesions, with commas between, or "
+    "auto (as the model says, or by name)",
     "detector": "pixels along an edge",
     "dicom": "DICOM files, or folders of DICOM files and of scans (NIfTI, NRRD, MetaImage)",
     "deidentify.out": "folder that is handed on, new or of the same key",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 KINDS = ("entropy", "mutual_information", "variance")
 """Maps of doubt; see `trivox.inference.doubt.uncertainty`."""
-EXTRAS = ("probabilities", *KINDS)
+EXTRAS = ("probabilities", "detection", *KINDS)
 
 
 @dataclass(frozen=True)
@@ -15,19 +15,22 @@ class Extras:
     uncertainty: kinds of doubt (`trivox.inference.doubt.uncertainty.KINDS`);
     fractions: whether probabilities are given of which no map is written, since files
     of another format are made of them; numbered_classes: `subtype_results.csv` (columns
-    Names,Subtype) beside `classes.csv`, of models that give classes.
+    Names,Subtype) beside `classes.csv`, of models that give classes; detection: targets
+    that lesions are made of, whose candidates are wanted (`trivox.inference.detection`).
     """
 
     probabilities: bool = False
     uncertainty: tuple[str, ...] = ()
     fractions: bool = False
     numbered_classes: bool = False
+    detection: tuple[str, ...] = ()
 
     @property
     def maps(self) -> tuple[str, ...]:
         """Names of the maps that stand beside the label map."""
         first = ("probabilities",) if self.probabilities else ()
-        return (*first, *dict.fromkeys(self.uncertainty))
+        second = ("detection",) if self.detection else ()
+        return (*first, *second, *dict.fromkeys(self.uncertainty))
 
     @property
     def given(self) -> bool:
@@ -37,7 +40,12 @@ class Extras:
     @property
     def detailed(self) -> bool:
         """Whether more is given than the label map."""
-        return self.given or bool(self.uncertainty)
+        return self.given or bool(self.uncertainty) or bool(self.detection)
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What of it decides what stands in a map, ready for JSON."""
+        return {"detection": list(self.detection)} if self.detection else {}
 
     def also(self, *, probabilities: bool, uncertainty: Sequence[str]) -> "Extras":
         """These and more."""

@@ -21,6 +21,7 @@ from trivox.evaluation.report.class_part import class_part
 from trivox.evaluation.report.label_part import label_headline, label_part, trust_part
 from trivox.evaluation.report.pages import Part
 from trivox.inference.bundle import read_bundle
+from trivox.inference.detection.pair import chosen_lesion
 from trivox.inference.doubt.kinds import Extras
 from trivox.inference.many.predictors import CasePredictor
 from trivox.inference.predictor import Predictor
@@ -145,11 +146,15 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             missing=options.missing_channels,
             engine=options.engine,
         )
+        lesion: tuple[str, ...] = ()
+        if options.detection is not None:
+            lesion = chosen_lesion(options.detection, predictor.descriptions[0])
         extras = Extras(
             probabilities=options.probabilities,
             uncertainty=options.uncertainty,
             numbered_classes=options.subtype_results,
             fractions=options.fractions,
+            detection=lesion,
         )
         return replace(predictor, extras=extras)
 

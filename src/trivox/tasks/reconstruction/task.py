@@ -62,6 +62,7 @@ OF_LABELS = (
     "mc_samples",
     "subtype_results",
     "scales",
+    "detection",
 )
 """Options of predictions that only models of label maps know."""
 
