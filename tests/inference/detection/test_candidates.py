@@ -13,6 +13,7 @@ from trivox.inference.detection.candidates import (
     SPECK,
     candidates_of,
     detection_map,
+    is_detection_map,
 )
 
 CUBE = np.ones((3, 3, 3))
@@ -53,7 +54,15 @@ def require_lawful(chance, detections):
 @given(SHAPES, st.integers(0, 2**32))
 def test_candidates_are_apart_and_each_has_its_peak(shape, seed):
     chance = smooth(seed, shape)
-    require_lawful(chance, detection_map(chance))
+    detections = detection_map(chance)
+    require_lawful(chance, detections)
+    assert is_detection_map(detections)
+
+
+def test_probabilities_are_no_detection_map():
+    chance = blob((6, 9, 9), (3, 4, 4), 2, 0.9)
+    assert not is_detection_map(chance)
+    assert is_detection_map(chance * 0)
 
 
 @given(arrays(np.float32, SHAPES, elements=CHANCES))

@@ -31,15 +31,15 @@ def scan(tmp_path_factory):
     return case.images[0]
 
 
-def first_target(model):
-    predictor = Predictor.load(model, device="cpu", precision="fp32")
-    return next(iter(predictor.labels.targets))
+def innermost(model):
+    """The label c, or the region that is it alone."""
+    return list(Predictor.load(model, device="cpu").labels.targets)[-1]
 
 
 def test_the_likelihood_is_the_maximum_of_the_map_that_is_read_back(
     model, scan, tmp_path
 ):
-    name = first_target(model)
+    name = innermost(model)
     done = trivox.predict(
         model, scan, tmp_path, device="cpu", precision="fp32", detection=name
     )
@@ -50,7 +50,7 @@ def test_the_likelihood_is_the_maximum_of_the_map_that_is_read_back(
     assert written.shape == labels.shape
     assert np.array_equal(written.affine, labels.affine)
     assert record["likelihood"] == float(written.array.max()) > 0
-    assert record["lesion"] == [name]
+    assert record["lesion"] == ["c"]
     numbers, likelihoods = candidates_of(written.array[0])
     rows = record["candidates"]
     assert [row["likelihood"] for row in rows] == sorted(likelihoods, reverse=True)
@@ -60,10 +60,9 @@ def test_the_likelihood_is_the_maximum_of_the_map_that_is_read_back(
 
 def test_the_map_is_of_the_probabilities_and_changes_no_label(model, scan):
     predictor = Predictor.load(model, device="cpu", precision="fp32")
-    name = list(predictor.labels.targets)[-1]  # the innermost of regions
     case = Case(name="scan_0", images=(scan,))
     plain = predictor.predict_case(case, probabilities=True)
-    asked = replace(predictor, extras=Extras(detection=(name,)))
+    asked = replace(predictor, extras=Extras(detection=("c",)))
     given = asked.predict_case(case)
     assert np.array_equal(plain.labels.array, given.labels.array)
     assert given.probabilities is None
@@ -74,7 +73,7 @@ def test_the_map_is_of_the_probabilities_and_changes_no_label(model, scan):
 
 
 def test_other_labels_are_predicted_anew_and_the_same_are_kept(model, scan, tmp_path):
-    first, second, *_ = Predictor.load(model, device="cpu").labels.targets
+    first, second, *_ = Predictor.load(model, device="cpu").labels.labels
     predictor = Predictor.load(model, device="cpu", precision="fp32")
     case = Case(name="scan_0", images=(scan,))
     lines = []
@@ -89,17 +88,17 @@ def test_labels_that_are_no_lesion_are_refused(model):
     description = Predictor.load(model, device="cpu").descriptions[0]
     with pytest.raises(UsageError, match="no label 'tumor'"):
         chosen_lesion("tumor", description)
-    with pytest.raises(UsageError, match=r"none of the model's labels .* is named like"):
+    with pytest.raises(
+        UsageError, match=r"none of the model's labels .* is named like"
+    ):
         chosen_lesion("auto", description)
-    both = ",".join(description.plan.labels.targets)
-    assert chosen_lesion(both, description) == tuple(description.plan.labels.targets)
+    every = ",".join(description.plan.labels.targets)
+    assert chosen_lesion(every, description) == ("a", "b", "c")
 
 
 def test_maps_need_a_format_that_has_some(model, scan, tmp_path):
     with pytest.raises(UsageError, match="add nifti"):
-        trivox.predict(
-            model, scan, tmp_path, format="sr", detection=first_target(model)
-        )
+        trivox.predict(model, scan, tmp_path, format="sr", detection=innermost(model))
 
 
 def test_probabilities_of_labels_add_up_and_of_regions_do_not():
@@ -110,9 +109,9 @@ def test_probabilities_of_labels_add_up_and_of_regions_do_not():
     assert lesion_probability(chance, labels, ["a", "b"]).item() == 0.5
     regions = LabelScheme(
         labels={"a": 1, "b": 2},
-        regions={"both": (1, 2), "core": (2,)},
+        regions={"whole": (1, 2), "core": (2,)},
         region_order=(1, 2),
     )
     nested = torch.tensor([[0.75], [0.5]])[:, :, None, None]
-    assert lesion_probability(nested, regions, ["both"]).item() == 0.75
-    assert lesion_probability(nested, regions, ["core"]).item() == 0.5
+    assert lesion_probability(nested, regions, ["a", "b"]).item() == 0.75
+    assert lesion_probability(nested, regions, ["b"]).item() == 0.5

@@ -100,4 +100,9 @@ def finished(
 def warnings_in(metrics: MetricsFile) -> list[str]:
     """What a reader of the figures has to know."""
     classes = metrics.get("classification", {})
-    return [*metrics.get("warnings", []), *classes.get("warnings", [])]
+    lesions = metrics.get("detection", {})
+    return [
+        *metrics.get("warnings", []),
+        *classes.get("warnings", []),
+        *lesions.get("warnings", []),
+    ]

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from trivox.evaluation.metrics.agreement import agreeing_counts, agreeing_curve
 from trivox.evaluation.metrics.class_content import CheckedClasses
+from trivox.evaluation.metrics.detection_content import CheckedDetection
 from trivox.evaluation.metrics.numbers import (
     Count,
     Interval,
@@ -365,6 +366,7 @@ class MetricsFile(TypedDict):
     calibration: NotRequired[CalibrationSection]
     volume_intervals: NotRequired[VolumeIntervalSection]
     classification: NotRequired[CheckedClasses]
+    detection: NotRequired[CheckedDetection]
 
 
 METRICS_FILE = TypeAdapter(MetricsFile)

@@ -71,6 +71,13 @@ def candidates_of(detections: Array) -> tuple[Array, list[float]]:
     return numbers, [float(peak) for peak in peaks[1:]]
 
 
+def is_detection_map(detections: Array) -> bool:
+    """Whether each candidate has one likelihood; probabilities have many."""
+    numbers, likelihoods = candidates_of(detections)
+    peaks = np.array([0.0, *likelihoods], dtype=detections.dtype)
+    return bool((peaks[numbers] == detections).all())
+
+
 def _blob(values: Array, peak: float) -> Array:
     """What hangs together with the first voxel that has the peak's value."""
     numbers = connected(values >= peak / FACTOR)

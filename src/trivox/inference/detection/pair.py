@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from trivox.datasets.labels import LabelScheme
-from trivox.datasets.lesions import lesion_names, outputs_within
+from trivox.datasets.lesions import lesion_indices, lesion_names, outputs_within
 from trivox.errors import UsageError
 from trivox.inference.descriptions import LabelDescription
 from trivox.inference.detection.candidates import candidates_of, detection_map
@@ -44,7 +44,7 @@ class DetectionRecord(TypedDict):
 class Detection:
     """Candidates for lesions in a case.
 
-    map: `(1, z, y, x)` float32 on the source's grid; lesion: names of the targets that
+    map: `(1, z, y, x)` float32 on the source's grid; lesion: names of the labels that
     a lesion is made of.
     """
 
@@ -88,7 +88,7 @@ def lesion_probability(
     """That each voxel is lesion, `(z, y, x)`: the sum over its labels; of regions,
     which overlap, the largest.
     """
-    indices = set[int]().union(*(scheme.targets[name] for name in lesion))
+    indices = [scheme.values.index(scheme.labels[name]) for name in lesion]
     outputs = outputs_within(scheme, sorted(indices))
     chosen = probabilities[list(outputs)]
     joined = chosen.sum(0).clamp(max=1) if scheme.exclusive else chosen.amax(0)
@@ -96,38 +96,34 @@ def lesion_probability(
 
 
 def chosen_lesion(wanted: str, description: LabelDescription) -> tuple[str, ...]:
-    """Names of the targets that lesions are made of: those in `wanted`, with commas
-    between, or, where it is `auto`, those of the model's class, else by their names.
+    """Names of the labels that lesions are made of: those of the labels and regions in
+    `wanted`, with commas between, or, where it is `auto`, those that the model's class
+    is read from, else those that are named like lesions.
 
-    Raises `UsageError` for a name that the model lacks, and where nothing sounds like a
-    lesion.
+    Raises `UsageError` for a name that the model lacks, and where nothing is named like
+    a lesion.
     """
     scheme = description.plan.labels
     there = ", ".join(scheme.targets)
+    answers = description.classification
     if wanted != AUTO:
-        names = tuple(dict.fromkeys(part.strip() for part in wanted.split(",")))
+        names = [part.strip() for part in wanted.split(",")]
         strange = [name for name in names if name not in scheme.targets]
         if strange:
             raise UsageError(
                 f"--detection {wanted}: the model has no label '{strange[0]}'; it has "
                 f"{there}"
             )
-        return names
-    answers = description.classification
-    if answers is None:
-        names = lesion_names(scheme)
+        indices = lesion_indices(scheme, names)
+    elif answers is not None:
+        indices = answers.lesion
+    elif lesion_names(scheme):
+        indices = lesion_indices(scheme)
     else:
-        names = _within(scheme, answers.lesion)
-    if not names:
         raise UsageError(
             f"--detection auto: none of the model's labels ({there}) is named like a "
             "lesion; name those that are, for example --detection "
             f"{next(iter(scheme.targets))}"
         )
-    return names
-
-
-def _within(scheme: LabelScheme, lesion: Sequence[int]) -> tuple[str, ...]:
-    """The targets that hold nothing but lesion."""
-    inside = set(lesion)
-    return tuple(name for name in scheme.targets if set(scheme.targets[name]) <= inside)
+    values = [scheme.values[index] for index in indices]
+    return tuple(name for name, value in scheme.labels.items() if value in values)

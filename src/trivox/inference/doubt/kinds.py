@@ -15,7 +15,7 @@ class Extras:
     uncertainty: kinds of doubt (`trivox.inference.doubt.uncertainty.KINDS`);
     fractions: whether probabilities are given of which no map is written, since files
     of another format are made of them; numbered_classes: `subtype_results.csv` (columns
-    Names,Subtype) beside `classes.csv`, of models that give classes; detection: targets
+    Names,Subtype) beside `classes.csv`, of models that give classes; detection: labels
     that lesions are made of, whose candidates are wanted (`trivox.inference.detection`).
     """
 
