@@ -34,9 +34,9 @@ Meaning = Callable[[LabelPair], LabelScheme]
 
 def detection_section(
     predictions: Path, placed: Placed, meaning: Meaning
-) -> DetectionSection | None:
-    """The section `detection` of metrics.json; None where no detection maps lie beside
-    the predictions.
+) -> tuple[DetectionSection | None, list[str]]:
+    """The section `detection` of metrics.json, None where no detection map beside the
+    predictions can be measured; and warnings about those that cannot.
 
     placed: label maps with the voxels on which they are compared; meaning: of the
     values of a case. Lesions are those that the predictions' records name, else labels
@@ -45,7 +45,7 @@ def detection_section(
     names = {pair.case: _map_of(predictions, pair.case) for pair, _ in placed}
     there = {case: file for case, file in names.items() if file.is_file()}
     if not there:
-        return None
+        return None, []
     records = _records(predictions)
     lesion = _lesion(records)
     meant = meant_labels(predictions)
@@ -59,22 +59,20 @@ def detection_section(
         try:
             matched = _matched(there[pair.case], pair, grid, scheme, values)
         except DataError as error:
-            warnings.append(not_measured(pair.case, str(error)))
+            warnings.append(not_measured(f"lesions of {pair.case}", str(error)))
             continue
         cases[pair.case] = matched
         warnings += _contradiction(pair.case, matched, records)
     if not cases:
-        raise DataError(
-            f"{predictions}: no detection map can be measured: {warnings[-1]}"
-        )
-    return {
+        return None, warnings
+    section: DetectionSection = {
         "convention": dict(CONVENTION),
         "lesion": lesion or _names(scheme, values),
         "cases": cases,
         "summary": measure_detections(cases),
         "curve": froc_curve(Pooled.of(cases)),
-        "warnings": warnings,
     }
+    return section, warnings
 
 
 def _map_of(predictions: Path, case: str) -> Path:
@@ -86,7 +84,7 @@ def _without_map(there: Mapping[str, Path], placed: Placed) -> list[str]:
     lacking = [pair.case for pair, _ in placed if pair.case not in there]
     if not lacking:
         return []
-    return [f"no detection map, not measured: {few(lacking)}"]
+    return [f"lesions not measured, there is no detection map: {few(lacking)}"]
 
 
 def _records(predictions: Path) -> Mapping[str, Any]:

@@ -150,14 +150,14 @@ def evaluate_folders(
     unread += spoiled
     if not cases:
         raise DataError(f"{predictions}: no case can be measured: {unread[0]}")
-    warnings += unread
+    detection, unseen = detection_section(predictions, placed, meaning)
+    warnings += [*unread, *unseen]
     metrics = collect_metrics(
         cases, task=task, convention=rules, whole=whole, warnings=warnings
     )
     metrics["sources"] = sources
     if section is not None:
         metrics["classification"] = section
-    detection = detection_section(predictions, placed, meaning)
     if detection is not None:
         metrics["detection"] = detection
     return metrics

@@ -100,9 +100,4 @@ def finished(
 def warnings_in(metrics: MetricsFile) -> list[str]:
     """What a reader of the figures has to know."""
     classes = metrics.get("classification", {})
-    lesions = metrics.get("detection", {})
-    return [
-        *metrics.get("warnings", []),
-        *classes.get("warnings", []),
-        *lesions.get("warnings", []),
-    ]
+    return [*metrics.get("warnings", []), *classes.get("warnings", [])]

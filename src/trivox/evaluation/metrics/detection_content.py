@@ -1,6 +1,6 @@
 """The section `detection` of metrics.json, as types; see `content`."""
 
-from typing import Annotated, NotRequired
+from typing import Annotated
 
 from pydantic import AfterValidator
 from typing_extensions import TypedDict
@@ -53,7 +53,6 @@ class DetectionSection(TypedDict):
     cases: dict[str, DetectionCase]
     summary: DetectionSummary
     curve: FrocCurve
-    warnings: NotRequired[list[str]]
 
 
 def _agreeing(section: DetectionSection) -> DetectionSection:

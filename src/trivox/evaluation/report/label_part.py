@@ -138,7 +138,6 @@ def detection_part(metrics: Metrics) -> Part:
             lesion=", ".join(section["lesion"]),
             methods=methods_text(scores.values()),
         ),
-        warnings=[f"lesions: {warning}" for warning in section.get("warnings", [])],
         convention=titled("lesions", section.get("convention")),
     )
 
