@@ -311,7 +311,7 @@ def test_pictures_are_taken_where_the_label_is_most_doubtful(data, place):
     root, maps = data
     dataset = trivox.check(root).dataset
     case = dataset.cases[0]
-    view = case_view(case, dataset, maps / "case0.nii.gz", page.NOT_MEASURED)
+    view = case_view(case, dataset, maps / "case0.nii.gz", {})
     value = read_channels(case, channels=1).array[0][place]
     for each in (
         listed(0, place=place),

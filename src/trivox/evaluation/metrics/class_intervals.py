@@ -138,9 +138,13 @@ def difference_interval(value: float, draws: Floats, cases: int) -> Interval | N
 
 
 def _error_of(draws: Floats) -> float:
-    """Standard error of a score, from its values in resamples; 0 where none is finite."""
+    """Standard error of a score, from its values in resamples; 0 where they are equal
+    (their rounded standard deviation need not be), or none is finite.
+    """
     defined = draws[np.isfinite(draws)]
-    return float(defined.std()) if defined.size else 0.0
+    if not defined.size or np.ptp(defined) == 0:
+        return 0.0
+    return float(defined.std())
 
 
 def scored(value: float, interval: Interval | None) -> Score:
