@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trivox.datasets.lesions import RIM_MM, other_targets
+from trivox.errors import UsageError
 from trivox.exporting.card import ClassNetwork, ClassSteps, Runtime
 from trivox.exporting.networks import FORMATS
 from trivox.files import atomic_path
@@ -52,6 +53,12 @@ def write_classes(
     readers = list(_readers(predictor))
     if not readers:
         return None
+    if any(reader.clinical for reader in readers):
+        names = ", ".join(column.name for column in readers[0].clinical)
+        raise UsageError(
+            f"the model reads clinical columns ({names}), which an exported program has "
+            "no table of; train without --clinical to export it"
+        )
     networks = [
         _write_network(reader, folder, number, runtime, precision)
         for number, reader in enumerate(readers)

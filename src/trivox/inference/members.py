@@ -280,6 +280,7 @@ def _readers(
             mirror_axes=mirror_axes,
             classifier=classifier,
             temperature=answers.temperature,
+            clinical=answers.clinical,
         )
         readers.append(reader)
     return tuple(readers)

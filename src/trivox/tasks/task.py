@@ -46,8 +46,7 @@ class RunRequest:
     """What `trivox train` was asked to do.
 
     preset: None: by the machine; fold: a number, or "all" for every fold; named: a
-    recipe for a kind of data; classes: a table with the class of each case; choice: how
-    DICOM images are read.
+    recipe for a kind of data; classes: a table of them; choice: how DICOM is read.
     """
 
     dataset: Path
@@ -80,11 +79,11 @@ class PredictOptions:
     """How to predict. The first three hold for every model, the others for those that
     give label maps.
 
-    tta: average mirrored copies, None: as trained; uncertainty: kinds of doubt to
-    write; mc_samples: passes with random dropout, drawn from `seed`; scales: sizes to
-    average over; missing_channels: refuse a case that lacks one, or take zeros;
-    subtype_results: also write the classes as numbers; fractions: give probabilities
-    of which no map is written; detection: see `trivox.inference.detection.pair`.
+    tta: average mirrored copies, None: as trained; uncertainty: kinds of doubt;
+    mc_samples: passes with random dropout, drawn from `seed`; scales: sizes to average
+    over; missing_channels: refuse a case without one, or take zeros; subtype_results:
+    classes as numbers too; fractions: give probabilities without a map; detection: see
+    `trivox.inference.detection.pair`; clinical: a table.
     """
 
     device: str = "auto"
@@ -100,6 +99,7 @@ class PredictOptions:
     subtype_results: bool = False
     fractions: bool = False
     detection: str | None = None
+    clinical: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ TEXTS = {
     "cases": "text file with the names of the cases to predict, one a line",
     "check.out": "also write the findings as JSON",
     "classes": "CSV or JSON with the class of each case, columns case,class for example",
+    "clinical": "columns of the table of classes that tell the class too, with commas "
+    "between: age,sex",
+    "predict.clinical": "CSV with the clinical columns that the model reads, a row a case; "
+    "default: not known",
     "console": "where lines and progress go; default: nowhere",
     "convention": "rules to measure by",
     "ct": "CTs (NIfTI, NRRD, MetaImage, DICOM folder), or folders of them",

@@ -1,7 +1,10 @@
 """What can stand beside a predicted label map, as `CASE_<extra>.nii.gz`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from trivox.datasets.clinical.tables import ClinicalTable
+from trivox.datasets.dataset import Case
 
 KINDS = ("entropy", "mutual_information", "variance")
 """Maps of doubt; see `trivox.inference.doubt.uncertainty`."""
@@ -16,7 +19,8 @@ class Extras:
     fractions: whether probabilities are given of which no map is written, since files
     of another format are made of them; numbered_classes: `subtype_results.csv` (columns
     Names,Subtype) beside `classes.csv`, of models that give classes; detection: labels
-    that lesions are made of, whose candidates are wanted (`trivox.inference.detection`).
+    that lesions are made of, whose candidates are wanted (`trivox.inference.detection`);
+    clinical: what is known of the cases beside their images.
     """
 
     probabilities: bool = False
@@ -24,6 +28,7 @@ class Extras:
     fractions: bool = False
     numbered_classes: bool = False
     detection: tuple[str, ...] = ()
+    clinical: ClinicalTable | None = None
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -45,7 +50,18 @@ class Extras:
     @property
     def settings(self) -> dict[str, object]:
         """What of it decides what stands in a map, ready for JSON."""
-        return {"detection": list(self.detection)} if self.detection else {}
+        said: dict[str, object] = {}
+        if self.detection:
+            said["detection"] = list(self.detection)
+        if self.clinical is not None:
+            said["clinical"] = self.clinical.identity
+        return said
+
+    def cells(self, case: Case) -> Mapping[str, str]:
+        """What clinical columns say of a case."""
+        return case.clinical or (
+            {} if self.clinical is None else self.clinical.of(case)
+        )
 
     def also(self, *, probabilities: bool, uncertainty: Sequence[str]) -> "Extras":
         """These and more."""

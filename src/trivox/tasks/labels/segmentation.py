@@ -11,9 +11,10 @@ from torch import nn
 
 from trivox.config.recipe import Recipe
 from trivox.datasets.class_tables import with_classes
+from trivox.datasets.clinical.tables import ClinicalTable, read_clinical
 from trivox.datasets.dataset import Case, Dataset
 from trivox.datasets.layouts.choice import load_inputs
-from trivox.errors import DataError, PlanError
+from trivox.errors import DataError, PlanError, UsageError
 from trivox.evaluation.conventions.choice import choose_convention
 from trivox.evaluation.folders.labels import evaluate_folders
 from trivox.evaluation.metrics.content import MetricsFile
@@ -26,6 +27,7 @@ from trivox.evaluation.report.label_part import (
 )
 from trivox.evaluation.report.pages import Part
 from trivox.inference.bundle import read_bundle
+from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.inference.detection.pair import chosen_lesion
 from trivox.inference.doubt.kinds import Extras
 from trivox.inference.many.predictors import CasePredictor
@@ -160,6 +162,7 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             numbered_classes=options.subtype_results,
             fractions=options.fractions,
             detection=lesion,
+            clinical=_clinical(options.clinical, predictor.descriptions[0]),
         )
         return replace(predictor, extras=extras)
 
@@ -240,7 +243,7 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
         description = bundle.description
         plan = description.plan
         answers = description.classification
-        classes = {} if answers is None else {"classes": list(answers.classes)}
+        classes = {} if answers is None else _class_facts(answers)
         return {
             "bundle": str(bundle.folder),
             "identity": bundle.identity,
@@ -264,6 +267,13 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
                 plan.network_options,
             ),
         }
+
+
+def _class_facts(answers: ClassDescription) -> dict[str, object]:
+    """The classes, and what is read beside the image."""
+    clinical = [column.name for column in answers.clinical]
+    read = {"clinical": clinical} if clinical else {}
+    return {"classes": list(answers.classes), **read}
 
 
 class SegmentationTask(LabelTask):
@@ -293,6 +303,18 @@ class SegmentationTask(LabelTask):
         voxels = prepared.store.mean_voxels(names, len(labels.values))
         objective = SegmentationObjective.of(prepared.plan, recipe, voxels=voxels)
         return with_teacher(objective, prepared, recipe, names)
+
+
+def _clinical(file: Path | None, description: LabelDescription) -> ClinicalTable | None:
+    """The table of clinical columns; raises `UsageError` for models that read none."""
+    if file is None:
+        return None
+    answers = description.classification
+    if answers is None or not answers.clinical:
+        raise UsageError(
+            f"--clinical {file}: the model reads no clinical columns; leave it out"
+        )
+    return read_clinical(file, answers.clinical)
 
 
 def _taught_by_label(case: Case) -> Case:

@@ -63,6 +63,7 @@ OF_LABELS = (
     "subtype_results",
     "scales",
     "detection",
+    "clinical",
 )
 """Options of predictions that only models of label maps know."""
 
