@@ -30,6 +30,7 @@ from trivox.config.choices import (
     USUAL_TASK,
     DemoName,
     PresetName,
+    SplitRule,
     TaskName,
 )
 
@@ -58,6 +59,7 @@ def train(
     freeze_encoder: Annotated[bool, option("train", "freeze_encoder")] = False,
     classes: Classes = None,
     clinical: Annotated[str | None, option("train", "clinical")] = None,
+    split_by: Annotated[SplitRule | None, option("train", "split_by")] = None,
     set: Settings = None,
     series: Series = None,
     slice_tolerance: SliceTolerance = None,
@@ -90,6 +92,7 @@ def train(
         freeze_encoder=freeze_encoder,
         classes=classes,
         clinical=clinical,
+        split_by=split_by,
         set=set,
         series=series,
         slice_tolerance=slice_tolerance,

@@ -180,6 +180,8 @@ TEXTS = {
     "job_minutes": "longest job",
     "job_memory_gb": "memory of a job; default: four fifths of the machine's for all",
     "keep_hours": "how long results are kept",
+    "split_by": "what folds hold out: patients at random, or patients whose images look alike, as "
+    "of another scanner (intensity); default: patient",
     "sod": "mm from the source to the isocentre",
     "source": "a run, or a metrics.json",
     "statistics": "also measure each label: volume, diameters, place and intensity, in "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from trivox.config.choices import USUAL_TASK, PresetName, TaskName
+from trivox.config.choices import USUAL_TASK, PresetName, SplitRule, TaskName
 from trivox.config.recipe import merged
 from trivox.errors import UsageError
 from trivox.evaluation.folders.measured import warnings_in
@@ -118,6 +118,7 @@ def train(
     freeze_encoder: bool = False,
     classes: Path | str | None = None,
     clinical: str | None = None,
+    split_by: SplitRule | None = None,
     set: Settings = None,
     series: str | None = None,
     slice_tolerance: float | None = None,
@@ -145,6 +146,7 @@ def train(
         patch_size=patch_size,
         memory_gb=memory_gb,
         seed=seed,
+        split_by=split_by,
         freeze_encoder=1.0 if freeze_encoder else None,
         pretrained=start,
     )
