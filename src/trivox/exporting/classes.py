@@ -2,7 +2,7 @@
 their own, its classifier as arrays, and what a program does around them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from trivox.errors import UsageError
 from trivox.exporting.card import ClassNetwork, ClassSteps, Runtime
 from trivox.exporting.networks import FORMATS
 from trivox.files import atomic_path
+from trivox.inference.bundle import LabelBundle
 from trivox.inference.classes.reader import LIKELIEST, ClassReader, features_in_row
 from trivox.inference.engines.graph import WINDOWS, exported
 from trivox.inference.predictor import Predictor
@@ -44,6 +45,18 @@ class ReadWindow(nn.Module):
         return logits, features_in_row(moments)[None]
 
 
+def require_image_alone(bundles: Sequence[LabelBundle]) -> None:
+    """Raise `UsageError` for models whose class is also read from a table."""
+    for bundle in bundles:
+        answers = bundle.description.classification
+        if answers is not None and answers.clinical:
+            names = ", ".join(column.name for column in answers.clinical)
+            raise UsageError(
+                f"{bundle.folder}: reads clinical columns ({names}), of which an exported "
+                "program has no table; train without --clinical to export it"
+            )
+
+
 def write_classes(
     predictor: Predictor, folder: Path, runtime: Runtime, precision: str
 ) -> ClassSteps | None:
@@ -53,12 +66,6 @@ def write_classes(
     readers = list(_readers(predictor))
     if not readers:
         return None
-    if any(reader.clinical for reader in readers):
-        names = ", ".join(column.name for column in readers[0].clinical)
-        raise UsageError(
-            f"the model reads clinical columns ({names}), which an exported program has "
-            "no table of; train without --clinical to export it"
-        )
     networks = [
         _write_network(reader, folder, number, runtime, precision)
         for number, reader in enumerate(readers)

@@ -182,6 +182,7 @@ def test_a_segmentation_reads_no_columns(data, table, tmp_path):
 def test_an_export_refuses_what_it_could_not_be_given(run, tmp_path):
     with pytest.raises(UsageError, match=r"reads clinical columns \(age, sex\)"):
         trivox.export(run, tmp_path / "export", to="onnx")
+    assert not (tmp_path / "export").exists()
 
 
 def section(auc, without, interval):
