@@ -2,8 +2,9 @@
 classifiers that are fitted on 25, 50, 100 and 200 of them, answered on the held-out
 cases of the run.
 
-Give runs of `trivox train --task multitask`, one with folds dealt by patient and one with
-`--split-by intensity`, for example. Networks stay as they were trained: features of
+Give runs of `trivox train --task multitask`, some with folds dealt by patient and some with
+`--split-by intensity`, for example; those of one way to deal are taken together, each case
+answered by the run that held it out. Networks stay as they were trained: features of
 their training cases are in `case-features.npz`, those of held-out cases are measured
 once, as predicted. For each number of cases, training cases are drawn several times, by
 class as they are frequent, and a classifier is fitted as training does.
@@ -113,14 +114,17 @@ def fitted(data: Measured, rows: Array, kind: str, seed: int) -> CaseClassifier:
     return result.classifier
 
 
-def scores_of(data: Measured, classifier: CaseClassifier) -> ClassScores:
-    """Scores on the held-out cases."""
-    answers = [
-        classifier.probabilities(features)[0] for features in data.held_out.values()
-    ]
-    names = tuple(data.held_out)
+def scores_of(
+    runs: Sequence[Measured], classifiers: Sequence[CaseClassifier]
+) -> ClassScores:
+    """Scores on the held-out cases of some runs, each with its own classifier."""
+    answers = {}
+    for data, classifier in zip(runs, classifiers, strict=True):
+        for name, features in data.held_out.items():
+            answers[name] = classifier.probabilities(features)[0]
+    expected = np.concatenate([data.expected for data in runs])
     predictions = ClassPredictions(
-        names, data.expected, np.stack(answers), data.classes
+        tuple(answers), expected, np.stack(list(answers.values())), runs[0].classes
     )
     return ClassScores.of(predictions, seed=0)
 
@@ -136,18 +140,18 @@ def cell(scores: Sequence[ClassScores], name: str, cases: int) -> str:
 
 
 def rows(
-    data: Measured, sizes: Sequence[int], draws: int, kind: str
+    runs: Sequence[Measured], sizes: Sequence[int], draws: int, kind: str
 ) -> Iterator[tuple[int, list[ClassScores]]]:
-    """Scores of each number of training cases, of as many draws."""
-    available = len(data.truth)
-    counts = sorted({min(size, available) for size in sizes})
-    for count in counts:
+    """Scores of each number of training cases that all runs have, of as many draws."""
+    fewest = min(len(data.truth) for data in runs)
+    for count in sorted({min(size, fewest) for size in sizes}):
         scores = []
-        for seed in range(1 if count == available else draws):
-            chosen = drawn(data.truth, count, np.random.default_rng(seed))
-            if count == available:
-                chosen = np.arange(available)
-            scores.append(scores_of(data, fitted(data, chosen, kind, seed)))
+        for seed in range(draws):
+            classifiers = []
+            for data in runs:
+                chosen = drawn(data.truth, count, np.random.default_rng(seed))
+                classifiers.append(fitted(data, chosen, kind, seed))
+            scores.append(scores_of(runs, classifiers))
         yield count, scores
 
 
@@ -164,14 +168,17 @@ def main() -> None:
         "| folds | held out | training cases | AUC | over draws | macro-F1 | over draws |"
     )
     print("|---|---|---|---|---|---|---|")
+    groups: dict[str, list[Measured]] = {}
     for run in options.runs:
         data = measured(run)
-        cases = len(data.held_out)
-        shares = np.bincount(data.expected, minlength=len(data.classes))
-        held_out = f"{cases} ({' + '.join(map(str, shares))})"
-        for count, scores in rows(data, options.sizes, options.draws, options.kind):
-            cells = " | ".join(cell(scores, name, cases) for name in SCORES)
-            print(f"| {data.source} | {held_out} | {count} | {cells} |", flush=True)
+        groups.setdefault(data.source, []).append(data)
+    for source, runs in groups.items():
+        expected = np.concatenate([data.expected for data in runs])
+        shares = np.bincount(expected, minlength=len(runs[0].classes))
+        held_out = f"{len(expected)} ({' + '.join(map(str, shares))})"
+        for count, scores in rows(runs, options.sizes, options.draws, options.kind):
+            cells = " | ".join(cell(scores, name, len(expected)) for name in SCORES)
+            print(f"| {source} | {held_out} | {count} | {cells} |", flush=True)
     print(
         f"\n{options.draws} draws, {options.kind} on hand-made features; held out: "
         f"{' + '.join(data.classes)}; {time.process_time() - started:.0f} CPU seconds"

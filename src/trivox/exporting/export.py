@@ -92,7 +92,8 @@ def export_model(models: Sequence[Path], out: Path, options: ExportOptions) -> E
 
     Raises `BundleError` for models that are damaged, do not fit together or have no
     graph, and for an export that does not agree; `UsageError` for a precision that the
-    target does not have, and for models that read a table; `ResourceError` for packages that are missing.
+    target does not have and for models that read a table; `ResourceError` for packages
+    that are missing.
     """
     require_new_folder(out)
     target = TARGETS[options.target]

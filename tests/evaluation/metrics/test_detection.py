@@ -61,12 +61,14 @@ def average_precision(rows):
     return -np.sum(np.diff(recall) * precision[:-1])
 
 
+@settings(max_examples=40)
 @given(cases())
 def test_average_precision_is_that_of_picai_eval(rows):
     summary = measure_detections(rows, resamples=20)
     assert summary["ap"]["value"] == pytest.approx(average_precision(rows), abs=1e-12)
 
 
+@settings(max_examples=40)
 @given(cases())
 def test_sensitivity_is_the_best_of_all_thresholds_with_so_few_false_positives(rows):
     truth, score = listed(rows)
@@ -80,7 +82,7 @@ def test_sensitivity_is_the_best_of_all_thresholds_with_so_few_false_positives(r
         assert summary["sensitivity"][f"{rate:g}"]["value"] == pytest.approx(best)
 
 
-@settings(max_examples=25)
+@settings(max_examples=40)
 @given(cases())
 def test_the_area_is_that_of_the_largest_likelihoods(rows):
     rows["healthy"] = case(0, false=[0.5])
@@ -93,6 +95,7 @@ def test_the_area_is_that_of_the_largest_likelihoods(rows):
     assert area["value"] - 1e-9 <= high <= 1
 
 
+@settings(max_examples=40)
 @given(cases(), st.integers(0, 99))
 def test_a_case_that_counts_twice_is_as_two_alike(rows, seed):
     weights = np.random.default_rng(seed).integers(0, 3, len(rows))
@@ -106,6 +109,7 @@ def test_a_case_that_counts_twice_is_as_two_alike(rows, seed):
         assert counted[name] == pytest.approx(value), name
 
 
+@settings(max_examples=40)
 @given(cases())
 def test_the_curve_ascends_to_all_that_was_found(rows):
     curve = froc_curve(Pooled.of(rows))
@@ -183,6 +187,7 @@ def overlap(first, second):
     return (first & second).sum() / (first | second).sum()
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 2**32))
 def test_matches_are_lawful(seed):
     """Every candidate is a hit, false or second; hits are no more than lesions."""

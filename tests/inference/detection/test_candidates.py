@@ -1,7 +1,7 @@
 """Candidates for lesions: what they are in any volume of probabilities, and by hand."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter, label
@@ -51,6 +51,7 @@ def require_lawful(chance, detections):
         assert chance[inside].min() >= np.float32(likelihood / FACTOR)
 
 
+@settings(max_examples=40)
 @given(SHAPES, st.integers(0, 2**32))
 def test_candidates_are_apart_and_each_has_its_peak(shape, seed):
     chance = smooth(seed, shape)
@@ -65,11 +66,13 @@ def test_probabilities_are_no_detection_map():
     assert is_detection_map(chance * 0)
 
 
+@settings(max_examples=40)
 @given(arrays(np.float32, SHAPES, elements=CHANCES))
 def test_any_probabilities_give_a_lawful_map(chance):
     require_lawful(chance, detection_map(chance))
 
 
+@settings(max_examples=40)
 @given(SHAPES, st.integers(0, 2**32), st.permutations(range(3)))
 def test_the_order_of_axes_changes_nothing(shape, seed, order):
     chance = smooth(seed, shape)
