@@ -66,6 +66,12 @@ def test_a_category_that_was_not_learnt_is_none_and_said():
     assert SEX.flag("divers") == "sex 'divers' was not learnt: no category is taken"
 
 
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_flags_can_stand_beside_each_other_in_one_line(name, text):
+    flags = clinical_flags([ClinicalColumn(name=name, categories=("F",))], {name: text})
+    assert all(";" not in flag and flag == " ".join(flag.split()) for flag in flags)
+
+
 @given(st.text(max_size=8), st.text(max_size=8))
 def test_the_names_of_features_do_not_depend_on_the_case(one, other):
     assert set(SEX.features(one)) == set(SEX.features(other))

@@ -83,6 +83,13 @@ def test_a_table_has_to_be_given_and_be_one(dataset, tmp_path):
             with_clinical(dataset, table, ["age"])
 
 
+def test_a_saved_dataset_has_its_cells_already(dataset, tmp_path):
+    made = learnt(dataset, written(tmp_path), "age", "sex")
+    assert with_clinical(made, None, ("age",)) is made
+    with pytest.raises(UsageError, match=r"add --classes TABLE.csv"):
+        with_clinical(made, None, ("age", "weight"))
+
+
 def test_rows_that_contradict_each_other_are_refused(dataset, tmp_path):
     file = written(tmp_path, TABLE + "p0,a,62,f,p0,x\n")
     with pytest.raises(DataError, match="line 6: says other things of case_0"):

@@ -55,11 +55,15 @@ def with_clinical(
 ) -> Dataset:
     """`dataset` whose cases have the cells of the columns `wanted`.
 
-    Raises `UsageError` where no CSV is given, `FormatError` for columns that it lacks
+    A dataset that a run saved has them already. Raises `UsageError` where no CSV is given
+    otherwise, `FormatError` for columns that it lacks
     or that are no features (cases, patients, the class), `DataError` for rows that
     contradict each other and columns that nothing can be learnt from.
     """
     if not wanted:
+        return dataset
+    if table is None and _are_there(dataset, wanted):
+        columns_of(dataset.training_cases, wanted)
         return dataset
     if table is None or table.suffix.lower() == ".json":
         raise UsageError(
@@ -91,6 +95,12 @@ def with_clinical(
     described = dataset.model_copy(update={"cases": cases})
     columns_of(described.training_cases, wanted)
     return described
+
+
+def _are_there(dataset: Dataset, wanted: Sequence[str]) -> bool:
+    """Whether cases have the cells of all columns that are wanted."""
+    there = set[str]().union(*(case.clinical for case in dataset.cases))
+    return there >= set(wanted)
 
 
 def _require_features(
