@@ -50,20 +50,18 @@ class ClinicalColumn(Frozen):
         """Why the answer to a case is less sure: its value is not known, or was not
         among those that were learnt from.
         """
-        name = _in_a_flag(self.name)
         if not is_known(text):
             what = "the usual value" if not self.categories else "no category"
-            return f"{name} not known: {what} is taken"
+            return _as_flag(f"{self.name} not known: {what} is taken")
         spelled = {category.casefold() for category in self.categories}
         if spelled and text.casefold() not in spelled:
-            return (
-                f"{name} '{_in_a_flag(text):.40}' was not learnt: no category is taken"
-            )
+            what = f"{self.name} '{text:.40}' was not learnt"
+            return _as_flag(f"{what}: no category is taken")
         return None
 
 
-def _in_a_flag(text: str) -> str:
-    """A text as it can stand in a flag, of which several have semicolons between."""
+def _as_flag(text: str) -> str:
+    """A text as it can stand among flags, which have semicolons between them."""
     return " ".join(text.replace(";", ",").split())
 
 
