@@ -16,15 +16,20 @@ the logit), `over draws` is the standard deviation between draws.
 import argparse
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from trivox.datasets.dataset import Case
 from trivox.datasets.layouts.choice import read_saved_dataset
+from trivox.evaluation.metrics.claims import false_claim_of_draws
+from trivox.evaluation.metrics.class_intervals import difference_interval
 from trivox.evaluation.metrics.classification import ClassPredictions, ClassScores
 from trivox.evaluation.metrics.intervals import logit_interval
-from trivox.files import read_json
+from trivox.files import read_json, write_json
 from trivox.inference.predictor import Predictor
 from trivox.learning.case_classifier.classifier import CaseClassifier
 from trivox.learning.case_classifier.fitting import fit_classifier
@@ -46,7 +51,7 @@ class Measured:
     train: Array
     truth: Array
     patients: list[str]
-    held_out: Mapping[str, Mapping[str, float]]
+    held_out: Mapping[str, Mapping[str, float | None]]
     expected: Array
     classes: tuple[str, ...]
     source: str
@@ -57,36 +62,51 @@ def fold_of(run: Path) -> int:
     return int(read_json(run / "run.json")["fold"])
 
 
-def measured(run: Path) -> Measured:
+def measured(run: Path, cache: Path | None) -> Measured:
     """Features of the training cases from the run, of the held-out ones from its
     network.
     """
     dataset = read_saved_dataset(run / "dataset.json")
     split = read_json(run / "splits.json")[fold_of(run)]
     cases = {case.name: case for case in dataset.cases}
-    predictor = replace(Predictor.load(run, device="cpu"), read_everything=True)
-    held_out = {}
-    expected = []
-    for name in split["validation"]:
-        truth = cases[name].class_name
-        if truth is None:
-            continue
-        held_out[name] = predictor.predict_case(cases[name]).readings[0].features
-        expected.append(dataset.classes.index(truth))
-    deep = set().union(*predictor.members[0].readers[0].subsets().values())
+    known = [name for name in split["validation"] if cases[name].class_name is not None]
+    file = None if cache is None else cache / f"{run.resolve().name}.json"
+    if file is None or not file.is_file():
+        looked_at = held_out_features(run, [cases[name] for name in known])
+        if file is not None:
+            write_json(file, looked_at)
+    else:
+        looked_at = read_json(file)
     with np.load(run / "case-features.npz") as stored:
         names = stored["names"].tolist()
         return Measured(
             names,
-            [name for name in names if name not in deep],
+            [name for name in names if name in set(looked_at["hand_made"])],
             stored["features"].astype(np.float64),
             stored["classes"],
             [cases[name].patient for name in stored["cases"].tolist()],
-            held_out,
-            np.array(expected),
+            {name: looked_at["cases"][name] for name in known},
+            np.array([dataset.classes.index(cases[name].class_name) for name in known]),
             dataset.classes,
             split["from"],
         )
+
+
+def held_out_features(run: Path, cases: Sequence[Case]) -> dict[str, Any]:
+    """Hand-made features of cases where the network of a run predicts the lesion; null
+    where they cannot be known.
+    """
+    predictor = Predictor.load(run, device="cpu")
+    features = {}
+    for case in cases:
+        reading = predictor.predict_case(case).readings[0]
+        deep = set().union(*predictor.members[0].readers[0].subsets().values())
+        features[case.name] = {
+            name: value if np.isfinite(value) else None
+            for name, value in reading.features.items()
+            if name not in deep
+        }
+    return {"hand_made": list(features[cases[0].name]), "cases": features}
 
 
 def drawn(truth: Array, count: int, rng: np.random.Generator) -> Array:
@@ -117,16 +137,48 @@ def fitted(data: Measured, rows: Array, kind: str, seed: int) -> CaseClassifier:
 def scores_of(
     runs: Sequence[Measured], classifiers: Sequence[CaseClassifier]
 ) -> ClassScores:
-    """Scores on the held-out cases of some runs, each with its own classifier."""
+    """Scores on the held-out cases of some runs, each with its own classifier; cases
+    sorted, so that the same cases are drawn of them.
+    """
     answers = {}
+    truth = {}
     for data, classifier in zip(runs, classifiers, strict=True):
+        truth |= dict(zip(data.held_out, data.expected.tolist(), strict=True))
         for name, features in data.held_out.items():
-            answers[name] = classifier.probabilities(features)[0]
-    expected = np.concatenate([data.expected for data in runs])
+            row = [[features[each] for each in classifier.names]]
+            answers[name] = classifier.probabilities(np.array(row, np.float64))[0]
+    names = tuple(sorted(answers))
     predictions = ClassPredictions(
-        tuple(answers), expected, np.stack(list(answers.values())), runs[0].classes
+        names,
+        np.array([truth[name] for name in names]),
+        np.stack([answers[name] for name in names]),
+        runs[0].classes,
     )
     return ClassScores.of(predictions, seed=0)
+
+
+def compared(
+    first: Sequence[ClassScores], second: Sequence[ClassScores], name: str
+) -> str:
+    """The mean over draws of one way to deal folds minus that of the other, where they
+    answer the same cases.
+    """
+    values = [
+        float(np.mean([each.value[name][0] for each in scores]))
+        for scores in (first, second)
+    ]
+    draws = [
+        np.mean([each.draws[name] for each in scores], axis=0)
+        for scores in (first, second)
+    ]
+    value = values[0] - values[1]
+    apart = draws[0] - draws[1]
+    interval = difference_interval(value, apart, len(first[0].known.names))
+    chance = false_claim_of_draws(apart)
+    return (
+        f"{value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f}), P(false claim) "
+        f"{chance:.4f}"
+    )
 
 
 def cell(scores: Sequence[ClassScores], name: str, cases: int) -> str:
@@ -155,12 +207,22 @@ def rows(
         yield count, scores
 
 
+def print_differences(curves: Mapping[str, Mapping[int, list[ClassScores]]]) -> None:
+    """Print differences between ways to deal folds that answer the same cases."""
+    for (one, first), (other, second) in combinations(curves.items(), 2):
+        for count in sorted(first.keys() & second.keys()):
+            if first[count][0].known.names == second[count][0].known.names:
+                auc = compared(first[count], second[count], "auc")
+                print(f"\n{count} training cases, {one} minus {other}: AUC {auc}")
+
+
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--sizes", type=int, nargs="+", default=[25, 50, 100, 200])
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--cache", type=Path, help="folder for measured features")
     parser.add_argument("--kind", default="lda", choices=["lda", "logreg", "mlp"])
     options = parser.parse_args()
     started = time.process_time()
@@ -170,15 +232,19 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     groups: dict[str, list[Measured]] = {}
     for run in options.runs:
-        data = measured(run)
+        data = measured(run, options.cache)
         groups.setdefault(data.source, []).append(data)
+    curves: dict[str, dict[int, list[ClassScores]]] = {}
     for source, runs in groups.items():
+        curves[source] = {}
         expected = np.concatenate([data.expected for data in runs])
         shares = np.bincount(expected, minlength=len(runs[0].classes))
         held_out = f"{len(expected)} ({' + '.join(map(str, shares))})"
         for count, scores in rows(runs, options.sizes, options.draws, options.kind):
+            curves[source][count] = scores
             cells = " | ".join(cell(scores, name, len(expected)) for name in SCORES)
             print(f"| {source} | {held_out} | {count} | {cells} |", flush=True)
+    print_differences(curves)
     print(
         f"\n{options.draws} draws, {options.kind} on hand-made features; held out: "
         f"{' + '.join(data.classes)}; {time.process_time() - started:.0f} CPU seconds"
