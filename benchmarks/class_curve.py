@@ -2,12 +2,13 @@
 classifiers that are fitted on 25, 50, 100 and 200 of them, answered on the held-out
 cases of the run.
 
-Give runs of `trivox train --task multitask`, some with folds dealt by patient and some with
-`--split-by intensity`, for example; those of one way to deal are taken together, each case
-answered by the run that held it out. Networks stay as they were trained: features of
-their training cases are in `case-features.npz`, those of held-out cases are measured
-once, as predicted. For each number of cases, training cases are drawn several times, by
-class as they are frequent, and a classifier is fitted as training does.
+Give runs of `trivox train --task multitask`, some with folds dealt by patient and some
+with `--split-by intensity`, for example; those of one way to deal are taken together,
+each case answered by the run that held it out, of the cases that all ways answer.
+Networks stay as they were trained: features of their training cases are in
+`case-features.npz`, those of held-out cases are measured once, as predicted. For each
+number of cases, training cases are drawn several times, by class as they are frequent,
+and a classifier is fitted as training does.
 
 Intervals are over held-out cases (bootstrap error of the mean over draws, symmetric for
 the logit), `over draws` is the standard deviation between draws.
@@ -16,7 +17,7 @@ the logit), `over draws` is the standard deviation between draws.
 import argparse
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,24 @@ def held_out_features(run: Path, cases: Sequence[Case]) -> dict[str, Any]:
             if name not in deep
         }
     return {"hand_made": list(features[cases[0].name]), "cases": features}
+
+
+def on_common(groups: Mapping[str, Sequence[Measured]]) -> dict[str, list[Measured]]:
+    """The runs with those held-out cases alone that every way to deal folds answers."""
+    common: set[str] | None = None
+    for runs in groups.values():
+        answered = set().union(*(data.held_out for data in runs))
+        common = answered if common is None else common & answered
+    return {
+        source: [only(data, common) for data in runs] for source, runs in groups.items()
+    }
+
+
+def only(data: Measured, wanted: set[str]) -> Measured:
+    """Some of the held-out cases."""
+    chosen = np.array([name in wanted for name in data.held_out], dtype=bool)
+    held_out = {n: row for n, row in data.held_out.items() if n in wanted}
+    return replace(data, held_out=held_out, expected=data.expected[chosen])
 
 
 def drawn(truth: Array, count: int, rng: np.random.Generator) -> Array:
@@ -235,7 +254,7 @@ def main() -> None:
         data = measured(run, options.cache)
         groups.setdefault(data.source, []).append(data)
     curves: dict[str, dict[int, list[ClassScores]]] = {}
-    for source, runs in groups.items():
+    for source, runs in on_common(groups).items():
         curves[source] = {}
         expected = np.concatenate([data.expected for data in runs])
         shares = np.bincount(expected, minlength=len(runs[0].classes))
