@@ -5,11 +5,13 @@ line for what cannot be.
 import json
 import shutil
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from trivox.cli import app
 from trivox.errors import BundleError, RecipeError
+from trivox.volumes.formats import read_volume
 
 
 @pytest.fixture
@@ -143,3 +145,68 @@ def test_passes_of_a_network_with_dropout(tiny_data, tiny_settings, tmp_path):
     written = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert {record["votes"] for record in written["cases"].values()} == {3}
     assert (written["settings"]["mc_samples"], written["settings"]["seed"]) == (3, 4)
+
+
+def with_thresholds(bundle, thresholds):
+    """Let a bundle know from what probability on each target counts."""
+    file = bundle / "bundle.json"
+    known = {
+        target: {"cases": 12, "thresholds": [None] * 7 + [value] * 43}
+        for target, value in thresholds.items()
+    }
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "missed": {"targets": known}}))
+
+
+def test_a_map_in_which_few_voxels_are_missed(predict, bundle, tmp_path):
+    with_thresholds(bundle, {"organ": 0.4, "lesion": 0.0})
+    _, written = predict("--max-missed", "0.105", "--probabilities")
+    record = written["cases"]["phantom_000"]["sensitive"]
+    assert written["settings"]["max_missed"] == 0.1
+    labels = read_volume(tmp_path / "out" / "phantom_000.nii.gz")
+    chance = read_volume(tmp_path / "out" / "phantom_000_probabilities.nii.gz")
+    marked = read_volume(tmp_path / "out" / "phantom_000_sensitive.nii.gz")
+    assert list(record) == ["organ", "lesion"]
+    assert marked.array.shape == (2, *labels.shape)
+    organ = (chance.array[1] >= 0.4) | (labels.array[0] == 7)
+    assert np.array_equal(marked.array[0], organ)
+    assert (labels.array[0] == 7).sum() < organ.sum()
+    assert marked.array[1].all()
+    volume = np.count_nonzero(organ) * labels.voxel_ml
+    assert record["organ"] == {
+        "max_missed": 0.1,
+        "threshold": 0.4,
+        "cases": 12,
+        "volume_ml": pytest.approx(volume),
+    }
+
+
+def test_another_share_is_another_map_and_none_leaves_the_labels_alone(
+    predict, bundle, tmp_path
+):
+    with_thresholds(bundle, {"organ": 0.4})
+    out = tmp_path / "out"
+    _, plain = predict()
+    labels = (out / "phantom_000.nii.gz").read_bytes()
+    assert "sensitive" not in plain["cases"]["phantom_000"]
+    _, written = predict("--max-missed", "0.1")
+    assert (out / "phantom_000.nii.gz").read_bytes() == labels
+    assert written["cases"]["phantom_000"]["sensitive"]["lesion"]["threshold"] is None
+    lesion = read_volume(out / "phantom_000.nii.gz").array[0] == 300
+    marked = read_volume(out / "phantom_000_sensitive.nii.gz").array
+    assert np.array_equal(marked[1], lesion)
+    _, again = predict("--max-missed", "0.2")
+    organ = again["cases"]["phantom_000"]["sensitive"]["organ"]
+    assert organ["max_missed"] == 0.2
+
+
+def test_what_cannot_be_promised_is_one_line(predict, bundle):
+    with pytest.raises(RecipeError, match="knows no thresholds"):
+        predict("--max-missed", "0.1")
+    with_thresholds(bundle, {"organ": 0.4})
+    with pytest.raises(RecipeError, match=r"takes 19 .* there were 12; ask for 0\.08"):
+        predict("--max-missed", "0.05")
+    with pytest.raises(RecipeError, match=r"from 0\.01 to 0\.5"):
+        predict("--max-missed", "0.9")
+    with pytest.raises(RecipeError, match="one model at scale 1"):
+        predict("--max-missed", "0.1", "--scales", "0.9,1")

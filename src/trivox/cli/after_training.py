@@ -59,6 +59,7 @@ def predict(
     subtype_results: Annotated[bool, option("predict", "subtype_results")] = False,
     detection: Annotated[str | None, option("predict", "detection")] = None,
     clinical: Annotated[Path | None, option("predict", "clinical")] = None,
+    max_missed: Annotated[float | None, option("predict", "max_missed")] = None,
     cases: Annotated[Path | None, option("predict", "cases")] = None,
     device: Annotated[str, option("predict", "device")] = "auto",
     precision: Annotated[PrecisionName, option("predict", "precision")] = "auto",
@@ -94,6 +95,7 @@ def predict(
         subtype_results=subtype_results,
         detection=detection,
         clinical=clinical,
+        max_missed=max_missed,
         cases=cases,
         device=device,
         precision=precision,
@@ -129,6 +131,7 @@ def evaluate(
     set: Annotated[list[str] | None, option("evaluate", "set")] = None,
     classes: Annotated[Path | None, option("evaluate", "classes")] = None,
     whole: Annotated[str | None, option("evaluate", "whole")] = None,
+    reference: Annotated[list[Path] | None, option("evaluate", "reference")] = None,
 ) -> Any:
     """Measure predictions against references, with confidence intervals.
 
@@ -136,6 +139,8 @@ def evaluate(
     if the predictions hold a classes.csv and the classes of the references are known.
     If the references are CTs (volumes that reach below -100 HU, or a dataset of
     X-rays): PSNR, SSIM, MAE and more; --set window=[-1024,1476] says in which HU.
+    With --reference, label maps of the same cases by other raters: how well raters
+    agree with one another, with the model, and the model with what they agree on.
     """
     from trivox.verbs.evaluate import evaluate as run
 
@@ -148,10 +153,13 @@ def evaluate(
         set=set,
         classes=classes,
         whole=whole,
+        reference=reference or (),
     )
     for warning in evaluation.warnings:
         remark(f"warning: {warning}")
     say(evaluation.headline)
+    for line in evaluation.raters:
+        say(line)
     say(f"written to {out}")
     return evaluation
 

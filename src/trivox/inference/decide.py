@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from trivox.datasets.labels import LabelScheme
-from trivox.inference.doubt.sampling import BandSampler, VoxelSample
+from trivox.inference.doubt.label_voxels import VoxelSample
+from trivox.inference.doubt.sampling import BandSampler
 from trivox.inference.doubt.uncertainty import Agreement, Sums, probabilities_of
 from trivox.inference.engines.room import MEMORY, spared
 from trivox.inference.logits.labels import indices_of, label_indices, winners

@@ -20,9 +20,9 @@ from trivox.inference.descriptions import LabelDescription
 from trivox.inference.detection.pair import Detection, detected
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.conformal import VolumeIntervals
-from trivox.inference.doubt.kinds import Extras
-from trivox.inference.doubt.sampling import VoxelSample
-from trivox.inference.judge import judge
+from trivox.inference.doubt.kinds import SENSITIVE, Extras
+from trivox.inference.doubt.label_voxels import VoxelSample
+from trivox.inference.judge import judge, sensitive_targets
 from trivox.inference.source_grid import to_source
 from trivox.inference.writing import Record, write_prediction
 from trivox.planning.plan import Plan
@@ -38,7 +38,8 @@ class Prediction:
     """One case, everything on its source grid.
 
     labels: file values `(1, z, y, x)`; probabilities: `(c, z, y, x)` float32 if asked
-    for; uncertainty: the kinds asked for, `(1, z, y, x)` float32; trust: ready for
+    for; uncertainty: the kinds asked for, `(1, z, y, x)` float32; sensitive: where few
+    voxels are missed, `(target, z, y, x)` of 0 and 1 if asked for; trust: ready for
     JSON: `volumes` of each target (ml, and an interval where probabilities were at
     hand), `votes` and their `agreement`, and, if the model has a rule for it, `abstain`
     with score and reason; sample: voxels with logits, if a reference was given;
@@ -58,6 +59,7 @@ class Prediction:
     readings: tuple[Reading, ...] = ()
     fractions: bool = False
     detection: Detection | None = None
+    sensitive: Volume | None = None
 
     def write(self, case: Case, out: Path) -> Record:
         """Write the label map and what stands beside it into `out`; returns the record
@@ -68,6 +70,8 @@ class Prediction:
             extras["probabilities"] = self.probabilities
         if self.detection is not None:
             extras["detection"] = self.detection.map
+        if self.sensitive is not None:
+            extras[SENSITIVE] = self.sensitive
         output = write_prediction(out, case.name, self.labels, extras)
         return {"output": output, **self.record()}
 
@@ -115,7 +119,11 @@ def prediction_of(
     started = time.monotonic()
     decision = computed.decision
     restored = to_source(
-        decision, computed.record, scheme, probabilities=computed.extras.given
+        decision,
+        computed.record,
+        scheme,
+        probabilities=computed.extras.given,
+        sensitive=computed.extras.sensitive,
     )
     judgement = judge(
         decision,
@@ -126,6 +134,11 @@ def prediction_of(
         voxel_ml=computed.record.source.voxel_ml,
         intervals=intervals,
     )
+    asked = computed.extras.sensitive
+    if asked is not None and restored.sensitive is not None:
+        judgement["sensitive"] = sensitive_targets(
+            asked, restored.sensitive, unlike=bool(computed.unlike)
+        )
     return Prediction(
         labels=restored.labels,
         probabilities=restored.probabilities,
@@ -138,6 +151,7 @@ def prediction_of(
         readings=computed.readings,
         fractions=not computed.extras.probabilities,
         detection=_detection(computed, scheme),
+        sensitive=restored.sensitive,
     )
 
 

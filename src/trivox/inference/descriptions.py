@@ -13,6 +13,7 @@ from trivox.datasets.clinical.columns import ClinicalColumn
 from trivox.inference.doubt.calibration import Abstention
 from trivox.inference.doubt.conformal import VolumeIntervals
 from trivox.inference.doubt.likeness import Likeness
+from trivox.inference.doubt.missed import MissedControl
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.inference.zoo.card import Card
 from trivox.planning.plan import Plan
@@ -123,12 +124,18 @@ class LabelDescription(BundleDescription):
     mirror_axes: along which copies are mirrored and averaged unless told otherwise;
     may_mirror: along which they may be at all; temperature: probabilities are those of
     logits divided by it; abstention: when to flag; likeness: what the training images
-    looked like; volumes: how far true volumes lie from predicted ones; classification:
-    of models that also give a class; previous: the coarser model whose labels this one
-    refines.
+    looked like; volumes: how far true volumes lie from predicted ones; missed: from
+    what probability on few voxels are missed; classification: of models that also give
+    a class; previous: the coarser model whose labels this one refines.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("card", "may_mirror", "volumes", "previous")
+    later: ClassVar[tuple[str, ...]] = (
+        "card",
+        "may_mirror",
+        "volumes",
+        "missed",
+        "previous",
+    )
 
     plan: Plan
     overlap: float = Field(0.5, ge=0, lt=1)
@@ -139,6 +146,7 @@ class LabelDescription(BundleDescription):
     abstention: Abstention | None = None
     likeness: Likeness | None = None
     volumes: VolumeIntervals | None = None
+    missed: MissedControl | None = None
     classification: ClassDescription | None = None
     previous: "LabelDescription | None" = None
 

@@ -15,15 +15,20 @@ from trivox.inference.decide import Decision, Poll, target_voxels
 from trivox.inference.descriptions import LabelDescription
 from trivox.inference.doubt.calibration import Abstention, foreground_entropy
 from trivox.inference.doubt.conformal import VolumeIntervals, joint_interval
+from trivox.inference.doubt.kinds import Sensitive
 from trivox.inference.doubt.likeness import look_at
 from trivox.inference.doubt.uncertainty import entropy
 from trivox.inference.members import Member
 from trivox.preparation.grid import PreparedCase
-from trivox.volumes.volume import Array
+from trivox.volumes.volume import Array, Volume
 
 UNLIKE = (
     "the image is not like the training images: the 90 % interval is of cases like those "
     "and may not hold here"
+)
+UNLIKE_MISSED = (
+    "the image is not like the training images: more may be missed here than in cases "
+    "like those"
 )
 LEVELS = (0.025, 0.975)
 """Probabilities that bound the volume of a single vote."""
@@ -47,14 +52,30 @@ class TargetVolume(TypedDict, total=False):
     method: str
 
 
+class SensitiveTarget(TypedDict):
+    """A target in the map in which few voxels are missed: with the threshold, learnt on
+    so many validation cases, at most a share of max_missed of its voxels is missed in
+    the mean of cases like those. threshold: None: they were too few, the map has what
+    the label map has; caution: why it may not hold here.
+    """
+
+    max_missed: float
+    threshold: float | None
+    cases: int
+    volume_ml: float
+    caution: NotRequired[str]
+
+
 class Judgement(TypedDict):
     """What stands in the record of a case, ready for JSON.
 
     votes, agreement: where there were several; score: with a rule; unlike: where it is
-    known what training images look like; abstain, reason: with either.
+    known what training images look like; abstain, reason: with either; sensitive: where
+    few voxels shall be missed, by target, in the order of the map.
     """
 
     volumes: dict[str, TargetVolume]
+    sensitive: NotRequired[dict[str, SensitiveTarget]]
     votes: NotRequired[int]
     agreement: NotRequired[float | None]
     abstain: NotRequired[bool]
@@ -100,6 +121,23 @@ def judge(
     if rule is not None or unlike is not None:
         judgement |= {"abstain": bool(reasons), "reason": "; ".join(reasons) or None}
     return judgement
+
+
+def sensitive_targets(
+    asked: Sensitive, marked: Volume, *, unlike: bool
+) -> dict[str, SensitiveTarget]:
+    """What the record says of a map `(target, z, y, x)` in which few voxels are missed."""
+    targets: dict[str, SensitiveTarget] = {}
+    for row, (name, threshold) in enumerate(asked.thresholds.items()):
+        targets[name] = {
+            "max_missed": asked.max_missed,
+            "threshold": threshold,
+            "cases": asked.cases[name],
+            "volume_ml": int(np.count_nonzero(marked.array[row])) * marked.voxel_ml,
+        }
+        if unlike:
+            targets[name]["caution"] = UNLIKE_MISSED
+    return targets
 
 
 def unlike_training(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from trivox.datasets.labels import LabelScheme
-from trivox.inference.decide import Decision
+from trivox.inference.decide import Decision, Poll
+from trivox.inference.doubt.kinds import Sensitive
 from trivox.preparation.grid import GridRecord
 from trivox.volumes.volume import Array, Volume
 
@@ -17,6 +18,7 @@ class Restored:
     labels: Volume
     probabilities: Volume | None
     uncertainty: dict[str, Volume]
+    sensitive: Volume | None = None
 
 
 def to_source(
@@ -25,8 +27,12 @@ def to_source(
     scheme: LabelScheme,
     *,
     probabilities: bool,
+    sensitive: Sensitive | None = None,
 ) -> Restored:
-    """Put a decision back; outside the cropped box is background without doubt."""
+    """Put a decision back; outside the cropped box is background without doubt.
+
+    sensitive: for a map of 0 and 1 of each target `(target, z, y, x)`.
+    """
     values = scheme.decode(decision.labels)
     labels = record.to_source(values, fill=scheme.background)
     poll = decision.poll
@@ -36,7 +42,26 @@ def to_source(
     if probabilities:
         chance = _probabilities(poll.probabilities.numpy(), record, scheme)
     maps = {kind: record.to_source(array) for kind, array in poll.maps.items()}
-    return Restored(labels, chance, maps)
+    marked = None
+    if sensitive is not None:
+        marked = record.to_source(_marked(decision, poll, scheme, sensitive))
+    return Restored(labels, chance, maps, marked)
+
+
+def _marked(
+    decision: Decision, poll: Poll, scheme: LabelScheme, sensitive: Sensitive
+) -> Array:
+    """Where each target is in the label map, or as probable as its threshold asks for;
+    uint8 `(target, z, y, x)`.
+    """
+    first = 1 if scheme.exclusive else 0  # the channel of the first target
+    marked = np.zeros((len(scheme.targets), *decision.labels.shape), np.uint8)
+    for row, (target, inside) in enumerate(scheme.targets.items()):
+        marked[row] = np.isin(decision.labels, inside)
+        threshold = sensitive.thresholds[target]
+        if threshold is not None:
+            marked[row] |= (poll.probabilities[first + row] >= threshold).numpy()
+    return marked
 
 
 def _probabilities(chance: Array, record: GridRecord, scheme: LabelScheme) -> Volume:

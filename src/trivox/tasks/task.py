@@ -76,14 +76,13 @@ class Prepared(Generic[PlanT, StoreT]):
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How to predict. The first three hold for every model, the others for those that
-    give label maps.
+    """How to predict; the first three hold for every model, the others for label maps.
 
     tta: average mirrored copies, None: as trained; uncertainty: kinds of doubt;
     mc_samples: passes with random dropout, drawn from `seed`; scales: sizes to average
     over; missing_channels: refuse a case without one, or take zeros; subtype_results:
-    classes as numbers too; fractions: give probabilities without a map; detection: see
-    `trivox.inference.detection.pair`; clinical: a table.
+    classes as numbers too; fractions: give probabilities without a map; detection:
+    labels; clinical: a table; max_missed: share of voxels that a further map may miss.
     """
 
     device: str = "auto"
@@ -100,15 +99,15 @@ class PredictOptions:
     fractions: bool = False
     detection: str | None = None
     clinical: Path | None = None
+    max_missed: float | None = None
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
     """How to measure predictions.
 
-    tolerance_mm: of the surface Dice, None: as the convention says; settings: of the
-    convention; classes: a table of the cases' classes; whole: a name under which all
-    labels together are measured as well.
+    tolerance_mm: of the surface Dice, None: as the convention says, settings: of it;
+    classes: a table of them; whole: name of all labels together; raters: other readers'.
     """
 
     convention: str = "trivox"
@@ -116,6 +115,7 @@ class EvaluateOptions:
     settings: Mapping[str, Any] = field(default_factory=dict)
     classes: Path | None = None
     whole: str | None = None
+    raters: tuple[Path, ...] = ()
 
 
 @dataclass(eq=False)

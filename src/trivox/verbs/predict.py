@@ -154,6 +154,7 @@ def predict(
     subtype_results: bool = False,
     detection: str | None = None,
     clinical: Path | str | None = None,
+    max_missed: float | None = None,
     cases: Path | str | None = None,
     device: str = "auto",
     precision: PrecisionName = "auto",
@@ -194,6 +195,7 @@ def predict(
         subtype_results=subtype_results,
         detection=detection,
         clinical=None if clinical is None else Path(clinical),
+        max_missed=max_missed,
         fractions=files.fractions,
     )
     predictor, *others = _predictors(task, paths, options, device)

@@ -98,6 +98,8 @@ TEXTS = {
     "isocentre": "RAS mm, x y z; default: the CT's middle",
     "layers": "encoder stage to draw, 0 the finest; repeatable; default: all",
     "lr": "peak learning rate",
+    "max_missed": "also write where each structure is if at most this share of its voxels "
+    "may be missed on average, 0.01 to 0.5: CASE_sensitive.nii.gz",
     "mc_samples": "passes with random dropout, if the network was trained with it",
     "memory_gb": "memory to plan for",
     "metric": "what to rank by, repeatable; default: as the convention says",
@@ -145,6 +147,7 @@ TEXTS = {
     "scales": "average over these sizes, for example 0.9,1,1.1",
     "sdd": "mm from the source to the detector",
     "secondary": "degrees, + cranial; one, or one a view",
+    "reference": "label maps of the same cases by another rater; repeatable",
     "seed": "seed of everything random",
     "predict.device": "auto, cpu, cuda, cuda:N or mps; GPUs that share the cases: "
     "cuda:0,1",

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import label
 from sklearn.metrics import precision_recall_curve, roc_auc_score
 
-from trivox.evaluation.metrics.detection import (
+from trivox.evaluation.metrics.detection.scores import (
     OVERLAP,
     RATES,
     Pooled,

@@ -410,6 +410,32 @@ def test_report_shows_the_intervals_of_volumes_and_how_often_they_held(tmp_path)
     assert "where the true one lies" not in without
 
 
+def test_missed_voxels_are_shown_by_share(tmp_path):
+    row = {
+        "max_missed": 0.1,
+        "threshold": 0.0314,
+        "cases": 41,
+        "tested": 41,
+        "missed": 0.0612,
+        "ci95": [0.05, 0.08],
+        "method": "Student t",
+    }
+    none = {**dict.fromkeys(row), "max_missed": 0.05, "cases": 5, "tested": 0}
+    section = {
+        "convention": {"threshold": "the rule"},
+        "targets": {"organ": [none, row]},
+    }
+    measured = {**metrics(), "calibration": trusted(), "missed_voxels": section}
+    text, _ = report(tmp_path / "report.html", parts=parts(measured))
+    for expected in (
+        "<td>0.0314</td>",
+        '<td>0.061<small title="Student t">0.050 to 0.080</small></td>',
+        "<td>0.05</td>",
+        "the rule",
+    ):
+        assert expected in text
+
+
 def test_reliability_is_drawn_for_every_stage_that_was_measured():
     both, one = (picture(reliability_chart(trusted(after))) for after in (True, False))
     assert both.shape[1] == one.shape[1]

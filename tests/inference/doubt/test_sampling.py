@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation
 
+from trivox.inference.doubt.label_voxels import LABEL_SAMPLE, LabelVoxels
 from trivox.inference.doubt.sampling import BAND_VOXELS, BandSampler, widen
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
@@ -124,3 +125,41 @@ def test_nothing_to_sample(empty):
         BandSampler(reference), torch.zeros(3, 4, 5, dtype=torch.int16), [0, 3]
     )
     assert sample.logits.shape == (0, 1)
+
+
+@few
+@given(size=sizes, seed=st.integers(0, 99), data=st.data())
+def test_voxels_of_each_label_are_those_with_the_smallest_keys(size, seed, data):
+    """Whatever the chunks, a rare label has all of its voxels, a frequent one `count`."""
+    rng = np.random.default_rng(seed)
+    labels = torch.from_numpy(rng.choice([-1, 0, 1, 1, 1, 3], size).reshape(-1))
+    keys = torch.from_numpy(rng.random(labels.shape))
+    logits = torch.arange(len(labels)).float()[:, None]
+    edges = {
+        0,
+        len(labels),
+        *data.draw(st.lists(st.integers(0, len(labels)), max_size=3)),
+    }
+    drawn = LabelVoxels(count=4)
+    for a, b in pairwise(sorted(edges)):
+        wins = drawn.wins(keys[a:b], labels[a:b])
+        drawn.keep((keys[a:b][wins], logits[a:b][wins], labels[a:b][wins]))
+    sample = drawn.sample()
+    for label in (1, 3):
+        places = torch.nonzero(labels == label)[:, 0]
+        expected = places[keys[places].argsort()[:4]]
+        assert torch.equal(sample.logits[sample.reference == label, 0].long(), expected)
+    assert set(sample.reference.tolist()) <= {1, 3}
+
+
+def test_a_small_lesion_beside_a_large_organ_has_its_voxels():
+    reference = np.ones((30, 40, 40), np.int16)
+    reference[3, 3, 3:8] = 2
+    predicted = torch.from_numpy(np.zeros_like(reference))
+    sample = shown(BandSampler(reference, count=500), predicted, [0, 7, 30])
+    assert len(sample.reference) == 500
+    rare = sample.labels.reference == 2
+    assert sorted(sample.labels.logits[rare, 0].tolist()) == list(
+        np.flatnonzero(reference == 2)
+    )
+    assert (sample.labels.reference == 1).sum() == LABEL_SAMPLE

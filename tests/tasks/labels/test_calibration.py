@@ -6,16 +6,11 @@ import torch
 
 from trivox.datasets.labels import LabelScheme
 from trivox.inference.bundle import read_bundle
-from trivox.inference.doubt.sampling import VoxelSample
+from trivox.inference.doubt.label_voxels import VoxelSample
 from trivox.tasks.labels import validation as validating
-from trivox.tasks.labels.calibration import (
-    FIT_VOXELS,
-    VOXELS_A_CASE,
-    HeldOut,
-    calibrate,
-    held_out,
-    learn_volumes,
-)
+from trivox.tasks.labels.calibration import FIT_VOXELS, calibrate
+from trivox.tasks.labels.promises.held_out import VOXELS_A_CASE, HeldOut, held_out
+from trivox.tasks.labels.promises.volumes import learn_volumes
 from trivox.tasks.run import run_request
 from trivox.tasks.task import RunRequest
 

@@ -10,7 +10,7 @@ from trivox.datasets.dataset import Case
 from trivox.datasets.labels import LabelScheme
 from trivox.inference.bundle import read_bundle
 from trivox.inference.describe import Prediction
-from trivox.inference.doubt.sampling import VoxelSample
+from trivox.inference.doubt.label_voxels import VoxelSample
 from trivox.tasks.console import Quiet
 from trivox.tasks.labels import validation as validating
 from trivox.volumes.formats import read_labels, write_volume

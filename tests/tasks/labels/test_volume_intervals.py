@@ -26,8 +26,18 @@ def test_what_validation_taught_of_volumes_is_said_of_new_cases(tmp_path):
     assert rows.keys() == intervals.targets.keys()
     assert {row["cases"] for row in rows.values()} == {12}
     assert {row["tested"] for row in rows.values()} == {12}
+    rows = section["missed_voxels"]["targets"]
+    thresholds = read_bundle(run).description.missed
+    assert rows.keys() == thresholds.targets.keys() == intervals.targets.keys()
+    for target, (twentieth, tenth, fifth) in rows.items():
+        entry = thresholds.targets[target]
+        assert entry.cases == tenth["cases"] == tenth["tested"] == 12
+        assert twentieth["threshold"] is entry.threshold(0.05) is None
+        assert tenth["threshold"] == entry.threshold(0.1)
+        assert fifth["threshold"] == entry.threshold(0.2)
+        assert 0 <= tenth["missed"] <= 1
     out = tmp_path / "out"
-    trivox.predict(run, data, out, device="cpu", statistics=True)
+    trivox.predict(run, data, out, device="cpu", statistics=True, max_missed=0.2)
     records = json.loads((out / "predictions.json").read_text())["cases"]
     measured = json.loads((out / "statistics.json").read_text())["cases"]
     for name, record in records.items():
@@ -35,8 +45,12 @@ def test_what_validation_taught_of_volumes_is_said_of_new_cases(tmp_path):
             bounds = intervals.interval(target, volume["volume_ml"])
             assert (volume["volume_ml_low"], volume["volume_ml_high"]) == bounds
             row = measured[name]["structures"][target]
+            sensitive = record["sensitive"][target]
+            assert sensitive["threshold"] == rows[target][2]["threshold"]
+            assert sensitive["volume_ml"] >= volume["volume_ml"] - 1e-9
             assert row["truncated"] or row["volume_ml_low"] == bounds[0]
     page = trivox.report(run, tmp_path / "report.html").read_text("utf-8")
     assert "where the true one lies in 90 % of cases" in page
+    assert "from what probability on few voxels are missed" in page
     again = trivox.verify(run)
     assert not again.disagreements

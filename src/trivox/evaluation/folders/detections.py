@@ -10,7 +10,7 @@ from trivox.datasets.labels import LabelScheme
 from trivox.datasets.lesions import lesion_indices
 from trivox.errors import DataError, FormatError, few
 from trivox.evaluation.folders.pairs import LabelPair, not_measured
-from trivox.evaluation.metrics.detection import (
+from trivox.evaluation.metrics.detection.scores import (
     CONVENTION,
     Pooled,
     froc_curve,

@@ -190,11 +190,12 @@ def pair_up(
             f"reference without prediction, not measured: {few(unpredicted)}"
         )
     common = sorted(set(predicted) & set(files))
-    pairs = [_pair(case, predicted[case], files[case]) for case in common]
+    pairs = [pair_of(case, predicted[case], files[case]) for case in common]
     return pairs, warnings
 
 
-def _pair(case: str, prediction: Path, reference: Reference) -> LabelPair:
+def pair_of(case: str, prediction: Path, reference: Reference) -> LabelPair:
+    """The two label maps of a case."""
     file = segmentation_in(reference.file)
     named = tuple(each for each in (prediction, file) if is_segmentation(each))
     return LabelPair(

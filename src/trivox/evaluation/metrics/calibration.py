@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trivox.evaluation.metrics.content import (
+from trivox.evaluation.metrics.trust_content import (
     CalibrationErrors,
     ReliabilityCurve,
     RiskCoverage,

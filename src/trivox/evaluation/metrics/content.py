@@ -11,7 +11,6 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, TypeAdapter
 from typing_extensions import TypedDict
 
-from trivox.evaluation.metrics.agreement import agreeing_counts, agreeing_curve
 from trivox.evaluation.metrics.class_content import CheckedClasses
 from trivox.evaluation.metrics.detection_content import CheckedDetection
 from trivox.evaluation.metrics.numbers import (
@@ -21,6 +20,11 @@ from trivox.evaluation.metrics.numbers import (
     Number,
     number_if_known,
     read_number,
+)
+from trivox.evaluation.metrics.trust_content import (
+    CalibrationSection,
+    MissedSection,
+    VolumeIntervalSection,
 )
 from trivox.schema import DescribedAs
 
@@ -170,120 +174,46 @@ class PostprocessingSection(TypedDict, total=False):
     convention: str
 
 
-# -- calibration -----------------------------------------------------------------------
-class CalibrationErrors(TypedDict):
-    """All 0 at best; see `measure_calibration`."""
-
-    ece: Number
-    adaptive_ece: Number
-    classwise_ece: Number
-    mce: Number
-    brier: Number
-    nll: Number
+# -- several raters --------------------------------------------------------------------
+Statistics = dict[str, Statistic]
+"""By metric."""
 
 
-class ReliabilityCurve(TypedDict):
-    """One entry for each bin of confidence; None where it is empty."""
-
-    count: list[Count]
-    confidence: list[MaybeNumber]
-    accuracy: list[MaybeNumber]
-
-
-class RiskCoverage(TypedDict):
-    """Mean risk over all coverages in three orders; see `risk_coverage`."""
-
-    aurc: Number
-    best: Number
-    random: Number
-
-
-class DoubtSection(TypedDict):
-    """How well the entropy of a case ranks its Dice; the cases alone if there is no
-    score.
+class RaterRow(TypedDict):
+    """A rater: others: the mean over the other raters of a case; model: the prediction
+    against him; sensitivity, specificity: as STAPLE estimates them, of labels alone.
     """
 
-    cases: Count
-    spearman_with_dice: NotRequired[MaybeNumber]
-    aurc: NotRequired[Number]
-    best: NotRequired[Number]
-    random: NotRequired[Number]
+    others: Statistics
+    model: Statistics
+    sensitivity: NotRequired[Statistic]
+    specificity: NotRequired[Statistic]
 
 
-class CalibrationMeasures(TypedDict):
-    """Calibration before and after a temperature, None where it cannot be measured, and
-    how well entropy points at wrong voxels.
+class RatersTarget(TypedDict):
+    """A target, or the mean over targets.
+
+    among: the mean over all pairs of raters of a case; model: the mean of the prediction
+    over all raters; majority, staple: the prediction against what they agree on;
+    difference: by metric, model minus among, above zero where the model agrees better
+    with the raters than they do with one another.
     """
 
-    before: CalibrationErrors | None
-    after: CalibrationErrors | None
-    error_ranking_auroc: MaybeNumber
-    reliability: dict[str, Annotated[ReliabilityCurve, AfterValidator(agreeing_curve)]]
+    raters: dict[str, RaterRow]
+    among: Statistics
+    model: Statistics
+    majority: Statistics
+    staple: Statistics
+    difference: dict[str, PairedDifference]
 
 
-class AbstentionRule(TypedDict):
-    """What is shown of the rule of the bundle, see `Abstention` there."""
+class RatersSection(TypedDict):
+    """files: where the label maps of each rater are; cases: that all of them have."""
 
-    threshold: Number
-    poor_dice: Number
-    cases: Count
-    poor: Count
-    flagged: Count
-    flagged_poor: Count
-
-
-CheckedRule = Annotated[
-    AbstentionRule,
-    AfterValidator(agreeing_counts("flagged_poor", "poor", "cases")),
-    AfterValidator(agreeing_counts("flagged_poor", "flagged", "cases")),
-]
-
-
-class CalibrationSection(CalibrationMeasures):
-    """The temperature, what it does, and how well doubt points at poor cases.
-
-    abstention: the rule by which cases are flagged, None if there is none.
-    """
-
-    temperature: Number
-    cross_fitted: list[Number]
-    cases: Count
-    voxels: Count
-    doubt: DoubtSection
-    abstention: CheckedRule | None
+    files: dict[str, str]
+    cases: list[str]
     convention: dict[str, str]
-
-
-# -- volumes of labels ---------------------------------------------------------------
-class VolumeIntervalRow(TypedDict):
-    """By what factors the true volume of a target is below and above the predicted one
-    at most; covered: how many of the tested cases were, ci95: of that share.
-    """
-
-    low_factor: MaybeNumber
-    high_factor: MaybeNumber
-    cases: Count
-    covered: Count
-    tested: Count
-    coverage: MaybeNumber
-    ci95: Interval | None
-    method: str | None
-
-
-CheckedInterval = Annotated[
-    VolumeIntervalRow, AfterValidator(agreeing_counts("covered", "tested"))
-]
-
-
-class VolumeIntervalSection(TypedDict):
-    """Intervals of volumes as the bundle holds them, and how they did on cases that they
-    were not learnt on, by target.
-    """
-
-    level: Number
-    offset_ml: Number
-    convention: dict[str, str]
-    targets: dict[str, CheckedInterval]
+    targets: dict[str, RatersTarget]
 
 
 # -- volumes ---------------------------------------------------------------------------
@@ -365,6 +295,8 @@ class MetricsFile(TypedDict):
     postprocessing: NotRequired[PostprocessingSection]
     calibration: NotRequired[CalibrationSection]
     volume_intervals: NotRequired[VolumeIntervalSection]
+    missed_voxels: NotRequired[MissedSection]
+    raters: NotRequired[RatersSection]
     classification: NotRequired[CheckedClasses]
     detection: NotRequired[CheckedDetection]
 

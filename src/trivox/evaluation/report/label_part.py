@@ -148,6 +148,7 @@ def trust_part(metrics: Metrics) -> Part:
     """
     calibration = metrics.get("calibration") or {}
     volumes = metrics.get("volume_intervals") or {}
+    missed = metrics.get("missed_voxels") or {}
     if not calibration:
         return Part()
     body = rendered(
@@ -156,10 +157,12 @@ def trust_part(metrics: Metrics) -> Part:
         reliability=reliability_chart(calibration),
         sentences=list(_trust_sentences(calibration)),
         volumes=volumes.get("targets") or {},
+        missed=missed.get("targets") or {},
     )
     convention = {
         **titled("calibration", calibration.get("convention")),
         **titled("volumes", volumes.get("convention")),
+        **titled("missed voxels", missed.get("convention")),
     }
     return Part(body=body, convention=convention)
 

@@ -73,12 +73,16 @@ def open_onnx(file: Path, export: Facts, threads: int | None) -> Network:
 
 
 def openvino_request(
-    file: Path, hint: str, shape: Sequence[int] | None, threads: int | None
+    file: Path, hint: str | None, shape: Sequence[int] | None, threads: int | None
 ) -> Any:
-    """A graph that OpenVINO compiled for the CPU."""
+    """A graph that OpenVINO compiled for the CPU; hint: what it may compute in, by default
+    what is fastest.
+    """
     import openvino
 
-    hints = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    hints = {"PERFORMANCE_HINT": "LATENCY"}
+    if hint:
+        hints["INFERENCE_PRECISION_HINT"] = hint
     if threads:
         hints["INFERENCE_NUM_THREADS"] = threads
     core = openvino.Core()
@@ -90,7 +94,7 @@ def openvino_request(
 
 def open_openvino(file: Path, export: Facts, threads: int | None) -> Network:
     """A network computed by OpenVINO on the CPU."""
-    hint = "bf16" if export["precision"] == "bf16" else "f32"
+    hint = {"bf16": "bf16", "int8": None}.get(export["precision"], "f32")
     request = openvino_request(file, hint, window_shape(export), threads)
 
     def run(windows: Array) -> Array:

@@ -8,7 +8,22 @@ from trivox.datasets.dataset import Case
 
 KINDS = ("entropy", "mutual_information", "variance")
 """Maps of doubt; see `trivox.inference.doubt.uncertainty`."""
-EXTRAS = ("probabilities", "detection", *KINDS)
+SENSITIVE = "sensitive"
+"""A map in which few voxels are missed; see `trivox.inference.doubt.missed`."""
+EXTRAS = ("probabilities", "detection", *KINDS, SENSITIVE)
+
+
+@dataclass(frozen=True)
+class Sensitive:
+    """From what probability on a voxel counts so that at most a share of `max_missed`
+    of each target is missed in the mean of cases; None: of too few validation cases.
+
+    cases: with each target, that its threshold was learnt on.
+    """
+
+    max_missed: float
+    thresholds: Mapping[str, float | None]
+    cases: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -20,7 +35,8 @@ class Extras:
     of another format are made of them; numbered_classes: `subtype_results.csv` (columns
     Names,Subtype) beside `classes.csv`, of models that give classes; detection: labels
     that lesions are made of, whose candidates are wanted (`trivox.inference.detection`);
-    clinical: what is known of the cases beside their images.
+    clinical: what is known of the cases beside their images; sensitive: for a
+    map in which few voxels are missed.
     """
 
     probabilities: bool = False
@@ -29,13 +45,15 @@ class Extras:
     numbered_classes: bool = False
     detection: tuple[str, ...] = ()
     clinical: ClinicalTable | None = None
+    sensitive: Sensitive | None = None
 
     @property
     def maps(self) -> tuple[str, ...]:
         """Names of the maps that stand beside the label map."""
         first = ("probabilities",) if self.probabilities else ()
         second = ("detection",) if self.detection else ()
-        return (*first, *second, *dict.fromkeys(self.uncertainty))
+        last = () if self.sensitive is None else (SENSITIVE,)
+        return (*first, *second, *dict.fromkeys(self.uncertainty), *last)
 
     @property
     def given(self) -> bool:
@@ -45,7 +63,8 @@ class Extras:
     @property
     def detailed(self) -> bool:
         """Whether more is given than the label map."""
-        return self.given or bool(self.uncertainty) or bool(self.detection)
+        more = bool(self.detection) or self.sensitive is not None
+        return self.given or bool(self.uncertainty) or more
 
     @property
     def settings(self) -> dict[str, object]:
@@ -55,6 +74,8 @@ class Extras:
             said["detection"] = list(self.detection)
         if self.clinical is not None:
             said["clinical"] = self.clinical.identity
+        if self.sensitive is not None:
+            said["max_missed"] = self.sensitive.max_missed
         return said
 
     def cells(self, case: Case) -> Mapping[str, str]:

@@ -5,12 +5,16 @@ Whole-volume logits of all classes are never held, and background far from any s
 would swamp every measure.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from trivox.inference.doubt.label_voxels import (
+    Drawn,
+    LabelVoxels,
+    VoxelSample,
+    in_order,
+)
 from trivox.volumes.volume import Array
 
 BAND_VOXELS = 2
@@ -21,20 +25,6 @@ CASE_SAMPLE = 20_000
 """Voxels of a case; the standard error of a share is then at most 0.0035."""
 
 
-@dataclass(frozen=True, eq=False)
-class VoxelSample:
-    """Logits `(n, c)` float32 and, if known, reference indices `(n,)` of voxels drawn
-    evenly from the band.
-    """
-
-    logits: Tensor
-    reference: Tensor | None
-
-
-Drawn = tuple[Tensor, Tensor, Tensor]
-"""Keys `(n,)`, logits `(n, c)` and reference indices `(n,)` of voxels."""
-
-
 class BandSampler:
     """Draws at most `count` voxels evenly from the band, whatever the chunks in which
     it sees the rows.
@@ -42,7 +32,8 @@ class BandSampler:
     Band: voxels within `BAND_VOXELS` (along each axis) of the reference's foreground,
     or as near within their slice to the predicted foreground; never where the reference
     is ignored. Without a reference, the predicted foreground. Each voxel of the band
-    draws a random key, and the smallest keys win.
+    draws a random key, and the smallest keys win. With a reference, up to
+    `LABEL_SAMPLE` voxels of each of its labels are drawn besides, however rare they are.
     """
 
     def __init__(
@@ -57,6 +48,7 @@ class BandSampler:
         self._chosen = (torch.empty(0), torch.empty(0))
         # of some voxels each
         self._drawn: list[Drawn] = []
+        self._labels = LabelVoxels()
 
     def choose(self, start: int, labels: Tensor) -> Tensor:
         """Voxels `(n, 3)` of the rows from `start` whose logits are wanted; see
@@ -71,15 +63,18 @@ class BandSampler:
             band = (near | widen(predicted, axes=(1, 2))) & (known >= 0)
         voxels = torch.nonzero(band)
         keys = torch.from_numpy(self._random.random(len(voxels)))
-        wins = keys < self._limit
-        voxels = voxels[wins]
-        self._chosen = keys[wins], known[tuple(voxels.T)].long()
-        return voxels
+        labels_of = known[tuple(voxels.T)].long()
+        wins = (keys < self._limit) | self._labels.wins(keys, labels_of)
+        self._chosen = keys[wins], labels_of[wins]
+        return voxels[wins]
 
     def keep(self, logits: Tensor) -> None:
         """Logits `(c, n)` of the voxels chosen last."""
         keys, known = self._chosen
-        self._drawn.append((keys, logits.T.float().cpu(), known))
+        rows = logits.T.float().cpu()
+        self._labels.keep((keys, rows, known))
+        wins = keys < self._limit
+        self._drawn.append((keys[wins], rows[wins], known[wins]))
         if sum(len(part[0]) for part in self._drawn) > 2 * self._count:
             smallest = self._smallest()
             self._drawn = [smallest]
@@ -88,13 +83,12 @@ class BandSampler:
     def sample(self) -> VoxelSample:
         """What was drawn, in the order of the keys."""
         _, logits, known = self._smallest()
-        return VoxelSample(logits, None if self._reference is None else known)
+        if self._reference is None:
+            return VoxelSample(logits, None)
+        return VoxelSample(logits, known, self._labels.sample())
 
     def _smallest(self) -> Drawn:
-        columns = zip(*self._drawn, strict=True)
-        keys, logits, known = (torch.cat(parts) for parts in columns)
-        order = keys.argsort()[: self._count]
-        return keys[order], logits[order], known[order]
+        return in_order(self._drawn, self._count)
 
     def _near_reference(self, start: int, rows: int) -> Tensor:
         assert self._reference is not None

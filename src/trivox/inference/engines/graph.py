@@ -29,9 +29,15 @@ class UnexportableError(ResourceError):
     """A network that has no graph: it computes what ONNX does not know."""
 
 
-def graph_of(network: nn.Module, *, channels: int, patch: Sequence[int]) -> bytes:
+def graph_of(
+    network: nn.Module,
+    *,
+    channels: int,
+    patch: Sequence[int],
+    outputs: Sequence[str] = (LOGITS,),
+) -> bytes:
     """The graph of a network in eval mode on a CPU, for any number of windows of
-    `patch` voxels `(z, y, x)`.
+    `patch` voxels `(z, y, x)`; outputs: names of what it gives.
 
     Raises as `exported` does.
     """
@@ -40,7 +46,7 @@ def graph_of(network: nn.Module, *, channels: int, patch: Sequence[int]) -> byte
         # tables that depend on the grid alone are made here, and constants of the graph
         network(example[:1])
     count = torch.export.Dim("n", min=1, max=MOST_WINDOWS)
-    return exported(network, {WINDOWS: example}, [LOGITS], sizes=({0: count},))
+    return exported(network, {WINDOWS: example}, outputs, sizes=({0: count},))
 
 
 def exported(

@@ -16,8 +16,10 @@ from trivox.learning.runtime import cpu_has_bf16
 from trivox.optional import optional_package
 
 CPU = torch.device("cpu")
-HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-"""What OpenVINO calls the precision that it may compute in; what was quantised stays so."""
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+"""What OpenVINO calls the precision that it may compute in; round what was quantised, it
+takes what is fastest.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,7 @@ class OpenVinoEngine(GraphEngine):
         return torch.cat(parts)
 
 
-def onnx_engine(graph: bytes, *, precision: str) -> OnnxEngine:
+def onnx_session(graph: bytes) -> Any:
     """A graph made ready by ONNX Runtime; raises `ResourceError` without it,
     `BundleError` for a graph that it does not read.
     """
@@ -84,34 +86,32 @@ def onnx_engine(graph: bytes, *, precision: str) -> OnnxEngine:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
-        session = runtime.InferenceSession(
+        return runtime.InferenceSession(
             graph, options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:
         raise _unreadable("ONNX Runtime", error) from error
-    return OnnxEngine(precision, session)
 
 
-def openvino_engine(
-    graph: bytes, *, shape: Sequence[int], precision: str
-) -> OpenVinoEngine:
+def openvino_request(graph: bytes, *, shape: Sequence[int], precision: str) -> Any:
     """A graph compiled by OpenVINO for windows of `shape` `(1, c, z, y, x)`; raises as
-    `onnx_engine` does.
+    `onnx_session` does.
     """
     openvino = optional_package("openvino", extra="openvino")
     core = openvino.Core()
     hints = {
-        "INFERENCE_PRECISION_HINT": HINTS[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
+    if precision in HINTS:
+        hints["INFERENCE_PRECISION_HINT"] = HINTS[precision]
     try:
         model = core.read_model(graph)
         model.reshape(list(shape))
         compiled = core.compile_model(model, "CPU", hints)
     except Exception as error:
         raise _unreadable("OpenVINO", error) from error
-    return OpenVinoEngine(precision, compiled.create_infer_request())
+    return compiled.create_infer_request()
 
 
 def _unreadable(runtime: str, error: Exception) -> BundleError:

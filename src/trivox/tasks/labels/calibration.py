@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trivox.datasets.labels import LabelScheme
-from trivox.evaluation.folders.labels import CaseMetrics
 from trivox.evaluation.metrics.calibration import (
     BINS,
     area_under_roc,
@@ -21,18 +19,14 @@ from trivox.evaluation.metrics.calibration import (
     risk_coverage,
     top_label,
 )
-from trivox.evaluation.metrics.content import (
+from trivox.evaluation.metrics.trust_content import (
     AbstentionRule,
     CalibrationErrors,
     CalibrationMeasures,
     CalibrationSection,
     DoubtSection,
-    MetricRow,
     ReliabilityCurve,
-    VolumeIntervalRow,
-    VolumeIntervalSection,
 )
-from trivox.evaluation.metrics.intervals import wilson_interval
 from trivox.inference.doubt.calibration import (
     Abstention,
     choose_abstention,
@@ -40,23 +34,10 @@ from trivox.inference.doubt.calibration import (
     foreground_entropy,
     known_pairs,
 )
-from trivox.inference.doubt.conformal import (
-    LEVEL,
-    RULE,
-    Pairs,
-    VolumeIntervals,
-    band_of,
-    held_by_others,
-    learn_intervals,
-    log_ratios,
-)
-from trivox.inference.doubt.sampling import BAND_VOXELS, VoxelSample
+from trivox.inference.doubt.sampling import BAND_VOXELS
 from trivox.inference.doubt.uncertainty import entropy, probabilities_of
-from trivox.volumes.volume import Array
+from trivox.tasks.labels.promises.held_out import VOXELS_A_CASE, HeldOut, groups_of
 
-VOXELS_A_CASE = 10_000
-FLOATS_IN_ALL = 50_000_000
-"""Logits held over all cases: 200 MB."""
 FIT_VOXELS = 200_000
 """Enough for a single number; more would only take time."""
 CONVENTION = {
@@ -79,26 +60,6 @@ CONVENTION = {
     "before postprocessing: Spearman, and area under the risk-coverage curve with risk 1 "
     "- Dice (best and random order beside it)",
 }
-VOLUME_CONVENTION = {
-    "intervals": RULE,
-    "factor": "true volume over predicted volume; the interval of a prediction is its "
-    "volume times low_factor to high_factor, both volumes with the offset",
-    "coverage": "share of held-out cases whose true volume lay in an interval learnt on "
-    "the other folds, or with one fold on the other half of the cases (seeded halves); "
-    "ci95: Wilson",
-}
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """A validation case: its fold, a sample of its voxels, its mean Dice, and whether
-    its reference is empty.
-    """
-
-    fold: str
-    sample: VoxelSample
-    dice: float
-    empty: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,22 +73,6 @@ class Trust:
     section: CalibrationSection
 
 
-def held_out(
-    fold: str, sample: VoxelSample, dice: Array, reference: Array, *, cases: int
-) -> HeldOut:
-    """Keep what calibration needs of a case.
-
-    dice: of each label; reference: indices; cases: how many share the memory.
-    """
-    known = dice[~np.isnan(dice)]
-    share = max(1000, FLOATS_IN_ALL // (cases * sample.logits.shape[1]))
-    first = slice(min(VOXELS_A_CASE, share))  # the order of a sample is random
-    assert sample.reference is not None
-    thinned = VoxelSample(sample.logits[first].clone(), sample.reference[first].clone())
-    mean = float(known.mean()) if known.size else float("nan")
-    return HeldOut(fold, thinned, mean, empty=not bool((reference > 0).any()))
-
-
 def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -> Trust:
     """Fit the temperature on all cases; measure it on cases that it was not fitted on;
     choose the rule for flagging.
@@ -136,7 +81,7 @@ def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -
     log-likelihood; otherwise it is 1.
     """
     every = list(cases.values())
-    groups = _groups({name: case.fold for name, case in cases.items()}, seed)
+    groups = groups_of({name: case.fold for name, case in cases.items()}, seed)
     cross_fitted = _cross_fitted(cases, groups, scheme)
     pairs = [(case, cross_fitted.get(groups[name])) for name, case in cases.items()]
     measured = _measured(pairs, scheme)
@@ -159,88 +104,11 @@ def calibrate(cases: Mapping[str, HeldOut], scheme: LabelScheme, *, seed: int) -
     return Trust(temperature, abstention, section)
 
 
-@dataclass(frozen=True, eq=False)
-class VolumeLesson:
-    """intervals go into the bundle, the section into metrics.json as
-    `volume_intervals`.
-    """
-
-    intervals: VolumeIntervals | None
-    section: VolumeIntervalSection
-
-
-def learn_volumes(
-    cases: CaseMetrics,
-    folds: Mapping[str, str],
-    targets: Sequence[str],
-    *,
-    offset_ml: float,
-    seed: int,
-) -> VolumeLesson:
-    """How far the true volumes of targets lie from the predicted ones in held-out
-    cases, after postprocessing, and how often such an interval holds them.
-
-    folds: that of each case; offset_ml: a voxel of the plan.
-    """
-    groups = _groups({name: folds[name] for name in cases}, seed)
-    volumes: dict[str, Pairs] = {}
-    rows: dict[str, VolumeIntervalRow] = {}
-    for target in targets:
-        pairs = {name: _volumes(case[target]) for name, case in cases.items()}
-        volumes[target] = list(pairs.values())
-        ratios = log_ratios(volumes[target], offset_ml).tolist()
-        by_case = dict(zip(pairs, ratios, strict=True))
-        rows[target] = _tested(by_case, groups)
-    return VolumeLesson(
-        learn_intervals(volumes, offset_ml=offset_ml),
-        {
-            "level": LEVEL,
-            "offset_ml": offset_ml,
-            "convention": VOLUME_CONVENTION,
-            "targets": rows,
-        },
-    )
-
-
-def _volumes(row: MetricRow) -> tuple[float, float]:
-    return row["volume_ml"], row["reference_volume_ml"]
-
-
-def _tested(
-    ratios: Mapping[str, float], groups: Mapping[str, str]
-) -> VolumeIntervalRow:
-    """The band of a target, and how often those of other groups hold its cases."""
-    band = band_of(np.array(list(ratios.values())))
-    held = [holds for _, holds in held_by_others(ratios, groups)]
-    share = float(np.mean(held)) if held else None
-    interval = None if share is None else wilson_interval(sum(held), len(held))
-    return {
-        "low_factor": None if band is None else float(np.exp(band.low)),
-        "high_factor": None if band is None else float(np.exp(band.high)),
-        "cases": len(ratios),
-        "covered": sum(held),
-        "tested": len(held),
-        "coverage": share,
-        "ci95": None if interval is None else [interval.low, interval.high],
-        "method": None if interval is None else interval.method,
-    }
-
-
 def _helps(measured: CalibrationMeasures) -> bool:
     """Whether temperatures fitted on other cases lower the negative log-likelihood."""
     before = measured["before"]
     after = measured["after"]
     return before is not None and after is not None and after["nll"] <= before["nll"]
-
-
-def _groups(folds: Mapping[str, str], seed: int) -> dict[str, str]:
-    """The fold of each case, or with a single fold two random halves."""
-    if len(set(folds.values())) > 1:
-        return dict(folds)
-    order = np.random.default_rng(seed).permutation(len(folds))
-    return {
-        name: str(position % 2) for name, position in zip(folds, order, strict=True)
-    }
 
 
 def _rule(abstention: Abstention) -> AbstentionRule:

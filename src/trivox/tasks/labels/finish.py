@@ -113,6 +113,7 @@ def finish_labels(
         abstention=validation.trust.abstention,
         likeness=_likeness(prepared),
         volumes=validation.volumes,
+        missed=validation.missed,
         classification=classes,
         training=summary,
     )

@@ -17,6 +17,7 @@ from trivox.datasets.layouts.choice import load_inputs
 from trivox.errors import DataError, PlanError, UsageError
 from trivox.evaluation.conventions.choice import choose_convention
 from trivox.evaluation.folders.labels import evaluate_folders
+from trivox.evaluation.folders.raters import compare_raters
 from trivox.evaluation.metrics.content import MetricsFile
 from trivox.evaluation.report.class_part import class_part
 from trivox.evaluation.report.label_part import (
@@ -30,6 +31,7 @@ from trivox.inference.bundle import read_bundle
 from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.inference.detection.pair import chosen_lesion
 from trivox.inference.doubt.kinds import Extras
+from trivox.inference.doubt.missed import sensitive
 from trivox.inference.many.predictors import CasePredictor
 from trivox.inference.predictor import Predictor
 from trivox.learning.objective import Objective
@@ -156,6 +158,14 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
         lesion: tuple[str, ...] = ()
         if options.detection is not None:
             lesion = chosen_lesion(options.detection, predictor.descriptions[0])
+        asked = None
+        if options.max_missed is not None:
+            asked = sensitive(
+                [each.missed for each in predictor.descriptions],
+                options.max_missed,
+                list(predictor.labels.targets),
+                scales=options.scales,
+            )
         extras = Extras(
             probabilities=options.probabilities,
             uncertainty=options.uncertainty,
@@ -163,6 +173,7 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
             fractions=options.fractions,
             detection=lesion,
             clinical=_clinical(options.clinical, predictor.descriptions[0]),
+            sensitive=asked,
         )
         return replace(predictor, extras=extras)
 
@@ -192,14 +203,20 @@ class LabelTask(ImageTask[Plan], ModelTask[Plan, Store], Classifying):
         settings = dict(options.settings)
         if options.tolerance_mm is not None:
             settings["tolerance_mm"] = options.tolerance_mm
+        convention = choose_convention(options.convention, settings)
         metrics = evaluate_folders(
             predictions,
             references,
             task=self.name,
-            convention=choose_convention(options.convention, settings),
+            convention=convention,
             classes=options.classes,
             whole=options.whole,
         )
+        if options.raters:
+            metrics["raters"], warnings = compare_raters(
+                predictions, [references, *options.raters], convention
+            )
+            metrics["warnings"] = [*metrics.get("warnings", []), *warnings]
         if "classification" in metrics:
             metrics["task"] = WITH_CLASSES
         return metrics

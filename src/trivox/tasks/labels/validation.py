@@ -28,7 +28,8 @@ from trivox.inference.classify import Classification
 from trivox.inference.describe import Prediction
 from trivox.inference.descriptions import ClassDescription, LabelDescription
 from trivox.inference.doubt.conformal import VolumeIntervals
-from trivox.inference.doubt.sampling import VoxelSample
+from trivox.inference.doubt.label_voxels import VoxelSample
+from trivox.inference.doubt.missed import MissedControl
 from trivox.inference.predictor import Predictor
 from trivox.inference.rules.postprocess import Postprocessing
 from trivox.inference.rules.region_trials import RegionEvidence, RegionParts
@@ -42,16 +43,13 @@ from trivox.inference.rules.rule_trials import (
 from trivox.learning.ranks.sharing import from_first, shared
 from trivox.learning.runtime import make_runtime, rank
 from trivox.tasks.console import Console, working
-from trivox.tasks.labels.calibration import (
-    HeldOut,
-    Trust,
-    calibrate,
-    held_out,
-    learn_volumes,
-)
+from trivox.tasks.labels.calibration import Trust, calibrate
 from trivox.tasks.labels.classes import FoldAnswers
 from trivox.tasks.labels.held_out_classes import ClassLesson, HeldOutAnswers
 from trivox.tasks.labels.prepared import PreparedImages
+from trivox.tasks.labels.promises.held_out import HeldOut, held_out
+from trivox.tasks.labels.promises.missed import learn_missed_voxels
+from trivox.tasks.labels.promises.volumes import learn_volumes
 from trivox.volumes.formats import read_header, read_labels, write_volume
 from trivox.volumes.volume import Volume
 
@@ -115,6 +113,7 @@ class Validation:
     postprocessing: Postprocessing
     trust: Trust
     volumes: VolumeIntervals | None
+    missed: MissedControl | None
     head_temperature: float = 1.0
 
 
@@ -213,6 +212,10 @@ def validate_folds(
         seed=seed,
     )
     metrics["volume_intervals"] = volumes.section
+    missed = learn_missed_voxels(
+        evidences.samples, folds.scheme, temperature=trust.temperature, seed=seed
+    )
+    metrics["missed_voxels"] = missed.section
     metrics["sources"] = {
         name: measured_files(_file(out, name), folds.cases[name].label)
         for name in known
@@ -224,7 +227,9 @@ def validate_folds(
         metrics["classification"] = section
         temperature = answers.head_temperature()
     write_json(out / "metrics.json", metrics)
-    return Validation(metrics, choice.rules, trust, volumes.intervals, temperature)
+    return Validation(
+        metrics, choice.rules, trust, volumes.intervals, missed.control, temperature
+    )
 
 
 def _fold_by_fold(

@@ -64,6 +64,7 @@ OF_LABELS = (
     "scales",
     "detection",
     "clinical",
+    "max_missed",
 )
 """Options of predictions that only models of label maps know."""
 

@@ -245,6 +245,8 @@ def _measure_again(
         verification.disagreements += differences(
             section, again.get("detection"), "detection"
         )
+    if "raters" in metrics:
+        verification.unchecked.append("agreement of raters is not measured again")
     if "classification" in metrics:
         verification.unchecked.append("scores of classes are not computed again")
 

@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from trivox.evaluation.folders.ranking import RankingFile
 from trivox.inference.detection.pair import DetectionRecord
-from trivox.inference.judge import TargetVolume
+from trivox.inference.judge import SensitiveTarget, TargetVolume
 from trivox.sources import Source
 from trivox.tasks.labels.explanation import ExplainFile
 from trivox.verbs.answers.base import AS_WRITTEN, Answer, Count, Part, Place
@@ -48,6 +48,7 @@ class CaseRecord(_CaseRecord, total=False):
     score: float | None
     unlike: list[str]
     reason: str | None
+    sensitive: dict[str, SensitiveTarget]
     formats: dict[str, dict[str, Any]]
     detection: DetectionRecord
     written: dict[str, Source]

@@ -1,0 +1,1 @@
+"""What held-out cases let a model promise: volumes within bounds, few voxels missed."""

@@ -1,0 +1,210 @@
+"""Several raters of the same cases, and where the model stands among them."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_dilation, binary_erosion
+from typer.testing import CliRunner
+
+import trivox
+from trivox.cli import app
+from trivox.errors import DataError, FormatError, GeometryError, UsageError
+from trivox.evaluation.folders.labels import read_metrics
+from trivox.volumes.formats import write_volume
+from trivox.volumes.volume import Volume, affine_from_spacing
+
+CASES = ("a", "b", "c", "d")
+SPACING = (2.0, 1.0, 1.0)
+
+
+def drawn(seed):
+    """A label map of an organ (1) that holds a lesion (4)."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((10, 14, 16), np.uint8)
+    z, y, x = rng.integers(1, 4, 3)
+    labels[z : z + 6, y : y + 8, x : x + 9] = 1
+    labels[z + 1 : z + 4, y + 2 : y + 5, x + 2 : x + 6] = 4
+    return labels
+
+
+def changed(labels, how):
+    """The organ of another hand."""
+    organ = how(labels > 0)
+    return np.where(labels == 4, 4, organ).astype(np.uint8)
+
+
+HANDS = {
+    "anna": lambda mask: mask,
+    "ben": binary_dilation,
+    "cleo": binary_erosion,
+    "model": lambda mask: np.roll(mask, 1, 2),
+}
+
+
+def written(folder, how, spacing=SPACING, names=CASES):
+    folder.mkdir(exist_ok=True)
+    for seed, name in enumerate(CASES):
+        if name in names:
+            labels = changed(drawn(seed), how)
+            volume = Volume(labels[None], affine_from_spacing(spacing))
+            write_volume(folder / f"{name}.nii.gz", volume)
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """The label maps of a model and three raters."""
+    return {name: written(tmp_path / name, how) for name, how in HANDS.items()}
+
+
+def measured(folders, tmp_path, raters=("anna", "ben", "cleo"), **options):
+    first, *others = [folders[name] for name in raters]
+    out = tmp_path / "metrics.json"
+    return trivox.evaluate(folders["model"], first, out, reference=others, **options)
+
+
+def dice(one, other):
+    return 2 * (one & other).sum() / (one.sum() + other.sum())
+
+
+def masks(name, seed, value):
+    labels = changed(drawn(seed), HANDS[name])
+    return labels == value
+
+
+def test_raters_are_compared_with_one_another_and_with_the_model(folders, tmp_path):
+    evaluation = measured(folders, tmp_path)
+    section = read_metrics(evaluation.file)["raters"]
+    assert section["cases"] == list(CASES)
+    assert set(section["files"]) == {"anna", "ben", "cleo"}
+    assert list(section["targets"]) == ["label_1", "label_4", "mean"]
+    organ = section["targets"]["label_1"]
+    by_case = []
+    for seed in range(4):
+        hands = {name: masks(name, seed, 1) for name in HANDS}
+        by_case.append(
+            {
+                "ben": (dice(hands["ben"], hands["anna"]) + dice(hands["ben"], hands["cleo"])) / 2,
+                "model": np.mean([dice(hands["model"], hands[n]) for n in ("anna", "ben", "cleo")]),
+                "cleo": dice(hands["model"], hands["cleo"]),
+            }
+        )  # fmt: skip
+    mean = {key: np.mean([case[key] for case in by_case]) for key in by_case[0]}
+    assert organ["raters"]["ben"]["others"]["dice"]["mean"] == pytest.approx(
+        mean["ben"]
+    )
+    assert organ["raters"]["cleo"]["model"]["dice"]["mean"] == pytest.approx(
+        mean["cleo"]
+    )
+    assert organ["model"]["dice"]["mean"] == pytest.approx(mean["model"])
+    difference = organ["model"]["dice"]["mean"] - organ["among"]["dice"]["mean"]
+    assert organ["difference"]["dice"]["mean"] == pytest.approx(difference)
+    # two of three have what anna has: the majority is she
+    alone = organ["raters"]["anna"]["model"]
+    assert organ["majority"]["dice"] == alone["dice"]
+    assert organ["majority"]["hd95_mm"] == alone["hd95_mm"]
+    assert organ["raters"]["cleo"]["sensitivity"]["mean"] < 0.8
+    assert organ["raters"]["cleo"]["specificity"]["mean"] > 0.99
+    lesion = section["targets"]["label_4"]
+    assert lesion["among"]["dice"]["mean"] == 1
+    both = section["targets"]["mean"]["among"]["dice"]["mean"]
+    assert both == pytest.approx((1 + organ["among"]["dice"]["mean"]) / 2)
+
+
+def test_distances_count_the_other_way(folders, tmp_path):
+    organ = measured(folders, tmp_path).metrics["raters"]["targets"]["label_1"]
+    apart = organ["among"]["hd95_mm"]["mean"] - organ["model"]["hd95_mm"]["mean"]
+    assert organ["difference"]["hd95_mm"]["mean"] == pytest.approx(apart)
+
+
+def test_the_other_figures_are_those_against_the_first_reference(folders, tmp_path):
+    alone = measured(folders, tmp_path, ("anna",))
+    assert "raters" not in alone.metrics
+    assert alone.raters == []
+    several = measured(folders, tmp_path)
+    assert several.metrics["cases"] == alone.metrics["cases"]
+    assert several.headline == alone.headline
+
+
+@pytest.mark.parametrize(
+    ("shift", "place"), [(0, "above"), (2, "within"), (5, "below")]
+)
+def test_it_is_said_where_the_model_stands(folders, tmp_path, shift, place):
+    written(folders["model"], lambda mask: np.roll(mask, shift, 1))
+    lines = measured(folders, tmp_path).raters
+    assert f"the model is {place} the range of the raters" in lines[-1]
+    assert len([line for line in lines if "with the other raters" in line]) == 3
+
+
+def test_on_the_command_line(folders, tmp_path):
+    out = tmp_path / "m.json"
+    arguments = ["evaluate", folders["model"], folders["anna"], "--out", out]
+    for name in ("ben", "cleo"):
+        arguments += ["--reference", folders[name]]
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert result.exit_code == 0, result.output
+    assert "raters with one another" in result.output
+    assert "with STAPLE" in result.output
+    assert json.loads(out.read_text())["raters"]["cases"] == list(CASES)
+    again = trivox.verify(out)
+    assert not again.disagreements
+    assert "agreement of raters is not measured again" in again.unchecked
+
+
+def test_two_raters_in_folders_of_one_name(folders, tmp_path):
+    for name in ("ben", "cleo"):
+        (tmp_path / "of" / name).mkdir(parents=True)
+        folders[name].rename(tmp_path / "of" / name / "labels")
+        folders[name] = tmp_path / "of" / name / "labels"
+    section = measured(folders, tmp_path, ("ben", "cleo")).metrics["raters"]
+    assert list(section["files"]) == [str(folders[name]) for name in ("ben", "cleo")]
+
+
+def test_cases_that_a_rater_lacks_are_said_and_left_out(folders, tmp_path):
+    (folders["cleo"] / "b.nii.gz").unlink()
+    evaluation = measured(folders, tmp_path)
+    assert evaluation.metrics["raters"]["cases"] == ["a", "c", "d"]
+    assert "cleo has no label map of b: raters are not compared there" in (
+        evaluation.warnings
+    )
+    assert list(evaluation.metrics["cases"]) == list(CASES)
+
+
+def test_a_rater_who_is_the_model_is_warned_of(folders, tmp_path):
+    folders["cleo"] = folders["model"]
+    warnings = measured(folders, tmp_path).warnings
+    assert any(
+        line.startswith("model: prediction and reference of 4") for line in warnings
+    )
+
+
+def refusal(folders, tmp_path, error, message, **options):
+    out = tmp_path / "metrics.json"
+    with pytest.raises(error, match=message) as caught:
+        measured(folders, tmp_path, **options)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not out.exists()
+
+
+def test_what_cannot_be_compared_is_one_line(folders, tmp_path):
+    twice = ("anna", "ben", "anna")
+    refusal(folders, tmp_path, DataError, "anna: is given twice", raters=twice)
+    written(folders["ben"], HANDS["ben"], spacing=(2.0, 1.0, 1.5))
+    refusal(folders, tmp_path, GeometryError, "rater ben, a: .* share a grid")
+    written(folders["ben"], HANDS["ben"])
+    (folders["ben"] / "c.nii.gz").write_bytes(b"nothing")
+    refusal(folders, tmp_path, FormatError, r"c\.nii\.gz")
+    shutil.rmtree(folders["ben"])
+    refusal(folders, tmp_path, DataError, "ben: not found")
+    written(folders["ben"], HANDS["ben"], names=("a",))
+    (folders["cleo"] / "a.nii.gz").unlink()
+    refusal(folders, tmp_path, DataError, "no case has label maps of all raters")
+
+
+def test_raters_of_volumes_are_refused(xray_data, tmp_path):
+    with pytest.raises(UsageError, match="holds CTs, not label maps"):
+        trivox.evaluate(
+            xray_data, xray_data, tmp_path / "m.json", reference=[xray_data]
+        )
